@@ -1,0 +1,1 @@
+//! The realtime messaging server for QUIC.
