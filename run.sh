@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# The project's commands in one place. Works from any folder; paths in arguments are taken from this one.
+set -euo pipefail
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+
+usage() {
+    cat <<'HELP'
+Usage: ./run.sh COMMAND [ARGUMENTS...]
+
+  native   start the server on QUIC, with a log line for each message (development certificates in certs/)
+  test     run the test client against 127.0.0.1:4433
+  chat     run the chat client against 127.0.0.1:4433
+  bench    run the benchmark; without arguments: --clients 10 --messages 100 --message-size 1024
+  certs    make development certificates in certs/ (--force to replace them)
+  check    formatting, lints, documentation, all tests, scripts
+  clean    remove what was built, and the development certificates in certs/
+  help     show this
+
+Arguments are passed on: './run.sh native --help' shows those of the server, './run.sh test --help' those of the client.
+HELP
+}
+
+require_cargo() {
+    if ! command -v cargo >/dev/null; then
+        {
+            echo "cargo was not found. Install Rust 1.89 or later (https://rustup.rs), open a new terminal, and run this again."
+            echo "If Rust is installed already, add its folder to the PATH: . \"\$HOME/.cargo/env\""
+        } >&2
+        exit 1
+    fi
+}
+
+# Builds with standard output left alone and then becomes the program, so that signals reach it.
+run() {
+    require_cargo
+    local target=("$1" "$2")
+    shift 2
+    echo "Building (the first time takes a few minutes)..." >&2
+    cargo build --release --quiet "${target[@]}"
+    exec cargo run --release --quiet "${target[@]}" -- "$@"
+}
+
+step() {
+    echo "==> $*"
+    "$@"
+}
+
+check() {
+    require_cargo
+    step cargo fmt --check
+    step cargo clippy --all-targets -- -D warnings
+    step env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+    step cargo test
+    if command -v shellcheck >/dev/null; then
+        step shellcheck run.sh generate_certs.sh .ci/run
+    else
+        echo "==> shellcheck is not installed: the scripts were not checked"
+    fi
+    echo "==> all checks passed"
+}
+
+clean() {
+    require_cargo
+    step cargo clean
+    step rm -f certs/ca.pem certs/server.pem certs/server-key.pem
+}
+
+command=${1-}
+shift || true
+case $command in
+    native)
+        if [[ " $* " != *" --log-messages"* ]]; then
+            set -- --log-messages info "$@"
+        fi
+        run --bin quic-websocket "$@"
+        ;;
+    test) run --example client "$@" ;;
+    chat) run --example chat_client "$@" ;;
+    bench)
+        if (($# == 0)); then
+            set -- --clients 10 --messages 100 --message-size 1024
+        fi
+        run --example benchmark "$@"
+        ;;
+    certs) exec ./generate_certs.sh "$@" ;;
+    check) check ;;
+    clean) clean ;;
+    help | -h | --help) usage ;;
+    "")
+        usage >&2
+        exit 2
+        ;;
+    *)
+        echo "run.sh: there is no command '$command'" >&2
+        usage >&2
+        exit 2
+        ;;
+esac
