@@ -1,1 +1,222 @@
-fn main(){}
+//! The binary: arguments, logging and configuration, then [`Server::run`]; and the small subcommands.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use quic_websocket::config::MessageLog;
+use quic_websocket::tls::{DEVELOPMENT_NAMES, DevelopmentFiles};
+use quic_websocket::{CancellationToken, Config, Server};
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+/// The realtime messaging server for QUIC.
+///
+/// Every other setting is in the configuration file (--config) or the environment: QWS_LIMITS__MAX_CLIENTS=500 sets
+/// limits.max_clients. The command line stands over the environment, the environment over the file.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a development certificate authority and a server certificate.
+    Certs(Certs),
+}
+
+/// Flags of the server itself.
+#[derive(Debug, Args)]
+struct Serve {
+    /// UDP address to listen on [default: 127.0.0.1:4433]
+    #[arg(long)]
+    addr: Option<SocketAddr>,
+    /// The name told to clients [default: "QUIC WebSocket Server"]
+    #[arg(long)]
+    name: Option<String>,
+    /// Most clients connected at once [default: 10000]
+    #[arg(long)]
+    max_clients: Option<u64>,
+    /// PEM file with the certificate chain [default: certs/server.pem, made where it is missing]
+    #[arg(long)]
+    cert: Option<PathBuf>,
+    /// PEM file with its private key [default: certs/server-key.pem]
+    #[arg(long)]
+    key: Option<PathBuf>,
+    /// error, warn, info, debug, trace, or a filter; RUST_LOG stands over it [default: info]
+    #[arg(long)]
+    log_level: Option<String>,
+    /// The level of the lines written for each message [default: debug]
+    #[arg(long, value_enum)]
+    log_messages: Option<MessageLog>,
+    /// Worker threads; 0 means one for each core [default: 0]
+    #[arg(long)]
+    workers: Option<u64>,
+    /// TOML file with settings
+    #[arg(long)]
+    config: Option<PathBuf>,
+}
+
+/// Flags of `certs`.
+#[derive(Debug, Args)]
+struct Certs {
+    /// Folder for ca.pem, server.pem and server-key.pem
+    #[arg(long, default_value = "certs")]
+    dir: PathBuf,
+    /// DNS name or IP address that the certificate is for; may be repeated [default: localhost, 127.0.0.1 and ::1]
+    #[arg(long = "name")]
+    names: Vec<String>,
+    /// Replace what is there
+    #[arg(long)]
+    force: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Some(Command::Certs(certs)) => make_certs(&certs).map(|()| ExitCode::SUCCESS),
+        None => serve(cli.serve),
+    };
+    result.unwrap_or_else(|e| {
+        eprintln!("Error: {e:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn make_certs(certs: &Certs) -> anyhow::Result<()> {
+    let mut names = certs.names.clone();
+    for name in DEVELOPMENT_NAMES {
+        if !names.iter().any(|given| given == name) {
+            names.push(name.to_owned());
+        }
+    }
+    let files = DevelopmentFiles::inside(&certs.dir);
+    files.make(&names, certs.force)?;
+    println!("Made development certificates for {}:", names.join(", "));
+    println!("  {}  the authority; clients trust it with --ca", files.ca.display());
+    println!("  {}  the server's certificate", files.cert.display());
+    println!("  {}  its private key; keep it to yourself", files.key.display());
+    Ok(())
+}
+
+fn serve(flags: Serve) -> anyhow::Result<ExitCode> {
+    let config = configuration(flags)?;
+    start_logging(&config)?;
+    let server = Server::bind(config)?;
+    if !server.local_addr().ip().is_loopback() {
+        warn!("Listening beyond this machine, and any client may connect: there is no authentication yet");
+    }
+    // Signals are all that this thread waits for; clients are served by the workers' own.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime that waits for signals")?;
+    runtime.block_on(run(server))
+}
+
+fn configuration(flags: Serve) -> anyhow::Result<Config> {
+    let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    let mut config = Config::load(flags.config.as_deref(), environment)?;
+    fn set<T>(setting: &mut T, flag: Option<T>) {
+        if let Some(value) = flag {
+            *setting = value;
+        }
+    }
+    set(&mut config.addr, flags.addr);
+    set(&mut config.name, flags.name);
+    set(&mut config.limits.max_clients, flags.max_clients);
+    set(&mut config.tls.cert, flags.cert);
+    set(&mut config.tls.key, flags.key);
+    set(&mut config.log.level, flags.log_level);
+    set(&mut config.log.messages, flags.log_messages);
+    set(&mut config.workers, flags.workers);
+    Ok(config)
+}
+
+fn start_logging(config: &Config) -> anyhow::Result<()> {
+    let (origin, filter) = match std::env::var("RUST_LOG") {
+        Ok(filter) if !filter.is_empty() => ("RUST_LOG", filter),
+        _ => ("the log level", config.log.level.clone()),
+    };
+    let filter = EnvFilter::try_new(&filter)
+        .with_context(|| format!("{origin} = {filter:?}: use error, warn, info, debug, trace, or target=level,..."))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+    Ok(())
+}
+
+/// Serves until the first SIGTERM or Ctrl-C, then drains; a second one ends it at once.
+async fn run(server: Server) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::new().context("cannot listen for signals")?;
+    let shutdown = CancellationToken::new();
+    let server = server.run(shutdown.clone());
+    tokio::pin!(server);
+    let mut asked = false;
+    loop {
+        tokio::select! {
+            result = &mut server => {
+                result?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            signal = signals.next() => {
+                if asked {
+                    warn!("{signal} again: ending at once");
+                    return Ok(ExitCode::FAILURE);
+                }
+                info!("{signal}: draining; send it again to end at once");
+                asked = true;
+                shutdown.cancel();
+            }
+        }
+    }
+}
+
+/// The signals that ask a server to end.
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// The signals that ask a server to end.
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> &'static str {
+        // Where Ctrl-C cannot be listened for, it ends the process by itself.
+        let _ = tokio::signal::ctrl_c().await;
+        "Ctrl-C"
+    }
+}

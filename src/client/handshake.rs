@@ -1,0 +1,196 @@
+//! The first exchange: the client's control lane opens with `handshake` and is answered with `handshake_response`.
+//! Nothing else is served before.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use quinn::{Connection, ReadError, SendStream};
+use tokio::time::{Instant, timeout_at};
+use tracing::info;
+use uuid::Uuid;
+
+use super::{End, Surroundings, frame_error};
+use crate::frame::{Body, BodyError, Compression};
+use crate::handler::{self, Context, Excerpt};
+use crate::message::{
+    ClientInfo, ClientMessage, ClientName, CloseCode, ErrorCode, Handshake, HandshakeReply, Invalid, Limits,
+    PROTOCOL_VERSION, Request, RequestId, ServerMessage, now_ms,
+};
+use crate::outbound::Outbound;
+use crate::registry::Registered;
+use crate::transport::{Budget, LaneReader, LaneWriter, ReadFailure};
+
+/// Wrong handshakes that are answered with an error before the connection is closed.
+const ATTEMPTS: usize = 3;
+
+/// A client that was let in.
+pub(super) struct Welcomed {
+    pub(super) reader: LaneReader,
+    pub(super) outbound: Arc<Outbound>,
+    pub(super) compression: Compression,
+    pub(super) registered: Registered,
+}
+
+/// A client that was not let in: how its connection ends, and its control lane for the last words.
+pub(super) struct Refused {
+    pub(super) end: End,
+    pub(super) control: Option<LaneWriter>,
+}
+
+impl From<End> for Refused {
+    fn from(end: End) -> Self {
+        Self { end, control: None }
+    }
+}
+
+/// Takes a client in, or says how its connection has to end.
+pub(super) async fn welcome(
+    connection: &Connection,
+    id: Uuid,
+    deadline: Instant,
+    surroundings: &Surroundings,
+) -> Result<Welcomed, Refused> {
+    let context = &surroundings.context;
+    let late = |_| End::sent(CloseCode::TIMEOUT, "no handshake in time");
+    let (send, receive) = timeout_at(deadline, connection.accept_bi()).await.map_err(late)?.map_err(End::Gone)?;
+    let control = control_lane(context, send);
+    let mut reader = LaneReader::new(receive, max_message_bytes(context));
+    let greeting = async {
+        let (re, handshake) = first_message(&mut reader, &control, context).await?;
+        admit(id, re.as_ref(), handshake, &control, surroundings)
+    };
+    match timeout_at(deadline, greeting).await.map_err(late).flatten() {
+        Ok((registered, zstd)) => {
+            info!("Client {id} handshake completed successfully");
+            let compression = if zstd { Compression::Zstd } else { Compression::None };
+            Ok(Welcomed { reader, outbound: Outbound::new(id, zstd, control), compression, registered })
+        }
+        Err(end) => Err(Refused { end, control: Some(control) }),
+    }
+}
+
+/// Reads until there is a handshake whose fields are right.
+async fn first_message(
+    reader: &mut LaneReader,
+    control: &LaneWriter,
+    context: &Context,
+) -> Result<(Option<RequestId>, Handshake), End> {
+    let protocol_error = |reason: String| End::sent(CloseCode::PROTOCOL_ERROR, reason);
+    for _ in 0..ATTEMPTS {
+        let body = match reader.next_body().await {
+            Ok(Some(body)) => body,
+            Ok(None) => return Err(protocol_error("the control lane ended before a handshake".into())),
+            Err(ReadFailure::Frame(e)) => return Err(frame_error(e)),
+            Err(ReadFailure::Stream(ReadError::ConnectionLost(e))) => return Err(End::Gone(e)),
+            Err(ReadFailure::Stream(e)) => return Err(protocol_error(format!("the control lane: {e}"))),
+        };
+        let request = match Body::parse(body, Compression::None, max_message_bytes(context)) {
+            Ok(body) => Request::parse(&body),
+            Err(BodyError::Fatal(e)) => return Err(frame_error(e)),
+            Err(e) => Err(Invalid { re: None, message: e.to_string(), malformed: true }),
+        };
+        match request {
+            Ok(Request { id, message: ClientMessage::Handshake(handshake) }) => return Ok((id, handshake)),
+            Ok(Request { message, .. }) => {
+                return Err(protocol_error(format!(
+                    "the first message has to be handshake, not {}",
+                    message.type_name()
+                )));
+            }
+            Err(invalid) => {
+                say(control, invalid.re.as_ref(), &handler::error(ErrorCode::BadRequest, invalid.message));
+                if invalid.malformed {
+                    return Err(protocol_error("the first message has to be handshake".into()));
+                }
+            }
+        }
+    }
+    Err(protocol_error(format!("{ATTEMPTS} wrong messages before a handshake")))
+}
+
+/// Answers a handshake. Gives the client's place in the registry and whether zstd was agreed on.
+fn admit(
+    id: Uuid,
+    re: Option<&RequestId>,
+    handshake: Handshake,
+    control: &LaneWriter,
+    surroundings: &Surroundings,
+) -> Result<(Registered, bool), End> {
+    let context = &surroundings.context;
+    info!(
+        "Handshake from client {id}: name={:?}, version={}",
+        handshake.client_name.as_ref().map(ClientName::as_str),
+        Excerpt(&handshake.protocol_version)
+    );
+    let mut reply = HandshakeReply {
+        accepted: false,
+        client_id: None,
+        server_name: context.config.name.clone(),
+        protocol_version: Some(PROTOCOL_VERSION.into()),
+        reason: None,
+        limits: None,
+        zstd: false,
+    };
+    let refuse = |mut reply: HandshakeReply, code, reason: String| {
+        reply.reason = Some(reason.clone());
+        say(control, re, &ServerMessage::HandshakeResponse(reply));
+        Err(End::sent(code, reason))
+    };
+    if major(&handshake.protocol_version) != major(PROTOCOL_VERSION) {
+        let reason = format!("this server speaks protocol version {PROTOCOL_VERSION}");
+        return refuse(reply, CloseCode::PROTOCOL_ERROR, reason);
+    }
+    let info = ClientInfo {
+        id,
+        name: handshake.client_name.map(|name| name.as_str().to_owned()),
+        connected_at: now_ms(),
+        transport: "quic".into(),
+    };
+    let Some(registered) = context.registry.register(info, surroundings.worker) else {
+        return refuse(reply, CloseCode::TRY_LATER, "the server is full; try again later".into());
+    };
+    reply.accepted = true;
+    reply.client_id = Some(id);
+    reply.limits = Some(limits(context));
+    reply.zstd = handshake.zstd;
+    say(control, re, &ServerMessage::HandshakeResponse(reply));
+    Ok((registered, handshake.zstd))
+}
+
+fn control_lane(context: &Context, send: SendStream) -> LaneWriter {
+    /// Above every topic lane, whose priorities are 0 to 255.
+    const PRIORITY: i32 = 256;
+    let limits = &context.config.limits;
+    let size = |setting: u64| usize::try_from(setting).unwrap_or(usize::MAX);
+    let budget = Budget::new(size(limits.client_backlog_messages), size(limits.client_backlog_bytes));
+    let (messages, bytes) = (size(limits.lane_backlog_messages), size(limits.lane_backlog_bytes));
+    let lane = LaneWriter::new(send, messages, bytes, budget);
+    lane.set_priority(PRIORITY);
+    lane
+}
+
+fn limits(context: &Context) -> Limits {
+    let (limits, timing) = (&context.config.limits, &context.config.timing);
+    Limits {
+        max_message_bytes: limits.max_message_bytes,
+        ping_interval_ms: timing.ping_interval_ms,
+        ping_timeout_ms: timing.ping_timeout_ms,
+        max_request_lanes: limits.max_request_lanes,
+    }
+}
+
+/// The largest body that is accepted, in bytes.
+pub(super) fn max_message_bytes(context: &Context) -> usize {
+    usize::try_from(context.config.limits.max_message_bytes).unwrap_or(usize::MAX)
+}
+
+fn say(control: &LaneWriter, re: Option<&RequestId>, message: &ServerMessage) {
+    let mut frame = BytesMut::new();
+    message.encode(re, &mut frame);
+    // These few messages fit into any window; where the lane is closed already, the end follows anyway.
+    let _ = control.try_send(&mut [frame.freeze()]);
+}
+
+fn major(version: &str) -> &str {
+    version.split('.').next().unwrap_or(version)
+}

@@ -1,0 +1,230 @@
+//! A client's lanes: bodies in, replies out, in order. The control lane, the request lanes that the client opens, and
+//! datagrams, which are answered as if each were a lane of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::{Buf, Bytes};
+use quinn::ReadError;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::{End, Session, frame_error};
+use crate::frame::{Body, BodyError, PREFIX_BYTES};
+use crate::handler::{self, Outcome, Replies};
+use crate::message::{CloseCode, ClosedBy, ErrorCode, Request};
+use crate::transport::{LaneReader, LaneWriter};
+
+/// Bodies in a row that are no JSON before the connection is closed.
+const MAX_MALFORMED: u8 = 3;
+
+/// Replies of so many bytes are written before more requests are looked at.
+const REPLY_BATCH_BYTES: usize = 64 * 1024;
+
+/// Serves requests from `reader` and answers on `writer`, until the lane ends; gives the end of the whole connection.
+pub(super) async fn serve(session: &Session, reader: LaneReader, writer: &LaneWriter) -> End {
+    match serve_lane(session, reader, writer).await {
+        LaneEnd::Connection(end) => end,
+        LaneEnd::Finished => End::Left(ClosedBy {
+            code: CloseCode::NORMAL,
+            reason: "the control lane ended".into(),
+            reconnect_after_ms: None,
+        }),
+        LaneEnd::Broken => End::sent(CloseCode::PROTOCOL_ERROR, "the control lane was cut off inside a message"),
+    }
+}
+
+/// How a lane ends.
+enum LaneEnd {
+    /// And with it the connection.
+    Connection(End),
+    /// Behind a whole message.
+    Finished,
+    /// Inside a message, or by a reset.
+    Broken,
+}
+
+async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWriter) -> LaneEnd {
+    let mut replies = session.replies();
+    loop {
+        loop {
+            let body = match reader.buffered() {
+                Ok(Some(body)) => body,
+                Ok(None) => break,
+                Err(e) => {
+                    reader.stop(CloseCode::PROTOCOL_ERROR.0);
+                    let _ = write(&mut replies, writer).await;
+                    return LaneEnd::Connection(frame_error(e));
+                }
+            };
+            match take_in(session, body, &mut replies) {
+                Ok(Outcome::Done) => {}
+                Ok(Outcome::Later(request)) => {
+                    // What was asked before is answered before, and does not wait for what this waits for.
+                    if write(&mut replies, writer).await.is_err() {
+                        return LaneEnd::Broken;
+                    }
+                    carry_out(session, request, &mut replies).await;
+                }
+                Ok(Outcome::Leave(close)) => {
+                    let _ = write(&mut replies, writer).await;
+                    let closed = ClosedBy { code: close.code, reason: close.reason, reconnect_after_ms: None };
+                    return LaneEnd::Connection(End::Left(closed));
+                }
+                Err(end) => {
+                    let _ = write(&mut replies, writer).await;
+                    return LaneEnd::Connection(end);
+                }
+            }
+            if replies.len() >= REPLY_BATCH_BYTES && write(&mut replies, writer).await.is_err() {
+                return LaneEnd::Broken;
+            }
+        }
+        if write(&mut replies, writer).await.is_err() {
+            return LaneEnd::Broken;
+        }
+        match reader.fill().await {
+            Ok(true) => session.hear(),
+            Ok(false) if reader.is_inside_frame() => return LaneEnd::Broken,
+            Ok(false) => return LaneEnd::Finished,
+            Err(ReadError::ConnectionLost(e)) => return LaneEnd::Connection(End::Gone(e)),
+            Err(_) => return LaneEnd::Broken,
+        }
+    }
+}
+
+/// Writes all replies; returns once the stream has taken them, so that a client that does not read is not read either.
+async fn write(replies: &mut Replies, writer: &LaneWriter) -> Result<(), ()> {
+    if replies.len() == 0 {
+        return Ok(());
+    }
+    writer.send(&mut replies.take()).await.map_err(|_| ())
+}
+
+/// Judges one body and answers what can be answered at once. An error ends the connection.
+fn take_in(session: &Session, body: Bytes, replies: &mut Replies) -> Result<Outcome, End> {
+    let body = match Body::parse(body, session.compression, session.max_message_bytes) {
+        Ok(body) => body,
+        Err(BodyError::Fatal(e)) => return Err(frame_error(e)),
+        Err(e @ BodyError::FirstByte(_)) => return malformed(session, &e.to_string(), replies),
+        Err(e) => {
+            replies.put(None, &handler::error(ErrorCode::BadRequest, e.to_string()));
+            return Ok(Outcome::Done);
+        }
+    };
+    match Request::parse(&body) {
+        Ok(request) => {
+            session.malformed.store(0, Ordering::Relaxed);
+            Ok(handler::answer(&session.context, session.id(), request, replies))
+        }
+        Err(invalid) if invalid.malformed => malformed(session, &invalid.message, replies),
+        Err(invalid) => {
+            session.malformed.store(0, Ordering::Relaxed);
+            replies.put(invalid.re.as_ref(), &handler::error(ErrorCode::BadRequest, invalid.message));
+            Ok(Outcome::Done)
+        }
+    }
+}
+
+fn malformed(session: &Session, message: &str, replies: &mut Replies) -> Result<Outcome, End> {
+    replies.put(None, &handler::error(ErrorCode::BadRequest, message));
+    if session.malformed.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_MALFORMED {
+        return Err(End::sent(
+            CloseCode::INVALID_PAYLOAD,
+            format!("{MAX_MALFORMED} bodies in a row that are no JSON messages"),
+        ));
+    }
+    Ok(Outcome::Done)
+}
+
+async fn carry_out(session: &Session, request: Request, replies: &mut Replies) {
+    let id = request.id.clone();
+    if let Some(reply) = handler::carry_out(&session.context, session.id(), request).await {
+        replies.put(id.as_ref(), &reply);
+    }
+}
+
+/// Serves the request lanes that the client opens, each in a task of its own.
+pub(super) async fn accept_more(session: &Arc<Session>) -> End {
+    // Aborts what is left when the client ends.
+    let mut lanes = JoinSet::new();
+    loop {
+        tokio::select! {
+            // Both are cancel safe: a stream, or an ended task, that was not taken is there the next time.
+            accepted = session.connection.accept_bi() => match accepted {
+                Ok((send, receive)) => {
+                    let reader = LaneReader::new(receive, session.max_message_bytes);
+                    lanes.spawn(request_lane(Arc::clone(session), reader, session.new_lane(send)));
+                }
+                Err(e) => return End::Gone(e),
+            },
+            Some(ended) = lanes.join_next() => match ended {
+                Ok(None) => {}
+                Ok(Some(end)) => return end,
+                Err(e) => return End::sent(CloseCode::INTERNAL, format!("a request lane failed: {e}")),
+            },
+        }
+    }
+}
+
+/// Serves one request lane; gives an end where that is the whole connection's.
+async fn request_lane(session: Arc<Session>, reader: LaneReader, writer: LaneWriter) -> Option<End> {
+    let end = tokio::select! {
+        end = serve_lane(&session, reader, &writer) => end,
+        _ = writer.drain() => LaneEnd::Broken,
+    };
+    let end = match end {
+        LaneEnd::Connection(End::Gone(e)) => return Some(End::Gone(e)),
+        LaneEnd::Connection(end) => Some(end),
+        LaneEnd::Finished => None,
+        LaneEnd::Broken => return None,
+    };
+    // Replies may still be on their way; whoever does not take them in time does without.
+    let _ = timeout(session.context.config.timing.close_timeout(), writer.finish(None)).await;
+    end
+}
+
+/// Serves requests that come as datagrams: answered by datagram where the answer fits into one, else on the control
+/// lane.
+pub(super) async fn serve_datagrams(session: &Session) -> End {
+    let mut replies = session.replies();
+    loop {
+        let body = match session.connection.read_datagram().await {
+            Ok(body) => body,
+            Err(e) => return End::Gone(e),
+        };
+        session.hear();
+        if body.len() > session.max_message_bytes {
+            continue;
+        }
+        match take_in(session, body, &mut replies) {
+            Ok(Outcome::Done) => {}
+            Ok(Outcome::Later(request)) => carry_out(session, request, &mut replies).await,
+            Ok(Outcome::Leave(close)) => {
+                return End::Left(ClosedBy { code: close.code, reason: close.reason, reconnect_after_ms: None });
+            }
+            Err(end) => return end,
+        }
+        if replies.len() > 0 {
+            send_datagram(session, replies.take());
+        }
+    }
+}
+
+fn send_datagram(session: &Session, mut pieces: Vec<Bytes>) {
+    let length: usize = pieces.iter().map(Bytes::len).sum();
+    let fits = session.connection.max_datagram_size().is_some_and(|most| length - PREFIX_BYTES <= most);
+    if fits {
+        let mut datagram = match pieces.as_mut_slice() {
+            [whole] => std::mem::take(whole),
+            pieces => pieces.concat().into(),
+        };
+        datagram.advance(PREFIX_BYTES);
+        // Where it cannot be sent it is lost, as any datagram may be.
+        let _ = session.connection.send_datagram(datagram);
+        return;
+    }
+    if session.outbound.control.try_send(&mut pieces).is_err() {
+        session.outbound.end_slow_consumer();
+    }
+}

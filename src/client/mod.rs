@@ -1,0 +1,246 @@
+//! One connected client, from its first packet to its last: handshake, its lanes, its signs of life, its end. One task
+//! for the client and one for each open request lane, all owned here: when the client ends, nothing of it is left.
+
+mod handshake;
+mod lanes;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use quinn::{Connection, ConnectionError, SendStream};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+use uuid::Uuid;
+
+use self::handshake::{Refused, Welcomed};
+use crate::frame::{Compression, FrameError};
+use crate::handler::{Context, Excerpt, Replies};
+use crate::message::{CloseCode, ClosedBy, ServerMessage, now_ms};
+use crate::outbound::Outbound;
+use crate::registry::{Handshaking, Roster};
+use crate::transport::LaneWriter;
+
+/// What a worker lends to each of its clients.
+#[derive(Debug, Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) context: Arc<Context>,
+    pub(crate) roster: Arc<Roster>,
+    pub(crate) worker: usize,
+    /// Cancelled when the server drains.
+    pub(crate) draining: CancellationToken,
+}
+
+/// How a client's connection ends.
+#[derive(Debug)]
+enum End {
+    /// The peer closed it, or it is lost.
+    Gone(ConnectionError),
+    /// The client asked for it, or ended its control lane: what it is owed is sent first.
+    Left(ClosedBy),
+    /// The server ends it and says so.
+    Sent(ClosedBy),
+}
+
+impl End {
+    fn sent(code: CloseCode, reason: impl Into<String>) -> Self {
+        Self::Sent(ClosedBy { code, reason: reason.into(), reconnect_after_ms: None })
+    }
+}
+
+/// The end of a connection whose bytes can no longer be understood.
+fn frame_error(error: FrameError) -> End {
+    let code = match error {
+        FrameError::TooBig { .. } => CloseCode::TOO_BIG,
+        FrameError::Empty | FrameError::NotAgreed => CloseCode::PROTOCOL_ERROR,
+    };
+    End::sent(code, error.to_string())
+}
+
+/// A client that is in: what its lanes share.
+#[derive(Debug)]
+struct Session {
+    context: Arc<Context>,
+    connection: Connection,
+    outbound: Arc<Outbound>,
+    compression: Compression,
+    max_message_bytes: usize,
+    /// Bodies in a row that were no JSON.
+    malformed: AtomicU8,
+    /// Milliseconds from `begun` to the last thing heard.
+    heard: AtomicU64,
+    begun: Instant,
+}
+
+impl Session {
+    fn id(&self) -> Uuid {
+        self.outbound.id
+    }
+
+    fn replies(&self) -> Replies {
+        Replies::new(self.outbound.zstd.then(|| self.context.compress_min_bytes()))
+    }
+
+    /// The outbound side of another of the client's streams, within the client's budget.
+    fn new_lane(&self, send: SendStream) -> LaneWriter {
+        self.outbound.control.sibling(send)
+    }
+
+    fn hear(&self) {
+        let elapsed = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard.store(elapsed, Ordering::Relaxed);
+    }
+
+    fn last_heard(&self) -> Instant {
+        self.begun + Duration::from_millis(self.heard.load(Ordering::Relaxed))
+    }
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn run(incoming: quinn::Incoming, surroundings: Surroundings, handshaking: Handshaking) {
+    let context = Arc::clone(&surroundings.context);
+    let timing = &context.config.timing;
+    let deadline = Instant::now() + timing.handshake_timeout();
+    let from = incoming.remote_address();
+    let connecting = match incoming.accept() {
+        Ok(connecting) => connecting,
+        Err(e) => return debug!("Connection from {from} not accepted: {e}"),
+    };
+    let connection = match tokio::time::timeout_at(deadline, connecting).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(e)) => return debug!("Connection from {from} failed: {e}"),
+        Err(_) => return debug!("Connection from {from} failed: no QUIC handshake in time"),
+    };
+    let id = Uuid::new_v4();
+    info!("New connection from {from}, assigned ID: {id}");
+    let connected = context.registry.connect();
+    info!("Client {id} connected. Total clients: {}", context.registry.connections());
+
+    let welcomed = tokio::select! {
+        welcomed = handshake::welcome(&connection, id, deadline, &surroundings) => welcomed,
+        () = surroundings.draining.cancelled() => Err(draining(&context).into()),
+    };
+    drop(handshaking);
+    match welcomed {
+        Ok(welcomed) => serve(connection, welcomed, &surroundings).await,
+        Err(Refused { end, control }) => finish(&connection, id, control.as_ref(), end, timing.close_timeout()).await,
+    }
+    drop(connected);
+    info!("Client {id} disconnected. Total clients: {}", context.registry.connections());
+}
+
+async fn serve(connection: Connection, welcomed: Welcomed, surroundings: &Surroundings) {
+    let Welcomed { reader, outbound, compression, registered } = welcomed;
+    let context = Arc::clone(&surroundings.context);
+    let on_roster = surroundings.roster.add(Arc::clone(&outbound));
+    let session = Arc::new(Session {
+        max_message_bytes: handshake::max_message_bytes(&context),
+        context: Arc::clone(&context),
+        connection,
+        outbound: Arc::clone(&outbound),
+        compression,
+        malformed: AtomicU8::new(0),
+        heard: AtomicU64::new(0),
+        begun: Instant::now(),
+    });
+    // Each of these runs until the client ends; none is dropped before that, so none needs to be cancel safe.
+    let end = tokio::select! {
+        biased;
+        end = lanes::serve(&session, reader, &outbound.control) => end,
+        end = lanes::accept_more(&session) => end,
+        closed = outbound.ended() => End::Sent(closed),
+        _ = outbound.control.drain() => End::Gone(session.connection.closed().await),
+        end = lanes::serve_datagrams(&session) => end,
+        end = keep_alive(&session) => end,
+        () = surroundings.draining.cancelled() => draining(&context),
+        e = session.connection.closed() => End::Gone(e),
+    };
+    drop((on_roster, registered));
+    let within = match &end {
+        End::Sent(closed) if closed.code == CloseCode::GOING_AWAY => context.config.timing.drain_timeout(),
+        _ => context.config.timing.close_timeout(),
+    };
+    finish(&session.connection, session.id(), Some(&outbound.control), end, within).await;
+}
+
+/// Pings a client that is silent, and gives up on one that does not answer.
+async fn keep_alive(session: &Session) -> End {
+    let timing = &session.context.config.timing;
+    let mut pinged: Option<Instant> = None;
+    loop {
+        let heard = session.last_heard();
+        let waits_since = pinged.filter(|&pinged| pinged > heard);
+        let due = waits_since.map_or(heard + timing.ping_interval(), |pinged| pinged + timing.ping_timeout());
+        if Instant::now() < due {
+            sleep_until(due).await;
+        } else if waits_since.is_some() {
+            return End::sent(CloseCode::TIMEOUT, "nothing was heard after a ping; answer with pong");
+        } else {
+            pinged = Some(Instant::now());
+            let mut frame = BytesMut::new();
+            ServerMessage::Ping { timestamp: now_ms() }.encode(None, &mut frame);
+            if session.outbound.control.try_send(&mut [frame.freeze()]).is_err() {
+                session.outbound.end_slow_consumer();
+            }
+        }
+    }
+}
+
+/// Sends clients away while the server drains, each at a time of its own so that they do not come back all at once.
+fn draining(context: &Context) -> End {
+    let window = context.config.timing.drain_timeout_ms;
+    End::Sent(ClosedBy {
+        code: CloseCode::GOING_AWAY,
+        reason: "the server is shutting down; reconnect elsewhere".into(),
+        reconnect_after_ms: Some(fastrand::u64(0..=window)),
+    })
+}
+
+/// Ends a connection: what is queued goes out first, the reason behind it, then QUIC's own close with the same code.
+async fn finish(connection: &Connection, id: Uuid, control: Option<&LaneWriter>, end: End, within: Duration) {
+    let closed = match end {
+        End::Gone(e) => return log_gone(id, connection.remote_address(), &e),
+        End::Left(closed) => {
+            info!("Client {id} closing connection: {} - {}", closed.code, Excerpt(&closed.reason));
+            if let Some(control) = control {
+                flush(connection, control, None, within).await;
+            }
+            closed
+        }
+        End::Sent(closed) => {
+            info!("Closing client {id}: {} - {}", closed.code, closed.reason);
+            // A slow consumer's lane is full; one more message would wait behind what it does not read.
+            if let Some(control) = control.filter(|_| closed.code != CloseCode::SLOW_CONSUMER) {
+                let mut frame = BytesMut::new();
+                ServerMessage::Close(closed.clone()).encode(None, &mut frame);
+                flush(connection, control, Some(frame.freeze()), within).await;
+            }
+            closed
+        }
+    };
+    connection.close(u32::from(closed.code.0).into(), closed.reason.as_bytes());
+}
+
+async fn flush(connection: &Connection, control: &LaneWriter, last: Option<bytes::Bytes>, within: Duration) {
+    let flushed = async {
+        tokio::select! {
+            () = control.finish(last) => {}
+            _ = connection.closed() => {}
+        }
+    };
+    // Whoever does not take its last messages in time does without.
+    let _ = timeout(within, flushed).await;
+}
+
+fn log_gone(id: Uuid, from: SocketAddr, error: &ConnectionError) {
+    match error {
+        ConnectionError::ApplicationClosed(close) => {
+            let reason = String::from_utf8_lossy(&close.reason);
+            info!("Client {id} closed the connection: {} - {}", close.error_code, Excerpt(&reason));
+        }
+        other => info!("Client {id} at {from} is gone: {other}"),
+    }
+}

@@ -1,0 +1,35 @@
+//! What can go wrong with a server as a whole. Each room has its own errors; these are those that end it.
+
+use std::net::SocketAddr;
+
+use thiserror::Error;
+
+use crate::config::ConfigError;
+use crate::tls::TlsError;
+
+/// Why a server did not start, or ended.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    /// A setting cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The address cannot be had.
+    #[error("cannot listen on UDP {addr}: {source}; is another server running there? Choose another with --addr")]
+    Bind {
+        /// The address asked for.
+        addr: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A worker could not start, or ended before it was asked to.
+    #[error("worker {worker}: {message}")]
+    Worker {
+        /// Its number, from 0.
+        worker: usize,
+        /// What happened.
+        message: String,
+    },
+}

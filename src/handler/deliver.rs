@@ -1,0 +1,54 @@
+//! `broadcast`, `direct` and `signal`: from one client to others. Encoded once, whatever the number of receivers.
+
+use uuid::Uuid;
+
+use super::{Context, Excerpt, error};
+use crate::message::{ErrorCode, Payload, ServerMessage, now_ms};
+use crate::outbound::Envelope;
+
+/// Sends `payload` to every client, its sender included. Where a reply is wanted, waits until it has gone out to all.
+pub(super) async fn broadcast(
+    context: &Context,
+    from: Uuid,
+    payload: Payload,
+    wants_reply: bool,
+) -> Option<ServerMessage> {
+    match (&payload.content, &payload.attachment) {
+        (Some(content), _) => {
+            context.log_message(format_args!("Broadcast message from {from}: {}", Excerpt(content)));
+        }
+        (None, attachment) => {
+            let bytes = attachment.as_ref().map_or(0, bytes::Bytes::len);
+            context.log_message(format_args!("Broadcast message from {from}: {bytes} bytes"));
+        }
+    }
+    let message = ServerMessage::Broadcast { from, payload, timestamp: now_ms() };
+    let tally = context.registry.broadcast(Envelope::new(&message, context.compress_min_bytes())).await;
+    if !wants_reply && !context.logs_messages() {
+        return None;
+    }
+    let delivered = tally.delivered().await;
+    context.log_message(format_args!("Broadcast message sent to {delivered} clients"));
+    wants_reply.then_some(ServerMessage::Ok { delivered: Some(delivered) })
+}
+
+/// Sends a message to one client. A receiver that is not there is an error whether or not a reply is wanted.
+pub(super) async fn to_one(
+    context: &Context,
+    to: Uuid,
+    message: &ServerMessage,
+    wants_reply: bool,
+) -> Option<ServerMessage> {
+    let gone =
+        || Some(error(ErrorCode::NotFound, format!("to: no client {to} is connected; list_clients tells who is")));
+    let Some(answer) = context.registry.direct(to, Envelope::new(message, context.compress_min_bytes())).await else {
+        return gone();
+    };
+    if !wants_reply {
+        return None;
+    }
+    match answer.await {
+        Ok(true) => Some(ServerMessage::Ok { delivered: None }),
+        _ => gone(),
+    }
+}

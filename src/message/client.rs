@@ -1,0 +1,455 @@
+//! What clients say: one enum, its reading from a body and its writing into a frame.
+
+use std::borrow::Cow;
+
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::fields::{self, Scalar, required, structured};
+use super::json::Object;
+use super::{
+    ClientName, CloseCode, DEFAULT_PAGE, IdempotencyKey, Invalid, MAX_PAGE, MAX_REASON_BYTES, Payload, RequestId,
+    TopicName, TopicPattern,
+};
+use crate::frame::{Body, put_frame};
+
+/// A client's message with the id that its replies repeat.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The id, where the client wants to tell replies apart.
+    pub id: Option<RequestId>,
+    /// What it asks.
+    pub message: ClientMessage,
+}
+
+/// What a client may say.
+#[derive(Debug, Clone)]
+pub enum ClientMessage {
+    /// The first message of a connection.
+    Handshake(Handshake),
+    /// Asks for its text back.
+    Text {
+        /// The text.
+        content: ByteString,
+    },
+    /// Asks for its bytes back.
+    Binary {
+        /// The bytes.
+        attachment: Bytes,
+    },
+    /// For every connected client, its sender included.
+    Broadcast(Payload),
+    /// For one client.
+    Direct {
+        /// The receiver's id.
+        to: Uuid,
+        /// What it gets.
+        payload: Payload,
+    },
+    /// For one client: WebRTC signalling.
+    Signal {
+        /// The receiver's id.
+        to: Uuid,
+        /// Any JSON, handed on as it is.
+        data: Box<RawValue>,
+    },
+    /// Asks for a `pong`.
+    Ping {
+        /// Returned in the `pong`.
+        timestamp: Option<u64>,
+    },
+    /// Answers the server's `ping`.
+    Pong,
+    /// Asks who is connected.
+    ListClients {
+        /// Most clients on the page, 1 to [`MAX_PAGE`].
+        limit: u64,
+        /// The page begins behind this client.
+        after: Option<Uuid>,
+    },
+    /// Asks for a topic's messages.
+    Subscribe(Subscribe),
+    /// Ends a subscription.
+    Unsubscribe {
+        /// The text that was subscribed to.
+        topic: TopicPattern,
+    },
+    /// Adds a message to a topic.
+    Publish {
+        /// Where to.
+        topic: TopicName,
+        /// What.
+        payload: Payload,
+        /// Makes a repeated publish harmless.
+        key: Option<IdempotencyKey>,
+    },
+    /// Asks for a topic's past messages.
+    History {
+        /// Of which topic.
+        topic: TopicName,
+        /// Only what came after.
+        since: Option<Position>,
+        /// Most messages on the page, 1 to [`MAX_PAGE`].
+        limit: u64,
+        /// The newest first.
+        reverse: bool,
+    },
+    /// Asks who is on a topic.
+    Presence {
+        /// Which topic.
+        topic: TopicName,
+    },
+    /// Asks the server to close the connection.
+    Close(Close),
+}
+
+/// The fields of `handshake`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handshake {
+    /// `MAJOR.MINOR`; the major number must be the server's.
+    pub protocol_version: String,
+    /// The name shown to others.
+    pub client_name: Option<ClientName>,
+    /// Proof of who the client is.
+    pub token: Option<String>,
+    /// Whether the client takes and may send zstd bodies.
+    pub zstd: bool,
+}
+
+/// The fields of `subscribe`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscribe {
+    /// A topic, or a pattern.
+    pub topic: TopicPattern,
+    /// Replay what came after this position.
+    pub since: Option<Position>,
+    /// Replay this many of the newest messages.
+    pub recent: Option<u64>,
+    /// How messages travel.
+    pub delivery: Delivery,
+    /// On which lane they travel.
+    pub lane: LaneChoice,
+    /// Tell of joins and leaves as well.
+    pub presence: bool,
+}
+
+/// How a subscription's messages travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Delivery {
+    /// Reliably and in order.
+    #[default]
+    Stream,
+    /// As datagrams, newest first to stay.
+    Datagram,
+}
+
+/// On which lane a subscription's messages travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LaneChoice {
+    /// A lane of the topic's own while there are any left.
+    #[default]
+    Own,
+    /// The control lane.
+    Control,
+}
+
+/// A place in a topic's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Which life of the log.
+    pub epoch: String,
+    /// The last offset seen.
+    pub offset: u64,
+}
+
+/// The fields of a client's `close`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Close {
+    /// With which code the server is to close.
+    pub code: CloseCode,
+    /// Why, in words for people.
+    pub reason: String,
+}
+
+impl Default for Close {
+    fn default() -> Self {
+        Self { code: CloseCode::NORMAL, reason: String::new() }
+    }
+}
+
+/// Every field that any client message has, as it came.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Scalar<'a>,
+    #[serde(borrow, default)]
+    id: Scalar<'a>,
+    #[serde(borrow, default)]
+    content: Scalar<'a>,
+    #[serde(borrow, default)]
+    to: Scalar<'a>,
+    #[serde(borrow, default, deserialize_with = "fields::even_null")]
+    data: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    timestamp: Scalar<'a>,
+    #[serde(borrow, default)]
+    protocol_version: Scalar<'a>,
+    #[serde(borrow, default)]
+    client_name: Scalar<'a>,
+    #[serde(borrow, default)]
+    token: Scalar<'a>,
+    #[serde(borrow, default)]
+    compression: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    limit: Scalar<'a>,
+    #[serde(borrow, default)]
+    after: Scalar<'a>,
+    #[serde(borrow, default)]
+    topic: Scalar<'a>,
+    #[serde(borrow, default)]
+    since: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    recent: Scalar<'a>,
+    #[serde(borrow, default)]
+    delivery: Scalar<'a>,
+    #[serde(borrow, default)]
+    lane: Scalar<'a>,
+    #[serde(borrow, default)]
+    presence: Scalar<'a>,
+    #[serde(borrow, default)]
+    key: Scalar<'a>,
+    #[serde(borrow, default)]
+    reverse: Scalar<'a>,
+    #[serde(borrow, default)]
+    code: Scalar<'a>,
+    #[serde(borrow, default)]
+    reason: Scalar<'a>,
+}
+
+impl Request {
+    /// Reads a client's message.
+    ///
+    /// # Errors
+    /// [`Invalid`] tells what is wrong and whether the body was JSON at all.
+    pub fn parse(body: &Body) -> Result<Self, Invalid> {
+        let fields: Fields<'_> = fields::read(&body.json)?;
+        let id = RequestId::from_scalar(&fields.id)?;
+        match ClientMessage::from_fields(fields, body) {
+            Ok(message) => Ok(Self { id, message }),
+            Err(invalid) => Err(Invalid { re: id, ..invalid }),
+        }
+    }
+
+    /// Appends the frame of this message.
+    pub fn encode(&self, out: &mut BytesMut) {
+        self.message.encode(self.id.as_ref(), out);
+    }
+}
+
+impl From<ClientMessage> for Request {
+    fn from(message: ClientMessage) -> Self {
+        Self { id: None, message }
+    }
+}
+
+impl ClientMessage {
+    /// The message's `type` on the wire.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Handshake(_) => "handshake",
+            Self::Text { .. } => "text",
+            Self::Binary { .. } => "binary",
+            Self::Broadcast(_) => "broadcast",
+            Self::Direct { .. } => "direct",
+            Self::Signal { .. } => "signal",
+            Self::Ping { .. } => "ping",
+            Self::Pong => "pong",
+            Self::ListClients { .. } => "list_clients",
+            Self::Subscribe(_) => "subscribe",
+            Self::Unsubscribe { .. } => "unsubscribe",
+            Self::Publish { .. } => "publish",
+            Self::History { .. } => "history",
+            Self::Presence { .. } => "presence",
+            Self::Close(_) => "close",
+        }
+    }
+
+    fn from_fields(f: Fields<'_>, body: &Body) -> Result<Self, Invalid> {
+        let kind = required(f.kind.text("type")?, "type")?;
+        let carries_attachment = matches!(&*kind, "binary" | "broadcast" | "direct" | "publish");
+        if body.attachment.is_some() && !carries_attachment {
+            return Err(Invalid::field(format!("attachment: \"{kind}\" carries none; send the JSON object alone")));
+        }
+        let payload = |content: Scalar<'_>| -> Result<Payload, Invalid> {
+            let content = content.shared_text("content", &body.json)?;
+            if content.is_none() && body.attachment.is_none() {
+                return Err(Invalid::field("content: required here, unless the message has an attachment"));
+            }
+            Ok(Payload { content, attachment: body.attachment.clone() })
+        };
+        let topic = |topic: Scalar<'_>| TopicName::new(&required(topic.text("topic")?, "topic")?);
+        let pattern = |topic: Scalar<'_>| TopicPattern::new(&required(topic.text("topic")?, "topic")?);
+        Ok(match &*kind {
+            "handshake" => Self::Handshake(Handshake {
+                protocol_version: required(f.protocol_version.text("protocol_version")?, "protocol_version")?.into(),
+                client_name: f.client_name.text("client_name")?.map(|name| ClientName::new(&name)).transpose()?,
+                token: f.token.text("token")?.map(Cow::into_owned),
+                zstd: structured::<Vec<Cow<'_, str>>>(f.compression, "compression")?
+                    .is_some_and(|offered| offered.iter().any(|name| name == "zstd")),
+            }),
+            "text" => Self::Text { content: required(f.content.shared_text("content", &body.json)?, "content")? },
+            "binary" => Self::Binary { attachment: required(body.attachment.clone(), "attachment")? },
+            "broadcast" => Self::Broadcast(payload(f.content)?),
+            "direct" => Self::Direct { to: required(f.to.uuid("to")?, "to")?, payload: payload(f.content)? },
+            "signal" => {
+                Self::Signal { to: required(f.to.uuid("to")?, "to")?, data: required(f.data, "data")?.to_owned() }
+            }
+            "ping" => Self::Ping { timestamp: f.timestamp.integer("timestamp")? },
+            "pong" => Self::Pong,
+            "list_clients" => Self::ListClients { limit: page(f.limit)?, after: f.after.uuid("after")? },
+            "subscribe" => {
+                let topic = pattern(f.topic)?;
+                let since = structured(f.since, "since")?;
+                if topic.is_wildcard() && since.is_some() {
+                    return Err(Invalid::field("since: a pattern has no position; subscribe to each topic"));
+                }
+                Self::Subscribe(Subscribe {
+                    topic,
+                    since,
+                    recent: f.recent.integer("recent")?,
+                    delivery: choice(
+                        f.delivery,
+                        "delivery",
+                        [("stream", Delivery::Stream), ("datagram", Delivery::Datagram)],
+                    )?,
+                    lane: choice(f.lane, "lane", [("own", LaneChoice::Own), ("control", LaneChoice::Control)])?,
+                    presence: f.presence.boolean("presence")?.unwrap_or(false),
+                })
+            }
+            "unsubscribe" => Self::Unsubscribe { topic: pattern(f.topic)? },
+            "publish" => Self::Publish {
+                topic: topic(f.topic)?,
+                payload: payload(f.content)?,
+                key: f.key.text("key")?.map(|key| IdempotencyKey::new(&key)).transpose()?,
+            },
+            "history" => Self::History {
+                topic: topic(f.topic)?,
+                since: structured(f.since, "since")?,
+                limit: page(f.limit)?,
+                reverse: f.reverse.boolean("reverse")?.unwrap_or(false),
+            },
+            "presence" => Self::Presence { topic: topic(f.topic)? },
+            "close" => Self::Close(close(f.code, f.reason)?),
+            other => return Err(Invalid::field(format!("type: \"{}\" is not known", other.escape_debug()))),
+        })
+    }
+
+    /// Appends this message's frame, with `id` as its request id.
+    pub fn encode(&self, id: Option<&RequestId>, out: &mut BytesMut) {
+        let attachment = match self {
+            Self::Binary { attachment } => Some(attachment),
+            Self::Broadcast(payload) | Self::Direct { payload, .. } | Self::Publish { payload, .. } => {
+                payload.attachment.as_ref()
+            }
+            _ => None,
+        };
+        put_frame(out, attachment.map(|bytes| &bytes[..]), |out| self.encode_json(id, out));
+    }
+
+    fn encode_json(&self, id: Option<&RequestId>, out: &mut BytesMut) {
+        let mut o = Object::message(out, self.type_name());
+        o.optional("id", id);
+        match self {
+            Self::Handshake(handshake) => {
+                o.text("protocol_version", &handshake.protocol_version);
+                o.optional_text("client_name", handshake.client_name.as_ref().map(ClientName::as_str));
+                o.optional_text("token", handshake.token.as_deref());
+                o.optional("compression", handshake.zstd.then_some(&["zstd"]));
+            }
+            Self::Text { content } => o.text("content", content),
+            Self::Binary { .. } | Self::Pong => {}
+            Self::Broadcast(payload) => o.optional_text("content", payload.content.as_deref()),
+            Self::Direct { to, payload } => {
+                o.uuid("to", *to);
+                o.optional_text("content", payload.content.as_deref());
+            }
+            Self::Signal { to, data } => {
+                o.uuid("to", *to);
+                o.value("data", data);
+            }
+            Self::Ping { timestamp } => o.optional_integer("timestamp", *timestamp),
+            Self::ListClients { limit, after } => {
+                o.integer("limit", *limit);
+                o.optional("after", after.as_ref());
+            }
+            Self::Subscribe(subscribe) => {
+                o.text("topic", subscribe.topic.as_str());
+                o.optional("since", subscribe.since.as_ref());
+                o.optional_integer("recent", subscribe.recent);
+                if subscribe.delivery == Delivery::Datagram {
+                    o.text("delivery", "datagram");
+                }
+                if subscribe.lane == LaneChoice::Control {
+                    o.text("lane", "control");
+                }
+                if subscribe.presence {
+                    o.boolean("presence", true);
+                }
+            }
+            Self::Unsubscribe { topic } => o.text("topic", topic.as_str()),
+            Self::Publish { topic, payload, key } => {
+                o.text("topic", topic.as_str());
+                o.optional_text("content", payload.content.as_deref());
+                o.optional_text("key", key.as_ref().map(IdempotencyKey::as_str));
+            }
+            Self::History { topic, since, limit, reverse } => {
+                o.text("topic", topic.as_str());
+                o.optional("since", since.as_ref());
+                o.integer("limit", *limit);
+                o.boolean("reverse", *reverse);
+            }
+            Self::Presence { topic } => o.text("topic", topic.as_str()),
+            Self::Close(close) => {
+                o.integer("code", close.code.0.into());
+                o.text("reason", &close.reason);
+            }
+        }
+        o.end();
+    }
+}
+
+fn page(limit: Scalar<'_>) -> Result<u64, Invalid> {
+    match limit.integer("limit")? {
+        None => Ok(DEFAULT_PAGE),
+        Some(limit @ 1..=MAX_PAGE) => Ok(limit),
+        Some(_) => Err(Invalid::field(format!("limit: 1 to {MAX_PAGE} is allowed"))),
+    }
+}
+
+fn choice<T: Default, const N: usize>(value: Scalar<'_>, field: &str, names: [(&str, T); N]) -> Result<T, Invalid> {
+    let Some(text) = value.text(field)? else { return Ok(T::default()) };
+    let allowed = names.each_ref().map(|(name, _)| *name).join(" or ");
+    names
+        .into_iter()
+        .find_map(|(name, choice)| (name == text).then_some(choice))
+        .ok_or_else(|| Invalid::field(format!("{field}: {allowed} is allowed")))
+}
+
+fn close(code: Scalar<'_>, reason: Scalar<'_>) -> Result<Close, Invalid> {
+    let code = match code.integer("code")? {
+        None => CloseCode::NORMAL,
+        Some(number) => u16::try_from(number)
+            .ok()
+            .map(CloseCode)
+            .filter(|code| code.is_sendable())
+            .ok_or_else(|| Invalid::field("code: 1000-1003, 1007-1014 or 3000-4999 is allowed"))?,
+    };
+    let reason = reason.text("reason")?.unwrap_or_default();
+    if reason.len() > MAX_REASON_BYTES {
+        return Err(Invalid::field(format!("reason: at most {MAX_REASON_BYTES} bytes are allowed")));
+    }
+    Ok(Close { code, reason: reason.into() })
+}

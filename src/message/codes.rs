@@ -1,0 +1,107 @@
+//! The two sets of numbers of the protocol: `error` codes (after HTTP) and closing codes (WebSocket's, on every carrier).
+
+use std::fmt;
+
+/// The `code` of an `error`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum ErrorCode {
+    /// Malformed, unknown, or out of bounds.
+    BadRequest = 400,
+    /// Token missing or bad.
+    Unauthorized = 401,
+    /// Not allowed.
+    Forbidden = 403,
+    /// No such client or topic history.
+    NotFound = 404,
+    /// In conflict with what is already so.
+    Conflict = 409,
+    /// Too large.
+    TooLarge = 413,
+    /// Rate limited; `retry_after_ms` tells for how long.
+    RateLimited = 429,
+    /// A fault of the server's own.
+    Internal = 500,
+    /// Known to the protocol, not served here.
+    NotServed = 501,
+    /// Overloaded, or its storage is unavailable.
+    Unavailable = 503,
+}
+
+impl ErrorCode {
+    /// The number on the wire.
+    pub fn number(self) -> u16 {
+        self as u16
+    }
+}
+
+/// The code with which a connection closes: RFC 6455 section 7.4 and the project's own from 4000 on.
+///
+/// Any `u16` can come from a peer, so this is a number with names and not an enum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CloseCode(pub u16);
+
+impl CloseCode {
+    /// Done.
+    pub const NORMAL: Self = Self(1000);
+    /// The server drains: reconnect elsewhere.
+    pub const GOING_AWAY: Self = Self(1001);
+    /// The peer broke the protocol.
+    pub const PROTOCOL_ERROR: Self = Self(1002);
+    /// The peer sent what this side cannot take.
+    pub const UNSUPPORTED: Self = Self(1003);
+    /// The connection ended without a code. Never sent.
+    pub const ABNORMAL: Self = Self(1006);
+    /// Bodies that could not be understood, three in a row.
+    pub const INVALID_PAYLOAD: Self = Self(1007);
+    /// Against the server's policy.
+    pub const POLICY: Self = Self(1008);
+    /// A message above the limit.
+    pub const TOO_BIG: Self = Self(1009);
+    /// A fault of the server's own.
+    pub const INTERNAL: Self = Self(1011);
+    /// The server restarts.
+    pub const RESTART: Self = Self(1012);
+    /// Full: try again later.
+    pub const TRY_LATER: Self = Self(1013);
+    /// Token missing, bad or expired.
+    pub const UNAUTHORIZED: Self = Self(4401);
+    /// Not allowed.
+    pub const FORBIDDEN: Self = Self(4403);
+    /// No handshake, or no pong, in time.
+    pub const TIMEOUT: Self = Self(4408);
+    /// The client did not read fast enough and its backlog was full.
+    pub const SLOW_CONSUMER: Self = Self(4413);
+    /// Rate limited and went on.
+    pub const RATE_LIMITED: Self = Self(4429);
+
+    /// Whether a client may send it: 1000-1003, 1007-1014, 3000-4999 (RFC 6455 section 7.4.2).
+    pub fn is_sendable(self) -> bool {
+        matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
+    }
+
+    /// Whether a client may come back by itself after this code (docs/PROTOCOL.md, "Errors and closing").
+    pub fn may_reconnect(self) -> bool {
+        matches!(self.0, 1001 | 1006 | 1011 | 1012 | 1013 | 4408 | 4413)
+    }
+}
+
+impl fmt::Display for CloseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_codes_that_time_can_heal_allow_a_reconnect() {
+        let healed: Vec<u16> = (0..=u16::MAX).filter(|&code| CloseCode(code).may_reconnect()).collect();
+        assert_eq!(healed, [1001, 1006, 1011, 1012, 1013, 4408, 4413]);
+        for reserved in [0, 999, 1004, 1005, 1006, 1015, 2999, 5000] {
+            assert!(!CloseCode(reserved).is_sendable(), "{reserved} must not be sent");
+        }
+    }
+}

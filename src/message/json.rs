@@ -1,0 +1,170 @@
+//! JSON out and the checks on JSON in. Writing goes straight into the frame's buffer: strings without anything to
+//! escape, the common case, are found by a scan that vectorises and then copied whole.
+
+use bytes::{BufMut, BytesMut};
+use serde::Serialize;
+use uuid::Uuid;
+
+/// An object being written into a buffer; every field is complete when its method returns.
+pub(super) struct Object<'a> {
+    out: &'a mut BytesMut,
+}
+
+impl<'a> Object<'a> {
+    /// Begins a message of the given type.
+    pub(super) fn message(out: &'a mut BytesMut, type_name: &str) -> Self {
+        out.put_slice(b"{\"type\":\"");
+        out.put_slice(type_name.as_bytes());
+        out.put_slice(b"\"");
+        Self { out }
+    }
+
+    pub(super) fn end(self) {
+        self.out.put_u8(b'}');
+    }
+
+    fn key(&mut self, key: &str) {
+        self.out.put_slice(b",\"");
+        self.out.put_slice(key.as_bytes());
+        self.out.put_slice(b"\":");
+    }
+
+    pub(super) fn text(&mut self, key: &str, value: &str) {
+        self.text_with_prefix(key, "", value);
+    }
+
+    pub(super) fn optional_text(&mut self, key: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.text(key, value);
+        }
+    }
+
+    /// A string made of a constant beginning, which must not need escapes, and a value.
+    pub(super) fn text_with_prefix(&mut self, key: &str, prefix: &str, value: &str) {
+        self.key(key);
+        self.out.reserve(value.len() + prefix.len() + 2);
+        if needs_escape(value.as_bytes()) {
+            let start = self.out.len();
+            self.serialize(value);
+            if !prefix.is_empty() {
+                let written = self.out.split_off(start);
+                self.out.put_u8(b'"');
+                self.out.put_slice(prefix.as_bytes());
+                self.out.put_slice(&written[1..]);
+            }
+            return;
+        }
+        self.out.put_u8(b'"');
+        self.out.put_slice(prefix.as_bytes());
+        self.out.put_slice(value.as_bytes());
+        self.out.put_u8(b'"');
+    }
+
+    pub(super) fn integer(&mut self, key: &str, value: u64) {
+        self.key(key);
+        self.serialize(&value);
+    }
+
+    pub(super) fn optional_integer(&mut self, key: &str, value: Option<u64>) {
+        if let Some(value) = value {
+            self.integer(key, value);
+        }
+    }
+
+    pub(super) fn boolean(&mut self, key: &str, value: bool) {
+        self.key(key);
+        self.out.put_slice(if value { b"true" } else { b"false" });
+    }
+
+    pub(super) fn uuid(&mut self, key: &str, value: Uuid) {
+        self.key(key);
+        self.out.put_u8(b'"');
+        self.out.put_slice(value.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
+        self.out.put_u8(b'"');
+    }
+
+    /// Any other value, through serde.
+    pub(super) fn value<T: Serialize + ?Sized>(&mut self, key: &str, value: &T) {
+        self.key(key);
+        self.serialize(value);
+    }
+
+    /// A value that is left out where it is absent.
+    pub(super) fn optional<T: Serialize>(&mut self, key: &str, value: Option<&T>) {
+        if let Some(value) = value {
+            self.value(key, value);
+        }
+    }
+
+    fn serialize<T: Serialize + ?Sized>(&mut self, value: &T) {
+        let start = self.out.len();
+        // Writing into memory does not fail, and no type of the protocol has a failing Serialize.
+        if serde_json::to_writer(self.out.writer(), value).is_err() {
+            self.out.truncate(start);
+            self.out.put_slice(b"null");
+        }
+    }
+}
+
+/// Whether any byte must be escaped inside a JSON string (RFC 8259 section 7). No early exit inside a block, so that
+/// the compiler makes vector code of it.
+fn needs_escape(text: &[u8]) -> bool {
+    text.chunks(64).any(|block| block.iter().fold(false, |found, &b| found | (b < 0x20) | (b == b'"') | (b == b'\\')))
+}
+
+/// Whether arrays and objects in `json` nest deeper than `max`. The answer is exact for well-formed JSON.
+pub(super) fn nests_deeper_than(json: &[u8], max: usize) -> bool {
+    // Most messages do not even hold that many openers; counting them vectorises, walking strings does not.
+    let openers: usize = json
+        .chunks(128)
+        .map(|block| usize::from(block.iter().fold(0_u8, |n, &b| n + u8::from(b | 0x20 == b'{'))))
+        .sum();
+    if openers <= max {
+        return false;
+    }
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for &byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > max {
+                    return true;
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn nesting_is_counted_outside_of_strings_only() {
+        assert!(!nests_deeper_than(format!("{}{}", "[".repeat(64), "]".repeat(64)).as_bytes(), 64));
+        assert!(nests_deeper_than(format!("{}{}", "[{".repeat(33), "}]".repeat(33)).as_bytes(), 64));
+        assert!(!nests_deeper_than(format!(r#"{{"a":"\"{}"}}"#, "[".repeat(500)).as_bytes(), 64));
+        assert!(!nests_deeper_than(format!("[{}1]", "[],".repeat(500)).as_bytes(), 64));
+    }
+
+    proptest! {
+        #[test]
+        fn every_string_is_written_as_serde_json_writes_it(text in any::<String>()) {
+            let mut out = BytesMut::new();
+            let mut object = Object::message(&mut out, "t");
+            object.text_with_prefix("k", "Echo: ", &text);
+            object.end();
+            let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+            prop_assert_eq!(value["k"].as_str().unwrap(), format!("Echo: {text}"));
+        }
+    }
+}

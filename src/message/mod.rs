@@ -1,0 +1,287 @@
+//! The messages of docs/PROTOCOL.md: what clients say ([`ClientMessage`]), what servers say ([`ServerMessage`]), the
+//! bounds of every field, and the codes. Pure: no I/O, no clock but [`now_ms`], no runtime. A value that exists is
+//! within its bounds, because the only way to one is the constructor that checks them.
+
+mod client;
+mod codes;
+mod fields;
+mod json;
+mod server;
+
+use std::fmt;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use serde::Serialize;
+use thiserror::Error;
+
+use self::fields::Scalar;
+
+pub use self::client::{ClientMessage, Close, Delivery, Handshake, LaneChoice, Position, Request, Subscribe};
+pub use self::codes::{CloseCode, ErrorCode};
+pub use self::server::{
+    ClientInfo, ClosedBy, ErrorReply, HandshakeReply, Limits, Member, Reply, ServerMessage, Subscribed, TopicMessage,
+};
+pub(crate) use self::server::{encode_binary_head, encode_echo};
+
+/// The version that this side speaks; a peer with the same major number is served.
+pub const PROTOCOL_VERSION: &str = "1.0";
+/// ALPN protocol id of native QUIC.
+pub const ALPN: &[u8] = b"qws/1";
+/// Deepest nesting of arrays and objects in a body.
+pub const MAX_NESTING: usize = 64;
+/// Largest integer of the protocol: what every JSON implementation holds exactly (RFC 8259 section 6).
+pub const MAX_INTEGER: u64 = (1 << 53) - 1;
+/// Longest request id, in bytes.
+pub const MAX_ID_BYTES: usize = 64;
+/// Longest client name, in characters.
+pub const MAX_NAME_CHARS: usize = 64;
+/// Longest topic, in bytes.
+pub const MAX_TOPIC_BYTES: usize = 255;
+/// Longest idempotency key, in bytes.
+pub const MAX_KEY_BYTES: usize = 128;
+/// Longest reason of a close, in bytes: what a WebSocket close frame holds (RFC 6455 section 5.5).
+pub const MAX_REASON_BYTES: usize = 123;
+/// Most clients or messages on one page of a list.
+pub const MAX_PAGE: u64 = 1000;
+/// Clients or messages on one page where the request does not say.
+pub const DEFAULT_PAGE: u64 = 100;
+
+/// The current time as the protocol tells it: Unix milliseconds.
+pub fn now_ms() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(MAX_INTEGER))
+}
+
+/// Why a body is not a message: an `error` reply in the making.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{message}")]
+pub struct Invalid {
+    /// The request it belongs to, where that could still be read.
+    pub re: Option<RequestId>,
+    /// What is wrong, on which field, and what is expected.
+    pub message: String,
+    /// True where the body is no JSON object at all: three of these in a row close the connection (1007).
+    pub malformed: bool,
+}
+
+impl Invalid {
+    pub(crate) fn field(message: impl Into<String>) -> Self {
+        Self { re: None, message: message.into(), malformed: false }
+    }
+
+    pub(crate) fn malformed(message: impl Into<String>) -> Self {
+        Self { re: None, message: message.into(), malformed: true }
+    }
+}
+
+/// What a message carries for its receivers: text, an attachment, or both.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Payload {
+    /// `content`, a JSON string.
+    pub content: Option<ByteString>,
+    /// The raw bytes behind the JSON object.
+    pub attachment: Option<Bytes>,
+}
+
+impl Payload {
+    /// Text alone.
+    pub fn text(content: impl Into<ByteString>) -> Self {
+        Self { content: Some(content.into()), attachment: None }
+    }
+
+    /// Bytes alone.
+    pub fn binary(attachment: impl Into<Bytes>) -> Self {
+        Self { content: None, attachment: Some(attachment.into()) }
+    }
+}
+
+/// The `id` of a request, repeated as `re` in every reply to it: 1 to 64 bytes of text, or a 53-bit unsigned integer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(untagged)]
+pub enum RequestId {
+    /// An integer of at most [`MAX_INTEGER`].
+    Number(u64),
+    /// Text of 1 to [`MAX_ID_BYTES`] bytes.
+    Text(Box<str>),
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => text.fmt(f),
+        }
+    }
+}
+
+impl RequestId {
+    /// Checks and takes a text id.
+    ///
+    /// # Errors
+    /// [`Invalid`] names the field and its bounds.
+    pub fn text(text: &str) -> Result<Self, Invalid> {
+        if (1..=MAX_ID_BYTES).contains(&text.len()) { Ok(Self::Text(text.into())) } else { Err(Self::out_of_bounds()) }
+    }
+
+    fn out_of_bounds() -> Invalid {
+        Invalid::field(format!("id: text of 1 to {MAX_ID_BYTES} bytes or an unsigned 53-bit integer is allowed"))
+    }
+
+    pub(crate) fn from_scalar(scalar: &Scalar<'_>) -> Result<Option<Self>, Invalid> {
+        match scalar {
+            Scalar::Absent => Ok(None),
+            Scalar::Text(text) => Self::text(text).map(Some),
+            Scalar::Integer(number) if *number <= MAX_INTEGER => Ok(Some(Self::Number(*number))),
+            _ => Err(Self::out_of_bounds()),
+        }
+    }
+}
+
+/// A client's display name: 1 to 64 characters, none of them a control character.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct ClientName(Box<str>);
+
+impl ClientName {
+    /// Checks and takes a name.
+    ///
+    /// # Errors
+    /// [`Invalid`] names the field and its bounds.
+    pub fn new(name: &str) -> Result<Self, Invalid> {
+        let fits = (1..=MAX_NAME_CHARS).contains(&name.chars().count());
+        if !fits || name.chars().any(char::is_control) {
+            return Err(Invalid::field(format!(
+                "client_name: 1 to {MAX_NAME_CHARS} characters without control characters are allowed"
+            )));
+        }
+        Ok(Self(name.into()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClientName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One topic: levels of `A-Z a-z 0-9 _ -` separated by `.`, 1 to 255 bytes in all.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct TopicName(Box<str>);
+
+impl TopicName {
+    /// Checks and takes a topic's name.
+    ///
+    /// # Errors
+    /// [`Invalid`] names the field and its bounds.
+    pub fn new(name: &str) -> Result<Self, Invalid> {
+        if name.len() > MAX_TOPIC_BYTES || !name.split('.').all(is_level) {
+            return Err(Invalid::field(format!(
+                "topic: 1 to {MAX_TOPIC_BYTES} bytes, levels of A-Z a-z 0-9 _ - separated by '.', are allowed"
+            )));
+        }
+        Ok(Self(name.into()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What a subscription names: a topic, or a pattern in which `*` stands for one level and a last `>` for one or more.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct TopicPattern(Box<str>);
+
+impl TopicPattern {
+    /// Checks and takes a pattern.
+    ///
+    /// # Errors
+    /// [`Invalid`] names the field and its bounds.
+    pub fn new(pattern: &str) -> Result<Self, Invalid> {
+        let levels = pattern.strip_suffix(".>").or_else(|| (pattern == ">").then_some("*")).unwrap_or(pattern);
+        if pattern.len() > MAX_TOPIC_BYTES || !levels.split('.').all(|level| level == "*" || is_level(level)) {
+            return Err(Invalid::field(format!(
+                "topic: 1 to {MAX_TOPIC_BYTES} bytes, levels of A-Z a-z 0-9 _ - or '*' separated by '.', \
+                 a last '>' for all below, are allowed"
+            )));
+        }
+        Ok(Self(pattern.into()))
+    }
+
+    /// The pattern as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it can match more than one topic.
+    pub fn is_wildcard(&self) -> bool {
+        self.0.split('.').any(|level| matches!(level, "*" | ">"))
+    }
+}
+
+fn is_level(level: &str) -> bool {
+    !level.is_empty() && level.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+}
+
+/// A publisher's idempotency key: 1 to 128 bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct IdempotencyKey(Box<str>);
+
+impl IdempotencyKey {
+    /// Checks and takes a key.
+    ///
+    /// # Errors
+    /// [`Invalid`] names the field and its bounds.
+    pub fn new(key: &str) -> Result<Self, Invalid> {
+        if !(1..=MAX_KEY_BYTES).contains(&key.len()) {
+            return Err(Invalid::field(format!("key: 1 to {MAX_KEY_BYTES} bytes are allowed")));
+        }
+        Ok(Self(key.into()))
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_and_patterns_are_held_to_their_alphabet() {
+        for good in ["a", "a.b", "A-Z_9.x", &"x".repeat(255)] {
+            assert!(TopicName::new(good).is_ok(), "{good} is a topic");
+        }
+        for bad in ["", ".", "a.", ".a", "a..b", "a b", "ä", "a.*", ">", &"x".repeat(256)] {
+            assert!(TopicName::new(bad).is_err(), "{bad} is no topic");
+        }
+        for good in ["*", ">", "a.*", "*.b", "a.>", "a.*.>", "a"] {
+            assert!(TopicPattern::new(good).is_ok(), "{good} is a pattern");
+        }
+        for bad in ["", ">.a", "a.>.b", "a*", "a.>>", ".>", "a..>"] {
+            assert!(TopicPattern::new(bad).is_err(), "{bad} is no pattern");
+        }
+        assert!(TopicPattern::new("a.>").is_ok_and(|p| p.is_wildcard()));
+        assert!(TopicPattern::new("a.b").is_ok_and(|p| !p.is_wildcard()));
+    }
+
+    #[test]
+    fn names_are_counted_in_characters_and_carry_no_controls() {
+        assert!(ClientName::new(&"ü".repeat(64)).is_ok());
+        for bad in ["", &"x".repeat(65), "a\nb", "\u{7f}", "a\u{85}"] {
+            assert!(ClientName::new(bad).is_err(), "{bad:?} is no name");
+        }
+    }
+}

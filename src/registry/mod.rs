@@ -1,0 +1,206 @@
+//! Who is connected, and on which worker; and the ways to them: to all ([`Registry::broadcast`]) and to one
+//! ([`Registry::direct`]). Shared by all workers; locked only to come, to leave, and to be asked, never on the way of a
+//! message to many.
+
+mod fanout;
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use self::fanout::Delivery;
+pub(crate) use self::fanout::{Inbox, Roster, Tally};
+use crate::message::ClientInfo;
+use crate::outbound::Envelope;
+
+/// The directory of connected clients.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    max_clients: usize,
+    clients: RwLock<BTreeMap<Uuid, Entry>>,
+    /// Connections with and without a finished handshake.
+    connections: AtomicUsize,
+    handshakes: AtomicUsize,
+    /// The ways into the workers' inboxes, by worker.
+    inboxes: Vec<mpsc::Sender<Delivery>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    info: ClientInfo,
+    worker: usize,
+}
+
+/// One page of the directory.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) clients: Vec<ClientInfo>,
+    pub(crate) total: usize,
+    /// The last of this page, where there is another.
+    pub(crate) next: Option<Uuid>,
+}
+
+impl Registry {
+    /// A registry for so many workers, and their inboxes, each of at most `queue` deliveries.
+    pub(crate) fn new(max_clients: usize, workers: usize, queue: usize) -> (Arc<Self>, Vec<Inbox>) {
+        let (inboxes, ends) = (0..workers)
+            .map(|_| {
+                let (sender, deliveries) = mpsc::channel(queue);
+                (sender, Inbox { deliveries })
+            })
+            .unzip();
+        let registry = Self {
+            max_clients,
+            clients: RwLock::default(),
+            connections: AtomicUsize::new(0),
+            handshakes: AtomicUsize::new(0),
+            inboxes,
+        };
+        (Arc::new(registry), ends)
+    }
+
+    /// Sends a message to every client. Waits only while an inbox is full; the result counts whom it reached.
+    pub(crate) async fn broadcast(&self, envelope: Arc<Envelope>) -> Arc<Tally> {
+        let tally = Tally::new(self.inboxes.len());
+        for inbox in &self.inboxes {
+            let delivery = Delivery::All { envelope: Arc::clone(&envelope), share: tally.share() };
+            // A worker that has ended has no clients left; its share is counted all the same.
+            let _ = inbox.send(delivery).await;
+        }
+        tally
+    }
+
+    /// Sends a message to one client. `None` where there is no such client; else the result tells whether it took it.
+    pub(crate) async fn direct(&self, to: Uuid, envelope: Arc<Envelope>) -> Option<oneshot::Receiver<bool>> {
+        let inbox = self.inboxes.get(self.worker_of(to)?)?;
+        let (taken, answer) = oneshot::channel();
+        inbox.send(Delivery::One { to, envelope, taken }).await.ok()?;
+        Some(answer)
+    }
+
+    /// Counts a connection until the result is dropped.
+    pub(crate) fn connect(self: &Arc<Self>) -> Connected {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        Connected(Arc::clone(self))
+    }
+
+    /// Counts a handshake under way until the result is dropped.
+    pub(crate) fn begin_handshake(self: &Arc<Self>) -> Handshaking {
+        self.handshakes.fetch_add(1, Ordering::Relaxed);
+        Handshaking(Arc::clone(self))
+    }
+
+    /// Enters a client until the result is dropped; `None` where the server is full.
+    pub(crate) fn register(self: &Arc<Self>, info: ClientInfo, worker: usize) -> Option<Registered> {
+        let id = info.id;
+        let mut clients = self.clients.write().unwrap_or_else(PoisonError::into_inner);
+        if clients.len() >= self.max_clients {
+            return None;
+        }
+        clients.insert(id, Entry { info, worker });
+        Some(Registered { registry: Arc::clone(self), id })
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn handshakes(&self) -> usize {
+        self.handshakes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn clients(&self) -> usize {
+        self.clients.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// The worker on which a client is.
+    pub(crate) fn worker_of(&self, id: Uuid) -> Option<usize> {
+        self.clients.read().unwrap_or_else(PoisonError::into_inner).get(&id).map(|entry| entry.worker)
+    }
+
+    /// At most `limit` clients behind `after`, ordered by id.
+    pub(crate) fn page(&self, after: Option<Uuid>, limit: usize) -> Page {
+        let clients = self.clients.read().unwrap_or_else(PoisonError::into_inner);
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = clients.range((from, Bound::Unbounded)).map(|(_, entry)| &entry.info);
+        let page: Vec<ClientInfo> = rest.by_ref().take(limit).cloned().collect();
+        let next = rest.next().and(page.last()).map(|last| last.id);
+        Page { clients: page, total: clients.len(), next }
+    }
+}
+
+/// A counted connection.
+#[derive(Debug)]
+pub(crate) struct Connected(Arc<Registry>);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A counted handshake.
+#[derive(Debug)]
+pub(crate) struct Handshaking(Arc<Registry>);
+
+impl Drop for Handshaking {
+    fn drop(&mut self) {
+        self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A client's place in the directory.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    registry: Arc<Registry>,
+    id: Uuid,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.registry.clients.write().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(n: u128) -> ClientInfo {
+        ClientInfo { id: Uuid::from_u128(n), name: None, connected_at: 0, transport: "quic".into() }
+    }
+
+    #[test]
+    fn pages_cover_everybody_once_and_in_order() {
+        let registry = Registry::new(100, 1, 1).0;
+        let places: Vec<_> = (0..25).map(|n| registry.register(client(n), 0).expect("room")).collect();
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let page = registry.page(after, 10);
+            assert_eq!(page.total, 25);
+            seen.extend(page.clients.iter().map(|info| info.id.as_u128()));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, (0..25).collect::<Vec<_>>());
+        assert_eq!(registry.page(None, 25).next, None, "a full last page has no next");
+        drop(places);
+        assert_eq!(registry.clients(), 0);
+    }
+
+    #[test]
+    fn the_last_place_is_given_once_and_comes_back() {
+        let registry = Registry::new(1, 1, 1).0;
+        let place = registry.register(client(1), 3).expect("room for one");
+        assert_eq!(registry.worker_of(Uuid::from_u128(1)), Some(3));
+        assert!(registry.register(client(2), 0).is_none());
+        drop(place);
+        assert!(registry.register(client(2), 0).is_some());
+    }
+}

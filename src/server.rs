@@ -1,0 +1,185 @@
+//! The server: binds its port, starts its workers, and drains them when it is told to.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::error::ServerError;
+use crate::handler::Context;
+use crate::registry::Registry;
+use crate::tls;
+use crate::transport::native::ServerSettings;
+use crate::transport::socket;
+use crate::worker::Worker;
+
+/// A server that has its port and its certificates and can begin.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), quic_websocket::ServerError> {
+/// use quic_websocket::{CancellationToken, Config, Server};
+///
+/// let server = Server::bind(Config::default())?;
+/// println!("listening on {}", server.local_addr());
+/// server.run(CancellationToken::new()).await
+/// # }
+/// ```
+pub struct Server {
+    local_addr: SocketAddr,
+    workers: Vec<Worker>,
+    context: Arc<Context>,
+    draining: CancellationToken,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("local_addr", &self.local_addr).finish_non_exhaustive()
+    }
+}
+
+/// What a server counts, for whoever watches it.
+#[derive(Debug, Clone)]
+pub struct ServerStatus {
+    registry: Arc<Registry>,
+}
+
+impl ServerStatus {
+    /// Clients whose handshake was accepted.
+    pub fn clients(&self) -> usize {
+        self.registry.clients()
+    }
+
+    /// Connections, those without a handshake among them.
+    pub fn connections(&self) -> usize {
+        self.registry.connections()
+    }
+}
+
+impl Server {
+    /// Checks the configuration, reads or makes the certificates, and binds the port.
+    ///
+    /// # Errors
+    /// [`ServerError`] says which of these failed and what to do.
+    pub fn bind(config: Config) -> Result<Self, ServerError> {
+        config.validate()?;
+        if let Some(made) = tls::ensure_certificates(&config.tls.cert, &config.tls.key)? {
+            warn!(
+                "No certificates found: made {} and {} for development, signed by {}; clients trust them with --ca",
+                made.cert.display(),
+                made.key.display(),
+                made.ca.display()
+            );
+        }
+        let crypto = tls::server_config(&config.tls.cert, &config.tls.key)?;
+        let count = config.worker_count();
+        let buffers = size(config.quic.socket_buffer_bytes);
+        let bind = |source| ServerError::Bind { addr: config.addr, source };
+        let sockets = socket::bind_group(config.addr, count, buffers).map_err(bind)?;
+        let local_addr = sockets[0].local_addr().map_err(bind)?;
+        socket::report_buffers(&sockets[0], buffers);
+
+        let (settings, strays) = ServerSettings::new(&config, crypto, count);
+        let settings = Arc::new(settings);
+        let (registry, inboxes) =
+            Registry::new(size(config.limits.max_clients), count, size(config.limits.fanout_queue));
+        let context = Arc::new(Context { config, registry });
+        let draining = CancellationToken::new();
+        let workers = sockets
+            .into_iter()
+            .zip(strays)
+            .zip(inboxes)
+            .enumerate()
+            .map(|(number, ((socket, strays), inbox))| Worker {
+                number,
+                socket,
+                strays,
+                inbox,
+                settings: Arc::clone(&settings),
+                context: Arc::clone(&context),
+                draining: draining.clone(),
+            })
+            .collect();
+        Ok(Self { local_addr, workers, context, draining })
+    }
+
+    /// The address it listens on, with the port that the system chose where it was asked to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// What it counts; stays valid while it runs and after.
+    pub fn status(&self) -> ServerStatus {
+        ServerStatus { registry: Arc::clone(&self.context.registry) }
+    }
+
+    /// Serves until `shutdown` is cancelled, then drains: clients are told to leave, what is queued is flushed, within
+    /// `timing.drain_timeout_ms`.
+    ///
+    /// # Errors
+    /// [`ServerError::Worker`] where a worker cannot start or fails; the others are drained then.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServerError> {
+        let Self { local_addr, workers, context, draining } = self;
+        info!("Starting QUIC WebSocket server: {}", context.config.name);
+        info!("Listening on: {local_addr}");
+        let _drain_if_dropped = draining.clone().drop_guard();
+        let (ended, mut ends) = mpsc::channel(workers.len());
+        let fail = |worker: usize, message: String| ServerError::Worker { worker, message };
+        for worker in workers {
+            let (number, ended) = (worker.number, ended.clone());
+            std::thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || {
+                    // A worker that panics drops its end of the channel without a word.
+                    let mut report = Report { ended, end: Some((number, Err("it panicked".to_owned()))) };
+                    report.end = Some((number, worker.run().map_err(|e| e.to_string())));
+                })
+                .map_err(|e| fail(number, format!("no thread for it: {e}")))?;
+        }
+        drop(ended);
+        let mut result = Ok(());
+        let mut draining_began = false;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled(), if !draining_began => {
+                    draining_began = true;
+                    info!("Shutting down: {} clients are told to leave", context.registry.clients());
+                    draining.cancel();
+                }
+                end = ends.recv() => match end {
+                    None => break,
+                    Some((_, Ok(()))) if draining_began => {}
+                    Some((number, end)) => {
+                        let message = end.err().unwrap_or_else(|| "it ended before it was asked to".to_owned());
+                        result = Err(fail(number, message));
+                        draining_began = true;
+                        draining.cancel();
+                    }
+                },
+            }
+        }
+        info!("Server stopped");
+        result
+    }
+}
+
+/// Tells how a worker ended, also where it panicked.
+struct Report {
+    ended: mpsc::Sender<(usize, Result<(), String>)>,
+    end: Option<(usize, Result<(), String>)>,
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if let Some(end) = self.end.take() {
+            // There is room for one report of each worker.
+            let _ = self.ended.try_send(end);
+        }
+    }
+}
+
+fn size(setting: u64) -> usize {
+    usize::try_from(setting).unwrap_or(usize::MAX)
+}

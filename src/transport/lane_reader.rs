@@ -1,0 +1,80 @@
+//! The inbound side of a lane: what the stream delivers, cut into bodies.
+
+use bytes::Bytes;
+use quinn::{ReadError, RecvStream};
+use thiserror::Error;
+
+use crate::frame::{FrameDecoder, FrameError};
+
+/// Pieces taken from the stream at once: each is a packet's share at most, and costs a place here while a lane lives.
+const PIECES: usize = 16;
+
+/// Why no further body comes from a lane.
+#[derive(Debug, Error)]
+pub(crate) enum ReadFailure {
+    /// The stream breaks the framing rules.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The stream was reset, or the connection is gone.
+    #[error(transparent)]
+    Stream(#[from] ReadError),
+}
+
+/// Reads bodies from one QUIC stream.
+#[derive(Debug)]
+pub(crate) struct LaneReader {
+    stream: RecvStream,
+    decoder: FrameDecoder,
+    pieces: [Bytes; PIECES],
+    /// The pieces that the decoder has not seen yet.
+    unread: std::ops::Range<usize>,
+}
+
+impl LaneReader {
+    pub(crate) fn new(stream: RecvStream, max_message_bytes: usize) -> Self {
+        Self { stream, decoder: FrameDecoder::new(max_message_bytes), pieces: Default::default(), unread: 0..0 }
+    }
+
+    /// The next body of what has been received already.
+    pub(crate) fn buffered(&mut self) -> Result<Option<Bytes>, FrameError> {
+        loop {
+            if let Some(body) = self.decoder.next_body()? {
+                return Ok(Some(body));
+            }
+            let Some(next) = self.unread.next() else { return Ok(None) };
+            self.decoder.push(std::mem::take(&mut self.pieces[next]));
+        }
+    }
+
+    /// Waits for more, once [`buffered`](Self::buffered) has given `None`. False at the end of the stream.
+    ///
+    /// Cancel safe: what was received is kept.
+    pub(crate) async fn fill(&mut self) -> Result<bool, ReadError> {
+        let Some(count) = self.stream.read_chunks(&mut self.pieces).await? else { return Ok(false) };
+        self.unread = 0..count;
+        Ok(true)
+    }
+
+    /// Waits for the next body; `None` at the end of the stream, also where that cuts a body off. Cancel safe.
+    pub(crate) async fn next_body(&mut self) -> Result<Option<Bytes>, ReadFailure> {
+        loop {
+            if let Some(body) = self.buffered()? {
+                return Ok(Some(body));
+            }
+            if !self.fill().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Whether what was received ends inside a body.
+    pub(crate) fn is_inside_frame(&self) -> bool {
+        self.decoder.is_inside_frame()
+    }
+
+    /// Tells the peer that nothing more is read, with a closing code.
+    pub(crate) fn stop(&mut self, code: u16) {
+        // An error means that the stream has ended already.
+        let _ = self.stream.stop(code.into());
+    }
+}

@@ -1,0 +1,274 @@
+//! The outbound side of a lane. A frame is written straight into the QUIC stream by whoever has it; only what the
+//! stream does not take at once waits in a bounded backlog, which the lane's owner drains ([`LaneWriter::drain`]).
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use quinn::{SendStream, WriteError};
+use thiserror::Error;
+use tokio::sync::Notify;
+
+/// Why a frame was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(crate) enum SendFailure {
+    /// The backlog is full: the peer does not read fast enough.
+    #[error("the backlog is full")]
+    Full,
+    /// The peer stopped the lane, or the connection is gone.
+    #[error("the lane is closed")]
+    Closed,
+}
+
+/// What may wait for one client on all its lanes together, and what does.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    max_messages: usize,
+    max_bytes: usize,
+    messages: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Budget {
+    pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Arc<Self> {
+        Arc::new(Self { max_messages, max_bytes, messages: AtomicUsize::new(0), bytes: AtomicUsize::new(0) })
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.messages.load(Ordering::Relaxed) < self.max_messages
+            && self.bytes.load(Ordering::Relaxed) + bytes <= self.max_bytes
+    }
+
+    fn add(&self, bytes: usize) {
+        self.messages.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn remove(&self, messages: usize, bytes: usize) {
+        self.messages.fetch_sub(messages, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Writes frames to one QUIC stream, for any number of senders.
+#[derive(Debug)]
+pub(crate) struct LaneWriter {
+    state: Mutex<State>,
+    /// Wakes the drain: the backlog is no longer empty.
+    blocked: Notify,
+    /// Wakes those who wait for the backlog to be empty.
+    emptied: Notify,
+    max_messages: usize,
+    max_bytes: usize,
+    budget: Arc<Budget>,
+}
+
+#[derive(Debug)]
+struct State {
+    stream: SendStream,
+    /// What the stream did not take, oldest first; the first frame may have been written in part.
+    backlog: VecDeque<Bytes>,
+    bytes: usize,
+    closed: bool,
+}
+
+impl LaneWriter {
+    /// A lane of which at most `max_messages` and `max_bytes` wait, within what `budget` leaves.
+    pub(crate) fn new(stream: SendStream, max_messages: usize, max_bytes: usize, budget: Arc<Budget>) -> Self {
+        let state = State { stream, backlog: VecDeque::new(), bytes: 0, closed: false };
+        Self {
+            state: Mutex::new(state),
+            blocked: Notify::new(),
+            emptied: Notify::new(),
+            max_messages,
+            max_bytes,
+            budget,
+        }
+    }
+
+    /// Another lane of the same client: the same bounds, and the same budget.
+    pub(crate) fn sibling(&self, stream: SendStream) -> Self {
+        Self::new(stream, self.max_messages, self.max_bytes, Arc::clone(&self.budget))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the priority of the QUIC stream among its connection's.
+    pub(crate) fn set_priority(&self, priority: i32) {
+        // An error means that the stream has ended already.
+        let _ = self.state().stream.set_priority(priority);
+    }
+
+    /// Writes frames now, or has them wait; takes what it used out of `frames`. Never waits itself.
+    ///
+    /// With [`SendFailure::Full`] the rest of `frames` was not taken.
+    pub(crate) fn try_send(&self, frames: &mut [Bytes]) -> Result<(), SendFailure> {
+        let mut state = self.state();
+        let rest = state.write_now(frames)?;
+        for frame in &mut frames[rest..] {
+            // What the stream took in part has to be finished, whatever the bounds say.
+            let begun = state.backlog.is_empty();
+            let full = state.backlog.len() >= self.max_messages
+                || state.bytes + frame.len() > self.max_bytes
+                || !self.budget.has_room(frame.len());
+            if full && !begun {
+                return Err(SendFailure::Full);
+            }
+            self.wait_in_line(&mut state, std::mem::take(frame));
+        }
+        Ok(())
+    }
+
+    /// Writes frames and waits until the stream has taken them all. Unbounded by the backlog, because the caller
+    /// brings nothing more until then. Needs [`drain`](Self::drain) running.
+    ///
+    /// Not cancel safe: a dropped call may leave frames in the backlog; they are sent all the same.
+    pub(crate) async fn send(&self, frames: &mut [Bytes]) -> Result<(), SendFailure> {
+        {
+            let mut state = self.state();
+            let rest = state.write_now(frames)?;
+            for frame in &mut frames[rest..] {
+                self.wait_in_line(&mut state, std::mem::take(frame));
+            }
+            if state.backlog.is_empty() {
+                return Ok(());
+            }
+        }
+        self.empty().await
+    }
+
+    /// Waits until nothing is left in the backlog.
+    async fn empty(&self) -> Result<(), SendFailure> {
+        loop {
+            let emptied = self.emptied.notified();
+            {
+                let state = self.state();
+                if state.closed {
+                    return Err(SendFailure::Closed);
+                }
+                if state.backlog.is_empty() {
+                    return Ok(());
+                }
+            }
+            emptied.await;
+        }
+    }
+
+    fn wait_in_line(&self, state: &mut State, frame: Bytes) {
+        if state.backlog.is_empty() {
+            self.blocked.notify_one();
+        }
+        state.bytes += frame.len();
+        self.budget.add(frame.len());
+        state.backlog.push_back(frame);
+    }
+
+    /// Moves the backlog into the stream whenever that takes more. Runs until the lane is closed; one caller at a time,
+    /// since a stream wakes only the last who asked.
+    pub(crate) async fn drain(&self) -> SendFailure {
+        loop {
+            self.blocked.notified().await;
+            if let Err(failure) = poll_fn(|cx| self.poll_empty(cx)).await {
+                return failure;
+            }
+        }
+    }
+
+    fn poll_empty(&self, cx: &mut Context<'_>) -> Poll<Result<(), SendFailure>> {
+        let mut state = self.state();
+        while !state.backlog.is_empty() {
+            let State { stream, backlog, .. } = &mut *state;
+            let result = match poll_write(stream, backlog.make_contiguous(), cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(result) => result,
+            };
+            let Ok((bytes, frames)) = result else {
+                self.close(&mut state);
+                return Poll::Ready(Err(SendFailure::Closed));
+            };
+            state.backlog.drain(..frames);
+            state.bytes -= bytes;
+            self.budget.remove(frames, bytes);
+        }
+        // Memory of a burst is not kept for the life of the lane.
+        state.backlog.shrink_to(16);
+        drop(state);
+        self.emptied.notify_waiters();
+        Poll::Ready(Ok(()))
+    }
+
+    fn close(&self, state: &mut State) {
+        state.closed = true;
+        self.budget.remove(state.backlog.len(), state.bytes);
+        state.backlog.clear();
+        state.bytes = 0;
+        self.emptied.notify_waiters();
+    }
+
+    /// Writes what is left, `last` behind it, ends the stream, and waits until the peer has it all (or has gone). Only
+    /// when [`drain`](Self::drain) runs no more. Bound it by a timeout: the peer need not read.
+    pub(crate) async fn finish(&self, last: Option<Bytes>) {
+        if let Some(last) = last {
+            let mut state = self.state();
+            if !state.closed {
+                self.wait_in_line(&mut state, last);
+            }
+        }
+        if poll_fn(|cx| self.poll_empty(cx)).await.is_err() {
+            return;
+        }
+        let stopped = {
+            let mut state = self.state();
+            if state.stream.finish().is_err() {
+                return;
+            }
+            state.stream.stopped()
+        };
+        // Either way there is nobody left to wait for.
+        let _ = stopped.await;
+    }
+}
+
+impl Drop for LaneWriter {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.budget.remove(state.backlog.len(), state.bytes);
+    }
+}
+
+impl State {
+    /// Writes what the stream takes at once. Gives how many frames are done; the next may be in part.
+    fn write_now(&mut self, frames: &mut [Bytes]) -> Result<usize, SendFailure> {
+        if self.closed {
+            return Err(SendFailure::Closed);
+        }
+        let mut done = 0;
+        // Behind a backlog everything waits its turn. Its drain holds the stream's only waker.
+        while done < frames.len() && self.backlog.is_empty() {
+            match poll_write(&mut self.stream, &mut frames[done..], &mut Context::from_waker(Waker::noop())) {
+                Poll::Pending => break,
+                Poll::Ready(Ok((_, written))) => done += written,
+                Poll::Ready(Err(_)) => {
+                    self.closed = true;
+                    return Err(SendFailure::Closed);
+                }
+            }
+        }
+        Ok(done)
+    }
+}
+
+/// Gives the bytes written and the frames written whole.
+fn poll_write(
+    stream: &mut SendStream,
+    frames: &mut [Bytes],
+    cx: &mut Context<'_>,
+) -> Poll<Result<(usize, usize), WriteError>> {
+    pin!(stream.write_chunks(frames)).poll(cx).map_ok(|written| (written.bytes, written.chunks))
+}

@@ -1,0 +1,11 @@
+//! What a client needs of a carrier: whole bodies in ([`LaneReader`]), frames out without waiting ([`LaneWriter`]), and
+//! a close with a code. Used by the server's clients and by the client library alike; knows frames, not messages.
+
+pub(crate) mod cid;
+mod lane_reader;
+mod lane_writer;
+pub(crate) mod native;
+pub(crate) mod socket;
+
+pub(crate) use self::lane_reader::{LaneReader, ReadFailure};
+pub(crate) use self::lane_writer::{Budget, LaneWriter, SendFailure};

@@ -1,0 +1,103 @@
+//! Native QUIC (RFC 9000) through Quinn: the settings of endpoints and connections, for both sides.
+
+use std::io;
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{
+    AckFrequencyConfig, Endpoint, EndpointConfig, IdleTimeout, Runtime, TokioRuntime, TransportConfig, VarInt,
+};
+use tokio::sync::mpsc;
+
+use super::cid::{Owners, WorkerCids};
+use super::socket::{Stray, WorkerSocket};
+use crate::config::{Config, Congestion, Quic};
+
+/// Largest datagram buffer for each connection and direction, in bytes.
+const DATAGRAM_BUFFER: usize = 256 * 1024;
+
+/// What is the same for all workers of a server.
+pub(crate) struct ServerSettings {
+    endpoint: quinn::ServerConfig,
+    owners: Owners,
+    strays: Vec<mpsc::Sender<Stray>>,
+}
+
+impl ServerSettings {
+    /// The settings, and for each worker the end of its queue of strayed packets.
+    pub(crate) fn new(
+        config: &Config,
+        crypto: Arc<QuicServerConfig>,
+        workers: usize,
+    ) -> (Self, Vec<mpsc::Receiver<Stray>>) {
+        let mut endpoint = quinn::ServerConfig::with_crypto(crypto);
+        let mut transport = transport(&config.quic);
+        transport
+            // The control lane is one of them.
+            .max_concurrent_bidi_streams(var_int(config.limits.max_request_lanes + 1))
+            .max_concurrent_uni_streams(0_u8.into());
+        endpoint.transport_config(Arc::new(transport));
+        let queue = usize::try_from(config.quic.handover_queue).unwrap_or(1);
+        let (strays, ends) = (0..workers).map(|_| mpsc::channel(queue)).unzip();
+        (Self { endpoint, owners: Owners::new(workers), strays }, ends)
+    }
+
+    /// Makes the endpoint of one worker. Call inside that worker's runtime.
+    pub(crate) fn endpoint(
+        &self,
+        worker: usize,
+        socket: UdpSocket,
+        strays: mpsc::Receiver<Stray>,
+    ) -> io::Result<Endpoint> {
+        let runtime: Arc<dyn Runtime> = Arc::new(TokioRuntime);
+        let mut config = EndpointConfig::default();
+        let cids = WorkerCids { owners: self.owners.clone(), worker };
+        config.cid_generator(move || Box::new(cids.clone()));
+        let mut socket = runtime.wrap_udp_socket(socket)?;
+        if self.owners.workers() > 1 {
+            let (owners, outgoing) = (self.owners.clone(), self.strays.clone());
+            socket = Arc::new(WorkerSocket::new(socket, worker, owners, outgoing, strays));
+        }
+        Endpoint::new_with_abstract_socket(config, Some(self.endpoint.clone()), socket, runtime)
+    }
+}
+
+/// The settings of a client's connections.
+pub(crate) fn client_config(quic: &Quic, crypto: Arc<QuicClientConfig>) -> quinn::ClientConfig {
+    let mut config = quinn::ClientConfig::new(crypto);
+    let mut transport = transport(quic);
+    transport.max_concurrent_bidi_streams(0_u8.into());
+    config.transport_config(Arc::new(transport));
+    config
+}
+
+fn transport(quic: &Quic) -> TransportConfig {
+    let congestion: Arc<dyn ControllerFactory + Send + Sync> = match quic.congestion {
+        Congestion::Bbr => Arc::new(BbrConfig::default()),
+        Congestion::Cubic => Arc::new(CubicConfig::default()),
+        Congestion::NewReno => Arc::new(NewRenoConfig::default()),
+    };
+    let mut acknowledgements = AckFrequencyConfig::default();
+    acknowledgements
+        .ack_eliciting_threshold(var_int(quic.ack_eliciting_threshold))
+        .max_ack_delay(Some(Duration::from_millis(quic.max_ack_delay_ms)));
+    let mut transport = TransportConfig::default();
+    transport
+        .congestion_controller_factory(congestion)
+        .ack_frequency_config(Some(acknowledgements))
+        .send_window(quic.send_window)
+        .stream_receive_window(var_int(quic.stream_receive_window))
+        .receive_window(var_int(quic.receive_window))
+        .max_idle_timeout(Some(IdleTimeout::from(var_int(quic.idle_timeout_ms))))
+        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
+        .datagram_send_buffer_size(DATAGRAM_BUFFER);
+    transport
+}
+
+/// A setting as QUIC encodes it; every bound in the configuration is far below the largest (RFC 9000 section 16).
+fn var_int(value: u64) -> VarInt {
+    VarInt::from_u64(value).unwrap_or(VarInt::MAX)
+}

@@ -1,0 +1,188 @@
+//! One UDP port for all workers. Each worker has a socket of its own on it (SO_REUSEPORT: the kernel spreads clients by
+//! their address); a packet that lands at another worker because its client's address changed is handed to the owner
+//! of its connection id through a bounded queue.
+
+use std::io::{self, IoSliceMut};
+use std::net::{SocketAddr, UdpSocket};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, UdpPoller};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use super::cid::Owners;
+
+/// Binds one socket for each worker to the same address. Port 0 becomes the same free port for all.
+pub(crate) fn bind_group(addr: SocketAddr, workers: usize, buffer_bytes: usize) -> io::Result<Vec<UdpSocket>> {
+    if workers == 1 {
+        return Ok(vec![bind(addr, false, buffer_bytes)?]);
+    }
+    // Sockets that share a port share it with a second server, too; this one does not and so finds that server.
+    drop(bind(addr, false, buffer_bytes)?);
+    let first = bind(addr, true, buffer_bytes)?;
+    let addr = first.local_addr()?;
+    let mut sockets = vec![first];
+    for _ in 1..workers {
+        sockets.push(bind(addr, true, buffer_bytes)?);
+    }
+    Ok(sockets)
+}
+
+fn bind(addr: SocketAddr, shared: bool, buffer_bytes: usize) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    #[cfg(unix)]
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    #[cfg(not(unix))]
+    if shared {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "several workers need SO_REUSEPORT; set --workers 1"));
+    }
+    // The system may refuse or cut this; what came of it is told once, in `report_buffers`.
+    let _ = socket.set_send_buffer_size(buffer_bytes);
+    let _ = socket.set_recv_buffer_size(buffer_bytes);
+    socket.bind(&addr.into())?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Says so where the system gave less buffer than was asked for.
+pub(crate) fn report_buffers(socket: &UdpSocket, asked: usize) {
+    let socket = socket2::SockRef::from(socket);
+    let (Ok(send), Ok(receive)) = (socket.send_buffer_size(), socket.recv_buffer_size()) else { return };
+    if send < asked || receive < asked {
+        debug!(
+            "UDP socket buffers: {send} bytes to send, {receive} to receive; {asked} were asked for \
+             (quic.socket_buffer_bytes); raise net.core.wmem_max and net.core.rmem_max for more"
+        );
+    }
+}
+
+/// A packet on its way to the worker that owns its connection.
+#[derive(Debug)]
+pub(crate) struct Stray {
+    packet: Box<[u8]>,
+    meta: RecvMeta,
+}
+
+/// A worker's socket: hands on what belongs to others, and takes in what others hand on.
+#[derive(Debug)]
+pub(crate) struct WorkerSocket {
+    inner: Arc<dyn AsyncUdpSocket>,
+    worker: usize,
+    owners: Owners,
+    /// The queues into the workers' sockets, by worker.
+    outgoing: Vec<mpsc::Sender<Stray>>,
+    /// The end of this worker's own queue; the lock is this thread's alone, `poll_recv` wants `&self`.
+    incoming: Mutex<mpsc::Receiver<Stray>>,
+}
+
+impl WorkerSocket {
+    pub(crate) fn new(
+        inner: Arc<dyn AsyncUdpSocket>,
+        worker: usize,
+        owners: Owners,
+        outgoing: Vec<mpsc::Sender<Stray>>,
+        incoming: mpsc::Receiver<Stray>,
+    ) -> Self {
+        Self { inner, worker, owners, outgoing, incoming: Mutex::new(incoming) }
+    }
+
+    /// Keeps this worker's packets of a received buffer, closed up, and hands the others on. A buffer holds several
+    /// packets of `stride` bytes where the system coalesced them (GRO), of one sender but not always one connection.
+    fn sort(&self, buffer: &mut [u8], meta: &mut RecvMeta) {
+        let (mut kept, mut at) = (0, 0);
+        while at < meta.len {
+            let end = meta.len.min(at + meta.stride.max(1));
+            match self.owners.packet_owner(&buffer[at..end]) {
+                Some(owner) if owner != self.worker => self.hand_on(owner, &buffer[at..end], meta),
+                _ => {
+                    if kept != at {
+                        buffer.copy_within(at..end, kept);
+                    }
+                    kept += end - at;
+                }
+            }
+            at = end;
+        }
+        meta.len = kept;
+    }
+
+    fn hand_on(&self, owner: usize, packet: &[u8], meta: &RecvMeta) {
+        let meta = RecvMeta { len: packet.len(), stride: packet.len(), ..*meta };
+        let stray = Stray { packet: packet.into(), meta };
+        // A full queue loses the packet as a full socket buffer would; QUIC sends it again.
+        if self.outgoing.get(owner).is_none_or(|queue| queue.try_send(stray).is_err()) {
+            debug!(owner, "handover queue is full, packet dropped");
+        }
+    }
+}
+
+impl AsyncUdpSocket for WorkerSocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Arc::clone(&self.inner).create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.inner.try_send(transmit)
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let mut filled = 0;
+        {
+            let mut incoming = self.incoming.lock().unwrap_or_else(PoisonError::into_inner);
+            // Half of the places, so that strays cannot keep the socket itself waiting.
+            let places = (buffers.len().min(metas.len()) / 2).max(1);
+            while filled < places {
+                let Poll::Ready(Some(stray)) = incoming.poll_recv(cx) else { break };
+                let Some(place) = buffers[filled].get_mut(..stray.packet.len()) else {
+                    warn!("a packet of {} bytes does not fit a receive buffer", stray.packet.len());
+                    continue;
+                };
+                place.copy_from_slice(&stray.packet);
+                metas[filled] = stray.meta;
+                filled += 1;
+            }
+        }
+        if filled == buffers.len() {
+            return Poll::Ready(Ok(filled));
+        }
+        match self.inner.poll_recv(cx, &mut buffers[filled..], &mut metas[filled..]) {
+            Poll::Ready(Ok(received)) => {
+                let end = filled + received;
+                for (buffer, meta) in buffers[filled..end].iter_mut().zip(&mut metas[filled..end]) {
+                    self.sort(buffer, meta);
+                }
+                Poll::Ready(Ok(end))
+            }
+            Poll::Ready(Err(e)) if filled == 0 => Poll::Ready(Err(e)),
+            Poll::Pending if filled == 0 => Poll::Pending,
+            _ => Poll::Ready(Ok(filled)),
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.inner.max_transmit_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.inner.max_receive_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.inner.may_fragment()
+    }
+}

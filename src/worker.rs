@@ -1,0 +1,94 @@
+//! One worker: a thread with a runtime and a QUIC endpoint of its own, and the clients that landed there. It shares
+//! nothing with the others but the registry, and no client ever moves to another.
+
+use std::net::UdpSocket;
+use std::sync::Arc;
+
+use quinn::Incoming;
+use tokio::sync::mpsc;
+use tokio::time::{Duration, Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use crate::client::{self, Surroundings};
+use crate::handler::Context;
+use crate::message::CloseCode;
+use crate::registry::{Inbox, Roster};
+use crate::transport::native::ServerSettings;
+use crate::transport::socket::Stray;
+
+/// After the drain, the time in which QUIC's own closing packets go out.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// Everything that one worker needs to begin.
+pub(crate) struct Worker {
+    pub(crate) number: usize,
+    pub(crate) socket: UdpSocket,
+    pub(crate) strays: mpsc::Receiver<Stray>,
+    pub(crate) inbox: Inbox,
+    pub(crate) settings: Arc<ServerSettings>,
+    pub(crate) context: Arc<Context>,
+    /// Cancelled when the server drains.
+    pub(crate) draining: CancellationToken,
+}
+
+impl Worker {
+    /// Runs until the server drains and the last client is gone, or the drain timeout is over.
+    pub(crate) fn run(self) -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(self.serve())
+    }
+
+    async fn serve(self) -> std::io::Result<()> {
+        let endpoint = self.settings.endpoint(self.number, self.socket, self.strays)?;
+        let roster = Arc::new(Roster::default());
+        let (context, draining) = (self.context, self.draining);
+        let surroundings =
+            Surroundings { context, roster: Arc::clone(&roster), worker: self.number, draining: draining.clone() };
+        let clients = TaskTracker::new();
+        let accept = async {
+            while let Some(incoming) = endpoint.accept().await {
+                admit(incoming, &surroundings, &clients);
+            }
+        };
+        // Neither is dropped before the end, but for the accept loop, which then has nothing to lose.
+        let fan_out = self.inbox.serve(&roster);
+        tokio::pin!(fan_out);
+        tokio::select! {
+            () = accept => {}
+            () = &mut fan_out => {}
+            () = draining.cancelled() => {}
+        }
+        endpoint.set_server_config(None);
+        clients.close();
+        let deadline = Instant::now() + surroundings.context.config.timing.drain_timeout();
+        tokio::select! {
+            () = fan_out => {}
+            drained = timeout_at(deadline, clients.wait()) => if drained.is_err() {
+                warn!("Worker {}: {} clients were still there at the end of the drain", self.number, clients.len());
+            }
+        }
+        let code = u32::from(CloseCode::GOING_AWAY.0);
+        endpoint.close(code.into(), b"the server is shutting down");
+        let _ = timeout_at(Instant::now() + GOODBYE, endpoint.wait_idle()).await;
+        Ok(())
+    }
+}
+
+/// Decides about a connection before anything is spent on it.
+fn admit(incoming: Incoming, surroundings: &Surroundings, clients: &TaskTracker) {
+    let Context { config, registry } = &*surroundings.context;
+    let under_way = registry.handshakes() as u64;
+    let from = incoming.remote_address();
+    if under_way >= config.limits.max_handshakes {
+        debug!("Connection from {from} refused: {under_way} handshakes are under way");
+        incoming.refuse();
+    } else if under_way >= config.limits.retry_handshakes && !incoming.remote_address_validated() {
+        // Only an address that has not yet been validated gets here, so a Retry is allowed.
+        let _ = incoming.retry();
+    } else {
+        let handshaking = registry.begin_handshake();
+        clients.spawn(client::run(incoming, surroundings.clone(), handshaking));
+    }
+}

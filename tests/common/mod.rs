@@ -1,0 +1,248 @@
+//! A real server on a free port, and a client that is written against docs/PROTOCOL.md alone: it shares no code with the
+//! library, so that a mistake there cannot hide by being made twice.
+
+#![allow(dead_code, unreachable_pub, missing_docs)] // Each test binary uses its own part of this.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quic_websocket::tls::DevelopmentFiles;
+use quic_websocket::{CancellationToken, Config, Server, ServerError, ServerStatus};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+/// How long anything that is expected may take before the test fails: generous, because machines are slow at times.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for something expected, and says what was not there in time.
+pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("not in time: {what}"))
+}
+
+/// Waits until a condition holds that nothing announces.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    soon(what, async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+/// A running server with development certificates in a folder of its own.
+pub struct TestServer {
+    pub addr: SocketAddr,
+    pub files: DevelopmentFiles,
+    pub status: ServerStatus,
+    shutdown: CancellationToken,
+    running: JoinHandle<Result<(), ServerError>>,
+    _folder: tempfile::TempDir,
+}
+
+impl TestServer {
+    /// A server with two workers and otherwise the defaults.
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// A server whose settings the test has changed.
+    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = DevelopmentFiles::inside(folder.path());
+        files.make(&["localhost".into(), "127.0.0.1".into()], false).expect("certificates");
+        let mut config = Config::default();
+        config.addr = "127.0.0.1:0".parse().expect("an address");
+        config.workers = 2;
+        config.tls.cert = files.cert.clone();
+        config.tls.key = files.key.clone();
+        config.timing.drain_timeout_ms = 2000;
+        change(&mut config);
+        let server = Server::bind(config).expect("the server binds");
+        let (addr, status, shutdown) = (server.local_addr(), server.status(), CancellationToken::new());
+        let running = tokio::spawn(server.run(shutdown.clone()));
+        Self { addr, files, status, shutdown, running, _folder: folder }
+    }
+
+    /// Begins the drain.
+    pub fn drain(&self) {
+        self.shutdown.cancel();
+    }
+
+    /// Drains the server and waits for its end.
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        soon("the server's end", self.running).await.expect("no panic").expect("a clean end");
+    }
+
+    /// A client endpoint on a socket of its own that trusts this server.
+    pub fn endpoint(&self) -> Endpoint {
+        self.endpoint_with(TransportConfig::default())
+    }
+
+    /// The same with other transport settings, such as small windows.
+    pub fn endpoint_with(&self, transport: TransportConfig) -> Endpoint {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(&self.files.ca).expect("the CA's file")).expect("the CA");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("TLS 1.3")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![b"qws/1".to_vec()];
+        let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("QUIC over TLS")));
+        config.transport_config(Arc::new(transport));
+        let mut endpoint = Endpoint::client("127.0.0.1:0".parse().expect("an address")).expect("a socket");
+        endpoint.set_default_client_config(config);
+        endpoint
+    }
+
+    /// A client whose handshake was accepted.
+    pub async fn client(&self, name: &str) -> RawClient {
+        let mut client = RawClient::connect(&self.endpoint(), self.addr).await;
+        client.handshake(name).await;
+        client
+    }
+}
+
+/// One bidirectional stream: a lane.
+pub struct RawLane {
+    pub send: SendStream,
+    pub receive: RecvStream,
+}
+
+impl RawLane {
+    /// Sends bytes as they are.
+    pub async fn raw(&mut self, bytes: &[u8]) {
+        soon("room on the stream", self.send.write_all(bytes)).await.expect("the stream takes bytes");
+    }
+
+    /// Sends one body behind its length.
+    pub async fn body(&mut self, body: &[u8]) {
+        self.raw(&framed(body)).await;
+    }
+
+    /// Sends one JSON message.
+    pub async fn say(&mut self, message: Value) {
+        self.body(message.to_string().as_bytes()).await;
+    }
+
+    /// Sends a message with an attachment.
+    pub async fn say_with(&mut self, message: Value, attachment: &[u8]) {
+        self.body(&with_attachment(&message, attachment)).await;
+    }
+
+    /// The next body, or how the lane ended.
+    pub async fn try_hear_body(&mut self) -> Result<Vec<u8>, String> {
+        let mut length = [0; 4];
+        soon("a frame", self.receive.read_exact(&mut length)).await.map_err(|e| format!("{e:?}"))?;
+        let mut body = vec![0; u32::from_be_bytes(length) as usize];
+        soon("a body", self.receive.read_exact(&mut body)).await.map_err(|e| format!("{e:?}"))?;
+        Ok(body)
+    }
+
+    /// The next body.
+    pub async fn hear_body(&mut self) -> Vec<u8> {
+        self.try_hear_body().await.expect("a message")
+    }
+
+    /// The next message, which has to be JSON alone.
+    pub async fn hear(&mut self) -> Value {
+        serde_json::from_slice(&self.hear_body().await).expect("JSON")
+    }
+
+    /// The next message and its attachment.
+    pub async fn hear_with(&mut self) -> (Value, Vec<u8>) {
+        let body = self.hear_body().await;
+        assert_eq!(body[0], 0x01, "the body has an attachment");
+        let json_len = u32::from_be_bytes(body[1..5].try_into().expect("four bytes")) as usize;
+        (serde_json::from_slice(&body[5..5 + json_len]).expect("JSON"), body[5 + json_len..].to_vec())
+    }
+
+    /// The next message, which has to be of this type.
+    pub async fn expect(&mut self, kind: &str) -> Value {
+        let message = self.hear().await;
+        assert_eq!(message["type"], kind, "expected {kind}, got {message}");
+        message
+    }
+
+    /// The next message, which has to be an error with this code; gives its text.
+    pub async fn expect_error(&mut self, code: u16) -> String {
+        let message = self.expect("error").await;
+        assert_eq!(message["code"], code, "expected error {code}, got {message}");
+        message["message"].as_str().expect("an error says what happened").to_owned()
+    }
+}
+
+/// A connection with its control lane.
+pub struct RawClient {
+    pub connection: Connection,
+    pub control: RawLane,
+    pub id: String,
+}
+
+impl RawClient {
+    /// Connects and opens the control lane, on which nothing is sent yet.
+    pub async fn connect(endpoint: &Endpoint, addr: SocketAddr) -> Self {
+        let connecting = endpoint.connect(addr, "localhost").expect("a connection begins");
+        let connection = soon("a connection", connecting).await.expect("it connects");
+        let (send, receive) = connection.open_bi().await.expect("a stream");
+        Self { connection, control: RawLane { send, receive }, id: String::new() }
+    }
+
+    /// Shakes hands under a name.
+    pub async fn handshake(&mut self, name: &str) -> Value {
+        self.handshake_with(json!({"type": "handshake", "protocol_version": "1.0", "client_name": name})).await
+    }
+
+    /// Shakes hands with a message of the test's.
+    pub async fn handshake_with(&mut self, message: Value) -> Value {
+        self.control.say(message).await;
+        let response = self.control.expect("handshake_response").await;
+        assert_eq!(response["accepted"], true, "expected to be let in, got {response}");
+        self.id = response["client_id"].as_str().expect("an accepted client has an id").to_owned();
+        response
+    }
+
+    /// Opens a request lane.
+    pub async fn lane(&self) -> RawLane {
+        let (send, receive) = soon("a stream", self.connection.open_bi()).await.expect("a stream");
+        RawLane { send, receive }
+    }
+
+    /// Waits for the server's close and gives its code and reason.
+    pub async fn closed(&self) -> (u64, String) {
+        match soon("the server's close", self.connection.closed()).await {
+            ConnectionError::ApplicationClosed(close) => {
+                (close.error_code.into_inner(), String::from_utf8_lossy(&close.reason).into_owned())
+            }
+            other => panic!("expected the server to close with a code, got {other}"),
+        }
+    }
+
+    /// Waits for the server's `close` message and its close, which must agree; gives the message.
+    pub async fn expect_close(&mut self, code: u16) -> Value {
+        let message = self.control.expect("close").await;
+        assert_eq!(message["code"], code, "expected close {code}, got {message}");
+        assert_eq!(self.closed().await.0, u64::from(code), "the connection closes with the message's code");
+        message
+    }
+}
+
+/// A body behind its length.
+pub fn framed(body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len()).expect("a body below 4 GiB");
+    [&length.to_be_bytes()[..], body].concat()
+}
+
+/// A body with an attachment.
+pub fn with_attachment(message: &Value, attachment: &[u8]) -> Vec<u8> {
+    let json = message.to_string();
+    let length = u32::try_from(json.len()).expect("JSON below 4 GiB");
+    [&[0x01], &length.to_be_bytes()[..], json.as_bytes(), attachment].concat()
+}
