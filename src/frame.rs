@@ -196,6 +196,11 @@ impl FrameDecoder {
         Self { max, input: Bytes::new(), partial: BytesMut::new() }
     }
 
+    /// The largest body that is accepted, in bytes.
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
     /// Adds what a stream has delivered. Call [`next_body`](Self::next_body) until it gives `None` before adding more.
     pub fn push(&mut self, chunk: Bytes) {
         if self.input.is_empty() {

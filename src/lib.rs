@@ -1,12 +1,48 @@
-//! The realtime messaging server for QUIC.
+//! The realtime messaging server for QUIC, and its client.
+//!
+//! A client asks and is answered, hears what others send, and comes back by itself after a lost connection:
+//!
+//! ```
+//! use quic_websocket::{Client, Event, message::{CloseCode, Payload}};
+//! # use quic_websocket::{CancellationToken, Config, Server, tls::Trust};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! # let folder = std::env::temp_dir().join(format!("qws-doc-{}", std::process::id()));
+//! # let mut config = Config::default();
+//! # config.addr = "127.0.0.1:0".parse()?;
+//! # (config.tls.cert, config.tls.key) = (folder.join("server.pem"), folder.join("server-key.pem"));
+//! # let running = Server::bind(config)?;
+//! # let (server, trust) = (running.local_addr().to_string(), Trust::CaFile(folder.join("ca.pem")));
+//! # let shutdown = CancellationToken::new();
+//! # let running = tokio::spawn(running.run(shutdown.clone()));
+//!
+//! let (client, mut events) = Client::builder(server).name("Ada")?.trust(trust).connect().await?;
+//! assert_eq!(client.echo("hello").await?, "Echo: hello");
+//!
+//! let reached = client.broadcast(Payload::text("to everybody, and so to me")).await?;
+//! assert_eq!(reached, 1);
+//! if let Some(Event::Message(message)) = events.next().await {
+//!     println!("{message:?}");
+//! }
+//! client.close(CloseCode::NORMAL, "done").await;
+//! # shutdown.cancel();
+//! # running.await??;
+//! # std::fs::remove_dir_all(folder)?;
+//! # Ok(()) })}
+//! ```
+//!
+//! [`Server`] is the same server that the binary runs, for tests and for programs that bring their own. The protocol is
+//! in docs/PROTOCOL.md, the map of the code in ARCHITECTURE.md.
 
 mod client;
 pub mod config;
+mod connect;
 mod error;
 pub mod frame;
 mod handler;
 pub mod message;
 mod outbound;
+mod printable;
 mod registry;
 mod server;
 pub mod tls;
@@ -14,6 +50,8 @@ mod transport;
 mod worker;
 
 pub use config::Config;
+pub use connect::{Client, ClientBuilder, ClientError, ConnectionStats, Event, Events, Lane};
 pub use error::ServerError;
+pub use printable::Printable;
 pub use server::{Server, ServerStatus};
 pub use tokio_util::sync::CancellationToken;

@@ -11,12 +11,13 @@ use uuid::Uuid;
 
 use super::{End, Surroundings, frame_error};
 use crate::frame::{Body, BodyError, Compression};
-use crate::handler::{self, Context, Excerpt};
+use crate::handler::{self, Context};
 use crate::message::{
     ClientInfo, ClientMessage, ClientName, CloseCode, ErrorCode, Handshake, HandshakeReply, Invalid, Limits,
     PROTOCOL_VERSION, Request, RequestId, ServerMessage, now_ms,
 };
 use crate::outbound::Outbound;
+use crate::printable::Printable;
 use crate::registry::Registered;
 use crate::transport::{Budget, LaneReader, LaneWriter, ReadFailure};
 
@@ -120,7 +121,7 @@ fn admit(
     info!(
         "Handshake from client {id}: name={:?}, version={}",
         handshake.client_name.as_ref().map(ClientName::as_str),
-        Excerpt(&handshake.protocol_version)
+        Printable::excerpt(&handshake.protocol_version)
     );
     let mut reply = HandshakeReply {
         accepted: false,

@@ -18,9 +18,10 @@ use uuid::Uuid;
 
 use self::handshake::{Refused, Welcomed};
 use crate::frame::{Compression, FrameError};
-use crate::handler::{Context, Excerpt, Replies};
+use crate::handler::{Context, Replies};
 use crate::message::{CloseCode, ClosedBy, ServerMessage, now_ms};
 use crate::outbound::Outbound;
+use crate::printable::Printable;
 use crate::registry::{Handshaking, Roster};
 use crate::transport::LaneWriter;
 
@@ -204,7 +205,7 @@ async fn finish(connection: &Connection, id: Uuid, control: Option<&LaneWriter>,
     let closed = match end {
         End::Gone(e) => return log_gone(id, connection.remote_address(), &e),
         End::Left(closed) => {
-            info!("Client {id} closing connection: {} - {}", closed.code, Excerpt(&closed.reason));
+            info!("Client {id} closing connection: {} - {}", closed.code, Printable::excerpt(&closed.reason));
             if let Some(control) = control {
                 flush(connection, control, None, within).await;
             }
@@ -239,7 +240,7 @@ fn log_gone(id: Uuid, from: SocketAddr, error: &ConnectionError) {
     match error {
         ConnectionError::ApplicationClosed(close) => {
             let reason = String::from_utf8_lossy(&close.reason);
-            info!("Client {id} closed the connection: {} - {}", close.error_code, Excerpt(&reason));
+            info!("Client {id} closed the connection: {} - {}", close.error_code, Printable::excerpt(&reason));
         }
         other => info!("Client {id} at {from} is gone: {other}"),
     }

@@ -2,9 +2,10 @@
 
 use uuid::Uuid;
 
-use super::{Context, Excerpt, error};
+use super::{Context, error};
 use crate::message::{ErrorCode, Payload, ServerMessage, now_ms};
 use crate::outbound::Envelope;
+use crate::printable::Printable;
 
 /// Sends `payload` to every client, its sender included. Where a reply is wanted, waits until it has gone out to all.
 pub(super) async fn broadcast(
@@ -15,7 +16,7 @@ pub(super) async fn broadcast(
 ) -> Option<ServerMessage> {
     match (&payload.content, &payload.attachment) {
         (Some(content), _) => {
-            context.log_message(format_args!("Broadcast message from {from}: {}", Excerpt(content)));
+            context.log_message(format_args!("Broadcast message from {from}: {}", Printable::excerpt(content)));
         }
         (None, attachment) => {
             let bytes = attachment.as_ref().map_or(0, bytes::Bytes::len);

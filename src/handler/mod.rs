@@ -14,6 +14,7 @@ use uuid::Uuid;
 pub(crate) use self::replies::Replies;
 use crate::config::{Config, MessageLog};
 use crate::message::{ClientMessage, Close, ErrorCode, ErrorReply, Request, ServerMessage, now_ms};
+use crate::printable::Printable;
 use crate::registry::Registry;
 
 /// What handling a message needs of the server.
@@ -22,9 +23,6 @@ pub(crate) struct Context {
     pub(crate) config: Config,
     pub(crate) registry: Arc<Registry>,
 }
-
-/// Longest excerpt of a payload in a log line, in characters.
-const EXCERPT_CHARS: usize = 200;
 
 /// What comes of a message that can be answered without waiting.
 #[derive(Debug)]
@@ -42,7 +40,7 @@ pub(crate) fn answer(context: &Context, from: Uuid, request: Request, replies: &
     let Request { id, message } = request;
     match message {
         ClientMessage::Text { content } => {
-            context.log_message(format_args!("Text message from {from}: {}", Excerpt(&content)));
+            context.log_message(format_args!("Text message from {from}: {}", Printable::excerpt(&content)));
             replies.echo_text(&content, id.as_ref(), now_ms());
         }
         ClientMessage::Binary { attachment } => {
@@ -118,40 +116,5 @@ impl Context {
 
     pub(crate) fn compress_min_bytes(&self) -> usize {
         usize::try_from(self.config.limits.compress_min_bytes).unwrap_or(usize::MAX)
-    }
-}
-
-/// A payload in a log line: its first characters, with whatever could upset a terminal escaped.
-pub(crate) struct Excerpt<'a>(pub(crate) &'a str);
-
-impl fmt::Display for Excerpt<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use fmt::Write;
-        let mut rest = self.0.chars();
-        for c in rest.by_ref().take(EXCERPT_CHARS) {
-            if c.is_control() || is_invisible(c) {
-                write!(f, "{}", c.escape_unicode())?;
-            } else {
-                f.write_char(c)?;
-            }
-        }
-        if rest.next().is_some() { f.write_str("...") } else { Ok(()) }
-    }
-}
-
-/// Characters that turn or hide text around them: line and paragraph separators, zero widths, and bidi controls.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_excerpt_is_cut_by_characters_and_cannot_turn_the_line() {
-        assert_eq!(Excerpt("Grüße 🚀").to_string(), "Grüße 🚀");
-        assert_eq!(Excerpt("a\n\u{1b}[31mb\u{202e}").to_string(), "a\\u{a}\\u{1b}[31mb\\u{202e}");
-        assert_eq!(Excerpt(&"ü".repeat(300)).to_string(), format!("{}...", "ü".repeat(200)));
     }
 }

@@ -35,6 +35,11 @@ impl LaneReader {
         Self { stream, decoder: FrameDecoder::new(max_message_bytes), pieces: Default::default(), unread: 0..0 }
     }
 
+    /// The largest body that is accepted, in bytes.
+    pub(crate) fn max_message_bytes(&self) -> usize {
+        self.decoder.max()
+    }
+
     /// The next body of what has been received already.
     pub(crate) fn buffered(&mut self) -> Result<Option<Bytes>, FrameError> {
         loop {

@@ -69,7 +69,8 @@ impl ServerSettings {
 pub(crate) fn client_config(quic: &Quic, crypto: Arc<QuicClientConfig>) -> quinn::ClientConfig {
     let mut config = quinn::ClientConfig::new(crypto);
     let mut transport = transport(quic);
-    transport.max_concurrent_bidi_streams(0_u8.into());
+    // Servers open no streams as long as there are no topics.
+    transport.max_concurrent_bidi_streams(0_u8.into()).max_concurrent_uni_streams(0_u8.into());
     config.transport_config(Arc::new(transport));
     config
 }

@@ -2,6 +2,7 @@
 //! library, so that a mistake there cannot hide by being made twice.
 
 #![allow(dead_code, unreachable_pub, missing_docs)] // Each test binary uses its own part of this.
+#![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

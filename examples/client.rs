@@ -1,0 +1,176 @@
+//! A client that tries out everything once: echo, ping, the client list, a broadcast, and a polite close. It fails where
+//! anything that it expects does not come back.
+//!
+//! `cargo run --release --example client -- --server 127.0.0.1:4433`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use quic_websocket::message::{ClientMessage, CloseCode, DEFAULT_PAGE, Payload, ServerMessage, now_ms};
+use quic_websocket::tls::Trust;
+use quic_websocket::{Client, Event, Events, Printable};
+use tokio::time::{sleep, timeout};
+
+/// How long anything that is expected may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Tries out a quic-websocket server.
+#[derive(Parser)]
+struct Args {
+    /// The server's address
+    #[arg(long, default_value = "127.0.0.1:4433")]
+    server: String,
+    /// The name to go by
+    #[arg(long, default_value = "TestClient")]
+    name: String,
+    /// How many texts to send
+    #[arg(long, default_value_t = 3)]
+    count: u32,
+    /// Milliseconds between two messages
+    #[arg(long, default_value_t = 500)]
+    interval: u64,
+    /// Tell about everything that comes in, and about the connection
+    #[arg(long, short)]
+    verbose: bool,
+    /// PEM file with the authority that signed the server's certificate [default: certs/ca.pem and the system's]
+    #[arg(long, conflicts_with = "insecure")]
+    ca: Option<PathBuf>,
+    /// Believe any server: whoever is on the way can read and change everything
+    #[arg(long)]
+    insecure: bool,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run(Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("❌ {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
+    println!("🚀 QUIC WebSocket Test Client");
+    println!("Connecting to: {}", args.server);
+    println!("Client name: {}", args.name);
+    println!();
+    println!("Connecting to server...");
+    let trust = match (args.insecure, args.ca) {
+        (true, _) => {
+            eprintln!("⚠️  WARNING: --insecure: the server's certificate is NOT checked");
+            Trust::Insecure
+        }
+        (false, Some(file)) => Trust::CaFile(file),
+        (false, None) => Trust::System,
+    };
+    let builder = Client::builder(&args.server).name(&args.name)?.trust(trust).reconnect(false);
+    let (client, events) = builder.connect().await?;
+    println!("Connected successfully!");
+    println!("✅ Handshake accepted by server: {}", Printable::new(&client.server_name().unwrap_or_default()));
+    let mut inbox = Inbox { events, verbose: args.verbose };
+    let pause = || sleep(Duration::from_millis(args.interval));
+
+    for n in 1..=args.count {
+        let text = format!("Test message {n} from {}", args.name);
+        client.send(&ClientMessage::Text { content: text.clone().into() }).await?;
+        println!("Sent message {n}/{}", args.count);
+        let expected = format!("Echo: {text}");
+        let echo = |m: &ServerMessage| matches!(m, ServerMessage::Text { content, .. } if *content == expected);
+        inbox.expect("the echo", echo).await?;
+        println!("📝 Received text: {}", Printable::new(&expected));
+        pause().await;
+    }
+
+    let sent_at = now_ms();
+    client.send(&ClientMessage::Ping { timestamp: Some(sent_at) }).await?;
+    println!("Sent ping");
+    let pong = |m: &ServerMessage| matches!(m, ServerMessage::Pong { timestamp, .. } if *timestamp == Some(sent_at));
+    inbox.expect("the pong", pong).await?;
+    println!("🏓 Received pong");
+    pause().await;
+
+    client.send(&ClientMessage::ListClients { limit: DEFAULT_PAGE, after: None }).await?;
+    println!("Requested client list");
+    let list = |m: &ServerMessage| matches!(m, ServerMessage::ClientList { .. });
+    if let ServerMessage::ClientList { clients, total, .. } = inbox.expect("the client list", list).await? {
+        println!("👥 Client list ({total} clients):");
+        for client in clients {
+            println!("  - {} ({})", Printable::new(client.name.as_deref().unwrap_or("unnamed")), client.id);
+        }
+    }
+    pause().await;
+
+    let text = format!("Broadcast from {}", args.name);
+    client.send(&ClientMessage::Broadcast(Payload::text(text.clone()))).await?;
+    println!("Sent broadcast message");
+    let me = client.id().context("the connection was lost")?;
+    let own = |m: &ServerMessage| {
+        matches!(m, ServerMessage::Broadcast { from, payload, .. }
+            if *from == me && payload.content.as_deref() == Some(text.as_str()))
+    };
+    inbox.expect("the broadcast", own).await?;
+    println!("📢 Broadcast from {me}: {}", Printable::new(&text));
+    pause().await;
+
+    if let (true, Some(stats)) = (args.verbose, client.stats()) {
+        println!("{stats:?}");
+    }
+    // The call below tells the server and waits for it to close.
+    println!("Sent close message");
+    client.close(CloseCode::NORMAL, "Test completed").await;
+    inbox.expect_close().await?;
+    println!("Test completed successfully");
+    Ok(())
+}
+
+/// What comes in, in order.
+struct Inbox {
+    events: Events,
+    verbose: bool,
+}
+
+impl Inbox {
+    /// Waits for the first message that fits; others are other clients' and passed over.
+    async fn expect(&mut self, what: &str, fits: impl Fn(&ServerMessage) -> bool) -> anyhow::Result<ServerMessage> {
+        let search = async {
+            loop {
+                match self.next().await.with_context(|| format!("the connection ended before {what} came"))? {
+                    Event::Message(message) if fits(&message) => return Ok(message),
+                    Event::Message(ServerMessage::Error(error)) => {
+                        bail!("error {} instead of {what}: {}", error.code, Printable::new(&error.message))
+                    }
+                    Event::Closed(closed) => {
+                        bail!("closed before {what} came: {} - {}", closed.code, Printable::new(&closed.reason))
+                    }
+                    _ => {}
+                }
+            }
+        };
+        timeout(PATIENCE, search).await.with_context(|| format!("{what} did not come within {PATIENCE:?}"))?
+    }
+
+    /// Waits for the close that was asked for.
+    async fn expect_close(&mut self) -> anyhow::Result<()> {
+        while let Some(event) = timeout(PATIENCE, self.next()).await.context("the server did not close")? {
+            match event {
+                Event::Closed(closed) if closed.code == CloseCode::NORMAL => return Ok(()),
+                Event::Closed(closed) => bail!("closed with {} - {}", closed.code, Printable::new(&closed.reason)),
+                _ => {}
+            }
+        }
+        bail!("the connection ended without a close")
+    }
+
+    async fn next(&mut self) -> Option<Event> {
+        let event = self.events.next().await;
+        if let (true, Some(event)) = (self.verbose, &event) {
+            println!("{}", Printable::new(&format!("{event:?}")));
+        }
+        event
+    }
+}

@@ -1,0 +1,98 @@
+//! What a client meets when things go wrong.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::message::{CloseCode, ErrorReply, Invalid};
+use crate::tls::TlsError;
+
+/// Why a call on a [`Client`](super::Client) did not succeed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The server's address is no `host:port`, or its host is not known.
+    #[error("cannot find server {server}: {message}; expected is host:port, such as 127.0.0.1:4433")]
+    Address {
+        /// As it was given.
+        server: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The certificates to trust cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A name or an id is out of its bounds.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// No UDP socket could be had.
+    #[error("no UDP socket for the connection: {0}")]
+    Socket(std::io::Error),
+    /// Nobody answered.
+    #[error("no answer from {server} within {within:?}: is the server running there, and does UDP reach it?")]
+    NoAnswer {
+        /// The server.
+        server: String,
+        /// How long was waited.
+        within: Duration,
+    },
+    /// The server shows a certificate that is not trusted.
+    #[error("the certificate of {server} is not trusted: {message}; name the authority that signed it with --ca FILE")]
+    Untrusted {
+        /// The server.
+        server: String,
+        /// What is wrong with the certificate.
+        message: String,
+    },
+    /// The connection failed.
+    #[error("connection to {server} failed: {message}")]
+    Connection {
+        /// The server.
+        server: String,
+        /// What happened.
+        message: String,
+    },
+    /// The server did not let the client in.
+    #[error("{server} refused the handshake: {reason} (close code {code})")]
+    Refused {
+        /// The server.
+        server: String,
+        /// With which code it closed.
+        code: CloseCode,
+        /// Why.
+        reason: String,
+    },
+    /// The connection was lost before the reply came; whether the request was carried out is not known.
+    #[error("the connection was lost before the reply came")]
+    Lost,
+    /// The client is closed.
+    #[error("the client is closed: {code} - {reason}")]
+    Closed {
+        /// With which code.
+        code: CloseCode,
+        /// Why.
+        reason: String,
+    },
+    /// No reply, or no connection, in time.
+    #[error("no reply within {0:?}; are the client's events being read?")]
+    Timeout(Duration),
+    /// The server answered with an error.
+    #[error("the server answered with error {}: {}", .0.code, .0.message)]
+    Server(ErrorReply),
+    /// The server answered with something else than the request asks for.
+    #[error("the server answered {asked} with {got}")]
+    Unexpected {
+        /// The type of the request.
+        asked: &'static str,
+        /// The type of the reply.
+        got: &'static str,
+    },
+    /// The message is larger than the server takes.
+    #[error("a message of {bytes} bytes; the server takes at most {most}")]
+    TooLarge {
+        /// Its size on the wire.
+        bytes: usize,
+        /// The server's `max_message_bytes`.
+        most: usize,
+    },
+}

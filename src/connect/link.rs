@@ -1,0 +1,276 @@
+//! One connection of a client: dialled, greeted, and read until it ends. A reconnect makes another one.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use quinn::{Connection, ConnectionError, Endpoint};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::{ClientBuilder, ClientError, Event};
+use crate::config::Quic;
+use crate::frame::{self, Body, Compression, FrameError, PREFIX_BYTES};
+use crate::message::{
+    ClientMessage, CloseCode, ClosedBy, Handshake, HandshakeReply, PROTOCOL_VERSION, Reply, RequestId, ServerMessage,
+};
+use crate::tls;
+use crate::transport::{Budget, LaneReader, LaneWriter, ReadFailure, native};
+
+/// What waits for the control lane's stream before senders have to wait themselves.
+const BACKLOG_MESSAGES: usize = 1024;
+const BACKLOG_BYTES: usize = 1 << 20;
+
+/// Bodies from this size on are compressed where the server agreed to that.
+const COMPRESS_MIN_BYTES: usize = 1024;
+
+/// Once the server has ended the control lane, how long its close may take to follow.
+const CLOSE_FOLLOWS: Duration = Duration::from_secs(2);
+
+/// Why nothing more is read from the control lane.
+enum ReadEnd {
+    /// The server's last words.
+    ToldToGo(ClosedBy),
+    /// It, or the connection, has ended.
+    Ended,
+    /// What came cannot be understood.
+    Broken(FrameError),
+}
+
+/// A connection on which the handshake was accepted.
+pub(super) struct Link {
+    pub(super) connection: Connection,
+    pub(super) control: LaneWriter,
+    pub(super) greeting: HandshakeReply,
+    /// Who waits for which reply; `None` once the link has ended.
+    waiting: Mutex<Option<HashMap<u64, oneshot::Sender<ServerMessage>>>>,
+}
+
+impl Link {
+    /// Connects, and shakes hands.
+    pub(super) async fn dial(options: &ClientBuilder, endpoint: &Endpoint) -> Result<(Self, LaneReader), ClientError> {
+        let within = options.connect_timeout;
+        let dialled = timeout(within, Self::dial_unbounded(options, endpoint)).await;
+        dialled.unwrap_or_else(|_| Err(ClientError::NoAnswer { server: options.server.clone(), within }))
+    }
+
+    async fn dial_unbounded(options: &ClientBuilder, endpoint: &Endpoint) -> Result<(Self, LaneReader), ClientError> {
+        let server = &options.server;
+        let (host, addr) = resolve(server).await?;
+        let connection = endpoint
+            .connect(addr, tls::server_name(host))
+            .map_err(|e| ClientError::Connection { server: server.clone(), message: e.to_string() })?
+            .await
+            .map_err(|e| connection_error(server, &e))?;
+        let (send, receive) = connection.open_bi().await.map_err(|e| connection_error(server, &e))?;
+        let control =
+            LaneWriter::new(send, BACKLOG_MESSAGES, BACKLOG_BYTES, Budget::new(BACKLOG_MESSAGES, BACKLOG_BYTES));
+        let mut reader = LaneReader::new(receive, options.max_message_bytes);
+        let handshake = ClientMessage::Handshake(Handshake {
+            protocol_version: PROTOCOL_VERSION.into(),
+            client_name: options.name.clone(),
+            token: options.token.clone(),
+            zstd: options.compression,
+        });
+        let mut frame = BytesMut::new();
+        handshake.encode(None, &mut frame);
+        // A stream that takes nothing shows in what is read below.
+        let _ = control.try_send(&mut [frame.freeze()]);
+        let refused = |code, reason: String| ClientError::Refused { server: server.clone(), code, reason };
+        match read_one(&mut reader).await {
+            Some(ServerMessage::HandshakeResponse(greeting)) if greeting.accepted => {
+                let link = Self { connection, control, greeting, waiting: Mutex::new(Some(HashMap::new())) };
+                Ok((link, reader))
+            }
+            answer => {
+                let reason = match answer {
+                    Some(ServerMessage::HandshakeResponse(response)) => response.reason,
+                    Some(ServerMessage::Error(error)) => Some(error.message),
+                    Some(ServerMessage::Close(closed)) => Some(closed.reason),
+                    _ => None,
+                };
+                // The code says whether to come back, and follows at once.
+                let closed = link_end(&connection.closed().await);
+                Err(refused(closed.code, reason.unwrap_or(closed.reason)))
+            }
+        }
+    }
+
+    pub(super) fn compression(&self) -> Compression {
+        if self.greeting.zstd { Compression::Zstd } else { Compression::None }
+    }
+
+    /// Encodes a message for this connection.
+    pub(super) fn encode(&self, id: Option<u64>, message: &ClientMessage) -> Result<Bytes, ClientError> {
+        let mut out = BytesMut::new();
+        message.encode(id.map(RequestId::Number).as_ref(), &mut out);
+        let bytes = out.len() - PREFIX_BYTES;
+        let limits = self.greeting.limits;
+        let most = limits.map_or(usize::MAX, |limits| usize::try_from(limits.max_message_bytes).unwrap_or(usize::MAX));
+        if bytes > most {
+            return Err(ClientError::TooLarge { bytes, most });
+        }
+        let plain = out.freeze();
+        if self.greeting.zstd && bytes >= COMPRESS_MIN_BYTES {
+            return Ok(frame::compress(&plain).unwrap_or(plain));
+        }
+        Ok(plain)
+    }
+
+    /// Sends a message on the control lane, waiting while the lane does not take it.
+    pub(super) async fn send(&self, id: Option<u64>, message: &ClientMessage) -> Result<(), ClientError> {
+        let frame = self.encode(id, message)?;
+        self.control.send(&mut [frame]).await.map_err(|_| ClientError::Lost)
+    }
+
+    /// Has the reply to request `id` given to whoever holds the result, until that is dropped.
+    pub(super) fn expect_reply(&self, id: u64) -> Result<Awaited<'_>, ClientError> {
+        let (sender, reply) = oneshot::channel();
+        self.waiting().as_mut().ok_or(ClientError::Lost)?.insert(id, sender);
+        Ok(Awaited { link: self, id, reply })
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Option<HashMap<u64, oneshot::Sender<ServerMessage>>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the control lane until the connection ends: replies go to who waits for them, the rest to `events`.
+    pub(super) async fn serve(&self, reader: LaneReader, events: &mpsc::Sender<Event>) -> ClosedBy {
+        let end = tokio::select! {
+            end = self.read(reader, events) => end,
+            _ = self.control.drain() => ReadEnd::Ended,
+        };
+        // Whoever waits is told by the end of his channel.
+        self.waiting().take();
+        match end {
+            ReadEnd::ToldToGo(closed) => {
+                // Going at once spares the server the wait for this side's acknowledgement.
+                self.connection.close(u32::from(closed.code.0).into(), b"");
+                closed
+            }
+            ReadEnd::Broken(e) => {
+                let (code, reason) = (CloseCode::PROTOCOL_ERROR, e.to_string());
+                self.connection.close(u32::from(code.0).into(), reason.as_bytes());
+                ClosedBy { code, reason, reconnect_after_ms: None }
+            }
+            ReadEnd::Ended => {
+                // The lane's end announces the connection's, and that tells the code.
+                let closed = timeout(CLOSE_FOLLOWS, self.connection.closed()).await;
+                self.connection.close(u32::from(CloseCode::PROTOCOL_ERROR.0).into(), b"the control lane ended");
+                link_end(&closed.unwrap_or(ConnectionError::LocallyClosed))
+            }
+        }
+    }
+
+    async fn read(&self, mut reader: LaneReader, events: &mpsc::Sender<Event>) -> ReadEnd {
+        // The limit was applied to the frame already, and holds for what it inflates to as well.
+        let max = reader.max_message_bytes();
+        loop {
+            let body = match reader.next_body().await {
+                Ok(Some(body)) => body,
+                Ok(None) | Err(ReadFailure::Stream(_)) => return ReadEnd::Ended,
+                Err(ReadFailure::Frame(e)) => return ReadEnd::Broken(e),
+            };
+            let Ok(body) = Body::parse(body, self.compression(), max) else { continue };
+            // A message that this side does not know comes from a newer server, and is none of its business.
+            let Ok(Reply { re, message }) = Reply::parse(&body) else { continue };
+            if let Some(RequestId::Number(id)) = re {
+                let waiting = self.waiting().as_mut().and_then(|waiting| waiting.remove(&id));
+                if let Some(waiting) = waiting {
+                    // Whoever gave up has dropped the other end.
+                    let _ = waiting.send(message);
+                    continue;
+                }
+            }
+            match message {
+                ServerMessage::Ping { .. } => {
+                    let _ = self.send(None, &ClientMessage::Pong).await;
+                }
+                ServerMessage::Close(closed) => return ReadEnd::ToldToGo(closed),
+                // Nobody has to listen.
+                message => drop(events.send(Event::Message(message)).await),
+            }
+        }
+    }
+}
+
+/// A reply that is waited for.
+pub(super) struct Awaited<'a> {
+    link: &'a Link,
+    id: u64,
+    reply: oneshot::Receiver<ServerMessage>,
+}
+
+impl Awaited<'_> {
+    pub(super) async fn reply(mut self) -> Result<ServerMessage, ClientError> {
+        (&mut self.reply).await.map_err(|_| ClientError::Lost).and_then(unless_error)
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        if let Some(waiting) = self.link.waiting().as_mut() {
+            waiting.remove(&self.id);
+        }
+    }
+}
+
+/// Makes an `error` reply the error that it is.
+pub(super) fn unless_error(message: ServerMessage) -> Result<ServerMessage, ClientError> {
+    match message {
+        ServerMessage::Error(error) => Err(ClientError::Server(error)),
+        message => Ok(message),
+    }
+}
+
+async fn read_one(reader: &mut LaneReader) -> Option<ServerMessage> {
+    let body = reader.next_body().await.ok()??;
+    let body = Body::parse(body, Compression::None, reader.max_message_bytes()).ok()?;
+    Some(Reply::parse(&body).ok()?.message)
+}
+
+/// The host and one address of `host:port`.
+async fn resolve(server: &str) -> Result<(&str, SocketAddr), ClientError> {
+    let error = |message: String| ClientError::Address { server: server.to_owned(), message };
+    let (host, _) = server.rsplit_once(':').ok_or_else(|| error("the port is missing".into()))?;
+    let mut addrs = tokio::net::lookup_host(server).await.map_err(|e| error(e.to_string()))?;
+    let addr = addrs.next().ok_or_else(|| error("its name has no address".into()))?;
+    Ok((host, addr))
+}
+
+/// An endpoint for the client's connections, on a socket of the family that the server's address needs.
+pub(super) async fn endpoint(options: &ClientBuilder) -> Result<Endpoint, ClientError> {
+    let (_, addr) = resolve(&options.server).await?;
+    let any = if addr.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    let crypto = tls::client_config(&options.trust)?;
+    let mut endpoint = Endpoint::client(any).map_err(ClientError::Socket)?;
+    endpoint.set_default_client_config(native::client_config(&Quic::default(), crypto));
+    Ok(endpoint)
+}
+
+fn connection_error(server: &str, error: &ConnectionError) -> ClientError {
+    let server = server.to_owned();
+    match error {
+        ConnectionError::TransportError(e) if e.reason.contains("certificate") => {
+            ClientError::Untrusted { server, message: e.reason.clone() }
+        }
+        ConnectionError::ApplicationClosed(_) => {
+            let closed = link_end(error);
+            ClientError::Refused { server, code: closed.code, reason: closed.reason }
+        }
+        other => ClientError::Connection { server, message: other.to_string() },
+    }
+}
+
+fn link_end(error: &ConnectionError) -> ClosedBy {
+    let (code, reason) = match error {
+        ConnectionError::ApplicationClosed(close) => {
+            let code = u16::try_from(close.error_code.into_inner()).map_or(CloseCode::ABNORMAL, CloseCode);
+            (code, String::from_utf8_lossy(&close.reason).into_owned())
+        }
+        other => (CloseCode::ABNORMAL, other.to_string()),
+    };
+    ClosedBy { code, reason, reconnect_after_ms: None }
+}

@@ -1,0 +1,325 @@
+//! The client library: [`Client`] connects, asks, answers the server's pings, and comes back after a lost connection.
+//! Knows messages, frames and the transport; nothing of the server.
+
+mod backoff;
+mod builder;
+mod driver;
+mod error;
+mod lane;
+mod link;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
+
+pub use self::builder::ClientBuilder;
+use self::driver::{Driver, State};
+pub use self::error::ClientError;
+pub use self::lane::Lane;
+use self::link::Link;
+use crate::message::{ClientInfo, ClientMessage, Close, CloseCode, ClosedBy, Limits, MAX_PAGE, Payload, ServerMessage};
+
+/// What comes to a client without being asked for.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event {
+    /// A message from the server or, through it, from another client.
+    Message(ServerMessage),
+    /// The connection was lost or closed; the client is on its way back.
+    Disconnected(ClosedBy),
+    /// It is back, with a new id.
+    Reconnected,
+    /// It is closed for good; nothing follows.
+    Closed(ClosedBy),
+}
+
+/// The events of one client, in order.
+///
+/// Reading them is what keeps the client reading: see [`ClientBuilder::event_queue`]. Whoever does not care drops this.
+#[derive(Debug)]
+pub struct Events {
+    queue: mpsc::Receiver<Event>,
+}
+
+impl Events {
+    /// Waits for the next event; `None` behind [`Event::Closed`]. Cancel safe.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.queue.recv().await
+    }
+
+    /// The next event, where there is one already.
+    pub fn try_next(&mut self) -> Option<Event> {
+        self.queue.try_recv().ok()
+    }
+}
+
+/// What a connection has seen so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionStats {
+    /// The current estimate of the round trip.
+    pub round_trip: Duration,
+    /// UDP payload bytes sent.
+    pub sent_bytes: u64,
+    /// UDP payload bytes received.
+    pub received_bytes: u64,
+    /// QUIC packets sent.
+    pub sent_packets: u64,
+    /// QUIC packets that were sent and lost.
+    pub lost_packets: u64,
+    /// Bytes that may be on their way at once, by the congestion controller.
+    pub congestion_window: u64,
+    /// Largest UDP payload that the path carries, as far as is known, in bytes.
+    pub path_mtu: u16,
+}
+
+/// A client of a quic-websocket server. Clones share one connection; when the last is dropped, it is closed.
+///
+/// Every call that needs the connection waits for it while the client is on its way back, for at most
+/// [`ClientBuilder::request_timeout`].
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: watch::Receiver<State>,
+    next_id: AtomicU64,
+    request_timeout: Duration,
+    max_message_bytes: usize,
+    closing: CancellationToken,
+    _dropped: DropGuard,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Settings for a client of the server at `host:port`.
+    pub fn builder(server: impl Into<String>) -> ClientBuilder {
+        ClientBuilder::new(server.into())
+    }
+
+    async fn start(options: ClientBuilder) -> Result<(Self, Events), ClientError> {
+        let endpoint = link::endpoint(&options).await?;
+        let (link, reader) = Link::dial(&options, &endpoint).await?;
+        let link = Arc::new(link);
+        let (state, state_seen) = watch::channel(State::Up(Arc::clone(&link)));
+        let (events, queue) = mpsc::channel(options.event_queue);
+        let (dropped, closing) = (CancellationToken::new(), CancellationToken::new());
+        let shared = Shared {
+            state: state_seen,
+            next_id: AtomicU64::new(1),
+            request_timeout: options.request_timeout,
+            max_message_bytes: options.max_message_bytes,
+            closing: closing.clone(),
+            _dropped: dropped.clone().drop_guard(),
+        };
+        let driver = Driver { options, endpoint, state, events, dropped, closing };
+        // Ends by itself when the client is closed or its last handle dropped.
+        tokio::spawn(driver.run(link, reader));
+        Ok((Self { shared: Arc::new(shared) }, Events { queue }))
+    }
+
+    /// The id that the server knows this client by; another one after a reconnect. `None` while not connected.
+    pub fn id(&self) -> Option<Uuid> {
+        self.up().and_then(|link| link.greeting.client_id)
+    }
+
+    /// The server's name. `None` while not connected.
+    pub fn server_name(&self) -> Option<String> {
+        self.up().map(|link| link.greeting.server_name.clone())
+    }
+
+    /// The bounds that the server told. `None` while not connected, or where it told none.
+    pub fn limits(&self) -> Option<Limits> {
+        self.up().and_then(|link| link.greeting.limits)
+    }
+
+    /// What the present connection has seen so far. `None` while not connected.
+    pub fn stats(&self) -> Option<ConnectionStats> {
+        let stats = self.up()?.connection.stats();
+        Some(ConnectionStats {
+            round_trip: stats.path.rtt,
+            sent_bytes: stats.udp_tx.bytes,
+            received_bytes: stats.udp_rx.bytes,
+            sent_packets: stats.path.sent_packets,
+            lost_packets: stats.path.lost_packets,
+            congestion_window: stats.path.cwnd,
+            path_mtu: stats.path.current_mtu,
+        })
+    }
+
+    /// Sends a message and asks for no reply; returns once the connection has taken it.
+    ///
+    /// # Errors
+    /// [`ClientError::TooLarge`], [`ClientError::Closed`], [`ClientError::Lost`], [`ClientError::Timeout`].
+    pub async fn send(&self, message: &ClientMessage) -> Result<(), ClientError> {
+        self.bounded(async { self.link().await?.send(None, message).await }).await
+    }
+
+    /// Sends a request and waits for its reply.
+    ///
+    /// # Errors
+    /// [`ClientError::Server`] where the server answers with an error; else as [`send`](Self::send).
+    pub async fn request(&self, message: &ClientMessage) -> Result<ServerMessage, ClientError> {
+        let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
+        self.bounded(async {
+            let link = self.link().await?;
+            let reply = link.expect_reply(id)?;
+            link.send(Some(id), message).await?;
+            reply.reply().await
+        })
+        .await
+    }
+
+    /// Has a text echoed, and gives what came back.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub async fn echo(&self, text: &str) -> Result<String, ClientError> {
+        match self.request(&ClientMessage::Text { content: text.into() }).await? {
+            ServerMessage::Text { content, .. } => Ok(content.to_string()),
+            other => Err(unexpected("text", &other)),
+        }
+    }
+
+    /// Has bytes echoed, and gives what came back.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub async fn echo_bytes(&self, bytes: impl Into<Bytes>) -> Result<Bytes, ClientError> {
+        match self.request(&ClientMessage::Binary { attachment: bytes.into() }).await? {
+            ServerMessage::Binary { payload, .. } => Ok(payload.attachment.unwrap_or_default()),
+            other => Err(unexpected("binary", &other)),
+        }
+    }
+
+    /// Sends to every connected client, this one included; gives to how many it went.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub async fn broadcast(&self, payload: Payload) -> Result<u64, ClientError> {
+        match self.request(&ClientMessage::Broadcast(payload)).await? {
+            ServerMessage::Ok { delivered } => Ok(delivered.unwrap_or(0)),
+            other => Err(unexpected("broadcast", &other)),
+        }
+    }
+
+    /// Sends to one client.
+    ///
+    /// # Errors
+    /// [`ClientError::Server`] with code 404 where it is not connected; else as [`request`](Self::request).
+    pub async fn direct(&self, to: Uuid, payload: Payload) -> Result<(), ClientError> {
+        match self.request(&ClientMessage::Direct { to, payload }).await? {
+            ServerMessage::Ok { .. } => Ok(()),
+            other => Err(unexpected("direct", &other)),
+        }
+    }
+
+    /// Sends WebRTC signalling, any JSON, to one client.
+    ///
+    /// # Errors
+    /// As [`direct`](Self::direct).
+    pub async fn signal(&self, to: Uuid, data: Box<RawValue>) -> Result<(), ClientError> {
+        match self.request(&ClientMessage::Signal { to, data }).await? {
+            ServerMessage::Ok { .. } => Ok(()),
+            other => Err(unexpected("signal", &other)),
+        }
+    }
+
+    /// Asks for a pong, and gives how long it took.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub async fn ping(&self) -> Result<Duration, ClientError> {
+        let begun = Instant::now();
+        match self.request(&ClientMessage::Ping { timestamp: Some(crate::message::now_ms()) }).await? {
+            ServerMessage::Pong { .. } => Ok(begun.elapsed()),
+            other => Err(unexpected("ping", &other)),
+        }
+    }
+
+    /// Everybody who is connected, page by page, ordered by id.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub async fn list_clients(&self) -> Result<Vec<ClientInfo>, ClientError> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            match self.request(&ClientMessage::ListClients { limit: MAX_PAGE, after }).await? {
+                ServerMessage::ClientList { clients, next, .. } => {
+                    all.extend(clients);
+                    after = next;
+                }
+                other => return Err(unexpected("list_clients", &other)),
+            }
+            if after.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Opens a request lane; waits while the server allows no further one.
+    ///
+    /// # Errors
+    /// [`ClientError::Lost`], [`ClientError::Closed`], [`ClientError::Timeout`].
+    pub async fn open_lane(&self) -> Result<Lane, ClientError> {
+        let Shared { request_timeout, max_message_bytes, .. } = *self.shared;
+        self.bounded(async { Lane::open(self.link().await?, request_timeout, max_message_bytes).await }).await
+    }
+
+    /// Closes the client for good: the server is told, answers what it was asked before, and closes the connection.
+    /// Returns once that is done, or after the request timeout.
+    pub async fn close(&self, code: CloseCode, reason: &str) {
+        self.shared.closing.cancel();
+        let mut state = self.shared.state.clone();
+        let Some(link) = self.up() else { return };
+        let close = ClientMessage::Close(Close { code, reason: reason.to_owned() });
+        let farewell = async {
+            // Where the connection is gone already there is nobody to tell.
+            let _ = link.send(None, &close).await;
+            let _ = state.wait_for(|state| matches!(state, State::Closed(_))).await;
+        };
+        if timeout(self.shared.request_timeout, farewell).await.is_err() {
+            link.connection.close(u32::from(code.0).into(), reason.as_bytes());
+        }
+    }
+
+    fn up(&self) -> Option<Arc<Link>> {
+        match &*self.shared.state.borrow() {
+            State::Up(link) => Some(Arc::clone(link)),
+            State::Down | State::Closed(_) => None,
+        }
+    }
+
+    /// The connection; waits for it while there is none.
+    async fn link(&self) -> Result<Arc<Link>, ClientError> {
+        let mut state = self.shared.state.clone();
+        let state = state.wait_for(|state| !matches!(state, State::Down)).await;
+        match state.as_deref() {
+            Ok(State::Up(link)) => Ok(Arc::clone(link)),
+            Ok(State::Closed(closed)) => Err(ClientError::Closed { code: closed.code, reason: closed.reason.clone() }),
+            Ok(State::Down) | Err(_) => Err(ClientError::Lost),
+        }
+    }
+
+    async fn bounded<T>(&self, call: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
+        let within = self.shared.request_timeout;
+        timeout(within, call).await.unwrap_or(Err(ClientError::Timeout(within)))
+    }
+}
+
+fn unexpected(asked: &'static str, got: &ServerMessage) -> ClientError {
+    ClientError::Unexpected { asked, got: got.type_name() }
+}

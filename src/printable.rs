@@ -1,0 +1,61 @@
+//! Text from peers on its way to a terminal or a log: nothing in it may move the cursor, hide, or turn what stands
+//! around it.
+
+use std::fmt::{self, Write};
+
+/// Shows text with every character escaped that a terminal would act on or not show.
+///
+/// ```
+/// use quic_websocket::Printable;
+/// assert_eq!(Printable::new("a\nb\u{1b}[31m 🚀").to_string(), "a\\u{a}b\\u{1b}[31m 🚀");
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Printable<'a> {
+    text: &'a str,
+    most: usize,
+}
+
+impl<'a> Printable<'a> {
+    /// All of the text.
+    pub fn new(text: &'a str) -> Self {
+        Self { text, most: usize::MAX }
+    }
+
+    /// Its first 200 characters, for a log line.
+    pub fn excerpt(text: &'a str) -> Self {
+        Self { text, most: 200 }
+    }
+}
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.text.chars();
+        for c in rest.by_ref().take(self.most) {
+            if c.is_control() || is_invisible(c) {
+                write!(f, "{}", c.escape_unicode())?;
+            } else {
+                f.write_char(c)?;
+            }
+        }
+        if rest.next().is_some() { f.write_str("...") } else { Ok(()) }
+    }
+}
+
+/// Line and paragraph separators, zero widths and bidi controls. The zero-width joiner stays: emoji are made with it.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200b}' | '\u{200c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excerpt_is_cut_by_characters_and_cannot_turn_the_line() {
+        assert_eq!(Printable::excerpt("Grüße 🚀").to_string(), "Grüße 🚀");
+        assert_eq!(Printable::excerpt("a\u{202e}b\u{2028}").to_string(), "a\\u{202e}b\\u{2028}");
+        assert_eq!(Printable::excerpt(&"ü".repeat(300)).to_string(), format!("{}...", "ü".repeat(200)));
+        assert_eq!(Printable::new(&"ü".repeat(300)).to_string(), "ü".repeat(300));
+    }
+}
