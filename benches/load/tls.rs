@@ -1,0 +1,99 @@
+//! What the clients believe about a server's certificate, and whether they resume sessions.
+//!
+//! Certificate verifications are counted: a resumed session needs none, so the count says how many were full.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context as _, Result};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+/// Which certificates are good.
+#[derive(Debug, Clone)]
+pub(crate) enum Trust {
+    /// Those that an authority in this PEM file has signed.
+    Authority(PathBuf),
+    /// Any: whoever answers may be anyone.
+    Anyone,
+}
+
+/// A TLS 1.3 configuration, and the number of certificates that were verified under it.
+pub(super) fn client_config(trust: &Trust, alpn: &[&[u8]], resume: bool) -> Result<(Arc<ClientConfig>, Arc<AtomicU64>)> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verified = Arc::new(AtomicU64::new(0));
+    let authority = match trust {
+        Trust::Anyone => None,
+        Trust::Authority(path) => {
+            let mut roots = RootCertStore::empty();
+            let explain = || format!("cannot read the certificates in {} (name another file with --ca)", path.display());
+            for certificate in CertificateDer::pem_file_iter(path).with_context(explain)? {
+                roots.add(certificate.with_context(explain)?)?;
+            }
+            Some(WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build()?)
+        }
+    };
+    let verifier = Verifier { authority, provider: Arc::clone(&provider), verified: Arc::clone(&verified) };
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    if !resume {
+        config.resumption = Resumption::disabled();
+    }
+    Ok((Arc::new(config), verified))
+}
+
+/// The usual verification with a counter; without an authority only the signatures are checked.
+#[derive(Debug)]
+struct Verifier {
+    authority: Option<Arc<WebPkiServerVerifier>>,
+    provider: Arc<CryptoProvider>,
+    verified: Arc<AtomicU64>,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.verified.fetch_add(1, Ordering::Relaxed);
+        match &self.authority {
+            Some(authority) => authority.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now),
+            None => Ok(ServerCertVerified::assertion()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
