@@ -1,8 +1,9 @@
 //! WebSocket over TLS as a good engineer would write it: tokio-tungstenite over tokio-rustls on the work-stealing
 //! runtime with two threads, one task and one channel for each client, every message encoded once.
 //!
-//! A message that begins with `BROADCAST` goes to every client, any other comes back. Replies that are ready
-//! together leave in one flush, which is kinder to this baseline than the usual loop around `send`.
+//! A message that begins with `BROADCAST` goes to every client, any other comes back. Each leaves with a flush of
+//! its own, as in every tutorial and most products; `batches` makes it the rarer server that flushes once for all
+//! that are ready, which is worth a lot where many messages are in flight.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -25,18 +26,18 @@ const THREADS: usize = 2;
 type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
 /// Serves on a loopback port until the process ends, and prints the port that it got.
-pub(crate) fn serve(certificate: &Path, key: &Path) -> Result<()> {
+pub(crate) fn serve(certificate: &Path, key: &Path, batches: bool) -> Result<()> {
     super::end_with_parent();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
     let acceptor = TlsAcceptor::from(Arc::new(identity::server_config(certificate, key, &[])?));
     // Accepting on a worker, not on the thread that waits for it, keeps the new tasks where they will run.
-    runtime.block_on(async { tokio::spawn(accept(acceptor)).await? })
+    runtime.block_on(async { tokio::spawn(accept(acceptor, batches)).await? })
 }
 
-async fn accept(acceptor: TlsAcceptor) -> Result<()> {
+async fn accept(acceptor: TlsAcceptor, batches: bool) -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("Listening on: {}", listener.local_addr()?);
-    let room = Arc::new(Room::default());
+    let room = Arc::new(Room { batches, ..Room::default() });
     loop {
         let (stream, _) = listener.accept().await?;
         let (acceptor, room) = (acceptor.clone(), Arc::clone(&room));
@@ -47,15 +48,20 @@ async fn accept(acceptor: TlsAcceptor) -> Result<()> {
 
 async fn serve_client(stream: TcpStream, acceptor: &TlsAcceptor, room: &Room) -> Result<()> {
     stream.set_nodelay(true)?;
-    let socket = tokio_tungstenite::accept_async(acceptor.accept(stream).await?).await?;
+    let stream = acceptor.accept(stream).await?;
+    // Before the upgrade is answered: from that moment on the client expects every broadcast.
     let (sender, receiver) = unbounded_channel();
     let member = room.join(sender);
-    let outcome = converse(socket, receiver, room).await;
+    let outcome = match tokio_tungstenite::accept_async(stream).await {
+        Ok(socket) => converse(socket, receiver, room).await,
+        Err(error) => Err(error.into()),
+    };
     room.leave(member);
     outcome
 }
 
 async fn converse(mut socket: Socket, mut receiver: UnboundedReceiver<Message>, room: &Room) -> Result<()> {
+    let batches = room.batches;
     loop {
         tokio::select! {
             received = socket.next() => {
@@ -67,12 +73,12 @@ async fn converse(mut socket: Socket, mut receiver: UnboundedReceiver<Message>, 
                     } else if message.is_text() || message.is_binary() {
                         socket.feed(message).await?;
                     }
-                    next = socket.next().now_or_never();
+                    next = if batches { socket.next().now_or_never() } else { None };
                 }
             }
             Some(message) = receiver.recv() => {
                 socket.feed(message).await?;
-                while let Ok(message) = receiver.try_recv() {
+                while batches && let Ok(message) = receiver.try_recv() {
                     socket.feed(message).await?;
                 }
             }
@@ -94,6 +100,8 @@ fn is_broadcast(message: &Message) -> bool {
 struct Room {
     members: RwLock<HashMap<u64, UnboundedSender<Message>>>,
     next: AtomicU64,
+    /// Whether messages that are ready together leave in one flush.
+    batches: bool,
 }
 
 impl Room {

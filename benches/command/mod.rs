@@ -56,9 +56,9 @@ pub(crate) struct Args {
     /// In connect mode: resume TLS sessions
     #[arg(long)]
     resume: bool,
-    /// Clients that share a UDP socket
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
-    clients_per_socket: u16,
+    /// UDP sockets that the clients share
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    sockets: u16,
     /// The authority that signed the server's certificate
     #[arg(long, value_name = "FILE", default_value = "certs/ca.pem")]
     ca: PathBuf,
@@ -81,6 +81,9 @@ pub(crate) struct Args {
     /// Only the rows of the comparison whose name contains this
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// In the comparison: a WebSocket baseline that flushes once for all messages that are ready together
+    #[arg(long)]
+    wss_batches: bool,
     /// Compare the two baselines only, without this project's server
     #[arg(long)]
     baselines_only: bool,
@@ -98,7 +101,12 @@ enum Role {
     #[command(hide = true)]
     ServeBare { certificate: PathBuf, key: PathBuf },
     #[command(hide = true)]
-    ServeWss { certificate: PathBuf, key: PathBuf },
+    ServeWss {
+        certificate: PathBuf,
+        key: PathBuf,
+        #[arg(long)]
+        batches: bool,
+    },
 }
 
 /// Does what the command line says. `compare` is the default of `cargo bench`.
@@ -123,7 +131,9 @@ pub(crate) fn run(compare: bool) -> ExitCode {
 fn serve_or_measure(args: &Args) -> Result<bool> {
     match &args.role {
         Some(Role::ServeBare { certificate, key }) => return baseline::bare::serve(certificate, key).map(|()| true),
-        Some(Role::ServeWss { certificate, key }) => return baseline::wss::serve(certificate, key).map(|()| true),
+        Some(Role::ServeWss { certificate, key, batches }) => {
+            return baseline::wss::serve(certificate, key, *batches).map(|()| true);
+        }
         None => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -142,8 +152,9 @@ async fn measure(args: &Args) -> Result<bool> {
             rounds: args.rounds,
             is_quick: args.quick,
             workers: args.workers,
-            clients_per_socket: args.clients_per_socket.into(),
+            sockets: args.sockets.into(),
             only: args.only.clone(),
+            wss_batches: args.wss_batches,
             baselines_only: args.baselines_only,
         };
         return comparison::run(&extent, args.json).await;
@@ -174,7 +185,7 @@ fn target(args: &Args) -> Result<Target> {
         address,
         name: host.trim_matches(['[', ']']).to_owned(),
         trust,
-        clients_per_socket: args.clients_per_socket.into(),
+        sockets: args.sockets.into(),
     })
 }
 

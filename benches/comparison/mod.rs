@@ -27,10 +27,12 @@ pub(crate) struct Extent {
     pub(crate) is_quick: bool,
     /// Of this project's server.
     pub(crate) workers: u16,
-    pub(crate) clients_per_socket: usize,
+    pub(crate) sockets: usize,
     /// Only rows whose name contains this.
     pub(crate) only: Option<String>,
     pub(crate) baselines_only: bool,
+    /// Of the WebSocket baseline: flush once for all that is ready.
+    pub(crate) wss_batches: bool,
 }
 
 impl Extent {
@@ -140,7 +142,9 @@ async fn connections(server: &Server, clients: usize, resume: bool, extent: &Ext
     let name = if resume { plan::RESUMED } else { plan::FULL };
     let made = Arc::default();
     connect::run(&server.target, clients, resume, Limit::Time(extent.warm_up()), &made).await?;
+    let before = server.cpu()?;
     let outcome = connect::run(&server.target, clients, resume, Limit::Time(extent.measured()), &made).await?;
+    let cpu = server.cpu()?.saturating_sub(before);
     if outcome.failed > 0 {
         let reason = outcome.failure.as_deref().unwrap_or_default();
         table.remark(format!("{name}, {driver:?}: {} connections failed: {reason}", outcome.failed));
@@ -149,5 +153,7 @@ async fn connections(server: &Server, clients: usize, resume: bool, extent: &Ext
         table.remark(format!("{name}, {driver:?}: only {} of {} were resumed", outcome.resumed, outcome.made));
     }
     table.add(name, Metric::Connections, plan::CONNECTIONS, driver, outcome.rate());
+    let each = cpu.as_secs_f64() * 1e6 / outcome.made.max(1) as f64;
+    table.add(name, Metric::Cpu, Goals::NONE, driver, each);
     Ok(())
 }

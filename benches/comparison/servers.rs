@@ -59,6 +59,9 @@ impl Stage {
             Driver::Bare | Driver::Wss => {
                 let role = if driver == Driver::Bare { "serve-bare" } else { "serve-wss" };
                 command.arg(role).arg(certificate).arg(key);
+                if driver == Driver::Wss && self.extent.wss_batches {
+                    command.arg("--batches");
+                }
                 None
             }
         };
@@ -77,7 +80,7 @@ impl Stage {
             address,
             name: "localhost".to_owned(),
             trust: Trust::Authority(self.folder.path().join("ca.pem")),
-            clients_per_socket: self.extent.clients_per_socket,
+            sockets: self.extent.sockets,
         }
     }
 }

@@ -25,7 +25,7 @@ pub(super) enum Metric {
     Rate,
     P50,
     P99,
-    /// The server's processor time for each delivery.
+    /// The server's processor time for each delivery or connection.
     Cpu,
     Connections,
     Memory,
@@ -39,7 +39,7 @@ impl Metric {
             Self::Rate => "messages/s",
             Self::P50 => "p50, us",
             Self::P99 => "p99, us",
-            Self::Cpu => "server CPU, us/message",
+            Self::Cpu => "server CPU, us each",
             Self::Connections => "connections/s",
             Self::Memory => "KiB/client",
             Self::Resumption => "times full",
@@ -159,7 +159,7 @@ impl Table {
 
     /// How much faster resumed sessions are, if both kinds were measured.
     fn resumption(&self) -> Option<Row> {
-        let row = |work| self.rows.iter().find(|row| row.work == work);
+        let row = |work| self.rows.iter().find(|row| row.work == work && row.metric == Metric::Connections);
         let (full, resumed) = (row(plan::FULL)?, row(plan::RESUMED)?);
         let samples = DRIVERS.map(|driver| {
             let pairs = resumed.of(driver).iter().zip(full.of(driver));
@@ -198,6 +198,7 @@ impl Table {
             "rounds": self.extent.rounds(),
             "quick": self.extent.is_quick,
             "workers": self.extent.workers,
+            "wss_batches": self.extent.wss_batches,
             "processors": std::thread::available_parallelism().map_or(0, usize::from),
             "rows": rows,
             "remarks": self.remarks,
@@ -213,7 +214,9 @@ impl Table {
 impl Display for Table {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (rounds, workers) = (self.extent.rounds(), self.extent.workers);
-        writeln!(f, "Medians (and spread) of {rounds} rounds; ratios paired by round; qws with --workers {workers}.\n")?;
+        let wss = if self.extent.wss_batches { "one flush for all that is ready" } else { "one flush for each message" };
+        writeln!(f, "Medians (and spread) of {rounds} rounds; ratios paired by round.")?;
+        writeln!(f, "qws: --workers {workers}; bare Quinn: 1 thread; WSS: 2 threads, {wss}.\n")?;
         writeln!(f, "| work | figure | qws | bare Quinn | WSS | qws / bare | qws / WSS |")?;
         writeln!(f, "|---|---|---|---|---|---|---|")?;
         let derived = self.resumption();

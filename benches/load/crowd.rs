@@ -25,7 +25,7 @@ pub(crate) struct Crowd {
 
 impl Crowd {
     pub(crate) async fn gather(target: &Target, clients: usize) -> Result<Self> {
-        let dialer = Dialer::new(target, clients, true)?;
+        let dialer = Dialer::new(target, clients, false)?;
         let board = Arc::new(Board::new(target.driver, clients)?);
         let peers: Vec<_> = stream::iter(0..clients)
             .map(|client| dialer.dial(client))

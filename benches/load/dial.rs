@@ -26,23 +26,26 @@ pub(super) struct Dialer {
 }
 
 enum Carrier {
-    Quic { endpoints: Vec<Endpoint>, config: ClientConfig },
-    Tls { connector: TlsConnector, name: ServerName<'static> },
+    Quic { endpoints: Vec<Endpoint>, configs: Vec<ClientConfig> },
+    Tls { connectors: Vec<TlsConnector>, name: ServerName<'static> },
 }
 
 impl Dialer {
-    /// Prepares to connect so many clients. Without `resume` every handshake is a full one.
+    /// Prepares to connect so many clients. With `resume` each keeps its own session tickets, without it every
+    /// handshake is a full one.
     pub(super) fn new(target: &Target, clients: usize, resume: bool) -> Result<Self> {
         let alpn: &[&[u8]] = if target.driver == Driver::Wss { &[] } else { &[b"qws/1"] };
-        let (tls, verified) = tls::client_config(&target.trust, alpn, resume)?;
+        let verified = Arc::new(AtomicU64::new(0));
+        let count = if resume { clients } else { 1 };
+        let tls = tls::client_configs(&target.trust, alpn, resume, count, &verified)?.into_iter();
         let carrier = if target.driver == Driver::Wss {
             let name = ServerName::try_from(target.name.clone()).context("the server's name")?;
-            Carrier::Tls { connector: TlsConnector::from(tls), name }
+            Carrier::Tls { connectors: tls.map(TlsConnector::from).collect(), name }
         } else {
-            let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
-            let sockets = clients.div_ceil(target.clients_per_socket.max(1));
+            let sockets = clients.min(target.sockets);
             let endpoints = (0..sockets).map(|_| open(target.address)).collect::<Result<_>>()?;
-            Carrier::Quic { endpoints, config }
+            let config = |tls| Ok(ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?)));
+            Carrier::Quic { endpoints, configs: tls.map(config).collect::<Result<_>>()? }
         };
         Ok(Self { target: target.clone(), carrier, verified })
     }
@@ -63,19 +66,20 @@ impl Dialer {
 
     async fn connect(&self, client: usize) -> Result<Peer> {
         match &self.carrier {
-            Carrier::Quic { endpoints, config } => {
-                let endpoint = &endpoints[client / self.target.clients_per_socket.max(1) % endpoints.len()];
-                let connecting = endpoint.connect_with(config.clone(), self.target.address, &self.target.name)?;
+            Carrier::Quic { endpoints, configs } => {
+                let config = configs[client % configs.len()].clone();
+                let endpoint = &endpoints[client % endpoints.len()];
+                let connecting = endpoint.connect_with(config, self.target.address, &self.target.name)?;
                 let connection = connecting.await?;
                 let (send, recv) = connection.open_bi().await?;
                 Ok(Peer::new(self.target.driver, Box::new(tokio::io::join(recv, send)), Some(connection)))
             }
-            Carrier::Tls { connector, name } => {
+            Carrier::Tls { connectors, name } => {
                 let stream = TcpStream::connect(self.target.address).await?;
                 stream.set_nodelay(true)?;
                 // Thousands of closed connections in TIME_WAIT would use up the ports.
                 SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-                let stream = connector.connect(name.clone(), stream).await?;
+                let stream = connectors[client % connectors.len()].connect(name.clone(), stream).await?;
                 Ok(Peer::new(self.target.driver, Box::new(stream), None))
             }
         }

@@ -38,8 +38,8 @@ pub(crate) struct Target {
     /// The name that the certificate must carry.
     pub(crate) name: String,
     pub(crate) trust: Trust,
-    /// So many clients share a UDP socket. Few, so that they spread over a server's workers.
-    pub(crate) clients_per_socket: usize,
+    /// UDP sockets that the clients share: as long as there are many, they spread over a server's workers.
+    pub(crate) sockets: usize,
 }
 
 /// When a load ends: each sender stops there, and what is in flight is waited for.

@@ -12,7 +12,7 @@ use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CipherSuite, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 /// Which certificates are good.
 #[derive(Debug, Clone)]
@@ -23,10 +23,18 @@ pub(crate) enum Trust {
     Anyone,
 }
 
-/// A TLS 1.3 configuration, and the number of certificates that were verified under it.
-pub(super) fn client_config(trust: &Trust, alpn: &[&[u8]], resume: bool) -> Result<(Arc<ClientConfig>, Arc<AtomicU64>)> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let verified = Arc::new(AtomicU64::new(0));
+/// TLS 1.3 configurations that keep their session tickets apart; certificates that they verify are counted.
+pub(super) fn client_configs(
+    trust: &Trust,
+    alpn: &[&[u8]],
+    resume: bool,
+    count: usize,
+    verified: &Arc<AtomicU64>,
+) -> Result<Vec<Arc<ClientConfig>>> {
+    let mut provider = aws_lc_rs::default_provider();
+    // As browsers order them; AES-256 would bring SHA-384, which is slow where processors help with SHA-256 only.
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    let provider = Arc::new(provider);
     let authority = match trust {
         Trust::Anyone => None,
         Trust::Authority(path) => {
@@ -38,17 +46,19 @@ pub(super) fn client_config(trust: &Trust, alpn: &[&[u8]], resume: bool) -> Resu
             Some(WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build()?)
         }
     };
-    let verifier = Verifier { authority, provider: Arc::clone(&provider), verified: Arc::clone(&verified) };
+    let verifier = Verifier { authority, provider: Arc::clone(&provider), verified: Arc::clone(verified) };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    if !resume {
-        config.resumption = Resumption::disabled();
-    }
-    Ok((Arc::new(config), verified))
+    let configs = (0..count).map(|_| {
+        let mut config = config.clone();
+        config.resumption = if resume { Resumption::in_memory_sessions(1) } else { Resumption::disabled() };
+        Arc::new(config)
+    });
+    Ok(configs.collect())
 }
 
 /// The usual verification with a counter; without an authority only the signatures are checked.
