@@ -144,7 +144,9 @@ fn unreachable(args: &Args) -> String {
 fn progress_bar(limit: Limit, units: u64, noun: &str) -> ProgressBar {
     let (length, template) = match limit {
         Limit::Messages(count) => (count * units, format!("{{bar:40}} {{pos}}/{{len}} {noun} {{per_sec}} {{eta}}")),
-        Limit::Time(time) => (u64::try_from(time.as_millis()).unwrap_or(u64::MAX), format!("{{bar:40}} {{msg}} {noun}")),
+        Limit::Time(time) => {
+            (u64::try_from(time.as_millis()).unwrap_or(u64::MAX), format!("{{bar:40}} {{msg}} {noun}"))
+        }
     };
     let bar = ProgressBar::new(length);
     if let Ok(style) = ProgressStyle::with_template(&template) {
@@ -165,8 +167,10 @@ fn show(bar: &ProgressBar, limit: Limit, done: u64) {
 
 fn percentiles(latency: &Histogram<u64>) -> Value {
     let micros = |nanos: u64| nanos as f64 / 1e3;
-    let mut all: serde_json::Map<_, _> =
-        PERCENTILES.iter().map(|(name, at)| ((*name).to_owned(), json!(micros(latency.value_at_percentile(*at))))).collect();
+    let mut all: serde_json::Map<_, _> = PERCENTILES
+        .iter()
+        .map(|(name, at)| ((*name).to_owned(), json!(micros(latency.value_at_percentile(*at)))))
+        .collect();
     all.insert("max".to_owned(), json!(micros(latency.max())));
     Value::Object(all)
 }

@@ -49,12 +49,10 @@ impl Group {
 /// Everything that the extent asks for.
 pub(super) fn groups(extent: &Extent) -> Vec<Group> {
     let rounds = extent.rounds();
-    let messages = |name: &str, clients, loads| {
-        Group { name: name.to_owned(), rounds, work: Work::Messages { clients, loads } }
-    };
-    let connect = |name: &str, resume| {
-        Group { name: name.to_owned(), rounds, work: Work::Connect { clients: 16, resume } }
-    };
+    let messages =
+        |name: &str, clients, loads| Group { name: name.to_owned(), rounds, work: Work::Messages { clients, loads } };
+    let connect =
+        |name: &str, resume| Group { name: name.to_owned(), rounds, work: Work::Connect { clients: 16, resume } };
     let mut groups = vec![
         messages("echo, 1 client", 1, vec![echo(1, 64, 1, Encoding::Text)]),
         messages(

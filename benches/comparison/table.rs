@@ -95,7 +95,13 @@ impl Spread {
 
 impl Display for Spread {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let digits = if self.median >= 1000.0 { 0 } else if self.median >= 10.0 { 1 } else { 2 };
+        let digits = if self.median >= 1000.0 {
+            0
+        } else if self.median >= 10.0 {
+            1
+        } else {
+            2
+        };
         write!(f, "{:.digits$} ({:.digits$}-{:.digits$})", self.median, self.min, self.max)
     }
 }
@@ -214,7 +220,8 @@ impl Table {
 impl Display for Table {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (rounds, workers) = (self.extent.rounds(), self.extent.workers);
-        let wss = if self.extent.wss_batches { "one flush for all that is ready" } else { "one flush for each message" };
+        let wss =
+            if self.extent.wss_batches { "one flush for all that is ready" } else { "one flush for each message" };
         writeln!(f, "Medians (and spread) of {rounds} rounds; ratios paired by round.")?;
         writeln!(f, "qws: --workers {workers}; bare Quinn: 1 thread; WSS: 2 threads, {wss}.\n")?;
         writeln!(f, "| work | figure | qws | bare Quinn | WSS | qws / bare | qws / WSS |")?;

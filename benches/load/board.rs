@@ -234,9 +234,11 @@ impl Round {
         let is_broadcast = self.plan.shape.mode == Mode::Broadcast;
         let is_whole = payload.first() == self.payload.first()
             && payload.get(super::message::STAMP..) == self.payload.get(super::message::STAMP..);
-        let Some(sender) = self.senders.get_mut(from).filter(|sender| {
-            is_whole && stamp.number < sender.next && (is_broadcast || from == me)
-        }) else {
+        let Some(sender) = self
+            .senders
+            .get_mut(from)
+            .filter(|sender| is_whole && stamp.number < sender.next && (is_broadcast || from == me))
+        else {
             self.corrupted += 1;
             return;
         };
@@ -259,7 +261,9 @@ impl Round {
             while sender.oldest < sender.next && sender.slot(sender.oldest).deliveries == copies {
                 sender.oldest += 1;
             }
-            if from != me && let Some(Some(waker)) = self.wakers.get(from) {
+            if from != me
+                && let Some(Some(waker)) = self.wakers.get(from)
+            {
                 waker.wake_by_ref();
             }
         }

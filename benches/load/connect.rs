@@ -36,7 +36,13 @@ impl Connects {
 }
 
 /// Lets so many clients connect one after the other each, until the limit of each is reached.
-pub(crate) async fn run(target: &Target, clients: usize, resume: bool, limit: Limit, made: &Arc<AtomicU64>) -> Result<Connects> {
+pub(crate) async fn run(
+    target: &Target,
+    clients: usize,
+    resume: bool,
+    limit: Limit,
+    made: &Arc<AtomicU64>,
+) -> Result<Connects> {
     let dialer = Arc::new(Dialer::new(target, clients, resume)?);
     let started = Instant::now();
     let mut tasks = JoinSet::new();

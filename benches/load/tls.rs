@@ -39,7 +39,8 @@ pub(super) fn client_configs(
         Trust::Anyone => None,
         Trust::Authority(path) => {
             let mut roots = RootCertStore::empty();
-            let explain = || format!("cannot read the certificates in {} (name another file with --ca)", path.display());
+            let explain =
+                || format!("cannot read the certificates in {} (name another file with --ca)", path.display());
             for certificate in CertificateDer::pem_file_iter(path).with_context(explain)? {
                 roots.add(certificate.with_context(explain)?)?;
             }
