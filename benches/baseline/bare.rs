@@ -1,0 +1,248 @@
+//! Bare Quinn, tuned: length-prefixed frames, no JSON, no names, no limits worth the name.
+//!
+//! One `current_thread` runtime, writes straight into each client's stream, acknowledgement frequency and BBR.
+//! A frame that begins with `BROADCAST` goes to every client, any other comes back on its stream.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use bytes::{Bytes, BytesMut};
+use quinn::congestion::BbrConfig;
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{AckFrequencyConfig, Endpoint, EndpointConfig, SendStream, TransportConfig, VarInt, WriteError};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::Notify;
+
+use super::{BROADCAST, identity};
+
+/// So many clients are written to before the connections' own tasks get their turn to send packets.
+const SLICE: usize = 64;
+/// A client that has more than this waiting is disconnected.
+const MAX_BACKLOG: usize = 64 << 20;
+const MAX_FRAME: usize = 16 << 20;
+const SOCKET_BUFFER: usize = 4 << 20;
+
+/// Serves on a loopback port until the process ends, and prints the port that it got.
+pub(crate) fn serve(certificate: &Path, key: &Path) -> Result<()> {
+    super::end_with_parent();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let endpoint = bind(certificate, key)?;
+        println!("Listening on: {}", endpoint.local_addr()?);
+        let hub = Arc::new(Hub::default());
+        tokio::spawn(Arc::clone(&hub).fan_out());
+        while let Some(incoming) = endpoint.accept().await {
+            let hub = Arc::clone(&hub);
+            // A client that fails or leaves is no news here: the generator reports what it misses.
+            tokio::spawn(async move { serve_client(incoming, &hub).await.ok() });
+        }
+        Ok(())
+    })
+}
+
+fn bind(certificate: &Path, key: &Path) -> Result<Endpoint> {
+    let tls = identity::server_config(certificate, key, &[b"qws/1"])?;
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
+    let mut frequency = AckFrequencyConfig::default();
+    frequency.ack_eliciting_threshold(VarInt::from_u32(100));
+    frequency.max_ack_delay(Some(Duration::from_millis(200)));
+    let mut transport = TransportConfig::default();
+    transport.ack_frequency_config(Some(frequency));
+    transport.congestion_controller_factory(Arc::new(BbrConfig::default()));
+    config.transport_config(Arc::new(transport));
+
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER)?;
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+    let runtime = quinn::default_runtime().context("no async runtime")?;
+    Ok(Endpoint::new(EndpointConfig::default(), Some(config), socket.into(), runtime)?)
+}
+
+async fn serve_client(incoming: quinn::Incoming, hub: &Hub) -> Result<()> {
+    let connection = incoming.await?;
+    let (send, mut recv) = connection.accept_bi().await?;
+    let client = Arc::new(Client::new(send));
+    let place = hub.join(Arc::clone(&client));
+    let outcome = read_frames(&mut recv, &client, hub).await;
+    hub.leave(place);
+    outcome
+}
+
+async fn read_frames(recv: &mut quinn::RecvStream, client: &Arc<Client>, hub: &Hub) -> Result<()> {
+    let mut buffer = vec![0; 16 << 10];
+    let mut end = 0;
+    while let Some(read) = recv.read(&mut buffer[end..]).await? {
+        end += read;
+        let was_full = end == buffer.len();
+        // Neighbouring frames with one destination travel on as one write.
+        let (mut start, mut run) = (0, 0);
+        let mut run_is_broadcast = false;
+        while let Some(body) = buffer[start..end].first_chunk::<4>().map(|head| u32::from_be_bytes(*head)) {
+            let total = 4 + usize::try_from(body)?;
+            ensure!((5..=MAX_FRAME).contains(&total), "a frame of {body} bytes");
+            if end - start < total {
+                break;
+            }
+            let is_broadcast = buffer[start + 4] == BROADCAST;
+            if is_broadcast != run_is_broadcast {
+                hub.forward(client, run_is_broadcast, &buffer[run..start]);
+                (run, run_is_broadcast) = (start, is_broadcast);
+            }
+            start += total;
+        }
+        hub.forward(client, run_is_broadcast, &buffer[run..start]);
+        buffer.copy_within(start..end, 0);
+        end -= start;
+        if was_full && buffer.len() < MAX_FRAME {
+            buffer.resize(buffer.len() * 2, 0);
+        }
+        client.writable().await;
+    }
+    Ok(())
+}
+
+/// Everyone who is connected, and the frames that wait to go to all of them.
+#[derive(Default)]
+struct Hub {
+    /// A left client's place is empty until the next one takes it, so that a slice boundary never shifts.
+    clients: Mutex<Vec<Option<Arc<Client>>>>,
+    pending: Mutex<BytesMut>,
+    wake: Notify,
+}
+
+impl Hub {
+    fn join(&self, client: Arc<Client>) -> usize {
+        let mut clients = lock(&self.clients);
+        let place = clients.iter().position(Option::is_none).unwrap_or(clients.len());
+        if place == clients.len() {
+            clients.push(Some(client));
+        } else {
+            clients[place] = Some(client);
+        }
+        place
+    }
+
+    fn leave(&self, place: usize) {
+        lock(&self.clients)[place] = None;
+    }
+
+    fn forward(&self, client: &Arc<Client>, is_broadcast: bool, frames: &[u8]) {
+        if frames.is_empty() {
+        } else if is_broadcast {
+            lock(&self.pending).extend_from_slice(frames);
+            self.wake.notify_one();
+        } else {
+            client.write(&Bytes::copy_from_slice(frames));
+        }
+    }
+
+    /// Sends what waits, as one shared piece, to every client; what is published meanwhile is the next piece.
+    async fn fan_out(self: Arc<Self>) {
+        loop {
+            self.wake.notified().await;
+            loop {
+                let frames = lock(&self.pending).split().freeze();
+                if frames.is_empty() {
+                    break;
+                }
+                let mut first = 0;
+                while self.write_slice(first, &frames) {
+                    first += SLICE;
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+
+    /// Writes to one slice of clients; false when there is none left after it.
+    fn write_slice(&self, first: usize, frames: &Bytes) -> bool {
+        let clients = lock(&self.clients);
+        let end = clients.len().min(first + SLICE);
+        for client in clients[first..end].iter().flatten() {
+            client.write(frames);
+        }
+        end < clients.len()
+    }
+}
+
+/// One client's sending side: the stream, and what it could not take at once.
+struct Client {
+    lane: Mutex<Lane>,
+    drained: Notify,
+}
+
+struct Lane {
+    send: SendStream,
+    backlog: VecDeque<Bytes>,
+    waiting: usize,
+}
+
+impl Client {
+    fn new(send: SendStream) -> Self {
+        let lane = Lane { send, backlog: VecDeque::new(), waiting: 0 };
+        Self { lane: Mutex::new(lane), drained: Notify::new() }
+    }
+
+    /// Polls the stream once; only what does not fit becomes a backlog with a task that drains it.
+    fn write(self: &Arc<Self>, frames: &Bytes) {
+        let mut lane = lock(&self.lane);
+        let was_idle = lane.backlog.is_empty();
+        if lane.waiting + frames.len() > MAX_BACKLOG {
+            lane.send.reset(VarInt::from_u32(4413)).ok();
+            return;
+        }
+        lane.backlog.push_back(frames.clone());
+        lane.waiting += frames.len();
+        if was_idle && lane.poll_drain(&mut Context::from_waker(Waker::noop())).is_pending() {
+            let client = Arc::clone(self);
+            tokio::spawn(async move {
+                std::future::poll_fn(|cx| lock(&client.lane).poll_drain(cx)).await.ok();
+                client.drained.notify_waiters();
+            });
+        }
+    }
+
+    /// Returns once nothing waits for this client: who does not read its echoes is not read from.
+    async fn writable(&self) {
+        loop {
+            let mut drained = pin!(self.drained.notified());
+            drained.as_mut().enable();
+            if lock(&self.lane).backlog.is_empty() {
+                return;
+            }
+            drained.await;
+        }
+    }
+}
+
+impl Lane {
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteError>> {
+        while !self.backlog.is_empty() {
+            let poll = pin!(self.send.write_chunks(self.backlog.make_contiguous())).poll(cx);
+            match poll {
+                Poll::Ready(Ok(written)) => {
+                    self.backlog.drain(..written.chunks);
+                    self.waiting -= written.bytes;
+                }
+                Poll::Ready(Err(error)) => {
+                    self.backlog.clear();
+                    self.waiting = 0;
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,124 @@
+//! WebSocket over TLS as a good engineer would write it: tokio-tungstenite over tokio-rustls on the work-stealing
+//! runtime with two threads, one task and one channel for each client, every message encoded once.
+//!
+//! A message that begins with `BROADCAST` goes to every client, any other comes back. Each leaves with a flush of
+//! its own, as in every tutorial and most products; `batches` makes it the rarer server that flushes once for all
+//! that are ready, which is worth a lot where many messages are in flight.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use anyhow::Result;
+use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::{BROADCAST, identity};
+
+const THREADS: usize = 2;
+
+type Socket = WebSocketStream<TlsStream<TcpStream>>;
+
+/// Serves on a loopback port until the process ends, and prints the port that it got.
+pub(crate) fn serve(certificate: &Path, key: &Path, batches: bool) -> Result<()> {
+    super::end_with_parent();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
+    let acceptor = TlsAcceptor::from(Arc::new(identity::server_config(certificate, key, &[])?));
+    // Accepting on a worker, not on the thread that waits for it, keeps the new tasks where they will run.
+    runtime.block_on(async { tokio::spawn(accept(acceptor, batches)).await? })
+}
+
+async fn accept(acceptor: TlsAcceptor, batches: bool) -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("Listening on: {}", listener.local_addr()?);
+    let room = Arc::new(Room { batches, ..Room::default() });
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let (acceptor, room) = (acceptor.clone(), Arc::clone(&room));
+        // A client that fails or leaves is no news here: the generator reports what it misses.
+        tokio::spawn(async move { serve_client(stream, &acceptor, &room).await.ok() });
+    }
+}
+
+async fn serve_client(stream: TcpStream, acceptor: &TlsAcceptor, room: &Room) -> Result<()> {
+    stream.set_nodelay(true)?;
+    let stream = acceptor.accept(stream).await?;
+    // Before the upgrade is answered: from that moment on the client expects every broadcast.
+    let (sender, receiver) = unbounded_channel();
+    let member = room.join(sender);
+    let outcome = match tokio_tungstenite::accept_async(stream).await {
+        Ok(socket) => converse(socket, receiver, room).await,
+        Err(error) => Err(error.into()),
+    };
+    room.leave(member);
+    outcome
+}
+
+async fn converse(mut socket: Socket, mut receiver: UnboundedReceiver<Message>, room: &Room) -> Result<()> {
+    let batches = room.batches;
+    loop {
+        tokio::select! {
+            received = socket.next() => {
+                let mut next = Some(received);
+                while let Some(received) = next {
+                    let Some(message) = received.transpose()? else { return Ok(()) };
+                    if is_broadcast(&message) {
+                        room.broadcast(&message);
+                    } else if message.is_text() || message.is_binary() {
+                        socket.feed(message).await?;
+                    }
+                    next = if batches { socket.next().now_or_never() } else { None };
+                }
+            }
+            Some(message) = receiver.recv() => {
+                socket.feed(message).await?;
+                while batches && let Ok(message) = receiver.try_recv() {
+                    socket.feed(message).await?;
+                }
+            }
+        }
+        socket.flush().await?;
+    }
+}
+
+fn is_broadcast(message: &Message) -> bool {
+    match message {
+        Message::Text(text) => text.as_bytes().first() == Some(&BROADCAST),
+        Message::Binary(bytes) => bytes.first() == Some(&BROADCAST),
+        _ => false,
+    }
+}
+
+/// Everyone who is connected, by the channel to their task.
+#[derive(Default)]
+struct Room {
+    members: RwLock<HashMap<u64, UnboundedSender<Message>>>,
+    next: AtomicU64,
+    /// Whether messages that are ready together leave in one flush.
+    batches: bool,
+}
+
+impl Room {
+    fn join(&self, sender: UnboundedSender<Message>) -> u64 {
+        let member = self.next.fetch_add(1, Ordering::Relaxed);
+        self.members.write().unwrap_or_else(PoisonError::into_inner).insert(member, sender);
+        member
+    }
+
+    fn leave(&self, member: u64) {
+        self.members.write().unwrap_or_else(PoisonError::into_inner).remove(&member);
+    }
+
+    fn broadcast(&self, message: &Message) {
+        for sender in self.members.read().unwrap_or_else(PoisonError::into_inner).values() {
+            // A member whose task has just ended is about to leave.
+            sender.send(message.clone()).ok();
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The benchmark's command line: one load against one server, or the comparison of three.
+//!
+//! `examples/benchmark.rs` and `benches/compare.rs` are both no more than a call of [`run`].
+
+mod single;
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::{Parser, Subcommand};
+
+use crate::baseline;
+use crate::comparison::{self, Extent};
+use crate::load::{Driver, Encoding, Limit, MIN_SIZE, Mode, Target, Trust};
+
+/// Measures a realtime messaging server: rates, latencies and losses.
+#[derive(Debug, Parser)]
+#[command(name = "benchmark", max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    role: Option<Role>,
+
+    /// The server, as host:port
+    #[arg(long, default_value = "127.0.0.1:4433")]
+    server: String,
+    /// Clients that are connected at the same time
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=20_000))]
+    clients: u16,
+    /// Messages from each sender (connections of each client in connect mode)
+    #[arg(long, default_value_t = 100)]
+    messages: u64,
+    /// Bytes of payload in each message
+    #[arg(long, default_value_t = 1024)]
+    message_size: usize,
+    /// Send for so many seconds instead of counting messages
+    #[arg(long)]
+    duration: Option<f64>,
+    /// Messages that each sender has under way at once
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    window: u64,
+    /// Clients that send, in broadcast mode
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    senders: u16,
+    /// What the clients do
+    #[arg(long, value_enum, default_value = "echo")]
+    mode: Mode,
+    /// How the payload travels
+    #[arg(long, value_enum, default_value = "text")]
+    payload: Encoding,
+    /// What the clients speak: this project's protocol, or that of a baseline
+    #[arg(long, value_enum, default_value = "qws")]
+    driver: Driver,
+    /// In connect mode: resume TLS sessions
+    #[arg(long)]
+    resume: bool,
+    /// UDP sockets that the clients share
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    sockets: u16,
+    /// The authority that signed the server's certificate
+    #[arg(long, value_name = "FILE", default_value = "certs/ca.pem")]
+    ca: PathBuf,
+    /// Accept any certificate
+    #[arg(long)]
+    insecure: bool,
+    /// Print one JSON document instead of the summary
+    #[arg(long)]
+    json: bool,
+
+    /// Start this project's server and two baselines, and compare them under the same loads
+    #[arg(long)]
+    compare: bool,
+    /// Rounds of the comparison
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    rounds: u16,
+    /// A comparison of a minute: fewer rounds, shorter loads; good for a look, not for a claim
+    #[arg(long)]
+    quick: bool,
+    /// Only the rows of the comparison whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// In the comparison: a WebSocket baseline that flushes once for all messages that are ready together
+    #[arg(long)]
+    wss_batches: bool,
+    /// Compare the two baselines only, without this project's server
+    #[arg(long)]
+    baselines_only: bool,
+    /// Workers of this project's server in the comparison; the bare baseline has one
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    workers: u16,
+    /// What `cargo bench` passes
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// What this executable is when the comparison starts it again.
+#[derive(Debug, Subcommand)]
+enum Role {
+    #[command(hide = true)]
+    ServeBare { certificate: PathBuf, key: PathBuf },
+    #[command(hide = true)]
+    ServeWss {
+        certificate: PathBuf,
+        key: PathBuf,
+        #[arg(long)]
+        batches: bool,
+    },
+}
+
+/// Does what the command line says. `compare` is the default of `cargo bench`.
+pub(crate) fn run(compare: bool) -> ExitCode {
+    let mut args = Args::parse();
+    if compare && args.role.is_none() && !args.bench {
+        eprintln!("This is a benchmark: run it with `cargo bench`.");
+        return ExitCode::SUCCESS;
+    }
+    args.compare |= compare;
+    match serve_or_measure(&args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// False if something was measured and messages were lost.
+fn serve_or_measure(args: &Args) -> Result<bool> {
+    match &args.role {
+        Some(Role::ServeBare { certificate, key }) => return baseline::bare::serve(certificate, key).map(|()| true),
+        Some(Role::ServeWss { certificate, key, batches }) => {
+            return baseline::wss::serve(certificate, key, *batches).map(|()| true);
+        }
+        None => {}
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            outcome = measure(args) => outcome,
+            // Returning drops everything, and with it the servers that were started.
+            reason = interrupted() => bail!("{}", reason?),
+        }
+    })
+}
+
+async fn measure(args: &Args) -> Result<bool> {
+    if args.compare {
+        let extent = Extent {
+            rounds: args.rounds,
+            is_quick: args.quick,
+            workers: args.workers,
+            sockets: args.sockets.into(),
+            only: args.only.clone(),
+            wss_batches: args.wss_batches,
+            baselines_only: args.baselines_only,
+        };
+        return comparison::run(&extent, args.json).await;
+    }
+    ensure!(args.message_size >= MIN_SIZE, "--message-size must be at least {MIN_SIZE}");
+    ensure!(args.message_size <= 8 << 20, "--message-size must be at most 8 MiB");
+    single::run(args, target(args)?).await
+}
+
+fn target(args: &Args) -> Result<Target> {
+    let explain = || format!("--server {} is not host:port", args.server);
+    let address: SocketAddr = args.server.to_socket_addrs().with_context(explain)?.next().with_context(explain)?;
+    let (host, _) = args.server.rsplit_once(':').with_context(explain)?;
+    let trust = if args.insecure {
+        eprintln!("WARNING: --insecure: the server's certificate is NOT checked. Whoever answers may be anyone.");
+        Trust::Anyone
+    } else {
+        ensure!(
+            args.ca.is_file(),
+            "there is no {}: make certificates with ./generate_certs.sh, name the authority's file with --ca, or \
+             skip the check with --insecure",
+            args.ca.display()
+        );
+        Trust::Authority(args.ca.clone())
+    };
+    Ok(Target {
+        driver: args.driver,
+        address,
+        name: host.trim_matches(['[', ']']).to_owned(),
+        trust,
+        sockets: args.sockets.into(),
+    })
+}
+
+fn limit(args: &Args) -> Result<Limit> {
+    Ok(match args.duration {
+        None => Limit::Messages(args.messages),
+        Some(seconds) => Limit::Time(Duration::try_from_secs_f64(seconds).context("--duration")?),
+    })
+}
+
+async fn interrupted() -> Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed.map(|()| "interrupted").map_err(Into::into),
+        _ = terminate.recv() => Ok("terminated"),
+    }
+}

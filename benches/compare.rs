@@ -1,0 +1,13 @@
+//! `cargo bench`: this project's server against tuned bare Quinn and WebSocket, in one run, as ratios.
+//!
+//! The same comparison as `cargo run --release --example benchmark -- --compare`, with the same options
+//! (`cargo bench -- --quick`).
+
+mod baseline;
+mod command;
+mod comparison;
+mod load;
+
+fn main() -> std::process::ExitCode {
+    command::run(true)
+}

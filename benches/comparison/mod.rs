@@ -1,0 +1,159 @@
+//! The comparison: the same loads on this project's server, on bare Quinn and on WebSocket, in turn, in one run.
+//!
+//! What it prints are medians over rounds, and ratios by round: absolute figures move from machine to machine and
+//! from minute to minute, ratios within a round much less.
+
+mod plan;
+mod servers;
+mod table;
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::load::board::Plan;
+use crate::load::crowd::Crowd;
+use crate::load::{Driver, Limit, Shape, connect};
+use plan::{Group, Load, Work};
+use servers::{Server, Stage};
+use table::{Goals, Metric, Table};
+
+/// How much is compared, and with what.
+#[derive(Debug, Clone)]
+pub(crate) struct Extent {
+    pub(crate) rounds: u16,
+    pub(crate) is_quick: bool,
+    /// Of this project's server.
+    pub(crate) workers: u16,
+    pub(crate) sockets: usize,
+    /// Only rows whose name contains this.
+    pub(crate) only: Option<String>,
+    pub(crate) baselines_only: bool,
+    /// Of the WebSocket baseline: flush once for all that is ready.
+    pub(crate) wss_batches: bool,
+}
+
+impl Extent {
+    fn rounds(&self) -> u16 {
+        if self.is_quick { self.rounds.min(2) } else { self.rounds }
+    }
+
+    fn drivers(&self) -> &'static [Driver] {
+        if self.baselines_only { &[Driver::Bare, Driver::Wss] } else { &[Driver::Qws, Driver::Bare, Driver::Wss] }
+    }
+
+    /// How long a load runs before it is measured.
+    fn warm_up(&self) -> Duration {
+        Duration::from_millis(if self.is_quick { 100 } else { 300 })
+    }
+
+    fn measured(&self) -> Duration {
+        Duration::from_millis(if self.is_quick { 300 } else { 1000 })
+    }
+}
+
+/// Runs the comparison and prints it; false if anything was lost or failed.
+pub(crate) async fn run(extent: &Extent, as_json: bool) -> Result<bool> {
+    let stage = Stage::build(extent)?;
+    let mut table = Table::new(extent);
+    let groups = plan::groups(extent);
+    for (index, group) in groups.iter().enumerate() {
+        eprintln!("[{}/{}] {} ({} rounds)", index + 1, groups.len(), group.name, group.rounds);
+        // Servers that do not take part now wait in silence, so all of a group live as long as it.
+        let mut servers = Vec::new();
+        for driver in extent.drivers() {
+            servers.push(stage.start(*driver).await?);
+        }
+        for round in 0..group.rounds {
+            for turn in 0..servers.len() {
+                let which = (turn + usize::from(round)) % servers.len();
+                if group.is_memory() {
+                    servers[which] = stage.start(servers[which].target.driver).await?;
+                }
+                measure(&servers[which], group, extent, &mut table).await?;
+            }
+        }
+    }
+    let mut out = std::io::stdout().lock();
+    if as_json {
+        writeln!(out, "{:#}", table.to_json())?;
+    } else {
+        write!(out, "{table}")?;
+    }
+    Ok(table.is_clean())
+}
+
+async fn measure(server: &Server, group: &Group, extent: &Extent, table: &mut Table) -> Result<()> {
+    match &group.work {
+        Work::Messages { clients, loads } => {
+            let crowd = Crowd::gather(&server.target, *clients).await?;
+            for load in loads {
+                carry(server, &crowd, load, extent, table).await?;
+            }
+            crowd.disperse().await;
+        }
+        Work::Connect { clients, resume } => connections(server, *clients, *resume, extent, table).await?,
+        Work::Memory { clients } => {
+            let before = server.memory()?;
+            let crowd = Crowd::gather(&server.target, *clients).await?;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let each = server.memory()?.saturating_sub(before) as f64 / *clients as f64;
+            crowd.disperse().await;
+            table.add(&group.name, Metric::Memory, plan::MEMORY, server.target.driver, each / 1024.0);
+        }
+    }
+    Ok(())
+}
+
+async fn carry(server: &Server, crowd: &Crowd, load: &Load, extent: &Extent, table: &mut Table) -> Result<()> {
+    let driver = server.target.driver;
+    let shape = Shape { driver, mode: load.mode, encoding: load.encoding, size: load.size };
+    let plan = |time| Plan { shape, senders: load.senders, window: load.window, limit: Limit::Time(time) };
+    let warm_up = crowd.carry(plan(extent.warm_up()), |_| {}).await;
+    let before = server.cpu()?;
+    let outcome = crowd.carry(plan(extent.measured()), |_| {}).await;
+    let cpu = server.cpu()?.saturating_sub(before);
+    for outcome in [&warm_up, &outcome] {
+        if !outcome.is_clean() {
+            table.remark(format!(
+                "{}, {driver:?}: {} lost, {} duplicated, {} reordered, {} corrupted {}",
+                load.name,
+                outcome.lost(),
+                outcome.duplicated,
+                outcome.reordered,
+                outcome.corrupted,
+                outcome.failures.first().map_or("", String::as_str)
+            ));
+        }
+    }
+    let micros = |percentile| outcome.latency.value_at_percentile(percentile) as f64 / 1e3;
+    table.add(&load.name, Metric::Rate, load.rate, driver, outcome.rate());
+    table.add(&load.name, Metric::P50, load.latency, driver, micros(50.0));
+    table.add(&load.name, Metric::P99, load.latency, driver, micros(99.0));
+    let each = cpu.as_secs_f64() * 1e6 / outcome.received.max(1) as f64;
+    table.add(&load.name, Metric::Cpu, Goals::NONE, driver, each);
+    Ok(())
+}
+
+async fn connections(server: &Server, clients: usize, resume: bool, extent: &Extent, table: &mut Table) -> Result<()> {
+    let driver = server.target.driver;
+    let name = if resume { plan::RESUMED } else { plan::FULL };
+    let made = Arc::default();
+    connect::run(&server.target, clients, resume, Limit::Time(extent.warm_up()), &made).await?;
+    let before = server.cpu()?;
+    let outcome = connect::run(&server.target, clients, resume, Limit::Time(extent.measured()), &made).await?;
+    let cpu = server.cpu()?.saturating_sub(before);
+    if outcome.failed > 0 {
+        let reason = outcome.failure.as_deref().unwrap_or_default();
+        table.remark(format!("{name}, {driver:?}: {} connections failed: {reason}", outcome.failed));
+    }
+    if resume && outcome.resumed * 10 < outcome.made * 9 {
+        table.remark(format!("{name}, {driver:?}: only {} of {} were resumed", outcome.resumed, outcome.made));
+    }
+    table.add(name, Metric::Connections, plan::CONNECTIONS, driver, outcome.rate());
+    let each = cpu.as_secs_f64() * 1e6 / outcome.made.max(1) as f64;
+    table.add(name, Metric::Cpu, Goals::NONE, driver, each);
+    Ok(())
+}

@@ -1,0 +1,182 @@
+//! The compared servers as processes of their own: started, found to serve, measured from outside, and ended.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use tempfile::TempDir;
+
+use super::Extent;
+use crate::baseline;
+use crate::load::crowd::Crowd;
+use crate::load::{Driver, Target, Trust};
+
+const BINARY: &str = "quic-websocket";
+const STARTUP: Duration = Duration::from_secs(15);
+
+/// Where the servers live: one certificate for all, and their logs. Removed at the end.
+pub(super) struct Stage {
+    folder: TempDir,
+    benchmark: PathBuf,
+    server: Option<PathBuf>,
+    extent: Extent,
+}
+
+impl Stage {
+    pub(super) fn build(extent: &Extent) -> Result<Self> {
+        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+        baseline::identity::create(folder.path())?;
+        let benchmark = std::env::current_exe().context("cannot find this executable")?;
+        let server = if extent.baselines_only { None } else { Some(find_server(&benchmark)?) };
+        Ok(Self { folder, benchmark, server, extent: extent.clone() })
+    }
+
+    /// Starts one server and returns once it serves.
+    pub(super) async fn start(&self, driver: Driver) -> Result<Server> {
+        let folder = self.folder.path();
+        let (certificate, key) = (folder.join("server.pem"), folder.join("server-key.pem"));
+        let log = folder.join(format!("{driver:?}.log").to_lowercase());
+        let mut command = match (driver, &self.server) {
+            (Driver::Qws, None) => bail!("the comparison leaves this project's server out"),
+            (Driver::Qws, Some(binary)) => Command::new(binary),
+            (Driver::Bare | Driver::Wss, _) => Command::new(&self.benchmark),
+        };
+        command.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(&log)?);
+        let address = match driver {
+            Driver::Qws => {
+                let address = free_address()?;
+                let workers = self.extent.workers.to_string();
+                command.args(["--addr", &address.to_string(), "--workers", &workers, "--max-clients", "20000"]);
+                command.args(["--log-level", "warn"]).arg("--cert").arg(certificate).arg("--key").arg(key);
+                // What the server may print must never block it.
+                command.stdout(Stdio::null());
+                Some(address)
+            }
+            Driver::Bare | Driver::Wss => {
+                let role = if driver == Driver::Bare { "serve-bare" } else { "serve-wss" };
+                command.arg(role).arg(certificate).arg(key);
+                if driver == Driver::Wss && self.extent.wss_batches {
+                    command.arg("--batches");
+                }
+                None
+            }
+        };
+        let child = command.spawn().with_context(|| format!("cannot start {:?}", command.get_program()))?;
+        let mut server = Server { child, log, target: self.target(driver, address.unwrap_or(([0; 4], 0).into())) };
+        if address.is_none() {
+            server.target.address = server.announced()?;
+        }
+        server.wait_until_served().await?;
+        Ok(server)
+    }
+
+    fn target(&self, driver: Driver, address: SocketAddr) -> Target {
+        Target {
+            driver,
+            address,
+            name: "localhost".to_owned(),
+            trust: Trust::Authority(self.folder.path().join("ca.pem")),
+            sockets: self.extent.sockets,
+        }
+    }
+}
+
+/// The binary beside this executable: `cargo bench` names it, an example has it one folder up.
+fn find_server(benchmark: &Path) -> Result<PathBuf> {
+    if let Some(path) = option_env!("CARGO_BIN_EXE_quic-websocket") {
+        return Ok(path.into());
+    }
+    let mut folders = benchmark.ancestors().skip(1).take(2);
+    folders.find_map(|folder| Some(folder.join(BINARY)).filter(|path| path.is_file())).with_context(|| {
+        let folder = benchmark.parent().and_then(Path::parent).unwrap_or(benchmark);
+        format!("there is no {BINARY} in {}: build it with `cargo build --release`", folder.display())
+    })
+}
+
+/// A loopback port that is free for UDP and for TCP.
+fn free_address() -> Result<SocketAddr> {
+    for _ in 0..100 {
+        let udp = UdpSocket::bind("127.0.0.1:0")?;
+        let address = udp.local_addr()?;
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    bail!("no port is free for both UDP and TCP")
+}
+
+/// A running server; dropping it ends the process.
+pub(super) struct Server {
+    child: Child,
+    log: PathBuf,
+    pub(super) target: Target,
+}
+
+impl Server {
+    /// The address in the line that a baseline prints once it listens.
+    fn announced(&mut self) -> Result<SocketAddr> {
+        let mut line = String::new();
+        if let Some(stdout) = self.child.stdout.take() {
+            BufReader::new(stdout).read_line(&mut line)?;
+        }
+        let address = line.trim().strip_prefix("Listening on: ").and_then(|address| address.parse().ok());
+        address.with_context(|| self.complaint("did not start"))
+    }
+
+    async fn wait_until_served(&mut self) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            let attempt = tokio::time::timeout(Duration::from_millis(700), Crowd::gather(&self.target, 1)).await;
+            if let Ok(Ok(crowd)) = attempt {
+                crowd.disperse().await;
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!(self.complaint(&format!("ended with {status}")));
+            }
+            if started.elapsed() > STARTUP {
+                let reason = attempt.ok().and_then(Result::err).map(|error| format!("{error:#}")).unwrap_or_default();
+                bail!(self.complaint(&format!("did not serve within {} s {reason}", STARTUP.as_secs())));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn complaint(&self, what: &str) -> String {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let tail: Vec<_> = log.lines().rev().take(5).collect();
+        let tail: Vec<_> = tail.into_iter().rev().collect();
+        format!("the {:?} server {what}; its log ends:\n{}", self.target.driver, tail.join("\n"))
+    }
+
+    /// Processor time of the process so far.
+    pub(super) fn cpu(&self) -> Result<Duration> {
+        /// Linux reports in hundredths of a second on every architecture.
+        const TICK: Duration = Duration::from_millis(10);
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat")?;
+        let ticks = |field| fields.split_whitespace().nth(field).and_then(|ticks| ticks.parse::<u32>().ok());
+        let (user, system) = (ticks(11).context("user time")?, ticks(12).context("system time")?);
+        Ok(TICK * (user + system))
+    }
+
+    /// Resident memory of the process in bytes.
+    pub(super) fn memory(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(kilobytes << 10)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way nothing of it stays.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}

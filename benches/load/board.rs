@@ -1,0 +1,288 @@
+//! What all clients of a load share: who may send what now, what has come, how long it took.
+//!
+//! Everything runs on one thread, so the lock is never contended; it is there because tasks must be `Send`.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use tokio::sync::Notify;
+
+use super::message::{Mode, Shape, Stamp, Template};
+use super::sequence::{Arrival, Sequence};
+use super::{Driver, Limit};
+
+/// A sender appends no more than this before it writes.
+const MAX_OUTBOX: usize = 256 << 10;
+
+/// One load: who sends what, and until when.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) shape: Shape,
+    pub(crate) senders: usize,
+    /// So many messages of each sender are under way at once. A broadcast is under way until every client has it.
+    pub(crate) window: u64,
+    pub(crate) limit: Limit,
+}
+
+/// What came of a load.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) sent: u64,
+    /// Deliveries that `sent` should lead to.
+    pub(crate) expected: u64,
+    pub(crate) received: u64,
+    pub(crate) duplicated: u64,
+    pub(crate) reordered: u64,
+    /// Messages of the load that are not as they were sent.
+    pub(crate) corrupted: u64,
+    pub(crate) elapsed: Duration,
+    /// Nanoseconds from sending to each delivery.
+    pub(crate) latency: Histogram<u64>,
+    pub(crate) failures: Vec<String>,
+}
+
+impl Outcome {
+    pub(crate) fn lost(&self) -> u64 {
+        self.expected.saturating_sub(self.received)
+    }
+
+    pub(crate) fn is_clean(&self) -> bool {
+        self.lost() + self.duplicated + self.reordered + self.corrupted == 0 && self.failures.is_empty()
+    }
+
+    /// Deliveries per second.
+    pub(crate) fn rate(&self) -> f64 {
+        self.received as f64 / self.elapsed.as_secs_f64().max(1e-9)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Board {
+    round: Mutex<Round>,
+    /// Told when a load is over or a client is lost.
+    pub(super) news: Notify,
+}
+
+/// The state of the load that is running, or of the last one.
+#[derive(Debug)]
+pub(super) struct Round {
+    plan: Plan,
+    phase: u16,
+    clients: usize,
+    started: Instant,
+    last: Instant,
+    senders: Vec<Sender>,
+    /// By client, and for broadcasts by client and sender.
+    sequences: Vec<Sequence>,
+    payload: Vec<u8>,
+    hint: usize,
+    sending: usize,
+    received: u64,
+    duplicated: u64,
+    reordered: u64,
+    corrupted: u64,
+    latency: Histogram<u64>,
+    failures: Vec<String>,
+    /// By client: a client's task never changes, so one waker lasts.
+    wakers: Vec<Option<Waker>>,
+}
+
+#[derive(Debug)]
+struct Sender {
+    template: Template,
+    next: u64,
+    /// The lowest number that is still under way.
+    oldest: u64,
+    slots: Vec<Slot>,
+    is_done: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    sent: Instant,
+    deliveries: usize,
+}
+
+impl Board {
+    pub(super) fn new(driver: Driver, clients: usize) -> anyhow::Result<Self> {
+        let shape = Shape { driver, mode: Mode::Echo, encoding: super::Encoding::Text, size: 0 };
+        let now = Instant::now();
+        let round = Round {
+            plan: Plan { shape, senders: 0, window: 0, limit: Limit::Messages(0) },
+            phase: 0,
+            clients,
+            started: now,
+            last: now,
+            senders: Vec::new(),
+            sequences: Vec::new(),
+            payload: Vec::new(),
+            hint: 0,
+            sending: 0,
+            received: 0,
+            duplicated: 0,
+            reordered: 0,
+            corrupted: 0,
+            latency: Histogram::new_with_bounds(1, 600_000_000_000, 3)?,
+            failures: Vec::new(),
+            wakers: vec![None; clients],
+        };
+        Ok(Self { round: Mutex::new(round), news: Notify::new() })
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Round> {
+        self.round.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn failed(&self, reason: String) {
+        self.lock().failures.push(reason);
+        self.news.notify_one();
+    }
+
+    /// Appends what a client may send now.
+    pub(super) fn fill(&self, me: usize, out: &mut Vec<u8>, cx: &Context<'_>) {
+        let mut round = self.lock();
+        let round = &mut *round;
+        if round.wakers[me].is_none() {
+            round.wakers[me] = Some(cx.waker().clone());
+        }
+        let Some(sender) = round.senders.get_mut(me).filter(|sender| !sender.is_done) else { return };
+        let now = Instant::now();
+        let last = match round.plan.limit {
+            Limit::Messages(count) => count,
+            Limit::Time(time) if now.duration_since(round.started) >= time => sender.next,
+            Limit::Time(_) => u64::MAX,
+        };
+        let window_end = last.min(sender.oldest + round.plan.window);
+        while sender.next < window_end && out.len() < MAX_OUTBOX {
+            sender.template.append(sender.next, out);
+            *sender.slot(sender.next) = Slot { sent: now, deliveries: 0 };
+            sender.next += 1;
+        }
+        if sender.oldest == last {
+            sender.is_done = true;
+            round.sending -= 1;
+            if round.sending == 0 {
+                self.news.notify_one();
+            }
+        }
+    }
+}
+
+impl Sender {
+    fn slot(&mut self, number: u64) -> &mut Slot {
+        let index = usize::try_from(number % self.slots.len() as u64).unwrap_or_default();
+        &mut self.slots[index]
+    }
+}
+
+impl Round {
+    /// Begins a load; what may still arrive of an earlier one is told apart by its phase.
+    pub(super) fn start(&mut self, plan: Plan) {
+        self.phase = self.phase.wrapping_add(1);
+        self.plan = plan;
+        self.started = Instant::now();
+        self.last = self.started;
+        let slot = Slot { sent: self.started, deliveries: 0 };
+        let numbers = 0..u16::try_from(plan.senders).unwrap_or(u16::MAX);
+        let sender = |number| Sender {
+            template: Template::new(plan.shape, number, self.phase),
+            next: 0,
+            oldest: 0,
+            slots: vec![slot; usize::try_from(plan.window).unwrap_or(1)],
+            is_done: false,
+        };
+        self.senders = numbers.map(sender).collect();
+        self.sending = self.senders.len();
+        let streams = if plan.shape.mode == Mode::Broadcast { plan.senders } else { 1 };
+        self.sequences.clear();
+        self.sequences.resize_with(self.clients * streams, Sequence::default);
+        self.payload = plan.shape.payload();
+        (self.received, self.duplicated, self.reordered, self.corrupted) = (0, 0, 0, 0);
+        self.latency.reset();
+        self.wakers.iter().take(plan.senders).flatten().for_each(Waker::wake_by_ref);
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.sending == 0
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        !self.failures.is_empty()
+    }
+
+    pub(super) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Counts a received message; false if it is none of a load's.
+    pub(super) fn take(&mut self, me: usize, body: &[u8], now: Instant) -> bool {
+        let Some(payload) = self.plan.shape.find(body, &mut self.hint) else { return false };
+        let Some(stamp) = Stamp::read(payload) else {
+            self.corrupted += 1;
+            return true;
+        };
+        if stamp.phase == self.phase {
+            self.deliver(me, payload, stamp, now);
+        }
+        true
+    }
+
+    fn deliver(&mut self, me: usize, payload: &[u8], stamp: Stamp, now: Instant) {
+        let from = usize::from(stamp.sender);
+        let is_broadcast = self.plan.shape.mode == Mode::Broadcast;
+        let is_whole = payload.first() == self.payload.first()
+            && payload.get(super::message::STAMP..) == self.payload.get(super::message::STAMP..);
+        let Some(sender) = self
+            .senders
+            .get_mut(from)
+            .filter(|sender| is_whole && stamp.number < sender.next && (is_broadcast || from == me))
+        else {
+            self.corrupted += 1;
+            return;
+        };
+        let (stream, copies) = if is_broadcast { (me * self.plan.senders + from, self.clients) } else { (me, 1) };
+        match self.sequences[stream].arrived(stamp.number) {
+            Arrival::InOrder => {}
+            Arrival::Late => self.reordered += 1,
+            Arrival::Duplicate => {
+                self.duplicated += 1;
+                return;
+            }
+        }
+        self.received += 1;
+        self.last = now;
+        let slot = sender.slot(stamp.number);
+        slot.deliveries += 1;
+        let took = u64::try_from(now.duration_since(slot.sent).as_nanos()).unwrap_or(u64::MAX);
+        self.latency.saturating_record(took);
+        if slot.deliveries == copies {
+            while sender.oldest < sender.next && sender.slot(sender.oldest).deliveries == copies {
+                sender.oldest += 1;
+            }
+            if from != me
+                && let Some(Some(waker)) = self.wakers.get(from)
+            {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
+    /// What came of the load so far.
+    pub(super) fn outcome(&mut self) -> Outcome {
+        let sent = self.senders.iter().map(|sender| sender.next).sum();
+        let copies = if self.plan.shape.mode == Mode::Broadcast { self.clients as u64 } else { 1 };
+        Outcome {
+            sent,
+            expected: sent * copies,
+            received: self.received,
+            duplicated: self.duplicated,
+            reordered: self.reordered,
+            corrupted: self.corrupted,
+            elapsed: self.last.duration_since(self.started),
+            latency: self.latency.clone(),
+            failures: self.failures.clone(),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Connections: UDP sockets for a few clients each, or TCP with TLS, up to the point where the server serves.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ClientConfig, Endpoint, EndpointConfig};
+use rustls::pki_types::ServerName;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::peer::Peer;
+use super::{Driver, Target, tls};
+
+const SOCKET_BUFFER: usize = 2 << 20;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) struct Dialer {
+    target: Target,
+    carrier: Carrier,
+    verified: Arc<AtomicU64>,
+}
+
+enum Carrier {
+    Quic { endpoints: Vec<Endpoint>, configs: Vec<ClientConfig> },
+    Tls { connectors: Vec<TlsConnector>, name: ServerName<'static> },
+}
+
+impl Dialer {
+    /// Prepares to connect so many clients. With `resume` each keeps its own session tickets, without it every
+    /// handshake is a full one.
+    pub(super) fn new(target: &Target, clients: usize, resume: bool) -> Result<Self> {
+        let alpn: &[&[u8]] = if target.driver == Driver::Wss { &[] } else { &[b"qws/1"] };
+        let verified = Arc::new(AtomicU64::new(0));
+        let count = if resume { clients } else { 1 };
+        let tls = tls::client_configs(&target.trust, alpn, resume, count, &verified)?.into_iter();
+        let carrier = if target.driver == Driver::Wss {
+            let name = ServerName::try_from(target.name.clone()).context("the server's name")?;
+            Carrier::Tls { connectors: tls.map(TlsConnector::from).collect(), name }
+        } else {
+            let sockets = clients.min(target.sockets);
+            let endpoints = (0..sockets).map(|_| open(target.address)).collect::<Result<_>>()?;
+            let config = |tls| Ok(ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?)));
+            Carrier::Quic { endpoints, configs: tls.map(config).collect::<Result<_>>()? }
+        };
+        Ok(Self { target: target.clone(), carrier, verified })
+    }
+
+    /// Connects one client. Its number chooses its socket.
+    pub(super) async fn dial(&self, client: usize) -> Result<Peer> {
+        let served = async {
+            let mut peer = self.connect(client).await?;
+            peer.greet().await?;
+            Ok(peer)
+        };
+        let outcome = tokio::time::timeout(PATIENCE, served).await;
+        outcome.unwrap_or_else(|_| Err(anyhow!("no answer within {} s", PATIENCE.as_secs()))).with_context(|| {
+            let carrier = if self.target.driver == Driver::Wss { "TCP" } else { "UDP" };
+            format!("cannot connect to {} over {carrier}", self.target.address)
+        })
+    }
+
+    async fn connect(&self, client: usize) -> Result<Peer> {
+        match &self.carrier {
+            Carrier::Quic { endpoints, configs } => {
+                let config = configs[client % configs.len()].clone();
+                let endpoint = &endpoints[client % endpoints.len()];
+                let connecting = endpoint.connect_with(config, self.target.address, &self.target.name)?;
+                let connection = connecting.await?;
+                let (send, recv) = connection.open_bi().await?;
+                Ok(Peer::new(self.target.driver, Box::new(tokio::io::join(recv, send)), Some(connection)))
+            }
+            Carrier::Tls { connectors, name } => {
+                let stream = TcpStream::connect(self.target.address).await?;
+                stream.set_nodelay(true)?;
+                // Thousands of closed connections in TIME_WAIT would use up the ports.
+                SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+                let stream = connectors[client % connectors.len()].connect(name.clone(), stream).await?;
+                Ok(Peer::new(self.target.driver, Box::new(stream), None))
+            }
+        }
+    }
+
+    /// Handshakes so far in which the server had to prove itself.
+    pub(super) fn full_handshakes(&self) -> u64 {
+        self.verified.load(Ordering::Relaxed)
+    }
+
+    /// Closes every socket and waits shortly until the server has been told.
+    pub(super) async fn close(self) {
+        if let Carrier::Quic { endpoints, .. } = self.carrier {
+            for endpoint in &endpoints {
+                endpoint.close(1000_u32.into(), b"done");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+fn open(server: SocketAddr) -> Result<Endpoint> {
+    let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+    let socket = Socket::new(Domain::for_address(any), Type::DGRAM, Some(Protocol::UDP))?;
+    // Larger is better and less will do, so a system that refuses is no error.
+    socket.set_recv_buffer_size(SOCKET_BUFFER).ok();
+    socket.set_send_buffer_size(SOCKET_BUFFER).ok();
+    socket.bind(&any.into()).context("cannot open a UDP socket")?;
+    let runtime = quinn::default_runtime().context("no async runtime")?;
+    Ok(Endpoint::new(EndpointConfig::default(), None, socket.into(), runtime)?)
+}

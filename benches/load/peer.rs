@@ -1,0 +1,180 @@
+//! One connected client: its byte stream, what it has received, what it has yet to send, and the loop between.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+
+use super::Driver;
+use super::board::Board;
+use super::frame::{Framing, Inbox};
+
+/// Reads of one turn; after them other clients get theirs.
+const TURNS: usize = 16;
+
+/// A stream of bytes in both directions, over QUIC or TLS.
+pub(super) trait Pipe: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Pipe for T {}
+
+pub(super) struct Peer {
+    driver: Driver,
+    framing: Framing,
+    pipe: Box<dyn Pipe>,
+    /// Keeps the connection open, and closes it with a code.
+    connection: Option<quinn::Connection>,
+    inbox: Inbox,
+    outbox: Vec<u8>,
+    written: usize,
+    must_flush: bool,
+}
+
+/// What a server of this project says beside the messages of the load.
+#[derive(Deserialize)]
+struct Control<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    timestamp: Option<u64>,
+    code: Option<u32>,
+    #[serde(alias = "reason")]
+    message: Option<String>,
+    accepted: Option<bool>,
+}
+
+impl Peer {
+    pub(super) fn new(driver: Driver, pipe: Box<dyn Pipe>, connection: Option<quinn::Connection>) -> Self {
+        let framing = if driver == Driver::Wss { Framing::WebSocket } else { Framing::Length };
+        let (inbox, outbox) = (Inbox::new(framing), Vec::new());
+        Self { driver, framing, pipe, connection, inbox, outbox, written: 0, must_flush: false }
+    }
+
+    /// Says what makes a connection one that is served: this project's handshake, or one echo.
+    pub(super) async fn greet(&mut self) -> Result<()> {
+        match self.driver {
+            Driver::Qws => {
+                let handshake = br#"{"type":"handshake","protocol_version":"1.0","client_name":"benchmark"}"#;
+                let reply = self.ask(handshake).await?;
+                let reply: Control<'_> = serde_json::from_slice(&reply).context("the answer to the handshake")?;
+                ensure!(
+                    reply.kind == "handshake_response" && reply.accepted == Some(true),
+                    "the server refused the handshake: {} {}",
+                    reply.kind,
+                    reply.message.unwrap_or_default()
+                );
+            }
+            Driver::Bare => ensure!(self.ask(b"Ehello").await? == b"Ehello", "another echo than what was sent"),
+            Driver::Wss => self.upgrade().await?,
+        }
+        Ok(())
+    }
+
+    async fn ask(&mut self, body: &[u8]) -> Result<Vec<u8>> {
+        let mut frame = Vec::new();
+        self.framing.encode(body, true, &mut frame);
+        self.pipe.write_all(&frame).await?;
+        loop {
+            if let Some(reply) = self.inbox.next()? {
+                return Ok(reply.to_vec());
+            }
+            self.receive().await?;
+        }
+    }
+
+    async fn receive(&mut self) -> Result<()> {
+        let count = self.pipe.read(self.inbox.spare()).await?;
+        ensure!(count > 0, "the server ended the stream");
+        self.inbox.filled(count);
+        Ok(())
+    }
+
+    async fn upgrade(&mut self) -> Result<()> {
+        let request = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        self.pipe.write_all(request.as_bytes()).await?;
+        self.pipe.flush().await?;
+        loop {
+            let bytes = self.inbox.bytes();
+            if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+                ensure!(
+                    bytes.starts_with(b"HTTP/1.1 101"),
+                    "the server did not upgrade to WebSocket: {}",
+                    String::from_utf8_lossy(&bytes[..end.min(80)])
+                );
+                self.inbox.skip(end + 4);
+                return Ok(());
+            }
+            ensure!(bytes.len() < 16 << 10, "the answer to the WebSocket upgrade has no end");
+            self.receive().await?;
+        }
+    }
+
+    /// Ends the connection without waiting for the server's agreement.
+    pub(super) fn close(self) {
+        if let Some(connection) = &self.connection {
+            connection.close(1000_u32.into(), b"done");
+        }
+    }
+
+    /// Sends what the board allows and reports what comes, for ever.
+    pub(super) fn poll_live(&mut self, cx: &mut Context<'_>, me: usize, board: &Board) -> Poll<Result<()>> {
+        for _ in 0..TURNS {
+            if self.outbox.is_empty() {
+                board.fill(me, &mut self.outbox, cx);
+            }
+            self.poll_send(cx)?;
+            ready!(self.poll_receive(cx))?;
+            let now = Instant::now();
+            let mut round = board.lock();
+            while let Some(body) = self.inbox.next()? {
+                if !round.take(me, body, now) && self.driver == Driver::Qws {
+                    answer(self.framing, body, &mut self.outbox)?;
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<()> {
+        while self.written < self.outbox.len() {
+            match Pin::new(&mut self.pipe).poll_write(cx, &self.outbox[self.written..]) {
+                Poll::Ready(count) => self.written += count?,
+                Poll::Pending => return Ok(()),
+            }
+            self.must_flush = true;
+        }
+        self.outbox.clear();
+        self.written = 0;
+        if self.must_flush && Pin::new(&mut self.pipe).poll_flush(cx)?.is_ready() {
+            self.must_flush = false;
+        }
+        Ok(())
+    }
+
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let mut buffer = ReadBuf::new(self.inbox.spare());
+        ready!(Pin::new(&mut self.pipe).poll_read(cx, &mut buffer)).context("the connection broke")?;
+        let count = buffer.filled().len();
+        self.inbox.filled(count);
+        Poll::Ready(if count > 0 { Ok(()) } else { Err(anyhow!("the server ended the stream")) })
+    }
+}
+
+/// Answers a server's ping; an error or a goodbye ends this client.
+fn answer(framing: Framing, body: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    let told: Control<'_> = serde_json::from_slice(body).context("a message that is not the protocol's")?;
+    match told.kind {
+        "ping" => {
+            let pong = format!(r#"{{"type":"pong","timestamp":{}}}"#, told.timestamp.unwrap_or_default());
+            framing.encode(pong.as_bytes(), true, out);
+        }
+        "error" | "close" => {
+            let (code, message) = (told.code.unwrap_or_default(), told.message.unwrap_or_default());
+            bail!("the server said {} {code}: {message}", told.kind);
+        }
+        _ => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,34 @@
+//! What became of a numbered stream of messages: which came, which came twice, which came after a later one.
+
+use std::collections::BTreeSet;
+
+/// One receiver's view of one sender.
+#[derive(Debug, Default)]
+pub(super) struct Sequence {
+    /// The lowest number that nothing was seen at or above.
+    next: u64,
+    /// Numbers below `next` that have not come.
+    missing: BTreeSet<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    InOrder,
+    /// After a message with a higher number.
+    Late,
+    Duplicate,
+}
+
+impl Sequence {
+    pub(super) fn arrived(&mut self, number: u64) -> Arrival {
+        if number >= self.next {
+            self.missing.extend(self.next..number);
+            self.next = number + 1;
+            Arrival::InOrder
+        } else if self.missing.remove(&number) {
+            Arrival::Late
+        } else {
+            Arrival::Duplicate
+        }
+    }
+}

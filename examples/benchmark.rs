@@ -1,0 +1,21 @@
+//! Measures a running server, or compares this project's server with two baselines:
+//!
+//! ```text
+//! cargo run --release --example benchmark -- --server 127.0.0.1:4433 --clients 10 --messages 100 --message-size 1024
+//! cargo run --release --example benchmark -- --compare
+//! ```
+//!
+//! The parts are shared with `cargo bench` and live in `benches/`.
+
+#[path = "../benches/baseline/mod.rs"]
+mod baseline;
+#[path = "../benches/command/mod.rs"]
+mod command;
+#[path = "../benches/comparison/mod.rs"]
+mod comparison;
+#[path = "../benches/load/mod.rs"]
+mod load;
+
+fn main() -> std::process::ExitCode {
+    command::run(false)
+}
