@@ -1,6 +1,8 @@
 //! What a new user sees: the example clients and the server's log, as README.md and QUICKSTART.md show them, from the
 //! real binaries. Ids, ports and times differ from run to run and are masked.
 
+#![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

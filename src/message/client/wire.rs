@@ -1,0 +1,290 @@
+//! A client's messages from a body and into a frame.
+
+use std::borrow::Cow;
+
+use bytes::BytesMut;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{ClientMessage, Close, Delivery, Handshake, LaneChoice, Request, Subscribe};
+use crate::frame::{Body, put_frame};
+use crate::message::fields::{self, Scalar, required, structured};
+use crate::message::json::Object;
+use crate::message::{
+    ClientName, CloseCode, DEFAULT_PAGE, IdempotencyKey, Invalid, MAX_PAGE, MAX_REASON_BYTES, Payload, RequestId,
+    TopicName, TopicPattern,
+};
+
+/// Every field that any client message has, as it came.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Scalar<'a>,
+    #[serde(borrow, default)]
+    id: Scalar<'a>,
+    #[serde(borrow, default)]
+    content: Scalar<'a>,
+    #[serde(borrow, default)]
+    to: Scalar<'a>,
+    #[serde(borrow, default, deserialize_with = "fields::even_null")]
+    data: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    timestamp: Scalar<'a>,
+    #[serde(borrow, default)]
+    protocol_version: Scalar<'a>,
+    #[serde(borrow, default)]
+    client_name: Scalar<'a>,
+    #[serde(borrow, default)]
+    token: Scalar<'a>,
+    #[serde(borrow, default)]
+    compression: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    limit: Scalar<'a>,
+    #[serde(borrow, default)]
+    after: Scalar<'a>,
+    #[serde(borrow, default)]
+    topic: Scalar<'a>,
+    #[serde(borrow, default)]
+    since: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    recent: Scalar<'a>,
+    #[serde(borrow, default)]
+    delivery: Scalar<'a>,
+    #[serde(borrow, default)]
+    lane: Scalar<'a>,
+    #[serde(borrow, default)]
+    presence: Scalar<'a>,
+    #[serde(borrow, default)]
+    key: Scalar<'a>,
+    #[serde(borrow, default)]
+    reverse: Scalar<'a>,
+    #[serde(borrow, default)]
+    code: Scalar<'a>,
+    #[serde(borrow, default)]
+    reason: Scalar<'a>,
+}
+
+impl Request {
+    /// Reads a client's message.
+    ///
+    /// # Errors
+    /// [`Invalid`] tells what is wrong and whether the body was JSON at all.
+    pub fn parse(body: &Body) -> Result<Self, Invalid> {
+        let fields: Fields<'_> = fields::read(&body.json)?;
+        let id = RequestId::from_scalar(&fields.id)?;
+        match ClientMessage::from_fields(fields, body) {
+            Ok(message) => Ok(Self { id, message }),
+            Err(invalid) => Err(Invalid { re: id, ..invalid }),
+        }
+    }
+
+    /// Appends the frame of this message.
+    pub fn encode(&self, out: &mut BytesMut) {
+        self.message.encode(self.id.as_ref(), out);
+    }
+}
+
+impl From<ClientMessage> for Request {
+    fn from(message: ClientMessage) -> Self {
+        Self { id: None, message }
+    }
+}
+
+impl ClientMessage {
+    /// The message's `type` on the wire.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Handshake(_) => "handshake",
+            Self::Text { .. } => "text",
+            Self::Binary { .. } => "binary",
+            Self::Broadcast(_) => "broadcast",
+            Self::Direct { .. } => "direct",
+            Self::Signal { .. } => "signal",
+            Self::Ping { .. } => "ping",
+            Self::Pong => "pong",
+            Self::ListClients { .. } => "list_clients",
+            Self::Subscribe(_) => "subscribe",
+            Self::Unsubscribe { .. } => "unsubscribe",
+            Self::Publish { .. } => "publish",
+            Self::History { .. } => "history",
+            Self::Presence { .. } => "presence",
+            Self::Close(_) => "close",
+        }
+    }
+
+    fn from_fields(f: Fields<'_>, body: &Body) -> Result<Self, Invalid> {
+        let kind = required(f.kind.text("type")?, "type")?;
+        let carries_attachment = matches!(&*kind, "binary" | "broadcast" | "direct" | "publish");
+        if body.attachment.is_some() && !carries_attachment {
+            return Err(Invalid::field(format!("attachment: \"{kind}\" carries none; send the JSON object alone")));
+        }
+        let payload = |content: Scalar<'_>| -> Result<Payload, Invalid> {
+            let content = content.shared_text("content", &body.json)?;
+            if content.is_none() && body.attachment.is_none() {
+                return Err(Invalid::field("content: required here, unless the message has an attachment"));
+            }
+            Ok(Payload { content, attachment: body.attachment.clone() })
+        };
+        let topic = |topic: Scalar<'_>| TopicName::new(&required(topic.text("topic")?, "topic")?);
+        let pattern = |topic: Scalar<'_>| TopicPattern::new(&required(topic.text("topic")?, "topic")?);
+        Ok(match &*kind {
+            "handshake" => Self::Handshake(Handshake {
+                protocol_version: required(f.protocol_version.text("protocol_version")?, "protocol_version")?.into(),
+                client_name: f.client_name.text("client_name")?.map(|name| ClientName::new(&name)).transpose()?,
+                token: f.token.text("token")?.map(Cow::into_owned),
+                zstd: structured::<Vec<Cow<'_, str>>>(f.compression, "compression")?
+                    .is_some_and(|offered| offered.iter().any(|name| name == "zstd")),
+            }),
+            "text" => Self::Text { content: required(f.content.shared_text("content", &body.json)?, "content")? },
+            "binary" => Self::Binary { attachment: required(body.attachment.clone(), "attachment")? },
+            "broadcast" => Self::Broadcast(payload(f.content)?),
+            "direct" => Self::Direct { to: required(f.to.uuid("to")?, "to")?, payload: payload(f.content)? },
+            "signal" => {
+                Self::Signal { to: required(f.to.uuid("to")?, "to")?, data: required(f.data, "data")?.to_owned() }
+            }
+            "ping" => Self::Ping { timestamp: f.timestamp.integer("timestamp")? },
+            "pong" => Self::Pong,
+            "list_clients" => Self::ListClients { limit: page(f.limit)?, after: f.after.uuid("after")? },
+            "subscribe" => {
+                let topic = pattern(f.topic)?;
+                let since = structured(f.since, "since")?;
+                if topic.is_wildcard() && since.is_some() {
+                    return Err(Invalid::field("since: a pattern has no position; subscribe to each topic"));
+                }
+                Self::Subscribe(Subscribe {
+                    topic,
+                    since,
+                    recent: f.recent.integer("recent")?,
+                    delivery: choice(
+                        f.delivery,
+                        "delivery",
+                        [("stream", Delivery::Stream), ("datagram", Delivery::Datagram)],
+                    )?,
+                    lane: choice(f.lane, "lane", [("own", LaneChoice::Own), ("control", LaneChoice::Control)])?,
+                    presence: f.presence.boolean("presence")?.unwrap_or(false),
+                })
+            }
+            "unsubscribe" => Self::Unsubscribe { topic: pattern(f.topic)? },
+            "publish" => Self::Publish {
+                topic: topic(f.topic)?,
+                payload: payload(f.content)?,
+                key: f.key.text("key")?.map(|key| IdempotencyKey::new(&key)).transpose()?,
+            },
+            "history" => Self::History {
+                topic: topic(f.topic)?,
+                since: structured(f.since, "since")?,
+                limit: page(f.limit)?,
+                reverse: f.reverse.boolean("reverse")?.unwrap_or(false),
+            },
+            "presence" => Self::Presence { topic: topic(f.topic)? },
+            "close" => Self::Close(close(f.code, f.reason)?),
+            other => return Err(Invalid::field(format!("type: \"{}\" is not known", other.escape_debug()))),
+        })
+    }
+
+    /// Appends this message's frame, with `id` as its request id.
+    pub fn encode(&self, id: Option<&RequestId>, out: &mut BytesMut) {
+        let attachment = match self {
+            Self::Binary { attachment } => Some(attachment),
+            Self::Broadcast(payload) | Self::Direct { payload, .. } | Self::Publish { payload, .. } => {
+                payload.attachment.as_ref()
+            }
+            _ => None,
+        };
+        put_frame(out, attachment.map(|bytes| &bytes[..]), |out| self.encode_json(id, out));
+    }
+
+    fn encode_json(&self, id: Option<&RequestId>, out: &mut BytesMut) {
+        let mut o = Object::message(out, self.type_name());
+        o.optional("id", id);
+        match self {
+            Self::Handshake(handshake) => {
+                o.text("protocol_version", &handshake.protocol_version);
+                o.optional_text("client_name", handshake.client_name.as_ref().map(ClientName::as_str));
+                o.optional_text("token", handshake.token.as_deref());
+                o.optional("compression", handshake.zstd.then_some(&["zstd"]));
+            }
+            Self::Text { content } => o.text("content", content),
+            Self::Binary { .. } | Self::Pong => {}
+            Self::Broadcast(payload) => o.optional_text("content", payload.content.as_deref()),
+            Self::Direct { to, payload } => {
+                o.uuid("to", *to);
+                o.optional_text("content", payload.content.as_deref());
+            }
+            Self::Signal { to, data } => {
+                o.uuid("to", *to);
+                o.value("data", data);
+            }
+            Self::Ping { timestamp } => o.optional_integer("timestamp", *timestamp),
+            Self::ListClients { limit, after } => {
+                o.integer("limit", *limit);
+                o.optional("after", after.as_ref());
+            }
+            Self::Subscribe(subscribe) => {
+                o.text("topic", subscribe.topic.as_str());
+                o.optional("since", subscribe.since.as_ref());
+                o.optional_integer("recent", subscribe.recent);
+                if subscribe.delivery == Delivery::Datagram {
+                    o.text("delivery", "datagram");
+                }
+                if subscribe.lane == LaneChoice::Control {
+                    o.text("lane", "control");
+                }
+                if subscribe.presence {
+                    o.boolean("presence", true);
+                }
+            }
+            Self::Unsubscribe { topic } => o.text("topic", topic.as_str()),
+            Self::Publish { topic, payload, key } => {
+                o.text("topic", topic.as_str());
+                o.optional_text("content", payload.content.as_deref());
+                o.optional_text("key", key.as_ref().map(IdempotencyKey::as_str));
+            }
+            Self::History { topic, since, limit, reverse } => {
+                o.text("topic", topic.as_str());
+                o.optional("since", since.as_ref());
+                o.integer("limit", *limit);
+                o.boolean("reverse", *reverse);
+            }
+            Self::Presence { topic } => o.text("topic", topic.as_str()),
+            Self::Close(close) => {
+                o.integer("code", close.code.0.into());
+                o.text("reason", &close.reason);
+            }
+        }
+        o.end();
+    }
+}
+
+fn page(limit: Scalar<'_>) -> Result<u64, Invalid> {
+    match limit.integer("limit")? {
+        None => Ok(DEFAULT_PAGE),
+        Some(limit @ 1..=MAX_PAGE) => Ok(limit),
+        Some(_) => Err(Invalid::field(format!("limit: 1 to {MAX_PAGE} is allowed"))),
+    }
+}
+
+fn choice<T: Default, const N: usize>(value: Scalar<'_>, field: &str, names: [(&str, T); N]) -> Result<T, Invalid> {
+    let Some(text) = value.text(field)? else { return Ok(T::default()) };
+    let allowed = names.each_ref().map(|(name, _)| *name).join(" or ");
+    names
+        .into_iter()
+        .find_map(|(name, choice)| (name == text).then_some(choice))
+        .ok_or_else(|| Invalid::field(format!("{field}: {allowed} is allowed")))
+}
+
+fn close(code: Scalar<'_>, reason: Scalar<'_>) -> Result<Close, Invalid> {
+    let code = match code.integer("code")? {
+        None => CloseCode::NORMAL,
+        Some(number) => u16::try_from(number)
+            .ok()
+            .map(CloseCode)
+            .filter(|code| code.is_sendable())
+            .ok_or_else(|| Invalid::field("code: 1000-1003, 1007-1014 or 3000-4999 is allowed"))?,
+    };
+    let reason = reason.text("reason")?.unwrap_or_default();
+    if reason.len() > MAX_REASON_BYTES {
+        return Err(Invalid::field(format!("reason: at most {MAX_REASON_BYTES} bytes are allowed")));
+    }
+    Ok(Close { code, reason: reason.into() })
+}

@@ -1,0 +1,395 @@
+//! A server's messages from a body and into a frame.
+
+use std::borrow::Cow;
+
+use bytes::BytesMut;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{ClosedBy, ErrorReply, HandshakeReply, Reply, ServerMessage, Subscribed, TopicMessage};
+use crate::frame::{Body, put_frame, put_head};
+use crate::message::fields::{self, Scalar, required, structured};
+use crate::message::json::Object;
+use crate::message::{CloseCode, Invalid, Payload, RequestId};
+
+/// Every field that any server message has, as it came.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Scalar<'a>,
+    #[serde(borrow, default)]
+    re: Scalar<'a>,
+    #[serde(borrow, default)]
+    content: Scalar<'a>,
+    #[serde(borrow, default)]
+    from: Scalar<'a>,
+    #[serde(borrow, default)]
+    timestamp: Scalar<'a>,
+    #[serde(borrow, default, deserialize_with = "fields::even_null")]
+    data: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    accepted: Scalar<'a>,
+    #[serde(borrow, default)]
+    client_id: Scalar<'a>,
+    #[serde(borrow, default)]
+    server_name: Scalar<'a>,
+    #[serde(borrow, default)]
+    protocol_version: Scalar<'a>,
+    #[serde(borrow, default)]
+    reason: Scalar<'a>,
+    #[serde(borrow, default)]
+    limits: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    compression: Scalar<'a>,
+    #[serde(borrow, default)]
+    server_time: Scalar<'a>,
+    #[serde(borrow, default)]
+    clients: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    client: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    total: Scalar<'a>,
+    #[serde(borrow, default)]
+    next: Scalar<'a>,
+    #[serde(borrow, default)]
+    topic: Scalar<'a>,
+    #[serde(borrow, default)]
+    epoch: Scalar<'a>,
+    #[serde(borrow, default)]
+    offset: Scalar<'a>,
+    #[serde(borrow, default)]
+    recovered: Scalar<'a>,
+    #[serde(borrow, default)]
+    lane: Scalar<'a>,
+    #[serde(borrow, default)]
+    priority: Scalar<'a>,
+    #[serde(borrow, default)]
+    first: Scalar<'a>,
+    #[serde(borrow, default)]
+    last: Scalar<'a>,
+    #[serde(borrow, default)]
+    duplicate: Scalar<'a>,
+    #[serde(borrow, default)]
+    messages: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    more: Scalar<'a>,
+    #[serde(borrow, default)]
+    delivered: Scalar<'a>,
+    #[serde(borrow, default)]
+    code: Scalar<'a>,
+    #[serde(borrow, default)]
+    message: Scalar<'a>,
+    #[serde(borrow, default)]
+    retry_after_ms: Scalar<'a>,
+    #[serde(borrow, default)]
+    reconnect_after_ms: Scalar<'a>,
+}
+
+impl Reply {
+    /// Reads a server's message.
+    ///
+    /// # Errors
+    /// [`Invalid`] tells what is wrong; a message of a type that this side does not know is one too.
+    pub fn parse(body: &Body) -> Result<Self, Invalid> {
+        let fields: Fields<'_> = fields::read(&body.json)?;
+        let re = RequestId::from_scalar(&fields.re)?;
+        match ServerMessage::from_fields(fields, body) {
+            Ok(message) => Ok(Self { re, message }),
+            Err(invalid) => Err(Invalid { re, ..invalid }),
+        }
+    }
+
+    /// Appends the frame of this message.
+    pub fn encode(&self, out: &mut BytesMut) {
+        self.message.encode(self.re.as_ref(), out);
+    }
+}
+
+impl ServerMessage {
+    /// The message's `type` on the wire.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::HandshakeResponse(_) => "handshake_response",
+            Self::Text { .. } => "text",
+            Self::Binary { .. } => "binary",
+            Self::Broadcast { .. } => "broadcast",
+            Self::Direct { .. } => "direct",
+            Self::Signal { .. } => "signal",
+            Self::Pong { .. } => "pong",
+            Self::Ping { .. } => "ping",
+            Self::ClientList { .. } => "client_list",
+            Self::Subscribed(_) => "subscribed",
+            Self::Lane { .. } => "lane",
+            Self::Gap { .. } => "gap",
+            Self::Unsubscribed { .. } => "unsubscribed",
+            Self::Message(_) => "message",
+            Self::Published { .. } => "published",
+            Self::History { .. } => "history",
+            Self::Presence { .. } => "presence",
+            Self::Join { .. } => "join",
+            Self::Leave { .. } => "leave",
+            Self::Ok { .. } => "ok",
+            Self::Error(_) => "error",
+            Self::Close(_) => "close",
+        }
+    }
+
+    fn from_fields(f: Fields<'_>, body: &Body) -> Result<Self, Invalid> {
+        let kind = required(f.kind.text("type")?, "type")?;
+        let timestamp = f.timestamp.integer("timestamp")?;
+        let payload = |content: Scalar<'_>| -> Result<Payload, Invalid> {
+            Ok(Payload { content: content.shared_text("content", &body.json)?, attachment: body.attachment.clone() })
+        };
+        let owned = |text: Scalar<'_>, field: &str| Ok::<_, Invalid>(text.text(field)?.map(Cow::into_owned));
+        let topic = |topic: Scalar<'_>| required(owned(topic, "topic")?, "topic");
+        Ok(match &*kind {
+            "handshake_response" => Self::HandshakeResponse(HandshakeReply {
+                accepted: required(f.accepted.boolean("accepted")?, "accepted")?,
+                client_id: f.client_id.uuid("client_id")?,
+                server_name: required(owned(f.server_name, "server_name")?, "server_name")?,
+                protocol_version: owned(f.protocol_version, "protocol_version")?,
+                reason: owned(f.reason, "reason")?,
+                limits: structured(f.limits, "limits")?,
+                zstd: f.compression.text("compression")?.as_deref() == Some("zstd"),
+            }),
+            "text" => Self::Text { content: required(payload(f.content)?.content, "content")?, timestamp },
+            "binary" => Self::Binary { payload: payload(f.content)?, timestamp },
+            "broadcast" => Self::Broadcast {
+                from: required(f.from.uuid("from")?, "from")?,
+                payload: payload(f.content)?,
+                timestamp: required(timestamp, "timestamp")?,
+            },
+            "direct" => Self::Direct {
+                from: required(f.from.uuid("from")?, "from")?,
+                payload: payload(f.content)?,
+                timestamp: required(timestamp, "timestamp")?,
+            },
+            "signal" => Self::Signal {
+                from: required(f.from.uuid("from")?, "from")?,
+                data: required(f.data, "data")?.to_owned(),
+                timestamp: required(timestamp, "timestamp")?,
+            },
+            "pong" => {
+                Self::Pong { timestamp, server_time: required(f.server_time.integer("server_time")?, "server_time")? }
+            }
+            "ping" => Self::Ping { timestamp: required(timestamp, "timestamp")? },
+            "client_list" => Self::ClientList {
+                clients: required(structured(f.clients, "clients")?, "clients")?,
+                total: required(f.total.integer("total")?, "total")?,
+                next: f.next.uuid("next")?,
+            },
+            "subscribed" => Self::Subscribed(Subscribed {
+                topic: topic(f.topic)?,
+                epoch: owned(f.epoch, "epoch")?,
+                offset: f.offset.integer("offset")?,
+                recovered: f.recovered.boolean("recovered")?,
+                lane: f.lane.integer("lane")?,
+                reason: owned(f.reason, "reason")?,
+            }),
+            "lane" => Self::Lane {
+                lane: required(f.lane.integer("lane")?, "lane")?,
+                priority: small(f.priority, "priority")?,
+            },
+            "gap" => Self::Gap {
+                topic: topic(f.topic)?,
+                first: required(f.first.integer("first")?, "first")?,
+                last: required(f.last.integer("last")?, "last")?,
+                reason: owned(f.reason, "reason")?,
+            },
+            "unsubscribed" => Self::Unsubscribed {
+                topic: topic(f.topic)?,
+                code: small(f.code, "code")?,
+                reason: owned(f.reason, "reason")?,
+            },
+            "message" => Self::Message(TopicMessage {
+                topic: topic(f.topic)?,
+                offset: required(f.offset.integer("offset")?, "offset")?,
+                from: f.from.uuid("from")?,
+                payload: payload(f.content)?,
+                timestamp: required(timestamp, "timestamp")?,
+            }),
+            "published" => Self::Published {
+                topic: topic(f.topic)?,
+                epoch: required(owned(f.epoch, "epoch")?, "epoch")?,
+                offset: required(f.offset.integer("offset")?, "offset")?,
+                duplicate: f.duplicate.boolean("duplicate")?.unwrap_or(false),
+            },
+            "history" => Self::History {
+                topic: topic(f.topic)?,
+                epoch: required(owned(f.epoch, "epoch")?, "epoch")?,
+                messages: required(structured(f.messages, "messages")?, "messages")?,
+                more: f.more.boolean("more")?.unwrap_or(false),
+            },
+            "presence" => Self::Presence {
+                topic: topic(f.topic)?,
+                clients: required(structured(f.clients, "clients")?, "clients")?,
+            },
+            "join" => {
+                Self::Join { topic: topic(f.topic)?, client: required(structured(f.client, "client")?, "client")? }
+            }
+            "leave" => {
+                Self::Leave { topic: topic(f.topic)?, client: required(structured(f.client, "client")?, "client")? }
+            }
+            "ok" => Self::Ok { delivered: f.delivered.integer("delivered")? },
+            "error" => Self::Error(ErrorReply {
+                code: small(f.code, "code")?,
+                message: required(owned(f.message, "message")?, "message")?,
+                retry_after_ms: f.retry_after_ms.integer("retry_after_ms")?,
+            }),
+            "close" => Self::Close(ClosedBy {
+                code: CloseCode(small(f.code, "code")?),
+                reason: owned(f.reason, "reason")?.unwrap_or_default(),
+                reconnect_after_ms: f.reconnect_after_ms.integer("reconnect_after_ms")?,
+            }),
+            other => return Err(Invalid::field(format!("type: \"{}\" is not known", other.escape_debug()))),
+        })
+    }
+
+    /// Appends this message's frame, answering request `re` where there is one.
+    pub fn encode(&self, re: Option<&RequestId>, out: &mut BytesMut) {
+        let attachment = match self {
+            Self::Binary { payload, .. } | Self::Broadcast { payload, .. } | Self::Direct { payload, .. } => {
+                payload.attachment.as_ref()
+            }
+            Self::Message(message) => message.payload.attachment.as_ref(),
+            _ => None,
+        };
+        put_frame(out, attachment.map(|bytes| &bytes[..]), |out| self.encode_json(re, out));
+    }
+
+    fn encode_json(&self, re: Option<&RequestId>, out: &mut BytesMut) {
+        let mut o = Object::message(out, self.type_name());
+        o.optional("re", re);
+        match self {
+            Self::HandshakeResponse(reply) => {
+                o.boolean("accepted", reply.accepted);
+                o.optional("client_id", reply.client_id.as_ref());
+                o.text("server_name", &reply.server_name);
+                o.optional_text("protocol_version", reply.protocol_version.as_deref());
+                o.optional_text("reason", reply.reason.as_deref());
+                o.optional("limits", reply.limits.as_ref());
+                o.optional_text("compression", reply.zstd.then_some("zstd"));
+            }
+            Self::Text { content, timestamp } => {
+                o.text("content", content);
+                o.optional_integer("timestamp", *timestamp);
+            }
+            Self::Binary { payload, timestamp } => {
+                o.optional_text("content", payload.content.as_deref());
+                o.optional_integer("timestamp", *timestamp);
+            }
+            Self::Broadcast { from, payload, timestamp } | Self::Direct { from, payload, timestamp } => {
+                o.uuid("from", *from);
+                o.optional_text("content", payload.content.as_deref());
+                o.integer("timestamp", *timestamp);
+            }
+            Self::Signal { from, data, timestamp } => {
+                o.uuid("from", *from);
+                o.value("data", data);
+                o.integer("timestamp", *timestamp);
+            }
+            Self::Pong { timestamp, server_time } => {
+                o.optional_integer("timestamp", *timestamp);
+                o.integer("server_time", *server_time);
+            }
+            Self::Ping { timestamp } => o.integer("timestamp", *timestamp),
+            Self::ClientList { clients, total, next } => {
+                o.value("clients", clients);
+                o.integer("total", *total);
+                o.optional("next", next.as_ref());
+            }
+            Self::Subscribed(subscribed) => {
+                o.text("topic", &subscribed.topic);
+                o.optional_text("epoch", subscribed.epoch.as_deref());
+                o.optional_integer("offset", subscribed.offset);
+                o.optional("recovered", subscribed.recovered.as_ref());
+                o.optional_integer("lane", subscribed.lane);
+                o.optional_text("reason", subscribed.reason.as_deref());
+            }
+            Self::Lane { lane, priority } => {
+                o.integer("lane", *lane);
+                o.integer("priority", (*priority).into());
+            }
+            Self::Gap { topic, first, last, reason } => {
+                o.text("topic", topic);
+                o.integer("first", *first);
+                o.integer("last", *last);
+                o.optional_text("reason", reason.as_deref());
+            }
+            Self::Unsubscribed { topic, code, reason } => {
+                o.text("topic", topic);
+                o.integer("code", (*code).into());
+                o.optional_text("reason", reason.as_deref());
+            }
+            Self::Message(message) => {
+                o.text("topic", &message.topic);
+                o.integer("offset", message.offset);
+                if let Some(from) = message.from {
+                    o.uuid("from", from);
+                }
+                o.optional_text("content", message.payload.content.as_deref());
+                o.integer("timestamp", message.timestamp);
+            }
+            Self::Published { topic, epoch, offset, duplicate } => {
+                o.text("topic", topic);
+                o.text("epoch", epoch);
+                o.integer("offset", *offset);
+                if *duplicate {
+                    o.boolean("duplicate", true);
+                }
+            }
+            Self::History { topic, epoch, messages, more } => {
+                o.text("topic", topic);
+                o.text("epoch", epoch);
+                o.value("messages", messages);
+                o.boolean("more", *more);
+            }
+            Self::Presence { topic, clients } => {
+                o.text("topic", topic);
+                o.value("clients", clients);
+            }
+            Self::Join { topic, client } | Self::Leave { topic, client } => {
+                o.text("topic", topic);
+                o.value("client", client);
+            }
+            Self::Ok { delivered } => o.optional_integer("delivered", *delivered),
+            Self::Error(error) => {
+                o.integer("code", error.code.into());
+                o.text("message", &error.message);
+                o.optional_integer("retry_after_ms", error.retry_after_ms);
+            }
+            Self::Close(close) => {
+                o.integer("code", close.code.0.into());
+                o.text("reason", &close.reason);
+                o.optional_integer("reconnect_after_ms", close.reconnect_after_ms);
+            }
+        }
+        o.end();
+    }
+}
+
+/// Appends the echo of a `text`: its content behind `Echo: `, without building the string in between.
+pub(crate) fn encode_echo(content: &str, re: Option<&RequestId>, timestamp: u64, out: &mut BytesMut) {
+    put_frame(out, None, |out| {
+        let mut o = Object::message(out, "text");
+        o.optional("re", re);
+        o.text_with_prefix("content", "Echo: ", content);
+        o.integer("timestamp", timestamp);
+        o.end();
+    });
+}
+
+/// Appends the frame of a `binary` echo up to its attachment of `len` bytes.
+pub(crate) fn encode_binary_head(len: usize, re: Option<&RequestId>, timestamp: u64, out: &mut BytesMut) {
+    put_head(out, Some(len), |out| {
+        let mut o = Object::message(out, "binary");
+        o.optional("re", re);
+        o.integer("timestamp", timestamp);
+        o.end();
+    });
+}
+
+fn small<T: TryFrom<u64>>(value: Scalar<'_>, field: &str) -> Result<T, Invalid> {
+    T::try_from(required(value.integer(field)?, field)?)
+        .map_err(|_| Invalid::field(format!("{field}: the number is too large")))
+}
