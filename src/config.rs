@@ -405,6 +405,16 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_settings_are_all_settings_with_their_defaults() {
+        let documented = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/quic-websocket.toml");
+        let config = Config::load(Some(Path::new(documented)), []).expect("the documented file is one");
+        assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
+        let lines = std::fs::read_to_string(documented).expect("the file");
+        let settings = lines.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count();
+        assert_eq!(format!("{config:?}").matches(": ").count() - 5, settings, "every setting is documented");
+    }
+
+    #[test]
     fn the_environment_stands_over_the_file() {
         let mut file = tempfile::NamedTempFile::new().expect("a file");
         write!(file, "name = 'from file'\n[limits]\nmax_clients = 5\nmax_handshakes = 6").expect("written");

@@ -59,7 +59,7 @@ pub enum ClientMessage {
     Pong,
     /// Asks who is connected.
     ListClients {
-        /// Most clients on the page, 1 to [`MAX_PAGE`].
+        /// Most clients on the page, 1 to [`MAX_PAGE`](super::MAX_PAGE).
         limit: u64,
         /// The page begins behind this client.
         after: Option<Uuid>,
@@ -86,7 +86,7 @@ pub enum ClientMessage {
         topic: TopicName,
         /// Only what came after.
         since: Option<Position>,
-        /// Most messages on the page, 1 to [`MAX_PAGE`].
+        /// Most messages on the page, 1 to [`MAX_PAGE`](super::MAX_PAGE).
         limit: u64,
         /// The newest first.
         reverse: bool,
