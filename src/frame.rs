@@ -17,6 +17,8 @@ pub const ZSTD: u8 = 0x02;
 
 /// Largest zstd window a peer may ask this side to allocate, as a power of two (8 MiB: RFC 8878 section 3.1.1.1.2).
 const ZSTD_WINDOW_LOG: u32 = 23;
+/// An unfinished body up to this size gets its memory in one piece; a larger one as it arrives.
+const RESERVE_BYTES: usize = 4096;
 /// Level for what this side compresses: the fastest of the regular ones.
 const ZSTD_LEVEL: i32 = 1;
 
@@ -223,11 +225,13 @@ impl FrameDecoder {
     /// [`FrameError`] as soon as a length is known to be zero or above the limit, before its body is awaited.
     pub fn next_body(&mut self) -> Result<Option<Bytes>, FrameError> {
         if self.partial.is_empty() {
-            if let Some(length) = self.checked_length(&self.input)?
-                && self.input.len() - PREFIX_BYTES >= length
-            {
-                self.input.advance(PREFIX_BYTES);
-                return Ok(Some(self.input.split_to(length)));
+            match self.checked_length(&self.input)? {
+                Some(length) if self.input.len() - PREFIX_BYTES >= length => {
+                    self.input.advance(PREFIX_BYTES);
+                    return Ok(Some(self.input.split_to(length)));
+                }
+                Some(length @ ..=RESERVE_BYTES) => self.partial.reserve(PREFIX_BYTES + length),
+                _ => {}
             }
             self.partial.extend_from_slice(&self.input);
             self.input.clear();

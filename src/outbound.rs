@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::frame;
 use crate::message::{CloseCode, ClosedBy, ServerMessage};
-use crate::transport::{LaneWriter, SendFailure};
+use crate::transport::{Batch, LaneWriter, SendFailure};
 
 /// One message for any number of receivers: each form that a receiver may want is made at most once and then shared.
 #[derive(Debug)]
@@ -37,6 +37,25 @@ impl Envelope {
     }
 }
 
+/// Messages for the same receivers, in order; what is written to each receiver is made once for all.
+#[derive(Debug)]
+pub(crate) struct Run {
+    envelopes: Vec<Arc<Envelope>>,
+    plain: OnceLock<Batch>,
+    zstd: OnceLock<Batch>,
+}
+
+impl Run {
+    pub(crate) fn new(envelopes: Vec<Arc<Envelope>>) -> Self {
+        Self { envelopes, plain: OnceLock::new(), zstd: OnceLock::new() }
+    }
+
+    fn batch(&self, zstd: bool) -> &Batch {
+        let batch = if zstd { &self.zstd } else { &self.plain };
+        batch.get_or_init(|| Batch::new(self.envelopes.iter().map(|envelope| envelope.frame(zstd).clone()).collect()))
+    }
+}
+
 /// A client as its senders know it.
 #[derive(Debug)]
 pub(crate) struct Outbound {
@@ -55,16 +74,21 @@ impl Outbound {
         Arc::new(Self { id, zstd, control, ended: OnceLock::new(), end: Notify::new() })
     }
 
-    /// Delivers messages in order, without waiting. `frames` is scratch space; behind the call the frames in it that
-    /// are not empty were not delivered. A client whose backlog is full is ended with 4413: it alone has the damage.
-    pub(crate) fn deliver<'a>(&self, envelopes: impl Iterator<Item = &'a Envelope>, frames: &mut Vec<Bytes>) {
-        frames.clear();
-        frames.extend(envelopes.map(|envelope| envelope.frame(self.zstd).clone()));
+    /// Delivers messages in order, without waiting, and gives how many were taken. A client whose backlog is full is
+    /// ended with 4413: it alone has the damage.
+    pub(crate) fn deliver(&self, run: &Run) -> usize {
         if self.ended.get().is_some() {
-            return;
+            return 0;
         }
-        if self.control.try_send(frames) == Err(SendFailure::Full) {
-            self.end_slow_consumer();
+        let batch = run.batch(self.zstd);
+        match self.control.try_send(batch) {
+            Ok(()) => batch.len(),
+            Err((taken, failure)) => {
+                if failure == SendFailure::Full {
+                    self.end_slow_consumer();
+                }
+                taken
+            }
         }
     }
 

@@ -189,7 +189,7 @@ fn say(control: &LaneWriter, re: Option<&RequestId>, message: &ServerMessage) {
     let mut frame = BytesMut::new();
     message.encode(re, &mut frame);
     // These few messages fit into any window; where the lane is closed already, the end follows anyway.
-    let _ = control.try_send(&mut [frame.freeze()]);
+    let _ = control.try_send(&frame.freeze().into());
 }
 
 fn major(version: &str) -> &str {

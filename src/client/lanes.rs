@@ -13,7 +13,7 @@ use super::{End, Session, frame_error};
 use crate::frame::{Body, BodyError, PREFIX_BYTES};
 use crate::handler::{self, Outcome, Replies};
 use crate::message::{CloseCode, ClosedBy, ErrorCode, Request};
-use crate::transport::{LaneReader, LaneWriter};
+use crate::transport::{Batch, LaneReader, LaneWriter};
 
 /// Bodies in a row that are no JSON before the connection is closed.
 const MAX_MALFORMED: u8 = 3;
@@ -224,7 +224,7 @@ fn send_datagram(session: &Session, mut pieces: Vec<Bytes>) {
         let _ = session.connection.send_datagram(datagram);
         return;
     }
-    if session.outbound.control.try_send(&mut pieces).is_err() {
+    if session.outbound.control.try_send(&Batch::new(pieces)).is_err() {
         session.outbound.end_slow_consumer();
     }
 }

@@ -183,7 +183,7 @@ async fn keep_alive(session: &Session) -> End {
             pinged = Some(Instant::now());
             let mut frame = BytesMut::new();
             ServerMessage::Ping { timestamp: now_ms() }.encode(None, &mut frame);
-            if session.outbound.control.try_send(&mut [frame.freeze()]).is_err() {
+            if session.outbound.control.try_send(&frame.freeze().into()).is_err() {
                 session.outbound.end_slow_consumer();
             }
         }

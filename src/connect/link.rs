@@ -77,7 +77,7 @@ impl Link {
         let mut frame = BytesMut::new();
         handshake.encode(None, &mut frame);
         // A stream that takes nothing shows in what is read below.
-        let _ = control.try_send(&mut [frame.freeze()]);
+        let _ = control.try_send(&frame.freeze().into());
         let refused = |code, reason: String| ClientError::Refused { server: server.clone(), code, reason };
         match read_one(&mut reader).await {
             Some(ServerMessage::HandshakeResponse(greeting)) if greeting.accepted => {

@@ -8,19 +8,24 @@ use crate::message::{RequestId, ServerMessage, encode_binary_head, encode_echo};
 /// Attachments from this size on are sent as they lie in memory; below, a copy is cheaper than a piece of its own.
 const SHARE_BYTES: usize = 4096;
 
+/// Most that is set aside for replies that have not come yet.
+const MAX_GUESS_BYTES: usize = 64 * 1024;
+
 /// Replies waiting to be written, in order.
 #[derive(Debug)]
 pub(crate) struct Replies {
     finished: Vec<Bytes>,
     finished_bytes: usize,
     open: BytesMut,
+    /// About the size of the last buffers: the next one is made in one piece and not grown.
+    guess_bytes: usize,
     /// Bodies from this size on are compressed, where the client agreed to that.
     compress_from: Option<usize>,
 }
 
 impl Replies {
     pub(crate) fn new(compress_from: Option<usize>) -> Self {
-        Self { finished: Vec::new(), finished_bytes: 0, open: BytesMut::new(), compress_from }
+        Self { finished: Vec::new(), finished_bytes: 0, open: BytesMut::new(), guess_bytes: 0, compress_from }
     }
 
     /// How many bytes wait.
@@ -61,6 +66,9 @@ impl Replies {
     }
 
     fn put_with(&mut self, encode: impl FnOnce(&mut BytesMut)) {
+        if self.open.is_empty() {
+            self.open.reserve(self.guess_bytes);
+        }
         let start = self.open.len();
         encode(&mut self.open);
         let frame = &self.open[start..];
@@ -76,6 +84,7 @@ impl Replies {
     fn close_buffer(&mut self) {
         if !self.open.is_empty() {
             self.finished_bytes += self.open.len();
+            self.guess_bytes = self.open.len().max(self.guess_bytes - self.guess_bytes / 8).min(MAX_GUESS_BYTES);
             // Not split off: an idle lane keeps no buffer.
             self.finished.push(std::mem::take(&mut self.open).freeze());
         }

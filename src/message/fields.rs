@@ -13,10 +13,14 @@ use uuid::Uuid;
 
 use super::{Invalid, MAX_INTEGER, MAX_NESTING, json};
 
-/// Reads the object in `json` into a struct of optional fields.
-pub(super) fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Invalid> {
-    let text = std::str::from_utf8(json).map_err(|e| Invalid::malformed(format!("body: not UTF-8: {e}")))?;
-    if json::nests_deeper_than(json, MAX_NESTING) {
+/// The text of a body's JSON, sharing its memory.
+pub(super) fn text(json: &Bytes) -> Result<ByteString, Invalid> {
+    ByteString::try_from(json.clone()).map_err(|e| Invalid::malformed(format!("body: not UTF-8: {e}")))
+}
+
+/// Reads the object in `text` into a struct of optional fields.
+pub(super) fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Invalid> {
+    if json::nests_deeper_than(text.as_bytes(), MAX_NESTING) {
         return Err(Invalid::malformed(format!("body: JSON nested deeper than {MAX_NESTING}")));
     }
     serde_json::from_str(text).map_err(|e| match e.classify() {
@@ -50,12 +54,10 @@ impl<'a> Scalar<'a> {
         }
     }
 
-    /// A string that shares the memory of the body it was read from.
-    pub(super) fn shared_text(self, field: &str, body: &Bytes) -> Result<Option<ByteString>, Invalid> {
+    /// A string that shares the memory of the JSON it was read from.
+    pub(super) fn shared_text(self, field: &str, json: &ByteString) -> Result<Option<ByteString>, Invalid> {
         Ok(self.text(field)?.map(|text| match text {
-            Cow::Borrowed(text) => {
-                ByteString::try_from(body.slice_ref(text.as_bytes())).unwrap_or_else(|_| ByteString::from(text))
-            }
+            Cow::Borrowed(text) => json.slice_ref(text),
             Cow::Owned(text) => ByteString::from(text),
         }))
     }

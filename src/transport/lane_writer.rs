@@ -24,6 +24,9 @@ pub(crate) enum SendFailure {
     Closed,
 }
 
+/// Most that frames are copied into one piece for.
+const MAX_JOINED_BYTES: usize = 64 * 1024;
+
 /// What may wait for one client on all its lanes together, and what does.
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -51,6 +54,36 @@ impl Budget {
     fn remove(&self, messages: usize, bytes: usize) {
         self.messages.fetch_sub(messages, Ordering::Relaxed);
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Frames for any number of lanes, in order. Small ones are joined once, because a stream takes one piece of memory in a
+/// fraction of the time that it takes many.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    frames: Vec<Bytes>,
+    joined: Option<Bytes>,
+}
+
+impl Batch {
+    pub(crate) fn new(frames: Vec<Bytes>) -> Self {
+        let bytes = frames.iter().map(Bytes::len).sum::<usize>();
+        let joined = (frames.len() > 1 && bytes <= MAX_JOINED_BYTES).then(|| frames.concat().into());
+        Self { frames, joined }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    fn pieces(&self) -> &[Bytes] {
+        self.joined.as_ref().map_or(&self.frames, std::slice::from_ref)
+    }
+}
+
+impl From<Bytes> for Batch {
+    fn from(frame: Bytes) -> Self {
+        Self::new(vec![frame])
     }
 }
 
@@ -105,22 +138,28 @@ impl LaneWriter {
         let _ = self.state().stream.set_priority(priority);
     }
 
-    /// Writes frames now, or has them wait; takes what it used out of `frames`. Never waits itself.
+    /// Writes frames now, or has them wait. Never waits itself.
     ///
-    /// With [`SendFailure::Full`] the rest of `frames` was not taken.
-    pub(crate) fn try_send(&self, frames: &mut [Bytes]) -> Result<(), SendFailure> {
+    /// # Errors
+    /// How many frames were taken, and why not the rest.
+    pub(crate) fn try_send(&self, batch: &Batch) -> Result<(), (usize, SendFailure)> {
         let mut state = self.state();
-        let rest = state.write_now(frames)?;
-        for frame in &mut frames[rest..] {
+        let mut written = state.write_batch(batch).map_err(|failure| (0, failure))?;
+        for (taken, frame) in batch.frames.iter().enumerate() {
+            if written >= frame.len() {
+                written -= frame.len();
+                continue;
+            }
             // What the stream took in part has to be finished, whatever the bounds say.
             let begun = state.backlog.is_empty();
             let full = state.backlog.len() >= self.max_messages
                 || state.bytes + frame.len() > self.max_bytes
                 || !self.budget.has_room(frame.len());
             if full && !begun {
-                return Err(SendFailure::Full);
+                return Err((taken, SendFailure::Full));
             }
-            self.wait_in_line(&mut state, std::mem::take(frame));
+            self.wait_in_line(&mut state, frame.slice(written..));
+            written = 0;
         }
         Ok(())
     }
@@ -243,6 +282,19 @@ impl Drop for LaneWriter {
 }
 
 impl State {
+    /// Writes what the stream takes at once and gives how many bytes that was.
+    fn write_batch(&mut self, batch: &Batch) -> Result<usize, SendFailure> {
+        let mut written = 0;
+        for piece in batch.pieces() {
+            let mut rest = [piece.clone()];
+            if self.write_now(&mut rest)? == 0 {
+                return Ok(written + piece.len() - rest[0].len());
+            }
+            written += piece.len();
+        }
+        Ok(written)
+    }
+
     /// Writes what the stream takes at once. Gives how many frames are done; the next may be in part.
     fn write_now(&mut self, frames: &mut [Bytes]) -> Result<usize, SendFailure> {
         if self.closed {

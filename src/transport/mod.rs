@@ -8,4 +8,4 @@ pub(crate) mod native;
 pub(crate) mod socket;
 
 pub(crate) use self::lane_reader::{LaneReader, ReadFailure};
-pub(crate) use self::lane_writer::{Budget, LaneWriter, SendFailure};
+pub(crate) use self::lane_writer::{Batch, Budget, LaneWriter, SendFailure};

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::BytesMut;
+use bytestring::ByteString;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -70,9 +71,10 @@ impl Request {
     /// # Errors
     /// [`Invalid`] tells what is wrong and whether the body was JSON at all.
     pub fn parse(body: &Body) -> Result<Self, Invalid> {
-        let fields: Fields<'_> = fields::read(&body.json)?;
+        let json = fields::text(&body.json)?;
+        let fields: Fields<'_> = fields::read(&json)?;
         let id = RequestId::from_scalar(&fields.id)?;
-        match ClientMessage::from_fields(fields, body) {
+        match ClientMessage::from_fields(fields, &json, body) {
             Ok(message) => Ok(Self { id, message }),
             Err(invalid) => Err(Invalid { re: id, ..invalid }),
         }
@@ -112,14 +114,14 @@ impl ClientMessage {
         }
     }
 
-    fn from_fields(f: Fields<'_>, body: &Body) -> Result<Self, Invalid> {
+    fn from_fields(f: Fields<'_>, json: &ByteString, body: &Body) -> Result<Self, Invalid> {
         let kind = required(f.kind.text("type")?, "type")?;
         let carries_attachment = matches!(&*kind, "binary" | "broadcast" | "direct" | "publish");
         if body.attachment.is_some() && !carries_attachment {
             return Err(Invalid::field(format!("attachment: \"{kind}\" carries none; send the JSON object alone")));
         }
         let payload = |content: Scalar<'_>| -> Result<Payload, Invalid> {
-            let content = content.shared_text("content", &body.json)?;
+            let content = content.shared_text("content", json)?;
             if content.is_none() && body.attachment.is_none() {
                 return Err(Invalid::field("content: required here, unless the message has an attachment"));
             }
@@ -135,7 +137,7 @@ impl ClientMessage {
                 zstd: structured::<Vec<Cow<'_, str>>>(f.compression, "compression")?
                     .is_some_and(|offered| offered.iter().any(|name| name == "zstd")),
             }),
-            "text" => Self::Text { content: required(f.content.shared_text("content", &body.json)?, "content")? },
+            "text" => Self::Text { content: required(f.content.shared_text("content", json)?, "content")? },
             "binary" => Self::Binary { attachment: required(body.attachment.clone(), "attachment")? },
             "broadcast" => Self::Broadcast(payload(f.content)?),
             "direct" => Self::Direct { to: required(f.to.uuid("to")?, "to")?, payload: payload(f.content)? },

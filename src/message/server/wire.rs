@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::BytesMut;
+use bytestring::ByteString;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -91,9 +92,10 @@ impl Reply {
     /// # Errors
     /// [`Invalid`] tells what is wrong; a message of a type that this side does not know is one too.
     pub fn parse(body: &Body) -> Result<Self, Invalid> {
-        let fields: Fields<'_> = fields::read(&body.json)?;
+        let json = fields::text(&body.json)?;
+        let fields: Fields<'_> = fields::read(&json)?;
         let re = RequestId::from_scalar(&fields.re)?;
-        match ServerMessage::from_fields(fields, body) {
+        match ServerMessage::from_fields(fields, &json, body) {
             Ok(message) => Ok(Self { re, message }),
             Err(invalid) => Err(Invalid { re, ..invalid }),
         }
@@ -134,11 +136,11 @@ impl ServerMessage {
         }
     }
 
-    fn from_fields(f: Fields<'_>, body: &Body) -> Result<Self, Invalid> {
+    fn from_fields(f: Fields<'_>, json: &ByteString, body: &Body) -> Result<Self, Invalid> {
         let kind = required(f.kind.text("type")?, "type")?;
         let timestamp = f.timestamp.integer("timestamp")?;
         let payload = |content: Scalar<'_>| -> Result<Payload, Invalid> {
-            Ok(Payload { content: content.shared_text("content", &body.json)?, attachment: body.attachment.clone() })
+            Ok(Payload { content: content.shared_text("content", json)?, attachment: body.attachment.clone() })
         };
         let owned = |text: Scalar<'_>, field: &str| Ok::<_, Invalid>(text.text(field)?.map(Cow::into_owned));
         let topic = |topic: Scalar<'_>| required(owned(topic, "topic")?, "topic");
