@@ -243,6 +243,12 @@ impl RawClient {
     }
 }
 
+/// The time as the protocol tells it.
+pub fn now_ms() -> u64 {
+    let elapsed = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a time after 1970");
+    u64::try_from(elapsed.as_millis()).expect("a time that fits")
+}
+
 /// A body behind its length.
 pub fn framed(body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len()).expect("a body below 4 GiB");
