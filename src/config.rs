@@ -310,7 +310,10 @@ impl Config {
                 set(&mut table, &variable, &setting.to_ascii_lowercase(), &value)?;
             }
         }
-        table.try_into().map_err(|e: toml::de::Error| ConfigError::Parse { origin, message: e.message().to_owned() })
+        serde_path_to_error::deserialize(table).map_err(|e: serde_path_to_error::Error<toml::de::Error>| {
+            let message = format!("setting {}: {}", e.path(), e.inner().message().trim_end());
+            ConfigError::Parse { origin, message }
+        })
     }
 
     /// Checks every bound.

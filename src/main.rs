@@ -12,6 +12,7 @@ use quic_websocket::tls::{DEVELOPMENT_NAMES, DevelopmentFiles};
 use quic_websocket::{CancellationToken, Config, Server};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 // Measured against glibc's: 6 % less CPU for each echo, 8 % for each connection, for 14 KiB more for each idle client.
 #[global_allocator]
@@ -147,10 +148,14 @@ fn configuration(flags: Serve) -> anyhow::Result<Config> {
 fn start_logging(config: &Config) -> anyhow::Result<()> {
     let (origin, filter) = match std::env::var("RUST_LOG") {
         Ok(filter) if !filter.is_empty() => ("RUST_LOG", filter),
-        _ => ("the log level", config.log.level.clone()),
+        _ => ("log.level", config.log.level.clone()),
     };
-    let filter = EnvFilter::try_new(&filter)
-        .with_context(|| format!("{origin} = {filter:?}: use error, warn, info, debug, trace, or target=level,..."))?;
+    let usage = || format!("{origin} = {filter:?}: use error, warn, info, debug, trace, or target=level,...");
+    // A filter takes any other word for a target, and would be silent about everything else.
+    if origin != "RUST_LOG" && !filter.contains(['=', ',', ':']) && filter.parse::<LevelFilter>().is_err() {
+        anyhow::bail!(usage());
+    }
+    let filter = EnvFilter::try_new(&filter).with_context(usage)?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)

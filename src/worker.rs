@@ -60,11 +60,17 @@ impl Worker {
             () = &mut fan_out => {}
             () = draining.cancelled() => {}
         }
-        endpoint.set_server_config(None);
         clients.close();
+        // Told at once, newcomers need not wait in vain before they turn elsewhere.
+        let refuse = async {
+            while let Some(incoming) = endpoint.accept().await {
+                incoming.refuse();
+            }
+        };
         let deadline = Instant::now() + surroundings.context.config.timing.drain_timeout();
         tokio::select! {
             () = fan_out => {}
+            () = refuse => {}
             drained = timeout_at(deadline, clients.wait()) => if drained.is_err() {
                 warn!("Worker {}: {} clients were still there at the end of the drain", self.number, clients.len());
             }

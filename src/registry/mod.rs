@@ -1,13 +1,13 @@
 //! Who is connected, and on which worker; and the ways to them: to all ([`Registry::broadcast`]) and to one
-//! ([`Registry::direct`]). Shared by all workers; locked only to come, to leave, and to be asked, never on the way of a
-//! message to many.
+//! ([`Registry::direct`]). Shared by all workers; the directory is locked only to come, to leave, and to be asked, never on
+//! the way of a message to many.
 
 mod fanout;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
@@ -27,6 +27,9 @@ pub(crate) struct Registry {
     handshakes: AtomicUsize,
     /// The ways into the workers' inboxes, by worker.
     inboxes: Vec<mpsc::Sender<Delivery>>,
+    /// Held while a broadcast goes into all inboxes, where there is room already: two that come at once would otherwise
+    /// go into one inbox in one order, and into another in the other.
+    turn: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -59,18 +62,28 @@ impl Registry {
             connections: AtomicUsize::new(0),
             handshakes: AtomicUsize::new(0),
             inboxes,
+            turn: Mutex::new(()),
         };
         (Arc::new(registry), ends)
     }
 
-    /// Sends a message to every client. Waits only while an inbox is full; the result counts whom it reached.
+    /// Sends a message to every client, in one order for all of them. Waits only while an inbox is full; the result
+    /// counts whom it reached.
     pub(crate) async fn broadcast(&self, envelope: Arc<Envelope>) -> Arc<Tally> {
         let tally = Tally::new(self.inboxes.len());
+        let mut places = Vec::with_capacity(self.inboxes.len());
         for inbox in &self.inboxes {
-            let delivery = Delivery::All { envelope: Arc::clone(&envelope), share: tally.share() };
+            let share = tally.share();
             // A worker that has ended has no clients left; its share is counted all the same.
-            let _ = inbox.send(delivery).await;
+            if let Ok(place) = inbox.reserve().await {
+                places.push((place, share));
+            }
         }
+        let in_turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        for (place, share) in places {
+            place.send(Delivery::All { envelope: Arc::clone(&envelope), share });
+        }
+        drop(in_turn);
         tally
     }
 

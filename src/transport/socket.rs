@@ -186,3 +186,97 @@ impl AsyncUdpSocket for WorkerSocket {
         self.inner.may_fragment()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quinn::{ConnectionIdGenerator, Runtime, TokioRuntime};
+
+    use super::*;
+    use crate::transport::cid::WorkerCids;
+
+    const STRIDE: usize = 40;
+
+    /// The socket of worker 0 of three, and the queues out of it.
+    fn socket(queue: usize) -> (WorkerSocket, Owners, Vec<mpsc::Receiver<Stray>>) {
+        let inner = TokioRuntime.wrap_udp_socket(UdpSocket::bind("127.0.0.1:0").expect("a socket")).expect("wrapped");
+        let owners = Owners::new(3);
+        let (outgoing, ends) = (0..3).map(|_| mpsc::channel(queue)).unzip();
+        (WorkerSocket::new(inner, 0, owners.clone(), outgoing, mpsc::channel(1).1), owners, ends)
+    }
+
+    /// A packet with a short header for a connection of a worker's, that differs from every other.
+    fn packet(owners: &Owners, worker: usize, length: usize) -> Vec<u8> {
+        let cid = WorkerCids { owners: owners.clone(), worker }.generate_cid();
+        let mut packet = [&[0x40], &cid[..], &cid[..]].concat();
+        packet.resize(length, u8::try_from(worker).expect("a small number"));
+        packet
+    }
+
+    /// What worker 0 keeps of packets that came coalesced.
+    fn kept(socket: &WorkerSocket, packets: &[Vec<u8>]) -> Vec<u8> {
+        let mut buffer = packets.concat();
+        let mut meta = RecvMeta { len: buffer.len(), stride: STRIDE, ..RecvMeta::default() };
+        buffer.resize(buffer.len() + 100, 0xff);
+        socket.sort(&mut buffer, &mut meta);
+        assert_eq!(meta.stride, STRIDE, "the packets' length stays");
+        buffer.truncate(meta.len);
+        buffer
+    }
+
+    fn queued(end: &mut mpsc::Receiver<Stray>) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| end.try_recv().ok())
+            .map(|stray| {
+                assert_eq!((stray.meta.len, stray.meta.stride), (stray.packet.len(), stray.packet.len()));
+                stray.packet.into_vec()
+            })
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_coalesced_buffer_is_shared_out_packet_by_packet_in_order() {
+        // Whose packet, by place; the last one of each buffer is shorter.
+        for workers in [
+            vec![0, 1, 0, 2, 1, 0],
+            vec![1, 0, 0, 1],
+            vec![0, 0, 2],
+            vec![2, 2, 0],
+            vec![0, 0, 0],
+            vec![1, 2, 1],
+            vec![0],
+            vec![2],
+            vec![],
+        ] {
+            let (socket, owners, mut ends) = socket(16);
+            let last = workers.len().saturating_sub(1);
+            let length = |at| if at == last { STRIDE - 11 } else { STRIDE };
+            let packets: Vec<_> =
+                workers.iter().enumerate().map(|(at, &worker)| packet(&owners, worker, length(at))).collect();
+            let of = |worker| {
+                workers
+                    .iter()
+                    .zip(&packets)
+                    .filter(move |&(&owner, _)| owner == worker)
+                    .map(|(_, packet)| packet.clone())
+            };
+            assert_eq!(kept(&socket, &packets), of(0).collect::<Vec<_>>().concat(), "kept of {workers:?}");
+            for worker in [1, 2] {
+                assert_eq!(queued(&mut ends[worker]), of(worker).collect::<Vec<_>>(), "to {worker} of {workers:?}");
+            }
+            assert!(queued(&mut ends[0]).is_empty(), "nothing is handed to oneself");
+        }
+    }
+
+    #[tokio::test]
+    async fn handshakes_stay_and_a_full_queue_loses_packets_only() {
+        let (socket, owners, mut ends) = socket(2);
+        let foreign: Vec<_> = (0..4).map(|_| packet(&owners, 1, STRIDE)).collect();
+        let mut handshake = packet(&owners, 1, STRIDE);
+        handshake[0] = 0xc0;
+        let [own, last] = [STRIDE, 5].map(|length| packet(&owners, 0, length));
+        let mut packets = foreign.clone();
+        packets.splice(2..2, [handshake.clone(), own.clone()]);
+        packets.push(last.clone());
+        assert_eq!(kept(&socket, &packets), [handshake, own, last].concat());
+        assert_eq!(queued(&mut ends[1]), foreign[..2], "the queue has room for two");
+    }
+}

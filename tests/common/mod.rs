@@ -4,7 +4,10 @@
 #![allow(dead_code, unreachable_pub, missing_docs)] // Each test binary uses its own part of this.
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
+pub mod process;
+
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,20 +90,7 @@ impl TestServer {
 
     /// The same with other transport settings, such as small windows.
     pub fn endpoint_with(&self, transport: TransportConfig) -> Endpoint {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(&self.files.ca).expect("the CA's file")).expect("the CA");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("TLS 1.3")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        tls.alpn_protocols = vec![b"qws/1".to_vec()];
-        let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("QUIC over TLS")));
-        config.transport_config(Arc::new(transport));
-        let mut endpoint = Endpoint::client("127.0.0.1:0".parse().expect("an address")).expect("a socket");
-        endpoint.set_default_client_config(config);
-        endpoint
+        endpoint_trusting(&self.files.ca, transport)
     }
 
     /// A client whose handshake was accepted.
@@ -109,6 +99,24 @@ impl TestServer {
         client.handshake(name).await;
         client
     }
+}
+
+/// A client endpoint on a socket of its own that trusts the authority in a file.
+pub fn endpoint_trusting(ca: &Path, transport: TransportConfig) -> Endpoint {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(ca).expect("the CA's file")).expect("the CA");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![b"qws/1".to_vec()];
+    let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("QUIC over TLS")));
+    config.transport_config(Arc::new(transport));
+    let mut endpoint = Endpoint::client("127.0.0.1:0".parse().expect("an address")).expect("a socket");
+    endpoint.set_default_client_config(config);
+    endpoint
 }
 
 /// One bidirectional stream: a lane.
@@ -233,6 +241,12 @@ impl RawClient {
         assert_eq!(self.closed().await.0, u64::from(code), "the connection closes with the message's code");
         message
     }
+}
+
+/// The time as the protocol tells it.
+pub fn now_ms() -> u64 {
+    let elapsed = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a time after 1970");
+    u64::try_from(elapsed.as_millis()).expect("a time that fits")
 }
 
 /// A body behind its length.

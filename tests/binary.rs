@@ -1,0 +1,191 @@
+//! The binary: its certificates, its settings and where they may come from, and what it says of wrong ones.
+
+#![cfg(unix)]
+#![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
+
+mod common;
+
+use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
+
+use common::process::Process;
+use common::{RawClient, TestServer, endpoint_trusting, soon};
+use nix::sys::signal::Signal;
+use quinn::TransportConfig;
+use serde_json::json;
+
+#[tokio::test]
+async fn missing_certificates_are_made_once_and_said_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [ca, cert, key] = ["ca.pem", "server.pem", "server-key.pem"].map(|name| folder.path().join("certs").join(name));
+    let mut contents = Vec::new();
+    for first in [true, false] {
+        let mut process = Process::start(folder.path(), &["--addr", "127.0.0.1:0"], &[]);
+        let addr = process.listening().await;
+        let log = process.stderr();
+        assert_eq!(log.contains("No certificates found"), first, "{log}");
+        assert_eq!(log.contains("certs/ca.pem"), first, "clients need to know what to trust: {log}");
+        let mut client = RawClient::connect(&endpoint_trusting(&ca, TransportConfig::default()), addr).await;
+        client.handshake("Ada").await;
+        client.control.say(json!({"type": "text", "content": "hi"})).await;
+        client.control.expect("text").await;
+        contents.push([&ca, &cert, &key].map(|path| std::fs::read(path).expect("the file")));
+        let mode = std::fs::metadata(&key).expect("the key").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "the key is for its owner alone");
+    }
+    assert!(contents[0] == contents[1], "certificates that are there are kept");
+}
+
+#[tokio::test]
+async fn half_a_certificate_is_refused_and_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("certs")).expect("a folder");
+    std::fs::write(folder.path().join("certs/server.pem"), "mine").expect("written");
+    let mut process = Process::start(folder.path(), &["--addr", "127.0.0.1:0"], &[]);
+    assert_eq!(process.ended().await, Some(1));
+    assert!(process.stderr().contains("certs/server-key.pem is not"), "{}", process.stderr());
+    assert_eq!(std::fs::read_to_string(folder.path().join("certs/server.pem")).expect("the file"), "mine");
+}
+
+#[tokio::test]
+async fn certs_makes_certificates_for_a_name_and_replaces_none_unless_forced() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let make = async |args: &[&str]| {
+        let mut process = Process::start(folder.path(), &[&["certs", "--dir", "mine"], args].concat(), &[]);
+        (process.ended().await, process.stdout(), process.stderr())
+    };
+    let read = || std::fs::read(folder.path().join("mine/server.pem")).expect("the certificate");
+
+    let (code, said, _) = make(&["--name", "chat.example", "--name", "192.0.2.7"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    for expected in ["chat.example", "192.0.2.7", "localhost", "mine/ca.pem", "mine/server.pem", "mine/server-key.pem"]
+    {
+        assert!(said.contains(expected), "{expected} is in: {said}");
+    }
+    let first = read();
+
+    let (code, _, error) = make(&[]).await;
+    assert_eq!(code, Some(1));
+    assert!(error.contains("mine/ca.pem is there already") && error.contains("--force"), "{error}");
+    assert!(read() == first, "the certificate was not touched");
+
+    assert_eq!(make(&["--force", "--name", "chat.example"]).await.0, Some(0));
+    assert!(read() != first, "the certificate was replaced");
+
+    let args = ["--addr", "127.0.0.1:0", "--cert", "mine/server.pem", "--key", "mine/server-key.pem"];
+    let mut process = Process::start(folder.path(), &args, &[]);
+    let addr = process.listening().await;
+    let endpoint = endpoint_trusting(&folder.path().join("mine/ca.pem"), TransportConfig::default());
+    for (name, believed) in [("chat.example", true), ("localhost", true), ("other.example", false)] {
+        let connected = soon("an answer", endpoint.connect(addr, name).expect("it begins")).await;
+        assert_eq!(connected.is_ok(), believed, "as {name}: {connected:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_a_readable_error() {
+    let server = TestServer::start().await;
+    let alone = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    for addr in [server.addr, alone.local_addr().expect("its address")] {
+        for workers in ["1", "3"] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let args = ["--addr", &addr.to_string(), "--workers", workers];
+            let mut process = Process::start(folder.path(), &args, &[]);
+            assert_eq!(process.ended().await, Some(1), "{addr} is taken");
+            let error = process.stderr();
+            assert!(error.contains(&format!("Error: cannot listen on UDP {addr}")), "{error}");
+            assert!(error.contains("--addr"), "it says what to do: {error}");
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_wrong_setting_is_named_wherever_it_stands() {
+    let file = |text| ("settings.toml", text);
+    // Arguments, environment, file; exit code; what the error names.
+    for (args, environment, (name, text), code, named) in [
+        (vec!["--addr", "nonsense"], vec![], file(""), 2, "--addr"),
+        (vec!["--workers=-1"], vec![], file(""), 2, "--workers"),
+        (vec!["--wrokers", "1"], vec![], file(""), 2, "--wrokers"),
+        (vec!["--log-messages", "loud"], vec![], file(""), 2, "--log-messages"),
+        (vec!["--workers", "257"], vec![], file(""), 1, "workers = 257: 0 to 256"),
+        (vec!["--max-clients", "0"], vec![], file(""), 1, "limits.max_clients = 0"),
+        (vec!["--log-level", "info,,=="], vec![], file(""), 1, "log.level"),
+        (vec!["--log-level", "verbose"], vec![], file(""), 1, "log.level"),
+        (vec!["--config", "absent.toml"], vec![], file(""), 1, "absent.toml"),
+        (vec![], vec![("RUST_LOG", "a=b=c")], file(""), 1, "RUST_LOG"),
+        (vec![], vec![("QWS_WORKERS", "many")], file(""), 1, "setting workers"),
+        (vec![], vec![("QWS_ADDR", "nonsense")], file(""), 1, "setting addr"),
+        (vec![], vec![("QWS_LIMITS__MAX_CLIENTS", "many")], file(""), 1, "setting limits.max_clients"),
+        (vec![], vec![("QWS_LIMITS__MAX_CLIENTS", "-5")], file(""), 1, "setting limits.max_clients"),
+        (vec![], vec![("QWS_LIMITS__MAX_CLINTS", "5")], file(""), 1, "unknown field `max_clints`"),
+        (vec![], vec![("QWS_NAME__FIRST", "5")], file(""), 1, "setting name"),
+        (vec![], vec![("QWS_QUIC__CONGESTION", "reno")], file(""), 1, "setting quic.congestion"),
+        (vec![], vec![("QWS_QUIC__IDLE_TIMEOUT_MS", "100")], file(""), 1, "quic.idle_timeout_ms = 100: 35001 to"),
+        (vec![], vec![], file("workers = 'two'"), 1, "workers"),
+        (vec![], vec![], file("workers ="), 1, "settings.toml"),
+        (vec![], vec![], file("[limits]\nmax_clinets = 5"), 1, "max_clinets"),
+        (vec![], vec![], file("[timing]\nping_interval_ms = 0"), 1, "timing.ping_interval_ms = 0: 10 to"),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut args = args.clone();
+        if !text.is_empty() {
+            std::fs::write(folder.path().join(name), text).expect("written");
+            args.extend(["--config", name]);
+        }
+        let mut process = Process::start(folder.path(), &args, &environment);
+        let case = format!("{args:?} {environment:?} {text:?}");
+        assert_eq!(process.ended().await, Some(code), "{case}: {}", process.stderr());
+        let error = process.stderr().to_lowercase();
+        assert!(error.contains("error") && error.contains(&named.to_lowercase()), "{case} names {named}: {error}");
+        assert!(!folder.path().join("certs").exists(), "{case}: nothing was begun");
+    }
+}
+
+#[tokio::test]
+async fn rust_log_stands_over_the_flag_and_that_over_the_file() {
+    // The port is taken, so the process ends by itself, behind its warning about certificates.
+    let taken = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let addr = taken.local_addr().expect("its address").to_string();
+    for (rust_log, flag, file, warns) in [
+        (None, None, None, true),
+        (Some("error"), None, None, false),
+        (None, Some("error"), None, false),
+        (None, None, Some("error"), false),
+        (Some("warn"), Some("error"), None, true),
+        (Some("error"), Some("warn"), None, false),
+        (None, Some("warn"), Some("error"), true),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut args = vec!["--addr", &addr, "--config", "settings.toml"];
+        args.extend(flag.iter().flat_map(|level| ["--log-level", level]));
+        let text = file.map_or(String::new(), |level| format!("[log]\nlevel = '{level}'"));
+        std::fs::write(folder.path().join("settings.toml"), text).expect("written");
+        let environment: Vec<_> = rust_log.iter().map(|&level| ("RUST_LOG", level)).collect();
+        let mut process = Process::start(folder.path(), &args, &environment);
+        process.ended().await;
+        let warned = process.stderr().contains("WARN");
+        assert_eq!(warned, warns, "RUST_LOG {rust_log:?}, flag {flag:?}, file {file:?}: {}", process.stderr());
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn as_many_workers_run_as_were_asked_for() {
+    let cores = std::thread::available_parallelism().expect("the number of cores").get();
+    for (flag, expected) in [("1", 1), ("3", 3), ("0", cores)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut process = Process::start(folder.path(), &["--addr", "127.0.0.1:0", "--workers", flag], &[]);
+        process.listening().await;
+        let pid = process.pid();
+        let workers = || {
+            let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
+            let names = threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok());
+            names.filter(|name| name.starts_with("worker-")).count()
+        };
+        common::until(&format!("{expected} workers with --workers {flag}"), || workers() == expected).await;
+        process.signal(Signal::SIGTERM);
+        assert_eq!(process.ended().await, Some(0), "{}", process.stderr());
+    }
+}

@@ -1,0 +1,89 @@
+//! The binary as a child process: what it says is kept in files, and it does not outlive its test.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::until;
+
+pub struct Process {
+    child: Child,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+impl Process {
+    /// Starts the binary in a folder, with these arguments and, of all settings in the environment, these alone.
+    pub fn start(folder: &Path, args: &[&str], environment: &[(&str, &str)]) -> Self {
+        let [stdout, stderr] = ["stdout", "stderr"].map(|name| folder.join(name));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quic-websocket"));
+        for (name, _) in std::env::vars_os() {
+            if name == "RUST_LOG" || name.to_string_lossy().starts_with("QWS_") {
+                command.env_remove(name);
+            }
+        }
+        let child = command
+            .current_dir(folder)
+            .args(args)
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(File::create(&stdout).expect("a file"))
+            .stderr(File::create(&stderr).expect("a file"))
+            .spawn()
+            .expect("the binary starts");
+        Self { child, stdout, stderr }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn stdout(&self) -> String {
+        std::fs::read_to_string(&self.stdout).expect("what it said")
+    }
+
+    pub fn stderr(&self) -> String {
+        std::fs::read_to_string(&self.stderr).expect("what it logged")
+    }
+
+    /// Waits until it has said so, and gives the address on which it listens.
+    pub async fn listening(&mut self) -> SocketAddr {
+        let mut addr = None;
+        until("the line that tells the address", || {
+            assert_eq!(self.child.try_wait().expect("its state"), None, "it ended: {}", self.stderr());
+            let log = self.stderr();
+            let line = log.split_once("Listening on: ").and_then(|(_, rest)| rest.split_once('\n'));
+            addr = line.and_then(|(addr, _)| addr.parse().ok());
+            addr.is_some()
+        })
+        .await;
+        addr.expect("an address")
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.pid()).expect("a process id"));
+        kill(pid, signal).expect("the process is there");
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("its state").is_none()
+    }
+
+    /// Waits for its end and gives its exit code.
+    pub async fn ended(&mut self) -> Option<i32> {
+        until("the end of the process", || !self.is_running()).await;
+        self.child.wait().expect("its state").code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail where it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,125 @@
+//! A server that is told to stop sends its clients away in good order, and ends; told twice, it ends at once.
+
+#![cfg(unix)]
+#![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
+
+mod common;
+
+use common::process::Process;
+use common::{PATIENCE, RawClient, TestServer, endpoint_trusting, soon};
+use nix::sys::signal::Signal;
+use quinn::TransportConfig;
+use serde_json::json;
+
+/// Settings with which a client that does not read is stuck after a few messages.
+fn narrow() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport.stream_receive_window(2000_u32.into());
+    transport
+}
+
+/// Asks for more than a narrow client's window takes, and reads nothing of it.
+async fn clog(client: &mut RawClient) {
+    for _ in 0..20 {
+        client.control.say(json!({"type": "text", "content": "x".repeat(1000)})).await;
+    }
+}
+
+#[tokio::test]
+async fn each_signal_to_end_sends_clients_away_and_ends_with_success() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut process = Process::start(folder.path(), &["--addr", "127.0.0.1:0", "--workers", "2"], &[]);
+        let addr = process.listening().await;
+        let mut clients = Vec::new();
+        for name in ["Ada", "Bob", "Cleo"] {
+            let endpoint = endpoint_trusting(&folder.path().join("certs/ca.pem"), TransportConfig::default());
+            let mut client = RawClient::connect(&endpoint, addr).await;
+            client.handshake(name).await;
+            clients.push(client);
+        }
+        process.signal(signal);
+        for client in &mut clients {
+            let close = client.expect_close(1001).await;
+            assert!(close["reconnect_after_ms"].as_u64().is_some_and(|ms| ms <= 10_000), "{signal}: {close}");
+        }
+        assert_eq!(process.ended().await, Some(0), "exit code after {signal}: {}", process.stderr());
+        assert!(process.stderr().contains(&format!("{signal}: draining")), "{}", process.stderr());
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_drain_that_a_client_holds_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let longer_than_the_test = (3 * PATIENCE).as_millis().to_string();
+    let environment = [("QWS_ADDR", "127.0.0.1:0"), ("QWS_TIMING__DRAIN_TIMEOUT_MS", &longer_than_the_test)];
+    let mut process = Process::start(folder.path(), &[], &environment);
+    let addr = process.listening().await;
+    let ca = folder.path().join("certs/ca.pem");
+    let mut stuck = RawClient::connect(&endpoint_trusting(&ca, narrow()), addr).await;
+    stuck.handshake("stuck").await;
+    clog(&mut stuck).await;
+    let endpoint = endpoint_trusting(&ca, TransportConfig::default());
+    let mut neighbour = RawClient::connect(&endpoint, addr).await;
+    neighbour.handshake("neighbour").await;
+
+    process.signal(Signal::SIGTERM);
+    neighbour.expect_close(1001).await;
+    let refused = soon("an answer", endpoint.connect(addr, "localhost").expect("it begins")).await;
+    assert!(refused.is_err(), "a server that drains takes nobody in, and says so");
+    assert!(process.is_running(), "the stuck client is still owed its messages: {}", process.stderr());
+    process.signal(Signal::SIGINT);
+    assert_eq!(process.ended().await, Some(1), "{}", process.stderr());
+    assert!(process.stderr().contains("SIGINT again: ending at once"), "{}", process.stderr());
+}
+
+#[tokio::test]
+async fn what_is_queued_is_sent_before_the_close() {
+    let server = TestServer::start().await;
+    let mut late_reader = RawClient::connect(&server.endpoint_with(narrow()), server.addr).await;
+    late_reader.handshake("late reader").await;
+    let mut sender = server.client("sender").await;
+    for n in 0..50 {
+        sender.control.say(json!({"type": "broadcast", "id": n, "content": format!("{n} {}", "x".repeat(500))})).await;
+        sender.control.expect("broadcast").await;
+        assert_eq!(sender.control.expect("ok").await["delivered"], 2);
+    }
+    server.drain();
+    sender.expect_close(1001).await;
+    for n in 0..50 {
+        let heard = late_reader.control.expect("broadcast").await;
+        assert!(heard["content"].as_str().is_some_and(|text| text.starts_with(&format!("{n} "))), "{n}: {heard}");
+    }
+    late_reader.expect_close(1001).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_holds_the_drain_up_for_its_time_and_no_longer() {
+    let server = TestServer::start_with(|config| config.timing.drain_timeout_ms = 300).await;
+    let mut stuck = RawClient::connect(&server.endpoint_with(narrow()), server.addr).await;
+    stuck.handshake("stuck").await;
+    clog(&mut stuck).await;
+    let unannounced = RawClient::connect(&server.endpoint(), server.addr).await;
+    server.drain();
+    assert_eq!(unannounced.closed().await.0, 1001, "a client without a handshake is sent away too");
+    assert_eq!(stuck.closed().await.0, 1001);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn clients_are_sent_away_to_come_back_at_different_times() {
+    let server = TestServer::start_with(|config| config.timing.drain_timeout_ms = 10_000).await;
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        clients.push(server.client("Ada").await);
+    }
+    server.drain();
+    let mut times = std::collections::HashSet::new();
+    for client in &mut clients {
+        times.insert(client.expect_close(1001).await["reconnect_after_ms"].as_u64().expect("a time"));
+    }
+    assert!(times.len() > 4, "8 clients are told to come back at {times:?}");
+    assert!(times.iter().all(|&ms| ms <= 10_000), "within the drain's time: {times:?}");
+    server.stop().await;
+}
