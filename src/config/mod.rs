@@ -1,0 +1,262 @@
+//! Every setting of the server: its default, its unit, its bounds. Read from a TOML file, then the environment
+//! (`QWS_LIMITS__MAX_CLIENTS=500` sets `limits.max_clients`), then the command line, the later over the earlier.
+
+mod load;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+pub use self::load::{ConfigError, ENV_PREFIX};
+
+/// All settings.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Config {
+    /// UDP address to listen on. Default 127.0.0.1:4433; port 0 takes any free one.
+    pub addr: SocketAddr,
+    /// The name told to clients. Default `QUIC WebSocket Server`.
+    pub name: String,
+    /// Worker threads, each with an endpoint of its own; 0, the default, means one for each core. At most 256.
+    pub workers: u64,
+    /// Certificates.
+    pub tls: Tls,
+    /// What a peer can make grow, and how far.
+    pub limits: Limits,
+    /// How long things may take.
+    pub timing: Timing,
+    /// The transport below.
+    pub quic: Quic,
+    /// What is logged.
+    pub log: Log,
+}
+
+/// Where the certificates are.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Tls {
+    /// PEM file with the server's chain, its own certificate first. Default `certs/server.pem`.
+    pub cert: PathBuf,
+    /// PEM file with its private key. Default `certs/server-key.pem`. Where neither file exists, both are made for
+    /// development, with a `ca.pem` beside the certificate.
+    pub key: PathBuf,
+}
+
+/// What a peer can make grow, and how far.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Connected clients; more are refused with 1013. Default 10,000.
+    pub max_clients: u64,
+    /// Connections whose handshake is not done; more are refused at once. Default 1,024.
+    pub max_handshakes: u64,
+    /// With this many handshakes under way a new address must prove itself by a Retry first (RFC 9000 section 8.1.2).
+    /// Default 128; 0 asks it of everybody.
+    pub retry_handshakes: u64,
+    /// Largest body in bytes, before and after inflating. Default 1 MiB; 1 KiB to 64 MiB.
+    pub max_message_bytes: u64,
+    /// Request lanes that a client may have open at once, the control lane not counted. Default 32; at most 1,024.
+    pub max_request_lanes: u64,
+    /// Messages that wait for one lane beyond what QUIC has taken; then 4413. Default 1,024.
+    pub lane_backlog_messages: u64,
+    /// Bytes that wait for one lane, likewise. Default 2 MiB.
+    pub lane_backlog_bytes: u64,
+    /// Messages that wait for one client, on all its lanes. Default 4,096.
+    pub client_backlog_messages: u64,
+    /// Bytes that wait for one client, on all its lanes. Default 4 MiB.
+    pub client_backlog_bytes: u64,
+    /// Messages on their way to one worker's clients; a sender waits beyond. Default 256; at most 65,536.
+    pub fanout_queue: u64,
+    /// Bodies of at least this many bytes are compressed for clients that agreed to it. Default 1,024.
+    pub compress_min_bytes: u64,
+}
+
+/// How long things may take, in milliseconds.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Timing {
+    /// From the connection's first packet to its accepted handshake; then 4408. Default 10,000.
+    pub handshake_timeout_ms: u64,
+    /// A client from which nothing came for so long is pinged. Default 25,000.
+    pub ping_interval_ms: u64,
+    /// And closed with 4408 where nothing comes for this long after. Default 10,000.
+    pub ping_timeout_ms: u64,
+    /// At shutdown, the time in which clients are told to leave and queues are flushed. Default 10,000.
+    pub drain_timeout_ms: u64,
+    /// What was queued before a close gets this long to arrive. Default 1,000.
+    pub close_timeout_ms: u64,
+}
+
+/// The transport below.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Quic {
+    /// Congestion controller. Default `bbr`.
+    pub congestion: Congestion,
+    /// Bytes of a client that QUIC holds, sent and not acknowledged or waiting to be sent, before its lanes begin to
+    /// queue. Bounds a client's memory, and its throughput to this much for each round trip. Default 1 MiB.
+    pub send_window: u64,
+    /// Bytes that a client may send on one lane ahead of the server's reading. Default 1 MiB.
+    pub stream_receive_window: u64,
+    /// The same for all its lanes. Default 2 MiB.
+    pub receive_window: u64,
+    /// A connection without any packet for this long is gone; above `ping_interval_ms` + `ping_timeout_ms`.
+    /// Default 45,000.
+    pub idle_timeout_ms: u64,
+    /// Packets that a peer may receive before it must acknowledge (QUIC Acknowledgement Frequency). Default 100.
+    pub ack_eliciting_threshold: u64,
+    /// And the longest it may wait with that, in milliseconds. Default 5.
+    pub max_ack_delay_ms: u64,
+    /// UDP socket buffers in bytes, each way; the system may cut them. Default 4 MiB.
+    pub socket_buffer_bytes: u64,
+    /// Packets on their way between two workers after a client's address changed. Default 1,024.
+    pub handover_queue: u64,
+}
+
+/// Congestion controllers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Congestion {
+    /// Models the path's bandwidth and round trip; unmoved by random loss.
+    Bbr,
+    /// RFC 9438.
+    Cubic,
+    /// RFC 9002 section 7.
+    NewReno,
+}
+
+/// What is logged.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter as in `RUST_LOG`. Default `info`.
+    pub level: String,
+    /// The level of the lines that are written for each message. Default `debug`.
+    pub messages: MessageLog,
+}
+
+/// The level of the lines that are written for each message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum MessageLog {
+    /// Seen by whoever debugs.
+    #[default]
+    Debug,
+    /// Seen by everybody: for a look at a server with few messages.
+    Info,
+}
+
+const MIB: u64 = 1 << 20;
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            addr: SocketAddr::from(([127, 0, 0, 1], 4433)),
+            name: "QUIC WebSocket Server".into(),
+            workers: 0,
+            tls: Tls::default(),
+            limits: Limits::default(),
+            timing: Timing::default(),
+            quic: Quic::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self { cert: "certs/server.pem".into(), key: "certs/server-key.pem".into() }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_clients: 10_000,
+            max_handshakes: 1024,
+            retry_handshakes: 128,
+            max_message_bytes: MIB,
+            max_request_lanes: 32,
+            lane_backlog_messages: 1024,
+            lane_backlog_bytes: 2 * MIB,
+            client_backlog_messages: 4096,
+            client_backlog_bytes: 4 * MIB,
+            fanout_queue: 256,
+            compress_min_bytes: 1024,
+        }
+    }
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            handshake_timeout_ms: 10_000,
+            ping_interval_ms: 25_000,
+            ping_timeout_ms: 10_000,
+            drain_timeout_ms: 10_000,
+            close_timeout_ms: 1000,
+        }
+    }
+}
+
+impl Timing {
+    pub(crate) fn handshake_timeout(&self) -> Duration {
+        Duration::from_millis(self.handshake_timeout_ms)
+    }
+
+    pub(crate) fn ping_interval(&self) -> Duration {
+        Duration::from_millis(self.ping_interval_ms)
+    }
+
+    pub(crate) fn ping_timeout(&self) -> Duration {
+        Duration::from_millis(self.ping_timeout_ms)
+    }
+
+    pub(crate) fn drain_timeout(&self) -> Duration {
+        Duration::from_millis(self.drain_timeout_ms)
+    }
+
+    pub(crate) fn close_timeout(&self) -> Duration {
+        Duration::from_millis(self.close_timeout_ms)
+    }
+}
+
+impl Default for Quic {
+    fn default() -> Self {
+        Self {
+            congestion: Congestion::Bbr,
+            send_window: MIB,
+            stream_receive_window: MIB,
+            receive_window: 2 * MIB,
+            idle_timeout_ms: 45_000,
+            ack_eliciting_threshold: 100,
+            max_ack_delay_ms: 5,
+            socket_buffer_bytes: 4 * MIB,
+            handover_queue: 1024,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), messages: MessageLog::default() }
+    }
+}
+
+impl Config {
+    /// How many workers are started.
+    pub(crate) fn worker_count(&self) -> usize {
+        match usize::try_from(self.workers) {
+            Ok(0) | Err(_) => std::thread::available_parallelism().map_or(1, Into::into),
+            Ok(count) => count,
+        }
+    }
+}
