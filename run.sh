@@ -30,14 +30,16 @@ require_cargo() {
     fi
 }
 
-# Builds with standard output left alone and then becomes the program, so that signals reach it.
+# Builds all programs at once, so that the next command starts without a wait, and becomes the one that was asked for, so
+# that signals reach it.
 run() {
     require_cargo
-    local target=("$1" "$2")
-    shift 2
+    local program=$1 target
+    shift
     echo "Building (the first time takes a few minutes)..." >&2
-    cargo build --release --quiet "${target[@]}"
-    exec cargo run --release --quiet "${target[@]}" -- "$@"
+    cargo build --release --quiet --bin quic-websocket --examples
+    target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+    exec "$target/release/$program" "$@"
 }
 
 step() {
@@ -72,17 +74,17 @@ case $command in
         if [[ " $* " != *" --log-messages"* ]]; then
             set -- --log-messages info "$@"
         fi
-        run --bin quic-websocket "$@"
+        run quic-websocket "$@"
         ;;
-    test) run --example client "$@" ;;
-    chat) run --example chat_client "$@" ;;
+    test) run examples/client "$@" ;;
+    chat) run examples/chat_client "$@" ;;
     bench)
         if (($# == 0)); then
             set -- --clients 10 --messages 100 --message-size 1024
         fi
-        run --example benchmark "$@"
+        run examples/benchmark "$@"
         ;;
-    certs) exec ./generate_certs.sh "$@" ;;
+    certs) run quic-websocket certs --dir certs "$@" ;;
     check) check ;;
     clean) clean ;;
     help | -h | --help) usage ;;
