@@ -21,15 +21,10 @@ pub(crate) fn bind_group(addr: SocketAddr, workers: usize, buffer_bytes: usize) 
     if workers == 1 {
         return Ok(vec![bind(addr, false, buffer_bytes)?]);
     }
-    // Sockets that share a port share it with a second server, too; this one does not and so finds that server.
-    drop(bind(addr, false, buffer_bytes)?);
-    let first = bind(addr, true, buffer_bytes)?;
-    let addr = first.local_addr()?;
-    let mut sockets = vec![first];
-    for _ in 1..workers {
-        sockets.push(bind(addr, true, buffer_bytes)?);
-    }
-    Ok(sockets)
+    // Sockets that share a port share it with a second server, too, also where the system chooses the port; this one
+    // does not, and so finds that server, or a port that is free.
+    let addr = bind(addr, false, buffer_bytes)?.local_addr()?;
+    (0..workers).map(|_| bind(addr, true, buffer_bytes)).collect()
 }
 
 fn bind(addr: SocketAddr, shared: bool, buffer_bytes: usize) -> io::Result<UdpSocket> {
@@ -230,6 +225,15 @@ mod tests {
                 stray.packet.into_vec()
             })
             .collect()
+    }
+
+    #[test]
+    fn a_free_port_is_nobody_elses() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let groups: Vec<_> = (0..500).map(|_| bind_group(any, 2, 65_536).expect("sockets").remove(0)).collect();
+        let ports: std::collections::HashSet<_> =
+            groups.iter().map(|socket| socket.local_addr().expect("its address").port()).collect();
+        assert_eq!(ports.len(), groups.len(), "two servers were given one port");
     }
 
     #[tokio::test]

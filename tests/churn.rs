@@ -1,0 +1,128 @@
+//! Ten thousand clients come and go, well-behaved and not, and nothing of them stays behind.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
+
+mod common;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use common::process::Process;
+use common::{RawClient, endpoint_trusting, soon};
+use quinn::{Endpoint, TransportConfig};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+/// So many clients of each of four kinds are there at once.
+const AT_ONCE: usize = 25;
+/// A wave is a thousand clients; all are gone before the next, so that none takes more memory than another.
+const ROUNDS: usize = 10;
+const WAVES: usize = 10;
+
+async fn newcomer(endpoint: &Endpoint, addr: SocketAddr) -> RawClient {
+    let mut client = RawClient::connect(endpoint, addr).await;
+    client.handshake("here for a moment").await;
+    client
+}
+
+/// Comes, and goes by `close`.
+async fn clean(endpoint: Endpoint, addr: SocketAddr) {
+    let mut client = newcomer(&endpoint, addr).await;
+    client.control.say(json!({"type": "close"})).await;
+    client.closed().await;
+}
+
+/// Comes, and closes the connection in the middle of things.
+async fn abrupt(endpoint: Endpoint, addr: SocketAddr) {
+    let mut client = newcomer(&endpoint, addr).await;
+    client.control.say(json!({"type": "text", "content": "x".repeat(5000)})).await;
+    client.connection.close(1000_u32.into(), b"");
+}
+
+/// Is gone before it has shaken hands.
+async fn unannounced(endpoint: Endpoint, addr: SocketAddr) {
+    let mut client = RawClient::connect(&endpoint, addr).await;
+    client.control.raw(&[0, 0]).await;
+    client.connection.close(1000_u32.into(), b"");
+}
+
+/// Come, and are never heard of again: their machine was switched off.
+fn vanishing(ca: &Path, addr: SocketAddr) {
+    let machine = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let clients = machine.block_on(async {
+        let endpoint = endpoint_trusting(ca, TransportConfig::default());
+        let mut clients = JoinSet::new();
+        for _ in 0..AT_ONCE {
+            let endpoint = endpoint.clone();
+            clients.spawn(async move { newcomer(&endpoint, addr).await });
+        }
+        clients.join_all().await
+    });
+    drop(machine);
+    drop(clients);
+}
+
+/// A wave of clients, from the first to come until all of them are gone.
+async fn wave(endpoints: &[Endpoint], ca: &Path, addr: SocketAddr, server: &Process) {
+    for round in 0..ROUNDS {
+        let mut visits = JoinSet::new();
+        let ca = ca.to_owned();
+        visits.spawn_blocking(move || vanishing(&ca, addr));
+        for n in 0..AT_ONCE {
+            let endpoint = &endpoints[(round + n) % endpoints.len()];
+            visits.spawn(clean(endpoint.clone(), addr));
+            visits.spawn(abrupt(endpoint.clone(), addr));
+            visits.spawn(unannounced(endpoint.clone(), addr));
+        }
+        visits.join_all().await;
+    }
+    let mut asker = newcomer(&endpoints[0], addr).await;
+    soon("the end of all who left", async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            asker.control.say(json!({"type": "list_clients"})).await;
+            let list = asker.control.expect("client_list").await;
+            // Those without a handshake are not listed, but counted.
+            if list["total"] == 1 && server.stderr().trim_end().ends_with("Total clients: 1") {
+                return;
+            }
+        }
+    })
+    .await;
+    asker.connection.close(1000_u32.into(), b"");
+}
+
+fn resident_kib(server: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("its status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+#[tokio::test]
+async fn ten_thousand_clients_leave_no_trace() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let environment = [
+        ("QWS_ADDR", "127.0.0.1:0"),
+        ("QWS_WORKERS", "2"),
+        ("QWS_TIMING__PING_INTERVAL_MS", "500"),
+        ("QWS_TIMING__PING_TIMEOUT_MS", "500"),
+        // One arena: several, of a thread each, keep more or less memory back from run to run.
+        ("MALLOC_ARENA_MAX", "1"),
+        ("QWS_QUIC__IDLE_TIMEOUT_MS", "1500"),
+    ];
+    let mut server = Process::start(folder.path(), &[], &environment);
+    let addr = server.listening().await;
+    let ca: PathBuf = folder.path().join("certs/ca.pem");
+    let endpoints: Vec<_> = (0..8).map(|_| endpoint_trusting(&ca, TransportConfig::default())).collect();
+
+    wave(&endpoints, &ca, addr, &server).await;
+    let warm = resident_kib(&server);
+    for _ in 1..WAVES {
+        wave(&endpoints, &ca, addr, &server).await;
+    }
+    let back = || resident_kib(&server) <= warm + warm / 10;
+    let what = format!("the {warm} KiB of the first wave, within 10 %; it has {} KiB", resident_kib(&server));
+    common::until(&what, back).await;
+}
