@@ -77,10 +77,14 @@ impl Outbound {
     /// Delivers messages in order, without waiting, and gives how many were taken. A client whose backlog is full is
     /// ended with 4413: it alone has the damage.
     pub(crate) fn deliver(&self, run: &Run) -> usize {
+        self.put(run.batch(self.zstd))
+    }
+
+    /// The same for frames that are for this client alone.
+    pub(crate) fn put(&self, batch: &Batch) -> usize {
         if self.ended.get().is_some() {
             return 0;
         }
-        let batch = run.batch(self.zstd);
         match self.control.try_send(batch) {
             Ok(()) => batch.len(),
             Err((taken, failure)) => {
@@ -93,7 +97,7 @@ impl Outbound {
     }
 
     /// Ends the client because it does not read what it is sent.
-    pub(crate) fn end_slow_consumer(&self) {
+    fn end_slow_consumer(&self) {
         let reason = "the backlog is full: messages were not read fast enough".to_owned();
         let closed = ClosedBy { code: CloseCode::SLOW_CONSUMER, reason, reconnect_after_ms: None };
         if self.ended.set(closed).is_ok() {

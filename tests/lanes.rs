@@ -9,12 +9,6 @@ use std::pin::pin;
 use common::{RawClient, RawLane, TestServer, framed, soon};
 use serde_json::{Value, json};
 
-/// A sign of life of a lane.
-async fn lives(lane: &mut RawLane, who: &str) {
-    lane.say(json!({"type": "ping", "id": who})).await;
-    assert_eq!(lane.expect("pong").await["re"], who);
-}
-
 /// The lane has ended behind a whole message.
 async fn has_ended(lane: &mut RawLane) {
     let end = lane.try_hear_body().await.expect_err("expected the lane's end");
@@ -40,7 +34,7 @@ async fn each_lane_answers_its_own_requests_in_order() {
             assert_eq!((&echo["re"], &echo["content"]), (&json!(n), &json!(format!("Echo: {n} on {number}"))));
         }
     }
-    lives(&mut client.control, "the control lane, on which none of these came").await;
+    client.control.lives("the control lane, on which none of these came").await;
     server.stop().await;
 }
 
@@ -87,8 +81,8 @@ async fn half_sent_messages_hold_up_their_own_lanes_only() {
         let mut upload = client.lane().await;
         upload.raw(&frame[..cut]).await;
         uploads.push((upload, cut));
-        lives(&mut client.lane().await, "another lane").await;
-        lives(&mut client.control, "the control lane").await;
+        client.lane().await.lives("another lane").await;
+        client.control.lives("the control lane").await;
     }
     for (mut upload, cut) in uploads {
         upload.raw(&frame[cut..]).await;
@@ -115,8 +109,8 @@ async fn a_lane_that_is_cut_off_inside_a_message_ends_alone() {
                 lane.send.finish().expect("the stream is open");
             }
             has_ended(&mut lane).await;
-            lives(&mut other, "the other lane").await;
-            lives(&mut client.control, "the control lane").await;
+            other.lives("the other lane").await;
+            client.control.lives("the control lane").await;
         }
     }
     server.stop().await;
@@ -138,7 +132,7 @@ async fn a_finished_lane_gets_all_its_answers_and_then_its_end() {
     assert_eq!(lane.expect("ok").await["re"], "last");
     has_ended(&mut lane).await;
     client.control.expect("broadcast").await;
-    lives(&mut client.control, "the control lane").await;
+    client.control.lives("the control lane").await;
     server.stop().await;
 }
 
@@ -151,14 +145,14 @@ async fn a_lane_too_many_waits_until_another_has_ended() {
     let mut lanes = [client.lane().await, client.lane().await];
     for _ in 0..20 {
         for lane in &mut lanes {
-            lives(lane, "an allowed lane").await;
+            lane.lives("an allowed lane").await;
         }
         let connection = client.connection.clone();
         let mut waiting = pin!(connection.open_bi());
         tokio::select! {
             biased;
             opened = &mut waiting => panic!("expected a third lane to wait, got {opened:?}"),
-            () = lives(&mut client.control, "the control lane") => {}
+            () = client.control.lives("the control lane") => {}
         }
         lanes[0].send.finish().expect("the stream is open");
         has_ended(&mut lanes[0]).await;
@@ -176,7 +170,7 @@ async fn a_client_has_no_credit_for_unidirectional_streams() {
     tokio::select! {
         biased;
         opened = connection.open_uni() => panic!("expected no unidirectional stream, got {opened:?}"),
-        () = lives(&mut client.control, "the control lane") => {}
+        () = client.control.lives("the control lane") => {}
     }
     server.stop().await;
 }

@@ -203,15 +203,19 @@ pub(super) async fn serve_datagrams(session: &Session) -> End {
             Ok(Outcome::Leave(close)) => {
                 return End::Left(ClosedBy { code: close.code, reason: close.reason, reconnect_after_ms: None });
             }
-            Err(end) => return end,
+            Err(end) => {
+                send_datagram(session, replies.take());
+                return end;
+            }
         }
-        if replies.len() > 0 {
-            send_datagram(session, replies.take());
-        }
+        send_datagram(session, replies.take());
     }
 }
 
 fn send_datagram(session: &Session, mut pieces: Vec<Bytes>) {
+    if pieces.is_empty() {
+        return;
+    }
     let length: usize = pieces.iter().map(Bytes::len).sum();
     let fits = session.connection.max_datagram_size().is_some_and(|most| length - PREFIX_BYTES <= most);
     if fits {
@@ -224,7 +228,5 @@ fn send_datagram(session: &Session, mut pieces: Vec<Bytes>) {
         let _ = session.connection.send_datagram(datagram);
         return;
     }
-    if session.outbound.control.try_send(&Batch::new(pieces)).is_err() {
-        session.outbound.end_slow_consumer();
-    }
+    session.outbound.put(&Batch::new(pieces));
 }

@@ -183,9 +183,7 @@ async fn keep_alive(session: &Session) -> End {
             pinged = Some(Instant::now());
             let mut frame = BytesMut::new();
             ServerMessage::Ping { timestamp: now_ms() }.encode(None, &mut frame);
-            if session.outbound.control.try_send(&frame.freeze().into()).is_err() {
-                session.outbound.end_slow_consumer();
-            }
+            session.outbound.put(&frame.freeze().into());
         }
     }
 }

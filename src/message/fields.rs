@@ -20,6 +20,9 @@ pub(super) fn text(json: &Bytes) -> Result<ByteString, Invalid> {
 
 /// Reads the object in `text` into a struct of optional fields.
 pub(super) fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Invalid> {
+    if !text.starts_with('{') {
+        return Err(Invalid::malformed("body: not a JSON object: it begins with '{'"));
+    }
     if json::nests_deeper_than(text.as_bytes(), MAX_NESTING) {
         return Err(Invalid::malformed(format!("body: JSON nested deeper than {MAX_NESTING}")));
     }

@@ -103,6 +103,15 @@ impl TestServer {
 
 /// A client endpoint on a socket of its own that trusts the authority in a file.
 pub fn endpoint_trusting(ca: &Path, transport: TransportConfig) -> Endpoint {
+    let mut config = client_config(ca, b"qws/1");
+    config.transport_config(Arc::new(transport));
+    let mut endpoint = Endpoint::client("127.0.0.1:0".parse().expect("an address")).expect("a socket");
+    endpoint.set_default_client_config(config);
+    endpoint
+}
+
+/// The settings of a client that trusts the authority in a file and offers one application protocol.
+pub fn client_config(ca: &Path, alpn: &[u8]) -> quinn::ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca).expect("the CA's file")).expect("the CA");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -111,12 +120,8 @@ pub fn endpoint_trusting(ca: &Path, transport: TransportConfig) -> Endpoint {
         .expect("TLS 1.3")
         .with_root_certificates(roots)
         .with_no_client_auth();
-    tls.alpn_protocols = vec![b"qws/1".to_vec()];
-    let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("QUIC over TLS")));
-    config.transport_config(Arc::new(transport));
-    let mut endpoint = Endpoint::client("127.0.0.1:0".parse().expect("an address")).expect("a socket");
-    endpoint.set_default_client_config(config);
-    endpoint
+    tls.alpn_protocols = vec![alpn.to_vec()];
+    quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("QUIC over TLS")))
 }
 
 /// One bidirectional stream: a lane.
@@ -178,6 +183,12 @@ impl RawLane {
         let message = self.hear().await;
         assert_eq!(message["type"], kind, "expected {kind}, got {message}");
         message
+    }
+
+    /// A sign of life: the server answers on this lane.
+    pub async fn lives(&mut self, who: &str) {
+        self.say(json!({"type": "ping", "id": who})).await;
+        assert_eq!(self.expect("pong").await["re"], who);
     }
 
     /// The next message, which has to be an error with this code; gives its text.
