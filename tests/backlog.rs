@@ -157,7 +157,7 @@ async fn what_waits_on_all_lanes_of_a_client_counts_together() {
         .await;
         let mut sender = server.client("sender").await;
         let mut neighbour = server.client("neighbour").await;
-        let client = narrow(&server, 1000).await;
+        let client = narrow(&server, 5000).await;
         let mut unread = Vec::new();
         for _ in 0..lanes {
             let mut lane = client.lane().await;

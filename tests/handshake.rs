@@ -84,10 +84,12 @@ async fn a_wrong_handshake_may_be_corrected_twice() {
 #[tokio::test]
 async fn minor_versions_are_served_and_major_ones_refused() {
     let server = TestServer::start().await;
+    let mut accepted = Vec::new();
     for version in ["1.0", "1.7", "1"] {
         let mut client = RawClient::connect(&server.endpoint(), server.addr).await;
         let response = client.handshake_with(json!({"type": "handshake", "protocol_version": version})).await;
         assert_eq!(response["protocol_version"], "1.0", "the server tells what it speaks");
+        accepted.push(client);
     }
     for version in ["2.0", "0.9", "10.0", "", "one"] {
         let mut client = RawClient::connect(&server.endpoint(), server.addr).await;
@@ -98,7 +100,7 @@ async fn minor_versions_are_served_and_major_ones_refused() {
         assert_eq!(response["client_id"], Value::Null);
         client.expect_close(1002).await;
     }
-    assert_eq!(server.status.clients(), 3, "only the first three are connected");
+    assert_eq!(server.status.clients(), accepted.len(), "only these are connected");
     server.stop().await;
 }
 

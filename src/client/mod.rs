@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use quinn::{Connection, ConnectionError, SendStream};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 use uuid::Uuid;
@@ -24,6 +24,10 @@ use crate::outbound::Outbound;
 use crate::printable::Printable;
 use crate::registry::{Handshaking, Roster};
 use crate::transport::LaneWriter;
+
+/// Between the end of a lane that the peer does not read and QUIC's own close; two round trips within these bounds.
+const MIN_GRACE: Duration = Duration::from_millis(20);
+const MAX_GRACE: Duration = Duration::from_millis(500);
 
 /// What a worker lends to each of its clients.
 #[derive(Debug, Clone)]
@@ -91,12 +95,17 @@ impl Session {
     }
 
     fn hear(&self) {
-        let elapsed = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.heard.store(elapsed, Ordering::Relaxed);
+        self.heard.store(self.age_ms(), Ordering::Relaxed);
     }
 
-    fn last_heard(&self) -> Instant {
-        self.begun + Duration::from_millis(self.heard.load(Ordering::Relaxed))
+    /// Milliseconds since it came in: signs of life are told apart in these.
+    fn age_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The time at which it had a certain age.
+    fn at_age(&self, age_ms: u64) -> Instant {
+        self.begun + Duration::from_millis(age_ms)
     }
 }
 
@@ -110,7 +119,11 @@ pub(crate) async fn run(incoming: quinn::Incoming, surroundings: Surroundings, h
         Ok(connecting) => connecting,
         Err(e) => return debug!("Connection from {from} not accepted: {e}"),
     };
-    let connection = match tokio::time::timeout_at(deadline, connecting).await {
+    let connecting = tokio::select! {
+        connection = timeout_at(deadline, connecting) => connection,
+        () = surroundings.draining.cancelled() => return debug!("Connection from {from} given up: shutting down"),
+    };
+    let connection = match connecting {
         Ok(Ok(connection)) => connection,
         Ok(Err(e)) => return debug!("Connection from {from} failed: {e}"),
         Err(_) => return debug!("Connection from {from} failed: no QUIC handshake in time"),
@@ -170,17 +183,23 @@ async fn serve(connection: Connection, welcomed: Welcomed, surroundings: &Surrou
 /// Pings a client that is silent, and gives up on one that does not answer.
 async fn keep_alive(session: &Session) -> End {
     let timing = &session.context.config.timing;
-    let mut pinged: Option<Instant> = None;
+    let mut pinged = None;
     loop {
-        let heard = session.last_heard();
+        let heard = session.heard.load(Ordering::Relaxed);
+        // What was heard in the very millisecond of the ping may be the answer.
         let waits_since = pinged.filter(|&pinged| pinged > heard);
-        let due = waits_since.map_or(heard + timing.ping_interval(), |pinged| pinged + timing.ping_timeout());
-        if Instant::now() < due {
-            sleep_until(due).await;
+        let due = match waits_since {
+            Some(pinged) => session.at_age(pinged) + timing.ping_timeout(),
+            None => session.at_age(heard) + timing.ping_interval(),
+        };
+        let now = Instant::now();
+        if now < due {
+            // An answer may have come long before the timeout; the next ping is due behind that.
+            sleep_until(due.min(now + timing.ping_interval())).await;
         } else if waits_since.is_some() {
             return End::sent(CloseCode::TIMEOUT, "nothing was heard after a ping; answer with pong");
         } else {
-            pinged = Some(Instant::now());
+            pinged = Some(session.age_ms());
             let mut frame = BytesMut::new();
             ServerMessage::Ping { timestamp: now_ms() }.encode(None, &mut frame);
             session.outbound.put(&frame.freeze().into());
@@ -200,38 +219,41 @@ fn draining(context: &Context) -> End {
 
 /// Ends a connection: what is queued goes out first, the reason behind it, then QUIC's own close with the same code.
 async fn finish(connection: &Connection, id: Uuid, control: Option<&LaneWriter>, end: End, within: Duration) {
-    let closed = match end {
+    let (closed, last) = match end {
         End::Gone(e) => return log_gone(id, connection.remote_address(), &e),
         End::Left(closed) => {
             info!("Client {id} closing connection: {} - {}", closed.code, Printable::excerpt(&closed.reason));
-            if let Some(control) = control {
-                flush(connection, control, None, within).await;
-            }
-            closed
+            (closed, None)
         }
         End::Sent(closed) => {
             info!("Closing client {id}: {} - {}", closed.code, closed.reason);
-            // A slow consumer's lane is full; one more message would wait behind what it does not read.
-            if let Some(control) = control.filter(|_| closed.code != CloseCode::SLOW_CONSUMER) {
-                let mut frame = BytesMut::new();
-                ServerMessage::Close(closed.clone()).encode(None, &mut frame);
-                flush(connection, control, Some(frame.freeze()), within).await;
-            }
-            closed
+            let mut frame = BytesMut::new();
+            ServerMessage::Close(closed.clone()).encode(None, &mut frame);
+            (closed, Some(frame.freeze()))
         }
     };
+    if let Some(control) = control {
+        // A slow consumer's lane is full; one more message would wait behind what it does not read.
+        let is_slow = last.is_some() && closed.code == CloseCode::SLOW_CONSUMER;
+        if is_slow || !flush(connection, control, last, within).await {
+            control.abandon(closed.code.0);
+            // Quinn holds its closing packet back while congestion control holds back data, and a closed connection
+            // hears of no acknowledgement: what is on its way has to arrive first.
+            sleep((2 * connection.rtt()).clamp(MIN_GRACE, MAX_GRACE)).await;
+        }
+    }
     connection.close(u32::from(closed.code.0).into(), closed.reason.as_bytes());
 }
 
-async fn flush(connection: &Connection, control: &LaneWriter, last: Option<bytes::Bytes>, within: Duration) {
+/// Sends what waits and `last` behind it. False where the peer did not take it in time.
+async fn flush(connection: &Connection, control: &LaneWriter, last: Option<bytes::Bytes>, within: Duration) -> bool {
     let flushed = async {
         tokio::select! {
             () = control.finish(last) => {}
             _ = connection.closed() => {}
         }
     };
-    // Whoever does not take its last messages in time does without.
-    let _ = timeout(within, flushed).await;
+    timeout(within, flushed).await.is_ok()
 }
 
 fn log_gone(id: Uuid, from: SocketAddr, error: &ConnectionError) {

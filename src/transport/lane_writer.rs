@@ -250,6 +250,14 @@ impl LaneWriter {
         self.emptied.notify_waiters();
     }
 
+    /// Gives up what waits here and in QUIC: the peer is told with a closing code that no more comes (RESET_STREAM).
+    pub(crate) fn abandon(&self, code: u16) {
+        let mut state = self.state();
+        self.close(&mut state);
+        // An error means that the stream has ended already.
+        let _ = state.stream.reset(code.into());
+    }
+
     /// Writes what is left, `last` behind it, ends the stream, and waits until the peer has it all (or has gone). Only
     /// when [`drain`](Self::drain) runs no more. Bound it by a timeout: the peer need not read.
     pub(crate) async fn finish(&self, last: Option<Bytes>) {
