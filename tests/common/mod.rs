@@ -87,6 +87,11 @@ impl TestServer {
 
     /// The same with other transport settings, such as small windows.
     pub fn endpoint_with(&self, transport: TransportConfig) -> Endpoint {
+        self.endpoint_speaking(&["qws/1"], transport)
+    }
+
+    /// The same with other protocols offered (ALPN).
+    pub fn endpoint_speaking(&self, protocols: &[&str], transport: TransportConfig) -> Endpoint {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(&self.files.ca).expect("the CA's file")).expect("the CA");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -95,7 +100,7 @@ impl TestServer {
             .expect("TLS 1.3")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        tls.alpn_protocols = vec![b"qws/1".to_vec()];
+        tls.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("QUIC over TLS")));
         config.transport_config(Arc::new(transport));
         let mut endpoint = Endpoint::client("127.0.0.1:0".parse().expect("an address")).expect("a socket");
@@ -103,9 +108,14 @@ impl TestServer {
         endpoint
     }
 
+    /// A connection whose handshake is still to come.
+    pub async fn stranger(&self) -> RawClient {
+        RawClient::connect(&self.endpoint(), self.addr).await
+    }
+
     /// A client whose handshake was accepted.
     pub async fn client(&self, name: &str) -> RawClient {
-        let mut client = RawClient::connect(&self.endpoint(), self.addr).await;
+        let mut client = self.stranger().await;
         client.handshake(name).await;
         client
     }
@@ -170,6 +180,13 @@ impl RawLane {
         let message = self.hear().await;
         assert_eq!(message["type"], kind, "expected {kind}, got {message}");
         message
+    }
+
+    /// Asks for an echo and waits for it: whoever gets it is served.
+    pub async fn is_served(&mut self) {
+        self.say(json!({"type": "text", "content": "still here?", "id": "is served"})).await;
+        let echo = self.expect("text").await;
+        assert_eq!((&echo["re"], &echo["content"]), (&json!("is served"), &json!("Echo: still here?")));
     }
 
     /// The next message, which has to be an error with this code; gives its text.
