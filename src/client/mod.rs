@@ -71,7 +71,7 @@ struct Session {
     max_message_bytes: usize,
     /// Bodies in a row that were no JSON.
     malformed: AtomicU8,
-    /// Milliseconds from `begun` to the last thing heard.
+    /// Nanoseconds from `begun` to the last thing heard. Anything coarser puts a fast answer before its ping.
     heard: AtomicU64,
     begun: Instant,
 }
@@ -91,12 +91,12 @@ impl Session {
     }
 
     fn hear(&self) {
-        let elapsed = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let elapsed = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.heard.store(elapsed, Ordering::Relaxed);
     }
 
     fn last_heard(&self) -> Instant {
-        self.begun + Duration::from_millis(self.heard.load(Ordering::Relaxed))
+        self.begun + Duration::from_nanos(self.heard.load(Ordering::Relaxed))
     }
 }
 
@@ -175,12 +175,14 @@ async fn keep_alive(session: &Session) -> End {
         let heard = session.last_heard();
         let waits_since = pinged.filter(|&pinged| pinged > heard);
         let due = waits_since.map_or(heard + timing.ping_interval(), |pinged| pinged + timing.ping_timeout());
-        if Instant::now() < due {
-            sleep_until(due).await;
+        let now = Instant::now();
+        if now < due {
+            // Who answers a ping long before its time is over is due for the next one before that, too.
+            sleep_until(due.min(now + timing.ping_interval())).await;
         } else if waits_since.is_some() {
             return End::sent(CloseCode::TIMEOUT, "nothing was heard after a ping; answer with pong");
         } else {
-            pinged = Some(Instant::now());
+            pinged = Some(now);
             let mut frame = BytesMut::new();
             ServerMessage::Ping { timestamp: now_ms() }.encode(None, &mut frame);
             if session.outbound.control.try_send(&mut [frame.freeze()]).is_err() {
