@@ -197,6 +197,19 @@ impl RawLane {
     }
 }
 
+/// Where a client says something.
+#[derive(Debug, Clone, Copy)]
+pub enum On {
+    Control,
+    /// A request lane of its own.
+    Lane,
+    Datagram,
+}
+
+impl On {
+    pub const EACH: [Self; 3] = [Self::Control, Self::Lane, Self::Datagram];
+}
+
 /// A connection with its control lane.
 pub struct RawClient {
     pub connection: Connection,
@@ -225,6 +238,26 @@ impl RawClient {
         assert_eq!(response["accepted"], true, "expected to be let in, got {response}");
         self.id = response["client_id"].as_str().expect("an accepted client has an id").to_owned();
         response
+    }
+
+    /// Sends one body and gives the reply to it, which comes the same way.
+    pub async fn ask(&mut self, on: On, body: &[u8]) -> Value {
+        match on {
+            On::Control => {
+                self.control.body(body).await;
+                self.control.hear().await
+            }
+            On::Lane => {
+                let mut lane = self.lane().await;
+                lane.body(body).await;
+                lane.hear().await
+            }
+            On::Datagram => {
+                self.connection.send_datagram(body.to_vec().into()).expect("a datagram leaves");
+                let reply = soon("a reply", self.connection.read_datagram()).await.expect("a reply");
+                serde_json::from_slice(&reply).expect("JSON")
+            }
+        }
     }
 
     /// Opens a request lane.
