@@ -91,6 +91,7 @@ impl Body {
             Some(&ZSTD) => {
                 let inflated = inflate(&body[1..], max)?;
                 match inflated.first() {
+                    None => Err(BodyError::Zstd("nothing inside the compressed body".into())),
                     Some(&ZSTD) => Err(BodyError::Zstd("a compressed body inside a compressed body".into())),
                     _ => Self::parse_plain(inflated),
                 }
@@ -327,6 +328,9 @@ mod tests {
         assert!(matches!(nested, Err(BodyError::Zstd(_))), "{nested:?}");
         let tail = Bytes::from([&body[..], b"x"].concat());
         assert!(matches!(Body::parse(tail, Compression::Zstd, 1 << 20), Err(BodyError::Zstd(_))));
+        let nothing =
+            Bytes::from([&[ZSTD][..], &zstd::bulk::compress(b"", ZSTD_LEVEL).expect("it compresses")].concat());
+        assert!(matches!(Body::parse(nothing, Compression::Zstd, 1 << 20), Err(BodyError::Zstd(_))));
         let junk = Bytes::from_static(&[ZSTD, 1, 2, 3]);
         assert!(matches!(Body::parse(junk, Compression::Zstd, 1 << 20), Err(BodyError::Zstd(_))));
     }

@@ -25,7 +25,8 @@ async fn missing_certificates_are_made_once_and_said_so() {
         let log = process.stderr();
         assert_eq!(log.contains("No certificates found"), first, "{log}");
         assert_eq!(log.contains("certs/ca.pem"), first, "clients need to know what to trust: {log}");
-        let mut client = RawClient::connect(&endpoint_trusting(&ca, TransportConfig::default()), addr).await;
+        let mut client =
+            RawClient::connect(&endpoint_trusting(&ca, &["qws/1"], TransportConfig::default()), addr).await;
         client.handshake("Ada").await;
         client.control.say(json!({"type": "text", "content": "hi"})).await;
         client.control.expect("text").await;
@@ -75,7 +76,7 @@ async fn certs_makes_certificates_for_a_name_and_replaces_none_unless_forced() {
     let args = ["--addr", "127.0.0.1:0", "--cert", "mine/server.pem", "--key", "mine/server-key.pem"];
     let mut process = Process::start(folder.path(), &args, &[]);
     let addr = process.listening().await;
-    let endpoint = endpoint_trusting(&folder.path().join("mine/ca.pem"), TransportConfig::default());
+    let endpoint = endpoint_trusting(&folder.path().join("mine/ca.pem"), &["qws/1"], TransportConfig::default());
     for (name, believed) in [("chat.example", true), ("localhost", true), ("other.example", false)] {
         let connected = soon("an answer", endpoint.connect(addr, name).expect("it begins")).await;
         assert_eq!(connected.is_ok(), believed, "as {name}: {connected:?}");

@@ -52,7 +52,7 @@ async fn unannounced(endpoint: Endpoint, addr: SocketAddr) {
 fn vanishing(ca: &Path, addr: SocketAddr) {
     let machine = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let clients = machine.block_on(async {
-        let endpoint = endpoint_trusting(ca, TransportConfig::default());
+        let endpoint = endpoint_trusting(ca, &["qws/1"], TransportConfig::default());
         let mut clients = JoinSet::new();
         for _ in 0..AT_ONCE {
             let endpoint = endpoint.clone();
@@ -115,7 +115,7 @@ async fn ten_thousand_clients_leave_no_trace() {
     let mut server = Process::start(folder.path(), &[], &environment);
     let addr = server.listening().await;
     let ca: PathBuf = folder.path().join("certs/ca.pem");
-    let endpoints: Vec<_> = (0..8).map(|_| endpoint_trusting(&ca, TransportConfig::default())).collect();
+    let endpoints: Vec<_> = (0..8).map(|_| endpoint_trusting(&ca, &["qws/1"], TransportConfig::default())).collect();
 
     wave(&endpoints, &ca, addr, &server).await;
     let warm = resident_kib(&server);

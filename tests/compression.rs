@@ -1,92 +1,167 @@
-//! zstd, where client and server agree on it: in both directions, for bodies that it makes smaller, one form for each
-//! receiver of a broadcast.
+//! zstd, where both sides agreed on it: either side may send it, small bodies stay plain, nobody else sees any of it.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
 mod common;
 
-use common::{RawClient, TestServer, with_attachment};
+use common::{RawClient, TestServer, soon, with_attachment};
 use serde_json::{Value, json};
 
-async fn compressing(server: &TestServer) -> RawClient {
-    let mut client = RawClient::connect(&server.endpoint(), server.addr).await;
-    let hello = json!({"type": "handshake", "protocol_version": "1.0", "compression": ["br", "zstd"]});
-    assert_eq!(client.handshake_with(hello).await["compression"], "zstd");
+const ZSTD: u8 = 0x02;
+
+/// A client that agreed on zstd.
+async fn zstd_client(server: &TestServer) -> RawClient {
+    let mut client = server.stranger().await;
+    let offer = json!({"type": "handshake", "protocol_version": "1.0", "compression": ["br", "zstd"]});
+    assert_eq!(client.handshake_with(offer).await["compression"], "zstd");
     client
 }
 
-fn deflated(body: &[u8]) -> Vec<u8> {
-    [&[0x02][..], &zstd::bulk::compress(body, 3).expect("compressed")].concat()
+fn zstd_body(body: &[u8]) -> Vec<u8> {
+    [&[ZSTD][..], &zstd::bulk::compress(body, 3).expect("it compresses")].concat()
 }
 
-/// Inflates a body that has to be compressed and smaller than what is in it.
 fn inflated(body: &[u8]) -> Vec<u8> {
-    assert_eq!(body[0], 0x02, "the body is compressed");
-    let inner = zstd::bulk::decompress(&body[1..], 1 << 21).expect("a zstd frame");
-    assert!(body.len() < inner.len(), "{} bytes became {}", inner.len(), body.len());
-    inner
+    assert_eq!(body[0], ZSTD, "expected a compressed body, got {:?}", String::from_utf8_lossy(body));
+    zstd::stream::decode_all(&body[1..]).expect("one zstd frame")
+}
+
+fn parsed(body: &[u8]) -> Value {
+    serde_json::from_slice(body).unwrap_or_else(|e| panic!("{e}: {:?}", String::from_utf8_lossy(body)))
+}
+
+/// Text that compresses.
+fn long_text(length: usize) -> String {
+    "Grüße ".chars().cycle().take(length).collect()
 }
 
 #[tokio::test]
-async fn large_bodies_are_compressed_and_small_ones_are_not() {
-    let server = TestServer::start_with(|config| config.limits.compress_min_bytes = 500).await;
-    let mut client = compressing(&server).await;
-    let text = "all the same ".repeat(100);
-    client.control.body(&deflated(json!({"type": "text", "content": text, "id": 1}).to_string().as_bytes())).await;
-    let echo: Value = serde_json::from_slice(&inflated(&client.control.hear_body().await)).expect("JSON");
-    assert_eq!((&echo["re"], &echo["content"]), (&json!(1), &json!(format!("Echo: {text}"))));
+async fn a_compressed_request_gets_a_compressed_reply_on_every_carrier() {
+    let server = TestServer::start().await;
+    let mut client = zstd_client(&server).await;
+    let text = long_text(3000);
+    let request = zstd_body(json!({"type": "text", "id": 1, "content": text}).to_string().as_bytes());
+    let mut lane = client.lane().await;
+    for lane in [&mut client.control, &mut lane] {
+        lane.body(&request).await;
+        let echo = parsed(&inflated(&lane.hear_body().await));
+        assert_eq!((&echo["re"], &echo["content"]), (&json!(1), &json!(format!("Echo: {text}"))));
+    }
+    client.connection.send_datagram(request.into()).expect("a datagram leaves");
+    let reply = soon("a reply", client.connection.read_datagram()).await.expect("a reply");
+    assert_eq!(parsed(&inflated(&reply))["content"], format!("Echo: {text}"));
+    server.stop().await;
+}
 
-    client.control.say(json!({"type": "text", "content": "short"})).await;
-    assert_eq!(client.control.expect("text").await["content"], "Echo: short", "in plain JSON");
+#[tokio::test]
+async fn a_plain_request_is_served_as_well_and_what_does_not_shrink_stays_plain() {
+    let server = TestServer::start().await;
+    let mut client = zstd_client(&server).await;
+    client.control.say(json!({"type": "text", "content": long_text(3000)})).await;
+    assert_eq!(parsed(&inflated(&client.control.hear_body().await))["type"], "text");
+    let noise: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(3000).collect();
+    client.control.say_with(json!({"type": "binary"}), &noise).await;
+    assert!(client.control.hear_with().await.1 == noise, "noise came back changed");
+    server.stop().await;
+}
 
-    let noise: Vec<u8> =
-        (0..2000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).rotate_left(n).to_be_bytes()).collect();
-    client.control.say_with(json!({"type": "binary", "id": 2}), &noise).await;
-    assert!(client.control.hear_with().await.1 == noise, "what zstd does not make smaller goes as it is");
+#[tokio::test]
+async fn only_bodies_from_the_bound_on_are_compressed() {
+    const LEAST: u64 = 500;
+    let server = TestServer::start_with(|config| config.limits.compress_min_bytes = LEAST).await;
+    let mut client = zstd_client(&server).await;
+    let (mut plain, mut packed) = (0, 0);
+    for length in 400..520 {
+        client.control.say(json!({"type": "text", "content": "a".repeat(length)})).await;
+        let body = client.control.hear_body().await;
+        if body[0] == ZSTD {
+            assert!(inflated(&body).len() as u64 >= LEAST, "{} bytes were compressed", inflated(&body).len());
+            packed += 1;
+        } else {
+            assert!((body.len() as u64) < LEAST, "{} bytes were not compressed", body.len());
+            plain += 1;
+        }
+    }
+    assert!(plain > 0 && packed > 0, "{plain} plain and {packed} compressed: the bound lies between");
     server.stop().await;
 }
 
 #[tokio::test]
 async fn attachments_are_compressed_with_their_message() {
     let server = TestServer::start().await;
-    let mut client = compressing(&server).await;
-    let bytes = vec![9; 100_000];
-    client.control.body(&deflated(&with_attachment(&json!({"type": "binary", "id": 1}), &bytes))).await;
-    let echo = inflated(&client.control.hear_body().await);
-    assert!(echo[0] == 0x01 && echo.ends_with(&bytes), "the echo has the attachment");
+    let mut client = zstd_client(&server).await;
+    let bytes = vec![7; 200_000];
+    client.control.body(&zstd_body(&with_attachment(&json!({"type": "binary", "id": 2}), &bytes))).await;
+    let body = client.control.hear_body().await;
+    assert!(body.len() < 2000, "200,000 equal bytes came as {}", body.len());
+    let body = inflated(&body);
+    assert_eq!(body[0], 0x01, "an attachment");
+    let json_len = u32::from_be_bytes(body[1..5].try_into().expect("four bytes")) as usize;
+    assert_eq!(parsed(&body[5..5 + json_len])["re"], 2);
+    assert!(body[5 + json_len..] == bytes, "the bytes came back changed");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn each_receiver_of_a_broadcast_gets_the_form_that_it_agreed_to() {
+async fn a_broadcast_is_compressed_for_those_alone_who_agreed() {
     let server = TestServer::start().await;
-    let mut plain = server.client("plain").await;
-    let mut packed = compressing(&server).await;
-    let text = "for everybody ".repeat(200);
-    for sender in [&mut plain, &mut packed] {
-        sender.control.say(json!({"type": "broadcast", "content": text})).await;
+    let (mut with, mut sender) = (zstd_client(&server).await, zstd_client(&server).await);
+    let (mut without, mut also_without) = (server.client("Ada").await, server.client("Bob").await);
+    let text = long_text(5000);
+    for (content, compressed) in [(&*text, true), ("short", false)] {
+        let message = json!({"type": "broadcast", "id": 4, "content": content}).to_string();
+        sender.control.body(&zstd_body(message.as_bytes())).await;
+        let mut heard = Vec::new();
+        for client in [&mut without, &mut also_without] {
+            heard.push(client.control.hear_body().await);
+        }
+        for client in [&mut with, &mut sender] {
+            let body = client.control.hear_body().await;
+            heard.push(if compressed { inflated(&body) } else { body });
+        }
+        for body in &heard {
+            assert_eq!((&parsed(body)["content"], body), (&json!(content), &heard[0]), "the same bytes for everybody");
+        }
+        assert_eq!(sender.control.expect("ok").await["delivered"], 4);
     }
-    for _ in 0..2 {
-        assert_eq!(plain.control.expect("broadcast").await["content"], text);
-        let heard: Value = serde_json::from_slice(&inflated(&packed.control.hear_body().await)).expect("JSON");
-        assert_eq!(heard["content"], text);
-    }
-    packed.control.say(json!({"type": "direct", "to": plain.id, "content": text})).await;
-    assert_eq!(plain.control.expect("direct").await["content"], text);
-    plain.control.say(json!({"type": "direct", "to": packed.id, "content": text})).await;
-    inflated(&packed.control.hear_body().await);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn nothing_is_compressed_for_who_did_not_offer_it() {
-    let server = TestServer::start_with(|config| config.limits.compress_min_bytes = 1).await;
-    for offered in [json!(null), json!([]), json!(["gzip"])] {
-        let mut client = RawClient::connect(&server.endpoint(), server.addr).await;
-        let hello = json!({"type": "handshake", "protocol_version": "1.0", "compression": offered});
-        assert_eq!(client.handshake_with(hello).await["compression"], Value::Null);
-        client.control.say(json!({"type": "text", "content": "x".repeat(5000)})).await;
-        client.control.expect("text").await;
+async fn a_direct_message_is_compressed_as_its_receiver_agreed() {
+    let server = TestServer::start().await;
+    let (mut with, mut without) = (zstd_client(&server).await, server.client("Ada").await);
+    let text = long_text(5000);
+    without.control.say(json!({"type": "direct", "to": with.id, "content": text})).await;
+    assert_eq!(parsed(&inflated(&with.control.hear_body().await))["content"], text);
+    with.control.say(json!({"type": "direct", "to": without.id, "content": text})).await;
+    assert_eq!(without.control.expect("direct").await["content"], text);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_one_zstd_frame_of_a_plain_body_is_an_error_and_no_more() {
+    let server = TestServer::start().await;
+    let mut neighbour = server.client("neighbour").await;
+    let mut client = zstd_client(&server).await;
+    let good = zstd_body(br#"{"type":"ping"}"#);
+    // In a row, because these do not count towards 1007.
+    for (what, body) in [
+        ("a compressed body in it", zstd_body(&good)),
+        ("two frames", [&good[..], &good[1..]].concat()),
+        ("a byte behind it", [&good[..], b"x"].concat()),
+        ("a frame cut off", good[..good.len() - 1].to_vec()),
+        ("no frame", vec![ZSTD]),
+        ("no zstd", vec![ZSTD, 1, 2, 3, 4, 5, 6, 7, 8]),
+        ("nothing in it", zstd_body(b"")),
+        ("a window above 8 MiB", [&[ZSTD][..], &[0x28, 0xb5, 0x2f, 0xfd, 0x00, 14 << 3, 0x01, 0x00, 0x00]].concat()),
+    ] {
+        client.control.body(&body).await;
+        let message = client.control.expect_error(400).await;
+        assert!(message.starts_with("zstd"), "{what}: {message}");
     }
+    client.control.body(&good).await;
+    client.control.expect("pong").await;
+    neighbour.control.lives("who is served").await;
     server.stop().await;
 }

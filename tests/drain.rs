@@ -33,7 +33,8 @@ async fn each_signal_to_end_sends_clients_away_and_ends_with_success() {
         let addr = process.listening().await;
         let mut clients = Vec::new();
         for name in ["Ada", "Bob", "Cleo"] {
-            let endpoint = endpoint_trusting(&folder.path().join("certs/ca.pem"), TransportConfig::default());
+            let endpoint =
+                endpoint_trusting(&folder.path().join("certs/ca.pem"), &["qws/1"], TransportConfig::default());
             let mut client = RawClient::connect(&endpoint, addr).await;
             client.handshake(name).await;
             clients.push(client);
@@ -56,10 +57,10 @@ async fn a_second_signal_ends_a_drain_that_a_client_holds_up() {
     let mut process = Process::start(folder.path(), &[], &environment);
     let addr = process.listening().await;
     let ca = folder.path().join("certs/ca.pem");
-    let mut stuck = RawClient::connect(&endpoint_trusting(&ca, narrow()), addr).await;
+    let mut stuck = RawClient::connect(&endpoint_trusting(&ca, &["qws/1"], narrow()), addr).await;
     stuck.handshake("stuck").await;
     clog(&mut stuck).await;
-    let endpoint = endpoint_trusting(&ca, TransportConfig::default());
+    let endpoint = endpoint_trusting(&ca, &["qws/1"], TransportConfig::default());
     let mut neighbour = RawClient::connect(&endpoint, addr).await;
     neighbour.handshake("neighbour").await;
 

@@ -1,182 +1,274 @@
-//! Who is let in, who is not, and that nothing is served before.
+//! A connection begins with a handshake: who is let in, who is not and why, and that nothing is served before it.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
 mod common;
 
-use common::{RawClient, TestServer, client_config, soon};
+use common::{RawLane, TestServer, framed, soon, until, with_attachment};
+use quinn::{ConnectionError, TransportConfig};
 use serde_json::{Value, json};
 
-fn handshake(name: &str) -> Value {
-    json!({"type": "handshake", "protocol_version": "1.0", "client_name": name})
+/// A correct handshake, changed: `null` takes a field away.
+fn handshake(changes: Value) -> Value {
+    let mut message = json!({"type": "handshake", "id": 1, "protocol_version": "1.0", "client_name": "Ada"});
+    let fields = message.as_object_mut().expect("an object");
+    fields.extend(changes.as_object().expect("an object").clone());
+    fields.retain(|_, value| !value.is_null());
+    message
 }
 
 #[tokio::test]
-async fn an_accepted_client_is_told_what_it_needs() {
+async fn an_accepted_client_is_told_its_id_and_what_holds_here() {
     let server = TestServer::start_with(|config| {
-        config.name = "Test \"server\"".into();
-        config.limits.max_request_lanes = 7;
+        config.name = "Grüße".into();
+        config.limits.max_message_bytes = 2048;
+        config.limits.max_request_lanes = 5;
+        config.timing.ping_interval_ms = 3000;
+        config.timing.ping_timeout_ms = 4000;
     })
     .await;
-    let mut client = RawClient::connect(&server.endpoint(), server.addr).await;
-    let mut hello = handshake("Ada");
-    hello["id"] = json!("h");
-    hello["token"] = json!("not looked at");
-    let response = client.handshake_with(hello).await;
-    assert_eq!(response["re"], "h");
-    assert_eq!(response["server_name"], "Test \"server\"");
-    assert_eq!(response["protocol_version"], "1.0");
-    assert_eq!(response["compression"], Value::Null, "none was offered");
-    let limits = json!({
-        "max_message_bytes": 1_048_576, "ping_interval_ms": 25_000, "ping_timeout_ms": 10_000, "max_request_lanes": 7
+    let mut client = server.stranger().await;
+    let response = client.handshake_with(handshake(json!({"id": "h-1"}))).await;
+    let expected = json!({
+        "type": "handshake_response", "re": "h-1", "accepted": true, "client_id": client.id, "server_name": "Grüße",
+        "protocol_version": "1.0",
+        "limits": {
+            "max_message_bytes": 2048, "ping_interval_ms": 3000, "ping_timeout_ms": 4000, "max_request_lanes": 5
+        },
     });
-    assert_eq!(response["limits"], limits);
-    assert_eq!(uuid::Uuid::parse_str(&client.id).expect("a UUID").to_string(), client.id, "in canonical text");
+    assert_eq!(response, expected);
+    let id = uuid::Uuid::parse_str(&client.id).expect("a UUID");
+    assert_eq!(client.id, id.hyphenated().to_string(), "lower case, with hyphens");
+    assert_ne!(client.id, server.client("Bob").await.id, "each client has an id of its own");
     server.stop().await;
 }
 
 #[tokio::test]
-async fn names_are_optional_and_bounded_in_characters() {
+async fn whatever_a_later_minor_version_adds_is_let_in() {
     let server = TestServer::start().await;
-    for name in [Value::Null, json!("a"), json!("ü".repeat(64)), json!("🚀 with spaces, \"quotes\" and \\")] {
-        let mut client = RawClient::connect(&server.endpoint(), server.addr).await;
-        client.handshake_with(json!({"type": "handshake", "protocol_version": "1.0", "client_name": name})).await;
-        client.control.say(json!({"type": "list_clients"})).await;
-        let list = client.control.expect("client_list").await;
-        let me = list["clients"].as_array().expect("a list").iter().find(|c| c["id"] == client.id.as_str());
-        assert_eq!(me.expect("me")["name"], name, "the list has the name as it was given");
+    for changes in [
+        json!({"protocol_version": "1.1"}),
+        json!({"protocol_version": "1.4711"}),
+        json!({"client_name": "🚀".repeat(64)}),
+        json!({"token": "not looked at", "compression": ["br", "lz4"]}),
+        json!({"compression": []}),
+        json!({"new_field": {"of": ["a later version"]}, "content": 5, "limit": "none"}),
+    ] {
+        let mut client = server.stranger().await;
+        let response = client.handshake_with(handshake(changes.clone())).await;
+        assert_eq!((&response["re"], &response["compression"]), (&json!(1), &Value::Null), "{changes}");
+        client.control.lives("who is served").await;
     }
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_wrong_handshake_may_be_corrected_twice() {
+async fn a_client_needs_neither_a_name_nor_an_id() {
     let server = TestServer::start().await;
-    let wrong = [
-        ("client_name", handshake("")),
-        ("client_name", handshake(&"x".repeat(65))),
-        ("client_name", handshake("line\nbreak")),
-        ("client_name", handshake("c1 \u{85}")),
-        ("client_name", json!({"type": "handshake", "protocol_version": "1.0", "client_name": 5})),
-        ("protocol_version", json!({"type": "handshake"})),
-        ("protocol_version", json!({"type": "handshake", "protocol_version": 1})),
-        ("compression", json!({"type": "handshake", "protocol_version": "1.0", "compression": "zstd"})),
-        ("token", json!({"type": "handshake", "protocol_version": "1.0", "token": {}})),
-    ];
-    for pair in wrong.chunks(2) {
-        let mut client = RawClient::connect(&server.endpoint(), server.addr).await;
-        for (field, message) in pair {
-            client.control.say(message.clone()).await;
-            let error = client.control.expect_error(400).await;
-            assert!(error.starts_with(&format!("{field}: ")), "{message}: expected {error:?} to name {field}");
-        }
-        client.handshake("corrected").await;
-    }
-    let mut client = RawClient::connect(&server.endpoint(), server.addr).await;
-    for _ in 0..3 {
-        client.control.say(handshake("")).await;
-        client.control.expect_error(400).await;
-    }
-    client.expect_close(1002).await;
+    let mut client = server.stranger().await;
+    let response = client.handshake_with(json!({"type": "handshake", "protocol_version": "1.0"})).await;
+    assert_eq!(response.get("re"), None, "{response}");
+    client.control.say(json!({"type": "list_clients"})).await;
+    let list = client.control.expect("client_list").await;
+    assert_eq!((&list["clients"][0]["id"], &list["clients"][0]["name"]), (&json!(client.id), &Value::Null));
     server.stop().await;
 }
 
 #[tokio::test]
-async fn minor_versions_are_served_and_major_ones_refused() {
+async fn another_major_version_is_refused_with_the_reason() {
     let server = TestServer::start().await;
-    let mut accepted = Vec::new();
-    for version in ["1.0", "1.7", "1"] {
-        let mut client = RawClient::connect(&server.endpoint(), server.addr).await;
-        let response = client.handshake_with(json!({"type": "handshake", "protocol_version": version})).await;
-        assert_eq!(response["protocol_version"], "1.0", "the server tells what it speaks");
-        accepted.push(client);
-    }
-    for version in ["2.0", "0.9", "10.0", "", "one"] {
-        let mut client = RawClient::connect(&server.endpoint(), server.addr).await;
-        client.control.say(json!({"type": "handshake", "protocol_version": version, "id": 1})).await;
+    for version in ["2.0", "0.9", "10.0"] {
+        let mut client = server.stranger().await;
+        client.control.say(handshake(json!({"protocol_version": version}))).await;
         let response = client.control.expect("handshake_response").await;
-        assert_eq!((&response["accepted"], &response["re"]), (&json!(false), &json!(1)), "{version:?}: {response}");
-        assert!(response["reason"].as_str().is_some_and(|reason| reason.contains("1.0")), "{response}");
-        assert_eq!(response["client_id"], Value::Null);
+        assert_eq!((&response["accepted"], &response["re"]), (&json!(false), &json!(1)), "{version}: {response}");
+        assert_eq!(response["protocol_version"], "1.0", "{version}: {response}");
+        assert!(response["reason"].as_str().is_some_and(|reason| reason.contains("1.0")), "{version}: {response}");
+        assert_eq!(response.get("client_id"), None, "{version}: {response}");
         client.expect_close(1002).await;
     }
-    assert_eq!(server.status.clients(), accepted.len(), "only these are connected");
+    until("nobody to be in", || server.status.clients() == 0 && server.status.connections() == 0).await;
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_first_message_that_is_no_handshake_closes_1002() {
+async fn a_wrong_field_is_named_and_may_be_corrected() {
     let server = TestServer::start().await;
-    for message in [json!({"type": "text", "content": "x"}), json!({"type": "ping"}), json!({"type": "close"})] {
-        let mut client = RawClient::connect(&server.endpoint(), server.addr).await;
-        client.control.say(message).await;
-        client.expect_close(1002).await;
+    let mut neighbour = server.client("neighbour").await;
+    for (field, value) in [
+        ("client_name", json!("")),
+        ("client_name", json!("ü".repeat(65))),
+        ("client_name", json!("a\u{7}b")),
+        ("client_name", json!("a\u{85}b")),
+        ("client_name", json!(5)),
+        ("protocol_version", Value::Null),
+        ("protocol_version", json!(1.0)),
+        ("token", json!(["t"])),
+        ("compression", json!("zstd")),
+        ("compression", json!(["zstd", 1])),
+        ("id", json!("")),
+        ("id", json!("x".repeat(65))),
+        ("id", json!(-1)),
+        ("id", json!([1])),
+    ] {
+        let mut client = server.stranger().await;
+        for _ in 0..2 {
+            client.control.say(handshake(json!({field: value}))).await;
+            let error = client.control.expect("error").await;
+            assert_eq!(error["code"], 400, "{field} = {value}: {error}");
+            let named = error["message"].as_str().is_some_and(|message| message.starts_with(field));
+            assert!(named, "{field} = {value} has to be named: {error}");
+            let re = if field == "id" { Value::Null } else { json!(1) };
+            assert_eq!(error["re"], re, "{field} = {value}: {error}");
+        }
+        client.handshake("Ada").await;
     }
-    for body in [&b"x"[..], b"{", b"\x01\0\0\0\x09{}"] {
-        let mut client = RawClient::connect(&server.endpoint(), server.addr).await;
-        client.control.body(body).await;
+    neighbour.control.lives("who is served").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_third_wrong_handshake_is_the_last() {
+    let server = TestServer::start().await;
+    let mut client = server.stranger().await;
+    for _ in 0..3 {
+        client.control.say(handshake(json!({"client_name": ""}))).await;
+    }
+    client.control.say(handshake(json!({}))).await;
+    for _ in 0..3 {
         client.control.expect_error(400).await;
-        client.expect_close(1002).await;
     }
-    for (bytes, code) in [([0; 4], 1002), ([0xff; 4], 1009)] {
-        let mut client = RawClient::connect(&server.endpoint(), server.addr).await;
-        client.control.raw(&bytes).await;
-        client.expect_close(code).await;
-    }
-    let mut client = RawClient::connect(&server.endpoint(), server.addr).await;
-    client.control.raw(&[0, 0]).await;
-    client.control.send.finish().expect("an end inside a frame");
     client.expect_close(1002).await;
     server.stop().await;
 }
 
 #[tokio::test]
-async fn who_does_not_shake_hands_in_time_is_closed_4408() {
-    let server = TestServer::start_with(|config| config.timing.handshake_timeout_ms = 200).await;
+async fn a_first_message_that_is_no_handshake_closes_the_connection() {
+    let server = TestServer::start().await;
     let mut neighbour = server.client("neighbour").await;
-    let silent = RawClient::connect(&server.endpoint(), server.addr).await;
-    let mut slow = RawClient::connect(&server.endpoint(), server.addr).await;
-    slow.control.raw(&[0, 0, 0, 90, b'{']).await;
-    assert_eq!(silent.closed().await.0, 4408, "not even a stream was opened");
-    slow.expect_close(4408).await;
-    neighbour.control.lives("the neighbour, who did in time").await;
+    let message = |kind: &str| json!({"type": kind, "content": "x", "to": neighbour.id, "data": 1, "topic": "a"});
+    for kind in [
+        "text",
+        "broadcast",
+        "direct",
+        "signal",
+        "ping",
+        "pong",
+        "list_clients",
+        "subscribe",
+        "unsubscribe",
+        "publish",
+        "history",
+        "presence",
+        "close",
+    ] {
+        let mut client = server.stranger().await;
+        client.control.say(message(kind)).await;
+        let close = client.expect_close(1002).await;
+        assert!(close["reason"].as_str().is_some_and(|reason| reason.contains(kind)), "{kind}: {close}");
+    }
+    neighbour.control.lives("who is served").await;
     server.stop().await;
 }
 
 #[tokio::test]
-async fn a_second_handshake_is_a_conflict() {
+async fn an_unreadable_first_message_closes_the_connection() {
+    let server = TestServer::start().await;
+    let mut neighbour = server.client("neighbour").await;
+    for (what, frame, first_an_error, code) in [
+        ("no JSON", framed(b"hello"), true, 1002),
+        ("half an object", framed(b"{\"type\":\"handshake\""), true, 1002),
+        ("an array", framed(b"[{}]"), true, 1002),
+        ("no UTF-8", framed(b"{\"type\":\"hand\xffshake\"}"), true, 1002),
+        ("attachment beyond the body", framed(&[1, 0, 0, 0, 9, b'{', b'}']), true, 1002),
+        ("zstd before it was agreed on", framed(&[2, 0x28, 0xb5, 0x2f, 0xfd]), false, 1002),
+        ("nothing", framed(b""), false, 1002),
+        ("too much", u32::MAX.to_be_bytes().to_vec(), false, 1009),
+    ] {
+        let mut client = server.stranger().await;
+        client.control.raw(&frame).await;
+        if first_an_error {
+            client.control.expect_error(400).await;
+        }
+        let close = client.expect_close(code).await;
+        assert!(close["reason"].is_string(), "{what}: {close}");
+    }
+    let mut client = server.stranger().await;
+    client.control.body(&with_attachment(&handshake(json!({})), b"x")).await;
+    assert!(client.control.expect_error(400).await.starts_with("attachment"));
+    client.handshake("Ada").await;
+    neighbour.control.lives("who is served").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_does_not_shake_hands_in_time_is_closed() {
+    let server = TestServer::start_with(|config| config.timing.handshake_timeout_ms = 300).await;
+    let mut neighbour = server.client("neighbour").await;
+    let no_stream = server.stranger().await;
+    let mut half_a_frame = server.stranger().await;
+    half_a_frame.control.raw(&[0, 0]).await;
+    let mut wrong = server.stranger().await;
+    wrong.control.say(handshake(json!({"client_name": ""}))).await;
+    wrong.control.expect_error(400).await;
+    for (what, client) in [("no stream", no_stream), ("half a frame", half_a_frame), ("a wrong one", wrong)] {
+        assert_eq!(client.closed().await.0, 4408, "{what}");
+    }
+    neighbour.control.lives("who is served").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_handshake_is_in_conflict_and_changes_nothing() {
     let server = TestServer::start().await;
     let mut client = server.client("Ada").await;
-    client.control.say(handshake("Bob")).await;
-    client.control.expect_error(409).await;
-    client.control.say(json!({"type": "list_clients"})).await;
-    assert_eq!(client.control.expect("client_list").await["clients"][0]["name"], "Ada", "nothing has changed");
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn nothing_is_served_before_the_handshake() {
-    let server = TestServer::start().await;
-    let mut client = RawClient::connect(&server.endpoint(), server.addr).await;
-    client.control.raw(&[0]).await;
     let mut lane = client.lane().await;
-    lane.say(json!({"type": "ping", "id": "early"})).await;
-    client.connection.send_datagram(br#"{"type":"ping"}"#.to_vec().into()).expect("sent");
-    assert_eq!(server.client("witness").await.id.len(), 36, "the server has had time to serve others");
-    let hello = handshake("Ada").to_string();
-    let length = u32::try_from(hello.len()).expect("short").to_be_bytes();
-    client.control.raw(&[&length[1..], hello.as_bytes()].concat()).await;
-    assert_eq!(client.control.expect("handshake_response").await["accepted"], true);
-    assert_eq!(lane.expect("pong").await["re"], "early", "what came early waits");
+    for lane in [&mut client.control, &mut lane] {
+        lane.say(handshake(json!({"client_name": "Eve", "id": "again"}))).await;
+        let error = lane.expect("error").await;
+        assert_eq!((&error["code"], &error["re"]), (&json!(409), &json!("again")));
+    }
+    client.control.say(json!({"type": "list_clients"})).await;
+    let list = client.control.expect("client_list").await;
+    assert_eq!((&list["total"], &list["clients"][0]["name"]), (&json!(1), &json!("Ada")));
     server.stop().await;
 }
 
 #[tokio::test]
-async fn another_application_protocol_is_refused_by_tls() {
+async fn only_our_protocol_id_is_spoken_with() {
+    const NO_APPLICATION_PROTOCOL: u8 = 120;
     let server = TestServer::start().await;
-    let config = client_config(&server.files.ca, b"h3");
-    let connecting = server.endpoint().connect_with(config, server.addr, "localhost").expect("it begins");
-    let error = soon("a refusal", connecting).await.expect_err("h3 is not spoken here").to_string();
-    assert!(error.contains("protocol"), "{error}");
+    for protocols in [&["h3"][..], &["qws/2"], &["QWS/1"], &[]] {
+        let endpoint = server.endpoint_speaking(protocols, TransportConfig::default());
+        let connecting = endpoint.connect(server.addr, "localhost").expect("a connection begins");
+        match soon("a refusal", connecting).await {
+            Err(ConnectionError::ConnectionClosed(close)) => {
+                assert_eq!(close.error_code, quinn::TransportErrorCode::crypto(NO_APPLICATION_PROTOCOL));
+            }
+            other => panic!("{protocols:?}: expected no_application_protocol, got {other:?}"),
+        }
+    }
+    let endpoint = server.endpoint_speaking(&["h3", "qws/1"], TransportConfig::default());
+    common::RawClient::connect(&endpoint, server.addr).await.handshake("Ada").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_first_stream_is_the_control_lane_and_others_wait_for_its_handshake() {
+    async fn nothing_came(lane: &mut RawLane) -> bool {
+        let read = lane.receive.read_chunk(1, true);
+        tokio::time::timeout(std::time::Duration::ZERO, read).await.is_err()
+    }
+    let server = TestServer::start().await;
+    let mut client = server.stranger().await;
+    let mut lane = client.lane().await;
+    lane.say(json!({"type": "text", "content": "early"})).await;
+    for _ in 0..2 {
+        client.control.say(handshake(json!({"client_name": ""}))).await;
+        client.control.expect_error(400).await;
+    }
+    assert!(nothing_came(&mut lane).await, "the lane was answered before the handshake");
+    client.handshake("Ada").await;
+    assert_eq!(lane.expect("text").await["content"], "Echo: early");
     server.stop().await;
 }

@@ -75,7 +75,7 @@ struct Session {
     max_message_bytes: usize,
     /// Bodies in a row that were no JSON.
     malformed: AtomicU8,
-    /// Milliseconds from `begun` to the last thing heard.
+    /// Nanoseconds from `begun` to the last thing heard. Anything coarser puts a fast answer before its ping.
     heard: AtomicU64,
     begun: Instant,
 }
@@ -95,17 +95,12 @@ impl Session {
     }
 
     fn hear(&self) {
-        self.heard.store(self.age_ms(), Ordering::Relaxed);
+        let elapsed = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.heard.store(elapsed, Ordering::Relaxed);
     }
 
-    /// Milliseconds since it came in: signs of life are told apart in these.
-    fn age_ms(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// The time at which it had a certain age.
-    fn at_age(&self, age_ms: u64) -> Instant {
-        self.begun + Duration::from_millis(age_ms)
+    fn last_heard(&self) -> Instant {
+        self.begun + Duration::from_nanos(self.heard.load(Ordering::Relaxed))
     }
 }
 
@@ -183,23 +178,19 @@ async fn serve(connection: Connection, welcomed: Welcomed, surroundings: &Surrou
 /// Pings a client that is silent, and gives up on one that does not answer.
 async fn keep_alive(session: &Session) -> End {
     let timing = &session.context.config.timing;
-    let mut pinged = None;
+    let mut pinged: Option<Instant> = None;
     loop {
-        let heard = session.heard.load(Ordering::Relaxed);
-        // What was heard in the very millisecond of the ping may be the answer.
+        let heard = session.last_heard();
         let waits_since = pinged.filter(|&pinged| pinged > heard);
-        let due = match waits_since {
-            Some(pinged) => session.at_age(pinged) + timing.ping_timeout(),
-            None => session.at_age(heard) + timing.ping_interval(),
-        };
+        let due = waits_since.map_or(heard + timing.ping_interval(), |pinged| pinged + timing.ping_timeout());
         let now = Instant::now();
         if now < due {
-            // An answer may have come long before the timeout; the next ping is due behind that.
+            // Who answers a ping long before its time is over is due for the next one before that, too.
             sleep_until(due.min(now + timing.ping_interval())).await;
         } else if waits_since.is_some() {
             return End::sent(CloseCode::TIMEOUT, "nothing was heard after a ping; answer with pong");
         } else {
-            pinged = Some(session.age_ms());
+            pinged = Some(now);
             let mut frame = BytesMut::new();
             ServerMessage::Ping { timestamp: now_ms() }.encode(None, &mut frame);
             session.outbound.put(&frame.freeze().into());

@@ -11,7 +11,7 @@ use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAcces
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::{Invalid, MAX_INTEGER, MAX_NESTING, json};
+use super::{Invalid, MAX_INTEGER, MAX_NESTING, Position, json};
 
 /// The text of a body's JSON, sharing its memory.
 pub(super) fn text(json: &Bytes) -> Result<ByteString, Invalid> {
@@ -20,15 +20,20 @@ pub(super) fn text(json: &Bytes) -> Result<ByteString, Invalid> {
 
 /// Reads the object in `text` into a struct of optional fields.
 pub(super) fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Invalid> {
+    // Serde would take an array for the fields in their order.
     if !text.starts_with('{') {
-        return Err(Invalid::malformed("body: not a JSON object: it begins with '{'"));
+        return Err(Invalid::malformed("body: not a JSON object: it has to begin with '{'"));
     }
     if json::nests_deeper_than(text.as_bytes(), MAX_NESTING) {
         return Err(Invalid::malformed(format!("body: JSON nested deeper than {MAX_NESTING}")));
     }
-    serde_json::from_str(text).map_err(|e| match e.classify() {
-        serde_json::error::Category::Data => Invalid::field(format!("body: {e}")),
-        _ => Invalid::malformed(format!("body: not a JSON object: {e}")),
+    serde_json::from_str(text).map_err(|e| {
+        // Well-formed all the same: with a field twice, or with a number or an escape that no value can hold.
+        if e.is_data() || serde_json::from_str::<IgnoredAny>(text).is_ok() {
+            Invalid::field(format!("body: {e}"))
+        } else {
+            Invalid::malformed(format!("body: not a JSON object: {e}"))
+        }
     })
 }
 
@@ -101,6 +106,20 @@ pub(super) fn structured<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>, fiel
     raw.filter(|raw| raw.get() != "null")
         .map(|raw| serde_json::from_str(raw.get()).map_err(|e| Invalid::field(format!("{field}: {e}"))))
         .transpose()
+}
+
+/// Reads a field that holds a place in a topic's log.
+pub(super) fn position(raw: Option<&RawValue>, field: &str) -> Result<Option<Position>, Invalid> {
+    // Serde would take an array for the fields in their order.
+    if raw.is_some_and(|raw| !raw.get().starts_with('{') && raw.get() != "null") {
+        return Err(Invalid::field(format!("{field}: an object with epoch and offset is expected")));
+    }
+    match structured::<Position>(raw, field)? {
+        Some(position) if position.offset > MAX_INTEGER => {
+            Err(Invalid::field(format!("{field}: the offset is an unsigned integer of at most 53 bits")))
+        }
+        position => Ok(position),
+    }
 }
 
 /// Takes a field whose `null` is a value like any other.

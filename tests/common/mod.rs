@@ -90,28 +90,29 @@ impl TestServer {
 
     /// The same with other transport settings, such as small windows.
     pub fn endpoint_with(&self, transport: TransportConfig) -> Endpoint {
-        endpoint_trusting(&self.files.ca, transport)
+        endpoint_trusting(&self.files.ca, &["qws/1"], transport)
+    }
+
+    /// The same with other protocols offered (ALPN).
+    pub fn endpoint_speaking(&self, protocols: &[&str], transport: TransportConfig) -> Endpoint {
+        endpoint_trusting(&self.files.ca, protocols, transport)
+    }
+
+    /// A connection whose handshake is still to come.
+    pub async fn stranger(&self) -> RawClient {
+        RawClient::connect(&self.endpoint(), self.addr).await
     }
 
     /// A client whose handshake was accepted.
     pub async fn client(&self, name: &str) -> RawClient {
-        let mut client = RawClient::connect(&self.endpoint(), self.addr).await;
+        let mut client = self.stranger().await;
         client.handshake(name).await;
         client
     }
 }
 
-/// A client endpoint on a socket of its own that trusts the authority in a file.
-pub fn endpoint_trusting(ca: &Path, transport: TransportConfig) -> Endpoint {
-    let mut config = client_config(ca, b"qws/1");
-    config.transport_config(Arc::new(transport));
-    let mut endpoint = Endpoint::client("127.0.0.1:0".parse().expect("an address")).expect("a socket");
-    endpoint.set_default_client_config(config);
-    endpoint
-}
-
-/// The settings of a client that trusts the authority in a file and offers one application protocol.
-pub fn client_config(ca: &Path, alpn: &[u8]) -> quinn::ClientConfig {
+/// A client endpoint on a socket of its own that trusts the authority in a file and offers some protocols (ALPN).
+pub fn endpoint_trusting(ca: &Path, protocols: &[&str], transport: TransportConfig) -> Endpoint {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca).expect("the CA's file")).expect("the CA");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -120,8 +121,12 @@ pub fn client_config(ca: &Path, alpn: &[u8]) -> quinn::ClientConfig {
         .expect("TLS 1.3")
         .with_root_certificates(roots)
         .with_no_client_auth();
-    tls.alpn_protocols = vec![alpn.to_vec()];
-    quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("QUIC over TLS")))
+    tls.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("QUIC over TLS")));
+    config.transport_config(Arc::new(transport));
+    let mut endpoint = Endpoint::client("127.0.0.1:0".parse().expect("an address")).expect("a socket");
+    endpoint.set_default_client_config(config);
+    endpoint
 }
 
 /// One bidirectional stream: a lane.
@@ -199,6 +204,19 @@ impl RawLane {
     }
 }
 
+/// Where a client says something.
+#[derive(Debug, Clone, Copy)]
+pub enum On {
+    Control,
+    /// A request lane of its own.
+    Lane,
+    Datagram,
+}
+
+impl On {
+    pub const EACH: [Self; 3] = [Self::Control, Self::Lane, Self::Datagram];
+}
+
 /// A connection with its control lane.
 pub struct RawClient {
     pub connection: Connection,
@@ -227,6 +245,26 @@ impl RawClient {
         assert_eq!(response["accepted"], true, "expected to be let in, got {response}");
         self.id = response["client_id"].as_str().expect("an accepted client has an id").to_owned();
         response
+    }
+
+    /// Sends one body and gives the reply to it, which comes the same way.
+    pub async fn ask(&mut self, on: On, body: &[u8]) -> Value {
+        match on {
+            On::Control => {
+                self.control.body(body).await;
+                self.control.hear().await
+            }
+            On::Lane => {
+                let mut lane = self.lane().await;
+                lane.body(body).await;
+                lane.hear().await
+            }
+            On::Datagram => {
+                self.connection.send_datagram(body.to_vec().into()).expect("a datagram leaves");
+                let reply = soon("a reply", self.connection.read_datagram()).await.expect("a reply");
+                serde_json::from_slice(&reply).expect("JSON")
+            }
+        }
     }
 
     /// Opens a request lane.

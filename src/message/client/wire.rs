@@ -149,7 +149,7 @@ impl ClientMessage {
             "list_clients" => Self::ListClients { limit: page(f.limit)?, after: f.after.uuid("after")? },
             "subscribe" => {
                 let topic = pattern(f.topic)?;
-                let since = structured(f.since, "since")?;
+                let since = fields::position(f.since, "since")?;
                 if topic.is_wildcard() && since.is_some() {
                     return Err(Invalid::field("since: a pattern has no position; subscribe to each topic"));
                 }
@@ -174,7 +174,7 @@ impl ClientMessage {
             },
             "history" => Self::History {
                 topic: topic(f.topic)?,
-                since: structured(f.since, "since")?,
+                since: fields::position(f.since, "since")?,
                 limit: page(f.limit)?,
                 reverse: f.reverse.boolean("reverse")?.unwrap_or(false),
             },
