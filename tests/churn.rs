@@ -108,8 +108,6 @@ async fn ten_thousand_clients_leave_no_trace() {
         ("QWS_WORKERS", "2"),
         ("QWS_TIMING__PING_INTERVAL_MS", "500"),
         ("QWS_TIMING__PING_TIMEOUT_MS", "500"),
-        // One arena: several, of a thread each, keep more or less memory back from run to run.
-        ("MALLOC_ARENA_MAX", "1"),
         ("QWS_QUIC__IDLE_TIMEOUT_MS", "1500"),
     ];
     let mut server = Process::start(folder.path(), &[], &environment);
