@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use quinn::{Connection, ConnectionError, SendStream};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 use uuid::Uuid;
@@ -110,7 +110,11 @@ pub(crate) async fn run(incoming: quinn::Incoming, surroundings: Surroundings, h
         Ok(connecting) => connecting,
         Err(e) => return debug!("Connection from {from} not accepted: {e}"),
     };
-    let connection = match tokio::time::timeout_at(deadline, connecting).await {
+    let connected = tokio::select! {
+        connected = timeout_at(deadline, connecting) => connected,
+        () = surroundings.draining.cancelled() => return debug!("Connection from {from} dropped: the server drains"),
+    };
+    let connection = match connected {
         Ok(Ok(connection)) => connection,
         Ok(Err(e)) => return debug!("Connection from {from} failed: {e}"),
         Err(_) => return debug!("Connection from {from} failed: no QUIC handshake in time"),

@@ -1,0 +1,95 @@
+//! A full server says so, at once and to newcomers alone; and unproven addresses cost it nothing.
+
+#![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
+
+mod common;
+
+use common::packets::{Answer, begin_only};
+use common::{RawClient, TestServer, soon, until};
+use quinn::{Connection, ConnectionError, TransportErrorCode};
+use serde_json::json;
+
+/// Tries to connect, without a message.
+async fn knock(server: &TestServer) -> Result<Connection, ConnectionError> {
+    let connecting = server.endpoint().connect(server.addr, "localhost").expect("a connection begins");
+    soon("an answer", connecting).await
+}
+
+#[tokio::test]
+async fn a_client_too_many_is_told_why_and_gets_the_place_of_one_who_leaves() {
+    let server = TestServer::start_with(|config| config.limits.max_clients = 2).await;
+    let (mut ada, mut bob) = (server.client("Ada").await, server.client("Bob").await);
+    for _ in 0..3 {
+        let mut late = server.stranger().await;
+        late.control.say(json!({"type": "handshake", "id": 1, "protocol_version": "1.0"})).await;
+        let response = late.control.expect("handshake_response").await;
+        assert_eq!((&response["accepted"], &response["re"]), (&json!(false), &json!(1)), "{response}");
+        assert!(response["reason"].as_str().is_some_and(|reason| reason.contains("full")), "{response}");
+        assert_eq!((response.get("client_id"), response.get("limits")), (None, None), "{response}");
+        late.expect_close(1013).await;
+        assert_eq!(server.status.clients(), 2);
+    }
+    ada.control.is_served().await;
+    bob.control.say(json!({"type": "close"})).await;
+    assert_eq!(bob.closed().await.0, 1000);
+    until("Bob to be gone", || server.status.clients() == 1).await;
+    server.client("Cid").await.control.is_served().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_handshake_too_many_is_refused_at_once_until_another_is_done() {
+    let server = TestServer::start_with(|config| config.limits.max_handshakes = 2).await;
+    let mut neighbour = server.client("neighbour").await;
+    let (mut slow, _slower) = (server.stranger().await, server.stranger().await);
+    for _ in 0..3 {
+        match knock(&server).await {
+            Err(ConnectionError::ConnectionClosed(close)) => {
+                assert_eq!(close.error_code, TransportErrorCode::CONNECTION_REFUSED);
+            }
+            other => panic!("expected a refusal, got {other:?}"),
+        }
+    }
+    neighbour.control.is_served().await;
+    slow.handshake("slow").await;
+    let third = server.stranger().await;
+    knock(&server).await.expect_err("full again");
+    third.connection.close(0_u32.into(), b"");
+    until("the third to be gone", || server.status.connections() == 3).await;
+    server.client("fourth").await.control.is_served().await;
+    slow.control.is_served().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn everybody_who_proves_the_address_is_served_where_all_have_to() {
+    let server = TestServer::start_with(|config| config.limits.retry_handshakes = 0).await;
+    assert_eq!(begin_only(&server.endpoint(), server.addr).await, Answer::Retry);
+    for n in 0..4 {
+        server.client(&format!("client {n}")).await.control.is_served().await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_first_packets_keeps_nobody_out() {
+    let server = TestServer::start_with(|config| {
+        config.limits.retry_handshakes = 2;
+        config.limits.max_handshakes = 4;
+    })
+    .await;
+    let mut neighbour = server.client("neighbour").await;
+    let attacker = server.endpoint();
+    for n in 0..50 {
+        let expected = if n < 2 { Answer::Initial } else { Answer::Retry };
+        assert_eq!(begin_only(&attacker, server.addr).await, expected, "packet {n}");
+    }
+    let endpoint = server.endpoint();
+    for n in 0..4 {
+        let mut client = RawClient::connect(&endpoint, server.addr).await;
+        client.handshake(&format!("client {n}")).await;
+        client.control.is_served().await;
+    }
+    neighbour.control.is_served().await;
+    server.stop().await;
+}

@@ -1,0 +1,174 @@
+//! How connections end: with the code that was asked for, behind all that was owed, and at a drain with the time to
+//! come back.
+//!
+//! Where the other codes of docs/PROTOCOL.md section 10 are tested that this server sends: 1002 in `handshake.rs` and
+//! `bad_input.rs`; 1007 and 1009 in `bad_input.rs`; 1013 in `capacity.rs`; 4408 in `handshake.rs` and `keepalive.rs`.
+
+#![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use common::packets::{Answer, begin_only};
+use common::{On, RawClient, TestServer, framed, soon, until};
+use quinn::{TransportConfig, VarInt};
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn a_client_is_closed_with_the_code_and_reason_that_it_asked_for() {
+    let server = TestServer::start().await;
+    let mut neighbour = server.client("neighbour").await;
+    let longest = "ü".repeat(61) + "x";
+    for (request, code, reason) in [
+        (json!({}), 1000, ""),
+        (json!({"code": null, "reason": null}), 1000, ""),
+        (json!({"id": 1, "reason": "no code"}), 1000, "no code"),
+        (json!({"code": 1000, "reason": "Test completed"}), 1000, "Test completed"),
+        (json!({"code": 1001}), 1001, ""),
+        (json!({"code": 1003}), 1003, ""),
+        (json!({"code": 1007}), 1007, ""),
+        (json!({"code": 1014, "reason": longest}), 1014, &*longest),
+        (json!({"code": 3000}), 3000, ""),
+        (json!({"code": 4999, "reason": "Grüße 🚀"}), 4999, "Grüße 🚀"),
+    ] {
+        let mut message = json!({"type": "close"});
+        message.as_object_mut().expect("an object").extend(request.as_object().expect("an object").clone());
+        for on in On::EACH {
+            let mut client = server.client("Ada").await;
+            match on {
+                On::Control => client.control.say(message.clone()).await,
+                On::Lane => client.lane().await.say(message.clone()).await,
+                On::Datagram => {
+                    client.connection.send_datagram(message.to_string().into()).expect("a datagram leaves");
+                }
+            }
+            assert_eq!(client.closed().await, (code, reason.to_owned()), "{message} on {on:?}");
+            assert!(client.control.try_hear_body().await.is_err(), "{message} on {on:?}: an announcement came");
+        }
+    }
+    until("all but one to be gone", || server.status.connections() == 1).await;
+    neighbour.control.is_served().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_code_that_no_client_may_send_leaves_the_connection_open() {
+    let server = TestServer::start().await;
+    let mut client = server.client("Ada").await;
+    for code in [999, 1004, 1005, 1006, 1015, 2999, 5000] {
+        client.control.say(json!({"type": "close", "code": code})).await;
+        assert!(client.control.expect_error(400).await.starts_with("code"), "{code}");
+        client.control.is_served().await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_asked_before_a_close_is_answered_before_it() {
+    let server = TestServer::start().await;
+    for with_fin in [false, true] {
+        let mut client = server.client("Ada").await;
+        let mut all = Vec::new();
+        for n in 0..50 {
+            all.extend(framed(json!({"type": "text", "id": n, "content": "x".repeat(4000)}).to_string().as_bytes()));
+        }
+        if !with_fin {
+            all.extend(framed(br#"{"type":"close","code":4000}"#));
+        }
+        client.control.raw(&all).await;
+        if with_fin {
+            client.control.send.finish().expect("it was open");
+        }
+        for n in 0..50 {
+            assert_eq!(client.control.expect("text").await["re"], n);
+        }
+        assert_eq!(client.closed().await.0, if with_fin { 1000 } else { 4000 });
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_after_a_close_is_not_carried_out() {
+    let server = TestServer::start().await;
+    let (mut ada, mut bob) = (server.client("Ada").await, server.client("Bob").await);
+    let direct = |content: &str| json!({"type": "direct", "to": bob.id, "content": content}).to_string();
+    let all = [direct("before"), r#"{"type":"close"}"#.to_owned(), direct("after")];
+    ada.control.raw(&all.map(|message| framed(message.as_bytes())).concat()).await;
+    assert_eq!(ada.closed().await.0, 1000);
+    assert_eq!(bob.control.expect("direct").await["content"], "before");
+    bob.control.is_served().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_drain_sends_everybody_away_with_a_time_to_come_back() {
+    const WINDOW: u64 = 3000;
+    let server = TestServer::start_with(|config| config.timing.drain_timeout_ms = WINDOW).await;
+    let mut clients = Vec::new();
+    for n in 0..8 {
+        clients.push(server.client(&format!("client {n}")).await);
+    }
+    let stranger = server.stranger().await;
+    server.drain();
+    let mut times = BTreeSet::new();
+    for client in &mut clients {
+        let close = client.expect_close(1001).await;
+        let time = close["reconnect_after_ms"].as_u64().expect("a time to come back");
+        assert!(time <= WINDOW, "{close}");
+        times.insert(time);
+    }
+    assert!(times.len() > 1, "eight clients were sent back at once: {times:?}");
+    assert_eq!(stranger.closed().await.0, 1001, "also before the handshake");
+    let status = server.status.clone();
+    server.stop().await;
+    assert_eq!((status.clients(), status.connections()), (0, 0));
+}
+
+/// A client that takes little before it reads.
+async fn slow_reader(server: &TestServer) -> RawClient {
+    let mut transport = TransportConfig::default();
+    transport.stream_receive_window(VarInt::from_u32(16 * 1024));
+    let mut client = RawClient::connect(&server.endpoint_with(transport), server.addr).await;
+    client.handshake("slow").await;
+    client
+}
+
+#[tokio::test]
+async fn a_drain_delivers_what_is_queued_and_lets_nobody_in_meanwhile() {
+    let server = TestServer::start_with(|config| {
+        config.workers = 1;
+        config.timing.drain_timeout_ms = 60_000;
+        // The drain does not wait for a connection that is only begun, either.
+        config.timing.handshake_timeout_ms = 60_000;
+    })
+    .await;
+    let (mut slow, mut sender) = (slow_reader(&server).await, server.client("sender").await);
+    for n in 0..20 {
+        let content = format!("{n} {}", "x".repeat(10_000));
+        sender.control.say(json!({"type": "direct", "id": n, "to": slow.id, "content": content})).await;
+        sender.control.expect("ok").await;
+    }
+    assert_eq!(begin_only(&server.endpoint(), server.addr).await, Answer::Initial);
+    server.drain();
+    sender.expect_close(1001).await;
+    assert_eq!(begin_only(&server.endpoint(), server.addr).await, Answer::StatelessReset);
+    for n in 0..20 {
+        let content = slow.control.expect("direct").await["content"].take();
+        assert!(content.as_str().is_some_and(|content| content.starts_with(&format!("{n} "))), "message {n}");
+    }
+    slow.expect_close(1001).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_drain_ends_in_its_time_though_a_client_does_not_read() {
+    let server = TestServer::start_with(|config| config.timing.drain_timeout_ms = 300).await;
+    let (slow, mut sender) = (slow_reader(&server).await, server.client("sender").await);
+    let message = json!({"type": "direct", "id": 1, "to": slow.id, "content": "x".repeat(100_000)});
+    sender.control.say(message).await;
+    sender.control.expect("ok").await;
+    server.stop().await;
+    assert_eq!(soon("the close", slow.closed()).await.0, 1001);
+    assert_ne!(sender.expect_close(1001).await["reason"], Value::Null);
+}
