@@ -110,6 +110,7 @@ async fn a_drain_sends_everybody_away_with_a_time_to_come_back() {
         clients.push(server.client(&format!("client {n}")).await);
     }
     let stranger = server.stranger().await;
+    until("the stranger to be connected", || server.status.connections() == 9).await;
     server.drain();
     let mut times = BTreeSet::new();
     for client in &mut clients {

@@ -106,13 +106,19 @@ pub(crate) async fn run(incoming: quinn::Incoming, surroundings: Surroundings, h
     let timing = &context.config.timing;
     let deadline = Instant::now() + timing.handshake_timeout();
     let from = incoming.remote_address();
-    let connecting = match incoming.accept() {
+    let mut connecting = match incoming.accept() {
         Ok(connecting) => connecting,
         Err(e) => return debug!("Connection from {from} not accepted: {e}"),
     };
     let connected = tokio::select! {
-        connected = timeout_at(deadline, connecting) => connected,
-        () = surroundings.draining.cancelled() => return debug!("Connection from {from} dropped: the server drains"),
+        connected = timeout_at(deadline, &mut connecting) => connected,
+        () = surroundings.draining.cancelled() => {
+            // For the client the connection may be complete: only its last packet is not here yet.
+            if let Ok((connection, _)) = connecting.into_0rtt() {
+                connection.close(u32::from(CloseCode::GOING_AWAY.0).into(), b"the server is shutting down");
+            }
+            return debug!("Connection from {from} not accepted: the server drains");
+        }
     };
     let connection = match connected {
         Ok(Ok(connection)) => connection,
