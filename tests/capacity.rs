@@ -1,79 +1,95 @@
-//! A full server says so, and has room again when somebody leaves; a flood of handshakes costs those who are in nothing.
+//! A full server says so, at once and to newcomers alone; and unproven addresses cost it nothing.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
 mod common;
 
+use common::packets::{Answer, begin_only};
 use common::{RawClient, TestServer, soon, until};
-use quinn::ConnectionError;
+use quinn::{Connection, ConnectionError, TransportErrorCode};
 use serde_json::json;
 
+/// Tries to connect, without a message.
+async fn knock(server: &TestServer) -> Result<Connection, ConnectionError> {
+    let connecting = server.endpoint().connect(server.addr, "localhost").expect("a connection begins");
+    soon("an answer", connecting).await
+}
+
 #[tokio::test]
-async fn a_full_server_refuses_with_1013_until_somebody_leaves() {
+async fn a_client_too_many_is_told_why_and_gets_the_place_of_one_who_leaves() {
     let server = TestServer::start_with(|config| config.limits.max_clients = 2).await;
-    let mut first = server.client("first").await;
-    let second = server.client("second").await;
+    let (mut ada, mut bob) = (server.client("Ada").await, server.client("Bob").await);
     for _ in 0..3 {
-        let mut third = RawClient::connect(&server.endpoint(), server.addr).await;
-        third.control.say(json!({"type": "handshake", "protocol_version": "1.0"})).await;
-        let response = third.control.expect("handshake_response").await;
-        assert_eq!(response["accepted"], false);
-        assert!(response["reason"].as_str().is_some_and(|reason| reason.contains("full")), "{response} says why");
-        third.expect_close(1013).await;
+        let mut late = server.stranger().await;
+        late.control.say(json!({"type": "handshake", "id": 1, "protocol_version": "1.0"})).await;
+        let response = late.control.expect("handshake_response").await;
+        assert_eq!((&response["accepted"], &response["re"]), (&json!(false), &json!(1)), "{response}");
+        assert!(response["reason"].as_str().is_some_and(|reason| reason.contains("full")), "{response}");
+        assert_eq!((response.get("client_id"), response.get("limits")), (None, None), "{response}");
+        late.expect_close(1013).await;
+        assert_eq!(server.status.clients(), 2);
     }
-    first.control.lives("who was in before").await;
-    second.connection.close(1000_u32.into(), b"");
-    until("the place of who left", || server.status.clients() == 1).await;
-    server.client("third").await.control.lives("who came in then").await;
+    ada.control.lives("who is served").await;
+    bob.control.say(json!({"type": "close"})).await;
+    assert_eq!(bob.closed().await.0, 1000);
+    until("Bob to be gone", || server.status.clients() == 1).await;
+    server.client("Cid").await.control.lives("who is served").await;
     server.stop().await;
 }
 
 #[tokio::test]
-async fn addresses_are_validated_by_retry_where_that_is_asked_for() {
-    let server = TestServer::start_with(|config| config.limits.retry_handshakes = 0).await;
-    let endpoint = server.endpoint();
-    let mut client = RawClient::connect(&endpoint, server.addr).await;
-    client.handshake("Ada").await;
-    client.control.lives("a validated client").await;
-    // Without a Retry a connection has sent one Initial; with one, the second repeats the first behind the token.
-    let initials = client.connection.stats().frame_tx.crypto;
-    assert!(initials >= 3, "expected ClientHello twice, and Finished: {initials} CRYPTO frames");
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn handshakes_beyond_the_bound_are_refused_at_once() {
+async fn a_handshake_too_many_is_refused_at_once_until_another_is_done() {
     let server = TestServer::start_with(|config| config.limits.max_handshakes = 2).await;
     let mut neighbour = server.client("neighbour").await;
-    let mut waiting = RawClient::connect(&server.endpoint(), server.addr).await;
-    let _silent = RawClient::connect(&server.endpoint(), server.addr).await;
-    let connecting = server.endpoint().connect(server.addr, "localhost").expect("it begins");
-    match soon("a refusal", connecting).await {
-        Err(ConnectionError::ConnectionClosed(close)) => {
-            assert_eq!(close.error_code, quinn::TransportErrorCode::CONNECTION_REFUSED);
+    let (mut slow, _slower) = (server.stranger().await, server.stranger().await);
+    for _ in 0..3 {
+        match knock(&server).await {
+            Err(ConnectionError::ConnectionClosed(close)) => {
+                assert_eq!(close.error_code, TransportErrorCode::CONNECTION_REFUSED);
+            }
+            other => panic!("expected a refusal, got {other:?}"),
         }
-        other => panic!("expected to be refused, got {other:?}"),
     }
-    neighbour.control.lives("the neighbour").await;
-    waiting.handshake("in time").await;
-    server.client("next").await.control.lives("who came when a handshake was done").await;
+    neighbour.control.lives("who is served").await;
+    slow.handshake("slow").await;
+    let third = server.stranger().await;
+    knock(&server).await.expect_err("full again");
+    third.connection.close(0_u32.into(), b"");
+    until("the third to be gone", || server.status.connections() == 3).await;
+    server.client("fourth").await.control.lives("who is served").await;
+    slow.control.lives("who is served").await;
     server.stop().await;
 }
 
 #[tokio::test]
-async fn half_open_handshakes_leave_nothing_behind() {
-    let server = TestServer::start_with(|config| config.timing.handshake_timeout_ms = 300).await;
+async fn everybody_who_proves_the_address_is_served_where_all_have_to() {
+    let server = TestServer::start_with(|config| config.limits.retry_handshakes = 0).await;
+    assert_eq!(begin_only(&server.endpoint(), server.addr).await, Answer::Retry);
+    for n in 0..4 {
+        server.client(&format!("client {n}")).await.control.lives("who is served").await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_first_packets_keeps_nobody_out() {
+    let server = TestServer::start_with(|config| {
+        config.limits.retry_handshakes = 2;
+        config.limits.max_handshakes = 4;
+    })
+    .await;
     let mut neighbour = server.client("neighbour").await;
+    let attacker = server.endpoint();
+    for n in 0..50 {
+        let expected = if n < 2 { Answer::Initial } else { Answer::Retry };
+        assert_eq!(begin_only(&attacker, server.addr).await, expected, "packet {n}");
+    }
     let endpoint = server.endpoint();
-    let mut half_open = Vec::new();
-    for _ in 0..50 {
-        half_open.push(RawClient::connect(&endpoint, server.addr).await);
+    for n in 0..4 {
+        let mut client = RawClient::connect(&endpoint, server.addr).await;
+        client.handshake(&format!("client {n}")).await;
+        client.control.lives("who is served").await;
     }
-    assert_eq!(server.status.clients(), 1, "none of them is a client");
-    for client in &half_open {
-        assert_eq!(client.closed().await.0, 4408);
-    }
-    until("their connections' end", || server.status.connections() == 1).await;
-    neighbour.control.lives("the neighbour").await;
+    neighbour.control.lives("who is served").await;
     server.stop().await;
 }

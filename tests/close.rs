@@ -1,96 +1,181 @@
-//! How connections end: by the client's wish, by the end of its control lane, by the server's drain. 1007 and 1009 are
-//! tested in bad_input.rs, 1013 in capacity.rs, 4408 in handshake.rs and keepalive.rs, 4413 in backlog.rs.
+//! How connections end: with the code that was asked for, behind all that was owed, and at a drain with the time to
+//! come back.
+//!
+//! Where the other codes of docs/PROTOCOL.md section 10 are tested that this server sends: 1002 in `handshake.rs` and
+//! `bad_input.rs`; 1007 and 1009 in `bad_input.rs`; 1013 in `capacity.rs`; 4408 in `handshake.rs` and `keepalive.rs`.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
 mod common;
 
-use common::{RawClient, TestServer, framed, soon, until};
-use quinn::TransportConfig;
-use serde_json::json;
+use std::collections::BTreeSet;
+
+use common::packets::{Answer, begin_only};
+use common::{On, RawClient, TestServer, framed, soon, until};
+use quinn::{ConnectionError, TransportConfig, TransportErrorCode, VarInt};
+use serde_json::{Value, json};
 
 #[tokio::test]
-async fn a_client_is_closed_with_the_code_that_it_asked_for() {
+async fn a_client_is_closed_with_the_code_and_reason_that_it_asked_for() {
     let server = TestServer::start().await;
-    for (code, reason) in
-        [(1000, "done"), (1001, ""), (1011, "ü"), (3000, "x"), (4413, "mine"), (4999, &*"r".repeat(123))]
-    {
+    let mut neighbour = server.client("neighbour").await;
+    let longest = "ü".repeat(61) + "x";
+    for (request, code, reason) in [
+        (json!({}), 1000, ""),
+        (json!({"code": null, "reason": null}), 1000, ""),
+        (json!({"id": 1, "reason": "no code"}), 1000, "no code"),
+        (json!({"code": 1000, "reason": "Test completed"}), 1000, "Test completed"),
+        (json!({"code": 1001}), 1001, ""),
+        (json!({"code": 1003}), 1003, ""),
+        (json!({"code": 1007}), 1007, ""),
+        (json!({"code": 1014, "reason": longest}), 1014, &*longest),
+        (json!({"code": 3000}), 3000, ""),
+        (json!({"code": 4999, "reason": "Grüße 🚀"}), 4999, "Grüße 🚀"),
+    ] {
+        let mut message = json!({"type": "close"});
+        message.as_object_mut().expect("an object").extend(request.as_object().expect("an object").clone());
+        for on in On::EACH {
+            let mut client = server.client("Ada").await;
+            match on {
+                On::Control => client.control.say(message.clone()).await,
+                On::Lane => client.lane().await.say(message.clone()).await,
+                On::Datagram => {
+                    client.connection.send_datagram(message.to_string().into()).expect("a datagram leaves");
+                }
+            }
+            assert_eq!(client.closed().await, (code, reason.to_owned()), "{message} on {on:?}");
+            assert!(client.control.try_hear_body().await.is_err(), "{message} on {on:?}: an announcement came");
+        }
+    }
+    until("all but one to be gone", || server.status.connections() == 1).await;
+    neighbour.control.lives("who is served").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_code_that_no_client_may_send_leaves_the_connection_open() {
+    let server = TestServer::start().await;
+    let mut client = server.client("Ada").await;
+    for code in [999, 1004, 1005, 1006, 1015, 2999, 5000] {
+        client.control.say(json!({"type": "close", "code": code})).await;
+        assert!(client.control.expect_error(400).await.starts_with("code"), "{code}");
+        client.control.lives("who is served").await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_asked_before_a_close_is_answered_before_it() {
+    let server = TestServer::start().await;
+    for with_fin in [false, true] {
         let mut client = server.client("Ada").await;
-        client.control.say(json!({"type": "close", "code": code, "reason": reason})).await;
-        assert_eq!(client.closed().await, (code, reason.to_owned()));
+        let mut all = Vec::new();
+        for n in 0..50 {
+            all.extend(framed(json!({"type": "text", "id": n, "content": "x".repeat(4000)}).to_string().as_bytes()));
+        }
+        if !with_fin {
+            all.extend(framed(br#"{"type":"close","code":4000}"#));
+        }
+        client.control.raw(&all).await;
+        if with_fin {
+            client.control.send.finish().expect("it was open");
+        }
+        for n in 0..50 {
+            assert_eq!(client.control.expect("text").await["re"], n);
+        }
+        assert_eq!(client.closed().await.0, if with_fin { 1000 } else { 4000 });
     }
-    let mut client = server.client("Ada").await;
-    client.control.say(json!({"type": "close"})).await;
-    assert_eq!(client.closed().await, (1000, String::new()), "1000 stands where no code was given");
-    until("the clients' end", || server.status.connections() == 0).await;
     server.stop().await;
 }
 
 #[tokio::test]
-async fn what_was_asked_before_the_close_is_answered_before_it() {
+async fn a_request_after_a_close_is_not_carried_out() {
     let server = TestServer::start().await;
-    let mut client = server.client("Ada").await;
-    let requests: Vec<u8> = (0..100)
-        .flat_map(|n| framed(json!({"type": "text", "content": "x", "id": n}).to_string().as_bytes()))
-        .collect();
-    client.control.raw(&[requests, framed(br#"{"type":"close","code":4000}"#)].concat()).await;
-    for n in 0..100 {
-        assert_eq!(client.control.expect("text").await["re"], n);
+    let (mut ada, mut bob) = (server.client("Ada").await, server.client("Bob").await);
+    let direct = |content: &str| json!({"type": "direct", "to": bob.id, "content": content}).to_string();
+    let all = [direct("before"), r#"{"type":"close"}"#.to_owned(), direct("after")];
+    ada.control.raw(&all.map(|message| framed(message.as_bytes())).concat()).await;
+    assert_eq!(ada.closed().await.0, 1000);
+    assert_eq!(bob.control.expect("direct").await["content"], "before");
+    bob.control.lives("who is served").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_drain_sends_everybody_away_with_a_time_to_come_back() {
+    const WINDOW: u64 = 3000;
+    let server = TestServer::start_with(|config| config.timing.drain_timeout_ms = WINDOW).await;
+    let mut clients = Vec::new();
+    for n in 0..8 {
+        clients.push(server.client(&format!("client {n}")).await);
     }
-    assert_eq!(client.closed().await.0, 4000);
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn the_end_of_the_control_lane_ends_the_connection() {
-    let server = TestServer::start().await;
-    let mut neighbour = server.client("neighbour").await;
-
-    let mut finished = server.client("finished").await;
-    finished.control.say(json!({"type": "text", "content": "last", "id": 1})).await;
-    finished.control.send.finish().expect("it ends");
-    assert_eq!(finished.control.expect("text").await["re"], 1, "what was asked is answered");
-    assert_eq!(finished.closed().await.0, 1000);
-
-    let mut cut = server.client("cut off").await;
-    cut.control.raw(&[0, 0, 0, 9, b'{']).await;
-    cut.control.send.finish().expect("it ends inside a message");
-    cut.expect_close(1002).await;
-
-    let mut reset = server.client("reset").await;
-    reset.control.send.reset(7_u32.into()).expect("it is reset");
-    reset.expect_close(1002).await;
-
-    let mut stopped = server.client("stopped").await;
-    stopped.control.receive.stop(7_u32.into()).expect("it is stopped");
-    stopped.control.say(json!({"type": "text", "content": "x"})).await;
-    stopped.closed().await;
-
-    neighbour.control.lives("the neighbour").await;
-    until("their end", || server.status.connections() == 1).await;
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn a_drain_sends_what_is_queued_and_then_says_when_to_come_back() {
-    let server = TestServer::start().await;
-    let mut narrow = TransportConfig::default();
-    narrow.stream_receive_window(20_000_u32.into());
-    let mut client = RawClient::connect(&server.endpoint_with(narrow), server.addr).await;
-    client.handshake("Ada").await;
-    let mut neighbour = server.client("neighbour").await;
-    let bytes = vec![7; 500_000];
-    client.control.say_with(json!({"type": "binary", "id": 1}), &bytes).await;
-    client.control.say_with(json!({"type": "binary", "id": 2}), &bytes).await;
-    // The first bytes are here, so the server has begun to answer; the rest waits for the window.
-    let mut prefix = [0; 4];
-    soon("the first echo", client.control.receive.read_exact(&mut prefix)).await.expect("a length");
+    let stranger = server.stranger().await;
+    until("the stranger to be connected", || server.status.connections() == 9).await;
     server.drain();
-    let said = neighbour.expect_close(1001).await;
-    assert!(said["reconnect_after_ms"].as_u64().is_some_and(|ms| ms <= 2000), "{said}: within the drain's time");
-    let mut body = vec![0; u32::from_be_bytes(prefix) as usize];
-    soon("the first echo's rest", client.control.receive.read_exact(&mut body)).await.expect("a body");
-    assert!(body.ends_with(&bytes), "the first echo came whole");
-    client.expect_close(1001).await;
+    let mut times = BTreeSet::new();
+    for client in &mut clients {
+        let close = client.expect_close(1001).await;
+        let time = close["reconnect_after_ms"].as_u64().expect("a time to come back");
+        assert!(time <= WINDOW, "{close}");
+        times.insert(time);
+    }
+    assert!(times.len() > 1, "eight clients were sent back at once: {times:?}");
+    assert_eq!(stranger.closed().await.0, 1001, "also before the handshake");
+    let status = server.status.clone();
     server.stop().await;
+    assert_eq!((status.clients(), status.connections()), (0, 0));
+}
+
+/// A client that takes little before it reads.
+async fn slow_reader(server: &TestServer) -> RawClient {
+    let mut transport = TransportConfig::default();
+    transport.stream_receive_window(VarInt::from_u32(16 * 1024));
+    let mut client = RawClient::connect(&server.endpoint_with(transport), server.addr).await;
+    client.handshake("slow").await;
+    client
+}
+
+#[tokio::test]
+async fn a_drain_delivers_what_is_queued_and_lets_nobody_in_meanwhile() {
+    let server = TestServer::start_with(|config| {
+        config.workers = 1;
+        config.timing.drain_timeout_ms = 60_000;
+        // The drain does not wait for a connection that is only begun, either.
+        config.timing.handshake_timeout_ms = 60_000;
+    })
+    .await;
+    let (mut slow, mut sender) = (slow_reader(&server).await, server.client("sender").await);
+    for n in 0..20 {
+        let content = format!("{n} {}", "x".repeat(10_000));
+        sender.control.say(json!({"type": "direct", "id": n, "to": slow.id, "content": content})).await;
+        sender.control.expect("ok").await;
+    }
+    assert_eq!(begin_only(&server.endpoint(), server.addr).await, Answer::Initial);
+    server.drain();
+    sender.expect_close(1001).await;
+    let newcomer = server.endpoint().connect(server.addr, "localhost").expect("it begins");
+    match soon("a refusal", newcomer).await {
+        Err(ConnectionError::ConnectionClosed(close)) => {
+            assert_eq!(close.error_code, TransportErrorCode::CONNECTION_REFUSED);
+        }
+        other => panic!("expected a newcomer to be refused, got {other:?}"),
+    }
+    for n in 0..20 {
+        let content = slow.control.expect("direct").await["content"].take();
+        assert!(content.as_str().is_some_and(|content| content.starts_with(&format!("{n} "))), "message {n}");
+    }
+    slow.expect_close(1001).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_drain_ends_in_its_time_though_a_client_does_not_read() {
+    let server = TestServer::start_with(|config| config.timing.drain_timeout_ms = 300).await;
+    let (slow, mut sender) = (slow_reader(&server).await, server.client("sender").await);
+    let message = json!({"type": "direct", "id": 1, "to": slow.id, "content": "x".repeat(100_000)});
+    sender.control.say(message).await;
+    sender.control.expect("ok").await;
+    server.stop().await;
+    assert_eq!(soon("the close", slow.closed()).await.0, 1001);
+    assert_ne!(sender.expect_close(1001).await["reason"], Value::Null);
 }

@@ -103,6 +103,9 @@ async fn a_wrong_field_is_named_and_may_be_corrected() {
         ("client_name", json!(5)),
         ("protocol_version", Value::Null),
         ("protocol_version", json!(1.0)),
+        ("protocol_version", json!("1")),
+        ("protocol_version", json!("1.0.0")),
+        ("protocol_version", json!("one.two")),
         ("token", json!(["t"])),
         ("compression", json!("zstd")),
         ("compression", json!(["zstd", 1])),
@@ -123,6 +126,10 @@ async fn a_wrong_field_is_named_and_may_be_corrected() {
         }
         client.handshake("Ada").await;
     }
+    let mut client = server.stranger().await;
+    client.control.body(br#"{"type":"handshake","protocol_version":"1.0","token":"a","token":"b"}"#).await;
+    assert!(client.control.expect_error(400).await.contains("token"), "the field that stands twice");
+    client.handshake("Ada").await;
     neighbour.control.lives("who is served").await;
     server.stop().await;
 }
@@ -166,6 +173,12 @@ async fn a_first_message_that_is_no_handshake_closes_the_connection() {
         client.control.say(message(kind)).await;
         let close = client.expect_close(1002).await;
         assert!(close["reason"].as_str().is_some_and(|reason| reason.contains(kind)), "{kind}: {close}");
+    }
+    for wrong in [json!({"type": "text"}), json!({"type": "hello"}), json!({"type": 5}), json!({}), json!({"id": ""})] {
+        let mut client = server.stranger().await;
+        client.control.say(wrong.clone()).await;
+        let close = client.expect_close(1002).await;
+        assert!(close["reason"].as_str().is_some_and(|reason| reason.contains("handshake")), "{wrong}: {close}");
     }
     neighbour.control.lives("who is served").await;
     server.stop().await;

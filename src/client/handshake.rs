@@ -13,8 +13,8 @@ use super::{End, Surroundings, frame_error};
 use crate::frame::{Body, BodyError, Compression};
 use crate::handler::{self, Context};
 use crate::message::{
-    ClientInfo, ClientMessage, ClientName, CloseCode, ErrorCode, Handshake, HandshakeReply, Invalid, Limits,
-    PROTOCOL_VERSION, Request, RequestId, ServerMessage, now_ms,
+    ClientInfo, ClientMessage, ClientName, CloseCode, ErrorCode, Handshake, HandshakeReply, Limits, PROTOCOL_VERSION,
+    Request, RequestId, ServerMessage, now_ms,
 };
 use crate::outbound::Outbound;
 use crate::printable::Printable;
@@ -85,25 +85,28 @@ async fn first_message(
             Err(ReadFailure::Stream(ReadError::ConnectionLost(e))) => return Err(End::Gone(e)),
             Err(ReadFailure::Stream(e)) => return Err(protocol_error(format!("the control lane: {e}"))),
         };
-        let request = match Body::parse(body, Compression::None, max_message_bytes(context)) {
-            Ok(body) => Request::parse(&body),
+        let body = match Body::parse(body, Compression::None, max_message_bytes(context)) {
+            Ok(body) => body,
             Err(BodyError::Fatal(e)) => return Err(frame_error(e)),
-            Err(e) => Err(Invalid { re: None, message: e.to_string(), malformed: true }),
+            Err(e) => {
+                say(control, None, &handler::error(ErrorCode::BadRequest, e.to_string()));
+                return Err(protocol_error("the first message has to be handshake".into()));
+            }
         };
-        match request {
+        let invalid = match Request::parse(&body) {
             Ok(Request { id, message: ClientMessage::Handshake(handshake) }) => return Ok((id, handshake)),
             Ok(Request { message, .. }) => {
-                return Err(protocol_error(format!(
-                    "the first message has to be handshake, not {}",
-                    message.type_name()
-                )));
+                let kind = message.type_name();
+                return Err(protocol_error(format!("the first message has to be handshake, not {kind}")));
             }
-            Err(invalid) => {
-                say(control, invalid.re.as_ref(), &handler::error(ErrorCode::BadRequest, invalid.message));
-                if invalid.malformed {
-                    return Err(protocol_error("the first message has to be handshake".into()));
-                }
-            }
+            Err(invalid) => invalid,
+        };
+        let is_handshake = Request::is_of_type(&body, "handshake");
+        if invalid.malformed || is_handshake {
+            say(control, invalid.re.as_ref(), &handler::error(ErrorCode::BadRequest, invalid.message));
+        }
+        if !is_handshake {
+            return Err(protocol_error("the first message has to be handshake".into()));
         }
     }
     Err(protocol_error(format!("{ATTEMPTS} wrong messages before a handshake")))

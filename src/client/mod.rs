@@ -110,15 +110,21 @@ pub(crate) async fn run(incoming: quinn::Incoming, surroundings: Surroundings, h
     let timing = &context.config.timing;
     let deadline = Instant::now() + timing.handshake_timeout();
     let from = incoming.remote_address();
-    let connecting = match incoming.accept() {
+    let mut connecting = match incoming.accept() {
         Ok(connecting) => connecting,
         Err(e) => return debug!("Connection from {from} not accepted: {e}"),
     };
-    let connecting = tokio::select! {
-        connection = timeout_at(deadline, connecting) => connection,
-        () = surroundings.draining.cancelled() => return debug!("Connection from {from} given up: shutting down"),
+    let connected = tokio::select! {
+        connected = timeout_at(deadline, &mut connecting) => connected,
+        () = surroundings.draining.cancelled() => {
+            // For the client the connection may be complete: only its last packet is not here yet.
+            if let Ok((connection, _)) = connecting.into_0rtt() {
+                connection.close(u32::from(CloseCode::GOING_AWAY.0).into(), b"the server is shutting down");
+            }
+            return debug!("Connection from {from} not accepted: the server drains");
+        }
     };
-    let connection = match connecting {
+    let connection = match connected {
         Ok(Ok(connection)) => connection,
         Ok(Err(e)) => return debug!("Connection from {from} failed: {e}"),
         Err(_) => return debug!("Connection from {from} failed: no QUIC handshake in time"),

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs)] // Each test binary uses its own part of this.
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
+pub mod packets;
 pub mod process;
 
 use std::net::SocketAddr;
@@ -204,7 +205,7 @@ impl RawLane {
     }
 }
 
-/// Where a client says something.
+/// Where to say something.
 #[derive(Debug, Clone, Copy)]
 pub enum On {
     Control,

@@ -80,6 +80,17 @@ impl Request {
         }
     }
 
+    /// Whether a body says that it is of this type, whatever else is wrong with it.
+    pub(crate) fn is_of_type(body: &Body, kind: &str) -> bool {
+        #[derive(Deserialize)]
+        struct Kind<'a> {
+            #[serde(borrow, default, rename = "type")]
+            kind: Scalar<'a>,
+        }
+        let Ok(json) = fields::text(&body.json) else { return false };
+        fields::read::<Kind<'_>>(&json).is_ok_and(|f| matches!(f.kind, Scalar::Text(text) if text == kind))
+    }
+
     /// Appends the frame of this message.
     pub fn encode(&self, out: &mut BytesMut) {
         self.message.encode(self.id.as_ref(), out);
@@ -131,7 +142,7 @@ impl ClientMessage {
         let pattern = |topic: Scalar<'_>| TopicPattern::new(&required(topic.text("topic")?, "topic")?);
         Ok(match &*kind {
             "handshake" => Self::Handshake(Handshake {
-                protocol_version: required(f.protocol_version.text("protocol_version")?, "protocol_version")?.into(),
+                protocol_version: version(f.protocol_version)?,
                 client_name: f.client_name.text("client_name")?.map(|name| ClientName::new(&name)).transpose()?,
                 token: f.token.text("token")?.map(Cow::into_owned),
                 zstd: structured::<Vec<Cow<'_, str>>>(f.compression, "compression")?
@@ -255,6 +266,15 @@ impl ClientMessage {
             }
         }
         o.end();
+    }
+}
+
+fn version(version: Scalar<'_>) -> Result<String, Invalid> {
+    let version = required(version.text("protocol_version")?, "protocol_version")?;
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    match version.split_once('.') {
+        Some((major, minor)) if is_number(major) && is_number(minor) => Ok(version.into()),
+        _ => Err(Invalid::field("protocol_version: MAJOR.MINOR is expected, two numbers")),
     }
 }
 
