@@ -209,3 +209,38 @@ async fn no_more_streams_are_open_at_once_than_the_client_was_told() {
     two.lives("who is served").await;
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_datagram_above_the_limit_closes_the_connection() {
+    let server = TestServer::start_with(|config| config.limits.max_message_bytes = 1024).await;
+    let mut client = server.client("bad").await;
+    client.connection.send_datagram(vec![b'{'; 1100].into()).expect("a datagram leaves");
+    client.expect_close(1009).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_third_malformed_body_gets_its_error_too() {
+    let server = TestServer::start().await;
+    let mut client = server.client("bad").await;
+    for on in [On::Control, On::Lane, On::Datagram] {
+        assert_eq!(client.ask(on, b"x").await["code"], 400);
+    }
+    client.expect_close(1007).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_error_does_not_repeat_all_that_was_wrong() {
+    let server = TestServer::start().await;
+    let mut client = server.client("bad").await;
+    let long = "\u{1b}".repeat(50_000);
+    for message in
+        [json!({"type": long}), json!({"type": "subscribe", "topic": "a", "since": {"epoch": 5, "offset": long}})]
+    {
+        client.control.say(message).await;
+        let length = client.control.expect_error(400).await.chars().count();
+        assert!(length < 300, "an error of {length} characters");
+    }
+    server.stop().await;
+}

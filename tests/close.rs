@@ -179,3 +179,35 @@ async fn a_drain_ends_in_its_time_though_a_client_does_not_read() {
     assert_eq!(soon("the close", slow.closed()).await.0, 1001);
     assert_ne!(sender.expect_close(1001).await["reason"], Value::Null);
 }
+
+#[tokio::test]
+async fn a_drain_sends_what_is_queued_on_request_lanes_too() {
+    let server = TestServer::start_with(|config| config.timing.drain_timeout_ms = 60_000).await;
+    let mut client = slow_reader(&server).await;
+    let mut lane = client.lane().await;
+    let content = "x".repeat(200_000);
+    lane.say(json!({"type": "text", "content": content})).await;
+    let mut length = [0; 4];
+    soon("the beginning of the echo", lane.receive.read_exact(&mut length)).await.expect("a length");
+    server.drain();
+    let mut echo = vec![0; u32::from_be_bytes(length) as usize];
+    soon("the rest of the echo", lane.receive.read_exact(&mut echo)).await.expect("the whole echo");
+    let echo: Value = serde_json::from_slice(&echo).expect("JSON");
+    assert!(echo["content"].as_str().is_some_and(|echo| echo.ends_with(&content)), "the echo has its content");
+    client.expect_close(1001).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_wants_no_more_of_the_control_lane_is_closed() {
+    let server = TestServer::start().await;
+    let mut neighbour = server.client("neighbour").await;
+    let mut client = server.client("Ada").await;
+    let mut lane = client.lane().await;
+    lane.lives("the request lane").await;
+    client.control.receive.stop(VarInt::from_u32(7)).expect("it was open");
+    assert_eq!(client.closed().await.0, 1002);
+    until("the place of who left", || server.status.connections() == 1).await;
+    neighbour.control.lives("the neighbour").await;
+    server.stop().await;
+}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::{RawClient, TestServer, framed, soon};
 use quic_websocket::message::now_ms;
-use quinn::TransportConfig;
+use quinn::{TransportConfig, VarInt};
 use serde_json::{Value, json};
 
 /// A server that pings at once and then waits for so long.
@@ -102,5 +102,25 @@ async fn a_ping_is_answered_with_its_own_timestamp_and_the_servers_time() {
     client.control.say(json!({"type": "ping"})).await;
     let pong = client.control.expect("pong").await;
     assert_eq!((pong.get("re"), pong.get("timestamp")), (None, None), "{pong}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_reads_slowly_is_alive() {
+    let server = impatient(200).await;
+    let mut transport = TransportConfig::default();
+    transport.stream_receive_window(VarInt::from_u32(16 * 1024));
+    let mut client = RawClient::connect(&server.endpoint_with(transport), server.addr).await;
+    client.handshake("slow").await;
+    let bytes = vec![7; 800_000];
+    client.control.say_with(json!({"type": "binary"}), &bytes).await;
+    // Every ping waits behind what was asked for, which takes several times as long as an answer may.
+    let (mut echo, mut piece) = (Vec::new(), [0; 16 * 1024]);
+    while echo.len() < bytes.len() {
+        let length = soon("a piece", client.control.receive.read(&mut piece)).await.expect("it lives");
+        echo.extend_from_slice(&piece[..length.expect("no end")]);
+        tokio::time::sleep(Duration::from_millis(15)).await;
+    }
+    assert!(echo.iter().filter(|&&byte| byte == 7).count() >= bytes.len(), "the echo came whole");
     server.stop().await;
 }

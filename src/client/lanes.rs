@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use quinn::ReadError;
@@ -10,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::{End, Session, frame_error};
-use crate::frame::{Body, BodyError, PREFIX_BYTES};
+use crate::frame::{Body, BodyError, FrameError, PREFIX_BYTES};
 use crate::handler::{self, Outcome, Replies};
 use crate::message::{CloseCode, ClosedBy, ErrorCode, Request};
 use crate::transport::{Batch, LaneReader, LaneWriter};
@@ -76,8 +77,12 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWrit
                     return LaneEnd::Connection(end);
                 }
             }
-            if replies.len() >= REPLY_BATCH_BYTES && write(&mut replies, writer).await.is_err() {
-                return LaneEnd::Broken;
+            if replies.len() >= REPLY_BATCH_BYTES {
+                if write(&mut replies, writer).await.is_err() {
+                    return LaneEnd::Broken;
+                }
+                // The worker's other clients come in between.
+                tokio::task::yield_now().await;
             }
         }
         if write(&mut replies, writer).await.is_err() {
@@ -144,26 +149,37 @@ async fn carry_out(session: &Session, request: Request, replies: &mut Replies) {
     }
 }
 
-/// Serves the request lanes that the client opens, each in a task of its own.
-pub(super) async fn accept_more(session: &Arc<Session>) -> End {
-    // Aborts what is left when the client ends.
-    let mut lanes = JoinSet::new();
-    loop {
-        tokio::select! {
-            // Both are cancel safe: a stream, or an ended task, that was not taken is there the next time.
-            accepted = session.connection.accept_bi() => match accepted {
-                Ok((send, receive)) => {
-                    let reader = LaneReader::new(receive, session.max_message_bytes);
-                    lanes.spawn(request_lane(Arc::clone(session), reader, session.new_lane(send)));
-                }
-                Err(e) => return End::Gone(e),
-            },
-            Some(ended) = lanes.join_next() => match ended {
-                Ok(None) => {}
-                Ok(Some(end)) => return end,
-                Err(e) => return End::sent(CloseCode::INTERNAL, format!("a request lane failed: {e}")),
-            },
+/// The request lanes that a client has open, each with a task of its own; dropping this ends them.
+#[derive(Debug, Default)]
+pub(super) struct RequestLanes {
+    tasks: JoinSet<Option<End>>,
+}
+
+impl RequestLanes {
+    /// Serves the lanes that the client opens, until one of them is the connection's end.
+    pub(super) async fn accept(&mut self, session: &Arc<Session>) -> End {
+        loop {
+            tokio::select! {
+                // Both are cancel safe: a stream, or an ended task, that was not taken is there the next time.
+                accepted = session.connection.accept_bi() => match accepted {
+                    Ok((send, receive)) => {
+                        let reader = LaneReader::new(receive, session.max_message_bytes);
+                        self.tasks.spawn(request_lane(Arc::clone(session), reader, session.new_lane(send)));
+                    }
+                    Err(e) => return End::Gone(e),
+                },
+                Some(ended) = self.tasks.join_next() => match ended {
+                    Ok(None) => {}
+                    Ok(Some(end)) => return end,
+                    Err(e) => return End::sent(CloseCode::INTERNAL, format!("a request lane failed: {e}")),
+                },
+            }
         }
+    }
+
+    /// Waits until all have sent what they had, once the client is leaving.
+    pub(super) async fn finish(&mut self) {
+        while self.tasks.join_next().await.is_some() {}
     }
 }
 
@@ -172,15 +188,17 @@ async fn request_lane(session: Arc<Session>, reader: LaneReader, writer: LaneWri
     let end = tokio::select! {
         end = serve_lane(&session, reader, &writer) => end,
         _ = writer.drain() => LaneEnd::Broken,
+        () = session.leaving.cancelled() => LaneEnd::Finished,
     };
-    let end = match end {
+    let (end, within) = match end {
         LaneEnd::Connection(End::Gone(e)) => return Some(End::Gone(e)),
-        LaneEnd::Connection(end) => Some(end),
-        LaneEnd::Finished => None,
+        LaneEnd::Connection(end) => (Some(end), session.context.config.timing.close_timeout()),
+        // Bounded by the client's reading, or, once the client leaves, by the time for that.
+        LaneEnd::Finished => (None, Duration::MAX),
         LaneEnd::Broken => return None,
     };
     // Replies may still be on their way; whoever does not take them in time does without.
-    let _ = timeout(session.context.config.timing.close_timeout(), writer.finish(None)).await;
+    let _ = timeout(within, writer.finish(None)).await;
     end
 }
 
@@ -195,7 +213,7 @@ pub(super) async fn serve_datagrams(session: &Session) -> End {
         };
         session.hear();
         if body.len() > session.max_message_bytes {
-            continue;
+            return frame_error(FrameError::TooBig { max: session.max_message_bytes });
         }
         match take_in(session, body, &mut replies) {
             Ok(Outcome::Done) => {}

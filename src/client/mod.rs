@@ -17,6 +17,7 @@ use tracing::{debug, info};
 use uuid::Uuid;
 
 use self::handshake::{Refused, Welcomed};
+use self::lanes::RequestLanes;
 use crate::frame::{Compression, FrameError};
 use crate::handler::{Context, Replies};
 use crate::message::{CloseCode, ClosedBy, ServerMessage, now_ms};
@@ -78,6 +79,8 @@ struct Session {
     /// Nanoseconds from `begun` to the last thing heard. Anything coarser puts a fast answer before its ping.
     heard: AtomicU64,
     begun: Instant,
+    /// Cancelled when the client ends: its request lanes send what they have and read no further.
+    leaving: CancellationToken,
 }
 
 impl Session {
@@ -106,29 +109,32 @@ impl Session {
 
 /// Serves one connection to its end.
 pub(crate) async fn run(incoming: quinn::Incoming, surroundings: Surroundings, handshaking: Handshaking) {
-    let context = Arc::clone(&surroundings.context);
-    let timing = &context.config.timing;
-    let deadline = Instant::now() + timing.handshake_timeout();
+    let deadline = Instant::now() + surroundings.context.config.timing.handshake_timeout();
     let from = incoming.remote_address();
     let mut connecting = match incoming.accept() {
         Ok(connecting) => connecting,
         Err(e) => return debug!("Connection from {from} not accepted: {e}"),
     };
-    let connected = tokio::select! {
-        connected = timeout_at(deadline, &mut connecting) => connected,
-        () = surroundings.draining.cancelled() => {
-            // For the client the connection may be complete: only its last packet is not here yet.
-            if let Ok((connection, _)) = connecting.into_0rtt() {
-                connection.close(u32::from(CloseCode::GOING_AWAY.0).into(), b"the server is shutting down");
-            }
-            return debug!("Connection from {from} not accepted: the server drains");
-        }
+    let (code, reason) = tokio::select! {
+        connected = timeout_at(deadline, &mut connecting) => match connected {
+            Ok(Ok(connection)) => return welcome(connection, deadline, surroundings, handshaking).await,
+            Ok(Err(e)) => return debug!("Connection from {from} failed: {}", Printable::excerpt(&e.to_string())),
+            Err(_) => (CloseCode::TIMEOUT, "no handshake in time"),
+        },
+        () = surroundings.draining.cancelled() => (CloseCode::GOING_AWAY, "the server is shutting down"),
     };
-    let connection = match connected {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(e)) => return debug!("Connection from {from} failed: {e}"),
-        Err(_) => return debug!("Connection from {from} failed: no QUIC handshake in time"),
-    };
+    debug!("Connection from {from} given up: {reason}");
+    // For the client the connection may be complete: only its last packet is not here yet.
+    if let Ok((connection, _)) = connecting.into_0rtt() {
+        connection.close(u32::from(code.0).into(), reason.as_bytes());
+    }
+}
+
+/// Shakes hands with who has connected, and serves who is let in.
+async fn welcome(connection: Connection, deadline: Instant, surroundings: Surroundings, handshaking: Handshaking) {
+    let context = Arc::clone(&surroundings.context);
+    let timing = &context.config.timing;
+    let from = connection.remote_address();
     let id = Uuid::new_v4();
     info!("New connection from {from}, assigned ID: {id}");
     let connected = context.registry.connect();
@@ -141,7 +147,10 @@ pub(crate) async fn run(incoming: quinn::Incoming, surroundings: Surroundings, h
     drop(handshaking);
     match welcomed {
         Ok(welcomed) => serve(connection, welcomed, &surroundings).await,
-        Err(Refused { end, control }) => finish(&connection, id, control.as_ref(), end, timing.close_timeout()).await,
+        Err(Refused { end, control }) => {
+            let no_lanes = RequestLanes::default();
+            finish(&connection, id, control.as_ref(), no_lanes, end, timing.close_timeout()).await;
+        }
     }
     drop(connected);
     info!("Client {id} disconnected. Total clients: {}", context.registry.connections());
@@ -160,14 +169,17 @@ async fn serve(connection: Connection, welcomed: Welcomed, surroundings: &Surrou
         malformed: AtomicU8::new(0),
         heard: AtomicU64::new(0),
         begun: Instant::now(),
+        leaving: CancellationToken::new(),
     });
+    let mut lanes = RequestLanes::default();
     // Each of these runs until the client ends; none is dropped before that, so none needs to be cancel safe.
     let end = tokio::select! {
         biased;
         end = lanes::serve(&session, reader, &outbound.control) => end,
-        end = lanes::accept_more(&session) => end,
+        end = lanes.accept(&session) => end,
         closed = outbound.ended() => End::Sent(closed),
-        _ = outbound.control.drain() => End::Gone(session.connection.closed().await),
+        _ = outbound.control.drain() => stopped(&session.connection),
+        () = outbound.control.stopped() => stopped(&session.connection),
         end = lanes::serve_datagrams(&session) => end,
         end = keep_alive(&session) => end,
         () = surroundings.draining.cancelled() => draining(&context),
@@ -178,14 +190,27 @@ async fn serve(connection: Connection, welcomed: Welcomed, surroundings: &Surrou
         End::Sent(closed) if closed.code == CloseCode::GOING_AWAY => context.config.timing.drain_timeout(),
         _ => context.config.timing.close_timeout(),
     };
-    finish(&session.connection, session.id(), Some(&outbound.control), end, within).await;
+    session.leaving.cancel();
+    finish(&session.connection, session.id(), Some(&outbound.control), lanes, end, within).await;
+}
+
+/// The end of a connection on whose control lane nothing can be sent any more.
+fn stopped(connection: &Connection) -> End {
+    let stopped = || End::sent(CloseCode::PROTOCOL_ERROR, "the control lane was stopped");
+    connection.close_reason().map_or_else(stopped, End::Gone)
 }
 
 /// Pings a client that is silent, and gives up on one that does not answer.
 async fn keep_alive(session: &Session) -> End {
     let timing = &session.context.config.timing;
     let mut pinged: Option<Instant> = None;
+    let mut progress = 0;
     loop {
+        // Whoever lets QUIC go on with what waits for it is alive, though its answer may wait behind that as well.
+        if progress != session.outbound.control.progress() {
+            progress = session.outbound.control.progress();
+            session.hear();
+        }
         let heard = session.last_heard();
         let waits_since = pinged.filter(|&pinged| pinged > heard);
         let due = waits_since.map_or(heard + timing.ping_interval(), |pinged| pinged + timing.ping_timeout());
@@ -215,7 +240,14 @@ fn draining(context: &Context) -> End {
 }
 
 /// Ends a connection: what is queued goes out first, the reason behind it, then QUIC's own close with the same code.
-async fn finish(connection: &Connection, id: Uuid, control: Option<&LaneWriter>, end: End, within: Duration) {
+async fn finish(
+    connection: &Connection,
+    id: Uuid,
+    control: Option<&LaneWriter>,
+    lanes: RequestLanes,
+    end: End,
+    within: Duration,
+) {
     let (closed, last) = match end {
         End::Gone(e) => return log_gone(id, connection.remote_address(), &e),
         End::Left(closed) => {
@@ -232,7 +264,7 @@ async fn finish(connection: &Connection, id: Uuid, control: Option<&LaneWriter>,
     if let Some(control) = control {
         // A slow consumer's lane is full; one more message would wait behind what it does not read.
         let is_slow = last.is_some() && closed.code == CloseCode::SLOW_CONSUMER;
-        if is_slow || !flush(connection, control, last, within).await {
+        if is_slow || !flush(connection, control, lanes, last, within).await {
             control.abandon(closed.code.0);
             // Quinn holds its closing packet back while congestion control holds back data, and a closed connection
             // hears of no acknowledgement: what is on its way has to arrive first.
@@ -242,11 +274,17 @@ async fn finish(connection: &Connection, id: Uuid, control: Option<&LaneWriter>,
     connection.close(u32::from(closed.code.0).into(), closed.reason.as_bytes());
 }
 
-/// Sends what waits and `last` behind it. False where the peer did not take it in time.
-async fn flush(connection: &Connection, control: &LaneWriter, last: Option<bytes::Bytes>, within: Duration) -> bool {
+/// Sends what waits on all lanes, and `last` behind it. False where the peer did not take it in time.
+async fn flush(
+    connection: &Connection,
+    control: &LaneWriter,
+    mut lanes: RequestLanes,
+    last: Option<bytes::Bytes>,
+    within: Duration,
+) -> bool {
     let flushed = async {
         tokio::select! {
-            () = control.finish(last) => {}
+            ((), ()) = async { tokio::join!(control.finish(last), lanes.finish()) } => {}
             _ = connection.closed() => {}
         }
     };
@@ -259,6 +297,7 @@ fn log_gone(id: Uuid, from: SocketAddr, error: &ConnectionError) {
             let reason = String::from_utf8_lossy(&close.reason);
             info!("Client {id} closed the connection: {} - {}", close.error_code, Printable::excerpt(&reason));
         }
-        other => info!("Client {id} at {from} is gone: {other}"),
+        // A peer that closes without a code may have written a reason, which is in here.
+        other => info!("Client {id} at {from} is gone: {}", Printable::excerpt(&other.to_string())),
     }
 }

@@ -102,6 +102,7 @@ impl Config {
             ("quic.send_window", quic.send_window, 16 * 1024, 1 << 30),
             ("quic.stream_receive_window", quic.stream_receive_window, 16 * 1024, 1 << 30),
             ("quic.receive_window", quic.receive_window, quic.stream_receive_window, 1 << 30),
+            ("quic.datagram_buffer_bytes", quic.datagram_buffer_bytes, 2048, 1 << 30),
             (
                 "quic.idle_timeout_ms",
                 quic.idle_timeout_ms,

@@ -107,6 +107,8 @@ pub struct Quic {
     pub stream_receive_window: u64,
     /// The same for all its lanes. Default 2 MiB.
     pub receive_window: u64,
+    /// Bytes of datagrams that wait for one client, and as many from it; the oldest are dropped beyond. Default 256 KiB.
+    pub datagram_buffer_bytes: u64,
     /// A connection without any packet for this long is gone; above `ping_interval_ms` + `ping_timeout_ms`.
     /// Default 45,000.
     pub idle_timeout_ms: u64,
@@ -236,6 +238,7 @@ impl Default for Quic {
             send_window: MIB,
             stream_receive_window: MIB,
             receive_window: 2 * MIB,
+            datagram_buffer_bytes: MIB / 4,
             idle_timeout_ms: 45_000,
             ack_eliciting_threshold: 100,
             max_ack_delay_ms: 5,

@@ -47,6 +47,9 @@ pub const MAX_PAGE: u64 = 1000;
 /// Clients or messages on one page where the request does not say.
 pub const DEFAULT_PAGE: u64 = 100;
 
+/// Longest text about a wrong body, in characters.
+const MAX_INVALID_CHARS: usize = 250;
+
 /// The current time as the protocol tells it: Unix milliseconds.
 pub fn now_ms() -> u64 {
     std::time::SystemTime::now()
@@ -68,12 +71,21 @@ pub struct Invalid {
 
 impl Invalid {
     pub(crate) fn field(message: impl Into<String>) -> Self {
-        Self { re: None, message: message.into(), malformed: false }
+        Self { re: None, message: cut(message.into()), malformed: false }
     }
 
     pub(crate) fn malformed(message: impl Into<String>) -> Self {
-        Self { re: None, message: message.into(), malformed: true }
+        Self { re: None, message: cut(message.into()), malformed: true }
     }
+}
+
+/// Cuts what is told about a wrong body: it may repeat some of that, and so what the peer made long.
+fn cut(mut message: String) -> String {
+    if let Some((end, _)) = message.char_indices().nth(MAX_INVALID_CHARS) {
+        message.truncate(end);
+        message.push_str("...");
+    }
+    message
 }
 
 /// What a message carries for its receivers: text, an attachment, or both.

@@ -34,11 +34,14 @@ pub(crate) struct Budget {
     max_bytes: usize,
     messages: AtomicUsize,
     bytes: AtomicUsize,
+    /// How often QUIC has taken something that waited: a peer that lets it go on is alive.
+    progress: AtomicUsize,
 }
 
 impl Budget {
     pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Arc<Self> {
-        Arc::new(Self { max_messages, max_bytes, messages: AtomicUsize::new(0), bytes: AtomicUsize::new(0) })
+        let zero = AtomicUsize::default;
+        Arc::new(Self { max_messages, max_bytes, messages: zero(), bytes: zero(), progress: zero() })
     }
 
     fn has_room(&self, bytes: usize) -> bool {
@@ -93,8 +96,8 @@ pub(crate) struct LaneWriter {
     state: Mutex<State>,
     /// Wakes the drain: the backlog is no longer empty.
     blocked: Notify,
-    /// Wakes those who wait for the backlog to be empty.
-    emptied: Notify,
+    /// Wakes those who wait for their frames to leave the backlog.
+    moved: Notify,
     max_messages: usize,
     max_bytes: usize,
     budget: Arc<Budget>,
@@ -106,21 +109,16 @@ struct State {
     /// What the stream did not take, oldest first; the first frame may have been written in part.
     backlog: VecDeque<Bytes>,
     bytes: usize,
+    /// Frames that have left the backlog since the lane began.
+    left: u64,
     closed: bool,
 }
 
 impl LaneWriter {
     /// A lane of which at most `max_messages` and `max_bytes` wait, within what `budget` leaves.
     pub(crate) fn new(stream: SendStream, max_messages: usize, max_bytes: usize, budget: Arc<Budget>) -> Self {
-        let state = State { stream, backlog: VecDeque::new(), bytes: 0, closed: false };
-        Self {
-            state: Mutex::new(state),
-            blocked: Notify::new(),
-            emptied: Notify::new(),
-            max_messages,
-            max_bytes,
-            budget,
-        }
+        let state = State { stream, backlog: VecDeque::new(), bytes: 0, left: 0, closed: false };
+        Self { state: Mutex::new(state), blocked: Notify::new(), moved: Notify::new(), max_messages, max_bytes, budget }
     }
 
     /// Another lane of the same client: the same bounds, and the same budget.
@@ -144,7 +142,10 @@ impl LaneWriter {
     /// How many frames were taken, and why not the rest.
     pub(crate) fn try_send(&self, batch: &Batch) -> Result<(), (usize, SendFailure)> {
         let mut state = self.state();
-        let mut written = state.write_batch(batch).map_err(|failure| (0, failure))?;
+        let mut written = state.write_batch(batch).map_err(|failure| {
+            self.blocked.notify_one();
+            (0, failure)
+        })?;
         for (taken, frame) in batch.frames.iter().enumerate() {
             if written >= frame.len() {
                 written -= frame.len();
@@ -164,38 +165,34 @@ impl LaneWriter {
         Ok(())
     }
 
-    /// Writes frames and waits until the stream has taken them all. Unbounded by the backlog, because the caller
-    /// brings nothing more until then. Needs [`drain`](Self::drain) running.
+    /// Writes frames and waits until the stream has taken them, and what waited before them. Unbounded by the backlog,
+    /// because the caller brings nothing more until then. Needs [`drain`](Self::drain) running.
     ///
     /// Not cancel safe: a dropped call may leave frames in the backlog; they are sent all the same.
     pub(crate) async fn send(&self, frames: &mut [Bytes]) -> Result<(), SendFailure> {
-        {
+        let until = {
             let mut state = self.state();
-            let rest = state.write_now(frames)?;
+            let rest = state.write_now(frames).inspect_err(|_| self.blocked.notify_one())?;
             for frame in &mut frames[rest..] {
                 self.wait_in_line(&mut state, std::mem::take(frame));
             }
             if state.backlog.is_empty() {
                 return Ok(());
             }
-        }
-        self.empty().await
-    }
-
-    /// Waits until nothing is left in the backlog.
-    async fn empty(&self) -> Result<(), SendFailure> {
+            state.left + state.backlog.len() as u64
+        };
         loop {
-            let emptied = self.emptied.notified();
+            let moved = self.moved.notified();
             {
                 let state = self.state();
                 if state.closed {
                     return Err(SendFailure::Closed);
                 }
-                if state.backlog.is_empty() {
+                if state.left >= until {
                     return Ok(());
                 }
             }
-            emptied.await;
+            moved.await;
         }
     }
 
@@ -221,25 +218,33 @@ impl LaneWriter {
 
     fn poll_empty(&self, cx: &mut Context<'_>) -> Poll<Result<(), SendFailure>> {
         let mut state = self.state();
-        while !state.backlog.is_empty() {
+        let before = state.bytes;
+        let result = loop {
+            if state.closed {
+                break Poll::Ready(Err(SendFailure::Closed));
+            }
+            if state.backlog.is_empty() {
+                // Memory of a burst is not kept for the life of the lane.
+                state.backlog.shrink_to(16);
+                break Poll::Ready(Ok(()));
+            }
             let State { stream, backlog, .. } = &mut *state;
-            let result = match poll_write(stream, backlog.make_contiguous(), cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(result) => result,
-            };
-            let Ok((bytes, frames)) = result else {
-                self.close(&mut state);
-                return Poll::Ready(Err(SendFailure::Closed));
-            };
-            state.backlog.drain(..frames);
-            state.bytes -= bytes;
-            self.budget.remove(frames, bytes);
+            match poll_write(stream, backlog.make_contiguous(), cx) {
+                Poll::Pending => break Poll::Pending,
+                Poll::Ready(Ok((bytes, frames))) => {
+                    state.backlog.drain(..frames);
+                    state.bytes -= bytes;
+                    state.left += frames as u64;
+                    self.budget.remove(frames, bytes);
+                }
+                Poll::Ready(Err(_)) => self.close(&mut state),
+            }
+        };
+        if state.bytes < before {
+            self.budget.progress.fetch_add(1, Ordering::Relaxed);
+            self.moved.notify_waiters();
         }
-        // Memory of a burst is not kept for the life of the lane.
-        state.backlog.shrink_to(16);
-        drop(state);
-        self.emptied.notify_waiters();
-        Poll::Ready(Ok(()))
+        result
     }
 
     fn close(&self, state: &mut State) {
@@ -247,7 +252,22 @@ impl LaneWriter {
         self.budget.remove(state.backlog.len(), state.bytes);
         state.backlog.clear();
         state.bytes = 0;
-        self.emptied.notify_waiters();
+        self.moved.notify_waiters();
+        self.blocked.notify_one();
+    }
+
+    /// How often QUIC has taken something that waited, on any lane of this client.
+    pub(crate) fn progress(&self) -> usize {
+        self.budget.progress.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the peer wants no more of this lane, or the connection is gone.
+    pub(crate) async fn stopped(&self) {
+        let stopped = self.state().stream.stopped();
+        // Ended by us and read to the end is none of these, and the last that happens to a lane.
+        if matches!(stopped.await, Ok(None)) {
+            std::future::pending().await
+        }
     }
 
     /// Gives up what waits here and in QUIC: the peer is told with a closing code that no more comes (RESET_STREAM).

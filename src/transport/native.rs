@@ -16,9 +16,6 @@ use super::cid::{Owners, WorkerCids};
 use super::socket::{Stray, WorkerSocket};
 use crate::config::{Config, Congestion, Quic};
 
-/// Largest datagram buffer for each connection and direction, in bytes.
-const DATAGRAM_BUFFER: usize = 256 * 1024;
-
 /// What is the same for all workers of a server.
 pub(crate) struct ServerSettings {
     endpoint: quinn::ServerConfig,
@@ -85,6 +82,7 @@ fn transport(quic: &Quic) -> TransportConfig {
     acknowledgements
         .ack_eliciting_threshold(var_int(quic.ack_eliciting_threshold))
         .max_ack_delay(Some(Duration::from_millis(quic.max_ack_delay_ms)));
+    let datagrams = usize::try_from(quic.datagram_buffer_bytes).unwrap_or(usize::MAX);
     let mut transport = TransportConfig::default();
     transport
         .congestion_controller_factory(congestion)
@@ -93,8 +91,8 @@ fn transport(quic: &Quic) -> TransportConfig {
         .stream_receive_window(var_int(quic.stream_receive_window))
         .receive_window(var_int(quic.receive_window))
         .max_idle_timeout(Some(IdleTimeout::from(var_int(quic.idle_timeout_ms))))
-        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
-        .datagram_send_buffer_size(DATAGRAM_BUFFER);
+        .datagram_receive_buffer_size(Some(datagrams))
+        .datagram_send_buffer_size(datagrams);
     transport
 }
 

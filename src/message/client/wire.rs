@@ -129,7 +129,7 @@ impl ClientMessage {
         let kind = required(f.kind.text("type")?, "type")?;
         let carries_attachment = matches!(&*kind, "binary" | "broadcast" | "direct" | "publish");
         if body.attachment.is_some() && !carries_attachment {
-            return Err(Invalid::field(format!("attachment: \"{kind}\" carries none; send the JSON object alone")));
+            return Err(Invalid::field("attachment: a message of this type carries none; send the JSON object alone"));
         }
         let payload = |content: Scalar<'_>| -> Result<Payload, Invalid> {
             let content = content.shared_text("content", json)?;
@@ -191,7 +191,10 @@ impl ClientMessage {
             },
             "presence" => Self::Presence { topic: topic(f.topic)? },
             "close" => Self::Close(close(f.code, f.reason)?),
-            other => return Err(Invalid::field(format!("type: \"{}\" is not known", other.escape_debug()))),
+            other => {
+                let other: String = other.chars().take(64).flat_map(char::escape_debug).collect();
+                return Err(Invalid::field(format!("type: \"{other}\" is not known")));
+            }
         })
     }
 
