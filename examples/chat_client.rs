@@ -51,7 +51,7 @@ async fn main() -> ExitCode {
     match run(Args::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("❌ {e:#}");
+            eprintln!("❌ {}", Printable::new(&format!("{e:#}")));
             ExitCode::FAILURE
         }
     }
@@ -69,7 +69,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
             Trust::Insecure
         }
         (false, Some(file)) => Trust::CaFile(file),
-        (false, None) => Trust::System,
+        (false, None) => Trust::Development,
     };
     let (client, events) = Client::builder(&args.server).name(&args.name)?.trust(trust).connect().await?;
     println!("✅ Connected successfully!");
@@ -77,14 +77,48 @@ async fn run(args: Args) -> anyhow::Result<()> {
     println!();
     println!("{COMMANDS}");
 
+    let _cooked = Cooked::now();
     let (lines, screen) = keyboard()?;
     Chat { client, events, screen }.run(lines).await
 }
 
-/// A line as it was typed. The next one is asked for once `done` is dropped.
+/// A line as it was typed. The next one is asked for once `more` says so; without that, none is.
 struct Line {
     text: String,
-    done: oneshot::Sender<()>,
+    more: oneshot::Sender<()>,
+}
+
+/// Sets the terminal back when it is dropped: a line that is still being typed when the chat ends keeps it raw.
+#[cfg(unix)]
+struct Cooked(Option<nix::sys::termios::Termios>);
+
+#[cfg(unix)]
+impl Cooked {
+    fn now() -> Self {
+        // Where it is no terminal, there is nothing to set back.
+        Self(nix::sys::termios::tcgetattr(std::io::stdin()).ok())
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Cooked {
+    fn drop(&mut self) {
+        use nix::sys::termios::{SetArg, tcsetattr};
+        if let Some(settings) = &self.0 {
+            let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, settings);
+        }
+    }
+}
+
+/// Elsewhere the system does that.
+#[cfg(not(unix))]
+struct Cooked;
+
+#[cfg(not(unix))]
+impl Cooked {
+    fn now() -> Self {
+        Self
+    }
 }
 
 /// Where lines are shown without tearing the one that is being typed.
@@ -107,11 +141,8 @@ impl Screen {
 fn keyboard() -> anyhow::Result<(mpsc::Receiver<Line>, Screen)> {
     let (sender, lines) = mpsc::channel(1);
     let ask = move |text: String| {
-        let (done, wait) = oneshot::channel();
-        let asked = sender.blocking_send(Line { text, done }).is_ok();
-        // An error is the sign that it is done.
-        let _ = wait.blocking_recv();
-        asked
+        let (more, wait) = oneshot::channel();
+        sender.blocking_send(Line { text, more }).is_ok() && wait.blocking_recv().is_ok()
     };
     if !std::io::stdin().is_terminal() {
         thread::spawn(move || {
@@ -163,7 +194,7 @@ impl Chat {
                     None => anyhow::bail!("the connection ended"),
                 },
                 line = lines.recv() => {
-                    let Some(Line { text, done }) = line else { break };
+                    let Some(Line { text, more }) = line else { break };
                     if text.trim() == "/quit" {
                         break;
                     }
@@ -174,11 +205,12 @@ impl Chat {
                     while let Some(event) = self.events.try_next() {
                         self.show(event)?;
                     }
-                    drop(done);
+                    // A keyboard that is gone ends the chat by itself.
+                    let _ = more.send(());
                 }
             }
         }
-        self.client.close(CloseCode::NORMAL, "Chat ended").await;
+        self.client.close(CloseCode::NORMAL, "Chat ended").await?;
         println!("👋 Goodbye!");
         Ok(())
     }
@@ -259,6 +291,10 @@ impl Chat {
             }
             Event::Reconnected => self.screen.show("✅ Reconnected"),
             Event::Closed(closed) => {
+                if matches!(self.screen, Screen::Terminal(_)) {
+                    // Below the prompt, which stays.
+                    println!();
+                }
                 anyhow::bail!("closed by the server: {} - {}", closed.code, Printable::new(&closed.reason))
             }
             _ => {}

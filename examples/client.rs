@@ -48,7 +48,7 @@ async fn main() -> ExitCode {
     match run(Args::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("❌ {e:#}");
+            eprintln!("❌ {}", Printable::new(&format!("{e:#}")));
             ExitCode::FAILURE
         }
     }
@@ -66,7 +66,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
             Trust::Insecure
         }
         (false, Some(file)) => Trust::CaFile(file),
-        (false, None) => Trust::System,
+        (false, None) => Trust::Development,
     };
     let builder = Client::builder(&args.server).name(&args.name)?.trust(trust).reconnect(false);
     let (client, events) = builder.connect().await?;
@@ -122,7 +122,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     }
     // The call below tells the server and waits for it to close.
     println!("Sent close message");
-    client.close(CloseCode::NORMAL, "Test completed").await;
+    client.close(CloseCode::NORMAL, "Test completed").await?;
     inbox.expect_close().await?;
     println!("Test completed successfully");
     Ok(())

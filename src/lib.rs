@@ -24,7 +24,7 @@
 //! if let Some(Event::Message(message)) = events.next().await {
 //!     println!("{message:?}");
 //! }
-//! client.close(CloseCode::NORMAL, "done").await;
+//! client.close(CloseCode::NORMAL, "done").await?;
 //! # shutdown.cancel();
 //! # running.await??;
 //! # std::fs::remove_dir_all(folder)?;

@@ -47,6 +47,14 @@ pub enum TlsError {
         /// The file that is not.
         absent: PathBuf,
     },
+    /// Neither of the two files is there, in a folder that holds other things.
+    #[error("neither {} nor {} is there; correct --cert and --key, or make certificates for development with ./generate_certs.sh", cert.display(), key.display())]
+    Missing {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+    },
     /// A file that would be made is there already.
     #[error("{} is there already; replace it with --force", path.display())]
     Exists {
@@ -144,10 +152,13 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), TlsError> {
     fs::rename(&beside, path).map_err(error)
 }
 
-/// Sees that the two files are there: where neither is, makes a development set-up and gives its files back.
+/// Sees that the two files are there: where neither is, makes a development set-up and gives its files back. That is done
+/// only for files named as in [`DevelopmentFiles::inside`], or in a folder that is new or empty: for others it takes a
+/// mistake in their names to be likelier.
 ///
 /// # Errors
-/// [`TlsError::Half`] where one of them is missing; what [`DevelopmentFiles::make`] gives.
+/// [`TlsError::Half`] where one of them is missing, [`TlsError::Missing`] where both are; what
+/// [`DevelopmentFiles::make`] gives.
 pub fn ensure_certificates(cert: &Path, key: &Path) -> Result<Option<DevelopmentFiles>, TlsError> {
     match (cert.exists(), key.exists()) {
         (true, true) => Ok(None),
@@ -156,6 +167,11 @@ pub fn ensure_certificates(cert: &Path, key: &Path) -> Result<Option<Development
         (false, false) => {
             let files =
                 DevelopmentFiles { ca: cert.with_file_name("ca.pem"), cert: cert.to_owned(), key: key.to_owned() };
+            let folder = cert.parent().unwrap_or(Path::new(""));
+            let is_empty = || fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
+            if files != DevelopmentFiles::inside(folder) && !is_empty() {
+                return Err(TlsError::Missing { cert: cert.to_owned(), key: key.to_owned() });
+            }
             // The authority beside them signed files that are gone, so it is of no more use.
             files.make(&DEVELOPMENT_NAMES.map(str::to_owned), true)?;
             Ok(Some(files))
@@ -189,9 +205,12 @@ pub(crate) fn server_config(cert: &Path, key: &Path) -> Result<Arc<QuicServerCon
 /// Which servers a client believes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Trust {
-    /// Those certified by the system's authorities, and by `certs/ca.pem` where that is.
+    /// Those certified by the system's authorities.
     #[default]
     System,
+    /// Those certified by the system's authorities and, where it is there, by `certs/ca.pem` in the current folder: for
+    /// trying things out beside a server that made its own certificates.
+    Development,
     /// Those certified by the authorities in this PEM file.
     CaFile(PathBuf),
     /// All. Whoever is on the path can read and change everything; for trying things out only.
@@ -210,7 +229,11 @@ pub(crate) fn client_config(trust: &Trust) -> Result<Arc<QuicClientConfig>, TlsE
             builder.dangerous().with_custom_certificate_verifier(Arc::new(BelieveAll(provider()))).with_no_client_auth()
         }
         Trust::CaFile(path) => builder.with_root_certificates(file_roots(path)?).with_no_client_auth(),
-        Trust::System => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
+        Trust::System => builder.with_root_certificates(system_roots(None)?).with_no_client_auth(),
+        Trust::Development => {
+            let ca = Path::new(DEVELOPMENT_CA);
+            builder.with_root_certificates(system_roots(ca.exists().then_some(ca))?).with_no_client_auth()
+        }
     };
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(Arc::new(QuicClientConfig::try_from(config)?))
@@ -228,9 +251,8 @@ fn file_roots(path: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-fn system_roots() -> Result<RootCertStore, TlsError> {
-    let development = Path::new(DEVELOPMENT_CA);
-    let mut roots = if development.exists() { file_roots(development)? } else { RootCertStore::empty() };
+fn system_roots(development: Option<&Path>) -> Result<RootCertStore, TlsError> {
+    let mut roots = development.map_or_else(|| Ok(RootCertStore::empty()), file_roots)?;
     let system = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(system.certs);
     if roots.is_empty() {
@@ -309,6 +331,10 @@ mod tests {
         fs::remove_file(&files.key).expect("removed");
         let half = ensure_certificates(&files.cert, &files.key).expect_err("half a set");
         assert!(half.to_string().contains("server-key.pem is not"), "{half}");
+
+        let [cert, key] = ["servr.pem", "servr-key.pem"].map(|name| files.ca.with_file_name(name));
+        let mistyped = ensure_certificates(&cert, &key).expect_err("other names in a folder that is in use");
+        assert!(matches!(mistyped, TlsError::Missing { .. }) && !cert.exists(), "{mistyped}");
     }
 
     #[test]

@@ -96,7 +96,52 @@ async fn a_lane_of_its_own_answers_in_order() {
     }
     let pong = lane.request(&ClientMessage::Ping { timestamp: Some(7) }).await.expect("a pong");
     assert!(matches!(pong, ServerMessage::Pong { timestamp: Some(7), .. }));
-    lane.finish();
+    lane.finish().await.expect("the server ends it too");
+    client.echo("the others go on").await.expect("a reply");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_lane_that_is_finished_has_everything_carried_out() {
+    let server = TestServer::start().await;
+    let (ada, _events) = connect(&server, "Ada").await;
+    let (bob, mut at_bob) = connect(&server, "Bob").await;
+    let to = bob.id().expect("an id");
+    let mut lane = ada.open_lane().await.expect("a lane");
+    for n in 0..300 {
+        let payload = Payload::text(format!("{n} {}", "x".repeat(1000)));
+        lane.send(&ClientMessage::Direct { to, payload }).await.expect("sent");
+    }
+    lane.finish().await.expect("the server ends it too");
+    for n in 0..300 {
+        let heard = next_message(&mut at_bob).await;
+        assert!(
+            matches!(&heard, ServerMessage::Direct { payload, .. }
+                if payload.content.as_deref().is_some_and(|text| text.starts_with(&format!("{n} ")))),
+            "message {n}: {heard:?}"
+        );
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_leaves_its_lane_whole() {
+    let server = TestServer::start().await;
+    let (client, _events) = connect(&server, "Ada").await;
+    let mut lane = client.open_lane().await.expect("a lane");
+    let large = "x".repeat(900_000);
+    for _ in 0..5 {
+        // Polled once: the stream takes what its window lets, and the rest is left.
+        let echo = ClientMessage::Text { content: large.clone().into() };
+        let dropped = tokio::time::timeout(Duration::ZERO, lane.request(&echo)).await;
+        assert!(dropped.is_err(), "nobody can have answered yet");
+        let pong = soon("a pong", lane.request(&ClientMessage::Ping { timestamp: Some(7) })).await.expect("a pong");
+        assert!(matches!(pong, ServerMessage::Pong { timestamp: Some(7), .. }));
+    }
+    // Dropped with half a message on it, it is the only one that suffers.
+    let echo = ClientMessage::Text { content: large.into() };
+    assert!(tokio::time::timeout(Duration::ZERO, lane.request(&echo)).await.is_err());
+    drop(lane);
     client.echo("the others go on").await.expect("a reply");
     server.stop().await;
 }
@@ -105,7 +150,12 @@ async fn a_lane_of_its_own_answers_in_order() {
 async fn close_waits_for_the_server_and_is_the_last_event() {
     let server = TestServer::start().await;
     let (client, mut events) = connect(&server, "Ada").await;
-    client.close(CloseCode(4999), "enough").await;
+    for (code, reason) in [(CloseCode(1006), "x"), (CloseCode(5000), "x"), (CloseCode::NORMAL, &*"x".repeat(124))] {
+        let error = client.close(code, reason).await.expect_err("must not be sent");
+        assert!(matches!(error, ClientError::Invalid(_)), "{error}");
+    }
+    client.echo("and it is as before").await.expect("a reply");
+    client.close(CloseCode(4999), "enough").await.expect("it may be sent");
     match soon("the last event", events.next()).await {
         Some(Event::Closed(closed)) => assert_eq!((closed.code, closed.reason.as_str()), (CloseCode(4999), "enough")),
         other => panic!("expected Closed, got {other:?}"),

@@ -69,7 +69,7 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWrit
                 }
                 Ok(Outcome::Leave(close)) => {
                     let _ = write(&mut replies, writer).await;
-                    let closed = ClosedBy { code: close.code, reason: close.reason, reconnect_after_ms: None };
+                    let closed = close.into();
                     return LaneEnd::Connection(End::Left(closed));
                 }
                 Err(end) => {
@@ -219,7 +219,7 @@ pub(super) async fn serve_datagrams(session: &Session) -> End {
             Ok(Outcome::Done) => {}
             Ok(Outcome::Later(request)) => carry_out(session, request, &mut replies).await,
             Ok(Outcome::Leave(close)) => {
-                return End::Left(ClosedBy { code: close.code, reason: close.reason, reconnect_after_ms: None });
+                return End::Left(close.into());
             }
             Err(end) => {
                 send_datagram(session, replies.take());

@@ -5,17 +5,35 @@ use std::time::Duration;
 
 /// The first try comes within this time, each further one within twice the time of the one before.
 const FIRST: Duration = Duration::from_millis(500);
-/// No try is put off further than this.
+/// No try is put off further than this. A connection that lived as long begins the count anew: a server that lets
+/// clients in only to lose them is not stormed.
 const LONGEST: Duration = Duration::from_secs(20);
 
-/// The most that attempt number `attempt`, counted from 0, is put off.
-fn ceiling(attempt: u32) -> Duration {
-    FIRST.saturating_mul(1_u32.checked_shl(attempt).unwrap_or(u32::MAX)).min(LONGEST)
+/// The tries since the last connection that held.
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    tries: u32,
 }
 
-/// How long to wait before attempt number `attempt`, counted from 0.
-pub(super) fn delay(attempt: u32) -> Duration {
-    ceiling(attempt).mul_f64(fastrand::f64())
+impl Backoff {
+    /// How long to wait before the next try.
+    pub(super) fn next_delay(&mut self) -> Duration {
+        let delay = ceiling(self.tries).mul_f64(fastrand::f64());
+        self.tries = self.tries.saturating_add(1);
+        delay
+    }
+
+    /// A connection was had, for so long.
+    pub(super) fn connected_for(&mut self, lived: Duration) {
+        if lived >= LONGEST {
+            self.tries = 0;
+        }
+    }
+}
+
+/// The most that a try is put off after so many others.
+fn ceiling(tries: u32) -> Duration {
+    FIRST.saturating_mul(1_u32.checked_shl(tries).unwrap_or(u32::MAX)).min(LONGEST)
 }
 
 #[cfg(test)]
@@ -24,11 +42,23 @@ mod tests {
 
     #[test]
     fn the_ceiling_doubles_to_its_limit_and_every_delay_is_below_it() {
-        let ceilings: Vec<u128> = (0..8).map(|attempt| ceiling(attempt).as_millis()).collect();
+        let ceilings: Vec<u128> = (0..8).map(|tries| ceiling(tries).as_millis()).collect();
         assert_eq!(ceilings, [500, 1000, 2000, 4000, 8000, 16_000, 20_000, 20_000]);
         assert_eq!(ceiling(u32::MAX), LONGEST);
-        for attempt in [0, 3, 40] {
-            assert!((0..100).all(|_| delay(attempt) <= ceiling(attempt)));
+        for tries in [0, 3, 40, u32::MAX] {
+            assert!((0..100).all(|_| Backoff { tries }.next_delay() <= ceiling(tries)));
         }
+    }
+
+    #[test]
+    fn only_a_connection_that_held_begins_the_count_anew() {
+        let mut backoff = Backoff::default();
+        for _ in 0..5 {
+            backoff.next_delay();
+            backoff.connected_for(Duration::from_millis(10));
+        }
+        assert_eq!(backoff.tries, 5, "let in and lost again is no success");
+        backoff.connected_for(LONGEST);
+        assert_eq!(backoff.tries, 0);
     }
 }

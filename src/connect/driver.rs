@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use quinn::Endpoint;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::backoff::Backoff;
 use super::link::Link;
-use super::{ClientBuilder, ClientError, Event, backoff};
+use super::{ClientBuilder, ClientError, Event};
 use crate::message::{CloseCode, ClosedBy};
 use crate::transport::LaneReader;
 
@@ -33,6 +34,8 @@ pub(super) struct Driver {
     pub(super) endpoint: Endpoint,
     pub(super) state: watch::Sender<State>,
     pub(super) events: mpsc::Sender<Event>,
+    /// Room for the last event, whoever reads or not.
+    pub(super) last_event: mpsc::OwnedPermit<Event>,
     /// Cancelled when nobody holds the client any more.
     pub(super) dropped: CancellationToken,
     /// Cancelled when the client is asked to close.
@@ -41,56 +44,67 @@ pub(super) struct Driver {
 
 impl Driver {
     pub(super) async fn run(self, link: Arc<Link>, reader: LaneReader) {
+        let mut backoff = Backoff::default();
         let dropped = self.dropped.clone();
         let closed = tokio::select! {
-            closed = self.serve(link, reader) => closed,
-            () = dropped.cancelled() => {
-                ClosedBy { code: CloseCode::NORMAL, reason: "the client was dropped".into(), reconnect_after_ms: None }
-            }
+            closed = self.serve(link, reader, &mut backoff) => closed,
+            () = dropped.cancelled() => ClosedBy::new(CloseCode::NORMAL, "the client was dropped"),
         };
         self.endpoint.close(u32::from(closed.code.0).into(), closed.reason.as_bytes());
         let _ = timeout(GOODBYE, self.endpoint.wait_idle()).await;
         self.state.send_replace(State::Closed(closed.clone()));
-        // Nobody has to listen, and whoever does not read must not keep this task.
-        let _ = self.events.try_send(Event::Closed(closed));
+        self.last_event.send(Event::Closed(closed));
     }
 
     /// Serves until the client is closed for good.
-    async fn serve(&self, mut link: Arc<Link>, mut reader: LaneReader) -> ClosedBy {
+    async fn serve(&self, mut link: Arc<Link>, mut reader: LaneReader, backoff: &mut Backoff) -> ClosedBy {
         loop {
-            let closed = link.serve(reader, &self.events).await;
+            let since = Instant::now();
+            let closed = link.serve(reader, &self.events, &self.closing).await;
+            backoff.connected_for(since.elapsed());
             if self.closing.is_cancelled() || !self.options.reconnect || !closed.code.may_reconnect() {
                 return closed;
             }
             self.state.send_replace(State::Down);
-            let _ = self.events.send(Event::Disconnected(closed.clone())).await;
+            self.tell(Event::Disconnected(closed.clone())).await;
             (link, reader) = tokio::select! {
-                next = self.reconnect(closed.reconnect_after_ms) => match next {
+                biased;
+                () = self.closing.cancelled() => {
+                    return ClosedBy::new(CloseCode::NORMAL, "closed while there was no connection");
+                }
+                connected = self.reconnect(closed.reconnect_after_ms, backoff) => match connected {
                     Ok((link, reader)) => (Arc::new(link), reader),
                     Err(closed) => return closed,
                 },
-                () = self.closing.cancelled() => return closed,
             };
             self.state.send_replace(State::Up(Arc::clone(&link)));
-            let _ = self.events.send(Event::Reconnected).await;
+            self.tell(Event::Reconnected).await;
+        }
+    }
+
+    async fn tell(&self, event: Event) {
+        tokio::select! {
+            biased;
+            // Nobody has to listen.
+            _ = self.events.send(event) => {}
+            () = self.closing.cancelled() => {}
         }
     }
 
     /// Tries until it is connected again, or has been told not to come back.
-    async fn reconnect(&self, after_ms: Option<u64>) -> Result<(Link, LaneReader), ClosedBy> {
+    async fn reconnect(&self, after_ms: Option<u64>, backoff: &mut Backoff) -> Result<(Link, LaneReader), ClosedBy> {
         if let Some(after_ms) = after_ms {
             sleep(Duration::from_millis(after_ms)).await;
         }
-        for attempt in 0.. {
-            sleep(backoff::delay(attempt)).await;
+        loop {
+            sleep(backoff.next_delay()).await;
             match Link::dial(&self.options, &self.endpoint).await {
                 Ok(connected) => return Ok(connected),
                 Err(ClientError::Refused { code, reason, .. }) if !code.may_reconnect() => {
-                    return Err(ClosedBy { code, reason, reconnect_after_ms: None });
+                    return Err(ClosedBy::new(code, reason));
                 }
                 Err(e) => tracing::debug!("Not connected again yet: {e}"),
             }
         }
-        Err(ClosedBy { code: CloseCode::ABNORMAL, reason: "out of attempts".into(), reconnect_after_ms: None })
     }
 }

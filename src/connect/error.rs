@@ -22,7 +22,7 @@ pub enum ClientError {
     /// The certificates to trust cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// A name or an id is out of its bounds.
+    /// A name or a close is out of its bounds.
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// No UDP socket could be had.
@@ -73,8 +73,8 @@ pub enum ClientError {
         /// Why.
         reason: String,
     },
-    /// No reply, or no connection, in time.
-    #[error("no reply within {0:?}; are the client's events being read?")]
+    /// No reply, no connection or no room on the connection, in time. What was to be sent may still be sent.
+    #[error("not done within {0:?}: the server is slow or out of reach, or this client's events are not being read")]
     Timeout(Duration),
     /// The server answered with an error.
     #[error("the server answered with error {}: {}", .0.code, .0.message)]

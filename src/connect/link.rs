@@ -1,7 +1,6 @@
 //! One connection of a client: dialled, greeted, and read until it ends. A reconnect makes another one.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,17 +8,17 @@ use bytes::{Bytes, BytesMut};
 use quinn::{Connection, ConnectionError, Endpoint};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
-use super::{ClientBuilder, ClientError, Event};
-use crate::config::Quic;
+use super::{ClientBuilder, ClientError, Event, dial};
 use crate::frame::{self, Body, Compression, FrameError, PREFIX_BYTES};
 use crate::message::{
     ClientMessage, CloseCode, ClosedBy, Handshake, HandshakeReply, PROTOCOL_VERSION, Reply, RequestId, ServerMessage,
 };
-use crate::tls;
-use crate::transport::{Budget, LaneReader, LaneWriter, ReadFailure, native};
+use crate::transport::{Budget, LaneReader, LaneWriter, ReadFailure};
 
-/// What waits for the control lane's stream before senders have to wait themselves.
+/// What may wait for the control lane's stream so that an answer to a ping is still put behind it. Callers wait
+/// themselves, each with a message of his own.
 const BACKLOG_MESSAGES: usize = 1024;
 const BACKLOG_BYTES: usize = 1 << 20;
 
@@ -58,13 +57,8 @@ impl Link {
 
     async fn dial_unbounded(options: &ClientBuilder, endpoint: &Endpoint) -> Result<(Self, LaneReader), ClientError> {
         let server = &options.server;
-        let (host, addr) = resolve(server).await?;
-        let connection = endpoint
-            .connect(addr, tls::server_name(host))
-            .map_err(|e| ClientError::Connection { server: server.clone(), message: e.to_string() })?
-            .await
-            .map_err(|e| connection_error(server, &e))?;
-        let (send, receive) = connection.open_bi().await.map_err(|e| connection_error(server, &e))?;
+        let connection = dial::connect(endpoint, server).await?;
+        let (send, receive) = connection.open_bi().await.map_err(|e| dial::connection_error(server, &e))?;
         let control =
             LaneWriter::new(send, BACKLOG_MESSAGES, BACKLOG_BYTES, Budget::new(BACKLOG_MESSAGES, BACKLOG_BYTES));
         let mut reader = LaneReader::new(receive, options.max_message_bytes);
@@ -137,11 +131,18 @@ impl Link {
     }
 
     /// Reads the control lane until the connection ends: replies go to who waits for them, the rest to `events`.
-    pub(super) async fn serve(&self, reader: LaneReader, events: &mpsc::Sender<Event>) -> ClosedBy {
+    /// Where `closing` is cancelled, events that find no room are dropped.
+    pub(super) async fn serve(
+        &self,
+        reader: LaneReader,
+        events: &mpsc::Sender<Event>,
+        closing: &CancellationToken,
+    ) -> ClosedBy {
         let end = tokio::select! {
-            end = self.read(reader, events) => end,
+            end = self.read(reader, events, closing) => end,
             _ = self.control.drain() => ReadEnd::Ended,
         };
+        self.control.give_up();
         // Whoever waits is told by the end of his channel.
         self.waiting().take();
         match end {
@@ -153,7 +154,7 @@ impl Link {
             ReadEnd::Broken(e) => {
                 let (code, reason) = (CloseCode::PROTOCOL_ERROR, e.to_string());
                 self.connection.close(u32::from(code.0).into(), reason.as_bytes());
-                ClosedBy { code, reason, reconnect_after_ms: None }
+                ClosedBy::new(code, reason)
             }
             ReadEnd::Ended => {
                 // The lane's end announces the connection's, and that tells the code.
@@ -164,7 +165,15 @@ impl Link {
         }
     }
 
-    async fn read(&self, mut reader: LaneReader, events: &mpsc::Sender<Event>) -> ReadEnd {
+    /// Answers a ping without waiting: the server's next message may be what makes room.
+    fn pong(&self) {
+        if let Ok(frame) = self.encode(None, &ClientMessage::Pong) {
+            // Where so much waits already, that is a sign of life as well.
+            let _ = self.control.try_send(&frame.into());
+        }
+    }
+
+    async fn read(&self, mut reader: LaneReader, events: &mpsc::Sender<Event>, closing: &CancellationToken) -> ReadEnd {
         // The limit was applied to the frame already, and holds for what it inflates to as well.
         let max = reader.max_message_bytes();
         loop {
@@ -176,21 +185,26 @@ impl Link {
             let Ok(body) = Body::parse(body, self.compression(), max) else { continue };
             // A message that this side does not know comes from a newer server, and is none of its business.
             let Ok(Reply { re, message }) = Reply::parse(&body) else { continue };
-            if let Some(RequestId::Number(id)) = re {
-                let waiting = self.waiting().as_mut().and_then(|waiting| waiting.remove(&id));
+            if let Some(re) = re {
+                let waiting = match re {
+                    RequestId::Number(id) => self.waiting().as_mut().and_then(|waiting| waiting.remove(&id)),
+                    RequestId::Text(_) => None,
+                };
                 if let Some(waiting) = waiting {
-                    // Whoever gave up has dropped the other end.
+                    // Whoever gave up waits no more, and it is nobody else's.
                     let _ = waiting.send(message);
-                    continue;
                 }
+                continue;
             }
             match message {
-                ServerMessage::Ping { .. } => {
-                    let _ = self.send(None, &ClientMessage::Pong).await;
-                }
+                ServerMessage::Ping { .. } => self.pong(),
                 ServerMessage::Close(closed) => return ReadEnd::ToldToGo(closed),
-                // Nobody has to listen.
-                message => drop(events.send(Event::Message(message)).await),
+                message => tokio::select! {
+                    biased;
+                    // Nobody has to listen.
+                    _ = events.send(Event::Message(message)) => {}
+                    () = closing.cancelled() => {}
+                },
             }
         }
     }
@@ -231,40 +245,8 @@ async fn read_one(reader: &mut LaneReader) -> Option<ServerMessage> {
     Some(Reply::parse(&body).ok()?.message)
 }
 
-/// The host and one address of `host:port`.
-async fn resolve(server: &str) -> Result<(&str, SocketAddr), ClientError> {
-    let error = |message: String| ClientError::Address { server: server.to_owned(), message };
-    let (host, _) = server.rsplit_once(':').ok_or_else(|| error("the port is missing".into()))?;
-    let mut addrs = tokio::net::lookup_host(server).await.map_err(|e| error(e.to_string()))?;
-    let addr = addrs.next().ok_or_else(|| error("its name has no address".into()))?;
-    Ok((host, addr))
-}
-
-/// An endpoint for the client's connections, on a socket of the family that the server's address needs.
-pub(super) async fn endpoint(options: &ClientBuilder) -> Result<Endpoint, ClientError> {
-    let (_, addr) = resolve(&options.server).await?;
-    let any = if addr.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
-    let crypto = tls::client_config(&options.trust)?;
-    let mut endpoint = Endpoint::client(any).map_err(ClientError::Socket)?;
-    endpoint.set_default_client_config(native::client_config(&Quic::default(), crypto));
-    Ok(endpoint)
-}
-
-fn connection_error(server: &str, error: &ConnectionError) -> ClientError {
-    let server = server.to_owned();
-    match error {
-        ConnectionError::TransportError(e) if e.reason.contains("certificate") => {
-            ClientError::Untrusted { server, message: e.reason.clone() }
-        }
-        ConnectionError::ApplicationClosed(_) => {
-            let closed = link_end(error);
-            ClientError::Refused { server, code: closed.code, reason: closed.reason }
-        }
-        other => ClientError::Connection { server, message: other.to_string() },
-    }
-}
-
-fn link_end(error: &ConnectionError) -> ClosedBy {
+/// With which code a connection ended, and why.
+pub(super) fn link_end(error: &ConnectionError) -> ClosedBy {
     let (code, reason) = match error {
         ConnectionError::ApplicationClosed(close) => {
             let code = u16::try_from(close.error_code.into_inner()).map_or(CloseCode::ABNORMAL, CloseCode);
@@ -272,5 +254,5 @@ fn link_end(error: &ConnectionError) -> ClosedBy {
         }
         other => (CloseCode::ABNORMAL, other.to_string()),
     };
-    ClosedBy { code, reason, reconnect_after_ms: None }
+    ClosedBy::new(code, reason)
 }

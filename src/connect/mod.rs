@@ -3,6 +3,7 @@
 
 mod backoff;
 mod builder;
+mod dial;
 mod driver;
 mod error;
 mod lane;
@@ -111,11 +112,13 @@ impl Client {
     }
 
     async fn start(options: ClientBuilder) -> Result<(Self, Events), ClientError> {
-        let endpoint = link::endpoint(&options).await?;
+        let endpoint = dial::endpoint(&options)?;
         let (link, reader) = Link::dial(&options, &endpoint).await?;
         let link = Arc::new(link);
         let (state, state_seen) = watch::channel(State::Up(Arc::clone(&link)));
-        let (events, queue) = mpsc::channel(options.event_queue);
+        let (events, queue) = mpsc::channel(options.event_queue.saturating_add(1));
+        // The receiving end is right here.
+        let last_event = events.clone().try_reserve_owned().map_err(|_| ClientError::Lost)?;
         let (dropped, closing) = (CancellationToken::new(), CancellationToken::new());
         let shared = Shared {
             state: state_seen,
@@ -125,7 +128,7 @@ impl Client {
             closing: closing.clone(),
             _dropped: dropped.clone().drop_guard(),
         };
-        let driver = Driver { options, endpoint, state, events, dropped, closing };
+        let driver = Driver { options, endpoint, state, events, last_event, dropped, closing };
         // Ends by itself when the client is closed or its last handle dropped.
         tokio::spawn(driver.run(link, reader));
         Ok((Self { shared: Arc::new(shared) }, Events { queue }))
@@ -161,6 +164,8 @@ impl Client {
     }
 
     /// Sends a message and asks for no reply; returns once the connection has taken it.
+    ///
+    /// Where that takes too long the message may still be sent, and where the call is dropped as well.
     ///
     /// # Errors
     /// [`ClientError::TooLarge`], [`ClientError::Closed`], [`ClientError::Lost`], [`ClientError::Timeout`].
@@ -273,27 +278,33 @@ impl Client {
     /// Opens a request lane; waits while the server allows no further one.
     ///
     /// # Errors
-    /// [`ClientError::Lost`], [`ClientError::Closed`], [`ClientError::Timeout`].
+    /// [`ClientError::Lost`], [`ClientError::Closed`], [`ClientError::Timeout`] where the server allows none in time.
     pub async fn open_lane(&self) -> Result<Lane, ClientError> {
         let Shared { request_timeout, max_message_bytes, .. } = *self.shared;
         self.bounded(async { Lane::open(self.link().await?, request_timeout, max_message_bytes).await }).await
     }
 
     /// Closes the client for good: the server is told, answers what it was asked before, and closes the connection.
-    /// Returns once that is done, or after the request timeout.
-    pub async fn close(&self, code: CloseCode, reason: &str) {
+    /// Returns once that is done, or after the request timeout. While the client is on its way back, it just stops.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] where the code or the reason may not be sent ([`Close::new`]); the client is as before.
+    pub async fn close(&self, code: CloseCode, reason: &str) -> Result<(), ClientError> {
+        let close = ClientMessage::Close(Close::new(code, reason)?);
         self.shared.closing.cancel();
-        let mut state = self.shared.state.clone();
-        let Some(link) = self.up() else { return };
-        let close = ClientMessage::Close(Close { code, reason: reason.to_owned() });
         let farewell = async {
             // Where the connection is gone already there is nobody to tell.
-            let _ = link.send(None, &close).await;
-            let _ = state.wait_for(|state| matches!(state, State::Closed(_))).await;
+            if let Ok(link) = self.link().await {
+                let _ = link.send(None, &close).await;
+            }
+            let _ = self.shared.state.clone().wait_for(|state| matches!(state, State::Closed(_))).await;
         };
-        if timeout(self.shared.request_timeout, farewell).await.is_err() {
+        if timeout(self.shared.request_timeout, farewell).await.is_err()
+            && let Some(link) = self.up()
+        {
             link.connection.close(u32::from(code.0).into(), reason.as_bytes());
         }
+        Ok(())
     }
 
     fn up(&self) -> Option<Arc<Link>> {

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::{ClientName, CloseCode, IdempotencyKey, Payload, RequestId, TopicName, TopicPattern};
+use super::{
+    ClientName, CloseCode, IdempotencyKey, Invalid, MAX_REASON_BYTES, Payload, RequestId, TopicName, TopicPattern,
+};
 
 /// A client's message with the id that its replies repeat.
 #[derive(Debug, Clone)]
@@ -162,10 +164,36 @@ pub struct Position {
 /// The fields of a client's `close`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Close {
-    /// With which code the server is to close.
-    pub code: CloseCode,
-    /// Why, in words for people.
-    pub reason: String,
+    code: CloseCode,
+    reason: String,
+}
+
+impl Close {
+    /// With which code the server is to close, and why, in words for people.
+    ///
+    /// # Errors
+    /// [`Invalid`] where a client may not send the code ([`CloseCode::is_sendable`]), or where the reason is longer than
+    /// [`MAX_REASON_BYTES`].
+    pub fn new(code: CloseCode, reason: impl Into<String>) -> Result<Self, Invalid> {
+        let reason = reason.into();
+        if !code.is_sendable() {
+            return Err(Invalid::field("code: 1000-1003, 1007-1014 and 3000-4999 are allowed"));
+        }
+        if reason.len() > MAX_REASON_BYTES {
+            return Err(Invalid::field(format!("reason: at most {MAX_REASON_BYTES} bytes are allowed")));
+        }
+        Ok(Self { code, reason })
+    }
+
+    /// The code.
+    pub fn code(&self) -> CloseCode {
+        self.code
+    }
+
+    /// The reason.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
 }
 
 impl Default for Close {

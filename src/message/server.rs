@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 pub(crate) use self::wire::{encode_binary_head, encode_echo};
-use super::{CloseCode, Payload, RequestId};
+use super::{Close, CloseCode, Payload, RequestId};
 
 /// A server's message with the id of the request that it answers.
 #[derive(Debug, Clone)]
@@ -279,4 +279,17 @@ pub struct ClosedBy {
     pub reason: String,
     /// When to come back, where the server drains.
     pub reconnect_after_ms: Option<u64>,
+}
+
+impl ClosedBy {
+    /// A close that says nothing about when to come back.
+    pub fn new(code: CloseCode, reason: impl Into<String>) -> Self {
+        Self { code, reason: reason.into(), reconnect_after_ms: None }
+    }
+}
+
+impl From<Close> for ClosedBy {
+    fn from(close: Close) -> Self {
+        Self::new(close.code(), close.reason())
+    }
 }

@@ -270,6 +270,11 @@ impl LaneWriter {
         }
     }
 
+    /// Gives up what waits here; nothing more is taken, and whoever waits is told.
+    pub(crate) fn give_up(&self) {
+        self.close(&mut self.state());
+    }
+
     /// Gives up what waits here and in QUIC: the peer is told with a closing code that no more comes (RESET_STREAM).
     pub(crate) fn abandon(&self, code: u16) {
         let mut state = self.state();

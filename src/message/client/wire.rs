@@ -12,8 +12,7 @@ use crate::frame::{Body, put_frame};
 use crate::message::fields::{self, Scalar, required, structured};
 use crate::message::json::Object;
 use crate::message::{
-    ClientName, CloseCode, DEFAULT_PAGE, IdempotencyKey, Invalid, MAX_PAGE, MAX_REASON_BYTES, Payload, RequestId,
-    TopicName, TopicPattern,
+    ClientName, CloseCode, DEFAULT_PAGE, IdempotencyKey, Invalid, MAX_PAGE, Payload, RequestId, TopicName, TopicPattern,
 };
 
 /// Every field that any client message has, as it came.
@@ -264,8 +263,8 @@ impl ClientMessage {
             }
             Self::Presence { topic } => o.text("topic", topic.as_str()),
             Self::Close(close) => {
-                o.integer("code", close.code.0.into());
-                o.text("reason", &close.reason);
+                o.integer("code", close.code().0.into());
+                o.text("reason", close.reason());
             }
         }
         o.end();
@@ -301,15 +300,8 @@ fn choice<T: Default, const N: usize>(value: Scalar<'_>, field: &str, names: [(&
 fn close(code: Scalar<'_>, reason: Scalar<'_>) -> Result<Close, Invalid> {
     let code = match code.integer("code")? {
         None => CloseCode::NORMAL,
-        Some(number) => u16::try_from(number)
-            .ok()
-            .map(CloseCode)
-            .filter(|code| code.is_sendable())
-            .ok_or_else(|| Invalid::field("code: 1000-1003, 1007-1014 or 3000-4999 is allowed"))?,
+        // A number that is no code at all is no code that may be sent either.
+        Some(number) => CloseCode(u16::try_from(number).unwrap_or(0)),
     };
-    let reason = reason.text("reason")?.unwrap_or_default();
-    if reason.len() > MAX_REASON_BYTES {
-        return Err(Invalid::field(format!("reason: at most {MAX_REASON_BYTES} bytes are allowed")));
-    }
-    Ok(Close { code, reason: reason.into() })
+    Close::new(code, reason.text("reason")?.unwrap_or_default())
 }

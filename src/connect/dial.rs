@@ -1,0 +1,132 @@
+//! From `host:port` to a QUIC connection.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use quinn::{Connection, ConnectionError, Endpoint};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::link::link_end;
+use super::{ClientBuilder, ClientError};
+use crate::config::Quic;
+use crate::tls;
+use crate::transport::native;
+
+/// How long one address of a host is tried alone before the next one is tried beside it (RFC 8305 section 5).
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// An endpoint for a client's connections. Its socket reaches servers of both address families where the system can.
+pub(super) fn endpoint(options: &ClientBuilder) -> Result<Endpoint, ClientError> {
+    let crypto = tls::client_config(&options.trust)?;
+    let mut endpoint = Endpoint::client((Ipv6Addr::UNSPECIFIED, 0).into())
+        .or_else(|_| Endpoint::client((Ipv4Addr::UNSPECIFIED, 0).into()))
+        .map_err(ClientError::Socket)?;
+    endpoint.set_default_client_config(native::client_config(&Quic::default(), crypto));
+    Ok(endpoint)
+}
+
+/// Connects to the first address of the server that lets it.
+pub(super) async fn connect(endpoint: &Endpoint, server: &str) -> Result<Connection, ClientError> {
+    let error = |message: String| ClientError::Address { server: server.to_owned(), message };
+    let (host, _) = server.rsplit_once(':').ok_or_else(|| error("the port is missing".into()))?;
+    let addrs = tokio::net::lookup_host(server).await.map_err(|e| error(e.to_string()))?;
+    connect_to_any(endpoint, alternate(addrs), server, tls::server_name(host)).await
+}
+
+/// The addresses with the two families taking turns, the first one's first (RFC 8305 section 4).
+fn alternate(addrs: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let mut addrs = addrs.peekable();
+    let is_ipv4_first = addrs.peek().is_some_and(SocketAddr::is_ipv4);
+    let (first, second): (Vec<_>, Vec<_>) = addrs.partition(|addr| addr.is_ipv4() == is_ipv4_first);
+    let mut second = second.into_iter();
+    let mut turns: Vec<_> = first.into_iter().flat_map(|addr| [Some(addr), second.next()]).flatten().collect();
+    turns.extend(second);
+    turns
+}
+
+async fn connect_to_any(
+    endpoint: &Endpoint,
+    addrs: Vec<SocketAddr>,
+    server: &str,
+    name: &str,
+) -> Result<Connection, ClientError> {
+    let failed = |message: String| ClientError::Connection { server: server.to_owned(), message };
+    let mut addrs = addrs.into_iter();
+    // What is not needed any more is given up when this is dropped.
+    let mut attempts = JoinSet::new();
+    let mut first_error = None;
+    loop {
+        match addrs.next().map(|addr| endpoint.connect(addr, name)) {
+            Some(Ok(connecting)) => drop(attempts.spawn(connecting)),
+            Some(Err(e)) => {
+                first_error.get_or_insert_with(|| failed(e.to_string()));
+                continue;
+            }
+            None if attempts.is_empty() => {
+                return Err(first_error.unwrap_or_else(|| failed("its name has no address".into())));
+            }
+            None => {}
+        }
+        tokio::select! {
+            Some(attempt) = attempts.join_next() => match attempt {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(e)) => drop(first_error.get_or_insert_with(|| connection_error(server, &e))),
+                Err(e) => drop(first_error.get_or_insert_with(|| failed(e.to_string()))),
+            },
+            () = sleep(HEAD_START), if addrs.len() > 0 => {}
+        }
+    }
+}
+
+/// Why a connection did not come about, in the words of the library.
+pub(super) fn connection_error(server: &str, error: &ConnectionError) -> ClientError {
+    let server = server.to_owned();
+    match error {
+        ConnectionError::TransportError(e) if e.reason.contains("certificate") => {
+            ClientError::Untrusted { server, message: e.reason.clone() }
+        }
+        ConnectionError::ApplicationClosed(_) => {
+            let closed = link_end(error);
+            ClientError::Refused { server, code: closed.code, reason: closed.reason }
+        }
+        other => ClientError::Connection { server, message: other.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Client;
+    use crate::tls::{DevelopmentFiles, Trust};
+
+    #[test]
+    fn address_families_take_turns() {
+        let addrs = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("an address")).collect::<Vec<_>>();
+        let given = addrs(&["[::1]:1", "[::2]:1", "[::3]:1", "10.0.0.1:1"]);
+        let turns = addrs(&["[::1]:1", "10.0.0.1:1", "[::2]:1", "[::3]:1"]);
+        assert_eq!(alternate(given.into_iter()), turns);
+        let given = addrs(&["10.0.0.1:1", "[::1]:1", "[::2]:1"]);
+        assert_eq!(alternate(given.clone().into_iter()), given);
+    }
+
+    #[tokio::test]
+    async fn an_address_where_nobody_answers_does_not_keep_from_the_next() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = DevelopmentFiles::inside(folder.path());
+        files.make(&["localhost".into()], false).expect("certificates");
+        let crypto = tls::server_config(&files.cert, &files.key).expect("a server's settings");
+        let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+        let server = Endpoint::server(quinn::ServerConfig::with_crypto(crypto), any).expect("a server");
+        let silent = std::net::UdpSocket::bind(any).expect("a socket");
+        let addrs = vec![silent.local_addr().expect("its address"), server.local_addr().expect("its address")];
+        let served = tokio::spawn(async move { server.accept().await.expect("somebody comes").await });
+
+        let endpoint = endpoint(&Client::builder("").trust(Trust::CaFile(files.ca))).expect("an endpoint");
+        let connection = connect_to_any(&endpoint, addrs.clone(), "both", "localhost");
+        let connection = tokio::time::timeout(Duration::from_secs(10), connection).await.expect("in time");
+        let remote = connection.expect("it connects").remote_address();
+        assert_eq!(remote.port(), addrs[1].port());
+        served.await.expect("no panic").expect("the server has it too");
+    }
+}
