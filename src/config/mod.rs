@@ -241,7 +241,7 @@ impl Default for Quic {
             datagram_buffer_bytes: MIB / 4,
             idle_timeout_ms: 45_000,
             ack_eliciting_threshold: 100,
-            max_ack_delay_ms: 5,
+            max_ack_delay_ms: 25,
             socket_buffer_bytes: 4 * MIB,
             handover_queue: 1024,
         }
