@@ -114,7 +114,7 @@ pub struct Quic {
     pub idle_timeout_ms: u64,
     /// Packets that a peer may receive before it must acknowledge (QUIC Acknowledgement Frequency). Default 100.
     pub ack_eliciting_threshold: u64,
-    /// And the longest it may wait with that, in milliseconds. Default 5.
+    /// And the longest it may wait with that, in milliseconds. Default 25.
     pub max_ack_delay_ms: u64,
     /// UDP socket buffers in bytes, each way; the system may cut them. Default 4 MiB.
     pub socket_buffer_bytes: u64,

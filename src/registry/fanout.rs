@@ -15,7 +15,7 @@ const BATCH: usize = 32;
 
 /// Receivers written to before the connections' own tasks get to run. Writing to all of them first would hold back the
 /// first packet; measured with `benchmark --compare`, fan-out to 1,000.
-const SLICE: usize = 64;
+const SLICE: usize = 16;
 
 /// One delivery on its way to a worker's clients.
 #[derive(Debug)]
