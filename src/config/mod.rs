@@ -112,7 +112,7 @@ pub struct Quic {
     /// A connection without any packet for this long is gone; above `ping_interval_ms` + `ping_timeout_ms`.
     /// Default 45,000.
     pub idle_timeout_ms: u64,
-    /// Packets that a peer may receive before it must acknowledge (QUIC Acknowledgement Frequency). Default 100.
+    /// Packets that a peer may receive before it must acknowledge (QUIC Acknowledgement Frequency). Default 10.
     pub ack_eliciting_threshold: u64,
     /// And the longest it may wait with that, in milliseconds. Default 25.
     pub max_ack_delay_ms: u64,
@@ -240,7 +240,7 @@ impl Default for Quic {
             receive_window: 2 * MIB,
             datagram_buffer_bytes: MIB / 4,
             idle_timeout_ms: 45_000,
-            ack_eliciting_threshold: 100,
+            ack_eliciting_threshold: 10,
             max_ack_delay_ms: 25,
             socket_buffer_bytes: 4 * MIB,
             handover_queue: 1024,
