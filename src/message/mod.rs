@@ -6,6 +6,8 @@ mod client;
 mod codes;
 mod fields;
 mod json;
+#[cfg(test)]
+mod proptests;
 mod server;
 
 use std::fmt;
