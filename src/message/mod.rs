@@ -4,8 +4,12 @@
 
 mod client;
 mod codes;
+#[cfg(test)]
+mod documented;
 mod fields;
 mod json;
+#[cfg(test)]
+mod proptests;
 mod server;
 
 use std::fmt;
