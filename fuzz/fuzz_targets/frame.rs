@@ -136,6 +136,9 @@ fn there_and_back(json: &[u8], attachment: &[u8]) {
         if let Some(packed) = compress(&frame) {
             assert!(packed.len() < frame.len(), "compressed is longer than plain");
             assert_eq!(parse_frame(&packed, Compression::Zstd), body);
+            let longer = Bytes::from([&packed[PREFIX_BYTES..], b"{"].concat());
+            let longer = Body::parse(longer, Compression::Zstd, 1 << 24);
+            assert!(matches!(longer, Err(BodyError::Zstd(_))), "bytes behind the zstd frame: {longer:?}");
         }
     }
 }
