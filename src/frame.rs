@@ -359,6 +359,24 @@ mod tests {
         }
 
         #[test]
+        fn a_stream_of_any_bytes_is_the_same_however_it_is_cut(
+            stream in prop::collection::vec(prop_oneof![6 => Just(0_u8), 2 => 1..9_u8, 1 => any::<u8>()], 0..120),
+            cuts in prop::collection::vec(0_usize..12, 1..40),
+        ) {
+            let (mut whole, mut bodies) = (FrameDecoder::new(2000), Vec::new());
+            let end = decode_all(&mut whole, Bytes::from(stream.clone()), &mut bodies);
+            let (mut cut, mut got, mut got_end, mut rest) = (FrameDecoder::new(2000), Vec::new(), Ok(()), &stream[..]);
+            for length in cuts.iter().chain([&1]).cycle() {
+                if rest.is_empty() || got_end.is_err() { break; }
+                let (head, tail) = rest.split_at((*length).min(rest.len()));
+                got_end = decode_all(&mut cut, Bytes::copy_from_slice(head), &mut got);
+                rest = tail;
+            }
+            prop_assert_eq!((got, got_end), (bodies, end));
+            prop_assert_eq!(cut.is_inside_frame(), whole.is_inside_frame());
+        }
+
+        #[test]
         fn an_attachment_comes_back_as_it_was(json in "\\{[a-z]{0,50}\\}", bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let mut out = BytesMut::new();
             put_frame(&mut out, Some(&bytes), |out| out.put_slice(json.as_bytes()));
