@@ -67,8 +67,8 @@ fn within_bounds(message: &ClientMessage) {
             assert!(subscribe.since.is_none() || !subscribe.topic.is_wildcard());
         }
         ClientMessage::Close(close) => {
-            assert!(close.code.is_sendable());
-            assert!(close.reason.len() <= MAX_REASON_BYTES);
+            assert!(close.code().is_sendable());
+            assert!(close.reason().len() <= MAX_REASON_BYTES);
         }
         _ => {}
     }

@@ -1,9 +1,11 @@
 //! The messages of docs/PROTOCOL.md: what clients say ([`ClientMessage`]), what servers say ([`ServerMessage`]), the
-//! bounds of every field, and the codes. Pure: no I/O, no clock but [`now_ms`], no runtime. A value that exists is
-//! within its bounds, because the only way to one is the constructor that checks them.
+//! bounds of every field, and the codes. Pure: no I/O, no clock but [`now_ms`], no runtime. What was
+//! parsed is within its bounds.
 
 mod client;
 mod codes;
+#[cfg(test)]
+mod documented;
 mod fields;
 mod json;
 #[cfg(test)]
