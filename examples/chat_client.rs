@@ -144,7 +144,7 @@ fn keyboard() -> anyhow::Result<(mpsc::Receiver<Line>, Screen)> {
         let (more, wait) = oneshot::channel();
         sender.blocking_send(Line { text, more }).is_ok() && wait.blocking_recv().is_ok()
     };
-    if !std::io::stdin().is_terminal() {
+    if !(std::io::stdin().is_terminal() && std::io::stdout().is_terminal()) {
         thread::spawn(move || {
             for line in std::io::stdin().lock().lines() {
                 let Ok(line) = line else { break };
