@@ -3,15 +3,16 @@
 //!
 //! `cargo run --release --example chat_client -- --server 127.0.0.1:4433 --name Ada`
 
+mod common;
+
 use std::io::{BufRead, IsTerminal};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 
 use anyhow::Context;
 use clap::Parser;
+use common::ServerArgs;
 use quic_websocket::message::{CloseCode, Payload, ServerMessage};
-use quic_websocket::tls::Trust;
 use quic_websocket::{Client, ClientError, Event, Events, Printable};
 use rustyline::error::ReadlineError;
 use rustyline::{DefaultEditor, ExternalPrinter};
@@ -32,46 +33,25 @@ const COMMANDS: &str = "💬 Chat Commands:
 /// Chats through a quic-websocket server.
 #[derive(Parser)]
 struct Args {
-    /// The server's address
-    #[arg(long, default_value = "127.0.0.1:4433")]
-    server: String,
+    #[command(flatten)]
+    server: ServerArgs,
     /// The name to go by
     #[arg(long, default_value = "ChatUser")]
     name: String,
-    /// PEM file with the authority that signed the server's certificate [default: certs/ca.pem and the system's]
-    #[arg(long, conflicts_with = "insecure")]
-    ca: Option<PathBuf>,
-    /// Believe any server: whoever is on the way can read and change everything
-    #[arg(long)]
-    insecure: bool,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    match run(Args::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("❌ {}", Printable::new(&format!("{e:#}")));
-            ExitCode::FAILURE
-        }
-    }
+    common::exit(run(Args::parse()).await)
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
     println!("🚀 QUIC WebSocket Chat Client");
-    println!("Connecting to: {}", args.server);
+    println!("Connecting to: {}", args.server.server);
     println!("Your name: {}", args.name);
     println!();
     println!("🔗 Connecting to server...");
-    let trust = match (args.insecure, args.ca) {
-        (true, _) => {
-            eprintln!("⚠️  WARNING: --insecure: the server's certificate is NOT checked");
-            Trust::Insecure
-        }
-        (false, Some(file)) => Trust::CaFile(file),
-        (false, None) => Trust::Development,
-    };
-    let (client, events) = Client::builder(&args.server).name(&args.name)?.trust(trust).connect().await?;
+    let (client, events) = args.server.client().name(&args.name)?.connect().await?;
     println!("✅ Connected successfully!");
     println!("✅ Connected to server: {}", Printable::new(&client.server_name().unwrap_or_default()));
     println!();

@@ -3,15 +3,16 @@
 //!
 //! `cargo run --release --example client -- --server 127.0.0.1:4433`
 
-use std::path::PathBuf;
+mod common;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
+use common::ServerArgs;
 use quic_websocket::message::{ClientMessage, CloseCode, DEFAULT_PAGE, Payload, ServerMessage, now_ms};
-use quic_websocket::tls::Trust;
-use quic_websocket::{Client, Event, Events, Printable};
+use quic_websocket::{Event, Events, Printable};
 use tokio::time::{sleep, timeout};
 
 /// How long anything that is expected may take.
@@ -20,9 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Tries out a quic-websocket server.
 #[derive(Parser)]
 struct Args {
-    /// The server's address
-    #[arg(long, default_value = "127.0.0.1:4433")]
-    server: String,
+    #[command(flatten)]
+    server: ServerArgs,
     /// The name to go by
     #[arg(long, default_value = "TestClient")]
     name: String,
@@ -35,40 +35,20 @@ struct Args {
     /// Tell about everything that comes in, and about the connection
     #[arg(long, short)]
     verbose: bool,
-    /// PEM file with the authority that signed the server's certificate [default: certs/ca.pem and the system's]
-    #[arg(long, conflicts_with = "insecure")]
-    ca: Option<PathBuf>,
-    /// Believe any server: whoever is on the way can read and change everything
-    #[arg(long)]
-    insecure: bool,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    match run(Args::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("❌ {}", Printable::new(&format!("{e:#}")));
-            ExitCode::FAILURE
-        }
-    }
+    common::exit(run(Args::parse()).await)
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
     println!("🚀 QUIC WebSocket Test Client");
-    println!("Connecting to: {}", args.server);
+    println!("Connecting to: {}", args.server.server);
     println!("Client name: {}", args.name);
     println!();
     println!("Connecting to server...");
-    let trust = match (args.insecure, args.ca) {
-        (true, _) => {
-            eprintln!("⚠️  WARNING: --insecure: the server's certificate is NOT checked");
-            Trust::Insecure
-        }
-        (false, Some(file)) => Trust::CaFile(file),
-        (false, None) => Trust::Development,
-    };
-    let builder = Client::builder(&args.server).name(&args.name)?.trust(trust).reconnect(false);
+    let builder = args.server.client().name(&args.name)?.reconnect(false);
     let (client, events) = builder.connect().await?;
     println!("Connected successfully!");
     println!("✅ Handshake accepted by server: {}", Printable::new(&client.server_name().unwrap_or_default()));
