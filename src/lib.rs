@@ -40,12 +40,14 @@ mod connect;
 mod error;
 pub mod frame;
 mod handler;
+mod log;
 pub mod message;
 mod outbound;
 mod printable;
 mod registry;
 mod server;
 pub mod tls;
+mod topic;
 mod transport;
 mod worker;
 

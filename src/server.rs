@@ -12,6 +12,7 @@ use crate::error::ServerError;
 use crate::handler::Context;
 use crate::registry::Registry;
 use crate::tls;
+use crate::topic::Topics;
 use crate::transport::native::ServerSettings;
 use crate::transport::socket;
 use crate::worker::Worker;
@@ -85,18 +86,22 @@ impl Server {
         let settings = Arc::new(settings);
         let (registry, inboxes) =
             Registry::new(size(config.limits.max_clients), count, size(config.limits.fanout_queue));
-        let context = Arc::new(Context { config, registry });
+        let config = Arc::new(config);
+        let (topics, topic_inboxes) = Topics::new(Arc::clone(&config), count);
+        let context = Arc::new(Context { config, registry, topics });
         let draining = CancellationToken::new();
         let workers = sockets
             .into_iter()
             .zip(strays)
             .zip(inboxes)
+            .zip(topic_inboxes)
             .enumerate()
-            .map(|(number, ((socket, strays), inbox))| Worker {
+            .map(|(number, (((socket, strays), inbox), topic_inbox))| Worker {
                 number,
                 socket,
                 strays,
                 inbox,
+                topic_inbox,
                 settings: Arc::clone(&settings),
                 context: Arc::clone(&context),
                 draining: draining.clone(),

@@ -15,6 +15,7 @@ use crate::client::{self, Surroundings};
 use crate::handler::Context;
 use crate::message::CloseCode;
 use crate::registry::{Inbox, Roster};
+use crate::topic;
 use crate::transport::native::ServerSettings;
 use crate::transport::socket::Stray;
 
@@ -27,6 +28,7 @@ pub(crate) struct Worker {
     pub(crate) socket: UdpSocket,
     pub(crate) strays: mpsc::Receiver<Stray>,
     pub(crate) inbox: Inbox,
+    pub(crate) topic_inbox: topic::Inbox,
     pub(crate) settings: Arc<ServerSettings>,
     pub(crate) context: Arc<Context>,
     /// Cancelled when the server drains.
@@ -53,7 +55,15 @@ impl Worker {
             }
         };
         // Neither is dropped before the end, but for the accept loop, which then has nothing to lose.
-        let fan_out = self.inbox.serve(&roster);
+        let topics = Arc::clone(&surroundings.context.topics);
+        let fan_out = async {
+            tokio::select! {
+                () = self.inbox.serve(&roster) => {}
+                () = self.topic_inbox.serve() => {}
+                // One of the workers is enough.
+                () = topics.tend(), if self.number == 0 => {}
+            }
+        };
         tokio::pin!(fan_out);
         tokio::select! {
             () = accept => {}
@@ -84,7 +94,7 @@ impl Worker {
 
 /// Decides about a connection before anything is spent on it.
 fn admit(incoming: Incoming, surroundings: &Surroundings, clients: &TaskTracker) {
-    let Context { config, registry } = &*surroundings.context;
+    let Context { config, registry, .. } = &*surroundings.context;
     let under_way = registry.handshakes() as u64;
     let from = incoming.remote_address();
     if under_way >= config.limits.max_handshakes {

@@ -19,7 +19,7 @@ use crate::message::{
 use crate::outbound::Outbound;
 use crate::printable::Printable;
 use crate::registry::Registered;
-use crate::transport::{Budget, LaneReader, LaneWriter, ReadFailure};
+use crate::transport::{Bounds, Carrier, LaneReader, LaneWriter, Outflow, Overflow, ReadFailure};
 
 /// Wrong handshakes that are answered with an error before the connection is closed.
 const ATTEMPTS: usize = 3;
@@ -30,12 +30,13 @@ pub(super) struct Welcomed {
     pub(super) outbound: Arc<Outbound>,
     pub(super) compression: Compression,
     pub(super) registered: Registered,
+    pub(super) name: Option<String>,
 }
 
 /// A client that was not let in: how its connection ends, and its control lane for the last words.
 pub(super) struct Refused {
     pub(super) end: End,
-    pub(super) control: Option<LaneWriter>,
+    pub(super) control: Option<Arc<LaneWriter>>,
 }
 
 impl From<End> for Refused {
@@ -58,13 +59,17 @@ pub(super) async fn welcome(
     let mut reader = LaneReader::new(receive, max_message_bytes(context));
     let greeting = async {
         let (re, handshake) = first_message(&mut reader, &control, context).await?;
-        admit(id, re.as_ref(), handshake, &control, surroundings)
+        let name = handshake.client_name.as_ref().map(|name| name.as_str().to_owned());
+        admit(id, re.as_ref(), handshake, &control, surroundings).map(|(registered, zstd)| (registered, zstd, name))
     };
     match timeout_at(deadline, greeting).await.map_err(late).flatten() {
-        Ok((registered, zstd)) => {
+        Ok((registered, zstd, name)) => {
             info!("Client {id} handshake completed successfully");
             let compression = if zstd { Compression::Zstd } else { Compression::None };
-            Ok(Welcomed { reader, outbound: Outbound::new(id, zstd, control), compression, registered })
+            let carrier = Carrier::new(connection.clone());
+            let topic_lanes = size(context.config.limits.topic_lanes);
+            let outbound = Outbound::new(id, zstd, control, carrier, topic_lanes);
+            Ok(Welcomed { reader, outbound, compression, registered, name })
         }
         Err(end) => Err(Refused { end, control: Some(control) }),
     }
@@ -161,16 +166,20 @@ fn admit(
     Ok((registered, handshake.zstd))
 }
 
-fn control_lane(context: &Context, send: SendStream) -> LaneWriter {
+fn control_lane(context: &Context, send: SendStream) -> Arc<LaneWriter> {
     /// Above every topic lane, whose priorities are 0 to 255.
     const PRIORITY: i32 = 256;
     let limits = &context.config.limits;
-    let size = |setting: u64| usize::try_from(setting).unwrap_or(usize::MAX);
-    let budget = Budget::new(size(limits.client_backlog_messages), size(limits.client_backlog_bytes));
-    let (messages, bytes) = (size(limits.lane_backlog_messages), size(limits.lane_backlog_bytes));
-    let lane = LaneWriter::new(send, messages, bytes, budget);
-    lane.set_priority(PRIORITY);
-    lane
+    let bounds = |messages, bytes| Bounds { messages: size(messages), bytes: size(bytes) };
+    let outflow = Outflow::new(
+        bounds(limits.lane_backlog_messages, limits.lane_backlog_bytes),
+        bounds(limits.client_backlog_messages, limits.client_backlog_bytes),
+    );
+    LaneWriter::new(send, PRIORITY, &outflow)
+}
+
+fn size(setting: u64) -> usize {
+    usize::try_from(setting).unwrap_or(usize::MAX)
 }
 
 fn limits(context: &Context) -> Limits {
@@ -185,14 +194,14 @@ fn limits(context: &Context) -> Limits {
 
 /// The largest body that is accepted, in bytes.
 pub(super) fn max_message_bytes(context: &Context) -> usize {
-    usize::try_from(context.config.limits.max_message_bytes).unwrap_or(usize::MAX)
+    size(context.config.limits.max_message_bytes)
 }
 
 fn say(control: &LaneWriter, re: Option<&RequestId>, message: &ServerMessage) {
     let mut frame = BytesMut::new();
     message.encode(re, &mut frame);
     // These few messages fit into any window; where the lane is closed already, the end follows anyway.
-    let _ = control.try_send(&frame.freeze().into());
+    let _ = control.try_send(&frame.freeze().into(), Overflow::Refuse);
 }
 
 fn major(version: &str) -> &str {

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::{End, Session, frame_error};
 use crate::frame::{Body, BodyError, FrameError, PREFIX_BYTES};
-use crate::handler::{self, Outcome, Replies};
+use crate::handler::{self, Later, Outcome, Replies};
 use crate::message::{CloseCode, ClosedBy, ErrorCode, Request};
 use crate::transport::{Batch, LaneReader, LaneWriter};
 
@@ -47,6 +47,7 @@ enum LaneEnd {
 
 async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWriter) -> LaneEnd {
     let mut replies = session.replies();
+    let on_control = std::ptr::eq(writer, &raw const *session.outbound.control);
     loop {
         loop {
             let body = match reader.buffered() {
@@ -60,12 +61,12 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWrit
             };
             match take_in(session, body, &mut replies) {
                 Ok(Outcome::Done) => {}
-                Ok(Outcome::Later(request)) => {
+                Ok(Outcome::Later(later)) => {
                     // What was asked before is answered before, and does not wait for what this waits for.
                     if write(&mut replies, writer).await.is_err() {
                         return LaneEnd::Broken;
                     }
-                    carry_out(session, request, &mut replies).await;
+                    carry_out(session, later, &mut replies, on_control).await;
                 }
                 Ok(Outcome::Leave(close)) => {
                     let _ = write(&mut replies, writer).await;
@@ -120,7 +121,7 @@ fn take_in(session: &Session, body: Bytes, replies: &mut Replies) -> Result<Outc
     match Request::parse(&body) {
         Ok(request) => {
             session.malformed.store(0, Ordering::Relaxed);
-            Ok(handler::answer(&session.context, session.id(), request, replies))
+            Ok(handler::answer(&session.context, &session.subscriber, request, replies))
         }
         Err(invalid) if invalid.malformed => malformed(session, &invalid.message, replies),
         Err(invalid) => {
@@ -142,10 +143,9 @@ fn malformed(session: &Session, message: &str, replies: &mut Replies) -> Result<
     Ok(Outcome::Done)
 }
 
-async fn carry_out(session: &Session, request: Request, replies: &mut Replies) {
-    let id = request.id.clone();
-    if let Some(reply) = handler::carry_out(&session.context, session.id(), request).await {
-        replies.put(id.as_ref(), &reply);
+async fn carry_out(session: &Session, later: Later, replies: &mut Replies, on_control: bool) {
+    if let Some((re, reply)) = handler::carry_out(&session.context, &session.subscriber, later, on_control).await {
+        replies.put(re.as_ref(), &reply);
     }
 }
 
@@ -156,12 +156,13 @@ pub(super) struct RequestLanes {
 }
 
 impl RequestLanes {
-    /// Serves the lanes that the client opens, until one of them is the connection's end.
+    /// Serves the lanes that the client opens, until one of them is the connection's end. A lane too many waits.
     pub(super) async fn accept(&mut self, session: &Arc<Session>) -> End {
+        let most = usize::try_from(session.context.config.limits.max_request_lanes).unwrap_or(usize::MAX);
         loop {
             tokio::select! {
                 // Both are cancel safe: a stream, or an ended task, that was not taken is there the next time.
-                accepted = session.connection.accept_bi() => match accepted {
+                accepted = session.connection.accept_bi(), if self.tasks.len() < most => match accepted {
                     Ok((send, receive)) => {
                         let reader = LaneReader::new(receive, session.max_message_bytes);
                         self.tasks.spawn(request_lane(Arc::clone(session), reader, session.new_lane(send)));
@@ -173,6 +174,7 @@ impl RequestLanes {
                     Ok(Some(end)) => return end,
                     Err(e) => return End::sent(CloseCode::INTERNAL, format!("a request lane failed: {e}")),
                 },
+                e = session.connection.closed() => return End::Gone(e),
             }
         }
     }
@@ -184,10 +186,9 @@ impl RequestLanes {
 }
 
 /// Serves one request lane; gives an end where that is the whole connection's.
-async fn request_lane(session: Arc<Session>, reader: LaneReader, writer: LaneWriter) -> Option<End> {
+async fn request_lane(session: Arc<Session>, reader: LaneReader, writer: Arc<LaneWriter>) -> Option<End> {
     let end = tokio::select! {
         end = serve_lane(&session, reader, &writer) => end,
-        _ = writer.drain() => LaneEnd::Broken,
         () = session.leaving.cancelled() => LaneEnd::Finished,
     };
     let (end, within) = match end {
@@ -217,7 +218,7 @@ pub(super) async fn serve_datagrams(session: &Session) -> End {
         }
         match take_in(session, body, &mut replies) {
             Ok(Outcome::Done) => {}
-            Ok(Outcome::Later(request)) => carry_out(session, request, &mut replies).await,
+            Ok(Outcome::Later(later)) => carry_out(session, later, &mut replies, false).await,
             Ok(Outcome::Leave(close)) => {
                 return End::Left(close.into());
             }

@@ -18,17 +18,23 @@ use uuid::Uuid;
 
 use self::handshake::{Refused, Welcomed};
 use self::lanes::RequestLanes;
+use crate::config::Config;
 use crate::frame::{Compression, FrameError};
 use crate::handler::{Context, Replies};
 use crate::message::{CloseCode, ClosedBy, ServerMessage, now_ms};
 use crate::outbound::Outbound;
 use crate::printable::Printable;
 use crate::registry::{Handshaking, Roster};
+use crate::topic::Subscriber;
 use crate::transport::LaneWriter;
 
-/// Between the end of a lane that the peer does not read and QUIC's own close; two round trips within these bounds.
-const MIN_GRACE: Duration = Duration::from_millis(20);
-const MAX_GRACE: Duration = Duration::from_millis(500);
+/// Between the end of a lane that the peer does not read and QUIC's own close: two round trips with the time in which the
+/// peer may hold its acknowledgement back, within these bounds.
+const MIN_GRACE: Duration = Duration::from_millis(100);
+const MAX_GRACE: Duration = Duration::from_millis(1000);
+
+/// Among the client's lanes, that of a topic with the default priority: an answer is as urgent as a message.
+const REQUEST_LANE_PRIORITY: i32 = 128;
 
 /// What a worker lends to each of its clients.
 #[derive(Debug, Clone)]
@@ -72,6 +78,7 @@ struct Session {
     context: Arc<Context>,
     connection: Connection,
     outbound: Arc<Outbound>,
+    subscriber: Arc<Subscriber>,
     compression: Compression,
     max_message_bytes: usize,
     /// Bodies in a row that were no JSON.
@@ -93,8 +100,8 @@ impl Session {
     }
 
     /// The outbound side of another of the client's streams, within the client's budget.
-    fn new_lane(&self, send: SendStream) -> LaneWriter {
-        self.outbound.control.sibling(send)
+    fn new_lane(&self, send: SendStream) -> Arc<LaneWriter> {
+        LaneWriter::new(send, REQUEST_LANE_PRIORITY, self.outbound.control.outflow())
     }
 
     fn hear(&self) {
@@ -133,7 +140,6 @@ pub(crate) async fn run(incoming: quinn::Incoming, surroundings: Surroundings, h
 /// Shakes hands with who has connected, and serves who is let in.
 async fn welcome(connection: Connection, deadline: Instant, surroundings: Surroundings, handshaking: Handshaking) {
     let context = Arc::clone(&surroundings.context);
-    let timing = &context.config.timing;
     let from = connection.remote_address();
     let id = Uuid::new_v4();
     info!("New connection from {from}, assigned ID: {id}");
@@ -149,7 +155,7 @@ async fn welcome(connection: Connection, deadline: Instant, surroundings: Surrou
         Ok(welcomed) => serve(connection, welcomed, &surroundings).await,
         Err(Refused { end, control }) => {
             let no_lanes = RequestLanes::default();
-            finish(&connection, id, control.as_ref(), no_lanes, end, timing.close_timeout()).await;
+            finish(&connection, id, control.as_deref(), no_lanes, end, &context.config).await;
         }
     }
     drop(connected);
@@ -157,14 +163,16 @@ async fn welcome(connection: Connection, deadline: Instant, surroundings: Surrou
 }
 
 async fn serve(connection: Connection, welcomed: Welcomed, surroundings: &Surroundings) {
-    let Welcomed { reader, outbound, compression, registered } = welcomed;
+    let Welcomed { reader, outbound, compression, registered, name } = welcomed;
     let context = Arc::clone(&surroundings.context);
     let on_roster = surroundings.roster.add(Arc::clone(&outbound));
+    let subscriber = Subscriber::new(Arc::clone(&outbound), name, surroundings.worker);
     let session = Arc::new(Session {
         max_message_bytes: handshake::max_message_bytes(&context),
         context: Arc::clone(&context),
         connection,
         outbound: Arc::clone(&outbound),
+        subscriber: Arc::clone(&subscriber),
         compression,
         malformed: AtomicU8::new(0),
         heard: AtomicU64::new(0),
@@ -178,7 +186,7 @@ async fn serve(connection: Connection, welcomed: Welcomed, surroundings: &Surrou
         end = lanes::serve(&session, reader, &outbound.control) => end,
         end = lanes.accept(&session) => end,
         closed = outbound.ended() => End::Sent(closed),
-        _ = outbound.control.drain() => stopped(&session.connection),
+        () = outbound.control.outflow().drain() => stopped(&session.connection),
         () = outbound.control.stopped() => stopped(&session.connection),
         end = lanes::serve_datagrams(&session) => end,
         end = keep_alive(&session) => end,
@@ -186,12 +194,11 @@ async fn serve(connection: Connection, welcomed: Welcomed, surroundings: &Surrou
         e = session.connection.closed() => End::Gone(e),
     };
     drop((on_roster, registered));
-    let within = match &end {
-        End::Sent(closed) if closed.code == CloseCode::GOING_AWAY => context.config.timing.drain_timeout(),
-        _ => context.config.timing.close_timeout(),
-    };
+    context.topics.leave(&subscriber).await;
     session.leaving.cancel();
-    finish(&session.connection, session.id(), Some(&outbound.control), lanes, end, within).await;
+    subscriber.tasks.close();
+    finish(&session.connection, session.id(), Some(&outbound.control), lanes, end, &context.config).await;
+    subscriber.tasks.wait().await;
 }
 
 /// The end of a connection on whose control lane nothing can be sent any more.
@@ -207,8 +214,8 @@ async fn keep_alive(session: &Session) -> End {
     let mut progress = 0;
     loop {
         // Whoever lets QUIC go on with what waits for it is alive, though its answer may wait behind that as well.
-        if progress != session.outbound.control.progress() {
-            progress = session.outbound.control.progress();
+        if progress != session.outbound.control.outflow().progress() {
+            progress = session.outbound.control.outflow().progress();
             session.hear();
         }
         let heard = session.last_heard();
@@ -246,7 +253,7 @@ async fn finish(
     control: Option<&LaneWriter>,
     lanes: RequestLanes,
     end: End,
-    within: Duration,
+    config: &Config,
 ) {
     let (closed, last) = match end {
         End::Gone(e) => return log_gone(id, connection.remote_address(), &e),
@@ -261,6 +268,9 @@ async fn finish(
             (closed, Some(frame.freeze()))
         }
     };
+    let drains = last.is_some() && closed.code == CloseCode::GOING_AWAY;
+    let within = if drains { config.timing.drain_timeout() } else { config.timing.close_timeout() };
+    let max_ack_delay = Duration::from_millis(config.quic.max_ack_delay_ms);
     if let Some(control) = control {
         // A slow consumer's lane is full; one more message would wait behind what it does not read.
         let is_slow = last.is_some() && closed.code == CloseCode::SLOW_CONSUMER;
@@ -268,7 +278,7 @@ async fn finish(
             control.abandon(closed.code.0);
             // Quinn holds its closing packet back while congestion control holds back data, and a closed connection
             // hears of no acknowledgement: what is on its way has to arrive first.
-            sleep((2 * connection.rtt()).clamp(MIN_GRACE, MAX_GRACE)).await;
+            sleep((2 * (connection.rtt() + max_ack_delay)).clamp(MIN_GRACE, MAX_GRACE)).await;
         }
     }
     connection.close(u32::from(closed.code.0).into(), closed.reason.as_bytes());
@@ -285,6 +295,7 @@ async fn flush(
     let flushed = async {
         tokio::select! {
             ((), ()) = async { tokio::join!(control.finish(last), lanes.finish()) } => {}
+            () = control.outflow().drain() => {}
             _ = connection.closed() => {}
         }
     };

@@ -32,7 +32,7 @@ pub enum ConfigError {
     #[error("setting {setting} = {value}: {allowed} is allowed")]
     OutOfBounds {
         /// Its name, with its table.
-        setting: &'static str,
+        setting: String,
         /// What it was set to.
         value: u64,
         /// Its bounds.
@@ -93,16 +93,25 @@ impl Config {
             ("limits.client_backlog_messages", limits.client_backlog_messages, limits.lane_backlog_messages, max_lane),
             ("limits.client_backlog_bytes", limits.client_backlog_bytes, limits.lane_backlog_bytes, max_lane),
             ("limits.fanout_queue", limits.fanout_queue, 1, 65_536),
+            ("limits.topic_lanes", limits.topic_lanes, 0, 16),
+            ("limits.max_subscriptions", limits.max_subscriptions, 0, 1_000_000),
+            ("limits.max_topics", limits.max_topics, 1, 100_000_000),
+            ("limits.topic_memory_bytes", limits.topic_memory_bytes, 0, 1 << 40),
+            ("limits.topic_keys", limits.topic_keys, 0, 1_000_000),
             ("limits.compress_min_bytes", limits.compress_min_bytes, 1, max_lane),
             ("timing.handshake_timeout_ms", timing.handshake_timeout_ms, 10, 3_600_000),
             ("timing.ping_interval_ms", timing.ping_interval_ms, 10, 3_600_000),
             ("timing.ping_timeout_ms", timing.ping_timeout_ms, 10, 3_600_000),
             ("timing.drain_timeout_ms", timing.drain_timeout_ms, 0, 3_600_000),
             ("timing.close_timeout_ms", timing.close_timeout_ms, 0, 60_000),
+            ("timing.block_timeout_ms", timing.block_timeout_ms, 1, 3_600_000),
+            ("timing.topic_key_ms", timing.topic_key_ms, 1, 30 * DAY_MS),
+            ("timing.topic_idle_ms", timing.topic_idle_ms, 1, 30 * DAY_MS),
             ("quic.send_window", quic.send_window, 16 * 1024, 1 << 30),
             ("quic.stream_receive_window", quic.stream_receive_window, 16 * 1024, 1 << 30),
             ("quic.receive_window", quic.receive_window, quic.stream_receive_window, 1 << 30),
-            ("quic.datagram_buffer_bytes", quic.datagram_buffer_bytes, 2048, 1 << 30),
+            ("quic.datagram_send_buffer", quic.datagram_send_buffer, 2048, 1 << 30),
+            ("quic.datagram_receive_buffer", quic.datagram_receive_buffer, 2048, 1 << 30),
             (
                 "quic.idle_timeout_ms",
                 quic.idle_timeout_ms,
@@ -115,12 +124,27 @@ impl Config {
             ("quic.handover_queue", quic.handover_queue, 1, 1_000_000),
         ] {
             if !(least..=most).contains(&value) {
-                return Err(ConfigError::OutOfBounds { setting, value, allowed: format!("{least} to {most}") });
+                let (setting, allowed) = (setting.to_owned(), format!("{least} to {most}"));
+                return Err(ConfigError::OutOfBounds { setting, value, allowed });
+            }
+        }
+        for rule in &self.topics {
+            for (setting, value, most) in [
+                ("history_messages", rule.history_messages, 1_000_000),
+                ("history_bytes", rule.history_bytes, 1 << 30),
+                ("history_age_ms", rule.history_age_ms, 30 * DAY_MS),
+            ] {
+                if value > most {
+                    let setting = format!("topics, pattern {}: {setting}", rule.pattern.as_str());
+                    return Err(ConfigError::OutOfBounds { setting, value, allowed: format!("0 to {most}") });
+                }
             }
         }
         Ok(())
     }
 }
+
+const DAY_MS: u64 = 86_400_000;
 
 /// Sets `limits__max_clients` in the tree of tables; the value is read as TOML where it is TOML, else as text.
 fn set(table: &mut toml::Table, variable: &str, setting: &str, value: &str) -> Result<(), ConfigError> {
@@ -148,7 +172,8 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::config::Congestion;
+    use crate::config::{Congestion, TopicRule};
+    use crate::message::TopicPattern;
 
     fn environment(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
@@ -166,7 +191,7 @@ mod tests {
         assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
         let lines = std::fs::read_to_string(documented).expect("the file");
         let settings = lines.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count();
-        assert_eq!(format!("{config:?}").matches(": ").count() - 5, settings, "every setting is documented");
+        assert_eq!(format!("{config:?}").matches(": ").count() - 6, settings, "every setting is documented");
     }
 
     #[test]
@@ -195,5 +220,26 @@ mod tests {
         config.limits.max_message_bytes = 1;
         let error = config.validate().expect_err("below the bound").to_string();
         assert!(error.contains("limits.max_message_bytes = 1") && error.contains("1024 to"), "{error}");
+    }
+
+    #[test]
+    fn rules_for_topics_have_the_documented_defaults_and_bounds() {
+        let documented = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/quic-websocket.toml");
+        let text = std::fs::read_to_string(documented).expect("the file");
+        let rule: String = text
+            .lines()
+            .skip_while(|line| !line.starts_with("# [[topics]]"))
+            .take_while(|line| line.starts_with("# "))
+            .map(|line| format!("{}\n", &line[2..]))
+            .collect();
+        let mut config: Config = toml::from_str(&rule).expect("the documented rule is one");
+        let expected = TopicRule { pattern: TopicPattern::new("chat.>").expect("a pattern"), ..TopicRule::default() };
+        assert_eq!(format!("{:?}", config.topics), format!("{:?}", [expected]));
+        config.validate().expect("the documented rule holds");
+        config.topics[0].history_messages = 1_000_001;
+        let error = config.validate().expect_err("above the bound").to_string();
+        assert!(error.contains("chat.>: history_messages = 1000001"), "{error}");
+        let error = toml::from_str::<Config>("[[topics]]\npattern = 'a..b'").expect_err("no pattern").to_string();
+        assert!(error.contains("topic: 1 to 255 bytes"), "{error}");
     }
 }

@@ -2,6 +2,7 @@
 //! (`QWS_LIMITS__MAX_CLIENTS=500` sets `limits.max_clients`), then the command line, the later over the earlier.
 
 mod load;
+mod topics;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use self::load::{ConfigError, ENV_PREFIX};
+pub use self::topics::{OverflowPolicy, TopicRule, Who};
 
 /// All settings.
 #[derive(Debug, Clone, Deserialize)]
@@ -30,6 +32,8 @@ pub struct Config {
     pub timing: Timing,
     /// The transport below.
     pub quic: Quic,
+    /// What holds for which topics: the first rule that matches counts, and the defaults where none does. Default: none.
+    pub topics: Vec<TopicRule>,
     /// What is logged.
     pub log: Log,
 }
@@ -60,7 +64,8 @@ pub struct Limits {
     pub retry_handshakes: u64,
     /// Largest body in bytes, before and after inflating. Default 1 MiB; 1 KiB to 64 MiB.
     pub max_message_bytes: u64,
-    /// Request lanes that a client may have open at once, the control lane not counted. Default 32; at most 1,024.
+    /// Request lanes of a client that are served at once, the control lane not counted; more wait until others end.
+    /// Default 32; at most 1,024.
     pub max_request_lanes: u64,
     /// Messages that wait for one lane beyond what QUIC has taken; then 4413. Default 1,024.
     pub lane_backlog_messages: u64,
@@ -70,8 +75,20 @@ pub struct Limits {
     pub client_backlog_messages: u64,
     /// Bytes that wait for one client, on all its lanes. Default 4 MiB.
     pub client_backlog_bytes: u64,
-    /// Messages on their way to one worker's clients; a sender waits beyond. Default 256; at most 65,536.
+    /// Messages on their way to one worker's clients, for topics and for everything else each; a sender waits beyond.
+    /// Default 256; at most 65,536.
     pub fanout_queue: u64,
+    /// Topic lanes that the server opens for one client. Default 16; 0 to 16.
+    pub topic_lanes: u64,
+    /// Subscriptions of one client; more get `error` 403. Default 1,024.
+    pub max_subscriptions: u64,
+    /// Topics in all, those that only keep their history among them; more get `error` 503. Default 100,000.
+    pub max_topics: u64,
+    /// Bytes of memory for the history and the idempotency keys of all topics together; where they are used up, topics
+    /// keep less than their rules allow. Default 256 MiB.
+    pub topic_memory_bytes: u64,
+    /// Idempotency keys remembered for each topic; the oldest are forgotten beyond. Default 1,000.
+    pub topic_keys: u64,
     /// Bodies of at least this many bytes are compressed for clients that agreed to it. Default 1,024.
     pub compress_min_bytes: u64,
 }
@@ -91,6 +108,13 @@ pub struct Timing {
     pub drain_timeout_ms: u64,
     /// What was queued before a close gets this long to arrive. Default 1,000.
     pub close_timeout_ms: u64,
+    /// How long a `publish` waits for subscribers under the policy `block`; then `error` 503. Default 5,000.
+    pub block_timeout_ms: u64,
+    /// How long idempotency keys are remembered. Default 120,000.
+    pub topic_key_ms: u64,
+    /// A topic without subscribers, history and keys is forgotten after this long, and its positions with it.
+    /// Default 300,000.
+    pub topic_idle_ms: u64,
 }
 
 /// The transport below.
@@ -107,8 +131,11 @@ pub struct Quic {
     pub stream_receive_window: u64,
     /// The same for all its lanes. Default 2 MiB.
     pub receive_window: u64,
-    /// Bytes of datagrams that wait for one client, and as many from it; the oldest are dropped beyond. Default 256 KiB.
-    pub datagram_buffer_bytes: u64,
+    /// Bytes of datagrams that wait to be sent to one client; the oldest are dropped beyond, so that what arrives is new.
+    /// Default 32 KiB.
+    pub datagram_send_buffer: u64,
+    /// Bytes of datagrams from one client that wait to be read; the oldest are dropped beyond. Default 256 KiB.
+    pub datagram_receive_buffer: u64,
     /// A connection without any packet for this long is gone; above `ping_interval_ms` + `ping_timeout_ms`.
     /// Default 45,000.
     pub idle_timeout_ms: u64,
@@ -168,6 +195,7 @@ impl Default for Config {
             limits: Limits::default(),
             timing: Timing::default(),
             quic: Quic::default(),
+            topics: Vec::new(),
             log: Log::default(),
         }
     }
@@ -192,6 +220,11 @@ impl Default for Limits {
             client_backlog_messages: 4096,
             client_backlog_bytes: 4 * MIB,
             fanout_queue: 256,
+            topic_lanes: 16,
+            max_subscriptions: 1024,
+            max_topics: 100_000,
+            topic_memory_bytes: 256 * MIB,
+            topic_keys: 1000,
             compress_min_bytes: 1024,
         }
     }
@@ -205,6 +238,9 @@ impl Default for Timing {
             ping_timeout_ms: 10_000,
             drain_timeout_ms: 10_000,
             close_timeout_ms: 1000,
+            block_timeout_ms: 5000,
+            topic_key_ms: 120_000,
+            topic_idle_ms: 300_000,
         }
     }
 }
@@ -226,6 +262,10 @@ impl Timing {
         Duration::from_millis(self.drain_timeout_ms)
     }
 
+    pub(crate) fn block_timeout(&self) -> Duration {
+        Duration::from_millis(self.block_timeout_ms)
+    }
+
     pub(crate) fn close_timeout(&self) -> Duration {
         Duration::from_millis(self.close_timeout_ms)
     }
@@ -238,7 +278,8 @@ impl Default for Quic {
             send_window: MIB,
             stream_receive_window: MIB,
             receive_window: 2 * MIB,
-            datagram_buffer_bytes: MIB / 4,
+            datagram_send_buffer: 32 * 1024,
+            datagram_receive_buffer: MIB / 4,
             idle_timeout_ms: 45_000,
             ack_eliciting_threshold: 10,
             max_ack_delay_ms: 25,

@@ -1,7 +1,7 @@
 //! One connection of a client: dialled, greeted, and read until it ends. A reconnect makes another one.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -15,7 +15,7 @@ use crate::frame::{self, Body, Compression, FrameError, PREFIX_BYTES};
 use crate::message::{
     ClientMessage, CloseCode, ClosedBy, Handshake, HandshakeReply, PROTOCOL_VERSION, Reply, RequestId, ServerMessage,
 };
-use crate::transport::{Budget, LaneReader, LaneWriter, ReadFailure};
+use crate::transport::{Bounds, LaneReader, LaneWriter, Outflow, Overflow, ReadFailure};
 
 /// What may wait for the control lane's stream so that an answer to a ping is still put behind it. Callers wait
 /// themselves, each with a message of his own.
@@ -41,7 +41,7 @@ enum ReadEnd {
 /// A connection on which the handshake was accepted.
 pub(super) struct Link {
     pub(super) connection: Connection,
-    pub(super) control: LaneWriter,
+    pub(super) control: Arc<LaneWriter>,
     pub(super) greeting: HandshakeReply,
     /// Who waits for which reply; `None` once the link has ended.
     waiting: Mutex<Option<HashMap<u64, oneshot::Sender<ServerMessage>>>>,
@@ -59,8 +59,8 @@ impl Link {
         let server = &options.server;
         let connection = dial::connect(endpoint, server).await?;
         let (send, receive) = connection.open_bi().await.map_err(|e| dial::connection_error(server, &e))?;
-        let control =
-            LaneWriter::new(send, BACKLOG_MESSAGES, BACKLOG_BYTES, Budget::new(BACKLOG_MESSAGES, BACKLOG_BYTES));
+        let bounds = Bounds { messages: BACKLOG_MESSAGES, bytes: BACKLOG_BYTES };
+        let control = LaneWriter::new(send, 0, &Outflow::new(bounds, bounds));
         let mut reader = LaneReader::new(receive, options.max_message_bytes);
         let handshake = ClientMessage::Handshake(Handshake {
             protocol_version: PROTOCOL_VERSION.into(),
@@ -71,7 +71,7 @@ impl Link {
         let mut frame = BytesMut::new();
         handshake.encode(None, &mut frame);
         // A stream that takes nothing shows in what is read below.
-        let _ = control.try_send(&frame.freeze().into());
+        let _ = control.try_send(&frame.freeze().into(), Overflow::Refuse);
         let refused = |code, reason: String| ClientError::Refused { server: server.clone(), code, reason };
         match read_one(&mut reader).await {
             Some(ServerMessage::HandshakeResponse(greeting)) if greeting.accepted => {
@@ -140,7 +140,8 @@ impl Link {
     ) -> ClosedBy {
         let end = tokio::select! {
             end = self.read(reader, events, closing) => end,
-            _ = self.control.drain() => ReadEnd::Ended,
+            () = self.control.outflow().drain() => ReadEnd::Ended,
+            () = self.control.stopped() => ReadEnd::Ended,
         };
         self.control.give_up();
         // Whoever waits is told by the end of his channel.
@@ -169,7 +170,7 @@ impl Link {
     fn pong(&self) {
         if let Ok(frame) = self.encode(None, &ClientMessage::Pong) {
             // Where so much waits already, that is a sign of life as well.
-            let _ = self.control.try_send(&frame.into());
+            let _ = self.control.try_send(&frame.into(), Overflow::Refuse);
         }
     }
 

@@ -216,7 +216,7 @@ impl Client {
     /// As [`request`](Self::request).
     pub async fn broadcast(&self, payload: Payload) -> Result<u64, ClientError> {
         match self.request(&ClientMessage::Broadcast(payload)).await? {
-            ServerMessage::Ok { delivered } => Ok(delivered.unwrap_or(0)),
+            ServerMessage::Ok { delivered, .. } => Ok(delivered.unwrap_or(0)),
             other => Err(unexpected("broadcast", &other)),
         }
     }

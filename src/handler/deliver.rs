@@ -30,7 +30,7 @@ pub(super) async fn broadcast(
     }
     let delivered = tally.delivered().await;
     context.log_message(format_args!("Broadcast message sent to {delivered} clients"));
-    wants_reply.then_some(ServerMessage::Ok { delivered: Some(delivered) })
+    wants_reply.then_some(ServerMessage::Ok { delivered: Some(delivered), topic: None })
 }
 
 /// Sends a message to one client. A receiver that is not there is an error whether or not a reply is wanted.
@@ -49,7 +49,7 @@ pub(super) async fn to_one(
         return None;
     }
     match answer.await {
-        Ok(true) => Some(ServerMessage::Ok { delivered: None }),
+        Ok(true) => Some(ServerMessage::Ok { delivered: None, topic: None }),
         _ => gone(),
     }
 }

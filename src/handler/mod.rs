@@ -4,24 +4,26 @@
 mod deliver;
 mod list_clients;
 mod replies;
+mod topics;
 
 use std::fmt;
 use std::sync::Arc;
 
 use tracing::{debug, info};
-use uuid::Uuid;
 
 pub(crate) use self::replies::Replies;
 use crate::config::{Config, MessageLog};
-use crate::message::{ClientMessage, Close, ErrorCode, ErrorReply, Request, ServerMessage, now_ms};
+use crate::message::{ClientMessage, Close, ErrorCode, ErrorReply, Request, RequestId, ServerMessage, now_ms};
 use crate::printable::Printable;
 use crate::registry::Registry;
+use crate::topic::{Publication, Subscriber, Topics};
 
 /// What handling a message needs of the server.
 #[derive(Debug)]
 pub(crate) struct Context {
-    pub(crate) config: Config,
+    pub(crate) config: Arc<Config>,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) topics: Arc<Topics>,
 }
 
 /// What comes of a message that can be answered without waiting.
@@ -30,14 +32,28 @@ pub(crate) enum Outcome {
     /// It was answered, or needs no answer.
     Done,
     /// It has to wait for others: see [`carry_out`].
-    Later(Request),
+    Later(Later),
     /// The client wants to leave.
     Leave(Close),
 }
 
+/// What has to wait for others, and the request's id.
+#[derive(Debug)]
+pub(crate) struct Later {
+    id: Option<RequestId>,
+    work: Work,
+}
+
+#[derive(Debug)]
+enum Work {
+    Message(ClientMessage),
+    Publish(Publication),
+}
+
 /// Answers what can be answered at once, into `replies`.
-pub(crate) fn answer(context: &Context, from: Uuid, request: Request, replies: &mut Replies) -> Outcome {
+pub(crate) fn answer(context: &Context, by: &Subscriber, request: Request, replies: &mut Replies) -> Outcome {
     let Request { id, message } = request;
+    let from = by.id();
     match message {
         ClientMessage::Text { content } => {
             context.log_message(format_args!("Text message from {from}: {}", Printable::excerpt(&content)));
@@ -61,25 +77,51 @@ pub(crate) fn answer(context: &Context, from: Uuid, request: Request, replies: &
         ClientMessage::ListClients { limit, after } => {
             replies.put(id.as_ref(), &list_clients::list_clients(context, limit, after));
         }
-        ClientMessage::Subscribe(_)
-        | ClientMessage::Unsubscribe { .. }
-        | ClientMessage::Publish { .. }
-        | ClientMessage::History { .. }
-        | ClientMessage::Presence { .. } => {
-            let message = format!("{}: this server serves no topics", message.type_name());
-            replies.put(id.as_ref(), &error(ErrorCode::NotServed, message));
+        ClientMessage::Publish { topic, payload, key } => {
+            let publication = topics::publication(context, by, topic, payload, key);
+            let Some(published) = context.topics.publish_now(&publication) else {
+                return Outcome::Later(Later { id, work: Work::Publish(publication) });
+            };
+            if let Some(reply) = topics::published(published, id.is_some()) {
+                replies.put(id.as_ref(), &reply);
+            }
         }
-        message @ (ClientMessage::Broadcast(_) | ClientMessage::Direct { .. } | ClientMessage::Signal { .. }) => {
-            return Outcome::Later(Request { id, message });
+        ClientMessage::History { topic, since, limit, reverse } => {
+            let history = context.topics.history(&topic, since.as_ref(), limit, reverse);
+            replies.put(id.as_ref(), &history.unwrap_or_else(ServerMessage::Error));
+        }
+        ClientMessage::Presence { topic } => {
+            replies.put(id.as_ref(), &context.topics.presence(&topic).unwrap_or_else(ServerMessage::Error));
+        }
+        message @ (ClientMessage::Broadcast(_)
+        | ClientMessage::Direct { .. }
+        | ClientMessage::Signal { .. }
+        | ClientMessage::Subscribe(_)
+        | ClientMessage::Unsubscribe { .. }) => {
+            return Outcome::Later(Later { id, work: Work::Message(message) });
         }
     }
     Outcome::Done
 }
 
-/// Carries out what [`answer`] put off, and gives the reply where there is one.
-pub(crate) async fn carry_out(context: &Context, from: Uuid, request: Request) -> Option<ServerMessage> {
-    let wants_reply = request.id.is_some();
-    match request.message {
+/// Carries out what [`answer`] put off, and gives the reply, with the request's id, where there is one. `on_control` tells
+/// that the reply will go on the control lane.
+pub(crate) async fn carry_out(
+    context: &Context,
+    by: &Arc<Subscriber>,
+    later: Later,
+    on_control: bool,
+) -> Option<(Option<RequestId>, ServerMessage)> {
+    let Later { id, work } = later;
+    let (from, wants_reply) = (by.id(), id.is_some());
+    let message = match work {
+        Work::Message(message) => message,
+        Work::Publish(publication) => {
+            let published = context.topics.publish(&publication).await;
+            return topics::published(published, wants_reply).map(|reply| (id, reply));
+        }
+    };
+    let reply = match message {
         ClientMessage::Broadcast(payload) => deliver::broadcast(context, from, payload, wants_reply).await,
         ClientMessage::Direct { to, payload } => {
             context.log_message(format_args!("Direct message from {from} to {to}"));
@@ -91,13 +133,16 @@ pub(crate) async fn carry_out(context: &Context, from: Uuid, request: Request) -
             let message = ServerMessage::Signal { from, data, timestamp: now_ms() };
             deliver::to_one(context, to, &message, wants_reply).await
         }
+        ClientMessage::Subscribe(wanted) => topics::subscribe(context, by, wanted, id.as_ref(), on_control).await,
+        ClientMessage::Unsubscribe { topic } => Some(topics::unsubscribe(context, by, &topic).await),
         _ => None,
-    }
+    };
+    reply.map(|reply| (id, reply))
 }
 
 /// An `error` reply.
 pub(crate) fn error(code: ErrorCode, message: impl Into<String>) -> ServerMessage {
-    ServerMessage::Error(ErrorReply { code: code.number(), message: message.into(), retry_after_ms: None })
+    ServerMessage::Error(ErrorReply::new(code, message))
 }
 
 impl Context {

@@ -242,6 +242,38 @@ impl TopicPattern {
     pub fn is_wildcard(&self) -> bool {
         self.0.split('.').any(|level| matches!(level, "*" | ">"))
     }
+
+    /// Whether it stands for this topic. Compares level by level and allocates nothing.
+    pub fn matches(&self, topic: &str) -> bool {
+        let mut levels = topic.split('.');
+        for wanted in self.0.split('.') {
+            match (wanted, levels.next()) {
+                // Only ever the last one.
+                (">", Some(_)) => return true,
+                ("*", Some(_)) => {}
+                (wanted, Some(level)) if wanted == level => {}
+                _ => return false,
+            }
+        }
+        levels.next().is_none()
+    }
+
+    /// Whether it stands for every topic that the other one stands for.
+    pub fn covers(&self, other: &Self) -> bool {
+        // A last `>` stands for any number of levels, which nothing but another one covers.
+        self.matches(&other.0) && (!other.0.ends_with('>') || self.0.ends_with('>'))
+    }
+
+    /// The pattern that stands for every topic: `>`.
+    pub fn everything() -> Self {
+        Self(">".into())
+    }
+}
+
+impl From<TopicName> for TopicPattern {
+    fn from(topic: TopicName) -> Self {
+        Self(topic.0)
+    }
 }
 
 fn is_level(level: &str) -> bool {
@@ -291,6 +323,60 @@ mod tests {
         }
         assert!(TopicPattern::new("a.>").is_ok_and(|p| p.is_wildcard()));
         assert!(TopicPattern::new("a.b").is_ok_and(|p| !p.is_wildcard()));
+    }
+
+    #[test]
+    fn a_pattern_matches_whole_levels_and_its_last_one_all_below() {
+        let matches = |pattern: &str, topic: &str| TopicPattern::new(pattern).is_ok_and(|p| p.matches(topic));
+        for (pattern, topic) in [
+            ("a", "a"),
+            ("a.b", "a.b"),
+            ("*", "a"),
+            ("a.*", "a.b"),
+            ("*.b", "a.b"),
+            ("a.*.c", "a.b.c"),
+            (">", "a"),
+            (">", "a.b.c"),
+            ("a.>", "a.b"),
+            ("a.>", "a.b.c"),
+            ("*.>", "a.b"),
+            ("a.*.>", "a.b.c.d"),
+        ] {
+            assert!(matches(pattern, topic), "{pattern} matches {topic}");
+        }
+        for (pattern, topic) in [
+            ("a", "b"),
+            ("a", "a.b"),
+            ("a.b", "a"),
+            ("a", "A"),
+            ("a", "ab"),
+            ("*", "a.b"),
+            ("a.*", "a"),
+            ("a.*", "a.b.c"),
+            ("*.b", "a.c"),
+            ("a.>", "a"),
+            ("a.>", "ab.c"),
+            ("*.>", "a"),
+            ("a.*.>", "a.b"),
+        ] {
+            assert!(!matches(pattern, topic), "{pattern} does not match {topic}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_covers_what_is_no_wider_than_itself() {
+        let covers = |one: &str, other: &str| {
+            TopicPattern::new(one).expect("a pattern").covers(&TopicPattern::new(other).expect("a pattern"))
+        };
+        for (one, other) in
+            [(">", ">"), (">", "*"), ("a.>", "a.*"), ("a.>", "a.b.>"), ("*.>", "a.>"), ("*", "*"), ("*", "a")]
+        {
+            assert!(covers(one, other), "{one} covers {other}");
+        }
+        for (one, other) in [("a", "*"), ("a.*", "a.>"), ("*", ">"), ("a.b.>", "a.>"), ("a.*.>", "a.>"), ("a.b", "a.*")]
+        {
+            assert!(!covers(one, other), "{one} does not cover {other}");
+        }
     }
 
     #[test]

@@ -277,12 +277,12 @@ pub(super) fn server_messages() -> Vec<BoxedStrategy<ServerMessage>> {
         (text(), text(), prop::collection::vec(json(2), 0..4), any::<bool>())
             .prop_map(|(topic, epoch, messages, more)| M::History { topic, epoch, messages, more })
             .boxed(),
-        (text(), prop::collection::vec(member(), 0..5))
-            .prop_map(|(topic, clients)| M::Presence { topic, clients })
+        (text(), prop::collection::vec(member(), 0..5), maybe_integer())
+            .prop_map(|(topic, clients, total)| M::Presence { topic, clients, total })
             .boxed(),
         (text(), member()).prop_map(|(topic, client)| M::Join { topic, client }).boxed(),
         (text(), member()).prop_map(|(topic, client)| M::Leave { topic, client }).boxed(),
-        maybe_integer().prop_map(|delivered| M::Ok { delivered }).boxed(),
+        (maybe_integer(), maybe_text()).prop_map(|(delivered, topic)| M::Ok { delivered, topic }).boxed(),
         error.prop_map(M::Error).boxed(),
         closed.prop_map(M::Close).boxed(),
     ]

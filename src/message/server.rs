@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 pub(crate) use self::wire::{encode_binary_head, encode_echo};
-use super::{Close, CloseCode, Payload, RequestId};
+use super::{Close, CloseCode, ErrorCode, Payload, RequestId};
 
 /// A server's message with the id of the request that it answers.
 #[derive(Debug, Clone)]
@@ -145,8 +145,10 @@ pub enum ServerMessage {
     Presence {
         /// Which topic.
         topic: String,
-        /// Who.
+        /// Who: the first of them, by id, where there are very many.
         clients: Vec<Member>,
+        /// How many there are in all.
+        total: Option<u64>,
     },
     /// Somebody came to a topic.
     Join {
@@ -166,6 +168,8 @@ pub enum ServerMessage {
     Ok {
         /// To how many clients a `broadcast` went.
         delivered: Option<u64>,
+        /// From what an `unsubscribe` unsubscribed.
+        topic: Option<String>,
     },
     /// A request, or a body, was wrong.
     Error(ErrorReply),
@@ -268,6 +272,13 @@ pub struct ErrorReply {
     pub message: String,
     /// When to try again, where the rate was limited.
     pub retry_after_ms: Option<u64>,
+}
+
+impl ErrorReply {
+    /// An error that says nothing about when to try again.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code: code.number(), message: message.into(), retry_after_ms: None }
+    }
 }
 
 /// The fields of the server's `close`.

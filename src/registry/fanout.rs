@@ -8,14 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::outbound::{Envelope, Outbound, Run};
+use crate::outbound::{Envelope, Outbound, Run, SLICE};
 
 /// Most deliveries taken from the inbox at once; consecutive broadcasts of one batch share each receiver's write.
 const BATCH: usize = 32;
-
-/// Receivers written to before the connections' own tasks get to run. Writing to all of them first would hold back the
-/// first packet; measured with `benchmark --compare`, fan-out to 1,000.
-const SLICE: usize = 16;
 
 /// One delivery on its way to a worker's clients.
 #[derive(Debug)]

@@ -1,17 +1,17 @@
 //! The outbound side of a lane. A frame is written straight into the QUIC stream by whoever has it; only what the
-//! stream does not take at once waits in a bounded backlog, which the lane's owner drains ([`LaneWriter::drain`]).
+//! stream does not take at once waits in a bounded backlog, which is drained in turn with those of the client's other
+//! lanes ([`Outflow::drain`]).
 
-use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use quinn::{SendStream, WriteError};
 use thiserror::Error;
-use tokio::sync::Notify;
+
+use super::backlog::{Backlog, Mark, Overflow, Source};
+use super::outflow::Outflow;
 
 /// Why a frame was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -19,7 +19,10 @@ pub(crate) enum SendFailure {
     /// The backlog is full: the peer does not read fast enough.
     #[error("the backlog is full")]
     Full,
-    /// The peer stopped the lane, or the connection is gone.
+    /// The peer wants no more of this lane.
+    #[error("the lane was stopped")]
+    Stopped,
+    /// The lane has ended, or the connection is gone.
     #[error("the lane is closed")]
     Closed,
 }
@@ -27,38 +30,8 @@ pub(crate) enum SendFailure {
 /// Most that frames are copied into one piece for.
 const MAX_JOINED_BYTES: usize = 64 * 1024;
 
-/// What may wait for one client on all its lanes together, and what does.
-#[derive(Debug)]
-pub(crate) struct Budget {
-    max_messages: usize,
-    max_bytes: usize,
-    messages: AtomicUsize,
-    bytes: AtomicUsize,
-    /// How often QUIC has taken something that waited: a peer that lets it go on is alive.
-    progress: AtomicUsize,
-}
-
-impl Budget {
-    pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Arc<Self> {
-        let zero = AtomicUsize::default;
-        Arc::new(Self { max_messages, max_bytes, messages: zero(), bytes: zero(), progress: zero() })
-    }
-
-    fn has_room(&self, bytes: usize) -> bool {
-        self.messages.load(Ordering::Relaxed) < self.max_messages
-            && self.bytes.load(Ordering::Relaxed) + bytes <= self.max_bytes
-    }
-
-    fn add(&self, bytes: usize) {
-        self.messages.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn remove(&self, messages: usize, bytes: usize) {
-        self.messages.fetch_sub(messages, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
+/// Most of a lane's backlog that is offered to QUIC before another lane of the same priority has its turn.
+const TURN_BYTES: usize = 64 * 1024;
 
 /// Frames for any number of lanes, in order. Small ones are joined once, because a stream takes one piece of memory in a
 /// fraction of the time that it takes many.
@@ -66,13 +39,20 @@ impl Budget {
 pub(crate) struct Batch {
     frames: Vec<Bytes>,
     joined: Option<Bytes>,
+    /// Where they are messages of one topic: which, and their offsets.
+    topic: Option<(Arc<dyn Source>, Vec<u64>)>,
 }
 
 impl Batch {
     pub(crate) fn new(frames: Vec<Bytes>) -> Self {
         let bytes = frames.iter().map(Bytes::len).sum::<usize>();
         let joined = (frames.len() > 1 && bytes <= MAX_JOINED_BYTES).then(|| frames.concat().into());
-        Self { frames, joined }
+        Self { frames, joined, topic: None }
+    }
+
+    /// Messages of a topic with as many offsets.
+    pub(crate) fn of_topic(frames: Vec<Bytes>, source: Arc<dyn Source>, offsets: Vec<u64>) -> Self {
+        Self { topic: Some((source, offsets)), ..Self::new(frames) }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -81,6 +61,17 @@ impl Batch {
 
     fn pieces(&self) -> &[Bytes] {
         self.joined.as_ref().map_or(&self.frames, std::slice::from_ref)
+    }
+
+    fn mark(&self, at: usize, overflow: Overflow) -> Mark {
+        match &self.topic {
+            Some((source, offsets)) => Mark::Of {
+                source: Arc::clone(source),
+                offset: offsets[at],
+                may_drop: matches!(overflow, Overflow::DropOldest | Overflow::Latest),
+            },
+            None => Mark::Plain,
+        }
     }
 }
 
@@ -94,101 +85,129 @@ impl From<Bytes> for Batch {
 #[derive(Debug)]
 pub(crate) struct LaneWriter {
     state: Mutex<State>,
-    /// Wakes the drain: the backlog is no longer empty.
-    blocked: Notify,
-    /// Wakes those who wait for their frames to leave the backlog.
-    moved: Notify,
-    max_messages: usize,
-    max_bytes: usize,
-    budget: Arc<Budget>,
+    priority: i32,
+    outflow: Arc<Outflow>,
 }
 
 #[derive(Debug)]
 struct State {
     stream: SendStream,
-    /// What the stream did not take, oldest first; the first frame may have been written in part.
-    backlog: VecDeque<Bytes>,
-    bytes: usize,
+    backlog: Backlog,
     /// Frames that have left the backlog since the lane began.
     left: u64,
-    closed: bool,
+    /// Why nothing more is taken.
+    closed: Option<SendFailure>,
+}
+
+/// What came of a lane's turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Nothing waits any more, or nothing can be written.
+    Over,
+    /// More can be written.
+    Again,
 }
 
 impl LaneWriter {
-    /// A lane of which at most `max_messages` and `max_bytes` wait, within what `budget` leaves.
-    pub(crate) fn new(stream: SendStream, max_messages: usize, max_bytes: usize, budget: Arc<Budget>) -> Self {
-        let state = State { stream, backlog: VecDeque::new(), bytes: 0, left: 0, closed: false };
-        Self { state: Mutex::new(state), blocked: Notify::new(), moved: Notify::new(), max_messages, max_bytes, budget }
+    /// A lane among those of a client; the higher its priority, the earlier its turn. As in QUIC: what is written goes out
+    /// in that order.
+    pub(crate) fn new(stream: SendStream, priority: i32, outflow: &Arc<Outflow>) -> Arc<Self> {
+        // An error means that the stream has ended already.
+        let _ = stream.set_priority(priority);
+        let state = State { stream, backlog: Backlog::new(outflow.lane_bounds), left: 0, closed: None };
+        let outflow = Arc::clone(outflow);
+        let lane = Arc::new(Self { state: Mutex::new(state), priority, outflow });
+        lane.outflow.add(&lane);
+        lane
     }
 
-    /// Another lane of the same client: the same bounds, and the same budget.
-    pub(crate) fn sibling(&self, stream: SendStream) -> Self {
-        Self::new(stream, self.max_messages, self.max_bytes, Arc::clone(&self.budget))
+    pub(super) fn priority(&self) -> i32 {
+        self.priority
+    }
+
+    /// What this lane shares with the client's others.
+    pub(crate) fn outflow(&self) -> &Arc<Outflow> {
+        &self.outflow
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets the priority of the QUIC stream among its connection's.
-    pub(crate) fn set_priority(&self, priority: i32) {
-        // An error means that the stream has ended already.
-        let _ = self.state().stream.set_priority(priority);
-    }
-
     /// Writes frames now, or has them wait. Never waits itself.
     ///
     /// # Errors
     /// How many frames were taken, and why not the rest.
-    pub(crate) fn try_send(&self, batch: &Batch) -> Result<(), (usize, SendFailure)> {
+    pub(crate) fn try_send(&self, batch: &Batch, overflow: Overflow) -> Result<(), (usize, SendFailure)> {
         let mut state = self.state();
-        let mut written = state.write_batch(batch).map_err(|failure| {
-            self.blocked.notify_one();
-            (0, failure)
-        })?;
+        let was_empty = state.backlog.is_empty();
+        let mut written = state.write_batch(batch).map_err(|failure| (0, failure))?;
+        let budget = &self.outflow.budget;
         for (taken, frame) in batch.frames.iter().enumerate() {
             if written >= frame.len() {
                 written -= frame.len();
                 continue;
             }
-            // What the stream took in part has to be finished, whatever the bounds say.
-            let begun = state.backlog.is_empty();
-            let full = state.backlog.len() >= self.max_messages
-                || state.bytes + frame.len() > self.max_bytes
-                || !self.budget.has_room(frame.len());
-            if full && !begun {
+            let mark = batch.mark(taken, overflow);
+            if written > 0 {
+                state.backlog.put(frame.slice(written..), frame.len(), mark, budget);
+                written = 0;
+            } else if !state.backlog.offer(frame.clone(), mark, overflow, budget) {
                 return Err((taken, SendFailure::Full));
             }
-            self.wait_in_line(&mut state, frame.slice(written..));
-            written = 0;
+            if was_empty {
+                self.outflow.blocked();
+            }
         }
         Ok(())
     }
 
     /// Writes frames and waits until the stream has taken them, and what waited before them. Unbounded by the backlog,
-    /// because the caller brings nothing more until then. Needs [`drain`](Self::drain) running.
+    /// because the caller brings nothing more until then. Needs [`Outflow::drain`] running.
     ///
     /// Not cancel safe: a dropped call may leave frames in the backlog; they are sent all the same.
     pub(crate) async fn send(&self, frames: &mut [Bytes]) -> Result<(), SendFailure> {
         let until = {
             let mut state = self.state();
-            let rest = state.write_now(frames).inspect_err(|_| self.blocked.notify_one())?;
-            for frame in &mut frames[rest..] {
-                self.wait_in_line(&mut state, std::mem::take(frame));
+            let lengths: Vec<usize> = frames.iter().map(Bytes::len).collect();
+            let rest = state.write_now(frames)?;
+            for (frame, length) in frames.iter_mut().zip(lengths).skip(rest) {
+                state.backlog.put(std::mem::take(frame), length, Mark::Plain, &self.outflow.budget);
             }
             if state.backlog.is_empty() {
                 return Ok(());
             }
+            self.outflow.blocked();
             state.left + state.backlog.len() as u64
         };
+        self.until(|state| state.left >= until).await
+    }
+
+    /// Waits until another message may wait here.
+    pub(crate) async fn room(&self) -> Result<(), SendFailure> {
+        self.until(|state| state.backlog.has_room(&self.outflow.budget)).await
+    }
+
+    /// Waits until nothing waits here.
+    pub(crate) async fn idle(&self) -> Result<(), SendFailure> {
+        self.until(|state| state.backlog.is_empty()).await
+    }
+
+    /// Whether another message may wait here.
+    pub(crate) fn has_room(&self) -> bool {
+        self.state().backlog.has_room(&self.outflow.budget)
+    }
+
+    /// Waits until a condition holds that comes true when frames leave the backlog. Cancel safe.
+    async fn until(&self, holds: impl Fn(&State) -> bool) -> Result<(), SendFailure> {
         loop {
-            let moved = self.moved.notified();
+            let moved = self.outflow.moved();
             {
                 let state = self.state();
-                if state.closed {
-                    return Err(SendFailure::Closed);
+                if let Some(failure) = state.closed {
+                    return Err(failure);
                 }
-                if state.left >= until {
+                if holds(&state) {
                     return Ok(());
                 }
             }
@@ -196,69 +215,35 @@ impl LaneWriter {
         }
     }
 
-    fn wait_in_line(&self, state: &mut State, frame: Bytes) {
-        if state.backlog.is_empty() {
-            self.blocked.notify_one();
-        }
-        state.bytes += frame.len();
-        self.budget.add(frame.len());
-        state.backlog.push_back(frame);
-    }
-
-    /// Moves the backlog into the stream whenever that takes more. Runs until the lane is closed; one caller at a time,
-    /// since a stream wakes only the last who asked.
-    pub(crate) async fn drain(&self) -> SendFailure {
-        loop {
-            self.blocked.notified().await;
-            if let Err(failure) = poll_fn(|cx| self.poll_empty(cx)).await {
-                return failure;
-            }
-        }
-    }
-
-    fn poll_empty(&self, cx: &mut Context<'_>) -> Poll<Result<(), SendFailure>> {
+    /// Moves what the stream takes of the backlog; where it takes no more, `cx` is woken once it does.
+    pub(super) fn take_turn(&self, cx: &mut Context<'_>) -> Turn {
         let mut state = self.state();
-        let before = state.bytes;
-        let result = loop {
-            if state.closed {
-                break Poll::Ready(Err(SendFailure::Closed));
-            }
-            if state.backlog.is_empty() {
-                // Memory of a burst is not kept for the life of the lane.
-                state.backlog.shrink_to(16);
-                break Poll::Ready(Ok(()));
-            }
-            let State { stream, backlog, .. } = &mut *state;
-            match poll_write(stream, backlog.make_contiguous(), cx) {
-                Poll::Pending => break Poll::Pending,
-                Poll::Ready(Ok((bytes, frames))) => {
-                    state.backlog.drain(..frames);
-                    state.bytes -= bytes;
-                    state.left += frames as u64;
-                    self.budget.remove(frames, bytes);
-                }
-                Poll::Ready(Err(_)) => self.close(&mut state),
-            }
-        };
-        if state.bytes < before {
-            self.budget.progress.fetch_add(1, Ordering::Relaxed);
-            self.moved.notify_waiters();
+        if state.closed.is_some() || state.backlog.is_empty() {
+            return Turn::Over;
         }
-        result
+        let State { stream, backlog, left, .. } = &mut *state;
+        match poll_write(stream, backlog.turn(TURN_BYTES), cx) {
+            Poll::Pending => Turn::Over,
+            Poll::Ready(Ok((bytes, frames))) => {
+                backlog.written(frames, bytes, &self.outflow.budget);
+                *left += frames as u64;
+                if backlog.is_empty() {
+                    backlog.shrink();
+                }
+                self.outflow.went_on();
+                Turn::Again
+            }
+            Poll::Ready(Err(e)) => {
+                self.close(&mut state, failure(&e));
+                Turn::Over
+            }
+        }
     }
 
-    fn close(&self, state: &mut State) {
-        state.closed = true;
-        self.budget.remove(state.backlog.len(), state.bytes);
-        state.backlog.clear();
-        state.bytes = 0;
-        self.moved.notify_waiters();
-        self.blocked.notify_one();
-    }
-
-    /// How often QUIC has taken something that waited, on any lane of this client.
-    pub(crate) fn progress(&self) -> usize {
-        self.budget.progress.load(Ordering::Relaxed)
+    fn close(&self, state: &mut State, failure: SendFailure) {
+        state.closed = Some(failure);
+        state.backlog.clear(&self.outflow.budget);
+        self.outflow.went_on();
     }
 
     /// Waits until the peer wants no more of this lane, or the connection is gone.
@@ -270,29 +255,43 @@ impl LaneWriter {
         }
     }
 
+    /// Ends the stream where nothing waits; false where something does.
+    pub(crate) fn end_if_empty(&self) -> bool {
+        let mut state = self.state();
+        let is_empty = state.backlog.is_empty();
+        if is_empty {
+            state.closed = Some(SendFailure::Closed);
+            // An error means that the stream has ended already.
+            let _ = state.stream.finish();
+        }
+        is_empty
+    }
+
     /// Gives up what waits here; nothing more is taken, and whoever waits is told.
     pub(crate) fn give_up(&self) {
-        self.close(&mut self.state());
+        self.close(&mut self.state(), SendFailure::Closed);
     }
 
     /// Gives up what waits here and in QUIC: the peer is told with a closing code that no more comes (RESET_STREAM).
     pub(crate) fn abandon(&self, code: u16) {
         let mut state = self.state();
-        self.close(&mut state);
+        self.close(&mut state, SendFailure::Closed);
         // An error means that the stream has ended already.
         let _ = state.stream.reset(code.into());
     }
 
-    /// Writes what is left, `last` behind it, ends the stream, and waits until the peer has it all (or has gone). Only
-    /// when [`drain`](Self::drain) runs no more. Bound it by a timeout: the peer need not read.
+    /// Writes what is left, `last` behind it, ends the stream, and waits until the peer has it all (or has gone). Needs
+    /// [`Outflow::drain`] running. Bound it by a timeout: the peer need not read.
     pub(crate) async fn finish(&self, last: Option<Bytes>) {
         if let Some(last) = last {
             let mut state = self.state();
-            if !state.closed {
-                self.wait_in_line(&mut state, last);
+            if state.closed.is_none() {
+                let length = last.len();
+                state.backlog.put(last, length, Mark::Plain, &self.outflow.budget);
+                self.outflow.blocked();
             }
         }
-        if poll_fn(|cx| self.poll_empty(cx)).await.is_err() {
+        if self.idle().await.is_err() {
             return;
         }
         let stopped = {
@@ -310,7 +309,7 @@ impl LaneWriter {
 impl Drop for LaneWriter {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        self.budget.remove(state.backlog.len(), state.bytes);
+        state.backlog.clear(&self.outflow.budget);
     }
 }
 
@@ -330,8 +329,8 @@ impl State {
 
     /// Writes what the stream takes at once. Gives how many frames are done; the next may be in part.
     fn write_now(&mut self, frames: &mut [Bytes]) -> Result<usize, SendFailure> {
-        if self.closed {
-            return Err(SendFailure::Closed);
+        if let Some(failure) = self.closed {
+            return Err(failure);
         }
         let mut done = 0;
         // Behind a backlog everything waits its turn. Its drain holds the stream's only waker.
@@ -339,13 +338,22 @@ impl State {
             match poll_write(&mut self.stream, &mut frames[done..], &mut Context::from_waker(Waker::noop())) {
                 Poll::Pending => break,
                 Poll::Ready(Ok((_, written))) => done += written,
-                Poll::Ready(Err(_)) => {
-                    self.closed = true;
-                    return Err(SendFailure::Closed);
+                Poll::Ready(Err(e)) => {
+                    // Nothing waits here that would have to be given up.
+                    let failure = failure(&e);
+                    self.closed = Some(failure);
+                    return Err(failure);
                 }
             }
         }
         Ok(done)
+    }
+}
+
+fn failure(error: &WriteError) -> SendFailure {
+    match error {
+        WriteError::Stopped(_) => SendFailure::Stopped,
+        _ => SendFailure::Closed,
     }
 }
 

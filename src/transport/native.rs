@@ -33,8 +33,7 @@ impl ServerSettings {
         let mut endpoint = quinn::ServerConfig::with_crypto(crypto);
         let mut transport = transport(&config.quic);
         transport
-            // The control lane is one of them.
-            .max_concurrent_bidi_streams(var_int(config.limits.max_request_lanes + 1))
+            .max_concurrent_bidi_streams(var_int(streams(config.limits.max_request_lanes)))
             .max_concurrent_uni_streams(0_u8.into());
         endpoint.transport_config(Arc::new(transport));
         let queue = usize::try_from(config.quic.handover_queue).unwrap_or(1);
@@ -82,7 +81,7 @@ fn transport(quic: &Quic) -> TransportConfig {
     acknowledgements
         .ack_eliciting_threshold(var_int(quic.ack_eliciting_threshold))
         .max_ack_delay(Some(Duration::from_millis(quic.max_ack_delay_ms)));
-    let datagrams = usize::try_from(quic.datagram_buffer_bytes).unwrap_or(usize::MAX);
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let mut transport = TransportConfig::default();
     transport
         .congestion_controller_factory(congestion)
@@ -91,9 +90,16 @@ fn transport(quic: &Quic) -> TransportConfig {
         .stream_receive_window(var_int(quic.stream_receive_window))
         .receive_window(var_int(quic.receive_window))
         .max_idle_timeout(Some(IdleTimeout::from(var_int(quic.idle_timeout_ms))))
-        .datagram_receive_buffer_size(Some(datagrams))
-        .datagram_send_buffer_size(datagrams);
+        .datagram_receive_buffer_size(Some(size(quic.datagram_receive_buffer)))
+        .datagram_send_buffer_size(size(quic.datagram_send_buffer));
     transport
+}
+
+/// Streams to allow so that a client can always have so many request lanes, and its control lane: Quinn gives credit back
+/// only once more than an eighth of all have ended. Those above the setting are not served before others end.
+fn streams(request_lanes: u64) -> u64 {
+    let lanes = request_lanes + 1;
+    lanes + lanes.div_ceil(7)
 }
 
 /// A setting as QUIC encodes it; every bound in the configuration is far below the largest (RFC 9000 section 16).

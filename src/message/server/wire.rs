@@ -225,6 +225,7 @@ impl ServerMessage {
             "presence" => Self::Presence {
                 topic: topic(f.topic)?,
                 clients: required(structured(f.clients, "clients")?, "clients")?,
+                total: f.total.integer("total")?,
             },
             "join" => {
                 Self::Join { topic: topic(f.topic)?, client: required(structured(f.client, "client")?, "client")? }
@@ -232,7 +233,7 @@ impl ServerMessage {
             "leave" => {
                 Self::Leave { topic: topic(f.topic)?, client: required(structured(f.client, "client")?, "client")? }
             }
-            "ok" => Self::Ok { delivered: f.delivered.integer("delivered")? },
+            "ok" => Self::Ok { delivered: f.delivered.integer("delivered")?, topic: owned(f.topic, "topic")? },
             "error" => Self::Error(ErrorReply {
                 code: small(f.code, "code")?,
                 message: required(owned(f.message, "message")?, "message")?,
@@ -346,15 +347,19 @@ impl ServerMessage {
                 o.value("messages", messages);
                 o.boolean("more", *more);
             }
-            Self::Presence { topic, clients } => {
+            Self::Presence { topic, clients, total } => {
                 o.text("topic", topic);
                 o.value("clients", clients);
+                o.optional_integer("total", *total);
             }
             Self::Join { topic, client } | Self::Leave { topic, client } => {
                 o.text("topic", topic);
                 o.value("client", client);
             }
-            Self::Ok { delivered } => o.optional_integer("delivered", *delivered),
+            Self::Ok { delivered, topic } => {
+                o.optional_integer("delivered", *delivered);
+                o.optional_text("topic", topic.as_deref());
+            }
             Self::Error(error) => {
                 o.integer("code", error.code.into());
                 o.text("message", &error.message);

@@ -1,0 +1,78 @@
+//! What holds for which topics: rules by pattern, of which the first that matches counts.
+
+use serde::{Deserialize, Deserializer, de};
+
+use crate::message::TopicPattern;
+
+/// What holds for the topics that a pattern matches. Everything but the pattern may be left out.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct TopicRule {
+    /// Which topics: a topic, or a pattern with `*` for one level and a last `>` for all below. A subscription to a
+    /// pattern goes by the first rule that matches everything which the pattern does. Default `>`.
+    #[serde(deserialize_with = "pattern")]
+    pub pattern: TopicPattern,
+    /// Which topics' messages leave first, 0 to 255, 255 the most urgent. Default 128.
+    pub priority: u8,
+    /// What happens to messages for a subscriber that does not read fast enough. Default `disconnect`.
+    pub overflow: OverflowPolicy,
+    /// Messages that are kept for who comes later or comes back. Default 1,000; 0 keeps none; at most 1,000,000.
+    pub history_messages: u64,
+    /// Bytes of memory that these may take for each topic. Default 1 MiB; at most 1 GiB.
+    pub history_bytes: u64,
+    /// How old they may become, in milliseconds. Default 300,000; at most 30 days.
+    pub history_age_ms: u64,
+    /// Whether the server keeps account of who has subscribed, and tells who asks. Default true.
+    pub presence: bool,
+    /// Who may publish. Default `everyone`.
+    pub publish: Who,
+    /// Who may subscribe, and ask for history and presence. Default `everyone`.
+    pub subscribe: Who,
+}
+
+/// What happens to messages for a subscriber that does not read fast enough (docs/PROTOCOL.md, "Time and load").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OverflowPolicy {
+    /// It is closed with 4413, and resumes from its position later.
+    #[default]
+    Disconnect,
+    /// The oldest that wait are dropped, and a `gap` tells which.
+    DropOldest,
+    /// Of each topic only the newest waits: for state.
+    Latest,
+    /// Publishers wait for it, up to `timing.block_timeout_ms`; then their `publish` fails with 503.
+    Block,
+}
+
+/// Who may do something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Who {
+    /// Every client.
+    #[default]
+    Everyone,
+    /// No client.
+    Nobody,
+}
+
+impl Default for TopicRule {
+    fn default() -> Self {
+        Self {
+            pattern: TopicPattern::everything(),
+            priority: 128,
+            overflow: OverflowPolicy::default(),
+            history_messages: 1000,
+            history_bytes: 1 << 20,
+            history_age_ms: 300_000,
+            presence: true,
+            publish: Who::default(),
+            subscribe: Who::default(),
+        }
+    }
+}
+
+fn pattern<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TopicPattern, D::Error> {
+    TopicPattern::new(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+}

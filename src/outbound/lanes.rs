@@ -1,0 +1,92 @@
+//! The topic lanes of one client: which are open, and which topic goes on which (docs/PROTOCOL.md, "Streams are lanes").
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use crate::message::{LaneChoice, ServerMessage};
+use crate::transport::{Carrier, LaneWriter, Outflow, Overflow};
+
+/// Where a subscription's messages go. Given back with [`TopicLanes::release`].
+#[derive(Debug, Clone)]
+pub(crate) struct TopicLane {
+    pub(crate) writer: Arc<LaneWriter>,
+    /// `None` for the control lane.
+    pub(crate) number: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Open {
+    lane: TopicLane,
+    priority: u8,
+    /// Subscriptions that are bound to it.
+    topics: usize,
+}
+
+/// The lanes that the server has opened for one client.
+#[derive(Debug)]
+pub(super) struct TopicLanes {
+    open: Vec<Open>,
+    last_number: u64,
+    most: usize,
+}
+
+impl TopicLanes {
+    /// None yet, and at most so many.
+    pub(super) fn new(most: usize) -> Self {
+        Self { open: Vec::new(), last_number: 0, most }
+    }
+
+    /// The lane for one more subscription: an unused one of its priority, a new one, one that others of its priority
+    /// use, or one of the nearest priority; the control lane where there are none.
+    pub(super) fn bind(
+        &mut self,
+        priority: u8,
+        choice: LaneChoice,
+        carrier: &Carrier,
+        control: &Arc<LaneWriter>,
+    ) -> TopicLane {
+        let on_control = TopicLane { writer: Arc::clone(control), number: None };
+        if choice == LaneChoice::Control {
+            return on_control;
+        }
+        let unused = self.open.iter().position(|open| open.topics == 0 && open.priority == priority);
+        let at = unused.or_else(|| self.open(priority, carrier, control.outflow())).or_else(|| self.shared(priority));
+        let Some(open) = at.and_then(|at| self.open.get_mut(at)) else { return on_control };
+        open.topics += 1;
+        open.lane.clone()
+    }
+
+    /// Opens another lane, where there is a place for it and the client lets it.
+    fn open(&mut self, priority: u8, carrier: &Carrier, outflow: &Arc<Outflow>) -> Option<usize> {
+        if self.open.len() >= self.most {
+            // One that nobody uses makes place, but for what it still has to send.
+            let ends = |open: &Open| open.topics == 0 && open.lane.writer.end_if_empty();
+            let unused = self.open.iter().position(ends)?;
+            self.open.swap_remove(unused);
+        }
+        let stream = carrier.open_lane()?;
+        let writer = LaneWriter::new(stream, priority.into(), outflow);
+        self.last_number += 1;
+        let mut frame = BytesMut::new();
+        ServerMessage::Lane { lane: self.last_number, priority }.encode(None, &mut frame);
+        // What does not fit into a new stream waits; a connection that is gone ends the client anyway.
+        let _ = writer.try_send(&frame.freeze().into(), Overflow::Force);
+        let lane = TopicLane { writer, number: Some(self.last_number) };
+        self.open.push(Open { lane, priority, topics: 0 });
+        Some(self.open.len() - 1)
+    }
+
+    /// The lane with the nearest priority; of several the one with the fewest topics.
+    fn shared(&self, priority: u8) -> Option<usize> {
+        let distance = |at: &usize| (self.open[*at].priority.abs_diff(priority), self.open[*at].topics);
+        (0..self.open.len()).min_by_key(distance)
+    }
+
+    /// Ends a subscription's hold on its lane. The lane stays open for the next one: streams are not for one use.
+    pub(super) fn release(&mut self, lane: &TopicLane) {
+        if let Some(open) = self.open.iter_mut().find(|open| open.lane.number == lane.number) {
+            open.topics = open.topics.saturating_sub(1);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Topics: publish and subscribe, their logs, who is on them. Shared by all workers: what happens to a topic is settled
+//! under its own lock, and goes from there through the workers' inboxes to the subscribers ([`Inbox`]). Knows clients by
+//! their outbound handles, never by carrier. Called by `handler`, and by `client` when one leaves.
+
+mod history;
+mod hub;
+mod keys;
+mod publish;
+mod routes;
+mod state;
+mod subscribe;
+mod subscriber;
+mod tend;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::mpsc;
+
+use self::hub::Delivery;
+pub(crate) use self::hub::Inbox;
+pub(crate) use self::publish::Publication;
+use self::state::Topic;
+pub(crate) use self::subscribe::Wish;
+pub(crate) use self::subscriber::Subscriber;
+use crate::config::{Config, TopicRule, Who};
+use crate::message::{ErrorCode, ErrorReply, Member, ServerMessage, TopicName, TopicPattern, now_ms};
+
+/// Topics are spread over so many maps, so that workers seldom wait for each other's.
+const SHARDS: usize = 64;
+
+/// Most clients that a `presence` reply names; it counts them all.
+const MAX_NAMED: usize = 1000;
+
+/// All topics of a server.
+#[derive(Debug)]
+pub(crate) struct Topics {
+    config: Arc<Config>,
+    rules: Vec<Arc<TopicRule>>,
+    otherwise: Arc<TopicRule>,
+    shards: Vec<Shard>,
+    count: AtomicUsize,
+    last_id: AtomicU64,
+    /// Memory that logs and keys take, in bytes.
+    memory: AtomicUsize,
+    inboxes: Vec<mpsc::Sender<Delivery>>,
+    /// Subscriptions to patterns, by worker.
+    patterns: Vec<AtomicUsize>,
+    /// Of these, those that want to hear of joins and leaves.
+    pattern_watchers: AtomicUsize,
+}
+
+type Shard = RwLock<HashMap<TopicName, Arc<Topic>>>;
+
+/// Room in the workers' inboxes.
+type Places<'a> = Vec<Option<mpsc::Permit<'a, Delivery>>>;
+
+impl Topics {
+    /// No topics yet, and the inboxes of the workers.
+    pub(crate) fn new(config: Arc<Config>, workers: usize) -> (Arc<Self>, Vec<Inbox>) {
+        let queue = size(config.limits.fanout_queue);
+        let (inboxes, ends) = (0..workers)
+            .map(|_| {
+                let (sender, deliveries) = mpsc::channel(queue);
+                (sender, Inbox { deliveries })
+            })
+            .unzip();
+        let topics = Self {
+            rules: config.topics.iter().cloned().map(Arc::new).collect(),
+            otherwise: Arc::default(),
+            config,
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            count: AtomicUsize::new(0),
+            last_id: AtomicU64::new(0),
+            memory: AtomicUsize::new(0),
+            inboxes,
+            patterns: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+            pattern_watchers: AtomicUsize::new(0),
+        };
+        (Arc::new(topics), ends)
+    }
+
+    /// The rule for what a subscription or a publish names.
+    fn rule(&self, text: &TopicPattern) -> &Arc<TopicRule> {
+        self.rules.iter().find(|rule| rule.pattern.covers(text)).unwrap_or(&self.otherwise)
+    }
+
+    fn rule_of(&self, name: &TopicName) -> &Arc<TopicRule> {
+        self.rules.iter().find(|rule| rule.pattern.matches(name.as_str())).unwrap_or(&self.otherwise)
+    }
+
+    fn shard(&self, name: &TopicName) -> &Shard {
+        use std::hash::{BuildHasher, RandomState};
+        use std::sync::OnceLock;
+        static KEY: OnceLock<RandomState> = OnceLock::new();
+        let hash = KEY.get_or_init(RandomState::new).hash_one(name);
+        // The remainder is below the number of shards, whatever the width of usize.
+        &self.shards[usize::try_from(hash % SHARDS as u64).unwrap_or(0)]
+    }
+
+    fn find(&self, name: &TopicName) -> Option<Arc<Topic>> {
+        self.shard(name).read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// The topic of this name, made where there is none.
+    fn find_or_make(&self, name: &TopicName) -> Result<Arc<Topic>, ErrorReply> {
+        if let Some(topic) = self.find(name) {
+            return Ok(topic);
+        }
+        let most = size(self.config.limits.max_topics);
+        let mut shard = self.shard(name).write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(topic) = shard.get(name) {
+            return Ok(Arc::clone(topic));
+        }
+        if self.count.load(Ordering::Relaxed) >= most {
+            return Err(ErrorReply::new(
+                ErrorCode::Unavailable,
+                format!("topic: this server has {most} topics and takes no more"),
+            ));
+        }
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let rule = Arc::clone(self.rule_of(name));
+        let topic = Arc::new(Topic::new(id, name.clone(), rule, self.inboxes.len(), now_ms()));
+        shard.insert(name.clone(), Arc::clone(&topic));
+        Ok(topic)
+    }
+
+    /// Waits for room in every worker's inbox. A worker that has ended has no clients left, and needs none.
+    async fn places(&self) -> Places<'_> {
+        let mut places = Vec::with_capacity(self.inboxes.len());
+        for inbox in &self.inboxes {
+            places.push(inbox.reserve().await.ok());
+        }
+        places
+    }
+
+    /// Who is on a topic.
+    pub(crate) fn presence(&self, name: &TopicName) -> Result<ServerMessage, ErrorReply> {
+        let rule = self.rule_of(name);
+        may(rule.subscribe, "ask who is on", name.as_str())?;
+        if !rule.presence {
+            let message = format!("topic: no account is kept of who is on {}", name.as_str());
+            return Err(ErrorReply::new(ErrorCode::NotFound, message));
+        }
+        let (mut clients, mut total) = (Vec::<Member>::new(), 0);
+        if let Some(topic) = self.find(name) {
+            let state = topic.state();
+            total = state.members.len() as u64;
+            clients = state.members.values().take(MAX_NAMED).cloned().collect();
+        }
+        Ok(ServerMessage::Presence { topic: name.as_str().to_owned(), clients, total: Some(total) })
+    }
+}
+
+/// Refuses what a rule allows nobody.
+fn may(who: Who, what: &str, topic: &str) -> Result<(), ErrorReply> {
+    match who {
+        Who::Everyone => Ok(()),
+        Who::Nobody => Err(ErrorReply::new(ErrorCode::Forbidden, format!("topic: no client may {what} {topic}"))),
+    }
+}
+
+fn size(setting: u64) -> usize {
+    usize::try_from(setting).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,169 @@
+//! `publish`: a message gets its offset, goes into the log, is encoded once, and leaves for the workers that want it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::hub::Delivery;
+use super::state::{State, Topic};
+use super::{Places, Topics, may, size};
+use crate::message::{ErrorCode, ErrorReply, IdempotencyKey, Payload, ServerMessage, TopicMessage, TopicName, now_ms};
+use crate::outbound::Envelope;
+
+/// What a client wants published.
+#[derive(Debug, Clone)]
+pub(crate) struct Publication {
+    pub(crate) from: Uuid,
+    pub(crate) topic: TopicName,
+    pub(crate) payload: Payload,
+    pub(crate) key: Option<IdempotencyKey>,
+}
+
+impl Topics {
+    /// Publishes where that needs no waiting; gives `published`. `None`: [`publish`](Self::publish) has to wait for it.
+    pub(crate) fn publish_now(&self, publication: &Publication) -> Option<Result<ServerMessage, ErrorReply>> {
+        let topic = match self.topic_for(publication) {
+            Ok(topic) if topic.blocks() => return None,
+            Ok(topic) => topic,
+            Err(refused) => return Some(Err(refused)),
+        };
+        let mut places: Places<'_> = Vec::with_capacity(self.inboxes.len());
+        for inbox in &self.inboxes {
+            places.push(match inbox.try_reserve() {
+                Ok(place) => Some(place),
+                Err(TrySendError::Closed(())) => None,
+                Err(TrySendError::Full(())) => return None,
+            });
+        }
+        self.commit(&topic, publication, places, None).map(Ok)
+    }
+
+    /// Publishes; gives `published`. Waits for room in the workers' inboxes and, under the policy `block`, for room at
+    /// every subscriber. Dropped while it waits, it has published nothing; behind that, everything.
+    pub(crate) async fn publish(&self, publication: &Publication) -> Result<ServerMessage, ErrorReply> {
+        loop {
+            let topic = self.topic_for(publication)?;
+            let published = if topic.blocks() {
+                self.publish_in_turn(&topic, publication).await?
+            } else {
+                self.commit(&topic, publication, self.places().await, None)
+            };
+            if let Some(published) = published {
+                return Ok(published);
+            }
+        }
+    }
+
+    fn topic_for(&self, publication: &Publication) -> Result<Arc<Topic>, ErrorReply> {
+        may(self.rule_of(&publication.topic).publish, "publish to", publication.topic.as_str())?;
+        self.find_or_make(&publication.topic)
+    }
+
+    /// Publishes once every subscriber has room, and returns once every subscriber has the message.
+    async fn publish_in_turn(
+        &self,
+        topic: &Arc<Topic>,
+        publication: &Publication,
+    ) -> Result<Option<ServerMessage>, ErrorReply> {
+        let within = self.config.timing.block_timeout();
+        let deadline = Instant::now() + within;
+        let too_late = || {
+            let message = format!(
+                "topic: a subscriber of {} does not read, and had no room within {within:?}: nothing was published",
+                topic.name.as_str()
+            );
+            ErrorReply::new(ErrorCode::Unavailable, message)
+        };
+        // It is never closed.
+        let Ok(Ok(_turn)) = timeout_at(deadline, topic.turn.acquire()).await else { return Err(too_late()) };
+        loop {
+            let Some(lane) = topic.full().last().cloned() else { break };
+            // A lane that is closed holds nobody up.
+            if timeout_at(deadline, lane.room()).await.is_err() {
+                return Err(too_late());
+            }
+            topic.full().pop();
+        }
+        let Ok(places) = timeout_at(deadline, self.places()).await else { return Err(too_late()) };
+        let delivered = TaskTracker::new();
+        let published = self.commit(topic, publication, places, Some(&delivered));
+        delivered.close();
+        delivered.wait().await;
+        Ok(published)
+    }
+
+    /// Publishes; `None` where the topic is gone meanwhile.
+    fn commit(
+        &self,
+        topic: &Arc<Topic>,
+        publication: &Publication,
+        places: Places<'_>,
+        delivered: Option<&TaskTracker>,
+    ) -> Option<ServerMessage> {
+        let now = now_ms();
+        let mut state = topic.state();
+        if state.is_gone {
+            return None;
+        }
+        let name = || topic.name.as_str().to_owned();
+        let (epoch, known) =
+            (state.log.epoch().to_owned(), publication.key.as_ref().and_then(|key| state.keys.offset(key)));
+        if let Some(offset) = known {
+            return Some(ServerMessage::Published { topic: name(), epoch, offset, duplicate: true });
+        }
+        let compress_min_bytes = size(self.config.limits.compress_min_bytes);
+        let entry = state.log.append(now, |offset| {
+            let message = ServerMessage::Message(TopicMessage {
+                topic: name(),
+                offset,
+                from: Some(publication.from),
+                payload: publication.payload.clone(),
+                timestamp: now,
+            });
+            Envelope::new(&message, compress_min_bytes)
+        });
+        let offset = entry.offset;
+        if let Some(key) = &publication.key {
+            state.keys.add(key.clone(), offset, now);
+        }
+        state.used_ms = now;
+        self.account(topic, &mut state, now);
+        for (worker, place) in places.into_iter().enumerate() {
+            if let Some(place) = place.filter(|_| self.wants(&state, worker)) {
+                let done = delivered.map(TaskTracker::token);
+                place.send(Delivery::Message { topic: Arc::clone(topic), entry: entry.clone(), done });
+            }
+        }
+        drop(state);
+        Some(ServerMessage::Published { topic: name(), epoch, offset, duplicate: false })
+    }
+
+    /// Whether a worker has subscribers of a topic.
+    pub(super) fn wants(&self, state: &State, worker: usize) -> bool {
+        state.interest[worker] > 0 || self.patterns[worker].load(Ordering::Acquire) > 0
+    }
+
+    /// Holds a topic to its bounds, and the server to what all may take together.
+    pub(super) fn account(&self, topic: &Topic, state: &mut State, now: u64) {
+        let (limits, timing) = (&self.config.limits, &self.config.timing);
+        state.log.trim(topic.retention(), now);
+        state.keys.trim(size(limits.topic_keys), timing.topic_key_ms, now);
+        let most = size(limits.topic_memory_bytes);
+        loop {
+            let (now, before) = (state.log.bytes() + state.keys.bytes(), state.accounted);
+            state.accounted = now;
+            let total = if now >= before {
+                self.memory.fetch_add(now - before, Ordering::Relaxed) + (now - before)
+            } else {
+                self.memory.fetch_sub(before - now, Ordering::Relaxed) - (before - now)
+            };
+            if total <= most || !(state.log.forget_oldest() || state.keys.forget_oldest()) {
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! `subscribe` and `unsubscribe`: where a subscription begins in the log, what is replayed first, and who hears of it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::BytesMut;
+use tokio::sync::mpsc;
+
+use super::hub::{Delivery, News, Replay};
+use super::routes::{Receiver, Target};
+use super::state::{State, Topic, overflow};
+use super::subscriber::{Held, NotReserved, Reserved, Subscriber};
+use super::{Places, Topics, may, size};
+use crate::config::TopicRule;
+use crate::log::{Entry, Log};
+use crate::message::{
+    ErrorCode, ErrorReply, RequestId, ServerMessage, Subscribe, Subscribed, TopicName, TopicPattern, now_ms,
+};
+use crate::outbound::{Envelope, TopicLane};
+use crate::transport::Source;
+
+/// Most that is replayed at once: behind it the client's other lanes have their turn, and other clients.
+const CHUNK_MESSAGES: usize = 64;
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// A client's wish to subscribe.
+#[derive(Debug)]
+pub(crate) struct Wish<'a> {
+    pub(crate) who: &'a Arc<Subscriber>,
+    pub(crate) wanted: Subscribe,
+    pub(crate) re: Option<&'a RequestId>,
+    /// The reply would go on the control lane.
+    pub(crate) on_control: bool,
+}
+
+impl Topics {
+    /// Makes a subscription; gives `subscribed`, or nothing where that has been sent already: ahead of the messages, where
+    /// both go on the control lane.
+    ///
+    /// Cancel safe: dropped, it has made no subscription.
+    pub(crate) async fn subscribe(self: &Arc<Self>, wish: &Wish<'_>) -> Result<Option<ServerMessage>, ErrorReply> {
+        let pattern = &wish.wanted.topic;
+        let rule = Arc::clone(self.rule(pattern));
+        may(rule.subscribe, "subscribe to", pattern.as_str())?;
+        let most = size(self.config.limits.max_subscriptions);
+        let reserve = || {
+            wish.who.reserve(pattern, most).map_err(|why| match why {
+                NotReserved::Twice => {
+                    let message = format!("topic: subscribed to {} already; unsubscribe first", pattern.as_str());
+                    ErrorReply::new(ErrorCode::Conflict, message)
+                }
+                NotReserved::TooMany => {
+                    let message = format!("topic: a client may have {most} subscriptions; a pattern stands for many");
+                    ErrorReply::new(ErrorCode::Forbidden, message)
+                }
+                NotReserved::Closed => ErrorReply::new(ErrorCode::Unavailable, "topic: the connection is closing"),
+            })
+        };
+        let Ok(name) = TopicName::new(pattern.as_str()) else {
+            let reserved = reserve()?;
+            let place = self.inboxes[wish.who.worker].reserve().await.ok();
+            return Ok(self.subscribe_to_pattern(wish, &rule, reserved, place));
+        };
+        loop {
+            let reserved = reserve()?;
+            let topic = self.find_or_make(&name)?;
+            let places = self.places().await;
+            if let Some(reply) = self.subscribe_to_topic(wish, &topic, reserved, places) {
+                return Ok(reply);
+            }
+        }
+    }
+
+    fn subscribe_to_pattern(
+        &self,
+        wish: &Wish<'_>,
+        rule: &TopicRule,
+        reserved: Reserved<'_>,
+        place: Option<mpsc::Permit<'_, Delivery>>,
+    ) -> Option<ServerMessage> {
+        let Wish { who, wanted, .. } = wish;
+        let lane = who.outbound.bind_lane(rule.priority, wanted.lane);
+        let receiver = wish.receiver(rule, &lane);
+        let topic = wanted.topic.as_str().to_owned();
+        let reply = wish.reply(Subscribed { topic, lane: lane.number, ..Subscribed::default() });
+        reserved.make(|| {
+            // Counted before it is in the inbox: whoever publishes after `subscribed` sees it.
+            self.patterns[who.worker].fetch_add(1, Ordering::AcqRel);
+            self.pattern_watchers.fetch_add(usize::from(wanted.presence), Ordering::AcqRel);
+            if let Some(place) = place {
+                let target = Target::Pattern(wanted.topic.clone());
+                place.send(Delivery::Subscribe { target, receiver, replay: None, joined: None });
+            }
+            Held { topic: None, lane, presence: wanted.presence, catching_up: None }
+        });
+        reply
+    }
+
+    /// `None` where the topic is gone meanwhile.
+    fn subscribe_to_topic(
+        self: &Arc<Self>,
+        wish: &Wish<'_>,
+        topic: &Arc<Topic>,
+        reserved: Reserved<'_>,
+        mut places: Places<'_>,
+    ) -> Option<Option<ServerMessage>> {
+        let Wish { who, wanted, .. } = wish;
+        let mut state = topic.state();
+        if state.is_gone {
+            return None;
+        }
+        let now = now_ms();
+        state.used_ms = now;
+        self.account(topic, &mut state, now);
+        let lane = who.outbound.bind_lane(topic.rule.priority, wanted.lane);
+        let receiver = wish.receiver(&topic.rule, &lane);
+        let start = state.log.start(wanted.since.as_ref(), wanted.recent);
+        let reply = wish.reply(Subscribed {
+            topic: topic.name.as_str().to_owned(),
+            epoch: Some(state.log.epoch().to_owned()),
+            offset: Some(state.log.newest()),
+            recovered: start.recovered,
+            lane: lane.number,
+            reason: start.reason.map(str::to_owned),
+        });
+        reserved.make(|| {
+            let mut joined = None;
+            if topic.rule.presence {
+                let message = ServerMessage::Join { topic: topic.name.as_str().to_owned(), client: who.member() };
+                joined = self.tell(topic, &state, who, &message, &mut places);
+                state.members.insert(who.id(), who.member());
+            }
+            state.interest[who.worker] += 1;
+            state.watchers += usize::from(wanted.presence);
+            let replay = next_chunk(topic, &state.log, start.after);
+            let is_all = replay.end(start.after) >= state.log.newest();
+            let catching_up = match places.get_mut(who.worker).and_then(Option::take) {
+                Some(place) if is_all => {
+                    let target = Target::Topic(topic.id);
+                    place.send(Delivery::Subscribe { target, receiver, replay: Some(replay), joined });
+                    None
+                }
+                place => {
+                    if let (Some(place), Some(joined)) = (place, joined) {
+                        place.send(Delivery::Presence(joined));
+                    }
+                    let (topics, topic) = (Arc::clone(self), Arc::clone(topic));
+                    let task = who.tasks.spawn(catch_up(topics, Arc::clone(who), topic, receiver, start.after));
+                    Some(task.abort_handle())
+                }
+            };
+            Held { topic: Some(Arc::clone(topic)), lane, presence: wanted.presence, catching_up }
+        });
+        drop(state);
+        Some(reply)
+    }
+
+    /// Ends a subscription; gives `ok`. Cancel safe.
+    pub(crate) async fn unsubscribe(
+        &self,
+        who: &Arc<Subscriber>,
+        text: &TopicPattern,
+    ) -> Result<ServerMessage, ErrorReply> {
+        let mut places = self.places().await;
+        let Some(held) = who.take(text) else {
+            let message = format!("topic: not subscribed to {}", text.as_str());
+            return Err(ErrorReply::new(ErrorCode::NotFound, message));
+        };
+        let (target, left) = self.end(who, text, held, &mut places);
+        if let Some(place) = places.get_mut(who.worker).and_then(Option::take) {
+            place.send(Delivery::Leave { client: who.id(), targets: vec![target], left });
+        }
+        Ok(ServerMessage::Ok { delivered: None, topic: Some(text.as_str().to_owned()) })
+    }
+
+    /// Ends all subscriptions of a client that leaves, and takes no more.
+    pub(crate) async fn leave(&self, who: &Arc<Subscriber>) {
+        let mut targets = Vec::new();
+        for (text, held) in who.take_all() {
+            let is_watched = held.topic.as_ref().is_some_and(|topic| self.is_watched(&topic.state()));
+            let mut places = if is_watched { self.places().await } else { Vec::new() };
+            let (target, left) = self.end(who, &text, held, &mut places);
+            targets.push(target);
+            if let (Some(left), Some(place)) = (left, places.get_mut(who.worker).and_then(Option::take)) {
+                place.send(Delivery::Presence(left));
+            }
+        }
+        if !targets.is_empty()
+            && let Ok(place) = self.inboxes[who.worker].reserve().await
+        {
+            place.send(Delivery::Leave { client: who.id(), targets, left: None });
+        }
+    }
+
+    /// Takes a subscription out of all accounts but the worker's, from which it still has to leave, and gives what is to be
+    /// told there.
+    fn end(
+        &self,
+        who: &Arc<Subscriber>,
+        text: &TopicPattern,
+        held: Held,
+        places: &mut Places<'_>,
+    ) -> (Target, Option<News>) {
+        who.outbound.release_lane(&held.lane);
+        let Some(topic) = &held.topic else {
+            self.patterns[who.worker].fetch_sub(1, Ordering::AcqRel);
+            self.pattern_watchers.fetch_sub(usize::from(held.presence), Ordering::AcqRel);
+            return (Target::Pattern(text.clone()), None);
+        };
+        let mut state = topic.state();
+        state.used_ms = now_ms();
+        state.interest[who.worker] -= 1;
+        state.watchers -= usize::from(held.presence);
+        let mut left = None;
+        if state.members.remove(&who.id()).is_some() {
+            let message = ServerMessage::Leave { topic: topic.name.as_str().to_owned(), client: who.member() };
+            left = self.tell(topic, &state, who, &message, places);
+        }
+        (Target::Topic(topic.id), left)
+    }
+
+    /// Whether anybody might want to hear of joins and leaves.
+    fn is_watched(&self, state: &State) -> bool {
+        state.watchers + self.pattern_watchers.load(Ordering::Acquire) > 0
+    }
+
+    /// Tells a topic's subscribers on other workers that somebody came or left, and gives what those on the client's own
+    /// worker are to be told: its place there is needed for the subscription as well.
+    fn tell(
+        &self,
+        topic: &Arc<Topic>,
+        state: &State,
+        about: &Subscriber,
+        message: &ServerMessage,
+        places: &mut Places<'_>,
+    ) -> Option<News> {
+        if !self.is_watched(state) {
+            return None;
+        }
+        let envelope = Envelope::new(message, size(self.config.limits.compress_min_bytes));
+        let news = News { topic: Arc::clone(topic), about: about.id(), envelope };
+        for (worker, place) in places.iter_mut().enumerate() {
+            if worker != about.worker
+                && self.wants(state, worker)
+                && let Some(place) = place.take()
+            {
+                place.send(Delivery::Presence(news.clone()));
+            }
+        }
+        Some(news)
+    }
+}
+
+impl Wish<'_> {
+    fn receiver(&self, rule: &TopicRule, lane: &TopicLane) -> Receiver {
+        Receiver {
+            client: Arc::clone(&self.who.outbound),
+            lane: Arc::clone(&lane.writer),
+            delivery: self.wanted.delivery,
+            overflow: overflow(rule.overflow),
+            presence: self.wanted.presence,
+        }
+    }
+
+    /// Sends the reply now, ahead of the messages, where both go on the control lane; else gives it back.
+    fn reply(&self, subscribed: Subscribed) -> Option<ServerMessage> {
+        let is_first = self.on_control && subscribed.lane.is_none();
+        let reply = ServerMessage::Subscribed(subscribed);
+        if !is_first {
+            return Some(reply);
+        }
+        let mut frame = BytesMut::new();
+        reply.encode(self.re, &mut frame);
+        self.who.outbound.put(&frame.freeze().into());
+        None
+    }
+}
+
+/// Replays what does not fit at once, as the client takes it, and goes live behind the newest message. Aborted with the
+/// subscription.
+async fn catch_up(topics: Arc<Topics>, who: Arc<Subscriber>, topic: Arc<Topic>, receiver: Receiver, mut after: u64) {
+    // What was replayed has gone on into QUIC before more follows; a lane that is closed wants none.
+    while receiver.lane.idle().await.is_ok() {
+        let Ok(place) = topics.inboxes[who.worker].reserve().await else { return };
+        let chunk = {
+            let state = topic.state();
+            let oldest = state.log.oldest();
+            if after + 1 < oldest {
+                // The log went on without waiting.
+                receiver.client.deliver_gap(&receiver.lane, topic.gap(after + 1, oldest - 1));
+                after = oldest - 1;
+            }
+            let chunk = next_chunk(&topic, &state.log, after);
+            after = chunk.end(after);
+            if after >= state.log.newest() {
+                let (target, replay) = (Target::Topic(topic.id), Some(chunk));
+                place.send(Delivery::Subscribe { target, receiver, replay, joined: None });
+                return;
+            }
+            chunk
+        };
+        drop(place);
+        chunk.deliver(&receiver);
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The next messages to replay: one at least where there is any.
+fn next_chunk(topic: &Arc<Topic>, log: &Log, after: u64) -> Replay {
+    let mut bytes = 0;
+    let within = |(count, entry): &(usize, &Entry)| {
+        bytes += entry.envelope.plain().len();
+        *count == 0 || (*count < CHUNK_MESSAGES && bytes <= CHUNK_BYTES)
+    };
+    let entries = log.after(after).enumerate().take_while(within).map(|(_, entry)| entry.clone()).collect();
+    Replay { topic: Arc::clone(topic), entries }
+}

@@ -1,0 +1,143 @@
+//! A client as the topics know it: who it is, where its messages go, and what it has subscribed to.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::task::AbortHandle;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::state::Topic;
+use crate::message::{Member, TopicPattern};
+use crate::outbound::{Outbound, TopicLane};
+
+/// One client. Its owner calls [`Topics::leave`](super::Topics::leave) at its end, and awaits `tasks`.
+#[derive(Debug)]
+pub(crate) struct Subscriber {
+    pub(crate) outbound: Arc<Outbound>,
+    pub(super) name: Option<String>,
+    /// The worker on which the client is.
+    pub(super) worker: usize,
+    subscriptions: Mutex<Subscriptions>,
+    /// What replays long histories to it.
+    pub(crate) tasks: TaskTracker,
+}
+
+#[derive(Debug, Default)]
+struct Subscriptions {
+    /// `None` while one is being made.
+    by_text: HashMap<TopicPattern, Option<Held>>,
+    /// The client has left: nothing is added any more.
+    is_closed: bool,
+}
+
+/// One subscription.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// `None` for a pattern.
+    pub(super) topic: Option<Arc<Topic>>,
+    pub(super) lane: TopicLane,
+    pub(super) presence: bool,
+    /// What still replays to it.
+    pub(super) catching_up: Option<AbortHandle>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It runs on this thread, so it is not in the middle of anything.
+        if let Some(task) = &self.catching_up {
+            task.abort();
+        }
+    }
+}
+
+/// Why a subscription cannot be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotReserved {
+    /// There is one to this text.
+    Twice,
+    /// There are as many as a client may have.
+    TooMany,
+    /// The client is leaving.
+    Closed,
+}
+
+impl Subscriber {
+    pub(crate) fn new(outbound: Arc<Outbound>, name: Option<String>, worker: usize) -> Arc<Self> {
+        let (subscriptions, tasks) = (Mutex::default(), TaskTracker::new());
+        Arc::new(Self { outbound, name, worker, subscriptions, tasks })
+    }
+
+    pub(crate) fn id(&self) -> Uuid {
+        self.outbound.id
+    }
+
+    pub(super) fn member(&self) -> Member {
+        Member { id: self.id(), name: self.name.clone() }
+    }
+
+    fn subscriptions(&self) -> MutexGuard<'_, Subscriptions> {
+        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a place for a subscription to this text, until the result is dropped or the subscription is made.
+    pub(super) fn reserve(&self, text: &TopicPattern, most: usize) -> Result<Reserved<'_>, NotReserved> {
+        let mut subscriptions = self.subscriptions();
+        let held = subscriptions.by_text.len();
+        if subscriptions.is_closed {
+            return Err(NotReserved::Closed);
+        }
+        match subscriptions.by_text.entry(text.clone()) {
+            Entry::Occupied(_) => Err(NotReserved::Twice),
+            Entry::Vacant(_) if held >= most => Err(NotReserved::TooMany),
+            Entry::Vacant(place) => {
+                place.insert(None);
+                Ok(Reserved { subscriber: self, text: text.clone(), is_made: false })
+            }
+        }
+    }
+
+    /// Ends a subscription that is made; `None` where there is none.
+    pub(super) fn take(&self, text: &TopicPattern) -> Option<Held> {
+        let mut subscriptions = self.subscriptions();
+        let held = subscriptions.by_text.get_mut(text)?.take()?;
+        subscriptions.by_text.remove(text);
+        Some(held)
+    }
+
+    /// Ends all subscriptions for good.
+    pub(super) fn take_all(&self) -> Vec<(TopicPattern, Held)> {
+        let mut subscriptions = self.subscriptions();
+        subscriptions.is_closed = true;
+        subscriptions.by_text.drain().filter_map(|(text, held)| Some((text, held?))).collect()
+    }
+}
+
+/// A place for a subscription.
+#[derive(Debug)]
+pub(super) struct Reserved<'a> {
+    subscriber: &'a Subscriber,
+    text: TopicPattern,
+    is_made: bool,
+}
+
+impl Reserved<'_> {
+    /// The subscription is made, and `make` enters it everywhere else: unless the client has left meanwhile.
+    pub(super) fn make(mut self, make: impl FnOnce() -> Held) {
+        let mut subscriptions = self.subscriber.subscriptions();
+        if !subscriptions.is_closed {
+            subscriptions.by_text.insert(self.text.clone(), Some(make()));
+            self.is_made = true;
+        }
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if !self.is_made {
+            // Where the client has left, there is nothing to give back.
+            self.subscriber.subscriptions().by_text.remove(&self.text);
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What time does to topics: messages and keys grow too old, and topics that nobody uses are forgotten.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::hub::Delivery;
+use super::state::Topic;
+use super::{Shard, Topics, size};
+use crate::message::now_ms;
+
+/// Between two looks at a part of the topics; each part is looked at once in 16 seconds.
+const PAUSE: Duration = Duration::from_millis(250);
+
+impl Topics {
+    /// Looks after the topics, a part at a time. Never ends; one caller.
+    pub(crate) async fn tend(&self) {
+        let mut pause = tokio::time::interval(PAUSE);
+        pause.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            for shard in &self.shards {
+                pause.tick().await;
+                self.tend_shard(shard, now_ms()).await;
+            }
+        }
+    }
+
+    async fn tend_shard(&self, shard: &Shard, now: u64) {
+        let topics: Vec<_> = shard.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let unused: Vec<_> = topics.into_iter().filter(|topic| self.tend_topic(topic, now)).collect();
+        for topic in unused {
+            shard.write().unwrap_or_else(PoisonError::into_inner).remove(&topic.name);
+            self.count.fetch_sub(1, Ordering::Relaxed);
+            for place in self.places().await.into_iter().flatten() {
+                place.send(Delivery::Forget { topic: topic.id });
+            }
+        }
+    }
+
+    /// Whether the topic is to be forgotten.
+    fn tend_topic(&self, topic: &Topic, now: u64) -> bool {
+        let mut state = topic.state();
+        let most = size(self.config.limits.topic_memory_bytes);
+        if self.memory.load(Ordering::Relaxed) > most - most / 8 {
+            // Topics that are published to now cannot keep their messages while others keep old ones.
+            state.log.halve();
+        }
+        self.account(topic, &mut state, now);
+        let is_idle = now.saturating_sub(state.used_ms) > self.config.timing.topic_idle_ms;
+        state.is_gone = is_idle && !state.has_subscribers() && state.log.is_empty() && state.keys.is_empty();
+        state.is_gone
+    }
+}

@@ -1,0 +1,192 @@
+//! A subscriber that is written against docs/PROTOCOL.md alone: its lanes, as the server opens them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use quic_websocket::config::TopicRule;
+use quinn::RecvStream;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::{RawClient, TestServer, soon};
+
+/// A rule for topics as it stands in a configuration file.
+pub fn rule(toml: &str) -> TopicRule {
+    toml::from_str(toml).expect("a rule")
+}
+
+/// One topic lane.
+pub struct TopicLane {
+    pub number: u64,
+    pub priority: u64,
+    pub receive: RecvStream,
+}
+
+impl TopicLane {
+    /// The next lane that the server has opened.
+    pub async fn accept(client: &RawClient) -> Self {
+        let receive = soon("a topic lane", client.connection.accept_uni()).await.expect("a topic lane");
+        let mut lane = Self { number: 0, priority: 0, receive };
+        let first = lane.hear().await;
+        assert_eq!(first["type"], "lane", "a lane begins with its number, not with {first}");
+        lane.number = first["lane"].as_u64().expect("a number");
+        lane.priority = first["priority"].as_u64().expect("a priority");
+        lane
+    }
+
+    /// The next body, or how the lane ended.
+    pub async fn try_hear_body(&mut self) -> Result<Vec<u8>, String> {
+        let mut length = [0; 4];
+        self.receive.read_exact(&mut length).await.map_err(|e| format!("{e:?}"))?;
+        let mut body = vec![0; u32::from_be_bytes(length) as usize];
+        self.receive.read_exact(&mut body).await.map_err(|e| format!("{e:?}"))?;
+        Ok(body)
+    }
+
+    /// The next message, which has to be JSON alone.
+    pub async fn hear(&mut self) -> Value {
+        let body = soon("a message on a topic lane", self.try_hear_body()).await.expect("a message");
+        serde_json::from_slice(&body).expect("JSON")
+    }
+
+    /// The next message and its attachment.
+    pub async fn hear_with(&mut self) -> (Value, Vec<u8>) {
+        let body = soon("a message on a topic lane", self.try_hear_body()).await.expect("a message");
+        assert_eq!(body[0], 0x01, "the body has an attachment");
+        let json_len = u32::from_be_bytes(body[1..5].try_into().expect("four bytes")) as usize;
+        (serde_json::from_slice(&body[5..5 + json_len]).expect("JSON"), body[5 + json_len..].to_vec())
+    }
+}
+
+/// A client that hears what comes on its topic lanes. Lanes are read from the first call that hears; until then, and for
+/// lanes that were taken with [`lane`](Self::lane), nothing is.
+pub struct Subscriber {
+    pub client: RawClient,
+    /// The replies to its subscriptions, in order.
+    pub subscribed: Vec<Value>,
+    heard: mpsc::Receiver<(u64, Value)>,
+    hears: mpsc::Sender<(u64, Value)>,
+    waiting: HashMap<String, std::collections::VecDeque<Value>>,
+    readers: JoinSet<()>,
+    taken: Option<TopicLane>,
+    lanes: BTreeMap<u64, u64>,
+}
+
+impl Subscriber {
+    pub async fn connect(server: &TestServer, name: &str) -> Self {
+        Self::new(server.client(name).await)
+    }
+
+    pub fn new(client: RawClient) -> Self {
+        let (hears, heard) = mpsc::channel(100_000);
+        Self {
+            client,
+            subscribed: Vec::new(),
+            heard,
+            hears,
+            waiting: HashMap::new(),
+            readers: JoinSet::new(),
+            taken: None,
+            lanes: BTreeMap::new(),
+        }
+    }
+
+    /// Subscribes with these fields and gives the reply.
+    pub async fn subscribe(&mut self, mut fields: Value) -> Value {
+        fields["type"] = json!("subscribe");
+        fields["id"] = json!("subscribe");
+        self.client.control.say(fields).await;
+        let subscribed = self.client.control.expect("subscribed").await;
+        assert_eq!(subscribed["re"], "subscribe");
+        self.subscribed.push(subscribed.clone());
+        subscribed
+    }
+
+    pub async fn unsubscribe(&mut self, topic: &str) {
+        self.client.control.say(json!({"type": "unsubscribe", "topic": topic, "id": "unsubscribe"})).await;
+        assert_eq!(self.client.control.expect("ok").await["topic"], topic);
+    }
+
+    /// The one lane that is read by the test itself; then no other is read.
+    pub async fn lane(&mut self) -> &mut TopicLane {
+        if self.taken.is_none() {
+            assert!(self.readers.is_empty(), "its lanes are read already");
+            self.taken = Some(TopicLane::accept(&self.client).await);
+        }
+        self.taken.as_mut().expect("it is there")
+    }
+
+    fn read(&mut self) {
+        if !self.readers.is_empty() || self.taken.is_some() {
+            return;
+        }
+        let (connection, hears) = (self.client.connection.clone(), self.hears.clone());
+        self.readers.spawn(async move {
+            let mut lanes = JoinSet::new();
+            while let Ok(receive) = connection.accept_uni().await {
+                let hears = hears.clone();
+                lanes.spawn(async move {
+                    let mut lane = TopicLane { number: 0, priority: 0, receive };
+                    while let Ok(body) = lane.try_hear_body().await {
+                        let message: Value = serde_json::from_slice(&body).expect("JSON");
+                        if message["type"] == "lane" {
+                            lane.number = message["lane"].as_u64().expect("a number");
+                        }
+                        hears.send((lane.number, message)).await.expect("the test listens");
+                    }
+                });
+            }
+        });
+    }
+
+    async fn next(&mut self) -> (u64, Value) {
+        self.read();
+        loop {
+            let (lane, message) = soon("a message on a topic lane", self.heard.recv()).await.expect("a message");
+            if message["type"] != "lane" {
+                return (lane, message);
+            }
+            self.lanes.insert(lane, message["priority"].as_u64().expect("a priority"));
+        }
+    }
+
+    /// The next message on any topic lane, and its lane.
+    pub async fn any(&mut self) -> (u64, Value) {
+        self.next().await
+    }
+
+    /// The next message of one topic.
+    pub async fn hear(&mut self, topic: &str) -> Value {
+        if let Some(message) = self.waiting.get_mut(topic).and_then(std::collections::VecDeque::pop_front) {
+            return message;
+        }
+        loop {
+            let (_, message) = self.next().await;
+            let of = message["topic"].as_str().expect("a topic").to_owned();
+            if of == topic {
+                return message;
+            }
+            self.waiting.entry(of).or_default().push_back(message);
+        }
+    }
+
+    /// The priorities of so many lanes, by their numbers.
+    pub async fn lanes_seen(&mut self, count: usize) -> BTreeMap<u64, u64> {
+        self.read();
+        while self.lanes.len() < count {
+            let (lane, message) = soon("a topic lane", self.heard.recv()).await.expect("a lane");
+            assert_eq!(message["type"], "lane");
+            self.lanes.insert(lane, message["priority"].as_u64().expect("a priority"));
+        }
+        self.lanes.clone()
+    }
+
+    /// Whatever the server had to say, it has said: nothing was left unheard. Lanes are not ordered among each other, so
+    /// this can only find messages that should not be, never miss one that should.
+    pub async fn nothing_more(&mut self) {
+        tokio::task::yield_now().await;
+        while let Ok((_, message)) = self.heard.try_recv() {
+            assert_eq!(message["type"], "lane", "nothing more was expected");
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Who comes back gets what it missed, then goes on live: no hole and no duplicate at the seam, or it is told.
+
+#![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::topics::{TopicLane, rule};
+use common::{RawClient, TestServer};
+use quinn::TransportConfig;
+use serde_json::{Value, json};
+
+async fn subscribe(client: &mut RawClient, mut fields: Value) -> Value {
+    fields["type"] = json!("subscribe");
+    fields["id"] = json!(1);
+    client.control.say(fields).await;
+    client.control.expect("subscribed").await
+}
+
+async fn publish(client: &mut RawClient, topic: &str, content: &str) -> Value {
+    client.control.say(json!({"type": "publish", "topic": topic, "content": content, "id": 1})).await;
+    client.control.expect("published").await
+}
+
+/// Publishes numbered messages to a topic, as fast as they are answered, until it is told to stop.
+async fn keep_publishing(mut client: RawClient, stop: Arc<AtomicBool>) -> u64 {
+    let mut last = 0;
+    while !stop.load(Ordering::Relaxed) {
+        last = publish(&mut client, "a", "x").await["offset"].as_u64().expect("an offset");
+    }
+    last
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_returns_among_eight_publishers_miss_nothing_and_repeat_nothing() {
+    const RETURNS: usize = 1000;
+    let server = TestServer::start_with(|config| {
+        config.topics = vec![rule("pattern = '>'\nhistory_messages = 1000000\nhistory_bytes = 1000000000")];
+    })
+    .await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut publishers = tokio::task::JoinSet::new();
+    for n in 0..8 {
+        let publisher = server.client(&format!("publisher {n}")).await;
+        publishers.spawn(keep_publishing(publisher, Arc::clone(&stop)));
+    }
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut client = server.client("subscriber").await;
+    let first = subscribe(&mut client, json!({"topic": "a"})).await;
+    let (epoch, mut last) = (first["epoch"].clone(), first["offset"].as_u64().expect("an offset"));
+    let mut lane = TopicLane::accept(&client).await;
+    for n in 0..RETURNS {
+        for _ in 0..random.usize(0..40) {
+            let message = lane.hear().await;
+            last += 1;
+            assert_eq!(
+                (&message["type"], &message["offset"]),
+                (&json!("message"), &json!(last)),
+                "return {n}, seed {seed}: {message}"
+            );
+        }
+        // Whatever is on its way to the old subscription is lost with it, and comes again with the new one.
+        client.connection.close(1000_u32.into(), b"");
+        client = server.client("subscriber").await;
+        let position = json!({"epoch": epoch, "offset": last});
+        let subscribed = subscribe(&mut client, json!({"topic": "a", "since": position})).await;
+        assert_eq!(subscribed["recovered"], true, "return {n}, seed {seed}: {subscribed}");
+        lane = TopicLane::accept(&client).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let published = publishers.join_all().await.into_iter().max().expect("publishers");
+    while last < published {
+        last += 1;
+        assert_eq!(lane.hear().await["offset"], last, "seed {seed}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_long_replay_waits_for_the_client_and_joins_what_is_published_meanwhile() {
+    let server = TestServer::start_with(|config| {
+        config.limits.max_message_bytes = 20_000;
+        config.limits.lane_backlog_bytes = 20_000;
+        config.limits.client_backlog_bytes = 40_000;
+        config.topics = vec![rule("pattern = '>'\nhistory_messages = 10000\nhistory_bytes = 100000000")];
+    })
+    .await;
+    let mut publisher = server.client("publisher").await;
+    for n in 1..=2000 {
+        publish(&mut publisher, "a", &format!("{n} {}", "x".repeat(1000))).await;
+    }
+    // Two megabytes to replay, of which the client takes a few thousand bytes at a time and forty thousand may wait.
+    let mut transport = TransportConfig::default();
+    transport.stream_receive_window(8000_u32.into());
+    let mut client = RawClient::connect(&server.endpoint_with(transport), server.addr).await;
+    client.handshake("narrow").await;
+    assert_eq!(subscribe(&mut client, json!({"topic": "a", "recent": 2000})).await["offset"], 2000);
+    let mut lane = TopicLane::accept(&client).await;
+    for offset in 1..=2100 {
+        if offset > 1000 && offset <= 1100 {
+            publish(&mut publisher, "a", "meanwhile").await;
+        }
+        assert_eq!(lane.hear().await["offset"], offset);
+    }
+    assert_eq!(publish(&mut publisher, "a", "live").await["offset"], 2101);
+    assert_eq!(lane.hear().await["content"], "live");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_replay_that_the_log_outruns_tells_what_is_gone() {
+    let server = TestServer::start_with(|config| {
+        config.limits.max_message_bytes = 20_000;
+        config.limits.lane_backlog_bytes = 20_000;
+        config.topics = vec![rule("pattern = '>'\nhistory_messages = 300\nhistory_bytes = 100000000")];
+    })
+    .await;
+    let mut publisher = server.client("publisher").await;
+    for _ in 0..300 {
+        publish(&mut publisher, "a", &"x".repeat(10_000)).await;
+    }
+    let mut transport = TransportConfig::default();
+    transport.stream_receive_window(8000_u32.into());
+    let mut client = RawClient::connect(&server.endpoint_with(transport), server.addr).await;
+    client.handshake("narrow").await;
+    subscribe(&mut client, json!({"topic": "a", "recent": 300})).await;
+    for _ in 0..300 {
+        publish(&mut publisher, "a", "later").await;
+    }
+    let mut lane = TopicLane::accept(&client).await;
+    let (mut next, mut gaps) = (1, Vec::new());
+    while next <= 600 {
+        let message = lane.hear().await;
+        if message["type"] == "gap" {
+            assert_eq!(message["first"], next, "the gap stands where the messages were");
+            next = message["last"].as_u64().expect("an offset") + 1;
+            gaps.push(message);
+        } else {
+            assert_eq!(message["offset"], next);
+            next += 1;
+        }
+    }
+    assert_eq!(gaps.len(), 1, "{gaps:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_position_that_is_lost_is_told_and_what_is_left_follows() {
+    let server =
+        TestServer::start_with(|config| config.topics = vec![rule("pattern = '>'\nhistory_messages = 5")]).await;
+    let mut publisher = server.client("publisher").await;
+    let mut epoch = Value::Null;
+    for n in 1..=10 {
+        epoch = publish(&mut publisher, "a", &n.to_string()).await["epoch"].clone();
+    }
+    for (since, recent, recovered, first) in [
+        (json!({"epoch": epoch, "offset": 5}), None, true, 6),
+        (json!({"epoch": epoch, "offset": 8}), Some(1), true, 9),
+        (json!({"epoch": epoch, "offset": 4}), None, false, 6),
+        (json!({"epoch": epoch, "offset": 4}), Some(2), false, 9),
+        (json!({"epoch": epoch, "offset": 11}), None, false, 11),
+        (json!({"epoch": "another", "offset": 8}), None, false, 6),
+    ] {
+        let mut client = server.client("subscriber").await;
+        let mut fields = json!({"topic": "a", "since": since});
+        if let Some(recent) = recent {
+            fields["recent"] = json!(recent);
+        }
+        let subscribed = subscribe(&mut client, fields.clone()).await;
+        assert_eq!(subscribed["recovered"], recovered, "{fields}: {subscribed}");
+        assert_eq!(subscribed.get("reason").is_some(), !recovered, "{fields}: {subscribed}");
+        if first <= 10 {
+            assert_eq!(TopicLane::accept(&client).await.hear().await["offset"], first, "{fields}");
+        }
+    }
+    let mut client = server.client("subscriber").await;
+    let subscribed = subscribe(&mut client, json!({"topic": "a", "recent": 2})).await;
+    assert!(subscribed.get("recovered").is_none(), "nothing was to be recovered: {subscribed}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_restart_begins_a_new_epoch() {
+    let mut epochs = Vec::new();
+    for _ in 0..2 {
+        let server = TestServer::start().await;
+        epochs.push(publish(&mut server.client("Ada").await, "a", "x").await["epoch"].clone());
+        server.stop().await;
+    }
+    assert_ne!(epochs[0], epochs[1]);
+}
+
+#[tokio::test]
+async fn history_of_all_topics_together_stays_within_its_memory() {
+    let server = TestServer::start_with(|config| config.limits.topic_memory_bytes = 100_000).await;
+    let mut client = server.client("Ada").await;
+    for n in 0..50 {
+        publish(&mut client, &format!("topic.{n}"), &"x".repeat(10_000)).await;
+    }
+    let mut kept = 0;
+    for n in 0..50 {
+        client.control.say(json!({"type": "history", "topic": format!("topic.{n}"), "id": 1})).await;
+        let reply = client.control.hear().await;
+        kept += usize::from(reply["type"] == "history");
+    }
+    // A message counts twice: its compressed form may be kept as well.
+    assert!((1..=5).contains(&kept), "{kept} messages of 10,000 bytes are kept in 100,000");
+    server.stop().await;
+}

@@ -1,0 +1,236 @@
+//! A subscriber that does not read hurts itself alone, in the way that its topic's policy says, within the configured bounds.
+
+#![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
+
+mod common;
+
+use common::topics::{Subscriber, TopicLane, rule};
+use common::{RawClient, TestServer, soon};
+use quic_websocket::Config;
+use quinn::TransportConfig;
+use serde_json::{Value, json};
+
+const WINDOW: u32 = 4000;
+
+/// Twenty messages may wait on a lane.
+fn twenty(overflow: &str) -> impl FnOnce(&mut Config) + use<> {
+    let rule = rule(&format!("pattern = '>'\noverflow = '{overflow}'"));
+    move |config| {
+        config.limits.lane_backlog_messages = 20;
+        config.timing.block_timeout_ms = 300;
+        config.topics = vec![rule];
+    }
+}
+
+/// A client that takes so many bytes on each lane, and no more until it reads.
+async fn stuck(server: &TestServer, fields: Value) -> (RawClient, Value) {
+    let mut transport = TransportConfig::default();
+    transport.stream_receive_window(WINDOW.into());
+    let mut client = RawClient::connect(&server.endpoint_with(transport), server.addr).await;
+    client.handshake("stuck").await;
+    let mut fields = fields;
+    fields["type"] = json!("subscribe");
+    fields["id"] = json!(1);
+    client.control.say(fields).await;
+    let subscribed = client.control.expect("subscribed").await;
+    (client, subscribed)
+}
+
+async fn publish(client: &mut RawClient, topic: &str, content: &str) -> Value {
+    client.control.say(json!({"type": "publish", "topic": topic, "content": content, "id": 1})).await;
+    client.control.hear().await
+}
+
+/// Publishes so many messages of about a thousand bytes, each of which a healthy neighbour hears.
+async fn publish_beside_a_neighbour(server: &TestServer, topic: &str, count: u64) -> RawClient {
+    let mut publisher = server.client("publisher").await;
+    let mut neighbour = Subscriber::connect(server, "neighbour").await;
+    neighbour.subscribe(json!({"topic": topic})).await;
+    for offset in 1..=count {
+        let published = publish(&mut publisher, topic, &"x".repeat(1000)).await;
+        assert_eq!(published["offset"], offset, "{published}");
+        assert_eq!(neighbour.hear(topic).await["offset"], offset, "the neighbour hears everything");
+    }
+    publisher
+}
+
+#[tokio::test]
+async fn disconnect_closes_the_subscriber_who_resumes_without_loss() {
+    let server = TestServer::start_with(twenty("disconnect")).await;
+    let (client, subscribed) = stuck(&server, json!({"topic": "a"})).await;
+    let _publisher = publish_beside_a_neighbour(&server, "a", 60).await;
+    assert_eq!(client.closed().await.0, 4413);
+    let mut back = Subscriber::connect(&server, "back").await;
+    let since = json!({"epoch": subscribed["epoch"], "offset": 0});
+    assert_eq!(back.subscribe(json!({"topic": "a", "since": since})).await["recovered"], true);
+    for offset in 1..=60 {
+        assert_eq!(back.hear("a").await["offset"], offset);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn drop_oldest_keeps_the_newest_and_tells_of_the_others_in_one_gap() {
+    let server = TestServer::start_with(twenty("drop_oldest")).await;
+    let (client, _) = stuck(&server, json!({"topic": "a"})).await;
+    let _publisher = publish_beside_a_neighbour(&server, "a", 100).await;
+    let mut lane = TopicLane::accept(&client).await;
+    let (mut next, mut gaps) = (1, Vec::new());
+    while next <= 100 {
+        let message = lane.hear().await;
+        if message["type"] == "gap" {
+            assert_eq!((&message["topic"], &message["first"]), (&json!("a"), &json!(next)));
+            next = message["last"].as_u64().expect("an offset") + 1;
+            gaps.push(next);
+        } else {
+            assert_eq!(message["offset"], next, "what is not told as lost is there");
+            next += 1;
+        }
+    }
+    assert_eq!(gaps.len(), 1, "one gap for all: {gaps:?}");
+    assert!((78..=82).contains(&gaps[0]), "twenty waited, the gap reaches to {gaps:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn latest_gives_the_newest_of_each_topic_after_what_was_on_its_way() {
+    let server = TestServer::start_with(twenty("latest")).await;
+    let (mut client, _) = stuck(&server, json!({"topic": "state.1"})).await;
+    client.control.say(json!({"type": "subscribe", "topic": "state.2", "id": 2})).await;
+    client.control.expect("subscribed").await;
+    let mut publisher = server.client("publisher").await;
+    for _ in 0..100 {
+        for topic in ["state.1", "state.2"] {
+            publish(&mut publisher, topic, &"x".repeat(1000)).await;
+        }
+    }
+    for _ in 0..2 {
+        let mut lane = TopicLane::accept(&client).await;
+        let mut offsets = Vec::new();
+        while offsets.last() != Some(&100) {
+            let message = lane.hear().await;
+            assert_eq!(message["type"], "message", "what is outdated is not told: {message}");
+            offsets.push(message["offset"].as_u64().expect("an offset"));
+        }
+        assert!(offsets.len() <= 6, "what fits into {WINDOW} bytes, and the newest: {offsets:?}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn block_holds_the_publisher_until_there_is_room_and_loses_nothing() {
+    let server = TestServer::start_with(twenty("block")).await;
+    let (client, _) = stuck(&server, json!({"topic": "a"})).await;
+    let mut publisher = server.client("publisher").await;
+    let (mut offset, mut refused) = (0, None);
+    for _ in 0..100 {
+        let reply = publish(&mut publisher, "a", &"x".repeat(1000)).await;
+        if reply["type"] == "error" {
+            refused = Some(reply);
+            break;
+        }
+        offset += 1;
+        assert_eq!(reply["offset"], offset);
+    }
+    let refused = refused.expect("a publisher that is held up is told so in the end");
+    assert_eq!(refused["code"], 503, "{refused}");
+    assert!((20..=30).contains(&offset), "{offset} were taken");
+    // Another topic is not held up by it.
+    assert_eq!(publish(&mut publisher, "b", "x").await["type"], "published");
+    let mut lane = TopicLane::accept(&client).await;
+    let hear = async {
+        for expected in 1..=offset + 50 {
+            assert_eq!(lane.hear().await["offset"], expected, "what was refused has no offset");
+        }
+    };
+    let send = async {
+        for expected in offset + 1..=offset + 50 {
+            let reply = publish(&mut publisher, "a", &"x".repeat(1000)).await;
+            assert_eq!(reply["offset"], expected, "{reply}");
+        }
+    };
+    tokio::join!(hear, send);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_blocked_publisher_goes_on_when_the_subscriber_leaves() {
+    let server = TestServer::start_with(|config| {
+        twenty("block")(config);
+        config.timing.block_timeout_ms = 60_000;
+    })
+    .await;
+    let (client, _) = stuck(&server, json!({"topic": "a"})).await;
+    let mut publisher = server.client("publisher").await;
+    let publish_all = async {
+        for offset in 1..=60 {
+            assert_eq!(publish(&mut publisher, "a", &"x".repeat(1000)).await["offset"], offset);
+        }
+    };
+    let leave = async {
+        // The first message is there, and the rest fills up.
+        let mut lane = TopicLane::accept(&client).await;
+        lane.hear().await;
+        client.connection.close(1000_u32.into(), b"");
+    };
+    soon("the publisher", async { tokio::join!(publish_all, leave) }).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn one_topic_that_is_not_read_does_not_hold_up_another() {
+    let server = TestServer::start_with(|config| {
+        config.topics = vec![rule("pattern = 'bulk'\npriority = 1\noverflow = 'drop_oldest'")];
+    })
+    .await;
+    let (mut client, _) = stuck(&server, json!({"topic": "bulk"})).await;
+    client.control.say(json!({"type": "subscribe", "topic": "small", "id": 2})).await;
+    client.control.expect("subscribed").await;
+    let mut publisher = server.client("publisher").await;
+    publish(&mut publisher, "bulk", "first").await;
+    publish(&mut publisher, "small", "first").await;
+    let (mut one, mut other) = (TopicLane::accept(&client).await, TopicLane::accept(&client).await);
+    let first = one.hear().await;
+    let (_bulk, small) = if first["topic"] == "bulk" { (&mut one, &mut other) } else { (&mut other, &mut one) };
+    if first["topic"] == "bulk" {
+        small.hear().await;
+    }
+    for n in 0..100 {
+        publish(&mut publisher, "bulk", &"x".repeat(100_000)).await;
+        publish(&mut publisher, "small", &n.to_string()).await;
+        assert_eq!(small.hear().await["content"], n.to_string());
+    }
+    client.control.lives("the subscriber").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn datagrams_carry_what_fits_and_the_lane_the_rest() {
+    let server = TestServer::start().await;
+    let mut subscriber = Subscriber::connect(&server, "subscriber").await;
+    let subscribed = subscriber.subscribe(json!({"topic": "a", "delivery": "datagram"})).await;
+    assert!(subscribed["lane"].is_u64(), "{subscribed}");
+    let mut publisher = server.client("publisher").await;
+    publish(&mut publisher, "a", "small").await;
+    let datagram = soon("a datagram", subscriber.client.connection.read_datagram()).await.expect("a datagram");
+    let message: Value = serde_json::from_slice(&datagram).expect("one message without a length");
+    assert_eq!((&message["content"], &message["offset"]), (&json!("small"), &json!(1)));
+    publish(&mut publisher, "a", &"x".repeat(5000)).await;
+    assert_eq!(subscriber.hear("a").await["offset"], 2);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn without_datagrams_of_the_clients_everything_comes_by_stream() {
+    let server = TestServer::start().await;
+    let mut transport = TransportConfig::default();
+    transport.datagram_receive_buffer_size(None);
+    let mut client = RawClient::connect(&server.endpoint_with(transport), server.addr).await;
+    client.handshake("none").await;
+    let mut subscriber = Subscriber::new(client);
+    subscriber.subscribe(json!({"topic": "a", "delivery": "datagram"})).await;
+    let mut publisher = server.client("publisher").await;
+    publish(&mut publisher, "a", "small").await;
+    assert_eq!(subscriber.hear("a").await["content"], "small");
+    server.stop().await;
+}

@@ -1,0 +1,350 @@
+//! Publish and subscribe: who gets a topic's messages, in which order, on which lane, and what is refused.
+
+#![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
+
+mod common;
+
+use common::topics::{Subscriber, rule};
+use common::{RawClient, RawLane, TestServer, soon};
+use quinn::TransportConfig;
+use serde_json::{Value, json};
+
+/// Publishes and gives the offset.
+async fn publish(client: &mut RawClient, topic: &str, content: &str) -> u64 {
+    client.control.say(json!({"type": "publish", "topic": topic, "content": content, "id": content})).await;
+    let published = client.control.expect("published").await;
+    assert_eq!((&published["re"], &published["topic"]), (&json!(content), &json!(topic)));
+    published["offset"].as_u64().expect("an offset")
+}
+
+#[tokio::test]
+async fn every_subscriber_gets_every_message_once_and_in_the_order_of_the_offsets() {
+    let server = TestServer::start().await;
+    let mut subscribers = Vec::new();
+    for n in 0..8 {
+        let mut subscriber = Subscriber::connect(&server, &format!("subscriber {n}")).await;
+        let subscribed = subscriber.subscribe(json!({"topic": "a.b"})).await;
+        assert_eq!((&subscribed["topic"], &subscribed["offset"]), (&json!("a.b"), &json!(0)));
+        subscribers.push(subscriber);
+    }
+    let mut publishers = tokio::task::JoinSet::new();
+    for n in 0..4 {
+        let mut publisher = server.client(&format!("publisher {n}")).await;
+        publishers.spawn(async move {
+            for m in 0..100 {
+                publish(&mut publisher, "a.b", &format!("{n}/{m}")).await;
+            }
+        });
+    }
+    publishers.join_all().await;
+    let mut first: Option<Vec<Value>> = None;
+    for subscriber in &mut subscribers {
+        let mut heard = Vec::new();
+        for offset in 1..=400 {
+            let message = subscriber.hear("a.b").await;
+            assert_eq!(message["offset"], offset, "offsets are without gaps here");
+            heard.push(message);
+        }
+        let expected = first.get_or_insert_with(|| heard.clone());
+        assert_eq!(*expected, heard, "all subscribers hear the same");
+        for n in 0..4 {
+            let of_one: Vec<_> =
+                heard.iter().filter_map(|m| m["content"].as_str()?.strip_prefix(&format!("{n}/"))).collect();
+            assert_eq!(of_one, (0..100).map(|m| m.to_string()).collect::<Vec<_>>(), "a publisher's order is kept");
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn patterns_match_and_overlapping_subscriptions_deliver_once() {
+    let server = TestServer::start().await;
+    let mut publisher = server.client("publisher").await;
+    let mut subscriber = Subscriber::connect(&server, "subscriber").await;
+    for topic in [">", "a.*", "a.b", "a.>"] {
+        let subscribed = subscriber.subscribe(json!({"topic": topic})).await;
+        assert_eq!(subscribed.get("offset").is_some(), topic == "a.b", "a pattern has no position: {subscribed}");
+    }
+    for topic in ["a.b", "a.c", "x", "a.b.c", "a.b"] {
+        publish(&mut publisher, topic, "content").await;
+    }
+    // Exact, else the pattern that came first.
+    let lane = |number: usize| subscriber.subscribed[number]["lane"].as_u64().expect("a lane");
+    let lanes = [lane(2), lane(0), lane(0), lane(0), lane(2)];
+    let mut heard = Vec::new();
+    for _ in 0..5 {
+        let (lane, message) = subscriber.any().await;
+        heard.push((lane, message["topic"].as_str().expect("a topic").to_owned()));
+    }
+    let mut expected: Vec<_> = lanes.into_iter().zip(["a.b", "a.c", "x", "a.b.c", "a.b"].map(str::to_owned)).collect();
+    heard.sort();
+    expected.sort();
+    assert_eq!(heard, expected);
+    subscriber.unsubscribe("a.b").await;
+    subscriber.unsubscribe(">").await;
+    publish(&mut publisher, "a.b", "again").await;
+    let (lane_of_star, message) = subscriber.any().await;
+    assert_eq!((Some(lane_of_star), &message["topic"]), (subscriber.subscribed[1]["lane"].as_u64(), &json!("a.b")));
+    publish(&mut publisher, "x", "unheard").await;
+    subscriber.client.control.lives("the subscriber").await;
+    subscriber.nothing_more().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_topic_that_the_client_wants_on_the_control_lane_comes_there_behind_its_reply() {
+    let server = TestServer::start().await;
+    let mut publisher = server.client("publisher").await;
+    publish(&mut publisher, "a", "before").await;
+    let mut transport = TransportConfig::default();
+    transport.max_concurrent_uni_streams(0_u8.into());
+    let mut without_credit = RawClient::connect(&server.endpoint_with(transport), server.addr).await;
+    without_credit.handshake("no credit").await;
+    let mut asks_for_it = server.client("asks").await;
+    for client in [&mut without_credit, &mut asks_for_it] {
+        client.control.say(json!({"type": "subscribe", "topic": "a", "recent": 9, "lane": "control", "id": 1})).await;
+        let subscribed = client.control.expect("subscribed").await;
+        assert!(subscribed.get("lane").is_none(), "{subscribed}");
+        assert_eq!(client.control.expect("message").await["content"], "before");
+    }
+    without_credit.control.say(json!({"type": "subscribe", "topic": "b", "id": 1})).await;
+    assert!(without_credit.control.expect("subscribed").await.get("lane").is_none());
+    publish(&mut publisher, "b", "without credit").await;
+    assert_eq!(without_credit.control.expect("message").await["content"], "without credit");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn sixteen_topics_have_lanes_of_their_own_and_later_ones_share_by_priority() {
+    let server = TestServer::start_with(|config| {
+        config.topics = vec![rule("pattern = 'urgent.>'\npriority = 250"), rule("pattern = 'bulk.>'\npriority = 1")];
+    })
+    .await;
+    let mut subscriber = Subscriber::connect(&server, "subscriber").await;
+    let mut lanes = Vec::new();
+    for n in 0..16 {
+        let topic = match n {
+            0..4 => format!("urgent.{n}"),
+            4..8 => format!("bulk.{n}"),
+            _ => format!("plain.{n}"),
+        };
+        lanes.push(subscriber.subscribe(json!({"topic": topic})).await["lane"].as_u64().expect("a lane"));
+    }
+    let mut distinct = lanes.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    assert_eq!(distinct.len(), 16, "each has a lane of its own");
+    for (topic, own) in [("urgent.x", &lanes[0..4]), ("bulk.x", &lanes[4..8]), ("plain.x", &lanes[8..16])] {
+        let shared = subscriber.subscribe(json!({"topic": topic})).await["lane"].as_u64().expect("a lane");
+        assert!(own.contains(&shared), "{topic} shares lane {shared}, one of its priority is {own:?}");
+    }
+    let priorities = subscriber.lanes_seen(16).await;
+    for (number, priority) in [(lanes[0], 250), (lanes[5], 1), (lanes[10], 128)] {
+        assert_eq!(priorities[&number], priority);
+    }
+    // Bulk gives its lane up; nobody of that priority comes, so the next urgent topic gets a lane in its place.
+    for topic in ["bulk.4", "bulk.x"] {
+        subscriber.unsubscribe(topic).await;
+    }
+    let fresh = subscriber.subscribe(json!({"topic": "urgent.y"})).await["lane"].as_u64().expect("a lane");
+    assert!(!lanes.contains(&fresh), "{fresh} is a new lane");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_not_allowed_or_not_there_is_refused_by_name() {
+    let server = TestServer::start_with(|config| {
+        config.limits.max_subscriptions = 3;
+        config.limits.max_topics = 4;
+        config.topics = vec![
+            rule("pattern = 'read-only'\npublish = 'nobody'"),
+            rule("pattern = 'secret.>'\nsubscribe = 'nobody'"),
+            rule("pattern = 'anonymous'\npresence = false"),
+        ];
+    })
+    .await;
+    let mut client = server.client("Ada").await;
+    let topics = ["a", "b", "*"];
+    for topic in topics {
+        client.control.say(json!({"type": "subscribe", "topic": topic, "id": topic})).await;
+        client.control.expect("subscribed").await;
+    }
+    for (request, code, names) in [
+        (json!({"type": "subscribe", "topic": "a"}), 409, "a"),
+        (json!({"type": "subscribe", "topic": "c"}), 403, "3 subscriptions"),
+        (json!({"type": "unsubscribe", "topic": "c"}), 404, "c"),
+        (json!({"type": "publish", "topic": "read-only", "content": "x"}), 403, "read-only"),
+        (json!({"type": "publish", "topic": "a.*", "content": "x"}), 400, "topic"),
+        (json!({"type": "publish", "topic": "a"}), 400, "content"),
+        (json!({"type": "subscribe", "topic": "secret.a"}), 403, "secret.a"),
+        (json!({"type": "subscribe", "topic": "secret.>"}), 403, "secret.>"),
+        (json!({"type": "history", "topic": "secret.a"}), 403, "secret.a"),
+        (json!({"type": "presence", "topic": "secret.a"}), 403, "secret.a"),
+        (json!({"type": "presence", "topic": "anonymous"}), 404, "anonymous"),
+        (json!({"type": "history", "topic": "nothing"}), 404, "nothing"),
+        (json!({"type": "subscribe", "topic": "*", "since": {"epoch": "x", "offset": 1}}), 400, "since"),
+    ] {
+        let mut request = request;
+        request["id"] = json!(7);
+        client.control.say(request.clone()).await;
+        let error = client.control.expect("error").await;
+        assert_eq!((&error["code"], &error["re"]), (&json!(code), &json!(7)), "{request}: {error}");
+        assert!(error["message"].as_str().is_some_and(|m| m.contains(names)), "{request}: {error}");
+    }
+    for n in 0..2 {
+        client.control.say(json!({"type": "publish", "topic": format!("new.{n}"), "content": "x", "id": 1})).await;
+        client.control.expect("published").await;
+    }
+    client.control.say(json!({"type": "publish", "topic": "new.2", "content": "x", "id": 1})).await;
+    assert!(client.control.expect_error(503).await.contains("4 topics"));
+    // A refused publish is told without an id as well.
+    client.control.say(json!({"type": "publish", "topic": "read-only", "content": "x"})).await;
+    client.control.expect_error(403).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_that_comes_again_is_answered_and_not_repeated() {
+    let server = TestServer::start_with(|config| config.limits.topic_keys = 2).await;
+    let mut client = server.client("Ada").await;
+    let mut offsets = Vec::new();
+    for key in ["one", "two", "one", "three", "one"] {
+        client.control.say(json!({"type": "publish", "topic": "a", "content": key, "key": key, "id": 1})).await;
+        let published = client.control.expect("published").await;
+        offsets.push((published["offset"].as_u64().expect("an offset"), published["duplicate"] == true));
+    }
+    // The window holds two keys: the last "one" is forgotten by then.
+    assert_eq!(offsets, [(1, false), (2, false), (1, true), (3, false), (4, false)]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn presence_names_who_is_there_and_tells_of_joins_and_leaves_but_ones_own() {
+    let server = TestServer::start().await;
+    let mut ada = Subscriber::connect(&server, "Ada").await;
+    ada.subscribe(json!({"topic": "room", "presence": true})).await;
+    let mut quiet = Subscriber::connect(&server, "quiet").await;
+    quiet.subscribe(json!({"topic": "room"})).await;
+    let (_, join) = ada.any().await;
+    assert_eq!(join, json!({"type": "join", "topic": "room", "client": {"id": quiet.client.id, "name": "quiet"}}));
+    let mut bob = Subscriber::connect(&server, "Bob").await;
+    bob.subscribe(json!({"topic": "room", "presence": true})).await;
+    assert_eq!(ada.any().await.1["client"]["name"], "Bob");
+
+    bob.client.control.say(json!({"type": "presence", "topic": "room", "id": 1})).await;
+    let presence = bob.client.control.expect("presence").await;
+    let mut names: Vec<_> = presence["clients"].as_array().expect("a list").iter().map(|c| c["name"].clone()).collect();
+    names.sort_by_key(ToString::to_string);
+    assert_eq!((json!(names), &presence["total"]), (json!(["Ada", "Bob", "quiet"]), &json!(3)));
+
+    quiet.unsubscribe("room").await;
+    for watcher in [&mut ada, &mut bob] {
+        let (_, leave) = watcher.any().await;
+        assert_eq!((&leave["type"], &leave["client"]["name"]), (&json!("leave"), &json!("quiet")));
+    }
+    bob.client.connection.close(1000_u32.into(), b"");
+    let (_, leave) = ada.any().await;
+    assert_eq!((&leave["type"], &leave["client"]["name"]), (&json!("leave"), &json!("Bob")));
+    ada.client.control.lives("Ada").await;
+    ada.nothing_more().await;
+    quiet.nothing_more().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_carries_its_attachment_and_history_gives_it_as_base64() {
+    let server = TestServer::start().await;
+    let mut client = Subscriber::connect(&server, "Ada").await;
+    client.subscribe(json!({"topic": "a"})).await;
+    let publish = json!({"type": "publish", "topic": "a", "id": 1});
+    client.client.control.say_with(publish, &[0, 1, 2, 255]).await;
+    client.client.control.expect("published").await;
+    let (message, attachment) = client.lane().await.hear_with().await;
+    assert_eq!((&message["type"], &message["from"]), (&json!("message"), &json!(client.client.id)));
+    assert_eq!(attachment, [0, 1, 2, 255]);
+    client.client.control.say(json!({"type": "history", "topic": "a", "id": 2})).await;
+    let history = client.client.control.expect("history").await;
+    let mut expected = message;
+    expected["data"] = json!("AAEC/w==");
+    assert_eq!((&history["messages"], &history["more"]), (&json!([expected]), &json!(false)));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn history_comes_in_pages_from_either_end() {
+    let server =
+        TestServer::start_with(|config| config.topics = vec![rule("pattern = 'a'\nhistory_messages = 25")]).await;
+    let mut client = server.client("Ada").await;
+    for n in 1..=30 {
+        publish(&mut client, "a", &n.to_string()).await;
+    }
+    for (reverse, expected) in [(false, (6..=30).collect::<Vec<u64>>()), (true, (6..=30).rev().collect())] {
+        let (mut seen, mut since, mut pages) = (Vec::new(), Value::Null, 0);
+        loop {
+            let ask =
+                json!({"type": "history", "topic": "a", "limit": 10, "reverse": reverse, "since": since, "id": 1});
+            client.control.say(ask).await;
+            let history = client.control.expect("history").await;
+            let page = history["messages"].as_array().expect("a page");
+            seen.extend(page.iter().map(|message| message["offset"].as_u64().expect("an offset")));
+            pages += 1;
+            if history["more"] == false {
+                break;
+            }
+            since = json!({"epoch": history["epoch"], "offset": seen.last()});
+        }
+        assert_eq!((seen, pages), (expected, 3), "reverse: {reverse}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_stops_a_topic_lane_breaks_the_protocol() {
+    let server = TestServer::start().await;
+    let mut publisher = server.client("publisher").await;
+    let mut subscriber = Subscriber::connect(&server, "subscriber").await;
+    subscriber.subscribe(json!({"topic": "a"})).await;
+    publish(&mut publisher, "a", "first").await;
+    assert_eq!(subscriber.lane().await.hear().await["content"], "first");
+    subscriber.lane().await.receive.stop(0_u32.into()).expect("the lane is open");
+    subscriber.client.control.lives("the subscriber").await;
+    for n in 0.. {
+        publish(&mut publisher, "a", &n.to_string()).await;
+        if subscriber.client.connection.close_reason().is_some() {
+            break;
+        }
+    }
+    let (code, reason) = subscriber.client.closed().await;
+    assert_eq!(code, 1002, "{reason}");
+    assert!(reason.contains("unsubscribe"), "{reason}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_client_asks_on_a_request_lane_is_answered_there() {
+    let server = TestServer::start().await;
+    let mut subscriber = Subscriber::connect(&server, "Ada").await;
+    let mut lane: RawLane = subscriber.client.lane().await;
+    for (request, reply) in [
+        (json!({"type": "subscribe", "topic": "a", "lane": "control"}), "subscribed"),
+        (json!({"type": "publish", "topic": "a", "content": "x"}), "published"),
+        (json!({"type": "history", "topic": "a"}), "history"),
+        (json!({"type": "presence", "topic": "a"}), "presence"),
+        (json!({"type": "unsubscribe", "topic": "a"}), "ok"),
+    ] {
+        let mut request = request;
+        request["id"] = json!("here");
+        lane.say(request.clone()).await;
+        assert_eq!(lane.expect(reply).await["re"], "here", "{request} is answered on its lane");
+    }
+    assert_eq!(subscriber.client.control.expect("message").await["content"], "x");
+    let published = soon("a datagram", async {
+        let publish = json!({"type": "publish", "topic": "a", "content": "y", "id": 5});
+        subscriber.client.connection.send_datagram(publish.to_string().into()).expect("it leaves");
+        subscriber.client.connection.read_datagram().await.expect("a reply")
+    })
+    .await;
+    let published: Value = serde_json::from_slice(&published).expect("JSON");
+    assert_eq!((&published["type"], &published["offset"]), (&json!("published"), &json!(2)));
+    server.stop().await;
+}
