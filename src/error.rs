@@ -17,12 +17,12 @@ pub enum ServerError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The address cannot be had.
-    #[error("cannot listen on UDP {addr}: {source}; is another server running there? Choose another with --addr")]
+    #[error("cannot listen on UDP {addr}: {cause}; is another server running there? Choose another with --addr")]
     Bind {
         /// The address asked for.
         addr: SocketAddr,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A worker could not start, or ended before it was asked to.
     #[error("worker {worker}: {message}")]

@@ -77,7 +77,7 @@ impl Server {
         let crypto = tls::server_config(&config.tls.cert, &config.tls.key)?;
         let count = config.worker_count();
         let buffers = size(config.quic.socket_buffer_bytes);
-        let bind = |source| ServerError::Bind { addr: config.addr, source };
+        let bind = |cause| ServerError::Bind { addr: config.addr, cause };
         let sockets = socket::bind_group(config.addr, count, buffers).map_err(bind)?;
         let local_addr = sockets[0].local_addr().map_err(bind)?;
         socket::report_buffers(&sockets[0], buffers);

@@ -30,14 +30,14 @@ const DEVELOPMENT_DAYS: i64 = 365;
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// A file is not there, or not readable.
-    #[error("cannot read {}: {source}; make certificates with ./generate_certs.sh, or name yours with {flag}", path.display())]
+    #[error("cannot read {}: {cause}; make certificates with ./generate_certs.sh, or name yours with {flag}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// The flag that names it.
         flag: &'static str,
         /// What is wrong with it.
-        source: rustls::pki_types::pem::Error,
+        cause: rustls::pki_types::pem::Error,
     },
     /// One of the two files is there, the other is not.
     #[error("{} is there but {} is not: a certificate needs its key; restore it, or remove both to have new ones made", present.display(), absent.display())]
@@ -62,25 +62,54 @@ pub enum TlsError {
         path: PathBuf,
     },
     /// A file cannot be written.
-    #[error("cannot write {}: {source}; check that its folder is writable", path.display())]
+    #[error("cannot write {}: {cause}; check that its folder is writable", path.display())]
     Write {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// The system's own certificate authorities cannot be read.
     #[error("no certificate authority to check the server against: {0}; name one with --ca FILE")]
     NoRoots(String),
     /// Certificates cannot be made for these names.
     #[error("cannot make certificates: {0}")]
-    Make(#[from] rcgen::Error),
+    Make(String),
+    /// A file holds no certificate.
+    #[error("there is no certificate in {}; make one with ./generate_certs.sh, or name yours with --cert", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
     /// The certificate and the key do not fit together, or are of a kind that is not supported.
-    #[error("cannot use certificate and key: {0}; the key has to be the certificate's own")]
-    Unusable(#[from] rustls::Error),
+    #[error("cannot use the certificate {} with the key {}: {cause}; the key has to be the certificate's own", cert.display(), key.display())]
+    Unusable {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// What is wrong with them.
+        cause: rustls::Error,
+    },
+    /// The crypto library cannot be used.
+    #[error("cannot set up TLS: {0}")]
+    Setup(String),
     /// The crypto library has no cipher suite for QUIC.
     #[error(transparent)]
     NoSuite(#[from] NoInitialCipherSuite),
+}
+
+// Without `source`: the text above holds it, and whoever prints a chain of errors would print it twice.
+impl From<rcgen::Error> for TlsError {
+    fn from(error: rcgen::Error) -> Self {
+        Self::Make(error.to_string())
+    }
+}
+
+impl From<rustls::Error> for TlsError {
+    fn from(error: rustls::Error) -> Self {
+        Self::Setup(error.to_string())
+    }
 }
 
 /// The three files that a development set-up consists of, in one folder.
@@ -136,7 +165,7 @@ impl DevelopmentFiles {
 
 /// Writes a file through a new one beside it, so that it is never half there and its mode holds from the beginning.
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), TlsError> {
-    let error = |source| TlsError::Write { path: path.to_owned(), source };
+    let error = |cause| TlsError::Write { path: path.to_owned(), cause };
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(error)?;
     }
@@ -187,16 +216,21 @@ fn provider() -> Arc<CryptoProvider> {
 pub(crate) fn server_config(cert: &Path, key: &Path) -> Result<Arc<QuicServerConfig>, TlsError> {
     let read = |path: &Path, flag| {
         let path = path.to_owned();
-        move |source| TlsError::Read { path, flag, source }
+        move |cause| TlsError::Read { path, flag, cause }
     };
     let chain = CertificateDer::pem_file_iter(cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(read(cert, "--cert"))?;
-    let key = PrivateKeyDer::from_pem_file(key).map_err(read(key, "--key"))?;
+    if chain.is_empty() {
+        return Err(TlsError::Empty { path: cert.to_owned() });
+    }
+    let private = PrivateKeyDer::from_pem_file(key).map_err(read(key, "--key"))?;
+    let unusable = |cause| TlsError::Unusable { cert: cert.to_owned(), key: key.to_owned(), cause };
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+        .with_single_cert(chain, private)
+        .map_err(unusable)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     Ok(Arc::new(QuicServerConfig::try_from(config)?))
@@ -240,7 +274,7 @@ pub(crate) fn client_config(trust: &Trust) -> Result<Arc<QuicClientConfig>, TlsE
 }
 
 fn file_roots(path: &Path) -> Result<RootCertStore, TlsError> {
-    let read = |source| TlsError::Read { path: path.to_owned(), flag: "--ca", source };
+    let read = |cause| TlsError::Read { path: path.to_owned(), flag: "--ca", cause };
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(path).map_err(read)? {
         roots.add(certificate.map_err(read)?)?;
@@ -344,7 +378,9 @@ mod tests {
         for files in [&one, &two] {
             files.make(&["localhost".into()], false).expect("made");
         }
-        assert!(matches!(server_config(&one.cert, &two.key), Err(TlsError::Unusable(_))));
+        assert!(matches!(server_config(&one.cert, &two.key), Err(TlsError::Unusable { .. })));
+        fs::write(&two.cert, "no certificate").expect("written");
+        assert!(matches!(server_config(&two.cert, &two.key), Err(TlsError::Empty { .. })));
         assert!(matches!(server_config(&one.cert, Path::new("/nonexistent")), Err(TlsError::Read { .. })));
     }
 

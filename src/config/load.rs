@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::{Config, MIB};
+use crate::message::ClientName;
 
 /// The environment variables that are settings begin with this; `__` stands between a table and its key.
 pub const ENV_PREFIX: &str = "QWS_";
@@ -13,12 +14,12 @@ pub const ENV_PREFIX: &str = "QWS_";
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the configuration file {}: {source}; check the path given with --config", path.display())]
+    #[error("cannot read the configuration file {}: {cause}; check the path given with --config", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// The file, or the environment, does not hold what settings look like.
     #[error("{origin}: {message}")]
@@ -27,6 +28,12 @@ pub enum ConfigError {
         origin: String,
         /// What is wrong with it.
         message: String,
+    },
+    /// The server's name is none.
+    #[error("setting name = {name:?}: 1 to 64 characters without control characters are allowed")]
+    Name {
+        /// What it was set to.
+        name: String,
     },
     /// A value outside of its bounds.
     #[error("setting {setting} = {value}: {allowed} is allowed")]
@@ -54,7 +61,7 @@ impl Config {
             None => (toml::Table::new(), "the environment".to_owned()),
             Some(path) => {
                 let text = std::fs::read_to_string(path)
-                    .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+                    .map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })?;
                 let origin = path.display().to_string();
                 // Judged on its own first: these messages show the line.
                 let parse_error =
@@ -128,6 +135,7 @@ impl Config {
                 return Err(ConfigError::OutOfBounds { setting, value, allowed });
             }
         }
+        ClientName::new(&self.name).map_err(|_| ConfigError::Name { name: self.name.clone() })?;
         for rule in &self.topics {
             for (setting, value, most) in [
                 ("history_messages", rule.history_messages, 1_000_000),
@@ -214,7 +222,11 @@ mod tests {
     fn a_wrong_setting_is_named() {
         let error = Config::load(None, environment(&[("QWS_LIMITS__MAX_CLINTS", "7")])).expect_err("a misspelling");
         assert!(error.to_string().contains("max_clints"), "{error}");
+        let named = Config { name: "two\nlines".into(), ..Config::default() };
+        let error = named.validate().expect_err("a control character").to_string();
+        assert!(error.contains(r#"name = "two\nlines""#), "{error}");
         let error = Config::load(Some(Path::new("/nonexistent/x.toml")), []).expect_err("no file");
+        assert!(std::error::Error::source(&error).is_none(), "its text holds the cause already");
         assert!(error.to_string().contains("/nonexistent/x.toml"), "{error}");
         let mut config = Config::default();
         config.limits.max_message_bytes = 1;

@@ -1,0 +1,174 @@
+//! Policies one by one, and all of them against what must always hold.
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Debug)]
+struct Topic(&'static str);
+
+impl Source for Topic {
+    fn gap(&self, first: u64, last: u64) -> Bytes {
+        format!("{} lost {first}-{last}", self.0).into()
+    }
+}
+
+fn topic(name: &'static str) -> Arc<dyn Source> {
+    Arc::new(Topic(name))
+}
+
+/// A lane of which four messages and 100 bytes may wait, in a client that may have ten and 1,000.
+fn backlog() -> (Backlog, Budget) {
+    (Backlog::new(Bounds { messages: 4, bytes: 100 }), Budget::new(Bounds { messages: 10, bytes: 1000 }))
+}
+
+fn offer(lane: &mut (Backlog, Budget), topic: &Arc<dyn Source>, offset: u64, overflow: Overflow) -> bool {
+    let may_drop = matches!(overflow, Overflow::DropOldest | Overflow::Latest);
+    let mark = Mark::Of { source: Arc::clone(topic), offset, may_drop };
+    lane.0.offer(format!("message {offset}").into(), mark, overflow, &lane.1)
+}
+
+fn waiting(lane: &(Backlog, Budget)) -> Vec<String> {
+    lane.0.frames.iter().map(|frame| String::from_utf8_lossy(frame).into_owned()).collect()
+}
+
+#[test]
+fn without_leave_to_drop_a_message_beyond_the_bounds_is_refused() {
+    let (mut lane, a) = (backlog(), topic("a"));
+    for offset in 1..=4 {
+        assert!(offer(&mut lane, &a, offset, Overflow::Refuse));
+    }
+    assert!(!offer(&mut lane, &a, 5, Overflow::Refuse), "four may wait");
+    assert!(offer(&mut lane, &a, 5, Overflow::Force), "whoever has seen to room gets it");
+    assert_eq!(lane.0.len(), 5);
+}
+
+#[test]
+fn the_oldest_make_room_and_one_gap_tells_of_all_of_them() {
+    let (mut lane, a) = (backlog(), topic("a"));
+    for offset in 1..=7 {
+        assert!(offer(&mut lane, &a, offset, Overflow::DropOldest));
+    }
+    assert_eq!(waiting(&lane), ["a lost 1-3", "message 4", "message 5", "message 6", "message 7"]);
+}
+
+#[test]
+fn a_frame_that_is_begun_is_finished_and_its_message_not_dropped() {
+    let (mut lane, a) = (backlog(), topic("a"));
+    let mark = Mark::Of { source: Arc::clone(&a), offset: 1, may_drop: true };
+    lane.0.put("ge 1".into(), 9, mark, &lane.1);
+    for offset in 2..=6 {
+        assert!(offer(&mut lane, &a, offset, Overflow::DropOldest));
+    }
+    assert_eq!(waiting(&lane), ["ge 1", "a lost 2-3", "message 4", "message 5", "message 6"]);
+    // The gap itself may be begun; what is dropped then is told by another.
+    lane.0.written(1, 4, &lane.1);
+    let begun = lane.0.turn(0)[0].split_to(3).len();
+    lane.0.written(0, begun, &lane.1);
+    for offset in 7..=8 {
+        assert!(offer(&mut lane, &a, offset, Overflow::DropOldest));
+    }
+    assert_eq!(waiting(&lane), ["ost 2-3", "a lost 4-4", "message 5", "message 6", "message 7", "message 8"]);
+}
+
+#[test]
+fn of_a_topic_with_state_only_the_newest_waits_in_the_place_of_the_older() {
+    let (mut lane, a, b) = (backlog(), topic("a"), topic("b"));
+    for (topic, offset) in [(&a, 1), (&b, 2), (&a, 3), (&a, 4)] {
+        assert!(offer(&mut lane, topic, offset, Overflow::Latest));
+    }
+    assert_eq!(waiting(&lane), ["message 4", "message 2"]);
+}
+
+#[test]
+fn where_nothing_may_be_dropped_the_newcomer_is_and_a_gap_tells_so() {
+    let (mut lane, a, b) = (backlog(), topic("a"), topic("b"));
+    for offset in 1..=4 {
+        assert!(offer(&mut lane, &a, offset, Overflow::Refuse));
+    }
+    for offset in 1..=3 {
+        assert!(offer(&mut lane, &b, offset, Overflow::DropOldest));
+    }
+    assert_eq!(waiting(&lane)[4..], ["b lost 1-3"]);
+}
+
+#[test]
+fn what_other_lanes_have_waiting_counts() {
+    let (mut one, mut other, a) = (backlog().0, backlog(), topic("a"));
+    for offset in 1..=4 {
+        let mark = Mark::Of { source: Arc::clone(&a), offset, may_drop: false };
+        assert!(one.offer(Bytes::from(vec![0; 20]), mark, Overflow::Refuse, &other.1));
+    }
+    other.1.bounds.messages = 6;
+    for offset in 1..=2 {
+        assert!(offer(&mut other, &a, offset, Overflow::Refuse));
+    }
+    assert!(!offer(&mut other, &a, 3, Overflow::Refuse), "six may wait on both");
+    one.clear(&other.1);
+    assert!(offer(&mut other, &a, 3, Overflow::Refuse));
+}
+
+proptest! {
+    /// Whatever is offered and written: the bounds hold, the accounts are right, and of each topic every offset is either
+    /// sent once, or told as lost by the gap in its place.
+    #[test]
+    fn every_message_is_sent_or_told_as_lost_in_its_place(
+        steps in prop::collection::vec((0..3_usize, 0..4_usize, 1..40_usize), 0..200),
+    ) {
+        let names = ["a", "b", "c"];
+        let topics = names.map(topic);
+        let (mut backlog, budget) = backlog();
+        let mut newest = [0_u64; 3];
+        let mut sent = Vec::new();
+        let take = |backlog: &mut Backlog, sent: &mut Vec<u8>, bytes: usize| {
+            let (mut whole, mut left, mut written) = (0, bytes, 0);
+            for frame in backlog.turn(bytes) {
+                let part = frame.split_to(left.min(frame.len()));
+                sent.extend_from_slice(&part);
+                (left, written) = (left - part.len(), written + part.len());
+                if !frame.is_empty() {
+                    break;
+                }
+                whole += 1;
+            }
+            backlog.written(whole, written, &budget);
+        };
+        for (of, action, size) in steps {
+            if action == 3 {
+                take(&mut backlog, &mut sent, size);
+                continue;
+            }
+            newest[of] += 1;
+            let frame = format!("[{} {} {}]", names[of], newest[of], "x".repeat(size));
+            let mark = Mark::Of { source: Arc::clone(&topics[of]), offset: newest[of], may_drop: true };
+            prop_assert!(backlog.offer(frame.into(), mark, Overflow::DropOldest, &budget));
+            prop_assert!(backlog.messages <= 4);
+            let messages = backlog.marks.iter().filter(|marked| marked.mark.counts()).count();
+            let bytes = backlog.frames.iter().map(Bytes::len).sum::<usize>();
+            prop_assert_eq!((messages, bytes), (backlog.messages, backlog.bytes));
+            prop_assert_eq!((budget.messages.load(Ordering::Relaxed), budget.bytes.load(Ordering::Relaxed)), (messages, bytes));
+        }
+        while !backlog.is_empty() {
+            take(&mut backlog, &mut sent, 7);
+        }
+        let sent = String::from_utf8(sent).unwrap();
+        for (of, name) in names.iter().enumerate() {
+            let mut next = 1;
+            for part in sent.replace(']', "[").split('[') {
+                let words: Vec<&str> = part.split(' ').collect();
+                // Gaps stand between the brackets of messages, one behind the other.
+                for gap in words.windows(3).filter(|gap| gap[1] == "lost" && gap[0].ends_with(name)) {
+                    let (first, last) = gap[2].split_once('-').unwrap();
+                    let last: String = last.chars().take_while(char::is_ascii_digit).collect();
+                    prop_assert_eq!(first.parse::<u64>().unwrap(), next, "{}", sent);
+                    next = last.parse::<u64>().unwrap() + 1;
+                }
+                if words[0] == *name && words.get(1) != Some(&"lost") {
+                    prop_assert_eq!(words[1].parse::<u64>().unwrap(), next, "{}", sent);
+                    next += 1;
+                }
+            }
+            prop_assert_eq!(next, newest[of] + 1, "{}: {}", name, sent);
+        }
+    }
+}
