@@ -28,9 +28,13 @@ impl Topics {
     async fn tend_shard(&self, shard: &Shard, now: u64) {
         let topics: Vec<_> = shard.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         let unused: Vec<_> = topics.into_iter().filter(|topic| self.tend_topic(topic, now)).collect();
+        {
+            // At once: whoever finds one that is gone looks again until it is not there.
+            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            unused.iter().for_each(|topic| drop(shard.remove(&topic.name)));
+        }
+        self.count.fetch_sub(unused.len(), Ordering::Relaxed);
         for topic in unused {
-            shard.write().unwrap_or_else(PoisonError::into_inner).remove(&topic.name);
-            self.count.fetch_sub(1, Ordering::Relaxed);
             for place in self.places().await.into_iter().flatten() {
                 place.send(Delivery::Forget { topic: topic.id });
             }

@@ -6,6 +6,7 @@
 
 pub mod packets;
 pub mod process;
+pub mod relay;
 pub mod topics;
 
 use std::net::SocketAddr;

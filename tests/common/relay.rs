@@ -1,0 +1,95 @@
+//! A bad link in one process: a UDP relay in front of the server that drops and delays packets, by a seed.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+/// What the link does to each packet, in either direction.
+#[derive(Debug, Clone, Copy)]
+pub struct Link {
+    /// The part of the packets that is lost, from 0 to 1.
+    pub loss: f64,
+    /// How long the others take.
+    pub delay: Duration,
+    pub seed: u64,
+}
+
+/// A running relay; ends when dropped.
+pub struct Relay {
+    pub addr: SocketAddr,
+    _tasks: JoinSet<()>,
+}
+
+impl Relay {
+    /// Relays between clients and a server.
+    pub async fn start(server: SocketAddr, link: Link) -> Self {
+        let front = Arc::new(UdpSocket::bind("127.0.0.1:0").await.expect("a socket"));
+        let addr = front.local_addr().expect("its address");
+        let mut tasks = JoinSet::new();
+        tasks.spawn(forward(front, server, link));
+        Self { addr, _tasks: tasks }
+    }
+}
+
+/// Takes packets from clients, and gives each client a socket of its own towards the server.
+async fn forward(front: Arc<UdpSocket>, server: SocketAddr, link: Link) {
+    let mut clients: HashMap<SocketAddr, mpsc::Sender<Packet>> = HashMap::new();
+    let mut tasks = JoinSet::new();
+    let mut random = fastrand::Rng::with_seed(link.seed);
+    let mut buffer = vec![0; 65_536];
+    loop {
+        let Ok((length, client)) = front.recv_from(&mut buffer).await else { continue };
+        if !clients.contains_key(&client) {
+            let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.expect("a socket"));
+            back.connect(server).await.expect("an address");
+            let (to_server, packets) = mpsc::channel(10_000);
+            tasks.spawn(carry(packets, Arc::clone(&back), None));
+            let (to_client, packets) = mpsc::channel(10_000);
+            tasks.spawn(carry(packets, Arc::clone(&front), Some(client)));
+            let seed = random.u64(..);
+            tasks.spawn(backward(back, to_client, Link { seed, ..link }));
+            clients.insert(client, to_server);
+        }
+        spoil(&clients[&client], &buffer[..length], link, &mut random);
+    }
+}
+
+/// Takes packets from the server for one client.
+async fn backward(back: Arc<UdpSocket>, to_client: mpsc::Sender<Packet>, link: Link) {
+    let mut random = fastrand::Rng::with_seed(link.seed);
+    let mut buffer = vec![0; 65_536];
+    loop {
+        let Ok(length) = back.recv(&mut buffer).await else { continue };
+        spoil(&to_client, &buffer[..length], link, &mut random);
+    }
+}
+
+struct Packet {
+    due: Instant,
+    bytes: Vec<u8>,
+}
+
+fn spoil(queue: &mpsc::Sender<Packet>, bytes: &[u8], link: Link, random: &mut fastrand::Rng) {
+    if random.f64() >= link.loss {
+        // A full queue loses packets, as a router's does.
+        let _ = queue.try_send(Packet { due: Instant::now() + link.delay, bytes: bytes.to_vec() });
+    }
+}
+
+/// Sends packets when they are due, in their order.
+async fn carry(mut packets: mpsc::Receiver<Packet>, socket: Arc<UdpSocket>, to: Option<SocketAddr>) {
+    while let Some(Packet { due, bytes }) = packets.recv().await {
+        sleep_until(due).await;
+        // Whoever is gone takes no more.
+        let _ = match to {
+            Some(client) => socket.send_to(&bytes, client).await,
+            None => socket.send(&bytes).await,
+        };
+    }
+}
