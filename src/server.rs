@@ -45,6 +45,7 @@ impl std::fmt::Debug for Server {
 #[derive(Debug, Clone)]
 pub struct ServerStatus {
     registry: Arc<Registry>,
+    topics: Arc<Topics>,
 }
 
 impl ServerStatus {
@@ -56,6 +57,11 @@ impl ServerStatus {
     /// Connections, those without a handshake among them.
     pub fn connections(&self) -> usize {
         self.registry.connections()
+    }
+
+    /// Topics that are known: with subscribers, with history, or used a short time ago.
+    pub fn topics(&self) -> usize {
+        self.topics.count()
     }
 }
 
@@ -117,7 +123,7 @@ impl Server {
 
     /// What it counts; stays valid while it runs and after.
     pub fn status(&self) -> ServerStatus {
-        ServerStatus { registry: Arc::clone(&self.context.registry) }
+        ServerStatus { registry: Arc::clone(&self.context.registry), topics: Arc::clone(&self.context.topics) }
     }
 
     /// Serves until `shutdown` is cancelled, then drains: clients are told to leave, what is queued is flushed, within

@@ -321,6 +321,31 @@ async fn a_client_that_stops_a_topic_lane_breaks_the_protocol() {
 }
 
 #[tokio::test]
+async fn a_client_may_have_a_thousand_topics_and_nothing_of_them_stays_when_it_has_left() {
+    let server = TestServer::start_with(|config| {
+        config.timing.topic_idle_ms = 1;
+        config.topics = vec![rule("pattern = '>'\nhistory_messages = 0")];
+    })
+    .await;
+    let mut publisher = server.client("publisher").await;
+    let mut subscriber = Subscriber::connect(&server, "subscriber").await;
+    for n in 0..1000 {
+        subscriber.subscribe(json!({"topic": format!("t.{n}")})).await;
+    }
+    assert_eq!(server.status.topics(), 1000);
+    for n in 0..1000 {
+        assert_eq!(publish(&mut publisher, &format!("t.{n}"), "x").await, 1);
+    }
+    for n in 0..1000 {
+        subscriber.hear(&format!("t.{n}")).await;
+    }
+    assert_eq!(subscriber.lanes_seen(16).await.len(), 16, "so many topics share sixteen lanes");
+    drop(subscriber);
+    common::until("the topics to be forgotten", || server.status.topics() == 0).await;
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn what_a_client_asks_on_a_request_lane_is_answered_there() {
     let server = TestServer::start().await;
     let mut subscriber = Subscriber::connect(&server, "Ada").await;

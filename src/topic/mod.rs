@@ -99,6 +99,11 @@ impl Topics {
         &self.shards[usize::try_from(hash % SHARDS as u64).unwrap_or(0)]
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
     fn find(&self, name: &TopicName) -> Option<Arc<Topic>> {
         self.shard(name).read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }

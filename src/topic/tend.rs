@@ -9,8 +9,8 @@ use super::state::Topic;
 use super::{Shard, Topics, size};
 use crate::message::now_ms;
 
-/// Between two looks at a part of the topics; each part is looked at once in 16 seconds.
-const PAUSE: Duration = Duration::from_millis(250);
+/// Between two looks at a part of the topics; each part is looked at once in 6.4 seconds.
+const PAUSE: Duration = Duration::from_millis(100);
 
 impl Topics {
     /// Looks after the topics, a part at a time. Never ends; one caller.
