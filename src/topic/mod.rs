@@ -5,6 +5,7 @@
 mod history;
 mod hub;
 mod keys;
+mod patterns;
 mod publish;
 mod routes;
 mod state;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::patterns::Patterns;
 use crate::message::{Delivery, TopicName, TopicPattern};
 use crate::outbound::Outbound;
 use crate::transport::{LaneWriter, Overflow};
@@ -33,11 +34,9 @@ pub(super) enum Target {
 #[derive(Debug, Default)]
 pub(super) struct Routes {
     topics: HashMap<u64, Exact>,
-    patterns: Node,
+    patterns: Patterns<Receiver>,
     /// Grows with each change of the patterns: what was found before may no longer hold.
     generation: u64,
-    /// Numbers the subscriptions to patterns: the first that matches counts.
-    order: u64,
 }
 
 /// What is known of one topic.
@@ -46,16 +45,6 @@ struct Exact {
     receivers: Vec<Receiver>,
     /// Whom its messages go to, with the generation for which that was found.
     all: Option<(u64, Arc<[Receiver]>)>,
-}
-
-/// One level of the patterns, `*` among its children.
-#[derive(Debug, Default)]
-struct Node {
-    children: HashMap<Box<str>, Self>,
-    /// Patterns that end here, with their numbers.
-    here: Vec<(u64, Receiver)>,
-    /// Patterns that end in a `>` below this level.
-    below: Vec<(u64, Receiver)>,
 }
 
 impl Routes {
@@ -67,17 +56,8 @@ impl Routes {
                 topic.all = None;
             }
             Target::Pattern(pattern) => {
-                self.order += 1;
                 self.generation += 1;
-                let mut node = &mut self.patterns;
-                for level in pattern.as_str().split('.') {
-                    if level == ">" {
-                        node.below.push((self.order, receiver));
-                        return;
-                    }
-                    node = node.children.entry(level.into()).or_default();
-                }
-                node.here.push((self.order, receiver));
+                self.patterns.add(&pattern, receiver);
             }
         }
     }
@@ -96,8 +76,7 @@ impl Routes {
             }
             Target::Pattern(pattern) => {
                 self.generation += 1;
-                let levels: Vec<&str> = pattern.as_str().split('.').collect();
-                self.patterns.remove(&levels, client);
+                self.patterns.remove(pattern, |receiver| receiver.client.id == client);
             }
         }
     }
@@ -121,50 +100,11 @@ impl Routes {
         }
         let mut all = topic.receivers.clone();
         if !is_alone {
-            let mut matching = Vec::new();
-            let levels: Vec<&str> = name.as_str().split('.').collect();
-            self.patterns.find(&levels, &mut matching);
-            matching.sort_unstable_by_key(|&(order, _)| order);
             let mut seen: HashSet<Uuid> = all.iter().map(|receiver| receiver.client.id).collect();
-            let first_ones = matching.into_iter().map(|(_, receiver)| receiver);
-            all.extend(first_ones.filter(|receiver| seen.insert(receiver.client.id)).cloned());
+            all.extend(self.patterns.find(name).filter(|receiver| seen.insert(receiver.client.id)).cloned());
         }
         let all: Arc<[Receiver]> = all.into();
         topic.all = Some((self.generation, Arc::clone(&all)));
         all
-    }
-}
-
-impl Node {
-    fn is_empty(&self) -> bool {
-        self.children.is_empty() && self.here.is_empty() && self.below.is_empty()
-    }
-
-    fn find<'a>(&'a self, levels: &[&str], found: &mut Vec<(u64, &'a Receiver)>) {
-        let Some((level, rest)) = levels.split_first() else {
-            found.extend(self.here.iter().map(|(order, receiver)| (*order, receiver)));
-            return;
-        };
-        found.extend(self.below.iter().map(|(order, receiver)| (*order, receiver)));
-        for child in [self.children.get(*level), self.children.get("*")].into_iter().flatten() {
-            child.find(rest, found);
-        }
-    }
-
-    /// Removes a client's subscription, and what is empty without it.
-    fn remove(&mut self, levels: &[&str], client: Uuid) {
-        let keep = |(_, receiver): &(u64, Receiver)| receiver.client.id != client;
-        match levels.split_first() {
-            None => self.here.retain(keep),
-            Some((&">", _)) => self.below.retain(keep),
-            Some((level, rest)) => {
-                if let Some(child) = self.children.get_mut(*level) {
-                    child.remove(rest, client);
-                    if child.is_empty() {
-                        self.children.remove(*level);
-                    }
-                }
-            }
-        }
     }
 }

@@ -1,0 +1,146 @@
+//! Which patterns match a topic: a tree of their levels, so that the answer takes as long as the topic has levels, however
+//! many patterns there are. Pure.
+
+use std::collections::HashMap;
+
+use crate::message::{TopicName, TopicPattern};
+
+/// Patterns, each with what belongs to it.
+#[derive(Debug)]
+pub(super) struct Patterns<T> {
+    root: Node<T>,
+    /// Numbers what is added: what came first is found first.
+    order: u64,
+}
+
+/// One level; `*` is among its children.
+#[derive(Debug)]
+struct Node<T> {
+    children: HashMap<Box<str>, Self>,
+    /// Of patterns that end here.
+    here: Vec<(u64, T)>,
+    /// Of patterns that end with a `>` below this level.
+    below: Vec<(u64, T)>,
+}
+
+impl<T> Default for Patterns<T> {
+    fn default() -> Self {
+        Self { root: Node::default(), order: 0 }
+    }
+}
+
+impl<T> Default for Node<T> {
+    fn default() -> Self {
+        Self { children: HashMap::new(), here: Vec::new(), below: Vec::new() }
+    }
+}
+
+impl<T> Patterns<T> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.root.is_empty()
+    }
+
+    pub(super) fn add(&mut self, pattern: &TopicPattern, item: T) {
+        self.order += 1;
+        let mut node = &mut self.root;
+        for level in pattern.as_str().split('.') {
+            if level == ">" {
+                node.below.push((self.order, item));
+                return;
+            }
+            node = node.children.entry(level.into()).or_default();
+        }
+        node.here.push((self.order, item));
+    }
+
+    /// Removes what belongs to this very pattern and `is` it.
+    pub(super) fn remove(&mut self, pattern: &TopicPattern, is: impl Fn(&T) -> bool) {
+        let levels: Vec<&str> = pattern.as_str().split('.').collect();
+        self.root.remove(&levels, &is);
+    }
+
+    /// What belongs to the patterns that match, in the order in which it was added.
+    pub(super) fn find(&self, topic: &TopicName) -> impl Iterator<Item = &T> {
+        let levels: Vec<&str> = topic.as_str().split('.').collect();
+        let mut found = Vec::new();
+        self.root.find(&levels, &mut found);
+        found.sort_unstable_by_key(|&(order, _)| order);
+        found.into_iter().map(|(_, item)| item)
+    }
+}
+
+impl<T> Node<T> {
+    fn is_empty(&self) -> bool {
+        self.children.is_empty() && self.here.is_empty() && self.below.is_empty()
+    }
+
+    fn find<'a>(&'a self, levels: &[&str], found: &mut Vec<(u64, &'a T)>) {
+        let Some((level, rest)) = levels.split_first() else {
+            found.extend(self.here.iter().map(|(order, item)| (*order, item)));
+            return;
+        };
+        found.extend(self.below.iter().map(|(order, item)| (*order, item)));
+        for child in [self.children.get(*level), self.children.get("*")].into_iter().flatten() {
+            child.find(rest, found);
+        }
+    }
+
+    /// Removes an item, and what is empty without it.
+    fn remove(&mut self, levels: &[&str], is: &impl Fn(&T) -> bool) {
+        match levels.split_first() {
+            None => self.here.retain(|(_, item)| !is(item)),
+            Some((&">", _)) => self.below.retain(|(_, item)| !is(item)),
+            Some((level, rest)) => {
+                if let Some(child) = self.children.get_mut(*level) {
+                    child.remove(rest, is);
+                    if child.is_empty() {
+                        self.children.remove(*level);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Texts of few levels out of few words, so that many match.
+    fn text(words: &'static [&'static str]) -> impl Strategy<Value = String> {
+        prop::collection::vec(prop::sample::select(words), 1..5).prop_map(|levels| levels.join("."))
+    }
+
+    fn pattern() -> impl Strategy<Value = TopicPattern> {
+        (text(&["a", "b", "*"]), any::<bool>()).prop_map(|(text, is_open)| {
+            TopicPattern::new(&if is_open { text + ".>" } else { text }).expect("a pattern")
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_found_is_what_matches_in_the_order_in_which_it_came(
+            patterns in prop::collection::vec(pattern(), 0..30),
+            removed in prop::collection::vec(any::<bool>(), 30),
+            topics in prop::collection::vec(text(&["a", "b"]), 1..10),
+        ) {
+            let mut tree = Patterns::default();
+            for (number, pattern) in patterns.iter().enumerate() {
+                tree.add(pattern, number);
+            }
+            for (number, pattern) in patterns.iter().enumerate().filter(|(number, _)| removed[*number]) {
+                tree.remove(pattern, |&item| item == number);
+            }
+            let kept = |number: &usize| !removed[*number];
+            for topic in topics {
+                let name = TopicName::new(&topic).expect("a topic");
+                let expected: Vec<usize> =
+                    (0..patterns.len()).filter(kept).filter(|&number| patterns[number].matches(&topic)).collect();
+                prop_assert_eq!(tree.find(&name).copied().collect::<Vec<_>>(), expected, "{}", topic);
+            }
+            prop_assert_eq!(tree.is_empty(), (0..patterns.len()).filter(kept).count() == 0);
+        }
+    }
+}
