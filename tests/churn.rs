@@ -94,12 +94,6 @@ async fn wave(endpoints: &[Endpoint], ca: &Path, addr: SocketAddr, server: &Proc
     asker.connection.close(1000_u32.into(), b"");
 }
 
-fn resident_kib(server: &Process) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("its status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
-}
-
 #[tokio::test]
 async fn ten_thousand_clients_leave_no_trace() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -116,11 +110,11 @@ async fn ten_thousand_clients_leave_no_trace() {
     let endpoints: Vec<_> = (0..8).map(|_| endpoint_trusting(&ca, &["qws/1"], TransportConfig::default())).collect();
 
     wave(&endpoints, &ca, addr, &server).await;
-    let warm = resident_kib(&server);
+    let warm = server.resident_kib();
     for _ in 1..WAVES {
         wave(&endpoints, &ca, addr, &server).await;
     }
-    let back = || resident_kib(&server) <= warm + warm / 10;
-    let what = format!("the {warm} KiB of the first wave, within 10 %; it has {} KiB", resident_kib(&server));
+    let back = || server.resident_kib() <= warm + warm / 10;
+    let what = format!("the {warm} KiB of the first wave, within 10 %; it has {} KiB", server.resident_kib());
     common::until(&what, back).await;
 }

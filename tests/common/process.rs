@@ -42,6 +42,13 @@ impl Process {
         self.child.id()
     }
 
+    /// Its resident memory, on Linux.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     pub fn stdout(&self) -> String {
         std::fs::read_to_string(&self.stdout).expect("what it said")
     }
