@@ -1,5 +1,5 @@
 //! One worker: a thread with a runtime and a QUIC endpoint of its own, and the clients that landed there. It shares
-//! nothing with the others but the registry, and no client ever moves to another.
+//! nothing with the others but the registry and the topics, and no client ever moves to another.
 
 use std::net::UdpSocket;
 use std::sync::Arc;

@@ -111,7 +111,7 @@ async fn who_does_not_read_its_own_echoes_is_held_back_and_loses_nothing() {
     let server = TestServer::start_with(|config| {
         config.limits.lane_backlog_messages = 5;
         config.limits.max_message_bytes = 100_000;
-        config.limits.lane_backlog_bytes = 100_000;
+        config.limits.lane_backlog_bytes = 110_000;
         config.quic.stream_receive_window = 50_000;
         config.quic.receive_window = 200_000;
     })

@@ -26,7 +26,7 @@ async fn forty_stalled_subscribers_stay_within_their_bounds_while_much_is_publis
     let config = folder.path().join("config.toml");
     let settings = format!(
         "addr = '127.0.0.1:0'\nworkers = 2\n\
-         [limits]\nmax_message_bytes = {0}\nlane_backlog_bytes = {0}\nclient_backlog_bytes = {BACKLOG}\n\
+         [limits]\nmax_message_bytes = 65536\nlane_backlog_bytes = {0}\nclient_backlog_bytes = {BACKLOG}\n\
          [quic]\nsend_window = {SEND_WINDOW}\n\
          [[topics]]\npattern = '>'\noverflow = 'drop_oldest'\nhistory_bytes = {HISTORY}\n",
         BACKLOG / 2

@@ -82,7 +82,7 @@ async fn a_thousand_returns_among_eight_publishers_miss_nothing_and_repeat_nothi
 #[tokio::test]
 async fn a_long_replay_waits_for_the_client_and_joins_what_is_published_meanwhile() {
     let server = TestServer::start_with(|config| {
-        config.limits.max_message_bytes = 20_000;
+        config.limits.max_message_bytes = 15_000;
         config.limits.lane_backlog_bytes = 20_000;
         config.limits.client_backlog_bytes = 40_000;
         config.topics = vec![rule("pattern = '>'\nhistory_messages = 10000\nhistory_bytes = 100000000")];
@@ -113,7 +113,7 @@ async fn a_long_replay_waits_for_the_client_and_joins_what_is_published_meanwhil
 #[tokio::test]
 async fn a_replay_that_the_log_outruns_tells_what_is_gone() {
     let server = TestServer::start_with(|config| {
-        config.limits.max_message_bytes = 20_000;
+        config.limits.max_message_bytes = 15_000;
         config.limits.lane_backlog_bytes = 20_000;
         config.topics = vec![rule("pattern = '>'\nhistory_messages = 300\nhistory_bytes = 100000000")];
     })
@@ -179,6 +179,35 @@ async fn a_position_that_is_lost_is_told_and_what_is_left_follows() {
     let mut client = server.client("subscriber").await;
     let subscribed = subscribe(&mut client, json!({"topic": "a", "recent": 2})).await;
     assert!(subscribed.get("recovered").is_none(), "nothing was to be recovered: {subscribed}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_pattern_beside_a_long_replay_does_not_double_what_is_replayed() {
+    let server = TestServer::start_with(|config| {
+        config.topics = vec![rule("pattern = '>'\nhistory_messages = 10000\nhistory_bytes = 100000000")];
+    })
+    .await;
+    let mut publisher = server.client("publisher").await;
+    for n in 1..=500 {
+        publish(&mut publisher, "a", &format!("{n} {}", "x".repeat(1000))).await;
+    }
+    let mut transport = TransportConfig::default();
+    transport.stream_receive_window(8000_u32.into());
+    let mut client = RawClient::connect(&server.endpoint_with(transport), server.addr).await;
+    client.handshake("narrow").await;
+    subscribe(&mut client, json!({"topic": "*"})).await;
+    subscribe(&mut client, json!({"topic": "a", "recent": 500})).await;
+    for _ in 0..100 {
+        publish(&mut publisher, "a", "meanwhile").await;
+    }
+    publish(&mut publisher, "b", "for the pattern").await;
+    let (mut one, mut other) = (TopicLane::accept(&client).await, TopicLane::accept(&client).await);
+    let (replayed, of_pattern) = if one.number == 2 { (&mut one, &mut other) } else { (&mut other, &mut one) };
+    assert_eq!(of_pattern.hear().await["topic"], "b", "what is replayed comes on its own lane alone");
+    for offset in 1..=600 {
+        assert_eq!(replayed.hear().await["offset"], offset);
+    }
     server.stop().await;
 }
 

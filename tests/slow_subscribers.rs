@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::relay::{Link, Relay};
 use common::topics::{Subscriber, TopicLane, rule};
 use common::{RawClient, TestServer, soon};
 use quic_websocket::Config;
@@ -154,26 +155,42 @@ async fn block_holds_the_publisher_until_there_is_room_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_blocked_publisher_goes_on_when_the_subscriber_leaves() {
+async fn a_blocked_publisher_goes_on_when_the_subscriber_leaves_or_unsubscribes() {
     let server = TestServer::start_with(|config| {
         twenty("block")(config);
         config.timing.block_timeout_ms = 60_000;
     })
     .await;
-    let (client, _) = stuck(&server, json!({"topic": "a"})).await;
     let mut publisher = server.client("publisher").await;
-    let publish_all = async {
-        for offset in 1..=60 {
-            assert_eq!(publish(&mut publisher, "a", &"x".repeat(1000)).await["offset"], offset);
+    let mut offset = 0;
+    for pattern in ["a", "*"] {
+        for leaves in [false, true] {
+            let (mut client, _) = stuck(&server, json!({"topic": pattern})).await;
+            // One more than there is room for: its answer does not come, that of another lane does.
+            let mut refused = 0;
+            while refused == 0 {
+                publisher
+                    .control
+                    .say(json!({"type": "publish", "topic": "a", "content": "x".repeat(1000), "id": 1}))
+                    .await;
+                offset += 1;
+                let answered = publisher.control.expect("published");
+                match tokio::time::timeout(std::time::Duration::from_millis(200), answered).await {
+                    Ok(published) => assert_eq!(published["offset"], offset),
+                    Err(_) => refused = offset,
+                }
+            }
+            if leaves {
+                client.connection.close(1000_u32.into(), b"");
+            } else {
+                client.control.say(json!({"type": "unsubscribe", "topic": pattern})).await;
+                client.control.expect("ok").await;
+            }
+            let published = publisher.control.expect("published").await;
+            assert_eq!(published["offset"], refused, "{pattern}, leaves: {leaves}");
+            drop(client);
         }
-    };
-    let leave = async {
-        // The first message is there, and the rest fills up.
-        let mut lane = TopicLane::accept(&client).await;
-        lane.hear().await;
-        client.connection.close(1000_u32.into(), b"");
-    };
-    soon("the publisher", async { tokio::join!(publish_all, leave) }).await;
+    }
     server.stop().await;
 }
 
@@ -217,6 +234,43 @@ async fn datagrams_carry_what_fits_and_the_lane_the_rest() {
     assert_eq!((&message["content"], &message["offset"]), (&json!("small"), &json!(1)));
     publish(&mut publisher, "a", &"x".repeat(5000)).await;
     assert_eq!(subscriber.hear("a").await["offset"], 2);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn of_datagrams_that_the_link_does_not_carry_the_newest_arrive_and_lanes_go_on() {
+    let server = TestServer::start().await;
+    // Three times as many as the path carries at first, for as long as it takes the lane to answer.
+    let link = Link { loss: 0.0, delay: std::time::Duration::from_millis(20), seed: 21 };
+    let relay = Relay::start(server.addr, link).await;
+    let mut client = RawClient::connect(&server.endpoint(), relay.addr).await;
+    client.handshake("subscriber").await;
+    client.control.say(json!({"type": "subscribe", "topic": "a", "delivery": "datagram", "id": 1})).await;
+    client.control.expect("subscribed").await;
+    let mut publisher = server.client("publisher").await;
+    let burst = async {
+        for _ in 0..3000 {
+            let message = json!({"type": "publish", "topic": "a", "content": "x".repeat(900)});
+            publisher.control.say(message).await;
+        }
+        publish(&mut publisher, "a", "last").await
+    };
+    let connection = client.connection.clone();
+    let hear = async {
+        let mut newest = 0;
+        while newest < 3001 {
+            let datagram = soon("a datagram", connection.read_datagram()).await.expect("a datagram");
+            let message: Value = serde_json::from_slice(&datagram).expect("JSON");
+            newest = newest.max(message["offset"].as_u64().expect("an offset"));
+        }
+    };
+    let lane = async {
+        for n in 0..5 {
+            client.control.lives(&format!("the control lane, time {n}")).await;
+        }
+    };
+    let (published, (), ()) = tokio::join!(burst, hear, lane);
+    assert_eq!(published["offset"], 3001);
     server.stop().await;
 }
 

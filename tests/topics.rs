@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::topics::{Subscriber, rule};
+use common::topics::{Subscriber, TopicLane, rule};
 use common::{RawClient, RawLane, TestServer, soon};
 use quinn::TransportConfig;
 use serde_json::{Value, json};
@@ -200,6 +200,77 @@ async fn what_is_not_allowed_or_not_there_is_refused_by_name() {
     // A refused publish is told without an id as well.
     client.control.say(json!({"type": "publish", "topic": "read-only", "content": "x"})).await;
     client.control.expect_error(403).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_first_rule_that_matches_counts_and_patterns_get_nothing_that_is_not_for_them() {
+    let server = TestServer::start_with(|config| {
+        config.topics = vec![
+            rule("pattern = 'secret.door'\npriority = 7"),
+            rule("pattern = 'secret.>'\nsubscribe = 'nobody'"),
+            rule("pattern = '*.door'\npublish = 'nobody'"),
+        ];
+    })
+    .await;
+    let mut subscriber = Subscriber::connect(&server, "subscriber").await;
+    for topic in [">", "*.a", "secret.*"] {
+        subscriber.client.control.say(json!({"type": "subscribe", "topic": topic, "presence": true, "id": 1})).await;
+        let reply = subscriber.client.control.hear().await;
+        let expected = if topic == "secret.*" { "error" } else { "subscribed" };
+        assert_eq!(reply["type"], expected, "{topic}: {reply}");
+    }
+    let mut publisher = server.client("publisher").await;
+    publish(&mut publisher, "secret.a", "for nobody").await;
+    publish(&mut publisher, "secret.door", "allowed by the first rule").await;
+    publisher.control.say(json!({"type": "publish", "topic": "back.door", "content": "x", "id": 1})).await;
+    publisher.control.expect_error(403).await;
+    assert_eq!(subscriber.any().await.1["content"], "allowed by the first rule");
+    subscriber.client.control.lives("the subscriber").await;
+    subscriber.nothing_more().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_pattern_hears_of_joins_and_leaves_on_all_its_topics() {
+    let server = TestServer::start().await;
+    let mut watcher = Subscriber::connect(&server, "watcher").await;
+    watcher.subscribe(json!({"topic": "room.*", "presence": true})).await;
+    // An exact subscription that does not want to hear of it takes nothing away from the pattern.
+    watcher.subscribe(json!({"topic": "room.1"})).await;
+    let mut guest = Subscriber::connect(&server, "guest").await;
+    for topic in ["room.1", "room.2", "hall.1"] {
+        guest.subscribe(json!({"topic": topic})).await;
+    }
+    guest.unsubscribe("room.2").await;
+    for (kind, topic) in [("join", "room.1"), ("join", "room.2"), ("leave", "room.2")] {
+        let (_, heard) = watcher.any().await;
+        assert_eq!((&heard["type"], &heard["topic"]), (&json!(kind), &json!(topic)));
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_waits_on_topic_lanes_arrives_before_a_drain_ends_the_connection() {
+    let server = TestServer::start().await;
+    let mut transport = TransportConfig::default();
+    transport.stream_receive_window(5000_u32.into());
+    let mut client = RawClient::connect(&server.endpoint_with(transport), server.addr).await;
+    client.handshake("narrow").await;
+    client.control.say(json!({"type": "subscribe", "topic": "a"})).await;
+    client.control.expect("subscribed").await;
+    let mut publisher = server.client("publisher").await;
+    for n in 0..100 {
+        let message = json!({"type": "publish", "topic": "a", "content": "x".repeat(1000), "id": n});
+        publisher.control.say(message).await;
+        publisher.control.expect("published").await;
+    }
+    server.drain();
+    let mut lane = TopicLane::accept(&client).await;
+    for offset in 1..=100 {
+        assert_eq!(lane.hear().await["offset"], offset);
+    }
+    assert_eq!(client.expect_close(1001).await["code"], 1001);
     server.stop().await;
 }
 

@@ -67,8 +67,9 @@ pub(super) async fn welcome(
             info!("Client {id} handshake completed successfully");
             let compression = if zstd { Compression::Zstd } else { Compression::None };
             let carrier = Carrier::new(connection.clone());
-            let topic_lanes = size(context.config.limits.topic_lanes);
-            let outbound = Outbound::new(id, zstd, control, carrier, topic_lanes);
+            let lanes = size(context.config.limits.topic_lanes);
+            let datagrams = size(context.config.quic.datagram_send_buffer);
+            let outbound = Outbound::new(id, zstd, control, carrier, lanes, datagrams);
             Ok(Welcomed { reader, outbound, compression, registered, name })
         }
         Err(end) => Err(Refused { end, control: Some(control) }),

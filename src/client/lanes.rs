@@ -144,7 +144,10 @@ fn malformed(session: &Session, message: &str, replies: &mut Replies) -> Result<
 }
 
 async fn carry_out(session: &Session, later: Later, replies: &mut Replies, on_control: bool) {
-    if let Some((re, reply)) = handler::carry_out(&session.context, &session.subscriber, later, on_control).await {
+    session.waiting.fetch_add(1, Ordering::Relaxed);
+    let reply = handler::carry_out(&session.context, &session.subscriber, later, on_control).await;
+    session.waiting.fetch_sub(1, Ordering::Relaxed);
+    if let Some((re, reply)) = reply {
         replies.put(re.as_ref(), &reply);
     }
 }
@@ -231,21 +234,17 @@ pub(super) async fn serve_datagrams(session: &Session) -> End {
     }
 }
 
+/// Answers by datagram, or on the control lane where that does not fit.
 fn send_datagram(session: &Session, mut pieces: Vec<Bytes>) {
     if pieces.is_empty() {
         return;
     }
-    let length: usize = pieces.iter().map(Bytes::len).sum();
-    let fits = session.connection.max_datagram_size().is_some_and(|most| length - PREFIX_BYTES <= most);
-    if fits {
-        let mut datagram = match pieces.as_mut_slice() {
-            [whole] => std::mem::take(whole),
-            pieces => pieces.concat().into(),
-        };
-        datagram.advance(PREFIX_BYTES);
-        // Where it cannot be sent it is lost, as any datagram may be.
-        let _ = session.connection.send_datagram(datagram);
-        return;
+    let mut datagram: Bytes = match pieces.as_mut_slice() {
+        [whole] => whole.clone(),
+        pieces => pieces.concat().into(),
+    };
+    datagram.advance(PREFIX_BYTES);
+    if !session.outbound.send_datagram(datagram) {
+        session.outbound.put(&Batch::new(pieces));
     }
-    session.outbound.put(&Batch::new(pieces));
 }

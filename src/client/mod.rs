@@ -6,7 +6,7 @@ mod lanes;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -46,6 +46,13 @@ pub(crate) struct Surroundings {
     pub(crate) draining: CancellationToken,
 }
 
+/// What a client may still have to get at its end.
+struct Lanes<'a> {
+    control: Option<&'a LaneWriter>,
+    topics: Option<&'a Outbound>,
+    requests: RequestLanes,
+}
+
 /// How a client's connection ends.
 #[derive(Debug)]
 enum End {
@@ -83,6 +90,8 @@ struct Session {
     max_message_bytes: usize,
     /// Bodies in a row that were no JSON.
     malformed: AtomicU8,
+    /// Requests that wait for others. Until they are done their lanes are not read, and an answer to a ping may be there.
+    waiting: AtomicUsize,
     /// Nanoseconds from `begun` to the last thing heard. Anything coarser puts a fast answer before its ping.
     heard: AtomicU64,
     begun: Instant,
@@ -154,8 +163,8 @@ async fn welcome(connection: Connection, deadline: Instant, surroundings: Surrou
     match welcomed {
         Ok(welcomed) => serve(connection, welcomed, &surroundings).await,
         Err(Refused { end, control }) => {
-            let no_lanes = RequestLanes::default();
-            finish(&connection, id, control.as_deref(), no_lanes, end, &context.config).await;
+            let lanes = Lanes { control: control.as_deref(), topics: None, requests: RequestLanes::default() };
+            finish(&connection, id, lanes, end, &context.config).await;
         }
     }
     drop(connected);
@@ -175,6 +184,7 @@ async fn serve(connection: Connection, welcomed: Welcomed, surroundings: &Surrou
         subscriber: Arc::clone(&subscriber),
         compression,
         malformed: AtomicU8::new(0),
+        waiting: AtomicUsize::new(0),
         heard: AtomicU64::new(0),
         begun: Instant::now(),
         leaving: CancellationToken::new(),
@@ -187,6 +197,7 @@ async fn serve(connection: Connection, welcomed: Welcomed, surroundings: &Surrou
         end = lanes.accept(&session) => end,
         closed = outbound.ended() => End::Sent(closed),
         () = outbound.control.outflow().drain() => stopped(&session.connection),
+        () = outbound.drain_datagrams() => stopped(&session.connection),
         () = outbound.control.stopped() => stopped(&session.connection),
         end = lanes::serve_datagrams(&session) => end,
         end = keep_alive(&session) => end,
@@ -194,10 +205,13 @@ async fn serve(connection: Connection, welcomed: Welcomed, surroundings: &Surrou
         e = session.connection.closed() => End::Gone(e),
     };
     drop((on_roster, registered));
-    context.topics.leave(&subscriber).await;
+    context.topics.leave(&subscriber, !surroundings.draining.is_cancelled()).await;
     session.leaving.cancel();
     subscriber.tasks.close();
-    finish(&session.connection, session.id(), Some(&outbound.control), lanes, end, &context.config).await;
+    let lanes = Lanes { control: Some(&outbound.control), topics: Some(&outbound), requests: lanes };
+    finish(&session.connection, session.id(), lanes, end, &context.config).await;
+    // Also where the connection was lost: somebody may still wait for room here.
+    outbound.give_up();
     subscriber.tasks.wait().await;
 }
 
@@ -214,7 +228,8 @@ async fn keep_alive(session: &Session) -> End {
     let mut progress = 0;
     loop {
         // Whoever lets QUIC go on with what waits for it is alive, though its answer may wait behind that as well.
-        if progress != session.outbound.control.outflow().progress() {
+        let is_busy = session.waiting.load(Ordering::Relaxed) > 0;
+        if is_busy || progress != session.outbound.control.outflow().progress() {
             progress = session.outbound.control.outflow().progress();
             session.hear();
         }
@@ -247,14 +262,7 @@ fn draining(context: &Context) -> End {
 }
 
 /// Ends a connection: what is queued goes out first, the reason behind it, then QUIC's own close with the same code.
-async fn finish(
-    connection: &Connection,
-    id: Uuid,
-    control: Option<&LaneWriter>,
-    lanes: RequestLanes,
-    end: End,
-    config: &Config,
-) {
+async fn finish(connection: &Connection, id: Uuid, lanes: Lanes<'_>, end: End, config: &Config) {
     let (closed, last) = match end {
         End::Gone(e) => return log_gone(id, connection.remote_address(), &e),
         End::Left(closed) => {
@@ -268,17 +276,24 @@ async fn finish(
             (closed, Some(frame.freeze()))
         }
     };
-    let drains = last.is_some() && closed.code == CloseCode::GOING_AWAY;
-    let within = if drains { config.timing.drain_timeout() } else { config.timing.close_timeout() };
     let max_ack_delay = Duration::from_millis(config.quic.max_ack_delay_ms);
-    if let Some(control) = control {
+    let grace = (2 * (connection.rtt() + max_ack_delay)).clamp(MIN_GRACE, MAX_GRACE);
+    let drains = last.is_some() && closed.code == CloseCode::GOING_AWAY;
+    let within = if drains {
+        // The worker does not wait any longer than that either.
+        let all = config.timing.drain_timeout();
+        all.saturating_sub(grace).max(all / 2)
+    } else {
+        config.timing.close_timeout()
+    };
+    if let Some(control) = lanes.control {
         // A slow consumer's lane is full; one more message would wait behind what it does not read.
         let is_slow = last.is_some() && closed.code == CloseCode::SLOW_CONSUMER;
         if is_slow || !flush(connection, control, lanes, last, within).await {
             control.abandon(closed.code.0);
             // Quinn holds its closing packet back while congestion control holds back data, and a closed connection
             // hears of no acknowledgement: what is on its way has to arrive first.
-            sleep((2 * (connection.rtt() + max_ack_delay)).clamp(MIN_GRACE, MAX_GRACE)).await;
+            sleep(grace).await;
         }
     }
     connection.close(u32::from(closed.code.0).into(), closed.reason.as_bytes());
@@ -288,13 +303,20 @@ async fn finish(
 async fn flush(
     connection: &Connection,
     control: &LaneWriter,
-    mut lanes: RequestLanes,
+    Lanes { topics, mut requests, .. }: Lanes<'_>,
     last: Option<bytes::Bytes>,
     within: Duration,
 ) -> bool {
+    let say = async {
+        // Whoever hears that it is to go may go at once. A client that does not read its topics is told all the same.
+        if let Some(topics) = topics {
+            let _ = timeout(within / 2, topics.finish_topic_lanes()).await;
+        }
+        tokio::join!(control.finish(last), requests.finish());
+    };
     let flushed = async {
         tokio::select! {
-            ((), ()) = async { tokio::join!(control.finish(last), lanes.finish()) } => {}
+            () = say => {}
             () = control.outflow().drain() => {}
             _ = connection.closed() => {}
         }

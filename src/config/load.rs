@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::{Config, MIB};
+use super::{Config, KIB, MIB};
 use crate::message::ClientName;
 
 /// The environment variables that are settings begin with this; `__` stands between a table and its key.
@@ -96,7 +96,7 @@ impl Config {
             ("limits.max_message_bytes", limits.max_message_bytes, 1024, 64 * MIB),
             ("limits.max_request_lanes", limits.max_request_lanes, 0, 1024),
             ("limits.lane_backlog_messages", limits.lane_backlog_messages, 1, max_lane),
-            ("limits.lane_backlog_bytes", limits.lane_backlog_bytes, limits.max_message_bytes, max_lane),
+            ("limits.lane_backlog_bytes", limits.lane_backlog_bytes, limits.max_message_bytes + KIB, max_lane),
             ("limits.client_backlog_messages", limits.client_backlog_messages, limits.lane_backlog_messages, max_lane),
             ("limits.client_backlog_bytes", limits.client_backlog_bytes, limits.lane_backlog_bytes, max_lane),
             ("limits.fanout_queue", limits.fanout_queue, 1, 65_536),

@@ -67,9 +67,9 @@ pub struct Limits {
     /// Request lanes of a client that are served at once, the control lane not counted; more wait until others end.
     /// Default 32; at most 1,024.
     pub max_request_lanes: u64,
-    /// Messages that wait for one lane beyond what QUIC has taken; then 4413. Default 1,024.
+    /// Messages that wait for one lane beyond what QUIC has taken; then 4413, or what the topic's rule says. Default 1,024.
     pub lane_backlog_messages: u64,
-    /// Bytes that wait for one lane, likewise. Default 2 MiB.
+    /// Bytes that wait for one lane, likewise; at least 1 KiB more than `max_message_bytes`. Default 2 MiB.
     pub lane_backlog_bytes: u64,
     /// Messages that wait for one client, on all its lanes. Default 4,096.
     pub client_backlog_messages: u64,
@@ -183,6 +183,7 @@ pub enum MessageLog {
     Info,
 }
 
+const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
 impl Default for Config {

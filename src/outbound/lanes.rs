@@ -51,14 +51,21 @@ impl TopicLanes {
             return on_control;
         }
         let unused = self.open.iter().position(|open| open.topics == 0 && open.priority == priority);
-        let at = unused.or_else(|| self.open(priority, carrier, control.outflow())).or_else(|| self.shared(priority));
+        let at = unused
+            .or_else(|| self.open_another(priority, carrier, control.outflow()))
+            .or_else(|| self.shared(priority));
         let Some(open) = at.and_then(|at| self.open.get_mut(at)) else { return on_control };
         open.topics += 1;
         open.lane.clone()
     }
 
+    /// Those that are open.
+    pub(super) fn open(&self) -> Vec<Arc<LaneWriter>> {
+        self.open.iter().map(|open| Arc::clone(&open.lane.writer)).collect()
+    }
+
     /// Opens another lane, where there is a place for it and the client lets it.
-    fn open(&mut self, priority: u8, carrier: &Carrier, outflow: &Arc<Outflow>) -> Option<usize> {
+    fn open_another(&mut self, priority: u8, carrier: &Carrier, outflow: &Arc<Outflow>) -> Option<usize> {
         if self.open.len() >= self.most {
             // One that nobody uses makes place, but for what it still has to send.
             let ends = |open: &Open| open.topics == 0 && open.lane.writer.end_if_empty();

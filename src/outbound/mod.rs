@@ -1,14 +1,17 @@
 //! The outbound handle of one client: what the rooms that deliver messages know of it. They hand it messages that are
 //! encoded already ([`Envelope`]); how these travel is the transport's.
 
+mod datagrams;
 mod lanes;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::join_all;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use self::datagrams::Datagrams;
 pub(crate) use self::lanes::TopicLane;
 use self::lanes::TopicLanes;
 use crate::frame;
@@ -106,6 +109,7 @@ pub(crate) struct Outbound {
     /// The control lane.
     pub(crate) control: Arc<LaneWriter>,
     carrier: Carrier,
+    datagrams: Datagrams,
     lanes: Mutex<TopicLanes>,
     /// Why the client has to go, once somebody has said so.
     ended: OnceLock<ClosedBy>,
@@ -113,16 +117,18 @@ pub(crate) struct Outbound {
 }
 
 impl Outbound {
-    /// A client for which at most `topic_lanes` lanes are opened.
+    /// A client for which at most `topic_lanes` lanes are opened, and so many bytes of datagrams wait.
     pub(crate) fn new(
         id: Uuid,
         zstd: bool,
         control: Arc<LaneWriter>,
         carrier: Carrier,
         topic_lanes: usize,
+        datagram_bytes: usize,
     ) -> Arc<Self> {
-        let lanes = Mutex::new(TopicLanes::new(topic_lanes));
-        Arc::new(Self { id, zstd, control, carrier, lanes, ended: OnceLock::new(), end: Notify::new() })
+        let (lanes, datagrams) = (Mutex::new(TopicLanes::new(topic_lanes)), Datagrams::new(datagram_bytes));
+        let (ended, end) = (OnceLock::new(), Notify::new());
+        Arc::new(Self { id, zstd, control, carrier, datagrams, lanes, ended, end })
     }
 
     fn lanes(&self) -> MutexGuard<'_, TopicLanes> {
@@ -155,17 +161,27 @@ impl Outbound {
         self.put_on(lane, run.batch(self.zstd), overflow);
     }
 
-    /// Delivers a topic's messages as datagrams; those that are too large for one go on the lane.
+    /// Delivers a topic's messages as datagrams, of which the newest win; those that are too large for one go on the lane.
     pub(crate) fn deliver_datagrams(&self, lane: &LaneWriter, run: &Run) {
         for (at, envelope) in run.envelopes.iter().enumerate() {
             let body = envelope.frame(self.zstd).slice(frame::PREFIX_BYTES..);
-            if !self.carrier.send_datagram(body) {
+            if !self.send_datagram(body) {
                 self.put_on(lane, &run.single(at, self.zstd), Overflow::DropOldest);
             }
         }
     }
 
-    /// Tells of messages that a topic's log no longer keeps; whoever replays has waited for room.
+    /// Sends a body as a datagram, of which the newest win. False where it fits none.
+    pub(crate) fn send_datagram(&self, body: Bytes) -> bool {
+        self.datagrams.send(&self.carrier, body)
+    }
+
+    /// Sends the datagrams that wait, as QUIC takes them. Never ends; one caller.
+    pub(crate) async fn drain_datagrams(&self) {
+        self.datagrams.drain(&self.carrier).await;
+    }
+
+    /// Tells of messages that a topic's log no longer keeps.
     pub(crate) fn deliver_gap(&self, lane: &LaneWriter, gap: Bytes) {
         self.put_on(lane, &gap.into(), Overflow::Force);
     }
@@ -177,21 +193,36 @@ impl Outbound {
         match lane.try_send(batch, overflow) {
             Ok(()) => batch.len(),
             Err((taken, failure)) => {
-                match failure {
-                    SendFailure::Full => {
-                        let reason = "the backlog is full: messages were not read fast enough";
-                        self.end(CloseCode::SLOW_CONSUMER, reason);
-                    }
-                    SendFailure::Stopped => {
-                        let reason = "a lane was stopped: unsubscribe from what is not wanted any more";
-                        self.end(CloseCode::PROTOCOL_ERROR, reason);
-                    }
-                    // The connection is gone, and its owner knows.
-                    SendFailure::Closed => {}
-                }
+                self.lane_failed(failure);
                 taken
             }
         }
+    }
+
+    /// Ends the client because nothing more can be sent on one of its lanes.
+    pub(crate) fn lane_failed(&self, failure: SendFailure) {
+        match failure {
+            SendFailure::Full => {
+                self.end(CloseCode::SLOW_CONSUMER, "the backlog is full: messages were not read fast enough");
+            }
+            SendFailure::Stopped => {
+                self.end(CloseCode::PROTOCOL_ERROR, "a lane was stopped: unsubscribe from what is not wanted any more");
+            }
+            // The connection is gone, and its owner knows.
+            SendFailure::Closed => {}
+        }
+    }
+
+    /// Sends what waits on the topic lanes and ends them, once the client has it all. Needs their drain running.
+    pub(crate) async fn finish_topic_lanes(&self) {
+        let lanes = self.lanes().open();
+        join_all(lanes.iter().map(|lane| lane.finish(None))).await;
+    }
+
+    /// Takes nothing more for this client; whoever waits for room is told.
+    pub(crate) fn give_up(&self) {
+        self.control.give_up();
+        self.lanes().open().iter().for_each(|lane| lane.give_up());
     }
 
     /// Ends the client, unless it has been ended already.

@@ -1,6 +1,7 @@
 //! What happens to topics on one worker: an inbox, and one task that delivers to the subscribers on this worker. What comes
 //! through the inbox comes in the order in which it happened to the topic, subscriptions among messages: so a subscription
-//! begins exactly behind what was replayed for it.
+//! begins exactly behind what was replayed for it. A client's own tasks run on this worker's thread too: what they write
+//! before they yield is written before anything that comes out of the inbox.
 
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
 use super::routes::{Receiver, Routes, Target};
-use super::state::Topic;
+use super::state::{Full, Topic};
+use crate::config::Who;
 use crate::log::Entry;
 use crate::message::Delivery as Carried;
 use crate::outbound::{Envelope, Run, SLICE};
@@ -25,8 +27,10 @@ pub(super) enum Delivery {
     Message { topic: Arc<Topic>, entry: Entry, done: Option<TaskTrackerToken> },
     /// Somebody came or left.
     Presence(News),
-    /// A subscription begins, behind what is replayed for it; the others may have to be told.
-    Subscribe { target: Target, receiver: Receiver, replay: Option<Replay>, joined: Option<News> },
+    /// A subscription begins; the others may have to be told.
+    Subscribe { target: Target, receiver: Receiver, joined: Option<News> },
+    /// What was to be replayed to a subscriber has been.
+    GoLive { topic: u64, client: Uuid },
     /// Subscriptions of a client end; the others may have to be told.
     Leave { client: Uuid, targets: Vec<Target>, left: Option<News> },
     /// A topic was forgotten.
@@ -41,28 +45,8 @@ pub(super) struct News {
     pub(super) envelope: Arc<Envelope>,
 }
 
-/// The last messages before a subscription goes live.
-#[derive(Debug)]
-pub(super) struct Replay {
-    pub(super) topic: Arc<Topic>,
-    pub(super) entries: Vec<Entry>,
-}
-
-impl Replay {
-    /// The offset of the last of them; `after` where there are none.
-    pub(super) fn end(&self, after: u64) -> u64 {
-        self.entries.last().map_or(after, |entry| entry.offset)
-    }
-
-    /// Sends them. Always by stream, and whatever the bounds say: whoever replays has waited for room.
-    pub(super) fn deliver(self, receiver: &Receiver) {
-        if !self.entries.is_empty() {
-            receiver.client.deliver_on(&receiver.lane, &run(&self.topic, self.entries), Overflow::Force);
-        }
-    }
-}
-
-fn run(topic: &Arc<Topic>, entries: Vec<Entry>) -> Run {
+/// Messages of a topic on their way to any number of subscribers.
+pub(super) fn run(topic: &Arc<Topic>, entries: Vec<Entry>) -> Run {
     let source: Arc<dyn Source> = Arc::<Topic>::clone(topic);
     let (envelopes, offsets) = entries.into_iter().map(|entry| (entry.envelope, entry.offset)).unzip();
     Run::of_topic(envelopes, source, offsets)
@@ -95,15 +79,13 @@ impl Inbox {
                         drop(tokens);
                     }
                     Delivery::Presence(news) => hub.tell(news).await,
-                    Delivery::Subscribe { target, receiver, replay, joined } => {
+                    Delivery::Subscribe { target, receiver, joined } => {
                         if let Some(news) = joined {
                             hub.tell(news).await;
                         }
-                        if let Some(replay) = replay {
-                            replay.deliver(&receiver);
-                        }
                         hub.routes.add(target, receiver);
                     }
+                    Delivery::GoLive { topic, client } => hub.routes.go_live(topic, client),
                     Delivery::Leave { client, targets, left } => {
                         targets.iter().for_each(|target| hub.routes.remove(target, client));
                         if let Some(news) = left {
@@ -117,9 +99,9 @@ impl Inbox {
     }
 }
 
-/// The policy where nobody has seen to it that there is room.
-fn bounded(overflow: Overflow) -> Overflow {
-    if overflow == Overflow::Force { Overflow::Refuse } else { overflow }
+/// Whether patterns get a topic's messages.
+fn patterns_may(topic: &Topic) -> bool {
+    topic.rule.subscribe == Who::Everyone
 }
 
 #[derive(Debug, Default)]
@@ -131,22 +113,21 @@ struct Hub {
 
 impl Hub {
     async fn deliver(&mut self, topic: &Arc<Topic>, entries: Vec<Entry>) {
-        let receivers = self.routes.all(topic.id, &topic.name);
+        let receivers = self.routes.all(topic.id, &topic.name, patterns_may(topic));
         if receivers.is_empty() {
             return;
         }
         let run = run(topic, entries);
         for receiver in &*receivers {
-            match (receiver.delivery, receiver.overflow) {
+            match (receiver.delivery, &receiver.ended) {
                 (Carried::Datagram, _) => receiver.client.deliver_datagrams(&receiver.lane, &run),
-                (Carried::Stream, Overflow::Force) if topic.blocks() => {
+                (Carried::Stream, Some(ended)) if topic.blocks() => {
                     receiver.client.deliver_on(&receiver.lane, &run, Overflow::Force);
                     if !receiver.lane.has_room() {
-                        topic.full().push(Arc::clone(&receiver.lane));
+                        topic.full().push(Full { lane: Arc::clone(&receiver.lane), ended: ended.clone() });
                     }
                 }
-                // A pattern under `block` also gets messages of topics whose publishers do not wait.
-                (Carried::Stream, overflow) => receiver.client.deliver_on(&receiver.lane, &run, bounded(overflow)),
+                (Carried::Stream, _) => receiver.client.deliver_on(&receiver.lane, &run, receiver.overflow),
             }
             self.let_others_run().await;
         }
@@ -154,11 +135,12 @@ impl Hub {
 
     async fn tell(&mut self, news: News) {
         let News { topic, about, envelope } = news;
-        let receivers = self.routes.all(topic.id, &topic.name);
         let run = Run::new(vec![envelope]);
-        let listeners = receivers.iter().filter(|receiver| receiver.presence && receiver.client.id != about);
-        for receiver in listeners {
-            receiver.client.deliver_on(&receiver.lane, &run, bounded(receiver.overflow));
+        let watchers = self.routes.watchers(topic.id, &topic.name, patterns_may(&topic));
+        for receiver in watchers.iter().filter(|receiver| receiver.client.id != about) {
+            // Under `block` a full lane is nothing unusual; who comes and goes is not worth closing it.
+            let overflow = if receiver.ended.is_some() { Overflow::DropOldest } else { receiver.overflow };
+            receiver.client.deliver_on(&receiver.lane, &run, overflow);
             self.let_others_run().await;
         }
     }

@@ -51,6 +51,13 @@ impl Keys {
         }
     }
 
+    /// Forgets the oldest half, the larger one.
+    pub(super) fn halve(&mut self) {
+        for _ in 0..self.order.len().div_ceil(2) {
+            self.forget_oldest();
+        }
+    }
+
     /// Forgets the oldest; false where there is none.
     pub(super) fn forget_oldest(&mut self) -> bool {
         let Some((_, key)) = self.order.pop_front() else { return false };

@@ -111,9 +111,10 @@ impl Topics {
 
     /// The topic of this name, made where there is none.
     fn find_or_make(&self, name: &TopicName) -> Result<Arc<Topic>, ErrorReply> {
-        if let Some(topic) = self.find(name) {
-            return Ok(topic);
-        }
+        self.find(name).map_or_else(|| self.make(name), Ok)
+    }
+
+    fn make(&self, name: &TopicName) -> Result<Arc<Topic>, ErrorReply> {
         let most = size(self.config.limits.max_topics);
         let mut shard = self.shard(name).write().unwrap_or_else(PoisonError::into_inner);
         if let Some(topic) = shard.get(name) {

@@ -1,9 +1,13 @@
-//! Which patterns match a topic: a tree of their levels, so that the answer takes as long as the topic has levels, however
-//! many patterns there are. Pure.
+//! Which patterns match a topic: a tree of their first levels, so that the answer takes about as long as the topic has
+//! levels, however many patterns there are. Pure.
 
 use std::collections::HashMap;
 
 use crate::message::{TopicName, TopicPattern};
+
+/// Levels of the tree: each level of a pattern costs some hundred bytes there, and a pattern may have 128. What is deeper
+/// is compared as text.
+const DEPTH: usize = 8;
 
 /// Patterns, each with what belongs to it.
 #[derive(Debug)]
@@ -21,6 +25,8 @@ struct Node<T> {
     here: Vec<(u64, T)>,
     /// Of patterns that end with a `>` below this level.
     below: Vec<(u64, T)>,
+    /// Of patterns with further levels than the tree has.
+    deeper: Vec<(u64, TopicPattern, T)>,
 }
 
 impl<T> Default for Patterns<T> {
@@ -31,7 +37,7 @@ impl<T> Default for Patterns<T> {
 
 impl<T> Default for Node<T> {
     fn default() -> Self {
-        Self { children: HashMap::new(), here: Vec::new(), below: Vec::new() }
+        Self { children: HashMap::new(), here: Vec::new(), below: Vec::new(), deeper: Vec::new() }
     }
 }
 
@@ -43,7 +49,11 @@ impl<T> Patterns<T> {
     pub(super) fn add(&mut self, pattern: &TopicPattern, item: T) {
         self.order += 1;
         let mut node = &mut self.root;
-        for level in pattern.as_str().split('.') {
+        for (depth, level) in pattern.as_str().split('.').enumerate() {
+            if depth == DEPTH {
+                node.deeper.push((self.order, pattern.clone(), item));
+                return;
+            }
             if level == ">" {
                 node.below.push((self.order, item));
                 return;
@@ -56,14 +66,14 @@ impl<T> Patterns<T> {
     /// Removes what belongs to this very pattern and `is` it.
     pub(super) fn remove(&mut self, pattern: &TopicPattern, is: impl Fn(&T) -> bool) {
         let levels: Vec<&str> = pattern.as_str().split('.').collect();
-        self.root.remove(&levels, &is);
+        self.root.remove(pattern, &levels, DEPTH, &is);
     }
 
     /// What belongs to the patterns that match, in the order in which it was added.
     pub(super) fn find(&self, topic: &TopicName) -> impl Iterator<Item = &T> {
         let levels: Vec<&str> = topic.as_str().split('.').collect();
         let mut found = Vec::new();
-        self.root.find(&levels, &mut found);
+        self.root.find(topic, &levels, &mut found);
         found.sort_unstable_by_key(|&(order, _)| order);
         found.into_iter().map(|(_, item)| item)
     }
@@ -71,28 +81,31 @@ impl<T> Patterns<T> {
 
 impl<T> Node<T> {
     fn is_empty(&self) -> bool {
-        self.children.is_empty() && self.here.is_empty() && self.below.is_empty()
+        self.children.is_empty() && self.here.is_empty() && self.below.is_empty() && self.deeper.is_empty()
     }
 
-    fn find<'a>(&'a self, levels: &[&str], found: &mut Vec<(u64, &'a T)>) {
+    fn find<'a>(&'a self, topic: &TopicName, levels: &[&str], found: &mut Vec<(u64, &'a T)>) {
+        let deeper = self.deeper.iter().filter(|(_, pattern, _)| pattern.matches(topic.as_str()));
+        found.extend(deeper.map(|(order, _, item)| (*order, item)));
         let Some((level, rest)) = levels.split_first() else {
             found.extend(self.here.iter().map(|(order, item)| (*order, item)));
             return;
         };
         found.extend(self.below.iter().map(|(order, item)| (*order, item)));
         for child in [self.children.get(*level), self.children.get("*")].into_iter().flatten() {
-            child.find(rest, found);
+            child.find(topic, rest, found);
         }
     }
 
     /// Removes an item, and what is empty without it.
-    fn remove(&mut self, levels: &[&str], is: &impl Fn(&T) -> bool) {
+    fn remove(&mut self, pattern: &TopicPattern, levels: &[&str], depth: usize, is: &impl Fn(&T) -> bool) {
         match levels.split_first() {
+            Some(_) if depth == 0 => self.deeper.retain(|(_, other, item)| other != pattern || !is(item)),
             None => self.here.retain(|(_, item)| !is(item)),
             Some((&">", _)) => self.below.retain(|(_, item)| !is(item)),
             Some((level, rest)) => {
                 if let Some(child) = self.children.get_mut(*level) {
-                    child.remove(rest, is);
+                    child.remove(pattern, rest, depth - 1, is);
                     if child.is_empty() {
                         self.children.remove(*level);
                     }
@@ -108,9 +121,10 @@ mod tests {
 
     use super::*;
 
-    /// Texts of few levels out of few words, so that many match.
+    /// Texts out of few words, so that many match, some of them deeper than the tree.
     fn text(words: &'static [&'static str]) -> impl Strategy<Value = String> {
-        prop::collection::vec(prop::sample::select(words), 1..5).prop_map(|levels| levels.join("."))
+        let levels = |count: std::ops::Range<usize>| prop::collection::vec(prop::sample::select(words), count);
+        prop_oneof![levels(1..4), levels(7..11)].prop_map(|levels| levels.join("."))
     }
 
     fn pattern() -> impl Strategy<Value = TopicPattern> {

@@ -31,15 +31,18 @@ impl Topics {
             Ok(topic) => topic,
             Err(refused) => return Some(Err(refused)),
         };
+        let mut state = topic.state();
         let mut places: Places<'_> = Vec::with_capacity(self.inboxes.len());
-        for inbox in &self.inboxes {
-            places.push(match inbox.try_reserve() {
-                Ok(place) => Some(place),
+        for (worker, inbox) in self.inboxes.iter().enumerate() {
+            // A worker without subscribers holds nobody up.
+            let place = if self.wants(&state, worker) { inbox.try_reserve().map(Some) } else { Ok(None) };
+            places.push(match place {
+                Ok(place) => place,
                 Err(TrySendError::Closed(())) => None,
                 Err(TrySendError::Full(())) => return None,
             });
         }
-        self.commit(&topic, publication, places, None).map(Ok)
+        self.commit(&topic, &mut state, publication, places, None).map(Ok)
     }
 
     /// Publishes; gives `published`. Waits for room in the workers' inboxes and, under the policy `block`, for room at
@@ -50,7 +53,8 @@ impl Topics {
             let published = if topic.blocks() {
                 self.publish_in_turn(&topic, publication).await?
             } else {
-                self.commit(&topic, publication, self.places().await, None)
+                let places = self.places().await;
+                self.commit(&topic, &mut topic.state(), publication, places, None)
             };
             if let Some(published) = published {
                 return Ok(published);
@@ -59,8 +63,12 @@ impl Topics {
     }
 
     fn topic_for(&self, publication: &Publication) -> Result<Arc<Topic>, ErrorReply> {
-        may(self.rule_of(&publication.topic).publish, "publish to", publication.topic.as_str())?;
-        self.find_or_make(&publication.topic)
+        let name = &publication.topic;
+        // A topic that is there knows its rule.
+        let known = self.find(name);
+        let rule = known.as_ref().map_or_else(|| self.rule_of(name), |topic| &topic.rule);
+        may(rule.publish, "publish to", name.as_str())?;
+        known.map_or_else(|| self.make(name), Ok)
     }
 
     /// Publishes once every subscriber has room, and returns once every subscriber has the message.
@@ -81,18 +89,25 @@ impl Topics {
         // It is never closed.
         let Ok(Ok(_turn)) = timeout_at(deadline, topic.turn.acquire()).await else { return Err(too_late()) };
         loop {
-            let Some(lane) = topic.full().last().cloned() else { break };
-            // A lane that is closed holds nobody up.
-            if timeout_at(deadline, lane.room()).await.is_err() {
+            topic.full().retain(|full| !full.ended.is_cancelled() && !full.lane.has_room());
+            let Some(full) = topic.full().last().cloned() else { break };
+            let freed = async {
+                tokio::select! {
+                    // A lane that is closed holds nobody up.
+                    _ = full.lane.room() => {}
+                    () = full.ended.cancelled() => {}
+                }
+            };
+            if timeout_at(deadline, freed).await.is_err() {
                 return Err(too_late());
             }
-            topic.full().pop();
         }
         let Ok(places) = timeout_at(deadline, self.places()).await else { return Err(too_late()) };
         let delivered = TaskTracker::new();
-        let published = self.commit(topic, publication, places, Some(&delivered));
+        let published = self.commit(topic, &mut topic.state(), publication, places, Some(&delivered));
         delivered.close();
-        delivered.wait().await;
+        // No worker waits for a receiver; one that ends takes what it had not delivered with it.
+        let _ = timeout_at(deadline, delivered.wait()).await;
         Ok(published)
     }
 
@@ -100,12 +115,12 @@ impl Topics {
     fn commit(
         &self,
         topic: &Arc<Topic>,
+        state: &mut State,
         publication: &Publication,
         places: Places<'_>,
         delivered: Option<&TaskTracker>,
     ) -> Option<ServerMessage> {
         let now = now_ms();
-        let mut state = topic.state();
         if state.is_gone {
             return None;
         }
@@ -131,14 +146,13 @@ impl Topics {
             state.keys.add(key.clone(), offset, now);
         }
         state.used_ms = now;
-        self.account(topic, &mut state, now);
+        self.account(topic, state, now);
         for (worker, place) in places.into_iter().enumerate() {
-            if let Some(place) = place.filter(|_| self.wants(&state, worker)) {
+            if let Some(place) = place.filter(|_| self.wants(state, worker)) {
                 let done = delivered.map(TaskTracker::token);
                 place.send(Delivery::Message { topic: Arc::clone(topic), entry: entry.clone(), done });
             }
         }
-        drop(state);
         Some(ServerMessage::Published { topic: name(), epoch, offset, duplicate: false })
     }
 

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::patterns::Patterns;
@@ -20,6 +21,10 @@ pub(super) struct Receiver {
     pub(super) overflow: Overflow,
     /// Whether it hears of joins and leaves.
     pub(super) presence: bool,
+    /// False while older messages are still replayed to it: these come first, and it gets no others meanwhile.
+    pub(super) is_live: bool,
+    /// Under `block`, cancelled when the subscription ends: nobody waits for it any more.
+    pub(super) ended: Option<CancellationToken>,
 }
 
 /// What a subscription is to.
@@ -62,6 +67,13 @@ impl Routes {
         }
     }
 
+    /// What was to be replayed to a client has been.
+    pub(super) fn go_live(&mut self, topic: u64, client: Uuid) {
+        let Some(topic) = self.topics.get_mut(&topic) else { return };
+        topic.all = None;
+        topic.receivers.iter_mut().filter(|receiver| receiver.client.id == client).for_each(|r| r.is_live = true);
+    }
+
     pub(super) fn remove(&mut self, target: &Target, client: Uuid) {
         match target {
             Target::Topic(id) => {
@@ -86,9 +98,10 @@ impl Routes {
         self.topics.remove(&topic);
     }
 
-    /// Whom a topic's messages go to: each client once, on its exact subscription, else on that to the first pattern.
-    pub(super) fn all(&mut self, id: u64, name: &TopicName) -> Arc<[Receiver]> {
-        let is_alone = self.patterns.is_empty();
+    /// Whom a topic's messages go to: each client once, on its exact subscription, else on that to the first pattern. Where
+    /// nobody may subscribe (`patterns_may` is false), patterns get nothing of it either.
+    pub(super) fn all(&mut self, id: u64, name: &TopicName, patterns_may: bool) -> Arc<[Receiver]> {
+        let is_alone = self.patterns.is_empty() || !patterns_may;
         if is_alone && !self.topics.contains_key(&id) {
             return Arc::default();
         }
@@ -103,8 +116,19 @@ impl Routes {
             let mut seen: HashSet<Uuid> = all.iter().map(|receiver| receiver.client.id).collect();
             all.extend(self.patterns.find(name).filter(|receiver| seen.insert(receiver.client.id)).cloned());
         }
+        all.retain(|receiver| receiver.is_live);
         let all: Arc<[Receiver]> = all.into();
         topic.all = Some((self.generation, Arc::clone(&all)));
         all
+    }
+
+    /// Who hears of joins and leaves, each client once. Does not look for whom the messages go to, which in a crowd that
+    /// comes or leaves would have to be found anew for each of it.
+    pub(super) fn watchers(&self, id: u64, name: &TopicName, patterns_may: bool) -> Vec<Receiver> {
+        let exact = self.topics.get(&id).into_iter().flat_map(|topic| &topic.receivers);
+        let patterns = patterns_may.then(|| self.patterns.find(name)).into_iter().flatten();
+        let mut seen = HashSet::new();
+        let watches = |receiver: &&Receiver| receiver.presence && seen.insert(receiver.client.id);
+        exact.chain(patterns).filter(watches).cloned().collect()
     }
 }

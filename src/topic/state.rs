@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::keys::Keys;
@@ -24,8 +25,16 @@ pub(super) struct Topic {
     state: Mutex<State>,
     /// Under the policy `block`, one publish at a time: the next one waits for the room that this one leaves.
     pub(super) turn: Semaphore,
-    /// Under the policy `block`, the lanes that had no more room after the last message.
-    pub(super) full: Mutex<Vec<Arc<LaneWriter>>>,
+    /// Under the policy `block`, the subscribers that had no more room after the last message.
+    full: Mutex<Vec<Full>>,
+}
+
+/// A subscriber that holds publishers up.
+#[derive(Debug, Clone)]
+pub(super) struct Full {
+    pub(super) lane: Arc<LaneWriter>,
+    /// Cancelled when the subscription ends.
+    pub(super) ended: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -65,7 +74,7 @@ impl Topic {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn full(&self) -> MutexGuard<'_, Vec<Arc<LaneWriter>>> {
+    pub(super) fn full(&self) -> MutexGuard<'_, Vec<Full>> {
         self.full.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -99,12 +108,12 @@ impl Source for Topic {
     }
 }
 
-/// What a rule's policy means for a lane.
+/// What a rule's policy means for a lane where nobody has seen to it that there is room. A pattern under `block` also gets
+/// messages of topics whose publishers do not wait.
 pub(super) fn overflow(policy: OverflowPolicy) -> Overflow {
     match policy {
-        OverflowPolicy::Disconnect => Overflow::Refuse,
+        OverflowPolicy::Disconnect | OverflowPolicy::Block => Overflow::Refuse,
         OverflowPolicy::DropOldest => Overflow::DropOldest,
         OverflowPolicy::Latest => Overflow::Latest,
-        OverflowPolicy::Block => Overflow::Force,
     }
 }

@@ -5,19 +5,20 @@ use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
-use super::hub::{Delivery, News, Replay};
+use super::hub::{self, Delivery, News};
 use super::routes::{Receiver, Target};
 use super::state::{State, Topic, overflow};
 use super::subscriber::{Held, NotReserved, Reserved, Subscriber};
 use super::{Places, Topics, may, size};
-use crate::config::TopicRule;
+use crate::config::{OverflowPolicy, TopicRule};
 use crate::log::{Entry, Log};
 use crate::message::{
     ErrorCode, ErrorReply, RequestId, ServerMessage, Subscribe, Subscribed, TopicName, TopicPattern, now_ms,
 };
 use crate::outbound::{Envelope, TopicLane};
-use crate::transport::Source;
+use crate::transport::{Overflow, Source};
 
 /// Most that is replayed at once: behind it the client's other lanes have their turn, and other clients.
 const CHUNK_MESSAGES: usize = 64;
@@ -81,6 +82,7 @@ impl Topics {
         let Wish { who, wanted, .. } = wish;
         let lane = who.outbound.bind_lane(rule.priority, wanted.lane);
         let receiver = wish.receiver(rule, &lane);
+        let ended = receiver.ended.clone();
         let topic = wanted.topic.as_str().to_owned();
         let reply = wish.reply(Subscribed { topic, lane: lane.number, ..Subscribed::default() });
         reserved.make(|| {
@@ -89,9 +91,9 @@ impl Topics {
             self.pattern_watchers.fetch_add(usize::from(wanted.presence), Ordering::AcqRel);
             if let Some(place) = place {
                 let target = Target::Pattern(wanted.topic.clone());
-                place.send(Delivery::Subscribe { target, receiver, replay: None, joined: None });
+                place.send(Delivery::Subscribe { target, receiver, joined: None });
             }
-            Held { topic: None, lane, presence: wanted.presence, catching_up: None }
+            Held { topic: None, lane, presence: wanted.presence, ended, catching_up: None }
         });
         reply
     }
@@ -113,7 +115,8 @@ impl Topics {
         state.used_ms = now;
         self.account(topic, &mut state, now);
         let lane = who.outbound.bind_lane(topic.rule.priority, wanted.lane);
-        let receiver = wish.receiver(&topic.rule, &lane);
+        let mut receiver = wish.receiver(&topic.rule, &lane);
+        let ended = receiver.ended.clone();
         let start = state.log.start(wanted.since.as_ref(), wanted.recent);
         let reply = wish.reply(Subscribed {
             topic: topic.name.as_str().to_owned(),
@@ -132,24 +135,16 @@ impl Topics {
             }
             state.interest[who.worker] += 1;
             state.watchers += usize::from(wanted.presence);
-            let replay = next_chunk(topic, &state.log, start.after);
-            let is_all = replay.end(start.after) >= state.log.newest();
-            let catching_up = match places.get_mut(who.worker).and_then(Option::take) {
-                Some(place) if is_all => {
-                    let target = Target::Topic(topic.id);
-                    place.send(Delivery::Subscribe { target, receiver, replay: Some(replay), joined });
-                    None
-                }
-                place => {
-                    if let (Some(place), Some(joined)) = (place, joined) {
-                        place.send(Delivery::Presence(joined));
-                    }
-                    let (topics, topic) = (Arc::clone(self), Arc::clone(topic));
-                    let task = who.tasks.spawn(catch_up(topics, Arc::clone(who), topic, receiver, start.after));
-                    Some(task.abort_handle())
-                }
-            };
-            Held { topic: Some(Arc::clone(topic)), lane, presence: wanted.presence, catching_up }
+            let mut replay = Replay { topic: Arc::clone(topic), receiver: receiver.clone(), after: start.after };
+            receiver.is_live = replay.is_done(&state.log) || (lane.writer.has_room() && replay.step(&state.log));
+            let catching_up = (!receiver.is_live).then(|| {
+                let task = replay.catch_up(Arc::clone(self), who.worker);
+                who.tasks.spawn(task).abort_handle()
+            });
+            if let Some(place) = places.get_mut(who.worker).and_then(Option::take) {
+                place.send(Delivery::Subscribe { target: Target::Topic(topic.id), receiver, joined });
+            }
+            Held { topic: Some(Arc::clone(topic)), lane, presence: wanted.presence, ended, catching_up }
         });
         drop(state);
         Some(reply)
@@ -166,6 +161,11 @@ impl Topics {
             let message = format!("topic: not subscribed to {}", text.as_str());
             return Err(ErrorReply::new(ErrorCode::NotFound, message));
         };
+        if let Some(topic) = &held.topic {
+            // What is on its way comes all the same; what only waits to go is not wanted any more.
+            let source: Arc<dyn Source> = Arc::<Topic>::clone(topic);
+            held.lane.writer.forget(&source);
+        }
         let (target, left) = self.end(who, text, held, &mut places);
         if let Some(place) = places.get_mut(who.worker).and_then(Option::take) {
             place.send(Delivery::Leave { client: who.id(), targets: vec![target], left });
@@ -173,12 +173,13 @@ impl Topics {
         Ok(ServerMessage::Ok { delivered: None, topic: Some(text.as_str().to_owned()) })
     }
 
-    /// Ends all subscriptions of a client that leaves, and takes no more.
-    pub(crate) async fn leave(&self, who: &Arc<Subscriber>) {
+    /// Ends all subscriptions of a client that leaves, and takes no more. Whether others are told is for the caller to say:
+    /// where all leave, nobody is left to hear it.
+    pub(crate) async fn leave(&self, who: &Arc<Subscriber>, tell: bool) {
         let mut targets = Vec::new();
         for (text, held) in who.take_all() {
-            let is_watched = held.topic.as_ref().is_some_and(|topic| self.is_watched(&topic.state()));
-            let mut places = if is_watched { self.places().await } else { Vec::new() };
+            let is_told = tell && held.topic.as_ref().is_some_and(|topic| topic.rule.presence);
+            let mut places = if is_told { self.places().await } else { Vec::new() };
             let (target, left) = self.end(who, &text, held, &mut places);
             targets.push(target);
             if let (Some(left), Some(place)) = (left, places.get_mut(who.worker).and_then(Option::take)) {
@@ -259,6 +260,8 @@ impl Wish<'_> {
             delivery: self.wanted.delivery,
             overflow: overflow(rule.overflow),
             presence: self.wanted.presence,
+            is_live: true,
+            ended: (rule.overflow == OverflowPolicy::Block).then(CancellationToken::new),
         }
     }
 
@@ -276,42 +279,62 @@ impl Wish<'_> {
     }
 }
 
-/// Replays what does not fit at once, as the client takes it, and goes live behind the newest message. Aborted with the
-/// subscription.
-async fn catch_up(topics: Arc<Topics>, who: Arc<Subscriber>, topic: Arc<Topic>, receiver: Receiver, mut after: u64) {
-    // What was replayed has gone on into QUIC before more follows; a lane that is closed wants none.
-    while receiver.lane.idle().await.is_ok() {
-        let Ok(place) = topics.inboxes[who.worker].reserve().await else { return };
-        let chunk = {
-            let state = topic.state();
-            let oldest = state.log.oldest();
-            if after + 1 < oldest {
-                // The log went on without waiting.
-                receiver.client.deliver_gap(&receiver.lane, topic.gap(after + 1, oldest - 1));
-                after = oldest - 1;
-            }
-            let chunk = next_chunk(&topic, &state.log, after);
-            after = chunk.end(after);
-            if after >= state.log.newest() {
-                let (target, replay) = (Target::Topic(topic.id), Some(chunk));
-                place.send(Delivery::Subscribe { target, receiver, replay, joined: None });
-                return;
-            }
-            chunk
-        };
-        drop(place);
-        chunk.deliver(&receiver);
-        tokio::task::yield_now().await;
-    }
+/// What is still to be replayed to a subscriber, as much at a time as it takes.
+struct Replay {
+    topic: Arc<Topic>,
+    receiver: Receiver,
+    /// The offset of the last message that it has got.
+    after: u64,
 }
 
-/// The next messages to replay: one at least where there is any.
-fn next_chunk(topic: &Arc<Topic>, log: &Log, after: u64) -> Replay {
-    let mut bytes = 0;
-    let within = |(count, entry): &(usize, &Entry)| {
-        bytes += entry.envelope.plain().len();
-        *count == 0 || (*count < CHUNK_MESSAGES && bytes <= CHUNK_BYTES)
-    };
-    let entries = log.after(after).enumerate().take_while(within).map(|(_, entry)| entry.clone()).collect();
-    Replay { topic: Arc::clone(topic), entries }
+impl Replay {
+    fn is_done(&self, log: &Log) -> bool {
+        self.after >= log.newest()
+    }
+
+    /// Sends the next messages, always by stream, on a lane that has room for one; they may wait there whatever the bounds
+    /// say, for they are few. True where these were the last.
+    fn step(&mut self, log: &Log) -> bool {
+        let client = &self.receiver.client;
+        let oldest = log.oldest();
+        if self.after + 1 < oldest {
+            // The log went on without waiting.
+            client.deliver_gap(&self.receiver.lane, self.topic.gap(self.after + 1, oldest - 1));
+            self.after = oldest - 1;
+        }
+        let mut bytes = 0;
+        let within = |(count, entry): &(usize, &Entry)| {
+            bytes += entry.envelope.plain().len();
+            *count == 0 || (*count < CHUNK_MESSAGES && bytes <= CHUNK_BYTES)
+        };
+        let entries: Vec<Entry> =
+            log.after(self.after).enumerate().take_while(within).map(|(_, entry)| entry.clone()).collect();
+        if let Some(last) = entries.last() {
+            self.after = last.offset;
+            client.deliver_on(&self.receiver.lane, &hub::run(&self.topic, entries), Overflow::Force);
+        }
+        self.is_done(log)
+    }
+
+    /// Sends the rest as the client takes it, and has the subscription go live behind the newest message. Aborted with
+    /// the subscription.
+    async fn catch_up(mut self, topics: Arc<Topics>, worker: usize) {
+        loop {
+            // What was replayed has gone on into QUIC before more follows.
+            if let Err(failure) = self.receiver.lane.passed().await {
+                return self.receiver.client.lane_failed(failure);
+            }
+            let Ok(place) = topics.inboxes[worker].reserve().await else { return };
+            if !self.receiver.lane.has_room() {
+                continue;
+            }
+            let topic = Arc::clone(&self.topic);
+            if self.step(&topic.state().log) {
+                place.send(Delivery::GoLive { topic: topic.id, client: self.receiver.client.id });
+                return;
+            }
+            drop(place);
+            tokio::task::yield_now().await;
+        }
+    }
 }

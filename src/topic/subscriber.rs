@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -39,12 +40,17 @@ pub(super) struct Held {
     pub(super) topic: Option<Arc<Topic>>,
     pub(super) lane: TopicLane,
     pub(super) presence: bool,
+    /// Under `block`, what tells publishers that it has ended.
+    pub(super) ended: Option<CancellationToken>,
     /// What still replays to it.
     pub(super) catching_up: Option<AbortHandle>,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
+        if let Some(ended) = &self.ended {
+            ended.cancel();
+        }
         // It runs on this thread, so it is not in the middle of anything.
         if let Some(task) = &self.catching_up {
             task.abort();

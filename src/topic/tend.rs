@@ -48,6 +48,7 @@ impl Topics {
         if self.memory.load(Ordering::Relaxed) > most - most / 8 {
             // Topics that are published to now cannot keep their messages while others keep old ones.
             state.log.halve();
+            state.keys.halve();
         }
         self.account(topic, &mut state, now);
         let is_idle = now.saturating_sub(state.used_ms) > self.config.timing.topic_idle_ms;

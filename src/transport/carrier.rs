@@ -5,6 +5,9 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use quinn::{Connection, SendStream};
 
+/// Bytes of datagrams that QUIC holds at once: one or two packets, so that streams have the packets after these.
+pub(super) const DATAGRAMS_IN_QUIC: usize = 4096;
+
 /// The connection of one client.
 #[derive(Debug, Clone)]
 pub(crate) struct Carrier(Connection);
@@ -19,13 +22,25 @@ impl Carrier {
         self.0.open_uni().now_or_never()?.ok()
     }
 
-    /// Sends a body as a datagram; where too many wait, the oldest give way. False where it does not fit the path, or the
-    /// client takes no datagrams.
-    pub(crate) fn send_datagram(&self, body: Bytes) -> bool {
-        // Where the connection is gone it is lost, as any datagram may be.
-        self.0.max_datagram_size().is_some_and(|most| body.len() <= most) && {
-            let _ = self.0.send_datagram(body);
-            true
-        }
+    /// Whether a body of so many bytes fits a datagram on the path, and the client takes datagrams.
+    pub(crate) fn takes_datagram(&self, bytes: usize) -> bool {
+        self.0.max_datagram_size().is_some_and(|most| bytes <= most)
+    }
+
+    /// Whether QUIC takes a datagram now without giving up another.
+    pub(crate) fn has_datagram_room(&self, bytes: usize) -> bool {
+        self.0.datagram_send_buffer_space() >= bytes
+    }
+
+    /// Sends a body as a datagram.
+    pub(crate) fn send_datagram(&self, body: Bytes) {
+        // Where it cannot be sent any more it is lost, as any datagram may be.
+        let _ = self.0.send_datagram(body);
+    }
+
+    /// Sends a body as a datagram once QUIC has sent others.
+    pub(crate) async fn send_datagram_in_turn(&self, body: Bytes) {
+        // As above.
+        let _ = self.0.send_datagram_wait(body).await;
     }
 }

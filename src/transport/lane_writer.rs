@@ -93,8 +93,6 @@ pub(crate) struct LaneWriter {
 struct State {
     stream: SendStream,
     backlog: Backlog,
-    /// Frames that have left the backlog since the lane began.
-    left: u64,
     /// Why nothing more is taken.
     closed: Option<SendFailure>,
 }
@@ -114,7 +112,7 @@ impl LaneWriter {
     pub(crate) fn new(stream: SendStream, priority: i32, outflow: &Arc<Outflow>) -> Arc<Self> {
         // An error means that the stream has ended already.
         let _ = stream.set_priority(priority);
-        let state = State { stream, backlog: Backlog::new(outflow.lane_bounds), left: 0, closed: None };
+        let state = State { stream, backlog: Backlog::new(outflow.lane_bounds), closed: None };
         let outflow = Arc::clone(outflow);
         let lane = Arc::new(Self { state: Mutex::new(state), priority, outflow });
         lane.outflow.add(&lane);
@@ -150,6 +148,7 @@ impl LaneWriter {
             }
             let mark = batch.mark(taken, overflow);
             if written > 0 {
+                // It has to be finished, whatever the bounds say.
                 state.backlog.put(frame.slice(written..), frame.len(), mark, budget);
                 written = 0;
             } else if !state.backlog.offer(frame.clone(), mark, overflow, budget) {
@@ -178,9 +177,15 @@ impl LaneWriter {
                 return Ok(());
             }
             self.outflow.blocked();
-            state.left + state.backlog.len() as u64
+            state.backlog.last()
         };
-        self.until(|state| state.left >= until).await
+        self.until(|state| state.backlog.has_passed(until)).await
+    }
+
+    /// Waits until what waits here now has gone on, and another message may wait.
+    pub(crate) async fn passed(&self) -> Result<(), SendFailure> {
+        let until = self.state().backlog.last();
+        self.until(|state| state.backlog.has_passed(until) && state.backlog.has_room(&self.outflow.budget)).await
     }
 
     /// Waits until another message may wait here.
@@ -188,14 +193,21 @@ impl LaneWriter {
         self.until(|state| state.backlog.has_room(&self.outflow.budget)).await
     }
 
+    /// Forgets what waits here of a topic.
+    pub(crate) fn forget(&self, source: &Arc<dyn Source>) {
+        self.state().backlog.forget(source, &self.outflow.budget);
+        self.outflow.made_room();
+    }
+
     /// Waits until nothing waits here.
     pub(crate) async fn idle(&self) -> Result<(), SendFailure> {
         self.until(|state| state.backlog.is_empty()).await
     }
 
-    /// Whether another message may wait here.
+    /// Whether another message may wait here; none does on a lane that is closed.
     pub(crate) fn has_room(&self) -> bool {
-        self.state().backlog.has_room(&self.outflow.budget)
+        let state = self.state();
+        state.closed.is_some() || state.backlog.has_room(&self.outflow.budget)
     }
 
     /// Waits until a condition holds that comes true when frames leave the backlog. Cancel safe.
@@ -221,12 +233,11 @@ impl LaneWriter {
         if state.closed.is_some() || state.backlog.is_empty() {
             return Turn::Over;
         }
-        let State { stream, backlog, left, .. } = &mut *state;
+        let State { stream, backlog, .. } = &mut *state;
         match poll_write(stream, backlog.turn(TURN_BYTES), cx) {
             Poll::Pending => Turn::Over,
             Poll::Ready(Ok((bytes, frames))) => {
                 backlog.written(frames, bytes, &self.outflow.budget);
-                *left += frames as u64;
                 if backlog.is_empty() {
                     backlog.shrink();
                 }
@@ -243,7 +254,7 @@ impl LaneWriter {
     fn close(&self, state: &mut State, failure: SendFailure) {
         state.closed = Some(failure);
         state.backlog.clear(&self.outflow.budget);
-        self.outflow.went_on();
+        self.outflow.made_room();
     }
 
     /// Waits until the peer wants no more of this lane, or the connection is gone.
@@ -310,6 +321,7 @@ impl Drop for LaneWriter {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         state.backlog.clear(&self.outflow.budget);
+        self.outflow.made_room();
     }
 }
 

@@ -12,6 +12,7 @@ use quinn::{
 };
 use tokio::sync::mpsc;
 
+use super::carrier::DATAGRAMS_IN_QUIC;
 use super::cid::{Owners, WorkerCids};
 use super::socket::{Stray, WorkerSocket};
 use crate::config::{Config, Congestion, Quic};
@@ -33,6 +34,8 @@ impl ServerSettings {
         let mut endpoint = quinn::ServerConfig::with_crypto(crypto);
         let mut transport = transport(&config.quic);
         transport
+            // What waits beyond that waits in `outbound`.
+            .datagram_send_buffer_size(DATAGRAMS_IN_QUIC)
             .max_concurrent_bidi_streams(var_int(streams(config.limits.max_request_lanes)))
             .max_concurrent_uni_streams(0_u8.into());
         endpoint.transport_config(Arc::new(transport));
@@ -65,7 +68,7 @@ impl ServerSettings {
 pub(crate) fn client_config(quic: &Quic, crypto: Arc<QuicClientConfig>) -> quinn::ClientConfig {
     let mut config = quinn::ClientConfig::new(crypto);
     let mut transport = transport(quic);
-    // Servers open no streams as long as there are no topics.
+    // Servers open none.
     transport.max_concurrent_bidi_streams(0_u8.into()).max_concurrent_uni_streams(0_u8.into());
     config.transport_config(Arc::new(transport));
     config

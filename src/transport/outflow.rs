@@ -59,9 +59,14 @@ impl Outflow {
         self.blocked.notify_one();
     }
 
-    /// Frames have left a backlog.
+    /// QUIC has taken frames of a backlog.
     pub(super) fn went_on(&self) {
         self.progress.fetch_add(1, Ordering::Relaxed);
+        self.made_room();
+    }
+
+    /// Frames have left a backlog, or their lane has ended.
+    pub(super) fn made_room(&self) {
         self.moved.notify_waiters();
     }
 
@@ -90,6 +95,7 @@ impl Outflow {
 
     fn take_turns(&self, cx: &mut Context<'_>) {
         let mut lanes = self.lanes();
+        lanes.retain(|lane| lane.strong_count() > 0);
         for equals in lanes.chunk_by_mut(|one, next| rank(one) == rank(next)) {
             // Whoever was first is last the next time.
             equals.rotate_left(1);
@@ -101,7 +107,7 @@ impl Outflow {
     }
 }
 
-/// Lanes that are gone go with their neighbours until they are cleared away.
+/// `None` for a lane that ended just now.
 fn rank(lane: &Weak<LaneWriter>) -> Option<i32> {
     lane.upgrade().map(|lane| lane.priority())
 }

@@ -15,7 +15,7 @@ pub(crate) enum Overflow {
     Refuse,
     /// The oldest that may be dropped make room, and the receiver is told what it missed.
     DropOldest,
-    /// Of its topic only the newest waits at all; else as `DropOldest`.
+    /// Of its topic only the newest waits, in the place of the older; else as `DropOldest`.
     Latest,
     /// It waits all the same: whoever sends has seen to it that there was room.
     Force,
@@ -81,6 +81,10 @@ impl Budget {
             && self.bytes.load(Ordering::Relaxed) + bytes <= self.bounds.bytes
     }
 
+    fn is_empty(&self) -> bool {
+        self.messages.load(Ordering::Relaxed) == 0
+    }
+
     fn add(&self, messages: usize, bytes: usize) {
         self.messages.fetch_add(messages, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -97,6 +101,8 @@ struct Marked {
     mark: Mark,
     /// The whole frame's length.
     length: usize,
+    /// Never less than that of a frame before it: what is dropped or replaced does not move what waits behind it.
+    number: u64,
 }
 
 /// The frames that wait on one lane, oldest first.
@@ -109,20 +115,28 @@ pub(super) struct Backlog {
     bytes: usize,
     messages: usize,
     bounds: Bounds,
+    /// The highest number given.
+    last: u64,
 }
 
 impl Backlog {
     pub(super) fn new(bounds: Bounds) -> Self {
         let (frames, marks) = (VecDeque::new(), VecDeque::new());
-        Self { frames, marks, bytes: 0, messages: 0, bounds }
+        Self { frames, marks, bytes: 0, messages: 0, bounds, last: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.frames.len()
+    /// The number of the last frame.
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Whether everything up to a number has gone.
+    pub(super) fn has_passed(&self, number: u64) -> bool {
+        self.marks.front().is_none_or(|first| first.number > number)
     }
 
     /// Whether another message of any size may wait.
@@ -130,8 +144,10 @@ impl Backlog {
         self.messages < self.bounds.messages && self.bytes < self.bounds.bytes && budget.has_room(0)
     }
 
+    /// Whether so many bytes may wait as well. Where nothing waits one message always may, whatever its size.
     fn takes(&self, bytes: usize, budget: &Budget) -> bool {
-        self.messages < self.bounds.messages && self.bytes + bytes <= self.bounds.bytes && budget.has_room(bytes)
+        let fits = self.messages < self.bounds.messages && self.bytes + bytes <= self.bounds.bytes;
+        (self.frames.is_empty() || fits) && (budget.is_empty() || budget.has_room(bytes))
     }
 
     /// Has a frame wait, or what the stream has not taken of it, whatever the bounds say.
@@ -152,33 +168,62 @@ impl Backlog {
 
     /// Has a message wait, as `overflow` says where there is no room. False where it was refused.
     pub(super) fn offer(&mut self, frame: Bytes, mark: Mark, overflow: Overflow, budget: &Budget) -> bool {
-        let older = match &mark {
-            Mark::Of { source, .. } if overflow == Overflow::Latest => {
-                self.droppable().rev().find(|&at| self.mark(at).is_of(source))
-            }
-            _ => None,
-        };
-        if let Some(older) = older {
+        if let Some(older) = self.outdated(&mark, overflow) {
             // Takes the older one's place in line.
             self.remove(older, budget);
             self.insert(older, frame.clone(), frame.len(), mark, budget);
             return true;
         }
-        if overflow != Overflow::Force && !self.frames.is_empty() && !self.takes(frame.len(), budget) {
-            if overflow == Overflow::Refuse {
+        if overflow != Overflow::Force && !self.takes(frame.len(), budget) {
+            // Each source has a gap of its own: these are bounded as well.
+            let is_full_of_gaps = self.frames.len() - self.messages >= self.bounds.messages;
+            if overflow == Overflow::Refuse || is_full_of_gaps {
                 return false;
+            }
+            if !self.can_make_room(frame.len(), budget) {
+                self.miss(&mark, budget);
+                return true;
             }
             while !self.takes(frame.len(), budget) {
                 let oldest = self.droppable().next();
-                let Some(oldest) = oldest else {
-                    self.miss(&mark, budget);
-                    return true;
-                };
+                let Some(oldest) = oldest else { break };
                 self.drop_message(oldest, budget);
             }
         }
         self.put(frame.clone(), frame.len(), mark, budget);
         true
+    }
+
+    /// The message that a newer one of a topic with state replaces: the last of its topic here, where that may be dropped.
+    fn outdated(&self, mark: &Mark, overflow: Overflow) -> Option<usize> {
+        let Mark::Of { source, .. } = mark else { return None };
+        if overflow != Overflow::Latest {
+            return None;
+        }
+        let last = (self.first()..self.marks.len()).rev().find(|&at| self.mark(at).is_of(source))?;
+        matches!(self.mark(last), Mark::Of { may_drop: true, .. }).then_some(last)
+    }
+
+    /// Whether dropping what may be dropped makes room for so many bytes.
+    fn can_make_room(&self, bytes: usize, budget: &Budget) -> bool {
+        let (mut messages, mut freed) = (0, 0);
+        for at in self.droppable() {
+            (messages, freed) = (messages + 1, freed + self.frames[at].len());
+        }
+        messages > 0
+            && self.bytes - freed + bytes <= self.bounds.bytes
+            && budget.messages.load(Ordering::Relaxed) - messages < budget.bounds.messages
+            && budget.bytes.load(Ordering::Relaxed) - freed + bytes <= budget.bounds.bytes
+    }
+
+    /// Forgets what waits of a topic, but for what is begun.
+    pub(super) fn forget(&mut self, source: &Arc<dyn Source>, budget: &Budget) {
+        let first = self.first();
+        for at in (first..self.marks.len()).rev() {
+            if self.mark(at).is_of(source) || self.mark(at).is_gap_of(source) {
+                self.remove(at, budget);
+            }
+        }
     }
 
     /// The places of messages that may still be dropped, oldest first.
@@ -226,8 +271,10 @@ impl Backlog {
         self.messages += messages;
         self.bytes += rest.len();
         budget.add(messages, rest.len());
+        let number = self.marks.get(at).map_or(self.last + 1, |next| next.number);
+        self.last = self.last.max(number);
         self.frames.insert(at, rest);
-        self.marks.insert(at, Marked { mark, length });
+        self.marks.insert(at, Marked { mark, length, number });
     }
 
     /// Callers give places that are there.

@@ -40,7 +40,7 @@ fn without_leave_to_drop_a_message_beyond_the_bounds_is_refused() {
     }
     assert!(!offer(&mut lane, &a, 5, Overflow::Refuse), "four may wait");
     assert!(offer(&mut lane, &a, 5, Overflow::Force), "whoever has seen to room gets it");
-    assert_eq!(lane.0.len(), 5);
+    assert_eq!(waiting(&lane).len(), 5);
 }
 
 #[test]
@@ -108,6 +108,47 @@ fn what_other_lanes_have_waiting_counts() {
     assert!(offer(&mut other, &a, 3, Overflow::Refuse));
 }
 
+#[test]
+fn what_waits_behind_dropped_messages_has_passed_when_it_has_gone_itself() {
+    let (mut lane, a) = (backlog(), topic("a"));
+    for offset in 1..=3 {
+        assert!(offer(&mut lane, &a, offset, Overflow::DropOldest));
+    }
+    lane.0.put("reply".into(), 5, Mark::Plain, &lane.1);
+    let reply = lane.0.last();
+    for offset in 4..=9 {
+        assert!(offer(&mut lane, &a, offset, Overflow::DropOldest));
+    }
+    let order = ["a lost 1-6", "reply", "message 7", "message 8", "message 9"];
+    assert_eq!(waiting(&lane), order);
+    for frame in order {
+        assert_eq!(lane.0.has_passed(reply), frame.starts_with("message"), "before {frame} has gone");
+        lane.0.turn(0)[0].clear();
+        lane.0.written(1, frame.len(), &lane.1);
+    }
+}
+
+#[test]
+fn gaps_are_bounded_too() {
+    let mut lane = backlog();
+    let topics: Vec<_> = (0..9).map(|_| topic("t")).collect();
+    let taken: Vec<_> = topics.iter().map(|topic| offer(&mut lane, topic, 1, Overflow::DropOldest)).collect();
+    assert_eq!(taken, [true, true, true, true, true, true, true, true, false], "four messages and four gaps may wait");
+}
+
+#[test]
+fn nothing_is_dropped_where_that_makes_no_room() {
+    let (mut lane, a) = (backlog(), topic("a"));
+    for offset in 1..=3 {
+        assert!(offer(&mut lane, &a, offset, Overflow::DropOldest));
+    }
+    let large = Mark::Of { source: Arc::clone(&a), offset: 4, may_drop: true };
+    assert!(lane.0.offer(Bytes::from(vec![0; 101]), large, Overflow::DropOldest, &lane.1));
+    assert_eq!(waiting(&lane), ["message 1", "message 2", "message 3", "a lost 4-4"]);
+    lane.0.forget(&a, &lane.1);
+    assert!(lane.0.is_empty(), "an unsubscribed topic is forgotten");
+}
+
 proptest! {
     /// Whatever is offered and written: the bounds hold, the accounts are right, and of each topic every offset is either
     /// sent once, or told as lost by the gap in its place.
@@ -141,7 +182,12 @@ proptest! {
             newest[of] += 1;
             let frame = format!("[{} {} {}]", names[of], newest[of], "x".repeat(size));
             let mark = Mark::Of { source: Arc::clone(&topics[of]), offset: newest[of], may_drop: true };
-            prop_assert!(backlog.offer(frame.into(), mark, Overflow::DropOldest, &budget));
+            if !backlog.offer(frame.into(), mark, Overflow::DropOldest, &budget) {
+                // The client is sent away, and nothing of it was told wrong until then.
+                newest[of] -= 1;
+                prop_assert!(backlog.frames.len() - backlog.messages >= 4, "only too many gaps are a reason");
+                break;
+            }
             prop_assert!(backlog.messages <= 4);
             let messages = backlog.marks.iter().filter(|marked| marked.mark.counts()).count();
             let bytes = backlog.frames.iter().map(Bytes::len).sum::<usize>();

@@ -1,0 +1,76 @@
+//! The datagrams of one client: into QUIC as fast as it sends them, and of those that have to wait the newest. QUIC sends
+//! datagrams ahead of all streams, so it is given few at a time: else a topic that has more of them than the path carries
+//! would stop every lane.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::transport::Carrier;
+
+/// Datagrams that wait for one client.
+#[derive(Debug)]
+pub(super) struct Datagrams {
+    waiting: Mutex<Waiting>,
+    most_bytes: usize,
+    /// Wakes the drain: something waits.
+    blocked: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    bodies: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Datagrams {
+    /// At most so many bytes wait; the oldest give way.
+    pub(super) fn new(most_bytes: usize) -> Self {
+        Self { waiting: Mutex::default(), most_bytes, blocked: Notify::new() }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a body, now or once it is its turn. False where it fits no datagram on the path, or the client takes none.
+    pub(super) fn send(&self, carrier: &Carrier, body: Bytes) -> bool {
+        if !carrier.takes_datagram(body.len()) {
+            return false;
+        }
+        let mut waiting = self.waiting();
+        if waiting.bodies.is_empty() && carrier.has_datagram_room(body.len()) {
+            carrier.send_datagram(body);
+            return true;
+        }
+        waiting.bytes += body.len();
+        waiting.bodies.push_back(body);
+        while waiting.bytes > self.most_bytes && waiting.bodies.len() > 1 {
+            waiting.pop();
+        }
+        self.blocked.notify_one();
+        true
+    }
+
+    /// Gives QUIC what waits, as it goes on. Never ends; one caller.
+    pub(super) async fn drain(&self, carrier: &Carrier) {
+        loop {
+            self.blocked.notified().await;
+            loop {
+                let next = self.waiting().pop();
+                let Some(body) = next else { break };
+                carrier.send_datagram_in_turn(body).await;
+            }
+        }
+    }
+}
+
+impl Waiting {
+    fn pop(&mut self) -> Option<Bytes> {
+        let body = self.bodies.pop_front()?;
+        self.bytes -= body.len();
+        Some(body)
+    }
+}
