@@ -3,7 +3,7 @@
 //! A client asks and is answered, hears what others send, and comes back by itself after a lost connection:
 //!
 //! ```
-//! use quic_websocket::{Client, Event, message::{CloseCode, Payload}};
+//! use quic_websocket::{Client, Event, TopicEvent, message::{CloseCode, Payload}};
 //! # use quic_websocket::{CancellationToken, Config, Server, tls::Trust};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # tokio::runtime::Runtime::new()?.block_on(async {
@@ -22,6 +22,12 @@
 //! let reached = client.broadcast(Payload::text("to everybody, and so to me")).await?;
 //! assert_eq!(reached, 1);
 //! if let Some(Event::Message(message)) = events.next().await {
+//!     println!("{message:?}");
+//! }
+//!
+//! let mut lobby = client.subscribe("chat.lobby").recent(10).await?;
+//! client.publish("chat.lobby", Payload::text("to all who are there")).await?;
+//! if let Some(TopicEvent::Message(message)) = lobby.next().await {
 //!     println!("{message:?}");
 //! }
 //! client.close(CloseCode::NORMAL, "done").await?;
@@ -52,7 +58,10 @@ mod transport;
 mod worker;
 
 pub use config::Config;
-pub use connect::{Client, ClientBuilder, ClientError, ConnectionStats, Event, Events, Lane};
+pub use connect::{
+    Client, ClientBuilder, ClientError, ConnectionStats, Event, Events, History, HistoryBuilder, Lane, Missed,
+    PublishBuilder, Published, SubscribeBuilder, Subscription, TopicEvent,
+};
 pub use error::ServerError;
 pub use printable::Printable;
 pub use server::{Server, ServerStatus};

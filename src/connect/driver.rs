@@ -9,7 +9,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
+use super::inbound::Heard;
 use super::link::Link;
+use super::topics::Topics;
 use super::{ClientBuilder, ClientError, Event};
 use crate::message::{CloseCode, ClosedBy};
 use crate::transport::LaneReader;
@@ -33,13 +35,12 @@ pub(super) struct Driver {
     pub(super) options: ClientBuilder,
     pub(super) endpoint: Endpoint,
     pub(super) state: watch::Sender<State>,
-    pub(super) events: mpsc::Sender<Event>,
+    pub(super) topics: Arc<Topics>,
+    pub(super) heard: Heard,
     /// Room for the last event, whoever reads or not.
     pub(super) last_event: mpsc::OwnedPermit<Event>,
     /// Cancelled when nobody holds the client any more.
     pub(super) dropped: CancellationToken,
-    /// Cancelled when the client is asked to close.
-    pub(super) closing: CancellationToken,
 }
 
 impl Driver {
@@ -52,6 +53,7 @@ impl Driver {
         };
         self.endpoint.close(u32::from(closed.code.0).into(), closed.reason.as_bytes());
         let _ = timeout(GOODBYE, self.endpoint.wait_idle()).await;
+        self.topics.close(&closed);
         self.state.send_replace(State::Closed(closed.clone()));
         self.last_event.send(Event::Closed(closed));
     }
@@ -60,16 +62,16 @@ impl Driver {
     async fn serve(&self, mut link: Arc<Link>, mut reader: LaneReader, backoff: &mut Backoff) -> ClosedBy {
         loop {
             let since = Instant::now();
-            let closed = link.serve(reader, &self.events, &self.closing).await;
+            let closed = link.serve(reader, self.heard.clone()).await;
             backoff.connected_for(since.elapsed());
-            if self.closing.is_cancelled() || !self.options.reconnect || !closed.code.may_reconnect() {
+            if self.heard.closing.is_cancelled() || !self.options.reconnect || !closed.code.may_reconnect() {
                 return closed;
             }
             self.state.send_replace(State::Down);
-            self.tell(Event::Disconnected(closed.clone())).await;
+            self.heard.tell(Event::Disconnected(closed.clone())).await;
             (link, reader) = tokio::select! {
                 biased;
-                () = self.closing.cancelled() => {
+                () = self.heard.closing.cancelled() => {
                     return ClosedBy::new(CloseCode::NORMAL, "closed while there was no connection");
                 }
                 connected = self.reconnect(closed.reconnect_after_ms, backoff) => match connected {
@@ -78,16 +80,7 @@ impl Driver {
                 },
             };
             self.state.send_replace(State::Up(Arc::clone(&link)));
-            self.tell(Event::Reconnected).await;
-        }
-    }
-
-    async fn tell(&self, event: Event) {
-        tokio::select! {
-            biased;
-            // Nobody has to listen.
-            _ = self.events.send(event) => {}
-            () = self.closing.cancelled() => {}
+            self.heard.tell(Event::Reconnected).await;
         }
     }
 
@@ -98,7 +91,7 @@ impl Driver {
         }
         loop {
             sleep(backoff.next_delay()).await;
-            match Link::dial(&self.options, &self.endpoint).await {
+            match Link::dial(&self.options, &self.endpoint, &self.topics).await {
                 Ok(connected) => return Ok(connected),
                 Err(ClientError::Refused { code, reason, .. }) if !code.may_reconnect() => {
                     return Err(ClosedBy::new(code, reason));

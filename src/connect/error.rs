@@ -22,7 +22,7 @@ pub enum ClientError {
     /// The certificates to trust cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// A name or a close is out of its bounds.
+    /// A name, a topic, a key or a close is out of its bounds.
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// No UDP socket could be had.
@@ -79,6 +79,12 @@ pub enum ClientError {
     /// The server answered with an error.
     #[error("the server answered with error {}: {}", .0.code, .0.message)]
     Server(ErrorReply),
+    /// The client has a subscription to this very text.
+    #[error("this client is subscribed to {topic} already: read that subscription, or end it first")]
+    AlreadySubscribed {
+        /// The topic or pattern.
+        topic: String,
+    },
     /// The server answered with something else than the request asks for.
     #[error("the server answered {asked} with {got}")]
     Unexpected {

@@ -1,21 +1,24 @@
 //! One connection of a client: dialled, greeted, and read until it ends. A reconnect makes another one.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use quinn::{Connection, ConnectionError, Endpoint};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
-use super::{ClientBuilder, ClientError, Event, dial};
-use crate::frame::{self, Body, Compression, FrameError, PREFIX_BYTES};
+use super::inbound::{Heard, ReadEnd};
+use super::topics::{Order, Topics};
+use super::{ClientBuilder, ClientError, dial};
+use crate::frame::{self, Body, Compression, PREFIX_BYTES};
 use crate::message::{
     ClientMessage, CloseCode, ClosedBy, Handshake, HandshakeReply, PROTOCOL_VERSION, Reply, RequestId, ServerMessage,
 };
-use crate::transport::{Bounds, LaneReader, LaneWriter, Outflow, Overflow, ReadFailure};
+use crate::transport::{Bounds, LaneReader, LaneWriter, Outflow, Overflow};
 
 /// What may wait for the control lane's stream so that an answer to a ping is still put behind it. Callers wait
 /// themselves, each with a message of his own.
@@ -28,34 +31,34 @@ const COMPRESS_MIN_BYTES: usize = 1024;
 /// Once the server has ended the control lane, how long its close may take to follow.
 const CLOSE_FOLLOWS: Duration = Duration::from_secs(2);
 
-/// Why nothing more is read from the control lane.
-enum ReadEnd {
-    /// The server's last words.
-    ToldToGo(ClosedBy),
-    /// It, or the connection, has ended.
-    Ended,
-    /// What came cannot be understood.
-    Broken(FrameError),
-}
-
 /// A connection on which the handshake was accepted.
 pub(super) struct Link {
     pub(super) connection: Connection,
     pub(super) control: Arc<LaneWriter>,
     pub(super) greeting: HandshakeReply,
+    pub(super) topics: Arc<Topics>,
+    next_id: AtomicU64,
     /// Who waits for which reply; `None` once the link has ended.
     waiting: Mutex<Option<HashMap<u64, oneshot::Sender<ServerMessage>>>>,
 }
 
 impl Link {
     /// Connects, and shakes hands.
-    pub(super) async fn dial(options: &ClientBuilder, endpoint: &Endpoint) -> Result<(Self, LaneReader), ClientError> {
+    pub(super) async fn dial(
+        options: &ClientBuilder,
+        endpoint: &Endpoint,
+        topics: &Arc<Topics>,
+    ) -> Result<(Self, LaneReader), ClientError> {
         let within = options.connect_timeout;
-        let dialled = timeout(within, Self::dial_unbounded(options, endpoint)).await;
+        let dialled = timeout(within, Self::dial_unbounded(options, endpoint, topics)).await;
         dialled.unwrap_or_else(|_| Err(ClientError::NoAnswer { server: options.server.clone(), within }))
     }
 
-    async fn dial_unbounded(options: &ClientBuilder, endpoint: &Endpoint) -> Result<(Self, LaneReader), ClientError> {
+    async fn dial_unbounded(
+        options: &ClientBuilder,
+        endpoint: &Endpoint,
+        topics: &Arc<Topics>,
+    ) -> Result<(Self, LaneReader), ClientError> {
         let server = &options.server;
         let connection = dial::connect(endpoint, server).await?;
         let (send, receive) = connection.open_bi().await.map_err(|e| dial::connection_error(server, &e))?;
@@ -75,8 +78,8 @@ impl Link {
         let refused = |code, reason: String| ClientError::Refused { server: server.clone(), code, reason };
         match read_one(&mut reader).await {
             Some(ServerMessage::HandshakeResponse(greeting)) if greeting.accepted => {
-                let link = Self { connection, control, greeting, waiting: Mutex::new(Some(HashMap::new())) };
-                Ok((link, reader))
+                let (topics, waiting) = (Arc::clone(topics), Mutex::new(Some(HashMap::new())));
+                Ok((Self { connection, control, greeting, topics, next_id: AtomicU64::new(1), waiting }, reader))
             }
             answer => {
                 let reason = match answer {
@@ -119,30 +122,59 @@ impl Link {
         self.control.send(&mut [frame]).await.map_err(|_| ClientError::Lost)
     }
 
-    /// Has the reply to request `id` given to whoever holds the result, until that is dropped.
-    pub(super) fn expect_reply(&self, id: u64) -> Result<Awaited<'_>, ClientError> {
+    /// Sends a request on the control lane, and waits for its reply.
+    pub(super) async fn request(&self, message: &ClientMessage) -> Result<ServerMessage, ClientError> {
         let (sender, reply) = oneshot::channel();
+        let id = self.next_id();
+        let awaited = self.expect_reply(id, sender)?;
+        self.send(Some(id), message).await?;
+        let reply = reply.await.map_err(|_| ClientError::Lost);
+        drop(awaited);
+        reply.and_then(unless_error)
+    }
+
+    fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Has the reply to request `id` given to `sender`, until what is given is dropped.
+    fn expect_reply(&self, id: u64, sender: oneshot::Sender<ServerMessage>) -> Result<Awaited<'_>, ClientError> {
         self.waiting().as_mut().ok_or(ClientError::Lost)?.insert(id, sender);
-        Ok(Awaited { link: self, id, reply })
+        Ok(Awaited { link: self, id })
+    }
+
+    /// Gives a reply to whoever waits for it.
+    pub(super) fn replied(&self, re: &RequestId, message: ServerMessage) {
+        // Others than numbers were not sent.
+        let RequestId::Number(id) = *re else { return };
+        let Some(message) = self.topics.settle(id, message) else { return };
+        let waiting = self.waiting().as_mut().and_then(|waiting| waiting.remove(&id));
+        if let Some(waiting) = waiting {
+            // Whoever gave up waits no more, and it is nobody else's.
+            let _ = waiting.send(message);
+        }
     }
 
     fn waiting(&self) -> MutexGuard<'_, Option<HashMap<u64, oneshot::Sender<ServerMessage>>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the control lane until the connection ends: replies go to who waits for them, the rest to `events`.
-    /// Where `closing` is cancelled, events that find no room are dropped.
-    pub(super) async fn serve(
-        &self,
-        reader: LaneReader,
-        events: &mpsc::Sender<Event>,
-        closing: &CancellationToken,
-    ) -> ClosedBy {
+    /// Makes the subscriptions, and reads until the connection ends: replies go to who waits for them, topics' messages to
+    /// their subscriptions, the rest to the events.
+    pub(super) async fn serve(self: &Arc<Self>, reader: LaneReader, heard: Heard) -> ClosedBy {
+        self.topics.connected();
+        // Whoever reads a topic lane or datagrams; they end with this.
+        let mut readers = JoinSet::new();
+        readers.spawn(Arc::clone(self).read_datagrams(heard.clone()));
         let end = tokio::select! {
-            end = self.read(reader, events, closing) => end,
+            end = self.read_control(reader, &heard) => end,
+            end = self.accept_lanes(&mut readers, &heard) => end,
+            () = self.send_orders() => ReadEnd::Ended,
             () = self.control.outflow().drain() => ReadEnd::Ended,
             () = self.control.stopped() => ReadEnd::Ended,
         };
+        readers.shutdown().await;
+        self.topics.disconnected();
         self.control.give_up();
         // Whoever waits is told by the end of his channel.
         self.waiting().take();
@@ -166,62 +198,36 @@ impl Link {
         }
     }
 
+    /// Sends what the subscriptions ask of the server, in order, until the control lane takes no more.
+    async fn send_orders(&self) {
+        loop {
+            let id = self.next_id();
+            let Some(Order { message, reply }) = self.topics.next_order(id) else {
+                self.topics.ordered().await;
+                continue;
+            };
+            if let (Some(reply), Some(waiting)) = (reply, self.waiting().as_mut()) {
+                waiting.insert(id, reply);
+            }
+            if self.send(Some(id), &message).await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Answers a ping without waiting: the server's next message may be what makes room.
-    fn pong(&self) {
+    pub(super) fn pong(&self) {
         if let Ok(frame) = self.encode(None, &ClientMessage::Pong) {
             // Where so much waits already, that is a sign of life as well.
             let _ = self.control.try_send(&frame.into(), Overflow::Refuse);
         }
     }
-
-    async fn read(&self, mut reader: LaneReader, events: &mpsc::Sender<Event>, closing: &CancellationToken) -> ReadEnd {
-        // The limit was applied to the frame already, and holds for what it inflates to as well.
-        let max = reader.max_message_bytes();
-        loop {
-            let body = match reader.next_body().await {
-                Ok(Some(body)) => body,
-                Ok(None) | Err(ReadFailure::Stream(_)) => return ReadEnd::Ended,
-                Err(ReadFailure::Frame(e)) => return ReadEnd::Broken(e),
-            };
-            let Ok(body) = Body::parse(body, self.compression(), max) else { continue };
-            // A message that this side does not know comes from a newer server, and is none of its business.
-            let Ok(Reply { re, message }) = Reply::parse(&body) else { continue };
-            if let Some(re) = re {
-                let waiting = match re {
-                    RequestId::Number(id) => self.waiting().as_mut().and_then(|waiting| waiting.remove(&id)),
-                    RequestId::Text(_) => None,
-                };
-                if let Some(waiting) = waiting {
-                    // Whoever gave up waits no more, and it is nobody else's.
-                    let _ = waiting.send(message);
-                }
-                continue;
-            }
-            match message {
-                ServerMessage::Ping { .. } => self.pong(),
-                ServerMessage::Close(closed) => return ReadEnd::ToldToGo(closed),
-                message => tokio::select! {
-                    biased;
-                    // Nobody has to listen.
-                    _ = events.send(Event::Message(message)) => {}
-                    () = closing.cancelled() => {}
-                },
-            }
-        }
-    }
 }
 
 /// A reply that is waited for.
-pub(super) struct Awaited<'a> {
+struct Awaited<'a> {
     link: &'a Link,
     id: u64,
-    reply: oneshot::Receiver<ServerMessage>,
-}
-
-impl Awaited<'_> {
-    pub(super) async fn reply(mut self) -> Result<ServerMessage, ClientError> {
-        (&mut self.reply).await.map_err(|_| ClientError::Lost).and_then(unless_error)
-    }
 }
 
 impl Drop for Awaited<'_> {

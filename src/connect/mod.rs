@@ -6,11 +6,12 @@ mod builder;
 mod dial;
 mod driver;
 mod error;
+mod inbound;
 mod lane;
 mod link;
+mod topics;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -23,15 +24,20 @@ use uuid::Uuid;
 pub use self::builder::ClientBuilder;
 use self::driver::{Driver, State};
 pub use self::error::ClientError;
+use self::inbound::Heard;
 pub use self::lane::Lane;
 use self::link::Link;
+use self::topics::Topics;
+pub use self::topics::{
+    History, HistoryBuilder, Missed, PublishBuilder, Published, SubscribeBuilder, Subscription, TopicEvent,
+};
 use crate::message::{ClientInfo, ClientMessage, Close, CloseCode, ClosedBy, Limits, MAX_PAGE, Payload, ServerMessage};
 
 /// What comes to a client without being asked for.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
-    /// A message from the server or, through it, from another client.
+    /// A message from the server or, through it, from another client; a topic's only where no [`Subscription`] is for it.
     Message(ServerMessage),
     /// The connection was lost or closed; the client is on its way back.
     Disconnected(ClosedBy),
@@ -92,7 +98,7 @@ pub struct Client {
 
 struct Shared {
     state: watch::Receiver<State>,
-    next_id: AtomicU64,
+    topics: Arc<Topics>,
     request_timeout: Duration,
     max_message_bytes: usize,
     closing: CancellationToken,
@@ -113,7 +119,8 @@ impl Client {
 
     async fn start(options: ClientBuilder) -> Result<(Self, Events), ClientError> {
         let endpoint = dial::endpoint(&options)?;
-        let (link, reader) = Link::dial(&options, &endpoint).await?;
+        let topics = Arc::<Topics>::default();
+        let (link, reader) = Link::dial(&options, &endpoint, &topics).await?;
         let link = Arc::new(link);
         let (state, state_seen) = watch::channel(State::Up(Arc::clone(&link)));
         let (events, queue) = mpsc::channel(options.event_queue.saturating_add(1));
@@ -122,13 +129,14 @@ impl Client {
         let (dropped, closing) = (CancellationToken::new(), CancellationToken::new());
         let shared = Shared {
             state: state_seen,
-            next_id: AtomicU64::new(1),
+            topics: Arc::clone(&topics),
             request_timeout: options.request_timeout,
             max_message_bytes: options.max_message_bytes,
             closing: closing.clone(),
             _dropped: dropped.clone().drop_guard(),
         };
-        let driver = Driver { options, endpoint, state, events, last_event, dropped, closing };
+        let heard = Heard { events, closing, max_message_bytes: options.max_message_bytes };
+        let driver = Driver { options, endpoint, state, topics, heard, last_event, dropped };
         // Ends by itself when the client is closed or its last handle dropped.
         tokio::spawn(driver.run(link, reader));
         Ok((Self { shared: Arc::new(shared) }, Events { queue }))
@@ -178,14 +186,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::Server`] where the server answers with an error; else as [`send`](Self::send).
     pub async fn request(&self, message: &ClientMessage) -> Result<ServerMessage, ClientError> {
-        let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
-        self.bounded(async {
-            let link = self.link().await?;
-            let reply = link.expect_reply(id)?;
-            link.send(Some(id), message).await?;
-            reply.reply().await
-        })
-        .await
+        self.bounded(async { self.link().await?.request(message).await }).await
     }
 
     /// Has a text echoed, and gives what came back.
@@ -323,6 +324,13 @@ impl Client {
             Ok(State::Closed(closed)) => Err(ClientError::Closed { code: closed.code, reason: closed.reason.clone() }),
             Ok(State::Down) | Err(_) => Err(ClientError::Lost),
         }
+    }
+
+    /// Waits until this connection is the present one no more.
+    async fn until_gone(&self, link: &Arc<Link>) {
+        let is_present = |state: &State| matches!(state, State::Up(present) if Arc::ptr_eq(present, link));
+        // An error means that no other will be.
+        let _ = self.shared.state.clone().wait_for(|state| !is_present(state)).await;
     }
 
     async fn bounded<T>(&self, call: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {

@@ -17,6 +17,15 @@ use super::cid::{Owners, WorkerCids};
 use super::socket::{Stray, WorkerSocket};
 use crate::config::{Config, Congestion, Quic};
 
+/// Topic lanes that a client lets the server open (docs/PROTOCOL.md, "Lanes").
+const TOPIC_LANES: u64 = 16;
+/// Bytes that may wait on one lane for a client that does not read it; with more in flight at once a lane would need a
+/// larger one to fill its path.
+const CLIENT_LANE_WINDOW: u64 = 512 << 10;
+/// Lanes of which none may hold up another when it is not read, so that the connection's window has room for all of
+/// them: the topic lanes, the control lane, and as many request lanes as servers allow by default, with one to spare.
+const CLIENT_LANES: u64 = TOPIC_LANES + 1 + 32 + 1;
+
 /// What is the same for all workers of a server.
 pub(crate) struct ServerSettings {
     endpoint: quinn::ServerConfig,
@@ -68,8 +77,11 @@ impl ServerSettings {
 pub(crate) fn client_config(quic: &Quic, crypto: Arc<QuicClientConfig>) -> quinn::ClientConfig {
     let mut config = quinn::ClientConfig::new(crypto);
     let mut transport = transport(quic);
-    // Servers open none.
-    transport.max_concurrent_bidi_streams(0_u8.into()).max_concurrent_uni_streams(0_u8.into());
+    transport
+        .max_concurrent_bidi_streams(0_u8.into())
+        .max_concurrent_uni_streams(var_int(TOPIC_LANES))
+        .stream_receive_window(var_int(CLIENT_LANE_WINDOW))
+        .receive_window(var_int(CLIENT_LANES * CLIENT_LANE_WINDOW));
     config.transport_config(Arc::new(transport));
     config
 }

@@ -1,0 +1,208 @@
+//! One subscription as the client keeps it: what was asked for, and what was seen. Pure; called by `routes`.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::event::{Missed, TopicEvent};
+use super::queue::{Item, Queue, Seen};
+use super::routes::{Carrier, Offer};
+use crate::connect::ClientError;
+use crate::connect::link::unless_error;
+use crate::message::{ClosedBy, Delivery, Position, ServerMessage, Subscribe, Subscribed};
+
+/// The answer to a new subscription: its first position, or why there is none.
+pub(super) type Opened = Result<Option<Seen>, ClientError>;
+
+/// How far a subscription is on the present connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The server has not been asked.
+    Wanted,
+    /// It has not answered.
+    Asked,
+    /// It sends.
+    Live,
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// What was asked for at first.
+    pub(super) request: Subscribe,
+    pub(super) queue: Arc<Queue>,
+    pub(super) stage: Stage,
+    /// Who made it and waits for the first answer; `None` once that is there.
+    opened: Option<oneshot::Sender<Opened>>,
+    /// What was put into the queue, or was before: nothing up to there is put in again. `None` for a pattern, and before
+    /// the first answer.
+    seen: Option<Seen>,
+    /// Up to this offset it was told already that not everything is there, or never asked for.
+    told: u64,
+    lane: Option<u64>,
+}
+
+impl Entry {
+    pub(super) fn new(request: Subscribe, queue: Arc<Queue>, opened: oneshot::Sender<Opened>) -> Self {
+        let seen =
+            request.since.as_ref().map(|since| Seen { epoch: since.epoch.as_str().into(), offset: since.offset });
+        Self { request, queue, stage: Stage::Wanted, opened: Some(opened), seen, told: 0, lane: None }
+    }
+
+    fn is_datagram(&self) -> bool {
+        self.request.delivery == Delivery::Datagram
+    }
+
+    /// What to ask the server for.
+    pub(super) fn to_ask(&self) -> Subscribe {
+        // Newest wins: with datagrams, what was missed is of no interest.
+        if self.opened.is_some() || self.is_datagram() {
+            let since = self.request.since.clone().filter(|_| self.opened.is_some());
+            return Subscribe { since, ..self.request.clone() };
+        }
+        match &self.seen {
+            Some(seen) => {
+                let since = Some(Position { epoch: seen.epoch.as_ref().to_owned(), offset: seen.offset });
+                Subscribe { since, recent: None, ..self.request.clone() }
+            }
+            None => Subscribe { recent: None, ..self.request.clone() },
+        }
+    }
+
+    /// Whether its messages are expected there.
+    pub(super) fn is_on(&self, carrier: Carrier) -> bool {
+        match carrier {
+            Carrier::Control => self.lane.is_none(),
+            Carrier::Lane(lane) => self.lane == Some(lane),
+            Carrier::Datagram => self.is_datagram(),
+        }
+    }
+
+    /// The server sends from now on.
+    pub(super) fn answered(&mut self, subscribed: Subscribed) {
+        self.stage = Stage::Live;
+        self.lane = subscribed.lane;
+        let is_renewed = self.opened.is_none();
+        match (subscribed.epoch, subscribed.offset) {
+            (Some(epoch), Some(newest)) if !self.request.topic.is_wildcard() => {
+                let had_seen = self.seen.is_some();
+                let is_news = self.compare(epoch, newest) || newest > self.told;
+                if subscribed.recovered != Some(true) {
+                    let is_of_interest = !self.is_datagram() || !is_renewed;
+                    if had_seen && is_news && is_of_interest {
+                        self.missed(subscribed.reason.unwrap_or_else(|| "the topic's log does not reach back".into()));
+                    }
+                    self.told = newest;
+                }
+            }
+            _ if is_renewed && !self.is_datagram() => {
+                self.missed("the connection was lost meanwhile, and a pattern has no position".into());
+            }
+            _ => {}
+        }
+        if let Some(opened) = self.opened.take() {
+            // Whoever gave up takes it out as well.
+            let _ = opened.send(Ok(self.seen.clone()));
+        }
+    }
+
+    /// Sets what was seen against what the log is now. True where that is in another life than before.
+    fn compare(&mut self, epoch: String, newest: u64) -> bool {
+        match &self.seen {
+            Some(seen) if *seen.epoch == *epoch => false,
+            Some(_) => {
+                self.seen = Some(Seen { epoch: epoch.into(), offset: 0 });
+                true
+            }
+            None => {
+                // At most so many follow, with offsets that grow by one at least.
+                let replayed = self.request.recent.unwrap_or(0);
+                self.seen = Some(Seen { epoch: epoch.into(), offset: newest.saturating_sub(replayed) });
+                false
+            }
+        }
+    }
+
+    fn missed(&self, reason: String) {
+        let topic = self.request.topic.as_str().to_owned();
+        let event = TopicEvent::Missed(Missed { topic, offsets: None, reason });
+        self.queue.push(Item { event, position: self.seen.clone() });
+    }
+
+    /// Puts a topic's message into the queue, unless it has been there.
+    pub(super) fn deliver(&mut self, carrier: Carrier, message: ServerMessage) -> Offer {
+        let (first, last) = match &message {
+            ServerMessage::Message(message) => (Some(message.offset), Some(message.offset)),
+            ServerMessage::Gap { first, last, .. } => (Some(*first), Some(*last)),
+            _ => (None, None),
+        };
+        let mut position = None;
+        if let (Some(seen), Some(last)) = (&self.seen, last) {
+            if last <= seen.offset {
+                return Offer::Taken;
+            }
+            position = Some(Seen { offset: last, ..seen.clone() });
+        }
+        // Of a gap that was told in part, the rest.
+        let first = first.map(|first| self.seen.as_ref().map_or(first, |seen| first.max(seen.offset + 1)));
+        let waits = matches!(carrier, Carrier::Lane(_)) && !self.is_datagram();
+        if waits && !self.queue.has_room() {
+            return Offer::Full(message, Arc::clone(&self.queue));
+        }
+        let event = match message {
+            ServerMessage::Message(message) => TopicEvent::Message(message),
+            ServerMessage::Gap { topic, last, reason, .. } => TopicEvent::Missed(Missed {
+                topic,
+                offsets: first.map(|first| first..=last),
+                reason: reason.unwrap_or_else(|| "the server dropped them".into()),
+            }),
+            ServerMessage::Join { topic, client } => TopicEvent::Join { topic, member: client },
+            ServerMessage::Leave { topic, client } => TopicEvent::Leave { topic, member: client },
+            other => return Offer::Nobodys(other),
+        };
+        if let Some(position) = &position {
+            self.seen = Some(position.clone());
+        }
+        let item = Item { event, position };
+        if waits {
+            self.queue.push(item);
+        } else {
+            self.queue.push_out(item, !self.is_datagram());
+        }
+        Offer::Taken
+    }
+
+    /// The server does not want to.
+    pub(super) fn refused(mut self, reply: ServerMessage) {
+        let got = reply.type_name();
+        let error = match unless_error(reply) {
+            Err(error) => error,
+            Ok(_) => ClientError::Unexpected { asked: "subscribe", got },
+        };
+        match (self.opened.take(), error) {
+            (Some(opened), error) => drop(opened.send(Err(error))),
+            (None, ClientError::Server(error)) => self.queue.end(error.code, error.message),
+            (None, error) => self.queue.end(crate::message::ErrorCode::Internal.number(), error.to_string()),
+        }
+    }
+
+    /// The server ended it.
+    pub(super) fn end(mut self, code: u16, reason: String) {
+        // Nobody has been told that it began.
+        if let Some(opened) = self.opened.take() {
+            let error = crate::message::ErrorReply { code, message: reason, retry_after_ms: None };
+            return drop(opened.send(Err(ClientError::Server(error))));
+        }
+        self.queue.end(code, reason);
+    }
+
+    /// The client is closed for good.
+    pub(super) fn close(mut self, closed: &ClosedBy) {
+        match self.opened.take() {
+            Some(opened) => {
+                let error = ClientError::Closed { code: closed.code, reason: closed.reason.clone() };
+                drop(opened.send(Err(error)));
+            }
+            None => self.queue.end(closed.code.0, closed.reason.clone()),
+        }
+    }
+}

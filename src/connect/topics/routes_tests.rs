@@ -1,0 +1,429 @@
+//! The promises of `routes` and `entry`, by plain calls: what came in, and what the reader then finds in his queue.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::entry::Opened;
+use super::event::{Missed, TopicEvent};
+use super::queue::Queue;
+use super::routes::{Carrier, Offer, Routes};
+use crate::connect::ClientError;
+use crate::message::{
+    ClientMessage, CloseCode, ClosedBy, Delivery, ErrorReply, LaneChoice, Member, Payload, Position, ServerMessage,
+    Subscribe, Subscribed, TopicMessage, TopicPattern,
+};
+
+const CONTROL: Carrier = Carrier::Control;
+
+/// The routes, and a server that takes every request with the next number.
+#[derive(Default)]
+struct Scene {
+    routes: Routes,
+    next_id: u64,
+}
+
+/// A subscription as its reader has it.
+struct Reader {
+    number: u64,
+    queue: Arc<Queue>,
+    opened: oneshot::Receiver<Opened>,
+}
+
+impl Scene {
+    fn connected() -> Self {
+        let mut scene = Self::default();
+        scene.routes.connected();
+        scene
+    }
+
+    fn add_with(&mut self, topic: &str, queue: usize, change: impl FnOnce(&mut Subscribe)) -> Reader {
+        let topic = TopicPattern::new(topic).expect("a topic");
+        let queue = Queue::new(topic.as_str(), queue);
+        let mut request = Subscribe {
+            topic,
+            since: None,
+            recent: None,
+            delivery: Delivery::Stream,
+            lane: LaneChoice::Own,
+            presence: false,
+        };
+        change(&mut request);
+        let (sender, opened) = oneshot::channel();
+        let number = self.routes.add(request, Arc::clone(&queue), sender).expect("it is new");
+        Reader { number, queue, opened }
+    }
+
+    fn add(&mut self, topic: &str) -> Reader {
+        self.add_with(topic, 100, |_| {})
+    }
+
+    /// The next thing that is sent, and its request's number.
+    fn order(&mut self) -> Option<(u64, ClientMessage)> {
+        self.next_id += 1;
+        Some((self.next_id, self.routes.next_order(self.next_id)?.message))
+    }
+
+    /// Expects a `subscribe` to be sent; gives it and its request's number.
+    fn asked(&mut self) -> (u64, Subscribe) {
+        match self.order() {
+            Some((id, ClientMessage::Subscribe(subscribe))) => (id, subscribe),
+            other => panic!("expected subscribe, got {other:?}"),
+        }
+    }
+
+    /// Answers the next `subscribe`.
+    fn answer(&mut self, subscribed: Subscribed) -> Subscribe {
+        let (id, asked) = self.asked();
+        assert!(self.routes.settle(id, ServerMessage::Subscribed(subscribed)).is_none());
+        asked
+    }
+
+    fn reconnect(&mut self) {
+        self.routes.disconnected();
+        self.routes.connected();
+    }
+
+    /// A message that has to be dealt with.
+    fn take(&mut self, carrier: Carrier, topic: &str, offset: u64) {
+        let offer = self.routes.offer(carrier, message(topic, offset));
+        assert!(matches!(offer, Offer::Taken), "{offer:?}");
+    }
+}
+
+impl Reader {
+    /// What waits, in short.
+    fn events(&self) -> Vec<String> {
+        let short = |event| match event {
+            TopicEvent::Message(message) => format!("{}", message.offset),
+            TopicEvent::Missed(Missed { offsets: Some(offsets), .. }) => format!("missed {offsets:?}"),
+            TopicEvent::Missed(Missed { topic, .. }) => format!("missed of {topic}"),
+            TopicEvent::Join { topic, .. } => format!("join {topic}"),
+            TopicEvent::Leave { topic, .. } => format!("leave {topic}"),
+            TopicEvent::Ended { code, .. } => format!("ended {code}"),
+        };
+        std::iter::from_fn(|| self.queue.try_next()).map(|item| short(item.event)).collect()
+    }
+}
+
+fn message(topic: &str, offset: u64) -> ServerMessage {
+    let payload = Payload::text("x");
+    ServerMessage::Message(TopicMessage { topic: topic.into(), offset, from: None, payload, timestamp: 0 })
+}
+
+fn gap(topic: &str, first: u64, last: u64) -> ServerMessage {
+    ServerMessage::Gap { topic: topic.into(), first, last, reason: None }
+}
+
+fn live(epoch: &str, offset: u64, lane: Option<u64>) -> Subscribed {
+    Subscribed { epoch: Some(epoch.into()), offset: Some(offset), lane, ..Subscribed::default() }
+}
+
+fn recovered(epoch: &str, offset: u64, recovered: bool) -> Subscribed {
+    Subscribed { recovered: Some(recovered), ..live(epoch, offset, None) }
+}
+
+fn position(epoch: &str, offset: u64) -> Option<Position> {
+    Some(Position { epoch: epoch.into(), offset })
+}
+
+#[test]
+fn nothing_is_handed_out_twice_and_gaps_come_in_their_place() {
+    let mut scene = Scene::connected();
+    let reader = scene.add("t");
+    scene.answer(live("e", 3, Some(1)));
+    let lane = Carrier::Lane(1);
+    for offset in [2, 3, 4, 4, 5, 4, 9] {
+        scene.take(lane, "t", offset);
+    }
+    for (first, last) in [(5, 8), (8, 11), (12, 13)] {
+        assert!(matches!(scene.routes.offer(lane, gap("t", first, last)), Offer::Taken));
+    }
+    scene.take(lane, "t", 14);
+    assert_eq!(reader.events(), ["4", "5", "9", "missed 10..=11", "missed 12..=13", "14"]);
+}
+
+#[test]
+fn after_a_reconnect_it_goes_on_behind_the_last_message_it_got() {
+    let mut scene = Scene::connected();
+    let reader = scene.add_with("t", 100, |subscribe| subscribe.recent = Some(5));
+    assert_eq!(scene.answer(live("e", 7, None)).recent, Some(5));
+    scene.take(CONTROL, "t", 6);
+    scene.take(CONTROL, "t", 7);
+    scene.reconnect();
+    let asked = scene.answer(recovered("e", 9, true));
+    assert_eq!((asked.since, asked.recent), (position("e", 7), None));
+    for offset in 6..=9 {
+        scene.take(CONTROL, "t", offset);
+    }
+    assert_eq!(reader.events(), ["6", "7", "8", "9"]);
+}
+
+#[test]
+fn what_was_asked_for_and_never_came_is_asked_for_again() {
+    let mut scene = Scene::connected();
+    let recent = scene.add_with("recent", 100, |subscribe| subscribe.recent = Some(5));
+    let _live = scene.add("live");
+    assert!(scene.order().is_some(), "the answer to this one does not come");
+    scene.reconnect();
+    assert_eq!(scene.answer(live("e", 20, None)).recent, Some(5), "the first answer is still to come");
+    scene.answer(live("e", 20, None));
+    scene.reconnect();
+    assert_eq!(scene.answer(recovered("e", 22, true)).since, position("e", 15), "at most five came before 20");
+    assert_eq!(scene.answer(recovered("e", 22, true)).since, position("e", 20), "nothing came yet");
+    assert!(recent.events().is_empty());
+}
+
+#[test]
+fn a_loss_over_a_reconnect_is_told_before_what_follows_and_once() {
+    let mut scene = Scene::connected();
+    let reader = scene.add("t");
+    scene.answer(live("e", 3, None));
+    scene.take(CONTROL, "t", 4);
+    scene.reconnect();
+    scene.answer(recovered("e", 30, false));
+    assert_eq!(reader.events(), ["4", "missed of t"]);
+    // Nothing new since, and nothing came: it is the same loss.
+    scene.reconnect();
+    assert_eq!(scene.answer(recovered("e", 30, false)).since, position("e", 4));
+    scene.take(CONTROL, "t", 29);
+    scene.take(CONTROL, "t", 30);
+    assert_eq!(reader.events(), ["29", "30"]);
+    scene.reconnect();
+    scene.answer(recovered("e", 90, false));
+    assert_eq!(reader.events(), ["missed of t"], "a new loss");
+}
+
+#[test]
+fn another_epoch_is_a_loss_and_begins_a_new_count() {
+    let mut scene = Scene::connected();
+    let reader = scene.add("t");
+    scene.answer(live("e", 3, None));
+    scene.take(CONTROL, "t", 4);
+    scene.reconnect();
+    scene.answer(recovered("f", 0, false));
+    scene.take(CONTROL, "t", 1);
+    assert_eq!(reader.events(), ["4", "missed of t", "1"]);
+    scene.reconnect();
+    assert_eq!(scene.answer(recovered("f", 1, true)).since, position("f", 1));
+    assert!(reader.events().is_empty());
+}
+
+#[test]
+fn a_kept_position_that_cannot_be_resumed_is_told_at_once() {
+    let mut scene = Scene::connected();
+    let mut reader = scene.add_with("t", 100, |subscribe| subscribe.since = position("e", 5));
+    assert_eq!(scene.answer(recovered("e", 9, false)).since, position("e", 5));
+    let first = reader.opened.try_recv().expect("an answer").expect("it is there").expect("a position");
+    assert_eq!(first.offset, 5);
+    scene.take(CONTROL, "t", 8);
+    assert_eq!(reader.events(), ["missed of t", "8"]);
+}
+
+#[test]
+fn a_pattern_takes_all_its_topics_and_tells_each_reconnect() {
+    let mut scene = Scene::connected();
+    let reader = scene.add("t.>");
+    scene.answer(Subscribed { lane: Some(1), ..Subscribed::default() });
+    let lane = Carrier::Lane(1);
+    for (topic, offset) in [("t.a", 7), ("t.b", 3), ("t.a", 8)] {
+        scene.take(lane, topic, offset);
+    }
+    assert_eq!(reader.events(), ["7", "3", "8"]);
+    scene.reconnect();
+    let asked = scene.answer(Subscribed { lane: Some(1), ..Subscribed::default() });
+    assert_eq!(asked.since, None);
+    scene.take(lane, "t.a", 12);
+    assert_eq!(reader.events(), ["missed of t.>", "12"]);
+}
+
+#[test]
+fn the_exact_topic_goes_before_patterns_and_the_first_pattern_before_others() {
+    let mut scene = Scene::connected();
+    let (wide, narrow, exact) = (scene.add("t.>"), scene.add("t.*"), scene.add("t.a"));
+    for _ in 0..2 {
+        scene.answer(Subscribed::default());
+    }
+    scene.answer(live("e", 0, None));
+    scene.take(CONTROL, "t.a", 1);
+    scene.take(CONTROL, "t.b", 2);
+    assert_eq!((exact.events(), wide.events()), (vec!["1".to_owned()], vec!["2".to_owned()]));
+    assert!(narrow.events().is_empty());
+    let nobodys = scene.routes.offer(CONTROL, message("u", 1));
+    assert!(matches!(nobodys, Offer::Nobodys(ServerMessage::Message(_))), "{nobodys:?}");
+}
+
+#[test]
+fn what_comes_before_its_subscribed_waits_on_topic_lanes() {
+    let mut scene = Scene::connected();
+    let reader = scene.add_with("t", 100, |subscribe| subscribe.since = position("e", 1));
+    let unsettled = scene.routes.offer(Carrier::Lane(1), message("t", 2));
+    assert!(matches!(unsettled, Offer::Nobodys(_)), "not asked for yet: {unsettled:?}");
+    let (id, _) = scene.asked();
+    let unsettled = scene.routes.offer(Carrier::Lane(1), message("t", 2));
+    assert!(matches!(unsettled, Offer::Unsettled(_)), "{unsettled:?}");
+    let subscribed = Subscribed { lane: Some(1), ..recovered("e", 2, false) };
+    assert!(scene.routes.settle(id, ServerMessage::Subscribed(subscribed)).is_none());
+    scene.take(Carrier::Lane(1), "t", 2);
+    assert_eq!(reader.events(), ["missed of t", "2"]);
+}
+
+#[test]
+fn what_was_sent_to_a_pattern_before_the_exact_topic_was_subscribed_to_stays_the_patterns() {
+    let mut scene = Scene::connected();
+    let pattern = scene.add("t.*");
+    scene.answer(Subscribed { lane: Some(1), ..Subscribed::default() });
+    let exact = scene.add_with("t.a", 100, |subscribe| subscribe.since = position("e", 5));
+    let (id, _) = scene.asked();
+    scene.take(Carrier::Lane(1), "t.a", 8);
+    let subscribed = Subscribed { lane: Some(2), ..recovered("e", 9, true) };
+    assert!(scene.routes.settle(id, ServerMessage::Subscribed(subscribed)).is_none());
+    scene.take(Carrier::Lane(1), "t.a", 9);
+    for offset in 6..=9 {
+        scene.take(Carrier::Lane(2), "t.a", offset);
+    }
+    assert_eq!(pattern.events(), ["8", "9"]);
+    assert_eq!(exact.events(), ["6", "7", "8", "9"]);
+}
+
+#[test]
+fn a_full_queue_holds_up_its_lane_and_takes_nothing_in() {
+    let mut scene = Scene::connected();
+    let reader = scene.add_with("t", 1, |_| {});
+    scene.answer(live("e", 0, Some(1)));
+    scene.take(Carrier::Lane(1), "t", 1);
+    for _ in 0..2 {
+        assert!(matches!(scene.routes.offer(Carrier::Lane(1), message("t", 2)), Offer::Full(..)));
+    }
+    assert_eq!(reader.events(), ["1"]);
+    scene.reconnect();
+    assert_eq!(scene.asked().1.since, position("e", 1), "what did not fit was not seen");
+}
+
+#[test]
+fn a_full_queue_never_holds_up_the_control_lane_and_tells_what_it_dropped() {
+    let mut scene = Scene::connected();
+    let reader = scene.add_with("t", 2, |_| {});
+    scene.answer(live("e", 0, None));
+    for offset in 1..=9 {
+        scene.take(CONTROL, "t", offset);
+    }
+    assert_eq!(reader.events(), ["missed 1..=8", "9"]);
+}
+
+#[test]
+fn with_datagrams_the_newest_wins_and_nothing_is_told() {
+    let mut scene = Scene::connected();
+    let reader = scene.add_with("t", 2, |subscribe| {
+        subscribe.delivery = Delivery::Datagram;
+        subscribe.recent = Some(1);
+    });
+    scene.answer(live("e", 0, Some(1)));
+    for offset in [1, 2, 4, 3, 5] {
+        scene.take(Carrier::Datagram, "t", offset);
+    }
+    assert_eq!(reader.events(), ["4", "5"]);
+    for offset in [6, 7, 8] {
+        // Too large for a datagram.
+        scene.take(Carrier::Lane(1), "t", offset);
+    }
+    assert_eq!(reader.events(), ["7", "8"]);
+    scene.reconnect();
+    let asked = scene.answer(live("f", 1, Some(1)));
+    assert_eq!((asked.since, asked.recent), (None, Some(1)));
+    scene.take(Carrier::Datagram, "t", 1);
+    assert_eq!(reader.events(), ["1"]);
+}
+
+#[test]
+fn presence_goes_to_who_asked_for_it() {
+    let mut scene = Scene::connected();
+    let (exact, pattern) = (scene.add("t.a"), scene.add_with("t.*", 100, |subscribe| subscribe.presence = true));
+    scene.answer(live("e", 0, None));
+    scene.answer(Subscribed::default());
+    let client = Member { id: uuid::Uuid::nil(), name: None };
+    for message in [
+        ServerMessage::Join { topic: "t.a".into(), client: client.clone() },
+        ServerMessage::Leave { topic: "t.a".into(), client },
+    ] {
+        assert!(matches!(scene.routes.offer(CONTROL, message), Offer::Taken));
+    }
+    assert!(exact.events().is_empty());
+    assert_eq!(pattern.events(), ["join t.a", "leave t.a"]);
+}
+
+#[test]
+fn leaving_tells_the_server_what_it_knows_of_and_in_order() {
+    let mut scene = Scene::connected();
+    let (asked, wanted) = (scene.add("asked"), scene.add("wanted"));
+    let (id, _) = scene.asked();
+    scene.routes.leave(asked.number, None);
+    scene.routes.leave(wanted.number, None);
+    let again = scene.add("asked");
+    let farewell = scene.order();
+    assert!(
+        matches!(&farewell, Some((_, ClientMessage::Unsubscribe { topic })) if topic.as_str() == "asked"),
+        "{farewell:?}"
+    );
+    assert!(scene.routes.settle(id, ServerMessage::Subscribed(live("e", 0, None))).is_none(), "late, and nobody's");
+    scene.answer(live("e", 5, None));
+    assert!(scene.order().is_none(), "the server never knew of the other");
+    scene.take(CONTROL, "asked", 6);
+    assert_eq!(again.events(), ["6"]);
+    // And what is still on its way for one that left is not news to anybody.
+    scene.routes.leave(again.number, None);
+    scene.take(Carrier::Lane(3), "asked", 7);
+}
+
+#[test]
+fn a_text_can_be_subscribed_to_once() {
+    let mut scene = Scene::connected();
+    let first = scene.add("t");
+    let request = scene.asked().1;
+    let (sender, _opened) = oneshot::channel();
+    let again = scene.routes.add(request.clone(), Queue::new("t", 1), sender);
+    assert!(matches!(again, Err(ClientError::AlreadySubscribed { topic }) if topic == "t"));
+    scene.routes.leave(first.number, None);
+    let (sender, _opened) = oneshot::channel();
+    assert!(scene.routes.add(request, Queue::new("t", 1), sender).is_ok());
+}
+
+#[test]
+fn a_refusal_is_an_error_at_first_and_the_end_later() {
+    let refusal = || ServerMessage::Error(ErrorReply { code: 403, message: "not yours".into(), retry_after_ms: None });
+    let mut scene = Scene::connected();
+    let mut refused = scene.add("t");
+    let (id, _) = scene.asked();
+    assert!(scene.routes.settle(id, refusal()).is_none());
+    assert!(matches!(refused.opened.try_recv(), Ok(Err(ClientError::Server(error))) if error.code == 403));
+
+    let reader = scene.add("t");
+    scene.answer(live("e", 0, None));
+    scene.reconnect();
+    let (id, _) = scene.asked();
+    assert!(scene.routes.settle(id, refusal()).is_none());
+    assert_eq!(reader.events(), ["ended 403"]);
+    scene.reconnect();
+    assert!(scene.order().is_none(), "it is not asked for again");
+}
+
+#[test]
+fn the_servers_and_the_clients_end_end_subscriptions() {
+    let mut scene = Scene::connected();
+    let (withdrawn, mut pending, kept) = (scene.add("a"), scene.add("b"), scene.add("c"));
+    scene.answer(live("e", 0, None));
+    let ended = ServerMessage::Unsubscribed { topic: "a".into(), code: 403, reason: None };
+    assert!(matches!(scene.routes.offer(CONTROL, ended), Offer::Taken));
+    scene.take(Carrier::Lane(1), "a", 1);
+    assert_eq!(withdrawn.events(), ["ended 403"]);
+
+    let (_, asked) = scene.asked();
+    assert_eq!(asked.topic.as_str(), "b");
+    scene.answer(live("e", 0, None));
+    scene.routes.close(&ClosedBy::new(CloseCode::NORMAL, "done"));
+    assert_eq!(kept.events(), ["ended 1000"]);
+    assert!(matches!(pending.opened.try_recv(), Ok(Err(ClientError::Closed { .. }))));
+    let (sender, _opened) = oneshot::channel();
+    let late = scene.routes.add(asked, Queue::new("b", 1), sender);
+    assert!(matches!(late, Err(ClientError::Closed { .. })), "{late:?}");
+}

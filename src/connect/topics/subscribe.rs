@@ -1,0 +1,150 @@
+//! How a subscription is to be.
+
+use std::future::IntoFuture;
+use std::pin::Pin;
+
+use tokio::sync::oneshot;
+
+use super::queue::Queue;
+use super::subscription::Subscription;
+use crate::connect::{Client, ClientError};
+use crate::message::{Delivery, Invalid, LaneChoice, Position, Subscribe, TopicPattern};
+
+/// Events of one subscription that wait where nothing else was said.
+const DEFAULT_QUEUE: usize = 1024;
+
+impl Client {
+    /// Subscribes to a topic, such as `chat.lobby`, or to all that match a pattern: `*` stands for one level, a last
+    /// `>` for one or more, as in `sensors.*.temperature` and `chat.>`. Await what is given, after setting
+    /// options where needed:
+    ///
+    /// ```no_run
+    /// # async fn f(client: quic_websocket::Client) -> Result<(), quic_websocket::ClientError> {
+    /// use quic_websocket::TopicEvent;
+    ///
+    /// let mut lobby = client.subscribe("chat.lobby").recent(10).await?;
+    /// while let Some(event) = lobby.next().await {
+    ///     match event {
+    ///         TopicEvent::Message(message) => println!("{:?}", message.payload.content),
+    ///         TopicEvent::Missed(missed) => println!("(messages are missing: {})", missed.reason),
+    ///         TopicEvent::Join { .. } | TopicEvent::Leave { .. } => {}
+    ///         TopicEvent::Ended { code, reason } => println!("it is over: {code} - {reason}"),
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Where several subscriptions of this client match a message, it goes to the one that names its topic exactly, else
+    /// to the first pattern that was subscribed to.
+    pub fn subscribe(&self, topic: impl Into<String>) -> SubscribeBuilder<'_> {
+        SubscribeBuilder {
+            client: self,
+            topic: topic.into(),
+            since: None,
+            recent: None,
+            presence: false,
+            delivery: Delivery::Stream,
+            lane: LaneChoice::Own,
+            queue: DEFAULT_QUEUE,
+        }
+    }
+}
+
+/// A subscription to be; awaiting it makes it. By default it begins with the next message that is published.
+#[derive(Debug, Clone)]
+#[must_use = "nothing is subscribed to until this is awaited"]
+pub struct SubscribeBuilder<'a> {
+    client: &'a Client,
+    topic: String,
+    since: Option<Position>,
+    recent: Option<u64>,
+    presence: bool,
+    delivery: Delivery,
+    lane: LaneChoice,
+    queue: usize,
+}
+
+impl<'a> SubscribeBuilder<'a> {
+    /// Begins with so many of the newest messages, as far as the server has them. Beside [`since`](Self::since), only
+    /// where that cannot be recovered.
+    pub fn recent(mut self, messages: u64) -> Self {
+        self.recent = Some(messages);
+        self
+    }
+
+    /// Begins behind a position that was kept: [`Subscription::position`]. Where the server has not everything any more
+    /// that came after, the first event is a [`Missed`](super::Missed). Not for patterns.
+    pub fn since(mut self, position: Position) -> Self {
+        self.since = Some(position);
+        self
+    }
+
+    /// Whether to be told of who comes and leaves. Who is there already is told by [`Client::presence`]; ask anew after a
+    /// reconnect. Default: no.
+    pub fn presence(mut self, presence: bool) -> Self {
+        self.presence = presence;
+        self
+    }
+
+    /// Takes messages as datagrams: each comes at once or not at all, and of a topic late ones are dropped (of a pattern they
+    /// are not, and the reader compares offsets). For state of which the newest value is all that matters. What is lost is not told, neither on the way nor over a
+    /// reconnect nor in a full queue, where the oldest go; offsets that jump show it.
+    pub fn datagrams(mut self) -> Self {
+        self.delivery = Delivery::Datagram;
+        self
+    }
+
+    /// Takes messages on the control lane, in order with everything else there, in place of a lane of the topic's own.
+    /// Nothing may hold up that lane: of a full queue the oldest messages are dropped and told by
+    /// [`Missed`](super::Missed).
+    pub fn on_control_lane(mut self) -> Self {
+        self.lane = LaneChoice::Control;
+        self
+    }
+
+    /// How many events may wait to be read. With more, the topic's lane is read no further: other lanes and all replies go
+    /// on, and the server treats this subscription as its policy for slow readers says. Default: 1,024; at
+    /// least 1.
+    pub fn queue(mut self, events: usize) -> Self {
+        self.queue = events.max(1);
+        self
+    }
+
+    /// Subscribes; the same as awaiting it.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] where the topic or an option is out of its bounds; [`ClientError::AlreadySubscribed`];
+    /// [`ClientError::Server`] where the server does not let it, with code 403 where that is forbidden;
+    /// [`ClientError::Timeout`]; [`ClientError::Closed`].
+    pub async fn open(self) -> Result<Subscription, ClientError> {
+        let topic = TopicPattern::new(&self.topic)?;
+        if topic.is_wildcard() && self.since.is_some() {
+            return Err(Invalid::field("since: a pattern has no position; subscribe to each topic").into());
+        }
+        let queue = Queue::new(topic.as_str(), self.queue);
+        let request = Subscribe {
+            topic,
+            since: self.since,
+            recent: self.recent,
+            delivery: self.delivery,
+            lane: self.lane,
+            presence: self.presence,
+        };
+        let (opened, answer) = oneshot::channel();
+        let number = self.client.shared.topics.add(request, queue.clone(), opened)?;
+        // From here on, giving up is dropping it.
+        let mut subscription = Subscription::new(self.client.clone(), number, self.topic, queue);
+        let first = self.client.bounded(async { answer.await.unwrap_or(Err(ClientError::Lost)) }).await?;
+        subscription.begin_at(first);
+        Ok(subscription)
+    }
+}
+
+impl<'a> IntoFuture for SubscribeBuilder<'a> {
+    type Output = Result<Subscription, ClientError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.open())
+    }
+}
