@@ -1,6 +1,7 @@
 //! A bad link in one process: a UDP relay in front of the server that drops and delays packets, by a seed.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,7 +46,7 @@ async fn forward(front: Arc<UdpSocket>, server: SocketAddr, link: Link) {
     let mut buffer = vec![0; 65_536];
     loop {
         let Ok((length, client)) = front.recv_from(&mut buffer).await else { continue };
-        if !clients.contains_key(&client) {
+        if let Entry::Vacant(unknown) = clients.entry(client) {
             let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.expect("a socket"));
             back.connect(server).await.expect("an address");
             let (to_server, packets) = mpsc::channel(10_000);
@@ -54,7 +55,7 @@ async fn forward(front: Arc<UdpSocket>, server: SocketAddr, link: Link) {
             tasks.spawn(carry(packets, Arc::clone(&front), Some(client)));
             let seed = random.u64(..);
             tasks.spawn(backward(back, to_client, Link { seed, ..link }));
-            clients.insert(client, to_server);
+            unknown.insert(to_server);
         }
         spoil(&clients[&client], &buffer[..length], link, &mut random);
     }
