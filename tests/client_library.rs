@@ -6,18 +6,11 @@ mod common;
 
 use std::time::Duration;
 
+use common::library::{builder, connect};
 use common::{TestServer, soon, until};
 use quic_websocket::message::{ClientMessage, CloseCode, Payload, ServerMessage};
 use quic_websocket::tls::Trust;
-use quic_websocket::{Client, ClientBuilder, ClientError, Event, Events};
-
-fn builder(server: &TestServer) -> ClientBuilder {
-    Client::builder(server.addr.to_string()).trust(Trust::CaFile(server.files.ca.clone()))
-}
-
-async fn connect(server: &TestServer, name: &str) -> (Client, Events) {
-    builder(server).name(name).expect("a name").connect().await.expect("it connects")
-}
+use quic_websocket::{Client, ClientError, Event, Events};
 
 async fn next_message(events: &mut Events) -> ServerMessage {
     match soon("an event", events.next()).await {

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs)] // Each test binary uses its own part of this.
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
+pub mod library;
 pub mod packets;
 pub mod process;
 pub mod relay;
