@@ -1,25 +1,25 @@
-//! A chat in the terminal: lines are echoed by the server, `/broadcast` reaches everybody, `/direct` one other. What
-//! comes in while a line is being typed is shown above it. Reads a pipe as well: `printf 'hi\n/quit\n' | chat_client`.
+//! A chat in the terminal: lines are echoed by the server, or said in the room that was joined; `/broadcast` reaches
+//! everybody, `/direct` one other. What comes in while a line is being typed is shown above it. Reads a pipe as well:
+//! `printf 'hi\n/quit\n' | chat_client`.
 //!
 //! `cargo run --release --example chat_client -- --server 127.0.0.1:4433 --name Ada`
 
 mod common;
+#[path = "chat/rooms.rs"]
+mod rooms;
+#[path = "chat/terminal.rs"]
+mod terminal;
 
-use std::io::{BufRead, IsTerminal};
 use std::process::ExitCode;
-use std::thread;
 
-use anyhow::Context;
 use clap::Parser;
 use common::ServerArgs;
 use quic_websocket::message::{CloseCode, Payload, ServerMessage};
 use quic_websocket::{Client, ClientError, Event, Events, Printable};
-use rustyline::error::ReadlineError;
-use rustyline::{DefaultEditor, ExternalPrinter};
-use tokio::sync::{mpsc, oneshot};
+use rooms::Rooms;
+use terminal::{Cooked, Line, Screen};
+use tokio::sync::mpsc;
 use uuid::Uuid;
-
-const PROMPT: &str = "> ";
 
 const COMMANDS: &str = "💬 Chat Commands:
   /broadcast <message>  - Send message to all users
@@ -28,6 +28,10 @@ const COMMANDS: &str = "💬 Chat Commands:
   /quit                 - Exit the chat
   /direct <id or name> <message> - Send message to one user
   /help                 - Show these commands
+  /join <room>          - Enter a room, or turn to it: what you type then goes there
+  /leave [room]         - Leave a room; without any, what you type is echoed
+  /topics               - List the rooms that you are in
+  /who [room]           - List who is in a room
 ";
 
 /// Chats through a quic-websocket server.
@@ -58,110 +62,14 @@ async fn run(args: Args) -> anyhow::Result<()> {
     println!("{COMMANDS}");
 
     let _cooked = Cooked::now();
-    let (lines, screen) = keyboard()?;
-    Chat { client, events, screen }.run(lines).await
-}
-
-/// A line as it was typed. The next one is asked for once `more` says so; without that, none is.
-struct Line {
-    text: String,
-    more: oneshot::Sender<()>,
-}
-
-/// Sets the terminal back when it is dropped: a line that is still being typed when the chat ends keeps it raw.
-#[cfg(unix)]
-struct Cooked(Option<nix::sys::termios::Termios>);
-
-#[cfg(unix)]
-impl Cooked {
-    fn now() -> Self {
-        // Where it is no terminal, there is nothing to set back.
-        Self(nix::sys::termios::tcgetattr(std::io::stdin()).ok())
-    }
-}
-
-#[cfg(unix)]
-impl Drop for Cooked {
-    fn drop(&mut self) {
-        use nix::sys::termios::{SetArg, tcsetattr};
-        if let Some(settings) = &self.0 {
-            let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, settings);
-        }
-    }
-}
-
-/// Elsewhere the system does that.
-#[cfg(not(unix))]
-struct Cooked;
-
-#[cfg(not(unix))]
-impl Cooked {
-    fn now() -> Self {
-        Self
-    }
-}
-
-/// Where lines are shown without tearing the one that is being typed.
-enum Screen {
-    Terminal(Box<dyn ExternalPrinter + Send>),
-    Pipe,
-}
-
-impl Screen {
-    fn show(&mut self, text: &str) {
-        match self {
-            // A terminal that is gone ends the reading side as well.
-            Self::Terminal(printer) => drop(printer.print(format!("{text}\n"))),
-            Self::Pipe => println!("{text}"),
-        }
-    }
-}
-
-/// Reads lines in a thread of their own, because reading blocks. It ends with its input, or with the chat.
-fn keyboard() -> anyhow::Result<(mpsc::Receiver<Line>, Screen)> {
-    let (sender, lines) = mpsc::channel(1);
-    let ask = move |text: String| {
-        let (more, wait) = oneshot::channel();
-        sender.blocking_send(Line { text, more }).is_ok() && wait.blocking_recv().is_ok()
-    };
-    if !(std::io::stdin().is_terminal() && std::io::stdout().is_terminal()) {
-        thread::spawn(move || {
-            for line in std::io::stdin().lock().lines() {
-                let Ok(line) = line else { break };
-                println!("{PROMPT}{line}");
-                if !ask(line) {
-                    break;
-                }
-            }
-        });
-        return Ok((lines, Screen::Pipe));
-    }
-    let mut editor = DefaultEditor::new().context("cannot use this terminal")?;
-    let printer = editor.create_external_printer().context("cannot use this terminal")?;
-    thread::spawn(move || {
-        loop {
-            match editor.readline(PROMPT) {
-                Ok(line) => {
-                    // History is a comfort; a line that cannot be kept is still sent.
-                    let _ = editor.add_history_entry(&line);
-                    if !ask(line) {
-                        break;
-                    }
-                }
-                Err(ReadlineError::Interrupted | ReadlineError::Eof) => break,
-                Err(e) => {
-                    eprintln!("The terminal cannot be read: {e}");
-                    break;
-                }
-            }
-        }
-    });
-    Ok((lines, Screen::Terminal(Box::new(printer))))
+    let (lines, screen) = terminal::keyboard()?;
+    Chat { client, events, rooms: Rooms::default(), screen }.run(lines).await
 }
 
 struct Chat {
     client: Client,
     events: Events,
+    rooms: Rooms,
     screen: Screen,
 }
 
@@ -173,6 +81,7 @@ impl Chat {
                     Some(event) => self.show(event)?,
                     None => anyhow::bail!("the connection ended"),
                 },
+                heard = self.rooms.next() => self.screen.show(&heard),
                 line = lines.recv() => {
                     let Some(Line { text, more }) = line else { break };
                     if text.trim() == "/quit" {
@@ -218,8 +127,29 @@ impl Chat {
                 Some((to, message)) => self.direct(to, message.trim()).await?,
                 None => self.screen.show("Usage: /direct <id or name> <message>"),
             },
+            ("/join", "") => self.screen.show("Usage: /join <room>"),
+            ("/join", room) => {
+                let heard = self.rooms.join(&self.client, room).await?;
+                self.show_all(heard);
+            }
+            ("/leave", room) => {
+                let heard = self.rooms.leave(room).await?;
+                self.screen.show(&heard);
+            }
+            ("/topics", _) => {
+                let heard = self.rooms.list();
+                self.show_all(heard);
+            }
+            ("/who", room) => {
+                let heard = self.rooms.who(&self.client, room).await?;
+                self.show_all(heard);
+            }
             (command, _) if command.starts_with('/') => {
                 self.screen.show(&format!("Unknown command {}; /help lists them", Printable::new(command)));
+            }
+            _ if self.rooms.is_in_one() => {
+                let heard = self.rooms.say(&self.client, line).await?;
+                self.show_all(heard);
             }
             _ => {
                 let echo = self.client.echo(line).await?;
@@ -227,6 +157,12 @@ impl Chat {
             }
         }
         Ok(())
+    }
+
+    fn show_all(&mut self, lines: Vec<String>) {
+        for line in lines {
+            self.screen.show(&line);
+        }
     }
 
     async fn direct(&mut self, to: &str, message: &str) -> Result<(), ClientError> {
@@ -255,10 +191,6 @@ impl Chat {
     }
 
     fn show(&mut self, event: Event) -> anyhow::Result<()> {
-        let said = |payload: &Payload| match (&payload.content, &payload.attachment) {
-            (Some(content), _) => Printable::new(content).to_string(),
-            (None, attachment) => format!("({} bytes)", attachment.as_ref().map_or(0, bytes::Bytes::len)),
-        };
         match event {
             Event::Message(ServerMessage::Broadcast { from, payload, .. }) => {
                 self.screen.show(&format!("📢 Broadcast from {from}: {}", said(&payload)));
@@ -280,5 +212,13 @@ impl Chat {
             _ => {}
         }
         Ok(())
+    }
+}
+
+/// What a message says, fit for a terminal.
+fn said(payload: &Payload) -> String {
+    match (&payload.content, &payload.attachment) {
+        (Some(content), _) => Printable::new(content).to_string(),
+        (None, attachment) => format!("({} bytes)", attachment.as_ref().map_or(0, bytes::Bytes::len)),
     }
 }

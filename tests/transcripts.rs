@@ -180,6 +180,10 @@ Your name: ChatUser
   /quit                 - Exit the chat
   /direct <id or name> <message> - Send message to one user
   /help                 - Show these commands
+  /join <room>          - Enter a room, or turn to it: what you type then goes there
+  /leave [room]         - Leave a room; without any, what you type is echoed
+  /topics               - List the rooms that you are in
+  /who [room]           - List who is in a room
 
 > Hello from chat client!
 💬 Server: Echo: Hello from chat client!
@@ -192,6 +196,80 @@ Your name: ChatUser
 👋 Goodbye!
 ";
     assert_eq!(transcript(&output, &server.addr), expected);
+    server.stop();
+}
+
+#[test]
+fn a_chat_room_shows_what_was_said_there_and_goes_on() {
+    let server = Server::start();
+    let said: String = (1..=12).map(|n| format!("line {n}\n")).collect();
+    let output = server.run("chat_client", &["--name", "Ada"], &format!("/join lobby\n{said}/quit\n"));
+    let shown = transcript(&output, &server.addr);
+    assert!(shown.contains("> line 12\n💬 [lobby] Ada: line 12\n> /quit\n"), "{shown}");
+
+    // The server learns of the end by itself.
+    let is_empty = || {
+        let output = server.run("chat_client", &[], "/who lobby\n/quit\n");
+        transcript(&output, &server.addr).contains("In lobby (0)")
+    };
+    assert!((0..100).any(|_| is_empty()), "Ada is still there");
+
+    let typed = "/leave\n/who\n/join lobby\nHello, room\n/who\n/join a b\n/join other\n/topics\n\
+        /join lobby\n/leave other\n/leave\nHello, server\n/who lobby\n/quit\n";
+    let output = server.run("chat_client", &["--name", "Bob"], typed);
+    let shown = transcript(&output, &server.addr);
+    let (_, shown) = shown.split_once("is in a room\n\n").expect("the commands");
+    // Who is gone has no name any more.
+    let shown: Vec<_> = shown
+        .lines()
+        .map(|line| match line.split_once("] ").and_then(|(_, said)| said.split_once(": line ")) {
+            Some((from, said)) if from.len() == 8 => format!("💬 [lobby] <ID>: line {said}"),
+            _ => line.to_owned(),
+        })
+        .collect();
+    let expected = "\
+> /leave
+You are in no room; /join <room> enters one
+> /who
+You are in no room; /join <room> enters one
+> /join lobby
+🚪 You are in lobby (1 here); what you type goes there
+💬 [lobby] <ID>: line 3
+💬 [lobby] <ID>: line 4
+💬 [lobby] <ID>: line 5
+💬 [lobby] <ID>: line 6
+💬 [lobby] <ID>: line 7
+💬 [lobby] <ID>: line 8
+💬 [lobby] <ID>: line 9
+💬 [lobby] <ID>: line 10
+💬 [lobby] <ID>: line 11
+💬 [lobby] <ID>: line 12
+> Hello, room
+💬 [lobby] Bob: Hello, room
+> /who
+👥 In lobby (1):
+  • Bob (<ID>)
+> /join a b
+❌ topic: 1 to 255 bytes, levels of A-Z a-z 0-9 _ - separated by '.', are allowed
+> /join other
+🚪 You are in other (1 here); what you type goes there
+> /topics
+🚪 Your rooms (2):
+  • lobby
+  • other, where what you type goes
+> /join lobby
+🚪 What you type goes to lobby again
+> /leave other
+🚪 You left other; what you type goes to lobby
+> /leave
+🚪 You left lobby; what you type is echoed
+> Hello, server
+💬 Server: Echo: Hello, server
+> /who lobby
+👥 In lobby (0):
+> /quit
+👋 Goodbye!";
+    assert_eq!(shown.join("\n"), expected);
     server.stop();
 }
 

@@ -10,13 +10,13 @@ use quic_websocket::{Client, ClientBuilder, Printable};
 #[derive(clap::Args)]
 pub(crate) struct ServerArgs {
     /// The server's address
-    #[arg(long, default_value = "127.0.0.1:4433")]
+    #[arg(long, global = true, default_value = "127.0.0.1:4433")]
     pub(crate) server: String,
     /// PEM file with the authority that signed the server's certificate [default: certs/ca.pem and the system's]
-    #[arg(long, conflicts_with = "insecure")]
+    #[arg(long, global = true, conflicts_with = "insecure")]
     ca: Option<PathBuf>,
     /// Believe any server: whoever is on the way can read and change everything
-    #[arg(long)]
+    #[arg(long, global = true)]
     insecure: bool,
 }
 

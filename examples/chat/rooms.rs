@@ -1,0 +1,183 @@
+//! The rooms of a chat: each is a topic, `chat.<room>`, and being in it a subscription. Gives lines to show.
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::time::Duration;
+
+use futures_util::future::select_all;
+use quic_websocket::message::{ErrorCode, Payload, Position, TopicMessage};
+use quic_websocket::{Client, ClientError, Printable, Subscription, TopicEvent};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::said;
+
+/// How much of what was said before is shown to who comes in.
+const RECENT: u64 = 10;
+/// How long what was just said may take to come back before the next line can be typed.
+const COMES_BACK: Duration = Duration::from_secs(2);
+
+struct Room {
+    name: String,
+    subscription: Subscription,
+    /// Names of who is there.
+    names: HashMap<Uuid, String>,
+}
+
+/// The rooms that were joined, the current one last.
+#[derive(Default)]
+pub(crate) struct Rooms {
+    joined: Vec<Room>,
+}
+
+impl Rooms {
+    /// Whether what is typed goes to a room.
+    pub(crate) fn is_in_one(&self) -> bool {
+        !self.joined.is_empty()
+    }
+
+    fn find(&self, name: &str) -> Option<usize> {
+        if name.is_empty() { self.joined.len().checked_sub(1) } else { self.joined.iter().position(|r| r.name == name) }
+    }
+
+    /// Enters a room, and shows what was said there before; or turns to it.
+    pub(crate) async fn join(&mut self, client: &Client, name: &str) -> Result<Vec<String>, ClientError> {
+        if let Some(at) = self.find(name) {
+            let room = self.joined.remove(at);
+            self.joined.push(room);
+            return Ok(vec![format!("🚪 What you type goes to {name} again")]);
+        }
+        let topic = format!("chat.{name}");
+        let past = match client.history(&topic).limit(RECENT).reverse().await {
+            Ok(past) => Some(past),
+            Err(ClientError::Server(error)) if error.code == ErrorCode::NotFound.number() => None,
+            Err(e) => return Err(e),
+        };
+        let newest = past.as_ref().and_then(|past| Some((past.epoch.clone(), past.messages.first()?.offset)));
+        let mut subscribe = client.subscribe(&topic).presence(true);
+        if let Some((epoch, offset)) = newest {
+            // With nothing between what is shown now and what comes.
+            subscribe = subscribe.since(Position { epoch, offset });
+        }
+        let subscription = subscribe.await?;
+        let members = client.presence(&topic).await?;
+        let here = members.len();
+        let names = members.into_iter().filter_map(|member| Some((member.id, member.name?))).collect();
+        let room = Room { name: name.to_owned(), subscription, names };
+        let mut lines = vec![format!("🚪 You are in {name} ({here} here); what you type goes there")];
+        lines.extend(past.iter().flat_map(|past| past.messages.iter().rev()).map(|message| room.line(message)));
+        self.joined.push(room);
+        Ok(lines)
+    }
+
+    /// Leaves a room, or the current one.
+    pub(crate) async fn leave(&mut self, name: &str) -> Result<String, ClientError> {
+        let Some(at) = self.find(name) else { return Ok(not_there(name)) };
+        let room = self.joined.remove(at);
+        room.subscription.unsubscribe().await?;
+        let next = self.joined.last().map_or("is echoed".to_owned(), |room| format!("goes to {}", room.name));
+        Ok(format!("🚪 You left {}; what you type {next}", room.name))
+    }
+
+    /// The rooms that were joined.
+    pub(crate) fn list(&self) -> Vec<String> {
+        let mut lines = vec![format!("🚪 Your rooms ({}):", self.joined.len())];
+        for (at, room) in self.joined.iter().enumerate() {
+            let current = if at + 1 == self.joined.len() { ", where what you type goes" } else { "" };
+            lines.push(format!("  • {}{current}", room.name));
+        }
+        lines
+    }
+
+    /// Who is in a room, or in the current one.
+    pub(crate) async fn who(&self, client: &Client, name: &str) -> Result<Vec<String>, ClientError> {
+        let name = match self.find(name) {
+            Some(at) => &self.joined[at].name,
+            None if name.is_empty() => return Ok(vec![not_there(name)]),
+            // One need not be there to look.
+            None => name,
+        };
+        let members = client.presence(&format!("chat.{name}")).await?;
+        let mut lines = vec![format!("👥 In {} ({}):", Printable::new(name), members.len())];
+        for member in members {
+            let name = member.name.as_deref().unwrap_or("unnamed");
+            lines.push(format!("  • {} ({})", Printable::new(name), member.id));
+        }
+        Ok(lines)
+    }
+
+    /// Says something in the current room, and gives what is said there up to that.
+    pub(crate) async fn say(&mut self, client: &Client, text: &str) -> Result<Vec<String>, ClientError> {
+        let Some(room) = self.joined.last_mut() else { return Ok(vec![not_there("")]) };
+        let said = client.publish(room.subscription.topic(), Payload::text(text)).await?;
+        let mut lines = Vec::new();
+        let comes_back = async {
+            let is_before = |at: Position| at.epoch == said.position.epoch && at.offset < said.position.offset;
+            while room.subscription.position().is_some_and(is_before) {
+                let Some(event) = room.subscription.next().await else { break };
+                lines.extend(room.hear(event));
+            }
+        };
+        // What is later than that is shown when it comes.
+        let _ = timeout(COMES_BACK, comes_back).await;
+        Ok(lines)
+    }
+
+    /// Waits for the next line from any room. Cancel safe.
+    pub(crate) async fn next(&mut self) -> String {
+        loop {
+            if self.joined.is_empty() {
+                return pending().await;
+            }
+            let next = self.joined.iter_mut().map(|room| Box::pin(room.subscription.next()));
+            let (event, at, _) = select_all(next).await;
+            let Some(event) = event else {
+                self.joined.remove(at);
+                continue;
+            };
+            if let Some(line) = self.joined[at].hear(event) {
+                return line;
+            }
+        }
+    }
+}
+
+impl Room {
+    fn line(&self, message: &TopicMessage) -> String {
+        let from = match message.from {
+            Some(id) => self.names.get(&id).map_or_else(|| format!("{:.8}", id.to_string()), Clone::clone),
+            None => "server".to_owned(),
+        };
+        format!("💬 [{}] {}: {}", self.name, Printable::new(&from), said(&message.payload))
+    }
+
+    fn hear(&mut self, event: TopicEvent) -> Option<String> {
+        let name = &self.name;
+        Some(match event {
+            TopicEvent::Message(message) => self.line(&message),
+            TopicEvent::Missed(missed) => {
+                format!("⚠️  [{name}] Messages are missing here: {}", Printable::new(&missed.reason))
+            }
+            TopicEvent::Join { member, .. } => {
+                let who = member.name.unwrap_or_else(|| "unnamed".to_owned());
+                let line = format!("👋 [{name}] {} came in", Printable::new(&who));
+                self.names.insert(member.id, who);
+                line
+            }
+            TopicEvent::Leave { member, .. } => {
+                let who = self.names.remove(&member.id).unwrap_or_else(|| "unnamed".to_owned());
+                format!("👋 [{name}] {} left", Printable::new(&who))
+            }
+            TopicEvent::Ended { reason, .. } => {
+                format!("🚪 You are no longer in {name}: {}", Printable::new(&reason))
+            }
+        })
+    }
+}
+
+fn not_there(name: &str) -> String {
+    match name {
+        "" => "You are in no room; /join <room> enters one".to_owned(),
+        name => format!("You are not in {}; /topics lists where you are", Printable::new(name)),
+    }
+}
