@@ -10,6 +10,7 @@ Usage: ./run.sh COMMAND [ARGUMENTS...]
   native   start the server on QUIC, with a log line for each message (development certificates in certs/)
   test     run the test client against 127.0.0.1:4433
   chat     run the chat client against 127.0.0.1:4433
+  pubsub   topics in pipes: pubsub sub TOPIC, pubsub pub TOPIC, pubsub history TOPIC
   bench    run the benchmark; without arguments: --clients 10 --messages 100 --message-size 1024
   certs    make development certificates in certs/ (--force to replace them)
   check    formatting, lints, documentation, all tests, scripts
@@ -78,6 +79,7 @@ case $command in
         ;;
     test) run examples/client "$@" ;;
     chat) run examples/chat_client "$@" ;;
+    pubsub) run examples/pubsub "$@" ;;
     bench)
         if (($# == 0)); then
             set -- --clients 10 --messages 100 --message-size 1024

@@ -1,0 +1,203 @@
+//! Topics from the command line, in pipes: a line is a message.
+//!
+//! ```text
+//! pubsub sub 'sensors.>'                 # what comes in, until Ctrl-C
+//! pubsub pub sensors.a < file            # each line; done once the server has them all
+//! pubsub history sensors.a --recent 10   # what was there
+//! ```
+//!
+//! Run it as `cargo run --release --example pubsub -- sub 'sensors.>'`.
+
+mod common;
+#[path = "pubsub/output.rs"]
+mod output;
+
+use std::io::BufRead;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::{Parser, Subcommand};
+use common::ServerArgs;
+use output::Output;
+use quic_websocket::message::{CloseCode, MAX_PAGE, Payload, Position};
+use quic_websocket::{Client, Event, Printable, TopicEvent};
+
+/// Subscribes to topics of a quic-websocket server, publishes to them, and shows their past.
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// The name to go by
+    #[arg(long, global = true, default_value = "pubsub")]
+    name: String,
+    /// Show one JSON object a line, with everything that is known
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show what is published to a topic, or to all that match a pattern: a line for each message, of a pattern with its
+    /// topic before it
+    Sub {
+        /// Such as sensors.a, sensors.*, or 'sensors.>'
+        topic: String,
+        /// Begin with this many of the newest messages
+        #[arg(long, value_name = "N", conflicts_with = "since")]
+        recent: Option<u64>,
+        /// Begin behind this position
+        #[arg(long, value_name = "EPOCH:OFFSET", value_parser = position)]
+        since: Option<Position>,
+        /// End after so many messages
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+    },
+    /// Publish each line of standard input, and end once the server has acknowledged the last
+    Pub {
+        /// Such as sensors.a
+        topic: String,
+    },
+    /// Show what a topic has, the oldest first
+    History {
+        /// Such as sensors.a
+        topic: String,
+        /// Only this many of the newest messages
+        #[arg(long, value_name = "N", conflicts_with = "since", value_parser = clap::value_parser!(u64).range(1..=MAX_PAGE))]
+        recent: Option<u64>,
+        /// Only what is behind this position
+        #[arg(long, value_name = "EPOCH:OFFSET", value_parser = position)]
+        since: Option<Position>,
+    },
+}
+
+fn position(text: &str) -> Result<Position, String> {
+    let parsed = text.rsplit_once(':').and_then(|(epoch, offset)| Some((epoch, offset.parse().ok()?)));
+    let (epoch, offset) = parsed.ok_or("expected is EPOCH:OFFSET, as --json shows them")?;
+    Ok(Position { epoch: epoch.to_owned(), offset })
+}
+
+// With several threads the client goes on while a pipe is waited for.
+#[tokio::main]
+async fn main() -> ExitCode {
+    common::exit(run(Args::parse()).await)
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
+    let Args { server, name, json, command } = args;
+    let (client, events) = server.client().name(&name)?.connect().await?;
+    let news = tokio::spawn(tell(events));
+    let done = match command {
+        Command::Sub { topic, recent, since, count } => {
+            let out = Output::new(json, topic.split('.').any(|level| matches!(level, "*" | ">")));
+            subscribe(&client, &topic, recent, since, count, out).await
+        }
+        Command::Pub { topic } => publish(&client, &topic, Output::new(json, false)).await,
+        Command::History { topic, recent, since } => {
+            history(&client, &topic, recent, since, Output::new(json, false)).await
+        }
+    };
+    news.abort();
+    client.close(CloseCode::NORMAL, "done").await?;
+    done
+}
+
+/// Tells of the connection, and of nothing else: what is published comes to subscriptions.
+async fn tell(mut events: quic_websocket::Events) {
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Disconnected(closed) => {
+                eprintln!("Connection lost ({}); reconnecting", Printable::new(&closed.reason))
+            }
+            Event::Reconnected => eprintln!("Connected again"),
+            _ => {}
+        }
+    }
+}
+
+async fn subscribe(
+    client: &Client,
+    topic: &str,
+    recent: Option<u64>,
+    since: Option<Position>,
+    count: Option<u64>,
+    mut out: Output,
+) -> anyhow::Result<()> {
+    let mut subscribe = client.subscribe(topic);
+    if let Some(recent) = recent {
+        subscribe = subscribe.recent(recent);
+    }
+    if let Some(since) = since {
+        subscribe = subscribe.since(since);
+    }
+    let mut subscription = subscribe.await?;
+    let mut left = count.unwrap_or(u64::MAX);
+    while left > 0 {
+        let event = tokio::select! {
+            event = subscription.next() => event.context("the subscription ended")?,
+            _ = tokio::signal::ctrl_c() => break,
+        };
+        if let TopicEvent::Ended { code, reason } = &event {
+            bail!("the subscription ended: {code} - {reason}");
+        }
+        if matches!(event, TopicEvent::Message(_)) {
+            left -= 1;
+        }
+        if !out.event(&event, subscription.position().as_ref())? {
+            // Nobody reads any more.
+            return Ok(());
+        }
+    }
+    if let Some(Position { epoch, offset }) = subscription.position() {
+        eprintln!("To go on from here: --since {}:{offset}", Printable::new(&epoch));
+    }
+    Ok(())
+}
+
+/// Publishes line by line, in order: the next one once the server has the one before. A line is sent again after a lost
+/// connection; its key makes that harmless.
+async fn publish(client: &Client, topic: &str, mut out: Output) -> anyhow::Result<()> {
+    let run = uuid::Uuid::new_v4();
+    let mut lines = std::io::stdin().lock().lines();
+    let (mut count, mut heard) = (0_u64, true);
+    while let Some(line) = tokio::task::block_in_place(|| lines.next()) {
+        let number = count + 1;
+        let not_published = || format!("line {number} was not published; {count} before it were");
+        let line = line.with_context(not_published)?;
+        let published = client.publish(topic, Payload::text(line)).key(format!("{run}-{number}")).await;
+        let published = published.with_context(not_published)?;
+        count = number;
+        // What was published counts, whether somebody reads about it or not.
+        heard = heard && out.published(topic, &published)?;
+    }
+    eprintln!("{count} published to {}", Printable::new(topic));
+    Ok(())
+}
+
+async fn history(
+    client: &Client,
+    topic: &str,
+    recent: Option<u64>,
+    since: Option<Position>,
+    mut out: Output,
+) -> anyhow::Result<()> {
+    let mut ask = client.history(topic);
+    if let Some(since) = since {
+        ask = ask.since(since);
+    }
+    let mut past = match recent {
+        Some(recent) => ask.limit(recent).reverse().await?,
+        None => ask.all().await?,
+    };
+    if recent.is_some() {
+        past.messages.reverse();
+    }
+    for message in past.messages {
+        let position = Position { epoch: past.epoch.clone(), offset: message.offset };
+        if !out.event(&TopicEvent::Message(message), Some(&position))? {
+            break;
+        }
+    }
+    Ok(())
+}
