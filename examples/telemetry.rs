@@ -1,0 +1,155 @@
+//! Sensors whose newest value is all that matters: published without waiting for an answer, seen as datagrams, so that a
+//! viewer that is slow, or behind a lossy network, skips values and is never late.
+//!
+//! `cargo run --release --example telemetry -- --sensors 4 --rate 100 --busy-ms 5`
+//!
+//! The server keeps and queues the newest value alone where its settings say so:
+//!
+//! ```toml
+//! [[topics]]
+//! pattern = "telemetry.>"
+//! overflow = "latest"
+//! history_messages = 1
+//! ```
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::{Parser, ValueEnum};
+use common::ServerArgs;
+use quic_websocket::message::{CloseCode, Payload};
+use quic_websocket::{Client, Printable, TopicEvent};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+/// Shows telemetry over datagrams.
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// What to do
+    #[arg(long, value_enum, default_value_t = Role::Both)]
+    role: Role,
+    /// How many sensors there are
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    sensors: u16,
+    /// Values a second of each sensor
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rate: u16,
+    /// End after so many seconds
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Milliseconds that the viewer spends on each value
+    #[arg(long, default_value_t = 0)]
+    busy_ms: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Role {
+    Publish,
+    View,
+    Both,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    common::exit(run(Args::parse()).await)
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
+    let end = Instant::now() + Duration::from_secs(args.seconds);
+    let builder = args.server.client();
+    let connect = async |name| anyhow::Ok(builder.clone().name(name)?.connect().await?.0);
+    let every = Duration::from_secs(1) / u32::from(args.rate);
+    let busy = Duration::from_millis(args.busy_ms);
+    match args.role {
+        Role::Publish => publish(connect("sensors").await?, args.sensors, every, end).await,
+        Role::View => view(connect("viewer").await?, busy, end).await,
+        Role::Both => {
+            let (sensors, viewer) = (connect("sensors").await?, connect("viewer").await?);
+            tokio::try_join!(publish(sensors, args.sensors, every, end), view(viewer, busy, end))?;
+            Ok(())
+        }
+    }
+}
+
+async fn publish(client: Client, sensors: u16, every: Duration, end: Instant) -> anyhow::Result<()> {
+    let mut ticks = interval(every);
+    // A value that is late is not made up for.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let begun = Instant::now();
+    for round in 0_u64.. {
+        ticks.tick().await;
+        if Instant::now() >= end {
+            break;
+        }
+        for sensor in 1..=sensors {
+            let value = 20.0 + (begun.elapsed().as_secs_f64() + f64::from(sensor)).sin() * 5.0;
+            let (topic, payload) = (format!("telemetry.sensor-{sensor}"), Payload::text(format!("{value:.3}")));
+            if round == 0 {
+                // The first is acknowledged: where the server does not want it, that is told here.
+                client.publish(topic, payload).await.context("the first value was not taken")?;
+            } else {
+                client.publish_unacknowledged(&topic, payload).await?;
+            }
+        }
+    }
+    client.close(CloseCode::NORMAL, "done").await?;
+    Ok(())
+}
+
+/// What is known of one sensor.
+#[derive(Default)]
+struct Seen {
+    value: String,
+    newest: u64,
+    values: u64,
+    skipped: u64,
+}
+
+async fn view(client: Client, busy: Duration, end: Instant) -> anyhow::Result<()> {
+    // A short queue: what waits is old already, and the oldest goes.
+    let mut values = client.subscribe("telemetry.*").datagrams().queue(16).await?;
+    let mut sensors: BTreeMap<String, Seen> = BTreeMap::new();
+    let mut every_second = interval(Duration::from_secs(1));
+    every_second.tick().await;
+    loop {
+        tokio::select! {
+            event = values.next() => match event.context("the subscription ended")? {
+                TopicEvent::Message(message) => {
+                    let seen = sensors.entry(message.topic).or_default();
+                    if seen.newest > 0 {
+                        seen.skipped += message.offset.saturating_sub(seen.newest + 1);
+                    }
+                    // Datagrams may overtake each other; an old value is none.
+                    if message.offset > seen.newest {
+                        seen.newest = message.offset;
+                        seen.value = message.payload.content.unwrap_or_default().to_string();
+                        seen.values += 1;
+                    }
+                    sleep(busy).await;
+                }
+                TopicEvent::Ended { code, reason } => bail!("the subscription ended: {code} - {reason}"),
+                // Not told of datagrams, and not asked for.
+                TopicEvent::Missed(_) | TopicEvent::Join { .. } | TopicEvent::Leave { .. } => {}
+            },
+            _ = every_second.tick() => {
+                println!("{:<24} {:>10} {:>9} {:>9}", "topic", "newest", "values/s", "skipped");
+                for (topic, seen) in &mut sensors {
+                    let Seen { value, values, skipped, .. } = seen;
+                    println!("{:<24} {:>10} {values:>9} {skipped:>9}", Printable::new(topic).to_string(), Printable::new(value).to_string());
+                    (seen.values, seen.skipped) = (0, 0);
+                }
+                println!();
+                if Instant::now() >= end {
+                    break;
+                }
+            }
+        }
+    }
+    client.close(CloseCode::NORMAL, "done").await?;
+    Ok(())
+}
