@@ -6,6 +6,8 @@
 mod baseline;
 mod command;
 mod comparison;
+mod congestion;
+mod link;
 mod load;
 
 fn main() -> std::process::ExitCode {

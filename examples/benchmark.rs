@@ -13,6 +13,10 @@ mod baseline;
 mod command;
 #[path = "../benches/comparison/mod.rs"]
 mod comparison;
+#[path = "../benches/congestion.rs"]
+mod congestion;
+#[path = "../benches/link/mod.rs"]
+mod link;
 #[path = "../benches/load/mod.rs"]
 mod load;
 

@@ -1,7 +1,8 @@
 //! Bare Quinn, tuned: length-prefixed frames, no JSON, no names, no limits worth the name.
 //!
 //! One `current_thread` runtime, writes straight into each client's stream, acknowledgement frequency and BBR.
-//! A frame that begins with `BROADCAST` goes to every client, any other comes back on its stream.
+//! A frame that begins with `BROADCAST` goes to every client, any other comes back on its stream. A client's later
+//! streams come before its first one in what is sent next.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -13,13 +14,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::{Bytes, BytesMut};
-use quinn::congestion::BbrConfig;
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{AckFrequencyConfig, Endpoint, EndpointConfig, SendStream, TransportConfig, VarInt, WriteError};
+use quinn::{
+    AckFrequencyConfig, Connection, Endpoint, EndpointConfig, SendStream, TransportConfig, VarInt, WriteError,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::Notify;
 
 use super::{BROADCAST, identity};
+use crate::congestion::Congestion;
 
 /// So many clients are written to before the connections' own tasks get their turn to send packets.
 const SLICE: usize = 64;
@@ -28,12 +31,25 @@ const MAX_BACKLOG: usize = 64 << 20;
 const MAX_FRAME: usize = 16 << 20;
 const SOCKET_BUFFER: usize = 4 << 20;
 
-/// Serves on a loopback port until the process ends, and prints the port that it got.
-pub(crate) fn serve(certificate: &Path, key: &Path) -> Result<()> {
+/// What of the transport is not Quinn's default.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct Tuning {
+    #[arg(long, value_enum, default_value = "bbr")]
+    congestion: Congestion,
+    /// Packets that a client may receive before it must acknowledge
+    #[arg(long, default_value_t = 100)]
+    ack_every: u32,
+    /// And the longest that it may wait with that
+    #[arg(long, default_value_t = 200)]
+    ack_within_ms: u64,
+}
+
+/// Serves on an address until the process ends, and prints it with the port that it got.
+pub(crate) fn serve(address: SocketAddr, certificate: &Path, key: &Path, tuning: &Tuning) -> Result<()> {
     super::end_with_parent();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let endpoint = bind(certificate, key)?;
+        let endpoint = bind(address, certificate, key, tuning)?;
         println!("Listening on: {}", endpoint.local_addr()?);
         let hub = Arc::new(Hub::default());
         tokio::spawn(Arc::clone(&hub).fan_out());
@@ -46,33 +62,47 @@ pub(crate) fn serve(certificate: &Path, key: &Path) -> Result<()> {
     })
 }
 
-fn bind(certificate: &Path, key: &Path) -> Result<Endpoint> {
+fn bind(address: SocketAddr, certificate: &Path, key: &Path, tuning: &Tuning) -> Result<Endpoint> {
     let tls = identity::server_config(certificate, key, &[b"qws/1"])?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     let mut frequency = AckFrequencyConfig::default();
-    frequency.ack_eliciting_threshold(VarInt::from_u32(100));
-    frequency.max_ack_delay(Some(Duration::from_millis(200)));
+    frequency.ack_eliciting_threshold(VarInt::from_u32(tuning.ack_every));
+    frequency.max_ack_delay(Some(Duration::from_millis(tuning.ack_within_ms)));
     let mut transport = TransportConfig::default();
     transport.ack_frequency_config(Some(frequency));
-    transport.congestion_controller_factory(Arc::new(BbrConfig::default()));
+    transport.congestion_controller_factory(tuning.congestion.factory());
     config.transport_config(Arc::new(transport));
 
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_recv_buffer_size(SOCKET_BUFFER)?;
     socket.set_send_buffer_size(SOCKET_BUFFER)?;
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+    socket.bind(&address.into())?;
     let runtime = quinn::default_runtime().context("no async runtime")?;
     Ok(Endpoint::new(EndpointConfig::default(), Some(config), socket.into(), runtime)?)
 }
 
-async fn serve_client(incoming: quinn::Incoming, hub: &Hub) -> Result<()> {
+async fn serve_client(incoming: quinn::Incoming, hub: &Arc<Hub>) -> Result<()> {
     let connection = incoming.await?;
     let (send, mut recv) = connection.accept_bi().await?;
     let client = Arc::new(Client::new(send));
     let place = hub.join(Arc::clone(&client));
-    let outcome = read_frames(&mut recv, &client, hub).await;
+    let outcome = tokio::select! {
+        outcome = read_frames(&mut recv, &client, hub) => outcome,
+        outcome = serve_more_streams(&connection, hub) => outcome,
+    };
     hub.leave(place);
     outcome
+}
+
+/// Serves a client's later streams, which broadcasts do not reach.
+async fn serve_more_streams(connection: &Connection, hub: &Arc<Hub>) -> Result<()> {
+    loop {
+        let (send, mut recv) = connection.accept_bi().await?;
+        send.set_priority(1)?;
+        let hub = Arc::clone(hub);
+        // It ends with the connection, which ends its stream.
+        tokio::spawn(async move { read_frames(&mut recv, &Arc::new(Client::new(send)), &hub).await.ok() });
+    }
 }
 
 async fn read_frames(recv: &mut quinn::RecvStream, client: &Arc<Client>, hub: &Hub) -> Result<()> {

@@ -6,6 +6,7 @@
 //! that are ready, which is worth a lot where many messages are in flight.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -25,17 +26,17 @@ const THREADS: usize = 2;
 
 type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
-/// Serves on a loopback port until the process ends, and prints the port that it got.
-pub(crate) fn serve(certificate: &Path, key: &Path, batches: bool) -> Result<()> {
+/// Serves on an address until the process ends, and prints it with the port that it got.
+pub(crate) fn serve(address: SocketAddr, certificate: &Path, key: &Path, batches: bool) -> Result<()> {
     super::end_with_parent();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
     let acceptor = TlsAcceptor::from(Arc::new(identity::server_config(certificate, key, &[])?));
     // Accepting on a worker, not on the thread that waits for it, keeps the new tasks where they will run.
-    runtime.block_on(async { tokio::spawn(accept(acceptor, batches)).await? })
+    runtime.block_on(async { tokio::spawn(accept(address, acceptor, batches)).await? })
 }
 
-async fn accept(acceptor: TlsAcceptor, batches: bool) -> Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+async fn accept(address: SocketAddr, acceptor: TlsAcceptor, batches: bool) -> Result<()> {
+    let listener = TcpListener::bind(address).await?;
     println!("Listening on: {}", listener.local_addr()?);
     let room = Arc::new(Room { batches, ..Room::default() });
     loop {

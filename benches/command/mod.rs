@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 
 use crate::baseline;
 use crate::comparison::{self, Extent};
+use crate::link;
 use crate::load::{Driver, Encoding, Limit, MIN_SIZE, Mode, Target, Trust};
 
 /// Measures a realtime messaging server: rates, latencies and losses.
@@ -41,7 +42,7 @@ pub(crate) struct Args {
     /// Messages that each sender has under way at once
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=65_536))]
     window: u64,
-    /// Clients that send, in broadcast mode
+    /// Clients that send, in broadcast and topic mode
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     senders: u16,
     /// What the clients do
@@ -99,13 +100,25 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum Role {
     #[command(hide = true)]
-    ServeBare { certificate: PathBuf, key: PathBuf },
+    ServeBare {
+        address: SocketAddr,
+        certificate: PathBuf,
+        key: PathBuf,
+        #[command(flatten)]
+        tuning: baseline::bare::Tuning,
+    },
     #[command(hide = true)]
     ServeWss {
+        address: SocketAddr,
         certificate: PathBuf,
         key: PathBuf,
         #[arg(long)]
         batches: bool,
+    },
+    #[command(hide = true)]
+    Carry {
+        #[command(flatten)]
+        conditions: link::Conditions,
     },
 }
 
@@ -130,23 +143,28 @@ pub(crate) fn run(compare: bool) -> ExitCode {
 /// False if something was measured and messages were lost.
 fn serve_or_measure(args: &Args) -> Result<bool> {
     match &args.role {
-        Some(Role::ServeBare { certificate, key }) => return baseline::bare::serve(certificate, key).map(|()| true),
-        Some(Role::ServeWss { certificate, key, batches }) => {
-            return baseline::wss::serve(certificate, key, *batches).map(|()| true);
+        Some(Role::ServeBare { address, certificate, key, tuning }) => {
+            return baseline::bare::serve(*address, certificate, key, tuning).map(|()| true);
         }
-        None => {}
+        Some(Role::ServeWss { address, certificate, key, batches }) => {
+            return baseline::wss::serve(*address, certificate, key, *batches).map(|()| true);
+        }
+        Some(Role::Carry { .. }) | None => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         tokio::select! {
             outcome = measure(args) => outcome,
-            // Returning drops everything, and with it the servers that were started.
+            // Returning drops everything, and with it the servers and links that were started.
             reason = interrupted() => bail!("{}", reason?),
         }
     })
 }
 
 async fn measure(args: &Args) -> Result<bool> {
+    if let Some(Role::Carry { conditions }) = &args.role {
+        return link::run(conditions).await.map(|()| true);
+    }
     if args.compare {
         let extent = Extent {
             rounds: args.rounds,
@@ -186,6 +204,7 @@ fn target(args: &Args) -> Result<Target> {
         name: host.trim_matches(['[', ']']).to_owned(),
         trust,
         sockets: args.sockets.into(),
+        congestion: None,
     })
 }
 
@@ -198,9 +217,10 @@ fn limit(args: &Args) -> Result<Limit> {
 
 async fn interrupted() -> Result<&'static str> {
     use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
+    let (mut terminate, mut hang_up) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
     tokio::select! {
         pressed = tokio::signal::ctrl_c() => pressed.map(|()| "interrupted").map_err(Into::into),
         _ = terminate.recv() => Ok("terminated"),
+        _ = hang_up.recv() => Ok("the terminal is gone"),
     }
 }

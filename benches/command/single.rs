@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::Args;
 use crate::load::board::Plan;
 use crate::load::crowd::Crowd;
-use crate::load::{Driver, Limit, Mode, Shape, Target, connect};
+use crate::load::{Driver, Limit, Mode, Shape, Target, Topics, connect};
 
 const PERCENTILES: [(&str, f64); 4] = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9)];
 
@@ -21,20 +21,20 @@ pub(super) async fn run(args: &Args, target: Target) -> Result<bool> {
     let limit = super::limit(args)?;
     match args.mode {
         Mode::Connect => connections(args, target, limit).await,
-        Mode::Echo | Mode::Broadcast => messages(args, target, limit).await,
+        Mode::Echo | Mode::Broadcast | Mode::Topic => messages(args, target, limit).await,
     }
 }
 
 async fn messages(args: &Args, target: Target, limit: Limit) -> Result<bool> {
     let clients = usize::from(args.clients);
-    let crowd = Crowd::gather(&target, clients).await.with_context(|| unreachable(args))?;
-    let is_broadcast = args.mode == Mode::Broadcast;
-    let senders = if is_broadcast { clients.min(args.senders.into()) } else { clients };
+    let topics = Topics::everyone_on(1);
+    let subscriptions = (args.mode == Mode::Topic).then_some(topics);
+    let crowd = Crowd::gather(&target, clients, subscriptions).await.with_context(|| unreachable(args))?;
+    let senders = if args.mode == Mode::Echo { clients } else { clients.min(args.senders.into()) };
     let size = args.message_size;
     let shape = Shape { driver: target.driver, mode: args.mode, encoding: args.payload, size };
-    let plan = Plan { shape, senders, window: args.window, limit };
-    let copies = if is_broadcast { clients as u64 } else { 1 };
-    let bar = progress_bar(limit, senders as u64 * copies, "messages");
+    let plan = Plan { shape, senders, topics, window: args.window, limit };
+    let bar = progress_bar(limit, (senders * plan.copies(clients)) as u64, "messages");
     let outcome = crowd.carry(plan, |received| show(&bar, limit, received)).await;
     bar.finish_and_clear();
     crowd.disperse().await;
@@ -43,7 +43,7 @@ async fn messages(args: &Args, target: Target, limit: Limit) -> Result<bool> {
     if args.json {
         let document = json!({
             "server": args.server,
-            "mode": if is_broadcast { "broadcast" } else { "echo" },
+            "mode": mode_name(args.mode).to_lowercase(),
             "clients": clients,
             "senders": senders,
             "window": args.window,
@@ -63,7 +63,7 @@ async fn messages(args: &Args, target: Target, limit: Limit) -> Result<bool> {
         });
         writeln!(std::io::stdout(), "{document:#}")?;
     } else {
-        let what = if is_broadcast { "Broadcast" } else { "Echo" };
+        let what = mode_name(args.mode);
         let mut out = std::io::stdout().lock();
         writeln!(out, "{what}: {clients} clients, {size} bytes, {} in flight for each sender", args.window)?;
         writeln!(out, "  duration    {:.3} s", outcome.elapsed.as_secs_f64())?;
@@ -86,7 +86,7 @@ async fn messages(args: &Args, target: Target, limit: Limit) -> Result<bool> {
 
 async fn connections(args: &Args, target: Target, limit: Limit) -> Result<bool> {
     // One that is not counted, for a plain message if the server is not there.
-    Crowd::gather(&target, 1).await.with_context(|| unreachable(args))?.disperse().await;
+    Crowd::gather(&target, 1, None).await.with_context(|| unreachable(args))?.disperse().await;
     let made = Arc::new(AtomicU64::new(0));
     let bar = progress_bar(limit, args.clients.into(), "connections");
     let clients = usize::from(args.clients);
@@ -130,6 +130,15 @@ async fn connections(args: &Args, target: Target, limit: Limit) -> Result<bool> 
         }
     }
     Ok(outcome.failed == 0)
+}
+
+const fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Echo => "Echo",
+        Mode::Broadcast => "Broadcast",
+        Mode::Topic => "Topic",
+        Mode::Connect => "Connect",
+    }
 }
 
 fn unreachable(args: &Args) -> String {

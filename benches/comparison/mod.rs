@@ -3,19 +3,22 @@
 //! What it prints are medians over rounds, and ratios by round: absolute figures move from machine to machine and
 //! from minute to minute, ratios within a round much less.
 
+mod loss;
 mod plan;
 mod servers;
 mod table;
 
+use std::fmt::Display;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use serde_json::Value;
 
 use crate::load::board::Plan;
 use crate::load::crowd::Crowd;
-use crate::load::{Driver, Limit, Shape, connect};
+use crate::load::{Driver, Limit, Shape, Topics, connect};
 use plan::{Group, Load, Work};
 use servers::{Server, Stage};
 use table::{Goals, Metric, Table};
@@ -57,6 +60,10 @@ impl Extent {
 /// Runs the comparison and prints it; false if anything was lost or failed.
 pub(crate) async fn run(extent: &Extent, as_json: bool) -> Result<bool> {
     let stage = Stage::build(extent)?;
+    if loss::are_wanted(extent) {
+        let losses = loss::run(&stage, extent).await?;
+        return show(&losses, &losses.to_json(), as_json).map(|()| losses.remarks.is_empty());
+    }
     let mut table = Table::new(extent);
     let groups = plan::groups(extent);
     for (index, group) in groups.iter().enumerate() {
@@ -76,19 +83,24 @@ pub(crate) async fn run(extent: &Extent, as_json: bool) -> Result<bool> {
             }
         }
     }
+    show(&table, &table.to_json(), as_json)?;
+    Ok(table.is_clean())
+}
+
+fn show(text: &impl Display, json: &Value, as_json: bool) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if as_json {
-        writeln!(out, "{:#}", table.to_json())?;
+        writeln!(out, "{json:#}")?
     } else {
-        write!(out, "{table}")?;
+        write!(out, "{text}")?
     }
-    Ok(table.is_clean())
+    Ok(())
 }
 
 async fn measure(server: &Server, group: &Group, extent: &Extent, table: &mut Table) -> Result<()> {
     match &group.work {
         Work::Messages { clients, loads } => {
-            let crowd = Crowd::gather(&server.target, *clients).await?;
+            let crowd = Crowd::gather(&server.target, *clients, None).await?;
             for load in loads {
                 carry(server, &crowd, load, extent, table).await?;
             }
@@ -97,7 +109,7 @@ async fn measure(server: &Server, group: &Group, extent: &Extent, table: &mut Ta
         Work::Connect { clients, resume } => connections(server, *clients, *resume, extent, table).await?,
         Work::Memory { clients } => {
             let before = server.memory()?;
-            let crowd = Crowd::gather(&server.target, *clients).await?;
+            let crowd = Crowd::gather(&server.target, *clients, None).await?;
             tokio::time::sleep(Duration::from_secs(1)).await;
             let each = server.memory()?.saturating_sub(before) as f64 / *clients as f64;
             crowd.disperse().await;
@@ -110,7 +122,13 @@ async fn measure(server: &Server, group: &Group, extent: &Extent, table: &mut Ta
 async fn carry(server: &Server, crowd: &Crowd, load: &Load, extent: &Extent, table: &mut Table) -> Result<()> {
     let driver = server.target.driver;
     let shape = Shape { driver, mode: load.mode, encoding: load.encoding, size: load.size };
-    let plan = |time| Plan { shape, senders: load.senders, window: load.window, limit: Limit::Time(time) };
+    let plan = |time| Plan {
+        shape,
+        senders: load.senders,
+        topics: Topics::everyone_on(1),
+        window: load.window,
+        limit: Limit::Time(time),
+    };
     let warm_up = crowd.carry(plan(extent.warm_up()), |_| {}).await;
     let before = server.cpu()?;
     let outcome = crowd.carry(plan(extent.measured()), |_| {}).await;

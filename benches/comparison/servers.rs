@@ -12,11 +12,15 @@ use tempfile::TempDir;
 
 use super::Extent;
 use crate::baseline;
+use crate::congestion::Congestion;
+use crate::link::Link;
 use crate::load::crowd::Crowd;
 use crate::load::{Driver, Target, Trust};
 
 const BINARY: &str = "quic-websocket";
 const STARTUP: Duration = Duration::from_secs(15);
+/// Time for one connection, over a bad link too.
+const ATTEMPT: Duration = Duration::from_millis(1500);
 
 /// Where the servers live: one certificate for all, and their logs. Removed at the end.
 pub(super) struct Stage {
@@ -35,54 +39,102 @@ impl Stage {
         Ok(Self { folder, benchmark, server, extent: extent.clone() })
     }
 
-    /// Starts one server and returns once it serves.
+    /// Starts one server on loopback and returns once it serves.
     pub(super) async fn start(&self, driver: Driver) -> Result<Server> {
+        let workers = self.extent.workers;
+        self.launch(Launch { driver, workers, congestion: None, settings: "", link: None }).await
+    }
+
+    /// Starts one server and returns once it serves.
+    pub(super) async fn launch(&self, launch: Launch<'_>) -> Result<Server> {
+        let driver = launch.driver;
         let folder = self.folder.path();
         let (certificate, key) = (folder.join("server.pem"), folder.join("server-key.pem"));
         let log = folder.join(format!("{driver:?}.log").to_lowercase());
-        let mut command = match (driver, &self.server) {
+        let binary = match (driver, &self.server) {
             (Driver::Qws, None) => bail!("the comparison leaves this project's server out"),
-            (Driver::Qws, Some(binary)) => Command::new(binary),
-            (Driver::Bare | Driver::Wss, _) => Command::new(&self.benchmark),
+            (Driver::Qws, Some(binary)) => binary,
+            (Driver::Bare | Driver::Wss, _) => &self.benchmark,
         };
+        let (mut command, mut address) = match launch.link {
+            None => (Command::new(binary), SocketAddr::from(([127, 0, 0, 1], 0))),
+            Some(link) => (link.server_command(), SocketAddr::new(link.server_address(), 0)),
+        };
+        if launch.link.is_some() {
+            command.arg(binary);
+        }
         command.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(&log)?);
-        let address = match driver {
+        match driver {
             Driver::Qws => {
-                let address = free_address()?;
-                let workers = self.extent.workers.to_string();
+                // In a namespace of its own every port is free.
+                address = if launch.link.is_some() { SocketAddr::new(address.ip(), 4433) } else { free_address()? };
+                let workers = launch.workers.to_string();
                 command.args(["--addr", &address.to_string(), "--workers", &workers, "--max-clients", "20000"]);
                 command.args(["--log-level", "warn"]).arg("--cert").arg(certificate).arg("--key").arg(key);
+                if !launch.settings.is_empty() {
+                    let settings = folder.join("server.toml");
+                    fs::write(&settings, launch.settings)?;
+                    command.arg("--config").arg(settings);
+                }
+                if let Some(congestion) = launch.congestion {
+                    command.env("QWS_QUIC__CONGESTION", congestion.name());
+                }
                 // What the server may print must never block it.
                 command.stdout(Stdio::null());
-                Some(address)
             }
             Driver::Bare | Driver::Wss => {
                 let role = if driver == Driver::Bare { "serve-bare" } else { "serve-wss" };
-                command.arg(role).arg(certificate).arg(key);
+                command.args([role, &address.to_string()]).arg(certificate).arg(key);
+                if let (Driver::Bare, Some(congestion)) = (driver, launch.congestion) {
+                    command.args(["--congestion", congestion.name()]);
+                    // As this project's server asks for: with its own it would notice a loss later.
+                    command.args(["--ack-every", "10", "--ack-within-ms", "25"]);
+                }
                 if driver == Driver::Wss && self.extent.wss_batches {
                     command.arg("--batches");
                 }
-                None
             }
-        };
+        }
         let child = command.spawn().with_context(|| format!("cannot start {:?}", command.get_program()))?;
-        let mut server = Server { child, log, target: self.target(driver, address.unwrap_or(([0; 4], 0).into())) };
-        if address.is_none() {
+        let mut server = Server { child, log, target: self.target(&launch, address) };
+        if address.port() == 0 {
             server.target.address = server.announced()?;
         }
-        server.wait_until_served().await?;
+        server.wait_until_served(launch.link).await?;
         Ok(server)
     }
 
-    fn target(&self, driver: Driver, address: SocketAddr) -> Target {
+    fn target(&self, launch: &Launch<'_>, address: SocketAddr) -> Target {
         Target {
-            driver,
+            driver: launch.driver,
             address,
             name: "localhost".to_owned(),
             trust: Trust::Authority(self.folder.path().join("ca.pem")),
             sockets: self.extent.sockets,
+            congestion: launch.congestion,
         }
     }
+}
+
+/// How one server is started.
+#[derive(Clone, Copy)]
+pub(super) struct Launch<'a> {
+    pub(super) driver: Driver,
+    /// Of this project's server.
+    pub(super) workers: u16,
+    /// Of both ends, over QUIC.
+    pub(super) congestion: Option<Congestion>,
+    /// TOML for this project's server.
+    pub(super) settings: &'a str,
+    /// On whose far side the server is, if it is not on loopback.
+    pub(super) link: Option<&'a Link>,
+}
+
+/// Connects once.
+async fn attempt(target: Target) -> Result<()> {
+    let crowd = tokio::time::timeout(ATTEMPT, Crowd::gather(&target, 1, None)).await??;
+    crowd.disperse().await;
+    Ok(())
 }
 
 /// The binary beside this executable: `cargo bench` names it, an example has it one folder up.
@@ -127,20 +179,22 @@ impl Server {
         address.with_context(|| self.complaint("did not start"))
     }
 
-    async fn wait_until_served(&mut self) -> Result<()> {
+    async fn wait_until_served(&mut self, link: Option<&Link>) -> Result<()> {
         let started = Instant::now();
         loop {
-            let attempt = tokio::time::timeout(Duration::from_millis(700), Crowd::gather(&self.target, 1)).await;
-            if let Ok(Ok(crowd)) = attempt {
-                crowd.disperse().await;
-                return Ok(());
-            }
+            let attempt = match link {
+                None => attempt(self.target.clone()).await,
+                Some(link) => {
+                    let target = self.target.clone();
+                    link.on_client_side(move || attempt(target)).await
+                }
+            };
+            let Err(reason) = attempt else { return Ok(()) };
             if let Some(status) = self.child.try_wait()? {
                 bail!(self.complaint(&format!("ended with {status}")));
             }
             if started.elapsed() > STARTUP {
-                let reason = attempt.ok().and_then(Result::err).map(|error| format!("{error:#}")).unwrap_or_default();
-                bail!(self.complaint(&format!("did not serve within {} s {reason}", STARTUP.as_secs())));
+                bail!(self.complaint(&format!("did not serve within {} s: {reason:#}", STARTUP.as_secs())));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::message::{Mode, Shape, Stamp, Template};
 use super::sequence::{Arrival, Sequence};
-use super::{Driver, Limit};
+use super::{Driver, Limit, Topics};
 
 /// A sender appends no more than this before it writes.
 const MAX_OUTBOX: usize = 256 << 10;
@@ -21,9 +21,27 @@ const MAX_OUTBOX: usize = 256 << 10;
 pub(crate) struct Plan {
     pub(crate) shape: Shape,
     pub(crate) senders: usize,
-    /// So many messages of each sender are under way at once. A broadcast is under way until every client has it.
+    /// To which messages go in turn, in topic mode.
+    pub(crate) topics: Topics,
+    /// So many messages of each sender are under way at once. A message is under way until everyone who shall get it
+    /// has it and, where the server acknowledges publishing, the sender has that too.
     pub(crate) window: u64,
     pub(crate) limit: Limit,
+}
+
+impl Plan {
+    /// How many clients get each message.
+    pub(crate) const fn copies(&self, clients: usize) -> usize {
+        match self.shape.mode {
+            Mode::Broadcast => clients,
+            Mode::Topic => self.topics.receivers(clients),
+            Mode::Echo | Mode::Connect => 1,
+        }
+    }
+
+    fn is_acknowledged(&self) -> bool {
+        self.shape.mode == Mode::Topic && self.shape.driver == Driver::Qws
+    }
 }
 
 /// What came of a load.
@@ -74,7 +92,7 @@ pub(super) struct Round {
     started: Instant,
     last: Instant,
     senders: Vec<Sender>,
-    /// By client, and for broadcasts by client and sender.
+    /// By client, sender and topic, as far as a load has several.
     sequences: Vec<Sequence>,
     payload: Vec<u8>,
     hint: usize,
@@ -102,7 +120,8 @@ struct Sender {
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     sent: Instant,
-    deliveries: usize,
+    /// Deliveries, and the acknowledgement.
+    arrivals: usize,
 }
 
 impl Board {
@@ -110,7 +129,7 @@ impl Board {
         let shape = Shape { driver, mode: Mode::Echo, encoding: super::Encoding::Text, size: 0 };
         let now = Instant::now();
         let round = Round {
-            plan: Plan { shape, senders: 0, window: 0, limit: Limit::Messages(0) },
+            plan: Plan { shape, senders: 0, topics: Topics::everyone_on(1), window: 0, limit: Limit::Messages(0) },
             phase: 0,
             clients,
             started: now,
@@ -156,8 +175,8 @@ impl Board {
         };
         let window_end = last.min(sender.oldest + round.plan.window);
         while sender.next < window_end && out.len() < MAX_OUTBOX {
-            sender.template.append(sender.next, out);
-            *sender.slot(sender.next) = Slot { sent: now, deliveries: 0 };
+            sender.template.append(sender.next, topic(sender.next, round.plan.topics), out);
+            *sender.slot(sender.next) = Slot { sent: now, arrivals: 0 };
             sender.next += 1;
         }
         if sender.oldest == last {
@@ -168,6 +187,11 @@ impl Board {
             }
         }
     }
+}
+
+/// The topic that a message goes to, of those that take turns.
+fn topic(number: u64, topics: Topics) -> usize {
+    usize::try_from(number % topics.count as u64).unwrap_or_default()
 }
 
 impl Sender {
@@ -184,7 +208,7 @@ impl Round {
         self.plan = plan;
         self.started = Instant::now();
         self.last = self.started;
-        let slot = Slot { sent: self.started, deliveries: 0 };
+        let slot = Slot { sent: self.started, arrivals: 0 };
         let numbers = 0..u16::try_from(plan.senders).unwrap_or(u16::MAX);
         let sender = |number| Sender {
             template: Template::new(plan.shape, number, self.phase),
@@ -195,9 +219,12 @@ impl Round {
         };
         self.senders = numbers.map(sender).collect();
         self.sending = self.senders.len();
-        let streams = if plan.shape.mode == Mode::Broadcast { plan.senders } else { 1 };
+        let sequences = match plan.shape.mode {
+            Mode::Broadcast | Mode::Topic => plan.copies(self.clients) * plan.senders * plan.topics.count,
+            Mode::Echo | Mode::Connect => self.clients,
+        };
         self.sequences.clear();
-        self.sequences.resize_with(self.clients * streams, Sequence::default);
+        self.sequences.resize_with(sequences, Sequence::default);
         self.payload = plan.shape.payload();
         (self.received, self.duplicated, self.reordered, self.corrupted) = (0, 0, 0, 0);
         self.latency.reset();
@@ -230,20 +257,25 @@ impl Round {
     }
 
     fn deliver(&mut self, me: usize, payload: &[u8], stamp: Stamp, now: Instant) {
-        let from = usize::from(stamp.sender);
-        let is_broadcast = self.plan.shape.mode == Mode::Broadcast;
+        let (plan, from) = (self.plan, usize::from(stamp.sender));
+        let is_echo = plan.shape.mode == Mode::Echo;
         let is_whole = payload.first() == self.payload.first()
             && payload.get(super::message::STAMP..) == self.payload.get(super::message::STAMP..);
         let Some(sender) = self
             .senders
             .get_mut(from)
-            .filter(|sender| is_whole && stamp.number < sender.next && (is_broadcast || from == me))
+            .filter(|sender| is_whole && stamp.number < sender.next && (!is_echo || from == me))
         else {
             self.corrupted += 1;
             return;
         };
-        let (stream, copies) = if is_broadcast { (me * self.plan.senders + from, self.clients) } else { (me, 1) };
-        match self.sequences[stream].arrived(stamp.number) {
+        let receiver = if plan.copies(self.clients) > 1 { me } else { 0 };
+        let sequence = if is_echo {
+            me
+        } else {
+            (receiver * plan.senders + from) * plan.topics.count + topic(stamp.number, plan.topics)
+        };
+        match self.sequences[sequence].arrived(stamp.number / plan.topics.count as u64) {
             Arrival::InOrder => {}
             Arrival::Late => self.reordered += 1,
             Arrival::Duplicate => {
@@ -253,15 +285,30 @@ impl Round {
         }
         self.received += 1;
         self.last = now;
-        let slot = sender.slot(stamp.number);
-        slot.deliveries += 1;
-        let took = u64::try_from(now.duration_since(slot.sent).as_nanos()).unwrap_or(u64::MAX);
+        let took = u64::try_from(now.duration_since(sender.slot(stamp.number).sent).as_nanos()).unwrap_or(u64::MAX);
         self.latency.saturating_record(took);
-        if slot.deliveries == copies {
-            while sender.oldest < sender.next && sender.slot(sender.oldest).deliveries == copies {
+        self.arrived(me, from, stamp.number);
+    }
+
+    /// Takes the server's word that a message of this client was published.
+    pub(super) fn acknowledged(&mut self, me: usize, number: u64) {
+        // What is older than the window is of an earlier load.
+        if self.senders.get(me).is_some_and(|sender| (sender.oldest..sender.next).contains(&number)) {
+            self.arrived(me, me, number);
+        }
+    }
+
+    fn arrived(&mut self, me: usize, from: usize, number: u64) {
+        let needed = self.plan.copies(self.clients) + usize::from(self.plan.is_acknowledged());
+        let Some(sender) = self.senders.get_mut(from) else { return };
+        let slot = sender.slot(number);
+        slot.arrivals += 1;
+        if slot.arrivals == needed {
+            while sender.oldest < sender.next && sender.slot(sender.oldest).arrivals == needed {
                 sender.oldest += 1;
             }
-            if from != me
+            // What comes on a topic lane finds its own client asleep, too.
+            if (from != me || self.plan.shape.mode == Mode::Topic)
                 && let Some(Some(waker)) = self.wakers.get(from)
             {
                 waker.wake_by_ref();
@@ -272,7 +319,7 @@ impl Round {
     /// What came of the load so far.
     pub(super) fn outcome(&mut self) -> Outcome {
         let sent = self.senders.iter().map(|sender| sender.next).sum();
-        let copies = if self.plan.shape.mode == Mode::Broadcast { self.clients as u64 } else { 1 };
+        let copies = self.plan.copies(self.clients) as u64;
         Outcome {
             sent,
             expected: sent * copies,

@@ -7,9 +7,10 @@ use anyhow::{Context as _, Result};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::task::JoinSet;
 
-use super::Target;
 use super::board::{Board, Outcome, Plan};
 use super::dial::Dialer;
+use super::peer::live_on_lane;
+use super::{Driver, Lane, Target, Topics};
 
 /// Connections that are set up at the same time.
 const DIALING: usize = 16;
@@ -24,7 +25,8 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    pub(crate) async fn gather(target: &Target, clients: usize) -> Result<Self> {
+    /// Connects so many clients. Where they are to subscribe, those of this project's protocol do it now.
+    pub(crate) async fn gather(target: &Target, clients: usize, topics: Option<Topics>) -> Result<Self> {
         let dialer = Dialer::new(target, clients, false)?;
         let board = Arc::new(Board::new(target.driver, clients)?);
         let peers: Vec<_> = stream::iter(0..clients)
@@ -35,6 +37,10 @@ impl Crowd {
             .with_context(|| format!("not all of {clients} clients could connect"))?;
         let mut tasks = JoinSet::new();
         for (me, mut peer) in peers.into_iter().enumerate() {
+            if let (Some(topics), Some(connection), Driver::Qws) = (topics, peer.connection(), target.driver) {
+                peer.subscribe(topics.all(), Lane::Own).await.context("a client could not subscribe")?;
+                tasks.spawn(live_on_lanes(connection, me, Arc::clone(&board)));
+            }
             let board = Arc::clone(&board);
             tasks.spawn(async move {
                 if let Err(error) = std::future::poll_fn(|cx| peer.poll_live(cx, me, &board)).await {
@@ -70,5 +76,24 @@ impl Crowd {
     pub(crate) async fn disperse(mut self) {
         self.tasks.shutdown().await;
         self.dialer.close().await;
+    }
+}
+
+/// Reads every topic lane that the server opens, each in a task of its own, so that none is looked at in vain.
+async fn live_on_lanes(connection: quinn::Connection, me: usize, board: Arc<Board>) {
+    let mut lanes = JoinSet::new();
+    loop {
+        let outcome = tokio::select! {
+            lane = connection.accept_uni() => match lane {
+                Ok(lane) => {
+                    let board = Arc::clone(&board);
+                    lanes.spawn(async move { live_on_lane(lane, me, &board).await });
+                    continue;
+                }
+                Err(error) => error.to_string(),
+            },
+            Some(Ok(Err(error))) = lanes.join_next() => format!("{error:#}"),
+        };
+        return board.failed(format!("client {me}, topic lanes: {outcome}"));
     }
 }

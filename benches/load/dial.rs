@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Endpoint, EndpointConfig};
+use quinn::{ClientConfig, Endpoint, EndpointConfig, TransportConfig};
 use rustls::pki_types::ServerName;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpStream;
@@ -44,7 +44,16 @@ impl Dialer {
         } else {
             let sockets = clients.min(target.sockets);
             let endpoints = (0..sockets).map(|_| open(target.address)).collect::<Result<_>>()?;
-            let config = |tls| Ok(ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?)));
+            let mut transport = TransportConfig::default();
+            if let Some(congestion) = target.congestion {
+                transport.congestion_controller_factory(congestion.factory());
+            }
+            let transport = Arc::new(transport);
+            let config = |tls| {
+                let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+                config.transport_config(Arc::clone(&transport));
+                Ok(config)
+            };
             Carrier::Quic { endpoints, configs: tls.map(config).collect::<Result<_>>()? }
         };
         Ok(Self { target: target.clone(), carrier, verified })

@@ -4,15 +4,18 @@
 //! A payload is printable ASCII, so the same bytes are good inside JSON, as an attachment and bare:
 //! `E` or `B`, sender (4 hexadecimal digits), phase (4), number (12), then filler up to the size.
 
-use super::Driver;
 use super::frame::Framing;
+use super::{Driver, topics};
 
-pub(super) const STAMP: usize = 21;
+pub(super) const STAMP: usize = 9 + NUMBER;
+/// Digits of a message's number.
+const NUMBER: usize = 12;
 /// The smallest payload that can be told apart from all others.
 pub(crate) const MIN_SIZE: usize = STAMP;
 const FILLER: &[u8] = b"the quick brown fox jumps over the lazy dog ";
 const CONTENT: &[u8] = b"\"content\":\"";
 const ECHO: &[u8] = b"Echo: ";
+const ID: &str = "\"id\":\"";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Mode {
@@ -20,6 +23,8 @@ pub(crate) enum Mode {
     Echo,
     /// Each message goes to all clients.
     Broadcast,
+    /// Each message is published to a topic, and goes to its subscribers.
+    Topic,
     /// No messages: connections are opened and closed.
     Connect,
 }
@@ -74,6 +79,18 @@ fn write_hex(digits: &mut [u8], mut value: u64) {
     }
 }
 
+fn write_decimal(digits: &mut [u8], mut value: usize) {
+    for digit in digits.iter_mut().rev() {
+        *digit = b"0123456789"[value % 10];
+        value /= 10;
+    }
+}
+
+/// The number of the message that a `published` is the reply to.
+pub(super) fn published(re: &str) -> Option<u64> {
+    read_hex(re.as_bytes())
+}
+
 fn read_hex(digits: &[u8]) -> Option<u64> {
     digits.iter().try_fold(0, |value, &digit| {
         let nibble = match digit {
@@ -89,7 +106,7 @@ impl Shape {
     /// The first byte of every payload; the baselines route by it.
     const fn mark(self) -> u8 {
         match self.mode {
-            Mode::Broadcast => b'B',
+            Mode::Broadcast | Mode::Topic => b'B',
             Mode::Echo | Mode::Connect => b'E',
         }
     }
@@ -102,18 +119,20 @@ impl Shape {
 
     fn body(self, payload: &[u8]) -> Vec<u8> {
         let kind = match (self.mode, self.encoding) {
-            (Mode::Broadcast, _) => "broadcast",
-            (_, Encoding::Text) => "text",
-            (_, Encoding::Binary) => "binary",
+            (Mode::Broadcast, _) => r#""broadcast""#.to_owned(),
+            // The id brings a `published`; id and topic are overwritten for each message.
+            (Mode::Topic, _) => format!(r#""publish",{ID}{:0NUMBER$}","topic":"{}""#, 0, topics::name(0)),
+            (_, Encoding::Text) => r#""text""#.to_owned(),
+            (_, Encoding::Binary) => r#""binary""#.to_owned(),
         };
         match (self.driver, self.encoding) {
             (Driver::Bare | Driver::Wss, _) => payload.to_vec(),
             (Driver::Qws, Encoding::Text) => {
-                let head = format!("{{\"type\":\"{kind}\",\"content\":\"");
+                let head = format!("{{\"type\":{kind},\"content\":\"");
                 [head.as_bytes(), payload, b"\"}"].concat()
             }
             (Driver::Qws, Encoding::Binary) => {
-                let json = format!("{{\"type\":\"{kind}\"}}");
+                let json = format!("{{\"type\":{kind}}}");
                 let length = u32::try_from(json.len()).unwrap_or(u32::MAX).to_be_bytes();
                 [&[0x01], length.as_slice(), json.as_bytes(), payload].concat()
             }
@@ -150,6 +169,9 @@ pub(super) struct Template {
     frame: Vec<u8>,
     /// Where the payload begins.
     payload: usize,
+    /// Where a publish has its id and its topic's number.
+    id: Option<usize>,
+    topic: Option<usize>,
     stamp: Stamp,
 }
 
@@ -162,11 +184,21 @@ impl Template {
         framing.encode(&body, shape.encoding == Encoding::Text, &mut frame);
         let tail = if shape.driver == Driver::Qws && shape.encoding == Encoding::Text { b"\"}".len() } else { 0 };
         let start = frame.len() - tail - payload.len();
-        Self { frame, payload: start, stamp: Stamp { sender, phase, number: 0 } }
+        let is_publish = shape.driver == Driver::Qws && shape.mode == Mode::Topic;
+        let behind = |text: &str| {
+            let found = frame[..start].windows(text.len()).position(|window| window == text.as_bytes());
+            found.map(|place| place + text.len()).filter(|_| is_publish)
+        };
+        let (id, topic) = (behind(ID), behind(topics::PREFIX));
+        Self { payload: start, id, topic, frame, stamp: Stamp { sender, phase, number: 0 } }
     }
 
-    pub(super) fn append(&mut self, number: u64, out: &mut Vec<u8>) {
+    pub(super) fn append(&mut self, number: u64, topic: usize, out: &mut Vec<u8>) {
         Stamp { number, ..self.stamp }.write(&mut self.frame[self.payload..]);
+        if let (Some(id), Some(place)) = (self.id, self.topic) {
+            write_hex(&mut self.frame[id..id + NUMBER], number);
+            write_decimal(&mut self.frame[place..place + topics::DIGITS], topic);
+        }
         out.extend_from_slice(&self.frame);
     }
 }

@@ -8,9 +8,10 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
-use super::Driver;
 use super::board::Board;
 use super::frame::{Framing, Inbox};
+use super::topics::{self, Lane};
+use super::{Driver, message};
 
 /// Reads of one turn; after them other clients get theirs.
 const TURNS: usize = 16;
@@ -41,7 +42,20 @@ struct Control<'a> {
     #[serde(alias = "reason")]
     message: Option<String>,
     accepted: Option<bool>,
+    re: Option<&'a str>,
 }
+
+/// What follows from something that a server of this project says beside the messages of the load.
+pub(super) enum Told {
+    Nothing,
+    /// The server wants this message back.
+    Pong(Vec<u8>),
+    /// The message with this number was published.
+    Published(u64),
+}
+
+/// Subscriptions that are asked for before the first answer is waited for.
+const SUBSCRIBING: usize = 100;
 
 impl Peer {
     pub(super) fn new(driver: Driver, pipe: Box<dyn Pipe>, connection: Option<quinn::Connection>) -> Self {
@@ -74,12 +88,47 @@ impl Peer {
         let mut frame = Vec::new();
         self.framing.encode(body, true, &mut frame);
         self.pipe.write_all(&frame).await?;
+        self.reply().await
+    }
+
+    async fn reply(&mut self) -> Result<Vec<u8>> {
         loop {
             if let Some(reply) = self.inbox.next()? {
                 return Ok(reply.to_vec());
             }
             self.receive().await?;
         }
+    }
+
+    /// Subscribes to topics of a server of this project, and returns when it has agreed to all of them.
+    pub(super) async fn subscribe(&mut self, topics: impl Iterator<Item = usize>, lane: Lane) -> Result<()> {
+        let topics: Vec<_> = topics.collect();
+        for topics in topics.chunks(SUBSCRIBING) {
+            let mut frames = Vec::new();
+            topics.iter().for_each(|topic| self.framing.encode(&topics::subscribe(*topic, lane), true, &mut frames));
+            self.pipe.write_all(&frames).await?;
+            let mut missing = topics.len();
+            while missing > 0 {
+                let reply = self.reply().await?;
+                let reply: Control<'_> = serde_json::from_slice(&reply).context("the answer to a subscription")?;
+                match reply.kind {
+                    "subscribed" => missing -= 1,
+                    "error" | "close" => bail!("the server said {}", reply.complaint()),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection, where it is one of QUIC: the streams of its later lanes come from there.
+    pub(super) fn connection(&self) -> Option<quinn::Connection> {
+        self.connection.clone()
+    }
+
+    /// The stream, with what it has brought and nobody has looked at yet.
+    pub(super) fn into_parts(self) -> (Box<dyn Pipe>, Inbox) {
+        (self.pipe, self.inbox)
     }
 
     async fn receive(&mut self) -> Result<()> {
@@ -128,8 +177,13 @@ impl Peer {
             let now = Instant::now();
             let mut round = board.lock();
             while let Some(body) = self.inbox.next()? {
-                if !round.take(me, body, now) && self.driver == Driver::Qws {
-                    answer(self.framing, body, &mut self.outbox)?;
+                if round.take(me, body, now) || self.driver != Driver::Qws {
+                    continue;
+                }
+                match understand(body)? {
+                    Told::Nothing => {}
+                    Told::Pong(pong) => self.framing.encode(&pong, true, &mut self.outbox),
+                    Told::Published(number) => round.acknowledged(me, number),
                 }
             }
         }
@@ -162,19 +216,38 @@ impl Peer {
     }
 }
 
-/// Answers a server's ping; an error or a goodbye ends this client.
-fn answer(framing: Framing, body: &[u8], out: &mut Vec<u8>) -> Result<()> {
-    let told: Control<'_> = serde_json::from_slice(body).context("a message that is not the protocol's")?;
-    match told.kind {
-        "ping" => {
-            let pong = format!(r#"{{"type":"pong","timestamp":{}}}"#, told.timestamp.unwrap_or_default());
-            framing.encode(pong.as_bytes(), true, out);
+/// Reads what a topic lane brings, for ever.
+pub(super) async fn live_on_lane(mut lane: quinn::RecvStream, me: usize, board: &Board) -> Result<()> {
+    let mut inbox = Inbox::new(Framing::Length);
+    loop {
+        let count = lane.read(inbox.spare()).await?.context("the server ended a topic lane")?;
+        inbox.filled(count);
+        let now = Instant::now();
+        let mut round = board.lock();
+        while let Some(body) = inbox.next()? {
+            if !round.take(me, body, now) {
+                understand(body)?;
+            }
         }
-        "error" | "close" => {
-            let (code, message) = (told.code.unwrap_or_default(), told.message.unwrap_or_default());
-            bail!("the server said {} {code}: {message}", told.kind);
-        }
-        _ => {}
     }
-    Ok(())
+}
+
+/// What a server of this project says beside the messages of a load. Whatever takes messages away is an error.
+pub(super) fn understand(body: &[u8]) -> Result<Told> {
+    let told: Control<'_> = serde_json::from_slice(body).context("a message that is not the protocol's")?;
+    Ok(match told.kind {
+        "ping" => {
+            Told::Pong(format!(r#"{{"type":"pong","timestamp":{}}}"#, told.timestamp.unwrap_or_default()).into_bytes())
+        }
+        "published" => told.re.and_then(message::published).map_or(Told::Nothing, Told::Published),
+        "error" | "close" | "gap" | "unsubscribed" => bail!("the server said {}", told.complaint()),
+        _ => Told::Nothing,
+    })
+}
+
+impl Control<'_> {
+    fn complaint(&self) -> String {
+        let (code, message) = (self.code.unwrap_or_default(), self.message.as_deref().unwrap_or_default());
+        format!("{} {code}: {message}", self.kind)
+    }
 }

@@ -1,0 +1,307 @@
+//! Small messages beside bulk over a bad link: this project's server, bare Quinn and WebSocket in several arrangements.
+
+use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
+
+use anyhow::Result;
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+
+use super::Extent;
+use super::servers::{Launch, Stage};
+use crate::congestion::Congestion;
+use crate::link::{Conditions, Link};
+use crate::load::beside::{self, Arrangement, Mixture};
+use crate::load::{Driver, topic_name};
+
+const DELAY_MS: u64 = 20;
+const RATE_MBIT: f64 = 100.0;
+const LOSSES: [f64; 3] = [0.0, 0.01, 0.03];
+/// Bytes per second.
+const BULKS: [u64; 2] = [200_000, 1_000_000];
+const ROUNDS: u16 = 3;
+
+/// A server and how the small messages and the bulk share its client.
+#[derive(Debug, Clone, Copy)]
+struct Variant {
+    name: &'static str,
+    driver: Driver,
+    arrangement: Arrangement,
+    congestion: Option<Congestion>,
+}
+
+const fn quic(name: &'static str, driver: Driver, arrangement: Arrangement, congestion: Congestion) -> Variant {
+    Variant { name, driver, arrangement, congestion: Some(congestion) }
+}
+
+const OURS: &str = "qws, a topic each, BBR";
+const THEIRS: &str = "WSS";
+
+const VARIANTS: [Variant; 10] = {
+    use Arrangement::{Apart, Together};
+    use Congestion::{Bbr, Cubic, NewReno};
+    use Driver::{Bare, Qws, Wss};
+    [
+        quic(OURS, Qws, Apart, Bbr),
+        quic("qws, a topic each, CUBIC", Qws, Apart, Cubic),
+        quic("qws, a topic each, NewReno", Qws, Apart, NewReno),
+        quic("qws, both on the control lane, BBR", Qws, Together, Bbr),
+        quic("bare Quinn, two streams, BBR", Bare, Apart, Bbr),
+        quic("bare Quinn, two streams, CUBIC", Bare, Apart, Cubic),
+        quic("bare Quinn, one stream, BBR", Bare, Together, Bbr),
+        quic("bare Quinn, one stream, CUBIC", Bare, Together, Cubic),
+        Variant { name: THEIRS, driver: Wss, arrangement: Together, congestion: None },
+        Variant { name: "WSS, a connection each", driver: Wss, arrangement: Apart, congestion: None },
+    ]
+};
+
+/// What is to be reached, at 1 MB/s of bulk: at most so many times the round trip, and WebSocket's percentiles.
+struct Goal {
+    loss: f64,
+    p50_to_round_trip: f64,
+    p50_to_wss: Option<f64>,
+    p99_to_wss: f64,
+}
+
+const GOALS: [Goal; 2] = [
+    Goal { loss: 0.01, p50_to_round_trip: 1.05, p50_to_wss: None, p99_to_wss: 0.6 },
+    Goal { loss: 0.03, p50_to_round_trip: 1.1, p50_to_wss: Some(0.4), p99_to_wss: 0.25 },
+];
+
+/// Everything measured for one variant under one condition.
+pub(super) struct Cell {
+    pub(super) loss: f64,
+    pub(super) bulk: u64,
+    variant: Variant,
+    /// Nanoseconds, of all rounds.
+    pub(super) latency: Histogram<u64>,
+    /// Bytes per second that came back, by round.
+    bulk_back: Vec<f64>,
+}
+
+impl Cell {
+    fn name(&self) -> String {
+        name(self.loss, self.bulk, self.variant)
+    }
+
+    /// Milliseconds.
+    pub(super) fn percentile(&self, percentile: f64) -> f64 {
+        self.latency.value_at_percentile(percentile) as f64 / 1e6
+    }
+
+    fn mean_bulk(&self) -> f64 {
+        self.bulk_back.iter().sum::<f64>() / self.bulk_back.len().max(1) as f64
+    }
+}
+
+fn name(loss: f64, bulk: u64, variant: Variant) -> String {
+    format!("loss {} %, bulk {} KB/s, {}", loss * 100.0, bulk / 1000, variant.name)
+}
+
+/// All of it, as it is shown.
+pub(super) struct Losses {
+    pub(super) cells: Vec<Cell>,
+    rounds: u16,
+    measured: Duration,
+    /// The link's, without anything else on it, by round and loss.
+    round_trips: Vec<Duration>,
+    pub(super) remarks: Vec<String>,
+}
+
+/// Whether the rows under loss are asked for: by the word with which the names of all of them begin.
+pub(super) fn are_wanted(extent: &Extent) -> bool {
+    extent.only.as_ref().is_some_and(|text| text.starts_with("loss"))
+}
+
+fn wanted(extent: &Extent) -> Vec<(f64, u64, Variant)> {
+    let mut all = Vec::new();
+    for loss in LOSSES {
+        for bulk in BULKS {
+            all.extend(VARIANTS.map(|variant| (loss, bulk, variant)));
+        }
+    }
+    all.retain(|(loss, bulk, variant)| {
+        let is_left_out = variant.driver == Driver::Qws && extent.baselines_only;
+        !is_left_out && extent.only.as_ref().is_none_or(|text| name(*loss, *bulk, *variant).contains(text.as_str()))
+    });
+    all
+}
+
+/// Runs what is wanted. Where no bad link can be made, says why and measures nothing.
+pub(super) async fn run(stage: &Stage, extent: &Extent) -> Result<Losses> {
+    let rounds = if extent.is_quick { 1 } else { extent.rounds.min(ROUNDS) };
+    let seconds = if extent.is_quick { [1, 3] } else { [2, 10] };
+    let [warm_up, measured] = seconds.map(Duration::from_secs);
+    let mut losses = Losses { cells: Vec::new(), rounds, measured, round_trips: Vec::new(), remarks: Vec::new() };
+    let wanted = wanted(extent);
+    for round in 0..rounds {
+        for loss in LOSSES {
+            let mut wanted: Vec<_> = wanted.iter().filter(|wanted| wanted.0 == loss).collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            let conditions = Conditions { delay_ms: DELAY_MS, loss, rate_mbit: RATE_MBIT, seed: u64::from(round) + 1 };
+            let link = match Link::make(&conditions) {
+                Ok(link) => link,
+                Err(error) => {
+                    eprintln!("The rows under loss are skipped: {error:#}.");
+                    return Ok(losses);
+                }
+            };
+            losses.round_trips.push(link.round_trip().await?);
+            let count = wanted.len();
+            wanted.rotate_left(usize::from(round) * 2 % count);
+            for (index, (_, bulk, variant)) in wanted.into_iter().enumerate() {
+                let name = name(loss, *bulk, *variant);
+                eprintln!("[round {}/{rounds}, {}/{count}] {name}", round + 1, index + 1);
+                let mixture = Mixture { arrangement: variant.arrangement, bulk: *bulk, warm_up, measured };
+                losses.measure(stage, &link, *variant, loss, mixture).await?;
+            }
+        }
+    }
+    Ok(losses)
+}
+
+impl Losses {
+    async fn measure(
+        &mut self,
+        stage: &Stage,
+        link: &Link,
+        variant: Variant,
+        loss: f64,
+        mixture: Mixture,
+    ) -> Result<()> {
+        let settings = format!("[[topics]]\npattern = \"{}\"\npriority = 200\n", topic_name(beside::SMALL));
+        let launch = Launch {
+            driver: variant.driver,
+            workers: 1,
+            congestion: variant.congestion,
+            settings: &settings,
+            link: Some(link),
+        };
+        let server = stage.launch(launch).await?;
+        let target = server.target.clone();
+        let outcome = link.on_client_side(async move || beside::run(&target, mixture).await).await;
+        let bulk = mixture.bulk;
+        let place = self
+            .cells
+            .iter()
+            .position(|cell| cell.loss == loss && cell.bulk == bulk && cell.variant.name == variant.name);
+        let cell = match place {
+            Some(place) => &mut self.cells[place],
+            None => {
+                let latency = Histogram::new_with_bounds(1, 600_000_000_000, 3)?;
+                self.cells.push(Cell { loss, bulk, variant, latency, bulk_back: Vec::new() });
+                let last = self.cells.len() - 1;
+                &mut self.cells[last]
+            }
+        };
+        match outcome {
+            Ok(outcome) => {
+                cell.latency.add(&outcome.latency)?;
+                cell.bulk_back.push(outcome.bulk);
+                if outcome.missing > 0 {
+                    self.remarks.push(format!("{}: {} small messages never came", cell.name(), outcome.missing));
+                }
+            }
+            Err(error) => self.remarks.push(format!("{}: {error:#}", cell.name())),
+        }
+        Ok(())
+    }
+
+    fn cell(&self, loss: f64, bulk: u64, variant: &str) -> Option<&Cell> {
+        let mut cells = self.cells.iter();
+        cells.find(|cell| cell.loss == loss && cell.bulk == bulk && cell.variant.name == variant)
+    }
+
+    /// Milliseconds, the median.
+    pub(super) fn round_trip(&self) -> f64 {
+        let mut sorted = self.round_trips.clone();
+        sorted.sort();
+        sorted.get(sorted.len() / 2).map_or(0.0, |middle| middle.as_secs_f64() * 1e3)
+    }
+
+    /// Of each goal that was measured: what it is about, the ratio and the goal.
+    fn verdicts(&self) -> Vec<(String, f64, f64)> {
+        let mut verdicts = Vec::new();
+        let bulk = BULKS[1];
+        for goal in GOALS {
+            let Some(ours) = self.cell(goal.loss, bulk, OURS) else { continue };
+            let what = |text: &str| format!("{OURS}, {} % loss, {} KB/s: {text}", goal.loss * 100.0, bulk / 1000);
+            let p50 = ours.percentile(50.0);
+            verdicts.push((what("p50 to the round trip"), p50 / self.round_trip(), goal.p50_to_round_trip));
+            let Some(theirs) = self.cell(goal.loss, bulk, THEIRS) else { continue };
+            if let Some(limit) = goal.p50_to_wss {
+                verdicts.push((what("p50 to WSS"), p50 / theirs.percentile(50.0), limit));
+            }
+            let p99 = ours.percentile(99.0) / theirs.percentile(99.0);
+            verdicts.push((what("p99 to WSS"), p99, goal.p99_to_wss));
+        }
+        verdicts
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let cells = self.cells.iter().map(|cell| {
+            json!({
+                "loss": cell.loss, "bulk_bytes_per_second": cell.bulk, "variant": cell.variant.name,
+                "p50_ms": cell.percentile(50.0), "p90_ms": cell.percentile(90.0), "p99_ms": cell.percentile(99.0),
+                "max_ms": cell.latency.max() as f64 / 1e6, "samples": cell.latency.len(),
+                "bulk_returned": cell.bulk_back,
+            })
+        });
+        let verdicts = self.verdicts();
+        let verdicts = verdicts
+            .iter()
+            .map(|(what, ratio, goal)| json!({ "work": what, "ratio": ratio, "goal": goal, "met": ratio <= goal }));
+        json!({
+            "rounds": self.rounds, "seconds": self.measured.as_secs_f64(), "round_trip_ms": self.round_trip(),
+            "cells": cells.collect::<Vec<_>>(), "goals": verdicts.collect::<Vec<_>>(), "remarks": self.remarks,
+        })
+    }
+
+    /// One table: a row for each variant, a column for each condition.
+    fn write(&self, f: &mut Formatter<'_>, show: impl Fn(&Cell) -> String) -> fmt::Result {
+        let mut conditions: Vec<_> = self.cells.iter().map(|cell| (cell.bulk, cell.loss)).collect();
+        conditions.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        conditions.dedup();
+        write!(f, "\n| |")?;
+        for (bulk, loss) in &conditions {
+            write!(f, " {} KB/s, {} % loss |", bulk / 1000, loss * 100.0)?;
+        }
+        writeln!(f, "\n|---|{}", "---|".repeat(conditions.len()))?;
+        for variant in VARIANTS {
+            if self.cells.iter().all(|cell| cell.variant.name != variant.name) {
+                continue;
+            }
+            write!(f, "| {} |", variant.name)?;
+            for (bulk, loss) in &conditions {
+                write!(f, " {} |", self.cell(*loss, *bulk, variant.name).map(&show).unwrap_or_default())?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for Losses {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (rounds, seconds) = (self.rounds, self.measured.as_secs());
+        writeln!(
+            f,
+            "64 B every 10 ms beside bulk of 64 KiB messages, both there and back; {rounds} x {seconds} s each."
+        )?;
+        writeln!(f, "Link: {RATE_MBIT} Mbit/s, loss each way, round trip {:.1} ms.", self.round_trip())?;
+        writeln!(f, "\np50 / p99 of the small ones, ms:")?;
+        self.write(f, |cell| format!("{:.1} / {:.0}", cell.percentile(50.0), cell.percentile(99.0)))?;
+        writeln!(f, "\nBulk that came back, KB/s:")?;
+        self.write(f, |cell| format!("{:.0}", cell.mean_bulk() / 1e3))?;
+        for (what, ratio, goal) in self.verdicts() {
+            let verdict = if ratio <= goal { "met" } else { "**MISSED**" };
+            writeln!(f, "\n* {what}: {ratio:.2} (at most {goal}: {verdict})")?;
+        }
+        for remark in &self.remarks {
+            writeln!(f, "\n**Not clean**: {remark}")?;
+        }
+        Ok(())
+    }
+}

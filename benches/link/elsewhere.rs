@@ -1,0 +1,43 @@
+//! Where the system is not Linux there are no network namespaces, and no link is ever made.
+
+use std::net::IpAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use super::Conditions;
+
+/// Never made.
+#[derive(Debug)]
+pub(crate) enum Link {}
+
+impl Link {
+    pub(crate) fn make(_: &Conditions) -> Result<Self> {
+        bail!("a bad link needs network namespaces, which Linux has")
+    }
+
+    pub(crate) fn server_address(&self) -> IpAddr {
+        match *self {}
+    }
+
+    pub(crate) fn server_command(&self) -> Command {
+        match *self {}
+    }
+
+    pub(crate) async fn on_client_side<T, F>(&self, _: impl FnOnce() -> F + Send + 'static) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>>,
+    {
+        match *self {}
+    }
+
+    pub(crate) async fn round_trip(&self) -> Result<Duration> {
+        match *self {}
+    }
+}
+
+pub(crate) async fn run(conditions: &Conditions) -> Result<()> {
+    Link::make(conditions).map(|link| match link {})
+}

@@ -1,0 +1,290 @@
+//! Small messages on a schedule beside bulk: do they come in time while large ones are under way?
+//!
+//! One client sends both and gets both back: from bare Quinn and WebSocket as echoes, from this project's server as
+//! messages of topics that it publishes to and has subscribed to. So each crosses the path there and back. A small
+//! message's time runs from the moment it was due, so what waits to be sent is waiting, too.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use hdrhistogram::Histogram;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::dial::Dialer;
+use super::frame::{Framing, Inbox};
+use super::message::{Encoding, Mode, Shape, Stamp, Template};
+use super::peer::{Pipe, understand};
+use super::topics::Lane;
+use super::{Driver, Target};
+
+/// The flows, by the number that is their sender's and their topic's.
+pub(crate) const SMALL: usize = 0;
+const BULK: usize = 1;
+
+const SMALL_BYTES: usize = 64;
+const SMALL_EVERY: Duration = Duration::from_millis(10);
+const BULK_BYTES: usize = 64 << 10;
+/// Bulk that may be under way at once, in milliseconds of its rate; while so much is, none is added. A path that is slower than
+/// the bulk would otherwise be measured by how long the measurement takes.
+const MAX_BULK_MS: u64 = 500;
+/// What is missing so long after the last arrival will not come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How the two flows share a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrangement {
+    /// One stream, one WebSocket, or the control lane.
+    Together,
+    /// A stream each, a WebSocket each, or a request lane and a topic lane each.
+    Apart,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mixture {
+    pub(crate) arrangement: Arrangement,
+    /// Bytes per second.
+    pub(crate) bulk: u64,
+    /// Not counted.
+    pub(crate) warm_up: Duration,
+    pub(crate) measured: Duration,
+}
+
+impl Mixture {
+    /// In messages.
+    const fn max_bulk(&self) -> u64 {
+        (self.bulk * MAX_BULK_MS / 1000).div_ceil(BULK_BYTES as u64)
+    }
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) struct Punctuality {
+    /// Nanoseconds from when a small message was due until it was back.
+    pub(crate) latency: Histogram<u64>,
+    /// Bytes per second that came back.
+    pub(crate) bulk: f64,
+    /// Small messages that did not come back at all.
+    pub(crate) missing: u64,
+}
+
+/// Carries the mixture once, with a client of its own.
+pub(crate) async fn run(target: &Target, mixture: Mixture) -> Result<Punctuality> {
+    let dialer = Dialer::new(target, 2, false)?;
+    let mut reading = JoinSet::new();
+    let ways = open(target.driver, mixture.arrangement, &dialer).await?;
+    let book = Arc::new(Mutex::new(Book::new(target.driver, mixture)?));
+    let (started, mut due) = schedule(mixture, ways.out.len());
+    Book::lock(&book).started = started;
+    for (from, inbox) in ways.back {
+        reading.spawn(read(from, inbox, Arc::clone(&book)));
+    }
+    if let Some(connection) = ways.topic_lanes {
+        let book = Arc::clone(&book);
+        reading.spawn(async move {
+            let mut lanes = JoinSet::new();
+            loop {
+                tokio::select! {
+                    lane = connection.accept_uni() => {
+                        lanes.spawn(read(lane?, Inbox::new(Framing::Length), Arc::clone(&book)));
+                    }
+                    Some(ended) = lanes.join_next() => ended??,
+                }
+            }
+        });
+    }
+    let mut sending = JoinSet::new();
+    for to in ways.out {
+        let due = due.remove(0);
+        sending.spawn(write(target.driver, to, due, Arc::clone(&book)));
+    }
+    loop {
+        tokio::select! {
+            Some(sent) = sending.join_next() => sent??,
+            Some(ended) = reading.join_next() => ended??,
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+        }
+        let book = Book::lock(&book);
+        if sending.is_empty() && (book.missing() == 0 || book.last.elapsed() > PATIENCE) {
+            break;
+        }
+    }
+    reading.shutdown().await;
+    dialer.close().await;
+    let book = Book::lock(&book);
+    let bulk = book.bulk_bytes as f64 / mixture.measured.as_secs_f64();
+    Ok(Punctuality { latency: book.latency.clone(), bulk, missing: book.missing() })
+}
+
+/// The streams of a client: where its flows go out, all on one or each on its own, and where they come back.
+struct Ways {
+    out: Vec<WriteHalf<Box<dyn Pipe>>>,
+    back: Vec<(ReadHalf<Box<dyn Pipe>>, Inbox)>,
+    topic_lanes: Option<quinn::Connection>,
+}
+
+async fn open(driver: Driver, arrangement: Arrangement, dialer: &Dialer) -> Result<Ways> {
+    let is_apart = arrangement == Arrangement::Apart;
+    let mut first = dialer.dial(0).await?;
+    let connection = first.connection();
+    if driver == Driver::Qws {
+        let lane = if is_apart { Lane::Own } else { Lane::Control };
+        first.subscribe([SMALL, BULK].into_iter(), lane).await?;
+    }
+    let mut pipes = vec![first.into_parts()];
+    if is_apart {
+        match &connection {
+            None => pipes.insert(SMALL, dialer.dial(1).await?.into_parts()),
+            Some(connection) => {
+                let (send, recv) = connection.open_bi().await?;
+                // As the servers do: what is small goes first.
+                send.set_priority(1)?;
+                let small: Box<dyn Pipe> = Box::new(tokio::io::join(recv, send));
+                pipes.insert(SMALL, (small, Inbox::new(Framing::Length)));
+            }
+        }
+    }
+    let mut ways = Ways { out: Vec::new(), back: Vec::new(), topic_lanes: None };
+    ways.topic_lanes = connection.filter(|_| driver == Driver::Qws);
+    for (pipe, inbox) in pipes {
+        let (back, out) = tokio::io::split(pipe);
+        ways.out.push(out);
+        ways.back.push((back, inbox));
+    }
+    Ok(ways)
+}
+
+/// One message that is to be sent now.
+struct Due {
+    flow: usize,
+    number: u64,
+}
+
+/// Starts a clock that says when each message is due, in one sequence or one for each flow. A thread, because its sleep is exact
+/// to a tenth of a millisecond; it ends with the schedule.
+fn schedule(mixture: Mixture, sequences: usize) -> (Instant, Vec<mpsc::Receiver<Due>>) {
+    let every = [SMALL_EVERY, Duration::from_secs_f64(BULK_BYTES as f64 / mixture.bulk as f64)];
+    let length = mixture.warm_up + mixture.measured;
+    let count = every.map(|every| u64::try_from(length.as_nanos() / every.as_nanos()).unwrap_or(0));
+    // Nothing is ever waited for here, however long the senders are blocked.
+    let room = usize::try_from(count.iter().sum::<u64>()).unwrap_or(0) + 1;
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..sequences).map(|_| mpsc::channel(room)).unzip();
+    let started = Instant::now();
+    std::thread::spawn(move || {
+        let mut next = [0, 0];
+        let at = |flow: usize, number: u64| every[flow].mul_f64(number as f64);
+        while next != count {
+            let is_small = next[BULK] == count[BULK]
+                || (next[SMALL] < count[SMALL] && at(SMALL, next[SMALL]) <= at(BULK, next[BULK]));
+            let flow = if is_small { SMALL } else { BULK };
+            let number = next[flow];
+            next[flow] += 1;
+            std::thread::sleep((started + at(flow, number)).saturating_duration_since(Instant::now()));
+            if senders[flow.min(sequences - 1)].try_send(Due { flow, number }).is_err() {
+                return;
+            }
+        }
+    });
+    (started, receivers)
+}
+
+async fn write(
+    driver: Driver,
+    mut to: impl AsyncWrite + Unpin,
+    mut due: mpsc::Receiver<Due>,
+    book: Arc<Mutex<Book>>,
+) -> Result<()> {
+    let mut templates = [SMALL, BULK].map(|flow| Template::new(shape(driver, flow), u16::from(flow == BULK), 0));
+    let mut frame = Vec::new();
+    while let Some(Due { flow, number }) = due.recv().await {
+        if !Book::lock(&book).may_send(flow) {
+            continue;
+        }
+        frame.clear();
+        templates[flow].append(number, flow, &mut frame);
+        to.write_all(&frame).await?;
+        to.flush().await?;
+    }
+    Ok(())
+}
+
+async fn read(mut from: impl AsyncRead + Unpin, mut inbox: Inbox, book: Arc<Mutex<Book>>) -> Result<()> {
+    loop {
+        let now = Instant::now();
+        while let Some(body) = inbox.next()? {
+            Book::lock(&book).take(body, now)?;
+        }
+        let count = from.read(inbox.spare()).await.context("the connection broke")?;
+        ensure!(count > 0, "the server ended a stream");
+        inbox.filled(count);
+    }
+}
+
+fn shape(driver: Driver, flow: usize) -> Shape {
+    let mode = if driver == Driver::Qws { Mode::Topic } else { Mode::Echo };
+    match flow {
+        SMALL => Shape { driver, mode, encoding: Encoding::Text, size: SMALL_BYTES },
+        _ => Shape { driver, mode, encoding: Encoding::Binary, size: BULK_BYTES },
+    }
+}
+
+/// What was sent and what has come back.
+struct Book {
+    driver: Driver,
+    mixture: Mixture,
+    started: Instant,
+    last: Instant,
+    hint: usize,
+    sent: [u64; 2],
+    back: [u64; 2],
+    latency: Histogram<u64>,
+    /// Of the measured time.
+    bulk_bytes: u64,
+}
+
+impl Book {
+    fn new(driver: Driver, mixture: Mixture) -> Result<Self> {
+        let (now, latency) = (Instant::now(), Histogram::new_with_bounds(1, 600_000_000_000, 3)?);
+        let (sent, back) = ([0; 2], [0; 2]);
+        Ok(Self { driver, mixture, started: now, last: now, hint: 0, sent, back, latency, bulk_bytes: 0 })
+    }
+
+    fn lock(book: &Mutex<Self>) -> MutexGuard<'_, Self> {
+        book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn may_send(&mut self, flow: usize) -> bool {
+        let may = flow == SMALL || self.sent[flow] - self.back[flow] < self.mixture.max_bulk();
+        self.sent[flow] += u64::from(may);
+        may
+    }
+
+    const fn missing(&self) -> u64 {
+        self.sent[SMALL] - self.back[SMALL]
+    }
+
+    fn take(&mut self, body: &[u8], now: Instant) -> Result<()> {
+        let flow = if body.len() >= BULK_BYTES { BULK } else { SMALL };
+        let Some(payload) = shape(self.driver, flow).find(body, &mut self.hint) else {
+            return understand(body).map(drop);
+        };
+        let Some(stamp) = Stamp::read(payload).filter(|stamp| usize::from(stamp.sender) == flow) else {
+            bail!("a message that nobody sent");
+        };
+        self.back[flow] += 1;
+        self.last = now;
+        let (begin, end) = (self.mixture.warm_up, self.mixture.warm_up + self.mixture.measured);
+        if flow == BULK {
+            self.bulk_bytes += if (begin..end).contains(&(now - self.started)) { payload.len() as u64 } else { 0 };
+            return Ok(());
+        }
+        let due = SMALL_EVERY.mul_f64(stamp.number as f64);
+        if due >= begin {
+            let took = now.saturating_duration_since(self.started + due);
+            self.latency.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,56 @@
+//! The topics of a load, `load.00000` and on, and who subscribes to which.
+
+use serde_json::json;
+
+/// Where a topic's number stands in its name.
+pub(super) const PREFIX: &str = "load.";
+pub(super) const DIGITS: usize = 5;
+
+pub(crate) fn name(topic: usize) -> String {
+    format!("{PREFIX}{topic:0DIGITS$}")
+}
+
+/// So many topics, to which the messages go in turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Topics {
+    pub(crate) count: usize,
+    pub(crate) audience: Audience,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// Every client subscribes to every topic.
+    All,
+}
+
+impl Topics {
+    pub(crate) const fn everyone_on(count: usize) -> Self {
+        Self { count, audience: Audience::All }
+    }
+
+    /// How many clients get each message.
+    pub(super) const fn receivers(self, clients: usize) -> usize {
+        match self.audience {
+            Audience::All => clients,
+        }
+    }
+
+    /// The topics that each client subscribes to.
+    pub(super) fn all(self) -> impl Iterator<Item = usize> {
+        0..self.count
+    }
+}
+
+/// Which lane the messages of a subscription come on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// One of the server's choice, apart from requests and, as long as there are enough, from other topics.
+    Own,
+    Control,
+}
+
+/// The request that subscribes to one topic.
+pub(super) fn subscribe(topic: usize, lane: Lane) -> Vec<u8> {
+    let lane = if lane == Lane::Own { "own" } else { "control" };
+    json!({ "type": "subscribe", "id": name(topic), "topic": name(topic), "lane": lane }).to_string().into_bytes()
+}
