@@ -9,6 +9,7 @@ mod comparison;
 mod congestion;
 mod link;
 mod load;
+mod plot;
 
 fn main() -> std::process::ExitCode {
     command::run(true)

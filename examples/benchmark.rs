@@ -19,6 +19,8 @@ mod congestion;
 mod link;
 #[path = "../benches/load/mod.rs"]
 mod load;
+#[path = "../benches/plot.rs"]
+mod plot;
 
 fn main() -> std::process::ExitCode {
     command::run(false)

@@ -82,6 +82,12 @@ pub(crate) struct Args {
     /// Only the rows of the comparison whose name contains this
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// Measure what a delivery costs the server, over subscribers and over topics, instead of the comparison's rows
+    #[arg(long)]
+    curves: bool,
+    /// Where plots are written: of the curves (by default docs/plots), and of the rows under loss
+    #[arg(long, value_name = "FOLDER")]
+    plots: Option<PathBuf>,
     /// In the comparison: a WebSocket baseline that flushes once for all messages that are ready together
     #[arg(long)]
     wss_batches: bool,
@@ -165,7 +171,7 @@ async fn measure(args: &Args) -> Result<bool> {
     if let Some(Role::Carry { conditions }) = &args.role {
         return link::run(conditions).await.map(|()| true);
     }
-    if args.compare {
+    if args.compare || args.curves {
         let extent = Extent {
             rounds: args.rounds,
             is_quick: args.quick,
@@ -174,6 +180,8 @@ async fn measure(args: &Args) -> Result<bool> {
             only: args.only.clone(),
             wss_batches: args.wss_batches,
             baselines_only: args.baselines_only,
+            curves: args.curves,
+            plots: args.plots.clone(),
         };
         return comparison::run(&extent, args.json).await;
     }

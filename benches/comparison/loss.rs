@@ -1,6 +1,7 @@
 //! Small messages beside bulk over a bad link: this project's server, bare Quinn and WebSocket in several arrangements.
 
 use std::fmt::{self, Display, Formatter};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -13,6 +14,7 @@ use crate::congestion::Congestion;
 use crate::link::{Conditions, Link};
 use crate::load::beside::{self, Arrangement, Mixture};
 use crate::load::{Driver, topic_name};
+use crate::plot::{Axis, Plot, Scale, Series};
 
 const DELAY_MS: u64 = 20;
 const RATE_MBIT: f64 = 100.0;
@@ -28,10 +30,24 @@ struct Variant {
     driver: Driver,
     arrangement: Arrangement,
     congestion: Option<Congestion>,
+    /// Colour and whether dashed, of those that are plotted.
+    line: Option<((u8, u8, u8), bool)>,
 }
 
 const fn quic(name: &'static str, driver: Driver, arrangement: Arrangement, congestion: Congestion) -> Variant {
-    Variant { name, driver, arrangement, congestion: Some(congestion) }
+    let line = match (driver, arrangement, congestion) {
+        (Driver::Qws, Arrangement::Apart, Congestion::Bbr) => Some(((0x0b, 0x6b, 0xcb), false)),
+        (Driver::Qws, Arrangement::Together, _) => Some(((0x0b, 0x6b, 0xcb), true)),
+        (Driver::Qws, _, Congestion::Cubic) => Some(((0x2b, 0x8a, 0x3e), true)),
+        (Driver::Bare, Arrangement::Apart, Congestion::Bbr) => Some(((0x68, 0x70, 0x78), false)),
+        _ => None,
+    };
+    Variant { name, driver, arrangement, congestion: Some(congestion), line }
+}
+
+const fn websocket(name: &'static str, arrangement: Arrangement) -> Variant {
+    let line = Some(((0xd9, 0x48, 0x0f), matches!(arrangement, Arrangement::Apart)));
+    Variant { name, driver: Driver::Wss, arrangement, congestion: None, line }
 }
 
 const OURS: &str = "qws, a topic each, BBR";
@@ -40,7 +56,7 @@ const THEIRS: &str = "WSS";
 const VARIANTS: [Variant; 10] = {
     use Arrangement::{Apart, Together};
     use Congestion::{Bbr, Cubic, NewReno};
-    use Driver::{Bare, Qws, Wss};
+    use Driver::{Bare, Qws};
     [
         quic(OURS, Qws, Apart, Bbr),
         quic("qws, a topic each, CUBIC", Qws, Apart, Cubic),
@@ -50,8 +66,8 @@ const VARIANTS: [Variant; 10] = {
         quic("bare Quinn, two streams, CUBIC", Bare, Apart, Cubic),
         quic("bare Quinn, one stream, BBR", Bare, Together, Bbr),
         quic("bare Quinn, one stream, CUBIC", Bare, Together, Cubic),
-        Variant { name: THEIRS, driver: Wss, arrangement: Together, congestion: None },
-        Variant { name: "WSS, a connection each", driver: Wss, arrangement: Apart, congestion: None },
+        websocket(THEIRS, Together),
+        websocket("WSS, a connection each", Apart),
     ]
 };
 
@@ -219,6 +235,44 @@ impl Losses {
         let mut sorted = self.round_trips.clone();
         sorted.sort();
         sorted.get(sorted.len() / 2).map_or(0.0, |middle| middle.as_secs_f64() * 1e3)
+    }
+
+    /// For each loss, with the heavier bulk: how many of the small messages were back within what time.
+    pub(super) fn write_plots(&self, folder: &Path) -> Result<()> {
+        let share = |percentile: f64| -(1.0 - percentile / 100.0).log10();
+        let marks = [(0.0, "0"), (50.0, "50 %"), (90.0, "90 %"), (99.0, "99 %"), (99.9, "99.9 %")];
+        for loss in LOSSES {
+            let cells = self.cells.iter().filter(|cell| cell.loss == loss && cell.bulk == BULKS[1]);
+            let series: Vec<_> = cells
+                .filter(|cell| !cell.latency.is_empty())
+                .filter_map(|cell| {
+                    let (color, is_dashed) = cell.variant.line?;
+                    let at = |step: u8| 100.0 * (1.0 - 10_f64.powf(-f64::from(step) / 20.0));
+                    let points = (0..=60).map(|step| (share(at(step)), cell.percentile(at(step)))).collect();
+                    Some(Series { name: cell.variant.name.to_owned(), color, is_dashed, has_points: false, points })
+                })
+                .collect();
+            if series.is_empty() {
+                continue;
+            }
+            let percent = loss * 100.0;
+            let plot = Plot {
+                title: format!("Small messages beside bulk, {percent} % loss each way"),
+                note: format!(
+                    "64 B every 10 ms beside {} MB/s of 64 KiB messages, there and back; {RATE_MBIT} Mbit/s, {:.1} ms round trip",
+                    BULKS[1] / 1_000_000,
+                    self.round_trip()
+                ),
+                x: Axis {
+                    label: "share of the small messages that were back in time".to_owned(),
+                    scale: Scale::Marked(marks.map(|(at, name)| (share(at), name.to_owned())).to_vec()),
+                },
+                y: Axis { label: "time from due to back, ms".to_owned(), scale: Scale::Logarithmic },
+                series,
+            };
+            plot.write(folder, &format!("latency-under-loss-{percent}"))?;
+        }
+        Ok(())
     }
 
     /// Of each goal that was measured: what it is about, the ratio and the goal.

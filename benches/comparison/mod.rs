@@ -3,6 +3,7 @@
 //! What it prints are medians over rounds, and ratios by round: absolute figures move from machine to machine and
 //! from minute to minute, ratios within a round much less.
 
+mod curves;
 mod loss;
 mod plan;
 mod servers;
@@ -10,18 +11,22 @@ mod table;
 
 use std::fmt::Display;
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::Value;
 
-use crate::load::board::Plan;
+use crate::load::board::{Outcome, Plan};
 use crate::load::crowd::Crowd;
-use crate::load::{Driver, Limit, Shape, Topics, connect};
+use crate::load::{Limit, Shape, Topics, connect};
 use plan::{Group, Load, Work};
 use servers::{Server, Stage};
 use table::{Goals, Metric, Table};
+
+/// Where the plots in the documentation are.
+const PLOTS: &str = "docs/plots";
 
 /// How much is compared, and with what.
 #[derive(Debug, Clone)]
@@ -36,15 +41,15 @@ pub(crate) struct Extent {
     pub(crate) baselines_only: bool,
     /// Of the WebSocket baseline: flush once for all that is ready.
     pub(crate) wss_batches: bool,
+    /// Instead of the rows, the cost of a delivery over subscribers and topics.
+    pub(crate) curves: bool,
+    /// The folder for plots.
+    pub(crate) plots: Option<PathBuf>,
 }
 
 impl Extent {
     fn rounds(&self) -> u16 {
         if self.is_quick { self.rounds.min(2) } else { self.rounds }
-    }
-
-    fn drivers(&self) -> &'static [Driver] {
-        if self.baselines_only { &[Driver::Bare, Driver::Wss] } else { &[Driver::Qws, Driver::Bare, Driver::Wss] }
     }
 
     /// How long a load runs before it is measured.
@@ -60,8 +65,16 @@ impl Extent {
 /// Runs the comparison and prints it; false if anything was lost or failed.
 pub(crate) async fn run(extent: &Extent, as_json: bool) -> Result<bool> {
     let stage = Stage::build(extent)?;
+    if extent.curves {
+        let curves = curves::run(&stage, extent).await?;
+        curves.write_plots(extent.plots.as_deref().unwrap_or(Path::new(PLOTS)))?;
+        return show(&curves, &curves.to_json(), as_json).map(|()| curves.remarks.is_empty());
+    }
     if loss::are_wanted(extent) {
         let losses = loss::run(&stage, extent).await?;
+        if let Some(folder) = &extent.plots {
+            losses.write_plots(folder)?;
+        }
         return show(&losses, &losses.to_json(), as_json).map(|()| losses.remarks.is_empty());
     }
     let mut table = Table::new(extent);
@@ -70,14 +83,14 @@ pub(crate) async fn run(extent: &Extent, as_json: bool) -> Result<bool> {
         eprintln!("[{}/{}] {} ({} rounds)", index + 1, groups.len(), group.name, group.rounds);
         // Servers that do not take part now wait in silence, so all of a group live as long as it.
         let mut servers = Vec::new();
-        for driver in extent.drivers() {
-            servers.push(stage.start(*driver).await?);
+        for driver in group.drivers(extent) {
+            servers.push(stage.start(*driver, group.workers).await?);
         }
         for round in 0..group.rounds {
             for turn in 0..servers.len() {
                 let which = (turn + usize::from(round)) % servers.len();
                 if group.is_memory() {
-                    servers[which] = stage.start(servers[which].target.driver).await?;
+                    servers[which] = stage.start(servers[which].target.driver, group.workers).await?;
                 }
                 measure(&servers[which], group, extent, &mut table).await?;
             }
@@ -99,17 +112,17 @@ fn show(text: &impl Display, json: &Value, as_json: bool) -> Result<()> {
 
 async fn measure(server: &Server, group: &Group, extent: &Extent, table: &mut Table) -> Result<()> {
     match &group.work {
-        Work::Messages { clients, loads } => {
-            let crowd = Crowd::gather(&server.target, *clients, None).await?;
+        Work::Messages { clients, topics, loads } => {
+            let crowd = Crowd::gather(&server.target, *clients, *topics).await?;
             for load in loads {
                 carry(server, &crowd, load, extent, table).await?;
             }
             crowd.disperse().await;
         }
         Work::Connect { clients, resume } => connections(server, *clients, *resume, extent, table).await?,
-        Work::Memory { clients } => {
+        Work::Memory { clients, topics } => {
             let before = server.memory()?;
-            let crowd = Crowd::gather(&server.target, *clients, None).await?;
+            let crowd = Crowd::gather(&server.target, *clients, *topics).await?;
             tokio::time::sleep(Duration::from_secs(1)).await;
             let each = server.memory()?.saturating_sub(before) as f64 / *clients as f64;
             crowd.disperse().await;
@@ -130,29 +143,27 @@ async fn carry(server: &Server, crowd: &Crowd, load: &Load, extent: &Extent, tab
         limit: Limit::Time(time),
     };
     let warm_up = crowd.carry(plan(extent.warm_up()), |_| {}).await;
-    let before = server.cpu()?;
-    let outcome = crowd.carry(plan(extent.measured()), |_| {}).await;
-    let cpu = server.cpu()?.saturating_sub(before);
+    let (outcome, each) = watched(server, crowd.carry(plan(extent.measured()), |_| {})).await?;
     for outcome in [&warm_up, &outcome] {
-        if !outcome.is_clean() {
-            table.remark(format!(
-                "{}, {driver:?}: {} lost, {} duplicated, {} reordered, {} corrupted {}",
-                load.name,
-                outcome.lost(),
-                outcome.duplicated,
-                outcome.reordered,
-                outcome.corrupted,
-                outcome.failures.first().map_or("", String::as_str)
-            ));
+        if let Some(problem) = outcome.problem() {
+            table.remark(format!("{}, {driver:?}: {problem}", load.name));
         }
     }
     let micros = |percentile| outcome.latency.value_at_percentile(percentile) as f64 / 1e3;
     table.add(&load.name, Metric::Rate, load.rate, driver, outcome.rate());
     table.add(&load.name, Metric::P50, load.latency, driver, micros(50.0));
     table.add(&load.name, Metric::P99, load.latency, driver, micros(99.0));
-    let each = cpu.as_secs_f64() * 1e6 / outcome.received.max(1) as f64;
     table.add(&load.name, Metric::Cpu, Goals::NONE, driver, each);
     Ok(())
+}
+
+/// What came of a load, and the microseconds of processor time that each delivery cost the server.
+async fn watched(server: &Server, load: impl Future<Output = Outcome>) -> Result<(Outcome, f64)> {
+    let before = server.cpu()?;
+    let outcome = load.await;
+    let cpu = server.cpu()?.saturating_sub(before);
+    let each = cpu.as_secs_f64() * 1e6 / outcome.received.max(1) as f64;
+    Ok((outcome, each))
 }
 
 async fn connections(server: &Server, clients: usize, resume: bool, extent: &Extent, table: &mut Table) -> Result<()> {

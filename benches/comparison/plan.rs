@@ -2,7 +2,7 @@
 
 use super::Extent;
 use super::table::Goals;
-use crate::load::{Encoding, Mode};
+use crate::load::{Driver, Encoding, Mode, Topics};
 
 /// Latency at most so many times the baselines', throughput at least.
 const LATENCY: Goals = Goals { bare: Some(1.15), wss: Some(1.0) };
@@ -15,18 +15,22 @@ pub(super) const RESUMED_TO_FULL: f64 = 2.0;
 
 pub(super) const FULL: &str = "connections, full handshake";
 pub(super) const RESUMED: &str = "connections, resumed session";
+/// The end of the names of rows that are repeated with two workers of this project's server.
+pub(super) const TWO_WORKERS: &str = ", 2 workers";
 
 /// What shares its servers and, for messages, its connected clients.
 pub(super) struct Group {
     pub(super) name: String,
     pub(super) rounds: u16,
+    /// Of this project's server, which then is alone: the baselines would not be measured anew.
+    pub(super) workers: Option<u16>,
     pub(super) work: Work,
 }
 
 pub(super) enum Work {
-    Messages { clients: usize, loads: Vec<Load> },
+    Messages { clients: usize, topics: Option<Topics>, loads: Vec<Load> },
     Connect { clients: usize, resume: bool },
-    Memory { clients: usize },
+    Memory { clients: usize, topics: Option<Topics> },
 }
 
 pub(super) struct Load {
@@ -41,8 +45,21 @@ pub(super) struct Load {
 }
 
 impl Group {
+    fn new(name: &str, rounds: u16, work: Work) -> Self {
+        Self { name: name.to_owned(), rounds, workers: None, work }
+    }
+
     pub(super) fn is_memory(&self) -> bool {
         matches!(self.work, Work::Memory { .. })
+    }
+
+    pub(super) fn drivers(&self, extent: &Extent) -> &'static [Driver] {
+        match (self.workers, extent.baselines_only) {
+            (Some(_), true) => &[],
+            (Some(_), false) => &[Driver::Qws],
+            (None, true) => &[Driver::Bare, Driver::Wss],
+            (None, false) => &[Driver::Qws, Driver::Bare, Driver::Wss],
+        }
     }
 }
 
@@ -50,30 +67,40 @@ impl Group {
 pub(super) fn groups(extent: &Extent) -> Vec<Group> {
     let rounds = extent.rounds();
     let messages =
-        |name: &str, clients, loads| Group { name: name.to_owned(), rounds, work: Work::Messages { clients, loads } };
-    let connect =
-        |name: &str, resume| Group { name: name.to_owned(), rounds, work: Work::Connect { clients: 16, resume } };
+        |name: &str, clients, topics, loads| Group::new(name, rounds, Work::Messages { clients, topics, loads });
+    let connect = |name: &str, resume| Group::new(name, rounds, Work::Connect { clients: 16, resume });
+    let memory = |name: &str, topics| Group::new(name, rounds.min(3), Work::Memory { clients: 1000, topics });
+    let one = Some(Topics::everyone_on(1));
+    let two_workers = |clients: usize| {
+        let mut loads = fan_outs(Mode::Topic, clients);
+        loads.iter_mut().for_each(|load| load.name.push_str(TWO_WORKERS));
+        Group { workers: Some(2), ..messages(&format!("topic to {clients}{TWO_WORKERS}"), clients, one, loads) }
+    };
     let mut groups = vec![
-        messages("echo, 1 client", 1, vec![echo(1, 64, 1, Encoding::Text)]),
+        messages("echo, 1 client", 1, None, vec![echo(1, 64, 1, Encoding::Text)]),
         messages(
             "echo, 10 clients",
             10,
+            None,
             vec![
                 echo(10, 1024, 1, Encoding::Text),
                 echo(10, 1024, 64, Encoding::Text),
                 echo(10, 1024, 64, Encoding::Binary),
             ],
         ),
-        messages("fan-out to 100", 100, fan_outs(100)),
-        messages("fan-out to 1000", 1000, fan_outs(1000)),
+        messages("fan-out to 100", 100, None, fan_outs(Mode::Broadcast, 100)),
+        messages("fan-out to 1000", 1000, None, fan_outs(Mode::Broadcast, 1000)),
+        messages("topic to 100", 100, one, fan_outs(Mode::Topic, 100)),
+        messages("topic to 1000", 1000, one, fan_outs(Mode::Topic, 1000)),
+        two_workers(100),
+        two_workers(1000),
         connect(FULL, false),
         connect(RESUMED, true),
-        Group {
-            name: "memory per idle client, of 1000".to_owned(),
-            rounds: rounds.min(3),
-            work: Work::Memory { clients: 1000 },
-        },
+        memory("memory per idle client, of 1000", None),
+        memory("memory per client on 1 topic, of 1000", one),
+        memory("memory per client on 16 topics, of 1000", Some(Topics::everyone_on(16))),
     ];
+    groups.retain(|group| !group.drivers(extent).is_empty());
     if let Some(text) = &extent.only {
         groups.retain_mut(|group| {
             let is_wanted = group.name.contains(text);
@@ -108,10 +135,12 @@ fn echo(clients: usize, size: usize, window: u64, encoding: Encoding) -> Load {
     }
 }
 
-fn fan_outs(clients: usize) -> Vec<Load> {
+/// The same loads for broadcasts and for a topic: to the baselines there is no difference.
+fn fan_outs(mode: Mode, clients: usize) -> Vec<Load> {
+    let what = if mode == Mode::Topic { "topic" } else { "fan-out" };
     let load = |size, window| Load {
-        name: format!("fan-out to {clients}, {size} B, {window} in flight"),
-        mode: Mode::Broadcast,
+        name: format!("{what} to {clients}, {size} B, {window} in flight"),
+        mode,
         encoding: Encoding::Text,
         senders: 1,
         size,

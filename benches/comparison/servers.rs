@@ -40,8 +40,8 @@ impl Stage {
     }
 
     /// Starts one server on loopback and returns once it serves.
-    pub(super) async fn start(&self, driver: Driver) -> Result<Server> {
-        let workers = self.extent.workers;
+    pub(super) async fn start(&self, driver: Driver, workers: Option<u16>) -> Result<Server> {
+        let workers = workers.unwrap_or(self.extent.workers);
         self.launch(Launch { driver, workers, congestion: None, settings: "", link: None }).await
     }
 

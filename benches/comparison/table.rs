@@ -31,6 +31,8 @@ pub(super) enum Metric {
     Memory,
     /// Connections per second, resumed over full.
     Resumption,
+    /// Deliveries per second, two workers over one.
+    Scaling,
 }
 
 impl Metric {
@@ -43,11 +45,12 @@ impl Metric {
             Self::Connections => "connections/s",
             Self::Memory => "KiB/client",
             Self::Resumption => "times full",
+            Self::Scaling => "times 1 worker",
         }
     }
 
     const fn is_better_higher(self) -> bool {
-        matches!(self, Self::Rate | Self::Connections | Self::Resumption)
+        matches!(self, Self::Rate | Self::Connections | Self::Resumption | Self::Scaling)
     }
 
     fn is_met(self, value: f64, goal: f64) -> bool {
@@ -73,14 +76,14 @@ struct Row {
     samples: [Vec<f64>; 3],
 }
 
-struct Spread {
-    median: f64,
+pub(super) struct Spread {
+    pub(super) median: f64,
     min: f64,
     max: f64,
 }
 
 impl Spread {
-    fn of(samples: &[f64]) -> Option<Self> {
+    pub(super) fn of(samples: &[f64]) -> Option<Self> {
         let mut sorted = samples.to_vec();
         sorted.sort_by(f64::total_cmp);
         let (min, max) = (*sorted.first()?, *sorted.last()?);
@@ -165,13 +168,27 @@ impl Table {
 
     /// How much faster resumed sessions are, if both kinds were measured.
     fn resumption(&self) -> Option<Row> {
-        let row = |work| self.rows.iter().find(|row| row.work == work && row.metric == Metric::Connections);
-        let (full, resumed) = (row(plan::FULL)?, row(plan::RESUMED)?);
+        self.quotient("resumed over full", Metric::Resumption, plan::RESUMED, plan::FULL, Metric::Connections)
+    }
+
+    /// How much two workers are worth, for each row that was repeated with two.
+    fn scaling(&self) -> impl Iterator<Item = Row> {
+        self.rows.iter().filter(|row| row.metric == Metric::Rate).filter_map(|row| {
+            let alone = row.work.strip_suffix(plan::TWO_WORKERS)?;
+            let name = format!("{alone}: 2 workers over 1");
+            self.quotient(&name, Metric::Scaling, &row.work, alone, Metric::Rate)
+        })
+    }
+
+    /// One row over another, round by round.
+    fn quotient(&self, name: &str, metric: Metric, over: &str, under: &str, of: Metric) -> Option<Row> {
+        let row = |work| self.rows.iter().find(|row| row.work == work && row.metric == of);
+        let (over, under) = (row(over)?, row(under)?);
         let samples = DRIVERS.map(|driver| {
-            let pairs = resumed.of(driver).iter().zip(full.of(driver));
-            pairs.map(|(resumed, full)| resumed / full.max(1e-9)).collect()
+            let pairs = over.of(driver).iter().zip(under.of(driver));
+            pairs.map(|(over, under)| over / under.max(1e-9)).collect()
         });
-        Some(Row { work: "resumed over full".to_owned(), metric: Metric::Resumption, goals: Goals::NONE, samples })
+        Some(Row { work: name.to_owned(), metric, goals: Goals::NONE, samples })
     }
 
     pub(super) fn to_json(&self) -> Value {
@@ -193,7 +210,7 @@ impl Table {
                 "qws_to_wss": row.ratio_json(Driver::Wss),
             })
         };
-        let mut rows: Vec<_> = self.rows.iter().map(row).collect();
+        let mut rows: Vec<_> = self.rows.iter().map(row).chain(self.scaling().map(|scaling| row(&scaling))).collect();
         if let Some(resumption) = self.resumption() {
             let mut value = row(&resumption);
             value["goal"] = json!(plan::RESUMED_TO_FULL);
@@ -226,7 +243,7 @@ impl Display for Table {
         writeln!(f, "qws: --workers {workers}; bare Quinn: 1 thread; WSS: 2 threads, {wss}.\n")?;
         writeln!(f, "| work | figure | qws | bare Quinn | WSS | qws / bare | qws / WSS |")?;
         writeln!(f, "|---|---|---|---|---|---|---|")?;
-        let derived = self.resumption();
+        let derived: Vec<_> = self.resumption().into_iter().chain(self.scaling()).collect();
         for row in self.rows.iter().chain(&derived) {
             write!(f, "| {} | {} |", row.work, row.metric.name())?;
             for driver in DRIVERS {

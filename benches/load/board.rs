@@ -70,6 +70,20 @@ impl Outcome {
         self.lost() + self.duplicated + self.reordered + self.corrupted == 0 && self.failures.is_empty()
     }
 
+    /// What went wrong, if anything did.
+    pub(crate) fn problem(&self) -> Option<String> {
+        (!self.is_clean()).then(|| {
+            format!(
+                "{} lost, {} duplicated, {} reordered, {} corrupted {}",
+                self.lost(),
+                self.duplicated,
+                self.reordered,
+                self.corrupted,
+                self.failures.first().map_or("", String::as_str)
+            )
+        })
+    }
+
     /// Deliveries per second.
     pub(crate) fn rate(&self) -> f64 {
         self.received as f64 / self.elapsed.as_secs_f64().max(1e-9)

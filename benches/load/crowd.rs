@@ -38,7 +38,7 @@ impl Crowd {
         let mut tasks = JoinSet::new();
         for (me, mut peer) in peers.into_iter().enumerate() {
             if let (Some(topics), Some(connection), Driver::Qws) = (topics, peer.connection(), target.driver) {
-                peer.subscribe(topics.all(), Lane::Own).await.context("a client could not subscribe")?;
+                peer.subscribe(topics.of(me, clients), Lane::Own).await.context("a client could not subscribe")?;
                 tasks.spawn(live_on_lanes(connection, me, Arc::clone(&board)));
             }
             let board = Arc::clone(&board);

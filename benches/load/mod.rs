@@ -21,7 +21,7 @@ use std::time::Duration;
 pub(crate) use message::{Encoding, MIN_SIZE, Mode, Shape};
 pub(crate) use tls::Trust;
 pub(crate) use topics::name as topic_name;
-pub(crate) use topics::{Lane, Topics};
+pub(crate) use topics::{Audience, Lane, Topics};
 
 use crate::congestion::Congestion;
 

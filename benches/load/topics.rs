@@ -21,6 +21,8 @@ pub(crate) struct Topics {
 pub(crate) enum Audience {
     /// Every client subscribes to every topic.
     All,
+    /// Every topic has one subscriber; the clients share the topics among them.
+    One,
 }
 
 impl Topics {
@@ -32,12 +34,17 @@ impl Topics {
     pub(super) const fn receivers(self, clients: usize) -> usize {
         match self.audience {
             Audience::All => clients,
+            Audience::One => 1,
         }
     }
 
-    /// The topics that each client subscribes to.
-    pub(super) fn all(self) -> impl Iterator<Item = usize> {
-        0..self.count
+    /// The topics that one of so many clients subscribes to.
+    pub(super) fn of(self, client: usize, clients: usize) -> impl Iterator<Item = usize> {
+        let (first, step) = match self.audience {
+            Audience::All => (0, 1),
+            Audience::One => (client, clients),
+        };
+        (first..self.count).step_by(step)
     }
 }
 
