@@ -176,11 +176,11 @@ impl Ticks {
 }
 
 fn readable(value: f64) -> String {
-    let thousands = |number: f64| if number.fract() == 0.0 { format!("{number:.0}") } else { format!("{number}") };
-    match value {
-        1e6.. => format!("{}M", thousands(value / 1e6)),
-        10_000.0.. => format!("{}k", thousands(value / 1e3)),
-        1000.0.. => format!("{},{:03}", (value / 1e3).trunc(), value % 1e3),
-        _ => format!("{}", (value * 1e6).round() / 1e6),
+    if value < 1000.0 {
+        // Rounded, since a power of ten may be a little off.
+        return format!("{}", (value * 1e6).round() / 1e6);
     }
+    let digits = format!("{value:.0}");
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    groups.join(",")
 }

@@ -136,6 +136,7 @@ pub(crate) fn run(compare: bool) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     args.compare |= compare;
+    allow_many_files();
     match serve_or_measure(&args) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -221,6 +222,17 @@ fn limit(args: &Args) -> Result<Limit> {
         None => Limit::Messages(args.messages),
         Some(seconds) => Limit::Time(Duration::try_from_secs_f64(seconds).context("--duration")?),
     })
+}
+
+/// Raises the number of files that this process and those it starts may open to what the system allows: TCP wants one for
+/// each client, and many systems begin with 1,024. Where it stays too low, connecting fails and says so.
+fn allow_many_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).ok();
+    }
 }
 
 async fn interrupted() -> Result<&'static str> {
