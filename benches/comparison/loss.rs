@@ -121,6 +121,8 @@ pub(super) struct Losses {
     measured: Duration,
     /// The link's, without anything else on it, by round and loss.
     round_trips: Vec<Duration>,
+    /// Why nothing, or nothing more, was measured.
+    skipped: Option<String>,
     pub(super) remarks: Vec<String>,
 }
 
@@ -148,7 +150,8 @@ pub(super) async fn run(stage: &Stage, extent: &Extent) -> Result<Losses> {
     let rounds = if extent.is_quick { 1 } else { extent.rounds.min(ROUNDS) };
     let seconds = if extent.is_quick { [1, 3] } else { [2, 10] };
     let [warm_up, measured] = seconds.map(Duration::from_secs);
-    let mut losses = Losses { cells: Vec::new(), rounds, measured, round_trips: Vec::new(), remarks: Vec::new() };
+    let mut losses =
+        Losses { cells: Vec::new(), rounds, measured, round_trips: Vec::new(), skipped: None, remarks: Vec::new() };
     let wanted = wanted(extent);
     for round in 0..rounds {
         for loss in LOSSES {
@@ -160,7 +163,7 @@ pub(super) async fn run(stage: &Stage, extent: &Extent) -> Result<Losses> {
             let link = match Link::make(&conditions) {
                 Ok(link) => link,
                 Err(error) => {
-                    eprintln!("The rows under loss are skipped: {error:#}.");
+                    losses.skipped = Some(format!("The rows under loss are skipped: {error:#}."));
                     return Ok(losses);
                 }
             };
@@ -309,7 +312,8 @@ impl Losses {
             .map(|(what, ratio, goal)| json!({ "work": what, "ratio": ratio, "goal": goal, "met": ratio <= goal }));
         json!({
             "rounds": self.rounds, "seconds": self.measured.as_secs_f64(), "round_trip_ms": self.round_trip(),
-            "cells": cells.collect::<Vec<_>>(), "goals": verdicts.collect::<Vec<_>>(), "remarks": self.remarks,
+            "cells": cells.collect::<Vec<_>>(), "goals": verdicts.collect::<Vec<_>>(),
+            "skipped": self.skipped, "remarks": self.remarks,
         })
     }
 
@@ -339,6 +343,12 @@ impl Losses {
 
 impl Display for Losses {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if let Some(reason) = &self.skipped {
+            writeln!(f, "{reason}")?;
+        }
+        if self.cells.is_empty() {
+            return Ok(());
+        }
         let (rounds, seconds) = (self.rounds, self.measured.as_secs());
         writeln!(
             f,
