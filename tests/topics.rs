@@ -152,6 +152,23 @@ async fn sixteen_topics_have_lanes_of_their_own_and_later_ones_share_by_priority
 }
 
 #[tokio::test]
+async fn a_topic_that_is_left_and_entered_again_comes_on_another_lane() {
+    let server = TestServer::start().await;
+    let mut subscriber = Subscriber::connect(&server, "subscriber").await;
+    let mut lanes = Vec::new();
+    for _ in 0..40 {
+        lanes.push(subscriber.subscribe(json!({"topic": "a"})).await["lane"].as_u64().expect("a lane"));
+        subscriber.unsubscribe("a").await;
+    }
+    assert!(
+        lanes.windows(2).all(|pair| pair[0] != pair[1]),
+        "what is under way on the old lane is told apart: {lanes:?}"
+    );
+    assert_eq!(lanes.iter().max(), Some(&16), "lanes are used again: {lanes:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_not_allowed_or_not_there_is_refused_by_name() {
     let server = TestServer::start_with(|config| {
         config.limits.max_subscriptions = 3;

@@ -21,6 +21,8 @@ struct Open {
     priority: u8,
     /// Subscriptions that are bound to it.
     topics: usize,
+    /// The how manieth to be released it was, the last time.
+    released: u64,
 }
 
 /// The lanes that the server has opened for one client.
@@ -28,17 +30,19 @@ struct Open {
 pub(super) struct TopicLanes {
     open: Vec<Open>,
     last_number: u64,
+    releases: u64,
     most: usize,
 }
 
 impl TopicLanes {
     /// None yet, and at most so many.
     pub(super) fn new(most: usize) -> Self {
-        Self { open: Vec::new(), last_number: 0, most }
+        Self { open: Vec::new(), last_number: 0, releases: 0, most }
     }
 
-    /// The lane for one more subscription: an unused one of its priority, a new one, one that others of its priority
-    /// use, or one of the nearest priority; the control lane where there are none.
+    /// The lane for one more subscription: a new one while there may be more; else one of its priority that nobody has used
+    /// for longest, so that a topic which is left and entered again does not find its old messages under way on its lane;
+    /// else one that others of its priority use, or of the nearest priority; the control lane where there are none.
     pub(super) fn bind(
         &mut self,
         priority: u8,
@@ -50,9 +54,12 @@ impl TopicLanes {
         if choice == LaneChoice::Control {
             return on_control;
         }
-        let unused = self.open.iter().position(|open| open.topics == 0 && open.priority == priority);
-        let at = unused
-            .or_else(|| self.open_another(priority, carrier, control.outflow()))
+        let outflow = control.outflow();
+        let at = (self.open.len() < self.most)
+            .then(|| self.open_another(priority, carrier, outflow))
+            .flatten()
+            .or_else(|| self.unused(|open| open.priority == priority))
+            .or_else(|| self.replace_unused(priority, carrier, outflow))
             .or_else(|| self.shared(priority));
         let Some(open) = at.and_then(|at| self.open.get_mut(at)) else { return on_control };
         open.topics += 1;
@@ -64,14 +71,21 @@ impl TopicLanes {
         self.open.iter().map(|open| Arc::clone(&open.lane.writer)).collect()
     }
 
-    /// Opens another lane, where there is a place for it and the client lets it.
+    /// The unused lane that was released first, of those that fit.
+    fn unused(&self, fits: impl Fn(&Open) -> bool) -> Option<usize> {
+        let unused = self.open.iter().enumerate().filter(|(_, open)| open.topics == 0 && fits(open));
+        unused.min_by_key(|(_, open)| open.released).map(|(at, _)| at)
+    }
+
+    /// Opens a lane in the place of one that nobody uses and that has nothing left to send.
+    fn replace_unused(&mut self, priority: u8, carrier: &Carrier, outflow: &Arc<Outflow>) -> Option<usize> {
+        let unused = self.unused(|open| open.lane.writer.is_idle())?;
+        self.open.swap_remove(unused).lane.writer.end();
+        self.open_another(priority, carrier, outflow)
+    }
+
+    /// Opens another lane, where the client lets it.
     fn open_another(&mut self, priority: u8, carrier: &Carrier, outflow: &Arc<Outflow>) -> Option<usize> {
-        if self.open.len() >= self.most {
-            // One that nobody uses makes place, but for what it still has to send.
-            let ends = |open: &Open| open.topics == 0 && open.lane.writer.end_if_empty();
-            let unused = self.open.iter().position(ends)?;
-            self.open.swap_remove(unused);
-        }
         let stream = carrier.open_lane()?;
         let writer = LaneWriter::new(stream, priority.into(), outflow);
         self.last_number += 1;
@@ -80,7 +94,7 @@ impl TopicLanes {
         // What does not fit into a new stream waits; a connection that is gone ends the client anyway.
         let _ = writer.try_send(&frame.freeze().into(), Overflow::Force);
         let lane = TopicLane { writer, number: Some(self.last_number) };
-        self.open.push(Open { lane, priority, topics: 0 });
+        self.open.push(Open { lane, priority, topics: 0, released: 0 });
         Some(self.open.len() - 1)
     }
 
@@ -94,6 +108,8 @@ impl TopicLanes {
     pub(super) fn release(&mut self, lane: &TopicLane) {
         if let Some(open) = self.open.iter_mut().find(|open| open.lane.number == lane.number) {
             open.topics = open.topics.saturating_sub(1);
+            self.releases += 1;
+            open.released = self.releases;
         }
     }
 }

@@ -266,16 +266,17 @@ impl LaneWriter {
         }
     }
 
-    /// Ends the stream where nothing waits; false where something does.
-    pub(crate) fn end_if_empty(&self) -> bool {
+    /// Whether nothing waits here.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.state().backlog.is_empty()
+    }
+
+    /// Ends a lane on which nothing waits. What QUIC has of it still arrives.
+    pub(crate) fn end(&self) {
         let mut state = self.state();
-        let is_empty = state.backlog.is_empty();
-        if is_empty {
-            state.closed = Some(SendFailure::Closed);
-            // An error means that the stream has ended already.
-            let _ = state.stream.finish();
-        }
-        is_empty
+        self.close(&mut state, SendFailure::Closed);
+        // An error means that the stream has ended already.
+        let _ = state.stream.finish();
     }
 
     /// Gives up what waits here; nothing more is taken, and whoever waits is told.
