@@ -54,6 +54,9 @@ pub(crate) struct Args {
     /// What the clients speak: this project's protocol, or that of a baseline
     #[arg(long, value_enum, default_value = "qws")]
     driver: Driver,
+    /// In topic mode: subscribers beside these that never read
+    #[arg(long, default_value_t = 0)]
+    stalled: u16,
     /// In connect mode: resume TLS sessions
     #[arg(long)]
     resume: bool,

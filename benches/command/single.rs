@@ -29,7 +29,9 @@ async fn messages(args: &Args, target: Target, limit: Limit) -> Result<bool> {
     let clients = usize::from(args.clients);
     let topics = Topics::everyone_on(1);
     let subscriptions = (args.mode == Mode::Topic).then_some(topics);
-    let crowd = Crowd::gather(&target, clients, subscriptions).await.with_context(|| unreachable(args))?;
+    let mut crowd = Crowd::gather(&target, clients, subscriptions).await.with_context(|| unreachable(args))?;
+    let stalled = if args.mode == Mode::Topic { usize::from(args.stalled) } else { 0 };
+    crowd.add_stalled(stalled).await?;
     let senders = if args.mode == Mode::Echo { clients } else { clients.min(args.senders.into()) };
     let size = args.message_size;
     let shape = Shape { driver: target.driver, mode: args.mode, encoding: args.payload, size };
@@ -37,6 +39,7 @@ async fn messages(args: &Args, target: Target, limit: Limit) -> Result<bool> {
     let bar = progress_bar(limit, (senders * plan.copies(clients)) as u64, "messages");
     let outcome = crowd.carry(plan, |received| show(&bar, limit, received)).await;
     bar.finish_and_clear();
+    let still_stalled = crowd.stalled();
     crowd.disperse().await;
 
     let bytes = outcome.rate() * size as f64;
@@ -46,6 +49,8 @@ async fn messages(args: &Args, target: Target, limit: Limit) -> Result<bool> {
             "mode": mode_name(args.mode).to_lowercase(),
             "clients": clients,
             "senders": senders,
+            "stalled": stalled,
+            "stalled_and_connected": still_stalled,
             "window": args.window,
             "message_size": size,
             "seconds": outcome.elapsed.as_secs_f64(),
@@ -74,6 +79,12 @@ async fn messages(args: &Args, target: Target, limit: Limit) -> Result<bool> {
         writeln!(out, "  lost        {}", outcome.lost())?;
         writeln!(out, "  duplicated  {}", outcome.duplicated)?;
         writeln!(out, "  reordered   {}", outcome.reordered)?;
+        if stalled > 0 {
+            writeln!(
+                out,
+                "  stalled     {stalled} subscribers beside these, {still_stalled} of them connected to the end"
+            )?;
+        }
         if outcome.corrupted > 0 {
             writeln!(out, "  corrupted   {}", outcome.corrupted)?;
         }

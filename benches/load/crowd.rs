@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::board::{Board, Outcome, Plan};
 use super::dial::Dialer;
-use super::peer::live_on_lane;
+use super::peer::{Peer, live_on_lane};
 use super::{Driver, Lane, Target, Topics};
 
 /// Connections that are set up at the same time.
@@ -22,6 +22,8 @@ pub(crate) struct Crowd {
     /// Ends every client when it is dropped.
     tasks: JoinSet<()>,
     dialer: Dialer,
+    /// Subscribers that never read.
+    stalled: Vec<Peer>,
 }
 
 impl Crowd {
@@ -48,7 +50,23 @@ impl Crowd {
                 }
             });
         }
-        Ok(Self { board, tasks, dialer })
+        Ok(Self { board, tasks, dialer, stalled: Vec::new() })
+    }
+
+    /// Adds subscribers of the first topic that take what QUIC takes for them and never read any of it.
+    pub(crate) async fn add_stalled(&mut self, count: usize) -> Result<()> {
+        for client in 0..count {
+            let mut peer = self.dialer.dial(client).await?;
+            peer.subscribe(std::iter::once(0), Lane::Own).await.context("a stalled client could not subscribe")?;
+            self.stalled.push(peer);
+        }
+        Ok(())
+    }
+
+    /// How many of the stalled subscribers the server has not sent away.
+    pub(crate) fn stalled(&self) -> usize {
+        let connections = self.stalled.iter().filter_map(Peer::connection);
+        connections.filter(|connection| connection.close_reason().is_none()).count()
     }
 
     /// Carries one load to its end, or until nothing arrives any more. `watch` is told the deliveries so far.
