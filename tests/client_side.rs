@@ -4,83 +4,13 @@
 
 mod common;
 
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use common::{RawLane, soon};
+use common::soon;
+use common::stage::Stage;
 use quic_websocket::message::{ClientMessage, CloseCode, ServerMessage};
-use quic_websocket::tls::{DevelopmentFiles, Trust};
-use quic_websocket::{Client, ClientBuilder, ClientError, Event};
-use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Connection, Endpoint, TransportConfig};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use quic_websocket::{ClientError, Event};
 use serde_json::{Value, json};
-
-/// An endpoint that takes connections as a server does; the rest is the test's.
-struct Stage {
-    endpoint: Endpoint,
-    addr: SocketAddr,
-    files: DevelopmentFiles,
-    _folder: tempfile::TempDir,
-}
-
-/// The server's end of a connection on which the handshake was accepted.
-struct Played {
-    connection: Connection,
-    control: RawLane,
-}
-
-impl Stage {
-    fn new() -> Self {
-        Self::with_window(1 << 20)
-    }
-
-    /// A server that takes so many bytes of a stream before it reads.
-    fn with_window(window: u32) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let files = DevelopmentFiles::inside(folder.path());
-        files.make(&["127.0.0.1".into()], false).expect("certificates");
-        let mut tls =
-            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-                .with_protocol_versions(&[&rustls::version::TLS13])
-                .expect("TLS 1.3")
-                .with_no_client_auth()
-                .with_single_cert(
-                    vec![CertificateDer::from_pem_file(&files.cert).expect("the certificate")],
-                    PrivateKeyDer::from_pem_file(&files.key).expect("its key"),
-                )
-                .expect("they fit");
-        tls.alpn_protocols = vec![b"qws/1".to_vec()];
-        let mut transport = TransportConfig::default();
-        transport.stream_receive_window(window.into());
-        let mut config =
-            quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).expect("QUIC over TLS")));
-        config.transport_config(Arc::new(transport));
-        let endpoint = Endpoint::server(config, "127.0.0.1:0".parse().expect("an address")).expect("a socket");
-        let addr = endpoint.local_addr().expect("its address");
-        Self { endpoint, addr, files, _folder: folder }
-    }
-
-    fn builder(&self) -> ClientBuilder {
-        Client::builder(self.addr.to_string()).trust(Trust::CaFile(self.files.ca.clone()))
-    }
-
-    /// Lets one client in.
-    async fn accept(&self) -> Played {
-        let incoming = soon("a connection", self.endpoint.accept()).await.expect("the endpoint lives");
-        let connection = incoming.await.expect("it connects");
-        let (send, receive) = soon("the control lane", connection.accept_bi()).await.expect("a stream");
-        let mut control = RawLane { send, receive };
-        control.expect("handshake").await;
-        let id = uuid::Uuid::new_v4();
-        control
-            .say(json!({"type": "handshake_response", "accepted": true, "server_name": "Stage", "client_id": id}))
-            .await;
-        Played { connection, control }
-    }
-}
 
 fn broadcast(content: &str) -> Value {
     json!({"type": "broadcast", "from": uuid::Uuid::nil(), "content": content, "timestamp": 1})

@@ -8,6 +8,7 @@ pub mod library;
 pub mod packets;
 pub mod process;
 pub mod relay;
+pub mod stage;
 pub mod topics;
 
 use std::net::SocketAddr;

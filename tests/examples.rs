@@ -1,0 +1,241 @@
+//! What the examples promise beyond their transcripts: they fail where something is missing, they count what is lost, and
+//! what comes in never tears the line that is being typed.
+
+#![cfg(unix)]
+#![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
+
+mod common;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+use common::stage::{Played, Stage};
+use common::{TestServer, soon, until};
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+fn example(name: &str, server: std::net::SocketAddr, ca: &Path) -> Command {
+    let path: PathBuf = Path::new(env!("CARGO_BIN_EXE_quic-websocket")).with_file_name("examples").join(name);
+    let mut command = Command::new(path);
+    command.args(["--server", &server.to_string(), "--ca"]).arg(ca).kill_on_drop(true).stdin(Stdio::null());
+    command
+}
+
+async fn output(what: &str, mut command: Command) -> Output {
+    soon(what, command.output()).await.expect("it runs")
+}
+
+/// What a server does wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// It leaves out the answer to requests of this type.
+    Withholds(&'static str),
+    /// It answers requests of this type with something else.
+    Falsifies(&'static str),
+}
+
+/// Answers as a server does, but for its fault, until the client leaves.
+async fn play(stage: &Stage, fault: Fault) {
+    let Played { connection, mut control } = stage.accept().await;
+    let mut client = Value::Null;
+    while let Ok(body) = control.try_hear_body().await {
+        let asked: Value = serde_json::from_slice(&body).expect("JSON");
+        let kind = asked["type"].as_str().expect("a type").to_owned();
+        if client.is_null() {
+            client = json!(stage.client_id);
+        }
+        let mut reply = match &*kind {
+            "text" => json!({"type": "text", "content": format!("Echo: {}", asked["content"].as_str().expect("text"))}),
+            "ping" => json!({"type": "pong", "timestamp": asked["timestamp"], "server_time": 1}),
+            "list_clients" => json!({"type": "client_list", "clients": [], "total": 0}),
+            "broadcast" => {
+                json!({"type": "broadcast", "from": client, "content": asked["content"], "timestamp": 1})
+            }
+            "close" => break,
+            other => panic!("the client asked for {other}"),
+        };
+        match fault {
+            Fault::Withholds(faulty) if faulty == kind => continue,
+            Fault::Falsifies(faulty) if faulty == kind => match faulty {
+                "text" | "broadcast" => reply["content"] = json!("something else"),
+                "ping" => reply["timestamp"] = json!(1),
+                _ => reply = json!({"type": "error", "code": 500, "message": "no list today"}),
+            },
+            _ => {}
+        }
+        if let Some(id) = asked.get("id") {
+            reply["re"] = id.clone();
+        }
+        control.say(reply).await;
+    }
+    connection.close(1000_u32.into(), b"as asked");
+    soon("the client's end", connection.closed()).await;
+}
+
+#[tokio::test]
+async fn the_test_client_fails_where_anything_that_it_expects_does_not_come_back() {
+    let mut tries = tokio::task::JoinSet::new();
+    let faults = ["text", "ping", "list_clients", "broadcast"];
+    let faults = faults.into_iter().flat_map(|kind| [Fault::Withholds(kind), Fault::Falsifies(kind)]);
+    for fault in std::iter::once(Fault::None).chain(faults) {
+        tries.spawn(async move {
+            let stage = Stage::new();
+            let mut command = example("client", stage.addr, &stage.files.ca);
+            command.args(["--count", "1", "--interval", "0"]);
+            let mut output = std::pin::pin!(output("the client's end", command));
+            let output = tokio::select! {
+                // A client that gives up says no goodbye.
+                output = &mut output => output,
+                () = play(&stage, fault) => output.await,
+            };
+            (fault, output)
+        });
+    }
+    for (fault, output) in tries.join_all().await {
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), fault == Fault::None, "{fault:?}: {said}");
+        assert_eq!(said.contains('❌'), fault != Fault::None, "{fault:?}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn the_benchmark_counts_everything_in_each_of_its_modes() {
+    let server = TestServer::start().await;
+    for (mode, clients, expected) in [("echo", 3, 3 * 40), ("broadcast", 4, 4 * 40), ("topic", 4, 4 * 40)] {
+        let mut command = example("benchmark", server.addr, &server.files.ca);
+        let clients = clients.to_string();
+        command.args(["--json", "--mode", mode, "--clients", &clients, "--messages", "40", "--window", "8"]);
+        let output = output("the benchmark's end", command).await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{mode}: {said}");
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!((&report["received"], &report["lost"]), (&json!(expected), &json!(0)), "{mode}: {report}");
+        assert!(report["latency_us"]["p99"].as_f64().is_some_and(|p99| p99 > 0.0), "{mode}: {report}");
+    }
+    let mut command = example("benchmark", server.addr, &server.files.ca);
+    command.args(["--json", "--mode", "connect", "--clients", "2", "--messages", "5"]);
+    let output = output("the benchmark's end", command).await;
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&report["connected"], &report["failed"]), (&json!(10), &json!(0)), "{report}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_benchmark_reports_what_is_lost_and_fails() {
+    let stage = Stage::new();
+    let mut command = example("benchmark", stage.addr, &stage.files.ca);
+    command.args(["--clients", "1", "--messages", "5", "--window", "5", "--message-size", "64"]);
+    // The first echo is left out, and the others come.
+    let serve = async {
+        let Played { connection, mut control } = stage.accept().await;
+        let mut heard = 0;
+        while let Ok(body) = control.try_hear_body().await {
+            let asked: Value = serde_json::from_slice(&body).expect("JSON");
+            heard += 1;
+            if heard > 1 {
+                let echo = format!("Echo: {}", asked["content"].as_str().expect("text"));
+                control.say(json!({"type": "text", "content": echo, "re": asked["id"], "timestamp": 1})).await;
+            }
+        }
+        drop(connection);
+    };
+    let (output, ()) = tokio::join!(output("the benchmark's end", command), serve);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!output.status.success(), "{said}");
+    let lost = said.lines().find(|line| line.trim_start().starts_with("lost")).expect("a line about losses");
+    assert_eq!(lost.split_whitespace().nth(1), Some("1"), "{said}");
+}
+
+/// A chat client on a terminal.
+struct Terminal {
+    keyboard: File,
+    screen: Arc<Mutex<Vec<u8>>>,
+    _client: tokio::process::Child,
+}
+
+impl Terminal {
+    fn open(mut command: Command) -> Self {
+        let pty = nix::pty::openpty(None, None).expect("a terminal");
+        let end = |fd: &OwnedFd| Stdio::from(fd.try_clone().expect("its end"));
+        command.env("TERM", "xterm").stdin(end(&pty.slave)).stdout(end(&pty.slave)).stderr(end(&pty.slave));
+        let client = command.spawn().expect("it starts");
+        drop(pty.slave);
+        let keyboard = File::from(pty.master);
+        let (mut output, screen) = (keyboard.try_clone().expect("its screen"), Arc::<Mutex<Vec<u8>>>::default());
+        let shown = Arc::clone(&screen);
+        // Ends with the terminal, whose other end the client holds.
+        std::thread::spawn(move || {
+            let mut bytes = [0; 1000];
+            while let Ok(count @ 1..) = output.read(&mut bytes) {
+                shown.lock().expect("no panic").extend_from_slice(&bytes[..count]);
+            }
+        });
+        Self { keyboard, screen, _client: client }
+    }
+
+    fn type_in(&mut self, text: &str) {
+        self.keyboard.write_all(text.as_bytes()).expect("it is typed");
+    }
+
+    fn screen(&self) -> String {
+        String::from_utf8_lossy(&self.screen.lock().expect("no panic")).into_owned()
+    }
+
+    async fn shows(&self, text: &str) {
+        until(&format!("{text:?} on the screen"), || self.screen().contains(text)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_comes_in_leaves_the_line_that_is_being_typed_whole() {
+    let server = TestServer::start().await;
+    let mut other = server.client("other").await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = example("chat_client", server.addr, &server.files.ca);
+    command.current_dir(folder.path()).env("HOME", folder.path());
+    let mut terminal = Terminal::open(command);
+    terminal.shows("> ").await;
+    terminal.type_in("half a li");
+    terminal.shows("half a li").await;
+    let before = terminal.screen().len();
+    other.control.say(json!({"type": "broadcast", "content": "in between"})).await;
+    terminal.shows("in between").await;
+    // The message has a line of its own, and what was typed stands on the next one again.
+    until("the line to be there again", || terminal.screen()[before..].contains("in between\r\n> half a li")).await;
+    terminal.type_in("ne\r");
+    terminal.shows("Echo: half a line").await;
+    // The line before is had back with the arrow key.
+    terminal.type_in("\x1b[A, again\r");
+    terminal.shows("Echo: half a line, again").await;
+    terminal.type_in("/quit\r");
+    terminal.shows("Goodbye!").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn every_chat_command_works_in_a_pipe() {
+    let server = TestServer::start().await;
+    let mut bob = server.client("Bob").await;
+    let mut command = example("chat_client", server.addr, &server.files.ca);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut chat = command.spawn().expect("it starts");
+    let mut stdin = chat.stdin.take().expect("its input");
+    let typed = format!("/ping\n/direct Bob by name\n/direct {} by id\n/direct Nobody ?\n/nonsense\n/help\n", bob.id);
+    tokio::io::AsyncWriteExt::write_all(&mut stdin, typed.as_bytes()).await.expect("typed");
+    for how in ["by name", "by id"] {
+        assert_eq!(bob.control.expect("direct").await["content"], how);
+    }
+    drop(stdin);
+    let output = soon("the chat's end", chat.wait_with_output()).await.expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}");
+    for expected in ["🏓 Pong after", "No user has that name", "Unknown command /nonsense", "/direct <id or name>"] {
+        assert!(said.contains(expected), "{expected} is missing in {said}");
+    }
+    server.stop().await;
+}
