@@ -217,6 +217,7 @@ fn target(args: &Args) -> Result<Target> {
         trust,
         sockets: args.sockets.into(),
         congestion: None,
+        stream_window: None,
     })
 }
 

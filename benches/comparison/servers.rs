@@ -112,6 +112,7 @@ impl Stage {
             trust: Trust::Authority(self.folder.path().join("ca.pem")),
             sockets: self.extent.sockets,
             congestion: launch.congestion,
+            stream_window: None,
         }
     }
 }

@@ -17,13 +17,17 @@ const DIALING: usize = 16;
 /// A load in which nothing arrives for so long has lost what is missing.
 const STALLED: Duration = Duration::from_secs(8);
 
+/// Bytes that QUIC takes for a subscriber that never reads, until what follows waits at the server.
+const STALLED_WINDOW: u32 = 16 * 1024;
+
 pub(crate) struct Crowd {
     board: Arc<Board>,
     /// Ends every client when it is dropped.
     tasks: JoinSet<()>,
     dialer: Dialer,
-    /// Subscribers that never read.
+    /// Subscribers that never read, and what connected them.
     stalled: Vec<Peer>,
+    narrow: Option<Dialer>,
 }
 
 impl Crowd {
@@ -50,13 +54,15 @@ impl Crowd {
                 }
             });
         }
-        Ok(Self { board, tasks, dialer, stalled: Vec::new() })
+        Ok(Self { board, tasks, dialer, stalled: Vec::new(), narrow: None })
     }
 
     /// Adds subscribers of the first topic that take what QUIC takes for them and never read any of it.
     pub(crate) async fn add_stalled(&mut self, count: usize) -> Result<()> {
+        // It has to outlive its connections.
+        let dialer = self.narrow.insert(self.dialer.narrow(STALLED_WINDOW)?);
         for client in 0..count {
-            let mut peer = self.dialer.dial(client).await?;
+            let mut peer = dialer.dial(client).await?;
             peer.subscribe(std::iter::once(0), Lane::Own).await.context("a stalled client could not subscribe")?;
             self.stalled.push(peer);
         }

@@ -48,6 +48,9 @@ impl Dialer {
             if let Some(congestion) = target.congestion {
                 transport.congestion_controller_factory(congestion.factory());
             }
+            if let Some(window) = target.stream_window {
+                transport.stream_receive_window(window.into());
+            }
             let transport = Arc::new(transport);
             let config = |tls| {
                 let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
@@ -57,6 +60,11 @@ impl Dialer {
             Carrier::Quic { endpoints, configs: tls.map(config).collect::<Result<_>>()? }
         };
         Ok(Self { target: target.clone(), carrier, verified })
+    }
+
+    /// The same server, for clients that take so many bytes on each stream before they read.
+    pub(super) fn narrow(&self, stream_window: u32) -> Result<Self> {
+        Self::new(&Target { stream_window: Some(stream_window), ..self.target.clone() }, 1, false)
     }
 
     /// Connects one client. Its number chooses its socket.

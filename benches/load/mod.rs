@@ -48,6 +48,8 @@ pub(crate) struct Target {
     pub(crate) sockets: usize,
     /// Of the clients' own sending over QUIC, where it is not to be Quinn's default.
     pub(crate) congestion: Option<Congestion>,
+    /// Bytes that a client takes on each stream before it reads, where that is not to be Quinn's default.
+    pub(crate) stream_window: Option<u32>,
 }
 
 /// When a load ends: each sender stops there, and what is in flight is waited for.
