@@ -80,20 +80,25 @@ impl Queue {
         }
     }
 
-    /// Puts it in whether there is room or not: for what is rare and must not be lost. What is missing behind
-    /// something that is missing becomes one with it, so that a reader who never reads costs a bounded amount.
+    /// Puts it in whether there is room or not: for what is rare and must not be lost. What is missing behind something
+    /// that is missing becomes one with it where there is no room, or where the extent of neither is known, so that a
+    /// reader who never reads costs a bounded amount.
     pub(super) fn push(&self, item: Item) {
         let mut state = self.state();
         if state.abandoned {
             return;
         }
-        if let (Some(Item { event: TopicEvent::Missed(last), .. }), TopicEvent::Missed(Missed { offsets: None, .. })) =
-            (state.items.back(), &item.event)
-            && last.offsets.is_none()
-        {
-            state.items.pop_back();
+        let is_full = state.items.len() >= self.capacity;
+        match (state.items.back_mut(), item) {
+            (
+                Some(Item { event: TopicEvent::Missed(last), position }),
+                Item { event: TopicEvent::Missed(more), position: behind },
+            ) if is_full || (last.offsets.is_none() && more.offsets.is_none()) => {
+                self.join(last, more);
+                *position = behind.or_else(|| position.take());
+            }
+            (_, item) => state.items.push_back(item),
         }
-        state.items.push_back(item);
         drop(state);
         self.readable.notify_one();
     }
@@ -166,11 +171,16 @@ impl Queue {
         // A reader that always finds something lets others go on as well.
         tokio::task::coop::consume_budget().await;
         loop {
-            if let Some(item) = self.try_next() {
-                return Some(item);
+            // One look at both: what is put in between two would be taken for nothing.
+            let (item, ended) = {
+                let mut state = self.state();
+                (state.items.pop_front(), state.ended)
+            };
+            if item.is_some() {
+                self.writable.notify_waiters();
             }
-            if self.state().ended {
-                return None;
+            if item.is_some() || ended {
+                return item;
             }
             self.readable.notified().await;
         }
@@ -254,7 +264,27 @@ mod tests {
             queue.push(missed(None, "lost"));
         }
         queue.push(missed(Some(3..=4), "dropped"));
-        assert_eq!(taken(&queue), ["t None", "t Some(3..=4)"]);
+        assert_eq!(taken(&queue), ["t None"], "without room they become one");
+        queue.push(missed(None, "lost"));
+        assert_eq!(taken(&queue), ["t None"]);
+    }
+
+    #[test]
+    fn without_room_losses_of_one_topic_become_one_and_keep_its_offsets() {
+        let queue = Queue::new("t.*", 2);
+        for first in 0..100 {
+            queue.push_out(missed(Some(first..=first), "dropped"), true);
+        }
+        assert_eq!(taken(&queue), ["t Some(0..=0)", "t Some(1..=99)"]);
+
+        for offset in (0..100).step_by(2) {
+            queue.push_out(message("t", offset), true);
+            queue.push_out(missed(Some(offset + 1..=offset + 1), "dropped"), true);
+            assert!(queue.state().items.len() <= 4, "{:?}", queue.state().items);
+        }
+        let of_another = Missed { topic: "t.b".into(), offsets: Some(1..=2), reason: "dropped".into() };
+        queue.push(Item { event: TopicEvent::Missed(of_another), position: None });
+        assert_eq!(taken(&queue).last().map(String::as_str), Some("t.* None"));
     }
 
     #[tokio::test]
