@@ -12,7 +12,8 @@ use serde_json::value::RawValue;
 use crate::connect::{Client, ClientError, unexpected};
 use crate::frame::Body;
 use crate::message::{
-    ClientMessage, DEFAULT_PAGE, Invalid, MAX_PAGE, Member, Position, Reply, ServerMessage, TopicMessage, TopicName,
+    ClientMessage, DEFAULT_PAGE, ErrorCode, Invalid, MAX_PAGE, Member, Position, Reply, ServerMessage, TopicMessage,
+    TopicName,
 };
 
 impl Client {
@@ -95,7 +96,7 @@ impl<'a> HistoryBuilder<'a> {
     /// Takes all there is, page by page, in memory; [`limit`](Self::limit) says nothing then.
     ///
     /// # Errors
-    /// As [`page`](Self::page).
+    /// [`ClientError::Unexpected`] where a page does not lead further; else as [`page`](Self::page).
     pub async fn all(self) -> Result<History, ClientError> {
         let topic = TopicName::new(&self.topic)?;
         let mut since = self.since;
@@ -107,7 +108,11 @@ impl<'a> HistoryBuilder<'a> {
                 limit: MAX_PAGE,
                 reverse: self.reverse,
             };
-            let next = page(self.client, ask).await?;
+            let next = match page(self.client, ask).await {
+                // What was left has grown too old meanwhile.
+                Err(ClientError::Server(error)) if all.is_some() && error.code == ErrorCode::NotFound.number() => break,
+                next => next?,
+            };
             let last = next.messages.last().map(|message| message.offset);
             let more = next.more;
             let epoch = next.epoch.clone();
@@ -117,7 +122,14 @@ impl<'a> HistoryBuilder<'a> {
                 _ => all = Some(next),
             }
             match last {
-                Some(offset) if more => since = Some(Position { epoch, offset }),
+                Some(offset) if more => {
+                    let next = Position { epoch, offset };
+                    if !leads_further(since.as_ref(), &next, self.reverse) {
+                        let got = "a page that leads nowhere";
+                        return Err(ClientError::Unexpected { asked: "history", got });
+                    }
+                    since = Some(next);
+                }
                 _ => break,
             }
         }
@@ -133,6 +145,15 @@ impl<'a> IntoFuture for HistoryBuilder<'a> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(self.page())
+    }
+}
+
+/// Whether the next page is another one than that behind `since`.
+fn leads_further(since: Option<&Position>, next: &Position, reverse: bool) -> bool {
+    match since {
+        Some(since) if since.epoch == next.epoch && reverse => next.offset < since.offset,
+        Some(since) if since.epoch == next.epoch => next.offset > since.offset,
+        _ => true,
     }
 }
 
@@ -186,6 +207,17 @@ mod tests {
 
         let json = r#"{"type":"message","topic":"t","offset":3,"content":"x","timestamp":1}"#;
         assert_eq!(read_text(json).expect("a message").payload, Payload::text("x"));
+    }
+
+    #[test]
+    fn a_page_that_ends_where_it_began_leads_nowhere() {
+        let at = |epoch: &str, offset| Position { epoch: epoch.into(), offset };
+        let here = at("e", 5);
+        let leads = |next: Position, reverse| leads_further(Some(&here), &next, reverse);
+        assert!(leads(at("e", 6), false) && leads(at("e", 4), true));
+        assert!(!leads(at("e", 5), false) && !leads(at("e", 4), false));
+        assert!(!leads(at("e", 5), true) && !leads(at("e", 6), true));
+        assert!(leads(at("f", 1), false) && leads_further(None, &here, true));
     }
 
     #[test]
