@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
-use super::inbound::Heard;
+use super::heard::Heard;
 use super::link::Link;
 use super::topics::Topics;
 use super::{ClientBuilder, ClientError, Event};
@@ -55,6 +55,7 @@ impl Driver {
         let _ = timeout(GOODBYE, self.endpoint.wait_idle()).await;
         self.topics.close(&closed);
         self.state.send_replace(State::Closed(closed.clone()));
+        self.heard.pass_last_news();
         self.last_event.send(Event::Closed(closed));
     }
 
@@ -62,13 +63,16 @@ impl Driver {
     async fn serve(&self, mut link: Arc<Link>, mut reader: LaneReader, backoff: &mut Backoff) -> ClosedBy {
         loop {
             let since = Instant::now();
-            let closed = link.serve(reader, self.heard.clone()).await;
+            let closed = tokio::select! {
+                closed = link.serve(reader, self.heard.clone()) => closed,
+                never = self.heard.pass_news() => match never {},
+            };
             backoff.connected_for(since.elapsed());
             if self.heard.closing.is_cancelled() || !self.options.reconnect || !closed.code.may_reconnect() {
                 return closed;
             }
             self.state.send_replace(State::Down);
-            self.heard.tell(Event::Disconnected(closed.clone())).await;
+            self.heard.news(Event::Disconnected(closed.clone()));
             (link, reader) = tokio::select! {
                 biased;
                 () = self.heard.closing.cancelled() => {
@@ -78,9 +82,10 @@ impl Driver {
                     Ok((link, reader)) => (Arc::new(link), reader),
                     Err(closed) => return closed,
                 },
+                never = self.heard.pass_news() => match never {},
             };
             self.state.send_replace(State::Up(Arc::clone(&link)));
-            self.heard.tell(Event::Reconnected).await;
+            self.heard.news(Event::Reconnected);
         }
     }
 

@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quinn::RecvStream;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use super::Event;
+use super::heard::Heard;
 use super::link::Link;
 use super::topics::Carrier;
 use crate::frame::{Body, FrameError};
@@ -25,27 +24,6 @@ pub(super) enum ReadEnd {
     Ended,
     /// What came cannot be understood.
     Broken(FrameError),
-}
-
-/// Where goes what is neither a reply nor a subscription's.
-#[derive(Clone)]
-pub(super) struct Heard {
-    pub(super) events: mpsc::Sender<Event>,
-    /// Once cancelled, events that find no room are dropped.
-    pub(super) closing: CancellationToken,
-    /// Largest message that is taken, in bytes.
-    pub(super) max_message_bytes: usize,
-}
-
-impl Heard {
-    pub(super) async fn tell(&self, event: Event) {
-        tokio::select! {
-            biased;
-            // Nobody has to listen.
-            _ = self.events.send(event) => {}
-            () = self.closing.cancelled() => {}
-        }
-    }
 }
 
 impl Link {

@@ -11,7 +11,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::inbound::{Heard, ReadEnd};
+use super::heard::Heard;
+use super::inbound::ReadEnd;
 use super::topics::{Order, Topics};
 use super::{ClientBuilder, ClientError, dial};
 use crate::frame::{self, Body, Compression, PREFIX_BYTES};

@@ -6,6 +6,7 @@ mod builder;
 mod dial;
 mod driver;
 mod error;
+mod heard;
 mod inbound;
 mod lane;
 mod link;
@@ -24,7 +25,7 @@ use uuid::Uuid;
 pub use self::builder::ClientBuilder;
 use self::driver::{Driver, State};
 pub use self::error::ClientError;
-use self::inbound::Heard;
+use self::heard::Heard;
 pub use self::lane::Lane;
 use self::link::Link;
 use self::topics::Topics;
@@ -49,7 +50,11 @@ pub enum Event {
 
 /// The events of one client, in order.
 ///
-/// Reading them is what keeps the client reading: see [`ClientBuilder::event_queue`]. Whoever does not care drops this.
+/// Reading them is what keeps the client reading: see [`ClientBuilder::event_queue`]. Whoever does not care drops this:
+/// `let (client, _) = ...` does, where `let (client, _events) = ...` keeps it, unread, to the end of the block.
+///
+/// The client loses and makes connections whether this is read or not: of losses and returns that found no room in
+/// between, the last are told.
 #[derive(Debug)]
 pub struct Events {
     queue: mpsc::Receiver<Event>,
@@ -135,7 +140,7 @@ impl Client {
             closing: closing.clone(),
             _dropped: dropped.clone().drop_guard(),
         };
-        let heard = Heard { events, closing, max_message_bytes: options.max_message_bytes };
+        let heard = Heard::new(events, closing, options.max_message_bytes);
         let driver = Driver { options, endpoint, state, topics, heard, last_event, dropped };
         // Ends by itself when the client is closed or its last handle dropped.
         tokio::spawn(driver.run(link, reader));
@@ -259,11 +264,14 @@ impl Client {
     /// Everybody who is connected, page by page, ordered by id.
     ///
     /// # Errors
-    /// As [`request`](Self::request).
+    /// [`ClientError::Unexpected`] where a page does not lead further; else as [`request`](Self::request).
     pub async fn list_clients(&self) -> Result<Vec<ClientInfo>, ClientError> {
         let (mut all, mut after) = (Vec::new(), None);
         loop {
             match self.request(&ClientMessage::ListClients { limit: MAX_PAGE, after }).await? {
+                ServerMessage::ClientList { next, .. } if next.is_some() && next <= after => {
+                    return Err(ClientError::Unexpected { asked: "list_clients", got: "a page that leads nowhere" });
+                }
                 ServerMessage::ClientList { clients, next, .. } => {
                     all.extend(clients);
                     after = next;
@@ -287,6 +295,9 @@ impl Client {
 
     /// Closes the client for good: the server is told, answers what it was asked before, and closes the connection.
     /// Returns once that is done, or after the request timeout. While the client is on its way back, it just stops.
+    ///
+    /// Not cancel safe: once begun, the client comes back no more, and where the call is dropped the server may not have
+    /// been told.
     ///
     /// # Errors
     /// [`ClientError::Invalid`] where the code or the reason may not be sent ([`Close::new`]); the client is as before.
