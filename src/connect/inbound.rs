@@ -7,14 +7,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quinn::RecvStream;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::Event;
 use super::heard::Heard;
-use super::link::Link;
+use super::link::{CLOSE_FOLLOWS, Link};
 use super::topics::Carrier;
-use crate::frame::{Body, FrameError};
+use crate::frame::{Body, Compression};
 use crate::message::{CloseCode, ClosedBy, Reply, ServerMessage};
 use crate::transport::{LaneReader, ReadFailure};
+
+/// So many bodies of the control lane, and what else the client does has its turn.
+const TURN_BODIES: usize = 32;
 
 /// Why nothing more is read.
 pub(super) enum ReadEnd {
@@ -22,23 +26,28 @@ pub(super) enum ReadEnd {
     ToldToGo(ClosedBy),
     /// The control lane, or the connection, has ended.
     Ended,
-    /// What came cannot be understood.
-    Broken(FrameError),
+    /// What came cannot be understood, and why.
+    Broken(String),
+    /// A topic lane ended under its subscriptions: these go on over another connection.
+    LaneLost(String),
 }
 
 impl Link {
     /// Reads the control lane until it ends.
     pub(super) async fn read_control(&self, mut reader: LaneReader, heard: &Heard) -> ReadEnd {
         loop {
-            match reader.next_body().await {
-                Ok(Some(body)) => {
-                    if let Some(end) = self.hear(Carrier::Control, body, heard).await {
-                        return end;
+            for _ in 0..TURN_BODIES {
+                match reader.next_body().await {
+                    Ok(Some(body)) => {
+                        if let Some(end) = self.hear(Carrier::Control, body, heard).await {
+                            return end;
+                        }
                     }
+                    Ok(None) | Err(ReadFailure::Stream(_)) => return ReadEnd::Ended,
+                    Err(ReadFailure::Frame(e)) => return ReadEnd::Broken(e.to_string()),
                 }
-                Ok(None) | Err(ReadFailure::Stream(_)) => return ReadEnd::Ended,
-                Err(ReadFailure::Frame(e)) => return ReadEnd::Broken(e),
             }
+            tokio::task::yield_now().await;
         }
     }
 
@@ -55,8 +64,10 @@ impl Link {
                     // That shows on the control lane, behind what is still to be read there.
                     Err(_) => return pending().await,
                 },
-                Some(ended) = readers.join_next() => if let Ok(Some(end)) = ended {
-                    return end;
+                Some(ended) = readers.join_next() => match ended {
+                    Ok(Some(end)) => return end,
+                    Ok(None) => {}
+                    Err(e) => return ReadEnd::LaneLost(format!("a lane is read no further: {e}")),
                 },
             }
         }
@@ -64,30 +75,42 @@ impl Link {
 
     async fn read_lane(self: Arc<Self>, stream: RecvStream, heard: Heard) -> Option<ReadEnd> {
         let mut reader = LaneReader::new(stream, heard.max_message_bytes);
-        let mut carrier = None;
+        let lane = match reader.next_body().await {
+            Ok(Some(body)) => match self.parse(body, heard.max_message_bytes) {
+                Ok(Some(Reply { message: ServerMessage::Lane { lane, .. }, .. })) => lane,
+                // Some other kind of stream, of a newer server.
+                Ok(_) => {
+                    tracing::debug!("A stream that does not begin with \"lane\" is not read");
+                    reader.stop(CloseCode::UNSUPPORTED.0);
+                    return None;
+                }
+                Err(reason) => return Some(ReadEnd::Broken(reason)),
+            },
+            // Whose it was to be shows by none.
+            Ok(None) | Err(ReadFailure::Stream(_)) => return None,
+            Err(ReadFailure::Frame(e)) => return Some(ReadEnd::Broken(e.to_string())),
+        };
         loop {
-            let body = match reader.next_body().await {
-                Ok(Some(body)) => body,
-                // A lane may end, and another be opened.
-                Ok(None) | Err(ReadFailure::Stream(_)) => return None,
-                Err(ReadFailure::Frame(e)) => return Some(ReadEnd::Broken(e)),
-            };
-            let Some(carrier) = carrier else {
-                match self.parse(body, heard.max_message_bytes).map(|reply| reply.message) {
-                    Some(ServerMessage::Lane { lane, .. }) => carrier = Some(Carrier::Lane(lane)),
-                    // Some other kind of stream, of a newer server.
-                    _ => {
-                        tracing::debug!("A stream that does not begin with \"lane\" is not read");
-                        reader.stop(CloseCode::UNSUPPORTED.0);
-                        return None;
+            match reader.next_body().await {
+                Ok(Some(body)) => {
+                    if let Some(end) = self.hear(Carrier::Lane(lane), body, &heard).await {
+                        return Some(end);
                     }
                 }
-                continue;
-            };
-            if let Some(end) = self.hear(carrier, body, &heard).await {
-                return Some(end);
+                Ok(None) => return self.lane_ended(lane, "was ended").await,
+                Err(ReadFailure::Stream(e)) => return self.lane_ended(lane, &e.to_string()).await,
+                Err(ReadFailure::Frame(e)) => return Some(ReadEnd::Broken(e.to_string())),
             }
         }
+    }
+
+    /// A lane that nobody expects anything of may end. Else the end of the subscription, or of the connection, may be on its
+    /// way on the control lane; what comes of neither is lost.
+    async fn lane_ended(&self, lane: u64, how: &str) -> Option<ReadEnd> {
+        if !self.topics.is_bound(lane) || timeout(CLOSE_FOLLOWS, self.connection.closed()).await.is_ok() {
+            return None;
+        }
+        self.topics.is_bound(lane).then(|| ReadEnd::LaneLost(format!("topic lane {lane} ended: {how}")))
     }
 
     /// Reads datagrams until the connection ends.
@@ -104,7 +127,11 @@ impl Link {
 
     /// Takes any message on any carrier.
     async fn hear(&self, carrier: Carrier, body: Bytes, heard: &Heard) -> Option<ReadEnd> {
-        let Reply { re, message } = self.parse(body, heard.max_message_bytes)?;
+        let Reply { re, message } = match self.parse(body, heard.max_message_bytes) {
+            Ok(Some(reply)) => reply,
+            Ok(None) => return None,
+            Err(reason) => return Some(ReadEnd::Broken(reason)),
+        };
         if let Some(re) = re {
             self.replied(&re, message);
             return None;
@@ -121,9 +148,61 @@ impl Link {
         None
     }
 
-    /// Gives nothing for a message that this side does not know: it comes from a newer server, and is none of its business.
-    fn parse(&self, body: Bytes, max_message_bytes: usize) -> Option<Reply> {
-        // The limit was applied to the frame already, and holds for what it inflates to as well.
-        Reply::parse(&Body::parse(body, self.compression(), max_message_bytes).ok()?).ok()
+    /// Gives nothing for a message of a type that this side does not know: it comes from a newer server, and is none of
+    /// its business.
+    fn parse(&self, body: Bytes, max_message_bytes: usize) -> Result<Option<Reply>, String> {
+        parse(body, self.compression(), max_message_bytes)
+    }
+}
+
+fn parse(body: Bytes, compression: Compression, max_message_bytes: usize) -> Result<Option<Reply>, String> {
+    // The limit was applied to the frame already, and holds for what it inflates to as well.
+    let body = Body::parse(body, compression, max_message_bytes).map_err(|e| e.to_string())?;
+    match Reply::parse(&body) {
+        Ok(reply) => Ok(Some(reply)),
+        // Every other error about the type has no type to quote.
+        Err(e) if e.message.starts_with("type: \"") => Ok(None),
+        Err(e) => Err(e.message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{PREFIX_BYTES, compress, put_frame};
+
+    fn parse_plain(json: &str) -> Result<Option<Reply>, String> {
+        parse(Bytes::copy_from_slice(json.as_bytes()), Compression::None, 1000)
+    }
+
+    #[test]
+    fn only_what_is_of_an_unknown_type_is_passed_over() {
+        for unknown in [r#"{"type":"new","offset":"x"}"#, r#"{"type":"","re":1}"#] {
+            assert!(matches!(parse_plain(unknown), Ok(None)), "{unknown}");
+        }
+        assert!(matches!(parse_plain(r#"{"type":"ok","new":1}"#), Ok(Some(_))));
+        for broken in [
+            r#"{"type":"message","topic":"t","offset":"1","timestamp":1}"#,
+            r#"{"type":"gap","topic":"t","first":1}"#,
+            r#"{"type":7}"#,
+            "{}",
+            "{",
+            "x",
+        ] {
+            assert!(parse_plain(broken).is_err(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_cannot_be_inflated_or_becomes_too_large_is_no_silence() {
+        let mut frame = bytes::BytesMut::new();
+        put_frame(&mut frame, None, |out| {
+            out.extend_from_slice(format!(r#"{{"type":"ok","x":"{}"}}"#, "x".repeat(2000)).as_bytes());
+        });
+        let packed = compress(&frame).expect("it gets smaller").slice(PREFIX_BYTES..);
+        assert!(matches!(parse(packed.clone(), Compression::Zstd, 4000), Ok(Some(_))));
+        assert!(parse(packed.clone(), Compression::Zstd, 1000).is_err_and(|reason| reason.contains("limit of 1000")));
+        assert!(parse(packed.slice(..packed.len() - 5), Compression::Zstd, 4000).is_err());
+        assert!(parse(packed, Compression::None, 4000).is_err(), "it was not agreed on");
     }
 }

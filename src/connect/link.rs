@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use quinn::{Connection, ConnectionError, Endpoint};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::heard::Heard;
 use super::inbound::ReadEnd;
@@ -29,8 +29,8 @@ const BACKLOG_BYTES: usize = 1 << 20;
 /// Bodies from this size on are compressed where the server agreed to that.
 const COMPRESS_MIN_BYTES: usize = 1024;
 
-/// Once the server has ended the control lane, how long its close may take to follow.
-const CLOSE_FOLLOWS: Duration = Duration::from_secs(2);
+/// Once a lane has ended that should not, how long the server's close may take to follow.
+pub(super) const CLOSE_FOLLOWS: Duration = Duration::from_secs(2);
 
 /// A connection on which the handshake was accepted.
 pub(super) struct Link {
@@ -168,11 +168,11 @@ impl Link {
         let mut readers = JoinSet::new();
         readers.spawn(Arc::clone(self).read_datagrams(heard.clone()));
         let end = tokio::select! {
+            // What came before the end counts, above all the server's last words. Reading yields to the others.
+            biased;
             end = self.read_control(reader, &heard) => end,
             end = self.accept_lanes(&mut readers, &heard) => end,
-            () = self.send_orders() => ReadEnd::Ended,
-            () = self.control.outflow().drain() => ReadEnd::Ended,
-            () = self.control.stopped() => ReadEnd::Ended,
+            () = self.until_unwritable() => ReadEnd::Ended,
         };
         readers.shutdown().await;
         self.topics.disconnected();
@@ -185,10 +185,14 @@ impl Link {
                 self.connection.close(u32::from(closed.code.0).into(), b"");
                 closed
             }
-            ReadEnd::Broken(e) => {
-                let (code, reason) = (CloseCode::PROTOCOL_ERROR, e.to_string());
+            ReadEnd::Broken(reason) => {
+                let code = CloseCode::PROTOCOL_ERROR;
                 self.connection.close(u32::from(code.0).into(), reason.as_bytes());
                 ClosedBy::new(code, reason)
+            }
+            ReadEnd::LaneLost(reason) => {
+                self.connection.close(u32::from(CloseCode::PROTOCOL_ERROR.0).into(), reason.as_bytes());
+                ClosedBy::new(CloseCode::ABNORMAL, reason)
             }
             ReadEnd::Ended => {
                 // The lane's end announces the connection's, and that tells the code.
@@ -197,6 +201,16 @@ impl Link {
                 link_end(&closed.unwrap_or(ConnectionError::LocallyClosed))
             }
         }
+    }
+
+    /// Sends what there is to send, until the control lane takes no more; and leaves time to read what came before that.
+    async fn until_unwritable(&self) {
+        tokio::select! {
+            () = self.send_orders() => {}
+            () = self.control.outflow().drain() => {}
+            () = self.control.stopped() => {}
+        }
+        sleep(CLOSE_FOLLOWS).await;
     }
 
     /// Sends what the subscriptions ask of the server, in order, until the control lane takes no more.
@@ -210,8 +224,14 @@ impl Link {
             if let (Some(reply), Some(waiting)) = (reply, self.waiting().as_mut()) {
                 waiting.insert(id, reply);
             }
-            if self.send(Some(id), &message).await.is_err() {
-                return;
+            match self.send(Some(id), &message).await {
+                Ok(()) => {}
+                Err(ClientError::Lost) => return,
+                // It does not fit, and is the only one that suffers.
+                Err(e) => {
+                    self.topics.unsendable(id, e);
+                    self.waiting().as_mut().and_then(|waiting| waiting.remove(&id));
+                }
             }
         }
     }

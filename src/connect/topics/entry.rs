@@ -1,6 +1,7 @@
 //! One subscription as the client keeps it: what was asked for, and what was seen. Pure; called by `routes`.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -8,8 +9,11 @@ use super::event::{Missed, TopicEvent};
 use super::queue::{Item, Queue, Seen};
 use super::routes::{Carrier, Offer};
 use crate::connect::ClientError;
-use crate::connect::link::unless_error;
-use crate::message::{ClosedBy, Delivery, Position, ServerMessage, Subscribe, Subscribed};
+use crate::connect::backoff::Backoff;
+use crate::message::{ClosedBy, Delivery, ErrorCode, ErrorReply, Position, ServerMessage, Subscribe, Subscribed};
+
+/// Refusals that time can heal: a subscription that was there is tried again.
+const PASSING: [u16; 3] = [ErrorCode::RateLimited as u16, ErrorCode::Internal as u16, ErrorCode::Unavailable as u16];
 
 /// The answer to a new subscription: its first position, or why there is none.
 pub(super) type Opened = Result<Option<Seen>, ClientError>;
@@ -39,13 +43,24 @@ pub(super) struct Entry {
     /// Up to this offset it was told already that not everything is there, or never asked for.
     told: u64,
     lane: Option<u64>,
+    /// The tries since the server took it.
+    backoff: Backoff,
 }
 
 impl Entry {
     pub(super) fn new(request: Subscribe, queue: Arc<Queue>, opened: oneshot::Sender<Opened>) -> Self {
         let seen =
             request.since.as_ref().map(|since| Seen { epoch: since.epoch.as_str().into(), offset: since.offset });
-        Self { request, queue, stage: Stage::Wanted, opened: Some(opened), seen, told: 0, lane: None }
+        Self {
+            request,
+            queue,
+            stage: Stage::Wanted,
+            opened: Some(opened),
+            seen,
+            told: 0,
+            lane: None,
+            backoff: Backoff::default(),
+        }
     }
 
     fn is_datagram(&self) -> bool {
@@ -68,19 +83,21 @@ impl Entry {
         }
     }
 
+    /// On what its messages come, beside datagrams. Of use once it was answered.
+    pub(super) fn carrier(&self) -> Carrier {
+        self.lane.map_or(Carrier::Control, Carrier::Lane)
+    }
+
     /// Whether its messages are expected there.
     pub(super) fn is_on(&self, carrier: Carrier) -> bool {
-        match carrier {
-            Carrier::Control => self.lane.is_none(),
-            Carrier::Lane(lane) => self.lane == Some(lane),
-            Carrier::Datagram => self.is_datagram(),
-        }
+        carrier == self.carrier() || (carrier == Carrier::Datagram && self.is_datagram())
     }
 
     /// The server sends from now on.
     pub(super) fn answered(&mut self, subscribed: Subscribed) {
         self.stage = Stage::Live;
         self.lane = subscribed.lane;
+        self.backoff = Backoff::default();
         let is_renewed = self.opened.is_none();
         match (subscribed.epoch, subscribed.offset) {
             (Some(epoch), Some(newest)) if !self.request.topic.is_wildcard() => {
@@ -105,10 +122,15 @@ impl Entry {
         }
     }
 
-    /// Sets what was seen against what the log is now. True where that is in another life than before.
+    /// Sets what was seen against what the log is now. True where that is in another life than before, or has lost
+    /// what was seen: offsets are given anew then.
     fn compare(&mut self, epoch: String, newest: u64) -> bool {
-        match &self.seen {
-            Some(seen) if *seen.epoch == *epoch => false,
+        match &mut self.seen {
+            Some(seen) if *seen.epoch == *epoch => {
+                let is_ahead = newest < seen.offset;
+                seen.offset = seen.offset.min(newest);
+                is_ahead
+            }
             Some(_) => {
                 self.seen = Some(Seen { epoch: epoch.into(), offset: 0 });
                 true
@@ -130,9 +152,13 @@ impl Entry {
 
     /// Puts a topic's message into the queue, unless it has been there.
     pub(super) fn deliver(&mut self, carrier: Carrier, message: ServerMessage) -> Offer {
+        if self.is_datagram() && matches!(message, ServerMessage::Gap { .. }) {
+            // It may span what came as datagrams, and what was missed is of no interest.
+            return Offer::Taken;
+        }
         let (first, last) = match &message {
             ServerMessage::Message(message) => (Some(message.offset), Some(message.offset)),
-            ServerMessage::Gap { first, last, .. } => (Some(*first), Some(*last)),
+            ServerMessage::Gap { first, last, .. } => (Some(*first.min(last)), Some(*last)),
             _ => (None, None),
         };
         let mut position = None;
@@ -161,6 +187,8 @@ impl Entry {
         };
         if let Some(position) = &position {
             self.seen = Some(position.clone());
+            // What is lost behind it is another loss.
+            self.told = 0;
         }
         let item = Item { event, position };
         if waits {
@@ -171,25 +199,35 @@ impl Entry {
         Offer::Taken
     }
 
-    /// The server does not want to.
-    pub(super) fn refused(mut self, reply: ServerMessage) {
-        let got = reply.type_name();
-        let error = match unless_error(reply) {
-            Err(error) => error,
-            Ok(_) => ClientError::Unexpected { asked: "subscribe", got },
+    /// It cannot be made, or be made anew just now: gives when to try again. `None` where it is over.
+    pub(super) fn refused(&mut self, error: ClientError) -> Option<Instant> {
+        let delay = match (self.opened.take(), error) {
+            (Some(opened), error) => {
+                let _ = opened.send(Err(error));
+                return None;
+            }
+            (None, ClientError::Server(error)) if PASSING.contains(&error.code) => {
+                let backoff = self.backoff.next_delay();
+                error.retry_after_ms.map_or(backoff, Duration::from_millis)
+            }
+            (None, ClientError::Server(error)) => {
+                self.queue.end(error.code, error.message);
+                return None;
+            }
+            (None, error) => {
+                self.queue.end(ErrorCode::Internal.number(), error.to_string());
+                return None;
+            }
         };
-        match (self.opened.take(), error) {
-            (Some(opened), error) => drop(opened.send(Err(error))),
-            (None, ClientError::Server(error)) => self.queue.end(error.code, error.message),
-            (None, error) => self.queue.end(crate::message::ErrorCode::Internal.number(), error.to_string()),
-        }
+        self.stage = Stage::Wanted;
+        Some(Instant::now() + delay)
     }
 
     /// The server ended it.
     pub(super) fn end(mut self, code: u16, reason: String) {
         // Nobody has been told that it began.
         if let Some(opened) = self.opened.take() {
-            let error = crate::message::ErrorReply { code, message: reason, retry_after_ms: None };
+            let error = ErrorReply { code, message: reason, retry_after_ms: None };
             return drop(opened.send(Err(ClientError::Server(error))));
         }
         self.queue.end(code, reason);

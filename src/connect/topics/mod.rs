@@ -13,6 +13,7 @@ mod subscribe;
 mod subscription;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::{Notify, oneshot};
 
@@ -76,12 +77,27 @@ impl Topics {
 
     /// Waits until there may be something to send. Cancel safe; for one caller.
     pub(super) async fn ordered(&self) {
-        self.ordered.notified().await;
+        let due_at = self.routes().next_due_at();
+        tokio::select! {
+            () = self.ordered.notified() => {}
+            () = until(due_at) => {}
+        }
     }
 
     /// What to send next, as request `id`.
     pub(super) fn next_order(&self, id: u64) -> Option<Order> {
         self.routes().next_order(id)
+    }
+
+    /// Request `id` could not be sent: that ends the subscription that it was for, and no other.
+    pub(super) fn unsendable(&self, id: u64, error: ClientError) {
+        self.routes().unsendable(id, error);
+        self.settled.notify_waiters();
+    }
+
+    /// Whether the end of a topic lane is a loss: a subscription's messages are expected there.
+    pub(super) fn is_bound(&self, lane: u64) -> bool {
+        self.routes().is_bound(lane)
     }
 
     /// Takes the reply to request `id` where a subscription waits for it; else gives it back. Call in the order in which
@@ -90,6 +106,8 @@ impl Topics {
         let others = self.routes().settle(id, reply);
         if others.is_none() {
             self.settled.notify_waiters();
+            // It may have been put off.
+            self.ordered.notify_one();
         }
         others
     }
@@ -114,5 +132,13 @@ impl Topics {
                 }
             }
         }
+    }
+}
+
+/// Waits until then; without a time, for ever.
+async fn until(due_at: Option<Instant>) {
+    match due_at {
+        Some(due_at) => tokio::time::sleep_until(due_at.into()).await,
+        None => std::future::pending().await,
     }
 }

@@ -10,13 +10,14 @@ use tokio::sync::oneshot;
 use super::entry::{Entry, Opened, Stage};
 use super::queue::Queue;
 use crate::connect::ClientError;
+use crate::connect::link::unless_error;
 use crate::message::{ClientMessage, ClosedBy, ServerMessage, Subscribe, TopicPattern};
 
 /// How long after an unsubscribe its messages are still expected: they overtake nothing, but lanes have no order among
 /// each other.
 const STRAGGLE: Duration = Duration::from_secs(10);
 /// Of how many topics this is remembered at most.
-const MAX_STRAGGLERS: usize = 64;
+const MAX_STRAGGLERS: usize = 1024;
 
 /// On what a message came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +58,15 @@ struct Leaving {
     reply: Option<oneshot::Sender<ServerMessage>>,
 }
 
+/// A subscription that the server ends, or ended.
+#[derive(Debug)]
+struct Left {
+    topic: TopicPattern,
+    at: Instant,
+    /// On what its messages came, beside datagrams; `None` where it was not answered.
+    carrier: Option<Carrier>,
+}
+
 /// All subscriptions of a client.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
@@ -70,7 +80,9 @@ pub(super) struct Routes {
     /// Which request asked for which.
     asked: HashMap<u64, u64>,
     leaving: VecDeque<Leaving>,
-    left: VecDeque<(TopicPattern, Instant)>,
+    left: VecDeque<Left>,
+    /// When to ask again for those that the server refused for a while, by number.
+    put_off: BTreeMap<u64, Instant>,
     next_entry: u64,
     is_connected: bool,
     closed: Option<ClosedBy>,
@@ -93,7 +105,6 @@ impl Routes {
         }
         let number = self.next_entry;
         self.next_entry += 1;
-        self.left.retain(|(left, _)| *left != topic);
         if topic.is_wildcard() {
             self.patterns.push(number);
         }
@@ -108,7 +119,7 @@ impl Routes {
         let Some(entry) = self.remove(number) else { return };
         entry.queue.abandon();
         if self.is_connected && entry.stage != Stage::Wanted {
-            self.expect_stragglers(entry.request.topic.clone());
+            self.expect_stragglers(&entry);
             self.leaving.push_back(Leaving { topic: entry.request.topic, reply });
         }
     }
@@ -116,15 +127,26 @@ impl Routes {
     fn remove(&mut self, number: u64) -> Option<Entry> {
         let entry = self.entries.remove(&number)?;
         self.by_text.remove(entry.request.topic.as_str());
+        self.put_off.remove(&number);
         self.patterns.retain(|&pattern| pattern != number);
         Some(entry)
     }
 
     /// What is on its way for a topic that was left is nobody's.
-    fn expect_stragglers(&mut self, topic: TopicPattern) {
-        self.left.retain(|(_, at)| at.elapsed() < STRAGGLE);
+    fn expect_stragglers(&mut self, entry: &Entry) {
+        self.left.retain(|left| left.at.elapsed() < STRAGGLE);
         self.left.truncate(MAX_STRAGGLERS - 1);
-        self.left.push_front((topic, Instant::now()));
+        self.left.push_front(Left {
+            topic: entry.request.topic.clone(),
+            at: Instant::now(),
+            carrier: (entry.stage == Stage::Live).then(|| entry.carrier()),
+        });
+    }
+
+    /// Whether messages for this very text came there, for a subscription that was left.
+    fn came_on(&self, topic: &str, carrier: Carrier) -> bool {
+        let is_it = |left: &Left| left.topic.as_str() == topic && left.carrier == Some(carrier);
+        self.left.iter().any(|left| is_it(left) && left.at.elapsed() < STRAGGLE)
     }
 
     /// There is a connection; the server knows of nothing yet.
@@ -140,6 +162,7 @@ impl Routes {
         self.asked.clear();
         self.leaving.clear();
         self.left.clear();
+        self.put_off.clear();
         for entry in self.entries.values_mut() {
             entry.stage = Stage::Wanted;
         }
@@ -162,7 +185,8 @@ impl Routes {
         if let Some(Leaving { topic, reply }) = self.leaving.pop_front() {
             return Some(Order { message: ClientMessage::Unsubscribe { topic }, reply });
         }
-        while let Some(number) = self.wanted.pop_front() {
+        let now = Instant::now();
+        while let Some(number) = self.wanted.pop_front().or_else(|| self.next_due(now)) {
             if let Some(entry) = self.entries.get_mut(&number) {
                 entry.stage = Stage::Asked;
                 self.asked.insert(id, number);
@@ -170,6 +194,24 @@ impl Routes {
             }
         }
         None
+    }
+
+    /// A subscription that was put off and is due.
+    fn next_due(&mut self, now: Instant) -> Option<u64> {
+        let number = self.put_off.iter().find(|(_, at)| **at <= now).map(|(number, _)| *number)?;
+        self.put_off.remove(&number);
+        Some(number)
+    }
+
+    /// When [`next_order`](Self::next_order) has something that it has not now.
+    pub(super) fn next_due_at(&self) -> Option<Instant> {
+        self.put_off.values().min().copied()
+    }
+
+    /// Whether messages are expected on a topic lane.
+    pub(super) fn is_bound(&self, lane: u64) -> bool {
+        self.is_connected
+            && self.entries.values().any(|entry| entry.stage == Stage::Live && entry.is_on(Carrier::Lane(lane)))
     }
 
     /// The reply to request `id`, where a subscription waits for it. Else gives it back.
@@ -180,12 +222,26 @@ impl Routes {
         match reply {
             ServerMessage::Subscribed(subscribed) => entry.answered(subscribed),
             other => {
-                if let Some(entry) = self.remove(number) {
-                    entry.refused(other);
-                }
+                let got = other.type_name();
+                let error = unless_error(other).err().unwrap_or(ClientError::Unexpected { asked: "subscribe", got });
+                self.refused(number, error);
             }
         }
         None
+    }
+
+    /// Request `id` could not be sent.
+    pub(super) fn unsendable(&mut self, id: u64, error: ClientError) {
+        if let Some(number) = self.asked.remove(&id) {
+            self.refused(number, error);
+        }
+    }
+
+    fn refused(&mut self, number: u64, error: ClientError) {
+        match self.entries.get_mut(&number).and_then(|entry| entry.refused(error)) {
+            Some(again) => drop(self.put_off.insert(number, again)),
+            None => drop(self.remove(number)),
+        }
     }
 
     /// Hands a message to the subscription that it belongs to.
@@ -213,7 +269,7 @@ impl Routes {
         let number = self.by_text.get(topic.as_str()).copied();
         match number.and_then(|number| self.remove(number)) {
             Some(entry) => {
-                self.expect_stragglers(entry.request.topic.clone());
+                self.expect_stragglers(&entry);
                 entry.end(*code, reason.clone().unwrap_or_default());
                 Offer::Taken
             }
@@ -221,30 +277,41 @@ impl Routes {
         }
     }
 
-    /// Whose a message is: the exact text's, else that of the first pattern that matches. Where a subscription is being
-    /// made or ended, what comes on the lane of one still belongs to that one.
+    /// Whose a message is: the exact text's, else that of the first pattern that matches, and only where it comes on the lane
+    /// that the answer to that one named. What comes elsewhere was sent to one that was left.
     fn find(&self, carrier: Carrier, topic: &str, of_presence: bool) -> Found {
-        let exact = self.by_text.get(topic);
+        let exact = self.by_text.get(topic).and_then(|number| Some((*number, self.entries.get(number)?)));
         let matching = || {
             let of_patterns = self.patterns.iter().filter_map(|number| Some((*number, self.entries.get(number)?)));
-            let exact = exact.and_then(|number| Some((*number, self.entries.get(number)?)));
             exact.into_iter().chain(of_patterns.filter(|(_, entry)| entry.request.topic.matches(topic)))
         };
         let live = |entry: &Entry| entry.stage == Stage::Live && (entry.request.presence || !of_presence);
-        let on_its_lane = matching().find(|(_, entry)| live(entry) && entry.is_on(carrier));
-        if let Some((number, _)) = on_its_lane {
+        // On the control lane the answer comes first, and is not to be waited for.
+        let awaited = |entry: &Entry| carrier != Carrier::Control && entry.stage == Stage::Asked;
+        if let Some((number, entry)) = exact {
+            if live(entry) && entry.is_on(carrier) {
+                return Found::One(number);
+            }
+            // Subscribed to anew: a pattern that shares the old lane gets nothing of what was sent to the old one.
+            let is_elsewhere = match entry.stage {
+                Stage::Wanted => false,
+                Stage::Asked => true,
+                Stage::Live => !entry.is_on(carrier),
+            };
+            if is_elsewhere && self.came_on(topic, carrier) {
+                return if awaited(entry) { Found::Unsettled } else { Found::Straggler };
+            }
+        }
+        if let Some((number, _)) = matching().find(|(_, entry)| live(entry) && entry.is_on(carrier)) {
             return Found::One(number);
         }
-        // On the control lane the answer comes first, and is not to be waited for.
-        if carrier != Carrier::Control && matching().any(|(_, entry)| entry.stage == Stage::Asked) {
+        if matching().any(|(_, entry)| awaited(entry)) {
             return Found::Unsettled;
         }
-        if let Some((number, _)) = matching().find(|(_, entry)| live(entry)) {
-            return Found::One(number);
-        }
-        let is_straggler = self.left.iter().any(|(left, at)| left.matches(topic) && at.elapsed() < STRAGGLE);
+        let was_left = || self.left.iter().any(|left| left.topic.matches(topic) && left.at.elapsed() < STRAGGLE);
         // A member's news that nobody asked for is nobody's business either.
-        if is_straggler || (of_presence && matching().next().is_some()) { Found::Straggler } else { Found::None }
+        let is_somebodys = |entry: &Entry| entry.stage == Stage::Live || of_presence;
+        if matching().any(|(_, entry)| is_somebodys(entry)) || was_left() { Found::Straggler } else { Found::None }
     }
 }
 

@@ -14,6 +14,9 @@ use crate::message::{
     Subscribe, Subscribed, TopicMessage, TopicPattern,
 };
 
+mod lanes;
+mod renewal;
+
 const CONTROL: Carrier = Carrier::Control;
 
 /// The routes, and a server that takes every request with the next number.
@@ -144,72 +147,6 @@ fn nothing_is_handed_out_twice_and_gaps_come_in_their_place() {
 }
 
 #[test]
-fn after_a_reconnect_it_goes_on_behind_the_last_message_it_got() {
-    let mut scene = Scene::connected();
-    let reader = scene.add_with("t", 100, |subscribe| subscribe.recent = Some(5));
-    assert_eq!(scene.answer(live("e", 7, None)).recent, Some(5));
-    scene.take(CONTROL, "t", 6);
-    scene.take(CONTROL, "t", 7);
-    scene.reconnect();
-    let asked = scene.answer(recovered("e", 9, true));
-    assert_eq!((asked.since, asked.recent), (position("e", 7), None));
-    for offset in 6..=9 {
-        scene.take(CONTROL, "t", offset);
-    }
-    assert_eq!(reader.events(), ["6", "7", "8", "9"]);
-}
-
-#[test]
-fn what_was_asked_for_and_never_came_is_asked_for_again() {
-    let mut scene = Scene::connected();
-    let recent = scene.add_with("recent", 100, |subscribe| subscribe.recent = Some(5));
-    let _live = scene.add("live");
-    assert!(scene.order().is_some(), "the answer to this one does not come");
-    scene.reconnect();
-    assert_eq!(scene.answer(live("e", 20, None)).recent, Some(5), "the first answer is still to come");
-    scene.answer(live("e", 20, None));
-    scene.reconnect();
-    assert_eq!(scene.answer(recovered("e", 22, true)).since, position("e", 15), "at most five came before 20");
-    assert_eq!(scene.answer(recovered("e", 22, true)).since, position("e", 20), "nothing came yet");
-    assert!(recent.events().is_empty());
-}
-
-#[test]
-fn a_loss_over_a_reconnect_is_told_before_what_follows_and_once() {
-    let mut scene = Scene::connected();
-    let reader = scene.add("t");
-    scene.answer(live("e", 3, None));
-    scene.take(CONTROL, "t", 4);
-    scene.reconnect();
-    scene.answer(recovered("e", 30, false));
-    assert_eq!(reader.events(), ["4", "missed of t"]);
-    // Nothing new since, and nothing came: it is the same loss.
-    scene.reconnect();
-    assert_eq!(scene.answer(recovered("e", 30, false)).since, position("e", 4));
-    scene.take(CONTROL, "t", 29);
-    scene.take(CONTROL, "t", 30);
-    assert_eq!(reader.events(), ["29", "30"]);
-    scene.reconnect();
-    scene.answer(recovered("e", 90, false));
-    assert_eq!(reader.events(), ["missed of t"], "a new loss");
-}
-
-#[test]
-fn another_epoch_is_a_loss_and_begins_a_new_count() {
-    let mut scene = Scene::connected();
-    let reader = scene.add("t");
-    scene.answer(live("e", 3, None));
-    scene.take(CONTROL, "t", 4);
-    scene.reconnect();
-    scene.answer(recovered("f", 0, false));
-    scene.take(CONTROL, "t", 1);
-    assert_eq!(reader.events(), ["4", "missed of t", "1"]);
-    scene.reconnect();
-    assert_eq!(scene.answer(recovered("f", 1, true)).since, position("f", 1));
-    assert!(reader.events().is_empty());
-}
-
-#[test]
 fn a_kept_position_that_cannot_be_resumed_is_told_at_once() {
     let mut scene = Scene::connected();
     let mut reader = scene.add_with("t", 100, |subscribe| subscribe.since = position("e", 5));
@@ -254,39 +191,6 @@ fn the_exact_topic_goes_before_patterns_and_the_first_pattern_before_others() {
 }
 
 #[test]
-fn what_comes_before_its_subscribed_waits_on_topic_lanes() {
-    let mut scene = Scene::connected();
-    let reader = scene.add_with("t", 100, |subscribe| subscribe.since = position("e", 1));
-    let unsettled = scene.routes.offer(Carrier::Lane(1), message("t", 2));
-    assert!(matches!(unsettled, Offer::Nobodys(_)), "not asked for yet: {unsettled:?}");
-    let (id, _) = scene.asked();
-    let unsettled = scene.routes.offer(Carrier::Lane(1), message("t", 2));
-    assert!(matches!(unsettled, Offer::Unsettled(_)), "{unsettled:?}");
-    let subscribed = Subscribed { lane: Some(1), ..recovered("e", 2, false) };
-    assert!(scene.routes.settle(id, ServerMessage::Subscribed(subscribed)).is_none());
-    scene.take(Carrier::Lane(1), "t", 2);
-    assert_eq!(reader.events(), ["missed of t", "2"]);
-}
-
-#[test]
-fn what_was_sent_to_a_pattern_before_the_exact_topic_was_subscribed_to_stays_the_patterns() {
-    let mut scene = Scene::connected();
-    let pattern = scene.add("t.*");
-    scene.answer(Subscribed { lane: Some(1), ..Subscribed::default() });
-    let exact = scene.add_with("t.a", 100, |subscribe| subscribe.since = position("e", 5));
-    let (id, _) = scene.asked();
-    scene.take(Carrier::Lane(1), "t.a", 8);
-    let subscribed = Subscribed { lane: Some(2), ..recovered("e", 9, true) };
-    assert!(scene.routes.settle(id, ServerMessage::Subscribed(subscribed)).is_none());
-    scene.take(Carrier::Lane(1), "t.a", 9);
-    for offset in 6..=9 {
-        scene.take(Carrier::Lane(2), "t.a", offset);
-    }
-    assert_eq!(pattern.events(), ["8", "9"]);
-    assert_eq!(exact.events(), ["6", "7", "8", "9"]);
-}
-
-#[test]
 fn a_full_queue_holds_up_its_lane_and_takes_nothing_in() {
     let mut scene = Scene::connected();
     let reader = scene.add_with("t", 1, |_| {});
@@ -328,6 +232,9 @@ fn with_datagrams_the_newest_wins_and_nothing_is_told() {
         scene.take(Carrier::Lane(1), "t", offset);
     }
     assert_eq!(reader.events(), ["7", "8"]);
+    assert!(matches!(scene.routes.offer(Carrier::Lane(1), gap("t", 9, 12)), Offer::Taken));
+    scene.take(Carrier::Datagram, "t", 11);
+    assert_eq!(reader.events(), ["11"], "what a gap spans may have come as a datagram");
     scene.reconnect();
     let asked = scene.answer(live("f", 1, Some(1)));
     assert_eq!((asked.since, asked.recent), (None, Some(1)));

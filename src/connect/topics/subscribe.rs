@@ -87,8 +87,10 @@ impl<'a> SubscribeBuilder<'a> {
     }
 
     /// Takes messages as datagrams: each comes at once or not at all, and of a topic late ones are dropped (of a pattern they
-    /// are not, and the reader compares offsets). For state of which the newest value is all that matters. What is lost is not told, neither on the way nor over a
-    /// reconnect nor in a full queue, where the oldest go; offsets that jump show it.
+    /// are not, and the reader compares offsets). For state of which the newest value is all that matters. What is lost is
+    /// not told, neither on the way nor over a reconnect nor in a full queue, where the oldest go; offsets that jump show it.
+    /// After a reconnect offsets may begin anew, which is not told either: whoever compares them takes a smaller one with a
+    /// newer timestamp for a new beginning.
     pub fn datagrams(mut self) -> Self {
         self.delivery = Delivery::Datagram;
         self
@@ -103,7 +105,8 @@ impl<'a> SubscribeBuilder<'a> {
     }
 
     /// How many events may wait to be read. With more, the topic's lane is read no further: other lanes and all replies go
-    /// on, and the server treats this subscription as its policy for slow readers says. Default: 1,024; at
+    /// on, and the server treats this subscription as its policy for slow readers says. From the 17th subscription of a
+    /// client on, subscriptions share lanes, and one that is not read holds up those on its lane. Default: 1,024; at
     /// least 1.
     pub fn queue(mut self, events: usize) -> Self {
         self.queue = events.max(1);
