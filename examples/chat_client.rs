@@ -78,7 +78,7 @@ impl Chat {
         loop {
             tokio::select! {
                 event = self.events.next() => match event {
-                    Some(event) => self.show(event)?,
+                    Some(event) => self.show(event).await?,
                     None => anyhow::bail!("the connection ended"),
                 },
                 heard = self.rooms.next() => self.screen.show(&heard),
@@ -92,7 +92,7 @@ impl Chat {
                     }
                     // What came before the answer is shown before the next line is asked for.
                     while let Some(event) = self.events.try_next() {
-                        self.show(event)?;
+                        self.show(event).await?;
                     }
                     // A keyboard that is gone ends the chat by itself.
                     let _ = more.send(());
@@ -190,7 +190,7 @@ impl Chat {
         Ok(())
     }
 
-    fn show(&mut self, event: Event) -> anyhow::Result<()> {
+    async fn show(&mut self, event: Event) -> anyhow::Result<()> {
         match event {
             Event::Message(ServerMessage::Broadcast { from, payload, .. }) => {
                 self.screen.show(&format!("📢 Broadcast from {from}: {}", said(&payload)));
@@ -201,7 +201,12 @@ impl Chat {
             Event::Disconnected(closed) => {
                 self.screen.show(&format!("🔌 Connection lost ({}); reconnecting...", Printable::new(&closed.reason)));
             }
-            Event::Reconnected => self.screen.show("✅ Reconnected"),
+            Event::Reconnected => {
+                self.screen.show("✅ Reconnected");
+                if let Err(e) = self.rooms.refresh(&self.client).await {
+                    self.screen.show(&format!("❌ {}", Printable::new(&e.to_string())));
+                }
+            }
             Event::Closed(closed) => {
                 if matches!(self.screen, Screen::Terminal(_)) {
                     // Below the prompt, which stays.

@@ -13,6 +13,7 @@ mod common;
 mod output;
 
 use std::io::BufRead;
+use std::pin::pin;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -133,10 +134,12 @@ async fn subscribe(
     }
     let mut subscription = subscribe.await?;
     let mut left = count.unwrap_or(u64::MAX);
+    // One for all rounds: what is pressed between two is not missed.
+    let mut interrupted = pin!(tokio::signal::ctrl_c());
     while left > 0 {
         let event = tokio::select! {
             event = subscription.next() => event.context("the subscription ended")?,
-            _ = tokio::signal::ctrl_c() => break,
+            _ = &mut interrupted => break,
         };
         if let TopicEvent::Ended { code, reason } = &event {
             bail!("the subscription ended: {code} - {reason}");

@@ -106,6 +106,7 @@ async fn publish(client: Client, sensors: u16, every: Duration, end: Instant) ->
 struct Seen {
     value: String,
     newest: u64,
+    timestamp: u64,
     values: u64,
     skipped: u64,
 }
@@ -124,9 +125,10 @@ async fn view(client: Client, busy: Duration, end: Instant) -> anyhow::Result<()
                     if seen.newest > 0 {
                         seen.skipped += message.offset.saturating_sub(seen.newest + 1);
                     }
-                    // Datagrams may overtake each other; an old value is none.
-                    if message.offset > seen.newest {
-                        seen.newest = message.offset;
+                    // Datagrams may overtake each other; an old value is none. After a restart of the server offsets begin
+                    // anew, and the time tells.
+                    if message.offset > seen.newest || message.timestamp > seen.timestamp {
+                        (seen.newest, seen.timestamp) = (message.offset, message.timestamp);
                         seen.value = message.payload.content.unwrap_or_default().to_string();
                         seen.values += 1;
                     }

@@ -54,16 +54,15 @@ impl Rooms {
             Err(e) => return Err(e),
         };
         let newest = past.as_ref().and_then(|past| Some((past.epoch.clone(), past.messages.first()?.offset)));
-        let mut subscribe = client.subscribe(&topic).presence(true);
-        if let Some((epoch, offset)) = newest {
+        let subscribe = client.subscribe(&topic).presence(true);
+        let subscription = match newest {
             // With nothing between what is shown now and what comes.
-            subscribe = subscribe.since(Position { epoch, offset });
-        }
-        let subscription = subscribe.await?;
-        let members = client.presence(&topic).await?;
-        let here = members.len();
-        let names = members.into_iter().filter_map(|member| Some((member.id, member.name?))).collect();
-        let room = Room { name: name.to_owned(), subscription, names };
+            Some((epoch, offset)) => subscribe.since(Position { epoch, offset }).await?,
+            // What is said first may be said before this is there.
+            None => subscribe.recent(RECENT).await?,
+        };
+        let mut room = Room { name: name.to_owned(), subscription, names: HashMap::new() };
+        let here = room.look_around(client).await?;
         let mut lines = vec![format!("🚪 You are in {name} ({here} here); what you type goes there")];
         lines.extend(past.iter().flat_map(|past| past.messages.iter().rev()).map(|message| room.line(message)));
         self.joined.push(room);
@@ -77,6 +76,14 @@ impl Rooms {
         room.subscription.unsubscribe().await?;
         let next = self.joined.last().map_or("is echoed".to_owned(), |room| format!("goes to {}", room.name));
         Ok(format!("🚪 You left {}; what you type {next}", room.name))
+    }
+
+    /// Learns anew who is where: over another connection everybody may have come back under another id.
+    pub(crate) async fn refresh(&mut self, client: &Client) -> Result<(), ClientError> {
+        for room in &mut self.joined {
+            room.look_around(client).await?;
+        }
+        Ok(())
     }
 
     /// The rooms that were joined.
@@ -143,6 +150,15 @@ impl Rooms {
 }
 
 impl Room {
+    /// Learns the names of who is there; gives how many these are.
+    async fn look_around(&mut self, client: &Client) -> Result<usize, ClientError> {
+        let members = client.presence(self.subscription.topic()).await?;
+        let here = members.len();
+        // Names of those who left stay: what they said may still come.
+        self.names.extend(members.into_iter().filter_map(|member| Some((member.id, member.name?))));
+        Ok(here)
+    }
+
     fn line(&self, message: &TopicMessage) -> String {
         let from = match message.from {
             Some(id) => self.names.get(&id).map_or_else(|| format!("{:.8}", id.to_string()), Clone::clone),
