@@ -7,24 +7,31 @@ mod common;
 
 use std::time::Duration;
 
-use common::library::{client, connect, expect, next, next_missed, publish};
+use common::library::{builder, client, connect, expect, next, next_missed, publish};
 use common::relay::{Link, Relay};
+use common::stage::{Played, Stage};
 use common::topics::rule;
-use common::{TestServer, soon};
+use common::{TestServer, framed, soon, until};
 use quic_websocket::message::{ClientMessage, Close, CloseCode, Payload};
 use quic_websocket::tls::Trust;
 use quic_websocket::{Client, Event, Events, TopicEvent};
+use serde_json::{Value, json};
 
 /// Has the server close the connection with a code after which clients come back; waits until it is up again.
 async fn bounce(client: &Client, events: &mut Events) {
+    assert_eq!(bounced(client, events).await, CloseCode::RESTART);
+}
+
+/// The same where the packet that tells the code may be lost; gives the code that was seen.
+async fn bounced(client: &Client, events: &mut Events) -> CloseCode {
+    let mut code = None;
     let restart = Close::new(CloseCode::RESTART, "again").expect("a close");
     // Lost already, it comes back as well.
     let _ = client.send(&ClientMessage::Close(restart)).await;
     loop {
         match soon("the way back", events.next()).await {
-            Some(Event::Reconnected) => break,
-            // Where much is on its way, the connection may be gone before its code arrives.
-            Some(Event::Disconnected(closed)) => assert!(closed.code.may_reconnect(), "{closed:?}"),
+            Some(Event::Reconnected) => return code.expect("it was lost before"),
+            Some(Event::Disconnected(closed)) => code = Some(closed.code),
             other => panic!("expected a reconnect, got {other:?}"),
         }
     }
@@ -79,7 +86,7 @@ async fn nothing_is_lost_or_doubled_over_a_bad_link() {
     let publisher = async {
         for n in 1..=COUNT {
             if n % 140 == 0 {
-                bounce(&ada, &mut at_ada).await;
+                assert!(bounced(&ada, &mut at_ada).await.may_reconnect());
             }
             let publish = |topic| ada.publish(topic, Payload::text(n.to_string())).key(format!("5b1e-{n}")).send();
             let published = tokio::join!(publish("a"), publish("b"), publish("c"));
@@ -89,7 +96,7 @@ async fn nothing_is_lost_or_doubled_over_a_bad_link() {
     let reader = async {
         for n in 1..=COUNT {
             if n % 130 == 0 {
-                bounce(&bob, &mut at_bob).await;
+                assert!(bounced(&bob, &mut at_bob).await.may_reconnect());
             }
             for subscription in &mut subscriptions {
                 expect(subscription, &n.to_string()).await;
@@ -204,4 +211,101 @@ async fn many_subscriptions_share_lanes_and_each_gets_its_own() {
         bounce(&bob, &mut at_bob).await;
     }
     server.stop().await;
+}
+
+#[tokio::test]
+async fn events_that_nobody_reads_hold_up_no_reconnect() {
+    let server = TestServer::start().await;
+    let (bob, mut at_bob) = builder(&server).event_queue(1).connect().await.expect("it connects");
+    for _ in 0..3 {
+        let before = bob.id();
+        let restart = Close::new(CloseCode::RESTART, "again").expect("a close");
+        bob.send(&ClientMessage::Close(restart)).await.expect("sent");
+        until("another connection", || bob.id().is_some_and(|id| Some(id) != before)).await;
+        bob.echo("it serves").await.expect("a reply");
+    }
+    bob.close(CloseCode::NORMAL, "done").await.expect("closed");
+    let mut seen = Vec::new();
+    while let Some(event) = soon("the events", at_bob.next()).await {
+        seen.push(event);
+    }
+    assert!(matches!(seen.first(), Some(Event::Disconnected(_))), "{seen:?}");
+    assert!(matches!(seen.last(), Some(Event::Closed(_))), "{seen:?}");
+    server.stop().await;
+}
+
+/// Has a played server answer the next `subscribe`, which it gives.
+async fn answer(server: &mut Played, lane: u64, offset: u64) -> Value {
+    let asked = server.control.expect("subscribe").await;
+    let (topic, re) = (&asked["topic"], &asked["id"]);
+    let recovered = asked.get("since").map(|_| true);
+    server
+        .control
+        .say(json!({"type": "subscribed", "re": re, "topic": topic, "epoch": "e", "offset": offset,
+            "recovered": recovered, "lane": lane}))
+        .await;
+    asked
+}
+
+/// Opens a topic lane on which messages come.
+async fn topic_lane(server: &Played, lane: u64, offsets: std::ops::RangeInclusive<u64>) -> quinn::SendStream {
+    let mut stream = server.connection.open_uni().await.expect("a stream");
+    let mut bodies = vec![json!({"type": "lane", "lane": lane, "priority": 128})];
+    bodies.extend(offsets.map(|offset| {
+        json!({"type": "message", "topic": "t", "offset": offset, "content": offset.to_string(), "timestamp": 1})
+    }));
+    for body in bodies {
+        stream.write_all(&framed(body.to_string().as_bytes())).await.expect("it takes bytes");
+    }
+    stream
+}
+
+#[tokio::test]
+async fn a_topic_lane_that_is_lost_under_its_subscription_is_made_up_for_over_another_connection() {
+    let stage = Stage::new();
+    let (connected, mut server) = tokio::join!(stage.builder().connect(), stage.accept());
+    let (client, mut events) = connected.expect("it connects");
+    let (subscription, _) = tokio::join!(client.subscribe("t").open(), answer(&mut server, 1, 0));
+    let mut t = subscription.expect("subscribed");
+    let mut lane = topic_lane(&server, 1, 1..=2).await;
+    expect(&mut t, "1").await;
+    expect(&mut t, "2").await;
+    lane.reset(0_u8.into()).expect("it is open");
+    match soon("the loss", events.next()).await {
+        Some(Event::Disconnected(closed)) => assert!(closed.reason.contains("topic lane 1"), "{closed:?}"),
+        other => panic!("expected Disconnected, got {other:?}"),
+    }
+    let mut server = stage.accept().await;
+    let asked = answer(&mut server, 1, 3).await;
+    assert_eq!(asked["since"], json!({"epoch": "e", "offset": 2}));
+    let mut lane = topic_lane(&server, 1, 3..=3).await;
+    expect(&mut t, "3").await;
+    assert!(matches!(soon("the way back", events.next()).await, Some(Event::Reconnected)));
+
+    // With nobody bound to it, a lane may end.
+    drop(t);
+    let farewell = server.control.expect("unsubscribe").await;
+    server.control.say(json!({"type": "ok", "re": farewell["id"], "topic": "t"})).await;
+    lane.finish().expect("it is open");
+    soon("the end of the lane", lane.stopped()).await.expect("it was read to its end");
+    let (echo, ()) = tokio::join!(client.echo("hi"), async {
+        let asked = server.control.expect("text").await;
+        server.control.say(json!({"type": "text", "re": asked["id"], "content": "still here"})).await;
+    });
+    assert_eq!(echo.expect("a reply"), "still here");
+}
+
+#[tokio::test]
+async fn what_cannot_be_understood_ends_the_client_and_is_not_passed_over() {
+    for broken in [r#"{"type":"gap","topic":"t","first":1}"#, "{", "\u{2}not zstd"] {
+        let stage = Stage::new();
+        let (connected, mut server) = tokio::join!(stage.builder().connect(), stage.accept());
+        let (_client, mut events) = connected.expect("it connects");
+        server.control.say(json!({"type": "of a newer server"})).await;
+        server.control.body(broken.as_bytes()).await;
+        match soon("the end", events.next()).await {
+            Some(Event::Closed(closed)) => assert_eq!(closed.code, CloseCode::PROTOCOL_ERROR, "{broken}: {closed:?}"),
+            other => panic!("{broken}: expected Closed, got {other:?}"),
+        }
+    }
 }

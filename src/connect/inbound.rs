@@ -3,6 +3,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::RecvStream;
@@ -19,6 +20,9 @@ use crate::transport::{LaneReader, ReadFailure};
 
 /// So many bodies of the control lane, and what else the client does has its turn.
 const TURN_BODIES: usize = 32;
+
+/// Once a server has ended a topic lane in order, how long it may need for the others before it closes the connection.
+const OTHER_LANES_FOLLOW: Duration = Duration::from_secs(15);
 
 /// Why nothing more is read.
 pub(super) enum ReadEnd {
@@ -97,8 +101,9 @@ impl Link {
                         return Some(end);
                     }
                 }
-                Ok(None) => return self.lane_ended(lane, "was ended").await,
-                Err(ReadFailure::Stream(e)) => return self.lane_ended(lane, &e.to_string()).await,
+                Ok(None) if reader.is_inside_frame() => return self.lane_ended(lane, CLOSE_FOLLOWS, "a cut").await,
+                Ok(None) => return self.lane_ended(lane, OTHER_LANES_FOLLOW, "nothing more comes").await,
+                Err(ReadFailure::Stream(e)) => return self.lane_ended(lane, CLOSE_FOLLOWS, &e.to_string()).await,
                 Err(ReadFailure::Frame(e)) => return Some(ReadEnd::Broken(e.to_string())),
             }
         }
@@ -106,8 +111,8 @@ impl Link {
 
     /// A lane that nobody expects anything of may end. Else the end of the subscription, or of the connection, may be on its
     /// way on the control lane; what comes of neither is lost.
-    async fn lane_ended(&self, lane: u64, how: &str) -> Option<ReadEnd> {
-        if !self.topics.is_bound(lane) || timeout(CLOSE_FOLLOWS, self.connection.closed()).await.is_ok() {
+    async fn lane_ended(&self, lane: u64, close_follows: Duration, how: &str) -> Option<ReadEnd> {
+        if !self.topics.is_bound(lane) || timeout(close_follows, self.connection.closed()).await.is_ok() {
             return None;
         }
         self.topics.is_bound(lane).then(|| ReadEnd::LaneLost(format!("topic lane {lane} ended: {how}")))
