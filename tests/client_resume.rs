@@ -216,9 +216,14 @@ async fn many_subscriptions_share_lanes_and_each_gets_its_own() {
 #[tokio::test]
 async fn events_that_nobody_reads_hold_up_no_reconnect() {
     let server = TestServer::start().await;
+    let ada = client(&server, "Ada").await;
     let (bob, mut at_bob) = builder(&server).event_queue(1).connect().await.expect("it connects");
-    for _ in 0..3 {
+    for round in 0..3 {
         let before = bob.id();
+        for _ in 0..round {
+            // More than there is room for.
+            ada.direct(before.expect("an id"), Payload::text("unread")).await.expect("delivered");
+        }
         let restart = Close::new(CloseCode::RESTART, "again").expect("a close");
         bob.send(&ClientMessage::Close(restart)).await.expect("sent");
         until("another connection", || bob.id().is_some_and(|id| Some(id) != before)).await;

@@ -13,7 +13,8 @@ use crate::message::{Position, ServerMessage};
 ///
 /// It outlives connections: after a reconnect it goes on behind the last message it got, nothing lost and nothing
 /// twice. Where that cannot be, [`TopicEvent::Missed`] says so in its place. Of a pattern it says so after
-/// every reconnect, because a pattern has no position.
+/// every reconnect, because a pattern has no position. Where the server does not take it back just then (error 429, 500
+/// or 503), it is asked again until it does.
 ///
 /// It keeps the client connected, and has to be read: see [`SubscribeBuilder::queue`](super::SubscribeBuilder::queue).
 /// Dropping it unsubscribes.
