@@ -165,8 +165,7 @@ fn parse(body: Bytes, compression: Compression, max_message_bytes: usize) -> Res
     let body = Body::parse(body, compression, max_message_bytes).map_err(|e| e.to_string())?;
     match Reply::parse(&body) {
         Ok(reply) => Ok(Some(reply)),
-        // Every other error about the type has no type to quote.
-        Err(e) if e.message.starts_with("type: \"") => Ok(None),
+        Err(e) if e.unknown_type => Ok(None),
         Err(e) => Err(e.message),
     }
 }

@@ -71,15 +71,22 @@ pub struct Invalid {
     pub message: String,
     /// True where the body is no JSON object at all: three of these in a row close the connection (1007).
     pub malformed: bool,
+    /// True where nothing else is wrong than a `type` that this side does not know: a newer peer's, which a client ignores.
+    pub unknown_type: bool,
 }
 
 impl Invalid {
     pub(crate) fn field(message: impl Into<String>) -> Self {
-        Self { re: None, message: cut(message.into()), malformed: false }
+        Self { re: None, message: cut(message.into()), malformed: false, unknown_type: false }
+    }
+
+    pub(crate) fn unknown_type(kind: &str) -> Self {
+        let kind: String = kind.chars().take(64).flat_map(char::escape_debug).collect();
+        Self { unknown_type: true, ..Self::field(format!("type: \"{kind}\" is not known")) }
     }
 
     pub(crate) fn malformed(message: impl Into<String>) -> Self {
-        Self { re: None, message: cut(message.into()), malformed: true }
+        Self { malformed: true, ..Self::field(message) }
     }
 }
 

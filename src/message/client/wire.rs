@@ -190,10 +190,7 @@ impl ClientMessage {
             },
             "presence" => Self::Presence { topic: topic(f.topic)? },
             "close" => Self::Close(close(f.code, f.reason)?),
-            other => {
-                let other: String = other.chars().take(64).flat_map(char::escape_debug).collect();
-                return Err(Invalid::field(format!("type: \"{other}\" is not known")));
-            }
+            other => return Err(Invalid::unknown_type(other)),
         })
     }
 

@@ -244,7 +244,7 @@ impl ServerMessage {
                 reason: owned(f.reason, "reason")?.unwrap_or_default(),
                 reconnect_after_ms: f.reconnect_after_ms.integer("reconnect_after_ms")?,
             }),
-            other => return Err(Invalid::field(format!("type: \"{}\" is not known", other.escape_debug()))),
+            other => return Err(Invalid::unknown_type(other)),
         })
     }
 
