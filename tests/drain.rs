@@ -102,6 +102,8 @@ async fn a_client_that_does_not_read_holds_the_drain_up_for_its_time_and_no_long
     stuck.handshake("stuck").await;
     clog(&mut stuck).await;
     let unannounced = RawClient::connect(&server.endpoint(), server.addr).await;
+    // Until its last packet is there, QUIC has no way to tell it the code (RFC 9000 section 10.2.3).
+    common::until("the server to know both", || server.status.connections() == 2).await;
     server.drain();
     assert_eq!(unannounced.closed().await.0, 1001, "a client without a handshake is sent away too");
     assert_eq!(stuck.closed().await.0, 1001);
