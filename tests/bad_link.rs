@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use common::relay::{Link, Relay};
 use common::topics::{Subscriber, TopicLane, rule};
-use common::{RawClient, TestServer};
+use common::{RawClient, TestServer, framed};
+use quinn::TransportConfig;
 use serde_json::json;
 
 /// A client whose packets go through the relay.
@@ -77,7 +78,7 @@ async fn who_returns_over_a_lossy_link_misses_nothing() {
 }
 
 #[tokio::test]
-async fn a_small_message_overtakes_a_large_one_on_another_lane() {
+async fn a_small_message_waits_for_no_more_than_a_congestion_window_of_a_large_one_on_another_lane() {
     for priority in [128, 255] {
         let server = TestServer::start_with(|config| {
             config.topics = vec![rule(&format!("pattern = 'small'\npriority = {priority}"))];
@@ -91,17 +92,74 @@ async fn a_small_message_overtakes_a_large_one_on_another_lane() {
             client.control.expect("subscribed").await;
         }
         let mut publisher = server.client("publisher").await;
-        for (topic, size) in [("bulk", 1_000_000), ("small", 64)] {
-            let content = "x".repeat(size);
-            publisher.control.say(json!({"type": "publish", "topic": topic, "content": content, "id": 1})).await;
-            publisher.control.expect("published").await;
+        // In one piece, so that hardly any time lies between the two.
+        let publish =
+            |(topic, size)| json!({"type": "publish", "topic": topic, "content": "x".repeat(size)}).to_string();
+        let both = [("bulk", 1_000_000), ("small", 64)].map(publish).map(|body| framed(body.as_bytes()));
+        publisher.control.raw(&both.concat()).await;
+        let (one, other) = (TopicLane::accept(&client).await, TopicLane::accept(&client).await);
+        let (mut bulk, mut small) = if one.number == 1 { (one, other) } else { (other, one) };
+        let mut hear = std::pin::pin!(small.hear());
+        let mut ahead = 0;
+        loop {
+            tokio::select! {
+                biased;
+                message = &mut hear => break assert_eq!(message["topic"], "small"),
+                chunk = bulk.receive.read_chunk(usize::MAX, true) => {
+                    ahead += chunk.expect("the lane lives").expect("it goes on").bytes.len();
+                }
+            }
         }
-        let (mut one, mut other) = (TopicLane::accept(&client).await, TopicLane::accept(&client).await);
-        let bulk_is_first = tokio::select! {
-            first = one.hear() => first["topic"] == "bulk",
-            first = other.hear() => first["topic"] == "bulk",
+        // What was under way already: a congestion window as a connection begins with it, and the share of the next.
+        assert!(ahead <= 128 * 1024, "{ahead} bytes of bulk came before the small message; priority {priority}");
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn under_each_policy_what_is_lost_is_told_although_packets_are_lost_too() {
+    for overflow in ["drop_oldest", "latest", "block"] {
+        let server = TestServer::start_with(|config| {
+            config.limits.lane_backlog_messages = 20;
+            config.timing.block_timeout_ms = 20_000;
+            config.topics = vec![rule(&format!("pattern = '>'\noverflow = '{overflow}'"))];
+        })
+        .await;
+        let link = Link { loss: 0.05, delay: Duration::from_millis(5), seed: 14 };
+        let relay = Relay::start(server.addr, link).await;
+        let mut transport = TransportConfig::default();
+        transport.stream_receive_window(10_000_u32.into());
+        let mut client = RawClient::connect(&server.endpoint_with(transport), relay.addr).await;
+        client.handshake("subscriber").await;
+        client.control.say(json!({"type": "subscribe", "topic": "a", "id": 1})).await;
+        client.control.expect("subscribed").await;
+        let mut publisher = server.client("publisher").await;
+        let publish = async {
+            for n in 1..=200 {
+                let message = json!({"type": "publish", "topic": "a", "content": "x".repeat(1000), "id": n});
+                publisher.control.say(message).await;
+                assert_eq!(publisher.control.expect("published").await["offset"], n, "{overflow}");
+            }
         };
-        assert!(!bulk_is_first, "the small message waited for the large one; priority {priority}");
+        let hear = async {
+            let mut lane = TopicLane::accept(&client).await;
+            let (mut next, mut missed) = (1, 0);
+            while next <= 200 {
+                let message = lane.hear().await;
+                let (first, last) = match &message["type"] {
+                    kind if kind == "gap" => (message["first"].as_u64(), message["last"].as_u64()),
+                    _ => (message["offset"].as_u64(), message["offset"].as_u64()),
+                };
+                let (first, last) = (first.expect("an offset"), last.expect("an offset"));
+                // Only state may be outdated without a word.
+                assert!(first == next || (overflow == "latest" && first > next), "{overflow}: {next}, then {message}");
+                missed += last + 1 - next - u64::from(message["type"] == "message");
+                next = last + 1;
+            }
+            missed
+        };
+        let ((), missed) = tokio::join!(publish, hear);
+        assert_eq!(missed == 0, overflow == "block", "{overflow} missed {missed}");
         server.stop().await;
     }
 }
