@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Client, ClientError, Events};
-use crate::message::{ClientName, Invalid};
+use crate::message::{ClientName, Invalid, Token};
 use crate::tls::Trust;
 
 /// Settings of a client to be; [`connect`](Self::connect) makes it.
@@ -11,7 +11,7 @@ use crate::tls::Trust;
 pub struct ClientBuilder {
     pub(super) server: String,
     pub(super) name: Option<ClientName>,
-    pub(super) token: Option<String>,
+    pub(super) token: Option<Token>,
     pub(super) trust: Trust,
     pub(super) compression: bool,
     pub(super) reconnect: bool,
@@ -46,10 +46,13 @@ impl ClientBuilder {
         Ok(self)
     }
 
-    /// Proof of who the client is, for servers that ask for it. Default: none.
-    pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.token = Some(token.into());
-        self
+    /// Proof of who the client is, for servers that ask for it: 1 to 8192 bytes of visible ASCII. Default: none.
+    ///
+    /// # Errors
+    /// [`Invalid`] where the token is out of these bounds.
+    pub fn token(mut self, token: &str) -> Result<Self, Invalid> {
+        self.token = Some(Token::new(token)?);
+        Ok(self)
     }
 
     /// Which servers to believe. Default: [`Trust::System`].

@@ -9,7 +9,8 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{
-    ClientName, CloseCode, IdempotencyKey, Invalid, MAX_REASON_BYTES, Payload, RequestId, TopicName, TopicPattern,
+    ClientName, CloseCode, IdempotencyKey, Invalid, MAX_REASON_BYTES, Payload, RequestId, Token, TopicName,
+    TopicPattern,
 };
 
 /// A client's message with the id that its replies repeat.
@@ -110,7 +111,7 @@ pub struct Handshake {
     /// The name shown to others.
     pub client_name: Option<ClientName>,
     /// Proof of who the client is.
-    pub token: Option<String>,
+    pub token: Option<Token>,
     /// Whether the client takes and may send zstd bodies.
     pub zstd: bool,
 }

@@ -11,6 +11,7 @@ mod json;
 #[cfg(test)]
 mod proptests;
 mod server;
+mod token;
 
 use std::fmt;
 
@@ -27,6 +28,7 @@ pub use self::server::{
     ClientInfo, ClosedBy, ErrorReply, HandshakeReply, Limits, Member, Reply, ServerMessage, Subscribed, TopicMessage,
 };
 pub(crate) use self::server::{encode_binary_head, encode_echo};
+pub use self::token::Token;
 
 /// The version that this side speaks; a peer with the same major number is served.
 pub const PROTOCOL_VERSION: &str = "1.0";
@@ -40,6 +42,8 @@ pub const MAX_INTEGER: u64 = (1 << 53) - 1;
 pub const MAX_ID_BYTES: usize = 64;
 /// Longest client name, in characters.
 pub const MAX_NAME_CHARS: usize = 64;
+/// Longest token, in bytes.
+pub const MAX_TOKEN_BYTES: usize = 8192;
 /// Longest topic, in bytes.
 pub const MAX_TOPIC_BYTES: usize = 255;
 /// Longest idempotency key, in bytes.

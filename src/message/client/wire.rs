@@ -12,7 +12,8 @@ use crate::frame::{Body, put_frame};
 use crate::message::fields::{self, Scalar, required, structured};
 use crate::message::json::Object;
 use crate::message::{
-    ClientName, CloseCode, DEFAULT_PAGE, IdempotencyKey, Invalid, MAX_PAGE, Payload, RequestId, TopicName, TopicPattern,
+    ClientName, CloseCode, DEFAULT_PAGE, IdempotencyKey, Invalid, MAX_PAGE, Payload, RequestId, Token, TopicName,
+    TopicPattern,
 };
 
 /// Every field that any client message has, as it came.
@@ -143,7 +144,7 @@ impl ClientMessage {
             "handshake" => Self::Handshake(Handshake {
                 protocol_version: version(f.protocol_version)?,
                 client_name: f.client_name.text("client_name")?.map(|name| ClientName::new(&name)).transpose()?,
-                token: f.token.text("token")?.map(Cow::into_owned),
+                token: f.token.text("token")?.map(|token| Token::new(&token)).transpose()?,
                 zstd: structured::<Vec<Cow<'_, str>>>(f.compression, "compression")?
                     .is_some_and(|offered| offered.iter().any(|name| name == "zstd")),
             }),
@@ -213,7 +214,7 @@ impl ClientMessage {
             Self::Handshake(handshake) => {
                 o.text("protocol_version", &handshake.protocol_version);
                 o.optional_text("client_name", handshake.client_name.as_ref().map(ClientName::as_str));
-                o.optional_text("token", handshake.token.as_deref());
+                o.optional_text("token", handshake.token.as_ref().map(Token::as_str));
                 o.optional("compression", handshake.zstd.then_some(&["zstd"]));
             }
             Self::Text { content } => o.text("content", content),

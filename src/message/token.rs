@@ -1,0 +1,67 @@
+//! A client's token: its bounds, and that it never shows. Whoever reads one in a log, an error or a panic could use it, so
+//! its `Debug` hides it, and with that the `Debug` of all that holds one.
+
+use std::fmt;
+
+use super::{Invalid, MAX_TOKEN_BYTES};
+
+/// Proof of who a client is, as it came: 1 to 8192 bytes of visible ASCII (0x21 to 0x7E). Its `Debug` is `Token(..)`; there
+/// is no `Display`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(Box<str>);
+
+impl Token {
+    /// Checks and takes a token.
+    ///
+    /// # Errors
+    /// [`Invalid`] names the field and its bounds, and repeats nothing of the token.
+    pub fn new(token: &str) -> Result<Self, Invalid> {
+        let fits = (1..=MAX_TOKEN_BYTES).contains(&token.len());
+        if !fits || !token.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Invalid::field(format!(
+                "token: 1 to {MAX_TOKEN_BYTES} bytes of visible ASCII are allowed, no spaces"
+            )));
+        }
+        Ok(Self(token.into()))
+    }
+
+    /// The token as text. It is a secret: not for logs, nor for what others read.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ClientMessage, Handshake, PROTOCOL_VERSION, Request};
+    use super::*;
+
+    #[test]
+    fn a_token_is_visible_ascii_of_at_most_8192_bytes() {
+        for good in ["t", "!~", "eyJhbGciOiJFUzI1NiJ9.e30.c2ln-_", &"x".repeat(MAX_TOKEN_BYTES)] {
+            assert_eq!(Token::new(good).expect("a token").as_str(), good);
+        }
+        for bad in ["", " ", "a b", "a\n", "a\0", "a\u{7f}", "ä", "\u{202e}", &"x".repeat(MAX_TOKEN_BYTES + 1)] {
+            let refused = Token::new(bad).expect_err("no token").message;
+            assert!(refused.starts_with("token: "), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_token_shows_in_nothing_that_holds_it_and_in_no_error() {
+        let token = Token::new("s3cret").expect("a token");
+        let handshake =
+            Handshake { protocol_version: PROTOCOL_VERSION.into(), client_name: None, token: Some(token), zstd: false };
+        let request = Request::from(ClientMessage::Handshake(handshake));
+        let shown = format!("{request:?}");
+        assert!(shown.contains("token: Some(Token(..))") && !shown.contains("s3cret"), "{shown}");
+        let refused = format!("{:?}", Token::new("s3cret s3cret"));
+        assert!(!refused.contains("s3cret"), "{refused}");
+    }
+}
