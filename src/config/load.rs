@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::{Config, KIB, MIB};
-use crate::message::ClientName;
+use crate::message::{ClientName, NAME_BOUNDS};
 
 /// The environment variables that are settings begin with this; `__` stands between a table and its key.
 pub const ENV_PREFIX: &str = "QWS_";
@@ -30,7 +30,7 @@ pub enum ConfigError {
         message: String,
     },
     /// The server's name is none.
-    #[error("setting name = {name:?}: 1 to 64 characters without control characters are allowed")]
+    #[error("setting name = {name:?}: {NAME_BOUNDS}")]
     Name {
         /// What it was set to.
         name: String,
@@ -222,9 +222,10 @@ mod tests {
     fn a_wrong_setting_is_named() {
         let error = Config::load(None, environment(&[("QWS_LIMITS__MAX_CLINTS", "7")])).expect_err("a misspelling");
         assert!(error.to_string().contains("max_clints"), "{error}");
-        let named = Config { name: "two\nlines".into(), ..Config::default() };
-        let error = named.validate().expect_err("a control character").to_string();
-        assert!(error.contains(r#"name = "two\nlines""#), "{error}");
+        for (name, shown) in [("two\nlines", r#""two\nlines""#), ("a\u{202e}b", r#""a\u{202e}b""#), (" ", r#"" ""#)] {
+            let error = Config { name: name.into(), ..Config::default() }.validate().expect_err("no name").to_string();
+            assert!(error.contains(&format!("setting name = {shown}: 1 to 64 characters")), "{error}");
+        }
         let error = Config::load(Some(Path::new("/nonexistent/x.toml")), []).expect_err("no file");
         assert!(std::error::Error::source(&error).is_none(), "its text holds the cause already");
         assert!(error.to_string().contains("/nonexistent/x.toml"), "{error}");

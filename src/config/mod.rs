@@ -20,7 +20,8 @@ pub use self::topics::{OverflowPolicy, TopicRule, Who};
 pub struct Config {
     /// UDP address to listen on. Default 127.0.0.1:4433; port 0 takes any free one.
     pub addr: SocketAddr,
-    /// The name told to clients: 1 to 64 characters without control characters. Default `QUIC WebSocket Server`.
+    /// The name told to clients, within the bounds of a [`ClientName`](crate::message::ClientName). Default
+    /// `QUIC WebSocket Server`.
     pub name: String,
     /// Worker threads, each with an endpoint of its own; 0, the default, means one for each core. At most 256.
     pub workers: u64,

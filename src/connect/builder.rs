@@ -37,10 +37,10 @@ impl ClientBuilder {
         }
     }
 
-    /// The name that others see: 1 to 64 characters without control characters. Default: none.
+    /// The name that others see, within the bounds of a [`ClientName`]. Default: none.
     ///
     /// # Errors
-    /// [`Invalid`] where the name is out of these bounds.
+    /// [`Invalid`] where the name is out of them.
     pub fn name(mut self, name: &str) -> Result<Self, Invalid> {
         self.name = Some(ClientName::new(name)?);
         Ok(self)

@@ -8,6 +8,7 @@ mod codes;
 mod documented;
 mod fields;
 mod json;
+mod name;
 #[cfg(test)]
 mod proptests;
 mod server;
@@ -24,6 +25,8 @@ use self::fields::Scalar;
 
 pub use self::client::{ClientMessage, Close, Delivery, Handshake, LaneChoice, Position, Request, Subscribe};
 pub use self::codes::{CloseCode, ErrorCode};
+pub use self::name::ClientName;
+pub(crate) use self::name::NAME_BOUNDS;
 pub use self::server::{
     ClientInfo, ClosedBy, ErrorReply, HandshakeReply, Limits, Member, Reply, ServerMessage, Subscribed, TopicMessage,
 };
@@ -163,38 +166,6 @@ impl RequestId {
             Scalar::Integer(number) if *number <= MAX_INTEGER => Ok(Some(Self::Number(*number))),
             _ => Err(Self::out_of_bounds()),
         }
-    }
-}
-
-/// A client's display name: 1 to 64 characters, none of them a control character.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
-#[serde(transparent)]
-pub struct ClientName(Box<str>);
-
-impl ClientName {
-    /// Checks and takes a name.
-    ///
-    /// # Errors
-    /// [`Invalid`] names the field and its bounds.
-    pub fn new(name: &str) -> Result<Self, Invalid> {
-        let fits = (1..=MAX_NAME_CHARS).contains(&name.chars().count());
-        if !fits || name.chars().any(char::is_control) {
-            return Err(Invalid::field(format!(
-                "client_name: 1 to {MAX_NAME_CHARS} characters without control characters are allowed"
-            )));
-        }
-        Ok(Self(name.into()))
-    }
-
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for ClientName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
     }
 }
 
@@ -387,14 +358,6 @@ mod tests {
         for (one, other) in [("a", "*"), ("a.*", "a.>"), ("*", ">"), ("a.b.>", "a.>"), ("a.*.>", "a.>"), ("a.b", "a.*")]
         {
             assert!(!covers(one, other), "{one} does not cover {other}");
-        }
-    }
-
-    #[test]
-    fn names_are_counted_in_characters_and_carry_no_controls() {
-        assert!(ClientName::new(&"ü".repeat(64)).is_ok());
-        for bad in ["", &"x".repeat(65), "a\nb", "\u{7f}", "a\u{85}"] {
-            assert!(ClientName::new(bad).is_err(), "{bad:?} is no name");
         }
     }
 }

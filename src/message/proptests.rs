@@ -120,7 +120,9 @@ fn request_id() -> impl Strategy<Value = Option<RequestId>> {
 }
 
 fn handshake() -> impl Strategy<Value = Handshake> {
-    let name = "\\PC{1,64}".prop_map(|name| ClientName::new(&name).unwrap());
+    let name = "[^\\p{Cc}\u{2028}-\u{202e}\u{2066}-\u{2069}]{1,64}"
+        .prop_filter("white space alone", |name| !name.trim().is_empty())
+        .prop_map(|name| ClientName::new(&name).unwrap());
     let token = prop_oneof![4 => "[!-~]{1,200}", 1 => Just("x".repeat(MAX_TOKEN_BYTES))]
         .prop_map(|token| Token::new(&token).unwrap());
     ("[0-9]{1,20}\\.[0-9]{1,20}", prop::option::of(name), prop::option::of(token), any::<bool>()).prop_map(
