@@ -1,18 +1,17 @@
-//! The binary: arguments, logging and configuration, then [`Server::run`]; and the small subcommands.
+//! The binary: arguments and configuration, then [`Server::run`]; and the small subcommands. How it logs is in `logging`.
 
-use std::io::IsTerminal;
+mod logging;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use quic_websocket::config::MessageLog;
+use quic_websocket::config::{LogFormat, MessageLog};
 use quic_websocket::tls::{DEVELOPMENT_NAMES, DevelopmentFiles};
 use quic_websocket::{CancellationToken, Config, Server};
-use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing::{error, info, warn};
 
 // Gives memory back after a crowd has left, which glibc's does not reliably do with a thread for each worker, and takes
 // 8 % less time for each connection.
@@ -60,6 +59,9 @@ struct Serve {
     /// error, warn, info, debug, trace, or a filter; RUST_LOG stands over it [default: info]
     #[arg(long)]
     log_level: Option<String>,
+    /// How a log line looks: text, or json for one object a line [default: text]
+    #[arg(long, value_enum, hide_possible_values = true)]
+    log_format: Option<LogFormat>,
     /// The level of the lines written for each message [default: debug]
     #[arg(long, value_enum)]
     log_messages: Option<MessageLog>,
@@ -115,7 +117,19 @@ fn make_certs(certs: &Certs) -> anyhow::Result<()> {
 
 fn serve(flags: Serve) -> anyhow::Result<ExitCode> {
     let config = configuration(flags)?;
-    start_logging(&config)?;
+    let format = config.log.format;
+    logging::start(&config.log)?;
+    match (bind_and_run(config), format) {
+        // Whoever reads the log as JSON gets its last line as JSON, too.
+        (Err(e), LogFormat::Json) => {
+            error!("{e:#}");
+            Ok(ExitCode::FAILURE)
+        }
+        (end, _) => end,
+    }
+}
+
+fn bind_and_run(config: Config) -> anyhow::Result<ExitCode> {
     let server = Server::bind(config)?;
     if !server.local_addr().ip().is_loopback() {
         warn!("Listening beyond this machine, and any client may connect: there is no authentication yet");
@@ -142,29 +156,10 @@ fn configuration(flags: Serve) -> anyhow::Result<Config> {
     set(&mut config.tls.cert, flags.cert);
     set(&mut config.tls.key, flags.key);
     set(&mut config.log.level, flags.log_level);
+    set(&mut config.log.format, flags.log_format);
     set(&mut config.log.messages, flags.log_messages);
     set(&mut config.workers, flags.workers);
     Ok(config)
-}
-
-fn start_logging(config: &Config) -> anyhow::Result<()> {
-    let (origin, filter) = match std::env::var("RUST_LOG") {
-        Ok(filter) if !filter.is_empty() => ("RUST_LOG", filter),
-        _ => ("log.level", config.log.level.clone()),
-    };
-    let usage = || format!("{origin} = {filter:?}: use error, warn, info, debug, trace, or target=level,...");
-    // A filter takes any other word for a target, and would be silent about everything else.
-    if origin != "RUST_LOG" && !filter.contains(['=', ',', ':']) && filter.parse::<LevelFilter>().is_err() {
-        anyhow::bail!(usage());
-    }
-    let filter = EnvFilter::try_new(&filter).with_context(usage)?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
-    Ok(())
 }
 
 /// Serves until the first SIGTERM or Ctrl-C, then drains; a second one ends it at once.

@@ -25,16 +25,21 @@ impl<'a> Printable<'a> {
     pub fn excerpt(text: &'a str) -> Self {
         Self { text, most: 200 }
     }
+
+    /// Whether a character is shown as it is.
+    pub fn shows(c: char) -> bool {
+        !c.is_control() && !is_invisible(c)
+    }
 }
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rest = self.text.chars();
         for c in rest.by_ref().take(self.most) {
-            if c.is_control() || is_invisible(c) {
-                write!(f, "{}", c.escape_unicode())?;
-            } else {
+            if Self::shows(c) {
                 f.write_char(c)?;
+            } else {
+                write!(f, "{}", c.escape_unicode())?;
             }
         }
         if rest.next().is_some() { f.write_str("...") } else { Ok(()) }

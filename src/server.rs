@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::error::ServerError;
 use crate::handler::Context;
+use crate::printable::Printable;
 use crate::registry::Registry;
 use crate::tls;
 use crate::topic::Topics;
@@ -133,8 +134,9 @@ impl Server {
     /// [`ServerError::Worker`] where a worker cannot start or fails; the others are drained then.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServerError> {
         let Self { local_addr, workers, context, draining } = self;
-        info!("Starting QUIC WebSocket server: {}", context.config.name);
-        info!("Listening on: {local_addr}");
+        let name = Printable::new(&context.config.name);
+        info!(%name, "Starting QUIC WebSocket server: {name}");
+        info!(addr = %local_addr, "Listening on: {local_addr}");
         let _drain_if_dropped = draining.clone().drop_guard();
         let (ended, mut ends) = mpsc::channel(workers.len());
         let fail = |worker: usize, message: String| ServerError::Worker { worker, message };
@@ -156,7 +158,8 @@ impl Server {
             tokio::select! {
                 () = shutdown.cancelled(), if !draining_began => {
                     draining_began = true;
-                    info!("Shutting down: {} clients are told to leave", context.registry.clients());
+                    let clients = context.registry.clients();
+                    info!(clients, "Shutting down: {clients} clients are told to leave");
                     draining.cancel();
                 }
                 end = ends.recv() => match end {

@@ -82,7 +82,8 @@ impl Worker {
             () = fan_out => {}
             () = refuse => {}
             drained = timeout_at(deadline, clients.wait()) => if drained.is_err() {
-                warn!("Worker {}: {} clients were still there at the end of the drain", self.number, clients.len());
+                let (worker, clients) = (self.number, clients.len());
+                warn!(worker, clients, "Worker {worker}: {clients} clients were still there at the end of the drain");
             }
         }
         let code = u32::from(CloseCode::GOING_AWAY.0);
@@ -98,7 +99,7 @@ fn admit(incoming: Incoming, surroundings: &Surroundings, clients: &TaskTracker)
     let under_way = registry.handshakes() as u64;
     let from = incoming.remote_address();
     if under_way >= config.limits.max_handshakes {
-        debug!("Connection from {from} refused: {under_way} handshakes are under way");
+        debug!(peer = %from, "Connection from {from} refused: {under_way} handshakes are under way");
         incoming.refuse();
     } else if under_way >= config.limits.retry_handshakes && !incoming.remote_address_validated() {
         // Only an address that has not yet been validated gets here, so a Retry is allowed.

@@ -64,7 +64,7 @@ pub(super) async fn welcome(
     };
     match timeout_at(deadline, greeting).await.map_err(late).flatten() {
         Ok((registered, zstd, name)) => {
-            info!("Client {id} handshake completed successfully");
+            info!(client = %id, "Client {id} handshake completed successfully");
             let compression = if zstd { Compression::Zstd } else { Compression::None };
             let carrier = Carrier::new(connection.clone());
             let lanes = size(context.config.limits.topic_lanes);
@@ -127,10 +127,13 @@ fn admit(
     surroundings: &Surroundings,
 ) -> Result<(Registered, bool), End> {
     let context = &surroundings.context;
+    let name = handshake.client_name.as_ref().map(ClientName::as_str);
+    let version = Printable::excerpt(&handshake.protocol_version);
     info!(
-        "Handshake from client {id}: name={:?}, version={}",
-        handshake.client_name.as_ref().map(ClientName::as_str),
-        Printable::excerpt(&handshake.protocol_version)
+        client = %id,
+        name = name.map(|name| tracing::field::display(Printable::new(name))),
+        %version,
+        "Handshake from client {id}: name={name:?}, version={version}"
     );
     let mut reply = HandshakeReply {
         accepted: false,

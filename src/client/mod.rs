@@ -129,17 +129,23 @@ pub(crate) async fn run(incoming: quinn::Incoming, surroundings: Surroundings, h
     let from = incoming.remote_address();
     let mut connecting = match incoming.accept() {
         Ok(connecting) => connecting,
-        Err(e) => return debug!("Connection from {from} not accepted: {e}"),
+        Err(e) => {
+            let e = e.to_string();
+            return debug!(peer = %from, "Connection from {from} not accepted: {}", Printable::excerpt(&e));
+        }
     };
     let (code, reason) = tokio::select! {
         connected = timeout_at(deadline, &mut connecting) => match connected {
             Ok(Ok(connection)) => return welcome(connection, deadline, surroundings, handshaking).await,
-            Ok(Err(e)) => return debug!("Connection from {from} failed: {}", Printable::excerpt(&e.to_string())),
+            Ok(Err(e)) => {
+                let e = e.to_string();
+                return debug!(peer = %from, "Connection from {from} failed: {}", Printable::excerpt(&e));
+            }
             Err(_) => (CloseCode::TIMEOUT, "no handshake in time"),
         },
         () = surroundings.draining.cancelled() => (CloseCode::GOING_AWAY, "the server is shutting down"),
     };
-    debug!("Connection from {from} given up: {reason}");
+    debug!(peer = %from, code = code.0, reason, "Connection from {from} given up: {reason}");
     // For the client the connection may be complete: only its last packet is not here yet.
     if let Ok((connection, _)) = connecting.into_0rtt() {
         connection.close(u32::from(code.0).into(), reason.as_bytes());
@@ -151,9 +157,11 @@ async fn welcome(connection: Connection, deadline: Instant, surroundings: Surrou
     let context = Arc::clone(&surroundings.context);
     let from = connection.remote_address();
     let id = Uuid::new_v4();
-    info!("New connection from {from}, assigned ID: {id}");
+    let worker = surroundings.worker;
+    info!(client = %id, peer = %from, worker, "New connection from {from}, assigned ID: {id}");
     let connected = context.registry.connect();
-    info!("Client {id} connected. Total clients: {}", context.registry.connections());
+    let clients = context.registry.connections();
+    info!(client = %id, clients, "Client {id} connected. Total clients: {clients}");
 
     let welcomed = tokio::select! {
         welcomed = handshake::welcome(&connection, id, deadline, &surroundings) => welcomed,
@@ -168,7 +176,8 @@ async fn welcome(connection: Connection, deadline: Instant, surroundings: Surrou
         }
     }
     drop(connected);
-    info!("Client {id} disconnected. Total clients: {}", context.registry.connections());
+    let clients = context.registry.connections();
+    info!(client = %id, clients, "Client {id} disconnected. Total clients: {clients}");
 }
 
 async fn serve(connection: Connection, welcomed: Welcomed, surroundings: &Surroundings) {
@@ -266,11 +275,13 @@ async fn finish(connection: &Connection, id: Uuid, lanes: Lanes<'_>, end: End, c
     let (closed, last) = match end {
         End::Gone(e) => return log_gone(id, connection.remote_address(), &e),
         End::Left(closed) => {
-            info!("Client {id} closing connection: {} - {}", closed.code, Printable::excerpt(&closed.reason));
+            let (code, reason) = (closed.code, Printable::excerpt(&closed.reason));
+            info!(client = %id, code = code.0, %reason, "Client {id} closing connection: {code} - {reason}");
             (closed, None)
         }
         End::Sent(closed) => {
-            info!("Closing client {id}: {} - {}", closed.code, closed.reason);
+            let (code, reason) = (closed.code, Printable::excerpt(&closed.reason));
+            info!(client = %id, code = code.0, %reason, "Closing client {id}: {code} - {reason}");
             let mut frame = BytesMut::new();
             ServerMessage::Close(closed.clone()).encode(None, &mut frame);
             (closed, Some(frame.freeze()))
@@ -328,9 +339,14 @@ fn log_gone(id: Uuid, from: SocketAddr, error: &ConnectionError) {
     match error {
         ConnectionError::ApplicationClosed(close) => {
             let reason = String::from_utf8_lossy(&close.reason);
-            info!("Client {id} closed the connection: {} - {}", close.error_code, Printable::excerpt(&reason));
+            let (code, reason) = (close.error_code.into_inner(), Printable::excerpt(&reason));
+            info!(client = %id, peer = %from, code, %reason, "Client {id} closed the connection: {code} - {reason}");
         }
         // A peer that closes without a code may have written a reason, which is in here.
-        other => info!("Client {id} at {from} is gone: {}", Printable::excerpt(&other.to_string())),
+        other => {
+            let other = other.to_string();
+            let reason = Printable::excerpt(&other);
+            info!(client = %id, peer = %from, %reason, "Client {id} at {from} is gone: {reason}");
+        }
     }
 }

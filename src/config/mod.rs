@@ -169,8 +169,21 @@ pub enum Congestion {
 pub struct Log {
     /// `error`, `warn`, `info`, `debug`, `trace`, or a filter as in `RUST_LOG`. Default `info`.
     pub level: String,
+    /// How a line looks. Default `text`.
+    pub format: LogFormat,
     /// The level of the lines that are written for each message. Default `debug`.
     pub messages: MessageLog,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Time, level and message: for people.
+    #[default]
+    Text,
+    /// One JSON object, in which what the message tells stands in fields as well: for machines.
+    Json,
 }
 
 /// The level of the lines that are written for each message.
@@ -293,7 +306,7 @@ impl Default for Quic {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".into(), messages: MessageLog::default() }
+        Self { level: "info".into(), format: LogFormat::default(), messages: MessageLog::default() }
     }
 }
 

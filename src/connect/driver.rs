@@ -14,6 +14,7 @@ use super::link::Link;
 use super::topics::Topics;
 use super::{ClientBuilder, ClientError, Event};
 use crate::message::{CloseCode, ClosedBy};
+use crate::printable::Printable;
 use crate::transport::LaneReader;
 
 /// Once closed, how long the last packets may take to leave.
@@ -101,7 +102,11 @@ impl Driver {
                 Err(ClientError::Refused { code, reason, .. }) if !code.may_reconnect() => {
                     return Err(ClosedBy::new(code, reason));
                 }
-                Err(e) => tracing::debug!("Not connected again yet: {e}"),
+                Err(e) => {
+                    // It may repeat what the server said.
+                    let e = e.to_string();
+                    tracing::debug!("Not connected again yet: {}", Printable::excerpt(&e));
+                }
             }
         }
     }

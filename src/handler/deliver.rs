@@ -16,11 +16,11 @@ pub(super) async fn broadcast(
 ) -> Option<ServerMessage> {
     match (&payload.content, &payload.attachment) {
         (Some(content), _) => {
-            context.log_message(format_args!("Broadcast message from {from}: {}", Printable::excerpt(content)));
+            log_message!(context, client = %from, "Broadcast message from {from}: {}", Printable::excerpt(content));
         }
         (None, attachment) => {
             let bytes = attachment.as_ref().map_or(0, bytes::Bytes::len);
-            context.log_message(format_args!("Broadcast message from {from}: {bytes} bytes"));
+            log_message!(context, client = %from, bytes, "Broadcast message from {from}: {bytes} bytes");
         }
     }
     let message = ServerMessage::Broadcast { from, payload, timestamp: now_ms() };
@@ -29,7 +29,7 @@ pub(super) async fn broadcast(
         return None;
     }
     let delivered = tally.delivered().await;
-    context.log_message(format_args!("Broadcast message sent to {delivered} clients"));
+    log_message!(context, client = %from, clients = delivered, "Broadcast message sent to {delivered} clients");
     wants_reply.then_some(ServerMessage::Ok { delivered: Some(delivered), topic: None })
 }
 

@@ -1,15 +1,22 @@
 //! What each message does: one file, or one short arm, for each. The only room that knows them all. It knows clients by
 //! their ids and the registry, never by their carrier, so that every carrier and the HTTP API get the same effects.
 
+/// Writes the line about one message, at the level that the configuration gives these, with its fields before it.
+macro_rules! log_message {
+    ($context:expr, $($event:tt)+) => {
+        match $context.config.log.messages {
+            crate::config::MessageLog::Debug => tracing::debug!($($event)+),
+            crate::config::MessageLog::Info => tracing::info!($($event)+),
+        }
+    };
+}
+
 mod deliver;
 mod list_clients;
 mod replies;
 mod topics;
 
-use std::fmt;
 use std::sync::Arc;
-
-use tracing::{debug, info};
 
 pub(crate) use self::replies::Replies;
 use crate::config::{Config, MessageLog};
@@ -56,15 +63,16 @@ pub(crate) fn answer(context: &Context, by: &Subscriber, request: Request, repli
     let from = by.id();
     match message {
         ClientMessage::Text { content } => {
-            context.log_message(format_args!("Text message from {from}: {}", Printable::excerpt(&content)));
+            log_message!(context, client = %from, "Text message from {from}: {}", Printable::excerpt(&content));
             replies.echo_text(&content, id.as_ref(), now_ms());
         }
         ClientMessage::Binary { attachment } => {
-            context.log_message(format_args!("Binary message from {from}: {} bytes", attachment.len()));
+            let bytes = attachment.len();
+            log_message!(context, client = %from, bytes, "Binary message from {from}: {bytes} bytes");
             replies.echo_binary(attachment, id.as_ref(), now_ms());
         }
         ClientMessage::Ping { timestamp } => {
-            context.log_message(format_args!("Ping from {from}"));
+            log_message!(context, client = %from, "Ping from {from}");
             replies.put(id.as_ref(), &ServerMessage::Pong { timestamp, server_time: now_ms() });
         }
         // A sign of life, which its arrival already was.
@@ -124,12 +132,12 @@ pub(crate) async fn carry_out(
     let reply = match message {
         ClientMessage::Broadcast(payload) => deliver::broadcast(context, from, payload, wants_reply).await,
         ClientMessage::Direct { to, payload } => {
-            context.log_message(format_args!("Direct message from {from} to {to}"));
+            log_message!(context, client = %from, to = %to, "Direct message from {from} to {to}");
             let message = ServerMessage::Direct { from, payload, timestamp: now_ms() };
             deliver::to_one(context, to, &message, wants_reply).await
         }
         ClientMessage::Signal { to, data } => {
-            context.log_message(format_args!("Signal from {from} to {to}"));
+            log_message!(context, client = %from, to = %to, "Signal from {from} to {to}");
             let message = ServerMessage::Signal { from, data, timestamp: now_ms() };
             deliver::to_one(context, to, &message, wants_reply).await
         }
@@ -146,14 +154,6 @@ pub(crate) fn error(code: ErrorCode, message: impl Into<String>) -> ServerMessag
 }
 
 impl Context {
-    /// Writes the line about one message, at the level that the configuration gives these.
-    pub(crate) fn log_message(&self, line: fmt::Arguments<'_>) {
-        match self.config.log.messages {
-            MessageLog::Debug => debug!("{line}"),
-            MessageLog::Info => info!("{line}"),
-        }
-    }
-
     /// Whether the lines about single messages are written at all.
     pub(crate) fn logs_messages(&self) -> bool {
         self.config.log.messages == MessageLog::Info || tracing::enabled!(tracing::Level::DEBUG)

@@ -17,16 +17,15 @@ pub(super) fn publication(
     payload: Payload,
     key: Option<IdempotencyKey>,
 ) -> Publication {
-    let from = from.id();
+    let (from, to) = (from.id(), topic.as_str());
     match (&payload.content, &payload.attachment) {
-        (Some(content), _) => context.log_message(format_args!(
-            "Publish from {from} to {}: {}",
-            topic.as_str(),
-            Printable::excerpt(content)
-        )),
+        (Some(content), _) => {
+            let content = Printable::excerpt(content);
+            log_message!(context, client = %from, topic = to, "Publish from {from} to {to}: {content}");
+        }
         (None, attachment) => {
             let bytes = attachment.as_ref().map_or(0, bytes::Bytes::len);
-            context.log_message(format_args!("Publish from {from} to {}: {bytes} bytes", topic.as_str()));
+            log_message!(context, client = %from, topic = to, bytes, "Publish from {from} to {to}: {bytes} bytes");
         }
     }
     Publication { from, topic, payload, key }
@@ -47,12 +46,14 @@ pub(super) async fn subscribe(
     re: Option<&RequestId>,
     on_control: bool,
 ) -> Option<ServerMessage> {
-    context.log_message(format_args!("Client {} subscribes to {}", from.id(), wanted.topic.as_str()));
+    let (id, topic) = (from.id(), wanted.topic.as_str());
+    log_message!(context, client = %id, topic, "Client {id} subscribes to {topic}");
     let subscribed = context.topics.subscribe(&Wish { who: from, wanted, re, on_control }).await;
     subscribed.unwrap_or_else(|refused| Some(ServerMessage::Error(refused)))
 }
 
 pub(super) async fn unsubscribe(context: &Context, from: &Arc<Subscriber>, topic: &TopicPattern) -> ServerMessage {
-    context.log_message(format_args!("Client {} unsubscribes from {}", from.id(), topic.as_str()));
+    let (id, text) = (from.id(), topic.as_str());
+    log_message!(context, client = %id, topic = text, "Client {id} unsubscribes from {text}");
     context.topics.unsubscribe(from, topic).await.unwrap_or_else(ServerMessage::Error)
 }

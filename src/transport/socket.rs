@@ -112,7 +112,8 @@ impl WorkerSocket {
         let stray = Stray { packet: packet.into(), meta };
         // A full queue loses the packet as a full socket buffer would; QUIC sends it again.
         if self.outgoing.get(owner).is_none_or(|queue| queue.try_send(stray).is_err()) {
-            debug!(owner, "handover queue is full, packet dropped");
+            let (worker, from) = (self.worker, meta.addr);
+            debug!(worker, peer = %from, "A packet from {from} dropped: the handover queue to worker {owner} is full");
         }
     }
 }
@@ -140,7 +141,8 @@ impl AsyncUdpSocket for WorkerSocket {
             while filled < places {
                 let Poll::Ready(Some(stray)) = incoming.poll_recv(cx) else { break };
                 let Some(place) = buffers[filled].get_mut(..stray.packet.len()) else {
-                    warn!("a packet of {} bytes does not fit a receive buffer", stray.packet.len());
+                    let (worker, bytes) = (self.worker, stray.packet.len());
+                    warn!(worker, bytes, "a packet of {bytes} bytes does not fit a receive buffer");
                     continue;
                 };
                 place.copy_from_slice(&stray.packet);
