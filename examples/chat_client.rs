@@ -55,7 +55,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     println!("Your name: {}", args.name);
     println!();
     println!("🔗 Connecting to server...");
-    let (client, events) = args.server.client().name(&args.name)?.connect().await?;
+    let (client, events) = args.server.client()?.name(&args.name)?.connect().await?;
     println!("✅ Connected successfully!");
     println!("✅ Connected to server: {}", Printable::new(&client.server_name().unwrap_or_default()));
     println!();

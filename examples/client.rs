@@ -48,7 +48,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     println!("Client name: {}", args.name);
     println!();
     println!("Connecting to server...");
-    let builder = args.server.client().name(&args.name)?.reconnect(false);
+    let builder = args.server.client()?.name(&args.name)?.reconnect(false);
     let (client, events) = builder.connect().await?;
     println!("Connected successfully!");
     println!("✅ Handshake accepted by server: {}", Printable::new(&client.server_name().unwrap_or_default()));

@@ -87,7 +87,7 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> anyhow::Result<()> {
     let Args { server, name, json, command } = args;
-    let (client, events) = server.client().name(&name)?.connect().await?;
+    let (client, events) = server.client()?.name(&name)?.connect().await?;
     let news = tokio::spawn(tell(events));
     let done = match command {
         Command::Sub { topic, recent, since, count } => {

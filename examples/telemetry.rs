@@ -61,7 +61,7 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> anyhow::Result<()> {
     let end = Instant::now() + Duration::from_secs(args.seconds);
-    let builder = args.server.client();
+    let builder = args.server.client()?;
     let connect = async |name| anyhow::Ok(builder.clone().name(name)?.connect().await?.0);
     let every = Duration::from_secs(1) / u32::from(args.rate);
     let busy = Duration::from_millis(args.busy_ms);

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
+use crate::auth::AuthError;
 use crate::config::ConfigError;
 use crate::tls::TlsError;
 
@@ -16,6 +17,9 @@ pub enum ServerError {
     /// The certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The keys for tokens cannot be used.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// The address cannot be had.
     #[error("cannot listen on UDP {addr}: {cause}; is another server running there? Choose another with --addr")]
     Bind {

@@ -40,6 +40,7 @@
 //! [`Server`] is the same server that the binary runs, for tests and for programs that bring their own. The protocol is
 //! in docs/PROTOCOL.md, the map of the code in ARCHITECTURE.md.
 
+pub mod auth;
 mod client;
 pub mod config;
 mod connect;

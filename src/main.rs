@@ -1,5 +1,6 @@
 //! The binary: arguments and configuration, then [`Server::run`]; and the small subcommands. How it logs is in `logging`.
 
+mod command;
 mod logging;
 
 use std::net::SocketAddr;
@@ -12,6 +13,8 @@ use quic_websocket::config::{LogFormat, MessageLog};
 use quic_websocket::tls::{DEVELOPMENT_NAMES, DevelopmentFiles};
 use quic_websocket::{CancellationToken, Config, Server};
 use tracing::{error, info, warn};
+
+use crate::command::token::TokenCommand;
 
 // Gives memory back after a crowd has left, which glibc's does not reliably do with a thread for each worker, and takes
 // 8 % less time for each connection.
@@ -36,6 +39,9 @@ struct Cli {
 enum Command {
     /// Make a development certificate authority and a server certificate.
     Certs(Certs),
+    /// Make tokens, or tell what one says.
+    #[command(subcommand)]
+    Token(TokenCommand),
 }
 
 /// Flags of the server itself.
@@ -91,6 +97,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Some(Command::Certs(certs)) => make_certs(&certs).map(|()| ExitCode::SUCCESS),
+        Some(Command::Token(token)) => command::token::run(token),
         None => serve(cli.serve),
     };
     result.unwrap_or_else(|e| {
@@ -130,9 +137,12 @@ fn serve(flags: Serve) -> anyhow::Result<ExitCode> {
 }
 
 fn bind_and_run(config: Config) -> anyhow::Result<ExitCode> {
+    let asks_who = config.asks_who();
     let server = Server::bind(config)?;
-    if !server.local_addr().ip().is_loopback() {
-        warn!("Listening beyond this machine, and any client may connect: there is no authentication yet");
+    if !asks_who && !server.local_addr().ip().is_loopback() {
+        warn!(
+            "Listening beyond this machine without authentication: any client may connect and do everything; see docs/SECURITY.md"
+        );
     }
     // Signals are all that this thread waits for; clients are served by the workers' own.
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::auth::Auth;
 use crate::config::Config;
 use crate::error::ServerError;
 use crate::handler::Context;
@@ -82,6 +83,8 @@ impl Server {
             );
         }
         let crypto = tls::server_config(&config.tls.cert, &config.tls.key)?;
+        let config = Arc::new(config);
+        let auth = Arc::new(Auth::new(Arc::clone(&config))?);
         let count = config.worker_count();
         let buffers = size(config.quic.socket_buffer_bytes);
         let bind = |cause| ServerError::Bind { addr: config.addr, cause };
@@ -93,9 +96,8 @@ impl Server {
         let settings = Arc::new(settings);
         let (registry, inboxes) =
             Registry::new(size(config.limits.max_clients), count, size(config.limits.fanout_queue));
-        let config = Arc::new(config);
         let (topics, topic_inboxes) = Topics::new(Arc::clone(&config), count);
-        let context = Arc::new(Context { config, registry, topics });
+        let context = Arc::new(Context { config, registry, topics, auth });
         let draining = CancellationToken::new();
         let workers = sockets
             .into_iter()
@@ -154,8 +156,11 @@ impl Server {
         drop(ended);
         let mut result = Ok(());
         let mut draining_began = false;
+        let fetching = context.auth.keep_fetching();
+        tokio::pin!(fetching);
         loop {
             tokio::select! {
+                never = &mut fetching => match never {},
                 () = shutdown.cancelled(), if !draining_began => {
                     draining_began = true;
                     let clients = context.registry.clients();

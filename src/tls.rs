@@ -273,6 +273,13 @@ pub(crate) fn client_config(trust: &Trust) -> Result<Arc<QuicClientConfig>, TlsE
     Ok(Arc::new(QuicClientConfig::try_from(config)?))
 }
 
+/// The TLS side of fetching something over HTTPS: the system's authorities are believed, or where it is not used, nobody.
+pub(crate) fn https_config(is_used: bool) -> Result<rustls::ClientConfig, TlsError> {
+    let builder = rustls::ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let roots = if is_used { system_roots(None)? } else { RootCertStore::empty() };
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
 fn file_roots(path: &Path) -> Result<RootCertStore, TlsError> {
     let read = |cause| TlsError::Read { path: path.to_owned(), flag: "--ca", cause };
     let mut roots = RootCertStore::empty();

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use quic_websocket::message::Invalid;
 use quic_websocket::tls::Trust;
 use quic_websocket::{Client, ClientBuilder, Printable};
 
@@ -18,11 +19,14 @@ pub(crate) struct ServerArgs {
     /// Believe any server: whoever is on the way can read and change everything
     #[arg(long, global = true)]
     insecure: bool,
+    /// Token that tells the server who this is
+    #[arg(long, global = true, env = "QUIC_WEBSOCKET_TOKEN", hide_env_values = true)]
+    token: Option<String>,
 }
 
 impl ServerArgs {
     /// A client of that server. Warns where its certificate is not checked.
-    pub(crate) fn client(self) -> ClientBuilder {
+    pub(crate) fn client(self) -> Result<ClientBuilder, Invalid> {
         let trust = match (self.insecure, self.ca) {
             (true, _) => {
                 eprintln!("⚠️  WARNING: --insecure: the server's certificate is NOT checked");
@@ -31,7 +35,11 @@ impl ServerArgs {
             (false, Some(file)) => Trust::CaFile(file),
             (false, None) => Trust::Development,
         };
-        Client::builder(self.server).trust(trust)
+        let builder = Client::builder(self.server).trust(trust);
+        match &self.token {
+            Some(token) => builder.token(token),
+            None => Ok(builder),
+        }
     }
 }
 

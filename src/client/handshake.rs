@@ -10,15 +10,16 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::{End, Surroundings, frame_error};
+use crate::auth::{Denied, Identity};
 use crate::frame::{Body, BodyError, Compression};
 use crate::handler::{self, Context};
 use crate::message::{
-    ClientInfo, ClientMessage, ClientName, CloseCode, ErrorCode, Handshake, HandshakeReply, Limits, PROTOCOL_VERSION,
-    Request, RequestId, ServerMessage, now_ms,
+    ClientInfo, ClientMessage, ClientName, CloseCode, ErrorCode, Handshake, HandshakeReply, Limits, Member,
+    PROTOCOL_VERSION, Request, RequestId, ServerMessage, now_ms,
 };
 use crate::outbound::Outbound;
 use crate::printable::Printable;
-use crate::registry::Registered;
+use crate::registry::{Naming, NotRegistered, Registered};
 use crate::transport::{Bounds, Carrier, LaneReader, LaneWriter, Outflow, Overflow, ReadFailure};
 
 /// Wrong handshakes that are answered with an error before the connection is closed.
@@ -30,7 +31,8 @@ pub(super) struct Welcomed {
     pub(super) outbound: Arc<Outbound>,
     pub(super) compression: Compression,
     pub(super) registered: Registered,
-    pub(super) name: Option<String>,
+    pub(super) member: Member,
+    pub(super) identity: Identity,
 }
 
 /// A client that was not let in: how its connection ends, and its control lane for the last words.
@@ -59,18 +61,17 @@ pub(super) async fn welcome(
     let mut reader = LaneReader::new(receive, max_message_bytes(context));
     let greeting = async {
         let (re, handshake) = first_message(&mut reader, &control, context).await?;
-        let name = handshake.client_name.as_ref().map(|name| name.as_str().to_owned());
-        admit(id, re.as_ref(), handshake, &control, surroundings).map(|(registered, zstd)| (registered, zstd, name))
+        admit(id, re.as_ref(), handshake, &control, surroundings).await
     };
     match timeout_at(deadline, greeting).await.map_err(late).flatten() {
-        Ok((registered, zstd, name)) => {
+        Ok(Admitted { registered, zstd, member, identity }) => {
             info!(client = %id, "Client {id} handshake completed successfully");
             let compression = if zstd { Compression::Zstd } else { Compression::None };
             let carrier = Carrier::new(connection.clone());
             let lanes = size(context.config.limits.topic_lanes);
             let datagrams = size(context.config.quic.datagram_send_buffer);
             let outbound = Outbound::new(id, zstd, control, carrier, lanes, datagrams);
-            Ok(Welcomed { reader, outbound, compression, registered, name })
+            Ok(Welcomed { reader, outbound, compression, registered, member, identity })
         }
         Err(end) => Err(Refused { end, control: Some(control) }),
     }
@@ -118,14 +119,23 @@ async fn first_message(
     Err(protocol_error(format!("{ATTEMPTS} wrong messages before a handshake")))
 }
 
-/// Answers a handshake. Gives the client's place in the registry and whether zstd was agreed on.
-fn admit(
+/// What is known of a client that is let in.
+struct Admitted {
+    registered: Registered,
+    /// Whether zstd was agreed on.
+    zstd: bool,
+    member: Member,
+    identity: Identity,
+}
+
+/// Answers a handshake.
+async fn admit(
     id: Uuid,
     re: Option<&RequestId>,
     handshake: Handshake,
     control: &LaneWriter,
     surroundings: &Surroundings,
-) -> Result<(Registered, bool), End> {
+) -> Result<Admitted, End> {
     let context = &surroundings.context;
     let name = handshake.client_name.as_ref().map(ClientName::as_str);
     let version = Printable::excerpt(&handshake.protocol_version);
@@ -143,6 +153,9 @@ fn admit(
         reason: None,
         limits: None,
         zstd: false,
+        user: None,
+        client_name: None,
+        expires_at: None,
     };
     let refuse = |mut reply: HandshakeReply, code, reason: String| {
         reply.reason = Some(reason.clone());
@@ -153,21 +166,46 @@ fn admit(
         let reason = format!("this server speaks protocol version {PROTOCOL_VERSION}");
         return refuse(reply, CloseCode::PROTOCOL_ERROR, reason);
     }
+    let identity = match context.auth.identify(handshake.token.as_ref(), None).await {
+        Ok(identity) => identity,
+        Err(denied @ Denied::Unavailable) => return refuse(reply, CloseCode::TRY_LATER, denied.to_string()),
+        Err(denied) => return refuse(reply, CloseCode::UNAUTHORIZED, denied.to_string()),
+    };
+    let text = |name: &ClientName| name.as_str().to_owned();
+    let asked = handshake.client_name.as_ref().map(text);
+    let (name, naming) = match &identity.name {
+        Some(name) => (Some(text(name)), Naming::Owned),
+        None if !context.auth.is_on() => (asked.clone(), Naming::Free),
+        None if context.config.auth.own_names => (asked.clone(), Naming::Chosen),
+        None => (None, Naming::Chosen),
+    };
+    let member = Member { id, name: name.clone(), user: identity.user.as_deref().map(str::to_owned) };
     let info = ClientInfo {
         id,
-        name: handshake.client_name.map(|name| name.as_str().to_owned()),
+        name: name.clone(),
+        user: member.user.clone(),
         connected_at: now_ms(),
         transport: "quic".into(),
     };
-    let Some(registered) = context.registry.register(info, surroundings.worker) else {
-        return refuse(reply, CloseCode::TRY_LATER, "the server is full; try again later".into());
+    let registered = match context.registry.register(info, surroundings.worker, naming) {
+        Ok(registered) => registered,
+        Err(NotRegistered::Full) => {
+            return refuse(reply, CloseCode::TRY_LATER, "the server is full; try again later".into());
+        }
+        Err(NotRegistered::NameTaken) => {
+            let reason = "client_name: the name is somebody else's; choose another one";
+            return refuse(reply, CloseCode::FORBIDDEN, reason.into());
+        }
     };
     reply.accepted = true;
+    reply.user = member.user.clone();
+    reply.client_name = name.filter(|name| asked.as_ref() != Some(name));
+    reply.expires_at = identity.expires_at;
     reply.client_id = Some(id);
     reply.limits = Some(limits(context));
     reply.zstd = handshake.zstd;
     say(control, re, &ServerMessage::HandshakeResponse(reply));
-    Ok((registered, handshake.zstd))
+    Ok(Admitted { registered, zstd: handshake.zstd, member, identity })
 }
 
 fn control_lane(context: &Context, send: SendStream) -> Arc<LaneWriter> {

@@ -121,7 +121,7 @@ fn take_in(session: &Session, body: Bytes, replies: &mut Replies) -> Result<Outc
     match Request::parse(&body) {
         Ok(request) => {
             session.malformed.store(0, Ordering::Relaxed);
-            Ok(handler::answer(&session.context, &session.subscriber, request, replies))
+            Ok(handler::answer(&session.context, &session.caller, request, replies))
         }
         Err(invalid) if invalid.malformed => malformed(session, &invalid.message, replies),
         Err(invalid) => {
@@ -145,7 +145,7 @@ fn malformed(session: &Session, message: &str, replies: &mut Replies) -> Result<
 
 async fn carry_out(session: &Session, later: Later, replies: &mut Replies, on_control: bool) {
     session.waiting.fetch_add(1, Ordering::Relaxed);
-    let reply = handler::carry_out(&session.context, &session.subscriber, later, on_control).await;
+    let reply = handler::carry_out(&session.context, &session.caller, later, on_control).await;
     session.waiting.fetch_sub(1, Ordering::Relaxed);
     if let Some((re, reply)) = reply {
         replies.put(re.as_ref(), &reply);

@@ -20,7 +20,7 @@ use self::handshake::{Refused, Welcomed};
 use self::lanes::RequestLanes;
 use crate::config::Config;
 use crate::frame::{Compression, FrameError};
-use crate::handler::{Context, Replies};
+use crate::handler::{Caller, Context, Replies};
 use crate::message::{CloseCode, ClosedBy, ServerMessage, now_ms};
 use crate::outbound::Outbound;
 use crate::printable::Printable;
@@ -85,7 +85,7 @@ struct Session {
     context: Arc<Context>,
     connection: Connection,
     outbound: Arc<Outbound>,
-    subscriber: Arc<Subscriber>,
+    caller: Caller,
     compression: Compression,
     max_message_bytes: usize,
     /// Bodies in a row that were no JSON.
@@ -111,6 +111,13 @@ impl Session {
     /// The outbound side of another of the client's streams, within the client's budget.
     fn new_lane(&self, send: SendStream) -> Arc<LaneWriter> {
         LaneWriter::new(send, REQUEST_LANE_PRIORITY, self.outbound.control.outflow())
+    }
+
+    /// Says something unasked, on the control lane.
+    fn tell(&self, message: &ServerMessage) {
+        let mut frame = BytesMut::new();
+        message.encode(None, &mut frame);
+        self.outbound.put(&frame.freeze().into());
     }
 
     fn hear(&self) {
@@ -181,16 +188,20 @@ async fn welcome(connection: Connection, deadline: Instant, surroundings: Surrou
 }
 
 async fn serve(connection: Connection, welcomed: Welcomed, surroundings: &Surroundings) {
-    let Welcomed { reader, outbound, compression, registered, name } = welcomed;
+    let Welcomed { reader, outbound, compression, mut registered, member, identity } = welcomed;
     let context = Arc::clone(&surroundings.context);
     let on_roster = surroundings.roster.add(Arc::clone(&outbound));
-    let subscriber = Subscriber::new(Arc::clone(&outbound), name, surroundings.worker);
+    let subscriber = Subscriber::new(Arc::clone(&outbound), member, surroundings.worker);
+    for impostor in std::mem::take(&mut registered.impostors) {
+        let closed = ClosedBy::new(CloseCode::FORBIDDEN, "the name is somebody else's; choose another one");
+        context.registry.end(impostor, closed).await;
+    }
     let session = Arc::new(Session {
         max_message_bytes: handshake::max_message_bytes(&context),
         context: Arc::clone(&context),
         connection,
         outbound: Arc::clone(&outbound),
-        subscriber: Arc::clone(&subscriber),
+        caller: Caller::new(Arc::clone(&subscriber), identity),
         compression,
         malformed: AtomicU8::new(0),
         waiting: AtomicUsize::new(0),
@@ -210,6 +221,7 @@ async fn serve(connection: Connection, welcomed: Welcomed, surroundings: &Surrou
         () = outbound.control.stopped() => stopped(&session.connection),
         end = lanes::serve_datagrams(&session) => end,
         end = keep_alive(&session) => end,
+        end = expire(&session) => end,
         () = surroundings.draining.cancelled() => draining(&context),
         e = session.connection.closed() => End::Gone(e),
     };
@@ -253,10 +265,35 @@ async fn keep_alive(session: &Session) -> End {
             return End::sent(CloseCode::TIMEOUT, "nothing was heard after a ping; answer with pong");
         } else {
             pinged = Some(now);
-            let mut frame = BytesMut::new();
-            ServerMessage::Ping { timestamp: now_ms() }.encode(None, &mut frame);
-            session.outbound.put(&frame.freeze().into());
+            session.tell(&ServerMessage::Ping { timestamp: now_ms() });
         }
+    }
+}
+
+/// Warns a client before its token expires, and ends it then. A `refresh` puts that off.
+async fn expire(session: &Session) -> End {
+    let mut identities = session.caller.identities();
+    let warn_ms = session.context.config.auth.warn_ms;
+    let mut warned = None;
+    loop {
+        let Some(expires_at) = identities.borrow_and_update().expires_at else {
+            // Its other end is in the session.
+            let _ = identities.changed().await;
+            continue;
+        };
+        let now = now_ms();
+        if now >= expires_at {
+            return End::sent(CloseCode::UNAUTHORIZED, "the token has expired; connect with another one");
+        }
+        let warn_at = expires_at.saturating_sub(warn_ms);
+        if now >= warn_at && warned != Some(expires_at) {
+            warned = Some(expires_at);
+            session.tell(&ServerMessage::Expiring { expires_at });
+        }
+        let due = if now < warn_at { warn_at } else { expires_at };
+        // The clock may be set meanwhile: it is looked at anew now and then.
+        let within = Duration::from_millis(due - now).min(Duration::from_secs(60));
+        let _ = timeout(within, identities.changed()).await;
     }
 }
 

@@ -86,7 +86,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError::OutOfBounds`] for the first value that is outside.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let (limits, timing, quic) = (&self.limits, &self.timing, &self.quic);
+        let (limits, timing, quic, auth) = (&self.limits, &self.timing, &self.quic, &self.auth);
         let max_lane = u64::from(u32::MAX);
         for (setting, value, least, most) in [
             ("workers", self.workers, 0, 256),
@@ -114,6 +114,14 @@ impl Config {
             ("timing.block_timeout_ms", timing.block_timeout_ms, 1, 3_600_000),
             ("timing.topic_key_ms", timing.topic_key_ms, 1, 30 * DAY_MS),
             ("timing.topic_idle_ms", timing.topic_idle_ms, 1, 30 * DAY_MS),
+            ("auth.leeway_ms", auth.leeway_ms, 0, 3_600_000),
+            ("auth.warn_ms", auth.warn_ms, 0, DAY_MS),
+            ("auth.max_used_tokens", auth.max_used_tokens, 1, 100_000_000),
+            ("auth.keys (how many)", auth.keys.len() as u64, 0, 64),
+            ("auth.jwks.refresh_ms", auth.jwks.refresh_ms, 1000, 30 * DAY_MS),
+            ("auth.jwks.cooldown_ms", auth.jwks.cooldown_ms, 10, 3_600_000),
+            ("auth.jwks.timeout_ms", auth.jwks.timeout_ms, 10, 60_000),
+            ("auth.jwks.max_bytes", auth.jwks.max_bytes, 1024, 16 * MIB),
             ("quic.send_window", quic.send_window, 16 * 1024, 1 << 30),
             ("quic.stream_receive_window", quic.stream_receive_window, 16 * 1024, 1 << 30),
             ("quic.receive_window", quic.receive_window, quic.stream_receive_window, 1 << 30),

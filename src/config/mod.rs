@@ -1,6 +1,7 @@
 //! Every setting of the server: its default, its unit, its bounds. Read from a TOML file, then the environment
 //! (`QWS_LIMITS__MAX_CLIENTS=500` sets `limits.max_clients`), then the command line, the later over the earlier.
 
+mod auth;
 mod load;
 mod topics;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use self::auth::{Auth, AuthKey, Grant, Jwks, Patterns, Secret, TokenAlgorithm};
 pub use self::load::{ConfigError, ENV_PREFIX};
 pub use self::topics::{OverflowPolicy, TopicRule, Who};
 
@@ -35,6 +37,8 @@ pub struct Config {
     pub quic: Quic,
     /// What holds for which topics: the first rule that matches counts, and the defaults where none does. Default: none.
     pub topics: Vec<TopicRule>,
+    /// Who is let in, and what each may do.
+    pub auth: Auth,
     /// What is logged.
     pub log: Log,
 }
@@ -211,6 +215,7 @@ impl Default for Config {
             timing: Timing::default(),
             quic: Quic::default(),
             topics: Vec::new(),
+            auth: Auth::default(),
             log: Log::default(),
         }
     }
@@ -311,6 +316,11 @@ impl Default for Log {
 }
 
 impl Config {
+    /// Whether clients are asked who they are.
+    pub fn asks_who(&self) -> bool {
+        self.auth.takes_tokens()
+    }
+
     /// How many workers are started.
     pub(crate) fn worker_count(&self) -> usize {
         match usize::try_from(self.workers) {

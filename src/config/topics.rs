@@ -25,9 +25,9 @@ pub struct TopicRule {
     pub history_age_ms: u64,
     /// Whether the server keeps account of who has subscribed, and tells who asks. Default true.
     pub presence: bool,
-    /// Who may publish. Default `everyone`.
+    /// Who may publish, of those who are allowed it at all ([`Auth`](super::Auth)). Default `everyone`.
     pub publish: Who,
-    /// Who may subscribe, and ask for history and presence. Default `everyone`.
+    /// Who may subscribe, and ask for history and presence, likewise. Default `everyone`.
     pub subscribe: Who,
 }
 
@@ -53,8 +53,21 @@ pub enum Who {
     /// Every client.
     #[default]
     Everyone,
+    /// Clients that have proved who they are, by a token or a certificate.
+    Authenticated,
     /// No client.
     Nobody,
+}
+
+impl Who {
+    /// Whether a client is one of these, given whether it has proved who it is.
+    pub(crate) fn allows(self, is_authenticated: bool) -> bool {
+        match self {
+            Self::Everyone => true,
+            Self::Authenticated => is_authenticated,
+            Self::Nobody => false,
+        }
+    }
 }
 
 impl Default for TopicRule {

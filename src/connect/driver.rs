@@ -1,6 +1,6 @@
 //! The task behind a client: serves one connection after the other until the client is closed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quinn::Endpoint;
@@ -13,7 +13,7 @@ use super::heard::Heard;
 use super::link::Link;
 use super::topics::Topics;
 use super::{ClientBuilder, ClientError, Event};
-use crate::message::{CloseCode, ClosedBy};
+use crate::message::{CloseCode, ClosedBy, Token};
 use crate::printable::Printable;
 use crate::transport::LaneReader;
 
@@ -34,6 +34,8 @@ pub(super) enum State {
 /// What the task owns.
 pub(super) struct Driver {
     pub(super) options: ClientBuilder,
+    /// What is shown at the next connection.
+    pub(super) token: Arc<Mutex<Option<Token>>>,
     pub(super) endpoint: Endpoint,
     pub(super) state: watch::Sender<State>,
     pub(super) topics: Arc<Topics>,
@@ -97,7 +99,8 @@ impl Driver {
         }
         loop {
             sleep(backoff.next_delay()).await;
-            match Link::dial(&self.options, &self.endpoint, &self.topics).await {
+            let token = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            match Link::dial(&self.options, token, &self.endpoint, &self.topics).await {
                 Ok(connected) => return Ok(connected),
                 Err(ClientError::Refused { code, reason, .. }) if !code.may_reconnect() => {
                     return Err(ClosedBy::new(code, reason));

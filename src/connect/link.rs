@@ -18,6 +18,7 @@ use super::{ClientBuilder, ClientError, dial};
 use crate::frame::{self, Body, Compression, PREFIX_BYTES};
 use crate::message::{
     ClientMessage, CloseCode, ClosedBy, Handshake, HandshakeReply, PROTOCOL_VERSION, Reply, RequestId, ServerMessage,
+    Token,
 };
 use crate::transport::{Bounds, LaneReader, LaneWriter, Outflow, Overflow};
 
@@ -47,16 +48,18 @@ impl Link {
     /// Connects, and shakes hands.
     pub(super) async fn dial(
         options: &ClientBuilder,
+        token: Option<Token>,
         endpoint: &Endpoint,
         topics: &Arc<Topics>,
     ) -> Result<(Self, LaneReader), ClientError> {
         let within = options.connect_timeout;
-        let dialled = timeout(within, Self::dial_unbounded(options, endpoint, topics)).await;
+        let dialled = timeout(within, Self::dial_unbounded(options, token, endpoint, topics)).await;
         dialled.unwrap_or_else(|_| Err(ClientError::NoAnswer { server: options.server.clone(), within }))
     }
 
     async fn dial_unbounded(
         options: &ClientBuilder,
+        token: Option<Token>,
         endpoint: &Endpoint,
         topics: &Arc<Topics>,
     ) -> Result<(Self, LaneReader), ClientError> {
@@ -69,7 +72,7 @@ impl Link {
         let handshake = ClientMessage::Handshake(Handshake {
             protocol_version: PROTOCOL_VERSION.into(),
             client_name: options.name.clone(),
-            token: options.token.clone(),
+            token,
             zstd: options.compression,
         });
         let mut frame = BytesMut::new();

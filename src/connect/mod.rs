@@ -12,7 +12,7 @@ mod lane;
 mod link;
 mod topics;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -32,7 +32,9 @@ use self::topics::Topics;
 pub use self::topics::{
     History, HistoryBuilder, Missed, PublishBuilder, Published, SubscribeBuilder, Subscription, TopicEvent,
 };
-use crate::message::{ClientInfo, ClientMessage, Close, CloseCode, ClosedBy, Limits, MAX_PAGE, Payload, ServerMessage};
+use crate::message::{
+    ClientInfo, ClientMessage, Close, CloseCode, ClosedBy, Limits, MAX_PAGE, Payload, ServerMessage, Token,
+};
 
 /// What comes to a client without being asked for.
 #[derive(Debug, Clone)]
@@ -104,6 +106,7 @@ pub struct Client {
 struct Shared {
     state: watch::Receiver<State>,
     topics: Arc<Topics>,
+    token: Arc<Mutex<Option<Token>>>,
     request_timeout: Duration,
     max_message_bytes: usize,
     closing: CancellationToken,
@@ -122,10 +125,12 @@ impl Client {
         ClientBuilder::new(server.into())
     }
 
-    async fn start(options: ClientBuilder) -> Result<(Self, Events), ClientError> {
+    async fn start(mut options: ClientBuilder) -> Result<(Self, Events), ClientError> {
         let endpoint = dial::endpoint(&options)?;
         let topics = Arc::<Topics>::default();
-        let (link, reader) = Link::dial(&options, &endpoint, &topics).await?;
+        let token = options.token.take();
+        let (link, reader) = Link::dial(&options, token.clone(), &endpoint, &topics).await?;
+        let token = Arc::new(Mutex::new(token));
         let link = Arc::new(link);
         let (state, state_seen) = watch::channel(State::Up(Arc::clone(&link)));
         let (events, queue) = mpsc::channel(options.event_queue.saturating_add(1));
@@ -135,13 +140,14 @@ impl Client {
         let shared = Shared {
             state: state_seen,
             topics: Arc::clone(&topics),
+            token: Arc::clone(&token),
             request_timeout: options.request_timeout,
             max_message_bytes: options.max_message_bytes,
             closing: closing.clone(),
             _dropped: dropped.clone().drop_guard(),
         };
         let heard = Heard::new(events, closing, options.max_message_bytes);
-        let driver = Driver { options, endpoint, state, topics, heard, last_event, dropped };
+        let driver = Driver { options, token, endpoint, state, topics, heard, last_event, dropped };
         // Ends by itself when the client is closed or its last handle dropped.
         tokio::spawn(driver.run(link, reader));
         Ok((Self { shared: Arc::new(shared) }, Events { queue }))
@@ -281,6 +287,24 @@ impl Client {
             if after.is_none() {
                 return Ok(all);
             }
+        }
+    }
+
+    /// Shows the server another token, of the same user, before the first one expires: a [`ServerMessage::Expiring`] among
+    /// the events tells when that is. It is shown again after a reconnect as well. Gives when it expires, in Unix
+    /// milliseconds; `None` where it does not.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] where it can be no token; [`ClientError::Server`] with code 401 where it is not taken, with
+    /// 403 where it is another user's; else as [`request`](Self::request). The first one holds on then.
+    pub async fn refresh(&self, token: &str) -> Result<Option<u64>, ClientError> {
+        let token = Token::new(token)?;
+        match self.request(&ClientMessage::Refresh { token: token.clone() }).await? {
+            ServerMessage::Refreshed { expires_at } => {
+                *self.shared.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+                Ok(expires_at)
+            }
+            other => Err(unexpected("refresh", &other)),
         }
     }
 

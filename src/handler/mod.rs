@@ -13,12 +13,17 @@ macro_rules! log_message {
 
 mod deliver;
 mod list_clients;
+mod permit;
+mod refresh;
 mod replies;
 mod topics;
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 pub(crate) use self::replies::Replies;
+use crate::auth::{Auth, Identity};
 use crate::config::{Config, MessageLog};
 use crate::message::{ClientMessage, Close, ErrorCode, ErrorReply, Request, RequestId, ServerMessage, now_ms};
 use crate::printable::Printable;
@@ -31,6 +36,30 @@ pub(crate) struct Context {
     pub(crate) config: Arc<Config>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) topics: Arc<Topics>,
+    pub(crate) auth: Arc<Auth>,
+}
+
+/// Who asks: a client, and what it may do.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    pub(crate) subscriber: Arc<Subscriber>,
+    identity: watch::Sender<Arc<Identity>>,
+}
+
+impl Caller {
+    pub(crate) fn new(subscriber: Arc<Subscriber>, identity: Identity) -> Self {
+        Self { subscriber, identity: watch::Sender::new(Arc::new(identity)) }
+    }
+
+    /// What holds at present; a `refresh` may change it.
+    pub(crate) fn identity(&self) -> Arc<Identity> {
+        Arc::clone(&self.identity.borrow())
+    }
+
+    /// Tells when that changes.
+    pub(crate) fn identities(&self) -> watch::Receiver<Arc<Identity>> {
+        self.identity.subscribe()
+    }
 }
 
 /// What comes of a message that can be answered without waiting.
@@ -58,9 +87,14 @@ enum Work {
 }
 
 /// Answers what can be answered at once, into `replies`.
-pub(crate) fn answer(context: &Context, by: &Subscriber, request: Request, replies: &mut Replies) -> Outcome {
+pub(crate) fn answer(context: &Context, by: &Caller, request: Request, replies: &mut Replies) -> Outcome {
     let Request { id, message } = request;
-    let from = by.id();
+    let by_whom = &by.subscriber;
+    let from = by_whom.id();
+    if let Err(refused) = permit::permit(context, &by.identity.borrow(), &message) {
+        replies.put(id.as_ref(), &ServerMessage::Error(refused));
+        return Outcome::Done;
+    }
     match message {
         ClientMessage::Text { content } => {
             log_message!(context, client = %from, "Text message from {from}: {}", Printable::excerpt(&content));
@@ -86,7 +120,7 @@ pub(crate) fn answer(context: &Context, by: &Subscriber, request: Request, repli
             replies.put(id.as_ref(), &list_clients::list_clients(context, limit, after));
         }
         ClientMessage::Publish { topic, payload, key } => {
-            let publication = topics::publication(context, by, topic, payload, key);
+            let publication = topics::publication(context, by_whom, topic, payload, key);
             let Some(published) = context.topics.publish_now(&publication) else {
                 return Outcome::Later(Later { id, work: Work::Publish(publication) });
             };
@@ -105,7 +139,8 @@ pub(crate) fn answer(context: &Context, by: &Subscriber, request: Request, repli
         | ClientMessage::Direct { .. }
         | ClientMessage::Signal { .. }
         | ClientMessage::Subscribe(_)
-        | ClientMessage::Unsubscribe { .. }) => {
+        | ClientMessage::Unsubscribe { .. }
+        | ClientMessage::Refresh { .. }) => {
             return Outcome::Later(Later { id, work: Work::Message(message) });
         }
     }
@@ -116,12 +151,12 @@ pub(crate) fn answer(context: &Context, by: &Subscriber, request: Request, repli
 /// that the reply will go on the control lane.
 pub(crate) async fn carry_out(
     context: &Context,
-    by: &Arc<Subscriber>,
+    by: &Caller,
     later: Later,
     on_control: bool,
 ) -> Option<(Option<RequestId>, ServerMessage)> {
     let Later { id, work } = later;
-    let (from, wants_reply) = (by.id(), id.is_some());
+    let (from, wants_reply) = (by.subscriber.id(), id.is_some());
     let message = match work {
         Work::Message(message) => message,
         Work::Publish(publication) => {
@@ -141,8 +176,17 @@ pub(crate) async fn carry_out(
             let message = ServerMessage::Signal { from, data, timestamp: now_ms() };
             deliver::to_one(context, to, &message, wants_reply).await
         }
-        ClientMessage::Subscribe(wanted) => topics::subscribe(context, by, wanted, id.as_ref(), on_control).await,
-        ClientMessage::Unsubscribe { topic } => Some(topics::unsubscribe(context, by, &topic).await),
+        ClientMessage::Subscribe(wanted) => {
+            let identity = by.identity();
+            let reply = topics::subscribe(context, &by.subscriber, wanted, id.as_ref(), on_control).await;
+            // Another token may have come meanwhile on another lane, and have looked at the subscriptions before this one.
+            if !Arc::ptr_eq(&identity, &by.identity()) {
+                refresh::revoke(context, by).await;
+            }
+            reply
+        }
+        ClientMessage::Unsubscribe { topic } => Some(topics::unsubscribe(context, &by.subscriber, &topic).await),
+        ClientMessage::Refresh { token } => Some(refresh::refresh(context, by, &token).await),
         _ => None,
     };
     reply.map(|reply| (id, reply))

@@ -99,6 +99,11 @@ pub enum ClientMessage {
         /// Which topic.
         topic: TopicName,
     },
+    /// Brings another token, before the first one expires.
+    Refresh {
+        /// Of the same user.
+        token: Token,
+    },
     /// Asks the server to close the connection.
     Close(Close),
 }

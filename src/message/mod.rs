@@ -45,6 +45,8 @@ pub const MAX_INTEGER: u64 = (1 << 53) - 1;
 pub const MAX_ID_BYTES: usize = 64;
 /// Longest client name, in characters.
 pub const MAX_NAME_CHARS: usize = 64;
+/// Longest name of a user, as a token's `sub` tells it, in bytes.
+pub const MAX_USER_BYTES: usize = 128;
 /// Longest token, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 8192;
 /// Longest topic, in bytes.

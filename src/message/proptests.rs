@@ -119,13 +119,16 @@ fn request_id() -> impl Strategy<Value = Option<RequestId>> {
     prop::option::of(id)
 }
 
+fn token() -> impl Strategy<Value = Token> {
+    prop_oneof![4 => "[!-~]{1,200}", 1 => Just("x".repeat(MAX_TOKEN_BYTES))]
+        .prop_map(|token| Token::new(&token).unwrap())
+}
+
 fn handshake() -> impl Strategy<Value = Handshake> {
     let name = "[^\\p{Cc}\u{2028}-\u{202e}\u{2066}-\u{2069}]{1,64}"
         .prop_filter("white space alone", |name| !name.trim().is_empty())
         .prop_map(|name| ClientName::new(&name).unwrap());
-    let token = prop_oneof![4 => "[!-~]{1,200}", 1 => Just("x".repeat(MAX_TOKEN_BYTES))]
-        .prop_map(|token| Token::new(&token).unwrap());
-    ("[0-9]{1,20}\\.[0-9]{1,20}", prop::option::of(name), prop::option::of(token), any::<bool>()).prop_map(
+    ("[0-9]{1,20}\\.[0-9]{1,20}", prop::option::of(name), prop::option::of(token()), any::<bool>()).prop_map(
         |(protocol_version, client_name, token, zstd)| Handshake { protocol_version, client_name, token, zstd },
     )
 }
@@ -177,6 +180,7 @@ pub(super) fn client_messages() -> Vec<BoxedStrategy<ClientMessage>> {
             .prop_map(|(topic, since, limit, reverse)| M::History { topic, since, limit, reverse })
             .boxed(),
         topic_name().prop_map(|topic| M::Presence { topic }).boxed(),
+        token().prop_map(|token| M::Refresh { token }).boxed(),
         close().prop_map(M::Close).boxed(),
     ]
 }
@@ -199,31 +203,34 @@ fn handshake_reply() -> impl Strategy<Value = HandshakeReply> {
         })
     });
     let id = prop::option::of(client_id());
-    (any::<bool>(), id, text(), maybe_text(), maybe_text(), limits, any::<bool>()).prop_map(
-        |(accepted, client_id, server_name, protocol_version, reason, limits, zstd)| HandshakeReply {
-            accepted,
-            client_id,
-            server_name,
-            protocol_version,
-            reason,
-            limits,
-            zstd,
+    let identity = (maybe_text(), maybe_text(), maybe_integer());
+    (any::<bool>(), id, text(), maybe_text(), maybe_text(), limits, any::<bool>(), identity).prop_map(
+        |(accepted, client_id, server_name, protocol_version, reason, limits, zstd, identity)| {
+            let (user, client_name, expires_at) = identity;
+            HandshakeReply {
+                accepted,
+                client_id,
+                server_name,
+                protocol_version,
+                reason,
+                limits,
+                zstd,
+                user,
+                client_name,
+                expires_at,
+            }
         },
     )
 }
 
 fn client_info() -> impl Strategy<Value = ClientInfo> {
     let transport = prop::sample::select(vec!["quic", "webtransport", "websocket"]).prop_map(Cow::Borrowed);
-    (client_id(), maybe_text(), integer(), transport).prop_map(|(id, name, connected_at, transport)| ClientInfo {
-        id,
-        name,
-        connected_at,
-        transport,
-    })
+    (client_id(), maybe_text(), maybe_text(), integer(), transport)
+        .prop_map(|(id, name, user, connected_at, transport)| ClientInfo { id, name, user, connected_at, transport })
 }
 
 fn member() -> impl Strategy<Value = Member> {
-    (client_id(), maybe_text()).prop_map(|(id, name)| Member { id, name })
+    (client_id(), maybe_text(), maybe_text()).prop_map(|(id, name, user)| Member { id, name, user })
 }
 
 fn subscribed() -> impl Strategy<Value = Subscribed> {
@@ -288,6 +295,8 @@ pub(super) fn server_messages() -> Vec<BoxedStrategy<ServerMessage>> {
         (text(), member()).prop_map(|(topic, client)| M::Leave { topic, client }).boxed(),
         (maybe_integer(), maybe_text()).prop_map(|(delivered, topic)| M::Ok { delivered, topic }).boxed(),
         error.prop_map(M::Error).boxed(),
+        integer().prop_map(|expires_at| M::Expiring { expires_at }).boxed(),
+        maybe_integer().prop_map(|expires_at| M::Refreshed { expires_at }).boxed(),
         closed.prop_map(M::Close).boxed(),
     ]
 }

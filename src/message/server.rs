@@ -173,6 +173,16 @@ pub enum ServerMessage {
     },
     /// A request, or a body, was wrong.
     Error(ErrorReply),
+    /// The token's time is nearly over: the connection closes then, unless another one comes in a `refresh`.
+    Expiring {
+        /// When, in Unix milliseconds.
+        expires_at: u64,
+    },
+    /// Answers `refresh`.
+    Refreshed {
+        /// When the new token's time is over, in Unix milliseconds; `None` where it has no end.
+        expires_at: Option<u64>,
+    },
     /// The last message: the connection closes with this code.
     Close(ClosedBy),
 }
@@ -194,6 +204,12 @@ pub struct HandshakeReply {
     pub limits: Option<Limits>,
     /// Whether zstd was agreed on.
     pub zstd: bool,
+    /// Who the client has proved to be.
+    pub user: Option<String>,
+    /// The name that others see, where it is not the one that the client asked for.
+    pub client_name: Option<String>,
+    /// When its token's time is over, in Unix milliseconds.
+    pub expires_at: Option<u64>,
 }
 
 /// The bounds that a server tells its clients.
@@ -216,6 +232,9 @@ pub struct ClientInfo {
     pub id: Uuid,
     /// Its name, where it gave one.
     pub name: Option<String>,
+    /// Who it has proved to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// Since when, in Unix milliseconds.
     pub connected_at: u64,
     /// Over which carrier: `quic`, `webtransport` or `websocket`.
@@ -229,6 +248,9 @@ pub struct Member {
     pub id: Uuid,
     /// Its name, where it gave one.
     pub name: Option<String>,
+    /// Who it has proved to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
 }
 
 /// The fields of `subscribed`.

@@ -203,10 +203,12 @@ impl Outbound {
     pub(crate) fn lane_failed(&self, failure: SendFailure) {
         match failure {
             SendFailure::Full => {
-                self.end(CloseCode::SLOW_CONSUMER, "the backlog is full: messages were not read fast enough");
+                let reason = "the backlog is full: messages were not read fast enough";
+                self.end(ClosedBy::new(CloseCode::SLOW_CONSUMER, reason));
             }
             SendFailure::Stopped => {
-                self.end(CloseCode::PROTOCOL_ERROR, "a lane was stopped: unsubscribe from what is not wanted any more");
+                let reason = "a lane was stopped: unsubscribe from what is not wanted any more";
+                self.end(ClosedBy::new(CloseCode::PROTOCOL_ERROR, reason));
             }
             // The connection is gone, and its owner knows.
             SendFailure::Closed => {}
@@ -226,8 +228,8 @@ impl Outbound {
     }
 
     /// Ends the client, unless it has been ended already.
-    fn end(&self, code: CloseCode, reason: &str) {
-        if self.ended.set(ClosedBy::new(code, reason)).is_ok() {
+    pub(crate) fn end(&self, closed: ClosedBy) {
+        if self.ended.set(closed).is_ok() {
             self.end.notify_one();
         }
     }

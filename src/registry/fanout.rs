@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, mpsc, oneshot};
 use uuid::Uuid;
 
+use crate::message::ClosedBy;
 use crate::outbound::{Envelope, Outbound, Run, SLICE};
 
 /// Most deliveries taken from the inbox at once; consecutive broadcasts of one batch share each receiver's write.
@@ -20,6 +21,8 @@ pub(super) enum Delivery {
     All { envelope: Arc<Envelope>, share: TallyShare },
     /// To one client; tells whether it was there and took the message.
     One { to: Uuid, envelope: Arc<Envelope>, taken: oneshot::Sender<bool> },
+    /// Ends one client.
+    End { client: Uuid, closed: ClosedBy },
 }
 
 /// Counts to how many clients a broadcast went, over all workers.
@@ -133,6 +136,11 @@ impl Inbox {
                             roster.get(to).is_some_and(|client| client.deliver(&Run::new(vec![envelope])) == 1);
                         // Whoever does not ask has dropped the other end.
                         let _ = taken.send(was_taken);
+                    }
+                    Delivery::End { client, closed } => {
+                        if let Some(client) = roster.get(client) {
+                            client.end(closed);
+                        }
                     }
                     Delivery::All { envelope, share } => {
                         let (mut envelopes, mut shares) = (vec![envelope], vec![share]);

@@ -3,6 +3,7 @@
 //! the way of a message to many.
 
 mod fanout;
+mod names;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -14,7 +15,8 @@ use uuid::Uuid;
 
 use self::fanout::Delivery;
 pub(crate) use self::fanout::{Inbox, Roster, Tally};
-use crate::message::ClientInfo;
+use self::names::{Look, Names};
+use crate::message::{ClientInfo, ClosedBy};
 use crate::outbound::Envelope;
 
 /// The directory of connected clients.
@@ -22,6 +24,8 @@ use crate::outbound::Envelope;
 pub(crate) struct Registry {
     max_clients: usize,
     clients: RwLock<BTreeMap<Uuid, Entry>>,
+    /// The names that clients go by, where they are asked who they are.
+    names: Mutex<Names>,
     /// Connections with and without a finished handshake.
     connections: AtomicUsize,
     handshakes: AtomicUsize,
@@ -59,6 +63,7 @@ impl Registry {
         let registry = Self {
             max_clients,
             clients: RwLock::default(),
+            names: Mutex::default(),
             connections: AtomicUsize::new(0),
             handshakes: AtomicUsize::new(0),
             inboxes,
@@ -107,15 +112,34 @@ impl Registry {
         Handshaking(Arc::clone(self))
     }
 
-    /// Enters a client until the result is dropped; `None` where the server is full.
-    pub(crate) fn register(self: &Arc<Self>, info: ClientInfo, worker: usize) -> Option<Registered> {
+    /// Enters a client until the result is dropped.
+    pub(crate) fn register(
+        self: &Arc<Self>,
+        info: ClientInfo,
+        worker: usize,
+        naming: Naming,
+    ) -> Result<Registered, NotRegistered> {
         let id = info.id;
         let mut clients = self.clients.write().unwrap_or_else(PoisonError::into_inner);
         if clients.len() >= self.max_clients {
-            return None;
+            return Err(NotRegistered::Full);
+        }
+        let look = info.name.as_deref().filter(|_| naming != Naming::Free).map(Look::of);
+        let mut impostors = Vec::new();
+        if let Some(look) = &look {
+            let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            let entered = names.enter(look, id, info.user.as_deref(), naming == Naming::Owned);
+            impostors = entered.ok_or(NotRegistered::NameTaken)?;
         }
         clients.insert(id, Entry { info, worker });
-        Some(Registered { registry: Arc::clone(self), id })
+        Ok(Registered { registry: Arc::clone(self), id, look, impostors })
+    }
+
+    /// Ends a client, wherever it is.
+    pub(crate) async fn end(&self, id: Uuid, closed: ClosedBy) {
+        let Some(inbox) = self.worker_of(id).and_then(|worker| self.inboxes.get(worker)) else { return };
+        // A worker that has ended has ended its clients.
+        let _ = inbox.send(Delivery::End { client: id, closed }).await;
     }
 
     pub(crate) fn connections(&self) -> usize {
@@ -171,11 +195,38 @@ impl Drop for Handshaking {
 pub(crate) struct Registered {
     registry: Arc<Registry>,
     id: Uuid,
+    look: Option<Look>,
+    /// Clients that go by a name which is this one's: they have to be ended.
+    pub(crate) impostors: Vec<Uuid>,
+}
+
+/// How a client came by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Naming {
+    /// Names are nobody's here.
+    Free,
+    /// It chose the name.
+    Chosen,
+    /// The name is its own, by its token.
+    Owned,
+}
+
+/// Why a client is not entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotRegistered {
+    /// There are as many clients as may be.
+    Full,
+    /// Its name is another one's.
+    NameTaken,
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.registry.clients.write().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        let mut clients = self.registry.clients.write().unwrap_or_else(PoisonError::into_inner);
+        clients.remove(&self.id);
+        if let Some(look) = &self.look {
+            self.registry.names.lock().unwrap_or_else(PoisonError::into_inner).leave(look, self.id);
+        }
     }
 }
 
@@ -184,13 +235,13 @@ mod tests {
     use super::*;
 
     fn client(n: u128) -> ClientInfo {
-        ClientInfo { id: Uuid::from_u128(n), name: None, connected_at: 0, transport: "quic".into() }
+        ClientInfo { id: Uuid::from_u128(n), name: None, user: None, connected_at: 0, transport: "quic".into() }
     }
 
     #[test]
     fn pages_cover_everybody_once_and_in_order() {
         let registry = Registry::new(100, 1, 1).0;
-        let places: Vec<_> = (0..25).map(|n| registry.register(client(n), 0).expect("room")).collect();
+        let places: Vec<_> = (0..25).map(|n| registry.register(client(n), 0, Naming::Free).expect("room")).collect();
         let (mut seen, mut after) = (Vec::new(), None);
         loop {
             let page = registry.page(after, 10);
@@ -210,10 +261,10 @@ mod tests {
     #[test]
     fn the_last_place_is_given_once_and_comes_back() {
         let registry = Registry::new(1, 1, 1).0;
-        let place = registry.register(client(1), 3).expect("room for one");
+        let place = registry.register(client(1), 3, Naming::Free).expect("room for one");
         assert_eq!(registry.worker_of(Uuid::from_u128(1)), Some(3));
-        assert!(registry.register(client(2), 0).is_none());
+        assert_eq!(registry.register(client(2), 0, Naming::Free).err(), Some(NotRegistered::Full));
         drop(place);
-        assert!(registry.register(client(2), 0).is_some());
+        assert!(registry.register(client(2), 0, Naming::Free).is_ok());
     }
 }

@@ -11,7 +11,6 @@ use uuid::Uuid;
 
 use super::routes::{Receiver, Routes, Target};
 use super::state::{Full, Topic};
-use crate::config::Who;
 use crate::log::Entry;
 use crate::message::Delivery as Carried;
 use crate::outbound::{Envelope, Run, SLICE};
@@ -99,11 +98,6 @@ impl Inbox {
     }
 }
 
-/// Whether patterns get a topic's messages.
-fn patterns_may(topic: &Topic) -> bool {
-    topic.rule.subscribe == Who::Everyone
-}
-
 #[derive(Debug, Default)]
 struct Hub {
     routes: Routes,
@@ -113,7 +107,7 @@ struct Hub {
 
 impl Hub {
     async fn deliver(&mut self, topic: &Arc<Topic>, entries: Vec<Entry>) {
-        let receivers = self.routes.all(topic.id, &topic.name, patterns_may(topic));
+        let receivers = self.routes.all(topic.id, &topic.name, topic.rule.subscribe);
         if receivers.is_empty() {
             return;
         }
@@ -136,7 +130,7 @@ impl Hub {
     async fn tell(&mut self, news: News) {
         let News { topic, about, envelope } = news;
         let run = Run::new(vec![envelope]);
-        let watchers = self.routes.watchers(topic.id, &topic.name, patterns_may(&topic));
+        let watchers = self.routes.watchers(topic.id, &topic.name, topic.rule.subscribe);
         for receiver in watchers.iter().filter(|receiver| receiver.client.id != about) {
             // Under `block` a full lane is nothing unusual; who comes and goes is not worth closing it.
             let overflow = if receiver.ended.is_some() { Overflow::DropOldest } else { receiver.overflow };

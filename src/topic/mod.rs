@@ -25,7 +25,7 @@ pub(crate) use self::publish::Publication;
 use self::state::Topic;
 pub(crate) use self::subscribe::Wish;
 pub(crate) use self::subscriber::Subscriber;
-use crate::config::{Config, TopicRule, Who};
+use crate::config::{Config, TopicRule};
 use crate::message::{ErrorCode, ErrorReply, Member, ServerMessage, TopicName, TopicPattern, now_ms};
 
 /// Topics are spread over so many maps, so that workers seldom wait for each other's.
@@ -82,12 +82,13 @@ impl Topics {
         (Arc::new(topics), ends)
     }
 
-    /// The rule for what a subscription or a publish names.
-    fn rule(&self, text: &TopicPattern) -> &Arc<TopicRule> {
+    /// The rule for what a subscription names.
+    pub(crate) fn rule(&self, text: &TopicPattern) -> &Arc<TopicRule> {
         self.rules.iter().find(|rule| rule.pattern.covers(text)).unwrap_or(&self.otherwise)
     }
 
-    fn rule_of(&self, name: &TopicName) -> &Arc<TopicRule> {
+    /// The rule for a topic.
+    pub(crate) fn rule_of(&self, name: &TopicName) -> &Arc<TopicRule> {
         self.rules.iter().find(|rule| rule.pattern.matches(name.as_str())).unwrap_or(&self.otherwise)
     }
 
@@ -146,7 +147,6 @@ impl Topics {
     /// Who is on a topic.
     pub(crate) fn presence(&self, name: &TopicName) -> Result<ServerMessage, ErrorReply> {
         let rule = self.rule_of(name);
-        may(rule.subscribe, "ask who is on", name.as_str())?;
         if !rule.presence {
             let message = format!("topic: no account is kept of who is on {}", name.as_str());
             return Err(ErrorReply::new(ErrorCode::NotFound, message));
@@ -158,14 +158,6 @@ impl Topics {
             clients = state.members.values().take(MAX_NAMED).cloned().collect();
         }
         Ok(ServerMessage::Presence { topic: name.as_str().to_owned(), clients, total: Some(total) })
-    }
-}
-
-/// Refuses what a rule allows nobody.
-fn may(who: Who, what: &str, topic: &str) -> Result<(), ErrorReply> {
-    match who {
-        Who::Everyone => Ok(()),
-        Who::Nobody => Err(ErrorReply::new(ErrorCode::Forbidden, format!("topic: no client may {what} {topic}"))),
     }
 }
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::hub::Delivery;
 use super::state::{State, Topic};
-use super::{Places, Topics, may, size};
+use super::{Places, Topics, size};
 use crate::message::{ErrorCode, ErrorReply, IdempotencyKey, Payload, ServerMessage, TopicMessage, TopicName, now_ms};
 use crate::outbound::Envelope;
 
@@ -63,12 +63,7 @@ impl Topics {
     }
 
     fn topic_for(&self, publication: &Publication) -> Result<Arc<Topic>, ErrorReply> {
-        let name = &publication.topic;
-        // A topic that is there knows its rule.
-        let known = self.find(name);
-        let rule = known.as_ref().map_or_else(|| self.rule_of(name), |topic| &topic.rule);
-        may(rule.publish, "publish to", name.as_str())?;
-        known.map_or_else(|| self.make(name), Ok)
+        self.find_or_make(&publication.topic)
     }
 
     /// Publishes once every subscriber has room, and returns once every subscriber has the message.

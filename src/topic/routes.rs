@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::patterns::Patterns;
+use crate::config::Who;
 use crate::message::{Delivery, TopicName, TopicPattern};
 use crate::outbound::Outbound;
 use crate::transport::{LaneWriter, Overflow};
@@ -19,6 +20,8 @@ pub(super) struct Receiver {
     pub(super) lane: Arc<LaneWriter>,
     pub(super) delivery: Delivery,
     pub(super) overflow: Overflow,
+    /// Whether the client has proved who it is.
+    pub(super) is_authenticated: bool,
     /// Whether it hears of joins and leaves.
     pub(super) presence: bool,
     /// False while older messages are still replayed to it: these come first, and it gets no others meanwhile.
@@ -98,10 +101,10 @@ impl Routes {
         self.topics.remove(&topic);
     }
 
-    /// Whom a topic's messages go to: each client once, on its exact subscription, else on that to the first pattern. Where
-    /// nobody may subscribe (`patterns_may` is false), patterns get nothing of it either.
-    pub(super) fn all(&mut self, id: u64, name: &TopicName, patterns_may: bool) -> Arc<[Receiver]> {
-        let is_alone = self.patterns.is_empty() || !patterns_may;
+    /// Whom a topic's messages go to: each client once, on its exact subscription, else on that to the first pattern. Who
+    /// may not subscribe to it gets nothing of it by a pattern either.
+    pub(super) fn all(&mut self, id: u64, name: &TopicName, who: Who) -> Arc<[Receiver]> {
+        let is_alone = self.patterns.is_empty() || who == Who::Nobody;
         if is_alone && !self.topics.contains_key(&id) {
             return Arc::default();
         }
@@ -114,7 +117,8 @@ impl Routes {
         let mut all = topic.receivers.clone();
         if !is_alone {
             let mut seen: HashSet<Uuid> = all.iter().map(|receiver| receiver.client.id).collect();
-            all.extend(self.patterns.find(name).filter(|receiver| seen.insert(receiver.client.id)).cloned());
+            let may = self.patterns.find(name).filter(|receiver| who.allows(receiver.is_authenticated));
+            all.extend(may.filter(|receiver| seen.insert(receiver.client.id)).cloned());
         }
         all.retain(|receiver| receiver.is_live);
         let all: Arc<[Receiver]> = all.into();
@@ -124,9 +128,9 @@ impl Routes {
 
     /// Who hears of joins and leaves, each client once. Does not look for whom the messages go to, which in a crowd that
     /// comes or leaves would have to be found anew for each of it.
-    pub(super) fn watchers(&self, id: u64, name: &TopicName, patterns_may: bool) -> Vec<Receiver> {
+    pub(super) fn watchers(&self, id: u64, name: &TopicName, who: Who) -> Vec<Receiver> {
         let exact = self.topics.get(&id).into_iter().flat_map(|topic| &topic.receivers);
-        let patterns = patterns_may.then(|| self.patterns.find(name)).into_iter().flatten();
+        let patterns = self.patterns.find(name).filter(|receiver| who.allows(receiver.is_authenticated));
         let mut seen = HashSet::new();
         let watches = |receiver: &&Receiver| receiver.presence && seen.insert(receiver.client.id);
         exact.chain(patterns).filter(watches).cloned().collect()

@@ -11,7 +11,7 @@ use super::hub::{self, Delivery, News};
 use super::routes::{Receiver, Target};
 use super::state::{State, Topic, overflow};
 use super::subscriber::{Held, NotReserved, Reserved, Subscriber};
-use super::{Places, Topics, may, size};
+use super::{Places, Topics, size};
 use crate::config::{OverflowPolicy, TopicRule};
 use crate::log::{Entry, Log};
 use crate::message::{
@@ -42,7 +42,6 @@ impl Topics {
     pub(crate) async fn subscribe(self: &Arc<Self>, wish: &Wish<'_>) -> Result<Option<ServerMessage>, ErrorReply> {
         let pattern = &wish.wanted.topic;
         let rule = Arc::clone(self.rule(pattern));
-        may(rule.subscribe, "subscribe to", pattern.as_str())?;
         let most = size(self.config.limits.max_subscriptions);
         let reserve = || {
             wish.who.reserve(pattern, most).map_err(|why| match why {
@@ -259,6 +258,7 @@ impl Wish<'_> {
             lane: Arc::clone(&lane.writer),
             delivery: self.wanted.delivery,
             overflow: overflow(rule.overflow),
+            is_authenticated: self.who.is_authenticated(),
             presence: self.wanted.presence,
             is_live: true,
             ended: (rule.overflow == OverflowPolicy::Block).then(CancellationToken::new),

@@ -17,7 +17,8 @@ use crate::outbound::{Outbound, TopicLane};
 #[derive(Debug)]
 pub(crate) struct Subscriber {
     pub(crate) outbound: Arc<Outbound>,
-    pub(super) name: Option<String>,
+    /// As others see it.
+    member: Member,
     /// The worker on which the client is.
     pub(super) worker: usize,
     subscriptions: Mutex<Subscriptions>,
@@ -70,17 +71,22 @@ pub(super) enum NotReserved {
 }
 
 impl Subscriber {
-    pub(crate) fn new(outbound: Arc<Outbound>, name: Option<String>, worker: usize) -> Arc<Self> {
+    pub(crate) fn new(outbound: Arc<Outbound>, member: Member, worker: usize) -> Arc<Self> {
         let (subscriptions, tasks) = (Mutex::default(), TaskTracker::new());
-        Arc::new(Self { outbound, name, worker, subscriptions, tasks })
+        Arc::new(Self { outbound, member, worker, subscriptions, tasks })
     }
 
     pub(crate) fn id(&self) -> Uuid {
         self.outbound.id
     }
 
+    /// Whether it has proved who it is.
+    pub(super) fn is_authenticated(&self) -> bool {
+        self.member.user.is_some()
+    }
+
     pub(super) fn member(&self) -> Member {
-        Member { id: self.id(), name: self.name.clone() }
+        self.member.clone()
     }
 
     fn subscriptions(&self) -> MutexGuard<'_, Subscriptions> {
@@ -102,6 +108,14 @@ impl Subscriber {
                 Ok(Reserved { subscriber: self, text: text.clone(), is_made: false })
             }
         }
+    }
+
+    /// What it has subscribed to, and whether with presence.
+    pub(crate) fn subscribed(&self) -> Vec<(TopicPattern, bool)> {
+        let subscriptions = self.subscriptions();
+        let made =
+            subscriptions.by_text.iter().filter_map(|(text, held)| Some((text.clone(), held.as_ref()?.presence)));
+        made.collect()
     }
 
     /// Ends a subscription that is made; `None` where there is none.

@@ -9,6 +9,7 @@ pub mod packets;
 pub mod process;
 pub mod relay;
 pub mod stage;
+pub mod tokens;
 pub mod topics;
 
 use std::net::SocketAddr;

@@ -248,7 +248,7 @@ fn presence_goes_to_who_asked_for_it() {
     let (exact, pattern) = (scene.add("t.a"), scene.add_with("t.*", 100, |subscribe| subscribe.presence = true));
     scene.answer(live("e", 0, None));
     scene.answer(Subscribed::default());
-    let client = Member { id: uuid::Uuid::nil(), name: None };
+    let client = Member { id: uuid::Uuid::nil(), name: None, user: None };
     for message in [
         ServerMessage::Join { topic: "t.a".into(), client: client.clone() },
         ServerMessage::Leave { topic: "t.a".into(), client },

@@ -121,6 +121,7 @@ impl ClientMessage {
             Self::Publish { .. } => "publish",
             Self::History { .. } => "history",
             Self::Presence { .. } => "presence",
+            Self::Refresh { .. } => "refresh",
             Self::Close(_) => "close",
         }
     }
@@ -190,6 +191,7 @@ impl ClientMessage {
                 reverse: f.reverse.boolean("reverse")?.unwrap_or(false),
             },
             "presence" => Self::Presence { topic: topic(f.topic)? },
+            "refresh" => Self::Refresh { token: Token::new(&required(f.token.text("token")?, "token")?)? },
             "close" => Self::Close(close(f.code, f.reason)?),
             other => return Err(Invalid::unknown_type(other)),
         })
@@ -260,6 +262,7 @@ impl ClientMessage {
                 o.boolean("reverse", *reverse);
             }
             Self::Presence { topic } => o.text("topic", topic.as_str()),
+            Self::Refresh { token } => o.text("token", token.as_str()),
             Self::Close(close) => {
                 o.integer("code", close.code().0.into());
                 o.text("reason", close.reason());

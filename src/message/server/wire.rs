@@ -84,6 +84,12 @@ struct Fields<'a> {
     retry_after_ms: Scalar<'a>,
     #[serde(borrow, default)]
     reconnect_after_ms: Scalar<'a>,
+    #[serde(borrow, default)]
+    user: Scalar<'a>,
+    #[serde(borrow, default)]
+    client_name: Scalar<'a>,
+    #[serde(borrow, default)]
+    expires_at: Scalar<'a>,
 }
 
 impl Reply {
@@ -132,6 +138,8 @@ impl ServerMessage {
             Self::Leave { .. } => "leave",
             Self::Ok { .. } => "ok",
             Self::Error(_) => "error",
+            Self::Expiring { .. } => "expiring",
+            Self::Refreshed { .. } => "refreshed",
             Self::Close(_) => "close",
         }
     }
@@ -153,6 +161,9 @@ impl ServerMessage {
                 reason: owned(f.reason, "reason")?,
                 limits: structured(f.limits, "limits")?,
                 zstd: f.compression.text("compression")?.as_deref() == Some("zstd"),
+                user: owned(f.user, "user")?,
+                client_name: owned(f.client_name, "client_name")?,
+                expires_at: f.expires_at.integer("expires_at")?,
             }),
             "text" => Self::Text { content: required(payload(f.content)?.content, "content")?, timestamp },
             "binary" => Self::Binary { payload: payload(f.content)?, timestamp },
@@ -239,6 +250,8 @@ impl ServerMessage {
                 message: required(owned(f.message, "message")?, "message")?,
                 retry_after_ms: f.retry_after_ms.integer("retry_after_ms")?,
             }),
+            "expiring" => Self::Expiring { expires_at: required(f.expires_at.integer("expires_at")?, "expires_at")? },
+            "refreshed" => Self::Refreshed { expires_at: f.expires_at.integer("expires_at")? },
             "close" => Self::Close(ClosedBy {
                 code: CloseCode(small(f.code, "code")?),
                 reason: owned(f.reason, "reason")?.unwrap_or_default(),
@@ -272,6 +285,9 @@ impl ServerMessage {
                 o.optional_text("reason", reply.reason.as_deref());
                 o.optional("limits", reply.limits.as_ref());
                 o.optional_text("compression", reply.zstd.then_some("zstd"));
+                o.optional_text("user", reply.user.as_deref());
+                o.optional_text("client_name", reply.client_name.as_deref());
+                o.optional_integer("expires_at", reply.expires_at);
             }
             Self::Text { content, timestamp } => {
                 o.text("content", content);
@@ -360,6 +376,8 @@ impl ServerMessage {
                 o.optional_integer("delivered", *delivered);
                 o.optional_text("topic", topic.as_deref());
             }
+            Self::Expiring { expires_at } => o.integer("expires_at", *expires_at),
+            Self::Refreshed { expires_at } => o.optional_integer("expires_at", *expires_at),
             Self::Error(error) => {
                 o.integer("code", error.code.into());
                 o.text("message", &error.message);

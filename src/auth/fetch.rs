@@ -1,0 +1,163 @@
+//! A key set that is fetched from an address: cached, refreshed, and what was fetched last kept while it cannot be.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Url;
+use reqwest::redirect::Policy;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{error, info};
+
+use super::AuthError;
+use super::keys::{self, Key};
+use crate::config::Jwks;
+use crate::printable::Printable;
+use crate::tls;
+
+/// A key set at an address.
+pub(super) struct Fetched {
+    url: Url,
+    /// As it is shown: without what may be a secret in it.
+    shown: String,
+    http: reqwest::Client,
+    refresh: Duration,
+    cooldown: Duration,
+    patience: Duration,
+    max_bytes: usize,
+    state: watch::Sender<State>,
+    /// Asks for the newest set.
+    wanted: Notify,
+}
+
+/// What was fetched.
+#[derive(Clone, Default)]
+struct State {
+    keys: Arc<[Key]>,
+    /// When somebody last tried, with or without success.
+    tried: Option<Instant>,
+}
+
+impl Fetched {
+    pub(super) fn new(address: &str, settings: &Jwks) -> Result<Self, AuthError> {
+        let wrong = |message: String| AuthError::Url { url: address.to_owned(), message };
+        let url = Url::parse(address).map_err(|e| wrong(format!("not an address: {e}")))?;
+        let is_here = match url.host_str() {
+            Some("localhost") => true,
+            Some(host) => tls::server_name(host).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+            None => false,
+        };
+        // Whoever can change the keys on their way can be anybody.
+        if !(url.scheme() == "https" || url.scheme() == "http" && is_here) {
+            return Err(wrong("https is needed, or http on this machine".into()));
+        }
+        let patience = Duration::from_millis(settings.timeout_ms);
+        let crypto = tls::https_config(url.scheme() == "https").map_err(|e| wrong(e.to_string()))?;
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(crypto)
+            .redirect(Policy::none())
+            .timeout(patience)
+            .build()
+            .map_err(|e| wrong(e.to_string()))?;
+        let shown = format!("{}://{}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path());
+        Ok(Self {
+            url,
+            shown,
+            http,
+            refresh: Duration::from_millis(settings.refresh_ms),
+            cooldown: Duration::from_millis(settings.cooldown_ms),
+            patience,
+            max_bytes: usize::try_from(settings.max_bytes).unwrap_or(usize::MAX),
+            state: watch::Sender::new(State::default()),
+            wanted: Notify::new(),
+        })
+    }
+
+    pub(super) fn keys(&self) -> Arc<[Key]> {
+        Arc::clone(&self.state.borrow().keys)
+    }
+
+    /// Whether it could never be fetched.
+    pub(super) fn is_empty(&self) -> bool {
+        self.state.borrow().keys.is_empty()
+    }
+
+    /// Waits for a set that is newer than now, or at least as new as the cooldown allows.
+    pub(super) async fn newest(&self) {
+        let mut state = self.state.subscribe();
+        let cools = |state: &State| state.tried.is_some_and(|tried| tried.elapsed() < self.cooldown);
+        if cools(&state.borrow_and_update()) {
+            return;
+        }
+        self.wanted.notify_one();
+        // Where it does not come in time, what is known has to do.
+        let _ = timeout(self.patience, state.changed()).await;
+    }
+
+    /// Fetches the set when its time has come, and when it is asked for.
+    pub(super) async fn keep_up(&self) -> Infallible {
+        let mut due = Instant::now();
+        loop {
+            // Both are cancel safe.
+            tokio::select! {
+                () = sleep_until(due) => {}
+                () = self.wanted.notified() => {
+                    let tried = self.state.borrow().tried;
+                    if tried.is_some_and(|tried| tried.elapsed() < self.cooldown) {
+                        continue;
+                    }
+                }
+            }
+            let fetched = self.fetch().await;
+            let now = Instant::now();
+            match fetched {
+                Ok(keys) => {
+                    if self.is_empty() {
+                        info!("Fetched {} keys from {}", keys.len(), self.shown);
+                    }
+                    self.state.send_replace(State { keys: keys.into(), tried: Some(now) });
+                    due = now + self.refresh;
+                }
+                Err(message) => {
+                    error!(
+                        "Cannot fetch keys from {}: {}; those fetched last are kept",
+                        self.shown,
+                        Printable::excerpt(&message)
+                    );
+                    self.state.send_modify(|state| state.tried = Some(now));
+                    due = now + self.refresh.min(self.cooldown.max(Duration::from_secs(1)));
+                }
+            }
+        }
+    }
+
+    async fn fetch(&self) -> Result<Vec<Key>, String> {
+        let mut response = self.http.get(self.url.clone()).send().await.map_err(in_words)?;
+        if !response.status().is_success() {
+            return Err(format!("the answer is {}", response.status()));
+        }
+        let mut body = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(in_words)? {
+            if body.len() + piece.len() > self.max_bytes {
+                return Err(format!("more than {} bytes (auth.jwks.max_bytes)", self.max_bytes));
+            }
+            body.extend_from_slice(&piece);
+        }
+        keys::from_set(&body, &self.shown).map_err(|e| e.to_string())
+    }
+}
+
+/// An error with its causes, which the library leaves out.
+fn in_words(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,162 @@
+//! Who a client is and what it may do. Pure.
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+use crate::config::{Grant, Patterns};
+use crate::message::{ClientName, TopicPattern};
+
+/// Who a client has proved to be, for as long as that holds.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    /// The token's `sub`, or the certificate's subject; `None` for who has neither.
+    pub(crate) user: Option<Box<str>>,
+    /// The name that comes with it, which nobody else may take.
+    pub(crate) name: Option<ClientName>,
+    pub(crate) rights: Rights,
+    /// When it ends, in Unix milliseconds.
+    pub(crate) expires_at: Option<u64>,
+    /// Messages that the client may send each second, where its token says.
+    pub(crate) max_rate: Option<NonZeroU32>,
+}
+
+impl Identity {
+    /// Somebody on a server that asks nobody who they are.
+    pub(crate) fn anybody() -> Self {
+        Self { user: None, name: None, rights: Rights::all(), expires_at: None, max_rate: None }
+    }
+}
+
+/// What a client may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rights {
+    /// Everything, whatever stands below.
+    all: bool,
+    publish: Patterns,
+    subscribe: Patterns,
+    presence: Patterns,
+    history: Patterns,
+    pub(crate) direct: bool,
+    pub(crate) signal: bool,
+    pub(crate) list_clients: bool,
+    pub(crate) broadcast: bool,
+}
+
+impl Rights {
+    fn all() -> Self {
+        let everything = Patterns::everything();
+        Self {
+            all: true,
+            publish: everything.clone(),
+            subscribe: everything.clone(),
+            presence: everything.clone(),
+            history: everything,
+            direct: true,
+            signal: true,
+            list_clients: true,
+            broadcast: true,
+        }
+    }
+
+    /// What `grant` gives, and where it does not say, `otherwise`.
+    pub(crate) fn new(grant: &Grant, otherwise: &Grant) -> Self {
+        let patterns = |one: &Option<Patterns>, other: &Option<Patterns>| one.clone().or_else(|| other.clone());
+        let subscribe = patterns(&grant.subscribe, &otherwise.subscribe).unwrap_or_default();
+        let direct = grant.direct.or(otherwise.direct).unwrap_or(false);
+        Self {
+            all: false,
+            publish: patterns(&grant.publish, &otherwise.publish).unwrap_or_default(),
+            presence: patterns(&grant.presence, &otherwise.presence).unwrap_or_else(|| subscribe.clone()),
+            history: patterns(&grant.history, &otherwise.history).unwrap_or_else(|| subscribe.clone()),
+            subscribe,
+            direct,
+            signal: grant.signal.or(otherwise.signal).unwrap_or(direct),
+            list_clients: grant.list_clients.or(otherwise.list_clients).unwrap_or(direct),
+            broadcast: grant.broadcast.or(otherwise.broadcast).unwrap_or(false),
+        }
+    }
+
+    pub(crate) fn publish(&self, topic: &str) -> bool {
+        self.all || self.publish.match_topic(topic)
+    }
+
+    pub(crate) fn subscribe(&self, wanted: &TopicPattern) -> bool {
+        self.all || self.subscribe.cover(wanted)
+    }
+
+    /// To hear who comes to, and who is on, what a topic or pattern names.
+    pub(crate) fn presence(&self, wanted: &TopicPattern) -> bool {
+        self.all || self.presence.cover(wanted)
+    }
+
+    /// To read what was said there before.
+    pub(crate) fn history(&self, wanted: &TopicPattern) -> bool {
+        self.all || self.history.cover(wanted)
+    }
+}
+
+impl fmt::Display for Rights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.all {
+            return f.write_str("may:     everything");
+        }
+        let topics = |patterns: &Patterns| {
+            let texts: Vec<_> = patterns.as_slice().iter().map(TopicPattern::as_str).collect();
+            if texts.is_empty() { "nothing".to_owned() } else { texts.join(" ") }
+        };
+        writeln!(f, "may:     publish to {}", topics(&self.publish))?;
+        writeln!(f, "         subscribe to {}", topics(&self.subscribe))?;
+        writeln!(f, "         ask who is on {}", topics(&self.presence))?;
+        writeln!(f, "         read the history of {}", topics(&self.history))?;
+        let others = [
+            (self.direct, "send to single clients"),
+            (self.signal, "signal to single clients"),
+            (self.list_clients, "list who is connected"),
+            (self.broadcast, "send to all clients"),
+        ];
+        let others: Vec<_> = others.iter().filter_map(|(may, what)| may.then_some(*what)).collect();
+        write!(f, "         {}", if others.is_empty() { "nothing with clients".to_owned() } else { others.join(", ") })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(toml: &str) -> Grant {
+        toml::from_str(toml).expect("a grant")
+    }
+
+    fn pattern(text: &str) -> TopicPattern {
+        TopicPattern::new(text).expect("a pattern")
+    }
+
+    #[test]
+    fn what_is_not_granted_is_not_allowed() {
+        let nothing = Rights::new(&Grant::default(), &Grant::default());
+        assert!(!nothing.publish("a") && !nothing.subscribe(&pattern("a")) && !nothing.presence(&pattern("a")));
+        assert!(!nothing.history(&pattern("a")) && !nothing.direct && !nothing.signal && !nothing.broadcast);
+        assert!(!nothing.list_clients);
+        assert!(Rights::all().subscribe(&pattern(">")));
+    }
+
+    #[test]
+    fn a_subscription_wider_than_what_is_granted_is_not_allowed() {
+        let rights = Rights::new(&grant("subscribe = ['chat.*', 'user.ada.>']\npublish = 'chat.*'"), &Grant::default());
+        for allowed in ["chat.lobby", "chat.*", "user.ada.inbox", "user.ada.>", "user.ada.*.x"] {
+            assert!(rights.subscribe(&pattern(allowed)), "{allowed}");
+        }
+        for refused in ["chat", "chat.a.b", "chat.>", "*.lobby", ">", "user.*.inbox", "user.>"] {
+            assert!(!rights.subscribe(&pattern(refused)), "{refused}");
+        }
+        assert!(rights.publish("chat.lobby") && !rights.publish("user.ada.inbox"));
+    }
+
+    #[test]
+    fn history_and_presence_follow_subscribe_and_the_token_stands_over_the_configuration() {
+        let otherwise = grant("subscribe = 'a'\ndirect = true\nbroadcast = true");
+        let rights = Rights::new(&grant("history = []\nbroadcast = false"), &otherwise);
+        assert!(rights.subscribe(&pattern("a")) && rights.presence(&pattern("a")) && !rights.history(&pattern("a")));
+        assert!(rights.direct && rights.signal && rights.list_clients && !rights.broadcast);
+    }
+}

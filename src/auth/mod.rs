@@ -1,0 +1,188 @@
+//! Who a client is: checks tokens and certificates, and says what they allow. Knows the keys, never a connection. Called
+//! by `client` at the handshake and by `handler` for `refresh`; what is allowed is asked in `handler`'s `permit` alone.
+
+mod explain;
+mod fetch;
+mod identity;
+mod keys;
+mod mint;
+mod token;
+mod used;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use thiserror::Error;
+
+pub use self::explain::{Explained, explain};
+use self::fetch::Fetched;
+pub(crate) use self::identity::Identity;
+use self::identity::Rights;
+use self::keys::Key;
+pub use self::mint::{Claims, SigningKey};
+use self::token::Refused;
+use self::used::{NotTaken, UsedToken, UsedTokens};
+use crate::config::{Auth as Settings, Config};
+use crate::message::{Token, now_ms};
+
+/// Why nobody can be let in by tokens.
+#[derive(Debug, Error)]
+pub enum AuthError {
+    /// A file is not readable.
+    #[error("cannot read {}: {cause}; check the path in the table auth of the configuration", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// A key, or a set of keys, cannot be used.
+    #[error("{origin}: {message}")]
+    Key {
+        /// Where it stands.
+        origin: String,
+        /// What is wrong with it, and what is expected.
+        message: String,
+    },
+    /// The address of a key set cannot be used.
+    #[error("setting auth.jwks.url = {url:?}: {message}")]
+    Url {
+        /// The address.
+        url: String,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+/// Why somebody is not let in.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum Denied {
+    #[error("a token is required; send one in the handshake")]
+    NoToken,
+    #[error("token: {0}; get another one")]
+    BadToken(String),
+    #[error("token: it was used before, and each is good only once here; get another one")]
+    UsedBefore,
+    #[error("tokens cannot be checked at present; try again later")]
+    Unavailable,
+}
+
+/// All that is known of tokens.
+pub(crate) struct Auth {
+    config: Arc<Config>,
+    /// From the configuration and from files; replaced as a whole when these change.
+    keys: RwLock<Arc<[Key]>>,
+    /// From an address.
+    fetched: Option<Fetched>,
+    used: Mutex<UsedTokens>,
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Auth").finish_non_exhaustive()
+    }
+}
+
+impl Auth {
+    /// Reads the keys.
+    pub(crate) fn new(config: Arc<Config>) -> Result<Self, AuthError> {
+        let keys = RwLock::new(read_keys(&config.auth)?);
+        let fetched = config.auth.jwks.url.as_deref().map(|url| Fetched::new(url, &config.auth.jwks)).transpose()?;
+        Ok(Self { config, keys, fetched, used: Mutex::default() })
+    }
+
+    /// Whether anybody is asked who they are.
+    pub(crate) fn is_on(&self) -> bool {
+        self.config.asks_who()
+    }
+
+    /// The files from which keys are read.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let settings = &self.config.auth;
+        let of_keys = settings.keys.iter().flat_map(|key| [&key.secret_file, &key.public_key]);
+        of_keys.flatten().chain(&settings.jwks.file).cloned().collect()
+    }
+
+    /// Reads the files anew. Where one cannot be used all stays as it was.
+    pub(crate) fn reload(&self) -> Result<(), AuthError> {
+        let keys = read_keys(&self.config.auth)?;
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        Ok(())
+    }
+
+    /// Fetches the key set from its address, again and again. Never ends.
+    pub(crate) async fn keep_fetching(&self) -> Infallible {
+        match &self.fetched {
+            Some(fetched) => fetched.keep_up().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Says who somebody is, from what they show. May wait for the key set.
+    pub(crate) async fn identify(&self, token: Option<&Token>, certified: Option<String>) -> Result<Identity, Denied> {
+        let settings = &self.config.auth;
+        if !self.is_on() {
+            return Ok(Identity::anybody());
+        }
+        let of_nobody = |user: Option<String>, rights| Identity {
+            user: user.map(Into::into),
+            name: None,
+            rights,
+            expires_at: None,
+            max_rate: None,
+        };
+        match (token, certified, &settings.anonymous) {
+            (Some(token), _, _) if settings.takes_tokens() => self.check(token).await,
+            (_, Some(user), _) => Ok(of_nobody(Some(user), Rights::new(&settings.certificate, &settings.certificate))),
+            (None, None, Some(grant)) => Ok(of_nobody(None, Rights::new(grant, grant))),
+            (Some(_), None, _) => Err(Denied::BadToken("this server takes none, but client certificates".into())),
+            (None, None, None) => Err(Denied::NoToken),
+        }
+    }
+
+    /// Checks a token, and uses it up where it is good only once.
+    pub(crate) async fn check(&self, token: &Token) -> Result<Identity, Denied> {
+        let checked = match self.check_now(token) {
+            Err(Refused::UnknownKey(why)) => {
+                let Some(fetched) = &self.fetched else { return Err(Denied::BadToken(why)) };
+                // Keys change: the newest set may hold it.
+                fetched.newest().await;
+                match self.check_now(token) {
+                    Err(Refused::UnknownKey(_)) if fetched.is_empty() => return Err(Denied::Unavailable),
+                    checked => checked,
+                }
+            }
+            checked => checked,
+        };
+        let checked = checked.map_err(|refused| match refused {
+            Refused::UnknownKey(why) => Denied::BadToken(why),
+            Refused::Bad(denied) => denied,
+        })?;
+        if let Some(once) = checked.once {
+            let most = usize::try_from(self.config.auth.max_used_tokens).unwrap_or(usize::MAX);
+            let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+            used.take(once, most, now_ms()).map_err(|why| match why {
+                NotTaken::Again => Denied::UsedBefore,
+                NotTaken::Full => Denied::Unavailable,
+            })?;
+        }
+        Ok(checked.identity)
+    }
+
+    fn check_now(&self, token: &Token) -> Result<token::Checked, Refused> {
+        let own = Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner));
+        let fetched = self.fetched.as_ref().map(Fetched::keys).unwrap_or_default();
+        let keys: Vec<&Key> = own.iter().chain(fetched.iter()).collect();
+        token::check(token.as_str(), &keys, &self.config.auth)
+    }
+}
+
+fn read_keys(settings: &Settings) -> Result<Arc<[Key]>, AuthError> {
+    let mut keys = settings.keys.iter().map(keys::from_config).collect::<Result<Vec<_>, _>>()?;
+    if let Some(path) = &settings.jwks.file {
+        keys.extend(keys::from_set(&keys::read(path)?, &path.display().to_string())?);
+    }
+    Ok(keys.into())
+}

@@ -1,0 +1,227 @@
+//! `quic-websocket token`: makes tokens, and tells what one says.
+
+use std::io::Read;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use quic_websocket::Config;
+use quic_websocket::auth::{Claims, SigningKey, explain};
+use quic_websocket::config::{AuthKey, TokenAlgorithm};
+use quic_websocket::message::{Token, TopicPattern};
+
+/// What to do with tokens.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token and print it.
+    Mint(Box<Mint>),
+    /// Tell what a token says and, with --config, whether the server takes it: exit code 1 where it does not.
+    Explain(Explain),
+}
+
+/// Flags of `token mint`.
+#[derive(Debug, Args)]
+pub(crate) struct Mint {
+    /// Who it is for (the claim sub)
+    #[arg(long = "sub", value_name = "USER")]
+    user: String,
+    /// The name that others see, and nobody else may take
+    #[arg(long)]
+    name: Option<String>,
+    /// For how long it holds: 30s, 15m, 12h or 7d; never: for ever
+    #[arg(long, default_value = "1h", value_parser = life, value_name = "TIME")]
+    expires: Life,
+    /// From now on in so much time it holds, as above
+    #[arg(long, value_parser = life, value_name = "TIME")]
+    not_before: Option<Life>,
+    /// Topic or pattern to which to publish; may be repeated
+    #[arg(long, value_name = "TOPIC", value_parser = pattern)]
+    publish: Vec<String>,
+    /// Topic or pattern to which to subscribe; may be repeated
+    #[arg(long, value_name = "TOPIC", value_parser = pattern)]
+    subscribe: Vec<String>,
+    /// Topic or pattern of which to ask who is there; may be repeated [default: those of --subscribe]
+    #[arg(long, value_name = "TOPIC", value_parser = pattern)]
+    presence: Vec<String>,
+    /// Topic or pattern of which to read what was; may be repeated [default: those of --subscribe]
+    #[arg(long, value_name = "TOPIC", value_parser = pattern)]
+    history: Vec<String>,
+    /// Allow to send to single clients, and with that to signal to them and to list them
+    #[arg(long)]
+    direct: bool,
+    /// Allow to signal to single clients
+    #[arg(long)]
+    signal: bool,
+    /// Allow to list who is connected
+    #[arg(long)]
+    list_clients: bool,
+    /// Allow to send to all clients
+    #[arg(long)]
+    broadcast: bool,
+    /// Messages that it may send each second [default: as the server has it]
+    #[arg(long, value_name = "MESSAGES")]
+    max_rate: Option<NonZeroU32>,
+    /// Who issues it (the claim iss)
+    #[arg(long = "iss", value_name = "ISSUER")]
+    issuer: Option<String>,
+    /// For which servers it is (the claim aud)
+    #[arg(long = "aud", value_name = "AUDIENCE")]
+    audience: Option<String>,
+    /// What makes it different from all others (the claim jti) [default: a random one]
+    #[arg(long, value_name = "ID")]
+    jti: Option<String>,
+    #[command(flatten)]
+    key: Key,
+}
+
+/// With what to sign.
+#[derive(Debug, Args)]
+struct Key {
+    /// Sign with the first secret in the configuration file of the server
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["secret_file", "private_key"])]
+    config: Option<PathBuf>,
+    /// Sign with the secret in this file
+    #[arg(long, value_name = "FILE", conflicts_with = "private_key")]
+    secret_file: Option<PathBuf>,
+    /// Sign with the private key in this PEM file
+    #[arg(long, value_name = "FILE")]
+    private_key: Option<PathBuf>,
+    /// How [default: HS256 with a secret, EdDSA with a private key]
+    #[arg(long, value_enum)]
+    algorithm: Option<TokenAlgorithm>,
+    /// The key's name, told as kid
+    #[arg(long, value_name = "ID")]
+    key_id: Option<String>,
+}
+
+/// Flags of `token explain`.
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The token; - reads it from the standard input
+    token: String,
+    /// Ask what a server with this configuration file says to it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// How long something lasts; `None` for ever.
+#[derive(Debug, Clone, Copy)]
+struct Life(Option<Duration>);
+
+fn life(text: &str) -> Result<Life, String> {
+    if text == "never" {
+        return Ok(Life(None));
+    }
+    let number = text.trim_end_matches(char::is_alphabetic);
+    let seconds = match &text[number.len()..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err("a number with s, m, h or d is expected, as 12h, or never".into()),
+    };
+    let number: u32 = number.parse().map_err(|e| format!("{number:?} before the unit: {e}"))?;
+    Ok(Life(Some(Duration::from_secs(u64::from(number) * seconds))))
+}
+
+fn pattern(text: &str) -> Result<String, String> {
+    TopicPattern::new(text).map(|pattern| pattern.as_str().to_owned()).map_err(|e| e.to_string())
+}
+
+pub(crate) fn run(command: TokenCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        TokenCommand::Mint(mint) => mint.run(),
+        TokenCommand::Explain(explain) => explain.run(),
+    }
+}
+
+impl Mint {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let key = self.key.read()?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
+        let list = |patterns: Vec<String>| (!patterns.is_empty()).then_some(patterns);
+        let granted = |flag: bool| flag.then_some(true);
+        let claims = Claims {
+            sub: self.user,
+            exp: self.expires.0.map(|life| (now + life).as_secs()),
+            nbf: self.not_before.and_then(|wait| wait.0).map(|wait| (now + wait).as_secs()),
+            iss: self.issuer,
+            aud: self.audience,
+            jti: Some(self.jti.unwrap_or_else(|| uuid::Uuid::new_v4().to_string())),
+            name: self.name,
+            publish: list(self.publish),
+            subscribe: list(self.subscribe),
+            presence: list(self.presence),
+            history: list(self.history),
+            direct: granted(self.direct),
+            signal: granted(self.signal),
+            list_clients: granted(self.list_clients),
+            broadcast: granted(self.broadcast),
+            max_rate: self.max_rate,
+        };
+        println!("{}", key.sign(&claims)?);
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Key {
+    fn read(self) -> anyhow::Result<SigningKey> {
+        if let Some(path) = &self.config {
+            let config = Config::load(Some(path), [])?;
+            let secret = config.auth.keys.iter().find(|key| key.secret.is_some() || key.secret_file.is_some());
+            let Some(key) = secret else {
+                bail!("{} holds no secret in auth.keys; name a private key with --private-key", path.display());
+            };
+            return Ok(SigningKey::from_config(key)?);
+        }
+        if let Some(path) = &self.private_key {
+            let algorithm = self.algorithm.unwrap_or(TokenAlgorithm::EdDSA);
+            return Ok(SigningKey::from_pem(algorithm, self.key_id, path)?);
+        }
+        let Some(secret_file) = self.secret_file else {
+            bail!("nothing to sign with: name --config, --secret-file or --private-key");
+        };
+        let algorithm = self.algorithm.unwrap_or(TokenAlgorithm::HS256);
+        Ok(SigningKey::from_config(&AuthKey::secret_in(secret_file, algorithm, self.key_id))?)
+    }
+}
+
+impl Explain {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let text = if self.token == "-" {
+            let mut text = String::new();
+            // No token is longer than that; one that is gets its error from the check of its bounds.
+            std::io::stdin().take(64 * 1024).read_to_string(&mut text).context("cannot read the standard input")?;
+            text
+        } else {
+            self.token
+        };
+        let token = Token::new(text.trim()).map_err(|e| anyhow::anyhow!("{e}"))?;
+        let config = self.config.map(|path| Config::load(Some(&path), [])).transpose()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let explained = runtime.block_on(explain(&token, config))?;
+        println!("{explained}");
+        Ok(if explained.is_taken() == Some(false) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_life_is_a_number_with_a_unit_or_for_ever() {
+        let seconds = |text| life(text).map(|life| life.0.map(|life| life.as_secs()));
+        assert_eq!(
+            ["30s", "15m", "12h", "7d"].map(|text| seconds(text).expect("a life")),
+            [30, 900, 43_200, 604_800].map(Some)
+        );
+        assert_eq!(seconds("never"), Ok(None));
+        for wrong in ["", "12", "h", "1w", "-1h", "1.5h", "99999999999d", "12\u{fc}"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Who is let in, and what each may do.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, de};
+
+use crate::message::TopicPattern;
+
+/// Who is let in, by tokens (JSON Web Tokens, RFC 7519) and client certificates. Without any key, and without
+/// `tls.client_ca`, everybody is and may do everything.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Auth {
+    /// A token's `iss` has to be one of these. Default: none are asked for.
+    pub issuers: Vec<String>,
+    /// A token's `aud` has to name one of these. Default: none are asked for.
+    pub audiences: Vec<String>,
+    /// How far the clock of who issues tokens may be off, in milliseconds, for `exp` and `nbf`. Rounded up to seconds.
+    /// Default 30,000; at most an hour.
+    pub leeway_ms: u64,
+    /// A client is warned so long before its token expires. Default 60,000.
+    pub warn_ms: u64,
+    /// Whether a token without `exp` is refused. Default true.
+    pub require_expiry: bool,
+    /// Whether a token is good for one handshake or `refresh` alone; it needs a `jti` and an `exp` then. A client that
+    /// comes back has to get another one. Default false.
+    pub single_use: bool,
+    /// Used tokens that are remembered until they expire, with `single_use`; where there are more, nobody is let in until
+    /// some have. Default 100,000.
+    pub max_used_tokens: u64,
+    /// Whether a client whose token, or certificate, gives it no name may choose one. Default true.
+    pub own_names: bool,
+    /// The keys with which tokens may be signed. Default: none. At most 64.
+    pub keys: Vec<AuthKey>,
+    /// A set of keys that somebody else keeps.
+    pub jwks: Jwks,
+    /// What a token grants where it does not say. Default: nothing.
+    pub token: Grant,
+    /// What a client certificate grants. Default: nothing.
+    pub certificate: Grant,
+    /// What who has neither may do. Default: such clients are not let in.
+    pub anonymous: Option<Grant>,
+}
+
+/// One key with which tokens may be signed, and the one algorithm that it is for.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthKey {
+    /// Tokens that name a key (`kid`) are checked with that one alone. Default: checked with every token that names none.
+    #[serde(default)]
+    pub id: Option<String>,
+    /// What it signs with.
+    pub algorithm: TokenAlgorithm,
+    /// For HS256, HS384 and HS512: the secret, of at least 32, 48 or 64 bytes (RFC 7518 section 3.2).
+    #[serde(default)]
+    pub secret: Option<Secret>,
+    /// The same in a file; white space around it does not count.
+    #[serde(default)]
+    pub secret_file: Option<PathBuf>,
+    /// For RS256, ES256 and EdDSA: a PEM file with the public key.
+    #[serde(default)]
+    pub public_key: Option<PathBuf>,
+}
+
+impl AuthKey {
+    /// A secret in a file.
+    pub fn secret_in(file: PathBuf, algorithm: TokenAlgorithm, id: Option<String>) -> Self {
+        Self { id, algorithm, secret: None, secret_file: Some(file), public_key: None }
+    }
+}
+
+/// A set of keys (JSON Web Key Set, RFC 7517 section 5).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Jwks {
+    /// Where it lies. Default: nowhere. Read anew when it changes.
+    pub file: Option<PathBuf>,
+    /// Where it is to be fetched: https, or http on this machine. Default: nowhere.
+    pub url: Option<String>,
+    /// And how often, in milliseconds. What was fetched last holds until it is fetched again. Default 300,000.
+    pub refresh_ms: u64,
+    /// Where a token names an unknown key the set is fetched at once, but not sooner than this after the last time.
+    /// Default 10,000.
+    pub cooldown_ms: u64,
+    /// How long fetching may take. Default 5,000.
+    pub timeout_ms: u64,
+    /// Largest set in bytes. Default 256 KiB.
+    pub max_bytes: u64,
+}
+
+/// How a token is signed (RFC 7518 section 3.1, RFC 8037 section 3.1). There is no `none`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+pub enum TokenAlgorithm {
+    /// HMAC with SHA-256.
+    #[value(name = "HS256")]
+    HS256,
+    /// HMAC with SHA-384.
+    #[value(name = "HS384")]
+    HS384,
+    /// HMAC with SHA-512.
+    #[value(name = "HS512")]
+    HS512,
+    /// RSASSA-PKCS1-v1_5 with SHA-256; 2,048 to 8,192 bits.
+    #[value(name = "RS256")]
+    RS256,
+    /// ECDSA on P-256 with SHA-256.
+    #[value(name = "ES256")]
+    ES256,
+    /// Ed25519.
+    #[value(name = "EdDSA")]
+    EdDSA,
+}
+
+/// What somebody may do: in the configuration, and as claims of a token. What is left out is taken from elsewhere, or not
+/// granted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Grant {
+    /// Topics to which to publish.
+    pub publish: Option<Patterns>,
+    /// Topics and patterns to which to subscribe.
+    pub subscribe: Option<Patterns>,
+    /// Topics of which to ask, and be told, who is there. Where it is left out: those of `subscribe`.
+    pub presence: Option<Patterns>,
+    /// Topics of which to read what was: `history`, `since` and `recent`. Where it is left out: those of `subscribe`.
+    pub history: Option<Patterns>,
+    /// Whether to send to single clients.
+    pub direct: Option<bool>,
+    /// Whether to negotiate WebRTC with single clients. Where it is left out: as `direct`.
+    pub signal: Option<bool>,
+    /// Whether to list who is connected. Where it is left out: as `direct`.
+    pub list_clients: Option<bool>,
+    /// Whether to send to all clients.
+    pub broadcast: Option<bool>,
+}
+
+/// Topics and patterns: at most 256.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Patterns(Vec<TopicPattern>);
+
+impl Patterns {
+    /// Most that stand in one list.
+    pub const MAX: usize = 256;
+
+    /// Everything.
+    pub fn everything() -> Self {
+        Self(vec![TopicPattern::everything()])
+    }
+
+    /// Whether one of them matches all that a topic, or a pattern, names.
+    pub fn cover(&self, wanted: &TopicPattern) -> bool {
+        self.0.iter().any(|pattern| pattern.covers(wanted))
+    }
+
+    /// Whether one of them matches a topic.
+    pub fn match_topic(&self, topic: &str) -> bool {
+        self.0.iter().any(|pattern| pattern.matches(topic))
+    }
+
+    /// Them.
+    pub fn as_slice(&self) -> &[TopicPattern] {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Patterns {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// A list of one may be written without its brackets.
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Texts {
+            One(String),
+            Many(Vec<String>),
+        }
+        let texts = match Texts::deserialize(deserializer) {
+            Ok(Texts::One(text)) => vec![text],
+            Ok(Texts::Many(texts)) if texts.len() <= Self::MAX => texts,
+            Ok(Texts::Many(_)) => return Err(de::Error::custom(format!("at most {} patterns are allowed", Self::MAX))),
+            Err(_) => return Err(de::Error::custom("a list of topics or patterns is expected")),
+        };
+        texts.iter().map(|text| TopicPattern::new(text).map_err(de::Error::custom)).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// Text that is nobody else's business: it is not shown where settings are.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            issuers: Vec::new(),
+            audiences: Vec::new(),
+            leeway_ms: 30_000,
+            warn_ms: 60_000,
+            require_expiry: true,
+            single_use: false,
+            max_used_tokens: 100_000,
+            own_names: true,
+            keys: Vec::new(),
+            jwks: Jwks::default(),
+            token: Grant::default(),
+            certificate: Grant::default(),
+            anonymous: None,
+        }
+    }
+}
+
+impl Default for Jwks {
+    fn default() -> Self {
+        Self {
+            file: None,
+            url: None,
+            refresh_ms: 300_000,
+            cooldown_ms: 10_000,
+            timeout_ms: 5000,
+            max_bytes: 256 * 1024,
+        }
+    }
+}
+
+impl Auth {
+    /// Whether tokens can be checked at all.
+    pub fn takes_tokens(&self) -> bool {
+        !self.keys.is_empty() || self.jwks.file.is_some() || self.jwks.url.is_some()
+    }
+}

@@ -1,0 +1,76 @@
+//! Who may do what: the one place where every message that names a topic or a client is held against the rights of who
+//! sends it and the rules for topics. Called first for each message; what it lets through is carried out.
+
+use super::Context;
+use crate::auth::Identity;
+use crate::config::Who;
+use crate::message::{ClientMessage, ErrorCode, ErrorReply, TopicPattern};
+
+/// Refuses what a client may not do.
+pub(super) fn permit(context: &Context, by: &Identity, message: &ClientMessage) -> Result<(), ErrorReply> {
+    let rights = &by.rights;
+    match message {
+        ClientMessage::Publish { topic, .. } => {
+            let may = rights.publish(topic.as_str()) && by.is_one_of(context.topics.rule_of(topic).publish);
+            allow(may, "topic", || format!("publish to {}", topic.as_str()))
+        }
+        ClientMessage::Subscribe(wanted) => {
+            may_hear(context, by, &wanted.topic, wanted.presence)?;
+            let replays = wanted.since.is_some() || wanted.recent.is_some();
+            let field = if wanted.since.is_some() { "since" } else { "recent" };
+            allow(!replays || rights.history(&wanted.topic), field, || {
+                format!("read the history of {}", wanted.topic.as_str())
+            })
+        }
+        ClientMessage::History { topic, .. } => {
+            let pattern = topic.clone().into();
+            let may = rights.history(&pattern) && by.is_one_of(context.topics.rule_of(topic).subscribe);
+            allow(may, "topic", || format!("read the history of {}", topic.as_str()))
+        }
+        ClientMessage::Presence { topic } => {
+            let pattern = topic.clone().into();
+            let may = rights.presence(&pattern) && by.is_one_of(context.topics.rule_of(topic).subscribe);
+            allow(may, "topic", || format!("ask who is on {}", topic.as_str()))
+        }
+        ClientMessage::Broadcast(_) => allow(rights.broadcast, "broadcast", || "send to all clients".into()),
+        ClientMessage::Direct { .. } => allow(rights.direct, "to", || "send to single clients".into()),
+        ClientMessage::Signal { .. } => allow(rights.signal, "to", || "signal to single clients".into()),
+        ClientMessage::ListClients { .. } => {
+            allow(rights.list_clients, "list_clients", || "list who is connected".into())
+        }
+        // These name nobody else, or what the client has already.
+        ClientMessage::Handshake(_)
+        | ClientMessage::Text { .. }
+        | ClientMessage::Binary { .. }
+        | ClientMessage::Ping { .. }
+        | ClientMessage::Pong
+        | ClientMessage::Unsubscribe { .. }
+        | ClientMessage::Refresh { .. }
+        | ClientMessage::Close(_) => Ok(()),
+    }
+}
+
+/// Refuses a subscription, one that is to be made or one that is there.
+pub(super) fn may_hear(
+    context: &Context,
+    by: &Identity,
+    wanted: &TopicPattern,
+    presence: bool,
+) -> Result<(), ErrorReply> {
+    let may = by.rights.subscribe(wanted) && by.is_one_of(context.topics.rule(wanted).subscribe);
+    allow(may, "topic", || format!("subscribe to {}", wanted.as_str()))?;
+    allow(!presence || by.rights.presence(wanted), "presence", || format!("be told who is on {}", wanted.as_str()))
+}
+
+fn allow(may: bool, field: &str, what: impl FnOnce() -> String) -> Result<(), ErrorReply> {
+    if may {
+        return Ok(());
+    }
+    Err(ErrorReply::new(ErrorCode::Forbidden, format!("{field}: this client may not {}", what())))
+}
+
+impl Identity {
+    fn is_one_of(&self, who: Who) -> bool {
+        who.allows(self.user.is_some())
+    }
+}

@@ -1,0 +1,56 @@
+//! `refresh`: another token in place of one that expires. What it no longer allows ends.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tracing::info;
+
+use super::{Caller, Context, error, permit};
+use crate::auth::Denied;
+use crate::message::{ErrorCode, ErrorReply, ServerMessage, Token};
+
+/// Checks a token, and goes by it from now on.
+pub(super) async fn refresh(context: &Context, by: &Caller, token: &Token) -> ServerMessage {
+    let id = by.subscriber.id();
+    if !context.auth.is_on() {
+        return ServerMessage::Refreshed { expires_at: None };
+    }
+    let identity = match context.auth.check(token).await {
+        Ok(identity) => identity,
+        Err(denied) => {
+            info!(client = %id, "Client {id} sent a token that is not taken: {denied}");
+            return ServerMessage::Error(denied.into());
+        }
+    };
+    if identity.user != by.identity().user {
+        return error(ErrorCode::Forbidden, "token: it is another user's; open another connection for that");
+    }
+    let expires_at = identity.expires_at;
+    by.identity.send_replace(Arc::new(identity));
+    revoke(context, by).await;
+    ServerMessage::Refreshed { expires_at }
+}
+
+/// Ends the subscriptions that a client may no longer have.
+pub(super) async fn revoke(context: &Context, by: &Caller) {
+    for (text, presence) in by.subscriber.subscribed() {
+        let Err(refused) = permit::may_hear(context, &by.identity(), &text, presence) else { continue };
+        if context.topics.unsubscribe(&by.subscriber, &text).await.is_err() {
+            continue;
+        }
+        let (topic, reason) = (text.as_str().to_owned(), Some(refused.message));
+        let mut frame = BytesMut::new();
+        ServerMessage::Unsubscribed { topic, code: refused.code, reason }.encode(None, &mut frame);
+        by.subscriber.outbound.put(&frame.freeze().into());
+    }
+}
+
+impl From<Denied> for ErrorReply {
+    fn from(denied: Denied) -> Self {
+        let code = match denied {
+            Denied::NoToken | Denied::BadToken(_) | Denied::UsedBefore => ErrorCode::Unauthorized,
+            Denied::Unavailable => ErrorCode::Unavailable,
+        };
+        Self::new(code, denied.to_string())
+    }
+}
