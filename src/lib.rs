@@ -52,6 +52,7 @@ pub mod message;
 mod outbound;
 mod printable;
 mod registry;
+mod reload;
 mod server;
 pub mod tls;
 mod topic;
@@ -65,5 +66,6 @@ pub use connect::{
 };
 pub use error::ServerError;
 pub use printable::Printable;
+pub use reload::Reload;
 pub use server::{Server, ServerStatus};
 pub use tokio_util::sync::CancellationToken;

@@ -29,7 +29,7 @@ pub(crate) fn start(log: &Log) -> anyhow::Result<()> {
     let filtered = tracing_subscriber::registry().with(filter);
     match log.format {
         LogFormat::Json => {
-            let json = lines::layer().json().flatten_event(true).with_span_list(false);
+            let json = lines::layer().json().flatten_event(true).with_span_list(false).log_internal_errors(false);
             filtered.with(json.with_writer(|| EscapedJson)).try_init()
         }
         LogFormat::Text => {
@@ -58,7 +58,13 @@ fn filter(log: &Log) -> anyhow::Result<EnvFilter> {
 }
 
 fn text<S: Subscriber + for<'a> LookupSpan<'a>>(fields: Fields) -> impl Layer<S> {
-    lines::layer().fmt_fields(fields).with_target(false).with_ansi(io::stderr().is_terminal()).with_writer(io::stderr)
+    lines::layer()
+        .fmt_fields(fields)
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        // Telling of lines that cannot be written would panic, where stderr is a terminal or a pipe that is gone.
+        .log_internal_errors(false)
 }
 
 fn is_ours(metadata: &Metadata<'_>) -> bool {

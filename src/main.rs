@@ -3,6 +3,7 @@
 mod command;
 mod logging;
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -172,10 +173,11 @@ fn configuration(flags: Serve) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// Serves until the first SIGTERM or Ctrl-C, then drains; a second one ends it at once.
+/// Serves until the first SIGTERM or Ctrl-C, then drains; a second one ends it at once. SIGHUP has it read its files.
 async fn run(server: Server) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let shutdown = CancellationToken::new();
+    let reload = server.reloader();
     let server = server.run(shutdown.clone());
     tokio::pin!(server);
     let mut asked = false;
@@ -186,6 +188,15 @@ async fn run(server: Server) -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::SUCCESS);
             }
             signal = signals.next() => {
+                let signal = match signal {
+                    #[cfg(unix)]
+                    Signal::Reload => {
+                        info!("SIGHUP: reading the files again");
+                        reload.reload();
+                        continue;
+                    }
+                    Signal::End(name) => name,
+                };
                 if asked {
                     warn!("{signal} again: ending at once");
                     return Ok(ExitCode::FAILURE);
@@ -198,29 +209,51 @@ async fn run(server: Server) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The signals that ask a server to end.
+/// What a signal asks of a server.
+enum Signal {
+    /// To end; with the signal's name.
+    End(&'static str),
+    /// To read its files again.
+    #[cfg(unix)]
+    Reload,
+}
+
+/// The signals that a server listens for.
 #[cfg(unix)]
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+    /// Whether it was started from a terminal, whose end is a hangup as well.
+    has_terminal: bool,
 }
 
 #[cfg(unix)]
 impl Signals {
     fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            has_terminal: std::io::stderr().is_terminal(),
+        })
     }
 
-    async fn next(&mut self) -> &'static str {
+    async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => Signal::End("SIGTERM"),
+            _ = self.interrupt.recv() => Signal::End("SIGINT"),
+            // A terminal that was closed is none any more.
+            _ = self.hangup.recv() => match self.has_terminal && !std::io::stderr().is_terminal() {
+                true => Signal::End("SIGHUP"),
+                false => Signal::Reload,
+            },
         }
     }
 }
 
-/// The signals that ask a server to end.
+/// The signals that a server listens for.
 #[cfg(not(unix))]
 struct Signals;
 
@@ -230,9 +263,9 @@ impl Signals {
         Ok(Self)
     }
 
-    async fn next(&mut self) -> &'static str {
+    async fn next(&mut self) -> Signal {
         // Where Ctrl-C cannot be listened for, it ends the process by itself.
         let _ = tokio::signal::ctrl_c().await;
-        "Ctrl-C"
+        Signal::End("Ctrl-C")
     }
 }

@@ -1,9 +1,10 @@
 //! The server: binds its port, starts its workers, and drains them when it is told to.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -13,7 +14,8 @@ use crate::error::ServerError;
 use crate::handler::Context;
 use crate::printable::Printable;
 use crate::registry::Registry;
-use crate::tls;
+use crate::reload::{FileWatch, Reload};
+use crate::tls::{self, ServerTls};
 use crate::topic::Topics;
 use crate::transport::native::ServerSettings;
 use crate::transport::socket;
@@ -35,6 +37,10 @@ pub struct Server {
     workers: Vec<Worker>,
     context: Arc<Context>,
     draining: CancellationToken,
+    tls: ServerTls,
+    /// What a new certificate reaches the workers by.
+    connections: watch::Sender<quinn::ServerConfig>,
+    files: FileWatch,
 }
 
 impl std::fmt::Debug for Server {
@@ -82,9 +88,13 @@ impl Server {
                 made.ca.display()
             );
         }
-        let crypto = tls::server_config(&config.tls.cert, &config.tls.key)?;
         let config = Arc::new(config);
+        // Watched before they are read: a change in between is seen.
+        let of_keys = config.auth.files();
+        let watched = [&config.tls.cert, &config.tls.key].into_iter().chain(of_keys).map(PathBuf::as_path);
+        let files = FileWatch::new(watched);
         let auth = Arc::new(Auth::new(Arc::clone(&config))?);
+        let (tls, crypto) = ServerTls::load(&config.tls)?;
         let count = config.worker_count();
         let buffers = size(config.quic.socket_buffer_bytes);
         let bind = |cause| ServerError::Bind { addr: config.addr, cause };
@@ -92,7 +102,7 @@ impl Server {
         let local_addr = sockets[0].local_addr().map_err(bind)?;
         socket::report_buffers(&sockets[0], buffers);
 
-        let (settings, strays) = ServerSettings::new(&config, crypto, count);
+        let (settings, connections, strays) = ServerSettings::new(&config, crypto, count);
         let settings = Arc::new(settings);
         let (registry, inboxes) =
             Registry::new(size(config.limits.max_clients), count, size(config.limits.fanout_queue));
@@ -116,7 +126,7 @@ impl Server {
                 draining: draining.clone(),
             })
             .collect();
-        Ok(Self { local_addr, workers, context, draining })
+        Ok(Self { local_addr, workers, context, draining, tls, connections, files })
     }
 
     /// The address it listens on, with the port that the system chose where it was asked to.
@@ -129,13 +139,19 @@ impl Server {
         ServerStatus { registry: Arc::clone(&self.context.registry), topics: Arc::clone(&self.context.topics) }
     }
 
+    /// What has it read its certificate again while it runs. It does so by itself when the files change: when something
+    /// happens in their folders. A file that cannot be used leaves the old one in use, and is told of in the log.
+    pub fn reloader(&self) -> Reload {
+        self.files.reload()
+    }
+
     /// Serves until `shutdown` is cancelled, then drains: clients are told to leave, what is queued is flushed, within
     /// `timing.drain_timeout_ms`.
     ///
     /// # Errors
     /// [`ServerError::Worker`] where a worker cannot start or fails; the others are drained then.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServerError> {
-        let Self { local_addr, workers, context, draining } = self;
+        let Self { local_addr, workers, context, draining, mut tls, connections, mut files } = self;
         let name = Printable::new(&context.config.name);
         info!(%name, "Starting QUIC WebSocket server: {name}");
         info!(addr = %local_addr, "Listening on: {local_addr}");
@@ -166,6 +182,13 @@ impl Server {
                     let clients = context.registry.clients();
                     info!(clients, "Shutting down: {clients} clients are told to leave");
                     draining.cancel();
+                }
+                // Small files, and no client is served by this thread.
+                cause = files.next(), if !draining_began => {
+                    context.auth.reload(cause);
+                    if let Some(crypto) = tls.reload(cause) {
+                        connections.send_modify(|connections| connections.crypto = crypto);
+                    }
                 }
                 end = ends.recv() => match end {
                     None => break,

@@ -62,6 +62,7 @@ impl Worker {
                 () = self.topic_inbox.serve() => {}
                 // One of the workers is enough.
                 () = topics.tend(), if self.number == 0 => {}
+                () = self.settings.follow(&endpoint) => {}
             }
         };
         tokio::pin!(fan_out);

@@ -11,10 +11,12 @@ mod used;
 
 use std::convert::Infallible;
 use std::fmt;
+use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use thiserror::Error;
+use tracing::{error, info};
 
 pub use self::explain::{Explained, explain};
 use self::fetch::Fetched;
@@ -26,6 +28,7 @@ use self::token::Refused;
 use self::used::{NotTaken, UsedToken, UsedTokens};
 use crate::config::{Auth as Settings, Config};
 use crate::message::{Token, now_ms};
+use crate::reload::Cause;
 
 /// Why nobody can be let in by tokens.
 #[derive(Debug, Error)]
@@ -74,6 +77,8 @@ pub(crate) struct Auth {
     config: Arc<Config>,
     /// From the configuration and from files; replaced as a whole when these change.
     keys: RwLock<Arc<[Key]>>,
+    /// What the files held when they were last looked at; `None` for one that could not be read.
+    seen: Mutex<Vec<Option<Vec<u8>>>>,
     /// From an address.
     fetched: Option<Fetched>,
     used: Mutex<UsedTokens>,
@@ -90,7 +95,10 @@ impl Auth {
     pub(crate) fn new(config: Arc<Config>) -> Result<Self, AuthError> {
         let keys = RwLock::new(read_keys(&config.auth)?);
         let fetched = config.auth.jwks.url.as_deref().map(|url| Fetched::new(url, &config.auth.jwks)).transpose()?;
-        Ok(Self { config, keys, fetched, used: Mutex::default() })
+        let seen = Mutex::default();
+        let auth = Self { config, keys, seen, fetched, used: Mutex::default() };
+        *auth.seen.lock().unwrap_or_else(PoisonError::into_inner) = contents(&auth.config.auth);
+        Ok(auth)
     }
 
     /// Whether anybody is asked who they are.
@@ -98,18 +106,21 @@ impl Auth {
         self.config.asks_who()
     }
 
-    /// The files from which keys are read.
-    pub(crate) fn files(&self) -> Vec<PathBuf> {
-        let settings = &self.config.auth;
-        let of_keys = settings.keys.iter().flat_map(|key| [&key.secret_file, &key.public_key]);
-        of_keys.flatten().chain(&settings.jwks.file).cloned().collect()
-    }
-
-    /// Reads the files anew. Where one cannot be used all stays as it was.
-    pub(crate) fn reload(&self) -> Result<(), AuthError> {
-        let keys = read_keys(&self.config.auth)?;
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
-        Ok(())
+    /// Reads the files anew. Where one cannot be used all stays as it was, and the log says so.
+    pub(crate) fn reload(&self, cause: Cause) {
+        let contents = contents(&self.config.auth);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if contents.is_empty() || (*seen == contents && cause == Cause::Changed) {
+            return;
+        }
+        *seen = contents;
+        match read_keys(&self.config.auth) {
+            Ok(keys) => {
+                info!(keys = keys.len(), "Keys for tokens reloaded: {} are in use", keys.len());
+                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+            }
+            Err(e) => error!("Keys for tokens not reloaded, the old ones stay in use: {e}"),
+        }
     }
 
     /// Fetches the key set from its address, again and again. Never ends.
@@ -177,6 +188,10 @@ impl Auth {
         let keys: Vec<&Key> = own.iter().chain(fetched.iter()).collect();
         token::check(token.as_str(), &keys, &self.config.auth)
     }
+}
+
+fn contents(settings: &Settings) -> Vec<Option<Vec<u8>>> {
+    settings.files().map(|path| fs::read(path).ok()).collect()
 }
 
 fn read_keys(settings: &Settings) -> Result<Arc<[Key]>, AuthError> {

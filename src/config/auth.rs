@@ -244,6 +244,12 @@ impl Default for Jwks {
 }
 
 impl Auth {
+    /// The files from which keys are read.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let of_keys = self.keys.iter().flat_map(|key| [&key.secret_file, &key.public_key]);
+        of_keys.flatten().chain(&self.jwks.file)
+    }
+
     /// Whether tokens can be checked at all.
     pub fn takes_tokens(&self) -> bool {
         !self.keys.is_empty() || self.jwks.file.is_some() || self.jwks.url.is_some()

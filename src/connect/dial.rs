@@ -115,7 +115,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let files = DevelopmentFiles::inside(folder.path());
         files.make(&["localhost".into()], false).expect("certificates");
-        let crypto = tls::server_config(&files.cert, &files.key).expect("a server's settings");
+        let tls = crate::config::Tls { cert: files.cert.clone(), key: files.key.clone() };
+        let crypto = tls::ServerTls::load(&tls).map(|(_, crypto)| crypto).expect("a server's settings");
         let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
         let server = Endpoint::server(quinn::ServerConfig::with_crypto(crypto), any).expect("a server");
         let silent = std::net::UdpSocket::bind(any).expect("a socket");

@@ -10,7 +10,7 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     AckFrequencyConfig, Endpoint, EndpointConfig, IdleTimeout, Runtime, TokioRuntime, TransportConfig, VarInt,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::carrier::DATAGRAMS_IN_QUIC;
 use super::cid::{Owners, WorkerCids};
@@ -28,29 +28,32 @@ const CLIENT_LANES: u64 = TOPIC_LANES + 1 + 32 + 1;
 
 /// What is the same for all workers of a server.
 pub(crate) struct ServerSettings {
-    endpoint: quinn::ServerConfig,
+    /// Those of new connections, which may change.
+    connections: watch::Receiver<quinn::ServerConfig>,
     owners: Owners,
     strays: Vec<mpsc::Sender<Stray>>,
 }
 
 impl ServerSettings {
-    /// The settings, and for each worker the end of its queue of strayed packets.
+    /// The settings, with what changes those of new connections, and for each worker the end of its queue of strayed
+    /// packets.
     pub(crate) fn new(
         config: &Config,
         crypto: Arc<QuicServerConfig>,
         workers: usize,
-    ) -> (Self, Vec<mpsc::Receiver<Stray>>) {
-        let mut endpoint = quinn::ServerConfig::with_crypto(crypto);
+    ) -> (Self, watch::Sender<quinn::ServerConfig>, Vec<mpsc::Receiver<Stray>>) {
+        let mut connections = quinn::ServerConfig::with_crypto(crypto);
         let mut transport = transport(&config.quic);
         transport
             // What waits beyond that waits in `outbound`.
             .datagram_send_buffer_size(DATAGRAMS_IN_QUIC)
             .max_concurrent_bidi_streams(var_int(streams(config.limits.max_request_lanes)))
             .max_concurrent_uni_streams(0_u8.into());
-        endpoint.transport_config(Arc::new(transport));
+        connections.transport_config(Arc::new(transport));
+        let (change, connections) = watch::channel(connections);
         let queue = usize::try_from(config.quic.handover_queue).unwrap_or(1);
         let (strays, ends) = (0..workers).map(|_| mpsc::channel(queue)).unzip();
-        (Self { endpoint, owners: Owners::new(workers), strays }, ends)
+        (Self { connections, owners: Owners::new(workers), strays }, change, ends)
     }
 
     /// Makes the endpoint of one worker. Call inside that worker's runtime.
@@ -69,7 +72,19 @@ impl ServerSettings {
             let (owners, outgoing) = (self.owners.clone(), self.strays.clone());
             socket = Arc::new(WorkerSocket::new(socket, worker, owners, outgoing, strays));
         }
-        Endpoint::new_with_abstract_socket(config, Some(self.endpoint.clone()), socket, runtime)
+        let connections = self.connections.borrow().clone();
+        Endpoint::new_with_abstract_socket(config, Some(connections), socket, runtime)
+    }
+
+    /// Gives an endpoint the settings for new connections whenever they change. Does not end.
+    pub(crate) async fn follow(&self, endpoint: &Endpoint) {
+        // Nothing is marked as seen in the original, so what changed since the endpoint was made is not missed.
+        let mut connections = self.connections.clone();
+        while connections.changed().await.is_ok() {
+            let changed = connections.borrow_and_update().clone();
+            endpoint.set_server_config(Some(changed));
+        }
+        std::future::pending().await
     }
 }
 

@@ -1,0 +1,137 @@
+//! What a client believes.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use quinn::crypto::rustls::QuicClientConfig;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::{TlsError, provider};
+use crate::message::ALPN;
+
+/// Which servers a client believes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Trust {
+    /// Those certified by the system's authorities.
+    #[default]
+    System,
+    /// Those certified by the system's authorities and, where it is there, by `certs/ca.pem` in the current folder: for
+    /// trying things out beside a server that made its own certificates.
+    Development,
+    /// Those certified by the authorities in this PEM file.
+    CaFile(PathBuf),
+    /// All. Whoever is on the path can read and change everything; for trying things out only.
+    Insecure,
+}
+
+/// Where a development set-up has its certificate authority, seen from the project's folder.
+const DEVELOPMENT_CA: &str = "certs/ca.pem";
+
+/// The TLS side of a client's QUIC endpoint.
+pub(crate) fn client_config(trust: &Trust) -> Result<Arc<QuicClientConfig>, TlsError> {
+    let builder =
+        rustls::ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&rustls::version::TLS13])?;
+    let mut config = match trust {
+        Trust::Insecure => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(BelieveAll(provider()))).with_no_client_auth()
+        }
+        Trust::CaFile(path) => builder.with_root_certificates(file_roots(path)?).with_no_client_auth(),
+        Trust::System => builder.with_root_certificates(system_roots(None)?).with_no_client_auth(),
+        Trust::Development => {
+            let ca = Path::new(DEVELOPMENT_CA);
+            builder.with_root_certificates(system_roots(ca.exists().then_some(ca))?).with_no_client_auth()
+        }
+    };
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(Arc::new(QuicClientConfig::try_from(config)?))
+}
+
+/// The TLS side of fetching something over HTTPS: the system's authorities are believed, or where it is not used, nobody.
+pub(crate) fn https_config(is_used: bool) -> Result<rustls::ClientConfig, TlsError> {
+    let builder = rustls::ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let roots = if is_used { system_roots(None)? } else { RootCertStore::empty() };
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn file_roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    let read = |cause| TlsError::Read { path: path.to_owned(), flag: "--ca", cause };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(read)? {
+        roots.add(certificate.map_err(read)?)?;
+    }
+    if roots.is_empty() {
+        return Err(read(rustls::pki_types::pem::Error::NoItemsFound));
+    }
+    Ok(roots)
+}
+
+fn system_roots(development: Option<&Path>) -> Result<RootCertStore, TlsError> {
+    let mut roots = development.map_or_else(|| Ok(RootCertStore::empty()), file_roots)?;
+    let system = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(system.certs);
+    if roots.is_empty() {
+        let why: Vec<String> = system.errors.iter().map(ToString::to_string).collect();
+        return Err(TlsError::NoRoots(if why.is_empty() { "the system has none".into() } else { why.join("; ") }));
+    }
+    Ok(roots)
+}
+
+/// Takes any certificate, but still has the server prove that it holds the certificate's key.
+#[derive(Debug)]
+struct BelieveAll(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for BelieveAll {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::PeerIncompatible(rustls::PeerIncompatible::Tls12NotOffered))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// The host part of `host:port`, as certificates name it.
+pub(crate) fn server_name(host: &str) -> &str {
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    if bare.parse::<IpAddr>().is_ok() { bare } else { host }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ipv6_brackets_are_not_part_of_the_name() {
+        assert_eq!(["[::1]", "127.0.0.1", "example.org"].map(server_name), ["::1", "127.0.0.1", "example.org"]);
+    }
+}
