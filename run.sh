@@ -65,7 +65,7 @@ check() {
 clean() {
     require_cargo
     step cargo clean
-    step rm -f certs/ca.pem certs/server.pem certs/server-key.pem
+    step rm -f certs/{ca,server,server-key,client-ca,client,client-key}.pem
 }
 
 command=${1-}

@@ -11,7 +11,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use quic_websocket::config::{LogFormat, MessageLog};
-use quic_websocket::tls::{DEVELOPMENT_NAMES, DevelopmentFiles};
+use quic_websocket::message::ClientName;
+use quic_websocket::tls::{ClientFiles, DEVELOPMENT_NAMES, DevelopmentFiles};
 use quic_websocket::{CancellationToken, Config, Server};
 use tracing::{error, info, warn};
 
@@ -38,7 +39,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a development certificate authority and a server certificate.
+    /// Make a development certificate authority and a server certificate, or a client's.
     Certs(Certs),
     /// Make tokens, or tell what one says.
     #[command(subcommand)]
@@ -89,6 +90,10 @@ struct Certs {
     /// DNS name or IP address that the certificate is for; may be repeated [default: localhost, 127.0.0.1 and ::1]
     #[arg(long = "name")]
     names: Vec<String>,
+    /// Make a certificate for a client of this name instead, and an authority for tls.client_ca: client-ca.pem,
+    /// client.pem and client-key.pem
+    #[arg(long, value_name = "NAME", conflicts_with = "names")]
+    client: Option<String>,
     /// Replace what is there
     #[arg(long)]
     force: bool,
@@ -108,6 +113,9 @@ fn main() -> ExitCode {
 }
 
 fn make_certs(certs: &Certs) -> anyhow::Result<()> {
+    if let Some(name) = &certs.client {
+        return make_client_certs(certs, name);
+    }
     let mut names = certs.names.clone();
     for name in DEVELOPMENT_NAMES {
         if !names.iter().any(|given| given == name) {
@@ -120,6 +128,17 @@ fn make_certs(certs: &Certs) -> anyhow::Result<()> {
     println!("  {}  the authority; clients trust it with --ca", files.ca.display());
     println!("  {}  the server's certificate", files.cert.display());
     println!("  {}  its private key; keep it to yourself", files.key.display());
+    Ok(())
+}
+
+fn make_client_certs(certs: &Certs, name: &str) -> anyhow::Result<()> {
+    let files = ClientFiles::inside(&certs.dir);
+    let client = ClientName::new(name).with_context(|| format!("--client {name:?}"))?;
+    files.make(&client, certs.force)?;
+    println!("Made a development certificate for the client {name:?}:");
+    println!("  {}  the authority; servers trust it with tls.client_ca", files.ca.display());
+    println!("  {}  the client's certificate, for --cert", files.cert.display());
+    println!("  {}  its private key, for --key; keep it to yourself", files.key.display());
     Ok(())
 }
 

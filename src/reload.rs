@@ -54,7 +54,7 @@ pub(crate) struct FileWatch {
 
 impl FileWatch {
     /// Begins. Where that does not work it warns, and [`Reload`] is what is left.
-    pub(crate) fn new<'a>(files: impl IntoIterator<Item = &'a Path>) -> Self {
+    pub(crate) fn new<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Self {
         let changed = Arc::new(Notify::new());
         let seen = Arc::clone(&changed);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -64,7 +64,7 @@ impl FileWatch {
             }
         });
         let watcher = watcher.map_err(|e| warn!("Files are not watched, reload them with SIGHUP: {e}")).ok();
-        let folders = files.into_iter().map(folder).collect();
+        let folders = files.into_iter().map(|file| folder(file)).collect();
         let asked = Arc::new(Notify::new());
         let mut watch = Self { folders, unwatched: BTreeSet::new(), watcher, changed, asked, due: None };
         watch.begin();
@@ -147,7 +147,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("file");
         fs::write(&file, "1").expect("written");
-        let mut watch = FileWatch::new([file.as_path()]);
+        let mut watch = FileWatch::new([&file]);
         for text in ["2", "3"] {
             fs::write(&file, text).expect("written");
             assert_eq!(next(&mut watch).await, Cause::Changed);
@@ -165,7 +165,7 @@ mod tests {
     async fn what_was_seen_or_asked_survives_a_wait_that_is_given_up() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("file");
-        let mut watch = FileWatch::new([file.as_path()]);
+        let mut watch = FileWatch::new([&file]);
         watch.reload().reload();
         assert_eq!(next(&mut watch).await, Cause::Asked);
         fs::write(&file, "1").expect("written");
@@ -184,7 +184,7 @@ mod tests {
         let parent = tempfile::tempdir().expect("a folder");
         let folder = parent.path().join("folder");
         let file = folder.join("file");
-        let mut watch = FileWatch::new([file.as_path()]);
+        let mut watch = FileWatch::new([&file]);
         fs::create_dir(&folder).expect("made");
         watch.reload().reload();
         assert_eq!(next(&mut watch).await, Cause::Asked);

@@ -1,7 +1,6 @@
 //! The server: binds its port, starts its workers, and drains them when it is told to.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -90,9 +89,8 @@ impl Server {
         }
         let config = Arc::new(config);
         // Watched before they are read: a change in between is seen.
-        let of_keys = config.auth.files();
-        let watched = [&config.tls.cert, &config.tls.key].into_iter().chain(of_keys).map(PathBuf::as_path);
-        let files = FileWatch::new(watched);
+        let of_tls = [&config.tls.cert, &config.tls.key].into_iter().chain(&config.tls.client_ca);
+        let files = FileWatch::new(of_tls.chain(config.auth.files()));
         let auth = Arc::new(Auth::new(Arc::clone(&config))?);
         let (tls, crypto) = ServerTls::load(&config.tls)?;
         let count = config.worker_count();

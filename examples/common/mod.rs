@@ -16,6 +16,12 @@ pub(crate) struct ServerArgs {
     /// PEM file with the authority that signed the server's certificate [default: certs/ca.pem and the system's]
     #[arg(long, global = true, conflicts_with = "insecure")]
     ca: Option<PathBuf>,
+    /// PEM file with this client's own certificate, for servers that ask for one
+    #[arg(long, global = true, requires = "key")]
+    cert: Option<PathBuf>,
+    /// PEM file with its private key
+    #[arg(long, global = true, requires = "cert")]
+    key: Option<PathBuf>,
     /// Believe any server: whoever is on the way can read and change everything
     #[arg(long, global = true)]
     insecure: bool,
@@ -36,6 +42,10 @@ impl ServerArgs {
             (false, None) => Trust::Development,
         };
         let builder = Client::builder(self.server).trust(trust);
+        let builder = match self.cert.zip(self.key) {
+            Some((cert, key)) => builder.certificate(cert, key),
+            None => builder,
+        };
         match &self.token {
             Some(token) => builder.token(token),
             None => Ok(builder),

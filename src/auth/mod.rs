@@ -27,7 +27,7 @@ pub use self::mint::{Claims, SigningKey};
 use self::token::Refused;
 use self::used::{NotTaken, UsedToken, UsedTokens};
 use crate::config::{Auth as Settings, Config};
-use crate::message::{Token, now_ms};
+use crate::message::{ClientName, Token, now_ms};
 use crate::reload::Cause;
 
 /// Why nobody can be let in by tokens.
@@ -132,13 +132,17 @@ impl Auth {
     }
 
     /// Says who somebody is, from what they show. May wait for the key set.
-    pub(crate) async fn identify(&self, token: Option<&Token>, certified: Option<String>) -> Result<Identity, Denied> {
+    pub(crate) async fn identify(
+        &self,
+        token: Option<&Token>,
+        certified: Option<ClientName>,
+    ) -> Result<Identity, Denied> {
         let settings = &self.config.auth;
         if !self.is_on() {
             return Ok(Identity::anybody());
         }
-        let of_nobody = |user: Option<String>, rights| Identity {
-            user: user.map(Into::into),
+        let of_nobody = |user: Option<ClientName>, rights| Identity {
+            user: user.map(|user| user.as_str().into()),
             name: None,
             rights,
             expires_at: None,

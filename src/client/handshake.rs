@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use quinn::{Connection, ReadError, SendStream};
+use rustls::pki_types::CertificateDer;
 use tokio::time::{Instant, timeout_at};
 use tracing::info;
 use uuid::Uuid;
@@ -20,6 +21,7 @@ use crate::message::{
 use crate::outbound::Outbound;
 use crate::printable::Printable;
 use crate::registry::{Naming, NotRegistered, Registered};
+use crate::tls;
 use crate::transport::{Bounds, Carrier, LaneReader, LaneWriter, Outflow, Overflow, ReadFailure};
 
 /// Wrong handshakes that are answered with an error before the connection is closed.
@@ -61,7 +63,7 @@ pub(super) async fn welcome(
     let mut reader = LaneReader::new(receive, max_message_bytes(context));
     let greeting = async {
         let (re, handshake) = first_message(&mut reader, &control, context).await?;
-        admit(id, re.as_ref(), handshake, &control, surroundings).await
+        admit(id, re.as_ref(), handshake, certified(connection), &control, surroundings).await
     };
     match timeout_at(deadline, greeting).await.map_err(late).flatten() {
         Ok(Admitted { registered, zstd, member, identity }) => {
@@ -133,6 +135,7 @@ async fn admit(
     id: Uuid,
     re: Option<&RequestId>,
     handshake: Handshake,
+    certified: Option<ClientName>,
     control: &LaneWriter,
     surroundings: &Surroundings,
 ) -> Result<Admitted, End> {
@@ -166,7 +169,7 @@ async fn admit(
         let reason = format!("this server speaks protocol version {PROTOCOL_VERSION}");
         return refuse(reply, CloseCode::PROTOCOL_ERROR, reason);
     }
-    let identity = match context.auth.identify(handshake.token.as_ref(), None).await {
+    let identity = match context.auth.identify(handshake.token.as_ref(), certified).await {
         Ok(identity) => identity,
         Err(denied @ Denied::Unavailable) => return refuse(reply, CloseCode::TRY_LATER, denied.to_string()),
         Err(denied) => return refuse(reply, CloseCode::UNAUTHORIZED, denied.to_string()),
@@ -206,6 +209,12 @@ async fn admit(
     reply.zstd = handshake.zstd;
     say(control, re, &ServerMessage::HandshakeResponse(reply));
     Ok(Admitted { registered, zstd: handshake.zstd, member, identity })
+}
+
+/// Whom the client's certificate names, which TLS has checked.
+fn certified(connection: &Connection) -> Option<ClientName> {
+    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    tls::subject(chain.first()?)
 }
 
 fn control_lane(context: &Context, send: SendStream) -> Arc<LaneWriter> {

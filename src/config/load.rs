@@ -35,6 +35,14 @@ pub enum ConfigError {
         /// What it was set to.
         name: String,
     },
+    /// A setting that means nothing without another.
+    #[error("setting {setting} needs {other}: set that too, or leave both out")]
+    Needs {
+        /// Its name, with its table.
+        setting: &'static str,
+        /// The one that is missing.
+        other: &'static str,
+    },
     /// A value outside of its bounds.
     #[error("setting {setting} = {value}: {allowed} is allowed")]
     OutOfBounds {
@@ -84,7 +92,7 @@ impl Config {
     /// Checks every bound.
     ///
     /// # Errors
-    /// [`ConfigError::OutOfBounds`] for the first value that is outside.
+    /// [`ConfigError::OutOfBounds`] for the first value that is outside; [`ConfigError::Needs`], [`ConfigError::Name`].
     pub fn validate(&self) -> Result<(), ConfigError> {
         let (limits, timing, quic, auth) = (&self.limits, &self.timing, &self.quic, &self.auth);
         let max_lane = u64::from(u32::MAX);
@@ -144,6 +152,9 @@ impl Config {
             }
         }
         ClientName::new(&self.name).map_err(|_| ConfigError::Name { name: self.name.clone() })?;
+        if self.tls.client_required && self.tls.client_ca.is_none() {
+            return Err(ConfigError::Needs { setting: "tls.client_required", other: "tls.client_ca" });
+        }
         for rule in &self.topics {
             for (setting, value, most) in [
                 ("history_messages", rule.history_messages, 1_000_000),
@@ -237,6 +248,10 @@ mod tests {
         let error = Config::load(Some(Path::new("/nonexistent/x.toml")), []).expect_err("no file");
         assert!(std::error::Error::source(&error).is_none(), "its text holds the cause already");
         assert!(error.to_string().contains("/nonexistent/x.toml"), "{error}");
+        let mut config = Config::default();
+        config.tls.client_required = true;
+        let error = config.validate().expect_err("no authority to go by").to_string();
+        assert!(error.contains("tls.client_required needs tls.client_ca"), "{error}");
         let mut config = Config::default();
         config.limits.max_message_bytes = 1;
         let error = config.validate().expect_err("below the bound").to_string();

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 pub use self::auth::{Auth, AuthKey, Grant, Jwks, Patterns, Secret, TokenAlgorithm};
 pub use self::load::{ConfigError, ENV_PREFIX};
@@ -53,6 +53,12 @@ pub struct Tls {
     /// PEM file with its private key. Default `certs/server-key.pem`. Where neither file exists, both are made for
     /// development, with a `ca.pem` beside the certificate.
     pub key: PathBuf,
+    /// PEM file with the authorities that certify clients. `None` (in the file: an empty text), the default, asks clients
+    /// for no certificate.
+    #[serde(deserialize_with = "path_or_none")]
+    pub client_ca: Option<PathBuf>,
+    /// Whether a client without a certificate is turned away; needs `client_ca`. Default false.
+    pub client_required: bool,
 }
 
 /// What a peer can make grow, and how far.
@@ -223,8 +229,18 @@ impl Default for Config {
 
 impl Default for Tls {
     fn default() -> Self {
-        Self { cert: "certs/server.pem".into(), key: "certs/server-key.pem".into() }
+        Self {
+            cert: "certs/server.pem".into(),
+            key: "certs/server-key.pem".into(),
+            client_ca: None,
+            client_required: false,
+        }
     }
+}
+
+fn path_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(deserializer)?;
+    Ok(Some(path).filter(|path| !path.as_os_str().is_empty()))
 }
 
 impl Default for Limits {
@@ -318,7 +334,7 @@ impl Default for Log {
 impl Config {
     /// Whether clients are asked who they are.
     pub fn asks_who(&self) -> bool {
-        self.auth.takes_tokens()
+        self.auth.takes_tokens() || self.tls.client_ca.is_some()
     }
 
     /// How many workers are started.

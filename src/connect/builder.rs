@@ -1,5 +1,6 @@
 //! How a client is to connect.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Client, ClientError, Events};
@@ -13,6 +14,7 @@ pub struct ClientBuilder {
     pub(super) name: Option<ClientName>,
     pub(super) token: Option<Token>,
     pub(super) trust: Trust,
+    pub(super) identity: Option<(PathBuf, PathBuf)>,
     pub(super) compression: bool,
     pub(super) reconnect: bool,
     pub(super) connect_timeout: Duration,
@@ -28,6 +30,7 @@ impl ClientBuilder {
             name: None,
             token: None,
             trust: Trust::System,
+            identity: None,
             compression: false,
             reconnect: true,
             connect_timeout: Duration::from_secs(5),
@@ -58,6 +61,13 @@ impl ClientBuilder {
     /// Which servers to believe. Default: [`Trust::System`].
     pub fn trust(mut self, trust: Trust) -> Self {
         self.trust = trust;
+        self
+    }
+
+    /// The client's own certificate and its private key, PEM files, for servers that ask for one. They are read when the
+    /// client connects for the first time. Default: none.
+    pub fn certificate(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.identity = Some((cert.into(), key.into()));
         self
     }
 

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use quinn::{Connection, ConnectionError, Endpoint};
+use quinn::{Connection, ConnectionError, Endpoint, TransportErrorCode};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -18,7 +18,7 @@ const HEAD_START: Duration = Duration::from_millis(250);
 
 /// An endpoint for a client's connections. Its socket reaches servers of both address families where the system can.
 pub(super) fn endpoint(options: &ClientBuilder) -> Result<Endpoint, ClientError> {
-    let crypto = tls::client_config(&options.trust)?;
+    let crypto = tls::client_config(&options.trust, options.identity.as_ref())?;
     let mut endpoint = Endpoint::client((Ipv6Addr::UNSPECIFIED, 0).into())
         .or_else(|_| Endpoint::client((Ipv4Addr::UNSPECIFIED, 0).into()))
         .map_err(ClientError::Socket)?;
@@ -86,12 +86,22 @@ pub(super) fn connection_error(server: &str, error: &ConnectionError) -> ClientE
         ConnectionError::TransportError(e) if e.reason.contains("certificate") => {
             ClientError::Untrusted { server, message: e.reason.clone() }
         }
+        ConnectionError::ConnectionClosed(close) if is_about_certificate(close.error_code) => {
+            ClientError::Certificate { server, message: close.to_string() }
+        }
         ConnectionError::ApplicationClosed(_) => {
             let closed = link_end(error);
             ClientError::Refused { server, code: closed.code, reason: closed.reason }
         }
         other => ClientError::Connection { server, message: other.to_string() },
     }
+}
+
+/// Whether a server closes with one of the TLS alerts (RFC 8446 section 6.2) that concern the client's certificate, as
+/// QUIC codes it (RFC 9001 section 4.8).
+fn is_about_certificate(code: TransportErrorCode) -> bool {
+    // bad_certificate to unknown_ca, access_denied, decrypt_error (a wrong signature), certificate_required.
+    (42..=49).chain([51, 116]).any(|alert| code == TransportErrorCode::crypto(alert))
 }
 
 #[cfg(test)]
@@ -115,7 +125,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let files = DevelopmentFiles::inside(folder.path());
         files.make(&["localhost".into()], false).expect("certificates");
-        let tls = crate::config::Tls { cert: files.cert.clone(), key: files.key.clone() };
+        let tls = crate::config::Tls { cert: files.cert.clone(), key: files.key.clone(), ..Default::default() };
         let crypto = tls::ServerTls::load(&tls).map(|(_, crypto)| crypto).expect("a server's settings");
         let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
         let server = Endpoint::server(quinn::ServerConfig::with_crypto(crypto), any).expect("a server");

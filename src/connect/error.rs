@@ -44,6 +44,16 @@ pub enum ClientError {
         /// What is wrong with the certificate.
         message: String,
     },
+    /// The server does not take the client's certificate, or wants one and got none.
+    #[error(
+        "{server} refused the client's certificate: {message}; name one that the server trusts with --cert and --key"
+    )]
+    Certificate {
+        /// The server.
+        server: String,
+        /// In its words.
+        message: String,
+    },
     /// The connection failed.
     #[error("connection to {server} failed: {message}")]
     Connection {

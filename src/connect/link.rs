@@ -93,7 +93,12 @@ impl Link {
                     _ => None,
                 };
                 // The code says whether to come back, and follows at once.
-                let closed = link_end(&connection.closed().await);
+                let error = connection.closed().await;
+                // In TLS 1.3 the client is connected before the server has seen its certificate.
+                if let error @ ClientError::Certificate { .. } = dial::connection_error(server, &error) {
+                    return Err(error);
+                }
+                let closed = link_end(&error);
                 Err(refused(closed.code, reason.unwrap_or(closed.reason)))
             }
         }

@@ -1,5 +1,6 @@
-//! What a client believes.
+//! What a client believes, and what it shows.
 
+use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,11 +8,10 @@ use std::sync::Arc;
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::{TlsError, provider};
+use super::{TlsError, authorities, certificates, private_key, provider, unreadable};
 use crate::message::ALPN;
 
 /// Which servers a client believes.
@@ -32,20 +32,31 @@ pub enum Trust {
 /// Where a development set-up has its certificate authority, seen from the project's folder.
 const DEVELOPMENT_CA: &str = "certs/ca.pem";
 
-/// The TLS side of a client's QUIC endpoint.
-pub(crate) fn client_config(trust: &Trust) -> Result<Arc<QuicClientConfig>, TlsError> {
+/// The TLS side of a client's QUIC endpoint. `identity` names the files of its own certificate and key, for servers that
+/// ask for one.
+pub(crate) fn client_config(
+    trust: &Trust,
+    identity: Option<&(PathBuf, PathBuf)>,
+) -> Result<Arc<QuicClientConfig>, TlsError> {
     let builder =
         rustls::ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&rustls::version::TLS13])?;
-    let mut config = match trust {
-        Trust::Insecure => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(BelieveAll(provider()))).with_no_client_auth()
-        }
-        Trust::CaFile(path) => builder.with_root_certificates(file_roots(path)?).with_no_client_auth(),
-        Trust::System => builder.with_root_certificates(system_roots(None)?).with_no_client_auth(),
+    let builder = match trust {
+        Trust::Insecure => builder.dangerous().with_custom_certificate_verifier(Arc::new(BelieveAll(provider()))),
+        Trust::CaFile(path) => builder.with_root_certificates(file_roots(path)?),
+        Trust::System => builder.with_root_certificates(system_roots(None)?),
         Trust::Development => {
             let ca = Path::new(DEVELOPMENT_CA);
-            builder.with_root_certificates(system_roots(ca.exists().then_some(ca))?).with_no_client_auth()
+            builder.with_root_certificates(system_roots(ca.exists().then_some(ca))?)
         }
+    };
+    let mut config = match identity {
+        Some((cert, key)) => {
+            let chain = certificates(&read(cert, "--cert")?, cert, "--cert")?;
+            let private = private_key(&read(key, "--key")?, key)?;
+            let unusable = |cause| TlsError::Unusable { cert: cert.clone(), key: key.clone(), cause };
+            builder.with_client_auth_cert(chain, private).map_err(unusable)?
+        }
+        None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(Arc::new(QuicClientConfig::try_from(config)?))
@@ -58,16 +69,12 @@ pub(crate) fn https_config(is_used: bool) -> Result<rustls::ClientConfig, TlsErr
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
+fn read(path: &Path, flag: &'static str) -> Result<Vec<u8>, TlsError> {
+    fs::read(path).map_err(|e| unreadable(path, flag, e.kind()))
+}
+
 fn file_roots(path: &Path) -> Result<RootCertStore, TlsError> {
-    let read = |cause| TlsError::Read { path: path.to_owned(), flag: "--ca", cause };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(read)? {
-        roots.add(certificate.map_err(read)?)?;
-    }
-    if roots.is_empty() {
-        return Err(read(rustls::pki_types::pem::Error::NoItemsFound));
-    }
-    Ok(roots)
+    authorities(&read(path, "--ca")?, path, "--ca")
 }
 
 fn system_roots(development: Option<&Path>) -> Result<RootCertStore, TlsError> {

@@ -9,6 +9,7 @@ use rcgen::{
 };
 
 use super::TlsError;
+use crate::message::ClientName;
 
 /// Names for which development certificates hold.
 pub const DEVELOPMENT_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
@@ -38,32 +39,84 @@ impl DevelopmentFiles {
     /// # Errors
     /// [`TlsError::Exists`] unless `force`; [`TlsError::Write`] and [`TlsError::Make`].
     pub fn make(&self, names: &[String], force: bool) -> Result<(), TlsError> {
-        if let Some(path) = [&self.ca, &self.cert, &self.key].into_iter().find(|path| !force && path.exists()) {
-            return Err(TlsError::Exists { path: path.clone() });
-        }
+        refuse_existing([&self.ca, &self.cert, &self.key], force)?;
+        let mut server = CertificateParams::new(names.to_vec())?;
+        server.distinguished_name.push(DnType::CommonName, "quic-websocket development server");
+        server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        Signed::make("quic-websocket development CA", server)?.write(&self.ca, &self.cert, &self.key)
+    }
+}
+
+/// The three files that a client needs to show who it is, and a server to believe it, in one folder: for trying that out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientFiles {
+    /// The certificate authority, for servers to believe in. Its key is thrown away: it can sign nothing else.
+    pub ca: PathBuf,
+    /// The client's certificate.
+    pub cert: PathBuf,
+    /// The client's key, mode 0600.
+    pub key: PathBuf,
+}
+
+impl ClientFiles {
+    /// The usual names inside `folder`.
+    pub fn inside(folder: &Path) -> Self {
+        let [ca, cert, key] = ["client-ca.pem", "client.pem", "client-key.pem"].map(|name| folder.join(name));
+        Self { ca, cert, key }
+    }
+
+    /// Makes a certificate authority and a P-256 certificate for the client of this name, and writes them.
+    ///
+    /// # Errors
+    /// As [`DevelopmentFiles::make`].
+    pub fn make(&self, name: &ClientName, force: bool) -> Result<(), TlsError> {
+        refuse_existing([&self.ca, &self.cert, &self.key], force)?;
+        let mut client = CertificateParams::new(Vec::new())?;
+        client.distinguished_name.push(DnType::CommonName, name.as_str());
+        client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        Signed::make("quic-websocket development client CA", client)?.write(&self.ca, &self.cert, &self.key)
+    }
+}
+
+fn refuse_existing(files: [&PathBuf; 3], force: bool) -> Result<(), TlsError> {
+    match files.into_iter().find(|path| !force && path.exists()) {
+        Some(path) => Err(TlsError::Exists { path: path.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// An authority and the one thing that it signed, as PEM.
+struct Signed {
+    ca: String,
+    cert: String,
+    key: String,
+}
+
+impl Signed {
+    fn make(authority: &str, mut leaf: CertificateParams) -> Result<Self, TlsError> {
         let now = time::OffsetDateTime::now_utc();
         let (from, until) = (now - time::Duration::days(1), now + time::Duration::days(DEVELOPMENT_DAYS));
 
         let mut ca = CertificateParams::new(Vec::new())?;
-        ca.distinguished_name.push(DnType::CommonName, "quic-websocket development CA");
+        ca.distinguished_name.push(DnType::CommonName, authority);
         ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         (ca.not_before, ca.not_after) = (from, until);
         let ca_key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
         let ca_pem = ca.self_signed(&ca_key)?.pem();
 
-        let mut leaf = CertificateParams::new(names.to_vec())?;
-        leaf.distinguished_name.push(DnType::CommonName, "quic-websocket development server");
         leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         leaf.use_authority_key_identifier_extension = true;
         (leaf.not_before, leaf.not_after) = (from, until);
-        let leaf_key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-        let leaf_pem = leaf.signed_by(&leaf_key, &Issuer::from_params(&ca, &ca_key))?.pem();
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+        let cert = leaf.signed_by(&key, &Issuer::from_params(&ca, &ca_key))?.pem();
+        Ok(Self { ca: ca_pem, cert, key: key.serialize_pem() })
+    }
 
-        write(&self.ca, &ca_pem, 0o644)?;
-        write(&self.cert, &leaf_pem, 0o644)?;
-        write(&self.key, &leaf_key.serialize_pem(), 0o600)
+    fn write(&self, ca: &Path, cert: &Path, key: &Path) -> Result<(), TlsError> {
+        write(ca, &self.ca, 0o644)?;
+        write(cert, &self.cert, 0o644)?;
+        write(key, &self.key, 0o600)
     }
 }
 
@@ -130,9 +183,9 @@ mod tests {
             let mode = fs::metadata(&files.key).expect("the key is there").permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "the key's mode");
         }
-        let tls = crate::config::Tls { cert: files.cert.clone(), key: files.key.clone() };
+        let tls = crate::config::Tls { cert: files.cert.clone(), key: files.key.clone(), ..Default::default() };
         ServerTls::load(&tls).map(|_| ()).expect("a server can use them");
-        client_config(&Trust::CaFile(files.ca.clone())).expect("a client can use them");
+        client_config(&Trust::CaFile(files.ca.clone()), None).expect("a client can use them");
         assert!(matches!(files.make(&["localhost".into()], false), Err(TlsError::Exists { .. })));
 
         fs::remove_file(&files.key).expect("removed");

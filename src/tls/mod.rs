@@ -4,18 +4,24 @@
 mod client;
 mod development;
 mod server;
+mod subject;
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use quinn::crypto::rustls::NoInitialCipherSuite;
+use rustls::RootCertStore;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 
 pub use self::client::Trust;
 pub(crate) use self::client::{client_config, https_config, server_name};
-pub use self::development::{DEVELOPMENT_NAMES, DevelopmentFiles, ensure_certificates};
+pub use self::development::{ClientFiles, DEVELOPMENT_NAMES, DevelopmentFiles, ensure_certificates};
 pub(crate) use self::server::ServerTls;
+pub use self::subject::subject;
 
 /// Why certificates cannot be used.
 #[derive(Debug, Error)]
@@ -25,10 +31,10 @@ pub enum TlsError {
     Read {
         /// The file.
         path: PathBuf,
-        /// The flag that names it.
+        /// The flag or setting that names it.
         flag: &'static str,
         /// What is wrong with it.
-        cause: rustls::pki_types::pem::Error,
+        cause: pem::Error,
     },
     /// One of the two files is there, the other is not.
     #[error("{} is there but {} is not: a certificate needs its key; restore it, or remove both to have new ones made", present.display(), absent.display())]
@@ -58,7 +64,7 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        cause: std::io::Error,
+        cause: io::Error,
     },
     /// The system's own certificate authorities cannot be read.
     #[error("no certificate authority to check the server against: {0}; name one with --ca FILE")]
@@ -67,10 +73,12 @@ pub enum TlsError {
     #[error("cannot make certificates: {0}")]
     Make(String),
     /// A file holds no certificate.
-    #[error("there is no certificate in {}; make one with ./generate_certs.sh, or name yours with --cert", path.display())]
+    #[error("there is no certificate in {}; make one with ./generate_certs.sh, or name yours with {flag}", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
+        /// The flag or setting that names it.
+        flag: &'static str,
     },
     /// The certificate and the key do not fit together, or are of a kind that is not supported.
     #[error("cannot use the certificate {} with the key {}: {cause}; the key has to be the certificate's own", cert.display(), key.display())]
@@ -81,6 +89,16 @@ pub enum TlsError {
         key: PathBuf,
         /// What is wrong with them.
         cause: rustls::Error,
+    },
+    /// A file holds something that is no certificate authority.
+    #[error("cannot use {} as a certificate authority: {cause}; name another with {flag}", path.display())]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// The flag or setting that names it.
+        flag: &'static str,
+        /// What is wrong with it.
+        cause: String,
     },
     /// The crypto library cannot be used.
     #[error("cannot set up TLS: {0}")]
@@ -101,6 +119,35 @@ impl From<rustls::Error> for TlsError {
     fn from(error: rustls::Error) -> Self {
         Self::Setup(error.to_string())
     }
+}
+
+/// The certificates in PEM text, of which there has to be one at least.
+fn certificates(text: &[u8], path: &Path, flag: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let unread = |cause| TlsError::Read { path: path.to_owned(), flag, cause };
+    let found: Vec<_> = CertificateDer::pem_slice_iter(text).collect::<Result<_, _>>().map_err(unread)?;
+    if found.is_empty() {
+        return Err(TlsError::Empty { path: path.to_owned(), flag });
+    }
+    Ok(found)
+}
+
+/// The authorities in PEM text.
+fn authorities(text: &[u8], path: &Path, flag: &'static str) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(text, path, flag)? {
+        let refused = |e: rustls::Error| TlsError::Authority { path: path.to_owned(), flag, cause: e.to_string() };
+        roots.add(certificate).map_err(refused)?;
+    }
+    Ok(roots)
+}
+
+/// The one key in PEM text.
+fn private_key(text: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(text).map_err(|cause| TlsError::Read { path: path.to_owned(), flag: "--key", cause })
+}
+
+fn unreadable(path: &Path, flag: &'static str, kind: io::ErrorKind) -> TlsError {
+    TlsError::Read { path: path.to_owned(), flag, cause: pem::Error::Io(kind.into()) }
 }
 
 fn provider() -> Arc<CryptoProvider> {

@@ -1,17 +1,16 @@
 //! The server's side of TLS: made from files, and made again when they have changed, without a connection noticing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
 use quinn::crypto::rustls::QuicServerConfig;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::ProducesTickets;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ProducesTickets, VerifierBuilderError, WebPkiClientVerifier};
 use tracing::{error, info};
 
-use super::{TlsError, provider};
+use super::{TlsError, authorities, certificates, private_key, provider, unreadable};
 use crate::config;
 use crate::message::ALPN;
 use crate::reload::Cause;
@@ -19,7 +18,8 @@ use crate::reload::Cause;
 /// What a server's TLS settings are made of.
 pub(crate) struct ServerTls {
     files: config::Tls,
-    /// Outlives a change of the certificate: who resumes a session has seen the old one, and believed it.
+    /// Outlives a change of the certificate: who resumes a session has seen the old one, and believed it. Not one of the
+    /// clients' authorities: a session says that a certificate was good, and would go on saying so.
     tickets: Arc<dyn ProducesTickets>,
     /// What the files held when the settings in use were made.
     in_use: Contents,
@@ -48,11 +48,18 @@ impl ServerTls {
         }
         let cert = self.files.cert.display();
         if contents == self.in_use {
-            info!("The certificate {cert} and its key are those in use: nothing to reload");
+            info!("The certificate {cert} and what belongs to it are in use as they are: nothing to reload");
             return None;
         }
-        match settings(&self.files, &contents, &self.tickets) {
-            Ok(settings) => {
+        let is_same_authority = contents.client_ca == self.in_use.client_ca;
+        let tickets = if is_same_authority { Ok(Arc::clone(&self.tickets)) } else { aws_lc_rs::Ticketer::new() };
+        let made = tickets.map_err(TlsError::from).and_then(|tickets| {
+            let settings = settings(&self.files, &contents, &tickets)?;
+            Ok((settings, tickets))
+        });
+        match made {
+            Ok((settings, tickets)) => {
+                self.tickets = tickets;
                 info!("Certificate reloaded from {cert}; new connections get it");
                 self.in_use = contents;
                 Some(settings)
@@ -65,17 +72,22 @@ impl ServerTls {
     }
 }
 
-/// What the files held, or why they could not be read.
+/// What a file held, or why it could not be read.
+type Content = Result<Vec<u8>, io::ErrorKind>;
+
+/// What the files held.
 #[derive(Clone, PartialEq)]
 struct Contents {
-    cert: Result<Vec<u8>, io::ErrorKind>,
-    key: Result<Vec<u8>, io::ErrorKind>,
+    cert: Content,
+    key: Content,
+    /// Where the setting names one.
+    client_ca: Option<Content>,
 }
 
 impl Contents {
     fn read(files: &config::Tls) -> Self {
-        let read = |path: &Path| fs::read(path).map_err(|e| e.kind());
-        Self { cert: read(&files.cert), key: read(&files.key) }
+        let read = |path: &PathBuf| fs::read(path).map_err(|e| e.kind());
+        Self { cert: read(&files.cert), key: read(&files.key), client_ca: files.client_ca.as_ref().map(read) }
     }
 }
 
@@ -84,43 +96,46 @@ fn settings(
     contents: &Contents,
     tickets: &Arc<dyn ProducesTickets>,
 ) -> Result<Arc<QuicServerConfig>, TlsError> {
-    let chain = certificates(&contents.cert, &files.cert, "--cert")?;
-    if chain.is_empty() {
-        return Err(TlsError::Empty { path: files.cert.clone() });
-    }
-    let unread = |cause| TlsError::Read { path: files.key.clone(), flag: "--key", cause };
-    let private = bytes(&contents.key).and_then(PrivateKeyDer::from_pem_slice).map_err(unread)?;
+    let chain = certificates(text(&contents.cert, &files.cert, "--cert")?, &files.cert, "--cert")?;
+    let private = private_key(text(&contents.key, &files.key, "--key")?, &files.key)?;
     let unusable = |cause| TlsError::Unusable { cert: files.cert.clone(), key: files.key.clone(), cause };
-    let mut config = rustls::ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_no_client_auth()
-        .with_single_cert(chain, private)
-        .map_err(unusable)?;
+    let builder =
+        rustls::ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&rustls::version::TLS13])?;
+    let builder = match files.client_ca.as_ref().zip(contents.client_ca.as_ref()) {
+        Some((path, content)) => {
+            builder.with_client_cert_verifier(client_verifier(path, content, files.client_required)?)
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_single_cert(chain, private).map_err(unusable)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.ticketer = Arc::clone(tickets);
     Ok(Arc::new(QuicServerConfig::try_from(config)?))
 }
 
-fn certificates(
-    content: &Result<Vec<u8>, io::ErrorKind>,
-    path: &Path,
-    flag: &'static str,
-) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let unread = |cause| TlsError::Read { path: path.to_owned(), flag, cause };
-    bytes(content).and_then(|bytes| CertificateDer::pem_slice_iter(bytes).collect()).map_err(unread)
+/// What checks the certificates of clients against the authorities in a file.
+fn client_verifier(path: &Path, content: &Content, required: bool) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    const SETTING: &str = "tls.client_ca";
+    let roots = Arc::new(authorities(text(content, path, SETTING)?, path, SETTING)?);
+    let builder = WebPkiClientVerifier::builder_with_provider(roots, provider());
+    let builder = if required { builder } else { builder.allow_unauthenticated() };
+    let refused =
+        |e: VerifierBuilderError| TlsError::Authority { path: path.to_owned(), flag: SETTING, cause: e.to_string() };
+    builder.build().map_err(refused)
 }
 
-fn bytes(content: &Result<Vec<u8>, io::ErrorKind>) -> Result<&[u8], pem::Error> {
-    content.as_deref().map_err(|&kind| pem::Error::Io(kind.into()))
+fn text<'a>(content: &'a Content, path: &Path, flag: &'static str) -> Result<&'a [u8], TlsError> {
+    content.as_deref().map_err(|&kind| unreadable(path, flag, kind))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::DevelopmentFiles;
+    use crate::message::ClientName;
+    use crate::tls::{ClientFiles, DevelopmentFiles};
 
     fn files(made: &DevelopmentFiles) -> config::Tls {
-        config::Tls { cert: made.cert.clone(), key: made.key.clone() }
+        config::Tls { cert: made.cert.clone(), key: made.key.clone(), ..config::Tls::default() }
     }
 
     #[test]
@@ -131,7 +146,8 @@ mod tests {
             files.make(&["localhost".into()], false).expect("made");
         }
         let load = |cert: &Path, key: &Path| {
-            ServerTls::load(&config::Tls { cert: cert.to_owned(), key: key.to_owned() }).map(|_| ())
+            let files = config::Tls { cert: cert.to_owned(), key: key.to_owned(), ..config::Tls::default() };
+            ServerTls::load(&files).map(|_| ())
         };
         assert!(matches!(load(&one.cert, &two.key), Err(TlsError::Unusable { .. })));
         fs::write(&two.cert, "no certificate").expect("written");
@@ -159,5 +175,27 @@ mod tests {
         assert!(tls.reload(Cause::Asked).is_none(), "the certificate is none");
         made.make(&["localhost".into()], true).expect("made");
         assert!(tls.reload(Cause::Changed).is_some(), "a mistake does not last");
+    }
+    #[test]
+    fn a_changed_authority_of_clients_ends_the_sessions_that_it_vouched_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let made = DevelopmentFiles::inside(folder.path());
+        made.make(&["localhost".into()], false).expect("made");
+        let clients = ClientFiles::inside(folder.path());
+        let name = ClientName::new("Ada").expect("a name");
+        clients.make(&name, false).expect("made");
+        let files = config::Tls { client_ca: Some(clients.ca.clone()), ..files(&made) };
+        let (mut tls, _) = ServerTls::load(&files).expect("loaded");
+        let ticket = tls.tickets.encrypt(b"a session").expect("a ticket");
+
+        made.make(&["localhost".into()], true).expect("made");
+        assert!(tls.reload(Cause::Changed).is_some(), "another certificate");
+        assert_eq!(tls.tickets.decrypt(&ticket).as_deref(), Some(&b"a session"[..]));
+        fs::write(&clients.ca, "no authority").expect("written");
+        assert!(tls.reload(Cause::Changed).is_none(), "no authority");
+        assert!(tls.tickets.decrypt(&ticket).is_some(), "all is as it was");
+        clients.make(&name, true).expect("made");
+        assert!(tls.reload(Cause::Changed).is_some(), "another authority");
+        assert_eq!(tls.tickets.decrypt(&ticket), None);
     }
 }

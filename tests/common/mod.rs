@@ -17,12 +17,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quic_websocket::tls::DevelopmentFiles;
+use quic_websocket::tls::{ClientFiles, DevelopmentFiles};
 use quic_websocket::{CancellationToken, Config, Server, ServerError, ServerStatus};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig};
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -104,6 +104,20 @@ impl TestServer {
         endpoint_trusting(&self.files.ca, protocols, transport)
     }
 
+    /// A client endpoint that trusts this server and shows a certificate of its own, or none.
+    pub fn endpoint_showing(&self, identity: Option<&ClientFiles>) -> Endpoint {
+        let builder = tls_trusting(&self.files.ca);
+        let tls = match identity {
+            Some(files) => {
+                let cert = CertificateDer::from_pem_file(&files.cert).expect("a certificate");
+                let key = PrivateKeyDer::from_pem_file(&files.key).expect("a key");
+                builder.with_client_auth_cert(vec![cert], key).expect("they fit")
+            }
+            None => builder.with_no_client_auth(),
+        };
+        endpoint_over(tls, &["qws/1"], TransportConfig::default())
+    }
+
     /// A connection whose handshake is still to come.
     pub async fn stranger(&self) -> RawClient {
         RawClient::connect(&self.endpoint(), self.addr).await
@@ -119,14 +133,20 @@ impl TestServer {
 
 /// A client endpoint on a socket of its own that trusts the authority in a file and offers some protocols (ALPN).
 pub fn endpoint_trusting(ca: &Path, protocols: &[&str], transport: TransportConfig) -> Endpoint {
+    endpoint_over(tls_trusting(ca).with_no_client_auth(), protocols, transport)
+}
+
+fn tls_trusting(ca: &Path) -> rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca).expect("the CA's file")).expect("the CA");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+    rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3")
         .with_root_certificates(roots)
-        .with_no_client_auth();
+}
+
+fn endpoint_over(mut tls: rustls::ClientConfig, protocols: &[&str], transport: TransportConfig) -> Endpoint {
     tls.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("QUIC over TLS")));
     config.transport_config(Arc::new(transport));

@@ -1,0 +1,128 @@
+//! A server that is told which authorities certify clients believes theirs, refuses others in TLS, and turns clients
+//! without a certificate away only where it is told to.
+
+#![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
+
+mod common;
+
+use common::library::builder;
+use common::{TestServer, soon, until};
+use quic_websocket::message::ClientName;
+use quic_websocket::tls::{ClientFiles, DevelopmentFiles};
+use quic_websocket::{ClientBuilder, ClientError};
+use quinn::{ConnectionError, TransportErrorCode};
+
+/// RFC 8446 section 6.2.
+const UNSUPPORTED_CERTIFICATE: u8 = 43;
+const DECRYPT_ERROR: u8 = 51;
+const CERTIFICATE_REQUIRED: u8 = 116;
+
+fn certified(folder: &tempfile::TempDir, name: &str) -> ClientFiles {
+    let files = ClientFiles::inside(&folder.path().join(name));
+    files.make(&ClientName::new(name).expect("a name"), true).expect("certificates");
+    files
+}
+
+async fn server_trusting(clients: &ClientFiles, required: bool) -> TestServer {
+    TestServer::start_with(|config| {
+        config.tls.client_ca = Some(clients.ca.clone());
+        config.tls.client_required = required;
+    })
+    .await
+}
+
+fn with(builder: ClientBuilder, files: &ClientFiles) -> ClientBuilder {
+    builder.certificate(&files.cert, &files.key)
+}
+
+async fn refused(builder: ClientBuilder) -> String {
+    match soon("an answer", builder.connect()).await {
+        Err(error @ ClientError::Certificate { .. }) => error.to_string(),
+        other => panic!("expected the certificate to be refused, got {:?}", other.map(|_| "a client")),
+    }
+}
+
+#[tokio::test]
+async fn a_client_is_believed_by_its_authority_and_refused_by_another() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (ada, eve) = (certified(&folder, "Ada"), certified(&folder, "Eve"));
+    for required in [false, true] {
+        let server = server_trusting(&ada, required).await;
+        let (client, _events) = with(builder(&server), &ada).connect().await.expect("a good certificate");
+        client.echo("hello").await.expect("it is served");
+        let error = refused(with(builder(&server), &eve)).await;
+        assert!(error.contains("--cert"), "it says what to do: {error}");
+        until("nobody else to be there", || server.status.connections() == 1).await;
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_without_a_certificate_is_turned_away_only_where_one_is_required() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ada = certified(&folder, "Ada");
+    let server = server_trusting(&ada, false).await;
+    server.client("nobody").await.control.lives("who shows no certificate").await;
+    server.stop().await;
+
+    let server = server_trusting(&ada, true).await;
+    refused(builder(&server)).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_one_of_tls() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (ada, eve) = (certified(&folder, "Ada"), certified(&folder, "Eve"));
+    let server = server_trusting(&ada, true).await;
+    // Eve's authority has the right name and the wrong key; and a server's certificate is no client's.
+    let DevelopmentFiles { ca, cert, key } = server.files.clone();
+    let servers = ClientFiles { ca, cert, key };
+    for (identity, alert) in
+        [(None, CERTIFICATE_REQUIRED), (Some(&eve), DECRYPT_ERROR), (Some(&servers), UNSUPPORTED_CERTIFICATE)]
+    {
+        let endpoint = server.endpoint_showing(identity);
+        let connecting = endpoint.connect(server.addr, "localhost").expect("it begins");
+        // The client is done before the server has seen its certificate; what matters is how that ends.
+        let error = match soon("an answer", connecting).await {
+            Ok(connection) => soon("the refusal", connection.closed()).await,
+            Err(error) => error,
+        };
+        let ConnectionError::ConnectionClosed(close) = &error else { panic!("expected an alert, got {error}") };
+        assert_eq!(close.error_code, TransportErrorCode::crypto(alert), "{error}");
+    }
+    assert_eq!(server.status.connections(), 0);
+    server.stop().await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn certs_makes_a_client_that_a_server_believes() {
+    use common::process::Process;
+    use quic_websocket::Client;
+    use quic_websocket::tls::Trust;
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut maker = Process::start(folder.path(), &["certs", "--client", "Ada"], &[]);
+    assert_eq!(maker.ended().await, Some(0), "{}", maker.stderr());
+    let files = ClientFiles::inside(&folder.path().join("certs"));
+    for path in [&files.ca, &files.cert, &files.key] {
+        let shown = path.strip_prefix(folder.path()).expect("inside").display().to_string();
+        assert!(maker.stdout().contains(&shown), "{}", maker.stdout());
+    }
+    let mut again = Process::start(folder.path(), &["certs", "--client", "Ada"], &[]);
+    assert_eq!(again.ended().await, Some(1), "nothing is replaced unasked");
+
+    let environment = [
+        ("QWS_ADDR", "127.0.0.1:0"),
+        ("QWS_TLS__CLIENT_CA", "certs/client-ca.pem"),
+        ("QWS_TLS__CLIENT_REQUIRED", "true"),
+    ];
+    let mut server = Process::start(folder.path(), &[], &environment);
+    let addr = server.listening().await.to_string();
+    let trust = Trust::CaFile(folder.path().join("certs/ca.pem"));
+    let (client, _events) =
+        with(Client::builder(&*addr), &files).trust(trust.clone()).connect().await.expect("it connects");
+    client.echo("hello").await.expect("it is served");
+    refused(Client::builder(&*addr).trust(trust)).await;
+}
