@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::{End, Session, frame_error};
 use crate::frame::{Body, BodyError, FrameError, PREFIX_BYTES};
 use crate::handler::{self, Later, Outcome, Replies};
-use crate::message::{CloseCode, ClosedBy, ErrorCode, Request};
+use crate::message::{ClientMessage, CloseCode, ClosedBy, ErrorCode, ErrorReply, Request, RequestId, ServerMessage};
 use crate::transport::{Batch, LaneReader, LaneWriter};
 
 /// Bodies in a row that are no JSON before the connection is closed.
@@ -66,7 +66,10 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWrit
                     if write(&mut replies, writer).await.is_err() {
                         return LaneEnd::Broken;
                     }
-                    carry_out(session, later, &mut replies, on_control).await;
+                    if let Err(end) = carry_out(session, later, &mut replies, on_control).await {
+                        let _ = write(&mut replies, writer).await;
+                        return LaneEnd::Connection(end);
+                    }
                 }
                 Ok(Outcome::Leave(close)) => {
                     let _ = write(&mut replies, writer).await;
@@ -109,47 +112,84 @@ async fn write(replies: &mut Replies, writer: &LaneWriter) -> Result<(), ()> {
 
 /// Judges one body and answers what can be answered at once. An error ends the connection.
 fn take_in(session: &Session, body: Bytes, replies: &mut Replies) -> Result<Outcome, End> {
+    let allowance = &session.caller.subscriber.allowance;
+    let received = body.len();
     let body = match Body::parse(body, session.compression, session.max_message_bytes) {
         Ok(body) => body,
         Err(BodyError::Fatal(e)) => return Err(frame_error(e)),
-        Err(e @ BodyError::FirstByte(_)) => return malformed(session, &e.to_string(), replies),
         Err(e) => {
-            replies.put(None, &handler::error(ErrorCode::BadRequest, e.to_string()));
-            return Ok(Outcome::Done);
+            answer_bad(replies, None, allowance.take(received), e.to_string());
+            let is_malformed = matches!(e, BodyError::FirstByte(_));
+            return if is_malformed { malformed(session) } else { within_limits(session) }.map(|()| Outcome::Done);
         }
     };
-    match Request::parse(&body) {
-        Ok(request) => {
+    // What it takes inside, not on the way: small bodies may inflate to large ones.
+    let taken = allowance.take(body.json.len() + body.attachment.as_ref().map_or(0, Bytes::len));
+    match (Request::parse(&body), taken) {
+        // A client that has to wait may leave, and shows that it lives.
+        (Ok(Request { message: ClientMessage::Close(close), .. }), _) => Ok(Outcome::Leave(close)),
+        (Ok(request), taken) => {
             session.malformed.store(0, Ordering::Relaxed);
-            Ok(handler::answer(&session.context, &session.caller, request, replies))
+            let outcome = match taken {
+                Ok(()) => handler::answer(&session.context, &session.caller, request, replies),
+                Err(refused) => {
+                    if !matches!(request.message, ClientMessage::Pong) {
+                        replies.put(request.id.as_ref(), &ServerMessage::Error(refused));
+                    }
+                    Outcome::Done
+                }
+            };
+            within_limits(session).map(|()| outcome)
         }
-        Err(invalid) if invalid.malformed => malformed(session, &invalid.message, replies),
-        Err(invalid) => {
-            session.malformed.store(0, Ordering::Relaxed);
-            replies.put(invalid.re.as_ref(), &handler::error(ErrorCode::BadRequest, invalid.message));
-            Ok(Outcome::Done)
+        (Err(invalid), taken) => {
+            answer_bad(replies, invalid.re.as_ref(), taken, invalid.message);
+            if invalid.malformed {
+                malformed(session)?;
+            } else {
+                session.malformed.store(0, Ordering::Relaxed);
+            }
+            within_limits(session).map(|()| Outcome::Done)
         }
     }
 }
 
-fn malformed(session: &Session, message: &str, replies: &mut Replies) -> Result<Outcome, End> {
-    replies.put(None, &handler::error(ErrorCode::BadRequest, message));
+/// Says what is wrong with a body; that it was one too many is said first.
+fn answer_bad(replies: &mut Replies, re: Option<&RequestId>, taken: Result<(), ErrorReply>, message: String) {
+    let error = taken.err().unwrap_or_else(|| ErrorReply::new(ErrorCode::BadRequest, message));
+    replies.put(re, &ServerMessage::Error(error));
+}
+
+/// Counts a body that is no JSON. An error ends the connection.
+fn malformed(session: &Session) -> Result<(), End> {
     if session.malformed.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_MALFORMED {
         return Err(End::sent(
             CloseCode::INVALID_PAYLOAD,
             format!("{MAX_MALFORMED} bodies in a row that are no JSON messages"),
         ));
     }
-    Ok(Outcome::Done)
+    within_limits(session)
 }
 
-async fn carry_out(session: &Session, later: Later, replies: &mut Replies, on_control: bool) {
+/// Ends the connection of a client that was refused too often and went on.
+fn within_limits(session: &Session) -> Result<(), End> {
+    if session.caller.subscriber.allowance.is_used_up() {
+        return Err(End::sent(
+            CloseCode::RATE_LIMITED,
+            "too many requests were sent before their retry_after_ms was over",
+        ));
+    }
+    Ok(())
+}
+
+/// Carries out what has to wait for others. An error ends the connection.
+async fn carry_out(session: &Session, later: Later, replies: &mut Replies, on_control: bool) -> Result<(), End> {
     session.waiting.fetch_add(1, Ordering::Relaxed);
     let reply = handler::carry_out(&session.context, &session.caller, later, on_control).await;
     session.waiting.fetch_sub(1, Ordering::Relaxed);
     if let Some((re, reply)) = reply {
         replies.put(re.as_ref(), &reply);
     }
+    within_limits(session)
 }
 
 /// The request lanes that a client has open, each with a task of its own; dropping this ends them.
@@ -219,18 +259,16 @@ pub(super) async fn serve_datagrams(session: &Session) -> End {
         if body.len() > session.max_message_bytes {
             return frame_error(FrameError::TooBig { max: session.max_message_bytes });
         }
-        match take_in(session, body, &mut replies) {
-            Ok(Outcome::Done) => {}
+        let done = match take_in(session, body, &mut replies) {
+            Ok(Outcome::Done) => Ok(()),
             Ok(Outcome::Later(later)) => carry_out(session, later, &mut replies, false).await,
-            Ok(Outcome::Leave(close)) => {
-                return End::Left(close.into());
-            }
-            Err(end) => {
-                send_datagram(session, replies.take());
-                return end;
-            }
-        }
+            Ok(Outcome::Leave(close)) => Err(End::Left(close.into())),
+            Err(end) => Err(end),
+        };
         send_datagram(session, replies.take());
+        if let Err(end) = done {
+            return end;
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use self::lanes::RequestLanes;
 use crate::config::Config;
 use crate::frame::{Compression, FrameError};
 use crate::handler::{Caller, Context, Replies};
+use crate::limits::Allowance;
 use crate::message::{CloseCode, ClosedBy, ServerMessage, now_ms};
 use crate::outbound::Outbound;
 use crate::printable::Printable;
@@ -191,7 +192,10 @@ async fn serve(connection: Connection, welcomed: Welcomed, surroundings: &Surrou
     let Welcomed { reader, outbound, compression, mut registered, member, identity } = welcomed;
     let context = Arc::clone(&surroundings.context);
     let on_roster = surroundings.roster.add(Arc::clone(&outbound));
-    let subscriber = Subscriber::new(Arc::clone(&outbound), member, surroundings.worker);
+    let rates = &context.config.rates;
+    let allowance = Allowance::new(rates, rates.exempt(connection.remote_address().ip()));
+    allowance.set_message_rate(identity.max_rate);
+    let subscriber = Subscriber::new(Arc::clone(&outbound), member, surroundings.worker, allowance);
     for impostor in std::mem::take(&mut registered.impostors) {
         let closed = ClosedBy::new(CloseCode::FORBIDDEN, "the name is somebody else's; choose another one");
         context.registry.end(impostor, closed).await;

@@ -145,7 +145,10 @@ impl Config {
             ("quic.max_ack_delay_ms", quic.max_ack_delay_ms, 1, 1000),
             ("quic.socket_buffer_bytes", quic.socket_buffer_bytes, 64 * 1024, 1 << 30),
             ("quic.handover_queue", quic.handover_queue, 1, 1_000_000),
-        ] {
+        ]
+        .into_iter()
+        .chain(self.rates.bounds(limits))
+        {
             if !(least..=most).contains(&value) {
                 let (setting, allowed) = (setting.to_owned(), format!("{least} to {most}"));
                 return Err(ConfigError::OutOfBounds { setting, value, allowed });
@@ -218,7 +221,7 @@ mod tests {
         assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
         let lines = std::fs::read_to_string(documented).expect("the file");
         let settings = lines.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count();
-        assert_eq!(format!("{config:?}").matches(": ").count() - 6, settings, "every setting is documented");
+        assert_eq!(format!("{config:?}").matches(": ").count() - 7, settings, "every setting is documented");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod auth;
 mod load;
+mod rates;
 mod topics;
 
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Deserializer};
 
 pub use self::auth::{Auth, AuthKey, Grant, Jwks, Patterns, Secret, TokenAlgorithm};
 pub use self::load::{ConfigError, ENV_PREFIX};
+pub use self::rates::Rates;
 pub use self::topics::{OverflowPolicy, TopicRule, Who};
 
 /// All settings.
@@ -31,6 +33,8 @@ pub struct Config {
     pub tls: Tls,
     /// What a peer can make grow, and how far.
     pub limits: Limits,
+    /// How often peers may do something.
+    pub rates: Rates,
     /// How long things may take.
     pub timing: Timing,
     /// The transport below.
@@ -218,6 +222,7 @@ impl Default for Config {
             workers: 0,
             tls: Tls::default(),
             limits: Limits::default(),
+            rates: Rates::default(),
             timing: Timing::default(),
             quic: Quic::default(),
             topics: Vec::new(),

@@ -121,7 +121,7 @@ pub(crate) fn answer(context: &Context, by: &Caller, request: Request, replies: 
         }
         ClientMessage::Publish { topic, payload, key } => {
             let publication = topics::publication(context, by_whom, topic, payload, key);
-            let Some(published) = context.topics.publish_now(&publication) else {
+            let Some(published) = context.topics.publish_now(&publication, &by_whom.allowance) else {
                 return Outcome::Later(Later { id, work: Work::Publish(publication) });
             };
             if let Some(reply) = topics::published(published, id.is_some()) {
@@ -160,7 +160,7 @@ pub(crate) async fn carry_out(
     let message = match work {
         Work::Message(message) => message,
         Work::Publish(publication) => {
-            let published = context.topics.publish(&publication).await;
+            let published = context.topics.publish(&publication, &by.subscriber.allowance).await;
             return topics::published(published, wants_reply).map(|reply| (id, reply));
         }
     };

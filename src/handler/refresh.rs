@@ -26,6 +26,7 @@ pub(super) async fn refresh(context: &Context, by: &Caller, token: &Token) -> Se
         return error(ErrorCode::Forbidden, "token: it is another user's; open another connection for that");
     }
     let expires_at = identity.expires_at;
+    by.subscriber.allowance.set_message_rate(identity.max_rate);
     by.identity.send_replace(Arc::new(identity));
     revoke(context, by).await;
     ServerMessage::Refreshed { expires_at }

@@ -26,6 +26,7 @@ use self::state::Topic;
 pub(crate) use self::subscribe::Wish;
 pub(crate) use self::subscriber::Subscriber;
 use crate::config::{Config, TopicRule};
+use crate::limits::Allowance;
 use crate::message::{ErrorCode, ErrorReply, Member, ServerMessage, TopicName, TopicPattern, now_ms};
 
 /// Topics are spread over so many maps, so that workers seldom wait for each other's.
@@ -110,12 +111,12 @@ impl Topics {
         self.shard(name).read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    /// The topic of this name, made where there is none.
-    fn find_or_make(&self, name: &TopicName) -> Result<Arc<Topic>, ErrorReply> {
-        self.find(name).map_or_else(|| self.make(name), Ok)
+    /// The topic of this name, made where there is none and who asks may make one.
+    fn find_or_make(&self, name: &TopicName, asks: &Allowance) -> Result<Arc<Topic>, ErrorReply> {
+        self.find(name).map_or_else(|| self.make(name, asks), Ok)
     }
 
-    fn make(&self, name: &TopicName) -> Result<Arc<Topic>, ErrorReply> {
+    fn make(&self, name: &TopicName, asks: &Allowance) -> Result<Arc<Topic>, ErrorReply> {
         let most = size(self.config.limits.max_topics);
         let mut shard = self.shard(name).write().unwrap_or_else(PoisonError::into_inner);
         if let Some(topic) = shard.get(name) {
@@ -127,6 +128,7 @@ impl Topics {
                 format!("topic: this server has {most} topics and takes no more"),
             ));
         }
+        asks.take_topic(name)?;
         self.count.fetch_add(1, Ordering::Relaxed);
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let rule = Arc::clone(self.rule_of(name));

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::hub::Delivery;
 use super::state::{State, Topic};
 use super::{Places, Topics, size};
+use crate::limits::Allowance;
 use crate::message::{ErrorCode, ErrorReply, IdempotencyKey, Payload, ServerMessage, TopicMessage, TopicName, now_ms};
 use crate::outbound::Envelope;
 
@@ -25,8 +26,12 @@ pub(crate) struct Publication {
 
 impl Topics {
     /// Publishes where that needs no waiting; gives `published`. `None`: [`publish`](Self::publish) has to wait for it.
-    pub(crate) fn publish_now(&self, publication: &Publication) -> Option<Result<ServerMessage, ErrorReply>> {
-        let topic = match self.topic_for(publication) {
+    pub(crate) fn publish_now(
+        &self,
+        publication: &Publication,
+        asks: &Allowance,
+    ) -> Option<Result<ServerMessage, ErrorReply>> {
+        let topic = match self.topic_for(publication, asks) {
             Ok(topic) if topic.blocks() => return None,
             Ok(topic) => topic,
             Err(refused) => return Some(Err(refused)),
@@ -47,9 +52,13 @@ impl Topics {
 
     /// Publishes; gives `published`. Waits for room in the workers' inboxes and, under the policy `block`, for room at
     /// every subscriber. Dropped while it waits, it has published nothing; behind that, everything.
-    pub(crate) async fn publish(&self, publication: &Publication) -> Result<ServerMessage, ErrorReply> {
+    pub(crate) async fn publish(
+        &self,
+        publication: &Publication,
+        asks: &Allowance,
+    ) -> Result<ServerMessage, ErrorReply> {
         loop {
-            let topic = self.topic_for(publication)?;
+            let topic = self.topic_for(publication, asks)?;
             let published = if topic.blocks() {
                 self.publish_in_turn(&topic, publication).await?
             } else {
@@ -62,8 +71,8 @@ impl Topics {
         }
     }
 
-    fn topic_for(&self, publication: &Publication) -> Result<Arc<Topic>, ErrorReply> {
-        self.find_or_make(&publication.topic)
+    fn topic_for(&self, publication: &Publication, asks: &Allowance) -> Result<Arc<Topic>, ErrorReply> {
+        self.find_or_make(&publication.topic, asks)
     }
 
     /// Publishes once every subscriber has room, and returns once every subscriber has the message.

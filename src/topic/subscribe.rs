@@ -63,7 +63,7 @@ impl Topics {
         };
         loop {
             let reserved = reserve()?;
-            let topic = self.find_or_make(&name)?;
+            let topic = self.find_or_make(&name, &wish.who.allowance)?;
             let places = self.places().await;
             if let Some(reply) = self.subscribe_to_topic(wish, &topic, reserved, places) {
                 return Ok(reply);

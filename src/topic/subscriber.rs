@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::state::Topic;
+use crate::limits::Allowance;
 use crate::message::{Member, TopicPattern};
 use crate::outbound::{Outbound, TopicLane};
 
@@ -21,6 +22,8 @@ pub(crate) struct Subscriber {
     member: Member,
     /// The worker on which the client is.
     pub(super) worker: usize,
+    /// What it may do, and how often.
+    pub(crate) allowance: Allowance,
     subscriptions: Mutex<Subscriptions>,
     /// What replays long histories to it.
     pub(crate) tasks: TaskTracker,
@@ -71,9 +74,9 @@ pub(super) enum NotReserved {
 }
 
 impl Subscriber {
-    pub(crate) fn new(outbound: Arc<Outbound>, member: Member, worker: usize) -> Arc<Self> {
+    pub(crate) fn new(outbound: Arc<Outbound>, member: Member, worker: usize, allowance: Allowance) -> Arc<Self> {
         let (subscriptions, tasks) = (Mutex::default(), TaskTracker::new());
-        Arc::new(Self { outbound, member, worker, subscriptions, tasks })
+        Arc::new(Self { outbound, member, worker, allowance, subscriptions, tasks })
     }
 
     pub(crate) fn id(&self) -> Uuid {

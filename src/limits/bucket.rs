@@ -1,0 +1,180 @@
+//! A rate with a burst, and the refusals that came of it. Each refusal is told a time of its own, one behind the other: told
+//! the same time, all who wait would come back at once, and all but one be refused again.
+
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+
+/// How many refusals are made good by what is served. One alone would do for a client whose every wait ends in time; of
+/// several that wait each for itself, one that comes late takes the turn of the next.
+const MADE_GOOD: u32 = 2;
+
+/// Gives out what a rate allows, by cells.
+#[derive(Debug)]
+pub(super) struct Bucket {
+    limiter: DefaultDirectRateLimiter,
+    clock: DefaultClock,
+    quota: Quota,
+    refusals: Refusals,
+}
+
+/// That there is not enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// After this time it is this one's turn.
+    pub(super) wait: Duration,
+    /// How many were refused and not served before it.
+    pub(super) outstanding: u32,
+}
+
+impl Bucket {
+    /// A full one that gives so many cells each second, and at most `burst` at once. `None` where either is 0: no limit.
+    pub(super) fn new(per_second: u64, burst: u64) -> Option<Self> {
+        let quota = quota(per_second, burst)?;
+        let (limiter, clock) = (RateLimiter::direct(quota), DefaultClock::default());
+        Some(Self { limiter, clock, quota, refusals: Refusals::new() })
+    }
+
+    /// Takes some cells, or none; more than the burst count as the burst.
+    pub(super) fn take(&self, cells: NonZeroU32) -> Result<(), Refusal> {
+        let cells = cells.min(self.quota.burst_size());
+        let wait = match self.limiter.check_n(cells) {
+            Ok(Ok(())) => {
+                self.refusals.give_back();
+                return Ok(());
+            }
+            Ok(Err(until)) => until.wait_time_from(self.clock.now()),
+            Err(_) => self.quota.burst_size_replenished_in(),
+        };
+        let outstanding = self.refusals.add();
+        let turn = self.quota.replenish_interval().saturating_mul(cells.get()).saturating_mul(outstanding);
+        Err(Refusal { wait: wait.saturating_add(turn), outstanding })
+    }
+
+    /// Takes over from another one what that has left, at most as much as fits: a new rate is no new burst.
+    pub(super) fn continue_from(&self, other: &Self) {
+        let left = other.take_all();
+        if let Some(spent) = NonZeroU32::new(self.quota.burst_size().get().saturating_sub(left)) {
+            // It is full, so they are there.
+            let _ = self.limiter.check_n(spent);
+        }
+    }
+
+    /// Takes all that is left; gives how much that was.
+    fn take_all(&self) -> u32 {
+        let mut all = 0;
+        for bit in (0..u32::BITS).rev() {
+            let Some(cells) = NonZeroU32::new(1 << bit) else { continue };
+            if matches!(self.limiter.check_n(cells), Ok(Ok(()))) {
+                all += cells.get();
+            }
+        }
+        all
+    }
+}
+
+/// A rate as the limiters take it; `None` where there is no limit.
+pub(super) fn quota(per_second: u64, burst: u64) -> Option<Quota> {
+    let cells = |setting| NonZeroU32::new(u32::try_from(setting).unwrap_or(u32::MAX));
+    Some(Quota::per_second(cells(per_second)?).allow_burst(cells(burst)?))
+}
+
+/// Refusals that were not made good: what is served makes [`MADE_GOOD`] good, and each second one.
+#[derive(Debug)]
+struct Refusals {
+    outstanding: AtomicU32,
+    /// Up to when seconds have been counted.
+    counted: Mutex<Instant>,
+}
+
+impl Refusals {
+    fn new() -> Self {
+        Self { outstanding: AtomicU32::new(0), counted: Mutex::new(Instant::now()) }
+    }
+
+    /// One more; gives how many there were.
+    fn add(&self) -> u32 {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let seconds = counted.elapsed().as_secs();
+        *counted += Duration::from_secs(seconds);
+        self.subtract(u32::try_from(seconds).unwrap_or(u32::MAX));
+        self.outstanding.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn give_back(&self) {
+        if self.outstanding.load(Ordering::Relaxed) > 0 {
+            self.subtract(MADE_GOOD);
+        }
+    }
+
+    fn subtract(&self, some: u32) {
+        let less = |outstanding: u32| Some(outstanding.saturating_sub(some));
+        // It never fails.
+        let _ = self.outstanding.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cells(count: u32) -> NonZeroU32 {
+        NonZeroU32::new(count).expect("not none")
+    }
+
+    #[test]
+    fn without_a_rate_or_a_burst_there_is_no_limit() {
+        assert!(Bucket::new(0, 5).is_none() && Bucket::new(5, 0).is_none());
+        assert!(Bucket::new(u64::MAX, u64::MAX).is_some());
+    }
+
+    #[test]
+    fn who_is_refused_gets_a_turn_behind_those_refused_before() {
+        // One cell in 100 seconds: time plays no part.
+        let slow = Quota::with_period(Duration::from_secs(100)).expect("a quota").allow_burst(cells(2));
+        let bucket = Bucket {
+            limiter: RateLimiter::direct(slow),
+            clock: DefaultClock::default(),
+            quota: slow,
+            refusals: Refusals::new(),
+        };
+        bucket.take(cells(2)).expect("the burst");
+        for before in 0..5 {
+            let refusal = bucket.take(cells(1)).expect_err("nothing is left");
+            assert_eq!(refusal.outstanding, before);
+            let turn = 100 * u64::from(before + 1);
+            let expected = Duration::from_secs(turn - 1)..=Duration::from_secs(turn);
+            assert!(expected.contains(&refusal.wait), "{refusal:?} is not within {expected:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_served_makes_two_refusals_good_and_each_second_one() {
+        let refusals = Refusals::new();
+        assert_eq!((refusals.add(), refusals.add(), refusals.add()), (0, 1, 2));
+        refusals.give_back();
+        assert_eq!((refusals.add(), refusals.add()), (1, 2));
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(2)).expect("a time");
+        *refusals.counted.lock().expect("the lock") = long_ago;
+        assert_eq!(refusals.add(), 1, "two of three are good");
+        *refusals.counted.lock().expect("the lock") = long_ago.checked_sub(Duration::from_secs(100)).expect("a time");
+        assert_eq!(refusals.add(), 0, "never below none");
+    }
+
+    #[test]
+    fn a_new_rate_goes_on_with_what_the_old_one_has_left() {
+        for (left, burst, expected) in [(0, 50, 0), (7, 50, 7), (7, 5, 5), (100, 50, 50)] {
+            let (old, new) = (Bucket::new(1, 100).expect("one"), Bucket::new(1, burst).expect("one"));
+            if let Some(spent) = NonZeroU32::new(100 - left) {
+                old.take(spent).expect("a full one has as many");
+            }
+            new.continue_from(&old);
+            assert_eq!(new.take_all(), expected, "{left} left, {burst} at most");
+            assert_eq!(old.take_all(), 0);
+        }
+    }
+}

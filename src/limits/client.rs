@@ -1,0 +1,193 @@
+//! What one client may do: so many messages, bytes and new topics. Its session owns it and asks before anything is done.
+
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use super::bucket::{Bucket, Refusal};
+use crate::config::Rates;
+use crate::message::{ErrorCode, ErrorReply, TopicName};
+
+/// Bytes are counted by so many: coarse enough for rates of gigabytes, in which a byte is less than a nanosecond.
+const CELL_BYTES: u64 = 16;
+
+/// What one client may do.
+#[derive(Debug)]
+pub(crate) struct Allowance {
+    /// False where there is nothing to ask.
+    is_limited: AtomicBool,
+    /// The messages' rate, which may change; with it the numbers that it was made of.
+    messages: RwLock<Option<Messages>>,
+    bytes: Option<Bucket>,
+    topics: Option<Bucket>,
+    /// Messages per second and their burst, where nobody has said otherwise.
+    usual: (u64, u64),
+    /// Refusals that may be outstanding.
+    most_refusals: u64,
+    /// More were.
+    is_used_up: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Messages {
+    per_second: u64,
+    bucket: Bucket,
+}
+
+const ONE: NonZeroU32 = NonZeroU32::MIN;
+
+impl Allowance {
+    /// What the settings allow; everything where the client is exempt from them.
+    pub(crate) fn new(rates: &Rates, is_exempt: bool) -> Self {
+        let bucket = |per_second, burst| if is_exempt { None } else { Bucket::new(per_second, burst) };
+        let cells = |bytes: u64| bytes.div_ceil(CELL_BYTES);
+        let allowance = Self {
+            is_limited: AtomicBool::new(false),
+            messages: RwLock::default(),
+            bytes: bucket(cells(rates.client_bytes), cells(rates.client_bytes_burst)),
+            topics: bucket(rates.client_topics, rates.client_topics_burst),
+            usual: if is_exempt { (0, 0) } else { (rates.client_messages, rates.client_messages_burst) },
+            most_refusals: rates.client_refusals_burst,
+            is_used_up: AtomicBool::new(false),
+        };
+        allowance.set_message_rate(None);
+        allowance
+    }
+
+    /// Sets how many messages each second are allowed from now on, with twice as many at once; `None` for what the settings
+    /// say. A rate that somebody has set holds for exempt clients as well. A burst that is spent stays spent.
+    pub(crate) fn set_message_rate(&self, per_second: Option<NonZeroU32>) {
+        let given = |rate: NonZeroU32| (rate.get().into(), 2 * u64::from(rate.get()));
+        let (per_second, burst) = per_second.map_or(self.usual, given);
+        let mut messages = self.messages.write().unwrap_or_else(PoisonError::into_inner);
+        if messages.as_ref().is_some_and(|now| now.per_second == per_second) {
+            return;
+        }
+        let bucket = Bucket::new(per_second, burst);
+        if let (Some(before), Some(bucket)) = (&*messages, &bucket) {
+            bucket.continue_from(&before.bucket);
+        }
+        *messages = bucket.map(|bucket| Messages { per_second, bucket });
+        self.is_limited.store(messages.is_some() || self.bytes.is_some(), Ordering::Relaxed);
+    }
+
+    /// Takes one message of so many bytes. An error is the reply to it: it has no effect.
+    pub(crate) fn take(&self, bytes: usize) -> Result<(), ErrorReply> {
+        if !self.is_limited.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if let Some(Messages { per_second, bucket }) = &*self.messages.read().unwrap_or_else(PoisonError::into_inner) {
+            bucket.take(ONE).map_err(|refusal| {
+                self.refused(refusal, &format!("this client sends more than the {per_second} messages a second it may"))
+            })?;
+        }
+        if let Some(bucket) = &self.bytes {
+            let cells = u32::try_from((bytes as u64).div_ceil(CELL_BYTES)).unwrap_or(u32::MAX);
+            bucket
+                .take(NonZeroU32::new(cells).unwrap_or(ONE))
+                .map_err(|refusal| self.refused(refusal, "this client sends more bytes a second than it may"))?;
+        }
+        Ok(())
+    }
+
+    /// Takes one new topic. An error is the reply to whoever wants it.
+    pub(crate) fn take_topic(&self, name: &TopicName) -> Result<(), ErrorReply> {
+        let Some(bucket) = &self.topics else { return Ok(()) };
+        bucket.take(ONE).map_err(|refusal| {
+            let what = format!("topic: {} would be new, and this client makes more topics than it may", name.as_str());
+            self.refused(refusal, &what)
+        })
+    }
+
+    /// Whether the client has gone on regardless of too many refusals, and has to go.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.is_used_up.load(Ordering::Relaxed)
+    }
+
+    fn refused(&self, Refusal { wait, outstanding }: Refusal, what: &str) -> ErrorReply {
+        if u64::from(outstanding) >= self.most_refusals {
+            self.is_used_up.store(true, Ordering::Relaxed);
+        }
+        let wait_ms = milliseconds(wait);
+        ErrorReply {
+            retry_after_ms: Some(wait_ms),
+            ..ErrorReply::new(ErrorCode::RateLimited, format!("{what}; send this again in {wait_ms} ms"))
+        }
+    }
+}
+
+/// Whole milliseconds, so that whoever waits for them has waited long enough.
+fn milliseconds(wait: Duration) -> u64 {
+    u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn rates(change: impl FnOnce(&mut Rates)) -> Rates {
+        let mut rates = Config::default().rates;
+        change(&mut rates);
+        rates
+    }
+
+    fn taken(allowance: &Allowance, tries: usize, bytes: usize) -> usize {
+        (0..tries).filter(|_| allowance.take(bytes).is_ok()).count()
+    }
+
+    #[test]
+    fn what_waits_is_told_in_whole_milliseconds_that_are_long_enough() {
+        for (nanos, expected) in [(0, 1), (1, 1), (1_000_000, 1), (1_000_001, 2), (59_999_999, 60)] {
+            assert_eq!(milliseconds(Duration::from_nanos(nanos)), expected, "{nanos} ns");
+        }
+    }
+
+    #[test]
+    fn a_client_has_its_burst_and_is_then_refused_until_more_than_it_may_are() {
+        let rates = rates(|rates| {
+            (rates.client_messages, rates.client_messages_burst, rates.client_refusals_burst) = (1, 5, 3);
+        });
+        let allowance = Allowance::new(&rates, false);
+        assert_eq!(taken(&allowance, 5, 10), 5);
+        for n in 0..4 {
+            assert!(!allowance.is_used_up(), "after {n} refusals");
+            let refusal = allowance.take(10).expect_err("nothing is left");
+            assert_eq!(refusal.code, 429);
+            let wait = refusal.retry_after_ms.expect("a time");
+            assert!((1000 * n + 1..=1000 * (n + 1)).contains(&wait), "refusal {n} is told {wait} ms");
+        }
+        assert!(allowance.is_used_up());
+    }
+
+    #[test]
+    fn bytes_and_topics_are_counted_apart_from_messages() {
+        let rates = rates(|rates| {
+            (rates.client_bytes, rates.client_bytes_burst) = (16, 1 << 16);
+            (rates.client_topics, rates.client_topics_burst) = (1, 2);
+        });
+        let allowance = Allowance::new(&rates, false);
+        assert_eq!(taken(&allowance, 100, 1 << 12), 16);
+        let name = TopicName::new("a.b").expect("a topic");
+        assert!(allowance.take_topic(&name).is_ok() && allowance.take_topic(&name).is_ok());
+        let refusal = allowance.take_topic(&name).expect_err("the third");
+        assert!(refusal.message.contains("a.b"), "{}", refusal.message);
+    }
+
+    #[test]
+    fn who_is_exempt_has_no_limit_until_somebody_sets_one() {
+        let rates = rates(|rates| (rates.client_messages, rates.client_messages_burst) = (1, 1));
+        let allowance = Allowance::new(&rates, true);
+        assert_eq!(taken(&allowance, 50_000, 1 << 20), 50_000);
+        let rate = NonZeroU32::new(3).expect("not none");
+        allowance.set_message_rate(Some(rate));
+        assert_eq!(taken(&allowance, 100, 10), 6);
+        allowance.set_message_rate(Some(rate));
+        assert_eq!(taken(&allowance, 100, 10), 0, "told again, it is the same rate");
+        allowance.set_message_rate(NonZeroU32::new(50));
+        assert_eq!(taken(&allowance, 100, 10), 0, "another rate is no new burst");
+        allowance.set_message_rate(None);
+        assert_eq!(taken(&allowance, 50_000, 10), 50_000);
+    }
+}

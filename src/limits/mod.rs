@@ -1,0 +1,7 @@
+//! What peers may do how often: each client ([`Allowance`]). Knows the settings and the wording of refusals; nothing of
+//! lanes or connections. Refusing costs no more than the settings allow: who goes on regardless has to go.
+
+mod bucket;
+mod client;
+
+pub(crate) use self::client::Allowance;
