@@ -11,6 +11,7 @@ use crate::auth::Auth;
 use crate::config::Config;
 use crate::error::ServerError;
 use crate::handler::Context;
+use crate::limits::Addresses;
 use crate::printable::Printable;
 use crate::registry::Registry;
 use crate::reload::{FileWatch, Reload};
@@ -105,7 +106,8 @@ impl Server {
         let (registry, inboxes) =
             Registry::new(size(config.limits.max_clients), count, size(config.limits.fanout_queue));
         let (topics, topic_inboxes) = Topics::new(Arc::clone(&config), count);
-        let context = Arc::new(Context { config, registry, topics, auth });
+        let addresses = Addresses::new(&config.rates);
+        let context = Arc::new(Context { config, registry, topics, addresses, auth });
         let draining = CancellationToken::new();
         let workers = sockets
             .into_iter()

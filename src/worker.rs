@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 
 use crate::client::{self, Surroundings};
 use crate::handler::Context;
+use crate::limits::Admission;
 use crate::message::CloseCode;
 use crate::registry::{Inbox, Roster};
 use crate::topic;
@@ -96,7 +97,7 @@ impl Worker {
 
 /// Decides about a connection before anything is spent on it.
 fn admit(incoming: Incoming, surroundings: &Surroundings, clients: &TaskTracker) {
-    let Context { config, registry, .. } = &*surroundings.context;
+    let Context { config, registry, addresses, .. } = &*surroundings.context;
     let under_way = registry.handshakes() as u64;
     let from = incoming.remote_address();
     if under_way >= config.limits.max_handshakes {
@@ -106,7 +107,17 @@ fn admit(incoming: Incoming, surroundings: &Surroundings, clients: &TaskTracker)
         // Only an address that has not yet been validated gets here, so a Retry is allowed.
         let _ = incoming.retry();
     } else {
-        let handshaking = registry.begin_handshake();
-        clients.spawn(client::run(incoming, surroundings.clone(), handshaking));
+        // Behind the Retry: under load, who forges addresses uses up nobody's share.
+        match addresses.admit(from.ip(), incoming.remote_address_validated()) {
+            Admission::Granted => {
+                let handshaking = registry.begin_handshake();
+                clients.spawn(client::run(incoming, surroundings.clone(), handshaking));
+            }
+            Admission::Unproven => drop(incoming.retry()),
+            Admission::Refused(why) => {
+                debug!("Connection from {from} refused: {why}");
+                incoming.refuse();
+            }
+        }
     }
 }

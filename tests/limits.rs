@@ -7,8 +7,10 @@ mod common;
 
 use std::time::Duration;
 
-use common::{On, RawClient, TestServer, framed, soon};
+use common::packets::{Answer, begin_only};
+use common::{On, RawClient, TestServer, framed, soon, until};
 use quic_websocket::config::Rates;
+use quinn::{ConnectionError, TransportErrorCode};
 use serde_json::{Value, json};
 
 /// A server whose limits hold for everybody and are as the test wants them, each that it leaves alone without effect.
@@ -279,5 +281,100 @@ async fn clients_on_the_servers_own_machine_have_no_limits_unless_told_otherwise
     for _ in 0..50 {
         client.control.lives("who is on the same machine").await;
     }
+    server.stop().await;
+}
+
+/// Tries to connect, without a message; gives whether that was let.
+async fn knocks(server: &TestServer) -> bool {
+    let connecting = server.endpoint().connect(server.addr, "localhost").expect("a connection begins");
+    match soon("an answer", connecting).await {
+        Ok(_) => true,
+        Err(ConnectionError::ConnectionClosed(close)) => {
+            assert_eq!(close.error_code, TransportErrorCode::CONNECTION_REFUSED);
+            false
+        }
+        Err(other) => panic!("expected to be let in or refused, got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_connection_too_many_from_an_address_is_told_so_and_places_come_back() {
+    let server = limited(|rates| rates.address_connections = 2).await;
+    let (mut ada, mut bob) = (server.client("Ada").await, server.client("Bob").await);
+    for _ in 0..2 {
+        let mut late = server.stranger().await;
+        late.control.say(json!({"type": "handshake", "id": 1, "protocol_version": "1.0"})).await;
+        refusal(&late.control.hear().await, 1);
+        late.expect_close(4429).await;
+    }
+    assert_eq!(server.status.clients(), 2);
+    ada.control.lives("who has a place").await;
+    bob.control.say(json!({"type": "close"})).await;
+    bob.closed().await;
+    until("the others to be gone", || server.status.connections() == 1).await;
+    let mut cid = server.client("Cid").await;
+    cid.control.lives("who came in Bob's place").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_has_no_place_and_says_nothing_is_not_waited_for() {
+    let server = TestServer::start_with(|config| {
+        config.rates.loopback = true;
+        config.rates.address_connections = 1;
+        config.timing.close_timeout_ms = 50;
+        config.timing.handshake_timeout_ms = 60_000;
+    })
+    .await;
+    let mut client = server.client("Ada").await;
+    let mut silent = server.stranger().await;
+    // A stream is only known once something is sent on it.
+    silent.control.raw(&[0]).await;
+    assert_eq!(silent.closed().await.0, 4408);
+    client.control.lives("who has the place").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn handshakes_from_one_address_are_refused_above_their_rate_until_time_has_passed() {
+    let server = limited(|rates| (rates.address_handshakes, rates.address_handshakes_burst) = (2, 4)).await;
+    let mut neighbour = server.client("neighbour").await;
+    let mut let_in = 0;
+    while knocks(&server).await {
+        let_in += 1;
+    }
+    assert!(let_in >= 3, "{let_in} of a burst of four, of which the neighbour has one");
+    neighbour.control.lives("who is in").await;
+    tokio::time::sleep(Duration::from_millis(501)).await;
+    assert!(knocks(&server).await, "two are let in each second");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn handshakes_from_all_addresses_are_refused_above_their_rate_until_time_has_passed() {
+    let server = limited(|rates| (rates.handshakes, rates.handshakes_burst) = (2, 3)).await;
+    let mut let_in = 0;
+    while knocks(&server).await {
+        let_in += 1;
+    }
+    assert!(let_in >= 3, "{let_in} of a burst of three");
+    tokio::time::sleep(Duration::from_millis(501)).await;
+    assert!(knocks(&server).await, "two are let in each second");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn forged_addresses_use_up_nobodys_share_where_addresses_have_to_be_proven() {
+    let server = TestServer::start_with(|config| {
+        config.limits.retry_handshakes = 0;
+        config.rates.loopback = true;
+        (config.rates.address_handshakes, config.rates.address_handshakes_burst) = (1, 2);
+    })
+    .await;
+    let attacker = server.endpoint();
+    for n in 0..20 {
+        assert_eq!(begin_only(&attacker, server.addr).await, Answer::Retry, "packet {n}");
+    }
+    server.client("Ada").await.control.lives("who proves the address").await;
     server.stop().await;
 }

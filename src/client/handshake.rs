@@ -14,8 +14,9 @@ use super::{End, Surroundings, frame_error};
 use crate::auth::{Denied, Identity};
 use crate::frame::{Body, BodyError, Compression};
 use crate::handler::{self, Context};
+use crate::limits::Place;
 use crate::message::{
-    ClientInfo, ClientMessage, ClientName, CloseCode, ErrorCode, Handshake, HandshakeReply, Limits, Member,
+    ClientInfo, ClientMessage, ClientName, CloseCode, ErrorCode, ErrorReply, Handshake, HandshakeReply, Limits, Member,
     PROTOCOL_VERSION, Request, RequestId, ServerMessage, now_ms,
 };
 use crate::outbound::Outbound;
@@ -26,6 +27,9 @@ use crate::transport::{Bounds, Carrier, LaneReader, LaneWriter, Outflow, Overflo
 
 /// Wrong handshakes that are answered with an error before the connection is closed.
 const ATTEMPTS: usize = 3;
+
+/// When whoever has too many connections may try again: others of its address have to end first, and nobody knows when.
+const TOO_MANY_RETRY_MS: u64 = 10_000;
 
 /// A client that was let in.
 pub(super) struct Welcomed {
@@ -49,20 +53,27 @@ impl From<End> for Refused {
     }
 }
 
-/// Takes a client in, or says how its connection has to end.
+/// Takes a client in, or says how its connection has to end. Without a place among its address's it is only told so, and
+/// has no more time for that than last words have.
 pub(super) async fn welcome(
     connection: &Connection,
     id: Uuid,
     deadline: Instant,
     surroundings: &Surroundings,
+    place: Option<&Place>,
 ) -> Result<Welcomed, Refused> {
     let context = &surroundings.context;
+    let hurry = Instant::now() + context.config.timing.close_timeout();
+    let deadline = if place.is_some() { deadline } else { deadline.min(hurry) };
     let late = |_| End::sent(CloseCode::TIMEOUT, "no handshake in time");
     let (send, receive) = timeout_at(deadline, connection.accept_bi()).await.map_err(late)?.map_err(End::Gone)?;
     let control = control_lane(context, send);
     let mut reader = LaneReader::new(receive, max_message_bytes(context));
     let greeting = async {
         let (re, handshake) = first_message(&mut reader, &control, context).await?;
+        if place.is_none() {
+            return Err(one_too_many(context, re.as_ref(), &control));
+        }
         admit(id, re.as_ref(), handshake, certified(connection), &control, surroundings).await
     };
     match timeout_at(deadline, greeting).await.map_err(late).flatten() {
@@ -119,6 +130,18 @@ async fn first_message(
         }
     }
     Err(protocol_error(format!("{ATTEMPTS} wrong messages before a handshake")))
+}
+
+/// Answers a handshake on a connection that is one too many from its address.
+fn one_too_many(context: &Context, re: Option<&RequestId>, control: &LaneWriter) -> End {
+    let most = context.config.rates.address_connections;
+    let reason = format!("this address has the {most} connections that it may have; end one of them first");
+    let error = ErrorReply {
+        retry_after_ms: Some(TOO_MANY_RETRY_MS),
+        ..ErrorReply::new(ErrorCode::RateLimited, reason.clone())
+    };
+    say(control, re, &ServerMessage::Error(error));
+    End::sent(CloseCode::RATE_LIMITED, reason)
 }
 
 /// What is known of a client that is let in.

@@ -171,8 +171,9 @@ async fn welcome(connection: Connection, deadline: Instant, surroundings: Surrou
     let clients = context.registry.connections();
     info!(client = %id, clients, "Client {id} connected. Total clients: {clients}");
 
+    let place = context.addresses.connect(from.ip());
     let welcomed = tokio::select! {
-        welcomed = handshake::welcome(&connection, id, deadline, &surroundings) => welcomed,
+        welcomed = handshake::welcome(&connection, id, deadline, &surroundings, place.as_ref()) => welcomed,
         () = surroundings.draining.cancelled() => Err(draining(&context).into()),
     };
     drop(handshaking);
@@ -183,7 +184,7 @@ async fn welcome(connection: Connection, deadline: Instant, surroundings: Surrou
             finish(&connection, id, lanes, end, &context.config).await;
         }
     }
-    drop(connected);
+    drop((connected, place));
     let clients = context.registry.connections();
     info!(client = %id, clients, "Client {id} disconnected. Total clients: {clients}");
 }

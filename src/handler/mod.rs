@@ -25,6 +25,7 @@ use tokio::sync::watch;
 pub(crate) use self::replies::Replies;
 use crate::auth::{Auth, Identity};
 use crate::config::{Config, MessageLog};
+use crate::limits::Addresses;
 use crate::message::{ClientMessage, Close, ErrorCode, ErrorReply, Request, RequestId, ServerMessage, now_ms};
 use crate::printable::Printable;
 use crate::registry::Registry;
@@ -36,6 +37,7 @@ pub(crate) struct Context {
     pub(crate) config: Arc<Config>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) topics: Arc<Topics>,
+    pub(crate) addresses: Arc<Addresses>,
     pub(crate) auth: Arc<Auth>,
 }
 

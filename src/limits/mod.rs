@@ -1,7 +1,9 @@
-//! What peers may do how often: each client ([`Allowance`]). Knows the settings and the wording of refusals; nothing of
+//! What peers may do how often: each client ([`Allowance`]), each address and all together ([`Addresses`]). Knows the settings and the wording of refusals; nothing of
 //! lanes or connections. Refusing costs no more than the settings allow: who goes on regardless has to go.
 
+mod address;
 mod bucket;
 mod client;
 
+pub(crate) use self::address::{Addresses, Admission, Place};
 pub(crate) use self::client::Allowance;

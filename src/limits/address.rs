@@ -1,0 +1,242 @@
+//! What one address may do, and all of them together: begin handshakes, and hold connections. The account of addresses is
+//! itself something that peers make grow, so it has a bound, and strangers who have not proven theirs get only half of it.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, RateLimiter};
+
+use super::bucket::quota;
+use crate::config::Rates;
+
+/// Between two sweeps of the account, which look at every address in it.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
+
+/// The account of addresses, shared by all workers.
+#[derive(Debug)]
+pub(crate) struct Addresses {
+    rates: Rates,
+    /// Handshakes of all addresses.
+    all: Option<DefaultDirectRateLimiter>,
+    /// Handshakes by address. An address that has its whole burst again is nothing that has to be remembered.
+    each: Option<DefaultKeyedRateLimiter<Network>>,
+    swept: Mutex<Instant>,
+    /// Connections by address, at least one each.
+    connections: Mutex<HashMap<Network, u64>>,
+}
+
+/// Whether a handshake may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It may.
+    Granted,
+    /// Once the address has been proven by a Retry.
+    Unproven,
+    /// It may not, for this reason.
+    Refused(&'static str),
+}
+
+/// What counts as one address: who has one IPv6 address has at least all those of its /64 (RFC 6177).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Network {
+    V4(Ipv4Addr),
+    /// The upper half.
+    V6([u16; 4]),
+}
+
+impl From<IpAddr> for Network {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                Self::V6([a, b, c, d])
+            }
+        }
+    }
+}
+
+impl Addresses {
+    /// An empty account.
+    pub(crate) fn new(rates: &Rates) -> Arc<Self> {
+        let all = quota(rates.handshakes, rates.handshakes_burst).map(RateLimiter::direct);
+        let each = quota(rates.address_handshakes, rates.address_handshakes_burst).map(RateLimiter::dashmap);
+        let (swept, connections) = (Mutex::new(Instant::now()), Mutex::default());
+        Arc::new(Self { rates: rates.clone(), all, each, swept, connections })
+    }
+
+    /// Whether an address may begin a handshake; counts it where it may. The address's own share goes first, so that one
+    /// that has none left takes nothing of what all share.
+    pub(crate) fn admit(&self, from: IpAddr, is_proven: bool) -> Admission {
+        if self.rates.exempt(from) {
+            return Admission::Granted;
+        }
+        if let Some(each) = &self.each {
+            let most = usize::try_from(self.rates.max_addresses).unwrap_or(usize::MAX);
+            if each.len() >= most / 2 {
+                self.sweep(each);
+                match each.len() {
+                    known if known >= most => return Admission::Refused("the account of addresses is full"),
+                    known if known >= most / 2 && !is_proven => return Admission::Unproven,
+                    _ => {}
+                }
+            }
+            if each.check_key(&from.into()).is_err() {
+                return Admission::Refused("too many handshakes from this address");
+            }
+        }
+        match self.all.as_ref().map(RateLimiter::check) {
+            Some(Err(_)) => Admission::Refused("too many handshakes from all addresses"),
+            Some(Ok(())) | None => Admission::Granted,
+        }
+    }
+
+    /// Forgets the addresses that have their whole burst again, unless that was done just now.
+    fn sweep(&self, each: &DefaultKeyedRateLimiter<Network>) {
+        {
+            let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+            if swept.elapsed() < SWEEP_PAUSE {
+                return;
+            }
+            *swept = Instant::now();
+        }
+        each.retain_recent();
+    }
+
+    /// Counts a connection until the result is dropped; `None` where its address has as many as it may.
+    pub(crate) fn connect(self: &Arc<Self>, from: IpAddr) -> Option<Place> {
+        let most = self.rates.address_connections;
+        if most == 0 || self.rates.exempt(from) {
+            return Some(Place { counted: None });
+        }
+        let network = from.into();
+        let mut connections = self.connections();
+        let count = connections.entry(network).or_insert(0);
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Place { counted: Some((Arc::clone(self), network)) })
+    }
+
+    fn connections(&self) -> MutexGuard<'_, HashMap<Network, u64>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A counted connection.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// `None` where nothing has to be given back.
+    counted: Option<(Arc<Addresses>, Network)>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some((addresses, network)) = self.counted.take() else { return };
+        if let Entry::Occupied(mut count) = addresses.connections().entry(network) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn addresses(change: impl FnOnce(&mut Rates)) -> Arc<Addresses> {
+        let mut rates = Config::default().rates;
+        change(&mut rates);
+        Addresses::new(&rates)
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn stranger(n: u8) -> IpAddr {
+        IpAddr::from([198, 51, 100, n])
+    }
+
+    #[test]
+    fn ipv6_counts_by_64_and_ipv4_by_address_however_it_is_written() {
+        for (one, other, is_same) in [
+            ("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff", true),
+            ("2001:db8:1:2::1", "2001:db8:1:3::1", false),
+            ("192.0.2.1", "::ffff:192.0.2.1", true),
+            ("::ffff:192.0.2.1", "::ffff:192.0.2.2", false),
+            ("192.0.2.1", "192.0.2.2", false),
+            // Not a mapped address, but one of the /64 that holds these.
+            ("::192.0.2.1", "::192.0.2.2", true),
+        ] {
+            assert_eq!(Network::from(ip(one)) == Network::from(ip(other)), is_same, "{one} and {other}");
+        }
+    }
+
+    #[test]
+    fn an_address_has_its_burst_of_handshakes_and_takes_none_of_the_others() {
+        let addresses = addresses(|rates| {
+            (rates.address_handshakes, rates.address_handshakes_burst) = (1, 3);
+            (rates.handshakes, rates.handshakes_burst) = (1, 5);
+        });
+        let granted = |from| (0..10).filter(|_| addresses.admit(from, false) == Admission::Granted).count();
+        assert_eq!(granted(stranger(1)), 3);
+        assert_eq!(granted(stranger(2)), 2, "of five for all, the first took three, and its refusals none");
+        assert_eq!(granted(ip("127.0.0.1")), 10, "this machine is exempt");
+    }
+
+    #[test]
+    fn with_the_account_half_full_addresses_have_to_be_proven_and_with_a_full_one_all_are_refused() {
+        let addresses = addresses(|rates| {
+            rates.max_addresses = 16;
+            (rates.address_handshakes, rates.address_handshakes_burst) = (1, 2);
+        });
+        for n in 0..8 {
+            assert_eq!(addresses.admit(stranger(n), false), Admission::Granted, "address {n}");
+        }
+        for n in 8..16 {
+            assert_eq!(addresses.admit(stranger(n), false), Admission::Unproven, "address {n}");
+            assert_eq!(addresses.admit(stranger(n), true), Admission::Granted, "address {n}");
+        }
+        assert!(matches!(addresses.admit(stranger(16), true), Admission::Refused(_)));
+        assert_eq!(addresses.each.as_ref().map(RateLimiter::len), Some(16));
+    }
+
+    #[test]
+    fn a_full_account_forgets_who_has_the_whole_burst_again() {
+        let addresses = addresses(|rates| {
+            rates.max_addresses = 16;
+            // An address has its burst again after a microsecond.
+            (rates.address_handshakes, rates.address_handshakes_burst) = (1_000_000, 1_000_000);
+        });
+        for n in 0..16 {
+            assert_eq!(addresses.admit(stranger(n), true), Admission::Granted);
+        }
+        assert!(matches!(addresses.admit(stranger(16), true), Admission::Refused(_)), "swept a moment ago");
+        std::thread::sleep(Duration::from_millis(1));
+        *addresses.swept.lock().expect("the lock") -= SWEEP_PAUSE;
+        assert_eq!(addresses.admit(stranger(16), false), Admission::Granted);
+        assert_eq!(addresses.each.as_ref().map(RateLimiter::len), Some(1));
+    }
+
+    #[test]
+    fn a_connection_gives_its_place_back_and_leaves_nothing() {
+        let addresses = addresses(|rates| rates.address_connections = 2);
+        let places = [addresses.connect(stranger(1)), addresses.connect(stranger(1))];
+        assert!(places.iter().all(Option::is_some) && addresses.connect(stranger(1)).is_none());
+        let other = addresses.connect(stranger(2));
+        assert!(other.is_some());
+        drop(places);
+        assert!(addresses.connect(stranger(1)).is_some(), "the places are free again");
+        drop(other);
+        assert!(addresses.connections().is_empty());
+        assert!((0..5).map(|_| addresses.connect(ip("::1"))).all(|place| place.is_some()), "this machine is exempt");
+    }
+}
