@@ -6,7 +6,7 @@ mod common;
 
 use common::packets::{Answer, begin_only};
 use common::{RawClient, TestServer, soon, until};
-use quinn::{Connection, ConnectionError, TransportErrorCode};
+use quinn::{Connection, ConnectionError, TransportConfig, TransportErrorCode};
 use serde_json::json;
 
 /// Tries to connect, without a message.
@@ -58,6 +58,26 @@ async fn a_handshake_too_many_is_refused_at_once_until_another_is_done() {
     until("the third to be gone", || server.status.connections() == 3).await;
     server.client("fourth").await.control.lives("who is served").await;
     slow.control.lives("who is served").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_refused_and_does_not_read_that_counts_as_under_way_until_it_is_gone() {
+    let server = TestServer::start_with(|config| {
+        config.limits.max_handshakes = 1;
+        config.timing.close_timeout_ms = 60_000;
+    })
+    .await;
+    let mut transport = TransportConfig::default();
+    transport.stream_receive_window(1_u8.into());
+    let mut deaf = RawClient::connect(&server.endpoint_with(transport), server.addr).await;
+    deaf.control.say(json!({"type": "ping"})).await;
+    for n in 0..50 {
+        assert!(knock(&server).await.is_err(), "knock {n} was let in beside the one that is under way");
+    }
+    deaf.connection.close(0_u32.into(), b"");
+    until("the place to be free", || server.status.connections() == 0).await;
+    server.client("Ada").await.control.lives("who came then").await;
     server.stop().await;
 }
 

@@ -176,12 +176,16 @@ async fn welcome(connection: Connection, deadline: Instant, surroundings: Surrou
         welcomed = handshake::welcome(&connection, id, deadline, &surroundings, place.as_ref()) => welcomed,
         () = surroundings.draining.cancelled() => Err(draining(&context).into()),
     };
-    drop(handshaking);
     match welcomed {
-        Ok(welcomed) => serve(connection, welcomed, &surroundings).await,
+        Ok(welcomed) => {
+            drop(handshaking);
+            serve(connection, welcomed, &surroundings).await;
+        }
         Err(Refused { end, control }) => {
             let lanes = Lanes { control: control.as_deref(), topics: None, requests: RequestLanes::default() };
+            // Counted as under way until it is gone: refusing has to have a bound, too.
             finish(&connection, id, lanes, end, &context.config).await;
+            drop(handshaking);
         }
     }
     drop((connected, place));

@@ -110,6 +110,7 @@ impl Config {
             ("limits.fanout_queue", limits.fanout_queue, 1, 65_536),
             ("limits.topic_lanes", limits.topic_lanes, 0, 16),
             ("limits.max_subscriptions", limits.max_subscriptions, 0, 1_000_000),
+            ("limits.found_receivers", limits.found_receivers, 0, 1_000_000_000),
             ("limits.max_topics", limits.max_topics, 1, 100_000_000),
             ("limits.topic_memory_bytes", limits.topic_memory_bytes, 0, 1 << 40),
             ("limits.topic_keys", limits.topic_keys, 0, 1_000_000),
@@ -222,6 +223,23 @@ mod tests {
         let lines = std::fs::read_to_string(documented).expect("the file");
         let settings = lines.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count();
         assert_eq!(format!("{config:?}").matches(": ").count() - 7, settings, "every setting is documented");
+    }
+
+    #[test]
+    fn every_limit_and_rate_is_in_the_table_of_bounds() {
+        let read = |name: &str| {
+            std::fs::read_to_string(format!("{}/docs/{name}", env!("CARGO_MANIFEST_DIR"))).expect("the file")
+        };
+        let (settings, bounds) = (read("quic-websocket.toml"), read("LIMITS.md"));
+        let settings: toml::Table = settings.parse().expect("it is TOML");
+        for table in ["limits", "rates"] {
+            for key in settings[table].as_table().expect("a table").keys() {
+                // These two bound nothing.
+                let is_bound = !["compress_min_bytes", "loopback"].contains(&key.as_str());
+                let name = format!("{table}.{}", key.strip_suffix("_burst").unwrap_or(key));
+                assert!(!is_bound || bounds.contains(&name), "{name} is missing in docs/LIMITS.md");
+            }
+        }
     }
 
     #[test]

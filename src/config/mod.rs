@@ -97,6 +97,10 @@ pub struct Limits {
     pub topic_lanes: u64,
     /// Subscriptions of one client; more get `error` 403. Default 1,024.
     pub max_subscriptions: u64,
+    /// Receivers in the lists of who gets which topic's messages, on each worker, about 32 bytes each: whoever has subscribed to
+    /// a pattern stands in the list of each topic that it matches. Lists beyond are made anew for each message.
+    /// Default 1,000,000; at most 1,000,000,000.
+    pub found_receivers: u64,
     /// Topics in all, those that only keep their history among them; more get `error` 503. Default 100,000.
     pub max_topics: u64,
     /// Bytes of memory for the history and the idempotency keys of all topics together; where they are used up, topics
@@ -158,7 +162,8 @@ pub struct Quic {
     pub ack_eliciting_threshold: u64,
     /// And the longest it may wait with that, in milliseconds. Default 25.
     pub max_ack_delay_ms: u64,
-    /// UDP socket buffers in bytes, each way; the system may cut them. Default 4 MiB.
+    /// UDP socket buffers in bytes, each way; the system may cut them. Packets of connections that a worker has not looked at
+    /// yet may take as much again. Default 4 MiB.
     pub socket_buffer_bytes: u64,
     /// Packets on their way between two workers after a client's address changed. Default 1,024.
     pub handover_queue: u64,
@@ -263,6 +268,7 @@ impl Default for Limits {
             fanout_queue: 256,
             topic_lanes: 16,
             max_subscriptions: 1024,
+            found_receivers: 1_000_000,
             max_topics: 100_000,
             topic_memory_bytes: 256 * MIB,
             topic_keys: 1000,

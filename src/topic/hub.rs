@@ -55,12 +55,14 @@ pub(super) fn run(topic: &Arc<Topic>, entries: Vec<Entry>) -> Run {
 #[derive(Debug)]
 pub(crate) struct Inbox {
     pub(super) deliveries: mpsc::Receiver<Delivery>,
+    /// Receivers that are remembered in the lists of topics.
+    pub(super) most_found: usize,
 }
 
 impl Inbox {
     /// Carries out what comes until every sender is gone. Never waits for a receiver.
     pub(crate) async fn serve(mut self) {
-        let mut hub = Hub::default();
+        let mut hub = Hub { routes: Routes::new(self.most_found), written: 0 };
         let mut batch = Vec::with_capacity(BATCH);
         while self.deliveries.recv_many(&mut batch, BATCH).await > 0 {
             let mut queue = batch.drain(..).peekable();
@@ -98,7 +100,7 @@ impl Inbox {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Hub {
     routes: Routes,
     /// Receivers written to since the connections' own tasks had a chance to run.

@@ -2,6 +2,7 @@
 //! under its own lock, and goes from there through the workers' inboxes to the subscribers ([`Inbox`]). Knows clients by
 //! their outbound handles, never by carrier. Called by `handler`, and by `client` when one leaves.
 
+mod found;
 mod history;
 mod hub;
 mod keys;
@@ -61,11 +62,11 @@ type Places<'a> = Vec<Option<mpsc::Permit<'a, Delivery>>>;
 impl Topics {
     /// No topics yet, and the inboxes of the workers.
     pub(crate) fn new(config: Arc<Config>, workers: usize) -> (Arc<Self>, Vec<Inbox>) {
-        let queue = size(config.limits.fanout_queue);
+        let (queue, most_found) = (size(config.limits.fanout_queue), size(config.limits.found_receivers));
         let (inboxes, ends) = (0..workers)
             .map(|_| {
                 let (sender, deliveries) = mpsc::channel(queue);
-                (sender, Inbox { deliveries })
+                (sender, Inbox { deliveries, most_found })
             })
             .unzip();
         let topics = Self {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::found::Found;
 use super::patterns::Patterns;
 use crate::config::Who;
 use crate::message::{Delivery, TopicName, TopicPattern};
@@ -39,29 +40,29 @@ pub(super) enum Target {
 }
 
 /// All subscriptions of one worker's clients.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Routes {
-    topics: HashMap<u64, Exact>,
+    /// Those to single topics, at least one each.
+    topics: HashMap<u64, Vec<Receiver>>,
     patterns: Patterns<Receiver>,
+    /// Whom topics' messages go to, by the generation for which that was found.
+    found: Found<Receiver>,
     /// Grows with each change of the patterns: what was found before may no longer hold.
     generation: u64,
 }
 
-/// What is known of one topic.
-#[derive(Debug, Default)]
-struct Exact {
-    receivers: Vec<Receiver>,
-    /// Whom its messages go to, with the generation for which that was found.
-    all: Option<(u64, Arc<[Receiver]>)>,
-}
-
 impl Routes {
+    /// No subscriptions yet; at most so many receivers are remembered in the lists of topics.
+    pub(super) fn new(most_found: usize) -> Self {
+        let (topics, patterns) = (HashMap::new(), Patterns::default());
+        Self { topics, patterns, found: Found::new(most_found), generation: 0 }
+    }
+
     pub(super) fn add(&mut self, target: Target, receiver: Receiver) {
         match target {
             Target::Topic(id) => {
-                let topic = self.topics.entry(id).or_default();
-                topic.receivers.push(receiver);
-                topic.all = None;
+                self.topics.entry(id).or_default().push(receiver);
+                self.found.remove(id);
             }
             Target::Pattern(pattern) => {
                 self.generation += 1;
@@ -72,20 +73,20 @@ impl Routes {
 
     /// What was to be replayed to a client has been.
     pub(super) fn go_live(&mut self, topic: u64, client: Uuid) {
-        let Some(topic) = self.topics.get_mut(&topic) else { return };
-        topic.all = None;
-        topic.receivers.iter_mut().filter(|receiver| receiver.client.id == client).for_each(|r| r.is_live = true);
+        self.found.remove(topic);
+        let Some(receivers) = self.topics.get_mut(&topic) else { return };
+        receivers.iter_mut().filter(|receiver| receiver.client.id == client).for_each(|r| r.is_live = true);
     }
 
     pub(super) fn remove(&mut self, target: &Target, client: Uuid) {
         match target {
             Target::Topic(id) => {
-                let Some(topic) = self.topics.get_mut(id) else { return };
-                if let Some(at) = topic.receivers.iter().position(|receiver| receiver.client.id == client) {
-                    topic.receivers.swap_remove(at);
+                self.found.remove(*id);
+                let Some(receivers) = self.topics.get_mut(id) else { return };
+                if let Some(at) = receivers.iter().position(|receiver| receiver.client.id == client) {
+                    receivers.swap_remove(at);
                 }
-                topic.all = None;
-                if topic.receivers.is_empty() {
+                if receivers.is_empty() {
                     self.topics.remove(id);
                 }
             }
@@ -99,22 +100,20 @@ impl Routes {
     /// A topic's id will not come again.
     pub(super) fn forget(&mut self, topic: u64) {
         self.topics.remove(&topic);
+        self.found.remove(topic);
     }
 
     /// Whom a topic's messages go to: each client once, on its exact subscription, else on that to the first pattern. Who
     /// may not subscribe to it gets nothing of it by a pattern either.
     pub(super) fn all(&mut self, id: u64, name: &TopicName, who: Who) -> Arc<[Receiver]> {
+        if let Some(all) = self.found.get(id, self.generation) {
+            return all;
+        }
         let is_alone = self.patterns.is_empty() || who == Who::Nobody;
-        if is_alone && !self.topics.contains_key(&id) {
-            return Arc::default();
-        }
-        let topic = self.topics.entry(id).or_default();
-        if let Some((generation, all)) = &topic.all
-            && *generation == self.generation
-        {
-            return Arc::clone(all);
-        }
-        let mut all = topic.receivers.clone();
+        let mut all = match self.topics.get(&id) {
+            None if is_alone => return Arc::default(),
+            exact => exact.cloned().unwrap_or_default(),
+        };
         if !is_alone {
             let mut seen: HashSet<Uuid> = all.iter().map(|receiver| receiver.client.id).collect();
             let may = self.patterns.find(name).filter(|receiver| who.allows(receiver.is_authenticated));
@@ -122,14 +121,14 @@ impl Routes {
         }
         all.retain(|receiver| receiver.is_live);
         let all: Arc<[Receiver]> = all.into();
-        topic.all = Some((self.generation, Arc::clone(&all)));
+        self.found.put(id, self.generation, Arc::clone(&all));
         all
     }
 
     /// Who hears of joins and leaves, each client once. Does not look for whom the messages go to, which in a crowd that
     /// comes or leaves would have to be found anew for each of it.
     pub(super) fn watchers(&self, id: u64, name: &TopicName, who: Who) -> Vec<Receiver> {
-        let exact = self.topics.get(&id).into_iter().flat_map(|topic| &topic.receivers);
+        let exact = self.topics.get(&id).into_iter().flatten();
         let patterns = self.patterns.find(name).filter(|receiver| who.allows(receiver.is_authenticated));
         let mut seen = HashSet::new();
         let watches = |receiver: &&Receiver| receiver.presence && seen.insert(receiver.client.id);

@@ -50,6 +50,11 @@ impl ServerSettings {
             .max_concurrent_bidi_streams(var_int(streams(config.limits.max_request_lanes)))
             .max_concurrent_uni_streams(0_u8.into());
         connections.transport_config(Arc::new(transport));
+        // Connections that nobody has looked at: as many as may be under way, with as much as the socket may hold.
+        connections
+            .max_incoming(usize::try_from(config.limits.max_handshakes).unwrap_or(usize::MAX))
+            .incoming_buffer_size(config.quic.receive_window)
+            .incoming_buffer_size_total(config.quic.socket_buffer_bytes);
         let (change, connections) = watch::channel(connections);
         let queue = usize::try_from(config.quic.handover_queue).unwrap_or(1);
         let (strays, ends) = (0..workers).map(|_| mpsc::channel(queue)).unzip();
