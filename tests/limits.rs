@@ -7,9 +7,12 @@ mod common;
 
 use std::time::Duration;
 
+use common::library;
 use common::packets::{Answer, begin_only};
 use common::{On, RawClient, TestServer, framed, soon, until};
 use quic_websocket::config::Rates;
+use quic_websocket::message::{ClientMessage, Close, CloseCode, ServerMessage};
+use quic_websocket::{ClientError, Event};
 use quinn::{ConnectionError, TransportErrorCode};
 use serde_json::{Value, json};
 
@@ -376,5 +379,77 @@ async fn forged_addresses_use_up_nobodys_share_where_addresses_have_to_be_proven
         assert_eq!(begin_only(&attacker, server.addr).await, Answer::Retry, "packet {n}");
     }
     server.client("Ada").await.control.lives("who proves the address").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_client_library_tells_when_to_go_on_and_is_served_again_then() {
+    let server = limited(|rates| (rates.client_messages, rates.client_messages_burst) = (5, 5)).await;
+    let client = library::client(&server, "Ada").await;
+    let error = loop {
+        if let Err(error) = client.echo("x").await {
+            break error;
+        }
+    };
+    assert!(matches!(&error, ClientError::Server(reply) if reply.code == 429), "{error}");
+    tokio::time::sleep(error.retry_after().expect("a time to go on")).await;
+    assert_eq!(client.echo("again").await.expect("it is served"), "Echo: again");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_client_library_is_told_that_there_are_too_many_connections() {
+    let server = limited(|rates| rates.address_connections = 1).await;
+    let first = library::client(&server, "first").await;
+    match library::builder(&server).connect().await {
+        Err(error @ ClientError::Refused { code: CloseCode::RATE_LIMITED, .. }) => {
+            assert!(error.retry_after().is_some_and(|wait| !wait.is_zero()), "{error:?}");
+        }
+        other => panic!("expected to be refused, got {other:?}"),
+    }
+    first.ping().await.expect("who has the place is served");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_client_library_does_not_come_back_after_4429() {
+    let server = limited(|rates| {
+        (rates.client_messages, rates.client_messages_burst, rates.client_refusals_burst) = (1, 3, 2);
+    })
+    .await;
+    let (client, mut events) = library::connect(&server, "Ada").await;
+    for _ in 0..20 {
+        // Once it is closed, nothing is sent any more.
+        let _ = client.send(&ClientMessage::Text { content: "x".into() }).await;
+    }
+    let closed = loop {
+        match soon("the end", events.next()).await.expect("an event") {
+            Event::Closed(closed) => break closed,
+            Event::Message(ServerMessage::Text { .. } | ServerMessage::Error(_)) => {}
+            other => panic!("expected its end, got {other:?}"),
+        }
+    };
+    assert_eq!(closed.code, CloseCode::RATE_LIMITED);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_client_library_comes_back_after_a_refused_connection() {
+    let server = limited(|rates| (rates.address_handshakes, rates.address_handshakes_burst) = (2, 1)).await;
+    let (client, mut events) = library::connect(&server, "Ada").await;
+    // Another takes what the address has back by now, so that the first tries to come back are refused.
+    while knocks(&server).await {}
+    client
+        .send(&ClientMessage::Close(Close::new(CloseCode::RESTART, "as if the server had").expect("a close")))
+        .await
+        .expect("it leaves");
+    loop {
+        match soon("its return", events.next()).await.expect("an event") {
+            Event::Reconnected => break,
+            Event::Disconnected(closed) => assert_eq!(closed.code, CloseCode::RESTART),
+            other => panic!("expected it to come back, got {other:?}"),
+        }
+    }
+    client.ping().await.expect("it is served");
     server.stop().await;
 }

@@ -91,7 +91,7 @@ pub(super) fn connection_error(server: &str, error: &ConnectionError) -> ClientE
         }
         ConnectionError::ApplicationClosed(_) => {
             let closed = link_end(error);
-            ClientError::Refused { server, code: closed.code, reason: closed.reason }
+            ClientError::Refused { server, code: closed.code, reason: closed.reason, retry_after: None }
         }
         other => ClientError::Connection { server, message: other.to_string() },
     }

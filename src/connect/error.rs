@@ -71,6 +71,8 @@ pub enum ClientError {
         code: CloseCode,
         /// Why.
         reason: String,
+        /// When it lets another one in, where it said so.
+        retry_after: Option<Duration>,
     },
     /// The connection was lost before the reply came; whether the request was carried out is not known.
     #[error("the connection was lost before the reply came")]
@@ -111,4 +113,15 @@ pub enum ClientError {
         /// The server's `max_message_bytes`.
         most: usize,
     },
+}
+
+impl ClientError {
+    /// How long to wait before the same is asked again, where the server refused it because that was asked too often (429).
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Server(error) => error.retry_after_ms.map(Duration::from_millis),
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
 }

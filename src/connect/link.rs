@@ -79,18 +79,17 @@ impl Link {
         handshake.encode(None, &mut frame);
         // A stream that takes nothing shows in what is read below.
         let _ = control.try_send(&frame.freeze().into(), Overflow::Refuse);
-        let refused = |code, reason: String| ClientError::Refused { server: server.clone(), code, reason };
         match read_one(&mut reader).await {
             Some(ServerMessage::HandshakeResponse(greeting)) if greeting.accepted => {
                 let (topics, waiting) = (Arc::clone(topics), Mutex::new(Some(HashMap::new())));
                 Ok((Self { connection, control, greeting, topics, next_id: AtomicU64::new(1), waiting }, reader))
             }
             answer => {
-                let reason = match answer {
-                    Some(ServerMessage::HandshakeResponse(response)) => response.reason,
-                    Some(ServerMessage::Error(error)) => Some(error.message),
-                    Some(ServerMessage::Close(closed)) => Some(closed.reason),
-                    _ => None,
+                let (reason, retry_after_ms) = match answer {
+                    Some(ServerMessage::HandshakeResponse(response)) => (response.reason, None),
+                    Some(ServerMessage::Error(error)) => (Some(error.message), error.retry_after_ms),
+                    Some(ServerMessage::Close(closed)) => (Some(closed.reason), None),
+                    _ => (None, None),
                 };
                 // The code says whether to come back, and follows at once.
                 let error = connection.closed().await;
@@ -99,7 +98,12 @@ impl Link {
                     return Err(error);
                 }
                 let closed = link_end(&error);
-                Err(refused(closed.code, reason.unwrap_or(closed.reason)))
+                Err(ClientError::Refused {
+                    server: server.clone(),
+                    code: closed.code,
+                    reason: reason.unwrap_or(closed.reason),
+                    retry_after: retry_after_ms.map(Duration::from_millis),
+                })
             }
         }
     }
