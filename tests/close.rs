@@ -2,7 +2,8 @@
 //! come back.
 //!
 //! Where the other codes of docs/PROTOCOL.md section 10 are tested that this server sends: 1002 in `handshake.rs` and
-//! `bad_input.rs`; 1007 and 1009 in `bad_input.rs`; 1013 in `capacity.rs`; 4408 in `handshake.rs` and `keepalive.rs`.
+//! `bad_input.rs`; 1007 and 1009 in `bad_input.rs`; 1013 in `capacity.rs`; 4408 in `handshake.rs` and `keepalive.rs`;
+//! 4429 in `limits.rs` and `address_limits.rs`.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 

@@ -1,5 +1,5 @@
 //! Who asks too often is told when to go on, and is served again from then on; who goes on regardless is closed with 4429;
-//! nobody else notices. Clients of these tests are on this machine, so each server is told that its limits hold there.
+//! nobody else notices. What one address may do is tested in `address_limits.rs`.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -8,33 +8,11 @@ mod common;
 use std::time::Duration;
 
 use common::library;
-use common::packets::{Answer, begin_only};
-use common::{On, RawClient, TestServer, framed, soon, until};
-use quic_websocket::config::Rates;
-use quic_websocket::message::{ClientMessage, Close, CloseCode, ServerMessage};
+use common::limits::{limited, refusal};
+use common::{On, RawClient, TestServer, framed, soon};
+use quic_websocket::message::{ClientMessage, CloseCode, ServerMessage};
 use quic_websocket::{ClientError, Event};
-use quinn::{ConnectionError, TransportErrorCode};
 use serde_json::{Value, json};
-
-/// A server whose limits hold for everybody and are as the test wants them, each that it leaves alone without effect.
-async fn limited(change: impl FnOnce(&mut Rates)) -> TestServer {
-    TestServer::start_with(|config| {
-        let rates = &mut config.rates;
-        rates.loopback = true;
-        rates.client_refusals_burst = 1000;
-        change(rates);
-    })
-    .await
-}
-
-/// Checks that this is a refusal of that request, and gives the time told.
-fn refusal(answer: &Value, re: u64) -> Duration {
-    assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!(429)), "expected a refusal, got {answer}");
-    assert_eq!(answer["re"], re, "{answer}");
-    let wait = answer["retry_after_ms"].as_u64().expect("a time to go on");
-    assert!(wait >= 1, "{answer}");
-    Duration::from_millis(wait)
-}
 
 fn text(id: u64, content: &str) -> Vec<u8> {
     json!({"type": "text", "id": id, "content": content}).to_string().into_bytes()
@@ -287,101 +265,6 @@ async fn clients_on_the_servers_own_machine_have_no_limits_unless_told_otherwise
     server.stop().await;
 }
 
-/// Tries to connect, without a message; gives whether that was let.
-async fn knocks(server: &TestServer) -> bool {
-    let connecting = server.endpoint().connect(server.addr, "localhost").expect("a connection begins");
-    match soon("an answer", connecting).await {
-        Ok(_) => true,
-        Err(ConnectionError::ConnectionClosed(close)) => {
-            assert_eq!(close.error_code, TransportErrorCode::CONNECTION_REFUSED);
-            false
-        }
-        Err(other) => panic!("expected to be let in or refused, got {other:?}"),
-    }
-}
-
-#[tokio::test]
-async fn a_connection_too_many_from_an_address_is_told_so_and_places_come_back() {
-    let server = limited(|rates| rates.address_connections = 2).await;
-    let (mut ada, mut bob) = (server.client("Ada").await, server.client("Bob").await);
-    for _ in 0..2 {
-        let mut late = server.stranger().await;
-        late.control.say(json!({"type": "handshake", "id": 1, "protocol_version": "1.0"})).await;
-        refusal(&late.control.hear().await, 1);
-        late.expect_close(4429).await;
-    }
-    assert_eq!(server.status.clients(), 2);
-    ada.control.lives("who has a place").await;
-    bob.control.say(json!({"type": "close"})).await;
-    bob.closed().await;
-    until("the others to be gone", || server.status.connections() == 1).await;
-    let mut cid = server.client("Cid").await;
-    cid.control.lives("who came in Bob's place").await;
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn who_has_no_place_and_says_nothing_is_not_waited_for() {
-    let server = TestServer::start_with(|config| {
-        config.rates.loopback = true;
-        config.rates.address_connections = 1;
-        config.timing.close_timeout_ms = 50;
-        config.timing.handshake_timeout_ms = 60_000;
-    })
-    .await;
-    let mut client = server.client("Ada").await;
-    let mut silent = server.stranger().await;
-    // A stream is only known once something is sent on it.
-    silent.control.raw(&[0]).await;
-    assert_eq!(silent.closed().await.0, 4408);
-    client.control.lives("who has the place").await;
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn handshakes_from_one_address_are_refused_above_their_rate_until_time_has_passed() {
-    let server = limited(|rates| (rates.address_handshakes, rates.address_handshakes_burst) = (2, 4)).await;
-    let mut neighbour = server.client("neighbour").await;
-    let mut let_in = 0;
-    while knocks(&server).await {
-        let_in += 1;
-    }
-    assert!(let_in >= 3, "{let_in} of a burst of four, of which the neighbour has one");
-    neighbour.control.lives("who is in").await;
-    tokio::time::sleep(Duration::from_millis(501)).await;
-    assert!(knocks(&server).await, "two are let in each second");
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn handshakes_from_all_addresses_are_refused_above_their_rate_until_time_has_passed() {
-    let server = limited(|rates| (rates.handshakes, rates.handshakes_burst) = (2, 3)).await;
-    let mut let_in = 0;
-    while knocks(&server).await {
-        let_in += 1;
-    }
-    assert!(let_in >= 3, "{let_in} of a burst of three");
-    tokio::time::sleep(Duration::from_millis(501)).await;
-    assert!(knocks(&server).await, "two are let in each second");
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn forged_addresses_use_up_nobodys_share_where_addresses_have_to_be_proven() {
-    let server = TestServer::start_with(|config| {
-        config.limits.retry_handshakes = 0;
-        config.rates.loopback = true;
-        (config.rates.address_handshakes, config.rates.address_handshakes_burst) = (1, 2);
-    })
-    .await;
-    let attacker = server.endpoint();
-    for n in 0..20 {
-        assert_eq!(begin_only(&attacker, server.addr).await, Answer::Retry, "packet {n}");
-    }
-    server.client("Ada").await.control.lives("who proves the address").await;
-    server.stop().await;
-}
-
 #[tokio::test]
 async fn the_client_library_tells_when_to_go_on_and_is_served_again_then() {
     let server = limited(|rates| (rates.client_messages, rates.client_messages_burst) = (5, 5)).await;
@@ -394,20 +277,6 @@ async fn the_client_library_tells_when_to_go_on_and_is_served_again_then() {
     assert!(matches!(&error, ClientError::Server(reply) if reply.code == 429), "{error}");
     tokio::time::sleep(error.retry_after().expect("a time to go on")).await;
     assert_eq!(client.echo("again").await.expect("it is served"), "Echo: again");
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn the_client_library_is_told_that_there_are_too_many_connections() {
-    let server = limited(|rates| rates.address_connections = 1).await;
-    let first = library::client(&server, "first").await;
-    match library::builder(&server).connect().await {
-        Err(error @ ClientError::Refused { code: CloseCode::RATE_LIMITED, .. }) => {
-            assert!(error.retry_after().is_some_and(|wait| !wait.is_zero()), "{error:?}");
-        }
-        other => panic!("expected to be refused, got {other:?}"),
-    }
-    first.ping().await.expect("who has the place is served");
     server.stop().await;
 }
 
@@ -430,26 +299,5 @@ async fn the_client_library_does_not_come_back_after_4429() {
         }
     };
     assert_eq!(closed.code, CloseCode::RATE_LIMITED);
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn the_client_library_comes_back_after_a_refused_connection() {
-    let server = limited(|rates| (rates.address_handshakes, rates.address_handshakes_burst) = (2, 1)).await;
-    let (client, mut events) = library::connect(&server, "Ada").await;
-    // Another takes what the address has back by now, so that the first tries to come back are refused.
-    while knocks(&server).await {}
-    client
-        .send(&ClientMessage::Close(Close::new(CloseCode::RESTART, "as if the server had").expect("a close")))
-        .await
-        .expect("it leaves");
-    loop {
-        match soon("its return", events.next()).await.expect("an event") {
-            Event::Reconnected => break,
-            Event::Disconnected(closed) => assert_eq!(closed.code, CloseCode::RESTART),
-            other => panic!("expected it to come back, got {other:?}"),
-        }
-    }
-    client.ping().await.expect("it is served");
     server.stop().await;
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
 pub mod library;
+pub mod limits;
 pub mod packets;
 pub mod process;
 pub mod relay;
