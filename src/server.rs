@@ -1,8 +1,9 @@
 //! The server: binds its port, starts its workers, and drains them when it is told to.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use tokio::runtime::RuntimeMetrics;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -35,6 +36,7 @@ use crate::worker::Worker;
 pub struct Server {
     local_addr: SocketAddr,
     workers: Vec<Worker>,
+    runtimes: Vec<Arc<OnceLock<RuntimeMetrics>>>,
     context: Arc<Context>,
     draining: CancellationToken,
     tls: ServerTls,
@@ -54,6 +56,7 @@ impl std::fmt::Debug for Server {
 pub struct ServerStatus {
     registry: Arc<Registry>,
     topics: Arc<Topics>,
+    runtimes: Vec<Arc<OnceLock<RuntimeMetrics>>>,
 }
 
 impl ServerStatus {
@@ -67,9 +70,19 @@ impl ServerStatus {
         self.registry.connections()
     }
 
+    /// Connections that are still to shake hands, those whose first packet is all that has come among them.
+    pub fn handshakes(&self) -> usize {
+        self.registry.handshakes()
+    }
+
     /// Topics that are known: with subscribers, with history, or used a short time ago.
     pub fn topics(&self) -> usize {
         self.topics.count()
+    }
+
+    /// Tasks of all workers: a few for each, and those that their connections need.
+    pub fn tasks(&self) -> usize {
+        self.runtimes.iter().filter_map(|runtime| runtime.get()).map(RuntimeMetrics::num_alive_tasks).sum()
     }
 }
 
@@ -124,9 +137,11 @@ impl Server {
                 settings: Arc::clone(&settings),
                 context: Arc::clone(&context),
                 draining: draining.clone(),
+                runtime: Arc::default(),
             })
-            .collect();
-        Ok(Self { local_addr, workers, context, draining, tls, connections, files })
+            .collect::<Vec<_>>();
+        let runtimes = workers.iter().map(|worker| Arc::clone(&worker.runtime)).collect();
+        Ok(Self { local_addr, workers, runtimes, context, draining, tls, connections, files })
     }
 
     /// The address it listens on, with the port that the system chose where it was asked to.
@@ -136,7 +151,8 @@ impl Server {
 
     /// What it counts; stays valid while it runs and after.
     pub fn status(&self) -> ServerStatus {
-        ServerStatus { registry: Arc::clone(&self.context.registry), topics: Arc::clone(&self.context.topics) }
+        let Context { registry, topics, .. } = &*self.context;
+        ServerStatus { registry: Arc::clone(registry), topics: Arc::clone(topics), runtimes: self.runtimes.clone() }
     }
 
     /// What has it read its certificate again while it runs. It does so by itself when the files change: when something
@@ -151,7 +167,7 @@ impl Server {
     /// # Errors
     /// [`ServerError::Worker`] where a worker cannot start or fails; the others are drained then.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServerError> {
-        let Self { local_addr, workers, context, draining, mut tls, connections, mut files } = self;
+        let Self { local_addr, workers, context, draining, mut tls, connections, mut files, .. } = self;
         let name = Printable::new(&context.config.name);
         info!(%name, "Starting QUIC WebSocket server: {name}");
         info!(addr = %local_addr, "Listening on: {local_addr}");

@@ -2,9 +2,10 @@
 //! nothing with the others but the registry and the topics, and no client ever moves to another.
 
 use std::net::UdpSocket;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use quinn::Incoming;
+use tokio::runtime::RuntimeMetrics;
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -34,12 +35,15 @@ pub(crate) struct Worker {
     pub(crate) context: Arc<Context>,
     /// Cancelled when the server drains.
     pub(crate) draining: CancellationToken,
+    /// Filled in once the runtime is there.
+    pub(crate) runtime: Arc<OnceLock<RuntimeMetrics>>,
 }
 
 impl Worker {
     /// Runs until the server drains and the last client is gone, or the drain timeout is over.
     pub(crate) fn run(self) -> std::io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let _ = self.runtime.set(runtime.metrics());
         runtime.block_on(self.serve())
     }
 
