@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use quinn::ReadError;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{End, Session, frame_error};
 use crate::frame::{Body, BodyError, FrameError, PREFIX_BYTES};
@@ -21,6 +21,10 @@ const MAX_MALFORMED: u8 = 3;
 
 /// Replies of so many bytes are written before more requests are looked at.
 const REPLY_BATCH_BYTES: usize = 64 * 1024;
+
+/// One lane's requests are looked at for so long before the worker's other clients come in between: a few compressed bytes
+/// can be much to inflate and to parse, and be answered with few again.
+const TURN: Duration = Duration::from_millis(1);
 
 /// Serves requests from `reader` and answers on `writer`, until the lane ends; gives the end of the whole connection.
 pub(super) async fn serve(session: &Session, reader: LaneReader, writer: &LaneWriter) -> End {
@@ -48,8 +52,10 @@ enum LaneEnd {
 async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWriter) -> LaneEnd {
     let mut replies = session.replies();
     let on_control = std::ptr::eq(writer, &raw const *session.outbound.control);
+    let mut turn = Duration::ZERO;
     loop {
         loop {
+            let begun = Instant::now();
             let body = match reader.buffered() {
                 Ok(Some(body)) => body,
                 Ok(None) => break,
@@ -59,7 +65,9 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWrit
                     return LaneEnd::Connection(frame_error(e));
                 }
             };
-            match take_in(session, body, &mut replies) {
+            let taken = take_in(session, body, &mut replies);
+            turn += begun.elapsed();
+            match taken {
                 Ok(Outcome::Done) => {}
                 Ok(Outcome::Later(later)) => {
                     // What was asked before is answered before, and does not wait for what this waits for.
@@ -81,12 +89,13 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWrit
                     return LaneEnd::Connection(end);
                 }
             }
-            if replies.len() >= REPLY_BATCH_BYTES {
+            if replies.len() >= REPLY_BATCH_BYTES || turn >= TURN {
                 if write(&mut replies, writer).await.is_err() {
                     return LaneEnd::Broken;
                 }
                 // The worker's other clients come in between.
                 tokio::task::yield_now().await;
+                turn = Duration::ZERO;
             }
         }
         if write(&mut replies, writer).await.is_err() {
@@ -249,7 +258,7 @@ async fn request_lane(session: Arc<Session>, reader: LaneReader, writer: Arc<Lan
 /// Serves requests that come as datagrams: answered by datagram where the answer fits into one, else on the control
 /// lane.
 pub(super) async fn serve_datagrams(session: &Session) -> End {
-    let mut replies = session.replies();
+    let (mut replies, mut turn) = (session.replies(), Duration::ZERO);
     loop {
         let body = match session.connection.read_datagram().await {
             Ok(body) => body,
@@ -259,7 +268,10 @@ pub(super) async fn serve_datagrams(session: &Session) -> End {
         if body.len() > session.max_message_bytes {
             return frame_error(FrameError::TooBig { max: session.max_message_bytes });
         }
-        let done = match take_in(session, body, &mut replies) {
+        let begun = Instant::now();
+        let taken = take_in(session, body, &mut replies);
+        turn += begun.elapsed();
+        let done = match taken {
             Ok(Outcome::Done) => Ok(()),
             Ok(Outcome::Later(later)) => carry_out(session, later, &mut replies, false).await,
             Ok(Outcome::Leave(close)) => Err(End::Left(close.into())),
@@ -268,6 +280,10 @@ pub(super) async fn serve_datagrams(session: &Session) -> End {
         send_datagram(session, replies.take());
         if let Err(end) = done {
             return end;
+        }
+        if turn >= TURN {
+            tokio::task::yield_now().await;
+            turn = Duration::ZERO;
         }
     }
 }
