@@ -1,0 +1,134 @@
+//! Compressed bodies that are made to cost much: memory, or the time of everybody who shares the worker.
+
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::common::topics::Subscriber;
+use super::common::{framed, with_attachment};
+use super::scene::{Scene, Target};
+
+const MAX: usize = 1 << 20;
+
+/// A zstd frame as a body.
+pub(crate) fn compressed(frame: &[u8]) -> Vec<u8> {
+    [&[2], frame].concat()
+}
+
+/// So many zero bytes as a zstd frame, made of blocks that each stand for 128 KiB by four bytes (RFC 8878 section 3.1.1.2):
+/// the smallest there is. The window is 128 KiB times a power of two.
+pub(crate) fn zeros(bytes: usize, window_log: u8) -> Vec<u8> {
+    const BLOCK: usize = 128 << 10;
+    // The magic number, a descriptor without a size, a window of 2^window_log bytes.
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, (window_log - 10) << 3];
+    let mut left = bytes;
+    while left > 0 {
+        let size = left.min(BLOCK);
+        left -= size;
+        let head = u32::try_from(size << 3 | 1 << 1 | usize::from(left == 0)).expect("24 bits");
+        frame.extend_from_slice(&head.to_le_bytes()[..3]);
+        frame.push(0);
+    }
+    frame
+}
+
+#[tokio::test]
+async fn a_small_body_that_inflates_to_gigabytes_is_cut_off_at_the_limit() {
+    let scene = Scene::start("").await;
+    let bomb = zeros(4 << 30, 17);
+    assert!(bomb.len() < 200_000, "{} bytes", bomb.len());
+    for on_lane in [false, true] {
+        for _ in 0..20 {
+            let mut client = scene.target.compressing("Eve").await;
+            if on_lane {
+                let mut lane = client.lane().await;
+                lane.body(&compressed(&bomb)).await;
+                client.expect_close(1009).await;
+            } else {
+                client.control.body(&compressed(&bomb)).await;
+                client.expect_close(1009).await;
+            }
+        }
+    }
+    let client = scene.target.compressing("Eve").await;
+    let small = compressed(&zeros(30 << 20, 17));
+    client.connection.send_datagram(small.into()).expect("a datagram leaves");
+    assert_eq!(client.closed().await.0, 1009);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_window_above_8_mib_is_refused_whatever_is_in_it() {
+    let scene = Scene::start("").await;
+    let mut client = scene.target.compressing("Eve").await;
+    for _ in 0..100 {
+        for window_log in [24, 27, 31, 41] {
+            client.control.body(&compressed(&zeros(1000, window_log))).await;
+            assert!(client.control.expect_error(400).await.starts_with("zstd"));
+        }
+    }
+    // A window that is allowed, and no JSON in it: the third of these is the last.
+    for _ in 0..3 {
+        client.control.body(&compressed(&zeros(1000, 23))).await;
+        client.control.expect_error(400).await;
+    }
+    client.expect_close(1007).await;
+    scene.end().await;
+}
+
+/// A request of about 150 bytes that inflates to a megabyte and is answered with few.
+fn costly(message: &serde_json::Value) -> Vec<u8> {
+    let mut body = message.to_string();
+    body.extend(std::iter::repeat_n(' ', MAX - body.len()));
+    framed(&compressed(&zstd::bulk::compress(body.as_bytes(), 3).expect("it compresses")))
+}
+
+/// Sends so many of them at once on each of some lanes, and waits for the answers.
+pub(crate) async fn burn(target: &Target, lanes: usize, each: usize) {
+    let client = target.compressing("Eve").await;
+    let batch = costly(&json!({"type": "ping"})).repeat(each);
+    let mut burning = JoinSet::new();
+    for _ in 0..lanes {
+        let (mut lane, batch) = (client.lane().await, batch.clone());
+        burning.spawn(async move {
+            lane.raw(&batch).await;
+            for _ in 0..each {
+                lane.expect("pong").await;
+            }
+        });
+    }
+    burning.join_all().await;
+}
+
+#[tokio::test]
+async fn many_bodies_that_are_small_and_cost_much_hold_up_nobody_else() {
+    let scene = Scene::start("").await;
+    // Without a pause between them, a worker would be away for as long as it takes to inflate and parse them all.
+    burn(&scene.target, 2, 100).await;
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn what_is_published_compressed_reaches_subscribers_whole_or_nobody() {
+    let scene = Scene::start("topics = [{ pattern = 'bombs', history_messages = 0 }]").await;
+    let mut subscriber = Subscriber::new(scene.target.client("subscriber").await);
+    subscriber.subscribe(json!({"topic": "bombs"})).await;
+    let message = json!({"type": "publish", "topic": "bombs", "id": 1});
+    let head = with_attachment(&message, b"").len();
+    let mut published = 0;
+    for above in [0, 1, 64 << 20, 0] {
+        let mut client = scene.target.compressing("Eve").await;
+        let body = with_attachment(&message, &vec![0; MAX - head + above]);
+        client.control.body(&compressed(&zstd::bulk::compress(&body, 3).expect("it compresses"))).await;
+        if above > 0 {
+            client.expect_close(1009).await;
+            continue;
+        }
+        published += 1;
+        assert_eq!(client.control.expect("published").await["offset"], published);
+        let (heard, attachment) = subscriber.lane().await.hear_with().await;
+        assert_eq!((&heard["offset"], attachment.len()), (&json!(published), MAX - head));
+        assert!(attachment.iter().all(|byte| *byte == 0));
+    }
+    drop(subscriber);
+    scene.end().await;
+}

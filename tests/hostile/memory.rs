@@ -1,0 +1,108 @@
+//! What attacks cost in memory, measured on a server that is a process of its own: never more than is configured, and the
+//! same after many of them as after the first.
+
+#![cfg(target_os = "linux")]
+
+use serde_json::json;
+
+use super::bombs::{burn, compressed, zeros};
+use super::floods::{datagrams, subscriptions};
+use super::handshakes::{come_and_go, half_open};
+use super::scene::{Target, Watched};
+use super::streams::{storm, trickle};
+
+const MIB: u64 = 1024;
+
+/// Many connections, each with a body that inflates to gigabytes, at once.
+async fn bombs(target: &Target) {
+    let bomb = compressed(&zeros(2 << 30, 23));
+    let mut clients = Vec::new();
+    for _ in 0..30 {
+        let mut client = target.compressing("Eve").await;
+        client.control.body(&bomb).await;
+        clients.push(client);
+    }
+    for client in &mut clients {
+        client.expect_close(1009).await;
+    }
+}
+
+/// Lanes that claim as much as may be claimed, and bring nothing of it.
+async fn claims(target: &Target) {
+    let mut clients = Vec::new();
+    for _ in 0..30 {
+        let client = target.client("Eve").await;
+        for _ in 0..32 {
+            let mut lane = client.lane().await;
+            lane.raw(&[0, 0x10, 0, 0]).await;
+            lane.raw(br#"{"type":"text","content":"#).await;
+        }
+        clients.push(client);
+    }
+    for client in &mut clients {
+        client.control.lives("who claims much").await;
+    }
+}
+
+/// Topics, each with the longest name and nothing in it.
+async fn topics(target: &Target) {
+    let mut client = target.client("greedy").await;
+    for n in 0..2000 {
+        let topic = format!("{n}.{}", "x".repeat(240));
+        client.control.say(json!({"type": "subscribe", "topic": topic})).await;
+        client.control.say(json!({"type": "unsubscribe", "topic": topic})).await;
+        client.control.expect("subscribed").await;
+        client.control.expect("ok").await;
+    }
+}
+
+/// Carries out an attack four times. The first two may cost so many KiB; the others nothing more than that.
+macro_rules! costs {
+    ($watched:ident, $most:expr, $what:literal, $attack:expr) => {{
+        let before = $watched.resident_kib();
+        let mut peaks = Vec::new();
+        $watched.peak_kib();
+        for _ in 0..2 {
+            for _ in 0..2 {
+                $attack.await;
+            }
+            peaks.push($watched.peak_kib());
+        }
+        let most = peaks[0].max(peaks[1]);
+        assert!(most <= before + $most, "{}: it grew from {before} KiB by {} KiB", $what, most - before);
+        assert!(peaks[1] <= peaks[0] + 4 * MIB, "{}: from {before} KiB to {peaks:?} KiB", $what);
+    }};
+}
+
+#[tokio::test]
+async fn bodies_and_lengths_cost_no_more_memory_than_their_limits() {
+    let watched = Watched::start("").await;
+    let target = &watched.target;
+    // Each inflates to at most a megabyte, on two workers one at a time, in a window of at most 8 MiB.
+    costs!(watched, 64 * MIB, "bombs", bombs(target));
+    costs!(watched, 64 * MIB, "costly requests", burn(target, 2, 10));
+    // A connection costs some; what 32 lanes claim would be 32 MiB for each.
+    costs!(watched, 48 * MIB, "claims", claims(target));
+    watched.end().await;
+}
+
+#[tokio::test]
+async fn streams_and_requests_cost_no_more_memory_the_more_there_are() {
+    let watched = Watched::start("").await;
+    let target = &watched.target;
+    costs!(watched, 64 * MIB, "bytes one at a time", trickle(target, 20, 32));
+    costs!(watched, 64 * MIB, "storms", storm(target, 4, 500));
+    costs!(watched, 64 * MIB, "datagrams", datagrams(target, 4, 1000));
+    costs!(watched, 48 * MIB, "subscriptions", subscriptions(target, 4, 60));
+    costs!(watched, 48 * MIB, "topics", topics(target));
+    watched.end().await;
+}
+
+#[tokio::test]
+async fn connections_cost_no_more_memory_the_more_there_were() {
+    let watched = Watched::start("timing.handshake_timeout_ms = 2000").await;
+    let target = &watched.target;
+    costs!(watched, 64 * MIB, "half-open connections", half_open(target, 1000));
+    costs!(watched, 64 * MIB, "connections that come and go", come_and_go(target, 200));
+    watched.end().await;
+}

@@ -1,0 +1,166 @@
+//! Who lives beside an attack: a publisher that publishes steadily, and clients that hear every message of it, in order and
+//! with no gap, and whose echoes come in time. They have a thread of their own, so that what an attack costs the test is
+//! not counted as the server's delay.
+
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use quinn::RecvStream;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::common::topics::TopicLane;
+use super::common::{RawClient, soon};
+use super::scene::Target;
+
+/// So many that each worker has some of them, all but surely.
+const LISTENERS: usize = 6;
+/// Between two messages, and between two echoes of each listener.
+const PAUSE: Duration = Duration::from_millis(20);
+/// What an echo may take, on a machine that is busy with other things as well.
+const USUAL_ECHO: Duration = Duration::from_millis(250);
+const WORST_ECHO: Duration = Duration::from_millis(2500);
+const TOPIC: &str = "neighbour.news";
+const LAST: &str = "last";
+
+/// The neighbour, from its first message to its last.
+pub(crate) struct Neighbour {
+    leaves: DropGuard,
+    thread: JoinHandle<Vec<Duration>>,
+}
+
+impl Neighbour {
+    /// Connects; returns once everything goes its way.
+    pub(crate) async fn move_in(target: &Target) -> Self {
+        let (target, leaves) = (target.clone(), CancellationToken::new());
+        let guard = leaves.clone().drop_guard();
+        let (settles, settled) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(live(&target, leaves, settles))
+        });
+        match settled.await {
+            Ok(()) => Self { leaves: guard, thread },
+            Err(_) => std::panic::resume_unwind(thread.join().expect_err("it has not settled")),
+        }
+    }
+
+    /// Disconnects, and tells what it had to complain about by panicking.
+    pub(crate) async fn move_out(self) {
+        drop(self.leaves);
+        let ended = tokio::task::spawn_blocking(|| self.thread.join()).await.expect("it is awaited");
+        let mut echoes = ended.unwrap_or_else(|complaint| std::panic::resume_unwind(complaint));
+        echoes.sort_unstable();
+        let (usual, worst) = (echoes[echoes.len() / 2], echoes[echoes.len() - 1]);
+        assert!(usual <= USUAL_ECHO, "half of the neighbour's echoes took more than {usual:?}");
+        assert!(worst <= WORST_ECHO, "an echo of the neighbour's took {worst:?}");
+    }
+}
+
+/// Gives how long each echo took.
+async fn live(target: &Target, leaves: CancellationToken, settles: oneshot::Sender<()>) -> Vec<Duration> {
+    let mut publisher = target.client("publisher").await;
+    let mut readers = JoinSet::new();
+    let mut echoes = JoinSet::new();
+    for n in 0..LISTENERS {
+        let mut listener = target.client(&format!("listener {n}")).await;
+        listener.control.say(json!({"type": "subscribe", "topic": TOPIC, "id": "s"})).await;
+        listener.control.expect("subscribed").await;
+        let connection = listener.connection.clone();
+        echoes.spawn(echo(listener, leaves.clone()));
+        readers.spawn(async move {
+            let receive = connection.accept_uni().await.expect("a topic lane");
+            read(receive).await;
+        });
+    }
+    let publishing = async {
+        let mut settles = Some(settles);
+        let mut pause = interval(PAUSE);
+        pause.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut offset = 0;
+        while !leaves.is_cancelled() {
+            pause.tick().await;
+            offset += 1;
+            publish(&mut publisher, &offset.to_string(), offset).await;
+            if offset == 3 {
+                let _ = settles.take().expect("once").send(());
+            }
+        }
+        publish(&mut publisher, LAST, offset + 1).await;
+    };
+    // A reader or an echo that fails does so at once, not when all is over.
+    let reading = async {
+        while let Some(read) = readers.join_next().await {
+            read.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+        }
+    };
+    let echoing = async {
+        let (mut clients, mut times) = (Vec::new(), Vec::new());
+        while let Some(echoed) = echoes.join_next().await {
+            let (client, took) = echoed.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+            clients.push(client);
+            times.extend(took);
+        }
+        (clients, times)
+    };
+    // All stay until each has heard the last message.
+    let ((), (), (clients, times)) = tokio::join!(publishing, reading, echoing);
+    for mut client in clients.into_iter().chain([publisher]) {
+        client.control.say(json!({"type": "close"})).await;
+        soon("its end", client.connection.closed()).await;
+    }
+    times
+}
+
+async fn publish(publisher: &mut RawClient, content: &str, offset: u64) {
+    publisher.control.say(json!({"type": "publish", "topic": TOPIC, "content": content, "id": offset})).await;
+    let published = answer(publisher, &json!(offset)).await;
+    assert_eq!((&published["type"], &published["offset"]), (&json!("published"), &json!(offset)), "{published}");
+}
+
+/// Reads the topic's lane to the last message.
+async fn read(receive: RecvStream) {
+    let mut lane = TopicLane { number: 0, priority: 0, receive };
+    assert_eq!(lane.hear().await["type"], "lane");
+    for offset in 1.. {
+        let message = lane.hear().await;
+        assert_eq!((&message["type"], &message["offset"]), (&json!("message"), &json!(offset)), "{message}");
+        if message["content"] == LAST {
+            return;
+        }
+        assert_eq!(message["content"], offset.to_string(), "{message}");
+    }
+}
+
+/// Asks for echoes until it is over; gives the client back, and how long each took.
+async fn echo(mut client: RawClient, leaves: CancellationToken) -> (RawClient, Vec<Duration>) {
+    let mut times = Vec::new();
+    let mut pause = interval(PAUSE);
+    pause.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !leaves.is_cancelled() {
+        pause.tick().await;
+        let (id, asked) = (json!(times.len()), Instant::now());
+        client.control.say(json!({"type": "text", "content": "still here?", "id": id})).await;
+        let echo = answer(&mut client, &id).await;
+        assert_eq!(echo["content"], "Echo: still here?", "{echo}");
+        times.push(asked.elapsed());
+    }
+    (client, times)
+}
+
+/// The answer to a request; what attackers say to everybody is no concern of the neighbour's.
+async fn answer(client: &mut RawClient, id: &Value) -> Value {
+    loop {
+        let body = client.control.hear_body().await;
+        // Others may broadcast with an attachment.
+        let Ok(message) = serde_json::from_slice::<Value>(&body) else { continue };
+        if message.get("re") == Some(id) {
+            return message;
+        }
+        let kind = &message["type"];
+        assert!(kind == "broadcast" || kind == "ping" || kind == "direct", "unexpected: {message}");
+    }
+}

@@ -1,0 +1,230 @@
+//! Streams that are opened, cut off, reset and stopped in every way and in great numbers.
+
+use quinn::VarInt;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::common::{RawLane, framed, soon};
+use super::scene::{Scene, Target};
+
+const WHY: VarInt = VarInt::from_u32(7);
+
+/// Ends a stream on one side or both.
+#[derive(Debug, Clone, Copy)]
+enum Cut {
+    Finish,
+    Reset,
+    /// STOP_SENDING for the replies.
+    Stop,
+    ResetAndStop,
+    FinishAndStop,
+}
+
+impl Cut {
+    const EACH: [Self; 5] = [Self::Finish, Self::Reset, Self::Stop, Self::ResetAndStop, Self::FinishAndStop];
+
+    fn apply(self, lane: &mut RawLane) {
+        // Each fails where the server was faster, which is as well.
+        if matches!(self, Self::Finish | Self::FinishAndStop) {
+            let _ = lane.send.finish();
+        }
+        if matches!(self, Self::Reset | Self::ResetAndStop) {
+            let _ = lane.send.reset(WHY);
+        }
+        if matches!(self, Self::Stop | Self::ResetAndStop | Self::FinishAndStop) {
+            let _ = lane.receive.stop(WHY);
+        }
+    }
+}
+
+/// Very many lanes on many connections, on each a message whose bytes come one at a time; gives the clients and lanes.
+pub(crate) async fn trickle(target: &Target, connections: usize, lanes: usize) {
+    let endpoints: Vec<_> = (0..8).map(|_| target.endpoint()).collect();
+    let mut trickling = JoinSet::new();
+    for n in 0..connections {
+        let (endpoint, addr) = (endpoints[n % endpoints.len()].clone(), target.addr);
+        trickling.spawn(async move {
+            let mut client = super::common::RawClient::connect(&endpoint, addr).await;
+            client.handshake("drop by drop").await;
+            let mut open = Vec::new();
+            for _ in 0..lanes {
+                open.push(client.lane().await);
+            }
+            for byte in framed(br#"{"type":"ping"}"#) {
+                for lane in &mut open {
+                    lane.raw(&[byte]).await;
+                }
+                // So that each byte travels by itself: the others' have left before.
+                tokio::task::yield_now().await;
+            }
+            for lane in &mut open {
+                lane.expect("pong").await;
+                // One that claims a megabyte, and is never finished.
+                lane.raw(&[0, 0x10, 0, 0, b'{']).await;
+            }
+            client.control.lives("who has very slow lanes").await;
+        });
+    }
+    while let Some(ended) = trickling.join_next().await {
+        ended.expect("every message is answered in the end");
+    }
+}
+
+#[tokio::test]
+async fn messages_that_come_byte_by_byte_on_thousands_of_lanes_hold_up_nobody() {
+    let scene = Scene::start("").await;
+    trickle(&scene.target, 70, 32).await;
+    scene.end().await;
+}
+
+/// Opens so many lanes, writes a little on each, and ends it at once, in all ways in turn.
+pub(crate) async fn storm(target: &Target, clients: usize, each: usize) {
+    let mut storming = JoinSet::new();
+    for _ in 0..clients {
+        let mut client = target.client("stormy").await;
+        storming.spawn(async move {
+            let ping = framed(br#"{"type":"ping"}"#);
+            let text = framed(json!({"type": "text", "content": "x".repeat(10_000)}).to_string().as_bytes());
+            let much = [&ping[..], &text, &ping, &text[..5000]].concat();
+            let starts = [&ping[..2], &ping[..9], &ping, &much];
+            for n in 0..each {
+                let mut lane = client.lane().await;
+                // It may have been stopped by the server meanwhile.
+                let _ = soon("room on the stream", lane.send.write_all(starts[n % starts.len()])).await;
+                Cut::EACH[n % Cut::EACH.len()].apply(&mut lane);
+            }
+            client.control.lives("who has stormed").await;
+            client.lane().await.lives("who has stormed").await;
+        });
+    }
+    while let Some(ended) = storming.join_next().await {
+        ended.expect("its connection lives on");
+    }
+}
+
+#[tokio::test]
+async fn storms_of_lanes_that_are_reset_and_stopped_end_these_lanes_alone() {
+    let scene = Scene::start("").await;
+    storm(&scene.target, 4, 3000).await;
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_lane_that_ends_at_any_moment_of_a_message_ends_alone() {
+    let scene = Scene::start("").await;
+    let mut client = scene.target.client("Eve").await;
+    let message =
+        framed(json!({"type": "direct", "to": client.id, "content": "whole", "id": 1}).to_string().as_bytes());
+    let mut whole = 0;
+    for cut in Cut::EACH {
+        for at in 0..=message.len() {
+            let mut lane = client.lane().await;
+            lane.raw(&message[..at]).await;
+            cut.apply(&mut lane);
+            // A reset may overtake the message.
+            whole += usize::from(at == message.len() && !matches!(cut, Cut::Reset | Cut::ResetAndStop));
+        }
+    }
+    let ping = json!({"type": "ping", "id": "end"});
+    // What was whole is carried out, what was not is not: nothing but whole messages comes.
+    for _ in 0..whole {
+        assert_eq!(client.control.expect("direct").await["content"], "whole");
+    }
+    client.control.say(ping).await;
+    loop {
+        let message = client.control.hear().await;
+        if message["re"] == "end" {
+            break;
+        }
+        assert_eq!(message["content"], "whole", "{message}");
+    }
+    drop(client);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_control_lane_that_ends_at_any_moment_of_a_message_ends_its_connection_alone() {
+    let scene = Scene::start("").await;
+    let handshake = framed(br#"{"type":"handshake","protocol_version":"1.0"}"#);
+    let mut cutting = JoinSet::new();
+    for cut in Cut::EACH {
+        for at in (0..=handshake.len()).step_by(7).chain([handshake.len()]) {
+            let (target, start) = (scene.target.clone(), handshake[..at].to_vec());
+            cutting.spawn(async move {
+                let mut client = target.stranger().await;
+                client.control.raw(&start).await;
+                cut.apply(&mut client.control);
+                // Whoever only does not hear can still shake hands, and is found out when something is said.
+                if matches!(cut, Cut::Stop) {
+                    client.connection.close(WHY, b"");
+                    return;
+                }
+                let (code, _) = client.closed().await;
+                let expected: &[u64] = if at == 0 || at == handshake_length() { &[1000, 1002] } else { &[1002] };
+                assert!(expected.contains(&code), "{code} for {cut:?} at {at}");
+            });
+        }
+    }
+    while let Some(ended) = cutting.join_next().await {
+        ended.expect("as expected");
+    }
+    scene.end().await;
+}
+
+fn handshake_length() -> usize {
+    framed(br#"{"type":"handshake","protocol_version":"1.0"}"#).len()
+}
+
+#[tokio::test]
+async fn a_topic_lane_that_is_stopped_again_and_again_costs_only_the_client_that_does_it() {
+    let scene = Scene::start("topics = [{ pattern = 'stopped', history_messages = 0 }]").await;
+    let mut publisher = scene.target.client("publisher").await;
+    for _ in 0..30 {
+        let mut client = scene.target.client("Eve").await;
+        client.control.say(json!({"type": "subscribe", "topic": "stopped", "id": 1})).await;
+        client.control.expect("subscribed").await;
+        let mut published = 0;
+        let mut publish = async || {
+            published += 1;
+            publisher
+                .control
+                .say(json!({"type": "publish", "topic": "stopped", "content": "x", "id": published}))
+                .await;
+            publisher.control.expect("published").await;
+        };
+        publish().await;
+        let mut lane = soon("a topic lane", client.connection.accept_uni()).await.expect("a topic lane");
+        lane.stop(WHY).expect("it was open");
+        let closed = client.closed();
+        tokio::pin!(closed);
+        loop {
+            tokio::select! {
+                (code, _) = &mut closed => break assert_eq!(code, 1002),
+                () = publish() => {}
+            }
+        }
+    }
+    drop(publisher);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn lanes_beyond_the_limit_wait_and_unidirectional_ones_are_never_opened() {
+    let scene = Scene::start("").await;
+    let mut client = scene.target.client("Eve").await;
+    let mut lanes = Vec::new();
+    for _ in 0..32 {
+        let mut lane = client.lane().await;
+        lane.raw(&[0, 0]).await;
+        lanes.push(lane);
+    }
+    let mut waits = client.lane().await;
+    waits.say(json!({"type": "ping"})).await;
+    client.control.lives("who has as many lanes as there may be").await;
+    let none = tokio::time::timeout(std::time::Duration::from_millis(100), client.connection.open_uni()).await;
+    assert!(none.is_err(), "no unidirectional stream is opened");
+    Cut::Reset.apply(&mut lanes[0]);
+    waits.expect("pong").await;
+    drop((client, lanes, waits));
+    scene.end().await;
+}
