@@ -104,7 +104,12 @@ impl Config {
             ("limits.max_message_bytes", limits.max_message_bytes, 1024, 64 * MIB),
             ("limits.max_request_lanes", limits.max_request_lanes, 0, 1024),
             ("limits.lane_backlog_messages", limits.lane_backlog_messages, 1, max_lane),
-            ("limits.lane_backlog_bytes", limits.lane_backlog_bytes, limits.max_message_bytes + KIB, max_lane),
+            (
+                "limits.lane_backlog_bytes",
+                limits.lane_backlog_bytes,
+                limits.max_message_bytes.saturating_add(KIB),
+                max_lane,
+            ),
             ("limits.client_backlog_messages", limits.client_backlog_messages, limits.lane_backlog_messages, max_lane),
             ("limits.client_backlog_bytes", limits.client_backlog_bytes, limits.lane_backlog_bytes, max_lane),
             ("limits.fanout_queue", limits.fanout_queue, 1, 65_536),
@@ -139,7 +144,7 @@ impl Config {
             (
                 "quic.idle_timeout_ms",
                 quic.idle_timeout_ms,
-                timing.ping_interval_ms + timing.ping_timeout_ms + 1,
+                timing.ping_interval_ms.saturating_add(timing.ping_timeout_ms).saturating_add(1),
                 7_200_001,
             ),
             ("quic.ack_eliciting_threshold", quic.ack_eliciting_threshold, 1, 1000),
@@ -177,10 +182,18 @@ impl Config {
 
 const DAY_MS: u64 = 86_400_000;
 
+/// Tables in which a setting may stand, one in the other: more than any does, and few enough to be walked by recursion.
+const MAX_TABLES: usize = 8;
+
 /// Sets `limits__max_clients` in the tree of tables; the value is read as TOML where it is TOML, else as text.
 fn set(table: &mut toml::Table, variable: &str, setting: &str, value: &str) -> Result<(), ConfigError> {
     let mut path: Vec<&str> = setting.split("__").collect();
     let Some(key) = path.pop() else { return Ok(()) };
+    if path.len() > MAX_TABLES {
+        let message =
+            format!("no setting stands in more than {MAX_TABLES} tables; __ stands between a table and its key");
+        return Err(ConfigError::Parse { origin: variable.chars().take(64).collect(), message });
+    }
     let mut table = table;
     for step in path {
         let entry = table.entry(step).or_insert_with(|| toml::Value::Table(toml::Table::new()));
@@ -277,6 +290,23 @@ mod tests {
         config.limits.max_message_bytes = 1;
         let error = config.validate().expect_err("below the bound").to_string();
         assert!(error.contains("limits.max_message_bytes = 1") && error.contains("1024 to"), "{error}");
+    }
+
+    #[test]
+    fn the_largest_values_are_out_of_bounds_and_nothing_worse() {
+        let mut config = Config::default();
+        config.limits.max_message_bytes = u64::MAX;
+        assert!(config.validate().is_err());
+        let mut config = Config::default();
+        (config.timing.ping_interval_ms, config.timing.ping_timeout_ms) = (u64::MAX, u64::MAX);
+        assert!(config.validate().is_err());
+    }
+
+    #[test]
+    fn a_variable_of_very_many_parts_is_refused() {
+        let variable = format!("QWS_{}", ["A"; 100_000].join("__"));
+        let error = Config::load(None, environment(&[(&variable, "1")])).expect_err("no setting").to_string();
+        assert!(error.contains("tables") && error.len() < 300, "{error}");
     }
 
     #[test]
