@@ -167,3 +167,42 @@ fn usable(jwk: &Jwk) -> Result<(Algorithm, DecodingKey), String> {
     }
     Ok((algorithm, decoding))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(toml: &str) -> String {
+        let key: AuthKey = toml::from_str(toml).expect("a key's table");
+        from_config(&key).err().map(|e| e.to_string()).expect("no key")
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_used_is_told_with_what_is_expected() {
+        let long = "x".repeat(47);
+        let named = |table: &str| table.replace('|', "\n");
+        for (table, expected) in [
+            ("algorithm = 'HS256'".to_owned(), "needs either secret or secret_file"),
+            (named("algorithm = 'HS256'|secret = 'short'"), "5 bytes are too few for HS256: use at least 32"),
+            (named(&format!("algorithm = 'HS384'|secret = '{long}'")), "47 bytes are too few for HS384"),
+            (
+                named(&format!("algorithm = 'HS256'|secret = '{long}'|secret_file = 'x'")),
+                "either secret or secret_file",
+            ),
+            (
+                named(&format!("algorithm = 'HS256'|secret = '{long}'|public_key = 'x'")),
+                "is a secret, not a public_key",
+            ),
+            ("algorithm = 'RS256'".to_owned(), "needs public_key"),
+            (named(&format!("algorithm = 'ES256'|secret = '{long}'")), "needs public_key"),
+            (named("algorithm = 'EdDSA'|public_key = '/nonexistent.pem'"), "cannot read /nonexistent.pem"),
+        ] {
+            let error = refused(&table);
+            assert!(error.contains(expected), "{table}: {error}");
+            assert!(!error.contains(&long), "the secret is not told");
+        }
+        for unknown in ["none", "HS1", "RS512", "ES384"] {
+            assert!(toml::from_str::<AuthKey>(&format!("algorithm = '{unknown}'")).is_err(), "{unknown}");
+        }
+    }
+}

@@ -76,9 +76,11 @@ impl AuthKey {
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Jwks {
-    /// Where it lies. Default: nowhere. Read anew when it changes.
+    /// Where it lies. Default: nowhere (in the file: an empty text). Read anew when it changes.
+    #[serde(deserialize_with = "super::path_or_none")]
     pub file: Option<PathBuf>,
-    /// Where it is to be fetched: https, or http on this machine. Default: nowhere.
+    /// Where it is to be fetched: https, or http on this machine. Default: nowhere (in the file: an empty text).
+    #[serde(deserialize_with = "text_or_none")]
     pub url: Option<String>,
     /// And how often, in milliseconds. What was fetched last holds until it is fetched again. Default 300,000.
     pub refresh_ms: u64,
@@ -184,6 +186,10 @@ impl<'de> Deserialize<'de> for Patterns {
         };
         texts.iter().map(|text| TopicPattern::new(text).map_err(de::Error::custom)).collect::<Result<_, _>>().map(Self)
     }
+}
+
+fn text_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Some(String::deserialize(deserializer)?).filter(|text| !text.is_empty()))
 }
 
 /// Text that is nobody else's business: it is not shown where settings are.

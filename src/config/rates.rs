@@ -79,7 +79,7 @@ impl Rates {
         const MILLION: u64 = 1_000_000;
         // A message that no burst has room for could never be sent.
         let unlimited = self.client_bytes == 0 || self.client_bytes_burst == 0;
-        let least_burst = if unlimited { 0 } else { limits.max_message_bytes + KIB };
+        let least_burst = if unlimited { 0 } else { limits.max_message_bytes.saturating_add(KIB) };
         [
             ("rates.client_messages", self.client_messages, 0, MILLION),
             ("rates.client_messages_burst", self.client_messages_burst, 0, 16 * MILLION),
