@@ -135,7 +135,7 @@ async fn junk(to: SocketAddr, count: usize, sound: &[u8]) {
 async fn packets_that_are_no_connections_disturb_nobody() {
     let scene = Scene::start("timing.handshake_timeout_ms = 1000").await;
     let sound = first_packet(&scene.target.endpoint()).await;
-    junk(scene.target.addr, 30_000, &sound).await;
+    junk(scene.target.addr, 12_000, &sound).await;
     scene.target.client("newcomer").await.control.lives("a newcomer").await;
     scene.end().await;
 }

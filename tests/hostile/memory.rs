@@ -80,7 +80,7 @@ async fn bodies_and_lengths_cost_no_more_memory_than_their_limits() {
     let target = &watched.target;
     // Each inflates to at most a megabyte, on two workers one at a time, in a window of at most 8 MiB.
     costs!(watched, 64 * MIB, "bombs", bombs(target));
-    costs!(watched, 64 * MIB, "costly requests", burn(target, 2, 10));
+    costs!(watched, 64 * MIB, "costly requests", burn(target, 2, 5));
     // A connection costs some; what 32 lanes claim would be 32 MiB for each.
     costs!(watched, 48 * MIB, "claims", claims(target));
     watched.end().await;
@@ -90,7 +90,7 @@ async fn bodies_and_lengths_cost_no_more_memory_than_their_limits() {
 async fn streams_and_requests_cost_no_more_memory_the_more_there_are() {
     let watched = Watched::start("").await;
     let target = &watched.target;
-    costs!(watched, 64 * MIB, "bytes one at a time", trickle(target, 20, 32));
+    costs!(watched, 64 * MIB, "bytes one at a time", trickle(target, 10, 32));
     costs!(watched, 64 * MIB, "storms", storm(target, 4, 500));
     costs!(watched, 64 * MIB, "datagrams", datagrams(target, 4, 1000));
     costs!(watched, 48 * MIB, "subscriptions", subscriptions(target, 4, 60));

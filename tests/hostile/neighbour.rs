@@ -23,7 +23,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// What an echo may take, on a machine that is busy with other things as well.
 const USUAL_ECHO: Duration = Duration::from_millis(250);
 const WORST_ECHO: Duration = Duration::from_millis(2500);
-const TOPIC: &str = "neighbour.news";
+/// What its publisher publishes to.
+pub(crate) const TOPIC: &str = "neighbour.news";
 const LAST: &str = "last";
 
 /// The neighbour, from its first message to its last.
