@@ -1,10 +1,11 @@
 //! Compressed bodies that are made to cost much: memory, or the time of everybody who shares the worker.
 
+use bytes::Bytes;
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::common::topics::Subscriber;
-use super::common::{framed, with_attachment};
+use super::common::{framed, soon, with_attachment};
 use super::scene::{Scene, Target};
 
 const MAX: usize = 1 << 20;
@@ -79,13 +80,13 @@ async fn a_window_above_8_mib_is_refused_whatever_is_in_it() {
 fn costly(message: &serde_json::Value) -> Vec<u8> {
     let mut body = message.to_string();
     body.extend(std::iter::repeat_n(' ', MAX - body.len()));
-    framed(&compressed(&zstd::bulk::compress(body.as_bytes(), 3).expect("it compresses")))
+    compressed(&zstd::bulk::compress(body.as_bytes(), 3).expect("it compresses"))
 }
 
 /// Sends so many of them at once on each of some lanes, and waits for the answers.
 pub(crate) async fn burn(target: &Target, lanes: usize, each: usize) {
     let client = target.compressing("Eve").await;
-    let batch = costly(&json!({"type": "ping"})).repeat(each);
+    let batch = framed(&costly(&json!({"type": "ping"}))).repeat(each);
     let mut burning = JoinSet::new();
     for _ in 0..lanes {
         let (mut lane, batch) = (client.lane().await, batch.clone());
@@ -104,6 +105,21 @@ async fn many_bodies_that_are_small_and_cost_much_hold_up_nobody_else() {
     let scene = Scene::start("").await;
     // Without a pause between them, a worker would be away for as long as it takes to inflate and parse them all.
     burn(&scene.target, 2, 100).await;
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn many_datagrams_that_are_small_and_cost_much_hold_up_nobody_else() {
+    let scene = Scene::start("").await;
+    let client = scene.target.compressing("Eve").await;
+    let body = Bytes::from(costly(&json!({"type": "ping"})));
+    for _ in 0..150 {
+        client.connection.send_datagram_wait(body.clone()).await.expect("a datagram leaves");
+    }
+    for _ in 0..150 {
+        soon("an answer", client.connection.read_datagram()).await.expect("an answer");
+    }
+    drop(client);
     scene.end().await;
 }
 
