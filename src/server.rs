@@ -106,7 +106,8 @@ impl Server {
         let of_tls = [&config.tls.cert, &config.tls.key].into_iter().chain(&config.tls.client_ca);
         let files = FileWatch::new(of_tls.chain(config.auth.files()));
         let auth = Arc::new(Auth::new(Arc::clone(&config))?);
-        let (tls, crypto) = ServerTls::load(&config.tls)?;
+        let sessions = config.quic.early_data.then(|| size(config.limits.tls_sessions));
+        let (tls, crypto) = ServerTls::load(&config.tls, sessions)?;
         let count = config.worker_count();
         let buffers = size(config.quic.socket_buffer_bytes);
         let bind = |cause| ServerError::Bind { addr: config.addr, cause };

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use quinn::{Connection, ReadError, SendStream};
+use quinn::{Connection, ReadError, RecvStream, SendStream};
 use rustls::pki_types::CertificateDer;
 use tokio::time::{Instant, timeout_at};
 use tracing::info;
 use uuid::Uuid;
 
+use super::early::Registration;
 use super::{End, Surroundings, frame_error};
 use crate::auth::{Denied, Identity};
 use crate::frame::{Body, BodyError, Compression};
@@ -21,7 +22,7 @@ use crate::message::{
 };
 use crate::outbound::Outbound;
 use crate::printable::Printable;
-use crate::registry::{Naming, NotRegistered, Registered};
+use crate::registry::{Naming, NotRegistered};
 use crate::tls;
 use crate::transport::{Bounds, Carrier, LaneReader, LaneWriter, Outflow, Overflow, ReadFailure};
 
@@ -36,7 +37,7 @@ pub(super) struct Welcomed {
     pub(super) reader: LaneReader,
     pub(super) outbound: Arc<Outbound>,
     pub(super) compression: Compression,
-    pub(super) registered: Registered,
+    pub(super) registration: Registration,
     pub(super) member: Member,
     pub(super) identity: Identity,
 }
@@ -53,10 +54,12 @@ impl From<End> for Refused {
     }
 }
 
-/// Takes a client in, or says how its connection has to end. Without a place among its address's it is only told so, and
-/// has no more time for that than last words have.
+/// Takes a client in, or says how its connection has to end. `early` is its control lane, where that came before the
+/// connection was confirmed. Without a place among its address's it is only told so, and has no more time for that than
+/// last words have.
 pub(super) async fn welcome(
     connection: &Connection,
+    early: Option<(SendStream, RecvStream)>,
     id: Uuid,
     deadline: Instant,
     surroundings: &Surroundings,
@@ -66,7 +69,11 @@ pub(super) async fn welcome(
     let hurry = Instant::now() + context.config.timing.close_timeout();
     let deadline = if place.is_some() { deadline } else { deadline.min(hurry) };
     let late = |_| End::sent(CloseCode::TIMEOUT, "no handshake in time");
-    let (send, receive) = timeout_at(deadline, connection.accept_bi()).await.map_err(late)?.map_err(End::Gone)?;
+    let is_confirmed = early.is_none();
+    let (send, receive) = match early {
+        Some(control) => control,
+        None => timeout_at(deadline, connection.accept_bi()).await.map_err(late)?.map_err(End::Gone)?,
+    };
     let control = control_lane(context, send);
     let mut reader = LaneReader::new(receive, max_message_bytes(context));
     let greeting = async {
@@ -74,17 +81,18 @@ pub(super) async fn welcome(
         if place.is_none() {
             return Err(one_too_many(context, re.as_ref(), &control));
         }
-        admit(id, re.as_ref(), handshake, certified(connection), &control, surroundings).await
+        let shown = Shown { handshake, certified: certified(connection), is_confirmed };
+        admit(id, re.as_ref(), shown, &control, surroundings).await
     };
     match timeout_at(deadline, greeting).await.map_err(late).flatten() {
-        Ok(Admitted { registered, zstd, member, identity }) => {
+        Ok(Admitted { registration, zstd, member, identity }) => {
             info!(client = %id, "Client {id} handshake completed successfully");
             let compression = if zstd { Compression::Zstd } else { Compression::None };
             let carrier = Carrier::new(connection.clone());
             let lanes = size(context.config.limits.topic_lanes);
             let datagrams = size(context.config.quic.datagram_send_buffer);
             let outbound = Outbound::new(id, zstd, control, carrier, lanes, datagrams);
-            Ok(Welcomed { reader, outbound, compression, registered, member, identity })
+            Ok(Welcomed { reader, outbound, compression, registration, member, identity })
         }
         Err(end) => Err(Refused { end, control: Some(control) }),
     }
@@ -144,9 +152,18 @@ fn one_too_many(context: &Context, re: Option<&RequestId>, control: &LaneWriter)
     End::sent(CloseCode::RATE_LIMITED, reason)
 }
 
+/// What a client shows of itself.
+struct Shown {
+    handshake: Handshake,
+    /// Whom its certificate names.
+    certified: Option<ClientName>,
+    /// Whether it is known to be there.
+    is_confirmed: bool,
+}
+
 /// What is known of a client that is let in.
 struct Admitted {
-    registered: Registered,
+    registration: Registration,
     /// Whether zstd was agreed on.
     zstd: bool,
     member: Member,
@@ -157,11 +174,11 @@ struct Admitted {
 async fn admit(
     id: Uuid,
     re: Option<&RequestId>,
-    handshake: Handshake,
-    certified: Option<ClientName>,
+    shown: Shown,
     control: &LaneWriter,
     surroundings: &Surroundings,
 ) -> Result<Admitted, End> {
+    let Shown { handshake, certified, is_confirmed } = shown;
     let context = &surroundings.context;
     let name = handshake.client_name.as_ref().map(ClientName::as_str);
     let version = Printable::excerpt(&handshake.protocol_version);
@@ -213,14 +230,18 @@ async fn admit(
         connected_at: now_ms(),
         transport: "quic".into(),
     };
-    let registered = match context.registry.register(info, surroundings.worker, naming) {
-        Ok(registered) => registered,
-        Err(NotRegistered::Full) => {
-            return refuse(reply, CloseCode::TRY_LATER, "the server is full; try again later".into());
-        }
-        Err(NotRegistered::NameTaken) => {
-            let reason = "client_name: the name is somebody else's; choose another one";
-            return refuse(reply, CloseCode::FORBIDDEN, reason.into());
+    let registration = if is_confirmed {
+        context.registry.register(info, surroundings.worker, naming).map(Registration::Made)
+    } else if context.registry.is_full() {
+        Err(NotRegistered::Full)
+    } else {
+        Ok(Registration::Wanted(info, naming))
+    };
+    let registration = match registration {
+        Ok(registration) => registration,
+        Err(why) => {
+            let (code, reason) = why.in_words();
+            return refuse(reply, code, reason.into());
         }
     };
     reply.accepted = true;
@@ -231,7 +252,7 @@ async fn admit(
     reply.limits = Some(limits(context));
     reply.zstd = handshake.zstd;
     say(control, re, &ServerMessage::HandshakeResponse(reply));
-    Ok(Admitted { registered, zstd: handshake.zstd, member, identity })
+    Ok(Admitted { registration, zstd: handshake.zstd, member, identity })
 }
 
 /// Whom the client's certificate names, which TLS has checked.

@@ -10,7 +10,7 @@ use quinn::ReadError;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::{End, Session, frame_error};
+use super::{End, Session, early, frame_error};
 use crate::frame::{Body, BodyError, FrameError, PREFIX_BYTES};
 use crate::handler::{self, Later, Outcome, Replies};
 use crate::message::{ClientMessage, CloseCode, ClosedBy, ErrorCode, ErrorReply, Request, RequestId, ServerMessage};
@@ -55,7 +55,6 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWrit
     let mut turn = Duration::ZERO;
     loop {
         loop {
-            let begun = Instant::now();
             let body = match reader.buffered() {
                 Ok(Some(body)) => body,
                 Ok(None) => break,
@@ -65,6 +64,13 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWrit
                     return LaneEnd::Connection(frame_error(e));
                 }
             };
+            if !early::may_serve(session, &body) {
+                if write(&mut replies, writer).await.is_err() {
+                    return LaneEnd::Broken;
+                }
+                session.gate.opened().await;
+            }
+            let begun = Instant::now();
             let taken = take_in(session, body, &mut replies);
             turn += begun.elapsed();
             match taken {
@@ -259,6 +265,8 @@ async fn request_lane(session: Arc<Session>, reader: LaneReader, writer: Arc<Lan
 /// lane.
 pub(super) async fn serve_datagrams(session: &Session) -> End {
     let (mut replies, mut turn) = (session.replies(), Duration::ZERO);
+    // Nobody can tell which of them were early.
+    session.gate.opened().await;
     loop {
         let body = match session.connection.read_datagram().await {
             Ok(body) => body,

@@ -1,6 +1,7 @@
 //! One connected client, from its first packet to its last: handshake, its lanes, its signs of life, its end. One task
 //! for the client and one for each open request lane, all owned here: when the client ends, nothing of it is left.
 
+mod early;
 mod handshake;
 mod lanes;
 
@@ -10,12 +11,13 @@ use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use quinn::{Connection, ConnectionError, SendStream};
+use quinn::{Connection, ConnectionError, SendStream, ZeroRttAccepted};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 use uuid::Uuid;
 
+use self::early::{Early, Gate, Places, Registration, Unconfirmed};
 use self::handshake::{Refused, Welcomed};
 use self::lanes::RequestLanes;
 use crate::config::Config;
@@ -87,6 +89,8 @@ struct Session {
     connection: Connection,
     outbound: Arc<Outbound>,
     caller: Caller,
+    /// Open once the client is confirmed.
+    gate: Gate,
     compression: Compression,
     max_message_bytes: usize,
     /// Bodies in a row that were no JSON.
@@ -142,9 +146,18 @@ pub(crate) async fn run(incoming: quinn::Incoming, surroundings: Surroundings, h
             return debug!(peer = %from, "Connection from {from} not accepted: {}", Printable::excerpt(&e));
         }
     };
+    if surroundings.context.config.quic.early_data {
+        // Always works on the server's side.
+        match connecting.into_0rtt() {
+            Ok((connection, confirmed)) => {
+                return run_early(connection, confirmed, deadline, surroundings, handshaking).await;
+            }
+            Err(as_it_was) => connecting = as_it_was,
+        }
+    }
     let (code, reason) = tokio::select! {
         connected = timeout_at(deadline, &mut connecting) => match connected {
-            Ok(Ok(connection)) => return welcome(connection, deadline, surroundings, handshaking).await,
+            Ok(Ok(connection)) => return welcome(connection, None, deadline, surroundings, handshaking).await,
             Ok(Err(e)) => {
                 let e = e.to_string();
                 return debug!(peer = %from, "Connection from {from} failed: {}", Printable::excerpt(&e));
@@ -160,8 +173,37 @@ pub(crate) async fn run(incoming: quinn::Incoming, surroundings: Surroundings, h
     }
 }
 
-/// Shakes hands with who has connected, and serves who is let in.
-async fn welcome(connection: Connection, deadline: Instant, surroundings: Surroundings, handshaking: Handshaking) {
+/// The same for a connection that may bring early data.
+async fn run_early(
+    connection: Connection,
+    confirmed: ZeroRttAccepted,
+    deadline: Instant,
+    surroundings: Surroundings,
+    handshaking: Handshaking,
+) {
+    let from = connection.remote_address();
+    let (code, reason) = tokio::select! {
+        begun = timeout_at(deadline, early::begin(&connection, confirmed)) => match begun {
+            Ok(early) => match connection.close_reason() {
+                None => return welcome(connection, early, deadline, surroundings, handshaking).await,
+                Some(e) => return debug!("Connection from {from} failed: {}", Printable::excerpt(&e.to_string())),
+            },
+            Err(_) => (CloseCode::TIMEOUT, "no handshake in time"),
+        },
+        () = surroundings.draining.cancelled() => (CloseCode::GOING_AWAY, "the server is shutting down"),
+    };
+    debug!("Connection from {from} given up: {reason}");
+    connection.close(u32::from(code.0).into(), reason.as_bytes());
+}
+
+/// Shakes hands with who has connected, or is about to and has sent something `early`; and serves who is let in.
+async fn welcome(
+    connection: Connection,
+    early: Option<Early>,
+    deadline: Instant,
+    surroundings: Surroundings,
+    handshaking: Handshaking,
+) {
     let context = Arc::clone(&surroundings.context);
     let from = connection.remote_address();
     let id = Uuid::new_v4();
@@ -172,14 +214,15 @@ async fn welcome(connection: Connection, deadline: Instant, surroundings: Surrou
     info!(client = %id, clients, "Client {id} connected. Total clients: {clients}");
 
     let place = context.addresses.connect(from.ip());
+    let (control, confirmed) = early.map(|Early { control, confirmed }| (control, confirmed)).unzip();
     let welcomed = tokio::select! {
-        welcomed = handshake::welcome(&connection, id, deadline, &surroundings, place.as_ref()) => welcomed,
+        welcomed = handshake::welcome(&connection, control, id, deadline, &surroundings, place.as_ref()) => welcomed,
         () = surroundings.draining.cancelled() => Err(draining(&context).into()),
     };
     match welcomed {
         Ok(welcomed) => {
-            drop(handshaking);
-            serve(connection, welcomed, &surroundings).await;
+            let confirmation = confirmed.map(|confirmed| (confirmed, handshaking, deadline));
+            serve(connection, welcomed, confirmation, &surroundings).await;
         }
         Err(Refused { end, control }) => {
             let lanes = Lanes { control: control.as_deref(), topics: None, requests: RequestLanes::default() };
@@ -193,24 +236,26 @@ async fn welcome(connection: Connection, deadline: Instant, surroundings: Surrou
     info!(client = %id, clients, "Client {id} disconnected. Total clients: {clients}");
 }
 
-async fn serve(connection: Connection, welcomed: Welcomed, surroundings: &Surroundings) {
-    let Welcomed { reader, outbound, compression, mut registered, member, identity } = welcomed;
+async fn serve(
+    connection: Connection,
+    welcomed: Welcomed,
+    confirmation: Option<(ZeroRttAccepted, Handshaking, Instant)>,
+    surroundings: &Surroundings,
+) {
+    let Welcomed { reader, outbound, compression, registration, member, identity } = welcomed;
     let context = Arc::clone(&surroundings.context);
-    let on_roster = surroundings.roster.add(Arc::clone(&outbound));
+    let is_confirmed = matches!(registration, Registration::Made(_));
     let rates = &context.config.rates;
     let allowance = Allowance::new(rates, rates.exempt(connection.remote_address().ip()));
     allowance.set_message_rate(identity.max_rate);
-    let subscriber = Subscriber::new(Arc::clone(&outbound), member, surroundings.worker, allowance);
-    for impostor in std::mem::take(&mut registered.impostors) {
-        let closed = ClosedBy::new(CloseCode::FORBIDDEN, "the name is somebody else's; choose another one");
-        context.registry.end(impostor, closed).await;
-    }
+    let subscriber = Subscriber::new(Arc::clone(&outbound), member, surroundings.worker, allowance, is_confirmed);
     let session = Arc::new(Session {
         max_message_bytes: handshake::max_message_bytes(&context),
         context: Arc::clone(&context),
         connection,
         outbound: Arc::clone(&outbound),
         caller: Caller::new(Arc::clone(&subscriber), identity),
+        gate: Gate::new(is_confirmed),
         compression,
         malformed: AtomicU8::new(0),
         waiting: AtomicUsize::new(0),
@@ -218,10 +263,23 @@ async fn serve(connection: Connection, welcomed: Welcomed, surroundings: &Surrou
         begun: Instant::now(),
         leaving: CancellationToken::new(),
     });
+    let mut places = Places::default();
+    let unconfirmed = match (registration, confirmation) {
+        (Registration::Made(registered), _) => {
+            places.take(&session, surroundings, registered).await;
+            None
+        }
+        (Registration::Wanted(info, naming), Some((confirmed, handshaking, deadline))) => {
+            Some(Unconfirmed { confirmed, info, naming, handshaking, deadline })
+        }
+        // Nobody is asked to wait for what does not come.
+        (Registration::Wanted(..), None) => None,
+    };
     let mut lanes = RequestLanes::default();
     // Each of these runs until the client ends; none is dropped before that, so none needs to be cancel safe.
     let end = tokio::select! {
         biased;
+        end = early::confirm(&session, surroundings, unconfirmed, &mut places) => end,
         end = lanes::serve(&session, reader, &outbound.control) => end,
         end = lanes.accept(&session) => end,
         closed = outbound.ended() => End::Sent(closed),
@@ -234,7 +292,7 @@ async fn serve(connection: Connection, welcomed: Welcomed, surroundings: &Surrou
         () = surroundings.draining.cancelled() => draining(&context),
         e = session.connection.closed() => End::Gone(e),
     };
-    drop((on_roster, registered));
+    drop(places);
     context.topics.leave(&subscriber, !surroundings.draining.is_cancelled()).await;
     session.leaving.cancel();
     subscriber.tasks.close();

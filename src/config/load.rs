@@ -120,6 +120,7 @@ impl Config {
             ("limits.topic_memory_bytes", limits.topic_memory_bytes, 0, 1 << 40),
             ("limits.topic_keys", limits.topic_keys, 0, 1_000_000),
             ("limits.compress_min_bytes", limits.compress_min_bytes, 1, max_lane),
+            ("limits.tls_sessions", limits.tls_sessions, 1, 10_000_000),
             ("timing.handshake_timeout_ms", timing.handshake_timeout_ms, 10, 3_600_000),
             ("timing.ping_interval_ms", timing.ping_interval_ms, 10, 3_600_000),
             ("timing.ping_timeout_ms", timing.ping_timeout_ms, 10, 3_600_000),

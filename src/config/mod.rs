@@ -110,6 +110,9 @@ pub struct Limits {
     pub topic_keys: u64,
     /// Bodies of at least this many bytes are compressed for clients that agreed to it. Default 1,024.
     pub compress_min_bytes: u64,
+    /// With `quic.early_data`, TLS sessions that are kept for clients that come back, two for each connection; the oldest
+    /// are forgotten beyond, and their clients make a full handshake. Default 10,000.
+    pub tls_sessions: u64,
 }
 
 /// How long things may take, in milliseconds.
@@ -162,6 +165,9 @@ pub struct Quic {
     pub ack_eliciting_threshold: u64,
     /// And the longest it may wait with that, in milliseconds. Default 25.
     pub max_ack_delay_ms: u64,
+    /// Whether clients that come back may send requests with their first packets (0-RTT): those that others might repeat
+    /// wait until the client is known to be there. Default false.
+    pub early_data: bool,
     /// UDP socket buffers in bytes, each way; the system may cut them. Packets of connections that a worker has not looked at
     /// yet may take as much again. Default 4 MiB.
     pub socket_buffer_bytes: u64,
@@ -273,6 +279,7 @@ impl Default for Limits {
             topic_memory_bytes: 256 * MIB,
             topic_keys: 1000,
             compress_min_bytes: 1024,
+            tls_sessions: 10_000,
         }
     }
 }
@@ -330,6 +337,7 @@ impl Default for Quic {
             idle_timeout_ms: 45_000,
             ack_eliciting_threshold: 10,
             max_ack_delay_ms: 25,
+            early_data: false,
             socket_buffer_bytes: 4 * MIB,
             handover_queue: 1024,
         }

@@ -16,6 +16,7 @@ pub struct ClientBuilder {
     pub(super) trust: Trust,
     pub(super) identity: Option<(PathBuf, PathBuf)>,
     pub(super) compression: bool,
+    pub(super) early_data: bool,
     pub(super) reconnect: bool,
     pub(super) connect_timeout: Duration,
     pub(super) request_timeout: Duration,
@@ -32,6 +33,7 @@ impl ClientBuilder {
             trust: Trust::System,
             identity: None,
             compression: false,
+            early_data: false,
             reconnect: true,
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),
@@ -74,6 +76,14 @@ impl ClientBuilder {
     /// Whether to offer zstd: less on the wire, more work on both sides. Default: no.
     pub fn compression(mut self, offer: bool) -> Self {
         self.compression = offer;
+        self
+    }
+
+    /// Whether to send the handshake with the first packet when coming back to a server that allows it (0-RTT): it answers
+    /// a round trip sooner. Whoever records that packet can show it to the server again, which does no harm to one that
+    /// keeps to the protocol; a token in it is as well protected as in any other. Default: no.
+    pub fn early_data(mut self, early_data: bool) -> Self {
+        self.early_data = early_data;
         self
     }
 

@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use quinn::{Connection, ConnectionError, Endpoint, TransportErrorCode};
+use bytes::Bytes;
+use quinn::{Connecting, Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportErrorCode};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -18,7 +19,7 @@ const HEAD_START: Duration = Duration::from_millis(250);
 
 /// An endpoint for a client's connections. Its socket reaches servers of both address families where the system can.
 pub(super) fn endpoint(options: &ClientBuilder) -> Result<Endpoint, ClientError> {
-    let crypto = tls::client_config(&options.trust, options.identity.as_ref())?;
+    let crypto = tls::client_config(&options.trust, options.identity.as_ref(), options.early_data)?;
     let mut endpoint = Endpoint::client((Ipv6Addr::UNSPECIFIED, 0).into())
         .or_else(|_| Endpoint::client((Ipv4Addr::UNSPECIFIED, 0).into()))
         .map_err(ClientError::Socket)?;
@@ -26,12 +27,19 @@ pub(super) fn endpoint(options: &ClientBuilder) -> Result<Endpoint, ClientError>
     Ok(endpoint)
 }
 
-/// Connects to the first address of the server that lets it.
-pub(super) async fn connect(endpoint: &Endpoint, server: &str) -> Result<Connection, ClientError> {
+/// A connection, and its control lane, on which the first message has been sent.
+pub(super) struct Dialled {
+    pub(super) connection: Connection,
+    pub(super) control: (SendStream, RecvStream),
+}
+
+/// Connects to the first address of the server that lets it, and sends `first` on the control lane: with the first
+/// packets where the TLS session allows for early data.
+pub(super) async fn connect(endpoint: &Endpoint, server: &str, first: Bytes) -> Result<Dialled, ClientError> {
     let error = |message: String| ClientError::Address { server: server.to_owned(), message };
     let (host, _) = server.rsplit_once(':').ok_or_else(|| error("the port is missing".into()))?;
     let addrs = tokio::net::lookup_host(server).await.map_err(|e| error(e.to_string()))?;
-    connect_to_any(endpoint, alternate(addrs), server, tls::server_name(host)).await
+    connect_to_any(endpoint, alternate(addrs), server, tls::server_name(host), first).await
 }
 
 /// The addresses with the two families taking turns, the first one's first (RFC 8305 section 4).
@@ -50,7 +58,8 @@ async fn connect_to_any(
     addrs: Vec<SocketAddr>,
     server: &str,
     name: &str,
-) -> Result<Connection, ClientError> {
+    first: Bytes,
+) -> Result<Dialled, ClientError> {
     let failed = |message: String| ClientError::Connection { server: server.to_owned(), message };
     let mut addrs = addrs.into_iter();
     // What is not needed any more is given up when this is dropped.
@@ -58,7 +67,7 @@ async fn connect_to_any(
     let mut first_error = None;
     loop {
         match addrs.next().map(|addr| endpoint.connect(addr, name)) {
-            Some(Ok(connecting)) => drop(attempts.spawn(connecting)),
+            Some(Ok(connecting)) => drop(attempts.spawn(attempt(connecting, first.clone()))),
             Some(Err(e)) => {
                 first_error.get_or_insert_with(|| failed(e.to_string()));
                 continue;
@@ -70,13 +79,41 @@ async fn connect_to_any(
         }
         tokio::select! {
             Some(attempt) = attempts.join_next() => match attempt {
-                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Ok(dialled)) => return Ok(dialled),
                 Ok(Err(e)) => drop(first_error.get_or_insert_with(|| connection_error(server, &e))),
                 Err(e) => drop(first_error.get_or_insert_with(|| failed(e.to_string()))),
             },
             () = sleep(HEAD_START), if addrs.len() > 0 => {}
         }
     }
+}
+
+/// One attempt to connect, to the end of its TLS handshake: only then is it known who answers.
+async fn attempt(connecting: Connecting, first: Bytes) -> Result<Dialled, ConnectionError> {
+    let connection = match connecting.into_0rtt() {
+        Ok((connection, accepted)) => {
+            let early = begin(&connection, first.clone()).await;
+            let is_accepted = accepted.await;
+            if let Some(lost) = connection.close_reason() {
+                return Err(lost);
+            }
+            if is_accepted {
+                return Ok(Dialled { control: early?, connection });
+            }
+            // What was sent is void, its lane too; the connection is as good as any other.
+            connection
+        }
+        Err(connecting) => connecting.await?,
+    };
+    let control = begin(&connection, first).await?;
+    Ok(Dialled { connection, control })
+}
+
+/// Opens the control lane. A stream that takes nothing shows in what is read of it.
+async fn begin(connection: &Connection, first: Bytes) -> Result<(SendStream, RecvStream), ConnectionError> {
+    let (mut send, receive) = connection.open_bi().await?;
+    let _ = send.write_chunk(first).await;
+    Ok((send, receive))
 }
 
 /// Why a connection did not come about, in the words of the library.
@@ -126,7 +163,7 @@ mod tests {
         let files = DevelopmentFiles::inside(folder.path());
         files.make(&["localhost".into()], false).expect("certificates");
         let tls = crate::config::Tls { cert: files.cert.clone(), key: files.key.clone(), ..Default::default() };
-        let crypto = tls::ServerTls::load(&tls).map(|(_, crypto)| crypto).expect("a server's settings");
+        let crypto = tls::ServerTls::load(&tls, None).map(|(_, crypto)| crypto).expect("a server's settings");
         let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
         let server = Endpoint::server(quinn::ServerConfig::with_crypto(crypto), any).expect("a server");
         let silent = std::net::UdpSocket::bind(any).expect("a socket");
@@ -134,9 +171,9 @@ mod tests {
         let served = tokio::spawn(async move { server.accept().await.expect("somebody comes").await });
 
         let endpoint = endpoint(&Client::builder("").trust(Trust::CaFile(files.ca))).expect("an endpoint");
-        let connection = connect_to_any(&endpoint, addrs.clone(), "both", "localhost");
+        let connection = connect_to_any(&endpoint, addrs.clone(), "both", "localhost", Bytes::from_static(b"first"));
         let connection = tokio::time::timeout(Duration::from_secs(10), connection).await.expect("in time");
-        let remote = connection.expect("it connects").remote_address();
+        let remote = connection.expect("it connects").connection.remote_address();
         assert_eq!(remote.port(), addrs[1].port());
         served.await.expect("no panic").expect("the server has it too");
     }

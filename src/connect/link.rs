@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::dial::Dialled;
 use super::heard::Heard;
 use super::inbound::ReadEnd;
 use super::topics::{Order, Topics};
@@ -64,11 +65,6 @@ impl Link {
         topics: &Arc<Topics>,
     ) -> Result<(Self, LaneReader), ClientError> {
         let server = &options.server;
-        let connection = dial::connect(endpoint, server).await?;
-        let (send, receive) = connection.open_bi().await.map_err(|e| dial::connection_error(server, &e))?;
-        let bounds = Bounds { messages: BACKLOG_MESSAGES, bytes: BACKLOG_BYTES };
-        let control = LaneWriter::new(send, 0, &Outflow::new(bounds, bounds));
-        let mut reader = LaneReader::new(receive, options.max_message_bytes);
         let handshake = ClientMessage::Handshake(Handshake {
             protocol_version: PROTOCOL_VERSION.into(),
             client_name: options.name.clone(),
@@ -77,8 +73,10 @@ impl Link {
         });
         let mut frame = BytesMut::new();
         handshake.encode(None, &mut frame);
-        // A stream that takes nothing shows in what is read below.
-        let _ = control.try_send(&frame.freeze().into(), Overflow::Refuse);
+        let Dialled { connection, control: (send, receive) } = dial::connect(endpoint, server, frame.freeze()).await?;
+        let bounds = Bounds { messages: BACKLOG_MESSAGES, bytes: BACKLOG_BYTES };
+        let control = LaneWriter::new(send, 0, &Outflow::new(bounds, bounds));
+        let mut reader = LaneReader::new(receive, options.max_message_bytes);
         match read_one(&mut reader).await {
             Some(ServerMessage::HandshakeResponse(greeting)) if greeting.accepted => {
                 let (topics, waiting) = (Arc::clone(topics), Mutex::new(Some(HashMap::new())));

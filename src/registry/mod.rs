@@ -14,9 +14,9 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use self::fanout::Delivery;
-pub(crate) use self::fanout::{Inbox, Roster, Tally};
+pub(crate) use self::fanout::{Inbox, OnRoster, Roster, Tally};
 use self::names::{Look, Names};
-use crate::message::{ClientInfo, ClosedBy};
+use crate::message::{ClientInfo, CloseCode, ClosedBy};
 use crate::outbound::Envelope;
 
 /// The directory of connected clients.
@@ -142,6 +142,11 @@ impl Registry {
         let _ = inbox.send(Delivery::End { client: id, closed }).await;
     }
 
+    /// Whether another client would be refused.
+    pub(crate) fn is_full(&self) -> bool {
+        self.clients() >= self.max_clients
+    }
+
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
@@ -218,6 +223,16 @@ pub(crate) enum NotRegistered {
     Full,
     /// Its name is another one's.
     NameTaken,
+}
+
+impl NotRegistered {
+    /// What is said to the client, and with which code its connection closes.
+    pub(crate) fn in_words(self) -> (CloseCode, &'static str) {
+        match self {
+            Self::Full => (CloseCode::TRY_LATER, "the server is full; try again later"),
+            Self::NameTaken => (CloseCode::FORBIDDEN, "client_name: the name is somebody else's; choose another one"),
+        }
+    }
 }
 
 impl Drop for Registered {

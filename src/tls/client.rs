@@ -33,10 +33,11 @@ pub enum Trust {
 const DEVELOPMENT_CA: &str = "certs/ca.pem";
 
 /// The TLS side of a client's QUIC endpoint. `identity` names the files of its own certificate and key, for servers that
-/// ask for one.
+/// ask for one; `early_data` whether to offer early data where a session is resumed.
 pub(crate) fn client_config(
     trust: &Trust,
     identity: Option<&(PathBuf, PathBuf)>,
+    early_data: bool,
 ) -> Result<Arc<QuicClientConfig>, TlsError> {
     let builder =
         rustls::ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&rustls::version::TLS13])?;
@@ -59,6 +60,7 @@ pub(crate) fn client_config(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![ALPN.to_vec()];
+    config.enable_early_data = early_data;
     Ok(Arc::new(QuicClientConfig::try_from(config)?))
 }
 

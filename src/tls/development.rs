@@ -184,8 +184,8 @@ mod tests {
             assert_eq!(mode & 0o777, 0o600, "the key's mode");
         }
         let tls = crate::config::Tls { cert: files.cert.clone(), key: files.key.clone(), ..Default::default() };
-        ServerTls::load(&tls).map(|_| ()).expect("a server can use them");
-        client_config(&Trust::CaFile(files.ca.clone()), None).expect("a client can use them");
+        ServerTls::load(&tls, None).map(|_| ()).expect("a server can use them");
+        client_config(&Trust::CaFile(files.ca.clone()), None, false).expect("a client can use them");
         assert!(matches!(files.make(&["localhost".into()], false), Err(TlsError::Exists { .. })));
 
         fs::remove_file(&files.key).expect("removed");

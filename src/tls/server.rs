@@ -7,7 +7,9 @@ use std::{fs, io};
 use quinn::crypto::rustls::QuicServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ProducesTickets, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::server::{
+    ProducesTickets, ServerSessionMemoryCache, StoresServerSessions, VerifierBuilderError, WebPkiClientVerifier,
+};
 use tracing::{error, info};
 
 use super::{TlsError, authorities, certificates, private_key, provider, unreadable};
@@ -20,7 +22,8 @@ pub(crate) struct ServerTls {
     files: config::Tls,
     /// Outlives a change of the certificate: who resumes a session has seen the old one, and believed it. Not one of the
     /// clients' authorities: a session says that a certificate was good, and would go on saying so.
-    tickets: Arc<dyn ProducesTickets>,
+    resumption: Resumption,
+    sessions: Option<usize>,
     /// What the files held when the settings in use were made.
     in_use: Contents,
     /// What they held the last time that they were looked at: of what cannot be used is told once.
@@ -29,12 +32,16 @@ pub(crate) struct ServerTls {
 
 impl ServerTls {
     /// Reads the files. Gives the settings of the QUIC endpoints with it: TLS 1.3 only, ALPN `qws/1`, stateless session
-    /// tickets.
-    pub(crate) fn load(files: &config::Tls) -> Result<(Self, Arc<QuicServerConfig>), TlsError> {
+    /// tickets; or early data, and so many sessions kept for that.
+    pub(crate) fn load(
+        files: &config::Tls,
+        sessions: Option<usize>,
+    ) -> Result<(Self, Arc<QuicServerConfig>), TlsError> {
         let contents = Contents::read(files);
-        let tickets = aws_lc_rs::Ticketer::new()?;
-        let settings = settings(files, &contents, &tickets)?;
-        Ok((Self { files: files.clone(), tickets, in_use: contents.clone(), seen: contents }, settings))
+        let resumption = Resumption::new(sessions)?;
+        let settings = settings(files, &contents, &resumption)?;
+        let tls = Self { files: files.clone(), resumption, sessions, in_use: contents.clone(), seen: contents };
+        Ok((tls, settings))
     }
 
     /// Reads the files again, and gives new settings where they hold something new that can be used. Else all stays as
@@ -52,14 +59,14 @@ impl ServerTls {
             return None;
         }
         let is_same_authority = contents.client_ca == self.in_use.client_ca;
-        let tickets = if is_same_authority { Ok(Arc::clone(&self.tickets)) } else { aws_lc_rs::Ticketer::new() };
-        let made = tickets.map_err(TlsError::from).and_then(|tickets| {
-            let settings = settings(&self.files, &contents, &tickets)?;
-            Ok((settings, tickets))
+        let resumption = if is_same_authority { Ok(self.resumption.clone()) } else { Resumption::new(self.sessions) };
+        let made = resumption.and_then(|resumption| {
+            let settings = settings(&self.files, &contents, &resumption)?;
+            Ok((settings, resumption))
         });
         match made {
-            Ok((settings, tickets)) => {
-                self.tickets = tickets;
+            Ok((settings, resumption)) => {
+                self.resumption = resumption;
                 info!("Certificate reloaded from {cert}; new connections get it");
                 self.in_use = contents;
                 Some(settings)
@@ -69,6 +76,24 @@ impl ServerTls {
                 None
             }
         }
+    }
+}
+
+/// How a client comes back without a full handshake.
+#[derive(Clone)]
+enum Resumption {
+    /// By a ticket that holds all that is needed, any number of times.
+    Tickets(Arc<dyn ProducesTickets>),
+    /// By a session that is kept here and good once. So the server takes early data once, if at all.
+    Sessions(Arc<dyn StoresServerSessions>),
+}
+
+impl Resumption {
+    fn new(sessions: Option<usize>) -> Result<Self, TlsError> {
+        Ok(match sessions {
+            None => Self::Tickets(aws_lc_rs::Ticketer::new()?),
+            Some(most) => Self::Sessions(ServerSessionMemoryCache::new(most)),
+        })
     }
 }
 
@@ -94,7 +119,7 @@ impl Contents {
 fn settings(
     files: &config::Tls,
     contents: &Contents,
-    tickets: &Arc<dyn ProducesTickets>,
+    resumption: &Resumption,
 ) -> Result<Arc<QuicServerConfig>, TlsError> {
     let chain = certificates(text(&contents.cert, &files.cert, "--cert")?, &files.cert, "--cert")?;
     let private = private_key(text(&contents.key, &files.key, "--key")?, &files.key)?;
@@ -109,7 +134,14 @@ fn settings(
     };
     let mut config = builder.with_single_cert(chain, private).map_err(unusable)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
-    config.ticketer = Arc::clone(tickets);
+    match resumption {
+        Resumption::Tickets(tickets) => config.ticketer = Arc::clone(tickets),
+        Resumption::Sessions(sessions) => {
+            config.session_storage = Arc::clone(sessions);
+            // The only amount that QUIC knows (RFC 9001 section 4.6.1): its flow control is what bounds early data.
+            config.max_early_data_size = u32::MAX;
+        }
+    }
     Ok(Arc::new(QuicServerConfig::try_from(config)?))
 }
 
@@ -147,7 +179,7 @@ mod tests {
         }
         let load = |cert: &Path, key: &Path| {
             let files = config::Tls { cert: cert.to_owned(), key: key.to_owned(), ..config::Tls::default() };
-            ServerTls::load(&files).map(|_| ())
+            ServerTls::load(&files, None).map(|_| ())
         };
         assert!(matches!(load(&one.cert, &two.key), Err(TlsError::Unusable { .. })));
         fs::write(&two.cert, "no certificate").expect("written");
@@ -160,7 +192,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let made = DevelopmentFiles::inside(folder.path());
         made.make(&["localhost".into()], false).expect("made");
-        let (mut tls, _) = ServerTls::load(&files(&made)).expect("loaded");
+        let (mut tls, _) = ServerTls::load(&files(&made), None).expect("loaded");
         assert!(tls.reload(Cause::Changed).is_none(), "they are as they were");
         made.make(&["localhost".into()], true).expect("made");
         assert!(tls.reload(Cause::Changed).is_some(), "both are new");
@@ -185,17 +217,28 @@ mod tests {
         let name = ClientName::new("Ada").expect("a name");
         clients.make(&name, false).expect("made");
         let files = config::Tls { client_ca: Some(clients.ca.clone()), ..files(&made) };
-        let (mut tls, _) = ServerTls::load(&files).expect("loaded");
-        let ticket = tls.tickets.encrypt(b"a session").expect("a ticket");
-
-        made.make(&["localhost".into()], true).expect("made");
-        assert!(tls.reload(Cause::Changed).is_some(), "another certificate");
-        assert_eq!(tls.tickets.decrypt(&ticket).as_deref(), Some(&b"a session"[..]));
-        fs::write(&clients.ca, "no authority").expect("written");
-        assert!(tls.reload(Cause::Changed).is_none(), "no authority");
-        assert!(tls.tickets.decrypt(&ticket).is_some(), "all is as it was");
-        clients.make(&name, true).expect("made");
-        assert!(tls.reload(Cause::Changed).is_some(), "another authority");
-        assert_eq!(tls.tickets.decrypt(&ticket), None);
+        for sessions in [None, Some(100)] {
+            let (mut tls, _) = ServerTls::load(&files, sessions).expect("loaded");
+            let known = |tls: &ServerTls, key: &[u8]| match &tls.resumption {
+                Resumption::Tickets(tickets) => tickets.decrypt(key).is_some(),
+                Resumption::Sessions(sessions) => sessions.get(key).is_some(),
+            };
+            let key = match &tls.resumption {
+                Resumption::Tickets(tickets) => tickets.encrypt(b"a session").expect("a ticket"),
+                Resumption::Sessions(sessions) => {
+                    assert!(sessions.put(b"its key".to_vec(), b"a session".to_vec()));
+                    b"its key".to_vec()
+                }
+            };
+            made.make(&["localhost".into()], true).expect("made");
+            assert!(tls.reload(Cause::Changed).is_some(), "another certificate");
+            assert!(known(&tls, &key));
+            fs::write(&clients.ca, "no authority").expect("written");
+            assert!(tls.reload(Cause::Changed).is_none(), "no authority");
+            assert!(known(&tls, &key), "all is as it was");
+            clients.make(&name, true).expect("made");
+            assert!(tls.reload(Cause::Changed).is_some(), "another authority");
+            assert!(!known(&tls, &key));
+        }
     }
 }

@@ -127,7 +127,7 @@ impl Topics {
         });
         reserved.make(|| {
             let mut joined = None;
-            if topic.rule.presence {
+            if topic.rule.presence && who.is_present() {
                 let message = ServerMessage::Join { topic: topic.name.as_str().to_owned(), client: who.member() };
                 joined = self.tell(topic, &state, who, &message, &mut places);
                 state.members.insert(who.id(), who.member());
@@ -147,6 +147,30 @@ impl Topics {
         });
         drop(state);
         Some(reply)
+    }
+
+    /// Whether publishers wait for who subscribes to this.
+    pub(crate) fn blocks(&self, text: &TopicPattern) -> bool {
+        self.rule(text).overflow == OverflowPolicy::Block
+    }
+
+    /// Makes a client a member of the topics to which it has subscribed while it was not present, and tells the others.
+    pub(crate) async fn appear(&self, who: &Arc<Subscriber>) {
+        for text in who.appear() {
+            let mut places = self.places().await;
+            // Meanwhile it may have unsubscribed, and subscribed anew.
+            let Some(topic) = who.topic(&text).filter(|topic| topic.rule.presence) else { continue };
+            let mut state = topic.state();
+            if state.members.contains_key(&who.id()) {
+                continue;
+            }
+            let message = ServerMessage::Join { topic: topic.name.as_str().to_owned(), client: who.member() };
+            let joined = self.tell(&topic, &state, who, &message, &mut places);
+            state.members.insert(who.id(), who.member());
+            if let (Some(joined), Some(place)) = (joined, places.get_mut(who.worker).and_then(Option::take)) {
+                place.send(Delivery::Presence(joined));
+            }
+        }
     }
 
     /// Ends a subscription; gives `ok`. Cancel safe.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::AbortHandle;
@@ -25,6 +26,8 @@ pub(crate) struct Subscriber {
     /// What it may do, and how often.
     pub(crate) allowance: Allowance,
     subscriptions: Mutex<Subscriptions>,
+    /// Whether it is among the members of its topics.
+    is_present: AtomicBool,
     /// What replays long histories to it.
     pub(crate) tasks: TaskTracker,
 }
@@ -74,9 +77,16 @@ pub(super) enum NotReserved {
 }
 
 impl Subscriber {
-    pub(crate) fn new(outbound: Arc<Outbound>, member: Member, worker: usize, allowance: Allowance) -> Arc<Self> {
+    /// A client without subscriptions. One that is not present becomes so by [`Topics::appear`](super::Topics::appear).
+    pub(crate) fn new(
+        outbound: Arc<Outbound>,
+        member: Member,
+        worker: usize,
+        allowance: Allowance,
+        is_present: bool,
+    ) -> Arc<Self> {
         let (subscriptions, tasks) = (Mutex::default(), TaskTracker::new());
-        Arc::new(Self { outbound, member, worker, allowance, subscriptions, tasks })
+        Arc::new(Self { outbound, member, worker, allowance, subscriptions, is_present: is_present.into(), tasks })
     }
 
     pub(crate) fn id(&self) -> Uuid {
@@ -119,6 +129,22 @@ impl Subscriber {
         let made =
             subscriptions.by_text.iter().filter_map(|(text, held)| Some((text.clone(), held.as_ref()?.presence)));
         made.collect()
+    }
+
+    pub(super) fn is_present(&self) -> bool {
+        self.is_present.load(Ordering::Relaxed)
+    }
+
+    /// From now on it is among the members of what it subscribes to; gives what it has subscribed to already. Called
+    /// where its subscriptions are made, on its worker's thread, so none comes in between.
+    pub(super) fn appear(&self) -> Vec<TopicPattern> {
+        self.is_present.store(true, Ordering::Relaxed);
+        self.subscriptions().by_text.keys().cloned().collect()
+    }
+
+    /// The topic of a subscription by name, while there is one.
+    pub(super) fn topic(&self, text: &TopicPattern) -> Option<Arc<Topic>> {
+        self.subscriptions().by_text.get(text)?.as_ref()?.topic.clone()
     }
 
     /// Ends a subscription that is made; `None` where there is none.

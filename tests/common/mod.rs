@@ -10,6 +10,7 @@ pub mod packets;
 pub mod process;
 pub mod relay;
 pub mod stage;
+pub mod tap;
 pub mod tokens;
 pub mod topics;
 
@@ -148,6 +149,8 @@ fn tls_trusting(ca: &Path) -> rustls::ConfigBuilder<rustls::ClientConfig, rustls
 }
 
 fn endpoint_over(mut tls: rustls::ClientConfig, protocols: &[&str], transport: TransportConfig) -> Endpoint {
+    // Taken up only by who asks for it, at a server that allows it.
+    tls.enable_early_data = true;
     tls.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("QUIC over TLS")));
     config.transport_config(Arc::new(transport));
@@ -256,6 +259,11 @@ impl RawClient {
     pub async fn connect(endpoint: &Endpoint, addr: SocketAddr) -> Self {
         let connecting = endpoint.connect(addr, "localhost").expect("a connection begins");
         let connection = soon("a connection", connecting).await.expect("it connects");
+        Self::over(connection).await
+    }
+
+    /// Opens the control lane of a connection.
+    pub async fn over(connection: Connection) -> Self {
         let (send, receive) = connection.open_bi().await.expect("a stream");
         Self { connection, control: RawLane { send, receive }, id: String::new() }
     }

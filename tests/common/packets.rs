@@ -40,3 +40,33 @@ pub async fn begin_only(endpoint: &Endpoint, server: SocketAddr) -> Answer {
         first => panic!("expected an answer to a first packet, got one of type {first:#x}"),
     }
 }
+
+/// Whether a datagram holds a packet with early data (RFC 9000 sections 12.2 and 17.2.3). Types and lengths of packets
+/// with a long header are not encrypted.
+pub fn has_early_data(mut datagram: &[u8]) -> bool {
+    while datagram.first().is_some_and(|first| first & 0x80 != 0) {
+        let kind = (datagram[0] >> 4) & 3;
+        if kind == 1 {
+            return true;
+        }
+        let mut rest = &datagram[5..];
+        for _connection_id in 0..2 {
+            rest = &rest[1 + usize::from(rest[0])..];
+        }
+        if kind == 0 {
+            let token = integer(&mut rest);
+            rest = &rest[token..];
+        }
+        let length = integer(&mut rest);
+        datagram = &rest[length..];
+    }
+    false
+}
+
+/// Takes a variable-length integer (RFC 9000 section 16).
+fn integer(bytes: &mut &[u8]) -> usize {
+    let length = 1 << (bytes[0] >> 6);
+    let (integer, rest) = bytes.split_at(length);
+    *bytes = rest;
+    integer[1..].iter().fold(usize::from(integer[0] & 0x3f), |sum, &byte| (sum << 8) | usize::from(byte))
+}
