@@ -8,7 +8,8 @@ mod common;
 use common::packets::has_early_data;
 use common::tap::Tap;
 use common::{RawClient, TestServer, framed, soon, until};
-use quic_websocket::message::{ClientMessage, Close, CloseCode};
+use quic_websocket::config::{OverflowPolicy, TopicRule};
+use quic_websocket::message::{ClientMessage, Close, CloseCode, TopicPattern};
 use quic_websocket::tls::{DevelopmentFiles, Trust};
 use quic_websocket::{Client, Config, Event, Events};
 use quinn::{Endpoint, ZeroRttAccepted};
@@ -154,6 +155,40 @@ async fn a_datagram_in_early_data_waits() {
     tap.open().await;
     soon("the confirmation", accepted).await;
     assert_eq!(witness.control.expect("direct").await["content"], "direct");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_not_confirmed_holds_up_no_publisher_and_takes_nobodys_place() {
+    let server = TestServer::start_with(|config| {
+        allowing(config);
+        config.limits.max_clients = 2;
+        let mut rule = TopicRule::default();
+        rule.pattern = TopicPattern::new("held.>").expect("a pattern");
+        rule.overflow = OverflowPolicy::Block;
+        config.topics = vec![rule];
+    })
+    .await;
+    let tap = Tap::start(server.addr).await;
+    let endpoint = server.endpoint();
+    let mut witness = witness(&server).await;
+    let ping = json!({"type": "ping", "id": "ping"});
+    let messages = [handshake("Ada"), ping.clone(), subscribe("held.back"), ping];
+    let (mut ada, accepted) = early(&endpoint, &tap, &messages).await;
+    until("the first visits to be over", || server.status.connections() == 1).await;
+    tap.pass().await;
+    ada.control.expect("handshake_response").await;
+    ada.control.expect("pong").await;
+
+    let mut bob = server.client("Bob").await;
+    bob.control.say(json!({"type": "publish", "id": 1, "topic": "held.back", "content": "not held up"})).await;
+    bob.control.expect("published").await;
+    witness.control.lives("who is served").await;
+    tap.open().await;
+    assert!(soon("the confirmation", accepted).await, "the early data was taken");
+    // Bob has come first. Had her subscription not waited, its reply would be before this.
+    ada.expect_close(1013).await;
+    bob.control.lives("who has the place").await;
     server.stop().await;
 }
 

@@ -264,16 +264,18 @@ async fn serve(
         leaving: CancellationToken::new(),
     });
     let mut places = Places::default();
-    let unconfirmed = match (registration, confirmation) {
-        (Registration::Made(registered), _) => {
+    let unconfirmed = match registration {
+        Registration::Made(registered) => {
             places.take(&session, surroundings, registered).await;
             None
         }
-        (Registration::Wanted(info, naming), Some((confirmed, handshaking, deadline))) => {
-            Some(Unconfirmed { confirmed, info, naming, handshaking, deadline })
-        }
-        // Nobody is asked to wait for what does not come.
-        (Registration::Wanted(..), None) => None,
+        Registration::Wanted(info, naming) => confirmation.map(|(confirmed, handshaking, deadline)| Unconfirmed {
+            confirmed,
+            info,
+            naming,
+            handshaking,
+            deadline,
+        }),
     };
     let mut lanes = RequestLanes::default();
     // Each of these runs until the client ends; none is dropped before that, so none needs to be cancel safe.
