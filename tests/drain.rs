@@ -49,6 +49,53 @@ async fn each_signal_to_end_sends_clients_away_and_ends_with_success() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_hangup_is_an_end_where_the_terminal_is_gone() {
+    use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+    use std::process::Stdio;
+
+    use nix::fcntl::OFlag;
+    use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
+    use nix::sys::signal::kill;
+    use nix::unistd::Pid;
+
+    let folder = tempfile::tempdir().expect("a folder");
+    // The server must not have this end of it.
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let mut terminal = posix_openpt(flags).expect("a terminal");
+    grantpt(&terminal).and_then(|()| unlockpt(&terminal)).expect("a terminal for this user");
+    let its_end = std::fs::OpenOptions::new()
+        .write(true)
+        .custom_flags(OFlag::O_NOCTTY.bits())
+        .open(ptsname_r(&terminal).expect("its name"))
+        .expect("the other end of the terminal");
+    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_quic-websocket"))
+        .current_dir(folder.path())
+        .args(["--addr", "127.0.0.1:0", "--workers", "1"])
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::from(its_end))
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the binary starts");
+    let pid = Pid::from_raw(i32::try_from(child.id().expect("it runs")).expect("a process id"));
+    let shown = tokio::task::spawn_blocking(move || {
+        let (mut all, mut buffer) = (String::new(), [0; 1000]);
+        while !all.contains("Listening on") {
+            let length = terminal.read(&mut buffer).expect("what it shows");
+            all.push_str(&String::from_utf8_lossy(&buffer[..length]));
+        }
+        terminal
+    });
+    drop(soon("the line that tells the address", shown).await.expect("no panic"));
+    kill(pid, Signal::SIGHUP).expect("it runs");
+    let ended = soon("the end of the process", child.wait()).await.expect("its state");
+    assert_eq!(ended.code(), Some(0), "it drains, and what it cannot show ends nothing");
+}
+
 #[tokio::test]
 async fn a_second_signal_ends_a_drain_that_a_client_holds_up() {
     let folder = tempfile::tempdir().expect("a folder");
