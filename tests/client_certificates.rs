@@ -1,16 +1,17 @@
 //! A server that is told which authorities certify clients believes theirs, refuses others in TLS, and turns clients
-//! without a certificate away only where it is told to.
+//! without a certificate away where they have nothing else to show. A certificate makes its client a user.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
 mod common;
 
 use common::library::builder;
-use common::{TestServer, soon, until};
+use common::{RawClient, TestServer, soon, tokens, until};
 use quic_websocket::message::ClientName;
 use quic_websocket::tls::{ClientFiles, DevelopmentFiles};
 use quic_websocket::{ClientBuilder, ClientError};
 use quinn::{ConnectionError, TransportErrorCode};
+use serde_json::json;
 
 /// RFC 8446 section 6.2.
 const UNSUPPORTED_CERTIFICATE: u8 = 43;
@@ -61,12 +62,47 @@ async fn a_client_is_believed_by_its_authority_and_refused_by_another() {
 async fn a_client_without_a_certificate_is_turned_away_only_where_one_is_required() {
     let folder = tempfile::tempdir().expect("a folder");
     let ada = certified(&folder, "Ada");
-    let server = server_trusting(&ada, false).await;
-    server.client("nobody").await.control.lives("who shows no certificate").await;
-    server.stop().await;
+    let may_come = TestServer::start_with(|config| {
+        config.tls.client_ca = Some(ada.ca.clone());
+        config.auth = tokens::auth("[anonymous]\nsubscribe = 'news'");
+    })
+    .await;
+    may_come.client("nobody").await.control.lives("who shows no certificate").await;
+    may_come.stop().await;
+
+    let has_to_show_something = server_trusting(&ada, false).await;
+    let handshake = json!({"type": "handshake", "protocol_version": "1.0"});
+    assert_eq!(tokens::refused(&has_to_show_something, handshake).await.1, 4401);
+    has_to_show_something.stop().await;
 
     let server = server_trusting(&ada, true).await;
     refused(builder(&server)).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_is_the_user_that_its_certificate_names_unless_a_token_says_otherwise() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ada = certified(&folder, "Ada");
+    let server = TestServer::start_with(|config| {
+        config.tls.client_ca = Some(ada.ca.clone());
+        config.auth = tokens::asking("[certificate]\npublish = 'own.>'\n[token]\npublish = 'tokens.>'");
+    })
+    .await;
+    for (token, user, may, may_not) in
+        [(None, "Ada", "own.x", "tokens.x"), (Some(tokens::token(json!({"sub": "bob"}))), "bob", "tokens.x", "own.x")]
+    {
+        let mut client = RawClient::connect(&server.endpoint_showing(Some(&ada)), server.addr).await;
+        let mut handshake = json!({"type": "handshake", "protocol_version": "1.0"});
+        if let Some(token) = token {
+            handshake["token"] = token.into();
+        }
+        assert_eq!(client.handshake_with(handshake).await["user"], user);
+        client.control.say(json!({"type": "publish", "id": 1, "topic": may, "content": "x"})).await;
+        client.control.expect("published").await;
+        client.control.say(json!({"type": "publish", "id": 2, "topic": may_not, "content": "x"})).await;
+        client.control.expect_error(403).await;
+    }
     server.stop().await;
 }
 

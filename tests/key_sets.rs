@@ -131,7 +131,8 @@ async fn a_set_at_an_address_is_fetched_and_fetched_again_for_a_new_key() {
     assert!(takes(&server, &old.token()).await, "whoever comes first waits for the keys");
 
     served.answers("200 OK", set(&[&old, &new]));
-    assert!(takes(&server, &new.token()).await, "an unknown key is asked for at once");
+    // At once but for the cooldown, which may not be over yet.
+    common::soon("the new key", async { while !takes(&server, &new.token()).await {} }).await;
     for (status, text) in [
         ("500 Internal Server Error", String::new()),
         ("200 OK", "no JSON".into()),

@@ -43,6 +43,16 @@ pub enum ConfigError {
         /// The one that is missing.
         other: &'static str,
     },
+    /// Two settings that exclude each other.
+    #[error("setting {setting} cannot be used with {other}: {why}")]
+    Excluded {
+        /// One, with its table.
+        setting: &'static str,
+        /// The other.
+        other: &'static str,
+        /// Why not.
+        why: &'static str,
+    },
     /// A value outside of its bounds.
     #[error("setting {setting} = {value}: {allowed} is allowed")]
     OutOfBounds {
@@ -162,6 +172,10 @@ impl Config {
             }
         }
         ClientName::new(&self.name).map_err(|_| ConfigError::Name { name: self.name.clone() })?;
+        if self.quic.early_data && auth.single_use {
+            let why = "a copy of a client's first packets would use up its token";
+            return Err(ConfigError::Excluded { setting: "auth.single_use", other: "quic.early_data", why });
+        }
         if self.tls.client_required && self.tls.client_ca.is_none() {
             return Err(ConfigError::Needs { setting: "tls.client_required", other: "tls.client_ca" });
         }
@@ -236,7 +250,7 @@ mod tests {
         assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
         let lines = std::fs::read_to_string(documented).expect("the file");
         let settings = lines.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count();
-        assert_eq!(format!("{config:?}").matches(": ").count() - 7, settings, "every setting is documented");
+        assert_eq!(format!("{config:?}").matches(": ").count() - 12, settings, "every setting is documented");
     }
 
     #[test]
@@ -284,6 +298,10 @@ mod tests {
         assert!(std::error::Error::source(&error).is_none(), "its text holds the cause already");
         assert!(error.to_string().contains("/nonexistent/x.toml"), "{error}");
         let mut config = Config::default();
+        (config.auth.single_use, config.quic.early_data) = (true, true);
+        let error = config.validate().expect_err("they exclude each other").to_string();
+        assert!(error.contains("auth.single_use cannot be used with quic.early_data"), "{error}");
+        config.auth.single_use = false;
         config.tls.client_required = true;
         let error = config.validate().expect_err("no authority to go by").to_string();
         assert!(error.contains("tls.client_required needs tls.client_ca"), "{error}");

@@ -324,7 +324,8 @@ async fn control_characters_and_bidi_overrides_are_delivered_as_sent_or_refused(
     let target = &scene.target;
     for trick in TRICKS {
         let mut client = target.stranger().await;
-        let controls = trick.chars().any(char::is_control);
+        let turns = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let controls = trick.chars().any(turns);
         let handshake = json!({"type": "handshake", "protocol_version": "1.0", "client_name": trick});
         if controls {
             client.control.say(handshake).await;
