@@ -7,12 +7,14 @@
 mod common;
 
 mod answers;
+mod bearers;
 mod bombs;
 mod floods;
 mod forgery;
 mod handshakes;
 mod memory;
 mod neighbour;
+mod rates;
 mod scene;
 mod streams;
 mod unread;
