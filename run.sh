@@ -12,6 +12,7 @@ Usage: ./run.sh COMMAND [ARGUMENTS...]
   chat     run the chat client against 127.0.0.1:4433
   pubsub   topics in pipes: pubsub sub TOPIC, pubsub pub TOPIC, pubsub history TOPIC
   bench    run the benchmark; without arguments: --clients 10 --messages 100 --message-size 1024
+  token    make tokens (token mint), or tell what one says (token explain)
   certs    make development certificates in certs/ (--force to replace them)
   check    formatting, lints, documentation, all tests, scripts
   clean    remove what was built, and the development certificates in certs/
@@ -86,6 +87,7 @@ case $command in
         fi
         run examples/benchmark "$@"
         ;;
+    token) run quic-websocket token "$@" ;;
     certs) run quic-websocket certs --dir certs "$@" ;;
     check) check ;;
     clean) clean ;;

@@ -250,7 +250,9 @@ mod tests {
         assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
         let lines = std::fs::read_to_string(documented).expect("the file");
         let settings = lines.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count();
-        assert_eq!(format!("{config:?}").matches(": ").count() - 12, settings, "every setting is documented");
+        // Less the names of tables, and what the two grants say, which is documented in words.
+        let fields = format!("{config:?}").matches(": ").count() - 12 - 2 * 8;
+        assert_eq!(fields, settings, "every setting is documented");
     }
 
     #[test]
