@@ -172,9 +172,13 @@ fn bind_and_run(config: Config) -> anyhow::Result<ExitCode> {
     runtime.block_on(run(server))
 }
 
+/// The environment, as far as it is text.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 fn configuration(flags: Serve) -> anyhow::Result<Config> {
-    let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-    let mut config = Config::load(flags.config.as_deref(), environment)?;
+    let mut config = Config::load(flags.config.as_deref(), environment())?;
     fn set<T>(setting: &mut T, flag: Option<T>) {
         if let Some(value) = flag {
             *setting = value;

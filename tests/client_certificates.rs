@@ -106,6 +106,44 @@ async fn a_client_is_the_user_that_its_certificate_names_unless_a_token_says_oth
     server.stop().await;
 }
 
+/// A certificate that expires in so many seconds, by an authority of its own.
+fn expiring(folder: &tempfile::TempDir, seconds: i64) -> ClientFiles {
+    use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+    let now = time::OffsetDateTime::now_utc();
+    let key = || KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
+    let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
+    ca.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let (ca_key, leaf_key) = (key(), key());
+    let mut leaf = CertificateParams::new(Vec::new()).expect("parameters");
+    leaf.distinguished_name.push(DnType::CommonName, "Ada");
+    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    (leaf.not_before, leaf.not_after) = (now - time::Duration::days(1), now + time::Duration::seconds(seconds));
+    let files = ClientFiles::inside(folder.path());
+    let signed = leaf.signed_by(&leaf_key, &Issuer::from_params(&ca, &ca_key)).expect("a certificate");
+    for (path, text) in [
+        (&files.ca, ca.self_signed(&ca_key).expect("an authority").pem()),
+        (&files.cert, signed.pem()),
+        (&files.key, leaf_key.serialize_pem()),
+    ] {
+        std::fs::write(path, text).expect("written");
+    }
+    files
+}
+
+#[tokio::test]
+async fn a_client_is_closed_when_its_certificate_expires() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = server_trusting(&expiring(&folder, 3), true).await;
+    let identity = ClientFiles::inside(folder.path());
+    let mut client = RawClient::connect(&server.endpoint_showing(Some(&identity)), server.addr).await;
+    let response = client.handshake_with(json!({"type": "handshake", "protocol_version": "1.0"})).await;
+    let ends = client.control.expect("expiring").await["expires_at"].clone();
+    assert_eq!(response["expires_at"], ends);
+    client.expect_close(4401).await;
+    assert!(common::now_ms() >= ends.as_u64().expect("a time"), "not before its time");
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn a_refusal_is_one_of_tls() {
     let folder = tempfile::tempdir().expect("a folder");

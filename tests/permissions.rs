@@ -4,9 +4,10 @@
 
 mod common;
 
-use common::TestServer;
-use common::tokens::{asking, bearer};
+use common::tokens::{asking, bearer, handshake, token};
 use common::topics::rule;
+use common::{RawClient, TestServer};
+use quinn::TransportConfig;
 use serde_json::{Value, json};
 
 async fn server(more: &str) -> TestServer {
@@ -147,6 +148,39 @@ async fn rules_for_topics_hold_beside_the_token() {
         assert_eq!(member.control.expect("message").await["topic"], topic);
     }
     assert_eq!(guest.control.expect("message").await["topic"], "open", "nothing of the members' before it");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_held_back_is_asked_again_once_another_token_has_come() {
+    let server = server("").await;
+    let mut transport = TransportConfig::default();
+    transport.stream_receive_window(10_000_u32.into());
+    let mut client = RawClient::connect(&server.endpoint_with(transport), server.addr).await;
+    client.handshake_with(handshake(&token(json!({"subscribe": ">", "publish": ">", "broadcast": true})))).await;
+    let mut held_back = Vec::new();
+    for request in [
+        json!({"type": "subscribe", "id": 1, "topic": "secret"}),
+        json!({"type": "broadcast", "id": 1, "content": "x"}),
+    ] {
+        // The lane is not read on before its large answer has been taken.
+        let mut lane = client.lane().await;
+        lane.say(json!({"type": "text", "content": "x".repeat(500_000)})).await;
+        lane.say(request).await;
+        held_back.push(lane);
+    }
+    // What is sent later has come later, on its own lane; the others' windows are full by then.
+    client.control.lives("behind all that").await;
+    client.control.say(json!({"type": "refresh", "id": 2, "token": token(json!({}))})).await;
+    client.control.expect("refreshed").await;
+    for mut lane in held_back {
+        lane.expect("text").await;
+        assert!(!lane.expect_error(403).await.is_empty());
+    }
+    let mut other = bearer(&server, json!({"publish": "secret"})).await;
+    other.control.say(json!({"type": "publish", "id": 3, "topic": "secret", "content": "x"})).await;
+    other.control.expect("published").await;
+    client.control.lives("who has heard nothing of it").await;
     server.stop().await;
 }
 

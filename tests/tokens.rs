@@ -311,6 +311,12 @@ async fn a_name_from_a_token_is_nobody_elses() {
     let mut eve = handshake(&token(json!({"sub": "eve"})));
     eve["client_name"] = "Ada".into();
     assert_eq!(refused(&server, eve).await.1, 4403, "another user's token does not help");
+    let namesake = handshake(&token(json!({"sub": "eve", "name": "ada"})));
+    assert_eq!(refused(&server, namesake).await.1, 4403, "not even one with the name in it");
+    let mut elsewhere = bearer(&server, json!({"name": "Ada"})).await;
+    elsewhere.control.lives("the same user on another device").await;
+    elsewhere.control.say(json!({"type": "close"})).await;
+    elsewhere.closed().await;
     bob.control.lives("who has another name").await;
 
     ada.connection.close(0_u32.into(), b"");

@@ -36,6 +36,8 @@ pub(super) struct Fetched {
 #[derive(Clone, Default)]
 struct State {
     keys: Arc<[Key]>,
+    /// How often that worked.
+    fetched: u64,
     /// When somebody last tried, with or without success.
     tried: Option<Instant>,
 }
@@ -55,7 +57,10 @@ impl Fetched {
         }
         let patience = Duration::from_millis(settings.timeout_ms);
         let crypto = tls::https_config(url.scheme() == "https").map_err(|e| wrong(e.to_string()))?;
-        let http = reqwest::Client::builder()
+        let builder = reqwest::Client::builder();
+        // What is on this machine is not asked of another one.
+        let builder = if is_here { builder.no_proxy() } else { builder };
+        let http = builder
             .tls_backend_preconfigured(crypto)
             .redirect(Policy::none())
             .timeout(patience)
@@ -79,21 +84,21 @@ impl Fetched {
         Arc::clone(&self.state.borrow().keys)
     }
 
-    /// Whether it could never be fetched.
-    pub(super) fn is_empty(&self) -> bool {
-        self.state.borrow().keys.is_empty()
-    }
-
-    /// Waits for a set that is newer than now, or at least as new as the cooldown allows.
-    pub(super) async fn newest(&self) {
+    /// Has the set fetched, and waits for it. False where it was not: it was asked for a short time ago, or does not come.
+    pub(super) async fn newest(&self) -> bool {
         let mut state = self.state.subscribe();
         let cools = |state: &State| state.tried.is_some_and(|tried| tried.elapsed() < self.cooldown);
-        if cools(&state.borrow_and_update()) {
-            return;
-        }
+        let before = {
+            let state = state.borrow_and_update();
+            if cools(&state) {
+                return false;
+            }
+            state.fetched
+        };
         self.wanted.notify_one();
         // Where it does not come in time, what is known has to do.
-        let _ = timeout(self.patience, state.changed()).await;
+        let changed = timeout(self.patience, state.changed()).await;
+        changed.is_ok_and(|changed| changed.is_ok()) && state.borrow().fetched > before
     }
 
     /// Fetches the set when its time has come, and when it is asked for.
@@ -114,10 +119,11 @@ impl Fetched {
             let now = Instant::now();
             match fetched {
                 Ok(keys) => {
-                    if self.is_empty() {
+                    let count = self.state.borrow().fetched;
+                    if count == 0 {
                         info!("Fetched {} keys from {}", keys.len(), self.shown);
                     }
-                    self.state.send_replace(State { keys: keys.into(), tried: Some(now) });
+                    self.state.send_replace(State { keys: keys.into(), fetched: count + 1, tried: Some(now) });
                     due = now + self.refresh;
                 }
                 Err(message) => {

@@ -105,7 +105,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, AuthError> {
     fs::read(path).map_err(|cause| AuthError::Read { path: path.to_owned(), cause })
 }
 
-/// The keys of a set (RFC 7517 section 5). Those that are for something else are left out; at least one has to be there.
+/// The keys of a set (RFC 7517 section 5). Those that are for something else are left out; one at least has to be usable,
+/// unless there is none at all.
 pub(super) fn from_set(json: &[u8], origin: &str) -> Result<Vec<Key>, AuthError> {
     let wrong = |message: String| AuthError::Key { origin: origin.to_owned(), message };
     let set: JwkSet = serde_json::from_slice(json).map_err(|e| wrong(format!("not a JSON Web Key Set: {e}")))?;
@@ -122,7 +123,8 @@ pub(super) fn from_set(json: &[u8], origin: &str) -> Result<Vec<Key>, AuthError>
             }
         }
     }
-    if keys.is_empty() {
+    // An empty set withdraws all keys; one of which none can be used is a mistake.
+    if keys.is_empty() && !set.keys.is_empty() {
         return Err(wrong("no key in it can be used: RS256, ES256, EdDSA, HS256, HS384 and HS512 are taken".into()));
     }
     Ok(keys)

@@ -27,14 +27,15 @@ pub use self::mint::{Claims, SigningKey};
 use self::token::Refused;
 use self::used::{NotTaken, UsedToken, UsedTokens};
 use crate::config::{Auth as Settings, Config};
-use crate::message::{ClientName, Token, now_ms};
+use crate::message::{Token, now_ms};
 use crate::reload::Cause;
+use crate::tls::Subject;
 
 /// Why nobody can be let in by tokens.
 #[derive(Debug, Error)]
 pub enum AuthError {
     /// A file is not readable.
-    #[error("cannot read {}: {cause}; check the path in the table auth of the configuration", path.display())]
+    #[error("cannot read {}: {cause}; check the path of this key", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -62,10 +63,14 @@ pub enum AuthError {
 /// Why somebody is not let in.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum Denied {
-    #[error("a token is required; send one in the handshake")]
-    NoToken,
+    #[error("{0}")]
+    Nothing(&'static str),
     #[error("token: {0}; get another one")]
     BadToken(String),
+    #[error("the client certificate has expired; get another one")]
+    BadCertificate,
+    #[error("token: it is another user's; open another connection for that")]
+    AnotherUser,
     #[error("token: it was used before, and each is good only once here; get another one")]
     UsedBefore,
     #[error("tokens cannot be checked at present; try again later")]
@@ -93,12 +98,11 @@ impl fmt::Debug for Auth {
 impl Auth {
     /// Reads the keys.
     pub(crate) fn new(config: Arc<Config>) -> Result<Self, AuthError> {
+        // Before they are read: a change in between is seen the next time.
+        let seen = Mutex::new(contents(&config.auth));
         let keys = RwLock::new(read_keys(&config.auth)?);
         let fetched = config.auth.jwks.url.as_deref().map(|url| Fetched::new(url, &config.auth.jwks)).transpose()?;
-        let seen = Mutex::default();
-        let auth = Self { config, keys, seen, fetched, used: Mutex::default() };
-        *auth.seen.lock().unwrap_or_else(PoisonError::into_inner) = contents(&auth.config.auth);
-        Ok(auth)
+        Ok(Self { config, keys, seen, fetched, used: Mutex::default() })
     }
 
     /// Whether anybody is asked who they are.
@@ -132,40 +136,55 @@ impl Auth {
     }
 
     /// Says who somebody is, from what they show. May wait for the key set.
-    pub(crate) async fn identify(
-        &self,
-        token: Option<&Token>,
-        certified: Option<ClientName>,
-    ) -> Result<Identity, Denied> {
+    pub(crate) async fn identify(&self, token: Option<&Token>, certified: Option<Subject>) -> Result<Identity, Denied> {
         let settings = &self.config.auth;
         if !self.is_on() {
             return Ok(Identity::anybody());
         }
-        let of_nobody = |user: Option<ClientName>, rights| Identity {
-            user: user.map(|user| user.as_str().into()),
-            name: None,
-            rights,
-            expires_at: None,
-            max_rate: None,
-        };
-        match (token, certified, &settings.anonymous) {
-            (Some(token), _, _) if settings.takes_tokens() => self.check(token).await,
-            (_, Some(user), _) => Ok(of_nobody(Some(user), Rights::new(&settings.certificate, &settings.certificate))),
-            (None, None, Some(grant)) => Ok(of_nobody(None, Rights::new(grant, grant))),
-            (Some(_), None, _) => Err(Denied::BadToken("this server takes none, but client certificates".into())),
-            (None, None, None) => Err(Denied::NoToken),
+        if let Some(token) = token.filter(|_| settings.takes_tokens()) {
+            let checked = self.check(token).await?;
+            self.use_up(checked.once)?;
+            return Ok(checked.identity);
         }
+        if let Some(Subject { name, expires_at }) = certified {
+            if expires_at <= now_ms() {
+                return Err(Denied::BadCertificate);
+            }
+            let rights = Rights::new(&settings.certificate, &settings.certificate);
+            return Ok(Identity { user: Some(name.as_str().into()), expires_at: Some(expires_at), ..nobody(rights) });
+        }
+        let Some(grant) = &settings.anonymous else {
+            return Err(Denied::Nothing(match (settings.takes_tokens(), self.config.tls.client_ca.is_some()) {
+                (true, false) => "a token is required; send one in the handshake",
+                (true, true) => "a token is required, or a client certificate whose subject is a name",
+                _ => "a client certificate whose subject is a name is required; connect with one",
+            }));
+        };
+        Ok(nobody(Rights::new(grant, grant)))
     }
 
-    /// Checks a token, and uses it up where it is good only once.
-    pub(crate) async fn check(&self, token: &Token) -> Result<Identity, Denied> {
+    /// Says who the same user is by another token. May wait for the key set.
+    pub(crate) async fn renew(&self, token: &Token, before: &Identity) -> Result<Identity, Denied> {
+        if !self.config.auth.takes_tokens() {
+            return Err(Denied::BadToken("this server takes none".into()));
+        }
+        let checked = self.check(token).await?;
+        if checked.identity.user != before.user {
+            return Err(Denied::AnotherUser);
+        }
+        self.use_up(checked.once)?;
+        Ok(checked.identity)
+    }
+
+    /// Checks a token.
+    async fn check(&self, token: &Token) -> Result<token::Checked, Denied> {
         let checked = match self.check_now(token) {
             Err(Refused::UnknownKey(why)) => {
                 let Some(fetched) = &self.fetched else { return Err(Denied::BadToken(why)) };
                 // Keys change: the newest set may hold it.
-                fetched.newest().await;
+                let is_newest = fetched.newest().await;
                 match self.check_now(token) {
-                    Err(Refused::UnknownKey(_)) if fetched.is_empty() => return Err(Denied::Unavailable),
+                    Err(Refused::UnknownKey(_)) if !is_newest => return Err(Denied::Unavailable),
                     checked => checked,
                 }
             }
@@ -175,15 +194,22 @@ impl Auth {
             Refused::UnknownKey(why) => Denied::BadToken(why),
             Refused::Bad(denied) => denied,
         })?;
-        if let Some(once) = checked.once {
-            let most = usize::try_from(self.config.auth.max_used_tokens).unwrap_or(usize::MAX);
-            let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-            used.take(once, most, now_ms()).map_err(|why| match why {
-                NotTaken::Again => Denied::UsedBefore,
-                NotTaken::Full => Denied::Unavailable,
-            })?;
+        // To the millisecond: used tokens are remembered no longer.
+        match checked.identity.expires_at {
+            Some(expires_at) if expires_at <= now_ms() => Err(Denied::BadToken("it has expired (exp)".into())),
+            _ => Ok(checked),
         }
-        Ok(checked.identity)
+    }
+
+    /// Uses up a token that is good only once.
+    fn use_up(&self, once: Option<UsedToken>) -> Result<(), Denied> {
+        let Some(once) = once else { return Ok(()) };
+        let most = usize::try_from(self.config.auth.max_used_tokens).unwrap_or(usize::MAX);
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.take(once, most, now_ms()).map_err(|why| match why {
+            NotTaken::Again => Denied::UsedBefore,
+            NotTaken::Full => Denied::Unavailable,
+        })
     }
 
     fn check_now(&self, token: &Token) -> Result<token::Checked, Refused> {
@@ -192,6 +218,11 @@ impl Auth {
         let keys: Vec<&Key> = own.iter().chain(fetched.iter()).collect();
         token::check(token.as_str(), &keys, &self.config.auth)
     }
+}
+
+/// Who has shown nothing.
+fn nobody(rights: Rights) -> Identity {
+    Identity { user: None, name: None, rights, expires_at: None, max_rate: None }
 }
 
 fn contents(settings: &Settings) -> Vec<Option<Vec<u8>>> {

@@ -64,9 +64,10 @@ pub(super) fn check(token: &str, keys: &[&Key], settings: &Settings) -> Result<C
             Err(e) => return Err(bad(in_words(e.kind()))),
         }
     }
-    // Where the token names its key, no newer set holds another one by that name.
     let signed_by_another = "its signature is not by a key that is known here";
-    if id.is_some() { Err(bad(signed_by_another)) } else { Err(Refused::UnknownKey(signed_by_another.into())) }
+    // Where the token names its key and that is known, no newer set holds another one by that name.
+    let is_known = id.is_some() && named.iter().any(|key| key.id.as_deref() == id);
+    if is_known { Err(bad(signed_by_another)) } else { Err(Refused::UnknownKey(signed_by_another.into())) }
 }
 
 fn validation(settings: &Settings, algorithm: Algorithm) -> Validation {
@@ -130,8 +131,8 @@ fn claims(mut claims: Map<String, Value>, settings: &Settings) -> Result<Checked
         let bounds = format!("1 to {MAX_USER_BYTES} bytes without control characters");
         return Err(out_of_bounds("sub", &bounds));
     }
-    let name = claim::<String>(claims, "name", TEXT)?
-        .map(|name| ClientName::new(&name).map_err(|e| out_of_bounds("name", &e.message)))
+    let name = claim::<String>(claims, &settings.name_claim, TEXT)?
+        .map(|name| ClientName::new(&name).map_err(|e| out_of_bounds(&settings.name_claim, &e.message)))
         .transpose()?;
     let grant = Grant {
         publish: claim(claims, "publish", PATTERNS)?,

@@ -23,7 +23,7 @@ use crate::message::{
 use crate::outbound::Outbound;
 use crate::printable::Printable;
 use crate::registry::{Naming, NotRegistered};
-use crate::tls;
+use crate::tls::{self, Subject};
 use crate::transport::{Bounds, Carrier, LaneReader, LaneWriter, Outflow, Overflow, ReadFailure};
 
 /// Wrong handshakes that are answered with an error before the connection is closed.
@@ -156,7 +156,7 @@ fn one_too_many(context: &Context, re: Option<&RequestId>, control: &LaneWriter)
 struct Shown {
     handshake: Handshake,
     /// Whom its certificate names.
-    certified: Option<ClientName>,
+    certified: Option<Subject>,
     /// Whether it is known to be there.
     is_confirmed: bool,
 }
@@ -209,6 +209,11 @@ async fn admit(
         let reason = format!("this server speaks protocol version {PROTOCOL_VERSION}");
         return refuse(reply, CloseCode::PROTOCOL_ERROR, reason);
     }
+    // Before a token is used up: whoever comes back may show it again.
+    if context.registry.is_full() {
+        let (code, reason) = NotRegistered::Full.in_words();
+        return refuse(reply, code, reason.into());
+    }
     let identity = match context.auth.identify(handshake.token.as_ref(), certified).await {
         Ok(identity) => identity,
         Err(denied @ Denied::Unavailable) => return refuse(reply, CloseCode::TRY_LATER, denied.to_string()),
@@ -232,8 +237,6 @@ async fn admit(
     };
     let registration = if is_confirmed {
         context.registry.register(info, surroundings.worker, naming).map(Registration::Made)
-    } else if context.registry.is_full() {
-        Err(NotRegistered::Full)
     } else {
         Ok(Registration::Wanted(info, naming))
     };
@@ -256,7 +259,7 @@ async fn admit(
 }
 
 /// Whom the client's certificate names, which TLS has checked.
-fn certified(connection: &Connection) -> Option<ClientName> {
+fn certified(connection: &Connection) -> Option<Subject> {
     let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     tls::subject(chain.first()?)
 }

@@ -133,7 +133,9 @@ fn take_in(session: &Session, body: Bytes, replies: &mut Replies) -> Result<Outc
         Ok(body) => body,
         Err(BodyError::Fatal(e)) => return Err(frame_error(e)),
         Err(e) => {
-            answer_bad(replies, None, allowance.take(received), e.to_string());
+            // What was inflated in vain was work all the same.
+            let cost = if matches!(e, BodyError::Zstd(_)) { session.max_message_bytes } else { received };
+            answer_bad(replies, None, allowance.take(cost), e.to_string());
             let is_malformed = matches!(e, BodyError::FirstByte(_));
             return if is_malformed { malformed(session) } else { within_limits(session) }.map(|()| Outcome::Done);
         }

@@ -13,6 +13,8 @@ use quic_websocket::auth::{Claims, SigningKey, explain};
 use quic_websocket::config::{AuthKey, TokenAlgorithm};
 use quic_websocket::message::{Token, TopicPattern};
 
+use crate::environment;
+
 /// What to do with tokens.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
@@ -170,7 +172,7 @@ impl Mint {
 impl Key {
     fn read(self) -> anyhow::Result<SigningKey> {
         if let Some(path) = &self.config {
-            let config = Config::load(Some(path), [])?;
+            let config = Config::load(Some(path), environment())?;
             let secret = config.auth.keys.iter().find(|key| key.secret.is_some() || key.secret_file.is_some());
             let Some(key) = secret else {
                 bail!("{} holds no secret in auth.keys; name a private key with --private-key", path.display());
@@ -200,7 +202,10 @@ impl Explain {
             self.token
         };
         let token = Token::new(text.trim()).map_err(|e| anyhow::anyhow!("{e}"))?;
-        let config = self.config.map(|path| Config::load(Some(&path), [])).transpose()?;
+        let config = self.config.map(|path| Config::load(Some(&path), environment())).transpose()?;
+        if let Some(config) = &config {
+            config.validate()?;
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let explained = runtime.block_on(explain(&token, config))?;
         println!("{explained}");

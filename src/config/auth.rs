@@ -30,6 +30,9 @@ pub struct Auth {
     /// Used tokens that are remembered until they expire, with `single_use`; where there are more, nobody is let in until
     /// some have. Default 100,000.
     pub max_used_tokens: u64,
+    /// The claim that holds the name which others see, and which is nobody else's while its owner is there: text that the
+    /// issuer makes sure is one user's alone. Empty: tokens hold no names. Default `name`.
+    pub name_claim: String,
     /// Whether a client whose token, or certificate, gives it no name may choose one. Default true.
     pub own_names: bool,
     /// The keys with which tokens may be signed. Default: none. At most 64.
@@ -48,7 +51,8 @@ pub struct Auth {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuthKey {
-    /// Tokens that name a key (`kid`) are checked with that one alone. Default: checked with every token that names none.
+    /// Its name: of the keys that have one, a token which names its key (`kid`) is checked with that one alone. Default:
+    /// none, and checked with every token.
     #[serde(default)]
     pub id: Option<String>,
     /// What it signs with.
@@ -226,6 +230,7 @@ impl Default for Auth {
             require_expiry: true,
             single_use: false,
             max_used_tokens: 100_000,
+            name_claim: "name".into(),
             own_names: true,
             keys: Vec::new(),
             jwks: Jwks::default(),

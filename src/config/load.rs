@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::{Config, KIB, MIB};
+use super::{Auth, Config, KIB, MIB};
 use crate::message::{ClientName, NAME_BOUNDS};
 
 /// The environment variables that are settings begin with this; `__` stands between a table and its key.
@@ -83,7 +83,7 @@ impl Config {
                 let origin = path.display().to_string();
                 // Judged on its own first: these messages show the line.
                 let parse_error =
-                    |e: toml::de::Error| ConfigError::Parse { origin: origin.clone(), message: e.to_string() };
+                    |e: toml::de::Error| ConfigError::Parse { origin: origin.clone(), message: in_words(&e, &text) };
                 toml::from_str::<Self>(&text).map_err(parse_error)?;
                 (text.parse::<toml::Table>().map_err(parse_error)?, format!("{origin} or the environment"))
             }
@@ -94,7 +94,10 @@ impl Config {
             }
         }
         serde_path_to_error::deserialize(table).map_err(|e: serde_path_to_error::Error<toml::de::Error>| {
-            let message = format!("setting {}: {}", e.path(), e.inner().message().trim_end());
+            let (path, message) = (e.path().to_string(), e.inner().message().trim_end());
+            // A value of the wrong kind is repeated, and may be a secret.
+            let message = if path.starts_with("auth") { without_values(message) } else { message.to_owned() };
+            let message = format!("setting {path}: {message}");
             ConfigError::Parse { origin, message }
         })
     }
@@ -172,6 +175,17 @@ impl Config {
             }
         }
         ClientName::new(&self.name).map_err(|_| ConfigError::Name { name: self.name.clone() })?;
+        let usual = Auth::default();
+        let is_meant = auth.token != usual.token
+            || auth.certificate != usual.certificate
+            || !(auth.issuers.is_empty() && auth.audiences.is_empty())
+            || auth.single_use
+            || !auth.own_names;
+        // Whoever sets these does not mean everybody to be let in.
+        if is_meant && !self.asks_who() {
+            let other = "keys in auth.keys or auth.jwks, tls.client_ca, or auth.anonymous";
+            return Err(ConfigError::Needs { setting: "auth", other });
+        }
         if self.quic.early_data && auth.single_use {
             let why = "a copy of a client's first packets would use up its token";
             return Err(ConfigError::Excluded { setting: "auth.single_use", other: "quic.early_data", why });
@@ -193,6 +207,34 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// What is wrong in a file, with its line, unless there are secrets in the file.
+fn in_words(error: &toml::de::Error, text: &str) -> String {
+    if !text.contains("secret") {
+        return error.to_string();
+    }
+    let line =
+        error.span().and_then(|span| text.get(..span.start)).map_or(0, |before| before.matches('\n').count()) + 1;
+    format!(
+        "line {line}: {} (the line is not shown, as the file holds secrets)",
+        without_values(error.message().trim_end())
+    )
+}
+
+/// A message without what stands in quotes.
+fn without_values(message: &str) -> String {
+    let mut parts = message.split('"');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    while let Some(_value) = parts.next() {
+        text.push_str("a text");
+        // A value with quotes in it cannot be told from what follows.
+        match parts.next() {
+            Some(rest) if parts.clone().next().is_none() => text.push_str(rest),
+            _ => break,
+        }
+    }
+    text
 }
 
 const DAY_MS: u64 = 86_400_000;
@@ -231,7 +273,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::config::{Congestion, TopicRule};
+    use crate::config::{Congestion, Grant, TopicRule};
     use crate::message::TopicPattern;
 
     fn environment(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -253,6 +295,30 @@ mod tests {
         // Less the names of tables, and what the two grants say, which is documented in words.
         let fields = format!("{config:?}").matches(": ").count() - 12 - 2 * 8;
         assert_eq!(fields, settings, "every setting is documented");
+    }
+
+    #[test]
+    fn no_error_repeats_a_secret() {
+        let key = "[[auth.keys]]\nalgorithm = 'HS256'\n";
+        for text in [
+            format!("{key}secrets = 'hunter2-hunter2'"),
+            format!("{key}secret = 'hunter2-hunter2"),
+            format!("{key}secret = hunter2-hunter2"),
+            format!("{key}secret = ['hunter2-hunter2']"),
+            format!("{key}secret = 'hunter2-hunter2' 5"),
+            "[auth]\nkeys = 'secret: hunter2-hunter2'".into(),
+            format!("[auth]\nkeys = 'a \" secret \" hunter2-hunter2'"),
+        ] {
+            let mut file = tempfile::NamedTempFile::new().expect("a file");
+            write!(file, "{text}").expect("written");
+            let error = Config::load(Some(file.path()), []).expect_err("it is wrong").to_string();
+            assert!(error.contains("line ") && !error.contains("hunter2"), "{text}: {error}");
+        }
+        for value in ["hunter2-hunter2", "[{ algorithm = 'HS256', secret = ['hunter2-hunter2'] }]"] {
+            let error =
+                Config::load(None, environment(&[("QWS_AUTH__KEYS", value)])).expect_err("it is wrong").to_string();
+            assert!(error.contains("auth.keys") && !error.contains("hunter2"), "{value}: {error}");
+        }
     }
 
     #[test]
@@ -300,7 +366,10 @@ mod tests {
         assert!(std::error::Error::source(&error).is_none(), "its text holds the cause already");
         assert!(error.to_string().contains("/nonexistent/x.toml"), "{error}");
         let mut config = Config::default();
-        (config.auth.single_use, config.quic.early_data) = (true, true);
+        config.auth.single_use = true;
+        let error = config.validate().expect_err("nobody is asked").to_string();
+        assert!(error.contains("auth needs keys"), "{error}");
+        (config.auth.anonymous, config.quic.early_data) = (Some(Grant::default()), true);
         let error = config.validate().expect_err("they exclude each other").to_string();
         assert!(error.contains("auth.single_use cannot be used with quic.early_data"), "{error}");
         config.auth.single_use = false;

@@ -353,7 +353,7 @@ impl Default for Log {
 impl Config {
     /// Whether clients are asked who they are.
     pub fn asks_who(&self) -> bool {
-        self.auth.takes_tokens() || self.tls.client_ca.is_some()
+        self.auth.takes_tokens() || self.tls.client_ca.is_some() || self.auth.anonymous.is_some()
     }
 
     /// How many workers are started.

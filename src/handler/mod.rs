@@ -79,6 +79,8 @@ pub(crate) enum Outcome {
 #[derive(Debug)]
 pub(crate) struct Later {
     id: Option<RequestId>,
+    /// As which client it was allowed; another token may come before it is carried out.
+    identity: Arc<Identity>,
     work: Work,
 }
 
@@ -93,6 +95,7 @@ pub(crate) fn answer(context: &Context, by: &Caller, request: Request, replies: 
     let Request { id, message } = request;
     let by_whom = &by.subscriber;
     let from = by_whom.id();
+    let later = |work| Outcome::Later(Later { id: id.clone(), identity: by.identity(), work });
     if let Err(refused) = permit::permit(context, &by.identity.borrow(), &message) {
         replies.put(id.as_ref(), &ServerMessage::Error(refused));
         return Outcome::Done;
@@ -124,7 +127,7 @@ pub(crate) fn answer(context: &Context, by: &Caller, request: Request, replies: 
         ClientMessage::Publish { topic, payload, key } => {
             let publication = topics::publication(context, by_whom, topic, payload, key);
             let Some(published) = context.topics.publish_now(&publication, &by_whom.allowance) else {
-                return Outcome::Later(Later { id, work: Work::Publish(publication) });
+                return later(Work::Publish(publication));
             };
             if let Some(reply) = topics::published(published, id.is_some()) {
                 replies.put(id.as_ref(), &reply);
@@ -143,7 +146,7 @@ pub(crate) fn answer(context: &Context, by: &Caller, request: Request, replies: 
         | ClientMessage::Subscribe(_)
         | ClientMessage::Unsubscribe { .. }
         | ClientMessage::Refresh { .. }) => {
-            return Outcome::Later(Later { id, work: Work::Message(message) });
+            return later(Work::Message(message));
         }
     }
     Outcome::Done
@@ -157,7 +160,13 @@ pub(crate) async fn carry_out(
     later: Later,
     on_control: bool,
 ) -> Option<(Option<RequestId>, ServerMessage)> {
-    let Later { id, work } = later;
+    let Later { id, identity, work } = later;
+    let now = by.identity();
+    if !Arc::ptr_eq(&identity, &now)
+        && let Err(refused) = permit::again(context, &now, &work)
+    {
+        return Some((id, ServerMessage::Error(refused)));
+    }
     let (from, wants_reply) = (by.subscriber.id(), id.is_some());
     let message = match work {
         Work::Message(message) => message,
@@ -179,10 +188,9 @@ pub(crate) async fn carry_out(
             deliver::to_one(context, to, &message, wants_reply).await
         }
         ClientMessage::Subscribe(wanted) => {
-            let identity = by.identity();
             let reply = topics::subscribe(context, &by.subscriber, wanted, id.as_ref(), on_control).await;
             // Another token may have come meanwhile on another lane, and have looked at the subscriptions before this one.
-            if !Arc::ptr_eq(&identity, &by.identity()) {
+            if !Arc::ptr_eq(&now, &by.identity()) {
                 refresh::revoke(context, by).await;
             }
             reply

@@ -1,19 +1,16 @@
 //! Who may do what: the one place where every message that names a topic or a client is held against the rights of who
 //! sends it and the rules for topics. Called first for each message; what it lets through is carried out.
 
-use super::Context;
+use super::{Context, Work};
 use crate::auth::Identity;
 use crate::config::Who;
-use crate::message::{ClientMessage, ErrorCode, ErrorReply, TopicPattern};
+use crate::message::{ClientMessage, ErrorCode, ErrorReply, TopicName, TopicPattern};
 
 /// Refuses what a client may not do.
 pub(super) fn permit(context: &Context, by: &Identity, message: &ClientMessage) -> Result<(), ErrorReply> {
     let rights = &by.rights;
     match message {
-        ClientMessage::Publish { topic, .. } => {
-            let may = rights.publish(topic.as_str()) && by.is_one_of(context.topics.rule_of(topic).publish);
-            allow(may, "topic", || format!("publish to {}", topic.as_str()))
-        }
+        ClientMessage::Publish { topic, .. } => may_publish(context, by, topic),
         ClientMessage::Subscribe(wanted) => {
             may_hear(context, by, &wanted.topic, wanted.presence)?;
             let replays = wanted.since.is_some() || wanted.recent.is_some();
@@ -48,6 +45,19 @@ pub(super) fn permit(context: &Context, by: &Identity, message: &ClientMessage) 
         | ClientMessage::Refresh { .. }
         | ClientMessage::Close(_) => Ok(()),
     }
+}
+
+/// The same for what was let through under another token.
+pub(super) fn again(context: &Context, by: &Identity, work: &Work) -> Result<(), ErrorReply> {
+    match work {
+        Work::Message(message) => permit(context, by, message),
+        Work::Publish(publication) => may_publish(context, by, &publication.topic),
+    }
+}
+
+fn may_publish(context: &Context, by: &Identity, topic: &TopicName) -> Result<(), ErrorReply> {
+    let may = by.rights.publish(topic.as_str()) && by.is_one_of(context.topics.rule_of(topic).publish);
+    allow(may, "topic", || format!("publish to {}", topic.as_str()))
 }
 
 /// Refuses a subscription, one that is to be made or one that is there.

@@ -21,7 +21,7 @@ pub use self::client::Trust;
 pub(crate) use self::client::{client_config, https_config, server_name};
 pub use self::development::{ClientFiles, DEVELOPMENT_NAMES, DevelopmentFiles, ensure_certificates};
 pub(crate) use self::server::ServerTls;
-pub use self::subject::subject;
+pub use self::subject::{Subject, subject};
 
 /// Why certificates cannot be used.
 #[derive(Debug, Error)]

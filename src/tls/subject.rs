@@ -4,7 +4,16 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use crate::message::ClientName;
+use crate::message::{ClientName, MAX_INTEGER};
+
+/// Whom a certificate names, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// Who.
+    pub name: ClientName,
+    /// Until when, in Unix milliseconds.
+    pub expires_at: u64,
+}
 
 /// Whom a certificate (X.509, DER) names: by the common name of its subject, without one by the first URI, DNS name or
 /// e-mail address among its alternative names (RFC 5280 section 4.2.1.6). `None` where there is none of these, more
@@ -13,7 +22,7 @@ use crate::message::ClientName;
 ///
 /// Says nothing about whether the certificate is to be believed: the server's TLS has checked that for one that a client
 /// came with.
-pub fn subject(certificate: &[u8]) -> Option<ClientName> {
+pub fn subject(certificate: &[u8]) -> Option<Subject> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let mut common_names = certificate.subject().iter_common_name();
     let name = match (common_names.next(), common_names.next()) {
@@ -21,7 +30,9 @@ pub fn subject(certificate: &[u8]) -> Option<ClientName> {
         (Some(_), Some(_)) => return None,
         (None, _) => certificate.subject_alternative_name().ok()??.value.general_names.iter().find_map(text)?,
     };
-    ClientName::new(name).ok()
+    let expires_s = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
+    let expires_at = expires_s.saturating_add(1).saturating_mul(1000).min(MAX_INTEGER);
+    Some(Subject { name: ClientName::new(name).ok()?, expires_at })
 }
 
 fn text<'a>(name: &GeneralName<'a>) -> Option<&'a str> {
@@ -49,7 +60,7 @@ mod tests {
         params.subject_alt_names = others;
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
         let certificate = params.self_signed(&key).expect("a certificate");
-        subject(certificate.der()).map(|name| name.as_str().to_owned())
+        subject(certificate.der()).map(|subject| subject.name.as_str().to_owned())
     }
 
     #[test]

@@ -47,15 +47,13 @@ pub(super) struct Routes {
     patterns: Patterns<Receiver>,
     /// Whom topics' messages go to, by the generation for which that was found.
     found: Found<Receiver>,
-    /// Grows with each change of the patterns: what was found before may no longer hold.
-    generation: u64,
 }
 
 impl Routes {
     /// No subscriptions yet; at most so many receivers are remembered in the lists of topics.
     pub(super) fn new(most_found: usize) -> Self {
         let (topics, patterns) = (HashMap::new(), Patterns::default());
-        Self { topics, patterns, found: Found::new(most_found), generation: 0 }
+        Self { topics, patterns, found: Found::new(most_found) }
     }
 
     pub(super) fn add(&mut self, target: Target, receiver: Receiver) {
@@ -65,7 +63,7 @@ impl Routes {
                 self.found.remove(id);
             }
             Target::Pattern(pattern) => {
-                self.generation += 1;
+                self.found.clear();
                 self.patterns.add(&pattern, receiver);
             }
         }
@@ -91,7 +89,7 @@ impl Routes {
                 }
             }
             Target::Pattern(pattern) => {
-                self.generation += 1;
+                self.found.clear();
                 self.patterns.remove(pattern, |receiver| receiver.client.id == client);
             }
         }
@@ -106,7 +104,7 @@ impl Routes {
     /// Whom a topic's messages go to: each client once, on its exact subscription, else on that to the first pattern. Who
     /// may not subscribe to it gets nothing of it by a pattern either.
     pub(super) fn all(&mut self, id: u64, name: &TopicName, who: Who) -> Arc<[Receiver]> {
-        if let Some(all) = self.found.get(id, self.generation) {
+        if let Some(all) = self.found.get(id) {
             return all;
         }
         let is_alone = self.patterns.is_empty() || who == Who::Nobody;
@@ -121,7 +119,7 @@ impl Routes {
         }
         all.retain(|receiver| receiver.is_live);
         let all: Arc<[Receiver]> = all.into();
-        self.found.put(id, self.generation, Arc::clone(&all));
+        self.found.put(id, Arc::clone(&all));
         all
     }
 
