@@ -32,7 +32,7 @@ pub enum ConfigError {
     /// The server's name is none.
     #[error("setting name = {name:?}: {NAME_BOUNDS}")]
     Name {
-        /// What it was set to.
+        /// What it was set to, the first 100 characters.
         name: String,
     },
     /// A setting that means nothing without another.
@@ -174,7 +174,7 @@ impl Config {
                 return Err(ConfigError::OutOfBounds { setting, value, allowed });
             }
         }
-        ClientName::new(&self.name).map_err(|_| ConfigError::Name { name: self.name.clone() })?;
+        ClientName::new(&self.name).map_err(|_| ConfigError::Name { name: self.name.chars().take(100).collect() })?;
         let usual = Auth::default();
         let is_meant = auth.token != usual.token
             || auth.certificate != usual.certificate
@@ -358,6 +358,9 @@ mod tests {
     fn a_wrong_setting_is_named() {
         let error = Config::load(None, environment(&[("QWS_LIMITS__MAX_CLINTS", "7")])).expect_err("a misspelling");
         assert!(error.to_string().contains("max_clints"), "{error}");
+        let long = Config { name: "x".repeat(10_000), ..Config::default() };
+        let error = long.validate().expect_err("too long a name").to_string();
+        assert!(error.len() < 300, "no more of it is repeated than is needed: {error}");
         for (name, shown) in [("two\nlines", r#""two\nlines""#), ("a\u{202e}b", r#""a\u{202e}b""#), (" ", r#"" ""#)] {
             let error = Config { name: name.into(), ..Config::default() }.validate().expect_err("no name").to_string();
             assert!(error.contains(&format!("setting name = {shown}: 1 to 64 characters")), "{error}");
