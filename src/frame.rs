@@ -220,6 +220,12 @@ impl FrameDecoder {
         !self.partial.is_empty() || !self.input.is_empty()
     }
 
+    /// Bytes that are held of a body whose end has not come, its length prefix not counted; exact once
+    /// [`next_body`](Self::next_body) has given `None`.
+    pub fn unfinished_bytes(&self) -> usize {
+        self.partial.len().saturating_sub(PREFIX_BYTES)
+    }
+
     /// The next whole body, or `None` until more has been pushed.
     ///
     /// # Errors
@@ -374,6 +380,7 @@ mod tests {
             }
             prop_assert_eq!((got, got_end), (bodies, end));
             prop_assert_eq!(cut.is_inside_frame(), whole.is_inside_frame());
+            prop_assert_eq!(cut.unfinished_bytes(), whole.unfinished_bytes());
         }
 
         #[test]
