@@ -23,6 +23,7 @@ async fn an_accepted_client_is_told_its_id_and_what_holds_here() {
         config.name = "Grüße".into();
         config.limits.max_message_bytes = 2048;
         config.limits.max_request_lanes = 5;
+        config.limits.client_unfinished_bytes = 4096;
         config.timing.ping_interval_ms = 3000;
         config.timing.ping_timeout_ms = 4000;
     })
@@ -33,7 +34,8 @@ async fn an_accepted_client_is_told_its_id_and_what_holds_here() {
         "type": "handshake_response", "re": "h-1", "accepted": true, "client_id": client.id, "server_name": "Grüße",
         "protocol_version": "1.0",
         "limits": {
-            "max_message_bytes": 2048, "ping_interval_ms": 3000, "ping_timeout_ms": 4000, "max_request_lanes": 5
+            "max_message_bytes": 2048, "ping_interval_ms": 3000, "ping_timeout_ms": 4000, "max_request_lanes": 5,
+            "max_unfinished_bytes": 4096
         },
     });
     assert_eq!(response, expected);

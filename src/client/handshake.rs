@@ -287,6 +287,7 @@ fn limits(context: &Context) -> Limits {
         ping_interval_ms: timing.ping_interval_ms,
         ping_timeout_ms: timing.ping_timeout_ms,
         max_request_lanes: limits.max_request_lanes,
+        max_unfinished_bytes: Some(limits.client_unfinished_bytes),
     }
 }
 

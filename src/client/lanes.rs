@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use quinn::ReadError;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{End, Session, early, frame_error};
 use crate::frame::{Body, BodyError, FrameError, PREFIX_BYTES};
@@ -53,6 +53,7 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWrit
     let mut replies = session.replies();
     let on_control = std::ptr::eq(writer, &raw const *session.outbound.control);
     let mut turn = Duration::ZERO;
+    let mut unfinished = session.unfinished.share();
     loop {
         loop {
             let body = match reader.buffered() {
@@ -64,6 +65,7 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWrit
                     return LaneEnd::Connection(frame_error(e));
                 }
             };
+            unfinished.finish();
             if !early::may_serve(session, &body) {
                 if write(&mut replies, writer).await.is_err() {
                     return LaneEnd::Broken;
@@ -104,10 +106,21 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWrit
                 turn = Duration::ZERO;
             }
         }
+        if let Err(end) = unfinished.hold(reader.unfinished_bytes()) {
+            // Its other lanes go on until this one ends: not reading must not put that off.
+            let _ = timeout(session.context.config.timing.close_timeout(), write(&mut replies, writer)).await;
+            return LaneEnd::Connection(end);
+        }
         if write(&mut replies, writer).await.is_err() {
             return LaneEnd::Broken;
         }
-        match reader.fill().await {
+        let filled = if reader.is_inside_frame() {
+            timeout_at(unfinished.deadline(Instant::now()), reader.fill()).await
+        } else {
+            Ok(reader.fill().await)
+        };
+        let Ok(filled) = filled else { return LaneEnd::Connection(unfinished.late()) };
+        match filled {
             Ok(true) => session.hear(),
             Ok(false) if reader.is_inside_frame() => return LaneEnd::Broken,
             Ok(false) => return LaneEnd::Finished,

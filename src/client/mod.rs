@@ -4,6 +4,7 @@
 mod early;
 mod handshake;
 mod lanes;
+mod unfinished;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use uuid::Uuid;
 use self::early::{Early, Gate, Places, Registration, Unconfirmed};
 use self::handshake::{Refused, Welcomed};
 use self::lanes::RequestLanes;
+use self::unfinished::Unfinished;
 use crate::config::Config;
 use crate::frame::{Compression, FrameError};
 use crate::handler::{Caller, Context, Replies};
@@ -93,6 +95,7 @@ struct Session {
     gate: Gate,
     compression: Compression,
     max_message_bytes: usize,
+    unfinished: Unfinished,
     /// Bodies in a row that were no JSON.
     malformed: AtomicU8,
     /// Requests that wait for others. Until they are done their lanes are not read, and an answer to a ping may be there.
@@ -251,6 +254,7 @@ async fn serve(
     let subscriber = Subscriber::new(Arc::clone(&outbound), member, surroundings.worker, allowance, is_confirmed);
     let session = Arc::new(Session {
         max_message_bytes: handshake::max_message_bytes(&context),
+        unfinished: Unfinished::new(&context.config),
         context: Arc::clone(&context),
         connection,
         outbound: Arc::clone(&outbound),

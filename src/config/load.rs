@@ -116,6 +116,7 @@ impl Config {
             ("limits.retry_handshakes", limits.retry_handshakes, 0, 1_000_000),
             ("limits.max_message_bytes", limits.max_message_bytes, 1024, 64 * MIB),
             ("limits.max_request_lanes", limits.max_request_lanes, 0, 1024),
+            ("limits.client_unfinished_bytes", limits.client_unfinished_bytes, limits.max_message_bytes, max_lane),
             ("limits.lane_backlog_messages", limits.lane_backlog_messages, 1, max_lane),
             (
                 "limits.lane_backlog_bytes",
@@ -135,6 +136,7 @@ impl Config {
             ("limits.compress_min_bytes", limits.compress_min_bytes, 1, max_lane),
             ("limits.tls_sessions", limits.tls_sessions, 1, 10_000_000),
             ("timing.handshake_timeout_ms", timing.handshake_timeout_ms, 10, 3_600_000),
+            ("timing.body_timeout_ms", timing.body_timeout_ms, 10, 3_600_000),
             ("timing.ping_interval_ms", timing.ping_interval_ms, 10, 3_600_000),
             ("timing.ping_timeout_ms", timing.ping_timeout_ms, 10, 3_600_000),
             ("timing.drain_timeout_ms", timing.drain_timeout_ms, 0, 3_600_000),

@@ -82,6 +82,9 @@ pub struct Limits {
     /// Request lanes of a client that are served at once, the control lane not counted; more wait until others end.
     /// Default 32; at most 1,024.
     pub max_request_lanes: u64,
+    /// Bytes of bodies that a client has begun to send and not finished, on all its lanes together; then 1009. At least
+    /// `max_message_bytes`; at most 4 GiB. Default 8 MiB.
+    pub client_unfinished_bytes: u64,
     /// Messages that wait for one lane beyond what QUIC has taken; then 4413, or what the topic's rule says. Default 1,024.
     pub lane_backlog_messages: u64,
     /// Bytes that wait for one lane, likewise; at least 1 KiB more than `max_message_bytes`. Default 2 MiB.
@@ -122,6 +125,9 @@ pub struct Limits {
 pub struct Timing {
     /// From the connection's first packet to its accepted handshake; then 4408. Default 10,000.
     pub handshake_timeout_ms: u64,
+    /// From the first byte of a body to its last, on one lane; then 4408. The time in which the lane waits for what came before
+    /// does not count. Default 60,000: enough for 1 MiB at 140 kbit/s.
+    pub body_timeout_ms: u64,
     /// A client from which nothing came for so long is pinged. Default 25,000.
     pub ping_interval_ms: u64,
     /// And closed with 4408 where nothing comes for this long after. Default 10,000.
@@ -267,6 +273,7 @@ impl Default for Limits {
             retry_handshakes: 128,
             max_message_bytes: MIB,
             max_request_lanes: 32,
+            client_unfinished_bytes: 8 * MIB,
             lane_backlog_messages: 1024,
             lane_backlog_bytes: 2 * MIB,
             client_backlog_messages: 4096,
@@ -288,6 +295,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             handshake_timeout_ms: 10_000,
+            body_timeout_ms: 60_000,
             ping_interval_ms: 25_000,
             ping_timeout_ms: 10_000,
             drain_timeout_ms: 10_000,
@@ -302,6 +310,10 @@ impl Default for Timing {
 impl Timing {
     pub(crate) fn handshake_timeout(&self) -> Duration {
         Duration::from_millis(self.handshake_timeout_ms)
+    }
+
+    pub(crate) fn body_timeout(&self) -> Duration {
+        Duration::from_millis(self.body_timeout_ms)
     }
 
     pub(crate) fn ping_interval(&self) -> Duration {

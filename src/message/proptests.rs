@@ -194,14 +194,11 @@ fn maybe_integer() -> impl Strategy<Value = Option<u64>> {
 }
 
 fn handshake_reply() -> impl Strategy<Value = HandshakeReply> {
-    let limits = prop::option::of([integer(), integer(), integer(), integer()]).prop_map(|limits| {
-        limits.map(|[max_message_bytes, ping_interval_ms, ping_timeout_ms, max_request_lanes]| Limits {
-            max_message_bytes,
-            ping_interval_ms,
-            ping_timeout_ms,
-            max_request_lanes,
-        })
+    let limits = ([integer(), integer(), integer(), integer()], maybe_integer()).prop_map(|(always, since)| {
+        let [max_message_bytes, ping_interval_ms, ping_timeout_ms, max_request_lanes] = always;
+        Limits { max_message_bytes, ping_interval_ms, ping_timeout_ms, max_request_lanes, max_unfinished_bytes: since }
     });
+    let limits = prop::option::of(limits);
     let id = prop::option::of(client_id());
     let identity = (maybe_text(), maybe_text(), maybe_integer());
     (any::<bool>(), id, text(), maybe_text(), maybe_text(), limits, any::<bool>(), identity).prop_map(

@@ -223,6 +223,9 @@ pub struct Limits {
     pub ping_timeout_ms: u64,
     /// Most request lanes open at once, the control lane not counted.
     pub max_request_lanes: u64,
+    /// Most bytes of messages that are begun and not finished, on all lanes together; `None` where the server tells no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_unfinished_bytes: Option<u64>,
 }
 
 /// A connected client, as `client_list` shows it.

@@ -77,6 +77,11 @@ impl LaneReader {
         self.decoder.is_inside_frame()
     }
 
+    /// Bytes of the body inside which that ends, once [`buffered`](Self::buffered) has given `None`.
+    pub(crate) fn unfinished_bytes(&self) -> usize {
+        self.decoder.unfinished_bytes()
+    }
+
     /// Tells the peer that nothing more is read, with a closing code.
     pub(crate) fn stop(&mut self, code: u16) {
         // An error means that the stream has ended already.

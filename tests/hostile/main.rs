@@ -17,4 +17,5 @@ mod neighbour;
 mod rates;
 mod scene;
 mod streams;
+mod unfinished;
 mod unread;
