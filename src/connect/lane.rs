@@ -49,7 +49,9 @@ impl Lane {
     /// Sends a request and gives its id; replies come in the order of the requests.
     ///
     /// A server reads no further while its replies are not read: with more requests than fit on the way,
-    /// [`receive`](Self::receive) in between. Cancel safe in that the lane stays usable; the request may still be sent.
+    /// [`receive`](Self::receive) in between. Cancel safe in that the lane stays usable; the request may still be sent, and
+    /// what the stream has not taken of it goes on with the next call: a server waits a minute for it (default), then it
+    /// closes the client with 4408. Drop the lane where there is no next call.
     ///
     /// # Errors
     /// [`ClientError::TooLarge`] before anything is sent; [`ClientError::Timeout`] where the lane takes it not in time

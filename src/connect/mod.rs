@@ -310,6 +310,9 @@ impl Client {
 
     /// Opens a request lane; waits while the server allows no further one.
     ///
+    /// The server closes a client (1009) with more on its way than [`Limits::max_unfinished_bytes`] in messages that are not
+    /// whole, on all lanes together. So with large messages send on fewer lanes at once than that divided by their size.
+    ///
     /// # Errors
     /// [`ClientError::Lost`], [`ClientError::Closed`], [`ClientError::Timeout`] where the server allows none in time.
     pub async fn open_lane(&self) -> Result<Lane, ClientError> {
