@@ -1,69 +1,12 @@
 //! Settings from where users keep them: a TOML file, the environment over it; and the check of every bound.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use thiserror::Error;
-
-use super::{Auth, Config, KIB, MIB};
-use crate::message::{ClientName, NAME_BOUNDS};
+use super::{Auth, Config, ConfigError, KIB, MIB};
+use crate::message::ClientName;
 
 /// The environment variables that are settings begin with this; `__` stands between a table and its key.
 pub const ENV_PREFIX: &str = "QWS_";
-
-/// Why the settings cannot be used.
-#[derive(Debug, Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read the configuration file {}: {cause}; check the path given with --config", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        cause: std::io::Error,
-    },
-    /// The file, or the environment, does not hold what settings look like.
-    #[error("{origin}: {message}")]
-    Parse {
-        /// Where it stands.
-        origin: String,
-        /// What is wrong with it.
-        message: String,
-    },
-    /// The server's name is none.
-    #[error("setting name = {name:?}: {NAME_BOUNDS}")]
-    Name {
-        /// What it was set to, the first 100 characters.
-        name: String,
-    },
-    /// A setting that means nothing without another.
-    #[error("setting {setting} needs {other}: set that too, or leave both out")]
-    Needs {
-        /// Its name, with its table.
-        setting: &'static str,
-        /// The one that is missing.
-        other: &'static str,
-    },
-    /// Two settings that exclude each other.
-    #[error("setting {setting} cannot be used with {other}: {why}")]
-    Excluded {
-        /// One, with its table.
-        setting: &'static str,
-        /// The other.
-        other: &'static str,
-        /// Why not.
-        why: &'static str,
-    },
-    /// A value outside of its bounds.
-    #[error("setting {setting} = {value}: {allowed} is allowed")]
-    OutOfBounds {
-        /// Its name, with its table.
-        setting: String,
-        /// What it was set to.
-        value: u64,
-        /// Its bounds.
-        allowed: String,
-    },
-}
 
 impl Config {
     /// Reads the file, where there is one, and the environment over it. Call [`validate`](Self::validate) once the
@@ -309,7 +252,7 @@ mod tests {
             format!("{key}secret = ['hunter2-hunter2']"),
             format!("{key}secret = 'hunter2-hunter2' 5"),
             "[auth]\nkeys = 'secret: hunter2-hunter2'".into(),
-            format!("[auth]\nkeys = 'a \" secret \" hunter2-hunter2'"),
+            "[auth]\nkeys = 'a \" secret \" hunter2-hunter2'".into(),
         ] {
             let mut file = tempfile::NamedTempFile::new().expect("a file");
             write!(file, "{text}").expect("written");

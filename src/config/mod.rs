@@ -2,6 +2,7 @@
 //! (`QWS_LIMITS__MAX_CLIENTS=500` sets `limits.max_clients`), then the command line, the later over the earlier.
 
 mod auth;
+mod error;
 mod load;
 mod rates;
 mod topics;
@@ -13,7 +14,8 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 pub use self::auth::{Auth, AuthKey, Grant, Jwks, Patterns, Secret, TokenAlgorithm};
-pub use self::load::{ConfigError, ENV_PREFIX};
+pub use self::error::ConfigError;
+pub use self::load::ENV_PREFIX;
 pub use self::rates::Rates;
 pub use self::topics::{OverflowPolicy, TopicRule, Who};
 
