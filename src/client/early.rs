@@ -92,7 +92,7 @@ pub(super) async fn confirm(
             return End::sent(CloseCode::TIMEOUT, "no handshake in time");
         }
         // It has the same end where the connection is lost.
-        if let Some(lost) = session.connection.close_reason() {
+        if let Some(lost) = session.carrier.close_reason() {
             return End::Gone(lost);
         }
         let registered = match session.context.registry.register(info, surroundings.worker, naming) {

@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use quinn::{Connection, ReadError, RecvStream, SendStream};
-use rustls::pki_types::CertificateDer;
+use quinn::{ReadError, RecvStream, SendStream};
 use tokio::time::{Instant, timeout_at};
 use tracing::info;
 use uuid::Uuid;
@@ -58,7 +57,7 @@ impl From<End> for Refused {
 /// connection was confirmed. Without a place among its address's it is only told so, and has no more time for that than
 /// last words have.
 pub(super) async fn welcome(
-    connection: &Connection,
+    carrier: &Carrier,
     early: Option<(SendStream, RecvStream)>,
     id: Uuid,
     deadline: Instant,
@@ -72,26 +71,30 @@ pub(super) async fn welcome(
     let is_confirmed = early.is_none();
     let (send, receive) = match early {
         Some(control) => control,
-        None => timeout_at(deadline, connection.accept_bi()).await.map_err(late)?.map_err(End::Gone)?,
+        None => timeout_at(deadline, carrier.accept_lane()).await.map_err(late)?.map_err(End::Gone)?,
     };
     let control = control_lane(context, send);
     let mut reader = LaneReader::new(receive, max_message_bytes(context));
     let greeting = async {
-        let (re, handshake) = first_message(&mut reader, &control, context).await?;
+        let (re, handshake) = first_message(carrier, &mut reader, &control, context).await?;
         if place.is_none() {
             return Err(one_too_many(context, re.as_ref(), &control));
         }
-        let shown = Shown { handshake, certified: certified(connection), is_confirmed };
+        let shown = Shown {
+            handshake,
+            transport: carrier.name(),
+            certified: carrier.certificate().and_then(|own| tls::subject(&own)),
+            is_confirmed,
+        };
         admit(id, re.as_ref(), shown, &control, surroundings).await
     };
     match timeout_at(deadline, greeting).await.map_err(late).flatten() {
         Ok(Admitted { registration, zstd, member, identity }) => {
             info!(client = %id, "Client {id} handshake completed successfully");
             let compression = if zstd { Compression::Zstd } else { Compression::None };
-            let carrier = Carrier::new(connection.clone());
             let lanes = size(context.config.limits.topic_lanes);
             let datagrams = size(context.config.quic.datagram_send_buffer);
-            let outbound = Outbound::new(id, zstd, control, carrier, lanes, datagrams);
+            let outbound = Outbound::new(id, zstd, control, carrier.clone(), lanes, datagrams);
             Ok(Welcomed { reader, outbound, compression, registration, member, identity })
         }
         Err(end) => Err(Refused { end, control: Some(control) }),
@@ -100,6 +103,7 @@ pub(super) async fn welcome(
 
 /// Reads until there is a handshake whose fields are right.
 async fn first_message(
+    carrier: &Carrier,
     reader: &mut LaneReader,
     control: &LaneWriter,
     context: &Context,
@@ -110,7 +114,7 @@ async fn first_message(
             Ok(Some(body)) => body,
             Ok(None) => return Err(protocol_error("the control lane ended before a handshake".into())),
             Err(ReadFailure::Frame(e)) => return Err(frame_error(e)),
-            Err(ReadFailure::Stream(ReadError::ConnectionLost(e))) => return Err(End::Gone(e)),
+            Err(ReadFailure::Stream(ReadError::ConnectionLost(e))) => return Err(End::Gone(carrier.gone(e))),
             Err(ReadFailure::Stream(e)) => return Err(protocol_error(format!("the control lane: {e}"))),
         };
         let body = match Body::parse(body, Compression::None, max_message_bytes(context)) {
@@ -155,6 +159,8 @@ fn one_too_many(context: &Context, re: Option<&RequestId>, control: &LaneWriter)
 /// What a client shows of itself.
 struct Shown {
     handshake: Handshake,
+    /// The carrier on which it comes.
+    transport: &'static str,
     /// Whom its certificate names.
     certified: Option<Subject>,
     /// Whether it is known to be there.
@@ -178,7 +184,7 @@ async fn admit(
     control: &LaneWriter,
     surroundings: &Surroundings,
 ) -> Result<Admitted, End> {
-    let Shown { handshake, certified, is_confirmed } = shown;
+    let Shown { handshake, transport, certified, is_confirmed } = shown;
     let context = &surroundings.context;
     let name = handshake.client_name.as_ref().map(ClientName::as_str);
     let version = Printable::excerpt(&handshake.protocol_version);
@@ -233,7 +239,7 @@ async fn admit(
         name: name.clone(),
         user: member.user.clone(),
         connected_at: now_ms(),
-        transport: "quic".into(),
+        transport: transport.into(),
     };
     let registration = if is_confirmed {
         context.registry.register(info, surroundings.worker, naming).map(Registration::Made)
@@ -256,12 +262,6 @@ async fn admit(
     reply.zstd = handshake.zstd;
     say(control, re, &ServerMessage::HandshakeResponse(reply));
     Ok(Admitted { registration, zstd: handshake.zstd, member, identity })
-}
-
-/// Whom the client's certificate names, which TLS has checked.
-fn certified(connection: &Connection) -> Option<Subject> {
-    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    tls::subject(chain.first()?)
 }
 
 fn control_lane(context: &Context, send: SendStream) -> Arc<LaneWriter> {

@@ -124,7 +124,7 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWrit
             Ok(true) => session.hear(),
             Ok(false) if reader.is_inside_frame() => return LaneEnd::Broken,
             Ok(false) => return LaneEnd::Finished,
-            Err(ReadError::ConnectionLost(e)) => return LaneEnd::Connection(End::Gone(e)),
+            Err(ReadError::ConnectionLost(e)) => return LaneEnd::Connection(End::Gone(session.carrier.gone(e))),
             Err(_) => return LaneEnd::Broken,
         }
     }
@@ -235,19 +235,19 @@ impl RequestLanes {
         loop {
             tokio::select! {
                 // Both are cancel safe: a stream, or an ended task, that was not taken is there the next time.
-                accepted = session.connection.accept_bi(), if self.tasks.len() < most => match accepted {
+                accepted = session.carrier.accept_lane(), if self.tasks.len() < most => match accepted {
                     Ok((send, receive)) => {
                         let reader = LaneReader::new(receive, session.max_message_bytes);
                         self.tasks.spawn(request_lane(Arc::clone(session), reader, session.new_lane(send)));
                     }
-                    Err(e) => return End::Gone(e),
+                    Err(gone) => return End::Gone(gone),
                 },
                 Some(ended) = self.tasks.join_next() => match ended {
                     Ok(None) => {}
                     Ok(Some(end)) => return end,
                     Err(e) => return End::sent(CloseCode::INTERNAL, format!("a request lane failed: {e}")),
                 },
-                e = session.connection.closed() => return End::Gone(e),
+                gone = session.carrier.closed() => return End::Gone(gone),
             }
         }
     }
@@ -265,7 +265,7 @@ async fn request_lane(session: Arc<Session>, reader: LaneReader, writer: Arc<Lan
         () = session.leaving.cancelled() => LaneEnd::Finished,
     };
     let (end, within) = match end {
-        LaneEnd::Connection(End::Gone(e)) => return Some(End::Gone(e)),
+        LaneEnd::Connection(End::Gone(gone)) => return Some(End::Gone(gone)),
         LaneEnd::Connection(end) => (Some(end), session.context.config.timing.close_timeout()),
         // Bounded by the client's reading, or, once the client leaves, by the time for that.
         LaneEnd::Finished => (None, Duration::MAX),
@@ -283,9 +283,9 @@ pub(super) async fn serve_datagrams(session: &Session) -> End {
     // Nobody can tell which of them were early.
     session.gate.opened().await;
     loop {
-        let body = match session.connection.read_datagram().await {
+        let body = match session.carrier.read_datagram().await {
             Ok(body) => body,
-            Err(e) => return End::Gone(e),
+            Err(gone) => return End::Gone(gone),
         };
         session.hear();
         if body.len() > session.max_message_bytes {

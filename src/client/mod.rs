@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use quinn::{Connection, ConnectionError, SendStream, ZeroRttAccepted};
+use quinn::{Connection, SendStream, ZeroRttAccepted};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -31,7 +31,7 @@ use crate::outbound::Outbound;
 use crate::printable::Printable;
 use crate::registry::{Handshaking, Roster};
 use crate::topic::Subscriber;
-use crate::transport::LaneWriter;
+use crate::transport::{Carrier, Gone, LaneWriter};
 
 /// Between the end of a lane that the peer does not read and QUIC's own close: two round trips with the time in which the
 /// peer may hold its acknowledgement back, within these bounds.
@@ -62,7 +62,7 @@ struct Lanes<'a> {
 #[derive(Debug)]
 enum End {
     /// The peer closed it, or it is lost.
-    Gone(ConnectionError),
+    Gone(Gone),
     /// The client asked for it, or ended its control lane: what it is owed is sent first.
     Left(ClosedBy),
     /// The server ends it and says so.
@@ -88,7 +88,7 @@ fn frame_error(error: FrameError) -> End {
 #[derive(Debug)]
 struct Session {
     context: Arc<Context>,
-    connection: Connection,
+    carrier: Carrier,
     outbound: Arc<Outbound>,
     caller: Caller,
     /// Open once the client is confirmed.
@@ -160,7 +160,9 @@ pub(crate) async fn run(incoming: quinn::Incoming, surroundings: Surroundings, h
     }
     let (code, reason) = tokio::select! {
         connected = timeout_at(deadline, &mut connecting) => match connected {
-            Ok(Ok(connection)) => return welcome(connection, None, deadline, surroundings, handshaking).await,
+            Ok(Ok(connection)) => {
+                return welcome(Carrier::native(connection), None, deadline, surroundings, handshaking).await;
+            }
             Ok(Err(e)) => {
                 let e = e.to_string();
                 return debug!(peer = %from, "Connection from {from} failed: {}", Printable::excerpt(&e));
@@ -188,7 +190,7 @@ async fn run_early(
     let (code, reason) = tokio::select! {
         begun = timeout_at(deadline, early::begin(&connection, confirmed)) => match begun {
             Ok(early) => match connection.close_reason() {
-                None => return welcome(connection, early, deadline, surroundings, handshaking).await,
+                None => return welcome(Carrier::native(connection), early, deadline, surroundings, handshaking).await,
                 Some(e) => return debug!("Connection from {from} failed: {}", Printable::excerpt(&e.to_string())),
             },
             Err(_) => (CloseCode::TIMEOUT, "no handshake in time"),
@@ -201,14 +203,14 @@ async fn run_early(
 
 /// Shakes hands with who has connected, or is about to and has sent something `early`; and serves who is let in.
 async fn welcome(
-    connection: Connection,
+    carrier: Carrier,
     early: Option<Early>,
     deadline: Instant,
     surroundings: Surroundings,
     handshaking: Handshaking,
 ) {
     let context = Arc::clone(&surroundings.context);
-    let from = connection.remote_address();
+    let from = carrier.remote_address();
     let id = Uuid::new_v4();
     let worker = surroundings.worker;
     info!(client = %id, peer = %from, worker, "New connection from {from}, assigned ID: {id}");
@@ -219,18 +221,18 @@ async fn welcome(
     let place = context.addresses.connect(from.ip());
     let (control, confirmed) = early.map(|Early { control, confirmed }| (control, confirmed)).unzip();
     let welcomed = tokio::select! {
-        welcomed = handshake::welcome(&connection, control, id, deadline, &surroundings, place.as_ref()) => welcomed,
+        welcomed = handshake::welcome(&carrier, control, id, deadline, &surroundings, place.as_ref()) => welcomed,
         () = surroundings.draining.cancelled() => Err(draining(&context).into()),
     };
     match welcomed {
         Ok(welcomed) => {
             let confirmation = confirmed.map(|confirmed| (confirmed, handshaking, deadline));
-            serve(connection, welcomed, confirmation, &surroundings).await;
+            serve(carrier, welcomed, confirmation, &surroundings).await;
         }
         Err(Refused { end, control }) => {
             let lanes = Lanes { control: control.as_deref(), topics: None, requests: RequestLanes::default() };
             // Counted as under way until it is gone: refusing has to have a bound, too.
-            finish(&connection, id, lanes, end, &context.config).await;
+            finish(&carrier, id, lanes, end, &context.config).await;
             drop(handshaking);
         }
     }
@@ -240,7 +242,7 @@ async fn welcome(
 }
 
 async fn serve(
-    connection: Connection,
+    carrier: Carrier,
     welcomed: Welcomed,
     confirmation: Option<(ZeroRttAccepted, Handshaking, Instant)>,
     surroundings: &Surroundings,
@@ -249,14 +251,14 @@ async fn serve(
     let context = Arc::clone(&surroundings.context);
     let is_confirmed = matches!(registration, Registration::Made(_));
     let rates = &context.config.rates;
-    let allowance = Allowance::new(rates, rates.exempt(connection.remote_address().ip()));
+    let allowance = Allowance::new(rates, rates.exempt(carrier.remote_address().ip()));
     allowance.set_message_rate(identity.max_rate);
     let subscriber = Subscriber::new(Arc::clone(&outbound), member, surroundings.worker, allowance, is_confirmed);
     let session = Arc::new(Session {
         max_message_bytes: handshake::max_message_bytes(&context),
         unfinished: Unfinished::new(&context.config),
         context: Arc::clone(&context),
-        connection,
+        carrier,
         outbound: Arc::clone(&outbound),
         caller: Caller::new(Arc::clone(&subscriber), identity),
         gate: Gate::new(is_confirmed),
@@ -289,30 +291,30 @@ async fn serve(
         end = lanes::serve(&session, reader, &outbound.control) => end,
         end = lanes.accept(&session) => end,
         closed = outbound.ended() => End::Sent(closed),
-        () = outbound.control.outflow().drain() => stopped(&session.connection),
-        () = outbound.drain_datagrams() => stopped(&session.connection),
-        () = outbound.control.stopped() => stopped(&session.connection),
+        () = outbound.control.outflow().drain() => stopped(&session.carrier),
+        () = outbound.drain_datagrams() => stopped(&session.carrier),
+        () = outbound.control.stopped() => stopped(&session.carrier),
         end = lanes::serve_datagrams(&session) => end,
         end = keep_alive(&session) => end,
         end = expire(&session) => end,
         () = surroundings.draining.cancelled() => draining(&context),
-        e = session.connection.closed() => End::Gone(e),
+        gone = session.carrier.closed() => End::Gone(gone),
     };
     drop(places);
     context.topics.leave(&subscriber, !surroundings.draining.is_cancelled()).await;
     session.leaving.cancel();
     subscriber.tasks.close();
     let lanes = Lanes { control: Some(&outbound.control), topics: Some(&outbound), requests: lanes };
-    finish(&session.connection, session.id(), lanes, end, &context.config).await;
+    finish(&session.carrier, session.id(), lanes, end, &context.config).await;
     // Also where the connection was lost: somebody may still wait for room here.
     outbound.give_up();
     subscriber.tasks.wait().await;
 }
 
 /// The end of a connection on whose control lane nothing can be sent any more.
-fn stopped(connection: &Connection) -> End {
+fn stopped(carrier: &Carrier) -> End {
     let stopped = || End::sent(CloseCode::PROTOCOL_ERROR, "the control lane was stopped");
-    connection.close_reason().map_or_else(stopped, End::Gone)
+    carrier.close_reason().map_or_else(stopped, End::Gone)
 }
 
 /// Pings a client that is silent, and gives up on one that does not answer.
@@ -381,9 +383,9 @@ fn draining(context: &Context) -> End {
 }
 
 /// Ends a connection: what is queued goes out first, the reason behind it, then QUIC's own close with the same code.
-async fn finish(connection: &Connection, id: Uuid, lanes: Lanes<'_>, end: End, config: &Config) {
+async fn finish(carrier: &Carrier, id: Uuid, lanes: Lanes<'_>, end: End, config: &Config) {
     let (closed, last) = match end {
-        End::Gone(e) => return log_gone(id, connection.remote_address(), &e),
+        End::Gone(gone) => return log_gone(id, carrier.remote_address(), &gone),
         End::Left(closed) => {
             let (code, reason) = (closed.code, Printable::excerpt(&closed.reason));
             info!(client = %id, code = code.0, %reason, "Client {id} closing connection: {code} - {reason}");
@@ -398,7 +400,7 @@ async fn finish(connection: &Connection, id: Uuid, lanes: Lanes<'_>, end: End, c
         }
     };
     let max_ack_delay = Duration::from_millis(config.quic.max_ack_delay_ms);
-    let grace = (2 * (connection.rtt() + max_ack_delay)).clamp(MIN_GRACE, MAX_GRACE);
+    let grace = (2 * (carrier.rtt() + max_ack_delay)).clamp(MIN_GRACE, MAX_GRACE);
     let drains = last.is_some() && closed.code == CloseCode::GOING_AWAY;
     let within = if drains {
         // The worker does not wait any longer than that either.
@@ -410,19 +412,19 @@ async fn finish(connection: &Connection, id: Uuid, lanes: Lanes<'_>, end: End, c
     if let Some(control) = lanes.control {
         // A slow consumer's lane is full; one more message would wait behind what it does not read.
         let is_slow = last.is_some() && closed.code == CloseCode::SLOW_CONSUMER;
-        if is_slow || !flush(connection, control, lanes, last, within).await {
+        if is_slow || !flush(carrier, control, lanes, last, within).await {
             control.abandon(closed.code.0);
             // Quinn holds its closing packet back while congestion control holds back data, and a closed connection
             // hears of no acknowledgement: what is on its way has to arrive first.
             sleep(grace).await;
         }
     }
-    connection.close(u32::from(closed.code.0).into(), closed.reason.as_bytes());
+    carrier.close(closed.code.0, &closed.reason);
 }
 
 /// Sends what waits on all lanes, and `last` behind it. False where the peer did not take it in time.
 async fn flush(
-    connection: &Connection,
+    carrier: &Carrier,
     control: &LaneWriter,
     Lanes { topics, mut requests, .. }: Lanes<'_>,
     last: Option<bytes::Bytes>,
@@ -439,23 +441,22 @@ async fn flush(
         tokio::select! {
             () = say => {}
             () = control.outflow().drain() => {}
-            _ = connection.closed() => {}
+            _ = carrier.closed() => {}
         }
     };
     timeout(within, flushed).await.is_ok()
 }
 
-fn log_gone(id: Uuid, from: SocketAddr, error: &ConnectionError) {
-    match error {
-        ConnectionError::ApplicationClosed(close) => {
-            let reason = String::from_utf8_lossy(&close.reason);
-            let (code, reason) = (close.error_code.into_inner(), Printable::excerpt(&reason));
+fn log_gone(id: Uuid, from: SocketAddr, gone: &Gone) {
+    match gone {
+        Gone::Closed { code, reason } => {
+            let reason = Printable::excerpt(reason);
             info!(client = %id, peer = %from, code, %reason, "Client {id} closed the connection: {code} - {reason}");
         }
         // A peer that closes without a code may have written a reason, which is in here.
-        other => {
-            let other = other.to_string();
-            let reason = Printable::excerpt(&other);
+        Gone::Lost(why) => {
+            let why = why.to_string();
+            let reason = Printable::excerpt(&why);
             info!(client = %id, peer = %from, %reason, "Client {id} at {from} is gone: {reason}");
         }
     }

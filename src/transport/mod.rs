@@ -1,5 +1,5 @@
 //! What a client needs of a carrier: whole bodies in ([`LaneReader`]), frames out without waiting ([`LaneWriter`]), and
-//! a close with a code. Used by the server's clients and by the client library alike; knows frames, not messages.
+//! a close with a code ([`Carrier`]). Used by the server's clients and by the client library alike; knows frames, not messages.
 
 mod backlog;
 mod carrier;
@@ -11,8 +11,7 @@ mod outflow;
 pub(crate) mod socket;
 
 pub(crate) use self::backlog::{Bounds, Overflow, Source};
-pub(crate) use self::carrier::Carrier;
-
+pub(crate) use self::carrier::{Carrier, Gone};
 pub(crate) use self::lane_reader::{LaneReader, ReadFailure};
 pub(crate) use self::lane_writer::{Batch, LaneWriter, SendFailure};
 pub(crate) use self::outflow::Outflow;
