@@ -37,6 +37,9 @@ pub enum FrameError {
     /// A compressed body although the handshake did not agree on zstd.
     #[error("a compressed body, but the handshake did not agree on zstd: offer it in `compression`")]
     NotAgreed,
+    /// A stream in a WebTransport session that is none of its lanes.
+    #[error("a stream that does not belong to the session: open lanes as the session's bidirectional streams")]
+    Foreign,
 }
 
 /// A body that is wrong in itself; the frames around it are sound, so the connection lives on.

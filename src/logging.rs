@@ -54,7 +54,8 @@ fn filter(log: &Log) -> anyhow::Result<EnvFilter> {
     if origin != "RUST_LOG" && !filter.contains(['=', ',', ':']) && filter.parse::<LevelFilter>().is_err() {
         anyhow::bail!(usage());
     }
-    EnvFilter::try_new(&filter).with_context(usage)
+    // Of these a peer can cause any number; the user's own word for them, which comes later, stands.
+    EnvFilter::try_new(format!("web_transport_quinn=error,{filter}")).with_context(usage)
 }
 
 fn text<S: Subscriber + for<'a> LookupSpan<'a>>(fields: Fields) -> impl Layer<S> {

@@ -103,7 +103,7 @@ async fn all_receivers_see_the_broadcasts_of_all_senders_in_one_order() {
     let clients = crowd(&server, 8).await;
     let mut tasks = tokio::task::JoinSet::new();
     for client in clients {
-        let RawClient { connection, mut control, id } = client;
+        let RawClient { connection, mut control, id, .. } = client;
         tasks.spawn(async move {
             let (mut sending, _) = connection.open_bi().await.expect("a stream");
             let send = async {

@@ -260,10 +260,10 @@ async fn a_second_handshake_is_in_conflict_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn only_our_protocol_id_is_spoken_with() {
+async fn only_our_protocol_ids_are_spoken_with() {
     const NO_APPLICATION_PROTOCOL: u8 = 120;
     let server = TestServer::start().await;
-    for protocols in [&["h3"][..], &["qws/2"], &["QWS/1"], &[]] {
+    for protocols in [&["h2"][..], &["qws/2"], &["QWS/1"], &["h3-29"], &[]] {
         let endpoint = server.endpoint_speaking(protocols, TransportConfig::default());
         let connecting = endpoint.connect(server.addr, "localhost").expect("a connection begins");
         match soon("a refusal", connecting).await {

@@ -121,6 +121,7 @@ fn take_apart(bytes: &Bytes, compression: Compression, max: usize) {
             assert!(bytes[0] == ZSTD && compression == Compression::Zstd);
         }
         Err(BodyError::Fatal(FrameError::Empty)) => panic!("a body of {} bytes is not empty", bytes.len()),
+        Err(BodyError::Fatal(FrameError::Foreign)) => panic!("a body knows of no session"),
         Err(BodyError::AttachmentLength { .. }) => assert!(matches!(bytes[0], ATTACHMENT | ZSTD)),
         Err(BodyError::FirstByte(first)) => assert!(!matches!(first, b'{' | ATTACHMENT | ZSTD)),
     }

@@ -73,8 +73,8 @@ pub(super) async fn welcome(
         Some(control) => control,
         None => timeout_at(deadline, carrier.accept_lane()).await.map_err(late)?.map_err(End::Gone)?,
     };
-    let control = control_lane(context, send);
-    let mut reader = LaneReader::new(receive, max_message_bytes(context));
+    let control = control_lane(context, carrier, send);
+    let mut reader = LaneReader::new(receive, carrier.layer(), max_message_bytes(context));
     let greeting = async {
         let (re, handshake) = first_message(carrier, &mut reader, &control, context).await?;
         if place.is_none() {
@@ -264,7 +264,7 @@ async fn admit(
     Ok(Admitted { registration, zstd: handshake.zstd, member, identity })
 }
 
-fn control_lane(context: &Context, send: SendStream) -> Arc<LaneWriter> {
+fn control_lane(context: &Context, carrier: &Carrier, send: SendStream) -> Arc<LaneWriter> {
     /// Above every topic lane, whose priorities are 0 to 255.
     const PRIORITY: i32 = 256;
     let limits = &context.config.limits;
@@ -273,7 +273,7 @@ fn control_lane(context: &Context, send: SendStream) -> Arc<LaneWriter> {
         bounds(limits.lane_backlog_messages, limits.lane_backlog_bytes),
         bounds(limits.client_backlog_messages, limits.client_backlog_bytes),
     );
-    LaneWriter::new(send, PRIORITY, &outflow)
+    LaneWriter::new(send, carrier.layer(), PRIORITY, &outflow)
 }
 
 fn size(setting: u64) -> usize {

@@ -237,7 +237,7 @@ impl RequestLanes {
                 // Both are cancel safe: a stream, or an ended task, that was not taken is there the next time.
                 accepted = session.carrier.accept_lane(), if self.tasks.len() < most => match accepted {
                     Ok((send, receive)) => {
-                        let reader = LaneReader::new(receive, session.max_message_bytes);
+                        let reader = LaneReader::new(receive, session.carrier.layer(), session.max_message_bytes);
                         self.tasks.spawn(request_lane(Arc::clone(session), reader, session.new_lane(send)));
                     }
                     Err(gone) => return End::Gone(gone),

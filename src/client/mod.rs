@@ -1,6 +1,7 @@
 //! One connected client, from its first packet to its last: handshake, its lanes, its signs of life, its end. One task
 //! for the client and one for each open request lane, all owned here: when the client ends, nothing of it is left.
 
+mod arrival;
 mod early;
 mod handshake;
 mod lanes;
@@ -12,12 +13,13 @@ use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use quinn::{Connection, SendStream, ZeroRttAccepted};
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use quinn::{SendStream, ZeroRttAccepted};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::info;
 use uuid::Uuid;
 
+pub(crate) use self::arrival::run;
 use self::early::{Early, Gate, Places, Registration, Unconfirmed};
 use self::handshake::{Refused, Welcomed};
 use self::lanes::RequestLanes;
@@ -79,7 +81,7 @@ impl End {
 fn frame_error(error: FrameError) -> End {
     let code = match error {
         FrameError::TooBig { .. } => CloseCode::TOO_BIG,
-        FrameError::Empty | FrameError::NotAgreed => CloseCode::PROTOCOL_ERROR,
+        FrameError::Empty | FrameError::NotAgreed | FrameError::Foreign => CloseCode::PROTOCOL_ERROR,
     };
     End::sent(code, error.to_string())
 }
@@ -118,7 +120,7 @@ impl Session {
 
     /// The outbound side of another of the client's streams, within the client's budget.
     fn new_lane(&self, send: SendStream) -> Arc<LaneWriter> {
-        LaneWriter::new(send, REQUEST_LANE_PRIORITY, self.outbound.control.outflow())
+        LaneWriter::new(send, self.carrier.layer(), REQUEST_LANE_PRIORITY, self.outbound.control.outflow())
     }
 
     /// Says something unasked, on the control lane.
@@ -136,69 +138,6 @@ impl Session {
     fn last_heard(&self) -> Instant {
         self.begun + Duration::from_nanos(self.heard.load(Ordering::Relaxed))
     }
-}
-
-/// Serves one connection to its end.
-pub(crate) async fn run(incoming: quinn::Incoming, surroundings: Surroundings, handshaking: Handshaking) {
-    let deadline = Instant::now() + surroundings.context.config.timing.handshake_timeout();
-    let from = incoming.remote_address();
-    let mut connecting = match incoming.accept() {
-        Ok(connecting) => connecting,
-        Err(e) => {
-            let e = e.to_string();
-            return debug!(peer = %from, "Connection from {from} not accepted: {}", Printable::excerpt(&e));
-        }
-    };
-    if surroundings.context.config.quic.early_data {
-        // Always works on the server's side.
-        match connecting.into_0rtt() {
-            Ok((connection, confirmed)) => {
-                return run_early(connection, confirmed, deadline, surroundings, handshaking).await;
-            }
-            Err(as_it_was) => connecting = as_it_was,
-        }
-    }
-    let (code, reason) = tokio::select! {
-        connected = timeout_at(deadline, &mut connecting) => match connected {
-            Ok(Ok(connection)) => {
-                return welcome(Carrier::native(connection), None, deadline, surroundings, handshaking).await;
-            }
-            Ok(Err(e)) => {
-                let e = e.to_string();
-                return debug!(peer = %from, "Connection from {from} failed: {}", Printable::excerpt(&e));
-            }
-            Err(_) => (CloseCode::TIMEOUT, "no handshake in time"),
-        },
-        () = surroundings.draining.cancelled() => (CloseCode::GOING_AWAY, "the server is shutting down"),
-    };
-    debug!(peer = %from, code = code.0, reason, "Connection from {from} given up: {reason}");
-    // For the client the connection may be complete: only its last packet is not here yet.
-    if let Ok((connection, _)) = connecting.into_0rtt() {
-        connection.close(u32::from(code.0).into(), reason.as_bytes());
-    }
-}
-
-/// The same for a connection that may bring early data.
-async fn run_early(
-    connection: Connection,
-    confirmed: ZeroRttAccepted,
-    deadline: Instant,
-    surroundings: Surroundings,
-    handshaking: Handshaking,
-) {
-    let from = connection.remote_address();
-    let (code, reason) = tokio::select! {
-        begun = timeout_at(deadline, early::begin(&connection, confirmed)) => match begun {
-            Ok(early) => match connection.close_reason() {
-                None => return welcome(Carrier::native(connection), early, deadline, surroundings, handshaking).await,
-                Some(e) => return debug!("Connection from {from} failed: {}", Printable::excerpt(&e.to_string())),
-            },
-            Err(_) => (CloseCode::TIMEOUT, "no handshake in time"),
-        },
-        () = surroundings.draining.cancelled() => (CloseCode::GOING_AWAY, "the server is shutting down"),
-    };
-    debug!("Connection from {from} given up: {reason}");
-    connection.close(u32::from(code.0).into(), reason.as_bytes());
 }
 
 /// Shakes hands with who has connected, or is about to and has sent something `early`; and serves who is let in.
@@ -419,7 +358,7 @@ async fn finish(carrier: &Carrier, id: Uuid, lanes: Lanes<'_>, end: End, config:
             sleep(grace).await;
         }
     }
-    carrier.close(closed.code.0, &closed.reason);
+    carrier.close(closed.code.0, &closed.reason, config.timing.close_timeout()).await;
 }
 
 /// Sends what waits on all lanes, and `last` behind it. False where the peer did not take it in time.

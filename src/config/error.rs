@@ -49,6 +49,12 @@ pub enum ConfigError {
         /// Why not.
         why: &'static str,
     },
+    /// No origin of a web page.
+    #[error("setting webtransport.origins: {origin:?} is no origin; write it as https://app.example.com")]
+    Origin {
+        /// What stands there, the first 100 characters.
+        origin: String,
+    },
     /// A value outside of its bounds.
     #[error("setting {setting} = {value}: {allowed} is allowed")]
     OutOfBounds {

@@ -48,7 +48,8 @@ impl Config {
     /// Checks every bound.
     ///
     /// # Errors
-    /// [`ConfigError::OutOfBounds`] for the first value that is outside; [`ConfigError::Needs`], [`ConfigError::Name`].
+    /// [`ConfigError::OutOfBounds`] for the first value that is outside; [`ConfigError::Needs`], [`ConfigError::Name`],
+    /// [`ConfigError::Origin`].
     pub fn validate(&self) -> Result<(), ConfigError> {
         let (limits, timing, quic, auth) = (&self.limits, &self.timing, &self.quic, &self.auth);
         let max_lane = u64::from(u32::MAX);
@@ -113,6 +114,7 @@ impl Config {
         ]
         .into_iter()
         .chain(self.rates.bounds(limits))
+        .chain(self.webtransport.bounds())
         {
             if !(least..=most).contains(&value) {
                 let (setting, allowed) = (setting.to_owned(), format!("{least} to {most}"));
@@ -120,6 +122,7 @@ impl Config {
             }
         }
         ClientName::new(&self.name).map_err(|_| ConfigError::Name { name: self.name.chars().take(100).collect() })?;
+        self.webtransport.validate()?;
         let usual = Auth::default();
         let is_meant = auth.token != usual.token
             || auth.certificate != usual.certificate
@@ -238,7 +241,7 @@ mod tests {
         let lines = std::fs::read_to_string(documented).expect("the file");
         let settings = lines.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count();
         // Less the names of tables, and what the two grants say, which is documented in words.
-        let fields = format!("{config:?}").matches(": ").count() - 12 - 2 * 8;
+        let fields = format!("{config:?}").matches(": ").count() - 13 - 2 * 8;
         assert_eq!(fields, settings, "every setting is documented");
     }
 

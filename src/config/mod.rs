@@ -6,6 +6,7 @@ mod error;
 mod load;
 mod rates;
 mod topics;
+mod web_transport;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ pub use self::error::ConfigError;
 pub use self::load::ENV_PREFIX;
 pub use self::rates::Rates;
 pub use self::topics::{OverflowPolicy, TopicRule, Who};
+pub use self::web_transport::WebTransport;
 
 /// All settings.
 #[derive(Debug, Clone, Deserialize)]
@@ -41,6 +43,8 @@ pub struct Config {
     pub timing: Timing,
     /// The transport below.
     pub quic: Quic,
+    /// Clients on WebTransport.
+    pub webtransport: WebTransport,
     /// What holds for which topics: the first rule that matches counts, and the defaults where none does. Default: none.
     pub topics: Vec<TopicRule>,
     /// Who is let in, and what each may do.
@@ -244,6 +248,7 @@ impl Default for Config {
             rates: Rates::default(),
             timing: Timing::default(),
             quic: Quic::default(),
+            webtransport: WebTransport::default(),
             topics: Vec::new(),
             auth: Auth::default(),
             log: Log::default(),

@@ -16,7 +16,7 @@ use super::link::{CLOSE_FOLLOWS, Link};
 use super::topics::Carrier;
 use crate::frame::{Body, Compression};
 use crate::message::{CloseCode, ClosedBy, Reply, ServerMessage};
-use crate::transport::{LaneReader, ReadFailure};
+use crate::transport::{LaneReader, Layer, ReadFailure};
 
 /// So many bodies of the control lane, and what else the client does has its turn.
 const TURN_BODIES: usize = 32;
@@ -78,7 +78,7 @@ impl Link {
     }
 
     async fn read_lane(self: Arc<Self>, stream: RecvStream, heard: Heard) -> Option<ReadEnd> {
-        let mut reader = LaneReader::new(stream, heard.max_message_bytes);
+        let mut reader = LaneReader::new(stream, Layer::Native, heard.max_message_bytes);
         let lane = match reader.next_body().await {
             Ok(Some(body)) => match self.parse(body, heard.max_message_bytes) {
                 Ok(Some(Reply { message: ServerMessage::Lane { lane, .. }, .. })) => lane,

@@ -11,7 +11,7 @@ use super::ClientError;
 use super::link::{Link, unless_error};
 use crate::frame::Body;
 use crate::message::{ClientMessage, Reply, RequestId, ServerMessage};
-use crate::transport::LaneReader;
+use crate::transport::{LaneReader, Layer};
 
 /// A stream of requests beside the client's others: bulk on one lane never delays another.
 ///
@@ -42,7 +42,7 @@ impl Lane {
         max_message_bytes: usize,
     ) -> Result<Self, ClientError> {
         let (stream, receive) = link.connection.open_bi().await.map_err(|_| ClientError::Lost)?;
-        let reader = LaneReader::new(receive, max_message_bytes);
+        let reader = LaneReader::new(receive, Layer::Native, max_message_bytes);
         Ok(Self { link, stream, unsent: Bytes::new(), reader, next_id: 1, request_timeout })
     }
 

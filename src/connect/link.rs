@@ -21,7 +21,7 @@ use crate::message::{
     ClientMessage, CloseCode, ClosedBy, Handshake, HandshakeReply, PROTOCOL_VERSION, Reply, RequestId, ServerMessage,
     Token,
 };
-use crate::transport::{Bounds, LaneReader, LaneWriter, Outflow, Overflow};
+use crate::transport::{Bounds, LaneReader, LaneWriter, Layer, Outflow, Overflow};
 
 /// What may wait for the control lane's stream so that an answer to a ping is still put behind it. Callers wait
 /// themselves, each with a message of his own.
@@ -75,8 +75,8 @@ impl Link {
         handshake.encode(None, &mut frame);
         let Dialled { connection, control: (send, receive) } = dial::connect(endpoint, server, frame.freeze()).await?;
         let bounds = Bounds { messages: BACKLOG_MESSAGES, bytes: BACKLOG_BYTES };
-        let control = LaneWriter::new(send, 0, &Outflow::new(bounds, bounds));
-        let mut reader = LaneReader::new(receive, options.max_message_bytes);
+        let control = LaneWriter::new(send, Layer::Native, 0, &Outflow::new(bounds, bounds));
+        let mut reader = LaneReader::new(receive, Layer::Native, options.max_message_bytes);
         match read_one(&mut reader).await {
             Some(ServerMessage::HandshakeResponse(greeting)) if greeting.accepted => {
                 let (topics, waiting) = (Arc::clone(topics), Mutex::new(Some(HashMap::new())));

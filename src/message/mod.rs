@@ -37,6 +37,8 @@ pub use self::token::Token;
 pub const PROTOCOL_VERSION: &str = "1.0";
 /// ALPN protocol id of native QUIC.
 pub const ALPN: &[u8] = b"qws/1";
+/// ALPN protocol id of WebTransport: HTTP/3 (RFC 9114).
+pub const ALPN_WEBTRANSPORT: &[u8] = b"h3";
 /// Deepest nesting of arrays and objects in a body.
 pub const MAX_NESTING: usize = 64;
 /// Largest integer of the protocol: what every JSON implementation holds exactly (RFC 8259 section 6).

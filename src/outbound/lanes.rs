@@ -87,9 +87,9 @@ impl TopicLanes {
     /// Opens another lane, where the client lets it.
     fn open_another(&mut self, priority: u8, carrier: &Carrier, outflow: &Arc<Outflow>) -> Option<usize> {
         let stream = carrier.open_lane()?;
-        let writer = LaneWriter::new(stream, priority.into(), outflow);
+        let writer = LaneWriter::new(stream, carrier.layer(), priority.into(), outflow);
         self.last_number += 1;
-        let mut frame = BytesMut::new();
+        let mut frame = BytesMut::from(carrier.layer().lane_header());
         ServerMessage::Lane { lane: self.last_number, priority }.encode(None, &mut frame);
         // What does not fit into a new stream waits; a connection that is gone ends the client anyway.
         let _ = writer.try_send(&frame.freeze().into(), Overflow::Force);

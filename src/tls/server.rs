@@ -14,7 +14,7 @@ use tracing::{error, info};
 
 use super::{TlsError, authorities, certificates, private_key, provider, unreadable};
 use crate::config;
-use crate::message::ALPN;
+use crate::message::{ALPN, ALPN_WEBTRANSPORT};
 use crate::reload::Cause;
 
 /// What a server's TLS settings are made of.
@@ -31,8 +31,8 @@ pub(crate) struct ServerTls {
 }
 
 impl ServerTls {
-    /// Reads the files. Gives the settings of the QUIC endpoints with it: TLS 1.3 only, ALPN `qws/1`, stateless session
-    /// tickets; or early data, and so many sessions kept for that.
+    /// Reads the files. Gives the settings of the QUIC endpoints with it: TLS 1.3 only, ALPN `qws/1` and `h3`, stateless
+    /// session tickets; or early data, and so many sessions kept for that.
     pub(crate) fn load(
         files: &config::Tls,
         sessions: Option<usize>,
@@ -133,7 +133,8 @@ fn settings(
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_single_cert(chain, private).map_err(unusable)?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    // Who speaks both gets the former.
+    config.alpn_protocols = vec![ALPN.to_vec(), ALPN_WEBTRANSPORT.to_vec()];
     match resumption {
         Resumption::Tickets(tickets) => config.ticketer = Arc::clone(tickets),
         Resumption::Sessions(sessions) => {

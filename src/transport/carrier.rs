@@ -2,13 +2,21 @@
 //! that is.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use quinn::{Connection, ConnectionError, RecvStream, SendStream};
+use quinn::crypto::rustls::HandshakeData;
+use quinn::{Connecting, Connection, ConnectionError, RecvStream, SendStream};
 use rustls::pki_types::CertificateDer;
 use thiserror::Error;
+use tokio::time::timeout;
+use web_transport_quinn::Session;
+
+use super::layer::{Layer, without_session};
+use super::webtransport;
+use crate::message::ALPN_WEBTRANSPORT;
 
 /// Bytes of datagrams that QUIC holds at once: one or two packets, so that streams have the packets after these.
 pub(super) const DATAGRAMS_IN_QUIC: usize = 4096;
@@ -41,34 +49,68 @@ impl From<ConnectionError> for Gone {
     }
 }
 
+/// What a connection speaks, which TLS has negotiated (ALPN).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Native,
+    WebTransport,
+}
+
+impl Protocol {
+    /// Waits until the client has said what it speaks, which is before the handshake is done. Call it once.
+    pub(crate) async fn of(connecting: &mut Connecting) -> Result<Self, ConnectionError> {
+        let negotiated = connecting.handshake_data().await?.downcast::<HandshakeData>().ok();
+        let is_http3 = negotiated.and_then(|data| data.protocol).as_deref() == Some(ALPN_WEBTRANSPORT);
+        Ok(if is_http3 { Self::WebTransport } else { Self::Native })
+    }
+}
+
 /// The connection of one client.
 #[derive(Debug, Clone)]
-pub(crate) struct Carrier(Connection);
+pub(crate) enum Carrier {
+    /// Native QUIC: streams are lanes.
+    Native(Connection),
+    /// A WebTransport session, which has its connection to itself. Shared because it is large.
+    WebTransport(Arc<Session>),
+}
 
 impl Carrier {
-    /// A connection on which lanes are streams.
-    pub(crate) fn native(connection: Connection) -> Self {
-        Self(connection)
+    fn connection(&self) -> &Connection {
+        match self {
+            Self::Native(connection) => connection,
+            Self::WebTransport(session) => session,
+        }
     }
 
     /// As clients are told of it.
     pub(crate) fn name(&self) -> &'static str {
-        "quic"
+        match self {
+            Self::Native(_) => "quic",
+            Self::WebTransport(_) => "webtransport",
+        }
+    }
+
+    /// On what its lanes lie.
+    pub(crate) fn layer(&self) -> Layer {
+        match self {
+            Self::Native(_) => Layer::Native,
+            Self::WebTransport(_) => Layer::WebTransport,
+        }
     }
 
     /// Where the client is now.
     pub(crate) fn remote_address(&self) -> SocketAddr {
-        self.0.remote_address()
+        self.connection().remote_address()
     }
 
     /// The time of a packet to the client and back, as QUIC has measured it.
     pub(crate) fn rtt(&self) -> Duration {
-        self.0.rtt()
+        self.connection().rtt()
     }
 
     /// The client's own certificate, which TLS has checked.
     pub(crate) fn certificate(&self) -> Option<CertificateDer<'static>> {
-        let chain = self.0.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+        let chain = self.connection().peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
         chain.into_iter().next()
     }
 
@@ -77,12 +119,12 @@ impl Carrier {
     /// # Errors
     /// The connection is gone.
     pub(crate) async fn accept_lane(&self) -> Result<(SendStream, RecvStream), Gone> {
-        self.0.accept_bi().await.map_err(|e| self.gone(e))
+        self.connection().accept_bi().await.map_err(|e| self.gone(e))
     }
 
     /// Opens a unidirectional stream. `None` where the client grants no further one, or is gone.
     pub(crate) fn open_lane(&self) -> Option<SendStream> {
-        self.0.open_uni().now_or_never()?.ok()
+        self.connection().open_uni().now_or_never()?.ok()
     }
 
     /// Waits for the next datagram from the client. Cancel safe.
@@ -90,48 +132,78 @@ impl Carrier {
     /// # Errors
     /// The connection is gone.
     pub(crate) async fn read_datagram(&self) -> Result<Bytes, Gone> {
-        self.0.read_datagram().await.map_err(|e| self.gone(e))
+        loop {
+            let datagram = self.connection().read_datagram().await.map_err(|e| self.gone(e))?;
+            match self {
+                Self::Native(_) => return Ok(datagram),
+                Self::WebTransport(_) => {
+                    if let Some(body) = without_session(datagram) {
+                        return Ok(body);
+                    }
+                }
+            }
+        }
     }
 
     /// Whether a body of so many bytes fits a datagram on the path, and the client takes datagrams.
     pub(crate) fn takes_datagram(&self, bytes: usize) -> bool {
-        self.0.max_datagram_size().is_some_and(|most| bytes <= most)
+        match self {
+            Self::Native(connection) => connection.max_datagram_size().is_some_and(|most| bytes <= most),
+            // 0 where the client takes none, and no body is that short.
+            Self::WebTransport(session) => bytes <= session.max_datagram_size(),
+        }
     }
 
     /// Whether QUIC takes a datagram now without giving up another.
     pub(crate) fn has_datagram_room(&self, bytes: usize) -> bool {
-        self.0.datagram_send_buffer_space() >= bytes
+        match self {
+            Self::Native(connection) => connection.datagram_send_buffer_space() >= bytes,
+            Self::WebTransport(session) => session.datagram_send_buffer_space() >= bytes,
+        }
     }
 
     /// Sends a body as a datagram.
     pub(crate) fn send_datagram(&self, body: Bytes) {
         // Where it cannot be sent any more it is lost, as any datagram may be.
-        let _ = self.0.send_datagram(body);
+        match self {
+            Self::Native(connection) => drop(connection.send_datagram(body)),
+            Self::WebTransport(session) => drop(session.send_datagram(body)),
+        }
     }
 
     /// Sends a body as a datagram once QUIC has sent others.
     pub(crate) async fn send_datagram_in_turn(&self, body: Bytes) {
         // As above.
-        let _ = self.0.send_datagram_wait(body).await;
+        match self {
+            Self::Native(connection) => drop(connection.send_datagram_wait(body).await),
+            Self::WebTransport(session) => drop(session.send_datagram_wait(body).await),
+        }
     }
 
     /// What it means that a stream tells of the connection's end.
     pub(crate) fn gone(&self, error: ConnectionError) -> Gone {
-        error.into()
+        match self {
+            Self::Native(_) => error.into(),
+            Self::WebTransport(session) => webtransport::gone(session, error),
+        }
     }
 
     /// Waits until the connection is there no more. Cancel safe.
     pub(crate) async fn closed(&self) -> Gone {
-        self.gone(self.0.closed().await)
+        self.gone(self.connection().closed().await)
     }
 
     /// Why the connection is there no more.
     pub(crate) fn close_reason(&self) -> Option<Gone> {
-        self.0.close_reason().map(|e| self.gone(e))
+        self.connection().close_reason().map(|e| self.gone(e))
     }
 
-    /// Closes the connection with a closing code.
-    pub(crate) fn close(&self, code: u16, reason: &str) {
-        self.0.close(u32::from(code).into(), reason.as_bytes());
+    /// Closes the connection with a closing code. A session is closed on a stream, which has `within` to arrive.
+    pub(crate) async fn close(&self, code: u16, reason: &str, within: Duration) {
+        if let Self::WebTransport(session) = self {
+            session.close(code.into(), reason.as_bytes());
+            let _ = timeout(within, self.connection().closed()).await;
+        }
+        self.connection().close(self.layer().code(code), reason.as_bytes());
     }
 }

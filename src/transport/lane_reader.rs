@@ -4,6 +4,7 @@ use bytes::Bytes;
 use quinn::{ReadError, RecvStream};
 use thiserror::Error;
 
+use super::layer::{Layer, Preamble};
 use crate::frame::{FrameDecoder, FrameError};
 
 /// Pieces taken from the stream at once: each is a packet's share at most, and costs a place here while a lane lives.
@@ -20,10 +21,13 @@ pub(crate) enum ReadFailure {
     Stream(#[from] ReadError),
 }
 
-/// Reads bodies from one QUIC stream.
+/// Reads bodies from one QUIC stream that the peer writes.
 #[derive(Debug)]
 pub(crate) struct LaneReader {
     stream: RecvStream,
+    layer: Layer,
+    /// What still has to come before the first frame.
+    preamble: Option<Preamble>,
     decoder: FrameDecoder,
     pieces: [Bytes; PIECES],
     /// The pieces that the decoder has not seen yet.
@@ -31,8 +35,9 @@ pub(crate) struct LaneReader {
 }
 
 impl LaneReader {
-    pub(crate) fn new(stream: RecvStream, max_message_bytes: usize) -> Self {
-        Self { stream, decoder: FrameDecoder::new(max_message_bytes), pieces: Default::default(), unread: 0..0 }
+    pub(crate) fn new(stream: RecvStream, layer: Layer, max_message_bytes: usize) -> Self {
+        let (preamble, decoder) = (layer.preamble(), FrameDecoder::new(max_message_bytes));
+        Self { stream, layer, preamble, decoder, pieces: Default::default(), unread: 0..0 }
     }
 
     /// The largest body that is accepted, in bytes.
@@ -47,7 +52,13 @@ impl LaneReader {
                 return Ok(Some(body));
             }
             let Some(next) = self.unread.next() else { return Ok(None) };
-            self.decoder.push(std::mem::take(&mut self.pieces[next]));
+            let mut piece = std::mem::take(&mut self.pieces[next]);
+            if let Some(preamble) = &mut self.preamble
+                && preamble.take_off(&mut piece)?
+            {
+                self.preamble = None;
+            }
+            self.decoder.push(piece);
         }
     }
 
@@ -72,9 +83,9 @@ impl LaneReader {
         }
     }
 
-    /// Whether what was received ends inside a body.
+    /// Whether what was received ends inside a body, or before the first may begin.
     pub(crate) fn is_inside_frame(&self) -> bool {
-        self.decoder.is_inside_frame()
+        self.preamble.as_ref().is_some_and(Preamble::has_begun) || self.decoder.is_inside_frame()
     }
 
     /// Bytes of the body inside which that ends, once [`buffered`](Self::buffered) has given `None`.
@@ -85,6 +96,6 @@ impl LaneReader {
     /// Tells the peer that nothing more is read, with a closing code.
     pub(crate) fn stop(&mut self, code: u16) {
         // An error means that the stream has ended already.
-        let _ = self.stream.stop(code.into());
+        let _ = self.stream.stop(self.layer.code(code));
     }
 }

@@ -11,6 +11,7 @@ use quinn::{SendStream, WriteError};
 use thiserror::Error;
 
 use super::backlog::{Backlog, Mark, Overflow, Source};
+use super::layer::Layer;
 use super::outflow::Outflow;
 
 /// Why a frame was not taken.
@@ -85,6 +86,7 @@ impl From<Bytes> for Batch {
 #[derive(Debug)]
 pub(crate) struct LaneWriter {
     state: Mutex<State>,
+    layer: Layer,
     priority: i32,
     outflow: Arc<Outflow>,
 }
@@ -109,12 +111,12 @@ pub(super) enum Turn {
 impl LaneWriter {
     /// A lane among those of a client; the higher its priority, the earlier its turn. As in QUIC: what is written goes out
     /// in that order.
-    pub(crate) fn new(stream: SendStream, priority: i32, outflow: &Arc<Outflow>) -> Arc<Self> {
+    pub(crate) fn new(stream: SendStream, layer: Layer, priority: i32, outflow: &Arc<Outflow>) -> Arc<Self> {
         // An error means that the stream has ended already.
         let _ = stream.set_priority(priority);
         let state = State { stream, backlog: Backlog::new(outflow.lane_bounds), closed: None };
         let outflow = Arc::clone(outflow);
-        let lane = Arc::new(Self { state: Mutex::new(state), priority, outflow });
+        let lane = Arc::new(Self { state: Mutex::new(state), layer, priority, outflow });
         lane.outflow.add(&lane);
         lane
     }
@@ -289,7 +291,7 @@ impl LaneWriter {
         let mut state = self.state();
         self.close(&mut state, SendFailure::Closed);
         // An error means that the stream has ended already.
-        let _ = state.stream.reset(code.into());
+        let _ = state.stream.reset(self.layer.code(code));
     }
 
     /// Writes what is left, `last` behind it, ends the stream, and waits until the peer has it all (or has gone). Needs

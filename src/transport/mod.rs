@@ -6,12 +6,15 @@ mod carrier;
 pub(crate) mod cid;
 mod lane_reader;
 mod lane_writer;
+mod layer;
 pub(crate) mod native;
 mod outflow;
 pub(crate) mod socket;
+pub(crate) mod webtransport;
 
 pub(crate) use self::backlog::{Bounds, Overflow, Source};
-pub(crate) use self::carrier::{Carrier, Gone};
+pub(crate) use self::carrier::{Carrier, Gone, Protocol};
 pub(crate) use self::lane_reader::{LaneReader, ReadFailure};
 pub(crate) use self::lane_writer::{Batch, LaneWriter, SendFailure};
+pub(crate) use self::layer::Layer;
 pub(crate) use self::outflow::Outflow;

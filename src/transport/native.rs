@@ -132,12 +132,12 @@ fn transport(quic: &Quic) -> TransportConfig {
 
 /// Streams to allow so that a client can always have so many request lanes, and its control lane: Quinn gives credit back
 /// only once more than an eighth of all have ended. Those above the setting are not served before others end.
-fn streams(request_lanes: u64) -> u64 {
+pub(super) fn streams(request_lanes: u64) -> u64 {
     let lanes = request_lanes + 1;
     lanes + lanes.div_ceil(7)
 }
 
 /// A setting as QUIC encodes it; every bound in the configuration is far below the largest (RFC 9000 section 16).
-fn var_int(value: u64) -> VarInt {
+pub(super) fn var_int(value: u64) -> VarInt {
     VarInt::from_u64(value).unwrap_or(VarInt::MAX)
 }

@@ -13,6 +13,7 @@ pub mod stage;
 pub mod tap;
 pub mod tokens;
 pub mod topics;
+pub mod web_transport;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -27,6 +28,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
+use web_transport_quinn::Session;
 
 /// How long anything that is expected may take before the test fails: generous, because machines are slow at times.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -252,6 +254,8 @@ pub struct RawClient {
     pub connection: Connection,
     pub control: RawLane,
     pub id: String,
+    /// Where it is on WebTransport.
+    pub session: Option<Session>,
 }
 
 impl RawClient {
@@ -265,7 +269,7 @@ impl RawClient {
     /// Opens the control lane of a connection.
     pub async fn over(connection: Connection) -> Self {
         let (send, receive) = connection.open_bi().await.expect("a stream");
-        Self { connection, control: RawLane { send, receive }, id: String::new() }
+        Self { connection, control: RawLane { send, receive }, id: String::new(), session: None }
     }
 
     /// Shakes hands under a name.
@@ -295,8 +299,8 @@ impl RawClient {
                 lane.hear().await
             }
             On::Datagram => {
-                self.connection.send_datagram(body.to_vec().into()).expect("a datagram leaves");
-                let reply = soon("a reply", self.connection.read_datagram()).await.expect("a reply");
+                self.send_datagram(body);
+                let reply = self.read_datagram().await;
                 serde_json::from_slice(&reply).expect("JSON")
             }
         }
@@ -304,12 +308,31 @@ impl RawClient {
 
     /// Opens a request lane.
     pub async fn lane(&self) -> RawLane {
-        let (send, receive) = soon("a stream", self.connection.open_bi()).await.expect("a stream");
+        let (mut send, receive) = soon("a stream", self.connection.open_bi()).await.expect("a stream");
+        if self.session.is_some() {
+            send.write_all(web_transport::LANE).await.expect("the stream takes bytes");
+        }
         RawLane { send, receive }
+    }
+
+    /// Sends a datagram.
+    pub fn send_datagram(&self, body: &[u8]) {
+        let session = self.session.as_ref().map_or(&[][..], |_| web_transport::DATAGRAM);
+        self.connection.send_datagram([session, body].concat().into()).expect("a datagram leaves");
+    }
+
+    /// The next datagram.
+    pub async fn read_datagram(&self) -> Vec<u8> {
+        let datagram = soon("a datagram", self.connection.read_datagram()).await.expect("a datagram");
+        let session = self.session.as_ref().map_or(&[][..], |_| web_transport::DATAGRAM);
+        datagram.strip_prefix(session).expect("a datagram of the session").to_vec()
     }
 
     /// Waits for the server's close and gives its code and reason.
     pub async fn closed(&self) -> (u64, String) {
+        if let Some(session) = &self.session {
+            return web_transport::closed(session).await;
+        }
         match soon("the server's close", self.connection.closed()).await {
             ConnectionError::ApplicationClosed(close) => {
                 (close.error_code.into_inner(), String::from_utf8_lossy(&close.reason).into_owned())

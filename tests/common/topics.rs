@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{RawClient, TestServer, soon};
+use super::{RawClient, TestServer, soon, web_transport};
 
 /// A rule for topics as it stands in a configuration file.
 pub fn rule(toml: &str) -> TopicRule {
@@ -27,6 +27,11 @@ impl TopicLane {
     pub async fn accept(client: &RawClient) -> Self {
         let receive = soon("a topic lane", client.connection.accept_uni()).await.expect("a topic lane");
         let mut lane = Self { number: 0, priority: 0, receive };
+        if client.session.is_some() {
+            let mut header = [0; web_transport::TOPIC_LANE.len()];
+            soon("the lane's session", lane.receive.read_exact(&mut header)).await.expect("the lane's session");
+            assert_eq!(header, web_transport::TOPIC_LANE, "a lane of the session");
+        }
         let first = lane.hear().await;
         assert_eq!(first["type"], "lane", "a lane begins with its number, not with {first}");
         lane.number = first["lane"].as_u64().expect("a number");

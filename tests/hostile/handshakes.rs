@@ -148,7 +148,7 @@ async fn who_speaks_another_protocol_or_trusts_nobody_is_gone_at_once() {
     let other = quic_websocket::tls::DevelopmentFiles::inside(folder.path());
     other.make(&["localhost".into()], false).expect("certificates");
     for n in 0..100 {
-        let (ca, protocol) = if n % 2 == 0 { (&scene.target.ca, "h3") } else { (&other.ca, "qws/1") };
+        let (ca, protocol) = if n % 2 == 0 { (&scene.target.ca, "h2") } else { (&other.ca, "qws/1") };
         let endpoint = endpoint_trusting(ca, &[protocol], TransportConfig::default());
         let connecting = endpoint.connect(scene.target.addr, "localhost").expect("it begins");
         failing.spawn(async move { soon("its end", connecting).await.err() });

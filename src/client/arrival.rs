@@ -1,0 +1,119 @@
+//! How a client arrives: from a connection's first packet to the carrier on which it shakes hands, by whichever protocol it
+//! speaks. All of this has the time of one handshake, and ends when the server drains.
+
+use quinn::{Connection, ConnectionError, ZeroRttAccepted};
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::debug;
+
+use super::{Surroundings, early, welcome};
+use crate::message::CloseCode;
+use crate::printable::Printable;
+use crate::registry::Handshaking;
+use crate::transport::webtransport::{self, NoSession};
+use crate::transport::{Carrier, Protocol};
+
+/// Serves one connection to its end.
+pub(crate) async fn run(incoming: quinn::Incoming, surroundings: Surroundings, handshaking: Handshaking) {
+    let config = &surroundings.context.config;
+    let deadline = Instant::now() + config.timing.handshake_timeout();
+    let from = incoming.remote_address();
+    let mut connecting = match incoming.accept() {
+        Ok(connecting) => connecting,
+        Err(e) => {
+            let e = e.to_string();
+            return debug!(peer = %from, "Connection from {from} not accepted: {}", Printable::excerpt(&e));
+        }
+    };
+    let early_data = config.quic.early_data;
+    let begun = async {
+        let protocol = Protocol::of(&mut connecting).await?;
+        let waits = protocol == Protocol::Native && !early_data;
+        let connection = if waits { Some((&mut connecting).await?) } else { None };
+        Ok::<_, ConnectionError>((protocol, connection))
+    };
+    let (code, reason) = match in_time(begun, deadline, &surroundings).await {
+        Ok(Ok((_, Some(connection)))) => {
+            return welcome(Carrier::Native(connection), None, deadline, surroundings, handshaking).await;
+        }
+        Ok(Ok((protocol, None))) => {
+            // Always works on the server's side.
+            let Ok((connection, confirmed)) = connecting.into_0rtt() else { return };
+            return match protocol {
+                Protocol::Native => run_early(connection, confirmed, deadline, surroundings, handshaking).await,
+                Protocol::WebTransport => run_session(connection, confirmed, deadline, surroundings, handshaking).await,
+            };
+        }
+        Ok(Err(e)) => {
+            let e = e.to_string();
+            return debug!(peer = %from, "Connection from {from} failed: {}", Printable::excerpt(&e));
+        }
+        Err(given_up) => given_up,
+    };
+    debug!(peer = %from, code = code.0, reason, "Connection from {from} given up: {reason}");
+    // For the client the connection may be complete: only its last packet is not here yet.
+    if let Ok((connection, _)) = connecting.into_0rtt() {
+        connection.close(u32::from(code.0).into(), reason.as_bytes());
+    }
+}
+
+/// Waits for a step of the handshake; where that takes too long, or the server drains, gives the code and reason with which
+/// the connection has to end.
+async fn in_time<T>(
+    step: impl Future<Output = T>,
+    deadline: Instant,
+    surroundings: &Surroundings,
+) -> Result<T, (CloseCode, &'static str)> {
+    tokio::select! {
+        done = timeout_at(deadline, step) => done.map_err(|_| (CloseCode::TIMEOUT, "no handshake in time")),
+        () = surroundings.draining.cancelled() => Err((CloseCode::GOING_AWAY, "the server is shutting down")),
+    }
+}
+
+/// The same for a connection that may bring early data.
+async fn run_early(
+    connection: Connection,
+    confirmed: ZeroRttAccepted,
+    deadline: Instant,
+    surroundings: Surroundings,
+    handshaking: Handshaking,
+) {
+    let from = connection.remote_address();
+    let (code, reason) = match in_time(early::begin(&connection, confirmed), deadline, &surroundings).await {
+        Ok(early) => match connection.close_reason() {
+            None => return welcome(Carrier::Native(connection), early, deadline, surroundings, handshaking).await,
+            Some(e) => return debug!("Connection from {from} failed: {}", Printable::excerpt(&e.to_string())),
+        },
+        Err(given_up) => given_up,
+    };
+    debug!("Connection from {from} given up: {reason}");
+    connection.close(u32::from(code.0).into(), reason.as_bytes());
+}
+
+/// The same for a connection that speaks HTTP/3.
+async fn run_session(
+    connection: Connection,
+    confirmed: ZeroRttAccepted,
+    deadline: Instant,
+    surroundings: Surroundings,
+    handshaking: Handshaking,
+) {
+    let from = connection.remote_address();
+    let config = &surroundings.context.config;
+    webtransport::grant_streams(&connection, config.limits.max_request_lanes);
+    let accepted = webtransport::accept(connection.clone(), confirmed, &config.webtransport.origins);
+    let (code, reason) = match in_time(accepted, deadline, &surroundings).await {
+        Ok(Ok(carrier)) => return welcome(carrier, None, deadline, surroundings, handshaking).await,
+        Ok(Err(no_session)) => {
+            let why = no_session.to_string();
+            debug!(peer = %from, "Connection from {from}: {}", Printable::excerpt(&why));
+            if let NoSession::Refused { .. } = &no_session {
+                // The client leaves once it has the answer, which closing would take back.
+                let _ = timeout(config.timing.close_timeout(), connection.closed()).await;
+            }
+            return connection.close(no_session.code(), b"");
+        }
+        Err(given_up) => given_up,
+    };
+    debug!(peer = %from, code = code.0, reason, "Connection from {from} given up: {reason}");
+    connection.close(u32::from(code.0).into(), reason.as_bytes());
+}

@@ -1,0 +1,355 @@
+//! WebTransport on the port of native QUIC: the same messages on the same kinds of lanes, and clients of both meet.
+
+#![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
+
+mod common;
+
+use common::topics::TopicLane;
+use common::web_transport::{self, Over};
+use common::{On, RawClient, TestServer, framed, soon, until};
+use quinn::{ConnectionError, VarInt};
+use serde_json::{Value, json};
+use web_transport_quinn::http::{HeaderValue, header};
+use web_transport_quinn::proto::{self, error_from_http3};
+use web_transport_quinn::{ClientError, ConnectError};
+
+const BOTH_WAYS: [[Over; 2]; 2] = [[Over::Native, Over::WebTransport], [Over::WebTransport, Over::Native]];
+
+#[tokio::test]
+async fn every_lane_and_a_datagram_answer_as_on_native_quic() {
+    let server = TestServer::start().await;
+    for over in Over::BOTH {
+        let mut client = over.client(&server, "Ada").await;
+        for on in On::EACH {
+            let reply = client.ask(on, json!({"type": "text", "id": 1, "content": "hi"}).to_string().as_bytes()).await;
+            assert_eq!(
+                (&reply["type"], &reply["re"], &reply["content"]),
+                (&json!("text"), &json!(1), &json!("Echo: hi"))
+            );
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_handshake_tells_the_same_and_the_list_tells_the_carriers() {
+    let server = TestServer::start().await;
+    let handshake = json!({"type": "handshake", "protocol_version": "1.0", "client_name": "Ada"});
+    let mut told = Vec::new();
+    let mut clients = Vec::new();
+    for over in Over::BOTH {
+        let mut client = over.stranger(&server).await;
+        let mut response = client.handshake_with(handshake.clone()).await;
+        response["client_id"] = Value::Null;
+        told.push(response);
+        clients.push(client);
+    }
+    assert_eq!(told[0], told[1]);
+    clients[0].control.say(json!({"type": "list_clients"})).await;
+    let list = clients[0].control.expect("client_list").await;
+    for (client, transport) in clients.iter().zip(["quic", "webtransport"]) {
+        let own = list["clients"].as_array().expect("clients").iter().find(|other| other["id"] == client.id);
+        assert_eq!(own.expect("it is listed")["transport"], transport);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_lane_may_be_cut_anywhere_also_before_its_first_frame() {
+    let server = TestServer::start().await;
+    let client = Over::WebTransport.client(&server, "Ada").await;
+    let (mut send, mut receive) = client.connection.open_bi().await.expect("a stream");
+    let body = json!({"type": "ping", "id": 1}).to_string();
+    for byte in [web_transport::LANE, &framed(body.as_bytes())].concat() {
+        send.write_all(&[byte]).await.expect("the stream takes bytes");
+        tokio::task::yield_now().await;
+    }
+    let mut length = [0; 4];
+    soon("a reply", receive.read_exact(&mut length)).await.expect("a reply");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn as_many_request_lanes_are_served_at_once_as_on_native_quic() {
+    let server = TestServer::start_with(|config| config.limits.max_request_lanes = 5).await;
+    for over in Over::BOTH {
+        let client = over.client(&server, "Ada").await;
+        let mut lanes = Vec::new();
+        for round in 0..5 {
+            let mut lane = client.lane().await;
+            lane.lives(&format!("lane {round} on {over:?}")).await;
+            lanes.push(lane);
+        }
+        // Whoever ends one has another, any number of times.
+        for round in 0..20 {
+            let mut ended = lanes.remove(0);
+            ended.send.finish().expect("it was open");
+            assert!(ended.try_hear_body().await.is_err(), "it ends");
+            let mut lane = client.lane().await;
+            lane.lives(&format!("lane {round} after another on {over:?}")).await;
+            lanes.push(lane);
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn clients_of_both_carriers_hear_each_others_broadcasts() {
+    let server = TestServer::start().await;
+    for [from, to] in BOTH_WAYS {
+        let (mut sender, mut receiver) = (from.client(&server, "Ada").await, to.client(&server, "Bob").await);
+        sender.control.say(json!({"type": "broadcast", "content": "x", "id": 1})).await;
+        for client in [&mut sender, &mut receiver] {
+            let broadcast = client.control.expect("broadcast").await;
+            assert_eq!((&broadcast["content"], &broadcast["from"]), (&json!("x"), &json!(sender_id(&broadcast))));
+        }
+        assert_eq!(sender.control.expect("ok").await["delivered"], 2);
+        for client in [sender, receiver] {
+            leave(client).await;
+        }
+        until("both to be gone", || server.status.connections() == 0).await;
+    }
+    server.stop().await;
+}
+
+fn sender_id(broadcast: &Value) -> String {
+    broadcast["from"].as_str().expect("a sender").to_owned()
+}
+
+async fn leave(mut client: RawClient) {
+    client.control.say(json!({"type": "close"})).await;
+    assert_eq!(client.closed().await.0, 1000);
+}
+
+#[tokio::test]
+async fn a_topic_comes_on_a_lane_of_its_own_with_what_was_missed_first() {
+    let server = TestServer::start().await;
+    for [from, to] in BOTH_WAYS {
+        let topic = format!("from.{from:?}");
+        let mut publisher = from.client(&server, "Ada").await;
+        let publish = async |client: &mut RawClient, n: u64| {
+            client.control.say(json!({"type": "publish", "topic": topic, "content": n.to_string(), "id": n})).await;
+            assert_eq!(client.control.expect("published").await["offset"], n);
+        };
+        for n in 1..=3 {
+            publish(&mut publisher, n).await;
+        }
+        let mut subscriber = to.client(&server, "Bob").await;
+        subscriber.control.say(json!({"type": "subscribe", "topic": topic, "recent": 2, "id": 1})).await;
+        let subscribed = subscriber.control.expect("subscribed").await;
+        publish(&mut publisher, 4).await;
+        let mut lane = TopicLane::accept(&subscriber).await;
+        assert_eq!(subscribed["lane"], lane.number);
+        for offset in 2..=4 {
+            let message = lane.hear().await;
+            assert_eq!((&message["offset"], &message["content"]), (&json!(offset), &json!(offset.to_string())));
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_topic_comes_by_datagram_where_that_was_asked_for() {
+    let server = TestServer::start().await;
+    let mut publisher = Over::Native.client(&server, "Ada").await;
+    let mut subscriber = Over::WebTransport.client(&server, "Bob").await;
+    subscriber.control.say(json!({"type": "subscribe", "topic": "t", "delivery": "datagram", "id": 1})).await;
+    subscriber.control.expect("subscribed").await;
+    publisher.control.say(json!({"type": "publish", "topic": "t", "content": "x", "id": 1})).await;
+    publisher.control.expect("published").await;
+    let message: Value = serde_json::from_slice(&subscriber.read_datagram().await).expect("JSON");
+    assert_eq!((&message["topic"], &message["content"]), (&json!("t"), &json!("x")));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_datagram_of_no_session_is_dropped() {
+    let server = TestServer::start().await;
+    let client = Over::WebTransport.client(&server, "Ada").await;
+    for foreign in [&b"\x01{\"type\":\"ping\",\"id\":1}"[..], b"\x40", b""] {
+        client.connection.send_datagram(foreign.to_vec().into()).expect("it leaves");
+    }
+    client.send_datagram(br#"{"type":"ping","id":2}"#);
+    let pong: Value = serde_json::from_slice(&client.read_datagram().await).expect("JSON");
+    assert_eq!(pong["re"], 2);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_session_closes_with_the_code_and_reason_that_native_quic_would() {
+    let server = TestServer::start_with(|config| config.timing.handshake_timeout_ms = 300).await;
+    for over in Over::BOTH {
+        let mut client = over.client(&server, "Ada").await;
+        client.control.say(json!({"type": "close", "code": 4999, "reason": "Grüße 🚀"})).await;
+        assert_eq!(client.closed().await, (4999, "Grüße 🚀".to_owned()));
+
+        let mut client = over.client(&server, "Ada").await;
+        client.control.raw(&[0; 4]).await;
+        client.expect_close(1002).await;
+
+        let mut silent = over.stranger(&server).await;
+        silent.control.raw(&[0]).await;
+        silent.expect_close(4408).await;
+    }
+    until("all to be gone", || server.status.connections() == 0).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_session_or_its_connection_is_gone_at_once() {
+    let server = TestServer::start().await;
+    for close in [
+        |client: &mut RawClient| client.session.as_ref().expect("a session").close(1000, b"done"),
+        |client: &mut RawClient| client.connection.close(VarInt::from_u32(0x100), b""),
+    ] {
+        let mut client = Over::WebTransport.client(&server, "Ada").await;
+        close(&mut client);
+        until("it to be gone", || server.status.connections() == 0).await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_none_of_the_sessions_ends_it() {
+    let server = TestServer::start().await;
+    // An HTTP request, a lane of another session, a lane that says of itself that it has one direction.
+    for foreign in [&[0x01, 0x00][..], &[0x40, 0x41, 0x04], &[0x40, 0x54, 0x00]] {
+        let mut client = Over::WebTransport.client(&server, "Ada").await;
+        let (mut send, _receive) = client.connection.open_bi().await.expect("a stream");
+        send.write_all(foreign).await.expect("the stream takes bytes");
+        client.expect_close(1002).await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_lane_that_is_reset_ends_alone_with_a_code_of_the_sessions() {
+    let server = TestServer::start().await;
+    let mut client = Over::WebTransport.client(&server, "Ada").await;
+    let mut lane = client.lane().await;
+    lane.raw(&[0; 4]).await;
+    let stopped = soon("the end of reading", lane.send.stopped()).await.expect("still connected");
+    assert_eq!(stopped.and_then(|code| error_from_http3(code.into_inner())), Some(1002));
+    client.expect_close(1002).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn another_path_is_not_found_and_another_origin_forbidden() {
+    let server = TestServer::start_with(|config| {
+        config.webtransport.origins = vec!["https://app.example".into()];
+    })
+    .await;
+    let ask = async |path: &str, origin: Option<&'static str>| {
+        let mut request = web_transport::request(server.addr, path);
+        if let Some(origin) = origin {
+            request = request.with_header(header::ORIGIN, HeaderValue::from_static(origin));
+        }
+        match web_transport::ask(web_transport::http3(&server).await, request).await {
+            Ok(session) => {
+                web_transport::over(session).await.handshake("Ada").await;
+                200
+            }
+            Err(ClientError::HttpError(ConnectError::ProtoError(proto::ConnectError::WrongStatus(Some(status))))) => {
+                status.as_u16()
+            }
+            Err(other) => panic!("expected an answer, got {other}"),
+        }
+    };
+    assert_eq!(ask("/wt", None).await, 200);
+    assert_eq!(ask("/wt?room=1", Some("https://app.example")).await, 200);
+    assert_eq!(ask("/wt", Some("https://evil.example")).await, 403);
+    assert_eq!(ask("/ws", Some("https://app.example")).await, 404);
+    until("all to be gone", || server.status.connections() == 0).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_speaks_http3_and_asks_for_no_session_in_time_is_closed() {
+    let server = TestServer::start_with(|config| config.timing.handshake_timeout_ms = 300).await;
+    let silent = web_transport::http3(&server).await;
+    let mut half = web_transport::http3(&server).await.open_uni().await.expect("HTTP/3's own stream");
+    half.write_all(&[0x00, 0x04]).await.expect("the stream takes bytes");
+    match soon("the server's close", silent.closed()).await {
+        ConnectionError::ApplicationClosed(close) => assert_eq!(close.error_code.into_inner(), 4408),
+        other => panic!("expected 4408, got {other}"),
+    }
+    soon("the server's close", half.stopped()).await.expect_err("the connection is closed");
+    // No HTTP/3 at all.
+    let other = web_transport::http3(&server).await;
+    let mut stream = other.open_uni().await.expect("a stream");
+    stream.write_all(&[0x02; 100]).await.expect("the stream takes bytes");
+    match soon("the server's close", other.closed()).await {
+        ConnectionError::ApplicationClosed(close) => assert_eq!(close.error_code.into_inner(), 0x101),
+        other => panic!("expected H3_GENERAL_PROTOCOL_ERROR, got {other}"),
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn no_more_unidirectional_streams_are_granted_than_http3_needs() {
+    let server = TestServer::start().await;
+    let connection = web_transport::http3(&server).await;
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        streams.push(soon("a stream", connection.open_uni()).await.expect("a stream"));
+    }
+    let more = tokio::time::timeout(std::time::Duration::from_millis(100), connection.open_uni()).await;
+    assert!(more.is_err(), "a fourth stream was granted");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_closed_and_its_neighbour_is_not() {
+    let server = TestServer::start_with(|config| {
+        config.limits.lane_backlog_messages = 50;
+        config.quic.send_window = 16 * 1024;
+    })
+    .await;
+    let slow = Over::WebTransport.client(&server, "Eve").await;
+    let mut neighbour = Over::WebTransport.client(&server, "Ada").await;
+    for n in 0..400 {
+        let message = json!({"type": "broadcast", "id": n, "content": "x".repeat(10_000)});
+        neighbour.control.say(message).await;
+        neighbour.control.expect("broadcast").await;
+        neighbour.control.expect("ok").await;
+    }
+    assert_eq!(slow.closed().await.0, 4413);
+    neighbour.control.lives("who reads").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_drain_sends_clients_of_both_carriers_away() {
+    let server = TestServer::start().await;
+    let mut clients = Vec::new();
+    for over in Over::BOTH {
+        clients.push(over.client(&server, "Ada").await);
+    }
+    server.drain();
+    for client in &mut clients {
+        assert!(client.expect_close(1001).await["reconnect_after_ms"].is_u64());
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_with_early_data_serves_both_carriers() {
+    let server = TestServer::start_with(|config| config.quic.early_data = true).await;
+    let endpoint = web_transport::endpoint(&server);
+    // The second comes back with a TLS session of the first's.
+    for _ in 0..2 {
+        let connecting = endpoint.connect(server.addr, "localhost").expect("a connection begins");
+        let connection = match connecting.into_0rtt() {
+            Ok((connection, _)) => connection,
+            Err(connecting) => soon("a connection", connecting).await.expect("it connects"),
+        };
+        let session = web_transport::session(connection, server.addr, "/wt").await.expect("a session");
+        let mut client = web_transport::over(session).await;
+        client.handshake("Ada").await;
+        client.control.lives("the client").await;
+        leave(client).await;
+    }
+    Over::Native.client(&server, "Bob").await.control.lives("the other").await;
+    server.stop().await;
+}
