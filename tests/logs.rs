@@ -6,7 +6,7 @@
 mod common;
 
 use common::process::Process;
-use common::{RawClient, endpoint_trusting, until};
+use common::{RawClient, endpoint_trusting, soon, until, web_transport};
 use nix::sys::signal::Signal;
 use quinn::TransportConfig;
 use serde_json::{Value, json};
@@ -191,4 +191,29 @@ async fn the_end_that_a_json_log_tells_is_json_too() {
     let last = lines.last().expect("a line");
     assert_eq!(last["level"], "ERROR", "{last}");
     assert!(last["message"].as_str().is_some_and(|text| text.contains(&addr)), "{last}");
+}
+
+#[tokio::test]
+async fn what_a_peer_does_below_a_session_is_told_only_to_who_asks_for_it() {
+    for (level, is_told) in [("info", false), ("info,web_transport_quinn=warn", true)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let args = ["--addr", "127.0.0.1:0", "--workers", "2"];
+        let mut process = Process::start(folder.path(), &args, &[("QWS_LOG__LEVEL", level)]);
+        let addr = process.listening().await;
+        let endpoint = endpoint_trusting(&folder.path().join("certs/ca.pem"), &["h3"], TransportConfig::default());
+        let connecting = endpoint.connect(addr, "localhost").expect("a connection begins");
+        let connection = soon("a connection", connecting).await.expect("it connects");
+        let session = web_transport::session(connection, addr, "/wt").await.expect("a session");
+        let mut client = web_transport::over(session).await;
+        client.handshake("Ada").await;
+        // Without a word of the session's.
+        client.connection.close(0x100_u32.into(), b"");
+        until("the line that tells its end", || process.stderr().contains("disconnected")).await;
+        if is_told {
+            until("what the library says", || process.stderr().contains("failed to read capsule")).await;
+        }
+        process.signal(Signal::SIGTERM);
+        process.ended().await;
+        assert_eq!(process.stderr().contains("capsule"), is_told, "{level}: {}", process.stderr());
+    }
 }
