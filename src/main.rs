@@ -3,7 +3,7 @@
 mod command;
 mod logging;
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,6 +16,7 @@ use quic_websocket::tls::{ClientFiles, DEVELOPMENT_NAMES, DevelopmentFiles};
 use quic_websocket::{CancellationToken, Config, Server};
 use tracing::{error, info, warn};
 
+use crate::command::say;
 use crate::command::token::TokenCommand;
 
 // Gives memory back after a crowd has left, which glibc's does not reliably do with a thread for each worker, and takes
@@ -107,7 +108,8 @@ fn main() -> ExitCode {
         None => serve(cli.serve),
     };
     result.unwrap_or_else(|e| {
-        eprintln!("Error: {e:#}");
+        // Where that cannot be told either, the exit code tells.
+        let _ = writeln!(io::stderr(), "Error: {e:#}");
         ExitCode::FAILURE
     })
 }
@@ -124,10 +126,10 @@ fn make_certs(certs: &Certs) -> anyhow::Result<()> {
     }
     let files = DevelopmentFiles::inside(&certs.dir);
     files.make(&names, certs.force)?;
-    println!("Made development certificates for {}:", names.join(", "));
-    println!("  {}  the authority; clients trust it with --ca", files.ca.display());
-    println!("  {}  the server's certificate", files.cert.display());
-    println!("  {}  its private key; keep it to yourself", files.key.display());
+    say(format_args!("Made development certificates for {}:", names.join(", ")))?;
+    say(format_args!("  {}  the authority; clients trust it with --ca", files.ca.display()))?;
+    say(format_args!("  {}  the server's certificate", files.cert.display()))?;
+    say(format_args!("  {}  its private key; keep it to yourself", files.key.display()))?;
     Ok(())
 }
 
@@ -135,10 +137,10 @@ fn make_client_certs(certs: &Certs, name: &str) -> anyhow::Result<()> {
     let files = ClientFiles::inside(&certs.dir);
     let client = ClientName::new(name).with_context(|| format!("--client {name:?}"))?;
     files.make(&client, certs.force)?;
-    println!("Made a development certificate for the client {name:?}:");
-    println!("  {}  the authority; servers trust it with tls.client_ca", files.ca.display());
-    println!("  {}  the client's certificate, for --cert", files.cert.display());
-    println!("  {}  its private key, for --key; keep it to yourself", files.key.display());
+    say(format_args!("Made a development certificate for the client {name:?}:"))?;
+    say(format_args!("  {}  the authority; servers trust it with tls.client_ca", files.ca.display()))?;
+    say(format_args!("  {}  the client's certificate, for --cert", files.cert.display()))?;
+    say(format_args!("  {}  its private key, for --key; keep it to yourself", files.key.display()))?;
     Ok(())
 }
 
@@ -253,13 +255,13 @@ struct Signals {
 
 #[cfg(unix)]
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
-            has_terminal: std::io::stderr().is_terminal(),
+            has_terminal: io::stderr().is_terminal(),
         })
     }
 
@@ -268,7 +270,7 @@ impl Signals {
             _ = self.terminate.recv() => Signal::End("SIGTERM"),
             _ = self.interrupt.recv() => Signal::End("SIGINT"),
             // A terminal that was closed is none any more.
-            _ = self.hangup.recv() => match self.has_terminal && !std::io::stderr().is_terminal() {
+            _ = self.hangup.recv() => match self.has_terminal && !io::stderr().is_terminal() {
                 true => Signal::End("SIGHUP"),
                 false => Signal::Reload,
             },
@@ -282,7 +284,7 @@ struct Signals;
 
 #[cfg(not(unix))]
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    fn new() -> io::Result<Self> {
         Ok(Self)
     }
 

@@ -47,7 +47,7 @@ impl fmt::Display for Printable<'_> {
 }
 
 /// Line and paragraph separators, zero widths and bidi controls. The zero-width joiner stays: emoji are made with it.
-fn is_invisible(c: char) -> bool {
+pub(crate) fn is_invisible(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200b}' | '\u{200c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }

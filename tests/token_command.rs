@@ -93,6 +93,24 @@ fn a_token_that_the_server_refuses_is_explained_with_the_reason() {
     assert!(text(&rubbish.stdout).contains("no JSON Web Token"), "{}", text(&rubbish.stdout));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn an_output_that_takes_nothing_is_an_error_in_words() {
+    let folder = folder();
+    for args in [
+        &["token", "mint", "--config", "qws.toml", "--sub", "ada"][..],
+        &["token", "explain", "rubbish"],
+        &["certs", "--dir", "certs"],
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("the full disk");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quic-websocket"));
+        let refused = command.current_dir(folder.path()).args(args).stdout(full).output().expect("it runs");
+        let told = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(1), "{args:?}: {told}");
+        assert!(told.contains("cannot write to the standard output"), "{args:?}: {told}");
+    }
+}
+
 #[test]
 fn what_cannot_be_signed_is_said() {
     let folder = folder();

@@ -1,6 +1,8 @@
 //! How a client arrives: from a connection's first packet to the carrier on which it shakes hands, by whichever protocol it
 //! speaks. All of this has the time of one handshake, and ends when the server drains.
 
+use std::net::SocketAddr;
+
 use quinn::{Connection, ConnectionError, ZeroRttAccepted};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
@@ -43,16 +45,12 @@ pub(crate) async fn run(incoming: quinn::Incoming, surroundings: Surroundings, h
                 Protocol::WebTransport => run_session(connection, confirmed, deadline, surroundings, handshaking).await,
             };
         }
-        Ok(Err(e)) => {
-            let e = e.to_string();
-            return debug!(peer = %from, "Connection from {from} failed: {}", Printable::excerpt(&e));
-        }
+        Ok(Err(e)) => return failed(from, &e),
         Err(given_up) => given_up,
     };
-    debug!(peer = %from, code = code.0, reason, "Connection from {from} given up: {reason}");
     // For the client the connection may be complete: only its last packet is not here yet.
     if let Ok((connection, _)) = connecting.into_0rtt() {
-        connection.close(u32::from(code.0).into(), reason.as_bytes());
+        give_up(&connection, code, reason);
     }
 }
 
@@ -69,6 +67,18 @@ async fn in_time<T>(
     }
 }
 
+/// Ends a connection that has not become a client's.
+fn give_up(connection: &Connection, code: CloseCode, reason: &str) {
+    let from = connection.remote_address();
+    debug!(peer = %from, code = code.0, reason, "Connection from {from} given up: {reason}");
+    connection.close(u32::from(code.0).into(), reason.as_bytes());
+}
+
+fn failed(from: SocketAddr, error: &ConnectionError) {
+    let error = error.to_string();
+    debug!(peer = %from, "Connection from {from} failed: {}", Printable::excerpt(&error));
+}
+
 /// The same for a connection that may bring early data.
 async fn run_early(
     connection: Connection,
@@ -81,12 +91,11 @@ async fn run_early(
     let (code, reason) = match in_time(early::begin(&connection, confirmed), deadline, &surroundings).await {
         Ok(early) => match connection.close_reason() {
             None => return welcome(Carrier::Native(connection), early, deadline, surroundings, handshaking).await,
-            Some(e) => return debug!("Connection from {from} failed: {}", Printable::excerpt(&e.to_string())),
+            Some(e) => return failed(from, &e),
         },
         Err(given_up) => given_up,
     };
-    debug!("Connection from {from} given up: {reason}");
-    connection.close(u32::from(code.0).into(), reason.as_bytes());
+    give_up(&connection, code, reason);
 }
 
 /// The same for a connection that speaks HTTP/3.
@@ -114,6 +123,5 @@ async fn run_session(
         }
         Err(given_up) => given_up,
     };
-    debug!(peer = %from, code = code.0, reason, "Connection from {from} given up: {reason}");
-    connection.close(u32::from(code.0).into(), reason.as_bytes());
+    give_up(&connection, code, reason);
 }

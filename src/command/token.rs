@@ -13,6 +13,7 @@ use quic_websocket::auth::{Claims, SigningKey, explain};
 use quic_websocket::config::{AuthKey, TokenAlgorithm};
 use quic_websocket::message::{Token, TopicPattern};
 
+use super::say;
 use crate::environment;
 
 /// What to do with tokens.
@@ -164,7 +165,7 @@ impl Mint {
             broadcast: granted(self.broadcast),
             max_rate: self.max_rate,
         };
-        println!("{}", key.sign(&claims)?);
+        say(key.sign(&claims)?)?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -208,7 +209,7 @@ impl Explain {
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let explained = runtime.block_on(explain(&token, config))?;
-        println!("{explained}");
+        say(&explained)?;
         Ok(if explained.is_taken() == Some(false) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 }

@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use unicode_security::skeleton;
 use uuid::Uuid;
 
+use crate::printable::is_invisible;
+
 /// All names that are in use.
 #[derive(Debug, Default)]
 pub(super) struct Names {
@@ -47,11 +49,12 @@ impl Look {
     }
 }
 
-/// Format characters that are not seen (Unicode's `Default_Ignorable_Code_Point`, the common part).
+/// Format characters that are not seen (Unicode's `Default_Ignorable_Code_Point`, the common part): beside those that no
+/// line may hold, those that belong to what is written.
 fn is_ignorable(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
-        | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
-        | '\u{e0000}'..='\u{e0fff}')
+    is_invisible(c)
+        || matches!(c, '\u{ad}' | '\u{34f}' | '\u{180b}'..='\u{180f}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}'
+            | '\u{e0000}'..='\u{e0fff}')
 }
 
 impl Names {
