@@ -1,0 +1,301 @@
+/**
+ * A client of a quic-websocket server, for browsers (WebTransport and WebSocket) and Node (WebSocket).
+ * What comes from the server has the field names of its protocol (docs/PROTOCOL.md).
+ */
+
+/** How bodies travel. */
+export type Carrier = "webtransport" | "websocket";
+
+/** A place in a topic's log. Compare epochs for equality, nothing else; offsets grow, not always by one. */
+export interface Position {
+  epoch: string;
+  offset: number;
+}
+
+export interface ConnectOptions {
+  /** The name that others see: 1 to 64 characters. */
+  name?: string;
+  /** Where the server asks for one. A function is asked anew at each connect and before the token ends. */
+  token?: string | (() => string | Promise<string>);
+  /** What may be used. Default: both, where the platform has them. */
+  carriers?: Carrier[];
+  /** In place of the derived `https://host:port/wt`. */
+  webTransportUrl?: string | URL;
+  /** In place of the derived `wss://host:port/ws`. */
+  webSocketUrl?: string | URL;
+  /** The hash of the certificate to trust for WebTransport, in base64. `false`: do not ask the server for it. */
+  certificateHash?: { algorithm: "sha-256"; value: string } | false;
+  /** A WebSocket class where there is no global one: Node before 22, with `ws`. */
+  WebSocket?: new (url: string, protocols: string[]) => any;
+  /** How long QUIC is tried alone before WebSocket is tried beside it. Default 200. */
+  raceDelayMs?: number;
+  /** Once both are tried: after how long since the beginning WebSocket is taken although QUIC may still come. Default 900. */
+  settleMs?: number;
+  /** On WebSocket: after how long QUIC is tried again, in the background. 0: never. Default 60000. */
+  retryQuicMs?: number;
+  /** The most that a try to reconnect is put off. Default 20000. */
+  maxBackoffMs?: number;
+  /** How long a request waits for its reply, reconnects included. Default 15000. */
+  requestTimeoutMs?: number;
+  /** How many messages of one subscription wait for their reader. Default 1024. */
+  highWaterMark?: number;
+}
+
+export interface SubscribeOptions {
+  /** Replay what came after this position; not with a pattern. */
+  since?: Position;
+  /** Replay so many of the newest messages first; beside `since`, only where that cannot be recovered. */
+  recent?: number;
+  /** Reliable and in order, or the newest wins. Default "stream". */
+  delivery?: "stream" | "datagram";
+  /** Where the messages come. Default "own". */
+  lane?: "own" | "control";
+  /** Also tell "join" and "leave". */
+  presence?: boolean;
+  /** How many messages wait for their reader. Default: the client's. */
+  highWaterMark?: number;
+}
+
+/** What the server told about its bounds. */
+export interface Limits {
+  max_message_bytes: number;
+  ping_interval_ms: number;
+  ping_timeout_ms: number;
+  max_request_lanes: number;
+  max_unfinished_bytes?: number;
+  [other: string]: number | undefined;
+}
+
+/** One message of a topic. `content` or `data` is there, or both. */
+export interface Message {
+  topic: string;
+  offset: number;
+  /** The client that published it; absent where no client did. */
+  from?: string;
+  content?: string;
+  data?: Uint8Array;
+  /** Unix milliseconds. */
+  timestamp: number;
+}
+
+/** What another client said to all, or to this one. */
+export interface Said {
+  from: string;
+  content?: string;
+  data?: Uint8Array;
+  timestamp: number;
+}
+
+/** What another client handed over with `signal`. */
+export interface Signal {
+  from: string;
+  data: any;
+  timestamp: number;
+}
+
+export interface ClientInfo {
+  id: string;
+  name: string | null;
+  user?: string;
+}
+
+export interface ConnectedClient extends ClientInfo {
+  connected_at: number;
+  transport: "quic" | "webtransport" | "websocket";
+}
+
+export interface ClientPage {
+  clients: ConnectedClient[];
+  total: number;
+  /** The `after` of the next page; absent on the last one. */
+  next?: string;
+}
+
+export interface Published extends Position {
+  topic: string;
+  /** The key was seen before: nothing was added, and the position is that of the first. */
+  duplicate: boolean;
+}
+
+export interface HistoryPage {
+  epoch: string;
+  messages: Message[];
+  more: boolean;
+}
+
+export interface Presence {
+  clients: ClientInfo[];
+  total: number;
+}
+
+/** Messages that were dropped; `history` has them while it lasts. */
+export interface Gap {
+  topic: string;
+  first: number;
+  last: number;
+  reason?: string;
+}
+
+export interface Subscribed {
+  /** `null` for a pattern. */
+  epoch: string | null;
+  /** The newest in the log when it was subscribed to; `null` for a pattern. */
+  offset: number | null;
+  /** Whether all after `since` follows; `null` where no position was asked for. */
+  recovered: boolean | null;
+}
+
+export interface Lost extends Subscribed {
+  reason?: string;
+}
+
+export type ClientState = "connecting" | "open" | "reconnecting" | "closed";
+
+export type ErrorKind =
+  /** The server refused this request; `code` is the protocol's error code. */
+  | "request"
+  /** The connection or client has ended; `code` is the close code. What was asked may have been carried out, or not. */
+  | "closed"
+  /** No reply in time. */
+  | "timeout"
+  /** No connection could be had. */
+  | "transport"
+  /** The other side broke the protocol. */
+  | "protocol"
+  /** This call cannot be right. */
+  | "usage";
+
+export class QwsError extends Error {
+  constructor(kind: ErrorKind, message: string, details?: { code?: number; retryAfterMs?: number; cause?: unknown });
+  readonly name: "QwsError";
+  readonly kind: ErrorKind;
+  /** The protocol's error code or close code, where there is one. */
+  readonly code?: number;
+  /** With code 429: after how many milliseconds to ask again. */
+  readonly retryAfterMs?: number;
+}
+
+export interface ClientEvents {
+  state: CustomEvent<ClientState>;
+  open: CustomEvent<{ carrier: Carrier; resumed: boolean }>;
+  close: CustomEvent<{ code: number; reason: string; willReconnect: boolean }>;
+  broadcast: CustomEvent<Said>;
+  direct: CustomEvent<Said>;
+  signal: CustomEvent<Signal>;
+  expiring: CustomEvent<{ expires_at: number }>;
+  rtt: CustomEvent<number>;
+  /** What went wrong in the background; nothing has to be done. */
+  error: CustomEvent<QwsError>;
+}
+
+export interface SubscriptionEvents {
+  message: CustomEvent<Message>;
+  gap: CustomEvent<Gap>;
+  join: CustomEvent<{ topic: string; client: ClientInfo }>;
+  leave: CustomEvent<{ topic: string; client: ClientInfo }>;
+  /** Subscribed again after a reconnect or a pause, and nothing was lost. */
+  resumed: CustomEvent<Subscribed>;
+  /** Subscribed (again), but some of what came between is gone: fetch the state anew. */
+  lost: CustomEvent<Lost>;
+  /** Over: `null` where that was asked for. */
+  end: CustomEvent<QwsError | null>;
+}
+
+interface TypedEventTarget<Events> extends EventTarget {
+  addEventListener<K extends keyof Events & string>(
+    type: K,
+    listener: ((event: Events[K]) => void) | { handleEvent(event: Events[K]): void } | null,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+  addEventListener(
+    type: string,
+    listener: EventListenerOrEventListenerObject | null,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+  removeEventListener<K extends keyof Events & string>(
+    type: K,
+    listener: ((event: Events[K]) => void) | { handleEvent(event: Events[K]): void } | null,
+    options?: boolean | EventListenerOptions,
+  ): void;
+  removeEventListener(
+    type: string,
+    listener: EventListenerOrEventListenerObject | null,
+    options?: boolean | EventListenerOptions,
+  ): void;
+}
+
+/**
+ * A subscription to a topic or pattern. It outlives connections: after a reconnect it goes on behind the last message
+ * that it saw.
+ *
+ * Read it by iteration, by "message" listeners, or both. Listeners get each message at once. Messages that nobody listens
+ * to wait for iteration, `highWaterMark` of them at most; what happens beyond that stands in the README, "Slow readers".
+ * Several iterations share one queue: each message goes to one of them. Leaving an iteration does not unsubscribe.
+ */
+export interface Subscription extends TypedEventTarget<SubscriptionEvents>, AsyncIterable<Message> {}
+export class Subscription extends EventTarget {
+  private constructor();
+  /** The text that was subscribed to. */
+  readonly topic: string;
+  /** Resolves when the server has taken it; rejects where it never does. */
+  readonly ready: Promise<Subscribed>;
+  /** "paused": the reader did not keep up, and the server was asked to wait. */
+  readonly state: "pending" | "active" | "paused" | "ended";
+  /** Behind the last message that was handed out; `null` before it is known, and for a pattern. */
+  readonly position: Position | null;
+  /** Ends it; iteration ends behind what waits already. */
+  unsubscribe(): Promise<void>;
+  [Symbol.asyncIterator](): AsyncIterator<Message, undefined>;
+}
+
+/** A connection that comes back by itself. */
+export interface Client extends TypedEventTarget<ClientEvents> {}
+export class Client extends EventTarget {
+  private constructor();
+  /** Resolves with the first accepted handshake; rejects where the client has closed before. */
+  readonly ready: Promise<void>;
+  readonly state: ClientState;
+  /** Another one with each connection; `null` while there is none. */
+  readonly id: string | null;
+  /** Who the client has proved to be. */
+  readonly user: string | null;
+  /** The name that others see. */
+  readonly name: string | null;
+  readonly serverName: string | null;
+  readonly limits: Limits | null;
+  readonly carrier: Carrier | null;
+  /** The last round trip of a ping, in milliseconds. */
+  readonly rttMs: number | null;
+  /** How often it came back after a lost connection. */
+  readonly reconnects: number;
+  /** How many streams this connection has opened or taken; 1 on WebSocket. */
+  readonly streams: number;
+
+  /** The round trip in milliseconds. */
+  ping(): Promise<number>;
+  echo(content: string): Promise<string>;
+  echo(content: Uint8Array): Promise<Uint8Array>;
+  /** Resolves with the number of clients to whom it went. */
+  broadcast(content: string | Uint8Array): Promise<number>;
+  direct(to: string, content: string | Uint8Array): Promise<void>;
+  /** `data` is any JSON value. */
+  signal(to: string, data: unknown): Promise<void>;
+  listClients(options?: { limit?: number; after?: string }): Promise<ClientPage>;
+  /** All connected clients, page by page. */
+  clients(): AsyncGenerator<ConnectedClient, void, undefined>;
+  subscribe(topic: string, options?: SubscribeOptions): Subscription;
+  /** Adds a message to a topic exactly once, however often the connection is lost meanwhile. */
+  publish(topic: string, content: string | Uint8Array, options?: { key?: string }): Promise<Published>;
+  history(topic: string, options?: { since?: Position; limit?: number; reverse?: boolean }): Promise<HistoryPage>;
+  presence(topic: string): Promise<Presence>;
+  /** Shows another token of the same user; it is shown at the next connect as well. Resolves with its end, if it has one. */
+  refresh(token: string): Promise<{ expires_at?: number }>;
+  /** Ends for good. Resolves once it is over; nothing runs any more then. */
+  close(code?: number, reason?: string): Promise<void>;
+}
+
+/**
+ * Connects to a server; returns at once, and the client connects in the background.
+ * @param url `https://host:port`; `http:` for loopback hosts. Default in a page: its own origin.
+ */
+export function connect(url?: string | URL, options?: ConnectOptions): Client;
