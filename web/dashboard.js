@@ -1,0 +1,121 @@
+// The dashboard: asks the server once a second what it does, and shows it. This file puts the parts together and decides what state the
+// page is in; each part is in dashboard/.
+
+import { Api } from "./dashboard/api.js";
+import { CHARTED, Charts } from "./dashboard/charts.js";
+import { ClientsTable } from "./dashboard/clients.js";
+import { DisconnectDialog } from "./dashboard/disconnect.js";
+import { byId, setText } from "./dashboard/dom.js";
+import { clock } from "./dashboard/format.js";
+import { Numbers } from "./dashboard/numbers.js";
+import { Poll } from "./dashboard/poll.js";
+import { PublishForm } from "./dashboard/publish.js";
+import { Samples } from "./dashboard/samples.js";
+import { Status } from "./dashboard/status.js";
+import { closesTable, topicsTable } from "./dashboard/tables.js";
+import { TokenDialog } from "./dashboard/token.js";
+
+const api = new Api();
+const status = new Status();
+const samples = new Samples(CHARTED);
+const numbers = new Numbers(document);
+const charts = new Charts(byId("charts"));
+const showTopics = topicsTable();
+const showCloses = closesTable();
+const publishForm = new PublishForm(api);
+
+const disconnectDialog = new DisconnectDialog({
+  api,
+  done(client, code) {
+    status.say(`${client.name ?? client.id} was disconnected with ${code}.`);
+    clients.focus();
+    poll.now();
+  },
+});
+
+const clients = new ClientsTable({
+  disconnect: (client) => disconnectDialog.open(client),
+  limitChanged: () => poll.now(),
+});
+
+const tokenDialog = new TokenDialog({
+  async tryToken(token) {
+    await api.stats({ clients: 1, token });
+    api.keepToken(token);
+    resume();
+  },
+});
+
+const poll = new Poll({ ask: (signal) => api.stats({ clients: clients.limit, signal }), answered, failed });
+
+let lastAnswer = null;
+
+function answered(stats, { asked, received }) {
+  lastAnswer = Date.now();
+  const view = samples.add(stats, { asked, received, epoch: performance.timeOrigin });
+  numbers.show(view);
+  showCarriers(view.clients);
+  byId("tile-dropped").classList.toggle("hot", view.rates.dropped > 0);
+  byId("tile-refused").classList.toggle("hot", view.rates.refused > 0);
+  showTopics(view.topics);
+  showCloses(view.totals?.closed);
+  publishForm.offer(view.topics?.top ?? []);
+  clients.show(view);
+  charts.show(samples);
+  document.title = `${stats.server_name} · Dashboard`;
+  document.body.dataset.polls = Number(document.body.dataset.polls) + 1;
+  showToken();
+  status.is("live");
+}
+
+function failed(error, next) {
+  if (error.isAboutToken) {
+    poll.stop();
+    deny(error.message);
+    tokenDialog.open(error.message);
+    return;
+  }
+  const since = lastAnswer === null ? "" : ` The numbers are those of ${clock(lastAnswer)}.`;
+  const again = `Trying again every ${next / 1000} s.`;
+  const action = ["Try now", () => poll.now()];
+  if (error.status !== undefined) status.is("failing", { notice: `${error.message}${since} ${again}`, action });
+  else status.is("away", { notice: `The server does not answer.${since} ${again}`, action });
+}
+
+// Without a token that the server takes nothing is asked: guesses are not the page's affair.
+function deny(why) {
+  api.forgetToken();
+  showToken();
+  status.is("denied", { notice: why, action: ["Enter token", () => tokenDialog.open(why)] });
+}
+
+function resume() {
+  setText(byId("pause"), "Pause");
+  status.is("connecting");
+  poll.start();
+}
+
+function showToken() {
+  byId("forget-token").hidden = !api.hasToken;
+}
+
+function showCarriers(counts) {
+  const bar = byId("carriers-bar");
+  ["quic", "webtransport", "websocket"].forEach((name, index) => {
+    bar.children[index].style.flexGrow = counts?.[name] ?? 0;
+  });
+}
+
+byId("pause").addEventListener("click", () => {
+  if (status.state === "paused") return resume();
+  poll.stop();
+  setText(byId("pause"), "Resume");
+  status.is("paused");
+});
+
+byId("forget-token").addEventListener("click", () => {
+  poll.stop();
+  deny("The token is forgotten.");
+});
+
+poll.start();

@@ -1,0 +1,209 @@
+// The table of clients: sorted by its headers, filtered, with a button in each row to disconnect that client. While somebody points at
+// a row, or is in one with the keyboard, the order is held: rows must not move away from under a hand that is about to disconnect.
+
+import { Rows, byId, make, setAttribute, setNumber, setText } from "./dom.js";
+import * as format from "./format.js";
+import { FIELDS, held, matching, sorted } from "./listing.js";
+
+const HEADINGS = [
+  ["name", "Client"],
+  ["transport", "Carrier"],
+  ["address", "Address"],
+  ["connected_at", "Connected for"],
+  ["rtt_ms", "Round trip"],
+  ["loss_percent", "Loss"],
+  ["queued_messages", "Messages waiting"],
+  ["queued_bytes", "Bytes waiting"],
+  ["subscriptions", "Subscriptions"],
+];
+const TEXTS = ["name", "transport", "address"];
+
+export class ClientsTable {
+  #table = byId("clients");
+  #body = this.#table.tBodies[0];
+  #filter = byId("client-filter");
+  #count = byId("client-count");
+  #rows;
+  #order = { field: "queued_bytes", direction: "descending" };
+  #clients = [];
+  #shown = [];
+  #total = 0;
+  #now = 0;
+  #pointed = false;
+  #known = false;
+
+  /** `disconnect(client, button)` is called by the buttons in the rows, `limitChanged()` when more or fewer are wanted. */
+  constructor({ disconnect, limitChanged }) {
+    this.#rows = new Rows(this.#body, {
+      key: (client) => client.id,
+      empty: "",
+      prepare: (row, client) => {
+        setAttribute(row, "data-testid", "client-row");
+        setAttribute(row, "data-client", client.id);
+        setAttribute(row, "data-gone", client.gone ? "true" : null);
+      },
+      columns: this.#columns(disconnect),
+    });
+    this.#makeHeadings();
+    this.#filter.addEventListener("input", () => this.#draw({ hold: false }));
+    byId("client-limit").addEventListener("change", limitChanged);
+    this.#body.addEventListener("pointerenter", () => (this.#pointed = true));
+    this.#body.addEventListener("pointerleave", () => this.#release());
+    this.#body.addEventListener("pointercancel", () => this.#release());
+    this.#body.addEventListener("focusout", () => queueMicrotask(() => this.#draw({ hold: this.#isHeld })));
+  }
+
+  /** How many clients to ask the server for. */
+  get limit() {
+    return Number(byId("client-limit").value);
+  }
+
+  show({ list, clients, now }) {
+    this.#clients = list ?? [];
+    this.#total = clients?.total ?? this.#clients.length;
+    this.#now = now;
+    this.#known = true;
+    this.#draw({ hold: this.#isHeld });
+  }
+
+  /** To where the keyboard goes when its row is gone. */
+  focus() {
+    byId("clients-scroll").focus();
+  }
+
+  get #isHeld() {
+    return this.#pointed || this.#body.contains(document.activeElement);
+  }
+
+  #release() {
+    this.#pointed = false;
+    this.#draw({ hold: this.#isHeld });
+  }
+
+  #draw({ hold }) {
+    if (!this.#known) return;
+    const inOrder = sorted(matching(this.#clients, this.#filter.value), this.#order);
+    this.#shown = hold ? held(this.#shown, inOrder) : inOrder;
+    const nobody = this.#clients.length === 0 ? "No client is connected." : "No client matches the filter.";
+    this.#rows.show(this.#shown, nobody);
+    this.#tellCount(inOrder.length, hold);
+  }
+
+  #tellCount(matches, hold) {
+    const parts = [];
+    if (this.#filter.value.trim() !== "") parts.push(`${format.count(matches)} match`);
+    const listed = this.#clients.length;
+    if (listed < this.#total) parts.push(`${format.count(listed)} of ${format.count(this.#total)}, most bytes waiting first`);
+    else parts.push(`${format.plural(listed, "client")}`);
+    if (hold && listed > 0) parts.push("order held while you are in the rows");
+    setText(this.#count, parts.join(" · "));
+  }
+
+  #makeHeadings() {
+    const row = this.#table.tHead.rows[0];
+    for (const [field, label] of HEADINGS) {
+      const button = make("button", { type: "button", class: "sort", "data-testid": `sort-${field}` }, make("span", {}, label));
+      button.addEventListener("click", () => this.#sortBy(field));
+      row.append(make("th", { scope: "col", class: TEXTS.includes(field) ? "" : "number", "data-sort": field }, button));
+    }
+    row.append(make("th", { scope: "col" }, make("span", { class: "visually-hidden" }, "Actions")));
+    this.#markHeadings();
+  }
+
+  #sortBy(field) {
+    const { first } = FIELDS[field];
+    const other = first === "ascending" ? "descending" : "ascending";
+    const again = this.#order.field === field && this.#order.direction === first;
+    this.#order = { field, direction: again ? other : first };
+    this.#markHeadings();
+    this.#draw({ hold: false });
+  }
+
+  #markHeadings() {
+    for (const heading of this.#table.tHead.querySelectorAll("[data-sort]")) {
+      setAttribute(heading, "aria-sort", heading.dataset.sort === this.#order.field ? this.#order.direction : null);
+    }
+  }
+
+  #columns(disconnect) {
+    const field = (name) => (cell) => setAttribute(cell, "data-field", name);
+    const number = (name, form, value = (client) => client[name]) => ({
+      number: true,
+      make: (cell) => setAttribute(cell, "data-metric", `list.${name}`),
+      fill: (cell, client) => setNumber(cell, value(client), form),
+    });
+    return [
+      { heading: true, make: makeIdentity, fill: fillIdentity },
+      { make: field("transport"), fill: (cell, client) => setText(cell, format.carrier(client.transport)) },
+      {
+        make: (cell) => {
+          setAttribute(cell, "data-field", "address");
+          cell.className = "address truncate mono";
+        },
+        fill: (cell, client) => {
+          setText(cell, format.text(client.address));
+          setAttribute(cell, "title", client.address ?? null);
+        },
+      },
+      {
+        number: true,
+        make: (cell) => setAttribute(cell, "data-metric", "list.connected_at"),
+        fill: (cell, client) => {
+          setText(cell, format.duration(this.#now - client.connected_at));
+          setAttribute(cell, "data-value", client.connected_at);
+          setAttribute(cell, "title", `since ${format.moment(client.connected_at)}`);
+        },
+      },
+      number("rtt_ms", format.ms),
+      number("loss_percent", format.percent),
+      number("queued_messages", format.count),
+      number("queued_bytes", format.bytes),
+      number("subscriptions", format.count),
+      this.#action(disconnect),
+    ];
+  }
+
+  #action(disconnect) {
+    return {
+      make: (cell) => {
+        cell.className = "action";
+        const button = make("button", { type: "button", class: "button small", "data-testid": "disconnect" }, "Disconnect");
+        button.addEventListener("click", () => {
+          const { client } = button.closest("tr").dataset;
+          const found = this.#shown.find(({ id, gone }) => id === client && !gone);
+          if (found !== undefined) disconnect(found, button);
+        });
+        cell.append(button);
+      },
+      fill: (cell, client) => {
+        const button = cell.firstChild;
+        setText(button, client.gone ? "Gone" : "Disconnect");
+        setAttribute(button, "aria-label", client.gone ? null : `Disconnect ${client.name ?? client.id}`);
+        // Not disabled: that would throw the keyboard's focus away.
+        setAttribute(button, "aria-disabled", client.gone ? "true" : null);
+      },
+    };
+  }
+}
+
+// Name, user and id stand below each other: the first is what people look for, the last is what tells two of the same name apart.
+function makeIdentity(cell) {
+  cell.className = "identity";
+  cell.append(
+    make("span", { class: "truncate", "data-field": "name" }),
+    make("span", { class: "truncate muted", "data-field": "user", hidden: "" }),
+    make("span", { class: "truncate muted mono", "data-field": "id" }),
+  );
+}
+
+function fillIdentity(cell, client) {
+  const [name, user, id] = cell.children;
+  setText(name, client.name ?? "Unnamed");
+  setAttribute(name, "title", client.name ?? null);
+  name.classList.toggle("muted", client.name === null);
+  user.hidden = typeof client.user !== "string";
+  setText(user, user.hidden ? "" : `user ${client.user}`);
+  setAttribute(user, "title", user.hidden ? null : client.user);
+  setText(id, client.id);
+  setAttribute(id, "title", client.id);
+}

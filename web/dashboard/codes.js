@@ -1,0 +1,41 @@
+// The closing codes of docs/PROTOCOL.md, section 10, in words. Pure.
+
+const MEANINGS = {
+  1000: "Done",
+  1001: "The server goes away",
+  1002: "Protocol broken",
+  1003: "Data that cannot be taken",
+  1006: "Network lost",
+  1007: "Bodies not understood",
+  1008: "Against the policy",
+  1009: "Message too large",
+  1011: "Fault of the server",
+  1012: "The server restarts",
+  1013: "The server is full",
+  4401: "Token missing, bad or expired",
+  4403: "Not allowed",
+  4408: "No sign of life in time",
+  4413: "Did not read fast enough",
+  4429: "Rate limit not respected",
+};
+
+const MAY_RETURN = [1001, 1006, 1011, 1012, 1013, 4408, 4413];
+
+/** What `code` says, or "" for codes that are the application's own. */
+export const meaning = (code) => (Object.hasOwn(MEANINGS, code) ? MEANINGS[code] : "");
+
+/** Whether a client comes back by itself after `code`. */
+export const mayReturn = (code) => MAY_RETURN.includes(code);
+
+/** The codes that can be sent: RFC 6455 section 7.4, and those of applications. */
+export const isSendable = (code) =>
+  Number.isInteger(code) &&
+  ((code >= 1000 && code <= 1003) || (code >= 1007 && code <= 1014) || (code >= 3000 && code <= 4999));
+
+/** What an operator may want to say, the usual one first. */
+export const OFFERED = [4403, 1000, 1008, 4401, 4429, 1012, 1013];
+
+/** What a reason may be long, in bytes of UTF-8. */
+export const MAX_REASON_BYTES = 123;
+
+export const reasonFits = (reason) => new TextEncoder().encode(reason).length <= MAX_REASON_BYTES;

@@ -1,0 +1,32 @@
+// The single numbers of the page. Which there are, and how each is written, stands in dashboard.html: data-metric is the path in the
+// server's answer, data-format one of the names in format.js, and data-copy repeats a number that stands elsewhere.
+
+import { setAttribute, setNumber } from "./dom.js";
+import * as format from "./format.js";
+import { at } from "./samples.js";
+
+// Long figures are shortened in the tiles; the exact one is a hover away.
+const EXACT = { bytes: (value) => `${format.count(value)} bytes`, duration: (value) => `${format.count(value)} ms`, clock: format.moment };
+
+export class Numbers {
+  #shown;
+  #copies;
+
+  constructor(root) {
+    this.#shown = [...root.querySelectorAll("[data-metric][data-format]")];
+    this.#copies = [...root.querySelectorAll("[data-copy]")].map((element) => [
+      element,
+      root.querySelector(`[data-metric="${element.dataset.copy}"]`),
+    ]);
+  }
+
+  show(view) {
+    for (const element of this.#shown) {
+      const { metric, format: name } = element.dataset;
+      const value = at(view, metric);
+      setNumber(element, value, format[name]);
+      if (Object.hasOwn(EXACT, name)) setAttribute(element, "title", value === undefined || value === null ? null : EXACT[name](value));
+    }
+    for (const [element, source] of this.#copies) setNumber(element, source.dataset.value === "" ? null : Number(source.dataset.value), format[source.dataset.format]);
+  }
+}

@@ -1,0 +1,63 @@
+// The tables of topics and of closing codes.
+
+import { meaning } from "./codes.js";
+import { Rows, byId, setAttribute, setNumber, setText } from "./dom.js";
+import * as format from "./format.js";
+
+const number = (metric, value, form) => ({
+  number: true,
+  make: (cell) => setAttribute(cell, "data-metric", metric),
+  fill: (cell, item) => setNumber(cell, value(item), form),
+});
+
+/** The topics with the most messages in the last while. */
+export function topicsTable() {
+  const rows = new Rows(byId("topics").tBodies[0], {
+    key: (topic) => topic.topic,
+    empty: "Nothing was published yet.",
+    prepare: (row, topic) => {
+      setAttribute(row, "data-testid", "topic-row");
+      setAttribute(row, "data-topic", topic.topic);
+    },
+    columns: [
+      {
+        heading: true,
+        make: (cell) => cell.classList.add("topic-name", "mono"),
+        fill: (cell, topic) => setText(cell, topic.topic),
+      },
+      number("topics.top.subscribers", (topic) => topic.subscribers, format.count),
+      number("topics.top.per_second", (topic) => topic.per_second, format.rate),
+      number("topics.top.published", (topic) => topic.published, format.count),
+      number("topics.top.offset", (topic) => topic.offset, format.count),
+    ],
+  });
+  return (topics) => rows.show(topics?.top ?? []);
+}
+
+/** How connections ended, the most frequent first. */
+export function closesTable() {
+  const rows = new Rows(byId("closes").tBodies[0], {
+    key: (close) => close.code,
+    empty: "No connection was closed yet.",
+    prepare: (row, close) => {
+      setAttribute(row, "data-testid", "close-row");
+      setAttribute(row, "data-code", close.code);
+    },
+    columns: [
+      { heading: true, fill: (cell, close) => setText(cell, String(close.code)) },
+      { fill: (cell, close) => setText(cell, meaning(close.code) || "The application's own") },
+      {
+        number: true,
+        fill: (cell, close) => {
+          setAttribute(cell, "data-metric", `totals.closed.${close.code}`);
+          setNumber(cell, close.times, format.count);
+        },
+      },
+    ],
+  });
+  return (closed) => {
+    const closes = Object.entries(closed ?? {}).map(([code, times]) => ({ code: Number(code), times }));
+    closes.sort((a, b) => b.times - a.times || a.code - b.code);
+    rows.show(closes);
+  };
+}
