@@ -1,0 +1,263 @@
+// The chat page: signs in, and puts the parts together that show the chat. What is said and who is there is in chat/chat.js.
+
+import { Chat, TOPIC_PREFIX } from "./chat/chat.js";
+import { ConversationList, PeopleList, short } from "./chat/lists.js";
+import { Announcer, LogView } from "./chat/log-view.js";
+import { Panels } from "./chat/panels.js";
+import { Composer } from "./ui/composer.js";
+import { ConnectionBadge } from "./ui/connection.js";
+import { byId, coalesced } from "./ui/dom.js";
+import { avatar, People } from "./ui/people.js";
+import { deepLink, roomProblem, showRoomInAddress, SignIn } from "./ui/signin.js";
+import { Remembered } from "./ui/storage.js";
+
+const people = new People("qws.chat.people");
+/** This tab's name and rooms: a reload comes back to them. */
+const session = new Remembered(() => sessionStorage, "qws.chat");
+/** The name that was used last, for the next visit. */
+const lastName = new Remembered(() => localStorage, "qws.name");
+
+const badge = new ConnectionBadge();
+const signIn = new SignIn(TOPIC_PREFIX, (client, room) => showChat(client, room));
+
+/** Shows the chat over a client that is connected, until that ends. */
+function showChat(client, firstRoom) {
+  const ended = new AbortController();
+  const { signal } = ended;
+  const chat = new Chat(client, people);
+  const log = new LogView(chat, people, signal);
+  const conversations = new ConversationList(chat, (conversation) => turnTo(conversation));
+  const list = new PeopleList(chat, people, (id) => {
+    panels.close();
+    keepDraft();
+    chat.openDirect(id);
+    turned();
+  });
+  const panels = new Panels(signal);
+  const announcer = new Announcer();
+  const composer = new Composer((text) => {
+    const problem = client.state === "closed" ? "You are not connected." : chat.problem(text);
+    if (problem !== "") return problem;
+    chat.active.firstUnread = null;
+    log.follow();
+    chat.send(chat.active, text);
+    return "";
+  }, signal);
+  const render = coalesced(() => {
+    if (signal.aborted) return;
+    log.render();
+    conversations.render();
+    list.render();
+    renderHead();
+    renderConnection();
+    if (chat.active !== shown) turned();
+  });
+  /** The conversation to which the page was turned last. */
+  let shown = chat.active;
+  /** The rooms to come back to. */
+  let remembered = session.get()?.rooms ?? [];
+  /** Whether it takes another token to come back. */
+  let wantsToken = false;
+
+  byId("signin").hidden = true;
+  byId("chat").hidden = false;
+  byId("own-name").textContent = client.name;
+  byId("own-avatar").replaceChildren(avatar(client.name));
+  badge.watch(client);
+  lastName.set(client.name);
+
+  chat.addEventListener("change", render, { signal });
+  chat.addEventListener("heard", ({ detail }) => announce(detail), { signal });
+  client.addEventListener("close", ({ detail }) => !detail.willReconnect && showClosed(detail), { signal });
+  byId("sign-out").addEventListener("click", () => leave(true), { signal });
+  byId("sign-in-again").addEventListener("click", () => leave(false), { signal });
+  byId("invite").addEventListener("click", copyLink, { signal });
+  byId("leave").addEventListener("click", () => leaveActive(), { signal });
+  byId("join-form").addEventListener("submit", joinFromForm, { signal });
+  byId("join-room").addEventListener("input", () => (byId("join-problem").textContent = ""), { signal });
+  byId("skip-link").addEventListener("click", (event) => (event.preventDefault(), composer.focus()), { signal });
+  document.addEventListener("keydown", shortcut, { signal });
+  addEventListener("hashchange", () => followAddress(), { signal });
+
+  enter();
+
+  async function enter() {
+    render();
+    const rooms = [...remembered.filter((room) => room !== firstRoom), firstRoom];
+    for (const room of rooms) await join(room);
+    composer.focus();
+  }
+
+  async function join(room) {
+    try {
+      keepDraft();
+      await chat.join(room);
+      turned();
+      return "";
+    } catch (error) {
+      const problem = error.code === 403 ? `You may not enter ${room}.` : `${room} could not be entered: ${error.message}`;
+      byId("join-problem").textContent = problem;
+      announcer.say(problem);
+      return problem;
+    }
+  }
+
+  async function joinFromForm(event) {
+    event.preventDefault();
+    const field = byId("join-room");
+    const room = field.value.trim().replace(/^#/, "");
+    const problem = roomProblem(room, TOPIC_PREFIX);
+    byId("join-problem").textContent = problem;
+    if (problem === "" && (await join(room)) === "") {
+      field.value = "";
+      panels.close();
+      composer.focus();
+    } else {
+      field.focus();
+    }
+  }
+
+  function keepDraft() {
+    if (shown) shown.draft = composer.text;
+  }
+
+  function turnTo(conversation) {
+    panels.close();
+    keepDraft();
+    chat.turnTo(conversation);
+    turned();
+    composer.focus();
+  }
+
+  /** Another conversation is shown from now on. */
+  function turned() {
+    if (chat.active === shown) return;
+    shown = chat.active;
+    composer.text = shown.draft;
+    if (shown.kind === "room") showRoomInAddress(shown.id);
+    remember();
+    render();
+  }
+
+  function leaveActive() {
+    const { active } = chat;
+    keepDraft();
+    chat.leave(active).catch(() => {
+      // The connection is gone or the server has ended it already: one is out either way.
+    });
+    turned();
+    byId("conversation-title").focus();
+  }
+
+  function remember() {
+    remembered = [...chat.conversations.values()].filter(({ kind }) => kind === "room").map(({ id }) => id);
+    session.set({ name: client.name, rooms: remembered });
+  }
+
+  function announce({ conversation, entry }) {
+    const where = conversation === chat.active ? "" : ` in ${chat.nameOf(conversation)}`;
+    // Of other rooms one is told by their count; what is meant for oneself is told at once.
+    if (where !== "" && conversation.kind === "room") return;
+    const kind = conversation.kind === "direct" ? " to you" : where;
+    announcer.say(`${people.name(entry.from)}${kind}: ${entry.text.slice(0, 300)}`);
+  }
+
+  function renderHead() {
+    const { active } = chat;
+    const name = chat.nameOf(active);
+    const roster = chat.rosterOf(active);
+    byId("conversation-title").textContent = name;
+    byId("conversation").dataset.kind = active.kind;
+    byId("conversation-subtitle").textContent = {
+      room: roster === null ? "Not in this room" : roster.total === 1 ? "Only you" : `${roster.total.toLocaleString()} people`,
+      direct: "Direct message",
+      all: "Broadcast to all rooms",
+    }[active.kind];
+    byId("invite").hidden = active.kind !== "room";
+    byId("leave").hidden = active.kind === "all";
+    byId("leave-text").textContent = active.kind === "room" ? "Leave" : "Close";
+    const label = active.kind === "room" ? `Message to the room ${name}` : `Message to ${active.kind === "all" ? "everyone" : name}`;
+    byId("composer-label").textContent = label;
+    byId("composer-text").placeholder = label;
+
+    const unread = [...chat.conversations.values()].reduce((sum, one) => sum + one.unread, 0);
+    const elsewhere = unread - active.unread;
+    byId("unread-elsewhere").hidden = elsewhere === 0;
+    byId("unread-elsewhere").textContent = elsewhere === 0 ? "" : `${short(elsewhere)} unread`;
+    document.title = `${unread > 0 ? `(${short(unread)}) ` : ""}${name} · quic-websocket`;
+  }
+
+  function renderConnection() {
+    const notice = byId("connection-notice");
+    if (client.state === "closed") return;
+    notice.hidden = client.state === "open";
+    notice.dataset.state = client.state;
+    notice.className = "notice warn";
+    const words = "The connection was lost. Reconnecting… What you write meanwhile is sent afterwards.";
+    if (!notice.hidden && byId("connection-notice-text").textContent !== words) {
+      byId("connection-notice-text").textContent = words;
+    }
+    byId("sign-in-again").hidden = true;
+  }
+
+  function showClosed({ code, reason }) {
+    const notice = byId("connection-notice");
+    notice.hidden = false;
+    notice.dataset.state = "closed";
+    notice.className = "notice bad";
+    const why = code === 4401 ? "Your access has expired." : `The server has ended the connection: ${reason || "no reason was given"} (${code}).`;
+    byId("connection-notice-text").textContent = why;
+    byId("sign-in-again").hidden = false;
+    wantsToken = code === 4401;
+    render();
+  }
+
+  async function copyLink() {
+    const link = new URL("/", location.href);
+    link.hash = new URLSearchParams({ room: chat.active.id }).toString();
+    const text = byId("invite").querySelector("span");
+    try {
+      await navigator.clipboard.writeText(link.href);
+      text.textContent = "Copied";
+      announcer.say("The link to this room was copied.");
+    } catch {
+      text.textContent = "Not allowed";
+      announcer.say("The browser does not allow to copy; take the link from the address bar.");
+    }
+    setTimeout(() => (text.textContent = "Copy link"), 2000);
+  }
+
+  function followAddress() {
+    const { room } = deepLink();
+    if (room !== "" && roomProblem(room, TOPIC_PREFIX) === "") join(room);
+  }
+
+  function shortcut(event) {
+    if (!event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    const places = { ArrowUp: -1, ArrowDown: 1 }[event.key];
+    if (places === undefined) return;
+    event.preventDefault();
+    turnTo(conversations.neighbour(places));
+  }
+
+  function leave(forGood) {
+    const room = shown.kind === "room" ? shown.id : "";
+    if (forGood) session.set(null);
+    ended.abort();
+    announcer.stop();
+    badge.forget();
+    client.close().catch(() => {});
+    byId("chat").hidden = true;
+    byId("connection-notice").hidden = true;
+    byId("signin").hidden = false;
+    document.title = "Chat · quic-websocket";
+    signIn.fill({ name: client.name, room });
+    signIn.focus(wantsToken ? "Enter a new access token to go on." : "", wantsToken);
+  }
+}
+
+const link = deepLink();
+const kept = session.get();
+signIn.fill({ name: link.name || kept?.name || lastName.get(), room: link.room || kept?.rooms?.at(-1) });
+if (link.name || kept?.name) signIn.submit();
+else signIn.focus();

@@ -1,0 +1,378 @@
+// A chat over one connection: the rooms (topics `chat.<room>`, as in the terminal client of examples/), who is in them, what
+// people say to each other and to everyone. Knows nothing of the page, which listens for "change" and "heard".
+
+import { QwsError } from "../qws.js";
+import { Roster } from "../ui/roster.js";
+import { Conversation } from "./conversation.js";
+
+export const TOPIC_PREFIX = "chat.";
+// How much of what was said before is shown to who comes in, and how much comes with each look further back.
+const RECENT = 60;
+const PAGE = 100;
+// The most ids whose names are asked for one by one; more than that is no conversation.
+const MOST_LOOKUPS = 200;
+// What the server adds to a message, at most, as the protocol has it.
+const ADDED_BYTES = 1024;
+
+/**
+ * @typedef {object} Room what a conversation of the kind "room" has beside it
+ * @property {import("../qws.js").Subscription} subscription
+ * @property {Roster} roster who is there
+ */
+
+/** Dispatches "change" when anything to show has changed, and "heard" for each message that others said just now. */
+export class Chat extends EventTarget {
+  /** @type {Map<string, Conversation>} in the order in which they were begun */
+  conversations = new Map();
+  /** @type {Map<string, Room>} by the key of the conversation */
+  rooms = new Map();
+  /** Where one is. @type {Conversation} */
+  active;
+  /** Whether what comes in the active conversation is seen at once. */
+  isLooking = true;
+  #client;
+  #people;
+  #lookedUp = new Set();
+
+  /**
+   * @param {import("../qws.js").Client} client connected
+   * @param {import("../ui/people.js").People} people
+   */
+  constructor(client, people) {
+    super();
+    this.#client = client;
+    this.#people = people;
+    this.active = this.#begin("all", "");
+    this.#recognise();
+    client.addEventListener("open", () => this.#recognise());
+    client.addEventListener("broadcast", ({ detail }) => this.#heard(this.#begin("all", ""), detail));
+    client.addEventListener("direct", ({ detail }) => this.#heard(this.#begin("direct", detail.from), detail));
+    client.addEventListener("state", () => this.#changed());
+  }
+
+  get client() {
+    return this.#client;
+  }
+
+  /** Enters a room, or turns to it. Rejects where the server does not let one in. */
+  async join(room) {
+    const key = `room:${room}`;
+    if (this.rooms.has(key)) return this.turnTo(this.conversations.get(key));
+    const topic = TOPIC_PREFIX + room;
+    const past = await this.#past(topic);
+    const newest = past?.messages[0];
+    // With nothing between what is shown now and what comes; where nothing was said yet, what is said first may be said
+    // before this is there.
+    const from = newest ? { since: { epoch: past.epoch, offset: newest.offset } } : past === null ? {} : { recent: RECENT };
+
+    const conversation = new Conversation("room", room);
+    for (const message of past?.messages.toReversed() ?? []) conversation.append(entryOf(message));
+    conversation.hasEarlier = past?.more ?? false;
+
+    const subscription = this.#client.subscribe(topic, { ...from, presence: true });
+    const roster = new Roster(this.#client, subscription);
+    this.#listen(conversation, subscription, roster);
+    await subscription.ready;
+    this.conversations.set(key, conversation);
+    this.rooms.set(key, { subscription, roster });
+    this.turnTo(conversation);
+    await roster.refresh();
+  }
+
+  /** Leaves a room, or puts away what was said with one person. */
+  async leave(conversation) {
+    const room = this.rooms.get(conversation.key);
+    this.rooms.delete(conversation.key);
+    this.conversations.delete(conversation.key);
+    if (this.active === conversation) this.turnTo([...this.conversations.values()].at(-1));
+    this.#changed();
+    await room?.subscription.unsubscribe();
+  }
+
+  /** Turns to the conversation with one person. */
+  openDirect(id) {
+    this.turnTo(this.#begin("direct", id));
+  }
+
+  turnTo(conversation) {
+    if (this.active !== conversation) this.active.firstUnread = null;
+    this.active = conversation;
+    if (this.isLooking) conversation.looked();
+    this.#changed();
+  }
+
+  /** Whether the page shows the end of the active conversation. */
+  look(isLooking) {
+    this.isLooking = isLooking;
+    if (!isLooking || this.active.unread === 0) return;
+    this.active.looked();
+    this.#changed();
+  }
+
+  /** Why this text cannot be sent, or "". */
+  problem(text) {
+    const most = this.#client.limits?.max_message_bytes;
+    if (most === undefined) return "";
+    const over = new TextEncoder().encode(JSON.stringify(text)).length + ADDED_BYTES - most;
+    return over > 0 ? `This is ${over.toLocaleString()} bytes too long to be sent.` : "";
+  }
+
+  /** Says something in a conversation. It stands there as pending until the server has taken it. */
+  send(conversation, text) {
+    const entry = { type: "pending", time: Date.now(), text, state: "sending", key: crypto.randomUUID() };
+    conversation.pending.push(entry);
+    this.#changed();
+    return this.#deliver(conversation, entry);
+  }
+
+  /** Tries again to send what failed; the server takes it once, whatever became of the first try. */
+  retry(conversation, entry) {
+    entry.state = "sending";
+    this.#changed();
+    return this.#deliver(conversation, entry);
+  }
+
+  discard(conversation, entry) {
+    remove(conversation.pending, entry);
+    this.#changed();
+  }
+
+  /** Fetches what was said before the first entry. */
+  async loadEarlier(conversation) {
+    const room = this.rooms.get(conversation.key);
+    const epoch = room?.subscription.position?.epoch;
+    const offset = conversation.oldestOffset;
+    if (conversation.isLoadingEarlier || !conversation.hasEarlier || !epoch || offset === null) return;
+    conversation.isLoadingEarlier = true;
+    this.#changed();
+    try {
+      const page = await this.#client.history(room.subscription.topic, {
+        since: { epoch, offset },
+        limit: PAGE,
+        reverse: true,
+      });
+      // In another epoch the answer begins at its end: that is not what was asked for.
+      const isOurs = page.epoch === epoch;
+      const hadRoom = isOurs && conversation.prepend(page.messages.toReversed().map(entryOf));
+      conversation.hasEarlier = hadRoom && page.more && page.messages.length > 0;
+    } catch (error) {
+      conversation.hasEarlier = false;
+      this.#note(conversation, `What was said before cannot be had: ${error.message}`);
+    } finally {
+      conversation.isLoadingEarlier = false;
+      this.#changed();
+    }
+  }
+
+  /** Fetches what the server dropped for us, a page at a time. */
+  async fillGap(conversation, gap) {
+    const room = this.rooms.get(conversation.key);
+    const epoch = room?.subscription.position?.epoch;
+    if (gap.state === "fetching" || !epoch) return;
+    gap.state = "fetching";
+    this.#changed();
+    try {
+      const page = await this.#client.history(room.subscription.topic, {
+        since: { epoch, offset: gap.first - 1 },
+        limit: PAGE,
+      });
+      const missing = page.epoch === epoch ? page.messages.filter(({ offset }) => offset <= gap.last) : [];
+      const isClosed = missing.length < page.messages.length || !page.more || missing.at(-1)?.offset === gap.last;
+      if (missing.length === 0) {
+        gap.state = "gone";
+      } else {
+        conversation.fill(gap, missing.map(entryOf), isClosed);
+        gap.first = missing.at(-1).offset + 1;
+        gap.state = undefined;
+      }
+    } catch (error) {
+      gap.state = error instanceof QwsError && error.code === 404 ? "gone" : undefined;
+      gap.problem = error.message;
+    }
+    this.#changed();
+  }
+
+  nameOf(conversation) {
+    if (conversation.kind === "all") return "Everyone";
+    return conversation.kind === "room" ? conversation.id : this.#people.name(conversation.id);
+  }
+
+  /** Who is in the room of a conversation; `null` where it is none. */
+  rosterOf(conversation) {
+    return this.rooms.get(conversation.key)?.roster ?? null;
+  }
+
+  /** Whether somebody is in one of the rooms; `null` where there is no way to know. */
+  isHere(id) {
+    for (const { roster } of this.rooms.values()) if (roster.members.has(id)) return true;
+    return null;
+  }
+
+  #begin(kind, id) {
+    const key = `${kind}:${id}`;
+    const known = this.conversations.get(key);
+    if (known) return known;
+    const conversation = new Conversation(kind, id);
+    this.conversations.set(key, conversation);
+    return conversation;
+  }
+
+  /** The newest messages, newest first; an empty page where nothing was said yet, `null` where we may not look. */
+  async #past(topic) {
+    try {
+      return await this.#client.history(topic, { limit: RECENT, reverse: true });
+    } catch (error) {
+      if (error.code === 404) return { epoch: "", messages: [], more: false };
+      if (error.code === 403) return null;
+      throw error;
+    }
+  }
+
+  #listen(conversation, subscription, roster) {
+    subscription.addEventListener("message", ({ detail }) => this.#heard(conversation, detail));
+    subscription.addEventListener("gap", ({ detail: { first, last } }) => {
+      conversation.append({ type: "gap", time: Date.now(), first, last });
+      // What was taken and falls into the gap does not come by itself.
+      conversation.pending = conversation.pending.filter(({ offset }) => !(offset >= first && offset <= last));
+      this.#changed();
+    });
+    subscription.addEventListener("lost", ({ detail }) => {
+      const why = detail.reason ? ` (${detail.reason})` : "";
+      conversation.pending = conversation.pending.filter(({ offset }) => offset === undefined);
+      this.#note(conversation, `Some of what was said while you were away is gone${why}.`);
+    });
+    subscription.addEventListener("end", ({ detail }) => {
+      if (this.rooms.get(conversation.key)?.subscription !== subscription) return;
+      if (detail === null || this.#client.state === "closed") return;
+      this.rooms.delete(conversation.key);
+      this.#note(conversation, `You are no longer in this room: ${detail.message}`);
+    });
+    roster.addEventListener("join", ({ detail }) => {
+      this.#people.learn(detail);
+      this.#goesOnWith(detail);
+      conversation.comingOrGoing(this.#people.name(detail.id), "joined", Date.now());
+    });
+    roster.addEventListener("leave", ({ detail }) => {
+      this.#people.learn(detail);
+      conversation.comingOrGoing(this.#people.name(detail.id), "left", Date.now());
+    });
+    roster.addEventListener("change", () => {
+      for (const member of roster.members.values()) this.#people.learn(member);
+      this.#changed();
+    });
+  }
+
+  #recognise() {
+    const { id, name } = this.#client;
+    if (id !== null) this.#people.learnOwn(id, name);
+  }
+
+  /** Somebody whom the server knows by a proven user came back with another id: what was said goes on with them. */
+  #goesOnWith({ id, user }) {
+    if (!user) return;
+    for (const conversation of [...this.conversations.values()]) {
+      const isOld = conversation.kind === "direct" && conversation.id !== id && this.isHere(conversation.id) === null;
+      if (!isOld || this.#people.user(conversation.id) !== user || this.conversations.has(`direct:${id}`)) continue;
+      this.conversations.delete(conversation.key);
+      conversation.id = id;
+      conversation.key = `direct:${id}`;
+      this.conversations.set(conversation.key, conversation);
+    }
+  }
+
+  #heard(conversation, message) {
+    const entry = entryOf(message);
+    const isOwn = entry.from !== undefined && this.#people.isOwn(entry.from);
+    if (isOwn) {
+      const sent = conversation.pending.find(({ offset }) => offset === entry.offset && offset !== undefined);
+      // The message itself can be here before the server's word that it was taken.
+      const same = sent ?? conversation.pending.find(({ text, offset }) => text === entry.text && offset === undefined);
+      if (same) remove(conversation.pending, same);
+    }
+    conversation.append(entry);
+    this.#lookUp(entry.from);
+    const isSeen = conversation === this.active && this.isLooking;
+    if (!isOwn && !isSeen) {
+      if (conversation.unread === 0) conversation.firstUnread = entry;
+      conversation.unread += 1;
+    }
+    if (!isOwn) this.dispatchEvent(new CustomEvent("heard", { detail: { conversation, entry } }));
+    this.#changed();
+  }
+
+  /** Asks for the name of somebody who is in none of our rooms. */
+  async #lookUp(id) {
+    if (!id || this.#people.knows(id) || this.#lookedUp.has(id) || this.#lookedUp.size >= MOST_LOOKUPS) return;
+    this.#lookedUp.add(id);
+    try {
+      const before = idBefore(id);
+      const { clients } = await this.#client.listClients(before === null ? { limit: 1 } : { limit: 1, after: before });
+      if (clients[0]?.id === id && this.#people.learn(clients[0])) this.#changed();
+    } catch {
+      // Not allowed or not connected: the id stands for the name.
+    }
+  }
+
+  async #deliver(conversation, entry) {
+    try {
+      if (conversation.kind === "room") await this.#publish(conversation, entry);
+      else if (conversation.kind === "direct") await this.#direct(conversation, entry);
+      else await this.#client.broadcast(entry.text);
+      if (conversation.kind === "all") remove(conversation.pending, entry);
+    } catch (error) {
+      entry.state = "failed";
+      entry.problem = this.#why(conversation, error);
+    }
+    this.#changed();
+  }
+
+  async #publish(conversation, entry) {
+    const { offset, duplicate } = await this.#client.publish(TOPIC_PREFIX + conversation.id, entry.text, { key: entry.key });
+    entry.offset = offset;
+    // It may have come already, taken for another one with the same text or long before this answer.
+    if (duplicate || conversation.entries.some((said) => said.offset === offset)) remove(conversation.pending, entry);
+  }
+
+  async #direct(conversation, entry) {
+    await this.#client.direct(conversation.id, entry.text);
+    remove(conversation.pending, entry);
+    // The server tells it to the other alone; to oneself it comes by itself.
+    const { id } = this.#client;
+    if (id !== conversation.id) conversation.append({ type: "message", time: Date.now(), from: id, text: entry.text });
+  }
+
+  #why(conversation, error) {
+    if (conversation.kind === "direct" && error.code === 404) {
+      return `${this.#people.name(conversation.id)} is not connected any more.`;
+    }
+    return error.message;
+  }
+
+  #note(conversation, text) {
+    conversation.append({ type: "note", time: Date.now(), text });
+    this.#changed();
+  }
+
+  #changed() {
+    this.dispatchEvent(new Event("change"));
+  }
+}
+
+/** A message of the protocol as an entry. */
+function entryOf({ offset, from, content, data, timestamp }) {
+  const text = content ?? `(${(data?.length ?? 0).toLocaleString()} bytes that are not text)`;
+  return { type: "message", time: timestamp, offset, from, text };
+}
+
+function remove(list, item) {
+  const at = list.indexOf(item);
+  if (at >= 0) list.splice(at, 1);
+}
+
+/** The greatest id below this one, behind which a page of clients begins with it; `null` for the least one. */
+function idBefore(id) {
+  const value = BigInt(`0x${id.replaceAll("-", "")}`);
+  if (value === 0n) return null;
+  const digits = (value - 1n).toString(16).padStart(32, "0");
+  return digits.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+}

@@ -1,0 +1,192 @@
+// The log of the active conversation. However much was said, the page holds a window of it: a bounded number of rows that
+// moves as one scrolls, and stays where one reads while other things change above or below.
+
+import { byId, el, reconcile } from "../ui/dom.js";
+import { rowsOf } from "./rows.js";
+
+const MOST_ROWS = 160;
+const STEP = 60;
+// How near the edge of the window the next step is taken, and how near the end counts as the end, in pixels.
+const NEAR_EDGE = 400;
+const NEAR_END = 48;
+
+export class LogView {
+  #chat;
+  #log = byId("log");
+  #list = byId("log-entries");
+  #jump = byId("jump-to-latest");
+  #jumpText = byId("jump-text");
+  #rows;
+  #shown = null;
+  /** Whether the end is shown and followed. */
+  #isAtEnd = true;
+  /** The first entry of the window, where the end is not followed. */
+  #first = null;
+  #isComplete = true;
+  #resized;
+
+  /**
+   * @param {import("./chat.js").Chat} chat
+   * @param {import("../ui/people.js").People} people
+   * @param {AbortSignal} signal ends it
+   */
+  constructor(chat, people, signal) {
+    this.#chat = chat;
+    this.#rows = rowsOf(chat, people, () => {
+      // What grows under the reader's hand stays where it is.
+      this.#unpin();
+    });
+    this.#log.addEventListener("scroll", () => this.#scrolled(), { passive: true, signal });
+    this.#jump.addEventListener("click", () => this.toEnd(), { signal });
+    document.addEventListener("visibilitychange", () => this.#tellWhetherSeen(), { signal });
+    this.#resized = new ResizeObserver(() => {
+      if (this.#isAtEnd) this.#log.scrollTop = this.#log.scrollHeight;
+    });
+    this.#resized.observe(this.#log);
+    this.#resized.observe(this.#list);
+    signal.addEventListener("abort", () => this.#resized.disconnect());
+  }
+
+  /** Shows what is there now. */
+  render() {
+    const conversation = this.#chat.active;
+    if (conversation !== this.#shown) {
+      this.#shown = conversation;
+      this.#isAtEnd = true;
+      this.#list.replaceChildren();
+    }
+    const anchor = this.#isAtEnd ? null : this.#anchor();
+    this.#fill(conversation);
+    if (this.#isAtEnd) {
+      this.#log.scrollTop = this.#log.scrollHeight;
+    } else if (anchor?.row.isConnected) {
+      this.#log.scrollTop = anchor.row.offsetTop - anchor.above;
+    }
+    this.#tellWhetherSeen();
+    this.#showJump();
+  }
+
+  /** Goes to the newest entry, and follows it. */
+  toEnd() {
+    this.#isAtEnd = true;
+    this.render();
+    this.#log.focus({ preventScroll: true });
+  }
+
+  /** As if one had scrolled to the end: what one says oneself one wants to see. */
+  follow() {
+    this.#isAtEnd = true;
+  }
+
+  #fill(conversation) {
+    const { entries, pending } = conversation;
+    let from = entries.length - MOST_ROWS;
+    // What the window began with may be gone, as the oldest go; then the oldest that is left comes in its place.
+    if (!this.#isAtEnd) from = entries.indexOf(this.#first);
+    from = Math.max(0, from);
+    const to = Math.min(entries.length, from + MOST_ROWS);
+    this.#first = entries[from] ?? null;
+    this.#isComplete = to === entries.length;
+
+    const rows = [];
+    if (from === 0 && conversation.hasEarlier) rows.push(this.#rows.earlier(conversation));
+    for (let at = from; at < to; at += 1) {
+      rows.push(...this.#rows.entry(conversation, entries[at], at === from ? null : entries[at - 1]));
+    }
+    if (this.#isComplete) {
+      const shown = pending.slice(-MOST_ROWS);
+      shown.forEach((entry, at) => rows.push(...this.#rows.entry(conversation, entry, shown[at - 1] ?? entries.at(-1) ?? null)));
+    }
+    if (rows.length === 0) rows.push(this.#rows.empty(conversation));
+    const hadFocus = this.#list.contains(document.activeElement);
+    reconcile(this.#list, rows);
+    // The button that was pressed may be gone with its row.
+    if (hadFocus && !this.#list.contains(document.activeElement)) this.#log.focus({ preventScroll: true });
+  }
+
+  /** The first row that can be seen, and where it stands. */
+  #anchor() {
+    const top = this.#log.scrollTop;
+    for (const row of this.#list.children) {
+      if (row.offsetTop + row.offsetHeight > top && row.dataset.type !== "earlier") return { row, above: row.offsetTop - top };
+    }
+    return null;
+  }
+
+  #scrolled() {
+    const { scrollTop, scrollHeight, clientHeight } = this.#log;
+    const below = scrollHeight - scrollTop - clientHeight;
+    if (this.#isComplete && below < NEAR_END) {
+      this.#isAtEnd = true;
+    } else {
+      this.#unpin();
+      if (scrollTop < NEAR_EDGE) this.#back();
+      else if (below < NEAR_EDGE) this.#forth();
+    }
+    this.#tellWhetherSeen();
+    this.#showJump();
+  }
+
+  #unpin() {
+    this.#isAtEnd = false;
+  }
+
+  #back() {
+    const { entries } = this.#shown;
+    const from = entries.indexOf(this.#first);
+    if (from > 0) {
+      this.#first = entries[Math.max(0, from - STEP)];
+      this.render();
+    } else if (this.#shown.hasEarlier && !this.#shown.isLoadingEarlier) {
+      this.#chat.loadEarlier(this.#shown);
+    }
+  }
+
+  #forth() {
+    const { entries } = this.#shown;
+    const from = entries.indexOf(this.#first);
+    const next = Math.min(from + STEP, entries.length - MOST_ROWS);
+    if (from < 0 || next <= from) return;
+    this.#first = entries[next];
+    this.render();
+  }
+
+  #tellWhetherSeen() {
+    this.#chat.look(this.#isAtEnd && document.visibilityState === "visible");
+  }
+
+  #showJump() {
+    this.#jump.hidden = this.#isAtEnd;
+    const { unread } = this.#chat.active;
+    const text = unread === 0 ? "Latest messages" : unread === 1 ? "1 new message" : `${unread.toLocaleString()} new messages`;
+    if (this.#jumpText.textContent !== text) this.#jumpText.textContent = text;
+  }
+}
+
+/** Says to a screen reader what others said just now: each message, or how many where they come too fast to be read. */
+export class Announcer {
+  #region = byId("announcer");
+  #waiting = [];
+  #more = 0;
+  #timer = 0;
+
+  say(text) {
+    if (this.#waiting.length < 3) this.#waiting.push(text);
+    else this.#more += 1;
+    this.#timer ||= setTimeout(() => this.#speak(), 700);
+  }
+
+  stop() {
+    clearTimeout(this.#timer);
+    this.#region.replaceChildren();
+  }
+
+  #speak() {
+    this.#timer = 0;
+    const lines = this.#waiting.map((text) => el("p", {}, text));
+    if (this.#more > 0) lines.push(el("p", {}, `and ${this.#more} more messages`));
+    this.#region.replaceChildren(...lines);
+    this.#waiting = [];
+    this.#more = 0;
+  }
+}

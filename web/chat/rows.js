@@ -1,0 +1,245 @@
+// The rows of the log: one element an entry, made again only when what it shows has changed.
+
+import { el } from "../ui/dom.js";
+import { avatar } from "../ui/people.js";
+
+// Messages of one person within this time stand below one name.
+const TOGETHER_MS = 5 * 60_000;
+// What is longer is cut, until one asks for all of it.
+const MOST_CHARACTERS = 1500;
+const MOST_LINES = 24;
+const MOST_NAMES = 3;
+
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const day = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
+const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "medium" });
+
+/**
+ * @param {import("./chat.js").Chat} chat
+ * @param {import("../ui/people.js").People} people
+ * @param {() => void} onExpand before a long text is shown whole
+ */
+export function rowsOf(chat, people, onExpand) {
+  /** @type {WeakMap<object, {signature: string, row: HTMLElement}>} */
+  const made = new WeakMap();
+  const days = new Map();
+  const expanded = new WeakSet();
+  let earlierRow = null;
+
+  function cached(entry, signature, make) {
+    const known = made.get(entry);
+    if (known?.signature === signature) return known.row;
+    const row = make();
+    made.set(entry, { signature, row });
+    return row;
+  }
+
+  /** The row of an entry, with the line between days or before what is new, where these belong. */
+  function entry(conversation, one, before) {
+    const rows = [];
+    const date = new Date(one.time);
+    if (before === null || new Date(before.time).toDateString() !== date.toDateString()) rows.push(dayRow(date));
+    const isFirstUnread = conversation.firstUnread === one;
+    if (isFirstUnread) rows.push(unreadRow(one));
+    rows.push(rowOf(conversation, one, rows.length > 0 ? null : before));
+    return rows;
+  }
+
+  function rowOf(conversation, one, before) {
+    switch (one.type) {
+      case "message":
+      case "pending":
+        return message(conversation, one, before);
+      case "comings":
+        return comings(one);
+      case "gap":
+        return gap(conversation, one);
+      default:
+        return cached(one, "", () => line("note", one.text));
+    }
+  }
+
+  function message(conversation, one, before) {
+    const isPending = one.type === "pending";
+    const isOwn = isPending || people.isOwn(one.from);
+    const who = isOwn ? "own" : one.from;
+    const isSaid = before?.type === "message" || before?.type === "pending";
+    const previous = isSaid ? (before.type === "pending" || people.isOwn(before.from) ? "own" : before.from) : null;
+    const isFirst = previous !== who || one.time - before.time > TOGETHER_MS;
+    const name = isOwn ? (chat.client.name ?? "You") : people.name(one.from);
+    const signature = [isFirst, isOwn, expanded.has(one), one.state, name].join("\n");
+    return cached(one, signature, () => {
+      const head = el(
+        "p",
+        { class: isFirst ? "entry-head" : "entry-head visually-hidden" },
+        el("bdi", { class: "entry-name" }, name),
+        isOwn && el("span", { class: "badge accent" }, "You"),
+        el("time", { datetime: new Date(one.time).toISOString(), title: full.format(one.time) }, clock.format(one.time)),
+      );
+      return el(
+        "li",
+        {
+          class: `entry message${isFirst ? " first" : ""}${isPending ? ` ${one.state}` : ""}`,
+          "data-type": one.type,
+          "data-offset": one.offset,
+          "data-from": one.from,
+          "data-own": isOwn ? "true" : undefined,
+        },
+        isFirst ? avatar(name) : el("time", { class: "entry-aside", "aria-hidden": "true" }, clock.format(one.time)),
+        el("div", { class: "entry-body" }, head, ...text(conversation, one), isPending && state(conversation, one)),
+      );
+    });
+  }
+
+  function text(conversation, one) {
+    const whole = one.text ?? "";
+    const isLong = !expanded.has(one) && (whole.length > MOST_CHARACTERS || linesExceed(whole, MOST_LINES));
+    if (!isLong) return [el("p", { class: "entry-text", dir: "auto" }, whole)];
+    const show = () => {
+      onExpand();
+      expanded.add(one);
+      chat.dispatchEvent(new Event("change"));
+    };
+    const characters = whole.length.toLocaleString();
+    return [
+      el("p", { class: "entry-text cut", dir: "auto" }, `${beginning(whole)}…`),
+      el(
+        "button",
+        { class: "button small", type: "button", "data-testid": "show-all", onclick: show },
+        `Show all (${characters} characters)`,
+      ),
+    ];
+  }
+
+  function state(conversation, one) {
+    if (one.state === "sending") return el("p", { class: "entry-state muted" }, "Sending…");
+    return el(
+      "p",
+      { class: "entry-state" },
+      el("span", { class: "problem" }, `Not sent. ${one.problem ?? ""}`),
+      el(
+        "button",
+        { class: "button small", type: "button", "data-testid": "retry", onclick: () => chat.retry(conversation, one) },
+        "Try again",
+      ),
+      el(
+        "button",
+        { class: "button small quiet", type: "button", "data-testid": "discard", onclick: () => chat.discard(conversation, one) },
+        "Discard",
+      ),
+    );
+  }
+
+  function comings(one) {
+    const signature = `${one.joined.join("\n")}\n\n${one.left.join("\n")}`;
+    return cached(one, signature, () => {
+      const parts = [
+        one.joined.length > 0 && `${names(one.joined)} joined`,
+        one.left.length > 0 && `${names(one.left)} left`,
+      ];
+      return line("comings", parts.filter(Boolean).join(" · "));
+    });
+  }
+
+  function gap(conversation, one) {
+    const count = one.last - one.first + 1;
+    return cached(one, `${one.first}\n${one.state}\n${one.problem}`, () => {
+      const missed = count === 1 ? "1 message was missed" : `${count.toLocaleString()} messages were missed`;
+      const row = el("li", { class: "entry gap notice warn", "data-type": "gap" });
+      if (one.state === "gone") {
+        row.append(el("span", {}, `${missed}, and the server does not have ${count === 1 ? "it" : "them"} any more.`));
+        return row;
+      }
+      const isFetching = one.state === "fetching";
+      row.append(
+        el("span", {}, one.problem && !isFetching ? `${missed}. They could not be fetched: ${one.problem}` : `${missed}.`),
+        el(
+          "button",
+          {
+            class: "button small",
+            type: "button",
+            "data-testid": "fetch-gap",
+            disabled: isFetching,
+            onclick: () => chat.fillGap(conversation, one),
+          },
+          isFetching ? "Fetching…" : "Fetch them",
+        ),
+      );
+      return row;
+    });
+  }
+
+  function earlier(conversation) {
+    const isLoading = conversation.isLoadingEarlier;
+    if (earlierRow?.conversation === conversation && earlierRow.isLoading === isLoading) return earlierRow.row;
+    const button = el(
+      "button",
+      {
+        class: "button small",
+        type: "button",
+        "data-testid": "load-earlier",
+        disabled: isLoading,
+        onclick: () => {
+          onExpand();
+          chat.loadEarlier(conversation);
+        },
+      },
+      isLoading ? "Loading…" : "Load earlier messages",
+    );
+    const row = el("li", { class: "entry line", "data-type": "earlier" }, button);
+    earlierRow = { conversation, isLoading, row };
+    return row;
+  }
+
+  function empty(conversation) {
+    const words = {
+      room: "Nothing was said here yet. Say hello!",
+      direct: `Only you and ${chat.nameOf(conversation)} see what is written here.`,
+      all: "What is written here reaches everyone who is connected to this server, in whatever room they are.",
+    };
+    return el("li", { class: "entry empty", "data-type": "empty" }, el("p", {}, words[conversation.kind]));
+  }
+
+  function dayRow(date) {
+    const key = date.toDateString();
+    if (!days.has(key)) days.set(key, el("li", { class: "entry divider", "data-type": "day" }, el("span", {}, day.format(date))));
+    return days.get(key);
+  }
+
+  const unreadRows = new WeakMap();
+  function unreadRow(one) {
+    if (!unreadRows.has(one)) {
+      unreadRows.set(one, el("li", { class: "entry divider new", "data-type": "new" }, el("span", {}, "New messages")));
+    }
+    return unreadRows.get(one);
+  }
+
+  return { entry, earlier, empty };
+}
+
+function line(type, words) {
+  return el("li", { class: "entry line", "data-type": type }, el("span", { dir: "auto" }, words));
+}
+
+/** Names for a sentence: three of them, and how many more. Each is set apart, whichever way it is written. */
+function names(list) {
+  const isolated = list.slice(0, MOST_NAMES).map((name) => `\u2068${name}\u2069`);
+  const rest = list.length - isolated.length;
+  if (rest > 0) return `${isolated.join(", ")} and ${rest.toLocaleString()} more`;
+  return isolated.length < 2 ? isolated.join("") : `${isolated.slice(0, -1).join(", ")} and ${isolated.at(-1)}`;
+}
+
+function linesExceed(text, most) {
+  let at = -1;
+  for (let lines = 0; lines < most; lines += 1) {
+    at = text.indexOf("\n", at + 1);
+    if (at < 0) return false;
+  }
+  return true;
+}
+
+/** As much of a text as is shown at first, not cut within a character. */
+function beginning(text) {
+  const cut = text.slice(0, MOST_CHARACTERS).split("\n", MOST_LINES).join("\n");
+  return /[\ud800-\udbff]$/.test(cut) ? cut.slice(0, -1) : cut;
+}

@@ -1,0 +1,167 @@
+// Signing in: by a name, and by a token where the server asks for one, which shows by its refusal. Used by every page that
+// connects; expects the form that these pages have (#signin-form and its parts).
+
+import { connect } from "../qws.js";
+import { byId } from "./dom.js";
+
+// What the protocol does not take in a name: control characters, and what breaks or turns the text around it.
+const FORBIDDEN = /[\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]/u;
+// One level of a topic or more.
+const ROOM = /^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$/;
+const LONGEST_TOPIC = 255;
+
+/** What is wrong with a name, or "". */
+export function nameProblem(name) {
+  if (name.trim() === "") return "Enter a name.";
+  if ([...name].length > 64) return "A name has at most 64 characters.";
+  if (FORBIDDEN.test(name)) return "This name has characters that cannot be shown.";
+  return "";
+}
+
+/** What is wrong with the name of a room, or "". `prefix` is what stands before it in the topic. */
+export function roomProblem(room, prefix) {
+  if (room === "") return "Enter the name of a room.";
+  if (!ROOM.test(room)) return "Use letters A to Z, digits, “-” and “_”; a “.” may stand between them.";
+  if (prefix.length + room.length > LONGEST_TOPIC) {
+    return `The name of a room has at most ${LONGEST_TOPIC - prefix.length} characters.`;
+  }
+  return "";
+}
+
+/** What a link to the page asks for: `/#room=name&name=Ada`. */
+export function deepLink() {
+  const asked = new URLSearchParams(location.hash.slice(1));
+  return { room: asked.get("room") ?? "", name: asked.get("name") ?? "" };
+}
+
+/** Shows the room in the address, so that the address can be given to others. A name does not stay in it. */
+export function showRoomInAddress(room) {
+  const hash = room ? `#${new URLSearchParams({ room })}` : "";
+  history.replaceState(history.state, "", `${location.pathname}${location.search}${hash}`);
+}
+
+/** The form that gives a connected client. */
+export class SignIn {
+  #form = byId("signin-form");
+  #name = byId("signin-name");
+  #room = byId("signin-room");
+  #token = byId("signin-token");
+  #tokenField = byId("signin-token-field");
+  #problem = byId("signin-problem");
+  #submit = byId("signin-submit");
+  #cancel = byId("signin-cancel");
+  #prefix;
+  #onSignedIn;
+  #client = null;
+
+  /**
+   * @param {string} prefix of the topics of rooms
+   * @param {(client: import("../qws.js").Client, room: string, token: string) => void} onSignedIn
+   */
+  constructor(prefix, onSignedIn) {
+    this.#prefix = prefix;
+    this.#onSignedIn = onSignedIn;
+    this.#form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.submit();
+    });
+    this.#cancel.addEventListener("click", () => this.#abandon());
+    this.#form.addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && this.#client) this.#abandon();
+    });
+  }
+
+  /** Fills in what is known. */
+  fill({ name, room }) {
+    if (name) this.#name.value = name;
+    if (room) this.#room.value = room;
+  }
+
+  /** Puts the cursor where something is missing, and says why the form is here again. */
+  focus(problem = "", wantsToken = false) {
+    if (wantsToken) this.#askForToken();
+    this.#say(problem, problem !== "");
+    const first = [this.#name, this.#token].find((field) => !field.closest("[hidden]") && field.value === "");
+    (first ?? this.#submit).focus();
+  }
+
+  async submit() {
+    if (this.#client) return;
+    const name = this.#name.value.trim();
+    const room = this.#room.value.trim();
+    const token = this.#token.value.trim();
+    if (!this.#check(this.#name, nameProblem(name))) return;
+    if (!this.#check(this.#room, roomProblem(room, this.#prefix))) return;
+
+    this.#busy(true);
+    this.#say("Connecting…", false);
+    const options = token === "" ? { name } : { name, token };
+    const client = connect(undefined, options);
+    this.#client = client;
+    client.addEventListener("close", ({ detail }) => {
+      if (this.#client === client && detail.willReconnect) this.#say("The server cannot be reached. Still trying…", true);
+    });
+    try {
+      await client.ready;
+    } catch (error) {
+      if (this.#client === client) this.#refused(error, token !== "");
+      return;
+    }
+    if (this.#client !== client) return;
+    this.#client = null;
+    this.#busy(false);
+    this.#say("", false);
+    this.#onSignedIn(client, room, token);
+  }
+
+  #check(field, problem) {
+    field.toggleAttribute("aria-invalid", false);
+    if (problem === "") return true;
+    field.setAttribute("aria-invalid", "true");
+    this.#say(problem, true);
+    field.focus();
+    return false;
+  }
+
+  #refused(error, hadToken) {
+    this.#client = null;
+    this.#busy(false);
+    if (error.code === 4401) {
+      this.#askForToken();
+      this.#say(hadToken ? `The token was not accepted: ${error.message}` : "This server asks for an access token.", true);
+      this.#token.focus();
+    } else if (error.code === 4403) {
+      this.#check(this.#name, `This name cannot be used: ${error.message}`);
+    } else {
+      this.#say(`No connection: ${error.message}`, true);
+      this.#submit.focus();
+    }
+  }
+
+  #askForToken() {
+    this.#tokenField.hidden = false;
+    this.#token.required = true;
+  }
+
+  #abandon() {
+    const client = this.#client;
+    this.#client = null;
+    client?.close().catch(() => {});
+    this.#busy(false);
+    this.#say("", false);
+    this.#submit.focus();
+  }
+
+  #busy(busy) {
+    this.#submit.disabled = busy;
+    this.#cancel.hidden = !busy;
+    for (const field of [this.#name, this.#room, this.#token]) field.readOnly = busy;
+    if (busy) this.#cancel.focus();
+  }
+
+  #say(text, isProblem) {
+    this.#problem.textContent = text;
+    this.#problem.classList.toggle("problem", isProblem);
+    this.#problem.classList.toggle("muted", !isProblem);
+  }
+}
