@@ -6,7 +6,7 @@ import { CHARTED, Charts } from "./dashboard/charts.js";
 import { ClientsTable } from "./dashboard/clients.js";
 import { DisconnectDialog } from "./dashboard/disconnect.js";
 import { byId, setText } from "./dashboard/dom.js";
-import { clock } from "./dashboard/format.js";
+import { clock, sentence } from "./dashboard/format.js";
 import { Numbers } from "./dashboard/numbers.js";
 import { Poll } from "./dashboard/poll.js";
 import { PublishForm } from "./dashboard/publish.js";
@@ -28,7 +28,7 @@ const disconnectDialog = new DisconnectDialog({
   api,
   done(client, code) {
     status.say(`${client.name ?? client.id} was disconnected with ${code}.`);
-    clients.focus();
+    clients.remove(client);
     poll.now();
   },
 });
@@ -71,14 +71,15 @@ function answered(stats, { asked, received }) {
 function failed(error, next) {
   if (error.isAboutToken) {
     poll.stop();
-    deny(error.message);
-    tokenDialog.open(error.message);
+    const said = `The server says: ${sentence(error.message)}`;
+    deny(said);
+    tokenDialog.open(said);
     return;
   }
   const since = lastAnswer === null ? "" : ` The numbers are those of ${clock(lastAnswer)}.`;
   const again = `Trying again every ${next / 1000} s.`;
   const action = ["Try now", () => poll.now()];
-  if (error.status !== undefined) status.is("failing", { notice: `${error.message}${since} ${again}`, action });
+  if (error.status !== undefined) status.is("failing", { notice: `The server says: ${sentence(error.message)}${since} ${again}`, action });
   else status.is("away", { notice: `The server does not answer.${since} ${again}`, action });
 }
 

@@ -172,7 +172,7 @@ class Chart {
       "table",
       { class: "legend" },
       make("caption", { class: "visually-hidden" }, `${title}, means over ${SPAN_SECONDS} seconds each`),
-      headings(["Until", ...series.map(([, label]) => label)]),
+      headings(["From", ...series.map(([, label]) => label)]),
     );
     this.#valuesBody = table.createTBody();
     this.#values = make(
@@ -198,9 +198,9 @@ class Chart {
   #showValues() {
     const rows = means(this.#columns, SPAN_SECONDS);
     while (this.#valuesBody.rows.length > rows.length) this.#valuesBody.deleteRow(-1);
-    rows.forEach(({ until, values }, index) => {
+    rows.forEach(({ from, values }, index) => {
       const row = this.#valuesBody.rows[index] ?? this.#valuesRow();
-      setText(row.cells[0], format.clock(until * 1000));
+      setText(row.cells[0], format.clock(from * 1000));
       values.forEach((value, which) => setText(row.cells[which + 1], this.#unit.format(value)));
     });
   }

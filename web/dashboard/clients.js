@@ -66,9 +66,13 @@ export class ClientsTable {
     this.#draw({ hold: this.#isHeld });
   }
 
-  /** To where the keyboard goes when its row is gone. */
-  focus() {
+  /** Takes out a client whom this page has disconnected, held or not; the keyboard stays near. */
+  remove(client) {
+    const others = (clients) => clients.filter(({ id }) => id !== client.id);
+    this.#clients = others(this.#clients);
+    this.#shown = others(this.#shown);
     byId("clients-scroll").focus();
+    this.#draw({ hold: this.#isHeld });
   }
 
   get #isHeld() {
@@ -93,8 +97,8 @@ export class ClientsTable {
     const parts = [];
     if (this.#filter.value.trim() !== "") parts.push(`${format.count(matches)} match`);
     const listed = this.#clients.length;
-    if (listed < this.#total) parts.push(`${format.count(listed)} of ${format.count(this.#total)}, most bytes waiting first`);
-    else parts.push(`${format.plural(listed, "client")}`);
+    if (listed < this.#total) parts.push(`the ${format.count(listed)} of ${format.count(this.#total)} with most bytes waiting`);
+    else parts.push(format.plural(listed, "client"));
     if (hold && listed > 0) parts.push("order held while you are in the rows");
     setText(this.#count, parts.join(" · "));
   }

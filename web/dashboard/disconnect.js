@@ -2,6 +2,7 @@
 
 import { MAX_REASON_BYTES, OFFERED, isSendable, mayReturn, meaning, reasonFits } from "./codes.js";
 import { byId, make, setMessage, setText } from "./dom.js";
+import { sentence } from "./format.js";
 
 const CUSTOM = "custom";
 
@@ -91,5 +92,5 @@ export class DisconnectDialog {
 
 function explain(error) {
   if (error.status === 404) return "This client is not connected any more.";
-  return error.status === undefined ? "The server cannot be reached; nothing is known to have happened." : error.message;
+  return error.status === undefined ? "The server cannot be reached; nothing is known to have happened." : sentence(error.message);
 }

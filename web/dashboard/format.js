@@ -5,6 +5,8 @@ export const NONE = "–";
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const compact = new Intl.NumberFormat("en", { notation: "compact", minimumSignificantDigits: 3, maximumSignificantDigits: 3 });
+const oneDecimal = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+const twoDecimals = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
 const threeDigits = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 const timeOfDay = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const dayAndTime = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
@@ -14,14 +16,12 @@ const known = (format) => (value) => (typeof value === "number" && Number.isFini
 /** 1,234,567 */
 export const count = known((value) => whole.format(value));
 
-/** Something each second: 0.25, 3.5, 1,240, 1.24M */
+/** Something each second, or for each one: 0.25, 3.5, 1,240, 1.24M */
 export const rate = known((value) => {
   if (value >= 1e6) return compact.format(value);
-  return value >= 100 ? whole.format(value) : threeDigits.format(value);
+  if (value >= 100) return whole.format(value);
+  return (value >= 1 ? oneDecimal : twoDecimals).format(value);
 });
-
-/** How many for each one: as a rate, but one digit after the point is enough. */
-export const ratio = known((value) => (value >= 100 ? rate(value) : value.toFixed(1).replace(/\.0$/, "")));
 
 const BYTE_UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
@@ -41,11 +41,11 @@ export const bytes = known((value) => {
 /** Milliseconds: 0.04 ms, 12.3 ms, 250 ms, 1.2 s */
 export const ms = known((value) => {
   if (value >= 1000) return `${threeDigits.format(value / 1000)} s`;
-  return `${value < 1 ? Number(value.toFixed(2)) : threeDigits.format(value)} ms`;
+  return `${(value < 1 ? twoDecimals : threeDigits).format(value)} ms`;
 });
 
 /** Parts of a hundred, which the server counts as such: 0 %, 0.05 %, 12.3 % */
-export const percent = known((value) => `${value < 1 ? Number(value.toFixed(2)) : threeDigits.format(value)} %`);
+export const percent = known((value) => `${(value < 1 ? twoDecimals : threeDigits).format(value)} %`);
 
 /** A span of time in its two largest units: 12 s, 5 min 3 s, 2 h 14 min, 3 d 4 h */
 export const duration = known((value) => {
@@ -65,6 +65,9 @@ export const clock = known((value) => timeOfDay.format(value));
 export const moment = known((value) => dayAndTime.format(value));
 
 export const text = (value) => (typeof value === "string" && value !== "" ? value : NONE);
+
+/** What somebody else wrote, as a sentence among others. */
+export const sentence = (words) => (/[.!?]$/.test(words) ? words : `${words}.`);
 
 /** One or many: plural(1, "client") is "1 client", plural(2, "client") "2 clients". */
 export const plural = (value, noun) => `${count(value)} ${noun}${value === 1 ? "" : "s"}`;

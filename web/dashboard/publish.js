@@ -1,7 +1,7 @@
 // The form that publishes to a topic, and says what came of it.
 
 import { byId, make, setMessage, setText } from "./dom.js";
-import * as format from "./format.js";
+import { count, sentence } from "./format.js";
 
 const TOPIC = /^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$/;
 
@@ -55,9 +55,9 @@ export class PublishForm {
     this.#submitButton.disabled = true;
     try {
       const published = await this.#api.publish(topic, this.#content.value);
-      this.#resultIs("good", `Published to ${published.topic} at offset ${format.count(published.offset)}.`, published);
+      this.#resultIs("good", `Published to ${published.topic} at offset ${count(published.offset)}.`, published);
     } catch (error) {
-      this.#resultIs("bad", error.status === undefined ? "The server cannot be reached; whether it was published is not known." : error.message);
+      this.#resultIs("bad", error.status === undefined ? "The server cannot be reached; whether it was published is not known." : sentence(error.message));
     } finally {
       this.#submitButton.disabled = false;
     }

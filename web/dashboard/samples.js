@@ -106,17 +106,17 @@ export function extent(values) {
   return { now: values.at(-1), lowest: Math.min(...numbers), highest: Math.max(...numbers) };
 }
 
-/** Means over spans of `seconds`, the newest first: [{ until, values: [mean or null, ...] }]. */
+/** Means over spans of `seconds`, the newest first: [{ from, values: [mean or null, ...] }]. */
 export function means([times, ...series], seconds) {
   const spans = new Map();
   times.forEach((time, index) => {
-    const until = Math.ceil(time / seconds) * seconds;
-    const span = spans.get(until) ?? series.map(() => []);
-    spans.set(until, span);
+    const from = Math.floor(time / seconds) * seconds;
+    const span = spans.get(from) ?? series.map(() => []);
+    spans.set(from, span);
     series.forEach((values, which) => {
       if (values[index] !== null) span[which].push(values[index]);
     });
   });
   const mean = (values) => (values.length === 0 ? null : values.reduce((sum, value) => sum + value, 0) / values.length);
-  return [...spans].map(([until, span]) => ({ until, values: span.map(mean) })).reverse();
+  return [...spans].map(([from, span]) => ({ from, values: span.map(mean) })).reverse();
 }

@@ -1,6 +1,7 @@
 // The dialog that asks for the admin token, tries it, and closes when the server takes it.
 
 import { byId, setMessage, setText } from "./dom.js";
+import { sentence } from "./format.js";
 
 // What a header can carry; fetch would throw at anything else.
 const VISIBLE_ASCII = /^[\x21-\x7e]+$/;
@@ -23,7 +24,7 @@ export class TokenDialog {
     });
   }
 
-  /** Asks; `why` is what the server said. */
+  /** Asks; `why` says what for. */
   open(why) {
     setText(byId("token-text"), why);
     this.#problemIs("");
@@ -50,7 +51,7 @@ export class TokenDialog {
       await this.#tryToken(token);
       this.#dialog.close();
     } catch (error) {
-      this.#problemIs(error.status === undefined ? "The server cannot be reached." : error.message);
+      this.#problemIs(error.status === undefined ? "The server cannot be reached." : sentence(error.message));
       this.#input.focus();
     } finally {
       this.#submitButton.disabled = false;
