@@ -1,5 +1,6 @@
 // The table of clients: sorted by its headers, filtered, with a button in each row to disconnect that client. While somebody points at
-// a row, or is in one with the keyboard, the order is held: rows must not move away from under a hand that is about to disconnect.
+// a row, or is in one with the keyboard, the order is held: rows must not move away from under a hand that is about to disconnect. A
+// pointer that was only left there holds it no longer.
 
 import { Rows, byId, make, setAttribute, setNumber, setText } from "./dom.js";
 import * as format from "./format.js";
@@ -16,6 +17,8 @@ const HEADINGS = [
   ["queued_bytes", "Bytes waiting"],
   ["subscriptions", "Subscriptions"],
 ];
+/** The order is held for this long after the last move or key in the rows. */
+const HOLD_MS = 15_000;
 const TEXTS = ["name", "transport", "address"];
 
 export class ClientsTable {
@@ -30,6 +33,7 @@ export class ClientsTable {
   #total = 0;
   #now = 0;
   #pointed = false;
+  #heldUntil = 0;
   #known = false;
 
   /** `disconnect(client, button)` is called by the buttons in the rows, `limitChanged()` when more or fewer are wanted. */
@@ -40,7 +44,7 @@ export class ClientsTable {
       prepare: (row, client) => {
         setAttribute(row, "data-testid", "client-row");
         setAttribute(row, "data-client", client.id);
-        setAttribute(row, "data-gone", client.gone ? "true" : null);
+        setAttribute(row, "data-unlisted", client.unlisted ? "true" : null);
       },
       columns: this.#columns(disconnect),
     });
@@ -48,6 +52,9 @@ export class ClientsTable {
     this.#filter.addEventListener("input", () => this.#draw({ hold: false }));
     byId("client-limit").addEventListener("change", limitChanged);
     this.#body.addEventListener("pointerenter", () => (this.#pointed = true));
+    for (const sign of ["pointerenter", "pointermove", "focusin", "keydown"]) {
+      this.#body.addEventListener(sign, () => (this.#heldUntil = performance.now() + HOLD_MS));
+    }
     this.#body.addEventListener("pointerleave", () => this.#release());
     this.#body.addEventListener("pointercancel", () => this.#release());
     this.#body.addEventListener("focusout", () => queueMicrotask(() => this.#draw({ hold: this.#isHeld })));
@@ -76,7 +83,8 @@ export class ClientsTable {
   }
 
   get #isHeld() {
-    return this.#pointed || this.#body.contains(document.activeElement);
+    const isUsed = this.#pointed || this.#body.contains(document.activeElement);
+    return isUsed && performance.now() < this.#heldUntil;
   }
 
   #release() {
@@ -89,7 +97,10 @@ export class ClientsTable {
     const inOrder = sorted(matching(this.#clients, this.#filter.value), this.#order);
     this.#shown = hold ? held(this.#shown, inOrder) : inOrder;
     const nobody = this.#clients.length === 0 ? "No client is connected." : "No client matches the filter.";
+    const hadFocus = this.#body.contains(document.activeElement);
     this.#rows.show(this.#shown, nobody);
+    // The row with the keyboard's focus is gone: it goes on from near there, not from the top of the page.
+    if (hadFocus && !this.#body.contains(document.activeElement)) byId("clients-scroll").focus({ preventScroll: true });
     this.#tellCount(inOrder.length, hold);
   }
 
@@ -174,17 +185,17 @@ export class ClientsTable {
         const button = make("button", { type: "button", class: "button small", "data-testid": "disconnect" }, "Disconnect");
         button.addEventListener("click", () => {
           const { client } = button.closest("tr").dataset;
-          const found = this.#shown.find(({ id, gone }) => id === client && !gone);
+          const found = this.#shown.find(({ id, unlisted }) => id === client && !unlisted);
           if (found !== undefined) disconnect(found, button);
         });
         cell.append(button);
       },
       fill: (cell, client) => {
         const button = cell.firstChild;
-        setText(button, client.gone ? "Gone" : "Disconnect");
-        setAttribute(button, "aria-label", client.gone ? null : `Disconnect ${client.name ?? client.id}`);
+        setText(button, client.unlisted ? "Not listed" : "Disconnect");
+        setAttribute(button, "aria-label", client.unlisted ? null : `Disconnect ${client.name ?? client.id}`);
         // Not disabled: that would throw the keyboard's focus away.
-        setAttribute(button, "aria-disabled", client.gone ? "true" : null);
+        setAttribute(button, "aria-disabled", client.unlisted ? "true" : null);
       },
     };
   }

@@ -46,12 +46,12 @@ export function matching(clients, filter) {
 }
 
 /**
- * `clients` in the order in which they stood before, so that no row moves away under the pointer: who is new comes last, and who has
- * gone (of `before`) keeps its place and is marked `gone`.
+ * `clients` in the order in which they stood before, so that no row moves away under the pointer: who is new comes last, and who
+ * is not among them any more (gone, or behind the others) keeps its place and is marked `unlisted`.
  */
 export function held(before, clients) {
   const present = new Map(clients.map((client) => [client.id, client]));
-  const kept = before.map((client) => present.get(client.id) ?? { ...client, gone: true });
+  const kept = before.map((client) => present.get(client.id) ?? { ...client, unlisted: true });
   const known = new Set(before.map((client) => client.id));
   return [...kept, ...clients.filter((client) => !known.has(client.id))];
 }

@@ -1,0 +1,146 @@
+// The dashboard's pure parts: rates, gaps, order, words. The page itself is tested in a browser, in tests/web/.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { isSendable, mayReturn, reasonFits } from "../dashboard/codes.js";
+import * as format from "../dashboard/format.js";
+import { held, matching, sorted } from "../dashboard/listing.js";
+import { Samples, extent, isAnotherLife, means, ratesBetween } from "../dashboard/samples.js";
+
+const stats = (uptime_ms, totals = {}, more = {}) => ({ uptime_ms, totals, ...more });
+
+test("rates are what grew, by the server's own clock", () => {
+  const before = stats(10_000, { messages_in: 100, published: 10, fanned_out: 50, dropped: 3 });
+  const next = stats(12_000, { messages_in: 300, published: 14, fanned_out: 90, dropped: 3 });
+  const rates = ratesBetween(before, next);
+  assert.equal(rates.messages_in, 100);
+  assert.equal(rates.published, 2);
+  assert.equal(rates.dropped, 0);
+  assert.equal(rates.fan_out, 10, "40 deliveries of 4 messages");
+});
+
+test("nothing published has no fan-out, and answers too close have no rates", () => {
+  assert.equal(ratesBetween(stats(0), stats(1000)).fan_out, null);
+  assert.equal(ratesBetween(stats(0), stats(50, { messages_in: 1 })), null);
+});
+
+test("another life of the server is known by a counter that went back, or by an uptime that did not keep pace", () => {
+  const before = stats(60_000, { messages_in: 5 });
+  assert.equal(isAnotherLife(before, stats(61_000, { messages_in: 5 }), 1000), false);
+  assert.equal(isAnotherLife(before, stats(61_000, { messages_in: 4 }), 1000), true);
+  assert.equal(isAnotherLife(before, stats(500, { messages_in: 9 }), 5000), true);
+  assert.equal(isAnotherLife(before, stats(90_000, { messages_in: 9 }), 120_000), true, "up for 90 s, 120 s later");
+});
+
+function sampled(times, paths = ["clients.total", "rates.messages_in"]) {
+  const samples = new Samples(paths);
+  let view;
+  for (const [second, count] of times) {
+    const at = { asked: second * 1000, received: second * 1000 + 5, epoch: 0 };
+    view = samples.add(stats(second * 1000, { messages_in: count }, { clients: { total: 7 } }), at);
+  }
+  return { columns: samples.columns(paths), view };
+}
+
+test("the first answer has no rates, the second has", () => {
+  const { columns, view } = sampled([[1, 10], [2, 30]]);
+  assert.deepEqual(columns[2], [null, 20]);
+  assert.equal(view.rates.messages_in, 20);
+});
+
+test("a time without answers breaks the lines, and the rate behind it is the mean over it", () => {
+  const { columns, view } = sampled([[1, 0], [2, 10], [12, 110]]);
+  assert.deepEqual(columns[1], [7, 7, null, 7]);
+  assert.equal(view.rates.messages_in, 10);
+});
+
+test("a restart breaks the lines and begins the rates anew", () => {
+  const samples = new Samples(["rates.messages_in"]);
+  const add = (uptime, count, at) => samples.add(stats(uptime, { messages_in: count }), { asked: at, received: at + 5, epoch: 0 });
+  add(50_000, 1000, 0);
+  assert.equal(add(51_000, 1010, 1000).rates.messages_in, 10);
+  assert.equal(add(800, 2, 2000).rates.messages_in, undefined);
+  assert.equal(add(1800, 7, 3000).rates.messages_in, 5);
+  assert.deepEqual(samples.columns(["rates.messages_in"])[1], [null, 10, null, null, 5]);
+});
+
+test("five minutes are kept, and one point before them", () => {
+  const { columns } = sampled(Array.from({ length: 400 }, (_, second) => [second, second]));
+  assert.equal(columns[0].length, 302);
+  assert.equal(columns[0].at(-1) - columns[0][1], 300);
+});
+
+test("percentiles of nobody are not shown as zero", () => {
+  const samples = new Samples(["rtt_ms.p50"]);
+  const at = { asked: 0, received: 1, epoch: 0 };
+  const view = samples.add(stats(1000, {}, { rtt_ms: { p50: 0, p90: 0, p99: 0, max: 0, clients: 0 } }), at);
+  assert.equal(view.rtt_ms.p50, undefined);
+  assert.equal(view.rtt_ms.clients, 0);
+  assert.deepEqual(samples.columns(["rtt_ms.p50"])[1], [null]);
+});
+
+test("extent and means pass over what is missing", () => {
+  assert.deepEqual(extent([null, 3, 1, null, 2]), { now: 2, lowest: 1, highest: 3 });
+  assert.deepEqual(extent([]), { now: null, lowest: null, highest: null });
+  assert.deepEqual(means([[0, 1, 15, 16], [1, 3, null, null]], 15), [
+    { from: 15, values: [null] },
+    { from: 0, values: [2] },
+  ]);
+});
+
+const client = (id, more = {}) => ({ id, name: null, user: null, transport: "quic", address: "192.0.2.1:5000", rtt_ms: null, ...more });
+const ids = (clients) => clients.map(({ id }) => id).join("");
+
+test("clients without a value come last in either direction, and equals go by id", () => {
+  const clients = [client("c", { rtt_ms: 2 }), client("a"), client("d", { rtt_ms: 9 }), client("b", { rtt_ms: 2 })];
+  assert.equal(ids(sorted(clients, { field: "rtt_ms", direction: "descending" })), "dbca");
+  assert.equal(ids(sorted(clients, { field: "rtt_ms", direction: "ascending" })), "bcda");
+});
+
+test("a filter finds every word, anywhere, whatever its case", () => {
+  const clients = [
+    client("a", { name: "Ada Lovelace", transport: "websocket" }),
+    client("b", { name: "Ada", user: "u-17" }),
+    client("c"),
+  ];
+  assert.equal(ids(matching(clients, "  ")), "abc");
+  assert.equal(ids(matching(clients, "ADA")), "ab");
+  assert.equal(ids(matching(clients, "ada native")), "b");
+  assert.equal(ids(matching(clients, "192.0.2 u-1")), "b");
+  assert.equal(ids(matching(clients, "null")), "");
+});
+
+test("while the order is held nobody moves: who is new comes last, who is not listed any more stays and is marked", () => {
+  const shown = held([client("b"), client("a"), client("c")], [client("a", { rtt_ms: 4 }), client("b"), client("d")]);
+  assert.equal(ids(shown), "bacd");
+  assert.deepEqual(shown.map(({ unlisted }) => unlisted === true), [false, false, true, false]);
+  assert.equal(shown[1].rtt_ms, 4, "the values go on");
+  const back = held(shown, [client("c")]);
+  assert.equal(back.find(({ id }) => id === "c").unlisted, undefined);
+});
+
+test("figures are short, and nothing is no zero", () => {
+  assert.equal(format.count(1234567), "1,234,567");
+  assert.equal(format.rate(0.25), "0.25");
+  assert.equal(format.rate(12.34), "12.3");
+  assert.equal(format.rate(1240.4), "1,240");
+  assert.equal(format.rate(1_240_000), "1.24M");
+  assert.equal(format.bytes(999), "999 B");
+  assert.equal(format.bytes(1000), "0.977 KiB");
+  assert.equal(format.bytes(1536), "1.5 KiB");
+  assert.equal(format.bytes(3 * 1024 ** 3), "3 GiB");
+  assert.equal(format.ms(0.037), "0.04 ms");
+  assert.equal(format.ms(1234), "1.23 s");
+  assert.equal(format.percent(0), "0 %");
+  assert.equal(format.duration(3 * 3600e3 + 61e3), "3 h 1 min");
+  assert.equal(format.carrier("constructor"), "constructor");
+  for (const none of [null, undefined, Number.NaN]) assert.equal(format.bytes(none), format.NONE);
+});
+
+test("what can be sent as a closing code, and who comes back after it, is as the protocol says", () => {
+  for (const code of [1000, 1003, 1007, 1014, 3000, 4403, 4999]) assert.ok(isSendable(code), `${code}`);
+  for (const code of [999, 1004, 1006, 1015, 2999, 5000, Number.NaN]) assert.ok(!isSendable(code), `${code}`);
+  assert.ok(mayReturn(1012) && !mayReturn(4403));
+  assert.ok(reasonFits("ü".repeat(61)) && !reasonFits("ü".repeat(62)));
+});
