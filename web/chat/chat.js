@@ -142,7 +142,7 @@ export class Chat extends EventTarget {
     const room = this.rooms.get(conversation.key);
     const epoch = room?.subscription.position?.epoch;
     const offset = conversation.oldestOffset;
-    if (conversation.isLoadingEarlier || !conversation.hasEarlier || !epoch || offset === null) return;
+    if (conversation.isLoadingEarlier || conversation.isFull || !conversation.hasEarlier || !epoch || offset === null) return;
     conversation.isLoadingEarlier = true;
     this.#changed();
     try {
@@ -153,8 +153,8 @@ export class Chat extends EventTarget {
       });
       // In another epoch the answer begins at its end: that is not what was asked for.
       const isOurs = page.epoch === epoch;
-      const hadRoom = isOurs && conversation.prepend(page.messages.toReversed().map(entryOf));
-      conversation.hasEarlier = hadRoom && page.more && page.messages.length > 0;
+      if (isOurs) conversation.prepend(page.messages.toReversed().map(entryOf));
+      conversation.hasEarlier = isOurs && page.more && page.messages.length > 0;
     } catch (error) {
       conversation.hasEarlier = false;
       this.#note(conversation, `What was said before cannot be had: ${error.message}`);

@@ -1,7 +1,7 @@
 // What was said in one place: a room, between two people, or to everyone. Bounded in entries and in characters: the oldest
 // go, and a room's history gives them back. Knows nothing of the page or of the connection.
 
-export const MOST_ENTRIES = 5000;
+export const MOST_ENTRIES = 10_000;
 export const MOST_CHARACTERS = 8_000_000;
 // Dropped this many at once, as taking the first off an array moves all others.
 const SLACK = 500;
@@ -35,6 +35,8 @@ export class Conversation {
   firstUnread = null;
   /** Whether there may be more before the first entry. */
   hasEarlier = false;
+  /** Whether what is before the first entry found no room here any more. */
+  isFull = false;
   isLoadingEarlier = false;
   /** What is typed and not sent. */
   draft = "";
@@ -57,13 +59,13 @@ export class Conversation {
     if (this.entries.length > MOST_ENTRIES + SLACK || this.#characters > MOST_CHARACTERS) this.#trim();
   }
 
-  /** Adds what was before the first one, oldest first, as far as there is room; tells whether all of it had room. */
+  /** Adds what was before the first one, oldest first, as far as there is room. */
   prepend(entries) {
     const room = MOST_ENTRIES - this.entries.length;
     const fitting = room > 0 ? entries.slice(-room) : [];
     this.entries.unshift(...fitting);
     for (const entry of fitting) this.#characters += weight(entry);
-    return fitting.length === entries.length;
+    this.isFull = fitting.length < entries.length;
   }
 
   /** Puts what was missing before the gap's place, and takes the gap out where it is closed. */
@@ -109,6 +111,7 @@ export class Conversation {
     }
     const gone = this.entries.splice(0, dropped);
     if (this.kind === "room" && gone.some((entry) => entry.type === "message")) this.hasEarlier = true;
+    this.isFull = false;
   }
 }
 

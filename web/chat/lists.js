@@ -8,11 +8,14 @@ const ICONS = { room: "hash", all: "everyone" };
 const HEADINGS = [
   ["room", "Rooms"],
   ["direct", "Direct messages"],
-  ["all", "Everyone"],
+  ["all", "Whole server"],
 ];
 
 /** How many messages wait, as people want to read it. */
 export const short = (count) => (count > 99 ? "99+" : String(count));
+
+/** A name on one line, whichever way it is written, at the side where all names begin. */
+const isolated = (name, kind = "") => el("span", { class: `truncate ${kind}` }, el("bdi", {}, name));
 
 /** The conversations by kind, each with what waits in it. */
 export class ConversationList {
@@ -61,7 +64,7 @@ export class ConversationList {
     const { unread } = conversation;
     const content = [
       conversation.kind === "direct" ? avatar(name) : icon(ICONS[conversation.kind]),
-      el("bdi", { class: "truncate" }, name),
+      isolated(name),
       unread > 0 && el("span", { class: "count", "aria-hidden": "true" }, short(unread)),
       unread > 0 && el("span", { class: "visually-hidden" }, `, ${unread} unread`),
     ].filter(Boolean);
@@ -147,8 +150,8 @@ export class PeopleList {
       el(
         "span",
         { class: "person-names" },
-        el("bdi", { class: "truncate" }, name),
-        user && user !== name && el("bdi", { class: "truncate muted person-user" }, user),
+        isolated(name),
+        user && user !== name && isolated(user, "muted person-user"),
       ),
       isOwn && el("span", { class: "badge accent" }, "You"),
     ];

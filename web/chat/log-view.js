@@ -9,6 +9,8 @@ const STEP = 60;
 // How near the edge of the window the next step is taken, and how near the end counts as the end, in pixels.
 const NEAR_EDGE = 400;
 const NEAR_END = 48;
+// Rows that go to the top of what comes before.
+const MOVING = new Set(["earlier", "full", "day"]);
 
 export class LogView {
   #chat;
@@ -55,13 +57,11 @@ export class LogView {
       this.#isAtEnd = true;
       this.#list.replaceChildren();
     }
-    const anchor = this.#isAtEnd ? null : this.#anchor();
+    const anchors = this.#isAtEnd ? [] : this.#anchors();
     this.#fill(conversation);
-    if (this.#isAtEnd) {
-      this.#log.scrollTop = this.#log.scrollHeight;
-    } else if (anchor?.row.isConnected) {
-      this.#log.scrollTop = anchor.row.offsetTop - anchor.above;
-    }
+    const anchor = anchors.find(({ row }) => row.isConnected);
+    if (this.#isAtEnd) this.#log.scrollTop = this.#log.scrollHeight;
+    else if (anchor) this.#log.scrollTop = anchor.row.offsetTop - anchor.above;
     this.#tellWhetherSeen();
     this.#showJump();
   }
@@ -91,7 +91,7 @@ export class LogView {
     const rows = [];
     if (from === 0 && conversation.hasEarlier) rows.push(this.#rows.earlier(conversation));
     for (let at = from; at < to; at += 1) {
-      rows.push(...this.#rows.entry(conversation, entries[at], at === from ? null : entries[at - 1]));
+      rows.push(...this.#rows.entry(conversation, entries[at], entries[at - 1] ?? null));
     }
     if (this.#isComplete) {
       const shown = pending.slice(-MOST_ROWS);
@@ -104,13 +104,18 @@ export class LogView {
     if (hadFocus && !this.#list.contains(document.activeElement)) this.#log.focus({ preventScroll: true });
   }
 
-  /** The first row that can be seen, and where it stands. */
-  #anchor() {
+  /** The rows that can be seen, and where they stand. Some may be made anew or go: the first one that stays is the anchor. */
+  #anchors() {
     const top = this.#log.scrollTop;
+    const bottom = top + this.#log.clientHeight;
+    const anchors = [];
     for (const row of this.#list.children) {
-      if (row.offsetTop + row.offsetHeight > top && row.dataset.type !== "earlier") return { row, above: row.offsetTop - top };
+      const { offsetTop } = row;
+      if (offsetTop > bottom) break;
+      const isSeen = offsetTop + row.offsetHeight > top;
+      if (isSeen && !MOVING.has(row.dataset.type)) anchors.push({ row, above: offsetTop - top });
     }
-    return null;
+    return anchors;
   }
 
   #scrolled() {
@@ -137,7 +142,7 @@ export class LogView {
     if (from > 0) {
       this.#first = entries[Math.max(0, from - STEP)];
       this.render();
-    } else if (this.#shown.hasEarlier && !this.#shown.isLoadingEarlier) {
+    } else if (this.#shown.hasEarlier) {
       this.#chat.loadEarlier(this.#shown);
     }
   }

@@ -25,6 +25,7 @@ export function rowsOf(chat, people, onExpand) {
   const days = new Map();
   const expanded = new WeakSet();
   let earlierRow = null;
+  const fullRow = line("full", "This page holds no more. What was said before is in the room’s history.");
 
   function cached(entry, signature, make) {
     const known = made.get(entry);
@@ -170,6 +171,7 @@ export function rowsOf(chat, people, onExpand) {
   }
 
   function earlier(conversation) {
+    if (conversation.isFull) return fullRow;
     const isLoading = conversation.isLoadingEarlier;
     if (earlierRow?.conversation === conversation && earlierRow.isLoading === isLoading) return earlierRow.row;
     const button = el(
@@ -218,7 +220,7 @@ export function rowsOf(chat, people, onExpand) {
 }
 
 function line(type, words) {
-  return el("li", { class: "entry line", "data-type": type }, el("span", { dir: "auto" }, words));
+  return el("li", { class: "entry line", "data-type": type }, el("span", {}, words));
 }
 
 /** Names for a sentence: three of them, and how many more. Each is set apart, whichever way it is written. */

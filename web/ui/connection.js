@@ -3,6 +3,7 @@
 import { byId, coalesced } from "./dom.js";
 
 const CARRIERS = { webtransport: "WebTransport", websocket: "WebSocket" };
+const SHORT = { webtransport: "WT", websocket: "WS" };
 const STATES = {
   connecting: ["Connecting", "warn"],
   open: ["Connected", "good"],
@@ -46,6 +47,7 @@ export class ConnectionBadge {
     this.#badge.dataset.carrier = client.carrier ?? "";
     byId("connection-dot").classList.toggle("pulse", client.state === "reconnecting" || client.state === "connecting");
     byId("connection-carrier").textContent = client.state === "open" ? carrier : words;
+    byId("connection-carrier-short").textContent = client.state === "open" ? SHORT[client.carrier] : "";
     byId("connection-rtt").textContent = client.state === "open" && client.rttMs !== null ? rtt : "";
 
     byId("connection-detail-state").textContent = words;
