@@ -19,6 +19,8 @@ const HEADINGS = [
 ];
 /** The order is held for this long after the last move or key in the rows. */
 const HOLD_MS = 15_000;
+/** So many rows are drawn, and so many more each time somebody asks: each costs something every second. */
+const ROWS = 100;
 const TEXTS = ["name", "transport", "address"];
 
 export class ClientsTable {
@@ -32,6 +34,7 @@ export class ClientsTable {
   #shown = [];
   #total = 0;
   #now = 0;
+  #drawn = ROWS;
   #pointed = false;
   #heldUntil = 0;
   #known = false;
@@ -51,6 +54,10 @@ export class ClientsTable {
     this.#makeHeadings();
     this.#filter.addEventListener("input", () => this.#draw({ hold: false }));
     byId("client-limit").addEventListener("change", limitChanged);
+    byId("show-more").addEventListener("click", () => {
+      this.#drawn += ROWS;
+      this.#draw({ hold: false });
+    });
     this.#body.addEventListener("pointerenter", () => (this.#pointed = true));
     for (const sign of ["pointerenter", "pointermove", "focusin", "keydown"]) {
       this.#body.addEventListener(sign, () => (this.#heldUntil = performance.now() + HOLD_MS));
@@ -95,13 +102,16 @@ export class ClientsTable {
   #draw({ hold }) {
     if (!this.#known) return;
     const inOrder = sorted(matching(this.#clients, this.#filter.value), this.#order);
-    this.#shown = hold ? held(this.#shown, inOrder) : inOrder;
+    this.#shown = (hold ? held(this.#shown, inOrder) : inOrder).slice(0, this.#drawn);
     const nobody = this.#clients.length === 0 ? "No client is connected." : "No client matches the filter.";
     const hadFocus = this.#body.contains(document.activeElement);
     this.#rows.show(this.#shown, nobody);
     // The row with the keyboard's focus is gone: it goes on from near there, not from the top of the page.
     if (hadFocus && !this.#body.contains(document.activeElement)) byId("clients-scroll").focus({ preventScroll: true });
     this.#tellCount(inOrder.length, hold);
+    const more = inOrder.length - this.#drawn;
+    byId("clients-more").hidden = more <= 0;
+    setText(byId("show-more"), `Show ${format.count(Math.min(more, ROWS))} more of ${format.count(inOrder.length)}`);
   }
 
   #tellCount(matches, hold) {
@@ -121,7 +131,7 @@ export class ClientsTable {
       button.addEventListener("click", () => this.#sortBy(field));
       row.append(make("th", { scope: "col", class: TEXTS.includes(field) ? "" : "number", "data-sort": field }, button));
     }
-    row.append(make("th", { scope: "col" }, make("span", { class: "visually-hidden" }, "Actions")));
+    row.append(make("th", { scope: "col", class: "action" }, make("span", { class: "visually-hidden" }, "Actions")));
     this.#markHeadings();
   }
 
