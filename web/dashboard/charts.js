@@ -229,7 +229,7 @@ class Chart {
     return {
       width: Math.max(200, Math.floor(this.#picture.clientWidth)),
       height: HEIGHT,
-      padding: [8, 8, 0, 0],
+      padding: [8, 18, 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, sync: { key: "dashboard" }, points: { size: 6 } },
       scales: {
