@@ -1,0 +1,222 @@
+// The page for calls: signs in, enters the room, and puts the parts together that show the call. How peers find and reach
+// each other is in webrtc/call.js and webrtc/peer.js.
+
+import { Composer } from "./ui/composer.js";
+import { ConnectionBadge } from "./ui/connection.js";
+import { byId, coalesced, el, icon, reconcile } from "./ui/dom.js";
+import { avatar, People } from "./ui/people.js";
+import { deepLink, showRoomInAddress, SignIn } from "./ui/signin.js";
+import { Remembered } from "./ui/storage.js";
+import { Call, MOST_PEOPLE, TOPIC_PREFIX } from "./webrtc/call.js";
+import { IceServers } from "./webrtc/ice.js";
+import { LocalMedia, mediaProblem } from "./webrtc/media.js";
+import { Tiles } from "./webrtc/tiles.js";
+
+const MEASURE_MS = 2000;
+const MOST_TEXTS = 300;
+const PEER_STATES = { connected: "connected", connecting: "connecting…", new: "connecting…", disconnected: "interrupted", failed: "not reachable" };
+
+const people = new People("qws.webrtc.people");
+const lastName = new Remembered(() => localStorage, "qws.name");
+const badge = new ConnectionBadge();
+const signIn = new SignIn(TOPIC_PREFIX, enter);
+
+/** Enters a room over a client that is connected. */
+async function enter(client, room, token) {
+  const local = new LocalMedia();
+  const iceServers = new IceServers(token);
+  const call = new Call(client, room, { people, local, iceServers });
+  byId("signin-submit").disabled = true;
+  try {
+    await call.join();
+  } catch (error) {
+    call.leave();
+    client.close().catch(() => {});
+    byId("signin-submit").disabled = false;
+    const isForbidden = error.code === 403;
+    signIn.focus(isForbidden ? "You may not enter this room." : error.message);
+    return;
+  }
+  byId("signin-submit").disabled = false;
+  lastName.set(client.name);
+  showRoomInAddress(room);
+  showCall(client, room, { call, local, iceServers });
+}
+
+/** Shows the call until one hangs up, or the connection ends for good. */
+function showCall(client, room, { call, local, iceServers }) {
+  const ended = new AbortController();
+  const { signal } = ended;
+  const tiles = new Tiles(call, { client, people, local });
+  const texts = byId("texts");
+  const composer = new Composer(say, signal);
+  const rows = new Map();
+  const render = coalesced(() => {
+    if (signal.aborted) return;
+    tiles.render();
+    renderPeople();
+    renderControls();
+    renderConnection();
+  });
+
+  byId("signin").hidden = true;
+  byId("call").hidden = false;
+  byId("call-title").textContent = room;
+  document.title = `${room} · Video · quic-websocket`;
+  byId("texts-list").replaceChildren();
+  byId("people-list").replaceChildren();
+  byId("texts-empty").hidden = false;
+  composer.text = "";
+  report(iceServers.problem);
+  badge.watch(client);
+
+  call.addEventListener("change", render, { signal });
+  call.addEventListener("text", ({ detail }) => addText(people.name(detail.from), detail.text, false), { signal });
+  call.addEventListener("problem", ({ detail }) => report(detail), { signal });
+  client.addEventListener("state", render, { signal });
+  client.addEventListener("close", ({ detail }) => {
+    if (!detail.willReconnect) leave(`The server has ended the connection: ${detail.reason || "no reason was given"} (${detail.code}).`, detail.code === 4401);
+  }, { signal });
+  byId("toggle-microphone").addEventListener("click", () => turn("audio"), { signal });
+  byId("toggle-camera").addEventListener("click", () => turn("video"), { signal });
+  byId("hang-up").addEventListener("click", () => leave(""), { signal });
+  byId("invite").addEventListener("click", copyLink, { signal });
+  byId("call-problem-close").addEventListener("click", () => report(""), { signal });
+  byId("skip-link").addEventListener("click", (event) => {
+    event.preventDefault();
+    byId("toggle-microphone").focus();
+  }, { signal });
+  // Also where the page is kept for going back to it: a call does not wait there.
+  addEventListener("pagehide", () => leave(""), { signal });
+  const timer = setInterval(measure, MEASURE_MS);
+  signal.addEventListener("abort", () => clearInterval(timer));
+  render();
+  byId("call-title").focus();
+
+  async function turn(kind) {
+    const isOn = !local.state[kind];
+    report("");
+    try {
+      await local.turn(kind, isOn);
+    } catch (error) {
+      report(mediaProblem(kind, error));
+    }
+    if (signal.aborted) local.stop();
+    else render();
+  }
+
+  async function measure() {
+    await Promise.allSettled([...call.peers.values()].map((peer) => peer.measure()));
+    render();
+  }
+
+  function say(text) {
+    if (call.peers.size === 0) return "Nobody else is here yet.";
+    if (call.say(text) === 0) return "Nobody could be reached; or the text is too long.";
+    addText(client.name, text, true);
+    return "";
+  }
+
+  function addText(name, text, isOwn) {
+    const isAtEnd = texts.scrollHeight - texts.scrollTop - texts.clientHeight < 48;
+    byId("texts-empty").hidden = true;
+    const list = byId("texts-list");
+    list.append(
+      el(
+        "li",
+        { "data-testid": "text", "data-own": isOwn ? "true" : undefined },
+        el("bdi", { class: "text-name" }, isOwn ? "You" : name),
+        el("p", { class: "text-body", dir: "auto" }, text),
+      ),
+    );
+    while (list.childElementCount > MOST_TEXTS) list.firstElementChild.remove();
+    if (isAtEnd || isOwn) texts.scrollTop = texts.scrollHeight;
+  }
+
+  function renderPeople() {
+    const members = [...(call.roster?.members.values() ?? [])];
+    const known = new Set(members.map(({ id }) => id));
+    for (const id of rows.keys()) if (!known.has(id)) rows.delete(id);
+    reconcile(byId("people-list"), members.map(({ id }) => personRow(id)));
+    byId("people-count").textContent = `${members.length} of ${MOST_PEOPLE}`;
+    const others = call.peers.size;
+    const connected = [...call.peers.values()].filter(({ state }) => state === "connected").length;
+    const words = others === 0 ? "Nobody else is here yet" : connected < others ? "Connecting…" : others === 1 ? "Connected to 1 person" : `Connected to ${others} people`;
+    if (byId("call-subtitle").textContent !== words) byId("call-subtitle").textContent = words;
+  }
+
+  function personRow(id) {
+    const name = people.name(id);
+    // While the connection is lost there is no id, and the list still has the last one.
+    const isOwn = id === client.id || (client.id === null && people.isOwn(id));
+    const state = isOwn ? "you" : (PEER_STATES[call.peerOf(id)?.state] ?? "not in the call");
+    const signature = `${name}\n${state}`;
+    if (rows.get(id)?.signature === signature) return rows.get(id).row;
+    const row = el(
+      "li",
+      { class: "person", "data-client": id, "data-own": isOwn ? "true" : undefined, "data-state": state },
+      avatar(name),
+      el("span", { class: "truncate" }, el("bdi", {}, name)),
+      el("span", { class: "muted person-state" }, state),
+    );
+    rows.set(id, { signature, row });
+    return row;
+  }
+
+  function renderControls() {
+    for (const [kind, id, name] of [["audio", "toggle-microphone", "microphone"], ["video", "toggle-camera", "camera"]]) {
+      const button = byId(id);
+      const isOn = String(local.state[kind]);
+      if (button.getAttribute("aria-pressed") === isOn) continue;
+      button.setAttribute("aria-pressed", isOn);
+      button.querySelector("svg").replaceWith(icon(isOn === "true" ? name : `${name}-off`));
+    }
+  }
+
+  function renderConnection() {
+    const notice = byId("connection-notice");
+    notice.hidden = client.state === "open";
+    notice.dataset.state = client.state;
+    const words = "The connection to the server was lost; reconnecting. The call goes on, but nobody can come in meanwhile.";
+    if (!notice.hidden && byId("connection-notice-text").textContent !== words) byId("connection-notice-text").textContent = words;
+  }
+
+  async function copyLink() {
+    const text = byId("invite-text");
+    try {
+      await navigator.clipboard.writeText(location.href);
+      text.textContent = "Copied";
+    } catch {
+      text.textContent = "Take it from the address bar";
+    }
+    setTimeout(() => (text.textContent = "Copy link"), 2000);
+  }
+
+  function leave(problem, wantsToken = false) {
+    if (signal.aborted) return;
+    ended.abort();
+    call.leave();
+    local.stop();
+    badge.forget();
+    client.close().catch(() => {});
+    byId("tiles").replaceChildren();
+    byId("call").hidden = true;
+    byId("signin").hidden = false;
+    for (const id of ["toggle-microphone", "toggle-camera"]) byId(id).setAttribute("aria-pressed", "false");
+    report("");
+    document.title = "Video · quic-websocket";
+    signIn.fill({ name: client.name, room });
+    signIn.focus(problem, wantsToken);
+  }
+}
+
+/** Says what does not work, "" once it does. */
+function report(problem) {
+  byId("call-problem").hidden = problem === "";
+  byId("call-problem-text").textContent = problem;
+}
+
+const link = deepLink();
+signIn.fill({ name: link.name || lastName.get(), room: link.room });
+if (link.name) signIn.submit();
+else signIn.focus();

@@ -1,0 +1,91 @@
+// The own camera and microphone. The browser is asked for one only when it is turned on; a camera that is off is let go, so
+// that its light goes out, and a microphone that is off is muted.
+
+export class LocalMedia extends EventTarget {
+  /** Both tracks are of this stream, so that sound and picture stay together. */
+  stream = new MediaStream();
+  #wanted = { audio: false, video: false };
+
+  /** What is turned on. */
+  get state() {
+    return { audio: this.#isOn("audio"), video: this.#isOn("video") };
+  }
+
+  track(kind) {
+    return this.stream.getTracks().find((track) => track.kind === kind) ?? null;
+  }
+
+  /**
+   * Turns one on or off. Rejects with the browser's error where it cannot be had.
+   * @param {"audio" | "video"} kind
+   * @param {boolean} isOn
+   */
+  async turn(kind, isOn) {
+    this.#wanted[kind] = isOn;
+    const track = this.track(kind);
+    if (!isOn) {
+      if (kind === "video") this.#drop("video");
+      else if (track) track.enabled = false;
+    } else if (track) {
+      track.enabled = true;
+    } else {
+      await this.#acquire(kind);
+    }
+    this.dispatchEvent(new CustomEvent("change", { detail: kind }));
+  }
+
+  /** Lets both go. */
+  stop() {
+    this.#wanted = { audio: false, video: false };
+    for (const kind of ["audio", "video"]) this.#drop(kind);
+  }
+
+  #isOn(kind) {
+    return this.track(kind)?.enabled ?? false;
+  }
+
+  async #acquire(kind) {
+    // Without a secure context there is no mediaDevices.
+    if (!navigator.mediaDevices) throw new DOMException("This page was not loaded over a secure connection.", "NotAllowedError");
+    const options = kind === "audio" ? { audio: true } : { video: { width: { ideal: 1280 }, height: { ideal: 720 } } };
+    const taken = await navigator.mediaDevices.getUserMedia(options);
+    const [track] = taken.getTracks();
+    // Turned off, or turned on twice, while the browser was asking.
+    if (!this.#wanted[kind] || this.track(kind)) {
+      track.stop();
+      return;
+    }
+    this.stream.addTrack(track);
+    track.addEventListener("ended", () => {
+      // Unplugged, or no longer allowed.
+      if (this.track(kind) !== track) return;
+      this.#drop(kind);
+      this.dispatchEvent(new CustomEvent("change", { detail: kind }));
+    });
+  }
+
+  #drop(kind) {
+    const track = this.track(kind);
+    if (!track) return;
+    this.stream.removeTrack(track);
+    track.stop();
+  }
+}
+
+/** Why a camera or microphone cannot be had, for people. */
+export function mediaProblem(kind, error) {
+  const device = kind === "audio" ? "microphone" : "camera";
+  switch (error.name) {
+    case "NotAllowedError":
+    case "SecurityError":
+      return `The browser does not let this page use the ${device}. You can still write, and see and hear others.`;
+    case "NotFoundError":
+    case "OverconstrainedError":
+      return `No ${device} was found. You can still write, and see and hear others.`;
+    case "NotReadableError":
+    case "AbortError":
+      return `The ${device} is in use by another program.`;
+    default:
+      return `The ${device} could not be turned on: ${error.message}`;
+  }
+}
