@@ -201,7 +201,8 @@ export interface SubscriptionEvents {
   end: CustomEvent<QwsError | null>;
 }
 
-interface TypedEventTarget<Events> extends EventTarget {
+/** Only its types are there: what it stands for is an `EventTarget`. */
+declare class TypedEventTarget<Events> extends EventTarget {
   addEventListener<K extends keyof Events & string>(
     type: K,
     listener: ((event: Events[K]) => void) | { handleEvent(event: Events[K]): void } | null,
@@ -232,8 +233,7 @@ interface TypedEventTarget<Events> extends EventTarget {
  * to wait for iteration, `highWaterMark` of them at most; what happens beyond that stands in the README, "Slow readers".
  * Several iterations share one queue: each message goes to one of them. Leaving an iteration does not unsubscribe.
  */
-export interface Subscription extends TypedEventTarget<SubscriptionEvents>, AsyncIterable<Message> {}
-export class Subscription extends EventTarget {
+export class Subscription extends TypedEventTarget<SubscriptionEvents> implements AsyncIterable<Message> {
   private constructor();
   /** The text that was subscribed to. */
   readonly topic: string;
@@ -249,8 +249,7 @@ export class Subscription extends EventTarget {
 }
 
 /** A connection that comes back by itself. */
-export interface Client extends TypedEventTarget<ClientEvents> {}
-export class Client extends EventTarget {
+export class Client extends TypedEventTarget<ClientEvents> {
   private constructor();
   /** Resolves with the first accepted handshake; rejects where the client has closed before. */
   readonly ready: Promise<void>;
@@ -299,3 +298,5 @@ export class Client extends EventTarget {
  * @param url `https://host:port`; `http:` for loopback hosts. Default in a page: its own origin.
  */
 export function connect(url?: string | URL, options?: ConnectOptions): Client;
+
+export {};

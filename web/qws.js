@@ -1,0 +1,2765 @@
+/**
+ * A client of a quic-websocket server, for browsers (WebTransport and WebSocket) and Node (WebSocket). One module, no
+ * dependency, no build step; the types are in qws.d.ts, the protocol in docs/PROTOCOL.md, how to use it in README.md.
+ *
+ * From the top: the client's face (`connect`, `Client`, `Subscription`), then what it is made of: entries (what a subscription
+ * has seen), routes (whose a message is, on one connection), links (one connection), carriers (what transports bodies), and
+ * the plain functions below them.
+ *
+ * @module
+ */
+
+/** @typedef {import("./qws.js").ConnectOptions} ConnectOptions */
+/** @typedef {import("./qws.js").SubscribeOptions} SubscribeOptions */
+/** @typedef {import("./qws.js").Position} Position */
+/** @typedef {import("./qws.js").Message} Message */
+/** @typedef {import("./qws.js").Subscribed} Subscribed */
+/** @typedef {import("./qws.js").ErrorKind} ErrorKind */
+/** @typedef {import("./qws.js").ClientState} ClientState */
+/** @typedef {import("./qws.js").Carrier} CarrierName */
+/** @typedef {Record<string, any>} Json a JSON object */
+/** @typedef {{ json: Json, data?: Uint8Array }} Reply */
+/** @typedef {{ code: number, reason: string, reconnectAfterMs?: number }} End */
+/** @typedef {string | Uint8Array} Body what travels: JSON alone as text, with an attachment as bytes */
+/** @typedef {"control" | "request" | "datagram" | number} Source on what a body came; a number is a topic lane's */
+
+/** The first try to come back comes within this time, each further one within twice the time of the one before. */
+const FIRST_BACKOFF_MS = 500;
+/** A connection that lived as long begins the count of tries anew: a server that lets clients in only to lose them is not stormed. */
+const HELD_MS = 20_000;
+/** The least time between two tries that an event of the page asks for. */
+const EAGER_MS = 1_000;
+/** How long a connection may take to come, and then the answer to `handshake`. */
+const CONNECT_MS = 10_000;
+/** Once told or asked to end, how long the other side may take for it. */
+const GOODBYE_MS = 2_000;
+/** Once a lane has ended, how long the connection's own end may take, which tells the code. */
+const CLOSE_FOLLOWS_MS = 1_000;
+/** How often the round trip is measured. */
+const PING_MS = 15_000;
+/** How long nothing may come after a ping before the connection counts as lost. */
+const SILENCE_MS = 10_000;
+/** The same where the network or the page has just come back. */
+const DOUBT_MS = 3_000;
+/** How long the old connection is kept for what is still on its way, once there is a better one. */
+const MOVE_MS = 5_000;
+/** Bytes that the connection has not taken, beyond which requests wait. */
+const MAX_UNSENT_BYTES = 1024 * 1024;
+/** Longer bodies travel on a lane of their own. */
+const BULK_BYTES = 64 * 1024;
+/** Requests without a reply, beyond which others wait: fewer than the refusals for which a server closes with 4429. */
+const MAX_CALLS = 96;
+/** Longest body that is taken before the server has told its own limit. */
+const MAX_FIRST_BYTES = 1024 * 1024;
+/** How long what was sent to an ended subscription may be on its way, and of how many topics that is kept in mind. */
+const STRAGGLE_MS = 30_000;
+const MAX_STRAGGLERS = 1024;
+/** Most broadcasts of one moment that are compared while there are two connections. */
+const MAX_COMPARED = 1024;
+
+/** The closing codes after which a client may come back by itself (PROTOCOL, section 10). */
+const MAY_RECONNECT = new Set([1001, 1006, 1011, 1012, 1013, 4408, 4413]);
+/** Refusals that time can heal: a subscription that was there is tried again. */
+const PASSING = new Set([429, 500, 503]);
+
+/** When QUIC failed where WebSocket did not, by address: for all clients of a page. @type {Map<string, number>} */
+const quicFailures = new Map();
+
+/** Makes and reads what only this module may. */
+const INTERNAL = Symbol("quic-websocket");
+
+/** What a client or its server did wrong, or what became of a request. */
+export class QwsError extends Error {
+  /**
+   * @param {ErrorKind} kind
+   * @param {string} message
+   * @param {{ code?: number, retryAfterMs?: number, cause?: unknown }} [details]
+   */
+  constructor(kind, message, { code, retryAfterMs, cause } = {}) {
+    super(message, cause === undefined ? undefined : { cause });
+    /** @type {"QwsError"} */
+    this.name = "QwsError";
+    this.kind = kind;
+    this.code = code;
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
+/**
+ * Connects to a server; returns at once, and the client connects in the background.
+ *
+ * @param {string | URL} [url]
+ * @param {ConnectOptions} [options]
+ * @returns {import("./qws.js").Client}
+ */
+export function connect(url, options) {
+  return new Client(INTERNAL, url, options ?? {});
+}
+
+/** A connection that comes back by itself. */
+export class Client extends EventTarget {
+  /** @type {ReturnType<typeof settingsOf>} */
+  #settings;
+  /** @type {ClientState} */
+  #state = "connecting";
+  /** The connection that requests go to. @type {Link | null} */
+  #link = null;
+  /** Connections that were left for a better one, and still have something on its way. @type {Set<Link>} */
+  #leftLinks = new Set();
+  /** Subscriptions by their text, in the order in which they were made. @type {Map<string, Entry>} */
+  #entries = new Map();
+  /** Requests that wait for a connection, or for room on it. @type {Call[]} */
+  #waiting = [];
+  /** Requests that the server refused for a while. @type {Set<Call>} */
+  #refusedCalls = new Set();
+  /** Before this time nothing of `waiting` is sent: the server has asked for it. */
+  #notBefore = 0;
+  /** @type {Backoff} */
+  #backoff;
+  /** When the present connection began, or the last try. */
+  #since = 0;
+  /** The server asked not to come back earlier. */
+  #returnNotBefore = 0;
+  #timers = new Timers();
+  /** Aborts a try to connect. @type {AbortController | null} */
+  #dialing = null;
+  /** Aborts a try to move to QUIC. @type {AbortController | null} */
+  #moving = null;
+  /** Whether the server refused this client over QUIC, and not the network. */
+  #staysOnSocket = false;
+  #token;
+  #everOpen = false;
+  #reconnects = 0;
+  /** @type {number | null} */
+  #rttMs = null;
+  /** Ids that this client has or had just now: what others are told of them is no news. @type {string[]} */
+  #ownIds = [];
+  /** Broadcasts heard while there are two connections, each with how often on which. @type {Map<string, Map<Link, number>>} */
+  #compared = new Map();
+  /** @type {Deferred<void>} */
+  #ready = new Deferred();
+  /** There once the application has asked for the end. @type {Deferred<void> | null} */
+  #closing = null;
+  /** @type {End | null} */
+  #closed = null;
+  #stopListening = () => {};
+
+  /**
+   * @param {symbol} internal
+   * @param {string | URL | undefined} url
+   * @param {ConnectOptions} options
+   */
+  constructor(internal, url, options) {
+    super();
+    if (internal !== INTERNAL) throw new QwsError("usage", "a client is made by connect()");
+    this.#settings = settingsOf(url, options);
+    this.#token = options.token;
+    this.#backoff = new Backoff(this.#settings.maxBackoffMs);
+    this.#listenToPage();
+    // The caller has his listeners in place by then.
+    queueMicrotask(() => void this.#attempt());
+  }
+
+  get ready() {
+    return this.#ready.promise;
+  }
+  get state() {
+    return this.#state;
+  }
+  get id() {
+    return this.#link?.id ?? null;
+  }
+  get user() {
+    return this.#link?.user ?? null;
+  }
+  get name() {
+    return this.#link?.name ?? this.#settings.name ?? null;
+  }
+  get serverName() {
+    return this.#link?.serverName ?? null;
+  }
+  get limits() {
+    return this.#link?.limits ?? null;
+  }
+  get carrier() {
+    return this.#link?.transport.carrier ?? null;
+  }
+  get rttMs() {
+    return this.#rttMs;
+  }
+  get reconnects() {
+    return this.#reconnects;
+  }
+  get streams() {
+    return this.#link?.transport.streams ?? 0;
+  }
+
+  ping() {
+    return this.#request({ type: "ping", timestamp: Date.now() }, { again: true }, (_, call) => this.#measured(call));
+  }
+
+  /**
+   * @template {string | Uint8Array} Content
+   * @param {Content} content
+   * @returns {Promise<any>}
+   */
+  echo(content) {
+    const bytes = content instanceof Uint8Array ? content : undefined;
+    const message = bytes ? { type: "binary" } : { type: "text", content };
+    return this.#request(message, { attachment: bytes, again: true, content }, ({ json, data }) =>
+      bytes ? (data ?? new Uint8Array(0)) : json.content,
+    );
+  }
+
+  /** @param {string | Uint8Array} content */
+  broadcast(content) {
+    return this.#request({ type: "broadcast" }, { content }, ({ json }) => Number(json.delivered ?? 0));
+  }
+
+  /**
+   * @param {string} to
+   * @param {string | Uint8Array} content
+   */
+  direct(to, content) {
+    return this.#request({ type: "direct", to }, { content }, () => {});
+  }
+
+  /**
+   * @param {string} to
+   * @param {unknown} data
+   */
+  signal(to, data) {
+    if (data === undefined) return failed(new QwsError("usage", "signal: data is missing"));
+    return this.#request({ type: "signal", to, data }, {}, () => {});
+  }
+
+  /** @param {{ limit?: number, after?: string }} [options] */
+  listClients({ limit, after } = {}) {
+    return this.#request({ type: "list_clients", limit, after }, { again: true }, ({ json }) => {
+      const { clients, total, next } = json;
+      return /** @type {import("./qws.js").ClientPage} */ (next == null ? { clients, total } : { clients, total, next });
+    });
+  }
+
+  async *clients() {
+    /** @type {string | undefined} */
+    let after;
+    do {
+      const page = await this.listClients({ limit: 1000, after });
+      yield* page.clients;
+      if (page.next !== undefined && after !== undefined && page.next <= after) {
+        throw new QwsError("protocol", "list_clients: the server gave a page that leads nowhere");
+      }
+      after = page.next;
+    } while (after !== undefined);
+  }
+
+  /**
+   * @param {string} topic
+   * @param {SubscribeOptions} [options]
+   * @returns {import("./qws.js").Subscription}
+   */
+  subscribe(topic, options = {}) {
+    checkSubscribe(topic, options);
+    if (this.#entries.has(topic)) {
+      throw new QwsError("usage", `subscribe: there is a subscription to ${topic} already`, { code: 409 });
+    }
+    const capacity = atLeast(1, options.highWaterMark ?? this.#settings.highWaterMark, "highWaterMark");
+    const entry = new Entry(topic, options, capacity, () => this.#room(entry));
+    const subscription = new Subscription(INTERNAL, entry, () => this.#leave(entry));
+    entry.subscription = subscription;
+    if (this.#state === "closed") {
+      entry.end(this.#closedError());
+      return subscription;
+    }
+    this.#entries.set(topic, entry);
+    if (this.#link) this.#ask(this.#link, entry);
+    return subscription;
+  }
+
+  /**
+   * @param {string} topic
+   * @param {string | Uint8Array} content
+   * @param {{ key?: string }} [options]
+   */
+  publish(topic, content, { key } = {}) {
+    const message = { type: "publish", topic, key: key ?? randomKey() };
+    return this.#request(message, { content, again: true }, ({ json }) => ({
+      topic: String(json.topic),
+      epoch: String(json.epoch),
+      offset: Number(json.offset),
+      // Of a key that nobody else has, only this client's own repetition can be a duplicate.
+      duplicate: key !== undefined && json.duplicate === true,
+    }));
+  }
+
+  /**
+   * @param {string} topic
+   * @param {{ since?: Position, limit?: number, reverse?: boolean }} [options]
+   */
+  history(topic, { since, limit, reverse } = {}) {
+    return this.#request({ type: "history", topic, since, limit, reverse }, { again: true }, ({ json }) => ({
+      epoch: String(json.epoch),
+      messages: /** @type {Json[]} */ (json.messages).map((message) =>
+        messageOf(message, typeof message.data === "string" ? bytesOfBase64(message.data) : undefined),
+      ),
+      more: json.more === true,
+    }));
+  }
+
+  /** @param {string} topic */
+  presence(topic) {
+    return this.#request({ type: "presence", topic }, { again: true }, ({ json }) => ({
+      clients: /** @type {import("./qws.js").ClientInfo[]} */ (json.clients),
+      total: Number(json.total ?? json.clients.length),
+    }));
+  }
+
+  /** @param {string} token */
+  refresh(token) {
+    return this.#request({ type: "refresh", token }, {}, ({ json }) => {
+      if (typeof this.#token !== "function") this.#token = token;
+      return /** @type {{ expires_at?: number }} */ (json.expires_at == null ? {} : { expires_at: json.expires_at });
+    });
+  }
+
+  /**
+   * @param {number} [code]
+   * @param {string} [reason]
+   * @returns {Promise<void>}
+   */
+  close(code = 1000, reason = "") {
+    if (!isCloseCode(code)) return failed(new QwsError("usage", `close: ${code} is no code that a client may send`));
+    if (encoder.encode(reason).length > 123) {
+      return failed(new QwsError("usage", "close: the reason is longer than 123 bytes"));
+    }
+    if (this.#closing) return this.#closing.promise;
+    if (this.#closed) return Promise.resolve();
+    this.#closing = new Deferred();
+    const end = { code, reason };
+    this.#stop(end);
+    for (const entry of this.#takeEntries()) entry.end(null);
+    this.#setState("closed");
+    const link = this.#link;
+    if (link) {
+      // What was asked before is still answered.
+      link.sayGoodbye(code, reason);
+    } else {
+      this.#over(end);
+    }
+    return this.#closing.promise;
+  }
+
+  // Connecting.
+
+  async #attempt() {
+    if (this.#dialing || this.#link || this.#state === "closed") return;
+    const dialing = new AbortController();
+    this.#dialing = dialing;
+    this.#since = performance.now();
+    try {
+      const link = await this.#dial(this.#settings.carriers, dialing.signal);
+      this.#dialing = null;
+      this.#opened(link);
+    } catch (cause) {
+      if (dialing.signal.aborted) return;
+      this.#dialing = null;
+      const error = asError(cause);
+      const isFinal = error.kind === "closed" ? !mayReconnect(error.code) : error.kind !== "transport";
+      if (isFinal) {
+        this.#finish({ code: error.kind === "closed" ? (error.code ?? 1006) : 1002, reason: error.message }, error);
+      } else {
+        emit(this, "error", error);
+        this.#comeBack(error.retryAfterMs ?? 0);
+      }
+    }
+  }
+
+  /**
+   * Makes a connection on which the server has taken this client in.
+   *
+   * @param {CarrierName[]} carriers
+   * @param {AbortSignal} signal
+   */
+  async #dial(carriers, signal) {
+    const { name, retryQuicMs, raceDelayMs, settleMs, quicKey } = this.#settings;
+    const token = Promise.resolve().then(() => (typeof this.#token === "function" ? this.#token() : this.#token));
+    token.catch(() => {});
+    const [quic, socket] = [carriers.includes("webtransport"), carriers.includes("websocket")];
+    const failedAt = quicFailures.get(quicKey);
+    const transport = await race({
+      quic: quic ? () => openQuic(this.#settings) : null,
+      socket: socket ? () => openSocket(this.#settings) : null,
+      quicFirst: failedAt === undefined || Date.now() - failedAt >= (retryQuicMs || Infinity),
+      raceDelayMs,
+      settleMs,
+      signal,
+      onQuicFailed: () => quicFailures.set(quicKey, Date.now()),
+    });
+    const link = new Link(transport, {
+      hear: (body, source) => this.#hear(link, body, source),
+      ended: (end) => this.#linkEnded(link, end),
+    });
+    const abandon = () => link.end({ code: 1000, reason: "" });
+    signal.addEventListener("abort", abandon);
+    try {
+      let shown;
+      try {
+        shown = await token;
+      } catch (cause) {
+        throw new QwsError("transport", `token: there is none to be had: ${String(cause)}`, { cause });
+      }
+      await link.shakeHands(name, shown);
+      if (signal.aborted) throw new QwsError("closed", "the client was closed", { code: 1000 });
+    } catch (error) {
+      link.end({ code: 1000, reason: "" });
+      // Where packets come through and a connection does not, the other carrier may do better.
+      if (quic && socket && transport.carrier === "webtransport" && asError(error).kind === "transport") {
+        quicFailures.set(quicKey, Date.now());
+      }
+      throw error;
+    } finally {
+      signal.removeEventListener("abort", abandon);
+    }
+    if (transport.carrier === "webtransport") quicFailures.delete(quicKey);
+    return link;
+  }
+
+  /** @param {Link} link */
+  #opened(link) {
+    const resumed = this.#everOpen;
+    this.#everOpen = true;
+    if (resumed) this.#reconnects += 1;
+    this.#since = performance.now();
+    this.#returnNotBefore = 0;
+    this.#use(link);
+    this.#setState("open");
+    this.#ready.resolve();
+    emit(this, "open", { carrier: link.transport.carrier, resumed });
+  }
+
+  /**
+   * Has requests and subscriptions go over a connection.
+   *
+   * @param {Link} link
+   */
+  #use(link) {
+    this.#link = link;
+    if (link.id) this.#ownIds = [...this.#ownIds.slice(-3), link.id];
+    for (const entry of this.#inOrder()) this.#ask(link, entry);
+    this.#pump(link);
+    this.#probe(link, SILENCE_MS);
+    this.#timers.set("ping", PING_MS, () => this.#keepAlive());
+    if (link.transport.carrier === "websocket") this.#tryQuicLater();
+    else this.#timers.clear("quic");
+  }
+
+  /** Topics before patterns: what is for a topic by its name is not to come by a pattern on the way. */
+  #inOrder() {
+    const entries = [...this.#entries.values()];
+    return [...entries.filter((entry) => !entry.isPattern), ...entries.filter((entry) => entry.isPattern)];
+  }
+
+  /**
+   * @param {Link} link
+   * @param {End} end
+   */
+  #linkEnded(link, end) {
+    const isCurrent = link === this.#link;
+    if (!isCurrent && !this.#leftLinks.delete(link)) return;
+    if (isCurrent) {
+      this.#link = null;
+      this.#timers.clear("ping", "silence", "quic");
+      this.#moving?.abort();
+      for (const old of this.#leftLinks) old.end({ code: 1000, reason: "" });
+    } else if (this.#leftLinks.size === 0) {
+      this.#compared.clear();
+    }
+    for (const entry of this.#entries.values()) entry.unbind(link);
+    link.routes.close();
+    this.#settleLost(link, end);
+    if (!isCurrent) {
+      // Who was not moved yet, and could not be asked for twice.
+      const current = this.#link;
+      if (current) for (const entry of this.#inOrder()) this.#ask(current, entry);
+      return;
+    }
+    if (this.#closing) return this.#over(end);
+    if (!mayReconnect(end.code)) return this.#finish(end);
+    this.#backoff.connectedFor(performance.now() - this.#since);
+    this.#setState("reconnecting");
+    emit(this, "close", { code: end.code, reason: end.reason, willReconnect: true });
+    this.#comeBack(end.reconnectAfterMs ?? 0);
+  }
+
+  /**
+   * What became of requests on a connection that is gone: those that may be repeated are, in their order.
+   *
+   * @param {Link} link
+   * @param {End} end
+   */
+  #settleLost(link, end) {
+    const [again, lost] = [/** @type {Call[]} */ ([]), /** @type {Call[]} */ ([])];
+    for (const call of link.takeCalls()) (call.again && !this.#closed && !this.#closing ? again : lost).push(call);
+    this.#waiting.unshift(...again);
+    const reason = end.reason || "the connection was lost";
+    for (const call of lost) this.#settle(call, new QwsError("closed", reason, { code: end.code }));
+    if (again.length > 0 && this.#link) this.#pump(this.#link);
+  }
+
+  /** @param {number} afterMs what the server asked for */
+  #comeBack(afterMs) {
+    if (this.#state === "closed") return;
+    this.#returnNotBefore = performance.now() + afterMs;
+    this.#timers.set("return", afterMs + this.#backoff.next(), () => void this.#attempt());
+  }
+
+  /** The network or the page is back: no reason to wait longer, or to trust what was. */
+  #wake() {
+    if (this.#link) return this.#probe(this.#link, DOUBT_MS);
+    const now = performance.now();
+    if (this.#state === "closed" || this.#dialing || !this.#timers.has("return")) return;
+    if (now < this.#returnNotBefore || now - this.#since < EAGER_MS) return;
+    this.#timers.clear("return");
+    void this.#attempt();
+  }
+
+  #listenToPage() {
+    const page = typeof document === "object" ? document : null;
+    if (typeof globalThis.addEventListener !== "function") return;
+    const online = () => {
+      quicFailures.delete(this.#settings.quicKey);
+      this.#wake();
+      if (this.#link?.transport.carrier === "websocket") void this.#tryQuic();
+    };
+    const visible = () => {
+      if (page?.visibilityState === "visible") this.#wake();
+    };
+    globalThis.addEventListener("online", online);
+    page?.addEventListener("visibilitychange", visible);
+    this.#stopListening = () => {
+      globalThis.removeEventListener("online", online);
+      page?.removeEventListener("visibilitychange", visible);
+    };
+  }
+
+  // Ending.
+
+  /**
+   * Ends what runs and waits; not the connection.
+   *
+   * @param {End} end
+   */
+  #stop(end) {
+    this.#closed = end;
+    this.#timers.clearAll();
+    this.#stopListening();
+    this.#dialing?.abort();
+    this.#dialing = null;
+    this.#moving?.abort();
+    for (const link of this.#leftLinks) link.end({ code: 1000, reason: "" });
+    for (const call of [...this.#waiting.splice(0), ...this.#refusedCalls]) this.#settle(call, this.#closedError());
+  }
+
+  #takeEntries() {
+    const entries = [...this.#entries.values()];
+    this.#entries.clear();
+    return entries;
+  }
+
+  #closedError() {
+    const { code, reason } = this.#closed ?? { code: 1000, reason: "" };
+    return new QwsError("closed", reason || `the client is closed (${code})`, { code });
+  }
+
+  /**
+   * The server, or an error that time does not heal, ended it.
+   *
+   * @param {End} end
+   * @param {QwsError} [error]
+   */
+  #finish(end, error) {
+    this.#stop(end);
+    const why = error ?? this.#closedError();
+    for (const entry of this.#takeEntries()) entry.end(why);
+    this.#setState("closed");
+    this.#ready.reject(why);
+    this.#over(end);
+  }
+
+  /** @param {End} end */
+  #over(end) {
+    this.#timers.clearAll();
+    this.#rttMs = null;
+    this.#ready.reject(this.#closedError());
+    emit(this, "close", { code: end.code, reason: end.reason, willReconnect: false });
+    this.#closing?.resolve();
+  }
+
+  /** @param {ClientState} state */
+  #setState(state) {
+    if (this.#state === state) return;
+    this.#state = state;
+    emit(this, "state", state);
+  }
+
+  // Moving to QUIC.
+
+  #tryQuicLater() {
+    const { carriers, retryQuicMs } = this.#settings;
+    if (!carriers.includes("webtransport") || retryQuicMs === 0 || this.#staysOnSocket) return;
+    this.#timers.set("quic", retryQuicMs, () => void this.#tryQuic());
+  }
+
+  async #tryQuic() {
+    const { carriers } = this.#settings;
+    const old = this.#link;
+    if (!carriers.includes("webtransport") || this.#moving || !old || this.#staysOnSocket) return;
+    const moving = new AbortController();
+    this.#moving = moving;
+    try {
+      const link = await this.#dial(["webtransport"], moving.signal);
+      this.#moving = null;
+      if (this.#link === old) this.#move(old, link);
+      else link.end({ code: 1000, reason: "" });
+    } catch (error) {
+      this.#moving = null;
+      this.#compared.clear();
+      // For good where it was the server that said so: WebSocket is good enough.
+      const { kind, code } = asError(error);
+      if (kind === "closed" && !mayReconnect(code) && !moving.signal.aborted) this.#staysOnSocket = true;
+      if (this.#link === old) this.#tryQuicLater();
+    }
+  }
+
+  /**
+   * Goes over to another connection; the one before is read on until every subscription has moved and every reply is there.
+   *
+   * @param {Link} old
+   * @param {Link} link
+   */
+  #move(old, link) {
+    this.#leftLinks.add(old);
+    for (const call of old.orders.splice(0)) {
+      const entry = this.#entries.get(call.message.topic);
+      if (call.message.type !== "subscribe") this.#send(old, call);
+      else if (entry?.binding?.order === call) {
+        old.routes.unbind(entry.binding);
+        entry.unbind(old);
+      }
+    }
+    this.#use(link);
+    this.#timers.set("move", MOVE_MS, () => old.end({ code: 1000, reason: "moved to another connection" }));
+    this.#checkMoved(old);
+    emit(this, "open", { carrier: link.transport.carrier, resumed: true });
+  }
+
+  /** @param {Link} old */
+  #checkMoved(old) {
+    if (!this.#leftLinks.has(old) || old.calls.size > 0) return;
+    for (const entry of this.#entries.values()) if (entry.binding?.link === old || entry.next) return;
+    this.#timers.clear("move");
+    old.end({ code: 1000, reason: "moved to another connection" });
+  }
+
+  // Requests.
+
+  /**
+   * @template Result
+   * @param {Json} message
+   * @param {{ attachment?: Uint8Array, content?: unknown, again?: boolean }} how
+   * @param {(reply: Reply, call: Call) => Result} read
+   * @returns {Promise<Result>}
+   */
+  #request(message, { attachment, content, again = false }, read) {
+    if (content instanceof Uint8Array) attachment = content;
+    else if (typeof content === "string") message.content = content;
+    else if (content !== undefined || ["broadcast", "direct", "publish"].includes(message.type)) {
+      return failed(new QwsError("usage", `${message.type}: content must be a string or a Uint8Array`));
+    }
+    if (this.#state === "closed") return failed(this.#closedError());
+    /** @type {Deferred<Result>} */
+    const result = new Deferred();
+    const call = new Call(message, attachment, again, (error, reply) => {
+      if (error) return result.reject(error);
+      try {
+        result.resolve(read(/** @type {Reply} */ (reply), call));
+      } catch (cause) {
+        result.reject(new QwsError("protocol", `${message.type}: the reply cannot be understood`, { cause }));
+      }
+    });
+    const within = this.#settings.requestTimeoutMs;
+    call.deadline = performance.now() + within;
+    call.timer = setTimeout(() => this.#timeOut(call, within), within);
+    this.#waiting.push(call);
+    if (this.#link) this.#pump(this.#link);
+    return result.promise;
+  }
+
+  /**
+   * @param {Call} call
+   * @param {number} within
+   */
+  #timeOut(call, within) {
+    const at = this.#waiting.indexOf(call);
+    if (at >= 0) this.#waiting.splice(at, 1);
+    const link = call.link;
+    link?.calls.delete(call.id);
+    const refused = call.refusal;
+    this.#settle(call, refused ?? new QwsError("timeout", `${call.message.type}: no reply within ${within} ms`));
+    if (link) this.#afterReply(link);
+  }
+
+  /**
+   * @param {Call} call
+   * @param {QwsError | null} error
+   * @param {Reply} [reply]
+   */
+  #settle(call, error, reply) {
+    clearTimeout(call.timer);
+    clearTimeout(call.resend);
+    this.#refusedCalls.delete(call);
+    call.done(error, reply);
+  }
+
+  /** @param {Link} link */
+  #pump(link) {
+    while (!link.isOver && link.calls.size < MAX_CALLS) {
+      if (!link.transport.writable) {
+        link.whenWritable(() => this.#pump(link));
+        return;
+      }
+      let call = link.orders.shift();
+      if (!call && link === this.#link && this.#waiting.length > 0) {
+        const wait = this.#notBefore - performance.now();
+        if (wait > 0) return this.#timers.set("rate", wait, () => this.#link && this.#pump(this.#link));
+        call = this.#waiting.shift();
+      }
+      if (!call) return;
+      this.#send(link, call);
+    }
+  }
+
+  /**
+   * @param {Link} link
+   * @param {Call} call
+   */
+  #send(link, call) {
+    const error = link.send(call);
+    if (error) this.#settle(call, error);
+  }
+
+  /**
+   * A reply came.
+   *
+   * @param {Link} link
+   * @param {Reply} reply
+   */
+  #replied(link, reply) {
+    const call = link.calls.get(reply.json.re);
+    if (!call) return;
+    link.calls.delete(call.id);
+    const { type, code, message, retry_after_ms: retryAfterMs } = reply.json;
+    if (type !== "error") {
+      this.#settle(call, null, reply);
+    } else {
+      const error = new QwsError("request", String(message), { code, retryAfterMs });
+      if (code === 429 && Number.isFinite(retryAfterMs)) this.#putOff(link, call, error, retryAfterMs);
+      else this.#settle(call, error);
+    }
+    this.#afterReply(link);
+  }
+
+  /** @param {Link} link */
+  #afterReply(link) {
+    this.#pump(link);
+    this.#checkMoved(link);
+  }
+
+  /**
+   * Too much at once: nothing was done, and the request may be sent again after its own time; others wait as long.
+   *
+   * @param {Link} link
+   * @param {Call} call
+   * @param {QwsError} error
+   * @param {number} afterMs
+   */
+  #putOff(link, call, error, afterMs) {
+    const at = performance.now() + afterMs;
+    if (!call.isOrder && at >= call.deadline) return this.#settle(call, error);
+    call.refusal = error;
+    this.#notBefore = Math.max(this.#notBefore, at);
+    // Kept where the end of the client, or of the connection that it belongs to, finds it.
+    const kept = call.isOrder ? link.refusedCalls : this.#refusedCalls;
+    kept.add(call);
+    call.resend = setTimeout(() => {
+      call.refusal = null;
+      kept.delete(call);
+      const current = call.isOrder ? link : this.#link;
+      if (current) this.#send(current, call);
+      else this.#waiting.unshift(call);
+    }, afterMs);
+  }
+
+  // A sign of life.
+
+  #keepAlive() {
+    if (this.#link) this.#probe(this.#link, SILENCE_MS);
+    this.#timers.set("ping", PING_MS, () => this.#keepAlive());
+  }
+
+  /**
+   * Measures the round trip; a connection on which nothing comes after that is none.
+   *
+   * @param {Link} link
+   * @param {number} withinMs
+   */
+  #probe(link, withinMs) {
+    const asked = performance.now();
+    const call = new Call({ type: "ping", timestamp: Date.now() }, undefined, false, (error) => {
+      if (!error) this.#measured(call);
+    });
+    this.#send(link, call);
+    this.#timers.set("silence", withinMs, () => {
+      if (link.heardAt < asked) link.end({ code: 1006, reason: "nothing comes from the server any more" });
+    });
+  }
+
+  /** @param {Call} call */
+  #measured(call) {
+    this.#rttMs = performance.now() - call.sentAt;
+    emit(this, "rtt", this.#rttMs);
+    return this.#rttMs;
+  }
+
+  // What comes in.
+
+  /**
+   * @param {Link} link
+   * @param {Reply} heard
+   * @param {Source} source
+   * @returns {Promise<void> | void} where it is a promise, nothing more is to be read there before
+   */
+  #hear(link, heard, source) {
+    const { json, data } = heard;
+    if (json.re !== undefined && json.re !== null) return this.#replied(link, heard);
+    if (this.#state === "closed") return;
+    switch (json.type) {
+      case "message":
+      case "gap":
+      case "join":
+      case "leave":
+        return this.#ofTopic(link, source, json, data);
+      case "broadcast":
+        if (this.#isHeardTwice(link, json, data)) return;
+        return emit(this, "broadcast", saidOf(json, data));
+      case "direct":
+        return emit(this, "direct", saidOf(json, data));
+      case "signal":
+        return emit(this, "signal", { from: json.from, data: json.data, timestamp: json.timestamp });
+      case "unsubscribed": {
+        const entry = this.#entries.get(json.topic);
+        if (!entry || entry.binding?.link !== link) return;
+        this.#forget(entry);
+        return entry.end(new QwsError("request", String(json.reason ?? "unsubscribed"), { code: json.code }));
+      }
+      case "expiring":
+        if (link !== this.#link) return;
+        emit(this, "expiring", { expires_at: json.expires_at });
+        return void this.#showAnother(link, 3);
+      case "error":
+        return emit(this, "error", new QwsError("request", String(json.message), { code: json.code }));
+      default:
+      // From a newer server, and none of this client's business.
+    }
+  }
+
+  /**
+   * @param {Link} link
+   * @param {number} tries
+   */
+  async #showAnother(link, tries) {
+    if (typeof this.#token !== "function" || link !== this.#link) return;
+    try {
+      await this.refresh(await this.#token());
+    } catch (cause) {
+      emit(this, "error", new QwsError("request", `token: it could not be refreshed: ${String(cause)}`, { cause }));
+      if (tries > 1) this.#timers.set("refresh", 5_000, () => void this.#showAnother(link, tries - 1));
+    }
+  }
+
+  /**
+   * While there are two connections each broadcast comes twice.
+   *
+   * @param {Link} link
+   * @param {Json} json
+   * @param {Uint8Array} [data]
+   */
+  #isHeardTwice(link, json, data) {
+    if (this.#leftLinks.size === 0 && !this.#moving) return false;
+    const what = `${json.from} ${json.timestamp} ${data?.length} ${json.content}`;
+    const counts = this.#compared.get(what) ?? new Map();
+    const before = Math.max(0, ...counts.values());
+    counts.set(link, (counts.get(link) ?? 0) + 1);
+    if (this.#compared.size < MAX_COMPARED) this.#compared.set(what, counts);
+    return counts.get(link) <= before;
+  }
+
+  /**
+   * @param {Link} link
+   * @param {Source} source
+   * @param {Json} json
+   * @param {Uint8Array} [data]
+   * @returns {Promise<void> | void}
+   */
+  #ofTopic(link, source, json, data) {
+    const ofPresence = json.type === "join" || json.type === "leave";
+    if (ofPresence && this.#ownIds.includes(json.client?.id)) return;
+    if (typeof json.topic !== "string") throw new QwsError("protocol", `${json.type}: no topic`, { code: 1002 });
+    const binding = link.routes.find(source, json, ofPresence);
+    if (binding === null) return;
+    const { entry } = binding;
+    if (binding instanceof Binding && binding.stage === "live") {
+      if (entry.next === binding) return entry.drained.promise.then(() => this.#ofTopic(link, source, json, data));
+      if (entry.binding === binding && entry.deliver(binding, source, json, data)) this.#pause(entry);
+      return;
+    }
+    return binding.settled.promise.then(() => this.#ofTopic(link, source, json, data));
+  }
+
+  // Subscriptions.
+
+  /**
+   * Asks a connection's server for a subscription, where it has to be asked.
+   *
+   * @param {Link} link
+   * @param {Entry} entry
+   */
+  #ask(link, entry) {
+    if (link.isOver || entry.isPaused || entry.isOver) return;
+    if (entry.binding?.link === link || entry.next?.link === link) return;
+    // One text at a time: it is asked for once the server has let go of it, or another connection has answered.
+    if (link.routes.leaving.has(entry.topic) || entry.binding?.stage === "asked") return;
+    if (entry.binding?.stage === "leaving") return;
+    const binding = link.routes.bind(entry);
+    const call = new Call(entry.toAsk(), undefined, false, (error, reply) => {
+      if (error) this.#refused(binding, error);
+      else this.#answered(binding, /** @type {Reply} */ (reply).json);
+    });
+    call.isOrder = true;
+    binding.order = call;
+    if (entry.binding) entry.moveTo(binding);
+    else entry.binding = binding;
+    link.orders.push(call);
+    this.#pump(link);
+  }
+
+  /**
+   * @param {Binding} binding
+   * @param {Json} reply
+   */
+  #answered(binding, reply) {
+    const { entry, link } = binding;
+    binding.order = null;
+    if (reply.type !== "subscribed") {
+      return this.#refused(binding, new QwsError("protocol", `subscribe was answered by ${reply.type}`));
+    }
+    // It was left meanwhile, and the server has been told.
+    if (entry.isOver || (entry.binding !== binding && entry.next !== binding)) return binding.settled.resolve();
+    const old = entry.next === binding ? entry.binding : null;
+    link.routes.answered(binding, reply);
+    entry.answered(binding, reply);
+    if (!old) {
+      // Asked on a connection that was left since.
+      if (link !== this.#link && this.#link) this.#ask(this.#link, entry);
+    } else if (entry.isPattern && !old.link.isOver) {
+      // It has no position: what the old connection still brings comes first.
+      this.#tellLeft(old, () => {
+        entry.switch(binding);
+        this.#checkMoved(old.link);
+      });
+    } else {
+      entry.switch(binding);
+      old.link.routes.unbind(old);
+      this.#checkMoved(old.link);
+    }
+    binding.settled.resolve();
+  }
+
+  /**
+   * @param {Binding} binding
+   * @param {QwsError} error
+   */
+  #refused(binding, error) {
+    const { entry, link } = binding;
+    binding.order = null;
+    link.routes.unbind(binding);
+    const isCurrent = entry.binding === binding || entry.next === binding;
+    if (isCurrent) entry.unbind(link);
+    binding.settled.resolve();
+    // With the connection it is asked for anew.
+    if (!isCurrent || entry.isOver || error.kind === "closed") return;
+    if (entry.opened && PASSING.has(error.code ?? 0)) {
+      const wait = error.retryAfterMs ?? entry.backoff.next();
+      entry.timer = setTimeout(() => this.#link && this.#ask(this.#link, entry), wait);
+    } else {
+      this.#forget(entry);
+      entry.end(error);
+    }
+  }
+
+  /** @param {Entry} entry */
+  #forget(entry) {
+    if (this.#entries.get(entry.topic) === entry) this.#entries.delete(entry.topic);
+    for (const binding of [entry.binding, entry.next]) if (binding) binding.link.routes.unbind(binding);
+  }
+
+  /**
+   * The application ends it.
+   *
+   * @param {Entry} entry
+   * @returns {Promise<void>}
+   */
+  #leave(entry) {
+    if (entry.isOver) return Promise.resolve();
+    const bindings = [entry.binding, entry.next].filter((binding) => binding !== null);
+    this.#forget(entry);
+    entry.end(null);
+    /** @type {Deferred<void>} */
+    const left = new Deferred();
+    let open = bindings.length;
+    if (open === 0) left.resolve();
+    for (const binding of bindings) this.#tellLeft(binding, () => --open === 0 && left.resolve());
+    return left.promise;
+  }
+
+  /**
+   * Tells a connection's server that a subscription is wanted there no more; `done` is called once that is so.
+   *
+   * @param {Binding} binding
+   * @param {() => void} done
+   */
+  #tellLeft(binding, done) {
+    const { link, entry } = binding;
+    const unsent = binding.order && link.orders.indexOf(binding.order);
+    if (typeof unsent === "number" && unsent >= 0) {
+      link.orders.splice(unsent, 1);
+      link.routes.unbind(binding);
+      return done();
+    }
+    if (link.isOver) return done();
+    if (binding.stage === "leaving") {
+      binding.settled.promise.then(done);
+      return;
+    }
+    link.routes.leave(binding);
+    const call = new Call({ type: "unsubscribe", topic: entry.topic }, undefined, false, () => {
+      link.routes.left(binding);
+      binding.settled.resolve();
+      done();
+      const waiting = this.#entries.get(entry.topic);
+      if (waiting && this.#link) this.#ask(this.#link, waiting);
+    });
+    call.isOrder = true;
+    link.orders.push(call);
+    this.#pump(link);
+  }
+
+  /**
+   * The reader does not keep up: the server is asked to stop, and later to go on behind what waits.
+   *
+   * @param {Entry} entry
+   */
+  #pause(entry) {
+    if (entry.isPaused) return;
+    entry.isPaused = true;
+    for (const binding of [entry.next, entry.binding]) {
+      if (!binding) continue;
+      this.#tellLeft(binding, () => {
+        entry.unbind(binding.link);
+        this.#room(entry);
+      });
+    }
+    entry.next = null;
+  }
+
+  /**
+   * There may be room again.
+   *
+   * @param {Entry} entry
+   */
+  #room(entry) {
+    if (!entry.isPaused || entry.binding || !entry.hasRoom) return;
+    entry.isPaused = false;
+    if (this.#link) this.#ask(this.#link, entry);
+  }
+}
+
+/** @typedef {{ message: Message | null, position: Position | null }} Item what waits for a reader */
+
+/** A subscription in its readers' hands. */
+export class Subscription extends EventTarget {
+  /** @type {Entry} */
+  #entry;
+  #leave;
+
+  /**
+   * @param {symbol} internal
+   * @param {Entry} entry
+   * @param {() => Promise<void>} leave
+   */
+  constructor(internal, entry, leave) {
+    super();
+    if (internal !== INTERNAL) throw new QwsError("usage", "a subscription is made by client.subscribe()");
+    this.#entry = entry;
+    this.#leave = leave;
+  }
+
+  get topic() {
+    return this.#entry.topic;
+  }
+  get ready() {
+    return this.#entry.ready.promise;
+  }
+  get state() {
+    const { isOver, isPaused, opened } = this.#entry;
+    if (isOver) return "ended";
+    if (isPaused) return "paused";
+    return opened ? "active" : "pending";
+  }
+  get position() {
+    return this.#entry.position;
+  }
+
+  unsubscribe() {
+    return this.#leave();
+  }
+
+  /**
+   * @param {string} type
+   * @param {EventListenerOrEventListenerObject | null} listener
+   * @param {boolean | AddEventListenerOptions} [options]
+   */
+  addEventListener(type, listener, options) {
+    super.addEventListener(type, listener, options);
+    if (type === "message" && listener) this.#entry.listen();
+  }
+
+  /** @returns {AsyncIterator<Message, undefined>} */
+  [Symbol.asyncIterator]() {
+    const entry = this.#entry;
+    let isOver = false;
+    entry.readers += 1;
+    const leave = () => {
+      if (!isOver) entry.readerLeft();
+      isOver = true;
+    };
+    return {
+      next: async () => {
+        if (isOver) return { done: true, value: undefined };
+        try {
+          const message = await entry.take();
+          if (message) return { done: false, value: message };
+        } catch (error) {
+          leave();
+          throw error;
+        }
+        leave();
+        return { done: true, value: undefined };
+      },
+      return: async () => {
+        leave();
+        return { done: true, value: undefined };
+      },
+    };
+  }
+}
+
+/**
+ * A subscription as the client keeps it: what was asked for, what was seen, what waits for the reader. Knows nothing of
+ * connections but which of them it is bound to.
+ */
+class Entry {
+  /** @type {Subscription | null} */
+  subscription = null;
+  /** @type {Deferred<Subscribed>} */
+  ready = new Deferred();
+  /** Whether the server has taken it once. */
+  opened = false;
+  /** The reader did not keep up. */
+  isPaused = false;
+  isOver = false;
+  /** Where it is asked for or comes from. @type {Binding | null} */
+  binding = null;
+  /** On the connection to which the client moves. @type {Binding | null} */
+  next = null;
+  /** Resolved once the connection before brings nothing more. @type {Deferred<void>} */
+  drained = new Deferred();
+  /** The tries since the server refused to take it back. */
+  backoff = new Backoff(HELD_MS);
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  timer;
+  /** Up to here everything was passed on. @type {Position | null} */
+  seen;
+  /** Up to here everything was handed out. @type {Position | null} */
+  position;
+  /** How many iterations there are. */
+  readers = 0;
+
+  /** Up to this offset it was told already that not everything is there. */
+  #told = 0;
+  /** Of a pattern that moves: the last offset of each topic. @type {Map<string, number> | null} */
+  #offsets = null;
+  /** @type {Item[]} */
+  #items = [];
+  #first = 0;
+  /** @type {Deferred<Message | null>[]} */
+  #waiters = [];
+  #isListened = false;
+  /** @type {QwsError | null} */
+  #error = null;
+  #capacity;
+  #roomAgain;
+
+  /**
+   * @param {string} topic
+   * @param {SubscribeOptions} options
+   * @param {number} capacity
+   * @param {() => void} roomAgain called when there is room for more
+   */
+  constructor(topic, options, capacity, roomAgain) {
+    this.topic = topic;
+    this.options = options;
+    this.isPattern = isPattern(topic);
+    this.isDatagram = options.delivery === "datagram";
+    this.seen = this.position = options.since ? { epoch: options.since.epoch, offset: options.since.offset } : null;
+    this.#capacity = capacity;
+    this.#roomAgain = roomAgain;
+  }
+
+  /** What to ask the server for. */
+  toAsk() {
+    const { since, recent, delivery, lane, presence } = this.options;
+    /** @type {Json} */
+    const request = { type: "subscribe", topic: this.topic, delivery, lane, presence };
+    if (!this.opened) return { ...request, since, recent };
+    // Newest wins: of datagrams, what was missed is of no interest.
+    return this.isDatagram || this.isPattern ? request : { ...request, since: this.seen };
+  }
+
+  /** @param {Binding} next */
+  moveTo(next) {
+    this.next = next;
+    this.drained = new Deferred();
+    if (this.isPattern) this.#offsets = new Map();
+  }
+
+  /** @param {Binding} next which is the one that counts from now on */
+  switch(next) {
+    if (this.next !== next) return;
+    this.binding = next;
+    this.next = null;
+    this.drained.resolve();
+  }
+
+  /** @param {Link} link that is no more, or that this is on no more */
+  unbind(link) {
+    if (this.next?.link === link) {
+      this.next = null;
+      this.drained.resolve();
+    }
+    if (this.binding?.link !== link) return;
+    this.binding = null;
+    if (this.next) this.switch(this.next);
+  }
+
+  /**
+   * The server sends from now on.
+   *
+   * @param {Binding} binding
+   * @param {Json} reply
+   */
+  answered(binding, reply) {
+    const moves = this.next === binding;
+    const renewed = this.opened;
+    this.opened = true;
+    this.backoff.reset();
+    /** @type {Subscribed} */
+    const subscribed = { epoch: reply.epoch ?? null, offset: reply.offset ?? null, recovered: reply.recovered ?? null };
+    let lost = null;
+    if (!this.isPattern && typeof reply.epoch === "string") {
+      const hadSeen = this.seen !== null;
+      const isNews = this.#compare(reply.epoch, Number(reply.offset)) || reply.offset > this.#told;
+      if (reply.recovered !== true) {
+        if (hadSeen && isNews && !(this.isDatagram && renewed)) lost = "the topic's log does not reach back";
+        this.#told = reply.offset;
+      }
+    } else if (renewed && !moves && !this.isDatagram) {
+      lost = "the connection was lost meanwhile, and a pattern has no position";
+    }
+    if (!renewed) this.ready.resolve(subscribed);
+    if (lost) emit(this.subscription, "lost", { ...subscribed, reason: reply.reason ?? lost });
+    else if (renewed) emit(this.subscription, "resumed", subscribed);
+  }
+
+  /**
+   * Sets what was seen against what the log is now. True where that is in another life than before, or has lost what was
+   * seen: offsets are given anew then.
+   *
+   * @param {string} epoch
+   * @param {number} newest
+   */
+  #compare(epoch, newest) {
+    const seen = this.seen;
+    if (!seen) {
+      // At most so many follow, with offsets that grow by one at least.
+      this.#passed({ epoch, offset: Math.max(0, newest - (this.options.recent ?? 0)) });
+      return false;
+    }
+    if (seen.epoch !== epoch) {
+      this.#passed({ epoch, offset: 0 });
+      return true;
+    }
+    if (newest >= seen.offset) return false;
+    this.#passed({ epoch, offset: newest });
+    return true;
+  }
+
+  /**
+   * Passes on what belongs to it, unless that has been there. True where the server is to be told that nothing more has
+   * room.
+   *
+   * @param {Binding} binding
+   * @param {Source} source
+   * @param {Json} json
+   * @param {Uint8Array} [data]
+   */
+  deliver(binding, source, json, data) {
+    if (this.isOver) return false;
+    const { type, topic } = json;
+    if (type === "join" || type === "leave") {
+      emit(this.subscription, type, { topic, client: json.client });
+      return false;
+    }
+    // It may span what came as datagrams, and what was missed is of no interest.
+    if (type === "gap" && this.isDatagram) return false;
+    const [first, last] = type === "gap" ? [json.first, json.last] : [json.offset, json.offset];
+    if (!isOffset(first) || !isOffset(last)) throw new QwsError("protocol", `${type}: no offset`, { code: 1002 });
+    if (typeof source === "number" && binding.isStraggler(first, last)) return false;
+    if (this.#isPassed(topic, last)) return false;
+    const position = this.seen && { epoch: this.seen.epoch, offset: last };
+    if (type === "gap") {
+      // Of a gap that was told in part, the rest.
+      const from = this.seen ? Math.max(first, this.seen.offset + 1) : first;
+      if (position) this.#passed(position);
+      emit(this.subscription, "gap", { topic, first: from, last, ...(json.reason == null ? {} : { reason: json.reason }) });
+      return false;
+    }
+    // What is lost behind it is another loss.
+    this.#told = 0;
+    const message = messageOf(json, data);
+    if (position) this.seen = position;
+    this.#offsets?.set(topic, last);
+    const isFull = this.#put({ message, position });
+    if (this.#isListened) emit(this.subscription, "message", message);
+    return isFull;
+  }
+
+  /**
+   * @param {string} topic
+   * @param {number} offset
+   */
+  #isPassed(topic, offset) {
+    return offset <= (this.seen ? this.seen.offset : (this.#offsets?.get(topic) ?? -1));
+  }
+
+  /** @param {Position} position up to which there is nothing more to hand out */
+  #passed(position) {
+    this.seen = position;
+    // Behind what waits already.
+    const last = this.#items.at(-1);
+    if (last && this.waiting > 0) last.position = position;
+    else this.position = position;
+  }
+
+  // What waits for the reader.
+
+  get waiting() {
+    return this.#items.length - this.#first;
+  }
+
+  get hasRoom() {
+    return this.waiting <= this.#capacity / 2;
+  }
+
+  /**
+   * @param {Item} item
+   * @returns {boolean} whether there is no room for more
+   */
+  #put(item) {
+    const waiter = this.#waiters.shift();
+    if (waiter) {
+      if (item.position) this.position = item.position;
+      waiter.resolve(item.message);
+      return false;
+    }
+    if (this.#isListened && this.readers === 0) {
+      if (item.position) this.position = item.position;
+      return false;
+    }
+    this.#items.push(item);
+    if (this.waiting < this.#capacity) return false;
+    if (!this.isDatagram && !this.isPattern) return true;
+    // There is no position to come back to.
+    if (this.waiting > this.#capacity) this.#dropOldest();
+    return false;
+  }
+
+  #dropOldest() {
+    const dropped = this.#shift();
+    if (!dropped?.message || this.isDatagram) return;
+    const { topic, offset } = dropped.message;
+    emit(this.subscription, "gap", { topic, first: offset, last: offset, reason: "they were not read fast enough" });
+  }
+
+  /** @returns {Item | undefined} */
+  #shift() {
+    if (this.waiting === 0) return undefined;
+    const item = this.#items[this.#first];
+    this.#first += 1;
+    if (this.#first === this.#items.length || this.#first >= 1024) {
+      this.#items.splice(0, this.#first);
+      this.#first = 0;
+    }
+    return item;
+  }
+
+  /** The next message; `null` behind the last. @returns {Promise<Message | null>} */
+  take() {
+    const item = this.#shift();
+    if (item) {
+      if (item.position) this.position = item.position;
+      if (this.isPaused && this.hasRoom) this.#roomAgain();
+      return Promise.resolve(item.message);
+    }
+    if (this.isOver) {
+      const error = this.#error;
+      this.#error = null;
+      return error ? Promise.reject(error) : Promise.resolve(null);
+    }
+    /** @type {Deferred<Message | null>} */
+    const waiter = new Deferred();
+    this.#waiters.push(waiter);
+    return waiter.promise;
+  }
+
+  /** Somebody listens from now on, and where nobody reads, gets what has come already. */
+  listen() {
+    if (this.#isListened) return;
+    this.#isListened = true;
+    if (this.waiting > 0) queueMicrotask(() => this.#handOver());
+  }
+
+  #handOver() {
+    if (this.readers > 0) return;
+    for (let item = this.#shift(); item; item = this.#shift()) {
+      if (item.position) this.position = item.position;
+      if (item.message) emit(this.subscription, "message", item.message);
+    }
+    if (this.isPaused) this.#roomAgain();
+  }
+
+  /** An iteration was left. Where somebody listens, nobody waits for what is here. */
+  readerLeft() {
+    this.readers -= 1;
+    if (this.readers > 0) return;
+    for (const waiter of this.#waiters.splice(0)) waiter.resolve(null);
+    if (!this.#isListened || this.isOver) return;
+    this.#items = [];
+    this.#first = 0;
+    this.position = this.seen;
+    if (this.isPaused) this.#roomAgain();
+  }
+
+  /** @param {QwsError | null} error `null` where it was asked for */
+  end(error) {
+    if (this.isOver) return;
+    this.isOver = true;
+    this.isPaused = false;
+    this.binding = this.next = null;
+    this.drained.resolve();
+    clearTimeout(this.timer);
+    this.ready.reject(error ?? new QwsError("closed", "it was unsubscribed before the server answered"));
+    const [first, ...others] = this.#waiters.splice(0);
+    if (error && first) first.reject(error);
+    else {
+      first?.resolve(null);
+      this.#error = error;
+    }
+    for (const waiter of others) waiter.resolve(null);
+    emit(this.subscription, "end", error);
+  }
+}
+
+/** A subscription on one connection. */
+class Binding {
+  /** @type {"asked" | "live" | "leaving" | "left"} */
+  stage = "asked";
+  /** The topic lane on which its messages come; `null` for the control lane. @type {number | null} */
+  lane = null;
+  /** Resolved when the server has answered, or the connection has ended. @type {Deferred<void>} */
+  settled = new Deferred();
+  /** The request that waits for its reply. @type {Call | null} */
+  order = null;
+  /** What came on the same lane for another subscription to the same topic: its highest offset, and the newest one then. @type {{ high: number, newest: number } | null} */
+  stragglers = null;
+
+  /**
+   * @param {Link} link
+   * @param {Entry} entry
+   */
+  constructor(link, entry) {
+    this.link = link;
+    this.entry = entry;
+  }
+
+  /** @param {Source} source */
+  isOn(source) {
+    return source === (this.lane ?? "control") || (source === "datagram" && this.entry.isDatagram);
+  }
+
+  /**
+   * Whether it was sent for a subscription before this one on the same lane. Its messages grow in offset, some of them were
+   * dropped, and what this one replays begins below them again.
+   *
+   * @param {number} first
+   * @param {number} last
+   */
+  isStraggler(first, last) {
+    const before = this.stragglers;
+    if (!before) return false;
+    if (first > before.high && last <= before.newest) {
+      before.high = last;
+      return true;
+    }
+    this.stragglers = null;
+    return false;
+  }
+}
+
+/** Whose a topic's message is, on one connection. */
+class Routes {
+  /** @type {Map<string, Binding>} */
+  #exact = new Map();
+  /** In the order in which they were subscribed to. @type {Binding[]} */
+  #patterns = [];
+  /** What may still come for topics that were left. @type {Map<string, { source: Source, high: number, at: number }>} */
+  #left = new Map();
+  /** Texts that the server has not let go of yet. @type {Map<string, Binding>} */
+  leaving = new Map();
+
+  /**
+   * @param {Link} link
+   */
+  constructor(link) {
+    this.link = link;
+  }
+
+  /** @param {Entry} entry */
+  bind(entry) {
+    const binding = new Binding(this.link, entry);
+    if (entry.isPattern) this.#patterns.push(binding);
+    else this.#exact.set(entry.topic, binding);
+    return binding;
+  }
+
+  /** @param {Binding} binding */
+  unbind(binding) {
+    const { entry } = binding;
+    if (this.#exact.get(entry.topic) === binding) this.#exact.delete(entry.topic);
+    this.#patterns = this.#patterns.filter((other) => other !== binding);
+    if (binding.stage === "live") this.#expectStragglers(binding);
+    if (binding.stage !== "leaving") binding.stage = "left";
+  }
+
+  /**
+   * @param {Binding} binding
+   * @param {Json} reply
+   */
+  answered(binding, reply) {
+    if (binding.stage !== "asked") return;
+    binding.stage = "live";
+    binding.lane = typeof reply.lane === "number" ? reply.lane : null;
+    const left = this.#left.get(binding.entry.topic);
+    if (left && left.source === binding.lane && reply.recovered !== false) {
+      const seen = binding.entry.seen?.offset ?? reply.offset - (binding.entry.options.recent ?? 0);
+      // Where nothing of them was dropped, they are the very next ones.
+      if (left.high > seen) binding.stragglers = { high: left.high, newest: reply.offset };
+    }
+  }
+
+  /** @param {Binding} binding which the server is told to end */
+  leave(binding) {
+    if (binding.stage === "live") binding.settled = new Deferred();
+    this.unbind(binding);
+    binding.stage = "leaving";
+    this.leaving.set(binding.entry.topic, binding);
+  }
+
+  /** @param {Binding} binding which the server has ended */
+  left(binding) {
+    const { topic } = binding.entry;
+    binding.stage = "left";
+    if (this.leaving.get(topic) === binding) this.leaving.delete(topic);
+    // One lane keeps the order: nothing follows.
+    if (this.#left.get(topic)?.source === "control") this.#left.delete(topic);
+  }
+
+  /** @param {Binding} binding */
+  #expectStragglers({ entry, lane }) {
+    if (entry.isPattern) return;
+    if (this.#left.size >= MAX_STRAGGLERS) this.#left.delete(this.#left.keys().next().value ?? "");
+    const high = entry.seen?.offset ?? 0;
+    this.#left.set(entry.topic, { source: lane ?? "control", high, at: performance.now() });
+  }
+
+  /**
+   * The subscription that a message belongs to, and only where it comes on the lane that the answer to that one named; one that
+   * is not answered yet where the message has to wait for that; `null` where it is nobody's any more.
+   *
+   * @param {Source} source
+   * @param {Json} json
+   * @param {boolean} ofPresence
+   */
+  find(source, json, ofPresence) {
+    const topic = /** @type {string} */ (json.topic);
+    const exact = this.#exact.get(topic);
+    const isFor = (/** @type {Binding} */ binding) =>
+      binding.stage === "live" && binding.isOn(source) && (!ofPresence || binding.entry.options.presence === true);
+    if (exact && isFor(exact)) return exact;
+    // On the control lane the answer comes first; a datagram waits for nothing.
+    const waits = typeof source === "number";
+    const left = this.#left.get(topic);
+    if (left && left.source === source && performance.now() - left.at < STRAGGLE_MS) {
+      if (waits && exact?.stage === "asked") return exact;
+      if (!ofPresence) left.high = Math.max(left.high, json.last ?? json.offset ?? 0);
+      return null;
+    }
+    const matching = this.#patterns.filter(({ entry }) => matches(entry.topic, topic));
+    const pattern = matching.find(isFor);
+    if (pattern) return pattern;
+    if (!waits) return null;
+    return [exact, ...matching].find((binding) => binding?.stage === "asked") ?? null;
+  }
+
+  /** Whether messages are expected on a topic lane. @param {number} lane */
+  isBound(lane) {
+    return [...this.#exact.values(), ...this.#patterns].some((binding) => binding.stage === "live" && binding.lane === lane);
+  }
+
+  /** The connection has ended: nobody waits. */
+  close() {
+    const all = [...this.#exact.values(), ...this.#patterns, ...this.leaving.values()];
+    this.#exact.clear();
+    this.#patterns = [];
+    this.#left.clear();
+    this.leaving.clear();
+    for (const binding of all) {
+      binding.stage = "left";
+      binding.settled.resolve();
+    }
+  }
+}
+
+/** A request, until it has its reply. */
+class Call {
+  id = 0;
+  /** Where it was sent. @type {Link | null} */
+  link = null;
+  sentAt = 0;
+  deadline = 0;
+  /** Belongs to one connection, and ends with it. */
+  isOrder = false;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  timer;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  resend;
+  /** What the server said when it refused it for a while. @type {QwsError | null} */
+  refusal = null;
+
+  /**
+   * @param {Json} message
+   * @param {Uint8Array | undefined} attachment
+   * @param {boolean} again whether it may be sent again where its reply was lost
+   * @param {(error: QwsError | null, reply?: Reply) => void} done
+   */
+  constructor(message, attachment, again, done) {
+    this.message = message;
+    this.attachment = attachment;
+    this.again = again;
+    this.done = done;
+  }
+}
+
+/** One connection, from `handshake` to its end. */
+class Link {
+  /** @type {string | null} */
+  id = null;
+  /** @type {string | null} */
+  user = null;
+  /** @type {string | null} */
+  name = null;
+  /** @type {string | null} */
+  serverName = null;
+  /** @type {import("./qws.js").Limits | null} */
+  limits = null;
+  /** Requests without a reply. @type {Map<unknown, Call>} */
+  calls = new Map();
+  /** What subscriptions ask of the server, in order: goes before other requests. @type {Call[]} */
+  orders = [];
+  /** Those of them that the server refused for a while. @type {Set<Call>} */
+  refusedCalls = new Set();
+  routes = new Routes(this);
+  heardAt = performance.now();
+  isOver = false;
+
+  #handlers;
+  #nextId = 1;
+  /** Until the server has answered `handshake`. @type {Deferred<void> | null} */
+  #greeting = new Deferred();
+  /** Why the handshake failed, where the server said so. @type {QwsError | null} */
+  #refusal = null;
+  /** What was said last, by either side. @type {End | null} */
+  #lastWord = null;
+  #timers = new Timers();
+  #isAwaitingRoom = false;
+
+  /**
+   * @param {Transport} transport
+   * @param {{ hear: (heard: Reply, source: Source) => Promise<void> | void, ended: (end: End) => void }} handlers
+   */
+  constructor(transport, handlers) {
+    this.transport = transport;
+    this.#handlers = handlers;
+    transport.start({
+      body: (body, source) => this.#hear(body, source),
+      end: (end) => this.end(end),
+      fail: (error) => this.#fail(error),
+      isBound: (lane) => this.routes.isBound(lane),
+    });
+  }
+
+  /**
+   * @param {string | undefined} name
+   * @param {string | undefined} token
+   * @returns {Promise<void>} rejected where the server does not take this client in
+   */
+  shakeHands(name, token) {
+    const greeting = this.#greeting;
+    if (!greeting) return Promise.resolve();
+    if (this.isOver) return failed(this.#refusalFor(this.#lastWord));
+    const handshake = { type: "handshake", id: 0, protocol_version: "1.0", client_name: name, token };
+    this.transport.send(encodeBody(handshake));
+    this.#timers.set("handshake", CONNECT_MS, () => this.end({ code: 1006, reason: "the server does not answer" }));
+    return greeting.promise;
+  }
+
+  /** @param {End | null} end */
+  #refusalFor(end) {
+    if (this.#refusal?.kind === "request") return this.#refusal;
+    const code = end?.code ?? 1006;
+    const reason = this.#refusal?.message || end?.reason || "the connection was lost before the server answered";
+    return new QwsError(mayReconnect(code) ? "transport" : "closed", reason, { code, retryAfterMs: end?.reconnectAfterMs });
+  }
+
+  /** @param {Reply} heard */
+  #greeted({ json }) {
+    if (json.type === "error") {
+      // Where that is all, the server would take another one; what the client says does not change.
+      this.#refusal = new QwsError("request", String(json.message), { code: json.code });
+      if (json.code === 429) this.#refusal = new QwsError("closed", String(json.message), { code: 4429 });
+      this.#timers.set("handshake", CLOSE_FOLLOWS_MS, () => this.end({ code: 1000, reason: "" }));
+    } else if (json.type === "handshake_response" && json.accepted === true) {
+      this.#timers.clear("handshake");
+      this.id = json.client_id ?? null;
+      this.user = json.user ?? null;
+      this.name = json.client_name ?? null;
+      this.serverName = json.server_name ?? null;
+      this.limits = json.limits ?? null;
+      const most = Number(json.limits?.max_message_bytes ?? MAX_FIRST_BYTES);
+      // A page of history may hold one message in base64, and a page of clients is long whatever the limit.
+      this.transport.maxBytes = Math.ceil((most * 4) / 3) + MAX_FIRST_BYTES;
+      this.transport.hasRequestLanes = Number(json.limits?.max_request_lanes ?? 0) > 0;
+      const greeting = this.#greeting;
+      this.#greeting = null;
+      greeting?.resolve();
+    } else if (json.type === "handshake_response") {
+      this.#refusal = new QwsError("closed", String(json.reason ?? "the server refused this client"));
+      this.#timers.set("handshake", GOODBYE_MS, () => this.end({ code: 1006, reason: "" }));
+    }
+  }
+
+  /**
+   * @param {Body} body
+   * @param {Source} source
+   */
+  #hear(body, source) {
+    if (this.isOver) return;
+    this.heardAt = performance.now();
+    try {
+      const heard = decodeBody(body);
+      const { type, code, reason, reconnect_after_ms: reconnectAfterMs, timestamp } = heard.json;
+      if (type === "close") {
+        // It is on the way already: going at once spares the server the wait.
+        return this.end({ code: Number(code), reason: String(reason ?? ""), reconnectAfterMs });
+      }
+      if (type === "ping") return this.transport.send(encodeBody({ type: "pong", timestamp }));
+      if (this.#greeting) return this.#greeted(heard);
+      return this.#handlers.hear(heard, source);
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  /**
+   * Sends a request; gives the error where it cannot be sent.
+   *
+   * @param {Call} call
+   * @returns {QwsError | null}
+   */
+  send(call) {
+    const id = this.#nextId++;
+    let body;
+    try {
+      body = encodeBody({ ...call.message, id }, call.attachment);
+    } catch (cause) {
+      return new QwsError("usage", `${call.message.type}: it is no JSON: ${String(cause)}`, { cause });
+    }
+    const most = this.limits?.max_message_bytes ?? Infinity;
+    if (isLonger(body, most)) {
+      return new QwsError("usage", `${call.message.type}: longer than the ${most} bytes that the server takes`, { code: 413 });
+    }
+    call.id = id;
+    call.link = this;
+    call.sentAt = performance.now();
+    this.calls.set(id, call);
+    this.transport.send(body);
+    return null;
+  }
+
+  /** @param {() => void} then */
+  whenWritable(then) {
+    if (this.#isAwaitingRoom) return;
+    this.#isAwaitingRoom = true;
+    void this.transport.drained().then(() => {
+      this.#isAwaitingRoom = false;
+      if (!this.isOver) then();
+    });
+  }
+
+  /** What has no reply, in the order in which it was asked. */
+  takeCalls() {
+    const calls = [...this.calls.values(), ...this.refusedCalls, ...this.orders];
+    this.calls.clear();
+    this.refusedCalls.clear();
+    this.orders = [];
+    return calls;
+  }
+
+  /**
+   * Has the server end it, once it has answered what it was asked before.
+   *
+   * @param {number} code
+   * @param {string} reason
+   */
+  sayGoodbye(code, reason) {
+    this.#lastWord = { code, reason };
+    this.transport.send(encodeBody({ type: "close", code, reason }));
+    this.#timers.set("goodbye", GOODBYE_MS, () => this.end({ code, reason }));
+  }
+
+  /** @param {unknown} cause what cannot be understood */
+  #fail(cause) {
+    const error = asError(cause, "protocol");
+    const code = error.code ?? 1002;
+    if (!this.isOver) this.transport.send(encodeBody({ type: "close", code, reason: cut(error.message) }));
+    this.#refusal ??= error;
+    this.end({ code, reason: error.message });
+  }
+
+  /** @param {End} end */
+  end(end) {
+    if (this.isOver) return;
+    this.isOver = true;
+    this.#lastWord ??= end;
+    this.#timers.clearAll();
+    this.transport.close(MAY_RECONNECT.has(end.code) ? 1000 : end.code, cut(end.reason));
+    const greeting = this.#greeting;
+    this.#greeting = null;
+    greeting?.reject(this.#refusalFor(end));
+    this.#handlers.ended(end);
+  }
+}
+
+/**
+ * What transports bodies.
+ *
+ * @typedef {object} Transport
+ * @property {CarrierName} carrier
+ * @property {number} streams how many were opened or taken
+ * @property {number} maxBytes longest body that is taken
+ * @property {boolean} hasRequestLanes whether the server allows any
+ * @property {boolean} writable whether more should be sent
+ * @property {() => Promise<void>} drained resolves when it is writable again, or over
+ * @property {(handlers: Handlers) => void} start
+ * @property {(body: Body) => void} send
+ * @property {(code: number, reason: string) => void} close
+ */
+
+/**
+ * @typedef {object} Handlers
+ * @property {(body: Body, source: Source) => Promise<void> | void} body
+ * @property {(end: End) => void} end
+ * @property {(error: unknown) => void} fail what came cannot be understood
+ * @property {(lane: number) => boolean} isBound whether messages are expected on a topic lane
+ */
+
+/** A try to connect; `abandon` leaves nothing behind, whether it has come to something or will yet. @typedef {{ opened: Promise<Transport>, abandon: () => void }} Attempt */
+
+/** One WebSocket: one lane, a body is a message. @implements {Transport} */
+class SocketTransport {
+  /** @type {CarrierName} */
+  carrier = "websocket";
+  streams = 1;
+  maxBytes = MAX_FIRST_BYTES;
+  hasRequestLanes = false;
+  #socket;
+  #isOver = false;
+
+  /** @param {WebSocket} socket which is open */
+  constructor(socket) {
+    this.#socket = socket;
+  }
+
+  /** @param {Handlers} handlers */
+  start({ body, end, fail }) {
+    const socket = this.#socket;
+    socket.onmessage = ({ data }) => {
+      const received = typeof data === "string" ? data : new Uint8Array(data);
+      if (received.length > this.maxBytes) return fail(tooLong(received.length, this.maxBytes));
+      void body(received, "control");
+    };
+    socket.onclose = ({ code, reason }) => {
+      this.#isOver = true;
+      end({ code: code === 1005 ? 1006 : code, reason });
+    };
+    if (socket.readyState !== 1) queueMicrotask(() => end({ code: 1006, reason: "" }));
+  }
+
+  get writable() {
+    return this.#socket.bufferedAmount < MAX_UNSENT_BYTES;
+  }
+
+  async drained() {
+    // There is no event for it.
+    while (!this.writable && !this.#isOver) await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+
+  /** @param {Body} body */
+  send(body) {
+    if (this.#socket.readyState === 1) this.#socket.send(/** @type {string | Uint8Array<ArrayBuffer>} */ (body));
+  }
+
+  /**
+   * @param {number} code
+   * @param {string} reason
+   */
+  close(code, reason) {
+    this.#isOver = true;
+    // Others may not be given here; where one matters, a `close` has told it.
+    if (code === 1000 || (code >= 3000 && code <= 4999)) this.#socket.close(code, reason);
+    else this.#socket.close();
+  }
+}
+
+/**
+ * @param {{ socketUrl: string, Socket: new (url: string, protocols: string[]) => WebSocket }} settings
+ * @returns {Attempt}
+ */
+function openSocket({ socketUrl, Socket }) {
+  /** @type {WebSocket | null} */
+  let socket = null;
+  /** @type {Promise<Transport>} */
+  const opened = new Promise((resolve, reject) => {
+    const made = (socket = new Socket(socketUrl, ["qws.v1"]));
+    made.binaryType = "arraybuffer";
+    made.onopen = () => resolve(new SocketTransport(made));
+    made.onerror = () => {};
+    made.onclose = ({ code, reason }) =>
+      reject(new QwsError("transport", reason || `no WebSocket connection to ${socketUrl}`, { code }));
+  });
+  opened.catch(() => {});
+  const abandon = () => {
+    // Pages get an error in their console for a socket that is closed before it is open.
+    if (socket?.readyState === 0 && typeof document === "object") socket.onopen = () => socket?.close(1000);
+    else socket?.close(1000);
+  };
+  return { opened, abandon };
+}
+
+/** A WebTransport session: a control lane, topic lanes that the server opens, datagrams, and a lane for what is large. @implements {Transport} */
+class SessionTransport {
+  /** @type {CarrierName} */
+  carrier = "webtransport";
+  streams = 1;
+  maxBytes = MAX_FIRST_BYTES;
+  hasRequestLanes = false;
+  #session;
+  #control;
+  #writer;
+  /** Made once something is large. @type {Promise<WritableStreamDefaultWriter<Uint8Array>> | null} */
+  #bulk = null;
+  #unsent = 0;
+  #isOver = false;
+  /** @type {(() => void)[]} */
+  #awaitingRoom = [];
+  /** @type {Handlers} */
+  #handlers = { body() {}, end() {}, fail() {}, isBound: () => false };
+
+  /**
+   * @param {WebTransport} session which is ready
+   * @param {WebTransportBidirectionalStream} control
+   */
+  constructor(session, control) {
+    this.#session = session;
+    this.#control = control;
+    this.#writer = control.writable.getWriter();
+    this.#writer.closed.catch(() => {});
+  }
+
+  /** @param {Handlers} handlers */
+  start(handlers) {
+    this.#handlers = handlers;
+    this.#session.closed.then(
+      (info) => this.#end({ code: info?.closeCode || 1006, reason: info?.reason ?? "" }),
+      (error) => this.#end({ code: 1006, reason: String(error?.message ?? error) }),
+    );
+    void this.#read(this.#control.readable, "control").then(() => this.#endSoon("the control lane ended"));
+    void this.#takeLanes();
+    void this.#takeDatagrams();
+  }
+
+  get writable() {
+    return this.#unsent < MAX_UNSENT_BYTES;
+  }
+
+  drained() {
+    if (this.writable || this.#isOver) return Promise.resolve();
+    return /** @type {Promise<void>} */ (new Promise((resolve) => this.#awaitingRoom.push(resolve)));
+  }
+
+  /** @param {Body} body */
+  send(body) {
+    const frame = frameOf(body);
+    if (frame.length <= BULK_BYTES || !this.hasRequestLanes) return this.#write(this.#writer, frame);
+    this.#bulk ??= this.#openBulk();
+    // Counted from here on, so that nothing piles up behind the opening.
+    this.#unsent += frame.length;
+    this.#bulk.then(
+      (writer) => {
+        this.#unsent -= frame.length;
+        this.#write(writer, frame);
+      },
+      () => this.#endSoon("a request lane could not be opened"),
+    );
+  }
+
+  /**
+   * @param {number} code
+   * @param {string} reason
+   */
+  close(code, reason) {
+    this.#isOver = true;
+    this.#wake();
+    try {
+      this.#session.close({ closeCode: code, reason });
+    } catch {
+      // It is closed already.
+    }
+  }
+
+  /**
+   * @param {WritableStreamDefaultWriter<Uint8Array>} writer
+   * @param {Uint8Array} frame
+   */
+  #write(writer, frame) {
+    this.#unsent += frame.length;
+    writer.write(frame).then(
+      () => {
+        this.#unsent -= frame.length;
+        if (this.writable) this.#wake();
+      },
+      () => this.#endSoon("a lane takes no more"),
+    );
+  }
+
+  #wake() {
+    for (const resolve of this.#awaitingRoom.splice(0)) resolve();
+  }
+
+  async #openBulk() {
+    const stream = await this.#session.createBidirectionalStream();
+    this.streams += 1;
+    void this.#read(stream.readable, "request").then(() => this.#endSoon("a request lane ended"));
+    const writer = stream.writable.getWriter();
+    writer.closed.catch(() => {});
+    return writer;
+  }
+
+  async #takeLanes() {
+    try {
+      const lanes = this.#session.incomingUnidirectionalStreams.getReader();
+      for (let lane = await lanes.read(); !lane.done; lane = await lanes.read()) {
+        this.streams += 1;
+        void this.#readLane(/** @type {ReadableStream<Uint8Array>} */ (lane.value));
+      }
+    } catch {
+      // The session's end is seen elsewhere.
+    }
+  }
+
+  /** @param {ReadableStream<Uint8Array>} stream */
+  async #readLane(stream) {
+    const lane = await this.#read(stream, null);
+    // A lane that nobody expects anything of may end. Else the end of the subscription, or of the session, is on its way.
+    if (typeof lane === "number" && this.#handlers.isBound(lane)) {
+      this.#endSoon(`topic lane ${lane} ended`, () => this.#handlers.isBound(lane));
+    }
+  }
+
+  async #takeDatagrams() {
+    try {
+      const { datagrams } = this.#session;
+      // The newest win, but what comes at once is taken.
+      datagrams.incomingHighWaterMark = 256;
+      const reader = datagrams.readable.getReader();
+      for (let got = await reader.read(); !got.done; got = await reader.read()) {
+        if (this.#isOver) return;
+        if (got.value.length <= this.maxBytes) void this.#handlers.body(got.value, "datagram");
+      }
+    } catch {
+      // The session's end is seen elsewhere.
+    }
+  }
+
+  /**
+   * Reads a lane to its end.
+   *
+   * @param {ReadableStream<Uint8Array>} stream
+   * @param {Source | null} source `null` for a topic lane, which tells its number first
+   * @returns {Promise<Source | null>} the source, as far as it is known
+   */
+  async #read(stream, source) {
+    const frames = new FrameReader(this.maxBytes);
+    try {
+      const reader = stream.getReader();
+      for (let got = await reader.read(); !got.done; got = await reader.read()) {
+        frames.maxBytes = this.maxBytes;
+        for (const body of frames.push(got.value)) {
+          if (this.#isOver) return source;
+          if (source === null) source = laneOf(body);
+          // Readers of what came have their turn before the next.
+          else await this.#handlers.body(body, source);
+          frames.maxBytes = this.maxBytes;
+        }
+      }
+    } catch (error) {
+      // Else it is the stream that failed: its end is all there is to know.
+      if (error instanceof QwsError && !this.#isOver) this.#handlers.fail(error);
+    }
+    return source;
+  }
+
+  /**
+   * What has happened announces the session's end, which tells the code.
+   *
+   * @param {string} reason
+   * @param {() => boolean} [still]
+   */
+  #endSoon(reason, still = () => true) {
+    if (this.#isOver) return;
+    setTimeout(() => !this.#isOver && still() && this.#end({ code: 1006, reason }), CLOSE_FOLLOWS_MS);
+  }
+
+  /** @param {End} end */
+  #end(end) {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#wake();
+    this.#handlers.end(end);
+  }
+}
+
+/**
+ * @param {{ quicUrl: string | null, origin: URL, hash: { value: string } | null, asksHash: boolean, hasQuicUrl: boolean }} settings
+ * @returns {Attempt}
+ */
+function openQuic({ quicUrl, origin, hash, asksHash, hasQuicUrl }) {
+  const asking = new AbortController();
+  /** @type {WebTransport | null} */
+  let session = null;
+  const open = async () => {
+    let [url, value] = [quicUrl, hash?.value ?? null];
+    if (asksHash) {
+      const told = await askForHash(origin, asking.signal);
+      if (told) value = told.value;
+      if (told && !hasQuicUrl) url = `https://${origin.hostname}:${told.port}/wt`;
+    }
+    asking.signal.throwIfAborted();
+    if (url === null) throw new QwsError("transport", "the server has no certificate for WebTransport to be trusted here");
+    const serverCertificateHashes = value === null ? [] : [{ algorithm: "sha-256", value: bytesOfBase64(value) }];
+    const made = (session = new WebTransport(url, value === null ? {} : { serverCertificateHashes }));
+    made.closed.catch(() => {});
+    try {
+      await made.ready;
+      const control = await made.createBidirectionalStream();
+      asking.signal.throwIfAborted();
+      return new SessionTransport(made, control);
+    } catch (cause) {
+      throw new QwsError("transport", `no WebTransport session with ${url}`, { cause });
+    }
+  };
+  /** @type {Promise<Transport>} */
+  const opened = open();
+  opened.catch(() => {});
+  const abandon = () => {
+    asking.abort();
+    try {
+      session?.close();
+    } catch {
+      // It never came to be, or is closed already.
+    }
+  };
+  return { opened, abandon };
+}
+
+/**
+ * Asks a server on this machine which certificate it shows for WebTransport: one that is made for development is trusted
+ * by its hash alone.
+ *
+ * @param {URL} origin
+ * @param {AbortSignal} signal
+ */
+async function askForHash(origin, signal) {
+  try {
+    const response = await fetch(new URL("/certificate-hash", origin), { signal, cache: "no-store" });
+    if (!response.ok) return null;
+    const { value, webtransport_port: port } = await response.json();
+    return typeof value === "string" && Number.isInteger(port) ? { value, port: /** @type {number} */ (port) } : null;
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * Connects over QUIC and, where that is not there in a moment, over WebSocket beside it; the other one is abandoned.
+ *
+ * @param {object} how
+ * @param {(() => Attempt) | null} how.quic
+ * @param {(() => Attempt) | null} how.socket
+ * @param {boolean} how.quicFirst else QUIC is tried where WebSocket fails
+ * @param {number} how.raceDelayMs
+ * @param {number} how.settleMs
+ * @param {AbortSignal} how.signal
+ * @param {() => void} how.onQuicFailed called where WebSocket was had and QUIC was not
+ * @returns {Promise<Transport>}
+ */
+function race({ quic, socket, quicFirst, raceDelayMs, settleMs, signal, onQuicFailed }) {
+  return new Promise((resolve, reject) => {
+    const begun = performance.now();
+    const timers = new Timers();
+    /** @type {Map<"quic" | "socket", Attempt>} */
+    const attempts = new Map();
+    /** @type {Map<string, unknown>} */
+    const errors = new Map();
+    /** An open WebSocket while QUIC may still come. @type {Transport | null} */
+    let spare = null;
+    let isOver = false;
+
+    /** @param {"quic" | "socket" | null} winner */
+    const finish = (winner) => {
+      isOver = true;
+      timers.clearAll();
+      signal.removeEventListener("abort", abort);
+      if (winner === "socket" && attempts.has("quic")) onQuicFailed();
+      for (const [name, attempt] of attempts) if (name !== winner) attempt.abandon();
+    };
+    const abort = () => {
+      finish(null);
+      reject(new QwsError("closed", "the client was closed", { code: 1000 }));
+    };
+    /** @param {string} message */
+    const fail = (message) => {
+      finish(null);
+      const cause = errors.get("socket") ?? errors.get("quic");
+      reject(new QwsError("transport", asError(cause ?? new Error(message)).message, { cause }));
+    };
+    /** @param {Transport} transport */
+    const take = (transport) => {
+      finish(transport.carrier === "websocket" ? "socket" : "quic");
+      resolve(transport);
+    };
+    /**
+     * @param {"quic" | "socket"} name
+     * @param {(() => Attempt) | null} open
+     */
+    const start = (name, open) => {
+      if (!open || attempts.has(name) || isOver) return;
+      const attempt = open();
+      attempts.set(name, attempt);
+      attempt.opened.then(
+        (transport) => {
+          if (isOver) return;
+          const left = settleMs - (performance.now() - begun);
+          const quicMayCome = attempts.has("quic") && !errors.has("quic");
+          if (name === "quic" || !quicMayCome || left <= 0) return take(transport);
+          spare = transport;
+          timers.set("settle", left, () => take(transport));
+        },
+        (error) => {
+          if (isOver) return;
+          errors.set(name, error);
+          if (spare) return take(spare);
+          start("quic", quic);
+          start("socket", socket);
+          if ([...attempts.keys()].every((tried) => errors.has(tried))) fail("no connection");
+        },
+      );
+    };
+
+    if (signal.aborted) return abort();
+    signal.addEventListener("abort", abort);
+    timers.set("all", CONNECT_MS, () => fail(`no connection within ${CONNECT_MS} ms`));
+    if (quic && (quicFirst || !socket)) {
+      start("quic", quic);
+      timers.set("socket", raceDelayMs, () => start("socket", socket));
+    } else {
+      start("socket", socket);
+    }
+  });
+}
+
+/** Puts bodies together from a stream that cuts them anywhere. */
+class FrameReader {
+  #length = new Uint8Array(4);
+  #lengthBytes = 0;
+  /** @type {Uint8Array | null} */
+  #body = null;
+  #filled = 0;
+
+  /** @param {number} maxBytes longest body that is taken */
+  constructor(maxBytes) {
+    this.maxBytes = maxBytes;
+  }
+
+  /**
+   * Gives the bodies that are whole with this piece. They may be parts of it: copy what is kept.
+   *
+   * @param {Uint8Array} piece
+   * @returns {Generator<Uint8Array, void, undefined>}
+   */
+  *push(piece) {
+    let at = 0;
+    while (at < piece.length) {
+      if (this.#body) {
+        const taken = piece.subarray(at, at + this.#body.length - this.#filled);
+        this.#body.set(taken, this.#filled);
+        this.#filled += taken.length;
+        at += taken.length;
+        if (this.#filled < this.#body.length) return;
+        const body = this.#body;
+        this.#body = null;
+        yield body;
+        continue;
+      }
+      this.#length[this.#lengthBytes++] = piece[at++];
+      if (this.#lengthBytes < 4) continue;
+      this.#lengthBytes = 0;
+      const length = new DataView(this.#length.buffer).getUint32(0);
+      if (length === 0) throw new QwsError("protocol", "the server sent a frame of length 0", { code: 1002 });
+      if (length > this.maxBytes) throw tooLong(length, this.maxBytes);
+      if (piece.length - at >= length) {
+        at += length;
+        yield piece.subarray(at - length, at);
+      } else {
+        this.#body = new Uint8Array(length);
+        this.#filled = 0;
+      }
+    }
+  }
+}
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/**
+ * @param {number} length
+ * @param {number} most
+ */
+function tooLong(length, most) {
+  return new QwsError("protocol", `the server sent ${length} bytes in one body, of which ${most} are taken`, { code: 1009 });
+}
+
+/**
+ * @param {Json} json
+ * @param {Uint8Array} [attachment]
+ * @returns {Body}
+ */
+function encodeBody(json, attachment) {
+  const text = JSON.stringify(json);
+  if (!attachment) return text;
+  const object = encoder.encode(text);
+  const body = new Uint8Array(5 + object.length + attachment.length);
+  body[0] = 1;
+  new DataView(body.buffer).setUint32(1, object.length);
+  body.set(object, 5);
+  body.set(attachment, 5 + object.length);
+  return body;
+}
+
+/**
+ * @param {Body} body
+ * @returns {Reply}
+ */
+function decodeBody(body) {
+  try {
+    if (typeof body === "string") return { json: objectOf(body) };
+    if (body[0] !== 1) return { json: objectOf(decoder.decode(body)) };
+    const length = new DataView(body.buffer, body.byteOffset, body.length).getUint32(1);
+    if (5 + length > body.length) throw new Error("the JSON ends behind the body");
+    // Copied, so that it keeps nothing else alive.
+    return { json: objectOf(decoder.decode(body.subarray(5, 5 + length))), data: body.slice(5 + length) };
+  } catch (cause) {
+    throw new QwsError("protocol", `the server sent what cannot be understood: ${String(cause)}`, { code: 1002, cause });
+  }
+}
+
+/**
+ * @param {string} text
+ * @returns {Json}
+ */
+function objectOf(text) {
+  const json = JSON.parse(text);
+  if (typeof json?.type !== "string") throw new Error("it has no type");
+  return json;
+}
+
+/** @param {Uint8Array} body the first one of a topic lane */
+function laneOf(body) {
+  const { json } = decodeBody(body);
+  if (json.type !== "lane" || !isOffset(json.lane)) {
+    throw new QwsError("protocol", "a lane begins with something else than its number", { code: 1002 });
+  }
+  return /** @type {number} */ (json.lane);
+}
+
+/** @param {Body} body */
+function frameOf(body) {
+  const bytes = typeof body === "string" ? encoder.encode(body) : body;
+  const frame = new Uint8Array(4 + bytes.length);
+  new DataView(frame.buffer).setUint32(0, bytes.length);
+  frame.set(bytes, 4);
+  return frame;
+}
+
+/**
+ * @param {Body} body
+ * @param {number} most
+ */
+function isLonger(body, most) {
+  if (typeof body !== "string") return body.length > most;
+  // A unit of a string is at most three bytes of UTF-8.
+  return body.length > most || (body.length * 3 > most && encoder.encode(body).length > most);
+}
+
+/**
+ * @param {Json} json
+ * @param {Uint8Array} [data]
+ * @returns {Message}
+ */
+function messageOf(json, data) {
+  /** @type {Message} */
+  const message = { topic: json.topic, offset: json.offset, timestamp: json.timestamp };
+  if (typeof json.from === "string") message.from = json.from;
+  if (typeof json.content === "string") message.content = json.content;
+  if (data) message.data = data;
+  return message;
+}
+
+/**
+ * @param {Json} json
+ * @param {Uint8Array} [data]
+ */
+function saidOf(json, data) {
+  /** @type {import("./qws.js").Said} */
+  const said = { from: json.from, timestamp: json.timestamp };
+  if (typeof json.content === "string") said.content = json.content;
+  if (data) said.data = data;
+  return said;
+}
+
+/** @param {string} text */
+function bytesOfBase64(text) {
+  return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+}
+
+/** Nobody else chooses this. */
+function randomKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** @param {unknown} value */
+function isOffset(value) {
+  return Number.isSafeInteger(value) && /** @type {number} */ (value) >= 0;
+}
+
+/** @param {string} topic */
+function isPattern(topic) {
+  return topic.includes("*") || topic.endsWith(">");
+}
+
+/**
+ * Whether a topic is one of a pattern's.
+ *
+ * @param {string} pattern
+ * @param {string} topic
+ */
+function matches(pattern, topic) {
+  const [wanted, levels] = [pattern.split("."), topic.split(".")];
+  const rest = wanted.at(-1) === ">";
+  if (rest ? levels.length < wanted.length : levels.length !== wanted.length) return false;
+  return wanted.every((level, at) => level === levels[at] || level === "*" || (rest && at === wanted.length - 1));
+}
+
+/**
+ * @param {string} topic
+ * @param {SubscribeOptions} options
+ */
+function checkSubscribe(topic, { since, recent, delivery, lane }) {
+  const wrong = (/** @type {string} */ why) => new QwsError("usage", `subscribe: ${why}`);
+  if (typeof topic !== "string" || topic.length > 255 || !/^([\w-]+|\*)(\.([\w-]+|\*))*(\.>)?$|^>$/.test(topic)) {
+    throw wrong(`${String(topic)} is no topic: levels of A-Z a-z 0-9 _ - separated by dots, or * for one and > for the rest`);
+  }
+  if (since && (typeof since.epoch !== "string" || !isOffset(since.offset))) throw wrong("since is no position");
+  if (since && isPattern(topic)) throw wrong("since: a pattern has no position; subscribe to each topic");
+  if (recent !== undefined && !isOffset(recent)) throw wrong("recent is no count");
+  if (delivery !== undefined && delivery !== "stream" && delivery !== "datagram") throw wrong(`delivery: ${delivery}`);
+  if (lane !== undefined && lane !== "own" && lane !== "control") throw wrong(`lane: ${lane}`);
+}
+
+/** @param {number | undefined} code whether a client may come back by itself after it */
+function mayReconnect(code) {
+  return code !== undefined && MAY_RECONNECT.has(code);
+}
+
+/** @param {number} code which a client may send */
+function isCloseCode(code) {
+  if (!Number.isInteger(code)) return false;
+  return (code >= 1000 && code <= 1003) || (code >= 1007 && code <= 1014) || (code >= 3000 && code <= 4999);
+}
+
+/** A closing reason that may be sent: at most 123 bytes. @param {string} reason */
+function cut(reason) {
+  let short = reason.slice(0, 123);
+  while (encoder.encode(short).length > 123) short = short.slice(0, -1);
+  return short;
+}
+
+/**
+ * Settings in full, or an error that tells what is wrong with them.
+ *
+ * @param {string | URL | undefined} url
+ * @param {ConnectOptions} options
+ */
+function settingsOf(url, options) {
+  const wrong = (/** @type {string} */ why) => new QwsError("usage", `connect: ${why}`);
+  const base = url ?? (typeof location === "object" ? location?.origin : undefined);
+  if (base === undefined) throw wrong("there is no page, so a url is needed");
+  let origin;
+  try {
+    origin = new URL(base);
+  } catch {
+    throw wrong(`${String(base)} is no url`);
+  }
+  const loopback = isLoopback(origin.hostname);
+  if (origin.protocol !== "https:" && !(origin.protocol === "http:" && loopback)) {
+    throw wrong(`${origin.href} is neither https: nor, on this machine, http:`);
+  }
+  const { name, certificateHash, webTransportUrl, webSocketUrl } = options;
+  const length = name === undefined ? 1 : [...name].length;
+  if (length < 1 || length > 64) throw wrong("name: 1 to 64 characters are expected");
+  const Socket = options.WebSocket ?? globalThis.WebSocket;
+  const has = { webtransport: typeof WebTransport === "function", websocket: typeof Socket === "function" };
+  const wanted = options.carriers ?? /** @type {CarrierName[]} */ (["webtransport", "websocket"]);
+  const quicUrl = webTransportUrl
+    ? String(webTransportUrl)
+    : origin.protocol === "https:"
+      ? `https://${origin.hostname}:${origin.port || 443}/wt`
+      : null;
+  const asksHash = certificateHash === undefined && loopback;
+  const carriers = wanted.filter((carrier) => has[carrier] && (carrier === "websocket" || quicUrl !== null || asksHash));
+  if (carriers.length === 0) throw wrong(`there is nothing here to connect by, of ${wanted.join(", ") || "none"}`);
+  return {
+    name,
+    origin,
+    carriers,
+    Socket,
+    quicUrl,
+    hasQuicUrl: webTransportUrl !== undefined,
+    socketUrl: String(webSocketUrl ?? `${origin.protocol === "https:" ? "wss" : "ws"}://${origin.host}/ws`),
+    quicKey: quicUrl ?? origin.origin,
+    hash: certificateHash || null,
+    asksHash,
+    raceDelayMs: atLeast(0, options.raceDelayMs ?? 200, "raceDelayMs"),
+    settleMs: atLeast(0, options.settleMs ?? 900, "settleMs"),
+    retryQuicMs: atLeast(0, options.retryQuicMs ?? 60_000, "retryQuicMs"),
+    maxBackoffMs: atLeast(0, options.maxBackoffMs ?? 20_000, "maxBackoffMs"),
+    requestTimeoutMs: atLeast(1, options.requestTimeoutMs ?? 15_000, "requestTimeoutMs"),
+    highWaterMark: atLeast(1, options.highWaterMark ?? 1024, "highWaterMark"),
+  };
+}
+
+/** @param {string} host */
+function isLoopback(host) {
+  return host === "localhost" || host.endsWith(".localhost") || host === "[::1]" || /^127(\.\d+){3}$/.test(host);
+}
+
+/**
+ * @param {number} least
+ * @param {number} value
+ * @param {string} what
+ */
+function atLeast(least, value, what) {
+  if (typeof value === "number" && value >= least) return value;
+  throw new QwsError("usage", `${what}: a number of at least ${least} is expected`);
+}
+
+/**
+ * @param {unknown} cause
+ * @param {ErrorKind} [kind]
+ */
+function asError(cause, kind = "transport") {
+  if (cause instanceof QwsError) return cause;
+  return new QwsError(kind, cause instanceof Error ? cause.message : String(cause), { cause });
+}
+
+/**
+ * @param {EventTarget | null} target
+ * @param {string} type
+ * @param {unknown} detail
+ */
+function emit(target, type, detail) {
+  target?.dispatchEvent(new CustomEvent(type, { detail }));
+}
+
+/** A promise that was rejected, and that nobody has to look at. @param {QwsError} error @returns {Promise<never>} */
+function failed(error) {
+  const promise = Promise.reject(error);
+  promise.catch(() => {});
+  return promise;
+}
+
+/**
+ * A promise with its ends in hand. Where nobody looks at it, its rejection is no fault.
+ *
+ * @template T
+ */
+class Deferred {
+  /** @type {(value: T) => void} */
+  resolve = () => {};
+  /** @type {(error: QwsError) => void} */
+  reject = () => {};
+
+  constructor() {
+    /** @type {Promise<T>} */
+    this.promise = new Promise((resolve, reject) => {
+      this.resolve = resolve;
+      this.reject = reject;
+    });
+    this.promise.catch(() => {});
+  }
+}
+
+/** Timers by name: one of a name at a time, and none left behind. */
+class Timers {
+  /** @type {Map<string, ReturnType<typeof setTimeout>>} */
+  #timers = new Map();
+
+  /**
+   * @param {string} name
+   * @param {number} ms
+   * @param {() => void} then
+   */
+  set(name, ms, then) {
+    this.clear(name);
+    const run = () => {
+      this.#timers.delete(name);
+      then();
+    };
+    // Longer ones would come at once.
+    this.#timers.set(name, setTimeout(run, Math.min(ms, 2 ** 31 - 1)));
+  }
+
+  /** @param {string} name */
+  has(name) {
+    return this.#timers.has(name);
+  }
+
+  /** @param {string[]} names */
+  clear(...names) {
+    for (const name of names) {
+      clearTimeout(this.#timers.get(name));
+      this.#timers.delete(name);
+    }
+  }
+
+  clearAll() {
+    this.clear(...this.#timers.keys());
+  }
+}
+
+/** When to try again: exponential backoff with full jitter, so that clients that lost the same server do not come back together. */
+class Backoff {
+  #tries = 0;
+  #longestMs;
+  #random;
+
+  /**
+   * @param {number} longestMs
+   * @param {() => number} [random]
+   */
+  constructor(longestMs, random = Math.random) {
+    this.#longestMs = longestMs;
+    this.#random = random;
+  }
+
+  /** How long to wait before the next try. */
+  next() {
+    const ceiling = Math.min(FIRST_BACKOFF_MS * 2 ** this.#tries, this.#longestMs);
+    this.#tries = Math.min(this.#tries + 1, 32);
+    return this.#random() * ceiling;
+  }
+
+  /** A connection was had, for so long. @param {number} ms */
+  connectedFor(ms) {
+    if (ms >= HELD_MS) this.reset();
+  }
+
+  reset() {
+    this.#tries = 0;
+  }
+}
+
+/** What this package's own tests look at. No promise is made about it. */
+export const internals = { Backoff, Binding, Call, Entry, FrameReader, Routes, decodeBody, encodeBody, frameOf, matches, race };

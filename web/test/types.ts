@@ -1,0 +1,47 @@
+// What the declarations promise, as a program that has to pass the type check. It is never run.
+import { connect, QwsError } from "../qws.js";
+import type { Client, ConnectOptions, Message, Position, Subscription } from "../qws.js";
+
+const options: ConnectOptions = { name: "Ada", token: async () => "t", carriers: ["websocket"], certificateHash: false };
+
+export async function use(): Promise<void> {
+  const client: Client = connect("https://localhost:4433", options);
+  await client.ready;
+  client.addEventListener("open", ({ detail }) => console.log(detail.carrier === "webtransport", detail.resumed));
+  client.addEventListener("close", ({ detail }) => console.log(detail.code + 1, detail.willReconnect));
+  const state: "connecting" | "open" | "reconnecting" | "closed" = client.state;
+  const text: string = await client.echo("hi");
+  const bytes: Uint8Array = await client.echo(new Uint8Array(3));
+  const delivered: number = await client.broadcast(bytes);
+  for await (const { id, transport } of client.clients()) console.log(id, transport, state, text, delivered);
+
+  const subscription: Subscription = client.subscribe("a.b", { recent: 10, presence: true });
+  const { epoch, recovered } = await subscription.ready;
+  subscription.addEventListener("gap", ({ detail }) => console.log(detail.first - detail.last, epoch, recovered));
+  for await (const message of subscription) take(message);
+  const position: Position | null = subscription.position;
+  await subscription.unsubscribe();
+
+  const { offset, duplicate } = await client.publish("a.b", "x", { key: "k" });
+  const page = await client.history("a.b", { since: position ?? undefined, reverse: !duplicate, limit: offset });
+  page.messages.map(take);
+  await client.close(4000, "done");
+
+  // @ts-expect-error content is text or bytes
+  await client.publish("a.b", 1);
+  // @ts-expect-error there is no such carrier
+  connect(undefined, { carriers: ["carrier pigeon"] });
+  // @ts-expect-error a position has two parts
+  client.subscribe("a.b", { since: { offset: 1 } });
+  // @ts-expect-error it is read only
+  client.state = "open";
+}
+
+function take({ topic, offset, content, data, from }: Message): string {
+  return `${topic} ${offset} ${content ?? data?.length} ${from ?? "nobody"}`;
+}
+
+export function explain(error: unknown): string {
+  if (!(error instanceof QwsError)) return "no error of this client";
+  return error.kind === "request" && error.code === 429 ? `in ${error.retryAfterMs} ms` : error.message;
+}
