@@ -41,8 +41,8 @@ export function ratesBetween(before, next) {
   const grown = (name) => (next.totals?.[name] ?? 0) - (before.totals?.[name] ?? 0);
   const rates = {};
   for (const name of RATED) rates[name] = (grown(name) * 1000) / elapsed;
-  const published = grown("published");
-  rates.fan_out = published > 0 ? grown("fanned_out") / published : null;
+  const taken = grown("messages_in");
+  rates.fan_out = taken > 0 ? grown("messages_out") / taken : null;
   return rates;
 }
 

@@ -34,7 +34,7 @@ export function topicsTable() {
   return (topics) => rows.show(topics?.top ?? []);
 }
 
-/** How connections ended, the most frequent first. */
+/** How connections ended, the most frequent first. The server counts the codes without a name of the protocol's together, as "other". */
 export function closesTable() {
   const rows = new Rows(byId("closes").tBodies[0], {
     key: (close) => close.code,
@@ -44,7 +44,7 @@ export function closesTable() {
       setAttribute(row, "data-code", close.code);
     },
     columns: [
-      { heading: true, fill: (cell, close) => setText(cell, String(close.code)) },
+      { heading: true, fill: (cell, close) => setText(cell, close.code) },
       { fill: (cell, close) => setText(cell, meaning(close.code) || "The application's own") },
       {
         number: true,
@@ -56,8 +56,8 @@ export function closesTable() {
     ],
   });
   return (closed) => {
-    const closes = Object.entries(closed ?? {}).map(([code, times]) => ({ code: Number(code), times }));
-    closes.sort((a, b) => b.times - a.times || a.code - b.code);
-    rows.show(closes);
+    const closes = Object.entries(closed ?? {}).map(([code, times]) => ({ code, times }));
+    closes.sort((a, b) => b.times - a.times || (a.code < b.code ? -1 : 1));
+    rows.show(closes.filter(({ times }) => times > 0));
   };
 }

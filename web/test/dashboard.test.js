@@ -11,16 +11,16 @@ import { Samples, extent, isAnotherLife, means, ratesBetween } from "../dashboar
 const stats = (uptime_ms, totals = {}, more = {}) => ({ uptime_ms, totals, ...more });
 
 test("rates are what grew, by the server's own clock", () => {
-  const before = stats(10_000, { messages_in: 100, published: 10, fanned_out: 50, dropped: 3 });
-  const next = stats(12_000, { messages_in: 300, published: 14, fanned_out: 90, dropped: 3 });
+  const before = stats(10_000, { messages_in: 100, messages_out: 1000, published: 10, dropped: 3 });
+  const next = stats(12_000, { messages_in: 300, messages_out: 1500, published: 14, dropped: 3 });
   const rates = ratesBetween(before, next);
   assert.equal(rates.messages_in, 100);
   assert.equal(rates.published, 2);
   assert.equal(rates.dropped, 0);
-  assert.equal(rates.fan_out, 10, "40 deliveries of 4 messages");
+  assert.equal(rates.fan_out, 2.5, "500 messages out for 200 in");
 });
 
-test("nothing published has no fan-out, and answers too close have no rates", () => {
+test("without messages there is no fan-out, and answers too close have no rates", () => {
   assert.equal(ratesBetween(stats(0), stats(1000)).fan_out, null);
   assert.equal(ratesBetween(stats(0), stats(50, { messages_in: 1 })), null);
 });
