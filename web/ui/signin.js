@@ -95,13 +95,13 @@ export class SignIn {
 
     this.#busy(true);
     this.#say("Connecting…", false);
-    const options = token === "" ? { name } : { name, token };
-    const client = connect(undefined, options);
-    this.#client = client;
-    client.addEventListener("close", ({ detail }) => {
-      if (this.#client === client && detail.willReconnect) this.#say("The server cannot be reached. Still trying…", true);
-    });
+    let client = null;
     try {
+      client = connect(undefined, token === "" ? { name } : { name, token });
+      this.#client = client;
+      client.addEventListener("close", ({ detail }) => {
+        if (this.#client === client && detail.willReconnect) this.#say("The server cannot be reached. Still trying…", true);
+      });
       await client.ready;
     } catch (error) {
       if (this.#client === client) this.#refused(error, token !== "");

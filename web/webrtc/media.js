@@ -1,6 +1,9 @@
 // The own camera and microphone. The browser is asked for one only when it is turned on; a camera that is off is let go, so
 // that its light goes out, and a microphone that is off is muted.
 
+// As each browser of a mesh encodes its picture for each of the others.
+const PICTURE = { width: { ideal: 640 }, height: { ideal: 360 }, frameRate: { ideal: 24, max: 30 } };
+
 export class LocalMedia extends EventTarget {
   /** Both tracks are of this stream, so that sound and picture stay together. */
   stream = new MediaStream();
@@ -47,7 +50,7 @@ export class LocalMedia extends EventTarget {
   async #acquire(kind) {
     // Without a secure context there is no mediaDevices.
     if (!navigator.mediaDevices) throw new DOMException("This page was not loaded over a secure connection.", "NotAllowedError");
-    const options = kind === "audio" ? { audio: true } : { video: { width: { ideal: 1280 }, height: { ideal: 720 } } };
+    const options = kind === "audio" ? { audio: true } : { video: PICTURE };
     const taken = await navigator.mediaDevices.getUserMedia(options);
     const [track] = taken.getTracks();
     // Turned off, or turned on twice, while the browser was asking.

@@ -2,7 +2,9 @@
 // page, and of the server only that it can hand a signal over.
 //
 // Both sides may offer at any time (the "perfect negotiation" of the WebRTC specification, section 10.7): where two offers
-// cross, the polite side takes its own back and answers the other's. Each RTCPeerConnection has a random tag, the link, which
+// cross, the polite side takes its own back and answers the other's. That is kept rare, as Chromium loses tracks that were
+// added in an offer which is taken back: the first offer is the impolite side's alone, and has a place for sound and one for
+// a picture, so that turning a camera on needs no other. What is left to negotiate are new paths. Each RTCPeerConnection has a random tag, the link, which
 // stands in every signal together with the last one that came from the other side: so what was meant for a connection that
 // is no more is told apart, and a side that had to begin anew finds the other doing the same.
 
@@ -84,9 +86,8 @@ export class Peer extends EventTarget {
 
   /** The own track of a kind is another one, or none. */
   async setTrack(kind, track) {
-    const sender = this.#senders.get(kind);
-    if (sender) await sender.replaceTrack(track).catch((error) => this.#report(error));
-    else if (track) this.#senders.set(kind, this.#pc.addTrack(track, this.#local.stream));
+    // Where there is no place for it yet, it is put there with the place.
+    await this.#senders.get(kind)?.replaceTrack(track).catch((error) => this.#report(error));
     this.#tellMedia();
   }
 
@@ -181,12 +182,30 @@ export class Peer extends EventTarget {
     channel.addEventListener("close", () => channel === this.#channel && this.#changed());
     channel.addEventListener("message", ({ data }) => channel === this.#channel && this.#heard(data));
 
-    for (const track of this.#local.stream.getTracks()) {
-      this.#senders.set(track.kind, pc.addTrack(track, this.#local.stream));
+    if (this.isPolite) return;
+    const streams = [this.#local.stream];
+    for (const kind of ["audio", "video"]) {
+      const transceiver = pc.addTransceiver(this.#local.track(kind) ?? kind, { direction: "sendrecv", streams });
+      this.#senders.set(kind, transceiver.sender);
+    }
+  }
+
+  /** Puts the own tracks to the places that the other's first offer has for them. */
+  async #takePlaces(pc) {
+    if (this.#senders.size > 0) return;
+    for (const transceiver of pc.getTransceivers()) {
+      const { kind } = transceiver.receiver.track;
+      if (this.#senders.has(kind)) continue;
+      this.#senders.set(kind, transceiver.sender);
+      transceiver.direction = "sendrecv";
+      transceiver.sender.setStreams?.(this.#local.stream);
+      await transceiver.sender.replaceTrack(this.#local.track(kind));
     }
   }
 
   async #offer(pc) {
+    // See above; Chromium gathers no candidates either once it took back its first offer.
+    if (this.isPolite && pc.remoteDescription === null) return;
     try {
       this.#isMakingOffer = true;
       await pc.setLocalDescription();
@@ -216,6 +235,8 @@ export class Peer extends EventTarget {
       if (pc === this.#pc) this.#isSettingRemoteAnswer = false;
     }
     if (!isOffer || pc !== this.#pc) return;
+    await this.#takePlaces(pc);
+    if (pc !== this.#pc) return;
     await pc.setLocalDescription();
     if (pc === this.#pc) this.#describe();
   }
