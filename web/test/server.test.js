@@ -1,0 +1,252 @@
+// The client against a real server, over WebSocket.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+
+import WebSocket from "ws";
+
+import { connect } from "../qws.js";
+import { next } from "./support/scripted.js";
+import { needsServer, startRelay, startServer } from "./support/server.js";
+
+const quick = { WebSocket, maxBackoffMs: 50 };
+
+/** @type {Awaited<ReturnType<typeof startServer>>} */
+let server;
+before(async () => {
+  if (!needsServer.skip) server = await startServer();
+});
+after(() => server?.stop());
+
+/** Clients that are closed with the test. */
+async function clients(t, ...options) {
+  const made = options.map((more) => connect(more.url ?? server.url, { ...quick, ...more }));
+  t.after(() => Promise.all(made.map((client) => client.close())));
+  await Promise.all(made.map((client) => client.ready));
+  return made;
+}
+
+/** So many messages of a subscription. */
+async function read(subscription, count) {
+  const messages = [];
+  for await (const message of subscription) {
+    messages.push(message);
+    if (messages.length === count) break;
+  }
+  return messages;
+}
+
+const contents = (messages) => messages.map(({ content }) => content);
+const numbers = (count, from = 0) => Array.from({ length: count }, (_, at) => String(from + at));
+let topics = 0;
+const newTopic = () => `test.${process.pid}.${(topics += 1)}`;
+
+test("two clients say to each other what there is to say", needsServer, async (t) => {
+  const [ada, bob] = await clients(t, { name: "Ada" }, { name: "Bob" });
+  assert.notEqual(ada.id, bob.id);
+  assert.equal(await ada.echo("hé"), "Echo: hé");
+  const bytes = Uint8Array.from({ length: 300_000 }, (_, at) => at % 251);
+  assert.deepEqual(await ada.echo(bytes), bytes);
+  assert.deepEqual(await ada.echo(new Uint8Array(0)), new Uint8Array(0));
+  assert.ok((await ada.ping()) >= 0);
+
+  const [heard, own] = [next(bob, "broadcast"), next(ada, "broadcast")];
+  assert.equal(await ada.broadcast("all"), 2);
+  const { from, content, timestamp } = await heard;
+  assert.deepEqual([from, content, typeof timestamp], [ada.id, "all", "number"]);
+  assert.equal((await own).content, "all");
+  const [direct, signal] = [next(bob, "direct"), next(bob, "signal")];
+  await ada.direct(bob.id, new Uint8Array([7]));
+  await ada.signal(bob.id, { sdp: [null, 1] });
+  assert.deepEqual([(await direct).data, (await direct).content], [new Uint8Array([7]), undefined]);
+  assert.deepEqual((await signal).data, { sdp: [null, 1] });
+  await assert.rejects(ada.direct("eab95712-f81a-4916-a1a4-ee1bdbd0d292", "x"), { kind: "request", code: 404 });
+
+  const listed = [];
+  for await (const client of ada.clients()) listed.push(client);
+  assert.deepEqual(listed.map(({ name }) => name).sort(), ["Ada", "Bob"]);
+  assert.ok(listed.every(({ transport }) => transport === "websocket"));
+  const page = await ada.listClients({ limit: 1 });
+  assert.deepEqual([page.clients.length, page.total, typeof page.next], [1, 2, "string"]);
+});
+
+test("a topic is published to, read, listed and left", needsServer, async (t) => {
+  const [ada, bob] = await clients(t, { name: "Ada" }, { name: "Bob" });
+  const topic = newTopic();
+  const seen = ada.subscribe(topic, { presence: true });
+  assert.equal((await seen.ready).offset, 0);
+  const joined = next(seen, "join");
+  const other = bob.subscribe(topic);
+  await other.ready;
+  assert.equal((await joined).client.name, "Bob");
+  assert.deepEqual((await bob.presence(topic)).clients.map(({ name }) => name).sort(), ["Ada", "Bob"]);
+
+  const first = await bob.publish(topic, "one", { key: "k" });
+  assert.deepEqual(await bob.publish(topic, "one", { key: "k" }), { ...first, duplicate: true });
+  await bob.publish(topic, new Uint8Array([1, 2]));
+  const messages = await read(seen, 2);
+  assert.deepEqual([messages[0].content, messages[0].from, messages[0].topic], ["one", bob.id, topic]);
+  assert.deepEqual(messages[1].data, new Uint8Array([1, 2]));
+  assert.deepEqual(seen.position, { epoch: first.epoch, offset: messages[1].offset });
+
+  const history = await ada.history(topic, { reverse: true, limit: 1 });
+  assert.deepEqual([history.messages[0].data, history.more], [new Uint8Array([1, 2]), true]);
+  const later = await ada.history(topic, { since: first });
+  assert.equal(later.messages.length, 1);
+
+  const left = next(seen, "leave");
+  await other.unsubscribe();
+  assert.equal((await left).client.name, "Bob");
+  const replay = bob.subscribe(topic, { since: first });
+  assert.equal((await replay.ready).recovered, true);
+  assert.deepEqual((await read(replay, 1))[0].data, new Uint8Array([1, 2]));
+});
+
+test("patterns take what matches, and what has its own subscription goes there", needsServer, async (t) => {
+  const [client] = await clients(t, {});
+  const topic = newTopic();
+  const [pattern, exact] = [client.subscribe(`${topic}.>`), client.subscribe(`${topic}.a`)];
+  assert.deepEqual((await pattern.ready).epoch, null);
+  await exact.ready;
+  for (const [level, content] of [["a", "1"], ["b", "2"], ["b.c", "3"], ["a", "4"]]) await client.publish(`${topic}.${level}`, content);
+  assert.deepEqual(contents(await read(exact, 2)), ["1", "4"]);
+  assert.deepEqual(contents(await read(pattern, 2)), ["2", "3"]);
+});
+
+test("however often the connection is cut, each message comes once and in order", needsServer, async (t) => {
+  const relay = await startRelay(server.port);
+  t.after(() => relay.stop());
+  const [reader, writer] = await clients(t, { url: relay.url }, {});
+  const topic = newTopic();
+  const subscription = reader.subscribe(topic);
+  const heard = [];
+  subscription.addEventListener("message", ({ detail }) => heard.push(detail.content));
+  subscription.addEventListener("lost", () => assert.fail("nothing is lost"));
+  await subscription.ready;
+  const all = read(subscription, 3000);
+  for (let round = 0; round < 6; round += 1) {
+    await Promise.all(numbers(500, round * 500).map((content) => writer.publish(topic, content)));
+    relay.cut();
+    await next(reader, "open");
+  }
+  assert.deepEqual(contents(await all), numbers(3000));
+  assert.deepEqual(heard, numbers(3000), "and to listeners as well");
+  assert.equal(reader.reconnects, 6);
+});
+
+test("whoever publishes over a connection that is cut publishes everything once", needsServer, async (t) => {
+  const relay = await startRelay(server.port);
+  t.after(() => relay.stop());
+  const [writer, reader] = await clients(t, { url: relay.url }, {});
+  const topic = newTopic();
+  const subscription = reader.subscribe(topic);
+  await subscription.ready;
+  const published = Promise.all(numbers(2000).map((content) => writer.publish(topic, content)));
+  for (let cut = 0; cut < 5; cut += 1) {
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    relay.cut();
+  }
+  const offsets = (await published).map(({ offset }) => offset);
+  assert.equal(new Set(offsets).size, 2000);
+  assert.ok(writer.reconnects >= 1, "the connection was cut");
+  const all = contents(await read(subscription, 2000));
+  assert.deepEqual([...all].sort(), numbers(2000).sort());
+  const { offset } = await writer.publish(topic, "end");
+  assert.equal(offset, Math.max(...offsets) + 1, "nothing twice");
+});
+
+test("a reader that does not keep up is waited for: little is kept, nothing is lost, and others go on", needsServer, async (t) => {
+  const [reader, writer] = await clients(t, {}, {});
+  const [slow, other] = [newTopic(), newTopic()];
+  const subscription = reader.subscribe(slow, { highWaterMark: 32 });
+  const beside = reader.subscribe(other);
+  await Promise.all([subscription.ready, beside.ready]);
+  let resumed = 0;
+  subscription.addEventListener("resumed", () => (resumed += 1));
+  subscription.addEventListener("lost", () => assert.fail("nothing is lost"));
+  await Promise.all(numbers(1000).map((content) => writer.publish(slow, content)));
+  await writer.publish(other, "x");
+  assert.deepEqual(contents(await read(beside, 1)), ["x"]);
+  while (subscription.state !== "paused") await reader.ping();
+  const messages = [];
+  for await (const { content } of subscription) {
+    messages.push(content);
+    if (messages.length % 20 === 0) await new Promise((resolve) => setTimeout(resolve, 2));
+    if (messages.length === 1000) break;
+  }
+  assert.deepEqual(messages, numbers(1000));
+  assert.ok(resumed >= 5, `it was paused and resumed ${resumed} times`);
+  assert.equal(reader.reconnects, 0);
+});
+
+test("a reader that is paused while the connection is cut loses nothing either", needsServer, async (t) => {
+  const relay = await startRelay(server.port);
+  t.after(() => relay.stop());
+  const [reader, writer] = await clients(t, { url: relay.url }, {});
+  const topic = newTopic();
+  const subscription = reader.subscribe(topic, { highWaterMark: 8 });
+  await subscription.ready;
+  await Promise.all(numbers(100).map((content) => writer.publish(topic, content)));
+  while (subscription.state !== "paused") await reader.ping();
+  relay.cut();
+  await next(reader, "open");
+  assert.equal(subscription.state, "paused");
+  assert.deepEqual(contents(await read(subscription, 100)), numbers(100));
+});
+
+test("a server that has lost its logs is told as a loss, and the subscription goes on", needsServer, async (t) => {
+  let other = await startServer();
+  t.after(() => other.stop());
+  const [reader] = await clients(t, { url: other.url });
+  const subscription = reader.subscribe("a");
+  await subscription.ready;
+  await reader.publish("a", "before");
+  assert.deepEqual(contents(await read(subscription, 1)), ["before"]);
+  const before = subscription.position;
+  const closed = next(reader, "close");
+  await other.stop();
+  assert.deepEqual([(await closed).code, (await closed).willReconnect], [1006, true]);
+  const sent = reader.publish("a", "after");
+  const lost = next(subscription, "lost");
+  other = await startServer({ port: other.port });
+  assert.notEqual((await lost).epoch, before?.epoch);
+  assert.equal((await sent).offset, 1, "what was published while there was no server");
+  assert.deepEqual(contents(await read(subscription, 1)), ["after"]);
+});
+
+test("a server that drains tells when to come back", needsServer, async (t) => {
+  const other = await startServer();
+  t.after(() => other.stop());
+  const [client] = await clients(t, { url: other.url });
+  const closed = next(client, "close");
+  const stopped = other.stop("SIGTERM");
+  const { code, willReconnect } = await closed;
+  assert.deepEqual([code, willReconnect], [1001, true]);
+  await stopped;
+});
+
+test("leaving an iteration keeps the subscription, and unsubscribing ends it", needsServer, async (t) => {
+  const [client] = await clients(t, {});
+  const topic = newTopic();
+  const subscription = client.subscribe(topic);
+  await subscription.ready;
+  for (const content of ["1", "2", "3"]) await client.publish(topic, content);
+  assert.deepEqual(contents(await read(subscription, 1)), ["1"]);
+  assert.equal(subscription.state, "active");
+  const rest = read(subscription, 99);
+  const ended = next(subscription, "end");
+  await client.ping();
+  await subscription.unsubscribe();
+  assert.deepEqual(contents(await rest), ["2", "3"], "what waits is still there");
+  assert.equal(await ended, null);
+  await client.publish(topic, "4");
+  assert.equal(client.subscribe(topic).topic, topic, "the text is free again");
+});
+
+test("much at once is sent bit by bit, and all of it arrives", needsServer, async (t) => {
+  const [client] = await clients(t, {});
+  const large = new Uint8Array(500_000).fill(3);
+  const echoes = await Promise.all(Array.from({ length: 40 }, () => client.echo(large)));
+  assert.ok(echoes.every((echo) => echo.length === large.length));
+  assert.equal(client.reconnects, 0);
+});

@@ -1,0 +1,223 @@
+// What a subscription makes of what comes: positions, the seam after a reconnect, the queue, and whose a message is.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { internals } from "../qws.js";
+
+const { Entry, Routes } = internals;
+const EPOCH = "k3v9";
+
+/** A subscription with a record of what it told. */
+function subscription(topic, options = {}, capacity = 1000) {
+  const told = [];
+  const entry = new Entry(topic, options, capacity, () => told.push(["room"]));
+  const target = new EventTarget();
+  for (const type of ["message", "gap", "resumed", "lost", "end"]) {
+    target.addEventListener(type, ({ detail }) => {
+      if (type === "message") told.push(detail.offset);
+      else if (type === "gap") told.push(["gap", detail.first, detail.last]);
+      else told.push([type]);
+    });
+  }
+  entry.subscription = target;
+  return { entry, told, take: () => told.splice(0) };
+}
+
+/** On a connection whose server has answered. */
+function subscribed({ entry }, { routes = new Routes(null), offset = 0, epoch = EPOCH, recovered, lane } = {}) {
+  const binding = routes.bind(entry);
+  entry.binding = binding;
+  const reply = { type: "subscribed", topic: entry.topic, epoch, offset, recovered, lane };
+  if (entry.isPattern) delete reply.epoch;
+  routes.answered(binding, reply);
+  entry.answered(binding, reply);
+  return { routes, binding };
+}
+
+const message = (offset, topic = "t") => ({ type: "message", topic, offset, content: String(offset), timestamp: 1 });
+const gap = (first, last, topic = "t") => ({ type: "gap", topic, first, last });
+
+/** What a server sends, on its way to whom it belongs. */
+function hear(routes, source, ...messages) {
+  return messages.map((json) => {
+    const binding = routes.find(source, json, false);
+    if (!binding) return "nobody's";
+    if (binding.stage === "asked") return "waits";
+    return binding.entry.deliver(binding, source, json) ? "full" : "taken";
+  });
+}
+
+test("after a reconnect nothing comes twice, and it is asked for what came behind the last", () => {
+  const one = subscription("t", { recent: 2 });
+  one.entry.listen();
+  assert.deepEqual([one.entry.toAsk().recent, one.entry.toAsk().since], [2, undefined]);
+  const { routes } = subscribed(one, { offset: 10 });
+  assert.equal(one.entry.toAsk().since.offset, 8, "of the two that follow none is there yet");
+  hear(routes, "control", message(9), message(10), message(12));
+  assert.deepEqual(one.take(), [9, 10, 12]);
+  assert.deepEqual(one.entry.toAsk().since, { epoch: EPOCH, offset: 12 });
+  assert.equal(one.entry.toAsk().recent, undefined);
+
+  const again = subscribed(one, { offset: 14, recovered: true });
+  hear(again.routes, "control", message(11), message(12), message(13), message(14), message(14));
+  assert.deepEqual(one.take(), [["resumed"], 13, 14]);
+  assert.deepEqual(one.entry.position, { epoch: EPOCH, offset: 14 });
+});
+
+test("what is lost is told once, in its place", () => {
+  const one = subscription("t");
+  one.entry.listen();
+  const { routes } = subscribed(one, { offset: 5 });
+  hear(routes, "control", message(6), gap(7, 9), message(10));
+  assert.deepEqual(one.take(), [6, ["gap", 7, 9], 10]);
+  hear(routes, "control", gap(9, 12));
+  assert.deepEqual(one.take(), [["gap", 11, 12]], "the rest of a gap that was told in part");
+  assert.equal(one.entry.position?.offset, 12);
+
+  // The log reaches back to 20 only, and the connection breaks twice.
+  subscribed(one, { offset: 25, recovered: false });
+  assert.deepEqual(one.take(), [["lost"]]);
+  subscribed(one, { offset: 25, recovered: false });
+  assert.deepEqual(one.take(), [["resumed"]], "it is no news");
+  subscribed(one, { offset: 30, recovered: false });
+  assert.deepEqual(one.take(), [["lost"]], "more is");
+});
+
+test("in another life of the log offsets begin anew", () => {
+  const one = subscription("t");
+  one.entry.listen();
+  hear(subscribed(one, { offset: 90 }).routes, "control", message(91));
+  const { routes } = subscribed(one, { epoch: "other", offset: 3, recovered: false });
+  hear(routes, "control", message(2), message(3));
+  assert.deepEqual(one.take(), [91, ["lost"], 2, 3]);
+  assert.deepEqual(one.entry.position, { epoch: "other", offset: 3 });
+});
+
+test("a log that has lost what was seen is as good as another one", () => {
+  const one = subscription("t", { since: { epoch: EPOCH, offset: 50 } });
+  one.entry.listen();
+  const { routes } = subscribed(one, { offset: 7, recovered: false });
+  hear(routes, "control", message(8));
+  assert.deepEqual(one.take(), [["lost"], 8]);
+});
+
+test("of a pattern every reconnect tells that something may be missing, and of datagrams none does", () => {
+  const pattern = subscription("a.*");
+  subscribed(pattern);
+  subscribed(pattern);
+  assert.deepEqual(pattern.take(), [["lost"]]);
+  assert.equal(pattern.entry.toAsk().since, undefined);
+  const datagrams = subscription("t", { delivery: "datagram" });
+  const { routes } = subscribed(datagrams, { offset: 1, lane: 2 });
+  datagrams.entry.listen();
+  hear(routes, "datagram", message(5), message(4), gap(1, 3));
+  subscribed(datagrams, { offset: 9 });
+  assert.deepEqual(datagrams.take(), [5, ["resumed"]]);
+});
+
+test("the position is that of what was handed out, not of what waits", async () => {
+  const one = subscription("t");
+  const { routes } = subscribed(one);
+  hear(routes, "control", message(1), message(2), gap(3, 4));
+  assert.deepEqual(one.entry.position, { epoch: EPOCH, offset: 0 });
+  assert.equal((await one.entry.take())?.offset, 1);
+  assert.equal(one.entry.position?.offset, 1);
+  assert.equal((await one.entry.take())?.offset, 2);
+  assert.equal(one.entry.position?.offset, 4, "a gap is behind what came before it");
+});
+
+test("a full queue asks for a pause, and for an end of it once half of it was read", async () => {
+  const one = subscription("t", {}, 4);
+  const { routes } = subscribed(one);
+  assert.deepEqual(hear(routes, "control", ...[1, 2, 3, 4].map((n) => message(n))), ["taken", "taken", "taken", "full"]);
+  one.entry.isPaused = true;
+  await one.entry.take();
+  assert.deepEqual(one.take(), []);
+  await one.entry.take();
+  assert.deepEqual(one.take(), [["room"]]);
+  assert.equal(one.entry.toAsk().since.offset, 4, "what waits is not asked for again");
+});
+
+test("with a pattern, and with datagrams, the newest win in a full queue", async () => {
+  const pattern = subscription("*", {}, 2);
+  const { routes } = subscribed(pattern);
+  hear(routes, "control", message(1), message(1, "u"), message(2), message(3));
+  assert.deepEqual(pattern.take(), [["gap", 1, 1], ["gap", 1, 1]]);
+  assert.deepEqual([(await pattern.entry.take())?.offset, (await pattern.entry.take())?.offset], [2, 3]);
+  const datagrams = subscription("t", { delivery: "datagram" }, 2);
+  hear(subscribed(datagrams).routes, "datagram", message(1), message(2), message(3));
+  assert.deepEqual(datagrams.take(), []);
+  assert.deepEqual([(await datagrams.entry.take())?.offset, datagrams.entry.waiting], [2, 1]);
+});
+
+test("where somebody listens and nobody reads, nothing waits", async () => {
+  const one = subscription("t", {}, 2);
+  const { routes } = subscribed(one);
+  hear(routes, "control", message(1));
+  one.entry.listen();
+  await null;
+  hear(routes, "control", message(2), message(3), message(4));
+  assert.deepEqual(one.take(), [1, 2, 3, 4], "and what came before is heard as well");
+  assert.equal(one.entry.waiting, 0);
+  assert.equal(one.entry.position?.offset, 4);
+});
+
+test("a message goes to the topic by its name, else to the first pattern, and only from its own lane", () => {
+  const [exact, first, second] = [subscription("a.b"), subscription("a.*"), subscription("a.>")];
+  for (const { entry } of [exact, first, second]) entry.listen();
+  const { routes } = subscribed(exact, { lane: 1 });
+  subscribed(first, { routes, lane: 2 });
+  subscribed(second, { routes, lane: 3 });
+  hear(routes, 1, message(1, "a.b"));
+  hear(routes, 2, message(1, "a.c"));
+  hear(routes, 3, message(1, "a.c.d"));
+  assert.deepEqual([exact.take(), first.take(), second.take()], [[1], [1], [1]]);
+  assert.deepEqual(hear(routes, 4, message(2, "a.b")), ["nobody's"]);
+  assert.deepEqual(hear(routes, 1, message(2, "x")), ["nobody's"]);
+});
+
+test("on a topic lane a message waits for the answer that it has overtaken, on the control lane it is nobody's", () => {
+  const one = subscription("t");
+  const routes = new Routes(null);
+  one.entry.binding = routes.bind(one.entry);
+  assert.deepEqual(hear(routes, 1, message(1)), ["waits"]);
+  assert.deepEqual(hear(routes, "control", message(1)), ["nobody's"]);
+});
+
+test("what was sent before a pause never takes the place of what is sent again", () => {
+  const one = subscription("t");
+  one.entry.listen();
+  const { routes, binding } = subscribed(one, { lane: 1 });
+  hear(routes, 1, message(1), message(2));
+  routes.leave(binding);
+  assert.deepEqual(hear(routes, 1, message(3), message(4)), ["nobody's", "nobody's"]);
+  routes.left(binding);
+  // On the same lane: two more of the old ones, then everything again.
+  subscribed(one, { routes, offset: 7, recovered: true, lane: 1 });
+  hear(routes, 1, message(5), message(6), ...[3, 4, 5, 6, 7, 8].map((n) => message(n)));
+  assert.deepEqual(one.take(), [1, 2, ["resumed"], 3, 4, 5, 6, 7, 8]);
+});
+
+test("where nothing was dropped in a pause, the first that comes is the next one", () => {
+  const one = subscription("t");
+  one.entry.listen();
+  const { routes, binding } = subscribed(one, { lane: 1 });
+  hear(routes, 1, message(1));
+  routes.leave(binding);
+  routes.left(binding);
+  subscribed(one, { routes, offset: 3, recovered: true, lane: 1 });
+  hear(routes, 1, message(2), message(3), message(4));
+  assert.deepEqual(one.take(), [1, ["resumed"], 2, 3, 4]);
+});
+
+test("a subscription that ended with an error throws it once, behind what waits", async () => {
+  const one = subscription("t");
+  hear(subscribed(one).routes, "control", message(1));
+  const error = new Error("over");
+  one.entry.end(error);
+  assert.equal((await one.entry.take())?.offset, 1);
+  await assert.rejects(one.entry.take(), error);
+  assert.equal(await one.entry.take(), null);
+  assert.deepEqual(one.take(), [["end"]]);
+});

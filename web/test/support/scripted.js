@@ -1,0 +1,80 @@
+// A server that does what a test tells it to: for what a real one does not do on demand.
+
+import { once } from "node:events";
+
+import { WebSocketServer } from "ws";
+
+/**
+ * Starts a server. `answer(message, peer, connection)` gives what to send for a message of a client, where `connection` counts from
+ * 1; without an answer of its own a `handshake` is accepted, and a `ping` gets its `pong`.
+ *
+ * @param {(message: any, peer: Peer, connection: number) => any} answer
+ */
+export async function scripted(answer) {
+  const server = new WebSocketServer({ port: 0, host: "127.0.0.1", handleProtocols: () => "qws.v1" });
+  await once(server, "listening");
+  const heard = [];
+  const peers = [];
+  server.on("connection", (socket) => {
+    const peer = new Peer(socket);
+    const connection = peers.push(peer);
+    socket.on("error", () => {});
+    socket.on("close", (code) => peer.ended(code));
+    socket.on("message", (data, isBinary) => {
+      const text = isBinary ? data.subarray(5, 5 + data.readUInt32BE(1)).toString() : data.toString();
+      const message = JSON.parse(text);
+      heard.push(message);
+      const reply = answer(message, peer, connection) ?? usual(message, connection);
+      if (reply) peer.send(reply);
+      if (message.type === "close") peer.close(message.code, message.reason);
+    });
+  });
+  return {
+    url: `http://127.0.0.1:${server.address().port}`,
+    /** Every message of every client, in order. */
+    heard,
+    /** Those of one type. */
+    of: (type) => heard.filter((message) => message.type === type),
+    peers,
+    async stop() {
+      for (const socket of server.clients) socket.terminate();
+      server.close();
+      await once(server, "close");
+    },
+  };
+}
+
+function usual({ type, id, timestamp }, connection) {
+  if (type === "ping") return { type: "pong", re: id, timestamp, server_time: Date.now() };
+  if (type !== "handshake") return null;
+  const limits = { max_message_bytes: 1000, ping_interval_ms: 25_000, ping_timeout_ms: 10_000, max_request_lanes: 0 };
+  return { type: "handshake_response", re: id, accepted: true, client_id: `client-${connection}`, server_name: "S", limits };
+}
+
+class Peer {
+  /** Resolves with the code when the connection has ended. */
+  closed;
+  #socket;
+
+  constructor(socket) {
+    this.#socket = socket;
+    this.closed = new Promise((resolve) => (this.ended = resolve));
+  }
+
+  send(message) {
+    this.#socket.send(typeof message === "string" ? message : JSON.stringify(message));
+  }
+
+  close(code, reason) {
+    this.#socket.close(code, reason);
+  }
+
+  /** Ends it without a word. */
+  drop() {
+    this.#socket.terminate();
+  }
+}
+
+/** Resolves with the detail of an event. */
+export const next = (target, type) =>
+  new Promise((resolve) => target.addEventListener(type, ({ detail }) => resolve(detail), { once: true }));
