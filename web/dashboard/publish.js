@@ -55,7 +55,7 @@ export class PublishForm {
     this.#submitButton.disabled = true;
     try {
       const published = await this.#api.publish(topic, this.#content.value);
-      this.#resultIs("good", `Published to ${published.topic} at offset ${count(published.offset)}.`, published);
+      this.#resultIs("good", `Published at offset ${count(published.offset)}.`, published);
     } catch (error) {
       this.#resultIs("bad", error.status === undefined ? "The server cannot be reached; whether it was published is not known." : sentence(error.message));
     } finally {
