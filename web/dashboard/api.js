@@ -76,10 +76,16 @@ export class Api {
     }
     const response = await fetch(new URL(path, document.baseURI), request);
     const answer = await json(response);
-    if (!response.ok) throw new Refused(response.status, answer?.error ?? `The server answered with status ${response.status}.`);
-    if (answer === null || typeof answer !== "object") throw new Refused(response.status, "The server's answer is not what the dashboard expects.");
+    if (!response.ok) throw new Refused(response.status, refusal(response, answer));
+    if (answer === null || typeof answer !== "object") throw new Refused(response.status, "the answer is not what the dashboard expects");
     return answer;
   }
+}
+
+function refusal(response, answer) {
+  const why = answer?.error ?? `the answer has status ${response.status}`;
+  const wait = Number(response.headers.get("retry-after"));
+  return wait > 0 ? `${why} (in ${wait} s)` : why;
 }
 
 // Something between here and the server may answer in its place, with a page.
