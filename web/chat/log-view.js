@@ -64,6 +64,9 @@ export class LogView {
     else if (anchor) this.#log.scrollTop = anchor.row.offsetTop - anchor.above;
     this.#tellWhetherSeen();
     this.#showJump();
+    // Who waits at the top for what was said before scrolls no more once it is there.
+    const hasBefore = conversation.entries[0] !== this.#first;
+    if (!this.#isAtEnd && hasBefore && this.#log.scrollTop < NEAR_EDGE) this.#back();
   }
 
   /** Goes to the newest entry, and follows it. */
