@@ -193,7 +193,7 @@ function showChat(client, firstRoom) {
     notice.hidden = client.state === "open";
     notice.dataset.state = client.state;
     notice.className = "notice warn";
-    const words = "The connection was lost. Reconnecting… What you write meanwhile is sent afterwards.";
+    const words = "The connection was lost. Reconnecting… What you write in rooms meanwhile is sent afterwards.";
     if (!notice.hidden && byId("connection-notice-text").textContent !== words) {
       byId("connection-notice-text").textContent = words;
     }

@@ -33,6 +33,8 @@ export class Chat extends EventTarget {
   #client;
   #people;
   #lookedUp = new Set();
+  /** Rooms that are being entered. */
+  #entering = new Map();
 
   /**
    * @param {import("../qws.js").Client} client connected
@@ -58,6 +60,14 @@ export class Chat extends EventTarget {
   async join(room) {
     const key = `room:${room}`;
     if (this.rooms.has(key)) return this.turnTo(this.conversations.get(key));
+    // One subscription to a topic is all that there may be.
+    if (!this.#entering.has(key)) {
+      this.#entering.set(key, this.#enter(room, key).finally(() => this.#entering.delete(key)));
+    }
+    await this.#entering.get(key);
+  }
+
+  async #enter(room, key) {
     const topic = TOPIC_PREFIX + room;
     const past = await this.#past(topic);
     const newest = past?.messages[0];
@@ -327,10 +337,22 @@ export class Chat extends EventTarget {
   }
 
   async #publish(conversation, entry) {
-    const { offset, duplicate } = await this.#client.publish(TOPIC_PREFIX + conversation.id, entry.text, { key: entry.key });
+    const { offset, duplicate } = await this.#published(conversation, entry);
     entry.offset = offset;
     // It may have come already, taken for another one with the same text or long before this answer.
     if (duplicate || conversation.entries.some((said) => said.offset === offset)) remove(conversation.pending, entry);
+  }
+
+  /** Publishes, if need be when the connection is back: the key makes it safe to ask again. */
+  async #published(conversation, { text, key }) {
+    for (;;) {
+      try {
+        return await this.#client.publish(TOPIC_PREFIX + conversation.id, text, { key });
+      } catch (error) {
+        if (error.kind !== "timeout" || this.#client.state !== "reconnecting") throw error;
+        await new Promise((changed) => this.#client.addEventListener("state", changed, { once: true }));
+      }
+    }
   }
 
   async #direct(conversation, entry) {
