@@ -54,7 +54,7 @@ const MAX_FIRST_BYTES = 1024 * 1024;
 /** How long what was sent to an ended subscription may be on its way, and of how many topics that is kept in mind. */
 const STRAGGLE_MS = 30_000;
 const MAX_STRAGGLERS = 1024;
-/** Most broadcasts of one moment that are compared while there are two connections. */
+/** Most broadcasts in one round trip that are known again while there are two connections. */
 const MAX_COMPARED = 1024;
 
 /** The closing codes after which a client may come back by itself (PROTOCOL, section 10). */
@@ -134,7 +134,7 @@ export class Client extends EventTarget {
   #rttMs = null;
   /** Ids that this client has or had just now: what others are told of them is no news. @type {string[]} */
   #ownIds = [];
-  /** Broadcasts heard while there are two connections, each with how often on which. @type {Map<string, Map<Link, number>>} */
+  /** Broadcasts heard on a connection while another is made, the newest, each with how often: they may come there as well. @type {Map<string, number>} */
   #compared = new Map();
   /** @type {Deferred<void>} */
   #ready = new Deferred();
@@ -436,6 +436,7 @@ export class Client extends EventTarget {
     this.#setState("open");
     this.#ready.resolve();
     emit(this, "open", { carrier: link.transport.carrier, resumed });
+    link.inUse.resolve();
   }
 
   /**
@@ -472,8 +473,6 @@ export class Client extends EventTarget {
       this.#timers.clear("ping", "silence", "quic");
       this.#moving?.abort();
       for (const old of this.#leftLinks) old.end({ code: 1000, reason: "" });
-    } else if (this.#leftLinks.size === 0) {
-      this.#compared.clear();
     }
     for (const entry of this.#entries.values()) entry.unbind(link);
     link.routes.close();
@@ -648,9 +647,14 @@ export class Client extends EventTarget {
         entry.unbind(old);
       }
     }
+    // What others said before comes before the answer; after that, what they say comes by the new connection.
+    const drained = new Call({ type: "ping" }, undefined, false, () => {
+      old.isDrained = true;
+      link.inUse.resolve();
+    });
+    this.#send(old, drained);
     this.#use(link);
     this.#timers.set("move", MOVE_MS, () => old.end({ code: 1000, reason: "moved to another connection" }));
-    this.#checkMoved(old);
     emit(this, "open", { carrier: link.transport.carrier, resumed: true });
   }
 
@@ -851,12 +855,9 @@ export class Client extends EventTarget {
       case "leave":
         return this.#ofTopic(link, source, json, data);
       case "broadcast":
-        if (this.#isHeardTwice(link, json, data)) return;
-        return emit(this, "broadcast", saidOf(json, data));
       case "direct":
-        return emit(this, "direct", saidOf(json, data));
       case "signal":
-        return emit(this, "signal", { from: json.from, data: json.data, timestamp: json.timestamp });
+        return link.inUse.isSettled ? this.#said(link, json, data) : link.inUse.promise.then(() => this.#said(link, json, data));
       case "unsubscribed": {
         const entry = this.#entries.get(json.topic);
         if (!entry || entry.binding?.link !== link) return;
@@ -889,20 +890,43 @@ export class Client extends EventTarget {
   }
 
   /**
-   * While there are two connections each broadcast comes twice.
+   * Tells what another client said.
+   *
+   * @param {Link} link
+   * @param {Json} json
+   * @param {Uint8Array} [data]
+   */
+  #said(link, json, data) {
+    if (this.#state === "closed") return;
+    if (json.type === "signal") return emit(this, "signal", { from: json.from, data: json.data, timestamp: json.timestamp });
+    if (json.type === "direct") return emit(this, "direct", saidOf(json, data));
+    if (!this.#isHeardTwice(link, json, data)) emit(this, "broadcast", saidOf(json, data));
+  }
+
+  /**
+   * While there are two connections each broadcast comes twice, in the same order.
    *
    * @param {Link} link
    * @param {Json} json
    * @param {Uint8Array} [data]
    */
   #isHeardTwice(link, json, data) {
-    if (this.#leftLinks.size === 0 && !this.#moving) return false;
+    const isOld = this.#leftLinks.has(link);
+    if (isOld && link.isDrained) return true;
+    const watches = isOld || this.#moving !== null;
+    if (!watches && this.#compared.size === 0) return false;
     const what = `${json.from} ${json.timestamp} ${data?.length} ${json.content}`;
-    const counts = this.#compared.get(what) ?? new Map();
-    const before = Math.max(0, ...counts.values());
-    counts.set(link, (counts.get(link) ?? 0) + 1);
-    if (this.#compared.size < MAX_COMPARED) this.#compared.set(what, counts);
-    return counts.get(link) <= before;
+    const count = this.#compared.get(what) ?? 0;
+    if (watches) {
+      if (this.#compared.size >= MAX_COMPARED) this.#compared.delete(this.#compared.keys().next().value ?? "");
+      this.#compared.set(what, count + 1);
+      return false;
+    }
+    // The first one that the other connection has not brought: none of those that follow it has come before.
+    if (count === 0) this.#compared.clear();
+    else if (count === 1) this.#compared.delete(what);
+    else this.#compared.set(what, count - 1);
+    return count > 0;
   }
 
   /**
@@ -973,11 +997,13 @@ export class Client extends EventTarget {
       // Asked on a connection that was left since.
       if (link !== this.#link && this.#link) this.#ask(this.#link, entry);
     } else if (entry.isPattern && !old.link.isOver) {
-      // It has no position: what the old connection still brings comes first.
-      this.#tellLeft(old, () => {
+      // It has no position: what the old connection brings until it says that it is over comes first.
+      const left = new Call({ type: "unsubscribe", topic: entry.topic }, undefined, false, () => {
         entry.switch(binding);
+        old.link.routes.unbind(old);
         this.#checkMoved(old.link);
       });
+      this.#send(old.link, left);
     } else {
       entry.switch(binding);
       old.link.routes.unbind(old);
@@ -1289,7 +1315,7 @@ class Entry {
     let lost = null;
     if (!this.isPattern && typeof reply.epoch === "string") {
       const hadSeen = this.seen !== null;
-      const isNews = this.#compare(reply.epoch, Number(reply.offset)) || reply.offset > this.#told;
+      const isNews = this.#compare(reply.epoch, Number(reply.offset), moves) || reply.offset > this.#told;
       if (reply.recovered !== true) {
         if (hadSeen && isNews && !(this.isDatagram && renewed)) lost = "the topic's log does not reach back";
         this.#told = reply.offset;
@@ -1308,8 +1334,9 @@ class Entry {
    *
    * @param {string} epoch
    * @param {number} newest
+   * @param {boolean} moves where the connection before has brought more since
    */
-  #compare(epoch, newest) {
+  #compare(epoch, newest, moves) {
     const seen = this.seen;
     if (!seen) {
       // At most so many follow, with offsets that grow by one at least.
@@ -1320,7 +1347,7 @@ class Entry {
       this.#passed({ epoch, offset: 0 });
       return true;
     }
-    if (newest >= seen.offset) return false;
+    if (newest >= seen.offset || moves) return false;
     this.#passed({ epoch, offset: newest });
     return true;
   }
@@ -1722,6 +1749,10 @@ class Link {
   routes = new Routes(this);
   heardAt = performance.now();
   isOver = false;
+  /** Resolved once what others say is to come from here. @type {Deferred<void>} */
+  inUse = new Deferred();
+  /** Nothing more of what others say is to come from here. */
+  isDrained = false;
 
   #handlers;
   #nextId = 1;
@@ -1894,6 +1925,7 @@ class Link {
     this.#lastWord ??= end;
     this.#timers.clearAll();
     this.transport.close(MAY_RECONNECT.has(end.code) ? 1000 : end.code, cut(end.reason));
+    this.inUse.resolve();
     const greeting = this.#greeting;
     this.#greeting = null;
     greeting?.reject(this.#refusalFor(end));
@@ -2680,12 +2712,19 @@ class Deferred {
   resolve = () => {};
   /** @type {(error: QwsError) => void} */
   reject = () => {};
+  isSettled = false;
 
   constructor() {
     /** @type {Promise<T>} */
     this.promise = new Promise((resolve, reject) => {
-      this.resolve = resolve;
-      this.reject = reject;
+      this.resolve = (value) => {
+        this.isSettled = true;
+        resolve(value);
+      };
+      this.reject = (error) => {
+        this.isSettled = true;
+        reject(error);
+      };
     });
     this.promise.catch(() => {});
   }

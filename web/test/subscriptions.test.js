@@ -102,6 +102,22 @@ test("a log that has lost what was seen is as good as another one", () => {
   assert.deepEqual(one.take(), [["lost"], 8]);
 });
 
+test("while it moves to another connection, the one before may be ahead", () => {
+  const one = subscription("t");
+  one.entry.listen();
+  const { routes } = subscribed(one, { offset: 1 });
+  const moved = new Routes(null);
+  const next = moved.bind(one.entry);
+  one.entry.moveTo(next);
+  hear(routes, "control", message(2), message(3));
+  const reply = { type: "subscribed", topic: "t", epoch: EPOCH, offset: 2, recovered: true, lane: 1 };
+  moved.answered(next, reply);
+  one.entry.answered(next, reply);
+  one.entry.switch(next);
+  hear(moved, 1, message(2), message(3), message(4));
+  assert.deepEqual(one.take(), [2, 3, ["resumed"], 4]);
+});
+
 test("of a pattern every reconnect tells that something may be missing, and of datagrams none does", () => {
   const pattern = subscription("a.*");
   subscribed(pattern);

@@ -1,0 +1,110 @@
+// Many messages, few streams.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { WebSocket } from "ws";
+
+import { connect } from "../../web/qws.js";
+import { BLANK, until, withBrowser } from "./support/browser.mjs";
+import { needsServer } from "./support/server.mjs";
+
+// A log that reaches back as far as a slow reader is behind.
+const settings = `[[topics]]
+pattern = "slow.>"
+history_messages = 10000
+history_bytes = 10000000`;
+const setup = withBrowser({ settings });
+const COUNT = 20_000;
+
+/** Publishes from another process, a few hundred at once. */
+async function publish(topics, count) {
+  const writer = connect(setup.server.url, { WebSocket, requestTimeoutMs: 60_000 });
+  const batch = 500;
+  for (let at = 0; at < count; at += batch) {
+    const numbers = Array.from({ length: Math.min(batch, count - at) }, (_, more) => at + more);
+    await Promise.all(numbers.map((number) => writer.publish(topics[number % topics.length], String(number))));
+  }
+  await writer.close();
+}
+
+/** Subscribes in a page to topics, and keeps the numbers that come, by topic. */
+function listen(page, topics) {
+  return page.evaluate(async (topics) => {
+    const { connect } = await import("/qws.js");
+    const client = connect();
+    const heard = Object.fromEntries(topics.map((topic) => [topic, []]));
+    let count = 0;
+    const trouble = [];
+    await client.ready;
+    const subscriptions = topics.map((topic) => client.subscribe(topic));
+    for (const subscription of subscriptions) {
+      subscription.addEventListener("message", ({ detail }) => {
+        heard[detail.topic].push(Number(detail.content));
+        count += 1;
+      });
+      for (const type of ["gap", "lost"]) subscription.addEventListener(type, ({ detail }) => trouble.push([type, detail]));
+    }
+    await Promise.all(subscriptions.map(({ ready }) => ready));
+    Object.assign(window, { client, heard, trouble, heardCount: () => count });
+    return client.carrier;
+  }, topics);
+}
+
+for (const [topics, what] of [[1, "one topic"], [40, "forty topics"]]) {
+  test(`${COUNT} messages of ${what} come over at most 16 streams and the control lane, in order, none lost`, needsServer, async (t) => {
+    const names = Array.from({ length: topics }, (_, at) => `many.of${topics}.t${at}`);
+    const page = await setup.open(t, BLANK);
+    assert.equal(await listen(page, names), "webtransport");
+    const began = performance.now();
+    await publish(names, COUNT);
+    await until(page, (count) => heardCount() >= count, COUNT, 60_000);
+    t.diagnostic(`${COUNT} messages in ${((performance.now() - began) / 1000).toFixed(1)} s`);
+    const { heard, trouble, streams, reconnects } = await page.evaluate(() => ({
+      heard,
+      trouble,
+      streams: client.streams,
+      reconnects: client.reconnects,
+    }));
+    assert.deepEqual(trouble, []);
+    names.forEach((name, at) => {
+      const expected = Array.from({ length: COUNT / topics }, (_, more) => at + more * topics);
+      assert.deepEqual(heard[name], expected, name);
+    });
+    t.diagnostic(`${streams} streams, ${reconnects} reconnects`);
+    assert.ok(streams <= 16 + 1, `${streams} streams`);
+    assert.equal(streams, 1 + Math.min(topics, 16), "the control lane, and one for each topic as long as there are no more than 16");
+  });
+}
+
+test("a page that reads slowly keeps little, loses nothing, and holds up nobody", needsServer, async (t) => {
+  const page = await setup.open(t, BLANK);
+  await page.evaluate(async () => {
+    const { connect } = await import("/qws.js");
+    const client = connect();
+    const slow = client.subscribe("slow.one", { highWaterMark: 64 });
+    const beside = client.subscribe("slow.beside");
+    const told = { resumed: 0, lost: 0, beside: 0 };
+    for (const type of ["resumed", "lost"]) slow.addEventListener(type, () => (told[type] += 1));
+    beside.addEventListener("message", () => (told.beside += 1));
+    await Promise.all([slow.ready, beside.ready]);
+    Object.assign(window, { client, slow, told, read: [] });
+  });
+  await publish(["slow.one"], 5_000);
+  await publish(["slow.beside"], 100);
+  await until(page, () => told.beside === 100);
+  assert.equal(await page.evaluate(() => slow.state), "paused");
+  await page.evaluate(() => {
+    (async () => {
+      for await (const { content } of slow) {
+        read.push(Number(content));
+        if (read.length % 50 === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+      }
+    })();
+  });
+  await until(page, () => read.length >= 5_000, undefined, 60_000);
+  const { numbers, counts, reconnects } = await page.evaluate(() => ({ numbers: read, counts: told, reconnects: client.reconnects }));
+  assert.deepEqual(numbers, Array.from({ length: 5_000 }, (_, at) => at));
+  t.diagnostic(`paused and resumed ${counts.resumed} times`);
+  assert.deepEqual([counts.lost, reconnects], [0, 0]);
+});

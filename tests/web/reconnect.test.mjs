@@ -1,0 +1,82 @@
+// A server that is gone and comes back.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { BLANK, until, withBrowser } from "./support/browser.mjs";
+import { needsServer } from "./support/server.mjs";
+
+const setup = withBrowser();
+
+/** A client in a page, and what its subscription to `back.again` tells. */
+async function listening(t, options) {
+  const page = await setup.open(t, BLANK, { mayMissServer: true });
+  await page.evaluate(async (options) => {
+    const { connect } = await import("/qws.js");
+    const client = connect(undefined, { ...options, maxBackoffMs: 300 });
+    const told = [];
+    const subscription = client.subscribe("back.again");
+    for (const type of ["resumed", "lost"]) subscription.addEventListener(type, () => told.push(type));
+    subscription.addEventListener("message", ({ detail }) => told.push(detail.content));
+    client.addEventListener("close", ({ detail }) => told.push(detail.willReconnect ? "down" : "over"));
+    client.addEventListener("open", ({ detail }) => told.push(detail.resumed ? "back" : "there"));
+    await client.ready;
+    await subscription.ready;
+    Object.assign(window, { client, subscription, told });
+  }, options);
+  return page;
+}
+
+for (const carrier of ["webtransport", "websocket"]) {
+  test(`over ${carrier}, a server that was killed is found again, and what it has forgotten is told`, needsServer, async (t) => {
+    const page = await listening(t, { carriers: [carrier] });
+    await page.evaluate(() => client.publish("back.again", "before"));
+    await setup.server.kill();
+    // QUIC does not notice by itself that nobody is there any more; the network's return is what makes a page look.
+    await page.evaluate(() => dispatchEvent(new Event("online")));
+    await until(page, () => client.state === "reconnecting");
+    const published = page.evaluate(() => client.publish("back.again", "after"));
+    await setup.server.start();
+    assert.equal((await published).offset, 1, "what is published meanwhile waits, and is published once");
+    await until(page, () => told.includes("after"));
+    assert.deepEqual(await page.evaluate(() => told), ["there", "before", "down", "back", "lost", "after"]);
+    assert.deepEqual(await page.evaluate(() => [client.carrier, client.reconnects, client.state]), [carrier, 1, "open"]);
+  });
+}
+
+test("a server that drains sends its clients away, and they come back to the next one", needsServer, async (t) => {
+  const page = await listening(t, {});
+  assert.equal(await page.evaluate(() => client.carrier), "webtransport");
+  const code = page.evaluate(() => new Promise((resolve) => client.addEventListener("close", ({ detail }) => resolve(detail.code), { once: true })));
+  await setup.server.kill("SIGTERM");
+  assert.equal(await code, 1001);
+  await setup.server.start();
+  await until(page, () => client.state === "open" && subscription.state === "active");
+  assert.equal(await page.evaluate(() => client.reconnects), 1);
+});
+
+test("a page whose session is ended again and again gets every message once and in order", needsServer, async (t) => {
+  const page = await listening(t, {});
+  await page.evaluate(async () => {
+    const { connect } = await import("/qws.js");
+    window.writer = connect(undefined, { name: "writer" });
+    await writer.ready;
+  });
+  const contents = (round) => Array.from({ length: 200 }, (_, at) => String(round * 200 + at));
+  for (let round = 0; round < 5; round += 1) {
+    const sent = page.evaluate((contents) => Promise.all(contents.map((content) => writer.publish("back.again", content))), contents(round));
+    // As if it had not read fast enough.
+    const response = await fetch(`${setup.server.url}/api/disconnect`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ client: await page.evaluate(() => client.id), code: 4413 }),
+    });
+    assert.equal(response.status, 200, await response.text());
+    await until(page, (round) => client.reconnects === round + 1, round);
+    await sent;
+  }
+  await until(page, () => told.includes("999"));
+  const heard = await page.evaluate(() => told);
+  assert.deepEqual(heard.filter((it) => Number.isInteger(Number(it))), [0, 1, 2, 3, 4].flatMap(contents));
+  assert.equal(heard.includes("lost"), false);
+});
