@@ -1,0 +1,120 @@
+// The chat page: two of them, and the chat client for terminals.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { test } from "node:test";
+
+import { until, withBrowser } from "./support/browser.mjs";
+import { needsServer } from "./support/server.mjs";
+
+const setup = withBrowser();
+const chat = process.env.QWS_CHAT;
+const needsChat = { ...needsServer, skip: needsServer.skip || (!chat && "set QWS_CHAT to the example chat_client") };
+
+/** Opens the chat in a room and waits until it is there. */
+async function enter(t, name, room, options) {
+  const page = await setup.open(t, `/#room=${room}&name=${name}`, options);
+  await page.locator(`[data-conversation="room:${room}"]`).waitFor();
+  await page.locator('#connection-badge[data-state="open"]').waitFor();
+  return page;
+}
+
+async function say(page, text) {
+  await page.fill("#composer-text", text);
+  await page.press("#composer-text", "Enter");
+}
+
+/** Waits for an entry of the conversation that is shown. */
+const hears = (page, text, from) =>
+  page.locator(".entry", { has: page.locator(".entry-text", { hasText: text }), hasText: from }).first().waitFor();
+
+/** The chat client for terminals, driven by its pipes. */
+function terminal(t, name) {
+  const child = spawn(chat, ["--server", `127.0.0.1:${setup.server.port}`, "--ca", "certs/ca.pem", "--name", name], {
+    cwd: setup.server.folder,
+    stdio: ["pipe", "pipe", "pipe"],
+  });
+  let shown = "";
+  const waiting = [];
+  const look = (chunk) => {
+    shown += chunk;
+    for (const check of [...waiting]) check();
+  };
+  child.stdout.on("data", look);
+  child.stderr.on("data", look);
+  const ended = new Promise((resolve) => child.once("exit", resolve));
+  t.after(async () => {
+    child.kill();
+    await ended;
+  });
+  return {
+    type: (line) => child.stdin.write(`${line}\n`),
+    /** Resolves once this was shown. */
+    shows: (text) =>
+      new Promise((resolve, reject) => {
+        const timer = setTimeout(() => reject(new Error(`the terminal never showed ${text}:\n${shown}`)), 10_000);
+        const check = () => {
+          if (!shown.includes(text)) return;
+          clearTimeout(timer);
+          waiting.splice(waiting.indexOf(check), 1);
+          resolve();
+        };
+        waiting.push(check);
+        check();
+      }),
+  };
+}
+
+test("two pages in a room see each other, over WebTransport", needsServer, async (t) => {
+  const [ada, bob] = [await enter(t, "Ada", "lobby"), await enter(t, "Bob", "lobby")];
+  for (const page of [ada, bob]) assert.equal(await page.getAttribute("#connection-badge", "data-carrier"), "webtransport");
+  await ada.locator("#people-list [data-client]", { hasText: "Bob" }).waitFor();
+  await say(ada, "Hello, Bob");
+  await hears(bob, "Hello, Bob", "Ada");
+  await say(bob, "Hello, <b>Ada</b>");
+  await hears(ada, "Hello, <b>Ada</b>", "Bob");
+  assert.equal(await ada.locator("#log-entries b").count(), 0, "a text is a text");
+});
+
+test("who comes later sees what was said", needsServer, async (t) => {
+  const ada = await enter(t, "Ada", "history");
+  await say(ada, "early words");
+  await hears(ada, "early words", "Ada");
+  await hears(await enter(t, "Eve", "history"), "early words", "Ada");
+});
+
+test("somebody at a terminal and a page talk to each other", needsChat, async (t) => {
+  const page = await enter(t, "Ada", "mixed");
+  const native = terminal(t, "Tom");
+  await native.shows("Connected to server");
+  native.type("/join mixed");
+  await page.locator("#people-list [data-client]", { hasText: "Tom" }).waitFor();
+  native.type("hello from a terminal");
+  await hears(page, "hello from a terminal", "Tom");
+  await say(page, "hello from a page");
+  await native.shows("hello from a page");
+});
+
+test("a page goes on after the server was gone", needsServer, async (t) => {
+  const [ada, bob] = [
+    await enter(t, "Ada", "again", { mayMissServer: true }),
+    await enter(t, "Bob", "again", { mayMissServer: true }),
+  ];
+  await setup.server.kill();
+  for (const page of [ada, bob]) await page.evaluate(() => dispatchEvent(new Event("online")));
+  await ada.locator('#connection-badge[data-state="reconnecting"]').waitFor();
+  await setup.server.start();
+  for (const page of [ada, bob]) await page.locator('#connection-badge[data-state="open"]').waitFor({ timeout: 30_000 });
+  await say(ada, "are you there?");
+  await hears(bob, "are you there?", "Ada");
+});
+
+test("a name in the link is not needed: the page asks", needsServer, async (t) => {
+  const page = await setup.open(t, "/");
+  await page.fill("#signin-name", "Zoe");
+  await page.fill("#signin-room", "lobby");
+  await page.click("#signin-submit");
+  await until(page, () => document.querySelector("#connection-badge")?.dataset.state === "open");
+  await say(page, "here I am");
+  await hears(page, "here I am", "Zoe");
+});
