@@ -27,6 +27,6 @@ export class Numbers {
       setNumber(element, value, format[name]);
       if (Object.hasOwn(EXACT, name)) setAttribute(element, "title", value === undefined || value === null ? null : EXACT[name](value));
     }
-    for (const [element, source] of this.#copies) setNumber(element, source.dataset.value === "" ? null : Number(source.dataset.value), format[source.dataset.format]);
+    for (const [element, { dataset }] of this.#copies) setNumber(element, at(view, dataset.metric), format[dataset.format]);
   }
 }
