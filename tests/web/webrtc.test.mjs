@@ -1,0 +1,69 @@
+// The page for calls: browsers find each other through the server, and then speak without it.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { until, withBrowser } from "./support/browser.mjs";
+import { needsServer } from "./support/server.mjs";
+
+// Cameras that are none, and addresses of this machine as they are, where there is no network to ask for others by name.
+const args = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--disable-features=WebRtcHideLocalIpsWithMdns"];
+const setup = withBrowser({ args });
+
+async function enter(t, name, room) {
+  const page = await setup.open(t, `/webrtc#room=${room}&name=${name}`, { permissions: ["camera", "microphone"] });
+  await page.locator('#connection-badge[data-state="open"]').waitFor();
+  return page;
+}
+
+/** Waits until a page can send texts to so many others. */
+const meets = (page, others) =>
+  until(
+    page,
+    (others) => document.querySelectorAll('[data-testid="tile"][data-client][data-channel="open"]').length === others,
+    others,
+    30_000,
+  );
+
+async function say(page, text) {
+  await page.fill("#composer-text", text);
+  await page.click("#composer-send");
+}
+
+const hears = (page, text, from) =>
+  page.locator('[data-testid="text"]', { has: page.locator(".text-body", { hasText: text }), hasText: from }).first().waitFor();
+
+test("two pages open a data channel between them and talk over it", needsServer, async (t) => {
+  const [ada, bob] = [await enter(t, "Ada", "two"), await enter(t, "Bob", "two")];
+  await Promise.all([meets(ada, 1), meets(bob, 1)]);
+  await say(ada, "without a server");
+  await hears(bob, "without a server", "Ada");
+  await say(bob, "indeed");
+  await hears(ada, "indeed", "Bob");
+
+  // It is between them alone: the server is not needed for it.
+  const state = await ada.locator('[data-testid="tile"][data-client]').getAttribute("data-state");
+  assert.equal(state, "connected");
+});
+
+test("a camera that is turned on is seen at the other end, and turned off again", needsServer, async (t) => {
+  const [ada, bob] = [await enter(t, "Ada", "seen"), await enter(t, "Bob", "seen")];
+  await Promise.all([meets(ada, 1), meets(bob, 1)]);
+  await ada.click("#toggle-camera");
+  const seen = bob.locator('[data-testid="tile"][data-client][data-video="true"]');
+  await seen.waitFor({ timeout: 20_000 });
+  await until(bob, () => [...document.querySelectorAll("video")].some(({ videoWidth, currentTime }) => videoWidth > 0 && currentTime > 0));
+  await ada.click("#toggle-camera");
+  await seen.waitFor({ state: "detached", timeout: 20_000 });
+});
+
+test("three pages are a mesh, and one that hangs up is gone from it", needsServer, async (t) => {
+  const pages = [await enter(t, "Ada", "mesh"), await enter(t, "Bob", "mesh"), await enter(t, "Cleo", "mesh")];
+  await Promise.all(pages.map((page) => meets(page, 2)));
+  const [ada, bob, cleo] = pages;
+  await say(cleo, "to you both");
+  await Promise.all([hears(ada, "to you both", "Cleo"), hears(bob, "to you both", "Cleo")]);
+  await cleo.click("#hang-up");
+  await Promise.all([meets(ada, 1), meets(bob, 1)]);
+  await ada.locator('[data-testid="tile"][data-client]', { hasText: "Cleo" }).waitFor({ state: "detached" });
+});
