@@ -9,8 +9,8 @@ export const TOPIC_PREFIX = "chat.";
 // How much of what was said before is shown to who comes in, and how much comes with each look further back.
 const RECENT = 60;
 const PAGE = 100;
-// The most ids whose names are asked for one by one; more than that is no conversation.
-const MOST_LOOKUPS = 200;
+// How many people may have written to one: each is another conversation, and anybody may write.
+const MOST_DIRECT = 200;
 // What the server adds to a message, at most, as the protocol has it.
 const ADDED_BYTES = 1024;
 
@@ -32,7 +32,6 @@ export class Chat extends EventTarget {
   isLooking = true;
   #client;
   #people;
-  #lookedUp = new Set();
   /** Rooms that are being entered. */
   #entering = new Map();
 
@@ -224,6 +223,9 @@ export class Chat extends EventTarget {
     if (known) return known;
     const conversation = new Conversation(kind, id);
     this.conversations.set(key, conversation);
+    const direct = [...this.conversations.values()].filter((one) => one.kind === "direct");
+    const oldest = direct.find((one) => one !== this.active && one !== conversation);
+    if (direct.length > MOST_DIRECT && oldest) this.conversations.delete(oldest.key);
     return conversation;
   }
 
@@ -300,7 +302,8 @@ export class Chat extends EventTarget {
       if (same) remove(conversation.pending, same);
     }
     conversation.append(entry);
-    this.#lookUp(entry.from);
+    // Who says something here and is in none of our rooms has a name as well.
+    if (entry.from) this.#people.lookUp(this.#client, entry.from).then((isNews) => isNews && this.#changed());
     const isSeen = conversation === this.active && this.isLooking;
     if (!isOwn && !isSeen) {
       if (conversation.unread === 0) conversation.firstUnread = entry;
@@ -308,19 +311,6 @@ export class Chat extends EventTarget {
     }
     if (!isOwn) this.dispatchEvent(new CustomEvent("heard", { detail: { conversation, entry } }));
     this.#changed();
-  }
-
-  /** Asks for the name of somebody who is in none of our rooms. */
-  async #lookUp(id) {
-    if (!id || this.#people.knows(id) || this.#lookedUp.has(id) || this.#lookedUp.size >= MOST_LOOKUPS) return;
-    this.#lookedUp.add(id);
-    try {
-      const before = idBefore(id);
-      const { clients } = await this.#client.listClients(before === null ? { limit: 1 } : { limit: 1, after: before });
-      if (clients[0]?.id === id && this.#people.learn(clients[0])) this.#changed();
-    } catch {
-      // Not allowed or not connected: the id stands for the name.
-    }
   }
 
   async #deliver(conversation, entry) {
@@ -389,12 +379,4 @@ function entryOf({ offset, from, content, data, timestamp }) {
 function remove(list, item) {
   const at = list.indexOf(item);
   if (at >= 0) list.splice(at, 1);
-}
-
-/** The greatest id below this one, behind which a page of clients begins with it; `null` for the least one. */
-function idBefore(id) {
-  const value = BigInt(`0x${id.replaceAll("-", "")}`);
-  if (value === 0n) return null;
-  const digits = (value - 1n).toString(16).padStart(32, "0");
-  return digits.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }

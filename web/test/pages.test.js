@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { Conversation, MOST_CHARACTERS, MOST_ENTRIES } from "../chat/conversation.js";
+import { idBefore } from "../ui/people.js";
 import { Roster } from "../ui/roster.js";
 import { nameProblem, roomProblem } from "../ui/signin.js";
 
@@ -120,6 +121,12 @@ test("a list that cannot be had leaves the one before, and tells why", async () 
   await refreshed;
   assert.deepEqual(ids(roster), ["1"]);
   assert.equal(roster.error.code, 403);
+});
+
+test("a page of clients behind the id before somebody's begins with that one", () => {
+  assert.equal(idBefore("56f8b2bf-467b-4af4-a7b4-af4cc63adf6d"), "56f8b2bf-467b-4af4-a7b4-af4cc63adf6c");
+  assert.equal(idBefore("10000000-0000-0000-0000-000000000000"), "0fffffff-ffff-ffff-ffff-ffffffffffff");
+  assert.equal(idBefore("00000000-0000-0000-0000-000000000000"), undefined);
 });
 
 test("names and rooms are checked as the protocol has it", () => {

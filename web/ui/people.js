@@ -7,12 +7,15 @@ import { Remembered } from "./storage.js";
 const MOST = 5000;
 const MOST_STORED = 500;
 const COLOURS = 8;
+// The most ids whose names are asked for one by one; more than that is no conversation.
+const MOST_LOOKUPS = 200;
 
 /** The names of people, and which ids were one's own. */
 export class People {
   #names = new Map();
   #users = new Map();
   #own = new Set();
+  #lookedUp = new Set();
 
   /** @param {string} key under which the session's storage keeps what was learned */
   constructor(key) {
@@ -41,6 +44,20 @@ export class People {
     return true;
   }
 
+  /** Asks the server for the name of somebody who is in none of our rooms; tells whether that gave any. Never rejects. */
+  async lookUp(client, id) {
+    if (this.#names.has(id) || this.#lookedUp.has(id) || this.#lookedUp.size >= MOST_LOOKUPS) return false;
+    this.#lookedUp.add(id);
+    try {
+      // A page of one that begins with this id.
+      const { clients } = await client.listClients({ limit: 1, after: idBefore(id) });
+      return clients[0]?.id === id && this.learn(clients[0]);
+    } catch {
+      // Not allowed or not connected: the id stands for the name.
+      return false;
+    }
+  }
+
   /** From now on this id is one's own, beside those that were. */
   learnOwn(id, name) {
     this.#own.add(id);
@@ -49,10 +66,6 @@ export class People {
 
   isOwn(id) {
     return this.#own.has(id);
-  }
-
-  knows(id) {
-    return this.#names.has(id);
   }
 
   user(id) {
@@ -64,6 +77,14 @@ export class People {
     if (id === undefined || id === null) return "Server";
     return this.#names.get(id) ?? `Guest ${id.slice(0, 8)}`;
   }
+}
+
+/** The greatest id below this one; `undefined` for the least one. */
+export function idBefore(id) {
+  const value = BigInt(`0x${id.replaceAll("-", "")}`);
+  if (value === 0n) return undefined;
+  const digits = (value - 1n).toString(16).padStart(32, "0");
+  return digits.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
 
 /** The first letter of a name on a colour of its own. Beside it stands the name: it says nothing to a screen reader. */
