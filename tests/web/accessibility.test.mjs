@@ -1,0 +1,108 @@
+// What axe finds on each page, in light and dark, wide and narrow; and the pictures of the documentation.
+
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+import { withBrowser } from "./support/browser.mjs";
+import { needsServer } from "./support/server.mjs";
+
+const args = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--disable-features=WebRtcHideLocalIpsWithMdns"];
+const setup = withBrowser({ args });
+const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const images = fileURLToPath(new URL("../../docs/images/", import.meta.url));
+const takesPictures = Boolean(process.env.QWS_SCREENSHOTS);
+
+/** What a page breaks of WCAG 2.2 A and AA, and of good practice. */
+async function findings(page) {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() =>
+    axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] }),
+  );
+  return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join("; ")}`);
+}
+
+async function say(page, text) {
+  await page.fill("#composer-text", text);
+  await page.press("#composer-text", "Enter");
+}
+
+/** A conversation of two, as a page shows it that is open for a while. */
+async function chatting(t, options) {
+  const room = `lobby-${options.colorScheme}-${options.viewport.width}`;
+  const grace = await setup.open(t, `/#room=${room}&name=Grace`);
+  await grace.locator('#connection-badge[data-state="open"]').waitFor();
+  const page = await setup.open(t, `/#room=${room}&name=Ada`, options);
+  await page.locator("#people-list [data-client]", { hasText: "Grace" }).waitFor({ state: "attached" });
+  await say(page, "Does the call for tomorrow stand?");
+  await grace.locator(".entry-text", { hasText: "tomorrow" }).waitFor();
+  await say(grace, "Yes, at ten. I have put the notes into the usual place.");
+  await page.locator(".entry-text", { hasText: "usual place" }).waitFor();
+  await say(page, "Perfect, see you then.");
+  await page.locator('.entry[data-type="message"] .entry-text', { hasText: "see you then" }).waitFor();
+  return page;
+}
+
+async function calling(t, options) {
+  const room = `call-${options.colorScheme}-${options.viewport.width}`;
+  const permissions = ["camera", "microphone"];
+  const grace = await setup.open(t, `/webrtc#room=${room}&name=Grace`, { permissions });
+  await grace.locator('#connection-badge[data-state="open"]').waitFor();
+  const page = await setup.open(t, `/webrtc#room=${room}&name=Ada`, { ...options, permissions });
+  await page.locator('[data-testid="tile"][data-client][data-channel="open"]').waitFor({ timeout: 30_000 });
+  await grace.click("#toggle-camera");
+  await page.click("#toggle-camera");
+  await page.locator('[data-testid="tile"][data-client][data-video="true"]').waitFor({ timeout: 20_000 });
+  await say(page, "Can you see me?");
+  return page;
+}
+
+async function watching(t, options) {
+  const page = await setup.open(t, "/dashboard", options);
+  await page.locator('body[data-state="live"]').waitFor();
+  // Something to look at.
+  const busy = await setup.open(t, `/#room=busy&name=Busy`);
+  await busy.locator('#connection-badge[data-state="open"]').waitFor();
+  for (let at = 0; at < 20; at += 1) await say(busy, `message ${at}`);
+  await page.waitForFunction((polls) => Number(document.body.dataset.polls) >= polls, takesPictures ? 30 : 4, { timeout: 80_000 });
+  return page;
+}
+
+const PAGES = {
+  chat: chatting,
+  "chat-signin": (t, options) => setup.open(t, "/", options),
+  video: calling,
+  dashboard: watching,
+};
+
+test("what is wrong with a page is found", needsServer, async (t) => {
+  const page = await setup.open(t, "/");
+  await page.evaluate(() => {
+    const faint = document.createElement("p");
+    faint.append(document.createElement("img"), "too faint to read");
+    faint.style.cssText = "color: #ccc; background: #fff; position: fixed; z-index: 9; top: 0";
+    document.querySelector("main").append(faint);
+  });
+  const found = (await findings(page)).join("\n");
+  assert.match(found, /image-alt/);
+  assert.match(found, /color-contrast/);
+});
+
+for (const [name, open] of Object.entries(PAGES)) {
+  for (const colorScheme of ["light", "dark"]) {
+    for (const width of [1280, 390]) {
+      test(`${name}, ${colorScheme}, ${width} wide, is clean`, needsServer, async (t) => {
+        const page = await open(t, { colorScheme, viewport: { width, height: 800 }, reducedMotion: "reduce" });
+        assert.deepEqual(await findings(page), []);
+        const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+        assert.ok(overflow <= 0, `it is ${overflow} px wider than the window`);
+        const isOfDocs = name !== "chat-signin" && (width === 1280 || name === "chat");
+        if (takesPictures && isOfDocs) {
+          await page.screenshot({ path: `${images}${name}-${width === 1280 ? colorScheme : `narrow-${colorScheme}`}.png` });
+        }
+      });
+    }
+  }
+}

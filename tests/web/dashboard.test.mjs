@@ -1,0 +1,122 @@
+// The dashboard: its numbers are the server's, and what it does is done.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { WebSocket } from "ws";
+
+import { connect } from "../../web/qws.js";
+import { BLANK, until, withBrowser } from "./support/browser.mjs";
+import { needsServer } from "./support/server.mjs";
+
+const setup = withBrowser();
+
+/** The numbers of `/metrics`, by name with labels. */
+async function metrics() {
+  const response = await fetch(`${setup.server.url}/metrics`);
+  assert.equal(response.status, 200);
+  const lines = (await response.text()).split("\n").filter((line) => line !== "" && !line.startsWith("#"));
+  return Object.fromEntries(lines.map((line) => [line.slice(0, line.lastIndexOf(" ")), Number(line.slice(line.lastIndexOf(" ") + 1))]));
+}
+
+/** Waits until the dashboard has asked twice more. */
+async function polled(page) {
+  const polls = Number(await page.getAttribute("body", "data-polls"));
+  await until(page, (polls) => Number(document.body.dataset.polls) >= polls + 2, polls);
+}
+
+const shown = async (page, path) => Number(await page.getAttribute(`[data-metric="${path}"]`, "data-value"));
+
+/** What stands on the page under these names is what `/metrics` says. */
+const SAME = {
+  "clients.quic": 'qws_clients{transport="quic"}',
+  "clients.webtransport": 'qws_clients{transport="webtransport"}',
+  "clients.websocket": 'qws_clients{transport="websocket"}',
+  connections: "qws_connections",
+  handshakes: "qws_handshakes",
+  "totals.messages_in": "qws_messages_in_total",
+  "totals.bytes_in": "qws_bytes_in_total",
+  "totals.messages_out": "qws_messages_out_total",
+  "totals.bytes_out": "qws_bytes_out_total",
+  "totals.published": "qws_published_total",
+  "totals.fanned_out": "qws_fanned_out_total",
+  "totals.dropped": "qws_dropped_total",
+  "totals.refused": "qws_refused_total",
+  "totals.accepted.quic": 'qws_accepted_total{transport="quic"}',
+  "totals.accepted.webtransport": 'qws_accepted_total{transport="webtransport"}',
+  "totals.accepted.websocket": 'qws_accepted_total{transport="websocket"}',
+  "queues.messages": "qws_queued_messages",
+  "queues.bytes": "qws_queued_bytes",
+  "topics.count": "qws_topics",
+  "topics.subscriptions": "qws_subscriptions",
+};
+
+test("the numbers are those of /metrics, and those of what was done", needsServer, async (t) => {
+  const dashboard = await setup.open(t, "/dashboard");
+  await dashboard.locator('body[data-state="live"]').waitFor();
+  const page = await setup.open(t, BLANK);
+  await page.evaluate(async () => {
+    const { connect } = await import("/qws.js");
+    window.client = connect(undefined, { name: "Page" });
+    window.count = 0;
+    const subscription = client.subscribe("dash.board");
+    subscription.addEventListener("message", () => (count += 1));
+    await subscription.ready;
+  });
+  const client = connect(setup.server.url, { WebSocket, name: "Node" });
+  t.after(() => client.close());
+  const own = client.subscribe("dash.board");
+  own.addEventListener("message", () => {});
+  await own.ready;
+  for (let at = 0; at < 25; at += 1) await client.publish("dash.board", `message ${at}`);
+  await until(page, () => count === 25);
+  await (await connect(setup.server.url, { WebSocket })).close();
+
+  await polled(dashboard);
+  const told = await metrics();
+  for (const [path, name] of Object.entries(SAME)) assert.equal(await shown(dashboard, path), told[name], `${path} and ${name}`);
+  assert.deepEqual(
+    await Promise.all(["clients.total", "clients.webtransport", "totals.published", "totals.fanned_out"].map((path) => shown(dashboard, path))),
+    [2, 1, 25, 50],
+  );
+  const topic = dashboard.locator('[data-testid="topic-row"][data-topic="dash.board"]');
+  assert.equal(await topic.locator('[data-metric="topics.top.subscribers"]').getAttribute("data-value"), "2");
+  assert.equal(await topic.locator('[data-metric="topics.top.offset"]').getAttribute("data-value"), "25");
+  const rows = dashboard.locator('[data-testid="client-row"]:not([data-unlisted="true"])');
+  assert.deepEqual((await rows.locator('[data-field="name"]').allTextContents()).sort(), ["Node", "Page"]);
+});
+
+test("what is published there comes to who has subscribed", needsServer, async (t) => {
+  const client = connect(setup.server.url, { WebSocket });
+  t.after(() => client.close());
+  const subscription = client.subscribe("from.the.dashboard");
+  await subscription.ready;
+  const message = subscription[Symbol.asyncIterator]().next();
+  const dashboard = await setup.open(t, "/dashboard");
+  await dashboard.getByTestId("publish-topic").fill("from.the.dashboard");
+  await dashboard.getByTestId("publish-content").fill("hello from here");
+  await dashboard.getByTestId("publish-submit").click();
+  const { content, offset, from } = (await message).value;
+  assert.deepEqual([content, from], ["hello from here", undefined]);
+  const result = dashboard.locator('[data-testid="publish-result"][data-offset]');
+  assert.equal(await result.getAttribute("data-offset"), String(offset));
+});
+
+test("a client that is disconnected there is told so, and is gone from the list", needsServer, async (t) => {
+  const client = connect(setup.server.url, { WebSocket, name: "Unwanted" });
+  t.after(() => client.close());
+  await client.ready;
+  const closed = new Promise((resolve) => client.addEventListener("close", ({ detail }) => resolve(detail)));
+  const dashboard = await setup.open(t, "/dashboard");
+  const row = dashboard.locator(`[data-testid="client-row"][data-client="${client.id}"]`);
+  await row.getByTestId("disconnect").click();
+  await dashboard.getByTestId("disconnect-code").selectOption("4403");
+  await dashboard.getByTestId("disconnect-reason").fill("enough");
+  await dashboard.getByTestId("disconnect-confirm").click();
+  assert.deepEqual(await closed, { code: 4403, reason: "enough", willReconnect: false });
+  await until(
+    dashboard,
+    (id) => !document.querySelector(`[data-testid="client-row"][data-client="${id}"]:not([data-unlisted="true"])`),
+    client.id,
+  );
+});
