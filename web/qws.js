@@ -338,8 +338,8 @@ export class Client extends EventTarget {
     this.#closing = new Deferred();
     const end = { code, reason };
     this.#stop(end);
-    for (const entry of this.#takeEntries()) entry.end(null);
     this.#setState("closed");
+    for (const entry of this.#takeEntries()) entry.end(null);
     const link = this.#link;
     if (link) {
       // What was asked before is still answered.
@@ -487,6 +487,8 @@ export class Client extends EventTarget {
     if (!mayReconnect(end.code)) return this.#finish(end);
     this.#backoff.connectedFor(performance.now() - this.#since);
     this.#setState("reconnecting");
+    // Whoever listens may have closed it.
+    if (this.#closed) return;
     emit(this, "close", { code: end.code, reason: end.reason, willReconnect: true });
     this.#comeBack(end.reconnectAfterMs ?? 0);
   }
@@ -580,8 +582,8 @@ export class Client extends EventTarget {
   #finish(end, error) {
     this.#stop(end);
     const why = error ?? this.#closedError();
-    for (const entry of this.#takeEntries()) entry.end(why);
     this.#setState("closed");
+    for (const entry of this.#takeEntries()) entry.end(why);
     this.#ready.reject(why);
     this.#over(end);
   }
@@ -1979,7 +1981,7 @@ class SocketTransport {
     socket.onmessage = ({ data }) => {
       const received = typeof data === "string" ? data : new Uint8Array(data);
       if (received.length > this.maxBytes) return fail(tooLong(received.length, this.maxBytes));
-      void body(received, "control");
+      body(received, "control")?.catch(fail);
     };
     socket.onclose = ({ code, reason }) => {
       this.#isOver = true;
@@ -2177,7 +2179,7 @@ class SessionTransport {
       const reader = datagrams.readable.getReader();
       for (let got = await reader.read(); !got.done; got = await reader.read()) {
         if (this.#isOver) return;
-        if (got.value.length <= this.maxBytes) void this.#handlers.body(got.value, "datagram");
+        if (got.value.length <= this.maxBytes) this.#handlers.body(got.value, "datagram")?.catch(this.#handlers.fail);
       }
     } catch {
       // The session's end is seen elsewhere.

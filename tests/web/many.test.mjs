@@ -15,11 +15,13 @@ pattern = "slow.>"
 history_messages = 10000
 history_bytes = 10000000`;
 const setup = withBrowser({ settings });
+/** One on which all topics of a client share a lane. */
+const narrow = withBrowser({ settings: `[limits]\ntopic_lanes = 1\n${settings}` });
 const COUNT = 20_000;
 
 /** Publishes from another process, a few hundred at once. */
-async function publish(topics, count) {
-  const writer = connect(setup.server.url, { WebSocket, requestTimeoutMs: 60_000 });
+async function publish(topics, count, server = setup.server) {
+  const writer = connect(server.url, { WebSocket, requestTimeoutMs: 60_000 });
   const batch = 500;
   for (let at = 0; at < count; at += batch) {
     const numbers = Array.from({ length: Math.min(batch, count - at) }, (_, more) => at + more);
@@ -77,34 +79,71 @@ for (const [topics, what] of [[1, "one topic"], [40, "forty topics"]]) {
   });
 }
 
-test("a page that reads slowly keeps little, loses nothing, and holds up nobody", needsServer, async (t) => {
+for (const [lanes, what] of [[setup, "a lane of its own"], [narrow, "a lane that it shares"]]) {
+  test(`a page that reads slowly from ${what} keeps little, loses nothing, and holds up nobody`, needsServer, async (t) => {
+    const page = await lanes.open(t, BLANK);
+    await page.evaluate(async () => {
+      const { connect } = await import("/qws.js");
+      const client = connect();
+      const slow = client.subscribe("slow.one", { highWaterMark: 64 });
+      const beside = client.subscribe("slow.beside");
+      const told = { resumed: 0, lost: 0, beside: 0 };
+      for (const type of ["resumed", "lost"]) slow.addEventListener(type, () => (told[type] += 1));
+      beside.addEventListener("message", () => (told.beside += 1));
+      await Promise.all([slow.ready, beside.ready]);
+      Object.assign(window, { client, slow, told, read: [] });
+    });
+    await publish(["slow.one"], 3_000, lanes.server);
+    await publish(["slow.beside"], 100, lanes.server);
+    await until(page, () => told.beside === 100);
+    assert.equal(await page.evaluate(() => slow.state), "paused");
+    const more = publish(["slow.one"], 2_000, lanes.server);
+    await page.evaluate(() => {
+      (async () => {
+        for await (const { content } of slow) {
+          read.push(Number(content));
+          if (read.length % 50 === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+        }
+      })();
+    });
+    await more;
+    await until(page, () => read.length >= 5_000, undefined, 60_000);
+    const { numbers, counts, streams, reconnects } = await page.evaluate(() => ({
+      numbers: read,
+      counts: told,
+      streams: client.streams,
+      reconnects: client.reconnects,
+    }));
+    const upTo = (count) => Array.from({ length: count }, (_, at) => at);
+    assert.deepEqual(numbers, [...upTo(3_000), ...upTo(2_000)]);
+    t.diagnostic(`paused and resumed ${counts.resumed} times, over ${streams} streams`);
+    assert.deepEqual([counts.lost, reconnects], [0, 0]);
+  });
+}
+
+test("datagrams, and topics on the control lane, take no stream", needsServer, async (t) => {
   const page = await setup.open(t, BLANK);
   await page.evaluate(async () => {
     const { connect } = await import("/qws.js");
     const client = connect();
-    const slow = client.subscribe("slow.one", { highWaterMark: 64 });
-    const beside = client.subscribe("slow.beside");
-    const told = { resumed: 0, lost: 0, beside: 0 };
-    for (const type of ["resumed", "lost"]) slow.addEventListener(type, () => (told[type] += 1));
-    beside.addEventListener("message", () => (told.beside += 1));
-    await Promise.all([slow.ready, beside.ready]);
-    Object.assign(window, { client, slow, told, read: [] });
+    const heard = { datagrams: [], control: [] };
+    const datagrams = client.subscribe("few.datagrams", { delivery: "datagram" });
+    const control = client.subscribe("few.control", { lane: "control" });
+    datagrams.addEventListener("message", ({ detail }) => heard.datagrams.push(Number(detail.content)));
+    control.addEventListener("message", ({ detail }) => heard.control.push(Number(detail.content)));
+    await Promise.all([datagrams.ready, control.ready]);
+    Object.assign(window, { client, heard });
   });
-  await publish(["slow.one"], 5_000);
-  await publish(["slow.beside"], 100);
-  await until(page, () => told.beside === 100);
-  assert.equal(await page.evaluate(() => slow.state), "paused");
-  await page.evaluate(() => {
-    (async () => {
-      for await (const { content } of slow) {
-        read.push(Number(content));
-        if (read.length % 50 === 0) await new Promise((resolve) => setTimeout(resolve, 1));
-      }
-    })();
-  });
-  await until(page, () => read.length >= 5_000, undefined, 60_000);
-  const { numbers, counts, reconnects } = await page.evaluate(() => ({ numbers: read, counts: told, reconnects: client.reconnects }));
-  assert.deepEqual(numbers, Array.from({ length: 5_000 }, (_, at) => at));
-  t.diagnostic(`paused and resumed ${counts.resumed} times`);
-  assert.deepEqual([counts.lost, reconnects], [0, 0]);
+  await publish(["few.control"], 500);
+  const writer = connect(setup.server.url, { WebSocket });
+  t.after(() => writer.close());
+  // One after the other, so that only the network could lose any.
+  for (let at = 0; at < 200; at += 1) await writer.publish("few.datagrams", String(at));
+  await until(page, () => heard.control.length === 500 && heard.datagrams.at(-1) === 199);
+  const { heard, streams } = await page.evaluate(() => ({ heard, streams: client.streams }));
+  assert.deepEqual(heard.control, Array.from({ length: 500 }, (_, at) => at));
+  assert.ok(heard.datagrams.length > 150, `${heard.datagrams.length} of 200 datagrams came`);
+  assert.deepEqual([...heard.datagrams].sort((a, b) => a - b), heard.datagrams, "the newest wins: none goes back");
+  t.diagnostic(`${heard.datagrams.length} of 200 datagrams, ${streams} streams`);
+  assert.ok(streams <= 2, `${streams} streams`);
 });

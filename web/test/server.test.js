@@ -1,6 +1,7 @@
 // The client against a real server, over WebSocket.
 
 import assert from "node:assert/strict";
+import { createHmac } from "node:crypto";
 import { after, before, test } from "node:test";
 
 import WebSocket from "ws";
@@ -249,4 +250,59 @@ test("much at once is sent bit by bit, and all of it arrives", needsServer, asyn
   const echoes = await Promise.all(Array.from({ length: 40 }, () => client.echo(large)));
   assert.ok(echoes.every((echo) => echo.length === large.length));
   assert.equal(client.reconnects, 0);
+});
+
+test("whoever asks for too much at once gets everything all the same, as fast as the server allows", needsServer, async (t) => {
+  const settings = "[rates]\nloopback = true\nclient_messages = 200\nclient_messages_burst = 100";
+  const strict = await startServer({ settings });
+  t.after(() => strict.stop());
+  const [client] = await clients(t, { url: strict.url });
+  const began = performance.now();
+  const echoes = await Promise.all(numbers(600).map((number) => client.echo(number)));
+  assert.deepEqual(echoes, numbers(600).map((number) => `Echo: ${number}`));
+  assert.ok(performance.now() - began > 2000, "the rate was kept to");
+  assert.equal(client.reconnects, 0);
+});
+
+const SECRET = "0123456789abcdef0123456789abcdef";
+
+/** A token for a user, good for so many seconds. */
+function token(sub, seconds) {
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part({ sub, exp: Math.floor(Date.now() / 1000) + seconds })}`;
+  return `${signed}.${createHmac("sha256", SECRET).update(signed).digest("base64url")}`;
+}
+
+test("where tokens are asked for, one that ends is followed by another, and who has none is told", needsServer, async (t) => {
+  const settings = `[auth]
+leeway_ms = 0
+warn_ms = 1500
+[auth.token]
+publish = ["open.>"]
+subscribe = ["open.>"]
+[[auth.keys]]
+algorithm = "HS256"
+secret = "${SECRET}"`;
+  const asking = await startServer({ settings });
+  t.after(() => asking.stop());
+  const nobody = connect(asking.url, quick);
+  await assert.rejects(nobody.ready, { kind: "closed", code: 4401 });
+  assert.equal(nobody.state, "closed");
+
+  let made = 0;
+  const fresh = () => token("ada", (made += 1) === 1 ? 3 : 60);
+  const [client] = await clients(t, { url: asking.url, token: fresh });
+  assert.equal(client.user, "ada");
+  const { expires_at } = await next(client, "expiring");
+  await new Promise((resolve) => setTimeout(resolve, expires_at - Date.now() + 300));
+  assert.equal((await client.publish("open.a", "x")).offset, 1, "its first token has ended");
+  assert.deepEqual([made, client.reconnects], [2, 0]);
+  await assert.rejects(client.publish("closed.a", "x"), { kind: "request", code: 403 });
+  await assert.rejects(client.subscribe("closed.a").ready, { kind: "request", code: 403 });
+  await assert.rejects(client.refresh(token("bob", 60)), { kind: "request", code: 403 });
+  assert.ok((await client.refresh(token("ada", 90))).expires_at > Date.now());
+
+  const [short] = await clients(t, { url: asking.url, token: token("ada", 2) });
+  const { code, willReconnect } = await next(short, "close");
+  assert.deepEqual([code, willReconnect], [4401, false]);
 });
