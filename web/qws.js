@@ -51,9 +51,8 @@ const BULK_BYTES = 64 * 1024;
 const MAX_CALLS = 96;
 /** Longest body that is taken before the server has told its own limit. */
 const MAX_FIRST_BYTES = 1024 * 1024;
-/** How long what was sent to an ended subscription may be on its way, and of how many topics that is kept in mind. */
-const STRAGGLE_MS = 30_000;
-const MAX_STRAGGLERS = 1024;
+/** Of how many topics it is kept in mind on which lanes of a connection they came. */
+const MAX_REMEMBERED = 4096;
 /** Most broadcasts in one round trip that are known again while there are two connections. */
 const MAX_COMPARED = 1024;
 
@@ -945,7 +944,9 @@ export class Client extends EventTarget {
     const binding = link.routes.find(source, json, ofPresence);
     if (binding === null) return;
     const { entry } = binding;
-    if (binding instanceof Binding && binding.stage === "live") {
+    if (binding.stage === "live") {
+      // What the server sends by a pattern while the topic itself is paused comes again behind the pause.
+      if (entry.isPattern && json.type === "message" && json.offset > (this.#entries.get(json.topic)?.begin ?? Infinity)) return;
       if (entry.next === binding) return entry.drained.promise.then(() => this.#ofTopic(link, source, json, data));
       if (entry.binding === binding && entry.deliver(binding, source, json, data)) this.#pause(entry);
       return;
@@ -968,7 +969,7 @@ export class Client extends EventTarget {
     if (link.routes.leaving.has(entry.topic) || entry.binding?.stage === "asked") return;
     if (entry.binding?.stage === "leaving") return;
     const binding = link.routes.bind(entry);
-    const call = new Call(entry.toAsk(), undefined, false, (error, reply) => {
+    const call = new Call(entry.toAsk(link.routes.isOnControl(entry.topic)), undefined, false, (error, reply) => {
       if (error) this.#refused(binding, error);
       else this.#answered(binding, /** @type {Reply} */ (reply).json);
     });
@@ -990,10 +991,11 @@ export class Client extends EventTarget {
     if (reply.type !== "subscribed") {
       return this.#refused(binding, new QwsError("protocol", `subscribe was answered by ${reply.type}`));
     }
+    const canBeTold = link.routes.answered(binding, reply);
     // It was left meanwhile, and the server has been told.
-    if (entry.isOver || (entry.binding !== binding && entry.next !== binding)) return binding.settled.resolve();
+    if (entry.isOver || binding.stage !== "live") return;
+    if (!canBeTold) return this.#tellLeft(binding, () => entry.unbind(link));
     const old = entry.next === binding ? entry.binding : null;
-    link.routes.answered(binding, reply);
     entry.answered(binding, reply);
     if (!old) {
       // Asked on a connection that was left since.
@@ -1021,6 +1023,8 @@ export class Client extends EventTarget {
   #refused(binding, error) {
     const { entry, link } = binding;
     binding.order = null;
+    // It was left meanwhile.
+    if (binding.stage === "leaving") return;
     link.routes.unbind(binding);
     const isCurrent = entry.binding === binding || entry.next === binding;
     if (isCurrent) entry.unbind(link);
@@ -1233,6 +1237,8 @@ class Entry {
   position;
   /** How many iterations there are. */
   readers = 0;
+  /** The newest offset when the server took it first; what is newer comes here, and by no pattern. */
+  begin = Infinity;
 
   /** Up to this offset it was told already that not everything is there. */
   #told = 0;
@@ -1265,9 +1271,10 @@ class Entry {
     this.#roomAgain = roomAgain;
   }
 
-  /** What to ask the server for. */
-  toAsk() {
-    const { since, recent, delivery, lane, presence } = this.options;
+  /** What to ask the server for. @param {boolean} [onControl] whether it has to come on the control lane */
+  toAsk(onControl = false) {
+    const { since, recent, delivery, presence } = this.options;
+    const lane = onControl ? "control" : this.options.lane;
     /** @type {Json} */
     const request = { type: "subscribe", topic: this.topic, delivery, lane, presence };
     if (!this.opened) return { ...request, since, recent };
@@ -1311,6 +1318,7 @@ class Entry {
     const moves = this.next === binding;
     const renewed = this.opened;
     this.opened = true;
+    if (!renewed && !this.isPattern && !this.isDatagram) this.begin = Number(reply.offset);
     this.backoff.reset();
     /** @type {Subscribed} */
     const subscribed = { epoch: reply.epoch ?? null, offset: reply.offset ?? null, recovered: reply.recovered ?? null };
@@ -1347,6 +1355,7 @@ class Entry {
     }
     if (seen.epoch !== epoch) {
       this.#passed({ epoch, offset: 0 });
+      this.begin = 0;
       return true;
     }
     if (newest >= seen.offset || moves) return false;
@@ -1540,8 +1549,8 @@ class Binding {
   settled = new Deferred();
   /** The request that waits for its reply. @type {Call | null} */
   order = null;
-  /** What came on the same lane for another subscription to the same topic: its highest offset, and the newest one then. @type {{ high: number, newest: number } | null} */
-  stragglers = null;
+  /** What came on this lane for this topic. @type {Track | null} */
+  track = null;
 
   /**
    * @param {Link} link
@@ -1558,23 +1567,23 @@ class Binding {
   }
 
   /**
-   * Whether it was sent for a subscription before this one on the same lane. Its messages grow in offset, some of them were
-   * dropped, and what this one replays begins below them again.
+   * Whether it was sent before a pause, and what came before it was dropped in that. The server sends all of it again: a lane's
+   * messages of a topic grow in offset and leave nothing out, but where the server begins anew, and then it begins at once behind
+   * what was seen.
    *
    * @param {number} first
    * @param {number} last
    */
   isStraggler(first, last) {
-    const before = this.stragglers;
-    if (!before) return false;
-    if (first > before.high && last <= before.newest) {
-      before.high = last;
-      return true;
-    }
-    this.stragglers = null;
-    return false;
+    const { track } = this;
+    if (!track) return false;
+    const before = track.last;
+    track.last = last;
+    return first > before && before > (this.entry.seen?.offset ?? Infinity);
   }
 }
+
+/** @typedef {{ entry: Entry, last: number }} Track for whom a topic came on a lane, and the last offset that did, whether it was taken or not */
 
 /** Whose a topic's message is, on one connection. */
 class Routes {
@@ -1582,8 +1591,12 @@ class Routes {
   #exact = new Map();
   /** In the order in which they were subscribed to. @type {Binding[]} */
   #patterns = [];
-  /** What may still come for topics that were left. @type {Map<string, { source: Source, high: number, at: number }>} */
-  #left = new Map();
+  /** Topics that have come on topic lanes, by lane. @type {Map<string, Map<number, Track>>} */
+  #tracks = new Map();
+  /** Patterns that have come on topic lanes, by lane. @type {Map<number, Set<string>>} */
+  #patternsOn = new Map();
+  /** Topics that have to come on the control lane. @type {Set<string>} */
+  #onControl = new Set();
   /** Texts that the server has not let go of yet. @type {Map<string, Binding>} */
   leaving = new Map();
 
@@ -1607,29 +1620,55 @@ class Routes {
     const { entry } = binding;
     if (this.#exact.get(entry.topic) === binding) this.#exact.delete(entry.topic);
     this.#patterns = this.#patterns.filter((other) => other !== binding);
-    if (binding.stage === "live") this.#expectStragglers(binding);
     if (binding.stage !== "leaving") binding.stage = "left";
   }
 
+  /** Whether a topic has to be asked for on the control lane. @param {string} topic */
+  isOnControl(topic) {
+    return this.#onControl.has(topic);
+  }
+
   /**
+   * The server has answered. False where what it sends cannot be told from what it has sent before, on the same lane and for
+   * another subscription to the same topic or a pattern: it has to be asked for on the control lane, which keeps the order
+   * with the answer.
+   *
    * @param {Binding} binding
    * @param {Json} reply
    */
   answered(binding, reply) {
-    if (binding.stage !== "asked") return;
-    binding.stage = "live";
-    binding.lane = typeof reply.lane === "number" ? reply.lane : null;
-    const left = this.#left.get(binding.entry.topic);
-    if (left && left.source === binding.lane && reply.recovered !== false) {
-      const seen = binding.entry.seen?.offset ?? reply.offset - (binding.entry.options.recent ?? 0);
-      // Where nothing of them was dropped, they are the very next ones.
-      if (left.high > seen) binding.stragglers = { high: left.high, newest: reply.offset };
+    const { entry } = binding;
+    const lane = typeof reply.lane === "number" ? reply.lane : null;
+    let canBeTold = true;
+    if (lane !== null && entry.isPattern) {
+      const patterns = this.#patternsOn.get(lane) ?? new Set();
+      this.#patternsOn.set(lane, patterns.add(patterns.size < MAX_REMEMBERED ? entry.topic : ">"));
+    } else if (lane !== null) {
+      const tracks = this.#tracks.get(entry.topic) ?? new Map();
+      const track = tracks.get(lane) ?? { entry, last: 0 };
+      // What came by a pattern while the topic was not subscribed to lies before it on the lane, and is sent again.
+      const { since, recent } = entry.options;
+      const isAgain = entry.opened || since !== undefined || recent !== undefined;
+      const byPattern = isAgain && [...(this.#patternsOn.get(lane) ?? [])].some((pattern) => matches(pattern, entry.topic));
+      canBeTold = (track.entry === entry && !byPattern) || this.#onControl.has(entry.topic);
+      if (!canBeTold) this.#onControl.add(entry.topic);
+      track.entry = entry;
+      // Behind what is lost it begins anywhere.
+      if (reply.recovered === false) track.last = 0;
+      if (this.#tracks.size >= MAX_REMEMBERED) this.#tracks.delete(this.#tracks.keys().next().value ?? "");
+      this.#tracks.set(entry.topic, tracks.set(lane, track));
+      binding.track = track;
     }
+    if (binding.stage !== "asked") return canBeTold;
+    binding.stage = "live";
+    binding.lane = lane;
+    return canBeTold;
   }
 
   /** @param {Binding} binding which the server is told to end */
   leave(binding) {
-    if (binding.stage === "live") binding.settled = new Deferred();
+    binding.settled.resolve();
+    binding.settled = new Deferred();
     this.unbind(binding);
     binding.stage = "leaving";
     this.leaving.set(binding.entry.topic, binding);
@@ -1637,19 +1676,8 @@ class Routes {
 
   /** @param {Binding} binding which the server has ended */
   left(binding) {
-    const { topic } = binding.entry;
     binding.stage = "left";
-    if (this.leaving.get(topic) === binding) this.leaving.delete(topic);
-    // One lane keeps the order: nothing follows.
-    if (this.#left.get(topic)?.source === "control") this.#left.delete(topic);
-  }
-
-  /** @param {Binding} binding */
-  #expectStragglers({ entry, lane }) {
-    if (entry.isPattern) return;
-    if (this.#left.size >= MAX_STRAGGLERS) this.#left.delete(this.#left.keys().next().value ?? "");
-    const high = entry.seen?.offset ?? 0;
-    this.#left.set(entry.topic, { source: lane ?? "control", high, at: performance.now() });
+    if (this.leaving.get(binding.entry.topic) === binding) this.leaving.delete(binding.entry.topic);
   }
 
   /**
@@ -1668,17 +1696,21 @@ class Routes {
     if (exact && isFor(exact)) return exact;
     // On the control lane the answer comes first; a datagram waits for nothing.
     const waits = typeof source === "number";
-    const left = this.#left.get(topic);
-    if (left && left.source === source && performance.now() - left.at < STRAGGLE_MS) {
-      if (waits && exact?.stage === "asked") return exact;
-      if (!ofPresence) left.high = Math.max(left.high, json.last ?? json.offset ?? 0);
+    if (waits) {
+      if (exact?.stage === "asked") return exact;
+      const track = this.#tracks.get(topic)?.get(source);
+      if (track && (exact || !track.entry.isOver)) {
+        if (!ofPresence) track.last = json.last ?? json.offset ?? 0;
+        return null;
+      }
+    } else if (source === "control" && this.leaving.get(topic)?.lane === null) {
       return null;
     }
     const matching = this.#patterns.filter(({ entry }) => matches(entry.topic, topic));
     const pattern = matching.find(isFor);
     if (pattern) return pattern;
     if (!waits) return null;
-    return [exact, ...matching].find((binding) => binding?.stage === "asked") ?? null;
+    return matching.find((binding) => binding.stage === "asked") ?? null;
   }
 
   /** Whether messages are expected on a topic lane. @param {number} lane */
@@ -1691,7 +1723,8 @@ class Routes {
     const all = [...this.#exact.values(), ...this.#patterns, ...this.leaving.values()];
     this.#exact.clear();
     this.#patterns = [];
-    this.#left.clear();
+    this.#tracks.clear();
+    this.#patternsOn.clear();
     this.leaving.clear();
     for (const binding of all) {
       binding.stage = "left";
