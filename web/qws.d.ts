@@ -29,7 +29,7 @@ export interface ConnectOptions {
   WebSocket?: new (url: string, protocols: string[]) => any;
   /** How long QUIC is tried alone before WebSocket is tried beside it. Default 200. */
   raceDelayMs?: number;
-  /** Once both are tried: after how long since the beginning WebSocket is taken although QUIC may still come. Default 900. */
+  /** Once both are tried: after how long since the beginning WebSocket is taken although QUIC may still come. Default 800. */
   settleMs?: number;
   /** On WebSocket: after how long QUIC is tried again, in the background. 0: never. Default 60000. */
   retryQuicMs?: number;

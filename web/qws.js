@@ -2689,7 +2689,7 @@ function settingsOf(url, options) {
     hash: certificateHash || null,
     asksHash,
     raceDelayMs: atLeast(0, options.raceDelayMs ?? 200, "raceDelayMs"),
-    settleMs: atLeast(0, options.settleMs ?? 900, "settleMs"),
+    settleMs: atLeast(0, options.settleMs ?? 800, "settleMs"),
     retryQuicMs: atLeast(0, options.retryQuicMs ?? 60_000, "retryQuicMs"),
     maxBackoffMs: atLeast(0, options.maxBackoffMs ?? 20_000, "maxBackoffMs"),
     requestTimeoutMs: atLeast(1, options.requestTimeoutMs ?? 15_000, "requestTimeoutMs"),

@@ -121,6 +121,54 @@ for (const [lanes, what] of [[setup, "a lane of its own"], [narrow, "a lane that
   });
 }
 
+test("topics that come and go on one lane, with a pattern beside them, lose nothing and get nothing twice", needsServer, async (t) => {
+  const page = await narrow.open(t, BLANK);
+  await page.evaluate(async () => {
+    const { connect } = await import("/qws.js");
+    const client = connect();
+    client.subscribe("slow.>").addEventListener("message", () => {});
+    const readers = Array.from({ length: 8 }, (_, at) => ({ topic: `slow.t${at}`, next: 0, rounds: 0 }));
+    const wrong = [];
+    const read = async (reader) => {
+      for (let since; ; reader.rounds += 1) {
+        const subscription = client.subscribe(reader.topic, { highWaterMark: 16, since });
+        reader.subscription = subscription;
+        subscription.addEventListener("lost", () => wrong.push(`${reader.topic} lost`));
+        let left = 20 + Math.floor(Math.random() * 300);
+        for await (const { content } of subscription) {
+          if (Number(content) !== reader.next) wrong.push(`${reader.topic}: ${content} in place of ${reader.next}`);
+          reader.next = Number(content) + 1;
+          if (Math.random() < 0.05) await new Promise((resolve) => setTimeout(resolve, Math.random() * 5));
+          if ((left -= 1) === 0) break;
+        }
+        since = subscription.position;
+        const unsubscribed = subscription.unsubscribe();
+        if (Math.random() < 0.5) await unsubscribed;
+      }
+    };
+    for (const reader of readers) read(reader).catch((error) => wrong.push(String(error)));
+    await Promise.all(readers.map(({ subscription }) => subscription.ready));
+    Object.assign(window, { client, readers, wrong });
+  });
+  const topics = Array.from({ length: 8 }, (_, at) => `slow.t${at}`);
+  const writer = connect(narrow.server.url, { WebSocket });
+  t.after(() => writer.close());
+  for (let at = 0; at < 3_000; at += 10) {
+    const numbers = Array.from({ length: 10 }, (_, more) => String(at + more));
+    await Promise.all(topics.flatMap((topic) => numbers.map((number) => writer.publish(topic, number))));
+  }
+  await until(page, () => wrong.length > 0 || readers.every(({ next }) => next === 3_000), undefined, 60_000);
+  const { wrong, rounds, reconnects } = await page.evaluate(() => ({
+    wrong,
+    rounds: readers.reduce((sum, { rounds }) => sum + rounds, 0),
+    reconnects: client.reconnects,
+  }));
+  assert.deepEqual(wrong, []);
+  // Under load the server may have sent the page away as too slow: that is one more way to come and go.
+  t.diagnostic(`subscribed to anew ${rounds} times, ${reconnects} reconnects`);
+  assert.ok(rounds > 30);
+});
+
 test("datagrams, and topics on the control lane, take no stream", needsServer, async (t) => {
   const page = await setup.open(t, BLANK);
   await page.evaluate(async () => {

@@ -227,6 +227,53 @@ test("where nothing was dropped in a pause, the first that comes is the next one
   assert.deepEqual(one.take(), [1, ["resumed"], 2, 3, 4]);
 });
 
+test("of several pauses on one lane, what is left of the earlier ones takes no place either", () => {
+  const one = subscription("t");
+  one.entry.listen();
+  const { routes, binding } = subscribed(one, { lane: 1 });
+  hear(routes, 1, message(1));
+  routes.leave(binding);
+  hear(routes, 1, message(2), message(3));
+  routes.left(binding);
+  const again = subscribed(one, { routes, offset: 9, recovered: true, lane: 1 });
+  routes.leave(again.binding);
+  routes.left(again.binding);
+  subscribed(one, { routes, offset: 9, recovered: true, lane: 1 });
+  // What the first time left on the lane, then the second, then the third.
+  hear(routes, 1, ...[4, 5, 2, 3, 4, 5, 6, 2, 3, 4, 5, 6, 7, 8, 9, 10].map((n) => message(n)));
+  assert.deepEqual(one.take().filter(Number), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+});
+
+test("what cannot be told from what a lane carried for others before is asked for on the control lane", () => {
+  const answer = (routes, entry, lane, more = {}) => {
+    const binding = routes.bind(entry);
+    entry.binding = binding;
+    return routes.answered(binding, { type: "subscribed", topic: entry.topic, epoch: EPOCH, offset: 9, lane, ...more });
+  };
+  const since = { epoch: EPOCH, offset: 1 };
+  const routes = new Routes(null);
+  assert.equal(answer(routes, subscription("t").entry, 1), true);
+  assert.equal(answer(routes, subscription("t").entry, 2), true, "a lane on which it has not been yet");
+  const third = subscription("t").entry;
+  assert.equal(answer(routes, third, 1), false, "one on which another subscription to it has been");
+  assert.ok(routes.isOnControl("t"));
+  assert.equal(third.toAsk(routes.isOnControl("t")).lane, "control");
+
+  assert.equal(answer(routes, subscription("a.>").entry, 5), true);
+  assert.equal(answer(routes, subscription("a.b").entry, 5), true, "nothing is sent again");
+  assert.equal(answer(routes, subscription("b.b", { since }).entry, 5), true, "the pattern is of others");
+  assert.equal(answer(routes, subscription("a.c", { since }).entry, 5), false, "a pattern has brought it there");
+
+  // It was left before the answer came, and what was sent until then is on its way.
+  const left = new Routes(null);
+  const one = subscription("t");
+  const binding = left.bind(one.entry);
+  left.leave(binding);
+  left.answered(binding, { type: "subscribed", topic: "t", epoch: EPOCH, offset: 9, lane: 3 });
+  assert.equal(binding.stage, "leaving");
+  assert.equal(answer(left, subscription("t").entry, 3), false);
+});
+
 test("a subscription that ended with an error throws it once, behind what waits", async () => {
   const one = subscription("t");
   hear(subscribed(one).routes, "control", message(1));
