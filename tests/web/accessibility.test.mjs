@@ -6,6 +6,9 @@ import { createRequire } from "node:module";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 
+import { WebSocket } from "ws";
+
+import { connect } from "../../web/qws.js";
 import { withBrowser } from "./support/browser.mjs";
 import { needsServer } from "./support/server.mjs";
 
@@ -29,9 +32,13 @@ async function say(page, text) {
   await page.press("#composer-text", "Enter");
 }
 
+/** Each conversation has a room of its own. */
+const roomFor = ({ colorScheme, viewport }) =>
+  ({ light: { 1280: "lobby", 390: "kitchen" }, dark: { 1280: "workshop", 390: "garden" } })[colorScheme][viewport.width];
+
 /** A conversation of two, as a page shows it that is open for a while. */
 async function chatting(t, options) {
-  const room = `lobby-${options.colorScheme}-${options.viewport.width}`;
+  const room = roomFor(options);
   const grace = await setup.open(t, `/#room=${room}&name=Grace`);
   await grace.locator('#connection-badge[data-state="open"]').waitFor();
   const page = await setup.open(t, `/#room=${room}&name=Ada`, options);
@@ -46,7 +53,7 @@ async function chatting(t, options) {
 }
 
 async function calling(t, options) {
-  const room = `call-${options.colorScheme}-${options.viewport.width}`;
+  const room = roomFor(options);
   const permissions = ["camera", "microphone"];
   const grace = await setup.open(t, `/webrtc#room=${room}&name=Grace`, { permissions });
   await grace.locator('#connection-badge[data-state="open"]').waitFor();
@@ -59,14 +66,34 @@ async function calling(t, options) {
   return page;
 }
 
+/** A server on which something goes on: three who publish, and three who listen. */
+async function busy(t) {
+  const names = ["feed", "bridge", "archive"];
+  const topics = ["market.fx.eurusd", "market.fx.usdjpy", "alerts.frost"];
+  const clients = names.map((name) => connect(setup.server.url, { WebSocket, name }));
+  for (const client of clients) {
+    for (const topic of topics) client.subscribe(topic).addEventListener("message", () => {});
+  }
+  await Promise.all(clients.map(({ ready }) => ready));
+  let at = 0;
+  const publishing = setInterval(() => {
+    at += 1;
+    const burst = 3 + Math.round(2 * Math.sin(at / 40));
+    for (let more = 0; more < burst; more += 1) clients[0].publish(topics[(at + more) % topics.length], String(1.08 + more / 100));
+  }, 50);
+  t.after(async () => {
+    clearInterval(publishing);
+    await Promise.all(clients.map((client) => client.close()));
+  });
+}
+
 async function watching(t, options) {
+  await busy(t);
   const page = await setup.open(t, "/dashboard", options);
-  await page.locator('body[data-state="live"]').waitFor();
-  // Something to look at.
-  const busy = await setup.open(t, `/#room=busy&name=Busy`);
-  await busy.locator('#connection-badge[data-state="open"]').waitFor();
-  for (let at = 0; at < 20; at += 1) await say(busy, `message ${at}`);
-  await page.waitForFunction((polls) => Number(document.body.dataset.polls) >= polls, takesPictures ? 30 : 4, { timeout: 80_000 });
+  const chatting = await setup.open(t, `/#room=${roomFor(options)}&name=Ada`);
+  await chatting.locator('#connection-badge[data-state="open"]').waitFor();
+  const polls = takesPictures && options.viewport.width === 1280 ? 40 : 4;
+  await page.waitForFunction((polls) => Number(document.body.dataset.polls) >= polls, polls, { timeout: 85_000 });
   return page;
 }
 
@@ -100,6 +127,7 @@ for (const [name, open] of Object.entries(PAGES)) {
         assert.ok(overflow <= 0, `it is ${overflow} px wider than the window`);
         const isOfDocs = name !== "chat-signin" && (width === 1280 || name === "chat");
         if (takesPictures && isOfDocs) {
+          if (name === "chat") await page.waitForTimeout(2_500);
           await page.screenshot({ path: `${images}${name}-${width === 1280 ? colorScheme : `narrow-${colorScheme}`}.png` });
         }
       });
