@@ -396,6 +396,7 @@ export class Client extends EventTarget {
       signal,
       onQuicFailed: () => quicFailures.set(quicKey, Date.now()),
     });
+    /** @type {Link} */
     const link = new Link(transport, {
       hear: (body, source) => this.#hear(link, body, source),
       ended: (end) => this.#linkEnded(link, end),
@@ -765,6 +766,7 @@ export class Client extends EventTarget {
     const call = link.calls.get(reply.json.re);
     if (!call) return;
     link.calls.delete(call.id);
+    call.isUnderWay = false;
     const { type, code, message, retry_after_ms: retryAfterMs } = reply.json;
     if (type !== "error") {
       this.#settle(call, null, reply);
@@ -798,6 +800,7 @@ export class Client extends EventTarget {
     // Kept where the end of the client, or of the connection that it belongs to, finds it.
     const kept = call.isOrder ? link.refusedCalls : this.#refusedCalls;
     kept.add(call);
+    call.whenPutOff();
     call.resend = setTimeout(() => {
       call.refusal = null;
       kept.delete(call);
@@ -975,6 +978,7 @@ export class Client extends EventTarget {
       else this.#answered(binding, /** @type {Reply} */ (reply).json);
     });
     call.isOrder = true;
+    call.whenPutOff = () => binding.letGo();
     binding.order = call;
     if (entry.binding) entry.moveTo(binding);
     else entry.binding = binding;
@@ -1562,6 +1566,17 @@ class Binding {
     this.entry = entry;
   }
 
+  /** Whether the server may have answered, and the answer not be here. */
+  get isAsked() {
+    return this.stage === "asked" && this.order !== null && this.order.isUnderWay;
+  }
+
+  /** Whoever waits for the answer waits for another. */
+  letGo() {
+    this.settled.resolve();
+    this.settled = new Deferred();
+  }
+
   /** @param {Source} source */
   isOn(source) {
     return source === (this.lane ?? "control") || (source === "datagram" && this.entry.isDatagram);
@@ -1668,8 +1683,7 @@ class Routes {
 
   /** @param {Binding} binding which the server is told to end */
   leave(binding) {
-    binding.settled.resolve();
-    binding.settled = new Deferred();
+    binding.letGo();
     this.unbind(binding);
     binding.stage = "leaving";
     this.leaving.set(binding.entry.topic, binding);
@@ -1698,7 +1712,7 @@ class Routes {
     // On the control lane the answer comes first; a datagram waits for nothing.
     const waits = typeof source === "number";
     if (waits) {
-      if (exact?.stage === "asked") return exact;
+      if (exact?.isAsked) return exact;
       const track = this.#tracks.get(topic)?.get(source);
       if (track && (exact || !track.entry.isOver)) {
         if (!ofPresence) track.last = json.last ?? json.offset ?? 0;
@@ -1711,7 +1725,7 @@ class Routes {
     const pattern = matching.find(isFor);
     if (pattern) return pattern;
     if (!waits) return null;
-    return matching.find((binding) => binding.stage === "asked") ?? null;
+    return matching.find((binding) => binding.isAsked) ?? null;
   }
 
   /** Whether messages are expected on a topic lane. @param {number} lane */
@@ -1743,6 +1757,10 @@ class Call {
   deadline = 0;
   /** Belongs to one connection, and ends with it. */
   isOrder = false;
+  /** Sent, and not answered. */
+  isUnderWay = false;
+  /** Called when the server has refused it for a while. @type {() => void} */
+  whenPutOff = () => {};
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   timer;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -1909,6 +1927,7 @@ class Link {
     call.id = id;
     call.link = this;
     call.sentAt = performance.now();
+    call.isUnderWay = true;
     this.calls.set(id, call);
     this.transport.send(body);
     return null;
@@ -2281,7 +2300,9 @@ function openQuic({ quicUrl, origin, hash, asksHash, hasQuicUrl }) {
     if (asksHash) {
       const told = await askForHash(origin, asking.signal);
       if (told) value = told.value;
-      if (told && !hasQuicUrl) url = `https://${origin.hostname}:${told.port}/wt`;
+      // Browsers take "localhost" for [::1] alone here, and servers listen on 127.0.0.1; a hash asks for no name.
+      const host = /(^|\.)localhost$/.test(origin.hostname) ? "127.0.0.1" : origin.hostname;
+      if (told && !hasQuicUrl) url = `https://${host}:${told.port}/wt`;
     }
     asking.signal.throwIfAborted();
     if (url === null) throw new QwsError("transport", "the server has no certificate for WebTransport to be trusted here");

@@ -64,6 +64,12 @@ test("a page connects by WebTransport, with the server's certificate of the day"
   assert.deepEqual(await connected(), []);
 });
 
+test("a page at localhost connects by WebTransport as well", needsServer, async (t) => {
+  const page = await setup.open(t, BLANK, { host: "localhost" });
+  assert.equal((await connectIn(page)).carrier, "webtransport");
+  await page.evaluate(() => client.close());
+});
+
 test("where UDP is blocked, a page is on WebSocket within a second", needsServer, async (t) => {
   const { options } = await relayed(t);
   const page = await setup.open(t, BLANK, { mayMissServer: true });

@@ -43,7 +43,7 @@ function hear(routes, source, ...messages) {
   return messages.map((json) => {
     const binding = routes.find(source, json, false);
     if (!binding) return "nobody's";
-    if (binding.stage === "asked") return "waits";
+    if (binding.isAsked) return "waits";
     return binding.entry.deliver(binding, source, json) ? "full" : "taken";
   });
 }
@@ -196,7 +196,10 @@ test("a message goes to the topic by its name, else to the first pattern, and on
 test("on a topic lane a message waits for the answer that it has overtaken, on the control lane it is nobody's", () => {
   const one = subscription("t");
   const routes = new Routes(null);
-  one.entry.binding = routes.bind(one.entry);
+  const binding = routes.bind(one.entry);
+  one.entry.binding = binding;
+  assert.deepEqual(hear(routes, 1, message(1)), ["nobody's"], "it was not sent yet");
+  binding.order = { isUnderWay: true };
   assert.deepEqual(hear(routes, 1, message(1)), ["waits"]);
   assert.deepEqual(hear(routes, "control", message(1)), ["nobody's"]);
 });

@@ -38,7 +38,7 @@ export function withBrowser({ settings, args = [] } = {}) {
     },
 
     /** A page in a profile of its own, closed with the test, which fails where the page has complained. */
-    async open(t, path, { mayMissServer = false, ...options } = {}) {
+    async open(t, path, { mayMissServer = false, host = "127.0.0.1", ...options } = {}) {
       const context = await made.browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
       const page = await context.newPage();
       const complaints = [];
@@ -54,7 +54,7 @@ export function withBrowser({ settings, args = [] } = {}) {
         await context.close();
         assert.deepEqual(complaints, [], `what ${path} had to complain about`);
       });
-      await page.goto(made.server.url + path);
+      await page.goto(made.server.url.replace("127.0.0.1", host) + path);
       return page;
     },
   };

@@ -1,0 +1,22 @@
+// The README's program for Node does what it says.
+
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { readFile } from "node:fs/promises";
+import { test } from "node:test";
+import { promisify } from "node:util";
+
+import { needsServer, startServer } from "./support/server.js";
+
+test("the example for Node runs, and ends", needsServer, async (t) => {
+  const server = await startServer();
+  t.after(() => server.stop());
+  const readme = await readFile(new URL("../README.md", import.meta.url), "utf8");
+  const [, program] = /```js\n(import WebSocket[^]*?)```/.exec(readme) ?? [];
+  assert.ok(program, "there is one");
+  // The package's own name leads to it, as where it is installed.
+  const here = program.replace("http://127.0.0.1:8080", server.url);
+  const args = ["--input-type=module", "-e", here];
+  const { stdout } = await promisify(execFile)(process.execPath, args, { cwd: new URL("..", import.meta.url), timeout: 10_000 });
+  assert.match(stdout, /^1 Uint8Array\(3\) \[ 1, 2, 3 \]/);
+});
