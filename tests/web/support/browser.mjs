@@ -42,6 +42,11 @@ export function withBrowser({ settings, args = [] } = {}) {
       const context = await made.browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
       const page = await context.newPage();
       const complaints = [];
+      page.on("crash", () => {
+        complaints.push("the page has crashed");
+        // Whoever waits for something in it need not wait longer.
+        context.close().catch(() => {});
+      });
       page.on("pageerror", (error) => complaints.push(String(error.stack ?? error)));
       page.on("console", (message) => {
         if (!["error", "warning"].includes(message.type())) return;
