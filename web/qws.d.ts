@@ -31,7 +31,7 @@ export interface ConnectOptions {
   raceDelayMs?: number;
   /** Once both are tried: after how long since the beginning WebSocket is taken although QUIC may still come. Default 800. */
   settleMs?: number;
-  /** On WebSocket: after how long QUIC is tried again, in the background. 0: never. Default 60000. */
+  /** On WebSocket: after how long QUIC is tried again, in the background; up to 16 times as long after it failed again. 0: never. Default 60000. */
   retryQuicMs?: number;
   /** The most that a try to reconnect is put off. Default 20000. */
   maxBackoffMs?: number;

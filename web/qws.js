@@ -42,6 +42,8 @@ const SECOND_PING_MS = 2_000;
 const SILENCE_MS = 10_000;
 /** The same where the network or the page has just come back. */
 const DOUBT_MS = 3_000;
+/** How often the time until QUIC is tried again doubles: browsers write each failure into their console. */
+const MAX_QUIC_DOUBLINGS = 4;
 /** How long the old connection is kept for what is still on its way, once there is a better one. */
 const MOVE_MS = 5_000;
 /** Bytes that the connection has not taken, beyond which requests wait. */
@@ -125,6 +127,8 @@ export class Client extends EventTarget {
   #dialing = null;
   /** Aborts a try to move to QUIC. @type {AbortController | null} */
   #moving = null;
+  /** How often QUIC was tried in vain since WebSocket is used. */
+  #quicTries = 0;
   /** Whether the server refused this client over QUIC, and not the network. */
   #staysOnSocket = false;
   #token;
@@ -452,8 +456,9 @@ export class Client extends EventTarget {
     this.#pump(link);
     this.#probe(link, SILENCE_MS);
     this.#timers.set("ping", SECOND_PING_MS, () => this.#keepAlive());
-    if (link.transport.carrier === "websocket") this.#tryQuicLater();
-    else this.#timers.clear("quic");
+    if (link.transport.carrier === "websocket") return this.#tryQuicLater();
+    this.#timers.clear("quic");
+    this.#quicTries = 0;
   }
 
   /** Topics before patterns: what is for a topic by its name is not to come by a pattern on the way. */
@@ -531,6 +536,7 @@ export class Client extends EventTarget {
     if (typeof globalThis.addEventListener !== "function") return;
     const online = () => {
       quicFailures.delete(this.#settings.quicKey);
+      this.#quicTries = 0;
       this.#wake();
       if (this.#link?.transport.carrier === "websocket") void this.#tryQuic();
     };
@@ -610,7 +616,8 @@ export class Client extends EventTarget {
   #tryQuicLater() {
     const { carriers, retryQuicMs } = this.#settings;
     if (!carriers.includes("webtransport") || retryQuicMs === 0 || this.#staysOnSocket) return;
-    this.#timers.set("quic", retryQuicMs, () => void this.#tryQuic());
+    const wait = retryQuicMs * 2 ** Math.min(this.#quicTries, MAX_QUIC_DOUBLINGS);
+    this.#timers.set("quic", wait, () => void this.#tryQuic());
   }
 
   async #tryQuic() {
@@ -626,6 +633,7 @@ export class Client extends EventTarget {
       else link.end({ code: 1000, reason: "" });
     } catch (error) {
       this.#moving = null;
+      this.#quicTries += 1;
       this.#compared.clear();
       // For good where it was the server that said so: WebSocket is good enough.
       const { kind, code } = asError(error);
