@@ -1,8 +1,10 @@
 // A call: who is in the room (presence on the topic `webrtc.<room>`), and a peer connection to each of them, negotiated by
 // signals that the server hands over. Knows nothing of the page, which listens for "change", "text" and "problem".
 //
-// Each side has a random tag for its call, and says it in a hello to everyone whom it sees in the room. Peers go by these
-// tags: a client's id is another one after a reconnect, and a connection between two browsers outlives the server's.
+// Each side has a random tag for its call, and says it in a hello to everyone whom it sees in the room. Everybody there knows
+// it, so it proves nothing: peers go by the client id that the server vouches for. That is another one after a reconnect, and a
+// connection between two browsers outlives the server's: who comes back shows by a key, which was told over that connection
+// alone, to whom it belongs.
 
 import { Roster } from "../ui/roster.js";
 import { Peer } from "./peer.js";
@@ -12,13 +14,17 @@ export const TOPIC_PREFIX = "webrtc.";
 export const MOST_PEOPLE = 4;
 // How long somebody who left the room without a word may take to come back.
 const COMES_BACK_MS = 15_000;
-// How many signals wait until it is known whether their senders are in the room.
-const MOST_WAITING = 64;
+// How many signals of how many senders wait until it is known whether these are in the room, and how often that is asked.
+const MOST_WAITING = 24;
+const MOST_SENDERS = 16;
+const ASK_MS = 2000;
+// How long a connection may take to come about, with the tries to find another path.
+const CONNECTS_MS = 45_000;
 
 export class RoomFull extends Error {}
 
 export class Call extends EventTarget {
-  /** @type {Map<string, Peer>} by the tag of the other's call */
+  /** @type {Map<string, Peer>} by the other's client id */
   peers = new Map();
   /** @type {Roster | null} */
   roster = null;
@@ -31,9 +37,15 @@ export class Call extends EventTarget {
   #subscription = null;
   #greeted = new Set();
   #greetedAs = null;
-  #waiting = [];
-  #isAsking = false;
+  /** @type {Map<string, object[]>} signals by sender */
+  #waiting = new Map();
+  #asking = 0;
+  #askedAt = -Infinity;
+  /** Signals are taken one after the other. */
+  #taken = Promise.resolve();
   #awaited = new Map();
+  #connecting = new Map();
+  #isRefused = false;
   #ended = new AbortController();
 
   /**
@@ -78,12 +90,12 @@ export class Call extends EventTarget {
     if (roster.total > MOST_PEOPLE) throw new RoomFull(`This room is full: ${MOST_PEOPLE} people are in it already.`);
     this.roster = roster;
     this.#lookAround();
-    if (this.#waiting.length > 0) this.#askWhoIsHere();
+    if (this.#waiting.size > 0) this.#askWhoIsHere();
   }
 
   /** The peer whose signals come from this client, if there is one. */
   peerOf(clientId) {
-    return [...this.peers.values()].find((peer) => peer.clientId === clientId) ?? null;
+    return this.peers.get(clientId) ?? null;
   }
 
   /** Says something to everyone in the call; gives how many it could be sent to. */
@@ -95,7 +107,8 @@ export class Call extends EventTarget {
   leave() {
     if (this.#ended.signal.aborted) return;
     this.#ended.abort();
-    for (const timer of this.#awaited.values()) clearTimeout(timer);
+    clearTimeout(this.#asking);
+    for (const timer of [...this.#awaited.values(), ...this.#connecting.values()]) clearTimeout(timer);
     for (const peer of this.peers.values()) {
       // Over either way, whichever still works.
       this.#send(peer.clientId, { kind: "bye", to: peer.tag }).catch(() => {});
@@ -112,7 +125,8 @@ export class Call extends EventTarget {
 
   /** Greets everyone in the room who was not greeted yet under our present id. */
   #lookAround() {
-    if (this.roster === null) return;
+    if (this.roster === null || this.#ended.signal.aborted) return;
+    this.#takeWaiting();
     const own = this.#client.id;
     if (own !== this.#greetedAs) {
       this.#greetedAs = own;
@@ -127,41 +141,80 @@ export class Call extends EventTarget {
     this.#changed();
   }
 
-  #hello(to, theirTag) {
-    // Who is not there any more has left, which presence tells as well.
-    this.#send(to, { kind: "hello", to: theirTag }).catch(() => this.#greeted.delete(to));
+  async #hello(to, theirTag) {
+    try {
+      const keys = [...this.peers.values()].map(({ key }) => key);
+      const back = await Promise.all(keys.map((key) => proof(key, this.#client.id, to)));
+      await this.#send(to, { kind: "hello", to: theirTag, back });
+    } catch {
+      // Who is not there any more has left, which presence tells as well.
+      this.#greeted.delete(to);
+    }
   }
 
-  #send(to, signal) {
-    return this.#client.signal(to, { room: this.#topic, call: this.#tag, ...signal });
+  async #send(to, signal) {
+    try {
+      await this.#client.signal(to, { room: this.#topic, call: this.#tag, ...signal });
+    } catch (error) {
+      if (error.code === 403 && !this.#isRefused) {
+        this.#isRefused = true;
+        this.#report(`You may not call anybody here: ${error.message}`);
+      }
+      throw error;
+    }
   }
 
   #receive({ from, data }) {
     const isOurs = data?.room === this.#topic && typeof data.call === "string" && data.call !== this.#tag;
     if (!isOurs || (data.to && data.to !== this.#tag)) return;
-    if (this.roster?.members.has(from)) {
-      this.#take(from, data);
-    } else if (this.#waiting.length < MOST_WAITING) {
-      // Signals come past the topic: who has just come in may be heard before being seen. Who is not in the room is not
-      // listened to.
-      this.#waiting.push({ from, data });
-      this.#askWhoIsHere();
+    if (this.roster?.members.has(from)) this.#enqueue(from, data);
+    else this.#wait(from, data);
+  }
+
+  /** Signals come past the topic: who has just come in may be heard before being seen. Others are not listened to. */
+  #wait(from, data) {
+    const signals = this.#waiting.get(from) ?? [];
+    if (signals.length >= MOST_WAITING) return;
+    signals.push(data);
+    this.#waiting.set(from, signals);
+    if (this.#waiting.size > MOST_SENDERS) this.#waiting.delete(this.#waiting.keys().next().value);
+    this.#askWhoIsHere();
+  }
+
+  /** Whoever sends signals can bring this about: so not more often than now and then. */
+  #askWhoIsHere() {
+    if (this.#asking !== 0 || this.roster === null) return;
+    const wait = Math.max(0, this.#askedAt + ASK_MS - performance.now());
+    this.#asking = setTimeout(async () => {
+      this.#askedAt = performance.now();
+      const asked = [...this.#waiting.keys()];
+      await this.roster.refresh();
+      this.#asking = 0;
+      // The list is newer than these: they are not here.
+      for (const from of asked) this.#waiting.delete(from);
+      if (this.#waiting.size > 0 && !this.#ended.signal.aborted) this.#askWhoIsHere();
+    }, wait);
+  }
+
+  /** Takes what waited, of those who are here now. */
+  #takeWaiting() {
+    for (const [from, signals] of this.#waiting) {
+      if (!this.roster.members.has(from)) continue;
+      this.#waiting.delete(from);
+      for (const data of signals) this.#enqueue(from, data);
     }
   }
 
-  async #askWhoIsHere() {
-    if (this.#isAsking || this.roster === null) return;
-    this.#isAsking = true;
-    await this.roster.refresh();
-    this.#isAsking = false;
-    for (const { from, data } of this.#waiting.splice(0)) {
-      if (this.roster.members.has(from)) this.#take(from, data);
-    }
+  #enqueue(from, data) {
+    this.#taken = this.#taken.then(() => this.#take(from, data)).catch((error) => this.#report(error.message));
   }
 
-  #take(from, data) {
+  async #take(from, data) {
+    // A client has one call, and only its own client speaks for it.
+    if (!this.peers.has(from) && data.kind === "hello") await this.#findAgain(from, data);
     if (this.#ended.signal.aborted) return;
-    const known = this.peers.get(data.call);
+    const known = this.peers.get(from);
+    if (known && known.tag !== data.call) return;
     if (data.kind === "bye") {
       if (known) this.#drop(known);
     } else if (data.kind === "hello") {
@@ -169,15 +222,34 @@ export class Call extends EventTarget {
       if (!peer) return;
       // Who did not say our tag has not heard it yet.
       if (data.to !== this.#tag) this.#hello(from, data.call);
-      if (known) this.#isBack(peer, from);
+      if (known) this.#isBack(peer);
     } else if (data.kind === "negotiate") {
       // What is negotiated before any hello came is as good as one.
       (known ?? this.#meet(from, data.call))?.receive(data);
     }
   }
 
+  /** Binds the peer to this id that came back under it, if one has. */
+  async #findAgain(from, { call, back }) {
+    if (!Array.isArray(back)) return;
+    const to = this.#client.id;
+    for (const peer of [...this.peers.values()]) {
+      if (peer.tag !== call || peer.theirKey === null) continue;
+      const shown = await proof(peer.theirKey, from, to);
+      if (!back.includes(shown) || this.peers.get(peer.clientId) !== peer || this.peers.has(from)) continue;
+      this.peers.delete(peer.clientId);
+      peer.clientId = from;
+      this.peers.set(from, peer);
+      return;
+    }
+  }
+
   #meet(clientId, tag) {
-    if (this.peers.size >= MOST_PEOPLE - 1) return null;
+    if (this.peers.size >= MOST_PEOPLE - 1) {
+      const gone = [...this.peers.values()].find((peer) => !this.roster.members.has(peer.clientId) && peer.state !== "connected");
+      if (!gone) return null;
+      this.#drop(gone);
+    }
     const peer = new Peer({
       tag,
       clientId,
@@ -187,8 +259,10 @@ export class Call extends EventTarget {
       iceServers: this.#iceServers,
       local: this.#local,
     });
-    this.peers.set(tag, peer);
+    this.peers.set(clientId, peer);
+    this.#giveTime(peer);
     peer.addEventListener("change", () => {
+      if (peer.state === "connected") this.#enoughTime(peer);
       if (peer.isOver && !this.roster?.members.has(peer.clientId)) this.#drop(peer);
       this.#changed();
     });
@@ -203,10 +277,25 @@ export class Call extends EventTarget {
     return peer;
   }
 
-  #isBack(peer, clientId) {
+  #isBack(peer) {
     clearTimeout(this.#awaited.get(peer));
     this.#awaited.delete(peer);
-    peer.rebind(clientId);
+    peer.resume();
+  }
+
+  /** A connection that never comes about is given up: its place may be another's. */
+  #giveTime(peer) {
+    const giveUp = () => {
+      this.#report(`No connection to ${this.#people.name(peer.clientId)} came about. To try once more, hang up and enter again.`);
+      this.#send(peer.clientId, { kind: "bye", to: peer.tag }).catch(() => {});
+      this.#drop(peer);
+    };
+    this.#connecting.set(peer, setTimeout(giveUp, CONNECTS_MS));
+  }
+
+  #enoughTime(peer) {
+    clearTimeout(this.#connecting.get(peer));
+    this.#connecting.delete(peer);
   }
 
   /** Somebody is not in the room any more: for good, or until the connection to the server is back. */
@@ -231,10 +320,11 @@ export class Call extends EventTarget {
   }
 
   #drop(peer) {
-    if (this.peers.get(peer.tag) !== peer) return;
+    if (this.peers.get(peer.clientId) !== peer) return;
     clearTimeout(this.#awaited.get(peer));
     this.#awaited.delete(peer);
-    this.peers.delete(peer.tag);
+    this.#enoughTime(peer);
+    this.peers.delete(peer.clientId);
     peer.close();
     this.#changed();
   }
@@ -246,4 +336,10 @@ export class Call extends EventTarget {
   #changed() {
     this.dispatchEvent(new Event("change"));
   }
+}
+
+/** What only who knows the key can show, in the name of one client and to another. */
+async function proof(key, from, to) {
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(`${key} ${from} ${to}`));
+  return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

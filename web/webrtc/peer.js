@@ -15,6 +15,7 @@ const RETRY_MS = 8000;
 // The polite side leaves the first try to the other.
 const POLITE_LATER_MS = 2000;
 const LONGEST_TEXT = 16_000;
+const LONGEST_KEY = 64;
 const MOST_BUFFERED = 1024 * 1024;
 
 /**
@@ -29,6 +30,10 @@ export class Peer extends EventTarget {
   collisions = 0;
   /** Over which path it goes. @type {null | {local: string, remote: string, protocol: string, rttMs: number | null}} */
   path = null;
+  /** By which we show the other side that it is us, under whatever id. Told over the connection alone. */
+  key = crypto.randomUUID();
+  /** The other's, once it was told. @type {string | null} */
+  theirKey = null;
   #pc;
   #channel;
   #link;
@@ -47,7 +52,7 @@ export class Peer extends EventTarget {
   /**
    * @param {object} options
    * @param {string} options.tag of the other's call
-   * @param {string} options.clientId where signals go now; another one after a reconnect
+   * @param {string} options.clientId where signals go now; another one once it came back under that
    * @param {boolean} options.isPolite
    * @param {(peer: Peer, signal: object) => Promise<void>} options.send hands a signal to the other side
    * @param {{current: RTCIceServer[], renew: () => Promise<RTCIceServer[]>}} options.iceServers
@@ -91,9 +96,8 @@ export class Peer extends EventTarget {
     this.#tellMedia();
   }
 
-  /** The other side is there again under this id, or we are under another: what could not be said is said now. */
-  rebind(clientId) {
-    this.clientId = clientId;
+  /** The other side is there again, or we are: what could not be said is said now. */
+  resume() {
     if (this.#hasUnsent && this.#pc.signalingState === "have-local-offer") this.#describe();
     else if (this.#hasUnsent || ["disconnected", "failed"].includes(this.state)) this.#restartIce();
     this.#hasUnsent = false;
@@ -176,6 +180,7 @@ export class Peer extends EventTarget {
     const channel = pc.createDataChannel("call", CHANNEL);
     this.#channel = channel;
     channel.addEventListener("open", () => {
+      this.#tell({ type: "key", key: this.key });
       this.#tellMedia();
       this.#changed();
     });
@@ -260,7 +265,7 @@ export class Peer extends EventTarget {
     try {
       await this.#send(this, { link, toLink: this.#remoteLink, ...content });
     } catch {
-      // The server or the other side is away; once both are there again, rebind() goes on from here.
+      // The server or the other side is away; once both are there again, resume() goes on from here.
       if (link === this.#link) this.#hasUnsent = true;
     }
   }
@@ -308,6 +313,8 @@ export class Peer extends EventTarget {
     const message = parsed(data);
     if (message?.type === "bye") {
       this.dispatchEvent(new Event("gone"));
+    } else if (message?.type === "key" && typeof message.key === "string" && message.key.length <= LONGEST_KEY) {
+      this.theirKey = message.key;
     } else if (message?.type === "media") {
       this.media = { audio: message.audio === true, video: message.video === true };
       this.#changed();
