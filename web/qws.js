@@ -1255,8 +1255,13 @@ class Entry {
 
   /** Up to this offset it was told already that not everything is there. */
   #told = 0;
-  /** Of a pattern that moves: the last offset of each topic. @type {Map<string, number> | null} */
-  #offsets = null;
+  /**
+   * Of a pattern that moves: what the connection before has brought, which the next one may bring again. Offsets are not
+   * compared beyond that: where only patterns follow a topic the server may forget it, and they begin anew.
+   *
+   * @type {{ next: Binding, offsets: Map<string, number>, until: number } | null}
+   */
+  #seam = null;
   /** @type {Item[]} */
   #items = [];
   #first = 0;
@@ -1299,7 +1304,7 @@ class Entry {
   moveTo(next) {
     this.next = next;
     this.drained = new Deferred();
-    if (this.isPattern) this.#offsets = new Map();
+    if (this.isPattern) this.#seam = { next, offsets: new Map(), until: Infinity };
   }
 
   /** @param {Binding} next which is the one that counts from now on */
@@ -1307,11 +1312,13 @@ class Entry {
     if (this.next !== next) return;
     this.binding = next;
     this.next = null;
+    if (this.#seam) this.#seam.until = performance.now() + MOVE_MS;
     this.drained.resolve();
   }
 
   /** @param {Link} link that is no more, or that this is on no more */
   unbind(link) {
+    if (this.#seam?.next.link === link) this.#seam = null;
     if (this.next?.link === link) {
       this.next = null;
       this.drained.resolve();
@@ -1329,6 +1336,7 @@ class Entry {
    */
   answered(binding, reply) {
     const moves = this.next === binding;
+    if (this.#seam?.next !== binding) this.#seam = null;
     const renewed = this.opened;
     this.opened = true;
     if (!renewed && !this.isPattern && !this.isDatagram) this.begin = Number(reply.offset);
@@ -1397,7 +1405,7 @@ class Entry {
     const [first, last] = type === "gap" ? [json.first, json.last] : [json.offset, json.offset];
     if (!isOffset(first) || !isOffset(last)) throw new QwsError("protocol", `${type}: no offset`, { code: 1002 });
     if (typeof source === "number" && binding.isStraggler(first, last)) return false;
-    if (this.#isPassed(topic, last)) return false;
+    if (this.#isPassed(binding, topic, last)) return false;
     const position = this.seen && { epoch: this.seen.epoch, offset: last };
     if (type === "gap") {
       // Of a gap that was told in part, the rest.
@@ -1410,18 +1418,28 @@ class Entry {
     this.#told = 0;
     const message = messageOf(json, data);
     if (position) this.seen = position;
-    this.#offsets?.set(topic, last);
+    if (this.next) this.#seam?.offsets.set(topic, last);
     const isFull = this.#put({ message, position });
     if (this.#isListened) emit(this.subscription, "message", message);
     return isFull;
   }
 
   /**
+   * @param {Binding} binding
    * @param {string} topic
    * @param {number} offset
    */
-  #isPassed(topic, offset) {
-    return offset <= (this.seen ? this.seen.offset : (this.#offsets?.get(topic) ?? -1));
+  #isPassed(binding, topic, offset) {
+    if (this.seen) return offset <= this.seen.offset;
+    if (this.#seam?.next !== binding) return false;
+    if (performance.now() > this.#seam.until) {
+      this.#seam = null;
+      return false;
+    }
+    const { offsets } = this.#seam;
+    const last = offsets.get(topic) ?? -1;
+    if (offset >= last) offsets.delete(topic);
+    return offset <= last;
   }
 
   /** @param {Position} position up to which there is nothing more to hand out */
@@ -1537,7 +1555,7 @@ class Entry {
     if (this.isOver) return;
     this.isOver = true;
     this.isPaused = false;
-    this.binding = this.next = null;
+    this.binding = this.next = this.#seam = null;
     this.drained.resolve();
     clearTimeout(this.timer);
     this.ready.reject(error ?? new QwsError("closed", "it was unsubscribed before the server answered"));

@@ -118,6 +118,50 @@ test("while it moves to another connection, the one before may be ahead", () => 
   assert.deepEqual(one.take(), [2, 3, ["resumed"], 4]);
 });
 
+/** A pattern that moves to another connection while the one before brings `messages`. */
+function moved(one, ...messages) {
+  const { routes } = subscribed(one);
+  const other = new Routes(null);
+  const next = other.bind(one.entry);
+  one.entry.moveTo(next);
+  hear(routes, "control", ...messages);
+  const reply = { type: "subscribed", topic: one.entry.topic };
+  other.answered(next, reply);
+  one.entry.answered(next, reply);
+  one.entry.switch(next);
+  return other;
+}
+
+test("a pattern that has moved drops what the connection before brought, and nothing after that", () => {
+  const one = subscription("a.*");
+  one.entry.listen();
+  const routes = moved(one, message(19, "a.b"), message(20, "a.b"));
+  assert.deepEqual(one.take(), [19, 20, ["resumed"]]);
+  hear(routes, "control", message(19, "a.b"), message(20, "a.b"), message(21, "a.b"));
+  assert.deepEqual(one.take(), [21]);
+  // The server forgot the topic meanwhile, which nobody else follows.
+  hear(routes, "control", message(1, "a.b"), message(2, "a.b"));
+  assert.deepEqual(one.take(), [1, 2]);
+});
+
+test("what a pattern saw before it moved does not count in another life of the server, nor for long", (t) => {
+  const restarted = subscription("a.*");
+  restarted.entry.listen();
+  moved(restarted, message(20, "a.b"));
+  const { routes } = subscribed(restarted);
+  hear(routes, "control", message(1, "a.b"));
+  assert.deepEqual(restarted.take(), [20, ["resumed"], ["lost"], 1]);
+
+  const now = performance.now();
+  const clock = t.mock.method(performance, "now", () => now);
+  const quiet = subscription("a.*");
+  quiet.entry.listen();
+  const later = moved(quiet, message(20, "a.b"));
+  clock.mock.mockImplementation(() => now + 60_000);
+  hear(later, "control", message(1, "a.b"));
+  assert.deepEqual(quiet.take(), [20, ["resumed"], 1]);
+});
+
 test("of a pattern every reconnect tells that something may be missing, and of datagrams none does", () => {
   const pattern = subscription("a.*");
   subscribed(pattern);
