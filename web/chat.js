@@ -2,8 +2,9 @@
 
 import { Chat, TOPIC_PREFIX } from "./chat/chat.js";
 import { ConversationList, PeopleList, short } from "./chat/lists.js";
-import { Announcer, LogView } from "./chat/log-view.js";
+import { LogView } from "./chat/log-view.js";
 import { Panels } from "./chat/panels.js";
+import { Announcer } from "./ui/announcer.js";
 import { Composer } from "./ui/composer.js";
 import { ConnectionBadge } from "./ui/connection.js";
 import { byId, coalesced } from "./ui/dom.js";
@@ -190,13 +191,13 @@ function showChat(client, firstRoom) {
   function renderConnection() {
     const notice = byId("connection-notice");
     if (client.state === "closed") return;
-    notice.hidden = client.state === "open";
+    const isLost = client.state !== "open";
+    const words = "The connection was lost. Reconnecting… What you write in rooms meanwhile is sent afterwards.";
+    if (isLost === notice.hidden) announcer.say(isLost ? words : "Connected again.");
+    notice.hidden = !isLost;
     notice.dataset.state = client.state;
     notice.className = "notice warn";
-    const words = "The connection was lost. Reconnecting… What you write in rooms meanwhile is sent afterwards.";
-    if (!notice.hidden && byId("connection-notice-text").textContent !== words) {
-      byId("connection-notice-text").textContent = words;
-    }
+    byId("connection-notice-text").textContent = words;
     byId("sign-in-again").hidden = true;
   }
 
@@ -207,6 +208,7 @@ function showChat(client, firstRoom) {
     notice.className = "notice bad";
     const why = code === 4401 ? "Your access has expired." : `The server has ended the connection: ${reason || "no reason was given"} (${code}).`;
     byId("connection-notice-text").textContent = why;
+    announcer.say(why);
     byId("sign-in-again").hidden = false;
     wantsToken = code === 4401;
     render();
@@ -242,7 +244,10 @@ function showChat(client, firstRoom) {
 
   function leave(forGood) {
     const room = shown.kind === "room" ? shown.id : "";
-    if (forGood) session.set(null);
+    if (forGood) {
+      session.set(null);
+      people.forget();
+    }
     ended.abort();
     announcer.stop();
     badge.forget();

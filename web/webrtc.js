@@ -1,6 +1,7 @@
 // The page for calls: signs in, enters the room, and puts the parts together that show the call. How peers find and reach
 // each other is in webrtc/call.js and webrtc/peer.js.
 
+import { Announcer } from "./ui/announcer.js";
 import { Composer } from "./ui/composer.js";
 import { ConnectionBadge } from "./ui/connection.js";
 import { byId, coalesced, el, icon, reconcile } from "./ui/dom.js";
@@ -21,26 +22,24 @@ const lastName = new Remembered(() => localStorage, "qws.name");
 const badge = new ConnectionBadge();
 const signIn = new SignIn(TOPIC_PREFIX, enter);
 
-/** Enters a room over a client that is connected. */
+/** Enters a room over a client that is connected; gives what stands in the way, or "". */
 async function enter(client, room, token) {
   const local = new LocalMedia();
   const iceServers = new IceServers(token);
   const call = new Call(client, room, { people, local, iceServers });
-  byId("signin-submit").disabled = true;
   try {
     await call.join();
+    // One did not want to wait, or the server has ended it in the last moment.
+    if (client.state === "closed") throw new Error("The connection has ended.");
   } catch (error) {
     call.leave();
     client.close().catch(() => {});
-    byId("signin-submit").disabled = false;
-    const isForbidden = error.code === 403;
-    signIn.focus(isForbidden ? "You may not enter this room." : error.message);
-    return;
+    return error.code === 403 ? "You may not enter this room." : error.message;
   }
-  byId("signin-submit").disabled = false;
   lastName.set(client.name);
   showRoomInAddress(room);
   showCall(client, room, { call, local, iceServers });
+  return "";
 }
 
 /** Shows the call until one hangs up, or the connection ends for good. */
@@ -50,6 +49,7 @@ function showCall(client, room, { call, local, iceServers }) {
   const tiles = new Tiles(call, { client, people, local });
   const texts = byId("texts");
   const composer = new Composer(say, signal);
+  const announcer = new Announcer();
   const rows = new Map();
   const render = coalesced(() => {
     if (signal.aborted) return;
@@ -79,7 +79,7 @@ function showCall(client, room, { call, local, iceServers }) {
   }, { signal });
   byId("toggle-microphone").addEventListener("click", () => turn("audio"), { signal });
   byId("toggle-camera").addEventListener("click", () => turn("video"), { signal });
-  byId("hang-up").addEventListener("click", () => leave(""), { signal });
+  byId("hang-up").addEventListener("click", () => (leave(""), people.forget()), { signal });
   byId("invite").addEventListener("click", copyLink, { signal });
   byId("call-problem-close").addEventListener("click", () => report(""), { signal });
   byId("skip-link").addEventListener("click", (event) => {
@@ -175,10 +175,12 @@ function showCall(client, room, { call, local, iceServers }) {
 
   function renderConnection() {
     const notice = byId("connection-notice");
-    notice.hidden = client.state === "open";
-    notice.dataset.state = client.state;
+    const isLost = client.state !== "open";
     const words = "The connection to the server was lost; reconnecting. The call goes on, but nobody can come in meanwhile.";
-    if (!notice.hidden && byId("connection-notice-text").textContent !== words) byId("connection-notice-text").textContent = words;
+    if (isLost === notice.hidden) announcer.say(isLost ? words : "Connected to the server again.");
+    notice.hidden = !isLost;
+    notice.dataset.state = client.state;
+    byId("connection-notice-text").textContent = words;
   }
 
   async function copyLink() {
@@ -198,7 +200,9 @@ function showCall(client, room, { call, local, iceServers }) {
     call.leave();
     local.stop();
     badge.forget();
+    announcer.stop();
     client.close().catch(() => {});
+    byId("connection-notice").hidden = true;
     byId("tiles").replaceChildren();
     byId("call").hidden = true;
     byId("signin").hidden = false;
@@ -218,5 +222,5 @@ function report(problem) {
 
 const link = deepLink();
 signIn.fill({ name: link.name || lastName.get(), room: link.room });
-if (link.name) signIn.submit();
-else signIn.focus();
+// One enters by hand alone: those in the room learn the address of who comes in.
+signIn.focus();

@@ -56,8 +56,10 @@ async function calling(t, options) {
   const room = roomFor(options);
   const permissions = ["camera", "microphone"];
   const grace = await setup.open(t, `/webrtc#room=${room}&name=Grace`, { permissions });
+  await grace.click("#signin-submit");
   await grace.locator('#connection-badge[data-state="open"]').waitFor();
   const page = await setup.open(t, `/webrtc#room=${room}&name=Ada`, { ...options, permissions });
+  await page.click("#signin-submit");
   await page.locator('[data-testid="tile"][data-client][data-channel="open"]').waitFor({ timeout: 30_000 });
   await grace.click("#toggle-camera");
   await page.click("#toggle-camera");

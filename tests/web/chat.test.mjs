@@ -2,10 +2,11 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { createHmac } from "node:crypto";
 import { test } from "node:test";
 
 import { until, withBrowser } from "./support/browser.mjs";
-import { needsServer } from "./support/server.mjs";
+import { needsServer, startServer } from "./support/server.mjs";
 
 const setup = withBrowser();
 const chat = process.env.QWS_CHAT;
@@ -117,4 +118,68 @@ test("a name in the link is not needed: the page asks", needsServer, async (t) =
   await until(page, () => document.querySelector("#connection-badge")?.dataset.state === "open");
   await say(page, "here I am");
   await hears(page, "here I am", "Zoe");
+});
+
+const SECRET = "0123456789abcdef0123456789abcdef";
+
+test("nothing of who signed out is left for who comes next", needsServer, async (t) => {
+  const may = ["publish", "subscribe", "presence", "history"].map((what) => `${what} = ["chat.>"]`).join("\n");
+  const settings = `[auth.token]\n${may}\nlist_clients = true\n[[auth.keys]]\nalgorithm = "HS256"\nsecret = "${SECRET}"`;
+  const asking = await startServer({ settings });
+  t.after(() => asking.stop());
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part({ sub: "ada", exp: Math.floor(Date.now() / 1000) + 600 })}`;
+  const token = `${signed}.${createHmac("sha256", SECRET).update(signed).digest("base64url")}`;
+
+  const page = await setup.open(t, "/vendor/README.txt");
+  await page.goto(`${asking.url}/#room=lobby&name=Ada`);
+  await page.locator("#signin-token-field").waitFor();
+  await page.fill("#signin-token", token);
+  await page.click("#signin-submit");
+  await page.locator('[data-conversation="room:lobby"]').waitFor();
+  assert.equal(await page.inputValue("#signin-token"), "");
+  await page.click("#sign-out");
+  await page.locator("#signin-form").waitFor();
+  assert.equal(await page.inputValue("#signin-token"), "");
+  await page.reload();
+  const kept = await page.evaluate(() => JSON.stringify(sessionStorage) + JSON.stringify({ ...localStorage, "qws.name": "" }));
+  assert.doesNotMatch(kept, /Ada|ey[JK]/);
+});
+
+test("that the server cannot be reached is said from the first try on", needsServer, async (t) => {
+  const alone = await startServer();
+  const page = await setup.open(t, "/", { mayMissServer: true });
+  await page.goto(alone.url);
+  await page.locator("#signin-form").waitFor();
+  await alone.stop();
+  await page.fill("#signin-name", "Ada");
+  await page.click("#signin-submit");
+  await page.locator("#signin-problem", { hasText: "cannot be reached" }).waitFor();
+  await page.click("#signin-cancel");
+  assert.equal(await page.textContent("#signin-problem"), "");
+});
+
+test("each loss of the connection is said, and that it is back", needsServer, async (t) => {
+  const alone = await startServer();
+  t.after(() => alone.stop());
+  const page = await setup.open(t, "/vendor/README.txt", { mayMissServer: true });
+  await page.goto(`${alone.url}/#room=lobby&name=Ada`);
+  await page.locator('[data-conversation="room:lobby"]').waitFor();
+  for (let loss = 0; loss < 2; loss += 1) {
+    await alone.kill();
+    await page.locator("#announcer", { hasText: "The connection was lost" }).waitFor({ state: "attached" });
+    await alone.start();
+    await page.evaluate(() => dispatchEvent(new Event("online")));
+    await page.locator("#announcer", { hasText: "Connected again" }).waitFor({ state: "attached" });
+  }
+});
+
+test("a window that becomes wide while a list lies over it leaves the focus where it can be seen", needsServer, async (t) => {
+  const page = await setup.open(t, "/#room=wide&name=Ada", { viewport: { width: 390, height: 800 } });
+  await page.locator('#connection-badge[data-state="open"]').waitFor();
+  await page.click("#show-people");
+  await page.locator("#people.open").waitFor();
+  await page.setViewportSize({ width: 1280, height: 800 });
+  await page.locator("#people.open").waitFor({ state: "detached" });
+  assert.equal(await page.evaluate(() => document.activeElement.id), "conversation-title");
 });

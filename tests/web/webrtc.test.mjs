@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { until, withBrowser } from "./support/browser.mjs";
-import { needsServer } from "./support/server.mjs";
+import { needsServer, startServer } from "./support/server.mjs";
 
 // Cameras that are none, and addresses of this machine as they are, where there is no network to ask for others by name.
 const args = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--disable-features=WebRtcHideLocalIpsWithMdns"];
@@ -12,6 +12,7 @@ const setup = withBrowser({ args });
 
 async function enter(t, name, room) {
   const page = await setup.open(t, `/webrtc#room=${room}&name=${name}`, { permissions: ["camera", "microphone"] });
+  await page.click("#signin-submit");
   await page.locator('#connection-badge[data-state="open"]').waitFor();
   return page;
 }
@@ -66,4 +67,31 @@ test("three pages are a mesh, and one that hangs up is gone from it", needsServe
   await cleo.click("#hang-up");
   await Promise.all([meets(ada, 1), meets(bob, 1)]);
   await ada.locator('[data-testid="tile"][data-client]', { hasText: "Cleo" }).waitFor({ state: "detached" });
+});
+
+test("a link alone does not enter: it would tell one's address", needsServer, async (t) => {
+  const page = await setup.open(t, "/webrtc#room=asked&name=Ada");
+  const grace = await setup.open(t, "/webrtc#room=asked&name=Grace");
+  await grace.click("#signin-submit");
+  await grace.locator('#connection-badge[data-state="open"]').waitFor();
+  assert.equal(await page.inputValue("#signin-room"), "asked");
+  assert.equal(await page.inputValue("#signin-name"), "Ada");
+  assert.equal(await grace.locator("#people-list [data-client]").count(), 1);
+  assert.ok(await page.locator("#signin-form").isVisible());
+});
+
+test("who loses the connection while entering is told, and can go back", needsServer, async (t) => {
+  const alone = await startServer();
+  t.after(() => alone.stop());
+  const page = await setup.open(t, "/vendor/README.txt", { mayMissServer: true });
+  // The answer that entering waits for does not come before the server has gone.
+  await page.route("**/ice-servers", () => {});
+  await page.goto(`${alone.url}/webrtc#room=late&name=Ada`);
+  await page.click("#signin-submit");
+  await page.locator("#signin-status", { hasText: "Entering" }).waitFor();
+  await alone.kill();
+  await page.locator("#signin-problem", { hasText: "Still trying" }).waitFor();
+  await page.click("#signin-cancel");
+  assert.equal(await page.isEnabled("#signin-submit"), true);
+  assert.equal(await page.textContent("#signin-problem"), "");
 });

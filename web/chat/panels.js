@@ -41,7 +41,10 @@ export class Panels {
     this.#open = null;
     byId(id).classList.remove("open");
     this.#set(id, false);
-    byId(PANELS[id].button).focus();
+    const button = byId(PANELS[id].button);
+    // On a window that has become wide there is no such button.
+    if (button.checkVisibility()) button.focus();
+    else byId("conversation-title").focus();
     return true;
   }
 

@@ -16,17 +16,24 @@ export class People {
   #users = new Map();
   #own = new Set();
   #lookedUp = new Set();
+  #storage;
 
   /** @param {string} key under which the session's storage keeps what was learned */
   constructor(key) {
-    const storage = new Remembered(() => sessionStorage, key);
-    const kept = storage.get();
+    this.#storage = new Remembered(() => sessionStorage, key);
+    const kept = this.#storage.get();
     for (const [id, name] of kept?.names ?? []) this.#names.set(String(id), String(name));
     for (const id of kept?.own ?? []) this.#own.add(String(id));
     addEventListener("pagehide", () => {
       const names = [...this.#names].slice(-MOST_STORED);
-      storage.set({ names, own: [...this.#own].slice(-MOST_STORED) });
+      this.#storage.set({ names, own: [...this.#own].slice(-MOST_STORED) });
     });
+  }
+
+  /** Knows nobody any more. */
+  forget() {
+    for (const kept of [this.#names, this.#users, this.#own, this.#lookedUp]) kept.clear();
+    this.#storage.set(null);
   }
 
   /** Takes note of who has this id; tells whether that is news. */

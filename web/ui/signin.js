@@ -47,6 +47,7 @@ export class SignIn {
   #room = byId("signin-room");
   #token = byId("signin-token");
   #tokenField = byId("signin-token-field");
+  #status = byId("signin-status");
   #problem = byId("signin-problem");
   #submit = byId("signin-submit");
   #cancel = byId("signin-cancel");
@@ -56,7 +57,8 @@ export class SignIn {
 
   /**
    * @param {string} prefix of the topics of rooms
-   * @param {(client: import("../qws.js").Client, room: string, token: string) => void} onSignedIn
+   * @param {(client: import("../qws.js").Client, room: string, token: string) => string | void | Promise<string | void>} onSignedIn
+   *   goes on with the client, and gives what stands in the way, or ""; the client is closed where one did not want to wait
    */
   constructor(prefix, onSignedIn) {
     this.#prefix = prefix;
@@ -96,13 +98,21 @@ export class SignIn {
     this.#busy(true);
     this.#say("Connecting…", false);
     let client = null;
+    let problem = "";
     try {
       client = connect(undefined, token === "" ? { name } : { name, token });
       this.#client = client;
-      client.addEventListener("close", ({ detail }) => {
-        if (this.#client === client && detail.willReconnect) this.#say("The server cannot be reached. Still trying…", true);
+      const tell = (words) => this.#client === client && this.#problem.textContent !== words && this.#say(words, true);
+      client.addEventListener("error", ({ detail }) => {
+        if (detail.kind !== "request") tell("The server cannot be reached. Still trying…");
       });
+      client.addEventListener("close", ({ detail }) => detail.willReconnect && tell("The connection was lost. Still trying…"));
       await client.ready;
+      if (this.#client !== client) return;
+      // It is the client's from now on, and nobody's who comes to this page later.
+      this.#token.value = "";
+      this.#say("Entering…", false);
+      problem = await this.#onSignedIn(client, room, token);
     } catch (error) {
       if (this.#client === client) this.#refused(error, token !== "");
       return;
@@ -111,7 +121,7 @@ export class SignIn {
     this.#client = null;
     this.#busy(false);
     this.#say("", false);
-    this.#onSignedIn(client, room, token);
+    if (problem) this.focus(problem);
   }
 
   #check(field, problem) {
@@ -159,9 +169,9 @@ export class SignIn {
     if (busy) this.#cancel.focus();
   }
 
+  /** A problem is said at once, and how far one is when there is nothing else to say. */
   #say(text, isProblem) {
-    this.#problem.textContent = text;
-    this.#problem.classList.toggle("problem", isProblem);
-    this.#problem.classList.toggle("muted", !isProblem);
+    this.#status.textContent = isProblem ? "" : text;
+    this.#problem.textContent = isProblem ? text : "";
   }
 }
