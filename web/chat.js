@@ -160,7 +160,8 @@ function showChat(client, firstRoom) {
     // Of other rooms one is told by their count; what is meant for oneself is told at once.
     if (where !== "" && conversation.kind === "room") return;
     const kind = conversation.kind === "direct" ? " to you" : where;
-    announcer.say(`${people.name(entry.from)}${kind}: ${entry.text.slice(0, 300)}`);
+    const mark = chat.markOf(entry.from);
+    announcer.say(`${people.name(entry.from)}${mark && ` (${mark})`}${kind}: ${entry.text.slice(0, 300)}`);
   }
 
   function renderHead() {
@@ -170,8 +171,8 @@ function showChat(client, firstRoom) {
     byId("conversation-title").textContent = name;
     byId("conversation").dataset.kind = active.kind;
     byId("conversation-subtitle").textContent = {
-      room: roster === null ? "Not in this room" : roster.total === 1 ? "Only you" : `${roster.total.toLocaleString()} people`,
-      direct: "Direct message",
+      room: roster === null ? "Not in this room" : headCount(roster),
+      direct: ["Direct message", chat.markOf(active.id)].filter(Boolean).join(" · "),
       all: "Broadcast to all rooms",
     }[active.kind];
     byId("invite").hidden = active.kind !== "room";
@@ -259,6 +260,12 @@ function showChat(client, firstRoom) {
     signIn.fill({ name: client.name, room });
     signIn.focus(wantsToken ? "Enter a new access token to go on." : "", wantsToken);
   }
+}
+
+/** How many are in a room, or "" where that is not known. */
+function headCount({ isKnown, total }) {
+  if (!isKnown) return "";
+  return total === 1 ? "Only you" : `${total.toLocaleString()} people`;
 }
 
 const link = deepLink();

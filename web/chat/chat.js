@@ -9,8 +9,13 @@ export const TOPIC_PREFIX = "chat.";
 // How much of what was said before is shown to who comes in, and how much comes with each look further back.
 const RECENT = 60;
 const PAGE = 100;
-// How many people may have written to one: each is another conversation, and anybody may write.
-const MOST_DIRECT = 200;
+// How many people may have written to one without an answer, and how much is kept of what was said with one person or another,
+// in characters: anybody may write.
+const MOST_UNANSWERED = 200;
+const MOST_DIRECT_CHARACTERS = 8_000_000;
+// The server knows the key of a message for two minutes, where it is not told otherwise; past that, a second try may be a
+// second message.
+const KEY_KNOWN_MS = 110_000;
 // What the server adds to a message, at most, as the protocol has it.
 const ADDED_BYTES = 1024;
 
@@ -34,6 +39,8 @@ export class Chat extends EventTarget {
   #people;
   /** Rooms that are being entered. */
   #entering = new Map();
+  /** Names that more than one wears who is here; `null` when that is to be found out anew. @type {Set<string> | null} */
+  #worn = null;
 
   /**
    * @param {import("../qws.js").Client} client connected
@@ -75,13 +82,15 @@ export class Chat extends EventTarget {
     const from = newest ? { since: { epoch: past.epoch, offset: newest.offset } } : past === null ? {} : { recent: RECENT };
 
     const conversation = new Conversation("room", room);
-    for (const message of past?.messages.toReversed() ?? []) conversation.append(entryOf(message));
+    conversation.epoch = past?.epoch || undefined;
+    for (const message of past?.messages.toReversed() ?? []) conversation.append(entryOf(message, past.epoch));
     conversation.hasEarlier = past?.more ?? false;
 
     const subscription = this.#client.subscribe(topic, { ...from, presence: true });
     const roster = new Roster(this.#client, subscription);
     this.#listen(conversation, subscription, roster);
-    await subscription.ready;
+    const { epoch } = (await subscription.ready) ?? {};
+    conversation.epoch ??= epoch ?? undefined;
     this.conversations.set(key, conversation);
     this.rooms.set(key, { subscription, roster });
     this.turnTo(conversation);
@@ -92,6 +101,7 @@ export class Chat extends EventTarget {
   async leave(conversation) {
     const room = this.rooms.get(conversation.key);
     this.rooms.delete(conversation.key);
+    this.#worn = null;
     this.conversations.delete(conversation.key);
     if (this.active === conversation) this.turnTo([...this.conversations.values()].at(-1));
     this.#changed();
@@ -134,8 +144,13 @@ export class Chat extends EventTarget {
     return this.#deliver(conversation, entry);
   }
 
-  /** Tries again to send what failed; the server takes it once, whatever became of the first try. */
+  /** Tries again to send what failed; the server takes it once, whatever became of the first try, as long as it knows the key. */
   retry(conversation, entry) {
+    if (isKeyForgotten(entry)) {
+      // One was told that it may have been sent, and wants it once more.
+      entry.key = crypto.randomUUID();
+      entry.unsureSince = undefined;
+    }
     entry.state = "sending";
     this.#changed();
     return this.#deliver(conversation, entry);
@@ -149,21 +164,22 @@ export class Chat extends EventTarget {
   /** Fetches what was said before the first entry. */
   async loadEarlier(conversation) {
     const room = this.rooms.get(conversation.key);
-    const epoch = room?.subscription.position?.epoch;
-    const offset = conversation.oldestOffset;
-    if (conversation.isLoadingEarlier || conversation.isFull || !conversation.hasEarlier || !epoch || offset === null) return;
+    const since = conversation.oldest;
+    if (conversation.isLoadingEarlier || conversation.isFull || !conversation.hasEarlier || !room || !since?.epoch) return;
+    const { epoch } = since;
     conversation.isLoadingEarlier = true;
     this.#changed();
     try {
       const page = await this.#client.history(room.subscription.topic, {
-        since: { epoch, offset },
+        since,
         limit: PAGE,
         reverse: true,
       });
       // In another epoch the answer begins at its end: that is not what was asked for.
       const isOurs = page.epoch === epoch;
-      if (isOurs) conversation.prepend(page.messages.toReversed().map(entryOf));
-      conversation.hasEarlier = isOurs && page.more && page.messages.length > 0;
+      if (isOurs) conversation.prepend(page.messages.toReversed().map((message) => entryOf(message, epoch)));
+      const goesOn = isOurs && epoch === conversation.epoch;
+      conversation.hasEarlier = goesOn && page.more && page.messages.length > 0;
     } catch (error) {
       conversation.hasEarlier = false;
       this.#note(conversation, `What was said before cannot be had: ${error.message}`);
@@ -176,8 +192,8 @@ export class Chat extends EventTarget {
   /** Fetches what the server dropped for us, a page at a time. */
   async fillGap(conversation, gap) {
     const room = this.rooms.get(conversation.key);
-    const epoch = room?.subscription.position?.epoch;
-    if (gap.state === "fetching" || !epoch) return;
+    const { epoch } = gap;
+    if (gap.state !== undefined || !room || !epoch) return;
     gap.state = "fetching";
     this.#changed();
     try {
@@ -190,7 +206,7 @@ export class Chat extends EventTarget {
       if (missing.length === 0) {
         gap.state = "gone";
       } else {
-        conversation.fill(gap, missing.map(entryOf), isClosed);
+        conversation.fill(gap, missing.map((message) => entryOf(message, epoch)), isClosed);
         gap.first = missing.at(-1).offset + 1;
         gap.state = undefined;
       }
@@ -217,16 +233,60 @@ export class Chat extends EventTarget {
     return null;
   }
 
+  /** What has to stand beside the name of somebody, or "". */
+  markOf(id) {
+    return this.#people.mark(id, this.#namesWornByTwo().has(this.#people.name(id)));
+  }
+
+  #namesWornByTwo() {
+    if (this.#worn !== null) return this.#worn;
+    this.#worn = new Set();
+    const here = new Map();
+    for (const { roster } of this.rooms.values()) {
+      for (const { id } of roster.members.values()) {
+        const name = this.#people.name(id);
+        if (here.has(name) && here.get(name) !== id) this.#worn.add(name);
+        here.set(name, id);
+      }
+    }
+    return this.#worn;
+  }
+
   #begin(kind, id) {
     const key = `${kind}:${id}`;
     const known = this.conversations.get(key);
     if (known) return known;
     const conversation = new Conversation(kind, id);
     this.conversations.set(key, conversation);
-    const direct = [...this.conversations.values()].filter((one) => one.kind === "direct");
-    const oldest = direct.find((one) => one !== this.active && one !== conversation);
-    if (direct.length > MOST_DIRECT && oldest) this.conversations.delete(oldest.key);
+    // Strangers push out strangers alone.
+    const unanswered = this.#directOnes().filter((one) => this.#isUnanswered(one));
+    const oldest = unanswered.find((one) => one !== conversation);
+    if (unanswered.length > MOST_UNANSWERED && oldest) this.conversations.delete(oldest.key);
     return conversation;
+  }
+
+  #directOnes() {
+    return [...this.conversations.values()].filter(({ kind }) => kind === "direct");
+  }
+
+  #isUnanswered(conversation) {
+    return conversation !== this.active && !conversation.isAnswered;
+  }
+
+  /** Keeps all direct conversations together within their bounds: what is longest gives way, and what was answered last. */
+  #bound() {
+    const direct = this.#directOnes();
+    let over = direct.reduce((sum, { size }) => sum + size, 0) - MOST_DIRECT_CHARACTERS;
+    if (over <= 0) return;
+    // With some to spare, as that is not for each message.
+    over += MOST_DIRECT_CHARACTERS / 10;
+    const order = (one) => Number(!this.#isUnanswered(one));
+    for (const conversation of direct.sort((a, b) => order(a) - order(b) || b.size - a.size)) {
+      const before = conversation.size;
+      conversation.shrink(before - over);
+      over -= before - conversation.size;
+      if (over <= 0) return;
+    }
   }
 
   /** The newest messages, newest first; an empty page where nothing was said yet, `null` where we may not look. */
@@ -241,37 +301,52 @@ export class Chat extends EventTarget {
   }
 
   #listen(conversation, subscription, roster) {
-    subscription.addEventListener("message", ({ detail }) => this.#heard(conversation, detail));
+    subscription.addEventListener("message", ({ detail }) => {
+      const epoch = subscription.position?.epoch;
+      conversation.epoch ??= epoch;
+      this.#heard(conversation, detail, epoch);
+    });
     subscription.addEventListener("gap", ({ detail: { first, last } }) => {
-      conversation.append({ type: "gap", time: Date.now(), first, last });
+      conversation.append({ type: "gap", time: Date.now(), first, last, epoch: subscription.position?.epoch });
       // What was taken and falls into the gap does not come by itself.
       conversation.pending = conversation.pending.filter(({ offset }) => !(offset >= first && offset <= last));
       this.#changed();
     });
     subscription.addEventListener("lost", ({ detail }) => {
       const why = detail.reason ? ` (${detail.reason})` : "";
-      conversation.pending = conversation.pending.filter(({ offset }) => offset === undefined);
+      if (detail.epoch) conversation.beginAnew(detail.epoch);
+      // What was taken and is not going to come.
+      const isToCome = ({ offset, epoch }) => offset === undefined || (epoch === detail.epoch && offset > detail.offset);
+      conversation.pending = conversation.pending.filter(isToCome);
       this.#note(conversation, `Some of what was said while you were away is gone${why}.`);
     });
     subscription.addEventListener("end", ({ detail }) => {
       if (this.rooms.get(conversation.key)?.subscription !== subscription) return;
       if (detail === null || this.#client.state === "closed") return;
       this.rooms.delete(conversation.key);
+      this.#worn = null;
       this.#note(conversation, `You are no longer in this room: ${detail.message}`);
     });
     roster.addEventListener("join", ({ detail }) => {
       this.#people.learn(detail);
       this.#goesOnWith(detail);
-      conversation.comingOrGoing(this.#people.name(detail.id), "joined", Date.now());
+      conversation.comingOrGoing(this.#person(detail), "joined", Date.now());
     });
     roster.addEventListener("leave", ({ detail }) => {
       this.#people.learn(detail);
-      conversation.comingOrGoing(this.#people.name(detail.id), "left", Date.now());
+      conversation.comingOrGoing(this.#person(detail), "left", Date.now());
     });
     roster.addEventListener("change", () => {
       for (const member of roster.members.values()) this.#people.learn(member);
+      this.#worn = null;
       this.#changed();
     });
+  }
+
+  /** The same over whatever connection, as far as the server can tell. */
+  #person({ id, user }) {
+    const name = this.#people.name(id);
+    return { key: user ? `user ${user}` : `name ${name}`, name };
   }
 
   #recognise() {
@@ -292,16 +367,17 @@ export class Chat extends EventTarget {
     }
   }
 
-  #heard(conversation, message) {
-    const entry = entryOf(message);
+  #heard(conversation, message, epoch) {
+    const entry = entryOf(message, epoch);
     const isOwn = entry.from !== undefined && this.#people.isOwn(entry.from);
     if (isOwn) {
-      const sent = conversation.pending.find(({ offset }) => offset === entry.offset && offset !== undefined);
+      const sent = conversation.pending.find((one) => one.offset !== undefined && isSame(one, entry));
       // The message itself can be here before the server's word that it was taken.
       const same = sent ?? conversation.pending.find(({ text, offset }) => text === entry.text && offset === undefined);
       if (same) remove(conversation.pending, same);
     }
     conversation.append(entry);
+    if (conversation.kind === "direct") this.#bound();
     // Who says something here and is in none of our rooms has a name as well.
     if (entry.from) this.#people.lookUp(this.#client, entry.from).then((isNews) => isNews && this.#changed());
     const isSeen = conversation === this.active && this.isLooking;
@@ -321,27 +397,41 @@ export class Chat extends EventTarget {
       if (conversation.kind === "all") remove(conversation.pending, entry);
     } catch (error) {
       entry.state = "failed";
+      // Whoever refuses it has not sent it; without an answer nobody knows.
+      if (["closed", "timeout", "transport"].includes(error.kind)) entry.unsureSince ??= entry.time;
       entry.problem = this.#why(conversation, error);
     }
     this.#changed();
   }
 
   async #publish(conversation, entry) {
-    const { offset, duplicate } = await this.#published(conversation, entry);
+    const { epoch, offset, duplicate } = await this.#published(conversation, entry);
+    entry.epoch = epoch;
     entry.offset = offset;
     // It may have come already, taken for another one with the same text or long before this answer.
-    if (duplicate || conversation.entries.some((said) => said.offset === offset)) remove(conversation.pending, entry);
+    if (duplicate || conversation.entries.some((said) => isSame(said, entry))) remove(conversation.pending, entry);
   }
 
-  /** Publishes, if need be when the connection is back: the key makes it safe to ask again. */
-  async #published(conversation, { text, key }) {
+  /** Publishes, if need be when the connection is back: the key makes it safe to ask again, for a while. */
+  async #published(conversation, entry) {
     for (;;) {
+      // What never left the page may wait for as long as it takes.
+      let mayBeSent = this.#client.state === "open";
+      const opened = () => (mayBeSent = true);
+      this.#client.addEventListener("open", opened);
+      const begun = Date.now();
       try {
-        return await this.#client.publish(TOPIC_PREFIX + conversation.id, text, { key });
+        return await this.#client.publish(TOPIC_PREFIX + conversation.id, entry.text, { key: entry.key });
       } catch (error) {
+        if (mayBeSent && error.kind === "timeout") entry.unsureSince ??= begun;
         if (error.kind !== "timeout" || this.#client.state !== "reconnecting") throw error;
+      } finally {
+        this.#client.removeEventListener("open", opened);
+      }
+      while (this.#client.state === "reconnecting") {
         await new Promise((changed) => this.#client.addEventListener("state", changed, { once: true }));
       }
+      if (isKeyForgotten(entry)) throw new QwsError("timeout", "The connection was lost before the server’s answer.");
     }
   }
 
@@ -351,6 +441,8 @@ export class Chat extends EventTarget {
     // The server tells it to the other alone; to oneself it comes by itself.
     const { id } = this.#client;
     if (id !== conversation.id) conversation.append({ type: "message", time: Date.now(), from: id, text: entry.text });
+    conversation.hasOwn = true;
+    this.#bound();
   }
 
   #why(conversation, error) {
@@ -370,10 +462,15 @@ export class Chat extends EventTarget {
   }
 }
 
+/** Whether the server may take it for another message by now. */
+const isKeyForgotten = ({ unsureSince }) => unsureSince !== undefined && Date.now() - unsureSince > KEY_KNOWN_MS;
+
+const isSame = (one, other) => one.offset === other.offset && one.epoch === other.epoch;
+
 /** A message of the protocol as an entry. */
-function entryOf({ offset, from, content, data, timestamp }) {
+function entryOf({ offset, from, content, data, timestamp }, epoch) {
   const text = content ?? `(${(data?.length ?? 0).toLocaleString()} bytes that are not text)`;
-  return { type: "message", time: timestamp, offset, from, text };
+  return { type: "message", time: timestamp, offset, epoch, from, text };
 }
 
 function remove(list, item) {

@@ -3,6 +3,8 @@
 
 export const MOST_ENTRIES = 10_000;
 export const MOST_CHARACTERS = 8_000_000;
+// What an entry costs beside its text, in characters.
+const ENTRY_CHARACTERS = 100;
 // Dropped this many at once, as taking the first off an array moves all others.
 const SLACK = 500;
 // People who come and go within this time stand on one line.
@@ -13,16 +15,20 @@ const COMINGS_TOGETHER_MS = 120_000;
  * @property {"message" | "comings" | "gap" | "note" | "pending"} type
  * @property {number} time Unix milliseconds
  * @property {number} [offset] in the room's log
+ * @property {string} [epoch] of a room's log, which begins anew with another: of what has an offset, and of "gap"
  * @property {string} [from] client id
  * @property {string} [text] of a message or note
- * @property {string[]} [joined] names, of "comings"
- * @property {string[]} [left] names, of "comings"
+ * @property {Person[]} [joined] of "comings"
+ * @property {Person[]} [left] of "comings"
  * @property {number} [first] offset of the first that is missing, of "gap"
  * @property {number} [last] offset of the last that is missing, of "gap"
  * @property {"sending" | "failed" | "fetching" | "gone"} [state] of "pending" and "gap"
  * @property {string} [key] of "pending": under which it is published, however often that is tried
  * @property {string} [problem] why it failed
+ * @property {number} [unsureSince] of "pending": when it was tried first without an answer; it may have been sent
  */
+
+/** @typedef {{ key: string, name: string }} Person by `key` one knows that it is the same */
 
 export class Conversation {
   /** @type {Entry[]} oldest first */
@@ -33,6 +39,8 @@ export class Conversation {
   unread = 0;
   /** The first of them. @type {Entry | null} */
   firstUnread = null;
+  /** The life of the room's log that goes on now. @type {string | undefined} */
+  epoch;
   /** Whether there may be more before the first entry. */
   hasEarlier = false;
   /** Whether what is before the first entry found no room here any more. */
@@ -40,6 +48,8 @@ export class Conversation {
   isLoadingEarlier = false;
   /** What is typed and not sent. */
   draft = "";
+  /** Whether one has said something here oneself. */
+  hasOwn = false;
   #characters = 0;
 
   /**
@@ -50,6 +60,35 @@ export class Conversation {
     this.kind = kind;
     this.id = id;
     this.key = `${kind}:${id}`;
+  }
+
+  /** How much it holds, in characters. */
+  get size() {
+    return this.#characters;
+  }
+
+  /** Whether one has written here oneself, or is about to. */
+  get isAnswered() {
+    return this.hasOwn || this.pending.length > 0 || this.draft !== "";
+  }
+
+  /** The room's log is in another life: what the one before had besides what is here is gone. */
+  beginAnew(epoch) {
+    if (epoch === this.epoch) return;
+    this.epoch = epoch;
+    this.hasEarlier = this.isFull = false;
+    for (const entry of this.entries) if (entry.type === "gap") entry.state = "gone";
+  }
+
+  /** Lets the oldest entries go until no more than so many characters are held; the newest stays. */
+  shrink(characters) {
+    let dropped = 0;
+    let held = this.#characters;
+    while (dropped < this.entries.length - 1 && held > characters) {
+      held -= weight(this.entries[dropped]);
+      dropped += 1;
+    }
+    this.#drop(dropped);
   }
 
   /** Adds what has just come. */
@@ -74,26 +113,33 @@ export class Conversation {
     if (at < 0) return;
     this.entries.splice(at, isClosed ? 1 : 0, ...entries);
     for (const entry of entries) this.#characters += weight(entry);
+    if (isClosed) this.#characters -= weight(gap);
   }
 
-  /** Notes that somebody came or left, on the line of those just before. */
-  comingOrGoing(name, list, time) {
+  /**
+   * Notes that somebody came or left, on the line of those just before.
+   * @param {Person} person
+   * @param {"joined" | "left"} list
+   * @param {number} time
+   */
+  comingOrGoing(person, list, time) {
     const newest = this.entries.at(-1);
     if (newest?.type === "comings" && time - newest.time < COMINGS_TOGETHER_MS) {
       const other = list === "joined" ? "left" : "joined";
-      const at = newest[other].indexOf(name);
-      // Who came back is no news.
-      if (list === "joined" && at >= 0) newest[other].splice(at, 1);
-      else newest[list].push(name);
-      if (newest.joined.length + newest.left.length === 0) this.entries.pop();
+      const at = newest[other].findIndex(({ key }) => key === person.key);
+      // Who came back is no news; neither is who goes on over another connection, where the new one comes first.
+      if (at >= 0) newest[other].splice(at, 1);
+      else newest[list].push(person);
+      if (newest.joined.length + newest.left.length === 0) this.#characters -= weight(this.entries.pop());
       return;
     }
-    this.append({ type: "comings", time, joined: [], left: [], [list]: [name] });
+    this.append({ type: "comings", time, joined: [], left: [], [list]: [person] });
   }
 
-  /** The offset of the oldest message here, or `null`. */
-  get oldestOffset() {
-    return this.entries.find((entry) => entry.offset !== undefined)?.offset ?? null;
+  /** Where the oldest message here stands in the room's log, or `null`. */
+  get oldest() {
+    const oldest = this.entries.find((entry) => entry.offset !== undefined);
+    return oldest ? { epoch: oldest.epoch, offset: oldest.offset } : null;
   }
 
   looked() {
@@ -101,18 +147,18 @@ export class Conversation {
   }
 
   #trim() {
-    let dropped = 0;
-    while (
-      dropped < this.entries.length - 1 &&
-      (this.entries.length - dropped > MOST_ENTRIES || this.#characters > MOST_CHARACTERS * 0.9)
-    ) {
-      this.#characters -= weight(this.entries[dropped]);
-      dropped += 1;
-    }
-    const gone = this.entries.splice(0, dropped);
-    if (this.kind === "room" && gone.some((entry) => entry.type === "message")) this.hasEarlier = true;
+    this.#drop(Math.max(0, this.entries.length - MOST_ENTRIES));
+    if (this.#characters > MOST_CHARACTERS) this.shrink(MOST_CHARACTERS * 0.9);
+  }
+
+  #drop(count) {
+    if (count === 0) return;
+    const gone = this.entries.splice(0, count);
+    for (const entry of gone) this.#characters -= weight(entry);
+    const isInHistory = (entry) => entry.type === "message" && entry.epoch === this.epoch;
+    if (this.kind === "room" && gone.some(isInHistory)) this.hasEarlier = true;
     this.isFull = false;
   }
 }
 
-const weight = (entry) => entry.text?.length ?? 0;
+const weight = (entry) => ENTRY_CHARACTERS + (entry.text?.length ?? 0);

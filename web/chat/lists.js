@@ -58,13 +58,15 @@ export class ConversationList {
   #row(conversation) {
     const isActive = conversation === this.#chat.active;
     const name = this.#chat.nameOf(conversation);
-    const signature = `${isActive}\n${conversation.unread}\n${conversation.key}\n${name}`;
+    const mark = conversation.kind === "direct" ? this.#chat.markOf(conversation.id) : "";
+    const signature = `${isActive}\n${conversation.unread}\n${conversation.key}\n${name}\n${mark}`;
     const known = this.#rows.get(conversation);
     if (known?.signature === signature) return known.row;
     const { unread } = conversation;
     const content = [
       conversation.kind === "direct" ? avatar(name) : icon(ICONS[conversation.kind]),
       isolated(name),
+      mark && isolated(mark, "muted conversation-mark"),
       unread > 0 && el("span", { class: "count", "aria-hidden": "true" }, short(unread)),
       unread > 0 && el("span", { class: "visually-hidden" }, `, ${unread} unread`),
     ].filter(Boolean);
@@ -115,13 +117,14 @@ export class PeopleList {
     const listed = new Set(shown.map(({ id }) => id));
     for (const id of this.#rows.keys()) if (!listed.has(id)) this.#rows.delete(id);
     reconcile(this.#list, shown.map((member) => this.#row(member, member.id === own)));
-    this.#list.hidden = roster === null;
-    this.#count.textContent = roster === null ? "" : roster.total.toLocaleString();
+    const isKnown = roster?.isKnown ?? false;
+    this.#list.hidden = !isKnown;
+    this.#count.textContent = !isKnown ? "" : roster.total.toLocaleString();
     this.#note.textContent = this.#noteOf(conversation, roster, isHere, shown.length);
   }
 
   #membersOf(roster, own) {
-    const members = [...(roster?.members.values() ?? [])].map(({ id, user }) => ({ id, user, name: this.#people.name(id) }));
+    const members = [...(roster?.members.values() ?? [])].map(({ id }) => ({ id, name: this.#people.name(id) }));
     const first = (id) => Number(id === own);
     return members.sort((a, b) => first(b.id) - first(a.id) || this.#collator.compare(a.name, b.name));
   }
@@ -134,6 +137,7 @@ export class PeopleList {
     }
     if (roster === null) return "You are not in this room any more.";
     if (roster.error !== null) {
+      if (roster.error.code === 404) return "No account is kept of who is here.";
       return roster.error.code === 403 ? "Who is here is not told to you." : `Who is here cannot be told: ${roster.error.message}`;
     }
     const more = roster.total - shown;
@@ -141,8 +145,9 @@ export class PeopleList {
     return roster.total === 1 ? "You are alone here. Copy the link and give it to others." : "";
   }
 
-  #row({ id, name, user }, isOwn) {
-    const signature = `${name}\n${user}\n${isOwn}`;
+  #row({ id, name }, isOwn) {
+    const mark = isOwn ? "" : this.#chat.markOf(id);
+    const signature = `${name}\n${mark}\n${isOwn}`;
     const known = this.#rows.get(id);
     if (known?.signature === signature) return known.row;
     const content = [
@@ -151,7 +156,7 @@ export class PeopleList {
         "span",
         { class: "person-names" },
         isolated(name),
-        user && user !== name && isolated(user, "muted person-user"),
+        mark && isolated(mark, "muted person-user"),
       ),
       isOwn && el("span", { class: "badge accent" }, "You"),
     ];

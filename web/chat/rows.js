@@ -1,6 +1,6 @@
 // The rows of the log: one element an entry, made again only when what it shows has changed.
 
-import { el } from "../ui/dom.js";
+import { el, icon } from "../ui/dom.js";
 import { avatar } from "../ui/people.js";
 
 // Messages of one person within this time stand below one name.
@@ -68,13 +68,18 @@ export function rowsOf(chat, people, onExpand) {
     const previous = isSaid ? (before.type === "pending" || people.isOwn(before.from) ? "own" : before.from) : null;
     const isFirst = previous !== who || one.time - before.time > TOGETHER_MS;
     const name = isOwn ? (chat.client.name ?? "You") : people.name(one.from);
-    const signature = [isFirst, isOwn, expanded.has(one), one.state, name].join("\n");
+    const mark = isOwn ? "" : chat.markOf(one.from);
+    // What the server itself says has a sign that no name can have.
+    const isOfServer = !isOwn && one.from === undefined;
+    const signature = [isFirst, isOwn, expanded.has(one), one.state, name, mark].join("\n");
     return cached(one, signature, () => {
       const head = el(
         "p",
         { class: isFirst ? "entry-head" : "entry-head visually-hidden" },
         el("bdi", { class: "entry-name" }, name),
+        mark && el("bdi", { class: "entry-mark truncate muted" }, mark),
         isOwn && el("span", { class: "badge accent" }, "You"),
+        isOfServer && el("span", { class: "badge", "data-testid": "of-server" }, icon("everyone"), "From the server"),
         el("time", { datetime: new Date(one.time).toISOString(), title: full.format(one.time) }, clock.format(one.time)),
       );
       return el(
@@ -86,7 +91,7 @@ export function rowsOf(chat, people, onExpand) {
           "data-from": one.from,
           "data-own": isOwn ? "true" : undefined,
         },
-        isFirst ? avatar(name) : el("time", { class: "entry-aside", "aria-hidden": "true" }, clock.format(one.time)),
+        isFirst ? (isOfServer ? el("span", { class: "avatar of-server", "aria-hidden": "true" }, icon("everyone")) : avatar(name)) : el("time", { class: "entry-aside", "aria-hidden": "true" }, clock.format(one.time)),
         el("div", { class: "entry-body" }, head, ...text(conversation, one), isPending && state(conversation, one)),
       );
     });
@@ -117,7 +122,7 @@ export function rowsOf(chat, people, onExpand) {
     return el(
       "p",
       { class: "entry-state" },
-      el("span", { class: "problem" }, `Not sent. ${one.problem ?? ""}`),
+      el("span", { class: "problem" }, `${one.unsureSince === undefined ? "Not sent." : "Perhaps sent."} ${one.problem ?? ""}`),
       el(
         "button",
         { class: "button small", type: "button", "data-testid": "retry", onclick: () => chat.retry(conversation, one) },
@@ -132,7 +137,7 @@ export function rowsOf(chat, people, onExpand) {
   }
 
   function comings(one) {
-    const signature = `${one.joined.join("\n")}\n\n${one.left.join("\n")}`;
+    const signature = `${one.joined.map(({ name }) => name).join("\n")}\n\n${one.left.map(({ name }) => name).join("\n")}`;
     return cached(one, signature, () => {
       const parts = [
         one.joined.length > 0 && `${names(one.joined)} joined`,
@@ -225,7 +230,7 @@ function line(type, words) {
 
 /** Names for a sentence: three of them, and how many more. Each is set apart, whichever way it is written. */
 function names(list) {
-  const isolated = list.slice(0, MOST_NAMES).map((name) => `\u2068${name}\u2069`);
+  const isolated = list.slice(0, MOST_NAMES).map(({ name }) => `\u2068${name}\u2069`);
   const rest = list.length - isolated.length;
   if (rest > 0) return `${isolated.join(", ")} and ${rest.toLocaleString()} more`;
   return isolated.length < 2 ? isolated.join("") : `${isolated.slice(0, -1).join(", ")} and ${isolated.at(-1)}`;

@@ -1,10 +1,11 @@
 // The pure parts of the chat page and the page for calls. The pages themselves are tested in a browser, in tests/web/.
 
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { mock, test } from "node:test";
 
+import { Chat } from "../chat/chat.js";
 import { Conversation, MOST_CHARACTERS, MOST_ENTRIES } from "../chat/conversation.js";
-import { idBefore } from "../ui/people.js";
+import { idBefore, People } from "../ui/people.js";
 import { Roster } from "../ui/roster.js";
 import { nameProblem, roomProblem } from "../ui/signin.js";
 
@@ -16,7 +17,7 @@ test("a conversation holds a bounded number of entries, and the history gives ba
   assert.ok(room.entries.length <= MOST_ENTRIES * 1.1, `${room.entries.length} entries`);
   assert.equal(room.entries.at(-1).offset, 3 * MOST_ENTRIES);
   assert.equal(room.hasEarlier, true);
-  assert.equal(room.oldestOffset, room.entries[0].offset);
+  assert.equal(room.oldest.offset, room.entries[0].offset);
 });
 
 test("a conversation holds a bounded number of characters, and always its newest entry", () => {
@@ -33,7 +34,7 @@ test("what has no room before the first entry is left out, and said so", () => {
   const room = new Conversation("room", "lobby");
   for (let offset = 1000; offset < 1000 + MOST_ENTRIES - 2; offset += 1) room.append(message(offset));
   room.prepend([message(997), message(998), message(999)]);
-  assert.equal(room.oldestOffset, 998);
+  assert.equal(room.oldest.offset, 998);
   assert.equal(room.isFull, true);
 });
 
@@ -49,16 +50,26 @@ test("a gap is filled in its place, page by page", () => {
   assert.deepEqual(room.entries.map((entry) => entry.offset), [1, 2, 3, 4, 5, 6]);
 });
 
-test("who came and left within a moment stands on one line, and who came back on none", () => {
+test("who came and left within a moment stands on one line, and who came back or goes on elsewhere on none", () => {
   const room = new Conversation("room", "lobby");
-  room.comingOrGoing("Ada", "joined", 1000);
-  room.comingOrGoing("Bob", "left", 2000);
-  assert.deepEqual(room.entries, [{ type: "comings", time: 1000, joined: ["Ada"], left: ["Bob"] }]);
-  room.comingOrGoing("Bob", "joined", 3000);
+  const [ada, bob, cy] = ["Ada", "Bob", "Cy"].map((name) => ({ key: `name ${name}`, name }));
+  room.comingOrGoing(ada, "joined", 1000);
+  room.comingOrGoing(bob, "left", 2000);
+  assert.deepEqual(room.entries, [{ type: "comings", time: 1000, joined: [ada], left: [bob] }]);
+  room.comingOrGoing(bob, "joined", 3000);
   assert.deepEqual(room.entries[0].left, []);
-  room.comingOrGoing("Cy", "left", 1_000_000);
-  room.comingOrGoing("Cy", "joined", 1_001_000);
+  room.comingOrGoing(cy, "left", 1_000_000);
+  room.comingOrGoing(cy, "joined", 1_001_000);
   assert.equal(room.entries.length, 1, "nothing has changed by Cy");
+
+  // Another carrier: the new connection is there before the old one goes.
+  room.comingOrGoing(cy, "joined", 2_000_000);
+  room.comingOrGoing(cy, "left", 2_001_000);
+  assert.equal(room.entries.length, 1, "Cy is here as before");
+  // Of two who have one name, one stays.
+  room.comingOrGoing({ key: "user a", name: "Ada" }, "joined", 3_000_000);
+  room.comingOrGoing({ key: "user b", name: "Ada" }, "left", 3_001_000);
+  assert.deepEqual(room.entries.at(-1).left, [{ key: "user b", name: "Ada" }]);
 });
 
 /** A subscription and a client whose answers about presence the test gives. */
@@ -121,6 +132,194 @@ test("a list that cannot be had leaves the one before, and tells why", async () 
   await refreshed;
   assert.deepEqual(ids(roster), ["1"]);
   assert.equal(roster.error.code, 403);
+});
+
+test("where no account is kept of who is there, or it is not told, nobody is counted", async () => {
+  for (const code of [403, 404]) {
+    const { roster, asked } = presence();
+    assert.equal(roster.isKnown, false);
+    let refreshed = roster.refresh();
+    asked[0].resolve({ clients: [ada], total: 1 });
+    await refreshed;
+    assert.equal(roster.isKnown, true);
+    refreshed = roster.refresh();
+    asked[1].reject(Object.assign(new Error("no"), { code }));
+    await refreshed;
+    assert.equal(roster.isKnown, false);
+  }
+});
+
+globalThis.addEventListener ??= () => {};
+
+const id = (number) => `${String(number).padStart(8, "0")}-0000-4000-8000-000000000000`;
+
+test("names that mean somebody else have something beside them that tells whose they are", () => {
+  const people = new People("test");
+  people.learnOwn(id(1), "Me");
+  for (const [number, name, user] of [[2, "Ada", "ada@home"], [3, "Ada"], [4, "Server"], [5, "Guest 00000009"], [6, "Me"], [7, "bob", "bob"]]) {
+    people.learn({ id: id(number), name, user });
+  }
+  assert.equal(people.mark(id(1)), "");
+  assert.equal(people.mark(id(2)), "ada@home");
+  assert.equal(people.mark(id(3)), "");
+  assert.equal(people.mark(id(3), true), "00000003");
+  assert.equal(people.mark(id(4)), "00000004");
+  assert.equal(people.mark(id(5)), "00000005");
+  assert.equal(people.mark(id(6)), "00000006");
+  assert.equal(people.mark(id(7)), "");
+  assert.equal(people.mark(id(9)), "", "the name has its id in it");
+  assert.equal(people.mark(undefined), "");
+});
+
+test("strangers use up neither the look-ups of names for good, nor the memory", async () => {
+  let now = 0;
+  const people = new People("test", () => now);
+  let asked = 0;
+  const client = {
+    listClients: async () => {
+      asked += 1;
+      return { clients: [] };
+    },
+  };
+  for (let number = 1; number <= 400; number += 1) await people.lookUp(client, id(number));
+  assert.ok(asked > 0 && asked <= 40, `${asked} look-ups at once`);
+  const before = asked;
+  now += 10_000;
+  await people.lookUp(client, id(500));
+  assert.equal(asked, before + 1);
+  await people.lookUp(client, id(500));
+  assert.equal(asked, before + 1, "who was just asked for is not asked for again");
+
+  for (let number = 1; number <= 20_000; number += 1) people.learn({ id: id(number), name: null, user: `user ${number}` });
+  assert.ok(people.size <= 5000, `${people.size} are known`);
+});
+
+/** A chat over a client of which the test says what comes, and how the log of the room is. */
+async function chatIn(room) {
+  const client = Object.assign(new EventTarget(), {
+    id: id(1),
+    name: "Me",
+    state: "open",
+    limits: {},
+    epoch: "old",
+    log: [],
+    tried: [],
+    async history(topic, { since, limit, reverse }) {
+      const is = ({ offset }) => !since || since.epoch !== client.epoch || (reverse ? offset < since.offset : offset > since.offset);
+      const found = reverse ? client.log.filter(is).toReversed() : client.log.filter(is);
+      return { epoch: client.epoch, messages: found.slice(0, limit), more: found.length > limit };
+    },
+    subscribe(topic) {
+      const position = { epoch: client.epoch, offset: client.log.length };
+      client.subscription = Object.assign(new EventTarget(), { topic, position, ready: Promise.resolve(position) });
+      return client.subscription;
+    },
+    presence: async () => ({ clients: [], total: 0 }),
+    listClients: async () => ({ clients: [], total: 0 }),
+    publish: async (topic, text, { key }) => void client.tried.push(key),
+    direct: async () => {},
+  });
+  const tell = (type, detail, to = client.subscription) => to.dispatchEvent(Object.assign(new Event(type), { detail }));
+  const says = (offset, content) => {
+    const message = { topic: `chat.${room}`, offset, from: id(2), content, timestamp: 1000 + offset };
+    client.log.push(message);
+    client.subscription.position = { epoch: client.epoch, offset };
+    tell("message", message);
+  };
+  const chat = new Chat(client, new People("test"));
+  return { chat, client, tell, says };
+}
+
+test("two lives of a room's log are not mixed", async () => {
+  const { chat, client, tell, says } = await chatIn("lobby");
+  client.log = Array.from({ length: 200 }, (_, at) => ({ offset: at + 1, from: id(2), content: `old ${at + 1}`, timestamp: at }));
+  await chat.join("lobby");
+  const room = chat.conversations.get("room:lobby");
+  tell("gap", { first: 201, last: 210 });
+  const gap = room.entries.at(-1);
+  assert.equal(room.hasEarlier, true);
+
+  client.epoch = "new";
+  client.log = [];
+  client.subscription.position = { epoch: "new", offset: 0 };
+  tell("lost", { epoch: "new", offset: 0, recovered: false });
+  for (const offset of [1, 2, 3]) says(offset, `new ${offset}`);
+  assert.equal(room.hasEarlier, false);
+  assert.equal(gap.state, "gone");
+  room.hasEarlier = true;
+  await chat.loadEarlier(room);
+  await chat.fillGap(room, gap);
+  const texts = room.entries.filter(({ type }) => type === "message").map(({ text }) => text);
+  assert.deepEqual(texts.slice(-4), ["old 200", "new 1", "new 2", "new 3"]);
+  assert.equal(new Set(texts).size, texts.length, "nothing stands twice");
+  assert.equal(room.hasEarlier, false);
+});
+
+test("strangers push out neither whom one has answered, nor more than their part of the memory", async () => {
+  const { chat, client, tell } = await chatIn("lobby");
+  const writes = (number, content) => tell("direct", { from: id(number), content, timestamp: number }, client);
+  writes(10, "from a friend ".repeat(1000));
+  await chat.send(chat.conversations.get(`direct:${id(10)}`), "an answer");
+  writes(11, "half of an answer waits");
+  chat.conversations.get(`direct:${id(11)}`).draft = "I have";
+  for (let number = 1000; number < 2000; number += 1) writes(number, "hello");
+  for (let number = 3000; number < 3020; number += 1) for (let at = 0; at < 10; at += 1) writes(number, "x".repeat(100_000));
+  const direct = [...chat.conversations.values()].filter(({ kind }) => kind === "direct");
+  assert.ok(direct.length <= 203, `${direct.length} conversations`);
+  const held = direct.reduce((sum, { size }) => sum + size, 0);
+  assert.ok(held <= 8_000_000, `${held} characters`);
+  assert.deepEqual(chat.conversations.get(`direct:${id(10)}`).entries.map(({ from }) => from), [id(10), id(1)]);
+  assert.ok(chat.conversations.has(`direct:${id(11)}`));
+});
+
+test("what may have been sent before a long absence is not sent again by itself", async () => {
+  const { chat, client } = await chatIn("lobby");
+  await chat.join("lobby");
+  const room = chat.conversations.get("room:lobby");
+  mock.timers.enable({ apis: ["Date"] });
+  try {
+    const lost = (after) => async (topic, text, { key }) => {
+      client.tried.push(key);
+      client.state = "reconnecting";
+      setImmediate(() => {
+        mock.timers.tick(after);
+        client.publish = taken;
+        client.state = "open";
+        client.dispatchEvent(new Event("state"));
+      });
+      throw Object.assign(new Error("no answer"), { kind: "timeout" });
+    };
+    const taken = async (topic, text, { key }) => {
+      client.tried.push(key);
+      return { epoch: client.epoch, offset: 1 };
+    };
+    client.publish = lost(20_000);
+    await chat.send(room, "a short absence");
+    assert.equal(client.tried.length, 2);
+    assert.equal(client.tried[0], client.tried[1]);
+    room.pending = [];
+
+    client.tried = [];
+    client.publish = lost(600_000);
+    await chat.send(room, "a long absence");
+    assert.equal(client.tried.length, 1);
+    const [entry] = room.pending;
+    assert.equal(entry.state, "failed");
+    assert.notEqual(entry.unsureSince, undefined);
+    // By hand it is another message.
+    await chat.retry(room, entry);
+    assert.equal(client.tried.length, 2);
+    assert.notEqual(client.tried[0], client.tried[1]);
+
+    // What was written while there was no connection was not sent.
+    client.tried = [];
+    client.state = "reconnecting";
+    client.publish = lost(600_000);
+    await chat.send(room, "written offline");
+    assert.equal(client.tried.length, 2);
+  } finally {
+    mock.timers.reset();
+  }
 });
 
 test("a page of clients behind the id before somebody's begins with that one", () => {

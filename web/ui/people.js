@@ -7,54 +7,70 @@ import { Remembered } from "./storage.js";
 const MOST = 5000;
 const MOST_STORED = 500;
 const COLOURS = 8;
-// The most ids whose names are asked for one by one; more than that is no conversation.
-const MOST_LOOKUPS = 200;
+// Names are asked for one by one: so many at once, and one more each so often. Who was asked for is not asked for again soon.
+const MOST_LOOKUPS = 30;
+const LOOKUP_MS = 1000;
+const LOOK_AGAIN_MS = 60_000;
+const MOST_LOOKED_UP = 500;
+// What the page calls others than people.
+const TAKEN = /^\s*(server|everyone|guest)\b/i;
 
 /** The names of people, and which ids were one's own. */
 export class People {
-  #names = new Map();
-  #users = new Map();
+  /** @type {Map<string, {name: string | null, user: string | null}>} the latest stand last */
+  #known = new Map();
   #own = new Set();
-  #lookedUp = new Set();
+  #ownName = null;
+  #lookedUp = new Map();
+  #lookups = MOST_LOOKUPS;
+  #lookupsAt;
   #storage;
+  #now;
 
-  /** @param {string} key under which the session's storage keeps what was learned */
-  constructor(key) {
+  /**
+   * @param {string} key under which the session's storage keeps what was learned
+   * @param {() => number} [now] milliseconds
+   */
+  constructor(key, now = () => performance.now()) {
+    this.#now = now;
+    this.#lookupsAt = now();
     this.#storage = new Remembered(() => sessionStorage, key);
     const kept = this.#storage.get();
-    for (const [id, name] of kept?.names ?? []) this.#names.set(String(id), String(name));
+    for (const [id, name] of kept?.names ?? []) this.#known.set(String(id), { name: String(name), user: null });
     for (const id of kept?.own ?? []) this.#own.add(String(id));
     addEventListener("pagehide", () => {
-      const names = [...this.#names].slice(-MOST_STORED);
+      const names = [...this.#known].slice(-MOST_STORED).flatMap(([id, { name }]) => (name ? [[id, name]] : []));
       this.#storage.set({ names, own: [...this.#own].slice(-MOST_STORED) });
     });
   }
 
   /** Knows nobody any more. */
   forget() {
-    for (const kept of [this.#names, this.#users, this.#own, this.#lookedUp]) kept.clear();
+    for (const kept of [this.#known, this.#own, this.#lookedUp]) kept.clear();
+    this.#ownName = null;
     this.#storage.set(null);
+  }
+
+  /** How many ids it knows somebody by. */
+  get size() {
+    return this.#known.size;
   }
 
   /** Takes note of who has this id; tells whether that is news. */
   learn({ id, name, user }) {
-    if (user) this.#users.set(id, user);
-    if (!name || this.#names.get(id) === name) return false;
+    const known = this.#known.get(id);
+    const now = { name: name || known?.name || null, user: user || known?.user || null };
+    if ((now.name === null && now.user === null) || (known?.name === now.name && known?.user === now.user)) return false;
     // The latest stand last; the first ones go.
-    this.#names.delete(id);
-    this.#names.set(id, name);
-    for (const oldest of this.#names.keys()) {
-      if (this.#names.size <= MOST) break;
-      this.#names.delete(oldest);
-      this.#users.delete(oldest);
-    }
+    this.#known.delete(id);
+    this.#known.set(id, now);
+    keepNewest(this.#known, MOST);
     return true;
   }
 
   /** Asks the server for the name of somebody who is in none of our rooms; tells whether that gave any. Never rejects. */
   async lookUp(client, id) {
-    if (this.#names.has(id) || this.#lookedUp.has(id) || this.#lookedUp.size >= MOST_LOOKUPS) return false;
-    this.#lookedUp.add(id);
+    if (this.#known.get(id)?.name || !this.#mayLookUp(id)) return false;
     try {
       // A page of one that begins with this id.
       const { clients } = await client.listClients({ limit: 1, after: idBefore(id) });
@@ -65,9 +81,24 @@ export class People {
     }
   }
 
+  #mayLookUp(id) {
+    const now = this.#now();
+    if (now - (this.#lookedUp.get(id) ?? -Infinity) < LOOK_AGAIN_MS) return false;
+    this.#lookups = Math.min(MOST_LOOKUPS, this.#lookups + (now - this.#lookupsAt) / LOOKUP_MS);
+    this.#lookupsAt = now;
+    if (this.#lookups < 1) return false;
+    this.#lookups -= 1;
+    this.#lookedUp.delete(id);
+    this.#lookedUp.set(id, now);
+    keepNewest(this.#lookedUp, MOST_LOOKED_UP);
+    return true;
+  }
+
   /** From now on this id is one's own, beside those that were. */
   learnOwn(id, name) {
     this.#own.add(id);
+    keepNewest(this.#own, MOST_STORED);
+    this.#ownName = name;
     this.learn({ id, name });
   }
 
@@ -76,13 +107,36 @@ export class People {
   }
 
   user(id) {
-    return this.#users.get(id) ?? null;
+    return this.#known.get(id)?.user ?? null;
   }
 
   /** The name, or the beginning of the id of who has left before anybody told it. */
   name(id) {
     if (id === undefined || id === null) return "Server";
-    return this.#names.get(id) ?? `Guest ${id.slice(0, 8)}`;
+    return this.#known.get(id)?.name ?? `Guest ${short(id)}`;
+  }
+
+  /**
+   * What has to stand beside a name so that it does not deceive, or "": the user whom the server knows, or the beginning of
+   * the id, where it is one's own name, or one that means somebody else.
+   * @param {string | undefined} id
+   * @param {boolean} [isWornByTwo] whether others who are here have that name
+   */
+  mark(id, isWornByTwo = false) {
+    const { name, user } = this.#known.get(id) ?? {};
+    if (!name || this.isOwn(id)) return "";
+    if (user) return user === name ? "" : user;
+    return isWornByTwo || name === this.#ownName || TAKEN.test(name) ? short(id) : "";
+  }
+}
+
+const short = (id) => id.slice(0, 8);
+
+/** @param {Map<string, unknown> | Set<string>} kept */
+function keepNewest(kept, most) {
+  for (const oldest of kept.keys()) {
+    if (kept.size <= most) return;
+    kept.delete(oldest);
   }
 }
 

@@ -8,6 +8,8 @@ export class Roster extends EventTarget {
   total = 0;
   /** Why the list cannot be had, or `null`. @type {import("../qws.js").QwsError | null} */
   error = null;
+  /** Whether it is known who is there: not where that is not told, or no account is kept of it. */
+  isKnown = false;
   /** Grows with each change. */
   version = 0;
   #client;
@@ -40,10 +42,12 @@ export class Roster extends EventTarget {
       this.members = new Map(clients.map((client) => [client.id, client]));
       this.total = total;
       this.error = null;
+      this.isKnown = true;
       this.#since = null;
       for (const [id, member] of since) this.#apply(id, member);
     } catch (error) {
       this.error = error;
+      if (error.code === 403 || error.code === 404) this.isKnown = false;
     }
     this.#since = null;
     this.#changed();
