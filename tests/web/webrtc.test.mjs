@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { until, withBrowser } from "./support/browser.mjs";
+import { BLANK, until, withBrowser } from "./support/browser.mjs";
 import { needsServer, startServer } from "./support/server.mjs";
 
 // Cameras that are none, and addresses of this machine as they are, where there is no network to ask for others by name.
@@ -83,7 +83,7 @@ test("a link alone does not enter: it would tell one's address", needsServer, as
 test("who loses the connection while entering is told, and can go back", needsServer, async (t) => {
   const alone = await startServer();
   t.after(() => alone.stop());
-  const page = await setup.open(t, "/vendor/README.txt", { mayMissServer: true });
+  const page = await setup.open(t, BLANK, { mayMissServer: true });
   // The answer that entering waits for does not come before the server has gone.
   await page.route("**/ice-servers", () => {});
   await page.goto(`${alone.url}/webrtc#room=late&name=Ada`);

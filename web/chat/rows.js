@@ -79,7 +79,7 @@ export function rowsOf(chat, people, onExpand) {
         el("bdi", { class: "entry-name" }, name),
         mark && el("bdi", { class: "entry-mark truncate muted" }, mark),
         isOwn && el("span", { class: "badge accent" }, "You"),
-        isOfServer && el("span", { class: "badge", "data-testid": "of-server" }, icon("everyone"), "From the server"),
+        isOfServer && el("span", { class: "badge", "data-testid": "of-server" }, "From the server"),
         el("time", { datetime: new Date(one.time).toISOString(), title: full.format(one.time) }, clock.format(one.time)),
       );
       return el(
