@@ -362,9 +362,10 @@ export class Client extends EventTarget {
     this.#dialing = dialing;
     this.#since = performance.now();
     try {
-      const link = await this.#dial(this.#settings.carriers, dialing.signal);
-      this.#dialing = null;
-      this.#opened(link);
+      await this.#dial(this.#settings.carriers, dialing.signal, (link) => {
+        this.#dialing = null;
+        this.#opened(link);
+      });
     } catch (cause) {
       if (dialing.signal.aborted) return;
       this.#dialing = null;
@@ -384,8 +385,9 @@ export class Client extends EventTarget {
    *
    * @param {CarrierName[]} carriers
    * @param {AbortSignal} signal
+   * @param {(link: Link) => void} adopt takes it, before anything is read that came behind the server's answer
    */
-  async #dial(carriers, signal) {
+  async #dial(carriers, signal, adopt) {
     const { name, retryQuicMs, raceDelayMs, settleMs, quicKey } = this.#settings;
     const token = Promise.resolve().then(() => (typeof this.#token === "function" ? this.#token() : this.#token));
     token.catch(() => {});
@@ -403,31 +405,28 @@ export class Client extends EventTarget {
     /** @type {Link} */
     const link = new Link(transport, {
       hear: (body, source) => this.#hear(link, body, source),
+      greeted: () => {
+        if (transport.carrier === "webtransport") quicFailures.delete(quicKey);
+        adopt(link);
+      },
       ended: (end) => this.#linkEnded(link, end),
     });
+    let isShown = false;
+    token.then(() => (isShown = true)).catch(() => {});
     const abandon = () => link.end({ code: 1000, reason: "" });
     signal.addEventListener("abort", abandon);
     try {
-      let shown;
-      try {
-        shown = await token;
-      } catch (cause) {
-        throw new QwsError("transport", `token: there is none to be had: ${String(cause)}`, { cause });
-      }
-      await link.shakeHands(name, shown);
-      if (signal.aborted) throw new QwsError("closed", "the client was closed", { code: 1000 });
+      await link.shakeHands(name, token);
     } catch (error) {
       link.end({ code: 1000, reason: "" });
       // Where packets come through and a connection does not, the other carrier may do better.
-      if (quic && socket && transport.carrier === "webtransport" && asError(error).kind === "transport") {
+      if (isShown && quic && socket && transport.carrier === "webtransport" && asError(error).kind === "transport") {
         quicFailures.set(quicKey, Date.now());
       }
       throw error;
     } finally {
       signal.removeEventListener("abort", abandon);
     }
-    if (transport.carrier === "webtransport") quicFailures.delete(quicKey);
-    return link;
   }
 
   /** @param {Link} link */
@@ -439,6 +438,8 @@ export class Client extends EventTarget {
     this.#returnNotBefore = 0;
     this.#use(link);
     this.#setState("open");
+    // Whoever listens may have closed it.
+    if (this.#closed) return;
     this.#ready.resolve();
     emit(this, "open", { carrier: link.transport.carrier, resumed });
     link.inUse.resolve();
@@ -627,10 +628,10 @@ export class Client extends EventTarget {
     const moving = new AbortController();
     this.#moving = moving;
     try {
-      const link = await this.#dial(["webtransport"], moving.signal);
-      this.#moving = null;
-      if (this.#link === old) this.#move(old, link);
-      else link.end({ code: 1000, reason: "" });
+      await this.#dial(["webtransport"], moving.signal, (link) => {
+        this.#moving = null;
+        this.#move(old, link);
+      });
     } catch (error) {
       this.#moving = null;
       this.#quicTries += 1;
@@ -893,12 +894,16 @@ export class Client extends EventTarget {
    * @param {number} tries
    */
   async #showAnother(link, tries) {
-    if (typeof this.#token !== "function" || link !== this.#link) return;
+    const token = this.#token;
+    if (typeof token !== "function" || link !== this.#link) return;
     try {
-      await this.refresh(await this.#token());
+      const shown = await link.inTime(Promise.resolve().then(token));
+      if (link === this.#link && !this.#closed) await this.refresh(shown);
     } catch (cause) {
+      // The next connection asks for one anyway.
+      if (link !== this.#link || this.#closed) return;
       emit(this, "error", new QwsError("request", `token: it could not be refreshed: ${String(cause)}`, { cause }));
-      if (tries > 1) this.#timers.set("refresh", 5_000, () => void this.#showAnother(link, tries - 1));
+      if (tries > 1 && !this.#closed) this.#timers.set("refresh", 5_000, () => void this.#showAnother(link, tries - 1));
     }
   }
 
@@ -1844,10 +1849,11 @@ class Link {
   #lastWord = null;
   #timers = new Timers();
   #isAwaitingRoom = false;
+  #waits = 0;
 
   /**
    * @param {Transport} transport
-   * @param {{ hear: (heard: Reply, source: Source) => Promise<void> | void, ended: (end: End) => void }} handlers
+   * @param {{ hear: (heard: Reply, source: Source) => Promise<void> | void, greeted: () => void, ended: (end: End) => void }} handlers
    */
   constructor(transport, handlers) {
     this.transport = transport;
@@ -1862,17 +1868,38 @@ class Link {
 
   /**
    * @param {string | undefined} name
-   * @param {string | undefined} token
+   * @param {Promise<string | undefined>} token
    * @returns {Promise<void>} rejected where the server does not take this client in
    */
   shakeHands(name, token) {
     const greeting = this.#greeting;
-    if (!greeting) return Promise.resolve();
-    if (this.isOver) return failed(this.#refusalFor(this.#lastWord));
-    const handshake = { type: "handshake", id: 0, protocol_version: "1.0", client_name: name, token };
-    this.transport.send(encodeBody(handshake));
-    this.#timers.set("handshake", CONNECT_MS, () => this.end({ code: 1006, reason: "the server does not answer" }));
+    if (!greeting || this.isOver) return failed(this.#refusalFor(this.#lastWord));
+    const show = (/** @type {string | undefined} */ shown) => {
+      if (this.isOver) return;
+      const handshake = { type: "handshake", id: 0, protocol_version: "1.0", client_name: name, token: shown };
+      this.transport.send(encodeBody(handshake));
+      this.#timers.set("handshake", CONNECT_MS, () => this.end({ code: 1006, reason: "the server does not answer" }));
+    };
+    this.inTime(token).then(show, (cause) => {
+      this.#refusal ??= new QwsError("transport", `token: there is none to be had: ${String(cause)}`, { cause });
+      this.end({ code: 1006, reason: "" });
+    });
     return greeting.promise;
+  }
+
+  /**
+   * What the application gives, where it does in time; never settled where the connection ends before.
+   *
+   * @template Value
+   * @param {Promise<Value>} promise
+   * @returns {Promise<Value>}
+   */
+  inTime(promise) {
+    const name = `wait ${(this.#waits += 1)}`;
+    return new Promise((resolve, reject) => {
+      this.#timers.set(name, CONNECT_MS, () => reject(new Error(`nothing within ${CONNECT_MS} ms`)));
+      promise.then(resolve, reject).finally(() => this.#timers.clear(name));
+    });
   }
 
   /** @param {End | null} end */
@@ -1903,6 +1930,8 @@ class Link {
       this.transport.hasRequestLanes = Number(json.limits?.max_request_lanes ?? 0) > 0;
       const greeting = this.#greeting;
       this.#greeting = null;
+      // At once: what comes right behind is for whoever takes it.
+      this.#handlers.greeted();
       greeting?.resolve();
     } else if (json.type === "handshake_response") {
       this.#refusal = new QwsError("closed", String(json.reason ?? "the server refused this client"));
