@@ -71,7 +71,7 @@ function showCall(client, room, { call, local, iceServers }) {
   badge.watch(client);
 
   call.addEventListener("change", render, { signal });
-  call.addEventListener("text", ({ detail }) => addText(people.name(detail.from), detail.text, false), { signal });
+  call.addEventListener("text", ({ detail }) => addText(people.name(detail.from), call.markOf(detail.from), detail.text, false), { signal });
   call.addEventListener("problem", ({ detail }) => report(detail), { signal });
   client.addEventListener("state", render, { signal });
   client.addEventListener("close", ({ detail }) => {
@@ -113,11 +113,11 @@ function showCall(client, room, { call, local, iceServers }) {
   function say(text) {
     if (call.peers.size === 0) return "Nobody else is here yet.";
     if (call.say(text) === 0) return "Nobody could be reached; or the text is too long.";
-    addText(client.name, text, true);
+    addText(client.name, "", text, true);
     return "";
   }
 
-  function addText(name, text, isOwn) {
+  function addText(name, mark, text, isOwn) {
     const isAtEnd = texts.scrollHeight - texts.scrollTop - texts.clientHeight < 48;
     byId("texts-empty").hidden = true;
     const list = byId("texts-list");
@@ -126,6 +126,7 @@ function showCall(client, room, { call, local, iceServers }) {
         "li",
         { "data-testid": "text", "data-own": isOwn ? "true" : undefined },
         el("bdi", { class: "text-name" }, isOwn ? "You" : name),
+        mark && el("bdi", { class: "muted text-mark" }, mark),
         el("p", { class: "text-body", dir: "auto" }, text),
       ),
     );
@@ -150,13 +151,15 @@ function showCall(client, room, { call, local, iceServers }) {
     // While the connection is lost there is no id, and the list still has the last one.
     const isOwn = id === client.id || (client.id === null && people.isOwn(id));
     const state = isOwn ? "you" : (PEER_STATES[call.peerOf(id)?.state] ?? "not in the call");
-    const signature = `${name}\n${state}`;
+    const mark = isOwn ? "" : call.markOf(id);
+    const signature = `${name}\n${mark}\n${state}`;
     if (rows.get(id)?.signature === signature) return rows.get(id).row;
     const row = el(
       "li",
       { class: "person", "data-client": id, "data-own": isOwn ? "true" : undefined, "data-state": state },
       avatar(name),
       el("span", { class: "truncate" }, el("bdi", {}, name)),
+      mark && el("bdi", { class: "muted truncate person-mark" }, mark),
       el("span", { class: "muted person-state" }, state),
     );
     rows.set(id, { signature, row });

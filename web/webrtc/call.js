@@ -98,6 +98,13 @@ export class Call extends EventTarget {
     return this.peers.get(clientId) ?? null;
   }
 
+  /** What has to stand beside the name of somebody, or "". */
+  markOf(id) {
+    const name = this.#people.name(id);
+    const others = [...(this.roster?.members.keys() ?? [])].filter((other) => other !== id);
+    return this.#people.mark(id, others.some((other) => this.#people.name(other) === name));
+  }
+
   /** Says something to everyone in the call; gives how many it could be sent to. */
   say(text) {
     return [...this.peers.values()].filter((peer) => peer.say(text)).length;

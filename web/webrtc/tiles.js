@@ -44,7 +44,7 @@ export class Tiles {
     const tiles = peers.map((peer) => {
       if (!this.#tiles.has(peer)) this.#tiles.set(peer, new Tile(false));
       const tile = this.#tiles.get(peer);
-      tile.show({ name: this.#people.name(peer.clientId), stream: peer.stream, media: peer.media, peer });
+      tile.show({ name: this.#people.name(peer.clientId), mark: this.#call.markOf(peer.clientId), stream: peer.stream, media: peer.media, peer });
       return tile.element;
     });
     this.#list.dataset.count = String(tiles.length + 1);
@@ -58,6 +58,7 @@ class Tile {
   #video = el("video", { autoplay: true, playsinline: true });
   #placeholder = el("div", { class: "tile-placeholder" });
   #label = el("bdi", { class: "tile-name truncate" });
+  #mark = el("bdi", { class: "tile-mark truncate" });
   #muted = el("span", { class: "tile-muted", hidden: true }, icon("microphone-off"), el("span", { class: "visually-hidden" }, "Microphone off"));
   #state = el("span", { class: "tile-state" });
   #stats = el("span", { class: "tile-stats" });
@@ -73,13 +74,13 @@ class Tile {
       this.#video,
       this.#placeholder,
       this.#play,
-      el("div", { class: "tile-bar" }, this.#muted, this.#label, this.#state),
+      el("div", { class: "tile-bar" }, this.#muted, this.#label, this.#mark, this.#state),
       this.#stats,
     );
     this.#play.addEventListener("click", () => this.#start());
   }
 
-  show({ name, stream, media, peer }) {
+  show({ name, mark, stream, media, peer }) {
     if (name !== this.#name) {
       this.#name = name;
       this.#label.textContent = name;
@@ -102,6 +103,7 @@ class Tile {
       this.#stats.hidden = true;
       return;
     }
+    set(this.#mark, mark);
     this.element.dataset.client = peer.clientId;
     this.element.dataset.state = peer.state;
     this.element.dataset.channel = peer.isChannelOpen ? "open" : "closed";
