@@ -108,3 +108,38 @@ test("who has somebody else's name is told apart", needsServer, async (t) => {
   assert.equal(await ada.locator(`#people-list [data-client="${id}"] .person-mark`).textContent(), id.slice(0, 8));
   assert.equal(await ada.locator("#people-list [data-own] .person-mark").count(), 0);
 });
+
+test("a call goes on over the same connection after the server was gone", needsServer, async (t) => {
+  const alone = await startServer();
+  t.after(() => alone.stop());
+  const pages = [];
+  for (const name of ["Ada", "Bob"]) {
+    const page = await setup.open(t, BLANK, { mayMissServer: true });
+    await page.goto(`${alone.url}/webrtc#room=again&name=${name}`);
+    await page.click("#signin-submit");
+    await page.locator('#connection-badge[data-state="open"]').waitFor();
+    pages.push(page);
+  }
+  await Promise.all(pages.map((page) => meets(page, 1)));
+  for (const page of pages) await page.evaluate(() => (document.querySelector('[data-testid="tile"][data-client]').dataset.kept = "yes"));
+  const before = await pages[0].getAttribute('[data-testid="tile"][data-client]', "data-client");
+  await alone.kill();
+  for (const page of pages) {
+    await page.evaluate(() => dispatchEvent(new Event("online")));
+    await page.locator('#connection-badge[data-state="reconnecting"]').waitFor();
+  }
+  await alone.start();
+  for (const page of pages) await page.locator('#connection-badge[data-state="open"]').waitFor({ timeout: 30_000 });
+  await pages[0].waitForFunction(
+    (before) => [...document.querySelectorAll("[data-kept]")].some(({ dataset }) => dataset.client !== before),
+    before,
+  );
+  for (const page of pages) {
+    const tiles = page.locator('[data-testid="tile"][data-client]');
+    assert.equal(await tiles.count(), 1);
+    assert.equal(await tiles.getAttribute("data-kept"), "yes");
+    assert.equal(await tiles.getAttribute("data-state"), "connected");
+  }
+  await say(pages[0], "still here");
+  await hears(pages[1], "still here", "Ada");
+});
