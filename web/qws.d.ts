@@ -15,7 +15,10 @@ export interface Position {
 export interface ConnectOptions {
   /** The name that others see: 1 to 64 characters. */
   name?: string;
-  /** Where the server asks for one. A function is asked anew at each connect and before the token ends. */
+  /**
+   * Where the server asks for one. A function is asked anew at each connect and before the token ends; what does not come
+   * within 10 seconds of the connection counts as a failed try.
+   */
   token?: string | (() => string | Promise<string>);
   /** What may be used. Default: both, where the platform has them. */
   carriers?: Carrier[];
@@ -35,7 +38,7 @@ export interface ConnectOptions {
   retryQuicMs?: number;
   /** The most that a try to reconnect is put off. Default 20000. */
   maxBackoffMs?: number;
-  /** How long a request waits for its reply, reconnects included. Default 15000. */
+  /** How long a request waits for its reply, reconnects included; `Infinity`: as long as the client lives. Default 15000. */
   requestTimeoutMs?: number;
   /** How many messages of one subscription wait for their reader. Default 1024. */
   highWaterMark?: number;
@@ -283,7 +286,11 @@ export class Client extends TypedEventTarget<ClientEvents> {
   /** All connected clients, page by page. */
   clients(): AsyncGenerator<ConnectedClient, void, undefined>;
   subscribe(topic: string, options?: SubscribeOptions): Subscription;
-  /** Adds a message to a topic exactly once, however often the connection is lost meanwhile. */
+  /**
+   * Adds a message to a topic exactly once, however often the connection is lost meanwhile, within what the server remembers:
+   * the newest 1,000 keys of a topic, each for two minutes, where its settings are the defaults. Whoever repeats a call with
+   * its key after that adds the message again.
+   */
   publish(topic: string, content: string | Uint8Array, options?: { key?: string }): Promise<Published>;
   history(topic: string, options?: { since?: Position; limit?: number; reverse?: boolean }): Promise<HistoryPage>;
   presence(topic: string): Promise<Presence>;

@@ -56,8 +56,9 @@ const MAX_CALLS = 96;
 const MAX_FIRST_BYTES = 1024 * 1024;
 /** Of how many topics it is kept in mind on which lanes of a connection they came. */
 const MAX_REMEMBERED = 4096;
-/** Most broadcasts in one round trip that are known again while there are two connections. */
+/** Most broadcasts in one round trip that are known again while there are two connections, and for how long. */
 const MAX_COMPARED = 1024;
+const COMPARED_MS = 2 * MOVE_MS;
 
 /** The closing codes after which a client may come back by itself (PROTOCOL, section 10). */
 const MAY_RECONNECT = new Set([1001, 1006, 1011, 1012, 1013, 4408, 4413]);
@@ -233,8 +234,15 @@ export class Client extends EventTarget {
    * @param {unknown} data
    */
   signal(to, data) {
-    if (data === undefined) return failed(new QwsError("usage", "signal: data is missing"));
-    return this.#request({ type: "signal", to, data }, {}, () => {});
+    let copy;
+    try {
+      // What it is at the call; JSON leaves nothing of a function.
+      copy = JSON.parse(JSON.stringify(data));
+    } catch (cause) {
+      const why = data === undefined ? "data is missing" : `data is no JSON: ${String(cause)}`;
+      return failed(new QwsError("usage", `signal: ${why}`, { cause }));
+    }
+    return this.#request({ type: "signal", to, data: copy }, {}, () => {});
   }
 
   /** @param {{ limit?: number, after?: string }} [options] */
@@ -599,6 +607,7 @@ export class Client extends EventTarget {
   /** @param {End} end */
   #over(end) {
     this.#timers.clearAll();
+    for (const call of [...this.#waiting.splice(0), ...this.#refusedCalls]) this.#settle(call, this.#closedError());
     this.#rttMs = null;
     this.#ready.reject(this.#closedError());
     emit(this, "close", { code: end.code, reason: end.reason, willReconnect: false });
@@ -627,6 +636,8 @@ export class Client extends EventTarget {
     if (!carriers.includes("webtransport") || this.#moving || !old || this.#staysOnSocket) return;
     const moving = new AbortController();
     this.#moving = moving;
+    this.#timers.clear("compared");
+    this.#compared.clear();
     try {
       await this.#dial(["webtransport"], moving.signal, (link) => {
         this.#moving = null;
@@ -666,6 +677,7 @@ export class Client extends EventTarget {
     });
     this.#send(old, drained);
     this.#use(link);
+    this.#timers.set("compared", COMPARED_MS, () => this.#compared.clear());
     this.#timers.set("move", MOVE_MS, () => old.end({ code: 1000, reason: "moved to another connection" }));
     emit(this, "open", { carrier: link.transport.carrier, resumed: true });
   }
@@ -694,6 +706,8 @@ export class Client extends EventTarget {
       return failed(new QwsError("usage", `${message.type}: content must be a string or a Uint8Array`));
     }
     if (this.#state === "closed") return failed(this.#closedError());
+    // It may wait, and the caller may use the buffer again.
+    attachment = attachment?.slice();
     /** @type {Deferred<Result>} */
     const result = new Deferred();
     const call = new Call(message, attachment, again, (error, reply) => {
@@ -706,7 +720,7 @@ export class Client extends EventTarget {
     });
     const within = this.#settings.requestTimeoutMs;
     call.deadline = performance.now() + within;
-    call.timer = setTimeout(() => this.#timeOut(call, within), within);
+    if (within !== Infinity) call.timer = later(within, () => this.#timeOut(call, within));
     this.#waiting.push(call);
     if (this.#link) this.#pump(this.#link);
     return result.promise;
@@ -803,6 +817,7 @@ export class Client extends EventTarget {
    */
   #putOff(link, call, error, afterMs) {
     const at = performance.now() + afterMs;
+    if (this.#closed) return this.#settle(call, error);
     if (!call.isOrder && at >= call.deadline) return this.#settle(call, error);
     call.refusal = error;
     this.#notBefore = Math.max(this.#notBefore, at);
@@ -810,13 +825,13 @@ export class Client extends EventTarget {
     const kept = call.isOrder ? link.refusedCalls : this.#refusedCalls;
     kept.add(call);
     call.whenPutOff();
-    call.resend = setTimeout(() => {
+    call.resend = later(afterMs, () => {
       call.refusal = null;
       kept.delete(call);
       const current = call.isOrder ? link : this.#link;
       if (current) this.#send(current, call);
       else this.#waiting.unshift(call);
-    }, afterMs);
+    });
   }
 
   // A sign of life.
@@ -839,7 +854,7 @@ export class Client extends EventTarget {
     });
     this.#send(link, call);
     this.#timers.set("silence", withinMs, () => {
-      if (link.heardAt < asked) link.end({ code: 1006, reason: "nothing comes from the server any more" });
+      if (link.heardAt < asked) link.end({ code: 1006, reason: "nothing comes from the server any more" }, true);
     });
   }
 
@@ -933,7 +948,7 @@ export class Client extends EventTarget {
     if (isOld && link.isDrained) return true;
     const watches = isOld || this.#moving !== null;
     if (!watches && this.#compared.size === 0) return false;
-    const what = `${json.from} ${json.timestamp} ${data?.length} ${json.content}`;
+    const what = `${json.from} ${json.timestamp} ${digest(json.content ?? "")} ${data && digest(data)}`;
     const count = this.#compared.get(what) ?? 0;
     if (watches) {
       if (this.#compared.size >= MAX_COMPARED) this.#compared.delete(this.#compared.keys().next().value ?? "");
@@ -1051,7 +1066,7 @@ export class Client extends EventTarget {
     if (!isCurrent || entry.isOver || error.kind === "closed") return;
     if (entry.opened && PASSING.has(error.code ?? 0)) {
       const wait = error.retryAfterMs ?? entry.backoff.next();
-      entry.timer = setTimeout(() => this.#link && this.#ask(this.#link, entry), wait);
+      entry.timer = later(wait, () => this.#link && this.#ask(this.#link, entry));
     } else {
       this.#forget(entry);
       entry.end(error);
@@ -1152,6 +1167,8 @@ export class Subscription extends EventTarget {
   /** @type {Entry} */
   #entry;
   #leave;
+  /** Those of "message": while there are any, nothing is kept. @type {{ listener: EventListenerOrEventListenerObject, capture: boolean, call: (event: Event) => void }[]} */
+  #listeners = [];
 
   /**
    * @param {symbol} internal
@@ -1191,8 +1208,34 @@ export class Subscription extends EventTarget {
    * @param {boolean | AddEventListenerOptions} [options]
    */
   addEventListener(type, listener, options) {
-    super.addEventListener(type, listener, options);
-    if (type === "message" && listener) this.#entry.listen();
+    const { signal, once = false } = typeof options === "object" && options !== null ? options : {};
+    if (type !== "message" || !listener || signal?.aborted) return super.addEventListener(type, listener, options);
+    const capture = isCapture(options);
+    if (this.#listeners.some((other) => other.listener === listener && other.capture === capture)) return;
+    /** @type {(event: Event) => void} */
+    const call = (event) => {
+      if (once) this.removeEventListener(type, listener, capture);
+      if (typeof listener === "function") listener.call(this, event);
+      else listener.handleEvent(event);
+    };
+    this.#listeners.push({ listener, capture, call });
+    super.addEventListener(type, call, { ...(typeof options === "object" ? options : {}), capture });
+    signal?.addEventListener("abort", () => this.removeEventListener(type, listener, capture), { once: true });
+    this.#entry.listened(this.#listeners.length);
+  }
+
+  /**
+   * @param {string} type
+   * @param {EventListenerOrEventListenerObject | null} listener
+   * @param {boolean | EventListenerOptions} [options]
+   */
+  removeEventListener(type, listener, options) {
+    const capture = isCapture(options);
+    const at = this.#listeners.findIndex((other) => other.listener === listener && other.capture === capture);
+    if (type !== "message" || at < 0) return super.removeEventListener(type, listener, options);
+    const [{ call }] = this.#listeners.splice(at, 1);
+    super.removeEventListener(type, call, capture);
+    this.#entry.listened(this.#listeners.length);
   }
 
   /** @returns {AsyncIterator<Message, undefined>} */
@@ -1286,7 +1329,7 @@ class Entry {
    */
   constructor(topic, options, capacity, roomAgain) {
     this.topic = topic;
-    this.options = options;
+    this.options = { ...options };
     this.isPattern = isPattern(topic);
     this.isDatagram = options.delivery === "datagram";
     this.seen = this.position = options.since ? { epoch: options.since.epoch, offset: options.since.offset } : null;
@@ -1527,20 +1570,21 @@ class Entry {
     return waiter.promise;
   }
 
-  /** Somebody listens from now on, and where nobody reads, gets what has come already. */
-  listen() {
-    if (this.#isListened) return;
-    this.#isListened = true;
-    if (this.waiting > 0) queueMicrotask(() => this.#handOver());
+  /** So many listen from now on; the first, where nobody reads, gets what has come already. @param {number} listeners */
+  listened(listeners) {
+    const isFirst = !this.#isListened && listeners > 0;
+    this.#isListened = listeners > 0;
+    if (isFirst && this.waiting > 0) queueMicrotask(() => this.#handOver());
   }
 
   #handOver() {
-    if (this.readers > 0) return;
-    for (let item = this.#shift(); item; item = this.#shift()) {
+    while (this.#isListened && this.readers === 0) {
+      const item = this.#shift();
+      if (!item) break;
       if (item.position) this.position = item.position;
       if (item.message) emit(this.subscription, "message", item.message);
     }
-    if (this.isPaused) this.#roomAgain();
+    if (this.isPaused && this.hasRoom) this.#roomAgain();
   }
 
   /** An iteration was left. Where somebody listens, nobody waits for what is here. */
@@ -1878,7 +1922,7 @@ class Link {
       if (this.isOver) return;
       const handshake = { type: "handshake", id: 0, protocol_version: "1.0", client_name: name, token: shown };
       this.transport.send(encodeBody(handshake));
-      this.#timers.set("handshake", CONNECT_MS, () => this.end({ code: 1006, reason: "the server does not answer" }));
+      this.#timers.set("handshake", CONNECT_MS, () => this.end({ code: 1006, reason: "the server does not answer" }, true));
     };
     this.inTime(token).then(show, (cause) => {
       this.#refusal ??= new QwsError("transport", `token: there is none to be had: ${String(cause)}`, { cause });
@@ -2016,7 +2060,7 @@ class Link {
   sayGoodbye(code, reason) {
     this.#lastWord = { code, reason };
     this.transport.send(encodeBody({ type: "close", code, reason }));
-    this.#timers.set("goodbye", GOODBYE_MS, () => this.end({ code, reason }));
+    this.#timers.set("goodbye", GOODBYE_MS, () => this.end({ code, reason }, true));
   }
 
   /** @param {unknown} cause what cannot be understood */
@@ -2028,13 +2072,16 @@ class Link {
     this.end({ code, reason: error.message });
   }
 
-  /** @param {End} end */
-  end(end) {
+  /**
+   * @param {End} end
+   * @param {boolean} [isSilent] whether nothing is to be expected of the other side
+   */
+  end(end, isSilent = false) {
     if (this.isOver) return;
     this.isOver = true;
     this.#lastWord ??= end;
     this.#timers.clearAll();
-    this.transport.close(MAY_RECONNECT.has(end.code) ? 1000 : end.code, cut(end.reason));
+    this.transport.close(MAY_RECONNECT.has(end.code) ? 1000 : end.code, cut(end.reason), isSilent);
     this.inUse.resolve();
     const greeting = this.#greeting;
     this.#greeting = null;
@@ -2055,7 +2102,7 @@ class Link {
  * @property {() => Promise<void>} drained resolves when it is writable again, or over
  * @property {(handlers: Handlers) => void} start
  * @property {(body: Body) => void} send
- * @property {(code: number, reason: string) => void} close
+ * @property {(code: number, reason: string, isSilent: boolean) => void} close
  */
 
 /**
@@ -2115,13 +2162,30 @@ class SocketTransport {
   /**
    * @param {number} code
    * @param {string} reason
+   * @param {boolean} isSilent
    */
-  close(code, reason) {
+  close(code, reason, isSilent) {
     this.#isOver = true;
-    // Others may not be given here; where one matters, a `close` has told it.
-    if (code === 1000 || (code >= 3000 && code <= 4999)) this.#socket.close(code, reason);
-    else this.#socket.close();
+    closeSocket(this.#socket, code, reason, isSilent);
   }
+}
+
+/**
+ * Closes a socket; where that can be hastened, as with `ws`, the other side has not for long a say in it.
+ *
+ * @param {WebSocket & { terminate?: () => void }} socket
+ * @param {number} code
+ * @param {string} reason
+ * @param {boolean} [isSilent]
+ */
+function closeSocket(socket, code, reason, isSilent = false) {
+  // Others may not be given here; where one matters, a `close` has told it.
+  if (code === 1000 || (code >= 3000 && code <= 4999)) socket.close(code, reason);
+  else socket.close();
+  if (typeof socket.terminate !== "function" || socket.readyState === 3) return;
+  if (isSilent) return socket.terminate();
+  const timer = setTimeout(() => socket.terminate?.(), CLOSE_FOLLOWS_MS);
+  socket.addEventListener("close", () => clearTimeout(timer));
 }
 
 /**
@@ -2144,7 +2208,7 @@ function openSocket({ socketUrl, Socket }) {
   const abandon = () => {
     // Pages get an error in their console for a socket that is closed before it is open.
     if (socket?.readyState === 0 && typeof document === "object") socket.onopen = () => socket?.close(1000);
-    else socket?.close(1000);
+    else if (socket) closeSocket(socket, 1000, "");
   };
   return { opened, abandon };
 }
@@ -2657,10 +2721,30 @@ function bytesOfBase64(text) {
   return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
 }
 
+/**
+ * By what a content is known again, however long it is: its length and two sums. Not for what somebody gains by.
+ *
+ * @param {string | Uint8Array} content
+ */
+function digest(content) {
+  let [one, two] = [17, 31];
+  for (let at = 0; at < content.length; at += 1) {
+    const unit = typeof content === "string" ? content.charCodeAt(at) : content[at];
+    one = Math.imul(one ^ unit, 0x01000193);
+    two = (Math.imul(two, 31) + unit) | 0;
+  }
+  return `${content.length}.${one}.${two}`;
+}
+
 /** Nobody else chooses this. */
 function randomKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** @param {boolean | EventListenerOptions | null | undefined} options of a listener */
+function isCapture(options) {
+  return typeof options === "object" ? options?.capture === true : options === true;
 }
 
 /** @param {unknown} value */
@@ -2842,6 +2926,16 @@ class Deferred {
   }
 }
 
+/**
+ * A timer; one that is longer than the platform can would come at once.
+ *
+ * @param {number} ms
+ * @param {() => void} then
+ */
+function later(ms, then) {
+  return setTimeout(then, Math.min(ms, 2 ** 31 - 1));
+}
+
 /** Timers by name: one of a name at a time, and none left behind. */
 class Timers {
   /** @type {Map<string, ReturnType<typeof setTimeout>>} */
@@ -2858,8 +2952,7 @@ class Timers {
       this.#timers.delete(name);
       then();
     };
-    // Longer ones would come at once.
-    this.#timers.set(name, setTimeout(run, Math.min(ms, 2 ** 31 - 1)));
+    this.#timers.set(name, later(ms, run));
   }
 
   /** @param {string} name */

@@ -307,6 +307,63 @@ test("the server's end of a subscription is its error", async (t) => {
   assert.equal(it.subscribe("a").state, "pending", "it may be subscribed to again");
 });
 
+test("messages are kept for a loop whenever nobody listens, not only before the first who does", { timeout: 10_000 }, async (t) => {
+  const { client: it, server } = await client(t, ({ type, id, topic }) =>
+    type === "subscribe" ? subscribed({ id, topic }, 0) : null,
+  );
+  const one = it.subscribe("t");
+  await one.ready;
+  let offset = 0;
+  const send = async (count) => {
+    for (let sent = 0; sent < count; sent += 1) {
+      server.peers[0].send({ type: "message", topic: "t", offset: (offset += 1), content: "x", timestamp: 1 });
+    }
+    await it.ping();
+  };
+  const heard = [];
+  const hear = ({ detail }) => heard.push(detail.offset);
+  const object = { handleEvent: hear };
+  const abort = new AbortController();
+  one.addEventListener("message", hear, { once: true });
+  await send(2);
+  one.addEventListener("message", object);
+  one.addEventListener("message", object);
+  await send(1);
+  one.removeEventListener("message", object);
+  await send(1);
+  one.addEventListener("message", hear, { signal: abort.signal });
+  await send(1);
+  abort.abort();
+  one.addEventListener("message", hear, { signal: abort.signal });
+  await send(1);
+  assert.deepEqual(heard, [1, 2, 3, 4, 5]);
+  assert.equal((await one[Symbol.asyncIterator]().next()).value.offset, 6);
+});
+
+test("what is sent is what it was at the call", { timeout: 10_000 }, async (t) => {
+  const received = [];
+  const { client: it, server } = await client(t, ({ type, id, data }) => {
+    if (type === "signal") received.push(data.at);
+    if (type === "binary") return { type: "text", re: id, content: "", timestamp: 1 };
+    return type === "signal" ? { type: "ok", re: id } : null;
+  });
+  const bytes = new Uint8Array([7, 7]);
+  const data = { at: 1 };
+  const both = [it.echo(bytes), it.signal("x", data)];
+  bytes.fill(0);
+  data.at = 2;
+  await Promise.all(both);
+  assert.deepEqual([...server.attachments[0]], [7, 7]);
+  assert.deepEqual(received, [1]);
+});
+
+test("a request may wait for ever, or for longer than a timer can", { timeout: 10_000 }, async (t) => {
+  for (const requestTimeoutMs of [Infinity, 2 ** 31]) {
+    const { client: it } = await client(t, () => null, { requestTimeoutMs });
+    await it.ping();
+  }
+});
+
 /** Runs a program of a few lines with a server's address in `url`; it has to end by itself. */
 async function run(url, program) {
   const lines = [
@@ -331,10 +388,52 @@ test("once closed nothing runs any more, whatever the client was doing", async (
     `const c = connect(url, options); await c.ready; c.subscribe("a"); await c.ping(); await c.close(); console.log("done");`,
     `const c = connect(url, options); await c.close(); console.log("done");`,
     `const c = connect("http://127.0.0.1:1", options); await new Promise((r) => c.addEventListener("error", r)); await c.close(); console.log("done");`,
+    `const c = connect(url, { ...options, requestTimeoutMs: Infinity }); await c.ready; c.echo("x"); await c.close(); console.log("done");`,
     `const c = connect(url, options); await c.ready; c.echo("x"); c.broadcast("y"); c.close(); console.log("done");`,
     `const c = connect(url, options); await c.ready; c.addEventListener("close", async () => { await c.close(); console.log("done"); }, { once: true }); c.broadcast("y");`,
   ];
   for (const program of programs) assert.equal(await run(server.url, program), "done", program);
+});
+
+test("a server that is silent at the end holds nobody up", { timeout: 10_000 }, async (t) => {
+  const server = await scripted(({ type }, peer) => (type === "text" ? peer.freeze() : null));
+  t.after(() => server.stop());
+  const program = `const c = connect(url, options); await c.ready; c.echo("x"); await c.close(); console.log("done");`;
+  assert.equal(await run(server.url, program), "done");
+});
+
+test("a request that is put off while the client closes is settled, and nothing comes of it later", { timeout: 10_000 }, async (t) => {
+  const server = await scripted(({ type, id }, peer) => {
+    if (type !== "broadcast") return null;
+    peer.late = { type: "error", re: id, code: 429, message: "slow", retry_after_ms: 60_000 };
+    return "";
+  });
+  t.after(() => server.stop());
+  const it = connect(server.url, { ...quick, requestTimeoutMs: Infinity });
+  await it.ready;
+  const put = it.broadcast("x");
+  const refused = assert.rejects(put, { kind: "request", code: 429 });
+  await it.ping();
+  server.peers[0].beforeClose = () => server.peers[0].send(server.peers[0].late);
+  await it.close();
+  await refused;
+});
+
+test("a token that fails while the client closes is not asked for again", { timeout: 10_000 }, async (t) => {
+  const server = await scripted(() => null);
+  t.after(() => server.stop());
+  const program = `let tokens = 0;
+    const token = () => ((tokens += 1) === 1 ? "t" : new Promise((_, reject) => setTimeout(reject, 100)));
+    const c = connect(url, { ...options, token }); await c.ready;
+    await new Promise((r) => c.addEventListener("expiring", r)); c.close(); await new Promise((r) => setTimeout(r, 200));
+    setTimeout(() => {}, 1).ref(); console.log("done", process.getActiveResourcesInfo().filter((what) => what === "Timeout").length);`;
+  const told = (async () => {
+    while (server.of("handshake").length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    server.peers[0].send({ type: "expiring", expires_at: 8 });
+  })();
+  assert.equal(await run(server.url, program), "done 1");
+  await told;
 });
 
 test("what nobody looks at is no unhandled rejection", async (t) => {

@@ -50,7 +50,7 @@ function hear(routes, source, ...messages) {
 
 test("after a reconnect nothing comes twice, and it is asked for what came behind the last", () => {
   const one = subscription("t", { recent: 2 });
-  one.entry.listen();
+  one.entry.listened(1);
   assert.deepEqual([one.entry.toAsk().recent, one.entry.toAsk().since], [2, undefined]);
   const { routes } = subscribed(one, { offset: 10 });
   assert.equal(one.entry.toAsk().since.offset, 8, "of the two that follow none is there yet");
@@ -67,7 +67,7 @@ test("after a reconnect nothing comes twice, and it is asked for what came behin
 
 test("what is lost is told once, in its place", () => {
   const one = subscription("t");
-  one.entry.listen();
+  one.entry.listened(1);
   const { routes } = subscribed(one, { offset: 5 });
   hear(routes, "control", message(6), gap(7, 9), message(10));
   assert.deepEqual(one.take(), [6, ["gap", 7, 9], 10]);
@@ -86,7 +86,7 @@ test("what is lost is told once, in its place", () => {
 
 test("in another life of the log offsets begin anew", () => {
   const one = subscription("t");
-  one.entry.listen();
+  one.entry.listened(1);
   hear(subscribed(one, { offset: 90 }).routes, "control", message(91));
   const { routes } = subscribed(one, { epoch: "other", offset: 3, recovered: false });
   hear(routes, "control", message(2), message(3));
@@ -96,7 +96,7 @@ test("in another life of the log offsets begin anew", () => {
 
 test("a log that has lost what was seen is as good as another one", () => {
   const one = subscription("t", { since: { epoch: EPOCH, offset: 50 } });
-  one.entry.listen();
+  one.entry.listened(1);
   const { routes } = subscribed(one, { offset: 7, recovered: false });
   hear(routes, "control", message(8));
   assert.deepEqual(one.take(), [["lost"], 8]);
@@ -104,7 +104,7 @@ test("a log that has lost what was seen is as good as another one", () => {
 
 test("while it moves to another connection, the one before may be ahead", () => {
   const one = subscription("t");
-  one.entry.listen();
+  one.entry.listened(1);
   const { routes } = subscribed(one, { offset: 1 });
   const moved = new Routes(null);
   const next = moved.bind(one.entry);
@@ -134,7 +134,7 @@ function moved(one, ...messages) {
 
 test("a pattern that has moved drops what the connection before brought, and nothing after that", () => {
   const one = subscription("a.*");
-  one.entry.listen();
+  one.entry.listened(1);
   const routes = moved(one, message(19, "a.b"), message(20, "a.b"));
   assert.deepEqual(one.take(), [19, 20, ["resumed"]]);
   hear(routes, "control", message(19, "a.b"), message(20, "a.b"), message(21, "a.b"));
@@ -146,7 +146,7 @@ test("a pattern that has moved drops what the connection before brought, and not
 
 test("what a pattern saw before it moved does not count in another life of the server, nor for long", (t) => {
   const restarted = subscription("a.*");
-  restarted.entry.listen();
+  restarted.entry.listened(1);
   moved(restarted, message(20, "a.b"));
   const { routes } = subscribed(restarted);
   hear(routes, "control", message(1, "a.b"));
@@ -155,7 +155,7 @@ test("what a pattern saw before it moved does not count in another life of the s
   const now = performance.now();
   const clock = t.mock.method(performance, "now", () => now);
   const quiet = subscription("a.*");
-  quiet.entry.listen();
+  quiet.entry.listened(1);
   const later = moved(quiet, message(20, "a.b"));
   clock.mock.mockImplementation(() => now + 60_000);
   hear(later, "control", message(1, "a.b"));
@@ -170,7 +170,7 @@ test("of a pattern every reconnect tells that something may be missing, and of d
   assert.equal(pattern.entry.toAsk().since, undefined);
   const datagrams = subscription("t", { delivery: "datagram" });
   const { routes } = subscribed(datagrams, { offset: 1, lane: 2 });
-  datagrams.entry.listen();
+  datagrams.entry.listened(1);
   hear(routes, "datagram", message(5), message(4), gap(1, 3));
   subscribed(datagrams, { offset: 9 });
   assert.deepEqual(datagrams.take(), [5, ["resumed"]]);
@@ -215,7 +215,7 @@ test("where somebody listens and nobody reads, nothing waits", async () => {
   const one = subscription("t", {}, 2);
   const { routes } = subscribed(one);
   hear(routes, "control", message(1));
-  one.entry.listen();
+  one.entry.listened(1);
   await null;
   hear(routes, "control", message(2), message(3), message(4));
   assert.deepEqual(one.take(), [1, 2, 3, 4], "and what came before is heard as well");
@@ -225,7 +225,7 @@ test("where somebody listens and nobody reads, nothing waits", async () => {
 
 test("a message goes to the topic by its name, else to the first pattern, and only from its own lane", () => {
   const [exact, first, second] = [subscription("a.b"), subscription("a.*"), subscription("a.>")];
-  for (const { entry } of [exact, first, second]) entry.listen();
+  for (const { entry } of [exact, first, second]) entry.listened(1);
   const { routes } = subscribed(exact, { lane: 1 });
   subscribed(first, { routes, lane: 2 });
   subscribed(second, { routes, lane: 3 });
@@ -250,7 +250,7 @@ test("on a topic lane a message waits for the answer that it has overtaken, on t
 
 test("what was sent before a pause never takes the place of what is sent again", () => {
   const one = subscription("t");
-  one.entry.listen();
+  one.entry.listened(1);
   const { routes, binding } = subscribed(one, { lane: 1 });
   hear(routes, 1, message(1), message(2));
   routes.leave(binding);
@@ -264,7 +264,7 @@ test("what was sent before a pause never takes the place of what is sent again",
 
 test("where nothing was dropped in a pause, the first that comes is the next one", () => {
   const one = subscription("t");
-  one.entry.listen();
+  one.entry.listened(1);
   const { routes, binding } = subscribed(one, { lane: 1 });
   hear(routes, 1, message(1));
   routes.leave(binding);
@@ -276,7 +276,7 @@ test("where nothing was dropped in a pause, the first that comes is the next one
 
 test("of several pauses on one lane, what is left of the earlier ones takes no place either", () => {
   const one = subscription("t");
-  one.entry.listen();
+  one.entry.listened(1);
   const { routes, binding } = subscribed(one, { lane: 1 });
   hear(routes, 1, message(1));
   routes.leave(binding);

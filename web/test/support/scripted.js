@@ -15,6 +15,7 @@ export async function scripted(answer) {
   await once(server, "listening");
   const heard = [];
   const peers = [];
+  const attachments = [];
   server.on("connection", (socket) => {
     const peer = new Peer(socket);
     const connection = peers.push(peer);
@@ -24,8 +25,10 @@ export async function scripted(answer) {
       const text = isBinary ? data.subarray(5, 5 + data.readUInt32BE(1)).toString() : data.toString();
       const message = JSON.parse(text);
       heard.push(message);
+      if (isBinary) attachments.push(data.subarray(5 + data.readUInt32BE(1)));
       const reply = answer(message, peer, connection) ?? usual(message, connection);
       if (reply) peer.send(reply);
+      if (message.type === "close") peer.beforeClose();
       if (message.type === "close") peer.close(message.code, message.reason);
     });
   });
@@ -36,6 +39,8 @@ export async function scripted(answer) {
     /** Those of one type. */
     of: (type) => heard.filter((message) => message.type === type),
     peers,
+    /** What came with messages, in order. */
+    attachments,
     async stop() {
       for (const socket of server.clients) socket.terminate();
       server.close();
@@ -54,6 +59,8 @@ function usual({ type, id, timestamp }, connection) {
 class Peer {
   /** Resolves with the code when the connection has ended. */
   closed;
+  /** What a test does before a client's `close` is answered. */
+  beforeClose = () => {};
   #socket;
 
   constructor(socket) {
@@ -75,6 +82,11 @@ class Peer {
 
   close(code, reason) {
     this.#socket.close(code, reason);
+  }
+
+  /** Reads and says nothing more. */
+  freeze() {
+    this.#socket.pause();
   }
 
   /** Ends it without a word. */
