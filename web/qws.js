@@ -423,6 +423,8 @@ export class Client extends EventTarget {
     token.then(() => (isShown = true)).catch(() => {});
     const abandon = () => link.end({ code: 1000, reason: "" });
     signal.addEventListener("abort", abandon);
+    // It may be since the race was won.
+    if (signal.aborted) abandon();
     try {
       await link.shakeHands(name, token);
     } catch (error) {

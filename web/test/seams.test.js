@@ -100,3 +100,25 @@ test("a better connection's token that is about to end is renewed", quickly, asy
   for (let pings = 0; pings < 50 && server.of("refresh").length === 0; pings += 1) await it.ping();
   assert.deepEqual(server.of("refresh").map(({ token }) => token), ["token-3"]);
 });
+
+test("whoever closes just as the connection comes is not connected", quickly, async (t) => {
+  const server = await scripted(() => null);
+  t.after(() => server.stop());
+  for (let turns = 0; turns < 12; turns += 1) {
+    const Socket = class extends WebSocket {
+      set onopen(listener) {
+        super.onopen = async (event) => {
+          listener(event);
+          for (let turn = 0; turn < turns; turn += 1) await null;
+          void it.close();
+        };
+      }
+    };
+    const it = connect(server.url, { WebSocket: Socket });
+    const opens = [];
+    it.addEventListener("open", () => opens.push(turns));
+    await next(it, "close");
+    await Promise.all(server.peers.map(({ closed }) => closed));
+    assert.deepEqual([opens, it.state, it.carrier], [[], "closed", null]);
+  }
+});
