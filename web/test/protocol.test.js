@@ -172,28 +172,6 @@ test("a token is asked for anew at each connect, and before it ends", async (t) 
   assert.deepEqual(server.of("refresh").map(({ token }) => token), ["token-2"]);
 });
 
-test("a token that never comes is waited for so long, and then asked for anew", { timeout: 10_000 }, async (t) => {
-  let tokens = 0;
-  const token = () => ((tokens += 1) === 2 ? new Promise(() => {}) : `token-${tokens}`);
-  const { client: it, server } = await client(t, () => null, { token });
-  await it.ready;
-  t.mock.timers.enable({ apis: ["setTimeout"] });
-  const [failed, back] = [next(it, "error"), next(it, "open")];
-  server.peers[0].drop();
-  await next(it, "close");
-  t.mock.timers.tick(20);
-  while (server.peers.length < 2 || tokens < 2) await new Promise(setImmediate);
-  // The client knows as well that it is connected.
-  for (let turns = 0; turns < 50; turns += 1) await new Promise(setImmediate);
-  t.mock.timers.tick(10_000);
-  const { kind, message } = await failed;
-  assert.deepEqual([kind, /token/.test(message)], ["transport", true], message);
-  t.mock.timers.tick(20);
-  await back;
-  t.mock.timers.reset();
-  assert.deepEqual(server.of("handshake").map(({ token }) => token), ["token-1", "token-3"]);
-});
-
 test("a token that was refreshed is shown from then on", async (t) => {
   const answer = ({ type, id }) => (type === "refresh" ? { type: "refreshed", re: id, expires_at: 9 } : null);
   const { client: it, server } = await client(t, answer, { token: "old" });

@@ -122,3 +122,21 @@ test("whoever closes just as the connection comes is not connected", quickly, as
     assert.deepEqual([opens, it.state, it.carrier], [[], "closed", null]);
   }
 });
+
+test("a token that never comes is waited for so long, and then asked for anew", { timeout: 20_000 }, async (t) => {
+  const server = await scripted(() => null);
+  let tokens = 0;
+  const token = () => ((tokens += 1) === 2 ? new Promise(() => {}) : `token-${tokens}`);
+  const it = connect(server.url, { WebSocket, maxBackoffMs: 20, token });
+  t.after(async () => {
+    await it.close();
+    await server.stop();
+  });
+  await it.ready;
+  const [failed, back] = [next(it, "error"), next(it, "open")];
+  server.peers[0].drop();
+  const { kind, message } = await failed;
+  assert.deepEqual([kind, /token/.test(message)], ["transport", true], message);
+  await back;
+  assert.deepEqual(server.of("handshake").map(({ token }) => token), ["token-1", "token-3"]);
+});
