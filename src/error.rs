@@ -28,6 +28,18 @@ pub enum ServerError {
         /// What the system said.
         cause: std::io::Error,
     },
+    /// The address for HTTP cannot be had.
+    #[error(
+        "cannot listen on TCP {addr}: {cause}; choose another with {setting}, or do without HTTP and WebSocket (http.enabled = false)"
+    )]
+    BindTcp {
+        /// The address asked for.
+        addr: SocketAddr,
+        /// The setting for it.
+        setting: &'static str,
+        /// What the system said.
+        cause: std::io::Error,
+    },
     /// A worker could not start, or ended before it was asked to.
     #[error("worker {worker}: {message}")]
     Worker {

@@ -47,6 +47,7 @@ mod connect;
 mod error;
 pub mod frame;
 mod handler;
+mod http;
 mod limits;
 mod log;
 pub mod message;

@@ -50,9 +50,12 @@ enum Command {
 /// Flags of the server itself.
 #[derive(Debug, Args)]
 struct Serve {
-    /// UDP address to listen on [default: 127.0.0.1:4433]
+    /// UDP address to listen on, and the TCP address for WebSocket and web pages [default: 127.0.0.1:4433]
     #[arg(long)]
     addr: Option<SocketAddr>,
+    /// Loopback address where WebSocket and the web pages are served without TLS as well, for development
+    #[arg(long, value_name = "ADDR")]
+    http: Option<SocketAddr>,
     /// The name told to clients [default: "QUIC WebSocket Server"]
     #[arg(long)]
     name: Option<String>,
@@ -187,6 +190,7 @@ fn configuration(flags: Serve) -> anyhow::Result<Config> {
         }
     }
     set(&mut config.addr, flags.addr);
+    set(&mut config.http.plain_addr, flags.http.map(Some));
     set(&mut config.name, flags.name);
     set(&mut config.limits.max_clients, flags.max_clients);
     set(&mut config.tls.cert, flags.cert);

@@ -1,10 +1,11 @@
 //! The server: binds its port, starts its workers, and drains them when it is told to.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, OnceLock};
 
 use tokio::runtime::RuntimeMetrics;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -12,11 +13,12 @@ use crate::auth::Auth;
 use crate::config::Config;
 use crate::error::ServerError;
 use crate::handler::Context;
+use crate::http;
 use crate::limits::Addresses;
 use crate::printable::Printable;
 use crate::registry::Registry;
 use crate::reload::{FileWatch, Reload};
-use crate::tls::{self, ServerTls};
+use crate::tls::{self, ServerTls, Sides};
 use crate::topic::Topics;
 use crate::transport::native::ServerSettings;
 use crate::transport::socket;
@@ -35,13 +37,16 @@ use crate::worker::Worker;
 /// ```
 pub struct Server {
     local_addr: SocketAddr,
+    http_addr: Option<SocketAddr>,
+    plain_http_addr: Option<SocketAddr>,
     workers: Vec<Worker>,
     runtimes: Vec<Arc<OnceLock<RuntimeMetrics>>>,
     context: Arc<Context>,
     draining: CancellationToken,
     tls: ServerTls,
-    /// What a new certificate reaches the workers by.
+    /// What a new certificate reaches the workers by, and what it does over TCP.
     connections: watch::Sender<quinn::ServerConfig>,
+    tcp: watch::Sender<Arc<rustls::ServerConfig>>,
     files: FileWatch,
 }
 
@@ -107,20 +112,20 @@ impl Server {
         let files = FileWatch::new(of_tls.chain(config.auth.files()));
         let auth = Arc::new(Auth::new(Arc::clone(&config))?);
         let sessions = config.quic.early_data.then(|| size(config.limits.tls_sessions));
-        let (tls, crypto) = ServerTls::load(&config.tls, sessions)?;
+        let (tls, Sides { quic, tcp }) = ServerTls::load(&config.tls, sessions)?;
         let count = config.worker_count();
-        let buffers = size(config.quic.socket_buffer_bytes);
-        let bind = |cause| ServerError::Bind { addr: config.addr, cause };
-        let sockets = socket::bind_group(config.addr, count, buffers).map_err(bind)?;
-        let local_addr = sockets[0].local_addr().map_err(bind)?;
-        socket::report_buffers(&sockets[0], buffers);
+        let (tcp, certificates) = watch::channel(tcp);
+        let Ports { sockets, local_addr, doors, http_addr, plain_http_addr } =
+            Ports::bind(&config, count, &certificates)?;
+        socket::report_buffers(&sockets[0], size(config.quic.socket_buffer_bytes));
 
-        let (settings, connections, strays) = ServerSettings::new(&config, crypto, count);
+        let (settings, connections, strays) = ServerSettings::new(&config, quic, count);
         let settings = Arc::new(settings);
         let (registry, inboxes) =
             Registry::new(size(config.limits.max_clients), count, size(config.limits.fanout_queue));
         let (topics, topic_inboxes) = Topics::new(Arc::clone(&config), count);
         let addresses = Addresses::new(&config.rates);
+        let http_places = Arc::new(Semaphore::new(size(config.limits.max_http_connections)));
         let context = Arc::new(Context { config, registry, topics, addresses, auth });
         let draining = CancellationToken::new();
         let workers = sockets
@@ -128,10 +133,13 @@ impl Server {
             .zip(strays)
             .zip(inboxes)
             .zip(topic_inboxes)
+            .zip(doors)
             .enumerate()
-            .map(|(number, (((socket, strays), inbox), topic_inbox))| Worker {
+            .map(|(number, ((((socket, strays), inbox), topic_inbox), doors))| Worker {
                 number,
                 socket,
+                doors,
+                http_places: Arc::clone(&http_places),
                 strays,
                 inbox,
                 topic_inbox,
@@ -142,12 +150,34 @@ impl Server {
             })
             .collect::<Vec<_>>();
         let runtimes = workers.iter().map(|worker| Arc::clone(&worker.runtime)).collect();
-        Ok(Self { local_addr, workers, runtimes, context, draining, tls, connections, files })
+        Ok(Self {
+            local_addr,
+            http_addr,
+            plain_http_addr,
+            workers,
+            runtimes,
+            context,
+            draining,
+            tls,
+            connections,
+            tcp,
+            files,
+        })
     }
 
     /// The address it listens on, with the port that the system chose where it was asked to.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Where it serves HTTP and WebSocket over TLS, if it does.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http_addr
+    }
+
+    /// Where it does so without TLS, if it does.
+    pub fn plain_http_addr(&self) -> Option<SocketAddr> {
+        self.plain_http_addr
     }
 
     /// What it counts; stays valid while it runs and after.
@@ -168,10 +198,17 @@ impl Server {
     /// # Errors
     /// [`ServerError::Worker`] where a worker cannot start or fails; the others are drained then.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServerError> {
-        let Self { local_addr, workers, context, draining, mut tls, connections, mut files, .. } = self;
+        let Self { local_addr, http_addr, plain_http_addr, workers, context, draining, .. } = self;
+        let (mut tls, connections, tcp, mut files) = (self.tls, self.connections, self.tcp, self.files);
         let name = Printable::new(&context.config.name);
         info!(%name, "Starting QUIC WebSocket server: {name}");
         info!(addr = %local_addr, "Listening on: {local_addr}");
+        if let Some(addr) = http_addr {
+            info!(%addr, "WebSocket and web pages on: https://{addr}");
+        }
+        if let Some(addr) = plain_http_addr {
+            info!(%addr, "The same without TLS, for this machine alone, on: http://{addr}");
+        }
         let _drain_if_dropped = draining.clone().drop_guard();
         let (ended, mut ends) = mpsc::channel(workers.len());
         let fail = |worker: usize, message: String| ServerError::Worker { worker, message };
@@ -203,8 +240,9 @@ impl Server {
                 // Small files, and no client is served by this thread.
                 cause = files.next(), if !draining_began => {
                     context.auth.reload(cause);
-                    if let Some(crypto) = tls.reload(cause) {
-                        connections.send_modify(|connections| connections.crypto = crypto);
+                    if let Some(sides) = tls.reload(cause) {
+                        connections.send_modify(|connections| connections.crypto = sides.quic);
+                        tcp.send_replace(sides.tcp);
                     }
                 }
                 end = ends.recv() => match end {
@@ -221,6 +259,60 @@ impl Server {
         }
         info!("Server stopped");
         result
+    }
+}
+
+/// The ports of a server.
+struct Ports {
+    /// One for each worker.
+    sockets: Vec<UdpSocket>,
+    local_addr: SocketAddr,
+    /// Those of each worker.
+    doors: Vec<Vec<http::Door>>,
+    http_addr: Option<SocketAddr>,
+    plain_http_addr: Option<SocketAddr>,
+}
+
+/// Tries to find a port that is free for UDP and TCP alike, where the system may choose it.
+const PORT_TRIES: usize = 16;
+
+impl Ports {
+    fn bind(
+        config: &Config,
+        workers: usize,
+        certificates: &watch::Receiver<Arc<rustls::ServerConfig>>,
+    ) -> Result<Self, ServerError> {
+        let may_choose = config.addr.port() == 0 && config.http.enabled && config.http.addr.is_none();
+        let mut tries = if may_choose { PORT_TRIES } else { 1 };
+        loop {
+            tries -= 1;
+            match Self::try_bind(config, workers, certificates) {
+                Err(ServerError::BindTcp { cause, .. }) if tries > 0 && cause.kind() == io::ErrorKind::AddrInUse => {}
+                bound => return bound,
+            }
+        }
+    }
+
+    fn try_bind(
+        config: &Config,
+        workers: usize,
+        certificates: &watch::Receiver<Arc<rustls::ServerConfig>>,
+    ) -> Result<Self, ServerError> {
+        let bind = |cause| ServerError::Bind { addr: config.addr, cause };
+        let buffers = size(config.quic.socket_buffer_bytes);
+        let sockets = socket::bind_group(config.addr, workers, buffers).map_err(bind)?;
+        let local_addr = sockets[0].local_addr().map_err(bind)?;
+        let mut doors: Vec<Vec<http::Door>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut open = |addr: Option<SocketAddr>, tls, setting| {
+            let Some(addr) = addr.filter(|_| config.http.enabled) else { return Ok(None) };
+            let (addr, bound) =
+                http::bind(addr, workers, tls).map_err(|cause| ServerError::BindTcp { addr, setting, cause })?;
+            doors.iter_mut().zip(bound).for_each(|(doors, door)| doors.push(door));
+            Ok::<_, ServerError>(Some(addr))
+        };
+        let http_addr = open(Some(config.http.addr.unwrap_or(local_addr)), Some(certificates), "http.addr")?;
+        let plain_http_addr = open(config.http.plain_addr, None, "http.plain_addr")?;
+        Ok(Self { sockets, local_addr, doors, http_addr, plain_http_addr })
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use quinn::Incoming;
 use tokio::runtime::RuntimeMetrics;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Duration, Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 
 use crate::client::{self, Surroundings};
 use crate::handler::Context;
+use crate::http::{Door, Http};
 use crate::limits::Admission;
 use crate::message::CloseCode;
 use crate::registry::{Inbox, Roster};
@@ -29,6 +30,9 @@ pub(crate) struct Worker {
     pub(crate) number: usize,
     pub(crate) socket: UdpSocket,
     pub(crate) strays: mpsc::Receiver<Stray>,
+    pub(crate) doors: Vec<Door>,
+    /// Places for connections over TCP, of all workers.
+    pub(crate) http_places: Arc<Semaphore>,
     pub(crate) inbox: Inbox,
     pub(crate) topic_inbox: topic::Inbox,
     pub(crate) settings: Arc<ServerSettings>,
@@ -54,6 +58,8 @@ impl Worker {
         let surroundings =
             Surroundings { context, roster: Arc::clone(&roster), worker: self.number, draining: draining.clone() };
         let clients = TaskTracker::new();
+        let http =
+            Arc::new(Http { surroundings: surroundings.clone(), tasks: clients.clone(), places: self.http_places });
         let accept = async {
             while let Some(incoming) = endpoint.accept().await {
                 admit(incoming, &surroundings, &clients);
@@ -73,6 +79,7 @@ impl Worker {
         tokio::pin!(fan_out);
         tokio::select! {
             () = accept => {}
+            never = http.serve(self.doors) => match never {},
             () = &mut fan_out => {}
             () = draining.cancelled() => {}
         }

@@ -4,15 +4,18 @@
 use std::net::SocketAddr;
 
 use quinn::{Connection, ConnectionError, ZeroRttAccepted};
+use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
-use super::{Surroundings, early, welcome};
-use crate::message::CloseCode;
+use super::{Surroundings, early, handshake, welcome};
+use crate::message::{CloseCode, Token};
 use crate::printable::Printable;
 use crate::registry::Handshaking;
 use crate::transport::webtransport::{self, NoSession};
-use crate::transport::{Carrier, Protocol};
+use crate::transport::{Carrier, Protocol, websocket};
 
 /// Serves one connection to its end.
 pub(crate) async fn run(incoming: quinn::Incoming, surroundings: Surroundings, handshaking: Handshaking) {
@@ -35,7 +38,7 @@ pub(crate) async fn run(incoming: quinn::Incoming, surroundings: Surroundings, h
     };
     let (code, reason) = match in_time(begun, deadline, &surroundings).await {
         Ok(Ok((_, Some(connection)))) => {
-            return welcome(Carrier::Native(connection), None, deadline, surroundings, handshaking).await;
+            return welcome(Carrier::Native(connection), None, None, deadline, surroundings, handshaking).await;
         }
         Ok(Ok((protocol, None))) => {
             // Always works on the server's side.
@@ -90,7 +93,7 @@ async fn run_early(
     let from = connection.remote_address();
     let (code, reason) = match in_time(early::begin(&connection, confirmed), deadline, &surroundings).await {
         Ok(early) => match connection.close_reason() {
-            None => return welcome(Carrier::Native(connection), early, deadline, surroundings, handshaking).await,
+            None => return welcome(Carrier::Native(connection), early, None, deadline, surroundings, handshaking).await,
             Some(e) => return failed(from, &e),
         },
         Err(given_up) => given_up,
@@ -109,9 +112,9 @@ async fn run_session(
     let from = connection.remote_address();
     let config = &surroundings.context.config;
     webtransport::grant_streams(&connection, config.limits.max_request_lanes);
-    let accepted = webtransport::accept(connection.clone(), confirmed, &config.webtransport.origins);
+    let accepted = webtransport::accept(connection.clone(), confirmed, &config.http);
     let (code, reason) = match in_time(accepted, deadline, &surroundings).await {
-        Ok(Ok(carrier)) => return welcome(carrier, None, deadline, surroundings, handshaking).await,
+        Ok(Ok((carrier, bearer))) => return welcome(carrier, None, bearer, deadline, surroundings, handshaking).await,
         Ok(Err(no_session)) => {
             let why = no_session.to_string();
             debug!(peer = %from, "Connection from {from}: {}", Printable::excerpt(&why));
@@ -124,4 +127,23 @@ async fn run_session(
         Err(given_up) => given_up,
     };
     give_up(&connection, code, reason);
+}
+
+/// Serves one WebSocket to its end, whose opening handshake was answered.
+pub(crate) async fn run_socket(
+    socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    from: SocketAddr,
+    certificate: Option<CertificateDer<'static>>,
+    bearer: Option<Token>,
+    surroundings: Surroundings,
+    handshaking: Handshaking,
+) {
+    let timing = &surroundings.context.config.timing;
+    let (deadline, linger) = (Instant::now() + timing.handshake_timeout(), timing.close_timeout());
+    let max_message_bytes = handshake::max_message_bytes(&surroundings.context);
+    let (carrier, pump) = websocket::open(socket, from, certificate, max_message_bytes, linger).await;
+    let pump = AbortOnDropHandle::new(tokio::spawn(pump));
+    welcome(carrier, None, bearer, deadline, surroundings, handshaking).await;
+    // What it says last has as long as on any carrier.
+    let _ = timeout(2 * linger, pump).await;
 }

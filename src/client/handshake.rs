@@ -4,26 +4,25 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use quinn::{ReadError, RecvStream, SendStream};
 use tokio::time::{Instant, timeout_at};
 use tracing::info;
 use uuid::Uuid;
 
 use super::early::Registration;
-use super::{End, Surroundings, frame_error};
+use super::{End, Surroundings, frame_error, unreadable};
 use crate::auth::{Denied, Identity};
 use crate::frame::{Body, BodyError, Compression};
 use crate::handler::{self, Context};
 use crate::limits::Place;
 use crate::message::{
     ClientInfo, ClientMessage, ClientName, CloseCode, ErrorCode, ErrorReply, Handshake, HandshakeReply, Limits, Member,
-    PROTOCOL_VERSION, Request, RequestId, ServerMessage, now_ms,
+    PROTOCOL_VERSION, Request, RequestId, ServerMessage, Token, now_ms,
 };
 use crate::outbound::Outbound;
 use crate::printable::Printable;
 use crate::registry::{Naming, NotRegistered};
 use crate::tls::{self, Subject};
-use crate::transport::{Bounds, Carrier, LaneReader, LaneWriter, Outflow, Overflow, ReadFailure};
+use crate::transport::{Bounds, Carrier, LaneReader, LaneWriter, Outflow, Overflow, ReceiveHalf, SendHalf};
 
 /// Wrong handshakes that are answered with an error before the connection is closed.
 const ATTEMPTS: usize = 3;
@@ -54,11 +53,12 @@ impl From<End> for Refused {
 }
 
 /// Takes a client in, or says how its connection has to end. `early` is its control lane, where that came before the
-/// connection was confirmed. Without a place among its address's it is only told so, and has no more time for that than
+/// connection was confirmed; `bearer` the token that came with its connection. Without a place among its address's it is only told so, and has no more time for that than
 /// last words have.
 pub(super) async fn welcome(
     carrier: &Carrier,
-    early: Option<(SendStream, RecvStream)>,
+    early: Option<(SendHalf, ReceiveHalf)>,
+    bearer: Option<Token>,
     id: Uuid,
     deadline: Instant,
     surroundings: &Surroundings,
@@ -80,6 +80,7 @@ pub(super) async fn welcome(
         if place.is_none() {
             return Err(one_too_many(context, re.as_ref(), &control));
         }
+        let handshake = Handshake { token: handshake.token.or(bearer), ..handshake };
         let shown = Shown {
             handshake,
             transport: carrier.name(),
@@ -113,9 +114,10 @@ async fn first_message(
         let body = match reader.next_body().await {
             Ok(Some(body)) => body,
             Ok(None) => return Err(protocol_error("the control lane ended before a handshake".into())),
-            Err(ReadFailure::Frame(e)) => return Err(frame_error(e)),
-            Err(ReadFailure::Stream(ReadError::ConnectionLost(e))) => return Err(End::Gone(carrier.gone(e))),
-            Err(ReadFailure::Stream(e)) => return Err(protocol_error(format!("the control lane: {e}"))),
+            Err(e) => {
+                let why = e.to_string();
+                return Err(unreadable(carrier, e).unwrap_or_else(|| protocol_error(format!("the control lane: {why}"))));
+            }
         };
         let body = match Body::parse(body, Compression::None, max_message_bytes(context)) {
             Ok(body) => body,
@@ -264,7 +266,7 @@ async fn admit(
     Ok(Admitted { registration, zstd: handshake.zstd, member, identity })
 }
 
-fn control_lane(context: &Context, carrier: &Carrier, send: SendStream) -> Arc<LaneWriter> {
+fn control_lane(context: &Context, carrier: &Carrier, send: SendHalf) -> Arc<LaneWriter> {
     /// Above every topic lane, whose priorities are 0 to 255.
     const PRIORITY: i32 = 256;
     let limits = &context.config.limits;

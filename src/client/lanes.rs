@@ -6,11 +6,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use quinn::ReadError;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{End, Session, early, frame_error};
+use super::{End, Session, early, frame_error, unreadable};
 use crate::frame::{Body, BodyError, FrameError, PREFIX_BYTES};
 use crate::handler::{self, Later, Outcome, Replies};
 use crate::message::{ClientMessage, CloseCode, ClosedBy, ErrorCode, ErrorReply, Request, RequestId, ServerMessage};
@@ -124,8 +123,11 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWrit
             Ok(true) => session.hear(),
             Ok(false) if reader.is_inside_frame() => return LaneEnd::Broken,
             Ok(false) => return LaneEnd::Finished,
-            Err(ReadError::ConnectionLost(e)) => return LaneEnd::Connection(End::Gone(session.carrier.gone(e))),
-            Err(_) => return LaneEnd::Broken,
+            Err(e) => {
+                let Some(end) = unreadable(&session.carrier, e) else { return LaneEnd::Broken };
+                let _ = write(&mut replies, writer).await;
+                return LaneEnd::Connection(end);
+            }
         }
     }
 }

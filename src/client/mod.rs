@@ -13,13 +13,13 @@ use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use quinn::{SendStream, ZeroRttAccepted};
+use quinn::{ReadError, ZeroRttAccepted};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use uuid::Uuid;
 
-pub(crate) use self::arrival::run;
+pub(crate) use self::arrival::{run, run_socket};
 use self::early::{Early, Gate, Places, Registration, Unconfirmed};
 use self::handshake::{Refused, Welcomed};
 use self::lanes::RequestLanes;
@@ -28,12 +28,12 @@ use crate::config::Config;
 use crate::frame::{Compression, FrameError};
 use crate::handler::{Caller, Context, Replies};
 use crate::limits::Allowance;
-use crate::message::{CloseCode, ClosedBy, ServerMessage, now_ms};
+use crate::message::{CloseCode, ClosedBy, ServerMessage, Token, now_ms};
 use crate::outbound::Outbound;
 use crate::printable::Printable;
 use crate::registry::{Handshaking, Roster};
 use crate::topic::Subscriber;
-use crate::transport::{Carrier, Gone, LaneWriter};
+use crate::transport::{Carrier, Gone, LaneWriter, ReadFailure, SendHalf};
 
 /// Between the end of a lane that the peer does not read and QUIC's own close: two round trips with the time in which the
 /// peer may hold its acknowledgement back, within these bounds.
@@ -86,6 +86,17 @@ fn frame_error(error: FrameError) -> End {
     End::sent(code, error.to_string())
 }
 
+/// The end of a client of one of whose lanes nothing more can be read; `None` where that lane alone has ended.
+fn unreadable(carrier: &Carrier, failure: ReadFailure) -> Option<End> {
+    match failure {
+        ReadFailure::Frame(e) => Some(frame_error(e)),
+        ReadFailure::Broken { code, reason } => Some(End::sent(CloseCode(code), reason)),
+        ReadFailure::Stream(ReadError::ConnectionLost(e)) => Some(End::Gone(carrier.gone(e))),
+        ReadFailure::Stream(_) => None,
+        ReadFailure::Gone(gone) => Some(End::Gone(gone)),
+    }
+}
+
 /// A client that is in: what its lanes share.
 #[derive(Debug)]
 struct Session {
@@ -119,7 +130,7 @@ impl Session {
     }
 
     /// The outbound side of another of the client's streams, within the client's budget.
-    fn new_lane(&self, send: SendStream) -> Arc<LaneWriter> {
+    fn new_lane(&self, send: SendHalf) -> Arc<LaneWriter> {
         LaneWriter::new(send, self.carrier.layer(), REQUEST_LANE_PRIORITY, self.outbound.control.outflow())
     }
 
@@ -140,10 +151,12 @@ impl Session {
     }
 }
 
-/// Shakes hands with who has connected, or is about to and has sent something `early`; and serves who is let in.
+/// Shakes hands with who has connected, or is about to and has sent something `early`; and serves who is let in. `bearer` is
+/// the token that came with the connection, for who shows none in the handshake.
 async fn welcome(
     carrier: Carrier,
     early: Option<Early>,
+    bearer: Option<Token>,
     deadline: Instant,
     surroundings: Surroundings,
     handshaking: Handshaking,
@@ -158,9 +171,9 @@ async fn welcome(
     info!(client = %id, clients, "Client {id} connected. Total clients: {clients}");
 
     let place = context.addresses.connect(from.ip());
-    let (control, confirmed) = early.map(|Early { control, confirmed }| (control, confirmed)).unzip();
+    let (control, confirmed) = early.map(|Early { control: (send, receive), confirmed }| ((send.into(), receive.into()), confirmed)).unzip();
     let welcomed = tokio::select! {
-        welcomed = handshake::welcome(&carrier, control, id, deadline, &surroundings, place.as_ref()) => welcomed,
+        welcomed = handshake::welcome(&carrier, control, bearer, id, deadline, &surroundings, place.as_ref()) => welcomed,
         () = surroundings.draining.cancelled() => Err(draining(&context).into()),
     };
     match welcomed {

@@ -1,5 +1,6 @@
 //! Why settings cannot be used, in words for whoever set them.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -50,10 +51,16 @@ pub enum ConfigError {
         why: &'static str,
     },
     /// No origin of a web page.
-    #[error("setting webtransport.origins: {origin:?} is no origin; write it as https://app.example.com")]
+    #[error("setting http.origins: {origin:?} is no origin; write it as https://app.example.com")]
     Origin {
         /// What stands there, the first 100 characters.
         origin: String,
+    },
+    /// An address beyond this machine for what goes without TLS.
+    #[error("setting http.plain_addr = {addr}: what goes without TLS stays on this machine; use 127.0.0.1 or ::1")]
+    NotLoopback {
+        /// What it was set to.
+        addr: SocketAddr,
     },
     /// A value outside of its bounds.
     #[error("setting {setting} = {value}: {allowed} is allowed")]

@@ -49,7 +49,7 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError::OutOfBounds`] for the first value that is outside; [`ConfigError::Needs`], [`ConfigError::Name`],
-    /// [`ConfigError::Origin`].
+    /// [`ConfigError::Origin`], [`ConfigError::NotLoopback`].
     pub fn validate(&self) -> Result<(), ConfigError> {
         let (limits, timing, quic, auth) = (&self.limits, &self.timing, &self.quic, &self.auth);
         let max_lane = u64::from(u32::MAX);
@@ -74,6 +74,7 @@ impl Config {
             ("limits.topic_lanes", limits.topic_lanes, 0, 16),
             ("limits.max_subscriptions", limits.max_subscriptions, 0, 1_000_000),
             ("limits.found_receivers", limits.found_receivers, 0, 1_000_000_000),
+            ("limits.max_http_connections", limits.max_http_connections, 1, 1_000_000),
             ("limits.max_topics", limits.max_topics, 1, 100_000_000),
             ("limits.topic_memory_bytes", limits.topic_memory_bytes, 0, 1 << 40),
             ("limits.topic_keys", limits.topic_keys, 0, 1_000_000),
@@ -114,7 +115,7 @@ impl Config {
         ]
         .into_iter()
         .chain(self.rates.bounds(limits))
-        .chain(self.webtransport.bounds())
+        .chain(self.http.bounds())
         {
             if !(least..=most).contains(&value) {
                 let (setting, allowed) = (setting.to_owned(), format!("{least} to {most}"));
@@ -122,7 +123,7 @@ impl Config {
             }
         }
         ClientName::new(&self.name).map_err(|_| ConfigError::Name { name: self.name.chars().take(100).collect() })?;
-        self.webtransport.validate()?;
+        self.http.validate()?;
         let usual = Auth::default();
         let is_meant = auth.token != usual.token
             || auth.certificate != usual.certificate

@@ -3,10 +3,10 @@
 
 mod auth;
 mod error;
+mod http;
 mod load;
 mod rates;
 mod topics;
-mod web_transport;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,10 +16,10 @@ use serde::{Deserialize, Deserializer};
 
 pub use self::auth::{Auth, AuthKey, Grant, Jwks, Patterns, Secret, TokenAlgorithm};
 pub use self::error::ConfigError;
+pub use self::http::Http;
 pub use self::load::ENV_PREFIX;
 pub use self::rates::Rates;
 pub use self::topics::{OverflowPolicy, TopicRule, Who};
-pub use self::web_transport::WebTransport;
 
 /// All settings.
 #[derive(Debug, Clone, Deserialize)]
@@ -43,8 +43,8 @@ pub struct Config {
     pub timing: Timing,
     /// The transport below.
     pub quic: Quic,
-    /// Clients on WebTransport.
-    pub webtransport: WebTransport,
+    /// WebSocket and web pages.
+    pub http: Http,
     /// What holds for which topics: the first rule that matches counts, and the defaults where none does. Default: none.
     pub topics: Vec<TopicRule>,
     /// Who is let in, and what each may do.
@@ -110,6 +110,9 @@ pub struct Limits {
     /// a pattern stands in the list of each topic that it matches. Lists beyond are made anew for each message.
     /// Default 1,000,000; at most 1,000,000,000.
     pub found_receivers: u64,
+    /// Connections over TCP that are no WebSocket, or not yet: to fetch pages, to open one. More are closed at once.
+    /// Default 1,024.
+    pub max_http_connections: u64,
     /// Topics in all, those that only keep their history among them; more get `error` 503. Default 100,000.
     pub max_topics: u64,
     /// Bytes of memory for the history and the idempotency keys of all topics together; where they are used up, topics
@@ -248,7 +251,7 @@ impl Default for Config {
             rates: Rates::default(),
             timing: Timing::default(),
             quic: Quic::default(),
-            webtransport: WebTransport::default(),
+            http: Http::default(),
             topics: Vec::new(),
             auth: Auth::default(),
             log: Log::default(),
@@ -289,6 +292,7 @@ impl Default for Limits {
             topic_lanes: 16,
             max_subscriptions: 1024,
             found_receivers: 1_000_000,
+            max_http_connections: 1024,
             max_topics: 100_000,
             topic_memory_bytes: 256 * MIB,
             topic_keys: 1000,

@@ -47,8 +47,8 @@ impl Link {
                             return end;
                         }
                     }
-                    Ok(None) | Err(ReadFailure::Stream(_)) => return ReadEnd::Ended,
                     Err(ReadFailure::Frame(e)) => return ReadEnd::Broken(e.to_string()),
+                    Ok(None) | Err(_) => return ReadEnd::Ended,
                 }
             }
             tokio::task::yield_now().await;
@@ -90,9 +90,9 @@ impl Link {
                 }
                 Err(reason) => return Some(ReadEnd::Broken(reason)),
             },
-            // Whose it was to be shows by none.
-            Ok(None) | Err(ReadFailure::Stream(_)) => return None,
             Err(ReadFailure::Frame(e)) => return Some(ReadEnd::Broken(e.to_string())),
+            // Whose it was to be shows by none.
+            Ok(None) | Err(_) => return None,
         };
         loop {
             match reader.next_body().await {
@@ -103,8 +103,8 @@ impl Link {
                 }
                 Ok(None) if reader.is_inside_frame() => return self.lane_ended(lane, CLOSE_FOLLOWS, "a cut").await,
                 Ok(None) => return self.lane_ended(lane, OTHER_LANES_FOLLOW, "nothing more comes").await,
-                Err(ReadFailure::Stream(e)) => return self.lane_ended(lane, CLOSE_FOLLOWS, &e.to_string()).await,
                 Err(ReadFailure::Frame(e)) => return Some(ReadEnd::Broken(e.to_string())),
+                Err(e) => return self.lane_ended(lane, CLOSE_FOLLOWS, &e.to_string()).await,
             }
         }
     }

@@ -25,6 +25,20 @@ impl Token {
         Ok(Self(token.into()))
     }
 
+    /// Takes the token from an `Authorization` header (RFC 6750 section 2.1), where there is one.
+    ///
+    /// # Errors
+    /// [`Invalid`] where it is none of the scheme `Bearer`.
+    pub fn from_authorization(header: Option<&[u8]>) -> Result<Option<Self>, Invalid> {
+        let Some(header) = header else { return Ok(None) };
+        let no_bearer = || Invalid::field("authorization: Bearer and a token are expected");
+        let (scheme, token) = str::from_utf8(header).ok().and_then(|text| text.split_once(' ')).ok_or_else(no_bearer)?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(no_bearer());
+        }
+        Self::new(token.trim_matches(' ')).map(Some)
+    }
+
     /// The token as text. It is a secret: not for logs, nor for what others read.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -51,6 +65,19 @@ mod tests {
             let refused = Token::new(bad).expect_err("no token").message;
             assert!(refused.starts_with("token: "), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_bearer_is_taken_from_its_header() {
+        let taken = |header: &str| Token::from_authorization(Some(header.as_bytes()));
+        assert_eq!(Token::from_authorization(None), Ok(None));
+        for good in ["Bearer abc", "bearer abc", "BEARER  abc "] {
+            assert_eq!(taken(good), Token::new("abc").map(Some), "{good:?}");
+        }
+        for bad in ["", "Bearer", "Bearer ", "Basic abc", "abc", "Bearer a b"] {
+            assert!(taken(bad).is_err(), "{bad:?}");
+        }
+        assert!(Token::from_authorization(Some(b"Bearer \xff")).is_err());
     }
 
     #[test]

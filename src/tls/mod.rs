@@ -20,7 +20,7 @@ use thiserror::Error;
 pub use self::client::Trust;
 pub(crate) use self::client::{client_config, https_config, server_name};
 pub use self::development::{ClientFiles, DEVELOPMENT_NAMES, DevelopmentFiles, ensure_certificates};
-pub(crate) use self::server::ServerTls;
+pub(crate) use self::server::{ServerTls, Sides};
 pub use self::subject::{Subject, subject};
 
 /// Why certificates cannot be used.

@@ -17,6 +17,15 @@ use crate::config;
 use crate::message::{ALPN, ALPN_WEBTRANSPORT};
 use crate::reload::Cause;
 
+/// The settings of both transports, with the same certificate.
+#[derive(Clone)]
+pub(crate) struct Sides {
+    /// TLS 1.3 only, ALPN `qws/1` and `h3`.
+    pub(crate) quic: Arc<QuicServerConfig>,
+    /// TLS 1.3 only, ALPN `http/1.1`: a WebSocket needs no other, and begins with nothing else.
+    pub(crate) tcp: Arc<rustls::ServerConfig>,
+}
+
 /// What a server's TLS settings are made of.
 pub(crate) struct ServerTls {
     files: config::Tls,
@@ -31,12 +40,12 @@ pub(crate) struct ServerTls {
 }
 
 impl ServerTls {
-    /// Reads the files. Gives the settings of the QUIC endpoints with it: TLS 1.3 only, ALPN `qws/1` and `h3`, stateless
-    /// session tickets; or early data, and so many sessions kept for that.
+    /// Reads the files. Gives the settings with it: stateless session tickets; or, on QUIC, early data, and so many sessions
+    /// kept for that.
     pub(crate) fn load(
         files: &config::Tls,
         sessions: Option<usize>,
-    ) -> Result<(Self, Arc<QuicServerConfig>), TlsError> {
+    ) -> Result<(Self, Sides), TlsError> {
         let contents = Contents::read(files);
         let resumption = Resumption::new(sessions)?;
         let settings = settings(files, &contents, &resumption)?;
@@ -46,7 +55,7 @@ impl ServerTls {
 
     /// Reads the files again, and gives new settings where they hold something new that can be used. Else all stays as
     /// it is. What came of it is logged; of files that are as they were, only where somebody asked.
-    pub(crate) fn reload(&mut self, cause: Cause) -> Option<Arc<QuicServerConfig>> {
+    pub(crate) fn reload(&mut self, cause: Cause) -> Option<Sides> {
         let contents = Contents::read(&self.files);
         let is_news = contents != self.seen || cause == Cause::Asked;
         self.seen.clone_from(&contents);
@@ -120,7 +129,7 @@ fn settings(
     files: &config::Tls,
     contents: &Contents,
     resumption: &Resumption,
-) -> Result<Arc<QuicServerConfig>, TlsError> {
+) -> Result<Sides, TlsError> {
     let chain = certificates(text(&contents.cert, &files.cert, "--cert")?, &files.cert, "--cert")?;
     let private = private_key(text(&contents.key, &files.key, "--key")?, &files.key)?;
     let unusable = |cause| TlsError::Unusable { cert: files.cert.clone(), key: files.key.clone(), cause };
@@ -133,6 +142,10 @@ fn settings(
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_single_cert(chain, private).map_err(unusable)?;
+    let mut tcp = config.clone();
+    tcp.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // Its own: a session says what the other transport agreed on.
+    tcp.ticketer = aws_lc_rs::Ticketer::new()?;
     // Who speaks both gets the former.
     config.alpn_protocols = vec![ALPN.to_vec(), ALPN_WEBTRANSPORT.to_vec()];
     match resumption {
@@ -143,7 +156,7 @@ fn settings(
             config.max_early_data_size = u32::MAX;
         }
     }
-    Ok(Arc::new(QuicServerConfig::try_from(config)?))
+    Ok(Sides { quic: Arc::new(QuicServerConfig::try_from(config)?), tcp: Arc::new(tcp) })
 }
 
 /// What checks the certificates of clients against the authorities in a file.

@@ -8,13 +8,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use quinn::crypto::rustls::HandshakeData;
-use quinn::{Connecting, Connection, ConnectionError, RecvStream, SendStream};
+use quinn::{Connecting, Connection, ConnectionError, SendStream};
 use rustls::pki_types::CertificateDer;
 use thiserror::Error;
 use tokio::time::timeout;
 use web_transport_quinn::Session;
 
 use super::layer::{Layer, without_session};
+use super::stream::{ReceiveHalf, SendHalf};
+use super::websocket::Socket;
 use super::webtransport;
 use crate::message::ALPN_WEBTRANSPORT;
 
@@ -33,8 +35,8 @@ pub(crate) enum Gone {
         reason: String,
     },
     /// Nobody did, or without a code.
-    #[error(transparent)]
-    Lost(ConnectionError),
+    #[error("{0}")]
+    Lost(String),
 }
 
 impl From<ConnectionError> for Gone {
@@ -44,7 +46,7 @@ impl From<ConnectionError> for Gone {
                 code: close.error_code.into_inner(),
                 reason: String::from_utf8_lossy(&close.reason).into_owned(),
             },
-            other => Self::Lost(other),
+            other => Self::Lost(other.to_string()),
         }
     }
 }
@@ -72,13 +74,17 @@ pub(crate) enum Carrier {
     Native(Connection),
     /// A WebTransport session, which has its connection to itself. Shared because it is large.
     WebTransport(Arc<Session>),
+    /// A WebSocket: the one lane that there is.
+    WebSocket(Arc<Socket>),
 }
 
 impl Carrier {
-    fn connection(&self) -> &Connection {
+    /// QUIC's, on which it lies. `None` for a WebSocket.
+    pub(crate) fn quic(&self) -> Option<&Connection> {
         match self {
-            Self::Native(connection) => connection,
-            Self::WebTransport(session) => session,
+            Self::Native(connection) => Some(connection),
+            Self::WebTransport(session) => Some(session),
+            Self::WebSocket(_) => None,
         }
     }
 
@@ -87,30 +93,38 @@ impl Carrier {
         match self {
             Self::Native(_) => "quic",
             Self::WebTransport(_) => "webtransport",
+            Self::WebSocket(_) => "websocket",
         }
     }
 
     /// On what its lanes lie.
     pub(crate) fn layer(&self) -> Layer {
         match self {
-            Self::Native(_) => Layer::Native,
+            Self::Native(_) | Self::WebSocket(_) => Layer::Native,
             Self::WebTransport(_) => Layer::WebTransport,
         }
     }
 
     /// Where the client is now.
     pub(crate) fn remote_address(&self) -> SocketAddr {
-        self.connection().remote_address()
+        match self {
+            Self::Native(connection) => connection.remote_address(),
+            Self::WebTransport(session) => session.remote_address(),
+            Self::WebSocket(socket) => socket.peer(),
+        }
     }
 
-    /// The time of a packet to the client and back, as QUIC has measured it.
+    /// The time of a packet to the client and back, as QUIC has measured it; zero where nobody has.
     pub(crate) fn rtt(&self) -> Duration {
-        self.connection().rtt()
+        self.quic().map(Connection::rtt).unwrap_or_default()
     }
 
     /// The client's own certificate, which TLS has checked.
     pub(crate) fn certificate(&self) -> Option<CertificateDer<'static>> {
-        let chain = self.connection().peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+        if let Self::WebSocket(socket) = self {
+            return socket.certificate();
+        }
+        let chain = self.quic()?.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
         chain.into_iter().next()
     }
 
@@ -118,13 +132,24 @@ impl Carrier {
     ///
     /// # Errors
     /// The connection is gone.
-    pub(crate) async fn accept_lane(&self) -> Result<(SendStream, RecvStream), Gone> {
-        self.connection().accept_bi().await.map_err(|e| self.gone(e))
+    pub(crate) async fn accept_lane(&self) -> Result<(SendHalf, ReceiveHalf), Gone> {
+        let accepted = match self {
+            Self::Native(connection) => connection.accept_bi().await,
+            Self::WebTransport(session) => (***session).accept_bi().await,
+            Self::WebSocket(socket) => {
+                return match socket.lane() {
+                    Some(lane) => Ok(lane),
+                    None => Err(socket.closed().await),
+                };
+            }
+        };
+        let (send, receive) = accepted.map_err(|e| self.gone(e))?;
+        Ok((send.into(), receive.into()))
     }
 
-    /// Opens a unidirectional stream. `None` where the client grants no further one, or is gone.
+    /// Opens a unidirectional stream. `None` where the client grants no further one, or is gone, or has but one lane.
     pub(crate) fn open_lane(&self) -> Option<SendStream> {
-        self.connection().open_uni().now_or_never()?.ok()
+        self.quic()?.open_uni().now_or_never()?.ok()
     }
 
     /// Waits for the next datagram from the client. Cancel safe.
@@ -133,14 +158,15 @@ impl Carrier {
     /// The connection is gone.
     pub(crate) async fn read_datagram(&self) -> Result<Bytes, Gone> {
         loop {
-            let datagram = self.connection().read_datagram().await.map_err(|e| self.gone(e))?;
             match self {
-                Self::Native(_) => return Ok(datagram),
-                Self::WebTransport(_) => {
+                Self::Native(connection) => return connection.read_datagram().await.map_err(|e| self.gone(e)),
+                Self::WebTransport(session) => {
+                    let datagram = (***session).read_datagram().await.map_err(|e| self.gone(e))?;
                     if let Some(body) = without_session(datagram) {
                         return Ok(body);
                     }
                 }
+                Self::WebSocket(socket) => return Err(socket.closed().await),
             }
         }
     }
@@ -151,6 +177,7 @@ impl Carrier {
             Self::Native(connection) => connection.max_datagram_size().is_some_and(|most| bytes <= most),
             // 0 where the client takes none, and no body is that short.
             Self::WebTransport(session) => bytes <= session.max_datagram_size(),
+            Self::WebSocket(_) => false,
         }
     }
 
@@ -159,6 +186,7 @@ impl Carrier {
         match self {
             Self::Native(connection) => connection.datagram_send_buffer_space() >= bytes,
             Self::WebTransport(session) => session.datagram_send_buffer_space() >= bytes,
+            Self::WebSocket(_) => false,
         }
     }
 
@@ -168,6 +196,7 @@ impl Carrier {
         match self {
             Self::Native(connection) => drop(connection.send_datagram(body)),
             Self::WebTransport(session) => drop(session.send_datagram(body)),
+            Self::WebSocket(_) => {}
         }
     }
 
@@ -177,33 +206,49 @@ impl Carrier {
         match self {
             Self::Native(connection) => drop(connection.send_datagram_wait(body).await),
             Self::WebTransport(session) => drop(session.send_datagram_wait(body).await),
+            Self::WebSocket(_) => {}
         }
     }
 
     /// What it means that a stream tells of the connection's end.
     pub(crate) fn gone(&self, error: ConnectionError) -> Gone {
         match self {
-            Self::Native(_) => error.into(),
             Self::WebTransport(session) => webtransport::gone(session, error),
+            Self::Native(_) | Self::WebSocket(_) => error.into(),
         }
     }
 
     /// Waits until the connection is there no more. Cancel safe.
     pub(crate) async fn closed(&self) -> Gone {
-        self.gone(self.connection().closed().await)
+        match self {
+            Self::Native(connection) => self.gone(connection.closed().await),
+            Self::WebTransport(session) => self.gone((***session).closed().await),
+            Self::WebSocket(socket) => socket.closed().await,
+        }
     }
 
     /// Why the connection is there no more.
     pub(crate) fn close_reason(&self) -> Option<Gone> {
-        self.connection().close_reason().map(|e| self.gone(e))
+        match self {
+            Self::WebSocket(socket) => socket.gone(),
+            _ => self.quic()?.close_reason().map(|e| self.gone(e)),
+        }
     }
 
-    /// Closes the connection with a closing code. A session is closed on a stream, which has `within` to arrive.
+    /// Closes the connection with a closing code. Where that is a message of its own, it has `within` to arrive.
     pub(crate) async fn close(&self, code: u16, reason: &str, within: Duration) {
-        if let Self::WebTransport(session) = self {
-            session.close(code.into(), reason.as_bytes());
-            let _ = timeout(within, self.connection().closed()).await;
+        match self {
+            Self::Native(connection) => connection.close(code.into(), reason.as_bytes()),
+            Self::WebTransport(session) => {
+                session.close(code.into(), reason.as_bytes());
+                let connection: &Connection = session;
+                let _ = timeout(within, connection.closed()).await;
+                connection.close(self.layer().code(code), reason.as_bytes());
+            }
+            Self::WebSocket(socket) => {
+                // What does not get through in time is lost with the connection, which its owner drops.
+                let _ = timeout(within, socket.close(code, reason)).await;
+            }
         }
-        self.connection().close(self.layer().code(code), reason.as_bytes());
     }
 }

@@ -2,17 +2,16 @@
 //! stream does not take at once waits in a bounded backlog, which is drained in turn with those of the client's other
 //! lanes ([`Outflow::drain`]).
 
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use quinn::{SendStream, WriteError};
 use thiserror::Error;
 
 use super::backlog::{Backlog, Mark, Overflow, Source};
 use super::layer::Layer;
 use super::outflow::Outflow;
+use super::stream::SendHalf;
 
 /// Why a frame was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -82,7 +81,7 @@ impl From<Bytes> for Batch {
     }
 }
 
-/// Writes frames to one QUIC stream, for any number of senders.
+/// Writes frames to one stream, for any number of senders.
 #[derive(Debug)]
 pub(crate) struct LaneWriter {
     state: Mutex<State>,
@@ -93,7 +92,7 @@ pub(crate) struct LaneWriter {
 
 #[derive(Debug)]
 struct State {
-    stream: SendStream,
+    stream: SendHalf,
     backlog: Backlog,
     /// Why nothing more is taken.
     closed: Option<SendFailure>,
@@ -111,9 +110,9 @@ pub(super) enum Turn {
 impl LaneWriter {
     /// A lane among those of a client; the higher its priority, the earlier its turn. As in QUIC: what is written goes out
     /// in that order.
-    pub(crate) fn new(stream: SendStream, layer: Layer, priority: i32, outflow: &Arc<Outflow>) -> Arc<Self> {
-        // An error means that the stream has ended already.
-        let _ = stream.set_priority(priority);
+    pub(crate) fn new(half: impl Into<SendHalf>, layer: Layer, priority: i32, outflow: &Arc<Outflow>) -> Arc<Self> {
+        let stream = half.into();
+        stream.set_priority(priority);
         let state = State { stream, backlog: Backlog::new(outflow.lane_bounds), closed: None };
         let outflow = Arc::clone(outflow);
         let lane = Arc::new(Self { state: Mutex::new(state), layer, priority, outflow });
@@ -236,7 +235,7 @@ impl LaneWriter {
             return Turn::Over;
         }
         let State { stream, backlog, .. } = &mut *state;
-        match poll_write(stream, backlog.turn(TURN_BYTES), cx) {
+        match stream.poll_write(backlog.turn(TURN_BYTES), cx) {
             Poll::Pending => Turn::Over,
             Poll::Ready(Ok((bytes, frames))) => {
                 backlog.written(frames, bytes, &self.outflow.budget);
@@ -246,8 +245,8 @@ impl LaneWriter {
                 self.outflow.went_on();
                 Turn::Again
             }
-            Poll::Ready(Err(e)) => {
-                self.close(&mut state, failure(&e));
+            Poll::Ready(Err(failure)) => {
+                self.close(&mut state, failure);
                 Turn::Over
             }
         }
@@ -261,9 +260,9 @@ impl LaneWriter {
 
     /// Waits until the peer wants no more of this lane, or the connection is gone.
     pub(crate) async fn stopped(&self) {
-        let stopped = self.state().stream.stopped();
+        let ended = self.state().stream.ended();
         // Ended by us and read to the end is none of these, and the last that happens to a lane.
-        if matches!(stopped.await, Ok(None)) {
+        if ended.await {
             std::future::pending().await
         }
     }
@@ -277,8 +276,7 @@ impl LaneWriter {
     pub(crate) fn end(&self) {
         let mut state = self.state();
         self.close(&mut state, SendFailure::Closed);
-        // An error means that the stream has ended already.
-        let _ = state.stream.finish();
+        state.stream.finish();
     }
 
     /// Gives up what waits here; nothing more is taken, and whoever waits is told.
@@ -290,8 +288,7 @@ impl LaneWriter {
     pub(crate) fn abandon(&self, code: u16) {
         let mut state = self.state();
         self.close(&mut state, SendFailure::Closed);
-        // An error means that the stream has ended already.
-        let _ = state.stream.reset(self.layer.code(code));
+        state.stream.reset(self.layer.code(code));
     }
 
     /// Writes what is left, `last` behind it, ends the stream, and waits until the peer has it all (or has gone). Needs
@@ -308,15 +305,15 @@ impl LaneWriter {
         if self.idle().await.is_err() {
             return;
         }
-        let stopped = {
+        let ended = {
             let mut state = self.state();
-            if state.stream.finish().is_err() {
+            if !state.stream.finish() {
                 return;
             }
-            state.stream.stopped()
+            state.stream.ended()
         };
         // Either way there is nobody left to wait for.
-        let _ = stopped.await;
+        let _ = ended.await;
     }
 }
 
@@ -350,12 +347,11 @@ impl State {
         let mut done = 0;
         // Behind a backlog everything waits its turn. Its drain holds the stream's only waker.
         while done < frames.len() && self.backlog.is_empty() {
-            match poll_write(&mut self.stream, &mut frames[done..], &mut Context::from_waker(Waker::noop())) {
+            match self.stream.poll_write(&mut frames[done..], &mut Context::from_waker(Waker::noop())) {
                 Poll::Pending => break,
                 Poll::Ready(Ok((_, written))) => done += written,
-                Poll::Ready(Err(e)) => {
+                Poll::Ready(Err(failure)) => {
                     // Nothing waits here that would have to be given up.
-                    let failure = failure(&e);
                     self.closed = Some(failure);
                     return Err(failure);
                 }
@@ -363,20 +359,4 @@ impl State {
         }
         Ok(done)
     }
-}
-
-fn failure(error: &WriteError) -> SendFailure {
-    match error {
-        WriteError::Stopped(_) => SendFailure::Stopped,
-        _ => SendFailure::Closed,
-    }
-}
-
-/// Gives the bytes written and the frames written whole.
-fn poll_write(
-    stream: &mut SendStream,
-    frames: &mut [Bytes],
-    cx: &mut Context<'_>,
-) -> Poll<Result<(usize, usize), WriteError>> {
-    pin!(stream.write_chunks(frames)).poll(cx).map_ok(|written| (written.bytes, written.chunks))
 }

@@ -10,6 +10,8 @@ mod layer;
 pub(crate) mod native;
 mod outflow;
 pub(crate) mod socket;
+mod stream;
+pub(crate) mod websocket;
 pub(crate) mod webtransport;
 
 pub(crate) use self::backlog::{Bounds, Overflow, Source};
@@ -18,3 +20,4 @@ pub(crate) use self::lane_reader::{LaneReader, ReadFailure};
 pub(crate) use self::lane_writer::{Batch, LaneWriter, SendFailure};
 pub(crate) use self::layer::Layer;
 pub(crate) use self::outflow::Outflow;
+pub(crate) use self::stream::{ReceiveHalf, SendHalf};

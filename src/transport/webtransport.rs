@@ -12,6 +12,8 @@ use web_transport_quinn::{Request, ServerError, Session, SessionError, WebTransp
 
 use super::carrier::{Carrier, Gone};
 use super::native::{streams, var_int};
+use crate::config::Http;
+use crate::message::Token;
 
 /// Where the session is (docs/PROTOCOL.md, "Carriers and frames").
 const PATH: &str = "/wt";
@@ -57,40 +59,39 @@ pub(crate) fn grant_streams(connection: &Connection, max_request_lanes: u64) {
     connection.set_max_concurrent_bi_streams(var_int(streams(max_request_lanes + 1)));
 }
 
-/// Waits for QUIC's handshake and the client's request, and answers it. Web pages of other `origins` are refused, unless
-/// there are none. Bound it by a timeout.
+/// Waits for QUIC's handshake and the client's request, and answers it; gives the token that came with it. Web pages that are
+/// not let in are refused. Bound it by a timeout.
 ///
 /// # Errors
 /// [`NoSession`]; the connection may still be there.
 pub(crate) async fn accept(
     connection: Connection,
     confirmed: ZeroRttAccepted,
-    origins: &[String],
-) -> Result<Carrier, NoSession> {
+    pages: &Http,
+) -> Result<(Carrier, Option<Token>), NoSession> {
     // Before that nothing is read: what came may be a copy (RFC 9001 section 4.6). It has the same end where it is lost.
     confirmed.await;
     let request = Request::accept(connection).await?;
-    let Err((status, why)) = judge(&request, origins) else {
-        return Ok(Carrier::WebTransport(Arc::new(request.ok().await?)));
+    let (status, why) = match judge(&request, pages) {
+        Ok(bearer) => return Ok((Carrier::WebTransport(Arc::new(request.ok().await?)), bearer)),
+        Err(refused) => refused,
     };
     let session = Box::new(request.respond(status).await?);
     Err(NoSession::Refused { status, why, session })
 }
 
-fn judge(request: &ConnectRequest, origins: &[String]) -> Result<(), (StatusCode, &'static str)> {
+/// The token that a request brings, or why it is refused.
+fn judge(request: &ConnectRequest, pages: &Http) -> Result<Option<Token>, (StatusCode, &'static str)> {
     if request.url.path() != PATH {
         return Err((StatusCode::NOT_FOUND, "its path is not /wt"));
     }
-    // Who sends none is no web page.
-    match request.headers.get(header::ORIGIN) {
-        Some(origin)
-            if !origins.is_empty()
-                && !origins.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(origin.as_bytes())) =>
-        {
-            Err((StatusCode::FORBIDDEN, "its origin is not among webtransport.origins"))
-        }
-        _ => Ok(()),
+    let origin = request.headers.get(header::ORIGIN).map(|origin| origin.as_bytes());
+    if !pages.lets_in(origin, Some(request.url.authority())) {
+        return Err((StatusCode::FORBIDDEN, "its origin is not among http.origins"));
     }
+    let authorization = request.headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
+    Token::from_authorization(authorization)
+        .map_err(|_| (StatusCode::BAD_REQUEST, "its authorization is no bearer token"))
 }
 
 /// What the end of the connection says about the session on it.
@@ -111,7 +112,7 @@ pub(super) fn gone(session: &Session, error: ConnectionError) -> Gone {
                 reason: String::from_utf8_lossy(&close.reason).into_owned(),
             }
         }
-        other => Gone::Lost(other),
+        other => Gone::Lost(other.to_string()),
     }
 }
 
@@ -121,27 +122,36 @@ mod tests {
 
     use super::*;
 
-    fn judged(url: &str, origin: Option<&'static str>, origins: &[&str]) -> Option<u16> {
+    fn judged(url: &str, headers: &[(header::HeaderName, &'static str)], origins: &[&str]) -> Result<bool, u16> {
         let mut request = ConnectRequest::new(url.parse::<reqwest::Url>().expect("a URL"));
-        if let Some(origin) = origin {
-            request = request.with_header(header::ORIGIN, HeaderValue::from_static(origin));
+        for (name, value) in headers {
+            request = request.with_header(name.clone(), HeaderValue::from_static(value));
         }
-        let origins: Vec<_> = origins.iter().map(|&origin| origin.to_owned()).collect();
-        judge(&request, &origins).err().map(|(status, _)| status.as_u16())
+        let mut pages = Http::default();
+        pages.origins = origins.iter().map(|&origin| origin.to_owned()).collect();
+        judge(&request, &pages).map(|token| token.is_some()).map_err(|(status, _)| status.as_u16())
     }
 
     #[test]
     fn a_request_has_to_be_for_the_path_and_from_a_known_origin() {
-        let (url, page) = ("https://localhost:4433/wt", Some("https://a.example"));
+        let (url, page) = ("https://localhost:4433/wt", &[(header::ORIGIN, "https://a.example")][..]);
         for known in [&[][..], &["https://b.example", "https://A.example"]] {
-            assert_eq!(judged(url, page, known), None);
-            assert_eq!(judged("https://localhost/wt?room=1", page, known), None);
-            assert_eq!(judged("https://localhost/", page, known), Some(404));
-            assert_eq!(judged("https://localhost/wt/", page, known), Some(404));
+            assert_eq!(judged(url, page, known), Ok(false));
+            assert_eq!(judged("https://localhost/wt?room=1", page, known), Ok(false));
+            assert_eq!(judged("https://localhost/", page, known), Err(404));
+            assert_eq!(judged("https://localhost/wt/", page, known), Err(404));
         }
         let known = &["https://b.example"];
-        assert_eq!(judged(url, page, known), Some(403));
-        assert_eq!(judged(url, Some("null"), known), Some(403));
-        assert_eq!(judged(url, None, known), None, "no web page");
+        assert_eq!(judged(url, page, known), Err(403));
+        assert_eq!(judged(url, &[(header::ORIGIN, "null")], known), Err(403));
+        assert_eq!(judged(url, &[(header::ORIGIN, "https://localhost:4433")], known), Ok(false), "its own page");
+        assert_eq!(judged(url, &[], known), Ok(false), "no web page");
+    }
+
+    #[test]
+    fn a_request_may_bring_a_token() {
+        let judged = |value| judged("https://localhost/wt", &[(header::AUTHORIZATION, value)], &[]);
+        assert_eq!(judged("Bearer abc.def.ghi"), Ok(true));
+        assert_eq!(judged("Basic YTpi"), Err(400));
     }
 }

@@ -1,0 +1,126 @@
+//! What is served over TCP: WebSocket and web pages, and from which web pages browsers may connect.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Deserializer};
+
+use super::ConfigError;
+
+/// Most origins.
+const MAX_ORIGINS: u64 = 1000;
+
+/// What is served over TCP, and to which web pages.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Http {
+    /// Whether anything is. Default true.
+    pub enabled: bool,
+    /// TCP address for HTTP and WebSocket over TLS. `None` (in the file: an empty text), the default, is the address and port of
+    /// `addr`.
+    #[serde(deserialize_with = "address_or_none")]
+    pub addr: Option<SocketAddr>,
+    /// A loopback address where the same is served without TLS, for development. Default: none.
+    #[serde(deserialize_with = "address_or_none")]
+    pub plain_addr: Option<SocketAddr>,
+    /// Origins of the web pages that may connect, over WebTransport and WebSocket alike, such as `https://app.example.com` or
+    /// `http://localhost:8080`; others get status 403. Clients that are no web pages send none, and are let in, and so are
+    /// the pages of this very server. At most 1,000. Default: none, which lets in pages of any origin.
+    pub origins: Vec<String>,
+    /// Whether `/echo` sends every WebSocket message back as it came: for trying out how WebSocket is spoken. Default false.
+    pub echo: bool,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { enabled: true, addr: None, plain_addr: None, origins: Vec::new(), echo: false }
+    }
+}
+
+fn address_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let expected = |_| serde::de::Error::custom(format!("{text:?} is no address; write it as 127.0.0.1:8080"));
+    text.parse().map(Some).map_err(expected)
+}
+
+impl Http {
+    /// Settings with their values and bounds.
+    pub(super) fn bounds(&self) -> [(&'static str, u64, u64, u64); 1] {
+        [("http.origins (how many)", self.origins.len() as u64, 0, MAX_ORIGINS)]
+    }
+
+    /// Checks what each origin looks like, since one that no browser sends would keep everybody out; and that what goes without
+    /// TLS stays on this machine.
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        let is_origin = |text: &str| {
+            // As browsers write them (RFC 6454 section 6.2).
+            let after_scheme = text.split_once("://").map(|(_, host)| host);
+            after_scheme.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@', '*', ' ']))
+        };
+        if let Some(wrong) = self.origins.iter().find(|origin| !is_origin(origin)) {
+            return Err(ConfigError::Origin { origin: wrong.chars().take(100).collect() });
+        }
+        match self.plain_addr.filter(|addr| !addr.ip().is_loopback()) {
+            Some(addr) => Err(ConfigError::NotLoopback { addr }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a web page may connect that comes from `origin` and asked for `host` (with its port, where it gave one). Who
+    /// sends no origin is no web page.
+    pub(crate) fn lets_in(&self, origin: Option<&[u8]>, host: Option<&str>) -> bool {
+        let Some(origin) = origin else { return true };
+        let own = host.is_some_and(|host| {
+            let of_page = [&b"https://"[..], b"http://"].iter().find_map(|scheme| origin.strip_prefix(*scheme));
+            of_page.is_some_and(|page| page.eq_ignore_ascii_case(host.as_bytes()))
+        });
+        own || self.origins.is_empty()
+            || self.origins.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(origin))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_origins(origins: &[&str]) -> Http {
+        Http { origins: origins.iter().map(|&origin| origin.to_owned()).collect(), ..Http::default() }
+    }
+
+    #[test]
+    fn only_what_a_browser_sends_is_an_origin() {
+        for origin in ["https://app.example.com", "http://localhost:8080", "https://[::1]:4433"] {
+            with_origins(&[origin]).validate().expect("an origin");
+        }
+        for wrong in ["", "app.example.com", "https://", "https://app.example.com/", "https://*.example.com", "null"] {
+            assert!(matches!(with_origins(&[wrong]).validate(), Err(ConfigError::Origin { .. })), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn what_goes_without_tls_stays_on_this_machine() {
+        let plain = |addr: &str| Http { plain_addr: addr.parse().ok(), ..Http::default() }.validate();
+        plain("127.0.0.1:8080").expect("a loopback address");
+        plain("[::1]:0").expect("a loopback address");
+        for wrong in ["0.0.0.0:8080", "192.0.2.1:80", "[::]:8080"] {
+            assert!(matches!(plain(wrong), Err(ConfigError::NotLoopback { .. })), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn pages_of_known_origins_are_let_in_and_those_of_the_server_itself() {
+        let (page, host) = (Some(&b"https://a.example"[..]), Some("quic.example:4433"));
+        for known in [&[][..], &["https://b.example", "https://A.example"]] {
+            assert!(with_origins(known).lets_in(page, host));
+        }
+        let known = with_origins(&["https://b.example"]);
+        assert!(!known.lets_in(page, host) && !known.lets_in(page, None));
+        assert!(!known.lets_in(Some(b"null"), host) && !known.lets_in(Some(b"quic.example:4433"), host));
+        assert!(!known.lets_in(Some(b"https://quic.example"), host), "another port");
+        assert!(known.lets_in(Some(b"https://QUIC.example:4433"), host), "its own page");
+        assert!(known.lets_in(None, host), "no web page");
+    }
+}

@@ -1,0 +1,213 @@
+//! Where connections come in: the port, TLS, and how long who is in may stay.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tower_service::Service;
+use tracing::debug;
+
+use super::{EVERYWHERE, Http, Peer, refusal};
+use crate::limits::Admission;
+use crate::printable::Printable;
+
+/// Connections that wait to be looked at, for each worker.
+const WAITING: i32 = 1024;
+/// Most bytes of a request's head.
+const HEAD_BYTES: usize = 16 * 1024;
+/// Bytes that the system may hold for a client beyond what is on its way, so that what waits does so where it can still be
+/// dropped, or give way.
+const UNSENT_BYTES: u32 = 64 * 1024;
+/// How long one request may take.
+const REQUEST_TIME: Duration = Duration::from_secs(30);
+/// How long a connection may last that becomes no WebSocket; then it ends after the request that it is at.
+const CONNECTION_TIME: Duration = Duration::from_secs(300);
+/// After a failure to accept, which is the system's and lasts: too many open files.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// One worker's listener on a port.
+#[derive(Debug)]
+pub(crate) struct Door {
+    listener: std::net::TcpListener,
+    /// With which certificate, which may change; `None` without TLS.
+    tls: Option<watch::Receiver<Arc<rustls::ServerConfig>>>,
+}
+
+/// Binds one listener for each worker to the same address. Port 0 becomes the same free port for all. Gives that address.
+pub(crate) fn bind(
+    addr: SocketAddr,
+    workers: usize,
+    tls: Option<&watch::Receiver<Arc<rustls::ServerConfig>>>,
+) -> io::Result<(SocketAddr, Vec<Door>)> {
+    let shared = workers > 1;
+    // As with UDP: alone at first, so that another server there is found.
+    let addr = listener(addr, false)?.local_addr()?;
+    let doors = (0..workers).map(|_| Ok(Door { listener: listener(addr, shared)?, tls: tls.cloned() }));
+    Ok((addr, doors.collect::<io::Result<_>>()?))
+}
+
+fn listener(addr: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    #[cfg(unix)]
+    {
+        // Connections of a server that has ended may still be parting.
+        socket.set_reuse_address(true)?;
+        if shared {
+            socket.set_reuse_port(true)?;
+        }
+    }
+    #[cfg(not(unix))]
+    if shared {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "several workers need SO_REUSEPORT; set --workers 1"));
+    }
+    socket.bind(&addr.into())?;
+    socket.listen(WAITING)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// A listener inside its worker's runtime.
+pub(super) struct OpenDoor {
+    listener: TcpListener,
+    tls: Option<watch::Receiver<Arc<rustls::ServerConfig>>>,
+}
+
+impl Door {
+    /// Call inside the worker's runtime.
+    pub(super) fn open(self) -> io::Result<OpenDoor> {
+        Ok(OpenDoor { listener: TcpListener::from_std(self.listener)?, tls: self.tls })
+    }
+}
+
+impl OpenDoor {
+    /// Lets connections in, each with a task of its own. Does not end.
+    pub(super) async fn admit(self, http: &Arc<Http>, router: &Router) -> Infallible {
+        loop {
+            let (stream, from) = match self.listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(e) => {
+                    debug!("No connection accepted over TCP: {e}");
+                    sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            if let Some(refused) = self.let_in(stream, from, http, router) {
+                debug!(peer = %from, "Connection from {from} over TCP refused: {refused}");
+            }
+        }
+    }
+
+    fn let_in(&self, stream: TcpStream, from: SocketAddr, http: &Arc<Http>, router: &Router) -> Option<&'static str> {
+        let addresses = &http.surroundings.context.addresses;
+        // Its address is proven by TCP itself.
+        if let Admission::Refused(why) = addresses.admit(from.ip(), true) {
+            return Some(why);
+        }
+        let Some(of_address) = addresses.connect(from.ip()) else { return Some("too many of this address") };
+        let Ok(place) = Arc::clone(&http.places).try_acquire_owned() else { return Some("too many in all") };
+        set_options(&stream);
+        let tls = self.tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.borrow())));
+        let (http, router) = (Arc::clone(http), router.clone());
+        let tasks = http.tasks.clone();
+        tasks.spawn(async move {
+            let _held = (of_address, place);
+            let within = http.surroundings.context.config.timing.handshake_timeout();
+            let draining = http.surroundings.draining.clone();
+            let Some(acceptor) = tls else {
+                return serve(stream, Peer { address: from, certificate: None }, &http, router).await;
+            };
+            let accepted = tokio::select! {
+                accepted = timeout(within, acceptor.accept(stream)) => accepted,
+                () = draining.cancelled() => return,
+            };
+            match accepted {
+                Ok(Ok(stream)) => {
+                    let own = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).cloned();
+                    let peer = Peer { address: from, certificate: own.map(|own| own.into_owned()) };
+                    serve(stream, peer, &http, router).await;
+                }
+                Ok(Err(e)) => {
+                    let e = e.to_string();
+                    debug!(peer = %from, "TLS with {from} over TCP failed: {}", Printable::excerpt(&e));
+                }
+                Err(_) => debug!(peer = %from, "TLS with {from} over TCP took too long"),
+            }
+        });
+        None
+    }
+}
+
+/// Errors mean that the connection has ended already.
+fn set_options(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let _ = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES);
+}
+
+/// Serves one connection's requests.
+async fn serve<S>(stream: S, peer: Peer, http: &Http, router: Router)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let timing = &http.surroundings.context.config.timing;
+    let from = peer.address;
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (router, peer) = (router.clone(), peer.clone());
+        async move { Ok::<_, Infallible>(answer(request, peer, router).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(timing.handshake_timeout())
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    let served = tokio::select! {
+        served = &mut connection => served,
+        () = async {
+            tokio::select! {
+                () = http.surroundings.draining.cancelled() => {}
+                () = sleep(CONNECTION_TIME) => {}
+            }
+        } => {
+            connection.as_mut().graceful_shutdown();
+            match timeout(timing.close_timeout(), connection).await {
+                Ok(served) => served,
+                Err(_) => return,
+            }
+        }
+    };
+    if let Err(e) = served {
+        let e = e.to_string();
+        debug!(peer = %from, "HTTP with {from} ended: {}", Printable::excerpt(&e));
+    }
+}
+
+async fn answer(request: Request<Incoming>, peer: Peer, mut router: Router) -> axum::response::Response {
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(peer);
+    let mut response = match timeout(REQUEST_TIME, router.call(request)).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(_) => refusal(StatusCode::REQUEST_TIMEOUT, "the request took too long"),
+    };
+    for (name, value) in EVERYWHERE {
+        response.headers_mut().insert(name, value);
+    }
+    response
+}

@@ -1,0 +1,83 @@
+//! HTTP/1.1 on the TCP port, with the certificate of QUIC's, and where asked for without TLS on a loopback address: the way
+//! to a WebSocket, and the web pages that come with the server. Stands beside `client`, to which it hands over sockets.
+//! Each worker has a listener of its own on the port, and keeps the connections that land there.
+
+mod door;
+mod pages;
+mod socket;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures_util::future::join_all;
+use rustls::pki_types::CertificateDer;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+pub(crate) use self::door::{Door, bind};
+use crate::client::Surroundings;
+
+/// What every answer says: pages load what this server has and nothing else, and stand in nobody's frame.
+const EVERYWHERE: [(HeaderName, HeaderValue); 3] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(
+            "default-src 'self'; connect-src 'self' https: wss: ws:; img-src 'self' data: blob:; media-src 'self' blob:; \
+             style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
+        ),
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+];
+
+/// What all connections of a worker share.
+pub(crate) struct Http {
+    pub(crate) surroundings: Surroundings,
+    /// Owns the tasks of connections and sockets.
+    pub(crate) tasks: TaskTracker,
+    /// Places for connections, of all workers.
+    pub(crate) places: Arc<Semaphore>,
+}
+
+/// Who has sent a request.
+#[derive(Debug, Clone)]
+struct Peer {
+    address: SocketAddr,
+    /// The client's own certificate, which TLS has checked.
+    certificate: Option<CertificateDer<'static>>,
+}
+
+impl Http {
+    /// Serves what comes in at the doors. Does not end; dropped, it lets nobody in any more, and who is in goes once the
+    /// server drains.
+    pub(crate) async fn serve(self: Arc<Self>, doors: Vec<Door>) -> Infallible {
+        let router = router(&self);
+        let open = doors.into_iter().filter_map(|door| match door.open() {
+            Ok(open) => Some(open.admit(&self, &router)),
+            Err(e) => {
+                tracing::error!("A worker cannot serve HTTP: {e}");
+                None
+            }
+        });
+        join_all(open).await;
+        std::future::pending().await
+    }
+}
+
+fn router(http: &Arc<Http>) -> Router {
+    let router = Router::new().route("/ws", get(socket::open));
+    let router = if http.surroundings.context.config.http.echo { router.route("/echo", get(socket::echo)) } else { router };
+    router.fallback(pages::serve).with_state(Arc::clone(http))
+}
+
+/// An answer that says in words why there is no other.
+fn refusal(status: StatusCode, why: impl Into<String>) -> Response {
+    let mut why = why.into();
+    why.push('\n');
+    (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], why).into_response()
+}

@@ -1,0 +1,49 @@
+//! The web pages and scripts of `web/`, which are part of the binary; a debug build reads them from the folder.
+
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use rust_embed::RustEmbed;
+
+use super::refusal;
+
+#[derive(RustEmbed)]
+#[folder = "web/"]
+#[include = "*.html"]
+#[include = "*.js"]
+#[include = "*.css"]
+#[include = "*.svg"]
+#[include = "*.txt"]
+#[include = "*.d.ts"]
+#[exclude = "test/*"]
+#[exclude = "node_modules/*"]
+struct Files;
+
+/// Answers with the file of that path.
+pub(super) async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    if method != Method::GET && method != Method::HEAD {
+        let mut refused = refusal(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD are served here");
+        refused.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+        return refused;
+    }
+    let name = match uri.path().trim_start_matches('/') {
+        "" => "index.html",
+        "dashboard" => "dashboard.html",
+        "webrtc" => "webrtc.html",
+        name => name,
+    };
+    let Some(file) = Files::get(name) else {
+        return refusal(StatusCode::NOT_FOUND, "nothing is here; see / for the chat and /dashboard for the numbers");
+    };
+    let hash: String = file.metadata.sha256_hash()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    let tag = format!("\"{hash}\"");
+    // Asked for anew each time, and sent only where it changed: pages and scripts of one version belong together.
+    let about = [(header::ETAG, tag.clone()), (header::CACHE_CONTROL, "no-cache".to_owned())];
+    if headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
+        return (StatusCode::NOT_MODIFIED, about).into_response();
+    }
+    let kind = match file.metadata.mimetype() {
+        text if text.starts_with("text/") => format!("{text}; charset=utf-8"),
+        other => other.to_owned(),
+    };
+    (about, [(header::CONTENT_TYPE, kind)], file.data).into_response()
+}

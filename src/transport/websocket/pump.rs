@@ -1,0 +1,240 @@
+//! What moves messages between a socket and its client's lane, and ends the socket as RFC 6455 wants it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use super::super::carrier::{Carrier, Gone};
+use super::super::lane_reader::ReadFailure;
+use super::{Next, Socket};
+use crate::frame::{FrameError, PREFIX_BYTES};
+use crate::message::CloseCode;
+
+/// What is read from, and gathered for, the system at once; each idle client has as much of both.
+const BUFFER_BYTES: usize = 4096;
+/// Code of a close frame without one (RFC 6455 section 7.1.5).
+const NO_STATUS: u16 = 1005;
+/// Bytes of a broken socket that are read and dropped, so that its peer gets the last word before it finds out that nobody
+/// listens (RFC 9293 section 3.10.7: data that nobody reads is answered with a reset, which takes back what was sent).
+const LINGER_BYTES: u64 = 1 << 20;
+
+/// A socket whose opening handshake was answered becomes a client's carrier. The future is its pump: it ends once the
+/// socket has, and `linger` after the last word at the latest.
+pub(crate) async fn open<S>(
+    stream: S,
+    peer: SocketAddr,
+    certificate: Option<CertificateDer<'static>>,
+    max_message_bytes: usize,
+    linger: Duration,
+) -> (Carrier, impl Future<Output = ()> + Send)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let socket = Socket::new(peer, certificate);
+    let stream = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config(max_message_bytes))).await;
+    (Carrier::WebSocket(Arc::clone(&socket)), pump(stream, socket, max_message_bytes, linger))
+}
+
+fn config(max_message_bytes: usize) -> WebSocketConfig {
+    let max = Some(max_message_bytes);
+    let config = WebSocketConfig::default().read_buffer_size(BUFFER_BYTES).write_buffer_size(BUFFER_BYTES);
+    config.max_message_size(max).max_frame_size(max)
+}
+
+async fn pump<S>(stream: WebSocketStream<S>, socket: Arc<Socket>, max: usize, linger: Duration)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    // Whatever happens here, nobody waits for it any longer than it lives.
+    let _over = socket.is_over.clone().drop_guard();
+    let (mut sink, mut stream) = stream.split();
+    let end = {
+        let (reads, writes) = (read(&mut stream, &socket, max), write(&mut sink, &socket));
+        tokio::pin!(reads, writes);
+        tokio::select! {
+            end = &mut reads => match end {
+                // The client's session says the last word; until then what it still has to say goes out.
+                ReadEnd::Broken => writes.await,
+                ReadEnd::Gone(gone) => gone,
+            },
+            gone = &mut writes => match gone {
+                // Once the peer has answered, all is done.
+                Gone::Closed { .. } => match timeout(linger, reads).await {
+                    Ok(ReadEnd::Gone(gone)) => gone,
+                    Ok(ReadEnd::Broken) | Err(_) => gone,
+                },
+                lost => lost,
+            },
+        }
+    };
+    socket.end(end);
+    if let Ok(stream) = stream.reunite(sink) {
+        part(stream, linger).await;
+    }
+}
+
+/// Ends the connection below.
+async fn part<S: AsyncRead + AsyncWrite + Unpin>(mut stream: WebSocketStream<S>, linger: Duration) {
+    let parting = async {
+        // What waits to be sent is an answer to the peer's own close frame, at most.
+        let _ = stream.flush().await;
+        let raw = stream.get_mut();
+        raw.shutdown().await?;
+        tokio::io::copy(&mut raw.take(LINGER_BYTES), &mut tokio::io::sink()).await
+    };
+    // Either way there is nobody left.
+    let _ = timeout(linger, parting).await;
+}
+
+/// Why nothing more is read.
+enum ReadEnd {
+    /// The peer has ended it, or is lost.
+    Gone(Gone),
+    /// The peer broke the rules; the client's session knows.
+    Broken,
+}
+
+async fn read<S>(stream: &mut SplitStream<WebSocketStream<S>>, socket: &Socket, max: usize) -> ReadEnd
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut closed = None;
+    loop {
+        socket.has_room().await;
+        let failure = match stream.next().await {
+            Some(Ok(Message::Text(text))) => {
+                socket.receive(text.into());
+                continue;
+            }
+            Some(Ok(Message::Binary(body))) => {
+                socket.receive(body);
+                continue;
+            }
+            Some(Ok(Message::Close(frame))) => {
+                let (code, reason) =
+                    frame.map_or((NO_STATUS, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
+                let gone = Gone::Closed { code: code.into(), reason };
+                // Its session need not wait until the answer is out.
+                socket.end(gone.clone());
+                closed = Some(gone);
+                continue;
+            }
+            // Pings were answered already; what comes behind a close frame is nobody's.
+            Some(Ok(_)) => continue,
+            None | Some(Err(Error::ConnectionClosed | Error::AlreadyClosed)) => {
+                return ReadEnd::Gone(closed.unwrap_or_else(|| Gone::Lost("the connection ended".into())));
+            }
+            Some(Err(e)) if closed.is_some() || matches!(e, Error::Io(_) | Error::Tls(_)) => {
+                return ReadEnd::Gone(closed.unwrap_or_else(|| Gone::Lost(e.to_string())));
+            }
+            Some(Err(Error::Protocol(e))) if is_cut_off(&e) => return ReadEnd::Gone(Gone::Lost(e.to_string())),
+            Some(Err(Error::Capacity(_))) => FrameError::TooBig { max }.into(),
+            Some(Err(Error::Utf8(_))) => broken(CloseCode::INVALID_PAYLOAD, "a text message that is not UTF-8".into()),
+            Some(Err(e)) => broken(CloseCode::PROTOCOL_ERROR, e.to_string()),
+        };
+        socket.fail(failure);
+        return ReadEnd::Broken;
+    }
+}
+
+fn is_cut_off(error: &tokio_tungstenite::tungstenite::error::ProtocolError) -> bool {
+    matches!(error, tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)
+}
+
+fn broken(code: CloseCode, reason: String) -> ReadFailure {
+    ReadFailure::Broken { code: code.0, reason }
+}
+
+/// Sends what is there to be sent, until the last word (`Gone::Closed`, by us) or a failure.
+async fn write<S>(sink: &mut SplitSink<WebSocketStream<S>, Message>, socket: &Socket) -> Gone
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let lost = |e: Error| Gone::Lost(e.to_string());
+    let mut flushed = true;
+    loop {
+        match socket.next_outgoing(flushed) {
+            Some(Next::Frames(mut frames)) => {
+                let bytes = frames.len();
+                flushed = false;
+                while let Some(body) = next_body(&mut frames) {
+                    if let Err(e) = sink.feed(message(body)).await {
+                        return lost(e);
+                    }
+                }
+                socket.passed(bytes);
+            }
+            Some(Next::Close(code, reason)) => {
+                let frame = CloseFrame { code: code.into(), reason: reason.as_str().into() };
+                return match sink.send(Message::Close(Some(frame))).await {
+                    Ok(()) => Gone::Closed { code: code.into(), reason },
+                    Err(e) => lost(e),
+                };
+            }
+            None if !flushed => {
+                if let Err(e) = sink.flush().await {
+                    return lost(e);
+                }
+                flushed = true;
+            }
+            None => socket.wanted.notified().await,
+        }
+    }
+}
+
+/// Takes the next body off a piece of whole frames.
+fn next_body(frames: &mut Bytes) -> Option<Bytes> {
+    if frames.len() < PREFIX_BYTES {
+        return None;
+    }
+    let length = usize::try_from(frames.get_u32()).unwrap_or(usize::MAX).min(frames.len());
+    Some(frames.split_to(length))
+}
+
+/// JSON is text, anything else is not (docs/PROTOCOL.md, "Carriers and frames").
+fn message(body: Bytes) -> Message {
+    if body.first() != Some(&b'{') {
+        return Message::Binary(body);
+    }
+    match body.clone().try_into() {
+        Ok(text) => Message::Text(text),
+        // The peer takes either.
+        Err(_) => Message::Binary(body),
+    }
+}
+
+/// Sends every message back as it came, until the peer ends it or breaks the rules: for trying out how strict this is.
+pub(crate) async fn echo<S>(stream: S, max_message_bytes: usize, linger: Duration)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let mut stream = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config(max_message_bytes))).await;
+    let code = loop {
+        match stream.next().await {
+            Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
+                if stream.send(message).await.is_err() {
+                    return;
+                }
+            }
+            Some(Ok(_)) => {}
+            Some(Err(Error::Capacity(_))) => break CloseCode::TOO_BIG,
+            Some(Err(Error::Utf8(_))) => break CloseCode::INVALID_PAYLOAD,
+            Some(Err(Error::Protocol(e))) if !is_cut_off(&e) => break CloseCode::PROTOCOL_ERROR,
+            None | Some(Err(_)) => return part(stream, linger).await,
+        }
+    };
+    let frame = CloseFrame { code: code.0.into(), reason: "".into() };
+    if stream.send(Message::Close(Some(frame))).await.is_ok() {
+        part(stream, linger).await;
+    }
+}
