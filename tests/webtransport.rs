@@ -4,8 +4,10 @@
 
 mod common;
 
+use common::over::Over;
 use common::topics::TopicLane;
-use common::web_transport::{self, Over};
+
+use common::web_transport;
 use common::{On, RawClient, TestServer, framed, soon, until};
 use quinn::{ConnectionError, VarInt};
 use serde_json::{Value, json};
@@ -18,7 +20,7 @@ const BOTH_WAYS: [[Over; 2]; 2] = [[Over::Native, Over::WebTransport], [Over::We
 #[tokio::test]
 async fn every_lane_and_a_datagram_answer_as_on_native_quic() {
     let server = TestServer::start().await;
-    for over in Over::BOTH {
+    for over in Over::QUIC {
         let mut client = over.client(&server, "Ada").await;
         for on in On::EACH {
             let reply = client.ask(on, json!({"type": "text", "id": 1, "content": "hi"}).to_string().as_bytes()).await;
@@ -37,7 +39,7 @@ async fn a_handshake_tells_the_same_and_the_list_tells_the_carriers() {
     let handshake = json!({"type": "handshake", "protocol_version": "1.0", "client_name": "Ada"});
     let mut told = Vec::new();
     let mut clients = Vec::new();
-    for over in Over::BOTH {
+    for over in Over::QUIC {
         let mut client = over.stranger(&server).await;
         let mut response = client.handshake_with(handshake.clone()).await;
         response["client_id"] = Value::Null;
@@ -72,7 +74,7 @@ async fn a_lane_may_be_cut_anywhere_also_before_its_first_frame() {
 #[tokio::test]
 async fn as_many_request_lanes_are_served_at_once_as_on_native_quic() {
     let server = TestServer::start_with(|config| config.limits.max_request_lanes = 5).await;
-    for over in Over::BOTH {
+    for over in Over::QUIC {
         let client = over.client(&server, "Ada").await;
         let mut lanes = Vec::new();
         for round in 0..5 {
@@ -178,7 +180,7 @@ async fn a_datagram_of_no_session_is_dropped() {
 #[tokio::test]
 async fn the_session_closes_with_the_code_and_reason_that_native_quic_would() {
     let server = TestServer::start_with(|config| config.timing.handshake_timeout_ms = 300).await;
-    for over in Over::BOTH {
+    for over in Over::QUIC {
         let mut client = over.client(&server, "Ada").await;
         client.control.say(json!({"type": "close", "code": 4999, "reason": "Grüße 🚀"})).await;
         assert_eq!(client.closed().await, (4999, "Grüße 🚀".to_owned()));
@@ -323,7 +325,7 @@ async fn a_client_that_does_not_read_is_closed_and_its_neighbour_is_not() {
 async fn a_drain_sends_clients_of_both_carriers_away() {
     let server = TestServer::start().await;
     let mut clients = Vec::new();
-    for over in Over::BOTH {
+    for over in Over::QUIC {
         clients.push(over.client(&server, "Ada").await);
     }
     server.drain();

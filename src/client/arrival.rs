@@ -93,7 +93,9 @@ async fn run_early(
     let from = connection.remote_address();
     let (code, reason) = match in_time(early::begin(&connection, confirmed), deadline, &surroundings).await {
         Ok(early) => match connection.close_reason() {
-            None => return welcome(Carrier::Native(connection), early, None, deadline, surroundings, handshaking).await,
+            None => {
+                return welcome(Carrier::Native(connection), early, None, deadline, surroundings, handshaking).await;
+            }
             Some(e) => return failed(from, &e),
         },
         Err(given_up) => given_up,

@@ -116,7 +116,9 @@ async fn first_message(
             Ok(None) => return Err(protocol_error("the control lane ended before a handshake".into())),
             Err(e) => {
                 let why = e.to_string();
-                return Err(unreadable(carrier, e).unwrap_or_else(|| protocol_error(format!("the control lane: {why}"))));
+                return Err(
+                    unreadable(carrier, e).unwrap_or_else(|| protocol_error(format!("the control lane: {why}")))
+                );
             }
         };
         let body = match Body::parse(body, Compression::None, max_message_bytes(context)) {

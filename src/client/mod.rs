@@ -171,7 +171,8 @@ async fn welcome(
     info!(client = %id, clients, "Client {id} connected. Total clients: {clients}");
 
     let place = context.addresses.connect(from.ip());
-    let (control, confirmed) = early.map(|Early { control: (send, receive), confirmed }| ((send.into(), receive.into()), confirmed)).unzip();
+    let (control, confirmed) =
+        early.map(|Early { control: (send, receive), confirmed }| ((send.into(), receive.into()), confirmed)).unzip();
     let welcomed = tokio::select! {
         welcomed = handshake::welcome(&carrier, control, bearer, id, deadline, &surroundings, place.as_ref()) => welcomed,
         () = surroundings.draining.cancelled() => Err(draining(&context).into()),

@@ -77,8 +77,7 @@ impl Http {
             let of_page = [&b"https://"[..], b"http://"].iter().find_map(|scheme| origin.strip_prefix(*scheme));
             of_page.is_some_and(|page| page.eq_ignore_ascii_case(host.as_bytes()))
         });
-        own || self.origins.is_empty()
-            || self.origins.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(origin))
+        own || self.origins.is_empty() || self.origins.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(origin))
     }
 }
 

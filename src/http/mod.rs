@@ -71,7 +71,8 @@ impl Http {
 
 fn router(http: &Arc<Http>) -> Router {
     let router = Router::new().route("/ws", get(socket::open));
-    let router = if http.surroundings.context.config.http.echo { router.route("/echo", get(socket::echo)) } else { router };
+    let router =
+        if http.surroundings.context.config.http.echo { router.route("/echo", get(socket::echo)) } else { router };
     router.fallback(pages::serve).with_state(Arc::clone(http))
 }
 

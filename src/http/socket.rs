@@ -8,9 +8,9 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
-use tokio_tungstenite::tungstenite::Error;
 use tracing::debug;
 
 use super::{Http, Peer, refusal};
@@ -38,7 +38,8 @@ pub(super) async fn open(
     let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     let mut offered = offered.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     if !offered.any(|protocol| protocol.trim() == SUB_PROTOCOL) {
-        let why = format!("a WebSocket here speaks the sub-protocol {SUB_PROTOCOL}: offer it in Sec-WebSocket-Protocol");
+        let why =
+            format!("a WebSocket here speaks the sub-protocol {SUB_PROTOCOL}: offer it in Sec-WebSocket-Protocol");
         return Err(refusal(StatusCode::BAD_REQUEST, why));
     }
     let context = &http.surroundings.context;

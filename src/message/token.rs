@@ -32,7 +32,8 @@ impl Token {
     pub fn from_authorization(header: Option<&[u8]>) -> Result<Option<Self>, Invalid> {
         let Some(header) = header else { return Ok(None) };
         let no_bearer = || Invalid::field("authorization: Bearer and a token are expected");
-        let (scheme, token) = str::from_utf8(header).ok().and_then(|text| text.split_once(' ')).ok_or_else(no_bearer)?;
+        let (scheme, token) =
+            str::from_utf8(header).ok().and_then(|text| text.split_once(' ')).ok_or_else(no_bearer)?;
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(no_bearer());
         }

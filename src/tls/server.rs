@@ -42,10 +42,7 @@ pub(crate) struct ServerTls {
 impl ServerTls {
     /// Reads the files. Gives the settings with it: stateless session tickets; or, on QUIC, early data, and so many sessions
     /// kept for that.
-    pub(crate) fn load(
-        files: &config::Tls,
-        sessions: Option<usize>,
-    ) -> Result<(Self, Sides), TlsError> {
+    pub(crate) fn load(files: &config::Tls, sessions: Option<usize>) -> Result<(Self, Sides), TlsError> {
         let contents = Contents::read(files);
         let resumption = Resumption::new(sessions)?;
         let settings = settings(files, &contents, &resumption)?;
@@ -125,11 +122,7 @@ impl Contents {
     }
 }
 
-fn settings(
-    files: &config::Tls,
-    contents: &Contents,
-    resumption: &Resumption,
-) -> Result<Sides, TlsError> {
+fn settings(files: &config::Tls, contents: &Contents, resumption: &Resumption) -> Result<Sides, TlsError> {
     let chain = certificates(text(&contents.cert, &files.cert, "--cert")?, &files.cert, "--cert")?;
     let private = private_key(text(&contents.key, &files.key, "--key")?, &files.key)?;
     let unusable = |cause| TlsError::Unusable { cert: files.cert.clone(), key: files.key.clone(), cause };

@@ -4,8 +4,12 @@
 #![allow(dead_code, unreachable_pub, missing_docs)] // Each test binary uses its own part of this.
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
+#[macro_use]
+mod wire;
+
 pub mod library;
 pub mod limits;
+pub mod over;
 pub mod packets;
 pub mod process;
 pub mod relay;
@@ -13,6 +17,7 @@ pub mod stage;
 pub mod tap;
 pub mod tokens;
 pub mod topics;
+pub mod web_socket;
 pub mod web_transport;
 
 use std::net::SocketAddr;
@@ -26,7 +31,7 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::task::JoinHandle;
 use web_transport_quinn::Session;
 
@@ -51,6 +56,9 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 /// A running server with development certificates in a folder of its own.
 pub struct TestServer {
     pub addr: SocketAddr,
+    /// Where it serves HTTP and WebSocket over TLS, and where without.
+    pub http: Option<SocketAddr>,
+    pub plain_http: Option<SocketAddr>,
     pub files: DevelopmentFiles,
     pub status: ServerStatus,
     shutdown: CancellationToken,
@@ -78,8 +86,9 @@ impl TestServer {
         change(&mut config);
         let server = Server::bind(config).expect("the server binds");
         let (addr, status, shutdown) = (server.local_addr(), server.status(), CancellationToken::new());
+        let (http, plain_http) = (server.http_addr(), server.plain_http_addr());
         let running = tokio::spawn(server.run(shutdown.clone()));
-        Self { addr, files, status, shutdown, running, _folder: folder }
+        Self { addr, http, plain_http, files, status, shutdown, running, _folder: folder }
     }
 
     /// Begins the drain.
@@ -140,7 +149,7 @@ pub fn endpoint_trusting(ca: &Path, protocols: &[&str], transport: TransportConf
     endpoint_over(tls_trusting(ca).with_no_client_auth(), protocols, transport)
 }
 
-fn tls_trusting(ca: &Path) -> rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert> {
+pub fn tls_trusting(ca: &Path) -> rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca).expect("the CA's file")).expect("the CA");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -178,16 +187,6 @@ impl RawLane {
         self.raw(&framed(body)).await;
     }
 
-    /// Sends one JSON message.
-    pub async fn say(&mut self, message: Value) {
-        self.body(message.to_string().as_bytes()).await;
-    }
-
-    /// Sends a message with an attachment.
-    pub async fn say_with(&mut self, message: Value, attachment: &[u8]) {
-        self.body(&with_attachment(&message, attachment)).await;
-    }
-
     /// The next body, or how the lane ended.
     pub async fn try_hear_body(&mut self) -> Result<Vec<u8>, String> {
         let mut length = [0; 4];
@@ -196,45 +195,9 @@ impl RawLane {
         soon("a body", self.receive.read_exact(&mut body)).await.map_err(|e| format!("{e:?}"))?;
         Ok(body)
     }
-
-    /// The next body.
-    pub async fn hear_body(&mut self) -> Vec<u8> {
-        self.try_hear_body().await.expect("a message")
-    }
-
-    /// The next message, which has to be JSON alone.
-    pub async fn hear(&mut self) -> Value {
-        serde_json::from_slice(&self.hear_body().await).expect("JSON")
-    }
-
-    /// The next message and its attachment.
-    pub async fn hear_with(&mut self) -> (Value, Vec<u8>) {
-        let body = self.hear_body().await;
-        assert_eq!(body[0], 0x01, "the body has an attachment");
-        let json_len = u32::from_be_bytes(body[1..5].try_into().expect("four bytes")) as usize;
-        (serde_json::from_slice(&body[5..5 + json_len]).expect("JSON"), body[5 + json_len..].to_vec())
-    }
-
-    /// The next message, which has to be of this type.
-    pub async fn expect(&mut self, kind: &str) -> Value {
-        let message = self.hear().await;
-        assert_eq!(message["type"], kind, "expected {kind}, got {message}");
-        message
-    }
-
-    /// A sign of life: the server answers on this lane.
-    pub async fn lives(&mut self, who: &str) {
-        self.say(json!({"type": "ping", "id": who})).await;
-        assert_eq!(self.expect("pong").await["re"], who);
-    }
-
-    /// The next message, which has to be an error with this code; gives its text.
-    pub async fn expect_error(&mut self, code: u16) -> String {
-        let message = self.expect("error").await;
-        assert_eq!(message["code"], code, "expected error {code}, got {message}");
-        message["message"].as_str().expect("an error says what happened").to_owned()
-    }
 }
+
+speaks!(RawLane);
 
 /// Where to say something.
 #[derive(Debug, Clone, Copy)]
@@ -270,20 +233,6 @@ impl RawClient {
     pub async fn over(connection: Connection) -> Self {
         let (send, receive) = connection.open_bi().await.expect("a stream");
         Self { connection, control: RawLane { send, receive }, id: String::new(), session: None }
-    }
-
-    /// Shakes hands under a name.
-    pub async fn handshake(&mut self, name: &str) -> Value {
-        self.handshake_with(json!({"type": "handshake", "protocol_version": "1.0", "client_name": name})).await
-    }
-
-    /// Shakes hands with a message of the test's.
-    pub async fn handshake_with(&mut self, message: Value) -> Value {
-        self.control.say(message).await;
-        let response = self.control.expect("handshake_response").await;
-        assert_eq!(response["accepted"], true, "expected to be let in, got {response}");
-        self.id = response["client_id"].as_str().expect("an accepted client has an id").to_owned();
-        response
     }
 
     /// Sends one body and gives the reply to it, which comes the same way.
@@ -333,20 +282,19 @@ impl RawClient {
         if let Some(session) = &self.session {
             return web_transport::closed(session).await;
         }
-        match soon("the server's close", self.connection.closed()).await {
-            ConnectionError::ApplicationClosed(close) => {
-                (close.error_code.into_inner(), String::from_utf8_lossy(&close.reason).into_owned())
-            }
-            other => panic!("expected the server to close with a code, got {other}"),
-        }
+        closed(&self.connection).await
     }
+}
 
-    /// Waits for the server's `close` message and its close, which must agree; gives the message.
-    pub async fn expect_close(&mut self, code: u16) -> Value {
-        let message = self.control.expect("close").await;
-        assert_eq!(message["code"], code, "expected close {code}, got {message}");
-        assert_eq!(self.closed().await.0, u64::from(code), "the connection closes with the message's code");
-        message
+shakes_hands!(RawClient);
+
+/// Waits for the server's close of a connection and gives its code and reason.
+pub async fn closed(connection: &Connection) -> (u64, String) {
+    match soon("the server's close", connection.closed()).await {
+        ConnectionError::ApplicationClosed(close) => {
+            (close.error_code.into_inner(), String::from_utf8_lossy(&close.reason).into_owned())
+        }
+        other => panic!("expected the server to close with a code, got {other}"),
     }
 }
 

@@ -15,34 +15,6 @@ pub const TOPIC_LANE: [u8; 3] = [0x40, 0x54, 0x00];
 /// What a datagram begins with: its session.
 pub const DATAGRAM: &[u8] = &[0x00];
 
-/// A carrier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Over {
-    Native,
-    WebTransport,
-}
-
-impl Over {
-    pub const BOTH: [Self; 2] = [Self::Native, Self::WebTransport];
-
-    /// A connection whose handshake is still to come.
-    pub async fn stranger(self, server: &TestServer) -> RawClient {
-        match self {
-            Self::Native => server.stranger().await,
-            Self::WebTransport => {
-                over(session(http3(server).await, server.addr, "/wt").await.expect("a session")).await
-            }
-        }
-    }
-
-    /// A client whose handshake was accepted.
-    pub async fn client(self, server: &TestServer, name: &str) -> RawClient {
-        let mut client = self.stranger(server).await;
-        client.handshake(name).await;
-        client
-    }
-}
-
 /// A client endpoint that speaks HTTP/3.
 pub fn endpoint(server: &TestServer) -> Endpoint {
     server.endpoint_speaking(&["h3"], TransportConfig::default())

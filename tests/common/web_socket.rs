@@ -1,0 +1,103 @@
+//! A client on WebSocket: framing is a library's, what is in the messages is not.
+
+use std::sync::Arc;
+
+use futures_util::{SinkExt, StreamExt};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use super::{TestServer, soon, tls_trusting};
+
+/// A WebSocket, which is one lane.
+pub struct SocketLane {
+    pub socket: WebSocketStream<TlsStream<TcpStream>>,
+    /// The server's close frame, once it has come.
+    close: Option<(u64, String)>,
+}
+
+/// TLS with a server's TCP port.
+pub async fn tls(server: &TestServer) -> TlsStream<TcpStream> {
+    let addr = server.http.expect("it serves HTTP");
+    let mut tls = tls_trusting(&server.files.ca).with_no_client_auth();
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let stream = soon("a connection", TcpStream::connect(addr)).await.expect("it connects");
+    stream.set_nodelay(true).expect("an option");
+    let name = ServerName::try_from("localhost").expect("a name");
+    soon("TLS", TlsConnector::from(Arc::new(tls)).connect(name, stream)).await.expect("TLS")
+}
+
+/// A request for a client's WebSocket.
+pub fn request(server: &TestServer, path: &str) -> Request {
+    let addr = server.http.expect("it serves HTTP");
+    let mut request = format!("wss://{addr}{path}").into_client_request().expect("a request");
+    request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("qws.v1"));
+    request
+}
+
+/// Asks for a WebSocket.
+pub async fn ask(server: &TestServer, request: Request) -> Result<SocketLane, Error> {
+    let opening = tokio_tungstenite::client_async(request, tls(server).await);
+    let (socket, _) = soon("an answer", opening).await?;
+    Ok(SocketLane { socket, close: None })
+}
+
+/// Opens a client's WebSocket.
+pub async fn open(server: &TestServer) -> SocketLane {
+    ask(server, request(server, "/ws")).await.expect("a WebSocket")
+}
+
+impl SocketLane {
+    /// Sends one body: JSON as text, anything else not.
+    pub async fn body(&mut self, body: &[u8]) {
+        let message = match std::str::from_utf8(body) {
+            Ok(text) if text.starts_with('{') => Message::text(text),
+            _ => Message::binary(body.to_vec()),
+        };
+        soon("room in the socket", self.socket.send(message)).await.expect("the socket takes a message");
+    }
+
+    /// The next body, or how the lane ended.
+    pub async fn try_hear_body(&mut self) -> Result<Vec<u8>, String> {
+        loop {
+            match soon("a message", self.socket.next()).await {
+                Some(Ok(Message::Text(text))) => {
+                    assert!(text.starts_with('{'), "only JSON comes as text");
+                    return Ok(text.as_bytes().to_vec());
+                }
+                Some(Ok(Message::Binary(body))) => {
+                    assert_ne!(body.first(), Some(&b'{'), "JSON comes as text");
+                    return Ok(body.to_vec());
+                }
+                Some(Ok(Message::Close(frame))) => {
+                    let code = frame.as_ref().map_or(1005, |frame| match frame.code {
+                        CloseCode::Reserved(code) | CloseCode::Bad(code) => {
+                            panic!("{code} is no code for a close frame")
+                        }
+                        code => u16::from(code),
+                    });
+                    let reason = frame.map(|frame| frame.reason.to_string()).unwrap_or_default();
+                    self.close = Some((code.into(), reason));
+                }
+                Some(Ok(_)) => {}
+                Some(Err(e)) => return Err(e.to_string()),
+                None => return Err("closed".into()),
+            }
+        }
+    }
+
+    /// Waits for the server's close and gives its code and reason.
+    pub async fn closed(&mut self) -> (u64, String) {
+        while self.try_hear_body().await.is_ok() {}
+        self.close.clone().expect("a close frame came before the end")
+    }
+}
+
+speaks!(SocketLane);
