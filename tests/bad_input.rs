@@ -191,6 +191,20 @@ async fn a_control_lane_that_breaks_off_ends_the_connection() {
 }
 
 #[tokio::test]
+async fn a_unidirectional_stream_closes_the_connection() {
+    let (server, mut neighbour) = server_and_neighbour().await;
+    for bytes in [&[][..], &framed(br#"{"type":"ping"}"#)] {
+        let mut client = server.client("Eve").await;
+        let mut stream = soon("a stream", client.connection.open_uni()).await.expect("a stream");
+        stream.write_all(bytes).await.expect("the stream takes bytes");
+        stream.finish().expect("it was open");
+        client.expect_close(1002).await;
+    }
+    neighbour.control.lives("who is served").await;
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_datagram_above_the_limit_closes_the_connection() {
     let server = TestServer::start_with(|config| config.limits.max_message_bytes = 1024).await;
     let mut client = server.client("bad").await;

@@ -159,6 +159,22 @@ async fn a_datagram_in_early_data_waits() {
 }
 
 #[tokio::test]
+async fn a_unidirectional_stream_in_early_data_closes_the_connection() {
+    let server = TestServer::start_with(allowing).await;
+    let tap = Tap::start(server.addr).await;
+    let endpoint = server.endpoint();
+    let mut witness = witness(&server).await;
+    let (ada, accepted) = early(&endpoint, &tap, &[handshake("Ada")]).await;
+    let mut stream = soon("a stream", ada.connection.open_uni()).await.expect("a stream");
+    stream.write_all(b"x").await.expect("the stream takes bytes");
+    tap.open().await;
+    assert!(soon("the confirmation", accepted).await, "the early data was taken");
+    assert_eq!(ada.closed().await.0, 1002);
+    witness.control.lives("who has heard nothing").await;
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn who_is_not_confirmed_holds_up_no_publisher_and_takes_nobodys_place() {
     let server = TestServer::start_with(|config| {
         allowing(config);

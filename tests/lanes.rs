@@ -7,6 +7,7 @@ mod common;
 use std::pin::pin;
 
 use common::{RawClient, RawLane, TestServer, framed, soon};
+use futures_util::FutureExt;
 use serde_json::{Value, json};
 
 /// The lane has ended behind a whole message.
@@ -174,15 +175,23 @@ async fn a_lane_too_many_waits_until_another_has_ended() {
 }
 
 #[tokio::test]
-async fn a_client_has_no_credit_for_unidirectional_streams() {
+async fn a_client_has_credit_for_three_unidirectional_streams_and_is_closed_once_it_opens_one() {
     let server = TestServer::start().await;
     let mut client = server.client("Ada").await;
-    let connection = client.connection.clone();
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        // That alone says nothing to the server.
+        let granted = client.connection.open_uni().now_or_never().expect("they are granted from the start");
+        streams.push(granted.expect("still connected"));
+    }
     tokio::select! {
         biased;
-        opened = connection.open_uni() => panic!("expected no unidirectional stream, got {opened:?}"),
+        opened = client.connection.open_uni() => panic!("expected no fourth stream, got {opened:?}"),
         () = client.control.lives("the control lane") => {}
     }
+    streams[0].write_all(&[0]).await.expect("the stream takes bytes");
+    let close = client.expect_close(1002).await;
+    assert_eq!(close["reason"], "the client must not open unidirectional streams");
     server.stop().await;
 }
 

@@ -175,6 +175,7 @@ async fn welcome(
         early.map(|Early { control: (send, receive), confirmed }| ((send.into(), receive.into()), confirmed)).unzip();
     let welcomed = tokio::select! {
         welcomed = handshake::welcome(&carrier, control, bearer, id, deadline, &surroundings, place.as_ref()) => welcomed,
+        () = carrier.trespassed() => Err(trespassed().into()),
         () = surroundings.draining.cancelled() => Err(draining(&context).into()),
     };
     match welcomed {
@@ -243,6 +244,7 @@ async fn serve(
         end = early::confirm(&session, surroundings, unconfirmed, &mut places) => end,
         end = lanes::serve(&session, reader, &outbound.control) => end,
         end = lanes.accept(&session) => end,
+        () = session.carrier.trespassed() => trespassed(),
         closed = outbound.ended() => End::Sent(closed),
         () = outbound.control.outflow().drain() => stopped(&session.carrier),
         () = outbound.drain_datagrams() => stopped(&session.carrier),
@@ -268,6 +270,11 @@ async fn serve(
 fn stopped(carrier: &Carrier) -> End {
     let stopped = || End::sent(CloseCode::PROTOCOL_ERROR, "the control lane was stopped");
     carrier.close_reason().map_or_else(stopped, End::Gone)
+}
+
+/// The end of a connection on which the client has opened a stream of a kind that only the server opens.
+fn trespassed() -> End {
+    End::sent(CloseCode::PROTOCOL_ERROR, "the client must not open unidirectional streams")
 }
 
 /// Pings a client that is silent, and gives up on one that does not answer.

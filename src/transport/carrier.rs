@@ -147,6 +147,17 @@ impl Carrier {
         Ok((send.into(), receive.into()))
     }
 
+    /// Waits until the client opens a unidirectional stream that it must not open. Cancel safe.
+    pub(crate) async fn trespassed(&self) {
+        // On WebTransport there are as many as HTTP/3 has itself, and no other.
+        if let Self::Native(connection) = self
+            && connection.accept_uni().await.is_ok()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+
     /// Opens a unidirectional stream. `None` where the client grants no further one, or is gone, or has but one lane.
     pub(crate) fn open_lane(&self) -> Option<SendStream> {
         self.quic()?.open_uni().now_or_never()?.ok()

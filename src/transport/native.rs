@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use super::carrier::DATAGRAMS_IN_QUIC;
 use super::cid::{Owners, WorkerCids};
 use super::socket::{Stray, WorkerSocket};
+use super::webtransport::HTTP3_STREAMS;
 use crate::config::{Config, Congestion, Quic};
 
 /// Topic lanes that a client lets the server open (docs/PROTOCOL.md, "Lanes").
@@ -48,7 +49,9 @@ impl ServerSettings {
             // What waits beyond that waits in `outbound`.
             .datagram_send_buffer_size(DATAGRAMS_IN_QUIC)
             .max_concurrent_bidi_streams(var_int(streams(config.limits.max_request_lanes)))
-            .max_concurrent_uni_streams(0_u8.into());
+            // Said before anybody knows what a client speaks, and HTTP/3's clients want it said here: some hang up where it
+            // comes later (RFC 9114 section 6.2). On native QUIC, who opens one is closed.
+            .max_concurrent_uni_streams(HTTP3_STREAMS.into());
         connections.transport_config(Arc::new(transport));
         // Connections that nobody has looked at: as many as may be under way, with as much as the socket may hold.
         connections

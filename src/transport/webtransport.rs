@@ -19,7 +19,7 @@ use crate::message::Token;
 const PATH: &str = "/wt";
 /// Unidirectional streams that a client has for HTTP/3 itself: control, QPACK encoder and decoder (RFC 9114 section 6.2).
 /// Topics need none of a client's.
-const HTTP3_STREAMS: u8 = 3;
+pub(super) const HTTP3_STREAMS: u8 = 3;
 
 /// Why there is no session.
 #[derive(Debug, Error)]
@@ -51,11 +51,9 @@ impl NoSession {
     }
 }
 
-/// Lets the client open what HTTP/3 needs, ahead of its own handshake: what it may have of native QUIC's is told before
-/// anybody knows what it speaks.
+/// Lets the client open one bidirectional stream more than on native QUIC, which the session's request has as long as it
+/// lives.
 pub(crate) fn grant_streams(connection: &Connection, max_request_lanes: u64) {
-    connection.set_max_concurrent_uni_streams(HTTP3_STREAMS.into());
-    // The session's request has one as long as it lives.
     connection.set_max_concurrent_bi_streams(var_int(streams(max_request_lanes + 1)));
 }
 

@@ -4,7 +4,7 @@ use quinn::VarInt;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::common::{RawLane, framed, soon};
+use super::common::{RawClient, RawLane, framed, soon};
 use super::neighbour::TOPIC;
 use super::scene::{Scene, Target};
 
@@ -45,7 +45,7 @@ pub(crate) async fn trickle(target: &Target, connections: usize, lanes: usize) {
     for n in 0..connections {
         let (endpoint, addr) = (endpoints[n % endpoints.len()].clone(), target.addr);
         trickling.spawn(async move {
-            let mut client = super::common::RawClient::connect(&endpoint, addr).await;
+            let mut client = RawClient::connect(&endpoint, addr).await;
             client.handshake("drop by drop").await;
             let mut open = Vec::new();
             for _ in 0..lanes {
@@ -192,7 +192,7 @@ async fn a_topic_lane_that_is_stopped_again_and_again_costs_only_the_client_that
 }
 
 #[tokio::test]
-async fn lanes_beyond_the_limit_wait_and_unidirectional_ones_are_never_opened() {
+async fn lanes_beyond_the_limit_wait() {
     let scene = Scene::start("").await;
     let mut client = scene.target.client("Eve").await;
     let mut lanes = Vec::new();
@@ -204,10 +204,38 @@ async fn lanes_beyond_the_limit_wait_and_unidirectional_ones_are_never_opened() 
     let mut waits = client.lane().await;
     waits.say(json!({"type": "ping"})).await;
     client.control.lives("who has as many lanes as there may be").await;
-    let none = tokio::time::timeout(std::time::Duration::from_millis(100), client.connection.open_uni()).await;
-    assert!(none.is_err(), "no unidirectional stream is opened");
     Cut::Reset.apply(&mut lanes[0]);
     waits.expect("pong").await;
     drop((client, lanes, waits));
+    scene.end().await;
+}
+
+/// Opens unidirectional streams in every way, each time as many as are granted; gives how the connection ended.
+async fn trespass(client: &RawClient, way: usize) -> u64 {
+    for _ in 0..3 {
+        let Ok(mut stream) = soon("a stream", client.connection.open_uni()).await else { break };
+        // Each fails where the server was faster, which is as well.
+        match way {
+            0 => drop(stream.reset(WHY)),
+            1 => drop(stream.finish()),
+            2 => drop(stream.write_all(&framed(br#"{"type":"broadcast","content":"x"}"#)).await),
+            // As much as QUIC takes.
+            _ => drop(soon("the end", stream.write_all(&vec![0; 4 << 20])).await),
+        }
+    }
+    client.closed().await.0
+}
+
+#[tokio::test]
+async fn unidirectional_streams_end_the_connection_of_who_opens_them_alone() {
+    let scene = Scene::start("").await;
+    for _ in 0..5 {
+        for way in 0..4 {
+            let client = scene.target.client("Eve").await;
+            assert_eq!(trespass(&client, way).await, 1002, "{way}");
+            let stranger = scene.target.stranger().await;
+            assert_eq!(trespass(&stranger, way).await, 1002, "{way}, without a handshake");
+        }
+    }
     scene.end().await;
 }
