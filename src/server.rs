@@ -18,7 +18,7 @@ use crate::limits::Addresses;
 use crate::printable::Printable;
 use crate::registry::Registry;
 use crate::reload::{FileWatch, Reload};
-use crate::tls::{self, ServerTls, Sides};
+use crate::tls::{self, ServerTls, ShortLived, Sides};
 use crate::topic::Topics;
 use crate::transport::native::ServerSettings;
 use crate::transport::socket;
@@ -62,6 +62,7 @@ pub struct ServerStatus {
     registry: Arc<Registry>,
     topics: Arc<Topics>,
     runtimes: Vec<Arc<OnceLock<RuntimeMetrics>>>,
+    short_lived: ShortLived,
 }
 
 impl ServerStatus {
@@ -83,6 +84,11 @@ impl ServerStatus {
     /// Topics that are known: with subscribers, with history, or used a short time ago.
     pub fn topics(&self) -> usize {
         self.topics.count()
+    }
+
+    /// The certificate that web pages trust by its hash, where there is one.
+    pub fn short_lived(&self) -> ShortLived {
+        self.short_lived.clone()
     }
 
     /// Tasks of all workers: a few for each, and those that their connections need.
@@ -112,7 +118,8 @@ impl Server {
         let files = FileWatch::new(of_tls.chain(config.auth.files()));
         let auth = Arc::new(Auth::new(Arc::clone(&config))?);
         let sessions = config.quic.early_data.then(|| size(config.limits.tls_sessions));
-        let (tls, Sides { quic, tcp }) = ServerTls::load(&config.tls, sessions)?;
+        let short_lived = config.webtransport.short_lived_certificate;
+        let (tls, Sides { quic, tcp }) = ServerTls::load(&config.tls, short_lived, sessions)?;
         let count = config.worker_count();
         let (tcp, certificates) = watch::channel(tcp);
         let Ports { sockets, local_addr, doors, http_addr, plain_http_addr } =
@@ -140,6 +147,7 @@ impl Server {
                 socket,
                 doors,
                 http_places: Arc::clone(&http_places),
+                short_lived: tls.short_lived(),
                 strays,
                 inbox,
                 topic_inbox,
@@ -183,7 +191,12 @@ impl Server {
     /// What it counts; stays valid while it runs and after.
     pub fn status(&self) -> ServerStatus {
         let Context { registry, topics, .. } = &*self.context;
-        ServerStatus { registry: Arc::clone(registry), topics: Arc::clone(topics), runtimes: self.runtimes.clone() }
+        ServerStatus {
+            registry: Arc::clone(registry),
+            topics: Arc::clone(topics),
+            runtimes: self.runtimes.clone(),
+            short_lived: self.tls.short_lived(),
+        }
     }
 
     /// What has it read its certificate again while it runs. It does so by itself when the files change: when something
@@ -224,6 +237,10 @@ impl Server {
                 .map_err(|e| fail(number, format!("no thread for it: {e}")))?;
         }
         drop(ended);
+        let certify = |sides: Sides| {
+            connections.send_modify(|connections| connections.crypto = sides.quic);
+            tcp.send_replace(sides.tcp);
+        };
         let mut result = Ok(());
         let mut draining_began = false;
         let fetching = context.auth.keep_fetching();
@@ -241,8 +258,12 @@ impl Server {
                 cause = files.next(), if !draining_began => {
                     context.auth.reload(cause);
                     if let Some(sides) = tls.reload(cause) {
-                        connections.send_modify(|connections| connections.crypto = sides.quic);
-                        tcp.send_replace(sides.tcp);
+                        certify(sides);
+                    }
+                }
+                () = tls.outlived(), if !draining_began => {
+                    if let Some(sides) = tls.renew() {
+                        certify(sides);
                     }
                 }
                 end = ends.recv() => match end {
@@ -333,4 +354,101 @@ impl Drop for Report {
 
 fn size(setting: u64) -> usize {
     usize::try_from(setting).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::{Duration, SystemTime};
+
+    use tokio::time::{sleep, timeout};
+    use web_transport_quinn::{ClientBuilder, RecvStream, SendStream, Session};
+
+    use super::*;
+    use crate::connect::{Client, Event};
+    use crate::tls::{DevelopmentFiles, Trust};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+    const DAY_S: u64 = 24 * 60 * 60;
+
+    /// A session of who trusts a certificate by its hash, with its control lane.
+    struct Page {
+        session: Session,
+        lane: (SendStream, RecvStream),
+    }
+
+    impl Page {
+        async fn open(addr: SocketAddr, sha256: [u8; 32]) -> Option<Self> {
+            let builder = ClientBuilder::new();
+            let client = builder.with_server_certificate_hashes(vec![sha256.to_vec()]).expect("a client");
+            let url = format!("https://{addr}/wt").parse::<reqwest::Url>().expect("a URL");
+            let session = timeout(PATIENCE, client.connect(url)).await.expect("in time").ok()?;
+            let lane = session.open_bi().await.expect("a stream");
+            let mut page = Self { session, lane };
+            page.ask(br#"{"type":"handshake","protocol_version":"1.0"}"#).await;
+            Some(page)
+        }
+
+        async fn ask(&mut self, body: &[u8]) {
+            let (send, receive) = &mut self.lane;
+            let length = u32::try_from(body.len()).expect("a length").to_be_bytes();
+            send.write_all(&[&length, body].concat()).await.expect("the stream takes bytes");
+            let mut length = [0; 4];
+            timeout(PATIENCE, receive.read_exact(&mut length)).await.expect("in time").expect("a reply");
+            receive.read_exact(&mut vec![0; u32::from_be_bytes(length) as usize]).await.expect("a reply");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_short_lived_certificate_is_replaced_and_nobody_is_dropped() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = DevelopmentFiles::inside(folder.path());
+        files.make(&["127.0.0.1".into()], false).expect("certificates");
+        let mut config = Config { addr: "127.0.0.1:0".parse().expect("an address"), workers: 2, ..Config::default() };
+        (config.tls.cert, config.tls.key) = (files.cert.clone(), files.key.clone());
+        let mut server = Server::bind(config).expect("it binds");
+        let ahead = Arc::new(AtomicU64::new(0));
+        let days = Arc::clone(&ahead);
+        server.tls.set_clock(move || SystemTime::now() + Duration::from_secs(days.load(Ordering::Relaxed) * DAY_S));
+        let (addr, status, reloader) = (server.local_addr(), server.status(), server.reloader());
+        let told = move || status.short_lived().hash().expect("there is one").sha256;
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(server.run(shutdown.clone()));
+
+        let builder = Client::builder(addr.to_string()).trust(Trust::CaFile(files.ca.clone()));
+        let (client, mut events) = builder.connect().await.expect("it connects");
+        let mut hashes = vec![told()];
+        let mut pages = vec![Page::open(addr, hashes[0]).await.expect("the hash is good")];
+        for round in 1..3 {
+            ahead.fetch_add(12, Ordering::Relaxed);
+            // Has it look at the clock.
+            reloader.reload();
+            let replaced = async {
+                while hashes.contains(&told()) {
+                    sleep(Duration::from_millis(2)).await;
+                }
+                // Workers get it one after the other.
+                loop {
+                    if let Some(page) = Page::open(addr, told()).await {
+                        return page;
+                    }
+                }
+            };
+            let page = timeout(PATIENCE, replaced).await.expect("in time");
+            pages.push(page);
+            hashes.push(told());
+            for page in &mut pages {
+                page.ask(br#"{"type":"ping"}"#).await;
+            }
+            client.echo(&format!("round {round}")).await.expect("it is served");
+        }
+        for old in &hashes[..2] {
+            assert!(Page::open(addr, *old).await.is_none(), "an old hash is good no more");
+        }
+        assert!(pages.iter().all(|page| page.session.close_reason().is_none()));
+        let heard = timeout(Duration::from_millis(1), events.next()).await;
+        assert!(!matches!(heard, Ok(Some(Event::Reconnected | Event::Closed(_)))), "{heard:?}");
+        shutdown.cancel();
+        timeout(PATIENCE, running).await.expect("in time").expect("no panic").expect("a clean end");
+    }
 }

@@ -18,6 +18,7 @@ use crate::http::{Door, Http};
 use crate::limits::Admission;
 use crate::message::CloseCode;
 use crate::registry::{Inbox, Roster};
+use crate::tls::ShortLived;
 use crate::topic;
 use crate::transport::native::ServerSettings;
 use crate::transport::socket::Stray;
@@ -33,6 +34,7 @@ pub(crate) struct Worker {
     pub(crate) doors: Vec<Door>,
     /// Places for connections over TCP, of all workers.
     pub(crate) http_places: Arc<Semaphore>,
+    pub(crate) short_lived: ShortLived,
     pub(crate) inbox: Inbox,
     pub(crate) topic_inbox: topic::Inbox,
     pub(crate) settings: Arc<ServerSettings>,
@@ -52,14 +54,20 @@ impl Worker {
     }
 
     async fn serve(self) -> std::io::Result<()> {
+        let quic_port = self.socket.local_addr()?.port();
         let endpoint = self.settings.endpoint(self.number, self.socket, self.strays)?;
         let roster = Arc::new(Roster::default());
         let (context, draining) = (self.context, self.draining);
         let surroundings =
             Surroundings { context, roster: Arc::clone(&roster), worker: self.number, draining: draining.clone() };
         let clients = TaskTracker::new();
-        let http =
-            Arc::new(Http { surroundings: surroundings.clone(), tasks: clients.clone(), places: self.http_places });
+        let http = Arc::new(Http {
+            surroundings: surroundings.clone(),
+            tasks: clients.clone(),
+            places: self.http_places,
+            short_lived: self.short_lived,
+            quic_port,
+        });
         let accept = async {
             while let Some(incoming) = endpoint.accept().await {
                 admit(incoming, &surroundings, &clients);

@@ -198,7 +198,8 @@ async fn what_a_peer_does_below_a_session_is_told_only_to_who_asks_for_it() {
     for (level, is_told) in [("info", false), ("info,web_transport_quinn=warn", true)] {
         let folder = tempfile::tempdir().expect("a folder");
         let args = ["--addr", "127.0.0.1:0", "--workers", "2"];
-        let mut process = Process::start(folder.path(), &args, &[("QWS_LOG__LEVEL", level)]);
+        let settings = [("QWS_LOG__LEVEL", level), ("QWS_WEBTRANSPORT__SHORT_LIVED_CERTIFICATE", "false")];
+        let mut process = Process::start(folder.path(), &args, &settings);
         let addr = process.listening().await;
         let endpoint = endpoint_trusting(&folder.path().join("certs/ca.pem"), &["h3"], TransportConfig::default());
         let connecting = endpoint.connect(addr, "localhost").expect("a connection begins");

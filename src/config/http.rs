@@ -1,4 +1,4 @@
-//! What is served over TCP: WebSocket and web pages, and from which web pages browsers may connect.
+//! What is for browsers: WebSocket and web pages over TCP, which pages may connect, and what they are shown over WebTransport.
 
 use std::net::SocketAddr;
 
@@ -29,6 +29,16 @@ pub struct Http {
     pub origins: Vec<String>,
     /// Whether `/echo` sends every WebSocket message back as it came: for trying out how WebSocket is spoken. Default false.
     pub echo: bool,
+}
+
+/// What browsers are shown over WebTransport.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct WebTransport {
+    /// Whether clients on WebTransport are shown a self-signed certificate for 13 days, made in memory for the names of the usual
+    /// one: browsers take it by its hash. Default: where the usual one is a development certificate.
+    pub short_lived_certificate: Option<bool>,
 }
 
 impl Default for Http {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer};
 
 pub use self::auth::{Auth, AuthKey, Grant, Jwks, Patterns, Secret, TokenAlgorithm};
 pub use self::error::ConfigError;
-pub use self::http::Http;
+pub use self::http::{Http, WebTransport};
 pub use self::load::ENV_PREFIX;
 pub use self::rates::Rates;
 pub use self::topics::{OverflowPolicy, TopicRule, Who};
@@ -45,6 +45,8 @@ pub struct Config {
     pub quic: Quic,
     /// WebSocket and web pages.
     pub http: Http,
+    /// Clients on WebTransport.
+    pub webtransport: WebTransport,
     /// What holds for which topics: the first rule that matches counts, and the defaults where none does. Default: none.
     pub topics: Vec<TopicRule>,
     /// Who is let in, and what each may do.
@@ -252,6 +254,7 @@ impl Default for Config {
             timing: Timing::default(),
             quic: Quic::default(),
             http: Http::default(),
+            webtransport: WebTransport::default(),
             topics: Vec::new(),
             auth: Auth::default(),
             log: Log::default(),

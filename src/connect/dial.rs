@@ -163,7 +163,7 @@ mod tests {
         let files = DevelopmentFiles::inside(folder.path());
         files.make(&["localhost".into()], false).expect("certificates");
         let tls = crate::config::Tls { cert: files.cert.clone(), key: files.key.clone(), ..Default::default() };
-        let crypto = tls::ServerTls::load(&tls, None).map(|(_, sides)| sides.quic).expect("a server's settings");
+        let crypto = tls::ServerTls::load(&tls, None, None).map(|(_, sides)| sides.quic).expect("a server's settings");
         let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
         let server = Endpoint::server(quinn::ServerConfig::with_crypto(crypto), any).expect("a server");
         let silent = std::net::UdpSocket::bind(any).expect("a socket");

@@ -2,6 +2,7 @@
 //! to a WebSocket, and the web pages that come with the server. Stands beside `client`, to which it hands over sockets.
 //! Each worker has a listener of its own on the port, and keeps the connections that land there.
 
+mod certificate;
 mod door;
 mod pages;
 mod socket;
@@ -21,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use self::door::{Door, bind};
 use crate::client::Surroundings;
+use crate::tls::ShortLived;
 
 /// What every answer says: pages load what this server has and nothing else, and stand in nobody's frame.
 const EVERYWHERE: [(HeaderName, HeaderValue); 3] = [
@@ -42,6 +44,9 @@ pub(crate) struct Http {
     pub(crate) tasks: TaskTracker,
     /// Places for connections, of all workers.
     pub(crate) places: Arc<Semaphore>,
+    pub(crate) short_lived: ShortLived,
+    /// Where WebTransport is.
+    pub(crate) quic_port: u16,
 }
 
 /// Who has sent a request.
@@ -70,7 +75,7 @@ impl Http {
 }
 
 fn router(http: &Arc<Http>) -> Router {
-    let router = Router::new().route("/ws", get(socket::open));
+    let router = Router::new().route("/ws", get(socket::open)).route("/certificate-hash", get(certificate::hash));
     let router =
         if http.surroundings.context.config.http.echo { router.route("/echo", get(socket::echo)) } else { router };
     router.fallback(pages::serve).with_state(Arc::clone(http))

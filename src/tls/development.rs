@@ -14,6 +14,9 @@ use crate::message::ClientName;
 /// Names for which development certificates hold.
 pub const DEVELOPMENT_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
+/// Who signs them.
+pub(super) const AUTHORITY: &str = "quic-websocket development CA";
+
 /// Days for which development certificates hold.
 const DEVELOPMENT_DAYS: i64 = 365;
 
@@ -43,7 +46,7 @@ impl DevelopmentFiles {
         let mut server = CertificateParams::new(names.to_vec())?;
         server.distinguished_name.push(DnType::CommonName, "quic-websocket development server");
         server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        Signed::make("quic-websocket development CA", server)?.write(&self.ca, &self.cert, &self.key)
+        Signed::make(AUTHORITY, server)?.write(&self.ca, &self.cert, &self.key)
     }
 }
 
@@ -184,7 +187,7 @@ mod tests {
             assert_eq!(mode & 0o777, 0o600, "the key's mode");
         }
         let tls = crate::config::Tls { cert: files.cert.clone(), key: files.key.clone(), ..Default::default() };
-        ServerTls::load(&tls, None).map(|_| ()).expect("a server can use them");
+        ServerTls::load(&tls, None, None).map(|_| ()).expect("a server can use them");
         client_config(&Trust::CaFile(files.ca.clone()), None, false).expect("a client can use them");
         assert!(matches!(files.make(&["localhost".into()], false), Err(TlsError::Exists { .. })));
 

@@ -4,6 +4,7 @@
 mod client;
 mod development;
 mod server;
+mod short_lived;
 mod subject;
 
 use std::io;
@@ -21,6 +22,7 @@ pub use self::client::Trust;
 pub(crate) use self::client::{client_config, https_config, server_name};
 pub use self::development::{ClientFiles, DEVELOPMENT_NAMES, DevelopmentFiles, ensure_certificates};
 pub(crate) use self::server::{ServerTls, Sides};
+pub use self::short_lived::{CertificateHash, ShortLived};
 pub use self::subject::{Subject, subject};
 
 /// Why certificates cannot be used.

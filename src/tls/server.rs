@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 use std::{fs, io};
 
 use quinn::crypto::rustls::QuicServerConfig;
@@ -10,21 +11,26 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
     ProducesTickets, ServerSessionMemoryCache, StoresServerSessions, VerifierBuilderError, WebPkiClientVerifier,
 };
+use rustls::sign::CertifiedKey;
+use tokio::time::sleep;
 use tracing::{error, info};
 
+use super::short_lived::{Certificate, PROTOCOLS, ShortLived, Shown, Teller, wanted};
 use super::{TlsError, authorities, certificates, private_key, provider, unreadable};
 use crate::config;
-use crate::message::{ALPN, ALPN_WEBTRANSPORT};
 use crate::reload::Cause;
 
-/// The settings of both transports, with the same certificate.
+/// The settings of both transports.
 #[derive(Clone)]
 pub(crate) struct Sides {
     /// TLS 1.3 only, ALPN `qws/1` and `h3`.
     pub(crate) quic: Arc<QuicServerConfig>,
-    /// TLS 1.3 only, ALPN `http/1.1`: a WebSocket needs no other, and begins with nothing else.
+    /// TLS 1.3 only, ALPN `http/1.1`: WebSockets begin with nothing else.
     pub(crate) tcp: Arc<rustls::ServerConfig>,
 }
+
+/// The clock may be set, so that it is looked at as often as this.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// What a server's TLS settings are made of.
 pub(crate) struct ServerTls {
@@ -37,17 +43,42 @@ pub(crate) struct ServerTls {
     in_use: Contents,
     /// What they held the last time that they were looked at: of what cannot be used is told once.
     seen: Contents,
+    /// What says whether there is a short-lived certificate.
+    setting: Option<bool>,
+    short_lived: Option<Certificate>,
+    teller: Teller,
+    clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
 }
 
 impl ServerTls {
     /// Reads the files. Gives the settings with it: stateless session tickets; or, on QUIC, early data, and so many sessions
-    /// kept for that.
-    pub(crate) fn load(files: &config::Tls, sessions: Option<usize>) -> Result<(Self, Sides), TlsError> {
+    /// kept for that. `short_lived` is the setting for such a certificate.
+    pub(crate) fn load(
+        files: &config::Tls,
+        short_lived: Option<bool>,
+        sessions: Option<usize>,
+    ) -> Result<(Self, Sides), TlsError> {
         let contents = Contents::read(files);
-        let resumption = Resumption::new(sessions)?;
-        let settings = settings(files, &contents, &resumption)?;
-        let tls = Self { files: files.clone(), resumption, sessions, in_use: contents.clone(), seen: contents };
+        let mut tls = Self {
+            files: files.clone(),
+            resumption: Resumption::new(sessions)?,
+            sessions,
+            in_use: contents.clone(),
+            seen: contents.clone(),
+            setting: short_lived,
+            short_lived: None,
+            teller: Teller::new(),
+            clock: Box::new(SystemTime::now),
+        };
+        let (settings, short_lived) = tls.settings(&contents, &tls.resumption)?;
+        tls.short_lived = short_lived;
+        tls.teller.tell(tls.short_lived.as_ref());
         Ok((tls, settings))
+    }
+
+    /// Tells which short-lived certificate is shown.
+    pub(crate) fn short_lived(&self) -> ShortLived {
+        self.teller.listener()
     }
 
     /// Reads the files again, and gives new settings where they hold something new that can be used. Else all stays as
@@ -67,14 +98,16 @@ impl ServerTls {
         let is_same_authority = contents.client_ca == self.in_use.client_ca;
         let resumption = if is_same_authority { Ok(self.resumption.clone()) } else { Resumption::new(self.sessions) };
         let made = resumption.and_then(|resumption| {
-            let settings = settings(&self.files, &contents, &resumption)?;
-            Ok((settings, resumption))
+            let (settings, short_lived) = self.settings(&contents, &resumption)?;
+            Ok((settings, short_lived, resumption))
         });
         match made {
-            Ok((settings, resumption)) => {
+            Ok((settings, short_lived, resumption)) => {
                 self.resumption = resumption;
                 info!("Certificate reloaded from {cert}; new connections get it");
                 self.in_use = contents;
+                self.short_lived = short_lived;
+                self.teller.tell(self.short_lived.as_ref());
                 Some(settings)
             }
             Err(e) => {
@@ -82,6 +115,57 @@ impl ServerTls {
                 None
             }
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_clock(&mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) {
+        self.clock = Box::new(clock);
+    }
+
+    /// Waits until the short-lived certificate is to be replaced. Cancel safe.
+    pub(crate) async fn outlived(&self) {
+        let Some(short_lived) = &self.short_lived else { return std::future::pending().await };
+        loop {
+            let left = short_lived.left((self.clock)());
+            if left.is_zero() {
+                return;
+            }
+            sleep(left.min(LOOK)).await;
+        }
+    }
+
+    /// Gives new settings with another short-lived certificate, where the present one has [outlived](Self::outlived) its time.
+    /// Else, and where that does not work out, all stays as it is.
+    pub(crate) fn renew(&mut self) -> Option<Sides> {
+        match self.settings(&self.in_use, &self.resumption) {
+            Ok((settings, short_lived)) => {
+                self.short_lived = short_lived;
+                self.teller.tell(self.short_lived.as_ref());
+                Some(settings)
+            }
+            Err(e) => {
+                error!("No other certificate for WebTransport, the old one is shown for an hour more: {e}");
+                let now = (self.clock)();
+                if let Some(short_lived) = &mut self.short_lived {
+                    short_lived.put_off(now);
+                }
+                None
+            }
+        }
+    }
+
+    /// What comes of the files' contents. A short-lived certificate is kept where it is fit to be shown.
+    fn settings(&self, contents: &Contents, resumption: &Resumption) -> Result<(Sides, Option<Certificate>), TlsError> {
+        let usual = usual(&self.files, contents)?;
+        let names = usual.cert.first().and_then(|own| wanted(self.setting, own));
+        let now = (self.clock)();
+        let short_lived = match (&self.short_lived, names) {
+            (_, None) => None,
+            (Some(kept), Some(names)) if kept.serves(&names, now) => Some(kept.clone()),
+            (_, Some(names)) => Some(Certificate::make(names, now)?),
+        };
+        let shown = Shown { usual, short_lived: short_lived.as_ref().map(|made| Arc::clone(&made.key)) };
+        Ok((sides(&self.files, contents, resumption, shown)?, short_lived))
     }
 }
 
@@ -122,10 +206,15 @@ impl Contents {
     }
 }
 
-fn settings(files: &config::Tls, contents: &Contents, resumption: &Resumption) -> Result<Sides, TlsError> {
+/// The certificate in the files, with its key.
+fn usual(files: &config::Tls, contents: &Contents) -> Result<Arc<CertifiedKey>, TlsError> {
     let chain = certificates(text(&contents.cert, &files.cert, "--cert")?, &files.cert, "--cert")?;
     let private = private_key(text(&contents.key, &files.key, "--key")?, &files.key)?;
     let unusable = |cause| TlsError::Unusable { cert: files.cert.clone(), key: files.key.clone(), cause };
+    CertifiedKey::from_der(chain, private, &provider()).map(Arc::new).map_err(unusable)
+}
+
+fn sides(files: &config::Tls, contents: &Contents, resumption: &Resumption, shown: Shown) -> Result<Sides, TlsError> {
     let builder =
         rustls::ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&rustls::version::TLS13])?;
     let builder = match files.client_ca.as_ref().zip(contents.client_ca.as_ref()) {
@@ -134,13 +223,12 @@ fn settings(files: &config::Tls, contents: &Contents, resumption: &Resumption) -
         }
         None => builder.with_no_client_auth(),
     };
-    let mut config = builder.with_single_cert(chain, private).map_err(unusable)?;
+    let mut config = builder.with_cert_resolver(Arc::new(shown));
     let mut tcp = config.clone();
     tcp.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // Its own: a session says what the other transport agreed on.
+    // Its own: a session says what was agreed on over its own transport.
     tcp.ticketer = aws_lc_rs::Ticketer::new()?;
-    // Who speaks both gets the former.
-    config.alpn_protocols = vec![ALPN.to_vec(), ALPN_WEBTRANSPORT.to_vec()];
+    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
     match resumption {
         Resumption::Tickets(tickets) => config.ticketer = Arc::clone(tickets),
         Resumption::Sessions(sessions) => {
@@ -186,7 +274,7 @@ mod tests {
         }
         let load = |cert: &Path, key: &Path| {
             let files = config::Tls { cert: cert.to_owned(), key: key.to_owned(), ..config::Tls::default() };
-            ServerTls::load(&files, None).map(|_| ())
+            ServerTls::load(&files, None, None).map(|_| ())
         };
         assert!(matches!(load(&one.cert, &two.key), Err(TlsError::Unusable { .. })));
         fs::write(&two.cert, "no certificate").expect("written");
@@ -199,7 +287,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let made = DevelopmentFiles::inside(folder.path());
         made.make(&["localhost".into()], false).expect("made");
-        let (mut tls, _) = ServerTls::load(&files(&made), None).expect("loaded");
+        let (mut tls, _) = ServerTls::load(&files(&made), None, None).expect("loaded");
         assert!(tls.reload(Cause::Changed).is_none(), "they are as they were");
         made.make(&["localhost".into()], true).expect("made");
         assert!(tls.reload(Cause::Changed).is_some(), "both are new");
@@ -215,6 +303,52 @@ mod tests {
         made.make(&["localhost".into()], true).expect("made");
         assert!(tls.reload(Cause::Changed).is_some(), "a mistake does not last");
     }
+
+    #[tokio::test]
+    async fn a_short_lived_certificate_is_replaced_when_its_time_is_over() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let made = DevelopmentFiles::inside(folder.path());
+        made.make(&["localhost".into()], false).expect("made");
+        let (mut tls, _) = ServerTls::load(&files(&made), None, None).expect("loaded");
+        let told = tls.short_lived();
+        let first = told.hash().expect("there is one");
+        let ahead = Duration::from_secs(12 * 24 * 60 * 60) - Duration::from_millis(50);
+        tls.set_clock(move || SystemTime::now() + ahead);
+        tokio::time::timeout(Duration::from_secs(20), tls.outlived()).await.expect("in time");
+        assert!(tls.renew().is_some());
+        let second = told.hash().expect("there is another");
+        assert_ne!(first.sha256, second.sha256);
+        assert!(second.not_after > first.not_after);
+        let early = tokio::time::timeout(Duration::from_millis(100), tls.outlived()).await;
+        assert!(early.is_err(), "it is good for twelve days again");
+        // The clock is put right, and the certificate is of the future.
+        tls.set_clock(SystemTime::now);
+        tls.outlived().await;
+        assert!(tls.renew().is_some());
+        assert!(told.hash().is_some_and(|third| third.not_after < second.not_after));
+    }
+
+    #[test]
+    fn a_short_lived_certificate_goes_with_the_names_of_the_usual_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let made = DevelopmentFiles::inside(folder.path());
+        made.make(&["localhost".into()], false).expect("made");
+        let (mut tls, _) = ServerTls::load(&files(&made), None, None).expect("loaded");
+        let told = tls.short_lived();
+        let first = told.hash();
+        assert!(first.is_some());
+        made.make(&["localhost".into()], true).expect("made");
+        assert!(tls.reload(Cause::Changed).is_some());
+        assert_eq!(told.hash(), first, "nothing is new about it");
+        made.make(&["localhost".into(), "192.0.2.7".into()], true).expect("made");
+        assert!(tls.reload(Cause::Changed).is_some());
+        let second = told.hash();
+        assert!(second.is_some() && second != first);
+        fs::write(&made.cert, "no certificate").expect("written");
+        assert!(tls.reload(Cause::Changed).is_none());
+        assert_eq!(told.hash(), second, "all stays as it is");
+    }
+
     #[test]
     fn a_changed_authority_of_clients_ends_the_sessions_that_it_vouched_for() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -225,7 +359,7 @@ mod tests {
         clients.make(&name, false).expect("made");
         let files = config::Tls { client_ca: Some(clients.ca.clone()), ..files(&made) };
         for sessions in [None, Some(100)] {
-            let (mut tls, _) = ServerTls::load(&files, sessions).expect("loaded");
+            let (mut tls, _) = ServerTls::load(&files, None, sessions).expect("loaded");
             let known = |tls: &ServerTls, key: &[u8]| match &tls.resumption {
                 Resumption::Tickets(tickets) => tickets.decrypt(key).is_some(),
                 Resumption::Sessions(sessions) => sessions.get(key).is_some(),

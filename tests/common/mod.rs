@@ -83,6 +83,8 @@ impl TestServer {
         config.tls.cert = files.cert.clone();
         config.tls.key = files.key.clone();
         config.timing.drain_timeout_ms = 2000;
+        // Clients here trust by the authority.
+        config.webtransport.short_lived_certificate = Some(false);
         change(&mut config);
         let server = Server::bind(config).expect("the server binds");
         let (addr, status, shutdown) = (server.local_addr(), server.status(), CancellationToken::new());

@@ -1,0 +1,28 @@
+//! `/certificate-hash`: what web pages have to know of a development certificate to believe in it (W3C WebTransport,
+//! `serverCertificateHashes`).
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::{Value, json};
+
+use super::Http;
+
+/// Tells the hash and the port of WebTransport, or that there is none and the certificate is to be believed like any.
+pub(super) async fn hash(State(http): State<Arc<Http>>) -> (StatusCode, Json<Value>) {
+    let Some(hash) = http.short_lived.hash() else {
+        let why = "no certificate is shown here that has to be believed by its hash: connect without one";
+        return (StatusCode::NOT_FOUND, Json(json!({ "error": why })));
+    };
+    let told = json!({
+        "algorithm": "sha-256",
+        "value": BASE64.encode(hash.sha256),
+        "webtransport_port": http.quic_port,
+        "not_after": hash.not_after,
+    });
+    (StatusCode::OK, Json(told))
+}

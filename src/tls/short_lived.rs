@@ -1,0 +1,248 @@
+//! The certificate that WebTransport clients are shown in development. Browsers take one that nobody certified where a page
+//! names its hash, if its key is for P-256 and it holds for 14 days at most (W3C WebTransport, `serverCertificateHashes`).
+//! It is in memory alone, and made anew in time.
+
+use std::net::IpAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use tracing::info;
+use web_transport_quinn::crypto;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+use super::development::AUTHORITY;
+use super::{TlsError, provider};
+use crate::message::{ALPN, ALPN_WEBTRANSPORT};
+
+/// What is spoken over QUIC. Who speaks both gets the former.
+pub(super) const PROTOCOLS: [&[u8]; 2] = [ALPN, ALPN_WEBTRANSPORT];
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long one holds: a day less than browsers allow.
+const HOLDS: Duration = Duration::from_secs(13 * DAY.as_secs());
+/// How long one is shown: a day less than it holds, for pages that have its hash by then.
+const SHOWN: Duration = Duration::from_secs(12 * DAY.as_secs());
+/// How far a browser's clock may be behind.
+const SKEW: Duration = HOUR;
+
+/// What web pages have to know of a certificate to believe in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CertificateHash {
+    /// The SHA-256 of the certificate (DER), for `serverCertificateHashes`.
+    pub sha256: [u8; 32],
+    /// Until when the certificate holds, in Unix milliseconds.
+    pub not_after: u64,
+}
+
+/// Tells which short-lived certificate a server shows to WebTransport clients. Cheap to clone, and good for as long as
+/// somebody wants to know.
+#[derive(Debug, Clone)]
+pub struct ShortLived {
+    told: watch::Receiver<Option<CertificateHash>>,
+}
+
+impl ShortLived {
+    /// The certificate that is shown at the moment. `None` where WebTransport clients are shown the same one as all others, and
+    /// believe in it or not as in any.
+    pub fn hash(&self) -> Option<CertificateHash> {
+        *self.told.borrow()
+    }
+}
+
+/// What tells [`ShortLived`] of it.
+pub(super) struct Teller(watch::Sender<Option<CertificateHash>>);
+
+impl Teller {
+    pub(super) fn new() -> Self {
+        Self(watch::Sender::new(None))
+    }
+
+    pub(super) fn listener(&self) -> ShortLived {
+        ShortLived { told: self.0.subscribe() }
+    }
+
+    pub(super) fn tell(&self, certificate: Option<&Certificate>) {
+        let hash = certificate.map(|certificate| certificate.hash);
+        if self.0.send_replace(hash) != hash
+            && let Some(CertificateHash { sha256, .. }) = hash
+        {
+            let sha256 = BASE64.encode(sha256);
+            info!(%sha256, "For 12 days web pages trust WebTransport by the SHA-256 of its certificate: {sha256}");
+        }
+    }
+}
+
+/// A short-lived certificate with its key.
+#[derive(Clone)]
+pub(super) struct Certificate {
+    pub(super) key: Arc<CertifiedKey>,
+    names: Vec<String>,
+    hash: CertificateHash,
+    /// When it is fit to be shown.
+    shown: Range<SystemTime>,
+}
+
+impl Certificate {
+    /// Makes one for these names: DNS names or IP addresses.
+    pub(super) fn make(names: Vec<String>, now: SystemTime) -> Result<Self, TlsError> {
+        let from = now - SKEW;
+        let mut params = CertificateParams::new(names.clone())?;
+        params.distinguished_name.push(DnType::CommonName, "quic-websocket short-lived server");
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.not_before = OffsetDateTime::from(from);
+        params.not_after = OffsetDateTime::from(from + HOLDS);
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+        let certificate = params.self_signed(&key)?.der().clone();
+        let mut sha256 = [0; 32];
+        sha256.copy_from_slice(crypto::sha256(&provider(), &certificate).as_ref());
+        // As the certificate tells it, which knows no parts of seconds.
+        let not_after = u64::try_from(params.not_after.unix_timestamp()).unwrap_or(0).saturating_mul(1000);
+        let private = PrivatePkcs8KeyDer::from(key.serialize_der());
+        let key = Arc::new(CertifiedKey::from_der(vec![certificate], private.into(), &provider())?);
+        Ok(Self { key, names, hash: CertificateHash { sha256, not_after }, shown: from..now + SHOWN })
+    }
+
+    /// Whether it can go on being shown for these names.
+    pub(super) fn serves(&self, names: &[String], now: SystemTime) -> bool {
+        self.names == names && self.shown.contains(&now)
+    }
+
+    /// How long it can go on being shown; none for one that is not to be shown any more, or not yet, as the clock was set back.
+    pub(super) fn left(&self, now: SystemTime) -> Duration {
+        if now < self.shown.start { Duration::ZERO } else { self.shown.end.duration_since(now).unwrap_or_default() }
+    }
+
+    /// Has it shown on, though its time is over.
+    pub(super) fn put_off(&mut self, now: SystemTime) {
+        self.shown = now..now + HOUR;
+    }
+}
+
+/// Which certificate a client is shown.
+#[derive(Debug)]
+pub(super) struct Shown {
+    pub(super) usual: Arc<CertifiedKey>,
+    /// For those with whom HTTP/3 will be spoken: web pages take no other in development, and others no such one.
+    pub(super) short_lived: Option<Arc<CertifiedKey>>,
+}
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let offers = |protocol: &&[u8]| hello.alpn().is_some_and(|mut offered| offered.any(|one| one == *protocol));
+        let is_http3 = PROTOCOLS.iter().find(|protocol| offers(protocol)) == Some(&ALPN_WEBTRANSPORT);
+        let shown = self.short_lived.as_ref().filter(|_| is_http3).unwrap_or(&self.usual);
+        Some(Arc::clone(shown))
+    }
+}
+
+/// For which names a server needs one beside its usual certificate, if it does: where the setting says so, and without the
+/// setting where that is one for development.
+pub(super) fn wanted(setting: Option<bool>, usual: &CertificateDer<'_>) -> Option<Vec<String>> {
+    let usual = X509Certificate::from_der(usual).ok().map(|(_, usual)| usual);
+    let is_development = || {
+        let mut issuers = usual.iter().flat_map(|usual| usual.issuer().iter_common_name());
+        issuers.any(|name| name.as_str() == Ok(AUTHORITY))
+    };
+    if !setting.unwrap_or_else(is_development) {
+        return None;
+    }
+    let alternatives = usual.as_ref().and_then(|usual| usual.subject_alternative_name().ok()?);
+    Some(alternatives.iter().flat_map(|names| &names.value.general_names).filter_map(name).collect())
+}
+
+fn name(name: &GeneralName<'_>) -> Option<String> {
+    match *name {
+        GeneralName::DNSName(name) => Some(name.to_owned()),
+        GeneralName::IPAddress(bytes) => {
+            let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+            v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok().map(|ip| ip.to_string())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY};
+
+    use super::*;
+
+    fn named(names: &[&str], issuer: Option<&str>) -> CertificateDer<'static> {
+        let mut params = CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
+        let params = params.as_mut().expect("parameters");
+        if let Some(issuer) = issuer {
+            params.distinguished_name.push(DnType::CommonName, issuer);
+        }
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
+        params.self_signed(&key).expect("a certificate").der().clone()
+    }
+
+    #[test]
+    fn browsers_take_it() {
+        let now = SystemTime::now();
+        let made = Certificate::make(vec!["localhost".into(), "::1".into()], now).expect("made");
+        let der = &made.key.cert[0];
+        let (_, read) = X509Certificate::from_der(der).expect("a certificate");
+        let holds = read.validity();
+        assert!(holds.is_valid());
+        assert_eq!(holds.not_after.timestamp() - holds.not_before.timestamp(), 13 * 24 * 60 * 60, "at most 14 days");
+        assert_eq!(u64::try_from(holds.not_after.timestamp()).expect("after 1970") * 1000, made.hash.not_after);
+        let algorithm = &read.public_key().algorithm;
+        assert_eq!(algorithm.algorithm, OID_KEY_TYPE_EC_PUBLIC_KEY);
+        assert_eq!(algorithm.parameters.as_ref().and_then(|curve| curve.as_oid().ok()), Some(OID_EC_P256));
+        assert_eq!(wanted(Some(true), der), Some(vec!["localhost".into(), "::1".into()]), "it has the names");
+        assert_eq!(read.issuer(), read.subject(), "nobody else signs it");
+    }
+
+    #[test]
+    fn it_is_shown_for_twelve_days_unless_the_clock_is_set_back_before_it() {
+        let now = SystemTime::now();
+        let names = ["localhost".to_owned()];
+        let mut made = Certificate::make(names.to_vec(), now).expect("made");
+        for (at, left) in [
+            (now, SHOWN),
+            (now - HOUR / 2, SHOWN + HOUR / 2),
+            (now + 11 * DAY, DAY),
+            (now + 12 * DAY, Duration::ZERO),
+            (now + 20 * DAY, Duration::ZERO),
+            (now - DAY, Duration::ZERO),
+        ] {
+            assert_eq!(made.left(at), left);
+            assert_eq!(made.serves(&names, at), !left.is_zero());
+        }
+        assert!(!made.serves(&["other".to_owned()], now));
+        made.put_off(now + 12 * DAY);
+        assert_eq!(made.left(now + 12 * DAY), HOUR);
+    }
+
+    #[test]
+    fn only_a_development_certificate_or_the_setting_asks_for_one() {
+        let (own, foreign) = (named(&["a.example", "192.0.2.7"], Some(AUTHORITY)), named(&["*.b.example"], Some("CA")));
+        let none: Option<Vec<String>> = None;
+        let both: Option<Vec<String>> = Some(vec!["a.example".into(), "192.0.2.7".into()]);
+        assert_eq!(
+            [None, Some(true), Some(false)].map(|setting| wanted(setting, &own)),
+            [both.clone(), both, none.clone()]
+        );
+        let one: Option<Vec<String>> = Some(vec!["*.b.example".into()]);
+        assert_eq!(
+            [None, Some(true), Some(false)].map(|setting| wanted(setting, &foreign)),
+            [none.clone(), one, none.clone()]
+        );
+        let unread = CertificateDer::from_slice(b"no certificate");
+        assert_eq!([None, Some(true)].map(|setting| wanted(setting, &unread)), [none, Some(Vec::new())]);
+    }
+}
