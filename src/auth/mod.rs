@@ -138,13 +138,30 @@ impl Auth {
     /// Says who somebody is, from what they show. May wait for the key set.
     pub(crate) async fn identify(&self, token: Option<&Token>, certified: Option<Subject>) -> Result<Identity, Denied> {
         let settings = &self.config.auth;
-        if !self.is_on() {
-            return Ok(Identity::anybody());
-        }
         if let Some(token) = token.filter(|_| settings.takes_tokens()) {
             let checked = self.check(token).await?;
             self.use_up(checked.once)?;
             return Ok(checked.identity);
+        }
+        self.without_token(certified)
+    }
+
+    /// The same for a question beside the connection, which uses up no token.
+    pub(crate) async fn recognise(
+        &self,
+        token: Option<&Token>,
+        certified: Option<Subject>,
+    ) -> Result<Identity, Denied> {
+        match token.filter(|_| self.config.auth.takes_tokens()) {
+            Some(token) => Ok(self.check(token).await?.identity),
+            None => self.without_token(certified),
+        }
+    }
+
+    fn without_token(&self, certified: Option<Subject>) -> Result<Identity, Denied> {
+        let settings = &self.config.auth;
+        if !self.is_on() {
+            return Ok(Identity::anybody());
         }
         if let Some(Subject { name, expires_at }) = certified {
             if expires_at <= now_ms() {

@@ -56,6 +56,14 @@ pub enum ConfigError {
         /// What stands there, the first 100 characters.
         origin: String,
     },
+    /// No server that browsers can use for WebRTC.
+    #[error(
+        "settings webrtc.stun and webrtc.turn: {server:?} is none; write it as stun:stun.example.com:3478, or turn:turn.example.com"
+    )]
+    IceServer {
+        /// What stands there, the first 100 characters.
+        server: String,
+    },
     /// An address beyond this machine for what goes without TLS.
     #[error("setting http.plain_addr = {addr}: what goes without TLS stays on this machine; use 127.0.0.1 or ::1")]
     NotLoopback {

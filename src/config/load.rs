@@ -39,7 +39,11 @@ impl Config {
         serde_path_to_error::deserialize(table).map_err(|e: serde_path_to_error::Error<toml::de::Error>| {
             let (path, message) = (e.path().to_string(), e.inner().message().trim_end());
             // A value of the wrong kind is repeated, and may be a secret.
-            let message = if path.starts_with("auth") { without_values(message) } else { message.to_owned() };
+            let message = if ["auth", "webrtc", "http"].iter().any(|table| path.starts_with(table)) {
+                without_values(message)
+            } else {
+                message.to_owned()
+            };
             let message = format!("setting {path}: {message}");
             ConfigError::Parse { origin, message }
         })
@@ -49,7 +53,8 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError::OutOfBounds`] for the first value that is outside; [`ConfigError::Needs`], [`ConfigError::Name`],
-    /// [`ConfigError::Origin`], [`ConfigError::NotLoopback`].
+    /// [`ConfigError::Origin`], [`ConfigError::NotLoopback`],
+    /// [`ConfigError::IceServer`].
     pub fn validate(&self) -> Result<(), ConfigError> {
         let (limits, timing, quic, auth) = (&self.limits, &self.timing, &self.quic, &self.auth);
         let max_lane = u64::from(u32::MAX);
@@ -116,6 +121,7 @@ impl Config {
         .into_iter()
         .chain(self.rates.bounds(limits))
         .chain(self.http.bounds())
+        .chain(self.webrtc.bounds())
         {
             if !(least..=most).contains(&value) {
                 let (setting, allowed) = (setting.to_owned(), format!("{least} to {most}"));
@@ -124,6 +130,7 @@ impl Config {
         }
         ClientName::new(&self.name).map_err(|_| ConfigError::Name { name: self.name.chars().take(100).collect() })?;
         self.http.validate()?;
+        self.webrtc.validate()?;
         let usual = Auth::default();
         let is_meant = auth.token != usual.token
             || auth.certificate != usual.certificate
@@ -160,7 +167,7 @@ impl Config {
 
 /// What is wrong in a file, with its line, unless there are secrets in the file.
 fn in_words(error: &toml::de::Error, text: &str) -> String {
-    if !text.contains("secret") {
+    if !["secret", "password", "admin_token"].iter().any(|word| text.contains(word)) {
         return error.to_string();
     }
     let line =
@@ -242,7 +249,7 @@ mod tests {
         let lines = std::fs::read_to_string(documented).expect("the file");
         let settings = lines.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count();
         // Less the names of tables, what the two grants say, which is documented in words, and what has no default.
-        let fields = format!("{config:?}").matches(": ").count() - 14 - 2 * 8 - 1;
+        let fields = format!("{config:?}").matches(": ").count() - 15 - 2 * 8 - 4;
         assert_eq!(fields, settings, "every setting is documented");
     }
 

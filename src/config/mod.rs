@@ -7,6 +7,7 @@ mod http;
 mod load;
 mod rates;
 mod topics;
+mod webrtc;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ pub use self::http::{Http, WebTransport};
 pub use self::load::ENV_PREFIX;
 pub use self::rates::Rates;
 pub use self::topics::{OverflowPolicy, TopicRule, Who};
+pub use self::webrtc::WebRtc;
 
 /// All settings.
 #[derive(Debug, Clone, Deserialize)]
@@ -47,6 +49,8 @@ pub struct Config {
     pub http: Http,
     /// Clients on WebTransport.
     pub webtransport: WebTransport,
+    /// What browsers need to reach each other.
+    pub webrtc: WebRtc,
     /// What holds for which topics: the first rule that matches counts, and the defaults where none does. Default: none.
     pub topics: Vec<TopicRule>,
     /// Who is let in, and what each may do.
@@ -255,6 +259,7 @@ impl Default for Config {
             quic: Quic::default(),
             http: Http::default(),
             webtransport: WebTransport::default(),
+            webrtc: WebRtc::default(),
             topics: Vec::new(),
             auth: Auth::default(),
             log: Log::default(),

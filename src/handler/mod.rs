@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+pub(crate) use self::permit::may_signal;
 pub(crate) use self::replies::Replies;
 use crate::auth::{Auth, Identity};
 use crate::config::{Config, MessageLog};

@@ -31,7 +31,7 @@ pub(super) fn permit(context: &Context, by: &Identity, message: &ClientMessage) 
         }
         ClientMessage::Broadcast(_) => allow(rights.broadcast, "broadcast", || "send to all clients".into()),
         ClientMessage::Direct { .. } => allow(rights.direct, "to", || "send to single clients".into()),
-        ClientMessage::Signal { .. } => allow(rights.signal, "to", || "signal to single clients".into()),
+        ClientMessage::Signal { .. } => may_signal(by),
         ClientMessage::ListClients { .. } => {
             allow(rights.list_clients, "list_clients", || "list who is connected".into())
         }
@@ -70,6 +70,11 @@ pub(super) fn may_hear(
     let may = by.rights.subscribe(wanted) && by.is_one_of(context.topics.rule(wanted).subscribe);
     allow(may, "topic", || format!("subscribe to {}", wanted.as_str()))?;
     allow(!presence || by.rights.presence(wanted), "presence", || format!("be told who is on {}", wanted.as_str()))
+}
+
+/// Refuses who may not negotiate connections between browsers.
+pub(crate) fn may_signal(by: &Identity) -> Result<(), ErrorReply> {
+    allow(by.rights.signal, "to", || "signal to single clients".into())
 }
 
 fn allow(may: bool, field: &str, what: impl FnOnce() -> String) -> Result<(), ErrorReply> {

@@ -11,18 +11,18 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
 use super::Http;
+use super::refusal::Refusal;
 
 /// Tells the hash and the port of WebTransport, or that there is none and the certificate is to be believed like any.
-pub(super) async fn hash(State(http): State<Arc<Http>>) -> (StatusCode, Json<Value>) {
+pub(super) async fn hash(State(http): State<Arc<Http>>) -> Result<Json<Value>, Refusal> {
     let Some(hash) = http.short_lived.hash() else {
         let why = "no certificate is shown here that has to be believed by its hash: connect without one";
-        return (StatusCode::NOT_FOUND, Json(json!({ "error": why })));
+        return Err(Refusal::new(StatusCode::NOT_FOUND, why));
     };
-    let told = json!({
+    Ok(Json(json!({
         "algorithm": "sha-256",
         "value": BASE64.encode(hash.sha256),
         "webtransport_port": http.quic_port,
         "not_after": hash.not_after,
-    });
-    (StatusCode::OK, Json(told))
+    })))
 }

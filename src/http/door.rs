@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -22,7 +23,8 @@ use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 use tracing::debug;
 
-use super::{EVERYWHERE, Http, Peer, refusal};
+use super::refusal::Refusal;
+use super::{EVERYWHERE, Http, Peer};
 use crate::limits::Admission;
 use crate::printable::Printable;
 
@@ -198,13 +200,13 @@ where
     }
 }
 
-async fn answer(request: Request<Incoming>, peer: Peer, mut router: Router) -> axum::response::Response {
+async fn answer(request: Request<Incoming>, peer: Peer, mut router: Router) -> Response {
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(peer);
     let mut response = match timeout(REQUEST_TIME, router.call(request)).await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
-        Err(_) => refusal(StatusCode::REQUEST_TIMEOUT, "the request took too long"),
+        Err(_) => Refusal::new(StatusCode::REQUEST_TIMEOUT, "the request took too long").into_response(),
     };
     for (name, value) in EVERYWHERE {
         response.headers_mut().insert(name, value);

@@ -4,7 +4,9 @@
 
 mod certificate;
 mod door;
+mod ice;
 mod pages;
+mod refusal;
 mod socket;
 
 use std::convert::Infallible;
@@ -12,8 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::routing::get;
 use futures_util::future::join_all;
 use rustls::pki_types::CertificateDer;
@@ -75,15 +76,11 @@ impl Http {
 }
 
 fn router(http: &Arc<Http>) -> Router {
-    let router = Router::new().route("/ws", get(socket::open)).route("/certificate-hash", get(certificate::hash));
+    let router = Router::new()
+        .route("/ws", get(socket::open))
+        .route("/certificate-hash", get(certificate::hash))
+        .route("/ice-servers", get(ice::servers));
     let router =
         if http.surroundings.context.config.http.echo { router.route("/echo", get(socket::echo)) } else { router };
     router.fallback(pages::serve).with_state(Arc::clone(http))
-}
-
-/// An answer that says in words why there is no other.
-fn refusal(status: StatusCode, why: impl Into<String>) -> Response {
-    let mut why = why.into();
-    why.push('\n');
-    (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], why).into_response()
 }

@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use rust_embed::RustEmbed;
 
-use super::refusal;
+use super::refusal::Refusal;
 
 #[derive(RustEmbed)]
 #[folder = "web/"]
@@ -21,9 +21,8 @@ struct Files;
 /// Answers with the file of that path.
 pub(super) async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Response {
     if method != Method::GET && method != Method::HEAD {
-        let mut refused = refusal(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD are served here");
-        refused.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
-        return refused;
+        let refused = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD are served here");
+        return refused.with(header::ALLOW, "GET, HEAD").into_response();
     }
     let name = match uri.path().trim_start_matches('/') {
         "" => "index.html",
@@ -32,7 +31,11 @@ pub(super) async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Respo
         name => name,
     };
     let Some(file) = Files::get(name) else {
-        return refusal(StatusCode::NOT_FOUND, "nothing is here; see / for the chat and /dashboard for the numbers");
+        return Refusal::new(
+            StatusCode::NOT_FOUND,
+            "nothing is here; see / for the chat and /dashboard for the numbers",
+        )
+        .into_response();
     };
     let hash: String = file.metadata.sha256_hash()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
     let tag = format!("\"{hash}\"");

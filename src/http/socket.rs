@@ -13,7 +13,8 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tracing::debug;
 
-use super::{Http, Peer, refusal};
+use super::refusal::Refusal;
+use super::{Http, Peer};
 use crate::client;
 use crate::message::Token;
 use crate::printable::Printable;
@@ -29,24 +30,23 @@ pub(super) async fn open(
     State(http): State<Arc<Http>>,
     Extension(peer): Extension<Peer>,
     request: Request,
-) -> Result<Response, Response> {
+) -> Result<Response, Refusal> {
     let headers = request.headers();
     judge(&http, headers)?;
     let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
     let bearer = Token::from_authorization(authorization)
-        .map_err(|invalid| refusal(StatusCode::BAD_REQUEST, invalid.message))?;
+        .map_err(|invalid| Refusal::new(StatusCode::BAD_REQUEST, invalid.message))?;
     let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     let mut offered = offered.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     if !offered.any(|protocol| protocol.trim() == SUB_PROTOCOL) {
         let why =
             format!("a WebSocket here speaks the sub-protocol {SUB_PROTOCOL}: offer it in Sec-WebSocket-Protocol");
-        return Err(refusal(StatusCode::BAD_REQUEST, why));
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, why));
     }
     let context = &http.surroundings.context;
     if context.registry.handshakes() as u64 >= context.config.limits.max_handshakes {
-        let mut busy = refusal(StatusCode::SERVICE_UNAVAILABLE, "too many handshakes are under way; try again");
-        busy.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        return Err(busy);
+        let busy = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many handshakes are under way; try again");
+        return Err(busy.with(header::RETRY_AFTER, "1"));
     }
     let (mut response, upgrade) = upgrade(request)?;
     response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUB_PROTOCOL));
@@ -70,7 +70,7 @@ pub(super) async fn echo(
     State(http): State<Arc<Http>>,
     Extension(peer): Extension<Peer>,
     request: Request,
-) -> Result<Response, Response> {
+) -> Result<Response, Refusal> {
     judge(&http, request.headers())?;
     let (response, upgrade) = upgrade(request)?;
     let draining = http.surroundings.draining.clone();
@@ -93,17 +93,17 @@ fn failed(from: &std::net::SocketAddr, error: &hyper::Error) {
 }
 
 /// Refuses the pages of others.
-fn judge(http: &Http, headers: &HeaderMap) -> Result<(), Response> {
+fn judge(http: &Http, headers: &HeaderMap) -> Result<(), Refusal> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let origin = headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
     if http.surroundings.context.config.http.lets_in(origin, host) {
         return Ok(());
     }
-    Err(refusal(StatusCode::FORBIDDEN, "pages of this origin may not connect; it is not among http.origins"))
+    Err(Refusal::new(StatusCode::FORBIDDEN, "pages of this origin may not connect; it is not among http.origins"))
 }
 
 /// Answers the opening handshake, and gives what becomes of the connection.
-fn upgrade(mut request: Request) -> Result<(Response, OnUpgrade), Response> {
+fn upgrade(mut request: Request) -> Result<(Response, OnUpgrade), Refusal> {
     let answered = create_response_with_body(&request, Body::empty);
     let response = answered.map_err(|e| {
         let status = match &e {
@@ -111,9 +111,7 @@ fn upgrade(mut request: Request) -> Result<(Response, OnUpgrade), Response> {
             Error::Protocol(ProtocolError::MissingSecWebSocketVersionHeader) => StatusCode::UPGRADE_REQUIRED,
             _ => StatusCode::BAD_REQUEST,
         };
-        let mut refused = refusal(status, format!("a WebSocket is served here: {e}"));
-        refused.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        refused
+        Refusal::new(status, format!("a WebSocket is served here: {e}")).with(header::SEC_WEBSOCKET_VERSION, "13")
     })?;
     Ok((response, hyper::upgrade::on(&mut request)))
 }

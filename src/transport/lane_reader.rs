@@ -44,7 +44,7 @@ pub(crate) struct LaneReader {
 
 #[derive(Debug)]
 enum Source {
-    Quic(QuicSource),
+    Quic(Box<QuicSource>),
     /// Brings whole bodies.
     Socket(Inlet),
 }
@@ -66,14 +66,14 @@ impl LaneReader {
     pub(crate) fn new(half: impl Into<ReceiveHalf>, layer: Layer, max_message_bytes: usize) -> Self {
         let source = match half.into() {
             ReceiveHalf::Socket(inlet) => Source::Socket(inlet),
-            ReceiveHalf::Quic(stream) => Source::Quic(QuicSource {
+            ReceiveHalf::Quic(stream) => Source::Quic(Box::new(QuicSource {
                 stream,
                 layer,
                 preamble: layer.preamble(),
                 decoder: FrameDecoder::new(max_message_bytes),
                 pieces: Default::default(),
                 unread: 0..0,
-            }),
+            })),
         };
         Self { source, max_message_bytes }
     }

@@ -125,8 +125,8 @@ mod tests {
         for (name, value) in headers {
             request = request.with_header(name.clone(), HeaderValue::from_static(value));
         }
-        let mut pages = Http::default();
-        pages.origins = origins.iter().map(|&origin| origin.to_owned()).collect();
+        let origins = origins.iter().map(|&origin| origin.to_owned()).collect();
+        let pages = Http { origins, ..Http::default() };
         judge(&request, &pages).map(|token| token.is_some()).map_err(|(status, _)| status.as_u16())
     }
 

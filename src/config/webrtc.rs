@@ -1,0 +1,107 @@
+//! What browsers need to reach each other by WebRTC: servers that tell them their addresses, and relays.
+
+use serde::Deserialize;
+
+use super::{ConfigError, Secret};
+
+/// Most servers of each kind.
+const MAX_SERVERS: u64 = 16;
+
+/// Servers that help browsers to reach each other (WebRTC); told to clients that may send `signal`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct WebRtc {
+    /// STUN servers (RFC 8489), such as `stun:stun.example.com:3478`. At most 16. Default: none.
+    pub stun: Vec<String>,
+    /// TURN servers (RFC 8656), such as `turns:turn.example.com:5349?transport=tcp`. At most 16. Default: none.
+    pub turn: Vec<String>,
+    /// The secret that is shared with the TURN servers, from which users get credentials that expire (the way of the TURN REST
+    /// API, which coturn calls `use-auth-secret`). Default: none.
+    pub turn_secret: Option<Secret>,
+    /// How long such credentials hold, in milliseconds. Default an hour; a minute to 30 days.
+    pub turn_credential_ms: u64,
+    /// Instead, a name and password that are the same for all, and told to all. Default: none.
+    pub turn_username: Option<String>,
+    /// The password that belongs to it.
+    pub turn_password: Option<Secret>,
+}
+
+impl Default for WebRtc {
+    fn default() -> Self {
+        Self {
+            stun: Vec::new(),
+            turn: Vec::new(),
+            turn_secret: None,
+            turn_credential_ms: 3_600_000,
+            turn_username: None,
+            turn_password: None,
+        }
+    }
+}
+
+impl WebRtc {
+    /// Settings with their values and bounds.
+    pub(super) fn bounds(&self) -> [(&'static str, u64, u64, u64); 3] {
+        [
+            ("webrtc.stun (how many)", self.stun.len() as u64, 0, MAX_SERVERS),
+            ("webrtc.turn (how many)", self.turn.len() as u64, 0, MAX_SERVERS),
+            ("webrtc.turn_credential_ms", self.turn_credential_ms, 60_000, 30 * 86_400_000),
+        ]
+    }
+
+    /// Checks what the addresses look like (RFC 7064, RFC 7065), since a browser refuses all of them for one that is wrong; and
+    /// that there is something to show to TURN servers.
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        let of_kind = |server: &str, schemes: [&str; 2]| {
+            let host = schemes.iter().find_map(|scheme| server.strip_prefix(scheme)?.strip_prefix(':'));
+            host.is_some_and(|host| !host.is_empty() && !host.starts_with('/') && !host.contains([' ', '@', '#']))
+        };
+        let wrong = self.stun.iter().find(|server| !of_kind(server, ["stun", "stuns"]));
+        if let Some(server) = wrong.or_else(|| self.turn.iter().find(|server| !of_kind(server, ["turn", "turns"]))) {
+            return Err(ConfigError::IceServer { server: server.chars().take(100).collect() });
+        }
+        let has_credentials =
+            self.turn_secret.is_some() || (self.turn_username.is_some() && self.turn_password.is_some());
+        if !self.turn.is_empty() && !has_credentials {
+            let other = "webrtc.turn_secret, or webrtc.turn_username and webrtc.turn_password";
+            return Err(ConfigError::Needs { setting: "webrtc.turn", other });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_browser_takes_is_a_server() {
+        let secret = Some(Secret::from("secret".to_owned()));
+        let validate = |stun: &str, turn: &str| {
+            let (stun, turn) = (vec![stun.to_owned()], vec![turn.to_owned()]);
+            WebRtc { stun, turn, turn_secret: secret.clone(), ..WebRtc::default() }.validate()
+        };
+        validate("stun:stun.example.com", "turns:turn.example.com:5349?transport=tcp").expect("servers");
+        validate("stuns:[2001:db8::1]:3478", "turn:192.0.2.1").expect("servers");
+        for (stun, turn) in [
+            ("stun.example.com", "turn:a"),
+            ("stun:", "turn:a"),
+            ("stun://a", "turn:a"),
+            ("stun:a", "stun:a"),
+            ("turn:a", "turn:a"),
+            ("stun:a", "turn:user@a"),
+        ] {
+            assert!(matches!(validate(stun, turn), Err(ConfigError::IceServer { .. })), "{stun} {turn}");
+        }
+    }
+
+    #[test]
+    fn a_relay_needs_something_to_be_shown() {
+        let turn = vec!["turn:turn.example.com".to_owned()];
+        let without = WebRtc { turn: turn.clone(), turn_username: Some("ada".into()), ..WebRtc::default() };
+        assert!(matches!(without.validate(), Err(ConfigError::Needs { .. })));
+        let with = WebRtc { turn_password: Some(Secret::from("secret".to_owned())), ..without };
+        with.validate().expect("both are there");
+    }
+}

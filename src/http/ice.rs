@@ -1,0 +1,92 @@
+//! `/ice-servers`: which servers help browsers to reach each other, and what to show them. For who may send `signal`.
+
+use std::sync::Arc;
+
+use aws_lc_rs::hmac::{HMAC_SHA1_FOR_LEGACY_USE_ONLY, Key, sign};
+use axum::Json;
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::{Value, json};
+
+use super::refusal::Refusal;
+use super::{Http, Peer};
+use crate::auth::Denied;
+use crate::config::WebRtc;
+use crate::handler::may_signal;
+use crate::message::{Token, now_ms};
+use crate::tls;
+
+/// Tells the servers, as `RTCPeerConnection` takes them.
+pub(super) async fn servers(
+    State(http): State<Arc<Http>>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    let token = Token::from_authorization(authorization)
+        .map_err(|invalid| Refusal::new(StatusCode::BAD_REQUEST, invalid.message))?;
+    let context = &http.surroundings.context;
+    let certified = peer.certificate.as_ref().and_then(|own| tls::subject(own));
+    let identity = context.auth.recognise(token.as_ref(), certified).await.map_err(|denied| {
+        let status = match denied {
+            Denied::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::UNAUTHORIZED,
+        };
+        Refusal::new(status, denied.to_string())
+    })?;
+    may_signal(&identity).map_err(|refused| Refusal::new(StatusCode::FORBIDDEN, refused.message))?;
+    let user = identity.user.as_deref().unwrap_or("anybody");
+    let servers = ice_servers(&context.config.webrtc, user, now_ms());
+    // Credentials are nobody else's, and expire.
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(json!({ "iceServers": servers }))).into_response())
+}
+
+fn ice_servers(settings: &WebRtc, user: &str, now: u64) -> Vec<Value> {
+    let mut servers = Vec::new();
+    if !settings.stun.is_empty() {
+        servers.push(json!({ "urls": settings.stun }));
+    }
+    let (username, credential) = match (&settings.turn_secret, &settings.turn_username, &settings.turn_password) {
+        (Some(secret), ..) => {
+            // The user's name is in it for the relay's log; the time is what the relay goes by, in seconds.
+            let username = format!("{}:{user}", (now + settings.turn_credential_ms) / 1000);
+            let key = Key::new(HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.expose().as_bytes());
+            let credential = BASE64.encode(sign(&key, username.as_bytes()));
+            (username, credential)
+        }
+        (None, Some(username), Some(password)) => (username.clone(), password.expose().to_owned()),
+        // Nothing that a relay would take.
+        (None, ..) => return servers,
+    };
+    if !settings.turn.is_empty() {
+        servers.push(json!({ "urls": settings.turn, "username": username, "credential": credential }));
+    }
+    servers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    #[test]
+    fn credentials_are_those_that_a_relay_makes_of_the_same_secret() {
+        let mut settings = WebRtc::default();
+        assert_eq!(ice_servers(&settings, "ada", 0), Vec::<Value>::new());
+        settings.stun = vec!["stun:a".into()];
+        settings.turn = vec!["turn:b".into()];
+        assert_eq!(ice_servers(&settings, "ada", 0), [json!({"urls": ["stun:a"]})]);
+        settings.turn_secret = Some(Secret::from("north".to_owned()));
+        // echo -n 1792000000:ada | openssl dgst -sha1 -hmac north -binary | base64
+        let relay =
+            json!({"urls": ["turn:b"], "username": "1792000000:ada", "credential": "zHBaCjpk2nV87C6hNUa8A7VVYXU="});
+        assert_eq!(ice_servers(&settings, "ada", 1_791_996_400_000)[1], relay);
+        settings.turn_secret = None;
+        (settings.turn_username, settings.turn_password) = (Some("all".into()), Some(Secret::from("pw".to_owned())));
+        let relay = json!({"urls": ["turn:b"], "username": "all", "credential": "pw"});
+        assert_eq!(ice_servers(&settings, "ada", 0)[1], relay);
+    }
+}
