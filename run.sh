@@ -8,13 +8,14 @@ usage() {
 Usage: ./run.sh COMMAND [ARGUMENTS...]
 
   native   start the server on QUIC, with a log line for each message (development certificates in certs/)
+  web      the same, with the web pages on http://127.0.0.1:8080 as well: / is a chat, /dashboard shows the numbers
   test     run the test client against 127.0.0.1:4433
   chat     run the chat client against 127.0.0.1:4433
   pubsub   topics in pipes: pubsub sub TOPIC, pubsub pub TOPIC, pubsub history TOPIC
   bench    run the benchmark; without arguments: --clients 10 --messages 100 --message-size 1024
   token    make tokens (token mint), or tell what one says (token explain)
   certs    make development certificates in certs/ (--force to replace them)
-  check    formatting, lints, documentation, all tests, scripts
+  check    formatting, lints, documentation, all tests, scripts; the web pages where Node.js and Chromium are there
   clean    remove what was built, and the development certificates in certs/
   help     show this
 
@@ -32,6 +33,11 @@ require_cargo() {
     fi
 }
 
+# Where cargo puts what it builds.
+target_directory() {
+    cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'
+}
+
 # Builds all programs at once, so that the next command starts without a wait, and becomes the one that was asked for, so
 # that signals reach it.
 run() {
@@ -40,7 +46,7 @@ run() {
     shift
     echo "Building (the first time takes a few minutes)..." >&2
     cargo build --release --quiet --bin quic-websocket --examples
-    target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+    target=$(target_directory)
     exec "$target/release/$program" "$@"
 }
 
@@ -49,12 +55,35 @@ step() {
     "$@"
 }
 
+# The JavaScript client and the web pages, against the server that the tests above have built.
+check_web() {
+    local chromium target
+    if ! command -v npm >/dev/null; then
+        echo "==> Node.js with npm is not installed: the JavaScript client and the web pages were not checked"
+        return
+    fi
+    target=$(target_directory)
+    export QWS_SERVER=$target/debug/quic-websocket QWS_CHAT=$target/debug/examples/chat_client
+    step npm --prefix web ci --no-audit --no-fund
+    step npm --prefix web run check
+    step npm --prefix web test
+    chromium=$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)
+    if [[ -z $chromium ]]; then
+        echo "==> Chromium is not installed: the web pages were not checked"
+        return
+    fi
+    export QWS_CHROMIUM=$chromium
+    step npm --prefix tests/web ci --no-audit --no-fund
+    step npm --prefix tests/web test
+}
+
 check() {
     require_cargo
     step cargo fmt --check
     step cargo clippy --all-targets -- -D warnings
     step env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
     step cargo test
+    check_web
     if command -v shellcheck >/dev/null; then
         step shellcheck run.sh generate_certs.sh .ci/run
     else
@@ -72,7 +101,10 @@ clean() {
 command=${1-}
 shift || true
 case $command in
-    native)
+    native | web)
+        if [[ $command == web && " $* " != *" --http"* ]]; then
+            set -- --http 127.0.0.1:8080 "$@"
+        fi
         if [[ " $* " != *" --log-messages"* ]]; then
             set -- --log-messages info "$@"
         fi
