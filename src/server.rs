@@ -15,10 +15,12 @@ use crate::error::ServerError;
 use crate::handler::Context;
 use crate::http;
 use crate::limits::Addresses;
+use crate::metrics::Metrics;
 use crate::printable::Printable;
 use crate::registry::Registry;
 use crate::reload::{FileWatch, Reload};
-use crate::tls::{self, ServerTls, ShortLived, Sides};
+use crate::status::ServerStatus;
+use crate::tls::{self, ServerTls, Sides};
 use crate::topic::Topics;
 use crate::transport::native::ServerSettings;
 use crate::transport::socket;
@@ -53,47 +55,6 @@ pub struct Server {
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Server").field("local_addr", &self.local_addr).finish_non_exhaustive()
-    }
-}
-
-/// What a server counts, for whoever watches it.
-#[derive(Debug, Clone)]
-pub struct ServerStatus {
-    registry: Arc<Registry>,
-    topics: Arc<Topics>,
-    runtimes: Vec<Arc<OnceLock<RuntimeMetrics>>>,
-    short_lived: ShortLived,
-}
-
-impl ServerStatus {
-    /// Clients whose handshake was accepted.
-    pub fn clients(&self) -> usize {
-        self.registry.clients()
-    }
-
-    /// Connections, those without a handshake among them.
-    pub fn connections(&self) -> usize {
-        self.registry.connections()
-    }
-
-    /// Connections that are still to shake hands, those whose first packet is all that has come among them.
-    pub fn handshakes(&self) -> usize {
-        self.registry.handshakes()
-    }
-
-    /// Topics that are known: with subscribers, with history, or used a short time ago.
-    pub fn topics(&self) -> usize {
-        self.topics.count()
-    }
-
-    /// The certificate that web pages trust by its hash, where there is one.
-    pub fn short_lived(&self) -> ShortLived {
-        self.short_lived.clone()
-    }
-
-    /// Tasks of all workers: a few for each, and those that their connections need.
-    pub fn tasks(&self) -> usize {
-        self.runtimes.iter().filter_map(|runtime| runtime.get()).map(RuntimeMetrics::num_alive_tasks).sum()
     }
 }
 
@@ -132,8 +93,9 @@ impl Server {
             Registry::new(size(config.limits.max_clients), count, size(config.limits.fanout_queue));
         let (topics, topic_inboxes) = Topics::new(Arc::clone(&config), count);
         let addresses = Addresses::new(&config.rates);
+        let metrics = Metrics::new(count);
         let http_places = Arc::new(Semaphore::new(size(config.limits.max_http_connections)));
-        let context = Arc::new(Context { config, registry, topics, addresses, auth });
+        let context = Arc::new(Context { config, registry, topics, addresses, auth, metrics });
         let draining = CancellationToken::new();
         let workers = sockets
             .into_iter()
@@ -190,13 +152,7 @@ impl Server {
 
     /// What it counts; stays valid while it runs and after.
     pub fn status(&self) -> ServerStatus {
-        let Context { registry, topics, .. } = &*self.context;
-        ServerStatus {
-            registry: Arc::clone(registry),
-            topics: Arc::clone(topics),
-            runtimes: self.runtimes.clone(),
-            short_lived: self.tls.short_lived(),
-        }
+        ServerStatus::new(Arc::clone(&self.context), self.runtimes.clone(), self.tls.short_lived())
     }
 
     /// What has it read its certificate again while it runs. It does so by itself when the files change: when something

@@ -17,7 +17,7 @@ use crate::handler::Context;
 use crate::http::{Door, Http};
 use crate::limits::Admission;
 use crate::message::CloseCode;
-use crate::registry::{Inbox, Roster};
+use crate::registry::Inbox;
 use crate::tls::ShortLived;
 use crate::topic;
 use crate::transport::native::ServerSettings;
@@ -56,8 +56,8 @@ impl Worker {
     async fn serve(self) -> std::io::Result<()> {
         let quic_port = self.socket.local_addr()?.port();
         let endpoint = self.settings.endpoint(self.number, self.socket, self.strays)?;
-        let roster = Arc::new(Roster::default());
         let (context, draining) = (self.context, self.draining);
+        let roster = Arc::clone(context.registry.roster(self.number));
         let surroundings =
             Surroundings { context, roster: Arc::clone(&roster), worker: self.number, draining: draining.clone() };
         let clients = TaskTracker::new();
@@ -75,10 +75,11 @@ impl Worker {
         };
         // Neither is dropped before the end, but for the accept loop, which then has nothing to lose.
         let topics = Arc::clone(&surroundings.context.topics);
+        let counters = surroundings.context.metrics.of(self.number);
         let fan_out = async {
             tokio::select! {
-                () = self.inbox.serve(&roster) => {}
-                () = self.topic_inbox.serve() => {}
+                () = self.inbox.serve(&roster, counters) => {}
+                () = self.topic_inbox.serve(counters) => {}
                 // One of the workers is enough.
                 () = topics.tend(), if self.number == 0 => {}
                 () = self.settings.follow(&endpoint) => {}

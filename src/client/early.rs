@@ -63,6 +63,7 @@ impl Places {
         let impostors = std::mem::take(&mut registered.impostors);
         // In the registry first, as ever: who is on the roster can be asked for.
         self.0 = Some((surroundings.roster.add(Arc::clone(&session.outbound)), registered));
+        session.outbound.counters().accepted(session.carrier.name());
         for impostor in impostors {
             let closed = ClosedBy::new(CloseCode::FORBIDDEN, "the name is somebody else's; choose another one");
             session.context.registry.end(impostor, closed).await;

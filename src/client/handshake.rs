@@ -22,7 +22,7 @@ use crate::outbound::Outbound;
 use crate::printable::Printable;
 use crate::registry::{Naming, NotRegistered};
 use crate::tls::{self, Subject};
-use crate::transport::{Bounds, Carrier, LaneReader, LaneWriter, Outflow, Overflow, ReceiveHalf, SendHalf};
+use crate::transport::{Batch, Bounds, Carrier, LaneReader, LaneWriter, Outflow, Overflow, ReceiveHalf, SendHalf};
 
 /// Wrong handshakes that are answered with an error before the connection is closed.
 const ATTEMPTS: usize = 3;
@@ -73,7 +73,7 @@ pub(super) async fn welcome(
         Some(control) => control,
         None => timeout_at(deadline, carrier.accept_lane()).await.map_err(late)?.map_err(End::Gone)?,
     };
-    let control = control_lane(context, carrier, send);
+    let control = control_lane(surroundings, carrier, send);
     let mut reader = LaneReader::new(receive, carrier.layer(), max_message_bytes(context));
     let greeting = async {
         let (re, handshake) = first_message(carrier, &mut reader, &control, context).await?;
@@ -121,6 +121,7 @@ async fn first_message(
                 );
             }
         };
+        control.outflow().counters().received(body.len());
         let body = match Body::parse(body, Compression::None, max_message_bytes(context)) {
             Ok(body) => body,
             Err(BodyError::Fatal(e)) => return Err(frame_error(e)),
@@ -151,6 +152,7 @@ async fn first_message(
 /// Answers a handshake on a connection that is one too many from its address.
 fn one_too_many(context: &Context, re: Option<&RequestId>, control: &LaneWriter) -> End {
     let most = context.config.rates.address_connections;
+    control.outflow().counters().refused.add(1);
     let reason = format!("this address has the {most} connections that it may have; end one of them first");
     let error = ErrorReply {
         retry_after_ms: Some(TOO_MANY_RETRY_MS),
@@ -268,14 +270,15 @@ async fn admit(
     Ok(Admitted { registration, zstd: handshake.zstd, member, identity })
 }
 
-fn control_lane(context: &Context, carrier: &Carrier, send: SendHalf) -> Arc<LaneWriter> {
+fn control_lane(surroundings: &Surroundings, carrier: &Carrier, send: SendHalf) -> Arc<LaneWriter> {
     /// Above every topic lane, whose priorities are 0 to 255.
     const PRIORITY: i32 = 256;
-    let limits = &context.config.limits;
+    let limits = &surroundings.context.config.limits;
     let bounds = |messages, bytes| Bounds { messages: size(messages), bytes: size(bytes) };
     let outflow = Outflow::new(
         bounds(limits.lane_backlog_messages, limits.lane_backlog_bytes),
         bounds(limits.client_backlog_messages, limits.client_backlog_bytes),
+        Arc::clone(surroundings.counters()),
     );
     LaneWriter::new(send, carrier.layer(), PRIORITY, &outflow)
 }
@@ -303,8 +306,10 @@ pub(super) fn max_message_bytes(context: &Context) -> usize {
 fn say(control: &LaneWriter, re: Option<&RequestId>, message: &ServerMessage) {
     let mut frame = BytesMut::new();
     message.encode(re, &mut frame);
+    let batch: Batch = frame.freeze().into();
+    control.outflow().counters().sent(batch.all());
     // These few messages fit into any window; where the lane is closed already, the end follows anyway.
-    let _ = control.try_send(&frame.freeze().into(), Overflow::Refuse);
+    let _ = control.try_send(&batch, Overflow::Refuse);
 }
 
 fn major(version: &str) -> &str {

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{End, Session, early, frame_error, unreadable};
-use crate::frame::{Body, BodyError, FrameError, PREFIX_BYTES};
+use crate::frame::{Body, BodyError, FrameError};
 use crate::handler::{self, Later, Outcome, Replies};
 use crate::message::{ClientMessage, CloseCode, ClosedBy, ErrorCode, ErrorReply, Request, RequestId, ServerMessage};
-use crate::transport::{Batch, LaneReader, LaneWriter};
+use crate::transport::{LaneReader, LaneWriter};
 
 /// Bodies in a row that are no JSON before the connection is closed.
 const MAX_MALFORMED: u8 = 3;
@@ -137,6 +137,7 @@ async fn write(replies: &mut Replies, writer: &LaneWriter) -> Result<(), ()> {
     if replies.len() == 0 {
         return Ok(());
     }
+    writer.outflow().counters().sent(replies.sent());
     writer.send(&mut replies.take()).await.map_err(|_| ())
 }
 
@@ -144,6 +145,7 @@ async fn write(replies: &mut Replies, writer: &LaneWriter) -> Result<(), ()> {
 fn take_in(session: &Session, body: Bytes, replies: &mut Replies) -> Result<Outcome, End> {
     let allowance = &session.caller.subscriber.allowance;
     let received = body.len();
+    session.outbound.counters().received(received);
     let body = match Body::parse(body, session.compression, session.max_message_bytes) {
         Ok(body) => body,
         Err(BodyError::Fatal(e)) => return Err(frame_error(e)),
@@ -318,12 +320,9 @@ fn send_datagram(session: &Session, mut pieces: Vec<Bytes>) {
     if pieces.is_empty() {
         return;
     }
-    let mut datagram: Bytes = match pieces.as_mut_slice() {
-        [whole] => whole.clone(),
+    let frame = match pieces.as_mut_slice() {
+        [whole] => std::mem::take(whole),
         pieces => pieces.concat().into(),
     };
-    datagram.advance(PREFIX_BYTES);
-    if !session.outbound.send_datagram(datagram) {
-        session.outbound.put(&Batch::new(pieces));
-    }
+    session.outbound.put_datagram(frame);
 }

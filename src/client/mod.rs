@@ -24,11 +24,11 @@ use self::early::{Early, Gate, Places, Registration, Unconfirmed};
 use self::handshake::{Refused, Welcomed};
 use self::lanes::RequestLanes;
 use self::unfinished::Unfinished;
-use crate::config::Config;
-use crate::frame::{Compression, FrameError};
+use crate::frame::{Compression, FrameError, PREFIX_BYTES};
 use crate::handler::{Caller, Context, Replies};
 use crate::limits::Allowance;
 use crate::message::{CloseCode, ClosedBy, ServerMessage, Token, now_ms};
+use crate::metrics::{Counters, Sent};
 use crate::outbound::Outbound;
 use crate::printable::Printable;
 use crate::registry::{Handshaking, Roster};
@@ -53,6 +53,13 @@ pub(crate) struct Surroundings {
     pub(crate) draining: CancellationToken,
 }
 
+impl Surroundings {
+    /// Where the worker counts.
+    fn counters(&self) -> &Arc<Counters> {
+        self.context.metrics.of(self.worker)
+    }
+}
+
 /// What a client may still have to get at its end.
 struct Lanes<'a> {
     control: Option<&'a LaneWriter>,
@@ -74,6 +81,15 @@ enum End {
 impl End {
     fn sent(code: CloseCode, reason: impl Into<String>) -> Self {
         Self::Sent(ClosedBy { code, reason: reason.into(), reconnect_after_ms: None })
+    }
+
+    /// The closing code, as far as there was one.
+    fn code(&self) -> u64 {
+        match self {
+            Self::Gone(Gone::Closed { code, .. }) => *code,
+            Self::Gone(Gone::Lost(_)) => CloseCode::ABNORMAL.0.into(),
+            Self::Left(closed) | Self::Sent(closed) => closed.code.0.into(),
+        }
     }
 }
 
@@ -186,7 +202,7 @@ async fn welcome(
         Err(Refused { end, control }) => {
             let lanes = Lanes { control: control.as_deref(), topics: None, requests: RequestLanes::default() };
             // Counted as under way until it is gone: refusing has to have a bound, too.
-            finish(&carrier, id, lanes, end, &context.config).await;
+            finish(&carrier, id, lanes, end, &surroundings).await;
             drop(handshaking);
         }
     }
@@ -205,7 +221,8 @@ async fn serve(
     let context = Arc::clone(&surroundings.context);
     let is_confirmed = matches!(registration, Registration::Made(_));
     let rates = &context.config.rates;
-    let allowance = Allowance::new(rates, rates.exempt(carrier.remote_address().ip()));
+    let is_exempt = rates.exempt(carrier.remote_address().ip());
+    let allowance = Allowance::new(rates, is_exempt, Arc::clone(surroundings.counters()));
     allowance.set_message_rate(identity.max_rate);
     let subscriber = Subscriber::new(Arc::clone(&outbound), member, surroundings.worker, allowance, is_confirmed);
     let session = Arc::new(Session {
@@ -260,7 +277,7 @@ async fn serve(
     session.leaving.cancel();
     subscriber.tasks.close();
     let lanes = Lanes { control: Some(&outbound.control), topics: Some(&outbound), requests: lanes };
-    finish(&session.carrier, session.id(), lanes, end, &context.config).await;
+    finish(&session.carrier, session.id(), lanes, end, surroundings).await;
     // Also where the connection was lost: somebody may still wait for room here.
     outbound.give_up();
     subscriber.tasks.wait().await;
@@ -343,7 +360,9 @@ fn draining(context: &Context) -> End {
 }
 
 /// Ends a connection: what is queued goes out first, the reason behind it, then QUIC's own close with the same code.
-async fn finish(carrier: &Carrier, id: Uuid, lanes: Lanes<'_>, end: End, config: &Config) {
+async fn finish(carrier: &Carrier, id: Uuid, lanes: Lanes<'_>, end: End, surroundings: &Surroundings) {
+    let (config, counters) = (&surroundings.context.config, surroundings.counters());
+    counters.closed(end.code());
     let (closed, last) = match end {
         End::Gone(gone) => return log_gone(id, carrier.remote_address(), &gone),
         End::Left(closed) => {
@@ -356,6 +375,7 @@ async fn finish(carrier: &Carrier, id: Uuid, lanes: Lanes<'_>, end: End, config:
             info!(client = %id, code = code.0, %reason, "Closing client {id}: {code} - {reason}");
             let mut frame = BytesMut::new();
             ServerMessage::Close(closed.clone()).encode(None, &mut frame);
+            counters.sent(Sent { messages: 1, bytes: frame.len() - PREFIX_BYTES });
             (closed, Some(frame.freeze()))
         }
     };

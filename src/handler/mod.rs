@@ -28,6 +28,7 @@ use crate::auth::{Auth, Identity};
 use crate::config::{Config, MessageLog};
 use crate::limits::Addresses;
 use crate::message::{ClientMessage, Close, ErrorCode, ErrorReply, Request, RequestId, ServerMessage, now_ms};
+use crate::metrics::Metrics;
 use crate::printable::Printable;
 use crate::registry::Registry;
 use crate::topic::{Publication, Subscriber, Topics};
@@ -40,6 +41,7 @@ pub(crate) struct Context {
     pub(crate) topics: Arc<Topics>,
     pub(crate) addresses: Arc<Addresses>,
     pub(crate) auth: Arc<Auth>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Who asks: a client, and what it may do.

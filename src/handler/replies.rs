@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::frame;
 use crate::message::{RequestId, ServerMessage, encode_binary_head, encode_echo};
+use crate::metrics::Sent;
 
 /// Attachments from this size on are sent as they lie in memory; below, a copy is cheaper than a piece of its own.
 const SHARE_BYTES: usize = 4096;
@@ -16,6 +17,7 @@ const MAX_GUESS_BYTES: usize = 64 * 1024;
 pub(crate) struct Replies {
     finished: Vec<Bytes>,
     finished_bytes: usize,
+    messages: usize,
     open: BytesMut,
     /// About the size of the last buffers: the next one is made in one piece and not grown.
     guess_bytes: usize,
@@ -25,7 +27,13 @@ pub(crate) struct Replies {
 
 impl Replies {
     pub(crate) fn new(compress_from: Option<usize>) -> Self {
-        Self { finished: Vec::new(), finished_bytes: 0, open: BytesMut::new(), guess_bytes: 0, compress_from }
+        let (finished, open) = (Vec::new(), BytesMut::new());
+        Self { finished, finished_bytes: 0, messages: 0, open, guess_bytes: 0, compress_from }
+    }
+
+    /// What waits, as it is counted.
+    pub(crate) fn sent(&self) -> Sent {
+        Sent { messages: self.messages, bytes: self.len() - self.messages * frame::PREFIX_BYTES }
     }
 
     /// How many bytes wait.
@@ -52,6 +60,7 @@ impl Replies {
             });
             return;
         }
+        self.messages += 1;
         encode_binary_head(attachment.len(), re, timestamp, &mut self.open);
         self.close_buffer();
         self.finished_bytes += attachment.len();
@@ -61,7 +70,7 @@ impl Replies {
     /// Takes all pieces, in order.
     pub(crate) fn take(&mut self) -> Vec<Bytes> {
         self.close_buffer();
-        self.finished_bytes = 0;
+        (self.finished_bytes, self.messages) = (0, 0);
         std::mem::take(&mut self.finished)
     }
 
@@ -69,6 +78,7 @@ impl Replies {
         if self.open.is_empty() {
             self.open.reserve(self.guess_bytes);
         }
+        self.messages += 1;
         let start = self.open.len();
         encode(&mut self.open);
         let frame = &self.open[start..];
@@ -108,9 +118,10 @@ mod tests {
             let mut decoder = FrameDecoder::new(1 << 20);
             let mut order = Vec::new();
             let expected = replies.len();
+            assert_eq!(replies.sent(), Sent { messages: 4, bytes: expected - 4 * frame::PREFIX_BYTES });
             let pieces = replies.take();
             assert_eq!(pieces.iter().map(Bytes::len).sum::<usize>(), expected);
-            assert_eq!(replies.len(), 0);
+            assert_eq!((replies.len(), replies.sent()), (0, Sent::default()));
             for piece in pieces {
                 decoder.push(piece);
                 while let Some(body) = decoder.next_body().expect("sound frames") {

@@ -28,7 +28,7 @@ pub(super) fn publication(
             log_message!(context, client = %from, topic = to, bytes, "Publish from {from} to {to}: {bytes} bytes");
         }
     }
-    Publication { from, topic, payload, key }
+    Publication { from: Some(from), topic, payload, key }
 }
 
 /// The reply to a publish: an error whether or not a reply is wanted.

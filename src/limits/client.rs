@@ -2,12 +2,13 @@
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::bucket::{Bucket, Refusal};
 use crate::config::Rates;
 use crate::message::{ErrorCode, ErrorReply, TopicName};
+use crate::metrics::Counters;
 
 /// Bytes are counted by so many: coarse enough for rates of gigabytes, in which a byte is less than a nanosecond.
 const CELL_BYTES: u64 = 16;
@@ -27,6 +28,7 @@ pub(crate) struct Allowance {
     most_refusals: u64,
     /// More were.
     is_used_up: AtomicBool,
+    counters: Arc<Counters>,
 }
 
 #[derive(Debug)]
@@ -38,8 +40,9 @@ struct Messages {
 const ONE: NonZeroU32 = NonZeroU32::MIN;
 
 impl Allowance {
-    /// What the settings allow; everything where the client is exempt from them.
-    pub(crate) fn new(rates: &Rates, is_exempt: bool) -> Self {
+    /// What the settings allow; everything where the client is exempt from them. What it does, and what is refused to it, is
+    /// counted there.
+    pub(crate) fn new(rates: &Rates, is_exempt: bool, counters: Arc<Counters>) -> Self {
         let bucket = |per_second, burst| if is_exempt { None } else { Bucket::new(per_second, burst) };
         let cells = |bytes: u64| bytes.div_ceil(CELL_BYTES);
         let allowance = Self {
@@ -50,9 +53,15 @@ impl Allowance {
             usual: if is_exempt { (0, 0) } else { (rates.client_messages, rates.client_messages_burst) },
             most_refusals: rates.client_refusals_burst,
             is_used_up: AtomicBool::new(false),
+            counters,
         };
         allowance.set_message_rate(None);
         allowance
+    }
+
+    /// Where it is counted what the client does.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// Sets how many messages each second are allowed from now on, with twice as many at once; `None` for what the settings
@@ -106,6 +115,7 @@ impl Allowance {
     }
 
     fn refused(&self, Refusal { wait, outstanding }: Refusal, what: &str) -> ErrorReply {
+        self.counters.refused.add(1);
         if u64::from(outstanding) >= self.most_refusals {
             self.is_used_up.store(true, Ordering::Relaxed);
         }
@@ -149,7 +159,7 @@ mod tests {
         let rates = rates(|rates| {
             (rates.client_messages, rates.client_messages_burst, rates.client_refusals_burst) = (1, 5, 3);
         });
-        let allowance = Allowance::new(&rates, false);
+        let allowance = Allowance::new(&rates, false, Arc::default());
         assert_eq!(taken(&allowance, 5, 10), 5);
         for n in 0..4 {
             assert!(!allowance.is_used_up(), "after {n} refusals");
@@ -167,7 +177,7 @@ mod tests {
             (rates.client_bytes, rates.client_bytes_burst) = (16, 1 << 16);
             (rates.client_topics, rates.client_topics_burst) = (1, 2);
         });
-        let allowance = Allowance::new(&rates, false);
+        let allowance = Allowance::new(&rates, false, Arc::default());
         assert_eq!(taken(&allowance, 100, 1 << 12), 16);
         let name = TopicName::new("a.b").expect("a topic");
         assert!(allowance.take_topic(&name).is_ok() && allowance.take_topic(&name).is_ok());
@@ -178,7 +188,7 @@ mod tests {
     #[test]
     fn who_is_exempt_has_no_limit_until_somebody_sets_one() {
         let rates = rates(|rates| (rates.client_messages, rates.client_messages_burst) = (1, 1));
-        let allowance = Allowance::new(&rates, true);
+        let allowance = Allowance::new(&rates, true, Arc::default());
         assert_eq!(taken(&allowance, 50_000, 1 << 20), 50_000);
         let rate = NonZeroU32::new(3).expect("not none");
         allowance.set_message_rate(Some(rate));

@@ -75,6 +75,26 @@ impl CloseCode {
     /// Rate limited and went on.
     pub const RATE_LIMITED: Self = Self(4429);
 
+    /// Those that have a name, in order.
+    pub const NAMED: [Self; 16] = [
+        Self::NORMAL,
+        Self::GOING_AWAY,
+        Self::PROTOCOL_ERROR,
+        Self::UNSUPPORTED,
+        Self::ABNORMAL,
+        Self::INVALID_PAYLOAD,
+        Self::POLICY,
+        Self::TOO_BIG,
+        Self::INTERNAL,
+        Self::RESTART,
+        Self::TRY_LATER,
+        Self::UNAUTHORIZED,
+        Self::FORBIDDEN,
+        Self::TIMEOUT,
+        Self::SLOW_CONSUMER,
+        Self::RATE_LIMITED,
+    ];
+
     /// Whether a client may send it: 1000-1003, 1007-1014, 3000-4999 (RFC 6455 section 7.4.2).
     pub fn is_sendable(self) -> bool {
         matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)

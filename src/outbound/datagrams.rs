@@ -35,23 +35,26 @@ impl Datagrams {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a body, now or once it is its turn. False where it fits no datagram on the path, or the client takes none.
-    pub(super) fn send(&self, carrier: &Carrier, body: Bytes) -> bool {
+    /// Sends a body, now or once it is its turn; gives how many had to give way to it. `None` where it fits no datagram on
+    /// the path, or the client takes none.
+    pub(super) fn send(&self, carrier: &Carrier, body: Bytes) -> Option<usize> {
         if !carrier.takes_datagram(body.len()) {
-            return false;
+            return None;
         }
         let mut waiting = self.waiting();
         if waiting.bodies.is_empty() && carrier.has_datagram_room(body.len()) {
             carrier.send_datagram(body);
-            return true;
+            return Some(0);
         }
+        let mut gave_way = 0;
         waiting.bytes += body.len();
         waiting.bodies.push_back(body);
         while waiting.bytes > self.most_bytes && waiting.bodies.len() > 1 {
             waiting.pop();
+            gave_way += 1;
         }
         self.blocked.notify_one();
-        true
+        Some(gave_way)
     }
 
     /// Gives QUIC what waits, as it goes on. Never ends; one caller.

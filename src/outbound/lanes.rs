@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
+use crate::frame::PREFIX_BYTES;
 use crate::message::{LaneChoice, ServerMessage};
+use crate::metrics::Sent;
 use crate::transport::{Carrier, LaneWriter, Outflow, Overflow};
 
 /// Where a subscription's messages go. Given back with [`TopicLanes::release`].
@@ -89,8 +91,10 @@ impl TopicLanes {
         let stream = carrier.open_lane()?;
         let writer = LaneWriter::new(stream, carrier.layer(), priority.into(), outflow);
         self.last_number += 1;
-        let mut frame = BytesMut::from(carrier.layer().lane_header());
+        let header = carrier.layer().lane_header();
+        let mut frame = BytesMut::from(header);
         ServerMessage::Lane { lane: self.last_number, priority }.encode(None, &mut frame);
+        outflow.counters().sent(Sent { messages: 1, bytes: frame.len() - header.len() - PREFIX_BYTES });
         // What does not fit into a new stream waits; a connection that is gone ends the client anyway.
         let _ = writer.try_send(&frame.freeze().into(), Overflow::Force);
         let lane = TopicLane { writer, number: Some(self.last_number) };

@@ -4,6 +4,8 @@
 mod datagrams;
 mod lanes;
 
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -16,7 +18,8 @@ pub(crate) use self::lanes::TopicLane;
 use self::lanes::TopicLanes;
 use crate::frame;
 use crate::message::{CloseCode, ClosedBy, LaneChoice, ServerMessage};
-use crate::transport::{Batch, Carrier, LaneWriter, Overflow, SendFailure, Source};
+use crate::metrics::{Counters, Sent};
+use crate::transport::{Batch, Carrier, LaneWriter, Overflow, Path, SendFailure, Source};
 
 /// Receivers written to before the connections' own tasks get to run. Writing to all of them first would hold back the
 /// first packet; measured with `benchmark --compare`, fan-out to 1,000.
@@ -111,6 +114,8 @@ pub(crate) struct Outbound {
     carrier: Carrier,
     datagrams: Datagrams,
     lanes: Mutex<TopicLanes>,
+    /// Those that are bound to a lane.
+    subscriptions: AtomicUsize,
     /// Why the client has to go, once somebody has said so.
     ended: OnceLock<ClosedBy>,
     end: Notify,
@@ -127,8 +132,37 @@ impl Outbound {
         datagram_bytes: usize,
     ) -> Arc<Self> {
         let (lanes, datagrams) = (Mutex::new(TopicLanes::new(topic_lanes)), Datagrams::new(datagram_bytes));
-        let (ended, end) = (OnceLock::new(), Notify::new());
-        Arc::new(Self { id, zstd, control, carrier, datagrams, lanes, ended, end })
+        let (subscriptions, ended, end) = (AtomicUsize::new(0), OnceLock::new(), Notify::new());
+        Arc::new(Self { id, zstd, control, carrier, datagrams, lanes, subscriptions, ended, end })
+    }
+
+    /// Where it is counted what the client gets, and what not.
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        self.control.outflow().counters()
+    }
+
+    /// Messages that wait on its lanes, and their bytes.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        self.control.outflow().waiting()
+    }
+
+    pub(crate) fn subscriptions(&self) -> usize {
+        self.subscriptions.load(Ordering::Relaxed)
+    }
+
+    /// Its carrier's name.
+    pub(crate) fn transport(&self) -> &'static str {
+        self.carrier.name()
+    }
+
+    /// Where it is now.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.carrier.remote_address()
+    }
+
+    /// What was measured of the path to it.
+    pub(crate) fn path(&self) -> Option<Path> {
+        self.carrier.path()
     }
 
     fn lanes(&self) -> MutexGuard<'_, TopicLanes> {
@@ -137,43 +171,51 @@ impl Outbound {
 
     /// Binds one more subscription to a lane.
     pub(crate) fn bind_lane(&self, priority: u8, choice: LaneChoice) -> TopicLane {
+        self.subscriptions.fetch_add(1, Ordering::Relaxed);
         self.lanes().bind(priority, choice, &self.carrier, &self.control)
     }
 
     /// Ends a subscription's hold on its lane.
     pub(crate) fn release_lane(&self, lane: &TopicLane) {
+        self.subscriptions.fetch_sub(1, Ordering::Relaxed);
         self.lanes().release(lane);
     }
 
-    /// Delivers messages in order, without waiting, and gives how many were taken. A client whose backlog is full is
-    /// ended with 4413: it alone has the damage.
-    pub(crate) fn deliver(&self, run: &Run) -> usize {
-        self.put(run.batch(self.zstd))
+    /// Delivers messages in order, without waiting, and gives what was taken, which is for the caller to count. A client
+    /// whose backlog is full is ended with 4413: it alone has the damage.
+    pub(crate) fn deliver(&self, run: &Run) -> Sent {
+        self.put_on(&self.control, run.batch(self.zstd), Overflow::Refuse)
     }
 
-    /// The same for frames that are for this client alone.
-    pub(crate) fn put(&self, batch: &Batch) -> usize {
-        self.put_on(&self.control, batch, Overflow::Refuse)
+    /// The same for frames that are for this client alone, which are counted here.
+    pub(crate) fn put(&self, batch: &Batch) {
+        self.counters().sent(self.put_on(&self.control, batch, Overflow::Refuse));
     }
 
-    /// Delivers a topic's messages on a lane; `overflow` says what happens where they find no room.
-    pub(crate) fn deliver_on(&self, lane: &LaneWriter, run: &Run, overflow: Overflow) {
-        self.put_on(lane, run.batch(self.zstd), overflow);
+    /// Delivers a topic's messages on a lane; `overflow` says what happens where they find no room. What was taken is for
+    /// the caller to count.
+    pub(crate) fn deliver_on(&self, lane: &LaneWriter, run: &Run, overflow: Overflow) -> Sent {
+        self.put_on(lane, run.batch(self.zstd), overflow)
     }
 
     /// Delivers a topic's messages as datagrams, of which the newest win; those that are too large for one go on the lane.
-    pub(crate) fn deliver_datagrams(&self, lane: &LaneWriter, run: &Run) {
+    /// What was taken is for the caller to count.
+    pub(crate) fn deliver_datagrams(&self, lane: &LaneWriter, run: &Run) -> Sent {
+        let mut sent = Sent::default();
         for (at, envelope) in run.envelopes.iter().enumerate() {
             let body = envelope.frame(self.zstd).slice(frame::PREFIX_BYTES..);
-            if !self.send_datagram(body) {
-                self.put_on(lane, &run.single(at, self.zstd), Overflow::DropOldest);
-            }
+            let given = self.give_datagram(body);
+            sent += given.unwrap_or_else(|| self.put_on(lane, &run.single(at, self.zstd), Overflow::DropOldest));
         }
+        sent
     }
 
-    /// Sends a body as a datagram, of which the newest win. False where it fits none.
-    pub(crate) fn send_datagram(&self, body: Bytes) -> bool {
-        self.datagrams.send(&self.carrier, body)
+    /// Sends a message for this client alone as a datagram, or on the control lane where it fits none.
+    pub(crate) fn put_datagram(&self, frame: Bytes) {
+        match self.give_datagram(frame.slice(frame::PREFIX_BYTES..)) {
+            Some(sent) => self.counters().sent(sent),
+            None => self.put(&frame.into()),
+        }
     }
 
     /// Sends the datagrams that wait, as QUIC takes them. Never ends; one caller.
@@ -183,20 +225,30 @@ impl Outbound {
 
     /// Tells of messages that a topic's log no longer keeps.
     pub(crate) fn deliver_gap(&self, lane: &LaneWriter, gap: Bytes) {
-        self.put_on(lane, &gap.into(), Overflow::Force);
+        self.counters().sent(self.put_on(lane, &gap.into(), Overflow::Force));
     }
 
-    fn put_on(&self, lane: &LaneWriter, batch: &Batch, overflow: Overflow) -> usize {
+    fn put_on(&self, lane: &LaneWriter, batch: &Batch, overflow: Overflow) -> Sent {
         if self.ended.get().is_some() {
-            return 0;
+            return Sent::default();
         }
         match lane.try_send(batch, overflow) {
-            Ok(()) => batch.len(),
+            Ok(()) => batch.all(),
             Err((taken, failure)) => {
                 self.lane_failed(failure);
-                taken
+                batch.sent(taken)
             }
         }
+    }
+
+    /// Sends a body as a datagram, of which the newest win; `None` where it fits none.
+    fn give_datagram(&self, body: Bytes) -> Option<Sent> {
+        let bytes = body.len();
+        let gave_way = self.datagrams.send(&self.carrier, body)?;
+        if gave_way > 0 {
+            self.counters().dropped.add(gave_way);
+        }
+        Some(Sent { messages: 1, bytes })
     }
 
     /// Ends the client because nothing more can be sent on one of its lanes.

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::message::ClosedBy;
+use crate::metrics::{Counters, Sent};
 use crate::outbound::{Envelope, Outbound, Run, SLICE};
 
 /// Most deliveries taken from the inbox at once; consecutive broadcasts of one batch share each receiver's write.
@@ -95,7 +96,7 @@ impl Roster {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner).by_id.get(&id).cloned()
     }
 
-    fn all(&self) -> Arc<[Arc<Outbound>]> {
+    pub(super) fn all(&self) -> Arc<[Arc<Outbound>]> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let Clients { by_id, all } = &mut *clients;
         Arc::clone(all.get_or_insert_with(|| by_id.values().cloned().collect()))
@@ -124,18 +125,19 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    /// Carries out deliveries until every sender is gone. Never waits for a receiver.
-    pub(crate) async fn serve(mut self, roster: &Roster) {
+    /// Carries out deliveries, and counts them, until every sender is gone. Never waits for a receiver.
+    pub(crate) async fn serve(mut self, roster: &Roster, counters: &Counters) {
         let mut batch = Vec::with_capacity(BATCH);
         while self.deliveries.recv_many(&mut batch, BATCH).await > 0 {
             let mut queue = batch.drain(..).peekable();
             while let Some(delivery) = queue.next() {
                 match delivery {
                     Delivery::One { to, envelope, taken } => {
-                        let was_taken =
-                            roster.get(to).is_some_and(|client| client.deliver(&Run::new(vec![envelope])) == 1);
+                        let run = Run::new(vec![envelope]);
+                        let sent = roster.get(to).map_or_else(Sent::default, |client| client.deliver(&run));
+                        counters.sent(sent);
                         // Whoever does not ask has dropped the other end.
-                        let _ = taken.send(was_taken);
+                        let _ = taken.send(sent.messages == 1);
                     }
                     Delivery::End { client, closed } => {
                         if let Some(client) = roster.get(client) {
@@ -150,7 +152,8 @@ impl Inbox {
                             envelopes.push(envelope);
                             shares.push(share);
                         }
-                        deliver_to_all(&Run::new(envelopes), &mut shares, &roster.all()).await;
+                        let sent = deliver_to_all(&Run::new(envelopes), &mut shares, &roster.all()).await;
+                        counters.fanned_out(sent);
                     }
                 }
             }
@@ -158,14 +161,17 @@ impl Inbox {
     }
 }
 
-async fn deliver_to_all(run: &Run, shares: &mut [TallyShare], clients: &[Arc<Outbound>]) {
+async fn deliver_to_all(run: &Run, shares: &mut [TallyShare], clients: &[Arc<Outbound>]) -> Sent {
+    let mut all = Sent::default();
     for (number, client) in clients.iter().enumerate() {
-        let taken = client.deliver(run);
-        for share in &mut shares[..taken] {
+        let sent = client.deliver(run);
+        all += sent;
+        for share in &mut shares[..sent.messages] {
             share.delivered += 1;
         }
         if (number + 1) % SLICE == 0 {
             tokio::task::yield_now().await;
         }
     }
+    all
 }

@@ -17,13 +17,15 @@ use self::fanout::Delivery;
 pub(crate) use self::fanout::{Inbox, OnRoster, Roster, Tally};
 use self::names::{Look, Names};
 use crate::message::{ClientInfo, CloseCode, ClosedBy};
-use crate::outbound::Envelope;
+use crate::outbound::{Envelope, Outbound};
 
 /// The directory of connected clients.
 #[derive(Debug)]
 pub(crate) struct Registry {
     max_clients: usize,
     clients: RwLock<BTreeMap<Uuid, Entry>>,
+    /// The clients of each worker as their senders know them, by worker.
+    rosters: Vec<Arc<Roster>>,
     /// The names that clients go by, where they are asked who they are.
     names: Mutex<Names>,
     /// Connections with and without a finished handshake.
@@ -63,6 +65,7 @@ impl Registry {
         let registry = Self {
             max_clients,
             clients: RwLock::default(),
+            rosters: (0..workers).map(|_| Arc::default()).collect(),
             names: Mutex::default(),
             connections: AtomicUsize::new(0),
             handshakes: AtomicUsize::new(0),
@@ -135,11 +138,26 @@ impl Registry {
         Ok(Registered { registry: Arc::clone(self), id, look, impostors })
     }
 
-    /// Ends a client, wherever it is.
-    pub(crate) async fn end(&self, id: Uuid, closed: ClosedBy) {
-        let Some(inbox) = self.worker_of(id).and_then(|worker| self.inboxes.get(worker)) else { return };
+    /// Ends a client, wherever it is. False where there is none.
+    pub(crate) async fn end(&self, id: Uuid, closed: ClosedBy) -> bool {
+        let Some(inbox) = self.worker_of(id).and_then(|worker| self.inboxes.get(worker)) else { return false };
         // A worker that has ended has ended its clients.
-        let _ = inbox.send(Delivery::End { client: id, closed }).await;
+        inbox.send(Delivery::End { client: id, closed }).await.is_ok()
+    }
+
+    /// A worker's clients as their senders know them.
+    pub(crate) fn roster(&self, worker: usize) -> &Arc<Roster> {
+        &self.rosters[worker]
+    }
+
+    /// Everybody who is on a roster, by worker.
+    pub(crate) fn outbounds(&self) -> Vec<Arc<[Arc<Outbound>]>> {
+        self.rosters.iter().map(|roster| roster.all()).collect()
+    }
+
+    /// What is known of a client that is connected.
+    pub(crate) fn info(&self, id: Uuid) -> Option<ClientInfo> {
+        self.clients.read().unwrap_or_else(PoisonError::into_inner).get(&id).map(|entry| entry.info.clone())
     }
 
     /// Whether another client would be refused.

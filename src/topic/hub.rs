@@ -13,6 +13,7 @@ use super::routes::{Receiver, Routes, Target};
 use super::state::{Full, Topic};
 use crate::log::Entry;
 use crate::message::Delivery as Carried;
+use crate::metrics::{Counters, Sent};
 use crate::outbound::{Envelope, Run, SLICE};
 use crate::transport::{Overflow, Source};
 
@@ -60,9 +61,9 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    /// Carries out what comes until every sender is gone. Never waits for a receiver.
-    pub(crate) async fn serve(mut self) {
-        let mut hub = Hub { routes: Routes::new(self.most_found), written: 0 };
+    /// Carries out what comes, and counts it, until every sender is gone. Never waits for a receiver.
+    pub(crate) async fn serve(mut self, counters: &Counters) {
+        let mut hub = Hub { routes: Routes::new(self.most_found), written: 0, counters };
         let mut batch = Vec::with_capacity(BATCH);
         while self.deliveries.recv_many(&mut batch, BATCH).await > 0 {
             let mut queue = batch.drain(..).peekable();
@@ -101,44 +102,48 @@ impl Inbox {
 }
 
 #[derive(Debug)]
-struct Hub {
+struct Hub<'a> {
     routes: Routes,
     /// Receivers written to since the connections' own tasks had a chance to run.
     written: usize,
+    counters: &'a Counters,
 }
 
-impl Hub {
+impl Hub<'_> {
     async fn deliver(&mut self, topic: &Arc<Topic>, entries: Vec<Entry>) {
         let receivers = self.routes.all(topic.id, &topic.name, topic.rule.subscribe);
         if receivers.is_empty() {
             return;
         }
-        let run = run(topic, entries);
+        let (run, mut sent) = (run(topic, entries), Sent::default());
         for receiver in &*receivers {
-            match (receiver.delivery, &receiver.ended) {
+            sent += match (receiver.delivery, &receiver.ended) {
                 (Carried::Datagram, _) => receiver.client.deliver_datagrams(&receiver.lane, &run),
                 (Carried::Stream, Some(ended)) if topic.blocks() => {
-                    receiver.client.deliver_on(&receiver.lane, &run, Overflow::Force);
+                    let sent = receiver.client.deliver_on(&receiver.lane, &run, Overflow::Force);
                     if !receiver.lane.has_room() {
                         topic.full().push(Full { lane: Arc::clone(&receiver.lane), ended: ended.clone() });
                     }
+                    sent
                 }
                 (Carried::Stream, _) => receiver.client.deliver_on(&receiver.lane, &run, receiver.overflow),
-            }
+            };
             self.let_others_run().await;
         }
+        self.counters.fanned_out(sent);
     }
 
     async fn tell(&mut self, news: News) {
         let News { topic, about, envelope } = news;
-        let run = Run::new(vec![envelope]);
+        let (run, mut sent) = (Run::new(vec![envelope]), Sent::default());
         let watchers = self.routes.watchers(topic.id, &topic.name, topic.rule.subscribe);
         for receiver in watchers.iter().filter(|receiver| receiver.client.id != about) {
             // Under `block` a full lane is nothing unusual; who comes and goes is not worth closing it.
             let overflow = if receiver.ended.is_some() { Overflow::DropOldest } else { receiver.overflow };
-            receiver.client.deliver_on(&receiver.lane, &run, overflow);
+            sent += receiver.client.deliver_on(&receiver.lane, &run, overflow);
             self.let_others_run().await;
         }
+        self.counters.sent(sent);
     }
 
     async fn let_others_run(&mut self) {

@@ -10,6 +10,7 @@ mod patterns;
 mod publish;
 mod routes;
 mod state;
+mod stats;
 mod subscribe;
 mod subscriber;
 mod tend;

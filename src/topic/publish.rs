@@ -13,12 +13,14 @@ use super::state::{State, Topic};
 use super::{Places, Topics, size};
 use crate::limits::Allowance;
 use crate::message::{ErrorCode, ErrorReply, IdempotencyKey, Payload, ServerMessage, TopicMessage, TopicName, now_ms};
+use crate::metrics::Counters;
 use crate::outbound::Envelope;
 
-/// What a client wants published.
+/// What somebody wants published.
 #[derive(Debug, Clone)]
 pub(crate) struct Publication {
-    pub(crate) from: Uuid,
+    /// `None` where no client did.
+    pub(crate) from: Option<Uuid>,
     pub(crate) topic: TopicName,
     pub(crate) payload: Payload,
     pub(crate) key: Option<IdempotencyKey>,
@@ -47,7 +49,7 @@ impl Topics {
                 Err(TrySendError::Full(())) => return None,
             });
         }
-        self.commit(&topic, &mut state, publication, places, None).map(Ok)
+        self.commit(&topic, &mut state, publication, places, None, asks.counters()).map(Ok)
     }
 
     /// Publishes; gives `published`. Waits for room in the workers' inboxes and, under the policy `block`, for room at
@@ -60,10 +62,10 @@ impl Topics {
         loop {
             let topic = self.topic_for(publication, asks)?;
             let published = if topic.blocks() {
-                self.publish_in_turn(&topic, publication).await?
+                self.publish_in_turn(&topic, publication, asks.counters()).await?
             } else {
                 let places = self.places().await;
-                self.commit(&topic, &mut topic.state(), publication, places, None)
+                self.commit(&topic, &mut topic.state(), publication, places, None, asks.counters())
             };
             if let Some(published) = published {
                 return Ok(published);
@@ -80,6 +82,7 @@ impl Topics {
         &self,
         topic: &Arc<Topic>,
         publication: &Publication,
+        counters: &Counters,
     ) -> Result<Option<ServerMessage>, ErrorReply> {
         let within = self.config.timing.block_timeout();
         let deadline = Instant::now() + within;
@@ -108,7 +111,7 @@ impl Topics {
         }
         let Ok(places) = timeout_at(deadline, self.places()).await else { return Err(too_late()) };
         let delivered = TaskTracker::new();
-        let published = self.commit(topic, &mut topic.state(), publication, places, Some(&delivered));
+        let published = self.commit(topic, &mut topic.state(), publication, places, Some(&delivered), counters);
         delivered.close();
         // No worker waits for a receiver; one that ends takes what it had not delivered with it.
         let _ = timeout_at(deadline, delivered.wait()).await;
@@ -123,6 +126,7 @@ impl Topics {
         publication: &Publication,
         places: Places<'_>,
         delivered: Option<&TaskTracker>,
+        counters: &Counters,
     ) -> Option<ServerMessage> {
         let now = now_ms();
         if state.is_gone {
@@ -139,7 +143,7 @@ impl Topics {
             let message = ServerMessage::Message(TopicMessage {
                 topic: name(),
                 offset,
-                from: Some(publication.from),
+                from: publication.from,
                 payload: publication.payload.clone(),
                 timestamp: now,
             });
@@ -150,6 +154,8 @@ impl Topics {
             state.keys.add(key.clone(), offset, now);
         }
         state.used_ms = now;
+        state.rate.count(now);
+        counters.published.add(1);
         self.account(topic, state, now);
         for (worker, place) in places.into_iter().enumerate() {
             if let Some(place) = place.filter(|_| self.wants(state, worker)) {

@@ -13,6 +13,7 @@ use super::keys::Keys;
 use crate::config::{OverflowPolicy, TopicRule};
 use crate::log::{Log, Retention};
 use crate::message::{Member, ServerMessage, TopicName};
+use crate::metrics::Rate;
 use crate::transport::{LaneWriter, Overflow, Source};
 
 /// One topic, from its first use to when it is forgotten.
@@ -41,6 +42,8 @@ pub(super) struct Full {
 pub(super) struct State {
     pub(super) log: Log,
     pub(super) keys: Keys,
+    /// Of its messages.
+    pub(super) rate: Rate,
     /// Who has subscribed to the topic by its name; empty where the rule keeps no account.
     pub(super) members: BTreeMap<Uuid, Member>,
     /// Subscriptions by worker.
@@ -59,6 +62,7 @@ impl Topic {
         let state = State {
             log: Log::new(),
             keys: Keys::default(),
+            rate: Rate::default(),
             members: BTreeMap::new(),
             interest: vec![0; workers].into(),
             watchers: 0,

@@ -335,7 +335,8 @@ impl Replay {
             log.after(self.after).enumerate().take_while(within).map(|(_, entry)| entry.clone()).collect();
         if let Some(last) = entries.last() {
             self.after = last.offset;
-            client.deliver_on(&self.receiver.lane, &hub::run(&self.topic, entries), Overflow::Force);
+            let sent = client.deliver_on(&self.receiver.lane, &hub::run(&self.topic, entries), Overflow::Force);
+            client.counters().sent(sent);
         }
         self.is_done(log)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use quinn::crypto::rustls::HandshakeData;
-use quinn::{Connecting, Connection, ConnectionError, SendStream};
+use quinn::{Connecting, Connection, ConnectionError, PathStats, SendStream};
 use rustls::pki_types::CertificateDer;
 use thiserror::Error;
 use tokio::time::timeout;
@@ -67,6 +67,17 @@ impl Protocol {
     }
 }
 
+/// What was measured of the path to a client.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Path {
+    /// The time of a packet there and back.
+    pub(crate) rtt: Duration,
+    /// Packets to the client, those that were lost among them.
+    pub(crate) sent: u64,
+    /// Packets that were lost.
+    pub(crate) lost: u64,
+}
+
 /// The connection of one client.
 #[derive(Debug, Clone)]
 pub(crate) enum Carrier {
@@ -117,6 +128,12 @@ impl Carrier {
     /// The time of a packet to the client and back, as QUIC has measured it; zero where nobody has.
     pub(crate) fn rtt(&self) -> Duration {
         self.quic().map(Connection::rtt).unwrap_or_default()
+    }
+
+    /// What QUIC has measured of the path to the client; `None` where that is not QUIC.
+    pub(crate) fn path(&self) -> Option<Path> {
+        let PathStats { rtt, lost_packets, sent_packets, .. } = self.quic()?.stats().path;
+        Some(Path { rtt, lost: lost_packets, sent: sent_packets })
     }
 
     /// The client's own certificate, which TLS has checked.

@@ -12,6 +12,8 @@ use super::backlog::{Backlog, Mark, Overflow, Source};
 use super::layer::Layer;
 use super::outflow::Outflow;
 use super::stream::SendHalf;
+use crate::frame::PREFIX_BYTES;
+use crate::metrics::Sent;
 
 /// Why a frame was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -38,6 +40,8 @@ const TURN_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Batch {
     frames: Vec<Bytes>,
+    /// Of the frames, altogether.
+    bytes: usize,
     joined: Option<Bytes>,
     /// Where they are messages of one topic: which, and their offsets.
     topic: Option<(Arc<dyn Source>, Vec<u64>)>,
@@ -45,9 +49,9 @@ pub(crate) struct Batch {
 
 impl Batch {
     pub(crate) fn new(frames: Vec<Bytes>) -> Self {
-        let bytes = frames.iter().map(Bytes::len).sum::<usize>();
+        let bytes = total(&frames);
         let joined = (frames.len() > 1 && bytes <= MAX_JOINED_BYTES).then(|| frames.concat().into());
-        Self { frames, joined, topic: None }
+        Self { frames, bytes, joined, topic: None }
     }
 
     /// Messages of a topic with as many offsets.
@@ -55,8 +59,15 @@ impl Batch {
         Self { topic: Some((source, offsets)), ..Self::new(frames) }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.frames.len()
+    /// What the first of the frames are: so many messages.
+    pub(crate) fn sent(&self, messages: usize) -> Sent {
+        let whole = if messages == self.frames.len() { self.bytes } else { total(&self.frames[..messages]) };
+        Sent { messages, bytes: whole - messages * PREFIX_BYTES }
+    }
+
+    /// The same for all of them.
+    pub(crate) fn all(&self) -> Sent {
+        self.sent(self.frames.len())
     }
 
     fn pieces(&self) -> &[Bytes] {
@@ -359,4 +370,8 @@ impl State {
         }
         Ok(done)
     }
+}
+
+fn total(frames: &[Bytes]) -> usize {
+    frames.iter().map(Bytes::len).sum()
 }

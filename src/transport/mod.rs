@@ -15,7 +15,7 @@ pub(crate) mod websocket;
 pub(crate) mod webtransport;
 
 pub(crate) use self::backlog::{Bounds, Overflow, Source};
-pub(crate) use self::carrier::{Carrier, Gone, Protocol};
+pub(crate) use self::carrier::{Carrier, Gone, Path, Protocol};
 pub(crate) use self::lane_reader::{LaneReader, ReadFailure};
 pub(crate) use self::lane_writer::{Batch, LaneWriter, SendFailure};
 pub(crate) use self::layer::Layer;

@@ -13,6 +13,7 @@ use tokio::sync::futures::Notified;
 
 use super::backlog::{Bounds, Budget};
 use super::lane_writer::{LaneWriter, Turn};
+use crate::metrics::Counters;
 
 /// The lanes of one client.
 #[derive(Debug)]
@@ -31,10 +32,10 @@ pub(crate) struct Outflow {
 }
 
 impl Outflow {
-    /// No lanes yet; what may wait on each, and on all together.
-    pub(crate) fn new(lane_bounds: Bounds, client_bounds: Bounds) -> Arc<Self> {
+    /// No lanes yet; what may wait on each, and on all together; and where it is counted what becomes of messages.
+    pub(crate) fn new(lane_bounds: Bounds, client_bounds: Bounds, counters: Arc<Counters>) -> Arc<Self> {
         Arc::new(Self {
-            budget: Budget::new(client_bounds),
+            budget: Budget::new(client_bounds, counters),
             lane_bounds,
             lanes: Mutex::default(),
             blocked: Notify::new(),
@@ -45,6 +46,16 @@ impl Outflow {
 
     fn lanes(&self) -> MutexGuard<'_, Vec<Weak<LaneWriter>>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where it is counted what becomes of the client's messages.
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        &self.budget.counters
+    }
+
+    /// Messages that wait on all lanes, and their bytes.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        self.budget.waiting()
     }
 
     pub(super) fn add(&self, lane: &Arc<LaneWriter>) {

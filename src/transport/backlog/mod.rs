@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
+use crate::metrics::Counters;
+
 /// What happens to a message for which there is no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Overflow {
@@ -69,11 +71,18 @@ pub(crate) struct Budget {
     bounds: Bounds,
     messages: AtomicUsize,
     bytes: AtomicUsize,
+    /// Where it is counted what is dropped.
+    pub(super) counters: Arc<Counters>,
 }
 
 impl Budget {
-    pub(crate) fn new(bounds: Bounds) -> Self {
-        Self { bounds, messages: AtomicUsize::new(0), bytes: AtomicUsize::new(0) }
+    pub(crate) fn new(bounds: Bounds, counters: Arc<Counters>) -> Self {
+        Self { bounds, messages: AtomicUsize::new(0), bytes: AtomicUsize::new(0), counters }
+    }
+
+    /// Messages that wait, and their bytes.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        (self.messages.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
 
     fn has_room(&self, bytes: usize) -> bool {
@@ -171,6 +180,7 @@ impl Backlog {
         if let Some(older) = self.outdated(&mark, overflow) {
             // Takes the older one's place in line.
             self.remove(older, budget);
+            budget.counters.dropped.add(1);
             self.insert(older, frame.clone(), frame.len(), mark, budget);
             return true;
         }
@@ -235,6 +245,7 @@ impl Backlog {
     fn drop_message(&mut self, at: usize, budget: &Budget) {
         let mark = self.remove(at, budget);
         let Mark::Of { source, offset, .. } = mark else { return };
+        budget.counters.dropped.add(1);
         // A source's gap stands before what is left of it: what is dropped next is what comes next.
         match (self.first()..at).rev().find(|&place| self.mark(place).is_gap_of(&source)) {
             Some(place) => self.extend_gap(place, offset, budget),
@@ -245,6 +256,7 @@ impl Backlog {
     /// Notes that a message was dropped which never waited.
     fn miss(&mut self, mark: &Mark, budget: &Budget) {
         let Mark::Of { source, offset, .. } = mark else { return };
+        budget.counters.dropped.add(1);
         let last = (self.first()..self.marks.len())
             .rev()
             .find(|&at| self.mark(at).is_gap_of(source) || self.mark(at).is_of(source))

@@ -19,7 +19,10 @@ fn topic(name: &'static str) -> Arc<dyn Source> {
 
 /// A lane of which four messages and 100 bytes may wait, in a client that may have ten and 1,000.
 fn backlog() -> (Backlog, Budget) {
-    (Backlog::new(Bounds { messages: 4, bytes: 100 }), Budget::new(Bounds { messages: 10, bytes: 1000 }))
+    (
+        Backlog::new(Bounds { messages: 4, bytes: 100 }),
+        Budget::new(Bounds { messages: 10, bytes: 1000 }, Arc::default()),
+    )
 }
 
 fn offer(lane: &mut (Backlog, Budget), topic: &Arc<dyn Source>, offset: u64, overflow: Overflow) -> bool {

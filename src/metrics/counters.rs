@@ -1,0 +1,252 @@
+//! One worker's counters, and their sums. A worker counts in memory that no other writes to, so counting is one addition in
+//! its own cache line; what goes to many is counted once for all of them.
+
+use std::ops::AddAssign;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+use crate::message::CloseCode;
+
+/// The carriers, by the names that clients are told.
+pub const CARRIERS: [&str; 3] = ["quic", "webtransport", "websocket"];
+
+/// A number that only grows. Nothing is ordered by it.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, count: usize) {
+        self.0.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What one worker counts. Aligned so that it shares no cache line with another's, nor the one that is fetched beside it.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct Counters {
+    messages_in: Counter,
+    bytes_in: Counter,
+    messages_out: Counter,
+    bytes_out: Counter,
+    /// Messages that got a place in their topic.
+    pub(crate) published: Counter,
+    fanned_out: Counter,
+    /// Messages that gave way to others at a receiver that does not read fast enough.
+    pub(crate) dropped: Counter,
+    /// Requests above a rate, and connections above what an address may have.
+    pub(crate) refused: Counter,
+    accepted: [Counter; CARRIERS.len()],
+    closed: [Counter; CloseCode::NAMED.len() + 1],
+}
+
+/// Messages that were taken for receivers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub(crate) messages: usize,
+    /// Of their bodies.
+    pub(crate) bytes: usize,
+}
+
+impl AddAssign for Sent {
+    fn add_assign(&mut self, other: Self) {
+        self.messages += other.messages;
+        self.bytes += other.bytes;
+    }
+}
+
+impl Counters {
+    /// A body of so many bytes has come.
+    pub(crate) fn received(&self, bytes: usize) {
+        self.messages_in.add(1);
+        self.bytes_in.add(bytes);
+    }
+
+    /// Messages go to one client.
+    pub(crate) fn sent(&self, sent: Sent) {
+        self.messages_out.add(sent.messages);
+        self.bytes_out.add(sent.bytes);
+    }
+
+    /// Messages for many go out, to all of them together.
+    pub(crate) fn fanned_out(&self, sent: Sent) {
+        self.fanned_out.add(sent.messages);
+        self.sent(sent);
+    }
+
+    /// A client was let in.
+    pub(crate) fn accepted(&self, carrier: &str) {
+        if let Some(at) = CARRIERS.iter().position(|&name| name == carrier) {
+            self.accepted[at].add(1);
+        }
+    }
+
+    /// A connection has ended with a code of the closing codes.
+    pub(crate) fn closed(&self, code: u64) {
+        let at = CloseCode::NAMED.iter().position(|named| u64::from(named.0) == code);
+        self.closed[at.unwrap_or(CloseCode::NAMED.len())].add(1);
+    }
+
+    pub(super) fn add_to(&self, totals: &mut Totals) {
+        totals.messages_in += self.messages_in.get();
+        totals.bytes_in += self.bytes_in.get();
+        totals.messages_out += self.messages_out.get();
+        totals.bytes_out += self.bytes_out.get();
+        totals.published += self.published.get();
+        totals.fanned_out += self.fanned_out.get();
+        totals.dropped += self.dropped.get();
+        totals.refused += self.refused.get();
+        for (total, counter) in totals.accepted.0.iter_mut().zip(&self.accepted) {
+            *total += counter.get();
+        }
+        for (total, counter) in totals.closed.0.iter_mut().zip(&self.closed) {
+            *total += counter.get();
+        }
+    }
+}
+
+/// What a server has counted since its start. None of it ever falls.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Totals {
+    /// Messages from clients, those that could not be read among them.
+    pub messages_in: u64,
+    /// Bytes of their bodies, as they came.
+    pub bytes_in: u64,
+    /// Messages to clients that were taken to be sent; those that were dropped later are among them.
+    pub messages_out: u64,
+    /// Bytes of their bodies, as they go.
+    pub bytes_out: u64,
+    /// Messages that got a place in their topic.
+    pub published: u64,
+    /// Of the messages to clients, those to all and to subscribers: one for each receiver.
+    pub fanned_out: u64,
+    /// Messages that were given up for newer ones at a receiver that does not read fast enough; datagrams likewise.
+    pub dropped: u64,
+    /// Requests above a rate, and connections above what an address may have (429).
+    pub refused: u64,
+    /// Clients that were let in.
+    pub accepted: ByCarrier,
+    /// Connections that have ended, those that were not let in among them.
+    pub closed: Closed,
+}
+
+/// A number for each carrier.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ByCarrier([u64; CARRIERS.len()]);
+
+impl ByCarrier {
+    /// That of one carrier; `None` where there is no such.
+    pub fn of(&self, carrier: &str) -> Option<u64> {
+        self.iter().find(|&(name, _)| name == carrier).map(|(_, count)| count)
+    }
+
+    /// Each carrier with its number.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        CARRIERS.into_iter().zip(self.0)
+    }
+
+    /// Their sum.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    pub(crate) fn count(&mut self, carrier: &str) {
+        if let Some(at) = CARRIERS.iter().position(|&name| name == carrier) {
+            self.0[at] += 1;
+        }
+    }
+}
+
+impl Serialize for ByCarrier {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+/// A number for each closing code that has a name, and one for all others: which these are is for peers to say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Closed([u64; CloseCode::NAMED.len() + 1]);
+
+impl Closed {
+    /// What closing codes without a name are counted under.
+    pub const OTHER: &'static str = "other";
+
+    /// With a code that has a name; the others together for any other.
+    pub fn with(&self, code: CloseCode) -> u64 {
+        let at = CloseCode::NAMED.iter().position(|&named| named == code);
+        self.0[at.unwrap_or(CloseCode::NAMED.len())]
+    }
+
+    /// Each code with its number, and [`OTHER`](Self::OTHER).
+    pub fn iter(&self) -> impl Iterator<Item = (String, u64)> {
+        let names = CloseCode::NAMED.iter().map(CloseCode::to_string).chain([Self::OTHER.to_owned()]);
+        names.zip(self.0)
+    }
+}
+
+impl Serialize for Closed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (code, count) in self.iter() {
+            map.serialize_entry(&code, &count)?;
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn what_each_worker_counts_is_summed_and_no_two_share_a_cache_line() {
+        let metrics = Metrics::new(3);
+        for (set, count) in [(metrics.of(0), 1), (metrics.of(1), 10), (metrics.of(2), 100)] {
+            set.published.add(count);
+            set.fanned_out(Sent { messages: 2 * count, bytes: 20 * count });
+            set.sent(Sent { messages: count, bytes: count });
+            set.received(count);
+            assert!(std::ptr::from_ref(&**set).addr().is_multiple_of(128));
+        }
+        let totals = metrics.totals();
+        assert_eq!((totals.published, totals.fanned_out), (111, 222));
+        assert_eq!((totals.messages_out, totals.bytes_out), (333, 21 * 111));
+        assert_eq!((totals.messages_in, totals.bytes_in), (3, 111));
+    }
+
+    #[test]
+    fn codes_that_peers_make_up_are_counted_together() {
+        let counters = Counters::default();
+        for code in [1000, 4413, 4413, 0, 4999, u64::MAX] {
+            counters.closed(code);
+        }
+        let mut totals = Totals::default();
+        counters.add_to(&mut totals);
+        let json = serde_json::to_value(&totals).expect("it is JSON");
+        assert_eq!((&json["closed"]["1000"], &json["closed"]["4413"]), (&1.into(), &2.into()));
+        assert_eq!((&json["closed"]["other"], &json["closed"]["4401"]), (&3.into(), &0.into()));
+        assert_eq!((totals.closed.with(CloseCode::SLOW_CONSUMER), totals.closed.with(CloseCode(4999))), (2, 3));
+    }
+
+    #[test]
+    fn every_carrier_has_its_number() {
+        let (counters, mut totals, mut clients) = (Counters::default(), Totals::default(), ByCarrier::default());
+        for (times, carrier) in CARRIERS.into_iter().enumerate() {
+            (0..=times).for_each(|_| counters.accepted(carrier));
+            (0..=times).for_each(|_| clients.count(carrier));
+        }
+        counters.accepted("pigeon");
+        counters.add_to(&mut totals);
+        assert_eq!(totals.accepted, clients);
+        assert_eq!((totals.accepted.total(), totals.accepted.of("websocket")), (6, Some(3)));
+        let json = serde_json::to_string(&totals.accepted).expect("it is JSON");
+        assert_eq!(json, r#"{"quic":1,"webtransport":2,"websocket":3}"#);
+    }
+}

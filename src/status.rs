@@ -1,0 +1,162 @@
+//! What a server tells of itself: the one room that looks into all others for it. Called by whoever watches, never on the
+//! way of a message: what is locked here is locked for a moment at a time, for one client or topic.
+
+use std::cmp::Reverse;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::runtime::RuntimeMetrics;
+
+use crate::config::Config;
+use crate::handler::Context;
+use crate::message::now_ms;
+use crate::metrics::{ByCarrier, ClientStats, Clients, Queues, Spread, Stats, Top, thousandths};
+use crate::outbound::Outbound;
+use crate::registry::Registry;
+use crate::tls::ShortLived;
+use crate::transport::Path;
+
+/// Most clients that a snapshot names.
+pub(crate) const MAX_LISTED: usize = 1000;
+/// Topics that a snapshot names.
+const TOP_TOPICS: usize = 20;
+/// About as many clients are measured for the percentiles: of more, evenly spread ones.
+const MEASURED: usize = 1000;
+
+/// What a server counts, for whoever watches it.
+#[derive(Debug, Clone)]
+pub struct ServerStatus {
+    context: Arc<Context>,
+    runtimes: Vec<Arc<OnceLock<RuntimeMetrics>>>,
+    short_lived: ShortLived,
+}
+
+impl ServerStatus {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        runtimes: Vec<Arc<OnceLock<RuntimeMetrics>>>,
+        short_lived: ShortLived,
+    ) -> Self {
+        Self { context, runtimes, short_lived }
+    }
+
+    fn registry(&self) -> &Registry {
+        &self.context.registry
+    }
+
+    fn config(&self) -> &Config {
+        &self.context.config
+    }
+
+    /// Clients whose handshake was accepted.
+    pub fn clients(&self) -> usize {
+        self.registry().clients()
+    }
+
+    /// Connections, those without a handshake among them.
+    pub fn connections(&self) -> usize {
+        self.registry().connections()
+    }
+
+    /// Connections that are still to shake hands, those whose first packet is all that has come among them.
+    pub fn handshakes(&self) -> usize {
+        self.registry().handshakes()
+    }
+
+    /// Topics that are known: with subscribers, with history, or used a short time ago.
+    pub fn topics(&self) -> usize {
+        self.context.topics.count()
+    }
+
+    /// The certificate that web pages trust by its hash, where there is one.
+    pub fn short_lived(&self) -> ShortLived {
+        self.short_lived.clone()
+    }
+
+    /// Tasks of all workers: a few for each, and those that their connections need.
+    pub fn tasks(&self) -> usize {
+        self.runtimes.iter().filter_map(|runtime| runtime.get()).map(RuntimeMetrics::num_alive_tasks).sum()
+    }
+
+    /// A snapshot of all that is counted, which names at most so many single clients, and at most 1,000: those with the
+    /// most bytes waiting first. Takes about a microsecond for each client and topic, so have a thread do it that serves
+    /// nobody; nobody else waits for it.
+    pub fn stats(&self, clients: usize) -> Stats {
+        let (crowd, uptime) = (self.crowd(clients.min(MAX_LISTED)), self.context.metrics.uptime());
+        Stats {
+            now: now_ms(),
+            uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
+            server_name: self.config().name.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+            clients: Clients::from(crowd.by_carrier),
+            connections: self.connections() as u64,
+            handshakes: self.handshakes() as u64,
+            totals: self.context.metrics.totals(),
+            queues: crowd.queues,
+            topics: self.context.topics.stats(TOP_TOPICS),
+            rtt_ms: Spread::of(crowd.rtts),
+            loss_percent: Spread::of(crowd.losses),
+            list: crowd.listed,
+        }
+    }
+
+    /// Looks at every client.
+    fn crowd(&self, most_listed: usize) -> Crowd {
+        let rosters = self.registry().outbounds();
+        let all = || rosters.iter().flat_map(|roster| roster.iter());
+        let pace = rosters.iter().map(|roster| roster.len()).sum::<usize>().div_ceil(MEASURED).max(1);
+        let (mut crowd, mut top) = (Crowd::default(), Top::new(most_listed));
+        for (number, client) in all().enumerate() {
+            let (messages, bytes) = client.waiting();
+            crowd.by_carrier.count(client.transport());
+            crowd.queues.add(messages, bytes);
+            top.offer((bytes, Reverse(client.id)), || Arc::clone(client));
+            if number % pace == 0
+                && let Some(path) = client.path()
+            {
+                crowd.rtts.push(milliseconds(path.rtt));
+                crowd.losses.push(loss_percent(path));
+            }
+        }
+        // Those who have left meanwhile are in no list.
+        crowd.listed = top.into_sorted().filter_map(|client| self.client(&client)).collect();
+        crowd
+    }
+
+    fn client(&self, client: &Outbound) -> Option<ClientStats> {
+        let info = self.registry().info(client.id)?;
+        let ((messages, bytes), path) = (client.waiting(), client.path());
+        Some(ClientStats {
+            id: info.id,
+            name: info.name,
+            user: info.user,
+            transport: info.transport.into_owned(),
+            connected_at: info.connected_at,
+            address: client.address(),
+            rtt_ms: path.map(|path| milliseconds(path.rtt)),
+            loss_percent: path.map(loss_percent),
+            queued_messages: messages as u64,
+            queued_bytes: bytes as u64,
+            subscriptions: client.subscriptions() as u64,
+        })
+    }
+}
+
+/// What was seen of all clients.
+#[derive(Default)]
+struct Crowd {
+    by_carrier: ByCarrier,
+    queues: Queues,
+    rtts: Vec<f64>,
+    losses: Vec<f64>,
+    listed: Vec<ClientStats>,
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    thousandths(time.as_secs_f64() * 1000.0)
+}
+
+fn loss_percent(path: Path) -> f64 {
+    // Nothing is lost of nothing.
+    thousandths(path.lost as f64 * 100.0 / path.sent.max(1) as f64)
+}

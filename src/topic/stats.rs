@@ -1,0 +1,40 @@
+//! What topics tell of themselves: how many, and which are the busiest. Looks at each for a moment under its own lock, and
+//! at a part of them at a time; nobody waits for the whole.
+
+use std::cmp::Reverse;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use super::Topics;
+use crate::message::now_ms;
+use crate::metrics::{self, Top, TopicStats, thousandths};
+
+impl Topics {
+    /// The numbers, and at most so many topics: those with the most messages of late.
+    pub(crate) fn stats(&self, most: usize) -> metrics::Topics {
+        let now = now_ms();
+        let mut top = Top::new(most);
+        let mut subscriptions: u64 = self.patterns.iter().map(|count| count.load(Ordering::Relaxed) as u64).sum();
+        for shard in &self.shards {
+            let topics: Vec<_> = shard.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+            for topic in topics {
+                let (rate, offset, subscribers) = {
+                    let state = topic.state();
+                    (state.rate, state.log.newest(), state.interest.iter().copied().map(u64::from).sum::<u64>())
+                };
+                subscriptions += subscribers;
+                let per_second = rate.per_second(now);
+                // Whole thousandths have an order; of equals the older topic comes first.
+                let key = ((per_second * 1000.0).round() as u64, Reverse(topic.id));
+                top.offer(key, || TopicStats {
+                    topic: topic.name.as_str().to_owned(),
+                    subscribers,
+                    published: rate.total(),
+                    offset,
+                    per_second: thousandths(per_second),
+                });
+            }
+        }
+        metrics::Topics { count: self.count() as u64, subscriptions, top: top.into_sorted().collect() }
+    }
+}
