@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::runtime::RuntimeMetrics;
 
-use crate::config::Config;
 use crate::handler::Context;
 use crate::message::now_ms;
 use crate::metrics::{ByCarrier, ClientStats, Clients, Queues, Spread, Stats, Top, thousandths};
@@ -44,10 +43,6 @@ impl ServerStatus {
         &self.context.registry
     }
 
-    fn config(&self) -> &Config {
-        &self.context.config
-    }
-
     /// Clients whose handshake was accepted.
     pub fn clients(&self) -> usize {
         self.registry().clients()
@@ -82,30 +77,48 @@ impl ServerStatus {
     /// most bytes waiting first. Takes about a microsecond for each client and topic, so have a thread do it that serves
     /// nobody; nobody else waits for it.
     pub fn stats(&self, clients: usize) -> Stats {
-        let (crowd, uptime) = (self.crowd(clients.min(MAX_LISTED)), self.context.metrics.uptime());
-        Stats {
-            now: now_ms(),
-            uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
-            server_name: self.config().name.clone(),
-            version: env!("CARGO_PKG_VERSION"),
-            clients: Clients::from(crowd.by_carrier),
-            connections: self.connections() as u64,
-            handshakes: self.handshakes() as u64,
-            totals: self.context.metrics.totals(),
-            queues: crowd.queues,
-            topics: self.context.topics.stats(TOP_TOPICS),
-            rtt_ms: Spread::of(crowd.rtts),
-            loss_percent: Spread::of(crowd.losses),
-            list: crowd.listed,
-        }
+        stats(&self.context, clients)
     }
+}
 
-    /// Looks at every client.
-    fn crowd(&self, most_listed: usize) -> Crowd {
-        let rosters = self.registry().outbounds();
+/// See [`ServerStatus::stats`].
+pub(crate) fn stats(context: &Context, clients: usize) -> Stats {
+    let Context { config, registry, topics, metrics, .. } = context;
+    let crowd = Crowd::look_at(registry, clients.min(MAX_LISTED));
+    Stats {
+        now: now_ms(),
+        uptime_ms: u64::try_from(metrics.uptime().as_millis()).unwrap_or(u64::MAX),
+        server_name: config.name.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        clients: Clients::from(crowd.by_carrier),
+        connections: registry.connections() as u64,
+        handshakes: registry.handshakes() as u64,
+        totals: metrics.totals(),
+        queues: crowd.queues,
+        topics: topics.stats(TOP_TOPICS),
+        rtt_ms: Spread::of(crowd.rtts),
+        loss_percent: Spread::of(crowd.losses),
+        list: crowd.listed,
+    }
+}
+
+/// What was seen of all clients.
+#[derive(Default)]
+struct Crowd {
+    by_carrier: ByCarrier,
+    queues: Queues,
+    rtts: Vec<f64>,
+    losses: Vec<f64>,
+    listed: Vec<ClientStats>,
+}
+
+impl Crowd {
+    /// Looks at every client, and names at most so many.
+    fn look_at(registry: &Registry, most_listed: usize) -> Self {
+        let rosters = registry.outbounds();
         let all = || rosters.iter().flat_map(|roster| roster.iter());
         let pace = rosters.iter().map(|roster| roster.len()).sum::<usize>().div_ceil(MEASURED).max(1);
-        let (mut crowd, mut top) = (Crowd::default(), Top::new(most_listed));
+        let (mut crowd, mut top) = (Self::default(), Top::new(most_listed));
         for (number, client) in all().enumerate() {
             let (messages, bytes) = client.waiting();
             crowd.by_carrier.count(client.transport());
@@ -119,37 +132,27 @@ impl ServerStatus {
             }
         }
         // Those who have left meanwhile are in no list.
-        crowd.listed = top.into_sorted().filter_map(|client| self.client(&client)).collect();
+        crowd.listed = top.into_sorted().filter_map(|client| named(registry, &client)).collect();
         crowd
-    }
-
-    fn client(&self, client: &Outbound) -> Option<ClientStats> {
-        let info = self.registry().info(client.id)?;
-        let ((messages, bytes), path) = (client.waiting(), client.path());
-        Some(ClientStats {
-            id: info.id,
-            name: info.name,
-            user: info.user,
-            transport: info.transport.into_owned(),
-            connected_at: info.connected_at,
-            address: client.address(),
-            rtt_ms: path.map(|path| milliseconds(path.rtt)),
-            loss_percent: path.map(loss_percent),
-            queued_messages: messages as u64,
-            queued_bytes: bytes as u64,
-            subscriptions: client.subscriptions() as u64,
-        })
     }
 }
 
-/// What was seen of all clients.
-#[derive(Default)]
-struct Crowd {
-    by_carrier: ByCarrier,
-    queues: Queues,
-    rtts: Vec<f64>,
-    losses: Vec<f64>,
-    listed: Vec<ClientStats>,
+fn named(registry: &Registry, client: &Outbound) -> Option<ClientStats> {
+    let info = registry.info(client.id)?;
+    let ((messages, bytes), path) = (client.waiting(), client.path());
+    Some(ClientStats {
+        id: info.id,
+        name: info.name,
+        user: info.user,
+        transport: info.transport.into_owned(),
+        connected_at: info.connected_at,
+        address: client.address(),
+        rtt_ms: path.map(|path| milliseconds(path.rtt)),
+        loss_percent: path.map(loss_percent),
+        queued_messages: messages as u64,
+        queued_bytes: bytes as u64,
+        subscriptions: client.subscriptions() as u64,
+    })
 }
 
 fn milliseconds(time: Duration) -> f64 {

@@ -70,6 +70,9 @@ pub enum ConfigError {
         /// What it was set to.
         addr: SocketAddr,
     },
+    /// The operator's token is none.
+    #[error("setting http.admin_token: 16 to 512 visible ASCII characters are allowed; openssl rand -hex 32 makes one")]
+    AdminToken,
     /// A value outside of its bounds.
     #[error("setting {setting} = {value}: {allowed} is allowed")]
     OutOfBounds {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Deserializer};
 
-use super::ConfigError;
+use super::{ConfigError, Secret};
 
 /// Most origins.
 const MAX_ORIGINS: u64 = 1000;
@@ -29,6 +29,11 @@ pub struct Http {
     pub origins: Vec<String>,
     /// Whether `/echo` sends every WebSocket message back as it came: for trying out how WebSocket is spoken. Default false.
     pub echo: bool,
+    /// What whoever runs the server shows (`Authorization: Bearer`) to see its numbers, publish and end clients over HTTP: 16
+    /// to 512 visible ASCII characters. `None` (in the file: an empty text), the default, keeps that to who is on this
+    /// machine.
+    #[serde(deserialize_with = "secret_or_none")]
+    pub admin_token: Option<Secret>,
 }
 
 /// What browsers are shown over WebTransport.
@@ -43,7 +48,7 @@ pub struct WebTransport {
 
 impl Default for Http {
     fn default() -> Self {
-        Self { enabled: true, addr: None, plain_addr: None, origins: Vec::new(), echo: false }
+        Self { enabled: true, addr: None, plain_addr: None, origins: Vec::new(), echo: false, admin_token: None }
     }
 }
 
@@ -54,6 +59,10 @@ fn address_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     }
     let expected = |_| serde::de::Error::custom(format!("{text:?} is no address; write it as 127.0.0.1:8080"));
     text.parse().map(Some).map_err(expected)
+}
+
+fn secret_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
+    Ok(Some(String::deserialize(deserializer)?).filter(|text| !text.is_empty()).map(Secret::from))
 }
 
 impl Http {
@@ -73,6 +82,13 @@ impl Http {
         if let Some(wrong) = self.origins.iter().find(|origin| !is_origin(origin)) {
             return Err(ConfigError::Origin { origin: wrong.chars().take(100).collect() });
         }
+        let is_token = |token: &Secret| {
+            let text = token.expose();
+            (16..=512).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+        };
+        if self.admin_token.as_ref().is_some_and(|token| !is_token(token)) {
+            return Err(ConfigError::AdminToken);
+        }
         match self.plain_addr.filter(|addr| !addr.ip().is_loopback()) {
             Some(addr) => Err(ConfigError::NotLoopback { addr }),
             None => Ok(()),
@@ -83,11 +99,15 @@ impl Http {
     /// sends no origin is no web page.
     pub(crate) fn lets_in(&self, origin: Option<&[u8]>, host: Option<&str>) -> bool {
         let Some(origin) = origin else { return true };
-        let own = host.is_some_and(|host| {
-            let of_page = [&b"https://"[..], b"http://"].iter().find_map(|scheme| origin.strip_prefix(*scheme));
-            of_page.is_some_and(|page| page.eq_ignore_ascii_case(host.as_bytes()))
-        });
-        own || self.origins.is_empty() || self.origins.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(origin))
+        Self::is_own_page(origin, host)
+            || self.origins.is_empty()
+            || self.origins.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(origin))
+    }
+
+    /// Whether the page from which a request comes is the server's own.
+    pub(crate) fn is_own_page(origin: &[u8], host: Option<&str>) -> bool {
+        let of_page = [&b"https://"[..], b"http://"].iter().find_map(|scheme| origin.strip_prefix(*scheme));
+        of_page.zip(host).is_some_and(|(page, host)| page.eq_ignore_ascii_case(host.as_bytes()))
     }
 }
 
@@ -117,6 +137,19 @@ mod tests {
         for wrong in ["0.0.0.0:8080", "192.0.2.1:80", "[::]:8080"] {
             assert!(matches!(plain(wrong), Err(ConfigError::NotLoopback { .. })), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_token_for_the_operator_cannot_be_guessed_and_does_not_show() {
+        let with = |token: &str| Http { admin_token: Some(token.to_owned().into()), ..Http::default() };
+        for good in ["0123456789abcdef", &"~".repeat(512)] {
+            with(good).validate().expect("a token");
+        }
+        for wrong in ["", "0123456789abcde", &"x".repeat(513), "0123456789 abcdef", "0123456789abcdé"] {
+            let error = with(wrong).validate().expect_err("no token").to_string();
+            assert!(error.contains("http.admin_token") && (wrong.is_empty() || !error.contains(wrong)), "{error}");
+        }
+        assert!(!format!("{:?}", with("0123456789abcdef")).contains("0123456789"));
     }
 
     #[test]

@@ -53,8 +53,7 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError::OutOfBounds`] for the first value that is outside; [`ConfigError::Needs`], [`ConfigError::Name`],
-    /// [`ConfigError::Origin`], [`ConfigError::NotLoopback`],
-    /// [`ConfigError::IceServer`].
+    /// [`ConfigError::Origin`], [`ConfigError::NotLoopback`], [`ConfigError::AdminToken`], [`ConfigError::IceServer`].
     pub fn validate(&self) -> Result<(), ConfigError> {
         let (limits, timing, quic, auth) = (&self.limits, &self.timing, &self.quic, &self.auth);
         let max_lane = u64::from(u32::MAX);
@@ -263,6 +262,9 @@ mod tests {
             format!("{key}secret = ['hunter2-hunter2']"),
             format!("{key}secret = 'hunter2-hunter2' 5"),
             "[auth]\nkeys = 'secret: hunter2-hunter2'".into(),
+            "[http]\nadmin_token = ['hunter2-hunter2']".into(),
+            "[http]\nadmin_token = hunter2-hunter2".into(),
+            "[http]\nadmin_tokens = 'hunter2-hunter2'".into(),
             "[auth]\nkeys = 'a \" secret \" hunter2-hunter2'".into(),
         ] {
             let mut file = tempfile::NamedTempFile::new().expect("a file");
@@ -270,10 +272,13 @@ mod tests {
             let error = Config::load(Some(file.path()), []).expect_err("it is wrong").to_string();
             assert!(error.contains("line ") && !error.contains("hunter2"), "{text}: {error}");
         }
-        for value in ["hunter2-hunter2", "[{ algorithm = 'HS256', secret = ['hunter2-hunter2'] }]"] {
-            let error =
-                Config::load(None, environment(&[("QWS_AUTH__KEYS", value)])).expect_err("it is wrong").to_string();
-            assert!(error.contains("auth.keys") && !error.contains("hunter2"), "{value}: {error}");
+        for (variable, value, setting) in [
+            ("QWS_AUTH__KEYS", "hunter2-hunter2", "auth.keys"),
+            ("QWS_AUTH__KEYS", "[{ algorithm = 'HS256', secret = ['hunter2-hunter2'] }]", "auth.keys"),
+            ("QWS_HTTP__ADMIN_TOKEN", "['hunter2-hunter2']", "http.admin_token"),
+        ] {
+            let error = Config::load(None, environment(&[(variable, value)])).expect_err("it is wrong").to_string();
+            assert!(error.contains(setting) && !error.contains("hunter2"), "{value}: {error}");
         }
     }
 

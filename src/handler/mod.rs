@@ -13,6 +13,7 @@ macro_rules! log_message {
 
 mod deliver;
 mod list_clients;
+mod operate;
 mod permit;
 mod refresh;
 mod replies;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+pub(crate) use self::operate::{disconnect, publish};
 pub(crate) use self::permit::may_signal;
 pub(crate) use self::replies::Replies;
 use crate::auth::{Auth, Identity};

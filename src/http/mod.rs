@@ -2,6 +2,7 @@
 //! to a WebSocket, and the web pages that come with the server. Stands beside `client`, to which it hands over sockets.
 //! Each worker has a listener of its own on the port, and keeps the connections that land there.
 
+mod admin;
 mod certificate;
 mod door;
 mod ice;
@@ -82,5 +83,5 @@ fn router(http: &Arc<Http>) -> Router {
         .route("/ice-servers", get(ice::servers));
     let router =
         if http.surroundings.context.config.http.echo { router.route("/echo", get(socket::echo)) } else { router };
-    router.fallback(pages::serve).with_state(Arc::clone(http))
+    router.merge(admin::router(http)).fallback(pages::serve).with_state(Arc::clone(http))
 }

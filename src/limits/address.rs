@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, RateLimiter};
 
 use super::bucket::quota;
+use super::guesses::{Guesses, Shown};
 use crate::config::Rates;
 
 /// Between two sweeps of the account, which look at every address in it.
@@ -26,6 +27,7 @@ pub(crate) struct Addresses {
     swept: Mutex<Instant>,
     /// Connections by address, at least one each.
     connections: Mutex<HashMap<Network, u64>>,
+    guesses: Guesses,
 }
 
 /// Whether a handshake may begin.
@@ -41,7 +43,7 @@ pub(crate) enum Admission {
 
 /// What counts as one address: who has one IPv6 address has at least all those of its /64 (RFC 6177).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Network {
+pub(super) enum Network {
     V4(Ipv4Addr),
     /// The upper half.
     V6([u16; 4]),
@@ -65,7 +67,13 @@ impl Addresses {
         let all = quota(rates.handshakes, rates.handshakes_burst).map(RateLimiter::direct);
         let each = quota(rates.address_handshakes, rates.address_handshakes_burst).map(RateLimiter::dashmap);
         let (swept, connections) = (Mutex::new(Instant::now()), Mutex::default());
-        Arc::new(Self { rates: rates.clone(), all, each, swept, connections })
+        Arc::new(Self { rates: rates.clone(), all, each, swept, connections, guesses: Guesses::default() })
+    }
+
+    /// Judges a token that somebody at an address shows to whoever runs the server, and of which the caller knows whether it
+    /// is right. Nobody is exempt: others may come by way of this machine.
+    pub(crate) fn show_token(&self, from: IpAddr, is_right: bool) -> Shown {
+        self.guesses.show(from.into(), is_right, Instant::now())
     }
 
     /// Whether an address may begin a handshake; counts it where it may. The address's own share goes first, so that one

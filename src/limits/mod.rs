@@ -4,6 +4,8 @@
 mod address;
 mod bucket;
 mod client;
+mod guesses;
 
 pub(crate) use self::address::{Addresses, Admission, Place};
 pub(crate) use self::client::Allowance;
+pub(crate) use self::guesses::Shown;

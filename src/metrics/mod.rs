@@ -11,6 +11,8 @@ mod top;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
+
 pub use self::counters::{ByCarrier, CARRIERS, Closed, Totals};
 pub(crate) use self::counters::{Counters, Sent};
 pub(crate) use self::rate::Rate;
@@ -23,12 +25,19 @@ pub(crate) use self::top::Top;
 pub(crate) struct Metrics {
     sets: Vec<Arc<Counters>>,
     begun: Instant,
+    snapshots: Arc<Semaphore>,
 }
 
 impl Metrics {
     pub(crate) fn new(workers: usize) -> Arc<Self> {
         let sets = (0..workers).map(|_| Arc::default()).collect();
-        Arc::new(Self { sets, begun: Instant::now() })
+        Arc::new(Self { sets, begun: Instant::now(), snapshots: Arc::new(Semaphore::new(1)) })
+    }
+
+    /// Whose turn it is to make a snapshot for somebody who asked for it: one at a time, so that many who ask take no more
+    /// than one core.
+    pub(crate) fn snapshots(&self) -> &Arc<Semaphore> {
+        &self.snapshots
     }
 
     /// Where a worker counts.

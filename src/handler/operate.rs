@@ -1,0 +1,35 @@
+//! What whoever runs the server does without being a client. Nobody's rights are asked for it: who may is settled before.
+
+use tracing::info;
+use uuid::Uuid;
+
+use super::Context;
+use crate::limits::Allowance;
+use crate::message::{Close, ClosedBy, ErrorReply, Payload, ServerMessage, TopicName};
+use crate::printable::Printable;
+use crate::topic::Publication;
+
+/// Publishes a text; gives `published`. Waits as any publish does, and dropped while it waits it has published nothing.
+pub(crate) async fn publish(
+    context: &Context,
+    worker: usize,
+    topic: TopicName,
+    payload: Payload,
+) -> Result<ServerMessage, ErrorReply> {
+    let (to, content) = (topic.as_str(), payload.content.as_deref().unwrap_or_default());
+    log_message!(context, topic = to, "Publish by the operator to {to}: {}", Printable::excerpt(content));
+    let allowance = Allowance::new(&context.config.rates, true, context.metrics.of(worker).clone());
+    let publication = Publication { from: None, topic, payload, key: None };
+    match context.topics.publish_now(&publication, &allowance) {
+        Some(published) => published,
+        None => context.topics.publish(&publication, &allowance).await,
+    }
+}
+
+/// Ends a client. False where there is none of this id.
+pub(crate) async fn disconnect(context: &Context, client: Uuid, close: Close) -> bool {
+    let (code, reason) = (close.code(), Printable::excerpt(close.reason()));
+    info!(client = %client, code = code.0, %reason, "The operator ends client {client}: {code} - {reason}");
+    let closed = ClosedBy::new(code, close.reason());
+    context.registry.end(client, closed).await
+}

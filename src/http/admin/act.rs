@@ -1,0 +1,77 @@
+//! What can be done: publish a text, end a client.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{Http, Refusal};
+use crate::handler;
+use crate::message::{Close, CloseCode, Invalid, Payload, ServerMessage, TopicName};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Publish {
+    topic: String,
+    content: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Disconnect {
+    client: Uuid,
+    code: Option<u16>,
+    reason: Option<String>,
+}
+
+/// `POST /api/publish`
+pub(super) async fn publish(
+    State(http): State<Arc<Http>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>, Refusal> {
+    let Publish { topic, content } = parse(body, r#"{"topic":"...","content":"..."}"#)?;
+    let topic = TopicName::new(&topic)?;
+    let surroundings = &http.surroundings;
+    let published = handler::publish(&surroundings.context, surroundings.worker, topic, Payload::text(content)).await?;
+    let ServerMessage::Published { topic, epoch, offset, .. } = published else {
+        return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "it was published, and nobody knows where"));
+    };
+    Ok(Json(json!({ "topic": topic, "epoch": epoch, "offset": offset })))
+}
+
+/// `POST /api/disconnect`
+pub(super) async fn disconnect(
+    State(http): State<Arc<Http>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>, Refusal> {
+    let Disconnect { client, code, reason } = parse(body, r#"{"client":"...","code":4403,"reason":"..."}"#)?;
+    let reason = reason.unwrap_or_else(|| "ended by whoever runs the server".into());
+    let close = Close::new(code.map_or(CloseCode::FORBIDDEN, CloseCode), reason)?;
+    if handler::disconnect(&http.surroundings.context, client, close).await {
+        return Ok(Json(json!({})));
+    }
+    Err(Refusal::new(StatusCode::NOT_FOUND, format!("client: no client {client} is connected; /api/stats lists some")))
+}
+
+fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>, expected: &str) -> Result<T, Refusal> {
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than limits.max_message_bytes allows")
+        }
+        _ => Refusal::bad("the body was cut off"),
+    })?;
+    serde_json::from_slice(&body).map_err(|e| Refusal::bad(format!("the body: {e}; {expected} is expected")))
+}
+
+impl From<Invalid> for Refusal {
+    fn from(invalid: Invalid) -> Self {
+        Self::bad(invalid.message)
+    }
+}

@@ -1,0 +1,109 @@
+//! Who may: the one check before everything that is for whoever runs the server. With a token set, whoever shows it; without,
+//! who is on this machine and talks to it by a name of this machine. A web page only where it is the server's own.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::{Extension, Request, State};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tracing::debug;
+
+use super::{Http, Refusal};
+use crate::config::{self, Secret};
+use crate::http::Peer;
+use crate::limits::{Addresses, Shown};
+use crate::message::Token;
+
+/// What proxies add: whoever comes by one is not known to be on this machine, though the proxy is.
+const OF_PROXIES: [&str; 5] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"];
+
+/// Lets a request through, or answers it.
+pub(super) async fn guard(
+    State(http): State<Arc<Http>>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let context = &http.surroundings.context;
+    let mut response = match judge(&context.config.http, &context.addresses, peer.address, &request) {
+        Ok(()) => next.run(request).await,
+        Err(refused) => {
+            let (from, status) = (peer.address, refused.status);
+            debug!(peer = %from, "Request of {from} to the operator's routes refused with {status}: {}", refused.why);
+            refused.into_response()
+        }
+    };
+    // Numbers are of now, and nobody else's to keep.
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn judge<B>(
+    config: &config::Http,
+    addresses: &Addresses,
+    from: SocketAddr,
+    request: &axum::http::Request<B>,
+) -> Result<(), Refusal> {
+    let (headers, host) = (request.headers(), host(request)?);
+    match &config.admin_token {
+        Some(token) => has_token(token, addresses, from.ip(), headers)?,
+        None => is_local(from.ip(), &host, headers)?,
+    }
+    let origin = headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
+    if origin.is_some_and(|origin| !config::Http::is_own_page(origin, Some(host.as_str()))) {
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "Origin: this is for pages of this server alone"));
+    }
+    // Forms cannot send this, and scripts of other pages have to ask before they do.
+    if request.method() == Method::POST && !is_json(headers) {
+        return Err(Refusal::bad("Content-Type: application/json is expected"));
+    }
+    Ok(())
+}
+
+/// To whom the request was addressed (RFC 9112 section 3.2).
+fn host<B>(request: &axum::http::Request<B>) -> Result<Authority, Refusal> {
+    if let Some(authority) = request.uri().authority() {
+        return Ok(authority.clone());
+    }
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = hosts.next().filter(|_| hosts.next().is_none()).and_then(|host| host.to_str().ok());
+    let host = host.filter(|host| !host.contains('@')).and_then(|host| host.parse().ok());
+    host.ok_or_else(|| Refusal::bad("Host: one is expected, with a name or an address"))
+}
+
+fn has_token(token: &Secret, addresses: &Addresses, from: IpAddr, headers: &HeaderMap) -> Result<(), Refusal> {
+    let unauthorized = |why| Err(Refusal::new(StatusCode::UNAUTHORIZED, why));
+    let expected = "Authorization: Bearer with the token in http.admin_token is expected";
+    let header = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    let Ok(Some(shown)) = Token::from_authorization(header) else { return unauthorized(expected) };
+    match addresses.show_token(from, token.is(shown.as_str())) {
+        Shown::Right => Ok(()),
+        Shown::Wrong => unauthorized("Authorization: this is not the token in http.admin_token"),
+        Shown::TooMany(wait) => {
+            let why = "this address has shown too many wrong tokens; try again later, see Retry-After";
+            Err(Refusal { retry_after: Some(wait), ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, why) })
+        }
+    }
+}
+
+/// Whether somebody on this machine asks this machine: a page elsewhere that has its own name point here asks for that name.
+fn is_local(from: IpAddr, host: &Authority, headers: &HeaderMap) -> Result<(), Refusal> {
+    let name = host.host().trim_start_matches('[').trim_end_matches(']');
+    let is_local_name =
+        name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback());
+    let by_proxy = OF_PROXIES.iter().any(|name| headers.contains_key(*name));
+    if from.to_canonical().is_loopback() && is_local_name && !by_proxy {
+        return Ok(());
+    }
+    let why =
+        "without http.admin_token this is for this machine alone, at localhost or 127.0.0.1; set a token, and show it";
+    Err(Refusal::new(StatusCode::FORBIDDEN, why))
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    content_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}
