@@ -8,9 +8,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use common::limits::{limited, refusal};
+use common::over::Over;
 use common::relay::{Link, Relay};
 use common::topics::{TopicLane, rule};
-use common::over::Over;
+use common::web_socket::{self, SocketLane};
 use common::{RawClient, TestServer, soon, until};
 use quic_websocket::message::CloseCode;
 use quic_websocket::metrics::{CARRIERS, Stats, Totals};
@@ -23,16 +24,24 @@ fn totals(server: &TestServer) -> Totals {
 
 /// A client that counts what it sends and hears: messages, and bytes of their bodies.
 struct Counting {
-    client: RawClient,
+    who: Who,
     lane: Option<TopicLane>,
     sent: (u64, u64),
     heard: (u64, u64),
 }
 
+enum Who {
+    WithLanes(RawClient),
+    Socket(Box<SocketLane>),
+}
+
 impl Counting {
     async fn connect(over: Over, server: &TestServer, name: &str) -> Self {
-        let client = over.stranger(server).await;
-        let mut client = Self { client, lane: None, sent: (0, 0), heard: (0, 0) };
+        let who = match over {
+            Over::WebSocket => Who::Socket(Box::new(web_socket::open(server).await)),
+            _ => Who::WithLanes(over.stranger(server).await),
+        };
+        let mut client = Self { who, lane: None, sent: (0, 0), heard: (0, 0) };
         client.say(json!({"type": "handshake", "protocol_version": "1.0", "client_name": name})).await;
         client.hear("handshake_response").await;
         client
@@ -41,7 +50,10 @@ impl Counting {
     async fn say(&mut self, message: Value) {
         let body = message.to_string();
         self.sent = (self.sent.0 + 1, self.sent.1 + body.len() as u64);
-        self.client.control.body(body.as_bytes()).await;
+        match &mut self.who {
+            Who::WithLanes(client) => client.control.body(body.as_bytes()).await,
+            Who::Socket(socket) => socket.body(body.as_bytes()).await,
+        }
     }
 
     fn count(&mut self, body: &[u8], kind: &str) -> Value {
@@ -52,14 +64,18 @@ impl Counting {
     }
 
     async fn hear(&mut self, kind: &str) -> Value {
-        let body = self.client.control.hear_body().await;
+        let body = match &mut self.who {
+            Who::WithLanes(client) => client.control.hear_body().await,
+            Who::Socket(socket) => socket.hear_body().await,
+        };
         self.count(&body, kind)
     }
 
-    /// The next message of its one topic lane.
+    /// The next message of its one topic lane, if it has such a lane.
     async fn hear_topic(&mut self) -> Value {
+        let Who::WithLanes(client) = &self.who else { return self.hear("message").await };
         if self.lane.is_none() {
-            let lane = TopicLane::accept(&self.client).await;
+            let lane = TopicLane::accept(client).await;
             // As it was: fields in their order, and no spaces.
             let first = format!(r#"{{"type":"lane","lane":{},"priority":{}}}"#, lane.number, lane.priority);
             self.count(first.as_bytes(), "lane");
@@ -75,7 +91,9 @@ impl Counting {
 async fn what_clients_send_and_hear_is_what_is_counted() {
     let server = TestServer::start().await;
     let mut clients = Vec::new();
-    for (over, name) in [(Over::Native, "Ada"), (Over::WebTransport, "Bob"), (Over::WebTransport, "Eve")] {
+    for (over, name) in
+        [(Over::Native, "Ada"), (Over::WebTransport, "Bob"), (Over::WebTransport, "Eve"), (Over::WebSocket, "Max")]
+    {
         clients.push(Counting::connect(over, &server, name).await);
     }
     for client in &mut clients {
@@ -116,11 +134,11 @@ async fn what_clients_send_and_hear_is_what_is_counted() {
     let totals = totals(&server);
     assert_eq!((totals.messages_in, totals.bytes_in), sent);
     assert_eq!((totals.messages_out, totals.bytes_out), heard);
-    assert_eq!((totals.published, totals.fanned_out), (6, 5 * 3 + 3));
+    assert_eq!((totals.published, totals.fanned_out), (6, 5 * 4 + 4));
     assert_eq!((totals.dropped, totals.refused), (0, 0));
     let by_carrier = |of: fn(&Stats) -> Vec<u64>| of(&server.status.stats(0));
-    assert_eq!(by_carrier(|stats| stats.clients.by_carrier.iter().map(|(_, count)| count).collect()), [1, 2, 0]);
-    assert_eq!(totals.accepted.iter().map(|(_, count)| count).collect::<Vec<_>>(), [1, 2, 0]);
+    assert_eq!(by_carrier(|stats| stats.clients.by_carrier.iter().map(|(_, count)| count).collect()), [1, 2, 1]);
+    assert_eq!(totals.accepted.iter().map(|(_, count)| count).collect::<Vec<_>>(), [1, 2, 1]);
     server.stop().await;
 }
 
@@ -282,6 +300,7 @@ async fn round_trips_and_losses_are_those_of_the_path() {
     let mut far = RawClient::connect(&server.endpoint(), relay.addr).await;
     far.handshake("far").await;
     let near = Over::WebTransport.client(&server, "near").await;
+    let socket = Over::WebSocket.party(&server, "socket").await;
     for _ in 0..10 {
         for n in 0..20 {
             far.control.say(json!({"type": "text", "content": "x".repeat(2000), "id": n})).await;
@@ -292,13 +311,14 @@ async fn round_trips_and_losses_are_those_of_the_path() {
     }
     let stats = server.status.stats(10);
     let of = |id: &str| stats.list.iter().find(|client| client.id.to_string() == id).expect("it is listed");
-    let (far, near) = (of(&far.id), of(&near.id));
+    let (far, near, socket) = (of(&far.id), of(&near.id), of(&socket.id));
     assert!((40.0..400.0).contains(&far.rtt_ms.expect("QUIC has one")), "{far:?}");
     assert!((1.0..30.0).contains(&far.loss_percent.expect("QUIC has one")), "{far:?}");
     assert!(near.rtt_ms.expect("QUIC has one") < 40.0, "{near:?}");
     assert_eq!((far.transport.as_str(), near.transport.as_str()), ("quic", "webtransport"));
+    assert_eq!((socket.transport.as_str(), socket.rtt_ms, socket.loss_percent), ("websocket", None, None));
     let (rtt, loss) = (stats.rtt_ms, stats.loss_percent);
-    assert_eq!((rtt.clients, loss.clients), (2, 2));
+    assert_eq!((rtt.clients, loss.clients, stats.clients.total), (2, 2, 3), "of those on QUIC alone");
     assert!(rtt.p50 < 40.0 && rtt.p90 >= 40.0 && rtt.p99 == rtt.max && rtt.max >= 40.0, "{rtt:?}");
     assert!(loss.p50 <= loss.p90 && loss.max >= 1.0, "{loss:?}");
     server.stop().await;
