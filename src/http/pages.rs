@@ -14,6 +14,7 @@ use super::refusal::Refusal;
 #[include = "*.svg"]
 #[include = "*.txt"]
 #[include = "*.d.ts"]
+#[include = "*.map"]
 #[exclude = "test/*"]
 #[exclude = "node_modules/*"]
 struct Files;
@@ -41,12 +42,21 @@ pub(super) async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Respo
     let tag = format!("\"{hash}\"");
     // Asked for anew each time, and sent only where it changed: pages and scripts of one version belong together.
     let about = [(header::ETAG, tag.clone()), (header::CACHE_CONTROL, "no-cache".to_owned())];
-    if headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
+    if is_known(&headers, &tag) {
         return (StatusCode::NOT_MODIFIED, about).into_response();
     }
     let kind = match file.metadata.mimetype() {
+        // By its ending alone a film, or plain text.
+        _ if name.ends_with(".d.ts") => "text/plain; charset=utf-8".to_owned(),
+        _ if name.ends_with(".map") => "application/json".to_owned(),
         text if text.starts_with("text/") => format!("{text}; charset=utf-8"),
         other => other.to_owned(),
     };
     (about, [(header::CONTENT_TYPE, kind)], file.data).into_response()
+}
+
+/// Whether the client has what goes by this tag (RFC 9110 section 13.1.2). Who compresses on the way weakens tags.
+fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+    let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    known.flat_map(|list| list.split(',')).map(str::trim).any(|one| one == "*" || one.trim_start_matches("W/") == tag)
 }

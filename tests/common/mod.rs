@@ -7,6 +7,7 @@
 #[macro_use]
 mod wire;
 
+pub mod bare;
 pub mod library;
 pub mod limits;
 pub mod over;
