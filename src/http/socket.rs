@@ -109,9 +109,15 @@ fn upgrade(mut request: Request) -> Result<(Response, OnUpgrade), Refusal> {
         let status = match &e {
             // Sections 4.2.1 and 4.4.
             Error::Protocol(ProtocolError::MissingSecWebSocketVersionHeader) => StatusCode::UPGRADE_REQUIRED,
+            // HEAD goes where GET does.
+            Error::Protocol(ProtocolError::WrongHttpMethod) => StatusCode::METHOD_NOT_ALLOWED,
             _ => StatusCode::BAD_REQUEST,
         };
-        Refusal::new(status, format!("a WebSocket is served here: {e}")).with(header::SEC_WEBSOCKET_VERSION, "13")
+        let refused = Refusal::new(status, format!("a WebSocket is served here: {e}"));
+        match status {
+            StatusCode::METHOD_NOT_ALLOWED => refused.with(header::ALLOW, "GET"),
+            _ => refused.with(header::SEC_WEBSOCKET_VERSION, "13"),
+        }
     })?;
     Ok((response, hyper::upgrade::on(&mut request)))
 }

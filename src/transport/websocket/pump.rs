@@ -139,7 +139,10 @@ where
             }
             Some(Err(Error::Protocol(e))) if is_cut_off(&e) => return ReadEnd::Gone(Gone::Lost(e.to_string())),
             Some(Err(Error::Capacity(_))) => FrameError::TooBig { max }.into(),
-            Some(Err(Error::Utf8(_))) => broken(CloseCode::INVALID_PAYLOAD, "a text message that is not UTF-8".into()),
+            Some(Err(Error::Utf8(_))) => broken(
+                CloseCode::INVALID_PAYLOAD,
+                "a text message, or the reason of a close frame, that is not UTF-8".into(),
+            ),
             Some(Err(e)) => broken(CloseCode::PROTOCOL_ERROR, e.to_string()),
         };
         socket.fail(failure);
