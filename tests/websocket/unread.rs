@@ -1,0 +1,115 @@
+//! Clients that take nothing in, and those whose messages never end.
+
+use serde_json::json;
+
+use super::common::bare::{Bare, CONTINUATION, FIN, HELLO, TEXT, frame, plain};
+use super::common::over::Over;
+use super::common::{TestServer, soon};
+
+/// More than the system holds for a connection whose other end does not read.
+const MUCH: usize = 64 << 20;
+
+#[tokio::test]
+async fn who_never_reads_is_closed_with_4413_and_a_neighbour_hears_everything() {
+    let server = TestServer::start_with(|config| {
+        plain(config);
+        config.limits.lane_backlog_bytes = 2 << 20;
+        config.limits.client_backlog_bytes = 2 << 20;
+    })
+    .await;
+    let mut deaf = Bare::client(&server).await;
+    let mut neighbour = Over::WebSocket.party(&server, "neighbour").await;
+    let mut sent = 0;
+    while server.status.clients() == 2 {
+        let message = json!({"type": "broadcast", "id": 1, "content": "x".repeat(100_000)});
+        neighbour.control.say(message).await;
+        neighbour.control.expect("broadcast").await;
+        neighbour.control.expect("ok").await;
+        sent += 100_000;
+        assert!(sent < MUCH, "{sent} bytes wait somewhere for one who reads nothing");
+    }
+    neighbour.control.lives("who reads").await;
+    // What the system had taken by then comes, and behind it the end: with the reason, where there was room for it.
+    let mut heard = 0;
+    let mut code = None;
+    while let Some((first, payload)) = deaf.frame().await {
+        if first == super::common::bare::CLOSE {
+            code = Some(u16::from_be_bytes([payload[0], payload[1]]));
+        }
+        heard += payload.len();
+    }
+    assert!(heard < MUCH, "{heard}");
+    assert!(code.is_none_or(|code| code == 4413), "{code:?}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_falls_behind_and_then_reads_is_told_4413() {
+    let server = TestServer::start_with(|config| {
+        plain(config);
+        config.limits.lane_backlog_messages = 50;
+        config.timing.close_timeout_ms = 10_000;
+    })
+    .await;
+    let mut deaf = Bare::client(&server).await;
+    let mut sender = Over::Native.party(&server, "sender").await;
+    while server.status.clients() == 2 {
+        sender.control.say(json!({"type": "broadcast", "id": 1, "content": "x".repeat(100_000)})).await;
+        sender.control.expect("broadcast").await;
+        sender.control.expect("ok").await;
+    }
+    assert_eq!(deaf.closed().await.0, Some(4413));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_asks_and_does_not_read_is_not_read_on() {
+    let server = TestServer::start_with(plain).await;
+    let mut neighbour = Over::WebSocket.party(&server, "neighbour").await;
+    let mut client = Bare::client(&server).await;
+    let request = frame(FIN | TEXT, json!({"type": "text", "content": "x".repeat(100_000)}).to_string().as_bytes());
+    let mut taken = 0;
+    let asking = async {
+        while taken < MUCH {
+            client.try_send(&request).await.expect("the connection lives");
+            taken += request.len();
+        }
+    };
+    let stuck = tokio::time::timeout(std::time::Duration::from_secs(2), asking).await;
+    assert!(stuck.is_err(), "{taken} bytes were taken of one who reads no answer");
+    neighbour.control.lives("who reads").await;
+    drop(client);
+    super::common::until("it to be gone", || server.status.clients() == 1).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_without_an_end_is_no_sign_of_life() {
+    let server = TestServer::start_with(|config| {
+        plain(config);
+        config.timing.ping_interval_ms = 100;
+        config.timing.ping_timeout_ms = 200;
+    })
+    .await;
+    let mut client = Bare::client(&server).await;
+    client.send(&frame(TEXT, b"{")).await;
+    let trickle = async {
+        while client.try_send(&frame(CONTINUATION, b"")).await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    soon("its end", trickle).await;
+    super::common::until("it to be gone", || server.status.clients() == 0).await;
+    // Nor may it have more time for its first one than others.
+    let server = TestServer::start_with(|config| {
+        plain(config);
+        config.timing.handshake_timeout_ms = 300;
+    })
+    .await;
+    let mut client = Bare::plain(&server).await;
+    client.upgrade("/ws").await;
+    client.send(&frame(TEXT, &HELLO[..10])).await;
+    assert_eq!(client.hear().await["code"], 4408);
+    assert_eq!(client.closed().await.0, Some(4408));
+    server.stop().await;
+}
