@@ -115,22 +115,21 @@ struct Crowd {
 impl Crowd {
     /// Looks at every client, and names at most so many.
     fn look_at(registry: &Registry, most_listed: usize) -> Self {
-        let rosters = registry.outbounds();
-        let all = || rosters.iter().flat_map(|roster| roster.iter());
-        let pace = rosters.iter().map(|roster| roster.len()).sum::<usize>().div_ceil(MEASURED).max(1);
-        let (mut crowd, mut top) = (Self::default(), Top::new(most_listed));
-        for (number, client) in all().enumerate() {
+        let pace = registry.clients().div_ceil(MEASURED).max(1);
+        let (mut crowd, mut top, mut number) = (Self::default(), Top::new(most_listed), 0_usize);
+        registry.visit(|client| {
             let (messages, bytes) = client.waiting();
             crowd.by_carrier.count(client.transport());
             crowd.queues.add(messages, bytes);
             top.offer((bytes, Reverse(client.id)), || Arc::clone(client));
-            if number % pace == 0
+            if number.is_multiple_of(pace)
                 && let Some(path) = client.path()
             {
                 crowd.rtts.push(milliseconds(path.rtt));
                 crowd.losses.push(loss_percent(path));
             }
-        }
+            number += 1;
+        });
         // Those who have left meanwhile are in no list.
         crowd.listed = top.into_sorted().filter_map(|client| named(registry, &client)).collect();
         crowd

@@ -7,7 +7,7 @@ mod common;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use common::{RawClient, RawLane, TestServer};
+use common::{RawClient, RawLane, TestServer, until};
 use serde_json::json;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
@@ -62,6 +62,13 @@ async fn two_hundred_clients_lose_double_and_reorder_nothing() {
     }
     let clients = arriving.join_all().await;
     let ids: Vec<_> = clients.iter().map(|client| client.id.clone()).collect();
+    // Whoever is let in is on its worker's roster a moment later.
+    until("all are counted", || server.status.stats(0).clients.total == CLIENTS as u64).await;
+    let mut listed: Vec<_> = server.status.stats(CLIENTS).list.iter().map(|client| client.id.to_string()).collect();
+    listed.sort();
+    let mut everybody = ids.clone();
+    everybody.sort();
+    assert_eq!(listed, everybody, "each is in the numbers once");
     let all_heard = Arc::new(Barrier::new(CLIENTS));
     let mut at_work = JoinSet::new();
     for (number, mut client) in clients.into_iter().enumerate() {

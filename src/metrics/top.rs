@@ -1,5 +1,7 @@
 //! The few first of many, without sorting or keeping the many. Pure.
 
+use std::cmp::Reverse;
+
 /// At most `most` values, those with the greatest keys.
 #[derive(Debug)]
 pub(crate) struct Top<K, V> {
@@ -27,7 +29,7 @@ impl<K: Ord + Copy, V> Top<K, V> {
     }
 
     fn cut(&mut self) {
-        self.kept.sort_by(|one, other| other.0.cmp(&one.0));
+        self.kept.sort_by_key(|&(key, _)| Reverse(key));
         self.kept.truncate(self.most);
         if self.kept.len() == self.most {
             self.floor = self.kept.last().map(|&(key, _)| key);

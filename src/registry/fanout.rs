@@ -92,11 +92,11 @@ impl Roster {
         OnRoster { roster: Arc::clone(self), id }
     }
 
-    fn get(&self, id: Uuid) -> Option<Arc<Outbound>> {
+    pub(super) fn get(&self, id: Uuid) -> Option<Arc<Outbound>> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner).by_id.get(&id).cloned()
     }
 
-    pub(super) fn all(&self) -> Arc<[Arc<Outbound>]> {
+    fn all(&self) -> Arc<[Arc<Outbound>]> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let Clients { by_id, all } = &mut *clients;
         Arc::clone(all.get_or_insert_with(|| by_id.values().cloned().collect()))

@@ -19,6 +19,9 @@ use self::names::{Look, Names};
 use crate::message::{ClientInfo, CloseCode, ClosedBy};
 use crate::outbound::{Envelope, Outbound};
 
+/// Clients that are looked up under one lock while all are visited.
+const VISITED_AT_ONCE: usize = 64;
+
 /// The directory of connected clients.
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -150,9 +153,21 @@ impl Registry {
         &self.rosters[worker]
     }
 
-    /// Everybody who is on a roster, by worker.
-    pub(crate) fn outbounds(&self) -> Vec<Arc<[Arc<Outbound>]>> {
-        self.rosters.iter().map(|roster| roster.all()).collect()
+    /// Visits everybody who is on a roster, in the order of ids. The directory is locked for some of them at a time, and
+    /// not while they are visited: whoever comes or leaves meanwhile is visited or not.
+    pub(crate) fn visit(&self, mut visit: impl FnMut(&Arc<Outbound>)) {
+        let mut after = Bound::Unbounded;
+        loop {
+            let some: Vec<(Uuid, usize)> = {
+                let clients = self.clients.read().unwrap_or_else(PoisonError::into_inner);
+                let rest = clients.range((after, Bound::Unbounded));
+                rest.take(VISITED_AT_ONCE).map(|(&id, entry)| (id, entry.worker)).collect()
+            };
+            let Some(&(last, _)) = some.last() else { return };
+            after = Bound::Excluded(last);
+            let on_roster = |(id, worker): (Uuid, usize)| self.rosters.get(worker)?.get(id);
+            some.into_iter().filter_map(on_roster).for_each(|client| visit(&client));
+        }
     }
 
     /// What is known of a client that is connected.

@@ -23,15 +23,16 @@ impl Topics {
                     (state.rate, state.log.newest(), state.interest.iter().copied().map(u64::from).sum::<u64>())
                 };
                 subscriptions += subscribers;
-                let per_second = rate.per_second(now);
-                // Whole thousandths have an order; of equals the older topic comes first.
-                let key = ((per_second * 1000.0).round() as u64, Reverse(topic.id));
+                let per_second = thousandths(rate.per_second(now));
+                // Never below 0, so the bits have the order of the numbers (IEEE 754 section 5.10); of equals the older topic
+                // comes first.
+                let key = (per_second.to_bits(), Reverse(topic.id));
                 top.offer(key, || TopicStats {
                     topic: topic.name.as_str().to_owned(),
                     subscribers,
                     published: rate.total(),
                     offset,
-                    per_second: thousandths(per_second),
+                    per_second,
                 });
             }
         }
