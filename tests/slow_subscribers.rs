@@ -229,7 +229,7 @@ async fn datagrams_carry_what_fits_and_the_lane_the_rest() {
     assert!(subscribed["lane"].is_u64(), "{subscribed}");
     let mut publisher = server.client("publisher").await;
     publish(&mut publisher, "a", "small").await;
-    let datagram = soon("a datagram", subscriber.client.connection.read_datagram()).await.expect("a datagram");
+    let datagram = soon("a datagram", subscriber.client.quic().0.read_datagram()).await.expect("a datagram");
     let message: Value = serde_json::from_slice(&datagram).expect("one message without a length");
     assert_eq!((&message["content"], &message["offset"]), (&json!("small"), &json!(1)));
     publish(&mut publisher, "a", &"x".repeat(5000)).await;

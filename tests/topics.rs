@@ -346,7 +346,7 @@ async fn a_client_that_stops_a_topic_lane_breaks_the_protocol() {
     subscriber.client.control.lives("the subscriber").await;
     for n in 0.. {
         publish(&mut publisher, "a", &n.to_string()).await;
-        if subscriber.client.connection.close_reason().is_some() {
+        if subscriber.client.quic().0.close_reason().is_some() {
             break;
         }
     }
@@ -401,8 +401,8 @@ async fn what_a_client_asks_on_a_request_lane_is_answered_there() {
     assert_eq!(subscriber.client.control.expect("message").await["content"], "x");
     let published = soon("a datagram", async {
         let publish = json!({"type": "publish", "topic": "a", "content": "y", "id": 5});
-        subscriber.client.connection.send_datagram(publish.to_string().into()).expect("it leaves");
-        subscriber.client.connection.read_datagram().await.expect("a reply")
+        subscriber.client.quic().0.send_datagram(publish.to_string().into()).expect("it leaves");
+        subscriber.client.quic().0.read_datagram().await.expect("a reply")
     })
     .await;
     let published: Value = serde_json::from_slice(&published).expect("JSON");

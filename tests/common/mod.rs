@@ -260,24 +260,17 @@ impl RawClient {
 
     /// Opens a request lane.
     pub async fn lane(&self) -> RawLane {
-        let (mut send, receive) = soon("a stream", self.connection.open_bi()).await.expect("a stream");
-        if self.session.is_some() {
-            send.write_all(web_transport::LANE).await.expect("the stream takes bytes");
-        }
-        RawLane { send, receive }
+        open_lane(&self.connection, self.session.as_ref()).await
     }
 
     /// Sends a datagram.
     pub fn send_datagram(&self, body: &[u8]) {
-        let session = self.session.as_ref().map_or(&[][..], |_| web_transport::DATAGRAM);
-        self.connection.send_datagram([session, body].concat().into()).expect("a datagram leaves");
+        send_datagram(&self.connection, self.session.as_ref(), body);
     }
 
     /// The next datagram.
     pub async fn read_datagram(&self) -> Vec<u8> {
-        let datagram = soon("a datagram", self.connection.read_datagram()).await.expect("a datagram");
-        let session = self.session.as_ref().map_or(&[][..], |_| web_transport::DATAGRAM);
-        datagram.strip_prefix(session).expect("a datagram of the session").to_vec()
+        read_datagram(&self.connection, self.session.as_ref()).await
     }
 
     /// Waits for the server's close and gives its code and reason.
@@ -290,6 +283,25 @@ impl RawClient {
 }
 
 shakes_hands!(RawClient);
+
+async fn open_lane(connection: &Connection, session: Option<&Session>) -> RawLane {
+    let (mut send, receive) = soon("a stream", connection.open_bi()).await.expect("a stream");
+    if session.is_some() {
+        send.write_all(web_transport::LANE).await.expect("the stream takes bytes");
+    }
+    RawLane { send, receive }
+}
+
+fn send_datagram(connection: &Connection, session: Option<&Session>, body: &[u8]) {
+    let session = session.map_or(&[][..], |_| web_transport::DATAGRAM);
+    connection.send_datagram([session, body].concat().into()).expect("a datagram leaves");
+}
+
+async fn read_datagram(connection: &Connection, session: Option<&Session>) -> Vec<u8> {
+    let datagram = soon("a datagram", connection.read_datagram()).await.expect("a datagram");
+    let session = session.map_or(&[][..], |_| web_transport::DATAGRAM);
+    datagram.strip_prefix(session).expect("a datagram of the session").to_vec()
+}
 
 /// Waits for the server's close of a connection and gives its code and reason.
 pub async fn closed(connection: &Connection) -> (u64, String) {

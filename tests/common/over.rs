@@ -1,9 +1,11 @@
 //! A client on any carrier: what holds for one has to hold for all.
 
+use quinn::Connection;
 use serde_json::{Value, json};
+use web_transport_quinn::Session;
 
 use super::web_socket::SocketLane;
-use super::{RawClient, RawLane, TestServer, web_socket, web_transport};
+use super::{On, RawClient, RawLane, TestServer, web_socket, web_transport};
 
 /// A carrier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +19,24 @@ impl Over {
     pub const ALL: [Self; 3] = [Self::Native, Self::WebTransport, Self::WebSocket];
     /// Those with lanes and datagrams.
     pub const QUIC: [Self; 2] = [Self::Native, Self::WebTransport];
+
+    /// From each to each.
+    pub fn pairs() -> impl Iterator<Item = (Self, Self)> {
+        Self::ALL.into_iter().flat_map(|from| Self::ALL.map(|to| (from, to)))
+    }
+
+    /// In turn, without end: for crowds of all kinds.
+    pub fn in_turn() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().cycle()
+    }
+
+    /// Where something can be said on it.
+    pub fn ways(self) -> &'static [On] {
+        match self {
+            Self::WebSocket => &[On::Control],
+            Self::Native | Self::WebTransport => &On::EACH,
+        }
+    }
 
     /// As clients are told of it.
     pub fn name(self) -> &'static str {
@@ -49,14 +69,10 @@ impl Over {
 
     /// A connection whose handshake is still to come.
     pub async fn newcomer(self, server: &TestServer) -> Party {
-        let (control, rest) = match self {
-            Self::WebSocket => (AnyLane::Socket(Box::new(web_socket::open(server).await)), None),
-            _ => {
-                let RawClient { connection, control, session, .. } = self.stranger(server).await;
-                (AnyLane::Quic(control), Some((connection, session)))
-            }
-        };
-        Party { over: self, control, id: String::new(), rest }
+        match self {
+            Self::WebSocket => web_socket::open(server).await.into(),
+            _ => self.stranger(server).await.into(),
+        }
     }
 
     /// A client whose handshake was accepted.
@@ -91,6 +107,16 @@ impl AnyLane {
     }
 }
 
+impl AnyLane {
+    /// Sends bodies at once, one behind the other.
+    pub async fn bodies(&mut self, bodies: &[Vec<u8>]) {
+        match self {
+            Self::Quic(lane) => lane.raw(&bodies.iter().flat_map(|body| super::framed(body)).collect::<Vec<_>>()).await,
+            Self::Socket(lane) => lane.bodies(bodies).await,
+        }
+    }
+}
+
 speaks!(AnyLane);
 
 /// A connection with its control lane, on any carrier.
@@ -99,12 +125,64 @@ pub struct Party {
     pub control: AnyLane,
     pub id: String,
     /// Where it is on QUIC.
-    rest: Option<(quinn::Connection, Option<web_transport_quinn::Session>)>,
+    rest: Option<(Connection, Option<Session>)>,
 }
 
 shakes_hands!(Party);
 
+impl From<RawClient> for Party {
+    fn from(RawClient { connection, control, id, session }: RawClient) -> Self {
+        let over = if session.is_some() { Over::WebTransport } else { Over::Native };
+        Self { over, control: AnyLane::Quic(control), id, rest: Some((connection, session)) }
+    }
+}
+
+impl From<SocketLane> for Party {
+    fn from(socket: SocketLane) -> Self {
+        Self { over: Over::WebSocket, control: AnyLane::Socket(Box::new(socket)), id: String::new(), rest: None }
+    }
+}
+
 impl Party {
+    /// QUIC's, where it is on that.
+    pub fn quic(&self) -> (&Connection, Option<&Session>) {
+        let (connection, session) = self.rest.as_ref().expect("a WebSocket has one lane only");
+        (connection, session.as_ref())
+    }
+
+    /// Opens a request lane.
+    pub async fn lane(&self) -> RawLane {
+        let (connection, session) = self.quic();
+        super::open_lane(connection, session).await
+    }
+
+    /// Sends one body and gives the reply to it, which comes the same way.
+    pub async fn ask(&mut self, on: On, body: &[u8]) -> Value {
+        match on {
+            On::Control => {
+                self.control.body(body).await;
+                self.control.hear().await
+            }
+            On::Lane => {
+                let mut lane = self.lane().await;
+                lane.body(body).await;
+                lane.hear().await
+            }
+            On::Datagram => {
+                let (connection, session) = self.quic();
+                super::send_datagram(connection, session, body);
+                serde_json::from_slice(&super::read_datagram(connection, session).await).expect("JSON")
+            }
+        }
+    }
+
+    /// Is gone without a word, as far as its carrier allows that.
+    pub fn vanish(self) {
+        if let Some((connection, _)) = &self.rest {
+            connection.close(1000_u32.into(), b"");
+        }
+    }
+
     /// Waits for the server's close and gives its code and reason.
     pub async fn closed(&mut self) -> (u64, String) {
         match (&mut self.control, &self.rest) {

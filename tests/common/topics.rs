@@ -1,13 +1,14 @@
 //! A subscriber that is written against docs/PROTOCOL.md alone: its lanes, as the server opens them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use quic_websocket::config::TopicRule;
-use quinn::RecvStream;
+use quinn::{Connection, RecvStream};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::over::{Over, Party};
 use super::{RawClient, TestServer, soon, web_transport};
 
 /// A rule for topics as it stands in a configuration file.
@@ -25,9 +26,13 @@ pub struct TopicLane {
 impl TopicLane {
     /// The next lane that the server has opened.
     pub async fn accept(client: &RawClient) -> Self {
-        let receive = soon("a topic lane", client.connection.accept_uni()).await.expect("a topic lane");
+        Self::of(&client.connection, client.session.is_some()).await
+    }
+
+    async fn of(connection: &Connection, is_session: bool) -> Self {
+        let receive = soon("a topic lane", connection.accept_uni()).await.expect("a topic lane");
         let mut lane = Self { number: 0, priority: 0, receive };
-        if client.session.is_some() {
+        if is_session {
             let mut header = [0; web_transport::TOPIC_LANE.len()];
             soon("the lane's session", lane.receive.read_exact(&mut header)).await.expect("the lane's session");
             assert_eq!(header, web_transport::TOPIC_LANE, "a lane of the session");
@@ -63,15 +68,17 @@ impl TopicLane {
     }
 }
 
-/// A client that hears what comes on its topic lanes. Lanes are read from the first call that hears; until then, and for
-/// lanes that were taken with [`lane`](Self::lane), nothing is.
+/// A client that hears what comes on its topic lanes, or where it has none on its one lane. Lanes are read from the first call
+/// that hears; until then, and for lanes that were taken with [`lane`](Self::lane), nothing is.
 pub struct Subscriber {
-    pub client: RawClient,
+    pub client: Party,
     /// The replies to its subscriptions, in order.
     pub subscribed: Vec<Value>,
     heard: mpsc::Receiver<(u64, Value)>,
     hears: mpsc::Sender<(u64, Value)>,
-    waiting: HashMap<String, std::collections::VecDeque<Value>>,
+    waiting: HashMap<String, VecDeque<Value>>,
+    /// What came of topics where a reply was expected, on one lane with it.
+    between: VecDeque<Value>,
     readers: JoinSet<()>,
     taken: Option<TopicLane>,
     lanes: BTreeMap<u64, u64>,
@@ -79,17 +86,23 @@ pub struct Subscriber {
 
 impl Subscriber {
     pub async fn connect(server: &TestServer, name: &str) -> Self {
-        Self::new(server.client(name).await)
+        Self::over(Over::Native, server, name).await
     }
 
-    pub fn new(client: RawClient) -> Self {
+    /// On any carrier.
+    pub async fn over(over: Over, server: &TestServer, name: &str) -> Self {
+        Self::new(over.party(server, name).await)
+    }
+
+    pub fn new(client: impl Into<Party>) -> Self {
         let (hears, heard) = mpsc::channel(100_000);
         Self {
-            client,
+            client: client.into(),
             subscribed: Vec::new(),
             heard,
             hears,
             waiting: HashMap::new(),
+            between: VecDeque::new(),
             readers: JoinSet::new(),
             taken: None,
             lanes: BTreeMap::new(),
@@ -100,38 +113,61 @@ impl Subscriber {
     pub async fn subscribe(&mut self, mut fields: Value) -> Value {
         fields["type"] = json!("subscribe");
         fields["id"] = json!("subscribe");
-        self.client.control.say(fields).await;
-        let subscribed = self.client.control.expect("subscribed").await;
+        let subscribed = self.ask(fields, "subscribed").await;
         assert_eq!(subscribed["re"], "subscribe");
         self.subscribed.push(subscribed.clone());
         subscribed
     }
 
     pub async fn unsubscribe(&mut self, topic: &str) {
-        self.client.control.say(json!({"type": "unsubscribe", "topic": topic, "id": "unsubscribe"})).await;
-        assert_eq!(self.client.control.expect("ok").await["topic"], topic);
+        let ok = self.ask(json!({"type": "unsubscribe", "topic": topic, "id": "unsubscribe"}), "ok").await;
+        assert_eq!(ok["topic"], topic);
+    }
+
+    /// Asks on the control lane, for a reply of this type.
+    pub async fn ask(&mut self, request: Value, kind: &str) -> Value {
+        self.client.control.say(request).await;
+        loop {
+            let reply = self.client.control.hear().await;
+            if reply["type"] != "message" && reply["type"] != "join" && reply["type"] != "leave" {
+                assert_eq!(reply["type"], kind, "expected {kind}, got {reply}");
+                return reply;
+            }
+            self.between.push_back(reply);
+        }
+    }
+
+    /// A sign of life. On one lane all that was sent before it is here then.
+    pub async fn lives(&mut self, who: &str) {
+        assert_eq!(self.ask(json!({"type": "ping", "id": who}), "pong").await["re"], who);
     }
 
     /// The one lane that is read by the test itself; then no other is read.
     pub async fn lane(&mut self) -> &mut TopicLane {
         if self.taken.is_none() {
             assert!(self.readers.is_empty(), "its lanes are read already");
-            self.taken = Some(TopicLane::accept(&self.client).await);
+            let (connection, session) = self.client.quic();
+            self.taken = Some(TopicLane::of(connection, session.is_some()).await);
         }
         self.taken.as_mut().expect("it is there")
     }
 
     fn read(&mut self) {
-        if !self.readers.is_empty() || self.taken.is_some() {
+        if !self.readers.is_empty() || self.taken.is_some() || self.client.over == Over::WebSocket {
             return;
         }
-        let (connection, hears) = (self.client.connection.clone(), self.hears.clone());
+        let (connection, session) = self.client.quic();
+        let (connection, is_session, hears) = (connection.clone(), session.is_some(), self.hears.clone());
         self.readers.spawn(async move {
             let mut lanes = JoinSet::new();
             while let Ok(receive) = connection.accept_uni().await {
                 let hears = hears.clone();
                 lanes.spawn(async move {
                     let mut lane = TopicLane { number: 0, priority: 0, receive };
+                    if is_session {
+                        let mut header = [0; web_transport::TOPIC_LANE.len()];
+                        lane.receive.read_exact(&mut header).await.expect("the lane's session");
+                    }
                     while let Ok(body) = lane.try_hear_body().await {
                         let message: Value = serde_json::from_slice(&body).expect("JSON");
                         if message["type"] == "lane" {
@@ -146,6 +182,12 @@ impl Subscriber {
 
     async fn next(&mut self) -> (u64, Value) {
         self.read();
+        if let Some(message) = self.between.pop_front() {
+            return (0, message);
+        }
+        if self.client.over == Over::WebSocket {
+            return (0, self.client.control.hear().await);
+        }
         loop {
             let (lane, message) = soon("a message on a topic lane", self.heard.recv()).await.expect("a message");
             if message["type"] != "lane" {
@@ -155,14 +197,14 @@ impl Subscriber {
         }
     }
 
-    /// The next message on any topic lane, and its lane.
+    /// The next message on any topic lane, and its lane; 0 for the control lane.
     pub async fn any(&mut self) -> (u64, Value) {
         self.next().await
     }
 
     /// The next message of one topic.
     pub async fn hear(&mut self, topic: &str) -> Value {
-        if let Some(message) = self.waiting.get_mut(topic).and_then(std::collections::VecDeque::pop_front) {
+        if let Some(message) = self.waiting.get_mut(topic).and_then(VecDeque::pop_front) {
             return message;
         }
         loop {
@@ -172,6 +214,14 @@ impl Subscriber {
                 return message;
             }
             self.waiting.entry(of).or_default().push_back(message);
+        }
+    }
+
+    /// The next message and its attachment, where there is one topic lane at most.
+    pub async fn hear_with(&mut self) -> (Value, Vec<u8>) {
+        match self.client.over {
+            Over::WebSocket => self.client.control.hear_with().await,
+            Over::Native | Over::WebTransport => self.lane().await.hear_with().await,
         }
     }
 
@@ -190,6 +240,7 @@ impl Subscriber {
     /// this can only find messages that should not be, never miss one that should.
     pub async fn nothing_more(&mut self) {
         tokio::task::yield_now().await;
+        assert!(self.between.is_empty(), "nothing more was expected: {:?}", self.between);
         while let Ok((_, message)) = self.heard.try_recv() {
             assert_eq!(message["type"], "lane", "nothing more was expected");
         }

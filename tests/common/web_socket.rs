@@ -57,11 +57,18 @@ pub async fn open(server: &TestServer) -> SocketLane {
 impl SocketLane {
     /// Sends one body: JSON as text, anything else not.
     pub async fn body(&mut self, body: &[u8]) {
-        let message = match std::str::from_utf8(body) {
-            Ok(text) if text.starts_with('{') => Message::text(text),
-            _ => Message::binary(body.to_vec()),
+        self.bodies(&[body.to_vec()]).await;
+    }
+
+    /// Sends bodies at once, one behind the other.
+    pub async fn bodies(&mut self, bodies: &[Vec<u8>]) {
+        let sending = async {
+            for body in bodies {
+                self.socket.feed(message(body)).await?;
+            }
+            self.socket.flush().await
         };
-        soon("room in the socket", self.socket.send(message)).await.expect("the socket takes a message");
+        soon("room in the socket", sending).await.expect("the socket takes messages");
     }
 
     /// The next body, or how the lane ended.
@@ -78,6 +85,8 @@ impl SocketLane {
                 }
                 Some(Ok(Message::Close(frame))) => {
                     let code = frame.as_ref().map_or(1005, |frame| match frame.code {
+                        // RFC 6455 has no name for it; it is registered all the same.
+                        CloseCode::Bad(1014) => 1014,
                         CloseCode::Reserved(code) | CloseCode::Bad(code) => {
                             panic!("{code} is no code for a close frame")
                         }
@@ -101,3 +110,11 @@ impl SocketLane {
 }
 
 speaks!(SocketLane);
+
+/// JSON goes as text, anything else not.
+fn message(body: &[u8]) -> Message {
+    match std::str::from_utf8(body) {
+        Ok(text) if text.starts_with('{') => Message::text(text),
+        _ => Message::binary(body.to_vec()),
+    }
+}

@@ -2,12 +2,13 @@
 
 use serde_json::json;
 
+use super::common::over::Party;
 use super::common::topics::Subscriber;
-use super::common::{On, RawClient, with_attachment};
+use super::common::{On, with_attachment};
 use super::scene::Scene;
 
 /// The next message on the control lane that is of one of these types.
-async fn next_of(client: &mut RawClient, kind: &str) -> serde_json::Value {
+async fn next_of(client: &mut Party, kind: &str) -> serde_json::Value {
     let message = client.control.hear().await;
     assert_eq!(message["type"], kind, "{message}");
     message
@@ -16,7 +17,8 @@ async fn next_of(client: &mut RawClient, kind: &str) -> serde_json::Value {
 #[tokio::test]
 async fn a_forged_sender_is_ignored_and_receivers_see_the_true_one() {
     let scene = Scene::start("topics = [{ pattern = 'forged', history_messages = 10, history_age_ms = 100 }]").await;
-    let (mut eve, mut bob) = (scene.target.client("Eve").await, Subscriber::new(scene.target.client("Bob").await));
+    let mut eve = Party::from(scene.target.client("Eve").await);
+    let mut bob = Subscriber::new(scene.target.client("Bob").await);
     let ada = scene.target.client("Ada").await;
     bob.subscribe(json!({"topic": "forged"})).await;
     let mut offset = 0;
