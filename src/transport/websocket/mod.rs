@@ -53,7 +53,7 @@ pub(crate) struct Socket {
 
 #[derive(Debug, Default)]
 struct Outgoing {
-    /// Whole frames, each piece one or more of them.
+    /// Frames one behind the other: a piece may hold several, or a part of one.
     pieces: VecDeque<Bytes>,
     /// In pieces, those included that the pump has in hand.
     bytes: usize,
@@ -223,7 +223,7 @@ fn wake(outgoing: &mut Outgoing) {
 }
 
 impl Outlet {
-    /// Takes frames whole, while there is room.
+    /// Takes pieces whole, while there is room.
     pub(super) fn poll_write(
         &mut self,
         frames: &mut [Bytes],

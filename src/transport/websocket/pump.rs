@@ -4,24 +4,29 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::super::carrier::{Carrier, Gone};
 use super::super::lane_reader::ReadFailure;
 use super::{Next, Socket};
-use crate::frame::{FrameError, PREFIX_BYTES};
+use crate::frame::{FrameDecoder, FrameError};
 use crate::message::CloseCode;
 
 /// What is read from, and gathered for, the system at once; each idle client has as much of both.
 const BUFFER_BYTES: usize = 4096;
+/// Longer messages go in fragments: a frame is copied before it is sent, and the memory for the largest is kept while the socket
+/// lives.
+const FRAGMENT_BYTES: usize = 16 * 1024;
 /// Code of a close frame without one (RFC 6455 section 7.1.5).
 const NO_STATUS: u16 = 1005;
 /// Bytes of a broken socket that are read and dropped, so that its peer gets the last word before it finds out that nobody
@@ -164,15 +169,24 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let lost = |e: Error| Gone::Lost(e.to_string());
+    let mut frames = FrameDecoder::new(usize::MAX);
     let mut flushed = true;
     loop {
         match socket.next_outgoing(flushed) {
-            Some(Next::Frames(mut frames)) => {
-                let bytes = frames.len();
+            Some(Next::Frames(piece)) => {
+                let bytes = piece.len();
                 flushed = false;
-                while let Some(body) = next_body(&mut frames) {
-                    if let Err(e) = sink.feed(message(body)).await {
-                        return lost(e);
+                frames.push(piece);
+                loop {
+                    match frames.next_body() {
+                        Ok(Some(body)) => {
+                            if let Err(e) = feed(sink, body).await {
+                                return lost(e);
+                            }
+                        }
+                        Ok(None) => break,
+                        // Frames of our own are sound.
+                        Err(e) => return Gone::Lost(e.to_string()),
                     }
                 }
                 socket.passed(bytes);
@@ -195,24 +209,20 @@ where
     }
 }
 
-/// Takes the next body off a piece of whole frames.
-fn next_body(frames: &mut Bytes) -> Option<Bytes> {
-    if frames.len() < PREFIX_BYTES {
-        return None;
-    }
-    let length = usize::try_from(frames.get_u32()).unwrap_or(usize::MAX).min(frames.len());
-    Some(frames.split_to(length))
-}
-
-/// JSON is text, anything else is not (docs/PROTOCOL.md, "Carriers and frames").
-fn message(body: Bytes) -> Message {
-    if body.first() != Some(&b'{') {
-        return Message::Binary(body);
-    }
-    match body.clone().try_into() {
-        Ok(text) => Message::Text(text),
-        // The peer takes either.
-        Err(_) => Message::Binary(body),
+/// Sends a body as one message: JSON is text, anything else is not (docs/PROTOCOL.md, "Carriers and frames").
+async fn feed<S>(sink: &mut SplitSink<WebSocketStream<S>, Message>, mut body: Bytes) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut kind = if body.first() == Some(&b'{') { Data::Text } else { Data::Binary };
+    loop {
+        let fragment = body.split_to(body.len().min(FRAGMENT_BYTES));
+        let is_last = body.is_empty();
+        sink.feed(Message::Frame(Frame::message(fragment, OpCode::Data(kind), is_last))).await?;
+        if is_last {
+            return Ok(());
+        }
+        kind = Data::Continue;
     }
 }
 
