@@ -31,7 +31,7 @@ struct Counting {
 }
 
 enum Who {
-    WithLanes(RawClient),
+    WithLanes(Box<RawClient>),
     Socket(Box<SocketLane>),
 }
 
@@ -39,7 +39,7 @@ impl Counting {
     async fn connect(over: Over, server: &TestServer, name: &str) -> Self {
         let who = match over {
             Over::WebSocket => Who::Socket(Box::new(web_socket::open(server).await)),
-            _ => Who::WithLanes(over.stranger(server).await),
+            _ => Who::WithLanes(Box::new(over.stranger(server).await)),
         };
         let mut client = Self { who, lane: None, sent: (0, 0), heard: (0, 0) };
         client.say(json!({"type": "handshake", "protocol_version": "1.0", "client_name": name})).await;
