@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::over::Over;
 use common::{On, TestServer};
 use serde_json::{Value, json};
 
@@ -125,152 +126,169 @@ fn assert_names(reply: &Value, field: &str, re: Option<&str>, what: &str) {
 #[tokio::test]
 async fn a_field_missing_or_of_the_wrong_kind_or_out_of_its_bounds_is_named() {
     let server = TestServer::start().await;
-    let (mut neighbour, mut client) = (server.client("neighbour").await, server.client("Eve").await);
-    for (kind, field, values) in WRONG {
-        for value in values.concat() {
-            let request = request(kind, field, value);
-            for on in On::EACH {
-                let reply = client.ask(on, request.as_bytes()).await;
-                let re = (field != "id").then_some("i");
-                assert_names(&reply, field, re, &format!("{request} on {on:?}"));
+    for over in Over::ALL {
+        let mut client = over.party(&server, "Eve").await;
+        for (kind, field, values) in WRONG {
+            for value in values.concat() {
+                let request = request(kind, field, value);
+                for &on in over.ways() {
+                    let reply = client.ask(on, request.as_bytes()).await;
+                    let re = (field != "id").then_some("i");
+                    assert_names(&reply, field, re, &format!("{request} on {on:?} of {over:?}"));
+                }
             }
         }
+        client.control.lives("who is served").await;
     }
-    neighbour.control.lives("who is served").await;
     server.stop().await;
 }
 
 #[tokio::test]
 async fn a_field_one_too_long_is_named_and_one_of_the_longest_is_served() {
-    let server = TestServer::start().await;
-    let mut client = server.client("Ada").await;
-    let text = |letter: &str, bytes: usize| format!("\"{}\"", letter.repeat(bytes / letter.len()));
-    for (kind, field, most, letter) in [
-        ("text", "id", 64, "ü"),
-        ("subscribe", "topic", 255, "a"),
-        ("unsubscribe", "topic", 255, "a"),
-        ("publish", "topic", 255, "a"),
-        ("history", "topic", 255, "a"),
-        ("presence", "topic", 255, "a"),
-        ("publish", "key", 128, "ü"),
-        ("close", "reason", 123, "c"),
-    ] {
-        let one_more = request(kind, field, &text(letter, most + letter.len()));
-        let reply = client.ask(On::Control, one_more.as_bytes()).await;
-        assert_names(&reply, field, (field != "id").then_some("i"), &one_more);
-        if kind != "close" {
-            let longest = client.ask(On::Control, request(kind, field, &text(letter, most)).as_bytes()).await;
-            assert_ne!(longest["code"], 400, "{kind} with {most} bytes of {field}: {longest}");
+    for over in Over::ALL {
+        let server = TestServer::start().await;
+        let mut client = over.party(&server, "Ada").await;
+        let text = |letter: &str, bytes: usize| format!("\"{}\"", letter.repeat(bytes / letter.len()));
+        for (kind, field, most, letter) in [
+            ("text", "id", 64, "ü"),
+            ("subscribe", "topic", 255, "a"),
+            ("unsubscribe", "topic", 255, "a"),
+            ("publish", "topic", 255, "a"),
+            ("history", "topic", 255, "a"),
+            ("presence", "topic", 255, "a"),
+            ("publish", "key", 128, "ü"),
+            ("close", "reason", 123, "c"),
+        ] {
+            let one_more = request(kind, field, &text(letter, most + letter.len()));
+            let reply = client.ask(On::Control, one_more.as_bytes()).await;
+            assert_names(&reply, field, (field != "id").then_some("i"), &one_more);
+            if kind != "close" {
+                let longest = client.ask(On::Control, request(kind, field, &text(letter, most)).as_bytes()).await;
+                assert_ne!(longest["code"], 400, "{kind} with {most} bytes of {field}: {longest}");
+            }
         }
+        let most = "9007199254740991";
+        for (kind, field, value) in [
+            ("text", "id", most),
+            ("ping", "timestamp", most),
+            ("list_clients", "limit", "1000"),
+            ("subscribe", "recent", most),
+            ("subscribe", "topic", r#"">""#),
+            ("unsubscribe", "topic", r#""*.a.>""#),
+            ("history", "since", r#"{"epoch":"","offset":9007199254740991,"more":[]}"#),
+            ("direct", "to", r#""EAB95712-F81A-4916-A1A4-EE1BDBD0D292""#),
+            ("signal", "data", "null"),
+        ] {
+            let request = match field {
+                // A pattern has no position.
+                "topic" => request(kind, field, value).replace(r#""since""#, r#""ignored""#),
+                _ => request(kind, field, value),
+            };
+            let reply = client.ask(On::Control, request.as_bytes()).await;
+            assert_ne!(reply["code"], 400, "{request}: {reply}");
+        }
+        server.stop().await;
     }
-    let most = "9007199254740991";
-    for (kind, field, value) in [
-        ("text", "id", most),
-        ("ping", "timestamp", most),
-        ("list_clients", "limit", "1000"),
-        ("subscribe", "recent", most),
-        ("subscribe", "topic", r#"">""#),
-        ("unsubscribe", "topic", r#""*.a.>""#),
-        ("history", "since", r#"{"epoch":"","offset":9007199254740991,"more":[]}"#),
-        ("direct", "to", r#""EAB95712-F81A-4916-A1A4-EE1BDBD0D292""#),
-        ("signal", "data", "null"),
-    ] {
-        let request = match field {
-            // A pattern has no position.
-            "topic" => request(kind, field, value).replace(r#""since""#, r#""ignored""#),
-            _ => request(kind, field, value),
-        };
-        let reply = client.ask(On::Control, request.as_bytes()).await;
-        assert_ne!(reply["code"], 400, "{request}: {reply}");
-    }
-    server.stop().await;
 }
 
 #[tokio::test]
 async fn null_is_absence_and_fields_of_other_messages_may_hold_anything() {
-    let server = TestServer::start().await;
-    let mut client = server.client("Ada").await;
-    for (kind, field) in [
-        ("ping", "timestamp"),
-        ("ping", "id"),
-        ("list_clients", "limit"),
-        ("list_clients", "after"),
-        ("subscribe", "since"),
-        ("subscribe", "delivery"),
-        ("publish", "key"),
-        ("history", "reverse"),
-    ] {
-        let reply = client.ask(On::Control, request(kind, field, "null").as_bytes()).await;
-        assert_ne!(reply["code"], 400, "{kind} without {field}: {reply}");
-    }
-    let others = r#"{"type":"ping","id":1,"content":5,"to":[],"limit":0,"after":"x","topic":{},"since":1,"key":"",
+    for over in Over::ALL {
+        let server = TestServer::start().await;
+        let mut client = over.party(&server, "Ada").await;
+        for (kind, field) in [
+            ("ping", "timestamp"),
+            ("ping", "id"),
+            ("list_clients", "limit"),
+            ("list_clients", "after"),
+            ("subscribe", "since"),
+            ("subscribe", "delivery"),
+            ("publish", "key"),
+            ("history", "reverse"),
+        ] {
+            let reply = client.ask(On::Control, request(kind, field, "null").as_bytes()).await;
+            assert_ne!(reply["code"], 400, "{kind} without {field}: {reply}");
+        }
+        let others = r#"{"type":"ping","id":1,"content":5,"to":[],"limit":0,"after":"x","topic":{},"since":1,"key":"",
         "recent":1e99,"code":-1,"reason":{"a":[1,{}]},"compression":"zstd","client_name":"","data":null,"new":1,"new":2}"#;
-    let mut client = server.client("Bob").await;
-    for on in On::EACH {
-        assert_eq!(client.ask(on, others.as_bytes()).await["type"], "pong", "on {on:?}");
+        let mut client = over.party(&server, "Bob").await;
+        for &on in over.ways() {
+            assert_eq!(client.ask(on, others.as_bytes()).await["type"], "pong", "on {on:?}");
+        }
+        server.stop().await;
     }
-    server.stop().await;
 }
 
 #[tokio::test]
 async fn what_no_value_can_hold_is_an_error_of_a_well_formed_body() {
     let server = TestServer::start().await;
-    let mut client = server.client("Ada").await;
-    for value in [r#""\ud800""#, "1e400", "-1e400", r#""\udc00\ud800""#] {
-        for on in On::EACH {
-            let reply = client.ask(on, request("text", "content", value).as_bytes()).await;
-            assert_eq!((&reply["type"], &reply["code"]), (&json!("error"), &json!(400)), "{value} on {on:?}: {reply}");
+    for over in Over::ALL {
+        let mut client = over.party(&server, "Ada").await;
+        for value in [r#""\ud800""#, "1e400", "-1e400", r#""\udc00\ud800""#] {
+            for &on in over.ways() {
+                let reply = client.ask(on, request("text", "content", value).as_bytes()).await;
+                assert_eq!(
+                    (&reply["type"], &reply["code"]),
+                    (&json!("error"), &json!(400)),
+                    "{value} on {on:?}: {reply}"
+                );
+            }
         }
+        // No three of them in a row closed the connection.
+        client.control.lives("who is served").await;
     }
-    // No three of them in a row closed the connection.
-    client.control.lives("who is served").await;
     server.stop().await;
 }
 
 #[tokio::test]
 async fn a_field_that_stands_twice_is_named() {
     let server = TestServer::start().await;
-    let mut client = server.client("Ada").await;
-    for (kind, fields) in REQUESTS {
-        for (field, value) in [("type", &*format!("\"{kind}\"")), ("id", "1")].iter().chain(fields) {
-            let request = request(kind, field, &format!("{value},\"{field}\":{value}"));
-            let reply = client.ask(On::Control, request.as_bytes()).await;
-            assert_eq!((&reply["type"], &reply["code"]), (&json!("error"), &json!(400)), "{request}: {reply}");
-            assert!(reply["message"].as_str().is_some_and(|message| message.contains(field)), "{request}: {reply}");
+    for over in Over::ALL {
+        let mut client = over.party(&server, "Ada").await;
+        for (kind, fields) in REQUESTS {
+            for (field, value) in [("type", &*format!("\"{kind}\"")), ("id", "1")].iter().chain(fields) {
+                let request = request(kind, field, &format!("{value},\"{field}\":{value}"));
+                let reply = client.ask(On::Control, request.as_bytes()).await;
+                assert_eq!((&reply["type"], &reply["code"]), (&json!("error"), &json!(400)), "{request}: {reply}");
+                assert!(reply["message"].as_str().is_some_and(|message| message.contains(field)), "{request}: {reply}");
+            }
         }
+        client.control.lives("who is served").await;
     }
-    client.control.lives("who is served").await;
     server.stop().await;
 }
 
 #[tokio::test]
 async fn an_attachment_is_refused_where_none_belongs_and_missed_where_one_does() {
     let server = TestServer::start().await;
-    let mut client = server.client("Ada").await;
-    for kind in [
-        "handshake",
-        "text",
-        "signal",
-        "ping",
-        "pong",
-        "list_clients",
-        "subscribe",
-        "unsubscribe",
-        "history",
-        "presence",
-        "close",
-    ] {
-        let body = common::with_attachment(&json!({"type": kind, "id": "i", "content": "c", "topic": "a"}), b"bytes");
-        for on in On::EACH {
-            assert_names(&client.ask(on, &body).await, "attachment", Some("i"), &format!("{kind} on {on:?}"));
+    for over in Over::ALL {
+        let mut client = over.party(&server, "Ada").await;
+        for kind in [
+            "handshake",
+            "text",
+            "signal",
+            "ping",
+            "pong",
+            "list_clients",
+            "subscribe",
+            "unsubscribe",
+            "history",
+            "presence",
+            "close",
+        ] {
+            let body =
+                common::with_attachment(&json!({"type": kind, "id": "i", "content": "c", "topic": "a"}), b"bytes");
+            for &on in over.ways() {
+                assert_names(&client.ask(on, &body).await, "attachment", Some("i"), &format!("{kind} on {on:?}"));
+            }
         }
-    }
-    let reply = client.ask(On::Control, br#"{"type":"binary","id":"i"}"#).await;
-    assert_names(&reply, "attachment", Some("i"), "binary without one");
-    for kind in ["broadcast", "direct", "publish"] {
-        let message = json!({"type": kind, "id": "i", "to": client.id, "topic": "a", "content": 5});
-        let reply = client.ask(On::Control, &common::with_attachment(&message, b"bytes")).await;
-        assert_names(&reply, "content", Some("i"), kind);
+        let reply = client.ask(On::Control, br#"{"type":"binary","id":"i"}"#).await;
+        assert_names(&reply, "attachment", Some("i"), "binary without one");
+        for kind in ["broadcast", "direct", "publish"] {
+            let message = json!({"type": kind, "id": "i", "to": client.id, "topic": "a", "content": 5});
+            let reply = client.ask(On::Control, &common::with_attachment(&message, b"bytes")).await;
+            assert_names(&reply, "content", Some("i"), kind);
+        }
     }
     server.stop().await;
 }

@@ -5,16 +5,17 @@
 
 mod common;
 
-use common::{On, RawClient, TestServer, framed, soon, with_attachment};
+use common::over::{Over, Party};
+use common::{On, TestServer, framed, soon, with_attachment};
 use quinn::VarInt;
 use serde_json::{Value, json};
 
 const MAX: usize = 4096;
 
 /// A server with a low limit, and a client on it who has to be served as before, whatever the others send.
-async fn server_and_neighbour() -> (TestServer, RawClient) {
+async fn server_and_neighbour() -> (TestServer, Party) {
     let server = TestServer::start_with(|config| config.limits.max_message_bytes = MAX as u64).await;
-    let neighbour = server.client("neighbour").await;
+    let neighbour = Over::Native.party(&server, "neighbour").await;
     (server, neighbour)
 }
 
@@ -40,8 +41,8 @@ async fn a_frame_that_breaks_the_framing_closes_the_connection_at_its_length() {
         ("the largest length", u32::MAX.to_be_bytes().to_vec(), 1009),
         ("zstd that was not agreed on", framed(&zstd_magic), 1002),
     ] {
-        for on in [On::Control, On::Lane] {
-            let mut client = server.client("Eve").await;
+        for (over, on) in Over::QUIC.into_iter().flat_map(|over| [(over, On::Control), (over, On::Lane)]) {
+            let mut client = over.client(&server, "Eve").await;
             let ping = framed(br#"{"type":"ping"}"#);
             let mut lane = client.lane().await;
             let lane = if matches!(on, On::Lane) { &mut lane } else { &mut client.control };
@@ -51,19 +52,33 @@ async fn a_frame_that_breaks_the_framing_closes_the_connection_at_its_length() {
             assert!(close["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{what} on {on:?}: {close}");
         }
     }
-    let client = server.client("Eve").await;
-    client.connection.send_datagram(zstd_magic.to_vec().into()).expect("a datagram leaves");
-    assert_eq!(client.closed().await.0, 1002, "zstd in a datagram");
+    for over in Over::QUIC {
+        let client = over.client(&server, "Eve").await;
+        client.send_datagram(&zstd_magic);
+        assert_eq!(client.closed().await.0, 1002, "zstd in a datagram");
+    }
+    // Where frames are the socket's, what can be wrong is what is in them.
+    for (body, code) in [(&b""[..], 1002), (&zstd_magic, 1002), (&[b'{'; MAX + 1], 1009)] {
+        let mut client = Over::WebSocket.party(&server, "Eve").await;
+        client.control.bodies(&[br#"{"type":"ping"}"#.to_vec(), body.to_vec()]).await;
+        client.control.expect("pong").await;
+        client.expect_close(code).await;
+    }
     neighbour.control.lives("who is served").await;
     server.stop().await;
 }
 
 #[tokio::test]
 async fn a_body_as_long_as_the_limit_is_served() {
-    let (server, mut neighbour) = server_and_neighbour().await;
+    let (server, _) = server_and_neighbour().await;
     let mut body = json!({"type": "ping"}).to_string();
     body.push_str(&" ".repeat(MAX - body.len()));
-    assert_eq!(neighbour.ask(On::Control, body.as_bytes()).await["type"], "pong");
+    for over in Over::ALL {
+        let mut client = over.party(&server, "Ada").await;
+        for &on in over.ways().iter().filter(|&&on| !matches!(on, On::Datagram)) {
+            assert_eq!(client.ask(on, body.as_bytes()).await["type"], "pong", "on {on:?} of {over:?}");
+        }
+    }
     server.stop().await;
 }
 
@@ -75,8 +90,10 @@ async fn a_body_that_inflates_beyond_the_limit_closes_the_connection() {
         assert_eq!(body.len(), length);
         [&[2][..], &zstd::bulk::compress(&body, 3).expect("it compresses")].concat()
     };
-    for (length, refused) in [(MAX, false), (MAX + 1, true), (64 << 20, true)] {
-        let mut client = server.stranger().await;
+    for (over, (length, refused)) in
+        Over::ALL.into_iter().flat_map(|over| [(MAX, false), (MAX + 1, true), (64 << 20, true)].map(|row| (over, row)))
+    {
+        let mut client = over.newcomer(&server).await;
         let offer = json!({"type": "handshake", "protocol_version": "1.0", "compression": ["zstd"]});
         client.handshake_with(offer).await;
         client.control.body(&bomb(length)[..]).await;
@@ -107,22 +124,29 @@ async fn three_bodies_in_a_row_that_cannot_be_understood_close_the_connection() 
         ("no object before its attachment", [&[1, 0, 0, 0, 2][..], b"[]more"].concat()),
         ("nothing before its attachment", [&[1, 0, 0, 0, 0][..], b"more"].concat()),
     ] {
-        let mut client = server.client("Eve").await;
-        for on in [On::Control, On::Datagram] {
-            let reply = client.ask(on, &body).await;
-            assert!(is_error(&reply, 400, "") && reply.get("re").is_none(), "{what} on {on:?}: {reply}");
-        }
-        for well_formed in [message.to_string(), json!({"type": "unknown"}).to_string()] {
-            let reply = client.ask(On::Lane, well_formed.as_bytes()).await;
-            assert_ne!(reply["type"], "close", "{what}");
-            for on in [On::Lane, On::Control] {
+        for over in Over::ALL {
+            let mut client = over.party(&server, "Eve").await;
+            // Two of them, then others between, as they can be said there.
+            let (first, well_formed, others) = match over {
+                Over::WebSocket => ([On::Control, On::Control], On::Control, [On::Control, On::Control]),
+                _ => ([On::Control, On::Datagram], On::Lane, [On::Lane, On::Control]),
+            };
+            for on in first {
                 let reply = client.ask(on, &body).await;
-                assert!(is_error(&reply, 400, ""), "{what} on {on:?}, after a good one: {reply}");
+                assert!(is_error(&reply, 400, "") && reply.get("re").is_none(), "{what} on {on:?}: {reply}");
             }
+            for body_between in [message.to_string(), json!({"type": "unknown"}).to_string()] {
+                let reply = client.ask(well_formed, body_between.as_bytes()).await;
+                assert_ne!(reply["type"], "close", "{what}");
+                for on in others {
+                    let reply = client.ask(on, &body).await;
+                    assert!(is_error(&reply, 400, ""), "{what} on {on:?}, after a good one: {reply}");
+                }
+            }
+            client.control.body(&body).await;
+            client.control.expect_error(400).await;
+            client.expect_close(1007).await;
         }
-        client.control.body(&body).await;
-        client.control.expect_error(400).await;
-        client.expect_close(1007).await;
     }
     let reply = neighbour.ask(On::Control, &nested(64)).await;
     assert_eq!(reply["type"], "pong", "64 deep is allowed");
@@ -133,14 +157,18 @@ async fn three_bodies_in_a_row_that_cannot_be_understood_close_the_connection() 
 #[tokio::test]
 async fn a_json_length_beyond_the_body_is_an_error_and_no_more() {
     let (server, mut neighbour) = server_and_neighbour().await;
-    let mut client = server.client("Eve").await;
-    for on in On::EACH {
-        for body in [&[1_u8, 0, 0, 0, 3, b'{', b'}'][..], &[1, 0xff, 0xff, 0xff, 0xff, b'{', b'}'], &[1, 0, 0], &[1]] {
-            let reply = client.ask(on, body).await;
-            assert!(is_error(&reply, 400, "attachment"), "{body:?} on {on:?}: {reply}");
+    for over in Over::ALL {
+        let mut client = over.party(&server, "Eve").await;
+        for &on in over.ways() {
+            for body in
+                [&[1_u8, 0, 0, 0, 3, b'{', b'}'][..], &[1, 0xff, 0xff, 0xff, 0xff, b'{', b'}'], &[1, 0, 0], &[1]]
+            {
+                let reply = client.ask(on, body).await;
+                assert!(is_error(&reply, 400, "attachment"), "{body:?} on {on:?}: {reply}");
+            }
         }
+        client.control.lives("who is served").await;
     }
-    client.control.lives("who is served").await;
     neighbour.control.lives("who is served").await;
     server.stop().await;
 }
@@ -216,25 +244,29 @@ async fn a_datagram_above_the_limit_closes_the_connection() {
 #[tokio::test]
 async fn the_third_malformed_body_gets_its_error_too() {
     let server = TestServer::start().await;
-    let mut client = server.client("bad").await;
-    for on in [On::Control, On::Lane, On::Datagram] {
-        assert_eq!(client.ask(on, b"x").await["code"], 400);
+    for over in Over::ALL {
+        let mut client = over.party(&server, "bad").await;
+        for &on in over.ways().iter().cycle().take(3) {
+            assert_eq!(client.ask(on, b"x").await["code"], 400);
+        }
+        client.expect_close(1007).await;
     }
-    client.expect_close(1007).await;
     server.stop().await;
 }
 
 #[tokio::test]
 async fn an_error_does_not_repeat_all_that_was_wrong() {
     let server = TestServer::start().await;
-    let mut client = server.client("bad").await;
-    let long = "\u{1b}".repeat(50_000);
-    for message in
-        [json!({"type": long}), json!({"type": "subscribe", "topic": "a", "since": {"epoch": 5, "offset": long}})]
-    {
-        client.control.say(message).await;
-        let length = client.control.expect_error(400).await.chars().count();
-        assert!(length < 300, "an error of {length} characters");
+    for over in Over::ALL {
+        let mut client = over.party(&server, "bad").await;
+        let long = "\u{1b}".repeat(50_000);
+        for message in
+            [json!({"type": long}), json!({"type": "subscribe", "topic": "a", "since": {"epoch": 5, "offset": long}})]
+        {
+            client.control.say(message).await;
+            let length = client.control.expect_error(400).await.chars().count();
+            assert!(length < 300, "an error of {length} characters");
+        }
     }
     server.stop().await;
 }

@@ -111,8 +111,10 @@ async fn all_receivers_see_the_broadcasts_of_all_senders_in_one_order() {
     let server = TestServer::start().await;
     let clients = crowd(&server, 8).await;
     let mut tasks = tokio::task::JoinSet::new();
-    for mut client in clients {
+    for client in clients {
         tasks.spawn(async move {
+            // All of it, with its connection.
+            let mut client = client;
             let mut heard = Vec::new();
             for n in 0..EACH {
                 client.control.say(json!({"type": "broadcast", "content": n.to_string()})).await;

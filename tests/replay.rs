@@ -7,25 +7,26 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::topics::{TopicLane, rule};
+use common::over::{Over, Party};
+use common::topics::{Subscriber, TopicLane, rule};
 use common::{RawClient, TestServer};
 use quinn::TransportConfig;
 use serde_json::{Value, json};
 
-async fn subscribe(client: &mut RawClient, mut fields: Value) -> Value {
+async fn subscribe(client: &mut Party, mut fields: Value) -> Value {
     fields["type"] = json!("subscribe");
     fields["id"] = json!(1);
     client.control.say(fields).await;
     client.control.expect("subscribed").await
 }
 
-async fn publish(client: &mut RawClient, topic: &str, content: &str) -> Value {
+async fn publish(client: &mut Party, topic: &str, content: &str) -> Value {
     client.control.say(json!({"type": "publish", "topic": topic, "content": content, "id": 1})).await;
     client.control.expect("published").await
 }
 
 /// Publishes numbered messages to a topic, as fast as they are answered, until it is told to stop.
-async fn keep_publishing(mut client: RawClient, stop: Arc<AtomicBool>) -> u64 {
+async fn keep_publishing(mut client: Party, stop: Arc<AtomicBool>) -> u64 {
     let mut last = 0;
     while !stop.load(Ordering::Relaxed) {
         last = publish(&mut client, "a", "x").await["offset"].as_u64().expect("an offset");
@@ -42,19 +43,19 @@ async fn a_thousand_returns_among_eight_publishers_miss_nothing_and_repeat_nothi
     .await;
     let stop = Arc::new(AtomicBool::new(false));
     let mut publishers = tokio::task::JoinSet::new();
-    for n in 0..8 {
-        let publisher = server.client(&format!("publisher {n}")).await;
+    for (n, over) in (0..8).zip(Over::in_turn()) {
+        let publisher = over.party(&server, &format!("publisher {n}")).await;
         publishers.spawn(keep_publishing(publisher, Arc::clone(&stop)));
     }
     let seed = fastrand::u64(..);
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut client = server.client("subscriber").await;
-    let first = subscribe(&mut client, json!({"topic": "a"})).await;
+    let mut client = Subscriber::over(Over::Native, &server, "subscriber").await;
+    let first = client.subscribe(json!({"topic": "a"})).await;
     let (epoch, mut last) = (first["epoch"].clone(), first["offset"].as_u64().expect("an offset"));
-    let mut lane = TopicLane::accept(&client).await;
-    for n in 0..RETURNS {
+    // A position stays valid from one carrier to the next.
+    for (n, over) in (0..RETURNS).zip(Over::in_turn()) {
         for _ in 0..random.usize(0..40) {
-            let message = lane.hear().await;
+            let (_, message) = client.any().await;
             last += 1;
             assert_eq!(
                 (&message["type"], &message["offset"]),
@@ -63,18 +64,17 @@ async fn a_thousand_returns_among_eight_publishers_miss_nothing_and_repeat_nothi
             );
         }
         // Whatever is on its way to the old subscription is lost with it, and comes again with the new one.
-        client.connection.close(1000_u32.into(), b"");
-        client = server.client("subscriber").await;
+        client.client.vanish();
+        client = Subscriber::over(over, &server, "subscriber").await;
         let position = json!({"epoch": epoch, "offset": last});
-        let subscribed = subscribe(&mut client, json!({"topic": "a", "since": position})).await;
+        let subscribed = client.subscribe(json!({"topic": "a", "since": position})).await;
         assert_eq!(subscribed["recovered"], true, "return {n}, seed {seed}: {subscribed}");
-        lane = TopicLane::accept(&client).await;
     }
     stop.store(true, Ordering::Relaxed);
     let published = publishers.join_all().await.into_iter().max().expect("publishers");
     while last < published {
         last += 1;
-        assert_eq!(lane.hear().await["offset"], last, "seed {seed}");
+        assert_eq!(client.any().await.1["offset"], last, "seed {seed}");
     }
     server.stop().await;
 }
@@ -88,7 +88,7 @@ async fn a_long_replay_waits_for_the_client_and_joins_what_is_published_meanwhil
         config.topics = vec![rule("pattern = '>'\nhistory_messages = 10000\nhistory_bytes = 100000000")];
     })
     .await;
-    let mut publisher = server.client("publisher").await;
+    let mut publisher = Over::Native.party(&server, "publisher").await;
     for n in 1..=2000 {
         publish(&mut publisher, "a", &format!("{n} {}", "x".repeat(1000))).await;
     }
@@ -97,16 +97,20 @@ async fn a_long_replay_waits_for_the_client_and_joins_what_is_published_meanwhil
     transport.stream_receive_window(8000_u32.into());
     let mut client = RawClient::connect(&server.endpoint_with(transport), server.addr).await;
     client.handshake("narrow").await;
-    assert_eq!(subscribe(&mut client, json!({"topic": "a", "recent": 2000})).await["offset"], 2000);
-    let mut lane = TopicLane::accept(&client).await;
-    for offset in 1..=2100 {
-        if offset > 1000 && offset <= 1100 {
-            publish(&mut publisher, "a", "meanwhile").await;
+    let mut published = 2000;
+    for client in [client.into(), Over::WebSocket.party(&server, "another").await] {
+        let mut client = Subscriber::new(client);
+        assert_eq!(client.subscribe(json!({"topic": "a", "recent": 2000})).await["offset"], published);
+        for offset in published - 1999..=published + 100 {
+            if offset > published - 1000 && offset <= published - 900 {
+                publish(&mut publisher, "a", "meanwhile").await;
+            }
+            assert_eq!(client.hear("a").await["offset"], offset);
         }
-        assert_eq!(lane.hear().await["offset"], offset);
+        published += 101;
+        assert_eq!(publish(&mut publisher, "a", "live").await["offset"], published);
+        assert_eq!(client.hear("a").await["content"], "live");
     }
-    assert_eq!(publish(&mut publisher, "a", "live").await["offset"], 2101);
-    assert_eq!(lane.hear().await["content"], "live");
     server.stop().await;
 }
 
@@ -118,7 +122,7 @@ async fn a_replay_that_the_log_outruns_tells_what_is_gone() {
         config.topics = vec![rule("pattern = '>'\nhistory_messages = 300\nhistory_bytes = 100000000")];
     })
     .await;
-    let mut publisher = server.client("publisher").await;
+    let mut publisher = Over::Native.party(&server, "publisher").await;
     for _ in 0..300 {
         publish(&mut publisher, "a", &"x".repeat(10_000)).await;
     }
@@ -126,7 +130,8 @@ async fn a_replay_that_the_log_outruns_tells_what_is_gone() {
     transport.stream_receive_window(8000_u32.into());
     let mut client = RawClient::connect(&server.endpoint_with(transport), server.addr).await;
     client.handshake("narrow").await;
-    subscribe(&mut client, json!({"topic": "a", "recent": 300})).await;
+    client.control.say(json!({"type": "subscribe", "topic": "a", "recent": 300})).await;
+    client.control.expect("subscribed").await;
     for _ in 0..300 {
         publish(&mut publisher, "a", "later").await;
     }
@@ -149,37 +154,39 @@ async fn a_replay_that_the_log_outruns_tells_what_is_gone() {
 
 #[tokio::test]
 async fn a_position_that_is_lost_is_told_and_what_is_left_follows() {
-    let server =
-        TestServer::start_with(|config| config.topics = vec![rule("pattern = '>'\nhistory_messages = 5")]).await;
-    let mut publisher = server.client("publisher").await;
-    let mut epoch = Value::Null;
-    for n in 1..=10 {
-        epoch = publish(&mut publisher, "a", &n.to_string()).await["epoch"].clone();
-    }
-    for (since, recent, recovered, first) in [
-        (json!({"epoch": epoch, "offset": 5}), None, true, 6),
-        (json!({"epoch": epoch, "offset": 8}), Some(1), true, 9),
-        (json!({"epoch": epoch, "offset": 4}), None, false, 6),
-        (json!({"epoch": epoch, "offset": 4}), Some(2), false, 9),
-        (json!({"epoch": epoch, "offset": 11}), None, false, 11),
-        (json!({"epoch": "another", "offset": 8}), None, false, 6),
-    ] {
-        let mut client = server.client("subscriber").await;
-        let mut fields = json!({"topic": "a", "since": since});
-        if let Some(recent) = recent {
-            fields["recent"] = json!(recent);
+    for over in Over::ALL {
+        let server =
+            TestServer::start_with(|config| config.topics = vec![rule("pattern = '>'\nhistory_messages = 5")]).await;
+        let mut publisher = Over::Native.party(&server, "publisher").await;
+        let mut epoch = Value::Null;
+        for n in 1..=10 {
+            epoch = publish(&mut publisher, "a", &n.to_string()).await["epoch"].clone();
         }
-        let subscribed = subscribe(&mut client, fields.clone()).await;
-        assert_eq!(subscribed["recovered"], recovered, "{fields}: {subscribed}");
-        assert_eq!(subscribed.get("reason").is_some(), !recovered, "{fields}: {subscribed}");
-        if first <= 10 {
-            assert_eq!(TopicLane::accept(&client).await.hear().await["offset"], first, "{fields}");
+        for (since, recent, recovered, first) in [
+            (json!({"epoch": epoch, "offset": 5}), None, true, 6),
+            (json!({"epoch": epoch, "offset": 8}), Some(1), true, 9),
+            (json!({"epoch": epoch, "offset": 4}), None, false, 6),
+            (json!({"epoch": epoch, "offset": 4}), Some(2), false, 9),
+            (json!({"epoch": epoch, "offset": 11}), None, false, 11),
+            (json!({"epoch": "another", "offset": 8}), None, false, 6),
+        ] {
+            let mut client = Subscriber::over(over, &server, "subscriber").await;
+            let mut fields = json!({"topic": "a", "since": since});
+            if let Some(recent) = recent {
+                fields["recent"] = json!(recent);
+            }
+            let subscribed = client.subscribe(fields.clone()).await;
+            assert_eq!(subscribed["recovered"], recovered, "{fields}: {subscribed}");
+            assert_eq!(subscribed.get("reason").is_some(), !recovered, "{fields}: {subscribed}");
+            if first <= 10 {
+                assert_eq!(client.hear("a").await["offset"], first, "{fields}");
+            }
         }
+        let mut client = over.party(&server, "subscriber").await;
+        let subscribed = subscribe(&mut client, json!({"topic": "a", "recent": 2})).await;
+        assert!(subscribed.get("recovered").is_none(), "nothing was to be recovered: {subscribed}");
+        server.stop().await;
     }
-    let mut client = server.client("subscriber").await;
-    let subscribed = subscribe(&mut client, json!({"topic": "a", "recent": 2})).await;
-    assert!(subscribed.get("recovered").is_none(), "nothing was to be recovered: {subscribed}");
-    server.stop().await;
 }
 
 #[tokio::test]
@@ -188,7 +195,7 @@ async fn a_pattern_beside_a_long_replay_does_not_double_what_is_replayed() {
         config.topics = vec![rule("pattern = '>'\nhistory_messages = 10000\nhistory_bytes = 100000000")];
     })
     .await;
-    let mut publisher = server.client("publisher").await;
+    let mut publisher = Over::Native.party(&server, "publisher").await;
     for n in 1..=500 {
         publish(&mut publisher, "a", &format!("{n} {}", "x".repeat(1000))).await;
     }
@@ -196,8 +203,12 @@ async fn a_pattern_beside_a_long_replay_does_not_double_what_is_replayed() {
     transport.stream_receive_window(8000_u32.into());
     let mut client = RawClient::connect(&server.endpoint_with(transport), server.addr).await;
     client.handshake("narrow").await;
-    subscribe(&mut client, json!({"topic": "*"})).await;
-    subscribe(&mut client, json!({"topic": "a", "recent": 500})).await;
+    for message in
+        [json!({"type": "subscribe", "topic": "*"}), json!({"type": "subscribe", "topic": "a", "recent": 500})]
+    {
+        client.control.say(message).await;
+        client.control.expect("subscribed").await;
+    }
     for _ in 0..100 {
         publish(&mut publisher, "a", "meanwhile").await;
     }
@@ -216,7 +227,7 @@ async fn a_restart_begins_a_new_epoch() {
     let mut epochs = Vec::new();
     for _ in 0..2 {
         let server = TestServer::start().await;
-        epochs.push(publish(&mut server.client("Ada").await, "a", "x").await["epoch"].clone());
+        epochs.push(publish(&mut Over::Native.party(&server, "Ada").await, "a", "x").await["epoch"].clone());
         server.stop().await;
     }
     assert_ne!(epochs[0], epochs[1]);
@@ -225,7 +236,7 @@ async fn a_restart_begins_a_new_epoch() {
 #[tokio::test]
 async fn history_of_all_topics_together_stays_within_its_memory() {
     let server = TestServer::start_with(|config| config.limits.topic_memory_bytes = 100_000).await;
-    let mut client = server.client("Ada").await;
+    let mut client = Over::Native.party(&server, "Ada").await;
     for n in 0..50 {
         publish(&mut client, &format!("topic.{n}"), &"x".repeat(10_000)).await;
     }

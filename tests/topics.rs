@@ -4,13 +4,14 @@
 
 mod common;
 
+use common::over::{Over, Party};
 use common::topics::{Subscriber, TopicLane, rule};
 use common::{RawClient, RawLane, TestServer, soon};
 use quinn::TransportConfig;
 use serde_json::{Value, json};
 
 /// Publishes and gives the offset.
-async fn publish(client: &mut RawClient, topic: &str, content: &str) -> u64 {
+async fn publish(client: &mut Party, topic: &str, content: &str) -> u64 {
     client.control.say(json!({"type": "publish", "topic": topic, "content": content, "id": content})).await;
     let published = client.control.expect("published").await;
     assert_eq!((&published["re"], &published["topic"]), (&json!(content), &json!(topic)));
@@ -21,15 +22,15 @@ async fn publish(client: &mut RawClient, topic: &str, content: &str) -> u64 {
 async fn every_subscriber_gets_every_message_once_and_in_the_order_of_the_offsets() {
     let server = TestServer::start().await;
     let mut subscribers = Vec::new();
-    for n in 0..8 {
-        let mut subscriber = Subscriber::connect(&server, &format!("subscriber {n}")).await;
+    for (n, over) in (0..9).zip(Over::in_turn()) {
+        let mut subscriber = Subscriber::over(over, &server, &format!("subscriber {n}")).await;
         let subscribed = subscriber.subscribe(json!({"topic": "a.b"})).await;
         assert_eq!((&subscribed["topic"], &subscribed["offset"]), (&json!("a.b"), &json!(0)));
         subscribers.push(subscriber);
     }
     let mut publishers = tokio::task::JoinSet::new();
-    for n in 0..4 {
-        let mut publisher = server.client(&format!("publisher {n}")).await;
+    for (n, over) in (0..4).zip(Over::in_turn()) {
+        let mut publisher = over.party(&server, &format!("publisher {n}")).await;
         publishers.spawn(async move {
             for m in 0..100 {
                 publish(&mut publisher, "a.b", &format!("{n}/{m}")).await;
@@ -58,59 +59,75 @@ async fn every_subscriber_gets_every_message_once_and_in_the_order_of_the_offset
 
 #[tokio::test]
 async fn patterns_match_and_overlapping_subscriptions_deliver_once() {
-    let server = TestServer::start().await;
-    let mut publisher = server.client("publisher").await;
-    let mut subscriber = Subscriber::connect(&server, "subscriber").await;
-    for topic in [">", "a.*", "a.b", "a.>"] {
-        let subscribed = subscriber.subscribe(json!({"topic": topic})).await;
-        assert_eq!(subscribed.get("offset").is_some(), topic == "a.b", "a pattern has no position: {subscribed}");
+    for over in Over::ALL {
+        let server = TestServer::start().await;
+        let mut publisher = Over::Native.party(&server, "publisher").await;
+        let mut subscriber = Subscriber::over(over, &server, "subscriber").await;
+        for topic in [">", "a.*", "a.b", "a.>"] {
+            let subscribed = subscriber.subscribe(json!({"topic": topic})).await;
+            assert_eq!(subscribed.get("offset").is_some(), topic == "a.b", "a pattern has no position: {subscribed}");
+        }
+        for topic in ["a.b", "a.c", "x", "a.b.c", "a.b"] {
+            publish(&mut publisher, topic, "content").await;
+        }
+        // Exact, else the pattern that came first.
+        let lane = |number: usize| match over {
+            Over::WebSocket => 0,
+            _ => subscriber.subscribed[number]["lane"].as_u64().expect("a lane"),
+        };
+        let lane_of_next = lane(1);
+        let lanes = [lane(2), lane(0), lane(0), lane(0), lane(2)];
+        let mut heard = Vec::new();
+        for _ in 0..5 {
+            let (lane, message) = subscriber.any().await;
+            heard.push((lane, message["topic"].as_str().expect("a topic").to_owned()));
+        }
+        let mut expected: Vec<_> =
+            lanes.into_iter().zip(["a.b", "a.c", "x", "a.b.c", "a.b"].map(str::to_owned)).collect();
+        heard.sort();
+        expected.sort();
+        assert_eq!(heard, expected);
+        subscriber.unsubscribe("a.b").await;
+        subscriber.unsubscribe(">").await;
+        publish(&mut publisher, "a.b", "again").await;
+        let (lane_of_star, message) = subscriber.any().await;
+        assert_eq!((lane_of_star, &message["topic"]), (lane_of_next, &json!("a.b")));
+        publish(&mut publisher, "x", "unheard").await;
+        subscriber.lives("the subscriber").await;
+        subscriber.nothing_more().await;
+        server.stop().await;
     }
-    for topic in ["a.b", "a.c", "x", "a.b.c", "a.b"] {
-        publish(&mut publisher, topic, "content").await;
-    }
-    // Exact, else the pattern that came first.
-    let lane = |number: usize| subscriber.subscribed[number]["lane"].as_u64().expect("a lane");
-    let lanes = [lane(2), lane(0), lane(0), lane(0), lane(2)];
-    let mut heard = Vec::new();
-    for _ in 0..5 {
-        let (lane, message) = subscriber.any().await;
-        heard.push((lane, message["topic"].as_str().expect("a topic").to_owned()));
-    }
-    let mut expected: Vec<_> = lanes.into_iter().zip(["a.b", "a.c", "x", "a.b.c", "a.b"].map(str::to_owned)).collect();
-    heard.sort();
-    expected.sort();
-    assert_eq!(heard, expected);
-    subscriber.unsubscribe("a.b").await;
-    subscriber.unsubscribe(">").await;
-    publish(&mut publisher, "a.b", "again").await;
-    let (lane_of_star, message) = subscriber.any().await;
-    assert_eq!((Some(lane_of_star), &message["topic"]), (subscriber.subscribed[1]["lane"].as_u64(), &json!("a.b")));
-    publish(&mut publisher, "x", "unheard").await;
-    subscriber.client.control.lives("the subscriber").await;
-    subscriber.nothing_more().await;
-    server.stop().await;
 }
 
 #[tokio::test]
 async fn a_topic_that_the_client_wants_on_the_control_lane_comes_there_behind_its_reply() {
     let server = TestServer::start().await;
-    let mut publisher = server.client("publisher").await;
+    let mut publisher = Over::Native.party(&server, "publisher").await;
     publish(&mut publisher, "a", "before").await;
     let mut transport = TransportConfig::default();
     transport.max_concurrent_uni_streams(0_u8.into());
-    let mut without_credit = RawClient::connect(&server.endpoint_with(transport), server.addr).await;
+    let mut without_credit = Party::from(RawClient::connect(&server.endpoint_with(transport), server.addr).await);
     without_credit.handshake("no credit").await;
-    let mut asks_for_it = server.client("asks").await;
-    for client in [&mut without_credit, &mut asks_for_it] {
+    let mut clients = vec![without_credit];
+    for over in Over::ALL {
+        clients.push(over.party(&server, "asks").await);
+    }
+    for client in &mut clients {
         client.control.say(json!({"type": "subscribe", "topic": "a", "recent": 9, "lane": "control", "id": 1})).await;
         let subscribed = client.control.expect("subscribed").await;
         assert!(subscribed.get("lane").is_none(), "{subscribed}");
         assert_eq!(client.control.expect("message").await["content"], "before");
     }
-    without_credit.control.say(json!({"type": "subscribe", "topic": "b", "id": 1})).await;
-    assert!(without_credit.control.expect("subscribed").await.get("lane").is_none());
-    publish(&mut publisher, "b", "without credit").await;
-    assert_eq!(without_credit.control.expect("message").await["content"], "without credit");
+    // Nor need it be asked for where there is no other lane to be had.
+    let mut socket = clients.pop().expect("the last");
+    for client in [&mut clients[0], &mut socket] {
+        client.control.say(json!({"type": "subscribe", "topic": "b", "id": 1})).await;
+        assert!(client.control.expect("subscribed").await.get("lane").is_none());
+    }
+    publish(&mut publisher, "b", "no other lane").await;
+    for client in [&mut clients[0], &mut socket] {
+        assert_eq!(client.control.expect("message").await["content"], "no other lane");
+    }
     server.stop().await;
 }
 
@@ -170,82 +187,90 @@ async fn a_topic_that_is_left_and_entered_again_comes_on_another_lane() {
 
 #[tokio::test]
 async fn what_is_not_allowed_or_not_there_is_refused_by_name() {
-    let server = TestServer::start_with(|config| {
-        config.limits.max_subscriptions = 3;
-        config.limits.max_topics = 4;
-        config.topics = vec![
-            rule("pattern = 'read-only'\npublish = 'nobody'"),
-            rule("pattern = 'secret.>'\nsubscribe = 'nobody'"),
-            rule("pattern = 'anonymous'\npresence = false"),
-        ];
-    })
-    .await;
-    let mut client = server.client("Ada").await;
-    let topics = ["a", "b", "*"];
-    for topic in topics {
-        client.control.say(json!({"type": "subscribe", "topic": topic, "id": topic})).await;
-        client.control.expect("subscribed").await;
+    for over in Over::ALL {
+        let server = TestServer::start_with(|config| {
+            config.limits.max_subscriptions = 3;
+            config.limits.max_topics = 4;
+            config.topics = vec![
+                rule("pattern = 'read-only'\npublish = 'nobody'"),
+                rule("pattern = 'secret.>'\nsubscribe = 'nobody'"),
+                rule("pattern = 'anonymous'\npresence = false"),
+            ];
+        })
+        .await;
+        let mut client = over.party(&server, "Ada").await;
+        let topics = ["a", "b", "*"];
+        for topic in topics {
+            client.control.say(json!({"type": "subscribe", "topic": topic, "id": topic})).await;
+            client.control.expect("subscribed").await;
+        }
+        for (request, code, names) in [
+            (json!({"type": "subscribe", "topic": "a"}), 409, "a"),
+            (json!({"type": "subscribe", "topic": "c"}), 403, "3 subscriptions"),
+            (json!({"type": "unsubscribe", "topic": "c"}), 404, "c"),
+            (json!({"type": "publish", "topic": "read-only", "content": "x"}), 403, "read-only"),
+            (json!({"type": "publish", "topic": "a.*", "content": "x"}), 400, "topic"),
+            (json!({"type": "publish", "topic": "a"}), 400, "content"),
+            (json!({"type": "subscribe", "topic": "secret.a"}), 403, "secret.a"),
+            (json!({"type": "subscribe", "topic": "secret.>"}), 403, "secret.>"),
+            (json!({"type": "history", "topic": "secret.a"}), 403, "secret.a"),
+            (json!({"type": "presence", "topic": "secret.a"}), 403, "secret.a"),
+            (json!({"type": "presence", "topic": "anonymous"}), 404, "anonymous"),
+            (json!({"type": "history", "topic": "nothing"}), 404, "nothing"),
+            (json!({"type": "subscribe", "topic": "*", "since": {"epoch": "x", "offset": 1}}), 400, "since"),
+        ] {
+            let mut request = request;
+            request["id"] = json!(7);
+            client.control.say(request.clone()).await;
+            let error = client.control.expect("error").await;
+            assert_eq!((&error["code"], &error["re"]), (&json!(code), &json!(7)), "{request}: {error}");
+            assert!(error["message"].as_str().is_some_and(|m| m.contains(names)), "{request}: {error}");
+        }
+        for n in 0..2 {
+            client.control.say(json!({"type": "publish", "topic": format!("new.{n}"), "content": "x", "id": 1})).await;
+            client.control.expect("published").await;
+        }
+        client.control.say(json!({"type": "publish", "topic": "new.2", "content": "x", "id": 1})).await;
+        assert!(client.control.expect_error(503).await.contains("4 topics"));
+        // A refused publish is told without an id as well.
+        client.control.say(json!({"type": "publish", "topic": "read-only", "content": "x"})).await;
+        client.control.expect_error(403).await;
+        server.stop().await;
     }
-    for (request, code, names) in [
-        (json!({"type": "subscribe", "topic": "a"}), 409, "a"),
-        (json!({"type": "subscribe", "topic": "c"}), 403, "3 subscriptions"),
-        (json!({"type": "unsubscribe", "topic": "c"}), 404, "c"),
-        (json!({"type": "publish", "topic": "read-only", "content": "x"}), 403, "read-only"),
-        (json!({"type": "publish", "topic": "a.*", "content": "x"}), 400, "topic"),
-        (json!({"type": "publish", "topic": "a"}), 400, "content"),
-        (json!({"type": "subscribe", "topic": "secret.a"}), 403, "secret.a"),
-        (json!({"type": "subscribe", "topic": "secret.>"}), 403, "secret.>"),
-        (json!({"type": "history", "topic": "secret.a"}), 403, "secret.a"),
-        (json!({"type": "presence", "topic": "secret.a"}), 403, "secret.a"),
-        (json!({"type": "presence", "topic": "anonymous"}), 404, "anonymous"),
-        (json!({"type": "history", "topic": "nothing"}), 404, "nothing"),
-        (json!({"type": "subscribe", "topic": "*", "since": {"epoch": "x", "offset": 1}}), 400, "since"),
-    ] {
-        let mut request = request;
-        request["id"] = json!(7);
-        client.control.say(request.clone()).await;
-        let error = client.control.expect("error").await;
-        assert_eq!((&error["code"], &error["re"]), (&json!(code), &json!(7)), "{request}: {error}");
-        assert!(error["message"].as_str().is_some_and(|m| m.contains(names)), "{request}: {error}");
-    }
-    for n in 0..2 {
-        client.control.say(json!({"type": "publish", "topic": format!("new.{n}"), "content": "x", "id": 1})).await;
-        client.control.expect("published").await;
-    }
-    client.control.say(json!({"type": "publish", "topic": "new.2", "content": "x", "id": 1})).await;
-    assert!(client.control.expect_error(503).await.contains("4 topics"));
-    // A refused publish is told without an id as well.
-    client.control.say(json!({"type": "publish", "topic": "read-only", "content": "x"})).await;
-    client.control.expect_error(403).await;
-    server.stop().await;
 }
 
 #[tokio::test]
 async fn the_first_rule_that_matches_counts_and_patterns_get_nothing_that_is_not_for_them() {
-    let server = TestServer::start_with(|config| {
-        config.topics = vec![
-            rule("pattern = 'secret.door'\npriority = 7"),
-            rule("pattern = 'secret.>'\nsubscribe = 'nobody'"),
-            rule("pattern = '*.door'\npublish = 'nobody'"),
-        ];
-    })
-    .await;
-    let mut subscriber = Subscriber::connect(&server, "subscriber").await;
-    for topic in [">", "*.a", "secret.*"] {
-        subscriber.client.control.say(json!({"type": "subscribe", "topic": topic, "presence": true, "id": 1})).await;
-        let reply = subscriber.client.control.hear().await;
-        let expected = if topic == "secret.*" { "error" } else { "subscribed" };
-        assert_eq!(reply["type"], expected, "{topic}: {reply}");
+    for over in Over::ALL {
+        let server = TestServer::start_with(|config| {
+            config.topics = vec![
+                rule("pattern = 'secret.door'\npriority = 7"),
+                rule("pattern = 'secret.>'\nsubscribe = 'nobody'"),
+                rule("pattern = '*.door'\npublish = 'nobody'"),
+            ];
+        })
+        .await;
+        let mut subscriber = Subscriber::over(over, &server, "subscriber").await;
+        for topic in [">", "*.a", "secret.*"] {
+            subscriber
+                .client
+                .control
+                .say(json!({"type": "subscribe", "topic": topic, "presence": true, "id": 1}))
+                .await;
+            let reply = subscriber.client.control.hear().await;
+            let expected = if topic == "secret.*" { "error" } else { "subscribed" };
+            assert_eq!(reply["type"], expected, "{topic}: {reply}");
+        }
+        let mut publisher = Over::Native.party(&server, "publisher").await;
+        publish(&mut publisher, "secret.a", "for nobody").await;
+        publish(&mut publisher, "secret.door", "allowed by the first rule").await;
+        publisher.control.say(json!({"type": "publish", "topic": "back.door", "content": "x", "id": 1})).await;
+        publisher.control.expect_error(403).await;
+        assert_eq!(subscriber.any().await.1["content"], "allowed by the first rule");
+        subscriber.lives("the subscriber").await;
+        subscriber.nothing_more().await;
+        server.stop().await;
     }
-    let mut publisher = server.client("publisher").await;
-    publish(&mut publisher, "secret.a", "for nobody").await;
-    publish(&mut publisher, "secret.door", "allowed by the first rule").await;
-    publisher.control.say(json!({"type": "publish", "topic": "back.door", "content": "x", "id": 1})).await;
-    publisher.control.expect_error(403).await;
-    assert_eq!(subscriber.any().await.1["content"], "allowed by the first rule");
-    subscriber.client.control.lives("the subscriber").await;
-    subscriber.nothing_more().await;
-    server.stop().await;
 }
 
 #[tokio::test]
@@ -274,70 +299,77 @@ async fn what_waits_on_topic_lanes_arrives_before_a_drain_ends_the_connection() 
 
 #[tokio::test]
 async fn a_key_that_comes_again_is_answered_and_not_repeated() {
-    let server = TestServer::start_with(|config| config.limits.topic_keys = 2).await;
-    let mut client = server.client("Ada").await;
-    let mut offsets = Vec::new();
-    for key in ["one", "two", "one", "three", "one"] {
-        client.control.say(json!({"type": "publish", "topic": "a", "content": key, "key": key, "id": 1})).await;
-        let published = client.control.expect("published").await;
-        offsets.push((published["offset"].as_u64().expect("an offset"), published["duplicate"] == true));
+    for over in Over::ALL {
+        let server = TestServer::start_with(|config| config.limits.topic_keys = 2).await;
+        let mut client = over.party(&server, "Ada").await;
+        let mut offsets = Vec::new();
+        for key in ["one", "two", "one", "three", "one"] {
+            client.control.say(json!({"type": "publish", "topic": "a", "content": key, "key": key, "id": 1})).await;
+            let published = client.control.expect("published").await;
+            offsets.push((published["offset"].as_u64().expect("an offset"), published["duplicate"] == true));
+        }
+        // The window holds two keys: the last "one" is forgotten by then.
+        assert_eq!(offsets, [(1, false), (2, false), (1, true), (3, false), (4, false)]);
+        server.stop().await;
     }
-    // The window holds two keys: the last "one" is forgotten by then.
-    assert_eq!(offsets, [(1, false), (2, false), (1, true), (3, false), (4, false)]);
-    server.stop().await;
 }
 
 #[tokio::test]
 async fn a_message_carries_its_attachment_and_history_gives_it_as_base64() {
-    let server = TestServer::start().await;
-    let mut client = Subscriber::connect(&server, "Ada").await;
-    client.subscribe(json!({"topic": "a"})).await;
-    let publish = json!({"type": "publish", "topic": "a", "id": 1});
-    client.client.control.say_with(publish, &[0, 1, 2, 255]).await;
-    client.client.control.expect("published").await;
-    let (message, attachment) = client.lane().await.hear_with().await;
-    assert_eq!((&message["type"], &message["from"]), (&json!("message"), &json!(client.client.id)));
-    assert_eq!(attachment, [0, 1, 2, 255]);
-    client.client.control.say(json!({"type": "history", "topic": "a", "id": 2})).await;
-    let history = client.client.control.expect("history").await;
-    let mut expected = message;
-    expected["data"] = json!("AAEC/w==");
-    assert_eq!((&history["messages"], &history["more"]), (&json!([expected]), &json!(false)));
-    server.stop().await;
+    for over in Over::ALL {
+        let server = TestServer::start().await;
+        let mut client = Subscriber::over(over, &server, "Ada").await;
+        client.subscribe(json!({"topic": "a"})).await;
+        let publish = json!({"type": "publish", "topic": "a", "id": 1});
+        let mut publisher = Over::Native.party(&server, "Bob").await;
+        publisher.control.say_with(publish, &[0, 1, 2, 255]).await;
+        publisher.control.expect("published").await;
+        let (message, attachment) = client.hear_with().await;
+        assert_eq!((&message["type"], &message["from"]), (&json!("message"), &json!(publisher.id)));
+        assert_eq!(attachment, [0, 1, 2, 255]);
+        client.client.control.say(json!({"type": "history", "topic": "a", "id": 2})).await;
+        let history = client.client.control.expect("history").await;
+        let mut expected = message;
+        expected["data"] = json!("AAEC/w==");
+        assert_eq!((&history["messages"], &history["more"]), (&json!([expected]), &json!(false)));
+        server.stop().await;
+    }
 }
 
 #[tokio::test]
 async fn history_comes_in_pages_from_either_end() {
-    let server =
-        TestServer::start_with(|config| config.topics = vec![rule("pattern = 'a'\nhistory_messages = 25")]).await;
-    let mut client = server.client("Ada").await;
-    for n in 1..=30 {
-        publish(&mut client, "a", &n.to_string()).await;
-    }
-    for (reverse, expected) in [(false, (6..=30).collect::<Vec<u64>>()), (true, (6..=30).rev().collect())] {
-        let (mut seen, mut since, mut pages) = (Vec::new(), Value::Null, 0);
-        loop {
-            let ask =
-                json!({"type": "history", "topic": "a", "limit": 10, "reverse": reverse, "since": since, "id": 1});
-            client.control.say(ask).await;
-            let history = client.control.expect("history").await;
-            let page = history["messages"].as_array().expect("a page");
-            seen.extend(page.iter().map(|message| message["offset"].as_u64().expect("an offset")));
-            pages += 1;
-            if history["more"] == false {
-                break;
-            }
-            since = json!({"epoch": history["epoch"], "offset": seen.last()});
+    for over in Over::ALL {
+        let server =
+            TestServer::start_with(|config| config.topics = vec![rule("pattern = 'a'\nhistory_messages = 25")]).await;
+        let mut client = over.party(&server, "Ada").await;
+        for n in 1..=30 {
+            publish(&mut client, "a", &n.to_string()).await;
         }
-        assert_eq!((seen, pages), (expected, 3), "reverse: {reverse}");
+        for (reverse, expected) in [(false, (6..=30).collect::<Vec<u64>>()), (true, (6..=30).rev().collect())] {
+            let (mut seen, mut since, mut pages) = (Vec::new(), Value::Null, 0);
+            loop {
+                let ask =
+                    json!({"type": "history", "topic": "a", "limit": 10, "reverse": reverse, "since": since, "id": 1});
+                client.control.say(ask).await;
+                let history = client.control.expect("history").await;
+                let page = history["messages"].as_array().expect("a page");
+                seen.extend(page.iter().map(|message| message["offset"].as_u64().expect("an offset")));
+                pages += 1;
+                if history["more"] == false {
+                    break;
+                }
+                since = json!({"epoch": history["epoch"], "offset": seen.last()});
+            }
+            assert_eq!((seen, pages), (expected, 3), "reverse: {reverse}");
+        }
+        server.stop().await;
     }
-    server.stop().await;
 }
 
 #[tokio::test]
 async fn a_client_that_stops_a_topic_lane_breaks_the_protocol() {
     let server = TestServer::start().await;
-    let mut publisher = server.client("publisher").await;
+    let mut publisher = Over::Native.party(&server, "publisher").await;
     let mut subscriber = Subscriber::connect(&server, "subscriber").await;
     subscriber.subscribe(json!({"topic": "a"})).await;
     publish(&mut publisher, "a", "first").await;
@@ -358,27 +390,31 @@ async fn a_client_that_stops_a_topic_lane_breaks_the_protocol() {
 
 #[tokio::test]
 async fn a_client_may_have_a_thousand_topics_and_nothing_of_them_stays_when_it_has_left() {
-    let server = TestServer::start_with(|config| {
-        config.timing.topic_idle_ms = 1;
-        config.topics = vec![rule("pattern = '>'\nhistory_messages = 0")];
-    })
-    .await;
-    let mut publisher = server.client("publisher").await;
-    let mut subscriber = Subscriber::connect(&server, "subscriber").await;
-    for n in 0..1000 {
-        subscriber.subscribe(json!({"topic": format!("t.{n}")})).await;
+    for over in Over::ALL {
+        let server = TestServer::start_with(|config| {
+            config.timing.topic_idle_ms = 1;
+            config.topics = vec![rule("pattern = '>'\nhistory_messages = 0")];
+        })
+        .await;
+        let mut publisher = Over::Native.party(&server, "publisher").await;
+        let mut subscriber = Subscriber::over(over, &server, "subscriber").await;
+        for n in 0..1000 {
+            subscriber.subscribe(json!({"topic": format!("t.{n}")})).await;
+        }
+        assert_eq!(server.status.topics(), 1000);
+        for n in 0..1000 {
+            assert_eq!(publish(&mut publisher, &format!("t.{n}"), "x").await, 1);
+        }
+        for n in 0..1000 {
+            subscriber.hear(&format!("t.{n}")).await;
+        }
+        if over != Over::WebSocket {
+            assert_eq!(subscriber.lanes_seen(16).await.len(), 16, "so many topics share sixteen lanes");
+        }
+        drop(subscriber);
+        common::until("the topics to be forgotten", || server.status.topics() == 0).await;
+        server.stop().await;
     }
-    assert_eq!(server.status.topics(), 1000);
-    for n in 0..1000 {
-        assert_eq!(publish(&mut publisher, &format!("t.{n}"), "x").await, 1);
-    }
-    for n in 0..1000 {
-        subscriber.hear(&format!("t.{n}")).await;
-    }
-    assert_eq!(subscriber.lanes_seen(16).await.len(), 16, "so many topics share sixteen lanes");
-    drop(subscriber);
-    common::until("the topics to be forgotten", || server.status.topics() == 0).await;
-    server.stop().await;
 }
 
 #[tokio::test]
