@@ -158,20 +158,37 @@ impl Party {
 
     /// Sends one body and gives the reply to it, which comes the same way.
     pub async fn ask(&mut self, on: On, body: &[u8]) -> Value {
+        serde_json::from_slice(&self.ask_body(on, body).await).expect("JSON")
+    }
+
+    /// The same for a reply that need not be JSON.
+    pub async fn ask_body(&mut self, on: On, body: &[u8]) -> Vec<u8> {
         match on {
             On::Control => {
                 self.control.body(body).await;
-                self.control.hear().await
+                self.control.hear_body().await
             }
             On::Lane => {
                 let mut lane = self.lane().await;
                 lane.body(body).await;
-                lane.hear().await
+                lane.hear_body().await
             }
             On::Datagram => {
                 let (connection, session) = self.quic();
                 super::send_datagram(connection, session, body);
-                serde_json::from_slice(&super::read_datagram(connection, session).await).expect("JSON")
+                super::read_datagram(connection, session).await
+            }
+        }
+    }
+
+    /// Sends bodies one way, and does not wait for anything.
+    pub async fn tell(&mut self, on: On, bodies: &[Vec<u8>]) {
+        match on {
+            On::Control => self.control.bodies(bodies).await,
+            On::Lane => AnyLane::Quic(self.lane().await).bodies(bodies).await,
+            On::Datagram => {
+                let (connection, session) = self.quic();
+                bodies.iter().for_each(|body| super::send_datagram(connection, session, body));
             }
         }
     }

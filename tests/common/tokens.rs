@@ -8,7 +8,8 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use quic_websocket::config::Auth;
 use serde_json::{Value, json};
 
-use super::{RawClient, TestServer};
+use super::TestServer;
+use super::over::{Over, Party};
 
 /// The secret of servers that [`asking`] makes.
 pub const SECRET: &str = "a secret of more than 32 bytes, for tests alone";
@@ -53,8 +54,8 @@ pub fn part(value: &Value) -> String {
 }
 
 /// A client that was let in with a token.
-pub async fn bearer(server: &TestServer, changes: Value) -> RawClient {
-    let mut client = server.stranger().await;
+pub async fn bearer(over: Over, server: &TestServer, changes: Value) -> Party {
+    let mut client = over.newcomer(server).await;
     client.handshake_with(handshake(&token(changes))).await;
     client
 }
@@ -65,8 +66,8 @@ pub fn handshake(token: &str) -> Value {
 }
 
 /// Shakes hands in vain; gives the reason, and the code with which the connection closed.
-pub async fn refused(server: &TestServer, handshake: Value) -> (String, u64) {
-    let mut client = server.stranger().await;
+pub async fn refused(over: Over, server: &TestServer, handshake: Value) -> (String, u64) {
+    let mut client = over.newcomer(server).await;
     client.control.say(handshake).await;
     let response = client.control.expect("handshake_response").await;
     assert_eq!(response["accepted"], false, "expected to be refused, got {response}");

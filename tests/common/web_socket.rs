@@ -105,7 +105,7 @@ impl SocketLane {
     /// Waits for the server's close and gives its code and reason.
     pub async fn closed(&mut self) -> (u64, String) {
         while self.try_hear_body().await.is_ok() {}
-        self.close.clone().expect("a close frame came before the end")
+        self.close.clone().unwrap_or_else(|| panic!("no close frame came before the end"))
     }
 }
 

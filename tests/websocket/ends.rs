@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 
 use super::common::bare::{Bare, CLOSE, FIN, TEXT, close, frame, opening, plain};
 use super::common::over::Over;
+use super::common::tokens::{asking, token};
 use super::common::{TestServer, soon, until};
 
 async fn echo_server() -> TestServer {
@@ -98,6 +99,27 @@ async fn a_client_that_does_not_answer_the_close_is_not_waited_for() {
     assert_eq!(client.frame().await.map(|(first, _)| first), Some(CLOSE));
     assert!(client.frame().await.is_none(), "the server ends the connection");
     until("it to be gone", || server.status.connections() == 0).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_reason_too_long_for_a_close_frame_is_cut_there_and_whole_in_the_message() {
+    let auth = asking("");
+    let server = TestServer::start_with(|config| {
+        plain(config);
+        config.auth = auth;
+    })
+    .await;
+    let token = token(json!({"name": "a\u{202e}b"}));
+    let mut client = Bare::plain(&server).await;
+    client.upgrade("/ws").await;
+    let handshake = json!({"type": "handshake", "protocol_version": "1.0", "token": token});
+    client.send(&frame(FIN | TEXT, handshake.to_string().as_bytes())).await;
+    assert_eq!(client.hear().await["accepted"], false);
+    let said = client.hear().await;
+    let whole = said["reason"].as_str().expect("a reason");
+    assert!(whole.len() > 123, "this shows nothing: {whole}");
+    assert_eq!(client.closed().await, (Some(4401), whole[..123].to_owned()));
     server.stop().await;
 }
 

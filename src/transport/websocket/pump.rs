@@ -27,6 +27,8 @@ const BUFFER_BYTES: usize = 4096;
 /// Longer messages go in fragments: a frame is copied before it is sent, and the memory for the largest is kept while the socket
 /// lives.
 const FRAGMENT_BYTES: usize = 16 * 1024;
+/// Most bytes of a close frame's reason (RFC 6455 section 5.5); the `close` message before it has all of it.
+const MAX_REASON_BYTES: usize = 123;
 /// Code of a close frame without one (RFC 6455 section 7.1.5).
 const NO_STATUS: u16 = 1005;
 /// Bytes of a broken socket that are read and dropped, so that its peer gets the last word before it finds out that nobody
@@ -192,7 +194,7 @@ where
                 socket.passed(bytes);
             }
             Some(Next::Close(code, reason)) => {
-                let frame = CloseFrame { code: code.into(), reason: reason.as_str().into() };
+                let frame = CloseFrame { code: code.into(), reason: fitting(&reason).into() };
                 return match sink.send(Message::Close(Some(frame))).await {
                     Ok(()) => Gone::Closed { code: code.into(), reason },
                     Err(e) => lost(e),
@@ -207,6 +209,12 @@ where
             None => socket.wanted.notified().await,
         }
     }
+}
+
+/// As much of a reason as a close frame holds.
+fn fitting(reason: &str) -> &str {
+    let end = (0..=MAX_REASON_BYTES.min(reason.len())).rev().find(|&end| reason.is_char_boundary(end));
+    &reason[..end.unwrap_or(0)]
 }
 
 /// Sends a body as one message: JSON is text, anything else is not (docs/PROTOCOL.md, "Carriers and frames").
@@ -249,5 +257,21 @@ where
     let frame = CloseFrame { code: code.0.into(), reason: "".into() };
     if stream.send(Message::Close(Some(frame))).await.is_ok() {
         part(stream, linger).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_cut_between_characters() {
+        for (reason, fits) in [("", 0), ("short", 5), (&*"x".repeat(123), 123), (&*"x".repeat(124), 123)] {
+            assert_eq!(fitting(reason), &reason[..fits]);
+        }
+        for (reason, fits) in [("ü".repeat(62), 122), ("x".to_owned() + &"ü".repeat(62), 123), ("🚀".repeat(31), 120)]
+        {
+            assert_eq!(fitting(&reason), &reason[..fits]);
+        }
     }
 }
