@@ -6,6 +6,7 @@
 mod common;
 
 use common::library::builder;
+use common::over::Over;
 use common::{RawClient, TestServer, soon, tokens, until};
 use quic_websocket::message::ClientName;
 use quic_websocket::tls::{ClientFiles, DevelopmentFiles};
@@ -72,7 +73,7 @@ async fn a_client_without_a_certificate_is_turned_away_only_where_one_is_require
 
     let has_to_show_something = server_trusting(&ada, false).await;
     let handshake = json!({"type": "handshake", "protocol_version": "1.0"});
-    assert_eq!(tokens::refused(&has_to_show_something, handshake).await.1, 4401);
+    assert_eq!(tokens::refused(Over::Native, &has_to_show_something, handshake).await.1, 4401);
     has_to_show_something.stop().await;
 
     let server = server_trusting(&ada, true).await;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use common::TestServer;
+use common::over::Over;
 use common::tokens::{auth, claims, handshake, refused, signed};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -171,7 +172,7 @@ async fn where_no_keys_could_be_fetched_a_client_is_told_to_come_back() {
     served.answers("503 Service Unavailable", String::new());
     let settings = auth(&format!("[jwks]\nurl = '{}'", served.url));
     let server = TestServer::start_with(|config| config.auth = settings).await;
-    let (reason, code) = refused(&server, handshake(&Signer::new("any").token())).await;
+    let (reason, code) = refused(Over::Native, &server, handshake(&Signer::new("any").token())).await;
     assert!(reason.contains("try again later"), "{reason}");
     assert_eq!(code, 1013);
     server.stop().await;

@@ -9,17 +9,23 @@ use std::time::Duration;
 
 use common::library;
 use common::limits::{limited, refusal};
-use common::{On, RawClient, TestServer, framed, soon};
+use common::over::{Over, Party};
+use common::{On, TestServer, soon};
 use quic_websocket::message::{ClientMessage, CloseCode, ServerMessage};
 use quic_websocket::{ClientError, Event};
 use serde_json::{Value, json};
+
+/// Every way to say something, on each carrier.
+fn every_way() -> impl Iterator<Item = (Over, On)> {
+    Over::ALL.into_iter().flat_map(|over| over.ways().iter().map(move |&on| (over, on)))
+}
 
 fn text(id: u64, content: &str) -> Vec<u8> {
     json!({"type": "text", "id": id, "content": content}).to_string().into_bytes()
 }
 
 /// Asks until it is refused; gives how often it was served before and the time told.
-async fn until_refused(client: &mut RawClient, on: On, content: &str) -> (u64, Duration) {
+async fn until_refused(client: &mut Party, on: On, content: &str) -> (u64, Duration) {
     for id in 0.. {
         let answer = client.ask(on, &text(id, content)).await;
         if answer["type"] == "error" {
@@ -32,12 +38,12 @@ async fn until_refused(client: &mut RawClient, on: On, content: &str) -> (u64, D
 
 #[tokio::test]
 async fn a_request_above_the_rate_is_refused_until_the_time_told_is_over_however_it_comes() {
-    for on in On::EACH {
+    for (over, on) in every_way() {
         let server = limited(|rates| (rates.client_messages, rates.client_messages_burst) = (2, 10)).await;
-        let mut neighbour = server.client("neighbour").await;
-        let mut client = server.client("Ada").await;
+        let mut neighbour = over.party(&server, "neighbour").await;
+        let mut client = over.party(&server, "Ada").await;
         let (served, wait) = until_refused(&mut client, on, "x").await;
-        assert!(served >= 10, "the burst was cut off after {served}, {on:?}");
+        assert!(served >= 10, "the burst was cut off after {served}, {on:?} of {over:?}");
         assert!(wait <= Duration::from_millis(500), "{wait:?} for one of two a second");
         neighbour.control.lives("the neighbour").await;
         tokio::time::sleep(wait).await;
@@ -49,23 +55,25 @@ async fn a_request_above_the_rate_is_refused_until_the_time_told_is_over_however
 
 #[tokio::test]
 async fn a_refused_request_has_no_effect() {
-    let server = limited(|rates| (rates.client_messages, rates.client_messages_burst) = (1, 2)).await;
-    let (mut ada, mut bob) = (server.client("Ada").await, server.client("Bob").await);
-    let mut wait = Duration::ZERO;
-    for id in 0..3 {
-        ada.control.say(json!({"type": "direct", "id": id, "to": bob.id, "content": id.to_string()})).await;
-        let answer = ada.control.hear().await;
-        if id == 2 {
-            wait = refusal(&answer, id);
+    for over in Over::ALL {
+        let server = limited(|rates| (rates.client_messages, rates.client_messages_burst) = (1, 2)).await;
+        let (mut ada, mut bob) = (over.party(&server, "Ada").await, over.party(&server, "Bob").await);
+        let mut wait = Duration::ZERO;
+        for id in 0..3 {
+            ada.control.say(json!({"type": "direct", "id": id, "to": bob.id, "content": id.to_string()})).await;
+            let answer = ada.control.hear().await;
+            if id == 2 {
+                wait = refusal(&answer, id);
+            }
         }
+        tokio::time::sleep(wait).await;
+        ada.control.say(json!({"type": "direct", "id": 3, "to": bob.id, "content": "3"})).await;
+        ada.control.expect("ok").await;
+        for content in ["0", "1", "3"] {
+            assert_eq!(bob.control.expect("direct").await["content"], content);
+        }
+        server.stop().await;
     }
-    tokio::time::sleep(wait).await;
-    ada.control.say(json!({"type": "direct", "id": 3, "to": bob.id, "content": "3"})).await;
-    ada.control.expect("ok").await;
-    for content in ["0", "1", "3"] {
-        assert_eq!(bob.control.expect("direct").await["content"], content);
-    }
-    server.stop().await;
 }
 
 #[tokio::test]
@@ -76,26 +84,28 @@ async fn bytes_are_limited_by_what_a_message_takes_inflated() {
         (config.rates.client_bytes, config.rates.client_bytes_burst) = (40_000, 100_000);
     })
     .await;
-    let content = "x".repeat(9_900);
-    let mut plain = server.client("plain").await;
-    let (served, wait) = until_refused(&mut plain, On::Control, &content).await;
-    assert!((10..20).contains(&served), "{served} messages of 10,000 bytes fitted into 100,000");
-    tokio::time::sleep(wait).await;
-    assert_eq!(plain.ask(On::Control, &text(100, &content)).await["type"], "text");
+    for over in Over::ALL {
+        let content = "x".repeat(9_900);
+        let mut plain = over.party(&server, "plain").await;
+        let (served, wait) = until_refused(&mut plain, On::Control, &content).await;
+        assert!((10..20).contains(&served), "{served} messages of 10,000 bytes fitted into 100,000");
+        tokio::time::sleep(wait).await;
+        assert_eq!(plain.ask(On::Control, &text(100, &content)).await["type"], "text");
 
-    let mut packed = server.stranger().await;
-    packed.handshake_with(json!({"type": "handshake", "protocol_version": "1.0", "compression": ["zstd"]})).await;
-    let inside = text(7, &content);
-    let body = [&[0x02], &*zstd::bulk::compress(&inside, 3).expect("it compresses")].concat();
-    assert!(body.len() < 200);
-    let mut answers = Vec::new();
-    for _ in 0..20 {
-        packed.control.body(&body).await;
-        let answer = packed.control.hear_body().await;
-        answers.push(answer[0] == b'{' && serde_json::from_slice::<Value>(&answer).expect("JSON")["code"] == 429);
+        let mut packed = over.newcomer(&server).await;
+        packed.handshake_with(json!({"type": "handshake", "protocol_version": "1.0", "compression": ["zstd"]})).await;
+        let inside = text(7, &content);
+        let body = [&[0x02], &*zstd::bulk::compress(&inside, 3).expect("it compresses")].concat();
+        assert!(body.len() < 200);
+        let mut answers = Vec::new();
+        for _ in 0..20 {
+            packed.control.body(&body).await;
+            let answer = packed.control.hear_body().await;
+            answers.push(answer[0] == b'{' && serde_json::from_slice::<Value>(&answer).expect("JSON")["code"] == 429);
+        }
+        assert!(!answers[..10].contains(&true), "the burst is for all: {answers:?}");
+        assert!(answers.contains(&true), "what is small on its way only is large: {answers:?}");
     }
-    assert!(!answers[..10].contains(&true), "the burst is for all: {answers:?}");
-    assert!(answers.contains(&true), "what is small on its way only is large: {answers:?}");
     server.stop().await;
 }
 
@@ -133,34 +143,22 @@ async fn a_client_that_waits_as_it_is_told_is_never_closed() {
 
 #[tokio::test]
 async fn who_goes_on_regardless_is_closed_and_nobody_else_notices() {
-    for on in On::EACH {
+    for (over, on) in every_way() {
         let server = limited(|rates| {
             (rates.client_messages, rates.client_messages_burst, rates.client_refusals_burst) = (1, 5, 3);
         })
         .await;
-        let mut neighbour = server.client("neighbour").await;
-        let mut client = server.client("Ada").await;
-        match on {
-            On::Control => {
-                let all: Vec<u8> = (0..50).flat_map(|id| framed(&text(id, "x"))).collect();
-                client.control.raw(&all).await;
-                for id in 0..9 {
-                    let answer = client.control.hear().await;
-                    if id < 5 {
-                        assert_eq!((&answer["type"], &answer["re"]), (&json!("text"), &json!(id)));
-                    } else {
-                        refusal(&answer, id);
-                    }
-                }
-            }
-            On::Lane => {
-                let mut lane = client.lane().await;
-                let all: Vec<u8> = (0..50).flat_map(|id| framed(&text(id, "x"))).collect();
-                lane.raw(&all).await;
-            }
-            On::Datagram => {
-                for id in 0..50 {
-                    client.connection.send_datagram(text(id, "x").into()).expect("a datagram leaves");
+        let mut neighbour = over.party(&server, "neighbour").await;
+        let mut client = over.party(&server, "Ada").await;
+        let all: Vec<_> = (0..50).map(|id| text(id, "x")).collect();
+        client.tell(on, &all).await;
+        if matches!(on, On::Control) {
+            for id in 0..9 {
+                let answer = client.control.hear().await;
+                if id < 5 {
+                    assert_eq!((&answer["type"], &answer["re"]), (&json!("text"), &json!(id)));
+                } else {
+                    refusal(&answer, id);
                 }
             }
         }
@@ -177,58 +175,64 @@ async fn bad_bodies_are_counted_as_well() {
         (rates.client_messages, rates.client_messages_burst, rates.client_refusals_burst) = (1, 4, 3);
     })
     .await;
-    for bad in [&br#"{"type":"nonsense","id":1}"#[..], &[0x01, 0, 0, 1, 0]] {
-        let mut client = server.client("Ada").await;
-        for n in 0..8 {
-            client.control.body(bad).await;
-            let expected = if n < 4 { 400 } else { 429 };
-            let answer = client.control.expect("error").await;
-            assert_eq!(answer["code"], expected, "body {n}: {answer}");
+    for over in Over::ALL {
+        for bad in [&br#"{"type":"nonsense","id":1}"#[..], &[0x01, 0, 0, 1, 0]] {
+            let mut client = over.party(&server, "Ada").await;
+            for n in 0..8 {
+                client.control.body(bad).await;
+                let expected = if n < 4 { 400 } else { 429 };
+                let answer = client.control.expect("error").await;
+                assert_eq!(answer["code"], expected, "body {n}: {answer}");
+            }
+            client.expect_close(4429).await;
         }
-        client.expect_close(4429).await;
     }
     server.stop().await;
 }
 
 #[tokio::test]
 async fn a_client_that_has_to_wait_may_still_answer_a_ping_and_leave() {
-    let server = limited(|rates| (rates.client_messages, rates.client_messages_burst) = (1, 2)).await;
-    let mut client = server.client("Ada").await;
-    until_refused(&mut client, On::Control, "x").await;
-    client.control.say(json!({"type": "pong"})).await;
-    client.control.say(json!({"type": "close", "code": 4000, "reason": "enough"})).await;
-    assert_eq!(client.closed().await, (4000, "enough".to_owned()));
-    server.stop().await;
+    for over in Over::ALL {
+        let server = limited(|rates| (rates.client_messages, rates.client_messages_burst) = (1, 2)).await;
+        let mut client = over.party(&server, "Ada").await;
+        until_refused(&mut client, On::Control, "x").await;
+        client.control.say(json!({"type": "pong"})).await;
+        client.control.say(json!({"type": "close", "code": 4000, "reason": "enough"})).await;
+        assert_eq!(client.closed().await, (4000, "enough".to_owned()));
+        server.stop().await;
+    }
 }
 
 #[tokio::test]
 async fn new_topics_are_limited_and_those_that_are_there_are_not() {
-    let server = limited(|rates| (rates.client_topics, rates.client_topics_burst) = (2, 3)).await;
-    let (mut client, mut neighbour) = (server.client("Ada").await, server.client("neighbour").await);
-    let publish = |id: u64, topic: String| json!({"type": "publish", "id": id, "topic": topic, "content": "x"});
-    let (mut made, mut wait) = (0, None);
-    while wait.is_none() {
-        let answer = client.ask(On::Control, publish(made, format!("made.{made}")).to_string().as_bytes()).await;
-        if answer["type"] == "error" {
-            assert!(answer["message"].as_str().is_some_and(|m| m.contains(&format!("made.{made}"))), "{answer}");
-            wait = Some(refusal(&answer, made));
-        } else {
-            made += 1;
+    for over in Over::ALL {
+        let server = limited(|rates| (rates.client_topics, rates.client_topics_burst) = (2, 3)).await;
+        let (mut client, mut neighbour) = (over.party(&server, "Ada").await, over.party(&server, "neighbour").await);
+        let publish = |id: u64, topic: String| json!({"type": "publish", "id": id, "topic": topic, "content": "x"});
+        let (mut made, mut wait) = (0, None);
+        while wait.is_none() {
+            let answer = client.ask(On::Control, publish(made, format!("made.{made}")).to_string().as_bytes()).await;
+            if answer["type"] == "error" {
+                assert!(answer["message"].as_str().is_some_and(|m| m.contains(&format!("made.{made}"))), "{answer}");
+                wait = Some(refusal(&answer, made));
+            } else {
+                made += 1;
+            }
         }
+        assert!(made >= 3, "{made} topics of a burst of three");
+        assert_eq!(server.status.topics() as u64, made);
+        let subscribe = json!({"type": "subscribe", "id": 7, "topic": "another"});
+        let answer = client.ask(On::Control, subscribe.to_string().as_bytes()).await;
+        let last = refusal(&answer, 7);
+        assert!(last > wait.expect("a time"), "who was refused later has a later turn");
+        let answer = client.ask(On::Control, publish(8, "made.0".into()).to_string().as_bytes()).await;
+        assert_eq!(answer["type"], "published", "what is there is no new topic: {answer}");
+        let answer = neighbour.ask(On::Control, publish(9, "a.neighbours".into()).to_string().as_bytes()).await;
+        assert_eq!(answer["type"], "published", "the limit is each client's own: {answer}");
+        tokio::time::sleep(last).await;
+        assert_eq!(client.ask(On::Control, subscribe.to_string().as_bytes()).await["type"], "subscribed");
+        server.stop().await;
     }
-    assert!(made >= 3, "{made} topics of a burst of three");
-    assert_eq!(server.status.topics() as u64, made);
-    let subscribe = json!({"type": "subscribe", "id": 7, "topic": "another"});
-    let answer = client.ask(On::Control, subscribe.to_string().as_bytes()).await;
-    let last = refusal(&answer, 7);
-    assert!(last > wait.expect("a time"), "who was refused later has a later turn");
-    let answer = client.ask(On::Control, publish(8, "made.0".into()).to_string().as_bytes()).await;
-    assert_eq!(answer["type"], "published", "what is there is no new topic: {answer}");
-    let answer = neighbour.ask(On::Control, publish(9, "a.neighbours".into()).to_string().as_bytes()).await;
-    assert_eq!(answer["type"], "published", "the limit is each client's own: {answer}");
-    tokio::time::sleep(last).await;
-    assert_eq!(client.ask(On::Control, subscribe.to_string().as_bytes()).await["type"], "subscribed");
-    server.stop().await;
 }
 
 #[tokio::test]
@@ -237,16 +241,21 @@ async fn who_goes_on_making_topics_is_closed() {
         (rates.client_topics, rates.client_topics_burst, rates.client_refusals_burst) = (1, 1, 2);
     })
     .await;
-    for kind in ["publish", "subscribe"] {
-        let mut client = server.client(kind).await;
-        for n in 0..4 {
-            client.control.say(json!({"type": kind, "id": n, "topic": format!("{kind}.{n}"), "content": "x"})).await;
-            let answer = client.control.hear().await;
-            if n > 0 {
-                refusal(&answer, n);
+    for over in Over::ALL {
+        for kind in ["publish", "subscribe"] {
+            let mut client = over.party(&server, kind).await;
+            for n in 0..4 {
+                client
+                    .control
+                    .say(json!({"type": kind, "id": n, "topic": format!("{}.{kind}.{n}", over.name()), "content": "x"}))
+                    .await;
+                let answer = client.control.hear().await;
+                if n > 0 {
+                    refusal(&answer, n);
+                }
             }
+            client.expect_close(4429).await;
         }
-        client.expect_close(4429).await;
     }
     server.stop().await;
 }
@@ -258,9 +267,11 @@ async fn clients_on_the_servers_own_machine_have_no_limits_unless_told_otherwise
         config.rates.client_refusals_burst = 0;
     })
     .await;
-    let mut client = server.client("Ada").await;
-    for _ in 0..50 {
-        client.control.lives("who is on the same machine").await;
+    for over in Over::ALL {
+        let mut client = over.party(&server, "Ada").await;
+        for _ in 0..50 {
+            client.control.lives("who is on the same machine").await;
+        }
     }
     server.stop().await;
 }

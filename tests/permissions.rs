@@ -4,8 +4,9 @@
 
 mod common;
 
+use common::over::Over;
 use common::tokens::{asking, bearer, handshake, token};
-use common::topics::rule;
+use common::topics::{Subscriber, rule};
 use common::{RawClient, TestServer};
 use quinn::TransportConfig;
 use serde_json::{Value, json};
@@ -35,42 +36,46 @@ fn requests(topic: &str, to: &str) -> Vec<(&'static str, Value)> {
 #[tokio::test]
 async fn what_a_token_does_not_grant_is_refused_and_what_it_grants_is_served() {
     let server = server("").await;
-    let other = bearer(&server, json!({"sub": "bob"})).await;
-    let (topic, to) = ("room.a", other.id.clone());
-    for (grants, allowed) in [
-        (json!({}), vec![]),
-        (json!({"publish": ["room.*"]}), vec!["publish"]),
-        // Who may subscribe may ask who is there and what was, where nothing else is said.
-        (json!({"subscribe": "room.>"}), vec!["subscribe", "presence", "history", "recent", "since", "watch"]),
-        (json!({"subscribe": "room.a", "history": [], "presence": []}), vec!["subscribe"]),
-        (
-            json!({"subscribe": "room.a", "history": "room.a", "presence": "x"}),
-            vec!["subscribe", "history", "recent", "since"],
-        ),
-        (json!({"presence": ">"}), vec!["presence"]),
-        (json!({"history": "*.a"}), vec!["history"]),
-        (json!({"direct": true}), vec!["direct", "signal", "list_clients"]),
-        (json!({"direct": true, "signal": false, "list_clients": false}), vec!["direct"]),
-        (json!({"signal": true}), vec!["signal"]),
-        (json!({"list_clients": true}), vec!["list_clients"]),
-        (json!({"broadcast": true}), vec!["broadcast"]),
-        (json!({"publish": "room.b", "subscribe": ["room", "room.a.x", "rooms.a"]}), vec![]),
-    ] {
-        for (what, mut request) in requests(topic, &to) {
-            // A client of its own for each: what one request does must not help the next.
-            let mut client = bearer(&server, grants.clone()).await;
-            request["id"] = what.into();
-            client.control.say(request).await;
-            let reply = loop {
-                let reply = client.control.hear().await;
-                // Its own broadcast comes before the reply.
-                if reply["re"] == what {
-                    break reply;
-                }
-            };
-            let is_refused = reply["type"] == "error" && reply["code"] == 403;
-            assert_eq!(!is_refused, allowed.contains(&what), "{what} with {grants}: {reply}");
-            client.control.lives("whatever was refused").await;
+    for over in Over::ALL {
+        let other = bearer(over, &server, json!({"sub": "bob"})).await;
+        let (topic, to) = ("room.a", other.id.clone());
+        for (grants, allowed) in [
+            (json!({}), vec![]),
+            (json!({"publish": ["room.*"]}), vec!["publish"]),
+            // Who may subscribe may ask who is there and what was, where nothing else is said.
+            (json!({"subscribe": "room.>"}), vec!["subscribe", "presence", "history", "recent", "since", "watch"]),
+            (json!({"subscribe": "room.a", "history": [], "presence": []}), vec!["subscribe"]),
+            (
+                json!({"subscribe": "room.a", "history": "room.a", "presence": "x"}),
+                vec!["subscribe", "history", "recent", "since"],
+            ),
+            (json!({"presence": ">"}), vec!["presence"]),
+            (json!({"history": "*.a"}), vec!["history"]),
+            (json!({"direct": true}), vec!["direct", "signal", "list_clients"]),
+            (json!({"direct": true, "signal": false, "list_clients": false}), vec!["direct"]),
+            (json!({"signal": true}), vec!["signal"]),
+            (json!({"list_clients": true}), vec!["list_clients"]),
+            (json!({"broadcast": true}), vec!["broadcast"]),
+            (json!({"publish": "room.b", "subscribe": ["room", "room.a.x", "rooms.a"]}), vec![]),
+        ] {
+            for (what, mut request) in requests(topic, &to) {
+                // A client of its own for each: what one request does must not help the next.
+                let mut client = bearer(over, &server, grants.clone()).await;
+                request["id"] = what.into();
+                client.control.say(request).await;
+                let reply = loop {
+                    let reply = client.control.hear().await;
+                    // Its own broadcast comes before the reply.
+                    if reply["re"] == what {
+                        break reply;
+                    }
+                };
+                let is_refused = reply["type"] == "error" && reply["code"] == 403;
+                assert_eq!(!is_refused, allowed.contains(&what), "{what} with {grants}: {reply}");
+                // On one lane what was replayed comes first.
+                client.control.say(json!({"type": "ping", "id": "alive"})).await;
+                while client.control.hear().await["re"] != "alive" {}
+            }
         }
     }
     server.stop().await;
@@ -78,77 +83,82 @@ async fn what_a_token_does_not_grant_is_refused_and_what_it_grants_is_served() {
 
 #[tokio::test]
 async fn a_pattern_reaches_no_further_than_the_token() {
-    let server = server("").await;
-    let mut client = bearer(&server, json!({"subscribe": ["a.*", "b.>"]})).await;
-    for (pattern, is_allowed) in
-        [("a.*", true), ("b.>", true), ("b.*", true), ("b.*.c", true), ("a.>", false), (">", false), ("*.x", false)]
-    {
-        client.control.say(json!({"type": "subscribe", "topic": pattern})).await;
-        let reply = client.control.hear().await;
-        assert_eq!(reply["type"] == "subscribed", is_allowed, "{pattern}: {reply}");
+    for over in Over::ALL {
+        let server = server("").await;
+        let mut client = bearer(over, &server, json!({"subscribe": ["a.*", "b.>"]})).await;
+        for (pattern, is_allowed) in
+            [("a.*", true), ("b.>", true), ("b.*", true), ("b.*.c", true), ("a.>", false), (">", false), ("*.x", false)]
+        {
+            client.control.say(json!({"type": "subscribe", "topic": pattern})).await;
+            let reply = client.control.hear().await;
+            assert_eq!(reply["type"] == "subscribed", is_allowed, "{pattern}: {reply}");
+        }
+        let mut publisher = bearer(over, &server, json!({"publish": ">"})).await;
+        for topic in ["a.b.c", "c", "a.b"] {
+            publisher.control.say(json!({"type": "publish", "id": 1, "topic": topic, "content": topic})).await;
+            publisher.control.expect("published").await;
+        }
+        assert_eq!(Subscriber::new(client).any().await.1["topic"], "a.b", "and nothing before it");
+        server.stop().await;
     }
-    let mut publisher = bearer(&server, json!({"publish": ">"})).await;
-    for topic in ["a.b.c", "c", "a.b"] {
-        publisher.control.say(json!({"type": "publish", "id": 1, "topic": topic, "content": topic})).await;
-        publisher.control.expect("published").await;
-    }
-    let mut lane = common::topics::TopicLane::accept(&client).await;
-    assert_eq!(lane.hear().await["topic"], "a.b", "and nothing before it");
-    server.stop().await;
 }
 
 #[tokio::test]
 async fn what_is_refused_has_no_effect_on_others() {
-    let server = server("").await;
-    let mut ada = bearer(&server, json!({"subscribe": ">", "direct": true})).await;
-    ada.control.say(json!({"type": "subscribe", "topic": "room.a", "lane": "control", "presence": true})).await;
-    ada.control.expect("subscribed").await;
-    let mut eve = bearer(&server, json!({"sub": "eve"})).await;
-    let topics = server.status.topics();
-    for (what, request) in requests("room.a", &ada.id).into_iter().chain(requests("room.new", &ada.id)) {
-        eve.control.say(request).await;
-        assert!(!eve.control.expect_error(403).await.is_empty(), "{what} says what is not allowed");
+    for over in Over::ALL {
+        let server = server("").await;
+        let mut ada = bearer(over, &server, json!({"subscribe": ">", "direct": true})).await;
+        ada.control.say(json!({"type": "subscribe", "topic": "room.a", "lane": "control", "presence": true})).await;
+        ada.control.expect("subscribed").await;
+        let mut eve = bearer(over, &server, json!({"sub": "eve"})).await;
+        let topics = server.status.topics();
+        for (what, request) in requests("room.a", &ada.id).into_iter().chain(requests("room.new", &ada.id)) {
+            eve.control.say(request).await;
+            assert!(!eve.control.expect_error(403).await.is_empty(), "{what} says what is not allowed");
+        }
+        assert_eq!(server.status.topics(), topics, "no topic was made");
+        ada.control.lives("who has heard nothing of it").await;
+        server.stop().await;
     }
-    assert_eq!(server.status.topics(), topics, "no topic was made");
-    ada.control.lives("who has heard nothing of it").await;
-    server.stop().await;
 }
 
 #[tokio::test]
 async fn rules_for_topics_hold_beside_the_token() {
-    let auth = asking("[anonymous]\npublish = '>'\nsubscribe = '>'");
-    let server = TestServer::start_with(|config| {
-        config.auth = auth;
-        config.topics = vec![
-            rule("pattern = 'system.>'\npublish = 'nobody'"),
-            rule("pattern = 'members.>'\npublish = 'authenticated'\nsubscribe = 'authenticated'"),
-        ];
-    })
-    .await;
-    let mut member = bearer(&server, json!({"publish": ">", "subscribe": ">"})).await;
-    let mut guest = server.client("Guest").await;
-    for (topic, member_may, guest_may) in
-        [("system.load", false, false), ("members.a", true, false), ("open", true, true)]
-    {
-        for (client, may) in [(&mut member, member_may), (&mut guest, guest_may)] {
-            client.control.say(json!({"type": "publish", "id": 1, "topic": topic, "content": "x"})).await;
-            let reply = client.control.hear().await;
-            assert_eq!(reply["type"] == "published", may, "publish to {topic}: {reply}");
+    for over in Over::ALL {
+        let auth = asking("[anonymous]\npublish = '>'\nsubscribe = '>'");
+        let server = TestServer::start_with(|config| {
+            config.auth = auth;
+            config.topics = vec![
+                rule("pattern = 'system.>'\npublish = 'nobody'"),
+                rule("pattern = 'members.>'\npublish = 'authenticated'\nsubscribe = 'authenticated'"),
+            ];
+        })
+        .await;
+        let mut member = bearer(over, &server, json!({"publish": ">", "subscribe": ">"})).await;
+        let mut guest = over.party(&server, "Guest").await;
+        for (topic, member_may, guest_may) in
+            [("system.load", false, false), ("members.a", true, false), ("open", true, true)]
+        {
+            for (client, may) in [(&mut member, member_may), (&mut guest, guest_may)] {
+                client.control.say(json!({"type": "publish", "id": 1, "topic": topic, "content": "x"})).await;
+                let reply = client.control.hear().await;
+                assert_eq!(reply["type"] == "published", may, "publish to {topic}: {reply}");
+            }
         }
+        guest.control.say(json!({"type": "history", "topic": "members.a"})).await;
+        guest.control.expect_error(403).await;
+        // By a pattern the guest gets what everybody may hear, and the member all.
+        for client in [&mut guest, &mut member] {
+            client.control.say(json!({"type": "subscribe", "topic": ">", "lane": "control"})).await;
+            client.control.expect("subscribed").await;
+        }
+        for topic in ["members.a", "open"] {
+            member.control.say(json!({"type": "publish", "topic": topic, "content": "live"})).await;
+            assert_eq!(member.control.expect("message").await["topic"], topic);
+        }
+        assert_eq!(guest.control.expect("message").await["topic"], "open", "nothing of the members' before it");
+        server.stop().await;
     }
-    guest.control.say(json!({"type": "history", "topic": "members.a"})).await;
-    guest.control.expect_error(403).await;
-    // By a pattern the guest gets what everybody may hear, and the member all.
-    for client in [&mut guest, &mut member] {
-        client.control.say(json!({"type": "subscribe", "topic": ">", "lane": "control"})).await;
-        client.control.expect("subscribed").await;
-    }
-    for topic in ["members.a", "open"] {
-        member.control.say(json!({"type": "publish", "topic": topic, "content": "live"})).await;
-        assert_eq!(member.control.expect("message").await["topic"], topic);
-    }
-    assert_eq!(guest.control.expect("message").await["topic"], "open", "nothing of the members' before it");
-    server.stop().await;
 }
 
 #[tokio::test]
@@ -177,7 +187,7 @@ async fn what_was_held_back_is_asked_again_once_another_token_has_come() {
         lane.expect("text").await;
         assert!(!lane.expect_error(403).await.is_empty());
     }
-    let mut other = bearer(&server, json!({"publish": "secret"})).await;
+    let mut other = bearer(Over::Native, &server, json!({"publish": "secret"})).await;
     other.control.say(json!({"type": "publish", "id": 3, "topic": "secret", "content": "x"})).await;
     other.control.expect("published").await;
     client.control.lives("who has heard nothing of it").await;
@@ -187,16 +197,18 @@ async fn what_was_held_back_is_asked_again_once_another_token_has_come() {
 #[tokio::test]
 async fn without_authentication_everybody_may_do_everything() {
     let server = TestServer::start().await;
-    let other = server.client("Bob").await;
-    for (what, mut request) in requests("room.a", &other.id) {
-        let mut client = server.client("Ada").await;
-        request["id"] = what.into();
-        client.control.say(request).await;
-        let mut reply = client.control.hear().await;
-        while reply["re"] != what {
-            reply = client.control.hear().await;
+    for over in Over::ALL {
+        let other = over.party(&server, "Bob").await;
+        for (what, mut request) in requests("room.a", &other.id) {
+            let mut client = over.party(&server, "Ada").await;
+            request["id"] = what.into();
+            client.control.say(request).await;
+            let mut reply = client.control.hear().await;
+            while reply["re"] != what {
+                reply = client.control.hear().await;
+            }
+            assert_ne!(reply["code"], 403, "{what}: {reply}");
         }
-        assert_ne!(reply["code"], 403, "{what}: {reply}");
     }
     server.stop().await;
 }

@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::over::Over;
 use common::tokens::{SECRET, asking, auth, bearer, claims, handshake, now, part, refused, signed, token};
 use common::{TestServer, now_ms};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -17,126 +18,134 @@ async fn server(more: &str) -> TestServer {
 
 #[tokio::test]
 async fn a_client_is_who_its_token_says() {
-    let server = server("").await;
-    let mut ada = server.stranger().await;
-    let exp = now() + 600;
-    let named = json!({"name": "Ada", "exp": exp, "direct": true});
-    let response = ada.handshake_with(handshake(&token(named))).await;
-    assert_eq!((&response["user"], &response["client_name"]), (&json!("ada"), &json!("Ada")));
-    assert_eq!(response["expires_at"], (exp + 30) * 1000, "the leeway is added");
-    ada.control.say(json!({"type": "list_clients"})).await;
-    let list = ada.control.expect("client_list").await;
-    assert_eq!((&list["clients"][0]["user"], &list["clients"][0]["name"]), (&json!("ada"), &json!("Ada")));
-    server.stop().await;
+    for over in Over::ALL {
+        let server = server("").await;
+        let mut ada = over.newcomer(&server).await;
+        let exp = now() + 600;
+        let named = json!({"name": "Ada", "exp": exp, "direct": true});
+        let response = ada.handshake_with(handshake(&token(named))).await;
+        assert_eq!((&response["user"], &response["client_name"]), (&json!("ada"), &json!("Ada")));
+        assert_eq!(response["expires_at"], (exp + 30) * 1000, "the leeway is added");
+        ada.control.say(json!({"type": "list_clients"})).await;
+        let list = ada.control.expect("client_list").await;
+        assert_eq!((&list["clients"][0]["user"], &list["clients"][0]["name"]), (&json!("ada"), &json!("Ada")));
+        server.stop().await;
+    }
 }
 
 #[tokio::test]
 async fn a_client_without_a_token_is_let_in_only_where_the_configuration_says() {
-    let strict = server("").await;
-    let hello = json!({"type": "handshake", "protocol_version": "1.0", "client_name": "Eve"});
-    let (reason, code) = refused(&strict, hello.clone()).await;
-    assert!(reason.contains("token is required"), "{reason}");
-    assert_eq!(code, 4401);
-    strict.stop().await;
+    for over in Over::ALL {
+        let strict = server("").await;
+        let hello = json!({"type": "handshake", "protocol_version": "1.0", "client_name": "Eve"});
+        let (reason, code) = refused(over, &strict, hello.clone()).await;
+        assert!(reason.contains("token is required"), "{reason}");
+        assert_eq!(code, 4401);
+        strict.stop().await;
 
-    let open = server("[anonymous]\nsubscribe = ['public.>']").await;
-    let mut guest = open.stranger().await;
-    let response = guest.handshake_with(hello).await;
-    assert_eq!(response["user"], Value::Null);
-    guest.control.say(json!({"type": "subscribe", "topic": "public.news"})).await;
-    guest.control.expect("subscribed").await;
-    guest.control.say(json!({"type": "publish", "topic": "public.news", "content": "x"})).await;
-    guest.control.expect_error(403).await;
-    open.stop().await;
+        let open = server("[anonymous]\nsubscribe = ['public.>']").await;
+        let mut guest = over.newcomer(&open).await;
+        let response = guest.handshake_with(hello).await;
+        assert_eq!(response["user"], Value::Null);
+        guest.control.say(json!({"type": "subscribe", "topic": "public.news"})).await;
+        guest.control.expect("subscribed").await;
+        guest.control.say(json!({"type": "publish", "topic": "public.news", "content": "x"})).await;
+        guest.control.expect_error(403).await;
+        open.stop().await;
+    }
 }
 
 #[tokio::test]
 async fn a_token_that_is_not_good_is_refused_with_the_reason() {
-    let server = server("issuers = ['issuer']\naudiences = ['qws', 'other']\nleeway_ms = 5000").await;
-    let good = json!({"iss": "issuer", "aud": "qws"});
-    let with = |changes: Value| {
-        let mut all = good.clone();
-        all.as_object_mut().expect("an object").extend(changes.as_object().expect("an object").clone());
-        token(all)
-    };
-    for (changes, expected) in [
-        (json!({"exp": now() - 10}), "expired"),
-        (json!({"exp": null}), "exp is missing"),
-        (json!({"exp": "soon"}), "exp is"),
-        (json!({"exp": -5}), "exp is"),
-        (json!({"nbf": now() + 60}), "not valid yet"),
-        (json!({"iss": "another"}), "issued by somebody else"),
-        (json!({"iss": null}), "iss is missing"),
-        (json!({"aud": "elsewhere"}), "meant for somebody else"),
-        (json!({"aud": null}), "aud is missing"),
-        (json!({"sub": null}), "sub is missing"),
-        (json!({"sub": ""}), "sub is out of bounds"),
-        (json!({"sub": "x".repeat(129)}), "sub is out of bounds"),
-        (json!({"sub": "a\nb"}), "sub is out of bounds"),
-        (json!({"sub": 5}), "sub is"),
-        (json!({"name": "a\u{202e}b"}), "name is out of bounds"),
-        (json!({"publish": ["a..b"]}), "publish is of the wrong kind"),
-        (json!({"subscribe": 7}), "subscribe is of the wrong kind"),
-        (json!({"subscribe": vec!["x"; 257]}), "subscribe is of the wrong kind"),
-        (json!({"direct": "yes"}), "direct is of the wrong kind"),
-        (json!({"max_rate": 0}), "max_rate is of the wrong kind"),
-    ] {
-        let (reason, code) = refused(&server, handshake(&with(changes.clone()))).await;
-        assert!(reason.contains(expected), "{changes}: {reason}");
-        assert_eq!(code, 4401, "{changes}");
+    for over in Over::ALL {
+        let server = server("issuers = ['issuer']\naudiences = ['qws', 'other']\nleeway_ms = 5000").await;
+        let good = json!({"iss": "issuer", "aud": "qws"});
+        let with = |changes: Value| {
+            let mut all = good.clone();
+            all.as_object_mut().expect("an object").extend(changes.as_object().expect("an object").clone());
+            token(all)
+        };
+        for (changes, expected) in [
+            (json!({"exp": now() - 10}), "expired"),
+            (json!({"exp": null}), "exp is missing"),
+            (json!({"exp": "soon"}), "exp is"),
+            (json!({"exp": -5}), "exp is"),
+            (json!({"nbf": now() + 60}), "not valid yet"),
+            (json!({"iss": "another"}), "issued by somebody else"),
+            (json!({"iss": null}), "iss is missing"),
+            (json!({"aud": "elsewhere"}), "meant for somebody else"),
+            (json!({"aud": null}), "aud is missing"),
+            (json!({"sub": null}), "sub is missing"),
+            (json!({"sub": ""}), "sub is out of bounds"),
+            (json!({"sub": "x".repeat(129)}), "sub is out of bounds"),
+            (json!({"sub": "a\nb"}), "sub is out of bounds"),
+            (json!({"sub": 5}), "sub is"),
+            (json!({"name": "a\u{202e}b"}), "name is out of bounds"),
+            (json!({"publish": ["a..b"]}), "publish is of the wrong kind"),
+            (json!({"subscribe": 7}), "subscribe is of the wrong kind"),
+            (json!({"subscribe": vec!["x"; 257]}), "subscribe is of the wrong kind"),
+            (json!({"direct": "yes"}), "direct is of the wrong kind"),
+            (json!({"max_rate": 0}), "max_rate is of the wrong kind"),
+        ] {
+            let (reason, code) = refused(over, &server, handshake(&with(changes.clone()))).await;
+            assert!(reason.contains(expected), "{changes}: {reason}");
+            assert_eq!(code, 4401, "{changes}");
+        }
+        for changes in [
+            json!({}),
+            json!({"exp": now() - 3}),
+            json!({"exp": (now() as f64) + 60.5}),
+            json!({"nbf": now() + 3}),
+            json!({"aud": ["elsewhere", "other"]}),
+            json!({"publish": "a.*", "unknown": {"of": "the issuer"}}),
+        ] {
+            let mut client = over.newcomer(&server).await;
+            client.handshake_with(handshake(&with(changes))).await;
+        }
+        server.stop().await;
     }
-    for changes in [
-        json!({}),
-        json!({"exp": now() - 3}),
-        json!({"exp": (now() as f64) + 60.5}),
-        json!({"nbf": now() + 3}),
-        json!({"aud": ["elsewhere", "other"]}),
-        json!({"publish": "a.*", "unknown": {"of": "the issuer"}}),
-    ] {
-        let mut client = server.stranger().await;
-        client.handshake_with(handshake(&with(changes))).await;
-    }
-    server.stop().await;
 }
 
 #[tokio::test]
 async fn a_token_that_no_key_signed_is_refused() {
-    let server = server("").await;
-    let good = token(json!({}));
-    let (head, signature) = good.rsplit_once('.').expect("a token");
-    let (header, _) = head.split_once('.').expect("a token");
-    let other_secret = EncodingKey::from_secret(b"another secret of more than 32 bytes, for tests alone");
-    let none = part(&json!({"alg": "none", "typ": "JWT"}));
-    let body = part(&claims(&json!({})));
-    let mut critical = Header::new(Algorithm::HS256);
-    critical.crit = Some(vec!["b64".into()]);
-    for (what, bad) in [
-        ("another secret", signed(&Header::new(Algorithm::HS256), &other_secret, &claims(&json!({})))),
-        ("another body", format!("{header}.{}.{signature}", part(&claims(&json!({"sub": "eve"}))))),
-        ("no signature", format!("{head}.")),
-        ("half a signature", format!("{head}.{}", &signature[..20])),
-        ("alg none", format!("{none}.{body}.")),
-        ("alg none with a signature", format!("{none}.{body}.{signature}")),
-        ("alg NONE", format!("{}.{body}.", part(&json!({"alg": "NONE"})))),
-        ("two parts", head.to_owned()),
-        ("four parts", format!("{good}.x")),
-        ("no base64", "a!.b!.c!".to_owned()),
-        ("no JSON", "eA.eA.eA".to_owned()),
-        ("a word", "password".to_owned()),
-        ("another algorithm by the same secret", {
-            let key = EncodingKey::from_secret(SECRET.as_bytes());
-            signed(&Header::new(Algorithm::HS512), &key, &claims(&json!({})))
-        }),
-        ("critical extensions", {
-            signed(&critical, &EncodingKey::from_secret(SECRET.as_bytes()), &claims(&json!({})))
-        }),
-    ] {
-        let (reason, code) = refused(&server, handshake(&bad)).await;
-        assert!(reason.starts_with("token: "), "{what}: {reason}");
-        assert_eq!(code, 4401, "{what}");
+    for over in Over::ALL {
+        let server = server("").await;
+        let good = token(json!({}));
+        let (head, signature) = good.rsplit_once('.').expect("a token");
+        let (header, _) = head.split_once('.').expect("a token");
+        let other_secret = EncodingKey::from_secret(b"another secret of more than 32 bytes, for tests alone");
+        let none = part(&json!({"alg": "none", "typ": "JWT"}));
+        let body = part(&claims(&json!({})));
+        let mut critical = Header::new(Algorithm::HS256);
+        critical.crit = Some(vec!["b64".into()]);
+        for (what, bad) in [
+            ("another secret", signed(&Header::new(Algorithm::HS256), &other_secret, &claims(&json!({})))),
+            ("another body", format!("{header}.{}.{signature}", part(&claims(&json!({"sub": "eve"}))))),
+            ("no signature", format!("{head}.")),
+            ("half a signature", format!("{head}.{}", &signature[..20])),
+            ("alg none", format!("{none}.{body}.")),
+            ("alg none with a signature", format!("{none}.{body}.{signature}")),
+            ("alg NONE", format!("{}.{body}.", part(&json!({"alg": "NONE"})))),
+            ("two parts", head.to_owned()),
+            ("four parts", format!("{good}.x")),
+            ("no base64", "a!.b!.c!".to_owned()),
+            ("no JSON", "eA.eA.eA".to_owned()),
+            ("a word", "password".to_owned()),
+            ("another algorithm by the same secret", {
+                let key = EncodingKey::from_secret(SECRET.as_bytes());
+                signed(&Header::new(Algorithm::HS512), &key, &claims(&json!({})))
+            }),
+            ("critical extensions", {
+                signed(&critical, &EncodingKey::from_secret(SECRET.as_bytes()), &claims(&json!({})))
+            }),
+        ] {
+            let (reason, code) = refused(over, &server, handshake(&bad)).await;
+            assert!(reason.starts_with("token: "), "{what}: {reason}");
+            assert_eq!(code, 4401, "{what}");
+        }
+        bearer(over, &server, json!({})).await.control.lives("with a good one").await;
+        server.stop().await;
     }
-    bearer(&server, json!({})).await.control.lives("with a good one").await;
-    server.stop().await;
 }
 
 /// A key pair in files, and what signs with it.
@@ -179,79 +188,86 @@ async fn each_key_checks_its_own_algorithm_alone() {
         "
     ));
     let server = TestServer::start_with(|config| config.auth = keys).await;
-    let rsa_key = EncodingKey::from_rsa_pem(rsa_private.as_bytes()).expect("a key");
-    let ec_key = EncodingKey::from_ec_pem(ec_private.as_bytes()).expect("a key");
-    let ed_key = EncodingKey::from_ed_pem(ed_private.as_bytes()).expect("a key");
-    let secret = EncodingKey::from_secret(long.as_bytes());
-    let header = |algorithm, id: Option<&str>| {
-        let mut header = Header::new(algorithm);
-        header.kid = id.map(str::to_owned);
-        header
-    };
-    for (algorithm, id, key) in [
-        (Algorithm::RS256, None, &rsa_key),
-        (Algorithm::RS256, Some("rsa"), &rsa_key),
-        (Algorithm::ES256, None, &ec_key),
-        (Algorithm::ES256, Some("any: the key has no name"), &ec_key),
-        (Algorithm::EdDSA, None, &ed_key),
-        (Algorithm::HS384, None, &secret),
-        (Algorithm::HS512, Some("sixtyfour"), &secret),
-    ] {
-        let mut client = server.stranger().await;
-        client.handshake_with(handshake(&signed(&header(algorithm, id), key, &claims(&json!({}))))).await;
-    }
-    // The public key is no secret: whoever takes it for one must not be believed (RFC 8725 section 2.1).
-    let public_as_secret = std::fs::read(&rsa).expect("the public key");
-    let der_as_secret = {
-        use rustls::pki_types::SubjectPublicKeyInfoDer;
-        use rustls::pki_types::pem::PemObject;
-        SubjectPublicKeyInfoDer::from_pem_slice(&public_as_secret).expect("a public key").to_vec()
-    };
-    for (what, algorithm, id, key) in [
-        ("the public key's text as a secret", Algorithm::HS384, None, EncodingKey::from_secret(&public_as_secret)),
-        ("named as the RSA key", Algorithm::HS512, Some("rsa"), EncodingKey::from_secret(&public_as_secret)),
-        ("the public key's bytes as a secret", Algorithm::HS512, None, EncodingKey::from_secret(&der_as_secret)),
-        ("an algorithm without a key", Algorithm::HS256, None, secret.clone()),
-        ("another padding by the RSA key", Algorithm::PS256, None, rsa_key.clone()),
-        ("a longer hash by the RSA key", Algorithm::RS512, None, rsa_key.clone()),
-        ("an unknown name", Algorithm::RS256, Some("gone"), rsa_key.clone()),
-    ] {
-        let bad = signed(&header(algorithm, id), &key, &claims(&json!({})));
-        let (reason, code) = refused(&server, handshake(&bad)).await;
-        assert!(reason.starts_with("token: "), "{what}: {reason}");
-        assert_eq!(code, 4401, "{what}");
+    for over in Over::ALL {
+        let rsa_key = EncodingKey::from_rsa_pem(rsa_private.as_bytes()).expect("a key");
+        let ec_key = EncodingKey::from_ec_pem(ec_private.as_bytes()).expect("a key");
+        let ed_key = EncodingKey::from_ed_pem(ed_private.as_bytes()).expect("a key");
+        let secret = EncodingKey::from_secret(long.as_bytes());
+        let header = |algorithm, id: Option<&str>| {
+            let mut header = Header::new(algorithm);
+            header.kid = id.map(str::to_owned);
+            header
+        };
+        for (algorithm, id, key) in [
+            (Algorithm::RS256, None, &rsa_key),
+            (Algorithm::RS256, Some("rsa"), &rsa_key),
+            (Algorithm::ES256, None, &ec_key),
+            (Algorithm::ES256, Some("any: the key has no name"), &ec_key),
+            (Algorithm::EdDSA, None, &ed_key),
+            (Algorithm::HS384, None, &secret),
+            (Algorithm::HS512, Some("sixtyfour"), &secret),
+        ] {
+            let mut client = over.newcomer(&server).await;
+            client.handshake_with(handshake(&signed(&header(algorithm, id), key, &claims(&json!({}))))).await;
+        }
+        // The public key is no secret: whoever takes it for one must not be believed (RFC 8725 section 2.1).
+        let public_as_secret = std::fs::read(&rsa).expect("the public key");
+        let der_as_secret = {
+            use rustls::pki_types::SubjectPublicKeyInfoDer;
+            use rustls::pki_types::pem::PemObject;
+            SubjectPublicKeyInfoDer::from_pem_slice(&public_as_secret).expect("a public key").to_vec()
+        };
+        for (what, algorithm, id, key) in [
+            ("the public key's text as a secret", Algorithm::HS384, None, EncodingKey::from_secret(&public_as_secret)),
+            ("named as the RSA key", Algorithm::HS512, Some("rsa"), EncodingKey::from_secret(&public_as_secret)),
+            ("the public key's bytes as a secret", Algorithm::HS512, None, EncodingKey::from_secret(&der_as_secret)),
+            ("an algorithm without a key", Algorithm::HS256, None, secret.clone()),
+            ("another padding by the RSA key", Algorithm::PS256, None, rsa_key.clone()),
+            ("a longer hash by the RSA key", Algorithm::RS512, None, rsa_key.clone()),
+            ("an unknown name", Algorithm::RS256, Some("gone"), rsa_key.clone()),
+        ] {
+            let bad = signed(&header(algorithm, id), &key, &claims(&json!({})));
+            let (reason, code) = refused(over, &server, handshake(&bad)).await;
+            assert!(reason.starts_with("token: "), "{what}: {reason}");
+            assert_eq!(code, 4401, "{what}");
+        }
     }
     server.stop().await;
 }
 
 #[tokio::test]
 async fn a_token_that_is_good_once_is_refused_the_second_time() {
-    let server = server("single_use = true").await;
-    let (first, second) = (token(json!({"jti": "one"})), token(json!({"jti": "two"})));
-    server.stranger().await.handshake_with(handshake(&first)).await;
-    let (reason, code) = refused(&server, handshake(&first)).await;
-    assert!(reason.contains("used before"), "{reason}");
-    assert_eq!(code, 4401);
-    let (reason, _) = refused(&server, handshake(&token(json!({})))).await;
-    assert!(reason.contains("jti"), "{reason}");
-    let mut client = server.stranger().await;
-    client.handshake_with(handshake(&second)).await;
-    client.control.say(json!({"type": "refresh", "token": second})).await;
-    client.control.expect_error(401).await;
-    server.stop().await;
+    for over in Over::ALL {
+        let server = server("single_use = true").await;
+        let (first, second) = (token(json!({"jti": "one"})), token(json!({"jti": "two"})));
+        over.newcomer(&server).await.handshake_with(handshake(&first)).await;
+        let (reason, code) = refused(over, &server, handshake(&first)).await;
+        assert!(reason.contains("used before"), "{reason}");
+        assert_eq!(code, 4401);
+        let (reason, _) = refused(over, &server, handshake(&token(json!({})))).await;
+        assert!(reason.contains("jti"), "{reason}");
+        let mut client = over.newcomer(&server).await;
+        client.handshake_with(handshake(&second)).await;
+        client.control.say(json!({"type": "refresh", "token": second})).await;
+        client.control.expect_error(401).await;
+        server.stop().await;
+    }
 }
 
 #[tokio::test]
 async fn a_client_is_warned_before_its_token_expires_and_then_closed() {
     let server = server("leeway_ms = 0\nwarn_ms = 60000").await;
     let exp = now() + 2;
-    let mut client = bearer(&server, json!({"exp": exp})).await;
-    let warning = client.control.expect("expiring").await;
-    assert_eq!(warning["expires_at"], exp * 1000);
-    client.control.lives("until then").await;
-    let closed = client.expect_close(4401).await;
-    assert!(closed["reason"].as_str().expect("why").contains("expired"));
-    assert!(now_ms() >= exp * 1000, "not before its time");
+    let warned = async |over| {
+        let mut client = bearer(over, &server, json!({"exp": exp})).await;
+        let warning = client.control.expect("expiring").await;
+        assert_eq!(warning["expires_at"], exp * 1000);
+        client.control.lives("until then").await;
+        let closed = client.expect_close(4401).await;
+        assert!(closed["reason"].as_str().expect("why").contains("expired"));
+        assert!(now_ms() >= exp * 1000, "not before its time");
+    };
+    tokio::join!(warned(Over::Native), warned(Over::WebTransport), warned(Over::WebSocket));
     server.stop().await;
 }
 
@@ -259,80 +275,87 @@ async fn a_client_is_warned_before_its_token_expires_and_then_closed() {
 async fn a_refresh_renews_without_reconnecting_and_what_is_no_longer_allowed_ends() {
     let server = server("leeway_ms = 0").await;
     let exp = now() + 2;
-    let first = json!({"exp": exp, "subscribe": ["chat.>", "news"], "publish": "chat.>"});
-    let mut client = bearer(&server, first).await;
-    for topic in ["chat.lobby", "news"] {
-        client.control.say(json!({"type": "subscribe", "topic": topic, "lane": "control"})).await;
-    }
-    client.control.expect("expiring").await;
-    client.control.expect("subscribed").await;
-    client.control.expect("subscribed").await;
+    let renewed = async |over| {
+        let first = json!({"exp": exp, "subscribe": ["chat.>", "news"], "publish": "chat.>"});
+        let mut client = bearer(over, &server, first).await;
+        for topic in ["chat.lobby", "news"] {
+            client.control.say(json!({"type": "subscribe", "topic": topic, "lane": "control"})).await;
+        }
+        client.control.expect("expiring").await;
+        client.control.expect("subscribed").await;
+        client.control.expect("subscribed").await;
 
-    let mut refresh =
-        async |token: String| client.control.say(json!({"type": "refresh", "id": 1, "token": token})).await;
-    refresh(token(json!({"sub": "eve"}))).await;
-    refresh("rubbish".into()).await;
-    let later = now() + 3600;
-    refresh(token(json!({"exp": later, "subscribe": "chat.lobby"}))).await;
-    assert!(client.control.expect_error(403).await.contains("another user"));
-    client.control.expect_error(401).await;
-    let ended = client.control.expect("unsubscribed").await;
-    assert_eq!((&ended["topic"], &ended["code"]), (&json!("news"), &json!(403)));
-    let refreshed = client.control.expect("refreshed").await;
-    assert_eq!((&refreshed["re"], &refreshed["expires_at"]), (&json!(1), &json!(later * 1000)));
+        let mut refresh =
+            async |token: String| client.control.say(json!({"type": "refresh", "id": 1, "token": token})).await;
+        refresh(token(json!({"sub": "eve"}))).await;
+        refresh("rubbish".into()).await;
+        let later = now() + 3600;
+        refresh(token(json!({"exp": later, "subscribe": "chat.lobby"}))).await;
+        assert!(client.control.expect_error(403).await.contains("another user"));
+        client.control.expect_error(401).await;
+        let ended = client.control.expect("unsubscribed").await;
+        assert_eq!((&ended["topic"], &ended["code"]), (&json!("news"), &json!(403)));
+        let refreshed = client.control.expect("refreshed").await;
+        assert_eq!((&refreshed["re"], &refreshed["expires_at"]), (&json!(1), &json!(later * 1000)));
 
-    client.control.say(json!({"type": "publish", "topic": "chat.lobby", "content": "x"})).await;
-    client.control.expect_error(403).await;
-    common::until("the first token's end", || now() > exp).await;
-    let mut other = bearer(&server, json!({"publish": "chat.lobby"})).await;
-    other.control.say(json!({"type": "publish", "id": 2, "topic": "chat.lobby", "content": "still there"})).await;
-    other.control.expect("published").await;
-    assert_eq!(client.control.expect("message").await["content"], "still there");
+        client.control.say(json!({"type": "publish", "topic": "chat.lobby", "content": "x"})).await;
+        client.control.expect_error(403).await;
+        common::until("the first token's end", || now() > exp).await;
+        let mut other = bearer(over, &server, json!({"publish": "chat.lobby"})).await;
+        other.control.say(json!({"type": "publish", "id": 2, "topic": "chat.lobby", "content": "still there"})).await;
+        other.control.expect("published").await;
+        assert_eq!(client.control.expect("message").await["content"], "still there");
+    };
+    tokio::join!(renewed(Over::Native), renewed(Over::WebTransport), renewed(Over::WebSocket));
     server.stop().await;
 }
 
 #[tokio::test]
 async fn a_name_from_a_token_is_nobody_elses() {
-    let server = server("[anonymous]\ndirect = true").await;
-    let named = |name: &str| json!({"type": "handshake", "protocol_version": "1.0", "client_name": name});
-    let mut early = server.stranger().await;
-    early.handshake_with(named("\u{410}da")).await;
-    let mut bob = server.stranger().await;
-    bob.handshake_with(named("Bob")).await;
+    for over in Over::ALL {
+        let server = server("[anonymous]\ndirect = true").await;
+        let named = |name: &str| json!({"type": "handshake", "protocol_version": "1.0", "client_name": name});
+        let mut early = over.newcomer(&server).await;
+        early.handshake_with(named("\u{410}da")).await;
+        let mut bob = over.newcomer(&server).await;
+        bob.handshake_with(named("Bob")).await;
 
-    let ada = bearer(&server, json!({"name": "Ada"})).await;
-    let closed = early.expect_close(4403).await;
-    assert!(closed["reason"].as_str().expect("why").contains("somebody else"));
-    for name in ["Ada", "ada", "A d a", "\u{410}da", "Ad\u{200d}a"] {
-        let (reason, code) = refused(&server, named(name)).await;
-        assert!(reason.starts_with("client_name: "), "{name:?}: {reason}");
-        assert_eq!(code, 4403, "{name:?}");
+        let ada = bearer(over, &server, json!({"name": "Ada"})).await;
+        let closed = early.expect_close(4403).await;
+        assert!(closed["reason"].as_str().expect("why").contains("somebody else"));
+        for name in ["Ada", "ada", "A d a", "\u{410}da", "Ad\u{200d}a"] {
+            let (reason, code) = refused(over, &server, named(name)).await;
+            assert!(reason.starts_with("client_name: "), "{name:?}: {reason}");
+            assert_eq!(code, 4403, "{name:?}");
+        }
+        let mut eve = handshake(&token(json!({"sub": "eve"})));
+        eve["client_name"] = "Ada".into();
+        assert_eq!(refused(over, &server, eve).await.1, 4403, "another user's token does not help");
+        let namesake = handshake(&token(json!({"sub": "eve", "name": "ada"})));
+        assert_eq!(refused(over, &server, namesake).await.1, 4403, "not even one with the name in it");
+        let mut elsewhere = bearer(over, &server, json!({"name": "Ada"})).await;
+        elsewhere.control.lives("the same user on another device").await;
+        elsewhere.control.say(json!({"type": "close"})).await;
+        elsewhere.closed().await;
+        bob.control.lives("who has another name").await;
+
+        ada.vanish();
+        common::until("her leaving", || server.status.clients() == 1).await;
+        over.newcomer(&server).await.handshake_with(named("Ada")).await;
+        server.stop().await;
     }
-    let mut eve = handshake(&token(json!({"sub": "eve"})));
-    eve["client_name"] = "Ada".into();
-    assert_eq!(refused(&server, eve).await.1, 4403, "another user's token does not help");
-    let namesake = handshake(&token(json!({"sub": "eve", "name": "ada"})));
-    assert_eq!(refused(&server, namesake).await.1, 4403, "not even one with the name in it");
-    let mut elsewhere = bearer(&server, json!({"name": "Ada"})).await;
-    elsewhere.control.lives("the same user on another device").await;
-    elsewhere.control.say(json!({"type": "close"})).await;
-    elsewhere.closed().await;
-    bob.control.lives("who has another name").await;
-
-    ada.connection.close(0_u32.into(), b"");
-    common::until("her leaving", || server.status.clients() == 1).await;
-    server.stranger().await.handshake_with(named("Ada")).await;
-    server.stop().await;
 }
 
 #[tokio::test]
 async fn names_come_from_tokens_alone_where_the_configuration_says() {
-    let server = server("own_names = false").await;
-    let mut client = server.stranger().await;
-    let mut message = handshake(&token(json!({"direct": true})));
-    message["client_name"] = "Ada".into();
-    client.handshake_with(message).await;
-    client.control.say(json!({"type": "list_clients"})).await;
-    assert_eq!(client.control.expect("client_list").await["clients"][0]["name"], Value::Null);
-    server.stop().await;
+    for over in Over::ALL {
+        let server = server("own_names = false").await;
+        let mut client = over.newcomer(&server).await;
+        let mut message = handshake(&token(json!({"direct": true})));
+        message["client_name"] = "Ada".into();
+        client.handshake_with(message).await;
+        client.control.say(json!({"type": "list_clients"})).await;
+        assert_eq!(client.control.expect("client_list").await["clients"][0]["name"], Value::Null);
+        server.stop().await;
+    }
 }
