@@ -54,9 +54,16 @@ fn filter(log: &Log) -> anyhow::Result<EnvFilter> {
     if origin != "RUST_LOG" && !filter.contains(['=', ',', ':']) && filter.parse::<LevelFilter>().is_err() {
         anyhow::bail!(usage());
     }
-    // Of these a peer can cause any number; the user's own word for them, which comes later, stands.
-    EnvFilter::try_new(format!("web_transport_quinn=error,{filter}")).with_context(usage)
+    // These two write whole messages, with the tokens in them, at the lower levels: whatever the user says.
+    let asked = filter.split(',').filter(|part| !QUIET.iter().any(|quiet| part.trim_start().starts_with(quiet)));
+    let asked = asked.collect::<Vec<_>>().join(",");
+    let quiet = QUIET.map(|quiet| format!("{quiet}=warn")).join(",");
+    // Of what the first one tells a peer can cause any number; the user's own word for it, which comes later, stands.
+    EnvFilter::try_new(format!("web_transport_quinn=error,{asked},{quiet}")).with_context(usage)
 }
+
+/// Libraries that log what they carry.
+const QUIET: [&str; 2] = ["tungstenite", "tokio_tungstenite"];
 
 fn text<S: Subscriber + for<'a> LookupSpan<'a>>(fields: Fields) -> impl Layer<S> {
     lines::layer()

@@ -250,7 +250,7 @@ struct Ports {
     plain_http_addr: Option<SocketAddr>,
 }
 
-/// Tries to find a port that is free for UDP and TCP alike, where the system may choose it.
+/// Tries to find a port that is free for all workers, and for UDP and TCP alike, where the system may choose it.
 const PORT_TRIES: usize = 16;
 
 impl Ports {
@@ -259,12 +259,12 @@ impl Ports {
         workers: usize,
         certificates: &watch::Receiver<Arc<rustls::ServerConfig>>,
     ) -> Result<Self, ServerError> {
-        let may_choose = config.addr.port() == 0 && config.http.enabled && config.http.addr.is_none();
-        let mut tries = if may_choose { PORT_TRIES } else { 1 };
+        let mut tries = if config.addr.port() == 0 { PORT_TRIES } else { 1 };
         loop {
             tries -= 1;
             match Self::try_bind(config, workers, certificates) {
-                Err(ServerError::BindTcp { cause, .. }) if tries > 0 && cause.kind() == io::ErrorKind::AddrInUse => {}
+                Err(ServerError::Bind { cause, .. } | ServerError::BindTcp { cause, .. })
+                    if tries > 0 && cause.kind() == io::ErrorKind::AddrInUse => {}
                 bound => return bound,
             }
         }

@@ -116,6 +116,8 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWrit
         let filled = if reader.is_inside_frame() {
             timeout_at(unfinished.deadline(Instant::now()), reader.fill()).await
         } else {
+            // On some carriers what began may turn out to be no body.
+            unfinished.finish();
             Ok(reader.fill().await)
         };
         let Ok(filled) = filled else { return LaneEnd::Connection(unfinished.late()) };

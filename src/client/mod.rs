@@ -298,12 +298,13 @@ fn trespassed() -> End {
 async fn keep_alive(session: &Session) -> End {
     let timing = &session.context.config.timing;
     let mut pinged: Option<Instant> = None;
-    let mut progress = 0;
+    let mut progress = (0, session.carrier.moved());
     loop {
         // Whoever lets QUIC go on with what waits for it is alive, though its answer may wait behind that as well.
         let is_busy = session.waiting.load(Ordering::Relaxed) > 0;
-        if is_busy || progress != session.outbound.control.outflow().progress() {
-            progress = session.outbound.control.outflow().progress();
+        let made = (session.outbound.control.outflow().progress(), session.carrier.moved());
+        if is_busy || progress != made {
+            progress = made;
             session.hear();
         }
         let heard = session.last_heard();

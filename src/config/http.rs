@@ -95,19 +95,19 @@ impl Http {
         }
     }
 
-    /// Whether a web page may connect that comes from `origin` and asked for `host` (with its port, where it gave one). Who
-    /// sends no origin is no web page.
-    pub(crate) fn lets_in(&self, origin: Option<&[u8]>, host: Option<&str>) -> bool {
+    /// Whether a web page may connect that comes from `origin`, to a server whose own pages are of the origin `own`. Who sends no
+    /// origin is no web page. Browsers show a client certificate for any page that connects: by one that is not known it is not
+    /// the page's.
+    pub(crate) fn lets_in(&self, origin: Option<&[u8]>, own: Option<&str>, shows_certificate: bool) -> bool {
         let Some(origin) = origin else { return true };
-        Self::is_own_page(origin, host)
-            || self.origins.is_empty()
+        Self::is_own_page(origin, own)
+            || (self.origins.is_empty() && !shows_certificate)
             || self.origins.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(origin))
     }
 
     /// Whether the page from which a request comes is the server's own.
-    pub(crate) fn is_own_page(origin: &[u8], host: Option<&str>) -> bool {
-        let of_page = [&b"https://"[..], b"http://"].iter().find_map(|scheme| origin.strip_prefix(*scheme));
-        of_page.zip(host).is_some_and(|(page, host)| page.eq_ignore_ascii_case(host.as_bytes()))
+    pub(crate) fn is_own_page(origin: &[u8], own: Option<&str>) -> bool {
+        own.is_some_and(|own| origin.eq_ignore_ascii_case(own.as_bytes()))
     }
 }
 
@@ -154,15 +154,26 @@ mod tests {
 
     #[test]
     fn pages_of_known_origins_are_let_in_and_those_of_the_server_itself() {
-        let (page, host) = (Some(&b"https://a.example"[..]), Some("quic.example:4433"));
+        let (page, own) = (Some(&b"https://a.example"[..]), Some("https://quic.example:4433"));
         for known in [&[][..], &["https://b.example", "https://A.example"]] {
-            assert!(with_origins(known).lets_in(page, host));
+            assert!(with_origins(known).lets_in(page, own, false));
         }
         let known = with_origins(&["https://b.example"]);
-        assert!(!known.lets_in(page, host) && !known.lets_in(page, None));
-        assert!(!known.lets_in(Some(b"null"), host) && !known.lets_in(Some(b"quic.example:4433"), host));
-        assert!(!known.lets_in(Some(b"https://quic.example"), host), "another port");
-        assert!(known.lets_in(Some(b"https://QUIC.example:4433"), host), "its own page");
-        assert!(known.lets_in(None, host), "no web page");
+        assert!(!known.lets_in(page, own, false));
+        for foreign in [&b"null"[..], b"quic.example:4433", b"https://quic.example", b"http://quic.example:4433"] {
+            assert!(!known.lets_in(Some(foreign), own, false), "another scheme or port");
+        }
+        assert!(known.lets_in(Some(b"https://QUIC.example:4433"), own, false), "its own page");
+        assert!(known.lets_in(None, own, false), "no web page");
+        assert!(!known.lets_in(page, None, false));
+    }
+
+    #[test]
+    fn a_certificate_is_not_any_pages_to_use() {
+        let (page, own) = (&b"https://a.example"[..], "https://quic.example");
+        assert!(!with_origins(&[]).lets_in(Some(page), Some(own), true));
+        assert!(with_origins(&["https://a.example"]).lets_in(Some(page), Some(own), true));
+        assert!(with_origins(&[]).lets_in(Some(own.as_bytes()), Some(own), true));
+        assert!(with_origins(&[]).lets_in(None, Some(own), true));
     }
 }

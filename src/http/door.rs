@@ -18,10 +18,10 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::refusal::Refusal;
 use super::{EVERYWHERE, Http, Peer};
@@ -41,6 +41,9 @@ const REQUEST_TIME: Duration = Duration::from_secs(30);
 const CONNECTION_TIME: Duration = Duration::from_secs(300);
 /// After a failure to accept, which is the system's and lasts: too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Before the same is told again.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
 /// One worker's listener on a port.
 #[derive(Debug)]
@@ -99,11 +102,16 @@ impl Door {
 impl OpenDoor {
     /// Lets connections in, each with a task of its own. Does not end.
     pub(super) async fn admit(self, http: &Arc<Http>, router: &Router) -> Infallible {
+        let mut told: Option<Instant> = None;
         loop {
             let (stream, from) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(e) => {
-                    debug!("No connection accepted over TCP: {e}");
+                    // Once a minute is enough for whoever has to raise a limit.
+                    if told.is_none_or(|told| told.elapsed() >= TOLD_AGAIN) {
+                        told = Some(Instant::now());
+                        warn!("No connection accepted over TCP, trying again: {e}");
+                    }
                     sleep(PAUSE).await;
                     continue;
                 }
@@ -120,7 +128,7 @@ impl OpenDoor {
         if let Admission::Refused(why) = addresses.admit(from.ip(), true) {
             return Some(why);
         }
-        let Some(of_address) = addresses.connect(from.ip()) else { return Some("too many of this address") };
+        let Some(of_address) = addresses.connect_http(from.ip()) else { return Some("too many of this address") };
         let Ok(place) = Arc::clone(&http.places).try_acquire_owned() else { return Some("too many in all") };
         set_options(&stream);
         let tls = self.tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.borrow())));
@@ -131,7 +139,7 @@ impl OpenDoor {
             let within = http.surroundings.context.config.timing.handshake_timeout();
             let draining = http.surroundings.draining.clone();
             let Some(acceptor) = tls else {
-                return serve(stream, Peer { address: from, certificate: None }, &http, router).await;
+                return serve(stream, Peer { address: from, is_tls: false, certificate: None }, &http, router).await;
             };
             let accepted = tokio::select! {
                 accepted = timeout(within, acceptor.accept(stream)) => accepted,
@@ -140,7 +148,7 @@ impl OpenDoor {
             match accepted {
                 Ok(Ok(stream)) => {
                     let own = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).cloned();
-                    let peer = Peer { address: from, certificate: own.map(|own| own.into_owned()) };
+                    let peer = Peer { address: from, is_tls: true, certificate: own.map(|own| own.into_owned()) };
                     serve(stream, peer, &http, router).await;
                 }
                 Ok(Err(e)) => {

@@ -16,6 +16,7 @@ use super::{Http, Peer};
 use crate::auth::Denied;
 use crate::config::WebRtc;
 use crate::handler::may_signal;
+use crate::limits::Shown;
 use crate::message::{Token, now_ms};
 use crate::tls;
 
@@ -26,18 +27,27 @@ pub(super) async fn servers(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-    let token = Token::from_authorization(authorization)
-        .map_err(|invalid| Refusal::new(StatusCode::BAD_REQUEST, invalid.message))?;
+    let token = Token::from_authorization(authorization).map_err(|invalid| Refusal::bad(invalid.message))?;
     let context = &http.surroundings.context;
+    // Checking tokens is work, and finding one by trying has to take longer than anybody waits.
+    if token.is_some()
+        && let Shown::TooMany(wait) = context.addresses.show_token(peer.address.ip(), true)
+    {
+        let why = "this address has shown too many wrong tokens; try again later, see Retry-After";
+        return Err(Refusal { retry_after: Some(wait), ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, why) });
+    }
     let certified = peer.certificate.as_ref().and_then(|own| tls::subject(own));
     let identity = context.auth.recognise(token.as_ref(), certified).await.map_err(|denied| {
         let status = match denied {
             Denied::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::UNAUTHORIZED,
         };
+        if token.is_some() && status == StatusCode::UNAUTHORIZED {
+            context.addresses.show_token(peer.address.ip(), false);
+        }
         Refusal::new(status, denied.to_string())
     })?;
-    may_signal(&identity).map_err(|refused| Refusal::new(StatusCode::FORBIDDEN, refused.message))?;
+    may_signal(&identity)?;
     let user = identity.user.as_deref().unwrap_or("anybody");
     let servers = ice_servers(&context.config.webrtc, user, now_ms());
     // Credentials are nobody else's, and expire.

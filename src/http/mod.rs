@@ -5,6 +5,7 @@
 mod admin;
 mod certificate;
 mod door;
+mod host;
 mod ice;
 mod pages;
 mod refusal;
@@ -15,6 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::http::uri::Authority;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::routing::get;
 use futures_util::future::join_all;
@@ -55,8 +57,20 @@ pub(crate) struct Http {
 #[derive(Debug, Clone)]
 struct Peer {
     address: SocketAddr,
+    is_tls: bool,
     /// The client's own certificate, which TLS has checked.
     certificate: Option<CertificateDer<'static>>,
+}
+
+impl Peer {
+    /// The origin (RFC 6454) of this server's pages for who calls it by this name and port. `None` without TLS for any name but this
+    /// machine's own: it may be that of a page elsewhere, which points here (DNS rebinding).
+    fn origin(&self, host: &Authority) -> Option<String> {
+        match self.is_tls {
+            true => Some(format!("https://{host}")),
+            false => host::is_local(host).then(|| format!("http://{host}")),
+        }
+    }
 }
 
 impl Http {

@@ -1,21 +1,32 @@
 //! An answer that says in words why there is no other.
 
+use std::time::Duration;
+
 use axum::Json;
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
+
+use crate::message::ErrorReply;
 
 /// A status, and what happened and what to do, as `{"error": "..."}`.
 #[derive(Debug)]
 pub(super) struct Refusal {
-    status: StatusCode,
-    why: String,
-    with: Option<(HeaderName, HeaderValue)>,
+    pub(super) status: StatusCode,
+    pub(super) why: String,
+    /// When to try again.
+    pub(super) retry_after: Option<Duration>,
+    pub(super) with: Option<(HeaderName, HeaderValue)>,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, why: impl Into<String>) -> Self {
-        Self { status, why: why.into(), with: None }
+        Self { status, why: why.into(), retry_after: None, with: None }
+    }
+
+    /// A request that is wrong in itself.
+    pub(super) fn bad(why: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, why)
     }
 
     /// The same with a header.
@@ -24,9 +35,25 @@ impl Refusal {
     }
 }
 
+impl From<ErrorReply> for Refusal {
+    fn from(error: ErrorReply) -> Self {
+        // Codes of errors are HTTP's.
+        let status = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self { retry_after: error.retry_after_ms.map(Duration::from_millis), ..Self::new(status, error.message) }
+    }
+}
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(json!({ "error": self.why }))).into_response();
+        if let Some(wait) = self.retry_after {
+            // Whole seconds, and long enough.
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some((name, value)) = self.with {
             response.headers_mut().insert(name, value);
         }

@@ -1,18 +1,22 @@
 //! From a request to a WebSocket (RFC 6455 section 4.2): who may open one, and to whom it is handed.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Extension, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tracing::debug;
 
+use super::host::host;
 use super::refusal::Refusal;
 use super::{Http, Peer};
 use crate::client;
@@ -32,34 +36,35 @@ pub(super) async fn open(
     request: Request,
 ) -> Result<Response, Refusal> {
     let headers = request.headers();
-    judge(&http, headers)?;
+    judge(&http, &peer, &request)?;
     let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-    let bearer = Token::from_authorization(authorization)
-        .map_err(|invalid| Refusal::new(StatusCode::BAD_REQUEST, invalid.message))?;
+    let bearer = Token::from_authorization(authorization).map_err(|invalid| Refusal::bad(invalid.message))?;
     let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     let mut offered = offered.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     if !offered.any(|protocol| protocol.trim() == SUB_PROTOCOL) {
         let why =
             format!("a WebSocket here speaks the sub-protocol {SUB_PROTOCOL}: offer it in Sec-WebSocket-Protocol");
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, why));
+        return Err(Refusal::bad(why));
     }
     let context = &http.surroundings.context;
     if context.registry.handshakes() as u64 >= context.config.limits.max_handshakes {
         let busy = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many handshakes are under way; try again");
-        return Err(busy.with(header::RETRY_AFTER, "1"));
+        return Err(Refusal { retry_after: Some(Duration::from_secs(1)), ..busy });
     }
     let (mut response, upgrade) = upgrade(request)?;
     response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUB_PROTOCOL));
     let handshaking = context.registry.begin_handshake();
     let surroundings = http.surroundings.clone();
+    let within = context.config.timing.handshake_timeout();
     http.tasks.spawn(async move {
-        let Peer { address, certificate } = peer;
-        match upgrade.await {
-            Ok(socket) => {
+        let Peer { address, certificate, .. } = peer;
+        match timeout(within, upgrade).await {
+            Ok(Ok(socket)) => {
                 let socket = TokioIo::new(socket);
                 client::run_socket(socket, address, certificate, bearer, surroundings, handshaking).await;
             }
-            Err(e) => failed(&address, &e),
+            Ok(Err(e)) => failed(address, &e.to_string()),
+            Err(_) => failed(address, "its answer was not taken in time"),
         }
     });
     Ok(response)
@@ -71,32 +76,41 @@ pub(super) async fn echo(
     Extension(peer): Extension<Peer>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    judge(&http, request.headers())?;
+    judge(&http, &peer, &request)?;
+    let context = &http.surroundings.context;
+    // The connection's own are given back once it is one no more.
+    let busy = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections; try again");
+    let held = (
+        context.addresses.connect_http(peer.address.ip()).ok_or_else(busy)?,
+        Arc::clone(&http.places).try_acquire_owned().map_err(|_| busy())?,
+    );
     let (response, upgrade) = upgrade(request)?;
     let draining = http.surroundings.draining.clone();
-    let linger = http.surroundings.context.config.timing.close_timeout();
+    let (patience, linger) = (context.config.timing.body_timeout(), context.config.timing.close_timeout());
+    let within = context.config.timing.handshake_timeout();
     http.tasks.spawn(async move {
-        match upgrade.await {
-            Ok(socket) => tokio::select! {
-                () = websocket::echo(TokioIo::new(socket), MAX_ECHO_BYTES, linger) => {}
+        let _held = held;
+        match timeout(within, upgrade).await {
+            Ok(Ok(socket)) => tokio::select! {
+                () = websocket::echo(TokioIo::new(socket), MAX_ECHO_BYTES, patience, linger) => {}
                 () = draining.cancelled() => {}
             },
-            Err(e) => failed(&peer.address, &e),
+            Ok(Err(e)) => failed(peer.address, &e.to_string()),
+            Err(_) => failed(peer.address, "its answer was not taken in time"),
         }
     });
     Ok(response)
 }
 
-fn failed(from: &std::net::SocketAddr, error: &hyper::Error) {
-    let error = error.to_string();
-    debug!(peer = %from, "WebSocket with {from} not opened: {}", Printable::excerpt(&error));
+fn failed(from: SocketAddr, why: &str) {
+    debug!(peer = %from, "WebSocket with {from} not opened: {}", Printable::excerpt(why));
 }
 
 /// Refuses the pages of others.
-fn judge(http: &Http, headers: &HeaderMap) -> Result<(), Refusal> {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let origin = headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
-    if http.surroundings.context.config.http.lets_in(origin, host) {
+fn judge(http: &Http, peer: &Peer, request: &Request) -> Result<(), Refusal> {
+    let own = peer.origin(&host(request)?);
+    let origin = request.headers().get(header::ORIGIN).map(HeaderValue::as_bytes);
+    if http.surroundings.context.config.http.lets_in(origin, own.as_deref(), peer.certificate.is_some()) {
         return Ok(());
     }
     Err(Refusal::new(StatusCode::FORBIDDEN, "pages of this origin may not connect; it is not among http.origins"))

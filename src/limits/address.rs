@@ -25,8 +25,10 @@ pub(crate) struct Addresses {
     /// Handshakes by address. An address that has its whole burst again is nothing that has to be remembered.
     each: Option<DefaultKeyedRateLimiter<Network>>,
     swept: Mutex<Instant>,
-    /// Connections by address, at least one each.
-    connections: Mutex<HashMap<Network, u64>>,
+    /// Clients' connections.
+    connections: Arc<Counted>,
+    /// Those over TCP that are no client's.
+    http: Arc<Counted>,
     guesses: Guesses,
 }
 
@@ -66,8 +68,8 @@ impl Addresses {
     pub(crate) fn new(rates: &Rates) -> Arc<Self> {
         let all = quota(rates.handshakes, rates.handshakes_burst).map(RateLimiter::direct);
         let each = quota(rates.address_handshakes, rates.address_handshakes_burst).map(RateLimiter::dashmap);
-        let (swept, connections) = (Mutex::new(Instant::now()), Mutex::default());
-        Arc::new(Self { rates: rates.clone(), all, each, swept, connections, guesses: Guesses::default() })
+        let (swept, connections, http) = (Mutex::new(Instant::now()), Arc::default(), Arc::default());
+        Arc::new(Self { rates: rates.clone(), all, each, swept, connections, http, guesses: Guesses::default() })
     }
 
     /// Judges a token that somebody at an address shows to whoever runs the server, and of which the caller knows whether it
@@ -114,24 +116,38 @@ impl Addresses {
         each.retain_recent();
     }
 
-    /// Counts a connection until the result is dropped; `None` where its address has as many as it may.
-    pub(crate) fn connect(self: &Arc<Self>, from: IpAddr) -> Option<Place> {
-        let most = self.rates.address_connections;
+    /// Counts a client's connection until the result is dropped; `None` where its address has as many as it may.
+    pub(crate) fn connect(&self, from: IpAddr) -> Option<Place> {
+        self.count(&self.connections, from, self.rates.address_connections)
+    }
+
+    /// The same for one over TCP that is no client's, or not yet: of those an address may have a quarter as many.
+    pub(crate) fn connect_http(&self, from: IpAddr) -> Option<Place> {
+        self.count(&self.http, from, self.rates.address_connections.div_ceil(4))
+    }
+
+    fn count(&self, connections: &Arc<Counted>, from: IpAddr, most: u64) -> Option<Place> {
         if most == 0 || self.rates.exempt(from) {
             return Some(Place { counted: None });
         }
         let network = from.into();
-        let mut connections = self.connections();
-        let count = connections.entry(network).or_insert(0);
+        let mut counts = connections.lock();
+        let count = counts.entry(network).or_insert(0);
         if *count >= most {
             return None;
         }
         *count += 1;
-        Some(Place { counted: Some((Arc::clone(self), network)) })
+        Some(Place { counted: Some((Arc::clone(connections), network)) })
     }
+}
 
-    fn connections(&self) -> MutexGuard<'_, HashMap<Network, u64>> {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+/// Connections by address, at least one each.
+#[derive(Debug, Default)]
+struct Counted(Mutex<HashMap<Network, u64>>);
+
+impl Counted {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Network, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -139,13 +155,13 @@ impl Addresses {
 #[derive(Debug)]
 pub(crate) struct Place {
     /// `None` where nothing has to be given back.
-    counted: Option<(Arc<Addresses>, Network)>,
+    counted: Option<(Arc<Counted>, Network)>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Some((addresses, network)) = self.counted.take() else { return };
-        if let Entry::Occupied(mut count) = addresses.connections().entry(network) {
+        let Some((connections, network)) = self.counted.take() else { return };
+        if let Entry::Occupied(mut count) = connections.lock().entry(network) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -244,7 +260,7 @@ mod tests {
         drop(places);
         assert!(addresses.connect(stranger(1)).is_some(), "the places are free again");
         drop(other);
-        assert!(addresses.connections().is_empty());
+        assert!(addresses.connections.lock().is_empty());
         assert!((0..5).map(|_| addresses.connect(ip("::1"))).all(|place| place.is_some()), "this machine is exempt");
     }
 }

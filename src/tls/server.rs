@@ -223,8 +223,10 @@ fn sides(files: &config::Tls, contents: &Contents, resumption: &Resumption, show
         }
         None => builder.with_no_client_auth(),
     };
+    let usual = Shown { usual: Arc::clone(&shown.usual), short_lived: None };
     let mut config = builder.with_cert_resolver(Arc::new(shown));
     let mut tcp = config.clone();
+    tcp.cert_resolver = Arc::new(usual);
     tcp.alpn_protocols = vec![b"http/1.1".to_vec()];
     // Its own: a session says what was agreed on over its own transport.
     tcp.ticketer = aws_lc_rs::Ticketer::new()?;

@@ -32,7 +32,8 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long one holds: a day less than browsers allow.
 const HOLDS: Duration = Duration::from_secs(13 * DAY.as_secs());
-/// How long one is shown: a day less than it holds, for pages that have its hash by then.
+/// How long one is shown: a day less than it holds, as clocks differ. Its successor has another hash, for which pages ask when
+/// they connect.
 const SHOWN: Duration = Duration::from_secs(12 * DAY.as_secs());
 /// How far a browser's clock may be behind.
 const SKEW: Duration = HOUR;

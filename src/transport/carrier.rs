@@ -136,6 +136,14 @@ impl Carrier {
         Some(Path { rtt, lost: lost_packets, sent: sent_packets })
     }
 
+    /// Changes where the carrier itself sees that the client sends, or takes what waits: a part of a message is no message yet.
+    pub(crate) fn moved(&self) -> usize {
+        match self {
+            Self::Native(_) | Self::WebTransport(_) => 0,
+            Self::WebSocket(socket) => socket.moved(),
+        }
+    }
+
     /// The client's own certificate, which TLS has checked.
     pub(crate) fn certificate(&self) -> Option<CertificateDer<'static>> {
         if let Self::WebSocket(socket) = self {
@@ -178,6 +186,12 @@ impl Carrier {
     /// Opens a unidirectional stream. `None` where the client grants no further one, or is gone, or has but one lane.
     pub(crate) fn open_lane(&self) -> Option<SendStream> {
         self.quic()?.open_uni().now_or_never()?.ok()
+    }
+
+    /// Whether the lanes that the server has opened are ended before the connection is. In a session they end with it: Chromium 148
+    /// crashes where one ends a few milliseconds before.
+    pub(crate) fn ends_lanes(&self) -> bool {
+        !matches!(self, Self::WebTransport(_))
     }
 
     /// Waits for the next datagram from the client. Cancel safe.

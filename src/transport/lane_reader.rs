@@ -117,7 +117,7 @@ impl LaneReader {
     pub(crate) fn is_inside_frame(&self) -> bool {
         match &self.source {
             Source::Quic(source) => source.is_inside_frame(),
-            Source::Socket(_) => false,
+            Source::Socket(inlet) => inlet.has_begun(),
         }
     }
 

@@ -7,6 +7,7 @@
 mod common;
 
 mod ends;
+mod floods;
 mod frames;
 mod opening;
 mod unread;

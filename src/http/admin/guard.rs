@@ -1,7 +1,7 @@
 //! Who may: the one check before everything that is for whoever runs the server. With a token set, whoever shows it; without,
 //! who is on this machine and talks to it by a name of this machine. A web page only where it is the server's own.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Extension, Request, State};
@@ -13,7 +13,7 @@ use tracing::debug;
 
 use super::{Http, Refusal};
 use crate::config::{self, Secret};
-use crate::http::Peer;
+use crate::http::{Peer, host};
 use crate::limits::{Addresses, Shown};
 use crate::message::Token;
 
@@ -28,7 +28,7 @@ pub(super) async fn guard(
     next: Next,
 ) -> Response {
     let context = &http.surroundings.context;
-    let mut response = match judge(&context.config.http, &context.addresses, peer.address, &request) {
+    let mut response = match judge(&context.config.http, &context.addresses, &peer, &request) {
         Ok(()) => next.run(request).await,
         Err(refused) => {
             let (from, status) = (peer.address, refused.status);
@@ -44,16 +44,16 @@ pub(super) async fn guard(
 fn judge<B>(
     config: &config::Http,
     addresses: &Addresses,
-    from: SocketAddr,
+    peer: &Peer,
     request: &axum::http::Request<B>,
 ) -> Result<(), Refusal> {
-    let (headers, host) = (request.headers(), host(request)?);
+    let (headers, host) = (request.headers(), host::host(request)?);
     match &config.admin_token {
-        Some(token) => has_token(token, addresses, from.ip(), headers)?,
-        None => is_local(from.ip(), &host, headers)?,
+        Some(token) => has_token(token, addresses, peer.address.ip(), headers)?,
+        None => is_local(peer.address.ip(), &host, headers)?,
     }
     let origin = headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
-    if origin.is_some_and(|origin| !config::Http::is_own_page(origin, Some(host.as_str()))) {
+    if origin.is_some_and(|origin| !config::Http::is_own_page(origin, peer.origin(&host).as_deref())) {
         return Err(Refusal::new(StatusCode::FORBIDDEN, "Origin: this is for pages of this server alone"));
     }
     // Forms cannot send this, and scripts of other pages have to ask before they do.
@@ -61,17 +61,6 @@ fn judge<B>(
         return Err(Refusal::bad("Content-Type: application/json is expected"));
     }
     Ok(())
-}
-
-/// To whom the request was addressed (RFC 9112 section 3.2).
-fn host<B>(request: &axum::http::Request<B>) -> Result<Authority, Refusal> {
-    if let Some(authority) = request.uri().authority() {
-        return Ok(authority.clone());
-    }
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let host = hosts.next().filter(|_| hosts.next().is_none()).and_then(|host| host.to_str().ok());
-    let host = host.filter(|host| !host.contains('@')).and_then(|host| host.parse().ok());
-    host.ok_or_else(|| Refusal::bad("Host: one is expected, with a name or an address"))
 }
 
 fn has_token(token: &Secret, addresses: &Addresses, from: IpAddr, headers: &HeaderMap) -> Result<(), Refusal> {
@@ -89,13 +78,10 @@ fn has_token(token: &Secret, addresses: &Addresses, from: IpAddr, headers: &Head
     }
 }
 
-/// Whether somebody on this machine asks this machine: a page elsewhere that has its own name point here asks for that name.
+/// Whether somebody on this machine asks this machine.
 fn is_local(from: IpAddr, host: &Authority, headers: &HeaderMap) -> Result<(), Refusal> {
-    let name = host.host().trim_start_matches('[').trim_end_matches(']');
-    let is_local_name =
-        name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback());
     let by_proxy = OF_PROXIES.iter().any(|name| headers.contains_key(*name));
-    if from.to_canonical().is_loopback() && is_local_name && !by_proxy {
+    if from.to_canonical().is_loopback() && host::is_local(host) && !by_proxy {
         return Ok(());
     }
     let why =

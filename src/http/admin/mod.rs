@@ -6,18 +6,15 @@ mod guard;
 mod watch;
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
-use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
-use serde_json::json;
 
 use super::Http;
-use crate::message::ErrorReply;
+use super::refusal::Refusal;
 
 /// The routes, each behind the check.
 pub(super) fn router(http: &Arc<Http>) -> Router<Arc<Http>> {
@@ -33,45 +30,4 @@ pub(super) fn router(http: &Arc<Http>) -> Router<Arc<Http>> {
         })
         .layer(DefaultBodyLimit::max(usize::try_from(most).unwrap_or(usize::MAX)))
         .route_layer(from_fn_with_state(Arc::clone(http), guard::guard))
-}
-
-/// Why something was not done, and what to do.
-#[derive(Debug)]
-struct Refusal {
-    status: StatusCode,
-    why: String,
-    retry_after: Option<Duration>,
-}
-
-impl Refusal {
-    fn new(status: StatusCode, why: impl Into<String>) -> Self {
-        Self { status, why: why.into(), retry_after: None }
-    }
-
-    fn bad(why: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, why)
-    }
-}
-
-impl From<ErrorReply> for Refusal {
-    fn from(error: ErrorReply) -> Self {
-        // Codes of errors are HTTP's.
-        let status = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { retry_after: error.retry_after_ms.map(Duration::from_millis), ..Self::new(status, error.message) }
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let mut response = (self.status, Json(json!({ "error": self.why }))).into_response();
-        if let Some(wait) = self.retry_after {
-            // Whole seconds, and long enough.
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-        }
-        if self.status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        response
-    }
 }

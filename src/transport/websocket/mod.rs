@@ -2,16 +2,19 @@
 //! between the socket and what is here: a little each way, so that what a client does not take waits in its lane's backlog,
 //! and what the server does not take waits at the client.
 
+mod metered;
 mod pump;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::carrier::Gone;
@@ -42,6 +45,8 @@ pub(crate) struct Socket {
     received: Notify,
     /// Wakes the pump: there is room for more.
     room: Notify,
+    /// How often bytes came in, and how often the peer took some that had waited: signs of its life.
+    moved: AtomicUsize,
     /// Until somebody takes it.
     lane: Mutex<Option<(Outlet, Inlet)>>,
     gone: OnceLock<Gone>,
@@ -62,6 +67,9 @@ struct Outgoing {
     /// Wakes the lane's drain.
     writer: Option<Waker>,
     finished: bool,
+    /// A ping was answered with what is not with the system yet. Until it is nothing more is read: whoever sends pings and takes
+    /// no answers would have them pile up.
+    pong: bool,
     /// The last word, once what is here was sent: a closing code and a reason.
     close: Option<(u16, String)>,
 }
@@ -70,6 +78,10 @@ struct Outgoing {
 struct Incoming {
     bodies: VecDeque<Bytes>,
     bytes: usize,
+    /// When the first bytes came that are part of no body yet.
+    begun: Option<Instant>,
+    /// How many there are since, as far as they are no control frames.
+    unfinished: usize,
     /// Why no more follow.
     failure: Option<ReadFailure>,
     /// Nobody reads any more.
@@ -82,7 +94,11 @@ pub(crate) struct Outlet(Arc<Socket>);
 
 /// The half of the lane that is read from.
 #[derive(Debug)]
-pub(crate) struct Inlet(Arc<Socket>);
+pub(crate) struct Inlet {
+    socket: Arc<Socket>,
+    /// What was last known of `begun`.
+    begun: Option<Instant>,
+}
 
 impl Socket {
     fn new(peer: SocketAddr, certificate: Option<CertificateDer<'static>>) -> Arc<Self> {
@@ -95,12 +111,13 @@ impl Socket {
             incoming: Mutex::default(),
             received: Notify::new(),
             room: Notify::new(),
+            moved: AtomicUsize::new(0),
             lane: Mutex::default(),
             gone: OnceLock::new(),
             is_gone: CancellationToken::new(),
             is_over: CancellationToken::new(),
         });
-        *lock(&socket.lane) = Some((Outlet(Arc::clone(&socket)), Inlet(Arc::clone(&socket))));
+        *lock(&socket.lane) = Some((Outlet(Arc::clone(&socket)), Inlet { socket: Arc::clone(&socket), begun: None }));
         socket
     }
 
@@ -154,6 +171,9 @@ impl Socket {
     /// What is to be sent next: frames, else the last word. `flushed` says whether all before is with the system.
     fn next_outgoing(&self, flushed: bool) -> Option<Next> {
         let mut outgoing = lock(&self.outgoing);
+        if outgoing.pong {
+            return Some(Next::Pong);
+        }
         outgoing.under_way = !flushed || !outgoing.pieces.is_empty();
         if let Some(piece) = outgoing.pieces.pop_front() {
             return Some(Next::Frames(piece));
@@ -176,9 +196,10 @@ impl Socket {
     /// Waits until more may be received. Cancel safe.
     async fn has_room(&self) {
         loop {
+            let is_answered = !lock(&self.outgoing).pong;
             {
                 let incoming = lock(&self.incoming);
-                if incoming.abandoned || incoming.bytes < INCOMING_BYTES {
+                if is_answered && (incoming.abandoned || incoming.bytes < INCOMING_BYTES) {
                     return;
                 }
             }
@@ -186,8 +207,52 @@ impl Socket {
         }
     }
 
+    /// The answer to a ping lies ready.
+    fn pong(&self) {
+        lock(&self.outgoing).pong = true;
+        self.wanted.notify_one();
+    }
+
+    /// It is with the system.
+    fn ponged(&self) {
+        lock(&self.outgoing).pong = false;
+        self.room.notify_one();
+    }
+
+    /// Changes whenever the peer shows that it is there.
+    pub(super) fn moved(&self) -> usize {
+        self.moved.load(Ordering::Relaxed)
+    }
+
+    /// So many bytes came in.
+    fn moved_in(&self, bytes: usize) {
+        self.moved.fetch_add(1, Ordering::Relaxed);
+        let mut incoming = lock(&self.incoming);
+        incoming.unfinished += bytes;
+        if incoming.begun.is_none() {
+            incoming.begun = Some(Instant::now());
+            self.received.notify_one();
+        }
+    }
+
+    /// The peer took something that had waited for it.
+    fn moved_out(&self) {
+        self.moved.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many of the bytes that came in were a control frame.
+    fn control(&self, bytes: usize) {
+        let mut incoming = lock(&self.incoming);
+        incoming.unfinished = incoming.unfinished.saturating_sub(bytes);
+        if incoming.unfinished == 0 && incoming.begun.take().is_some() {
+            self.received.notify_one();
+        }
+    }
+
     fn receive(&self, body: Bytes) {
         let mut incoming = lock(&self.incoming);
+        // What may have come behind it counts from its own next bytes.
+        (incoming.begun, incoming.unfinished) = (None, 0);
         if !incoming.abandoned {
             incoming.bytes += cost(&body);
             incoming.bodies.push_back(body);
@@ -203,6 +268,8 @@ impl Socket {
 
 /// What the pump has to send.
 enum Next {
+    /// What answers a ping, which lies ready.
+    Pong,
     Frames(Bytes),
     Close(u16, String),
 }
@@ -289,7 +356,7 @@ impl Outlet {
 impl Inlet {
     /// The next body of what has been received already.
     pub(super) fn buffered(&mut self) -> Result<Option<Bytes>, FrameError> {
-        let Self(socket) = self;
+        let socket = &self.socket;
         let mut incoming = lock(&socket.incoming);
         let Some(body) = incoming.bodies.pop_front() else { return Ok(None) };
         incoming.bytes -= cost(&body);
@@ -297,32 +364,37 @@ impl Inlet {
         if body.is_empty() { Err(FrameError::Empty) } else { Ok(Some(body)) }
     }
 
-    /// Waits for more. Cancel safe.
+    /// Whether a body has begun that is not whole.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.is_some()
+    }
+
+    /// Waits for a body, or for one to begin. Cancel safe.
     pub(super) async fn fill(&mut self) -> Result<(), ReadFailure> {
-        let Self(socket) = self;
         loop {
             {
-                let mut incoming = lock(&socket.incoming);
-                if !incoming.bodies.is_empty() {
+                let mut incoming = lock(&self.socket.incoming);
+                let begun = std::mem::replace(&mut self.begun, incoming.begun);
+                if !incoming.bodies.is_empty() || begun != incoming.begun {
                     return Ok(());
                 }
                 if let Some(failure) = incoming.failure.take() {
                     return Err(failure);
                 }
             }
-            if let Some(gone) = socket.gone() {
+            if let Some(gone) = self.socket.gone() {
                 return Err(ReadFailure::Gone(gone));
             }
-            socket.received.notified().await;
+            self.socket.received.notified().await;
         }
     }
 }
 
 impl Drop for Inlet {
     fn drop(&mut self) {
-        let mut incoming = lock(&self.0.incoming);
+        let mut incoming = lock(&self.socket.incoming);
         incoming.abandoned = true;
         incoming.bodies.clear();
-        self.0.room.notify_one();
+        self.socket.room.notify_one();
     }
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{Sink, SinkExt, StreamExt};
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
@@ -18,6 +18,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::super::carrier::{Carrier, Gone};
 use super::super::lane_reader::ReadFailure;
+use super::metered::Metered;
 use super::{Next, Socket};
 use crate::frame::{FrameDecoder, FrameError};
 use crate::message::CloseCode;
@@ -48,6 +49,7 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
     let socket = Socket::new(peer, certificate);
+    let stream = Metered::new(stream, Some(Arc::clone(&socket)));
     let stream = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config(max_message_bytes))).await;
     (Carrier::WebSocket(Arc::clone(&socket)), pump(stream, socket, max_message_bytes, linger))
 }
@@ -55,15 +57,25 @@ where
 fn config(max_message_bytes: usize) -> WebSocketConfig {
     let max = Some(max_message_bytes);
     let config = WebSocketConfig::default().read_buffer_size(BUFFER_BYTES).write_buffer_size(BUFFER_BYTES);
-    config.max_message_size(max).max_frame_size(max)
+    // More than is ever gathered: one fragment of ours, and one answer to a ping.
+    config.max_message_size(max).max_frame_size(max).max_write_buffer_size(4 * FRAGMENT_BYTES)
+}
+
+/// Whatever happens to a pump, nobody waits for it any longer than it lives.
+struct Over(Arc<Socket>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.end(Gone::Lost("the connection was given up".into()));
+        self.0.is_over.cancel();
+    }
 }
 
 async fn pump<S>(stream: WebSocketStream<S>, socket: Arc<Socket>, max: usize, linger: Duration)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    // Whatever happens here, nobody waits for it any longer than it lives.
-    let _over = socket.is_over.clone().drop_guard();
+    let _over = Over(Arc::clone(&socket));
     let (mut sink, mut stream) = stream.split();
     let end = {
         let (reads, writes) = (read(&mut stream, &socket, max), write(&mut sink, &socket));
@@ -103,6 +115,31 @@ async fn part<S: AsyncRead + AsyncWrite + Unpin>(mut stream: WebSocketStream<S>,
     let _ = timeout(linger, parting).await;
 }
 
+/// Control frames that a peer may send in each [`CONTROL_PERIOD`]: keep-alives are a few.
+const MAX_CONTROL_FRAMES: u32 = 100;
+const CONTROL_PERIOD: Duration = Duration::from_secs(10);
+/// What stands before the payload of a control frame from a client (RFC 6455 section 5.2).
+const CONTROL_HEADER_BYTES: usize = 6;
+
+/// How many control frames came of late: they are answered below what limits clients' messages.
+#[derive(Debug, Default)]
+struct ControlFrames {
+    since: Option<Instant>,
+    count: u32,
+}
+
+impl ControlFrames {
+    /// Counts one more; whether it may be.
+    fn allow(&mut self) -> bool {
+        let now = Instant::now();
+        if self.since.is_none_or(|since| now.duration_since(since) >= CONTROL_PERIOD) {
+            (self.since, self.count) = (Some(now), 0);
+        }
+        self.count += 1;
+        self.count <= MAX_CONTROL_FRAMES
+    }
+}
+
 /// Why nothing more is read.
 enum ReadEnd {
     /// The peer has ended it, or is lost.
@@ -116,6 +153,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut closed = None;
+    let mut control_frames = ControlFrames::default();
     loop {
         socket.has_room().await;
         let failure = match stream.next().await {
@@ -136,8 +174,14 @@ where
                 closed = Some(gone);
                 continue;
             }
-            // Pings were answered already; what comes behind a close frame is nobody's.
-            Some(Ok(_)) => continue,
+            Some(Ok(control)) if control_frames.allow() => {
+                socket.control(CONTROL_HEADER_BYTES + control.len());
+                if control.is_ping() {
+                    socket.pong();
+                }
+                continue;
+            }
+            Some(Ok(_)) => broken(CloseCode::RATE_LIMITED, "too many pings or pongs".into()),
             None | Some(Err(Error::ConnectionClosed | Error::AlreadyClosed)) => {
                 return ReadEnd::Gone(closed.unwrap_or_else(|| Gone::Lost("the connection ended".into())));
             }
@@ -193,6 +237,13 @@ where
                 }
                 socket.passed(bytes);
             }
+            Some(Next::Pong) => {
+                if let Err(e) = sink.flush().await {
+                    return lost(e);
+                }
+                flushed = true;
+                socket.ponged();
+            }
             Some(Next::Close(code, reason)) => {
                 let frame = CloseFrame { code: code.into(), reason: fitting(&reason).into() };
                 return match sink.send(Message::Close(Some(frame))).await {
@@ -218,11 +269,16 @@ fn fitting(reason: &str) -> &str {
 }
 
 /// Sends a body as one message: JSON is text, anything else is not (docs/PROTOCOL.md, "Carriers and frames").
-async fn feed<S>(sink: &mut SplitSink<WebSocketStream<S>, Message>, mut body: Bytes) -> Result<(), Error>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut kind = if body.first() == Some(&b'{') { Data::Text } else { Data::Binary };
+async fn feed(sink: &mut (impl Sink<Message, Error = Error> + Unpin), body: Bytes) -> Result<(), Error> {
+    let kind = if body.first() == Some(&b'{') { Data::Text } else { Data::Binary };
+    feed_as(kind, sink, body).await
+}
+
+async fn feed_as(
+    mut kind: Data,
+    sink: &mut (impl Sink<Message, Error = Error> + Unpin),
+    mut body: Bytes,
+) -> Result<(), Error> {
     loop {
         let fragment = body.split_to(body.len().min(FRAGMENT_BYTES));
         let is_last = body.is_empty();
@@ -234,28 +290,41 @@ where
     }
 }
 
-/// Sends every message back as it came, until the peer ends it or breaks the rules: for trying out how strict this is.
-pub(crate) async fn echo<S>(stream: S, max_message_bytes: usize, linger: Duration)
+/// Sends every message back as it came, until the peer ends it, breaks the rules, or says nothing and takes nothing for so long
+/// as `patience`: for trying out how strict this is.
+pub(crate) async fn echo<S>(stream: S, max_message_bytes: usize, patience: Duration, linger: Duration)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
+    let stream = Metered::new(stream, None);
     let mut stream = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config(max_message_bytes))).await;
     let code = loop {
-        match stream.next().await {
-            Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
-                if stream.send(message).await.is_err() {
-                    return;
-                }
-            }
-            Some(Ok(_)) => {}
+        let Ok(heard) = timeout(patience, stream.next()).await else { break CloseCode::TIMEOUT };
+        let answer = match heard {
+            Some(Ok(Message::Text(text))) => Some((Data::Text, Bytes::from(text))),
+            Some(Ok(Message::Binary(body))) => Some((Data::Binary, body)),
+            // What answers it lies ready.
+            Some(Ok(_)) => None,
             Some(Err(Error::Capacity(_))) => break CloseCode::TOO_BIG,
             Some(Err(Error::Utf8(_))) => break CloseCode::INVALID_PAYLOAD,
             Some(Err(Error::Protocol(e))) if !is_cut_off(&e) => break CloseCode::PROTOCOL_ERROR,
             None | Some(Err(_)) => return part(stream, linger).await,
+        };
+        let say = async {
+            if let Some((kind, body)) = answer {
+                feed_as(kind, &mut stream, body).await?;
+            }
+            stream.flush().await
+        };
+        match timeout(patience, say).await {
+            Ok(Ok(())) => {}
+            // It has said its last word, and has heard ours.
+            Ok(Err(Error::ConnectionClosed)) => return part(stream, linger).await,
+            Ok(Err(_)) | Err(_) => return,
         }
     };
     let frame = CloseFrame { code: code.0.into(), reason: "".into() };
-    if stream.send(Message::Close(Some(frame))).await.is_ok() {
+    if let Ok(Ok(())) = timeout(linger, stream.send(Message::Close(Some(frame)))).await {
         part(stream, linger).await;
     }
 }

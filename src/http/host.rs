@@ -1,0 +1,25 @@
+//! To whom a request was addressed.
+
+use std::net::IpAddr;
+
+use axum::http::header;
+use axum::http::uri::Authority;
+
+use super::refusal::Refusal;
+
+/// What a request says (RFC 9112 section 3.2).
+pub(super) fn host<B>(request: &axum::http::Request<B>) -> Result<Authority, Refusal> {
+    if let Some(authority) = request.uri().authority() {
+        return Ok(authority.clone());
+    }
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = hosts.next().filter(|_| hosts.next().is_none()).and_then(|host| host.to_str().ok());
+    let host = host.filter(|host| !host.contains('@')).and_then(|host| host.parse().ok());
+    host.ok_or_else(|| Refusal::bad("Host: one is expected, with a name or an address"))
+}
+
+/// Whether that is a name of this machine: a page elsewhere that has its own name point here asks for that name.
+pub(super) fn is_local(host: &Authority) -> bool {
+    let name = host.host().trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
+}

@@ -1,0 +1,71 @@
+//! What lies below the framing: tells the socket that bytes move, and gives so many at a time that whoever sends very many small
+//! frames has the worker no longer than others.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Socket;
+
+/// Bytes that are read before others have a turn: frames of six bytes are some 2,700 in these.
+const TURN_BYTES: usize = 16 * 1024;
+
+/// A connection below a WebSocket.
+pub(super) struct Metered<S> {
+    stream: S,
+    /// `None` for one that is nobody's client.
+    socket: Option<Arc<Socket>>,
+    /// Read since the last turn.
+    turn: usize,
+    /// The peer did not take everything at once.
+    is_blocked: bool,
+}
+
+impl<S> Metered<S> {
+    pub(super) fn new(stream: S, socket: Option<Arc<Socket>>) -> Self {
+        Self { stream, socket, turn: 0, is_blocked: false }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.turn >= TURN_BYTES {
+            self.turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let bytes = buf.filled().len() - before;
+        // Who has nothing more to give has let others come in between.
+        self.turn = if read.is_pending() { 0 } else { self.turn + bytes };
+        if let Some(socket) = self.socket.as_ref().filter(|_| bytes > 0) {
+            socket.moved_in(bytes);
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        let was_blocked = std::mem::replace(&mut self.is_blocked, written.is_pending());
+        let written = ready!(written);
+        // What the system takes at once says nothing of the peer; that it takes more again does.
+        if let Some(socket) = self.socket.as_ref().filter(|_| was_blocked && written.is_ok()) {
+            socket.moved_out();
+        }
+        Poll::Ready(written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
