@@ -74,8 +74,8 @@ impl ServerStatus {
     }
 
     /// A snapshot of all that is counted, which names at most so many single clients, and at most 1,000: those with the
-    /// most bytes waiting first. Takes about a microsecond for each client and topic, so have a thread do it that serves
-    /// nobody; nobody else waits for it.
+    /// most bytes waiting first. Looks at each client and topic, so have a thread do it that serves nobody; nobody else waits
+    /// for it.
     pub fn stats(&self, clients: usize) -> Stats {
         stats(&self.context, clients)
     }
