@@ -7,14 +7,17 @@ mod common;
 
 use std::time::Duration;
 
+use common::bare::plain;
 use common::library;
 use common::limits::{limited, refusal};
+use common::over::Over;
 use common::packets::{Answer, begin_only};
-use common::{TestServer, soon, until};
+use common::{TestServer, soon, until, web_socket};
 use quic_websocket::message::{ClientMessage, Close, CloseCode};
 use quic_websocket::{ClientError, Event};
 use quinn::{ConnectionError, TransportErrorCode};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Tries to connect, without a message; gives whether that was let.
 async fn knocks(server: &TestServer) -> bool {
@@ -29,23 +32,42 @@ async fn knocks(server: &TestServer) -> bool {
     }
 }
 
+/// Whether a connection over TCP is served.
+async fn has_room_over_tcp(server: &TestServer) -> bool {
+    let mut stream = web_socket::connect(server.plain_http.expect("it listens without TLS")).await;
+    // Either may find that it has ended already.
+    let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    soon("an answer, or the end", stream.read_u8()).await.is_ok()
+}
+
 #[tokio::test]
 async fn a_connection_too_many_from_an_address_is_told_so_and_places_come_back() {
-    let server = limited(|rates| rates.address_connections = 2).await;
+    let server = TestServer::start_with(|config| {
+        plain(config);
+        config.rates.loopback = true;
+        config.rates.address_connections = 2;
+    })
+    .await;
     let (mut ada, mut bob) = (server.client("Ada").await, server.client("Bob").await);
-    for _ in 0..2 {
-        let mut late = server.stranger().await;
+    for over in Over::QUIC {
+        let mut late = over.newcomer(&server).await;
         late.control.say(json!({"type": "handshake", "id": 1, "protocol_version": "1.0"})).await;
         refusal(&late.control.hear().await, 1);
         late.expect_close(4429).await;
     }
+    // Over TCP that is found before there is anything to tell it with.
+    assert!(!has_room_over_tcp(&server).await);
     assert_eq!(server.status.clients(), 2);
     ada.control.lives("who has a place").await;
     bob.control.say(json!({"type": "close"})).await;
     bob.closed().await;
     until("the others to be gone", || server.status.connections() == 1).await;
-    let mut cid = server.client("Cid").await;
+    let mut cid = Over::WebSocket.party(&server, "Cid").await;
     cid.control.lives("who came in Bob's place").await;
+    assert!(!has_room_over_tcp(&server).await, "a socket has a place as everybody has");
+    drop(cid);
+    until("Cid to be gone", || server.status.connections() == 1).await;
+    Over::WebTransport.party(&server, "Dan").await.control.lives("who came in Cid's").await;
     server.stop().await;
 }
 
@@ -76,6 +98,10 @@ async fn handshakes_from_one_address_are_refused_above_their_rate_until_time_has
         let_in += 1;
     }
     assert!(let_in >= 3, "{let_in} of a burst of four, of which the neighbour has one");
+    // Those over TCP count with them.
+    let addr = server.http.expect("it serves HTTP");
+    let mut late = web_socket::connect(addr).await;
+    assert!(soon("the end", late.read_u8()).await.is_err(), "one more is not served");
     neighbour.control.lives("who is in").await;
     tokio::time::sleep(Duration::from_millis(501)).await;
     assert!(knocks(&server).await, "two are let in each second");

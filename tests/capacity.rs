@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::over::Over;
 use common::packets::{Answer, begin_only};
 use common::{RawClient, TestServer, soon, until};
 use quinn::{Connection, ConnectionError, TransportConfig, TransportErrorCode};
@@ -17,24 +18,26 @@ async fn knock(server: &TestServer) -> Result<Connection, ConnectionError> {
 
 #[tokio::test]
 async fn a_client_too_many_is_told_why_and_gets_the_place_of_one_who_leaves() {
-    let server = TestServer::start_with(|config| config.limits.max_clients = 2).await;
-    let (mut ada, mut bob) = (server.client("Ada").await, server.client("Bob").await);
-    for _ in 0..3 {
-        let mut late = server.stranger().await;
-        late.control.say(json!({"type": "handshake", "id": 1, "protocol_version": "1.0"})).await;
-        let response = late.control.expect("handshake_response").await;
-        assert_eq!((&response["accepted"], &response["re"]), (&json!(false), &json!(1)), "{response}");
-        assert!(response["reason"].as_str().is_some_and(|reason| reason.contains("full")), "{response}");
-        assert_eq!((response.get("client_id"), response.get("limits")), (None, None), "{response}");
-        late.expect_close(1013).await;
-        assert_eq!(server.status.clients(), 2);
+    for over in Over::ALL {
+        let server = TestServer::start_with(|config| config.limits.max_clients = 2).await;
+        let (mut ada, mut bob) = (over.party(&server, "Ada").await, over.party(&server, "Bob").await);
+        for late in Over::ALL {
+            let mut late = late.newcomer(&server).await;
+            late.control.say(json!({"type": "handshake", "id": 1, "protocol_version": "1.0"})).await;
+            let response = late.control.expect("handshake_response").await;
+            assert_eq!((&response["accepted"], &response["re"]), (&json!(false), &json!(1)), "{response}");
+            assert!(response["reason"].as_str().is_some_and(|reason| reason.contains("full")), "{response}");
+            assert_eq!((response.get("client_id"), response.get("limits")), (None, None), "{response}");
+            late.expect_close(1013).await;
+            assert_eq!(server.status.clients(), 2);
+        }
+        ada.control.lives("who is served").await;
+        bob.control.say(json!({"type": "close"})).await;
+        assert_eq!(bob.closed().await.0, 1000);
+        until("Bob to be gone", || server.status.clients() == 1).await;
+        over.party(&server, "Cid").await.control.lives("who is served").await;
+        server.stop().await;
     }
-    ada.control.lives("who is served").await;
-    bob.control.say(json!({"type": "close"})).await;
-    assert_eq!(bob.closed().await.0, 1000);
-    until("Bob to be gone", || server.status.clients() == 1).await;
-    server.client("Cid").await.control.lives("who is served").await;
-    server.stop().await;
 }
 
 #[tokio::test]

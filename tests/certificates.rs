@@ -11,8 +11,9 @@ use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use common::over::Over;
 use common::process::Process;
-use common::{RawClient, TestServer, endpoint_trusting, soon, until};
+use common::{RawClient, TestServer, endpoint_trusting, soon, tls_trusting, until, web_socket};
 use nix::sys::signal::Signal;
 use quic_websocket::tls::DevelopmentFiles;
 use quinn::TransportConfig;
@@ -36,13 +37,22 @@ async fn shown(addr: SocketAddr, ca: &Path) -> Option<CertificateDer<'static>> {
     Some(chain[0].clone())
 }
 
-/// Waits until new connections, on whichever worker, are shown what is in the files.
+/// The same over TCP.
+async fn shown_over_tcp(addr: SocketAddr, ca: &Path) -> Option<CertificateDer<'static>> {
+    let tls =
+        web_socket::tls_over(web_socket::connect(addr).await, tls_trusting(ca).with_no_client_auth()).await.ok()?;
+    tls.get_ref().1.peer_certificates().map(|chain| chain[0].clone())
+}
+
+/// Waits until new connections, on whichever worker, are shown what is in the files, over UDP and over TCP, which have the same
+/// address here.
 async fn until_shown(addr: SocketAddr, files: &DevelopmentFiles) {
     let expected = Some(in_file(&files.cert));
     soon("the new certificate", async {
         let mut in_a_row = 0;
         while in_a_row < 8 {
-            in_a_row = if shown(addr, &files.ca).await == expected { in_a_row + 1 } else { 0 };
+            let both = shown(addr, &files.ca).await == expected && shown_over_tcp(addr, &files.ca).await == expected;
+            in_a_row = if both { in_a_row + 1 } else { 0 };
         }
     })
     .await;
@@ -52,8 +62,9 @@ async fn until_shown(addr: SocketAddr, files: &DevelopmentFiles) {
 async fn new_connections_get_a_replaced_certificate_and_old_ones_live_on() {
     let server = TestServer::start().await;
     let mut old = Vec::new();
-    for name in ["Ada", "Bob", "Cleo"] {
-        old.push(server.client(name).await);
+    assert_eq!(server.http, Some(server.addr), "one number for UDP and TCP");
+    for over in Over::ALL {
+        old.push(over.party(&server, "Ada").await);
     }
     for _ in 0..2 {
         make(&server.files);
@@ -62,8 +73,9 @@ async fn new_connections_get_a_replaced_certificate_and_old_ones_live_on() {
             client.control.lives("who was there before").await;
         }
     }
-    let mut new = server.client("new").await;
-    new.control.lives("who came after").await;
+    for over in Over::ALL {
+        over.party(&server, "new").await.control.lives("who came after").await;
+    }
     server.stop().await;
 }
 
@@ -108,11 +120,13 @@ async fn a_broken_file_leaves_the_old_certificate_in_use_and_is_told_of_once() {
     until("the broken certificate to be told of", || complaints(&process) == 1).await;
     assert!(process.stderr().contains("there is no certificate in certs/server.pem"), "{}", process.stderr());
     assert_eq!(shown(addr, &old_ca).await.as_ref(), Some(&old.0));
+    assert_eq!(shown_over_tcp(addr, &old_ca).await.as_ref(), Some(&old.0));
     // Something else happens in the folder: no reason to say the same again.
     fs::write(folder.path().join("certs/other"), "").expect("written");
     fs::remove_file(&files.key).expect("removed");
     until("the missing key to be told of", || complaints(&process) == 2).await;
     assert_eq!(shown(addr, &old_ca).await.as_ref(), Some(&old.0));
+    assert_eq!(shown_over_tcp(addr, &old_ca).await.as_ref(), Some(&old.0));
 
     make(&files);
     until_shown(addr, &files).await;

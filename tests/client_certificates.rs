@@ -6,8 +6,8 @@
 mod common;
 
 use common::library::builder;
-use common::over::Over;
-use common::{RawClient, TestServer, soon, tokens, until};
+use common::over::{Over, Party};
+use common::{RawClient, TestServer, soon, tokens, until, web_socket, web_transport};
 use quic_websocket::message::ClientName;
 use quic_websocket::tls::{ClientFiles, DevelopmentFiles};
 use quic_websocket::{ClientBuilder, ClientError};
@@ -35,6 +35,22 @@ async fn server_trusting(clients: &ClientFiles, required: bool) -> TestServer {
 
 fn with(builder: ClientBuilder, files: &ClientFiles) -> ClientBuilder {
     builder.certificate(&files.cert, &files.key)
+}
+
+/// A connection of a client that shows a certificate.
+async fn showing(over: Over, server: &TestServer, identity: &ClientFiles) -> Party {
+    let identity = Some(identity);
+    match over {
+        Over::Native => RawClient::connect(&server.endpoint_showing(identity), server.addr).await.into(),
+        Over::WebTransport => {
+            let endpoint = server.endpoint_showing_for(identity, "h3");
+            let connecting = endpoint.connect(server.addr, "localhost").expect("a connection begins");
+            let connection = soon("a connection", connecting).await.expect("it connects");
+            let session = web_transport::session(connection, server.addr, "/wt").await.expect("a session");
+            web_transport::over(session).await.into()
+        }
+        Over::WebSocket => web_socket::open_showing(server, identity).await.expect("a WebSocket").into(),
+    }
 }
 
 async fn refused(builder: ClientBuilder) -> String {
@@ -68,16 +84,22 @@ async fn a_client_without_a_certificate_is_turned_away_only_where_one_is_require
         config.auth = tokens::auth("[anonymous]\nsubscribe = 'news'");
     })
     .await;
-    may_come.client("nobody").await.control.lives("who shows no certificate").await;
+    for over in Over::ALL {
+        over.party(&may_come, "nobody").await.control.lives("who shows no certificate").await;
+    }
     may_come.stop().await;
 
     let has_to_show_something = server_trusting(&ada, false).await;
     let handshake = json!({"type": "handshake", "protocol_version": "1.0"});
-    assert_eq!(tokens::refused(Over::Native, &has_to_show_something, handshake).await.1, 4401);
+    for over in Over::ALL {
+        assert_eq!(tokens::refused(over, &has_to_show_something, handshake.clone()).await.1, 4401);
+    }
     has_to_show_something.stop().await;
 
     let server = server_trusting(&ada, true).await;
     refused(builder(&server)).await;
+    // In TLS 1.3 the client is done before the server has seen that there is none.
+    assert!(web_socket::open_showing(&server, None).await.is_err(), "no certificate over TCP");
     server.stop().await;
 }
 
@@ -93,16 +115,18 @@ async fn a_client_is_the_user_that_its_certificate_names_unless_a_token_says_oth
     for (token, user, may, may_not) in
         [(None, "Ada", "own.x", "tokens.x"), (Some(tokens::token(json!({"sub": "bob"}))), "bob", "tokens.x", "own.x")]
     {
-        let mut client = RawClient::connect(&server.endpoint_showing(Some(&ada)), server.addr).await;
-        let mut handshake = json!({"type": "handshake", "protocol_version": "1.0"});
-        if let Some(token) = token {
-            handshake["token"] = token.into();
+        for over in Over::ALL {
+            let mut client = showing(over, &server, &ada).await;
+            let mut handshake = json!({"type": "handshake", "protocol_version": "1.0"});
+            if let Some(token) = &token {
+                handshake["token"] = token.as_str().into();
+            }
+            assert_eq!(client.handshake_with(handshake).await["user"], user);
+            client.control.say(json!({"type": "publish", "id": 1, "topic": may, "content": "x"})).await;
+            client.control.expect("published").await;
+            client.control.say(json!({"type": "publish", "id": 2, "topic": may_not, "content": "x"})).await;
+            client.control.expect_error(403).await;
         }
-        assert_eq!(client.handshake_with(handshake).await["user"], user);
-        client.control.say(json!({"type": "publish", "id": 1, "topic": may, "content": "x"})).await;
-        client.control.expect("published").await;
-        client.control.say(json!({"type": "publish", "id": 2, "topic": may_not, "content": "x"})).await;
-        client.control.expect_error(403).await;
     }
     server.stop().await;
 }
@@ -136,12 +160,15 @@ async fn a_client_is_closed_when_its_certificate_expires() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = server_trusting(&expiring(&folder, 3), true).await;
     let identity = ClientFiles::inside(folder.path());
-    let mut client = RawClient::connect(&server.endpoint_showing(Some(&identity)), server.addr).await;
-    let response = client.handshake_with(json!({"type": "handshake", "protocol_version": "1.0"})).await;
-    let ends = client.control.expect("expiring").await["expires_at"].clone();
-    assert_eq!(response["expires_at"], ends);
-    client.expect_close(4401).await;
-    assert!(common::now_ms() >= ends.as_u64().expect("a time"), "not before its time");
+    let ends = async |over| {
+        let mut client = showing(over, &server, &identity).await;
+        let response = client.handshake_with(json!({"type": "handshake", "protocol_version": "1.0"})).await;
+        let ends = client.control.expect("expiring").await["expires_at"].clone();
+        assert_eq!(response["expires_at"], ends);
+        client.expect_close(4401).await;
+        assert!(common::now_ms() >= ends.as_u64().expect("a time"), "not before its time");
+    };
+    tokio::join!(ends(Over::Native), ends(Over::WebTransport), ends(Over::WebSocket));
     server.stop().await;
 }
 
@@ -165,6 +192,13 @@ async fn a_refusal_is_one_of_tls() {
         };
         let ConnectionError::ConnectionClosed(close) = &error else { panic!("expected an alert, got {error}") };
         assert_eq!(close.error_code, TransportErrorCode::crypto(alert), "{error}");
+        let error = web_socket::open_showing(&server, identity).await.err().expect("refused over TCP as well");
+        let named = match alert {
+            CERTIFICATE_REQUIRED => "CertificateRequired",
+            DECRYPT_ERROR => "DecryptError",
+            _ => "UnsupportedCertificate",
+        };
+        assert!(error.to_string().contains(named), "expected {named}, got {error}");
     }
     assert_eq!(server.status.connections(), 0);
     server.stop().await;

@@ -5,8 +5,9 @@
 
 mod common;
 
+use common::over::{Over, Party};
 use common::process::Process;
-use common::{PATIENCE, RawClient, TestServer, endpoint_trusting, soon};
+use common::{PATIENCE, RawClient, TestServer, endpoint_trusting, soon, web_socket};
 use nix::sys::signal::Signal;
 use quinn::TransportConfig;
 use serde_json::json;
@@ -124,21 +125,27 @@ async fn a_second_signal_ends_a_drain_that_a_client_holds_up() {
 #[tokio::test]
 async fn what_is_queued_is_sent_before_the_close() {
     let server = TestServer::start().await;
-    let mut late_reader = RawClient::connect(&server.endpoint_with(narrow()), server.addr).await;
-    late_reader.handshake("late reader").await;
+    let mut late_readers = Vec::new();
+    let narrow_reader = RawClient::connect(&server.endpoint_with(narrow()), server.addr).await;
+    for mut late_reader in [narrow_reader.into(), web_socket::open_narrow(&server).await.into()] {
+        Party::handshake(&mut late_reader, "late reader").await;
+        late_readers.push(late_reader);
+    }
     let mut sender = server.client("sender").await;
     for n in 0..50 {
-        sender.control.say(json!({"type": "broadcast", "id": n, "content": format!("{n} {}", "x".repeat(500))})).await;
+        sender.control.say(json!({"type": "broadcast", "id": n, "content": format!("{n} {}", "x".repeat(5000))})).await;
         sender.control.expect("broadcast").await;
-        assert_eq!(sender.control.expect("ok").await["delivered"], 2);
+        assert_eq!(sender.control.expect("ok").await["delivered"], 3);
     }
     server.drain();
     sender.expect_close(1001).await;
-    for n in 0..50 {
-        let heard = late_reader.control.expect("broadcast").await;
-        assert!(heard["content"].as_str().is_some_and(|text| text.starts_with(&format!("{n} "))), "{n}: {heard}");
+    for late_reader in &mut late_readers {
+        for n in 0..50 {
+            let heard = late_reader.control.expect("broadcast").await;
+            assert!(heard["content"].as_str().is_some_and(|text| text.starts_with(&format!("{n} "))), "{n}: {heard}");
+        }
+        late_reader.expect_close(1001).await;
     }
-    late_reader.expect_close(1001).await;
     server.stop().await;
 }
 
@@ -161,15 +168,15 @@ async fn a_client_that_does_not_read_holds_the_drain_up_for_its_time_and_no_long
 async fn clients_are_sent_away_to_come_back_at_different_times() {
     let server = TestServer::start_with(|config| config.timing.drain_timeout_ms = 10_000).await;
     let mut clients = Vec::new();
-    for _ in 0..8 {
-        clients.push(server.client("Ada").await);
+    for over in Over::in_turn().take(9) {
+        clients.push(over.party(&server, "Ada").await);
     }
     server.drain();
     let mut times = std::collections::HashSet::new();
     for client in &mut clients {
         times.insert(client.expect_close(1001).await["reconnect_after_ms"].as_u64().expect("a time"));
     }
-    assert!(times.len() > 4, "8 clients are told to come back at {times:?}");
+    assert!(times.len() > 4, "9 clients are told to come back at {times:?}");
     assert!(times.iter().all(|&ms| ms <= 10_000), "within the drain's time: {times:?}");
     server.stop().await;
 }

@@ -4,9 +4,10 @@
 
 mod common;
 
+use common::over::{Over, Party};
 use common::relay::{Link, Relay};
 use common::topics::{Subscriber, TopicLane, rule};
-use common::{RawClient, TestServer, soon};
+use common::{RawClient, TestServer, soon, web_socket};
 use quic_websocket::Config;
 use quinn::TransportConfig;
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ const WINDOW: u32 = 4000;
 
 /// Twenty messages may wait on a lane.
 fn twenty(overflow: &str) -> impl FnOnce(&mut Config) + use<> {
-    let rule = rule(&format!("pattern = '>'\noverflow = '{overflow}'"));
+    let rule = rule(&format!("pattern = '>'\noverflow = '{overflow}'\nhistory_bytes = 10000000"));
     move |config| {
         config.limits.lane_backlog_messages = 20;
         config.timing.block_timeout_ms = 300;
@@ -37,35 +38,57 @@ async fn stuck(server: &TestServer, fields: Value) -> (RawClient, Value) {
     (client, subscribed)
 }
 
-async fn publish(client: &mut RawClient, topic: &str, content: &str) -> Value {
+/// Those that do not read, with how many messages of how many bytes are on their way to each at most: in QUIC's window, or in
+/// what the server and both systems hold for a socket.
+async fn all_stuck(server: &TestServer, topic: &str) -> [(Subscriber, Value, u64, usize); 2] {
+    let (client, subscribed) = stuck(server, json!({"topic": topic})).await;
+    let socket = web_socket::open_narrow(server).await;
+    let mut socket = Party::from(socket);
+    socket.handshake("stuck").await;
+    let mut socket = Subscriber::new(socket);
+    let subscribed_too = socket.subscribe(json!({"topic": topic})).await;
+    [(Subscriber::new(client), subscribed, 4, 1000), (socket, subscribed_too, 60, 10_000)]
+}
+
+async fn publish(client: &mut Party, topic: &str, content: &str) -> Value {
     client.control.say(json!({"type": "publish", "topic": topic, "content": content, "id": 1})).await;
     client.control.hear().await
 }
 
-/// Publishes so many messages of about a thousand bytes, each of which a healthy neighbour hears.
-async fn publish_beside_a_neighbour(server: &TestServer, topic: &str, count: u64) -> RawClient {
-    let mut publisher = server.client("publisher").await;
-    let mut neighbour = Subscriber::connect(server, "neighbour").await;
-    neighbour.subscribe(json!({"topic": topic})).await;
-    for offset in 1..=count {
-        let published = publish(&mut publisher, topic, &"x".repeat(1000)).await;
-        assert_eq!(published["offset"], offset, "{published}");
-        assert_eq!(neighbour.hear(topic).await["offset"], offset, "the neighbour hears everything");
+/// Publishes so many messages of so many bytes, each of which healthy neighbours hear.
+async fn publish_beside_neighbours(server: &TestServer, topic: &str, count: u64, size: usize) {
+    let mut publisher = Over::Native.party(server, "publisher").await;
+    let mut neighbours = Vec::new();
+    for over in Over::ALL {
+        let mut neighbour = Subscriber::over(over, server, "neighbour").await;
+        neighbour.subscribe(json!({"topic": topic})).await;
+        neighbours.push(neighbour);
     }
-    publisher
+    for offset in 1..=count {
+        let published = publish(&mut publisher, topic, &"x".repeat(size)).await;
+        assert_eq!(published["offset"], offset, "{published}");
+        for neighbour in &mut neighbours {
+            assert_eq!(neighbour.hear(topic).await["offset"], offset, "the neighbours hear everything");
+        }
+    }
 }
 
 #[tokio::test]
 async fn disconnect_closes_the_subscriber_who_resumes_without_loss() {
     let server = TestServer::start_with(twenty("disconnect")).await;
-    let (client, subscribed) = stuck(&server, json!({"topic": "a"})).await;
-    let _publisher = publish_beside_a_neighbour(&server, "a", 60).await;
-    assert_eq!(client.closed().await.0, 4413);
-    let mut back = Subscriber::connect(&server, "back").await;
-    let since = json!({"epoch": subscribed["epoch"], "offset": 0});
-    assert_eq!(back.subscribe(json!({"topic": "a", "since": since})).await["recovered"], true);
-    for offset in 1..=60 {
-        assert_eq!(back.hear("a").await["offset"], offset);
+    let clients = all_stuck(&server, "a").await;
+    publish_beside_neighbours(&server, "a", 100, 10_000).await;
+    for (mut subscriber, subscribed, ..) in clients {
+        assert_eq!(subscriber.client.closed().await.0, 4413);
+        // On whichever carrier it comes back.
+        for over in Over::ALL {
+            let mut back = Subscriber::over(over, &server, "back").await;
+            let since = json!({"epoch": subscribed["epoch"], "offset": 0});
+            assert_eq!(back.subscribe(json!({"topic": "a", "since": since})).await["recovered"], true);
+            for offset in 1..=100 {
+                assert_eq!(back.hear("a").await["offset"], offset);
+            }
+        }
     }
     server.stop().await;
 }
@@ -73,23 +96,25 @@ async fn disconnect_closes_the_subscriber_who_resumes_without_loss() {
 #[tokio::test]
 async fn drop_oldest_keeps_the_newest_and_tells_of_the_others_in_one_gap() {
     let server = TestServer::start_with(twenty("drop_oldest")).await;
-    let (client, _) = stuck(&server, json!({"topic": "a"})).await;
-    let _publisher = publish_beside_a_neighbour(&server, "a", 100).await;
-    let mut lane = TopicLane::accept(&client).await;
-    let (mut next, mut gaps) = (1, Vec::new());
-    while next <= 100 {
-        let message = lane.hear().await;
-        if message["type"] == "gap" {
-            assert_eq!((&message["topic"], &message["first"]), (&json!("a"), &json!(next)));
-            next = message["last"].as_u64().expect("an offset") + 1;
-            gaps.push(next);
-        } else {
-            assert_eq!(message["offset"], next, "what is not told as lost is there");
-            next += 1;
+    for (number, topic) in ["a", "b"].into_iter().enumerate() {
+        let stuck = all_stuck(&server, topic).await;
+        let (mut subscriber, _, _, size) = stuck.into_iter().nth(number).expect("two of them");
+        publish_beside_neighbours(&server, topic, 100, size).await;
+        let (mut next, mut gaps) = (1, Vec::new());
+        while next <= 100 {
+            let message = subscriber.hear(topic).await;
+            if message["type"] == "gap" {
+                assert_eq!((&message["topic"], &message["first"]), (&json!(topic), &json!(next)));
+                next = message["last"].as_u64().expect("an offset") + 1;
+                gaps.push(next);
+            } else {
+                assert_eq!(message["offset"], next, "what is not told as lost is there");
+                next += 1;
+            }
         }
+        assert_eq!(gaps.len(), 1, "one gap for all: {gaps:?}");
+        assert!((78..=82).contains(&gaps[0]), "twenty waited, the gap reaches to {gaps:?}");
     }
-    assert_eq!(gaps.len(), 1, "one gap for all: {gaps:?}");
-    assert!((78..=82).contains(&gaps[0]), "twenty waited, the gap reaches to {gaps:?}");
     server.stop().await;
 }
 
@@ -99,11 +124,26 @@ async fn latest_gives_the_newest_of_each_topic_after_what_was_on_its_way() {
     let (mut client, _) = stuck(&server, json!({"topic": "state.1"})).await;
     client.control.say(json!({"type": "subscribe", "topic": "state.2", "id": 2})).await;
     client.control.expect("subscribed").await;
-    let mut publisher = server.client("publisher").await;
+    let mut socket = Party::from(web_socket::open_narrow(&server).await);
+    socket.handshake("stuck").await;
+    let mut socket = Subscriber::new(socket);
+    for topic in ["state.1", "state.2"] {
+        socket.subscribe(json!({"topic": topic})).await;
+    }
+    let mut publisher = Over::Native.party(&server, "publisher").await;
     for _ in 0..100 {
         for topic in ["state.1", "state.2"] {
-            publish(&mut publisher, topic, &"x".repeat(1000)).await;
+            publish(&mut publisher, topic, &"x".repeat(10_000)).await;
         }
+    }
+    for topic in ["state.1", "state.2"] {
+        let mut offsets = Vec::new();
+        while offsets.last() != Some(&100) {
+            let message = socket.hear(topic).await;
+            assert_eq!(message["type"], "message", "what is outdated is not told: {message}");
+            offsets.push(message["offset"].as_u64().expect("an offset"));
+        }
+        assert!(offsets.len() < 60, "what was on its way, and the newest: {offsets:?}");
     }
     for _ in 0..2 {
         let mut lane = TopicLane::accept(&client).await;
@@ -121,36 +161,38 @@ async fn latest_gives_the_newest_of_each_topic_after_what_was_on_its_way() {
 #[tokio::test]
 async fn block_holds_the_publisher_until_there_is_room_and_loses_nothing() {
     let server = TestServer::start_with(twenty("block")).await;
-    let (client, _) = stuck(&server, json!({"topic": "a"})).await;
-    let mut publisher = server.client("publisher").await;
-    let (mut offset, mut refused) = (0, None);
-    for _ in 0..100 {
-        let reply = publish(&mut publisher, "a", &"x".repeat(1000)).await;
-        if reply["type"] == "error" {
-            refused = Some(reply);
-            break;
+    for (number, topic) in ["a", "b"].into_iter().enumerate() {
+        let stuck = all_stuck(&server, topic).await;
+        let (mut subscriber, _, on_its_way, size) = stuck.into_iter().nth(number).expect("two of them");
+        let mut publisher = Over::Native.party(&server, "publisher").await;
+        let (mut offset, mut refused) = (0, None);
+        for _ in 0..100 {
+            let reply = publish(&mut publisher, topic, &"x".repeat(size)).await;
+            if reply["type"] == "error" {
+                refused = Some(reply);
+                break;
+            }
+            offset += 1;
+            assert_eq!(reply["offset"], offset);
         }
-        offset += 1;
-        assert_eq!(reply["offset"], offset);
+        let refused = refused.expect("a publisher that is held up is told so in the end");
+        assert_eq!(refused["code"], 503, "{refused}");
+        assert!((20..=26 + on_its_way).contains(&offset), "{offset} were taken");
+        // Another topic is not held up by it.
+        assert_eq!(publish(&mut publisher, "another", "x").await["type"], "published");
+        let hear = async {
+            for expected in 1..=offset + 50 {
+                assert_eq!(subscriber.hear(topic).await["offset"], expected, "what was refused has no offset");
+            }
+        };
+        let send = async {
+            for expected in offset + 1..=offset + 50 {
+                let reply = publish(&mut publisher, topic, &"x".repeat(size)).await;
+                assert_eq!(reply["offset"], expected, "{reply}");
+            }
+        };
+        tokio::join!(hear, send);
     }
-    let refused = refused.expect("a publisher that is held up is told so in the end");
-    assert_eq!(refused["code"], 503, "{refused}");
-    assert!((20..=30).contains(&offset), "{offset} were taken");
-    // Another topic is not held up by it.
-    assert_eq!(publish(&mut publisher, "b", "x").await["type"], "published");
-    let mut lane = TopicLane::accept(&client).await;
-    let hear = async {
-        for expected in 1..=offset + 50 {
-            assert_eq!(lane.hear().await["offset"], expected, "what was refused has no offset");
-        }
-    };
-    let send = async {
-        for expected in offset + 1..=offset + 50 {
-            let reply = publish(&mut publisher, "a", &"x".repeat(1000)).await;
-            assert_eq!(reply["offset"], expected, "{reply}");
-        }
-    };
-    tokio::join!(hear, send);
     server.stop().await;
 }
 
@@ -161,7 +203,7 @@ async fn a_blocked_publisher_goes_on_when_the_subscriber_leaves_or_unsubscribes(
         config.timing.block_timeout_ms = 60_000;
     })
     .await;
-    let mut publisher = server.client("publisher").await;
+    let mut publisher = Over::Native.party(&server, "publisher").await;
     let mut offset = 0;
     for pattern in ["a", "*"] {
         for leaves in [false, true] {
@@ -203,7 +245,7 @@ async fn one_topic_that_is_not_read_does_not_hold_up_another() {
     let (mut client, _) = stuck(&server, json!({"topic": "bulk"})).await;
     client.control.say(json!({"type": "subscribe", "topic": "small", "id": 2})).await;
     client.control.expect("subscribed").await;
-    let mut publisher = server.client("publisher").await;
+    let mut publisher = Over::Native.party(&server, "publisher").await;
     publish(&mut publisher, "bulk", "first").await;
     publish(&mut publisher, "small", "first").await;
     let (mut one, mut other) = (TopicLane::accept(&client).await, TopicLane::accept(&client).await);
@@ -227,13 +269,21 @@ async fn datagrams_carry_what_fits_and_the_lane_the_rest() {
     let mut subscriber = Subscriber::connect(&server, "subscriber").await;
     let subscribed = subscriber.subscribe(json!({"topic": "a", "delivery": "datagram"})).await;
     assert!(subscribed["lane"].is_u64(), "{subscribed}");
-    let mut publisher = server.client("publisher").await;
+    let mut publisher = Over::Native.party(&server, "publisher").await;
     publish(&mut publisher, "a", "small").await;
     let datagram = soon("a datagram", subscriber.client.quic().0.read_datagram()).await.expect("a datagram");
     let message: Value = serde_json::from_slice(&datagram).expect("one message without a length");
     assert_eq!((&message["content"], &message["offset"]), (&json!("small"), &json!(1)));
     publish(&mut publisher, "a", &"x".repeat(5000)).await;
     assert_eq!(subscriber.hear("a").await["offset"], 2);
+    // Where there are none, everything comes on the one lane.
+    let mut socket = Subscriber::over(Over::WebSocket, &server, "socket").await;
+    let subscribed = socket.subscribe(json!({"topic": "a", "delivery": "datagram"})).await;
+    assert_eq!(subscribed.get("lane"), None, "{subscribed}");
+    for (offset, size) in [(3, 5), (4, 5000)] {
+        publish(&mut publisher, "a", &"x".repeat(size)).await;
+        assert_eq!(socket.hear("a").await["offset"], offset);
+    }
     server.stop().await;
 }
 
@@ -247,7 +297,7 @@ async fn of_datagrams_that_the_link_does_not_carry_the_newest_arrive_and_lanes_g
     client.handshake("subscriber").await;
     client.control.say(json!({"type": "subscribe", "topic": "a", "delivery": "datagram", "id": 1})).await;
     client.control.expect("subscribed").await;
-    let mut publisher = server.client("publisher").await;
+    let mut publisher = Over::Native.party(&server, "publisher").await;
     let burst = async {
         for _ in 0..3000 {
             let message = json!({"type": "publish", "topic": "a", "content": "x".repeat(900)});
@@ -283,7 +333,7 @@ async fn without_datagrams_of_the_clients_everything_comes_by_stream() {
     client.handshake("none").await;
     let mut subscriber = Subscriber::new(client);
     subscriber.subscribe(json!({"topic": "a", "delivery": "datagram"})).await;
-    let mut publisher = server.client("publisher").await;
+    let mut publisher = Over::Native.party(&server, "publisher").await;
     publish(&mut publisher, "a", "small").await;
     assert_eq!(subscriber.hear("a").await["content"], "small");
     server.stop().await;

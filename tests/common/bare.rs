@@ -116,6 +116,11 @@ impl Bare {
         Self { stream: Box::new(stream) }
     }
 
+    /// The same with a system that holds as little as it can for one that does not read.
+    pub async fn narrow(server: &TestServer) -> Self {
+        Self { stream: Box::new(web_socket::narrow(server.plain_http.expect("it listens without TLS")).await) }
+    }
+
     /// With TLS.
     pub async fn tls(server: &TestServer) -> Self {
         Self { stream: Box::new(web_socket::tls(server).await) }

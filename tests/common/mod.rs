@@ -122,16 +122,12 @@ impl TestServer {
 
     /// A client endpoint that trusts this server and shows a certificate of its own, or none.
     pub fn endpoint_showing(&self, identity: Option<&ClientFiles>) -> Endpoint {
-        let builder = tls_trusting(&self.files.ca);
-        let tls = match identity {
-            Some(files) => {
-                let cert = CertificateDer::from_pem_file(&files.cert).expect("a certificate");
-                let key = PrivateKeyDer::from_pem_file(&files.key).expect("a key");
-                builder.with_client_auth_cert(vec![cert], key).expect("they fit")
-            }
-            None => builder.with_no_client_auth(),
-        };
-        endpoint_over(tls, &["qws/1"], TransportConfig::default())
+        self.endpoint_showing_for(identity, "qws/1")
+    }
+
+    /// The same for another protocol (ALPN).
+    pub fn endpoint_showing_for(&self, identity: Option<&ClientFiles>, protocol: &str) -> Endpoint {
+        endpoint_over(tls_showing(&self.files.ca, identity), &[protocol], TransportConfig::default())
     }
 
     /// A connection whose handshake is still to come.
@@ -160,6 +156,19 @@ pub fn tls_trusting(ca: &Path) -> rustls::ConfigBuilder<rustls::ClientConfig, ru
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3")
         .with_root_certificates(roots)
+}
+
+/// The TLS of a client that shows a certificate of its own, or none.
+pub fn tls_showing(ca: &Path, identity: Option<&ClientFiles>) -> rustls::ClientConfig {
+    let builder = tls_trusting(ca);
+    match identity {
+        Some(files) => {
+            let cert = CertificateDer::from_pem_file(&files.cert).expect("a certificate");
+            let key = PrivateKeyDer::from_pem_file(&files.key).expect("a key");
+            builder.with_client_auth_cert(vec![cert], key).expect("they fit")
+        }
+        None => builder.with_no_client_auth(),
+    }
 }
 
 fn endpoint_over(mut tls: rustls::ClientConfig, protocols: &[&str], transport: TransportConfig) -> Endpoint {

@@ -1,10 +1,13 @@
 //! A client on WebSocket: framing is a library's, what is in the messages is not.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures_util::{SinkExt, StreamExt};
+use quic_websocket::tls::ClientFiles;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
@@ -14,7 +17,7 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::{TestServer, soon, tls_trusting};
+use super::{TestServer, soon, tls_showing, tls_trusting};
 
 /// A WebSocket, which is one lane.
 pub struct SocketLane {
@@ -26,17 +29,36 @@ pub struct SocketLane {
 /// TLS with a server's TCP port.
 pub async fn tls(server: &TestServer) -> TlsStream<TcpStream> {
     let addr = server.http.expect("it serves HTTP");
-    let mut tls = tls_trusting(&server.files.ca).with_no_client_auth();
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    tls_over(connect(addr).await, tls_trusting(&server.files.ca).with_no_client_auth()).await.expect("TLS")
+}
+
+/// TCP with a port.
+pub async fn connect(addr: SocketAddr) -> TcpStream {
     let stream = soon("a connection", TcpStream::connect(addr)).await.expect("it connects");
     stream.set_nodelay(true).expect("an option");
+    stream
+}
+
+/// The same with a system that holds as little as it can for one that does not read.
+pub async fn narrow(addr: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("an option");
+    soon("a connection", socket.connect(addr)).await.expect("it connects")
+}
+
+/// TLS as a client of these settings speaks it to a server.
+pub async fn tls_over(stream: TcpStream, mut tls: ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     let name = ServerName::try_from("localhost").expect("a name");
-    soon("TLS", TlsConnector::from(Arc::new(tls)).connect(name, stream)).await.expect("TLS")
+    soon("TLS", TlsConnector::from(Arc::new(tls)).connect(name, stream)).await
 }
 
 /// A request for a client's WebSocket.
 pub fn request(server: &TestServer, path: &str) -> Request {
-    let addr = server.http.expect("it serves HTTP");
+    request_at(server.http.expect("it serves HTTP"), path)
+}
+
+pub fn request_at(addr: SocketAddr, path: &str) -> Request {
     let mut request = format!("wss://{addr}{path}").into_client_request().expect("a request");
     request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("qws.v1"));
     request
@@ -44,7 +66,12 @@ pub fn request(server: &TestServer, path: &str) -> Request {
 
 /// Asks for a WebSocket.
 pub async fn ask(server: &TestServer, request: Request) -> Result<SocketLane, Error> {
-    let opening = tokio_tungstenite::client_async(request, tls(server).await);
+    ask_over(tls(server).await, request).await
+}
+
+/// Asks for one over a connection.
+pub async fn ask_over(stream: TlsStream<TcpStream>, request: Request) -> Result<SocketLane, Error> {
+    let opening = tokio_tungstenite::client_async(request, stream);
     let (socket, _) = soon("an answer", opening).await?;
     Ok(SocketLane { socket, close: None })
 }
@@ -52,6 +79,20 @@ pub async fn ask(server: &TestServer, request: Request) -> Result<SocketLane, Er
 /// Opens a client's WebSocket.
 pub async fn open(server: &TestServer) -> SocketLane {
     ask(server, request(server, "/ws")).await.expect("a WebSocket")
+}
+
+/// Opens a client's WebSocket over which little is under way while it does not read.
+pub async fn open_narrow(server: &TestServer) -> SocketLane {
+    let stream = narrow(server.http.expect("it serves HTTP")).await;
+    let tls = tls_over(stream, tls_trusting(&server.files.ca).with_no_client_auth()).await.expect("TLS");
+    ask_over(tls, request(server, "/ws")).await.expect("a WebSocket")
+}
+
+/// Opens one as a client that shows a certificate of its own, or none.
+pub async fn open_showing(server: &TestServer, identity: Option<&ClientFiles>) -> Result<SocketLane, Error> {
+    let addr = server.http.expect("it serves HTTP");
+    let tls = tls_over(connect(addr).await, tls_showing(&server.files.ca, identity)).await?;
+    ask_over(tls, request(server, "/ws")).await
 }
 
 impl SocketLane {
@@ -85,8 +126,6 @@ impl SocketLane {
                 }
                 Some(Ok(Message::Close(frame))) => {
                     let code = frame.as_ref().map_or(1005, |frame| match frame.code {
-                        // RFC 6455 has no name for it; it is registered all the same.
-                        CloseCode::Bad(1014) => 1014,
                         CloseCode::Reserved(code) | CloseCode::Bad(code) => {
                             panic!("{code} is no code for a close frame")
                         }
