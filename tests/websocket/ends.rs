@@ -50,6 +50,18 @@ async fn a_close_frame_is_answered_with_its_code_and_the_connection_ends() {
 }
 
 #[tokio::test]
+async fn every_code_that_a_client_may_ask_for_stands_in_the_servers_close_frame() {
+    let server = TestServer::start_with(plain).await;
+    for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 4999] {
+        let mut client = Bare::client(&server).await;
+        let message = json!({"type": "close", "code": code, "reason": "Grüße"});
+        client.send(&frame(FIN | TEXT, message.to_string().as_bytes())).await;
+        assert_eq!(client.closed().await, (Some(code), "Grüße".into()));
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn what_comes_behind_a_close_frame_is_nobodys() {
     let server = echo_server().await;
     let mut watcher = Bare::client(&server).await;

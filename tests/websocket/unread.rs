@@ -1,5 +1,7 @@
 //! Clients that take nothing in, and those whose messages never end.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::common::bare::{Bare, CONTINUATION, FIN, HELLO, TEXT, frame, plain};
@@ -75,7 +77,7 @@ async fn who_asks_and_does_not_read_is_not_read_on() {
             taken += request.len();
         }
     };
-    let stuck = tokio::time::timeout(std::time::Duration::from_secs(2), asking).await;
+    let stuck = tokio::time::timeout(Duration::from_secs(2), asking).await;
     assert!(stuck.is_err(), "{taken} bytes were taken of one who reads no answer");
     neighbour.control.lives("who reads").await;
     drop(client);
@@ -84,18 +86,17 @@ async fn who_asks_and_does_not_read_is_not_read_on() {
 }
 
 #[tokio::test]
-async fn a_message_without_an_end_is_no_sign_of_life() {
+async fn a_message_without_an_end_keeps_nobody_connected() {
     let server = TestServer::start_with(|config| {
         plain(config);
-        config.timing.ping_interval_ms = 100;
-        config.timing.ping_timeout_ms = 200;
+        config.timing.body_timeout_ms = 400;
     })
     .await;
     let mut client = Bare::client(&server).await;
     client.send(&frame(TEXT, b"{")).await;
     let trickle = async {
         while client.try_send(&frame(CONTINUATION, b"")).await.is_ok() {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     soon("its end", trickle).await;
@@ -111,5 +112,40 @@ async fn a_message_without_an_end_is_no_sign_of_life() {
     client.send(&frame(TEXT, &HELLO[..10])).await;
     assert_eq!(client.hear().await["code"], 4408);
     assert_eq!(client.closed().await.0, Some(4408));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_reads_slowly_is_alive() {
+    let server = TestServer::start_with(|config| {
+        plain(config);
+        config.timing.ping_interval_ms = 50;
+        config.timing.ping_timeout_ms = 200;
+    })
+    .await;
+    let mut client = Bare::narrow(&server).await;
+    client.upgrade("/ws").await;
+    client.send(&frame(FIN | TEXT, HELLO)).await;
+    client.hear().await;
+    let content = "x".repeat(900_000);
+    client.send(&frame(FIN | TEXT, json!({"type": "text", "content": content}).to_string().as_bytes())).await;
+    // Every ping waits behind that one message, which takes several times as long as an answer may.
+    let (mut first, mut heard) = (0, Vec::new());
+    while first & FIN == 0 {
+        let piece;
+        (first, piece) = client.frame().await.expect("it lives");
+        heard.extend(piece);
+        tokio::time::sleep(Duration::from_millis(15)).await;
+    }
+    let echo: serde_json::Value = serde_json::from_slice(&heard).expect("JSON");
+    assert!(echo["content"].as_str().is_some_and(|echo| echo.ends_with(&content)), "the echo came whole");
+    client.send(&frame(FIN | TEXT, br#"{"type":"ping","id":"alive"}"#)).await;
+    loop {
+        let message = client.hear().await;
+        if message["re"] == "alive" {
+            break;
+        }
+        assert_eq!(message["type"], "ping", "{message}");
+    }
     server.stop().await;
 }
