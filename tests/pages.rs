@@ -25,11 +25,14 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("web")
 }
 
-/// The files below a folder, by their paths from the pages' own.
+/// The files below a folder, by their paths from the pages' own; but for what is installed there for trying them out, thousands.
 fn files(folder: &Path, prefix: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry")) {
         let name = format!("{prefix}{}", entry.file_name().to_str().expect("a name"));
+        if name == "node_modules" {
+            continue;
+        }
         if entry.path().is_dir() {
             found.extend(files(&entry.path(), &format!("{name}/")));
         } else {
