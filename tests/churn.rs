@@ -9,15 +9,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use common::over::Party;
 use common::process::Process;
-use common::{RawClient, endpoint_trusting, soon};
+use common::{RawClient, endpoint_trusting, soon, web_socket};
 use quinn::{Endpoint, TransportConfig};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-/// So many clients of each of four kinds are there at once.
+/// So many clients of each of five kinds are there at once.
 const AT_ONCE: usize = 25;
-/// A wave is a thousand clients; all are gone before the next, so that none takes more memory than another.
+/// A wave is more than a thousand clients; all are gone before the next, so that none takes more memory than another.
 const ROUNDS: usize = 10;
 const WAVES: usize = 10;
 
@@ -48,6 +49,23 @@ async fn unannounced(endpoint: Endpoint, addr: SocketAddr) {
     client.connection.close(1000_u32.into(), b"");
 }
 
+/// Comes on a WebSocket, and goes in the way of one of the above.
+async fn on_a_socket(ca: PathBuf, addr: SocketAddr, n: usize) {
+    let mut client: Party = web_socket::open_at(addr, &ca).await.into();
+    match n % 3 {
+        0 => {}
+        1 => {
+            client.handshake("here for a moment").await;
+            client.control.say(json!({"type": "close"})).await;
+            client.closed().await;
+        }
+        _ => {
+            client.handshake("here for a moment").await;
+            client.control.say(json!({"type": "text", "content": "x".repeat(5000)})).await;
+        }
+    }
+}
+
 /// Come, and are never heard of again: their machine was switched off.
 fn vanishing(ca: &Path, addr: SocketAddr) {
     let machine = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -69,12 +87,14 @@ async fn wave(endpoints: &[Endpoint], ca: &Path, addr: SocketAddr, server: &Proc
     for round in 0..ROUNDS {
         let mut visits = JoinSet::new();
         let ca = ca.to_owned();
-        visits.spawn_blocking(move || vanishing(&ca, addr));
+        let also_ca = ca.clone();
+        visits.spawn_blocking(move || vanishing(&also_ca, addr));
         for n in 0..AT_ONCE {
             let endpoint = &endpoints[(round + n) % endpoints.len()];
             visits.spawn(clean(endpoint.clone(), addr));
             visits.spawn(abrupt(endpoint.clone(), addr));
             visits.spawn(unannounced(endpoint.clone(), addr));
+            visits.spawn(on_a_socket(ca.clone(), addr, n));
         }
         visits.join_all().await;
     }

@@ -1,6 +1,7 @@
 //! A client on WebSocket: framing is a library's, what is in the messages is not.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::{SinkExt, StreamExt};
@@ -79,6 +80,12 @@ pub async fn ask_over(stream: TlsStream<TcpStream>, request: Request) -> Result<
 /// Opens a client's WebSocket.
 pub async fn open(server: &TestServer) -> SocketLane {
     ask(server, request(server, "/ws")).await.expect("a WebSocket")
+}
+
+/// Opens one at an address of UDP and TCP.
+pub async fn open_at(addr: SocketAddr, ca: &Path) -> SocketLane {
+    let tls = tls_over(connect(addr).await, tls_trusting(ca).with_no_client_auth()).await.expect("TLS");
+    ask_over(tls, request_at(addr, "/ws")).await.expect("a WebSocket")
 }
 
 /// Opens a client's WebSocket over which little is under way while it does not read.

@@ -16,6 +16,7 @@ mod memory;
 mod neighbour;
 mod rates;
 mod scene;
+mod sockets;
 mod streams;
 mod unfinished;
 mod unread;

@@ -9,6 +9,7 @@ use super::bombs::{burn, compressed, zeros};
 use super::floods::{datagrams, subscriptions};
 use super::handshakes::{come_and_go, half_open};
 use super::scene::{Target, Watched};
+use super::sockets;
 use super::streams::{storm, trickle};
 use super::unfinished::never_finished;
 
@@ -104,6 +105,17 @@ async fn messages_that_are_never_finished_cost_no_more_memory_than_a_client_may_
     // Memory for a message grows by doubling, and QUIC holds 2 MiB more; what is begun would be 33 MiB for each.
     // Large pieces come and go: up and down by 12 MiB in 48 rounds, without a trend. Twice 12 MiB would stay if any stayed.
     costs!(watched, 48 * MIB, 16 * MIB, "messages never finished", never_finished(&watched.target, 6));
+    watched.end().await;
+}
+
+#[tokio::test]
+async fn sockets_cost_no_more_memory_than_a_message_each_and_what_may_wait() {
+    let watched = Watched::start(sockets::UNREAD).await;
+    let target = &watched.target;
+    costs!(watched, 64 * MIB, 16 * MIB, "messages without an end", sockets::never_finished(target, 30));
+    costs!(watched, 48 * MIB, "lengths that are claimed", sockets::claims(target, 60));
+    costs!(watched, 64 * MIB, 16 * MIB, "sockets that do not read", sockets::unread(target, 20));
+    costs!(watched, 16 * MIB, "pings", sockets::pings(target, 1000));
     watched.end().await;
 }
 
