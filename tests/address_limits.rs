@@ -7,7 +7,6 @@ mod common;
 
 use std::time::Duration;
 
-use common::bare::plain;
 use common::library;
 use common::limits::{limited, refusal};
 use common::over::Over;
@@ -17,7 +16,7 @@ use quic_websocket::message::{ClientMessage, Close, CloseCode};
 use quic_websocket::{ClientError, Event};
 use quinn::{ConnectionError, TransportErrorCode};
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 
 /// Tries to connect, without a message; gives whether that was let.
 async fn knocks(server: &TestServer) -> bool {
@@ -32,42 +31,28 @@ async fn knocks(server: &TestServer) -> bool {
     }
 }
 
-/// Whether a connection over TCP is served.
-async fn has_room_over_tcp(server: &TestServer) -> bool {
-    let mut stream = web_socket::connect(server.plain_http.expect("it listens without TLS")).await;
-    // Either may find that it has ended already.
-    let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-    soon("an answer, or the end", stream.read_u8()).await.is_ok()
-}
-
 #[tokio::test]
 async fn a_connection_too_many_from_an_address_is_told_so_and_places_come_back() {
-    let server = TestServer::start_with(|config| {
-        plain(config);
-        config.rates.loopback = true;
-        config.rates.address_connections = 2;
-    })
-    .await;
+    let server = limited(|rates| rates.address_connections = 2).await;
     let (mut ada, mut bob) = (server.client("Ada").await, server.client("Bob").await);
-    for over in Over::QUIC {
+    for over in Over::ALL {
         let mut late = over.newcomer(&server).await;
         late.control.say(json!({"type": "handshake", "id": 1, "protocol_version": "1.0"})).await;
         refusal(&late.control.hear().await, 1);
         late.expect_close(4429).await;
     }
-    // Over TCP that is found before there is anything to tell it with.
-    assert!(!has_room_over_tcp(&server).await);
     assert_eq!(server.status.clients(), 2);
     ada.control.lives("who has a place").await;
     bob.control.say(json!({"type": "close"})).await;
     bob.closed().await;
     until("the others to be gone", || server.status.connections() == 1).await;
-    let mut cid = Over::WebSocket.party(&server, "Cid").await;
-    cid.control.lives("who came in Bob's place").await;
-    assert!(!has_room_over_tcp(&server).await, "a socket has a place as everybody has");
-    drop(cid);
-    until("Cid to be gone", || server.status.connections() == 1).await;
-    Over::WebTransport.party(&server, "Dan").await.control.lives("who came in Cid's").await;
+    for over in Over::ALL {
+        let mut cid = over.party(&server, "Cid").await;
+        cid.control.lives("who came in Bob's place").await;
+        cid.control.say(json!({"type": "close"})).await;
+        cid.closed().await;
+        until("Cid to be gone", || server.status.connections() == 1).await;
+    }
     server.stop().await;
 }
 
@@ -85,6 +70,7 @@ async fn who_has_no_place_and_says_nothing_is_not_waited_for() {
     // A stream is only known once something is sent on it.
     silent.control.raw(&[0]).await;
     assert_eq!(silent.closed().await.0, 4408);
+    assert_eq!(Over::WebSocket.newcomer(&server).await.closed().await.0, 4408);
     client.control.lives("who has the place").await;
     server.stop().await;
 }

@@ -34,29 +34,6 @@ async fn every_lane_and_a_datagram_answer_as_on_native_quic() {
 }
 
 #[tokio::test]
-async fn a_handshake_tells_the_same_and_the_list_tells_the_carriers() {
-    let server = TestServer::start().await;
-    let handshake = json!({"type": "handshake", "protocol_version": "1.0", "client_name": "Ada"});
-    let mut told = Vec::new();
-    let mut clients = Vec::new();
-    for over in Over::QUIC {
-        let mut client = over.stranger(&server).await;
-        let mut response = client.handshake_with(handshake.clone()).await;
-        response["client_id"] = Value::Null;
-        told.push(response);
-        clients.push(client);
-    }
-    assert_eq!(told[0], told[1]);
-    clients[0].control.say(json!({"type": "list_clients"})).await;
-    let list = clients[0].control.expect("client_list").await;
-    for (client, transport) in clients.iter().zip(["quic", "webtransport"]) {
-        let own = list["clients"].as_array().expect("clients").iter().find(|other| other["id"] == client.id);
-        assert_eq!(own.expect("it is listed")["transport"], transport);
-    }
-    server.stop().await;
-}
-
-#[tokio::test]
 async fn a_lane_may_be_cut_anywhere_also_before_its_first_frame() {
     let server = TestServer::start().await;
     let client = Over::WebTransport.client(&server, "Ada").await;
@@ -93,29 +70,6 @@ async fn as_many_request_lanes_are_served_at_once_as_on_native_quic() {
         }
     }
     server.stop().await;
-}
-
-#[tokio::test]
-async fn clients_of_both_carriers_hear_each_others_broadcasts() {
-    let server = TestServer::start().await;
-    for [from, to] in BOTH_WAYS {
-        let (mut sender, mut receiver) = (from.client(&server, "Ada").await, to.client(&server, "Bob").await);
-        sender.control.say(json!({"type": "broadcast", "content": "x", "id": 1})).await;
-        for client in [&mut sender, &mut receiver] {
-            let broadcast = client.control.expect("broadcast").await;
-            assert_eq!((&broadcast["content"], &broadcast["from"]), (&json!("x"), &json!(sender_id(&broadcast))));
-        }
-        assert_eq!(sender.control.expect("ok").await["delivered"], 2);
-        for client in [sender, receiver] {
-            leave(client).await;
-        }
-        until("both to be gone", || server.status.connections() == 0).await;
-    }
-    server.stop().await;
-}
-
-fn sender_id(broadcast: &Value) -> String {
-    broadcast["from"].as_str().expect("a sender").to_owned()
 }
 
 async fn leave(mut client: RawClient) {
@@ -318,20 +272,6 @@ async fn a_client_that_does_not_read_is_closed_and_its_neighbour_is_not() {
     }
     assert_eq!(slow.closed().await.0, 4413);
     neighbour.control.lives("who reads").await;
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn a_drain_sends_clients_of_both_carriers_away() {
-    let server = TestServer::start().await;
-    let mut clients = Vec::new();
-    for over in Over::QUIC {
-        clients.push(over.client(&server, "Ada").await);
-    }
-    server.drain();
-    for client in &mut clients {
-        assert!(client.expect_close(1001).await["reconnect_after_ms"].is_u64());
-    }
     server.stop().await;
 }
 

@@ -144,10 +144,7 @@ impl Bare {
 
     /// The next response.
     pub async fn answer(&mut self, with_body: bool) -> Answer {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(soon("a response", self.stream.read_u8()).await.expect("a whole head"));
-        }
+        let head = self.rest_of_head().await;
         let head = String::from_utf8(head).expect("text");
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
         let mut answer = Answer { status, head, body: Vec::new() };
@@ -156,6 +153,15 @@ impl Bare {
             soon("a body", self.stream.read_exact(&mut answer.body)).await.expect("a whole body");
         }
         answer
+    }
+
+    /// The bytes up to the end of a response's head.
+    pub async fn rest_of_head(&mut self) -> Vec<u8> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(soon("a response", self.stream.read_u8()).await.expect("a whole head"));
+        }
+        head
     }
 
     /// Opens a WebSocket.
@@ -199,9 +205,22 @@ impl Bare {
         Some((first, soon("the rest of a frame", rest).await.expect("a whole frame")))
     }
 
+    /// The next message, or control frame, of the server's, however many frames it comes in; `None` at the end.
+    pub async fn message(&mut self) -> Option<(u8, Vec<u8>)> {
+        let (first, mut payload) = self.frame().await?;
+        let mut last = first;
+        while last & FIN == 0 {
+            let rest;
+            (last, rest) = self.frame().await.expect("the rest of a message");
+            assert_eq!(last & !FIN, CONTINUATION, "what is begun is finished first");
+            payload.extend(rest);
+        }
+        Some((FIN | first, payload))
+    }
+
     /// The next message of the server's, which has to be JSON as text.
     pub async fn hear(&mut self) -> Value {
-        let (first, payload) = self.frame().await.expect("a message");
+        let (first, payload) = self.message().await.expect("a message");
         assert_eq!(first, FIN | TEXT, "{:?}", String::from_utf8_lossy(&payload));
         serde_json::from_slice(&payload).expect("JSON")
     }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, sleep};
 
 use super::common::bare::{Bare, CONTINUATION, FIN, PING, PONG, TEXT, frame, opening, plain};
@@ -130,14 +131,24 @@ async fn a_message_has_its_time_and_pings_beside_it_do_not_prolong_it() {
 async fn sockets_that_echo_are_counted_and_end_when_nothing_is_said() {
     let server = server_with(|config| {
         config.http.echo = true;
-        config.limits.max_http_connections = 2;
-        config.timing.body_timeout_ms = 300;
+        // A socket has a place beside that of its request, which is free again a moment after the answer.
+        config.limits.max_http_connections = 3;
+        config.timing.body_timeout_ms = 1000;
     })
     .await;
-    let (mut one, mut other) = (Bare::echo(&server).await, Bare::echo(&server).await);
-    // There is no place for it, neither as a socket nor as a connection.
-    let mut third = Bare::plain(&server).await;
-    let _ = third.try_send(opening("/echo", &[]).as_bytes()).await;
+    let mut one = Bare::echo(&server).await;
+    // Whether it is opened; where there is no place even for the request, the connection ends.
+    let open = async |socket: &mut Bare| {
+        let mut head = [0; 12];
+        let sent = socket.try_send(opening("/echo", &[]).as_bytes()).await;
+        let answered = sent.is_ok() && socket.stream.read_exact(&mut head).await.is_ok();
+        answered && head == *b"HTTP/1.1 101" && !socket.rest_of_head().await.is_empty()
+    };
+    let mut other = Bare::plain(&server).await;
+    while !soon("an answer", open(&mut other)).await {
+        other = Bare::plain(&server).await;
+    }
+    assert!(!open(&mut Bare::plain(&server).await).await, "a third has no place");
     for socket in [&mut one, &mut other] {
         assert_eq!(socket.closed().await.0, Some(4408));
     }

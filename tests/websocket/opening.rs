@@ -100,10 +100,11 @@ async fn pages_of_other_origins_may_not_connect_where_some_are_named() {
             (&[][..], 101),
             (&["Origin: https://app.example"], 101),
             (&["Origin: HTTPS://APP.example"], 101),
-            // The server's own pages, whatever it is called.
+            // The server's own pages; in `floods.rs` those that only look so.
             (&["Origin: http://localhost"], 101),
-            (&["Host: chat.example:4433", "Origin: https://chat.example:4433"], 101),
-            (&["Host: chat.example:4433", "Origin: https://chat.example"], 403),
+            (&["Host: localhost:80", "Origin: http://localhost:80"], 101),
+            (&["Origin: https://localhost"], 403),
+            (&["Host: localhost:80", "Origin: http://localhost:81"], 403),
             (&["Origin: https://evil.example"], 403),
             (&["Origin: https://app.example.evil.example"], 403),
             (&["Origin: null"], 403),
@@ -112,6 +113,10 @@ async fn pages_of_other_origins_may_not_connect_where_some_are_named() {
             let answer = ask(&server, &opening(path, lines)).await;
             assert_eq!(answer.status, status, "{path} {lines:?}: {answer:?}");
         }
+    }
+    for (origin, status) in [("https://localhost", 101), ("http://localhost", 403), ("https://evil.example", 403)] {
+        let answer = Bare::tls(&server).await.ask(&opening("/ws", &[&format!("Origin: {origin}")])).await;
+        assert_eq!(answer.status, status, "{origin} over TLS: {answer:?}");
     }
     server.stop().await;
 }
