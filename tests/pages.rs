@@ -73,6 +73,7 @@ async fn every_page_is_served_with_its_type_and_again_only_where_it_changed() {
         assert!(answer.body == std::fs::read(folder().join(name)).expect("the file"), "/{path} came changed");
         let tag = answer.field("etag").expect("a tag").to_owned();
         assert_eq!(answer.field("cache-control"), Some("no-cache"));
+        assert_eq!(answer.field("access-control-allow-origin"), Some("*"), "pages elsewhere may have it, too");
 
         let head = ask(&server, "HEAD", &format!("/{path}"), "").await;
         assert_eq!((head.status, head.field("etag"), head.field("content-type")), (200, Some(&*tag), Some(kind)));

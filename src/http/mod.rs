@@ -41,6 +41,9 @@ const EVERYWHERE: [(HeaderName, HeaderValue); 3] = [
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
 ];
 
+/// What is there for everybody may be read by pages of any origin.
+const FOR_ANY_PAGE: (HeaderName, HeaderValue) = (header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+
 /// What all connections of a worker share.
 pub(crate) struct Http {
     pub(crate) surroundings: Surroundings,

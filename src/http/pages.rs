@@ -4,6 +4,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use rust_embed::RustEmbed;
 
+use super::FOR_ANY_PAGE;
 use super::refusal::Refusal;
 
 #[derive(RustEmbed)]
@@ -43,7 +44,7 @@ pub(super) async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Respo
     // Asked for anew each time, and sent only where it changed: pages and scripts of one version belong together.
     let about = [(header::ETAG, tag.clone()), (header::CACHE_CONTROL, "no-cache".to_owned())];
     if is_known(&headers, &tag) {
-        return (StatusCode::NOT_MODIFIED, about).into_response();
+        return (StatusCode::NOT_MODIFIED, [FOR_ANY_PAGE], about).into_response();
     }
     let kind = match file.metadata.mimetype() {
         // By its ending alone a film, or plain text.
@@ -52,7 +53,7 @@ pub(super) async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Respo
         text if text.starts_with("text/") => format!("{text}; charset=utf-8"),
         other => other.to_owned(),
     };
-    (about, [(header::CONTENT_TYPE, kind)], file.data).into_response()
+    ([FOR_ANY_PAGE], about, [(header::CONTENT_TYPE, kind)], file.data).into_response()
 }
 
 /// Whether the client has what goes by this tag (RFC 9110 section 13.1.2). Who compresses on the way weakens tags.
