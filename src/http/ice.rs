@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use aws_lc_rs::hmac::{HMAC_SHA1_FOR_LEGACY_USE_ONLY, Key, sign};
 use axum::Json;
-use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::{Extension, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
+use super::host::host;
 use super::refusal::Refusal;
 use super::{Http, Peer};
 use crate::auth::Denied;
@@ -24,9 +25,19 @@ use crate::tls;
 pub(super) async fn servers(
     State(http): State<Arc<Http>>,
     Extension(peer): Extension<Peer>,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, Refusal> {
-    let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    let settings = &http.surroundings.context.config.http;
+    let host = host(&request)?;
+    // A page elsewhere that has its own name point here (DNS rebinding) says of no request that it is another's.
+    let is_known = |scheme: &str| settings.lets_in(Some(format!("{scheme}://{host}").as_bytes()), None, true);
+    if peer.origin(&host).is_none() && !["https", "http"].into_iter().any(is_known) {
+        return Err(Refusal::new(
+            StatusCode::FORBIDDEN,
+            "Host: without TLS this is for localhost, and the hosts in http.origins",
+        ));
+    }
+    let authorization = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
     let token = Token::from_authorization(authorization).map_err(|invalid| Refusal::bad(invalid.message))?;
     let context = &http.surroundings.context;
     // Checking tokens is work, and finding one by trying has to take longer than anybody waits.

@@ -34,7 +34,7 @@ const EVERYWHERE: [(HeaderName, HeaderValue); 3] = [
         header::CONTENT_SECURITY_POLICY,
         HeaderValue::from_static(
             "default-src 'self'; connect-src 'self' https: wss: ws:; img-src 'self' data: blob:; media-src 'self' blob:; \
-             style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
+             style-src 'self' 'unsafe-inline'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
         ),
     ),
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),

@@ -194,6 +194,11 @@ impl RawLane {
         soon("room on the stream", self.send.write_all(bytes)).await.expect("the stream takes bytes");
     }
 
+    /// Sends one body behind its length; false where the peer takes nothing any more.
+    pub async fn try_body(&mut self, body: &[u8]) -> bool {
+        soon("room on the stream", self.send.write_all(&framed(body))).await.is_ok()
+    }
+
     /// Sends one body behind its length.
     pub async fn body(&mut self, body: &[u8]) {
         self.raw(&framed(body)).await;

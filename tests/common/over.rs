@@ -98,6 +98,14 @@ impl AnyLane {
         }
     }
 
+    /// The same; false where the peer takes nothing any more.
+    pub async fn try_body(&mut self, body: &[u8]) -> bool {
+        match self {
+            Self::Quic(lane) => lane.try_body(body).await,
+            Self::Socket(lane) => lane.try_body(body).await,
+        }
+    }
+
     /// The next body, or how the lane ended.
     pub async fn try_hear_body(&mut self) -> Result<Vec<u8>, String> {
         match self {

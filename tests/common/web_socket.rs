@@ -108,6 +108,11 @@ impl SocketLane {
         self.bodies(&[body.to_vec()]).await;
     }
 
+    /// The same; false where the peer takes nothing any more.
+    pub async fn try_body(&mut self, body: &[u8]) -> bool {
+        soon("room in the socket", self.socket.send(message(body))).await.is_ok()
+    }
+
     /// Sends bodies at once, one behind the other.
     pub async fn bodies(&mut self, bodies: &[Vec<u8>]) {
         let sending = async {
