@@ -104,7 +104,9 @@ async fn every_answer_keeps_foreign_scripts_and_frames_out() {
         let answer = ask(&server, method, path, "").await;
         assert_eq!(answer.status, status, "{method} {path}");
         let policy = answer.field("content-security-policy").expect("a policy");
-        for part in ["default-src 'self'", "base-uri 'none'", "frame-ancestors 'none'", "connect-src 'self' https: wss: ws:"] {
+        for part in
+            ["default-src 'self'", "base-uri 'none'", "frame-ancestors 'none'", "connect-src 'self' https: wss: ws:"]
+        {
             assert!(policy.contains(part), "{method} {path}: {policy}");
         }
         assert!(!policy.contains("script-src"), "scripts come from here alone: {policy}");
