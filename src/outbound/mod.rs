@@ -267,15 +267,10 @@ impl Outbound {
         }
     }
 
-    /// Sends what waits on the topic lanes, before the connection ends, and ends them where they have an end of their own. Needs
-    /// their drain running.
+    /// Sends what waits on the topic lanes and ends them, once the client has it all. Needs their drain running.
     pub(crate) async fn finish_topic_lanes(&self) {
         let lanes = self.lanes().open();
-        if self.carrier.ends_lanes() {
-            join_all(lanes.iter().map(|lane| lane.finish(None))).await;
-        } else {
-            join_all(lanes.iter().map(|lane| lane.idle())).await;
-        }
+        join_all(lanes.iter().map(|lane| lane.finish(None))).await;
     }
 
     /// Takes nothing more for this client; whoever waits for room is told.
