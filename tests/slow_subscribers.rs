@@ -20,6 +20,8 @@ fn twenty(overflow: &str) -> impl FnOnce(&mut Config) + use<> {
     move |config| {
         config.limits.lane_backlog_messages = 20;
         config.timing.block_timeout_ms = 300;
+        // Whoever reads again after a while is still told why it has to go.
+        config.timing.close_timeout_ms = 15_000;
         config.topics = vec![rule];
     }
 }
