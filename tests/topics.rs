@@ -186,6 +186,47 @@ async fn a_topic_that_is_left_and_entered_again_comes_on_another_lane() {
 }
 
 #[tokio::test]
+async fn a_topic_shares_no_lane_with_what_brought_its_messages_before() {
+    let server = TestServer::start().await;
+    let mut publisher = Over::Native.party(&server, "publisher").await;
+    let mut transport = TransportConfig::default();
+    transport.max_concurrent_uni_streams(2_u8.into());
+    let mut client = Party::from(RawClient::connect(&server.endpoint_with(transport), server.addr).await);
+    client.handshake("two lanes").await;
+    let mut lane_of = async |topic: &str| {
+        client.control.say(json!({"type": "subscribe", "topic": topic, "recent": 9, "id": topic})).await;
+        client.control.expect("subscribed").await.get("lane").and_then(Value::as_u64)
+    };
+    assert_eq!((lane_of("a.*").await, lane_of("other.1").await), (Some(1), Some(2)));
+    // The first lane of those with the fewest topics is the next one's, which is not for what the pattern has brought.
+    assert_eq!((lane_of("a.b").await, lane_of("other.2").await), (Some(2), Some(1)));
+    // What names no topic begins nowhere, so that nothing of it comes twice or is left out.
+    assert_eq!((lane_of("a.>").await, lane_of("*.c").await), (Some(1), Some(2)));
+    assert_eq!(lane_of("a.c").await, None, "each lane has a pattern that matches it");
+    for topic in ["*.c", "a.b"] {
+        client.control.say(json!({"type": "unsubscribe", "topic": topic, "id": 1})).await;
+        client.control.expect("ok").await;
+    }
+    publish(&mut publisher, "a.b", "before").await;
+    let mut lane_of = async |topic: &str| {
+        client.control.say(json!({"type": "subscribe", "topic": topic, "recent": 9, "id": topic})).await;
+        client.control.expect("subscribed").await.get("lane").and_then(Value::as_u64)
+    };
+    assert_eq!(
+        lane_of("d.c").await,
+        Some(1),
+        "what a pattern that was left has brought may be on its way on the other"
+    );
+    assert_eq!(
+        lane_of("a.b").await,
+        None,
+        "its own old messages may be on their way on one, the pattern's on the other"
+    );
+    assert_eq!(client.control.expect("message").await["content"], "before");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_not_allowed_or_not_there_is_refused_by_name() {
     for over in Over::ALL {
         let server = TestServer::start_with(|config| {

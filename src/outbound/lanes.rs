@@ -1,13 +1,18 @@
 //! The topic lanes of one client: which are open, and which topic goes on which (docs/PROTOCOL.md, "Streams are lanes").
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 
 use crate::frame::PREFIX_BYTES;
-use crate::message::{LaneChoice, ServerMessage};
+use crate::message::{LaneChoice, ServerMessage, TopicPattern};
 use crate::metrics::Sent;
 use crate::transport::{Carrier, LaneWriter, Outflow, Overflow};
+
+/// Of how many subscriptions that were ended last it is known on which lane they were: what they brought may be under way.
+/// One less than there are lanes by default, so that the lanes serve in turn who leaves and enters one topic again and again.
+const REMEMBERED: usize = 15;
 
 /// Where a subscription's messages go. Given back with [`TopicLanes::release`].
 #[derive(Debug, Clone)]
@@ -23,6 +28,8 @@ struct Open {
     priority: u8,
     /// Subscriptions that are bound to it.
     topics: usize,
+    /// Those of them that match more than one topic.
+    patterns: Vec<TopicPattern>,
     /// The how manieth to be released it was, the last time.
     released: u64,
 }
@@ -31,6 +38,8 @@ struct Open {
 #[derive(Debug)]
 pub(super) struct TopicLanes {
     open: Vec<Open>,
+    /// What was released last, and from which lane.
+    left: VecDeque<(TopicPattern, u64)>,
     last_number: u64,
     releases: u64,
     most: usize,
@@ -39,14 +48,16 @@ pub(super) struct TopicLanes {
 impl TopicLanes {
     /// None yet, and at most so many.
     pub(super) fn new(most: usize) -> Self {
-        Self { open: Vec::new(), last_number: 0, releases: 0, most }
+        Self { open: Vec::new(), left: VecDeque::new(), last_number: 0, releases: 0, most }
     }
 
     /// The lane for one more subscription: a new one while there may be more; else one of its priority that nobody has used
-    /// for longest, so that a topic which is left and entered again does not find its old messages under way on its lane;
-    /// else one that others of its priority use, or of the nearest priority; the control lane where there are none.
+    /// for longest; else one that others of its priority use, or of the nearest priority; the control lane where there are
+    /// none. Never one on which another subscription has brought the same topic's messages: those under way could not be
+    /// told from what is replayed behind them. On the control lane the reply parts them.
     pub(super) fn bind(
         &mut self,
+        topic: &TopicPattern,
         priority: u8,
         choice: LaneChoice,
         carrier: &Carrier,
@@ -60,12 +71,23 @@ impl TopicLanes {
         let at = (self.open.len() < self.most)
             .then(|| self.open_another(priority, carrier, outflow))
             .flatten()
-            .or_else(|| self.unused(|open| open.priority == priority))
+            .or_else(|| self.unused(|open| open.priority == priority && !self.mixes(open, topic)))
             .or_else(|| self.replace_unused(priority, carrier, outflow))
-            .or_else(|| self.shared(priority));
+            .or_else(|| self.shared(topic, priority));
         let Some(open) = at.and_then(|at| self.open.get_mut(at)) else { return on_control };
         open.topics += 1;
+        if topic.is_wildcard() {
+            open.patterns.push(topic.clone());
+        }
         open.lane.clone()
+    }
+
+    /// Whether the topic's messages may be under way on a lane already, for another subscription.
+    fn mixes(&self, open: &Open, topic: &TopicPattern) -> bool {
+        let brought = |pattern: &TopicPattern| pattern.matches(topic.as_str());
+        // Beside another pattern, a pattern has nothing replayed that could be taken for what was brought.
+        let now = !topic.is_wildcard() && open.patterns.iter().any(brought);
+        now || self.left.iter().any(|(left, lane)| Some(*lane) == open.lane.number && brought(left))
     }
 
     /// Those that are open.
@@ -98,22 +120,28 @@ impl TopicLanes {
         // What does not fit into a new stream waits; a connection that is gone ends the client anyway.
         let _ = writer.try_send(&frame.freeze().into(), Overflow::Force);
         let lane = TopicLane { writer, number: Some(self.last_number) };
-        self.open.push(Open { lane, priority, topics: 0, released: 0 });
+        self.open.push(Open { lane, priority, topics: 0, patterns: Vec::new(), released: 0 });
         Some(self.open.len() - 1)
     }
 
     /// The lane with the nearest priority; of several the one with the fewest topics.
-    fn shared(&self, priority: u8) -> Option<usize> {
-        let distance = |at: &usize| (self.open[*at].priority.abs_diff(priority), self.open[*at].topics);
-        (0..self.open.len()).min_by_key(distance)
+    fn shared(&self, topic: &TopicPattern, priority: u8) -> Option<usize> {
+        let open = self.open.iter().enumerate().filter(|(_, open)| !self.mixes(open, topic));
+        open.min_by_key(|(_, open)| (open.priority.abs_diff(priority), open.topics)).map(|(at, _)| at)
     }
 
     /// Ends a subscription's hold on its lane. The lane stays open for the next one: streams are not for one use.
-    pub(super) fn release(&mut self, lane: &TopicLane) {
-        if let Some(open) = self.open.iter_mut().find(|open| open.lane.number == lane.number) {
-            open.topics = open.topics.saturating_sub(1);
-            self.releases += 1;
-            open.released = self.releases;
-        }
+    pub(super) fn release(&mut self, topic: &TopicPattern, lane: &TopicLane) {
+        let (Some(number), Some(open)) =
+            (lane.number, self.open.iter_mut().find(|open| open.lane.number == lane.number))
+        else {
+            return;
+        };
+        open.topics = open.topics.saturating_sub(1);
+        open.patterns.retain(|pattern| pattern != topic);
+        self.releases += 1;
+        open.released = self.releases;
+        self.left.truncate(REMEMBERED - 1);
+        self.left.push_front((topic.clone(), number));
     }
 }

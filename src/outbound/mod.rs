@@ -17,7 +17,7 @@ use self::datagrams::Datagrams;
 pub(crate) use self::lanes::TopicLane;
 use self::lanes::TopicLanes;
 use crate::frame;
-use crate::message::{CloseCode, ClosedBy, LaneChoice, ServerMessage};
+use crate::message::{CloseCode, ClosedBy, LaneChoice, ServerMessage, TopicPattern};
 use crate::metrics::{Counters, Sent};
 use crate::transport::{Batch, Carrier, LaneWriter, Overflow, Path, SendFailure, Source};
 
@@ -170,15 +170,15 @@ impl Outbound {
     }
 
     /// Binds one more subscription to a lane.
-    pub(crate) fn bind_lane(&self, priority: u8, choice: LaneChoice) -> TopicLane {
+    pub(crate) fn bind_lane(&self, topic: &TopicPattern, priority: u8, choice: LaneChoice) -> TopicLane {
         self.subscriptions.fetch_add(1, Ordering::Relaxed);
-        self.lanes().bind(priority, choice, &self.carrier, &self.control)
+        self.lanes().bind(topic, priority, choice, &self.carrier, &self.control)
     }
 
     /// Ends a subscription's hold on its lane.
-    pub(crate) fn release_lane(&self, lane: &TopicLane) {
+    pub(crate) fn release_lane(&self, topic: &TopicPattern, lane: &TopicLane) {
         self.subscriptions.fetch_sub(1, Ordering::Relaxed);
-        self.lanes().release(lane);
+        self.lanes().release(topic, lane);
     }
 
     /// Delivers messages in order, without waiting, and gives what was taken, which is for the caller to count. A client

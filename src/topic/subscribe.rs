@@ -79,7 +79,7 @@ impl Topics {
         place: Option<mpsc::Permit<'_, Delivery>>,
     ) -> Option<ServerMessage> {
         let Wish { who, wanted, .. } = wish;
-        let lane = who.outbound.bind_lane(rule.priority, wanted.lane);
+        let lane = who.outbound.bind_lane(&wanted.topic, rule.priority, wanted.lane);
         let receiver = wish.receiver(rule, &lane);
         let ended = receiver.ended.clone();
         let topic = wanted.topic.as_str().to_owned();
@@ -113,7 +113,7 @@ impl Topics {
         let now = now_ms();
         state.used_ms = now;
         self.account(topic, &mut state, now);
-        let lane = who.outbound.bind_lane(topic.rule.priority, wanted.lane);
+        let lane = who.outbound.bind_lane(&wanted.topic, topic.rule.priority, wanted.lane);
         let mut receiver = wish.receiver(&topic.rule, &lane);
         let ended = receiver.ended.clone();
         let start = state.log.start(wanted.since.as_ref(), wanted.recent);
@@ -225,7 +225,7 @@ impl Topics {
         held: Held,
         places: &mut Places<'_>,
     ) -> (Target, Option<News>) {
-        who.outbound.release_lane(&held.lane);
+        who.outbound.release_lane(text, &held.lane);
         let Some(topic) = &held.topic else {
             self.patterns[who.worker].fetch_sub(1, Ordering::AcqRel);
             self.pattern_watchers.fetch_sub(usize::from(held.presence), Ordering::AcqRel);
