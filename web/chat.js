@@ -1,9 +1,10 @@
 // The chat page: signs in, and puts the parts together that show the chat. What is said and who is there is in chat/chat.js.
 
-import { Chat, TOPIC_PREFIX } from "./chat/chat.js";
+import { Chat } from "./chat/chat.js";
 import { ConversationList, PeopleList, short } from "./chat/lists.js";
 import { LogView } from "./chat/log-view.js";
 import { Panels } from "./chat/panels.js";
+import { TOPIC_PREFIX } from "./chat/room.js";
 import { Announcer } from "./ui/announcer.js";
 import { Composer } from "./ui/composer.js";
 import { ConnectionBadge } from "./ui/connection.js";

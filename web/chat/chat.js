@@ -1,14 +1,10 @@
-// A chat over one connection: the rooms (topics `chat.<room>`, as in the terminal client of examples/), who is in them, what
-// people say to each other and to everyone. Knows nothing of the page, which listens for "change" and "heard".
+// A chat over one connection: the rooms that one is in, and what people say to each other and to everyone. Knows nothing of
+// the page, which listens for "change" and "heard".
 
 import { QwsError } from "../qws.js";
-import { Roster } from "../ui/roster.js";
-import { Conversation } from "./conversation.js";
+import { Conversation, entryOf } from "./conversation.js";
+import { Room, TOPIC_PREFIX } from "./room.js";
 
-export const TOPIC_PREFIX = "chat.";
-// How much of what was said before is shown to who comes in, and how much comes with each look further back.
-const RECENT = 60;
-const PAGE = 100;
 // How many people may have written to one without an answer, and how much is kept of what was said with one person or another,
 // in characters: anybody may write.
 const MOST_UNANSWERED = 200;
@@ -18,12 +14,6 @@ const MOST_DIRECT_CHARACTERS = 8_000_000;
 const KEY_KNOWN_MS = 110_000;
 // What the server adds to a message, at most, as the protocol has it.
 const ADDED_BYTES = 1024;
-
-/**
- * @typedef {object} Room what a conversation of the kind "room" has beside it
- * @property {import("../qws.js").Subscription} subscription
- * @property {Roster} roster who is there
- */
 
 /** Dispatches "change" when anything to show has changed, and "heard" for each message that others said just now. */
 export class Chat extends EventTarget {
@@ -53,8 +43,8 @@ export class Chat extends EventTarget {
     this.active = this.#begin("all", "");
     this.#recognise();
     client.addEventListener("open", () => this.#recognise());
-    client.addEventListener("broadcast", ({ detail }) => this.#heard(this.#begin("all", ""), detail));
-    client.addEventListener("direct", ({ detail }) => this.#heard(this.#begin("direct", detail.from), detail));
+    client.addEventListener("broadcast", ({ detail }) => this.#heard(this.#begin("all", ""), entryOf(detail)));
+    client.addEventListener("direct", ({ detail }) => this.#heard(this.#begin("direct", detail.from), entryOf(detail)));
     client.addEventListener("state", () => this.#changed());
   }
 
@@ -63,38 +53,40 @@ export class Chat extends EventTarget {
   }
 
   /** Enters a room, or turns to it. Rejects where the server does not let one in. */
-  async join(room) {
-    const key = `room:${room}`;
+  async join(name) {
+    const key = `room:${name}`;
     if (this.rooms.has(key)) return this.turnTo(this.conversations.get(key));
     // One subscription to a topic is all that there may be.
     if (!this.#entering.has(key)) {
-      this.#entering.set(key, this.#enter(room, key).finally(() => this.#entering.delete(key)));
+      this.#entering.set(key, this.#enter(name, key).finally(() => this.#entering.delete(key)));
     }
     await this.#entering.get(key);
   }
 
-  async #enter(room, key) {
-    const topic = TOPIC_PREFIX + room;
-    const past = await this.#past(topic);
-    const newest = past?.messages[0];
-    // With nothing between what is shown now and what comes; where nothing was said yet, what is said first may be said
-    // before this is there.
-    const from = newest ? { since: { epoch: past.epoch, offset: newest.offset } } : past === null ? {} : { recent: RECENT };
+  async #enter(name, key) {
+    const room = new Room(this.#client, this.#people, name);
+    room.addEventListener("change", () => this.#changed());
+    room.addEventListener("message", ({ detail }) => this.#heard(room.conversation, detail));
+    room.addEventListener("join", ({ detail }) => this.#goesOnWith(detail));
+    room.addEventListener("members", () => {
+      this.#worn = null;
+      this.#changed();
+    });
+    room.addEventListener("end", ({ detail }) => this.#ended(room, detail));
+    await room.enter();
+    this.conversations.set(key, room.conversation);
+    this.rooms.set(key, room);
+    this.turnTo(room.conversation);
+    await room.roster.refresh();
+  }
 
-    const conversation = new Conversation("room", room);
-    conversation.epoch = past?.epoch || undefined;
-    for (const message of past?.messages.toReversed() ?? []) conversation.append(entryOf(message, past.epoch));
-    conversation.hasEarlier = past?.more ?? false;
-
-    const subscription = this.#client.subscribe(topic, { ...from, presence: true });
-    const roster = new Roster(this.#client, subscription);
-    this.#listen(conversation, subscription, roster);
-    const { epoch } = (await subscription.ready) ?? {};
-    conversation.epoch ??= epoch ?? undefined;
-    this.conversations.set(key, conversation);
-    this.rooms.set(key, { subscription, roster });
-    this.turnTo(conversation);
-    await roster.refresh();
+  /** The server lets one stay in a room no longer. */
+  #ended(room, error) {
+    const { key } = room.conversation;
+    if (this.rooms.get(key) !== room) return;
+    this.rooms.delete(key);
+    this.#worn = null;
+    room.note(`You are no longer in this room: ${error.message}`);
   }
 
   /** Leaves a room, or puts away what was said with one person. */
@@ -105,7 +97,7 @@ export class Chat extends EventTarget {
     this.conversations.delete(conversation.key);
     if (this.active === conversation) this.turnTo([...this.conversations.values()].at(-1));
     this.#changed();
-    await room?.subscription.unsubscribe();
+    await room?.leave();
   }
 
   /** Turns to the conversation with one person. */
@@ -163,58 +155,12 @@ export class Chat extends EventTarget {
 
   /** Fetches what was said before the first entry. */
   async loadEarlier(conversation) {
-    const room = this.rooms.get(conversation.key);
-    const since = conversation.oldest;
-    if (conversation.isLoadingEarlier || conversation.isFull || !conversation.hasEarlier || !room || !since?.epoch) return;
-    const { epoch } = since;
-    conversation.isLoadingEarlier = true;
-    this.#changed();
-    try {
-      const page = await this.#client.history(room.subscription.topic, {
-        since,
-        limit: PAGE,
-        reverse: true,
-      });
-      // In another epoch the answer begins at its end: that is not what was asked for.
-      const isOurs = page.epoch === epoch;
-      if (isOurs) conversation.prepend(page.messages.toReversed().map((message) => entryOf(message, epoch)));
-      const goesOn = isOurs && epoch === conversation.epoch;
-      conversation.hasEarlier = goesOn && page.more && page.messages.length > 0;
-    } catch (error) {
-      conversation.hasEarlier = false;
-      this.#note(conversation, `What was said before cannot be had: ${error.message}`);
-    } finally {
-      conversation.isLoadingEarlier = false;
-      this.#changed();
-    }
+    await this.rooms.get(conversation.key)?.loadEarlier();
   }
 
   /** Fetches what the server dropped for us, a page at a time. */
   async fillGap(conversation, gap) {
-    const room = this.rooms.get(conversation.key);
-    const { epoch } = gap;
-    if (gap.state !== undefined || !room || !epoch) return;
-    gap.state = "fetching";
-    this.#changed();
-    try {
-      const page = await this.#client.history(room.subscription.topic, {
-        since: { epoch, offset: gap.first - 1 },
-        limit: PAGE,
-      });
-      const missing = page.epoch === epoch ? page.messages.filter(({ offset }) => offset <= gap.last) : [];
-      const isClosed = missing.length < page.messages.length || !page.more || missing.at(-1)?.offset === gap.last;
-      if (missing.length === 0) {
-        gap.state = "gone";
-      } else {
-        conversation.fill(gap, missing.map((message) => entryOf(message, epoch)), isClosed);
-        gap.first = missing.at(-1).offset + 1;
-        gap.state = undefined;
-      }
-    } catch (error) {
-      gap.state = error instanceof QwsError && error.code === 404 ? "gone" : undefined;
-      gap.problem = error.message;
-    }
-    this.#changed();
+    await this.rooms.get(conversation.key)?.fillGap(gap);
   }
 
   nameOf(conversation) {
@@ -289,66 +235,6 @@ export class Chat extends EventTarget {
     }
   }
 
-  /** The newest messages, newest first; an empty page where nothing was said yet, `null` where we may not look. */
-  async #past(topic) {
-    try {
-      return await this.#client.history(topic, { limit: RECENT, reverse: true });
-    } catch (error) {
-      if (error.code === 404) return { epoch: "", messages: [], more: false };
-      if (error.code === 403) return null;
-      throw error;
-    }
-  }
-
-  #listen(conversation, subscription, roster) {
-    subscription.addEventListener("message", ({ detail }) => {
-      const epoch = subscription.position?.epoch;
-      conversation.epoch ??= epoch;
-      this.#heard(conversation, detail, epoch);
-    });
-    subscription.addEventListener("gap", ({ detail: { first, last } }) => {
-      conversation.append({ type: "gap", time: Date.now(), first, last, epoch: subscription.position?.epoch });
-      // What was taken and falls into the gap does not come by itself.
-      conversation.pending = conversation.pending.filter(({ offset }) => !(offset >= first && offset <= last));
-      this.#changed();
-    });
-    subscription.addEventListener("lost", ({ detail }) => {
-      const why = detail.reason ? ` (${detail.reason})` : "";
-      if (detail.epoch) conversation.beginAnew(detail.epoch);
-      // What was taken and is not going to come.
-      const isToCome = ({ offset, epoch }) => offset === undefined || (epoch === detail.epoch && offset > detail.offset);
-      conversation.pending = conversation.pending.filter(isToCome);
-      this.#note(conversation, `Some of what was said while you were away is gone${why}.`);
-    });
-    subscription.addEventListener("end", ({ detail }) => {
-      if (this.rooms.get(conversation.key)?.subscription !== subscription) return;
-      if (detail === null || this.#client.state === "closed") return;
-      this.rooms.delete(conversation.key);
-      this.#worn = null;
-      this.#note(conversation, `You are no longer in this room: ${detail.message}`);
-    });
-    roster.addEventListener("join", ({ detail }) => {
-      this.#people.learn(detail);
-      this.#goesOnWith(detail);
-      conversation.comingOrGoing(this.#person(detail), "joined", Date.now());
-    });
-    roster.addEventListener("leave", ({ detail }) => {
-      this.#people.learn(detail);
-      conversation.comingOrGoing(this.#person(detail), "left", Date.now());
-    });
-    roster.addEventListener("change", () => {
-      for (const member of roster.members.values()) this.#people.learn(member);
-      this.#worn = null;
-      this.#changed();
-    });
-  }
-
-  /** The same over whatever connection, as far as the server can tell. */
-  #person({ id, user }) {
-    const name = this.#people.name(id);
-    return { key: user ? `user ${user}` : `name ${name}`, name };
-  }
-
   #recognise() {
     const { id, name } = this.#client;
     if (id !== null) this.#people.learnOwn(id, name);
@@ -367,8 +253,7 @@ export class Chat extends EventTarget {
     }
   }
 
-  #heard(conversation, message, epoch) {
-    const entry = entryOf(message, epoch);
+  #heard(conversation, entry) {
     const isOwn = entry.from !== undefined && this.#people.isOwn(entry.from);
     if (isOwn) {
       const sent = conversation.pending.find((one) => one.offset !== undefined && isSame(one, entry));
@@ -452,11 +337,6 @@ export class Chat extends EventTarget {
     return error.message;
   }
 
-  #note(conversation, text) {
-    conversation.append({ type: "note", time: Date.now(), text });
-    this.#changed();
-  }
-
   #changed() {
     this.dispatchEvent(new Event("change"));
   }
@@ -466,12 +346,6 @@ export class Chat extends EventTarget {
 const isKeyForgotten = ({ unsureSince }) => unsureSince !== undefined && Date.now() - unsureSince > KEY_KNOWN_MS;
 
 const isSame = (one, other) => one.offset === other.offset && one.epoch === other.epoch;
-
-/** A message of the protocol as an entry. */
-function entryOf({ offset, from, content, data, timestamp }, epoch) {
-  const text = content ?? `(${(data?.length ?? 0).toLocaleString()} bytes that are not text)`;
-  return { type: "message", time: timestamp, offset, epoch, from, text };
-}
 
 function remove(list, item) {
   const at = list.indexOf(item);

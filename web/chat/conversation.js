@@ -162,3 +162,9 @@ export class Conversation {
 }
 
 const weight = (entry) => ENTRY_CHARACTERS + (entry.text?.length ?? 0);
+
+/** A message of the protocol as an entry. */
+export function entryOf({ offset, from, content, data, timestamp }, epoch) {
+  const text = content ?? `(${(data?.length ?? 0).toLocaleString()} bytes that are not text)`;
+  return { type: "message", time: timestamp, offset, epoch, from, text };
+}
