@@ -1,19 +1,14 @@
 // A chat over one connection: the rooms that one is in, and what people say to each other and to everyone. Knows nothing of
 // the page, which listens for "change" and "heard".
 
-import { QwsError } from "../qws.js";
 import { Conversation, entryOf } from "./conversation.js";
-import { Room, TOPIC_PREFIX } from "./room.js";
+import { Outbox } from "./outbox.js";
+import { Room } from "./room.js";
 
 // How many people may have written to one without an answer, and how much is kept of what was said with one person or another,
 // in characters: anybody may write.
 const MOST_UNANSWERED = 200;
 const MOST_DIRECT_CHARACTERS = 8_000_000;
-// The server knows the key of a message for two minutes, where it is not told otherwise; past that, a second try may be a
-// second message.
-const KEY_KNOWN_MS = 110_000;
-// What the server adds to a message, at most, as the protocol has it.
-const ADDED_BYTES = 1024;
 
 /** Dispatches "change" when anything to show has changed, and "heard" for each message that others said just now. */
 export class Chat extends EventTarget {
@@ -27,6 +22,7 @@ export class Chat extends EventTarget {
   isLooking = true;
   #client;
   #people;
+  #outbox;
   /** Rooms that are being entered. */
   #entering = new Map();
   /** Names that more than one wears who is here; `null` when that is to be found out anew. @type {Set<string> | null} */
@@ -40,6 +36,9 @@ export class Chat extends EventTarget {
     super();
     this.#client = client;
     this.#people = people;
+    this.#outbox = new Outbox(client, people);
+    this.#outbox.addEventListener("change", () => this.#changed());
+    this.#outbox.addEventListener("sent", () => this.#bound());
     this.active = this.#begin("all", "");
     this.#recognise();
     client.addEventListener("open", () => this.#recognise());
@@ -122,35 +121,21 @@ export class Chat extends EventTarget {
 
   /** Why this text cannot be sent, or "". */
   problem(text) {
-    const most = this.#client.limits?.max_message_bytes;
-    if (most === undefined) return "";
-    const over = new TextEncoder().encode(JSON.stringify(text)).length + ADDED_BYTES - most;
-    return over > 0 ? `This is ${over.toLocaleString()} bytes too long to be sent.` : "";
+    return this.#outbox.problem(text);
   }
 
   /** Says something in a conversation. It stands there as pending until the server has taken it. */
   send(conversation, text) {
-    const entry = { type: "pending", time: Date.now(), text, state: "sending", key: crypto.randomUUID() };
-    conversation.pending.push(entry);
-    this.#changed();
-    return this.#deliver(conversation, entry);
+    return this.#outbox.send(conversation, text);
   }
 
-  /** Tries again to send what failed; the server takes it once, whatever became of the first try, as long as it knows the key. */
+  /** Tries again to send what failed. */
   retry(conversation, entry) {
-    if (isKeyForgotten(entry)) {
-      // One was told that it may have been sent, and wants it once more.
-      entry.key = crypto.randomUUID();
-      entry.unsureSince = undefined;
-    }
-    entry.state = "sending";
-    this.#changed();
-    return this.#deliver(conversation, entry);
+    return this.#outbox.retry(conversation, entry);
   }
 
   discard(conversation, entry) {
-    remove(conversation.pending, entry);
-    this.#changed();
+    this.#outbox.discard(conversation, entry);
   }
 
   /** Fetches what was said before the first entry. */
@@ -255,12 +240,7 @@ export class Chat extends EventTarget {
 
   #heard(conversation, entry) {
     const isOwn = entry.from !== undefined && this.#people.isOwn(entry.from);
-    if (isOwn) {
-      const sent = conversation.pending.find((one) => one.offset !== undefined && isSame(one, entry));
-      // The message itself can be here before the server's word that it was taken.
-      const same = sent ?? conversation.pending.find(({ text, offset }) => text === entry.text && offset === undefined);
-      if (same) remove(conversation.pending, same);
-    }
+    if (isOwn) this.#outbox.cameBack(conversation, entry);
     conversation.append(entry);
     if (conversation.kind === "direct") this.#bound();
     // Who says something here and is in none of our rooms has a name as well.
@@ -274,80 +254,7 @@ export class Chat extends EventTarget {
     this.#changed();
   }
 
-  async #deliver(conversation, entry) {
-    try {
-      if (conversation.kind === "room") await this.#publish(conversation, entry);
-      else if (conversation.kind === "direct") await this.#direct(conversation, entry);
-      else await this.#client.broadcast(entry.text);
-      if (conversation.kind === "all") remove(conversation.pending, entry);
-    } catch (error) {
-      entry.state = "failed";
-      // Whoever refuses it has not sent it; without an answer nobody knows.
-      if (["closed", "timeout", "transport"].includes(error.kind)) entry.unsureSince ??= entry.time;
-      entry.problem = this.#why(conversation, error);
-    }
-    this.#changed();
-  }
-
-  async #publish(conversation, entry) {
-    const { epoch, offset, duplicate } = await this.#published(conversation, entry);
-    entry.epoch = epoch;
-    entry.offset = offset;
-    // It may have come already, taken for another one with the same text or long before this answer.
-    if (duplicate || conversation.entries.some((said) => isSame(said, entry))) remove(conversation.pending, entry);
-  }
-
-  /** Publishes, if need be when the connection is back: the key makes it safe to ask again, for a while. */
-  async #published(conversation, entry) {
-    for (;;) {
-      // What never left the page may wait for as long as it takes.
-      let mayBeSent = this.#client.state === "open";
-      const opened = () => (mayBeSent = true);
-      this.#client.addEventListener("open", opened);
-      const begun = Date.now();
-      try {
-        return await this.#client.publish(TOPIC_PREFIX + conversation.id, entry.text, { key: entry.key });
-      } catch (error) {
-        if (mayBeSent && error.kind === "timeout") entry.unsureSince ??= begun;
-        if (error.kind !== "timeout" || this.#client.state !== "reconnecting") throw error;
-      } finally {
-        this.#client.removeEventListener("open", opened);
-      }
-      while (this.#client.state === "reconnecting") {
-        await new Promise((changed) => this.#client.addEventListener("state", changed, { once: true }));
-      }
-      if (isKeyForgotten(entry)) throw new QwsError("timeout", "The connection was lost before the server’s answer.");
-    }
-  }
-
-  async #direct(conversation, entry) {
-    await this.#client.direct(conversation.id, entry.text);
-    remove(conversation.pending, entry);
-    // The server tells it to the other alone; to oneself it comes by itself.
-    const { id } = this.#client;
-    if (id !== conversation.id) conversation.append({ type: "message", time: Date.now(), from: id, text: entry.text });
-    conversation.hasOwn = true;
-    this.#bound();
-  }
-
-  #why(conversation, error) {
-    if (conversation.kind === "direct" && error.code === 404) {
-      return `${this.#people.name(conversation.id)} is not connected any more.`;
-    }
-    return error.message;
-  }
-
   #changed() {
     this.dispatchEvent(new Event("change"));
   }
-}
-
-/** Whether the server may take it for another message by now. */
-const isKeyForgotten = ({ unsureSince }) => unsureSince !== undefined && Date.now() - unsureSince > KEY_KNOWN_MS;
-
-const isSame = (one, other) => one.offset === other.offset && one.epoch === other.epoch;
-
-function remove(list, item) {
-  const at = list.indexOf(item);
-  if (at >= 0) list.splice(at, 1);
 }
