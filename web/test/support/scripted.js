@@ -1,8 +1,13 @@
-// A server that does what a test tells it to: for what a real one does not do on demand.
+// A server that does what a test tells it to, for what a real one does not do on demand; and a client of it.
 
 import { once } from "node:events";
 
-import { WebSocketServer } from "ws";
+import WebSocket, { WebSocketServer } from "ws";
+
+import { connect } from "../../qws.js";
+
+/** Options of a client that comes back at once. */
+export const quick = { WebSocket, maxBackoffMs: 20 };
 
 /**
  * Starts a server. `answer(message, peer, connection)` gives what to send for a message of a client, where `connection` counts from
@@ -98,3 +103,24 @@ class Peer {
 /** Resolves with the detail of an event. */
 export const next = (target, type) =>
   new Promise((resolve) => target.addEventListener(type, ({ detail }) => resolve(detail), { once: true }));
+
+/** A client of a scripted server, both ended with the test. */
+export async function client(t, answer, options = {}) {
+  const server = await scripted(answer);
+  const made = connect(server.url, { ...quick, ...options });
+  t.after(async () => {
+    await made.close();
+    await server.stop();
+  });
+  return { client: made, server };
+}
+
+/** The answer to a `subscribe`. */
+export const subscribed = ({ id, topic }, offset, more = {}) => ({
+  type: "subscribed",
+  re: id,
+  topic,
+  epoch: "e",
+  offset,
+  ...more,
+});
