@@ -25,6 +25,9 @@ use crate::command::token::TokenCommand;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// Open files beside the connections: sockets, the workers' own, and what is read anew now and then.
+const OTHER_FILES: u64 = 100;
+
 /// The realtime messaging server for QUIC.
 ///
 /// Every other setting is in the configuration file (--config) or the environment: QWS_LIMITS__MAX_CLIENTS=500 sets
@@ -161,8 +164,24 @@ fn serve(flags: Serve) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// Allows itself as many open files as the system lets it have, and says where they do not do for the limits: each client
+/// over WebSocket is one, and each other connection over TCP, while QUIC needs one socket a worker for all clients.
+fn raise_open_files(config: &Config) {
+    let limits = &config.limits;
+    let wanted = limits.max_clients.saturating_add(limits.max_http_connections).saturating_add(OTHER_FILES);
+    match rlimit::increase_nofile_limit(rlimit::INFINITY) {
+        Ok(most) if most < wanted => warn!(
+            "The system lets this process have {most} open files, and the limits ask for {wanted}: one for each client over \
+             WebSocket. Raise it (ulimit -n, or LimitNOFILE= of a systemd service), or lower limits.max_clients"
+        ),
+        Ok(_) => {}
+        Err(e) => warn!("Cannot raise the limit of open files: {e}. Each client over WebSocket needs one"),
+    }
+}
+
 fn bind_and_run(config: Config) -> anyhow::Result<ExitCode> {
     let asks_who = config.asks_who();
+    raise_open_files(&config);
     let server = Server::bind(config)?;
     if !asks_who && !server.local_addr().ip().is_loopback() {
         warn!(

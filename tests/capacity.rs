@@ -116,3 +116,23 @@ async fn a_flood_of_first_packets_keeps_nobody_out() {
     neighbour.control.lives("who is served").await;
     server.stop().await;
 }
+
+/// How many open files a server has allowed itself, of those that it may, and whether it says that they are too few.
+#[cfg(target_os = "linux")]
+async fn open_files(limit: &str) -> (u64, bool) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let args = ["--addr", "127.0.0.1:0", "--max-clients", "500"];
+    let mut server = common::process::Process::start_under(limit, folder.path(), &args);
+    server.listening().await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.pid())).expect("its limits");
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("that of open files");
+    let soft = line.split_whitespace().next().and_then(|soft| soft.parse().ok()).expect("a number");
+    (soft, server.stderr().contains("open files"))
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_server_allows_itself_the_open_files_that_it_may_have_and_says_where_they_do_not_do() {
+    assert_eq!(open_files("ulimit -Sn 200 && ulimit -Hn 3000").await, (3000, false));
+    assert_eq!(open_files("ulimit -n 1000").await, (1000, true));
+}

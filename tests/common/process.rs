@@ -10,6 +10,8 @@ use nix::unistd::Pid;
 
 use super::until;
 
+const BINARY: &str = env!("CARGO_BIN_EXE_quic-websocket");
+
 pub struct Process {
     child: Child,
     stdout: PathBuf,
@@ -19,8 +21,18 @@ pub struct Process {
 impl Process {
     /// Starts the binary in a folder, with these arguments and, of all settings in the environment, these alone.
     pub fn start(folder: &Path, args: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::spawn(Command::new(BINARY), folder, args, environment)
+    }
+
+    /// The same under a limit, which a shell sets before.
+    pub fn start_under(limit: &str, folder: &Path, args: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{limit} && exec \"$0\" \"$@\""), BINARY]);
+        Self::spawn(shell, folder, args, &[])
+    }
+
+    fn spawn(mut command: Command, folder: &Path, args: &[&str], environment: &[(&str, &str)]) -> Self {
         let [stdout, stderr] = ["stdout", "stderr"].map(|name| folder.join(name));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_quic-websocket"));
         for (name, _) in std::env::vars_os() {
             if name == "RUST_LOG" || name.to_string_lossy().starts_with("QWS_") {
                 command.env_remove(name);
