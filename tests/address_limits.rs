@@ -5,18 +5,21 @@
 
 mod common;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use common::library;
 use common::limits::{limited, refusal};
-use common::over::Over;
+use common::over::{Over, Party};
 use common::packets::{Answer, begin_only};
 use common::{TestServer, soon, until, web_socket};
+use quic_websocket::config::Rates;
 use quic_websocket::message::{ClientMessage, Close, CloseCode};
 use quic_websocket::{ClientError, Event};
 use quinn::{ConnectionError, TransportErrorCode};
 use serde_json::json;
 use tokio::io::AsyncReadExt;
+use tokio_tungstenite::tungstenite::Error;
 
 /// Tries to connect, without a message; gives whether that was let.
 async fn knocks(server: &TestServer) -> bool {
@@ -155,5 +158,69 @@ async fn the_client_library_comes_back_after_a_refused_connection() {
         }
     }
     client.ping().await.expect("it is served");
+    server.stop().await;
+}
+
+/// A server behind proxies in these networks, whose limits hold for everybody.
+async fn behind(proxies: &str, change: impl FnOnce(&mut Rates)) -> TestServer {
+    TestServer::start_with(|config| {
+        config.rates.loopback = true;
+        config.http.proxies = vec![proxies.parse().expect("a network")];
+        change(&mut config.rates);
+    })
+    .await
+}
+
+/// Opens a WebSocket by a proxy that was asked by this client; gives HTTP's status where it is refused.
+async fn proxied(server: &TestServer, client: &str) -> Result<Party, (u16, bool)> {
+    let mut request = web_socket::request(server, "/ws");
+    request.headers_mut().insert("X-Forwarded-For", client.parse().expect("a value"));
+    match web_socket::ask(server, request).await {
+        Ok(socket) => Ok(Party::from(socket)),
+        Err(Error::Http(answer)) => Err((answer.status().as_u16(), answer.headers().contains_key("Retry-After"))),
+        Err(other) => panic!("expected an answer, got {other}"),
+    }
+}
+
+#[tokio::test]
+async fn clients_that_a_known_proxy_brings_count_by_their_own_addresses() {
+    let server = behind("127.0.0.0/8", |rates| rates.address_connections = 1).await;
+    let mut clients = Vec::new();
+    for n in 1..=20 {
+        let mut client = proxied(&server, &format!("192.0.2.1, 198.51.100.{n}")).await.expect("a WebSocket");
+        client.handshake("Ada").await;
+        clients.push(client);
+    }
+    let mut addresses: Vec<_> = server.status.stats(100).list.iter().map(|client| client.address.ip()).collect();
+    addresses.sort();
+    assert_eq!(addresses, (1..=20).map(|n| IpAddr::from([198, 51, 100, n])).collect::<Vec<_>>());
+    let mut late = proxied(&server, "198.51.100.7").await.expect("a WebSocket");
+    late.control.say(json!({"type": "handshake", "id": 1, "protocol_version": "1.0"})).await;
+    refusal(&late.control.hear().await, 1);
+    late.expect_close(4429).await;
+    clients[6].control.lives("who has the place").await;
+    assert_eq!(proxied(&server, "somebody").await.err().expect("an address is expected").0, 400);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn clients_that_a_known_proxy_brings_begin_handshakes_by_their_own_addresses() {
+    let rate = |rates: &mut Rates| (rates.address_handshakes, rates.address_handshakes_burst) = (1, 2);
+    let server = behind("127.0.0.0/8", rate).await;
+    let mut clients = Vec::new();
+    for n in [1, 1, 2, 2, 3] {
+        clients.push(proxied(&server, &format!("198.51.100.{n}")).await.expect("a WebSocket"));
+    }
+    let refused = proxied(&server, "198.51.100.1").await.err().expect("one too many");
+    assert_eq!(refused, (429, true), "told when to try again");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_but_a_known_proxy_is_believed_who_a_client_is() {
+    let server = behind("192.0.2.0/24", |rates| rates.address_connections = 8).await;
+    let mut client = proxied(&server, "198.51.100.1").await.expect("a WebSocket");
+    client.handshake("Ada").await;
+    assert!(server.status.stats(1).list[0].address.ip().is_loopback());
     server.stop().await;
 }

@@ -1,13 +1,16 @@
 //! What is for browsers: WebSocket and web pages over TCP, which pages may connect, and what they are shown over WebTransport.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
 use super::{ConfigError, Secret};
 
 /// Most origins.
 const MAX_ORIGINS: u64 = 1000;
+/// Most networks of proxies.
+const MAX_PROXIES: u64 = 100;
 
 /// What is served over TCP, and to which web pages.
 #[derive(Debug, Clone, Deserialize)]
@@ -27,6 +30,11 @@ pub struct Http {
     /// `http://localhost:8080`; others get status 403. Clients that are no web pages send none, and are let in, and so are
     /// the pages of this very server. At most 1,000. Default: none, which lets in pages of any origin.
     pub origins: Vec<String>,
+    /// Networks (`10.0.0.0/8`) and addresses of the reverse proxies and load balancers that pass on what clients ask over TCP: whom
+    /// these name in `X-Forwarded-For`, and with `X-Forwarded-Proto`, is taken for the client in limits by address, logs and
+    /// numbers. At most 100. Default: none, which takes whoever connects for the client.
+    #[serde(deserialize_with = "networks")]
+    pub proxies: Vec<IpNet>,
     /// Whether `/echo` sends every WebSocket message back as it came: for trying out how WebSocket is spoken. Default false.
     pub echo: bool,
     /// What whoever runs the server shows (`Authorization: Bearer`) to see its numbers, publish and end clients over HTTP: 16
@@ -48,7 +56,15 @@ pub struct WebTransport {
 
 impl Default for Http {
     fn default() -> Self {
-        Self { enabled: true, addr: None, plain_addr: None, origins: Vec::new(), echo: false, admin_token: None }
+        Self {
+            enabled: true,
+            addr: None,
+            plain_addr: None,
+            origins: Vec::new(),
+            proxies: Vec::new(),
+            echo: false,
+            admin_token: None,
+        }
     }
 }
 
@@ -61,14 +77,33 @@ fn address_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     text.parse().map(Some).map_err(expected)
 }
 
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let network = |text: &String| text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    let expected = |text: &String| {
+        let text: String = text.chars().take(100).collect();
+        serde::de::Error::custom(format!("{text:?} is no network; write it as 10.0.0.0/8, or one address as 10.0.0.1"))
+    };
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| network(text).ok_or_else(|| expected(text))).collect()
+}
+
 fn secret_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
     Ok(Some(String::deserialize(deserializer)?).filter(|text| !text.is_empty()).map(Secret::from))
 }
 
 impl Http {
     /// Settings with their values and bounds.
-    pub(super) fn bounds(&self) -> [(&'static str, u64, u64, u64); 1] {
-        [("http.origins (how many)", self.origins.len() as u64, 0, MAX_ORIGINS)]
+    pub(super) fn bounds(&self) -> [(&'static str, u64, u64, u64); 2] {
+        [
+            ("http.origins (how many)", self.origins.len() as u64, 0, MAX_ORIGINS),
+            ("http.proxies (how many)", self.proxies.len() as u64, 0, MAX_PROXIES),
+        ]
+    }
+
+    /// Whether an address is that of a proxy that names the clients whose requests it passes on.
+    pub(crate) fn is_proxy(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.proxies.iter().any(|network| network.contains(&address))
     }
 
     /// Checks what each origin looks like, since one that no browser sends would keep everybody out; and that what goes without
@@ -126,6 +161,28 @@ mod tests {
         }
         for wrong in ["", "app.example.com", "https://", "https://app.example.com/", "https://*.example.com", "null"] {
             assert!(matches!(with_origins(&[wrong]).validate(), Err(ConfigError::Origin { .. })), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn proxies_are_networks_or_single_addresses() {
+        let http = |proxies: &str| toml::from_str::<Http>(&format!("proxies = [{proxies}]"));
+        let known = http("'10.0.0.0/8', '192.0.2.7', 'fd00::/8'").expect("networks");
+        for (address, is_proxy) in [
+            ("10.255.0.1", true),
+            ("::ffff:10.0.0.1", true),
+            ("192.0.2.7", true),
+            ("fd00::1", true),
+            ("11.0.0.1", false),
+            ("192.0.2.8", false),
+            ("::1", false),
+        ] {
+            assert_eq!(known.is_proxy(address.parse().expect("an address")), is_proxy, "{address}");
+        }
+        assert!(!Http::default().is_proxy(IpAddr::from([127, 0, 0, 1])));
+        for wrong in ["", "proxy.example", "10.0.0.0/33", "10.0.0.0:80", "10.0.0.0/"] {
+            let error = http(&format!("'{wrong}'")).expect_err("no network").to_string();
+            assert!(error.contains(&format!("{wrong:?} is no network")), "{error}");
         }
     }
 

@@ -124,11 +124,16 @@ impl OpenDoor {
 
     fn let_in(&self, stream: TcpStream, from: SocketAddr, http: &Arc<Http>, router: &Router) -> Option<&'static str> {
         let addresses = &http.surroundings.context.addresses;
-        // Its address is proven by TCP itself.
-        if let Admission::Refused(why) = addresses.admit(from.ip(), true) {
-            return Some(why);
+        // Whom a proxy brings is known once there is a request.
+        let mut of_address = None;
+        if !http.surroundings.context.config.http.is_proxy(from.ip()) {
+            // Its address is proven by TCP itself.
+            if let Admission::Refused(why) = addresses.admit(from.ip(), true) {
+                return Some(why);
+            }
+            let Some(place) = addresses.connect_http(from.ip()) else { return Some("too many of this address") };
+            of_address = Some(place);
         }
-        let Some(of_address) = addresses.connect_http(from.ip()) else { return Some("too many of this address") };
         let Ok(place) = Arc::clone(&http.places).try_acquire_owned() else { return Some("too many in all") };
         set_options(&stream);
         let tls = self.tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.borrow())));
@@ -139,7 +144,8 @@ impl OpenDoor {
             let within = http.surroundings.context.config.timing.handshake_timeout();
             let draining = http.surroundings.draining.clone();
             let Some(acceptor) = tls else {
-                return serve(stream, Peer { address: from, is_tls: false, certificate: None }, &http, router).await;
+                let peer = Peer { address: from, is_tls: false, certificate: None, is_named: false };
+                return serve(stream, peer, &http, router).await;
             };
             let accepted = tokio::select! {
                 accepted = timeout(within, acceptor.accept(stream)) => accepted,
@@ -148,7 +154,8 @@ impl OpenDoor {
             match accepted {
                 Ok(Ok(stream)) => {
                     let own = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).cloned();
-                    let peer = Peer { address: from, is_tls: true, certificate: own.map(|own| own.into_owned()) };
+                    let certificate = own.map(|own| own.into_owned());
+                    let peer = Peer { address: from, is_tls: true, certificate, is_named: false };
                     serve(stream, peer, &http, router).await;
                 }
                 Ok(Err(e)) => {
@@ -174,11 +181,12 @@ async fn serve<S>(stream: S, peer: Peer, http: &Http, router: Router)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let timing = &http.surroundings.context.config.timing;
+    let config = &http.surroundings.context.config;
+    let timing = &config.timing;
     let from = peer.address;
     let service = service_fn(move |request: Request<Incoming>| {
-        let (router, peer) = (router.clone(), peer.clone());
-        async move { Ok::<_, Infallible>(answer(request, peer, router).await) }
+        let (router, client) = (router.clone(), peer.behind(request.headers(), &config.http));
+        async move { Ok::<_, Infallible>(answer(request, client, router).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -208,16 +216,23 @@ where
     }
 }
 
-async fn answer(request: Request<Incoming>, peer: Peer, mut router: Router) -> Response {
-    let mut request = request.map(Body::new);
-    request.extensions_mut().insert(peer);
-    let mut response = match timeout(REQUEST_TIME, router.call(request)).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(never)) => match never {},
-        Err(_) => Refusal::new(StatusCode::REQUEST_TIMEOUT, "the request took too long").into_response(),
+async fn answer(request: Request<Incoming>, client: Result<Peer, Refusal>, router: Router) -> Response {
+    let mut response = match client {
+        Ok(client) => route(request, client, router).await,
+        Err(refused) => refused.into_response(),
     };
     for (name, value) in EVERYWHERE {
         response.headers_mut().insert(name, value);
     }
     response
+}
+
+async fn route(request: Request<Incoming>, client: Peer, mut router: Router) -> Response {
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(client);
+    match timeout(REQUEST_TIME, router.call(request)).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(_) => Refusal::new(StatusCode::REQUEST_TIMEOUT, "the request took too long").into_response(),
+    }
 }

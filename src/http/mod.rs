@@ -8,23 +8,22 @@ mod door;
 mod host;
 mod ice;
 mod pages;
+mod peer;
 mod refusal;
 mod socket;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::uri::Authority;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::routing::get;
 use futures_util::future::join_all;
-use rustls::pki_types::CertificateDer;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::door::{Door, bind};
+use self::peer::Peer;
 use crate::client::Surroundings;
 use crate::tls::ShortLived;
 
@@ -54,26 +53,6 @@ pub(crate) struct Http {
     pub(crate) short_lived: ShortLived,
     /// Where WebTransport is.
     pub(crate) quic_port: u16,
-}
-
-/// Who has sent a request.
-#[derive(Debug, Clone)]
-struct Peer {
-    address: SocketAddr,
-    is_tls: bool,
-    /// The client's own certificate, which TLS has checked.
-    certificate: Option<CertificateDer<'static>>,
-}
-
-impl Peer {
-    /// The origin (RFC 6454) of this server's pages for who calls it by this name and port. `None` without TLS for any name but this
-    /// machine's own: it may be that of a page elsewhere, which points here (DNS rebinding).
-    fn origin(&self, host: &Authority) -> Option<String> {
-        match self.is_tls {
-            true => Some(format!("https://{host}")),
-            false => host::is_local(host).then(|| format!("http://{host}")),
-        }
-    }
 }
 
 impl Http {

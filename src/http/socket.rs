@@ -20,6 +20,7 @@ use super::host::host;
 use super::refusal::Refusal;
 use super::{Http, Peer};
 use crate::client;
+use crate::limits::Admission;
 use crate::message::Token;
 use crate::printable::Printable;
 use crate::transport::websocket;
@@ -47,9 +48,13 @@ pub(super) async fn open(
         return Err(Refusal::bad(why));
     }
     let context = &http.surroundings.context;
+    if peer.is_named
+        && let Admission::Refused(why) = context.addresses.admit(peer.address.ip(), true)
+    {
+        return Err(later(StatusCode::TOO_MANY_REQUESTS, why));
+    }
     if context.registry.handshakes() as u64 >= context.config.limits.max_handshakes {
-        let busy = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many handshakes are under way; try again");
-        return Err(Refusal { retry_after: Some(Duration::from_secs(1)), ..busy });
+        return Err(later(StatusCode::SERVICE_UNAVAILABLE, "too many handshakes are under way; try again"));
     }
     let (mut response, upgrade) = upgrade(request)?;
     response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUB_PROTOCOL));
@@ -100,6 +105,10 @@ pub(super) async fn echo(
         }
     });
     Ok(response)
+}
+
+fn later(status: StatusCode, why: &str) -> Refusal {
+    Refusal { retry_after: Some(Duration::from_secs(1)), ..Refusal::new(status, why) }
 }
 
 fn failed(from: SocketAddr, why: &str) {
