@@ -85,7 +85,7 @@ check() {
     step cargo test
     check_web
     if command -v shellcheck >/dev/null; then
-        step shellcheck run.sh generate_certs.sh .ci/run
+        step shellcheck run.sh generate_certs.sh .ci/run tests/autobahn/run
     else
         echo "==> shellcheck is not installed: the scripts were not checked"
     fi
