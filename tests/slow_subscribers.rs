@@ -7,7 +7,7 @@ mod common;
 use common::over::{Over, Party};
 use common::relay::{Link, Relay};
 use common::topics::{Subscriber, TopicLane, rule};
-use common::{RawClient, TestServer, soon, web_socket};
+use common::{RawClient, TestServer, soon, until, web_socket};
 use quic_websocket::Config;
 use quinn::TransportConfig;
 use serde_json::{Value, json};
@@ -338,5 +338,40 @@ async fn without_datagrams_of_the_clients_everything_comes_by_stream() {
     let mut publisher = Over::Native.party(&server, "publisher").await;
     publish(&mut publisher, "a", "small").await;
     assert_eq!(subscriber.hear("a").await["content"], "small");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_waits_for_a_subscription_that_ends_still_comes_where_another_one_matches_it() {
+    let server = TestServer::start().await;
+    for (patterns, still_come) in [(&["q.>"][..], true), (&["q.*.x", "r.>"], false)] {
+        let mut subscriber = Party::from(web_socket::open_narrow(&server).await);
+        subscriber.handshake("stuck").await;
+        for topic in patterns.iter().chain(&["q.b"]) {
+            subscriber.control.say(json!({"type": "subscribe", "topic": topic})).await;
+            subscriber.control.expect("subscribed").await;
+        }
+        let mut publisher = Over::Native.party(&server, "publisher").await;
+        for _ in 0..150 {
+            publish(&mut publisher, "q.b", &"x".repeat(10_000)).await;
+        }
+        subscriber.control.say(json!({"type": "unsubscribe", "topic": "q.b", "id": "over"})).await;
+        let has_ended = || server.status.stats(1).list[0].subscriptions == patterns.len() as u64;
+        until("the end of the subscription", has_ended).await;
+        subscriber.control.say(json!({"type": "ping", "id": "end"})).await;
+        let mut heard = Vec::new();
+        loop {
+            let message = subscriber.control.hear().await;
+            match message["type"].as_str() {
+                Some("message") => heard.push(message["offset"].as_u64().expect("an offset")),
+                _ if message["re"] == "end" => break,
+                _ => assert_eq!((&message["type"], &message["re"]), (&json!("ok"), &json!("over"))),
+            }
+        }
+        assert!(heard.windows(2).all(|pair| pair[0] + 1 == pair[1]), "in order and without a hole: {heard:?}");
+        assert_eq!(heard.len() == 150, still_come, "{} of 150 came", heard.len());
+        subscriber.control.say(json!({"type": "close"})).await;
+        subscriber.closed().await;
+    }
     server.stop().await;
 }

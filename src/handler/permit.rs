@@ -13,11 +13,8 @@ pub(super) fn permit(context: &Context, by: &Identity, message: &ClientMessage) 
         ClientMessage::Publish { topic, .. } => may_publish(context, by, topic),
         ClientMessage::Subscribe(wanted) => {
             may_hear(context, by, &wanted.topic, wanted.presence)?;
-            let replays = wanted.since.is_some() || wanted.recent.is_some();
-            let field = if wanted.since.is_some() { "since" } else { "recent" };
-            allow(!replays || rights.history(&wanted.topic), field, || {
-                format!("read the history of {}", wanted.topic.as_str())
-            })
+            let field = wanted.since.as_ref().map(|_| "since").or(wanted.recent.map(|_| "recent"));
+            may_have_replayed(by, &wanted.topic, field)
         }
         ClientMessage::History { topic, .. } => {
             let pattern = topic.clone().into();
@@ -70,6 +67,12 @@ pub(super) fn may_hear(
     let may = by.rights.subscribe(wanted) && by.is_one_of(context.topics.rule(wanted).subscribe);
     allow(may, "topic", || format!("subscribe to {}", wanted.as_str()))?;
     allow(!presence || by.rights.presence(wanted), "presence", || format!("be told who is on {}", wanted.as_str()))
+}
+
+/// Refuses to replay to a subscription what was published before, which it asked for with this field, if it did.
+pub(super) fn may_have_replayed(by: &Identity, wanted: &TopicPattern, field: Option<&str>) -> Result<(), ErrorReply> {
+    let may = field.is_none() || by.rights.history(wanted);
+    allow(may, field.unwrap_or_default(), || format!("read the history of {}", wanted.as_str()))
 }
 
 /// Refuses who may not negotiate connections between browsers.

@@ -8,6 +8,7 @@ use tracing::debug;
 use super::{Caller, Context, permit};
 use crate::auth::Denied;
 use crate::message::{ErrorCode, ErrorReply, ServerMessage, Token};
+use crate::topic::Subscription;
 
 /// Checks a token, and goes by it from now on.
 pub(super) async fn refresh(context: &Context, by: &Caller, token: &Token) -> ServerMessage {
@@ -33,8 +34,11 @@ pub(super) async fn refresh(context: &Context, by: &Caller, token: &Token) -> Se
 
 /// Ends the subscriptions that a client may no longer have.
 pub(super) async fn revoke(context: &Context, by: &Caller) {
-    for (text, presence) in by.subscriber.subscribed() {
-        let Err(refused) = permit::may_hear(context, &by.identity(), &text, presence) else { continue };
+    for Subscription { text, presence, replays } in by.subscriber.subscribed() {
+        let identity = by.identity();
+        let may = permit::may_hear(context, &identity, &text, presence)
+            .and_then(|()| permit::may_have_replayed(&identity, &text, replays.then_some("since")));
+        let Err(refused) = may else { continue };
         if context.topics.unsubscribe(&by.subscriber, &text).await.is_err() {
             continue;
         }

@@ -26,7 +26,7 @@ pub(crate) use self::hub::Inbox;
 pub(crate) use self::publish::Publication;
 use self::state::Topic;
 pub(crate) use self::subscribe::Wish;
-pub(crate) use self::subscriber::Subscriber;
+pub(crate) use self::subscriber::{Subscriber, Subscription};
 use crate::config::{Config, TopicRule};
 use crate::limits::Allowance;
 use crate::message::{ErrorCode, ErrorReply, Member, ServerMessage, TopicName, TopicPattern, now_ms};

@@ -104,6 +104,10 @@ impl State {
 }
 
 impl Source for Topic {
+    fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
     fn gap(&self, first: u64, last: u64) -> Bytes {
         let reason = Some("not read fast enough".to_owned());
         let mut frame = BytesMut::new();

@@ -184,10 +184,12 @@ impl Topics {
             let message = format!("topic: not subscribed to {}", text.as_str());
             return Err(ErrorReply::new(ErrorCode::NotFound, message));
         };
-        if let Some(topic) = &held.topic {
-            // What is on its way comes all the same; what only waits to go is not wanted any more.
-            let source: Arc<dyn Source> = Arc::<Topic>::clone(topic);
-            held.lane.writer.forget(&source);
+        if !held.lane.writer.is_idle() {
+            // What is on its way comes all the same; what only waits to go is not wanted any more. Unless another subscription
+            // would have brought it: it comes once, and came for both.
+            let others = who.subscribed();
+            let others = || others.iter().map(|other| &other.text);
+            held.lane.writer.forget(|topic| text.matches(topic) && !others().any(|other| other.matches(topic)));
         }
         let (target, left) = self.end(who, text, held, &mut places);
         if let Some(place) = places.get_mut(who.worker).and_then(Option::take) {

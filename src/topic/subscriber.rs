@@ -65,6 +65,16 @@ impl Drop for Held {
     }
 }
 
+/// What a client has asked for with a subscription that it has.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) text: TopicPattern,
+    /// News of who comes and goes.
+    pub(crate) presence: bool,
+    /// What was published before, of which not everything has been replayed.
+    pub(crate) replays: bool,
+}
+
 /// Why a subscription cannot be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotReserved {
@@ -123,11 +133,14 @@ impl Subscriber {
         }
     }
 
-    /// What it has subscribed to, and whether with presence.
-    pub(crate) fn subscribed(&self) -> Vec<(TopicPattern, bool)> {
+    /// What it has subscribed to.
+    pub(crate) fn subscribed(&self) -> Vec<Subscription> {
         let subscriptions = self.subscriptions();
-        let made =
-            subscriptions.by_text.iter().filter_map(|(text, held)| Some((text.clone(), held.as_ref()?.presence)));
+        let made = subscriptions.by_text.iter().filter_map(|(text, held)| {
+            let Held { presence, catching_up, .. } = held.as_ref()?;
+            let replays = catching_up.as_ref().is_some_and(|task| !task.is_finished());
+            Some(Subscription { text: text.clone(), presence: *presence, replays })
+        });
         made.collect()
     }
 

@@ -205,9 +205,9 @@ impl LaneWriter {
         self.until(|state| state.backlog.has_room(&self.outflow.budget)).await
     }
 
-    /// Forgets what waits here of a topic.
-    pub(crate) fn forget(&self, source: &Arc<dyn Source>) {
-        self.state().backlog.forget(source, &self.outflow.budget);
+    /// Forgets what waits here of the topics that are unwanted, by their names.
+    pub(crate) fn forget(&self, is_unwanted: impl Fn(&str) -> bool) {
+        self.state().backlog.forget(is_unwanted, &self.outflow.budget);
         self.outflow.made_room();
     }
 

@@ -73,10 +73,13 @@ test("a page at localhost connects by WebTransport as well", needsServer, async 
 test("where UDP is blocked, a page is on WebSocket within a second", needsServer, async (t) => {
   const { options } = await relayed(t);
   const page = await setup.open(t, BLANK, { mayMissServer: true });
+  // How busy the machine is: what a WebSocket takes that nothing is raced against.
+  const { took: alone } = await connectIn(page, { carriers: ["websocket"] });
+  await page.evaluate(() => client.close());
   const { carrier, took } = await connectIn(page, options);
-  t.diagnostic(`settled in ${took.toFixed(0)} ms`);
+  t.diagnostic(`settled in ${took.toFixed(0)} ms, where a WebSocket alone takes ${alone.toFixed(0)} ms`);
   assert.equal(carrier, "websocket");
-  assert.ok(took < 1000, `it took ${took} ms`);
+  assert.ok(took < 950 + 4 * alone, `it took ${took} ms`);
   assert.deepEqual(await connected(), ["websocket"]);
   // Once that is known, nothing is waited for.
   const again = await page.evaluate(async (options) => {
@@ -90,7 +93,7 @@ test("where UDP is blocked, a page is on WebSocket within a second", needsServer
   }, options);
   t.diagnostic(`and then in ${again.took.toFixed(0)} ms`);
   assert.equal(again.carrier, "websocket");
-  assert.ok(again.took < 300, `it took ${again.took} ms`);
+  assert.ok(again.took < 250 + 4 * alone, `it took ${again.took} ms`);
 });
 
 test("a page that began on WebSocket moves to WebTransport: nothing is lost, nothing comes twice", needsServer, async (t) => {

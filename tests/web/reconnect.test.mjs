@@ -35,6 +35,7 @@ for (const carrier of ["webtransport", "websocket"]) {
   test(`over ${carrier}, a server that was killed is found again, and what it has forgotten is told`, needsServer, async (t) => {
     const page = await listening(t, { carriers: [carrier] });
     await page.evaluate(() => client.publish("back.again", "before"));
+    await until(page, () => told.includes("before"));
     await setup.server.kill();
     // QUIC does not notice by itself that nobody is there any more; the network's return is what makes a page look.
     await page.evaluate(() => dispatchEvent(new Event("online")));

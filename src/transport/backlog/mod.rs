@@ -25,6 +25,9 @@ pub(crate) enum Overflow {
 
 /// Where a droppable message comes from: says in the receiver's words which messages were dropped.
 pub(crate) trait Source: fmt::Debug + Send + Sync {
+    /// Its name, which is nobody else's.
+    fn name(&self) -> &str;
+
     /// The frame that stands in the place of the messages from offset `first` to `last`.
     fn gap(&self, first: u64, last: u64) -> Bytes;
 }
@@ -41,6 +44,14 @@ pub(crate) enum Mark {
 }
 
 impl Mark {
+    /// What it belongs to; `None` for a message that belongs to nothing.
+    fn source(&self) -> Option<&dyn Source> {
+        match self {
+            Self::Plain => None,
+            Self::Of { source, .. } | Self::Gap { source, .. } => Some(source.as_ref()),
+        }
+    }
+
     fn is_of(&self, other: &Arc<dyn Source>) -> bool {
         matches!(self, Self::Of { source, .. } if is_same(source, other))
     }
@@ -226,11 +237,11 @@ impl Backlog {
             && budget.bytes.load(Ordering::Relaxed) - freed + bytes <= budget.bounds.bytes
     }
 
-    /// Forgets what waits of a topic, but for what is begun.
-    pub(super) fn forget(&mut self, source: &Arc<dyn Source>, budget: &Budget) {
+    /// Forgets what waits of the sources with unwanted names, but for what is begun.
+    pub(super) fn forget(&mut self, is_unwanted: impl Fn(&str) -> bool, budget: &Budget) {
         let first = self.first();
         for at in (first..self.marks.len()).rev() {
-            if self.mark(at).is_of(source) || self.mark(at).is_gap_of(source) {
+            if self.mark(at).source().is_some_and(|source| is_unwanted(source.name())) {
                 self.remove(at, budget);
             }
         }
