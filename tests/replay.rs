@@ -222,6 +222,83 @@ async fn a_pattern_beside_a_long_replay_does_not_double_what_is_replayed() {
     server.stop().await;
 }
 
+/// Has one lane bring a topic by a pattern and by its own name in turn, among busy publishers: what is behind `subscribed` goes
+/// on behind its position, and what is behind `ok` belongs to the pattern, or to nobody.
+async fn turn_by_turn(over: Over, has_pattern: bool) {
+    let server = TestServer::start_with(|config| {
+        config.workers = 2;
+        config.topics = vec![rule("pattern = '>'\nhistory_messages = 1000000\nhistory_bytes = 1000000000")];
+    })
+    .await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut publishers = tokio::task::JoinSet::new();
+    for n in 0..6 {
+        let publisher = Over::Native.party(&server, &format!("publisher {n}")).await;
+        publishers.spawn(keep_publishing(publisher, Arc::clone(&stop)));
+    }
+    let mut client = over.party(&server, "subscriber").await;
+    if has_pattern {
+        subscribe(&mut client, json!({"topic": "*", "lane": "control"})).await;
+    }
+    let (mut epoch, mut last) = (Value::Null, 0);
+    for round in 0..300 {
+        let mut wanted = json!({"type": "subscribe", "topic": "a", "lane": "control", "id": "in"});
+        if !epoch.is_null() {
+            wanted["since"] = json!({"epoch": epoch, "offset": last});
+        }
+        client.control.say(wanted).await;
+        let mut heard = last;
+        let subscribed = loop {
+            let message = client.control.hear().await;
+            if message["re"] == "in" {
+                break message;
+            }
+            let offset = message["offset"].as_u64().expect("an offset");
+            assert!(has_pattern, "{offset} came behind the end of the subscription, round {round}");
+            assert!(round == 0 || offset == heard + 1, "round {round}: {offset} came by the pattern behind {heard}");
+            heard = offset;
+        };
+        if epoch.is_null() {
+            (epoch, last) = (subscribed["epoch"].clone(), subscribed["offset"].as_u64().expect("an offset"));
+        }
+        // Some of what is replayed, or all and more.
+        for _ in 0..fastrand::usize(1..30) {
+            let offset = client.control.expect("message").await["offset"].clone();
+            assert_eq!(offset, last + 1, "round {round}: subscribed behind {last}, {subscribed}");
+            last += 1;
+        }
+        client.control.say(json!({"type": "unsubscribe", "topic": "a", "id": "out"})).await;
+        loop {
+            let message = client.control.hear().await;
+            if message["re"] == "out" {
+                break;
+            }
+            assert_eq!(message["offset"], last + 1, "round {round}: not forgotten and not in order");
+            last += 1;
+        }
+        if !has_pattern {
+            continue;
+        }
+        for _ in 0..3 {
+            // Of what waited for the other one nothing was forgotten.
+            last += 1;
+            assert_eq!(client.control.expect("message").await["offset"], last, "round {round}: by the pattern");
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    publishers.join_all().await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replies_on_the_control_lane_part_what_came_for_one_subscription_from_what_comes_for_the_next() {
+    for over in Over::ALL {
+        for has_pattern in [false, true] {
+            turn_by_turn(over, has_pattern).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_restart_begins_a_new_epoch() {
     let mut epochs = Vec::new();

@@ -200,7 +200,9 @@ pub(crate) async fn carry_out(
             }
             reply
         }
-        ClientMessage::Unsubscribe { topic } => Some(topics::unsubscribe(context, &by.subscriber, &topic).await),
+        ClientMessage::Unsubscribe { topic } => {
+            topics::unsubscribe(context, &by.subscriber, &topic, id.as_ref(), on_control).await
+        }
         ClientMessage::Refresh { token } => Some(refresh::refresh(context, by, &token).await),
         _ => None,
     };

@@ -39,13 +39,11 @@ pub(super) async fn revoke(context: &Context, by: &Caller) {
         let may = permit::may_hear(context, &identity, &text, presence)
             .and_then(|()| permit::may_have_replayed(&identity, &text, replays.then_some("since")));
         let Err(refused) = may else { continue };
-        if context.topics.unsubscribe(&by.subscriber, &text).await.is_err() {
-            continue;
-        }
         let (topic, reason) = (text.as_str().to_owned(), Some(refused.message));
         let mut frame = BytesMut::new();
         ServerMessage::Unsubscribed { topic, code: refused.code, reason }.encode(None, &mut frame);
-        by.subscriber.outbound.put(&frame.freeze().into());
+        // An error says that it has ended already.
+        let _ = context.topics.unsubscribe(&by.subscriber, &text, Some(frame.freeze())).await;
     }
 }
 

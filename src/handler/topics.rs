@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::BytesMut;
+
 use super::Context;
 use crate::message::{
     ErrorReply, IdempotencyKey, Payload, RequestId, ServerMessage, Subscribe, TopicName, TopicPattern,
@@ -52,8 +54,24 @@ pub(super) async fn subscribe(
     subscribed.unwrap_or_else(|refused| Some(ServerMessage::Error(refused)))
 }
 
-pub(super) async fn unsubscribe(context: &Context, from: &Arc<Subscriber>, topic: &TopicPattern) -> ServerMessage {
+/// Gives the reply, or nothing where it is on the control lane already.
+pub(super) async fn unsubscribe(
+    context: &Context,
+    from: &Arc<Subscriber>,
+    topic: &TopicPattern,
+    re: Option<&RequestId>,
+    on_control: bool,
+) -> Option<ServerMessage> {
     let (id, text) = (from.id(), topic.as_str());
     log_message!(context, client = %id, topic = text, "Client {id} unsubscribes from {text}");
-    context.topics.unsubscribe(from, topic).await.unwrap_or_else(ServerMessage::Error)
+    let done = ServerMessage::Ok { delivered: None, topic: Some(text.to_owned()) };
+    let farewell = on_control.then(|| {
+        let mut frame = BytesMut::new();
+        done.encode(re, &mut frame);
+        frame.freeze()
+    });
+    match context.topics.unsubscribe(from, topic, farewell).await {
+        Ok(()) => (!on_control).then_some(done),
+        Err(refused) => Some(ServerMessage::Error(refused)),
+    }
 }

@@ -192,6 +192,11 @@ impl Outbound {
         self.counters().sent(self.put_on(&self.control, batch, Overflow::Refuse));
     }
 
+    /// The same for what may wait whatever the bounds say: one frame at most for each subscription.
+    pub(crate) fn put_forced(&self, batch: &Batch) {
+        self.counters().sent(self.put_on(&self.control, batch, Overflow::Force));
+    }
+
     /// Delivers a topic's messages on a lane; `overflow` says what happens where they find no room. What was taken is for
     /// the caller to count.
     pub(crate) fn deliver_on(&self, lane: &LaneWriter, run: &Run, overflow: Overflow) -> Sent {

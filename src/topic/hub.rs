@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
@@ -14,7 +15,7 @@ use super::state::{Full, Topic};
 use crate::log::Entry;
 use crate::message::Delivery as Carried;
 use crate::metrics::{Counters, Sent};
-use crate::outbound::{Envelope, Run, SLICE};
+use crate::outbound::{Envelope, Outbound, Run, SLICE};
 use crate::transport::{Overflow, Source};
 
 /// Most that is taken from the inbox at once; consecutive messages of one topic share each receiver's write.
@@ -28,11 +29,11 @@ pub(super) enum Delivery {
     /// Somebody came or left.
     Presence(News),
     /// A subscription begins; the others may have to be told.
-    Subscribe { target: Target, receiver: Receiver, joined: Option<News> },
+    Subscribe { target: Target, receiver: Receiver, joined: Option<News>, turn: Option<Turn> },
     /// What was to be replayed to a subscriber has been.
     GoLive { topic: u64, client: Uuid },
     /// Subscriptions of a client end; the others may have to be told.
-    Leave { client: Uuid, targets: Vec<Target>, left: Option<News> },
+    Leave { client: Uuid, targets: Vec<Target>, left: Option<News>, turn: Option<Turn> },
     /// A topic was forgotten.
     Forget { topic: u64 },
 }
@@ -43,6 +44,27 @@ pub(super) struct News {
     pub(super) topic: Arc<Topic>,
     pub(super) about: Uuid,
     pub(super) envelope: Arc<Envelope>,
+}
+
+/// Where on the control lane a subscription begins or ends: all that came out of the inbox before goes by the subscriptions
+/// as they were, and what comes after by those that are now.
+#[derive(Debug)]
+pub(super) struct Turn {
+    pub(super) client: Arc<Outbound>,
+    /// What tells the client so.
+    pub(super) frame: Option<Bytes>,
+    /// Told once it is there.
+    pub(super) is_there: oneshot::Sender<()>,
+}
+
+impl Turn {
+    fn take(self) {
+        if let Some(frame) = self.frame {
+            self.client.put_forced(&frame.into());
+        }
+        // Whoever waited for it may have given up.
+        let _ = self.is_there.send(());
+    }
 }
 
 /// Messages of a topic on their way to any number of subscribers.
@@ -81,15 +103,21 @@ impl Inbox {
                         drop(tokens);
                     }
                     Delivery::Presence(news) => hub.tell(news).await,
-                    Delivery::Subscribe { target, receiver, joined } => {
+                    Delivery::Subscribe { target, receiver, joined, turn } => {
                         if let Some(news) = joined {
                             hub.tell(news).await;
                         }
                         hub.routes.add(target, receiver);
+                        if let Some(turn) = turn {
+                            turn.take();
+                        }
                     }
                     Delivery::GoLive { topic, client } => hub.routes.go_live(topic, client),
-                    Delivery::Leave { client, targets, left } => {
+                    Delivery::Leave { client, targets, left, turn } => {
                         targets.iter().for_each(|target| hub.routes.remove(target, client));
+                        if let Some(turn) = turn {
+                            turn.take();
+                        }
                         if let Some(news) = left {
                             hub.tell(news).await;
                         }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::BytesMut;
-use tokio::sync::mpsc;
+use bytes::{Bytes, BytesMut};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::hub::{self, Delivery, News};
@@ -90,7 +90,7 @@ impl Topics {
             self.pattern_watchers.fetch_add(usize::from(wanted.presence), Ordering::AcqRel);
             if let Some(place) = place {
                 let target = Target::Pattern(wanted.topic.clone());
-                place.send(Delivery::Subscribe { target, receiver, joined: None });
+                place.send(Delivery::Subscribe { target, receiver, joined: None, turn: None });
             }
             Held { topic: None, lane, presence: wanted.presence, ended, catching_up: None }
         });
@@ -117,14 +117,20 @@ impl Topics {
         let mut receiver = wish.receiver(&topic.rule, &lane);
         let ended = receiver.ended.clone();
         let start = state.log.start(wanted.since.as_ref(), wanted.recent);
-        let reply = wish.reply(Subscribed {
+        let subscribed = Subscribed {
             topic: topic.name.as_str().to_owned(),
             epoch: Some(state.log.epoch().to_owned()),
             offset: Some(state.log.newest()),
             recovered: start.recovered,
             lane: lane.number,
             reason: start.reason.map(str::to_owned),
-        });
+        };
+        // On the lane on which a pattern has brought the topic's messages, what is still to come by it has to come before.
+        let (reply, turn) = if wish.is_in_order(&subscribed) && who.has_pattern_for(topic.name.as_str()) {
+            (None, Some(who.turn(Some(wish.framed(subscribed)))))
+        } else {
+            (wish.reply(subscribed), None)
+        };
         reserved.make(|| {
             let mut joined = None;
             if topic.rule.presence && who.is_present() {
@@ -135,13 +141,15 @@ impl Topics {
             state.interest[who.worker] += 1;
             state.watchers += usize::from(wanted.presence);
             let mut replay = Replay { topic: Arc::clone(topic), receiver: receiver.clone(), after: start.after };
-            receiver.is_live = replay.is_done(&state.log) || (lane.writer.has_room() && replay.step(&state.log));
+            let (turn, is_there) = turn.unzip();
+            receiver.is_live = is_there.is_none()
+                && (replay.is_done(&state.log) || (lane.writer.has_room() && replay.step(&state.log)));
             let catching_up = (!receiver.is_live).then(|| {
-                let task = replay.catch_up(Arc::clone(self), who.worker);
+                let task = replay.catch_up(Arc::clone(self), who.worker, is_there);
                 who.tasks.spawn(task).abort_handle()
             });
             if let Some(place) = places.get_mut(who.worker).and_then(Option::take) {
-                place.send(Delivery::Subscribe { target: Target::Topic(topic.id), receiver, joined });
+                place.send(Delivery::Subscribe { target: Target::Topic(topic.id), receiver, joined, turn });
             }
             Held { topic: Some(Arc::clone(topic)), lane, presence: wanted.presence, ended, catching_up }
         });
@@ -173,29 +181,36 @@ impl Topics {
         }
     }
 
-    /// Ends a subscription; gives `ok`. Cancel safe.
+    /// Ends a subscription; returns once nothing more comes of it. Then `farewell` is on the control lane, behind the last of
+    /// what came there. Cancel safe: dropped, it has ended the subscription or not.
     pub(crate) async fn unsubscribe(
         &self,
         who: &Arc<Subscriber>,
         text: &TopicPattern,
-    ) -> Result<ServerMessage, ErrorReply> {
+        farewell: Option<Bytes>,
+    ) -> Result<(), ErrorReply> {
         let mut places = self.places().await;
         let Some(held) = who.take(text) else {
             let message = format!("topic: not subscribed to {}", text.as_str());
             return Err(ErrorReply::new(ErrorCode::NotFound, message));
         };
-        if !held.lane.writer.is_idle() {
+        let lane = Arc::clone(&held.lane.writer);
+        let (target, left) = self.end(who, text, held, &mut places);
+        let (turn, is_there) = who.turn(farewell);
+        if let Some(place) = places.get_mut(who.worker).and_then(Option::take) {
+            place.send(Delivery::Leave { client: who.id(), targets: vec![target], left, turn: Some(turn) });
+        }
+        drop(places);
+        // Where the worker ends, all else does.
+        let _ = is_there.await;
+        if !lane.is_idle() {
             // What is on its way comes all the same; what only waits to go is not wanted any more. Unless another subscription
             // would have brought it: it comes once, and came for both.
             let others = who.subscribed();
             let others = || others.iter().map(|other| &other.text);
-            held.lane.writer.forget(|topic| text.matches(topic) && !others().any(|other| other.matches(topic)));
+            lane.forget(|topic| text.matches(topic) && !others().any(|other| other.matches(topic)));
         }
-        let (target, left) = self.end(who, text, held, &mut places);
-        if let Some(place) = places.get_mut(who.worker).and_then(Option::take) {
-            place.send(Delivery::Leave { client: who.id(), targets: vec![target], left });
-        }
-        Ok(ServerMessage::Ok { delivered: None, topic: Some(text.as_str().to_owned()) })
+        Ok(())
     }
 
     /// Ends all subscriptions of a client that leaves, and takes no more. Whether others are told is for the caller to say:
@@ -214,7 +229,7 @@ impl Topics {
         if !targets.is_empty()
             && let Ok(place) = self.inboxes[who.worker].reserve().await
         {
-            place.send(Delivery::Leave { client: who.id(), targets, left: None });
+            place.send(Delivery::Leave { client: who.id(), targets, left: None, turn: None });
         }
     }
 
@@ -293,15 +308,22 @@ impl Wish<'_> {
 
     /// Sends the reply now, ahead of the messages, where both go on the control lane; else gives it back.
     fn reply(&self, subscribed: Subscribed) -> Option<ServerMessage> {
-        let is_first = self.on_control && subscribed.lane.is_none();
-        let reply = ServerMessage::Subscribed(subscribed);
-        if !is_first {
-            return Some(reply);
+        if !self.is_in_order(&subscribed) {
+            return Some(ServerMessage::Subscribed(subscribed));
         }
-        let mut frame = BytesMut::new();
-        reply.encode(self.re, &mut frame);
-        self.who.outbound.put(&frame.freeze().into());
+        self.who.outbound.put(&self.framed(subscribed).into());
         None
+    }
+
+    /// Whether the reply and the messages go on the control lane.
+    fn is_in_order(&self, subscribed: &Subscribed) -> bool {
+        self.on_control && subscribed.lane.is_none()
+    }
+
+    fn framed(&self, subscribed: Subscribed) -> Bytes {
+        let mut frame = BytesMut::new();
+        ServerMessage::Subscribed(subscribed).encode(self.re, &mut frame);
+        frame.freeze()
     }
 }
 
@@ -343,9 +365,13 @@ impl Replay {
         self.is_done(log)
     }
 
-    /// Sends the rest as the client takes it, and has the subscription go live behind the newest message. Aborted with
-    /// the subscription.
-    async fn catch_up(mut self, topics: Arc<Topics>, worker: usize) {
+    /// Sends the rest as the client takes it, once it is its turn, and has the subscription go live behind the newest message.
+    /// Aborted with the subscription.
+    async fn catch_up(mut self, topics: Arc<Topics>, worker: usize, turn: Option<oneshot::Receiver<()>>) {
+        if let Some(turn) = turn {
+            // Where the worker ends, all else does.
+            let _ = turn.await;
+        }
         loop {
             // What was replayed has gone on into QUIC before more follows.
             if let Err(failure) = self.receiver.lane.passed().await {
@@ -356,9 +382,13 @@ impl Replay {
                 continue;
             }
             let topic = Arc::clone(&self.topic);
-            if self.step(&topic.state().log) {
-                place.send(Delivery::GoLive { topic: topic.id, client: self.receiver.client.id });
-                return;
+            {
+                // Held until it is live: what is published after the last step comes behind that.
+                let state = topic.state();
+                if self.step(&state.log) {
+                    place.send(Delivery::GoLive { topic: topic.id, client: self.receiver.client.id });
+                    return;
+                }
             }
             drop(place);
             tokio::task::yield_now().await;

@@ -5,11 +5,14 @@ use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::hub::Turn;
 use super::state::Topic;
 use crate::limits::Allowance;
 use crate::message::{Member, TopicPattern};
@@ -142,6 +145,19 @@ impl Subscriber {
             Some(Subscription { text: text.clone(), presence: *presence, replays })
         });
         made.collect()
+    }
+
+    /// A place on the control lane for a frame, and what ends once it is there.
+    pub(super) fn turn(&self, frame: Option<Bytes>) -> (Turn, oneshot::Receiver<()>) {
+        let (is_there, seen) = oneshot::channel();
+        (Turn { client: Arc::clone(&self.outbound), frame, is_there }, seen)
+    }
+
+    /// Whether a topic's messages come by a pattern as well.
+    pub(super) fn has_pattern_for(&self, topic: &str) -> bool {
+        let subscriptions = self.subscriptions();
+        let mut made = subscriptions.by_text.iter().filter(|(_, held)| held.is_some());
+        made.any(|(text, _)| text.as_str() != topic && text.matches(topic))
     }
 
     pub(super) fn is_present(&self) -> bool {
