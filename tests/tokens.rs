@@ -80,6 +80,8 @@ async fn a_token_that_is_not_good_is_refused_with_the_reason() {
             (json!({"sub": ""}), "sub is out of bounds"),
             (json!({"sub": "x".repeat(129)}), "sub is out of bounds"),
             (json!({"sub": "a\nb"}), "sub is out of bounds"),
+            (json!({"sub": "ad\u{202e}a"}), "sub is out of bounds"),
+            (json!({"sub": "ada\u{200b}"}), "sub is out of bounds"),
             (json!({"sub": 5}), "sub is"),
             (json!({"name": "a\u{202e}b"}), "name is out of bounds"),
             (json!({"publish": ["a..b"]}), "publish is of the wrong kind"),
@@ -147,6 +149,74 @@ async fn a_token_that_no_key_signed_is_refused() {
         bearer(over, &server, json!({})).await.control.lives("with a good one").await;
         server.stop().await;
     }
+}
+
+#[tokio::test]
+async fn the_key_of_one_issuer_signs_for_no_other() {
+    let secret = |n: u8| format!("the secret of issuer {n}, of more than 32 bytes");
+    let key = |n| format!("[[keys]]\nalgorithm = 'HS256'\nissuer = 'issuer {n}'\nsecret = '{}'\n", secret(n));
+    let settings = auth(&format!("{}{}", key(1), key(2)));
+    let server = TestServer::start_with(|config| config.auth = settings).await;
+    let by = |n, claimed: Value| {
+        let key = EncodingKey::from_secret(secret(n).as_bytes());
+        handshake(&signed(&Header::new(Algorithm::HS256), &key, &claims(&json!({"iss": claimed}))))
+    };
+    for n in [1, 2] {
+        Over::Native.newcomer(&server).await.handshake_with(by(n, json!(format!("issuer {n}")))).await;
+        for wrong in [json!(format!("issuer {}", 3 - n)), json!("another"), Value::Null, json!([format!("issuer {n}")])]
+        {
+            let (reason, code) = refused(Over::Native, &server, by(n, wrong.clone())).await;
+            assert!(reason.contains("iss"), "{wrong} by key {n}: {reason}");
+            assert_eq!(code, 4401, "{wrong} by key {n}");
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_is_tried_with_eight_keys_at_most() {
+    let key = |n: u8| format!("[[keys]]\nalgorithm = 'HS256'\nid = '{n}'\nsecret = 'secret {n:030}'\n");
+    let by = |n: u8, id: Option<&str>| {
+        let key = EncodingKey::from_secret(format!("secret {n:030}").as_bytes());
+        let header = Header { kid: id.map(str::to_owned), ..Header::new(Algorithm::HS256) };
+        handshake(&signed(&header, &key, &claims(&json!({}))))
+    };
+    for (keys, is_taken) in [(8, true), (9, false)] {
+        let settings = auth(&(1..=keys).map(key).collect::<String>());
+        let server = TestServer::start_with(|config| config.auth = settings).await;
+        Over::Native.newcomer(&server).await.handshake_with(by(keys, Some(&keys.to_string()))).await;
+        if is_taken {
+            Over::Native.newcomer(&server).await.handshake_with(by(keys, None)).await;
+        } else {
+            let (reason, code) = refused(Over::Native, &server, by(keys, None)).await;
+            assert!(reason.contains("name one (kid)"), "{reason}");
+            assert_eq!(code, 4401);
+        }
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn the_subject_may_be_the_name_that_others_see() {
+    let server = server("name_claim = 'sub'\n[anonymous]").await;
+    let mut ada = Over::Native.newcomer(&server).await;
+    let response = ada.handshake_with(handshake(&token(json!({"sub": "Ada", "name": "Eve"})))).await;
+    assert_eq!((&response["user"], &response["client_name"]), (&json!("Ada"), &json!("Ada")));
+    let named = json!({"type": "handshake", "protocol_version": "1.0", "client_name": "ada"});
+    assert_eq!(refused(Over::Native, &server, named).await.1, 4403, "it is nobody else's");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_end_that_is_beyond_all_integers_is_the_last_of_them() {
+    const LAST: u64 = (1 << 53) - 1;
+    let server = server("").await;
+    for exp in [json!(LAST / 1000 + 1), json!(LAST), json!(u64::MAX), json!(1e18)] {
+        let mut client = Over::Native.newcomer(&server).await;
+        let response = client.handshake_with(handshake(&token(json!({"exp": exp})))).await;
+        assert_eq!(response["expires_at"], LAST, "{exp}");
+    }
+    server.stop().await;
 }
 
 /// A key pair in files, and what signs with it.

@@ -27,6 +27,7 @@ pub(super) struct Fetched {
     cooldown: Duration,
     patience: Duration,
     max_bytes: usize,
+    issuer: Option<String>,
     state: watch::Sender<State>,
     /// Asks for the newest set.
     wanted: Notify,
@@ -74,6 +75,7 @@ impl Fetched {
             refresh: Duration::from_millis(settings.refresh_ms),
             cooldown: Duration::from_millis(settings.cooldown_ms),
             patience,
+            issuer: settings.issuer.clone(),
             max_bytes: usize::try_from(settings.max_bytes).unwrap_or(usize::MAX),
             state: watch::Sender::new(State::default()),
             wanted: Notify::new(),
@@ -151,7 +153,7 @@ impl Fetched {
             }
             body.extend_from_slice(&piece);
         }
-        keys::from_set(&body, &self.shown).map_err(|e| e.to_string())
+        keys::from_set(&body, &self.shown, self.issuer.as_deref()).map_err(|e| e.to_string())
     }
 }
 

@@ -4,11 +4,15 @@
 use std::fs;
 use std::path::Path;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64_URL;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
+use serde_json::Value;
 use tracing::debug;
 
 use super::AuthError;
+use super::public_key::{self, RSA_BITS};
 use crate::config::{AuthKey, TokenAlgorithm};
 use crate::printable::Printable;
 
@@ -19,7 +23,16 @@ const MAX_KEYS: usize = 64;
 pub(super) struct Key {
     pub(super) id: Option<String>,
     pub(super) algorithm: Algorithm,
+    /// Who alone signs with it; `None` for whoever may issue tokens here.
+    pub(super) issuer: Option<String>,
     pub(super) decoding: DecodingKey,
+}
+
+impl Key {
+    /// Whether it may have signed a token with this `iss`.
+    pub(super) fn is_of(&self, issuer: Option<&Value>) -> bool {
+        self.issuer.as_deref().is_none_or(|own| issuer.and_then(Value::as_str) == Some(own))
+    }
 }
 
 impl From<TokenAlgorithm> for Algorithm {
@@ -57,6 +70,10 @@ pub(super) fn secret(key: &AuthKey) -> Result<Vec<u8>, AuthError> {
         }
     };
     match least_secret_bytes(algorithm) {
+        _ if secret.starts_with(b"-----BEGIN") => {
+            let message = format!("this is PEM, which holds no secret for {algorithm:?}");
+            Err(AuthError::Key { origin, message })
+        }
         Some(least) if secret.len() < least => {
             let message = format!(
                 "{} bytes are too few for {algorithm:?}: use at least {least}, as from `openssl rand -base64 {least}`",
@@ -85,19 +102,13 @@ pub(super) fn from_config(key: &AuthKey) -> Result<Key, AuthError> {
         };
         public_key(path, algorithm)?
     };
-    Ok(Key { id: key.id.clone(), algorithm, decoding })
+    Ok(Key { id: key.id.clone(), algorithm, issuer: key.issuer.clone(), decoding })
 }
 
 fn public_key(path: &Path, algorithm: Algorithm) -> Result<DecodingKey, AuthError> {
-    let pem = read(path)?;
-    let key = match algorithm {
-        Algorithm::RS256 => DecodingKey::from_rsa_pem(&pem),
-        Algorithm::ES256 => DecodingKey::from_ec_pem(&pem),
-        _ => DecodingKey::from_ed_pem(&pem),
-    };
-    key.map_err(|e| AuthError::Key {
+    public_key::decode(&read(path)?, algorithm).map_err(|why| AuthError::Key {
         origin: path.display().to_string(),
-        message: format!("not a public key in PEM for {algorithm:?}: {e}"),
+        message: format!("not a public key in PEM for {algorithm:?}: {why}"),
     })
 }
 
@@ -107,7 +118,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, AuthError> {
 
 /// The keys of a set (RFC 7517 section 5). Those that are for something else are left out; one at least has to be usable,
 /// unless there is none at all.
-pub(super) fn from_set(json: &[u8], origin: &str) -> Result<Vec<Key>, AuthError> {
+pub(super) fn from_set(json: &[u8], origin: &str, issuer: Option<&str>) -> Result<Vec<Key>, AuthError> {
     let wrong = |message: String| AuthError::Key { origin: origin.to_owned(), message };
     let set: JwkSet = serde_json::from_slice(json).map_err(|e| wrong(format!("not a JSON Web Key Set: {e}")))?;
     if set.keys.len() > MAX_KEYS {
@@ -117,7 +128,7 @@ pub(super) fn from_set(json: &[u8], origin: &str) -> Result<Vec<Key>, AuthError>
     for jwk in &set.keys {
         let id = jwk.common.key_id.clone();
         match usable(jwk) {
-            Ok((algorithm, decoding)) => keys.push(Key { id, algorithm, decoding }),
+            Ok((algorithm, decoding)) => keys.push(Key { id, algorithm, issuer: issuer.map(str::to_owned), decoding }),
             Err(why) => {
                 debug!("Key {} of {origin} is left out: {why}", Printable::excerpt(id.as_deref().unwrap_or("-")))
             }
@@ -161,6 +172,13 @@ fn usable(jwk: &Jwk) -> Result<(Algorithm, DecodingKey), String> {
         },
         _ => return Err("its kind or algorithm is not taken".into()),
     };
+    if let AlgorithmParameters::RSA(key) = &jwk.algorithm {
+        let modulus = BASE64_URL.decode(&key.n).map_err(|_| "its modulus cannot be read")?;
+        let bits = 8 * modulus.iter().skip_while(|byte| **byte == 0).count();
+        if !RSA_BITS.contains(&bits) {
+            return Err(format!("{bits} bits: an RSA key has {} to {}", RSA_BITS.start(), RSA_BITS.end()));
+        }
+    }
     let decoding = DecodingKey::from_jwk(jwk).map_err(|e| e.to_string())?;
     if let Some(least) = least_secret_bytes(algorithm)
         && decoding.try_get_as_bytes().is_ok_and(|secret| secret.len() < least)
@@ -194,6 +212,10 @@ mod tests {
             (
                 named(&format!("algorithm = 'HS256'|secret = '{long}'|public_key = 'x'")),
                 "is a secret, not a public_key",
+            ),
+            (
+                named(&format!("algorithm = 'HS256'|secret = '-----BEGIN PUBLIC KEY-----{long}'")),
+                "this is PEM, which holds no secret",
             ),
             ("algorithm = 'RS256'".to_owned(), "needs public_key"),
             (named(&format!("algorithm = 'ES256'|secret = '{long}'")), "needs public_key"),

@@ -6,6 +6,7 @@ mod fetch;
 mod identity;
 mod keys;
 mod mint;
+mod public_key;
 mod token;
 mod used;
 
@@ -185,6 +186,10 @@ impl Auth {
         if !self.config.auth.takes_tokens() {
             return Err(Denied::BadToken("this server takes none".into()));
         }
+        // Nobody in particular becomes nobody else, whatever the token says.
+        if before.user.is_none() {
+            return Err(Denied::AnotherUser);
+        }
         let checked = self.check(token).await?;
         if checked.identity.user != before.user {
             return Err(Denied::AnotherUser);
@@ -249,7 +254,8 @@ fn contents(settings: &Settings) -> Vec<Option<Vec<u8>>> {
 fn read_keys(settings: &Settings) -> Result<Arc<[Key]>, AuthError> {
     let mut keys = settings.keys.iter().map(keys::from_config).collect::<Result<Vec<_>, _>>()?;
     if let Some(path) = &settings.jwks.file {
-        keys.extend(keys::from_set(&keys::read(path)?, &path.display().to_string())?);
+        let (set, issuer) = (keys::read(path)?, settings.jwks.issuer.as_deref());
+        keys.extend(keys::from_set(&set, &path.display().to_string(), issuer)?);
     }
     Ok(keys.into())
 }

@@ -11,12 +11,15 @@ use super::identity::{Identity, Rights};
 use super::keys::Key;
 use super::{Denied, UsedToken};
 use crate::config::{Auth as Settings, Grant};
-use crate::message::{ClientName, MAX_USER_BYTES};
+use crate::message::{ClientName, MAX_INTEGER, MAX_USER_BYTES};
+use crate::printable::Printable;
 
 const TEXT: &str = "text";
 const PATTERNS: &str = "a list of topics or patterns";
 const YES_OR_NO: &str = "true or false";
 
+/// Most keys with which one token is tried: checking a signature takes its time.
+const MAX_TRIED: usize = 8;
 /// Longest `jti`, in bytes.
 const MAX_JTI_BYTES: usize = 128;
 
@@ -50,19 +53,28 @@ pub(super) fn check(token: &str, keys: &[&Key], settings: &Settings) -> Result<C
     let (id, algorithm) = (header.kid.as_deref(), header.alg);
     let fits = |key: &&&Key| id.is_none() || key.id.is_none() || id == key.id.as_deref();
     let named: Vec<&&Key> = keys.iter().filter(fits).collect();
-    let mut tried = named.iter().filter(|key| key.algorithm == algorithm).peekable();
-    if tried.peek().is_none() {
+    let tried: Vec<_> = named.iter().filter(|key| key.algorithm == algorithm).collect();
+    if tried.len() > MAX_TRIED {
+        return Err(bad(format!("more than {MAX_TRIED} keys for {algorithm:?} may have signed it; name one (kid)")));
+    }
+    if tried.is_empty() {
         let why = format!("no key for {algorithm:?} is known here{}", if id.is_some() { " by its kid" } else { "" });
         return Err(Refused::UnknownKey(why));
     }
     let validation = validation(settings, algorithm);
+    let mut is_anothers = false;
     for key in tried {
         match decode::<Map<String, Value>>(token, &key.decoding, &validation) {
+            // Whoever has one issuer's key does not speak for another (RFC 8725 section 3.8).
+            Ok(token) if !key.is_of(token.claims.get("iss")) => is_anothers = true,
             Ok(token) => return claims(token.claims, settings).map_err(Refused::Bad),
             // Another key may have signed it.
             Err(e) if matches!(e.kind(), ErrorKind::InvalidSignature) => {}
             Err(e) => return Err(bad(in_words(e.kind()))),
         }
+    }
+    if is_anothers {
+        return Err(bad(in_words(&ErrorKind::InvalidIssuer)));
     }
     let signed_by_another = "its signature is not by a key that is known here";
     // Where the token names its key and that is known, no newer set holds another one by that name.
@@ -127,11 +139,15 @@ fn claims(mut claims: Map<String, Value>, settings: &Settings) -> Result<Checked
     let out_of_bounds =
         |name: &str, bounds: &str| Denied::BadToken(format!("its claim {name} is out of bounds: {bounds}"));
     let user = claim::<String>(claims, "sub", TEXT)?.unwrap_or_default();
-    if user.is_empty() || user.len() > MAX_USER_BYTES || user.chars().any(char::is_control) {
-        let bounds = format!("1 to {MAX_USER_BYTES} bytes without control characters");
+    if user.is_empty() || user.len() > MAX_USER_BYTES || !user.chars().all(Printable::shows) {
+        let bounds = format!("1 to {MAX_USER_BYTES} bytes without control characters and what does not show");
         return Err(out_of_bounds("sub", &bounds));
     }
-    let name = claim::<String>(claims, &settings.name_claim, TEXT)?
+    let name = match settings.name_claim.as_str() {
+        "sub" => Some(user.clone()),
+        other => claim::<String>(claims, other, TEXT)?,
+    };
+    let name = name
         .map(|name| ClientName::new(&name).map_err(|e| out_of_bounds(&settings.name_claim, &e.message)))
         .transpose()?;
     let grant = Grant {
@@ -148,6 +164,7 @@ fn claims(mut claims: Map<String, Value>, settings: &Settings) -> Result<Checked
     // May have a fraction (RFC 7519 section 2); whoever says how long it holds has been heard already.
     let expires_s = claim::<serde_json::Number>(claims, "exp", "a number")?.and_then(|exp| seconds(&exp));
     let expires_at = expires_s.map(|exp| exp.saturating_add(settings.leeway_ms.div_ceil(1000)).saturating_mul(1000));
+    let expires_at = expires_at.map(|at| at.min(MAX_INTEGER));
     let once = if settings.single_use {
         let id = claim::<String>(claims, "jti", TEXT)?.unwrap_or_default();
         if id.is_empty() || id.len() > MAX_JTI_BYTES {

@@ -36,7 +36,8 @@ pub struct Auth {
     pub name_claim: String,
     /// Whether a client whose token, or certificate, gives it no name may choose one. Default true.
     pub own_names: bool,
-    /// The keys with which tokens may be signed. Default: none. At most 64.
+    /// The keys with which tokens may be signed. Default: none. At most 64. A token is tried with 8 of them at most: where
+    /// more are for its algorithm, it has to name one (`kid`), and keys have to have names.
     pub keys: Vec<AuthKey>,
     /// A set of keys that somebody else keeps.
     pub jwks: Jwks,
@@ -58,6 +59,9 @@ pub struct AuthKey {
     pub id: Option<String>,
     /// What it signs with.
     pub algorithm: TokenAlgorithm,
+    /// Whose it is: a token that it signed has this `iss`. Default: any that is taken at all.
+    #[serde(default)]
+    pub issuer: Option<String>,
     /// For HS256, HS384 and HS512: the secret, of at least 32, 48 or 64 bytes (RFC 7518 section 3.2).
     #[serde(default)]
     pub secret: Option<Secret>,
@@ -72,7 +76,7 @@ pub struct AuthKey {
 impl AuthKey {
     /// A secret in a file.
     pub fn secret_in(file: PathBuf, algorithm: TokenAlgorithm, id: Option<String>) -> Self {
-        Self { id, algorithm, secret: None, secret_file: Some(file), public_key: None }
+        Self { id, algorithm, issuer: None, secret: None, secret_file: Some(file), public_key: None }
     }
 }
 
@@ -87,6 +91,10 @@ pub struct Jwks {
     /// Where it is to be fetched: https, or http on this machine. Default: nowhere (in the file: an empty text).
     #[serde(deserialize_with = "text_or_none")]
     pub url: Option<String>,
+    /// Whose keys these are: a token that one of them signed has this `iss`. Default: any that is taken at all (in the file:
+    /// an empty text).
+    #[serde(deserialize_with = "text_or_none")]
+    pub issuer: Option<String>,
     /// And how often, in milliseconds. What was fetched last holds until it is fetched again. Default 300,000.
     pub refresh_ms: u64,
     /// Where a token names an unknown key the set is fetched at once, but not sooner than this after the last time.
@@ -252,6 +260,7 @@ impl Default for Jwks {
         Self {
             file: None,
             url: None,
+            issuer: None,
             refresh_ms: 300_000,
             cooldown_ms: 10_000,
             timeout_ms: 5000,

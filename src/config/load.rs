@@ -197,14 +197,22 @@ const DAY_MS: u64 = 86_400_000;
 /// Tables in which a setting may stand, one in the other: more than any does, and few enough to be walked by recursion.
 const MAX_TABLES: usize = 8;
 
+/// More than the name of any variable has; a longer one would be repeated where it is refused.
+const MAX_VARIABLE_BYTES: usize = 100;
+
 /// Sets `limits__max_clients` in the tree of tables; the value is read as TOML where it is TOML, else as text.
 fn set(table: &mut toml::Table, variable: &str, setting: &str, value: &str) -> Result<(), ConfigError> {
     let mut path: Vec<&str> = setting.split("__").collect();
     let Some(key) = path.pop() else { return Ok(()) };
+    let beyond = |most: String| {
+        let message = format!("no setting has more than {most}; __ stands between a table and its key");
+        Err(ConfigError::Parse { origin: variable.chars().take(64).collect(), message })
+    };
     if path.len() > MAX_TABLES {
-        let message =
-            format!("no setting stands in more than {MAX_TABLES} tables; __ stands between a table and its key");
-        return Err(ConfigError::Parse { origin: variable.chars().take(64).collect(), message });
+        return beyond(format!("{MAX_TABLES} tables around it"));
+    }
+    if variable.len() > MAX_VARIABLE_BYTES {
+        return beyond(format!("{MAX_VARIABLE_BYTES} bytes in its name"));
     }
     let mut table = table;
     for step in path {
@@ -361,6 +369,9 @@ mod tests {
         let variable = format!("QWS_{}", ["A"; 100_000].join("__"));
         let error = Config::load(None, environment(&[(&variable, "1")])).expect_err("no setting").to_string();
         assert!(error.contains("tables") && error.len() < 300, "{error}");
+        let variable = format!("QWS_{}", "A".repeat(2000));
+        let error = Config::load(None, environment(&[(&variable, "1")])).expect_err("no setting").to_string();
+        assert!(error.contains("100 bytes in its name") && error.len() < 300, "{error}");
     }
 
     #[test]

@@ -1,0 +1,131 @@
+//! A public key in PEM, held against the algorithm that it is to be for: one that can verify nothing is told when it is read,
+//! and not when nobody gets in any more.
+
+use jsonwebtoken::{Algorithm, DecodingKey};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_SIG_ED25519};
+use x509_parser::pem::parse_x509_pem;
+use x509_parser::prelude::FromDer;
+use x509_parser::public_key::{PublicKey, RSAPublicKey};
+use x509_parser::x509::SubjectPublicKeyInfo;
+
+/// How long an RSA modulus may be, in bits.
+pub(super) const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+
+/// The key in a text, for one algorithm, or what is wrong with it.
+pub(super) fn decode(pem: &[u8], algorithm: Algorithm) -> Result<DecodingKey, String> {
+    judge(pem, algorithm)?;
+    let key = match algorithm {
+        Algorithm::RS256 => DecodingKey::from_rsa_pem(pem),
+        Algorithm::ES256 => DecodingKey::from_ec_pem(pem),
+        _ => DecodingKey::from_ed_pem(pem),
+    };
+    key.map_err(|e| e.to_string())
+}
+
+fn judge(pem: &[u8], algorithm: Algorithm) -> Result<(), String> {
+    let (_, block) = parse_x509_pem(pem).map_err(|_| "a block of PUBLIC KEY is expected")?;
+    let unreadable = || format!("its block of {} cannot be read", block.label);
+    match block.label.as_str() {
+        "PUBLIC KEY" => {
+            let (_, key) = SubjectPublicKeyInfo::from_der(&block.contents).map_err(|_| unreadable())?;
+            fits(&key, algorithm)
+        }
+        "CERTIFICATE" => {
+            let (_, certificate) = X509Certificate::from_der(&block.contents).map_err(|_| unreadable())?;
+            fits(certificate.public_key(), algorithm)
+        }
+        "RSA PUBLIC KEY" if algorithm == Algorithm::RS256 => {
+            let (_, key) = RSAPublicKey::from_der(&block.contents).map_err(|_| unreadable())?;
+            is_long_enough(&key)
+        }
+        private if private.contains("PRIVATE") => Err("it holds a private key, which is for who issues tokens alone; \
+             give the public one, as from `openssl pkey -in KEY -pubout`"
+            .into()),
+        _ => Err("a block of PUBLIC KEY is expected".into()),
+    }
+}
+
+fn fits(key: &SubjectPublicKeyInfo<'_>, algorithm: Algorithm) -> Result<(), String> {
+    let kind = &key.algorithm.algorithm;
+    match algorithm {
+        Algorithm::RS256 => match key.parsed() {
+            Ok(PublicKey::RSA(key)) => is_long_enough(&key),
+            _ => Err("an RSA key is expected".into()),
+        },
+        Algorithm::ES256 => {
+            let curve = key.algorithm.parameters.as_ref().and_then(|curve| curve.as_oid().ok());
+            let fits = *kind == OID_KEY_TYPE_EC_PUBLIC_KEY && curve.is_some_and(|curve| curve == OID_EC_P256);
+            fits.then_some(()).ok_or_else(|| "a key on the curve P-256 is expected".into())
+        }
+        _ => (*kind == OID_SIG_ED25519).then_some(()).ok_or_else(|| "an Ed25519 key is expected".into()),
+    }
+}
+
+fn is_long_enough(key: &RSAPublicKey<'_>) -> Result<(), String> {
+    let bits = key.key_size();
+    let (least, most) = (RSA_BITS.start(), RSA_BITS.end());
+    if RSA_BITS.contains(&bits) { Ok(()) } else { Err(format!("{bits} bits: an RSA key has {least} to {most}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
+
+    use super::*;
+
+    const RSA_1024: &str = "-----BEGIN PUBLIC KEY-----
+MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDcGYw9Chvmc3eSgj4PxGI333ez
+ULnsiA1/tp5WRYz4CTnslyUVA294uu/+VJn7XLQSu8QUQW6Zfz+NuhciSxlt6rHr
+u+TY8EUPjPg6FnT2olbYvA96MPjaxu62hvcHpwwFn8UodJ/jmT7gIaogC5pFXP1S
+7OONpts7mQvp+h7X9QIDAQAB
+-----END PUBLIC KEY-----
+";
+    const RSA_2048: &str = "-----BEGIN PUBLIC KEY-----
+MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAnofCfTqWZnyhnA9LmkLD
+y5AsbLjboDweZ0pYlQAcGEYXIlyeu9hbuB/0lHQu9NH4T11UK/o1e1CV/vn8iDie
+OXnqOafBVW3H8bNOYnM1HW9bBIjbSokbiw2YjBhjnkX9Tl7yGgJ5ClTCapLYr/rQ
+7qNmkcj//M2paAZE2fppalOxBZK24VuLHpLENmyK3yBAwO0H6/oswU+k6/aTOrqE
+qhg9Kuj2v5wbrlvlQhStYd5BKDftyDIuqiMVT3SLwg8bUGUuz75pYfGnoT0I2orS
+G9UujyGDqTj84LC9/XZ7PvRYd3Trdn1zOrdlIcH+XXjwJ9yv9bfrPSoHwjedrWeL
+wwIDAQAB
+-----END PUBLIC KEY-----
+";
+    const RSA_2048_PKCS1: &str = "-----BEGIN RSA PUBLIC KEY-----
+MIIBCgKCAQEAnofCfTqWZnyhnA9LmkLDy5AsbLjboDweZ0pYlQAcGEYXIlyeu9hb
+uB/0lHQu9NH4T11UK/o1e1CV/vn8iDieOXnqOafBVW3H8bNOYnM1HW9bBIjbSokb
+iw2YjBhjnkX9Tl7yGgJ5ClTCapLYr/rQ7qNmkcj//M2paAZE2fppalOxBZK24VuL
+HpLENmyK3yBAwO0H6/oswU+k6/aTOrqEqhg9Kuj2v5wbrlvlQhStYd5BKDftyDIu
+qiMVT3SLwg8bUGUuz75pYfGnoT0I2orSG9UujyGDqTj84LC9/XZ7PvRYd3Trdn1z
+OrdlIcH+XXjwJ9yv9bfrPSoHwjedrWeLwwIDAQAB
+-----END RSA PUBLIC KEY-----
+";
+
+    #[test]
+    fn a_key_is_taken_for_its_own_algorithm_alone() {
+        let key = |algorithm| KeyPair::generate_for(algorithm).expect("a key");
+        let (p256, p384, ed) = (key(&PKCS_ECDSA_P256_SHA256), key(&PKCS_ECDSA_P384_SHA384), key(&PKCS_ED25519));
+        let certificate = CertificateParams::new(Vec::new()).and_then(|params| params.self_signed(&p256)).expect("one");
+        let (private, secret) = (p256.serialize_pem(), "a secret of more than 32 bytes, for tests alone");
+        for (pem, good_for) in [
+            (RSA_2048, Some(Algorithm::RS256)),
+            (RSA_2048_PKCS1, Some(Algorithm::RS256)),
+            (&p256.public_key_pem(), Some(Algorithm::ES256)),
+            (&certificate.pem(), Some(Algorithm::ES256)),
+            (&ed.public_key_pem(), Some(Algorithm::EdDSA)),
+            (RSA_1024, None),
+            (&p384.public_key_pem(), None),
+            (&private, None),
+            (secret, None),
+            ("", None),
+        ] {
+            for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA] {
+                let decoded = decode(pem.as_bytes(), algorithm).err();
+                assert_eq!(decoded.is_none(), good_for == Some(algorithm), "{algorithm:?}, {pem}: {decoded:?}");
+            }
+        }
+        let why = decode(private.as_bytes(), Algorithm::ES256).err().expect("a private key");
+        assert!(why.contains("private") && !why.contains(&private[40..60]), "{why}");
+        assert!(decode(RSA_1024.as_bytes(), Algorithm::RS256).err().is_some_and(|why| why.starts_with("1024 bits")));
+    }
+}
