@@ -183,7 +183,8 @@ fn bind_and_run(config: Config) -> anyhow::Result<ExitCode> {
     let asks_who = config.asks_who();
     raise_open_files(&config);
     let server = Server::bind(config)?;
-    if !asks_who && !server.local_addr().ip().is_loopback() {
+    let is_beyond = |address: SocketAddr| !address.ip().is_loopback();
+    if !asks_who && (is_beyond(server.local_addr()) || server.http_addr().is_some_and(is_beyond)) {
         warn!(
             "Listening beyond this machine without authentication: any client may connect and do everything; see docs/SECURITY.md"
         );

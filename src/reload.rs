@@ -15,6 +15,9 @@ use tracing::warn;
 
 /// From the first sign of a change to reading: whoever replaces several files is done by then.
 const SETTLE: Duration = Duration::from_millis(300);
+/// Files are read this often at least. Not everything shows in their folder: a link higher up that is turned, a folder that
+/// is another one by now, what somebody else does on a network's file system.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// Asks a running server to read its certificate and key again, as the binary does on SIGHUP.
 #[derive(Debug, Clone)]
@@ -50,6 +53,8 @@ pub(crate) struct FileWatch {
     asked: Arc<Notify>,
     /// When what was seen is passed on.
     due: Option<Instant>,
+    /// When they are to be read where nothing was seen.
+    look: Instant,
 }
 
 impl FileWatch {
@@ -66,7 +71,15 @@ impl FileWatch {
         let watcher = watcher.map_err(|e| warn!("Files are not watched, reload them with SIGHUP: {e}")).ok();
         let folders = files.into_iter().map(|file| folder(file)).collect();
         let asked = Arc::new(Notify::new());
-        let mut watch = Self { folders, unwatched: BTreeSet::new(), watcher, changed, asked, due: None };
+        let mut watch = Self {
+            folders,
+            unwatched: BTreeSet::new(),
+            watcher,
+            changed,
+            asked,
+            due: None,
+            look: Instant::now() + LOOK,
+        };
         watch.begin();
         watch
     }
@@ -84,11 +97,13 @@ impl FileWatch {
                 () = asked.notified() => break Cause::Asked,
                 () = changed.notified(), if self.due.is_none() => self.due = Some(Instant::now() + SETTLE),
                 () = until(self.due), if self.due.is_some() => break Cause::Changed,
+                () = sleep_until(self.look) => break Cause::Changed,
             }
         };
         // What was seen since then is read with the rest.
         let _ = changed.notified().now_or_never();
         self.due = None;
+        self.look = Instant::now() + LOOK;
         // A folder that was replaced is another one by now.
         self.begin();
         cause
@@ -177,6 +192,16 @@ mod tests {
             }
         }
         panic!("the change was forgotten");
+    }
+
+    #[tokio::test]
+    async fn where_nothing_shows_files_are_read_all_the_same_now_and_then() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut watch = FileWatch::new([&folder.path().join("file")]);
+        watch.look = Instant::now() + SETTLE;
+        assert!(timeout(SETTLE / 10, watch.next()).await.is_err(), "not yet");
+        assert_eq!(next(&mut watch).await, Cause::Changed);
+        assert!(timeout(2 * SETTLE, watch.next()).await.is_err(), "only now and then");
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use common::{RawClient, endpoint_trusting, soon, until, web_transport};
 use nix::sys::signal::Signal;
 use quinn::TransportConfig;
 use serde_json::{Value, json};
+use web_transport_quinn::http::header::AUTHORIZATION;
 
 /// What moves a cursor, ends a line, turns it or ends a string.
 const HOSTILE: &str = "a\u{1b}[2Jb\nc\rd\u{202e}e\u{2028}f\u{85}g\u{7f}h\"i\\";
@@ -66,6 +67,24 @@ async fn log_of(args: &[&str]) -> String {
     process.signal(Signal::SIGTERM);
     assert_eq!(process.ended().await, Some(0), "{}", process.stderr());
     process.stderr()
+}
+
+/// Whether a server at an address, with these settings, says that anybody may connect to it.
+async fn warns(addr: &str, environment: &[(&str, &str)]) -> bool {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut process = Process::start(folder.path(), &["--addr", addr], environment);
+    // That is decided before anything is served.
+    process.listening().await;
+    process.stderr().contains("without authentication")
+}
+
+#[tokio::test]
+async fn a_server_that_others_reach_and_anybody_may_use_says_so() {
+    assert!(!warns("127.0.0.1:0", &[]).await, "on this machine alone");
+    assert!(warns("0.0.0.0:0", &[]).await);
+    assert!(warns("127.0.0.1:0", &[("QWS_HTTP__ADDR", "0.0.0.0:0")]).await, "by WebSocket alone");
+    let asking = ("QWS_AUTH__KEYS", "[{algorithm='HS256',secret='a secret of more than 32 bytes, for tests'}]");
+    assert!(!warns("127.0.0.1:0", &[("QWS_HTTP__ADDR", "0.0.0.0:0"), asking]).await, "whoever has a token");
 }
 
 /// No character of a log is one that a terminal acts on or that turns what is around it.
@@ -195,7 +214,8 @@ async fn the_end_that_a_json_log_tells_is_json_too() {
 
 #[tokio::test]
 async fn what_a_peer_does_below_a_session_is_told_only_to_who_asks_for_it() {
-    for (level, is_told) in [("info", false), ("info,web_transport_quinn=warn", true)] {
+    let loud = "info,web_transport_quinn=trace,web_transport_proto";
+    for (level, is_told) in [("info", false), ("info,web_transport_quinn=warn", true), (loud, true)] {
         let folder = tempfile::tempdir().expect("a folder");
         let args = ["--addr", "127.0.0.1:0", "--workers", "2"];
         let settings = [("QWS_LOG__LEVEL", level), ("QWS_WEBTRANSPORT__SHORT_LIVED_CERTIFICATE", "false")];
@@ -204,7 +224,9 @@ async fn what_a_peer_does_below_a_session_is_told_only_to_who_asks_for_it() {
         let endpoint = endpoint_trusting(&folder.path().join("certs/ca.pem"), &["h3"], TransportConfig::default());
         let connecting = endpoint.connect(addr, "localhost").expect("a connection begins");
         let connection = soon("a connection", connecting).await.expect("it connects");
-        let session = web_transport::session(connection, addr, "/wt").await.expect("a session");
+        let bearer = format!("Bearer {TOKEN}").parse().expect("a value");
+        let request = web_transport::request(addr, "/wt").with_header(AUTHORIZATION, bearer);
+        let session = web_transport::ask(connection, request).await.expect("a session");
         let mut client = web_transport::over(session).await;
         client.handshake("Ada").await;
         // Without a word of the session's.
@@ -216,5 +238,6 @@ async fn what_a_peer_does_below_a_session_is_told_only_to_who_asks_for_it() {
         process.signal(Signal::SIGTERM);
         process.ended().await;
         assert_eq!(process.stderr().contains("capsule"), is_told, "{level}: {}", process.stderr());
+        assert!(!process.stderr().contains("s3cret"), "{level}: {}", process.stderr());
     }
 }

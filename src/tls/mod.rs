@@ -92,6 +92,14 @@ pub enum TlsError {
         /// What is wrong with them.
         cause: rustls::Error,
     },
+    /// No client believes the certificate at this time.
+    #[error("the certificate {} {why}; get another one", path.display())]
+    Time {
+        /// Its file.
+        path: PathBuf,
+        /// Whether it has expired or is not valid yet, in words.
+        why: &'static str,
+    },
     /// A file holds something that is no certificate authority.
     #[error("cannot use {} as a certificate authority: {cause}; name another with {flag}", path.display())]
     Authority {

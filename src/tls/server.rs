@@ -13,7 +13,10 @@ use rustls::server::{
 };
 use rustls::sign::CertifiedKey;
 use tokio::time::sleep;
-use tracing::{error, info};
+use tracing::{error, info, warn};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+use x509_parser::time::ASN1Time;
 
 use super::short_lived::{Certificate, PROTOCOLS, ShortLived, Shown, Teller, wanted};
 use super::{TlsError, authorities, certificates, private_key, provider, unreadable};
@@ -73,6 +76,9 @@ impl ServerTls {
         let (settings, short_lived) = tls.settings(&contents, &tls.resumption)?;
         tls.short_lived = short_lived;
         tls.teller.tell(tls.short_lived.as_ref());
+        if let Err(e) = tls.is_in_time(&contents) {
+            warn!("Clients will not believe this server: {e}");
+        }
         Ok((tls, settings))
     }
 
@@ -97,7 +103,8 @@ impl ServerTls {
         }
         let is_same_authority = contents.client_ca == self.in_use.client_ca;
         let resumption = if is_same_authority { Ok(self.resumption.clone()) } else { Resumption::new(self.sessions) };
-        let made = resumption.and_then(|resumption| {
+        let in_time = if contents.cert == self.in_use.cert { Ok(()) } else { self.is_in_time(&contents) };
+        let made = in_time.and(resumption).and_then(|resumption| {
             let (settings, short_lived) = self.settings(&contents, &resumption)?;
             Ok((settings, short_lived, resumption))
         });
@@ -152,6 +159,21 @@ impl ServerTls {
                 None
             }
         }
+    }
+
+    /// Whether the certificate in the files is one that clients believe now, as far as its time goes.
+    fn is_in_time(&self, contents: &Contents) -> Result<(), TlsError> {
+        let path = &self.files.cert;
+        let chain = certificates(text(&contents.cert, path, "--cert")?, path, "--cert")?;
+        let Some((_, own)) = chain.first().and_then(|own| X509Certificate::from_der(own).ok()) else { return Ok(()) };
+        let now = (self.clock)().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let is_past = |time: &ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0) < now;
+        let why = match own.validity() {
+            validity if is_past(&validity.not_after) => "has expired",
+            validity if !is_past(&validity.not_before) => "is not valid yet",
+            _ => return Ok(()),
+        };
+        Err(TlsError::Time { path: path.clone(), why })
     }
 
     /// What comes of the files' contents. A short-lived certificate is kept where it is fit to be shown.
@@ -304,6 +326,27 @@ mod tests {
         assert!(tls.reload(Cause::Asked).is_none(), "the certificate is none");
         made.make(&["localhost".into()], true).expect("made");
         assert!(tls.reload(Cause::Changed).is_some(), "a mistake does not last");
+    }
+
+    #[test]
+    fn a_certificate_that_nobody_believes_now_takes_no_good_ones_place() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let made = DevelopmentFiles::inside(folder.path());
+        made.make(&["localhost".into()], false).expect("made");
+        let (mut tls, _) = ServerTls::load(&files(&made), None, None).expect("loaded");
+        let good = fs::read(&made.cert).expect("the certificate");
+        for (years, why) in [(20, "has expired"), (-20, "is not valid yet")] {
+            let year = Duration::from_secs(365 * 24 * 60 * 60);
+            let then = SystemTime::now();
+            tls.set_clock(move || if years > 0 { then + 20 * year } else { then - 20 * year });
+            made.make(&["localhost".into()], true).expect("made");
+            assert!(tls.reload(Cause::Changed).is_none(), "the new one {why}");
+            let error = tls.is_in_time(&Contents::read(&tls.files)).expect_err("out of time").to_string();
+            assert!(error.contains(why), "{error}");
+        }
+        assert_ne!(fs::read(&made.cert).expect("the certificate"), good);
+        tls.set_clock(SystemTime::now);
+        assert!(tls.reload(Cause::Asked).is_some());
     }
 
     #[tokio::test]
