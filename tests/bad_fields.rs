@@ -251,9 +251,30 @@ async fn a_field_that_stands_twice_is_named() {
                 let reply = client.ask(On::Control, request.as_bytes()).await;
                 assert_eq!((&reply["type"], &reply["code"]), (&json!("error"), &json!(400)), "{request}: {reply}");
                 assert!(reply["message"].as_str().is_some_and(|message| message.contains(field)), "{request}: {reply}");
+                let expected = if *field == "id" { Value::Null } else { json!("i") };
+                assert_eq!(reply["re"], expected, "of two ids neither counts, {request}: {reply}");
             }
         }
         client.control.lives("who is served").await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_error_about_a_value_that_cannot_be_read_names_the_request() {
+    let server = TestServer::start().await;
+    for over in Over::ALL {
+        let mut client = over.party(&server, "Ada").await;
+        for body in [
+            r#"{"type":"publish","id":"x","topic":"a","content":"cut inside a pair \ud83d"}"#,
+            r#"{"id":"x","type":"text","content":"\udc00"}"#,
+            r#"{"type":"ping","id":"x","timestamp":1e999}"#,
+        ] {
+            let reply = client.ask(On::Control, body.as_bytes()).await;
+            assert_eq!((&reply["code"], &reply["re"]), (&json!(400), &json!("x")), "{body}: {reply}");
+        }
+        let reply = client.ask(On::Control, br#"{"type":"ping","id":"\ud83d"}"#).await;
+        assert_eq!((&reply["code"], &reply["re"]), (&json!(400), &Value::Null), "{reply}");
     }
     server.stop().await;
 }

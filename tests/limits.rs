@@ -204,6 +204,32 @@ async fn a_client_that_has_to_wait_may_still_answer_a_ping_and_leave() {
 }
 
 #[tokio::test]
+async fn signs_of_life_are_no_requests_and_only_a_flood_of_them_goes_on_regardless() {
+    for over in Over::ALL {
+        let server = limited(|rates| {
+            (rates.client_messages, rates.client_messages_burst, rates.client_refusals_burst) = (1, 6, 4);
+        })
+        .await;
+        let mut client = over.party(&server, "Ada").await;
+        let (first, _) = until_refused(&mut client, On::Control, "x").await;
+        for id in first + 1..first + 4 {
+            refusal(&client.ask(On::Control, &text(id, "x")).await, id);
+        }
+        // One more refusal would be one too many.
+        for _ in 0..6 {
+            client.control.say(json!({"type": "pong"})).await;
+        }
+        client.control.say(json!({"type": "close", "code": 4000})).await;
+        assert_eq!(client.closed().await.0, 4000);
+        let mut flood = over.party(&server, "Eve").await;
+        let flooding = async { while flood.control.try_body(br#"{"type":"pong"}"#).await {} };
+        soon("the end of a flood", flooding).await;
+        assert_eq!(flood.closed().await.0, 4429);
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn new_topics_are_limited_and_those_that_are_there_are_not() {
     for over in Over::ALL {
         let server = limited(|rates| (rates.client_topics, rates.client_topics_burst) = (2, 3)).await;

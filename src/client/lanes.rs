@@ -18,6 +18,9 @@ use crate::transport::{LaneReader, LaneWriter};
 /// Bodies in a row that are no JSON before the connection is closed.
 const MAX_MALFORMED: u8 = 3;
 
+/// Most bytes of a `pong`; who puts more into one sends a message like any other.
+const MAX_PONG_BYTES: usize = 1024;
+
 /// Replies of so many bytes are written before more requests are looked at.
 const REPLY_BATCH_BYTES: usize = 64 * 1024;
 
@@ -160,24 +163,30 @@ fn take_in(session: &Session, body: Bytes, replies: &mut Replies) -> Result<Outc
         }
     };
     // What it takes inside, not on the way: small bodies may inflate to large ones.
-    let taken = allowance.take(body.json.len() + body.attachment.as_ref().map_or(0, Bytes::len));
-    match (Request::parse(&body), taken) {
+    let take = || allowance.take(body.json.len() + body.attachment.as_ref().map_or(0, Bytes::len));
+    match Request::parse(&body) {
         // A client that has to wait may leave, and shows that it lives.
-        (Ok(Request { message: ClientMessage::Close(close), .. }), _) => Ok(Outcome::Leave(close)),
-        (Ok(request), taken) => {
+        Ok(Request { message: ClientMessage::Close(close), .. }) => Ok(Outcome::Leave(close)),
+        Ok(request) => {
             session.malformed.store(0, Ordering::Relaxed);
+            let taken = match &request.message {
+                ClientMessage::Pong if body.json.len() <= MAX_PONG_BYTES => {
+                    allowance.take_pong();
+                    Ok(())
+                }
+                _ => take(),
+            };
             let outcome = match taken {
                 Ok(()) => handler::answer(&session.context, &session.caller, request, replies),
                 Err(refused) => {
-                    if !matches!(request.message, ClientMessage::Pong) {
-                        replies.put(request.id.as_ref(), &ServerMessage::Error(refused));
-                    }
+                    replies.put(request.id.as_ref(), &ServerMessage::Error(refused));
                     Outcome::Done
                 }
             };
             within_limits(session).map(|()| outcome)
         }
-        (Err(invalid), taken) => {
+        Err(invalid) => {
+            let taken = take();
             answer_bad(replies, invalid.re.as_ref(), taken, invalid.message);
             if invalid.malformed {
                 malformed(session)?;

@@ -22,6 +22,8 @@ pub(crate) struct Allowance {
     messages: RwLock<Option<Messages>>,
     bytes: Option<Bucket>,
     topics: Option<Bucket>,
+    /// Signs of life, which are counted for themselves: they answer what the server asks.
+    pongs: Option<Bucket>,
     /// Messages per second and their burst, where nobody has said otherwise.
     usual: (u64, u64),
     /// Refusals that may be outstanding.
@@ -50,6 +52,7 @@ impl Allowance {
             messages: RwLock::default(),
             bytes: bucket(cells(rates.client_bytes), cells(rates.client_bytes_burst)),
             topics: bucket(rates.client_topics, rates.client_topics_burst),
+            pongs: bucket(rates.client_messages, rates.client_messages_burst),
             usual: if is_exempt { (0, 0) } else { (rates.client_messages, rates.client_messages_burst) },
             most_refusals: rates.client_refusals_burst,
             is_used_up: AtomicBool::new(false),
@@ -100,6 +103,13 @@ impl Allowance {
         Ok(())
     }
 
+    /// Takes one `pong`, which is never refused; but who sends nothing but these goes on regardless in the end.
+    pub(crate) fn take_pong(&self) {
+        if let Some(Err(Refusal { outstanding, .. })) = self.pongs.as_ref().map(|pongs| pongs.take(ONE)) {
+            self.went_on(outstanding);
+        }
+    }
+
     /// Takes one new topic. An error is the reply to whoever wants it.
     pub(crate) fn take_topic(&self, name: &TopicName) -> Result<(), ErrorReply> {
         let Some(bucket) = &self.topics else { return Ok(()) };
@@ -114,11 +124,16 @@ impl Allowance {
         self.is_used_up.load(Ordering::Relaxed)
     }
 
-    fn refused(&self, Refusal { wait, outstanding }: Refusal, what: &str) -> ErrorReply {
-        self.counters.refused.add(1);
+    /// Something above a rate came, while so many were outstanding.
+    fn went_on(&self, outstanding: u32) {
         if u64::from(outstanding) >= self.most_refusals {
             self.is_used_up.store(true, Ordering::Relaxed);
         }
+    }
+
+    fn refused(&self, Refusal { wait, outstanding }: Refusal, what: &str) -> ErrorReply {
+        self.counters.refused.add(1);
+        self.went_on(outstanding);
         let wait_ms = milliseconds(wait);
         ErrorReply {
             retry_after_ms: Some(wait_ms),

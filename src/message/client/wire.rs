@@ -65,6 +65,20 @@ struct Fields<'a> {
     reason: Scalar<'a>,
 }
 
+/// An error about a body as a whole, for the request that it is: its id may be sound where another field is not.
+fn with_id(invalid: Invalid, json: &str) -> Invalid {
+    #[derive(Deserialize)]
+    struct Id<'a> {
+        #[serde(borrow, default)]
+        id: Scalar<'a>,
+    }
+    if invalid.malformed {
+        return invalid;
+    }
+    let read = fields::read::<Id<'_>>(json).and_then(|fields| RequestId::from_scalar(&fields.id));
+    Invalid { re: read.ok().flatten(), ..invalid }
+}
+
 impl Request {
     /// Reads a client's message.
     ///
@@ -72,7 +86,7 @@ impl Request {
     /// [`Invalid`] tells what is wrong and whether the body was JSON at all.
     pub fn parse(body: &Body) -> Result<Self, Invalid> {
         let json = fields::text(&body.json)?;
-        let fields: Fields<'_> = fields::read(&json)?;
+        let fields: Fields<'_> = fields::read(&json).map_err(|invalid| with_id(invalid, &json))?;
         let id = RequestId::from_scalar(&fields.id)?;
         match ClientMessage::from_fields(fields, &json, body) {
             Ok(message) => Ok(Self { id, message }),
