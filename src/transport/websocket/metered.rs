@@ -1,5 +1,5 @@
-//! What lies below the framing: tells the socket that bytes move, and gives so many at a time that whoever sends very many small
-//! frames has the worker no longer than others.
+//! What lies below the framing: tells the socket that bytes move, holds their frames' lengths against the standard, and gives so
+//! many at a time that whoever sends very many small frames has the worker no longer than others.
 
 use std::io;
 use std::pin::Pin;
@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Socket;
+use super::lengths::{Lengths, WrongLength};
 
 /// Bytes that are read before others have a turn: frames of six bytes are some 2,700 in these.
 const TURN_BYTES: usize = 16 * 1024;
@@ -18,6 +19,10 @@ pub(super) struct Metered<S> {
     stream: S,
     /// `None` for one that is nobody's client.
     socket: Option<Arc<Socket>>,
+    /// `None` once nobody reads frames any more.
+    lengths: Option<Lengths>,
+    /// Where one was wrong; nothing more is read.
+    wrong: Option<WrongLength>,
     /// Read since the last turn.
     turn: usize,
     /// The peer did not take everything at once.
@@ -26,12 +31,20 @@ pub(super) struct Metered<S> {
 
 impl<S> Metered<S> {
     pub(super) fn new(stream: S, socket: Option<Arc<Socket>>) -> Self {
-        Self { stream, socket, turn: 0, is_blocked: false }
+        Self { stream, socket, lengths: Some(Lengths::new()), wrong: None, turn: 0, is_blocked: false }
+    }
+
+    /// What comes from now on is not looked at.
+    pub(super) fn let_go(&mut self) {
+        (self.lengths, self.wrong) = (None, None);
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(wrong) = self.wrong {
+            return Poll::Ready(Err(io::Error::other(wrong)));
+        }
         if self.turn >= TURN_BYTES {
             self.turn = 0;
             cx.waker().wake_by_ref();
@@ -45,8 +58,22 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         if let Some(socket) = self.socket.as_ref().filter(|_| bytes > 0) {
             socket.moved_in(bytes);
         }
+        let followed = self.lengths.as_mut().map_or(Ok(()), |lengths| lengths.follow(&buf.filled()[before..]));
+        if let Err((good, wrong)) = followed {
+            // The frames before it still count.
+            self.wrong = Some(wrong);
+            buf.set_filled(before + good);
+            if good == 0 {
+                return Poll::Ready(Err(io::Error::other(wrong)));
+            }
+        }
         read
     }
+}
+
+/// Whether reading failed because of a wrong length.
+pub(super) fn is_wrong_length(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|cause| cause.is::<WrongLength>())
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {

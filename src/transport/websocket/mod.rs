@@ -2,6 +2,7 @@
 //! between the socket and what is here: a little each way, so that what a client does not take waits in its lane's backlog,
 //! and what the server does not take waits at the client.
 
+mod lengths;
 mod metered;
 mod pump;
 

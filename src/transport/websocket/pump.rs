@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::super::carrier::{Carrier, Gone};
 use super::super::lane_reader::ReadFailure;
-use super::metered::Metered;
+use super::metered::{Metered, is_wrong_length};
 use super::{Next, Socket};
 use crate::frame::{FrameDecoder, FrameError};
 use crate::message::CloseCode;
@@ -71,7 +71,7 @@ impl Drop for Over {
     }
 }
 
-async fn pump<S>(stream: WebSocketStream<S>, socket: Arc<Socket>, max: usize, linger: Duration)
+async fn pump<S>(stream: WebSocketStream<Metered<S>>, socket: Arc<Socket>, max: usize, linger: Duration)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -103,11 +103,12 @@ where
 }
 
 /// Ends the connection below.
-async fn part<S: AsyncRead + AsyncWrite + Unpin>(mut stream: WebSocketStream<S>, linger: Duration) {
+async fn part<S: AsyncRead + AsyncWrite + Unpin>(mut stream: WebSocketStream<Metered<S>>, linger: Duration) {
     let parting = async {
         // What waits to be sent is an answer to the peer's own close frame, at most.
         let _ = stream.flush().await;
         let raw = stream.get_mut();
+        raw.let_go();
         raw.shutdown().await?;
         tokio::io::copy(&mut raw.take(LINGER_BYTES), &mut tokio::io::sink()).await
     };
@@ -184,6 +185,9 @@ where
             Some(Ok(_)) => broken(CloseCode::RATE_LIMITED, "too many pings or pongs".into()),
             None | Some(Err(Error::ConnectionClosed | Error::AlreadyClosed)) => {
                 return ReadEnd::Gone(closed.unwrap_or_else(|| Gone::Lost("the connection ended".into())));
+            }
+            Some(Err(Error::Io(e))) if closed.is_none() && is_wrong_length(&e) => {
+                broken(CloseCode::PROTOCOL_ERROR, e.to_string())
             }
             Some(Err(e)) if closed.is_some() || matches!(e, Error::Io(_) | Error::Tls(_)) => {
                 return ReadEnd::Gone(closed.unwrap_or_else(|| Gone::Lost(e.to_string())));
@@ -308,6 +312,7 @@ where
             Some(Err(Error::Capacity(_))) => break CloseCode::TOO_BIG,
             Some(Err(Error::Utf8(_))) => break CloseCode::INVALID_PAYLOAD,
             Some(Err(Error::Protocol(e))) if !is_cut_off(&e) => break CloseCode::PROTOCOL_ERROR,
+            Some(Err(Error::Io(e))) if is_wrong_length(&e) => break CloseCode::PROTOCOL_ERROR,
             None | Some(Err(_)) => return part(stream, linger).await,
         };
         let say = async {
