@@ -141,8 +141,13 @@ async fn nothing_beside_the_pages_is_served() {
         "/package-lock.json",
         "/README.md",
         "/test/",
-        "/test/qws.test.js",
-        "/node_modules/playwright-core/index.js",
+        "/test/pages.test.js",
+        "/./test/pages.test.js",
+        "/vendor/../test/pages.test.js",
+        "/vendor//../test/pages.test.js",
+        "/./qws.js",
+        "//qws.js",
+        "/vendor//uPlot.esm.js",
         "/.gitignore",
         "/index.html/",
         "/index.html%00.js",
@@ -153,11 +158,28 @@ async fn nothing_beside_the_pages_is_served() {
         assert!([400, 404].contains(&answer.status), "{path}: {answer:?}");
         assert!(!String::from_utf8_lossy(&answer.body).contains("[package]"), "{path}: {answer:?}");
     }
+    assert!(Path::new("web/test/pages.test.js").exists(), "what is asked for in vain is there");
     // What ends like a page and lies elsewhere: the folder's own path does not help.
     let outside = tempfile::Builder::new().suffix(".html").tempfile_in(env!("CARGO_MANIFEST_DIR")).expect("a file");
     let name = outside.path().file_name().expect("a name").to_str().expect("text").to_owned();
     for path in [format!("/../{name}"), format!("/vendor/../../{name}"), outside.path().display().to_string()] {
         assert_eq!(ask(&server, "GET", &path, "").await.status, 404, "{path}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_says_whom_it_asks_and_says_it_once() {
+    let server = TestServer::start_with(plain).await;
+    for (lines, status) in [
+        ("HTTP/1.1\r\n", 400),
+        ("HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n", 400),
+        ("HTTP/1.1\r\nHost: \r\n", 400),
+        ("HTTP/1.1\r\nHost: localhost\r\n", 200),
+        ("HTTP/1.0\r\n", 200),
+    ] {
+        let answer = Bare::plain(&server).await.ask(&format!("GET /qws.js {lines}\r\n")).await;
+        assert_eq!(answer.status, status, "{lines:?}: {answer:?}");
     }
     server.stop().await;
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, StatusCode};
+use axum::http::{Request, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 use tracing::{debug, warn};
 
+use super::host::host;
 use super::refusal::Refusal;
 use super::{EVERYWHERE, Http, Peer};
 use crate::limits::Admission;
@@ -217,7 +218,9 @@ where
 }
 
 async fn answer(request: Request<Incoming>, client: Result<Peer, Refusal>, router: Router) -> Response {
-    let mut response = match client {
+    // Older than that they need not say whom they ask.
+    let asks = if request.version() >= Version::HTTP_11 { host(&request).map(drop) } else { Ok(()) };
+    let mut response = match asks.and(client) {
         Ok(client) => route(request, client, router).await,
         Err(refused) => refused.into_response(),
     };

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use axum::http::header;
 use axum::http::uri::Authority;
 
+use super::fields::single;
 use super::refusal::Refusal;
 
 /// What a request says (RFC 9112 section 3.2).
@@ -12,8 +13,7 @@ pub(super) fn host<B>(request: &axum::http::Request<B>) -> Result<Authority, Ref
     if let Some(authority) = request.uri().authority() {
         return Ok(authority.clone());
     }
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let host = hosts.next().filter(|_| hosts.next().is_none()).and_then(|host| host.to_str().ok());
+    let host = single(request.headers(), &header::HOST)?.and_then(|host| std::str::from_utf8(host).ok());
     let host = host.filter(|host| !host.contains('@')).and_then(|host| host.parse().ok());
     host.ok_or_else(|| Refusal::bad("Host: one is expected, with a name or an address"))
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use aws_lc_rs::hmac::{HMAC_SHA1_FOR_LEGACY_USE_ONLY, Key, sign};
 use axum::Json;
 use axum::extract::{Extension, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
+use super::fields::bearer;
 use super::host::host;
 use super::refusal::Refusal;
 use super::{Http, Peer};
@@ -18,7 +19,7 @@ use crate::auth::Denied;
 use crate::config::WebRtc;
 use crate::handler::may_signal;
 use crate::limits::Shown;
-use crate::message::{Token, now_ms};
+use crate::message::now_ms;
 use crate::tls;
 
 /// Tells the servers, as `RTCPeerConnection` takes them.
@@ -37,8 +38,7 @@ pub(super) async fn servers(
             "Host: without TLS this is for localhost, and the hosts in http.origins",
         ));
     }
-    let authorization = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-    let token = Token::from_authorization(authorization).map_err(|invalid| Refusal::bad(invalid.message))?;
+    let token = bearer(request.headers())?;
     let context = &http.surroundings.context;
     // Checking tokens is work, and finding one by trying has to take longer than anybody waits.
     if token.is_some()

@@ -5,6 +5,7 @@
 mod admin;
 mod certificate;
 mod door;
+mod fields;
 mod host;
 mod ice;
 mod pages;
@@ -79,5 +80,6 @@ fn router(http: &Arc<Http>) -> Router {
         .route("/ice-servers", get(ice::servers));
     let router =
         if http.surroundings.context.config.http.echo { router.route("/echo", get(socket::echo)) } else { router };
-    router.merge(admin::router(http)).fallback(pages::serve).with_state(Arc::clone(http))
+    let router = router.merge(admin::router(http)).fallback(pages::serve);
+    router.method_not_allowed_fallback(refusal::wrong_method).with_state(Arc::clone(http))
 }

@@ -26,13 +26,16 @@ pub(super) async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Respo
         let refused = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD are served here");
         return refused.with(header::ALLOW, "GET, HEAD").into_response();
     }
-    let name = match uri.path().trim_start_matches('/') {
+    let path = uri.path();
+    let name = match path.strip_prefix('/').unwrap_or(path) {
         "" => "index.html",
         "dashboard" => "dashboard.html",
         "webrtc" => "webrtc.html",
         name => name,
     };
-    let Some(file) = Files::get(name) else {
+    // A debug build would look for these where they lead to.
+    let is_name = name.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    let Some(file) = is_name.then(|| Files::get(name)).flatten() else {
         return Refusal::new(
             StatusCode::NOT_FOUND,
             "nothing is here; see / for the chat and /dashboard for the numbers",

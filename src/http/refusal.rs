@@ -35,6 +35,11 @@ impl Refusal {
     }
 }
 
+/// Where there is something, but not for this method; the router says in `Allow` for which.
+pub(super) async fn wrong_method() -> Refusal {
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "another method is expected here, see Allow")
+}
+
 impl From<ErrorReply> for Refusal {
     fn from(error: ErrorReply) -> Self {
         // Codes of errors are HTTP's.

@@ -16,12 +16,12 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tracing::debug;
 
+use super::fields::{bearer, single};
 use super::host::host;
 use super::refusal::Refusal;
 use super::{Http, Peer};
 use crate::client;
 use crate::limits::Admission;
-use crate::message::Token;
 use crate::printable::Printable;
 use crate::transport::websocket;
 
@@ -38,8 +38,7 @@ pub(super) async fn open(
 ) -> Result<Response, Refusal> {
     let headers = request.headers();
     judge(&http, &peer, &request)?;
-    let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-    let bearer = Token::from_authorization(authorization).map_err(|invalid| Refusal::bad(invalid.message))?;
+    let bearer = bearer(headers)?;
     let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     let mut offered = offered.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     if !offered.any(|protocol| protocol.trim() == SUB_PROTOCOL) {
@@ -118,7 +117,7 @@ fn failed(from: SocketAddr, why: &str) {
 /// Refuses the pages of others.
 fn judge(http: &Http, peer: &Peer, request: &Request) -> Result<(), Refusal> {
     let own = peer.origin(&host(request)?);
-    let origin = request.headers().get(header::ORIGIN).map(HeaderValue::as_bytes);
+    let origin = single(request.headers(), &header::ORIGIN)?;
     if http.surroundings.context.config.http.lets_in(origin, own.as_deref(), peer.certificate.is_some()) {
         return Ok(());
     }
@@ -127,6 +126,7 @@ fn judge(http: &Http, peer: &Peer, request: &Request) -> Result<(), Refusal> {
 
 /// Answers the opening handshake, and gives what becomes of the connection.
 fn upgrade(mut request: Request) -> Result<(Response, OnUpgrade), Refusal> {
+    single(request.headers(), &header::SEC_WEBSOCKET_KEY)?;
     let answered = create_response_with_body(&request, Body::empty);
     let response = answered.map_err(|e| {
         let status = match &e {

@@ -42,6 +42,7 @@ async fn an_opening_handshake_is_taken_as_the_standard_has_it_and_else_refused_w
         (&["Sec-WebSocket-Protocol: chat, qws.v2, QWS.V1"], 400, "qws.v1"),
         (&["Authorization: Basic YTpi"], 400, "authorization"),
         (&["Authorization: Bearer"], 400, "authorization"),
+        (&["Authorization: Bearer a.b.c", "Authorization: Bearer a.b.c"], 400, "authorization"),
         (&["Authorization: Bearer two words"], 400, "token"),
     ] {
         let answer = ask(&server, &opening("/ws", lines)).await;
@@ -73,6 +74,8 @@ async fn only_get_of_http_1_1_opens_one_and_only_where_one_is_served() {
         assert!(statuses.contains(&answer.status), "{request}: {answer:?}");
         if answer.status == 405 {
             assert!(answer.field("allow").is_some_and(|allowed| allowed.contains("GET")), "{answer:?}");
+            let is_told = String::from_utf8_lossy(&answer.body).contains("another method");
+            assert!(is_told || request.starts_with("HEAD"), "{answer:?}");
         }
     }
     // A query is ignored, and HTTP's whole form of an address is one.
@@ -109,6 +112,8 @@ async fn pages_of_other_origins_may_not_connect_where_some_are_named() {
             (&["Origin: https://app.example.evil.example"], 403),
             (&["Origin: null"], 403),
             (&["Origin: https://app.example, https://evil.example"], 403),
+            (&["Origin: https://app.example", "Origin: https://evil.example"], 400),
+            (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="], 400),
         ] {
             let answer = ask(&server, &opening(path, lines)).await;
             assert_eq!(answer.status, status, "{path} {lines:?}: {answer:?}");

@@ -13,6 +13,7 @@ use tracing::debug;
 
 use super::{Http, Refusal};
 use crate::config::{self, Secret};
+use crate::http::fields::single;
 use crate::http::{Peer, host};
 use crate::limits::{Addresses, Shown};
 use crate::message::Token;
@@ -52,7 +53,7 @@ fn judge<B>(
         Some(token) => has_token(token, addresses, peer.address.ip(), headers)?,
         None => is_local(peer.address.ip(), &host, headers)?,
     }
-    let origin = headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
+    let origin = single(headers, &header::ORIGIN)?;
     if origin.is_some_and(|origin| !config::Http::is_own_page(origin, peer.origin(&host).as_deref())) {
         return Err(Refusal::new(StatusCode::FORBIDDEN, "Origin: this is for pages of this server alone"));
     }
@@ -66,7 +67,7 @@ fn judge<B>(
 fn has_token(token: &Secret, addresses: &Addresses, from: IpAddr, headers: &HeaderMap) -> Result<(), Refusal> {
     let unauthorized = |why| Err(Refusal::new(StatusCode::UNAUTHORIZED, why));
     let expected = "Authorization: Bearer with the token in http.admin_token is expected";
-    let header = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    let header = single(headers, &header::AUTHORIZATION)?;
     let Ok(Some(shown)) = Token::from_authorization(header) else { return unauthorized(expected) };
     match addresses.show_token(from, token.is(shown.as_str())) {
         Shown::Right => Ok(()),
