@@ -327,3 +327,20 @@ async fn history_of_all_topics_together_stays_within_its_memory() {
     assert!((1..=5).contains(&kept), "{kept} messages of 10,000 bytes are kept in 100,000");
     server.stop().await;
 }
+
+#[tokio::test]
+async fn by_default_the_largest_message_is_kept_and_those_before_it() {
+    let server = TestServer::start().await;
+    let mut client = Over::Native.party(&server, "client").await;
+    publish(&mut client, "a", "small").await;
+    // Its own length as text, in the limit of a megabyte.
+    publish(&mut client, "a", &"x".repeat((1 << 20) - 100)).await;
+    client.control.say(json!({"type": "history", "topic": "a"})).await;
+    let page = client.control.expect("history").await;
+    assert_eq!(page["messages"][0]["content"], "small", "{}", page["more"]);
+    let since = json!({"epoch": page["epoch"], "offset": 1});
+    let subscribed = subscribe(&mut client, json!({"topic": "a", "since": since, "lane": "control"})).await;
+    assert_eq!(subscribed["recovered"], true);
+    assert_eq!(client.control.expect("message").await["offset"], 2);
+    server.stop().await;
+}

@@ -19,7 +19,8 @@ pub struct TopicRule {
     pub overflow: OverflowPolicy,
     /// Messages that are kept for who comes later or comes back. Default 1,000; 0 keeps none; at most 1,000,000.
     pub history_messages: u64,
-    /// Bytes of memory that these may take for each topic. Default 1 MiB; at most 1 GiB.
+    /// Bytes of memory that these may take for each topic, in each form in which they may be sent: at most twice their size. Default
+    /// 4 MiB, so that the largest message is kept as well; at most 1 GiB.
     pub history_bytes: u64,
     /// How old they may become, in milliseconds. Default 300,000; at most 30 days.
     pub history_age_ms: u64,
@@ -77,7 +78,7 @@ impl Default for TopicRule {
             priority: 128,
             overflow: OverflowPolicy::default(),
             history_messages: 1000,
-            history_bytes: 1 << 20,
+            history_bytes: 4 << 20,
             history_age_ms: 300_000,
             presence: true,
             publish: Who::default(),
