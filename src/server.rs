@@ -24,6 +24,7 @@ use crate::tls::{self, ServerTls, Sides};
 use crate::topic::Topics;
 use crate::transport::native::ServerSettings;
 use crate::transport::socket;
+use crate::transport::webtransport::OwnPages;
 use crate::worker::Worker;
 
 /// A server that has its port and its certificates and can begin.
@@ -97,6 +98,9 @@ impl Server {
         let http_places = Arc::new(Semaphore::new(size(config.limits.max_http_connections)));
         let context = Arc::new(Context { config, registry, topics, addresses, auth, metrics });
         let draining = CancellationToken::new();
+        let served = [("https", http_addr), ("http", plain_http_addr)];
+        let served = served.into_iter().filter_map(|(scheme, addr)| Some((scheme, addr?.port()))).collect();
+        let own_pages = Arc::new(OwnPages { short_lived: tls.short_lived(), served });
         let workers = sockets
             .into_iter()
             .zip(strays)
@@ -109,7 +113,7 @@ impl Server {
                 socket,
                 doors,
                 http_places: Arc::clone(&http_places),
-                short_lived: tls.short_lived(),
+                own_pages: Arc::clone(&own_pages),
                 strays,
                 inbox,
                 topic_inbox,

@@ -18,10 +18,10 @@ use crate::http::{Door, Http};
 use crate::limits::Admission;
 use crate::message::CloseCode;
 use crate::registry::Inbox;
-use crate::tls::ShortLived;
 use crate::topic;
 use crate::transport::native::ServerSettings;
 use crate::transport::socket::Stray;
+use crate::transport::webtransport::OwnPages;
 
 /// After the drain, the time in which QUIC's own closing packets go out.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -34,7 +34,7 @@ pub(crate) struct Worker {
     pub(crate) doors: Vec<Door>,
     /// Places for connections over TCP, of all workers.
     pub(crate) http_places: Arc<Semaphore>,
-    pub(crate) short_lived: ShortLived,
+    pub(crate) own_pages: Arc<OwnPages>,
     pub(crate) inbox: Inbox,
     pub(crate) topic_inbox: topic::Inbox,
     pub(crate) settings: Arc<ServerSettings>,
@@ -58,14 +58,18 @@ impl Worker {
         let endpoint = self.settings.endpoint(self.number, self.socket, self.strays)?;
         let (context, draining) = (self.context, self.draining);
         let roster = Arc::clone(context.registry.roster(self.number));
-        let surroundings =
-            Surroundings { context, roster: Arc::clone(&roster), worker: self.number, draining: draining.clone() };
+        let surroundings = Surroundings {
+            context,
+            roster: Arc::clone(&roster),
+            worker: self.number,
+            own_pages: self.own_pages,
+            draining: draining.clone(),
+        };
         let clients = TaskTracker::new();
         let http = Arc::new(Http {
             surroundings: surroundings.clone(),
             tasks: clients.clone(),
             places: self.http_places,
-            short_lived: self.short_lived,
             quic_port,
         });
         let accept = async {

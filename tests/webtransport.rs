@@ -256,6 +256,25 @@ async fn no_more_unidirectional_streams_are_granted_than_http3_needs() {
 }
 
 #[tokio::test]
+async fn a_client_that_opens_a_unidirectional_stream_in_its_session_is_closed() {
+    let server = TestServer::start().await;
+    let mut client = Over::WebTransport.client(&server, "Eve").await;
+    let mut neighbour = Over::WebTransport.client(&server, "Ada").await;
+    // In the place of one of HTTP/3's that this client does without.
+    let mut stream = soon("a stream", client.connection.open_uni()).await.expect("a stream");
+    stream.write_all(&[&web_transport::TOPIC_LANE[..], b"x"].concat()).await.expect("the stream takes bytes");
+    let close = client.expect_close(1002).await;
+    assert_eq!(close["reason"], "the client must not open unidirectional streams");
+    // One of HTTP/3's own is none of the session's.
+    let mut encoder = soon("a stream", neighbour.connection.open_uni()).await.expect("a stream");
+    encoder.write_all(&[0x02, 0x00]).await.expect("the stream takes bytes");
+    for _ in 0..3 {
+        neighbour.control.lives("who speaks HTTP/3").await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_read_is_closed_and_its_neighbour_is_not() {
     let server = TestServer::start_with(|config| {
         config.limits.lane_backlog_messages = 50;

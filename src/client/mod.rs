@@ -33,6 +33,7 @@ use crate::outbound::Outbound;
 use crate::printable::Printable;
 use crate::registry::{Handshaking, Roster};
 use crate::topic::Subscriber;
+use crate::transport::webtransport::OwnPages;
 use crate::transport::{Carrier, Gone, LaneWriter, ReadFailure, SendHalf};
 
 /// Between the end of a lane that the peer does not read and QUIC's own close: two round trips with the time in which the
@@ -49,6 +50,7 @@ pub(crate) struct Surroundings {
     pub(crate) context: Arc<Context>,
     pub(crate) roster: Arc<Roster>,
     pub(crate) worker: usize,
+    pub(crate) own_pages: Arc<OwnPages>,
     /// Cancelled when the server drains.
     pub(crate) draining: CancellationToken,
 }

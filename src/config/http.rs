@@ -28,7 +28,8 @@ pub struct Http {
     pub plain_addr: Option<SocketAddr>,
     /// Origins of the web pages that may connect, over WebTransport and WebSocket alike, such as `https://app.example.com` or
     /// `http://localhost:8080`; others get status 403. Clients that are no web pages send none, and are let in, and so are
-    /// the pages of this very server. At most 1,000. Default: none, which lets in pages of any origin.
+    /// the pages of this very server: where browsers believe in its certificate by a hash, those at an address, or `localhost`, and
+    /// not by another name. At most 1,000. Default: none, which lets in pages of any origin.
     pub origins: Vec<String>,
     /// Networks (`10.0.0.0/8`) and addresses of the reverse proxies and load balancers that pass on what clients ask over TCP: whom
     /// these name in `X-Forwarded-For`, and with `X-Forwarded-Proto`, is taken for the client in limits by address, logs and

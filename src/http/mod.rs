@@ -26,7 +26,6 @@ use tokio_util::task::TaskTracker;
 pub(crate) use self::door::{Door, bind};
 use self::peer::Peer;
 use crate::client::Surroundings;
-use crate::tls::ShortLived;
 
 /// What every answer says: pages load what this server has and nothing else, and stand in nobody's frame.
 const EVERYWHERE: [(HeaderName, HeaderValue); 3] = [
@@ -51,7 +50,6 @@ pub(crate) struct Http {
     pub(crate) tasks: TaskTracker,
     /// Places for connections, of all workers.
     pub(crate) places: Arc<Semaphore>,
-    pub(crate) short_lived: ShortLived,
     /// Where WebTransport is.
     pub(crate) quic_port: u16,
 }

@@ -178,13 +178,15 @@ impl Carrier {
 
     /// Waits until the client opens a unidirectional stream that it must not open. Cancel safe.
     pub(crate) async fn trespassed(&self) {
-        // On WebTransport there are as many as HTTP/3 has itself, and no other.
-        if let Self::Native(connection) = self
-            && connection.accept_uni().await.is_ok()
-        {
-            return;
+        let is_opened = match self {
+            Self::Native(connection) => connection.accept_uni().await.is_ok(),
+            // One of the session's: HTTP/3's own are not counted. There is room for one only where a client does without some of them.
+            Self::WebTransport(session) => session.accept_uni().await.is_ok(),
+            Self::WebSocket(_) => false,
+        };
+        if !is_opened {
+            std::future::pending().await
         }
-        std::future::pending().await
     }
 
     /// Opens a unidirectional stream. `None` where the client grants no further one, or is gone, or has but one lane.

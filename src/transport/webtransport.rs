@@ -2,6 +2,7 @@
 //! what the end of one means. What follows on its streams is the same as on native QUIC.
 
 use std::error::Error as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use quinn::{Connection, ConnectionError, VarInt, ZeroRttAccepted};
@@ -14,6 +15,7 @@ use super::carrier::{Carrier, Gone};
 use super::native::{streams, var_int};
 use crate::config::Http;
 use crate::message::Token;
+use crate::tls::ShortLived;
 
 /// Where the session is (docs/PROTOCOL.md, "Carriers and frames").
 const PATH: &str = "/wt";
@@ -51,6 +53,35 @@ impl NoSession {
     }
 }
 
+/// Which web pages are this server's own.
+#[derive(Debug)]
+pub(crate) struct OwnPages {
+    /// A browser that believes in a certificate by its hash has not looked for whose it is.
+    pub(crate) short_lived: ShortLived,
+    /// Schemes and ports under which there are pages.
+    pub(crate) served: Vec<(&'static str, u16)>,
+}
+
+impl OwnPages {
+    /// The origin (RFC 6454) that is this server's own for a request to `authority`. Not one by a name that may be that of a page
+    /// elsewhere, which points here (DNS rebinding). For who is on this machine, every origin under which it serves pages on
+    /// it: these have to name an address where there is a certificate to believe in.
+    fn origin(&self, authority: &str, origin: Option<&[u8]>, from: IpAddr) -> Option<String> {
+        let is_ours = |own: &String| origin.is_some_and(|origin| origin.eq_ignore_ascii_case(own.as_bytes()));
+        let here = self.served.iter().flat_map(|(scheme, port)| {
+            ["localhost", "127.0.0.1", "[::1]"].into_iter().map(move |host| format!("{scheme}://{host}:{port}"))
+        });
+        if let Some(own) = here.filter(|_| from.to_canonical().is_loopback()).find(is_ours) {
+            return Some(own);
+        }
+        let host =
+            authority.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or(authority, |(host, _)| host);
+        let is_address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
+        let is_sure = self.short_lived.hash().is_none() || is_address || host.eq_ignore_ascii_case("localhost");
+        is_sure.then(|| format!("https://{authority}"))
+    }
+}
+
 /// Lets the client open one bidirectional stream more than on native QUIC, which the session's request has as long as it
 /// lives.
 pub(crate) fn grant_streams(connection: &Connection, max_request_lanes: u64) {
@@ -66,11 +97,13 @@ pub(crate) async fn accept(
     connection: Connection,
     confirmed: ZeroRttAccepted,
     pages: &Http,
+    own: &OwnPages,
 ) -> Result<(Carrier, Option<Token>), NoSession> {
     // Before that nothing is read: what came may be a copy (RFC 9001 section 4.6). It has the same end where it is lost.
     confirmed.await;
+    let from = connection.remote_address().ip();
     let request = Request::accept(connection).await?;
-    let (status, why) = match judge(&request, pages) {
+    let (status, why) = match judge(&request, pages, own, from) {
         Ok(bearer) => return Ok((Carrier::WebTransport(Arc::new(request.ok().await?)), bearer)),
         Err(refused) => refused,
     };
@@ -79,14 +112,19 @@ pub(crate) async fn accept(
 }
 
 /// The token that a request brings, or why it is refused.
-fn judge(request: &ConnectRequest, pages: &Http) -> Result<Option<Token>, (StatusCode, &'static str)> {
+fn judge(
+    request: &ConnectRequest,
+    pages: &Http,
+    own: &OwnPages,
+    from: IpAddr,
+) -> Result<Option<Token>, (StatusCode, &'static str)> {
     if request.url.path() != PATH {
         return Err((StatusCode::NOT_FOUND, "its path is not /wt"));
     }
     let origin = request.headers.get(header::ORIGIN).map(|origin| origin.as_bytes());
+    let own = own.origin(request.url.authority(), origin, from);
     // Browsers show no client certificates here.
-    let own = format!("https://{}", request.url.authority());
-    if !pages.lets_in(origin, Some(&own), false) {
+    if !pages.lets_in(origin, own.as_deref(), false) {
         return Err((StatusCode::FORBIDDEN, "its origin is not among http.origins"));
     }
     let authorization = request.headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
@@ -121,15 +159,30 @@ mod tests {
     use web_transport_quinn::http::HeaderValue;
 
     use super::*;
+    use crate::tls::CertificateHash;
 
-    fn judged(url: &str, headers: &[(header::HeaderName, &'static str)], origins: &[&str]) -> Result<bool, u16> {
+    /// Of a server with pages at ports 4433 and 8080, that shows a certificate for a short time or not.
+    fn judged_from(
+        from: &str,
+        short_lived: bool,
+        url: &str,
+        headers: &[(header::HeaderName, &'static str)],
+        origins: &[&str],
+    ) -> Result<bool, u16> {
         let mut request = ConnectRequest::new(url.parse::<reqwest::Url>().expect("a URL"));
         for (name, value) in headers {
             request = request.with_header(name.clone(), HeaderValue::from_static(value));
         }
         let origins = origins.iter().map(|&origin| origin.to_owned()).collect();
         let pages = Http { origins, ..Http::default() };
-        judge(&request, &pages).map(|token| token.is_some()).map_err(|(status, _)| status.as_u16())
+        let hash = short_lived.then_some(CertificateHash { sha256: [0; 32], not_after: 0 });
+        let own = OwnPages { short_lived: ShortLived::of(hash), served: vec![("https", 4433), ("http", 8080)] };
+        let judged = judge(&request, &pages, &own, from.parse().expect("an address"));
+        judged.map(|token| token.is_some()).map_err(|(status, _)| status.as_u16())
+    }
+
+    fn judged(url: &str, headers: &[(header::HeaderName, &'static str)], origins: &[&str]) -> Result<bool, u16> {
+        judged_from("198.51.100.7", false, url, headers, origins)
     }
 
     #[test]
@@ -146,6 +199,40 @@ mod tests {
         assert_eq!(judged(url, &[(header::ORIGIN, "null")], known), Err(403));
         assert_eq!(judged(url, &[(header::ORIGIN, "https://localhost:4433")], known), Ok(false), "its own page");
         assert_eq!(judged(url, &[], known), Ok(false), "no web page");
+    }
+
+    #[test]
+    fn where_browsers_do_not_look_for_the_name_a_page_that_only_points_here_is_not_the_servers_own() {
+        let known = &["https://app.example"];
+        for (origin, url, short_lived) in [
+            ("https://evil.example:4433", "https://evil.example:4433/wt", false),
+            ("https://192.0.2.7:4433", "https://192.0.2.7:4433/wt", true),
+            ("https://[2001:db8::7]:4433", "https://[2001:db8::7]:4433/wt", true),
+            ("https://[2001:db8::7]", "https://[2001:db8::7]/wt", true),
+            ("https://localhost:4433", "https://localhost:4433/wt", true),
+        ] {
+            let page = &[(header::ORIGIN, origin)];
+            assert_eq!(judged_from("198.51.100.7", short_lived, url, page, known), Ok(false), "{origin}");
+        }
+        let rebound = &[(header::ORIGIN, "https://evil.example:4433")];
+        for from in ["198.51.100.7", "127.0.0.1"] {
+            assert_eq!(judged_from(from, true, "https://evil.example:4433/wt", rebound, known), Err(403));
+        }
+    }
+
+    #[test]
+    fn on_its_own_machine_all_pages_of_the_server_are_its_own() {
+        let (url, known) = ("https://127.0.0.1:4433/wt", &["https://app.example"]);
+        for origin in ["http://localhost:8080", "http://127.0.0.1:8080", "https://localhost:4433", "https://[::1]:4433"]
+        {
+            let page = &[(header::ORIGIN, origin)];
+            assert_eq!(judged_from("127.0.0.1", true, url, page, known), Ok(false), "{origin}");
+            assert_eq!(judged_from("::ffff:127.0.0.1", false, url, page, known), Ok(false), "{origin}");
+            assert_eq!(judged_from("198.51.100.7", true, url, page, known), Err(403), "another machine's {origin}");
+        }
+        for origin in ["http://localhost:3000", "http://localhost:4433", "https://localhost:8080"] {
+            assert_eq!(judged_from("127.0.0.1", true, url, &[(header::ORIGIN, origin)], known), Err(403), "{origin}");
+        }
     }
 
     #[test]
