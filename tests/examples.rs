@@ -12,11 +12,13 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use common::stage::{Played, Stage};
 use common::{TestServer, soon, until};
 use serde_json::{Value, json};
 use tokio::process::Command;
+use tokio::time::timeout;
 
 fn example(name: &str, server: std::net::SocketAddr, ca: &Path) -> Command {
     let path: PathBuf = Path::new(env!("CARGO_BIN_EXE_quic-websocket")).with_file_name("examples").join(name);
@@ -182,12 +184,25 @@ impl Terminal {
         self.keyboard.write_all(text.as_bytes()).expect("it is typed");
     }
 
+    /// What was written, without what moves the cursor: what is typed early is drawn in another way.
     fn screen(&self) -> String {
-        String::from_utf8_lossy(&self.screen.lock().expect("no panic")).into_owned()
+        let written = String::from_utf8_lossy(&self.screen.lock().expect("no panic")).replace('\r', "");
+        let mut parts = written.split("\u{1b}[");
+        let first = parts.next().unwrap_or_default().to_owned();
+        let is_end = |c: char| ('@'..='~').contains(&c);
+        parts.fold(first, |shown, part| shown + part.split_once(is_end).map_or("", |(_, text)| text))
     }
 
     async fn shows(&self, text: &str) {
-        until(&format!("{text:?} on the screen"), || self.screen().contains(text)).await;
+        self.shows_behind(0, text).await;
+    }
+
+    /// The same for what came behind so many bytes.
+    async fn shows_behind(&self, before: usize, text: &str) {
+        let shows = until("what is to be on the screen", || self.screen()[before..].contains(text));
+        if timeout(Duration::from_secs(15), shows).await.is_err() {
+            panic!("expected {text:?} on the screen, found {:?}", &self.screen()[before..]);
+        }
     }
 }
 
@@ -206,7 +221,7 @@ async fn a_message_that_comes_in_leaves_the_line_that_is_being_typed_whole() {
     other.control.say(json!({"type": "broadcast", "content": "in between"})).await;
     terminal.shows("in between").await;
     // The message has a line of its own, and what was typed stands on the next one again.
-    until("the line to be there again", || terminal.screen()[before..].contains("in between\r\n> half a li")).await;
+    terminal.shows_behind(before, "in between\n> half a li").await;
     terminal.type_in("ne\r");
     terminal.shows("Echo: half a line").await;
     // The line before is had back with the arrow key.
