@@ -221,6 +221,55 @@ test("a stranger cannot take the places of those whose signals wait until they a
   assert.deepEqual(bob.peers(), ["ada tag of Ada"]);
 });
 
+/** As a browser does that has given all the connections that it has. */
+class NoConnection {
+  constructor() {
+    throw new Error("no more connections");
+  }
+}
+
+test("who begins anew again and again is let go, with words, and nobody else is", async (t) => {
+  let now = 1_000_000;
+  t.mock.method(performance, "now", () => now);
+  const bob = await callOf("bob", ["ada", "mallory"]);
+  const offer = (link) => ({ kind: "negotiate", call: "tag of Mallory", link, description: { type: "offer", sdp: link } });
+  bob.hear("ada", { kind: "negotiate", call: "tag of Ada", link: "1", description: { type: "offer", sdp: "Ada's" } });
+  for (let at = 0; at < 1200; at += 1) bob.hear("mallory", offer(`link ${at}`));
+  await settled();
+  assert.deepEqual(bob.peers(), ["ada tag of Ada"]);
+  assert.match(bob.problems.join("\n"), /^The connection to mallory was given up.*often/);
+  assert.ok(Connection.all.length <= 6, `${Connection.all.length} connections were made`);
+  assert.equal(Connection.all.filter(({ connectionState }) => connectionState !== "closed").length, 1);
+
+  // Nor is it a way around that to hang up in between, or to have another tag each time.
+  for (let at = 0; at < 100; at += 1) {
+    const call = `tag ${at}`;
+    bob.hear("mallory", { kind: "hello", call });
+    bob.hear("mallory", { kind: "bye", call });
+  }
+  await settled();
+  assert.deepEqual([bob.peers(), bob.problems.length], [["ada tag of Ada"], 1]);
+  assert.ok(Connection.all.length <= 6, `${Connection.all.length} connections were made`);
+
+  now += 120_000;
+  bob.hear("mallory", { kind: "hello", call: "tag of Mallory" });
+  await settled();
+  assert.deepEqual(bob.peers(), ["ada tag of Ada", "mallory tag of Mallory"], "later it may be tried again");
+});
+
+test("where the browser has no connection to give, that is said, and the one before stays", async () => {
+  const bob = await callOf("bob", ["ada", "eve"]);
+  bob.hear("ada", { kind: "negotiate", call: "tag of Ada", link: "1", description: { type: "offer", sdp: "first" } });
+  await settled();
+  globalThis.RTCPeerConnection = NoConnection;
+  bob.hear("ada", { kind: "negotiate", call: "tag of Ada", link: "2", description: { type: "offer", sdp: "second" } });
+  bob.hear("eve", { kind: "hello", call: "tag of Eve" });
+  await settled();
+  assert.deepEqual(bob.problems, ["The connection to ada had a problem: no more connections", "no more connections"]);
+  assert.deepEqual(bob.peers(), ["ada tag of Ada"]);
+  assert.equal(Connection.all[0].connectionState, "new");
+});
+
 test("that the server refuses signals is said, once", async () => {
   const signal = async () => {
     throw Object.assign(new Error("not allowed"), { code: 403 });

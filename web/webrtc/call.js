@@ -7,6 +7,7 @@
 // alone, to whom it belongs.
 
 import { Roster } from "../ui/roster.js";
+import { Beginnings } from "./beginnings.js";
 import { Peer } from "./peer.js";
 
 export const TOPIC_PREFIX = "webrtc.";
@@ -45,6 +46,7 @@ export class Call extends EventTarget {
   #taken = Promise.resolve();
   #awaited = new Map();
   #connecting = new Map();
+  #beginnings = new Beginnings();
   #isRefused = false;
   #ended = new AbortController();
 
@@ -232,8 +234,28 @@ export class Call extends EventTarget {
       if (known) this.#isBack(peer);
     } else if (data.kind === "negotiate") {
       // What is negotiated before any hello came is as good as one.
-      (known ?? this.#meet(from, data.call))?.receive(data);
+      if (known?.beginsAnew(data) && !this.#mayBegin(from)) return this.#giveUp(known);
+      const peer = known ?? this.#meet(from, data.call);
+      // Not waited for: where a connection ends meanwhile, the browser never says what became of what it was told.
+      if (peer) this.#negotiate(peer, data);
     }
+  }
+
+  async #negotiate(peer, data) {
+    try {
+      await peer.receive(data);
+    } catch (error) {
+      this.#report(error.message);
+    }
+  }
+
+  /** Whether a connection to this client may be begun now; that it may not is said once. */
+  #mayBegin(clientId) {
+    const answer = this.#beginnings.ask(clientId);
+    if (answer === "first no") {
+      this.#report(`The connection to ${this.#people.name(clientId)} was given up: it was begun anew too often. It can be tried again in a minute.`);
+    }
+    return answer === "yes";
   }
 
   /** Binds the peer to this id that came back under it, if one has. */
@@ -257,6 +279,7 @@ export class Call extends EventTarget {
       if (!gone) return null;
       this.#drop(gone);
     }
+    if (!this.#mayBegin(clientId)) return null;
     const peer = new Peer({
       tag,
       clientId,
@@ -292,12 +315,17 @@ export class Call extends EventTarget {
 
   /** A connection that never comes about is given up: its place may be another's. */
   #giveTime(peer) {
-    const giveUp = () => {
+    const late = () => {
       this.#report(`No connection to ${this.#people.name(peer.clientId)} came about. To try once more, hang up and enter again.`);
-      this.#send(peer.clientId, { kind: "bye", to: peer.tag }).catch(() => {});
-      this.#drop(peer);
+      this.#giveUp(peer);
     };
-    this.#connecting.set(peer, setTimeout(giveUp, CONNECTS_MS));
+    this.#connecting.set(peer, setTimeout(late, CONNECTS_MS));
+  }
+
+  /** Drops somebody who may well be there, and tells them. */
+  #giveUp(peer) {
+    this.#send(peer.clientId, { kind: "bye", to: peer.tag }).catch(() => {});
+    this.#drop(peer);
   }
 
   #enoughTime(peer) {

@@ -103,15 +103,18 @@ export class Peer extends EventTarget {
     this.#hasUnsent = false;
   }
 
+  /** Whether a signal makes us begin anew, as the other side has: nothing of this connection fits its new one. */
+  beginsAnew(signal) {
+    return this.#isForThis(signal) && this.#remoteLink !== null && signal.link !== this.#remoteLink;
+  }
+
   /** Takes a signal from the other side. */
-  async receive({ link, toLink, description, candidate }) {
-    if (this.#isClosed || typeof link !== "string") return;
-    // Meant for a connection that is no more.
-    if (toLink && toLink !== this.#link) return;
-    // The other side began anew; nothing of this connection fits its new one.
-    if (this.#remoteLink !== null && link !== this.#remoteLink) this.#begin();
-    this.#remoteLink = link;
+  async receive(signal) {
+    if (!this.#isForThis(signal)) return;
+    const { link, description, candidate } = signal;
     try {
+      if (this.beginsAnew(signal)) this.#begin();
+      this.#remoteLink = link;
       if (description) await this.#takeDescription(description);
       else if (candidate) await this.#takeCandidate(candidate);
     } catch (error) {
@@ -154,10 +157,16 @@ export class Peer extends EventTarget {
     };
   }
 
+  /** Not for a connection that is no more. */
+  #isForThis({ link, toLink }) {
+    return !this.#isClosed && typeof link === "string" && (!toLink || toLink === this.#link);
+  }
+
   #begin() {
+    // Where the browser has none to give, all stays as it was.
+    const pc = new RTCPeerConnection({ iceServers: this.#iceServers.current });
     this.#pc?.close();
     clearTimeout(this.#timer);
-    const pc = new RTCPeerConnection({ iceServers: this.#iceServers.current });
     this.#pc = pc;
     this.#link = crypto.randomUUID();
     this.#remoteLink = null;
