@@ -5,6 +5,7 @@ import { mock, test } from "node:test";
 
 import { Chat } from "../chat/chat.js";
 import { Conversation, MOST_CHARACTERS, MOST_ENTRIES } from "../chat/conversation.js";
+import { roundTrip } from "../ui/connection.js";
 import { idBefore, People } from "../ui/people.js";
 import { Roster } from "../ui/roster.js";
 import { nameProblem, roomProblem } from "../ui/signin.js";
@@ -28,6 +29,11 @@ test("a conversation holds a bounded number of characters, and always its newest
   assert.ok(held <= MOST_CHARACTERS, `${held} characters`);
   room.append(message(41, "y".repeat(2 * MOST_CHARACTERS)));
   assert.deepEqual(room.entries.map(({ offset }) => offset), [41]);
+});
+
+test("a round trip is told in few characters, however long it is", () => {
+  assert.deepEqual([0.44, 9.96, 25, 999.4, 999.6, 1234, 12_345].map(roundTrip), ["0.4 ms", "10.0 ms", "25 ms", "999 ms", "1.0 s", "1.2 s", "12.3 s"]);
+  assert.deepEqual([null, undefined, Number.NaN].map(roundTrip), ["–", "–", "–"]);
 });
 
 test("what has no room before the first entry is left out, and said so", () => {

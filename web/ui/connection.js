@@ -11,9 +11,10 @@ const STATES = {
   closed: ["Not connected", "bad"],
 };
 
-/** A round trip for people: more digits where it is short. */
-export function milliseconds(ms) {
+/** A round trip for people: more digits where it is short, and never long. */
+export function roundTrip(ms) {
   if (ms === null || ms === undefined || !Number.isFinite(ms)) return "–";
+  if (ms >= 999.5) return `${(ms / 1000).toFixed(1)} s`;
   return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
 }
 
@@ -40,7 +41,7 @@ export class ConnectionBadge {
     if (client === null) return;
     const [words, tone] = STATES[client.state];
     const carrier = CARRIERS[client.carrier] ?? "none";
-    const rtt = milliseconds(client.rttMs);
+    const rtt = roundTrip(client.rttMs);
 
     this.#badge.className = `badge ${tone}`;
     this.#badge.dataset.state = client.state;

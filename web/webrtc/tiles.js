@@ -1,6 +1,6 @@
 // The pictures of a call: one tile for oneself and one for each peer, with the name where there is no picture.
 
-import { milliseconds } from "../ui/connection.js";
+import { roundTrip } from "../ui/connection.js";
 import { byId, el, icon, reconcile } from "../ui/dom.js";
 import { avatar } from "../ui/people.js";
 
@@ -111,7 +111,7 @@ class Tile {
     set(this.#state, peer.state === "connected" ? "" : (STATES[peer.state] ?? ""));
     const { path } = peer;
     this.#stats.hidden = path === null;
-    if (path) set(this.#stats, `${milliseconds(path.rttMs)} · ${path.local} ↔ ${path.remote} · ${path.protocol?.toUpperCase() ?? ""}`);
+    if (path) set(this.#stats, `${roundTrip(path.rttMs)} · ${path.local} ↔ ${path.remote} · ${path.protocol?.toUpperCase() ?? ""}`);
   }
 
   async #start() {
