@@ -248,7 +248,16 @@ export class Subscription extends TypedEventTarget<SubscriptionEvents> implement
   readonly position: Position | null;
   /** Ends it; iteration ends behind what waits already. */
   unsubscribe(): Promise<void>;
-  [Symbol.asyncIterator](): AsyncIterator<Message, undefined>;
+  [Symbol.asyncIterator](): MessageIterator;
+}
+
+/** One who reads a subscription. Leaving by `return` or `throw` ends what was asked for and has not come: with `done`. */
+export interface MessageIterator extends AsyncIterator<Message, undefined> {
+  next(): Promise<IteratorResult<Message, undefined>>;
+  return(): Promise<IteratorReturnResult<undefined>>;
+  /** Leaves, and rejects with the error. */
+  throw(error?: unknown): Promise<IteratorReturnResult<undefined>>;
+  [Symbol.asyncIterator](): MessageIterator;
 }
 
 /** A connection that comes back by itself. */

@@ -13,6 +13,7 @@
 /** @typedef {import("./qws.js").SubscribeOptions} SubscribeOptions */
 /** @typedef {import("./qws.js").Position} Position */
 /** @typedef {import("./qws.js").Message} Message */
+/** @typedef {import("./qws.js").MessageIterator} MessageIterator */
 /** @typedef {import("./qws.js").Subscribed} Subscribed */
 /** @typedef {import("./qws.js").ErrorKind} ErrorKind */
 /** @typedef {import("./qws.js").ClientState} ClientState */
@@ -1163,6 +1164,7 @@ export class Client extends EventTarget {
 }
 
 /** @typedef {{ message: Message | null, position: Position | null }} Item what waits for a reader */
+/** @typedef {{ reader: object | null, taken: Deferred<Message | null> }} Waiter a reader that waits */
 
 /** A subscription in its readers' hands. */
 export class Subscription extends EventTarget {
@@ -1240,33 +1242,42 @@ export class Subscription extends EventTarget {
     this.#entry.listened(this.#listeners.length);
   }
 
-  /** @returns {AsyncIterator<Message, undefined>} */
+  /** @returns {MessageIterator} */
   [Symbol.asyncIterator]() {
     const entry = this.#entry;
+    /** @type {() => IteratorReturnResult<undefined>} */
+    const done = () => ({ done: true, value: undefined });
     let isOver = false;
     entry.readers += 1;
-    const leave = () => {
-      if (!isOver) entry.readerLeft();
-      isOver = true;
-    };
-    return {
+    /** @type {MessageIterator} */
+    const iterator = {
       next: async () => {
-        if (isOver) return { done: true, value: undefined };
+        if (isOver) return done();
         try {
-          const message = await entry.take();
+          const message = await entry.take(iterator);
           if (message) return { done: false, value: message };
         } catch (error) {
           leave();
           throw error;
         }
         leave();
-        return { done: true, value: undefined };
+        return done();
       },
       return: async () => {
         leave();
-        return { done: true, value: undefined };
+        return done();
       },
+      throw: async (error) => {
+        leave();
+        throw error;
+      },
+      [Symbol.asyncIterator]: () => iterator,
     };
+    const leave = () => {
+      if (!isOver) entry.readerLeft(iterator);
+      isOver = true;
+    };
+    return iterator;
   }
 }
 
@@ -1315,7 +1326,7 @@ class Entry {
   /** @type {Item[]} */
   #items = [];
   #first = 0;
-  /** @type {Deferred<Message | null>[]} */
+  /** @type {Waiter[]} */
   #waiters = [];
   #isListened = false;
   /** @type {QwsError | null} */
@@ -1519,7 +1530,7 @@ class Entry {
     const waiter = this.#waiters.shift();
     if (waiter) {
       if (item.position) this.position = item.position;
-      waiter.resolve(item.message);
+      waiter.taken.resolve(item.message);
       return false;
     }
     if (this.#isListened && this.readers === 0) {
@@ -1553,8 +1564,13 @@ class Entry {
     return item;
   }
 
-  /** The next message; `null` behind the last. @returns {Promise<Message | null>} */
-  take() {
+  /**
+   * The next message; `null` behind the last, and where the reader leaves.
+   *
+   * @param {object | null} reader
+   * @returns {Promise<Message | null>}
+   */
+  take(reader = null) {
     const item = this.#shift();
     if (item) {
       if (item.position) this.position = item.position;
@@ -1567,9 +1583,9 @@ class Entry {
       return error ? Promise.reject(error) : Promise.resolve(null);
     }
     /** @type {Deferred<Message | null>} */
-    const waiter = new Deferred();
-    this.#waiters.push(waiter);
-    return waiter.promise;
+    const taken = new Deferred();
+    this.#waiters.push({ reader, taken });
+    return taken.promise;
   }
 
   /** So many listen from now on; the first, where nobody reads, gets what has come already. @param {number} listeners */
@@ -1589,11 +1605,16 @@ class Entry {
     if (this.isPaused && this.hasRoom) this.#roomAgain();
   }
 
-  /** An iteration was left. Where somebody listens, nobody waits for what is here. */
-  readerLeft() {
+  /**
+   * An iteration was left, and takes nothing more. Where somebody listens, nobody waits then for what is here.
+   *
+   * @param {object} reader
+   */
+  readerLeft(reader) {
+    for (const { taken } of this.#waiters.filter((waiter) => waiter.reader === reader)) taken.resolve(null);
+    this.#waiters = this.#waiters.filter((waiter) => waiter.reader !== reader);
     this.readers -= 1;
     if (this.readers > 0) return;
-    for (const waiter of this.#waiters.splice(0)) waiter.resolve(null);
     if (!this.#isListened || this.isOver) return;
     this.#items = [];
     this.#first = 0;
@@ -1611,12 +1632,12 @@ class Entry {
     clearTimeout(this.timer);
     this.ready.reject(error ?? new QwsError("closed", "it was unsubscribed before the server answered"));
     const [first, ...others] = this.#waiters.splice(0);
-    if (error && first) first.reject(error);
+    if (error && first) first.taken.reject(error);
     else {
-      first?.resolve(null);
+      first?.taken.resolve(null);
       this.#error = error;
     }
-    for (const waiter of others) waiter.resolve(null);
+    for (const { taken } of others) taken.resolve(null);
     emit(this.subscription, "end", error);
   }
 }

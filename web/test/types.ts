@@ -1,6 +1,6 @@
 // What the declarations promise, as a program that has to pass the type check. It is never run.
 import { connect, QwsError } from "../qws.js";
-import type { Client, ConnectOptions, Message, Position, Subscription } from "../qws.js";
+import type { Client, ConnectOptions, Message, MessageIterator, Position, Subscription } from "../qws.js";
 
 const options: ConnectOptions = { name: "Ada", token: async () => "t", carriers: ["websocket"], certificateHash: false };
 
@@ -19,6 +19,12 @@ export async function use(): Promise<void> {
   const { epoch, recovered } = await subscription.ready;
   subscription.addEventListener("gap", ({ detail }) => console.log(detail.first - detail.last, epoch, recovered));
   for await (const message of subscription) take(message);
+  const iterator: MessageIterator = subscription[Symbol.asyncIterator]();
+  const first = await iterator.next();
+  if (!first.done) take(first.value);
+  for await (const message of iterator) take(message);
+  const over: true = (await iterator.return()).done;
+  await iterator.throw(new Error(String(over))).catch(() => {});
   const position: Position | null = subscription.position;
   await subscription.unsubscribe();
 
