@@ -1,17 +1,27 @@
-// The README's program for Node does what it says.
+// The README's program for Node does what it says, and its links lead somewhere.
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
+import { posix } from "node:path";
 import { test } from "node:test";
 import { promisify } from "node:util";
 
 import { needsServer, startServer } from "./support/server.js";
 
+const text = (path) => readFile(new URL(`../${path}`, import.meta.url), "utf8");
+const readme = await text("README.md");
+
+test("what the README links to is in the package", async () => {
+  const { files } = JSON.parse(await text("package.json"));
+  const links = [...readme.matchAll(/\]\(([^)]*)\)/g)].map(([, link]) => link);
+  const local = links.filter((link) => !/^(https:|#)/.test(link)).map((link) => posix.normalize(link));
+  assert.deepEqual(local.filter((link) => !files.includes(link)), []);
+});
+
 test("the example for Node runs, and ends", needsServer, async (t) => {
   const server = await startServer();
   t.after(() => server.stop());
-  const readme = await readFile(new URL("../README.md", import.meta.url), "utf8");
   const [, program] = /```js\n(import WebSocket[^]*?)```/.exec(readme) ?? [];
   assert.ok(program, "there is one");
   // The package's own name leads to it, as where it is installed.
