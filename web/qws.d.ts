@@ -294,6 +294,10 @@ export class Client extends TypedEventTarget<ClientEvents> {
   listClients(options?: { limit?: number; after?: string }): Promise<ClientPage>;
   /** All connected clients, page by page. */
   clients(): AsyncGenerator<ConnectedClient, void, undefined>;
+  /**
+   * Subscribes to a topic, or to all that a pattern matches. Where several subscriptions of this client match a message, it comes
+   * once: to the one that names the topic exactly, else to the pattern that was subscribed to first.
+   */
   subscribe(topic: string, options?: SubscribeOptions): Subscription;
   /**
    * Adds a message to a topic exactly once, however often the connection is lost meanwhile, within what the server remembers:
