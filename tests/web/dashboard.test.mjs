@@ -86,6 +86,44 @@ test("the numbers are those of /metrics, and those of what was done", needsServe
   assert.deepEqual((await rows.locator('[data-field="name"]').allTextContents()).sort(), ["Node", "Page"]);
 });
 
+/** How round trips and losses are spread, on the page and in `/metrics`, which tells seconds and parts of one. */
+const SPREAD = { "rtt_ms.clients": ["qws_measured_clients", 1], "loss_percent.clients": ["qws_measured_clients", 1] };
+for (const [percentile, quantile] of Object.entries({ p50: "0.5", p90: "0.9", p99: "0.99", max: "1" })) {
+  SPREAD[`rtt_ms.${percentile}`] = [`qws_rtt_seconds{quantile="${quantile}"}`, 1000];
+  SPREAD[`loss_percent.${percentile}`] = [`qws_loss_ratio{quantile="${quantile}"}`, 100];
+}
+
+test("the percentiles of round trips and losses are those of /metrics", needsServer, async (t) => {
+  const dashboard = await setup.open(t, "/dashboard");
+  await dashboard.locator('body[data-state="live"]').waitFor();
+  const page = await setup.open(t, BLANK);
+  // As many as it takes for the percentiles to be different numbers.
+  await page.evaluate(async () => {
+    const { connect } = await import("/qws.js");
+    window.clients = Array.from({ length: 10 }, () => connect());
+    for (const client of clients) {
+      await client.ready;
+      await client.ping();
+    }
+  });
+  let differing;
+  // A round trip may be measured anew between the two answers: then both are asked once more.
+  for (let tries = 0; tries < 15 && differing?.length !== 0; tries += 1) {
+    await polled(dashboard);
+    const told = await metrics();
+    differing = [];
+    for (const [path, [name, factor]] of Object.entries(SPREAD)) {
+      const [here, there] = [await shown(dashboard, path), told[name] * factor];
+      if (!(Math.abs(here - there) < 1e-6)) differing.push(`${path} is ${here}, and ${name} ${there}`);
+    }
+  }
+  assert.deepEqual(differing, []);
+  const measured = await shown(dashboard, "rtt_ms.clients");
+  assert.ok(measured >= 10, `${measured} clients were measured`);
+  const [median, longest] = [await shown(dashboard, "rtt_ms.p50"), await shown(dashboard, "rtt_ms.max")];
+  assert.ok(0 < median && median <= longest, `${median} and ${longest}`);
+});
+
 test("what is published there comes to who has subscribed", needsServer, async (t) => {
   const client = connect(setup.server.url, { WebSocket });
   t.after(() => client.close());
