@@ -7,7 +7,7 @@ const FRESH_MS = 30_000;
 export class IceServers {
   /** @type {RTCIceServer[]} */
   current = [];
-  /** Why there are none, or "". */
+  /** Why there are none, and what follows from that; or "". */
   problem = "";
   #token;
   #asked = 0;
@@ -24,7 +24,13 @@ export class IceServers {
       const headers = this.#token ? { authorization: `Bearer ${this.#token}` } : {};
       const response = await fetch("/ice-servers", { headers, cache: "no-store" });
       const answer = await response.json();
-      if (!response.ok) throw new Error(answer.error ?? `status ${response.status}`);
+      const why = answer.error ?? `status ${response.status}`;
+      if (response.status === 403) {
+        // They are for who may send signals, and without signals there is no call.
+        this.problem = `You may not call anybody here: ${why}`;
+        return this.current;
+      }
+      if (!response.ok) throw new Error(why);
       this.current = answer.iceServers;
       this.#asked = performance.now();
       this.problem = "";
