@@ -1,6 +1,7 @@
 // The chat page: signs in, and puts the parts together that show the chat. What is said and who is there is in chat/chat.js.
 
 import { Chat } from "./chat/chat.js";
+import { Drafts } from "./chat/drafts.js";
 import { ConversationList, PeopleList, short } from "./chat/lists.js";
 import { LogView } from "./chat/log-view.js";
 import { Panels } from "./chat/panels.js";
@@ -20,6 +21,7 @@ const session = new Remembered(() => sessionStorage, "qws.chat");
 const lastName = new Remembered(() => localStorage, "qws.name");
 
 const badge = new ConnectionBadge();
+const drafts = new Drafts();
 const signIn = new SignIn(TOPIC_PREFIX, (client, room) => showChat(client, room));
 
 /** Shows the chat over a client that is connected, until that ends. */
@@ -67,6 +69,8 @@ function showChat(client, firstRoom) {
   byId("own-avatar").replaceChildren(avatar(client.name));
   badge.watch(client);
   lastName.set(client.name);
+  drafts.belongTo(client.user === null ? `name ${client.name}` : `user ${client.user}`);
+  showDraft();
 
   chat.addEventListener("change", render, { signal });
   chat.addEventListener("heard", ({ detail }) => announce(detail), { signal });
@@ -123,6 +127,11 @@ function showChat(client, firstRoom) {
     if (shown) shown.draft = composer.text;
   }
 
+  function showDraft() {
+    shown.draft ||= drafts.take(shown.key);
+    composer.text = shown.draft;
+  }
+
   function turnTo(conversation) {
     panels.close();
     keepDraft();
@@ -135,7 +144,7 @@ function showChat(client, firstRoom) {
   function turned() {
     if (chat.active === shown) return;
     shown = chat.active;
-    composer.text = shown.draft;
+    showDraft();
     if (shown.kind === "room") showRoomInAddress(shown.id);
     remember();
     render();
@@ -249,7 +258,12 @@ function showChat(client, firstRoom) {
     if (forGood) {
       session.set(null);
       people.forget();
+      drafts.forget();
+    } else {
+      keepDraft();
+      drafts.keep(chat.conversations.values());
     }
+    composer.text = "";
     ended.abort();
     announcer.stop();
     badge.forget();
