@@ -5,6 +5,7 @@ import { Drafts } from "./chat/drafts.js";
 import { ConversationList, PeopleList, short } from "./chat/lists.js";
 import { LogView } from "./chat/log-view.js";
 import { Panels } from "./chat/panels.js";
+import { Renewal } from "./chat/renewal.js";
 import { TOPIC_PREFIX } from "./chat/room.js";
 import { Announcer } from "./ui/announcer.js";
 import { Composer } from "./ui/composer.js";
@@ -22,10 +23,10 @@ const lastName = new Remembered(() => localStorage, "qws.name");
 
 const badge = new ConnectionBadge();
 const drafts = new Drafts();
-const signIn = new SignIn(TOPIC_PREFIX, (client, room) => showChat(client, room));
+const signIn = new SignIn(TOPIC_PREFIX, (client, room, { expiresAt }) => showChat(client, room, expiresAt));
 
-/** Shows the chat over a client that is connected, until that ends. */
-function showChat(client, firstRoom) {
+/** Shows the chat over a client that is connected, until that ends; `expiresAt` where one was told already that it will soon. */
+function showChat(client, firstRoom, expiresAt) {
   const ended = new AbortController();
   const { signal } = ended;
   const chat = new Chat(client, people);
@@ -47,6 +48,7 @@ function showChat(client, firstRoom) {
     chat.send(chat.active, text);
     return "";
   }, signal);
+  const renewal = new Renewal(client, { announcer, onDone: () => composer.focus(), signal });
   const render = coalesced(() => {
     if (signal.aborted) return;
     log.render();
@@ -71,6 +73,7 @@ function showChat(client, firstRoom) {
   lastName.set(client.name);
   drafts.belongTo(client.user === null ? `name ${client.name}` : `user ${client.user}`);
   showDraft();
+  if (expiresAt !== null) renewal.show(expiresAt);
 
   chat.addEventListener("change", render, { signal });
   chat.addEventListener("heard", ({ detail }) => announce(detail), { signal });
@@ -91,7 +94,8 @@ function showChat(client, firstRoom) {
     render();
     const rooms = [...remembered.filter((room) => room !== firstRoom), firstRoom];
     for (const room of rooms) await join(room);
-    composer.focus();
+    // Who has gone somewhere meanwhile stays there: what they type is not for the room.
+    if (!byId("chat").contains(document.activeElement)) composer.focus();
   }
 
   async function join(room) {

@@ -23,7 +23,7 @@ const badge = new ConnectionBadge();
 const signIn = new SignIn(TOPIC_PREFIX, enter);
 
 /** Enters a room over a client that is connected; gives what stands in the way, or "". */
-async function enter(client, room, token) {
+async function enter(client, room, { token }) {
   const local = new LocalMedia();
   const iceServers = new IceServers(token);
   const call = new Call(client, room, { people, local, iceServers });

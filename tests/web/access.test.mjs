@@ -3,8 +3,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { withBrowser } from "./support/browser.mjs";
-import { needsServer } from "./support/server.mjs";
+import { BLANK, until, withBrowser } from "./support/browser.mjs";
+import { needsServer, startServer } from "./support/server.mjs";
+import { asksForTokens, tokenOf } from "./support/tokens.mjs";
 
 const setup = withBrowser();
 
@@ -34,6 +35,8 @@ async function turnTo(page, conversation) {
   await page.click(`[data-conversation="${conversation}"]`);
   await page.locator(`[data-conversation="${conversation}"][aria-current="true"]`).waitFor();
 }
+
+const writes = (page) => until(page, () => document.activeElement.id === "composer-text");
 
 const draft = (page) => page.inputValue("#composer-text");
 
@@ -100,4 +103,54 @@ test("what was typed is nobody else's", needsServer, async (t) => {
   await page.fill("#signin-room", "whose");
   await page.click("#signin-submit");
   await findsNothing();
+});
+
+test("that access ends soon is said, and another token makes it go on", needsServer, async (t) => {
+  // So long before that every token ends soon.
+  const asking = await startServer({ settings: asksForTokens("warn_ms = 3_600_000") });
+  t.after(() => asking.stop());
+  const page = await setup.open(t, BLANK, { mayMissServer: true });
+  await page.goto(`${asking.url}/#room=lobby&name=Ada`);
+  await page.locator("#signin-token-field").waitFor();
+  await page.fill("#signin-token", tokenOf("ada"));
+  await page.click("#signin-submit");
+  await page.locator("#renewal").waitFor();
+  await page.locator("#announcer", { hasText: "Your access ends" }).waitFor({ state: "attached" });
+  assert.match(await page.textContent("#renewal-text"), /^Your access ends at .*\d/);
+  // Who writes is not interrupted.
+  await writes(page);
+
+  await page.fill("#renewal-token", tokenOf("somebody.else"));
+  await page.click("#renewal-submit");
+  await page.locator("#renewal-problem", { hasText: "not accepted" }).waitFor();
+  assert.equal(await page.isVisible("#renewal"), true);
+
+  await page.fill("#renewal-token", tokenOf("ada", 100_000));
+  await page.press("#renewal-token", "Enter");
+  await page.locator("#renewal").waitFor({ state: "hidden" });
+  await page.locator("#announcer", { hasText: "Your access goes on" }).waitFor({ state: "attached" });
+  assert.equal(await page.inputValue("#renewal-token"), "");
+  await writes(page);
+  assert.equal(await page.getAttribute("#connection-badge", "data-state"), "open");
+});
+
+test("what is asked before access ends is not asked any more behind that, nor of who comes next", needsServer, async (t) => {
+  const asking = await startServer({ settings: asksForTokens("warn_ms = 3_600_000") });
+  t.after(() => asking.stop());
+  const page = await setup.open(t, BLANK, { mayMissServer: true });
+  await page.goto(`${asking.url}/#room=lobby&name=Ada`);
+  const signIn = async (token) => {
+    await page.locator("#signin-token-field").waitFor();
+    await page.fill("#signin-token", token);
+    await page.click("#signin-submit");
+    await page.locator("#chat").waitFor();
+  };
+  await signIn(tokenOf("ada"));
+  await page.locator("#renewal").waitFor();
+  await page.fill("#renewal-token", "half a tok");
+  await page.click("#sign-out");
+  assert.equal(await page.inputValue("#renewal-token"), "");
+  await signIn(tokenOf("eve", 100_000));
+  await page.locator('[data-conversation="room:lobby"]').waitFor();
+  assert.equal(await page.isVisible("#renewal"), false);
 });

@@ -9,8 +9,9 @@ import { fileURLToPath } from "node:url";
 import { WebSocket } from "ws";
 
 import { connect } from "../../web/qws.js";
-import { withBrowser } from "./support/browser.mjs";
-import { needsServer } from "./support/server.mjs";
+import { BLANK, withBrowser } from "./support/browser.mjs";
+import { needsServer, startServer } from "./support/server.mjs";
+import { asksForTokens, tokenOf } from "./support/tokens.mjs";
 
 const args = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--disable-features=WebRtcHideLocalIpsWithMdns"];
 const setup = withBrowser({ args });
@@ -99,8 +100,24 @@ async function watching(t, options) {
   return page;
 }
 
+/** A chat to which access ends soon, and a token that was of no use. */
+async function renewing(t, options) {
+  const asking = await startServer({ settings: asksForTokens("warn_ms = 3_600_000") });
+  t.after(() => asking.stop());
+  const page = await setup.open(t, BLANK, { mayMissServer: true, ...options });
+  await page.goto(`${asking.url}/#room=lobby&name=Ada`);
+  await page.locator("#signin-token-field").waitFor();
+  await page.fill("#signin-token", tokenOf("ada"));
+  await page.click("#signin-submit");
+  await page.fill("#renewal-token", tokenOf("eve"));
+  await page.click("#renewal-submit");
+  await page.locator("#renewal-problem", { hasText: "not accepted" }).waitFor();
+  return page;
+}
+
 const PAGES = {
   chat: chatting,
+  "chat-renewal": renewing,
   "chat-signin": (t, options) => setup.open(t, "/", options),
   video: calling,
   dashboard: watching,
@@ -129,7 +146,7 @@ for (const [name, open] of Object.entries(PAGES)) {
         const page = await open(t, { colorScheme, viewport: { width, height: 800 }, reducedMotion: "reduce" });
         assert.deepEqual(await findings(page), []);
         assert.equal(await overflow(page), 0, "it is so much wider than the window");
-        const isOfDocs = name !== "chat-signin" && (width === 1280 || (name === "chat" && width === 390));
+        const isOfDocs = !name.startsWith("chat-") && (width === 1280 || (name === "chat" && width === 390));
         if (takesPictures && isOfDocs) {
           if (name === "chat") await page.waitForTimeout(2_500);
           await page.screenshot({ path: `${images}${name}-${width === 1280 ? colorScheme : `narrow-${colorScheme}`}.png` });

@@ -2,11 +2,11 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { createHmac } from "node:crypto";
 import { test } from "node:test";
 
 import { BLANK, until, withBrowser } from "./support/browser.mjs";
 import { needsServer, startServer } from "./support/server.mjs";
+import { asksForTokens, tokenOf } from "./support/tokens.mjs";
 
 const setup = withBrowser();
 const chat = process.env.QWS_CHAT;
@@ -120,21 +120,14 @@ test("a name in the link is not needed: the page asks", needsServer, async (t) =
   await hears(page, "here I am", "Zoe");
 });
 
-const SECRET = "0123456789abcdef0123456789abcdef";
-
 test("nothing of who signed out is left for who comes next", needsServer, async (t) => {
-  const may = ["publish", "subscribe", "presence", "history"].map((what) => `${what} = ["chat.>"]`).join("\n");
-  const settings = `[auth.token]\n${may}\nlist_clients = true\n[[auth.keys]]\nalgorithm = "HS256"\nsecret = "${SECRET}"`;
-  const asking = await startServer({ settings });
+  const asking = await startServer({ settings: asksForTokens() });
   t.after(() => asking.stop());
-  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
-  const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part({ sub: "ada", exp: Math.floor(Date.now() / 1000) + 600 })}`;
-  const token = `${signed}.${createHmac("sha256", SECRET).update(signed).digest("base64url")}`;
 
   const page = await setup.open(t, BLANK, { mayMissServer: true });
   await page.goto(`${asking.url}/#room=lobby&name=Ada`);
   await page.locator("#signin-token-field").waitFor();
-  await page.fill("#signin-token", token);
+  await page.fill("#signin-token", tokenOf("ada"));
   await page.click("#signin-submit");
   await page.locator('[data-conversation="room:lobby"]').waitFor();
   assert.equal(await page.inputValue("#signin-token"), "");

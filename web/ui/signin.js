@@ -57,8 +57,9 @@ export class SignIn {
 
   /**
    * @param {string} prefix of the topics of rooms
-   * @param {(client: import("../qws.js").Client, room: string, token: string) => string | void | Promise<string | void>} onSignedIn
-   *   goes on with the client, and gives what stands in the way, or ""; the client is closed where one did not want to wait
+   * @param {(client: import("../qws.js").Client, room: string, shown: {token: string, expiresAt: number | null}) => string | void | Promise<string | void>} onSignedIn
+   *   goes on with the client, and gives what stands in the way, or ""; the client is closed where one did not want to wait.
+   *   `expiresAt` is when the access ends, where the server has told that already
    */
   constructor(prefix, onSignedIn) {
     this.#prefix = prefix;
@@ -107,12 +108,15 @@ export class SignIn {
         if (detail.kind !== "request") tell("The server cannot be reached. Still trying…");
       });
       client.addEventListener("close", ({ detail }) => detail.willReconnect && tell("The connection was lost. Still trying…"));
+      // The server may tell it right behind its answer, before anybody else listens.
+      let expiresAt = null;
+      client.addEventListener("expiring", ({ detail }) => (expiresAt = detail.expires_at), { once: true });
       await client.ready;
       if (this.#client !== client) return;
       // It is the client's from now on, and nobody's who comes to this page later.
       this.#token.value = "";
       this.#say("Entering…", false);
-      problem = await this.#onSignedIn(client, room, token);
+      problem = await this.#onSignedIn(client, room, { token, expiresAt });
     } catch (error) {
       if (this.#client === client) this.#refused(error, token !== "");
       return;
