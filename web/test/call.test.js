@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, mock, test } from "node:test";
 
-import { Call } from "../webrtc/call.js";
+import { Call, MAY_NOT_CALL } from "../webrtc/call.js";
 import { IceServers } from "../webrtc/ice.js";
 
 const TOPIC = "webrtc.lobby";
@@ -277,7 +277,7 @@ test("that the server refuses signals is said, once", async () => {
   };
   const bob = await callOf("bob", ["ada", "eve"], { signal });
   await settled();
-  assert.deepEqual(bob.problems, ["You may not call anybody here: not allowed"]);
+  assert.deepEqual(bob.problems, [MAY_NOT_CALL]);
 });
 
 test("who may not call anybody is told that, and not how far calls reach", async (t) => {
@@ -288,10 +288,9 @@ test("who may not call anybody is told that, and not how far calls reach", async
     assert.deepEqual(await servers.renew(), []);
     return servers.problem;
   };
-  assert.equal(await told(answer(403, { error: "this client may not signal" })), "You may not call anybody here: this client may not signal");
+  assert.equal(await told(answer(403, { error: "this client may not signal" })), MAY_NOT_CALL);
   const problem = "No STUN or TURN servers (away): calls may only work within one network.";
   assert.equal(await told(answer(503, { error: "away" })), problem);
   assert.equal(await told(async () => Promise.reject(new Error("away"))), problem);
-  assert.match(await told(answer(403, {})), /^You may not call anybody here/);
   assert.equal(await told(answer(200, { iceServers: [] })), "");
 });

@@ -22,6 +22,9 @@ const ASK_MS = 2000;
 // How long a connection may take to come about, with the tries to find another path.
 const CONNECTS_MS = 45_000;
 
+/** Said where the server refuses the signals without which there is no call. */
+export const MAY_NOT_CALL = "You may not call anybody here: your access does not allow it.";
+
 export class RoomFull extends Error {}
 
 export class Call extends EventTarget {
@@ -167,7 +170,7 @@ export class Call extends EventTarget {
     } catch (error) {
       if (error.code === 403 && !this.#isRefused) {
         this.#isRefused = true;
-        this.#report(`You may not call anybody here: ${error.message}`);
+        this.#report(MAY_NOT_CALL);
       }
       throw error;
     }

@@ -1,6 +1,8 @@
 // The STUN and TURN servers that the server names. Their credentials hold for a limited time, so they are asked for anew
 // before a new path is looked for.
 
+import { MAY_NOT_CALL } from "./call.js";
+
 // Asked for again only when the last answer is older than this.
 const FRESH_MS = 30_000;
 
@@ -24,13 +26,12 @@ export class IceServers {
       const headers = this.#token ? { authorization: `Bearer ${this.#token}` } : {};
       const response = await fetch("/ice-servers", { headers, cache: "no-store" });
       const answer = await response.json();
-      const why = answer.error ?? `status ${response.status}`;
       if (response.status === 403) {
-        // They are for who may send signals, and without signals there is no call.
-        this.problem = `You may not call anybody here: ${why}`;
+        // They are for who may send signals.
+        this.problem = MAY_NOT_CALL;
         return this.current;
       }
-      if (!response.ok) throw new Error(why);
+      if (!response.ok) throw new Error(answer.error ?? `status ${response.status}`);
       this.current = answer.iceServers;
       this.#asked = performance.now();
       this.problem = "";
