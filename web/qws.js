@@ -1816,8 +1816,10 @@ class Routes {
         if (!ofPresence) track.last = json.last ?? json.offset ?? 0;
         return null;
       }
-    } else if (source === "control" && this.leaving.get(topic)?.lane === null) {
-      return null;
+    } else if (source === "control") {
+      // What comes in a pause is sent again; what comes for one that was left for good came for a pattern as well.
+      const left = this.leaving.get(topic);
+      if (left?.lane === null && !left.entry.isOver) return null;
     }
     const matching = this.#patterns.filter(({ entry }) => matches(entry.topic, topic));
     const pattern = matching.find(isFor);

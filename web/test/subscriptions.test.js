@@ -248,6 +248,21 @@ test("on a topic lane a message waits for the answer that it has overtaken, on t
   assert.deepEqual(hear(routes, "control", message(1)), ["nobody's"]);
 });
 
+test("on the control lane, what came for a topic that was left belongs to a pattern, and what comes in a pause to nobody", () => {
+  const [pattern, exact] = [subscription("t.*"), subscription("t.a")];
+  for (const { entry } of [pattern, exact]) entry.listened(1);
+  const { routes } = subscribed(pattern, {});
+  const { binding } = subscribed(exact, { routes });
+  hear(routes, "control", message(1, "t.a"));
+  routes.leave(binding);
+  assert.deepEqual(hear(routes, "control", message(2, "t.a")), ["nobody's"], "a pause");
+  exact.entry.end(null);
+  assert.deepEqual(hear(routes, "control", message(3, "t.a")), ["taken"]);
+  routes.left(binding);
+  hear(routes, "control", message(4, "t.a"));
+  assert.deepEqual([exact.take().filter(Number), pattern.take().filter(Number)], [[1], [3, 4]]);
+});
+
 test("what was sent before a pause never takes the place of what is sent again", () => {
   const one = subscription("t");
   one.entry.listened(1);
