@@ -9,13 +9,23 @@ use std::time::Duration;
 
 use common::relay::{Link, Relay};
 use common::topics::{Subscriber, TopicLane, rule};
-use common::{RawClient, TestServer, framed};
+use common::{RawClient, TestServer, framed, soon, web_transport};
 use quinn::TransportConfig;
 use serde_json::json;
 
 /// A client whose packets go through the relay.
 async fn through(relay: &Relay, server: &TestServer, name: &str) -> RawClient {
     let mut client = RawClient::connect(&server.endpoint(), relay.addr).await;
+    client.handshake(name).await;
+    client
+}
+
+/// The same over WebTransport.
+async fn session_through(relay: &Relay, server: &TestServer, name: &str) -> RawClient {
+    let connecting = web_transport::endpoint(server).connect(relay.addr, "localhost").expect("a connection begins");
+    let connection = soon("a connection", connecting).await.expect("it connects");
+    let session = web_transport::session(connection, relay.addr, "/wt").await.expect("a session");
+    let mut client = web_transport::over(session).await;
     client.handshake(name).await;
     client
 }
@@ -79,14 +89,17 @@ async fn who_returns_over_a_lossy_link_misses_nothing() {
 
 #[tokio::test]
 async fn a_small_message_waits_for_no_more_than_a_congestion_window_of_a_large_one_on_another_lane() {
-    for priority in [128, 255] {
+    for (priority, is_session) in [(128, false), (255, false), (255, true)] {
         let server = TestServer::start_with(|config| {
             config.topics = vec![rule(&format!("pattern = 'small'\npriority = {priority}"))];
         })
         .await;
         let link = Link { loss: 0.0, delay: Duration::from_millis(20), seed: 13 };
         let relay = Relay::start(server.addr, link).await;
-        let mut client = through(&relay, &server, "subscriber").await;
+        let mut client = match is_session {
+            false => through(&relay, &server, "subscriber").await,
+            true => session_through(&relay, &server, "subscriber").await,
+        };
         for topic in ["bulk", "small"] {
             client.control.say(json!({"type": "subscribe", "topic": topic, "id": 1})).await;
             client.control.expect("subscribed").await;
@@ -111,7 +124,10 @@ async fn a_small_message_waits_for_no_more_than_a_congestion_window_of_a_large_o
             }
         }
         // What was under way already: a congestion window as a connection begins with it, and the share of the next.
-        assert!(ahead <= 128 * 1024, "{ahead} bytes of bulk came before the small message; priority {priority}");
+        assert!(
+            ahead <= 128 * 1024,
+            "{ahead} bytes of bulk came before the small message; priority {priority}, WebTransport: {is_session}"
+        );
         server.stop().await;
     }
 }
