@@ -181,6 +181,10 @@ async fn a_request_says_whom_it_asks_and_says_it_once() {
         let answer = Bare::plain(&server).await.ask(&format!("GET /qws.js {lines}\r\n")).await;
         assert_eq!(answer.status, status, "{lines:?}: {answer:?}");
     }
+    for (hosts, status) in [("", 400), ("Host: localhost\r\n", 200), ("Host: a\r\nHost: a\r\n", 400)] {
+        let whole = format!("GET http://localhost/qws.js HTTP/1.1\r\n{hosts}\r\n");
+        assert_eq!(Bare::plain(&server).await.ask(&whole).await.status, status, "{hosts:?}");
+    }
     server.stop().await;
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::over::{Over, Party};
 use common::topics::{Subscriber, TopicLane, rule};
-use common::{RawClient, TestServer};
+use common::{RawClient, TestServer, web_socket};
 use quinn::TransportConfig;
 use serde_json::{Value, json};
 
@@ -297,6 +297,81 @@ async fn replies_on_the_control_lane_part_what_came_for_one_subscription_from_wh
             turn_by_turn(over, has_pattern).await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_subscription_beside_a_pattern_leaves_nothing_out_where_there_is_nothing_to_replay() {
+    for (over, history) in Over::ALL.into_iter().flat_map(|over| [(over, 1000), (over, 0)]) {
+        let server = TestServer::start_with(|config| {
+            config.topics = vec![rule(&format!("pattern = '>'\nhistory_messages = {history}"))];
+        })
+        .await;
+        let mut client = over.party(&server, "subscriber").await;
+        subscribe(&mut client, json!({"topic": "q.*", "lane": "control"})).await;
+        for round in 0..50 {
+            let requests = [
+                json!({"type": "subscribe", "topic": "q.b", "lane": "control", "id": "in"}),
+                json!({"type": "publish", "topic": "q.b", "content": "x"}),
+                json!({"type": "unsubscribe", "topic": "q.b", "id": "out"}),
+                json!({"type": "publish", "topic": "q.b", "content": "y"}),
+                json!({"type": "ping", "id": "end"}),
+            ];
+            client.control.bodies(&requests.map(|request| request.to_string().into_bytes())).await;
+            let (mut offsets, mut replies) = (Vec::new(), 0);
+            while offsets.len() < 2 || replies < 3 {
+                let message = client.control.hear().await;
+                match message["type"].as_str() {
+                    Some("message") => offsets.push(message["offset"].as_u64().expect("an offset")),
+                    _ => {
+                        assert!(["in", "out", "end"].iter().any(|re| message["re"] == *re), "{message}");
+                        replies += 1;
+                    }
+                }
+            }
+            assert_eq!(offsets, [2 * round + 1, 2 * round + 2], "over {over:?}, {history} kept");
+        }
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_replay_that_is_cut_off_leaves_out_is_told_to_the_pattern() {
+    let server = TestServer::start_with(|config| {
+        config.topics = vec![rule("pattern = '>'\nhistory_messages = 1000\nhistory_bytes = 100000000")];
+    })
+    .await;
+    let mut publisher = Over::Native.party(&server, "publisher").await;
+    for _ in 0..300 {
+        publish(&mut publisher, "r.x", &"x".repeat(10_000)).await;
+    }
+    let mut client = Party::from(web_socket::open_narrow(&server).await);
+    client.handshake("slow").await;
+    subscribe(&mut client, json!({"topic": "r.*"})).await;
+    client.control.say(json!({"type": "subscribe", "topic": "r.x", "recent": 300, "id": "in"})).await;
+    client.control.expect("subscribed").await;
+    // Behind what has been replayed, as nothing is read.
+    publish(&mut publisher, "r.x", "during").await;
+    client.control.say(json!({"type": "unsubscribe", "topic": "r.x", "id": "out"})).await;
+    let has_ended = || server.status.stats(9).list.iter().all(|client| client.subscriptions < 2);
+    common::until("the end of the subscription", has_ended).await;
+    publish(&mut publisher, "r.x", "after").await;
+    let (mut next, mut missed) = (1, 0);
+    while next <= 302 {
+        let message = client.control.hear().await;
+        match message["type"].as_str() {
+            Some("message") => {
+                assert_eq!(message["offset"], next);
+                next += 1;
+            }
+            Some("gap") => {
+                assert_eq!((&message["first"], &message["last"]), (&json!(next), &json!(301)));
+                (next, missed) = (302, 1);
+            }
+            _ => assert_eq!(message["re"], "out", "{message}"),
+        }
+    }
+    assert_eq!(missed, 1, "the replay was not cut off");
+    server.stop().await;
 }
 
 #[tokio::test]

@@ -71,7 +71,12 @@ pub(super) async fn unsubscribe(
         frame.freeze()
     });
     match context.topics.unsubscribe(from, topic, farewell).await {
-        Ok(()) => (!on_control).then_some(done),
+        Ok(()) if on_control => {
+            // Who does not read is not read on; a lane that is gone ends the client elsewhere.
+            let _ = from.outbound.passed().await;
+            None
+        }
+        Ok(()) => Some(done),
         Err(refused) => Some(ServerMessage::Error(refused)),
     }
 }

@@ -145,7 +145,7 @@ impl OpenDoor {
             let within = http.surroundings.context.config.timing.handshake_timeout();
             let draining = http.surroundings.draining.clone();
             let Some(acceptor) = tls else {
-                let peer = Peer { address: from, is_tls: false, certificate: None, is_named: false };
+                let peer = Peer { address: from, is_tls: false, certificate: None, is_counted: true };
                 return serve(stream, peer, &http, router).await;
             };
             let accepted = tokio::select! {
@@ -156,7 +156,7 @@ impl OpenDoor {
                 Ok(Ok(stream)) => {
                     let own = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).cloned();
                     let certificate = own.map(|own| own.into_owned());
-                    let peer = Peer { address: from, is_tls: true, certificate, is_named: false };
+                    let peer = Peer { address: from, is_tls: true, certificate, is_counted: true };
                     serve(stream, peer, &http, router).await;
                 }
                 Ok(Err(e)) => {

@@ -10,10 +10,11 @@ use super::refusal::Refusal;
 
 /// What a request says (RFC 9112 section 3.2).
 pub(super) fn host<B>(request: &axum::http::Request<B>) -> Result<Authority, Refusal> {
-    if let Some(authority) = request.uri().authority() {
+    let host = single(request.headers(), &header::HOST)?;
+    if let (Some(authority), Some(_)) = (request.uri().authority(), host) {
         return Ok(authority.clone());
     }
-    let host = single(request.headers(), &header::HOST)?.and_then(|host| std::str::from_utf8(host).ok());
+    let host = host.and_then(|host| std::str::from_utf8(host).ok());
     let host = host.filter(|host| !host.contains('@')).and_then(|host| host.parse().ok());
     host.ok_or_else(|| Refusal::bad("Host: one is expected, with a name or an address"))
 }

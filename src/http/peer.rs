@@ -23,8 +23,8 @@ pub(super) struct Peer {
     pub(super) is_tls: bool,
     /// The client's own certificate, which TLS has checked.
     pub(super) certificate: Option<CertificateDer<'static>>,
-    /// Whether a proxy has named it: then the address was not counted when the connection came in.
-    pub(super) is_named: bool,
+    /// Whether its address was counted when the connection came in: a proxy's is not.
+    pub(super) is_counted: bool,
 }
 
 impl Peer {
@@ -38,10 +38,12 @@ impl Peer {
             Some(proto) => proto.eq_ignore_ascii_case("https"),
             None => self.is_tls,
         };
-        match forwarded_for(headers, config)? {
-            Some(address) => Ok(Self { address, is_tls, certificate: None, is_named: true }),
-            None => Ok(Self { is_tls, ..self.clone() }),
+        // Of who is on the proxy's own machine, it says nothing.
+        let address = forwarded_for(headers, config)?.unwrap_or(self.address);
+        if address.ip().to_canonical().is_loopback() && !self.address.ip().to_canonical().is_loopback() {
+            return Err(Refusal::bad("X-Forwarded-For: an address of the proxy's own machine says nothing here"));
         }
+        Ok(Self { address, is_tls, certificate: None, is_counted: false })
     }
 
     /// The origin (RFC 6454) of this server's pages for who calls it by this name and port. `None` without TLS for any name but this
@@ -97,7 +99,7 @@ mod tests {
 
     fn peer(address: &str) -> Peer {
         let certificate = Some(CertificateDer::from(vec![1]));
-        Peer { address: address.parse().expect("an address"), is_tls: true, certificate, is_named: false }
+        Peer { address: address.parse().expect("an address"), is_tls: true, certificate, is_counted: true }
     }
 
     /// The address behind a request, and whether it came with TLS.
@@ -109,8 +111,7 @@ mod tests {
             map.append(name, HeaderValue::from_static(value));
         }
         let found = peer(from).behind(&map, &config).map_err(|refused| refused.status.as_u16())?;
-        assert_ne!(found.certificate.is_some(), found.is_named, "a proxy's certificate is not the client's");
-        assert_eq!(found.address != peer(from).address, found.is_named);
+        assert_eq!(found.certificate.is_some(), found.is_counted, "a proxy's certificate is not the client's");
         Ok((found.address.to_string(), found.is_tls))
     }
 
@@ -136,6 +137,10 @@ mod tests {
             assert_eq!(behind(PROXY, &[(FORWARDED_FOR, wrong)]), Err(400), "{wrong:?}");
         }
         assert_eq!(behind(PROXY, &[]), Ok((PROXY.to_owned(), true)), "the proxy itself, or who is on its machine");
+        for loopback in ["127.0.0.1", "::1", "::ffff:127.0.0.2", "127.0.0.1, 10.1.2.3"] {
+            assert_eq!(behind(PROXY, &[(FORWARDED_FOR, loopback)]), Err(400), "who is inside says so of himself");
+        }
+        assert_eq!(behind("127.0.0.1:9", &[(FORWARDED_FOR, "127.0.0.1")]), Ok(("127.0.0.1:0".to_owned(), true)));
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub(super) async fn open(
         return Err(Refusal::bad(why));
     }
     let context = &http.surroundings.context;
-    if peer.is_named
+    if !peer.is_counted
         && let Admission::Refused(why) = context.addresses.admit(peer.address.ip(), true)
     {
         return Err(later(StatusCode::TOO_MANY_REQUESTS, why));

@@ -30,8 +30,9 @@ struct Open {
     topics: usize,
     /// Those of them that match more than one topic.
     patterns: Vec<TopicPattern>,
-    /// The how manieth to be released it was, the last time.
+    /// The how manieth to be released it was, the last time, and by which.
     released: u64,
+    released_by: Option<TopicPattern>,
 }
 
 /// The lanes that the server has opened for one client.
@@ -71,7 +72,10 @@ impl TopicLanes {
         let at = (self.open.len() < self.most)
             .then(|| self.open_another(priority, carrier, outflow))
             .flatten()
-            .or_else(|| self.unused(|open| open.priority == priority && !self.mixes(open, topic)))
+            .or_else(|| {
+                self.unused(|open| self.fits(open, topic, priority) && open.released_by.as_ref() != Some(topic))
+            })
+            .or_else(|| self.unused(|open| self.fits(open, topic, priority)))
             .or_else(|| self.replace_unused(priority, carrier, outflow))
             .or_else(|| self.shared(topic, priority));
         let Some(open) = at.and_then(|at| self.open.get_mut(at)) else { return on_control };
@@ -80,6 +84,10 @@ impl TopicLanes {
             open.patterns.push(topic.clone());
         }
         open.lane.clone()
+    }
+
+    fn fits(&self, open: &Open, topic: &TopicPattern, priority: u8) -> bool {
+        open.priority == priority && !self.mixes(open, topic)
     }
 
     /// Whether the topic's messages may be under way on a lane already, for another subscription.
@@ -120,7 +128,7 @@ impl TopicLanes {
         // What does not fit into a new stream waits; a connection that is gone ends the client anyway.
         let _ = writer.try_send(&frame.freeze().into(), Overflow::Force);
         let lane = TopicLane { writer, number: Some(self.last_number) };
-        self.open.push(Open { lane, priority, topics: 0, patterns: Vec::new(), released: 0 });
+        self.open.push(Open { lane, priority, topics: 0, patterns: Vec::new(), released: 0, released_by: None });
         Some(self.open.len() - 1)
     }
 
@@ -140,7 +148,7 @@ impl TopicLanes {
         open.topics = open.topics.saturating_sub(1);
         open.patterns.retain(|pattern| pattern != topic);
         self.releases += 1;
-        open.released = self.releases;
+        (open.released, open.released_by) = (self.releases, Some(topic.clone()));
         self.left.truncate(REMEMBERED - 1);
         self.left.push_front((topic.clone(), number));
     }

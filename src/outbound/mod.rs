@@ -189,12 +189,20 @@ impl Outbound {
 
     /// The same for frames that are for this client alone, which are counted here.
     pub(crate) fn put(&self, batch: &Batch) {
-        self.counters().sent(self.put_on(&self.control, batch, Overflow::Refuse));
+        self.put_as(batch, Overflow::Refuse);
     }
 
-    /// The same for what may wait whatever the bounds say: one frame at most for each subscription.
-    pub(crate) fn put_forced(&self, batch: &Batch) {
-        self.counters().sent(self.put_on(&self.control, batch, Overflow::Force));
+    /// The same where something else is to happen where there is no room.
+    pub(crate) fn put_as(&self, batch: &Batch, overflow: Overflow) {
+        self.counters().sent(self.put_on(&self.control, batch, overflow));
+    }
+
+    /// Waits until all that is on the control lane by now has gone on into its stream.
+    ///
+    /// # Errors
+    /// It never will.
+    pub(crate) async fn passed(&self) -> Result<(), SendFailure> {
+        self.control.passed().await
     }
 
     /// Delivers a topic's messages on a lane; `overflow` says what happens where they find no room. What was taken is for

@@ -32,6 +32,9 @@ pub(crate) struct Sides {
     pub(crate) tcp: Arc<rustls::ServerConfig>,
 }
 
+/// What time alone mends.
+const NOT_YET: &str = "is not valid yet";
+
 /// The clock may be set, so that it is looked at as often as this.
 const LOOK: Duration = Duration::from_secs(60);
 
@@ -46,6 +49,8 @@ pub(crate) struct ServerTls {
     in_use: Contents,
     /// What they held the last time that they were looked at: of what cannot be used is told once.
     seen: Contents,
+    /// That is not valid yet, and is looked at again.
+    is_early: bool,
     /// What says whether there is a short-lived certificate.
     setting: Option<bool>,
     short_lived: Option<Certificate>,
@@ -68,6 +73,7 @@ impl ServerTls {
             sessions,
             in_use: contents.clone(),
             seen: contents.clone(),
+            is_early: false,
             setting: short_lived,
             short_lived: None,
             teller: Teller::new(),
@@ -93,9 +99,10 @@ impl ServerTls {
         let contents = Contents::read(&self.files);
         let is_news = contents != self.seen || cause == Cause::Asked;
         self.seen.clone_from(&contents);
-        if !is_news {
+        if !is_news && !self.is_early {
             return None;
         }
+        let was_early = std::mem::take(&mut self.is_early);
         let cert = self.files.cert.display();
         if contents == self.in_use {
             info!("The certificate {cert} and what belongs to it are in use as they are: nothing to reload");
@@ -118,7 +125,10 @@ impl ServerTls {
                 Some(settings)
             }
             Err(e) => {
-                error!("Certificate not reloaded, the old one stays in use: {e}");
+                self.is_early = matches!(e, TlsError::Time { why: NOT_YET, .. });
+                if is_news || !was_early {
+                    error!("Certificate not reloaded, the old one stays in use: {e}");
+                }
                 None
             }
         }
@@ -170,7 +180,7 @@ impl ServerTls {
         let is_past = |time: &ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0) < now;
         let why = match own.validity() {
             validity if is_past(&validity.not_after) => "has expired",
-            validity if !is_past(&validity.not_before) => "is not valid yet",
+            validity if u64::try_from(validity.not_before.timestamp()).unwrap_or(0) > now => NOT_YET,
             _ => return Ok(()),
         };
         Err(TlsError::Time { path: path.clone(), why })
@@ -345,8 +355,12 @@ mod tests {
             assert!(error.contains(why), "{error}");
         }
         assert_ne!(fs::read(&made.cert).expect("the certificate"), good);
-        tls.set_clock(SystemTime::now);
-        assert!(tls.reload(Cause::Asked).is_some());
+        assert!(tls.reload(Cause::Changed).is_none(), "still not");
+        let cert = certificates(&fs::read(&made.cert).expect("the certificate"), &made.cert, "--cert").expect("one");
+        let (_, own) = X509Certificate::from_der(&cert[0]).expect("a certificate");
+        let begins = u64::try_from(own.validity().not_before.timestamp()).expect("after 1970");
+        tls.set_clock(move || SystemTime::UNIX_EPOCH + Duration::from_secs(begins));
+        assert!(tls.reload(Cause::Changed).is_some(), "from its first second on, without being asked");
     }
 
     #[tokio::test]

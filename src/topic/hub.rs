@@ -3,10 +3,12 @@
 //! begins exactly behind what was replayed for it. A client's own tasks run on this worker's thread too: what they write
 //! before they yield is written before anything that comes out of the inbox.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
+use tokio_util::sync::DropGuard;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
@@ -33,7 +35,7 @@ pub(super) enum Delivery {
     /// What was to be replayed to a subscriber has been.
     GoLive { topic: u64, client: Uuid },
     /// Subscriptions of a client end; the others may have to be told.
-    Leave { client: Uuid, targets: Vec<Target>, left: Option<News>, turn: Option<Turn> },
+    Leave { client: Uuid, targets: Vec<Target>, left: Option<News>, missed: Option<Missed>, turn: Option<Turn> },
     /// A topic was forgotten.
     Forget { topic: u64 },
 }
@@ -51,20 +53,26 @@ pub(super) struct News {
 #[derive(Debug)]
 pub(super) struct Turn {
     pub(super) client: Arc<Outbound>,
-    /// What tells the client so.
+    /// What tells the client so, and what happens where there is no room for that.
     pub(super) frame: Option<Bytes>,
-    /// Told once it is there.
-    pub(super) is_there: oneshot::Sender<()>,
+    pub(super) overflow: Overflow,
+    /// Tells that it is there.
+    pub(super) _over: DropGuard,
 }
 
 impl Turn {
     fn take(self) {
         if let Some(frame) = self.frame {
-            self.client.put_forced(&frame.into());
+            self.client.put_as(&frame.into(), self.overflow);
         }
-        // Whoever waited for it may have given up.
-        let _ = self.is_there.send(());
     }
+}
+
+/// Messages that a client gets by none of its subscriptions: they were to be replayed to one that has ended.
+#[derive(Debug)]
+pub(super) struct Missed {
+    pub(super) topic: Arc<Topic>,
+    pub(super) offsets: RangeInclusive<u64>,
 }
 
 /// Messages of a topic on their way to any number of subscribers.
@@ -113,10 +121,13 @@ impl Inbox {
                         }
                     }
                     Delivery::GoLive { topic, client } => hub.routes.go_live(topic, client),
-                    Delivery::Leave { client, targets, left, turn } => {
+                    Delivery::Leave { client, targets, left, missed, turn } => {
                         targets.iter().for_each(|target| hub.routes.remove(target, client));
                         if let Some(turn) = turn {
                             turn.take();
+                        }
+                        if let Some(missed) = missed {
+                            hub.tell_missed(client, &missed);
                         }
                         if let Some(news) = left {
                             hub.tell(news).await;
@@ -172,6 +183,15 @@ impl Hub<'_> {
             self.let_others_run().await;
         }
         self.counters.sent(sent);
+    }
+
+    /// Tells a client by its pattern, where one brings the topic from now on, what that did not bring.
+    fn tell_missed(&mut self, client: Uuid, missed: &Missed) {
+        let Missed { topic, offsets } = missed;
+        let receivers = self.routes.all(topic.id, &topic.name, topic.rule.subscribe);
+        for receiver in receivers.iter().filter(|receiver| receiver.client.id == client) {
+            receiver.client.deliver_gap(&receiver.lane, topic.gap(*offsets.start(), *offsets.end()));
+        }
     }
 
     async fn let_others_run(&mut self) {

@@ -1,16 +1,16 @@
 //! `subscribe` and `unsubscribe`: where a subscription begins in the log, what is replayed first, and who hears of it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::hub::{self, Delivery, News};
+use super::hub::{self, Delivery, Missed, News};
 use super::routes::{Receiver, Target};
 use super::state::{State, Topic, overflow};
-use super::subscriber::{Held, NotReserved, Reserved, Subscriber};
+use super::subscriber::{CatchingUp, Held, NotReserved, Reserved, Subscriber};
 use super::{Places, Topics, size};
 use crate::config::{OverflowPolicy, TopicRule};
 use crate::log::{Entry, Log};
@@ -38,7 +38,7 @@ impl Topics {
     /// Makes a subscription; gives `subscribed`, or nothing where that has been sent already: ahead of the messages, where
     /// both go on the control lane.
     ///
-    /// Cancel safe: dropped, it has made no subscription.
+    /// Cancel safe: dropped, it has made the subscription or not.
     pub(crate) async fn subscribe(self: &Arc<Self>, wish: &Wish<'_>) -> Result<Option<ServerMessage>, ErrorReply> {
         let pattern = &wish.wanted.topic;
         let rule = Arc::clone(self.rule(pattern));
@@ -65,8 +65,14 @@ impl Topics {
             let reserved = reserve()?;
             let topic = self.find_or_make(&name, &wish.who.allowance)?;
             let places = self.places().await;
-            if let Some(reply) = self.subscribe_to_topic(wish, &topic, reserved, places) {
-                return Ok(reply);
+            match self.subscribe_to_topic(wish, &topic, reserved, places) {
+                Some(Begun::With(reply)) => return Ok(Some(reply)),
+                Some(Begun::Behind(turn)) => {
+                    // What is asked next on this lane is answered behind it.
+                    turn.cancelled().await;
+                    return Ok(None);
+                }
+                None => {}
             }
         }
     }
@@ -104,7 +110,7 @@ impl Topics {
         topic: &Arc<Topic>,
         reserved: Reserved<'_>,
         mut places: Places<'_>,
-    ) -> Option<Option<ServerMessage>> {
+    ) -> Option<Begun> {
         let Wish { who, wanted, .. } = wish;
         let mut state = topic.state();
         if state.is_gone {
@@ -125,12 +131,14 @@ impl Topics {
             lane: lane.number,
             reason: start.reason.map(str::to_owned),
         };
-        // On the lane on which a pattern has brought the topic's messages, what is still to come by it has to come before.
-        let (reply, turn) = if wish.is_in_order(&subscribed) && who.has_pattern_for(topic.name.as_str()) {
-            (None, Some(who.turn(Some(wish.framed(subscribed)))))
+        // On a lane on which a pattern may have brought the topic's messages, what is still to come by it has to come before.
+        let (begun, turn) = if wish.is_in_order(&subscribed) {
+            let (turn, there) = who.turn(Some(wish.framed(subscribed)), Overflow::Refuse);
+            (Begun::Behind(there), Some(turn))
         } else {
-            (wish.reply(subscribed), None)
+            (Begun::With(ServerMessage::Subscribed(subscribed)), None)
         };
+        let there = begun.turn();
         reserved.make(|| {
             let mut joined = None;
             if topic.rule.presence && who.is_present() {
@@ -140,13 +148,13 @@ impl Topics {
             }
             state.interest[who.worker] += 1;
             state.watchers += usize::from(wanted.presence);
-            let mut replay = Replay { topic: Arc::clone(topic), receiver: receiver.clone(), after: start.after };
-            let (turn, is_there) = turn.unzip();
-            receiver.is_live = is_there.is_none()
-                && (replay.is_done(&state.log) || (lane.writer.has_room() && replay.step(&state.log)));
+            let after = Arc::new(AtomicU64::new(start.after));
+            let mut replay = Replay { topic: Arc::clone(topic), receiver: receiver.clone(), after: Arc::clone(&after) };
+            receiver.is_live =
+                replay.is_done(&state.log) || (there.is_none() && lane.writer.has_room() && replay.step(&state.log));
             let catching_up = (!receiver.is_live).then(|| {
-                let task = replay.catch_up(Arc::clone(self), who.worker, is_there);
-                who.tasks.spawn(task).abort_handle()
+                let task = replay.catch_up(Arc::clone(self), who.worker, there);
+                CatchingUp { task: who.tasks.spawn(task).abort_handle(), after }
             });
             if let Some(place) = places.get_mut(who.worker).and_then(Option::take) {
                 place.send(Delivery::Subscribe { target: Target::Topic(topic.id), receiver, joined, turn });
@@ -154,7 +162,7 @@ impl Topics {
             Held { topic: Some(Arc::clone(topic)), lane, presence: wanted.presence, ended, catching_up }
         });
         drop(state);
-        Some(reply)
+        Some(begun)
     }
 
     /// Whether publishers wait for who subscribes to this.
@@ -195,20 +203,21 @@ impl Topics {
             return Err(ErrorReply::new(ErrorCode::NotFound, message));
         };
         let lane = Arc::clone(&held.lane.writer);
-        let (target, left) = self.end(who, text, held, &mut places);
-        let (turn, is_there) = who.turn(farewell);
-        if let Some(place) = places.get_mut(who.worker).and_then(Option::take) {
-            place.send(Delivery::Leave { client: who.id(), targets: vec![target], left, turn: Some(turn) });
-        }
+        let (turn, there) = who.turn(farewell, Overflow::Force);
+        self.end(who, text, held, &mut places, |ended, places| {
+            let Ended { target, left, missed } = ended;
+            if let Some(place) = places.get_mut(who.worker).and_then(Option::take) {
+                let (client, targets, turn) = (who.id(), vec![target], Some(turn));
+                place.send(Delivery::Leave { client, targets, left, missed, turn });
+            }
+        });
         drop(places);
-        // Where the worker ends, all else does.
-        let _ = is_there.await;
+        there.cancelled().await;
         if !lane.is_idle() {
             // What is on its way comes all the same; what only waits to go is not wanted any more. Unless another subscription
             // would have brought it: it comes once, and came for both.
             let others = who.subscribed();
-            let others = || others.iter().map(|other| &other.text);
-            lane.forget(|topic| text.matches(topic) && !others().any(|other| other.matches(topic)));
+            lane.forget(|topic| text.matches(topic) && !others.iter().any(|other| other.matches(topic)));
         }
         Ok(())
     }
@@ -220,33 +229,35 @@ impl Topics {
         for (text, held) in who.take_all() {
             let is_told = tell && held.topic.as_ref().is_some_and(|topic| topic.rule.presence);
             let mut places = if is_told { self.places().await } else { Vec::new() };
-            let (target, left) = self.end(who, &text, held, &mut places);
-            targets.push(target);
-            if let (Some(left), Some(place)) = (left, places.get_mut(who.worker).and_then(Option::take)) {
-                place.send(Delivery::Presence(left));
-            }
+            self.end(who, &text, held, &mut places, |Ended { target, left, .. }, places| {
+                targets.push(target);
+                if let (Some(left), Some(place)) = (left, places.get_mut(who.worker).and_then(Option::take)) {
+                    place.send(Delivery::Presence(left));
+                }
+            });
         }
         if !targets.is_empty()
             && let Ok(place) = self.inboxes[who.worker].reserve().await
         {
-            place.send(Delivery::Leave { client: who.id(), targets, left: None, turn: None });
+            place.send(Delivery::Leave { client: who.id(), targets, left: None, missed: None, turn: None });
         }
     }
 
-    /// Takes a subscription out of all accounts but the worker's, from which it still has to leave, and gives what is to be
-    /// told there.
-    fn end(
+    /// Takes a subscription out of all accounts but the worker's, from which it still has to leave, and says what is to be
+    /// told there, while nothing is published to the topic.
+    fn end<'a>(
         &self,
         who: &Arc<Subscriber>,
         text: &TopicPattern,
         held: Held,
-        places: &mut Places<'_>,
-    ) -> (Target, Option<News>) {
+        places: &mut Places<'a>,
+        tell: impl FnOnce(Ended, &mut Places<'a>),
+    ) {
         who.outbound.release_lane(text, &held.lane);
         let Some(topic) = &held.topic else {
             self.patterns[who.worker].fetch_sub(1, Ordering::AcqRel);
             self.pattern_watchers.fetch_sub(usize::from(held.presence), Ordering::AcqRel);
-            return (Target::Pattern(text.clone()), None);
+            return tell(Ended { target: Target::Pattern(text.clone()), left: None, missed: None }, places);
         };
         let mut state = topic.state();
         state.used_ms = now_ms();
@@ -257,7 +268,12 @@ impl Topics {
             let message = ServerMessage::Leave { topic: topic.name.as_str().to_owned(), client: who.member() };
             left = self.tell(topic, &state, who, &message, places);
         }
-        (Target::Topic(topic.id), left)
+        // What was published behind a replay that did not get so far went to none of the client's other subscriptions either.
+        let after = held.catching_up.as_ref().filter(|replay| !replay.task.is_finished());
+        let first = after.map_or(u64::MAX, |replay| replay.after.load(Ordering::Relaxed) + 1);
+        let missed = (first <= state.log.newest())
+            .then(|| Missed { topic: Arc::clone(topic), offsets: first..=state.log.newest() });
+        tell(Ended { target: Target::Topic(topic.id), left, missed }, places);
     }
 
     /// Whether anybody might want to hear of joins and leaves.
@@ -290,6 +306,30 @@ impl Topics {
         }
         Some(news)
     }
+}
+
+/// How a subscription to a topic has begun.
+enum Begun {
+    /// With this reply, which is still to be sent.
+    With(ServerMessage),
+    /// Once that is there, which tells that the reply is on the control lane.
+    Behind(CancellationToken),
+}
+
+impl Begun {
+    fn turn(&self) -> Option<CancellationToken> {
+        match self {
+            Self::With(_) => None,
+            Self::Behind(turn) => Some(turn.clone()),
+        }
+    }
+}
+
+/// What an end of a subscription leaves to be told.
+struct Ended {
+    target: Target,
+    left: Option<News>,
+    missed: Option<Missed>,
 }
 
 impl Wish<'_> {
@@ -331,13 +371,17 @@ impl Wish<'_> {
 struct Replay {
     topic: Arc<Topic>,
     receiver: Receiver,
-    /// The offset of the last message that it has got.
-    after: u64,
+    /// The offset of the last message that it has got. Written by the replay alone.
+    after: Arc<AtomicU64>,
 }
 
 impl Replay {
+    fn after(&self) -> u64 {
+        self.after.load(Ordering::Relaxed)
+    }
+
     fn is_done(&self, log: &Log) -> bool {
-        self.after >= log.newest()
+        self.after() >= log.newest()
     }
 
     /// Sends the next messages, always by stream, on a lane that has room for one; they may wait there whatever the bounds
@@ -345,10 +389,10 @@ impl Replay {
     fn step(&mut self, log: &Log) -> bool {
         let client = &self.receiver.client;
         let oldest = log.oldest();
-        if self.after + 1 < oldest {
+        if self.after() + 1 < oldest {
             // The log went on without waiting.
-            client.deliver_gap(&self.receiver.lane, self.topic.gap(self.after + 1, oldest - 1));
-            self.after = oldest - 1;
+            client.deliver_gap(&self.receiver.lane, self.topic.gap(self.after() + 1, oldest - 1));
+            self.after.store(oldest - 1, Ordering::Relaxed);
         }
         let mut bytes = 0;
         let within = |(count, entry): &(usize, &Entry)| {
@@ -356,9 +400,9 @@ impl Replay {
             *count == 0 || (*count < CHUNK_MESSAGES && bytes <= CHUNK_BYTES)
         };
         let entries: Vec<Entry> =
-            log.after(self.after).enumerate().take_while(within).map(|(_, entry)| entry.clone()).collect();
+            log.after(self.after()).enumerate().take_while(within).map(|(_, entry)| entry.clone()).collect();
         if let Some(last) = entries.last() {
-            self.after = last.offset;
+            self.after.store(last.offset, Ordering::Relaxed);
             let sent = client.deliver_on(&self.receiver.lane, &hub::run(&self.topic, entries), Overflow::Force);
             client.counters().sent(sent);
         }
@@ -367,10 +411,9 @@ impl Replay {
 
     /// Sends the rest as the client takes it, once it is its turn, and has the subscription go live behind the newest message.
     /// Aborted with the subscription.
-    async fn catch_up(mut self, topics: Arc<Topics>, worker: usize, turn: Option<oneshot::Receiver<()>>) {
+    async fn catch_up(mut self, topics: Arc<Topics>, worker: usize, turn: Option<CancellationToken>) {
         if let Some(turn) = turn {
-            // Where the worker ends, all else does.
-            let _ = turn.await;
+            turn.cancelled().await;
         }
         loop {
             // What was replayed has gone on into QUIC before more follows.

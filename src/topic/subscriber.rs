@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,6 +16,7 @@ use super::state::Topic;
 use crate::limits::Allowance;
 use crate::message::{Member, TopicPattern};
 use crate::outbound::{Outbound, TopicLane};
+use crate::transport::Overflow;
 
 /// One client. Its owner calls [`Topics::leave`](super::Topics::leave) at its end, and awaits `tasks`.
 #[derive(Debug)]
@@ -53,7 +53,15 @@ pub(super) struct Held {
     /// Under `block`, what tells publishers that it has ended.
     pub(super) ended: Option<CancellationToken>,
     /// What still replays to it.
-    pub(super) catching_up: Option<AbortHandle>,
+    pub(super) catching_up: Option<CatchingUp>,
+}
+
+/// A replay.
+#[derive(Debug)]
+pub(super) struct CatchingUp {
+    pub(super) task: AbortHandle,
+    /// The offset of the last message that was replayed.
+    pub(super) after: Arc<AtomicU64>,
 }
 
 impl Drop for Held {
@@ -62,8 +70,8 @@ impl Drop for Held {
             ended.cancel();
         }
         // It runs on this thread, so it is not in the middle of anything.
-        if let Some(task) = &self.catching_up {
-            task.abort();
+        if let Some(replay) = &self.catching_up {
+            replay.task.abort();
         }
     }
 }
@@ -71,7 +79,6 @@ impl Drop for Held {
 /// What a client has asked for with a subscription that it has.
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    pub(crate) text: TopicPattern,
     /// News of who comes and goes.
     pub(crate) presence: bool,
     /// What was published before, of which not everything has been replayed.
@@ -137,27 +144,23 @@ impl Subscriber {
     }
 
     /// What it has subscribed to.
-    pub(crate) fn subscribed(&self) -> Vec<Subscription> {
+    pub(crate) fn subscribed(&self) -> Vec<TopicPattern> {
         let subscriptions = self.subscriptions();
-        let made = subscriptions.by_text.iter().filter_map(|(text, held)| {
-            let Held { presence, catching_up, .. } = held.as_ref()?;
-            let replays = catching_up.as_ref().is_some_and(|task| !task.is_finished());
-            Some(Subscription { text: text.clone(), presence: *presence, replays })
-        });
-        made.collect()
+        subscriptions.by_text.iter().filter(|(_, held)| held.is_some()).map(|(text, _)| text.clone()).collect()
     }
 
-    /// A place on the control lane for a frame, and what ends once it is there.
-    pub(super) fn turn(&self, frame: Option<Bytes>) -> (Turn, oneshot::Receiver<()>) {
-        let (is_there, seen) = oneshot::channel();
-        (Turn { client: Arc::clone(&self.outbound), frame, is_there }, seen)
+    /// What it has asked for with a subscription; `None` where there is none to this text.
+    pub(crate) fn subscription(&self, text: &TopicPattern) -> Option<Subscription> {
+        let subscriptions = self.subscriptions();
+        let Held { presence, catching_up, .. } = subscriptions.by_text.get(text)?.as_ref()?;
+        let replays = catching_up.as_ref().is_some_and(|replay| !replay.task.is_finished());
+        Some(Subscription { presence: *presence, replays })
     }
 
-    /// Whether a topic's messages come by a pattern as well.
-    pub(super) fn has_pattern_for(&self, topic: &str) -> bool {
-        let subscriptions = self.subscriptions();
-        let mut made = subscriptions.by_text.iter().filter(|(_, held)| held.is_some());
-        made.any(|(text, _)| text.as_str() != topic && text.matches(topic))
+    /// A place on the control lane for a frame, and what is cancelled once it is there, or never will be.
+    pub(super) fn turn(&self, frame: Option<Bytes>, overflow: Overflow) -> (Turn, CancellationToken) {
+        let there = CancellationToken::new();
+        (Turn { client: Arc::clone(&self.outbound), frame, overflow, _over: there.clone().drop_guard() }, there)
     }
 
     pub(super) fn is_present(&self) -> bool {

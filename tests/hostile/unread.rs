@@ -5,7 +5,7 @@ use std::time::Duration;
 use quinn::TransportConfig;
 use serde_json::json;
 
-use super::common::{RawClient, until};
+use super::common::{RawClient, framed, until};
 use super::scene::{Scene, Target};
 
 /// A client that takes so few bytes on each lane, and no more until it reads.
@@ -64,13 +64,37 @@ async fn a_client_that_never_reads_gets_what_its_topics_policy_says_and_costs_no
 }
 
 #[tokio::test]
+async fn a_client_that_subscribes_and_unsubscribes_and_never_reads_is_not_served_on() {
+    let scene = Scene::start("").await;
+    let mut transport = TransportConfig::default();
+    transport.stream_receive_window(2000_u32.into());
+    let mut client = RawClient::connect(&scene.target.endpoint_with(transport), scene.target.addr).await;
+    client.handshake("comes and goes").await;
+    let request = |kind, topic| json!({"type": kind, "topic": topic, "lane": "control"}).to_string();
+    client.control.raw(&framed(request("subscribe", "m.*").as_bytes())).await;
+    let pair = ["subscribe", "unsubscribe"].map(|kind| framed(request(kind, "m.x").as_bytes())).concat();
+    for _ in 0..2000 {
+        client.control.raw(&pair).await;
+    }
+    // Served on, it would have thousands waiting by then.
+    let mut waiting = 0;
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        waiting = waiting.max(scene.server.status.stats(0).queues.messages);
+    }
+    assert!(waiting < 100, "{waiting} replies wait that nobody reads");
+    drop(client);
+    scene.end().await;
+}
+
+#[tokio::test]
 async fn a_client_that_asks_and_never_reads_slows_itself_down_alone() {
     let scene = Scene::start("").await;
     let mut transport = TransportConfig::default();
     transport.stream_receive_window(2000_u32.into());
     let mut client = RawClient::connect(&scene.target.endpoint_with(transport), scene.target.addr).await;
     client.handshake("asks").await;
-    let request = super::common::framed(json!({"type": "text", "content": "x".repeat(10_000)}).to_string().as_bytes());
+    let request = framed(json!({"type": "text", "content": "x".repeat(10_000)}).to_string().as_bytes());
     let mut stuck = 0;
     for _ in 0..4 {
         let mut lane = client.lane().await;

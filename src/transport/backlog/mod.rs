@@ -1,7 +1,7 @@
 //! What a lane's stream did not take at once: the frames that wait, within bounds, and what happens when these are
 //! reached (docs/PROTOCOL.md, "Time and load"). Pure: knows no stream and no runtime; the lane's writer moves the frames.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -240,8 +240,12 @@ impl Backlog {
     /// Forgets what waits of the sources with unwanted names, but for what is begun.
     pub(super) fn forget(&mut self, is_unwanted: impl Fn(&str) -> bool, budget: &Budget) {
         let first = self.first();
+        // Each source is judged once, however much of it waits.
+        let mut judged = HashMap::new();
         for at in (first..self.marks.len()).rev() {
-            if self.mark(at).source().is_some_and(|source| is_unwanted(source.name())) {
+            let Some(source) = self.mark(at).source() else { continue };
+            let place = std::ptr::from_ref(source).addr();
+            if *judged.entry(place).or_insert_with(|| is_unwanted(source.name())) {
                 self.remove(at, budget);
             }
         }
