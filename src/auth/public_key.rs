@@ -124,7 +124,7 @@ OrdlIcH+XXjwJ9yv9bfrPSoHwjedrWeLwwIDAQAB
                 assert_eq!(decoded.is_none(), good_for == Some(algorithm), "{algorithm:?}, {pem}: {decoded:?}");
             }
         }
-        let why = decode(private.as_bytes(), Algorithm::ES256).err().expect("a private key");
+        let why = decode(private.as_bytes(), Algorithm::ES256).expect_err("a private key");
         assert!(why.contains("private") && !why.contains(&private[40..60]), "{why}");
         assert!(decode(RSA_1024.as_bytes(), Algorithm::RS256).err().is_some_and(|why| why.starts_with("1024 bits")));
     }
