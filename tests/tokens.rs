@@ -4,10 +4,9 @@
 
 mod common;
 
-use common::over::{Over, Party};
+use common::over::Over;
 use common::tokens::{SECRET, asking, auth, bearer, claims, handshake, now, part, refused, signed, token};
-use common::topics::rule;
-use common::{TestServer, now_ms, web_socket};
+use common::{TestServer, now_ms};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
@@ -147,51 +146,6 @@ async fn a_token_that_no_key_signed_is_refused() {
             assert_eq!(code, 4401, "{what}");
         }
         bearer(over, &server, json!({})).await.control.lives("with a good one").await;
-        server.stop().await;
-    }
-}
-
-#[tokio::test]
-async fn the_key_of_one_issuer_signs_for_no_other() {
-    let secret = |n: u8| format!("the secret of issuer {n}, of more than 32 bytes");
-    let key = |n| format!("[[keys]]\nalgorithm = 'HS256'\nissuer = 'issuer {n}'\nsecret = '{}'\n", secret(n));
-    let settings = auth(&format!("{}{}", key(1), key(2)));
-    let server = TestServer::start_with(|config| config.auth = settings).await;
-    let by = |n, claimed: Value| {
-        let key = EncodingKey::from_secret(secret(n).as_bytes());
-        handshake(&signed(&Header::new(Algorithm::HS256), &key, &claims(&json!({"iss": claimed}))))
-    };
-    for n in [1, 2] {
-        Over::Native.newcomer(&server).await.handshake_with(by(n, json!(format!("issuer {n}")))).await;
-        for wrong in [json!(format!("issuer {}", 3 - n)), json!("another"), Value::Null, json!([format!("issuer {n}")])]
-        {
-            let (reason, code) = refused(Over::Native, &server, by(n, wrong.clone())).await;
-            assert!(reason.contains("iss"), "{wrong} by key {n}: {reason}");
-            assert_eq!(code, 4401, "{wrong} by key {n}");
-        }
-    }
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn a_token_is_tried_with_eight_keys_at_most() {
-    let key = |n: u8| format!("[[keys]]\nalgorithm = 'HS256'\nid = '{n}'\nsecret = 'secret {n:030}'\n");
-    let by = |n: u8, id: Option<&str>| {
-        let key = EncodingKey::from_secret(format!("secret {n:030}").as_bytes());
-        let header = Header { kid: id.map(str::to_owned), ..Header::new(Algorithm::HS256) };
-        handshake(&signed(&header, &key, &claims(&json!({}))))
-    };
-    for (keys, is_taken) in [(8, true), (9, false)] {
-        let settings = auth(&(1..=keys).map(key).collect::<String>());
-        let server = TestServer::start_with(|config| config.auth = settings).await;
-        Over::Native.newcomer(&server).await.handshake_with(by(keys, Some(&keys.to_string()))).await;
-        if is_taken {
-            Over::Native.newcomer(&server).await.handshake_with(by(keys, None)).await;
-        } else {
-            let (reason, code) = refused(Over::Native, &server, by(keys, None)).await;
-            assert!(reason.contains("name one (kid)"), "{reason}");
-            assert_eq!(code, 4401);
-        }
         server.stop().await;
     }
 }
@@ -378,74 +332,6 @@ async fn a_refresh_renews_without_reconnecting_and_what_is_no_longer_allowed_end
         assert_eq!(client.control.expect("message").await["content"], "still there");
     };
     tokio::join!(renewed(Over::Native), renewed(Over::WebTransport), renewed(Over::WebSocket));
-    server.stop().await;
-}
-
-/// Has a client that does not read ask for `subscribe`, with more published than can be on its way to it, and then show a
-/// token with `later`; gives how many of 200 messages it was sent, and the code with which the subscription ended.
-async fn heard_before_refresh(server: &TestServer, subscribe: Value, later: Value) -> (usize, Value) {
-    let mut publisher = bearer(Over::Native, server, json!({"publish": ">"})).await;
-    let mut publish = async || {
-        for n in 0..200 {
-            let message = json!({"type": "publish", "topic": "secret.b", "content": "x".repeat(10_000), "id": n});
-            publisher.control.say(message).await;
-            publisher.control.expect("published").await;
-        }
-    };
-    let replays = subscribe.get("recent").is_some();
-    if replays {
-        publish().await;
-    }
-    let mut client = Party::from(web_socket::open_narrow(server).await);
-    client.handshake_with(handshake(&token(json!({"subscribe": "secret.>"})))).await;
-    client.control.say(subscribe).await;
-    client.control.expect("subscribed").await;
-    if !replays {
-        publish().await;
-    }
-    let is_over = later.get("subscribe").is_none() || later.get("history").is_some();
-    client.control.say(json!({"type": "refresh", "id": 1, "token": token(later)})).await;
-    let subscriptions = || server.status.stats(10).list.iter().map(|client| client.subscriptions).sum::<u64>();
-    common::until("the end of what is not allowed", || !is_over || subscriptions() == 0).await;
-    let (mut heard, mut code) = (0, Value::Null);
-    loop {
-        let message = client.control.hear().await;
-        match message["type"].as_str() {
-            Some("message") => heard += 1,
-            Some("unsubscribed") => code = message["code"].clone(),
-            _ if message["re"] == 1 => break assert_eq!(message["type"], "refreshed", "{message}"),
-            _ => {}
-        }
-    }
-    client.control.say(json!({"type": "ping", "id": "end"})).await;
-    while client.control.hear().await["re"] != "end" {
-        heard += 1;
-    }
-    client.control.say(json!({"type": "close"})).await;
-    client.closed().await;
-    (heard, code)
-}
-
-#[tokio::test]
-async fn what_waits_for_a_client_that_may_no_longer_have_it_does_not_come() {
-    let server = TestServer::start_with(|config| {
-        config.auth = asking("");
-        config.topics = vec![rule("pattern = 'secret.>'\nhistory_bytes = 10000000")];
-    })
-    .await;
-    for topic in ["secret.b", "secret.>"] {
-        let subscribe = json!({"type": "subscribe", "topic": topic});
-        let (heard, code) = heard_before_refresh(&server, subscribe.clone(), json!({"subscribe": "secret.>"})).await;
-        assert_eq!((heard, code), (200, Value::Null), "{topic}: allowed as before");
-        let (heard, code) = heard_before_refresh(&server, subscribe, json!({})).await;
-        assert!(heard < 200, "all came of {topic}");
-        assert_eq!(code, 403, "{topic}");
-    }
-    let replayed = json!({"type": "subscribe", "topic": "secret.b", "recent": 200});
-    let may_hear = json!({"subscribe": "secret.>", "history": "public.>"});
-    let (heard, code) = heard_before_refresh(&server, replayed, may_hear).await;
-    assert!(heard < 200, "all was replayed");
-    assert_eq!(code, 403);
     server.stop().await;
 }
 

@@ -8,6 +8,7 @@ mod hub;
 mod keys;
 mod patterns;
 mod publish;
+mod replay;
 mod routes;
 mod state;
 mod stats;

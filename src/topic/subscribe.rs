@@ -7,22 +7,18 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::hub::{self, Delivery, Missed, News};
+use super::hub::{Delivery, Missed, News};
+use super::replay::Replay;
 use super::routes::{Receiver, Target};
 use super::state::{State, Topic, overflow};
 use super::subscriber::{CatchingUp, Held, NotReserved, Reserved, Subscriber};
 use super::{Places, Topics, size};
 use crate::config::{OverflowPolicy, TopicRule};
-use crate::log::{Entry, Log};
 use crate::message::{
     ErrorCode, ErrorReply, RequestId, ServerMessage, Subscribe, Subscribed, TopicName, TopicPattern, now_ms,
 };
 use crate::outbound::{Envelope, TopicLane};
-use crate::transport::{Overflow, Source};
-
-/// Most that is replayed at once: behind it the client's other lanes have their turn, and other clients.
-const CHUNK_MESSAGES: usize = 64;
-const CHUNK_BYTES: usize = 64 * 1024;
+use crate::transport::Overflow;
 
 /// A client's wish to subscribe.
 #[derive(Debug)]
@@ -364,77 +360,5 @@ impl Wish<'_> {
         let mut frame = BytesMut::new();
         ServerMessage::Subscribed(subscribed).encode(self.re, &mut frame);
         frame.freeze()
-    }
-}
-
-/// What is still to be replayed to a subscriber, as much at a time as it takes.
-struct Replay {
-    topic: Arc<Topic>,
-    receiver: Receiver,
-    /// The offset of the last message that it has got. Written by the replay alone.
-    after: Arc<AtomicU64>,
-}
-
-impl Replay {
-    fn after(&self) -> u64 {
-        self.after.load(Ordering::Relaxed)
-    }
-
-    fn is_done(&self, log: &Log) -> bool {
-        self.after() >= log.newest()
-    }
-
-    /// Sends the next messages, always by stream, on a lane that has room for one; they may wait there whatever the bounds
-    /// say, for they are few. True where these were the last.
-    fn step(&mut self, log: &Log) -> bool {
-        let client = &self.receiver.client;
-        let oldest = log.oldest();
-        if self.after() + 1 < oldest {
-            // The log went on without waiting.
-            client.deliver_gap(&self.receiver.lane, self.topic.gap(self.after() + 1, oldest - 1));
-            self.after.store(oldest - 1, Ordering::Relaxed);
-        }
-        let mut bytes = 0;
-        let within = |(count, entry): &(usize, &Entry)| {
-            bytes += entry.envelope.plain().len();
-            *count == 0 || (*count < CHUNK_MESSAGES && bytes <= CHUNK_BYTES)
-        };
-        let entries: Vec<Entry> =
-            log.after(self.after()).enumerate().take_while(within).map(|(_, entry)| entry.clone()).collect();
-        if let Some(last) = entries.last() {
-            self.after.store(last.offset, Ordering::Relaxed);
-            let sent = client.deliver_on(&self.receiver.lane, &hub::run(&self.topic, entries), Overflow::Force);
-            client.counters().sent(sent);
-        }
-        self.is_done(log)
-    }
-
-    /// Sends the rest as the client takes it, once it is its turn, and has the subscription go live behind the newest message.
-    /// Aborted with the subscription.
-    async fn catch_up(mut self, topics: Arc<Topics>, worker: usize, turn: Option<CancellationToken>) {
-        if let Some(turn) = turn {
-            turn.cancelled().await;
-        }
-        loop {
-            // What was replayed has gone on into QUIC before more follows.
-            if let Err(failure) = self.receiver.lane.passed().await {
-                return self.receiver.client.lane_failed(failure);
-            }
-            let Ok(place) = topics.inboxes[worker].reserve().await else { return };
-            if !self.receiver.lane.has_room() {
-                continue;
-            }
-            let topic = Arc::clone(&self.topic);
-            {
-                // Held until it is live: what is published after the last step comes behind that.
-                let state = topic.state();
-                if self.step(&state.log) {
-                    place.send(Delivery::GoLive { topic: topic.id, client: self.receiver.client.id });
-                    return;
-                }
-            }
-            drop(place);
-            tokio::task::yield_now().await;
-        }
     }
 }
