@@ -21,7 +21,7 @@ use crate::command::token::TokenCommand;
 
 // Gives memory back after a crowd has left, which glibc's does not reliably do with a thread for each worker, and takes
 // 8 % less time for each connection.
-#[cfg(not(target_env = "msvc"))]
+#[cfg(all(feature = "jemalloc", not(target_env = "msvc")))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
