@@ -51,8 +51,12 @@ const MOVE_MS = 5_000;
 const MAX_UNSENT_BYTES = 1024 * 1024;
 /** Longer bodies travel on a lane of their own. */
 const BULK_BYTES = 64 * 1024;
-/** Requests without a reply, beyond which others wait: fewer than the refusals for which a server closes with 4429. */
+/** Most requests without a reply, refused ones included: fewer than the refusals for which a server closes with 4429. */
 const MAX_CALLS = 96;
+/** How many requests of one kind go out on a new connection before the first reply; each reply allows one more. */
+const FIRST_WINDOW = 16;
+/** How long to wait after an `error` 429 that does not say it. */
+const DEFAULT_RETRY_MS = 1_000;
 /** Longest body that is taken before the server has told its own limit. */
 const MAX_FIRST_BYTES = 1024 * 1024;
 /** Of how many topics it is kept in mind on which lanes of a connection they came. */
@@ -112,12 +116,8 @@ export class Client extends EventTarget {
   #leftLinks = new Set();
   /** Subscriptions by their text, in the order in which they were made. @type {Map<string, Entry>} */
   #entries = new Map();
-  /** Requests that wait for a connection, or for room on it. @type {Call[]} */
+  /** Requests that wait for a connection, for room on it, or for their turn after an `error` 429. @type {Call[]} */
   #waiting = [];
-  /** Requests that the server refused for a while. @type {Set<Call>} */
-  #refusedCalls = new Set();
-  /** Before this time nothing of `waiting` is sent: the server has asked for it. */
-  #notBefore = 0;
   /** @type {Backoff} */
   #backoff;
   /** When the present connection began, or the last try. */
@@ -578,7 +578,7 @@ export class Client extends EventTarget {
     this.#dialing = null;
     this.#moving?.abort();
     for (const link of this.#leftLinks) link.end({ code: 1000, reason: "" });
-    for (const call of [...this.#waiting.splice(0), ...this.#refusedCalls]) this.#settle(call, this.#closedError());
+    for (const call of this.#waiting.splice(0)) this.#settle(call, this.#closedError());
   }
 
   #takeEntries() {
@@ -610,7 +610,7 @@ export class Client extends EventTarget {
   /** @param {End} end */
   #over(end) {
     this.#timers.clearAll();
-    for (const call of [...this.#waiting.splice(0), ...this.#refusedCalls]) this.#settle(call, this.#closedError());
+    for (const call of this.#waiting.splice(0)) this.#settle(call, this.#closedError());
     this.#rttMs = null;
     this.#ready.reject(this.#closedError());
     emit(this, "close", { code: end.code, reason: end.reason, willReconnect: false });
@@ -667,12 +667,13 @@ export class Client extends EventTarget {
     this.#leftLinks.add(old);
     for (const call of old.orders.splice(0)) {
       const entry = this.#entries.get(call.message.topic);
-      if (call.message.type !== "subscribe") this.#send(old, call);
+      if (call.message.type !== "subscribe") old.orders.push(call);
       else if (entry?.binding?.order === call) {
         old.routes.unbind(entry.binding);
         entry.unbind(old);
       }
     }
+    this.#pump(old);
     // What others said before comes before the answer; after that, what they say comes by the new connection.
     const drained = new Call({ type: "ping" }, undefined, false, () => {
       old.isDrained = true;
@@ -687,7 +688,7 @@ export class Client extends EventTarget {
 
   /** @param {Link} old */
   #checkMoved(old) {
-    if (!this.#leftLinks.has(old) || old.calls.size > 0) return;
+    if (!this.#leftLinks.has(old) || old.calls.size + old.orders.length > 0) return;
     for (const entry of this.#entries.values()) if (entry.binding?.link === old || entry.next) return;
     this.#timers.clear("move");
     old.end({ code: 1000, reason: "moved to another connection" });
@@ -724,7 +725,7 @@ export class Client extends EventTarget {
     const within = this.#settings.requestTimeoutMs;
     call.deadline = performance.now() + within;
     if (within !== Infinity) call.timer = later(within, () => this.#timeOut(call, within));
-    this.#waiting.push(call);
+    enqueue(this.#waiting, call);
     if (this.#link) this.#pump(this.#link);
     return result.promise;
   }
@@ -737,7 +738,7 @@ export class Client extends EventTarget {
     const at = this.#waiting.indexOf(call);
     if (at >= 0) this.#waiting.splice(at, 1);
     const link = call.link;
-    link?.calls.delete(call.id);
+    link?.forget(call);
     const refused = call.refusal;
     this.#settle(call, refused ?? new QwsError("timeout", `${call.message.type}: no reply within ${within} ms`));
     if (link) this.#afterReply(link);
@@ -750,35 +751,70 @@ export class Client extends EventTarget {
    */
   #settle(call, error, reply) {
     clearTimeout(call.timer);
-    clearTimeout(call.resend);
-    this.#refusedCalls.delete(call);
     call.done(error, reply);
   }
 
   /** @param {Link} link */
   #pump(link) {
-    while (!link.isOver && link.calls.size < MAX_CALLS) {
+    while (!link.isOver) {
       if (!link.transport.writable) {
         link.whenWritable(() => this.#pump(link));
         return;
       }
-      let call = link.orders.shift();
-      if (!call && link === this.#link && this.#waiting.length > 0) {
-        const wait = this.#notBefore - performance.now();
-        if (wait > 0) return this.#timers.set("rate", wait, () => this.#link && this.#pump(this.#link));
-        call = this.#waiting.shift();
-      }
-      if (!call) return;
-      this.#send(link, call);
+      const next = this.#next(link);
+      if (!next) return;
+      this.#send(link, next.call, next.pace);
+    }
+  }
+
+  /**
+   * Takes the next request that may be sent now; if there is none, the link is pumped again when that changes.
+   *
+   * @param {Link} link
+   * @returns {{ call: Call, pace: Pace } | null}
+   */
+  #next(link) {
+    const now = performance.now();
+    const waiting = link === this.#link ? this.#waiting : [];
+    /** @type {[Call[], Pace][]} */
+    const queues = [[link.orders, link.orderPace], [waiting, link.requestPace]];
+    for (const [queue, pace] of queues) if (queue.length === 0) pace.expire(now);
+    const isFull = link.calls.size + link.orderPace.refusals + link.requestPace.refusals >= MAX_CALLS;
+    let wait = Infinity;
+    for (const [queue, pace] of queues) {
+      const own = queue.length + pace.refusals === 0 ? Infinity : pace.wait(now, isFull);
+      if (own > 0 && own < Infinity && queue === waiting) this.#giveUp(queue, now + own, pace);
+      const call = own > 0 ? undefined : queue.shift();
+      if (call) return { call, pace };
+      wait = Math.min(wait, own);
+    }
+    if (wait < Infinity && link.orders.length + waiting.length > 0) link.pumpAfter(wait, () => this.#pump(link));
+    return null;
+  }
+
+  /**
+   * Rejects requests whose time ends before the server lets them be sent.
+   *
+   * @param {Call[]} queue oldest first
+   * @param {number} at when the next one may be sent
+   * @param {Pace} pace
+   */
+  #giveUp(queue, at, pace) {
+    while (queue.length > 0 && queue[0].deadline <= at) {
+      const call = /** @type {Call} */ (queue.shift());
+      const message = pace.refusal?.message ?? "too many requests";
+      const retryAfterMs = Math.ceil(at - performance.now());
+      this.#settle(call, call.refusal ?? new QwsError("request", message, { code: 429, retryAfterMs }));
     }
   }
 
   /**
    * @param {Link} link
    * @param {Call} call
+   * @param {Pace | null} [pace] what it counts for
    */
-  #send(link, call) {
-    const error = link.send(call);
+  #send(link, call, pace = null) {
+    const error = link.send(call, pace);
     if (error) this.#settle(call, error);
   }
 
@@ -791,14 +827,14 @@ export class Client extends EventTarget {
   #replied(link, reply) {
     const call = link.calls.get(reply.json.re);
     if (!call) return;
-    link.calls.delete(call.id);
-    call.isUnderWay = false;
+    link.forget(call);
     const { type, code, message, retry_after_ms: retryAfterMs } = reply.json;
+    if (type !== "error" || code !== 429) call.pace?.served();
     if (type !== "error") {
       this.#settle(call, null, reply);
     } else {
       const error = new QwsError("request", String(message), { code, retryAfterMs });
-      if (code === 429 && Number.isFinite(retryAfterMs)) this.#putOff(link, call, error, retryAfterMs);
+      if (code === 429 && call.pace) this.#putOff(link, call, call.pace, error);
       else this.#settle(call, error);
     }
     this.#afterReply(link);
@@ -811,30 +847,23 @@ export class Client extends EventTarget {
   }
 
   /**
-   * Too much at once: nothing was done, and the request may be sent again after its own time; others wait as long.
+   * Too much at once (`error` 429): nothing was done. The request goes back to its place in the queue, and the queue goes
+   * on when the server said that it may.
    *
    * @param {Link} link
    * @param {Call} call
+   * @param {Pace} pace
    * @param {QwsError} error
-   * @param {number} afterMs
    */
-  #putOff(link, call, error, afterMs) {
+  #putOff(link, call, pace, error) {
+    const afterMs = Number.isFinite(error.retryAfterMs) ? Number(error.retryAfterMs) : DEFAULT_RETRY_MS;
     const at = performance.now() + afterMs;
-    if (this.#closed) return this.#settle(call, error);
-    if (!call.isOrder && at >= call.deadline) return this.#settle(call, error);
+    pace.refused(at, error);
+    const isTooLate = call.isOrder ? !call.isWanted() || link !== this.#link : at >= call.deadline;
+    if (this.#closed || isTooLate) return this.#settle(call, error);
     call.refusal = error;
-    this.#notBefore = Math.max(this.#notBefore, at);
-    // Kept where the end of the client, or of the connection that it belongs to, finds it.
-    const kept = call.isOrder ? link.refusedCalls : this.#refusedCalls;
-    kept.add(call);
     call.whenPutOff();
-    call.resend = later(afterMs, () => {
-      call.refusal = null;
-      kept.delete(call);
-      const current = call.isOrder ? link : this.#link;
-      if (current) this.#send(current, call);
-      else this.#waiting.unshift(call);
-    });
+    enqueue(call.isOrder ? link.orders : this.#waiting, call);
   }
 
   // A sign of life.
@@ -1009,11 +1038,12 @@ export class Client extends EventTarget {
       else this.#answered(binding, /** @type {Reply} */ (reply).json);
     });
     call.isOrder = true;
+    call.isWanted = () => binding.stage === "asked";
     call.whenPutOff = () => binding.letGo();
     binding.order = call;
     if (entry.binding) entry.moveTo(binding);
     else entry.binding = binding;
-    link.orders.push(call);
+    enqueue(link.orders, call);
     this.#pump(link);
   }
 
@@ -1043,7 +1073,9 @@ export class Client extends EventTarget {
         old.link.routes.unbind(old);
         this.#checkMoved(old.link);
       });
-      this.#send(old.link, left);
+      left.isOrder = true;
+      enqueue(old.link.orders, left);
+      this.#pump(old.link);
     } else {
       entry.switch(binding);
       old.link.routes.unbind(old);
@@ -1067,7 +1099,10 @@ export class Client extends EventTarget {
     binding.settled.resolve();
     // With the connection it is asked for anew.
     if (!isCurrent || entry.isOver || error.kind === "closed") return;
-    if (entry.opened && PASSING.has(error.code ?? 0)) {
+    if (error.code === 429 && link !== this.#link) {
+      // The connection was left meanwhile for a better one.
+      if (this.#link) this.#ask(this.#link, entry);
+    } else if (entry.opened && PASSING.has(error.code ?? 0)) {
       const wait = error.retryAfterMs ?? entry.backoff.next();
       entry.timer = later(wait, () => this.#link && this.#ask(this.#link, entry));
     } else {
@@ -1129,7 +1164,7 @@ export class Client extends EventTarget {
       if (waiting && this.#link) this.#ask(this.#link, waiting);
     });
     call.isOrder = true;
-    link.orders.push(call);
+    enqueue(link.orders, call);
     this.#pump(link);
   }
 
@@ -1848,24 +1883,30 @@ class Routes {
   }
 }
 
+/** How many calls were made: they keep this order where they wait. */
+let callsMade = 0;
+
 /** A request, until it has its reply. */
 class Call {
   id = 0;
+  order = (callsMade += 1);
   /** Where it was sent. @type {Link | null} */
   link = null;
+  /** What it counts for; `null` for what the connection needs itself. @type {Pace | null} */
+  pace = null;
   sentAt = 0;
   deadline = 0;
   /** Belongs to one connection, and ends with it. */
   isOrder = false;
   /** Sent, and not answered. */
   isUnderWay = false;
-  /** Called when the server has refused it for a while. @type {() => void} */
+  /** Whether it is worth sending again after an `error` 429. @type {() => boolean} */
+  isWanted = () => true;
+  /** Called when it waits for its turn after an `error` 429. @type {() => void} */
   whenPutOff = () => {};
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   timer;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  resend;
-  /** What the server said when it refused it for a while. @type {QwsError | null} */
+  /** The last `error` 429 that it got. @type {QwsError | null} */
   refusal = null;
 
   /**
@@ -1879,6 +1920,90 @@ class Call {
     this.attachment = attachment;
     this.again = again;
     this.done = done;
+  }
+
+  /** `unsubscribe` frees what the server holds, and `refresh` keeps the connection: they go before the others. */
+  get isUrgent() {
+    return this.message.type === "unsubscribe" || this.message.type === "refresh";
+  }
+}
+
+/**
+ * Puts a request in its place in a queue: urgent ones first, then in the order in which they were made.
+ *
+ * @param {Call[]} queue
+ * @param {Call} call
+ */
+function enqueue(queue, call) {
+  const isBehind = (/** @type {Call} */ other) =>
+    other.isUrgent === call.isUrgent ? other.order > call.order : call.isUrgent;
+  const last = queue.at(-1);
+  const at = last && isBehind(last) ? queue.findIndex(isBehind) : queue.length;
+  queue.splice(at, 0, call);
+}
+
+/**
+ * How many requests of one kind may go over a connection: a window that grows with each reply, and after an `error` 429 only
+ * at the times that the server named, one request each. The server names each refused request a time of its own, one behind
+ * the other; any request may use it, so they keep their order.
+ */
+class Pace {
+  /** The last `error` 429. @type {QwsError | null} */
+  refusal = null;
+  #window = FIRST_WINDOW;
+  /** Up to here the window grows by one with each reply, beyond it by one with each window of replies. */
+  #ceiling = MAX_CALLS;
+  #underWay = 0;
+  /** When one request each may be sent, soonest first. @type {number[]} */
+  #turns = [];
+
+  /** How many refused requests the server has not seen again. */
+  get refusals() {
+    return this.#turns.length;
+  }
+
+  /**
+   * How many milliseconds until the next request may be sent; `Infinity`: not before a reply.
+   *
+   * @param {number} now
+   * @param {boolean} isFull whether the connection has as many requests without a reply as it may have
+   */
+  wait(now, isFull) {
+    if (this.#turns.length > 0) return Math.max(0, this.#turns[0] - now);
+    return !isFull && this.#underWay < this.#window ? 0 : Infinity;
+  }
+
+  sent() {
+    this.#turns.shift();
+    this.#underWay += 1;
+  }
+
+  /** One that was sent is not waited for any longer. */
+  forget() {
+    this.#underWay -= 1;
+  }
+
+  /** A reply came that is no `error` 429. */
+  served() {
+    this.#window = Math.min(MAX_CALLS, this.#window + (this.#window < this.#ceiling ? 1 : 1 / this.#window));
+  }
+
+  /**
+   * @param {number} at when the server lets it be sent again
+   * @param {QwsError} refusal
+   */
+  refused(at, refusal) {
+    this.refusal = refusal;
+    if (this.#turns.length === 0) this.#ceiling = Math.max(1, Math.floor(this.#window / 2));
+    this.#window = 1;
+    const behind = this.#turns.findIndex((other) => other > at);
+    this.#turns.splice(behind < 0 ? this.#turns.length : behind, 0, at);
+  }
+
+  /** Nothing waits to be sent: turns that have come are not kept. @param {number} now */
+  expire(now) {
+    const next = this.#turns.findIndex((at) => at > now);
+    this.#turns.splice(0, next < 0 ? this.#turns.length : next);
   }
 }
 
@@ -1898,8 +2023,9 @@ class Link {
   calls = new Map();
   /** What subscriptions ask of the server, in order: goes before other requests. @type {Call[]} */
   orders = [];
-  /** Those of them that the server refused for a while. @type {Set<Call>} */
-  refusedCalls = new Set();
+  /** The paces of `orders`, and of all other requests. A topic too many holds up no message, and the other way round. */
+  orderPace = new Pace();
+  requestPace = new Pace();
   routes = new Routes(this);
   heardAt = performance.now();
   isOver = false;
@@ -2034,9 +2160,10 @@ class Link {
    * Sends a request; gives the error where it cannot be sent.
    *
    * @param {Call} call
+   * @param {Pace | null} pace what it counts for
    * @returns {QwsError | null}
    */
-  send(call) {
+  send(call, pace) {
     const id = this.#nextId++;
     let body;
     try {
@@ -2048,6 +2175,8 @@ class Link {
     if (isLonger(body, most)) {
       return new QwsError("usage", `${call.message.type}: longer than the ${most} bytes that the server takes`, { code: 413 });
     }
+    pace?.sent();
+    call.pace = pace;
     call.id = id;
     call.link = this;
     call.sentAt = performance.now();
@@ -2055,6 +2184,21 @@ class Link {
     this.calls.set(id, call);
     this.transport.send(body);
     return null;
+  }
+
+  /** Its reply came, or is not waited for any longer. @param {Call} call */
+  forget(call) {
+    if (!this.calls.delete(call.id)) return;
+    call.isUnderWay = false;
+    call.pace?.forget();
+  }
+
+  /**
+   * @param {number} ms
+   * @param {() => void} then
+   */
+  pumpAfter(ms, then) {
+    this.#timers.set("pump", ms, then);
   }
 
   /** @param {() => void} then */
@@ -2069,9 +2213,8 @@ class Link {
 
   /** What has no reply, in the order in which it was asked. */
   takeCalls() {
-    const calls = [...this.calls.values(), ...this.refusedCalls, ...this.orders];
+    const calls = [...this.calls.values(), ...this.orders];
     this.calls.clear();
-    this.refusedCalls.clear();
     this.orders = [];
     return calls;
   }
@@ -3031,4 +3174,4 @@ class Backoff {
 }
 
 /** What this package's own tests look at. No promise is made about it. */
-export const internals = { Backoff, Binding, Call, Entry, FrameReader, Routes, decodeBody, encodeBody, frameOf, matches, race };
+export const internals = { Backoff, Binding, Call, Entry, FrameReader, Pace, Routes, decodeBody, encodeBody, frameOf, matches, race };

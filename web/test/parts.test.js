@@ -3,9 +3,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { internals } from "../qws.js";
+import { internals, QwsError } from "../qws.js";
 
-const { Backoff, FrameReader, decodeBody, encodeBody, frameOf, matches } = internals;
+const { Backoff, FrameReader, decodeBody, encodeBody, frameOf, Pace, matches } = internals;
 
 const hex = (/** @type {Uint8Array} */ bytes) => Buffer.from(bytes).toString("hex");
 const bytes = (/** @type {string} */ text) => new Uint8Array(Buffer.from(text.replace(/\s/g, ""), "hex"));
@@ -109,4 +109,31 @@ test("patterns match as the protocol says", () => {
     ["a.b", "a.c", false],
   ];
   for (const [pattern, topic, expected] of table) assert.equal(matches(pattern, topic), expected, `${pattern} ${topic}`);
+});
+
+test("a window grows with each reply; after refusals requests go at the times that were named, then one at a time", () => {
+  const pace = new Pace();
+  let open = 0;
+  const send = (/** @type {number} */ now) => {
+    for (; pace.wait(now, open >= 96) === 0; open += 1) pace.sent();
+    return open;
+  };
+  const reply = (/** @type {() => void} */ outcome) => {
+    open -= 1;
+    pace.forget();
+    outcome();
+  };
+  assert.equal(send(0), 16);
+  for (let replies = 0; replies < 8; replies += 1) reply(() => pace.served());
+  assert.equal(send(0), 24);
+  // All of them are refused, in any order.
+  for (let at = 24; at > 0; at -= 1) reply(() => pace.refused(1000 + at * 100, new QwsError("request", "slow")));
+  assert.equal(pace.refusals, 24);
+  assert.deepEqual([pace.wait(0, false), send(1099)], [1100, 0]);
+  assert.equal(send(1100), 1, "one at its time");
+  assert.equal(pace.wait(1100, false), 100);
+  assert.equal(send(1350), 3, "and what came late");
+  for (let replies = 0; replies < 3; replies += 1) reply(() => pace.served());
+  pace.expire(10_000);
+  assert.equal(send(10_000), 4, "what was served has opened the window again");
 });

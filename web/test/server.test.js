@@ -264,6 +264,23 @@ test("whoever asks for too much at once gets everything all the same, as fast as
   assert.equal(client.reconnects, 0);
 });
 
+test("subscriptions to more topics than the rate allows are all taken, and the client is never sent away", needsServer, async (t) => {
+  const settings = "[rates]\nloopback = true\nclient_messages = 100\nclient_messages_burst = 50\nclient_topics = 100\nclient_topics_burst = 150";
+  const strict = await startServer({ settings });
+  t.after(() => strict.stop());
+  const [client] = await clients(t, { url: strict.url });
+  const closed = [];
+  client.addEventListener("close", ({ detail }) => closed.push(detail));
+  const subscriptions = numbers(350).map((number) => client.subscribe(`rate.t${number}`));
+  // Requests have a pace of their own: they get through meanwhile.
+  await subscriptions[0].ready;
+  assert.equal(await client.echo("x"), "Echo: x");
+  await Promise.all(subscriptions.map(({ ready }) => ready));
+  // Each is left as well, all at once.
+  await Promise.all(subscriptions.map((subscription) => subscription.unsubscribe()));
+  assert.deepEqual([closed, client.reconnects], [[], 0]);
+});
+
 const SECRET = "0123456789abcdef0123456789abcdef";
 
 /** A token for a user, good for so many seconds. */
