@@ -16,12 +16,18 @@ export interface ConnectOptions {
   /** The name that others see: 1 to 64 characters. */
   name?: string;
   /**
-   * Where the server asks for one. A function is asked anew at each connect and before the token ends; what does not come
-   * within 10 seconds of the connection counts as a failed try.
+   * The access token; space around it is removed. A function is called at each connect and before the token ends. If it
+   * throws, gives no token, takes longer than 10 seconds, or gives one that the server rejects (4401), the client tries again
+   * with backoff. `undefined` connects without a token.
    */
-  token?: string | (() => string | Promise<string>);
+  token?: string | (() => string | undefined | Promise<string | undefined>);
   /** What may be used. Default: both, where the platform has them. */
   carriers?: Carrier[];
+  /**
+   * Use WebTransport on WebKit too (Safari, and every browser on iOS). Default false: its sessions stop for good after about
+   * 16 MiB or 7,600 streams (WebKit bug 319818).
+   */
+  webTransportOnWebKit?: boolean;
   /** In place of the derived `https://host:port/wt`. */
   webTransportUrl?: string | URL;
   /** In place of the derived `wss://host:port/ws`. */

@@ -34,6 +34,8 @@ const EAGER_MS = 1_000;
 const CONNECT_MS = 10_000;
 /** Once told or asked to end, how long the other side may take for it. */
 const GOODBYE_MS = 2_000;
+/** How long the cause of a failed connection is looked for. */
+const DIAGNOSIS_MS = 1_000;
 /** Once a lane has ended, how long the connection's own end may take, which tells the code. */
 const CLOSE_FOLLOWS_MS = 1_000;
 /** How often the round trip is measured, and when for the second time: at first a page has much else to do. */
@@ -45,6 +47,8 @@ const SILENCE_MS = 10_000;
 const DOUBT_MS = 3_000;
 /** How often the time until QUIC is tried again doubles: browsers write each failure into their console. */
 const MAX_QUIC_DOUBLINGS = 4;
+/** A QUIC connection that lived as long makes up for those that went silent before. */
+const PROVEN_MS = 600_000;
 /** How long the old connection is kept for what is still on its way, once there is a better one. */
 const MOVE_MS = 5_000;
 /** Bytes that the connection has not taken, beyond which requests wait. */
@@ -57,6 +61,8 @@ const MAX_CALLS = 96;
 const FIRST_WINDOW = 16;
 /** How long to wait after an `error` 429 that does not say it. */
 const DEFAULT_RETRY_MS = 1_000;
+/** Most datagrams that the browser keeps for the client. */
+const MAX_DATAGRAMS = 256;
 /** Longest body that is taken before the server has told its own limit. */
 const MAX_FIRST_BYTES = 1024 * 1024;
 /** Of how many topics it is kept in mind on which lanes of a connection they came. */
@@ -70,8 +76,30 @@ const MAY_RECONNECT = new Set([1001, 1006, 1011, 1012, 1013, 4408, 4413]);
 /** Refusals that time can heal: a subscription that was there is tried again. */
 const PASSING = new Set([429, 500, 503]);
 
-/** When QUIC failed where WebSocket did not, by address: for all clients of a page. @type {Map<string, number>} */
+/**
+ * When QUIC failed where WebSocket did not, and how many QUIC connections went silent after they were open, by address: for
+ * all clients of a page.
+ *
+ * @type {Map<string, { at: number, starved: number }>}
+ */
 const quicFailures = new Map();
+
+/** @param {string} key @param {number} [starved] */
+function noteQuicFailure(key, starved = 0) {
+  quicFailures.set(key, { at: Date.now(), starved: (quicFailures.get(key)?.starved ?? 0) + starved });
+}
+
+/**
+ * How long QUIC is left alone after a failure.
+ *
+ * @param {string} key
+ * @param {number} retryQuicMs
+ * @param {number} [tries] how often it was tried in vain since
+ */
+function quicPause(key, retryQuicMs, tries = 0) {
+  const failures = tries + (quicFailures.get(key)?.starved ?? 0);
+  return (retryQuicMs || Infinity) * 2 ** Math.min(failures, MAX_QUIC_DOUBLINGS);
+}
 
 /** Makes and reads what only this module may. */
 const INTERNAL = Symbol("quic-websocket");
@@ -133,6 +161,8 @@ export class Client extends EventTarget {
   #quicTries = 0;
   /** Whether the server refused this client over QUIC, and not the network. */
   #staysOnSocket = false;
+  /** What was known of QUIC before its last connection went silent: it may have been the network. @type {{ before: { at: number, starved: number } | undefined } | null} */
+  #suspicion = null;
   #token;
   #everOpen = false;
   #reconnects = 0;
@@ -159,7 +189,7 @@ export class Client extends EventTarget {
     super();
     if (internal !== INTERNAL) throw new QwsError("usage", "a client is made by connect()");
     this.#settings = settingsOf(url, options);
-    this.#token = options.token;
+    this.#token = typeof options.token === "string" ? options.token.trim() : options.token;
     this.#backoff = new Backoff(this.#settings.maxBackoffMs);
     this.#listenToPage();
     // The caller has his listeners in place by then.
@@ -330,6 +360,7 @@ export class Client extends EventTarget {
 
   /** @param {string} token */
   refresh(token) {
+    if (typeof token === "string") token = token.trim();
     return this.#request({ type: "refresh", token }, {}, ({ json }) => {
       if (typeof this.#token !== "function") this.#token = token;
       return /** @type {{ expires_at?: number }} */ (json.expires_at == null ? {} : { expires_at: json.expires_at });
@@ -379,14 +410,31 @@ export class Client extends EventTarget {
       if (dialing.signal.aborted) return;
       this.#dialing = null;
       const error = asError(cause);
-      const isFinal = error.kind === "closed" ? !mayReconnect(error.code) : error.kind !== "transport";
-      if (isFinal) {
+      if (error.kind === "transport") this.#acquitQuic();
+      if (this.#isFinal(error)) {
         this.#finish({ code: error.kind === "closed" ? (error.code ?? 1006) : 1002, reason: error.message }, error);
       } else {
         emit(this, "error", error);
         this.#comeBack(error.retryAfterMs ?? 0);
       }
     }
+  }
+
+  /** Whether trying again cannot help. @param {QwsError} error why there is no connection */
+  #isFinal({ kind, code }) {
+    return kind === "closed" ? !this.#mayReturn(code) : kind !== "transport";
+  }
+
+  /** Whether the client may come back by itself: after 4401 only a function can give a better token. @param {number} [code] */
+  #mayReturn(code) {
+    return mayReconnect(code) || (code === 4401 && typeof this.#token === "function");
+  }
+
+  /** The token to show, asked for again each time. @returns {Promise<string | undefined>} */
+  async #freshToken() {
+    if (typeof this.#token !== "function") return this.#token;
+    const token = await this.#token();
+    return token === undefined || token === null ? undefined : readToken(token);
   }
 
   /**
@@ -398,24 +446,25 @@ export class Client extends EventTarget {
    */
   async #dial(carriers, signal, adopt) {
     const { name, retryQuicMs, raceDelayMs, settleMs, quicKey } = this.#settings;
-    const token = Promise.resolve().then(() => (typeof this.#token === "function" ? this.#token() : this.#token));
+    const token = this.#freshToken();
     token.catch(() => {});
     const [quic, socket] = [carriers.includes("webtransport"), carriers.includes("websocket")];
-    const failedAt = quicFailures.get(quicKey);
+    const failed = quicFailures.get(quicKey);
     const transport = await race({
       quic: quic ? () => openQuic(this.#settings) : null,
       socket: socket ? () => openSocket(this.#settings) : null,
-      quicFirst: failedAt === undefined || Date.now() - failedAt >= (retryQuicMs || Infinity),
+      quicFirst: failed === undefined || Date.now() - failed.at >= quicPause(quicKey, retryQuicMs),
       raceDelayMs,
       settleMs,
       signal,
-      onQuicFailed: () => quicFailures.set(quicKey, Date.now()),
+      onQuicFailed: () => noteQuicFailure(quicKey),
     });
     /** @type {Link} */
     const link = new Link(transport, {
       hear: (body, source) => this.#hear(link, body, source),
       greeted: () => {
-        if (transport.carrier === "webtransport") quicFailures.delete(quicKey);
+        // A handshake does not make up for a connection that went silent: the next one may as well.
+        if (transport.carrier === "webtransport" && !quicFailures.get(quicKey)?.starved) quicFailures.delete(quicKey);
         adopt(link);
       },
       ended: (end) => this.#linkEnded(link, end),
@@ -430,10 +479,10 @@ export class Client extends EventTarget {
       await link.shakeHands(name, token);
     } catch (error) {
       link.end({ code: 1000, reason: "" });
-      // Where packets come through and a connection does not, the other carrier may do better.
-      if (isShown && quic && socket && transport.carrier === "webtransport" && asError(error).kind === "transport") {
-        quicFailures.set(quicKey, Date.now());
-      }
+      // If packets come through and a connection does not, the other carrier may do better.
+      const { kind, code } = asError(error);
+      const isLost = kind === "transport" && (code === 1006 || code === 4408);
+      if (isShown && quic && socket && transport.carrier === "webtransport" && isLost) noteQuicFailure(quicKey);
       throw error;
     } finally {
       signal.removeEventListener("abort", abandon);
@@ -447,6 +496,7 @@ export class Client extends EventTarget {
     if (resumed) this.#reconnects += 1;
     this.#since = performance.now();
     this.#returnNotBefore = 0;
+    this.#suspicion = null;
     this.#use(link);
     this.#setState("open");
     // Whoever listens may have closed it.
@@ -488,6 +538,7 @@ export class Client extends EventTarget {
     if (!isCurrent && !this.#leftLinks.delete(link)) return;
     if (isCurrent) {
       this.#link = null;
+      this.#judgeQuic(link, end);
       this.#timers.clear("ping", "silence", "quic");
       this.#moving?.abort();
       for (const old of this.#leftLinks) old.end({ code: 1000, reason: "" });
@@ -502,7 +553,7 @@ export class Client extends EventTarget {
       return;
     }
     if (this.#closing) return this.#over(end);
-    if (!mayReconnect(end.code)) return this.#finish(end);
+    if (!this.#mayReturn(end.code)) return this.#finish(end);
     this.#backoff.connectedFor(performance.now() - this.#since);
     this.#setState("reconnecting");
     // Whoever listens may have closed it.
@@ -535,7 +586,10 @@ export class Client extends EventTarget {
 
   /** The network or the page is back: no reason to wait longer, or to trust what was. */
   #wake() {
-    if (this.#link) return this.#probe(this.#link, DOUBT_MS);
+    if (this.#link) {
+      this.#link.doubtedAt = performance.now();
+      return this.#probe(this.#link, DOUBT_MS);
+    }
     const now = performance.now();
     if (this.#state === "closed" || this.#dialing || !this.#timers.has("return")) return;
     if (now < this.#returnNotBefore || now - this.#since < EAGER_MS) return;
@@ -627,10 +681,37 @@ export class Client extends EventTarget {
   // Moving to QUIC.
 
   #tryQuicLater() {
-    const { carriers, retryQuicMs } = this.#settings;
+    const { carriers, retryQuicMs, quicKey } = this.#settings;
     if (!carriers.includes("webtransport") || retryQuicMs === 0 || this.#staysOnSocket) return;
-    const wait = retryQuicMs * 2 ** Math.min(this.#quicTries, MAX_QUIC_DOUBLINGS);
-    this.#timers.set("quic", wait, () => void this.#tryQuic());
+    this.#timers.set("quic", quicPause(quicKey, retryQuicMs, this.#quicTries), () => void this.#tryQuic());
+  }
+
+  /**
+   * A QUIC connection that was open and then went silent is a failure of QUIC, until it turns out that the network was away.
+   *
+   * @param {Link} link which has ended
+   * @param {End} end
+   */
+  #judgeQuic(link, { code }) {
+    const { quicKey, carriers } = this.#settings;
+    if (link.transport.carrier !== "webtransport" || !carriers.includes("websocket")) return;
+    const now = performance.now();
+    const isSilent = now - link.heardAt >= SILENCE_MS && link.doubtedAt <= link.heardAt;
+    if (isSilent && (code === 1006 || code === 4408 || code === 4413)) {
+      this.#suspicion = { before: quicFailures.get(quicKey) };
+      noteQuicFailure(quicKey, 1);
+    } else if (now - this.#since >= PROVEN_MS) {
+      quicFailures.delete(quicKey);
+    }
+  }
+
+  /** No carrier connects: it was the network that was silent. */
+  #acquitQuic() {
+    if (!this.#suspicion) return;
+    const { before } = this.#suspicion;
+    this.#suspicion = null;
+    if (before) quicFailures.set(this.#settings.quicKey, before);
+    else quicFailures.delete(this.#settings.quicKey);
   }
 
   async #tryQuic() {
@@ -652,7 +733,7 @@ export class Client extends EventTarget {
       this.#compared.clear();
       // For good where it was the server that said so: WebSocket is good enough.
       const { kind, code } = asError(error);
-      if (kind === "closed" && !mayReconnect(code) && !moving.signal.aborted) this.#staysOnSocket = true;
+      if (kind === "closed" && !this.#mayReturn(code) && !moving.signal.aborted) this.#staysOnSocket = true;
       if (this.#link === old) this.#tryQuicLater();
     }
   }
@@ -928,7 +1009,7 @@ export class Client extends EventTarget {
       case "expiring":
         if (link !== this.#link) return;
         emit(this, "expiring", { expires_at: json.expires_at });
-        return void this.#showAnother(link, 3);
+        return void this.#showAnother(link, new Backoff(this.#settings.maxBackoffMs));
       case "error":
         return emit(this, "error", new QwsError("request", String(json.message), { code: json.code }));
       default:
@@ -937,20 +1018,22 @@ export class Client extends EventTarget {
   }
 
   /**
+   * Renews the token, and tries again for as long as the connection lives.
+   *
    * @param {Link} link
-   * @param {number} tries
+   * @param {Backoff} backoff
    */
-  async #showAnother(link, tries) {
-    const token = this.#token;
-    if (typeof token !== "function" || link !== this.#link) return;
+  async #showAnother(link, backoff) {
+    if (typeof this.#token !== "function" || link !== this.#link) return;
     try {
-      const shown = await link.inTime(Promise.resolve().then(token));
+      const shown = await link.inTime(this.#freshToken());
+      if (shown === undefined) throw new QwsError("transport", "the token function gave none");
       if (link === this.#link && !this.#closed) await this.refresh(shown);
     } catch (cause) {
       // The next connection asks for one anyway.
       if (link !== this.#link || this.#closed) return;
-      emit(this, "error", new QwsError("request", `token: it could not be refreshed: ${String(cause)}`, { cause }));
-      if (tries > 1 && !this.#closed) this.#timers.set("refresh", 5_000, () => void this.#showAnother(link, tries - 1));
+      emit(this, "error", new QwsError("request", `token: could not be renewed: ${textOf(cause)}`, { cause }));
+      if (!this.#closed) this.#timers.set("refresh", backoff.next(), () => void this.#showAnother(link, backoff));
     }
   }
 
@@ -1032,6 +1115,8 @@ export class Client extends EventTarget {
     // One text at a time: it is asked for once the server has let go of it, or another connection has answered.
     if (link.routes.leaving.has(entry.topic) || entry.binding?.stage === "asked") return;
     if (entry.binding?.stage === "leaving") return;
+    // Only then: reading them ends the session in some browsers.
+    if (entry.isDatagram) link.transport.takeDatagrams();
     const binding = link.routes.bind(entry);
     const call = new Call(entry.toAsk(link.routes.isOnControl(entry.topic)), undefined, false, (error, reply) => {
       if (error) this.#refused(binding, error);
@@ -2028,6 +2113,8 @@ class Link {
   requestPace = new Pace();
   routes = new Routes(this);
   heardAt = performance.now();
+  /** When the page or the network came back: silence from then on says nothing of the carrier. */
+  doubtedAt = 0;
   isOver = false;
   /** Resolved once what others say is to come from here. @type {Deferred<void>} */
   inUse = new Deferred();
@@ -2076,14 +2163,14 @@ class Link {
       this.#timers.set("handshake", CONNECT_MS, () => this.end({ code: 1006, reason: "the server does not answer" }, true));
     };
     this.inTime(token).then(show, (cause) => {
-      this.#refusal ??= new QwsError("transport", `token: there is none to be had: ${String(cause)}`, { cause });
+      this.#refusal ??= new QwsError("transport", `token: ${textOf(cause)}`, { cause });
       this.end({ code: 1006, reason: "" });
     });
     return greeting.promise;
   }
 
   /**
-   * What the application gives, where it does in time; never settled where the connection ends before.
+   * What the token function gives, if it does in time; never settled if the connection ends before.
    *
    * @template Value
    * @param {Promise<Value>} promise
@@ -2092,7 +2179,7 @@ class Link {
   inTime(promise) {
     const name = `wait ${(this.#waits += 1)}`;
     return new Promise((resolve, reject) => {
-      this.#timers.set(name, CONNECT_MS, () => reject(new Error(`nothing within ${CONNECT_MS} ms`)));
+      this.#timers.set(name, CONNECT_MS, () => reject(new Error(`the token function gave nothing within ${CONNECT_MS} ms`)));
       promise.then(resolve, reject).finally(() => this.#timers.clear(name));
     });
   }
@@ -2101,17 +2188,21 @@ class Link {
   #refusalFor(end) {
     if (this.#refusal?.kind === "request") return this.#refusal;
     const code = end?.code ?? 1006;
-    const reason = this.#refusal?.message || end?.reason || "the connection was lost before the server answered";
-    return new QwsError(mayReconnect(code) ? "transport" : "closed", reason, { code, retryAfterMs: end?.reconnectAfterMs });
+    const { message, cause, retryAfterMs = end?.reconnectAfterMs } = this.#refusal ?? {};
+    const reason = message || end?.reason || "the connection was lost before the server answered";
+    // 4429 before the server has answered: there are too many connections from this address, which passes.
+    const passes = mayReconnect(code) || code === 4429;
+    return new QwsError(passes ? "transport" : "closed", reason, { code, retryAfterMs, cause });
   }
 
   /** @param {Reply} heard */
   #greeted({ json }) {
     if (json.type === "error") {
-      // Where that is all, the server would take another one; what the client says does not change.
-      this.#refusal = new QwsError("request", String(json.message), { code: json.code });
-      if (json.code === 429) this.#refusal = new QwsError("closed", String(json.message), { code: 4429 });
-      this.#timers.set("handshake", CLOSE_FOLLOWS_MS, () => this.end({ code: 1000, reason: "" }));
+      // The server would take another handshake; what the client says does not change.
+      const { code, message, retry_after_ms: retryAfterMs } = json;
+      const isFull = code === 429;
+      this.#refusal = new QwsError(isFull ? "transport" : "request", String(message), { code, retryAfterMs });
+      this.#timers.set("handshake", CLOSE_FOLLOWS_MS, () => this.end({ code: isFull ? 4429 : 1000, reason: "" }));
     } else if (json.type === "handshake_response" && json.accepted === true) {
       this.#timers.clear("handshake");
       this.id = json.client_id ?? null;
@@ -2270,6 +2361,7 @@ class Link {
  * @property {() => Promise<void>} drained resolves when it is writable again, or over
  * @property {(handlers: Handlers) => void} start
  * @property {(body: Body) => void} send
+ * @property {() => void} takeDatagrams reads datagrams from now on
  * @property {(code: number, reason: string, isSilent: boolean) => void} close
  */
 
@@ -2327,6 +2419,10 @@ class SocketTransport {
     if (this.#socket.readyState === 1) this.#socket.send(/** @type {string | Uint8Array<ArrayBuffer>} */ (body));
   }
 
+  takeDatagrams() {
+    // There are none.
+  }
+
   /**
    * @param {number} code
    * @param {string} reason
@@ -2368,9 +2464,20 @@ function openSocket({ socketUrl, Socket }) {
     const made = (socket = new Socket(socketUrl, ["qws.v1"]));
     made.binaryType = "arraybuffer";
     made.onopen = () => resolve(new SocketTransport(made));
-    made.onerror = () => {};
-    made.onclose = ({ code, reason }) =>
-      reject(new QwsError("transport", reason || `no WebSocket connection to ${socketUrl}`, { code }));
+    const fail = (/** @type {string} */ why, /** @type {number} */ code, /** @type {unknown} */ cause) =>
+      reject(new QwsError("transport", `no WebSocket connection to ${socketUrl}${why && `: ${why}`}`, { code, cause }));
+    let hasFailed = false;
+    // Node says why, and some versions do not close a socket that never opened. Browsers do not say why.
+    made.onerror = async (event) => {
+      const { error, message } = /** @type {Event & { error?: unknown, message?: string }} */ (event);
+      hasFailed = true;
+      // Of several addresses each has failed for itself, and `fetch` wraps what TLS says.
+      const cause = deepest(await whatFailed(socketUrl, error ?? (message ? new Error(message) : undefined)));
+      fail(whyNoSocket(cause, socketUrl), 1006, cause);
+    };
+    made.onclose = ({ code, reason }) => {
+      if (!hasFailed) fail(reason, code, undefined);
+    };
   });
   opened.catch(() => {});
   const abandon = () => {
@@ -2379,6 +2486,61 @@ function openSocket({ socketUrl, Socket }) {
     else if (socket) closeSocket(socket, 1000, "");
   };
   return { opened, abandon };
+}
+
+/** What Node calls a certificate that it does not trust, or that is another host's. */
+const CERTIFICATE_CODES = /^(CERT_|ERR_TLS_CERT|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_(GET|VERIFY)_)/;
+
+/**
+ * The cause of a failed WebSocket. That of Node has one text for all of them, so the same address is asked by `fetch`.
+ *
+ * @param {string} socketUrl
+ * @param {unknown} cause as the WebSocket told it
+ */
+async function whatFailed(socketUrl, cause) {
+  if (!(cause instanceof Error) || !/non-101/.test(cause.message) || cause.cause !== undefined) return cause;
+  try {
+    const signal = AbortSignal.timeout(DIAGNOSIS_MS);
+    const { status } = await fetch(socketUrl.replace(/^ws/, "http"), { signal, cache: "no-store", redirect: "manual" });
+    return new Error(`unexpected server response: ${status}`);
+  } catch (error) {
+    return error;
+  }
+}
+
+/**
+ * Why there is no WebSocket, and what to do; empty if the platform does not say.
+ *
+ * @param {unknown} cause
+ * @param {string} socketUrl
+ */
+function whyNoSocket(cause, socketUrl) {
+  if (cause === undefined) return "";
+  const { code, message } = /** @type {{ code?: unknown, message?: string }} */ (cause ?? {});
+  const scheme = new URL(socketUrl).protocol;
+  const text = (message || String(cause)).trim();
+  if (code === "ECONNREFUSED") return "connection refused (ECONNREFUSED); is the server running, and is this its port?";
+  if (code === "ENOTFOUND" || code === "EAI_AGAIN") return `there is no such host (${text})`;
+  if (typeof code === "string" && CERTIFICATE_CODES.test(code)) {
+    const remedy = "For a certificate authority of your own, start Node with NODE_EXTRA_CA_CERTS=ca.pem";
+    return `the certificate is not trusted: ${text} (${code}). ${remedy}`;
+  }
+  if (/wrong version number/.test(text)) return "no TLS on this port; is it the one for http:?";
+  if (/server response|subprotocol|non-101|HPE_/i.test(`${text} ${code}`)) {
+    return `this is not a quic-websocket server, or not its port for ${scheme} (${text})`;
+  }
+  return code && !text.includes(String(code)) ? `${text} (${code})` : text;
+}
+
+/**
+ * The first error that says what went wrong, in those that wrap it.
+ *
+ * @param {any} error
+ * @returns {unknown}
+ */
+function deepest(error) {
+  if (Array.isArray(error?.errors) && error.errors.length > 0) return deepest(error.errors[0]);
+  return error?.cause instanceof Error ? deepest(error.cause) : error;
 }
 
 /** A WebTransport session: a control lane, topic lanes that the server opens, datagrams, and a lane for what is large. @implements {Transport} */
@@ -2395,6 +2557,7 @@ class SessionTransport {
   #bulk = null;
   #unsent = 0;
   #isOver = false;
+  #takesDatagrams = false;
   /** @type {(() => void)[]} */
   #awaitingRoom = [];
   /** @type {Handlers} */
@@ -2420,7 +2583,6 @@ class SessionTransport {
     );
     void this.#read(this.#control.readable, "control").then(() => this.#endSoon("the control lane ended"));
     void this.#takeLanes();
-    void this.#takeDatagrams();
   }
 
   get writable() {
@@ -2511,11 +2673,19 @@ class SessionTransport {
     }
   }
 
-  async #takeDatagrams() {
+  takeDatagrams() {
+    if (!this.#takesDatagrams) void this.#readDatagrams();
+    this.#takesDatagrams = true;
+  }
+
+  async #readDatagrams() {
     try {
-      const { datagrams } = this.#session;
-      // The newest win, but what comes at once is taken.
-      datagrams.incomingHighWaterMark = 256;
+      const datagrams = /** @type {WebTransportDatagramDuplexStream & { incomingMaxBufferedDatagrams?: number }} */ (
+        this.#session.datagrams
+      );
+      // The newest win, but what comes at once is taken. The first name is that of older browsers.
+      datagrams.incomingHighWaterMark = MAX_DATAGRAMS;
+      datagrams.incomingMaxBufferedDatagrams = MAX_DATAGRAMS;
       const reader = datagrams.readable.getReader();
       for (let got = await reader.read(); !got.done; got = await reader.read()) {
         if (this.#isOver) return;
@@ -2677,8 +2847,7 @@ function race({ quic, socket, quicFirst, raceDelayMs, settleMs, signal, onQuicFa
     /** @param {string} message */
     const fail = (message) => {
       finish(null);
-      const cause = errors.get("socket") ?? errors.get("quic");
-      reject(new QwsError("transport", asError(cause ?? new Error(message)).message, { cause }));
+      reject(asError(errors.get("socket") ?? errors.get("quic") ?? new Error(message)));
     };
     /** @param {Transport} transport */
     const take = (transport) => {
@@ -2996,7 +3165,11 @@ function settingsOf(url, options) {
   const length = name === undefined ? 1 : [...name].length;
   if (length < 1 || length > 64) throw wrong("name: 1 to 64 characters are expected");
   const Socket = options.WebSocket ?? globalThis.WebSocket;
-  const has = { webtransport: typeof WebTransport === "function", websocket: typeof Socket === "function" };
+  const isKeptFromQuic = isWebKit() && options.webTransportOnWebKit !== true;
+  const has = {
+    webtransport: typeof WebTransport === "function" && !isKeptFromQuic,
+    websocket: typeof Socket === "function",
+  };
   const wanted = options.carriers ?? /** @type {CarrierName[]} */ (["webtransport", "websocket"]);
   const quicUrl = webTransportUrl
     ? String(webTransportUrl)
@@ -3005,7 +3178,7 @@ function settingsOf(url, options) {
       : null;
   const asksHash = certificateHash === undefined && loopback;
   const carriers = wanted.filter((carrier) => has[carrier] && (carrier === "websocket" || quicUrl !== null || asksHash));
-  if (carriers.length === 0) throw wrong(`there is nothing here to connect by, of ${wanted.join(", ") || "none"}`);
+  if (carriers.length === 0) throw wrong(noCarrier(wanted, isKeptFromQuic));
   return {
     name,
     origin,
@@ -3026,6 +3199,31 @@ function settingsOf(url, options) {
   };
 }
 
+/**
+ * @param {CarrierName[]} wanted
+ * @param {boolean} isKeptFromQuic
+ */
+function noCarrier(wanted, isKeptFromQuic) {
+  if (wanted.includes("websocket")) {
+    return "no WebSocket in this environment; pass { WebSocket } (Node before 22: npm install ws)";
+  }
+  if (!wanted.includes("webtransport")) return "carriers: \"webtransport\", \"websocket\", or both";
+  if (typeof WebTransport !== "function") return "no WebTransport in this environment; allow \"websocket\" as a carrier";
+  if (isKeptFromQuic) {
+    return "WebTransport is off on WebKit, where it stalls; allow \"websocket\", or set webTransportOnWebKit: true";
+  }
+  return "WebTransport needs an https: url";
+}
+
+/**
+ * Whether this is WebKit: Safari, and every browser on iOS. Its WebTransport sessions stop for good after about 16 MiB or
+ * 7,600 streams (WebKit bug 319818). Blink names WebKit as well, but beside Chrome.
+ */
+function isWebKit() {
+  const agent = typeof navigator === "object" ? (navigator?.userAgent ?? "") : "";
+  return /AppleWebKit\//.test(agent) && !/Chrom(e|ium)\//.test(agent);
+}
+
 /** @param {string} host */
 function isLoopback(host) {
   return host === "localhost" || host.endsWith(".localhost") || host === "[::1]" || /^127(\.\d+){3}$/.test(host);
@@ -3039,6 +3237,23 @@ function isLoopback(host) {
 function atLeast(least, value, what) {
   if (typeof value === "number" && value >= least) return value;
   throw new QwsError("usage", `${what}: a number of at least ${least} is expected`);
+}
+
+/**
+ * What a token function gave, without the space around it.
+ *
+ * @param {unknown} token
+ */
+function readToken(token) {
+  const trimmed = typeof token === "string" ? token.trim() : "";
+  if (/^[\x21-\x7e]{1,8192}$/.test(trimmed)) return trimmed;
+  const what = typeof token === "string" ? `${token.length} characters that are no token` : `no string but ${typeof token}`;
+  throw new QwsError("transport", `the token function gave ${what}; does it check response.ok?`);
+}
+
+/** @param {unknown} error */
+function textOf(error) {
+  return error instanceof Error ? error.message : String(error);
 }
 
 /**

@@ -12,7 +12,7 @@ import WebSocket from "ws";
  * @param {string} url a server's
  */
 export function fakeQuic(t, url) {
-  const quic = { isBlocked: false, sessions: 0 };
+  const quic = { isBlocked: false, sessions: 0, all: [] };
   globalThis.WebTransport = class {
     ready;
     closed;
@@ -22,6 +22,7 @@ export function fakeQuic(t, url) {
 
     constructor() {
       quic.sessions += 1;
+      quic.all.push(this);
       if (quic.isBlocked) {
         this.closed = new Promise(() => {});
         this.ready = Promise.reject(new Error("no QUIC"));
