@@ -1,25 +1,31 @@
 #!/usr/bin/env bash
-# The project's commands in one place. Works from any folder; paths in arguments are taken from this one.
+# The project's commands in one place. Works from any folder; relative paths in arguments mean the folder you are in.
 set -euo pipefail
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 
 usage() {
     cat <<'HELP'
 Usage: ./run.sh COMMAND [ARGUMENTS...]
 
-  native   start the server on QUIC, with a log line for each message (development certificates in certs/)
-  web      the same, with the web pages on http://127.0.0.1:8080 as well: / is a chat, /dashboard shows the numbers
-  test     run the test client against 127.0.0.1:4433
-  chat     run the chat client against 127.0.0.1:4433
-  pubsub   topics in pipes: pubsub sub TOPIC, pubsub pub TOPIC, pubsub history TOPIC
-  bench    run the benchmark; without arguments: --clients 10 --messages 100 --message-size 1024
-  token    make tokens (token mint), or tell what one says (token explain)
-  certs    make development certificates in certs/ (--force to replace them)
-  check    formatting, lints, documentation, all tests, scripts; the web pages where Node.js and Chromium are there
-  clean    remove what was built, and the development certificates in certs/
-  help     show this
+  native     start the server on QUIC, with a log line for each message (development certificates in certs/)
+  web        the same, with the web pages on http://127.0.0.1:8080 as well: / is a chat, /dashboard shows the numbers
+  test       run the test client against 127.0.0.1:4433
+  chat       run the chat client against 127.0.0.1:4433
+  pubsub     topics in pipes: pubsub sub TOPIC, pubsub pub TOPIC, pubsub history TOPIC
+  telemetry  sensors that send their state as datagrams, and a monitor that shows the newest values
+  bench      measure this machine: starts a server of its own; with --server HOST:PORT, one that is running
+  token      create tokens (token mint), or inspect one (token explain)
+  certs      make development certificates in certs/ (--force to replace them)
+  check      formatting, lints, documentation, all tests, scripts; the web pages if Node.js and a browser are installed
+             (check --quick: what a change needs before it is committed)
+  clean      remove what was built, and the development certificates in certs/
+  help       show this
 
 Arguments are passed on: './run.sh native --help' shows those of the server, './run.sh test --help' those of the client.
+
+All commands but bench build the quick profile: it is built in minutes and is for trying things out. For production,
+'cargo build --release' builds target/release/quic-websocket; bench builds and measures that. 'PROFILE=release ./run.sh native'
+runs it here.
 HELP
 }
 
@@ -35,23 +41,94 @@ require_cargo() {
 
 # Where cargo puts what it builds.
 target_directory() {
-    cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'
+    cargo metadata --manifest-path "$root/Cargo.toml" --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'
 }
 
-# Builds all programs at once, so that the next command starts without a wait, and becomes the one that was asked for, so
-# that signals reach it.
-run() {
+# Builds with the given flags, and says so; cargo shows its progress on a terminal.
+build() {
+    local flags=(--manifest-path "$root/Cargo.toml")
+    [[ -t 2 ]] || flags+=(--quiet)
+    cargo build "${flags[@]}" "$@"
+}
+
+profile=${PROFILE:-quick}
+
+# Builds what a command needs, and sets `bin` to the folder of the programs.
+build_for() {
+    local program=$1 flags=()
     require_cargo
-    local program=$1 target
-    shift
-    echo "Building (the first time takes a few minutes)..." >&2
-    cargo build --release --quiet --bin quic-websocket --examples
-    target=$(target_directory)
-    exec "$target/release/$program" "$@"
+    bin=$(target_directory)
+    case $profile in
+        quick)
+            bin+=/debug
+            # The system's allocator: jemalloc takes a minute to build and pays off with many clients.
+            flags+=(--no-default-features)
+            [[ -x $bin/$program ]] || echo "Building the quick profile (about 4 minutes on two cores the first time)..." >&2
+            ;;
+        release)
+            bin+=/release
+            flags+=(--release)
+            [[ -x $bin/$program ]] || echo "Building the release profile (about 8 minutes on two cores the first time)..." >&2
+            ;;
+        *)
+            echo "run.sh: PROFILE is '$profile'; expected quick or release" >&2
+            exit 2
+            ;;
+    esac
+    # Examples and the server come from one set of dependencies. Built without an example, the server would have another set,
+    # and the first example would build most of it again; so the server comes with the test client.
+    case $program in
+        quic-websocket) build "${flags[@]}" --bin quic-websocket --example client ;;
+        *) build "${flags[@]}" --example "${program#examples/}" ;;
+    esac
 }
 
+# Builds a program and becomes it, so that signals reach it.
+run() {
+    local program=$1
+    shift
+    build_for "$program"
+    # From another folder the development certificates are still those of this one.
+    [[ $PWD == "$root" ]] || export QUIC_WEBSOCKET_CERTS=${QUIC_WEBSOCKET_CERTS:-$root/certs}
+    exec "$bin/$program" "$@"
+}
+
+# The benchmark against a server of its own, in the profile for production, on a free port.
+bench() {
+    local argument address='' folder server waited
+    profile=release
+    for argument in "$@"; do
+        case $argument in
+            --server | --server=* | --compare | --curves | --fairness | --help | -h) run examples/benchmark "$@" ;;
+        esac
+    done
+    build_for quic-websocket
+    build_for examples/benchmark
+    folder=$(mktemp -d)
+    cd -- "$folder"
+    "$bin/quic-websocket" --addr 127.0.0.1:0 >log 2>&1 &
+    server=$!
+    trap 'kill "$server" 2>/dev/null; wait "$server" 2>/dev/null; rm -rf -- "$folder"' EXIT
+    for ((waited = 0; waited < 300; waited++)); do
+        address=$(sed -n 's/.*Listening on: //p' log)
+        [[ -z $address ]] || break
+        kill -0 "$server" 2>/dev/null || break
+        sleep 0.1
+    done
+    if [[ -z $address ]]; then
+        echo "run.sh: the server to be measured did not start:" >&2
+        cat log >&2
+        exit 1
+    fi
+    (($# > 0)) || set -- --clients 10 --messages 100 --message-size 1024
+    "$bin/examples/benchmark" --server "$address" "$@"
+}
+
+SECONDS=0
+steps=0
 step() {
-    echo "==> $*"
+    steps=$((steps + 1))
+    printf '==> %d. %s (after %d:%02d)\n' "$steps" "$*" $((SECONDS / 60)) $((SECONDS % 60))
     "$@"
 }
 
@@ -73,6 +150,9 @@ check_web() {
     step npm --prefix web ci --no-audit --no-fund
     step npm --prefix web run check
     step npm --prefix web test
+    if [[ $1 == quick ]]; then
+        return
+    fi
     chromium=$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)
     if [[ -z $chromium ]]; then
         leave_out "Chromium is not installed: the web pages were not checked"
@@ -84,26 +164,43 @@ check_web() {
 }
 
 check() {
+    local extent=all
+    case ${1-} in
+        --quick) extent=quick ;;
+        "") ;;
+        *)
+            echo "run.sh check: there is no option '$1'; expected --quick or nothing" >&2
+            exit 2
+            ;;
+    esac
     require_cargo
+    cd -- "$root"
     step cargo fmt --check
     step cargo clippy --all-targets -- -D warnings
-    step env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
-    step cargo test
-    check_web
+    if [[ $extent == all ]]; then
+        step env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+        step cargo test
+    else
+        step cargo test --lib --bins --test capabilities
+        # What the tests of the JavaScript client talk to.
+        step cargo build --bin quic-websocket --example chat_client
+    fi
+    check_web "$extent"
     if command -v shellcheck >/dev/null; then
         step shellcheck run.sh generate_certs.sh .ci/run tests/autobahn/run
     else
         leave_out "shellcheck is not installed: the scripts were not checked"
     fi
-    if [[ $left_out == yes ]]; then
-        echo "==> all checks passed but those that were left out, see above"
-    else
-        echo "==> all checks passed"
-    fi
+    printf '==> after %d:%02d: ' $((SECONDS / 60)) $((SECONDS % 60))
+    case $extent in
+        quick) echo "the quick checks passed; ./run.sh check does the others" ;;
+        *) [[ $left_out == no ]] && echo "all checks passed" || echo "all checks passed but those that were left out, see above" ;;
+    esac
 }
 
 clean() {
     require_cargo
+    cd -- "$root"
     step cargo clean
     step rm -f certs/{ca,server,server-key,client-ca,client,client-key}.pem
 }
@@ -123,15 +220,11 @@ case $command in
     test) run examples/client "$@" ;;
     chat) run examples/chat_client "$@" ;;
     pubsub) run examples/pubsub "$@" ;;
-    bench)
-        if (($# == 0)); then
-            set -- --clients 10 --messages 100 --message-size 1024
-        fi
-        run examples/benchmark "$@"
-        ;;
+    telemetry) run examples/telemetry "$@" ;;
+    bench) bench "$@" ;;
     token) run quic-websocket token "$@" ;;
-    certs) run quic-websocket certs --dir certs "$@" ;;
-    check) check ;;
+    certs) run quic-websocket certs "$@" ;;
+    check) check "$@" ;;
     clean) clean ;;
     help | -h | --help) usage ;;
     "")
