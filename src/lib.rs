@@ -53,6 +53,7 @@ mod log;
 pub mod message;
 pub mod metrics;
 mod outbound;
+mod pattern_index;
 mod printable;
 mod registry;
 mod reload;

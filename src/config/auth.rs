@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, de};
 use subtle::ConstantTimeEq;
 
 use crate::message::TopicPattern;
+use crate::pattern_index::{PatternIndex, Sought};
 
 /// Who is let in, by tokens (JSON Web Tokens, RFC 7519) and client certificates. Without any key, and without
 /// `tls.client_ca`, everybody is and may do everything.
@@ -153,32 +155,63 @@ pub struct Grant {
     pub broadcast: Option<bool>,
 }
 
-/// Topics and patterns: at most 256.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Patterns(Vec<TopicPattern>);
+/// Topics and patterns: at most 256. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Patterns {
+    texts: Arc<[TopicPattern]>,
+    /// Where there are more than [`FEW`](Self::FEW).
+    index: Option<Arc<PatternIndex<()>>>,
+}
+
+impl PartialEq for Patterns {
+    fn eq(&self, other: &Self) -> bool {
+        self.texts == other.texts
+    }
+}
+
+impl Eq for Patterns {}
 
 impl Patterns {
     /// Most that stand in one list.
     pub const MAX: usize = 256;
 
+    /// So many are compared one by one.
+    const FEW: usize = 8;
+
+    fn new(texts: Vec<TopicPattern>) -> Self {
+        let index = (texts.len() > Self::FEW).then(|| {
+            let mut index = PatternIndex::default();
+            texts.iter().for_each(|text| index.add(text, ()));
+            Arc::new(index)
+        });
+        Self { texts: texts.into(), index }
+    }
+
     /// Everything.
     pub fn everything() -> Self {
-        Self(vec![TopicPattern::everything()])
+        Self::new(vec![TopicPattern::everything()])
     }
 
     /// Whether one of them matches all that a topic, or a pattern, names.
     pub fn cover(&self, wanted: &TopicPattern) -> bool {
-        self.0.iter().any(|pattern| pattern.covers(wanted))
+        self.cover_text(wanted.as_str())
     }
 
     /// Whether one of them matches a topic.
     pub fn match_topic(&self, topic: &str) -> bool {
-        self.0.iter().any(|pattern| pattern.matches(topic))
+        self.cover_text(topic)
+    }
+
+    fn cover_text(&self, text: &str) -> bool {
+        match &self.index {
+            Some(index) => index.covers(&Sought::new(text)),
+            None => self.texts.iter().any(|pattern| pattern.covers_text(text)),
+        }
     }
 
     /// Them.
     pub fn as_slice(&self) -> &[TopicPattern] {
-        &self.0
+        &self.texts
     }
 }
 
@@ -197,7 +230,11 @@ impl<'de> Deserialize<'de> for Patterns {
             Ok(Texts::Many(_)) => return Err(de::Error::custom(format!("at most {} patterns are allowed", Self::MAX))),
             Err(_) => return Err(de::Error::custom("a list of topics or patterns is expected")),
         };
-        texts.iter().map(|text| TopicPattern::new(text).map_err(de::Error::custom)).collect::<Result<_, _>>().map(Self)
+        texts
+            .iter()
+            .map(|text| TopicPattern::new(text).map_err(de::Error::custom))
+            .collect::<Result<_, _>>()
+            .map(Self::new)
     }
 }
 

@@ -193,10 +193,11 @@ pub(crate) async fn carry_out(
             deliver::to_one(context, to, &message, wants_reply).await
         }
         ClientMessage::Subscribe(wanted) => {
+            let text = wanted.topic.clone();
             let reply = topics::subscribe(context, &by.subscriber, wanted, id.as_ref(), on_control).await;
             // Another token may have come meanwhile on another lane, and have looked at the subscriptions before this one.
             if !Arc::ptr_eq(&now, &by.identity()) {
-                refresh::revoke(context, by).await;
+                refresh::revoke(context, by, vec![text]).await;
             }
             reply
         }

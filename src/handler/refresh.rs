@@ -7,8 +7,8 @@ use tracing::debug;
 
 use super::{Caller, Context, permit};
 use crate::auth::Denied;
-use crate::message::{ErrorCode, ErrorReply, ServerMessage, Token};
-use crate::topic::Subscription;
+use crate::message::{ErrorCode, ErrorReply, ServerMessage, Token, TopicPattern};
+use crate::topic::{Left, Subscription};
 
 /// Checks a token, and goes by it from now on.
 pub(super) async fn refresh(context: &Context, by: &Caller, token: &Token) -> ServerMessage {
@@ -27,26 +27,52 @@ pub(super) async fn refresh(context: &Context, by: &Caller, token: &Token) -> Se
     };
     let expires_at = identity.expires_at;
     by.subscriber.allowance.set_message_rate(identity.max_rate);
-    by.identity.send_replace(Arc::new(identity));
-    revoke(context, by).await;
+    let now = Arc::new(identity);
+    let before = by.identity.send_replace(Arc::clone(&now));
+    // What was allowed is allowed still where nothing else is.
+    if before.rights != now.rights {
+        revoke_all(context, by).await;
+    }
     ServerMessage::Refreshed { expires_at }
 }
 
 /// Ends the subscriptions that a client may no longer have.
-pub(super) async fn revoke(context: &Context, by: &Caller) {
-    for text in by.subscriber.subscribed() {
+async fn revoke_all(context: &Context, by: &Caller) {
+    let (subscribed, mut refused) = (by.subscriber.subscribed(), Vec::new());
+    let mut slices = context.topics.long_work(&by.subscriber, subscribed.len()).await;
+    for text in subscribed {
+        if refusal(context, by, &text).is_some() {
+            refused.push(text);
+        }
+        if slices.is_over() {
+            slices.rest().await;
+        }
+    }
+    drop(slices);
+    revoke(context, by, refused).await;
+}
+
+/// Ends those of some subscriptions that a client may no longer have.
+pub(super) async fn revoke(context: &Context, by: &Caller, texts: Vec<TopicPattern>) {
+    let mut left = Left::default();
+    for text in texts {
         // As it is by now: ending one takes its time.
-        let Some(Subscription { presence, replays }) = by.subscriber.subscription(&text) else { continue };
-        let identity = by.identity();
-        let may = permit::may_hear(context, &identity, &text, presence)
-            .and_then(|()| permit::may_have_replayed(&identity, &text, replays.then_some("since")));
-        let Err(refused) = may else { continue };
+        let Some(refused) = refusal(context, by, &text) else { continue };
         let (topic, reason) = (text.as_str().to_owned(), Some(refused.message));
         let mut frame = BytesMut::new();
         ServerMessage::Unsubscribed { topic, code: refused.code, reason }.encode(None, &mut frame);
         // An error says that it has ended already.
-        let _ = context.topics.unsubscribe(&by.subscriber, &text, Some(frame.freeze())).await;
+        let _ = context.topics.end_one(&by.subscriber, &text, Some(frame.freeze()), &mut left).await;
     }
+    context.topics.forget(&by.subscriber, left).await;
+}
+
+/// Why a client may no longer have a subscription; `None` where it may, or has none to this text.
+fn refusal(context: &Context, by: &Caller, text: &TopicPattern) -> Option<ErrorReply> {
+    let Subscription { presence, replays } = by.subscriber.subscription(text)?;
+    let identity = by.identity();
+    let may = permit::may_hear(context, &identity, text, presence);
+    may.and_then(|()| permit::may_have_replayed(&identity, text, replays.then_some("since"))).err()
 }
 
 impl From<Denied> for ErrorReply {

@@ -246,13 +246,24 @@ impl TopicPattern {
 
     /// Whether it stands for every topic that the other one stands for.
     pub fn covers(&self, other: &Self) -> bool {
+        self.covers_text(&other.0)
+    }
+
+    /// The same for the text of a topic or a pattern.
+    pub(crate) fn covers_text(&self, other: &str) -> bool {
         // A last `>` stands for any number of levels, which nothing but another one covers.
-        self.matches(&other.0) && (!other.0.ends_with('>') || self.0.ends_with('>'))
+        self.matches(other) && (!other.ends_with('>') || self.0.ends_with('>'))
     }
 
     /// The pattern that stands for every topic: `>`.
     pub fn everything() -> Self {
         Self(">".into())
+    }
+}
+
+impl std::borrow::Borrow<str> for TopicPattern {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

@@ -8,6 +8,7 @@ use bytes::BytesMut;
 use crate::frame::PREFIX_BYTES;
 use crate::message::{LaneChoice, ServerMessage, TopicPattern};
 use crate::metrics::Sent;
+use crate::pattern_index::{PatternIndex, Sought};
 use crate::transport::{Carrier, LaneWriter, Outflow, Overflow};
 
 /// Of how many subscriptions that were ended last it is known on which lane they were: what they brought may be under way.
@@ -29,7 +30,7 @@ struct Open {
     /// Subscriptions that are bound to it.
     topics: usize,
     /// Those of them that match more than one topic.
-    patterns: Vec<TopicPattern>,
+    patterns: PatternIndex<()>,
     /// The how manieth to be released it was, the last time, and by which.
     released: u64,
     released_by: Option<TopicPattern>,
@@ -81,7 +82,7 @@ impl TopicLanes {
         let Some(open) = at.and_then(|at| self.open.get_mut(at)) else { return on_control };
         open.topics += 1;
         if topic.is_wildcard() {
-            open.patterns.push(topic.clone());
+            open.patterns.add(topic, ());
         }
         open.lane.clone()
     }
@@ -94,7 +95,7 @@ impl TopicLanes {
     fn mixes(&self, open: &Open, topic: &TopicPattern) -> bool {
         let brought = |pattern: &TopicPattern| pattern.matches(topic.as_str());
         // Beside another pattern, a pattern has nothing replayed that could be taken for what was brought.
-        let now = !topic.is_wildcard() && open.patterns.iter().any(brought);
+        let now = !topic.is_wildcard() && open.patterns.covers(&Sought::new(topic.as_str()));
         now || self.left.iter().any(|(left, lane)| Some(*lane) == open.lane.number && brought(left))
     }
 
@@ -128,7 +129,14 @@ impl TopicLanes {
         // What does not fit into a new stream waits; a connection that is gone ends the client anyway.
         let _ = writer.try_send(&frame.freeze().into(), Overflow::Force);
         let lane = TopicLane { writer, number: Some(self.last_number) };
-        self.open.push(Open { lane, priority, topics: 0, patterns: Vec::new(), released: 0, released_by: None });
+        self.open.push(Open {
+            lane,
+            priority,
+            topics: 0,
+            patterns: PatternIndex::default(),
+            released: 0,
+            released_by: None,
+        });
         Some(self.open.len() - 1)
     }
 
@@ -146,7 +154,7 @@ impl TopicLanes {
             return;
         };
         open.topics = open.topics.saturating_sub(1);
-        open.patterns.retain(|pattern| pattern != topic);
+        open.patterns.remove(topic, |()| true);
         self.releases += 1;
         (open.released, open.released_by) = (self.releases, Some(topic.clone()));
         self.left.truncate(REMEMBERED - 1);

@@ -122,12 +122,15 @@ impl Inbox {
                     }
                     Delivery::GoLive { topic, client } => hub.routes.go_live(topic, client),
                     Delivery::Leave { client, targets, left, missed, turn } => {
-                        targets.iter().for_each(|target| hub.routes.remove(target, client));
+                        for target in &targets {
+                            hub.routes.remove(target, client);
+                            hub.let_others_run().await;
+                        }
                         if let Some(turn) = turn {
                             turn.take();
                         }
                         if let Some(missed) = missed {
-                            hub.tell_missed(client, &missed);
+                            hub.tell_missed(client, &missed).await;
                         }
                         if let Some(news) = left {
                             hub.tell(news).await;
@@ -150,12 +153,13 @@ struct Hub<'a> {
 
 impl Hub<'_> {
     async fn deliver(&mut self, topic: &Arc<Topic>, entries: Vec<Entry>) {
-        let receivers = self.routes.all(topic.id, &topic.name, topic.rule.subscribe);
-        if receivers.is_empty() {
+        let slots = self.routes.all(topic.id, &topic.name, topic.rule.subscribe).await;
+        if slots.is_empty() {
             return;
         }
         let (run, mut sent) = (run(topic, entries), Sent::default());
-        for receiver in &*receivers {
+        for &slot in &*slots {
+            let Some(receiver) = self.routes.receiver(slot).filter(|receiver| receiver.is_live) else { continue };
             sent += match (receiver.delivery, &receiver.ended) {
                 (Carried::Datagram, _) => receiver.client.deliver_datagrams(&receiver.lane, &run),
                 (Carried::Stream, Some(ended)) if topic.blocks() => {
@@ -175,8 +179,9 @@ impl Hub<'_> {
     async fn tell(&mut self, news: News) {
         let News { topic, about, envelope } = news;
         let (run, mut sent) = (Run::new(vec![envelope]), Sent::default());
-        let watchers = self.routes.watchers(topic.id, &topic.name, topic.rule.subscribe);
-        for receiver in watchers.iter().filter(|receiver| receiver.client.id != about) {
+        let watchers = self.routes.watchers(topic.id, &topic.name, topic.rule.subscribe).await;
+        for slot in watchers {
+            let Some(receiver) = self.routes.receiver(slot).filter(|it| it.client.id != about) else { continue };
             // Under `block` a full lane is nothing unusual; who comes and goes is not worth closing it.
             let overflow = if receiver.ended.is_some() { Overflow::DropOldest } else { receiver.overflow };
             sent += receiver.client.deliver_on(&receiver.lane, &run, overflow);
@@ -186,10 +191,11 @@ impl Hub<'_> {
     }
 
     /// Tells a client by its pattern, where one brings the topic from now on, what that did not bring.
-    fn tell_missed(&mut self, client: Uuid, missed: &Missed) {
+    async fn tell_missed(&mut self, client: Uuid, missed: &Missed) {
         let Missed { topic, offsets } = missed;
-        let receivers = self.routes.all(topic.id, &topic.name, topic.rule.subscribe);
-        for receiver in receivers.iter().filter(|receiver| receiver.client.id == client) {
+        let slots = self.routes.all(topic.id, &topic.name, topic.rule.subscribe).await;
+        let receivers = slots.iter().filter_map(|&slot| self.routes.receiver(slot));
+        for receiver in receivers.filter(|receiver| receiver.is_live && receiver.client.id == client) {
             receiver.client.deliver_gap(&receiver.lane, topic.gap(*offsets.start(), *offsets.end()));
         }
     }

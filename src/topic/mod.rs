@@ -6,6 +6,7 @@ mod found;
 mod history;
 mod hub;
 mod keys;
+mod long_work;
 mod patterns;
 mod publish;
 mod replay;
@@ -15,6 +16,7 @@ mod stats;
 mod subscribe;
 mod subscriber;
 mod tend;
+mod unsubscribe;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -24,10 +26,13 @@ use tokio::sync::mpsc;
 
 use self::hub::Delivery;
 pub(crate) use self::hub::Inbox;
+use self::long_work::LongWork;
+pub(crate) use self::long_work::Slices;
 pub(crate) use self::publish::Publication;
 use self::state::Topic;
 pub(crate) use self::subscribe::Wish;
 pub(crate) use self::subscriber::{Subscriber, Subscription};
+pub(crate) use self::unsubscribe::Left;
 use crate::config::{Config, TopicRule};
 use crate::limits::Allowance;
 use crate::message::{ErrorCode, ErrorReply, Member, ServerMessage, TopicName, TopicPattern, now_ms};
@@ -54,6 +59,8 @@ pub(crate) struct Topics {
     patterns: Vec<AtomicUsize>,
     /// Of these, those that want to hear of joins and leaves.
     pattern_watchers: AtomicUsize,
+    /// By worker.
+    long_work: Vec<LongWork>,
 }
 
 type Shard = RwLock<HashMap<TopicName, Arc<Topic>>>;
@@ -82,6 +89,7 @@ impl Topics {
             inboxes,
             patterns: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             pattern_watchers: AtomicUsize::new(0),
+            long_work: (0..workers).map(|_| LongWork::new()).collect(),
         };
         (Arc::new(topics), ends)
     }
@@ -147,6 +155,12 @@ impl Topics {
             places.push(inbox.reserve().await.ok());
         }
         places
+    }
+
+    /// Begins work of a client's that takes long where it has many parts; a few are done at once. It is over when the
+    /// result is dropped; the client must not begin another meanwhile.
+    pub(crate) async fn long_work<'a>(&'a self, who: &'a Subscriber, parts: usize) -> Slices<'a> {
+        self.long_work[who.worker].begin(&who.long_work, parts).await
     }
 
     /// Who is on a topic.

@@ -12,7 +12,11 @@ use super::patterns::Patterns;
 use crate::config::Who;
 use crate::message::{Delivery, TopicName, TopicPattern};
 use crate::outbound::Outbound;
+use crate::pattern_index::Sought;
 use crate::transport::{LaneWriter, Overflow};
+
+/// Steps of a search, each a few nanoseconds, after which the worker's other tasks have their turn.
+const SEARCH_STEPS: usize = 50_000;
 
 /// One subscription as those see it who deliver.
 #[derive(Debug, Clone)]
@@ -32,104 +36,187 @@ pub(super) struct Receiver {
 }
 
 /// What a subscription is to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Target {
     /// A topic, by its id.
     Topic(u64),
     Pattern(TopicPattern),
 }
 
+/// A subscription's number, by which the older comes first, and its place. Lists hold these and not the receivers, so that
+/// a list that is out of date keeps no client in memory that has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Slot {
+    number: u64,
+    at: usize,
+}
+
 /// All subscriptions of one worker's clients.
 #[derive(Debug)]
 pub(super) struct Routes {
+    /// Each with its number. A place whose subscription has ended is used again.
+    receivers: Vec<(u64, Option<Receiver>)>,
+    unused: Vec<usize>,
+    last_number: u64,
+    by_client: HashMap<Uuid, HashMap<Target, Slot>>,
     /// Those to single topics, at least one each.
-    topics: HashMap<u64, Vec<Receiver>>,
-    patterns: Patterns<Receiver>,
-    /// Whom topics' messages go to, by the generation for which that was found.
-    found: Found<Receiver>,
+    topics: HashMap<u64, Subscribed>,
+    patterns: Patterns<Slot>,
+    /// Of these, those that hear of joins and leaves.
+    watching: Patterns<Slot>,
+    /// Whom topics' messages go to.
+    found: Found<Slot>,
+}
+
+/// Subscriptions to one topic, in the order of their numbers.
+#[derive(Debug, Default)]
+struct Subscribed {
+    all: Vec<Slot>,
+    /// Of these, those that hear of joins and leaves.
+    watching: Vec<Slot>,
 }
 
 impl Routes {
     /// No subscriptions yet; at most so many receivers are remembered in the lists of topics.
     pub(super) fn new(most_found: usize) -> Self {
-        let (topics, patterns) = (HashMap::new(), Patterns::default());
-        Self { topics, patterns, found: Found::new(most_found) }
+        Self {
+            receivers: Vec::new(),
+            unused: Vec::new(),
+            last_number: 0,
+            by_client: HashMap::new(),
+            topics: HashMap::new(),
+            patterns: Patterns::default(),
+            watching: Patterns::default(),
+            found: Found::new(most_found),
+        }
     }
 
     pub(super) fn add(&mut self, target: Target, receiver: Receiver) {
-        match target {
+        self.last_number += 1;
+        let slot = Slot { number: self.last_number, at: self.unused.pop().unwrap_or(self.receivers.len()) };
+        let (client, watches) = (receiver.client.id, receiver.presence);
+        match &target {
             Target::Topic(id) => {
-                self.topics.entry(id).or_default().push(receiver);
-                self.found.remove(id);
+                let subscribed = self.topics.entry(*id).or_default();
+                subscribed.all.push(slot);
+                subscribed.watching.extend(watches.then_some(slot));
+                self.found.remove(*id);
             }
             Target::Pattern(pattern) => {
-                self.found.clear();
-                self.patterns.add(&pattern, receiver);
+                self.patterns.add(pattern, slot.number, slot);
+                if watches {
+                    self.watching.add(pattern, slot.number, slot);
+                }
+                self.found.change(pattern.clone());
             }
         }
+        if slot.at == self.receivers.len() {
+            self.receivers.push((slot.number, Some(receiver)));
+        } else {
+            self.receivers[slot.at] = (slot.number, Some(receiver));
+        }
+        // A client that subscribes again has ended the one before, which came through the inbox before this.
+        self.by_client.entry(client).or_default().insert(target, slot);
+    }
+
+    /// The receiver in a list, while its subscription lasts.
+    pub(super) fn receiver(&self, slot: Slot) -> Option<&Receiver> {
+        let (number, receiver) = self.receivers.get(slot.at)?;
+        receiver.as_ref().filter(|_| *number == slot.number)
     }
 
     /// What was to be replayed to a client has been.
     pub(super) fn go_live(&mut self, topic: u64, client: Uuid) {
-        self.found.remove(topic);
-        let Some(receivers) = self.topics.get_mut(&topic) else { return };
-        receivers.iter_mut().filter(|receiver| receiver.client.id == client).for_each(|r| r.is_live = true);
+        let subscriptions = self.by_client.get(&client);
+        let Some(slot) = subscriptions.and_then(|of| of.get(&Target::Topic(topic))) else { return };
+        if let Some((_, Some(receiver))) = self.receivers.get_mut(slot.at) {
+            receiver.is_live = true;
+        }
     }
 
     pub(super) fn remove(&mut self, target: &Target, client: Uuid) {
+        let Some(subscriptions) = self.by_client.get_mut(&client) else { return };
+        let Some(Slot { number, at }) = subscriptions.remove(target) else { return };
+        if subscriptions.is_empty() {
+            self.by_client.remove(&client);
+        }
+        self.receivers[at].1 = None;
+        self.unused.push(at);
         match target {
             Target::Topic(id) => {
                 self.found.remove(*id);
-                let Some(receivers) = self.topics.get_mut(id) else { return };
-                if let Some(at) = receivers.iter().position(|receiver| receiver.client.id == client) {
-                    receivers.swap_remove(at);
-                }
-                if receivers.is_empty() {
+                let Some(subscribed) = self.topics.get_mut(id) else { return };
+                remove(&mut subscribed.all, number);
+                remove(&mut subscribed.watching, number);
+                if subscribed.all.is_empty() {
                     self.topics.remove(id);
                 }
             }
             Target::Pattern(pattern) => {
-                self.found.clear();
-                self.patterns.remove(pattern, |receiver| receiver.client.id == client);
+                self.found.change(pattern.clone());
+                self.patterns.remove(pattern, number);
+                self.watching.remove(pattern, number);
             }
         }
     }
 
-    /// A topic's id will not come again.
+    /// A topic's id will not come again. It has no subscribers left.
     pub(super) fn forget(&mut self, topic: u64) {
-        self.topics.remove(&topic);
         self.found.remove(topic);
     }
 
     /// Whom a topic's messages go to: each client once, on its exact subscription, else on that to the first pattern. Who
-    /// may not subscribe to it gets nothing of it by a pattern either.
-    pub(super) fn all(&mut self, id: u64, name: &TopicName, who: Who) -> Arc<[Receiver]> {
-        if let Some(all) = self.found.get(id) {
+    /// may not subscribe to it gets nothing of it by a pattern either. Some are in it that are not live.
+    pub(super) async fn all(&mut self, id: u64, name: &TopicName, who: Who) -> Arc<[Slot]> {
+        if let Some(all) = self.found.get(id, name.as_str()) {
             return all;
         }
-        let is_alone = self.patterns.is_empty() || who == Who::Nobody;
-        let mut all = match self.topics.get(&id) {
-            None if is_alone => return Arc::default(),
-            exact => exact.cloned().unwrap_or_default(),
-        };
-        if !is_alone {
-            let mut seen: HashSet<Uuid> = all.iter().map(|receiver| receiver.client.id).collect();
-            let may = self.patterns.find(name).filter(|receiver| who.allows(receiver.is_authenticated));
-            all.extend(may.filter(|receiver| seen.insert(receiver.client.id)).cloned());
+        let mut all = self.topics.get(&id).map(|subscribed| subscribed.all.clone()).unwrap_or_default();
+        if !self.patterns.is_empty() && who != Who::Nobody {
+            let by_pattern = search(&self.patterns, name).await;
+            self.add_others(&mut all, by_pattern, who);
         }
-        all.retain(|receiver| receiver.is_live);
-        let all: Arc<[Receiver]> = all.into();
-        self.found.put(id, Arc::clone(&all));
+        let all: Arc<[Slot]> = all.into();
+        if !all.is_empty() || !self.patterns.is_empty() {
+            self.found.put(id, Arc::clone(&all));
+        }
         all
     }
 
     /// Who hears of joins and leaves, each client once. Does not look for whom the messages go to, which in a crowd that
-    /// comes or leaves would have to be found anew for each of it.
-    pub(super) fn watchers(&self, id: u64, name: &TopicName, who: Who) -> Vec<Receiver> {
-        let exact = self.topics.get(&id).into_iter().flatten();
-        let patterns = self.patterns.find(name).filter(|receiver| who.allows(receiver.is_authenticated));
-        let mut seen = HashSet::new();
-        let watches = |receiver: &&Receiver| receiver.presence && seen.insert(receiver.client.id);
-        exact.chain(patterns).filter(watches).cloned().collect()
+    /// comes or leaves would have to be found again for each of it.
+    pub(super) async fn watchers(&self, id: u64, name: &TopicName, who: Who) -> Vec<Slot> {
+        let mut all = self.topics.get(&id).map(|subscribed| subscribed.watching.clone()).unwrap_or_default();
+        if !self.watching.is_empty() && who != Who::Nobody {
+            let by_pattern = search(&self.watching, name).await;
+            self.add_others(&mut all, by_pattern, who);
+        }
+        all
+    }
+
+    /// Adds the first subscription of each client that has none among those that are there.
+    fn add_others(&self, all: &mut Vec<Slot>, others: Vec<Slot>, who: Who) {
+        let mut seen: HashSet<Uuid> =
+            all.iter().filter_map(|&slot| self.receiver(slot)).map(|receiver| receiver.client.id).collect();
+        all.extend(others.into_iter().filter(|&slot| {
+            self.receiver(slot)
+                .is_some_and(|receiver| who.allows(receiver.is_authenticated) && seen.insert(receiver.client.id))
+        }));
+    }
+}
+
+/// What belongs to the patterns that match a topic. Only the worker's own task changes them, which waits for this.
+async fn search(patterns: &Patterns<Slot>, name: &TopicName) -> Vec<Slot> {
+    let topic = Sought::new(name.as_str());
+    let mut search = patterns.search(&topic);
+    while !search.go_on(SEARCH_STEPS) {
+        tokio::task::yield_now().await;
+    }
+    search.found()
+}
+
+fn remove(slots: &mut Vec<Slot>, number: u64) {
+    if let Ok(at) = slots.binary_search_by_key(&number, |slot| slot.number) {
+        slots.remove(at);
     }
 }

@@ -1,4 +1,4 @@
-//! `subscribe` and `unsubscribe`: where a subscription begins in the log, what is replayed first, and who hears of it.
+//! `subscribe`: where a subscription begins in the log, what is replayed first, and who hears of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::hub::{Delivery, Missed, News};
+use super::hub::{Delivery, News};
 use super::replay::Replay;
 use super::routes::{Receiver, Target};
 use super::state::{State, Topic, overflow};
@@ -185,93 +185,6 @@ impl Topics {
         }
     }
 
-    /// Ends a subscription; returns once nothing more comes of it. Then `farewell` is on the control lane, behind the last of
-    /// what came there. Cancel safe: dropped, it has ended the subscription or not.
-    pub(crate) async fn unsubscribe(
-        &self,
-        who: &Arc<Subscriber>,
-        text: &TopicPattern,
-        farewell: Option<Bytes>,
-    ) -> Result<(), ErrorReply> {
-        let mut places = self.places().await;
-        let Some(held) = who.take(text) else {
-            let message = format!("topic: not subscribed to {}", text.as_str());
-            return Err(ErrorReply::new(ErrorCode::NotFound, message));
-        };
-        let lane = Arc::clone(&held.lane.writer);
-        let (turn, there) = who.turn(farewell, Overflow::Force);
-        self.end(who, text, held, &mut places, |ended, places| {
-            let Ended { target, left, missed } = ended;
-            if let Some(place) = places.get_mut(who.worker).and_then(Option::take) {
-                let (client, targets, turn) = (who.id(), vec![target], Some(turn));
-                place.send(Delivery::Leave { client, targets, left, missed, turn });
-            }
-        });
-        drop(places);
-        there.cancelled().await;
-        if !lane.is_idle() {
-            // What is on its way comes all the same; what only waits to go is not wanted any more. Unless another subscription
-            // would have brought it: it comes once, and came for both.
-            let others = who.subscribed();
-            lane.forget(|topic| text.matches(topic) && !others.iter().any(|other| other.matches(topic)));
-        }
-        Ok(())
-    }
-
-    /// Ends all subscriptions of a client that leaves, and takes no more. Whether others are told is for the caller to say:
-    /// where all leave, nobody is left to hear it.
-    pub(crate) async fn leave(&self, who: &Arc<Subscriber>, tell: bool) {
-        let mut targets = Vec::new();
-        for (text, held) in who.take_all() {
-            let is_told = tell && held.topic.as_ref().is_some_and(|topic| topic.rule.presence);
-            let mut places = if is_told { self.places().await } else { Vec::new() };
-            self.end(who, &text, held, &mut places, |Ended { target, left, .. }, places| {
-                targets.push(target);
-                if let (Some(left), Some(place)) = (left, places.get_mut(who.worker).and_then(Option::take)) {
-                    place.send(Delivery::Presence(left));
-                }
-            });
-        }
-        if !targets.is_empty()
-            && let Ok(place) = self.inboxes[who.worker].reserve().await
-        {
-            place.send(Delivery::Leave { client: who.id(), targets, left: None, missed: None, turn: None });
-        }
-    }
-
-    /// Takes a subscription out of all accounts but the worker's, from which it still has to leave, and says what is to be
-    /// told there, while nothing is published to the topic.
-    fn end<'a>(
-        &self,
-        who: &Arc<Subscriber>,
-        text: &TopicPattern,
-        held: Held,
-        places: &mut Places<'a>,
-        tell: impl FnOnce(Ended, &mut Places<'a>),
-    ) {
-        who.outbound.release_lane(text, &held.lane);
-        let Some(topic) = &held.topic else {
-            self.patterns[who.worker].fetch_sub(1, Ordering::AcqRel);
-            self.pattern_watchers.fetch_sub(usize::from(held.presence), Ordering::AcqRel);
-            return tell(Ended { target: Target::Pattern(text.clone()), left: None, missed: None }, places);
-        };
-        let mut state = topic.state();
-        state.used_ms = now_ms();
-        state.interest[who.worker] -= 1;
-        state.watchers -= usize::from(held.presence);
-        let mut left = None;
-        if state.members.remove(&who.id()).is_some() {
-            let message = ServerMessage::Leave { topic: topic.name.as_str().to_owned(), client: who.member() };
-            left = self.tell(topic, &state, who, &message, places);
-        }
-        // What was published behind a replay that did not get so far went to none of the client's other subscriptions either.
-        let after = held.catching_up.as_ref().filter(|replay| !replay.task.is_finished());
-        let first = after.map_or(u64::MAX, |replay| replay.after.load(Ordering::Relaxed) + 1);
-        let missed = (first <= state.log.newest())
-            .then(|| Missed { topic: Arc::clone(topic), offsets: first..=state.log.newest() });
-        tell(Ended { target: Target::Topic(topic.id), left, missed }, places);
-    }
-
     /// Whether anybody might want to hear of joins and leaves.
     fn is_watched(&self, state: &State) -> bool {
         state.watchers + self.pattern_watchers.load(Ordering::Acquire) > 0
@@ -279,7 +192,7 @@ impl Topics {
 
     /// Tells a topic's subscribers on other workers that somebody came or left, and gives what those on the client's own
     /// worker are to be told: its place there is needed for the subscription as well.
-    fn tell(
+    pub(super) fn tell(
         &self,
         topic: &Arc<Topic>,
         state: &State,
@@ -319,13 +232,6 @@ impl Begun {
             Self::Behind(turn) => Some(turn.clone()),
         }
     }
-}
-
-/// What an end of a subscription leaves to be told.
-struct Ended {
-    target: Target,
-    left: Option<News>,
-    missed: Option<Missed>,
 }
 
 impl Wish<'_> {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -16,6 +17,7 @@ use super::state::Topic;
 use crate::limits::Allowance;
 use crate::message::{Member, TopicPattern};
 use crate::outbound::{Outbound, TopicLane};
+use crate::pattern_index::{PatternIndex, Sought};
 use crate::transport::Overflow;
 
 /// One client. Its owner calls [`Topics::leave`](super::Topics::leave) at its end, and awaits `tasks`.
@@ -33,12 +35,16 @@ pub(crate) struct Subscriber {
     is_present: AtomicBool,
     /// What replays long histories to it.
     pub(crate) tasks: TaskTracker,
+    /// Lets one of its requests at a time do what takes long.
+    pub(super) long_work: Semaphore,
 }
 
 #[derive(Debug, Default)]
 struct Subscriptions {
     /// `None` while one is being made.
     by_text: HashMap<TopicPattern, Option<Held>>,
+    /// Those that are made and match more than one topic.
+    patterns: PatternIndex<()>,
     /// The client has left: nothing is added any more.
     is_closed: bool,
 }
@@ -105,8 +111,9 @@ impl Subscriber {
         allowance: Allowance,
         is_present: bool,
     ) -> Arc<Self> {
-        let (subscriptions, tasks) = (Mutex::default(), TaskTracker::new());
-        Arc::new(Self { outbound, member, worker, allowance, subscriptions, is_present: is_present.into(), tasks })
+        let (subscriptions, tasks, long_work) = (Mutex::default(), TaskTracker::new(), Semaphore::new(1));
+        let is_present = is_present.into();
+        Arc::new(Self { outbound, member, worker, allowance, subscriptions, is_present, tasks, long_work })
     }
 
     pub(crate) fn id(&self) -> Uuid {
@@ -149,6 +156,12 @@ impl Subscriber {
         subscriptions.by_text.iter().filter(|(_, held)| held.is_some()).map(|(text, _)| text.clone()).collect()
     }
 
+    /// Whether it gets a topic's messages by any of its subscriptions. Costs about as much as the topic has levels.
+    pub(super) fn hears(&self, topic: &str) -> bool {
+        let subscriptions = self.subscriptions();
+        matches!(subscriptions.by_text.get(topic), Some(Some(_))) || subscriptions.patterns.covers(&Sought::new(topic))
+    }
+
     /// What it has asked for with a subscription; `None` where there is none to this text.
     pub(crate) fn subscription(&self, text: &TopicPattern) -> Option<Subscription> {
         let subscriptions = self.subscriptions();
@@ -184,6 +197,9 @@ impl Subscriber {
         let mut subscriptions = self.subscriptions();
         let held = subscriptions.by_text.get_mut(text)?.take()?;
         subscriptions.by_text.remove(text);
+        if held.topic.is_none() {
+            subscriptions.patterns.remove(text, |()| true);
+        }
         Some(held)
     }
 
@@ -191,6 +207,7 @@ impl Subscriber {
     pub(super) fn take_all(&self) -> Vec<(TopicPattern, Held)> {
         let mut subscriptions = self.subscriptions();
         subscriptions.is_closed = true;
+        subscriptions.patterns = PatternIndex::default();
         subscriptions.by_text.drain().filter_map(|(text, held)| Some((text, held?))).collect()
     }
 }
@@ -208,7 +225,11 @@ impl Reserved<'_> {
     pub(super) fn make(mut self, make: impl FnOnce() -> Held) {
         let mut subscriptions = self.subscriber.subscriptions();
         if !subscriptions.is_closed {
-            subscriptions.by_text.insert(self.text.clone(), Some(make()));
+            let held = make();
+            if held.topic.is_none() {
+                subscriptions.patterns.add(&self.text, ());
+            }
+            subscriptions.by_text.insert(self.text.clone(), Some(held));
             self.is_made = true;
         }
     }

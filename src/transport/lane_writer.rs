@@ -2,6 +2,7 @@
 //! stream does not take at once waits in a bounded backlog, which is drained in turn with those of the client's other
 //! lanes ([`Outflow::drain`]).
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -205,10 +206,17 @@ impl LaneWriter {
         self.until(|state| state.backlog.has_room(&self.outflow.budget)).await
     }
 
-    /// Forgets what waits here of the topics that are unwanted, by their names.
-    pub(crate) fn forget(&self, is_unwanted: impl Fn(&str) -> bool) {
-        self.state().backlog.forget(is_unwanted, &self.outflow.budget);
-        self.outflow.made_room();
+    /// The topics of which something waits here that may still be forgotten, each once.
+    pub(crate) fn waiting_sources(&self) -> Vec<Arc<dyn Source>> {
+        self.state().backlog.sources()
+    }
+
+    /// Forgets what waits here of the topics that are unwanted, by the addresses of their sources.
+    pub(crate) fn forget(&self, unwanted: &HashSet<usize>) {
+        if !unwanted.is_empty() {
+            self.state().backlog.forget(unwanted, &self.outflow.budget);
+            self.outflow.made_room();
+        }
     }
 
     /// Waits until nothing waits here.

@@ -14,6 +14,7 @@ mod forgery;
 mod handshakes;
 mod memory;
 mod neighbour;
+mod patterns;
 mod rates;
 mod scene;
 mod sockets;

@@ -1,7 +1,7 @@
 //! What a lane's stream did not take at once: the frames that wait, within bounds, and what happens when these are
 //! reached (docs/PROTOCOL.md, "Time and load"). Pure: knows no stream and no runtime; the lane's writer moves the frames.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -45,10 +45,10 @@ pub(crate) enum Mark {
 
 impl Mark {
     /// What it belongs to; `None` for a message that belongs to nothing.
-    fn source(&self) -> Option<&dyn Source> {
+    fn source(&self) -> Option<&Arc<dyn Source>> {
         match self {
             Self::Plain => None,
-            Self::Of { source, .. } | Self::Gap { source, .. } => Some(source.as_ref()),
+            Self::Of { source, .. } | Self::Gap { source, .. } => Some(source),
         }
     }
 
@@ -237,17 +237,29 @@ impl Backlog {
             && budget.bytes.load(Ordering::Relaxed) - freed + bytes <= budget.bounds.bytes
     }
 
-    /// Forgets what waits of the sources with unwanted names, but for what is begun.
-    pub(super) fn forget(&mut self, is_unwanted: impl Fn(&str) -> bool, budget: &Budget) {
+    /// The sources of what waits and is not begun, each once.
+    pub(super) fn sources(&self) -> Vec<Arc<dyn Source>> {
+        let mut seen = HashSet::new();
+        let sources = self.marks.iter().skip(self.first()).filter_map(|marked| marked.mark.source());
+        sources.filter(|source| seen.insert(Arc::as_ptr(source).addr())).cloned().collect()
+    }
+
+    /// Forgets what waits of the sources at these addresses, but for what is begun. Costs as much as there waits, and not
+    /// as much again for each frame that goes.
+    pub(super) fn forget(&mut self, unwanted: &HashSet<usize>, budget: &Budget) {
         let first = self.first();
-        // Each source is judged once, however much of it waits.
-        let mut judged = HashMap::new();
-        for at in (first..self.marks.len()).rev() {
-            let Some(source) = self.mark(at).source() else { continue };
-            let place = std::ptr::from_ref(source).addr();
-            if *judged.entry(place).or_insert_with(|| is_unwanted(source.name())) {
-                self.remove(at, budget);
+        let (frames, marks) = (std::mem::take(&mut self.frames), std::mem::take(&mut self.marks));
+        for (at, (rest, marked)) in frames.into_iter().zip(marks).enumerate() {
+            let address = marked.mark.source().map(|source| Arc::as_ptr(source).addr());
+            if at < first || !address.is_some_and(|address| unwanted.contains(&address)) {
+                self.frames.push_back(rest);
+                self.marks.push_back(marked);
+                continue;
             }
+            let messages = usize::from(marked.mark.counts());
+            self.messages -= messages;
+            self.bytes -= rest.len();
+            budget.remove(messages, rest.len());
         }
     }
 

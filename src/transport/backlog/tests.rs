@@ -152,7 +152,10 @@ fn nothing_is_dropped_where_that_makes_no_room() {
     let large = Mark::Of { source: Arc::clone(&a), offset: 4, may_drop: true };
     assert!(lane.0.offer(Bytes::from(vec![0; 101]), large, Overflow::DropOldest, &lane.1));
     assert_eq!(waiting(&lane), ["message 1", "message 2", "message 3", "a lost 4-4"]);
-    lane.0.forget(|name| name == "a", &lane.1);
+    let sources = lane.0.sources();
+    assert_eq!(sources.iter().map(|source| source.name()).collect::<Vec<_>>(), ["a"]);
+    lane.0.forget(&HashSet::from([Arc::as_ptr(&sources[0]).addr()]), &lane.1);
+    assert_eq!(lane.1.waiting(), (0, 0));
     assert!(lane.0.is_empty(), "an unsubscribed topic is forgotten");
 }
 

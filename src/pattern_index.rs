@@ -1,0 +1,374 @@
+//! Which of many patterns match a topic, or cover another pattern: an index by level in which 64 patterns are compared at
+//! once, however deep they are. A tree of levels would have to follow `*` and the level's own name at each level, and so
+//! would visit as many nodes as there are levels in all patterns. Pure; used wherever a client's patterns meet topics.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::OnceLock;
+
+use crate::message::TopicPattern;
+
+/// Patterns that are compared at once: as many as a word has bits.
+const BLOCK: usize = u64::BITS as usize;
+
+/// The longest level, in bytes, that is its own key.
+const EXACT_BYTES: usize = 8;
+/// Set in the key of a longer level; no byte of a level has it.
+const HASHED: u64 = 1 << 63;
+/// The key of `*`.
+const ANY: u64 = b'*' as u64;
+/// The key of `>`.
+const REST: u64 = b'>' as u64;
+
+/// A topic or a pattern that is looked for.
+#[derive(Debug)]
+pub(crate) struct Sought<'a> {
+    text: &'a str,
+    levels: Vec<&'a str>,
+    keys: Vec<u64>,
+    /// Whether equal keys are equal levels.
+    is_exact: bool,
+}
+
+impl<'a> Sought<'a> {
+    pub(crate) fn new(text: &'a str) -> Self {
+        let levels: Vec<&str> = text.split('.').collect();
+        let keys = levels.iter().map(|level| key(level)).collect();
+        let is_exact = levels.iter().all(|level| level.len() <= EXACT_BYTES);
+        Self { text, levels, keys, is_exact }
+    }
+
+    pub(crate) fn levels(&self) -> &[&'a str] {
+        &self.levels
+    }
+
+    /// Whether a pattern whose keys match stands for it.
+    fn is_covered_by(&self, pattern: &TopicPattern) -> bool {
+        self.is_exact || pattern.covers_text(self.text)
+    }
+}
+
+/// What a level is compared by: its bytes, or a hash of more than eight.
+fn key(level: &str) -> u64 {
+    static HASHER: OnceLock<RandomState> = OnceLock::new();
+    if level.len() > EXACT_BYTES {
+        return HASHER.get_or_init(RandomState::new).hash_one(level) | HASHED;
+    }
+    level.bytes().rev().fold(0, |key, byte| (key << 8) | u64::from(byte))
+}
+
+/// Patterns, each with what belongs to it.
+#[derive(Debug, Clone)]
+pub(crate) struct PatternIndex<T> {
+    /// All full but the last one.
+    blocks: Vec<Block<T>>,
+    /// The first level that is compared: callers have seen to those before it.
+    from: usize,
+}
+
+impl<T> Default for PatternIndex<T> {
+    fn default() -> Self {
+        Self::from_level(0)
+    }
+}
+
+impl<T> PatternIndex<T> {
+    /// An index of patterns that all match what is looked for up to this level.
+    pub(crate) fn from_level(from: usize) -> Self {
+        Self { blocks: Vec::new(), from }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
+    /// Adds a pattern. Costs as much as it has levels.
+    pub(crate) fn add(&mut self, pattern: &TopicPattern, item: T) {
+        if self.blocks.last().is_none_or(|last| last.entries.len() == BLOCK) {
+            self.blocks.push(Block::default());
+        }
+        let from = self.from;
+        if let Some(last) = self.blocks.last_mut() {
+            last.add(from, pattern.clone(), item);
+        }
+    }
+
+    /// Removes an item that belongs to this very pattern and `is` it; the last one takes its place.
+    pub(crate) fn remove(&mut self, pattern: &TopicPattern, is: impl Fn(&T) -> bool) -> bool {
+        let sought = Sought::new(pattern.as_str());
+        let keys = sought.keys.get(self.from..).unwrap_or_default();
+        let found = self.blocks.iter().enumerate().find_map(|(at, block)| {
+            let equal = |&bit: &usize| block.entries[bit].0 == *pattern && is(&block.entries[bit].1);
+            bits(block.equal(keys)).find(equal).map(|bit| (at, bit))
+        });
+        let Some((block, bit)) = found else { return false };
+        self.take(block, bit);
+        true
+    }
+
+    fn take(&mut self, block: usize, bit: usize) {
+        let (from, last) = (self.from, self.blocks.len() - 1);
+        let Some(moved) = self.blocks[last].pop(from) else { return };
+        if (last, self.blocks[last].entries.len()) != (block, bit) {
+            self.blocks[block].replace(from, bit, moved);
+        }
+        if self.blocks[last].entries.is_empty() {
+            self.blocks.pop();
+        }
+    }
+
+    /// The blocks, to be looked through with [`Block::find`] some at a time.
+    pub(crate) fn blocks(&self) -> std::slice::Iter<'_, Block<T>> {
+        self.blocks.iter()
+    }
+
+    /// Whether one of the patterns stands for all that is sought.
+    pub(crate) fn covers(&self, sought: &Sought<'_>) -> bool {
+        self.blocks.iter().any(|block| block.find(self.from, sought, &mut 0).next().is_some())
+    }
+}
+
+/// Up to 64 patterns, each a bit.
+#[derive(Debug, Clone)]
+pub(crate) struct Block<T> {
+    levels: Vec<Level>,
+    entries: Vec<(TopicPattern, T)>,
+}
+
+/// What the patterns of a block say of one level.
+#[derive(Debug, Clone, Default)]
+struct Level {
+    /// Patterns with a `*` here.
+    any: u64,
+    /// Patterns with a `>` here.
+    rest: u64,
+    /// Patterns that have ended before this level.
+    ended: u64,
+    /// Patterns with a level of their own here, by its key, in order.
+    named: Vec<(u64, u64)>,
+}
+
+impl Level {
+    fn named(&self, key: u64) -> u64 {
+        self.named.binary_search_by_key(&key, |&(key, _)| key).map_or(0, |at| self.named[at].1)
+    }
+
+    fn set(&mut self, key: u64, bit: u64) {
+        match key {
+            ANY => self.any |= bit,
+            REST => self.rest |= bit,
+            key => match self.named.binary_search_by_key(&key, |&(key, _)| key) {
+                Ok(at) => self.named[at].1 |= bit,
+                Err(at) => self.named.insert(at, (key, bit)),
+            },
+        }
+    }
+
+    fn clear(&mut self, key: u64, bit: u64) {
+        match key {
+            ANY => self.any &= !bit,
+            REST => self.rest &= !bit,
+            key => {
+                let Ok(at) = self.named.binary_search_by_key(&key, |&(key, _)| key) else { return };
+                self.named[at].1 &= !bit;
+                if self.named[at].1 == 0 {
+                    self.named.remove(at);
+                }
+            }
+        }
+    }
+}
+
+impl<T> Default for Block<T> {
+    fn default() -> Self {
+        Self { levels: Vec::new(), entries: Vec::new() }
+    }
+}
+
+impl<T> Block<T> {
+    /// What belongs to its patterns that stand for all that is sought. Adds to `steps` how many levels were compared: no
+    /// more than it has, whatever its patterns are.
+    pub(crate) fn find<'a>(
+        &'a self,
+        from: usize,
+        sought: &'a Sought<'a>,
+        steps: &mut usize,
+    ) -> impl Iterator<Item = &'a T> + use<'a, T> {
+        let keys = sought.keys.get(from..).unwrap_or_default();
+        let found = bits(self.matching(keys, steps)).map(|bit| &self.entries[bit]);
+        found.filter(|(pattern, _)| sought.is_covered_by(pattern)).map(|(_, item)| item)
+    }
+
+    fn all(&self) -> u64 {
+        // It has at least one.
+        u64::MAX >> (BLOCK - self.entries.len().max(1))
+    }
+
+    fn matching(&self, keys: &[u64], steps: &mut usize) -> u64 {
+        let (mut open, mut found) = (self.all(), 0);
+        for (&key, level) in keys.iter().zip(&self.levels) {
+            *steps += 1;
+            found |= open & level.rest;
+            // Nothing but another `>` stands for any number of levels.
+            open &= if key == REST { 0 } else { level.any | level.named(key) };
+            if open == 0 {
+                return found;
+            }
+        }
+        found | self.levels.get(keys.len()).map_or(0, |level| open & level.ended)
+    }
+
+    /// The patterns with just these levels.
+    fn equal(&self, keys: &[u64]) -> u64 {
+        let mut open = self.all();
+        for (&key, level) in keys.iter().zip(&self.levels) {
+            open &= match key {
+                ANY => level.any,
+                REST => level.rest,
+                key => level.named(key),
+            };
+        }
+        self.levels.get(keys.len()).map_or(0, |level| open & level.ended)
+    }
+
+    fn add(&mut self, from: usize, pattern: TopicPattern, item: T) {
+        let bit = 1 << self.entries.len();
+        self.mark(from, &pattern, |level, key| level.set(key, bit), |level| level.ended |= bit);
+        self.entries.push((pattern, item));
+    }
+
+    fn pop(&mut self, from: usize) -> Option<(TopicPattern, T)> {
+        let (pattern, item) = self.entries.pop()?;
+        let bit = 1 << self.entries.len();
+        self.mark(from, &pattern, |level, key| level.clear(key, bit), |level| level.ended &= !bit);
+        Some((pattern, item))
+    }
+
+    /// Puts another pattern in the place of one.
+    fn replace(&mut self, from: usize, at: usize, (pattern, item): (TopicPattern, T)) {
+        let bit = 1 << at;
+        self.mark(from, &pattern, |_, _| {}, |_| {});
+        let (before, _) = std::mem::replace(&mut self.entries[at], (pattern.clone(), item));
+        self.mark(from, &before, |level, key| level.clear(key, bit), |level| level.ended &= !bit);
+        self.mark(from, &pattern, |level, key| level.set(key, bit), |level| level.ended |= bit);
+    }
+
+    /// Visits a pattern's levels here, and the one behind them.
+    fn mark(&mut self, from: usize, pattern: &TopicPattern, visit: impl Fn(&mut Level, u64), end: impl Fn(&mut Level)) {
+        let mut count = 0;
+        for (at, level) in pattern.as_str().split('.').skip(from).enumerate() {
+            if at == self.levels.len() {
+                self.levels.push(Level::default());
+            }
+            visit(&mut self.levels[at], key(level));
+            count = at + 1;
+        }
+        if count == self.levels.len() {
+            self.levels.push(Level::default());
+        }
+        end(&mut self.levels[count]);
+    }
+}
+
+/// The places of the bits that are set, lowest first.
+fn bits(mut set: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let bit = set.trailing_zeros() as usize;
+        set &= set.wrapping_sub(1);
+        (bit < BLOCK).then_some(bit)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Texts out of few words, so that many match: of few levels, and of as many as there may be.
+    fn text(words: &'static [&'static str]) -> impl Strategy<Value = String> {
+        let levels = |count: std::ops::Range<usize>| prop::collection::vec(prop::sample::select(words), count);
+        prop_oneof![8 => levels(1..4), 8 => levels(3..7), 1 => levels(126..129)]
+            .prop_map(|levels| levels.join("."))
+            .prop_filter("at most 255 bytes", |text| text.len() <= 253)
+    }
+
+    fn pattern() -> impl Strategy<Value = TopicPattern> {
+        let words = prop_oneof![
+            text(&["a", "b", "*"]),
+            // Long levels have hashes for keys.
+            text(&["*", "a-long-level", "another-long-level"]),
+            text(&["*"]),
+        ];
+        (words, any::<bool>()).prop_map(|(text, is_open)| {
+            TopicPattern::new(&if is_open { text + ".>" } else { text }).expect("a pattern")
+        })
+    }
+
+    fn topic() -> impl Strategy<Value = String> {
+        prop_oneof![text(&["a", "b"]), text(&["a", "a-long-level", "another-long-level"])]
+    }
+
+    /// What of the index stands for it, and the steps that this took.
+    fn found(index: &PatternIndex<usize>, sought: &str) -> (Vec<usize>, usize) {
+        let (sought, mut steps) = (Sought::new(sought), 0);
+        let mut found: Vec<usize> =
+            index.blocks().flat_map(|block| block.find(0, &sought, &mut steps).copied().collect::<Vec<_>>()).collect();
+        found.sort_unstable();
+        (found, steps)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_found_is_what_covers_each_level_however_deep(
+            patterns in prop::collection::vec(pattern(), 1..140),
+            removed in prop::collection::vec(any::<bool>(), 140),
+            topics in prop::collection::vec(topic(), 1..5),
+            wanted in prop::collection::vec(pattern(), 1..5),
+        ) {
+            let mut index = PatternIndex::default();
+            for (number, pattern) in patterns.iter().enumerate() {
+                index.add(pattern, number);
+            }
+            for (number, pattern) in patterns.iter().enumerate().filter(|(number, _)| removed[*number]) {
+                prop_assert!(index.remove(pattern, |&item| item == number));
+                prop_assert!(!index.remove(pattern, |&item| item == number), "it was removed");
+            }
+            let kept: Vec<usize> = (0..patterns.len()).filter(|&number| !removed[number]).collect();
+            let most = |levels: usize| kept.len().div_ceil(BLOCK) * levels;
+            for topic in topics {
+                let expected: Vec<usize> =
+                    kept.iter().copied().filter(|&number| patterns[number].matches(&topic)).collect();
+                let (found, steps) = found(&index, &topic);
+                prop_assert_eq!(found, expected, "{}", &topic);
+                prop_assert!(steps <= most(topic.split('.').count()), "{} steps for {}", steps, topic);
+            }
+            // Also those that it holds, which cover themselves.
+            for wanted in wanted.iter().chain(patterns.iter().take(5)) {
+                let expected: Vec<usize> =
+                    kept.iter().copied().filter(|&number| patterns[number].covers(wanted)).collect();
+                prop_assert_eq!(found(&index, wanted.as_str()).0, expected, "{}", wanted.as_str());
+            }
+            prop_assert_eq!(index.is_empty(), kept.is_empty());
+        }
+    }
+
+    /// Patterns as somebody would make them who wants a search to be long: of as many levels as there may be, each with a
+    /// `*` or the topic's own level, and all but the last of them match.
+    pub(crate) fn spiteful(count: usize) -> impl Iterator<Item = TopicPattern> {
+        (0..count).map(|number| {
+            let level = |at: usize| if at < 20 && number >> at & 1 == 1 { "*" } else { "a" };
+            let levels: Vec<&str> = (0..127).map(level).collect();
+            TopicPattern::new(&(levels.join(".") + ".b")).expect("a pattern")
+        })
+    }
+
+    #[test]
+    fn patterns_that_all_but_match_cost_a_step_for_each_level_of_64_of_them() {
+        let mut index = PatternIndex::default();
+        spiteful(1022).enumerate().for_each(|(number, pattern)| index.add(&pattern, number));
+        let topic = vec!["a"; 128].join(".");
+        let (matching, steps) = found(&index, &topic);
+        assert!(matching.is_empty());
+        assert_eq!(steps, 16 * 128, "compared one by one they would be 1,022 times 128");
+    }
+}

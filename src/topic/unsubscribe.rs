@@ -1,0 +1,164 @@
+//! `unsubscribe`, and how all subscriptions of a client end: what is told of it, and what waits for them and for no other
+//! is forgotten.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::hub::{Delivery, Missed, News};
+use super::routes::Target;
+use super::subscriber::{Held, Subscriber};
+use super::{Places, Topics};
+use crate::message::{ErrorCode, ErrorReply, ServerMessage, TopicPattern, now_ms};
+use crate::outbound::SLICE;
+use crate::pattern_index::{PatternIndex, Sought};
+use crate::transport::{LaneWriter, Overflow};
+
+/// Subscriptions that have ended, of whose messages some may wait.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    texts: PatternIndex<()>,
+    lanes: Vec<Arc<LaneWriter>>,
+}
+
+impl Left {
+    fn add(&mut self, text: &TopicPattern, lane: Arc<LaneWriter>) {
+        self.texts.add(text, ());
+        if !self.lanes.iter().any(|other| Arc::ptr_eq(other, &lane)) {
+            self.lanes.push(lane);
+        }
+    }
+}
+
+impl Topics {
+    /// Ends a subscription; returns once nothing more comes of it. Then `farewell` is on the control lane, behind the last of
+    /// what came there. Cancel safe: dropped, it has ended the subscription or not.
+    pub(crate) async fn unsubscribe(
+        &self,
+        who: &Arc<Subscriber>,
+        text: &TopicPattern,
+        farewell: Option<Bytes>,
+    ) -> Result<(), ErrorReply> {
+        let mut left = Left::default();
+        self.end_one(who, text, farewell, &mut left).await?;
+        self.forget(who, left).await;
+        Ok(())
+    }
+
+    /// Ends one of several subscriptions, as [`unsubscribe`](Self::unsubscribe) does. What waits for them is forgotten by
+    /// [`forget`](Self::forget), for all of them at once.
+    pub(crate) async fn end_one(
+        &self,
+        who: &Arc<Subscriber>,
+        text: &TopicPattern,
+        farewell: Option<Bytes>,
+        left: &mut Left,
+    ) -> Result<(), ErrorReply> {
+        let mut places = self.places().await;
+        let Some(held) = who.take(text) else {
+            let message = format!("topic: not subscribed to {}", text.as_str());
+            return Err(ErrorReply::new(ErrorCode::NotFound, message));
+        };
+        left.add(text, Arc::clone(&held.lane.writer));
+        let (turn, there) = who.turn(farewell, Overflow::Force);
+        self.end(who, text, held, &mut places, |ended, places| {
+            let Ended { target, left, missed } = ended;
+            if let Some(place) = places.get_mut(who.worker).and_then(Option::take) {
+                let (client, targets, turn) = (who.id(), vec![target], Some(turn));
+                place.send(Delivery::Leave { client, targets, left, missed, turn });
+            }
+        });
+        drop(places);
+        there.cancelled().await;
+        Ok(())
+    }
+
+    /// Forgets what waits for subscriptions that have ended. What is on its way comes all the same; what only waits to go is
+    /// not wanted any more. Unless another subscription would have brought it: it comes once, and came for both.
+    pub(crate) async fn forget(&self, who: &Arc<Subscriber>, left: Left) {
+        for lane in left.lanes {
+            let sources = lane.waiting_sources();
+            let mut slices = self.long_work(who, sources.len()).await;
+            // Forgotten before others come in between: a subscription that is made then may bring more of the same topic.
+            let mut unwanted = HashSet::new();
+            for source in &sources {
+                let topic = source.name();
+                if left.texts.covers(&Sought::new(topic)) && !who.hears(topic) {
+                    unwanted.insert(Arc::as_ptr(source).addr());
+                }
+                if slices.is_over() {
+                    lane.forget(&unwanted);
+                    unwanted.clear();
+                    slices.rest().await;
+                }
+            }
+            lane.forget(&unwanted);
+        }
+    }
+
+    /// Ends all subscriptions of a client that leaves, and takes no more. Whether others are told is for the caller to say:
+    /// where all leave, nobody is left to hear it.
+    pub(crate) async fn leave(&self, who: &Arc<Subscriber>, tell: bool) {
+        let mut targets = Vec::new();
+        for (number, (text, held)) in who.take_all().into_iter().enumerate() {
+            if number > 0 && number.is_multiple_of(SLICE) {
+                tokio::task::yield_now().await;
+            }
+            let is_told = tell && held.topic.as_ref().is_some_and(|topic| topic.rule.presence);
+            let mut places = if is_told { self.places().await } else { Vec::new() };
+            self.end(who, &text, held, &mut places, |Ended { target, left, .. }, places| {
+                targets.push(target);
+                if let (Some(left), Some(place)) = (left, places.get_mut(who.worker).and_then(Option::take)) {
+                    place.send(Delivery::Presence(left));
+                }
+            });
+        }
+        if !targets.is_empty()
+            && let Ok(place) = self.inboxes[who.worker].reserve().await
+        {
+            place.send(Delivery::Leave { client: who.id(), targets, left: None, missed: None, turn: None });
+        }
+    }
+
+    /// Takes a subscription out of all accounts but the worker's, from which it still has to leave, and says what is to be
+    /// told there, while nothing is published to the topic.
+    fn end<'a>(
+        &self,
+        who: &Arc<Subscriber>,
+        text: &TopicPattern,
+        held: Held,
+        places: &mut Places<'a>,
+        tell: impl FnOnce(Ended, &mut Places<'a>),
+    ) {
+        who.outbound.release_lane(text, &held.lane);
+        let Some(topic) = &held.topic else {
+            self.patterns[who.worker].fetch_sub(1, Ordering::AcqRel);
+            self.pattern_watchers.fetch_sub(usize::from(held.presence), Ordering::AcqRel);
+            return tell(Ended { target: Target::Pattern(text.clone()), left: None, missed: None }, places);
+        };
+        let mut state = topic.state();
+        state.used_ms = now_ms();
+        state.interest[who.worker] -= 1;
+        state.watchers -= usize::from(held.presence);
+        let mut left = None;
+        if state.members.remove(&who.id()).is_some() {
+            let message = ServerMessage::Leave { topic: topic.name.as_str().to_owned(), client: who.member() };
+            left = self.tell(topic, &state, who, &message, places);
+        }
+        // What was published behind a replay that did not get so far went to none of the client's other subscriptions either.
+        let after = held.catching_up.as_ref().filter(|replay| !replay.task.is_finished());
+        let first = after.map_or(u64::MAX, |replay| replay.after.load(Ordering::Relaxed) + 1);
+        let missed = (first <= state.log.newest())
+            .then(|| Missed { topic: Arc::clone(topic), offsets: first..=state.log.newest() });
+        tell(Ended { target: Target::Topic(topic.id), left, missed }, places);
+    }
+}
+
+/// What an end of a subscription leaves to be told.
+struct Ended {
+    target: Target,
+    left: Option<News>,
+    missed: Option<Missed>,
+}

@@ -1,0 +1,146 @@
+//! Patterns and topics of as many levels as there may be, made so that they match up to their last level: requests that
+//! would cost as much as there are patterns times topics, were they compared one by one.
+
+use quinn::TransportConfig;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use super::common::tokens::{SECRET, handshake, token};
+use super::common::{RawClient, RawLane, until};
+use super::scene::{Scene, Target};
+
+/// Nothing is kept of these topics, so that they are forgotten in the end.
+const TOPICS: &str = "topics = [{ pattern = 'a.>', history_messages = 0 }]";
+
+/// A pattern of 127 levels in which each of the first ten is either the topics' own or a `*`, and whose last no topic has.
+fn spiteful(number: usize) -> String {
+    let level = |at: usize| if at > 0 && at <= 10 && number >> (at - 1) & 1 == 1 { "*" } else { "a" };
+    (0..126).map(level).chain(["b"]).collect::<Vec<_>>().join(".")
+}
+
+/// A topic of 127 levels that such patterns match up to its last level.
+fn topic(number: usize) -> String {
+    format!("{}{number:03x}", "a.".repeat(126))
+}
+
+/// Asks, and takes the reply, which has to be of this type.
+async fn ask(lane: &mut RawLane, request: Value, expected: &str) {
+    lane.say(request).await;
+    let reply = lane.hear().await;
+    assert_eq!(reply["type"], expected, "{reply}");
+}
+
+async fn subscribe(lane: &mut RawLane, topic: &str) {
+    ask(lane, json!({"type": "subscribe", "topic": topic, "id": 1}), "subscribed").await;
+}
+
+async fn unsubscribe(lane: &mut RawLane, topic: &str) {
+    ask(lane, json!({"type": "unsubscribe", "topic": topic, "id": 1}), "ok").await;
+}
+
+async fn publish(target: &Target, topics: usize) {
+    let mut publisher = target.client("publisher").await;
+    for number in 0..topics {
+        let publish = json!({"type": "publish", "topic": topic(number), "content": "x".repeat(100), "id": 1});
+        ask(&mut publisher.control, publish, "published").await;
+    }
+}
+
+#[tokio::test]
+async fn what_waits_for_a_subscription_is_held_against_a_thousand_others_while_nobody_else_waits() {
+    let scene = Scene::start(TOPICS).await;
+    let mut transport = TransportConfig::default();
+    transport.stream_receive_window(2000_u32.into());
+    let mut client = RawClient::connect(&scene.target.endpoint_with(transport), scene.target.addr).await;
+    client.handshake("deaf").await;
+    subscribe(&mut client.control, "a.>").await;
+    for number in 0..1022 {
+        subscribe(&mut client.control, &spiteful(number)).await;
+    }
+    // Comes last, so that all others are looked at before it.
+    subscribe(&mut client.control, "a.*.>").await;
+    publish(&scene.target, 900).await;
+    let waiting = || scene.server.status.stats(0).queues.messages;
+    until("the messages to wait", || waiting() > 850).await;
+    for _ in 0..3 {
+        unsubscribe(&mut client.control, "a.>").await;
+        assert!(waiting() > 850, "the other one brings them as well: {} wait", waiting());
+        subscribe(&mut client.control, "a.>").await;
+    }
+    unsubscribe(&mut client.control, "a.*.>").await;
+    unsubscribe(&mut client.control, "a.>").await;
+    assert!(waiting() < 50, "no other one matches: {} wait", waiting());
+    drop(client);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_token_of_many_grants_is_held_against_many_subscriptions_while_nobody_else_waits() {
+    let scene = Scene::start(&format!(
+        "auth.keys = [{{ algorithm = 'HS256', secret = '{SECRET}' }}]\n\
+         auth.anonymous = {{ publish = '>', subscribe = '>' }}\n{TOPICS}"
+    ))
+    .await;
+    // Of these only the last grants anything that was subscribed to.
+    let grants = |round: usize| {
+        let others = (0..200).map(|number| format!("{}{number}-{round}", "*.".repeat(9)));
+        token(json!({"subscribe": others.chain(["a.>".to_owned()]).collect::<Vec<_>>()}))
+    };
+    let mut client = scene.target.stranger().await;
+    client.handshake_with(handshake(&grants(0))).await;
+    for number in 0..1000 {
+        let pattern = format!("a.{}{number}", "*.".repeat(8));
+        subscribe(&mut client.control, &pattern).await;
+    }
+    let mut refreshing = JoinSet::new();
+    for lane in 0..30 {
+        let (mut lane, token) = (client.lane().await, grants(lane + 1));
+        refreshing.spawn(async move {
+            ask(&mut lane, json!({"type": "refresh", "token": token, "id": 1}), "refreshed").await;
+        });
+    }
+    while let Some(ended) = refreshing.join_next().await {
+        ended.expect("each is taken");
+    }
+    // One that grants less ends what is no longer allowed, and that alone.
+    let fewer = token(json!({"subscribe": ["a.*.*.*.*.*.*.*.*.7"]}));
+    let mut lane = client.lane().await;
+    ask(&mut lane, json!({"type": "refresh", "token": fewer, "id": 1}), "refreshed").await;
+    for _ in 0..999 {
+        let ended = client.control.hear().await;
+        assert_eq!((&ended["type"], &ended["code"]), (&json!("unsubscribed"), &json!(403)), "{ended}");
+    }
+    unsubscribe(&mut client.control, "a.*.*.*.*.*.*.*.*.7").await;
+    drop(client);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn deep_patterns_that_come_and_go_cost_publishers_to_other_topics_nothing() {
+    let scene = Scene::start(TOPICS).await;
+    let mut coming = JoinSet::new();
+    for client in 0..10 {
+        let target = scene.target.clone();
+        coming.spawn(async move {
+            let mut lane = target.client("fickle").await;
+            let patterns: Vec<String> = (0..100).map(|number| spiteful(client * 100 + number)).collect();
+            for round in 0..3 {
+                for pattern in &patterns {
+                    subscribe(&mut lane.control, pattern).await;
+                }
+                for number in 0..20 {
+                    let publish =
+                        json!({"type": "publish", "topic": topic(round * 20 + number), "content": "x", "id": 1});
+                    ask(&mut lane.control, publish, "published").await;
+                }
+                for pattern in &patterns {
+                    unsubscribe(&mut lane.control, pattern).await;
+                }
+            }
+        });
+    }
+    while let Some(ended) = coming.join_next().await {
+        ended.expect("it is served to the end");
+    }
+    scene.end().await;
+}
