@@ -3,6 +3,42 @@
  * What comes from the server has the field names of its protocol (docs/PROTOCOL.md).
  */
 
+// These declarations need no library but ES2022. If the DOM library, or that of Node, is there, events and event targets are its.
+
+/** What the platform calls an event with a `detail`; without its types, the part of it that a listener needs. */
+type PlatformEvent = typeof globalThis extends { CustomEvent: { prototype: infer Event } }
+  ? Omit<Event, "detail">
+  : { readonly type: string };
+
+/** An event of a client or a subscription: a `CustomEvent`. */
+export type QwsEvent<Detail> = PlatformEvent & { readonly detail: Detail };
+
+/** The platform's `EventTarget`; without its types, the part of it that is needed. */
+type PlatformEventTarget = typeof globalThis extends { EventTarget: { prototype: infer Target } }
+  ? Target
+  : { dispatchEvent(event: any): boolean };
+
+/** A `URL`, or what has an address as one. */
+export interface UrlLike {
+  readonly href: string;
+}
+
+/** Ends a listener: an `AbortSignal`. */
+export interface AbortSignalLike {
+  readonly aborted: boolean;
+  addEventListener(type: "abort", listener: () => void, options?: { once?: boolean }): void;
+}
+
+export interface ListenerOptions {
+  capture?: boolean;
+  once?: boolean;
+  passive?: boolean;
+  signal?: AbortSignalLike;
+}
+
+/** What is called with an event: a function, or an object with `handleEvent`. */
+export type Listener<Event> = ((event: Event) => void) | { handleEvent(event: Event): void };
+
 /** How bodies travel. */
 export type Carrier = "webtransport" | "websocket";
 
@@ -29,9 +65,9 @@ export interface ConnectOptions {
    */
   webTransportOnWebKit?: boolean;
   /** In place of the derived `https://host:port/wt`. */
-  webTransportUrl?: string | URL;
+  webTransportUrl?: string | UrlLike;
   /** In place of the derived `wss://host:port/ws`. */
-  webSocketUrl?: string | URL;
+  webSocketUrl?: string | UrlLike;
   /** The hash of the certificate to trust for WebTransport, in base64. `false`: do not ask the server for it. */
   certificateHash?: { algorithm: "sha-256"; value: string } | false;
   /** A WebSocket class where there is no global one: Node before 22, with `ws`. */
@@ -126,10 +162,28 @@ export interface Published extends Position {
   duplicate: boolean;
 }
 
+export interface HistoryOptions {
+  /** Only what came after this position; with `reverse`, only what came before. */
+  since?: Position;
+  /** The newest so many messages, oldest first: as `recent` of `subscribe`. Not with the others. */
+  recent?: number;
+  /** Most messages on the page, 1 to 1000. Default 100. */
+  limit?: number;
+  /** The newest first. */
+  reverse?: boolean;
+}
+
+/** A page of a topic's past messages, empty if there are none. `{ epoch, offset }` is the position of the newest in the log. */
 export interface HistoryPage {
+  /** Of the topic's log; empty if an older server knows no such topic. */
   epoch: string;
+  /** The newest in the log; from an older server, the newest that is known from this page. */
+  offset: number;
   messages: Message[];
+  /** Whether there is another page; with `recent`, whether there are older messages. */
   more: boolean;
+  /** Whether the log still has all that came after `since`; `null` if that was not asked, or the server does not tell. */
+  recovered: boolean | null;
 }
 
 export interface Presence {
@@ -139,6 +193,7 @@ export interface Presence {
 
 /** Messages that were dropped; `history` has them while it lasts. */
 export interface Gap {
+  /** If this is the pattern itself, messages of several of its topics were dropped, and `first` and `last` are 0. */
   topic: string;
   first: number;
   last: number;
@@ -185,53 +240,47 @@ export class QwsError extends Error {
 }
 
 export interface ClientEvents {
-  state: CustomEvent<ClientState>;
-  open: CustomEvent<{ carrier: Carrier; resumed: boolean }>;
-  close: CustomEvent<{ code: number; reason: string; willReconnect: boolean }>;
-  broadcast: CustomEvent<Said>;
-  direct: CustomEvent<Said>;
-  signal: CustomEvent<Signal>;
-  expiring: CustomEvent<{ expires_at: number }>;
-  rtt: CustomEvent<number>;
+  state: QwsEvent<ClientState>;
+  open: QwsEvent<{ carrier: Carrier; resumed: boolean }>;
+  close: QwsEvent<{ code: number; reason: string; willReconnect: boolean }>;
+  broadcast: QwsEvent<Said>;
+  direct: QwsEvent<Said>;
+  signal: QwsEvent<Signal>;
+  expiring: QwsEvent<{ expires_at: number }>;
+  rtt: QwsEvent<number>;
   /** What went wrong in the background; nothing has to be done. */
-  error: CustomEvent<QwsError>;
+  error: QwsEvent<QwsError>;
 }
 
 export interface SubscriptionEvents {
-  message: CustomEvent<Message>;
-  gap: CustomEvent<Gap>;
-  join: CustomEvent<{ topic: string; client: ClientInfo }>;
-  leave: CustomEvent<{ topic: string; client: ClientInfo }>;
+  message: QwsEvent<Message>;
+  gap: QwsEvent<Gap>;
+  join: QwsEvent<{ topic: string; client: ClientInfo }>;
+  leave: QwsEvent<{ topic: string; client: ClientInfo }>;
   /** Subscribed again after a reconnect or a pause, and nothing was lost. */
-  resumed: CustomEvent<Subscribed>;
+  resumed: QwsEvent<Subscribed>;
   /** Subscribed (again), but some of what came between is gone: fetch the state anew. */
-  lost: CustomEvent<Lost>;
+  lost: QwsEvent<Lost>;
   /** Over: `null` where that was asked for. */
-  end: CustomEvent<QwsError | null>;
+  end: QwsEvent<QwsError | null>;
 }
 
+declare const EventTargetBase: new () => PlatformEventTarget;
+
 /** Only its types are there: what it stands for is an `EventTarget`. */
-declare class TypedEventTarget<Events> extends EventTarget {
+declare class TypedEventTarget<Events> extends EventTargetBase {
   addEventListener<K extends keyof Events & string>(
     type: K,
-    listener: ((event: Events[K]) => void) | { handleEvent(event: Events[K]): void } | null,
-    options?: boolean | AddEventListenerOptions,
+    listener: Listener<Events[K]> | null,
+    options?: boolean | ListenerOptions,
   ): void;
-  addEventListener(
-    type: string,
-    listener: EventListenerOrEventListenerObject | null,
-    options?: boolean | AddEventListenerOptions,
-  ): void;
+  addEventListener(type: string, listener: Listener<any> | null, options?: boolean | ListenerOptions): void;
   removeEventListener<K extends keyof Events & string>(
     type: K,
-    listener: ((event: Events[K]) => void) | { handleEvent(event: Events[K]): void } | null,
-    options?: boolean | EventListenerOptions,
+    listener: Listener<Events[K]> | null,
+    options?: boolean | { capture?: boolean },
   ): void;
-  removeEventListener(
-    type: string,
-    listener: EventListenerOrEventListenerObject | null,
-    options?: boolean | EventListenerOptions,
-  ): void;
+  removeEventListener(type: string, listener: Listener<any> | null, options?: boolean | { capture?: boolean }): void;
 }
 
 /**
@@ -301,8 +350,11 @@ export class Client extends TypedEventTarget<ClientEvents> {
   /** All connected clients, page by page. */
   clients(): AsyncGenerator<ConnectedClient, void, undefined>;
   /**
-   * Subscribes to a topic, or to all that a pattern matches. Where several subscriptions of this client match a message, it comes
-   * once: to the one that names the topic exactly, else to the pattern that was subscribed to first.
+   * Subscribes to a topic, or to all that a pattern matches. If several subscriptions of this client match a message, it comes
+   * once: to those that name the topic exactly, else to the pattern that was subscribed to first.
+   *
+   * Several subscriptions to one topic share what the server sends; see the README, "One topic, several subscriptions". What is
+   * wrong rejects `ready`; only an unknown option throws, a TypeError.
    */
   subscribe(topic: string, options?: SubscribeOptions): Subscription;
   /**
@@ -311,7 +363,7 @@ export class Client extends TypedEventTarget<ClientEvents> {
    * its key after that adds the message again.
    */
   publish(topic: string, content: string | Uint8Array, options?: { key?: string }): Promise<Published>;
-  history(topic: string, options?: { since?: Position; limit?: number; reverse?: boolean }): Promise<HistoryPage>;
+  history(topic: string, options?: HistoryOptions): Promise<HistoryPage>;
   presence(topic: string): Promise<Presence>;
   /** Shows another token of the same user; it is shown at the next connect as well. Resolves with its end, if it has one. */
   refresh(token: string): Promise<{ expires_at?: number }>;
@@ -323,6 +375,6 @@ export class Client extends TypedEventTarget<ClientEvents> {
  * Connects to a server; returns at once, and the client connects in the background.
  * @param url `https://host:port`; `http:` for loopback hosts. Default in a page: its own origin.
  */
-export function connect(url?: string | URL, options?: ConnectOptions): Client;
+export function connect(url?: string | UrlLike, options?: ConnectOptions): Client;
 
 export {};

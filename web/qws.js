@@ -65,6 +65,8 @@ const DEFAULT_RETRY_MS = 1_000;
 const MAX_DATAGRAMS = 256;
 /** Longest body that is taken before the server has told its own limit. */
 const MAX_FIRST_BYTES = 1024 * 1024;
+/** Most messages on one page of a topic's history. */
+const MAX_PAGE = 1000;
 /** Of how many topics it is kept in mind on which lanes of a connection they came. */
 const MAX_REMEMBERED = 4096;
 /** Most broadcasts in one round trip that are known again while there are two connections, and for how long. */
@@ -124,7 +126,7 @@ export class QwsError extends Error {
 /**
  * Connects to a server; returns at once, and the client connects in the background.
  *
- * @param {string | URL} [url]
+ * @param {string | import("./qws.js").UrlLike} [url]
  * @param {ConnectOptions} [options]
  * @returns {import("./qws.js").Client}
  */
@@ -161,6 +163,7 @@ export class Client extends EventTarget {
   #quicTries = 0;
   /** Whether the server refused this client over QUIC, and not the network. */
   #staysOnSocket = false;
+  #pauses = 0;
   /** What was known of QUIC before its last connection went silent: it may have been the network. @type {{ before: { at: number, starved: number } | undefined } | null} */
   #suspicion = null;
   #token;
@@ -182,7 +185,7 @@ export class Client extends EventTarget {
 
   /**
    * @param {symbol} internal
-   * @param {string | URL | undefined} url
+   * @param {string | import("./qws.js").UrlLike | undefined} url
    * @param {ConnectOptions} options
    */
   constructor(internal, url, options) {
@@ -303,21 +306,47 @@ export class Client extends EventTarget {
    * @returns {import("./qws.js").Subscription}
    */
   subscribe(topic, options = {}) {
-    checkSubscribe(topic, options);
-    if (this.#entries.has(topic)) {
-      throw new QwsError("usage", `subscribe: there is a subscription to ${topic} already`, { code: 409 });
+    checkOptions("subscribe", options, SUBSCRIBE_OPTIONS);
+    const problem = problemOf(topic, options);
+    if (problem || this.#state === "closed") return this.#refusedAtOnce(topic, options, problem ?? this.#closedError());
+    const shared = this.#entries.get(topic);
+    const clash = shared?.clash(options);
+    if (clash) return this.#refusedAtOnce(topic, options, clash);
+    const entry = shared ?? new Entry(topic, options);
+    const feed = this.#feedOf(entry, options);
+    if (shared) {
+      this.#join(entry, feed);
+    } else {
+      this.#entries.set(topic, entry);
+      if (this.#link) this.#ask(this.#link, entry);
     }
-    const capacity = atLeast(1, options.highWaterMark ?? this.#settings.highWaterMark, "highWaterMark");
-    const entry = new Entry(topic, options, capacity, () => this.#room(entry));
-    const subscription = new Subscription(INTERNAL, entry, () => this.#leave(entry));
-    entry.subscription = subscription;
-    if (this.#state === "closed") {
-      entry.end(this.#closedError());
-      return subscription;
-    }
-    this.#entries.set(topic, entry);
-    if (this.#link) this.#ask(this.#link, entry);
-    return subscription;
+    return /** @type {Subscription} */ (feed.subscription);
+  }
+
+  /**
+   * @param {Entry} entry
+   * @param {SubscribeOptions} options
+   */
+  #feedOf(entry, options) {
+    const feed = new Feed(entry, options, options.highWaterMark ?? this.#settings.highWaterMark, () => this.#room(entry, feed));
+    feed.subscription = new Subscription(INTERNAL, feed, () => this.#leave(entry, feed));
+    entry.feeds.add(feed);
+    return feed;
+  }
+
+  /**
+   * A subscription that has failed already. Its "end" comes when the caller has its listeners in place.
+   *
+   * @param {string} topic
+   * @param {SubscribeOptions} options
+   * @param {QwsError} error
+   */
+  #refusedAtOnce(topic, options, error) {
+    const entry = new Entry(String(topic), { delivery: options.delivery });
+    const feed = this.#feedOf(entry, { highWaterMark: 1 });
+    feed.ready.reject(error);
+    queueMicrotask(() => entry.end(error));
+    return /** @type {Subscription} */ (feed.subscription);
   }
 
   /**
@@ -338,15 +367,39 @@ export class Client extends EventTarget {
 
   /**
    * @param {string} topic
-   * @param {{ since?: Position, limit?: number, reverse?: boolean }} [options]
+   * @param {import("./qws.js").HistoryOptions} [options]
    */
-  history(topic, { since, limit, reverse } = {}) {
-    return this.#request({ type: "history", topic, since, limit, reverse }, { again: true }, ({ json }) => ({
-      epoch: String(json.epoch),
-      messages: /** @type {Json[]} */ (json.messages).map((message) =>
-        messageOf(message, typeof message.data === "string" ? bytesOfBase64(message.data) : undefined),
-      ),
-      more: json.more === true,
+  history(topic, options = {}) {
+    const problem = problemOfHistory(options);
+    if (problem) return failed(problem);
+    const { since, recent, limit = recent, reverse = recent === undefined ? undefined : true } = options;
+    const page = this.#history({ type: "history", topic, since, limit, reverse });
+    if (recent === undefined) return page;
+    return quiet(page.then((newestFirst) => ({ ...newestFirst, messages: newestFirst.messages.reverse() })));
+  }
+
+  /** @param {Json} message @returns {Promise<import("./qws.js").HistoryPage>} */
+  #history(message) {
+    const page = this.#request(message, { again: true }, ({ json }) => {
+      const { epoch, offset, more, recovered } = json;
+      const messages = /** @type {Json[]} */ (json.messages).map((entry) =>
+        messageOf(entry, typeof entry.data === "string" ? bytesOfBase64(entry.data) : undefined),
+      );
+      // Older servers do not tell the offset.
+      const known = [offset, messages[0]?.offset, messages.at(-1)?.offset, message.since?.offset].filter(isOffset);
+      const newest = isOffset(offset) ? offset : Math.max(0, ...known);
+      return {
+        epoch: String(epoch),
+        offset: newest,
+        messages,
+        more: more === true,
+        recovered: typeof recovered === "boolean" ? recovered : null,
+      };
+    });
+    // Older servers know no topic without messages.
+    return quiet(page.catch((error) => {
+      if (error.code !== 404) throw error;
+      return { epoch: "", offset: 0, messages: [], more: false, recovered: null };
     }));
   }
 
@@ -1095,7 +1148,7 @@ export class Client extends EventTarget {
       // What the server sends by a pattern while the topic itself is paused comes again behind the pause.
       if (entry.isPattern && json.type === "message" && json.offset > (this.#entries.get(json.topic)?.begin ?? Infinity)) return;
       if (entry.next === binding) return entry.drained.promise.then(() => this.#ofTopic(link, source, json, data));
-      if (entry.binding === binding && entry.deliver(binding, source, json, data)) this.#pause(entry);
+      if (entry.binding === binding) for (const feed of entry.deliver(binding, source, json, data)) this.#filled(entry, feed);
       return;
     }
     return binding.settled.promise.then(() => this.#ofTopic(link, source, json, data));
@@ -1148,6 +1201,7 @@ export class Client extends EventTarget {
     if (!canBeTold) return this.#tellLeft(binding, () => entry.unbind(link));
     const old = entry.next === binding ? entry.binding : null;
     entry.answered(binding, reply);
+    for (const feed of entry.feeds) if (feed.behind) void this.#catchUp(entry, feed);
     if (!old) {
       // Asked on a connection that was left since.
       if (link !== this.#link && this.#link) this.#ask(this.#link, entry);
@@ -1175,6 +1229,7 @@ export class Client extends EventTarget {
    */
   #refused(binding, error) {
     const { entry, link } = binding;
+    const asked = binding.order?.message;
     binding.order = null;
     // It was left meanwhile.
     if (binding.stage === "leaving") return;
@@ -1190,6 +1245,8 @@ export class Client extends EventTarget {
     } else if (entry.opened && PASSING.has(error.code ?? 0)) {
       const wait = error.retryAfterMs ?? entry.backoff.next();
       entry.timer = later(wait, () => this.#link && this.#ask(this.#link, entry));
+    } else if (entry.canAskForLess(asked, error)) {
+      if (this.#link) this.#ask(this.#link, entry);
     } else {
       this.#forget(entry);
       entry.end(error);
@@ -1203,13 +1260,18 @@ export class Client extends EventTarget {
   }
 
   /**
-   * The application ends it.
+   * The application ends one of those that share a subscription; the last one ends it at the server.
    *
    * @param {Entry} entry
+   * @param {Feed} feed
    * @returns {Promise<void>}
    */
-  #leave(entry) {
-    if (entry.isOver) return Promise.resolve();
+  #leave(entry, feed) {
+    if (feed.isOver) return Promise.resolve();
+    if (entry.feeds.size > 1) {
+      entry.part(feed, null);
+      return Promise.resolve();
+    }
     const bindings = [entry.binding, entry.next].filter((binding) => binding !== null);
     this.#forget(entry);
     entry.end(null);
@@ -1254,7 +1316,18 @@ export class Client extends EventTarget {
   }
 
   /**
-   * The reader does not keep up: the server is asked to stop, and later to go on behind what waits.
+   * A reader does not keep up. If it is the only one, the server is asked to stop; else it falls behind the others.
+   *
+   * @param {Entry} entry
+   * @param {Feed} feed
+   */
+  #filled(entry, feed) {
+    if (entry.feeds.size > 1) feed.fallBehind();
+    else this.#pause(entry);
+  }
+
+  /**
+   * Asks the server to stop, and later to go on behind what was seen.
    *
    * @param {Entry} entry
    */
@@ -1265,7 +1338,7 @@ export class Client extends EventTarget {
       if (!binding) continue;
       this.#tellLeft(binding, () => {
         entry.unbind(binding.link);
-        this.#room(entry);
+        this.#goOn(entry);
       });
     }
     entry.next = null;
@@ -1275,51 +1348,159 @@ export class Client extends EventTarget {
    * There may be room again.
    *
    * @param {Entry} entry
+   * @param {Feed} feed
    */
-  #room(entry) {
+  #room(entry, feed) {
+    if (feed.behind) void this.#catchUp(entry, feed);
+    else this.#goOn(entry);
+  }
+
+  /** @param {Entry} entry which may be paused without need */
+  #goOn(entry) {
     if (!entry.isPaused || entry.binding || !entry.hasRoom) return;
     entry.isPaused = false;
     if (this.#link) this.#ask(this.#link, entry);
   }
+
+  // Several subscriptions to one topic.
+
+  /**
+   * Another one shares what the server sends already.
+   *
+   * @param {Entry} entry
+   * @param {Feed} feed
+   */
+  #join(entry, feed) {
+    if (entry.isPaused) for (const other of entry.feeds) if (other !== feed && !other.hasRoom) other.fallBehind();
+    const order = entry.binding?.order;
+    const isUnsent = order && entry.binding?.link.orders.includes(order);
+    if (feed.options.presence && !entry.options.presence) {
+      entry.options.presence = true;
+      entry.asker ??= feed;
+      if (isUnsent) order.message = { ...order.message, presence: true };
+      // Asked for again behind what was seen, so that nothing is lost.
+      else if (entry.binding) this.#pause(entry);
+    }
+    this.#goOn(entry);
+    if (entry.binding?.stage === "live" && entry.opened) entry.admit(feed);
+    if (feed.behind) void this.#catchUp(entry, feed);
+  }
+
+  /**
+   * Fetches what a subscription has missed from the topic's history, until it is where the others are.
+   *
+   * @param {Entry} entry
+   * @param {Feed} feed
+   */
+  async #catchUp(entry, feed) {
+    const { behind } = feed;
+    if (!behind || behind.isFetching || !entry.opened) return;
+    behind.isFetching = true;
+    const backoff = new Backoff(this.#settings.maxBackoffMs);
+    while (feed.behind === behind && feed.hasRoom) {
+      try {
+        if (behind.recent !== undefined) {
+          const begin = await this.#beginOf(entry.topic, behind.recent);
+          feed.seen = begin ?? entry.seen;
+          behind.recent = undefined;
+        }
+        // Of what comes while it is fetched, what follows it is taken then.
+        behind.pending = [];
+        const { seen: since, room: limit } = feed;
+        const page = await this.#history({ type: "history", topic: entry.topic, since, limit });
+        if (feed.behind !== behind) return;
+        if (feed.replay(page, since)) {
+          for (const full of entry.caughtUp(feed)) this.#filled(entry, full);
+        } else if (!page.more) {
+          // The connection is about to tell of another epoch, or more has come than could be kept.
+          await this.#pauseFor(backoff.next());
+        }
+      } catch (cause) {
+        const error = asError(cause);
+        if (feed.isOver || error.kind === "closed") break;
+        if (error.kind === "request" && !PASSING.has(error.code ?? 0)) {
+          if (behind.isFirst) entry.part(feed, error);
+          else feed.loseTrack(entry.seen, error.message);
+          break;
+        }
+        await this.#pauseFor(backoff.next());
+      }
+    }
+    behind.isFetching = false;
+  }
+
+  /** Never settled if the client is closed before. @param {number} ms @returns {Promise<void>} */
+  #pauseFor(ms) {
+    return new Promise((resolve) => this.#timers.set(`pause ${(this.#pauses += 1)}`, ms, resolve));
+  }
+
+  /**
+   * The position behind which so many of the newest messages are; `null` if there are none.
+   *
+   * @param {string} topic
+   * @param {number} count
+   * @returns {Promise<Position | null>}
+   */
+  async #beginOf(topic, count) {
+    /** @type {Position | undefined} */
+    let since;
+    for (let left = count; left > 0; ) {
+      const limit = Math.min(left, MAX_PAGE);
+      const { epoch, messages, more } = await this.#history({ type: "history", topic, since, limit, reverse: true });
+      const oldest = messages.at(-1);
+      if (oldest) since = { epoch, offset: oldest.offset };
+      left -= messages.length;
+      if (!more || !oldest) break;
+    }
+    return since ? { epoch: since.epoch, offset: since.offset - 1 } : null;
+  }
 }
 
 /** @typedef {{ message: Message | null, position: Position | null }} Item what waits for a reader */
+/** @typedef {{ first: number, last: number, json: Json }} GapTold a `gap` of the server */
+/** @typedef {{ message: Message | null, gap?: GapTold, position: Position | null }} Heard what comes for a subscription */
+/**
+ * What a subscription that has to catch up knows of that: what came since it began to fetch (`null`: more than it keeps), and
+ * whether these are the first messages that it gets.
+ *
+ * @typedef {{ isFirst: boolean, isFetching: boolean, recent: number | undefined, pending: Heard[] | null }} Behind
+ */
 /** @typedef {{ reader: object | null, taken: Deferred<Message | null> }} Waiter a reader that waits */
 
-/** A subscription in its readers' hands. */
+/** What the application holds of a subscription. Several may share one subscription at the server. */
 export class Subscription extends EventTarget {
-  /** @type {Entry} */
-  #entry;
+  /** @type {Feed} */
+  #feed;
   #leave;
   /** Those of "message": while there are any, nothing is kept. @type {{ listener: EventListenerOrEventListenerObject, capture: boolean, call: (event: Event) => void }[]} */
   #listeners = [];
 
   /**
    * @param {symbol} internal
-   * @param {Entry} entry
+   * @param {Feed} feed
    * @param {() => Promise<void>} leave
    */
-  constructor(internal, entry, leave) {
+  constructor(internal, feed, leave) {
     super();
     if (internal !== INTERNAL) throw new QwsError("usage", "a subscription is made by client.subscribe()");
-    this.#entry = entry;
+    this.#feed = feed;
     this.#leave = leave;
   }
 
   get topic() {
-    return this.#entry.topic;
+    return this.#feed.entry.topic;
   }
   get ready() {
-    return this.#entry.ready.promise;
+    return this.#feed.ready.promise;
   }
   get state() {
-    const { isOver, isPaused, opened } = this.#entry;
+    const { isOver, isPaused, opened } = this.#feed;
     if (isOver) return "ended";
     if (isPaused) return "paused";
     return opened ? "active" : "pending";
   }
   get position() {
-    return this.#entry.position;
+    return this.#feed.position;
   }
 
   unsubscribe() {
@@ -1345,7 +1526,7 @@ export class Subscription extends EventTarget {
     this.#listeners.push({ listener, capture, call });
     super.addEventListener(type, call, { ...(typeof options === "object" ? options : {}), capture });
     signal?.addEventListener("abort", () => this.removeEventListener(type, listener, capture), { once: true });
-    this.#entry.listened(this.#listeners.length);
+    this.#feed.listened(this.#listeners.length);
   }
 
   /**
@@ -1359,22 +1540,22 @@ export class Subscription extends EventTarget {
     if (type !== "message" || at < 0) return super.removeEventListener(type, listener, options);
     const [{ call }] = this.#listeners.splice(at, 1);
     super.removeEventListener(type, call, capture);
-    this.#entry.listened(this.#listeners.length);
+    this.#feed.listened(this.#listeners.length);
   }
 
   /** @returns {MessageIterator} */
   [Symbol.asyncIterator]() {
-    const entry = this.#entry;
+    const feed = this.#feed;
     /** @type {() => IteratorReturnResult<undefined>} */
     const done = () => ({ done: true, value: undefined });
     let isOver = false;
-    entry.readers += 1;
+    feed.readers += 1;
     /** @type {MessageIterator} */
     const iterator = {
       next: async () => {
         if (isOver) return done();
         try {
-          const message = await entry.take(iterator);
+          const message = await feed.take(iterator);
           if (message) return { done: false, value: message };
         } catch (error) {
           leave();
@@ -1394,7 +1575,7 @@ export class Subscription extends EventTarget {
       [Symbol.asyncIterator]: () => iterator,
     };
     const leave = () => {
-      if (!isOver) entry.readerLeft(iterator);
+      if (!isOver) feed.readerLeft(iterator);
       isOver = true;
     };
     return iterator;
@@ -1402,17 +1583,17 @@ export class Subscription extends EventTarget {
 }
 
 /**
- * A subscription as the client keeps it: what was asked for, what was seen, what waits for the reader. Knows nothing of
- * connections but which of them it is bound to.
+ * A subscription at the server, and the subscriptions of the application that share it: what was asked for, and what was seen.
+ * Knows nothing of connections but which of them it is bound to.
  */
 class Entry {
-  /** @type {Subscription | null} */
-  subscription = null;
-  /** @type {Deferred<Subscribed>} */
-  ready = new Deferred();
+  /** Those that share it. @type {Set<Feed>} */
+  feeds = new Set();
+  /** The one whose options are being asked for: if the server refuses them, it alone ends. @type {Feed | null} */
+  asker = null;
   /** Whether the server has taken it once. */
   opened = false;
-  /** The reader did not keep up. */
+  /** The server was asked to stop: the reader did not keep up, or something else is to be asked for. */
   isPaused = false;
   isOver = false;
   /** Where it is asked for or comes from. @type {Binding | null} */
@@ -1427,15 +1608,13 @@ class Entry {
   timer;
   /** Up to here everything was passed on. @type {Position | null} */
   seen;
-  /** Up to here everything was handed out. @type {Position | null} */
-  position;
-  /** How many iterations there are. */
-  readers = 0;
   /** The newest offset when the server took it first; what is newer comes here, and by no pattern. */
   begin = Infinity;
 
   /** Up to this offset it was told already that not everything is there. */
   #told = 0;
+  /** The server does not allow this client to have replayed what it missed. */
+  #isPositionRefused = false;
   /**
    * Of a pattern that moves: what the connection before has brought, which the next one may bring again. Offsets are not
    * compared beyond that: where only patterns follow a topic the server may forget it, and they begin anew.
@@ -1443,31 +1622,17 @@ class Entry {
    * @type {{ next: Binding, offsets: Map<string, number>, until: number } | null}
    */
   #seam = null;
-  /** @type {Item[]} */
-  #items = [];
-  #first = 0;
-  /** @type {Waiter[]} */
-  #waiters = [];
-  #isListened = false;
-  /** @type {QwsError | null} */
-  #error = null;
-  #capacity;
-  #roomAgain;
 
   /**
    * @param {string} topic
-   * @param {SubscribeOptions} options
-   * @param {number} capacity
-   * @param {() => void} roomAgain called when there is room for more
+   * @param {SubscribeOptions} options of the first one that shares it
    */
-  constructor(topic, options, capacity, roomAgain) {
+  constructor(topic, options) {
     this.topic = topic;
     this.options = { ...options };
     this.isPattern = isPattern(topic);
     this.isDatagram = options.delivery === "datagram";
-    this.seen = this.position = options.since ? { epoch: options.since.epoch, offset: options.since.offset } : null;
-    this.#capacity = capacity;
-    this.#roomAgain = roomAgain;
+    this.seen = options.since ? { epoch: options.since.epoch, offset: options.since.offset } : null;
   }
 
   /** What to ask the server for. @param {boolean} [onControl] whether it has to come on the control lane */
@@ -1476,9 +1641,12 @@ class Entry {
     const lane = onControl ? "control" : this.options.lane;
     /** @type {Json} */
     const request = { type: "subscribe", topic: this.topic, delivery, lane, presence };
-    if (!this.opened) return { ...request, since, recent };
+    if (!this.opened) {
+      this.asker ??= [...this.feeds][0] ?? null;
+      return { ...request, since, recent };
+    }
     // Newest wins: of datagrams, what was missed is of no interest.
-    return this.isDatagram || this.isPattern ? request : { ...request, since: this.seen };
+    return this.isDatagram || this.isPattern || this.#isPositionRefused ? request : { ...request, since: this.seen };
   }
 
   /** @param {Binding} next */
@@ -1509,6 +1677,83 @@ class Entry {
     if (this.next) this.switch(this.next);
   }
 
+  // Those that share it.
+
+  /** Whether it may be asked to go on after a pause: several do not wait for each other. */
+  get hasRoom() {
+    const [only, ...others] = this.feeds;
+    return others.length > 0 || only === undefined || only.hasRoom;
+  }
+
+  /**
+   * Why a subscription with these options cannot share this one.
+   *
+   * @param {SubscribeOptions} options
+   */
+  clash({ delivery = "stream", lane, presence }) {
+    const { options } = this;
+    const here = (/** @type {string} */ what, /** @type {unknown} */ value) =>
+      new QwsError("usage", `subscribe: this client has ${this.topic} with ${what} ${JSON.stringify(value)} already`, { code: 409 });
+    if ((options.delivery ?? "stream") !== delivery) return here("delivery", options.delivery ?? "stream");
+    if (lane !== undefined && (options.lane ?? "own") !== lane) return here("lane", options.lane ?? "own");
+    // Asking again has no seam without a position.
+    const isFixed = (this.isPattern || this.isDatagram) && this.binding !== null;
+    if (presence === true && options.presence !== true && isFixed) return here("presence", false);
+    return null;
+  }
+
+  /** One that shares it begins, at what the server sends next. @param {Feed} feed */
+  admit(feed) {
+    if (feed.opened || feed.behind) return;
+    const { epoch = null, offset = null } = this.isPattern ? {} : (this.seen ?? {});
+    feed.open(this.seen, { epoch, offset, recovered: null });
+  }
+
+  /** One that shares it ends, and the others go on. @param {Feed} feed @param {QwsError | null} error */
+  part(feed, error) {
+    this.feeds.delete(feed);
+    if (this.asker === feed) this.asker = null;
+    feed.end(error);
+  }
+
+  /**
+   * The server has refused it. Whether something else may still be asked for: without a position that it may not have
+   * replayed, or for the others without what one of them asked for.
+   *
+   * @param {Json | undefined} asked
+   * @param {QwsError} error
+   */
+  canAskForLess(asked, error) {
+    if (error.code === 403 && this.opened && asked?.since) {
+      this.#isPositionRefused = true;
+      return true;
+    }
+    const { asker } = this;
+    if (!asker || this.feeds.size < 2) return false;
+    this.part(asker, error);
+    const [first] = this.feeds;
+    const isWanted = [...this.feeds].some(({ options }) => options.presence === true);
+    this.options.presence = isWanted ? true : undefined;
+    if (this.opened) return true;
+    this.asker = first;
+    this.options = { ...first.options, presence: this.options.presence };
+    this.seen = first.seen;
+    first.behind = null;
+    return true;
+  }
+
+  /**
+   * One that was behind has what the others have. Gives those that have no room for more.
+   *
+   * @param {Feed} feed
+   */
+  caughtUp(feed) {
+    const pending = feed.behind?.pending ?? [];
+    feed.behind = null;
+    const full = pending.some((heard) => feed.behind === null && feed.hear(heard));
+    return full ? [feed] : [];
+  }
+
   /**
    * The server sends from now on.
    *
@@ -1532,12 +1777,28 @@ class Entry {
         if (hadSeen && isNews && !(this.isDatagram && renewed)) lost = "the topic's log does not reach back";
         this.#told = reply.offset;
       }
+      if (this.#isPositionRefused && lost) {
+        lost = "this client may not read the topic's history";
+        this.#passed({ epoch: reply.epoch, offset: Number(reply.offset) });
+      }
     } else if (renewed && !moves && !this.isDatagram) {
       lost = "the connection was lost meanwhile, and a pattern has no position";
     }
-    if (!renewed) this.ready.resolve(subscribed);
-    if (lost) emit(this.subscription, "lost", { ...subscribed, reason: reply.reason ?? lost });
-    else if (renewed) emit(this.subscription, "resumed", subscribed);
+    const { asker } = this;
+    this.asker = null;
+    for (const feed of this.feeds) {
+      if (feed.behind) {
+        // The topic's history tells what it has missed.
+        if (lost) feed.behind.pending = null;
+      } else if (feed.opened || (feed === asker && !renewed)) {
+        feed.open(this.seen, subscribed);
+        if (lost) emit(feed.subscription, "lost", { ...subscribed, reason: reply.reason ?? lost });
+        else if (renewed) emit(feed.subscription, "resumed", subscribed);
+      } else {
+        const { epoch, offset } = subscribed;
+        feed.open(epoch === null ? null : { epoch, offset: Number(offset) }, { ...subscribed, recovered: null });
+      }
+    }
   }
 
   /**
@@ -1565,44 +1826,64 @@ class Entry {
     return true;
   }
 
+  /** @param {Position} position up to which there is nothing more to pass on */
+  #passed(position) {
+    this.seen = position;
+    for (const feed of this.feeds) {
+      if (!feed.behind) {
+        if (feed.opened) feed.passed(position);
+      } else if (feed.seen?.epoch === position.epoch && feed.seen.offset > position.offset) {
+        feed.seen = position;
+      }
+    }
+  }
+
   /**
-   * Passes on what belongs to it, unless that has been there. True where the server is to be told that nothing more has
-   * room.
+   * Passes on what belongs to it, unless that has been there. Gives those that have no room for more.
    *
    * @param {Binding} binding
    * @param {Source} source
    * @param {Json} json
    * @param {Uint8Array} [data]
+   * @returns {readonly Feed[]}
    */
   deliver(binding, source, json, data) {
-    if (this.isOver) return false;
+    if (this.isOver) return NONE;
     const { type, topic } = json;
     if (type === "join" || type === "leave") {
-      emit(this.subscription, type, { topic, client: json.client });
-      return false;
+      const detail = { topic, client: json.client };
+      for (const feed of [...this.feeds]) if (feed.options.presence) emit(feed.subscription, type, detail);
+      return NONE;
     }
     // It may span what came as datagrams, and what was missed is of no interest.
-    if (type === "gap" && this.isDatagram) return false;
+    if (type === "gap" && this.isDatagram) return NONE;
     const [first, last] = type === "gap" ? [json.first, json.last] : [json.offset, json.offset];
     if (!isOffset(first) || !isOffset(last)) throw new QwsError("protocol", `${type}: no offset`, { code: 1002 });
-    if (typeof source === "number" && binding.isStraggler(first, last)) return false;
-    if (this.#isPassed(binding, topic, last)) return false;
+    if (typeof source === "number" && binding.isStraggler(first, last)) return NONE;
+    if (this.#isPassed(binding, topic, last)) return NONE;
     const position = this.seen && { epoch: this.seen.epoch, offset: last };
     if (type === "gap") {
       // Of a gap that was told in part, the rest.
       const from = this.seen ? Math.max(first, this.seen.offset + 1) : first;
-      if (position) this.#passed(position);
-      emit(this.subscription, "gap", { topic, first: from, last, ...(json.reason == null ? {} : { reason: json.reason }) });
-      return false;
+      if (position) this.seen = position;
+      return this.#passOn({ message: null, gap: { first: from, last, json }, position });
     }
     // What is lost behind it is another loss.
     this.#told = 0;
-    const message = messageOf(json, data);
     if (position) this.seen = position;
     if (this.next) this.#seam?.offsets.set(topic, last);
-    const isFull = this.#put({ message, position });
-    if (this.#isListened) emit(this.subscription, "message", message);
-    return isFull;
+    return this.#passOn({ message: messageOf(json, data), position });
+  }
+
+  /** @param {Heard} heard @returns {readonly Feed[]} */
+  #passOn(heard) {
+    if (this.feeds.size === 1) {
+      const [only] = this.feeds;
+      return only.hear(heard) ? [only] : NONE;
+    }
+    // Each has a message of its own: it may change it.
+    const copy = () => ({ ...heard, message: heard.message && { ...heard.message } });
+    return [...this.feeds].filter((feed) => feed.hear(copy()));
   }
 
   /**
@@ -1623,13 +1904,197 @@ class Entry {
     return offset <= last;
   }
 
+  /** @param {QwsError | null} error `null` where it was asked for */
+  end(error) {
+    if (this.isOver) return;
+    this.isOver = true;
+    this.isPaused = false;
+    this.binding = this.next = this.#seam = null;
+    this.drained.resolve();
+    clearTimeout(this.timer);
+    for (const feed of [...this.feeds]) feed.end(error);
+  }
+}
+
+/** No subscription. @type {readonly Feed[]} */
+const NONE = [];
+
+/**
+ * What the application gets of a subscription: the messages that wait for its readers, and its events. Several feeds may share
+ * one entry; one that does not keep up with the others, or begins further back, is behind and catches up from the history.
+ */
+class Feed {
+  /** @type {Subscription | null} */
+  subscription = null;
+  /** @type {Deferred<Subscribed>} */
+  ready = new Deferred();
+  /** Whether `ready` has resolved: it gets what comes. */
+  opened = false;
+  isOver = false;
+  /** Up to here everything was taken. @type {Position | null} */
+  seen;
+  /** Up to here everything was handed out. @type {Position | null} */
+  position;
+  /** How many iterations there are. */
+  readers = 0;
+  /** Set while it has to catch up. @type {Behind | null} */
+  behind = null;
+
+  /** @type {Item[]} */
+  #items = [];
+  #first = 0;
+  /** @type {Waiter[]} */
+  #waiters = [];
+  #isListened = false;
+  /** @type {QwsError | null} */
+  #error = null;
+  #capacity;
+  #roomAgain;
+
+  /**
+   * @param {Entry} entry
+   * @param {SubscribeOptions} options
+   * @param {number} capacity
+   * @param {() => void} roomAgain called when there is room for more
+   */
+  constructor(entry, options, capacity, roomAgain) {
+    const { since, recent } = options;
+    this.entry = entry;
+    this.options = options;
+    this.seen = this.position = since ? { epoch: since.epoch, offset: since.offset } : null;
+    this.#capacity = capacity;
+    this.#roomAgain = roomAgain;
+    // What the first one asks for, the server replays.
+    const wantsReplay = since !== undefined || (recent ?? 0) > 0;
+    if (entry.feeds.size > 0 && wantsReplay && !entry.isPattern) {
+      this.behind = { isFirst: true, isFetching: false, recent: since ? undefined : recent, pending: null };
+    }
+  }
+
+  get isPaused() {
+    return this.entry.isPaused || (this.behind !== null && !this.behind.isFirst);
+  }
+
+  /**
+   * It begins, or goes on where the entry does.
+   *
+   * @param {Position | null} seen
+   * @param {Subscribed} subscribed
+   */
+  open(seen, subscribed) {
+    if (seen && !this.opened) this.passed(seen);
+    this.opened = true;
+    this.ready.resolve(subscribed);
+  }
+
+  /**
+   * Takes what comes. True if there is no room for more.
+   *
+   * @param {Heard} heard
+   */
+  hear(heard) {
+    if (this.isOver) return false;
+    const { message, gap, position } = heard;
+    if (this.behind) {
+      const { pending } = this.behind;
+      if (pending && pending.length < this.#capacity) pending.push(heard);
+      else this.behind.pending = null;
+      return false;
+    }
+    // Not before its answer: it begins behind that.
+    if (!this.opened) return false;
+    const { seen } = this;
+    const isKnown = seen !== null && position !== null && seen.epoch === position.epoch;
+    if (isKnown && position.offset <= seen.offset) return false;
+    if (gap) {
+      const first = isKnown ? Math.max(gap.first, seen.offset + 1) : gap.first;
+      if (position) this.passed(position);
+      const { topic, reason } = gap.json;
+      emit(this.subscription, "gap", { topic, first, last: gap.last, ...(reason == null ? {} : { reason }) });
+      return false;
+    }
+    return message !== null && this.#take(message, position);
+  }
+
+  /**
+   * @param {Message} message
+   * @param {Position | null} position
+   */
+  #take(message, position) {
+    this.seen = position;
+    const isFull = this.#put({ message, position });
+    if (this.#isListened) emit(this.subscription, "message", message);
+    return isFull;
+  }
+
   /** @param {Position} position up to which there is nothing more to hand out */
-  #passed(position) {
+  passed(position) {
     this.seen = position;
     // Behind what waits already.
     const last = this.#items.at(-1);
     if (last && this.waiting > 0) last.position = position;
     else this.position = position;
+  }
+
+  // Catching up.
+
+  /** It keeps what waits, and fetches the rest from the topic's history once there is room. */
+  fallBehind() {
+    this.behind ??= { isFirst: false, isFetching: false, recent: undefined, pending: null };
+  }
+
+  /**
+   * Takes a page of the topic's history. True if nothing is missing between that and what comes.
+   *
+   * @param {import("./qws.js").HistoryPage & { recovered?: boolean | null }} page
+   * @param {Position | null} since where it begins
+   */
+  replay({ epoch, offset, messages, more, recovered }, since) {
+    const { behind, entry, options } = this;
+    const live = entry.seen;
+    if (!behind || !live) return false;
+    // An older server has no empty page.
+    if (epoch === "") epoch = live.epoch;
+    const isOther = since !== null && since.epoch !== epoch;
+    const isLost = isOther || (since !== null && recovered === false);
+    const subscribed = { epoch, offset: Math.max(offset, live.epoch === epoch ? live.offset : 0), recovered: !isLost };
+    if (behind.isFirst && !this.opened && isLost && (options.recent ?? 0) > 0) {
+      this.#openAt({ epoch, offset: 0 }, subscribed, isLost);
+      behind.recent = options.recent;
+      return false;
+    }
+    if (isOther) this.seen = { epoch, offset: 0 };
+    this.#openAt(this.seen, options.since ? subscribed : { ...subscribed, recovered: null }, isLost);
+    for (const message of messages) {
+      if (this.behind !== behind) return false;
+      this.#take(message, { epoch, offset: message.offset });
+    }
+    return this.behind === behind && !more && behind.pending !== null && epoch === live.epoch;
+  }
+
+  /**
+   * @param {Position | null} position
+   * @param {Subscribed} subscribed
+   * @param {boolean} isLost
+   */
+  #openAt(position, subscribed, isLost) {
+    if (!this.opened && position && this.waiting === 0) this.position = position;
+    this.opened = true;
+    this.ready.resolve(subscribed);
+    if (isLost) emit(this.subscription, "lost", { ...subscribed, reason: "the topic's log does not reach back" });
+  }
+
+  /**
+   * What it has missed cannot be had: it goes on with what comes.
+   *
+   * @param {Position | null} position
+   * @param {string} reason
+   */
+  loseTrack(position, reason) {
+    this.behind = null;
+    if (position) this.passed(position);
+    const { epoch = null, offset = null } = position ?? {};
+    emit(this.subscription, "lost", { epoch, offset, recovered: false, reason });
   }
 
   // What waits for the reader.
@@ -1642,11 +2107,17 @@ class Entry {
     return this.waiting <= this.#capacity / 2;
   }
 
+  /** How many messages there is room for on one page of history. */
+  get room() {
+    return Math.min(MAX_PAGE, Math.max(1, Math.floor(this.#capacity - this.waiting)));
+  }
+
   /**
    * @param {Item} item
    * @returns {boolean} whether there is no room for more
    */
   #put(item) {
+    const { isDatagram, isPattern } = this.entry;
     const waiter = this.#waiters.shift();
     if (waiter) {
       if (item.position) this.position = item.position;
@@ -1659,7 +2130,7 @@ class Entry {
     }
     this.#items.push(item);
     if (this.waiting < this.#capacity) return false;
-    if (!this.isDatagram && !this.isPattern) return true;
+    if (!isDatagram && !isPattern) return true;
     // There is no position to come back to.
     if (this.waiting > this.#capacity) this.#dropOldest();
     return false;
@@ -1667,7 +2138,7 @@ class Entry {
 
   #dropOldest() {
     const dropped = this.#shift();
-    if (!dropped?.message || this.isDatagram) return;
+    if (!dropped?.message || this.entry.isDatagram) return;
     const { topic, offset } = dropped.message;
     emit(this.subscription, "gap", { topic, first: offset, last: offset, reason: "they were not read fast enough" });
   }
@@ -1746,10 +2217,7 @@ class Entry {
   end(error) {
     if (this.isOver) return;
     this.isOver = true;
-    this.isPaused = false;
-    this.binding = this.next = this.#seam = null;
-    this.drained.resolve();
-    clearTimeout(this.timer);
+    this.behind = null;
     this.ready.reject(error ?? new QwsError("closed", "it was unsubscribed before the server answered"));
     const [first, ...others] = this.#waiters.splice(0);
     if (error && first) first.taken.reject(error);
@@ -1923,7 +2391,8 @@ class Routes {
    */
   find(source, json, ofPresence) {
     const topic = /** @type {string} */ (json.topic);
-    const exact = this.#exact.get(topic);
+    // A `gap` of many topics names the pattern itself.
+    const exact = isPattern(topic) ? this.#patterns.find(({ entry }) => entry.topic === topic) : this.#exact.get(topic);
     const isFor = (/** @type {Binding} */ binding) =>
       binding.stage === "live" && binding.isOn(source) && (!ofPresence || binding.entry.options.presence === true);
     if (exact && isFor(exact)) return exact;
@@ -3107,20 +3576,107 @@ function matches(pattern, topic) {
   return wanted.every((level, at) => level === levels[at] || level === "*" || (rest && at === wanted.length - 1));
 }
 
+const CONNECT_OPTIONS = [
+  "name", "token", "carriers", "webTransportOnWebKit", "webTransportUrl", "webSocketUrl", "certificateHash", "WebSocket",
+  "raceDelayMs", "settleMs", "retryQuicMs", "maxBackoffMs", "requestTimeoutMs", "highWaterMark",
+];
+const SUBSCRIBE_OPTIONS = ["since", "recent", "delivery", "lane", "presence", "highWaterMark"];
+const HISTORY_OPTIONS = ["since", "recent", "limit", "reverse"];
+
 /**
+ * Throws a TypeError for an option that does not exist, which else would be ignored.
+ *
+ * @param {string} call
+ * @param {unknown} options
+ * @param {string[]} known
+ */
+function checkOptions(call, options, known) {
+  if (typeof options !== "object" || options === null) throw new TypeError(`${call}: options must be an object`);
+  for (const [name, value] of Object.entries(options)) {
+    if (known.includes(name) || value === undefined) continue;
+    const close = known.find((other) => isMistyped(name, other));
+    const hint = close ? `did you mean "${close}"?` : `there are ${known.join(", ")}`;
+    throw new TypeError(`${call}: unknown option "${name}"; ${hint}`);
+  }
+}
+
+/**
+ * Whether one name is another with one or two slips of the finger, or in another case.
+ *
+ * @param {string} name
+ * @param {string} meant
+ */
+function isMistyped(name, meant) {
+  const [from, to] = [name.toLowerCase().replace(/[-_]/g, ""), meant.toLowerCase()];
+  // Levenshtein's distance, by rows.
+  let row = Array.from({ length: to.length + 1 }, (_, at) => at);
+  for (let at = 1; at <= from.length; at += 1) {
+    const next = [at];
+    for (let other = 1; other <= to.length; other += 1) {
+      const swap = row[other - 1] + (from[at - 1] === to[other - 1] ? 0 : 1);
+      next.push(Math.min(swap, row[other] + 1, next[other - 1] + 1));
+    }
+    row = next;
+  }
+  return row[to.length] <= Math.min(2, Math.floor(to.length / 3));
+}
+
+/** @param {unknown} since */
+function isPosition(since) {
+  const { epoch, offset } = /** @type {Position} */ (since ?? {});
+  return typeof epoch === "string" && isOffset(offset);
+}
+
+const NO_POSITION = "since must be a position: { epoch, offset }";
+
+/**
+ * Why a subscription cannot be asked for.
+ *
  * @param {string} topic
  * @param {SubscribeOptions} options
+ * @returns {QwsError | null}
  */
-function checkSubscribe(topic, { since, recent, delivery, lane }) {
+function problemOf(topic, { since, recent, delivery, lane, presence, highWaterMark }) {
   const wrong = (/** @type {string} */ why) => new QwsError("usage", `subscribe: ${why}`);
   if (typeof topic !== "string" || topic.length > 255 || !/^([\w-]+|\*)(\.([\w-]+|\*))*(\.>)?$|^>$/.test(topic)) {
-    throw wrong(`${String(topic)} is no topic: levels of A-Z a-z 0-9 _ - separated by dots, or * for one and > for the rest`);
+    const shown = JSON.stringify(String(topic).slice(0, 60));
+    return wrong(`not a topic: ${shown}; use A-Z a-z 0-9 _ -, with dots between levels, at most 255 bytes (* is one level, > the rest)`);
   }
-  if (since && (typeof since.epoch !== "string" || !isOffset(since.offset))) throw wrong("since is no position");
-  if (since && isPattern(topic)) throw wrong("since: a pattern has no position; subscribe to each topic");
-  if (recent !== undefined && !isOffset(recent)) throw wrong("recent is no count");
-  if (delivery !== undefined && delivery !== "stream" && delivery !== "datagram") throw wrong(`delivery: ${delivery}`);
-  if (lane !== undefined && lane !== "own" && lane !== "control") throw wrong(`lane: ${lane}`);
+  if (since !== undefined && !isPosition(since)) return wrong(NO_POSITION);
+  if (since && isPattern(topic)) return wrong("since: a pattern has no position; subscribe to each topic");
+  if (recent !== undefined && !isOffset(recent)) return wrong("recent must be a whole number");
+  if (delivery !== undefined && delivery !== "stream" && delivery !== "datagram") {
+    return wrong('delivery must be "stream" or "datagram"');
+  }
+  if (lane !== undefined && lane !== "own" && lane !== "control") return wrong('lane must be "own" or "control"');
+  if (presence !== undefined && typeof presence !== "boolean") return wrong("presence must be true or false");
+  if (highWaterMark !== undefined && !(typeof highWaterMark === "number" && highWaterMark >= 1)) {
+    return wrong("highWaterMark must be a number of at least 1");
+  }
+  return null;
+}
+
+/**
+ * Why a page of history cannot be asked for.
+ *
+ * @param {import("./qws.js").HistoryOptions} options
+ * @returns {TypeError | QwsError | null}
+ */
+function problemOfHistory(options) {
+  try {
+    checkOptions("history", options, HISTORY_OPTIONS);
+  } catch (error) {
+    return /** @type {TypeError} */ (error);
+  }
+  const { since, recent, limit, reverse } = options;
+  const wrong = (/** @type {string} */ why) => new QwsError("usage", `history: ${why}`);
+  if (since !== undefined && !isPosition(since)) return wrong(NO_POSITION);
+  for (const [name, count] of Object.entries({ recent, limit })) {
+    if (count === undefined || (isOffset(count) && count >= 1 && count <= MAX_PAGE)) continue;
+    return wrong(`${name} must be a whole number from 1 to ${MAX_PAGE}`);
+  }
+  if (recent === undefined || (since ?? limit ?? reverse) === undefined) return null;
+  return wrong("recent asks for the newest messages; it does not go with since, limit or reverse");
 }
 
 /** @param {number | undefined} code whether a client may come back by itself after it */
@@ -3144,26 +3700,27 @@ function cut(reason) {
 /**
  * Settings in full, or an error that tells what is wrong with them.
  *
- * @param {string | URL | undefined} url
+ * @param {string | import("./qws.js").UrlLike | undefined} url
  * @param {ConnectOptions} options
  */
 function settingsOf(url, options) {
+  checkOptions("connect", options, CONNECT_OPTIONS);
   const wrong = (/** @type {string} */ why) => new QwsError("usage", `connect: ${why}`);
   const base = url ?? (typeof location === "object" ? location?.origin : undefined);
-  if (base === undefined) throw wrong("there is no page, so a url is needed");
+  if (base === undefined) throw wrong("a url is needed outside of a page");
   let origin;
   try {
-    origin = new URL(base);
+    origin = new URL(addressOf(base));
   } catch {
-    throw wrong(`${String(base)} is no url`);
+    throw wrong(`not a valid URL: ${addressOf(base)}`);
   }
   const loopback = isLoopback(origin.hostname);
   if (origin.protocol !== "https:" && !(origin.protocol === "http:" && loopback)) {
-    throw wrong(`${origin.href} is neither https: nor, on this machine, http:`);
+    throw wrong(`${origin.href}: use https:, or http: on this machine (localhost, 127.0.0.1, [::1])`);
   }
   const { name, certificateHash, webTransportUrl, webSocketUrl } = options;
   const length = name === undefined ? 1 : [...name].length;
-  if (length < 1 || length > 64) throw wrong("name: 1 to 64 characters are expected");
+  if (length < 1 || length > 64) throw wrong("name must have 1 to 64 characters");
   const Socket = options.WebSocket ?? globalThis.WebSocket;
   const isKeptFromQuic = isWebKit() && options.webTransportOnWebKit !== true;
   const has = {
@@ -3172,7 +3729,7 @@ function settingsOf(url, options) {
   };
   const wanted = options.carriers ?? /** @type {CarrierName[]} */ (["webtransport", "websocket"]);
   const quicUrl = webTransportUrl
-    ? String(webTransportUrl)
+    ? addressOf(webTransportUrl)
     : origin.protocol === "https:"
       ? `https://${origin.hostname}:${origin.port || 443}/wt`
       : null;
@@ -3186,7 +3743,7 @@ function settingsOf(url, options) {
     Socket,
     quicUrl,
     hasQuicUrl: webTransportUrl !== undefined,
-    socketUrl: String(webSocketUrl ?? `${origin.protocol === "https:" ? "wss" : "ws"}://${origin.host}/ws`),
+    socketUrl: addressOf(webSocketUrl ?? `${origin.protocol === "https:" ? "wss" : "ws"}://${origin.host}/ws`),
     quicKey: quicUrl ?? origin.origin,
     hash: certificateHash || null,
     asksHash,
@@ -3197,6 +3754,11 @@ function settingsOf(url, options) {
     requestTimeoutMs: atLeast(1, options.requestTimeoutMs ?? 15_000, "requestTimeoutMs"),
     highWaterMark: atLeast(1, options.highWaterMark ?? 1024, "highWaterMark"),
   };
+}
+
+/** @param {string | import("./qws.js").UrlLike} url */
+function addressOf(url) {
+  return typeof url === "string" ? url : url.href;
 }
 
 /**
@@ -3236,7 +3798,7 @@ function isLoopback(host) {
  */
 function atLeast(least, value, what) {
   if (typeof value === "number" && value >= least) return value;
-  throw new QwsError("usage", `${what}: a number of at least ${least} is expected`);
+  throw new QwsError("usage", `connect: ${what} must be a number of at least ${least}`);
 }
 
 /**
@@ -3274,9 +3836,18 @@ function emit(target, type, detail) {
   target?.dispatchEvent(new CustomEvent(type, { detail }));
 }
 
-/** A promise that was rejected, and that nobody has to look at. @param {QwsError} error @returns {Promise<never>} */
+/** A promise that was rejected, and may be ignored. @param {Error} error @returns {Promise<never>} */
 function failed(error) {
-  const promise = Promise.reject(error);
+  return quiet(Promise.reject(error));
+}
+
+/**
+ * A promise whose rejection may be ignored.
+ *
+ * @template T
+ * @param {Promise<T>} promise
+ */
+function quiet(promise) {
   promise.catch(() => {});
   return promise;
 }
@@ -3389,4 +3960,4 @@ class Backoff {
 }
 
 /** What this package's own tests look at. No promise is made about it. */
-export const internals = { Backoff, Binding, Call, Entry, FrameReader, Pace, Routes, decodeBody, encodeBody, frameOf, matches, race };
+export const internals = { Backoff, Binding, Call, Entry, Feed, FrameReader, Pace, Routes, decodeBody, encodeBody, frameOf, matches, race };

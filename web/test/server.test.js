@@ -21,7 +21,7 @@ after(() => server?.stop());
 
 /** Clients that are closed with the test. */
 async function clients(t, ...options) {
-  const made = options.map((more) => connect(more.url ?? server.url, { ...quick, ...more }));
+  const made = options.map(({ url, ...more }) => connect(url ?? server.url, { ...quick, ...more }));
   t.after(() => Promise.all(made.map((client) => client.close())));
   await Promise.all(made.map((client) => client.ready));
   return made;

@@ -5,13 +5,15 @@ import { test } from "node:test";
 
 import { internals } from "../qws.js";
 
-const { Entry, Routes } = internals;
+const { Entry, Feed, Routes } = internals;
 const EPOCH = "k3v9";
 
 /** A subscription with a record of what it told. */
 function subscription(topic, options = {}, capacity = 1000) {
   const told = [];
-  const entry = new Entry(topic, options, capacity, () => told.push(["room"]));
+  const entry = new Entry(topic, options);
+  const feed = new Feed(entry, options, capacity, () => told.push(["room"]));
+  entry.feeds.add(feed);
   const target = new EventTarget();
   for (const type of ["message", "gap", "resumed", "lost", "end"]) {
     target.addEventListener(type, ({ detail }) => {
@@ -20,14 +22,15 @@ function subscription(topic, options = {}, capacity = 1000) {
       else told.push([type]);
     });
   }
-  entry.subscription = target;
-  return { entry, told, take: () => told.splice(0) };
+  feed.subscription = target;
+  return { entry, feed, told, take: () => told.splice(0) };
 }
 
 /** On a connection whose server has answered. */
 function subscribed({ entry }, { routes = new Routes(null), offset = 0, epoch = EPOCH, recovered, lane } = {}) {
   const binding = routes.bind(entry);
   entry.binding = binding;
+  entry.toAsk();
   const reply = { type: "subscribed", topic: entry.topic, epoch, offset, recovered, lane };
   if (entry.isPattern) delete reply.epoch;
   routes.answered(binding, reply);
@@ -44,13 +47,13 @@ function hear(routes, source, ...messages) {
     const binding = routes.find(source, json, false);
     if (!binding) return "nobody's";
     if (binding.isAsked) return "waits";
-    return binding.entry.deliver(binding, source, json) ? "full" : "taken";
+    return binding.entry.deliver(binding, source, json).length > 0 ? "full" : "taken";
   });
 }
 
 test("after a reconnect nothing comes twice, and it is asked for what came behind the last", () => {
   const one = subscription("t", { recent: 2 });
-  one.entry.listened(1);
+  one.feed.listened(1);
   assert.deepEqual([one.entry.toAsk().recent, one.entry.toAsk().since], [2, undefined]);
   const { routes } = subscribed(one, { offset: 10 });
   assert.equal(one.entry.toAsk().since.offset, 8, "of the two that follow none is there yet");
@@ -62,18 +65,18 @@ test("after a reconnect nothing comes twice, and it is asked for what came behin
   const again = subscribed(one, { offset: 14, recovered: true });
   hear(again.routes, "control", message(11), message(12), message(13), message(14), message(14));
   assert.deepEqual(one.take(), [["resumed"], 13, 14]);
-  assert.deepEqual(one.entry.position, { epoch: EPOCH, offset: 14 });
+  assert.deepEqual(one.feed.position, { epoch: EPOCH, offset: 14 });
 });
 
 test("what is lost is told once, in its place", () => {
   const one = subscription("t");
-  one.entry.listened(1);
+  one.feed.listened(1);
   const { routes } = subscribed(one, { offset: 5 });
   hear(routes, "control", message(6), gap(7, 9), message(10));
   assert.deepEqual(one.take(), [6, ["gap", 7, 9], 10]);
   hear(routes, "control", gap(9, 12));
   assert.deepEqual(one.take(), [["gap", 11, 12]], "the rest of a gap that was told in part");
-  assert.equal(one.entry.position?.offset, 12);
+  assert.equal(one.feed.position?.offset, 12);
 
   // The log reaches back to 20 only, and the connection breaks twice.
   subscribed(one, { offset: 25, recovered: false });
@@ -86,17 +89,17 @@ test("what is lost is told once, in its place", () => {
 
 test("in another life of the log offsets begin anew", () => {
   const one = subscription("t");
-  one.entry.listened(1);
+  one.feed.listened(1);
   hear(subscribed(one, { offset: 90 }).routes, "control", message(91));
   const { routes } = subscribed(one, { epoch: "other", offset: 3, recovered: false });
   hear(routes, "control", message(2), message(3));
   assert.deepEqual(one.take(), [91, ["lost"], 2, 3]);
-  assert.deepEqual(one.entry.position, { epoch: "other", offset: 3 });
+  assert.deepEqual(one.feed.position, { epoch: "other", offset: 3 });
 });
 
 test("a log that has lost what was seen is as good as another one", () => {
   const one = subscription("t", { since: { epoch: EPOCH, offset: 50 } });
-  one.entry.listened(1);
+  one.feed.listened(1);
   const { routes } = subscribed(one, { offset: 7, recovered: false });
   hear(routes, "control", message(8));
   assert.deepEqual(one.take(), [["lost"], 8]);
@@ -104,7 +107,7 @@ test("a log that has lost what was seen is as good as another one", () => {
 
 test("while it moves to another connection, the one before may be ahead", () => {
   const one = subscription("t");
-  one.entry.listened(1);
+  one.feed.listened(1);
   const { routes } = subscribed(one, { offset: 1 });
   const moved = new Routes(null);
   const next = moved.bind(one.entry);
@@ -134,7 +137,7 @@ function moved(one, ...messages) {
 
 test("a pattern that has moved drops what the connection before brought, and nothing after that", () => {
   const one = subscription("a.*");
-  one.entry.listened(1);
+  one.feed.listened(1);
   const routes = moved(one, message(19, "a.b"), message(20, "a.b"));
   assert.deepEqual(one.take(), [19, 20, ["resumed"]]);
   hear(routes, "control", message(19, "a.b"), message(20, "a.b"), message(21, "a.b"));
@@ -146,7 +149,7 @@ test("a pattern that has moved drops what the connection before brought, and not
 
 test("what a pattern saw before it moved does not count in another life of the server, nor for long", (t) => {
   const restarted = subscription("a.*");
-  restarted.entry.listened(1);
+  restarted.feed.listened(1);
   moved(restarted, message(20, "a.b"));
   const { routes } = subscribed(restarted);
   hear(routes, "control", message(1, "a.b"));
@@ -155,7 +158,7 @@ test("what a pattern saw before it moved does not count in another life of the s
   const now = performance.now();
   const clock = t.mock.method(performance, "now", () => now);
   const quiet = subscription("a.*");
-  quiet.entry.listened(1);
+  quiet.feed.listened(1);
   const later = moved(quiet, message(20, "a.b"));
   clock.mock.mockImplementation(() => now + 60_000);
   hear(later, "control", message(1, "a.b"));
@@ -170,7 +173,7 @@ test("of a pattern every reconnect tells that something may be missing, and of d
   assert.equal(pattern.entry.toAsk().since, undefined);
   const datagrams = subscription("t", { delivery: "datagram" });
   const { routes } = subscribed(datagrams, { offset: 1, lane: 2 });
-  datagrams.entry.listened(1);
+  datagrams.feed.listened(1);
   hear(routes, "datagram", message(5), message(4), gap(1, 3));
   subscribed(datagrams, { offset: 9 });
   assert.deepEqual(datagrams.take(), [5, ["resumed"]]);
@@ -180,11 +183,11 @@ test("the position is that of what was handed out, not of what waits", async () 
   const one = subscription("t");
   const { routes } = subscribed(one);
   hear(routes, "control", message(1), message(2), gap(3, 4));
-  assert.deepEqual(one.entry.position, { epoch: EPOCH, offset: 0 });
-  assert.equal((await one.entry.take())?.offset, 1);
-  assert.equal(one.entry.position?.offset, 1);
-  assert.equal((await one.entry.take())?.offset, 2);
-  assert.equal(one.entry.position?.offset, 4, "a gap is behind what came before it");
+  assert.deepEqual(one.feed.position, { epoch: EPOCH, offset: 0 });
+  assert.equal((await one.feed.take())?.offset, 1);
+  assert.equal(one.feed.position?.offset, 1);
+  assert.equal((await one.feed.take())?.offset, 2);
+  assert.equal(one.feed.position?.offset, 4, "a gap is behind what came before it");
 });
 
 test("a full queue asks for a pause, and for an end of it once half of it was read", async () => {
@@ -192,9 +195,9 @@ test("a full queue asks for a pause, and for an end of it once half of it was re
   const { routes } = subscribed(one);
   assert.deepEqual(hear(routes, "control", ...[1, 2, 3, 4].map((n) => message(n))), ["taken", "taken", "taken", "full"]);
   one.entry.isPaused = true;
-  await one.entry.take();
+  await one.feed.take();
   assert.deepEqual(one.take(), []);
-  await one.entry.take();
+  await one.feed.take();
   assert.deepEqual(one.take(), [["room"]]);
   assert.equal(one.entry.toAsk().since.offset, 4, "what waits is not asked for again");
 });
@@ -204,28 +207,28 @@ test("with a pattern, and with datagrams, the newest win in a full queue", async
   const { routes } = subscribed(pattern);
   hear(routes, "control", message(1), message(1, "u"), message(2), message(3));
   assert.deepEqual(pattern.take(), [["gap", 1, 1], ["gap", 1, 1]]);
-  assert.deepEqual([(await pattern.entry.take())?.offset, (await pattern.entry.take())?.offset], [2, 3]);
+  assert.deepEqual([(await pattern.feed.take())?.offset, (await pattern.feed.take())?.offset], [2, 3]);
   const datagrams = subscription("t", { delivery: "datagram" }, 2);
   hear(subscribed(datagrams).routes, "datagram", message(1), message(2), message(3));
   assert.deepEqual(datagrams.take(), []);
-  assert.deepEqual([(await datagrams.entry.take())?.offset, datagrams.entry.waiting], [2, 1]);
+  assert.deepEqual([(await datagrams.feed.take())?.offset, datagrams.feed.waiting], [2, 1]);
 });
 
 test("where somebody listens and nobody reads, nothing waits", async () => {
   const one = subscription("t", {}, 2);
   const { routes } = subscribed(one);
   hear(routes, "control", message(1));
-  one.entry.listened(1);
+  one.feed.listened(1);
   await null;
   hear(routes, "control", message(2), message(3), message(4));
   assert.deepEqual(one.take(), [1, 2, 3, 4], "and what came before is heard as well");
-  assert.equal(one.entry.waiting, 0);
-  assert.equal(one.entry.position?.offset, 4);
+  assert.equal(one.feed.waiting, 0);
+  assert.equal(one.feed.position?.offset, 4);
 });
 
 test("a message goes to the topic by its name, else to the first pattern, and only from its own lane", () => {
   const [exact, first, second] = [subscription("a.b"), subscription("a.*"), subscription("a.>")];
-  for (const { entry } of [exact, first, second]) entry.listened(1);
+  for (const { feed } of [exact, first, second]) feed.listened(1);
   const { routes } = subscribed(exact, { lane: 1 });
   subscribed(first, { routes, lane: 2 });
   subscribed(second, { routes, lane: 3 });
@@ -250,7 +253,7 @@ test("on a topic lane a message waits for the answer that it has overtaken, on t
 
 test("on the control lane, what came for a topic that was left belongs to a pattern, and what comes in a pause to nobody", () => {
   const [pattern, exact] = [subscription("t.*"), subscription("t.a")];
-  for (const { entry } of [pattern, exact]) entry.listened(1);
+  for (const { feed } of [pattern, exact]) feed.listened(1);
   const { routes } = subscribed(pattern, {});
   const { binding } = subscribed(exact, { routes });
   hear(routes, "control", message(1, "t.a"));
@@ -265,7 +268,7 @@ test("on the control lane, what came for a topic that was left belongs to a patt
 
 test("what was sent before a pause never takes the place of what is sent again", () => {
   const one = subscription("t");
-  one.entry.listened(1);
+  one.feed.listened(1);
   const { routes, binding } = subscribed(one, { lane: 1 });
   hear(routes, 1, message(1), message(2));
   routes.leave(binding);
@@ -279,7 +282,7 @@ test("what was sent before a pause never takes the place of what is sent again",
 
 test("where nothing was dropped in a pause, the first that comes is the next one", () => {
   const one = subscription("t");
-  one.entry.listened(1);
+  one.feed.listened(1);
   const { routes, binding } = subscribed(one, { lane: 1 });
   hear(routes, 1, message(1));
   routes.leave(binding);
@@ -291,7 +294,7 @@ test("where nothing was dropped in a pause, the first that comes is the next one
 
 test("of several pauses on one lane, what is left of the earlier ones takes no place either", () => {
   const one = subscription("t");
-  one.entry.listened(1);
+  one.feed.listened(1);
   const { routes, binding } = subscribed(one, { lane: 1 });
   hear(routes, 1, message(1));
   routes.leave(binding);
@@ -341,8 +344,8 @@ test("a subscription that ended with an error throws it once, behind what waits"
   hear(subscribed(one).routes, "control", message(1));
   const error = new Error("over");
   one.entry.end(error);
-  assert.equal((await one.entry.take())?.offset, 1);
-  await assert.rejects(one.entry.take(), error);
-  assert.equal(await one.entry.take(), null);
+  assert.equal((await one.feed.take())?.offset, 1);
+  await assert.rejects(one.feed.take(), error);
+  assert.equal(await one.feed.take(), null);
   assert.deepEqual(one.take(), [["end"]]);
 });

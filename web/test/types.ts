@@ -9,6 +9,11 @@ export async function use(): Promise<void> {
   await client.ready;
   client.addEventListener("open", ({ detail }) => console.log(detail.carrier === "webtransport", detail.resumed));
   client.addEventListener("close", ({ detail }) => console.log(detail.code + 1, detail.willReconnect));
+  // They are what the platform calls them.
+  const target: EventTarget = client;
+  const hear = (event: CustomEvent<Message>) => take(event.detail);
+  client.subscribe(new URL("https://a.b").host).addEventListener("message", hear, { signal: new AbortController().signal });
+  target.addEventListener("open", (event) => event.preventDefault());
   const state: "connecting" | "open" | "reconnecting" | "closed" = client.state;
   const text: string = await client.echo("hi");
   const bytes: Uint8Array = await client.echo(new Uint8Array(3));
@@ -28,6 +33,8 @@ export async function use(): Promise<void> {
   const position: Position | null = subscription.position;
   await subscription.unsubscribe();
 
+  const newest = await client.history("a.b", { recent: 5 });
+  console.log(newest.epoch, newest.offset + 1, newest.recovered);
   const { offset, duplicate } = await client.publish("a.b", "x", { key: "k" });
   const page = await client.history("a.b", { since: position ?? undefined, reverse: !duplicate, limit: offset });
   page.messages.map(take);
