@@ -104,6 +104,36 @@ async fn a_pattern_reaches_no_further_than_the_token() {
 }
 
 #[tokio::test]
+async fn a_client_is_told_what_it_may_send() {
+    let auth = asking("");
+    let server = TestServer::start_with(|config| {
+        config.auth = auth;
+        config.topics = vec![rule("pattern = 'news.>'\npublish = 'nobody'")];
+    })
+    .await;
+    for over in Over::ALL {
+        let grants = json!({"subscribe": ">", "publish": ["room.>", "news.>"], "signal": true, "list_clients": false});
+        let told = |direct| json!({"broadcast": false, "direct": direct, "signal": true, "list_clients": false});
+        let mut client = over.newcomer(&server).await;
+        client.control.say(handshake(&token(grants))).await;
+        let response = client.control.expect("handshake_response").await;
+        assert_eq!(response["permissions"], told(false), "{response}");
+        for (topic, may_publish) in
+            [("room.a", Value::Null), ("other", json!(false)), ("news.today", json!(false)), ("*", Value::Null)]
+        {
+            client.control.say(json!({"type": "subscribe", "topic": topic})).await;
+            let subscribed = client.control.expect("subscribed").await;
+            assert_eq!(subscribed["may_publish"], may_publish, "{subscribed}");
+        }
+        let grants = json!({"subscribe": ">", "direct": true, "list_clients": false});
+        client.control.say(json!({"type": "refresh", "id": 1, "token": token(grants)})).await;
+        let refreshed = client.control.expect("refreshed").await;
+        assert_eq!(refreshed["permissions"], told(true), "{refreshed}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_refused_has_no_effect_on_others() {
     for over in Over::ALL {
         let server = server("").await;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 
 use crate::config::{Grant, Patterns};
-use crate::message::{ClientName, TopicPattern};
+use crate::message::{ClientName, Permissions, TopicPattern};
 
 /// Who a client has proved to be, for as long as that holds.
 #[derive(Debug, Clone)]
@@ -74,6 +74,12 @@ impl Rights {
             list_clients: grant.list_clients.or(otherwise.list_clients).unwrap_or(direct),
             broadcast: grant.broadcast.or(otherwise.broadcast).unwrap_or(false),
         }
+    }
+
+    /// What the client is told of them; `None` if it may do everything.
+    pub(crate) fn told(&self) -> Option<Permissions> {
+        let Self { direct, signal, list_clients, broadcast, .. } = *self;
+        (!self.all).then_some(Permissions { broadcast, direct, signal, list_clients })
     }
 
     pub(crate) fn publish(&self, topic: &str) -> bool {

@@ -211,6 +211,7 @@ async fn admit(
         user: None,
         client_name: None,
         expires_at: None,
+        permissions: None,
     };
     let refuse = |mut reply: HandshakeReply, code, reason: String| {
         reply.reason = Some(reason.clone());
@@ -263,6 +264,7 @@ async fn admit(
     reply.user = member.user.clone();
     reply.client_name = name.filter(|name| asked.as_ref() != Some(name));
     reply.expires_at = identity.expires_at;
+    reply.permissions = identity.rights.told();
     reply.client_id = Some(id);
     reply.limits = Some(limits(context));
     reply.zstd = handshake.zstd;

@@ -300,7 +300,7 @@ impl Client {
     pub async fn refresh(&self, token: &str) -> Result<Option<u64>, ClientError> {
         let token = Token::new(token)?;
         match self.request(&ClientMessage::Refresh { token: token.clone() }).await? {
-            ServerMessage::Refreshed { expires_at } => {
+            ServerMessage::Refreshed { expires_at, .. } => {
                 *self.shared.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
                 Ok(expires_at)
             }

@@ -194,7 +194,8 @@ pub(crate) async fn carry_out(
         }
         ClientMessage::Subscribe(wanted) => {
             let text = wanted.topic.clone();
-            let reply = topics::subscribe(context, &by.subscriber, wanted, id.as_ref(), on_control).await;
+            let is_read_only = permit::is_read_only(context, &now, &wanted.topic);
+            let reply = topics::subscribe(context, &by.subscriber, wanted, id.as_ref(), on_control, is_read_only).await;
             // Another token may have come meanwhile on another lane, and have looked at the subscriptions before this one.
             if !Arc::ptr_eq(&now, &by.identity()) {
                 refresh::revoke(context, by, vec![text]).await;

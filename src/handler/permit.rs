@@ -57,6 +57,11 @@ fn may_publish(context: &Context, by: &Identity, topic: &TopicName) -> Result<()
     allow(may, "topic", || format!("publish to {}", topic.as_str()))
 }
 
+/// Whether a client that subscribes to this may not publish to it. A pattern names no topic, so it is never read-only.
+pub(super) fn is_read_only(context: &Context, by: &Identity, wanted: &TopicPattern) -> bool {
+    TopicName::new(wanted.as_str()).is_ok_and(|topic| may_publish(context, by, &topic).is_err())
+}
+
 /// Refuses a subscription, one that is to be made or one that is there.
 pub(super) fn may_hear(
     context: &Context,

@@ -14,7 +14,7 @@ use crate::topic::{Left, Subscription};
 pub(super) async fn refresh(context: &Context, by: &Caller, token: &Token) -> ServerMessage {
     let id = by.subscriber.id();
     if !context.auth.is_on() {
-        return ServerMessage::Refreshed { expires_at: None };
+        return ServerMessage::Refreshed { expires_at: None, permissions: None };
     }
     // Signatures take their time, which is not this client's alone.
     tokio::task::yield_now().await;
@@ -25,7 +25,7 @@ pub(super) async fn refresh(context: &Context, by: &Caller, token: &Token) -> Se
             return ServerMessage::Error(denied.into());
         }
     };
-    let expires_at = identity.expires_at;
+    let (expires_at, permissions) = (identity.expires_at, identity.rights.told());
     by.subscriber.allowance.set_message_rate(identity.max_rate);
     let now = Arc::new(identity);
     let before = by.identity.send_replace(Arc::clone(&now));
@@ -33,7 +33,7 @@ pub(super) async fn refresh(context: &Context, by: &Caller, token: &Token) -> Se
     if before.rights != now.rights {
         revoke_all(context, by).await;
     }
-    ServerMessage::Refreshed { expires_at }
+    ServerMessage::Refreshed { expires_at, permissions }
 }
 
 /// Ends the subscriptions that a client may no longer have.

@@ -47,10 +47,11 @@ pub(super) async fn subscribe(
     wanted: Subscribe,
     re: Option<&RequestId>,
     on_control: bool,
+    is_read_only: bool,
 ) -> Option<ServerMessage> {
     let (id, topic) = (from.id(), wanted.topic.as_str());
     log_message!(context, client = %id, topic, "Client {id} subscribes to {topic}");
-    let subscribed = context.topics.subscribe(&Wish { who: from, wanted, re, on_control }).await;
+    let subscribed = context.topics.subscribe(&Wish { who: from, wanted, re, on_control, is_read_only }).await;
     subscribed.unwrap_or_else(|refused| Some(ServerMessage::Error(refused)))
 }
 

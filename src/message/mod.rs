@@ -28,7 +28,8 @@ pub use self::codes::{CloseCode, ErrorCode};
 pub use self::name::ClientName;
 pub(crate) use self::name::NAME_BOUNDS;
 pub use self::server::{
-    ClientInfo, ClosedBy, ErrorReply, HandshakeReply, Limits, Member, Reply, ServerMessage, Subscribed, TopicMessage,
+    ClientInfo, ClosedBy, ErrorReply, HandshakeReply, Limits, Member, Permissions, Reply, ServerMessage, Subscribed,
+    TopicMessage,
 };
 pub(crate) use self::server::{encode_binary_head, encode_echo};
 pub use self::token::Token;

@@ -215,9 +215,16 @@ fn handshake_reply() -> impl Strategy<Value = HandshakeReply> {
                 user,
                 client_name,
                 expires_at,
+                permissions: expires_at.map(permissions),
             }
         },
     )
+}
+
+/// Each of the sixteen, by the number's last bits.
+fn permissions(bits: u64) -> Permissions {
+    let is = |bit: u64| bits & bit != 0;
+    Permissions { broadcast: is(1), direct: is(2), signal: is(4), list_clients: is(8) }
 }
 
 fn client_info() -> impl Strategy<Value = ClientInfo> {
@@ -233,7 +240,10 @@ fn member() -> impl Strategy<Value = Member> {
 fn subscribed() -> impl Strategy<Value = Subscribed> {
     let recovered = prop::option::of(any::<bool>());
     (text(), maybe_text(), maybe_integer(), recovered, maybe_integer(), maybe_text()).prop_map(
-        |(topic, epoch, offset, recovered, lane, reason)| Subscribed { topic, epoch, offset, recovered, lane, reason },
+        |(topic, epoch, offset, recovered, lane, reason)| {
+            let may_publish = recovered.map(|it| !it);
+            Subscribed { topic, epoch, offset, recovered, lane, reason, may_publish }
+        },
     )
 }
 
@@ -293,7 +303,9 @@ pub(super) fn server_messages() -> Vec<BoxedStrategy<ServerMessage>> {
         (maybe_integer(), maybe_text()).prop_map(|(delivered, topic)| M::Ok { delivered, topic }).boxed(),
         error.prop_map(M::Error).boxed(),
         integer().prop_map(|expires_at| M::Expiring { expires_at }).boxed(),
-        maybe_integer().prop_map(|expires_at| M::Refreshed { expires_at }).boxed(),
+        maybe_integer()
+            .prop_map(|expires_at| M::Refreshed { expires_at, permissions: expires_at.map(permissions) })
+            .boxed(),
         closed.prop_map(M::Close).boxed(),
     ]
 }

@@ -182,6 +182,8 @@ pub enum ServerMessage {
     Refreshed {
         /// When the new token's time is over, in Unix milliseconds; `None` where it has no end.
         expires_at: Option<u64>,
+        /// What it may send to other clients from now on; `None` if the server restricts nobody.
+        permissions: Option<Permissions>,
     },
     /// The last message: the connection closes with this code.
     Close(ClosedBy),
@@ -210,6 +212,21 @@ pub struct HandshakeReply {
     pub client_name: Option<String>,
     /// When its token's time is over, in Unix milliseconds.
     pub expires_at: Option<u64>,
+    /// What it may send to other clients; `None` if the server restricts nobody.
+    pub permissions: Option<Permissions>,
+}
+
+/// What a client may send to other clients. Topics have permissions of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Permissions {
+    /// `broadcast`.
+    pub broadcast: bool,
+    /// `direct`.
+    pub direct: bool,
+    /// `signal`.
+    pub signal: bool,
+    /// `list_clients`.
+    pub list_clients: bool,
 }
 
 /// The bounds that a server tells its clients.
@@ -271,6 +288,8 @@ pub struct Subscribed {
     pub lane: Option<u64>,
     /// Why it was not recovered.
     pub reason: Option<String>,
+    /// `Some(false)` if the client may not publish to this topic; `None` for a pattern.
+    pub may_publish: Option<bool>,
 }
 
 /// The fields of `message`.

@@ -28,6 +28,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) re: Option<&'a RequestId>,
     /// The reply would go on the control lane.
     pub(crate) on_control: bool,
+    /// The client may not publish there, and is told so.
+    pub(crate) is_read_only: bool,
 }
 
 impl Topics {
@@ -126,6 +128,7 @@ impl Topics {
             recovered: start.recovered,
             lane: lane.number,
             reason: start.reason.map(str::to_owned),
+            may_publish: wish.is_read_only.then_some(false),
         };
         // On a lane on which a pattern may have brought the topic's messages, what is still to come by it has to come before.
         let (begun, turn) = if wish.is_in_order(&subscribed) {

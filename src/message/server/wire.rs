@@ -90,6 +90,10 @@ struct Fields<'a> {
     client_name: Scalar<'a>,
     #[serde(borrow, default)]
     expires_at: Scalar<'a>,
+    #[serde(borrow, default)]
+    permissions: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    may_publish: Scalar<'a>,
 }
 
 impl Reply {
@@ -164,6 +168,7 @@ impl ServerMessage {
                 user: owned(f.user, "user")?,
                 client_name: owned(f.client_name, "client_name")?,
                 expires_at: f.expires_at.integer("expires_at")?,
+                permissions: structured(f.permissions, "permissions")?,
             }),
             "text" => Self::Text { content: required(payload(f.content)?.content, "content")?, timestamp },
             "binary" => Self::Binary { payload: payload(f.content)?, timestamp },
@@ -198,6 +203,7 @@ impl ServerMessage {
                 recovered: f.recovered.boolean("recovered")?,
                 lane: f.lane.integer("lane")?,
                 reason: owned(f.reason, "reason")?,
+                may_publish: f.may_publish.boolean("may_publish")?,
             }),
             "lane" => Self::Lane {
                 lane: required(f.lane.integer("lane")?, "lane")?,
@@ -251,7 +257,10 @@ impl ServerMessage {
                 retry_after_ms: f.retry_after_ms.integer("retry_after_ms")?,
             }),
             "expiring" => Self::Expiring { expires_at: required(f.expires_at.integer("expires_at")?, "expires_at")? },
-            "refreshed" => Self::Refreshed { expires_at: f.expires_at.integer("expires_at")? },
+            "refreshed" => Self::Refreshed {
+                expires_at: f.expires_at.integer("expires_at")?,
+                permissions: structured(f.permissions, "permissions")?,
+            },
             "close" => Self::Close(ClosedBy {
                 code: CloseCode(small(f.code, "code")?),
                 reason: owned(f.reason, "reason")?.unwrap_or_default(),
@@ -288,6 +297,7 @@ impl ServerMessage {
                 o.optional_text("user", reply.user.as_deref());
                 o.optional_text("client_name", reply.client_name.as_deref());
                 o.optional_integer("expires_at", reply.expires_at);
+                o.optional("permissions", reply.permissions.as_ref());
             }
             Self::Text { content, timestamp } => {
                 o.text("content", content);
@@ -324,6 +334,7 @@ impl ServerMessage {
                 o.optional("recovered", subscribed.recovered.as_ref());
                 o.optional_integer("lane", subscribed.lane);
                 o.optional_text("reason", subscribed.reason.as_deref());
+                o.optional("may_publish", subscribed.may_publish.as_ref());
             }
             Self::Lane { lane, priority } => {
                 o.integer("lane", *lane);
@@ -377,7 +388,10 @@ impl ServerMessage {
                 o.optional_text("topic", topic.as_deref());
             }
             Self::Expiring { expires_at } => o.integer("expires_at", *expires_at),
-            Self::Refreshed { expires_at } => o.optional_integer("expires_at", *expires_at),
+            Self::Refreshed { expires_at, permissions } => {
+                o.optional_integer("expires_at", *expires_at);
+                o.optional("permissions", permissions.as_ref());
+            }
             Self::Error(error) => {
                 o.integer("code", error.code.into());
                 o.text("message", &error.message);
