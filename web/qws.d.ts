@@ -101,6 +101,14 @@ export interface SubscribeOptions {
   highWaterMark?: number;
 }
 
+/** What a client may send to other clients. */
+export interface Permissions {
+  broadcast: boolean;
+  direct: boolean;
+  signal: boolean;
+  list_clients: boolean;
+}
+
 /** What the server told about its bounds. */
 export interface Limits {
   max_message_bytes: number;
@@ -247,6 +255,8 @@ export interface ClientEvents {
   direct: QwsEvent<Said>;
   signal: QwsEvent<Signal>;
   expiring: QwsEvent<{ expires_at: number }>;
+  /** Another token holds, with these permissions. */
+  permissions: QwsEvent<Permissions | null>;
   rtt: QwsEvent<number>;
   /** What went wrong in the background; nothing has to be done. */
   error: QwsEvent<QwsError>;
@@ -299,6 +309,8 @@ export class Subscription extends TypedEventTarget<SubscriptionEvents> implement
   readonly ready: Promise<Subscribed>;
   /** "paused": the reader did not keep up, and the server was asked to wait. */
   readonly state: "pending" | "active" | "paused" | "ended";
+  /** Whether the client may publish to this topic, as the server said with `subscribed`; true for a pattern. */
+  readonly mayPublish: boolean;
   /** Behind the last message that was handed out; `null` before it is known, and for a pattern. */
   readonly position: Position | null;
   /** Ends it; iteration ends behind what waits already. */
@@ -329,8 +341,10 @@ export class Client extends TypedEventTarget<ClientEvents> {
   readonly name: string | null;
   readonly serverName: string | null;
   readonly limits: Limits | null;
+  /** What the client may send to others; `null` if the server restricts nobody, or does not say. */
+  readonly permissions: Permissions | null;
   readonly carrier: Carrier | null;
-  /** The last round trip of a ping, in milliseconds. */
+  /** The shortest of the last three round trips, in milliseconds; the first of a connection counts only until there is another. */
   readonly rttMs: number | null;
   /** How often it came back after a lost connection. */
   readonly reconnects: number;

@@ -41,6 +41,10 @@ const CLOSE_FOLLOWS_MS = 1_000;
 /** How often the round trip is measured, and when for the second time: at first a page has much else to do. */
 const PING_MS = 15_000;
 const SECOND_PING_MS = 2_000;
+/** How many pings follow the first one on a connection at once: that one also pays for what both sides do for the first time. */
+const WARM_PINGS = 3;
+/** The shown round trip is the shortest of so many: a page that is busy just then measures itself as well. */
+const KEPT_ROUND_TRIPS = 3;
 /** How long nothing may come after a ping before the connection counts as lost. */
 const SILENCE_MS = 10_000;
 /** The same where the network or the page has just come back. */
@@ -171,6 +175,12 @@ export class Client extends EventTarget {
   #reconnects = 0;
   /** @type {number | null} */
   #rttMs = null;
+  /** The newest round trips on this connection, in milliseconds. @type {number[]} */
+  #roundTrips = [];
+  /** Whether the only one of them is the connection's first. */
+  #isCold = true;
+  /** How many of its first pings are still to be sent. */
+  #warmPings = 0;
   /** Ids that this client has or had just now: what others are told of them is no news. @type {string[]} */
   #ownIds = [];
   /** Broadcasts heard on a connection while another is made, the newest, each with how often: they may come there as well. @type {Map<string, number>} */
@@ -219,6 +229,9 @@ export class Client extends EventTarget {
   }
   get limits() {
     return this.#link?.limits ?? null;
+  }
+  get permissions() {
+    return this.#link?.permissions ?? null;
   }
   get carrier() {
     return this.#link?.transport.carrier ?? null;
@@ -415,6 +428,8 @@ export class Client extends EventTarget {
   refresh(token) {
     if (typeof token === "string") token = token.trim();
     return this.#request({ type: "refresh", token }, {}, ({ json }) => {
+      if (this.#link) this.#link.permissions = json.permissions ?? null;
+      emit(this, "permissions", this.permissions);
       if (typeof this.#token !== "function") this.#token = token;
       return /** @type {{ expires_at?: number }} */ (json.expires_at == null ? {} : { expires_at: json.expires_at });
     });
@@ -569,6 +584,9 @@ export class Client extends EventTarget {
     if (link.id) this.#ownIds = [...this.#ownIds.slice(-3), link.id];
     for (const entry of this.#inOrder()) this.#ask(link, entry);
     this.#pump(link);
+    this.#roundTrips = [];
+    this.#isCold = true;
+    this.#warmPings = WARM_PINGS;
     this.#probe(link, SILENCE_MS);
     this.#timers.set("ping", SECOND_PING_MS, () => this.#keepAlive());
     if (link.transport.carrier === "websocket") return this.#tryQuicLater();
@@ -1016,7 +1034,11 @@ export class Client extends EventTarget {
   #probe(link, withinMs) {
     const asked = performance.now();
     const call = new Call({ type: "ping", timestamp: Date.now() }, undefined, false, (error) => {
-      if (!error) this.#measured(call);
+      if (error) return;
+      this.#measured(call);
+      if (this.#warmPings === 0 || link !== this.#link) return;
+      this.#warmPings -= 1;
+      this.#probe(link, SILENCE_MS);
     });
     this.#send(link, call);
     this.#timers.set("silence", withinMs, () => {
@@ -1026,9 +1048,14 @@ export class Client extends EventTarget {
 
   /** @param {Call} call */
   #measured(call) {
-    this.#rttMs = performance.now() - call.sentAt;
+    const took = performance.now() - call.sentAt;
+    // The first one of a connection counts only until there is another.
+    const isSecond = this.#isCold && this.#roundTrips.length > 0;
+    if (isSecond) this.#isCold = false;
+    this.#roundTrips = isSecond ? [took] : [...this.#roundTrips, took].slice(-KEPT_ROUND_TRIPS);
+    this.#rttMs = Math.min(...this.#roundTrips);
     emit(this, "rtt", this.#rttMs);
-    return this.#rttMs;
+    return took;
   }
 
   // What comes in.
@@ -1499,6 +1526,9 @@ export class Subscription extends EventTarget {
     if (isPaused) return "paused";
     return opened ? "active" : "pending";
   }
+  get mayPublish() {
+    return this.#feed.entry.mayPublish;
+  }
   get position() {
     return this.#feed.position;
   }
@@ -1593,6 +1623,8 @@ class Entry {
   asker = null;
   /** Whether the server has taken it once. */
   opened = false;
+  /** Whether the client may publish there, as the server said last. */
+  mayPublish = true;
   /** The server was asked to stop: the reader did not keep up, or something else is to be asked for. */
   isPaused = false;
   isOver = false;
@@ -1767,6 +1799,7 @@ class Entry {
     this.opened = true;
     if (!renewed && !this.isPattern && !this.isDatagram) this.begin = Number(reply.offset);
     this.backoff.reset();
+    this.mayPublish = reply.may_publish !== false;
     /** @type {Subscribed} */
     const subscribed = { epoch: reply.epoch ?? null, offset: reply.offset ?? null, recovered: reply.recovered ?? null };
     let lost = null;
@@ -2573,6 +2606,8 @@ class Link {
   serverName = null;
   /** @type {import("./qws.js").Limits | null} */
   limits = null;
+  /** @type {import("./qws.js").Permissions | null} */
+  permissions = null;
   /** Requests without a reply. @type {Map<unknown, Call>} */
   calls = new Map();
   /** What subscriptions ask of the server, in order: goes before other requests. @type {Call[]} */
@@ -2679,6 +2714,7 @@ class Link {
       this.name = json.client_name ?? null;
       this.serverName = json.server_name ?? null;
       this.limits = json.limits ?? null;
+      this.permissions = json.permissions ?? null;
       const most = Number(json.limits?.max_message_bytes ?? MAX_FIRST_BYTES);
       // A page of history may hold one message in base64, and a page of clients is long whatever the limit.
       this.transport.maxBytes = Math.ceil((most * 4) / 3) + MAX_FIRST_BYTES;

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { test } from "node:test";
+import { mock, test } from "node:test";
 import { promisify } from "node:util";
 
 import { connect } from "../qws.js";
@@ -26,6 +26,46 @@ test("handshake comes first and alone, and everything after its answer", async (
   await pong;
   assert.deepEqual([it.state, it.id, it.name, it.serverName, it.carrier], ["open", "c", "Ada", "S", "websocket"]);
 }, { timeout: 10_000 });
+
+test("the round trip is not that of the connection's first ping, and the shortest of the last few", async (t) => {
+  let now = 0;
+  mock.method(performance, "now", () => now);
+  t.after(() => mock.restoreAll());
+  const takes = [40, 3, 2, 9, 7, 8, 9];
+  const { client: it } = await client(t, ({ type }) => {
+    if (type === "ping") now += takes.shift();
+    return null;
+  });
+  const shown = [];
+  it.addEventListener("rtt", ({ detail }) => shown.push(detail));
+  // Nobody asks for these: right behind the first one come others.
+  while (shown.length < 4) await next(it, "rtt");
+  assert.deepEqual(shown, [40, 3, 2, 2]);
+  assert.equal(await it.ping(), 7, "who asks gets what was measured");
+  assert.equal(it.rttMs, 2);
+  await it.ping();
+  assert.equal(it.rttMs, 7, "what is long past counts no more");
+});
+
+test("what the client may do is what the server said last", async (t) => {
+  const may = { broadcast: false, direct: true, signal: true, list_clients: false };
+  const { client: it } = await client(t, ({ type, id, topic }) => {
+    if (type === "handshake") return { type: "handshake_response", re: id, accepted: true, client_id: "c", server_name: "S", permissions: may };
+    if (type === "refresh") return { type: "refreshed", re: id, permissions: { ...may, broadcast: true } };
+    if (type === "subscribe") return subscribed({ id, topic }, 0, topic === "news" ? { may_publish: false } : {});
+    return null;
+  });
+  assert.equal(it.permissions, null);
+  await it.ready;
+  assert.deepEqual(it.permissions, may);
+  const [news, room] = [it.subscribe("news"), it.subscribe("room")];
+  await Promise.all([news.ready, room.ready]);
+  assert.deepEqual([news.mayPublish, room.mayPublish], [false, true]);
+  const told = next(it, "permissions");
+  await it.refresh("another token");
+  assert.equal((await told).broadcast, true);
+  assert.equal(it.permissions.broadcast, true);
+});
 
 test("what cannot be understood ends it", async (t) => {
   const { client: it } = await client(t, ({ type }) => (type === "text" ? "nonsense" : null));
