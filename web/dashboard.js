@@ -1,7 +1,7 @@
 // The dashboard: asks the server once a second what it does, and shows it. This file puts the parts together and decides what state the
 // page is in; each part is in dashboard/.
 
-import { Api } from "./dashboard/api.js";
+import { Api, isToken, tokenFromAddress } from "./dashboard/api.js";
 import { CHARTED, Charts } from "./dashboard/charts.js";
 import { ClientsTable } from "./dashboard/clients.js";
 import { DisconnectDialog } from "./dashboard/disconnect.js";
@@ -48,6 +48,10 @@ const tokenDialog = new TokenDialog({
 
 const poll = new Poll({ ask: (signal) => api.stats({ clients: clients.limit, signal }), answered, failed });
 
+const NEEDED = "The dashboard needs the admin token of this server.";
+const WRONG = "That is not a valid access token.";
+const OUTDATED = "The token is no longer valid. A server that makes its own makes a new one at each start.";
+
 let lastAnswer = null;
 
 function answered(stats, { asked, received }) {
@@ -71,23 +75,31 @@ function answered(stats, { asked, received }) {
 function failed(error, next) {
   if (error.isAboutToken) {
     poll.stop();
-    const said = `The server says: ${sentence(error.message)}`;
-    deny(said);
-    tokenDialog.open(said);
+    const problem = !api.hasToken ? "" : lastAnswer === null ? WRONG : OUTDATED;
+    deny(problem || NEEDED);
+    tokenDialog.open(problem);
     return;
   }
-  const since = lastAnswer === null ? "" : ` The numbers are those of ${clock(lastAnswer)}.`;
+  const since = lastAnswer === null ? "" : ` The numbers are from ${clock(lastAnswer)}.`;
   const again = `Trying again every ${next / 1000} s.`;
   const action = ["Try now", () => poll.now()];
-  if (error.status !== undefined) status.is("failing", { notice: `The server says: ${sentence(error.message)}${since} ${again}`, action });
+  if (error.status !== undefined) status.is("failing", { notice: `The server answered with an error: ${sentence(error.message)}${since} ${again}`, action });
   else status.is("away", { notice: `The server does not answer.${since} ${again}`, action });
 }
 
-// Without a token that the server takes nothing is asked: guesses are not the page's affair.
+// Without a token that the server accepts nothing is asked: guesses are not the page's affair.
 function deny(why) {
   api.forgetToken();
   showToken();
-  status.is("denied", { notice: why, action: ["Enter token", () => tokenDialog.open(why)] });
+  status.is("denied", { notice: why, action: ["Enter token", () => tokenDialog.open()] });
+}
+
+/** Takes a token from the address, where there is one. */
+function takeToken() {
+  const token = tokenFromAddress(window);
+  if (token === null) return false;
+  if (isToken(token)) api.keepToken(token);
+  return isToken(token);
 }
 
 function resume() {
@@ -116,7 +128,15 @@ byId("pause").addEventListener("click", () => {
 
 byId("forget-token").addEventListener("click", () => {
   poll.stop();
-  deny("The token is forgotten.");
+  deny("The token was forgotten.");
 });
 
+// A printed address that is opened in a tab with the dashboard in it.
+addEventListener("hashchange", () => {
+  if (!takeToken()) return;
+  tokenDialog.close();
+  resume();
+});
+
+takeToken();
 poll.start();

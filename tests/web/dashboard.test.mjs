@@ -7,13 +7,13 @@ import { WebSocket } from "ws";
 
 import { connect } from "../../web/qws.js";
 import { BLANK, until, withBrowser } from "./support/browser.mjs";
-import { needsServer } from "./support/server.mjs";
+import { ADMIN_TOKEN, needsServer, startServer } from "./support/server.mjs";
 
 const setup = withBrowser();
 
 /** The numbers of `/metrics`, by name with labels. */
 async function metrics() {
-  const response = await fetch(`${setup.server.url}/metrics`);
+  const response = await setup.server.admin("/metrics");
   assert.equal(response.status, 200);
   const lines = (await response.text()).split("\n").filter((line) => line !== "" && !line.startsWith("#"));
   return Object.fromEntries(lines.map((line) => [line.slice(0, line.lastIndexOf(" ")), Number(line.slice(line.lastIndexOf(" ") + 1))]));
@@ -52,7 +52,7 @@ const SAME = {
 };
 
 test("the numbers are those of /metrics, and those of what was done", needsServer, async (t) => {
-  const dashboard = await setup.open(t, "/dashboard");
+  const dashboard = await setup.open(t, setup.server.dashboard);
   await dashboard.locator('body[data-state="live"]').waitFor();
   const page = await setup.open(t, BLANK);
   await page.evaluate(async () => {
@@ -94,7 +94,7 @@ for (const [percentile, quantile] of Object.entries({ p50: "0.5", p90: "0.9", p9
 }
 
 test("the percentiles of round trips and losses are those of /metrics", needsServer, async (t) => {
-  const dashboard = await setup.open(t, "/dashboard");
+  const dashboard = await setup.open(t, setup.server.dashboard);
   await dashboard.locator('body[data-state="live"]').waitFor();
   const page = await setup.open(t, BLANK);
   // As many as it takes for the percentiles to be different numbers.
@@ -130,7 +130,7 @@ test("what is published there comes to who has subscribed", needsServer, async (
   const subscription = client.subscribe("from.the.dashboard");
   await subscription.ready;
   const message = subscription[Symbol.asyncIterator]().next();
-  const dashboard = await setup.open(t, "/dashboard");
+  const dashboard = await setup.open(t, setup.server.dashboard);
   await dashboard.getByTestId("publish-topic").fill("from.the.dashboard");
   await dashboard.getByTestId("publish-content").fill("hello from here");
   await dashboard.getByTestId("publish-submit").click();
@@ -145,7 +145,7 @@ test("a client that is disconnected there is told so, and is gone from the list"
   t.after(() => client.close());
   await client.ready;
   const closed = new Promise((resolve) => client.addEventListener("close", ({ detail }) => resolve(detail)));
-  const dashboard = await setup.open(t, "/dashboard");
+  const dashboard = await setup.open(t, setup.server.dashboard);
   const row = dashboard.locator(`[data-testid="client-row"][data-client="${client.id}"]`);
   await row.getByTestId("disconnect").click();
   await dashboard.getByTestId("disconnect-code").selectOption("4403");
@@ -157,4 +157,82 @@ test("a client that is disconnected there is told so, and is gone from the list"
     (id) => !document.querySelector(`[data-testid="client-row"][data-client="${id}"]:not([data-unlisted="true"])`),
     client.id,
   );
+});
+
+const kept = (page) => page.evaluate(() => [JSON.stringify({ ...sessionStorage }), JSON.stringify({ ...localStorage })]);
+
+test("the token is taken from the address, out of it at once, and kept in the tab alone", needsServer, async (t) => {
+  const page = await setup.open(t, setup.server.dashboard);
+  await page.locator('body[data-state="live"]').waitFor();
+  assert.equal(await page.evaluate(() => location.href), `${setup.server.url}/dashboard`);
+  const [session, local] = await kept(page);
+  assert.ok(session.includes(ADMIN_TOKEN) && !local.includes(ADMIN_TOKEN));
+  await page.reload();
+  await page.locator('body[data-state="live"]').waitFor();
+  await page.getByTestId("forget-token").click();
+  await page.locator('body[data-state="denied"]').waitFor();
+  assert.ok(!(await kept(page)).join().includes(ADMIN_TOKEN));
+  // The printed address, opened in the tab that asks for the token.
+  await page.evaluate((hash) => location.assign(hash), new URL(setup.server.dashboard, "http://x").hash);
+  await page.locator('body[data-state="live"]').waitFor();
+  assert.equal(await page.evaluate(() => location.hash), "");
+});
+
+test("who has no token is told where it is, and a wrong one is named as that", needsServer, async (t) => {
+  const page = await setup.open(t, "/dashboard", { mayBeRefused: true });
+  await page.getByTestId("token-dialog").waitFor();
+  assert.match(await page.textContent("#token-text"), /log when it starts.*http\.admin_token/s);
+  assert.equal(await page.isVisible("#token-problem"), false);
+  const enter = async (token) => {
+    await page.getByTestId("token-input").fill(token);
+    await page.getByTestId("token-submit").click();
+  };
+  for (const wrong of ["a wrong token", "another-wrong-token"]) {
+    await enter(wrong);
+    await page.locator("#token-problem", { hasText: "That is not a valid access token." }).waitFor();
+  }
+  await enter(ADMIN_TOKEN);
+  await page.locator('body[data-state="live"]').waitFor();
+  assert.equal(await page.getByTestId("token-dialog").isVisible(), false);
+
+  const other = await setup.open(t, "/dashboard#token=a-token-of-another-server", { mayBeRefused: true });
+  await other.locator("#token-problem", { hasText: "That is not a valid access token." }).waitFor();
+  assert.equal(await other.evaluate(() => location.hash), "");
+});
+
+test("with nothing published there is no fan-out, and with something there is", needsServer, async (t) => {
+  const page = await setup.open(t, setup.server.dashboard);
+  await page.locator('body[data-state="live"]').waitFor();
+  const client = connect(setup.server.url, { WebSocket });
+  t.after(() => client.close());
+  const subscription = client.subscribe("fan.out");
+  subscription.addEventListener("message", () => {});
+  await subscription.ready;
+  await polled(page);
+  const fanOut = page.locator('[data-metric="rates.fan_out"]');
+  assert.deepEqual([await fanOut.textContent(), await fanOut.getAttribute("data-value")], ["–", ""]);
+  let isOver = false;
+  t.after(() => (isOver = true));
+  (async () => {
+    while (!isOver) await client.publish("fan.out", "x");
+  })().catch(() => {});
+  await until(page, () => document.querySelector('[data-metric="rates.fan_out"]').dataset.value !== "");
+  isOver = true;
+  const value = Number(await fanOut.getAttribute("data-value"));
+  assert.ok(Math.abs(value - 1) < 0.1, `one subscriber, and × ${value}`);
+});
+
+test("where nothing goes on, no box is large and empty", needsServer, async (t) => {
+  const quiet = await startServer();
+  t.after(() => quiet.stop());
+  const page = await setup.open(t, BLANK, { mayMissServer: true });
+  await page.goto(quiet.url + quiet.dashboard);
+  await page.locator('body[data-state="live"]').waitFor();
+  await page.locator("#topics .empty", { hasText: "Nothing published yet." }).waitFor();
+  await page.locator("#closes .empty", { hasText: "No connections closed yet." }).waitFor();
+  for (const id of ["topics", "closes"]) {
+    const { height } = await page.locator(".panel", { has: page.locator(`#${id}`) }).boundingBox();
+    assert.ok(height < 180, `#${id} is ${height} px high`);
+  }
+  await page.locator('[data-testid="chart-refusals"] .plot-quiet', { hasText: "Nothing dropped or refused." }).waitFor();
 });

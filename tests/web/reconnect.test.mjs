@@ -71,11 +71,7 @@ test("a page whose session is ended again and again gets every message once and 
   for (let round = 0; round < 5; round += 1) {
     const sent = page.evaluate((contents) => Promise.all(contents.map((content) => writer.publish("back.again", content))), contents(round));
     // As if it had not read fast enough.
-    const response = await fetch(`${setup.server.url}/api/disconnect`, {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({ client: await page.evaluate(() => client.id), code: 4413 }),
-    });
+    const response = await setup.server.admin("/api/disconnect", { client: await page.evaluate(() => client.id), code: 4413 });
     assert.equal(response.status, 200, await response.text());
     await until(page, (round) => client.reconnects === round + 1, round);
     await sent;

@@ -3,18 +3,49 @@
 
 const STORED = "qws.admin-token";
 
+// What a header can carry; fetch would throw at anything else.
+const VISIBLE_ASCII = /^[\x21-\x7e]+$/;
+
+/** Whether this can be a token at all. */
+export const isToken = (text) => VISIBLE_ASCII.test(text);
+
 /** The server answered, and not with what was asked for. */
 export class Refused extends Error {
-  constructor(status, message) {
-    super(message);
+  /** `waitSeconds` is how long to wait before asking again, 0 where the server did not say. */
+  constructor(status, message, waitSeconds = 0) {
+    super(waitSeconds > 0 ? `${message} (in ${waitSeconds} s)` : message);
     this.name = "Refused";
     this.status = status;
+    this.waitSeconds = waitSeconds;
   }
 
-  /** Whether another token might change the answer. */
+  /** Whether it takes a token, or another one. */
   get isAboutToken() {
-    return this.status === 401 || this.status === 403;
+    return this.status === 401;
   }
+}
+
+/** Why a token was of no use, in words for people. */
+export function tokenProblem(error) {
+  if (error.status === undefined) return "The server cannot be reached. Try again when it is back.";
+  if (error.status === 401) return "That is not a valid access token.";
+  if (error.status === 403) return "The server does not serve the dashboard at this address.";
+  if (error.status === 429) {
+    const when = error.waitSeconds > 0 ? `in ${error.waitSeconds} seconds` : "later";
+    return `Too many wrong tokens were tried from this address. Try again ${when}.`;
+  }
+  return `The server could not check the token (status ${error.status}).`;
+}
+
+/**
+ * The token in an address like "/dashboard#token=...", as the server prints it, taken out of the address at once: there it
+ * would stay in the history and be copied with a link. `null` where there is none.
+ */
+export function tokenFromAddress({ location, history }) {
+  const asked = new URLSearchParams(location.hash.slice(1));
+  if (!asked.has("token")) return null;
+  history.replaceState(history.state, "", location.pathname + location.search);
+  return asked.get("token").trim();
 }
 
 export class Api {
@@ -76,7 +107,7 @@ export class Api {
     }
     const response = await fetch(new URL(path, document.baseURI), request);
     const answer = await json(response);
-    if (!response.ok) throw new Refused(response.status, refusal(response, answer));
+    if (!response.ok) throw refusal(response, answer);
     if (answer === null || typeof answer !== "object") throw new Refused(response.status, "the answer is not what the dashboard expects");
     return answer;
   }
@@ -84,8 +115,7 @@ export class Api {
 
 function refusal(response, answer) {
   const why = answer?.error ?? `the answer has status ${response.status}`;
-  const wait = Number(response.headers.get("retry-after"));
-  return wait > 0 ? `${why} (in ${wait} s)` : why;
+  return new Refused(response.status, why, Number(response.headers.get("retry-after")) || 0);
 }
 
 // Something between here and the server may answer in its place, with a page.

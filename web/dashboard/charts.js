@@ -6,12 +6,15 @@ import { make, setAttribute, setNumber, setText } from "./dom.js";
 import * as format from "./format.js";
 import { WINDOW_SECONDS, extent, means } from "./samples.js";
 
-const HEIGHT = 170;
+const HEIGHT = 130;
+// What is shown of the time at first; it grows with what is known, up to the whole window.
+const SHORTEST_SECONDS = 60;
 const SPAN_SECONDS = 15;
 
 const CHARTS = [
   {
     id: "clients",
+    quiet: "No client connected.",
     title: "Clients",
     unit: "count",
     series: [
@@ -22,7 +25,8 @@ const CHARTS = [
   },
   {
     id: "messages",
-    title: "Messages each second",
+    quiet: "No messages.",
+    title: "Messages per second",
     unit: "rate",
     series: [
       ["rates.messages_in", "In"],
@@ -31,7 +35,8 @@ const CHARTS = [
   },
   {
     id: "bytes",
-    title: "Bytes each second",
+    quiet: "No messages.",
+    title: "Bytes per second",
     unit: "bytes",
     series: [
       ["rates.bytes_in", "In"],
@@ -41,6 +46,7 @@ const CHARTS = [
   {
     id: "waiting",
     title: "Waiting in queues",
+    quiet: "Nothing waits.",
     unit: "bytes",
     series: [
       ["queues.bytes", "All clients"],
@@ -49,6 +55,7 @@ const CHARTS = [
   },
   {
     id: "rtt",
+    quiet: "No client measured.",
     title: "Round trip",
     unit: "ms",
     series: [
@@ -59,7 +66,8 @@ const CHARTS = [
   },
   {
     id: "refusals",
-    title: "Dropped and refused each second",
+    quiet: "Nothing dropped or refused.",
+    title: "Dropped and refused per second",
     unit: "rate",
     series: [
       ["rates.dropped", "Dropped"],
@@ -108,6 +116,7 @@ class Chart {
   #cells = [];
   #picture;
   #tip;
+  #quiet;
   #values;
   #valuesBody;
   #columns = [[]];
@@ -129,6 +138,7 @@ class Chart {
   show(samples) {
     this.#columns = samples.columns(this.#definition.series.map(([path]) => path));
     this.#plot.setData(this.#columns);
+    this.#quiet.hidden = !this.#columns.slice(1).every((values) => values.every((value) => !value));
     const said = this.#definition.series.map(([, label], index) => {
       const { now, lowest, highest } = extent(this.#columns[index + 1]);
       const values = [now, lowest, highest];
@@ -150,6 +160,7 @@ class Chart {
     const titleId = `chart-${id}-title`;
     this.#picture = make("div", { class: "plot", role: "img", "aria-label": "No data yet" });
     this.#tip = make("div", { class: "tip", hidden: "", "aria-hidden": "true" });
+    this.#quiet = make("p", { class: "plot-quiet", hidden: "" }, this.#definition.quiet);
 
     const legend = make(
       "table",
@@ -188,7 +199,7 @@ class Chart {
         "figure",
         { class: "card chart", "aria-labelledby": titleId, "data-testid": `chart-${id}` },
         make("figcaption", {}, make("h3", { id: titleId }, title)),
-        make("div", { class: "plot-frame" }, this.#picture, this.#tip),
+        make("div", { class: "plot-frame" }, this.#picture, this.#quiet, this.#tip),
         legend,
         this.#values,
       ),
@@ -237,7 +248,7 @@ class Chart {
         y: { range: (_plot, _lowest, highest) => [0, Math.max(least, (highest ?? 0) * 1.08)] },
       },
       axes: [
-        { ...axis, grid: { show: false }, space: 48, size: 26, values: (_plot, splits) => splits.map(minutes) },
+        { ...axis, grid: { show: false }, space: 60, size: 26, values: (_plot, splits) => splits.map(labelled(splits)) },
         { ...axis, grid, space: 36, size: 62, gap: 6, incrs: steps, values: (_plot, splits) => splits.map(this.#unit.format) },
       ],
       series: [
@@ -255,8 +266,7 @@ class Chart {
   }
 
   #window() {
-    const newest = this.#columns[0].at(-1) ?? Date.now() / 1000;
-    return [newest - WINDOW_SECONDS, newest];
+    return windowOf(this.#columns[0], Date.now() / 1000);
   }
 
   // What is under the pointer, in words beside it.
@@ -278,7 +288,15 @@ class Chart {
   }
 }
 
-const minutes = (time) => format.clock(time * 1000).slice(0, 5);
+/** Which time is shown: as much as is known, but not less than a minute, nor more than the whole window. */
+export function windowOf(times, now) {
+  const newest = times.at(-1) ?? now;
+  const known = newest - (times[0] ?? newest);
+  return [newest - Math.min(WINDOW_SECONDS, Math.max(SHORTEST_SECONDS, known)), newest];
+}
+
+/** Times of an axis, with seconds where two would read the same. */
+const labelled = ([first, second]) => (time) => format.clock(time * 1000).slice(0, second - first < 60 ? 8 : 5);
 
 function headings(labels) {
   const cells = labels.map((label, index) => make("th", index === 0 ? { scope: "col" } : { scope: "col", class: "number" }, label));

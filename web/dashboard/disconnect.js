@@ -55,9 +55,9 @@ export class DisconnectDialog {
   #showEffect() {
     this.#customField.hidden = this.#code.value !== CUSTOM;
     const code = this.#chosenCode();
-    let effect = "The client stays away until its user, or its program, connects again.";
-    if (code !== null && mayReturn(code)) effect = "The client comes back by itself after a moment.";
-    else if (code === null || meaning(code) === "") effect = "What the client does then is its own affair.";
+    let effect = "The client stays away until its user or program connects again.";
+    if (code !== null && mayReturn(code)) effect = "The client reconnects by itself after a moment.";
+    else if (code === null || meaning(code) === "") effect = "What happens then is up to the client.";
     setText(byId("disconnect-effect"), effect);
   }
 
@@ -72,7 +72,7 @@ export class DisconnectDialog {
   async #submit() {
     const code = this.#chosenCode();
     const reason = this.#reason.value;
-    if (code === null) return this.#problemIs("This code cannot be sent: choose one of those named above.", this.#custom);
+    if (code === null) return this.#problemIs("This code cannot be sent. Choose one of those named above.", this.#custom);
     if (!reasonFits(reason)) return this.#problemIs(`The reason is too long: ${MAX_REASON_BYTES} bytes at most.`, this.#reason);
     const client = this.#client;
     this.#confirm.disabled = true;
@@ -91,6 +91,6 @@ export class DisconnectDialog {
 }
 
 function explain(error) {
-  if (error.status === 404) return "This client is not connected any more.";
-  return error.status === undefined ? "The server cannot be reached; nothing is known to have happened." : sentence(error.message);
+  if (error.status === 404) return "This client is no longer connected.";
+  return error.status === undefined ? "The server cannot be reached. The client may still be connected." : sentence(error.message);
 }

@@ -23,6 +23,9 @@ export const rate = known((value) => {
   return (value >= 1 ? oneDecimal : twoDecimals).format(value);
 });
 
+/** To how many, for each one: × 3.5 */
+export const times = known((value) => `× ${rate(value)}`);
+
 const BYTE_UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
 /** 512 B, 1.5 KiB, 12.3 MiB */

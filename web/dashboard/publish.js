@@ -48,7 +48,7 @@ export class PublishForm {
     const topic = this.#topic.value.trim();
     this.#resultIs("", "");
     if (!TOPIC.test(topic)) {
-      this.#topicProblemIs("Letters, digits, _ and -, in levels with a point between them: market.fx.eurusd");
+      this.#topicProblemIs("Use letters, digits, _ and -, with dots between levels: market.fx.eurusd");
       this.#topic.focus();
       return;
     }
@@ -57,7 +57,7 @@ export class PublishForm {
       const published = await this.#api.publish(topic, this.#content.value);
       this.#resultIs("good", `Published at offset ${count(published.offset)}.`, published);
     } catch (error) {
-      this.#resultIs("bad", error.status === undefined ? "The server cannot be reached; whether it was published is not known." : sentence(error.message));
+      this.#resultIs("bad", error.status === undefined ? "The server cannot be reached. The message may or may not have been published." : sentence(error.message));
     } finally {
       this.#submitButton.disabled = false;
     }

@@ -13,7 +13,7 @@ const SHORTEST_MS = 100;
 const CLOCK_SLACK_MS = 1000;
 
 /** Counters of `totals` that have a rate. */
-const RATED = ["messages_in", "bytes_in", "messages_out", "bytes_out", "published", "fanned_out", "dropped", "refused"];
+const RATED = ["messages_in", "bytes_in", "messages_out", "bytes_out", "published", "broadcasts", "fanned_out", "dropped", "refused"];
 
 /** What stands at `path` ("clients.total") in `tree`; undefined where there is nothing. */
 export function at(tree, path) {
@@ -41,8 +41,9 @@ export function ratesBetween(before, next) {
   const grown = (name) => (next.totals?.[name] ?? 0) - (before.totals?.[name] ?? 0);
   const rates = {};
   for (const name of RATED) rates[name] = (grown(name) * 1000) / elapsed;
-  const taken = grown("messages_in");
-  rates.fan_out = taken > 0 ? grown("messages_out") / taken : null;
+  // To how many one message went. With none there is no such number.
+  const spread = grown("published") + grown("broadcasts");
+  rates.fan_out = spread > 0 ? grown("fanned_out") / spread : null;
   return rates;
 }
 

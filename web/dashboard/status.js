@@ -6,8 +6,8 @@ const STATES = {
   connecting: ["Connecting", ""],
   live: ["Live", "good"],
   paused: ["Paused", "warn"],
-  away: ["Server away", "bad"],
-  failing: ["Server in trouble", "bad"],
+  away: ["Server unreachable", "bad"],
+  failing: ["Server error", "bad"],
   denied: ["Token needed", "warn"],
 };
 

@@ -14,7 +14,7 @@ const number = (metric, value, form) => ({
 export function topicsTable() {
   const rows = new Rows(byId("topics").tBodies[0], {
     key: (topic) => topic.topic,
-    empty: "Nothing was published yet.",
+    empty: "Nothing published yet.",
     prepare: (row, topic) => {
       setAttribute(row, "data-testid", "topic-row");
       setAttribute(row, "data-topic", topic.topic);
@@ -38,14 +38,14 @@ export function topicsTable() {
 export function closesTable() {
   const rows = new Rows(byId("closes").tBodies[0], {
     key: (close) => close.code,
-    empty: "No connection was closed yet.",
+    empty: "No connections closed yet.",
     prepare: (row, close) => {
       setAttribute(row, "data-testid", "close-row");
       setAttribute(row, "data-code", close.code);
     },
     columns: [
       { heading: true, fill: (cell, close) => setText(cell, close.code) },
-      { fill: (cell, close) => setText(cell, meaning(close.code) || "The application's own") },
+      { fill: (cell, close) => setText(cell, close.code === "other" ? "Any other code" : meaning(close.code) || "Application code") },
       {
         number: true,
         fill: (cell, close) => {

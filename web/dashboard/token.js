@@ -1,10 +1,7 @@
 // The dialog that asks for the admin token, tries it, and closes when the server takes it.
 
-import { byId, setMessage, setText } from "./dom.js";
-import { sentence } from "./format.js";
-
-// What a header can carry; fetch would throw at anything else.
-const VISIBLE_ASCII = /^[\x21-\x7e]+$/;
+import { isToken, tokenProblem } from "./api.js";
+import { byId, setMessage } from "./dom.js";
 
 export class TokenDialog {
   #dialog = byId("token-dialog");
@@ -13,7 +10,7 @@ export class TokenDialog {
   #submitButton = byId("token-submit");
   #tryToken;
 
-  /** `tryToken(token)` promises to take it, or rejects with what the server says. */
+  /** `tryToken(token)` promises to take it, or rejects as the API does. */
   constructor({ tryToken }) {
     this.#tryToken = tryToken;
     byId("token-cancel").addEventListener("click", () => this.#dialog.close());
@@ -24,12 +21,15 @@ export class TokenDialog {
     });
   }
 
-  /** Asks; `why` says what for. */
-  open(why) {
-    setText(byId("token-text"), why);
-    this.#problemIs("");
+  /** Asks; `problem` is what was wrong with the last one, or "". */
+  open(problem = "") {
+    this.#problemIs(problem);
     if (!this.#dialog.open) this.#dialog.showModal();
     this.#input.focus();
+  }
+
+  close() {
+    this.#dialog.close();
   }
 
   #problemIs(text) {
@@ -41,8 +41,8 @@ export class TokenDialog {
   async #submit() {
     if (this.#submitButton.disabled) return;
     const token = this.#input.value.trim();
-    if (!VISIBLE_ASCII.test(token)) {
-      this.#problemIs(token === "" ? "Enter the token that is set as http.admin_token." : "A token has no spaces and no letters beyond ASCII.");
+    if (!isToken(token)) {
+      this.#problemIs(token === "" ? "Enter the token." : "That is not a valid access token.");
       this.#input.focus();
       return;
     }
@@ -51,7 +51,7 @@ export class TokenDialog {
       await this.#tryToken(token);
       this.#dialog.close();
     } catch (error) {
-      this.#problemIs(error.status === undefined ? "The server cannot be reached." : sentence(error.message));
+      this.#problemIs(tokenProblem(error));
       this.#input.focus();
     } finally {
       this.#submitButton.disabled = false;

@@ -11,16 +11,19 @@ import { Samples, extent, isAnotherLife, means, ratesBetween } from "../dashboar
 const stats = (uptime_ms, totals = {}, more = {}) => ({ uptime_ms, totals, ...more });
 
 test("rates are what grew, by the server's own clock", () => {
-  const before = stats(10_000, { messages_in: 100, messages_out: 1000, published: 10, dropped: 3 });
-  const next = stats(12_000, { messages_in: 300, messages_out: 1500, published: 14, dropped: 3 });
+  const before = stats(10_000, { messages_in: 100, messages_out: 1000, published: 10, broadcasts: 0, fanned_out: 40, dropped: 3 });
+  const next = stats(12_000, { messages_in: 300, messages_out: 1500, published: 14, broadcasts: 2, fanned_out: 64, dropped: 3 });
   const rates = ratesBetween(before, next);
   assert.equal(rates.messages_in, 100);
   assert.equal(rates.published, 2);
   assert.equal(rates.dropped, 0);
-  assert.equal(rates.fan_out, 2.5, "500 messages out for 200 in");
+  assert.equal(rates.fan_out, 4, "24 deliveries of 4 messages to topics and 2 to all");
 });
 
-test("without messages there is no fan-out, and answers too close have no rates", () => {
+test("with nothing published there is no fan-out, and answers too close have no rates", () => {
+  assert.equal(ratesBetween(stats(0), stats(1000, { messages_in: 40, messages_out: 80 })).fan_out, null, "requests and replies are none");
+  assert.equal(format.times(null), format.NONE);
+  assert.equal(format.times(12.34), "× 12.3");
   assert.equal(ratesBetween(stats(0), stats(1000)).fan_out, null);
   assert.equal(ratesBetween(stats(0), stats(50, { messages_in: 1 })), null);
 });

@@ -11,8 +11,14 @@ const binary = process.env.QWS_SERVER;
 /** For `test(name, needsServer, ...)`. */
 export const needsServer = { skip: !binary && "set QWS_SERVER to the server's binary", timeout: 90_000 };
 
-/** What begins with QWS_ would be a setting to the server. */
-const environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("QWS_")));
+/** For the dashboard, and for what it asks for. */
+export const ADMIN_TOKEN = "the-admin-token-of-these-tests";
+
+/** What begins with QWS_ is a setting to the server. */
+const environment = {
+  ...Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("QWS_"))),
+  QWS_HTTP__ADMIN_TOKEN: ADMIN_TOKEN,
+};
 
 /** Starts a server, which makes its own certificates; resolves once it listens. @param {{ settings?: string }} [how] */
 export async function startServer({ settings = "" } = {}) {
@@ -40,6 +46,19 @@ class Server {
   /** Where the pages are. */
   get url() {
     return `http://127.0.0.1:${this.plainPort}`;
+  }
+
+  /** The dashboard, as the server prints its address. */
+  get dashboard() {
+    return `/dashboard#token=${ADMIN_TOKEN}`;
+  }
+
+  /** Asks one of the operator's routes; posts `body` where there is one. */
+  admin(path, body) {
+    const headers = { authorization: `Bearer ${ADMIN_TOKEN}` };
+    if (body === undefined) return fetch(this.url + path, { headers });
+    headers["content-type"] = "application/json";
+    return fetch(this.url + path, { method: "POST", headers, body: JSON.stringify(body) });
   }
 
   /** The folder in which it runs, with `certs/ca.pem`. */
