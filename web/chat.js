@@ -7,10 +7,13 @@ import { LogView } from "./chat/log-view.js";
 import { Panels } from "./chat/panels.js";
 import { Renewal } from "./chat/renewal.js";
 import { TOPIC_PREFIX } from "./chat/room.js";
+import { invitation } from "./chat/rows.js";
 import { Announcer } from "./ui/announcer.js";
 import { Composer } from "./ui/composer.js";
 import { ConnectionBadge } from "./ui/connection.js";
-import { byId, coalesced } from "./ui/dom.js";
+import { byId, coalesced, setText } from "./ui/dom.js";
+import { endingOf } from "./ui/ending.js";
+import { OtherTabs } from "./ui/names.js";
 import { avatar, People } from "./ui/people.js";
 import { deepLink, roomProblem, showRoomInAddress, SignIn } from "./ui/signin.js";
 import { Remembered } from "./ui/storage.js";
@@ -22,6 +25,7 @@ const session = new Remembered(() => sessionStorage, "qws.chat");
 const lastName = new Remembered(() => localStorage, "qws.name");
 
 const badge = new ConnectionBadge();
+const tabs = new OtherTabs("chat");
 const drafts = new Drafts();
 const signIn = new SignIn(TOPIC_PREFIX, (client, room, { expiresAt }) => showChat(client, room, expiresAt));
 
@@ -30,7 +34,7 @@ function showChat(client, firstRoom, expiresAt) {
   const ended = new AbortController();
   const { signal } = ended;
   const chat = new Chat(client, people);
-  const log = new LogView(chat, people, signal);
+  const log = new LogView(chat, people, { onInvite: ({ currentTarget }) => copyLink(currentTarget), signal });
   const conversations = new ConversationList(chat, (conversation) => turnTo(conversation));
   const list = new PeopleList(chat, people, (id) => {
     panels.close();
@@ -41,7 +45,7 @@ function showChat(client, firstRoom, expiresAt) {
   const panels = new Panels(signal);
   const announcer = new Announcer();
   const composer = new Composer((text) => {
-    const problem = client.state === "closed" ? "You are not connected." : chat.problem(text);
+    const problem = chat.problem(text);
     if (problem !== "") return problem;
     chat.active.firstUnread = null;
     log.follow();
@@ -55,6 +59,7 @@ function showChat(client, firstRoom, expiresAt) {
     conversations.render();
     list.render();
     renderHead();
+    renderComposer();
     renderConnection();
     if (chat.active !== shown) turned();
   });
@@ -70,6 +75,7 @@ function showChat(client, firstRoom, expiresAt) {
   byId("own-name").textContent = client.name;
   byId("own-avatar").replaceChildren(avatar(client.name));
   badge.watch(client);
+  tabs.is(client.name);
   lastName.set(client.name);
   drafts.belongTo(client.user === null ? `name ${client.name}` : `user ${client.user}`);
   showDraft();
@@ -80,20 +86,21 @@ function showChat(client, firstRoom, expiresAt) {
   client.addEventListener("close", ({ detail }) => !detail.willReconnect && showClosed(detail), { signal });
   byId("sign-out").addEventListener("click", () => leave(true), { signal });
   byId("sign-in-again").addEventListener("click", () => leave(false), { signal });
-  byId("invite").addEventListener("click", copyLink, { signal });
+  byId("invite").addEventListener("click", () => copyLink(byId("invite")), { signal });
+  byId("page-problem-close").addEventListener("click", () => report(""), { signal });
   byId("leave").addEventListener("click", () => leaveActive(), { signal });
   byId("join-form").addEventListener("submit", joinFromForm, { signal });
   byId("join-room").addEventListener("input", () => (byId("join-problem").textContent = ""), { signal });
   byId("skip-link").addEventListener("click", (event) => (event.preventDefault(), composer.focus()), { signal });
   document.addEventListener("keydown", shortcut, { signal });
-  addEventListener("hashchange", () => followAddress(), { signal });
+  follow = followAddress;
 
   enter();
 
   async function enter() {
     render();
     const rooms = [...remembered.filter((room) => room !== firstRoom), firstRoom];
-    for (const room of rooms) await join(room);
+    for (const room of rooms) report(await join(room));
     // Who has gone somewhere meanwhile stays there: what they type is not for the room.
     if (!byId("chat").contains(document.activeElement)) composer.focus();
   }
@@ -105,10 +112,8 @@ function showChat(client, firstRoom, expiresAt) {
       turned();
       return "";
     } catch (error) {
-      const problem = error.code === 403 ? `You may not enter ${room}.` : `${room} could not be entered: ${error.message}`;
-      byId("join-problem").textContent = problem;
-      announcer.say(problem);
-      return problem;
+      if (client.state === "closed") return "You are not connected.";
+      return error.code === 403 ? `Your access does not allow you to enter ${room}.` : `${room} could not be entered: ${error.message}`;
     }
   }
 
@@ -116,9 +121,9 @@ function showChat(client, firstRoom, expiresAt) {
     event.preventDefault();
     const field = byId("join-room");
     const room = field.value.trim().replace(/^#/, "");
-    const problem = roomProblem(room, TOPIC_PREFIX);
+    const problem = roomProblem(room, TOPIC_PREFIX) || (await join(room));
     byId("join-problem").textContent = problem;
-    if (problem === "" && (await join(room)) === "") {
+    if (problem === "") {
       field.value = "";
       panels.close();
       composer.focus();
@@ -149,7 +154,9 @@ function showChat(client, firstRoom, expiresAt) {
     if (chat.active === shown) return;
     shown = chat.active;
     showDraft();
-    if (shown.kind === "room") showRoomInAddress(shown.id);
+    // Else the address would name a room that is not shown, and its link, followed here, would be no change.
+    showRoomInAddress(shown.kind === "room" ? shown.id : "");
+    report("");
     remember();
     render();
   }
@@ -184,17 +191,16 @@ function showChat(client, firstRoom, expiresAt) {
     const roster = chat.rosterOf(active);
     byId("conversation-title").textContent = name;
     byId("conversation").dataset.kind = active.kind;
+    const offline = { closed: "Not connected", reconnecting: "Reconnecting…" }[client.state];
     byId("conversation-subtitle").textContent = {
-      room: roster === null ? "Not in this room" : headCount(roster),
-      direct: ["Direct message", chat.markOf(active.id)].filter(Boolean).join(" · "),
-      all: "Broadcast to all rooms",
+      room: offline ?? (roster === null ? "Not in this room" : headCount(roster)),
+      direct: ["Direct message", chat.markOf(active.id), offline].filter(Boolean).join(" · "),
+      all: offline ?? "Broadcast to all rooms",
     }[active.kind];
     byId("invite").hidden = active.kind !== "room";
     byId("leave").hidden = active.kind === "all";
     byId("leave-text").textContent = active.kind === "room" ? "Leave" : "Close";
-    const label = active.kind === "room" ? `Message to the room ${name}` : `Message to ${active.kind === "all" ? "everyone" : name}`;
-    byId("composer-label").textContent = label;
-    byId("composer-text").placeholder = label;
+    for (const id of ["join-room", "join-submit"]) byId(id).disabled = client.state === "closed";
 
     const unread = [...chat.conversations.values()].reduce((sum, one) => sum + one.unread, 0);
     const elsewhere = unread - active.unread;
@@ -203,11 +209,26 @@ function showChat(client, firstRoom, expiresAt) {
     document.title = `${unread > 0 ? `(${short(unread)}) ` : ""}${name} · quic-websocket`;
   }
 
+  function renderComposer() {
+    const { active } = chat;
+    const name = chat.nameOf(active);
+    const label = { room: `Message #${name}`, direct: `Message ${name}`, all: "Message everyone" }[active.kind];
+    setText(byId("composer-label"), label);
+    const isAway = client.state !== "open";
+    const isRoom = active.kind === "room";
+    composer.is({
+      label,
+      closed: chat.closedBecause(active),
+      waits: isAway && !isRoom ? "Reconnecting. You can send this once you are back." : "",
+      note: isAway && isRoom ? "Reconnecting. Your messages will be sent once you are back." : "",
+    });
+  }
+
   function renderConnection() {
     const notice = byId("connection-notice");
     if (client.state === "closed") return;
     const isLost = client.state !== "open";
-    const words = "The connection was lost. Reconnecting… What you write in rooms meanwhile is sent afterwards.";
+    const words = "The connection was lost. Reconnecting… Messages you write in rooms will be sent once you are back.";
     if (isLost === notice.hidden) announcer.say(isLost ? words : "Connected again.");
     notice.hidden = !isLost;
     notice.dataset.state = client.state;
@@ -216,37 +237,50 @@ function showChat(client, firstRoom, expiresAt) {
     byId("sign-in-again").hidden = true;
   }
 
-  function showClosed({ code, reason }) {
+  function showClosed(end) {
     const notice = byId("connection-notice");
     notice.hidden = false;
     notice.dataset.state = "closed";
     notice.className = "notice bad";
-    const why = code === 4401 ? "Your access has expired." : `The server has ended the connection: ${reason || "no reason was given"} (${code}).`;
+    const why = endingOf(end);
     byId("connection-notice-text").textContent = why;
     announcer.say(why);
     byId("sign-in-again").hidden = false;
-    wantsToken = code === 4401;
+    wantsToken = end.code === 4401;
     render();
   }
 
-  async function copyLink() {
-    const link = new URL("/", location.href);
-    link.hash = new URLSearchParams({ room: chat.active.id }).toString();
-    const text = byId("invite").querySelector("span");
+  /** Says on the button for a moment what came of it. */
+  async function copyLink(button) {
     try {
-      await navigator.clipboard.writeText(link.href);
-      text.textContent = "Copied";
+      await navigator.clipboard.writeText(invitation(chat.active.id));
       announcer.say("The link to this room was copied.");
+      briefly(button, "Copied");
     } catch {
-      text.textContent = "Not allowed";
-      announcer.say("The browser does not allow to copy; take the link from the address bar.");
+      report("The browser does not allow copying. Copy the link from the address bar instead.");
     }
-    setTimeout(() => (text.textContent = "Copy link"), 2000);
   }
 
-  function followAddress() {
-    const { room } = deepLink();
-    if (room !== "" && roomProblem(room, TOPIC_PREFIX) === "") join(room);
+  /** A link to a room was followed in this tab. */
+  async function followAddress({ room, name }) {
+    if (room === "") return;
+    const problem = roomProblem(room, TOPIC_PREFIX);
+    if (problem === "" && client.state === "closed") {
+      leave(false);
+      signIn.fill({ name, room });
+      if (!wantsToken) signIn.submit();
+      return;
+    }
+    report(problem || (await join(room)));
+    if (signal.aborted) return;
+    // Also where nothing else changes: a name does not stay in the address, nor a room that one is not in.
+    showRoomInAddress(shown.kind === "room" ? shown.id : "");
+  }
+
+  /** Says what did not work, "" where nothing is to be said. */
+  function report(problem) {
+    byId("page-problem").hidden = problem === "";
+    setText(byId("page-problem-text"), problem);
   }
 
   function shortcut(event) {
@@ -268,7 +302,10 @@ function showChat(client, firstRoom, expiresAt) {
       drafts.keep(chat.conversations.values());
     }
     composer.text = "";
+    report("");
     ended.abort();
+    follow = followUnsigned;
+    tabs.is(null);
     announcer.stop();
     badge.forget();
     client.close().catch(() => {});
@@ -281,14 +318,40 @@ function showChat(client, firstRoom, expiresAt) {
   }
 }
 
+const FOR_A_MOMENT_MS = 2000;
+
+/** Shows other words on a button, beside its icon, and then its own again. */
+function briefly(button, words) {
+  const text = button.querySelector("span") ?? button.lastChild;
+  const own = button.dataset.words ?? text.textContent;
+  button.dataset.words = own;
+  text.textContent = words;
+  setTimeout(() => (text.textContent = own), FOR_A_MOMENT_MS);
+}
+
+/** A link was followed before one has signed in: it is entered at once by who has said a name already. */
+function followUnsigned({ room, name }) {
+  if (!signIn.isWaiting) return;
+  signIn.fill({ name, room });
+  if (name) signIn.submit();
+  else signIn.focus();
+}
+
 /** How many are in a room, or "" where that is not known. */
 function headCount({ isKnown, total }) {
   if (!isKnown) return "";
   return total === 1 ? "Only you" : `${total.toLocaleString()} people`;
 }
 
+/** What to do with a link that is followed in this tab. */
+let follow = followUnsigned;
+addEventListener("hashchange", () => follow(deepLink()));
+
 const link = deepLink();
 const kept = session.get();
-signIn.fill({ name: link.name || kept?.name || lastName.get(), room: link.room || kept?.rooms?.at(-1) });
-if (link.name || kept?.name) signIn.submit();
-else signIn.focus();
+signIn.fill({ name: link.name || kept?.name, room: link.room || kept?.rooms?.at(-1) });
+if (link.name || kept?.name) {
+  signIn.submit();
+} else {
+  signIn.suggest(lastName.get(), tabs);
+}

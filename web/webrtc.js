@@ -5,10 +5,13 @@ import { Announcer } from "./ui/announcer.js";
 import { Composer } from "./ui/composer.js";
 import { ConnectionBadge } from "./ui/connection.js";
 import { byId, coalesced, el, icon, reconcile } from "./ui/dom.js";
+import { endingOf } from "./ui/ending.js";
+import { linked } from "./ui/links.js";
+import { OtherTabs } from "./ui/names.js";
 import { avatar, People } from "./ui/people.js";
-import { deepLink, showRoomInAddress, SignIn } from "./ui/signin.js";
+import { deepLink, roomProblem, showRoomInAddress, SignIn } from "./ui/signin.js";
 import { Remembered } from "./ui/storage.js";
-import { Call, MOST_PEOPLE, TOPIC_PREFIX } from "./webrtc/call.js";
+import { Call, MAY_NOT_CALL, MOST_PEOPLE, TOPIC_PREFIX } from "./webrtc/call.js";
 import { IceServers } from "./webrtc/ice.js";
 import { LocalMedia, mediaProblem } from "./webrtc/media.js";
 import { Tiles } from "./webrtc/tiles.js";
@@ -20,10 +23,15 @@ const PEER_STATES = { connected: "connected", connecting: "connecting…", new: 
 const people = new People("qws.webrtc.people");
 const lastName = new Remembered(() => localStorage, "qws.name");
 const badge = new ConnectionBadge();
+const tabs = new OtherTabs("webrtc");
 const signIn = new SignIn(TOPIC_PREFIX, enter);
 
 /** Enters a room over a client that is connected; gives what stands in the way, or "". */
 async function enter(client, room, { token }) {
+  if (client.permissions?.signal === false) {
+    client.close().catch(() => {});
+    return MAY_NOT_CALL;
+  }
   const local = new LocalMedia();
   const iceServers = new IceServers(token);
   const call = new Call(client, room, { people, local, iceServers });
@@ -34,7 +42,7 @@ async function enter(client, room, { token }) {
   } catch (error) {
     call.leave();
     client.close().catch(() => {});
-    return error.code === 403 ? "You may not enter this room." : error.message;
+    return error.code === 403 ? "Your access does not allow you to enter this room." : error.message;
   }
   lastName.set(client.name);
   showRoomInAddress(room);
@@ -51,6 +59,8 @@ function showCall(client, room, { call, local, iceServers }) {
   const composer = new Composer(say, signal);
   const announcer = new Announcer();
   const rows = new Map();
+  /** Whether anybody else has been here: then one does not wait for the first. */
+  let wasAccompanied = false;
   const render = coalesced(() => {
     if (signal.aborted) return;
     tiles.render();
@@ -69,19 +79,22 @@ function showCall(client, room, { call, local, iceServers }) {
   composer.text = "";
   report(iceServers.problem);
   badge.watch(client);
+  tabs.is(client.name);
+  follow = followAddress;
 
   call.addEventListener("change", render, { signal });
   call.addEventListener("text", ({ detail }) => addText(people.name(detail.from), call.markOf(detail.from), detail.text, false), { signal });
   call.addEventListener("problem", ({ detail }) => report(detail), { signal });
   client.addEventListener("state", render, { signal });
   client.addEventListener("close", ({ detail }) => {
-    if (!detail.willReconnect) leave(`The server has ended the connection: ${detail.reason || "no reason was given"} (${detail.code}).`, detail.code === 4401);
+    if (!detail.willReconnect) leave(endingOf(detail), detail.code === 4401);
   }, { signal });
   byId("toggle-microphone").addEventListener("click", () => turn("audio"), { signal });
   byId("toggle-camera").addEventListener("click", () => turn("video"), { signal });
   byId("hang-up").addEventListener("click", () => (leave(""), people.forget()), { signal });
   byId("invite").addEventListener("click", copyLink, { signal });
   byId("call-problem-close").addEventListener("click", () => report(""), { signal });
+  byId("call-move").addEventListener("click", () => move(), { signal });
   byId("skip-link").addEventListener("click", (event) => {
     event.preventDefault();
     byId("toggle-microphone").focus();
@@ -111,8 +124,8 @@ function showCall(client, room, { call, local, iceServers }) {
   }
 
   function say(text) {
-    if (call.peers.size === 0) return "Nobody else is here yet.";
-    if (call.say(text) === 0) return "Nobody could be reached; or the text is too long.";
+    if (call.peers.size === 0) return "Nobody else is here.";
+    if (call.say(text) === 0) return "This was not sent: no one could be reached, or the message is too long.";
     addText(client.name, "", text, true);
     return "";
   }
@@ -127,7 +140,7 @@ function showCall(client, room, { call, local, iceServers }) {
         { "data-testid": "text", "data-own": isOwn ? "true" : undefined },
         el("bdi", { class: "text-name" }, isOwn ? "You" : name),
         mark && el("bdi", { class: "muted text-mark" }, mark),
-        el("p", { class: "text-body", dir: "auto" }, text),
+        el("p", { class: "text-body", dir: "auto" }, ...linked(text)),
       ),
     );
     while (list.childElementCount > MOST_TEXTS) list.firstElementChild.remove();
@@ -139,10 +152,13 @@ function showCall(client, room, { call, local, iceServers }) {
     const known = new Set(members.map(({ id }) => id));
     for (const id of rows.keys()) if (!known.has(id)) rows.delete(id);
     reconcile(byId("people-list"), members.map(({ id }) => personRow(id)));
-    byId("people-count").textContent = `${members.length} of ${MOST_PEOPLE}`;
+    // The list of before says nothing about now.
+    byId("people-count").textContent = client.state === "open" ? `${members.length} of ${MOST_PEOPLE}` : "";
     const others = call.peers.size;
     const connected = [...call.peers.values()].filter(({ state }) => state === "connected").length;
-    const words = others === 0 ? "Nobody else is here yet" : connected < others ? "Connecting…" : others === 1 ? "Connected to 1 person" : `Connected to ${others} people`;
+    wasAccompanied ||= others > 0;
+    const alone = client.state !== "open" ? "Reconnecting…" : wasAccompanied ? "Nobody else is here" : "Nobody else is here yet. Copy the link and send it to someone.";
+    const words = others === 0 ? alone : connected < others ? "Connecting…" : others === 1 ? "Connected to 1 person" : `Connected to ${others} people`;
     if (byId("call-subtitle").textContent !== words) byId("call-subtitle").textContent = words;
   }
 
@@ -179,7 +195,7 @@ function showCall(client, room, { call, local, iceServers }) {
   function renderConnection() {
     const notice = byId("connection-notice");
     const isLost = client.state !== "open";
-    const words = "The connection to the server was lost; reconnecting. The call goes on, but nobody can come in meanwhile.";
+    const words = "The connection to the server was lost. Reconnecting… The call goes on, but nobody can join until you are back.";
     if (isLost === notice.hidden) announcer.say(isLost ? words : "Connected to the server again.");
     notice.hidden = !isLost;
     notice.dataset.state = client.state;
@@ -192,14 +208,32 @@ function showCall(client, room, { call, local, iceServers }) {
       await navigator.clipboard.writeText(location.href);
       text.textContent = "Copied";
     } catch {
-      text.textContent = "Take it from the address bar";
+      text.textContent = "Copy it from the address bar";
     }
     setTimeout(() => (text.textContent = "Copy link"), 2000);
+  }
+
+  /** A link to another room was followed in this tab: nobody leaves a call by that alone. */
+  function followAddress(asked) {
+    const isOther = asked.room !== "" && asked.room !== room && roomProblem(asked.room, TOPIC_PREFIX) === "";
+    showRoomInAddress(room);
+    if (!isOther) return;
+    report(`This link leads to another room: ${asked.room}.`);
+    byId("call-move").dataset.room = asked.room;
+    byId("call-move").hidden = false;
+  }
+
+  function move() {
+    const other = byId("call-move").dataset.room;
+    leave("");
+    followUnsigned({ room: other, name: "" });
   }
 
   function leave(problem, wantsToken = false) {
     if (signal.aborted) return;
     ended.abort();
+    follow = followUnsigned;
+    tabs.is(null);
     call.leave();
     local.stop();
     badge.forget();
@@ -220,10 +254,20 @@ function showCall(client, room, { call, local, iceServers }) {
 /** Says what does not work, "" once it does. */
 function report(problem) {
   byId("call-problem").hidden = problem === "";
+  byId("call-move").hidden = true;
   byId("call-problem-text").textContent = problem;
 }
 
-const link = deepLink();
-signIn.fill({ name: link.name || lastName.get(), room: link.room });
-// One enters by hand alone: those in the room learn the address of who comes in.
-signIn.focus();
+/** A link was followed before one has entered: one enters by hand alone, as those in the room learn the address of who comes in. */
+function followUnsigned({ room, name }) {
+  if (!signIn.isWaiting) return;
+  signIn.fill({ name, room });
+  signIn.focus();
+}
+
+/** What to do with a link that is followed in this tab. */
+let follow = followUnsigned;
+addEventListener("hashchange", () => follow(deepLink()));
+
+followUnsigned(deepLink());
+signIn.suggest(lastName.get(), tabs);

@@ -24,9 +24,7 @@ async function enter(t, ...rooms) {
 /** The server ends the page's connection for good. */
 async function endAccess(page) {
   const client = await page.textContent("#connection-detail-id");
-  const body = JSON.stringify({ client, code: 4403, reason: "enough" });
-  const headers = { "content-type": "application/json" };
-  const { status } = await fetch(`${setup.server.url}/api/disconnect`, { method: "POST", headers, body });
+  const { status } = await setup.server.admin("/api/disconnect", { client, code: 4403, reason: "enough" });
   assert.equal(status, 200);
   await page.locator("#sign-in-again").waitFor();
 }
@@ -45,10 +43,10 @@ test("what was typed and not sent is still there after signing in again", needsS
   await page.fill("#composer-text", "for the second room");
   await turnTo(page, "room:draft-one");
   await page.fill("#composer-text", "for the first room");
-  await endAccess(page);
   await turnTo(page, "all:");
   await page.fill("#composer-text", "for everyone");
   await turnTo(page, "room:draft-one");
+  await endAccess(page);
   await page.click("#sign-in-again");
   await page.click("#signin-submit");
   await page.locator('[data-conversation="room:draft-one"][aria-current="true"]').waitFor();
@@ -122,13 +120,13 @@ test("that access ends soon is said, and another token makes it go on", needsSer
 
   await page.fill("#renewal-token", tokenOf("somebody.else"));
   await page.click("#renewal-submit");
-  await page.locator("#renewal-problem", { hasText: "not accepted" }).waitFor();
+  await page.locator("#renewal-problem", { hasText: "belongs to another user" }).waitFor();
   assert.equal(await page.isVisible("#renewal"), true);
 
   await page.fill("#renewal-token", tokenOf("ada", 100_000));
   await page.press("#renewal-token", "Enter");
   await page.locator("#renewal").waitFor({ state: "hidden" });
-  await page.locator("#announcer", { hasText: "Your access goes on" }).waitFor({ state: "attached" });
+  await page.locator("#announcer", { hasText: "Access renewed" }).waitFor({ state: "attached" });
   assert.equal(await page.inputValue("#renewal-token"), "");
   await writes(page);
   assert.equal(await page.getAttribute("#connection-badge", "data-state"), "open");
@@ -153,4 +151,99 @@ test("what is asked before access ends is not asked any more behind that, nor of
   await signIn(tokenOf("eve", 100_000));
   await page.locator('[data-conversation="room:lobby"]').waitFor();
   assert.equal(await page.isVisible("#renewal"), false);
+});
+
+test("who was removed is told so, cannot write, and is not told who is there", needsServer, async (t) => {
+  const grace = await setup.open(t, "/#room=removed&name=Grace");
+  await grace.locator('[data-conversation="room:removed"]').waitFor();
+  const page = await enter(t, "removed");
+  await page.locator("#people-list [data-client]", { hasText: "Grace" }).waitFor();
+  await page.fill("#composer-text", "half a thought");
+  await endAccess(page);
+  assert.equal(await page.textContent("#connection-notice-text"), "You were removed from this server: enough.");
+  assert.equal(await page.textContent("#connection-carrier"), "Not connected");
+  await page.locator('#composer[data-state="closed"]').waitFor();
+  assert.equal(await page.isEditable("#composer-text"), false);
+  assert.equal(await page.isDisabled("#composer-send"), true);
+  assert.equal(await page.textContent("#composer-state"), "You are not connected.");
+  assert.equal(await draft(page), "half a thought");
+  assert.equal(await page.isVisible("#people-list"), false);
+  assert.equal(await page.textContent("#people-count"), "");
+  assert.match(await page.textContent("#people-note"), /^You are not connected/);
+  assert.equal(await page.textContent("#conversation-subtitle"), "Not connected");
+
+  await page.click("#sign-in-again");
+  await page.click("#signin-submit");
+  await page.locator('#composer[data-state="open"]').waitFor();
+  await page.locator("#people-list [data-client]", { hasText: "Grace" }).waitFor();
+  assert.equal(await draft(page), "half a thought");
+});
+
+test("while the connection is away, rooms queue what is written, other messages wait, and nobody is counted", needsServer, async (t) => {
+  const alone = await startServer();
+  t.after(() => alone.stop());
+  const page = await setup.open(t, BLANK, { mayMissServer: true });
+  await page.goto(`${alone.url}/#room=away&name=Ada`);
+  await page.locator('#composer[data-state="open"]').waitFor();
+  await alone.kill();
+  await page.evaluate(() => dispatchEvent(new Event("online")));
+  await page.locator('#connection-badge[data-state="reconnecting"]').waitFor();
+  await page.locator("#composer-state", { hasText: "will be sent once you are back" }).waitFor();
+  assert.equal(await page.textContent("#conversation-subtitle"), "Reconnecting…");
+  assert.equal(await page.textContent("#people-count"), "");
+  await page.fill("#composer-text", "written while away");
+  await page.press("#composer-text", "Enter");
+  await turnTo(page, "all:");
+  await page.locator('#composer[data-state="waiting"]').waitFor();
+  await page.fill("#composer-text", "to all");
+  await page.press("#composer-text", "Enter");
+  assert.equal(await draft(page), "to all", "it stays until it can be sent");
+  await turnTo(page, "room:away");
+  await alone.start();
+  await page.evaluate(() => dispatchEvent(new Event("online")));
+  await page.locator('.entry[data-type="message"] .entry-text', { hasText: "written while away" }).waitFor({ timeout: 30_000 });
+  await page.locator("#conversation-subtitle", { hasText: "Only you" }).waitFor();
+});
+
+test("what a token does not allow is closed, with the reason", needsServer, async (t) => {
+  const asking = await startServer({ settings: `${asksForTokens()}\n[[topics]]\npattern = "chat.news"\npublish = "nobody"` });
+  t.after(() => asking.stop());
+  const signIn = async (name) => {
+    const page = await setup.open(t, BLANK, { mayMissServer: true });
+    await page.goto(`${asking.url}/#room=lobby&name=${name}`);
+    await page.locator("#signin-token-field").waitFor();
+    await page.fill("#signin-token", tokenOf(name.toLowerCase()));
+    await page.click("#signin-submit");
+    await page.locator('#composer[data-state="open"]').waitFor();
+    return page;
+  };
+  const [page] = [await signIn("Ada"), await signIn("Bob")];
+  const closed = async (reason) => {
+    await page.locator('#composer[data-state="closed"]').waitFor();
+    assert.equal(await page.textContent("#composer-state"), reason);
+    assert.equal(await page.isEditable("#composer-text"), false);
+  };
+  await turnTo(page, "all:");
+  await closed("Your access does not allow messages to everyone.");
+  await turnTo(page, "room:lobby");
+  await page.locator('#composer[data-state="open"]').waitFor();
+  // Nor can one begin what would be refused.
+  await page.locator("#people-list .person", { hasText: "Bob" }).waitFor();
+  assert.equal(await page.locator("#people-list button.person").count(), 0);
+  await page.fill("#join-room", "news");
+  await page.press("#join-room", "Enter");
+  await closed("You can read this room, but your access does not allow you to write in it.");
+});
+
+test("a token that is no good is told in words for people", needsServer, async (t) => {
+  const asking = await startServer({ settings: asksForTokens() });
+  t.after(() => asking.stop());
+  const page = await setup.open(t, BLANK, { mayMissServer: true });
+  await page.goto(`${asking.url}/#room=lobby&name=Ada`);
+  await page.locator("#signin-token-field").waitFor();
+  for (const [token, words] of [["nonsense", "That is not a valid access token."], [tokenOf("ada", -3600), "This access token has expired."]]) {
+    await page.fill("#signin-token", token);
+    await page.click("#signin-submit");
+    await page.locator("#signin-problem", { hasText: words }).waitFor();
+  }
 });

@@ -92,7 +92,7 @@ async function busy(t) {
 
 async function watching(t, options) {
   await busy(t);
-  const page = await setup.open(t, "/dashboard", options);
+  const page = await setup.open(t, setup.server.dashboard, options);
   const chatting = await setup.open(t, `/#room=${roomFor(options)}&name=Ada`);
   await chatting.locator('#connection-badge[data-state="open"]').waitFor();
   const polls = takesPictures && options.viewport.width === 1280 ? 40 : 4;
@@ -111,7 +111,7 @@ async function renewing(t, options) {
   await page.click("#signin-submit");
   await page.fill("#renewal-token", tokenOf("eve"));
   await page.click("#renewal-submit");
-  await page.locator("#renewal-problem", { hasText: "not accepted" }).waitFor();
+  await page.locator("#renewal-problem", { hasText: "belongs to another user" }).waitFor();
   return page;
 }
 

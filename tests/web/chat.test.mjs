@@ -176,3 +176,104 @@ test("a window that becomes wide while a list lies over it leaves the focus wher
   await page.locator("#people.open").waitFor({ state: "detached" });
   assert.equal(await page.evaluate(() => document.activeElement.id), "conversation-title");
 });
+
+test("web addresses in a message can be followed, and nothing else in it can", needsServer, async (t) => {
+  const [ada, bob] = [await enter(t, "Ada", "links"), await enter(t, "Bob", "links")];
+  const text = 'see https://example.com/a?b=<img src=x onerror="document.title=1"> javascript:alert(1) https://bank.example@evil.example/';
+  await say(ada, text);
+  await hears(bob, "see https://example.com", "Ada");
+  const links = bob.locator(".entry-text a");
+  assert.equal(await links.count(), 1);
+  const { href, target, rel } = await links.evaluate(({ href, target, rel }) => ({ href, target, rel }));
+  assert.deepEqual([href, target, rel], ["https://example.com/a?b=", "_blank", "noopener noreferrer nofollow"]);
+  assert.equal(await bob.locator(".entry-text").last().textContent(), text);
+  assert.equal(await bob.locator(".entry-text img").count(), 0);
+});
+
+const title = (page, room) => page.locator("#conversation-title", { hasText: room }).waitFor();
+
+/** Follows a link in the tab in which the page is. */
+const follow = (page, hash) => page.evaluate((hash) => location.assign(hash), hash);
+
+test("an invitation that is opened in the tab of the chat leads to its room", needsServer, async (t) => {
+  const page = await enter(t, "Ada", "invited-one");
+  await follow(page, "#room=invited-two&name=Eve");
+  await title(page, "invited-two");
+  assert.equal(await page.textContent("#own-name"), "Ada");
+  await until(page, () => location.hash === "#room=invited-two");
+  // Also the room that one was in just before: while something else is shown, the address does not name it.
+  await page.click('[data-conversation="all:"]');
+  await title(page, "Everyone");
+  await follow(page, "#room=invited-two");
+  await title(page, "invited-two");
+  await follow(page, "#room=not%20a%20room");
+  await page.locator("#page-problem-text", { hasText: "Use letters" }).waitFor();
+  await title(page, "invited-two");
+});
+
+test("an invitation that is opened before signing in fills the form in, and after the end enters again", needsServer, async (t) => {
+  const page = await setup.open(t, "/");
+  await page.locator("#signin-form").waitFor();
+  await follow(page, "#room=invited-three");
+  await until(page, () => document.getElementById("signin-room").value === "invited-three");
+  await page.fill("#signin-name", "Ada");
+  await page.click("#signin-submit");
+  await title(page, "invited-three");
+  await setup.server.admin("/api/disconnect", { client: await page.textContent("#connection-detail-id"), code: 4403 });
+  await page.locator("#sign-in-again").waitFor();
+  await follow(page, "#room=invited-four");
+  await title(page, "invited-four");
+  await page.locator('#connection-badge[data-state="open"]').waitFor();
+});
+
+test("in two tabs of one browser two people talk within a few keys", needsServer, async (t) => {
+  const first = await setup.open(t, "/");
+  await first.locator("#signin-form").waitFor();
+  await until(first, () => document.activeElement.id === "signin-name" && document.activeElement.value !== "");
+  await first.fill("#signin-room", "newcomers");
+  await first.press("#signin-room", "Enter");
+  await until(first, () => document.activeElement.id === "composer-text");
+  const [second] = await Promise.all([first.context().waitForEvent("page"), first.getByTestId("empty-second").click()]);
+  const name = await first.textContent("#own-name");
+  await until(second, (name) => !["", name].includes(document.getElementById("signin-name")?.value), name);
+  await second.press("#signin-name", "Enter");
+  await until(second, () => document.activeElement.id === "composer-text");
+  assert.equal(await second.locator('[data-conversation="room:newcomers"]').count(), 1);
+  await second.keyboard.type("hello from the second tab");
+  await second.keyboard.press("Enter");
+  await hears(first, "hello from the second tab", await second.textContent("#own-name"));
+});
+
+test("the first round trip that stays is not that of a cold connection", needsServer, async (t) => {
+  const page = await setup.open(t, BLANK);
+  // What the first ping takes beside the way itself, as on a slow machine.
+  const shown = await page.evaluate(async () => {
+    const { connect } = await import("/qws.js");
+    const now = performance.now.bind(performance);
+    let late = 0;
+    performance.now = () => now() + late;
+    const client = connect();
+    const told = [];
+    client.addEventListener("open", () => queueMicrotask(() => (late = 5_000)), { once: true });
+    await new Promise((done) => client.addEventListener("rtt", ({ detail }) => told.push(detail) === 4 && done()));
+    await client.close();
+    return told;
+  });
+  assert.ok(shown[0] >= 5_000, `${shown}`);
+  assert.ok(shown.slice(1).every((ms) => ms < 5_000), `${shown}`);
+});
+
+test("on a phone the badge says in words how one is connected, and can be tapped", needsServer, async (t) => {
+  const page = await setup.open(t, "/#room=phone&name=Ada", { viewport: { width: 360, height: 740 } });
+  await page.locator('#connection-badge[data-state="open"]').waitFor();
+  const badge = page.locator("#connection-badge");
+  assert.match(await badge.innerText(), /Online/);
+  const { height } = await badge.boundingBox();
+  assert.ok(height >= 24, `${height} px high`);
+  await badge.click();
+  await page.locator("#connection-detail-carrier", { hasText: "WebTransport" }).waitFor();
+  await page.keyboard.press("Escape");
+  await setup.server.admin("/api/disconnect", { client: await page.textContent("#connection-detail-id"), code: 4403 });
+  await page.locator("#connection-badge", { hasText: "Offline" }).waitFor();
+  assert.match(await badge.innerText(), /Offline/);
+});

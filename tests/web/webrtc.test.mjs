@@ -5,6 +5,7 @@ import { test } from "node:test";
 
 import { BLANK, until, withBrowser } from "./support/browser.mjs";
 import { needsServer, startServer } from "./support/server.mjs";
+import { asksForTokens, tokenOf } from "./support/tokens.mjs";
 
 // Cameras that are none, and addresses of this machine as they are, where there is no network to ask for others by name.
 const args = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--disable-features=WebRtcHideLocalIpsWithMdns"];
@@ -140,4 +141,52 @@ test("a call goes on over the same connection after the server was gone", needsS
   }
   await say(pages[0], "still here");
   await hears(pages[1], "still here", "Ada");
+});
+
+test("on a phone the call is in sight as a whole, and no name lies over an avatar", needsServer, async (t) => {
+  const grace = await enter(t, "Grace", "narrow");
+  for (const height of [740, 640]) {
+    const page = await setup.open(t, `/webrtc#room=narrow&name=Ada`, { viewport: { width: 360, height } });
+    await page.click("#signin-submit");
+    await meets(page, 1);
+    const whole = await page.evaluate(() => {
+      const inSight = (selector) => {
+        const { top, bottom } = document.querySelector(selector).getBoundingClientRect();
+        return top >= 0 && bottom <= innerHeight;
+      };
+      return ["#call-title", "#tiles", "#controls", "#people-list", "#texts", "#composer-text"].filter((selector) => !inSight(selector));
+    });
+    assert.deepEqual(whole, [], `${height} px high: what is not in sight`);
+    const covered = await page.evaluate(() =>
+      [...document.querySelectorAll('[data-testid="tile"]')]
+        .map((tile) => [tile.querySelector(".avatar"), tile.querySelector(".tile-bar")].map((part) => part.getBoundingClientRect()))
+        .filter(([avatar, bar]) => avatar.bottom > bar.top && avatar.right > bar.left && avatar.left < bar.right),
+    );
+    assert.deepEqual(covered, []);
+    await page.click("#hang-up");
+    await meets(grace, 0);
+  }
+});
+
+test("a link to another room, followed during a call, asks before the call is left", needsServer, async (t) => {
+  const page = await enter(t, "Ada", "link-one");
+  await page.evaluate(() => location.assign("#room=link-two"));
+  await page.locator("#call-problem-text", { hasText: "link-two" }).waitFor();
+  assert.equal(await page.textContent("#call-title"), "link-one");
+  assert.equal(await page.evaluate(() => location.hash), "#room=link-one");
+  await page.click("#call-move");
+  await page.locator("#signin-form").waitFor();
+  assert.equal(await page.inputValue("#signin-room"), "link-two");
+});
+
+test("who may not call is told before going in", needsServer, async (t) => {
+  const asking = await startServer({ settings: asksForTokens().replaceAll("chat.>", "webrtc.>") });
+  t.after(() => asking.stop());
+  const page = await setup.open(t, BLANK, { mayMissServer: true });
+  await page.goto(`${asking.url}/webrtc#room=lobby&name=Ada`);
+  await page.click("#signin-submit");
+  await page.locator("#signin-token-field").waitFor();
+  await page.fill("#signin-token", tokenOf("ada"));
+  await page.click("#signin-submit");
+  await page.locator("#signin-problem", { hasText: "Your access does not allow calls." }).waitFor();
 });

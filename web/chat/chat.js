@@ -44,7 +44,7 @@ export class Chat extends EventTarget {
     client.addEventListener("open", () => this.#recognise());
     client.addEventListener("broadcast", ({ detail }) => this.#heard(this.#begin("all", ""), entryOf(detail)));
     client.addEventListener("direct", ({ detail }) => this.#heard(this.#begin("direct", detail.from), entryOf(detail)));
-    client.addEventListener("state", () => this.#changed());
+    for (const type of ["state", "permissions"]) client.addEventListener(type, () => this.#changed());
   }
 
   get client() {
@@ -117,6 +117,26 @@ export class Chat extends EventTarget {
     if (!isLooking || this.active.unread === 0) return;
     this.active.looked();
     this.#changed();
+  }
+
+  /** Why nothing can be written in a conversation, or "". */
+  closedBecause(conversation) {
+    const { state, permissions } = this.#client;
+    if (state === "closed") return "You are not connected.";
+    if (conversation.kind === "all") {
+      return permissions?.broadcast === false ? "Your access does not allow messages to everyone." : "";
+    }
+    if (conversation.kind === "direct") {
+      return permissions?.direct === false ? "Your access does not allow direct messages." : "";
+    }
+    const room = this.rooms.get(conversation.key);
+    if (!room) return "You are no longer in this room.";
+    return room.mayWrite ? "" : "You can read this room, but your access does not allow you to write in it.";
+  }
+
+  /** Whether one may write to single people. */
+  get mayWriteDirectly() {
+    return this.#client.permissions?.direct !== false;
   }
 
   /** Why this text cannot be sent, or "". */
@@ -244,7 +264,8 @@ export class Chat extends EventTarget {
     conversation.append(entry);
     if (conversation.kind === "direct") this.#bound();
     // Who says something here and is in none of our rooms has a name as well.
-    if (entry.from) this.#people.lookUp(this.#client, entry.from).then((isNews) => isNews && this.#changed());
+    const mayAsk = this.#client.permissions?.list_clients !== false;
+    if (entry.from && mayAsk) this.#people.lookUp(this.#client, entry.from).then((isNews) => isNews && this.#changed());
     const isSeen = conversation === this.active && this.isLooking;
     if (!isOwn && !isSeen) {
       if (conversation.unread === 0) conversation.firstUnread = entry;

@@ -108,7 +108,9 @@ export class PeopleList {
     const roster = this.#chat.rosterOf(conversation);
     const own = this.#chat.client.id;
     const isHere = conversation.kind === "direct" ? this.#chat.isHere(conversation.id) : null;
-    const signature = [conversation.key, roster?.version, own, this.#chat.nameOf(conversation), isHere].join("\n");
+    const { state } = this.#chat.client;
+    const parts = [conversation.key, roster?.version, own, this.#chat.nameOf(conversation), isHere, state];
+    const signature = [...parts, this.#chat.mayWriteDirectly].join("\n");
     if (signature === this.#signature) return;
     this.#signature = signature;
 
@@ -117,7 +119,8 @@ export class PeopleList {
     const listed = new Set(shown.map(({ id }) => id));
     for (const id of this.#rows.keys()) if (!listed.has(id)) this.#rows.delete(id);
     reconcile(this.#list, shown.map((member) => this.#row(member, member.id === own)));
-    const isKnown = roster?.isKnown ?? false;
+    // The list of before says nothing about now.
+    const isKnown = state === "open" && (roster?.isKnown ?? false);
     this.#list.hidden = !isKnown;
     this.#count.textContent = !isKnown ? "" : roster.total.toLocaleString();
     this.#note.textContent = this.#noteOf(conversation, roster, isHere, shown.length);
@@ -131,23 +134,28 @@ export class PeopleList {
 
   #noteOf(conversation, roster, isHere, shown) {
     const name = this.#chat.nameOf(conversation);
-    if (conversation.kind === "all") return "Everyone who is connected to this server reads this, in whatever room they are.";
+    const { state } = this.#chat.client;
+    if (state !== "open") {
+      return state === "closed" ? "You are not connected. Sign in again to see who is here." : "Reconnecting. Who is here shows once you are back.";
+    }
+    if (conversation.kind === "all") return "Everyone on this server sees this, whatever room they are in.";
     if (conversation.kind === "direct") {
       return isHere ? `${name} is here. Only the two of you read this.` : `${name} is in none of your rooms now. Only the two of you read this.`;
     }
-    if (roster === null) return "You are not in this room any more.";
+    if (roster === null) return "You are no longer in this room.";
     if (roster.error !== null) {
-      if (roster.error.code === 404) return "No account is kept of who is here.";
-      return roster.error.code === 403 ? "Who is here is not told to you." : `Who is here cannot be told: ${roster.error.message}`;
+      if (roster.error.code === 404) return "This room does not list its members.";
+      return roster.error.code === 403 ? "You may not see who is here." : `The list of people could not be loaded: ${roster.error.message}`;
     }
     const more = roster.total - shown;
     if (more > 0) return `and ${more.toLocaleString()} more`;
-    return roster.total === 1 ? "You are alone here. Copy the link and give it to others." : "";
+    return roster.total === 1 ? "Nobody else is here. Copy the link and send it to someone." : "";
   }
 
   #row({ id, name }, isOwn) {
     const mark = isOwn ? "" : this.#chat.markOf(id);
-    const signature = `${name}\n${mark}\n${isOwn}`;
+    const isPlain = isOwn || !this.#chat.mayWriteDirectly;
+    const signature = `${name}\n${mark}\n${isOwn}\n${isPlain}`;
     const known = this.#rows.get(id);
     if (known?.signature === signature) return known.row;
     const content = [
@@ -160,8 +168,8 @@ export class PeopleList {
       ),
       isOwn && el("span", { class: "badge accent" }, "You"),
     ];
-    const row = isOwn
-      ? el("li", {}, el("div", { class: "person", "data-client": id, "data-own": "true" }, ...content))
+    const row = isPlain
+      ? el("li", {}, el("div", { class: "person", "data-client": id, "data-own": isOwn ? "true" : undefined }, ...content))
       : el(
           "li",
           {},

@@ -30,14 +30,14 @@ export class LogView {
   /**
    * @param {import("./chat.js").Chat} chat
    * @param {import("../ui/people.js").People} people
-   * @param {AbortSignal} signal ends it
+   * @param {object} how
+   * @param {(event: Event) => void} how.onInvite copies the room's link
+   * @param {AbortSignal} how.signal ends it
    */
-  constructor(chat, people, signal) {
+  constructor(chat, people, { onInvite, signal }) {
     this.#chat = chat;
-    this.#rows = rowsOf(chat, people, () => {
-      // What grows under the reader's hand stays where it is.
-      this.#unpin();
-    });
+    // What grows under the reader's hand stays where it is.
+    this.#rows = rowsOf(chat, people, { onExpand: () => this.#unpin(), onInvite });
     this.#log.addEventListener("scroll", () => this.#scrolled(), { passive: true, signal });
     this.#jump.addEventListener("click", () => this.toEnd(), { signal });
     document.addEventListener("visibilitychange", () => this.#tellWhetherSeen(), { signal });

@@ -30,7 +30,7 @@ export class Outbox extends EventTarget {
     const most = this.#client.limits?.max_message_bytes;
     if (most === undefined) return "";
     const over = new TextEncoder().encode(JSON.stringify(text)).length + ADDED_BYTES - most;
-    return over > 0 ? `This is ${over.toLocaleString()} bytes too long to be sent.` : "";
+    return over > 0 ? `Too long by ${over.toLocaleString()} bytes.` : "";
   }
 
   /** Says something in a conversation. */
@@ -124,8 +124,10 @@ export class Outbox extends EventTarget {
 
   #why(conversation, error) {
     if (conversation.kind === "direct" && error.code === 404) {
-      return `${this.#people.name(conversation.id)} is not connected any more.`;
+      return `${this.#people.name(conversation.id)} is no longer connected.`;
     }
+    if (error.code === 403) return "Your access does not allow this.";
+    if (error.kind === "closed") return "You are not connected.";
     return error.message;
   }
 

@@ -1,6 +1,7 @@
 // The notice that one's access is about to end, with a field for another token.
 
 import { byId } from "../ui/dom.js";
+import { refusedToken } from "../ui/ending.js";
 
 const sameDay = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
 const otherDay = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
@@ -63,11 +64,11 @@ export class Renewal {
       if (this.#form.hidden || this.#signal.aborted) return;
       this.#busy(false);
       const isRefused = error.code === 401 || error.code === 403;
-      this.#say(isRefused ? `The token was not accepted: ${error.message}` : `Your access could not be renewed: ${error.message}`);
+      this.#say(isRefused ? refusedToken(error.message) : `Your access could not be renewed: ${error.message}`);
       return this.#token.focus();
     }
     if (this.#signal.aborted) return;
-    this.#announcer.say("Your access goes on.");
+    this.#announcer.say("Access renewed.");
     this.#hide();
   }
 

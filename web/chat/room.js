@@ -59,6 +59,11 @@ export class Room extends EventTarget {
     conversation.epoch ??= epoch ?? undefined;
   }
 
+  /** Whether one may say something here. */
+  get mayWrite() {
+    return this.#subscription?.mayPublish !== false;
+  }
+
   async leave() {
     await this.#subscription.unsubscribe();
   }
@@ -84,7 +89,7 @@ export class Room extends EventTarget {
       conversation.hasEarlier = goesOn && page.more && page.messages.length > 0;
     } catch (error) {
       conversation.hasEarlier = false;
-      this.note(`What was said before cannot be had: ${error.message}`);
+      this.note(`Earlier messages could not be loaded: ${error.message}`);
     } finally {
       conversation.isLoadingEarlier = false;
       this.#changed();
@@ -150,12 +155,13 @@ export class Room extends EventTarget {
       this.#changed();
     });
     subscription.addEventListener("lost", ({ detail }) => {
-      const why = detail.reason ? ` (${detail.reason})` : "";
+      const isAnotherLife = Boolean(detail.epoch) && conversation.epoch !== undefined && detail.epoch !== conversation.epoch;
       if (detail.epoch) conversation.beginAnew(detail.epoch);
       // What was taken and is not going to come.
       const isToCome = ({ offset, epoch }) => offset === undefined || (epoch === detail.epoch && offset > detail.offset);
       conversation.pending = conversation.pending.filter(isToCome);
-      this.note(`Some of what was said while you were away is gone${why}.`);
+      const why = isAnotherLife ? "The server restarted." : "The server does not keep messages for that long.";
+      this.note(`${why} Messages sent while you were away may be missing.`);
     });
     subscription.addEventListener("end", ({ detail }) => {
       if (detail !== null && this.#client.state !== "closed") this.#tell("end", detail);

@@ -1,6 +1,7 @@
 // The rows of the log: one element an entry, made again only when what it shows has changed.
 
 import { el, icon } from "../ui/dom.js";
+import { linked } from "../ui/links.js";
 import { avatar } from "../ui/people.js";
 
 // Messages of one person within this time stand below one name.
@@ -17,15 +18,17 @@ const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: 
 /**
  * @param {import("./chat.js").Chat} chat
  * @param {import("../ui/people.js").People} people
- * @param {() => void} onExpand before a long text is shown whole
+ * @param {object} how
+ * @param {() => void} how.onExpand before a long text is shown whole
+ * @param {(event: Event) => void} how.onInvite copies the room's link
  */
-export function rowsOf(chat, people, onExpand) {
+export function rowsOf(chat, people, { onExpand, onInvite }) {
   /** @type {WeakMap<object, {signature: string, row: HTMLElement}>} */
   const made = new WeakMap();
   const days = new Map();
   const expanded = new WeakSet();
   let earlierRow = null;
-  const fullRow = line("full", "This page holds no more. What was said before is in the room’s history.");
+  const fullRow = line("full", "This page holds no more. Earlier messages are in the room’s history.");
 
   function cached(entry, signature, make) {
     const known = made.get(entry);
@@ -100,7 +103,7 @@ export function rowsOf(chat, people, onExpand) {
   function text(conversation, one) {
     const whole = one.text ?? "";
     const isLong = !expanded.has(one) && (whole.length > MOST_CHARACTERS || linesExceed(whole, MOST_LINES));
-    if (!isLong) return [el("p", { class: "entry-text", dir: "auto" }, whole)];
+    if (!isLong) return [el("p", { class: "entry-text", dir: "auto" }, ...linked(whole))];
     const show = () => {
       onExpand();
       expanded.add(one);
@@ -108,7 +111,7 @@ export function rowsOf(chat, people, onExpand) {
     };
     const characters = whole.length.toLocaleString();
     return [
-      el("p", { class: "entry-text cut", dir: "auto" }, `${beginning(whole)}…`),
+      el("p", { class: "entry-text cut", dir: "auto" }, ...linked(beginning(whole), { isCut: true }), "…"),
       el(
         "button",
         { class: "button small", type: "button", "data-testid": "show-all", onclick: show },
@@ -153,7 +156,7 @@ export function rowsOf(chat, people, onExpand) {
       const missed = count === 1 ? "1 message was missed" : `${count.toLocaleString()} messages were missed`;
       const row = el("li", { class: "entry gap notice warn", "data-type": "gap" });
       if (one.state === "gone") {
-        row.append(el("span", {}, `${missed}, and the server does not have ${count === 1 ? "it" : "them"} any more.`));
+        row.append(el("span", {}, `${missed}, and the server no longer has ${count === 1 ? "it" : "them"}.`));
         return row;
       }
       const isFetching = one.state === "fetching";
@@ -199,12 +202,39 @@ export function rowsOf(chat, people, onExpand) {
   }
 
   function empty(conversation) {
-    const words = {
-      room: "Nothing was said here yet. Say hello!",
-      direct: `Only you and ${chat.nameOf(conversation)} see what is written here.`,
-      all: "What is written here reaches everyone who is connected to this server, in whatever room they are.",
-    };
-    return el("li", { class: "entry empty", "data-type": "empty" }, el("p", {}, words[conversation.kind]));
+    if (conversation.kind === "room") return emptyRoom(conversation);
+    const words =
+      conversation.kind === "direct"
+        ? `Only you and ${chat.nameOf(conversation)} see what is written here.`
+        : "Everyone on this server sees this, whatever room they are in.";
+    return el("li", { class: "entry empty", "data-type": "empty" }, el("p", {}, words));
+  }
+
+  /** What one can do in a room in which nothing was said: write, or bring somebody. Kept, as buttons keep the focus. */
+  function emptyRoom(conversation) {
+    const isAlone = chat.rosterOf(conversation)?.total === 1;
+    const mayWrite = chat.closedBecause(conversation) === "";
+    return cached(conversation, `${isAlone}\n${mayWrite}`, () =>
+      el(
+        "li",
+        { class: "entry empty", "data-type": "empty" },
+        el("p", { class: "empty-title" }, "No messages yet."),
+        mayWrite && el("p", {}, isAlone ? "Write the first one, or bring somebody here:" : "Say hello!"),
+        isAlone &&
+          el(
+            "p",
+            { class: "empty-actions" },
+            el("button", { class: "button", type: "button", "data-testid": "empty-invite", onclick: onInvite }, icon("link"), "Copy invitation link"),
+            el(
+              "a",
+              // Beside this page, and without what this tab remembers: another person.
+              { class: "button", href: invitation(conversation.id), target: "_blank", rel: "noopener", "data-testid": "empty-second" },
+              icon("people"),
+              "Join from a second tab",
+            ),
+          ),
+      ),
+    );
   }
 
   function dayRow(date) {
@@ -222,6 +252,13 @@ export function rowsOf(chat, people, onExpand) {
   }
 
   return { entry, earlier, empty };
+}
+
+/** The address under which others enter a room. */
+export function invitation(room) {
+  const link = new URL(location.href);
+  link.hash = new URLSearchParams({ room }).toString();
+  return link.href;
 }
 
 function line(type, words) {

@@ -162,7 +162,7 @@ const id = (number) => `${String(number).padStart(8, "0")}-0000-4000-8000-000000
 test("names that mean somebody else have something beside them that tells whose they are", () => {
   const people = new People("test");
   people.learnOwn(id(1), "Me");
-  for (const [number, name, user] of [[2, "Ada", "ada@home"], [3, "Ada"], [4, "Server"], [5, "Guest 00000009"], [6, "Me"], [7, "bob", "bob"]]) {
+  for (const [number, name, user] of [[2, "Ada", "ada@home"], [3, "Ada"], [4, "Server"], [5, "Someone (00000009)"], [6, "Me"], [7, "bob", "bob"]]) {
     people.learn({ id: id(number), name, user });
   }
   assert.equal(people.mark(id(1)), "");

@@ -1,6 +1,6 @@
 // The field in which one writes: Enter sends, Shift and Enter begins a new line, and it grows with what is in it.
 
-import { byId } from "./dom.js";
+import { byId, setText } from "./dom.js";
 
 const MOST_HEIGHT = 180;
 
@@ -8,6 +8,11 @@ export class Composer {
   #form = byId("composer");
   #text = byId("composer-text");
   #problem = byId("composer-problem");
+  #send = byId("composer-send");
+  #state = byId("composer-state");
+  #closed = "";
+  #waits = "";
+  #label = "";
 
   /**
    * @param {(text: string) => string} onSend gives what is wrong with the text, or "" once it was taken
@@ -19,7 +24,7 @@ export class Composer {
       (event) => {
         event.preventDefault();
         const text = this.#text.value.trim();
-        if (text === "") return;
+        if (text === "" || this.#closed !== "" || this.#waits !== "") return;
         this.#say(onSend(text));
         if (this.#problem.textContent === "") this.text = "";
         this.focus();
@@ -40,11 +45,31 @@ export class Composer {
       "input",
       () => {
         this.#say("");
+        this.#showState();
         this.#grow();
       },
       { signal },
     );
     this.#say("");
+    this.is({ label: byId("composer-text").placeholder });
+  }
+
+  /**
+   * What it is for now. What was typed stays in it, whatever that is.
+   * @param {object} how
+   * @param {string} how.label
+   * @param {string} [how.closed] why nothing can be written, or ""
+   * @param {string} [how.waits] why nothing can be sent for now, or ""
+   * @param {string} [how.note] what becomes of what is sent, or ""
+   */
+  is({ label, closed = "", waits = "", note = "" }) {
+    [this.#label, this.#closed, this.#waits] = [label, closed, waits];
+    // Not disabled: the text can still be read, selected and copied, and the focus stays.
+    this.#text.readOnly = closed !== "";
+    this.#form.dataset.state = closed !== "" ? "closed" : waits !== "" ? "waiting" : "open";
+    this.#send.disabled = closed !== "" || waits !== "";
+    setText(this.#state, closed || waits || note);
+    this.#showState();
   }
 
   get text() {
@@ -53,6 +78,7 @@ export class Composer {
 
   set text(text) {
     this.#text.value = text;
+    this.#showState();
     this.#grow();
   }
 
@@ -64,6 +90,14 @@ export class Composer {
     this.#problem.textContent = problem;
     if (problem === "") this.#text.removeAttribute("aria-invalid");
     else this.#text.setAttribute("aria-invalid", "true");
+  }
+
+  /** Why it is closed stands in the field, where there is room, else below it. */
+  #showState() {
+    const isInField = this.#closed !== "" && this.#text.value === "";
+    const placeholder = isInField ? this.#closed : this.#label;
+    if (this.#text.placeholder !== placeholder) this.#text.placeholder = placeholder;
+    this.#state.classList.toggle("visually-hidden", isInField);
   }
 
   #grow() {

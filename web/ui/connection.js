@@ -3,7 +3,8 @@
 import { byId, coalesced } from "./dom.js";
 
 const CARRIERS = { webtransport: "WebTransport", websocket: "WebSocket" };
-const SHORT = { webtransport: "WT", websocket: "WS" };
+// For where there is little room: that it is connected counts, and not how.
+const SHORT = { connecting: "Connecting", open: "Online", reconnecting: "Retrying", closed: "Offline" };
 const STATES = {
   connecting: ["Connecting", "warn"],
   open: ["Connected", "good"],
@@ -48,7 +49,7 @@ export class ConnectionBadge {
     this.#badge.dataset.carrier = client.carrier ?? "";
     byId("connection-dot").classList.toggle("pulse", client.state === "reconnecting" || client.state === "connecting");
     byId("connection-carrier").textContent = client.state === "open" ? carrier : words;
-    byId("connection-carrier-short").textContent = client.state === "open" ? SHORT[client.carrier] : "";
+    byId("connection-carrier-short").textContent = SHORT[client.state];
     byId("connection-rtt").textContent = client.state === "open" && client.rttMs !== null ? rtt : "";
 
     byId("connection-detail-state").textContent = words;
@@ -57,7 +58,7 @@ export class ConnectionBadge {
     byId("connection-detail-reconnects").textContent = String(client.reconnects);
     byId("connection-detail-streams").textContent = String(client.streams);
     byId("connection-detail-server").textContent = client.serverName ?? "–";
-    byId("connection-detail-user").textContent = client.user ?? "nobody asked";
+    byId("connection-detail-user").textContent = client.user ?? "not signed in";
     byId("connection-detail-id").textContent = client.id ?? "–";
   }
 }

@@ -26,6 +26,11 @@ export const byId = (id) => {
   return element;
 };
 
+/** Sets a text only where it is another one: selections and screen readers are left in peace. */
+export function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
 /** An icon of icons.svg, which says nothing to a screen reader. */
 export function icon(name) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");

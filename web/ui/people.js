@@ -13,7 +13,7 @@ const LOOKUP_MS = 1000;
 const LOOK_AGAIN_MS = 60_000;
 const MOST_LOOKED_UP = 500;
 // What the page calls others than people.
-const TAKEN = /^\s*(server|everyone|guest)\b/i;
+const TAKEN = /^\s*(server|everyone|someone)\b/i;
 
 /** The names of people, and which ids were one's own. */
 export class People {
@@ -110,10 +110,11 @@ export class People {
     return this.#known.get(id)?.user ?? null;
   }
 
-  /** The name, or the beginning of the id of who has left before anybody told it. */
+  /** The name, else the user, else the beginning of the id: the server does not name those who have left. */
   name(id) {
     if (id === undefined || id === null) return "Server";
-    return this.#known.get(id)?.name ?? `Guest ${short(id)}`;
+    const { name, user } = this.#known.get(id) ?? {};
+    return name ?? user ?? `Someone (${short(id)})`;
   }
 
   /**

@@ -3,6 +3,8 @@
 
 import { connect } from "../qws.js";
 import { byId } from "./dom.js";
+import { refusedToken } from "./ending.js";
+import { suggestName } from "./names.js";
 
 // What the protocol does not take in a name: control characters, and what breaks or turns the text around it.
 const FORBIDDEN = /[\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]/u;
@@ -21,7 +23,7 @@ export function nameProblem(name) {
 /** What is wrong with the name of a room, or "". `prefix` is what stands before it in the topic. */
 export function roomProblem(room, prefix) {
   if (room === "") return "Enter the name of a room.";
-  if (!ROOM.test(room)) return "Use letters A to Z, digits, “-” and “_”; a “.” may stand between them.";
+  if (!ROOM.test(room)) return "Use letters A to Z, digits, “-” and “_”, with dots between parts.";
   if (prefix.length + room.length > LONGEST_TOPIC) {
     return `The name of a room has at most ${LONGEST_TOPIC - prefix.length} characters.`;
   }
@@ -34,7 +36,7 @@ export function deepLink() {
   return { room: asked.get("room") ?? "", name: asked.get("name") ?? "" };
 }
 
-/** Shows the room in the address, so that the address can be given to others. A name does not stay in it. */
+/** Shows the room in the address, or none, so that the address can be given to others. A name does not stay in it. */
 export function showRoomInAddress(room) {
   const hash = room ? `#${new URLSearchParams({ room })}` : "";
   history.replaceState(history.state, "", `${location.pathname}${location.search}${hash}`);
@@ -78,6 +80,30 @@ export class SignIn {
   fill({ name, room }) {
     if (name) this.#name.value = name;
     if (room) this.#room.value = room;
+  }
+
+  /**
+   * Fills in the name that was used last, or one to begin with, where there is none yet; another one where a tab beside
+   * this one has it: two tabs are two people.
+   * @param {string | null} last
+   * @param {import("./names.js").OtherTabs} tabs
+   */
+  async suggest(last, tabs) {
+    if (this.#name.value !== "") return;
+    const before = last || suggestName();
+    this.#name.value = before;
+    // Enter goes in with it, and what is typed takes its place.
+    this.#name.focus();
+    this.#name.select();
+    const taken = await tabs.names();
+    if (!taken.has(before) || this.#name.value !== before || this.#client !== null) return;
+    this.#name.value = suggestName(taken);
+    if (document.activeElement === this.#name) this.#name.select();
+  }
+
+  /** Whether the form is shown, and not busy. */
+  get isWaiting() {
+    return this.#client === null && !this.#form.closest("[hidden]");
   }
 
   /** Puts the cursor where something is missing, and says why the form is here again. */
@@ -142,12 +168,12 @@ export class SignIn {
     this.#busy(false);
     if (error.code === 4401) {
       this.#askForToken();
-      this.#say(hadToken ? `The token was not accepted: ${error.message}` : "This server asks for an access token.", true);
+      this.#say(hadToken ? refusedToken(error.message) : "This server asks for an access token.", true);
       this.#token.focus();
     } else if (error.code === 4403) {
       this.#check(this.#name, `This name cannot be used: ${error.message}`);
     } else {
-      this.#say(`No connection: ${error.message}`, true);
+      this.#say(`Could not connect: ${error.message}`, true);
       this.#submit.focus();
     }
   }

@@ -23,7 +23,7 @@ const ASK_MS = 2000;
 const CONNECTS_MS = 45_000;
 
 /** Said where the server refuses the signals without which there is no call. */
-export const MAY_NOT_CALL = "You may not call anybody here: your access does not allow it.";
+export const MAY_NOT_CALL = "Your access does not allow calls.";
 
 export class RoomFull extends Error {}
 
@@ -92,7 +92,7 @@ export class Call extends EventTarget {
     await subscription.ready;
     await roster.refresh();
     if (roster.error !== null) throw roster.error;
-    if (roster.total > MOST_PEOPLE) throw new RoomFull(`This room is full: ${MOST_PEOPLE} people are in it already.`);
+    if (roster.total > MOST_PEOPLE) throw new RoomFull(`This room is full: ${MOST_PEOPLE} people are in it.`);
     this.roster = roster;
     this.#lookAround();
     if (this.#waiting.size > 0) this.#askWhoIsHere();
@@ -256,7 +256,7 @@ export class Call extends EventTarget {
   #mayBegin(clientId) {
     const answer = this.#beginnings.ask(clientId);
     if (answer === "first no") {
-      this.#report(`The connection to ${this.#people.name(clientId)} was given up: it was begun anew too often. It can be tried again in a minute.`);
+      this.#report(`The connection to ${this.#people.name(clientId)} was given up after too many attempts. Try again in a minute.`);
     }
     return answer === "yes";
   }
@@ -319,7 +319,7 @@ export class Call extends EventTarget {
   /** A connection that never comes about is given up: its place may be another's. */
   #giveTime(peer) {
     const late = () => {
-      this.#report(`No connection to ${this.#people.name(peer.clientId)} came about. To try once more, hang up and enter again.`);
+      this.#report(`No connection to ${this.#people.name(peer.clientId)} could be made. Hang up and enter again to retry.`);
       this.#giveUp(peer);
     };
     this.#connecting.set(peer, setTimeout(late, CONNECTS_MS));
