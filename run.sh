@@ -140,7 +140,7 @@ leave_out() {
 
 # The JavaScript client and the web pages, against the server that the tests above have built.
 check_web() {
-    local chromium target
+    local chromium firefox target
     if ! command -v npm >/dev/null; then
         leave_out "Node.js with npm is not installed: the JavaScript client and the web pages were not checked"
         return
@@ -161,6 +161,13 @@ check_web() {
     export QWS_CHROMIUM=$chromium
     step npm --prefix tests/web ci --no-audit --no-fund
     step npm --prefix tests/web test
+    firefox=$(command -v firefox-esr || command -v firefox || true)
+    if [[ -z $firefox ]]; then
+        leave_out "Firefox is not installed: the JavaScript client was not checked in it"
+        return
+    fi
+    export QWS_FIREFOX=$firefox
+    step npm --prefix tests/web run test:firefox
 }
 
 check() {

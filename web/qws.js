@@ -293,7 +293,10 @@ export class Client extends EventTarget {
   }
 
   /** @param {{ limit?: number, after?: string }} [options] */
-  listClients({ limit, after } = {}) {
+  listClients(options = {}) {
+    const problem = unknownOption("listClients", options, ["limit", "after"]);
+    if (problem) return failed(problem);
+    const { limit, after } = options;
     return this.#request({ type: "list_clients", limit, after }, { again: true }, ({ json }) => {
       const { clients, total, next } = json;
       return /** @type {import("./qws.js").ClientPage} */ (next == null ? { clients, total } : { clients, total, next });
@@ -319,7 +322,8 @@ export class Client extends EventTarget {
    * @returns {import("./qws.js").Subscription}
    */
   subscribe(topic, options = {}) {
-    checkOptions("subscribe", options, SUBSCRIBE_OPTIONS);
+    const unknown = unknownOption("subscribe", options, SUBSCRIBE_OPTIONS);
+    if (unknown) throw unknown;
     const problem = problemOf(topic, options);
     if (problem || this.#state === "closed") return this.#refusedAtOnce(topic, options, problem ?? this.#closedError());
     const shared = this.#entries.get(topic);
@@ -367,7 +371,10 @@ export class Client extends EventTarget {
    * @param {string | Uint8Array} content
    * @param {{ key?: string }} [options]
    */
-  publish(topic, content, { key } = {}) {
+  publish(topic, content, options = {}) {
+    const problem = unknownOption("publish", options, ["key"]);
+    if (problem) return failed(problem);
+    const { key } = options;
     const message = { type: "publish", topic, key: key ?? randomKey() };
     return this.#request(message, { content, again: true }, ({ json }) => ({
       topic: String(json.topic),
@@ -1287,21 +1294,22 @@ export class Client extends EventTarget {
   }
 
   /**
-   * The application ends one of those that share a subscription; the last one ends it at the server.
+   * One of those that share a subscription ends; the last one ends it at the server.
    *
    * @param {Entry} entry
    * @param {Feed} feed
+   * @param {QwsError | null} [error] `null` if the application asked for it
    * @returns {Promise<void>}
    */
-  #leave(entry, feed) {
+  #leave(entry, feed, error = null) {
     if (feed.isOver) return Promise.resolve();
     if (entry.feeds.size > 1) {
-      entry.part(feed, null);
+      entry.part(feed, error);
       return Promise.resolve();
     }
     const bindings = [entry.binding, entry.next].filter((binding) => binding !== null);
     this.#forget(entry);
-    entry.end(null);
+    entry.end(error);
     /** @type {Deferred<void>} */
     const left = new Deferred();
     let open = bindings.length;
@@ -1446,7 +1454,7 @@ export class Client extends EventTarget {
         const error = asError(cause);
         if (feed.isOver || error.kind === "closed") break;
         if (error.kind === "request" && !PASSING.has(error.code ?? 0)) {
-          if (behind.isFirst) entry.part(feed, error);
+          if (behind.isFirst) void this.#leave(entry, feed, error);
           else feed.loseTrack(entry.seen, error.message);
           break;
         }
@@ -1744,7 +1752,12 @@ class Entry {
   /** One that shares it ends, and the others go on. @param {Feed} feed @param {QwsError | null} error */
   part(feed, error) {
     this.feeds.delete(feed);
-    if (this.asker === feed) this.asker = null;
+    if (this.asker === feed) {
+      this.asker = null;
+      // The others have not asked for its replay.
+      if (!this.opened) this.options.since = this.options.recent = undefined;
+      if (!this.opened) this.seen = null;
+    }
     feed.end(error);
   }
 
@@ -1761,6 +1774,9 @@ class Entry {
       return true;
     }
     const { asker } = this;
+    const { since, recent } = this.options;
+    if (!asker && !this.opened && (asked?.since ?? since) !== since) return true;
+    if (!asker && !this.opened && (asked?.recent ?? recent) !== recent) return true;
     if (!asker || this.feeds.size < 2) return false;
     this.part(asker, error);
     const [first] = this.feeds;
@@ -3620,20 +3636,22 @@ const SUBSCRIBE_OPTIONS = ["since", "recent", "delivery", "lane", "presence", "h
 const HISTORY_OPTIONS = ["since", "recent", "limit", "reverse"];
 
 /**
- * Throws a TypeError for an option that does not exist, which else would be ignored.
+ * What is wrong with options of which one does not exist: else it would be ignored.
  *
  * @param {string} call
  * @param {unknown} options
  * @param {string[]} known
+ * @returns {TypeError | null}
  */
-function checkOptions(call, options, known) {
-  if (typeof options !== "object" || options === null) throw new TypeError(`${call}: options must be an object`);
+function unknownOption(call, options, known) {
+  if (typeof options !== "object" || options === null) return new TypeError(`${call}: options must be an object`);
   for (const [name, value] of Object.entries(options)) {
     if (known.includes(name) || value === undefined) continue;
     const close = known.find((other) => isMistyped(name, other));
     const hint = close ? `did you mean "${close}"?` : `there are ${known.join(", ")}`;
-    throw new TypeError(`${call}: unknown option "${name}"; ${hint}`);
+    return new TypeError(`${call}: unknown option "${name}"; ${hint}`);
   }
+  return null;
 }
 
 /**
@@ -3699,11 +3717,8 @@ function problemOf(topic, { since, recent, delivery, lane, presence, highWaterMa
  * @returns {TypeError | QwsError | null}
  */
 function problemOfHistory(options) {
-  try {
-    checkOptions("history", options, HISTORY_OPTIONS);
-  } catch (error) {
-    return /** @type {TypeError} */ (error);
-  }
+  const unknown = unknownOption("history", options, HISTORY_OPTIONS);
+  if (unknown) return unknown;
   const { since, recent, limit, reverse } = options;
   const wrong = (/** @type {string} */ why) => new QwsError("usage", `history: ${why}`);
   if (since !== undefined && !isPosition(since)) return wrong(NO_POSITION);
@@ -3740,7 +3755,8 @@ function cut(reason) {
  * @param {ConnectOptions} options
  */
 function settingsOf(url, options) {
-  checkOptions("connect", options, CONNECT_OPTIONS);
+  const unknown = unknownOption("connect", options, CONNECT_OPTIONS);
+  if (unknown) throw unknown;
   const wrong = (/** @type {string} */ why) => new QwsError("usage", `connect: ${why}`);
   const base = url ?? (typeof location === "object" ? location?.origin : undefined);
   if (base === undefined) throw wrong("a url is needed outside of a page");

@@ -163,6 +163,27 @@ test("what one may not have is its own error", bounded, async (t) => {
   await until(() => heard.length === 1);
 });
 
+test("the others do without what one of them asked for, if that leaves before its answer", bounded, async (t) => {
+  const answer = ({ type, id, since }) =>
+    type === "subscribe" && since ? { type: "error", re: id, code: 403, message: "since: no" } : null;
+  const { client: it, server, publish } = await topicServer(t, { answer });
+  await it.ready;
+  const [one, two] = [it.subscribe("t", { since: { epoch: "e", offset: 0 } }), it.subscribe("t")];
+  await one.unsubscribe();
+  await two.ready;
+  // One of a history that may not be read ends alone as well, and the last one ends it at the server.
+  const refuses = ({ type, id }) => (type === "history" ? { type: "error", re: id, code: 403, message: "topic: no" } : null);
+  const other = await topicServer(t, { answer: refuses });
+  const [first, second] = [other.client.subscribe("t"), other.client.subscribe("t", { recent: 3 })];
+  await first.ready;
+  await assert.rejects(second.ready, { code: 403 });
+  assert.equal(first.state, "active");
+  const heard = listen(two);
+  publish(1);
+  await until(() => heard.length === 1);
+  assert.equal(server.of("subscribe").length, 2);
+});
+
 test("a reconnect is one for all who share, and those that were behind are so still", bounded, async (t) => {
   const { client: it, server, publish } = await topicServer(t);
   const [slow, fast] = [it.subscribe("t", { highWaterMark: 4 }), it.subscribe("t")];
@@ -237,6 +258,8 @@ test("an option that is misspelt is a TypeError that names it and what was meant
     [() => it.subscribe("t", { limit: 3 }), /subscribe: unknown option "limit"; there are since, recent/],
   ];
   for (const [call, message] of cases) assert.throws(call, { name: "TypeError", message });
+  await assert.rejects(it.publish("t", "x", { keys: "k" }), { name: "TypeError", message: /did you mean "key"\?/ });
+  await assert.rejects(it.listClients({ before: "x" }), { name: "TypeError", message: /there are limit, after/ });
   await assert.rejects(it.history("t", { revers: true }), { name: "TypeError", message: /did you mean "reverse"\?/ });
   await assert.rejects(it.history("t", { recent: 3, limit: 3 }), { kind: "usage", message: /recent asks for the newest/ });
   await assert.rejects(it.history("t", { limit: 0 }), { kind: "usage", message: /limit must be a whole number from 1 to 1000/ });

@@ -5,15 +5,26 @@ import { after, before } from "node:test";
 
 import { chromium } from "playwright-core";
 
+import { launchFirefox } from "./firefox.mjs";
 import { needsServer, startServer } from "./server.mjs";
 
 const flags = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update --disable-sync";
+
+/** Which browser the tests run in: "chromium", or "firefox" for those of carriers and of many messages. */
+export const engine = process.env.QWS_BROWSER ?? "chromium";
+
+function launch(args) {
+  if (engine === "firefox") return launchFirefox(process.env.QWS_FIREFOX ?? "/usr/bin/firefox-esr");
+  const executablePath = process.env.QWS_CHROMIUM ?? "/usr/bin/chromium";
+  return chromium.launch({ executablePath, headless: true, args: [...flags.split(" "), ...args] });
+}
 
 /** A page without a program of its own. Not one that is made up here: that would be of no network, and be kept from the server's. */
 export const BLANK = "/vendor/README.txt";
 
 /** What a page says by itself where a server is not there: not an error of the page. */
-const OF_THE_NETWORK = /net::ERR_|WebSocket connection to .* failed|Failed to establish a connection/;
+const OF_THE_NETWORK =
+  /net::ERR_|WebSocket connection to .* failed|Failed to establish a connection|can.t establish a connection|connection to .* was interrupted/;
 
 /**
  * A server and a browser for the tests of one file, and what opens pages of it.
@@ -25,8 +36,7 @@ export function withBrowser({ settings, args = [] } = {}) {
   before(async () => {
     if (needsServer.skip) return;
     made.server = await startServer({ settings });
-    const executablePath = process.env.QWS_CHROMIUM ?? "/usr/bin/chromium";
-    made.browser = await chromium.launch({ executablePath, headless: true, args: [...flags.split(" "), ...args] });
+    made.browser = await launch(args);
   });
   after(async () => {
     await made.browser?.close();
