@@ -3,10 +3,13 @@
 //!
 //! A **body** is one message. A **frame** is a body behind its `u32` big-endian length, as it travels on a stream.
 
+use std::cell::RefCell;
 use std::io::Read;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
+use zstd::bulk::Compressor;
+use zstd::zstd_safe::compress_bound;
 
 /// Bytes of the length that stands before each body on a stream.
 pub const PREFIX_BYTES: usize = 4;
@@ -21,6 +24,8 @@ const ZSTD_WINDOW_LOG: u32 = 23;
 const RESERVE_BYTES: usize = 4096;
 /// Level for what this side compresses: the fastest of the regular ones.
 const ZSTD_LEVEL: i32 = 1;
+/// Largest output buffer that a thread keeps for what it compresses next.
+const KEPT_OUTPUT_BYTES: usize = 2 << 20;
 
 /// A stream that can no longer be understood: the connection has to close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -172,18 +177,59 @@ fn patch_length(out: &mut BytesMut, at: usize, more: usize) {
     out[at..at + PREFIX_BYTES].copy_from_slice(&length.to_be_bytes());
 }
 
-/// The compressed form of a frame made by [`put_frame`], or `None` where it would not be smaller.
+/// A buffer's bytes in an allocation of their own length. What is kept is counted by its length, so nothing behind it
+/// may be kept with it: a reply stays in QUIC until it is acknowledged, a message in its topic's log.
+pub(crate) fn exact(buffer: BytesMut) -> Bytes {
+    if buffer.len() <= buffer.capacity() / 2 {
+        // Shrinking a large allocation in place can leave a page of its own to a few bytes.
+        return Bytes::copy_from_slice(&buffer);
+    }
+    Vec::from(buffer).into_boxed_slice().into()
+}
+
+/// What an allocation of so many bytes takes, with the allocator's own part: glibc keeps 8 bytes before each and gives them
+/// out by 16.
+pub(crate) const fn allocated(bytes: usize) -> usize {
+    if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16) }
+}
+
+/// What a thread compresses with. Its tables take about a megabyte: making them costs more than compressing most bodies.
+struct Packer {
+    compressor: Compressor<'static>,
+    output: Vec<u8>,
+}
+
+thread_local! {
+    static PACKER: RefCell<Option<Packer>> = const { RefCell::new(None) };
+}
+
+/// The compressed form of a frame made by [`put_frame`], in an allocation of its length, or `None` where it would not be
+/// smaller.
 pub fn compress(frame: &[u8]) -> Option<Bytes> {
     let body = frame.get(PREFIX_BYTES..)?;
-    let packed = zstd::bulk::compress(body, ZSTD_LEVEL).ok()?;
-    if packed.len() + 1 >= body.len() {
-        return None;
+    // Nothing inside calls this again, and no thread compresses while it ends.
+    PACKER.try_with(|packer| packer.try_borrow_mut().ok().and_then(|mut packer| pack(&mut packer, body))).ok()?
+}
+
+fn pack(packer: &mut Option<Packer>, body: &[u8]) -> Option<Bytes> {
+    if packer.is_none() {
+        *packer = Some(Packer { compressor: Compressor::new(ZSTD_LEVEL).ok()?, output: Vec::new() });
     }
-    let mut out = BytesMut::with_capacity(PREFIX_BYTES + 1 + packed.len());
-    out.put_u32(u32::try_from(packed.len() + 1).ok()?);
-    out.put_u8(ZSTD);
-    out.put_slice(&packed);
-    Some(out.freeze())
+    let Packer { compressor, output } = packer.as_mut()?;
+    output.clear();
+    output.reserve(compress_bound(body.len()));
+    let packed = compressor.compress_to_buffer(body, output).ok().filter(|packed| packed + 1 < body.len());
+    let framed = packed.and_then(|packed| {
+        let mut out = BytesMut::with_capacity(PREFIX_BYTES + 1 + packed);
+        out.put_u32(u32::try_from(packed + 1).ok()?);
+        out.put_u8(ZSTD);
+        out.put_slice(&output[..packed]);
+        Some(exact(out))
+    });
+    if output.capacity() > KEPT_OUTPUT_BYTES {
+        *output = Vec::new();
+    }
+    framed
 }
 
 /// Cuts a byte stream into bodies. Holds at most one unfinished body, and of it only what has really arrived.
@@ -342,6 +388,25 @@ mod tests {
         assert!(matches!(Body::parse(nothing, Compression::Zstd, 1 << 20), Err(BodyError::Zstd(_))));
         let junk = Bytes::from_static(&[ZSTD, 1, 2, 3]);
         assert!(matches!(Body::parse(junk, Compression::Zstd, 1 << 20), Err(BodyError::Zstd(_))));
+    }
+
+    /// Bytes that the allocation behind it has, where nothing else shares it.
+    fn allocated(bytes: Bytes) -> usize {
+        bytes.try_into_mut().expect("nobody shares it").capacity()
+    }
+
+    #[test]
+    fn what_is_kept_has_an_allocation_of_its_own_length() {
+        for (length, capacity) in [(1, 1), (1, 1 << 20), (600, 1000), (400, 1000), (1 << 20, 2 << 20)] {
+            let mut buffer = BytesMut::with_capacity(capacity);
+            buffer.put_bytes(7, length);
+            let kept = exact(buffer);
+            assert_eq!((kept.len(), allocated(kept)), (length, length), "of {capacity}");
+        }
+        for size in [2000, 1 << 20, 3 << 20, 2000] {
+            let packed = compress(&framed(&vec![b'a'; size])).expect("one letter compresses");
+            assert_eq!((packed.len() < 500, packed.len()), (true, allocated(packed)), "{size} bytes");
+        }
     }
 
     #[test]

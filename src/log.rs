@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::frame::allocated;
 use crate::message::Position;
 use crate::outbound::Envelope;
 
@@ -59,9 +60,9 @@ impl Log {
         self.entries.is_empty()
     }
 
-    /// Memory that the messages take, in bytes.
+    /// Memory that it takes, in bytes: the messages, and the places for them.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + allocated(self.entries.capacity() * size_of::<Entry>())
     }
 
     /// Adds the message that `make` gives for its offset, and returns it. Call [`trim`](Self::trim) behind it.
@@ -83,7 +84,9 @@ impl Log {
             self.forget_oldest();
         }
         // Memory of a burst is not kept for the life of the topic.
-        if self.entries.capacity() > 64 && self.entries.len() < self.entries.capacity() / 4 {
+        if self.entries.is_empty() {
+            self.entries = VecDeque::new();
+        } else if self.entries.capacity() > 64 && self.entries.len() < self.entries.capacity() / 4 {
             self.entries.shrink_to(self.entries.len() * 2);
         }
     }

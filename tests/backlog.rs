@@ -177,3 +177,37 @@ async fn what_waits_on_all_lanes_of_a_client_counts_together() {
         server.stop().await;
     }
 }
+
+#[tokio::test]
+async fn replies_on_many_lanes_that_nobody_reads_wait_within_the_clients_bytes() {
+    const MOST: u64 = 400_000;
+    const REPLY: usize = 90_000;
+    let server = TestServer::start_with(|config| {
+        config.limits.max_message_bytes = 100_000;
+        config.limits.lane_backlog_bytes = 110_000;
+        config.limits.client_backlog_bytes = MOST;
+        config.quic.receive_window = 8_000_000;
+        config.quic.send_window = 10_000;
+    })
+    .await;
+    let mut client = narrow(&server, 5000).await;
+    let mut unread = Vec::new();
+    for n in 0..31 {
+        let mut lane = client.lane().await;
+        lane.say(json!({"type": "text", "id": n, "content": "x".repeat(REPLY)})).await;
+        unread.push(lane);
+    }
+    // More have arrived than are answered, and the control lane goes on.
+    for _ in 0..100 {
+        client.control.say(json!({"type": "ping"})).await;
+        client.control.expect("pong").await;
+        let waiting = server.status.stats(0).queues.bytes;
+        assert!(waiting <= MOST + 100_000, "{waiting} bytes wait, of {MOST} that may and one reply");
+    }
+    common::until("as many wait as may", || server.status.stats(0).queues.bytes > MOST - 100_000).await;
+    // Read at last, each has its answer.
+    for (n, lane) in unread.iter_mut().enumerate() {
+        assert_eq!(lane.expect("text").await["re"], n);
+    }
+    server.stop().await;
+}

@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::library;
 use common::limits::{limited, refusal};
@@ -283,6 +283,41 @@ async fn who_goes_on_making_topics_is_closed() {
             client.expect_close(4429).await;
         }
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn pages_beyond_the_rate_for_bytes_wait_for_it_and_hold_up_no_other_lane() {
+    const PAGE: usize = 60_000;
+    const PAGES: u64 = 5;
+    let server = limited(|rates| (rates.client_bytes, rates.client_bytes_burst) = (100_000, 100_000)).await;
+    let mut client = server.client("Ada").await;
+    let mut neighbour = server.client("neighbour").await;
+    let publish = json!({"type": "publish", "topic": "a", "content": "x".repeat(PAGE), "id": 1});
+    neighbour.control.say(publish).await;
+    neighbour.control.expect("published").await;
+    let asked = Instant::now();
+    let mut lanes = [client.lane().await, client.lane().await];
+    for lane in &mut lanes {
+        for n in 0..PAGES {
+            lane.say(json!({"type": "history", "topic": "a", "id": n})).await;
+        }
+    }
+    for _ in 0..10 {
+        client.control.lives("who waits on other lanes").await;
+    }
+    neighbour.control.say(json!({"type": "history", "topic": "a"})).await;
+    neighbour.control.expect("history").await;
+    let answered = lanes.map(async |mut lane| {
+        for n in 0..PAGES {
+            let page = lane.expect("history").await;
+            assert_eq!((&page["re"], &page["messages"][0]["offset"]), (&json!(n), &json!(1)), "in order, none refused");
+        }
+    });
+    futures_util::future::join_all(answered).await;
+    // The last one waits until those before it are within the burst again.
+    let least = Duration::from_secs_f64((2 * PAGES - 1) as f64 * PAGE as f64 / 100_000.0 - 1.0);
+    assert!(asked.elapsed() >= least, "{:?} for pages that take {least:?}", asked.elapsed());
     server.stop().await;
 }
 

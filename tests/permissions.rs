@@ -225,6 +225,43 @@ async fn what_was_held_back_is_asked_again_once_another_token_has_come() {
 }
 
 #[tokio::test]
+async fn who_refreshes_again_and_again_and_reads_nothing_of_what_ends_is_closed() {
+    const MOST: usize = 20;
+    let auth = asking("");
+    let server = TestServer::start_with(|config| {
+        config.auth = auth;
+        config.limits.lane_backlog_messages = MOST as u64;
+    })
+    .await;
+    let mut transport = TransportConfig::default();
+    transport.stream_receive_window(1000_u32.into());
+    let mut client = RawClient::connect(&server.endpoint_with(transport), server.addr).await;
+    let (may, may_not) = (token(json!({"subscribe": "a"})), token(json!({})));
+    client.handshake_with(handshake(&may)).await;
+    let mut lane = client.lane().await;
+    let mut times = 0;
+    loop {
+        let requests = [
+            json!({"type": "subscribe", "topic": "a"}),
+            json!({"type": "refresh", "token": may_not}),
+            json!({"type": "refresh", "token": may}),
+        ];
+        for request in requests {
+            if !lane.try_body(request.to_string().as_bytes()).await || lane.try_hear_body().await.is_err() {
+                assert_eq!(client.closed().await.0, 4413);
+                // What fits into the client's window, and what may wait.
+                assert!((MOST..MOST + 20).contains(&times), "closed after {times} times");
+                return server.stop().await;
+            }
+        }
+        let waiting = server.status.stats(0).queues.messages;
+        assert!(waiting <= MOST as u64, "{waiting} messages wait");
+        times += 1;
+        assert!(times < 1000, "served on, though it reads nothing");
+    }
+}
+
+#[tokio::test]
 async fn without_authentication_everybody_may_do_everything() {
     let server = TestServer::start().await;
     for over in Over::ALL {

@@ -161,6 +161,39 @@ async fn latest_gives_the_newest_of_each_topic_after_what_was_on_its_way() {
 }
 
 #[tokio::test]
+async fn a_pattern_whose_many_topics_have_lost_something_is_told_so_at_once_and_goes_on() {
+    for overflow in ["drop_oldest", "latest"] {
+        let server = TestServer::start_with(twenty(overflow)).await;
+        let (client, _) = stuck(&server, json!({"topic": "many.*"})).await;
+        let mut publisher = Over::Native.party(&server, "publisher").await;
+        for topic in 0..100 {
+            publish(&mut publisher, &format!("many.{topic}"), &"x".repeat(1000)).await;
+        }
+        let mut lane = TopicLane::accept(&client).await;
+        let (mut told, mut next) = (0, 0);
+        while next < 100 {
+            let message = lane.hear().await;
+            if message["type"] == "gap" {
+                let offsets = (&message["first"], &message["last"]);
+                if message["topic"] == "many.*" {
+                    assert_eq!(offsets, (&json!(0), &json!(0)), "offsets of many topics: {message}");
+                    told += 1;
+                } else {
+                    assert_eq!(offsets, (&json!(1), &json!(1)), "{message}");
+                }
+                continue;
+            }
+            assert_eq!(message["type"], "message");
+            let topic: u64 = message["topic"].as_str().expect("a topic")[5..].parse().expect("its number");
+            assert!(topic == next || told == 1 && next < 20, "{topic} instead of {next}, and nothing was told");
+            next = topic + 1;
+        }
+        assert_eq!(told, 1, "{overflow}: one gap for many topics");
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn block_holds_the_publisher_until_there_is_room_and_loses_nothing() {
     let server = TestServer::start_with(twenty("block")).await;
     for (number, topic) in ["a", "b"].into_iter().enumerate() {
@@ -195,6 +228,21 @@ async fn block_holds_the_publisher_until_there_is_room_and_loses_nothing() {
         };
         tokio::join!(hear, send);
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn many_topics_whose_publishers_saw_room_fill_no_more_than_twice_of_it() {
+    let server = TestServer::start_with(twenty("block")).await;
+    let (client, _) = stuck(&server, json!({"topic": "many.*"})).await;
+    let mut publisher = Over::Native.party(&server, "publisher").await;
+    for topic in 0..100 {
+        let published = publish(&mut publisher, &format!("many.{topic}"), &"x".repeat(1000)).await;
+        assert_eq!(published["type"], "published", "no publisher waits for another's topic");
+        let waiting = server.status.stats(0).queues.messages;
+        assert!(waiting <= 40, "{waiting} messages wait, of twenty that may");
+    }
+    assert_eq!(client.closed().await.0, 4413);
     server.stop().await;
 }
 

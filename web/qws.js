@@ -2460,7 +2460,8 @@ class Routes {
       if (left?.lane === null && !left.entry.isOver) return null;
     }
     const matching = this.#patterns.filter(({ entry }) => matches(entry.topic, topic));
-    const pattern = matching.find(isFor);
+    // A gap may name a pattern, which others can match as well.
+    const pattern = matching.find((binding) => binding.entry.topic === topic && isFor(binding)) ?? matching.find(isFor);
     if (pattern) return pattern;
     if (!waits) return null;
     return matching.find((binding) => binding.isAsked) ?? null;

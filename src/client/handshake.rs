@@ -280,6 +280,7 @@ fn control_lane(surroundings: &Surroundings, carrier: &Carrier, send: SendHalf) 
     let outflow = Outflow::new(
         bounds(limits.lane_backlog_messages, limits.lane_backlog_bytes),
         bounds(limits.client_backlog_messages, limits.client_backlog_bytes),
+        size(limits.max_subscriptions),
         Arc::clone(surroundings.counters()),
     );
     LaneWriter::new(send, carrier.layer(), PRIORITY, &outflow)

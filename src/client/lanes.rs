@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::turns::Turn;
 use super::{End, Session, early, frame_error, unreadable};
 use crate::frame::{Body, BodyError, FrameError};
 use crate::handler::{self, Later, Outcome, Replies};
@@ -23,10 +24,6 @@ const MAX_PONG_BYTES: usize = 1024;
 
 /// Replies of so many bytes are written before more requests are looked at.
 const REPLY_BATCH_BYTES: usize = 64 * 1024;
-
-/// One lane's requests are looked at for so long before the worker's other clients come in between: a few compressed bytes
-/// can be much to inflate and to parse, and be answered with few again.
-const TURN: Duration = Duration::from_millis(1);
 
 /// Serves requests from `reader` and answers on `writer`, until the lane ends; gives the end of the whole connection.
 pub(super) async fn serve(session: &Session, reader: LaneReader, writer: &LaneWriter) -> End {
@@ -53,15 +50,17 @@ enum LaneEnd {
 
 async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWriter) -> LaneEnd {
     let mut replies = session.replies();
-    let on_control = std::ptr::eq(writer, &raw const *session.outbound.control);
-    let mut turn = Duration::ZERO;
+    let on_control = is_control(session, writer);
     let mut unfinished = session.unfinished.share();
     loop {
+        // The client's turn, not held while anything is waited for. What is asked in it is answered in it.
+        let mut turn: Option<Turn<'_>> = None;
         loop {
             let body = match reader.buffered() {
                 Ok(Some(body)) => body,
                 Ok(None) => break,
                 Err(e) => {
+                    drop(turn);
                     reader.stop(CloseCode::PROTOCOL_ERROR.0);
                     let _ = write(&mut replies, writer).await;
                     return LaneEnd::Connection(frame_error(e));
@@ -69,14 +68,25 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWrit
             };
             unfinished.finish();
             if !early::may_serve(session, &body) {
+                turn = None;
                 if write(&mut replies, writer).await.is_err() {
                     return LaneEnd::Broken;
                 }
                 session.gate.opened().await;
             }
-            let begun = Instant::now();
-            let taken = take_in(session, body, &mut replies);
-            turn += begun.elapsed();
+            let mine = match turn.take() {
+                Some(turn) => turn,
+                None => match turn_with_room(session, writer).await {
+                    Ok(turn) => turn,
+                    Err(()) => return LaneEnd::Broken,
+                },
+            };
+            let taken = mine.work(|| take_in(session, body, &mut replies));
+            if matches!(taken, Ok(Outcome::Done)) {
+                turn = Some(mine);
+            } else {
+                mine.end().await;
+            }
             match taken {
                 Ok(Outcome::Done) => {}
                 Ok(Outcome::Later(later)) => {
@@ -84,7 +94,7 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWrit
                     if write(&mut replies, writer).await.is_err() {
                         return LaneEnd::Broken;
                     }
-                    if let Err(end) = carry_out(session, later, &mut replies, on_control).await {
+                    if let Err(end) = carry_out(session, later, &mut replies, writer, on_control).await {
                         let _ = write(&mut replies, writer).await;
                         return LaneEnd::Connection(end);
                     }
@@ -99,14 +109,17 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWrit
                     return LaneEnd::Connection(end);
                 }
             }
-            if replies.len() >= REPLY_BATCH_BYTES || turn >= TURN {
+            if replies.len() >= REPLY_BATCH_BYTES || turn.as_ref().is_some_and(Turn::is_over) {
+                if let Some(turn) = turn.take() {
+                    turn.end().await;
+                }
                 if write(&mut replies, writer).await.is_err() {
                     return LaneEnd::Broken;
                 }
-                // The worker's other clients come in between.
-                tokio::task::yield_now().await;
-                turn = Duration::ZERO;
             }
+        }
+        if let Some(turn) = turn {
+            turn.end().await;
         }
         if let Err(end) = unfinished.hold(reader.unfinished_bytes()) {
             // Its other lanes go on until this one ends: not reading must not put that off.
@@ -137,13 +150,25 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWrit
     }
 }
 
+/// The client's turn, once there is room for what is asked in it. Replies that wait on request lanes have a bound for all of
+/// them together; the control lane is served all the same, so that a client can still say that it lives, or leaves.
+async fn turn_with_room<'a>(session: &'a Session, writer: &LaneWriter) -> Result<Turn<'a>, ()> {
+    loop {
+        let turn = session.turns.take().await;
+        if is_control(session, writer) || writer.outflow().takes_replies() {
+            return Ok(turn);
+        }
+        drop(turn);
+        writer.room_for_replies().await.map_err(|_| ())?;
+    }
+}
+
 /// Writes all replies; returns once the stream has taken them, so that a client that does not read is not read either.
 async fn write(replies: &mut Replies, writer: &LaneWriter) -> Result<(), ()> {
-    if replies.len() == 0 {
-        return Ok(());
-    }
-    writer.outflow().counters().sent(replies.sent());
-    writer.send(&mut replies.take()).await.map_err(|_| ())
+    let sent = replies.sent();
+    let Some(frames) = replies.take() else { return Ok(()) };
+    writer.outflow().counters().sent(sent);
+    writer.send(&mut [frames]).await.map_err(|_| ())
 }
 
 /// Judges one body and answers what can be answered at once. An error ends the connection.
@@ -227,7 +252,16 @@ fn within_limits(session: &Session) -> Result<(), End> {
 }
 
 /// Carries out what has to wait for others. An error ends the connection.
-async fn carry_out(session: &Session, later: Later, replies: &mut Replies, on_control: bool) -> Result<(), End> {
+async fn carry_out(
+    session: &Session,
+    later: Later,
+    replies: &mut Replies,
+    writer: &LaneWriter,
+    on_control: bool,
+) -> Result<(), End> {
+    if later.is_page() {
+        return make_page(session, later, replies, writer).await;
+    }
     session.waiting.fetch_add(1, Ordering::Relaxed);
     let reply = handler::carry_out(&session.context, &session.caller, later, on_control).await;
     session.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -235,6 +269,32 @@ async fn carry_out(session: &Session, later: Later, replies: &mut Replies, on_co
         replies.put(re.as_ref(), &reply);
     }
     within_limits(session)
+}
+
+/// Makes a page that has to wait for the client's rate.
+async fn make_page(session: &Session, later: Later, replies: &mut Replies, writer: &LaneWriter) -> Result<(), End> {
+    loop {
+        session.waiting.fetch_add(1, Ordering::Relaxed);
+        let page = session.caller.subscriber.allowance.page().await;
+        session.waiting.fetch_sub(1, Ordering::Relaxed);
+        let turn = session.turns.take().await;
+        if is_control(session, writer) || writer.outflow().takes_replies() {
+            turn.work(|| handler::make_page(&session.context, &session.caller, later, replies));
+            drop(page);
+            turn.end().await;
+            return within_limits(session);
+        }
+        drop((turn, page));
+        // A lane that has ended is found out by who writes to it.
+        if writer.room_for_replies().await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether what is written there goes on the control lane.
+fn is_control(session: &Session, writer: &LaneWriter) -> bool {
+    std::ptr::eq(writer, &raw const *session.outbound.control)
 }
 
 /// The request lanes that a client has open, each with a task of its own; dropping this ends them.
@@ -294,7 +354,7 @@ async fn request_lane(session: Arc<Session>, reader: LaneReader, writer: Arc<Lan
 /// Serves requests that come as datagrams: answered by datagram where the answer fits into one, else on the control
 /// lane.
 pub(super) async fn serve_datagrams(session: &Session) -> End {
-    let (mut replies, mut turn) = (session.replies(), Duration::ZERO);
+    let mut replies = session.replies();
     // Nobody can tell which of them were early.
     session.gate.opened().await;
     loop {
@@ -306,34 +366,22 @@ pub(super) async fn serve_datagrams(session: &Session) -> End {
         if body.len() > session.max_message_bytes {
             return frame_error(FrameError::TooBig { max: session.max_message_bytes });
         }
-        let begun = Instant::now();
-        let taken = take_in(session, body, &mut replies);
-        turn += begun.elapsed();
+        let turn = session.turns.take().await;
+        let taken = turn.work(|| take_in(session, body, &mut replies));
+        turn.end().await;
         let done = match taken {
             Ok(Outcome::Done) => Ok(()),
-            Ok(Outcome::Later(later)) => carry_out(session, later, &mut replies, false).await,
+            Ok(Outcome::Later(later)) => {
+                carry_out(session, later, &mut replies, &session.outbound.control, false).await
+            }
             Ok(Outcome::Leave(close)) => Err(End::Left(close.into())),
             Err(end) => Err(end),
         };
-        send_datagram(session, replies.take());
+        if let Some(frame) = replies.take() {
+            session.outbound.put_datagram(frame);
+        }
         if let Err(end) = done {
             return end;
         }
-        if turn >= TURN {
-            tokio::task::yield_now().await;
-            turn = Duration::ZERO;
-        }
     }
-}
-
-/// Answers by datagram, or on the control lane where that does not fit.
-fn send_datagram(session: &Session, mut pieces: Vec<Bytes>) {
-    if pieces.is_empty() {
-        return;
-    }
-    let frame = match pieces.as_mut_slice() {
-        [whole] => std::mem::take(whole),
-        pieces => pieces.concat().into(),
-    };
-    session.outbound.put_datagram(frame);
 }

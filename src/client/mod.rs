@@ -5,6 +5,7 @@ mod arrival;
 mod early;
 mod handshake;
 mod lanes;
+mod turns;
 mod unfinished;
 
 use std::net::SocketAddr;
@@ -23,8 +24,9 @@ pub(crate) use self::arrival::{run, run_socket};
 use self::early::{Early, Gate, Places, Registration, Unconfirmed};
 use self::handshake::{Refused, Welcomed};
 use self::lanes::RequestLanes;
+use self::turns::Turns;
 use self::unfinished::Unfinished;
-use crate::frame::{Compression, FrameError, PREFIX_BYTES};
+use crate::frame::{self, Compression, FrameError, PREFIX_BYTES};
 use crate::handler::{Caller, Context, Replies};
 use crate::limits::Allowance;
 use crate::message::{CloseCode, ClosedBy, ServerMessage, Token, now_ms};
@@ -127,6 +129,7 @@ struct Session {
     compression: Compression,
     max_message_bytes: usize,
     unfinished: Unfinished,
+    turns: Turns,
     /// Bodies in a row that were no JSON.
     malformed: AtomicU8,
     /// Requests that wait for others. Until they are done their lanes are not read, and an answer to a ping may be there.
@@ -156,7 +159,7 @@ impl Session {
     fn tell(&self, message: &ServerMessage) {
         let mut frame = BytesMut::new();
         message.encode(None, &mut frame);
-        self.outbound.put(&frame.freeze().into());
+        self.outbound.put(&frame::exact(frame).into());
     }
 
     fn hear(&self) {
@@ -230,6 +233,7 @@ async fn serve(
     let session = Arc::new(Session {
         max_message_bytes: handshake::max_message_bytes(&context),
         unfinished: Unfinished::new(&context.config),
+        turns: Turns::new(),
         context: Arc::clone(&context),
         carrier,
         outbound: Arc::clone(&outbound),
@@ -379,7 +383,7 @@ async fn finish(carrier: &Carrier, id: Uuid, lanes: Lanes<'_>, end: End, surroun
             let mut frame = BytesMut::new();
             ServerMessage::Close(closed.clone()).encode(None, &mut frame);
             counters.sent(Sent { messages: 1, bytes: frame.len() - PREFIX_BYTES });
-            (closed, Some(frame.freeze()))
+            (closed, Some(frame::exact(frame)))
         }
     };
     let max_ack_delay = Duration::from_millis(config.quic.max_ack_delay_ms);

@@ -103,7 +103,8 @@ pub struct Limits {
     pub lane_backlog_bytes: u64,
     /// Messages that wait for one client, on all its lanes. Default 4,096.
     pub client_backlog_messages: u64,
-    /// Bytes that wait for one client, on all its lanes. Default 4 MiB.
+    /// Bytes that wait for one client, on all its lanes. Once replies alone make up as many, no request lane is read on.
+    /// Default 4 MiB.
     pub client_backlog_bytes: u64,
     /// Messages on their way to one worker's clients, for topics and for everything else each; a sender waits beyond.
     /// Default 256; at most 65,536.
@@ -112,7 +113,7 @@ pub struct Limits {
     pub topic_lanes: u64,
     /// Subscriptions of one client; more get `error` 403. Default 1,024.
     pub max_subscriptions: u64,
-    /// Receivers in the lists of who gets which topic's messages, on each worker, about 32 bytes each: whoever has subscribed to
+    /// Receivers in the lists of who gets which topic's messages, on each worker, about 16 bytes each: whoever has subscribed to
     /// a pattern stands in the list of each topic that it matches. Lists beyond are made anew for each message.
     /// Default 1,000,000; at most 1,000,000,000.
     pub found_receivers: u64,
@@ -121,8 +122,8 @@ pub struct Limits {
     pub max_http_connections: u64,
     /// Topics in all, those that only keep their history among them; more get `error` 503. Default 100,000.
     pub max_topics: u64,
-    /// Bytes of memory for the history and the idempotency keys of all topics together; where they are used up, topics
-    /// keep less than their rules allow. Default 256 MiB.
+    /// Bytes of memory for the history and the idempotency keys of all topics together, with what the allocator adds;
+    /// where they are used up, topics keep less than their rules allow. Default 256 MiB.
     pub topic_memory_bytes: u64,
     /// Idempotency keys remembered for each topic; the oldest are forgotten beyond. Default 1,000.
     pub topic_keys: u64,

@@ -19,7 +19,9 @@ pub struct Rates {
     pub client_messages: u64,
     /// Default 2,000; at most 16,000,000.
     pub client_messages_burst: u64,
-    /// Bytes of messages from one client, inflated; more get `error` 429. Default 8 MiB; at most 1 GiB.
+    /// Bytes of messages from one client, inflated; more get `error` 429. The same rate holds, counted apart, for what it
+    /// is given in pages of `history`, `client_list` and `presence`, before compression; more of these wait. Default 8 MiB;
+    /// at most 1 GiB.
     pub client_bytes: u64,
     /// At least 1 KiB more than `limits.max_message_bytes`. Default 16 MiB; at most 16 GiB.
     pub client_bytes_burst: u64,

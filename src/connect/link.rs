@@ -75,7 +75,7 @@ impl Link {
         handshake.encode(None, &mut frame);
         let Dialled { connection, control: (send, receive) } = dial::connect(endpoint, server, frame.freeze()).await?;
         let bounds = Bounds { messages: BACKLOG_MESSAGES, bytes: BACKLOG_BYTES };
-        let control = LaneWriter::new(send, Layer::Native, 0, &Outflow::new(bounds, bounds, Arc::default()));
+        let control = LaneWriter::new(send, Layer::Native, 0, &Outflow::new(bounds, bounds, 0, Arc::default()));
         let mut reader = LaneReader::new(receive, Layer::Native, options.max_message_bytes);
         match read_one(&mut reader).await {
             Some(ServerMessage::HandshakeResponse(greeting)) if greeting.accepted => {

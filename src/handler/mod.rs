@@ -93,6 +93,15 @@ pub(crate) struct Later {
 enum Work {
     Message(ClientMessage),
     Publish(Publication),
+    /// A request for a page, which waits for the client's rate.
+    Page(ClientMessage),
+}
+
+impl Later {
+    /// Whether it is to be carried out by [`make_page`], once the client may have one.
+    pub(crate) fn is_page(&self) -> bool {
+        matches!(self.work, Work::Page(_))
+    }
 }
 
 /// Answers what can be answered at once, into `replies`.
@@ -101,6 +110,7 @@ pub(crate) fn answer(context: &Context, by: &Caller, request: Request, replies: 
     let by_whom = &by.subscriber;
     let from = by_whom.id();
     let later = |work| Outcome::Later(Later { id: id.clone(), identity: by.identity(), work });
+    let allowance = &by_whom.allowance;
     if let Err(refused) = permit::permit(context, &by.identity.borrow(), &message) {
         replies.put(id.as_ref(), &ServerMessage::Error(refused));
         return Outcome::Done;
@@ -113,7 +123,7 @@ pub(crate) fn answer(context: &Context, by: &Caller, request: Request, replies: 
         ClientMessage::Binary { attachment } => {
             let bytes = attachment.len();
             log_message!(context, client = %from, bytes, "Binary message from {from}: {bytes} bytes");
-            replies.echo_binary(attachment, id.as_ref(), now_ms());
+            replies.echo_binary(&attachment, id.as_ref(), now_ms());
         }
         ClientMessage::Ping { timestamp } => {
             log_message!(context, client = %from, "Ping from {from}");
@@ -126,24 +136,22 @@ pub(crate) fn answer(context: &Context, by: &Caller, request: Request, replies: 
             let message = "handshake: done already on this connection; open another one to start anew";
             replies.put(id.as_ref(), &error(ErrorCode::Conflict, message));
         }
-        ClientMessage::ListClients { limit, after } => {
-            replies.put(id.as_ref(), &list_clients::list_clients(context, limit, after));
-        }
         ClientMessage::Publish { topic, payload, key } => {
             let publication = topics::publication(context, by_whom, topic, payload, key);
-            let Some(published) = context.topics.publish_now(&publication, &by_whom.allowance) else {
+            let Some(published) = context.topics.publish_now(&publication, allowance) else {
                 return later(Work::Publish(publication));
             };
             if let Some(reply) = topics::published(published, id.is_some()) {
                 replies.put(id.as_ref(), &reply);
             }
         }
-        ClientMessage::History { topic, since, limit, reverse } => {
-            let history = context.topics.history(&topic, since.as_ref(), limit, reverse);
-            replies.put(id.as_ref(), &history.unwrap_or_else(ServerMessage::Error));
-        }
-        ClientMessage::Presence { topic } => {
-            replies.put(id.as_ref(), &context.topics.presence(&topic).unwrap_or_else(ServerMessage::Error));
+        message @ (ClientMessage::ListClients { .. }
+        | ClientMessage::History { .. }
+        | ClientMessage::Presence { .. }) => {
+            let Some(_turn) = allowance.page_now() else { return later(Work::Page(message)) };
+            if let Some(page) = page(context, &message) {
+                put_page(by, id.as_ref(), &page, replies);
+            }
         }
         message @ (ClientMessage::Broadcast(_)
         | ClientMessage::Direct { .. }
@@ -155,6 +163,40 @@ pub(crate) fn answer(context: &Context, by: &Caller, request: Request, replies: 
         }
     }
     Outcome::Done
+}
+
+/// A page of a list or a log. `None` for any other message.
+fn page(context: &Context, message: &ClientMessage) -> Option<ServerMessage> {
+    Some(match message {
+        ClientMessage::ListClients { limit, after } => list_clients::list_clients(context, *limit, *after),
+        ClientMessage::History { topic, since, limit, reverse } => {
+            context.topics.history(topic, since.as_ref(), *limit, *reverse).unwrap_or_else(ServerMessage::Error)
+        }
+        ClientMessage::Presence { topic } => context.topics.presence(topic).unwrap_or_else(ServerMessage::Error),
+        _ => return None,
+    })
+}
+
+fn put_page(by: &Caller, re: Option<&RequestId>, page: &ServerMessage, replies: &mut Replies) {
+    let bytes = replies.put(re, page);
+    by.subscriber.allowance.gave_page(bytes);
+}
+
+/// Makes the page that [`answer`] put off, into `replies`. Its caller has waited for the client's rate.
+pub(crate) fn make_page(context: &Context, by: &Caller, later: Later, replies: &mut Replies) {
+    let Later { id, identity, work } = later;
+    let now = by.identity();
+    if !Arc::ptr_eq(&identity, &now)
+        && let Err(refused) = permit::again(context, &now, &work)
+    {
+        replies.put(id.as_ref(), &ServerMessage::Error(refused));
+        return;
+    }
+    if let Work::Page(message) = work
+        && let Some(page) = page(context, &message)
+    {
+        put_page(by, id.as_ref(), &page, replies);
+    }
 }
 
 /// Carries out what [`answer`] put off, and gives the reply, with the request's id, where there is one. `on_control` tells
@@ -174,7 +216,7 @@ pub(crate) async fn carry_out(
     }
     let (from, wants_reply) = (by.subscriber.id(), id.is_some());
     let message = match work {
-        Work::Message(message) => message,
+        Work::Message(message) | Work::Page(message) => message,
         Work::Publish(publication) => {
             let published = context.topics.publish(&publication, &by.subscriber.allowance).await;
             return topics::published(published, wants_reply).map(|reply| (id, reply));

@@ -47,7 +47,7 @@ pub(super) fn permit(context: &Context, by: &Identity, message: &ClientMessage) 
 /// The same for what was let through under another token.
 pub(super) fn again(context: &Context, by: &Identity, work: &Work) -> Result<(), ErrorReply> {
     match work {
-        Work::Message(message) => permit(context, by, message),
+        Work::Message(message) | Work::Page(message) => permit(context, by, message),
         Work::Publish(publication) => may_publish(context, by, &publication.topic),
     }
 }

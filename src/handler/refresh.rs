@@ -7,8 +7,9 @@ use tracing::debug;
 
 use super::{Caller, Context, permit};
 use crate::auth::Denied;
+use crate::frame::exact;
 use crate::message::{ErrorCode, ErrorReply, ServerMessage, Token, TopicPattern};
-use crate::topic::{Left, Subscription};
+use crate::topic::{Farewell, Left, Subscription};
 
 /// Checks a token, and goes by it from now on.
 pub(super) async fn refresh(context: &Context, by: &Caller, token: &Token) -> ServerMessage {
@@ -62,7 +63,8 @@ pub(super) async fn revoke(context: &Context, by: &Caller, texts: Vec<TopicPatte
         let mut frame = BytesMut::new();
         ServerMessage::Unsubscribed { topic, code: refused.code, reason }.encode(None, &mut frame);
         // An error says that it has ended already.
-        let _ = context.topics.end_one(&by.subscriber, &text, Some(frame.freeze()), &mut left).await;
+        let farewell = Farewell::Notice(exact(frame));
+        let _ = context.topics.end_one(&by.subscriber, &text, Some(farewell), &mut left).await;
     }
     context.topics.forget(&by.subscriber, left).await;
 }

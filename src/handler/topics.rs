@@ -5,11 +5,12 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::Context;
+use crate::frame::exact;
 use crate::message::{
     ErrorReply, IdempotencyKey, Payload, RequestId, ServerMessage, Subscribe, TopicName, TopicPattern,
 };
 use crate::printable::Printable;
-use crate::topic::{Publication, Subscriber, Wish};
+use crate::topic::{Farewell, Publication, Subscriber, Wish};
 
 /// What is to be published, once it is in the log of the server.
 pub(super) fn publication(
@@ -69,7 +70,7 @@ pub(super) async fn unsubscribe(
     let farewell = on_control.then(|| {
         let mut frame = BytesMut::new();
         done.encode(re, &mut frame);
-        frame.freeze()
+        Farewell::Reply(exact(frame))
     });
     match context.topics.unsubscribe(from, topic, farewell).await {
         Ok(()) if on_control => {

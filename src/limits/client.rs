@@ -3,9 +3,10 @@
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::bucket::{Bucket, Refusal};
+use super::pages::{PageTurn, Pages, unlimited};
 use crate::config::Rates;
 use crate::message::{ErrorCode, ErrorReply, TopicName};
 use crate::metrics::Counters;
@@ -22,6 +23,8 @@ pub(crate) struct Allowance {
     messages: RwLock<Option<Messages>>,
     bytes: Option<Bucket>,
     topics: Option<Bucket>,
+    /// What it is given in pages.
+    pages: Option<Pages>,
     /// Signs of life, which are counted for themselves: they answer what the server asks.
     pongs: Option<Bucket>,
     /// Messages per second and their burst, where nobody has said otherwise.
@@ -52,6 +55,7 @@ impl Allowance {
             messages: RwLock::default(),
             bytes: bucket(cells(rates.client_bytes), cells(rates.client_bytes_burst)),
             topics: bucket(rates.client_topics, rates.client_topics_burst),
+            pages: if is_exempt { None } else { Pages::new(rates.client_bytes, rates.client_bytes_burst) },
             pongs: bucket(rates.client_messages, rates.client_messages_burst),
             usual: if is_exempt { (0, 0) } else { (rates.client_messages, rates.client_messages_burst) },
             most_refusals: rates.client_refusals_burst,
@@ -117,6 +121,26 @@ impl Allowance {
             let what = format!("topic: {} would be new, and this client makes more topics than it may", name.as_str());
             self.refused(refusal, &what)
         })
+    }
+
+    /// The right to a page of a list or a log, where one may be made at once.
+    pub(crate) fn page_now(&self) -> Option<PageTurn<'_>> {
+        self.pages.as_ref().map_or(Some(unlimited()), Pages::now)
+    }
+
+    /// Waits for it.
+    pub(crate) async fn page(&self) -> PageTurn<'_> {
+        match &self.pages {
+            Some(pages) => pages.turn().await,
+            None => unlimited(),
+        }
+    }
+
+    /// A page of so many bytes was made, before compression: that is the work, and the memory while it is made.
+    pub(crate) fn gave_page(&self, bytes: usize) {
+        if let Some(pages) = &self.pages {
+            pages.give(bytes, Instant::now());
+        }
     }
 
     /// Whether the client has gone on regardless of too many refusals, and has to go.

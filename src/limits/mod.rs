@@ -5,6 +5,7 @@ mod address;
 mod bucket;
 mod client;
 mod guesses;
+mod pages;
 
 pub(crate) use self::address::{Addresses, Admission, Place};
 pub(crate) use self::client::Allowance;

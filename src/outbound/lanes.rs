@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use crate::frame::PREFIX_BYTES;
+use crate::frame::{self, PREFIX_BYTES};
 use crate::message::{LaneChoice, ServerMessage, TopicPattern};
 use crate::metrics::Sent;
 use crate::pattern_index::{PatternIndex, Sought};
@@ -127,7 +127,7 @@ impl TopicLanes {
         ServerMessage::Lane { lane: self.last_number, priority }.encode(None, &mut frame);
         outflow.counters().sent(Sent { messages: 1, bytes: frame.len() - header.len() - PREFIX_BYTES });
         // What does not fit into a new stream waits; a connection that is gone ends the client anyway.
-        let _ = writer.try_send(&frame.freeze().into(), Overflow::Force);
+        let _ = writer.try_send(&frame::exact(frame).into(), Overflow::Force);
         let lane = TopicLane { writer, number: Some(self.last_number) };
         self.open.push(Open {
             lane,

@@ -16,10 +16,10 @@ use uuid::Uuid;
 use self::datagrams::Datagrams;
 pub(crate) use self::lanes::TopicLane;
 use self::lanes::TopicLanes;
-use crate::frame;
+use crate::frame::{self, allocated};
 use crate::message::{CloseCode, ClosedBy, LaneChoice, ServerMessage, TopicPattern};
 use crate::metrics::{Counters, Sent};
-use crate::transport::{Batch, Carrier, LaneWriter, Overflow, Path, SendFailure, Source};
+use crate::transport::{Batch, Carrier, Gap, LaneWriter, Overflow, Path, SendFailure, Source, Way};
 
 /// Receivers written to before the connections' own tasks get to run. Writing to all of them first would hold back the
 /// first packet; measured with `benchmark --compare`, fan-out to 1,000.
@@ -38,7 +38,7 @@ impl Envelope {
     pub(crate) fn new(message: &ServerMessage, compress_min_bytes: usize) -> Arc<Self> {
         let mut out = BytesMut::with_capacity(512);
         message.encode(None, &mut out);
-        Arc::new(Self { plain: out.freeze(), zstd: OnceLock::new(), compress_min_bytes })
+        Arc::new(Self { plain: frame::exact(out), zstd: OnceLock::new(), compress_min_bytes })
     }
 
     /// The frame without compression.
@@ -48,8 +48,13 @@ impl Envelope {
 
     /// Most bytes that it takes in memory, all its forms together.
     pub(crate) fn cost(&self) -> usize {
+        /// The two counts of an [`Arc`].
+        const COUNTS: usize = 2 * size_of::<usize>();
+        /// What those share who hold [`Bytes`]: where they lie, how many there are, and how many hold them.
+        const SHARED: usize = 3 * size_of::<usize>();
         let forms = if self.plain.len() >= self.compress_min_bytes + frame::PREFIX_BYTES { 2 } else { 1 };
-        size_of::<Self>() + forms * self.plain.len()
+        let form = allocated(self.plain.len()) + allocated(SHARED);
+        allocated(COUNTS + size_of::<Self>()) + forms * form
     }
 
     /// The frame for a receiver.
@@ -184,7 +189,7 @@ impl Outbound {
     /// Delivers messages in order, without waiting, and gives what was taken, which is for the caller to count. A client
     /// whose backlog is full is ended with 4413: it alone has the damage.
     pub(crate) fn deliver(&self, run: &Run) -> Sent {
-        self.put_on(&self.control, run.batch(self.zstd), Overflow::Refuse)
+        self.put_on(&self.control, run.batch(self.zstd), Overflow::Refuse.into())
     }
 
     /// The same for frames that are for this client alone, which are counted here.
@@ -194,7 +199,7 @@ impl Outbound {
 
     /// The same where something else is to happen where there is no room.
     pub(crate) fn put_as(&self, batch: &Batch, overflow: Overflow) {
-        self.counters().sent(self.put_on(&self.control, batch, overflow));
+        self.counters().sent(self.put_on(&self.control, batch, overflow.into()));
     }
 
     /// Waits until all that is on the control lane by now has gone on into its stream.
@@ -205,20 +210,21 @@ impl Outbound {
         self.control.passed().await
     }
 
-    /// Delivers a topic's messages on a lane; `overflow` says what happens where they find no room. What was taken is for
-    /// the caller to count.
-    pub(crate) fn deliver_on(&self, lane: &LaneWriter, run: &Run, overflow: Overflow) -> Sent {
-        self.put_on(lane, run.batch(self.zstd), overflow)
+    /// Delivers a topic's messages on a lane; `way` says what happens where they find no room. What was taken is for the
+    /// caller to count.
+    pub(crate) fn deliver_on<'a>(&self, lane: &LaneWriter, run: &Run, way: impl Into<Way<'a>>) -> Sent {
+        self.put_on(lane, run.batch(self.zstd), way.into())
     }
 
     /// Delivers a topic's messages as datagrams, of which the newest win; those that are too large for one go on the lane.
     /// What was taken is for the caller to count.
-    pub(crate) fn deliver_datagrams(&self, lane: &LaneWriter, run: &Run) -> Sent {
+    pub(crate) fn deliver_datagrams(&self, lane: &LaneWriter, run: &Run, group: Option<&Arc<dyn Source>>) -> Sent {
+        let way = Way { overflow: Overflow::DropOldest, group };
         let mut sent = Sent::default();
         for (at, envelope) in run.envelopes.iter().enumerate() {
             let body = envelope.frame(self.zstd).slice(frame::PREFIX_BYTES..);
             let given = self.give_datagram(body);
-            sent += given.unwrap_or_else(|| self.put_on(lane, &run.single(at, self.zstd), Overflow::DropOldest));
+            sent += given.unwrap_or_else(|| self.put_on(lane, &run.single(at, self.zstd), way));
         }
         sent
     }
@@ -236,16 +242,22 @@ impl Outbound {
         self.datagrams.drain(&self.carrier).await;
     }
 
-    /// Tells of messages that a topic's log no longer keeps.
-    pub(crate) fn deliver_gap(&self, lane: &LaneWriter, gap: Bytes) {
-        self.counters().sent(self.put_on(lane, &gap.into(), Overflow::Force));
+    /// Tells of messages that the client does not get any more.
+    pub(crate) fn deliver_gap(&self, lane: &LaneWriter, gap: Gap) {
+        if self.ended.get().is_some() {
+            return;
+        }
+        match lane.tell(gap) {
+            Ok(sent) => self.counters().sent(sent),
+            Err(failure) => self.lane_failed(failure),
+        }
     }
 
-    fn put_on(&self, lane: &LaneWriter, batch: &Batch, overflow: Overflow) -> Sent {
+    fn put_on(&self, lane: &LaneWriter, batch: &Batch, way: Way<'_>) -> Sent {
         if self.ended.get().is_some() {
             return Sent::default();
         }
-        match lane.try_send(batch, overflow) {
+        match lane.try_send(batch, way) {
             Ok(()) => batch.all(),
             Err((taken, failure)) => {
                 self.lane_failed(failure);

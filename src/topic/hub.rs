@@ -18,7 +18,7 @@ use crate::log::Entry;
 use crate::message::Delivery as Carried;
 use crate::metrics::{Counters, Sent};
 use crate::outbound::{Envelope, Outbound, Run, SLICE};
-use crate::transport::{Overflow, Source};
+use crate::transport::{Gap, Overflow, Source};
 
 /// Most that is taken from the inbox at once; consecutive messages of one topic share each receiver's write.
 const BATCH: usize = 32;
@@ -161,7 +161,9 @@ impl Hub<'_> {
         for &slot in &*slots {
             let Some(receiver) = self.routes.receiver(slot).filter(|receiver| receiver.is_live) else { continue };
             sent += match (receiver.delivery, &receiver.ended) {
-                (Carried::Datagram, _) => receiver.client.deliver_datagrams(&receiver.lane, &run),
+                (Carried::Datagram, _) => {
+                    receiver.client.deliver_datagrams(&receiver.lane, &run, receiver.group.as_ref())
+                }
                 (Carried::Stream, Some(ended)) if topic.blocks() => {
                     let sent = receiver.client.deliver_on(&receiver.lane, &run, Overflow::Force);
                     if !receiver.lane.has_room() {
@@ -169,7 +171,7 @@ impl Hub<'_> {
                     }
                     sent
                 }
-                (Carried::Stream, _) => receiver.client.deliver_on(&receiver.lane, &run, receiver.overflow),
+                (Carried::Stream, _) => receiver.client.deliver_on(&receiver.lane, &run, receiver.way()),
             };
             self.let_others_run().await;
         }
@@ -196,7 +198,9 @@ impl Hub<'_> {
         let slots = self.routes.all(topic.id, &topic.name, topic.rule.subscribe).await;
         let receivers = slots.iter().filter_map(|&slot| self.routes.receiver(slot));
         for receiver in receivers.filter(|receiver| receiver.is_live && receiver.client.id == client) {
-            receiver.client.deliver_gap(&receiver.lane, topic.gap(*offsets.start(), *offsets.end()));
+            let (source, group): (Arc<dyn Source>, _) = (Arc::<Topic>::clone(topic), receiver.group.clone());
+            let gap = Gap { source, first: *offsets.start(), last: *offsets.end(), group };
+            receiver.client.deliver_gap(&receiver.lane, gap);
         }
     }
 

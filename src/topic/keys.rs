@@ -3,10 +3,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use crate::frame::allocated;
 use crate::message::IdempotencyKey;
-
-/// What a key takes in memory beside its own bytes, twice: it is kept in order and for look-ups.
-const OVERHEAD_BYTES: usize = 96;
 
 /// The keys of one topic, with the offsets that their messages got.
 #[derive(Debug, Default)]
@@ -14,6 +12,7 @@ pub(super) struct Keys {
     offsets: HashMap<IdempotencyKey, u64>,
     /// Oldest first, with the time at which each came.
     order: VecDeque<(u64, IdempotencyKey)>,
+    /// Of the keys' texts.
     bytes: usize,
 }
 
@@ -27,9 +26,15 @@ impl Keys {
         self.order.is_empty()
     }
 
-    /// Memory that they take, in bytes.
+    /// Memory that they take, in bytes: their texts, and the places for them.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        /// A place for look-ups holds a key and its offset, and a byte of the key's hash; of eight, one stays empty.
+        const PLACE: usize = size_of::<(IdempotencyKey, u64)>() + 1;
+        let places = match self.offsets.capacity() {
+            0 => 0,
+            most => (most * 8).div_ceil(7).next_power_of_two(),
+        };
+        self.bytes + allocated(places * PLACE) + allocated(self.order.capacity() * size_of::<(u64, IdempotencyKey)>())
     }
 
     /// Remembers a key that was not there.
@@ -68,7 +73,8 @@ impl Keys {
 }
 
 fn cost(key: &IdempotencyKey) -> usize {
-    2 * key.as_str().len() + OVERHEAD_BYTES
+    // It is kept in order and for look-ups.
+    2 * allocated(key.as_str().len())
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub(crate) use self::publish::Publication;
 use self::state::Topic;
 pub(crate) use self::subscribe::Wish;
 pub(crate) use self::subscriber::{Subscriber, Subscription};
-pub(crate) use self::unsubscribe::Left;
+pub(crate) use self::unsubscribe::{Farewell, Left};
 use crate::config::{Config, TopicRule};
 use crate::limits::Allowance;
 use crate::message::{ErrorCode, ErrorReply, Member, ServerMessage, TopicName, TopicPattern, now_ms};

@@ -10,7 +10,7 @@ use super::hub::{self, Delivery};
 use super::routes::Receiver;
 use super::state::Topic;
 use crate::log::{Entry, Log};
-use crate::transport::{Overflow, Source};
+use crate::transport::{Gap, Overflow, Source};
 
 /// Most that is replayed at once: behind it the client's other lanes have their turn, and other clients.
 const CHUNK_MESSAGES: usize = 64;
@@ -40,7 +40,9 @@ impl Replay {
         let oldest = log.oldest();
         if self.after() + 1 < oldest {
             // The log went on without waiting.
-            client.deliver_gap(&self.receiver.lane, self.topic.gap(self.after() + 1, oldest - 1));
+            let source: Arc<dyn Source> = Arc::<Topic>::clone(&self.topic);
+            let gap = Gap { source, first: self.after() + 1, last: oldest - 1, group: None };
+            client.deliver_gap(&self.receiver.lane, gap);
             self.after.store(oldest - 1, Ordering::Relaxed);
         }
         let mut bytes = 0;

@@ -13,7 +13,7 @@ use crate::config::Who;
 use crate::message::{Delivery, TopicName, TopicPattern};
 use crate::outbound::Outbound;
 use crate::pattern_index::Sought;
-use crate::transport::{LaneWriter, Overflow};
+use crate::transport::{LaneWriter, Overflow, Source, Way};
 
 /// Steps of a search, each a few nanoseconds, after which the worker's other tasks have their turn.
 const SEARCH_STEPS: usize = 50_000;
@@ -33,6 +33,15 @@ pub(super) struct Receiver {
     pub(super) is_live: bool,
     /// Under `block`, cancelled when the subscription ends: nobody waits for it any more.
     pub(super) ended: Option<CancellationToken>,
+    /// For a pattern, what tells of lost messages of many of its topics at once.
+    pub(super) group: Option<Arc<dyn Source>>,
+}
+
+impl Receiver {
+    /// How a topic's messages come to it.
+    pub(super) fn way(&self) -> Way<'_> {
+        Way { overflow: self.overflow, group: self.group.as_ref() }
+    }
 }
 
 /// What a subscription is to.

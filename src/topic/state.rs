@@ -11,8 +11,9 @@ use uuid::Uuid;
 
 use super::keys::Keys;
 use crate::config::{OverflowPolicy, TopicRule};
+use crate::frame::exact;
 use crate::log::{Log, Retention};
-use crate::message::{Member, ServerMessage, TopicName};
+use crate::message::{Member, ServerMessage, TopicName, TopicPattern};
 use crate::metrics::Rate;
 use crate::transport::{LaneWriter, Overflow, Source};
 
@@ -112,7 +113,32 @@ impl Source for Topic {
         let reason = Some("not read fast enough".to_owned());
         let mut frame = BytesMut::new();
         ServerMessage::Gap { topic: self.name.as_str().to_owned(), first, last, reason }.encode(None, &mut frame);
-        frame.freeze()
+        exact(frame)
+    }
+}
+
+/// All topics that one subscription to a pattern brings.
+#[derive(Debug)]
+pub(super) struct Many(TopicPattern);
+
+impl Many {
+    /// `None` for a subscription to a single topic.
+    pub(super) fn of(pattern: &TopicPattern) -> Option<Arc<dyn Source>> {
+        pattern.is_wildcard().then(|| Arc::new(Self(pattern.clone())) as Arc<dyn Source>)
+    }
+}
+
+impl Source for Many {
+    fn name(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// Which topics these are messages of does not show, so neither do offsets.
+    fn gap(&self, _first: u64, _last: u64) -> Bytes {
+        let reason = Some("not read fast enough: messages of several topics".to_owned());
+        let mut frame = BytesMut::new();
+        ServerMessage::Gap { topic: self.0.as_str().to_owned(), first: 0, last: 0, reason }.encode(None, &mut frame);
+        exact(frame)
     }
 }
 

@@ -10,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 use super::hub::{Delivery, News};
 use super::replay::Replay;
 use super::routes::{Receiver, Target};
-use super::state::{State, Topic, overflow};
+use super::state::{Many, State, Topic, overflow};
 use super::subscriber::{CatchingUp, Held, NotReserved, Reserved, Subscriber};
 use super::{Places, Topics, size};
 use crate::config::{OverflowPolicy, TopicRule};
+use crate::frame::exact;
 use crate::message::{
     ErrorCode, ErrorReply, RequestId, ServerMessage, Subscribe, Subscribed, TopicName, TopicPattern, now_ms,
 };
@@ -248,6 +249,7 @@ impl Wish<'_> {
             presence: self.wanted.presence,
             is_live: true,
             ended: (rule.overflow == OverflowPolicy::Block).then(CancellationToken::new),
+            group: Many::of(&self.wanted.topic),
         }
     }
 
@@ -268,6 +270,6 @@ impl Wish<'_> {
     fn framed(&self, subscribed: Subscribed) -> Bytes {
         let mut frame = BytesMut::new();
         ServerMessage::Subscribed(subscribed).encode(self.re, &mut frame);
-        frame.freeze()
+        exact(frame)
     }
 }

@@ -16,6 +16,15 @@ use crate::outbound::SLICE;
 use crate::pattern_index::{PatternIndex, Sought};
 use crate::transport::{LaneWriter, Overflow};
 
+/// What tells a client that a subscription has ended.
+#[derive(Debug)]
+pub(crate) enum Farewell {
+    /// The reply to its request. It waits whatever else does: the client is not read on before it has gone.
+    Reply(Bytes),
+    /// What it has not asked for, which waits within its bounds.
+    Notice(Bytes),
+}
+
 /// Subscriptions that have ended, of whose messages some may wait.
 #[derive(Debug, Default)]
 pub(crate) struct Left {
@@ -39,7 +48,7 @@ impl Topics {
         &self,
         who: &Arc<Subscriber>,
         text: &TopicPattern,
-        farewell: Option<Bytes>,
+        farewell: Option<Farewell>,
     ) -> Result<(), ErrorReply> {
         let mut left = Left::default();
         self.end_one(who, text, farewell, &mut left).await?;
@@ -53,7 +62,7 @@ impl Topics {
         &self,
         who: &Arc<Subscriber>,
         text: &TopicPattern,
-        farewell: Option<Bytes>,
+        farewell: Option<Farewell>,
         left: &mut Left,
     ) -> Result<(), ErrorReply> {
         let mut places = self.places().await;
@@ -62,7 +71,12 @@ impl Topics {
             return Err(ErrorReply::new(ErrorCode::NotFound, message));
         };
         left.add(text, Arc::clone(&held.lane.writer));
-        let (turn, there) = who.turn(farewell, Overflow::Force);
+        let (frame, overflow) = match farewell {
+            None => (None, Overflow::Refuse),
+            Some(Farewell::Reply(frame)) => (Some(frame), Overflow::Force),
+            Some(Farewell::Notice(frame)) => (Some(frame), Overflow::Displace),
+        };
+        let (turn, there) = who.turn(frame, overflow);
         self.end(who, text, held, &mut places, |ended, places| {
             let Ended { target, left, missed } = ended;
             if let Some(place) = places.get_mut(who.worker).and_then(Option::take) {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::backlog::{Backlog, Mark, Overflow, Source};
+use super::backlog::{Backlog, Gap, Mark, Overflow, Source};
 use super::layer::Layer;
 use super::outflow::Outflow;
 use super::stream::SendHalf;
@@ -75,15 +75,31 @@ impl Batch {
         self.joined.as_ref().map_or(&self.frames, std::slice::from_ref)
     }
 
-    fn mark(&self, at: usize, overflow: Overflow) -> Mark {
+    fn mark(&self, at: usize, way: Way<'_>) -> Mark {
         match &self.topic {
             Some((source, offsets)) => Mark::Of {
                 source: Arc::clone(source),
                 offset: offsets[at],
-                may_drop: matches!(overflow, Overflow::DropOldest | Overflow::Latest),
+                may_drop: matches!(way.overflow, Overflow::DropOldest | Overflow::Latest),
+                group: way.group.cloned(),
             },
             None => Mark::Plain,
         }
+    }
+}
+
+/// How messages come to a receiver.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Way<'a> {
+    /// What happens where there is no room.
+    pub(crate) overflow: Overflow,
+    /// What tells of lost messages of many topics at once, where that by which they come brings many.
+    pub(crate) group: Option<&'a Arc<dyn Source>>,
+}
+
+impl From<Overflow> for Way<'_> {
+    fn from(overflow: Overflow) -> Self {
+        Self { overflow, group: None }
     }
 }
 
@@ -149,7 +165,8 @@ impl LaneWriter {
     ///
     /// # Errors
     /// How many frames were taken, and why not the rest.
-    pub(crate) fn try_send(&self, batch: &Batch, overflow: Overflow) -> Result<(), (usize, SendFailure)> {
+    pub(crate) fn try_send<'a>(&self, batch: &Batch, way: impl Into<Way<'a>>) -> Result<(), (usize, SendFailure)> {
+        let way = way.into();
         let mut state = self.state();
         let was_empty = state.backlog.is_empty();
         let mut written = state.write_batch(batch).map_err(|failure| (0, failure))?;
@@ -159,12 +176,12 @@ impl LaneWriter {
                 written -= frame.len();
                 continue;
             }
-            let mark = batch.mark(taken, overflow);
+            let mark = batch.mark(taken, way);
             if written > 0 {
                 // It has to be finished, whatever the bounds say.
                 state.backlog.put(frame.slice(written..), frame.len(), mark, budget);
                 written = 0;
-            } else if !state.backlog.offer(frame.clone(), mark, overflow, budget) {
+            } else if !state.backlog.offer(frame.clone(), mark, way.overflow, budget) {
                 return Err((taken, SendFailure::Full));
             }
             if was_empty {
@@ -174,16 +191,40 @@ impl LaneWriter {
         Ok(())
     }
 
+    /// Tells of messages that are not sent any more: now, or behind what waits. Gives what goes out at once; gaps that wait
+    /// are not counted.
+    ///
+    /// # Errors
+    /// Why it cannot be told.
+    pub(crate) fn tell(&self, gap: Gap) -> Result<Sent, SendFailure> {
+        let mut state = self.state();
+        if !state.backlog.is_empty() {
+            let told = state.backlog.tell(gap, &self.outflow.budget);
+            return told.then(Sent::default).ok_or(SendFailure::Full);
+        }
+        let frame = gap.source.gap(gap.first, gap.last);
+        let (length, mut rest) = (frame.len(), [frame]);
+        if state.write_now(&mut rest)? == 0 {
+            let [rest] = rest;
+            state.backlog.put(rest, length, Mark::Gap(gap), &self.outflow.budget);
+            self.outflow.blocked();
+        }
+        Ok(Sent { messages: 1, bytes: length - PREFIX_BYTES })
+    }
+
     /// Writes frames and waits until the stream has taken them, and what waited before them. Unbounded by the backlog,
-    /// because the caller brings nothing more until then. Needs [`Outflow::drain`] running.
+    /// because the caller brings nothing more until then: ask [`Outflow::takes_replies`] first. Needs [`Outflow::drain`]
+    /// running.
     ///
     /// Not cancel safe: a dropped call may leave frames in the backlog; they are sent all the same.
     pub(crate) async fn send(&self, frames: &mut [Bytes]) -> Result<(), SendFailure> {
+        let mut rest_bytes = 0;
         let until = {
             let mut state = self.state();
             let lengths: Vec<usize> = frames.iter().map(Bytes::len).collect();
             let rest = state.write_now(frames)?;
             for (frame, length) in frames.iter_mut().zip(lengths).skip(rest) {
+                rest_bytes += frame.len();
                 state.backlog.put(std::mem::take(frame), length, Mark::Plain, &self.outflow.budget);
             }
             if state.backlog.is_empty() {
@@ -192,7 +233,13 @@ impl LaneWriter {
             self.outflow.blocked();
             state.backlog.last()
         };
+        let _waiting = self.outflow.replies(rest_bytes);
         self.until(|state| state.backlog.has_passed(until)).await
+    }
+
+    /// Waits until more replies may wait for the client, or the lane has ended.
+    pub(crate) async fn room_for_replies(&self) -> Result<(), SendFailure> {
+        self.until(|_| self.outflow.takes_replies()).await
     }
 
     /// Waits until what waits here now has gone on, and another message may wait.

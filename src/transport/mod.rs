@@ -14,10 +14,10 @@ mod stream;
 pub(crate) mod websocket;
 pub(crate) mod webtransport;
 
-pub(crate) use self::backlog::{Bounds, Overflow, Source};
+pub(crate) use self::backlog::{Bounds, Gap, Overflow, Source};
 pub(crate) use self::carrier::{Carrier, Gone, Path, Protocol};
 pub(crate) use self::lane_reader::{LaneReader, ReadFailure};
-pub(crate) use self::lane_writer::{Batch, LaneWriter, SendFailure};
+pub(crate) use self::lane_writer::{Batch, LaneWriter, SendFailure, Way};
 pub(crate) use self::layer::Layer;
 pub(crate) use self::outflow::Outflow;
 pub(crate) use self::stream::{ReceiveHalf, SendHalf};

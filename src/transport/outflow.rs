@@ -19,6 +19,8 @@ use crate::metrics::Counters;
 #[derive(Debug)]
 pub(crate) struct Outflow {
     pub(super) budget: Budget,
+    /// Bytes of replies that lanes wait for their client to take.
+    replies: AtomicUsize,
     /// What may wait on each lane.
     pub(super) lane_bounds: Bounds,
     /// The most urgent first.
@@ -32,10 +34,17 @@ pub(crate) struct Outflow {
 }
 
 impl Outflow {
-    /// No lanes yet; what may wait on each, and on all together; and where it is counted what becomes of messages.
-    pub(crate) fn new(lane_bounds: Bounds, client_bounds: Bounds, counters: Arc<Counters>) -> Arc<Self> {
+    /// No lanes yet; what may wait on each, and on all together; of how many sources that is, each of which may have lost
+    /// something; and where it is counted what becomes of messages.
+    pub(crate) fn new(
+        lane_bounds: Bounds,
+        client_bounds: Bounds,
+        sources: usize,
+        counters: Arc<Counters>,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            budget: Budget::new(client_bounds, counters),
+            budget: Budget::new(client_bounds, sources, counters),
+            replies: AtomicUsize::new(0),
             lane_bounds,
             lanes: Mutex::default(),
             blocked: Notify::new(),
@@ -56,6 +65,17 @@ impl Outflow {
     /// Messages that wait on all lanes, and their bytes.
     pub(crate) fn waiting(&self) -> (usize, usize) {
         self.budget.waiting()
+    }
+
+    /// Whether the client may be given more replies to wait: as many bytes as of everything that waits for it.
+    pub(crate) fn takes_replies(&self) -> bool {
+        self.replies.load(Ordering::Relaxed) < self.budget.bounds().bytes
+    }
+
+    /// Counts replies that wait, until the result is dropped.
+    pub(super) fn replies(&self, bytes: usize) -> WaitingReplies<'_> {
+        self.replies.fetch_add(bytes, Ordering::Relaxed);
+        WaitingReplies { outflow: self, bytes }
     }
 
     pub(super) fn add(&self, lane: &Arc<LaneWriter>) {
@@ -115,6 +135,20 @@ impl Outflow {
                 may_go_on.retain(|lane| lane.take_turn(cx) == Turn::Again);
             }
         }
+    }
+}
+
+/// Replies that one lane waits for its client to take.
+#[derive(Debug)]
+pub(super) struct WaitingReplies<'a> {
+    outflow: &'a Outflow,
+    bytes: usize,
+}
+
+impl Drop for WaitingReplies<'_> {
+    fn drop(&mut self) {
+        self.outflow.replies.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.outflow.made_room();
     }
 }
 

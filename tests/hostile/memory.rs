@@ -3,9 +3,12 @@
 
 #![cfg(target_os = "linux")]
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::bombs::{burn, compressed, zeros};
+use super::common::framed;
 use super::floods::{datagrams, subscriptions};
 use super::handshakes::{come_and_go, half_open};
 use super::scene::{Target, Watched};
@@ -116,6 +119,80 @@ async fn sockets_cost_no_more_memory_than_a_message_each_and_what_may_wait() {
     costs!(watched, 48 * MIB, "lengths that are claimed", sockets::claims(target, 60));
     costs!(watched, 64 * MIB, 16 * MIB, "sockets that do not read", sockets::unread(target, 20));
     costs!(watched, 16 * MIB, "pings", sockets::pings(target, 1000));
+    watched.end().await;
+}
+
+/// A client that asks for long pages, so many on each of some lanes, and acknowledges nothing for a while. The pages are
+/// small on their way, so that QUIC takes them all.
+async fn pages(target: &Target, lanes: usize, each: usize) {
+    let target = target.clone();
+    let asking = move || {
+        let machine = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let (client, unread) = machine.block_on(async {
+            let client = target.compressing("Eve").await;
+            let request = framed(json!({"type": "history", "topic": PAGES, "limit": 1}).to_string().as_bytes());
+            let mut unread = Vec::new();
+            for _ in 0..lanes {
+                let mut lane = client.lane().await;
+                lane.raw(&request.repeat(each)).await;
+                unread.push(lane);
+            }
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            (client, unread)
+        });
+        // The requests are on their way, and nothing runs here any more.
+        std::thread::sleep(Duration::from_millis(400));
+        machine.block_on(async {
+            for mut lane in unread {
+                for _ in 0..each {
+                    let body = lane.hear_body().await;
+                    assert_eq!((body[0], body.len() < 300), (2, true), "a compressed page");
+                }
+            }
+        });
+        drop(client);
+    };
+    tokio::task::spawn_blocking(asking).await.expect("it is answered");
+}
+
+const PAGES: &str = "pages";
+
+#[tokio::test]
+async fn pages_that_are_small_on_their_way_cost_no_more_memory_than_that() {
+    let watched = Watched::start("").await;
+    let target = &watched.target;
+    let mut publisher = target.client("publisher").await;
+    let publish = json!({"type": "publish", "topic": PAGES, "content": "a".repeat(400_000), "id": 1});
+    publisher.control.say(publish).await;
+    publisher.control.expect("published").await;
+    // Uncompressed, those that are not acknowledged would be 64 MB.
+    costs!(watched, 24 * MIB, "pages", pages(target, 16, 10));
+    drop(publisher);
+    watched.end().await;
+}
+
+#[tokio::test]
+async fn topics_cost_no_more_memory_than_is_set_however_small_their_messages_are() {
+    const MOST: u64 = 8 * MIB;
+    let settings = "limits.topic_memory_bytes = 8388608\nlimits.max_topics = 1000\ntiming.topic_key_ms = 60000\n";
+    let watched = Watched::start_with(settings).await;
+    let mut publisher = watched.target.client("publisher").await;
+    let before = watched.resident_kib();
+    for round in 0..120 {
+        let mut batch = Vec::new();
+        for n in 0..500 {
+            let key = format!("{round} {n}");
+            let publish = json!({"type": "publish", "topic": format!("t{}", n % 100), "content": "x", "key": key});
+            batch.extend(framed(publish.to_string().as_bytes()));
+        }
+        publisher.control.raw(&batch).await;
+        publisher.control.lives("the publisher").await;
+    }
+    let grown = watched.resident_kib() - before;
+    assert!(grown <= MOST + 6 * MIB, "it grew by {grown} KiB; {MOST} KiB are configured");
+    drop(publisher);
     watched.end().await;
 }
 

@@ -122,9 +122,14 @@ pub(crate) struct Watched {
 
 impl Watched {
     pub(crate) async fn start(settings: &str) -> Self {
+        Self::start_with(&format!("{SETTINGS}{settings}")).await
+    }
+
+    /// The same with these settings alone.
+    pub(crate) async fn start_with(settings: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let settings = format!(
-            "{SETTINGS}addr = '127.0.0.1:0'\nworkers = 2\nlog.level = 'info,quic_websocket::client=warn'\n{settings}"
+            "addr = '127.0.0.1:0'\nworkers = 2\nlog.level = 'info,quic_websocket::client=warn'\n{settings}"
         );
         std::fs::write(folder.path().join("config.toml"), settings).expect("written");
         let mut process = Process::start(folder.path(), &["--config", "config.toml"], &[]);

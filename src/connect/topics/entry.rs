@@ -177,8 +177,9 @@ impl Entry {
         let event = match message {
             ServerMessage::Message(message) => TopicEvent::Message(message),
             ServerMessage::Gap { topic, last, reason, .. } => TopicEvent::Missed(Missed {
+                // That of a pattern stands for messages of many topics, and has no offsets.
+                offsets: first.filter(|_| last > 0).map(|first| first..=last),
                 topic,
-                offsets: first.map(|first| first..=last),
                 reason: reason.unwrap_or_else(|| "the server dropped them".into()),
             }),
             ServerMessage::Join { topic, client } => TopicEvent::Join { topic, member: client },

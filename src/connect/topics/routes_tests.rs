@@ -147,6 +147,20 @@ fn nothing_is_handed_out_twice_and_gaps_come_in_their_place() {
 }
 
 #[test]
+fn a_gap_of_a_pattern_is_told_to_its_subscription_and_has_no_offsets() {
+    let mut scene = Scene::connected();
+    let (all, some) = (scene.add(">"), scene.add("t.*"));
+    scene.answer(Subscribed { lane: Some(1), ..Subscribed::default() });
+    scene.answer(Subscribed { lane: Some(1), ..Subscribed::default() });
+    for offset in [7, 8] {
+        scene.take(Carrier::Lane(1), "t.x", offset);
+        assert!(matches!(scene.routes.offer(Carrier::Lane(1), gap("t.*", 0, 0)), Offer::Taken));
+    }
+    // What was subscribed to first gets the messages, and the text itself its gap.
+    assert_eq!((all.events().join(", "), some.events().join(", ")), ("7, 8".into(), "missed of t.*".into()));
+}
+
+#[test]
 fn a_kept_position_that_cannot_be_resumed_is_told_at_once() {
     let mut scene = Scene::connected();
     let mut reader = scene.add_with("t", 100, |subscribe| subscribe.since = position("e", 5));

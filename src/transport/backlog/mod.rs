@@ -19,7 +19,10 @@ pub(crate) enum Overflow {
     DropOldest,
     /// Of its topic only the newest waits, in the place of the older; else as `DropOldest`.
     Latest,
-    /// It waits all the same: whoever sends has seen to it that there was room.
+    /// The oldest that may be dropped make room; where these are not enough, it is refused.
+    Displace,
+    /// It waits all the same: its sender has seen to it that there was room. Several senders can have seen the same room, so
+    /// twice the bounds hold even then.
     Force,
 }
 
@@ -37,10 +40,31 @@ pub(crate) trait Source: fmt::Debug + Send + Sync {
 pub(crate) enum Mark {
     /// A message that is never dropped.
     Plain,
-    /// A message of a topic.
-    Of { source: Arc<dyn Source>, offset: u64, may_drop: bool },
+    /// A message of a topic. `group` is what it came by, where that brings more than one topic.
+    Of { source: Arc<dyn Source>, offset: u64, may_drop: bool, group: Option<Arc<dyn Source>> },
     /// Stands for dropped messages.
-    Gap { source: Arc<dyn Source>, first: u64 },
+    Gap(Gap),
+}
+
+/// Messages of a source that were dropped.
+#[derive(Debug, Clone)]
+pub(crate) struct Gap {
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    /// What they came by. Once it has too many gaps, one of its own stands for them all.
+    pub(crate) group: Option<Arc<dyn Source>>,
+}
+
+impl Gap {
+    fn frame(&self) -> Bytes {
+        self.source.gap(self.first, self.last)
+    }
+
+    /// Whether no message lies between it and another one of its source.
+    fn touches(&self, other: &Self) -> bool {
+        self.first <= other.last.saturating_add(1) && other.first <= self.last.saturating_add(1)
+    }
 }
 
 impl Mark {
@@ -48,7 +72,7 @@ impl Mark {
     fn source(&self) -> Option<&Arc<dyn Source>> {
         match self {
             Self::Plain => None,
-            Self::Of { source, .. } | Self::Gap { source, .. } => Some(source),
+            Self::Of { source, .. } | Self::Gap(Gap { source, .. }) => Some(source),
         }
     }
 
@@ -57,11 +81,11 @@ impl Mark {
     }
 
     fn is_gap_of(&self, other: &Arc<dyn Source>) -> bool {
-        matches!(self, Self::Gap { source, .. } if is_same(source, other))
+        matches!(self, Self::Gap(gap) if is_same(&gap.source, other))
     }
 
     fn counts(&self) -> bool {
-        !matches!(self, Self::Gap { .. })
+        !matches!(self, Self::Gap(_))
     }
 }
 
@@ -76,10 +100,26 @@ pub(crate) struct Bounds {
     pub(crate) bytes: usize,
 }
 
+impl Bounds {
+    fn twice(self) -> Self {
+        Self { messages: self.messages.saturating_mul(2), bytes: self.bytes.saturating_mul(2) }
+    }
+
+    /// Whether one more message of so many bytes may wait beside these.
+    fn hold(self, messages: usize, bytes: usize, more: usize) -> bool {
+        messages < self.messages && bytes.saturating_add(more) <= self.bytes
+    }
+}
+
+/// On a lane, the gaps of one group are told by one once there is one for so many messages that may wait.
+const MESSAGES_FOR_A_GAP: usize = 8;
+
 /// What waits for one client on all its lanes together, and may.
 #[derive(Debug)]
 pub(crate) struct Budget {
     bounds: Bounds,
+    /// Sources that messages can be dropped of and that are in no group; each has a gap of its own on each lane.
+    sources: usize,
     messages: AtomicUsize,
     bytes: AtomicUsize,
     /// Where it is counted what is dropped.
@@ -87,8 +127,8 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    pub(crate) fn new(bounds: Bounds, counters: Arc<Counters>) -> Self {
-        Self { bounds, messages: AtomicUsize::new(0), bytes: AtomicUsize::new(0), counters }
+    pub(crate) fn new(bounds: Bounds, sources: usize, counters: Arc<Counters>) -> Self {
+        Self { bounds, sources, messages: AtomicUsize::new(0), bytes: AtomicUsize::new(0), counters }
     }
 
     /// Messages that wait, and their bytes.
@@ -96,9 +136,16 @@ impl Budget {
         (self.messages.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
 
+    pub(super) fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
     fn has_room(&self, bytes: usize) -> bool {
-        self.messages.load(Ordering::Relaxed) < self.bounds.messages
-            && self.bytes.load(Ordering::Relaxed) + bytes <= self.bounds.bytes
+        self.is_within(self.bounds, bytes)
+    }
+
+    fn is_within(&self, bounds: Bounds, bytes: usize) -> bool {
+        bounds.hold(self.messages.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed), bytes)
     }
 
     fn is_empty(&self) -> bool {
@@ -166,7 +213,7 @@ impl Backlog {
 
     /// Whether so many bytes may wait as well. Where nothing waits one message always may, whatever its size.
     fn takes(&self, bytes: usize, budget: &Budget) -> bool {
-        let fits = self.messages < self.bounds.messages && self.bytes + bytes <= self.bounds.bytes;
+        let fits = self.bounds.hold(self.messages, self.bytes, bytes);
         (self.frames.is_empty() || fits) && (budget.is_empty() || budget.has_room(bytes))
     }
 
@@ -195,15 +242,21 @@ impl Backlog {
             self.insert(older, frame.clone(), frame.len(), mark, budget);
             return true;
         }
-        if overflow != Overflow::Force && !self.takes(frame.len(), budget) {
-            // Each source has a gap of its own: these are bounded as well.
-            let is_full_of_gaps = self.frames.len() - self.messages >= self.bounds.messages;
-            if overflow == Overflow::Refuse || is_full_of_gaps {
+        if overflow == Overflow::Force {
+            let is_within = self.bounds.twice().hold(self.messages, self.bytes, frame.len())
+                && budget.is_within(budget.bounds.twice(), frame.len());
+            if !is_within && !self.takes(frame.len(), budget) {
+                return false;
+            }
+        } else if !self.takes(frame.len(), budget) {
+            if overflow == Overflow::Refuse || self.is_full_of_gaps(budget) {
                 return false;
             }
             if !self.can_make_room(frame.len(), budget) {
-                self.miss(&mark, budget);
-                return true;
+                if overflow != Overflow::Displace {
+                    self.miss(&mark, budget);
+                }
+                return overflow != Overflow::Displace;
             }
             while !self.takes(frame.len(), budget) {
                 let oldest = self.droppable().next();
@@ -213,6 +266,16 @@ impl Backlog {
         }
         self.put(frame.clone(), frame.len(), mark, budget);
         true
+    }
+
+    fn gaps(&self) -> usize {
+        self.frames.len() - self.messages
+    }
+
+    /// Whether there are more gaps than messages and sources account for: these are bounded as well. Those of groups are not
+    /// what it comes from; they become one.
+    fn is_full_of_gaps(&self, budget: &Budget) -> bool {
+        self.gaps() >= self.bounds.messages.saturating_add(budget.sources)
     }
 
     /// The message that a newer one of a topic with state replaces: the last of its topic here, where that may be dropped.
@@ -270,39 +333,91 @@ impl Backlog {
 
     /// Drops a message and has its source's gap tell so.
     fn drop_message(&mut self, at: usize, budget: &Budget) {
-        let mark = self.remove(at, budget);
-        let Mark::Of { source, offset, .. } = mark else { return };
+        let Mark::Of { source, offset, group, .. } = self.remove(at, budget) else { return };
         budget.counters.dropped.add(1);
+        let gap = Gap { source, first: offset, last: offset, group };
         // A source's gap stands before what is left of it: what is dropped next is what comes next.
-        match (self.first()..at).rev().find(|&place| self.mark(place).is_gap_of(&source)) {
-            Some(place) => self.extend_gap(place, offset, budget),
-            None => self.insert_gap(at, source, offset, budget),
+        match (self.first()..at).rev().find(|&place| self.mark(place).is_gap_of(&gap.source)) {
+            Some(place) => self.extend_gap(place, &gap, budget),
+            None => self.insert_gap(at, gap, budget),
         }
     }
 
     /// Notes that a message was dropped which never waited.
     fn miss(&mut self, mark: &Mark, budget: &Budget) {
-        let Mark::Of { source, offset, .. } = mark else { return };
+        let Mark::Of { source, offset, group, .. } = mark else { return };
         budget.counters.dropped.add(1);
-        let last = (self.first()..self.marks.len())
-            .rev()
-            .find(|&at| self.mark(at).is_gap_of(source) || self.mark(at).is_of(source))
-            .filter(|&at| self.mark(at).is_gap_of(source));
-        match last {
-            Some(place) => self.extend_gap(place, *offset, budget),
-            None => self.insert_gap(self.frames.len(), Arc::clone(source), *offset, budget),
+        let (source, group) = (Arc::clone(source), group.clone());
+        let gap = Gap { source, first: *offset, last: *offset, group };
+        match self.last_gap(&gap.source) {
+            Some(place) => self.extend_gap(place, &gap, budget),
+            None => self.insert_gap(self.frames.len(), gap, budget),
         }
     }
 
-    fn insert_gap(&mut self, at: usize, source: Arc<dyn Source>, offset: u64, budget: &Budget) {
-        let frame = source.gap(offset, offset);
-        self.insert(at, frame.clone(), frame.len(), Mark::Gap { source, first: offset }, budget);
+    /// Tells of messages that were dropped elsewhere: by a gap that waits, where it can be made to tell of these as well.
+    /// False where there are too many.
+    pub(super) fn tell(&mut self, gap: Gap, budget: &Budget) -> bool {
+        if let Some(place) = self.last_gap(&gap.source)
+            && matches!(self.mark(place), Mark::Gap(waiting) if waiting.touches(&gap))
+        {
+            self.extend_gap(place, &gap, budget);
+            return true;
+        }
+        if self.is_full_of_gaps(budget) {
+            return false;
+        }
+        self.insert_gap(self.frames.len(), gap, budget);
+        true
     }
 
-    fn extend_gap(&mut self, at: usize, last: u64, budget: &Budget) {
-        let Mark::Gap { source, first } = self.remove(at, budget) else { return };
-        let frame = source.gap(first, last);
-        self.insert(at, frame.clone(), frame.len(), Mark::Gap { source, first }, budget);
+    /// A source's gap, where that is the last that waits of it.
+    fn last_gap(&self, source: &Arc<dyn Source>) -> Option<usize> {
+        (self.first()..self.marks.len())
+            .rev()
+            .find(|&at| self.mark(at).is_gap_of(source) || self.mark(at).is_of(source))
+            .filter(|&at| self.mark(at).is_gap_of(source))
+    }
+
+    /// Adds a gap, or has that of its group tell so.
+    fn insert_gap(&mut self, at: usize, gap: Gap, budget: &Budget) {
+        if let Some(group) = &gap.group {
+            if (self.first()..self.marks.len()).any(|at| self.mark(at).is_gap_of(group)) {
+                return;
+            }
+            if self.gaps() >= (self.bounds.messages / MESSAGES_FOR_A_GAP).max(1) && self.join_gaps(group, at, budget) {
+                return;
+            }
+        }
+        let frame = gap.frame();
+        self.insert(at, frame.clone(), frame.len(), Mark::Gap(gap), budget);
+    }
+
+    /// Puts one gap in the place of all that a group has; where it has none there is nothing to gain.
+    fn join_gaps(&mut self, group: &Arc<dyn Source>, mut at: usize, budget: &Budget) -> bool {
+        let is_of_group = |mark: &Mark| {
+            matches!(mark, Mark::Gap(Gap { group: Some(other), .. }) if is_same(other, group))
+        };
+        let places: Vec<usize> = (self.first()..self.marks.len()).filter(|&at| is_of_group(self.mark(at))).collect();
+        for &place in places.iter().rev() {
+            self.remove(place, budget);
+        }
+        let Some(&first) = places.first() else { return false };
+        at = at.min(first);
+        let gap = Gap { source: Arc::clone(group), first: 0, last: 0, group: None };
+        let frame = gap.frame();
+        self.insert(at, frame.clone(), frame.len(), Mark::Gap(gap), budget);
+        true
+    }
+
+    /// Has a gap that waits tell of others of its source as well.
+    fn extend_gap(&mut self, at: usize, more: &Gap, budget: &Budget) {
+        let Mark::Gap(mut gap) = self.remove(at, budget) else { return };
+        (gap.first, gap.last) = (gap.first.min(more.first), gap.last.max(more.last));
+        // Of what came by different ways it tells for itself.
+        gap.group = gap.group.filter(|group| more.group.as_ref().is_some_and(|other| is_same(group, other)));
+        let frame = gap.frame();
+        self.insert(at, frame.clone(), frame.len(), Mark::Gap(gap), budget);
     }
 
     fn insert(&mut self, at: usize, rest: Bytes, length: usize, mark: Mark, budget: &Budget) {

@@ -21,17 +21,30 @@ fn topic(name: &'static str) -> Arc<dyn Source> {
     Arc::new(Topic(name))
 }
 
+/// Sources that have no group.
+const SOURCES: usize = 3;
+
 /// A lane of which four messages and 100 bytes may wait, in a client that may have ten and 1,000.
 fn backlog() -> (Backlog, Budget) {
     (
         Backlog::new(Bounds { messages: 4, bytes: 100 }),
-        Budget::new(Bounds { messages: 10, bytes: 1000 }, Arc::default()),
+        Budget::new(Bounds { messages: 10, bytes: 1000 }, SOURCES, Arc::default()),
     )
 }
 
 fn offer(lane: &mut (Backlog, Budget), topic: &Arc<dyn Source>, offset: u64, overflow: Overflow) -> bool {
+    offer_by(lane, topic, offset, overflow, None)
+}
+
+fn offer_by(
+    lane: &mut (Backlog, Budget),
+    topic: &Arc<dyn Source>,
+    offset: u64,
+    overflow: Overflow,
+    group: Option<&Arc<dyn Source>>,
+) -> bool {
     let may_drop = matches!(overflow, Overflow::DropOldest | Overflow::Latest);
-    let mark = Mark::Of { source: Arc::clone(topic), offset, may_drop };
+    let mark = Mark::Of { source: Arc::clone(topic), offset, may_drop, group: group.cloned() };
     lane.0.offer(format!("message {offset}").into(), mark, overflow, &lane.1)
 }
 
@@ -48,6 +61,21 @@ fn without_leave_to_drop_a_message_beyond_the_bounds_is_refused() {
     assert!(!offer(&mut lane, &a, 5, Overflow::Refuse), "four may wait");
     assert!(offer(&mut lane, &a, 5, Overflow::Force), "whoever has seen to room gets it");
     assert_eq!(waiting(&lane).len(), 5);
+    for offset in 6..=8 {
+        assert!(offer(&mut lane, &a, offset, Overflow::Force));
+    }
+    assert!(!offer(&mut lane, &a, 9, Overflow::Force), "several may have seen the same room: up to as much again");
+}
+
+#[test]
+fn what_the_server_says_unasked_takes_the_place_of_what_may_be_dropped_and_no_other() {
+    let (mut lane, a) = (backlog(), topic("a"));
+    for (offset, overflow) in [(1, Overflow::Refuse), (2, Overflow::DropOldest), (3, Overflow::DropOldest)] {
+        assert!(offer(&mut lane, &a, offset, overflow));
+    }
+    let say = |lane: &mut (Backlog, Budget)| lane.0.offer("said".into(), Mark::Plain, Overflow::Displace, &lane.1);
+    assert_eq!([say(&mut lane), say(&mut lane), say(&mut lane), say(&mut lane)], [true, true, true, false]);
+    assert_eq!(waiting(&lane), ["message 1", "a lost 2-3", "said", "said", "said"]);
 }
 
 #[test]
@@ -62,7 +90,7 @@ fn the_oldest_make_room_and_one_gap_tells_of_all_of_them() {
 #[test]
 fn a_frame_that_is_begun_is_finished_and_its_message_not_dropped() {
     let (mut lane, a) = (backlog(), topic("a"));
-    let mark = Mark::Of { source: Arc::clone(&a), offset: 1, may_drop: true };
+    let mark = Mark::Of { source: Arc::clone(&a), offset: 1, may_drop: true, group: None };
     lane.0.put("ge 1".into(), 9, mark, &lane.1);
     for offset in 2..=6 {
         assert!(offer(&mut lane, &a, offset, Overflow::DropOldest));
@@ -103,7 +131,7 @@ fn where_nothing_may_be_dropped_the_newcomer_is_and_a_gap_tells_so() {
 fn what_other_lanes_have_waiting_counts() {
     let (mut one, mut other, a) = (backlog().0, backlog(), topic("a"));
     for offset in 1..=4 {
-        let mark = Mark::Of { source: Arc::clone(&a), offset, may_drop: false };
+        let mark = Mark::Of { source: Arc::clone(&a), offset, may_drop: false, group: None };
         assert!(one.offer(Bytes::from(vec![0; 20]), mark, Overflow::Refuse, &other.1));
     }
     other.1.bounds.messages = 6;
@@ -138,9 +166,57 @@ fn what_waits_behind_dropped_messages_has_passed_when_it_has_gone_itself() {
 #[test]
 fn gaps_are_bounded_too() {
     let mut lane = backlog();
-    let topics: Vec<_> = (0..9).map(|_| topic("t")).collect();
+    let topics: Vec<_> = (0..13).map(|_| topic("t")).collect();
     let taken: Vec<_> = topics.iter().map(|topic| offer(&mut lane, topic, 1, Overflow::DropOldest)).collect();
-    assert_eq!(taken, [true, true, true, true, true, true, true, true, false], "four messages and four gaps may wait");
+    // One for each message, and one for each of the sources.
+    let most = 4 + 4 + SOURCES;
+    assert_eq!(taken, (0..13).map(|n| n < most).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_comes_by_one_subscription_has_one_gap_once_there_would_be_too_many() {
+    let (mut lane, pattern, exact) = (backlog(), topic("t.*"), topic("exact"));
+    lane.0.bounds.messages = 4 * MESSAGES_FOR_A_GAP;
+    let topics: Vec<_> = (0..100).map(|_| topic("t")).collect();
+    // Too large for the room that dropping makes: none waits.
+    lane.0.bounds.bytes = 5;
+    assert!(lane.0.offer("full".into(), Mark::Plain, Overflow::Refuse, &lane.1));
+    assert!(offer(&mut lane, &exact, 1, Overflow::DropOldest));
+    for topic in &topics[..3] {
+        assert!(offer_by(&mut lane, topic, 1, Overflow::DropOldest, Some(&pattern)));
+    }
+    assert_eq!(waiting(&lane), ["full", "exact lost 1-1", "t lost 1-1", "t lost 1-1", "t lost 1-1"]);
+    for topic in &topics {
+        assert!(offer_by(&mut lane, topic, 2, Overflow::DropOldest, Some(&pattern)));
+    }
+    assert_eq!(waiting(&lane), ["full", "exact lost 1-1", "t.* lost 0-0"], "one for all of them, in their place");
+    assert_eq!(lane.0.bytes, waiting(&lane).iter().map(String::len).sum::<usize>());
+    let gap = |source: &Arc<dyn Source>, group: Option<&Arc<dyn Source>>| Gap {
+        source: Arc::clone(source),
+        first: 2,
+        last: 5,
+        group: group.cloned(),
+    };
+    assert!(lane.0.tell(gap(&topics[7], Some(&pattern)), &lane.1), "it covers those as well that were lost elsewhere");
+    assert!(lane.0.tell(gap(&exact, None), &lane.1));
+    assert_eq!(waiting(&lane), ["full", "exact lost 1-5", "t.* lost 0-0"]);
+}
+
+#[test]
+fn what_was_lost_elsewhere_is_told_once_and_then_refused() {
+    let mut lane = backlog();
+    let topics: Vec<_> = (0..50).map(|_| topic("t")).collect();
+    lane.0.put("x".into(), 1, Mark::Plain, &lane.1);
+    let gap = |source: &Arc<dyn Source>, first, last| Gap { source: Arc::clone(source), first, last, group: None };
+    for _ in 0..1000 {
+        assert!(lane.0.tell(gap(&topics[0], 65, 100), &lane.1));
+    }
+    assert!(lane.0.tell(gap(&topics[0], 101, 102), &lane.1));
+    assert_eq!(waiting(&lane), ["x", "t lost 65-102"]);
+    assert!(lane.0.tell(gap(&topics[0], 200, 300), &lane.1), "between them lie messages that were not lost");
+    assert_eq!(waiting(&lane), ["x", "t lost 65-102", "t lost 200-300"]);
+    let told = topics[1..].iter().filter(|topic| lane.0.tell(gap(topic, 1, 2), &lane.1)).count();
+    assert_eq!(told, 4 + SOURCES - 2);
 }
 
 #[test]
@@ -149,7 +225,7 @@ fn nothing_is_dropped_where_that_makes_no_room() {
     for offset in 1..=3 {
         assert!(offer(&mut lane, &a, offset, Overflow::DropOldest));
     }
-    let large = Mark::Of { source: Arc::clone(&a), offset: 4, may_drop: true };
+    let large = Mark::Of { source: Arc::clone(&a), offset: 4, may_drop: true, group: None };
     assert!(lane.0.offer(Bytes::from(vec![0; 101]), large, Overflow::DropOldest, &lane.1));
     assert_eq!(waiting(&lane), ["message 1", "message 2", "message 3", "a lost 4-4"]);
     let sources = lane.0.sources();
@@ -191,11 +267,11 @@ proptest! {
             }
             newest[of] += 1;
             let frame = format!("[{} {} {}]", names[of], newest[of], "x".repeat(size));
-            let mark = Mark::Of { source: Arc::clone(&topics[of]), offset: newest[of], may_drop: true };
+            let mark = Mark::Of { source: Arc::clone(&topics[of]), offset: newest[of], may_drop: true, group: None };
             if !backlog.offer(frame.into(), mark, Overflow::DropOldest, &budget) {
                 // The client is sent away, and nothing of it was told wrong until then.
                 newest[of] -= 1;
-                prop_assert!(backlog.frames.len() - backlog.messages >= 4, "only too many gaps are a reason");
+                prop_assert!(backlog.gaps() >= 4 + SOURCES, "only too many gaps are a reason");
                 break;
             }
             prop_assert!(backlog.messages <= 4);

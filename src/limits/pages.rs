@@ -1,0 +1,115 @@
+//! How much of the server's lists and logs a client may ask for: pages of `history`, `client_list` and `presence` are
+//! thousands of times longer than the requests for them. A page beyond the rate is not refused: it waits.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// In a second.
+const NANOS: u128 = 1_000_000_000;
+
+/// A rate in bytes with a burst. What was given is known only once a page is made, so the next one waits for it.
+#[derive(Debug)]
+pub(super) struct Pages {
+    per_second: u64,
+    burst: u64,
+    /// What was given and not made good by time, and when that was.
+    given: Mutex<(Instant, u64)>,
+    /// One waits at a time: all who wait would be due together.
+    next: Semaphore,
+}
+
+/// The right to have a page made.
+#[derive(Debug)]
+pub(crate) struct PageTurn<'a> {
+    /// `None` where there is no limit.
+    _held: Option<SemaphorePermit<'a>>,
+}
+
+impl Pages {
+    /// `None` where either is 0: no limit.
+    pub(super) fn new(per_second: u64, burst: u64) -> Option<Self> {
+        let given = Mutex::new((Instant::now(), 0));
+        (per_second > 0 && burst > 0).then(|| Self { per_second, burst, given, next: Semaphore::new(1) })
+    }
+
+    /// A page that can be made at once.
+    pub(super) fn now(&self) -> Option<PageTurn<'_>> {
+        let turn = self.next.try_acquire().ok()?;
+        self.due(Instant::now()).is_zero().then_some(PageTurn { _held: Some(turn) })
+    }
+
+    /// Waits until the next page may be made: behind those that were asked for before.
+    pub(super) async fn turn(&self) -> PageTurn<'_> {
+        // It is never closed.
+        let turn = self.next.acquire().await.ok();
+        loop {
+            let due = self.due(Instant::now());
+            if due.is_zero() {
+                return PageTurn { _held: turn };
+            }
+            tokio::time::sleep(due).await;
+        }
+    }
+
+    /// How long until what was given is within the burst again.
+    fn due(&self, now: Instant) -> Duration {
+        let above = self.made_good(now).1.saturating_sub(self.burst);
+        let nanos = (u128::from(above) * NANOS).div_ceil(u128::from(self.per_second));
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    /// So many bytes were given.
+    pub(super) fn give(&self, bytes: usize, now: Instant) {
+        let (now, given) = self.made_good(now);
+        *self.given.lock().unwrap_or_else(PoisonError::into_inner) = (now, given.saturating_add(bytes as u64));
+    }
+
+    /// What time has left of what was given.
+    fn made_good(&self, now: Instant) -> (Instant, u64) {
+        let (at, given) = *self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let good = now.saturating_duration_since(at).as_nanos() * u128::from(self.per_second) / NANOS;
+        (now.max(at), given.saturating_sub(u64::try_from(good).unwrap_or(u64::MAX)))
+    }
+}
+
+/// For who has no limit.
+pub(super) const fn unlimited() -> PageTurn<'static> {
+    PageTurn { _held: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_made_at_once_within_the_burst_and_wait_for_what_is_beyond() {
+        let pages = Pages::new(1000, 5000).expect("a rate");
+        let now = Instant::now();
+        assert!(pages.now().is_some());
+        pages.give(6000, now);
+        assert_eq!(pages.due(now), Duration::from_secs(1), "a thousand bytes too many");
+        assert!(pages.now().is_none());
+        assert_eq!(pages.due(now + Duration::from_millis(400)), Duration::from_millis(600));
+        pages.give(5000, now + Duration::from_secs(1));
+        assert_eq!(pages.due(now + Duration::from_secs(1)), Duration::from_secs(5));
+        assert!(pages.due(now + Duration::from_secs(60)).is_zero());
+        assert!(Pages::new(0, 1).is_none() && Pages::new(1, 0).is_none());
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_served_in_turn() {
+        let pages = Pages::new(1000, 1000).expect("a rate");
+        let order = Mutex::new(Vec::new());
+        let page = async |n: usize| {
+            let _turn = pages.turn().await;
+            order.lock().expect("the lock").push(n);
+        };
+        let held = pages.now().expect("none waits");
+        let all = async { tokio::join!(page(0), page(1), page(2)) };
+        let let_go = async { drop(held) };
+        tokio::join!(all, let_go);
+        assert_eq!(*order.lock().expect("the lock"), [0, 1, 2]);
+    }
+}
