@@ -187,7 +187,7 @@ async fn replies_on_many_lanes_that_nobody_reads_wait_within_the_clients_bytes()
         config.limits.lane_backlog_bytes = 110_000;
         config.limits.client_backlog_bytes = MOST;
         config.quic.receive_window = 8_000_000;
-        config.quic.send_window = 10_000;
+        config.quic.send_window = 20_000;
     })
     .await;
     let mut client = narrow(&server, 5000).await;

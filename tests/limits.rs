@@ -288,9 +288,12 @@ async fn who_goes_on_making_topics_is_closed() {
 
 #[tokio::test]
 async fn pages_beyond_the_rate_for_bytes_wait_for_it_and_hold_up_no_other_lane() {
-    const PAGE: usize = 60_000;
-    const PAGES: u64 = 5;
-    let server = limited(|rates| (rates.client_bytes, rates.client_bytes_burst) = (100_000, 100_000)).await;
+    const PAGE: usize = 500_000;
+    const PAGES: u64 = 3;
+    const RATE: u64 = 1 << 20;
+    // The least that a burst can be.
+    const BURST: u64 = (1 << 20) + 1024;
+    let server = limited(|rates| (rates.client_bytes, rates.client_bytes_burst) = (RATE, BURST)).await;
     let mut client = server.client("Ada").await;
     let mut neighbour = server.client("neighbour").await;
     let publish = json!({"type": "publish", "topic": "a", "content": "x".repeat(PAGE), "id": 1});
@@ -316,7 +319,7 @@ async fn pages_beyond_the_rate_for_bytes_wait_for_it_and_hold_up_no_other_lane()
     });
     futures_util::future::join_all(answered).await;
     // The last one waits until those before it are within the burst again.
-    let least = Duration::from_secs_f64((2 * PAGES - 1) as f64 * PAGE as f64 / 100_000.0 - 1.0);
+    let least = Duration::from_secs_f64(((2 * PAGES - 1) * PAGE as u64 - BURST) as f64 / RATE as f64);
     assert!(asked.elapsed() >= least, "{:?} for pages that take {least:?}", asked.elapsed());
     server.stop().await;
 }

@@ -247,6 +247,33 @@ async fn many_topics_whose_publishers_saw_room_fill_no_more_than_twice_of_it() {
 }
 
 #[tokio::test]
+async fn what_replays_leave_to_be_told_waits_within_the_bounds_of_the_lane() {
+    let server = TestServer::start().await;
+    let mut publisher = server.client("publisher").await;
+    for _ in 0..100 {
+        publisher.control.say(json!({"type": "publish", "topic": "m.x", "content": "x".repeat(100), "id": 1})).await;
+        publisher.control.expect("published").await;
+    }
+    let (client, _) = stuck(&server, json!({"topic": "m.*", "lane": "control"})).await;
+    let mut lane = client.lane().await;
+    let since = json!({"epoch": "another", "offset": 0});
+    let subscribe = json!({"type": "subscribe", "topic": "m.x", "lane": "control", "since": since}).to_string();
+    let unsubscribe = json!({"type": "unsubscribe", "topic": "m.x"}).to_string();
+    for n in 0..2000 {
+        lane.body(subscribe.as_bytes()).await;
+        lane.body(unsubscribe.as_bytes()).await;
+        for kind in ["subscribed", "ok"] {
+            assert_eq!(lane.hear().await["type"], kind, "its request lane is read and served, time {n}");
+        }
+    }
+    let queues = server.status.stats(0).queues;
+    assert!(queues.messages <= 1024 + 64, "{} messages wait", queues.messages);
+    assert!(queues.bytes <= 512 << 10, "{} bytes wait", queues.bytes);
+    drop(client);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_blocked_publisher_goes_on_when_the_subscriber_leaves_or_unsubscribes() {
     let server = TestServer::start_with(|config| {
         twenty("block")(config);

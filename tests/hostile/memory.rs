@@ -180,7 +180,7 @@ async fn topics_cost_no_more_memory_than_is_set_however_small_their_messages_are
     let watched = Watched::start_with(settings).await;
     let mut publisher = watched.target.client("publisher").await;
     let before = watched.resident_kib();
-    for round in 0..120 {
+    for round in 0..60 {
         let mut batch = Vec::new();
         for n in 0..500 {
             let key = format!("{round} {n}");

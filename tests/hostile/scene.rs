@@ -128,9 +128,8 @@ impl Watched {
     /// The same with these settings alone.
     pub(crate) async fn start_with(settings: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let settings = format!(
-            "addr = '127.0.0.1:0'\nworkers = 2\nlog.level = 'info,quic_websocket::client=warn'\n{settings}"
-        );
+        let settings =
+            format!("addr = '127.0.0.1:0'\nworkers = 2\nlog.level = 'info,quic_websocket::client=warn'\n{settings}");
         std::fs::write(folder.path().join("config.toml"), settings).expect("written");
         let mut process = Process::start(folder.path(), &["--config", "config.toml"], &[]);
         let target = Target { addr: process.listening().await, ca: folder.path().join("certs/ca.pem") };

@@ -88,36 +88,6 @@ async fn a_client_that_subscribes_and_unsubscribes_and_never_reads_is_not_served
 }
 
 #[tokio::test]
-async fn what_replays_leave_to_be_told_waits_within_the_bounds_of_the_lane() {
-    let scene = Scene::start("timing.topic_idle_ms = 60000").await;
-    let mut publisher = scene.target.client("publisher").await;
-    for _ in 0..100 {
-        publisher.control.say(json!({"type": "publish", "topic": "m.x", "content": "x".repeat(100), "id": 1})).await;
-        publisher.control.expect("published").await;
-    }
-    let mut transport = TransportConfig::default();
-    transport.stream_receive_window(2000_u32.into());
-    let mut client = RawClient::connect(&scene.target.endpoint_with(transport), scene.target.addr).await;
-    client.handshake("comes and goes").await;
-    client.control.say(json!({"type": "subscribe", "topic": "m.*", "lane": "control"})).await;
-    let mut lane = client.lane().await;
-    let since = json!({"epoch": "another", "offset": 0});
-    let subscribe = json!({"type": "subscribe", "topic": "m.x", "lane": "control", "since": since}).to_string();
-    let unsubscribe = json!({"type": "unsubscribe", "topic": "m.x"}).to_string();
-    for n in 0..3000 {
-        lane.raw(&[framed(subscribe.as_bytes()), framed(unsubscribe.as_bytes())].concat()).await;
-        for kind in ["subscribed", "ok"] {
-            assert_eq!(lane.hear().await["type"], kind, "its request lane is read and served, time {n}");
-        }
-    }
-    let queues = scene.server.status.stats(0).queues;
-    assert!(queues.messages <= 1024 + 64, "{} messages wait", queues.messages);
-    assert!(queues.bytes <= 512 << 10, "{} bytes wait", queues.bytes);
-    drop((client, publisher));
-    scene.end().await;
-}
-
-#[tokio::test]
 async fn a_client_that_asks_and_never_reads_slows_itself_down_alone() {
     let scene = Scene::start("").await;
     let mut transport = TransportConfig::default();

@@ -395,9 +395,8 @@ impl Backlog {
 
     /// Puts one gap in the place of all that a group has; where it has none there is nothing to gain.
     fn join_gaps(&mut self, group: &Arc<dyn Source>, mut at: usize, budget: &Budget) -> bool {
-        let is_of_group = |mark: &Mark| {
-            matches!(mark, Mark::Gap(Gap { group: Some(other), .. }) if is_same(other, group))
-        };
+        let is_of_group =
+            |mark: &Mark| matches!(mark, Mark::Gap(Gap { group: Some(other), .. }) if is_same(other, group));
         let places: Vec<usize> = (self.first()..self.marks.len()).filter(|&at| is_of_group(self.mark(at))).collect();
         for &place in places.iter().rev() {
             self.remove(place, budget);
