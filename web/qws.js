@@ -286,7 +286,7 @@ export class Client extends EventTarget {
       // What it is at the call; JSON leaves nothing of a function.
       copy = JSON.parse(JSON.stringify(data));
     } catch (cause) {
-      const why = data === undefined ? "data is missing" : `data is no JSON: ${String(cause)}`;
+      const why = data === undefined ? "data is missing" : `data is not valid JSON: ${String(cause)}`;
       return failed(new QwsError("usage", `signal: ${why}`, { cause }));
     }
     return this.#request({ type: "signal", to, data: copy }, {}, () => {});
@@ -310,7 +310,7 @@ export class Client extends EventTarget {
       const page = await this.listClients({ limit: 1000, after });
       yield* page.clients;
       if (page.next !== undefined && after !== undefined && page.next <= after) {
-        throw new QwsError("protocol", "list_clients: the server gave a page that leads nowhere");
+        throw new QwsError("protocol", "list_clients: the server sent the same page again");
       }
       after = page.next;
     } while (after !== undefined);
@@ -392,9 +392,11 @@ export class Client extends EventTarget {
   history(topic, options = {}) {
     const problem = problemOfHistory(options);
     if (problem) return failed(problem);
-    const { since, recent, limit = recent, reverse = recent === undefined ? undefined : true } = options;
+    // `null` counts as absent, as in the protocol.
+    const { since, recent } = options;
+    const { limit = recent, reverse = recent == null ? undefined : true } = options;
     const page = this.#history({ type: "history", topic, since, limit, reverse });
-    if (recent === undefined) return page;
+    if (recent == null) return page;
     return quiet(page.then((newestFirst) => ({ ...newestFirst, messages: newestFirst.messages.reverse() })));
   }
 
@@ -448,9 +450,9 @@ export class Client extends EventTarget {
    * @returns {Promise<void>}
    */
   close(code = 1000, reason = "") {
-    if (!isCloseCode(code)) return failed(new QwsError("usage", `close: ${code} is no code that a client may send`));
+    if (!isCloseCode(code)) return failed(new QwsError("usage", `close: a client may not send code ${code}`));
     if (encoder.encode(reason).length > 123) {
-      return failed(new QwsError("usage", "close: the reason is longer than 123 bytes"));
+      return failed(new QwsError("usage", "close: reason must have at most 123 bytes"));
     }
     if (this.#closing) return this.#closing.promise;
     if (this.#closed) return Promise.resolve();
@@ -878,7 +880,7 @@ export class Client extends EventTarget {
       try {
         result.resolve(read(/** @type {Reply} */ (reply), call));
       } catch (cause) {
-        result.reject(new QwsError("protocol", `${message.type}: the reply cannot be understood`, { cause }));
+        result.reject(new QwsError("protocol", `${message.type}: the reply could not be read`, { cause }));
       }
     });
     const within = this.#settings.requestTimeoutMs;
@@ -1049,7 +1051,7 @@ export class Client extends EventTarget {
     });
     this.#send(link, call);
     this.#timers.set("silence", withinMs, () => {
-      if (link.heardAt < asked) link.end({ code: 1006, reason: "nothing comes from the server any more" }, true);
+      if (link.heardAt < asked) link.end({ code: 1006, reason: "the server is silent" }, true);
     });
   }
 
@@ -1227,7 +1229,7 @@ export class Client extends EventTarget {
     const { entry, link } = binding;
     binding.order = null;
     if (reply.type !== "subscribed") {
-      return this.#refused(binding, new QwsError("protocol", `subscribe was answered by ${reply.type}`));
+      return this.#refused(binding, new QwsError("protocol", `subscribe: unexpected reply ${reply.type}`));
     }
     const canBeTold = link.routes.answered(binding, reply);
     // It was left meanwhile, and the server has been told.
@@ -1730,12 +1732,13 @@ class Entry {
    *
    * @param {SubscribeOptions} options
    */
-  clash({ delivery = "stream", lane, presence }) {
+  clash({ delivery, lane, presence }) {
     const { options } = this;
     const here = (/** @type {string} */ what, /** @type {unknown} */ value) =>
-      new QwsError("usage", `subscribe: this client has ${this.topic} with ${what} ${JSON.stringify(value)} already`, { code: 409 });
-    if ((options.delivery ?? "stream") !== delivery) return here("delivery", options.delivery ?? "stream");
-    if (lane !== undefined && (options.lane ?? "own") !== lane) return here("lane", options.lane ?? "own");
+      new QwsError("usage", `subscribe: ${this.topic} is subscribed to with ${what} ${JSON.stringify(value)} already`, { code: 409 });
+    const isSame = (options.delivery ?? "stream") === (delivery ?? "stream");
+    if (!isSame) return here("delivery", options.delivery ?? "stream");
+    if (lane != null && (options.lane ?? "own") !== lane) return here("lane", options.lane ?? "own");
     // Asking again has no seam without a position.
     const isFixed = (this.isPattern || this.isDatagram) && this.binding !== null;
     if (presence === true && options.presence !== true && isFixed) return here("presence", false);
@@ -2014,7 +2017,7 @@ class Feed {
     this.#capacity = capacity;
     this.#roomAgain = roomAgain;
     // What the first one asks for, the server replays.
-    const wantsReplay = since !== undefined || (recent ?? 0) > 0;
+    const wantsReplay = since != null || (recent ?? 0) > 0;
     if (entry.feeds.size > 0 && wantsReplay && !entry.isPattern) {
       this.behind = { isFirst: true, isFetching: false, recent: since ? undefined : recent, pending: null };
     }
@@ -2189,7 +2192,7 @@ class Feed {
     const dropped = this.#shift();
     if (!dropped?.message || this.entry.isDatagram) return;
     const { topic, offset } = dropped.message;
-    emit(this.subscription, "gap", { topic, first: offset, last: offset, reason: "they were not read fast enough" });
+    emit(this.subscription, "gap", { topic, first: offset, last: offset, reason: "not read fast enough" });
   }
 
   /** @returns {Item | undefined} */
@@ -2267,7 +2270,7 @@ class Feed {
     if (this.isOver) return;
     this.isOver = true;
     this.behind = null;
-    this.ready.reject(error ?? new QwsError("closed", "it was unsubscribed before the server answered"));
+    this.ready.reject(error ?? new QwsError("closed", "unsubscribed before the server answered"));
     const [first, ...others] = this.#waiters.splice(0);
     if (error && first) first.taken.reject(error);
     else {
@@ -2399,7 +2402,7 @@ class Routes {
       const track = tracks.get(lane) ?? { entry, last: 0 };
       // What came by a pattern while the topic was not subscribed to lies before it on the lane, and is sent again.
       const { since, recent } = entry.options;
-      const isAgain = entry.opened || since !== undefined || recent !== undefined;
+      const isAgain = entry.opened || since != null || recent != null;
       const byPattern = isAgain && [...(this.#patternsOn.get(lane) ?? [])].some((pattern) => matches(pattern, entry.topic));
       canBeTold = (track.entry === entry && !byPattern) || this.#onControl.has(entry.topic);
       if (!canBeTold) this.#onControl.add(entry.topic);
@@ -2782,11 +2785,11 @@ class Link {
     try {
       body = encodeBody({ ...call.message, id }, call.attachment);
     } catch (cause) {
-      return new QwsError("usage", `${call.message.type}: it is no JSON: ${String(cause)}`, { cause });
+      return new QwsError("usage", `${call.message.type}: not valid JSON: ${String(cause)}`, { cause });
     }
     const most = this.limits?.max_message_bytes ?? Infinity;
     if (isLonger(body, most)) {
-      return new QwsError("usage", `${call.message.type}: longer than the ${most} bytes that the server takes`, { code: 413 });
+      return new QwsError("usage", `${call.message.type}: too long; the server accepts ${most} bytes`, { code: 413 });
     }
     pace?.sent();
     call.pace = pace;
@@ -3284,7 +3287,7 @@ function openQuic({ quicUrl, origin, hash, asksHash, hasQuicUrl }) {
       if (told && !hasQuicUrl) url = `https://${host}:${told.port}/wt`;
     }
     asking.signal.throwIfAborted();
-    if (url === null) throw new QwsError("transport", "the server has no certificate for WebTransport to be trusted here");
+    if (url === null) throw new QwsError("transport", "the server has no WebTransport certificate that this page can trust");
     const serverCertificateHashes = value === null ? [] : [{ algorithm: "sha-256", value: bytesOfBase64(value) }];
     const made = (session = new WebTransport(url, value === null ? {} : { serverCertificateHashes }));
     made.closed.catch(() => {});
@@ -3474,7 +3477,7 @@ const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
  * @param {number} most
  */
 function tooLong(length, most) {
-  return new QwsError("protocol", `the server sent ${length} bytes in one body, of which ${most} are taken`, { code: 1009 });
+  return new QwsError("protocol", `the server sent a body of ${length} bytes; at most ${most} are accepted`, { code: 1009 });
 }
 
 /**
@@ -3503,11 +3506,11 @@ function decodeBody(body) {
     if (typeof body === "string") return { json: objectOf(body) };
     if (body[0] !== 1) return { json: objectOf(decoder.decode(body)) };
     const length = new DataView(body.buffer, body.byteOffset, body.length).getUint32(1);
-    if (5 + length > body.length) throw new Error("the JSON ends behind the body");
+    if (5 + length > body.length) throw new Error("the body is shorter than its JSON");
     // Copied, so that it keeps nothing else alive.
     return { json: objectOf(decoder.decode(body.subarray(5, 5 + length))), data: body.slice(5 + length) };
   } catch (cause) {
-    throw new QwsError("protocol", `the server sent what cannot be understood: ${String(cause)}`, { code: 1002, cause });
+    throw new QwsError("protocol", `the server sent a body that could not be read: ${String(cause)}`, { code: 1002, cause });
   }
 }
 
@@ -3517,7 +3520,7 @@ function decodeBody(body) {
  */
 function objectOf(text) {
   const json = JSON.parse(text);
-  if (typeof json?.type !== "string") throw new Error("it has no type");
+  if (typeof json?.type !== "string") throw new Error("no type");
   return json;
 }
 
@@ -3525,7 +3528,7 @@ function objectOf(text) {
 function laneOf(body) {
   const { json } = decodeBody(body);
   if (json.type !== "lane" || !isOffset(json.lane)) {
-    throw new QwsError("protocol", "a lane begins with something else than its number", { code: 1002 });
+    throw new QwsError("protocol", "a lane did not begin with its number", { code: 1002 });
   }
   return /** @type {number} */ (json.lane);
 }
@@ -3581,7 +3584,7 @@ function bytesOfBase64(text) {
 }
 
 /**
- * By what a content is known again, however long it is: its length and two sums. Not for what somebody gains by.
+ * A cheap fingerprint of the content: its length and two sums. Not cryptographic.
  *
  * @param {string | Uint8Array} content
  */
@@ -3697,15 +3700,15 @@ function problemOf(topic, { since, recent, delivery, lane, presence, highWaterMa
     const shown = JSON.stringify(String(topic).slice(0, 60));
     return wrong(`not a topic: ${shown}; use A-Z a-z 0-9 _ -, with dots between levels, at most 255 bytes (* is one level, > the rest)`);
   }
-  if (since !== undefined && !isPosition(since)) return wrong(NO_POSITION);
+  if (since != null && !isPosition(since)) return wrong(NO_POSITION);
   if (since && isPattern(topic)) return wrong("since: a pattern has no position; subscribe to each topic");
-  if (recent !== undefined && !isOffset(recent)) return wrong("recent must be a whole number");
-  if (delivery !== undefined && delivery !== "stream" && delivery !== "datagram") {
+  if (recent != null && !isOffset(recent)) return wrong("recent must be a whole number");
+  if (delivery != null && delivery !== "stream" && delivery !== "datagram") {
     return wrong('delivery must be "stream" or "datagram"');
   }
-  if (lane !== undefined && lane !== "own" && lane !== "control") return wrong('lane must be "own" or "control"');
-  if (presence !== undefined && typeof presence !== "boolean") return wrong("presence must be true or false");
-  if (highWaterMark !== undefined && !(typeof highWaterMark === "number" && highWaterMark >= 1)) {
+  if (lane != null && lane !== "own" && lane !== "control") return wrong('lane must be "own" or "control"');
+  if (presence != null && typeof presence !== "boolean") return wrong("presence must be true or false");
+  if (highWaterMark != null && !(typeof highWaterMark === "number" && highWaterMark >= 1)) {
     return wrong("highWaterMark must be a number of at least 1");
   }
   return null;
@@ -3722,12 +3725,12 @@ function problemOfHistory(options) {
   if (unknown) return unknown;
   const { since, recent, limit, reverse } = options;
   const wrong = (/** @type {string} */ why) => new QwsError("usage", `history: ${why}`);
-  if (since !== undefined && !isPosition(since)) return wrong(NO_POSITION);
+  if (since != null && !isPosition(since)) return wrong(NO_POSITION);
   for (const [name, count] of Object.entries({ recent, limit })) {
-    if (count === undefined || (isOffset(count) && count >= 1 && count <= MAX_PAGE)) continue;
+    if (count == null || (isOffset(count) && count >= 1 && count <= MAX_PAGE)) continue;
     return wrong(`${name} must be a whole number from 1 to ${MAX_PAGE}`);
   }
-  if (recent === undefined || (since ?? limit ?? reverse) === undefined) return null;
+  if (recent == null || (since ?? limit ?? reverse) == null) return null;
   return wrong("recent asks for the newest messages; it does not go with since, limit or reverse");
 }
 

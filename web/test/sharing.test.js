@@ -91,6 +91,25 @@ test("each gets what it asked for: from a position, the newest, or what comes", 
   assert.equal(server.of("subscribe").length, 1);
 });
 
+test("one whose position the log no longer reaches is told so, and gets what is left", bounded, async (t) => {
+  const answer = ({ type, id, since }) => {
+    if (type !== "history") return null;
+    const left = [8, 9, 10].filter((offset) => offset > (since?.offset ?? 0));
+    const messages = left.map((offset) => ({ type: "message", topic: "t", offset, content: "x", timestamp: 1 }));
+    return { type: "history", re: id, topic: "t", epoch: "e", offset: 10, recovered: since.offset >= 7, messages, more: false };
+  };
+  const { client: it, log } = await topicServer(t, { answer });
+  log.push(...upTo(10));
+  await it.subscribe("t").ready;
+  for (const [offset, recovered, expected] of [[2, false, ["lost", 8, 9, 10]], [8, true, [9, 10]]]) {
+    const made = it.subscribe("t", { since: { epoch: "e", offset } });
+    const heard = listen(made);
+    assert.deepEqual(await made.ready, { epoch: "e", offset: 10, recovered });
+    assert.deepEqual(heard, expected);
+    assert.deepEqual(made.position, { epoch: "e", offset: 10 });
+  }
+});
+
 test("one that reads slowly does not hold up the other, and loses nothing", bounded, async (t) => {
   const { client: it, server, publish } = await topicServer(t);
   const [slow, fast] = [it.subscribe("t", { highWaterMark: 8 }), it.subscribe("t")];
@@ -274,6 +293,9 @@ test("history takes the names of subscribe too, and is empty for a topic without
   assert.deepEqual(await offsets({ recent: 2 }), [4, 5]);
   assert.deepEqual(await offsets({ limit: 2, reverse: true }), [5, 4]);
   assert.deepEqual(await offsets({ since: { epoch: "e", offset: 3 } }), [4, 5]);
+  assert.deepEqual(await offsets({ since: null, recent: null, limit: 1 }), [1], "null counts as absent");
+  const none = it.subscribe("t", { since: it.subscribe("u").position, recent: null });
+  assert.equal((await none.ready).recovered, null);
   // An older server answers 404.
   const old = await client(t, ({ type, id }) => (type === "history" ? { type: "error", re: id, code: 404, message: "none" } : null));
   assert.deepEqual((await old.client.history("t")).messages, []);
