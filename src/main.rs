@@ -2,6 +2,7 @@
 
 mod command;
 mod logging;
+mod settings;
 
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
@@ -10,7 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use quic_websocket::config::{LogFormat, MessageLog};
+use quic_websocket::config::{Loaded, LogFormat, MessageLog, parse_address};
 use quic_websocket::message::ClientName;
 use quic_websocket::tls::{ClientFiles, DEVELOPMENT_NAMES, DevelopmentFiles};
 use quic_websocket::{CancellationToken, Config, Server};
@@ -18,6 +19,7 @@ use tracing::{error, info, warn};
 
 use crate::command::say;
 use crate::command::token::TokenCommand;
+use crate::settings::{Settings, configuration};
 
 // Gives memory back after a crowd has left, which glibc's does not reliably do with a thread for each worker, and takes
 // 8 % less time for each connection.
@@ -31,7 +33,7 @@ const OTHER_FILES: u64 = 100;
 /// The realtime messaging server for QUIC.
 ///
 /// Every other setting is in the configuration file (--config) or the environment: QWS_LIMITS__MAX_CLIENTS=500 sets
-/// limits.max_clients. The command line stands over the environment, the environment over the file.
+/// limits.max_clients. The command line overrides the environment, and the environment overrides the file.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -45,25 +47,25 @@ struct Cli {
 enum Command {
     /// Make a development certificate authority and a server certificate, or a client's.
     Certs(Certs),
-    /// Make tokens, or tell what one says.
+    /// Create or inspect tokens.
     #[command(subcommand)]
     Token(TokenCommand),
 }
 
 /// Flags of the server itself.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct Serve {
     /// UDP address to listen on, and the TCP address for WebSocket and web pages [default: 127.0.0.1:4433]
-    #[arg(long)]
+    #[arg(long, value_parser = parse_address)]
     addr: Option<SocketAddr>,
     /// Loopback address where WebSocket and the web pages are served without TLS as well, for development
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     http: Option<SocketAddr>,
     /// The name told to clients [default: "QUIC WebSocket Server"]
     #[arg(long)]
     name: Option<String>,
     /// Most clients connected at once [default: 10000]
-    #[arg(long)]
+    #[arg(long, value_parser = whole_number)]
     max_clients: Option<u64>,
     /// PEM file with the certificate chain [default: certs/server.pem, made where it is missing]
     #[arg(long)]
@@ -71,7 +73,7 @@ struct Serve {
     /// PEM file with its private key [default: certs/server-key.pem]
     #[arg(long)]
     key: Option<PathBuf>,
-    /// error, warn, info, debug, trace, or a filter; RUST_LOG stands over it [default: info]
+    /// error, warn, info, debug, trace, or a filter; RUST_LOG overrides it [default: info]
     #[arg(long)]
     log_level: Option<String>,
     /// How a log line looks: text, or json for one object a line [default: text]
@@ -81,11 +83,14 @@ struct Serve {
     #[arg(long, value_enum)]
     log_messages: Option<MessageLog>,
     /// Worker threads; 0 means one for each core [default: 0]
-    #[arg(long)]
+    #[arg(long, value_parser = whole_number)]
     workers: Option<u64>,
-    /// TOML file with settings
+    /// TOML file with settings; docs/quic-websocket.toml shows all of them
     #[arg(long)]
     config: Option<PathBuf>,
+    /// Do not start if there is a warning about the settings, such as a QWS_ variable that names none
+    #[arg(long)]
+    strict: bool,
 }
 
 /// Flags of `certs`.
@@ -150,11 +155,16 @@ fn make_client_certs(certs: &Certs, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What clap says of its own accord is in the words of Rust.
+fn whole_number(text: &str) -> Result<u64, &'static str> {
+    text.parse().map_err(|_| "expected a whole number, such as 4")
+}
+
 fn serve(flags: Serve) -> anyhow::Result<ExitCode> {
-    let config = configuration(flags)?;
-    let format = config.log.format;
-    logging::start(&config.log)?;
-    match (bind_and_run(config), format) {
+    let loaded = configuration(&flags)?;
+    let format = loaded.config.log.format;
+    logging::start(&loaded.config.log)?;
+    match (bind_and_run(flags, loaded), format) {
         // Whoever reads the log as JSON gets its last line as JSON, too.
         (Err(e), LogFormat::Json) => {
             error!("{e:#}");
@@ -179,8 +189,11 @@ fn raise_open_files(config: &Config) {
     }
 }
 
-fn bind_and_run(config: Config) -> anyhow::Result<ExitCode> {
+fn bind_and_run(flags: Serve, loaded: Loaded) -> anyhow::Result<ExitCode> {
+    let config = loaded.config.clone();
     let asks_who = config.asks_who();
+    loaded.validate()?;
+    loaded.warnings().iter().for_each(|warning| warn!("{warning}"));
     raise_open_files(&config);
     let server = Server::bind(config)?;
     let is_beyond = |address: SocketAddr| !address.ip().is_loopback();
@@ -194,36 +207,12 @@ fn bind_and_run(config: Config) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the runtime that waits for signals")?;
-    runtime.block_on(run(server))
-}
-
-/// The environment, as far as it is text.
-fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-}
-
-fn configuration(flags: Serve) -> anyhow::Result<Config> {
-    let mut config = Config::load(flags.config.as_deref(), environment())?;
-    fn set<T>(setting: &mut T, flag: Option<T>) {
-        if let Some(value) = flag {
-            *setting = value;
-        }
-    }
-    set(&mut config.addr, flags.addr);
-    set(&mut config.http.plain_addr, flags.http.map(Some));
-    set(&mut config.name, flags.name);
-    set(&mut config.limits.max_clients, flags.max_clients);
-    set(&mut config.tls.cert, flags.cert);
-    set(&mut config.tls.key, flags.key);
-    set(&mut config.log.level, flags.log_level);
-    set(&mut config.log.format, flags.log_format);
-    set(&mut config.log.messages, flags.log_messages);
-    set(&mut config.workers, flags.workers);
-    Ok(config)
+    runtime.block_on(run(server, Settings::new(flags, loaded)))
 }
 
 /// Serves until the first SIGTERM or Ctrl-C, then drains; a second one ends it at once. SIGHUP has it read its files.
-async fn run(server: Server) -> anyhow::Result<ExitCode> {
+#[cfg_attr(not(unix), allow(unused_mut, unused_variables))]
+async fn run(server: Server, mut settings: Settings) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let shutdown = CancellationToken::new();
     let reload = server.reloader();
@@ -240,7 +229,8 @@ async fn run(server: Server) -> anyhow::Result<ExitCode> {
                 let signal = match signal {
                     #[cfg(unix)]
                     Signal::Reload => {
-                        info!("SIGHUP: reading the files again");
+                        settings.read_again(&reload);
+                        info!("SIGHUP: reading certificates, authorities and keys again");
                         reload.reload();
                         continue;
                     }

@@ -13,19 +13,38 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
+use crate::config::{Config, ConfigError, Live};
+
 /// From the first sign of a change to reading: whoever replaces several files is done by then.
 const SETTLE: Duration = Duration::from_millis(300);
 /// Files are read this often at least. Not everything shows in their folder: a link higher up that is turned, a folder that
 /// is another one by now, what somebody else does on a network's file system.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// Asks a running server to read its certificate and key again, as the binary does on SIGHUP.
+/// Asks a running server to read its certificate and key again, and to take over other settings, as the binary does on
+/// SIGHUP.
 #[derive(Debug, Clone)]
 pub struct Reload {
     asked: Arc<Notify>,
+    live: Arc<Live>,
 }
 
 impl Reload {
+    pub(crate) fn new(asked: Arc<Notify>, live: Arc<Live>) -> Self {
+        Self { asked, live }
+    }
+
+    /// Takes over those of other settings that may change while a server runs ([`is_live`](crate::config::is_live)). They
+    /// hold for what is asked from now on; who is connected stays.
+    ///
+    /// # Errors
+    /// Where any setting is out of its bounds: then all stay as they are.
+    pub fn apply(&self, config: &Config) -> Result<(), ConfigError> {
+        config.validate()?;
+        self.live.take(config);
+        Ok(())
+    }
+
     /// Has the server read its files. Returns at once: what comes of it is in the log, and what cannot be used leaves
     /// everything as it is. Does nothing once the server drains.
     pub fn reload(&self) {
@@ -85,8 +104,8 @@ impl FileWatch {
     }
 
     /// What others ask with.
-    pub(crate) fn reload(&self) -> Reload {
-        Reload { asked: Arc::clone(&self.asked) }
+    pub(crate) fn asked(&self) -> Arc<Notify> {
+        Arc::clone(&self.asked)
     }
 
     /// Waits until the files are to be read. Cancel safe: what was seen or asked is there the next time.
@@ -181,7 +200,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("file");
         let mut watch = FileWatch::new([&file]);
-        watch.reload().reload();
+        watch.asked().notify_one();
         assert_eq!(next(&mut watch).await, Cause::Asked);
         fs::write(&file, "1").expect("written");
         let begun = Instant::now();
@@ -211,7 +230,7 @@ mod tests {
         let file = folder.join("file");
         let mut watch = FileWatch::new([&file]);
         fs::create_dir(&folder).expect("made");
-        watch.reload().reload();
+        watch.asked().notify_one();
         assert_eq!(next(&mut watch).await, Cause::Asked);
         fs::write(&file, "1").expect("written");
         assert_eq!(next(&mut watch).await, Cause::Changed);

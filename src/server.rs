@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::auth::Auth;
-use crate::config::Config;
+use crate::config::{Config, Live};
 use crate::error::ServerError;
 use crate::handler::Context;
 use crate::http;
@@ -96,7 +96,8 @@ impl Server {
         let addresses = Addresses::new(&config.rates);
         let metrics = Metrics::new(count);
         let http_places = Arc::new(Semaphore::new(size(config.limits.max_http_connections)));
-        let context = Arc::new(Context { config, registry, topics, addresses, auth, metrics });
+        let live = Live::new(&config);
+        let context = Arc::new(Context { config, live, registry, topics, addresses, auth, metrics });
         let draining = CancellationToken::new();
         let served = [("https", http_addr), ("http", plain_http_addr)];
         let served = served.into_iter().filter_map(|(scheme, addr)| Some((scheme, addr?.port()))).collect();
@@ -159,10 +160,11 @@ impl Server {
         ServerStatus::new(Arc::clone(&self.context), self.runtimes.clone(), self.tls.short_lived())
     }
 
-    /// What has it read its certificate again while it runs. It does so by itself when the files change: when something
-    /// happens in their folders. A file that cannot be used leaves the old one in use, and is told of in the log.
+    /// What has it read its certificate and keys again while it runs, and take over other settings. It reads the files by
+    /// itself when they change: when something happens in their folders. A file that cannot be used leaves the old one in
+    /// use, and the log says so.
     pub fn reloader(&self) -> Reload {
-        self.files.reload()
+        Reload::new(self.files.asked(), Arc::clone(&self.context.live))
     }
 
     /// Serves until `shutdown` is cancelled, then drains: clients are told to leave, what is queued is flushed, within

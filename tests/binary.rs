@@ -8,6 +8,7 @@ mod common;
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 
+use common::bare::{Bare, opening};
 use common::process::Process;
 use common::{RawClient, TestServer, endpoint_trusting, soon};
 use nix::sys::signal::Signal;
@@ -95,7 +96,7 @@ async fn a_port_in_use_is_a_readable_error() {
             assert_eq!(process.ended().await, Some(1), "{addr} is taken");
             let error = process.stderr();
             assert!(error.contains(&format!("Error: cannot listen on UDP {addr}")), "{error}");
-            assert!(error.contains("--addr"), "it says what to do: {error}");
+            assert!(error.contains("another program") && error.contains("--addr"), "what to do: {error}");
         }
     }
     server.stop().await;
@@ -107,27 +108,59 @@ async fn a_wrong_setting_is_named_wherever_it_stands() {
     // Arguments, environment, file; exit code; what the error names.
     for (args, environment, (name, text), code, named) in [
         (vec!["--addr", "nonsense"], vec![], file(""), 2, "--addr"),
+        (vec!["--addr", "localhost:1"], vec![], file(""), 2, "such as 127.0.0.1:1 or [::1]:1"),
+        (vec!["--http", "8080"], vec![], file(""), 2, "127.0.0.1:8080"),
         (vec!["--workers=-1"], vec![], file(""), 2, "--workers"),
+        (vec!["--workers", "two"], vec![], file(""), 2, "expected a whole number"),
         (vec!["--wrokers", "1"], vec![], file(""), 2, "--wrokers"),
         (vec!["--log-messages", "loud"], vec![], file(""), 2, "--log-messages"),
-        (vec!["--workers", "257"], vec![], file(""), 1, "workers = 257: 0 to 256"),
+        (vec!["--workers", "257"], vec![], file(""), 1, "--workers: setting workers = 257: 0 to 256"),
         (vec!["--max-clients", "0"], vec![], file(""), 1, "limits.max_clients = 0"),
         (vec!["--log-level", "info,,=="], vec![], file(""), 1, "log.level"),
         (vec!["--log-level", "verbose"], vec![], file(""), 1, "log.level"),
-        (vec!["--config", "absent.toml"], vec![], file(""), 1, "absent.toml"),
+        (vec!["--config", "absent.toml"], vec![], file(""), 1, "absent.toml: there is no such file"),
+        (vec!["--config", "."], vec![], file(""), 1, "it is a folder"),
+        (vec!["--strict"], vec![("QWS_FOO", "1")], file(""), 1, "qws_foo"),
+        (vec!["--strict"], vec![("QWS_LIMITS__MAX_CLINTS", "5")], file(""), 1, "did you mean qws_limits__max_clients?"),
+        (
+            vec!["--strict"],
+            vec![],
+            file("[[topics]]\npattern = '>'\n[[topics]]\npattern = 'a'"),
+            1,
+            "line 3: setting topics[1]",
+        ),
+        (vec!["--addr", "192.0.2.1:0"], vec![], file(""), 1, "this machine has no such address"),
         (vec![], vec![("RUST_LOG", "a=b=c")], file(""), 1, "RUST_LOG"),
         (vec![], vec![("QWS_WORKERS", "many")], file(""), 1, "setting workers"),
         (vec![], vec![("QWS_ADDR", "nonsense")], file(""), 1, "setting addr"),
         (vec![], vec![("QWS_LIMITS__MAX_CLIENTS", "many")], file(""), 1, "setting limits.max_clients"),
         (vec![], vec![("QWS_LIMITS__MAX_CLIENTS", "-5")], file(""), 1, "setting limits.max_clients"),
-        (vec![], vec![("QWS_LIMITS__MAX_CLINTS", "5")], file(""), 1, "unknown field `max_clints`"),
-        (vec![], vec![("QWS_NAME__FIRST", "5")], file(""), 1, "setting name"),
+        (vec![], vec![("QWS_HTTP__ORIGINS", "https://app.example/chat")], file(""), 1, "https://app.example"),
         (vec![], vec![("QWS_QUIC__CONGESTION", "reno")], file(""), 1, "setting quic.congestion"),
         (vec![], vec![("QWS_QUIC__IDLE_TIMEOUT_MS", "100")], file(""), 1, "quic.idle_timeout_ms = 100: 35001 to"),
         (vec![], vec![], file("workers = 'two'"), 1, "workers"),
         (vec![], vec![], file("workers ="), 1, "settings.toml"),
-        (vec![], vec![], file("[limits]\nmax_clinets = 5"), 1, "max_clinets"),
-        (vec![], vec![], file("[timing]\nping_interval_ms = 0"), 1, "timing.ping_interval_ms = 0: 10 to"),
+        (
+            vec![],
+            vec![],
+            file("[limits]\nmax_clinets = 5"),
+            1,
+            "line 2: there is no setting limits.max_clinets; did you",
+        ),
+        (
+            vec![],
+            vec![],
+            file("[[topics]]\npriority = 5"),
+            1,
+            "settings.toml, line 1: setting topics[0]: pattern is missing",
+        ),
+        (
+            vec![],
+            vec![],
+            file("[timing]\nping_interval_ms = 0"),
+            1,
+            "line 2: setting timing.ping_interval_ms = 0: 10 to",
+        ),
     ] {
         let folder = tempfile::tempdir().expect("a folder");
         let mut args = args.clone();
@@ -139,9 +172,74 @@ async fn a_wrong_setting_is_named_wherever_it_stands() {
         let case = format!("{args:?} {environment:?} {text:?}");
         assert_eq!(process.ended().await, Some(code), "{case}: {}", process.stderr());
         let error = process.stderr().to_lowercase();
+        assert!(!error.contains("u64") && !error.contains("sequence"), "{case} is in plain words: {error}");
         assert!(error.contains("error") && error.contains(&named.to_lowercase()), "{case} names {named}: {error}");
-        assert!(!folder.path().join("certs").exists(), "{case}: nothing was begun");
+        let has_begun = args.contains(&"192.0.2.1:0");
+        assert_eq!(folder.path().join("certs").exists(), has_begun, "{case}: nothing was begun");
     }
+}
+
+#[tokio::test]
+async fn foreign_variables_are_warned_of_and_change_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // As Kubernetes sets them for a service named qws.
+    let environment = [
+        ("QWS_PORT", "tcp://10.0.0.7:4433"),
+        ("QWS_SERVICE_HOST", "10.0.0.7"),
+        ("QWS_PORT_4433_TCP_ADDR", "10.0.0.7"),
+        ("QWS_LOG__LEVEL", ""),
+        ("QWS_NAME", "4711"),
+        ("QWS_HTTP__ADMIN_TOKEN", "1234567890123456"),
+        ("QWS_HTTP__ECHO", "True"),
+        ("QWS_HTTP__PROXIES", "10.0.0.0/8,192.0.2.7"),
+    ];
+    let mut process = Process::start(folder.path(), &["--addr", "127.0.0.1:0"], &environment);
+    process.listening().await;
+    let log = process.stderr();
+    let warning = log.lines().find(|line| line.contains("WARN") && line.contains("QWS_")).expect("a warning");
+    for named in ["QWS_PORT", "QWS_SERVICE_HOST", "QWS_PORT_4433_TCP_ADDR"] {
+        assert!(warning.contains(named), "{named}: {log}");
+    }
+    assert!(!warning.contains("QWS_LOG__LEVEL") && log.contains("Starting QUIC WebSocket server: 4711"), "{log}");
+}
+
+#[tokio::test]
+async fn on_sighup_settings_that_may_change_are_taken_over_and_the_others_are_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("settings.toml");
+    std::fs::write(&file, "[http]\norigins = ['https://a.example']").expect("written");
+    let args = ["--addr", "127.0.0.1:0", "--http", "127.0.0.1:0", "--config", "settings.toml", "--name", "fixed"];
+    let mut process = Process::start(folder.path(), &args, &[]);
+    process.listening().await;
+    let mut plain = None;
+    common::until("the address without TLS", || {
+        let log = process.stderr();
+        let line = log.split_once("on: http://").and_then(|(_, rest)| rest.split_once('\n'));
+        plain = line.and_then(|(addr, _)| addr.parse::<std::net::SocketAddr>().ok());
+        plain.is_some()
+    })
+    .await;
+    let status = async |origin: &str| {
+        let lines = format!("Origin: {origin}");
+        let request = opening("/ws", &[&lines]);
+        let stream = tokio::net::TcpStream::connect(plain.expect("an address")).await.expect("it connects");
+        Bare { stream: Box::new(stream) }.ask(&request).await.status
+    };
+    assert_eq!((status("https://a.example").await, status("https://b.example").await), (101, 403));
+
+    std::fs::write(&file, "name = 'other'\n[http]\norigins = ['https://b.example']\n[limits]\nmax_clients = 5")
+        .expect("written");
+    process.signal(Signal::SIGHUP);
+    common::until("what has to wait", || process.stderr().contains("wait for the next start: limits.max_clients\n"))
+        .await;
+    assert!(process.stderr().contains("hold from now on: http.origins\n"), "{}", process.stderr());
+    assert_eq!((status("https://a.example").await, status("https://b.example").await), (403, 101));
+
+    std::fs::write(&file, "[http]\norigins = ['b.example']").expect("written");
+    process.signal(Signal::SIGHUP);
+    common::until("the error", || process.stderr().contains("settings.toml, line 2: setting http.origins[0]")).await;
+    assert!(process.stderr().contains("the settings stay as they are"), "{}", process.stderr());
+    assert_eq!(status("https://b.example").await, 101, "nothing has changed");
 }
 
 #[tokio::test]

@@ -106,6 +106,28 @@ async fn the_test_client_fails_where_anything_that_it_expects_does_not_come_back
 }
 
 #[tokio::test]
+async fn a_server_that_is_no_host_and_port_is_told_with_what_to_write() {
+    for (wrong, instead) in [
+        ("chat.example", "write chat.example:4433"),
+        ("::1", "[::1]:4433"),
+        ("[::1]", "write [::1]:4433"),
+        (":4433", "the host is missing"),
+        ("chat.example:", "no port"),
+        ("chat.example:65536", "no port"),
+        ("https://chat.example/", "write chat.example:4433"),
+        ("wss://chat.example:443/ws", "write chat.example:443;"),
+    ] {
+        let path = Path::new(env!("CARGO_BIN_EXE_quic-websocket")).with_file_name("examples").join("client");
+        let mut command = Command::new(path);
+        command.args(["--server", wrong]).kill_on_drop(true).stdin(Stdio::null());
+        let output = output("its end", command).await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{wrong}: {said}");
+        assert!(said.contains(instead) && said.contains("expected host:port, such as 127.0.0.1:4433"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn the_benchmark_counts_everything_in_each_of_its_modes() {
     let server = TestServer::start().await;
     for (mode, clients, expected) in [("echo", 3, 3 * 40), ("broadcast", 4, 4 * 40), ("topic", 4, 4 * 40)] {

@@ -96,10 +96,47 @@ async fn tokens_cannot_be_guessed_here_either() {
 }
 
 #[tokio::test]
+async fn pages_of_the_origins_that_are_named_may_read_the_answer_and_others_are_refused() {
+    let server = TestServer::start_with(|config| {
+        with_servers(config);
+        let origins = ["null", "https://*.example.com"];
+        config.http.origins = origins.map(|origin| origin.parse().expect("an origin")).to_vec();
+    })
+    .await;
+    for (origin, status, is_named) in [
+        ("https://app.example.com", 200, true),
+        ("null", 200, true),
+        ("http://localhost", 200, false),
+        ("https://evil.example", 403, false),
+        ("https://example.com", 403, false),
+    ] {
+        let answer = ask(&server, &format!("Origin: {origin}\r\n")).await;
+        assert_eq!(answer.status, status, "{origin}: {answer:?}");
+        let allowed = answer.field("access-control-allow-origin");
+        assert_eq!(allowed, is_named.then_some(origin), "{origin}: {answer:?}");
+        let before = format!(
+            "OPTIONS /ice-servers HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}\r\n\
+             Access-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: authorization\r\n\r\n"
+        );
+        let answer = Bare::plain(&server).await.ask(&before).await;
+        let expected = if is_named {
+            204
+        } else if status == 403 {
+            403
+        } else {
+            405
+        };
+        assert_eq!(answer.status, expected, "{origin}: {answer:?}");
+        assert_eq!(answer.field("access-control-allow-headers"), is_named.then_some("authorization"), "{answer:?}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_page_that_has_its_own_name_point_here_is_told_nothing() {
     let server = TestServer::start_with(|config| {
         with_servers(config);
-        config.http.origins = vec!["https://app.example.com".into()];
+        config.http.origins = vec!["https://app.example.com".parse().expect("an origin")];
     })
     .await;
     for (host, status) in [

@@ -193,7 +193,7 @@ async fn a_lane_that_is_reset_ends_alone_with_a_code_of_the_sessions() {
 #[tokio::test]
 async fn another_path_is_not_found_and_another_origin_forbidden() {
     let server = TestServer::start_with(|config| {
-        config.http.origins = vec!["https://app.example".into()];
+        config.http.origins = vec!["https://app.example".parse().expect("an origin")];
     })
     .await;
     let ask = async |path: &str, origin: Option<&'static str>| {

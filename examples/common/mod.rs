@@ -1,4 +1,4 @@
-//! What the examples share: which server, whom to believe, and how a program ends.
+//! What the examples share: which server, whom to trust, and how a program ends.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,8 +10,8 @@ use quic_websocket::{Client, ClientBuilder, Printable};
 /// Where to connect to.
 #[derive(clap::Args)]
 pub(crate) struct ServerArgs {
-    /// The server's address
-    #[arg(long, global = true, default_value = "127.0.0.1:4433")]
+    /// The server, as host:port
+    #[arg(long, global = true, default_value = "127.0.0.1:4433", value_name = "HOST:PORT", value_parser = host_and_port)]
     pub(crate) server: String,
     /// PEM file with the authority that signed the server's certificate [default: certs/ca.pem and the system's]
     #[arg(long, global = true, conflicts_with = "insecure")]
@@ -22,12 +22,34 @@ pub(crate) struct ServerArgs {
     /// PEM file with its private key
     #[arg(long, global = true, requires = "cert")]
     key: Option<PathBuf>,
-    /// Believe any server: whoever is on the way can read and change everything
+    /// Do not check the server's certificate (unsafe: anyone in between can read and change everything)
     #[arg(long, global = true)]
     insecure: bool,
     /// Token that tells the server who this is
     #[arg(long, global = true, env = "QUIC_WEBSOCKET_TOKEN", hide_env_values = true)]
     token: Option<String>,
+}
+
+/// Checks what can be checked before a host is looked up.
+fn host_and_port(text: &str) -> Result<String, String> {
+    let expected = |why: &str| Err(format!("{why}; expected host:port, such as 127.0.0.1:4433 or chat.example:4433"));
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let host = rest.split('/').next().unwrap_or_default();
+        let port = if host.contains(':') { "" } else { ":4433" };
+        return expected(&format!("{scheme}:// does not belong here, write {host}{port}"));
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        // An IPv6 address without brackets ends in what looks like a port.
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port),
+        Some(_) if text.ends_with(']') => return expected(&format!("the port is missing, write {text}:4433")),
+        Some(_) => return expected(&format!("an IPv6 address stands in brackets, as [{text}]:4433")),
+        None => return expected(&format!("the port is missing, write {text}:4433")),
+    };
+    match port.parse::<u16>() {
+        Ok(1..) if !host.is_empty() => Ok(text.to_owned()),
+        Ok(1..) => expected("the host is missing"),
+        _ => expected(&format!("{port:?} is no port from 1 to 65535")),
+    }
 }
 
 impl ServerArgs {

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
 use quic_websocket::Config;
-use quic_websocket::config::ConfigError;
+use quic_websocket::config::{ConfigError, Loaded};
 
 /// Words of the program's own about one wrong setting, in characters.
 const FEW_WORDS: usize = 500;
@@ -26,21 +26,25 @@ fuzz_target!(|data: &[u8]| {
         parts.filter_map(|pair| pair.split_once('=')).map(|(name, value)| (name.into(), value.into())).collect();
     let loaded = if file.is_empty() { load(None, &environment) } else { load(Some(written(file)), &environment) };
     let is_long = text.split(['\0', '\n', '\r']).any(|line| line.len() > REPEATED);
-    match loaded.and_then(|config| config.validate().map(|()| config)) {
+    let judged = loaded.and_then(|loaded| {
+        assert!(loaded.warnings().iter().all(|warning| !warning.is_empty() && !warning.contains('\n')));
+        loaded.validate().map(|()| loaded.config)
+    });
+    match judged {
         Ok(config) => within_bounds(&config),
         Err(e) => {
             let text = e.to_string();
             assert!(!text.is_empty());
             assert!(is_long || text.chars().count() <= FEW_WORDS + REPEATED * ESCAPED, "a long text: {text}");
-            if let ConfigError::OutOfBounds { setting, .. } = &e {
-                assert!(text.contains(setting.as_str()), "{text}");
+            if let Some(setting) = e.setting() {
+                assert!(text.contains(setting), "{text}");
             }
         }
     }
 });
 
-fn load(file: Option<&Path>, environment: &[(String, String)]) -> Result<Config, ConfigError> {
-    Config::load(file, environment.iter().cloned())
+fn load(file: Option<&Path>, environment: &[(String, String)]) -> Result<Loaded, ConfigError> {
+    Loaded::read(file, environment.iter().cloned())
 }
 
 /// The file's path; there is one for the whole run.

@@ -114,7 +114,8 @@ async fn run_session(
     let from = connection.remote_address();
     let config = &surroundings.context.config;
     webtransport::grant_streams(&connection, config.limits.max_request_lanes);
-    let accepted = webtransport::accept(connection.clone(), confirmed, &config.http, &surroundings.own_pages);
+    let pages = surroundings.context.live.http();
+    let accepted = webtransport::accept(connection.clone(), confirmed, &pages, &surroundings.own_pages);
     let (code, reason) = match in_time(accepted, deadline, &surroundings).await {
         Ok(Ok((carrier, bearer))) => return welcome(carrier, None, bearer, deadline, surroundings, handshaking).await,
         Ok(Err(no_session)) => {

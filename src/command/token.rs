@@ -1,8 +1,8 @@
 //! `quic-websocket token`: makes tokens, and tells what one says.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,11 +10,11 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use quic_websocket::Config;
 use quic_websocket::auth::{Claims, SigningKey, explain};
-use quic_websocket::config::{AuthKey, TokenAlgorithm};
+use quic_websocket::config::{AuthKey, Loaded, TokenAlgorithm};
 use quic_websocket::message::{Token, TopicPattern};
 
 use super::say;
-use crate::environment;
+use crate::settings::environment;
 
 /// What to do with tokens.
 #[derive(Debug, Subcommand)]
@@ -173,7 +173,7 @@ impl Mint {
 impl Key {
     fn read(self) -> anyhow::Result<SigningKey> {
         if let Some(path) = &self.config {
-            let config = Config::load(Some(path), environment())?;
+            let config = read(path)?;
             let secret = config.auth.keys.iter().find(|key| key.secret.is_some() || key.secret_file.is_some());
             let Some(key) = secret else {
                 bail!("{} holds no secret in auth.keys; name a private key with --private-key", path.display());
@@ -192,6 +192,16 @@ impl Key {
     }
 }
 
+/// The settings of a server; what is to be said of them goes where nothing reads it as a token.
+fn read(path: &Path) -> anyhow::Result<Config> {
+    let loaded = Loaded::read(Some(path), environment())?;
+    for warning in loaded.warnings() {
+        // Where that cannot be told, it is not worth failing for.
+        let _ = writeln!(std::io::stderr(), "Warning: {warning}");
+    }
+    Ok(loaded.config)
+}
+
 impl Explain {
     fn run(self) -> anyhow::Result<ExitCode> {
         let text = if self.token == "-" {
@@ -203,7 +213,7 @@ impl Explain {
             self.token
         };
         let token = Token::new(text.trim()).map_err(|e| anyhow::anyhow!("{e}"))?;
-        let config = self.config.map(|path| Config::load(Some(&path), environment())).transpose()?;
+        let config = self.config.as_deref().map(read).transpose()?;
         if let Some(config) = &config {
             config.validate()?;
         }

@@ -1,22 +1,24 @@
 //! Why settings cannot be used, in words for whoever set them.
 
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::Place;
 use crate::message::NAME_BOUNDS;
 
 /// Why the settings cannot be used.
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the configuration file {}: {cause}; check the path given with --config", path.display())]
+    #[error("cannot read the configuration file {}: {}", path.display(), unreadable(cause))]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        cause: std::io::Error,
+        cause: io::Error,
     },
     /// The file, or the environment, does not hold what settings look like.
     #[error("{origin}: {message}")]
@@ -25,6 +27,14 @@ pub enum ConfigError {
         origin: String,
         /// What is wrong with it.
         message: String,
+    },
+    /// A setting is wrong, and it is known where it was set.
+    #[error("{place}: {error}")]
+    At {
+        /// Where.
+        place: Place,
+        /// What is wrong with it.
+        error: Box<Self>,
     },
     /// The server's name is none.
     #[error("setting name = {name:?}: {NAME_BOUNDS}")]
@@ -50,17 +60,13 @@ pub enum ConfigError {
         /// Why not.
         why: &'static str,
     },
-    /// No origin of a web page.
-    #[error("setting http.origins: {origin:?} is no origin; write it as https://app.example.com")]
-    Origin {
-        /// What stands there, the first 100 characters.
-        origin: String,
-    },
     /// No server that browsers can use for WebRTC.
-    #[error(
-        "settings webrtc.stun and webrtc.turn: {server:?} is none; write it as stun:stun.example.com:3478, or turn:turn.example.com"
-    )]
+    #[error("setting {setting}: {server:?}: {why}")]
     IceServer {
+        /// Which of the two lists.
+        setting: &'static str,
+        /// What is expected.
+        why: &'static str,
         /// What stands there, the first 100 characters.
         server: String,
     },
@@ -83,4 +89,37 @@ pub enum ConfigError {
         /// Its bounds.
         allowed: String,
     },
+}
+
+impl ConfigError {
+    /// The setting that is wrong, with its tables, where the error is about one.
+    pub fn setting(&self) -> Option<&str> {
+        match self {
+            Self::At { error, .. } => error.setting(),
+            // Where it is about how many there are, that is said behind the name.
+            Self::OutOfBounds { setting, .. } => setting.split(' ').next(),
+            Self::Needs { setting, .. } | Self::Excluded { setting, .. } | Self::IceServer { setting, .. } => {
+                Some(setting)
+            }
+            Self::Name { .. } => Some("name"),
+            Self::NotLoopback { .. } => Some("http.plain_addr"),
+            Self::AdminToken => Some("http.admin_token"),
+            Self::Read { .. } | Self::Parse { .. } => None,
+        }
+    }
+}
+
+/// Why a file cannot be read, and what to do.
+fn unreadable(cause: &io::Error) -> String {
+    let todo = match cause.kind() {
+        ErrorKind::NotFound => "there is no such file; check the path given with --config",
+        ErrorKind::PermissionDenied => {
+            "the user that runs this server may not read it; change its owner or mode (chown, chmod), and those of the \
+             folders above it"
+        }
+        ErrorKind::IsADirectory => "it is a folder; name the file in it with --config",
+        ErrorKind::InvalidData => "it is not UTF-8 text; save it as UTF-8",
+        _ => return format!("{cause}; check the path given with --config"),
+    };
+    todo.to_owned()
 }

@@ -1,59 +1,14 @@
-//! Settings from where users keep them: a TOML file, the environment over it; and the check of every bound.
-
-use std::path::Path;
+//! The check of every bound.
 
 use super::{Auth, Config, ConfigError, KIB, MIB};
 use crate::message::ClientName;
 
-/// The environment variables that are settings begin with this; `__` stands between a table and its key.
-pub const ENV_PREFIX: &str = "QWS_";
-
 impl Config {
-    /// Reads the file, where there is one, and the environment over it. Call [`validate`](Self::validate) once the
-    /// command line has had its say.
-    ///
-    /// # Errors
-    /// [`ConfigError`] names the file or variable and what is wrong in it.
-    pub fn load(
-        file: Option<&Path>,
-        environment: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<Self, ConfigError> {
-        let (mut table, origin) = match file {
-            None => (toml::Table::new(), "the environment".to_owned()),
-            Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })?;
-                let origin = path.display().to_string();
-                // Judged on its own first: these messages show the line.
-                let parse_error =
-                    |e: toml::de::Error| ConfigError::Parse { origin: origin.clone(), message: in_words(&e, &text) };
-                toml::from_str::<Self>(&text).map_err(parse_error)?;
-                (text.parse::<toml::Table>().map_err(parse_error)?, format!("{origin} or the environment"))
-            }
-        };
-        for (variable, value) in environment {
-            if let Some(setting) = variable.strip_prefix(ENV_PREFIX) {
-                set(&mut table, &variable, &setting.to_ascii_lowercase(), &value)?;
-            }
-        }
-        serde_path_to_error::deserialize(table).map_err(|e: serde_path_to_error::Error<toml::de::Error>| {
-            let (path, message) = (e.path().to_string(), e.inner().message().trim_end());
-            // A value of the wrong kind is repeated, and may be a secret.
-            let message = if ["auth", "webrtc", "http"].iter().any(|table| path.starts_with(table)) {
-                without_values(message)
-            } else {
-                message.to_owned()
-            };
-            let message = format!("setting {path}: {message}");
-            ConfigError::Parse { origin, message }
-        })
-    }
-
     /// Checks every bound.
     ///
     /// # Errors
     /// [`ConfigError::OutOfBounds`] for the first value that is outside; [`ConfigError::Needs`], [`ConfigError::Name`],
-    /// [`ConfigError::Origin`], [`ConfigError::NotLoopback`], [`ConfigError::AdminToken`], [`ConfigError::IceServer`].
+    /// [`ConfigError::Excluded`], [`ConfigError::NotLoopback`], [`ConfigError::AdminToken`], [`ConfigError::IceServer`].
     pub fn validate(&self) -> Result<(), ConfigError> {
         let (limits, timing, quic, auth) = (&self.limits, &self.timing, &self.quic, &self.auth);
         let max_lane = u64::from(u32::MAX);
@@ -130,6 +85,13 @@ impl Config {
         ClientName::new(&self.name).map_err(|_| ConfigError::Name { name: self.name.chars().take(100).collect() })?;
         self.http.validate()?;
         self.webrtc.validate()?;
+        // Both with a port that the system chooses are two.
+        let with_tls = self.http.addr.unwrap_or(self.addr);
+        if self.http.enabled && self.http.plain_addr == Some(with_tls) && with_tls.port() != 0 {
+            let (setting, other) = ("http.plain_addr", if self.http.addr.is_some() { "http.addr" } else { "addr" });
+            let why = "they are the same address, and one port speaks with TLS or without; choose another port";
+            return Err(ConfigError::Excluded { setting, other, why });
+        }
         let usual = Auth::default();
         let is_meant = auth.token != usual.token
             || auth.certificate != usual.certificate
@@ -148,14 +110,14 @@ impl Config {
         if self.tls.client_required && self.tls.client_ca.is_none() {
             return Err(ConfigError::Needs { setting: "tls.client_required", other: "tls.client_ca" });
         }
-        for rule in &self.topics {
+        for (index, rule) in self.topics.iter().enumerate() {
             for (setting, value, most) in [
                 ("history_messages", rule.history_messages, 1_000_000),
                 ("history_bytes", rule.history_bytes, 1 << 30),
                 ("history_age_ms", rule.history_age_ms, 30 * DAY_MS),
             ] {
                 if value > most {
-                    let setting = format!("topics, pattern {}: {setting}", rule.pattern.as_str());
+                    let setting = format!("topics[{index}].{setting}");
                     return Err(ConfigError::OutOfBounds { setting, value, allowed: format!("0 to {most}") });
                 }
             }
@@ -164,76 +126,12 @@ impl Config {
     }
 }
 
-/// What is wrong in a file, with its line, unless there are secrets in the file.
-fn in_words(error: &toml::de::Error, text: &str) -> String {
-    if !["secret", "password", "admin_token"].iter().any(|word| text.contains(word)) {
-        return error.to_string();
-    }
-    let line =
-        error.span().and_then(|span| text.get(..span.start)).map_or(0, |before| before.matches('\n').count()) + 1;
-    format!(
-        "line {line}: {} (the line is not shown, as the file holds secrets)",
-        without_values(error.message().trim_end())
-    )
-}
-
-/// A message without what stands in quotes.
-fn without_values(message: &str) -> String {
-    let mut parts = message.split('"');
-    let mut text = parts.next().unwrap_or_default().to_owned();
-    while let Some(_value) = parts.next() {
-        text.push_str("a text");
-        // A value with quotes in it cannot be told from what follows.
-        match parts.next() {
-            Some(rest) if parts.clone().next().is_none() => text.push_str(rest),
-            _ => break,
-        }
-    }
-    text
-}
-
 const DAY_MS: u64 = 86_400_000;
-
-/// Tables in which a setting may stand, one in the other: more than any does, and few enough to be walked by recursion.
-const MAX_TABLES: usize = 8;
-
-/// More than the name of any variable has; a longer one would be repeated where it is refused.
-const MAX_VARIABLE_BYTES: usize = 100;
-
-/// Sets `limits__max_clients` in the tree of tables; the value is read as TOML where it is TOML, else as text.
-fn set(table: &mut toml::Table, variable: &str, setting: &str, value: &str) -> Result<(), ConfigError> {
-    let mut path: Vec<&str> = setting.split("__").collect();
-    let Some(key) = path.pop() else { return Ok(()) };
-    let beyond = |most: String| {
-        let message = format!("no setting has more than {most}; __ stands between a table and its key");
-        Err(ConfigError::Parse { origin: variable.chars().take(64).collect(), message })
-    };
-    if path.len() > MAX_TABLES {
-        return beyond(format!("{MAX_TABLES} tables around it"));
-    }
-    if variable.len() > MAX_VARIABLE_BYTES {
-        return beyond(format!("{MAX_VARIABLE_BYTES} bytes in its name"));
-    }
-    let mut table = table;
-    for step in path {
-        let entry = table.entry(step).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        table = entry.as_table_mut().ok_or_else(|| ConfigError::Parse {
-            origin: variable.to_owned(),
-            message: format!("{step} is a setting, not a table of settings"),
-        })?;
-    }
-    let value = format!("v = {value}")
-        .parse::<toml::Table>()
-        .ok()
-        .and_then(|mut parsed| parsed.remove("v"))
-        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
-    table.insert(key.to_owned(), value);
-    Ok(())
-}
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::path::Path;
 
     use super::*;
     use crate::config::{Congestion, Grant, TopicRule};
@@ -283,7 +181,6 @@ mod tests {
         for (variable, value, setting) in [
             ("QWS_AUTH__KEYS", "hunter2-hunter2", "auth.keys"),
             ("QWS_AUTH__KEYS", "[{ algorithm = 'HS256', secret = ['hunter2-hunter2'] }]", "auth.keys"),
-            ("QWS_HTTP__ADMIN_TOKEN", "['hunter2-hunter2']", "http.admin_token"),
         ] {
             let error = Config::load(None, environment(&[(variable, value)])).expect_err("it is wrong").to_string();
             assert!(error.contains(setting) && !error.contains("hunter2"), "{value}: {error}");
@@ -325,8 +222,6 @@ mod tests {
 
     #[test]
     fn a_wrong_setting_is_named() {
-        let error = Config::load(None, environment(&[("QWS_LIMITS__MAX_CLINTS", "7")])).expect_err("a misspelling");
-        assert!(error.to_string().contains("max_clints"), "{error}");
         let long = Config { name: "x".repeat(10_000), ..Config::default() };
         let error = long.validate().expect_err("too long a name").to_string();
         assert!(error.len() < 300, "no more of it is repeated than is needed: {error}");
@@ -341,6 +236,10 @@ mod tests {
         config.auth.single_use = true;
         let error = config.validate().expect_err("nobody is asked").to_string();
         assert!(error.contains("auth needs keys"), "{error}");
+        let mut twice = Config::default();
+        twice.http.plain_addr = Some(twice.addr);
+        let error = twice.validate().expect_err("one port cannot be both").to_string();
+        assert!(error.contains("http.plain_addr cannot be used with addr: they are the same address"), "{error}");
         (config.auth.anonymous, config.quic.early_data) = (Some(Grant::default()), true);
         let error = config.validate().expect_err("they exclude each other").to_string();
         assert!(error.contains("auth.single_use cannot be used with quic.early_data"), "{error}");
@@ -365,16 +264,6 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_of_very_many_parts_is_refused() {
-        let variable = format!("QWS_{}", ["A"; 100_000].join("__"));
-        let error = Config::load(None, environment(&[(&variable, "1")])).expect_err("no setting").to_string();
-        assert!(error.contains("tables") && error.len() < 300, "{error}");
-        let variable = format!("QWS_{}", "A".repeat(2000));
-        let error = Config::load(None, environment(&[(&variable, "1")])).expect_err("no setting").to_string();
-        assert!(error.contains("100 bytes in its name") && error.len() < 300, "{error}");
-    }
-
-    #[test]
     fn rules_for_topics_have_the_documented_defaults_and_bounds() {
         let documented = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/quic-websocket.toml");
         let text = std::fs::read_to_string(documented).expect("the file");
@@ -390,7 +279,7 @@ mod tests {
         config.validate().expect("the documented rule holds");
         config.topics[0].history_messages = 1_000_001;
         let error = config.validate().expect_err("above the bound").to_string();
-        assert!(error.contains("chat.>: history_messages = 1000001"), "{error}");
+        assert!(error.contains("topics[0].history_messages = 1000001"), "{error}");
         let error = toml::from_str::<Config>("[[topics]]\npattern = 'a..b'").expect_err("no pattern").to_string();
         assert!(error.contains("topic: 1 to 255 bytes"), "{error}");
     }

@@ -1,12 +1,19 @@
 //! Every setting of the server: its default, its unit, its bounds. Read from a TOML file, then the environment
-//! (`QWS_LIMITS__MAX_CLIENTS=500` sets `limits.max_clients`), then the command line, the later over the earlier.
+//! (`QWS_LIMITS__MAX_CLIENTS=500` sets `limits.max_clients`), then the command line; the later overrides the earlier.
 
+mod address;
 mod auth;
+mod decode;
 mod error;
 mod http;
+mod live;
 mod load;
+mod loaded;
+mod origin;
 mod rates;
+mod schema;
 mod topics;
+mod tree;
 mod webrtc;
 
 use std::net::SocketAddr;
@@ -15,12 +22,17 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+pub use self::address::parse_address;
 pub use self::auth::{Auth, AuthKey, Grant, Jwks, Patterns, Secret, TokenAlgorithm};
 pub use self::error::ConfigError;
 pub use self::http::{Http, WebTransport};
-pub use self::load::ENV_PREFIX;
+pub(crate) use self::live::Live;
+pub use self::live::is_live;
+pub use self::loaded::{ENV_PREFIX, Loaded};
+pub use self::origin::Origin;
 pub use self::rates::Rates;
 pub use self::topics::{OverflowPolicy, TopicRule, Who};
+pub use self::tree::Place;
 pub use self::webrtc::WebRtc;
 
 /// All settings.
@@ -29,6 +41,7 @@ pub use self::webrtc::WebRtc;
 #[non_exhaustive]
 pub struct Config {
     /// UDP address to listen on. Default 127.0.0.1:4433; port 0 takes any free one.
+    #[serde(deserialize_with = "address::address")]
     pub addr: SocketAddr,
     /// The name told to clients, within the bounds of a [`ClientName`](crate::message::ClientName). Default
     /// `QUIC WebSocket Server`.

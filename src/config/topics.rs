@@ -6,29 +6,38 @@ use crate::message::TopicPattern;
 
 /// What holds for the topics that a pattern matches. Everything but the pattern may be left out.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct TopicRule {
     /// Which topics: a topic, or a pattern with `*` for one level and a last `>` for all below. A subscription to a
-    /// pattern goes by the first rule that matches everything which the pattern does. Default `>`.
+    /// pattern goes by the first rule that matches everything which the pattern does. Has no default: a rule without it
+    /// would be one for everything.
     #[serde(deserialize_with = "pattern")]
     pub pattern: TopicPattern,
     /// Which topics' messages leave first, 0 to 255, 255 the most urgent. Default 128.
+    #[serde(default = "usual::priority")]
     pub priority: u8,
     /// What happens to messages for a subscriber that does not read fast enough. Default `disconnect`.
+    #[serde(default)]
     pub overflow: OverflowPolicy,
     /// Messages that are kept for who comes later or comes back. Default 1,000; 0 keeps none; at most 1,000,000.
+    #[serde(default = "usual::history_messages")]
     pub history_messages: u64,
     /// Bytes of memory that these may take for each topic, in each form in which they may be sent: at most twice their size. Default
     /// 4 MiB, so that the largest message is kept as well; at most 1 GiB.
+    #[serde(default = "usual::history_bytes")]
     pub history_bytes: u64,
     /// How old they may become, in milliseconds. Default 300,000; at most 30 days.
+    #[serde(default = "usual::history_age_ms")]
     pub history_age_ms: u64,
     /// Whether the server keeps account of who has subscribed, and tells who asks. Default true.
+    #[serde(default = "usual::presence")]
     pub presence: bool,
     /// Who may publish, of those who are allowed it at all ([`Auth`](super::Auth)). Default `everyone`.
+    #[serde(default)]
     pub publish: Who,
     /// Who may subscribe, and ask for history and presence, likewise. Default `everyone`.
+    #[serde(default)]
     pub subscribe: Who,
 }
 
@@ -84,6 +93,31 @@ impl Default for TopicRule {
             publish: Who::default(),
             subscribe: Who::default(),
         }
+    }
+}
+
+/// What holds where a rule does not say.
+mod usual {
+    use super::TopicRule;
+
+    pub(super) fn priority() -> u8 {
+        TopicRule::default().priority
+    }
+
+    pub(super) fn history_messages() -> u64 {
+        TopicRule::default().history_messages
+    }
+
+    pub(super) fn history_bytes() -> u64 {
+        TopicRule::default().history_bytes
+    }
+
+    pub(super) fn history_age_ms() -> u64 {
+        TopicRule::default().history_age_ms
+    }
+
+    pub(super) fn presence() -> bool {
+        TopicRule::default().presence
     }
 }
 

@@ -1,7 +1,9 @@
 //! What browsers need to reach each other by WebRTC: servers that tell them their addresses, and relays.
 
+use reqwest::Url;
 use serde::Deserialize;
 
+use super::http::secret_or_none;
 use super::{ConfigError, Secret};
 
 /// Most servers of each kind.
@@ -18,12 +20,14 @@ pub struct WebRtc {
     pub turn: Vec<String>,
     /// The secret that is shared with the TURN servers, from which users get credentials that expire (the way of the TURN REST
     /// API, which coturn calls `use-auth-secret`). Default: none.
+    #[serde(deserialize_with = "secret_or_none")]
     pub turn_secret: Option<Secret>,
     /// How long such credentials hold, in milliseconds. Default an hour; a minute to 30 days.
     pub turn_credential_ms: u64,
     /// Instead, a name and password that are the same for all, and told to all. Default: none.
     pub turn_username: Option<String>,
     /// The password that belongs to it.
+    #[serde(deserialize_with = "secret_or_none")]
     pub turn_password: Option<Secret>,
 }
 
@@ -53,13 +57,18 @@ impl WebRtc {
     /// Checks what the addresses look like (RFC 7064, RFC 7065), since a browser refuses all of them for one that is wrong; and
     /// that there is something to show to TURN servers.
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        let of_kind = |server: &str, schemes: [&str; 2]| {
-            let host = schemes.iter().find_map(|scheme| server.strip_prefix(scheme)?.strip_prefix(':'));
-            host.is_some_and(|host| !host.is_empty() && !host.starts_with('/') && !host.contains([' ', '@', '#']))
-        };
-        let wrong = self.stun.iter().find(|server| !of_kind(server, ["stun", "stuns"]));
-        if let Some(server) = wrong.or_else(|| self.turn.iter().find(|server| !of_kind(server, ["turn", "turns"]))) {
-            return Err(ConfigError::IceServer { server: server.chars().take(100).collect() });
+        let lists = [("webrtc.stun", &self.stun, ["stun", "stuns"]), ("webrtc.turn", &self.turn, ["turn", "turns"])];
+        for (setting, servers, schemes) in lists {
+            for server in servers {
+                if let Err(why) = check(server, schemes) {
+                    return Err(ConfigError::IceServer { setting, server: server.chars().take(100).collect(), why });
+                }
+            }
+        }
+        if self.turn_secret.is_some() && (self.turn_username.is_some() || self.turn_password.is_some()) {
+            let why = "credentials are either made with the secret, or the same for all";
+            let other = "webrtc.turn_username and webrtc.turn_password";
+            return Err(ConfigError::Excluded { setting: "webrtc.turn_secret", other, why });
         }
         let has_credentials =
             self.turn_secret.is_some() || (self.turn_username.is_some() && self.turn_password.is_some());
@@ -69,6 +78,31 @@ impl WebRtc {
         }
         Ok(())
     }
+}
+
+/// Whether browsers take an address of a server: RFC 7064, RFC 7065.
+fn check(server: &str, schemes: [&str; 2]) -> Result<(), &'static str> {
+    let is_turn = schemes[0] == "turn";
+    let expected = match is_turn {
+        false => {
+            "expected stun: or stuns:, a host, and a port if it is not the usual one, such as stun:stun.example.com:3478"
+        }
+        true => {
+            "expected turn: or turns:, a host, and a port if it is not the usual one, such as turn:turn.example.com, with \
+             ?transport=udp or ?transport=tcp if it is to be one of these"
+        }
+    };
+    let (scheme, rest) = server.split_once(':').ok_or(expected)?;
+    let (host, query) = rest.split_once('?').map_or((rest, None), |(host, query)| (host, Some(query)));
+    let is_query_known = query.is_none_or(|query| is_turn && ["transport=udp", "transport=tcp"].contains(&query));
+    // With any other scheme a host and a port look the same.
+    let is_host = !host.is_empty()
+        && !host.contains(['/', '\\', '@', '#', ' '])
+        && Url::parse(&format!("http://{host}")).is_ok_and(|url| url.port() != Some(0));
+    if schemes.iter().any(|known| scheme.eq_ignore_ascii_case(known)) && is_host && is_query_known {
+        return Ok(());
+    }
+    Err(expected)
 }
 
 #[cfg(test)]
@@ -91,6 +125,12 @@ mod tests {
             ("stun:a", "stun:a"),
             ("turn:a", "turn:a"),
             ("stun:a", "turn:user@a"),
+            ("stun:a?transport=udp", "turn:a"),
+            ("stun:a:99999", "turn:a"),
+            ("stun:a b", "turn:a"),
+            ("stun:a", "turn:a:0"),
+            ("stun:a", "turn:a?transport=quic"),
+            ("stun:a", "turn:a/b"),
         ] {
             assert!(matches!(validate(stun, turn), Err(ConfigError::IceServer { .. })), "{stun} {turn}");
         }
@@ -103,5 +143,7 @@ mod tests {
         assert!(matches!(without.validate(), Err(ConfigError::Needs { .. })));
         let with = WebRtc { turn_password: Some(Secret::from("secret".to_owned())), ..without };
         with.validate().expect("both are there");
+        let both = WebRtc { turn_secret: with.turn_password.clone(), ..with };
+        assert!(matches!(both.validate(), Err(ConfigError::Excluded { .. })), "one of the two would not count");
     }
 }

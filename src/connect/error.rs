@@ -12,7 +12,7 @@ use crate::tls::TlsError;
 #[non_exhaustive]
 pub enum ClientError {
     /// The server's address is no `host:port`, or its host is not known.
-    #[error("cannot find server {server}: {message}; expected is host:port, such as 127.0.0.1:4433")]
+    #[error("cannot find server {server}: {message}; expected host:port, such as 127.0.0.1:4433")]
     Address {
         /// As it was given.
         server: String,

@@ -27,7 +27,7 @@ pub(crate) use self::operate::{disconnect, publish};
 pub(crate) use self::permit::may_signal;
 pub(crate) use self::replies::Replies;
 use crate::auth::{Auth, Identity};
-use crate::config::{Config, MessageLog};
+use crate::config::{Config, Live, MessageLog};
 use crate::limits::Addresses;
 use crate::message::{ClientMessage, Close, ErrorCode, ErrorReply, Request, RequestId, ServerMessage, now_ms};
 use crate::metrics::Metrics;
@@ -39,6 +39,8 @@ use crate::topic::{Publication, Subscriber, Topics};
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) config: Arc<Config>,
+    /// Of these, the ones that may change while the server runs.
+    pub(crate) live: Arc<Live>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) topics: Arc<Topics>,
     pub(crate) addresses: Arc<Addresses>,
@@ -223,7 +225,10 @@ pub(crate) async fn carry_out(
         }
     };
     let reply = match message {
-        ClientMessage::Broadcast(payload) => deliver::broadcast(context, from, payload, wants_reply).await,
+        ClientMessage::Broadcast(payload) => {
+            context.metrics.of(by.subscriber.worker).broadcasts.add(1);
+            deliver::broadcast(context, from, payload, wants_reply).await
+        }
         ClientMessage::Direct { to, payload } => {
             log_message!(context, client = %from, to = %to, "Direct message from {from} to {to}");
             let message = ServerMessage::Direct { from, payload, timestamp: now_ms() };

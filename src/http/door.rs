@@ -127,7 +127,7 @@ impl OpenDoor {
         let addresses = &http.surroundings.context.addresses;
         // Whom a proxy brings is known once there is a request.
         let mut of_address = None;
-        if !http.surroundings.context.config.http.is_proxy(from.ip()) {
+        if !http.surroundings.context.live.http().is_proxy(from.ip()) {
             // Its address is proven by TCP itself.
             if let Admission::Refused(why) = addresses.admit(from.ip(), true) {
                 return Some(why);
@@ -182,11 +182,11 @@ async fn serve<S>(stream: S, peer: Peer, http: &Http, router: Router)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let config = &http.surroundings.context.config;
-    let timing = &config.timing;
+    let context = &http.surroundings.context;
+    let timing = &context.config.timing;
     let from = peer.address;
     let service = service_fn(move |request: Request<Incoming>| {
-        let (router, client) = (router.clone(), peer.behind(request.headers(), &config.http));
+        let (router, client) = (router.clone(), peer.behind(request.headers(), &context.live.http()));
         async move { Ok::<_, Infallible>(answer(request, client, router).await) }
     });
     let connection = http1::Builder::new()

@@ -5,30 +5,70 @@ use std::sync::Arc;
 use aws_lc_rs::hmac::{HMAC_SHA1_FOR_LEGACY_USE_ONLY, Key, sign};
 use axum::Json;
 use axum::extract::{Extension, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
-use super::fields::bearer;
+use super::fields::{bearer, single};
 use super::host::host;
-use super::refusal::Refusal;
+use super::refusal::{self, Refusal};
 use super::{Http, Peer};
 use crate::auth::Denied;
-use crate::config::WebRtc;
+use crate::config::{self, WebRtc};
 use crate::handler::may_signal;
 use crate::limits::Shown;
 use crate::message::now_ms;
 use crate::tls;
 
-/// Tells the servers, as `RTCPeerConnection` takes them.
+/// Tells the servers, as `RTCPeerConnection` takes them. Pages of the origins in `http.origins` may read the answer (CORS).
 pub(super) async fn servers(
     State(http): State<Arc<Http>>,
     Extension(peer): Extension<Peer>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let settings = &http.surroundings.context.config.http;
+    let page = foreign_page(&http.surroundings.context.live.http(), &peer, &request)?;
+    let mut response = tell(http, peer, request).await.into_response();
+    if let Some(page) = page {
+        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, page);
+    }
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
+    Ok(response)
+}
+
+/// What browsers ask before they let a page elsewhere show a token here.
+pub(super) async fn preflight(
+    State(http): State<Arc<Http>>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let page = foreign_page(&http.surroundings.context.live.http(), &peer, &request)?;
+    let Some(page) = page else { return Err(refusal::wrong_method().await) };
+    let allowed = [
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, page),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET")),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization")),
+        (header::VARY, HeaderValue::from_static("origin")),
+    ];
+    Ok((StatusCode::NO_CONTENT, allowed).into_response())
+}
+
+/// The origin of a page elsewhere that may read the answer, as the operator has named it. Refuses the pages of others.
+fn foreign_page(settings: &config::Http, peer: &Peer, request: &Request) -> Result<Option<HeaderValue>, Refusal> {
+    let Some(origin) = single(request.headers(), &header::ORIGIN)? else { return Ok(None) };
+    let own = peer.origin(&host(request)?);
+    if !settings.lets_in(Some(origin), own.as_deref(), peer.certificate.is_some()) {
+        return Err(Refusal::new(
+            StatusCode::FORBIDDEN,
+            "pages of this origin may not ask; it is not among http.origins",
+        ));
+    }
+    Ok(HeaderValue::from_bytes(origin).ok().filter(|_| settings.names(origin)))
+}
+
+async fn tell(http: Arc<Http>, peer: Peer, request: Request) -> Result<Response, Refusal> {
+    let settings = http.surroundings.context.live.http();
     let host = host(&request)?;
     // A page elsewhere that has its own name point here (DNS rebinding) says of no request that it is another's.
     let is_known = |scheme: &str| settings.lets_in(Some(format!("{scheme}://{host}").as_bytes()), None, true);
@@ -60,7 +100,7 @@ pub(super) async fn servers(
     })?;
     may_signal(&identity)?;
     let user = identity.user.as_deref().unwrap_or("anybody");
-    let servers = ice_servers(&context.config.webrtc, user, now_ms());
+    let servers = ice_servers(&context.live.webrtc(), user, now_ms());
     // Credentials are nobody else's, and expire.
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(json!({ "iceServers": servers }))).into_response())
 }

@@ -75,7 +75,7 @@ fn router(http: &Arc<Http>) -> Router {
     let router = Router::new()
         .route("/ws", get(socket::open))
         .route("/certificate-hash", get(certificate::hash))
-        .route("/ice-servers", get(ice::servers));
+        .route("/ice-servers", get(ice::servers).options(ice::preflight));
     let router =
         if http.surroundings.context.config.http.echo { router.route("/echo", get(socket::echo)) } else { router };
     let router = router.merge(admin::router(http)).fallback(pages::serve);

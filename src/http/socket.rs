@@ -118,7 +118,7 @@ fn failed(from: SocketAddr, why: &str) {
 fn judge(http: &Http, peer: &Peer, request: &Request) -> Result<(), Refusal> {
     let own = peer.origin(&host(request)?);
     let origin = single(request.headers(), &header::ORIGIN)?;
-    if http.surroundings.context.config.http.lets_in(origin, own.as_deref(), peer.certificate.is_some()) {
+    if http.surroundings.context.live.http().lets_in(origin, own.as_deref(), peer.certificate.is_some()) {
         return Ok(());
     }
     Err(Refusal::new(StatusCode::FORBIDDEN, "pages of this origin may not connect; it is not among http.origins"))

@@ -36,6 +36,8 @@ pub(crate) struct Counters {
     bytes_out: Counter,
     /// Messages that got a place in their topic.
     pub(crate) published: Counter,
+    /// Messages that clients sent to all clients.
+    pub(crate) broadcasts: Counter,
     fanned_out: Counter,
     /// Messages that gave way to others at a receiver that does not read fast enough.
     pub(crate) dropped: Counter,
@@ -98,6 +100,7 @@ impl Counters {
         totals.messages_out += self.messages_out.get();
         totals.bytes_out += self.bytes_out.get();
         totals.published += self.published.get();
+        totals.broadcasts += self.broadcasts.get();
         totals.fanned_out += self.fanned_out.get();
         totals.dropped += self.dropped.get();
         totals.refused += self.refused.get();
@@ -124,7 +127,10 @@ pub struct Totals {
     pub bytes_out: u64,
     /// Messages that got a place in their topic.
     pub published: u64,
-    /// Of the messages to clients, those to all and to subscribers: one for each receiver.
+    /// Messages that clients sent to all clients (`broadcast`).
+    pub broadcasts: u64,
+    /// Of the messages to clients, those to all and to subscribers: one for each receiver. Divided by `published` and
+    /// `broadcasts` together, how many one message reaches.
     pub fanned_out: u64,
     /// Messages that were given up for newer ones at a receiver that does not read fast enough; datagrams likewise.
     pub dropped: u64,

@@ -32,12 +32,11 @@ impl Stats {
         page.one("queued_bytes_max_client", GAUGE, help, queues.max_client_bytes)?;
         page.one("topics", GAUGE, "Topics that are known.", topics.count)?;
         page.one("subscriptions", GAUGE, "Subscriptions to topics and patterns.", topics.subscriptions)?;
-        let rtt = &self.rtt_ms;
-        let help = "Round trip times of the clients on QUIC, spread over them.";
-        page.metric("rtt_seconds", GAUGE, help, rtt.quantiles().map(|(q, ms)| (label("quantile", q), seconds(ms))))?;
-        let help = "Parts of the packets to clients on QUIC that were lost, spread over them.";
-        page.metric("loss_ratio", GAUGE, help, ratios(&self.loss_percent))?;
-        page.one("measured_clients", GAUGE, "Clients of which the two above were taken.", rtt.clients)?;
+        page.spread("rtt_seconds", "Round trip times, by percentile of the clients on QUIC.", &self.rtt_ms, 1000.0)?;
+        let help = "Ratio of packets that were lost, by percentile of the clients on QUIC.";
+        page.spread("loss_ratio", help, &self.loss_percent, 100.0)?;
+        let help = "Clients in which round trip and loss were measured.";
+        page.one("measured_clients", GAUGE, help, self.rtt_ms.clients)?;
         page.totals(totals)
     }
 }
@@ -56,6 +55,7 @@ impl Page<'_> {
             ("messages_out", "Messages to clients that were taken to be sent.", totals.messages_out),
             ("bytes_out", "Bytes of messages to clients.", totals.bytes_out),
             ("published", "Messages that got a place in their topic.", totals.published),
+            ("broadcasts", "Messages that clients sent to all clients.", totals.broadcasts),
             ("fanned_out", "Messages to all or to subscribers, one for each receiver.", totals.fanned_out),
             ("dropped", "Messages given up for newer ones at slow receivers.", totals.dropped),
             ("refused", "Requests and connections refused with 429.", totals.refused),
@@ -66,6 +66,17 @@ impl Page<'_> {
         self.metric("accepted_total", COUNTER, "Clients that were let in.", accepted)?;
         let closed = totals.closed.iter().map(|(code, count)| (label("code", &code), count));
         self.metric("closed_total", COUNTER, "Connections that have ended, by closing code.", closed)
+    }
+
+    /// What was measured in clients; left out where there are none, since 0 would be a measurement. The label is not
+    /// `quantile`, which Prometheus keeps for summaries.
+    fn spread(&mut self, name: &str, help: &str, spread: &Spread, per_unit: f64) -> fmt::Result {
+        if spread.clients == 0 {
+            return Ok(());
+        }
+        let values =
+            spread.percentiles().map(|(percentile, value)| (label("percentile", percentile), value / per_unit));
+        self.metric(name, GAUGE, help, values)
     }
 
     fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) -> fmt::Result {
@@ -93,23 +104,17 @@ fn seconds(milliseconds: f64) -> f64 {
     milliseconds / 1000.0
 }
 
-fn ratios(percent: &Spread) -> [(String, f64); 4] {
-    percent.quantiles().map(|(q, percent)| (label("quantile", q), percent / 100.0))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
     use super::super::stats::{Clients, Queues, Topics};
     use super::super::{Metrics, Sent};
     use super::*;
 
-    #[test]
-    fn every_metric_has_its_help_and_type_once_and_its_values_behind_them() {
-        let metrics = Metrics::new(1);
-        metrics.of(0).fanned_out(Sent { messages: 3, bytes: 70 });
-        metrics.of(0).accepted("webtransport");
-        metrics.of(0).closed(4413);
-        let stats = Stats {
+    fn stats(metrics: &Metrics) -> Stats {
+        Stats {
             now: 0,
             uptime_ms: 1500,
             server_name: "a \"name\"\nof two lines".into(),
@@ -123,8 +128,16 @@ mod tests {
             rtt_ms: Spread::of(vec![2.0, 250.5]),
             loss_percent: Spread::of(vec![1.5]),
             list: Vec::new(),
-        };
-        let text = stats.prometheus();
+        }
+    }
+
+    #[test]
+    fn every_metric_has_its_help_and_type_once_and_its_values_behind_them() {
+        let metrics = Metrics::new(1);
+        metrics.of(0).fanned_out(Sent { messages: 3, bytes: 70 });
+        metrics.of(0).accepted("webtransport");
+        metrics.of(0).closed(4413);
+        let text = stats(&metrics).prometheus();
         for line in [
             "# TYPE qws_clients gauge",
             r#"qws_clients{transport="webtransport"} 1"#,
@@ -134,30 +147,72 @@ mod tests {
             "qws_bytes_out_total 70",
             r#"qws_closed_total{code="4413"} 1"#,
             r#"qws_closed_total{code="other"} 0"#,
-            r#"qws_rtt_seconds{quantile="0.5"} 0.002"#,
-            r#"qws_rtt_seconds{quantile="1"} 0.2505"#,
-            r#"qws_loss_ratio{quantile="0.99"} 0.015"#,
+            r#"qws_rtt_seconds{percentile="50"} 0.002"#,
+            r#"qws_rtt_seconds{percentile="100"} 0.2505"#,
+            r#"qws_loss_ratio{percentile="99"} 0.015"#,
             r#"qws_info{version="1.2.3"} 1"#,
             "qws_uptime_seconds 1.5",
         ] {
             assert!(text.lines().any(|written| written == line), "{line} is missing in\n{text}");
         }
-        let (mut seen, mut now) = (Vec::new(), "");
+        lint(&text);
+    }
+
+    #[test]
+    fn where_nothing_is_measured_nothing_is_told_of_it() {
+        let mut stats = stats(&Metrics::new(1));
+        (stats.rtt_ms, stats.loss_percent) = (Spread::of(vec![]), Spread::of(vec![]));
+        let text = stats.prometheus();
+        assert!(!text.contains("rtt_seconds") && !text.contains("loss_ratio"), "{text}");
+        assert!(text.contains("qws_measured_clients 0"), "{text}");
+        lint(&text);
+    }
+
+    /// The rules of `promtool check metrics`, and promtool itself where it is installed.
+    fn lint(text: &str) {
+        let (mut seen, mut now, mut kind_now) = (Vec::new(), "", "");
         for line in text.lines() {
             match line.split(' ').collect::<Vec<_>>()[..] {
-                ["#", "HELP", name, ..] => {
+                ["#", "HELP", name, _, ..] => {
                     assert!(!seen.contains(&name), "{name} comes twice");
+                    assert!(name.starts_with("qws_") && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+                    assert_ne!(kind_now, "HELP", "{now} has no type");
                     seen.push(name);
-                    now = name;
+                    (now, kind_now) = (name, "HELP");
                 }
-                ["#", "TYPE", name, kind] => assert!(name == now && (kind == "counter") == name.ends_with("_total")),
+                ["#", "TYPE", name, kind @ ("counter" | "gauge")] => {
+                    assert_eq!((name, kind_now), (now, "HELP"), "its help comes first");
+                    assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
+                    // Units are base units, and stand behind the rest; `_count`, `_sum` and `_bucket` are of histograms.
+                    let is_odd = |part: &str| {
+                        let odd = "ms milliseconds minutes hours days percent kb mb kilobytes megabytes kib mib count sum bucket";
+                        odd.split(' ').any(|odd| odd == part) || ["counter", "gauge"].contains(&part)
+                    };
+                    assert!(!name.split('_').any(is_odd), "{name}");
+                    kind_now = kind;
+                }
                 [value, number] => {
-                    assert_eq!(value.split('{').next(), Some(now), "{line}");
+                    let (name, labels) = value.split_once('{').unwrap_or((value, ""));
+                    assert_eq!(name, now, "{line}");
+                    assert!(["counter", "gauge"].contains(&kind_now), "{name} has no type");
+                    let is_reserved = labels.starts_with("quantile=") || labels.starts_with("le=");
+                    assert!(!is_reserved, "{line}: this is for summaries and histograms");
                     number.parse::<f64>().expect("a number");
                 }
                 _ => panic!("{line}"),
             }
         }
         assert!(seen.len() > 20 && text.ends_with('\n'));
+        promtool(text);
+    }
+
+    fn promtool(text: &str) {
+        let mut command = Command::new("promtool");
+        command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let Ok(mut promtool) = command.spawn() else { return };
+        promtool.stdin.take().expect("its input").write_all(text.as_bytes()).expect("it reads");
+        let output = promtool.wait_with_output().expect("its end");
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.trim().is_empty(), "promtool: {said}");
     }
 }

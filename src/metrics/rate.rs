@@ -1,30 +1,45 @@
-//! How often something happens of late: a rate in which what is past counts less and less. Pure.
+//! How often something happened recently: a rate in which what is past counts less and less. Pure.
 
-/// After so long something counts for a third (1/e) of what it did.
+/// After this long something counts for a third (1/e) of what it did.
 const MEMORY_MS: f64 = 10_000.0;
+/// A rate is taken over this long at least: one event a moment ago is not a thousand a second.
+const SHORTEST_MS: u64 = 1000;
+/// After a pause this long a rate begins again: less than 1 % of what was before is left of it.
+const PAUSE_MS: u64 = 50_000;
 
 /// A rate per second, decayed to the time of its last event.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Rate {
-    per_second: f64,
+    /// What the rate would be if it had been counted for ever.
+    decayed: f64,
     at_ms: u64,
+    since_ms: u64,
     total: u64,
 }
 
 impl Rate {
     /// It has happened once more. A clock that was set back stands still here.
     pub(crate) fn count(&mut self, now_ms: u64) {
-        self.per_second = self.per_second(now_ms) + 1000.0 / MEMORY_MS;
+        if self.total == 0 || now_ms.saturating_sub(self.at_ms) > PAUSE_MS {
+            self.since_ms = now_ms;
+        }
+        self.decayed = self.decayed(now_ms) + 1000.0 / MEMORY_MS;
         self.at_ms = self.at_ms.max(now_ms);
         self.total += 1;
     }
 
-    /// The rate at a time.
+    /// The rate at a time. What was counted for a shorter time than it takes to forget is held against that time: a
+    /// steady rate reads the same from its first second on.
     pub(crate) fn per_second(&self, now_ms: u64) -> f64 {
+        let counted_ms = now_ms.max(self.at_ms).saturating_sub(self.since_ms).max(SHORTEST_MS);
+        self.decayed(now_ms) / -(-(counted_ms as f64) / MEMORY_MS).exp_m1()
+    }
+
+    fn decayed(&self, now_ms: u64) -> f64 {
         match now_ms.saturating_sub(self.at_ms) {
-            0 => self.per_second,
+            0 => self.decayed,
             // Exact far beyond the time after which nothing is left of it.
-            past => self.per_second * (-(past as f64) / MEMORY_MS).exp(),
+            past => self.decayed * (-(past as f64) / MEMORY_MS).exp(),
         }
     }
 
@@ -51,11 +66,34 @@ mod tests {
     }
 
     #[test]
+    fn a_steady_rate_reads_true_from_its_first_seconds_on_and_again_after_a_pause() {
+        let mut rate = Rate::default();
+        for start in [1_000_000, 1_600_000] {
+            for n in 0..1200 {
+                rate.count(start + n * 50);
+                let told = rate.per_second(start + n * 50);
+                assert!(n < 40 || (told - 20.0).abs() < 0.6, "{told} after {} ms of 20 a second", n * 50);
+                assert!(told < 22.0, "{told} after {} ms", n * 50);
+            }
+        }
+    }
+
+    #[test]
+    fn one_event_is_at_most_one_a_second() {
+        let mut rate = Rate::default();
+        assert_eq!(rate.per_second(5000), 0.0, "nothing was counted");
+        rate.count(5000);
+        assert!((1.0..1.1).contains(&rate.per_second(5000)), "{rate:?}");
+        assert!((0.0..0.2).contains(&rate.per_second(15_000)), "{rate:?}");
+    }
+
+    #[test]
     fn a_clock_that_is_set_back_or_far_ahead_does_no_harm() {
         let mut rate = Rate::default();
         rate.count(5000);
         rate.count(1000);
-        assert!((rate.per_second(0) - 0.2).abs() < 1e-9 && (rate.per_second(5000) - 0.2).abs() < 1e-9, "{rate:?}");
+        let told = rate.per_second(5000);
+        assert!((2.0..2.2).contains(&told) && (rate.per_second(0) - told).abs() < 1e-9, "{rate:?}");
         assert_eq!(rate.per_second(u64::MAX), 0.0);
     }
 }

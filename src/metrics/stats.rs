@@ -96,13 +96,16 @@ pub struct Topics {
 pub struct TopicStats {
     /// Its name.
     pub topic: String,
-    /// Subscriptions by its name; those to patterns that match it are not counted.
+    /// Subscriptions that it reaches: those by its name, and those to patterns that match it. A client with several is
+    /// counted for each.
     pub subscribers: u64,
+    /// Those of them to patterns.
+    pub pattern_subscribers: u64,
     /// Messages since it came to be, or came back after it was forgotten.
     pub published: u64,
     /// The newest message's offset.
     pub offset: u64,
-    /// Messages a second, of late: what is ten seconds old counts for a third.
+    /// Recent messages a second: what is ten seconds old counts for a third.
     pub per_second: f64,
 }
 
@@ -135,9 +138,9 @@ impl Spread {
         Self { p50, p90, p99, max, clients: numbers.len() as u64 }
     }
 
-    /// Each percentile as a part of one.
-    pub(super) fn quantiles(&self) -> [(&'static str, f64); 4] {
-        [("0.5", self.p50), ("0.9", self.p90), ("0.99", self.p99), ("1", self.max)]
+    /// Each percentile with its number of a hundred.
+    pub(super) fn percentiles(&self) -> [(&'static str, f64); 4] {
+        [("50", self.p50), ("90", self.p90), ("99", self.p99), ("100", self.max)]
     }
 }
 

@@ -7,6 +7,7 @@ mod history;
 mod hub;
 mod keys;
 mod long_work;
+mod pattern_counts;
 mod patterns;
 mod publish;
 mod replay;
@@ -28,6 +29,7 @@ use self::hub::Delivery;
 pub(crate) use self::hub::Inbox;
 use self::long_work::LongWork;
 pub(crate) use self::long_work::Slices;
+use self::pattern_counts::PatternCounts;
 pub(crate) use self::publish::Publication;
 use self::state::Topic;
 pub(crate) use self::subscribe::Wish;
@@ -57,6 +59,8 @@ pub(crate) struct Topics {
     inboxes: Vec<mpsc::Sender<Delivery>>,
     /// Subscriptions to patterns, by worker.
     patterns: Vec<AtomicUsize>,
+    /// The same by pattern, for those who watch.
+    pattern_counts: PatternCounts,
     /// Of these, those that want to hear of joins and leaves.
     pattern_watchers: AtomicUsize,
     /// By worker.
@@ -88,6 +92,7 @@ impl Topics {
             memory: AtomicUsize::new(0),
             inboxes,
             patterns: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+            pattern_counts: PatternCounts::default(),
             pattern_watchers: AtomicUsize::new(0),
             long_work: (0..workers).map(|_| LongWork::new()).collect(),
         };

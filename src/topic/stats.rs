@@ -2,15 +2,16 @@
 //! at a part of them at a time; nobody waits for the whole.
 
 use std::cmp::Reverse;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use super::Topics;
+use super::state::Topic;
 use crate::message::now_ms;
 use crate::metrics::{self, Top, TopicStats, thousandths};
 
 impl Topics {
-    /// The numbers, and at most so many topics: those with the most messages of late.
+    /// The numbers, and at most so many topics: those with the most recent messages.
     pub(crate) fn stats(&self, most: usize) -> metrics::Topics {
         let now = now_ms();
         let mut top = Top::new(most);
@@ -27,15 +28,26 @@ impl Topics {
                 // Never below 0, so the bits have the order of the numbers (IEEE 754 section 5.10); of equals the older topic
                 // comes first.
                 let key = (per_second.to_bits(), Reverse(topic.id));
-                top.offer(key, || TopicStats {
-                    topic: topic.name.as_str().to_owned(),
-                    subscribers,
-                    published: rate.total(),
-                    offset,
-                    per_second,
+                top.offer(key, || {
+                    let told = TopicStats {
+                        topic: topic.name.as_str().to_owned(),
+                        subscribers,
+                        pattern_subscribers: 0,
+                        published: rate.total(),
+                        offset,
+                        per_second,
+                    };
+                    (Arc::clone(&topic), told)
                 });
             }
         }
-        metrics::Topics { count: self.count() as u64, subscriptions, top: top.into_sorted().collect() }
+        // Looked up for these few alone.
+        let (topics, mut top): (Vec<_>, Vec<_>) = top.into_sorted().unzip();
+        let wanted: Vec<_> = topics.iter().map(|topic| (&topic.name, topic.rule.subscribe)).collect();
+        for (told, by_patterns) in top.iter_mut().zip(self.pattern_counts.of(&wanted)) {
+            told.pattern_subscribers = by_patterns;
+            told.subscribers += by_patterns;
+        }
+        metrics::Topics { count: self.count() as u64, subscriptions, top }
     }
 }

@@ -86,18 +86,19 @@ impl Topics {
         let Wish { who, wanted, .. } = wish;
         let lane = who.outbound.bind_lane(&wanted.topic, rule.priority, wanted.lane);
         let receiver = wish.receiver(rule, &lane);
-        let ended = receiver.ended.clone();
+        let (ended, is_authenticated) = (receiver.ended.clone(), receiver.is_authenticated);
         let topic = wanted.topic.as_str().to_owned();
         let reply = wish.reply(Subscribed { topic, lane: lane.number, ..Subscribed::default() });
         reserved.make(|| {
             // Counted before it is in the inbox: whoever publishes after `subscribed` sees it.
             self.patterns[who.worker].fetch_add(1, Ordering::AcqRel);
+            self.pattern_counts.add(&wanted.topic, is_authenticated);
             self.pattern_watchers.fetch_add(usize::from(wanted.presence), Ordering::AcqRel);
             if let Some(place) = place {
                 let target = Target::Pattern(wanted.topic.clone());
                 place.send(Delivery::Subscribe { target, receiver, joined: None, turn: None });
             }
-            Held { topic: None, lane, presence: wanted.presence, ended, catching_up: None }
+            Held { topic: None, lane, presence: wanted.presence, is_authenticated, ended, catching_up: None }
         });
         reply
     }
@@ -120,7 +121,7 @@ impl Topics {
         self.account(topic, &mut state, now);
         let lane = who.outbound.bind_lane(&wanted.topic, topic.rule.priority, wanted.lane);
         let mut receiver = wish.receiver(&topic.rule, &lane);
-        let ended = receiver.ended.clone();
+        let (ended, is_authenticated) = (receiver.ended.clone(), receiver.is_authenticated);
         let start = state.log.start(wanted.since.as_ref(), wanted.recent);
         let subscribed = Subscribed {
             topic: topic.name.as_str().to_owned(),
@@ -159,7 +160,8 @@ impl Topics {
             if let Some(place) = places.get_mut(who.worker).and_then(Option::take) {
                 place.send(Delivery::Subscribe { target: Target::Topic(topic.id), receiver, joined, turn });
             }
-            Held { topic: Some(Arc::clone(topic)), lane, presence: wanted.presence, ended, catching_up }
+            let presence = wanted.presence;
+            Held { topic: Some(Arc::clone(topic)), lane, presence, is_authenticated, ended, catching_up }
         });
         drop(state);
         Some(begun)

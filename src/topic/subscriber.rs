@@ -27,7 +27,7 @@ pub(crate) struct Subscriber {
     /// As others see it.
     member: Member,
     /// The worker on which the client is.
-    pub(super) worker: usize,
+    pub(crate) worker: usize,
     /// What it may do, and how often.
     pub(crate) allowance: Allowance,
     subscriptions: Mutex<Subscriptions>,
@@ -56,6 +56,8 @@ pub(super) struct Held {
     pub(super) topic: Option<Arc<Topic>>,
     pub(super) lane: TopicLane,
     pub(super) presence: bool,
+    /// As it was when it was made.
+    pub(super) is_authenticated: bool,
     /// Under `block`, what tells publishers that it has ended.
     pub(super) ended: Option<CancellationToken>,
     /// What still replays to it.

@@ -149,6 +149,7 @@ impl Topics {
         who.outbound.release_lane(text, &held.lane);
         let Some(topic) = &held.topic else {
             self.patterns[who.worker].fetch_sub(1, Ordering::AcqRel);
+            self.pattern_counts.remove(text, held.is_authenticated);
             self.pattern_watchers.fetch_sub(usize::from(held.presence), Ordering::AcqRel);
             return tell(Ended { target: Target::Pattern(text.clone()), left: None, missed: None }, places);
         };

@@ -173,7 +173,7 @@ mod tests {
         for (name, value) in headers {
             request = request.with_header(name.clone(), HeaderValue::from_static(value));
         }
-        let origins = origins.iter().map(|&origin| origin.to_owned()).collect();
+        let origins = origins.iter().map(|origin| origin.parse().expect("an origin")).collect();
         let pages = Http { origins, ..Http::default() };
         let hash = short_lived.then_some(CertificateHash { sha256: [0; 32], not_after: 0 });
         let own = OwnPages { short_lived: ShortLived::of(hash), served: vec![("https", 4433), ("http", 8080)] };
@@ -199,6 +199,21 @@ mod tests {
         assert_eq!(judged(url, &[(header::ORIGIN, "null")], known), Err(403));
         assert_eq!(judged(url, &[(header::ORIGIN, "https://localhost:4433")], known), Ok(false), "its own page");
         assert_eq!(judged(url, &[], known), Ok(false), "no web page");
+    }
+
+    #[test]
+    fn pages_without_an_origin_and_of_hosts_below_a_name_are_let_in_where_they_are_named() {
+        let url = "https://localhost:4433/wt";
+        let known = &["null", "https://*.example.com"];
+        for (origin, expected) in [
+            ("null", Ok(false)),
+            ("https://app.example.com", Ok(false)),
+            ("https://a.b.example.com", Ok(false)),
+            ("https://example.com", Err(403)),
+            ("https://app.example.com.evil.example", Err(403)),
+        ] {
+            assert_eq!(judged(url, &[(header::ORIGIN, origin)], known), expected, "{origin}");
+        }
     }
 
     #[test]

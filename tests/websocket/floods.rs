@@ -166,7 +166,8 @@ async fn sockets_that_echo_are_counted_and_end_when_nothing_is_said() {
 
 #[tokio::test]
 async fn a_page_that_has_its_own_name_point_here_is_none_of_this_servers() {
-    let server = server_with(|config| config.http.origins = vec!["https://app.example".into()]).await;
+    let server =
+        server_with(|config| config.http.origins = vec!["https://app.example".parse().expect("an origin")]).await;
     for (host, origin, status) in [
         ("localhost:80", "http://localhost:80", 101),
         ("evil.example", "http://evil.example", 403),

@@ -94,7 +94,7 @@ async fn only_get_of_http_1_1_opens_one_and_only_where_one_is_served() {
 async fn pages_of_other_origins_may_not_connect_where_some_are_named() {
     let server = TestServer::start_with(|config| {
         plain(config);
-        config.http.origins = vec!["https://app.example".into()];
+        config.http.origins = vec!["https://app.example".parse().expect("an origin")];
         config.http.echo = true;
     })
     .await;
@@ -122,6 +122,29 @@ async fn pages_of_other_origins_may_not_connect_where_some_are_named() {
     for (origin, status) in [("https://localhost", 101), ("http://localhost", 403), ("https://evil.example", 403)] {
         let answer = Bare::tls(&server).await.ask(&opening("/ws", &[&format!("Origin: {origin}")])).await;
         assert_eq!(answer.status, status, "{origin} over TLS: {answer:?}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn pages_without_an_origin_and_of_hosts_below_a_name_connect_where_they_are_named() {
+    let server = TestServer::start_with(|config| {
+        plain(config);
+        let origins = ["null", "https://*.example.com:443"];
+        config.http.origins = origins.map(|origin| origin.parse().expect("an origin")).to_vec();
+    })
+    .await;
+    for (origin, status) in [
+        ("null", 101),
+        ("https://app.example.com", 101),
+        ("https://a.b.example.com", 101),
+        ("https://example.com", 403),
+        ("https://app.example.com:8443", 403),
+        ("http://app.example.com", 403),
+        ("https://evil.example/.example.com", 403),
+    ] {
+        let answer = ask(&server, &opening("/ws", &[&format!("Origin: {origin}")])).await;
+        assert_eq!(answer.status, status, "{origin}: {answer:?}");
     }
     server.stop().await;
 }

@@ -29,7 +29,7 @@ pub(super) async fn guard(
     next: Next,
 ) -> Response {
     let context = &http.surroundings.context;
-    let mut response = match judge(&context.config.http, &context.addresses, &peer, &request) {
+    let mut response = match judge(&context.live.http(), &context.addresses, &peer, &request) {
         Ok(()) => next.run(request).await,
         Err(refused) => {
             let (from, status) = (peer.address, refused.status);
