@@ -117,8 +117,8 @@ impl de::Error for Problem {
 /// The name of a setting, with what is around it.
 enum Path<'a> {
     Root,
-    Key(&'a Path<'a>, &'a str),
-    Index(&'a Path<'a>, usize),
+    Key(&'a Self, &'a str),
+    Index(&'a Self, usize),
 }
 
 impl Display for Path<'_> {

@@ -106,10 +106,8 @@ impl Loaded {
             let setting = variable[ENV_PREFIX.len()..].to_ascii_lowercase().replace("__", ".");
             let name = Printable::excerpt(variable);
             match schema::similar(&setting) {
-                Some(meant) => warnings.push(format!(
-                    "{name} in the environment names no setting and is ignored; did you mean {}?",
-                    variable_of(&meant)
-                )),
+                Some(meant) => warnings
+                    .push(format!("{name} in the environment names no setting; did you mean {}?", variable_of(&meant))),
                 None => without_like.push(name.to_string()),
             }
         }
@@ -118,8 +116,8 @@ impl Loaded {
             without_like.truncate(MAX_NAMED);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             warnings.push(format!(
-                "{}{more} in the environment: no setting is named like that, ignored (Kubernetes sets such variables for a \
-                 service named qws)",
+                "{}{more} in the environment: no setting has that name (Kubernetes sets such variables for a service named \
+                 qws)",
                 without_like.join(", ")
             ));
         }

@@ -250,10 +250,10 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum MessageLog {
-    /// Seen by whoever debugs.
+    /// For debugging.
     #[default]
     Debug,
-    /// Seen by everybody: for a look at a server with few messages.
+    /// Always shown, for a look at a server with few messages.
     Info,
 }
 
