@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use super::Topics;
-use super::state::Topic;
 use crate::message::now_ms;
 use crate::metrics::{self, Top, TopicStats, thousandths};
 
