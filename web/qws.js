@@ -686,13 +686,19 @@ export class Client extends EventTarget {
       this.#wake();
       if (this.#link?.transport.carrier === "websocket") void this.#tryQuic();
     };
+    // A device without a network may still reach a server on itself: the connection is asked, not given up.
+    const offline = () => {
+      if (this.#link) this.#wake();
+    };
     const visible = () => {
       if (page?.visibilityState === "visible") this.#wake();
     };
     globalThis.addEventListener("online", online);
+    globalThis.addEventListener("offline", offline);
     page?.addEventListener("visibilitychange", visible);
     this.#stopListening = () => {
       globalThis.removeEventListener("online", online);
+      globalThis.removeEventListener("offline", offline);
       page?.removeEventListener("visibilitychange", visible);
     };
   }

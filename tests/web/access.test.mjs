@@ -186,7 +186,8 @@ test("while the connection is away, rooms queue what is written, other messages 
   await page.goto(`${alone.url}/#room=away&name=Ada`);
   await page.locator('#composer[data-state="open"]').waitFor();
   await alone.kill();
-  await page.evaluate(() => dispatchEvent(new Event("online")));
+  // As where the network has gone: then the page does not wait for the next ping.
+  await page.evaluate(() => dispatchEvent(new Event("offline")));
   await page.locator('#connection-badge[data-state="reconnecting"]').waitFor();
   await page.locator("#composer-state", { hasText: "will be sent once you are back" }).waitFor();
   assert.equal(await page.textContent("#conversation-subtitle"), "Reconnecting…");

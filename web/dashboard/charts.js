@@ -4,11 +4,9 @@
 import uPlot from "../vendor/uPlot.esm.js";
 import { make, setAttribute, setNumber, setText } from "./dom.js";
 import * as format from "./format.js";
-import { WINDOW_SECONDS, extent, means } from "./samples.js";
+import { extent, means, windowOf } from "./samples.js";
 
 const HEIGHT = 130;
-// What is shown of the time at first; it grows with what is known, up to the whole window.
-const SHORTEST_SECONDS = 60;
 const SPAN_SECONDS = 15;
 
 const CHARTS = [
@@ -286,13 +284,6 @@ class Chart {
     const beside = left > plot.over.clientWidth / 2 ? middle - this.#tip.offsetWidth - 10 : middle + 10;
     this.#tip.style.left = `${Math.max(4, Math.min(beside, room))}px`;
   }
-}
-
-/** Which time is shown: as much as is known, but not less than a minute, nor more than the whole window. */
-export function windowOf(times, now) {
-  const newest = times.at(-1) ?? now;
-  const known = newest - (times[0] ?? newest);
-  return [newest - Math.min(WINDOW_SECONDS, Math.max(SHORTEST_SECONDS, known)), newest];
 }
 
 /** Times of an axis, with seconds where two would read the same. */

@@ -3,6 +3,9 @@
 
 export const WINDOW_SECONDS = 300;
 
+/** What is shown of the time at first. */
+const SHORTEST_SECONDS = 60;
+
 /** With no answer for longer than this, lines are not drawn through: nobody knows what was between. */
 const GAP_SECONDS = 3.5;
 
@@ -98,6 +101,13 @@ export class Samples {
     }
     return columns;
   }
+}
+
+/** Which time is shown: as much as is known, but not less than a minute, nor more than the whole window. */
+export function windowOf(times, now) {
+  const newest = times.at(-1) ?? now;
+  const known = newest - (times[0] ?? newest);
+  return [newest - Math.min(WINDOW_SECONDS, Math.max(SHORTEST_SECONDS, known)), newest];
 }
 
 /** The newest, lowest and highest of `values`; each null where there is none. */

@@ -26,6 +26,7 @@ export function topicsTable() {
         fill: (cell, topic) => setText(cell, topic.topic),
       },
       number("topics.top.subscribers", (topic) => topic.subscribers, format.count),
+      number("topics.top.pattern_subscribers", (topic) => topic.pattern_subscribers, format.count),
       number("topics.top.per_second", (topic) => topic.per_second, format.rate),
       number("topics.top.published", (topic) => topic.published, format.count),
       number("topics.top.offset", (topic) => topic.offset, format.count),

@@ -3,10 +3,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { isToken, Refused, tokenFromAddress, tokenProblem } from "../dashboard/api.js";
 import { isSendable, mayReturn, reasonFits } from "../dashboard/codes.js";
 import * as format from "../dashboard/format.js";
 import { held, matching, sorted } from "../dashboard/listing.js";
-import { Samples, extent, isAnotherLife, means, ratesBetween } from "../dashboard/samples.js";
+import { Samples, WINDOW_SECONDS, extent, isAnotherLife, means, ratesBetween, windowOf } from "../dashboard/samples.js";
 
 const stats = (uptime_ms, totals = {}, more = {}) => ({ uptime_ms, totals, ...more });
 
@@ -146,4 +147,33 @@ test("what can be sent as a closing code, and who comes back after it, is as the
   for (const code of [999, 1004, 1006, 1015, 2999, 5000, Number.NaN]) assert.ok(!isSendable(code), `${code}`);
   assert.ok(mayReturn(1012) && !mayReturn(4403));
   assert.ok(reasonFits("ü".repeat(61)) && !reasonFits("ü".repeat(62)));
+});
+
+test("the charts begin with what is known, and end up with the whole window", () => {
+  assert.deepEqual(windowOf([], 1000), [940, 1000]);
+  assert.deepEqual(windowOf([990, 1000], 5000), [940, 1000]);
+  assert.deepEqual(windowOf([880, 1000], 5000), [880, 1000]);
+  assert.deepEqual(windowOf([100, 1000], 5000), [1000 - WINDOW_SECONDS, 1000]);
+});
+
+test("why a token is of no use is said in words for people", () => {
+  const why = (...refused) => tokenProblem(new Refused(...refused));
+  assert.equal(why(401, "Authorization: Bearer with the token in http.admin_token is expected"), "That is not a valid access token.");
+  assert.equal(why(429, "too many", 30), "Too many wrong tokens were tried from this address. Try again in 30 seconds.");
+  assert.match(why(500, "nonsense"), /status 500/);
+  assert.match(tokenProblem(new TypeError("Failed to fetch")), /cannot be reached/);
+  for (const status of [401, 403, 429, 500]) assert.doesNotMatch(why(status, "Authorization: x"), /Authorization/);
+});
+
+test("a token is taken out of the address, and nothing else is", () => {
+  const page = (url) => {
+    const location = new URL(url);
+    const replaced = [];
+    const history = { state: null, replaceState: (_state, _title, to) => replaced.push(to) };
+    return [tokenFromAddress({ location, history }), replaced];
+  };
+  assert.deepEqual(page("http://a.example/dashboard#token=abc%2Bdef"), ["abc+def", ["/dashboard"]]);
+  assert.deepEqual(page("http://a.example/dashboard?x=1#token="), ["", ["/dashboard?x=1"]]);
+  assert.deepEqual(page("http://a.example/dashboard#main"), [null, []]);
+  assert.ok(isToken("0123456789abcdef-_/+=") && !isToken("") && !isToken("a b") && !isToken("ä"));
 });

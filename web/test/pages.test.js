@@ -8,6 +8,8 @@ import { Conversation, MOST_CHARACTERS, MOST_ENTRIES } from "../chat/conversatio
 import { roundTrip } from "../ui/connection.js";
 import { idBefore, People } from "../ui/people.js";
 import { Roster } from "../ui/roster.js";
+import { endingOf, refusedToken } from "../ui/ending.js";
+import { suggestName } from "../ui/names.js";
 import { nameProblem, roomProblem } from "../ui/signin.js";
 
 const message = (offset, text = `message ${offset}`) => ({ type: "message", time: offset, offset, from: "a", text });
@@ -343,4 +345,49 @@ test("names and rooms are checked as the protocol has it", () => {
   for (const bad of ["", "a b", ".a", "a.", "a..b", "a*", ">", "ä", "x".repeat(251)]) {
     assert.notEqual(roomProblem(bad, "chat."), "", bad);
   }
+});
+
+test("how a connection ended is said in words for people", () => {
+  assert.equal(endingOf({ code: 4403, reason: "spam" }), "You were removed from this server: spam.");
+  assert.equal(endingOf({ code: 4403, reason: "" }), "You were removed from this server.");
+  assert.equal(endingOf({ code: 4401, reason: "token: it has expired (exp)" }), "Your access has expired.");
+  assert.equal(endingOf({ code: 1002, reason: "what?" }), "The server ended the connection: what? (code 1002).");
+  assert.equal(refusedToken("token: it has expired (exp); get another one"), "This access token has expired.");
+  assert.equal(refusedToken("token: it is no JSON Web Token that is taken here; get another one"), "That is not a valid access token.");
+});
+
+test("a suggested name is a good one, and none that another tab has", () => {
+  const first = suggestName(new Set(), () => 0);
+  assert.equal(nameProblem(first), "");
+  const digits = [0, 0, 0.5, 0.5];
+  assert.notEqual(suggestName(new Set([first]), () => digits.shift() ?? 0), first);
+  assert.equal(suggestName(new Set([first]), () => 0), first, "it gives one in any case");
+});
+
+test("somebody whose name is not known goes by the user, not as a guest", () => {
+  const people = new People("test");
+  people.learn({ id: id(21), name: null, user: "ada@home" });
+  assert.equal(people.name(id(21)), "ada@home");
+  assert.equal(people.name(id(22)), "Someone (00000022)");
+});
+
+test("what can be written where goes by what the client may do, and by the connection", async () => {
+  const { chat, client } = await chatIn("lobby");
+  await chat.join("lobby");
+  const room = chat.conversations.get("room:lobby");
+  const all = chat.conversations.get("all:");
+  chat.openDirect(id(2));
+  const direct = chat.conversations.get(`direct:${id(2)}`);
+  const closed = () => [room, direct, all].map((one) => chat.closedBecause(one) !== "");
+  assert.deepEqual(closed(), [false, false, false]);
+  client.permissions = { broadcast: false, direct: false, signal: false, list_clients: false };
+  assert.deepEqual(closed(), [false, true, true]);
+  client.subscription.mayPublish = false;
+  assert.deepEqual(closed(), [true, true, true]);
+  client.permissions = null;
+  client.subscription.mayPublish = true;
+  client.state = "reconnecting";
+  assert.deepEqual(closed(), [false, false, false], "it may be written, and waits");
+  client.state = "closed";
+  assert.deepEqual(closed(), [true, true, true]);
 });
