@@ -100,7 +100,7 @@ test("the percentiles of round trips and losses are those of /metrics", needsSer
   // As many as it takes for the percentiles to be different numbers.
   await page.evaluate(async () => {
     const { connect } = await import("/qws.js");
-    window.clients = Array.from({ length: 10 }, () => connect());
+    window.clients = Array.from({ length: 10 }, () => connect(undefined, { carriers: ["webtransport"] }));
     for (const client of clients) {
       await client.ready;
       await client.ping();
