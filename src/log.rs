@@ -111,6 +111,12 @@ impl Log {
         self.entries.range(first..)
     }
 
+    /// The messages before an offset, oldest first, as far as they are kept.
+    pub(crate) fn before(&self, offset: u64) -> impl DoubleEndedIterator<Item = &Entry> + ExactSizeIterator {
+        let end = self.entries.partition_point(|entry| entry.offset < offset);
+        self.entries.range(..end)
+    }
+
     /// Where to begin for who wants what came after `since`, or so many of the newest messages, or only what is to come.
     pub(crate) fn start(&self, since: Option<&Position>, recent: Option<u64>) -> Start {
         let all = self.oldest() - 1;
@@ -169,6 +175,8 @@ mod tests {
         assert_eq!(offsets(&by_number, 0), [3, 4, 5]);
         assert_eq!(offsets(&by_number, 4), [5]);
         assert_eq!(offsets(&by_number, 9), [0; 0]);
+        let before = |offset| by_number.before(offset).map(|entry| entry.offset).collect::<Vec<_>>();
+        assert_eq!([before(0), before(3), before(5), before(u64::MAX)], [vec![], vec![], vec![3, 4], vec![3, 4, 5]]);
         let each = by_number.bytes() / 3;
         assert_eq!(offsets(&log(5, Retention { bytes: 2 * each, ..KEEP }), 0), [4, 5]);
         by_number.trim(KEEP, 1035);

@@ -10,6 +10,9 @@ use crate::message::TopicPattern;
 /// Patterns that are compared at once: as many as a word has bits.
 const BLOCK: usize = u64::BITS as usize;
 
+/// A block of so few patterns compares them one by one: an index of their levels would take more memory than they do.
+const FEW: usize = 4;
+
 /// The longest level, in bytes, that is its own key.
 const EXACT_BYTES: usize = 8;
 /// Set in the key of a longer level; no byte of a level has it.
@@ -130,6 +133,7 @@ impl<T> PatternIndex<T> {
 /// Up to 64 patterns, each a bit.
 #[derive(Debug, Clone)]
 pub(crate) struct Block<T> {
+    /// Empty while there are few patterns.
     levels: Vec<Level>,
     entries: Vec<(TopicPattern, T)>,
 }
@@ -194,13 +198,25 @@ impl<T> Block<T> {
         steps: &mut usize,
     ) -> impl Iterator<Item = &'a T> + use<'a, T> {
         let keys = sought.keys.get(from..).unwrap_or_default();
-        let found = bits(self.matching(keys, steps)).map(|bit| &self.entries[bit]);
+        let set = if self.is_indexed() { self.matching(keys, steps) } else { self.compared(sought, keys.len(), steps) };
+        let found = bits(set).map(|bit| &self.entries[bit]);
         found.filter(|(pattern, _)| sought.is_covered_by(pattern)).map(|(_, item)| item)
     }
 
     fn all(&self) -> u64 {
         // It has at least one.
         u64::MAX >> (BLOCK - self.entries.len().max(1))
+    }
+
+    fn is_indexed(&self) -> bool {
+        !self.levels.is_empty()
+    }
+
+    /// Compares its patterns one by one.
+    fn compared(&self, sought: &Sought<'_>, levels: usize, steps: &mut usize) -> u64 {
+        *steps += levels * self.entries.len();
+        let covering = self.entries.iter().enumerate().filter(|(_, (pattern, _))| pattern.covers_text(sought.text));
+        covering.fold(0, |set, (bit, _)| set | 1 << bit)
     }
 
     fn matching(&self, keys: &[u64], steps: &mut usize) -> u64 {
@@ -217,9 +233,12 @@ impl<T> Block<T> {
         found | self.levels.get(keys.len()).map_or(0, |level| open & level.ended)
     }
 
-    /// The patterns with just these levels.
+    /// The patterns with just these levels; all where they are few.
     fn equal(&self, keys: &[u64]) -> u64 {
         let mut open = self.all();
+        if !self.is_indexed() {
+            return open;
+        }
         for (&key, level) in keys.iter().zip(&self.levels) {
             open &= match key {
                 ANY => level.any,
@@ -231,25 +250,42 @@ impl<T> Block<T> {
     }
 
     fn add(&mut self, from: usize, pattern: TopicPattern, item: T) {
-        let bit = 1 << self.entries.len();
-        self.mark(from, &pattern, |level, key| level.set(key, bit), |level| level.ended |= bit);
         self.entries.push((pattern, item));
+        match self.entries.len() {
+            count if self.is_indexed() => self.set(from, count - 1),
+            ..=FEW => {}
+            count => (0..count).for_each(|at| self.set(from, at)),
+        }
+    }
+
+    fn set(&mut self, from: usize, at: usize) {
+        let (pattern, bit) = (self.entries[at].0.clone(), 1 << at);
+        self.mark(from, &pattern, |level, key| level.set(key, bit), |level| level.ended |= bit);
+    }
+
+    fn clear(&mut self, from: usize, pattern: &TopicPattern, at: usize) {
+        if self.is_indexed() {
+            let bit = 1 << at;
+            self.mark(from, pattern, |level, key| level.clear(key, bit), |level| level.ended &= !bit);
+        }
     }
 
     fn pop(&mut self, from: usize) -> Option<(TopicPattern, T)> {
         let (pattern, item) = self.entries.pop()?;
-        let bit = 1 << self.entries.len();
-        self.mark(from, &pattern, |level, key| level.clear(key, bit), |level| level.ended &= !bit);
+        self.clear(from, &pattern, self.entries.len());
+        if self.entries.len() <= FEW / 2 {
+            self.levels = Vec::new();
+        }
         Some((pattern, item))
     }
 
     /// Puts another pattern in the place of one.
-    fn replace(&mut self, from: usize, at: usize, (pattern, item): (TopicPattern, T)) {
-        let bit = 1 << at;
-        self.mark(from, &pattern, |_, _| {}, |_| {});
-        let (before, _) = std::mem::replace(&mut self.entries[at], (pattern.clone(), item));
-        self.mark(from, &before, |level, key| level.clear(key, bit), |level| level.ended &= !bit);
-        self.mark(from, &pattern, |level, key| level.set(key, bit), |level| level.ended |= bit);
+    fn replace(&mut self, from: usize, at: usize, entry: (TopicPattern, T)) {
+        let (before, _) = std::mem::replace(&mut self.entries[at], entry);
+        self.clear(from, &before, at);
+        if self.is_indexed() {
+            self.set(from, at);
+        }
     }
 
     /// Visits a pattern's levels here, and the one behind them.
@@ -334,7 +370,7 @@ mod tests {
                 prop_assert!(!index.remove(pattern, |&item| item == number), "it was removed");
             }
             let kept: Vec<usize> = (0..patterns.len()).filter(|&number| !removed[number]).collect();
-            let most = |levels: usize| kept.len().div_ceil(BLOCK) * levels;
+            let most = |levels: usize| (kept.len().div_ceil(BLOCK) + FEW - 1) * levels;
             for topic in topics {
                 let expected: Vec<usize> =
                     kept.iter().copied().filter(|&number| patterns[number].matches(&topic)).collect();

@@ -41,6 +41,45 @@ async fn what_is_published_arrives_in_order_and_as_it_was() {
 }
 
 #[tokio::test]
+async fn patterns_that_come_and_go_between_messages_change_who_gets_them_and_nothing_else() {
+    let server = TestServer::start().await;
+    let (ada, bob, eve) = (client(&server, "Ada").await, client(&server, "Bob").await, client(&server, "Eve").await);
+    // Of as many levels as there may be, and of few.
+    for topic in ["news.tea".to_owned(), vec!["a"; 128].join(".")] {
+        let levels = topic.split('.').count();
+        let first_is_any = ["*"].into_iter().chain(topic.split('.').skip(1)).collect::<Vec<_>>().join(".");
+        let mut news = bob.subscribe(vec!["*"; levels].join(".").as_str()).await.expect("subscribed");
+        for round in 0..2 {
+            publish(&ada, &topic, format!("{round} before")).await;
+            expect(&mut news, &format!("{round} before")).await;
+            // More than are remembered one by one.
+            for n in 0..40 {
+                let elsewhere = eve.subscribe(format!("elsewhere.{n}.>").as_str()).await.expect("subscribed");
+                elsewhere.unsubscribe().await.expect("unsubscribed");
+            }
+            publish(&ada, &topic, "one").await;
+            expect(&mut news, "one").await;
+            let mut eves = eve.subscribe(first_is_any.as_str()).await.expect("subscribed");
+            publish(&ada, &topic, "both").await;
+            expect(&mut news, "both").await;
+            expect(&mut eves, "both").await;
+            eves.unsubscribe().await.expect("unsubscribed");
+            publish(&ada, &topic, "one again").await;
+            expect(&mut news, "one again").await;
+        }
+        // The first of two that match ends: the other one goes on in its place.
+        let mut second = bob.subscribe(first_is_any.as_str()).await.expect("subscribed");
+        publish(&ada, &topic, "by the first").await;
+        expect(&mut news, "by the first").await;
+        news.unsubscribe().await.expect("unsubscribed");
+        publish(&ada, &topic, "by the second").await;
+        while next_message(&mut second).await.payload != Payload::text("by the second") {}
+        second.unsubscribe().await.expect("unsubscribed");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_key_is_published_once() {
     let server = TestServer::start().await;
     let ada = client(&server, "Ada").await;

@@ -35,8 +35,8 @@ impl Topics {
             let since = since.filter(|since| since.epoch == state.log.epoch()).map(|since| since.offset);
             let take = size(limit);
             let (page, is_more): (Vec<_>, bool) = if reverse {
-                let mut newest_first = state.log.after(0).rev().filter(|entry| since.is_none_or(|s| entry.offset < s));
-                (newest_first.by_ref().take(take).cloned().collect(), newest_first.next().is_some())
+                let mut newest_first = state.log.before(since.unwrap_or(u64::MAX)).rev();
+                (newest_first.by_ref().take(take).cloned().collect(), newest_first.len() > 0)
             } else {
                 let mut oldest_first = state.log.after(since.unwrap_or(0));
                 (oldest_first.by_ref().take(take).cloned().collect(), oldest_first.len() > 0)

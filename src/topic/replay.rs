@@ -66,13 +66,15 @@ impl Replay {
         if let Some(turn) = turn {
             turn.cancelled().await;
         }
+        let lane = Arc::clone(&self.receiver.lane);
         loop {
+            let one_at_a_time = lane.replay_turn().await;
             // What was replayed has gone on into QUIC before more follows.
-            if let Err(failure) = self.receiver.lane.passed().await {
+            if let Err(failure) = lane.passed().await {
                 return self.receiver.client.lane_failed(failure);
             }
             let Ok(place) = topics.inboxes[worker].reserve().await else { return };
-            if !self.receiver.lane.has_room() {
+            if !lane.has_room() {
                 continue;
             }
             let topic = Arc::clone(&self.topic);
@@ -84,7 +86,7 @@ impl Replay {
                     return;
                 }
             }
-            drop(place);
+            drop((place, one_at_a_time));
             tokio::task::yield_now().await;
         }
     }

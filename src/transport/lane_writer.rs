@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use thiserror::Error;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::backlog::{Backlog, Gap, Mark, Overflow, Source};
 use super::layer::Layer;
@@ -116,6 +117,10 @@ pub(crate) struct LaneWriter {
     layer: Layer,
     priority: i32,
     outflow: Arc<Outflow>,
+    /// Each lets one at a time wait for this lane, of replays and of publishers. All that wait are woken whenever anything
+    /// leaves a backlog of the client's, which it can have happen as often as it likes.
+    replays: Semaphore,
+    publishers: Semaphore,
 }
 
 #[derive(Debug)]
@@ -143,7 +148,8 @@ impl LaneWriter {
         stream.set_priority(priority);
         let state = State { stream, backlog: Backlog::new(outflow.lane_bounds), closed: None };
         let outflow = Arc::clone(outflow);
-        let lane = Arc::new(Self { state: Mutex::new(state), layer, priority, outflow });
+        let (replays, publishers) = (Semaphore::new(1), Semaphore::new(1));
+        let lane = Arc::new(Self { state: Mutex::new(state), layer, priority, outflow, replays, publishers });
         lane.outflow.add(&lane);
         lane
     }
@@ -248,8 +254,15 @@ impl LaneWriter {
         self.until(|state| state.backlog.has_passed(until) && state.backlog.has_room(&self.outflow.budget)).await
     }
 
+    /// Waits until it is the turn of another replay on this lane, which is over when the result is dropped.
+    pub(crate) async fn replay_turn(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.replays.acquire().await.ok()
+    }
+
     /// Waits until another message may wait here.
     pub(crate) async fn room(&self) -> Result<(), SendFailure> {
+        let _turn = self.publishers.acquire().await;
         self.until(|state| state.backlog.has_room(&self.outflow.budget)).await
     }
 
