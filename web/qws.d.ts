@@ -57,7 +57,7 @@ export interface ConnectOptions {
    * with backoff. `undefined` connects without a token.
    */
   token?: string | (() => string | undefined | Promise<string | undefined>);
-  /** What may be used. Default: both, where the platform has them. */
+  /** What may be used. Default: both, if the platform has them; on WebKit WebSocket alone, see `webTransportOnWebKit`. */
   carriers?: Carrier[];
   /**
    * Use WebTransport on WebKit too (Safari, and every browser on iOS). Default false: its sessions stop for good after about
