@@ -1,25 +1,39 @@
 //! A chat in the terminal: lines are echoed by the server, or said in the room that was joined; `/broadcast` reaches
-//! everybody, `/direct` one other. What comes in while a line is being typed is shown above it. Reads a pipe as well:
-//! `printf 'hi\n/quit\n' | chat_client`.
+//! everybody, `/direct` one other. What comes in while a line is being typed is shown above it. Reads a pipe as well, and
+//! fails at its end where not everything in it was sent: `printf 'hi\n/quit\n' | chat_client`.
 //!
 //! `cargo run --release --example chat_client -- --server 127.0.0.1:4433 --name Ada`
 
 mod common;
+#[path = "common/interrupt.rs"]
+mod interrupt;
+#[path = "common/lines.rs"]
+mod lines;
+#[path = "chat/people.rs"]
+mod people;
 #[path = "chat/rooms.rs"]
 mod rooms;
 #[path = "chat/terminal.rs"]
 mod terminal;
 
+use std::pin::pin;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
-use common::ServerArgs;
+use common::{ServerArgs, show};
+use interrupt::interrupted;
+use people::People;
 use quic_websocket::message::{CloseCode, Payload, ServerMessage};
 use quic_websocket::{Client, ClientError, Event, Events, Printable};
 use rooms::Rooms;
-use terminal::{Cooked, Line, Screen};
+use terminal::{Cooked, Line, Names, Screen};
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 use uuid::Uuid;
+
+/// After how long without an answer the user learns that there is none.
+const NOTICE: Duration = Duration::from_secs(1);
 
 const COMMANDS: &str = "💬 Chat Commands:
   /broadcast <message>  - Send message to all users
@@ -32,6 +46,8 @@ const COMMANDS: &str = "💬 Chat Commands:
   /leave [room]         - Leave a room; without any, what you type is echoed
   /topics               - List the rooms that you are in
   /who [room]           - List who is in a room
+  //<message>           - Send a message that begins with a slash
+  A name with spaces goes in quotes: /direct \"Ada L\" hello
 ";
 
 /// Chats through a quic-websocket server.
@@ -50,49 +66,82 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
-    println!("🚀 QUIC WebSocket Chat Client");
-    println!("Connecting to: {}", args.server.server);
-    println!("Your name: {}", args.name);
-    println!();
-    println!("🔗 Connecting to server...");
+    show("🚀 QUIC WebSocket Chat Client")?;
+    show(format_args!("Connecting to: {}", args.server.server))?;
+    show(format_args!("Your name: {}", args.name))?;
+    show("")?;
+    show("🔗 Connecting to server...")?;
     let (client, events) = args.server.client()?.name(&args.name)?.connect().await?;
-    println!("✅ Connected successfully!");
-    println!("✅ Connected to server: {}", Printable::new(&client.server_name().unwrap_or_default()));
-    println!();
-    println!("{COMMANDS}");
+    show("✅ Connected successfully!")?;
+    show(format_args!("✅ Connected to server: {}", Printable::new(&client.server_name().unwrap_or_default())))?;
+    if let Some(who) = known_as(&client, &args.name) {
+        show(format_args!("✅ You are {}", Printable::new(&who)))?;
+    }
+    show("")?;
+    show(COMMANDS)?;
 
     let _cooked = Cooked::now();
-    let (lines, screen) = terminal::keyboard()?;
-    Chat { client, events, rooms: Rooms::default(), screen }.run(lines).await
+    let names = Names::default();
+    let (lines, screen) = terminal::keyboard(names.clone())?;
+    let people = People::new(names);
+    let talk = Talk { client: client.clone(), rooms: Rooms::default(), people: people.clone(), screen: screen.clone() };
+    Chat { client, events, talk, people, screen, refused: 0 }.run(lines).await
 }
 
+/// As whom others see the user, where that is more than the name that was asked for.
+fn known_as(client: &Client, asked_for: &str) -> Option<String> {
+    let (name, user) = (client.client_name(), client.user());
+    match (name, user) {
+        (Some(name), Some(user)) => Some(format!("{name} (user {user})")),
+        (Some(name), None) if name != asked_for => Some(name),
+        (None, Some(user)) => Some(format!("user {user}")),
+        _ => None,
+    }
+}
+
+/// What happens, in order.
 struct Chat {
     client: Client,
     events: Events,
-    rooms: Rooms,
+    talk: Talk,
+    people: People,
     screen: Screen,
+    /// Lines that were not sent.
+    refused: usize,
 }
 
 impl Chat {
     async fn run(mut self, mut lines: mpsc::Receiver<Line>) -> anyhow::Result<()> {
-        loop {
+        let mut interrupted = pin!(interrupted());
+        while !self.screen.is_gone() {
             tokio::select! {
+                () = &mut interrupted => break,
                 event = self.events.next() => match event {
-                    Some(event) => self.show(event).await?,
+                    Some(event) => self.hear(event).await?,
                     None => anyhow::bail!("the connection ended"),
                 },
-                heard = self.rooms.next() => self.screen.show(&heard),
+                heard = self.talk.rooms.next() => self.screen.show(&heard),
                 line = lines.recv() => {
                     let Some(Line { text, more }) = line else { break };
-                    if text.trim() == "/quit" {
+                    let text = match &text {
+                        Ok(text) => text.trim(),
+                        Err(bad) => {
+                            self.refuse(&format!("A line was not sent: {bad}"));
+                            let _ = more.send(());
+                            continue;
+                        }
+                    };
+                    self.screen.show_typed(text);
+                    if text.split_whitespace().next() == Some("/quit") {
                         break;
                     }
-                    if let Err(e) = self.carry_out(text.trim()).await {
-                        self.screen.show(&format!("❌ {}", Printable::new(&e.to_string())));
+                    tokio::select! {
+                        done = self.carry_out(text) => done?,
+                        () = &mut interrupted => break,
                     }
                     // What came before the answer is shown before the next line is asked for.
                     while let Some(event) = self.events.try_next() {
-                        self.show(event).await?;
+                        self.hear(event).await?;
                     }
                     // A keyboard that is gone ends the chat by itself.
                     let _ = more.send(());
@@ -100,17 +149,129 @@ impl Chat {
             }
         }
         self.client.close(CloseCode::NORMAL, "Chat ended").await?;
-        println!("👋 Goodbye!");
+        show("👋 Goodbye!")?;
+        if self.refused > 0 && !self.screen.is_terminal() {
+            anyhow::bail!("{} of the lines were not sent", self.refused);
+        }
         Ok(())
     }
 
+    fn refuse(&mut self, why: &str) {
+        self.refused += 1;
+        self.screen.show(&format!("❌ {}", Printable::new(why)));
+    }
+
+    /// Does what a line says. Without a connection, a user is told so at once and can bring the line back; a pipe waits.
+    async fn carry_out(&mut self, line: &str) -> anyhow::Result<()> {
+        let is_terminal = self.screen.is_terminal();
+        while self.client.id().is_none() && !is_local(line) {
+            if is_terminal {
+                self.screen.show("🔌 Not connected: this was not sent. Once you are back, ↑ brings it back");
+                return Ok(());
+            }
+            match self.events.next().await {
+                Some(event) => self.hear(event).await?,
+                None => anyhow::bail!("the connection ended"),
+            }
+        }
+        let Self { client, events, talk, people, screen, .. } = self;
+        let mut doing = pin!(talk.carry_out(line));
+        let mut notice = pin!(sleep(NOTICE));
+        let (mut is_late, mut is_back) = (false, false);
+        let done = loop {
+            tokio::select! {
+                biased;
+                done = &mut doing => break done,
+                event = events.next() => match event {
+                    Some(Event::Disconnected(closed)) => {
+                        tell_lost(screen, &closed.reason);
+                        if is_terminal {
+                            screen.show("🔌 What you typed may not have been sent; ↑ brings it back");
+                            return Ok(());
+                        }
+                    }
+                    Some(event) => {
+                        is_back |= matches!(event, Event::Reconnected | Event::Moved);
+                        hear(client, people, screen, event).await?;
+                    }
+                    None => anyhow::bail!("the connection ended"),
+                },
+                () = &mut notice, if !is_late => {
+                    is_late = true;
+                    screen.show("⏳ No answer yet: the server is slow, or away");
+                }
+            }
+        };
+        if let Err(e) = done {
+            self.refuse(&e.to_string());
+        }
+        if is_back {
+            self.talk.look_around().await;
+        }
+        Ok(())
+    }
+
+    async fn hear(&mut self, event: Event) -> anyhow::Result<()> {
+        let is_back = matches!(event, Event::Reconnected | Event::Moved);
+        hear(&self.client, &self.people, &self.screen, event).await?;
+        if is_back {
+            self.talk.look_around().await;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a line needs no server.
+fn is_local(line: &str) -> bool {
+    matches!(line.split_whitespace().next(), None | Some("/help" | "/topics"))
+}
+
+fn tell_lost(screen: &Screen, reason: &str) {
+    screen.show(&format!("🔌 Connection lost ({}); reconnecting...", Printable::new(reason)));
+}
+
+/// Shows what came without being asked for.
+async fn hear(client: &Client, people: &People, screen: &Screen, event: Event) -> anyhow::Result<()> {
+    match event {
+        Event::Message(ServerMessage::Broadcast { from, payload, .. }) => {
+            screen.show(&format!("📢 Broadcast from {from}: {}", said(&payload)));
+        }
+        Event::Message(ServerMessage::Direct { from, payload, .. }) => {
+            let from = people.name(client, from).await;
+            screen.show(&format!("✉️  Direct from {}: {}", Printable::new(&from), said(&payload)));
+        }
+        Event::Missed(count) => screen.show(&format!("⚠️  {count} messages came faster than they could be shown")),
+        Event::Disconnected(closed) => tell_lost(screen, &closed.reason),
+        Event::Reconnected => screen.show("✅ Reconnected"),
+        Event::Closed(closed) => {
+            if screen.is_terminal() {
+                // Below the prompt, which stays.
+                show("")?;
+            }
+            anyhow::bail!("closed by the server: {} - {}", closed.code, Printable::new(&closed.reason))
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// What is typed becomes requests, and answers are shown.
+struct Talk {
+    client: Client,
+    rooms: Rooms,
+    people: People,
+    screen: Screen,
+}
+
+impl Talk {
     async fn carry_out(&mut self, line: &str) -> Result<(), ClientError> {
         let (command, rest) = line.split_once(' ').map_or((line, ""), |(command, rest)| (command, rest.trim()));
         match (command, rest) {
             ("", _) => {}
+            (command, _) if command.starts_with("//") => self.say(&line[1..]).await?,
             ("/help", _) => self.screen.show(COMMANDS.trim_end()),
             ("/list", _) => {
-                let clients = self.client.list_clients().await?;
+                let clients = self.people.list(&self.client).await?;
                 self.screen.show(&format!("👥 Connected users ({}):", clients.len()));
                 for client in clients {
                     let name = client.name.as_deref().unwrap_or("unnamed");
@@ -123,13 +284,13 @@ impl Chat {
             }
             ("/broadcast", "") => self.screen.show("Usage: /broadcast <message>"),
             ("/broadcast", message) => drop(self.client.broadcast(Payload::text(message)).await?),
-            ("/direct", rest) => match rest.split_once(' ') {
-                Some((to, message)) => self.direct(to, message.trim()).await?,
-                None => self.screen.show("Usage: /direct <id or name> <message>"),
+            ("/direct", rest) => match addressed(rest) {
+                Some((to, message)) => self.direct(to, message).await?,
+                None => self.screen.show("Usage: /direct <id or name> <message>; a name with spaces goes in quotes"),
             },
             ("/join", "") => self.screen.show("Usage: /join <room>"),
             ("/join", room) => {
-                let heard = self.rooms.join(&self.client, room).await?;
+                let heard = self.rooms.join(&self.client, &self.people, room).await?;
                 self.show_all(heard);
             }
             ("/leave", room) => {
@@ -145,23 +306,40 @@ impl Chat {
                 self.show_all(heard);
             }
             (command, _) if command.starts_with('/') => {
-                self.screen.show(&format!("Unknown command {}; /help lists them", Printable::new(command)));
+                let command = Printable::new(command);
+                self.screen.show(&format!("Unknown command {command}; /help lists them, //... sends it as a message"));
             }
-            _ if self.rooms.is_in_one() => {
-                let heard = self.rooms.say(&self.client, line).await?;
-                self.show_all(heard);
-            }
-            _ => {
-                let echo = self.client.echo(line).await?;
-                self.screen.show(&format!("💬 Server: {}", Printable::new(&echo)));
-            }
+            _ => self.say(line).await?,
         }
         Ok(())
     }
 
-    fn show_all(&mut self, lines: Vec<String>) {
+    /// Says something in the current room, or has it echoed. What a lost connection kept from the server is sent again,
+    /// which does no harm.
+    async fn say(&mut self, text: &str) -> Result<(), ClientError> {
+        let key = Uuid::new_v4().to_string();
+        loop {
+            let heard = match self.rooms.is_in_one() {
+                true => self.rooms.say(&self.client, text, &key).await,
+                false => self.client.echo(text).await.map(|echo| vec![format!("💬 Server: {}", Printable::new(&echo))]),
+            };
+            match heard {
+                Err(ClientError::Lost | ClientError::Timeout(_)) => {}
+                heard => return heard.map(|heard| self.show_all(heard)),
+            }
+        }
+    }
+
+    fn show_all(&self, lines: Vec<String>) {
         for line in lines {
             self.screen.show(&line);
+        }
+    }
+
+    /// Learns again who is where, over another connection.
+    async fn look_around(&mut self) {
+        if let Err(e) = self.rooms.refresh(&self.client).await {
+            self.screen.show(&format!("❌ {}", Printable::new(&e.to_string())));
         }
     }
 
@@ -169,7 +347,7 @@ impl Chat {
         let id = match to.parse::<Uuid>() {
             Ok(id) => id,
             Err(_) => {
-                let clients = self.client.list_clients().await?;
+                let clients = self.people.list(&self.client).await?;
                 let mut ids =
                     clients.iter().filter(|client| client.name.as_deref() == Some(to)).map(|client| client.id);
                 match (ids.next(), ids.count()) {
@@ -189,35 +367,16 @@ impl Chat {
         self.screen.show(&format!("✉️  Sent to {}", Printable::new(to)));
         Ok(())
     }
+}
 
-    async fn show(&mut self, event: Event) -> anyhow::Result<()> {
-        match event {
-            Event::Message(ServerMessage::Broadcast { from, payload, .. }) => {
-                self.screen.show(&format!("📢 Broadcast from {from}: {}", said(&payload)));
-            }
-            Event::Message(ServerMessage::Direct { from, payload, .. }) => {
-                self.screen.show(&format!("✉️  Direct from {from}: {}", said(&payload)));
-            }
-            Event::Disconnected(closed) => {
-                self.screen.show(&format!("🔌 Connection lost ({}); reconnecting...", Printable::new(&closed.reason)));
-            }
-            Event::Reconnected => {
-                self.screen.show("✅ Reconnected");
-                if let Err(e) = self.rooms.refresh(&self.client).await {
-                    self.screen.show(&format!("❌ {}", Printable::new(&e.to_string())));
-                }
-            }
-            Event::Closed(closed) => {
-                if matches!(self.screen, Screen::Terminal(_)) {
-                    // Below the prompt, which stays.
-                    println!();
-                }
-                anyhow::bail!("closed by the server: {} - {}", closed.code, Printable::new(&closed.reason))
-            }
-            _ => {}
-        }
-        Ok(())
-    }
+/// To whom a direct message goes, and what it says.
+fn addressed(rest: &str) -> Option<(&str, &str)> {
+    let (to, message) = match rest.strip_prefix('"') {
+        Some(quoted) => quoted.split_once('"')?,
+        None => rest.split_once(' ')?,
+    };
+    let message = message.trim();
+    (!to.is_empty() && !message.is_empty()).then_some((to, message))
 }
 
 /// What a message says, fit for a terminal.

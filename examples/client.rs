@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
-use common::ServerArgs;
+use common::{ServerArgs, show};
 use quic_websocket::message::{ClientMessage, CloseCode, DEFAULT_PAGE, Payload, ServerMessage, now_ms};
 use quic_websocket::{Event, Events, Printable};
 use tokio::time::{sleep, timeout};
@@ -43,68 +43,71 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
-    println!("🚀 QUIC WebSocket Test Client");
-    println!("Connecting to: {}", args.server.server);
-    println!("Client name: {}", args.name);
-    println!();
-    println!("Connecting to server...");
+    show("🚀 QUIC WebSocket Test Client")?;
+    show(format_args!("Connecting to: {}", args.server.server))?;
+    show(format_args!("Client name: {}", args.name))?;
+    show("")?;
+    show("Connecting to server...")?;
     let builder = args.server.client()?.name(&args.name)?.reconnect(false);
     let (client, events) = builder.connect().await?;
-    println!("Connected successfully!");
-    println!("✅ Handshake accepted by server: {}", Printable::new(&client.server_name().unwrap_or_default()));
+    show("Connected successfully!")?;
+    show(format_args!(
+        "✅ Handshake accepted by server: {}",
+        Printable::new(&client.server_name().unwrap_or_default())
+    ))?;
     let mut inbox = Inbox { events, verbose: args.verbose };
     let pause = || sleep(Duration::from_millis(args.interval));
 
     for n in 1..=args.count {
         let text = format!("Test message {n} from {}", args.name);
         client.send(&ClientMessage::Text { content: text.clone().into() }).await?;
-        println!("Sent message {n}/{}", args.count);
+        show(format_args!("Sent message {n}/{}", args.count))?;
         let expected = format!("Echo: {text}");
         let echo = |m: &ServerMessage| matches!(m, ServerMessage::Text { content, .. } if *content == expected);
         inbox.expect("the echo", echo).await?;
-        println!("📝 Received text: {}", Printable::new(&expected));
+        show(format_args!("📝 Received text: {}", Printable::new(&expected)))?;
         pause().await;
     }
 
     let sent_at = now_ms();
     client.send(&ClientMessage::Ping { timestamp: Some(sent_at) }).await?;
-    println!("Sent ping");
+    show("Sent ping")?;
     let pong = |m: &ServerMessage| matches!(m, ServerMessage::Pong { timestamp, .. } if *timestamp == Some(sent_at));
     inbox.expect("the pong", pong).await?;
-    println!("🏓 Received pong");
+    show("🏓 Received pong")?;
     pause().await;
 
     client.send(&ClientMessage::ListClients { limit: DEFAULT_PAGE, after: None }).await?;
-    println!("Requested client list");
+    show("Requested client list")?;
     let list = |m: &ServerMessage| matches!(m, ServerMessage::ClientList { .. });
     if let ServerMessage::ClientList { clients, total, .. } = inbox.expect("the client list", list).await? {
-        println!("👥 Client list ({total} clients):");
+        show(format_args!("👥 Client list ({total} clients):"))?;
         for client in clients {
-            println!("  - {} ({})", Printable::new(client.name.as_deref().unwrap_or("unnamed")), client.id);
+            show(format_args!("  - {} ({})", Printable::new(client.name.as_deref().unwrap_or("unnamed")), client.id))?;
         }
     }
     pause().await;
 
     let text = format!("Broadcast from {}", args.name);
     client.send(&ClientMessage::Broadcast(Payload::text(text.clone()))).await?;
-    println!("Sent broadcast message");
+    show("Sent broadcast message")?;
     let me = client.id().context("the connection was lost")?;
     let own = |m: &ServerMessage| {
         matches!(m, ServerMessage::Broadcast { from, payload, .. }
             if *from == me && payload.content.as_deref() == Some(text.as_str()))
     };
     inbox.expect("the broadcast", own).await?;
-    println!("📢 Broadcast from {me}: {}", Printable::new(&text));
+    show(format_args!("📢 Broadcast from {me}: {}", Printable::new(&text)))?;
     pause().await;
 
     if let (true, Some(stats)) = (args.verbose, client.stats()) {
-        println!("{stats:?}");
+        show(format_args!("{stats:?}"))?;
     }
     // The call below tells the server and waits for it to close.
-    println!("Sent close message");
+    show("Sent close message")?;
     client.close(CloseCode::NORMAL, "Test completed").await?;
     inbox.expect_close().await?;
-    println!("Test completed successfully");
+    show("Test completed successfully")?;
     Ok(())
 }
 
@@ -119,7 +122,7 @@ impl Inbox {
     async fn expect(&mut self, what: &str, fits: impl Fn(&ServerMessage) -> bool) -> anyhow::Result<ServerMessage> {
         let search = async {
             loop {
-                match self.next().await.with_context(|| format!("the connection ended before {what} came"))? {
+                match self.next().await?.with_context(|| format!("the connection ended before {what} came"))? {
                     Event::Message(message) if fits(&message) => return Ok(message),
                     Event::Message(ServerMessage::Error(error)) => {
                         bail!("error {} instead of {what}: {}", error.code, Printable::new(&error.message))
@@ -136,7 +139,7 @@ impl Inbox {
 
     /// Waits for the close that was asked for.
     async fn expect_close(&mut self) -> anyhow::Result<()> {
-        while let Some(event) = timeout(PATIENCE, self.next()).await.context("the server did not close")? {
+        while let Some(event) = timeout(PATIENCE, self.next()).await.context("the server did not close")?? {
             match event {
                 Event::Closed(closed) if closed.code == CloseCode::NORMAL => return Ok(()),
                 Event::Closed(closed) => bail!("closed with {} - {}", closed.code, Printable::new(&closed.reason)),
@@ -146,11 +149,11 @@ impl Inbox {
         bail!("the connection ended without a close")
     }
 
-    async fn next(&mut self) -> Option<Event> {
+    async fn next(&mut self) -> anyhow::Result<Option<Event>> {
         let event = self.events.next().await;
         if let (true, Some(event)) = (self.verbose, &event) {
-            println!("{}", Printable::new(&format!("{event:?}")));
+            show(Printable::new(&format!("{event:?}")))?;
         }
-        event
+        Ok(event)
     }
 }

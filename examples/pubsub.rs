@@ -8,20 +8,28 @@
 //!
 //! Run it as `cargo run --release --example pubsub -- sub 'sensors.>'`.
 
+#[macro_use]
 mod common;
+#[path = "common/interrupt.rs"]
+mod interrupt;
+#[path = "common/lines.rs"]
+mod lines;
 #[path = "pubsub/output.rs"]
 mod output;
 
-use std::io::BufRead;
 use std::pin::pin;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 use common::ServerArgs;
+use interrupt::interrupted;
+use lines::next_line;
 use output::Output;
 use quic_websocket::message::{CloseCode, MAX_PAGE, Payload, Position};
-use quic_websocket::{Client, Event, Printable, TopicEvent};
+use quic_websocket::{Client, ClientError, Event, Printable, Published, TopicEvent};
+use tokio::time::sleep;
 
 /// Subscribes to topics of a quic-websocket server, publishes to them, and shows their past.
 #[derive(Parser)]
@@ -48,7 +56,7 @@ enum Command {
         /// Begin with this many of the newest messages
         #[arg(long, value_name = "N", conflicts_with = "since")]
         recent: Option<u64>,
-        /// Begin behind this position
+        /// Start after this position
         #[arg(long, value_name = "EPOCH:OFFSET", value_parser = position)]
         since: Option<Position>,
         /// End after so many messages
@@ -75,7 +83,7 @@ enum Command {
 
 fn position(text: &str) -> Result<Position, String> {
     let parsed = text.rsplit_once(':').and_then(|(epoch, offset)| Some((epoch, offset.parse().ok()?)));
-    let (epoch, offset) = parsed.ok_or("expected is EPOCH:OFFSET, as --json shows them")?;
+    let (epoch, offset) = parsed.ok_or("expected EPOCH:OFFSET, as --json shows them")?;
     Ok(Position { epoch: epoch.to_owned(), offset })
 }
 
@@ -109,9 +117,10 @@ async fn tell(mut events: quic_websocket::Events) {
     while let Some(event) = events.next().await {
         match event {
             Event::Disconnected(closed) => {
-                eprintln!("Connection lost ({}); reconnecting", Printable::new(&closed.reason))
+                note!("Connection lost ({}); reconnecting", Printable::new(&closed.reason))
             }
-            Event::Reconnected => eprintln!("Connected again"),
+            Event::Reconnected => note!("Connected again"),
+            Event::Closed(closed) => note!("Closed: {} - {}", closed.code, Printable::new(&closed.reason)),
             _ => {}
         }
     }
@@ -135,11 +144,11 @@ async fn subscribe(
     let mut subscription = subscribe.await?;
     let mut left = count.unwrap_or(u64::MAX);
     // One for all rounds: what is pressed between two is not missed.
-    let mut interrupted = pin!(tokio::signal::ctrl_c());
+    let mut interrupted = pin!(interrupted());
     while left > 0 {
         let event = tokio::select! {
             event = subscription.next() => event.context("the subscription ended")?,
-            _ = &mut interrupted => break,
+            () = &mut interrupted => break,
         };
         if let TopicEvent::Ended { code, reason } = &event {
             bail!("the subscription ended: {code} - {reason}");
@@ -153,29 +162,59 @@ async fn subscribe(
         }
     }
     if let Some(Position { epoch, offset }) = subscription.position() {
-        eprintln!("To go on from here: --since {}:{offset}", Printable::new(&epoch));
+        note!("To go on from here: --since {}:{offset}", Printable::new(&epoch));
     }
     Ok(())
 }
 
 /// Publishes line by line, in order: the next one once the server has the one before. A line is sent again after a lost
-/// connection; its key makes that harmless.
+/// connection; its key makes that harmless. A line that cannot be published is told, and the others go on.
 async fn publish(client: &Client, topic: &str, mut out: Output) -> anyhow::Result<()> {
     let run = uuid::Uuid::new_v4();
-    let mut lines = std::io::stdin().lock().lines();
-    let (mut count, mut heard) = (0_u64, true);
-    while let Some(line) = tokio::task::block_in_place(|| lines.next()) {
-        let number = count + 1;
-        let not_published = || format!("line {number} was not published; {count} before it were");
-        let line = line.with_context(not_published)?;
-        let published = client.publish(topic, Payload::text(line)).key(format!("{run}-{number}")).await;
-        let published = published.with_context(not_published)?;
-        count = number;
-        // What was published counts, whether somebody reads about it or not.
-        heard = heard && out.published(topic, &published)?;
+    let mut input = std::io::stdin().lock();
+    let (mut count, mut refused, mut heard) = (0_u64, 0_u64, true);
+    while let Some(line) = tokio::task::block_in_place(|| next_line(&mut input)).context("the input cannot be read")? {
+        let number = count + refused + 1;
+        let published = match line {
+            Ok(line) => publish_line(client, topic, line, &format!("{run}-{number}")).await.map_err(|e| e.to_string()),
+            Err(bad) => Err(bad.to_string()),
+        };
+        match published {
+            Ok(published) => {
+                count += 1;
+                // What was published counts, whether somebody reads about it or not.
+                heard = heard && out.published(topic, &published)?;
+            }
+            Err(why) => {
+                refused += 1;
+                note!("❌ Line {number} was not published: {}", Printable::new(&why));
+            }
+        }
+        if client.is_closed() {
+            break;
+        }
     }
-    eprintln!("{count} published to {}", Printable::new(topic));
+    note!("{count} published to {}", Printable::new(topic));
+    if refused > 0 {
+        bail!("{refused} of {} lines were not published", count + refused);
+    }
     Ok(())
+}
+
+/// Publishes one line, however long the server has to be waited for.
+async fn publish_line(client: &Client, topic: &str, line: String, key: &str) -> Result<Published, ClientError> {
+    let payload = Payload::text(line);
+    loop {
+        match client.publish(topic, payload.clone()).key(key).await {
+            // The server is away, or this is more than it takes at once.
+            Err(ClientError::Timeout(_)) => note!("The server does not answer; waiting for it"),
+            Err(error) => match error.retry_after() {
+                Some(wait) => sleep(wait.max(Duration::from_millis(1))).await,
+                None => return Err(error),
+            },
+            published => return published,
+        }
+    }
 }
 
 async fn history(

@@ -13,14 +13,18 @@
 //! ```
 
 mod common;
+#[path = "common/interrupt.rs"]
+mod interrupt;
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
-use common::ServerArgs;
+use common::{ServerArgs, show};
+use interrupt::interrupted;
 use quic_websocket::message::{CloseCode, Payload};
 use quic_websocket::{Client, Printable, TopicEvent};
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -81,8 +85,12 @@ async fn publish(client: Client, sensors: u16, every: Duration, end: Instant) ->
     // A value that is late is not made up for.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let begun = Instant::now();
+    let mut interrupted = pin!(interrupted());
     for round in 0_u64.. {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = &mut interrupted => break,
+        }
         if Instant::now() >= end {
             break;
         }
@@ -112,11 +120,12 @@ struct Seen {
 }
 
 async fn view(client: Client, busy: Duration, end: Instant) -> anyhow::Result<()> {
-    // A short queue: what waits is old already, and the oldest goes.
-    let mut values = client.subscribe("telemetry.*").datagrams().queue(16).await?;
+    // Of each sensor the newest value waits alone: what it replaces is old already.
+    let mut values = client.subscribe("telemetry.*").datagrams().latest().await?;
     let mut sensors: BTreeMap<String, Seen> = BTreeMap::new();
     let mut every_second = interval(Duration::from_secs(1));
     every_second.tick().await;
+    let mut interrupted = pin!(interrupted());
     loop {
         tokio::select! {
             event = values.next() => match event.context("the subscription ended")? {
@@ -138,14 +147,16 @@ async fn view(client: Client, busy: Duration, end: Instant) -> anyhow::Result<()
                 // Not told of datagrams, and not asked for.
                 TopicEvent::Missed(_) | TopicEvent::Join { .. } | TopicEvent::Leave { .. } => {}
             },
+            () = &mut interrupted => break,
             _ = every_second.tick() => {
-                println!("{:<24} {:>10} {:>9} {:>9}", "topic", "newest", "values/s", "skipped");
+                show(format_args!("{:<24} {:>10} {:>9} {:>9}", "topic", "newest", "values/s", "skipped"))?;
                 for (topic, seen) in &mut sensors {
                     let Seen { value, values, skipped, .. } = seen;
-                    println!("{:<24} {:>10} {values:>9} {skipped:>9}", Printable::new(topic).to_string(), Printable::new(value).to_string());
+                    let (topic, value) = (Printable::new(topic).to_string(), Printable::new(value).to_string());
+                    show(format_args!("{topic:<24} {value:>10} {values:>9} {skipped:>9}"))?;
                     (seen.values, seen.skipped) = (0, 0);
                 }
-                println!();
+                show("")?;
                 if Instant::now() >= end {
                     break;
                 }

@@ -66,7 +66,7 @@ mod worker;
 
 pub use config::Config;
 pub use connect::{
-    Client, ClientBuilder, ClientError, ConnectionStats, Event, Events, History, HistoryBuilder, Lane, Missed,
+    Carrier, Client, ClientBuilder, ClientError, ConnectionStats, Event, Events, History, HistoryBuilder, Lane, Missed,
     PublishBuilder, Published, SubscribeBuilder, Subscription, TopicEvent,
 };
 pub use error::ServerError;

@@ -161,6 +161,35 @@ async fn the_client_library_comes_back_after_a_refused_connection() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn the_client_library_comes_back_once_its_address_has_room() {
+    let server = limited(|rates| rates.address_connections = 1).await;
+    let (client, mut events) = library::connect(&server, "Ada").await;
+    let waiting = library::builder(&server).retry_first(true).connect();
+    let mut waiting = tokio::spawn(waiting);
+    client
+        .send(&ClientMessage::Close(Close::new(CloseCode::RESTART, "as if the server had").expect("a close")))
+        .await
+        .expect("it leaves");
+    assert!(matches!(soon("the loss", events.next()).await, Some(Event::Disconnected(_))));
+    // One of the two has the place, and leaves it to the other.
+    let (other, _) = tokio::select! {
+        event = events.next() => {
+            assert!(matches!(event, Some(Event::Reconnected)), "{event:?}");
+            client.close(CloseCode::NORMAL, "done").await.expect("closed");
+            soon("the other", waiting).await.expect("no panic").expect("it connects")
+        }
+        other = soon("a connection", &mut waiting) => {
+            let (other, _) = other.expect("no panic").expect("it connects");
+            other.close(CloseCode::NORMAL, "done").await.expect("closed");
+            assert!(matches!(soon("the way back", events.next()).await, Some(Event::Reconnected)));
+            (client, events)
+        }
+    };
+    other.ping().await.expect("it is served");
+    server.stop().await;
+}
+
 /// A server behind proxies in these networks, whose limits hold for everybody.
 async fn behind(proxies: &str, change: impl FnOnce(&mut Rates)) -> TestServer {
     TestServer::start_with(|config| {

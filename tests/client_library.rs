@@ -7,10 +7,11 @@ mod common;
 use std::time::Duration;
 
 use common::library::{builder, connect};
+use common::stage::Stage;
 use common::{TestServer, soon, until};
 use quic_websocket::message::{ClientMessage, CloseCode, Payload, ServerMessage};
 use quic_websocket::tls::Trust;
-use quic_websocket::{Client, ClientError, Event, Events};
+use quic_websocket::{Carrier, Client, ClientError, Event, Events};
 
 async fn next_message(events: &mut Events) -> ServerMessage {
     match soon("an event", events.next()).await {
@@ -263,4 +264,38 @@ async fn a_client_that_only_listens_answers_pings_by_itself() {
     assert!(quiet.is_err(), "pings are no events, and nothing else happened: {quiet:?}");
     client.echo("still here").await.expect("a reply");
     server.stop().await;
+}
+
+#[tokio::test]
+async fn what_to_do_about_a_certificate_depends_on_what_is_wrong_with_it() {
+    let made = |names: &[&str], from: i32, until: i32| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        move |files: &quic_websocket::tls::DevelopmentFiles| {
+            let mut params = rcgen::CertificateParams::new(names).expect("names");
+            (params.not_before, params.not_after) =
+                (rcgen::date_time_ymd(from, 1, 1), rcgen::date_time_ymd(until, 1, 1));
+            let key = rcgen::KeyPair::generate().expect("a key");
+            let certificate = params.self_signed(&key).expect("a certificate");
+            std::fs::write(&files.cert, certificate.pem()).expect("written");
+            std::fs::write(&files.ca, certificate.pem()).expect("written");
+            std::fs::write(&files.key, key.serialize_pem()).expect("written");
+        }
+    };
+    for (names, from, until, what, hint) in [
+        (&["127.0.0.1"], 2001, 2002, "expired", "needs a new one"),
+        (&["127.0.0.1"], 2900, 2901, "not valid yet", "clock"),
+        (&["chat.example"], 2001, 2901, "not valid for name", "connect by a name"),
+    ] {
+        let stage = Stage::showing(made(names, from, until));
+        let connecting = stage.builder().carriers([Carrier::Quic]).connect();
+        let connecting = tokio::spawn(connecting);
+        let incoming = soon("a connection", stage.endpoint.accept()).await.expect("the endpoint lives");
+        let error = tokio::select! {
+            error = connecting => error.expect("no panic").expect_err("it is not trusted"),
+            () = async { let _ = incoming.await; std::future::pending().await } => unreachable!("it waits"),
+        };
+        let said = error.to_string();
+        assert!(matches!(error, ClientError::Untrusted { .. }), "{said}");
+        assert!(said.contains(what) && said.contains(hint) && !said.contains("--ca"), "{said}");
+    }
 }

@@ -86,8 +86,27 @@ async fn the_last_event_comes_even_where_nobody_read_the_others() {
     while let Some(event) = soon("the events", events.next()).await {
         seen.push(event);
     }
-    assert!(matches!(seen.first(), Some(Event::Message(ServerMessage::Broadcast { .. }))), "{seen:?}");
+    assert!(matches!(seen.first(), Some(Event::Missed(49))), "{seen:?}");
+    assert!(matches!(seen.get(1), Some(Event::Message(ServerMessage::Broadcast { .. }))), "{seen:?}");
     assert!(matches!(seen.last(), Some(Event::Closed(closed)) if closed.code == CloseCode::NORMAL), "{seen:?}");
+}
+
+#[tokio::test]
+async fn events_that_nobody_reads_hold_up_nothing() {
+    let stage = Stage::new();
+    let (client, mut events, mut server) = connect!(stage, stage.builder().event_queue(2));
+    for n in 0..50 {
+        server.control.say(broadcast(&n.to_string())).await;
+    }
+    let (echo, ()) = tokio::join!(client.echo("hi"), async {
+        let asked = server.control.expect("text").await;
+        server.control.say(json!({"type": "text", "re": asked["id"], "content": "still read"})).await;
+    });
+    assert_eq!(echo.expect("a reply"), "still read");
+    assert!(matches!(events.try_next(), Some(Event::Missed(48))));
+    // As a stream as well.
+    let rest: Vec<_> = futures_util::StreamExt::collect(futures_util::StreamExt::take(&mut events, 2)).await;
+    assert!(rest.iter().all(|event| matches!(event, Event::Message(_))), "{rest:?}");
 }
 
 #[tokio::test]

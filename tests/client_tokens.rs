@@ -4,6 +4,9 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use common::library::{builder, publish};
 use common::tokens::{asking, now, token};
 use common::{TestServer, soon, until};
@@ -70,6 +73,57 @@ async fn a_token_that_is_not_taken_changes_nothing_and_one_that_has_ended_is_fin
         }
         other => panic!("expected to be refused, got {other:?}"),
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_program_that_is_asked_gives_tokens_when_they_are_needed() {
+    let server = server().await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    // The first ends soon; the next try to give one fails, and the one after that does not.
+    let give = move || {
+        let n = counted.fetch_add(1, Ordering::Relaxed);
+        async move {
+            match n {
+                0 => Ok(format!(" {}\n", token(json!({"exp": now() + 3, "name": "Ada L", "publish": "t"})))),
+                1 => Err("no luck".to_owned()),
+                _ => Ok(token(json!({"exp": now() + 600, "name": "Ada L", "publish": "t"}))),
+            }
+        }
+    };
+    let connecting = builder(&server).token_from(give).connect();
+    let (client, mut events) = soon("a connection", connecting).await.expect("it connects");
+    assert_eq!((client.user().as_deref(), client.client_name().as_deref()), (Some("ada"), Some("Ada L")));
+    let ends = client.expires_at().expect("it ends");
+    let warned = soon("a warning", events.next()).await;
+    assert!(matches!(warned, Some(Event::Message(ServerMessage::Expiring { .. }))), "{warned:?}");
+    until("the end of the first token", || now() * 1000 > ends).await;
+    publish(&client, "t", "still there").await;
+    assert_eq!(asked.load(Ordering::Relaxed), 3);
+
+    let restart = Close::new(CloseCode::RESTART, "again").expect("a close");
+    client.send(&ClientMessage::Close(restart)).await.expect("it is sent");
+    assert!(matches!(soon("the end", events.next()).await, Some(Event::Disconnected(_))));
+    assert!(matches!(soon("the way back", events.next()).await, Some(Event::Reconnected)));
+    assert_eq!(asked.load(Ordering::Relaxed), 4, "once at each connect");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_program_without_a_token_is_told_why_and_asked_again_where_it_wants_that() {
+    let server = server().await;
+    let error =
+        builder(&server).token_from(|| async { Err("the file is gone") }).connect().await.expect_err("no token");
+    assert!(matches!(&error, ClientError::Token { message } if message == "the file is gone"), "{error}");
+    let asked = AtomicUsize::new(0);
+    let give = move || {
+        let is_there = asked.fetch_add(1, Ordering::Relaxed) > 0;
+        async move { if is_there { Ok(token(json!({}))) } else { Err("not yet") } }
+    };
+    let connecting = builder(&server).token_from(give).retry_first(true).connect();
+    let (client, _) = soon("a connection", connecting).await.expect("it connects");
+    assert_eq!(client.user().as_deref(), Some("ada"));
     server.stop().await;
 }
 

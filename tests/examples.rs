@@ -276,3 +276,120 @@ async fn every_chat_command_works_in_a_pipe() {
     }
     server.stop().await;
 }
+
+/// What a chat says of these lines, and whether it ended well.
+async fn piped(server: &TestServer, more: &[&str], typed: &[u8]) -> (String, bool) {
+    let mut command = example("chat_client", server.addr, &server.files.ca);
+    command.args(more).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut chat = command.spawn().expect("it starts");
+    let mut stdin = chat.stdin.take().expect("its input");
+    let typed = typed.to_vec();
+    // It may end before it has read all.
+    let typing = tokio::spawn(async move { drop(tokio::io::AsyncWriteExt::write_all(&mut stdin, &typed).await) });
+    let output = soon("the chat's end", chat.wait_with_output()).await.expect("it runs");
+    typing.await.expect("no panic");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (said, output.status.success())
+}
+
+#[tokio::test]
+async fn a_line_that_cannot_be_sent_is_told_and_the_others_go_on() {
+    let server = TestServer::start().await;
+    let long = "x".repeat(2 << 20);
+    let typed = [b"first\n\xff\xfe\n", long.as_bytes(), b"\n//slash\n/help\nlast\n/quit now\nnever\n"].concat();
+    let (said, is_well) = piped(&server, &[], &typed).await;
+    for expected in ["Echo: first", "not UTF-8", "the server takes at most", "Echo: /slash", "Echo: last", "Goodbye"] {
+        assert!(said.contains(expected), "{expected} is missing in {:.2000}", said.replace(&long, "xxx"));
+    }
+    assert!(!said.contains("never") && !is_well, "two lines were not sent");
+    let (said, is_well) = piped(&server, &[], b"first\n").await;
+    assert!(is_well && said.contains("Goodbye!"), "{said}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_name_with_spaces_is_reached_in_quotes_and_a_direct_message_names_its_sender() {
+    let server = TestServer::start().await;
+    let mut ada = server.client("Ada L").await;
+    let (said, is_well) =
+        piped(&server, &["--name", "Bob B"], b"/direct \"Ada L\" hi there\n/direct \"Bob B\" me\n").await;
+    assert_eq!(ada.control.expect("direct").await["content"], "hi there");
+    assert!(is_well && said.contains("Sent to Ada L") && said.contains("Direct from Bob B ("), "{said}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_has_had_enough_is_no_failure() {
+    let server = TestServer::start().await;
+    for (name, more) in
+        [("client", &["--interval", "0"][..]), ("chat_client", &[]), ("telemetry", &["--seconds", "2", "--rate", "5"])]
+    {
+        let mut command = example(name, server.addr, &server.files.ca);
+        command.args(more).stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::piped());
+        let mut running = command.spawn().expect("it starts");
+        // Kept, so that a chat does not end for lack of lines.
+        let mut stdin = running.stdin.take().expect("its input");
+        drop(running.stdout.take());
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut stdin, b"one\ntwo\n").await;
+        let output = soon("its end", running.wait_with_output()).await.expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !said.contains("panicked"), "{name}: {} {said}", output.status);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_subscriber_that_is_terminated_says_where_to_go_on_and_leaves_the_server() {
+    use nix::sys::signal::{Signal, kill};
+    let server = TestServer::start().await;
+    let mut command = example("pubsub", server.addr, &server.files.ca);
+    command.args(["sub", "t", "--count", "5"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let subscriber = command.spawn().expect("it starts");
+    until("its subscription", || server.status.stats(0).topics.subscriptions == 1).await;
+    let pid = i32::try_from(subscriber.id().expect("it runs")).expect("a process id");
+    kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM).expect("it is there");
+    let output = soon("its end", subscriber.wait_with_output()).await.expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("--since"), "{} {said}", output.status);
+    until("the server's count", || server.status.connections() == 0).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_publisher_waits_where_the_server_tells_it_to_and_goes_on_behind_a_bad_line() {
+    let server = common::limits::limited(|rates| (rates.client_messages, rates.client_messages_burst) = (100, 5)).await;
+    let mut command = example("pubsub", server.addr, &server.files.ca);
+    command.args(["pub", "t"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut publisher = command.spawn().expect("it starts");
+    let mut stdin = publisher.stdin.take().expect("its input");
+    let lines: Vec<u8> =
+        (0..40).flat_map(|n| if n == 20 { b"\xff\n".to_vec() } else { format!("{n}\n").into() }).collect();
+    tokio::io::AsyncWriteExt::write_all(&mut stdin, &lines).await.expect("it reads");
+    drop(stdin);
+    let output = soon("its end", publisher.wait_with_output()).await.expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("39 published") && said.contains("Line 21 was not published"), "{said}");
+    assert!(!output.status.success() && server.status.stats(0).totals.refused > 0, "{said}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_typed_while_the_server_is_away_is_told_at_once() {
+    let server = TestServer::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = example("chat_client", server.addr, &server.files.ca);
+    command.current_dir(folder.path()).env("HOME", folder.path());
+    let mut terminal = Terminal::open(command);
+    terminal.shows("> ").await;
+    terminal.type_in("hello\r");
+    terminal.shows("Echo: hello").await;
+    server.stop().await;
+    terminal.shows("Connection lost").await;
+    terminal.type_in("are you there?\r");
+    terminal.shows("Not connected: this was not sent").await;
+    // The prompt is there again.
+    terminal.type_in("/topics\r");
+    terminal.shows("Your rooms (0)").await;
+    terminal.type_in("/quit\r");
+    terminal.shows("Goodbye!").await;
+}

@@ -11,7 +11,7 @@ use common::library;
 use common::limits::{limited, refusal};
 use common::over::{Over, Party};
 use common::{On, TestServer, soon};
-use quic_websocket::message::{ClientMessage, CloseCode, ServerMessage};
+use quic_websocket::message::{ClientMessage, Close, CloseCode, ServerMessage};
 use quic_websocket::{ClientError, Event};
 use serde_json::{Value, json};
 
@@ -341,17 +341,84 @@ async fn clients_on_the_servers_own_machine_have_no_limits_unless_told_otherwise
 }
 
 #[tokio::test]
-async fn the_client_library_tells_when_to_go_on_and_is_served_again_then() {
+async fn the_client_library_waits_as_told_and_says_so_where_that_takes_too_long() {
     let server = limited(|rates| (rates.client_messages, rates.client_messages_burst) = (5, 5)).await;
     let client = library::client(&server, "Ada").await;
+    for n in 0..8 {
+        assert_eq!(client.echo(&n.to_string()).await.expect("it is served"), format!("Echo: {n}"));
+    }
+    assert!(server.status.stats(0).totals.refused > 0, "it was told to wait");
+
+    let hasty = library::builder(&server).request_timeout(Duration::from_millis(20)).connect().await;
+    let (hasty, _) = hasty.expect("it connects");
     let error = loop {
-        if let Err(error) = client.echo("x").await {
+        if let Err(error) = hasty.echo("x").await {
             break error;
         }
     };
     assert!(matches!(&error, ClientError::Server(reply) if reply.code == 429), "{error}");
-    tokio::time::sleep(error.retry_after().expect("a time to go on")).await;
-    assert_eq!(client.echo("again").await.expect("it is served"), "Echo: again");
+    assert!(error.retry_after().is_some_and(|wait| wait > Duration::from_millis(20)), "{error:?}");
+    server.stop().await;
+}
+
+/// Subscribes to so many topics at once, comes back with them, and leaves them: at its rate, and without being closed for it.
+async fn goes_on_with_many_topics(connecting: quic_websocket::ClientBuilder, count: usize) {
+    let builder = connecting.request_timeout(Duration::from_secs(60));
+    let (client, mut events) = builder.connect().await.expect("it connects");
+    let mut subscribing = tokio::task::JoinSet::new();
+    for n in 0..count {
+        let client = client.clone();
+        subscribing.spawn(async move { client.subscribe(format!("many.{n}")).await });
+    }
+    let all = subscribing.join_all().await;
+    let mut subscriptions: Vec<_> = all.into_iter().map(|one| one.expect("subscribed")).collect();
+    let restart = Close::new(CloseCode::RESTART, "again").expect("a close");
+    client.send(&ClientMessage::Close(restart)).await.expect("sent");
+    assert!(matches!(soon("the loss", events.next()).await, Some(Event::Disconnected(_))));
+    assert!(matches!(soon("the way back", events.next()).await, Some(Event::Reconnected)));
+    // All are there again, else what is published to them does not come.
+    let last = subscriptions.last_mut().expect("one");
+    let topic = last.topic().to_owned();
+    client.presence(&topic).await.expect("who is there");
+    client.publish(&topic, quic_websocket::message::Payload::text("x")).await.expect("published");
+    library::expect(last, "x").await;
+    for subscription in subscriptions {
+        subscription.unsubscribe().await.expect("left");
+    }
+    assert!(events.try_next().is_none_or(|event| !matches!(event, Event::Closed(_))), "it was closed");
+    client.ping().await.expect("it is still there");
+}
+
+#[tokio::test]
+async fn the_client_library_keeps_to_its_rate_with_many_topics() {
+    let server = limited(|rates| {
+        (rates.client_messages, rates.client_messages_burst) = (200, 50);
+        rates.client_refusals_burst = 100;
+    })
+    .await;
+    goes_on_with_many_topics(library::builder(&server), 200).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_client_library_keeps_to_the_rate_of_its_token_with_many_topics() {
+    let auth = common::tokens::asking("");
+    let server = TestServer::start_with(|config| config.auth = auth).await;
+    let token = common::tokens::token(json!({"max_rate": 60, "subscribe": ">", "publish": ">", "presence": ">"}));
+    goes_on_with_many_topics(library::builder(&server).token(&token).expect("a token"), 240).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_client_library_has_an_unsubscribe_carried_out_that_was_refused_at_first() {
+    let server = limited(|rates| (rates.client_messages, rates.client_messages_burst) = (20, 4)).await;
+    let client = library::client(&server, "Ada").await;
+    let subscription = client.subscribe("t").await.expect("subscribed");
+    for _ in 0..6 {
+        client.send(&ClientMessage::Text { content: "x".into() }).await.expect("sent");
+    }
+    subscription.unsubscribe().await.expect("left");
+    assert!(client.presence("t").await.expect("who is there").is_empty());
     server.stop().await;
 }
 

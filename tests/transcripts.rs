@@ -184,6 +184,8 @@ Your name: ChatUser
   /leave [room]         - Leave a room; without any, what you type is echoed
   /topics               - List the rooms that you are in
   /who [room]           - List who is in a room
+  //<message>           - Send a message that begins with a slash
+  A name with spaces goes in quotes: /direct \"Ada L\" hello
 
 > Hello from chat client!
 💬 Server: Echo: Hello from chat client!

@@ -10,6 +10,7 @@ use quic_websocket::{Client, ClientError, Printable, Subscription, TopicEvent};
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use super::people::People;
 use super::said;
 
 /// How much of what was said before is shown to who comes in.
@@ -22,6 +23,7 @@ struct Room {
     subscription: Subscription,
     /// Names of who is there.
     names: HashMap<Uuid, String>,
+    people: People,
 }
 
 /// The rooms that were joined, the current one last.
@@ -41,7 +43,12 @@ impl Rooms {
     }
 
     /// Enters a room, and shows what was said there before; or turns to it.
-    pub(crate) async fn join(&mut self, client: &Client, name: &str) -> Result<Vec<String>, ClientError> {
+    pub(crate) async fn join(
+        &mut self,
+        client: &Client,
+        people: &People,
+        name: &str,
+    ) -> Result<Vec<String>, ClientError> {
         if let Some(at) = self.find(name) {
             let room = self.joined.remove(at);
             self.joined.push(room);
@@ -61,7 +68,7 @@ impl Rooms {
             // What is said first may be said before this is there.
             None => subscribe.recent(RECENT).await?,
         };
-        let mut room = Room { name: name.to_owned(), subscription, names: HashMap::new() };
+        let mut room = Room { name: name.to_owned(), subscription, names: HashMap::new(), people: people.clone() };
         let here = room.look_around(client).await?;
         let mut lines = vec![format!("🚪 You are in {name} ({here} here); what you type goes there")];
         lines.extend(past.iter().flat_map(|past| past.messages.iter().rev()).map(|message| room.line(message)));
@@ -114,9 +121,10 @@ impl Rooms {
     }
 
     /// Says something in the current room, and gives what is said there up to that.
-    pub(crate) async fn say(&mut self, client: &Client, text: &str) -> Result<Vec<String>, ClientError> {
+    /// The key tells the server that it is the same message where that is repeated.
+    pub(crate) async fn say(&mut self, client: &Client, text: &str, key: &str) -> Result<Vec<String>, ClientError> {
         let Some(room) = self.joined.last_mut() else { return Ok(vec![not_there("")]) };
-        let said = client.publish(room.subscription.topic(), Payload::text(text)).await?;
+        let said = client.publish(room.subscription.topic(), Payload::text(text)).key(key).await?;
         let mut lines = Vec::new();
         let comes_back = async {
             let is_before = |at: Position| at.epoch == said.position.epoch && at.offset < said.position.offset;
@@ -155,7 +163,10 @@ impl Room {
         let members = client.presence(self.subscription.topic()).await?;
         let here = members.len();
         // Names of those who left stay: what they said may still come.
-        self.names.extend(members.into_iter().filter_map(|member| Some((member.id, member.name?))));
+        for (id, name) in members.into_iter().filter_map(|member| Some((member.id, member.name?))) {
+            self.people.add(id, &name);
+            self.names.insert(id, name);
+        }
         Ok(here)
     }
 
@@ -177,6 +188,7 @@ impl Room {
             TopicEvent::Join { member, .. } => {
                 let who = member.name.unwrap_or_else(|| "unnamed".to_owned());
                 let line = format!("👋 [{name}] {} came in", Printable::new(&who));
+                self.people.add(member.id, &who);
                 self.names.insert(member.id, who);
                 line
             }

@@ -1,11 +1,21 @@
-//! What the examples share: which server, whom to trust, and how a program ends.
+//! What the examples share: which server, which authorities to trust, how a line is shown, and how a program ends.
 
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use quic_websocket::message::Invalid;
 use quic_websocket::tls::Trust;
 use quic_websocket::{Client, ClientBuilder, Printable};
+
+/// Tells something beside what the program shows. Where nobody reads that, it is not told.
+macro_rules! note {
+    ($($what:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($what)*);
+    }};
+}
 
 /// Where to connect to.
 #[derive(clap::Args)]
@@ -57,7 +67,7 @@ impl ServerArgs {
     pub(crate) fn client(self) -> Result<ClientBuilder, Invalid> {
         let trust = match (self.insecure, self.ca) {
             (true, _) => {
-                eprintln!("⚠️  WARNING: --insecure: the server's certificate is NOT checked");
+                note!("⚠️  WARNING: --insecure: the server's certificate is NOT checked");
                 Trust::Insecure
             }
             (false, Some(file)) => Trust::CaFile(file),
@@ -75,12 +85,23 @@ impl ServerArgs {
     }
 }
 
-/// Tells what went wrong, if anything did.
+/// Shows a line at once. An error where nobody reads any more: pass it on, and the program ends quietly ([`exit`]).
+pub(crate) fn show(line: impl Display) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+/// Tells what went wrong, if anything did. That the reader of a pipe has had enough (`| head -1`) is nothing wrong.
 pub(crate) fn exit(result: anyhow::Result<()>) -> ExitCode {
+    let is_unread = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(e) if e.chain().any(is_unread) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("❌ {}", Printable::new(&format!("{e:#}")));
+            note!("❌ {}", Printable::new(&format!("{e:#}")));
             ExitCode::FAILURE
         }
     }

@@ -1,12 +1,14 @@
 //! Lines for people and for pipes, each of them written at once.
 
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use quic_websocket::message::{Member, Position, TopicMessage};
 use quic_websocket::{Printable, Published, TopicEvent};
 use serde_json::{Value, json};
+
+use super::common::show;
 
 /// How lines are shown.
 pub(crate) struct Output {
@@ -33,7 +35,7 @@ impl Output {
             TopicEvent::Missed(missed) => {
                 let which = missed.offsets.as_ref().map_or(String::new(), |o| format!(" {} to {}", o.start(), o.end()));
                 let (topic, reason) = (Printable::new(&missed.topic), Printable::new(&missed.reason));
-                eprintln!("Messages{which} of {topic} are missing: {reason}");
+                note!("Messages{which} of {topic} are missing: {reason}");
                 Ok(true)
             }
             TopicEvent::Join { .. } | TopicEvent::Leave { .. } | TopicEvent::Ended { .. } => Ok(true),
@@ -96,8 +98,7 @@ fn in_json(event: &TopicEvent, position: Option<&Position>) -> Value {
 
 /// Writes a line, and has it leave at once. False where nobody reads any more.
 fn write(line: &str) -> io::Result<bool> {
-    let mut out = io::stdout().lock();
-    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+    match show(line) {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(false),
         other => other.map(|()| true),
     }

@@ -1,45 +1,215 @@
-//! From `host:port` to a QUIC connection.
+//! From `host:port` to a connection on which the server has let the client in: over QUIC, and where that does not come
+//! through, over a WebSocket. QUIC has a head start, and WebSocket is tried beside it (as RFC 8305 does for addresses).
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+mod quic;
+mod socket;
 
-use bytes::Bytes;
-use quinn::{Connecting, Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportErrorCode};
-use tokio::task::JoinSet;
-use tokio::time::sleep;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use super::link::link_end;
-use super::{ClientBuilder, ClientError};
-use crate::config::Quic;
+use quinn::Endpoint;
+use tokio::time::{sleep, sleep_until, timeout};
+
+pub(super) use self::quic::{Dialled, connection_error};
+pub(super) use self::socket::{LINGER, Opened, SocketUrl, parse_url};
+use super::link::Link;
+use super::topics::Topics;
+use super::{Carrier, ClientBuilder, ClientError};
+use crate::message::Token;
 use crate::tls;
-use crate::transport::native;
+use crate::transport::LaneReader;
 
-/// How long one address of a host is tried alone before the next one is tried beside it (RFC 8305 section 5).
+/// How long one address of a host, or QUIC, is tried alone before the next one is tried beside it (RFC 8305 section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// An endpoint for a client's connections. Its socket reaches servers of both address families where the system can.
-pub(super) fn endpoint(options: &ClientBuilder) -> Result<Endpoint, ClientError> {
-    let crypto = tls::client_config(&options.trust, options.identity.as_ref(), options.early_data)?;
-    let mut endpoint = Endpoint::client((Ipv6Addr::UNSPECIFIED, 0).into())
-        .or_else(|_| Endpoint::client((Ipv4Addr::UNSPECIFIED, 0).into()))
-        .map_err(ClientError::Socket)?;
-    endpoint.set_default_client_config(native::client_config(&Quic::default(), crypto));
-    Ok(endpoint)
+/// The ways from a client to its server.
+pub(super) struct Ways {
+    endpoint: Option<Endpoint>,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    /// When QUIC last did not come through where a WebSocket did.
+    quic_failed: Mutex<Option<Instant>>,
 }
 
-/// A connection, and its control lane, on which the first message has been sent.
-pub(super) struct Dialled {
-    pub(super) connection: Connection,
-    pub(super) control: (SendStream, RecvStream),
+/// A connection, and what is to be read of it.
+pub(super) type Connected = (Link, LaneReader);
+
+impl Ways {
+    /// Those that the settings allow.
+    pub(super) fn new(options: &ClientBuilder) -> Result<Self, ClientError> {
+        let identity = options.identity.as_ref();
+        let tls = match options.carriers.contains(&Carrier::WebSocket) {
+            true => Some(tls::socket_config(&options.trust, identity)?),
+            false => None,
+        };
+        let endpoint = match options.carriers.contains(&Carrier::Quic) {
+            true => match (quic::endpoint(options), &tls) {
+                // Without a UDP socket there is the other way.
+                (Err(ClientError::Socket(_)), Some(_)) => None,
+                (endpoint, _) => Some(endpoint?),
+            },
+            false => None,
+        };
+        if endpoint.is_none() && tls.is_none() {
+            return Err(ClientError::NoCarrier);
+        }
+        Ok(Self { endpoint, tls, quic_failed: Mutex::new(None) })
+    }
+
+    /// Whether a client on a WebSocket may go over to QUIC.
+    pub(super) fn can_go_back(&self) -> bool {
+        self.endpoint.is_some()
+    }
+
+    /// QUIC's side ends; gives its last packets so long to leave.
+    pub(super) async fn close(&self, code: u16, reason: &str, within: Duration) {
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.close(u32::from(code).into(), reason.as_bytes());
+            let _ = timeout(within, endpoint.wait_idle()).await;
+        }
+    }
+
+    fn quic_came_through(&self, did: bool) {
+        *self.quic_failed.lock().unwrap_or_else(PoisonError::into_inner) = (!did).then(Instant::now);
+    }
+
+    fn is_quic_first(&self, options: &ClientBuilder) -> bool {
+        let failed = *self.quic_failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.is_none_or(|at| options.retry_quic.is_some_and(|after| at.elapsed() >= after))
+    }
+
+    /// Connects and shakes hands, by whichever way comes through.
+    pub(super) async fn connect(
+        &self,
+        options: &ClientBuilder,
+        token: Option<Token>,
+        topics: &Arc<Topics>,
+    ) -> Result<Connected, ClientError> {
+        let within = options.connect_timeout;
+        let connected = match (&self.endpoint, &self.tls) {
+            (Some(_), Some(tls)) => timeout(within, self.race(options, token, topics, tls)).await,
+            (Some(_), None) => timeout(within, self.over_quic(options, token, topics)).await,
+            (None, Some(tls)) => timeout(within, over_socket(options, token, topics, tls)).await,
+            (None, None) => return Err(ClientError::NoCarrier),
+        };
+        connected.unwrap_or_else(|_| Err(ClientError::NoAnswer { server: options.server.clone(), within }))
+    }
+
+    /// The same over QUIC alone.
+    pub(super) async fn connect_quic(
+        &self,
+        options: &ClientBuilder,
+        token: Option<Token>,
+        topics: &Arc<Topics>,
+    ) -> Result<Connected, ClientError> {
+        let within = options.connect_timeout;
+        let connected = timeout(within, self.over_quic(options, token, topics)).await;
+        let connected =
+            connected.unwrap_or_else(|_| Err(ClientError::NoAnswer { server: options.server.clone(), within }));
+        if connected.is_ok() {
+            self.quic_came_through(true);
+        }
+        connected
+    }
+
+    async fn over_quic(
+        &self,
+        options: &ClientBuilder,
+        token: Option<Token>,
+        topics: &Arc<Topics>,
+    ) -> Result<Connected, ClientError> {
+        let Some(endpoint) = &self.endpoint else { return Err(ClientError::NoCarrier) };
+        let dialled = quic::connect(endpoint, &options.server, Link::greeting(options, token)).await?;
+        Link::over_quic(options, dialled, topics).await
+    }
+
+    /// Tries both. The handshake on the WebSocket waits until it is the one that is taken.
+    async fn race(
+        &self,
+        options: &ClientBuilder,
+        token: Option<Token>,
+        topics: &Arc<Topics>,
+        tls: &Arc<rustls::ClientConfig>,
+    ) -> Result<Connected, ClientError> {
+        let begun = tokio::time::Instant::now();
+        let is_quic_first = self.is_quic_first(options);
+        let settle = begun + options.settle;
+        let shown = token.clone();
+        let quic = async {
+            if !is_quic_first {
+                // It did not come through a while ago: the socket has the head start.
+                sleep_until(settle).await;
+            }
+            self.over_quic(options, shown, topics).await
+        };
+        let socket = async {
+            if is_quic_first {
+                sleep(HEAD_START.min(options.settle)).await;
+            }
+            socket::connect(options, tls).await
+        };
+        tokio::pin!(quic, socket);
+        let opened = tokio::select! {
+            biased;
+            connected = &mut quic => match connected {
+                Err(error) if is_about_the_way(&error) => {
+                    // The head start is over; what went wrong with QUIC tells more where both fail.
+                    let opened = tokio::select! {
+                        opened = socket::connect(options, tls) => opened,
+                        opened = &mut socket => opened,
+                    };
+                    opened.map_err(|other| if tells_more(&other) { other } else { error })
+                }
+                connected => {
+                    self.quic_came_through(connected.is_ok());
+                    return connected;
+                }
+            },
+            opened = &mut socket => match opened {
+                Ok(opened) if is_quic_first => tokio::select! {
+                    biased;
+                    connected = &mut quic => match connected {
+                        Err(error) if is_about_the_way(&error) => Ok(opened),
+                        connected => {
+                            self.quic_came_through(connected.is_ok());
+                            return connected;
+                        }
+                    },
+                    () = sleep_until(settle) => Ok(opened),
+                },
+                Ok(opened) => Ok(opened),
+                Err(other) => {
+                    let connected = quic.await;
+                    if connected.is_ok() {
+                        self.quic_came_through(true);
+                    }
+                    return connected.map_err(|error| if tells_more(&other) { other } else { error });
+                }
+            },
+        }?;
+        self.quic_came_through(false);
+        Link::over_socket(options, opened, Link::greeting(options, token), topics).await
+    }
 }
 
-/// Connects to the first address of the server that lets it, and sends `first` on the control lane: with the first
-/// packets where the TLS session allows for early data.
-pub(super) async fn connect(endpoint: &Endpoint, server: &str, first: Bytes) -> Result<Dialled, ClientError> {
-    let error = |message: String| ClientError::Address { server: server.to_owned(), message };
-    let (host, _) = server.rsplit_once(':').ok_or_else(|| error("the port is missing".into()))?;
-    let addrs = tokio::net::lookup_host(server).await.map_err(|e| error(e.to_string()))?;
-    connect_to_any(endpoint, alternate(addrs), server, tls::server_name(host), first).await
+async fn over_socket(
+    options: &ClientBuilder,
+    token: Option<Token>,
+    topics: &Arc<Topics>,
+    tls: &Arc<rustls::ClientConfig>,
+) -> Result<Connected, ClientError> {
+    let opened = socket::connect(options, tls).await?;
+    Link::over_socket(options, opened, Link::greeting(options, token), topics).await
+}
+
+/// Whether another way may lead to the server where this one did not: it was not the server that said no.
+fn is_about_the_way(error: &ClientError) -> bool {
+    matches!(error, ClientError::Connection { .. } | ClientError::NoAnswer { .. } | ClientError::Socket(_))
+}
+
+/// Whether what went wrong on the second way is what the user has to know.
+fn tells_more(error: &ClientError) -> bool {
+    !is_about_the_way(error)
 }
 
 /// The addresses with the two families taking turns, the first one's first (RFC 8305 section 4).
@@ -53,99 +223,16 @@ fn alternate(addrs: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     turns
 }
 
-async fn connect_to_any(
-    endpoint: &Endpoint,
-    addrs: Vec<SocketAddr>,
-    server: &str,
-    name: &str,
-    first: Bytes,
-) -> Result<Dialled, ClientError> {
-    let failed = |message: String| ClientError::Connection { server: server.to_owned(), message };
-    let mut addrs = addrs.into_iter();
-    // What is not needed any more is given up when this is dropped.
-    let mut attempts = JoinSet::new();
-    let mut first_error = None;
-    loop {
-        match addrs.next().map(|addr| endpoint.connect(addr, name)) {
-            Some(Ok(connecting)) => drop(attempts.spawn(attempt(connecting, first.clone()))),
-            Some(Err(e)) => {
-                first_error.get_or_insert_with(|| failed(e.to_string()));
-                continue;
-            }
-            None if attempts.is_empty() => {
-                return Err(first_error.unwrap_or_else(|| failed("its name has no address".into())));
-            }
-            None => {}
-        }
-        tokio::select! {
-            Some(attempt) = attempts.join_next() => match attempt {
-                Ok(Ok(dialled)) => return Ok(dialled),
-                Ok(Err(e)) => drop(first_error.get_or_insert_with(|| connection_error(server, &e))),
-                Err(e) => drop(first_error.get_or_insert_with(|| failed(e.to_string()))),
-            },
-            () = sleep(HEAD_START), if addrs.len() > 0 => {}
-        }
-    }
-}
-
-/// One attempt to connect, to the end of its TLS handshake: only then is it known who answers.
-async fn attempt(connecting: Connecting, first: Bytes) -> Result<Dialled, ConnectionError> {
-    let connection = match connecting.into_0rtt() {
-        Ok((connection, accepted)) => {
-            let early = begin(&connection, first.clone()).await;
-            let is_accepted = accepted.await;
-            if let Some(lost) = connection.close_reason() {
-                return Err(lost);
-            }
-            if is_accepted {
-                return Ok(Dialled { control: early?, connection });
-            }
-            // What was sent is void, its lane too; the connection is as good as any other.
-            connection
-        }
-        Err(connecting) => connecting.await?,
-    };
-    let control = begin(&connection, first).await?;
-    Ok(Dialled { connection, control })
-}
-
-/// Opens the control lane. A stream that takes nothing shows in what is read of it.
-async fn begin(connection: &Connection, first: Bytes) -> Result<(SendStream, RecvStream), ConnectionError> {
-    let (mut send, receive) = connection.open_bi().await?;
-    let _ = send.write_chunk(first).await;
-    Ok((send, receive))
-}
-
-/// Why a connection did not come about, in the words of the library.
-pub(super) fn connection_error(server: &str, error: &ConnectionError) -> ClientError {
-    let server = server.to_owned();
-    match error {
-        ConnectionError::TransportError(e) if e.reason.contains("certificate") => {
-            ClientError::Untrusted { server, message: e.reason.clone() }
-        }
-        ConnectionError::ConnectionClosed(close) if is_about_certificate(close.error_code) => {
-            ClientError::Certificate { server, message: close.to_string() }
-        }
-        ConnectionError::ApplicationClosed(_) => {
-            let closed = link_end(error);
-            ClientError::Refused { server, code: closed.code, reason: closed.reason, retry_after: None }
-        }
-        other => ClientError::Connection { server, message: other.to_string() },
-    }
-}
-
-/// Whether a server closes with one of the TLS alerts (RFC 8446 section 6.2) that concern the client's certificate, as
-/// QUIC codes it (RFC 9001 section 4.8).
-fn is_about_certificate(code: TransportErrorCode) -> bool {
-    // bad_certificate to unknown_ca, access_denied, decrypt_error (a wrong signature), certificate_required.
-    (42..=49).chain([51, 116]).any(|alert| code == TransportErrorCode::crypto(alert))
+/// The addresses of a `host:port`.
+async fn addresses(server: &str) -> Result<Vec<SocketAddr>, ClientError> {
+    let error = |message: String| ClientError::Address { server: server.to_owned(), message };
+    let found = tokio::net::lookup_host(server).await.map_err(|e| error(e.to_string()))?;
+    Ok(alternate(found))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Client;
-    use crate::tls::{DevelopmentFiles, Trust};
 
     #[test]
     fn address_families_take_turns() {
@@ -155,26 +242,5 @@ mod tests {
         assert_eq!(alternate(given.into_iter()), turns);
         let given = addrs(&["10.0.0.1:1", "[::1]:1", "[::2]:1"]);
         assert_eq!(alternate(given.clone().into_iter()), given);
-    }
-
-    #[tokio::test]
-    async fn an_address_where_nobody_answers_does_not_keep_from_the_next() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let files = DevelopmentFiles::inside(folder.path());
-        files.make(&["localhost".into()], false).expect("certificates");
-        let tls = crate::config::Tls { cert: files.cert.clone(), key: files.key.clone(), ..Default::default() };
-        let crypto = tls::ServerTls::load(&tls, None, None).map(|(_, sides)| sides.quic).expect("a server's settings");
-        let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-        let server = Endpoint::server(quinn::ServerConfig::with_crypto(crypto), any).expect("a server");
-        let silent = std::net::UdpSocket::bind(any).expect("a socket");
-        let addrs = vec![silent.local_addr().expect("its address"), server.local_addr().expect("its address")];
-        let served = tokio::spawn(async move { server.accept().await.expect("somebody comes").await });
-
-        let endpoint = endpoint(&Client::builder("").trust(Trust::CaFile(files.ca))).expect("an endpoint");
-        let connection = connect_to_any(&endpoint, addrs.clone(), "both", "localhost", Bytes::from_static(b"first"));
-        let connection = tokio::time::timeout(Duration::from_secs(10), connection).await.expect("in time");
-        let remote = connection.expect("it connects").connection.remote_address();
-        assert_eq!(remote.port(), addrs[1].port());
-        served.await.expect("no panic").expect("the server has it too");
     }
 }

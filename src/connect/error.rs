@@ -1,4 +1,4 @@
-//! What a client meets when things go wrong.
+//! Errors of the client library.
 
 use std::time::Duration;
 
@@ -28,6 +28,18 @@ pub enum ClientError {
     /// No UDP socket could be had.
     #[error("no UDP socket for the connection: {0}")]
     Socket(std::io::Error),
+    /// None of the carriers that are allowed can be used.
+    #[error("no way to connect: allow QUIC or WebSocket")]
+    NoCarrier,
+    /// The program that is asked for a token gave none that can be shown.
+    #[error("no token to show: {message}")]
+    Token {
+        /// What went wrong.
+        message: String,
+    },
+    /// There are no further lanes on a WebSocket.
+    #[error("a WebSocket has one lane; send requests without a lane of their own, or connect over QUIC alone")]
+    OneLane,
     /// Nobody answered.
     #[error("no answer from {server} within {within:?}: is the server running there, and does UDP reach it?")]
     NoAnswer {
@@ -37,7 +49,7 @@ pub enum ClientError {
         within: Duration,
     },
     /// The server shows a certificate that is not trusted.
-    #[error("the certificate of {server} is not trusted: {message}; name the authority that signed it with --ca FILE")]
+    #[error("the certificate of {server} is not trusted: {message}; {}", hint(.message))]
     Untrusted {
         /// The server.
         server: String,
@@ -86,7 +98,7 @@ pub enum ClientError {
         reason: String,
     },
     /// No reply, no connection or no room on the connection, in time. What was to be sent may still be sent.
-    #[error("not done within {0:?}: the server is slow or out of reach, or this client's events are not being read")]
+    #[error("not done within {0:?}: the server is slow or out of reach")]
     Timeout(Duration),
     /// The server answered with an error.
     #[error("the server answered with error {}: {}", .0.code, .0.message)]
@@ -123,5 +135,21 @@ impl ClientError {
             Self::Refused { retry_after, .. } => *retry_after,
             _ => None,
         }
+    }
+}
+
+/// What to do about a certificate that is not trusted, by what TLS says is wrong with it.
+fn hint(message: &str) -> &'static str {
+    let is = |what: &[&str]| what.iter().any(|what| message.contains(what));
+    if is(&["expired", "Expired"]) {
+        "the server needs a new one, or this machine's clock is wrong (generate_certs.sh makes new ones for development)"
+    } else if is(&["not valid yet", "NotValidYet"]) {
+        "this machine's clock, or that of the machine that made the certificate, is wrong"
+    } else if is(&["not valid for name", "NotValidForName"]) {
+        "connect by a name that is in the certificate, or have the server show one with this name"
+    } else if is(&["UnknownIssuer", "BadSignature", "CaUsedAsEndEntity"]) {
+        "name the authority that signed it with --ca FILE"
+    } else {
+        "have the server show another one, or name the authority that signed it with --ca FILE"
     }
 }

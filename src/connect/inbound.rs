@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quinn::RecvStream;
+use quinn::{ConnectionError, RecvStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::Event;
-use super::heard::Heard;
+use super::events::{Event, EventQueue};
 use super::link::{CLOSE_FOLLOWS, Link};
-use super::topics::Carrier;
+use super::overlap::Overlap;
+use super::topics::{Carrier, refused_for};
 use crate::frame::{Body, Compression};
 use crate::message::{CloseCode, ClosedBy, Reply, ServerMessage};
 use crate::transport::{LaneReader, Layer, ReadFailure};
@@ -32,22 +32,44 @@ pub(super) enum ReadEnd {
     Ended,
     /// What came cannot be understood, and why.
     Broken(String),
-    /// A topic lane ended under its subscriptions: these go on over another connection.
+    /// The connection is of no more use: its subscriptions go on over another one.
     LaneLost(String),
+    /// The client has gone over to another connection.
+    Moved,
+}
+
+/// Where events go.
+#[derive(Clone)]
+pub(super) struct EventSink {
+    pub(super) events: Arc<EventQueue>,
+    /// Broadcasts that came, or may come, over two connections.
+    pub(super) overlap: Arc<Overlap>,
+    /// Largest message that is taken, in bytes.
+    pub(super) max_message_bytes: usize,
+}
+
+impl EventSink {
+    fn tell(&self, message: ServerMessage) {
+        if self.overlap.is_first(&message) {
+            self.events.tell(Event::Message(message));
+        }
+    }
 }
 
 impl Link {
     /// Reads the control lane until it ends.
-    pub(super) async fn read_control(&self, mut reader: LaneReader, heard: &Heard) -> ReadEnd {
+    pub(super) async fn read_control(&self, mut reader: LaneReader, sink: &EventSink) -> ReadEnd {
         loop {
             for _ in 0..TURN_BODIES {
                 match reader.next_body().await {
                     Ok(Some(body)) => {
-                        if let Some(end) = self.hear(Carrier::Control, body, heard).await {
+                        if let Some(end) = self.hear(Carrier::Control, body, sink).await {
                             return end;
                         }
                     }
-                    Err(ReadFailure::Frame(e)) => return ReadEnd::Broken(e.to_string()),
+                    Err(e @ (ReadFailure::Frame(_) | ReadFailure::Broken { .. })) => {
+                        return ReadEnd::Broken(e.to_string());
+                    }
                     Ok(None) | Err(_) => return ReadEnd::Ended,
                 }
             }
@@ -59,12 +81,12 @@ impl Link {
     pub(super) async fn accept_lanes(
         self: &Arc<Self>,
         readers: &mut JoinSet<Option<ReadEnd>>,
-        heard: &Heard,
+        sink: &EventSink,
     ) -> ReadEnd {
         loop {
             tokio::select! {
-                stream = self.connection.accept_uni() => match stream {
-                    Ok(stream) => drop(readers.spawn(Arc::clone(self).read_lane(stream, heard.clone()))),
+                stream = self.next_stream() => match stream {
+                    Ok(stream) => drop(readers.spawn(Arc::clone(self).read_lane(stream, sink.clone()))),
                     // That shows on the control lane, behind what is still to be read there.
                     Err(_) => return pending().await,
                 },
@@ -77,10 +99,18 @@ impl Link {
         }
     }
 
-    async fn read_lane(self: Arc<Self>, stream: RecvStream, heard: Heard) -> Option<ReadEnd> {
-        let mut reader = LaneReader::new(stream, Layer::Native, heard.max_message_bytes);
+    /// The next stream that the server opens; on a WebSocket there is none.
+    async fn next_stream(&self) -> Result<RecvStream, ConnectionError> {
+        match self.connection.quic() {
+            Some(connection) => connection.accept_uni().await,
+            None => pending().await,
+        }
+    }
+
+    async fn read_lane(self: Arc<Self>, stream: RecvStream, sink: EventSink) -> Option<ReadEnd> {
+        let mut reader = LaneReader::new(stream, Layer::Native, sink.max_message_bytes);
         let lane = match reader.next_body().await {
-            Ok(Some(body)) => match self.parse(body, heard.max_message_bytes) {
+            Ok(Some(body)) => match self.parse(body, sink.max_message_bytes) {
                 Ok(Some(Reply { message: ServerMessage::Lane { lane, .. }, .. })) => lane,
                 // Some other kind of stream, of a newer server.
                 Ok(_) => {
@@ -91,13 +121,13 @@ impl Link {
                 Err(reason) => return Some(ReadEnd::Broken(reason)),
             },
             Err(ReadFailure::Frame(e)) => return Some(ReadEnd::Broken(e.to_string())),
-            // Whose it was to be shows by none.
+            // The stream ended before its first frame, so it never belonged to a topic.
             Ok(None) | Err(_) => return None,
         };
         loop {
             match reader.next_body().await {
                 Ok(Some(body)) => {
-                    if let Some(end) = self.hear(Carrier::Lane(lane), body, &heard).await {
+                    if let Some(end) = self.hear(Carrier::Lane(lane), body, &sink).await {
                         return Some(end);
                     }
                 }
@@ -119,10 +149,10 @@ impl Link {
     }
 
     /// Reads datagrams until the connection ends.
-    pub(super) async fn read_datagrams(self: Arc<Self>, heard: Heard) -> Option<ReadEnd> {
+    pub(super) async fn read_datagrams(self: Arc<Self>, sink: EventSink) -> Option<ReadEnd> {
         while let Ok(body) = self.connection.read_datagram().await {
-            if body.len() <= heard.max_message_bytes
-                && let Some(end) = self.hear(Carrier::Datagram, body, &heard).await
+            if body.len() <= sink.max_message_bytes
+                && let Some(end) = self.hear(Carrier::Datagram, body, &sink).await
             {
                 return Some(end);
             }
@@ -131,8 +161,8 @@ impl Link {
     }
 
     /// Takes any message on any carrier.
-    async fn hear(&self, carrier: Carrier, body: Bytes, heard: &Heard) -> Option<ReadEnd> {
-        let Reply { re, message } = match self.parse(body, heard.max_message_bytes) {
+    async fn hear(&self, carrier: Carrier, body: Bytes, sink: &EventSink) -> Option<ReadEnd> {
+        let Reply { re, message } = match self.parse(body, sink.max_message_bytes) {
             Ok(Some(reply)) => reply,
             Ok(None) => return None,
             Err(reason) => return Some(ReadEnd::Broken(reason)),
@@ -141,12 +171,18 @@ impl Link {
             self.replied(&re, message);
             return None;
         }
+        if let Some(retry_after) = refused_for(&message) {
+            self.pace.refused(retry_after);
+        }
         match message {
             ServerMessage::Ping { .. } => self.pong(),
             ServerMessage::Close(closed) => return Some(ReadEnd::ToldToGo(closed)),
             message => {
+                if matches!(message, ServerMessage::Expiring { .. }) {
+                    self.expiring.notify_one();
+                }
                 if let Some(message) = self.topics.deliver(carrier, message).await {
-                    heard.tell(Event::Message(message)).await;
+                    sink.tell(message);
                 }
             }
         }

@@ -1,14 +1,16 @@
 //! A request lane of a client's own: requests on it are answered on it, in order, and nothing else travels there.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quinn::SendStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::ClientError;
 use super::link::{Link, unless_error};
+use super::pace::Over;
+use super::topics::refused_for;
 use crate::frame::Body;
 use crate::message::{ClientMessage, Reply, RequestId, ServerMessage};
 use crate::transport::{LaneReader, Layer};
@@ -41,7 +43,8 @@ impl Lane {
         request_timeout: Duration,
         max_message_bytes: usize,
     ) -> Result<Self, ClientError> {
-        let (stream, receive) = link.connection.open_bi().await.map_err(|_| ClientError::Lost)?;
+        let connection = link.connection.quic().ok_or(ClientError::OneLane)?;
+        let (stream, receive) = connection.open_bi().await.map_err(|_| ClientError::Lost)?;
         let reader = LaneReader::new(receive, Layer::Native, max_message_bytes);
         Ok(Self { link, stream, unsent: Bytes::new(), reader, next_id: 1, request_timeout })
     }
@@ -60,6 +63,8 @@ impl Lane {
         let id = self.next_id;
         let frame = self.link.encode(Some(id), message)?;
         let within = self.request_timeout;
+        let turn = timeout(within, self.link.pace.next(None)).await;
+        turn.map_err(|_| ClientError::Timeout(within))?.map_err(|Over| ClientError::Lost)?;
         timeout(within, self.flush()).await.unwrap_or(Err(ClientError::Timeout(within)))?;
         self.next_id += 1;
         self.unsent = frame;
@@ -103,7 +108,11 @@ impl Lane {
         let Some(body) = body else { return Ok(None) };
         let body = Body::parse(body, self.link.compression(), self.reader.max_message_bytes())
             .map_err(|_| ClientError::Lost)?;
-        Ok(Some(Reply::parse(&body)?))
+        let reply = Reply::parse(&body)?;
+        if let Some(retry_after) = refused_for(&reply.message) {
+            self.link.pace.refused(retry_after);
+        }
+        Ok(Some(reply))
     }
 
     /// Sends one request and waits for its reply; replies to earlier ones that come before it are dropped.
@@ -113,11 +122,19 @@ impl Lane {
     /// [`ClientError::Server`] where the server answers with an error; [`ClientError::Timeout`] where it does not.
     pub async fn request(&mut self, message: &ClientMessage) -> Result<ServerMessage, ClientError> {
         let within = self.request_timeout;
+        let deadline = Instant::now() + within;
         let answered = async {
-            let id = self.send(message).await?;
+            let mut id = self.send(message).await?;
             while let Some(reply) = self.receive().await? {
-                if reply.re.as_ref() == Some(&id) {
-                    return unless_error(reply.message);
+                if reply.re.as_ref() != Some(&id) {
+                    continue;
+                }
+                match refused_for(&reply.message) {
+                    Some(wait) if Instant::now() + wait < deadline => {
+                        sleep(wait).await;
+                        id = self.send(message).await?;
+                    }
+                    _ => return unless_error(reply.message),
                 }
             }
             Err(ClientError::Lost)

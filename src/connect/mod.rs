@@ -6,72 +6,50 @@ mod builder;
 mod dial;
 mod driver;
 mod error;
-mod heard;
+mod events;
 mod inbound;
 mod lane;
 mod link;
+mod overlap;
+mod pace;
+mod token;
 mod topics;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 pub use self::builder::ClientBuilder;
-use self::driver::{Driver, State};
+use self::driver::{Common, Driver, State};
 pub use self::error::ClientError;
-use self::heard::Heard;
+use self::events::EventQueue;
+pub use self::events::{Event, Events};
+use self::inbound::EventSink;
 pub use self::lane::Lane;
-use self::link::Link;
+use self::link::{Failure, Link};
+use self::token::Tokens;
 use self::topics::Topics;
 pub use self::topics::{
     History, HistoryBuilder, Missed, PublishBuilder, Published, SubscribeBuilder, Subscription, TopicEvent,
 };
 use crate::message::{
-    ClientInfo, ClientMessage, Close, CloseCode, ClosedBy, Limits, MAX_PAGE, Payload, ServerMessage, Token,
+    ClientInfo, ClientMessage, ClientName, Close, CloseCode, Limits, MAX_PAGE, Payload, ServerMessage, Token,
 };
 
-/// What comes to a client without being asked for.
-#[derive(Debug, Clone)]
+/// What carries a client's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Event {
-    /// A message from the server or, through it, from another client; a topic's only where no [`Subscription`] is for it.
-    Message(ServerMessage),
-    /// The connection was lost or closed; the client is on its way back.
-    Disconnected(ClosedBy),
-    /// It is back, with a new id.
-    Reconnected,
-    /// It is closed for good; nothing follows.
-    Closed(ClosedBy),
-}
-
-/// The events of one client, in order.
-///
-/// Reading them is what keeps the client reading: see [`ClientBuilder::event_queue`]. Whoever does not care drops this:
-/// `let (client, _) = ...` does, where `let (client, _events) = ...` keeps it, unread, to the end of the block.
-///
-/// The client loses and makes connections whether this is read or not: of losses and returns that found no room in
-/// between, the last are told.
-#[derive(Debug)]
-pub struct Events {
-    queue: mpsc::Receiver<Event>,
-}
-
-impl Events {
-    /// Waits for the next event; `None` behind [`Event::Closed`]. Cancel safe.
-    pub async fn next(&mut self) -> Option<Event> {
-        self.queue.recv().await
-    }
-
-    /// The next event, where there is one already.
-    pub fn try_next(&mut self) -> Option<Event> {
-        self.queue.try_recv().ok()
-    }
+pub enum Carrier {
+    /// QUIC, with lanes and datagrams.
+    Quic,
+    /// A WebSocket, where QUIC does not come through: one lane for everything.
+    WebSocket,
 }
 
 /// What a connection has seen so far.
@@ -106,7 +84,8 @@ pub struct Client {
 struct Shared {
     state: watch::Receiver<State>,
     topics: Arc<Topics>,
-    token: Arc<Mutex<Option<Token>>>,
+    tokens: Arc<Tokens>,
+    name: Option<ClientName>,
     request_timeout: Duration,
     max_message_bytes: usize,
     closing: CancellationToken,
@@ -126,31 +105,31 @@ impl Client {
     }
 
     async fn start(mut options: ClientBuilder) -> Result<(Self, Events), ClientError> {
-        let endpoint = dial::endpoint(&options)?;
+        let ways = dial::Ways::new(&options)?;
         let topics = Arc::<Topics>::default();
-        let token = options.token.take();
-        let (link, reader) = Link::dial(&options, token.clone(), &endpoint, &topics).await?;
-        let token = Arc::new(Mutex::new(token));
+        let tokens = Arc::new(Tokens::new(std::mem::take(&mut options.token), options.connect_timeout));
+        let (queue, events) = EventQueue::new(options.event_queue);
+        let common = Common { options, tokens: Arc::clone(&tokens), ways, topics: Arc::clone(&topics) };
+        let (link, reader) = common.connect_first().await?;
         let link = Arc::new(link);
         let (state, state_seen) = watch::channel(State::Up(Arc::clone(&link)));
-        let (events, queue) = mpsc::channel(options.event_queue.saturating_add(1));
-        // The receiving end is right here.
-        let last_event = events.clone().try_reserve_owned().map_err(|_| ClientError::Lost)?;
         let (dropped, closing) = (CancellationToken::new(), CancellationToken::new());
         let shared = Shared {
             state: state_seen,
-            topics: Arc::clone(&topics),
-            token: Arc::clone(&token),
-            request_timeout: options.request_timeout,
-            max_message_bytes: options.max_message_bytes,
+            topics,
+            tokens,
+            name: common.options.name.clone(),
+            request_timeout: common.options.request_timeout,
+            max_message_bytes: common.options.max_message_bytes,
             closing: closing.clone(),
             _dropped: dropped.clone().drop_guard(),
         };
-        let heard = Heard::new(events, closing, options.max_message_bytes);
-        let driver = Driver { options, token, endpoint, state, topics, heard, last_event, dropped };
+        let sink =
+            EventSink { events: queue, overlap: Arc::default(), max_message_bytes: common.options.max_message_bytes };
+        let driver = Driver { common, state, sink, closing, dropped };
         // Ends by itself when the client is closed or its last handle dropped.
         tokio::spawn(driver.run(link, reader));
-        Ok((Self { shared: Arc::new(shared) }, Events { queue }))
+        Ok((Self { shared: Arc::new(shared) }, events))
     }
 
     /// The id that the server knows this client by; another one after a reconnect. `None` while not connected.
@@ -163,14 +142,50 @@ impl Client {
         self.up().map(|link| link.greeting.server_name.clone())
     }
 
+    /// Who the client has proved to be, by a token or a certificate. `None` while not connected, and where it has not.
+    ///
+    /// ```no_run
+    /// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let token = "";
+    /// let (client, _) = quic_websocket::Client::builder("127.0.0.1:4433").token(token)?.connect().await?;
+    /// println!("{:?} is known to others as {:?}", client.user(), client.client_name());
+    /// # Ok(()) }
+    /// ```
+    pub fn user(&self) -> Option<String> {
+        self.up()?.greeting.user.clone()
+    }
+
+    /// The name that others see: the one from the client's token where it has one, else the one that it asked for. `None`
+    /// where it goes by none.
+    pub fn client_name(&self) -> Option<String> {
+        let given = self.up().and_then(|link| link.greeting.client_name.clone());
+        given.or_else(|| self.shared.name.as_ref().map(|name| name.as_str().to_owned()))
+    }
+
+    /// When the token of the present connection expires, in Unix milliseconds. `None` where it does not, or while not
+    /// connected.
+    pub fn expires_at(&self) -> Option<u64> {
+        self.up()?.greeting.expires_at
+    }
+
+    /// Whether the client is closed for good: nothing brings it back.
+    pub fn is_closed(&self) -> bool {
+        matches!(*self.shared.state.borrow(), State::Closed(_))
+    }
+
+    /// What carries the present connection. `None` while not connected.
+    pub fn carrier(&self) -> Option<Carrier> {
+        Some(if self.up()?.connection.quic().is_some() { Carrier::Quic } else { Carrier::WebSocket })
+    }
+
     /// The bounds that the server told. `None` while not connected, or where it told none.
     pub fn limits(&self) -> Option<Limits> {
         self.up().and_then(|link| link.greeting.limits)
     }
 
-    /// What the present connection has seen so far. `None` while not connected.
+    /// What the present connection has seen so far. `None` while not connected, and over a WebSocket, which does not tell.
     pub fn stats(&self) -> Option<ConnectionStats> {
-        let stats = self.up()?.connection.stats();
+        let stats = self.up()?.connection.quic()?.stats();
         Some(ConnectionStats {
             round_trip: stats.path.rtt,
             sent_bytes: stats.udp_tx.bytes,
@@ -189,15 +204,43 @@ impl Client {
     /// # Errors
     /// [`ClientError::TooLarge`], [`ClientError::Closed`], [`ClientError::Lost`], [`ClientError::Timeout`].
     pub async fn send(&self, message: &ClientMessage) -> Result<(), ClientError> {
-        self.bounded(async { self.link().await?.send(None, message).await }).await
+        self.bounded(async {
+            loop {
+                let link = self.link().await?;
+                match link.send(message).await {
+                    Err(Failure::Unsent) => self.until_gone(&link).await,
+                    Err(Failure::Error(error)) => return Err(error),
+                    Ok(()) => return Ok(()),
+                }
+            }
+        })
+        .await
     }
 
-    /// Sends a request and waits for its reply.
+    /// Sends a request and waits for its reply. Where the server says that it is too much at once (429), it is sent again as
+    /// told; so the error comes only where that would take longer than [`ClientBuilder::request_timeout`].
     ///
     /// # Errors
     /// [`ClientError::Server`] where the server answers with an error; else as [`send`](Self::send).
     pub async fn request(&self, message: &ClientMessage) -> Result<ServerMessage, ClientError> {
-        self.bounded(async { self.link().await?.request(message).await }).await
+        self.ask(message, false).await
+    }
+
+    /// The same, again where the connection was lost before the reply came and that does no harm.
+    async fn ask(&self, message: &ClientMessage, is_repeatable: bool) -> Result<ServerMessage, ClientError> {
+        let deadline = Instant::now() + self.shared.request_timeout;
+        self.bounded(async {
+            loop {
+                let link = self.link().await?;
+                match link.request(message, deadline).await {
+                    Err(Failure::Unsent) => self.until_gone(&link).await,
+                    Err(Failure::Error(ClientError::Lost)) if is_repeatable => self.until_gone(&link).await,
+                    Err(Failure::Error(error)) => return Err(error),
+                    Ok(reply) => return Ok(reply),
+                }
+            }
+        })
+        .await
     }
 
     /// Has a text echoed, and gives what came back.
@@ -291,17 +334,18 @@ impl Client {
     }
 
     /// Shows the server another token, of the same user, before the first one expires: a [`ServerMessage::Expiring`] among
-    /// the events tells when that is. It is shown again after a reconnect as well. Gives when it expires, in Unix
+    /// the events tells when that is. It is shown again after a reconnect as well, unless the program is asked each time
+    /// ([`ClientBuilder::token_from`]), which does this by itself. Gives when it expires, in Unix
     /// milliseconds; `None` where it does not.
     ///
     /// # Errors
     /// [`ClientError::Invalid`] where it can be no token; [`ClientError::Server`] with code 401 where it is not taken, with
     /// 403 where it is another user's; else as [`request`](Self::request). The first one holds on then.
     pub async fn refresh(&self, token: &str) -> Result<Option<u64>, ClientError> {
-        let token = Token::new(token)?;
+        let token = Token::new(token.trim())?;
         match self.request(&ClientMessage::Refresh { token: token.clone() }).await? {
             ServerMessage::Refreshed { expires_at, .. } => {
-                *self.shared.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+                self.shared.tokens.keep(token);
                 Ok(expires_at)
             }
             other => Err(unexpected("refresh", &other)),
@@ -314,7 +358,8 @@ impl Client {
     /// whole, on all lanes together. So with large messages send on fewer lanes at once than that divided by their size.
     ///
     /// # Errors
-    /// [`ClientError::Lost`], [`ClientError::Closed`], [`ClientError::Timeout`] where the server allows none in time.
+    /// [`ClientError::OneLane`] over a WebSocket; [`ClientError::Lost`], [`ClientError::Closed`], [`ClientError::Timeout`]
+    /// where the server allows none in time.
     pub async fn open_lane(&self) -> Result<Lane, ClientError> {
         let Shared { request_timeout, max_message_bytes, .. } = *self.shared;
         self.bounded(async { Lane::open(self.link().await?, request_timeout, max_message_bytes).await }).await
@@ -334,14 +379,14 @@ impl Client {
         let farewell = async {
             // Where the connection is gone already there is nobody to tell.
             if let Ok(link) = self.link().await {
-                let _ = link.send(None, &close).await;
+                let _ = link.send_now(None, &close).await;
             }
             let _ = self.shared.state.clone().wait_for(|state| matches!(state, State::Closed(_))).await;
         };
         if timeout(self.shared.request_timeout, farewell).await.is_err()
             && let Some(link) = self.up()
         {
-            link.connection.close(u32::from(code.0).into(), reason.as_bytes());
+            link.close(code, reason).await;
         }
         Ok(())
     }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme, WantsVerifier};
 
 use super::{TlsError, authorities, certificates, private_key, provider, unreadable};
 use crate::message::ALPN;
@@ -41,6 +41,29 @@ pub(crate) fn client_config(
 ) -> Result<Arc<QuicClientConfig>, TlsError> {
     let builder =
         rustls::ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&rustls::version::TLS13])?;
+    let mut config = trusting(builder, trust, identity)?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.enable_early_data = early_data;
+    Ok(Arc::new(QuicClientConfig::try_from(config)?))
+}
+
+/// The TLS side of a client's WebSocket.
+pub(crate) fn socket_config(
+    trust: &Trust,
+    identity: Option<&(PathBuf, PathBuf)>,
+) -> Result<Arc<rustls::ClientConfig>, TlsError> {
+    // A proxy before the server may know TLS 1.2 alone.
+    let builder = rustls::ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let mut config = trusting(builder, trust, identity)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn trusting(
+    builder: ConfigBuilder<rustls::ClientConfig, WantsVerifier>,
+    trust: &Trust,
+    identity: Option<&(PathBuf, PathBuf)>,
+) -> Result<rustls::ClientConfig, TlsError> {
     let builder = match trust {
         Trust::Insecure => builder.dangerous().with_custom_certificate_verifier(Arc::new(BelieveAll(provider()))),
         Trust::CaFile(path) => builder.with_root_certificates(file_roots(path)?),
@@ -50,18 +73,15 @@ pub(crate) fn client_config(
             builder.with_root_certificates(system_roots(ca.exists().then_some(ca))?)
         }
     };
-    let mut config = match identity {
+    match identity {
         Some((cert, key)) => {
             let chain = certificates(&read(cert, "--cert")?, cert, "--cert")?;
             let private = private_key(&read(key, "--key")?, key)?;
             let unusable = |cause| TlsError::Unusable { cert: cert.clone(), key: key.clone(), cause };
-            builder.with_client_auth_cert(chain, private).map_err(unusable)?
+            builder.with_client_auth_cert(chain, private).map_err(unusable)
         }
-        None => builder.with_no_client_auth(),
-    };
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    config.enable_early_data = early_data;
-    Ok(Arc::new(QuicClientConfig::try_from(config)?))
+        None => Ok(builder.with_no_client_auth()),
+    }
 }
 
 /// The TLS side of fetching something over HTTPS: the system's authorities are believed, or where it is not used, nobody.
@@ -108,11 +128,11 @@ impl ServerCertVerifier for BelieveAll {
 
     fn verify_tls12_signature(
         &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::PeerIncompatible(rustls::PeerIncompatible::Tls12NotOffered))
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(

@@ -19,7 +19,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 
 pub use self::client::Trust;
-pub(crate) use self::client::{client_config, https_config, server_name};
+pub(crate) use self::client::{client_config, https_config, server_name, socket_config};
 pub use self::development::{ClientFiles, DEVELOPMENT_NAMES, DevelopmentFiles, ensure_certificates};
 pub(crate) use self::server::{ServerTls, Sides};
 pub use self::short_lived::{CertificateHash, ShortLived};

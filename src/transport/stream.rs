@@ -46,7 +46,7 @@ impl SendHalf {
     }
 
     /// Gives the bytes written and the frames written whole; where nothing can be written, `cx` is woken once it can.
-    pub(super) fn poll_write(
+    pub(crate) fn poll_write(
         &mut self,
         frames: &mut [Bytes],
         cx: &mut Context<'_>,

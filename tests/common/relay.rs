@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
@@ -24,6 +25,7 @@ pub struct Link {
 /// A running relay; ends when dropped.
 pub struct Relay {
     pub addr: SocketAddr,
+    is_shut: Arc<AtomicBool>,
     _tasks: JoinSet<()>,
 }
 
@@ -32,20 +34,28 @@ impl Relay {
     pub async fn start(server: SocketAddr, link: Link) -> Self {
         let front = Arc::new(UdpSocket::bind("127.0.0.1:0").await.expect("a socket"));
         let addr = front.local_addr().expect("its address");
-        let mut tasks = JoinSet::new();
-        tasks.spawn(forward(front, server, link));
-        Self { addr, _tasks: tasks }
+        let (mut tasks, is_shut) = (JoinSet::new(), Arc::<AtomicBool>::default());
+        tasks.spawn(forward(front, server, link, Arc::clone(&is_shut)));
+        Self { addr, is_shut, _tasks: tasks }
+    }
+
+    /// Lets no packet through to the server, or lets them through again.
+    pub fn shut(&self, shut: bool) {
+        self.is_shut.store(shut, Ordering::Relaxed);
     }
 }
 
 /// Takes packets from clients, and gives each client a socket of its own towards the server.
-async fn forward(front: Arc<UdpSocket>, server: SocketAddr, link: Link) {
+async fn forward(front: Arc<UdpSocket>, server: SocketAddr, link: Link, is_shut: Arc<AtomicBool>) {
     let mut clients: HashMap<SocketAddr, mpsc::Sender<Packet>> = HashMap::new();
     let mut tasks = JoinSet::new();
     let mut random = fastrand::Rng::with_seed(link.seed);
     let mut buffer = vec![0; 65_536];
     loop {
         let Ok((length, client)) = front.recv_from(&mut buffer).await else { continue };
+        if is_shut.load(Ordering::Relaxed) {
+            continue;
+        }
         if let Entry::Vacant(unknown) = clients.entry(client) {
             let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.expect("a socket"));
             back.connect(server).await.expect("an address");

@@ -36,9 +36,19 @@ impl Stage {
 
     /// A server that takes so many bytes of a stream before it reads.
     pub fn with_window(window: u32) -> Self {
+        Self::with(window, |_| {})
+    }
+
+    /// A server whose certificate the test makes itself, in place of the files that are there.
+    pub fn showing(make: impl FnOnce(&DevelopmentFiles)) -> Self {
+        Self::with(1 << 20, make)
+    }
+
+    fn with(window: u32, make: impl FnOnce(&DevelopmentFiles)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let files = DevelopmentFiles::inside(folder.path());
         files.make(&["127.0.0.1".into()], false).expect("certificates");
+        make(&files);
         let mut tls =
             rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
                 .with_protocol_versions(&[&rustls::version::TLS13])

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::event::{Missed, TopicEvent};
-use super::queue::{Item, Queue, Seen};
+use super::queue::{Item, Keep, Queue, Seen};
 use super::routes::{Carrier, Offer};
 use crate::connect::ClientError;
 use crate::connect::backoff::Backoff;
@@ -40,11 +40,16 @@ pub(super) struct Entry {
     /// What was put into the queue, or was before: nothing up to there is put in again. `None` for a pattern, and before
     /// the first answer.
     seen: Option<Seen>,
+    /// Behind what to go on where recent messages were asked for and none is there yet. Where these begin is not told, and
+    /// offsets may jump: so nothing is taken for an old one because of this.
+    begin: Option<u64>,
     /// Up to this offset it was told already that not everything is there, or never asked for.
     told: u64,
     lane: Option<u64>,
     /// The tries since the server took it.
     backoff: Backoff,
+    /// Why the server has not taken it yet, where that may heal.
+    pub(super) refusal: Option<ErrorReply>,
 }
 
 impl Entry {
@@ -57,14 +62,21 @@ impl Entry {
             stage: Stage::Wanted,
             opened: Some(opened),
             seen,
+            begin: None,
             told: 0,
             lane: None,
             backoff: Backoff::default(),
+            refusal: None,
         }
     }
 
     fn is_datagram(&self) -> bool {
         self.request.delivery == Delivery::Datagram
+    }
+
+    /// Whether the newest message of a topic is all that is of interest.
+    fn newest_wins(&self) -> bool {
+        self.is_datagram() || self.queue.keep() == Keep::Newest
     }
 
     /// What to ask the server for.
@@ -76,7 +88,8 @@ impl Entry {
         }
         match &self.seen {
             Some(seen) => {
-                let since = Some(Position { epoch: seen.epoch.as_ref().to_owned(), offset: seen.offset });
+                let offset = seen.offset.max(self.begin.unwrap_or(0));
+                let since = Some(Position { epoch: seen.epoch.as_ref().to_owned(), offset });
                 Subscribe { since, recent: None, ..self.request.clone() }
             }
             None => Subscribe { recent: None, ..self.request.clone() },
@@ -98,20 +111,21 @@ impl Entry {
         self.stage = Stage::Live;
         self.lane = subscribed.lane;
         self.backoff = Backoff::default();
+        self.refusal = None;
         let is_renewed = self.opened.is_none();
         match (subscribed.epoch, subscribed.offset) {
             (Some(epoch), Some(newest)) if !self.request.topic.is_wildcard() => {
                 let had_seen = self.seen.is_some();
                 let is_news = self.compare(epoch, newest) || newest > self.told;
                 if subscribed.recovered != Some(true) {
-                    let is_of_interest = !self.is_datagram() || !is_renewed;
+                    let is_of_interest = !self.newest_wins() || !is_renewed;
                     if had_seen && is_news && is_of_interest {
                         self.missed(subscribed.reason.unwrap_or_else(|| "the topic's log does not reach back".into()));
                     }
                     self.told = newest;
                 }
             }
-            _ if is_renewed && !self.is_datagram() => {
+            _ if is_renewed && !self.newest_wins() => {
                 self.missed("the connection was lost meanwhile, and a pattern has no position".into());
             }
             _ => {}
@@ -132,13 +146,14 @@ impl Entry {
                 is_ahead
             }
             Some(_) => {
+                self.begin = None;
                 self.seen = Some(Seen { epoch: epoch.into(), offset: 0 });
                 true
             }
             None => {
-                // At most so many follow, with offsets that grow by one at least.
-                let replayed = self.request.recent.unwrap_or(0);
-                self.seen = Some(Seen { epoch: epoch.into(), offset: newest.saturating_sub(replayed) });
+                let recent = self.request.recent.filter(|&recent| recent > 0);
+                self.begin = recent.map(|recent| newest.saturating_sub(recent));
+                self.seen = Some(Seen { epoch: epoch.into(), offset: if recent.is_some() { 0 } else { newest } });
                 false
             }
         }
@@ -152,7 +167,7 @@ impl Entry {
 
     /// Puts a topic's message into the queue, unless it has been there.
     pub(super) fn deliver(&mut self, carrier: Carrier, message: ServerMessage) -> Offer {
-        if self.is_datagram() && matches!(message, ServerMessage::Gap { .. }) {
+        if self.newest_wins() && matches!(message, ServerMessage::Gap { .. }) {
             // It may span what came as datagrams, and what was missed is of no interest.
             return Offer::Taken;
         }
@@ -170,7 +185,7 @@ impl Entry {
         }
         // Of a gap that was told in part, the rest.
         let first = first.map(|first| self.seen.as_ref().map_or(first, |seen| first.max(seen.offset + 1)));
-        let waits = matches!(carrier, Carrier::Lane(_)) && !self.is_datagram();
+        let waits = matches!(carrier, Carrier::Lane(_)) && !self.newest_wins();
         if waits && !self.queue.has_room() {
             return Offer::Full(message, Arc::clone(&self.queue));
         }
@@ -188,6 +203,7 @@ impl Entry {
         };
         if let Some(position) = &position {
             self.seen = Some(position.clone());
+            self.begin = None;
             // What is lost behind it is another loss.
             self.told = 0;
         }
@@ -195,14 +211,21 @@ impl Entry {
         if waits {
             self.queue.push(item);
         } else {
-            self.queue.push_out(item, !self.is_datagram());
+            self.queue.push_out(item, !self.newest_wins());
         }
         Offer::Taken
     }
 
-    /// It cannot be made, or be made anew just now: gives when to try again. `None` where it is over.
-    pub(super) fn refused(&mut self, error: ClientError) -> Option<Instant> {
+    /// It cannot be made, or be made anew just now: gives when to try again. `None` where it is over. `is_early` where the
+    /// server will take it in a moment.
+    pub(super) fn refused(&mut self, error: ClientError, is_early: bool) -> Option<Instant> {
         let delay = match (self.opened.take(), error) {
+            (opened, ClientError::Server(error)) if is_early || too_often(&error) => {
+                self.opened = opened;
+                let delay = error.retry_after_ms.map_or_else(|| self.backoff.next_delay(), Duration::from_millis);
+                self.refusal = Some(error);
+                delay
+            }
             (Some(opened), error) => {
                 let _ = opened.send(Err(error));
                 return None;
@@ -244,4 +267,9 @@ impl Entry {
             None => self.queue.end(closed.code.0, closed.reason.clone()),
         }
     }
+}
+
+/// Whether that is healed by waiting as told, also for who asks for the first time.
+fn too_often(error: &ErrorReply) -> bool {
+    error.code == ErrorCode::RateLimited.number() && error.retry_after_ms.is_some()
 }

@@ -22,12 +22,12 @@ pub use self::event::{Missed, TopicEvent};
 pub use self::history::{History, HistoryBuilder};
 pub use self::publish::{PublishBuilder, Published};
 use self::queue::Queue;
-pub(super) use self::routes::{Carrier, Order};
+pub(super) use self::routes::{Carrier, Next, Order, refused_for};
 use self::routes::{Offer, Routes};
 pub use self::subscribe::SubscribeBuilder;
 pub use self::subscription::Subscription;
 use super::ClientError;
-use crate::message::{ClosedBy, ServerMessage, Subscribe};
+use crate::message::{ClosedBy, ErrorReply, ServerMessage, Subscribe};
 
 /// The subscriptions of a client.
 #[derive(Debug, Default)]
@@ -82,6 +82,16 @@ impl Topics {
             () = self.ordered.notified() => {}
             () = until(due_at) => {}
         }
+    }
+
+    /// Whether there is something to send.
+    pub(super) fn next(&self) -> Next {
+        self.routes().next()
+    }
+
+    /// The last refusal of a subscription that has not been taken yet.
+    fn refusal(&self, number: u64) -> Option<ErrorReply> {
+        self.routes().refusal(number)
     }
 
     /// What to send next, as request `id`.

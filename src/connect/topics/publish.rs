@@ -74,17 +74,7 @@ impl<'a> PublishBuilder<'a> {
         let key = key.as_deref().map(IdempotencyKey::new).transpose()?;
         let is_repeatable = key.is_some();
         let message = ClientMessage::Publish { topic, payload, key };
-        let reply = client
-            .bounded(async {
-                loop {
-                    let link = client.link().await?;
-                    match link.request(&message).await {
-                        Err(ClientError::Lost) if is_repeatable => client.until_gone(&link).await,
-                        reply => return reply,
-                    }
-                }
-            })
-            .await?;
+        let reply = client.ask(&message, is_repeatable).await?;
         match reply {
             ServerMessage::Published { epoch, offset, duplicate, .. } => {
                 Ok(Published { position: Position { epoch, offset }, is_duplicate: duplicate })

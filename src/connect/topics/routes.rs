@@ -11,7 +11,7 @@ use super::entry::{Entry, Opened, Stage};
 use super::queue::Queue;
 use crate::connect::ClientError;
 use crate::connect::link::unless_error;
-use crate::message::{ClientMessage, ClosedBy, ServerMessage, Subscribe, TopicPattern};
+use crate::message::{ClientMessage, ClosedBy, ErrorCode, ErrorReply, ServerMessage, Subscribe, TopicPattern};
 
 /// How long after an unsubscribe its messages are still expected: they overtake nothing, but lanes have no order among
 /// each other.
@@ -46,9 +46,17 @@ pub(super) enum Offer {
 /// Something to send to the server.
 #[derive(Debug)]
 pub(in crate::connect) struct Order {
+    /// Its reply comes to [`Routes::settle`].
     pub(in crate::connect) message: ClientMessage,
-    /// Who waits for the reply. Without anybody it comes to [`Routes::settle`], or is of no interest.
-    pub(in crate::connect) reply: Option<oneshot::Sender<ServerMessage>>,
+}
+
+/// Whether something is to be sent now, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::connect) enum Next {
+    Nothing,
+    New,
+    /// The server refused it for a while, and this is its time.
+    Again(Instant),
 }
 
 /// A subscription that was dropped, and of which the server still has to be told.
@@ -56,6 +64,8 @@ pub(in crate::connect) struct Order {
 struct Leaving {
     topic: TopicPattern,
     reply: Option<oneshot::Sender<ServerMessage>>,
+    /// When to tell it again, where the server refused to hear it for a while.
+    due: Option<Instant>,
 }
 
 /// A subscription that the server ends, or ended.
@@ -80,6 +90,8 @@ pub(super) struct Routes {
     /// Which request asked for which.
     asked: HashMap<u64, u64>,
     leaving: VecDeque<Leaving>,
+    /// Farewells that the server was told, by request.
+    told: HashMap<u64, Leaving>,
     left: VecDeque<Left>,
     /// When to ask again for those that the server refused for a while, by number.
     put_off: BTreeMap<u64, Instant>,
@@ -120,7 +132,7 @@ impl Routes {
         entry.queue.abandon();
         if self.is_connected && entry.stage != Stage::Wanted {
             self.expect_stragglers(&entry);
-            self.leaving.push_back(Leaving { topic: entry.request.topic, reply });
+            self.leaving.push_back(Leaving { topic: entry.request.topic, reply, due: None });
         }
     }
 
@@ -161,6 +173,7 @@ impl Routes {
         self.is_connected = false;
         self.asked.clear();
         self.leaving.clear();
+        self.told.clear();
         self.left.clear();
         self.put_off.clear();
         for entry in self.entries.values_mut() {
@@ -180,32 +193,66 @@ impl Routes {
         self.wanted.clear();
     }
 
+    /// Whether [`next_order`](Self::next_order) has something.
+    pub(super) fn next(&self) -> Next {
+        let now = Instant::now();
+        if let Some(leaving) = self.leaving.iter().find(|leaving| leaving.due.is_none_or(|due| due <= now)) {
+            return leaving.due.map_or(Next::New, Next::Again);
+        }
+        match (self.first_due(now), self.wanted.iter().any(|number| !self.is_still_left(*number))) {
+            (Some((_, due)), _) => Next::Again(due),
+            (None, true) => Next::New,
+            (None, false) => Next::Nothing,
+        }
+    }
+
     /// What to send next, as request `id`. Farewells first: the same text may be wanted again.
     pub(super) fn next_order(&mut self, id: u64) -> Option<Order> {
-        if let Some(Leaving { topic, reply }) = self.leaving.pop_front() {
-            return Some(Order { message: ClientMessage::Unsubscribe { topic }, reply });
-        }
         let now = Instant::now();
-        while let Some(number) = self.wanted.pop_front().or_else(|| self.next_due(now)) {
+        let farewell = self.leaving.iter().position(|leaving| leaving.due.is_none_or(|due| due <= now));
+        if let Some(leaving) = farewell.and_then(|at| self.leaving.remove(at)) {
+            let topic = leaving.topic.clone();
+            self.told.insert(id, leaving);
+            return Some(Order { message: ClientMessage::Unsubscribe { topic } });
+        }
+        while let Some(number) = self.next_due(now).or_else(|| self.next_wanted()) {
             if let Some(entry) = self.entries.get_mut(&number) {
                 entry.stage = Stage::Asked;
                 self.asked.insert(id, number);
-                return Some(Order { message: ClientMessage::Subscribe(entry.to_ask()), reply: None });
+                return Some(Order { message: ClientMessage::Subscribe(entry.to_ask()) });
             }
         }
         None
     }
 
+    /// Whether the server was not told yet that an earlier subscription to the same text is over.
+    fn is_still_left(&self, number: u64) -> bool {
+        let text = self.entries.get(&number).map(|entry| entry.request.topic.as_str());
+        text.is_some_and(|text| self.leaving.iter().any(|leaving| leaving.topic.as_str() == text))
+    }
+
+    fn next_wanted(&mut self) -> Option<u64> {
+        let at = self.wanted.iter().position(|number| !self.is_still_left(*number))?;
+        self.wanted.remove(at)
+    }
+
+    fn first_due(&self, now: Instant) -> Option<(u64, Instant)> {
+        let due = self.put_off.iter().filter(|(number, at)| **at <= now && !self.is_still_left(**number));
+        due.map(|(number, at)| (*number, *at)).min_by_key(|(_, at)| *at)
+    }
+
     /// A subscription that was put off and is due.
     fn next_due(&mut self, now: Instant) -> Option<u64> {
-        let number = self.put_off.iter().find(|(_, at)| **at <= now).map(|(number, _)| *number)?;
+        let (number, _) = self.first_due(now)?;
         self.put_off.remove(&number);
         Some(number)
     }
 
     /// When [`next_order`](Self::next_order) has something that it has not now.
     pub(super) fn next_due_at(&self) -> Option<Instant> {
-        self.put_off.values().min().copied()
+        let now = Instant::now();
+        let due = self.put_off.values().copied().chain(self.leaving.iter().filter_map(|leaving| leaving.due));
+        due.filter(|due| *due > now).min()
     }
 
     /// Whether messages are expected on a topic lane.
@@ -216,6 +263,10 @@ impl Routes {
 
     /// The reply to request `id`, where a subscription waits for it. Else gives it back.
     pub(super) fn settle(&mut self, id: u64, reply: ServerMessage) -> Option<ServerMessage> {
+        if let Some(leaving) = self.told.remove(&id) {
+            self.left_or_not(leaving, reply);
+            return None;
+        }
         let Some(number) = self.asked.remove(&id) else { return Some(reply) };
         // Who left meanwhile has said so to the server.
         let entry = self.entries.get_mut(&number)?;
@@ -230,15 +281,34 @@ impl Routes {
         None
     }
 
+    /// The reply to a farewell. Refused for a while, it is told again, else the server would go on sending.
+    fn left_or_not(&mut self, leaving: Leaving, reply: ServerMessage) {
+        if let Some(retry_after) = refused_for(&reply) {
+            self.leaving.push_back(Leaving { due: Some(Instant::now() + retry_after), ..leaving });
+        } else if let Some(waiting) = leaving.reply {
+            // Whoever gave up waits no more.
+            let _ = waiting.send(reply);
+        }
+    }
+
+    /// The last refusal of a subscription that has not been taken yet.
+    pub(super) fn refusal(&self, number: u64) -> Option<ErrorReply> {
+        self.entries.get(&number)?.refusal.clone()
+    }
+
     /// Request `id` could not be sent.
     pub(super) fn unsendable(&mut self, id: u64, error: ClientError) {
+        self.told.remove(&id);
         if let Some(number) = self.asked.remove(&id) {
             self.refused(number, error);
         }
     }
 
     fn refused(&mut self, number: u64, error: ClientError) {
-        match self.entries.get_mut(&number).and_then(|entry| entry.refused(error)) {
+        // The farewell to the one before it was refused and is still to be heard: that heals.
+        let is_early = matches!(&error, ClientError::Server(error) if error.code == ErrorCode::Conflict.number())
+            && self.is_still_left(number);
+        match self.entries.get_mut(&number).and_then(|entry| entry.refused(error, is_early)) {
             Some(again) => drop(self.put_off.insert(number, again)),
             None => drop(self.remove(number)),
         }
@@ -312,6 +382,16 @@ impl Routes {
         // A member's news that nobody asked for is nobody's business either.
         let is_somebodys = |entry: &Entry| entry.stage == Stage::Live || of_presence;
         if matching().any(|(_, entry)| is_somebodys(entry)) || was_left() { Found::Straggler } else { Found::None }
+    }
+}
+
+/// After how long a request may be sent again that was refused because there were too many.
+pub(in crate::connect) fn refused_for(reply: &ServerMessage) -> Option<Duration> {
+    match reply {
+        ServerMessage::Error(error) if error.code == ErrorCode::RateLimited.number() => {
+            error.retry_after_ms.map(Duration::from_millis)
+        }
+        _ => None,
     }
 }
 

@@ -6,8 +6,8 @@ use tokio::sync::oneshot;
 
 use super::entry::Opened;
 use super::event::{Missed, TopicEvent};
-use super::queue::Queue;
-use super::routes::{Carrier, Offer, Routes};
+use super::queue::{Keep, Queue};
+use super::routes::{Carrier, Next, Offer, Routes};
 use crate::connect::ClientError;
 use crate::message::{
     ClientMessage, CloseCode, ClosedBy, Delivery, ErrorReply, LaneChoice, Member, Payload, Position, ServerMessage,
@@ -41,8 +41,16 @@ impl Scene {
     }
 
     fn add_with(&mut self, topic: &str, queue: usize, change: impl FnOnce(&mut Subscribe)) -> Reader {
+        self.add_kept(topic, queue, Keep::All, change)
+    }
+
+    fn add_latest(&mut self, topic: &str) -> Reader {
+        self.add_kept(topic, 100, Keep::Newest, |_| {})
+    }
+
+    fn add_kept(&mut self, topic: &str, queue: usize, keep: Keep, change: impl FnOnce(&mut Subscribe)) -> Reader {
         let topic = TopicPattern::new(topic).expect("a topic");
-        let queue = Queue::new(topic.as_str(), queue);
+        let queue = Queue::new(topic.as_str(), queue, keep);
         let mut request = Subscribe {
             topic,
             since: None,
@@ -302,11 +310,11 @@ fn a_text_can_be_subscribed_to_once() {
     let first = scene.add("t");
     let request = scene.asked().1;
     let (sender, _opened) = oneshot::channel();
-    let again = scene.routes.add(request.clone(), Queue::new("t", 1), sender);
+    let again = scene.routes.add(request.clone(), Queue::new("t", 1, Keep::All), sender);
     assert!(matches!(again, Err(ClientError::AlreadySubscribed { topic }) if topic == "t"));
     scene.routes.leave(first.number, None);
     let (sender, _opened) = oneshot::channel();
-    assert!(scene.routes.add(request, Queue::new("t", 1), sender).is_ok());
+    assert!(scene.routes.add(request, Queue::new("t", 1, Keep::All), sender).is_ok());
 }
 
 #[test]
@@ -345,6 +353,57 @@ fn the_servers_and_the_clients_end_end_subscriptions() {
     assert_eq!(kept.events(), ["ended 1000"]);
     assert!(matches!(pending.opened.try_recv(), Ok(Err(ClientError::Closed { .. }))));
     let (sender, _opened) = oneshot::channel();
-    let late = scene.routes.add(asked, Queue::new("b", 1), sender);
+    let late = scene.routes.add(asked, Queue::new("b", 1, Keep::All), sender);
     assert!(matches!(late, Err(ClientError::Closed { .. })), "{late:?}");
+}
+
+#[test]
+fn where_recent_messages_begin_is_not_known_and_none_is_taken_for_an_old_one() {
+    let mut scene = Scene::connected();
+    let reader = scene.add_with("t", 100, |subscribe| subscribe.recent = Some(3));
+    scene.answer(live("e", 100, None));
+    for offset in [40, 70, 100, 100, 130] {
+        scene.take(CONTROL, "t", offset);
+    }
+    assert_eq!(reader.events(), ["40", "70", "100", "130"]);
+    scene.reconnect();
+    assert_eq!(scene.asked().1.since, position("e", 130));
+}
+
+#[test]
+fn what_comes_too_often_is_asked_again_in_its_time_also_by_those_who_leave() {
+    let refusal =
+        |wait| ServerMessage::Error(ErrorReply { code: 429, message: "too often".into(), retry_after_ms: Some(wait) });
+    let mut scene = Scene::connected();
+    let mut first = scene.add("t");
+    let (id, _) = scene.asked();
+    assert!(scene.routes.settle(id, refusal(0)).is_none());
+    assert!(first.opened.try_recv().is_err(), "nobody is told of what heals");
+    assert!(scene.routes.refusal(first.number).is_some());
+    scene.answer(live("e", 0, None));
+    assert!(first.opened.try_recv().expect("an answer").is_ok());
+
+    scene.routes.leave(first.number, None);
+    let (id, farewell) = scene.order().expect("a farewell");
+    assert!(matches!(farewell, ClientMessage::Unsubscribe { .. }), "{farewell:?}");
+    assert!(scene.routes.settle(id, refusal(600_000)).is_none());
+    let _again = scene.add("t");
+    assert!(scene.order().is_none(), "the server still has the one before");
+    assert!(scene.routes.next_due_at().is_some());
+}
+
+#[test]
+fn with_the_newest_alone_no_lane_waits_and_losses_are_of_no_interest() {
+    let mut scene = Scene::connected();
+    let reader = scene.add_latest("t.*");
+    scene.answer(Subscribed { lane: Some(1), ..Subscribed::default() });
+    let lane = Carrier::Lane(1);
+    for (topic, offset) in [("t.a", 1), ("t.b", 7), ("t.a", 2), ("t.a", 3)] {
+        scene.take(lane, topic, offset);
+    }
+    assert!(matches!(scene.routes.offer(lane, gap("t.b", 8, 9)), Offer::Taken));
+    assert_eq!(reader.events(), ["3", "7"]);
+    scene.reconnect();
+    scene.answer(Subscribed { lane: Some(1), ..Subscribed::default() });
+    assert!(reader.events().is_empty());
 }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use tokio::sync::oneshot;
 
-use super::queue::Queue;
+use super::queue::{Keep, Queue};
 use super::subscription::Subscription;
 use crate::connect::{Client, ClientError};
 use crate::message::{Delivery, Invalid, LaneChoice, Position, Subscribe, TopicPattern};
@@ -46,6 +46,7 @@ impl Client {
             delivery: Delivery::Stream,
             lane: LaneChoice::Own,
             queue: DEFAULT_QUEUE,
+            keep: Keep::All,
         }
     }
 }
@@ -62,6 +63,7 @@ pub struct SubscribeBuilder<'a> {
     delivery: Delivery,
     lane: LaneChoice,
     queue: usize,
+    keep: Keep,
 }
 
 impl<'a> SubscribeBuilder<'a> {
@@ -88,7 +90,8 @@ impl<'a> SubscribeBuilder<'a> {
 
     /// Takes messages as datagrams: each comes at once or not at all, and of a topic late ones are dropped (of a pattern they
     /// are not, and the reader compares offsets). For state of which the newest value is all that matters. What is lost is
-    /// not told, neither on the way nor over a reconnect nor in a full queue, where the oldest go; offsets that jump show it.
+    /// not told, neither on the way nor over a reconnect nor in a full queue, where the oldest of the topic go that has most
+    /// waiting ([`latest`](Self::latest) keeps the newest alone); offsets that jump show it.
     /// After a reconnect offsets may begin anew, which is not told either: whoever compares them takes a smaller one with a
     /// newer timestamp for a new beginning.
     pub fn datagrams(mut self) -> Self {
@@ -96,9 +99,27 @@ impl<'a> SubscribeBuilder<'a> {
         self
     }
 
+    /// Keeps of each topic the newest message alone while the reader is busy with others: for state of which the newest
+    /// value is all that matters. A message takes the place of the one of its topic that waits, so topics are read in turn
+    /// and a busy one holds up no other. What is replaced is not told, nor is what the server dropped; nothing waits for
+    /// the reader. [`queue`](Self::queue) has to have room for as many topics as match.
+    ///
+    /// ```no_run
+    /// # async fn f(client: quic_websocket::Client) -> Result<(), quic_websocket::ClientError> {
+    /// let mut sensors = client.subscribe("sensors.*").datagrams().latest().await?;
+    /// while let Some(event) = sensors.next().await {
+    ///     println!("{event:?}"); // However long this takes, what comes next is new.
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn latest(mut self) -> Self {
+        self.keep = Keep::Newest;
+        self
+    }
+
     /// Takes messages on the control lane, in order with everything else there, in place of a lane of the topic's own.
-    /// Nothing may hold up that lane: of a full queue the oldest messages are dropped and told by
-    /// [`Missed`](super::Missed).
+    /// Nothing may hold up that lane: of a full queue the oldest messages are dropped, of the topic that has most waiting,
+    /// and told by [`Missed`](super::Missed). Over a WebSocket, which has one lane, all messages come so.
     pub fn on_control_lane(mut self) -> Self {
         self.lane = LaneChoice::Control;
         self
@@ -124,7 +145,7 @@ impl<'a> SubscribeBuilder<'a> {
         if topic.is_wildcard() && self.since.is_some() {
             return Err(Invalid::field("since: a pattern has no position; subscribe to each topic").into());
         }
-        let queue = Queue::new(topic.as_str(), self.queue);
+        let queue = Queue::new(topic.as_str(), self.queue, self.keep);
         let request = Subscribe {
             topic,
             since: self.since,
@@ -137,7 +158,14 @@ impl<'a> SubscribeBuilder<'a> {
         let number = self.client.shared.topics.add(request, queue.clone(), opened)?;
         // From here on, giving up is dropping it.
         let mut subscription = Subscription::new(self.client.clone(), number, self.topic, queue);
-        let first = self.client.bounded(async { answer.await.unwrap_or(Err(ClientError::Lost)) }).await?;
+        let topics = &self.client.shared.topics;
+        let first = match self.client.bounded(async { answer.await.unwrap_or(Err(ClientError::Lost)) }).await {
+            // Refused again and again: that is why it took so long.
+            Err(late @ ClientError::Timeout(_)) => {
+                return Err(topics.refusal(number).map_or(late, ClientError::Server));
+            }
+            first => first?,
+        };
         subscription.begin_at(first);
         Ok(subscription)
     }

@@ -1,7 +1,10 @@
 //! A subscription in its reader's hands.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
+use futures_util::Stream;
 use tokio::sync::oneshot;
 
 use super::event::TopicEvent;
@@ -9,7 +12,20 @@ use super::queue::{Item, Queue, Seen};
 use crate::connect::{Client, ClientError, unexpected};
 use crate::message::{Position, ServerMessage};
 
-/// The messages of a topic, or of all topics that match a pattern; made by [`Client::subscribe`].
+/// The messages of a topic, or of all topics that match a pattern; made by [`Client::subscribe`]. Read it by
+/// [`next`](Self::next), or as a [`Stream`]:
+///
+/// ```no_run
+/// # async fn f(client: quic_websocket::Client) -> Result<(), quic_websocket::ClientError> {
+/// use futures_util::{StreamExt, stream};
+///
+/// let (a, b) = (client.subscribe("a").await?, client.subscribe("b").await?);
+/// let mut both = stream::select(a, b);
+/// while let Some(event) = both.next().await {
+///     println!("{event:?}");
+/// }
+/// # Ok(()) }
+/// ```
 ///
 /// It outlives connections: after a reconnect it goes on behind the last message it got, nothing lost and nothing
 /// twice. Where that cannot be, [`TopicEvent::Missed`] says so in its place. Of a pattern it says so after
@@ -88,6 +104,16 @@ impl Subscription {
                 }
             })
             .await
+    }
+}
+
+impl Stream for Subscription {
+    type Item = TopicEvent;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<TopicEvent>> {
+        let this = self.get_mut();
+        let item = ready!(this.queue.poll_next(cx));
+        Poll::Ready(item.map(|item| this.take(item)))
     }
 }
 

@@ -24,7 +24,7 @@ use super::lane_writer::SendFailure;
 use super::stream::{ReceiveHalf, SendHalf};
 use crate::frame::FrameError;
 
-pub(crate) use self::pump::{echo, open};
+pub(crate) use self::pump::{ask, echo, open};
 
 /// Bytes of frames that are on their way to the socket. Whatever is more waits in the backlog, where it can still be dropped.
 const OUTGOING_BYTES: usize = 64 * 1024;

@@ -10,11 +10,12 @@ use futures_util::{Sink, SinkExt, StreamExt};
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
-use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::super::carrier::{Carrier, Gone};
 use super::super::lane_reader::ReadFailure;
@@ -52,6 +53,30 @@ where
     let stream = Metered::new(stream, Some(Arc::clone(&socket)));
     let stream = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config(max_message_bytes))).await;
     (Carrier::WebSocket(Arc::clone(&socket)), pump(stream, socket, max_message_bytes, linger))
+}
+
+/// Opens a WebSocket as a client: asks for it over a stream on which nothing was sent yet. Gives its carrier and its pump.
+///
+/// # Errors
+/// What tells why there is none: the server's answer, or the stream's end.
+pub(crate) async fn ask<S>(
+    request: Request,
+    stream: S,
+    peer: SocketAddr,
+    max_message_bytes: usize,
+    linger: Duration,
+) -> Result<(Carrier, impl Future<Output = ()> + Send + use<S>), Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let socket = Socket::new(peer, None);
+    let mut stream = Metered::new(stream, Some(Arc::clone(&socket)));
+    // The answer is no frame, and a server is trusted to write its lengths as it likes.
+    stream.let_go();
+    let (stream, _) = client_async_with_config(request, stream, Some(config(max_message_bytes))).await?;
+    // What came so far was no message.
+    socket.control(usize::MAX);
+    Ok((Carrier::WebSocket(Arc::clone(&socket)), pump(stream, socket, max_message_bytes, linger)))
 }
 
 fn config(max_message_bytes: usize) -> WebSocketConfig {

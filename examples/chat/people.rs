@@ -1,0 +1,67 @@
+//! Who is who: names by id, as far as the server tells them.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use quic_websocket::message::ClientInfo;
+use quic_websocket::{Client, ClientError};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::terminal::Names;
+
+/// How long a name may take to be found, before the id is shown.
+const WITHIN: Duration = Duration::from_secs(2);
+/// How often the list is asked for because of ids that it did not have.
+const AT_MOST_EVERY: Duration = Duration::from_secs(5);
+
+/// The names that were seen.
+#[derive(Clone, Default)]
+pub(crate) struct People(Rc<RefCell<Known>>);
+
+#[derive(Default)]
+struct Known {
+    by_id: HashMap<Uuid, String>,
+    asked: Option<Instant>,
+    names: Names,
+}
+
+impl People {
+    pub(crate) fn new(names: Names) -> Self {
+        Self(Rc::new(RefCell::new(Known { names, ..Known::default() })))
+    }
+
+    /// Learns a name.
+    pub(crate) fn add(&self, id: Uuid, name: &str) {
+        let mut known = self.0.borrow_mut();
+        known.names.add(name);
+        known.by_id.insert(id, name.to_owned());
+    }
+
+    /// Everybody who is connected.
+    pub(crate) async fn list(&self, client: &Client) -> Result<Vec<ClientInfo>, ClientError> {
+        let clients = client.list_clients().await?;
+        for info in &clients {
+            if let Some(name) = &info.name {
+                self.add(info.id, name);
+            }
+        }
+        Ok(clients)
+    }
+
+    /// A sender's name with the beginning of the id, which tells people of one name apart; else the whole id.
+    pub(crate) async fn name(&self, client: &Client, id: Uuid) -> String {
+        let find = || self.0.borrow().by_id.get(&id).cloned();
+        let mut name = find();
+        let may_ask = self.0.borrow().asked.is_none_or(|asked| asked.elapsed() >= AT_MOST_EVERY);
+        if name.is_none() && may_ask {
+            self.0.borrow_mut().asked = Some(Instant::now());
+            // Where it may not be asked for, the id has to do.
+            let _ = timeout(WITHIN, self.list(client)).await;
+            name = find();
+        }
+        name.map_or_else(|| id.to_string(), |name| format!("{name} ({:.8})", id.to_string()))
+    }
+}
