@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use quic_websocket::message::Invalid;
 use quic_websocket::tls::Trust;
-use quic_websocket::{Client, ClientBuilder, Printable};
+use quic_websocket::{Carrier, Client, ClientBuilder, Printable};
 
 /// Tells something beside what the program shows. Where nobody reads that, it is not told.
 macro_rules! note {
@@ -35,6 +35,9 @@ pub(crate) struct ServerArgs {
     /// Do not check the server's certificate (unsafe: anyone in between can read and change everything)
     #[arg(long, global = true)]
     insecure: bool,
+    /// What may carry the connection [default: quic, and websocket where that does not come through]
+    #[arg(long, global = true, value_enum)]
+    carrier: Option<CarrierArg>,
     /// Token that tells the server who this is
     #[arg(long, global = true, env = "QUIC_WEBSOCKET_TOKEN", hide_env_values = true)]
     token: Option<String>,
@@ -62,6 +65,14 @@ fn host_and_port(text: &str) -> Result<String, String> {
     }
 }
 
+/// What carries a connection.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum CarrierArg {
+    Quic,
+    #[value(name = "websocket")]
+    WebSocket,
+}
+
 impl ServerArgs {
     /// A client of that server. Warns where its certificate is not checked.
     pub(crate) fn client(self) -> Result<ClientBuilder, Invalid> {
@@ -74,6 +85,11 @@ impl ServerArgs {
             (false, None) => Trust::Development,
         };
         let builder = Client::builder(self.server).trust(trust);
+        let builder = match self.carrier {
+            Some(CarrierArg::Quic) => builder.carriers([Carrier::Quic]),
+            Some(CarrierArg::WebSocket) => builder.carriers([Carrier::WebSocket]),
+            None => builder,
+        };
         let builder = match self.cert.zip(self.key) {
             Some((cert, key)) => builder.certificate(cert, key),
             None => builder,

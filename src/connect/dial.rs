@@ -179,7 +179,11 @@ impl Ways {
                 },
                 Ok(opened) => Ok(opened),
                 Err(other) => {
-                    let connected = quic.await;
+                    let connected = tokio::select! {
+                        connected = &mut quic => connected,
+                        // What the server has answered need not wait for what QUIC may bring.
+                        () = sleep_until(settle), if tells_more(&other) => return Err(other),
+                    };
                     if connected.is_ok() {
                         self.quic_came_through(true);
                     }
