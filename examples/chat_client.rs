@@ -174,31 +174,34 @@ impl Chat {
                 None => anyhow::bail!("the connection ended"),
             }
         }
-        let Self { client, events, talk, people, screen, .. } = self;
-        let mut doing = pin!(talk.carry_out(line));
-        let mut notice = pin!(sleep(NOTICE));
-        let (mut is_late, mut is_back) = (false, false);
-        let done = loop {
-            tokio::select! {
-                biased;
-                done = &mut doing => break done,
-                event = events.next() => match event {
-                    Some(Event::Disconnected(closed)) => {
-                        tell_lost(screen, &closed.reason);
-                        if is_terminal {
-                            screen.show("🔌 What you typed may not have been sent; ↑ brings it back");
-                            return Ok(());
+        let mut is_back = false;
+        let done = {
+            let Self { client, events, talk, people, screen, .. } = self;
+            let mut doing = pin!(talk.carry_out(line));
+            let mut notice = pin!(sleep(NOTICE));
+            let mut is_late = false;
+            loop {
+                tokio::select! {
+                    biased;
+                    done = &mut doing => break done,
+                    event = events.next() => match event {
+                        Some(Event::Disconnected(closed)) => {
+                            tell_lost(screen, &closed.reason);
+                            if is_terminal {
+                                screen.show("🔌 What you typed may not have been sent; ↑ brings it back");
+                                return Ok(());
+                            }
                         }
+                        Some(event) => {
+                            is_back |= matches!(event, Event::Reconnected | Event::Moved);
+                            hear(client, people, screen, event).await?;
+                        }
+                        None => anyhow::bail!("the connection ended"),
+                    },
+                    () = &mut notice, if !is_late => {
+                        is_late = true;
+                        screen.show("⏳ No answer yet: the server is slow, or away");
                     }
-                    Some(event) => {
-                        is_back |= matches!(event, Event::Reconnected | Event::Moved);
-                        hear(client, people, screen, event).await?;
-                    }
-                    None => anyhow::bail!("the connection ended"),
-                },
-                () = &mut notice, if !is_late => {
-                    is_late = true;
-                    screen.show("⏳ No answer yet: the server is slow, or away");
                 }
             }
         };
