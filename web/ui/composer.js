@@ -12,7 +12,6 @@ export class Composer {
   #state = byId("composer-state");
   #closed = "";
   #waits = "";
-  #label = "";
 
   /**
    * @param {(text: string) => string} onSend gives what is wrong with the text, or "" once it was taken
@@ -45,7 +44,6 @@ export class Composer {
       "input",
       () => {
         this.#say("");
-        this.#showState();
         this.#grow();
       },
       { signal },
@@ -63,13 +61,15 @@ export class Composer {
    * @param {string} [how.note] what becomes of what is sent, or ""
    */
   is({ label, closed = "", waits = "", note = "" }) {
-    [this.#label, this.#closed, this.#waits] = [label, closed, waits];
+    [this.#closed, this.#waits] = [closed, waits];
     // Not disabled: the text can still be read, selected and copied, and the focus stays.
     this.#text.readOnly = closed !== "";
     this.#form.dataset.state = closed !== "" ? "closed" : waits !== "" ? "waiting" : "open";
     this.#send.disabled = closed !== "" || waits !== "";
+    const placeholder = closed === "" ? label : "You cannot write here";
+    if (this.#text.placeholder !== placeholder) this.#text.placeholder = placeholder;
+    // Not in the field: on a phone it would be cut off there.
     setText(this.#state, closed || waits || note);
-    this.#showState();
   }
 
   get text() {
@@ -78,7 +78,6 @@ export class Composer {
 
   set text(text) {
     this.#text.value = text;
-    this.#showState();
     this.#grow();
   }
 
@@ -90,14 +89,6 @@ export class Composer {
     this.#problem.textContent = problem;
     if (problem === "") this.#text.removeAttribute("aria-invalid");
     else this.#text.setAttribute("aria-invalid", "true");
-  }
-
-  /** Why it is closed stands in the field, where there is room, else below it. */
-  #showState() {
-    const isInField = this.#closed !== "" && this.#text.value === "";
-    const placeholder = isInField ? this.#closed : this.#label;
-    if (this.#text.placeholder !== placeholder) this.#text.placeholder = placeholder;
-    this.#state.classList.toggle("visually-hidden", isInField);
   }
 
   #grow() {
