@@ -42,6 +42,9 @@ pub enum ServerError {
         /// What the system said.
         cause: io::Error,
     },
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes for an admin token; set http.admin_token")]
+    Random,
     /// A worker could not start, or ended before it was asked to.
     #[error("worker {worker}: {message}")]
     Worker {

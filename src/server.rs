@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::auth::Auth;
-use crate::config::{Config, Live};
+use crate::config::{Config, Live, Secret};
 use crate::error::ServerError;
 use crate::handler::Context;
 use crate::http;
@@ -42,6 +42,9 @@ pub struct Server {
     local_addr: SocketAddr,
     http_addr: Option<SocketAddr>,
     plain_http_addr: Option<SocketAddr>,
+    admin_addr: Option<SocketAddr>,
+    /// The admin API's token, if it was made for this start.
+    made_admin_token: Option<Secret>,
     workers: Vec<Worker>,
     runtimes: Vec<Arc<OnceLock<RuntimeMetrics>>>,
     context: Arc<Context>,
@@ -74,17 +77,21 @@ impl Server {
                 made.ca.display()
             );
         }
-        let config = Arc::new(config);
         // Watched before they are read: a change in between is seen.
         let of_tls = [&config.tls.cert, &config.tls.key].into_iter().chain(&config.tls.client_ca);
         let files = FileWatch::new(of_tls.chain(config.auth.files()));
-        let auth = Arc::new(Auth::new(Arc::clone(&config))?);
         let sessions = config.quic.early_data.then(|| size(config.limits.tls_sessions));
         let short_lived = config.webtransport.short_lived_certificate;
         let (tls, Sides { quic, tcp }) = ServerTls::load(&config.tls, short_lived, sessions)?;
+        let made_admin_token = match tls.is_for_development() && wants_admin_token(&config) {
+            true => Some(http::admin_token().ok_or(ServerError::Random)?),
+            false => None,
+        };
+        let config = Arc::new(config);
+        let auth = Arc::new(Auth::new(Arc::clone(&config))?);
         let count = config.worker_count();
         let (tcp, certificates) = watch::channel(tcp);
-        let Ports { sockets, local_addr, doors, http_addr, plain_http_addr } =
+        let Ports { sockets, local_addr, doors, http_addr, plain_http_addr, admin_addr } =
             Ports::bind(&config, count, &certificates)?;
         socket::report_buffers(&sockets[0], size(config.quic.socket_buffer_bytes));
 
@@ -96,7 +103,7 @@ impl Server {
         let addresses = Addresses::new(&config.rates);
         let metrics = Metrics::new(count);
         let http_places = Arc::new(Semaphore::new(size(config.limits.max_http_connections)));
-        let live = Live::new(&config);
+        let live = Live::new(&config, made_admin_token.clone());
         let context = Arc::new(Context { config, live, registry, topics, addresses, auth, metrics });
         let draining = CancellationToken::new();
         let served = [("https", http_addr), ("http", plain_http_addr)];
@@ -129,6 +136,8 @@ impl Server {
             local_addr,
             http_addr,
             plain_http_addr,
+            admin_addr,
+            made_admin_token,
             workers,
             runtimes,
             context,
@@ -155,6 +164,16 @@ impl Server {
         self.plain_http_addr
     }
 
+    /// Where the admin API has an address of its own, if it does (`http.admin_addr`).
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin_addr
+    }
+
+    /// The token of the admin API: `http.admin_token`, or the one made for this start, if there is one.
+    pub fn admin_token(&self) -> Option<String> {
+        self.context.live.http().admin_token.as_ref().map(|token| token.expose().to_owned())
+    }
+
     /// What it counts; stays valid while it runs and after.
     pub fn status(&self) -> ServerStatus {
         ServerStatus::new(Arc::clone(&self.context), self.runtimes.clone(), self.tls.short_lived())
@@ -173,7 +192,7 @@ impl Server {
     /// # Errors
     /// [`ServerError::Worker`] where a worker cannot start or fails; the others are drained then.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServerError> {
-        let Self { local_addr, http_addr, plain_http_addr, workers, context, draining, .. } = self;
+        let Self { local_addr, http_addr, plain_http_addr, admin_addr, workers, context, draining, .. } = self;
         let (mut tls, connections, tcp, mut files) = (self.tls, self.connections, self.tcp, self.files);
         let name = Printable::new(&context.config.name);
         info!(%name, "Starting QUIC WebSocket server: {name}");
@@ -183,6 +202,15 @@ impl Server {
         }
         if let Some(addr) = plain_http_addr {
             info!(%addr, "The same without TLS, for this machine alone, on: http://{addr}");
+        }
+        if let Some(token) = &self.made_admin_token {
+            let plain = plain_http_addr.map(|addr| format!("http://{addr}"));
+            let url = plain.or_else(|| http_addr.map(|addr| format!("https://{addr}"))).unwrap_or_default();
+            let token = token.expose();
+            info!("Dashboard, with an admin token that lasts until the server stops: {url}/dashboard#token={token}");
+        }
+        if let Some(addr) = admin_addr {
+            info!(%addr, "Dashboard and admin API without a token, for this machine alone, on: http://{addr}");
         }
         let _drain_if_dropped = draining.clone().drop_guard();
         let (ended, mut ends) = mpsc::channel(workers.len());
@@ -245,6 +273,15 @@ impl Server {
     }
 }
 
+/// Whether the admin API has no way in yet, on a server that only this machine reaches: one that is tried out, if its
+/// certificate is for development as well.
+fn wants_admin_token(config: &Config) -> bool {
+    let http = &config.http;
+    let addresses = [Some(config.addr), http.addr, http.plain_addr];
+    let is_here = addresses.into_iter().flatten().all(|addr| addr.ip().is_loopback());
+    http.enabled && http.admin_token.is_none() && http.admin_addr.is_none() && is_here
+}
+
 /// The ports of a server.
 struct Ports {
     /// One for each worker.
@@ -254,6 +291,7 @@ struct Ports {
     doors: Vec<Vec<http::Door>>,
     http_addr: Option<SocketAddr>,
     plain_http_addr: Option<SocketAddr>,
+    admin_addr: Option<SocketAddr>,
 }
 
 /// Tries to find a port that is free for all workers, and for UDP and TCP alike, where the system may choose it.
@@ -295,7 +333,16 @@ impl Ports {
         };
         let http_addr = open(Some(config.http.addr.unwrap_or(local_addr)), Some(certificates), "http.addr")?;
         let plain_http_addr = open(config.http.plain_addr, None, "http.plain_addr")?;
-        Ok(Self { sockets, local_addr, doors, http_addr, plain_http_addr })
+        let admin_addr = config.http.admin_addr.map(|addr| {
+            let setting = "http.admin_addr";
+            let (addr, door) =
+                http::bind_admin(addr).map_err(|cause| ServerError::BindTcp { addr, setting, cause })?;
+            // One worker is enough for the few who ask.
+            doors.first_mut().into_iter().for_each(|doors| doors.push(door));
+            Ok::<_, ServerError>(addr)
+        });
+        let admin_addr = admin_addr.transpose()?;
+        Ok(Self { sockets, local_addr, doors, http_addr, plain_http_addr, admin_addr })
     }
 }
 

@@ -17,16 +17,14 @@ use tokio::net::TcpStream;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
+/// A server with an admin token, which serves HTTP without TLS as well.
 async fn server(change: impl FnOnce(&mut Config)) -> TestServer {
     TestServer::start_with(|config| {
         config.http.plain_addr = "127.0.0.1:0".parse().ok();
+        config.http.admin_token = Some(TOKEN.to_owned().into());
         change(config);
     })
     .await
-}
-
-async fn with_token() -> TestServer {
-    server(|config| config.http.admin_token = Some(TOKEN.to_owned().into())).await
 }
 
 /// An answer.
@@ -83,14 +81,16 @@ async fn plain(server: &TestServer) -> TcpStream {
     soon("a connection", TcpStream::connect(addr)).await.expect("it connects")
 }
 
-/// Asks as this machine does.
+/// Asks as the operator does. A token among `headers` stands in place of the right one.
 async fn get(server: &TestServer, path: &str, headers: &[&str]) -> Answer {
-    let headers = [&["host: localhost:8080"], headers].concat();
+    let right = bearer(TOKEN);
+    let own = headers.iter().any(|header| header.starts_with("authorization"));
+    let headers = [&["host: localhost:8080"], headers, if own { &[] } else { &[&right] }].concat();
     send(plain(server).await, &format!("GET {path}"), &headers, "").await
 }
 
 async fn post(server: &TestServer, path: &str, headers: &[&str], body: &Value) -> Answer {
-    let headers = [&["host: 127.0.0.1", "content-type: application/json"], headers].concat();
+    let headers = [&["host: 127.0.0.1", "content-type: application/json", &bearer(TOKEN)], headers].concat();
     send(plain(server).await, &format!("POST {path}"), &headers, &body.to_string()).await
 }
 
@@ -171,7 +171,9 @@ async fn what_cannot_be_published_is_refused_with_the_reason() {
         (json!({"topic": "a"}), "content"),
         (json!({"topic": "a", "content": 5}), "string"),
         (json!({"topic": "a", "content": "", "key": "k"}), "key"),
-        (json!([]), "topic"),
+        (json!([]), "JSON object"),
+        (json!(["a", "content"]), "JSON object"),
+        (json!("a"), "JSON object"),
     ] {
         let why = publish(body).await.refusal(400);
         assert!(why.contains(says), "{why}");
@@ -182,7 +184,7 @@ async fn what_cannot_be_published_is_refused_with_the_reason() {
     assert!(why.contains("limits.max_message_bytes"), "{why}");
     let why = publish(json!({"topic": "b", "content": ""})).await.refusal(503);
     assert!(why.contains("takes no more"), "{why}");
-    let whole = ["host: localhost", "content-type: application/json"];
+    let whole = ["host: localhost", "content-type: application/json", &bearer(TOKEN)];
     let malformed = send(plain(&server).await, "POST /api/publish", &whole, "{\"topic\":").await.refusal(400);
     assert!(malformed.contains("is expected"), "{malformed}");
     assert_eq!(server.status.stats(0).totals.published, 1);
@@ -228,7 +230,7 @@ async fn a_client_is_ended_with_the_code_and_reason_that_were_asked_for() {
         neighbour.control.lives("neighbour").await;
         let answer = post(&server, "/api/disconnect", &[], &json!({"client": neighbour.id})).await;
         assert_eq!(answer.status, 200);
-        neighbour.expect_close(4403).await;
+        assert_eq!(neighbour.expect_close(4403).await["reason"], "disconnected by an administrator");
         until("both are gone", || server.status.clients() == 0).await;
         let why = post(&server, "/api/disconnect", &[], &wish).await.refusal(404);
         assert!(why.contains(&ended.id), "{why}");
@@ -239,6 +241,7 @@ async fn a_client_is_ended_with_the_code_and_reason_that_were_asked_for() {
         json!({"client": uuid::Uuid::nil(), "code": 70000}),
         json!({"client": uuid::Uuid::nil(), "reason": "x".repeat(124)}),
         json!({}),
+        json!([uuid::Uuid::nil(), 4403, "why"]),
     ] {
         post(&server, "/api/disconnect", &[], &wrong).await.refusal(400);
     }
@@ -255,14 +258,69 @@ const ROUTES: [(&str, &str); 4] = [
     ("POST /api/disconnect", r#"{"client":"00000000-0000-4000-8000-000000000000"}"#),
 ];
 
+/// A connection to the admin API's own address.
+async fn admin(server: &TestServer) -> TcpStream {
+    let addr = server.admin.expect("it has an address of its own");
+    soon("a connection", TcpStream::connect(addr)).await.expect("it connects")
+}
+
 #[tokio::test]
-async fn without_a_token_only_this_machine_by_a_name_of_its_own_is_served() {
-    let server = server(|_| {}).await;
+async fn without_a_token_nobody_is_served_where_clients_connect_not_even_this_machine() {
+    for change in [
+        |config: &mut Config| config.http.admin_addr = "127.0.0.1:0".parse().ok(),
+        // A server that others reach makes no token for itself.
+        |config: &mut Config| config.http.addr = "0.0.0.0:0".parse().ok(),
+    ] {
+        let server = server(|config| {
+            config.http.admin_token = None;
+            change(config);
+        })
+        .await;
+        assert_eq!(server.admin_token, None);
+        let json = "content-type: application/json";
+        for (route, body) in ROUTES {
+            // As nginx passes requests on, by its default and with a Host that the client chooses.
+            for host in ["host: localhost", "host: 127.0.0.1:8080", "host: quic.example"] {
+                for shown in ["x-nothing: 1", &bearer(TOKEN), "authorization: Bearer"] {
+                    let answer = send(plain(&server).await, route, &[host, json, shown], body).await;
+                    let why = answer.refusal(403);
+                    assert!(why.contains("http.admin_token") && why.contains("http.admin_addr"), "{route}: {why}");
+                }
+            }
+            let over_tls = send(tls(&server).await, route, &["host: localhost:4433", json], body).await;
+            over_tls.refusal(403);
+        }
+        assert_eq!(server.status.stats(0).totals.published, 0);
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_tried_out_makes_a_token_for_each_start() {
+    let mut tokens = Vec::new();
+    for _ in 0..2 {
+        let server = server(|config| config.http.admin_token = None).await;
+        let token = server.admin_token.clone().expect("one was made");
+        assert_eq!((token.len(), get(&server, "/api/stats", &[&bearer(&token)]).await.status), (32, 200));
+        get(&server, "/api/stats", &["authorization: Bearer 0"]).await.refusal(401);
+        tokens.push(token);
+        server.stop().await;
+    }
+    assert_ne!(tokens[0], tokens[1]);
+}
+
+#[tokio::test]
+async fn an_address_of_its_own_needs_no_token_and_is_for_this_machine_by_a_name_of_its_own() {
+    let server = server(|config| config.http.admin_addr = "127.0.0.1:0".parse().ok()).await;
     let json = "content-type: application/json";
+    for (path, status) in [("/dashboard", 200), ("/", 303), ("/ws", 404), ("/ice-servers", 404)] {
+        let answer = send(admin(&server).await, &format!("GET {path}"), &["host: localhost"], "").await;
+        assert_eq!(answer.status, status, "{path}: {answer:?}");
+    }
     for (route, body) in ROUTES {
         let is_served = |status| status == 200 || (status == 404 && route.contains("disconnect"));
         for host in ["localhost", "LOCALHOST:8080", "127.0.0.1:8080", "127.9.9.9", "[::1]:8080"] {
-            let answer = send(plain(&server).await, route, &[&format!("host: {host}"), json], body).await;
+            let answer = send(admin(&server).await, route, &[&format!("host: {host}"), json], body).await;
             assert!(is_served(answer.status), "{route} {host}: {answer:?}");
         }
         for host in [
@@ -273,33 +331,35 @@ async fn without_a_token_only_this_machine_by_a_name_of_its_own_is_served() {
             "[2001:db8::1]",
             "127.0.0.1.attacker.example",
         ] {
-            let answer = send(plain(&server).await, route, &[&format!("host: {host}"), json], body).await;
+            let answer = send(admin(&server).await, route, &[&format!("host: {host}"), json], body).await;
             let why = answer.refusal(403);
-            assert!(why.contains("http.admin_token"), "{route} {host}: {why}");
+            assert!(why.contains("http.admin_addr"), "{route} {host}: {why}");
         }
         for host in ["", "localhost@attacker.example", "a b", "localhost\r\nhost: attacker.example"] {
-            let answer = send(plain(&server).await, route, &[&format!("host: {host}"), json], body).await;
+            let answer = send(admin(&server).await, route, &[&format!("host: {host}"), json], body).await;
             assert_eq!(answer.status, 400, "{route} {host:?}: {answer:?}");
         }
         // The address in the request stands over Host.
         let (method, path) = route.split_once(' ').expect("a method and a path");
         let line = format!("{method} http://attacker.example{path}");
-        send(plain(&server).await, &line, &["host: localhost", json], body).await.refusal(403);
+        send(admin(&server).await, &line, &["host: localhost", json], body).await.refusal(403);
         for of_proxy in
             ["x-forwarded-for: 192.0.2.1", "forwarded: for=192.0.2.1", "via: 1.1 proxy", "x-real-ip: 192.0.2.1"]
         {
-            let answer = send(plain(&server).await, route, &["host: localhost", json, of_proxy], body).await;
+            let answer = send(admin(&server).await, route, &["host: localhost", json, of_proxy], body).await;
             answer.refusal(403);
         }
-        let over_tls = send(tls(&server).await, route, &["host: localhost:4433", json], body).await;
-        assert!(is_served(over_tls.status), "{route}: {over_tls:?}");
+        let foreign = ["host: localhost:8080", json, "origin: https://attacker.example"];
+        let why = send(admin(&server).await, route, &foreign, body).await.refusal(403);
+        assert!(why.contains("Origin"), "{why}");
+        send(plain(&server).await, route, &["host: localhost", json], body).await.refusal(401);
     }
     server.stop().await;
 }
 
 #[tokio::test]
 async fn with_a_token_only_who_shows_it_is_served() {
-    let server = with_token().await;
+    let server = server(|_| {}).await;
     let json = "content-type: application/json";
     for (route, body) in ROUTES {
         let is_served = |status| status == 200 || (status == 404 && route.contains("disconnect"));
@@ -322,7 +382,7 @@ async fn with_a_token_only_who_shows_it_is_served() {
 
 #[tokio::test]
 async fn who_guesses_tokens_is_not_told_any_more_whether_one_is_right() {
-    let server = with_token().await;
+    let server = server(|_| {}).await;
     let show = async |token: &str| get(&server, "/metrics", &[&bearer(token)]).await;
     for n in 0..10 {
         show(&format!("wrong{n}")).await.refusal(401);
@@ -353,9 +413,10 @@ async fn who_guesses_tokens_is_not_told_any_more_whether_one_is_right() {
 
 #[tokio::test]
 async fn pages_of_other_origins_and_forms_are_refused_with_a_token_or_without() {
-    for token in [None, Some(TOKEN)] {
-        let server = server(|config| config.http.admin_token = token.map(|token| token.to_owned().into())).await;
-        let right = bearer(TOKEN);
+    for own_address in [false, true] {
+        let server = server(|config| config.http.admin_addr = "127.0.0.1:0".parse().ok()).await;
+        let plain = async |server| if own_address { admin(server).await } else { plain(server).await };
+        let right = if own_address { "x-nothing: 1".to_owned() } else { bearer(TOKEN) };
         let json = "content-type: application/json";
         for (route, body) in ROUTES {
             for origin in
@@ -386,7 +447,7 @@ async fn pages_of_other_origins_and_forms_are_refused_with_a_token_or_without() 
 
 #[tokio::test]
 async fn another_method_is_refused_and_nothing_else_is_behind_the_check() {
-    let server = with_token().await;
+    let server = server(|_| {}).await;
     let right = bearer(TOKEN);
     let json = "content-type: application/json";
     for line in ["POST /api/stats", "DELETE /metrics", "GET /api/publish", "PUT /api/disconnect"] {

@@ -71,8 +71,10 @@ pub enum ConfigError {
         server: String,
     },
     /// An address beyond this machine for what goes without TLS.
-    #[error("setting http.plain_addr = {addr}: what goes without TLS stays on this machine; use 127.0.0.1 or ::1")]
+    #[error("setting {setting} = {addr}: what goes without TLS stays on this machine; use 127.0.0.1 or ::1")]
     NotLoopback {
+        /// Its name, with its table.
+        setting: &'static str,
         /// What it was set to.
         addr: SocketAddr,
     },

@@ -41,11 +41,16 @@ pub struct Http {
     pub proxies: Vec<IpNet>,
     /// Whether `/echo` sends every WebSocket message back as it came: for trying out how WebSocket is spoken. Default false.
     pub echo: bool,
-    /// What whoever runs the server shows (`Authorization: Bearer`) to see its numbers, publish and end clients over HTTP: 16
-    /// to 512 visible ASCII characters. `None` (in the file: an empty text), the default, keeps that to who is on this
-    /// machine.
+    /// Token of the admin API (`/api/...` and `/metrics`), shown as `Authorization: Bearer`: 16 to 512 visible ASCII
+    /// characters. `None` (in the file: an empty text), the default, closes the admin API on these addresses; only a
+    /// server with a development certificate that listens on loopback addresses alone makes a token for itself at each
+    /// start, and logs it.
     #[serde(deserialize_with = "secret_or_none")]
     pub admin_token: Option<Secret>,
+    /// A loopback address for the admin API and the dashboard alone, without TLS and without a token: every program on
+    /// this machine may use it, and no proxy should lead to it. Independent of `enabled`. Default: none.
+    #[serde(deserialize_with = "address_or_none")]
+    pub admin_addr: Option<SocketAddr>,
 }
 
 /// What browsers are shown over WebTransport.
@@ -68,6 +73,7 @@ impl Default for Http {
             proxies: Vec::new(),
             echo: false,
             admin_token: None,
+            admin_addr: None,
         }
     }
 }
@@ -120,8 +126,10 @@ impl Http {
         if self.admin_token.as_ref().is_some_and(|token| !is_token(token)) {
             return Err(ConfigError::AdminToken);
         }
-        if let Some(addr) = self.plain_addr.filter(|addr| !addr.ip().is_loopback()) {
-            return Err(ConfigError::NotLoopback { addr });
+        for (setting, addr) in [("http.plain_addr", self.plain_addr), ("http.admin_addr", self.admin_addr)] {
+            if let Some(addr) = addr.filter(|addr| !addr.ip().is_loopback()) {
+                return Err(ConfigError::NotLoopback { setting, addr });
+            }
         }
         Ok(())
     }
@@ -186,10 +194,15 @@ mod tests {
     #[test]
     fn what_goes_without_tls_stays_on_this_machine() {
         let plain = |addr: &str| Http { plain_addr: addr.parse().ok(), ..Http::default() }.validate();
-        plain("127.0.0.1:8080").expect("a loopback address");
-        plain("[::1]:0").expect("a loopback address");
+        let admin = |addr: &str| Http { admin_addr: addr.parse().ok(), ..Http::default() }.validate();
+        for good in ["127.0.0.1:8080", "[::1]:0"] {
+            plain(good).and(admin(good)).expect("a loopback address");
+        }
         for wrong in ["0.0.0.0:8080", "192.0.2.1:80", "[::]:8080"] {
-            assert!(matches!(plain(wrong), Err(ConfigError::NotLoopback { .. })), "{wrong}");
+            for (setting, refused) in [("http.plain_addr", plain(wrong)), ("http.admin_addr", admin(wrong))] {
+                let error = refused.expect_err("others reach it").to_string();
+                assert!(error.contains(&format!("{setting} = {wrong}")), "{error}");
+            }
         }
     }
 

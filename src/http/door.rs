@@ -52,6 +52,22 @@ pub(crate) struct Door {
     listener: std::net::TcpListener,
     /// With which certificate, which may change; `None` without TLS.
     tls: Option<watch::Receiver<Arc<rustls::ServerConfig>>>,
+    serves: Serves,
+}
+
+/// What is behind a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Serves {
+    /// WebSocket, pages, and the admin API for those who have its token.
+    Everything,
+    /// The admin API and the dashboard, without a token.
+    Admin,
+}
+
+/// Binds the one listener of the admin API's own address. Port 0 becomes a free port. Gives that address.
+pub(crate) fn bind_admin(addr: SocketAddr) -> io::Result<(SocketAddr, Door)> {
+    let listener = listener(addr, false)?;
+    Ok((listener.local_addr()?, Door { listener, tls: None, serves: Serves::Admin }))
 }
 
 /// Binds one listener for each worker to the same address. Port 0 becomes the same free port for all. Gives that address.
@@ -63,7 +79,8 @@ pub(crate) fn bind(
     let shared = workers > 1;
     // As with UDP: alone at first, so that another server there is found.
     let addr = listener(addr, false)?.local_addr()?;
-    let doors = (0..workers).map(|_| Ok(Door { listener: listener(addr, shared)?, tls: tls.cloned() }));
+    let serves = Serves::Everything;
+    let doors = (0..workers).map(|_| Ok(Door { listener: listener(addr, shared)?, tls: tls.cloned(), serves }));
     Ok((addr, doors.collect::<io::Result<_>>()?))
 }
 
@@ -91,12 +108,13 @@ fn listener(addr: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener>
 pub(super) struct OpenDoor {
     listener: TcpListener,
     tls: Option<watch::Receiver<Arc<rustls::ServerConfig>>>,
+    pub(super) serves: Serves,
 }
 
 impl Door {
     /// Call inside the worker's runtime.
     pub(super) fn open(self) -> io::Result<OpenDoor> {
-        Ok(OpenDoor { listener: TcpListener::from_std(self.listener)?, tls: self.tls })
+        Ok(OpenDoor { listener: TcpListener::from_std(self.listener)?, tls: self.tls, serves: self.serves })
     }
 }
 

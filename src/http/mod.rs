@@ -16,16 +16,20 @@ mod socket;
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use aws_lc_rs::rand;
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::Redirect;
 use axum::routing::get;
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::door::{Door, bind};
+use self::door::Serves;
+pub(crate) use self::door::{Door, bind, bind_admin};
 use self::peer::Peer;
 use crate::client::Surroundings;
+use crate::config::Secret;
 
 /// What every answer says: pages load what this server has and nothing else, and stand in nobody's frame.
 const EVERYWHERE: [(HeaderName, HeaderValue); 3] = [
@@ -58,9 +62,10 @@ impl Http {
     /// Serves what comes in at the doors. Does not end; dropped, it lets nobody in any more, and who is in goes once the
     /// server drains.
     pub(crate) async fn serve(self: Arc<Self>, doors: Vec<Door>) -> Infallible {
-        let router = router(&self);
+        let (everything, admin) = (router(&self), admin_router(&self));
         let open = doors.into_iter().filter_map(|door| match door.open() {
-            Ok(open) => Some(open.admit(&self, &router)),
+            Ok(open) if open.serves == Serves::Admin => Some(open.admit(&self, &admin)),
+            Ok(open) => Some(open.admit(&self, &everything)),
             Err(e) => {
                 tracing::error!("A worker cannot serve HTTP: {e}");
                 None
@@ -78,6 +83,20 @@ fn router(http: &Arc<Http>) -> Router {
         .route("/ice-servers", get(ice::servers).options(ice::preflight));
     let router =
         if http.surroundings.context.config.http.echo { router.route("/echo", get(socket::echo)) } else { router };
-    let router = router.merge(admin::router(http)).fallback(pages::serve);
+    let router = router.merge(admin::router(http, Serves::Everything)).fallback(pages::serve);
     router.method_not_allowed_fallback(refusal::wrong_method).with_state(Arc::clone(http))
+}
+
+/// What is at the admin API's own address.
+fn admin_router(http: &Arc<Http>) -> Router {
+    let router = Router::new().route("/", get(async || Redirect::to("/dashboard")));
+    let router = router.merge(admin::router(http, Serves::Admin)).fallback(pages::serve);
+    router.method_not_allowed_fallback(refusal::wrong_method).with_state(Arc::clone(http))
+}
+
+/// A token for the admin API that cannot be guessed; `None` where the system gives no random bytes.
+pub(crate) fn admin_token() -> Option<Secret> {
+    let mut bytes = [0; 16];
+    rand::fill(&mut bytes).ok()?;
+    Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into())
 }

@@ -18,7 +18,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
 
-use super::short_lived::{Certificate, PROTOCOLS, ShortLived, Shown, Teller, wanted};
+use super::short_lived::{Certificate, PROTOCOLS, ShortLived, Shown, Teller, is_for_development, wanted};
 use super::{TlsError, authorities, certificates, private_key, provider, unreadable};
 use crate::config;
 use crate::reload::Cause;
@@ -86,6 +86,13 @@ impl ServerTls {
             warn!("Clients will not believe this server: {e}");
         }
         Ok((tls, settings))
+    }
+
+    /// Whether the certificate in the files is one that was made for development.
+    pub(crate) fn is_for_development(&self) -> bool {
+        let chain = text(&self.in_use.cert, &self.files.cert, "--cert")
+            .and_then(|text| certificates(text, &self.files.cert, "--cert"));
+        chain.is_ok_and(|chain| chain.first().is_some_and(is_for_development))
     }
 
     /// Tells which short-lived certificate is shown.

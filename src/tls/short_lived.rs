@@ -159,16 +159,19 @@ impl ResolvesServerCert for Shown {
 /// For which names a server needs one beside its usual certificate, if it does: where the setting says so, and without the
 /// setting where that is one for development.
 pub(super) fn wanted(setting: Option<bool>, usual: &CertificateDer<'_>) -> Option<Vec<String>> {
-    let usual = X509Certificate::from_der(usual).ok().map(|(_, usual)| usual);
-    let is_development = || {
-        let mut issuers = usual.iter().flat_map(|usual| usual.issuer().iter_common_name());
-        issuers.any(|name| name.as_str() == Ok(AUTHORITY))
-    };
-    if !setting.unwrap_or_else(is_development) {
+    if !setting.unwrap_or_else(|| is_for_development(usual)) {
         return None;
     }
+    let usual = X509Certificate::from_der(usual).ok().map(|(_, usual)| usual);
     let alternatives = usual.as_ref().and_then(|usual| usual.subject_alternative_name().ok()?);
     Some(alternatives.iter().flat_map(|names| &names.value.general_names).filter_map(name).collect())
+}
+
+/// Whether a certificate is one that this program made for development.
+pub(super) fn is_for_development(certificate: &CertificateDer<'_>) -> bool {
+    let certificate = X509Certificate::from_der(certificate).ok().map(|(_, certificate)| certificate);
+    let mut issuers = certificate.iter().flat_map(|certificate| certificate.issuer().iter_common_name());
+    issuers.any(|name| name.as_str() == Ok(AUTHORITY))
 }
 
 fn name(name: &GeneralName<'_>) -> Option<String> {

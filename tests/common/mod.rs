@@ -60,6 +60,9 @@ pub struct TestServer {
     /// Where it serves HTTP and WebSocket over TLS, and where without.
     pub http: Option<SocketAddr>,
     pub plain_http: Option<SocketAddr>,
+    /// The admin API's own address, and its token.
+    pub admin: Option<SocketAddr>,
+    pub admin_token: Option<String>,
     pub files: DevelopmentFiles,
     pub status: ServerStatus,
     shutdown: CancellationToken,
@@ -89,9 +92,10 @@ impl TestServer {
         change(&mut config);
         let server = Server::bind(config).expect("the server binds");
         let (addr, status, shutdown) = (server.local_addr(), server.status(), CancellationToken::new());
-        let (http, plain_http) = (server.http_addr(), server.plain_http_addr());
+        let (http, plain_http, admin) = (server.http_addr(), server.plain_http_addr(), server.admin_addr());
+        let admin_token = server.admin_token();
         let running = tokio::spawn(server.run(shutdown.clone()));
-        Self { addr, http, plain_http, files, status, shutdown, running, _folder: folder }
+        Self { addr, http, plain_http, admin, admin_token, files, status, shutdown, running, _folder: folder }
     }
 
     /// Begins the drain.

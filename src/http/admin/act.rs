@@ -41,7 +41,7 @@ pub(super) async fn publish(
     let surroundings = &http.surroundings;
     let published = handler::publish(&surroundings.context, surroundings.worker, topic, Payload::text(content)).await?;
     let ServerMessage::Published { topic, epoch, offset, .. } = published else {
-        return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "it was published, and nobody knows where"));
+        return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "published, but the position is unknown (internal error)"));
     };
     Ok(Json(json!({ "topic": topic, "epoch": epoch, "offset": offset })))
 }
@@ -52,7 +52,7 @@ pub(super) async fn disconnect(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Refusal> {
     let Disconnect { client, code, reason } = parse(body, r#"{"client":"...","code":4403,"reason":"..."}"#)?;
-    let reason = reason.unwrap_or_else(|| "ended by whoever runs the server".into());
+    let reason = reason.unwrap_or_else(|| "disconnected by an administrator".into());
     let close = Close::new(code.map_or(CloseCode::FORBIDDEN, CloseCode), reason)?;
     if handler::disconnect(&http.surroundings.context, client, close).await {
         return Ok(Json(json!({})));
@@ -67,6 +67,10 @@ fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>, expected: &st
         }
         _ => Refusal::bad("the body was cut off"),
     })?;
+    // Serde would take a list for the fields in their order.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(Refusal::bad(format!("the body: a JSON object is expected, as {expected}")));
+    }
     serde_json::from_slice(&body).map_err(|e| Refusal::bad(format!("the body: {e}; {expected} is expected")))
 }
 

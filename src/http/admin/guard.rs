@@ -1,5 +1,6 @@
-//! Who may: the one check before everything that is for whoever runs the server. With a token set, whoever shows it; without,
-//! who is on this machine and talks to it by a name of this machine. A web page only where it is the server's own.
+//! The one check before the admin API. At the addresses that clients use, the token of `http.admin_token` is required,
+//! whatever the peer's address: a proxy on this machine connects from here as well. At `http.admin_addr` a request has to
+//! come from this machine, by a name of this machine, and by no proxy. Web pages may ask only if they are the server's own.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,27 +14,28 @@ use tracing::debug;
 
 use super::{Http, Refusal};
 use crate::config::{self, Secret};
+use crate::http::door::Serves;
 use crate::http::fields::single;
 use crate::http::{Peer, host};
 use crate::limits::{Addresses, Shown};
 use crate::message::Token;
 
-/// What proxies add: whoever comes by one is not known to be on this machine, though the proxy is.
+/// What proxies add: a request that came by one is not known to be of this machine, though the proxy is.
 const OF_PROXIES: [&str; 5] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"];
 
 /// Lets a request through, or answers it.
 pub(super) async fn guard(
-    State(http): State<Arc<Http>>,
+    State((http, at)): State<(Arc<Http>, Serves)>,
     Extension(peer): Extension<Peer>,
     request: Request,
     next: Next,
 ) -> Response {
     let context = &http.surroundings.context;
-    let mut response = match judge(&context.live.http(), &context.addresses, &peer, &request) {
+    let mut response = match judge(at, &context.live.http(), &context.addresses, &peer, &request) {
         Ok(()) => next.run(request).await,
         Err(refused) => {
             let (from, status) = (peer.address, refused.status);
-            debug!(peer = %from, "Request of {from} to the operator's routes refused with {status}: {}", refused.why);
+            debug!(peer = %from, "Request of {from} to the admin API refused with {status}: {}", refused.why);
             refused.into_response()
         }
     };
@@ -43,15 +45,21 @@ pub(super) async fn guard(
 }
 
 fn judge<B>(
+    at: Serves,
     config: &config::Http,
     addresses: &Addresses,
     peer: &Peer,
     request: &axum::http::Request<B>,
 ) -> Result<(), Refusal> {
     let (headers, host) = (request.headers(), host::host(request)?);
-    match &config.admin_token {
-        Some(token) => has_token(token, addresses, peer.address.ip(), headers)?,
-        None => is_local(peer.address.ip(), &host, headers)?,
+    match (at, &config.admin_token) {
+        (Serves::Admin, _) => is_local(peer.address.ip(), &host, headers)?,
+        (Serves::Everything, Some(token)) => has_token(token, addresses, peer.address.ip(), headers)?,
+        (Serves::Everything, None) => {
+            let why = "the admin API is off: set http.admin_token and show that token (Authorization: Bearer), \
+                       or give the API an address of its own with http.admin_addr";
+            return Err(Refusal::new(StatusCode::FORBIDDEN, why));
+        }
     }
     let origin = single(headers, &header::ORIGIN)?;
     if origin.is_some_and(|origin| !config::Http::is_own_page(origin, peer.origin(&host).as_deref())) {
@@ -66,12 +74,12 @@ fn judge<B>(
 
 fn has_token(token: &Secret, addresses: &Addresses, from: IpAddr, headers: &HeaderMap) -> Result<(), Refusal> {
     let unauthorized = |why| Err(Refusal::new(StatusCode::UNAUTHORIZED, why));
-    let expected = "Authorization: Bearer with the token in http.admin_token is expected";
+    let expected = "Authorization: Bearer and the admin token are expected: http.admin_token, or the one in the log";
     let header = single(headers, &header::AUTHORIZATION)?;
     let Ok(Some(shown)) = Token::from_authorization(header) else { return unauthorized(expected) };
     match addresses.show_token(from, token.is(shown.as_str())) {
         Shown::Right => Ok(()),
-        Shown::Wrong => unauthorized("Authorization: this is not the token in http.admin_token"),
+        Shown::Wrong => unauthorized("Authorization: this is not the admin token (http.admin_token, or the one in the log)"),
         Shown::TooMany(wait) => {
             let why = "this address has shown too many wrong tokens; try again later, see Retry-After";
             Err(Refusal { retry_after: Some(wait), ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, why) })
@@ -85,8 +93,8 @@ fn is_local(from: IpAddr, host: &Authority, headers: &HeaderMap) -> Result<(), R
     if from.to_canonical().is_loopback() && host::is_local(host) && !by_proxy {
         return Ok(());
     }
-    let why =
-        "without http.admin_token this is for this machine alone, at localhost or 127.0.0.1; set a token, and show it";
+    let why = "http.admin_addr is for this machine alone, at localhost or 127.0.0.1 and without a proxy; \
+               from elsewhere use the server's own address with http.admin_token";
     Err(Refusal::new(StatusCode::FORBIDDEN, why))
 }
 

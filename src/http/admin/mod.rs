@@ -1,5 +1,5 @@
-//! What is for whoever runs the server: its numbers, publishing without being a client, ending a client. All of it stands
-//! behind one check, [`guard`]. Answers are JSON, refusals too.
+//! The admin API: the server's numbers, publishing without being a client, disconnecting a client. All of it is behind one
+//! check, [`guard`]. Answers are JSON, refusals too.
 
 mod act;
 mod guard;
@@ -14,10 +14,11 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 
 use super::Http;
+use super::door::Serves;
 use super::refusal::Refusal;
 
-/// The routes, each behind the check.
-pub(super) fn router(http: &Arc<Http>) -> Router<Arc<Http>> {
+/// The routes, each behind the check of the listener at which they are.
+pub(super) fn router(http: &Arc<Http>, at: Serves) -> Router<Arc<Http>> {
     let most = http.surroundings.context.config.limits.max_message_bytes;
     Router::new()
         .route("/api/stats", get(watch::stats))
@@ -29,5 +30,5 @@ pub(super) fn router(http: &Arc<Http>) -> Router<Arc<Http>> {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, why)
         })
         .layer(DefaultBodyLimit::max(usize::try_from(most).unwrap_or(usize::MAX)))
-        .route_layer(from_fn_with_state(Arc::clone(http), guard::guard))
+        .route_layer(from_fn_with_state((Arc::clone(http), at), guard::guard))
 }
