@@ -36,9 +36,13 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// A log without messages and with an epoch that no other has.
-    pub(crate) fn new() -> Self {
-        let epoch = format!("{:016x}", fastrand::u64(..)).into_boxed_str();
+    /// An epoch that no other log has had.
+    pub(crate) fn another_epoch() -> Box<str> {
+        format!("{:016x}", fastrand::u64(..)).into_boxed_str()
+    }
+
+    /// A log without messages. Another life of the same log has to have another epoch.
+    pub(crate) fn new(epoch: Box<str>) -> Self {
         Self { epoch, newest: 0, entries: VecDeque::new(), bytes: 0 }
     }
 
@@ -157,7 +161,7 @@ mod tests {
 
     /// A log to which so many messages were added, one each 10 ms from 0.
     fn log(messages: u64, keep: Retention) -> Log {
-        let mut log = Log::new();
+        let mut log = Log::new(Log::another_epoch());
         for n in 0..messages {
             log.append(n * 10, |_| Envelope::new(&ServerMessage::Pong { timestamp: None, server_time: 0 }, 1024));
             log.trim(keep, n * 10);

@@ -172,7 +172,7 @@ fn page(context: &Context, message: &ClientMessage) -> Option<ServerMessage> {
     Some(match message {
         ClientMessage::ListClients { limit, after } => list_clients::list_clients(context, *limit, *after),
         ClientMessage::History { topic, since, limit, reverse } => {
-            context.topics.history(topic, since.as_ref(), *limit, *reverse).unwrap_or_else(ServerMessage::Error)
+            context.topics.history(topic, since.as_ref(), *limit, *reverse)
         }
         ClientMessage::Presence { topic } => context.topics.presence(topic).unwrap_or_else(ServerMessage::Error),
         _ => return None,

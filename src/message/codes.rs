@@ -12,7 +12,7 @@ pub enum ErrorCode {
     Unauthorized = 401,
     /// Not allowed.
     Forbidden = 403,
-    /// No such client or topic history.
+    /// No such client, or subscription, or nothing is kept of what is asked for.
     NotFound = 404,
     /// In conflict with what is already so.
     Conflict = 409,

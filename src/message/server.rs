@@ -136,6 +136,8 @@ pub enum ServerMessage {
         topic: String,
         /// Which life of the log.
         epoch: String,
+        /// The newest in the log, where the server says so.
+        offset: Option<u64>,
         /// The page; attachments in `data`, base64.
         messages: Vec<Box<RawValue>>,
         /// Whether there is another page.

@@ -7,41 +7,45 @@ use serde_json::value::RawValue;
 
 use super::{Topics, size};
 use crate::frame::{Body, Compression, PREFIX_BYTES};
-use crate::message::{ErrorCode, ErrorReply, Position, ServerMessage, TopicName, now_ms};
+use crate::message::{Position, ServerMessage, TopicName, now_ms};
 use crate::outbound::Envelope;
 
 impl Topics {
     /// A page of at most `limit` messages: those behind `since`, oldest first, or in reverse those before it, newest first.
-    /// The page ends sooner where the reply would grow beyond `max_message_bytes`, but holds one message at least.
+    /// The page ends sooner where the reply would grow beyond `max_message_bytes`, but holds one message at least. A topic
+    /// that has no messages, or is not there yet, has an empty page and a position; it is not made by being read.
     pub(crate) fn history(
         &self,
         name: &TopicName,
         since: Option<&Position>,
         limit: u64,
         reverse: bool,
-    ) -> Result<ServerMessage, ErrorReply> {
-        let none = || {
-            let message = format!("topic: {} has no history", name.as_str());
-            ErrorReply::new(ErrorCode::NotFound, message)
+    ) -> ServerMessage {
+        let page = |epoch: &str, offset, messages, more| ServerMessage::History {
+            topic: name.as_str().to_owned(),
+            epoch: epoch.to_owned(),
+            offset: Some(offset),
+            messages,
+            more,
         };
-        let topic = self.find(name).ok_or_else(none)?;
-        let (epoch, entries, is_more_behind) = {
+        let topic = match self.look_up(name) {
+            Ok(topic) => topic,
+            Err(epoch) => return page(&epoch, 0, Vec::new(), false),
+        };
+        let (epoch, newest, entries, is_more_behind) = {
             let mut state = topic.state();
             self.account(&topic, &mut state, now_ms());
-            if state.log.is_empty() {
-                return Err(none());
-            }
             // A position in another life of the log is before, or in reverse behind, all of this one.
             let since = since.filter(|since| since.epoch == state.log.epoch()).map(|since| since.offset);
             let take = size(limit);
-            let (page, is_more): (Vec<_>, bool) = if reverse {
+            let (entries, is_more): (Vec<_>, bool) = if reverse {
                 let mut newest_first = state.log.before(since.unwrap_or(u64::MAX)).rev();
                 (newest_first.by_ref().take(take).cloned().collect(), newest_first.len() > 0)
             } else {
                 let mut oldest_first = state.log.after(since.unwrap_or(0));
                 (oldest_first.by_ref().take(take).cloned().collect(), oldest_first.len() > 0)
             };
-            (state.log.epoch().to_owned(), page, is_more)
+            (state.log.epoch().to_owned(), state.log.newest(), entries, is_more)
         };
         let most = size(self.config.limits.max_message_bytes);
         let (mut messages, mut bytes, count) = (Vec::<Box<RawValue>>::new(), 0, entries.len());
@@ -55,7 +59,7 @@ impl Topics {
             messages.push(message);
         }
         let more = is_more_behind || messages.len() < count;
-        Ok(ServerMessage::History { topic: name.as_str().to_owned(), epoch, messages, more })
+        page(&epoch, newest, messages, more)
     }
 }
 

@@ -37,6 +37,7 @@ pub(crate) use self::subscriber::{Subscriber, Subscription};
 pub(crate) use self::unsubscribe::{Farewell, Left};
 use crate::config::{Config, TopicRule};
 use crate::limits::Allowance;
+use crate::log::Log;
 use crate::message::{ErrorCode, ErrorReply, Member, ServerMessage, TopicName, TopicPattern, now_ms};
 
 /// Topics are spread over so many maps, so that workers seldom wait for each other's.
@@ -67,7 +68,22 @@ pub(crate) struct Topics {
     long_work: Vec<LongWork>,
 }
 
-type Shard = RwLock<HashMap<TopicName, Arc<Topic>>>;
+type Shard = RwLock<ByName>;
+
+/// Some of the topics.
+#[derive(Debug)]
+struct ByName {
+    topics: HashMap<TopicName, Arc<Topic>>,
+    /// The epoch of the topics that begin now, and so the position of those that there are not yet: reading the history of
+    /// one makes none. Another one once a topic is forgotten, whose next life must not have the same.
+    epoch: Box<str>,
+}
+
+impl Default for ByName {
+    fn default() -> Self {
+        Self { topics: HashMap::new(), epoch: Log::another_epoch() }
+    }
+}
 
 /// Room in the workers' inboxes.
 type Places<'a> = Vec<Option<mpsc::Permit<'a, Delivery>>>;
@@ -124,7 +140,13 @@ impl Topics {
     }
 
     fn find(&self, name: &TopicName) -> Option<Arc<Topic>> {
-        self.shard(name).read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.look_up(name).ok()
+    }
+
+    /// The topic of this name, or the epoch that it would have if it began now.
+    fn look_up(&self, name: &TopicName) -> Result<Arc<Topic>, Box<str>> {
+        let shard = self.shard(name).read().unwrap_or_else(PoisonError::into_inner);
+        shard.topics.get(name).cloned().ok_or_else(|| shard.epoch.clone())
     }
 
     /// The topic of this name, made where there is none and who asks may make one.
@@ -135,7 +157,7 @@ impl Topics {
     fn make(&self, name: &TopicName, asks: &Allowance) -> Result<Arc<Topic>, ErrorReply> {
         let most = size(self.config.limits.max_topics);
         let mut shard = self.shard(name).write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(topic) = shard.get(name) {
+        if let Some(topic) = shard.topics.get(name) {
             return Ok(Arc::clone(topic));
         }
         if self.count.load(Ordering::Relaxed) >= most {
@@ -148,8 +170,9 @@ impl Topics {
         self.count.fetch_add(1, Ordering::Relaxed);
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let rule = Arc::clone(self.rule_of(name));
-        let topic = Arc::new(Topic::new(id, name.clone(), rule, self.inboxes.len(), now_ms()));
-        shard.insert(name.clone(), Arc::clone(&topic));
+        let topic = Topic::new(id, name.clone(), rule, shard.epoch.clone(), self.inboxes.len(), now_ms());
+        let topic = Arc::new(topic);
+        shard.topics.insert(name.clone(), Arc::clone(&topic));
         Ok(topic)
     }
 

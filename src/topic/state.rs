@@ -59,9 +59,16 @@ pub(super) struct State {
 }
 
 impl Topic {
-    pub(super) fn new(id: u64, name: TopicName, rule: Arc<TopicRule>, workers: usize, now_ms: u64) -> Self {
+    pub(super) fn new(
+        id: u64,
+        name: TopicName,
+        rule: Arc<TopicRule>,
+        epoch: Box<str>,
+        workers: usize,
+        now_ms: u64,
+    ) -> Self {
         let state = State {
-            log: Log::new(),
+            log: Log::new(epoch),
             keys: Keys::default(),
             rate: Rate::default(),
             members: BTreeMap::new(),

@@ -16,7 +16,8 @@ impl Topics {
         let mut top = Top::new(most);
         let mut subscriptions: u64 = self.patterns.iter().map(|count| count.load(Ordering::Relaxed) as u64).sum();
         for shard in &self.shards {
-            let topics: Vec<_> = shard.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+            let topics: Vec<_> =
+                shard.read().unwrap_or_else(PoisonError::into_inner).topics.values().cloned().collect();
             for topic in topics {
                 let (rate, offset, subscribers) = {
                     let state = topic.state();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::hub::Delivery;
 use super::state::Topic;
 use super::{Shard, Topics, size};
+use crate::log::Log;
 use crate::message::now_ms;
 
 /// Between two looks at a part of the topics; each part is looked at once in 6.4 seconds.
@@ -26,12 +27,15 @@ impl Topics {
     }
 
     async fn tend_shard(&self, shard: &Shard, now: u64) {
-        let topics: Vec<_> = shard.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let topics: Vec<_> = shard.read().unwrap_or_else(PoisonError::into_inner).topics.values().cloned().collect();
         let unused: Vec<_> = topics.into_iter().filter(|topic| self.tend_topic(topic, now)).collect();
         {
             // At once: whoever finds one that is gone looks again until it is not there.
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
-            unused.iter().for_each(|topic| drop(shard.remove(&topic.name)));
+            unused.iter().for_each(|topic| drop(shard.topics.remove(&topic.name)));
+            if !unused.is_empty() {
+                shard.epoch = Log::another_epoch();
+            }
         }
         self.count.fetch_sub(unused.len(), Ordering::Relaxed);
         for topic in unused {

@@ -46,7 +46,10 @@ impl Client {
 pub struct History {
     /// Which life of the topic's log: with a message's offset it makes a [`Position`].
     pub epoch: String,
-    /// The messages.
+    /// The newest message's offset, 0 if the topic has had none: with `epoch` the position from which to go on. `None`
+    /// from older servers.
+    pub offset: Option<u64>,
+    /// The messages; none of a topic that has none.
     pub messages: Vec<TopicMessage>,
     /// Whether there are more than asked for.
     pub more: bool,
@@ -86,7 +89,8 @@ impl<'a> HistoryBuilder<'a> {
     ///
     /// # Errors
     /// [`ClientError::Invalid`] where the topic is out of its bounds, or the server's answer cannot be read;
-    /// [`ClientError::Server`] with code 404 where the topic has no history; else as [`Client::request`].
+    /// [`ClientError::Server`] with code 404 from older servers where the topic has no history; else as
+    /// [`Client::request`].
     pub async fn page(self) -> Result<History, ClientError> {
         let Self { client, topic, since, limit, reverse } = self;
         let topic = TopicName::new(&topic)?;
@@ -159,9 +163,9 @@ fn leads_further(since: Option<&Position>, next: &Position, reverse: bool) -> bo
 
 async fn page(client: &Client, ask: ClientMessage) -> Result<History, ClientError> {
     match client.request(&ask).await? {
-        ServerMessage::History { epoch, messages, more, .. } => {
+        ServerMessage::History { epoch, offset, messages, more, .. } => {
             let messages = messages.into_iter().map(read).collect::<Result<_, _>>()?;
-            Ok(History { epoch, messages, more })
+            Ok(History { epoch, offset, messages, more })
         }
         other => Err(unexpected("history", &other)),
     }

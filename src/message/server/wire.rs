@@ -236,6 +236,7 @@ impl ServerMessage {
             "history" => Self::History {
                 topic: topic(f.topic)?,
                 epoch: required(owned(f.epoch, "epoch")?, "epoch")?,
+                offset: f.offset.integer("offset")?,
                 messages: required(structured(f.messages, "messages")?, "messages")?,
                 more: f.more.boolean("more")?.unwrap_or(false),
             },
@@ -368,9 +369,10 @@ impl ServerMessage {
                     o.boolean("duplicate", true);
                 }
             }
-            Self::History { topic, epoch, messages, more } => {
+            Self::History { topic, epoch, offset, messages, more } => {
                 o.text("topic", topic);
                 o.text("epoch", epoch);
+                o.optional_integer("offset", *offset);
                 o.value("messages", messages);
                 o.boolean("more", *more);
             }
