@@ -335,10 +335,11 @@ impl Ports {
         let plain_http_addr = open(config.http.plain_addr, None, "http.plain_addr")?;
         let admin_addr = config.http.admin_addr.map(|addr| {
             let setting = "http.admin_addr";
-            let (addr, door) =
-                http::bind_admin(addr).map_err(|cause| ServerError::BindTcp { addr, setting, cause })?;
+            let (addr, door) = http::bind_admin(addr).map_err(|cause| ServerError::BindTcp { addr, setting, cause })?;
             // One worker is enough for the few who ask.
-            doors.first_mut().into_iter().for_each(|doors| doors.push(door));
+            if let Some(doors) = doors.first_mut() {
+                doors.push(door);
+            }
             Ok::<_, ServerError>(addr)
         });
         let admin_addr = admin_addr.transpose()?;

@@ -85,12 +85,14 @@ async fn plain(server: &TestServer) -> TcpStream {
 async fn get(server: &TestServer, path: &str, headers: &[&str]) -> Answer {
     let right = bearer(TOKEN);
     let own = headers.iter().any(|header| header.starts_with("authorization"));
-    let headers = [&["host: localhost:8080"], headers, if own { &[] } else { &[&right] }].concat();
+    let right: &[&str] = if own { &[] } else { &[&right] };
+    let headers = [&["host: localhost:8080"], headers, right].concat();
     send(plain(server).await, &format!("GET {path}"), &headers, "").await
 }
 
 async fn post(server: &TestServer, path: &str, headers: &[&str], body: &Value) -> Answer {
-    let headers = [&["host: 127.0.0.1", "content-type: application/json", &bearer(TOKEN)], headers].concat();
+    let right = bearer(TOKEN);
+    let headers = [&["host: 127.0.0.1", "content-type: application/json", &right], headers].concat();
     send(plain(server).await, &format!("POST {path}"), &headers, &body.to_string()).await
 }
 
@@ -184,7 +186,8 @@ async fn what_cannot_be_published_is_refused_with_the_reason() {
     assert!(why.contains("limits.max_message_bytes"), "{why}");
     let why = publish(json!({"topic": "b", "content": ""})).await.refusal(503);
     assert!(why.contains("takes no more"), "{why}");
-    let whole = ["host: localhost", "content-type: application/json", &bearer(TOKEN)];
+    let right = bearer(TOKEN);
+    let whole = ["host: localhost", "content-type: application/json", &right];
     let malformed = send(plain(&server).await, "POST /api/publish", &whole, "{\"topic\":").await.refusal(400);
     assert!(malformed.contains("is expected"), "{malformed}");
     assert_eq!(server.status.stats(0).totals.published, 1);

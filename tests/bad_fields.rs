@@ -265,13 +265,24 @@ async fn an_error_about_a_value_that_cannot_be_read_names_the_request() {
     let server = TestServer::start().await;
     for over in Over::ALL {
         let mut client = over.party(&server, "Ada").await;
-        for body in [
-            r#"{"type":"publish","id":"x","topic":"a","content":"cut inside a pair \ud83d"}"#,
-            r#"{"id":"x","type":"text","content":"\udc00"}"#,
-            r#"{"type":"ping","id":"x","timestamp":1e999}"#,
+        for (body, says) in [
+            (r#"{"type":"publish","id":"x","topic":"a","content":"cut inside a pair \ud83d"}"#, "content: half of a"),
+            (r#"{"id":"x","type":"text","content":"\udc00"}"#, "content: half of a surrogate pair"),
+            (r#"{"id":"x","type":"history","topic":"a\ud83d"}"#, "topic: half of a surrogate pair"),
+            (r#"{"id":"x","type":"history","topic":"a","since":{"epoch":"\ud83d","offset":0}}"#, "since: half of a"),
+            (r#"{"id":"x","type":"ping","\ud83d":1,"key":"\ud83d"}"#, "key: half of a surrogate pair"),
+            (r#"{"type":"ping","id":"x","timestamp":1e999}"#, "timestamp: a number beyond all numbers"),
         ] {
             let reply = client.ask(On::Control, body.as_bytes()).await;
             assert_eq!((&reply["code"], &reply["re"]), (&json!(400), &json!("x")), "{body}: {reply}");
+            assert!(reply["message"].as_str().is_some_and(|message| message.starts_with(says)), "{body}: {reply}");
+        }
+        for (body, answer) in [
+            (r#"{"type":"ping","id":"x","\ud83d":"\ud83d","a":{"\udc00":["\udc00"]}}"#, "pong"),
+            (r#"{"type":"subscribe","id":"x","topic":"t","since":{"epoch":"e","offset":0,"\ud83d":1}}"#, "subscribed"),
+        ] {
+            let reply = client.ask(On::Control, body.as_bytes()).await;
+            assert_eq!((&reply["type"], &reply["re"]), (&json!(answer), &json!("x")), "{body}: {reply}");
         }
         let reply = client.ask(On::Control, br#"{"type":"ping","id":"\ud83d"}"#).await;
         assert_eq!((&reply["code"], &reply["re"]), (&json!(400), &Value::Null), "{reply}");

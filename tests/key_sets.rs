@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use common::TestServer;
 use common::over::Over;
+use common::process::Process;
 use common::tokens::{auth, claims, handshake, refused, signed};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -54,6 +55,7 @@ struct Served {
     url: String,
     answer: Arc<Mutex<(&'static str, String)>>,
     asked: Arc<Mutex<usize>>,
+    request: Arc<Mutex<String>>,
     task: JoinHandle<()>,
 }
 
@@ -62,7 +64,8 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}/keys.json", listener.local_addr().expect("its address"));
         let (answer, asked) = (Arc::new(Mutex::new(("200 OK", text))), Arc::<Mutex<usize>>::default());
-        let (now, count) = (Arc::clone(&answer), Arc::clone(&asked));
+        let request = Arc::<Mutex<String>>::default();
+        let (now, count, last) = (Arc::clone(&answer), Arc::clone(&asked), Arc::clone(&request));
         let task = tokio::spawn(async move {
             loop {
                 let (mut stream, _) = listener.accept().await.expect("somebody asks");
@@ -70,6 +73,7 @@ impl Served {
                 while !request.ends_with(b"\r\n\r\n") {
                     request.push(stream.read_u8().await.expect("a request"));
                 }
+                *last.lock().expect("a request") = String::from_utf8_lossy(&request).to_lowercase();
                 *count.lock().expect("a count") += 1;
                 let (status, text) = now.lock().expect("an answer").clone();
                 let length = text.len();
@@ -79,7 +83,7 @@ impl Served {
                 let _ = stream.write_all(answer.as_bytes()).await;
             }
         });
-        Self { url, answer, asked, task }
+        Self { url, answer, asked, request, task }
     }
 
     fn answers(&self, status: &'static str, text: String) {
@@ -130,6 +134,9 @@ async fn a_set_at_an_address_is_fetched_and_fetched_again_for_a_new_key() {
     let settings = auth(&format!("[jwks]\nurl = '{}'\ncooldown_ms = 10", served.url));
     let server = TestServer::start_with(|config| config.auth = settings).await;
     assert!(takes(&server, &old.token()).await, "whoever comes first waits for the keys");
+    let request = served.request.lock().expect("a request").clone();
+    let own = concat!("user-agent: quic-websocket/", env!("CARGO_PKG_VERSION"), "\r\n");
+    assert!(request.contains(own) && request.contains("accept: application/jwk-set+json"), "{request}");
 
     served.answers("200 OK", set(&[&old, &new]));
     // At once but for the cooldown, which may not be over yet.
@@ -208,4 +215,56 @@ async fn a_set_is_taken_apart_with_care() {
     assert!(!takes(&server, &by_secret("no-alg", secret)).await, "a secret that does not say what it is for");
     assert!(!takes(&server, &by_secret("short", "c2VjcmV0")).await, "a secret that can be guessed");
     server.stop().await;
+}
+
+/// A server's log once it says something, and the server.
+async fn log_of(settings: &str, says: &str) -> (String, Process, tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("qws.toml"), settings).expect("written");
+    let args = ["--config", "qws.toml", "--addr", "127.0.0.1:0", "--workers", "1"];
+    let process = Process::start(folder.path(), &args, &[]);
+    common::until(says, || process.stderr().contains(says)).await;
+    (process.stderr(), process, folder)
+}
+
+#[tokio::test]
+async fn the_log_says_from_where_keys_are_fetched_and_what_is_kept() {
+    let (good, odd) =
+        (Signer::new("good"), json!({"kty": "EC", "kid": "odd", "crv": "P-256", "x": "AQAB", "y": "AQAB"}));
+    let served = Served::start(String::new()).await;
+    served.answers("403 Forbidden", String::new());
+    let settings = format!("[auth.jwks]\nurl = '{}'\nrefresh_ms = 1000\ncooldown_ms = 10", served.url);
+    let (log, process, _folder) = log_of(&settings, "Cannot fetch keys").await;
+    let told = format!("Cannot fetch keys from {}: the answer is 403 Forbidden; no token can be", served.url);
+    assert!(log.contains(&told) && !log.contains("fetched last"), "{told:?} is not in\n{log}");
+
+    served.answers("200 OK", json!({"keys": [good.public(), odd]}).to_string());
+    let fetched = format!("Fetched 1 keys from {}", served.url);
+    common::until("the keys", || process.stderr().contains(&fetched)).await;
+    let left_out = format!("WARN A key of {} cannot be used and is left out, \"odd\": its point is none", served.url);
+    common::until("what was left out", || process.stderr().contains(&left_out)).await;
+
+    served.answers("302 Found", String::new());
+    common::until("the failure", || process.stderr().contains("those fetched last are kept")).await;
+    let log = process.stderr();
+    assert!(log.contains("the answer is 302 Found, and redirects are not followed"), "{log}");
+    assert_eq!(log.matches("left out").count(), 1, "the same is said once: {log}");
+}
+
+#[tokio::test]
+async fn keys_of_a_file_that_are_left_out_are_told_of_at_the_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("keys.json");
+    let good = Signer::new("good");
+    let mut for_encryption = Signer::new("enc").public();
+    for_encryption["use"] = "enc".into();
+    std::fs::write(&path, json!({"keys": [5, good.public(), for_encryption]}).to_string()).expect("written");
+    let settings = format!("[auth.jwks]\nfile = '{}'", path.display());
+    let (log, _process, _folder) = log_of(&settings, "Listening on").await;
+    for told in [
+        format!("WARN A key of {} cannot be used and is left out, number 1: it is no JSON object", path.display()),
+        format!("INFO A key of {} is left out, \"enc\": it is not for signatures (use)", path.display()),
+    ] {
+        assert!(log.contains(&told), "{told:?} is not in\n{log}");
+    }
 }

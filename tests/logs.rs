@@ -23,15 +23,7 @@ async fn log_of(args: &[&str]) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     let args = [&["--addr", "127.0.0.1:0", "--workers", "2"], args].concat();
     let mut process = Process::start(folder.path(), &args, &[]);
-    let mut addr = None;
-    until("the line that tells the address", || {
-        let log = process.stderr();
-        let told = log.split_once("Listening on: ").and_then(|(_, rest)| rest.split_once(['\n', '"']));
-        addr = told.and_then(|(addr, _)| addr.parse().ok());
-        addr.is_some()
-    })
-    .await;
-    let addr = addr.expect("an address");
+    let addr = log_addr(&mut process).await;
     let ca = folder.path().join("certs/ca.pem");
     let endpoint = endpoint_trusting(&ca, &["qws/1"], TransportConfig::default());
 
@@ -69,6 +61,19 @@ async fn log_of(args: &[&str]) -> String {
     process.stderr()
 }
 
+/// The address that a log tells, as text or as JSON.
+async fn log_addr(process: &mut Process) -> std::net::SocketAddr {
+    let mut addr = None;
+    until("the line that tells the address", || {
+        let log = process.stderr();
+        let told = log.split_once("Listening on: ").and_then(|(_, rest)| rest.split_once(['\n', '"']));
+        addr = told.and_then(|(addr, _)| addr.parse().ok());
+        addr.is_some()
+    })
+    .await;
+    addr.expect("an address")
+}
+
 /// Whether a server at an address, with these settings, says that anybody may connect to it.
 async fn warns(addr: &str, environment: &[(&str, &str)]) -> bool {
     let folder = tempfile::tempdir().expect("a folder");
@@ -85,6 +90,67 @@ async fn a_server_that_others_reach_and_anybody_may_use_says_so() {
     assert!(warns("127.0.0.1:0", &[("QWS_HTTP__ADDR", "0.0.0.0:0")]).await, "by WebSocket alone");
     let asking = ("QWS_AUTH__KEYS", "[{algorithm='HS256',secret='a secret of more than 32 bytes, for tests'}]");
     assert!(!warns("127.0.0.1:0", &[("QWS_HTTP__ADDR", "0.0.0.0:0"), asking]).await, "whoever has a token");
+}
+
+#[tokio::test]
+async fn the_log_names_the_user_that_a_token_proves() {
+    let keys = format!("[{{algorithm='HS256',secret='{}'}}]", common::tokens::SECRET);
+    for format in ["text", "json"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let args = ["--addr", "127.0.0.1:0", "--log-format", format];
+        let mut process = Process::start(folder.path(), &args, &[("QWS_AUTH__KEYS", &keys)]);
+        let addr = log_addr(&mut process).await;
+        let endpoint = endpoint_trusting(&folder.path().join("certs/ca.pem"), &["qws/1"], TransportConfig::default());
+        let mut client = RawClient::connect(&endpoint, addr).await;
+        let token = common::tokens::token(json!({"sub": "ada\"|1", "name": NAME}));
+        client.handshake_with(common::tokens::handshake(&token)).await;
+        until("the line", || process.stderr().contains("handshake completed")).await;
+        let log = process.stderr();
+        assert_shows(&log);
+        let id = &client.id;
+        let told = format!("Client {id} handshake completed successfully: user={:?}, name={NAME:?}", "ada\"|1");
+        if format == "json" {
+            let lines = objects(&log);
+            let done = line(&lines, &format!("Client {id} handshake completed"));
+            assert_eq!((&done["user"], &done["client"]), (&json!("ada\"|1"), &json!(id)));
+            assert_eq!(done["name"], "\\u{200f}\"Ada\" \\ <b>{}\\u{200b}");
+            assert_eq!(done["message"], told);
+        } else {
+            assert!(log.contains(&told), "{told:?} is not in\n{log}");
+        }
+        assert!(!log.contains(&token), "the token is in the log");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_tried_out_logs_the_dashboards_address_with_a_token_and_others_do_not() {
+    let told =
+        |log: &str| log.split_once("/dashboard#token=").map(|(_, token)| token.chars().take(32).collect::<String>());
+    let folder = tempfile::tempdir().expect("a folder");
+    let started = async |args: &[&str], settings: &[(&str, &str)]| {
+        let mut process = Process::start(folder.path(), args, settings);
+        process.listening().await;
+        process.signal(Signal::SIGTERM);
+        assert_eq!(process.ended().await, Some(0), "{}", process.stderr());
+        process.stderr()
+    };
+    let log = started(&["--addr", "127.0.0.1:0", "--http", "127.0.0.1:0"], &[]).await;
+    assert!(log.contains("INFO Dashboard, with an admin token") && log.contains("http://127.0.0.1:"), "{log}");
+    let first = told(&log).expect("a token");
+    assert!(first.bytes().all(|b| b.is_ascii_hexdigit()), "{first}");
+    let second = told(&started(&["--addr", "127.0.0.1:0"], &[]).await).expect("a token");
+    assert_ne!(first, second, "each start has its own");
+    for (addr, name, value) in [
+        ("127.0.0.1:0", "QWS_HTTP__ADMIN_TOKEN", "0123456789abcdef"),
+        ("127.0.0.1:0", "QWS_HTTP__ADMIN_ADDR", "127.0.0.1:0"),
+        ("127.0.0.1:0", "QWS_HTTP__ADDR", "0.0.0.0:0"),
+        ("127.0.0.1:0", "QWS_HTTP__ENABLED", "false"),
+        ("0.0.0.0:0", "QWS_NAME", "reached by others"),
+    ] {
+        let log = started(&["--addr", addr], &[(name, value)]).await;
+        assert_eq!(told(&log), None, "{name}: {log}");
+        assert!(!log.contains("0123456789abcdef"), "{log}");
+    }
 }
 
 /// No character of a log is one that a terminal acts on or that turns what is around it.

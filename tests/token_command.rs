@@ -89,8 +89,18 @@ fn a_token_that_the_server_refuses_is_explained_with_the_reason() {
     assert_eq!(explained.status.code(), Some(1), "{told}");
     assert!(told.contains("refuses it: token: it has expired (exp)"), "{told}");
     assert!(!told.contains('\u{1b}'), "nothing in a token acts on the terminal");
-    let rubbish = run(folder.path(), &["token", "explain", "rubbish"]);
-    assert!(text(&rubbish.stdout).contains("no JSON Web Token"), "{}", text(&rubbish.stdout));
+    for (rubbish, says) in [
+        ("rubbish", "no JSON Web Token"),
+        ("a.b.c.d.e", "it is encrypted (JWE)"),
+        ("eyJhbGciOiJub25lIn0.e30.", "none, no key named: not an algorithm that is taken"),
+        ("eyJhbGciOiJSUzUxMiJ9.e30.AA", "RS512, no key named: not an algorithm that is taken"),
+    ] {
+        for config in [&[][..], &["--config", "qws.toml"]] {
+            let explained = run(folder.path(), &[&["token", "explain", rubbish], config].concat());
+            assert_eq!(explained.status.code(), Some(1), "{rubbish} {config:?}");
+            assert!(text(&explained.stdout).contains(says), "{rubbish}: {}", text(&explained.stdout));
+        }
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -115,6 +125,8 @@ fn an_output_that_takes_nothing_is_an_error_in_words() {
 fn what_cannot_be_signed_is_said() {
     let folder = folder();
     std::fs::write(folder.path().join("short"), "short").expect("written");
+    let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    std::fs::write(folder.path().join("encrypted"), encrypted).expect("written");
     for (args, expected) in [
         (&["--sub", "ada"][..], "nothing to sign with"),
         (&["--sub", "ada", "--secret-file", "short"], "5 bytes are too few for HS256: use at least 32"),
@@ -122,6 +134,15 @@ fn what_cannot_be_signed_is_said() {
         (&["--sub", "ada", "--private-key", "short"], "short: not a private key in PEM"),
         (&["--sub", "ada", "--config", "qws.toml", "--publish", "a..b"], "topic: 1 to 255 bytes"),
         (&["--sub", "ada", "--config", "qws.toml", "--expires", "soon"], "a number with s, m, h or d"),
+        (&["--sub", "ada", "--config", "qws.toml", "--expires", "0s"], "holds for no time"),
+        (&["--sub", "ada", "--config", "qws.toml", "--expires", "0d"], "holds for no time"),
+        (&["--sub", "ada", "--config", "qws.toml", "--expires", "1h", "--not-before", "1h"], "expires (exp) before"),
+        (&["--sub", "", "--config", "qws.toml"], "its claim sub is out of bounds"),
+        (&["--sub", "ada ", "--config", "qws.toml"], "its claim sub is out of bounds"),
+        (&["--sub", "ad\u{200b}a", "--config", "qws.toml"], "its claim sub is out of bounds"),
+        (&["--sub", &"x".repeat(129), "--config", "qws.toml"], "its claim sub is out of bounds"),
+        (&["--sub", "ada", "--name", "", "--config", "qws.toml"], "its claim name is out of bounds"),
+        (&["--sub", "ada", "--private-key", "encrypted"], "encrypted: its private key is encrypted"),
     ] {
         let refused = run(folder.path(), &[&["token", "mint"], args].concat());
         let told = text(&refused.stderr);

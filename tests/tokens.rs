@@ -68,12 +68,16 @@ async fn a_token_that_is_not_good_is_refused_with_the_reason() {
         for (changes, expected) in [
             (json!({"exp": now() - 10}), "expired"),
             (json!({"exp": null}), "exp is missing"),
-            (json!({"exp": "soon"}), "exp is"),
-            (json!({"exp": -5}), "exp is"),
+            (json!({"exp": "soon"}), "exp is of the wrong kind: a number"),
+            (json!({"nbf": "now"}), "nbf is of the wrong kind"),
+            (json!({"iss": ["issuer"]}), "iss is of the wrong kind: text"),
+            (json!({"aud": {"qws": 1}}), "aud is of the wrong kind"),
+            (json!({"aud": ["qws", 5]}), "aud is of the wrong kind"),
+            (json!({"exp": -5}), "exp is of the wrong kind"),
             (json!({"nbf": now() + 60}), "not valid yet"),
-            (json!({"iss": "another"}), "issued by somebody else"),
+            (json!({"iss": "another"}), "unknown issuer (iss)"),
             (json!({"iss": null}), "iss is missing"),
-            (json!({"aud": "elsewhere"}), "meant for somebody else"),
+            (json!({"aud": "elsewhere"}), "meant for another audience (aud)"),
             (json!({"aud": null}), "aud is missing"),
             (json!({"sub": null}), "sub is missing"),
             (json!({"sub": ""}), "sub is out of bounds"),
@@ -81,7 +85,10 @@ async fn a_token_that_is_not_good_is_refused_with_the_reason() {
             (json!({"sub": "a\nb"}), "sub is out of bounds"),
             (json!({"sub": "ad\u{202e}a"}), "sub is out of bounds"),
             (json!({"sub": "ada\u{200b}"}), "sub is out of bounds"),
-            (json!({"sub": 5}), "sub is"),
+            (json!({"sub": "ad\u{ad}a"}), "sub is out of bounds"),
+            (json!({"sub": "ada\u{e0041}"}), "sub is out of bounds"),
+            (json!({"sub": " ada"}), "sub is out of bounds"),
+            (json!({"sub": 5}), "sub is of the wrong kind: text"),
             (json!({"name": "a\u{202e}b"}), "name is out of bounds"),
             (json!({"publish": ["a..b"]}), "publish is of the wrong kind"),
             (json!({"subscribe": 7}), "subscribe is of the wrong kind"),
@@ -128,6 +135,10 @@ async fn a_token_that_no_key_signed_is_refused() {
             ("alg none", format!("{none}.{body}.")),
             ("alg none with a signature", format!("{none}.{body}.{signature}")),
             ("alg NONE", format!("{}.{body}.", part(&json!({"alg": "NONE"})))),
+            ("another kind of kid", {
+                let head = format!("{}.{body}", part(&json!({"alg": "HS256", "kid": 5})));
+                format!("{head}.{}", common::tokens::signature(&head))
+            }),
             ("two parts", head.to_owned()),
             ("four parts", format!("{good}.x")),
             ("no base64", "a!.b!.c!".to_owned()),
@@ -336,9 +347,36 @@ async fn a_refresh_renews_without_reconnecting_and_what_is_no_longer_allowed_end
 }
 
 #[tokio::test]
-async fn a_name_from_a_token_is_nobody_elses() {
+async fn two_users_of_one_name_are_both_let_in_and_told_apart_by_their_user() {
     for over in Over::ALL {
-        let server = server("[anonymous]\ndirect = true").await;
+        let server = server("").await;
+        let mut clients = Vec::new();
+        for sub in ["ada", "eve"] {
+            let mut client = over.newcomer(&server).await;
+            let named = json!({"sub": sub, "name": "Ada", "list_clients": true});
+            let response = client.handshake_with(handshake(&token(named))).await;
+            assert_eq!((&response["user"], &response["client_name"]), (&json!(sub), &json!("Ada")));
+            clients.push(client);
+        }
+        clients[0].control.say(json!({"type": "list_clients"})).await;
+        let list = clients[0].control.expect("client_list").await;
+        let mut listed: Vec<_> =
+            list["clients"].as_array().expect("a list").iter().map(|c| (&c["user"], &c["name"])).collect();
+        listed.sort_by_key(|(user, _)| user.to_string());
+        assert_eq!(listed, [(&json!("ada"), &json!("Ada")), (&json!("eve"), &json!("Ada"))]);
+        let mut chosen = handshake(&token(json!({"sub": "max"})));
+        chosen["client_name"] = "ada".into();
+        let (reason, code) = refused(over, &server, chosen).await;
+        assert!(reason.starts_with("client_name: ") && reason.contains("choose another"), "{reason}");
+        assert_eq!(code, 4403, "a name that can be another one");
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_exclusive_name_from_a_token_is_nobody_elses() {
+    for over in Over::ALL {
+        let server = server("exclusive_names = true\n[anonymous]\ndirect = true").await;
         let named = |name: &str| json!({"type": "handshake", "protocol_version": "1.0", "client_name": name});
         let mut early = over.newcomer(&server).await;
         early.handshake_with(named("\u{410}da")).await;
@@ -347,7 +385,7 @@ async fn a_name_from_a_token_is_nobody_elses() {
 
         let ada = bearer(over, &server, json!({"name": "Ada"})).await;
         let closed = early.expect_close(4403).await;
-        assert!(closed["reason"].as_str().expect("why").contains("somebody else"));
+        assert!(closed["reason"].as_str().expect("why").contains("another user's"));
         for name in ["Ada", "ada", "A d a", "\u{410}da", "Ad\u{200d}a"] {
             let (reason, code) = refused(over, &server, named(name)).await;
             assert!(reason.starts_with("client_name: "), "{name:?}: {reason}");
@@ -381,6 +419,46 @@ async fn names_come_from_tokens_alone_where_the_configuration_says() {
         client.handshake_with(message).await;
         client.control.say(json!({"type": "list_clients"})).await;
         assert_eq!(client.control.expect("client_list").await["clients"][0]["name"], Value::Null);
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn claims_that_hold_no_text_are_named_and_those_that_mean_nothing_here_are_not_looked_at() {
+    let server = server("").await;
+    let by_hand = |claims: String| {
+        let head = format!("{}.{}", part(&json!({"alg": "HS256"})), common::tokens::encoded(&claims));
+        format!("{head}.{}", common::tokens::signature(&head))
+    };
+    let exp = now() + 600;
+    let token = by_hand(format!(r#"{{"sub":"ada","exp":{exp},"\ud83d":1,"nick":"\ud83d","deep":{{"\udc00":[]}}}}"#));
+    Over::Native.newcomer(&server).await.handshake_with(handshake(&token)).await;
+    for (claim, says) in [
+        (r#""name":"\ud83d""#, "its claim name holds half of a surrogate pair: text is expected"),
+        (r#""publish":["a","\udc00"]"#, "its claim publish holds half of a surrogate pair"),
+        (r#""nbf":1e999"#, "its claim nbf is of the wrong kind: a number of seconds since 1970 is expected"),
+    ] {
+        let token = by_hand(format!(r#"{{"sub":"ada","exp":{exp},{claim}}}"#));
+        let (reason, _) = refused(Over::Native, &server, handshake(&token)).await;
+        assert!(reason.contains(says), "{claim}: {reason}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn ed25519_goes_by_either_of_its_names() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (public, private) = pair(folder.path(), "ed.pem", &rcgen::PKCS_ED25519);
+    let key = EncodingKey::from_ed_pem(private.as_bytes()).expect("a key");
+    for configured in ["EdDSA", "Ed25519"] {
+        let settings = auth(&format!("[[keys]]\nalgorithm = '{configured}'\npublic_key = '{public}'"));
+        let server = TestServer::start_with(|config| config.auth = settings).await;
+        for alg in ["EdDSA", "Ed25519"] {
+            let head = format!("{}.{}", part(&json!({"alg": alg})), part(&claims(&json!({}))));
+            let signature = jsonwebtoken::crypto::sign(head.as_bytes(), &key, Algorithm::EdDSA).expect("a signature");
+            let mut client = Over::Native.newcomer(&server).await;
+            client.handshake_with(handshake(&format!("{head}.{signature}"))).await;
+        }
         server.stop().await;
     }
 }

@@ -485,3 +485,36 @@ async fn what_a_client_asks_on_a_request_lane_is_answered_there() {
     assert_eq!((&published["type"], &published["offset"]), (&json!("published"), &json!(2)));
     server.stop().await;
 }
+
+#[tokio::test]
+async fn the_history_of_a_topic_without_messages_is_empty_and_has_its_position() {
+    for over in Over::ALL {
+        let none = rule("pattern = 'none.>'\nhistory_messages = 0");
+        let server = TestServer::start_with(|config| config.topics = vec![none]).await;
+        let mut client = over.party(&server, "Ada").await;
+        let mut history = async |topic: &str| {
+            client.control.say(json!({"type": "history", "topic": topic, "id": 1})).await;
+            let page = client.control.expect("history").await;
+            assert_eq!((&page["messages"], &page["more"], &page["re"]), (&json!([]), &json!(false), &json!(1)));
+            (page["epoch"].clone(), page["offset"].clone())
+        };
+        let (epoch, offset) = history("new").await;
+        assert!(epoch.as_str().is_some_and(|epoch| !epoch.is_empty()) && offset == 0, "{epoch} {offset}");
+        assert_eq!(history("new").await, (epoch.clone(), offset));
+        assert_eq!(server.status.stats(0).topics.count, 0, "reading makes no topic");
+
+        for topic in ["new", "none.a", "none.a"] {
+            client.control.say(json!({"type": "publish", "topic": topic, "content": "first", "id": 2})).await;
+            client.control.expect("published").await;
+        }
+        client.control.say(json!({"type": "history", "topic": "none.a"})).await;
+        let page = client.control.expect("history").await;
+        assert_eq!((&page["messages"], &page["offset"]), (&json!([]), &json!(2)), "nothing of it is kept: {page}");
+        // From that position on nothing is missed.
+        let since = json!({"epoch": epoch, "offset": 0});
+        client.control.say(json!({"type": "subscribe", "topic": "new", "since": since, "lane": "control"})).await;
+        assert_eq!(client.control.expect("subscribed").await["recovered"], true);
+        assert_eq!(client.control.expect("message").await["content"], "first");
+        server.stop().await;
+    }
+}

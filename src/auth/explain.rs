@@ -3,10 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use jsonwebtoken::dangerous::insecure_decode_claims;
-use jsonwebtoken::decode_header;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::jws::{self, Jws};
 use super::{Auth, AuthError, Identity};
 use crate::config::Config;
 use crate::message::Token;
@@ -15,10 +14,34 @@ use crate::printable::Printable;
 /// A token in words.
 #[derive(Debug)]
 pub struct Explained {
-    header: Option<String>,
-    claims: Option<String>,
+    /// What it says, or why it is no token that any server takes.
+    says: Result<Says, &'static str>,
     /// What a server says to it, where there is one to go by.
     verdict: Option<Result<Identity, String>>,
+}
+
+/// What a token says.
+#[derive(Debug)]
+struct Says {
+    header: String,
+    claims: String,
+    /// Whether its algorithm is one that is taken.
+    is_known: bool,
+}
+
+impl Says {
+    fn read(token: &Token) -> Result<Self, &'static str> {
+        let jws = Jws::parse(token.as_str())?;
+        let claims = jws.claims()?;
+        let key = jws.key_id.as_ref().map_or("no key".to_owned(), |kid| format!("key {}", Printable::excerpt(kid)));
+        let header = format!("{}, {key} named", Printable::excerpt(&jws.alg));
+        let sound = |raw: &serde_json::value::RawValue| {
+            serde_json::from_str::<Value>(raw.get()).unwrap_or_else(|_| Value::from(raw.get()))
+        };
+        let claims = claims.into_iter().map(|(name, raw)| (name, sound(&raw))).collect::<serde_json::Map<_, _>>();
+        let claims = serde_json::to_string_pretty(&claims).map_err(|_| "its claims cannot be shown")?;
+        Ok(Self { header, claims, is_known: jws::algorithm(&jws.alg).is_some() })
+    }
 }
 
 /// Reads a token, and where there is a configuration, asks whether a server with it lets the token's bearer in. May fetch a
@@ -27,12 +50,6 @@ pub struct Explained {
 /// # Errors
 /// [`AuthError`] where the configuration's keys cannot be used.
 pub async fn explain(token: &Token, config: Option<Config>) -> Result<Explained, AuthError> {
-    let header = decode_header(token.as_str()).ok().map(|header| {
-        let key = header.kid.map_or("no key".to_owned(), |kid| format!("key {}", Printable::excerpt(&kid)));
-        format!("{:?}, {key} named", header.alg)
-    });
-    let claims = insecure_decode_claims::<Map<String, Value>>(token.as_str()).ok();
-    let claims = claims.and_then(|claims| serde_json::to_string_pretty(&claims).ok());
     let mut verdict = None;
     if let Some(config) = config {
         let auth = Auth::new(Arc::new(config))?;
@@ -42,10 +59,15 @@ pub async fn explain(token: &Token, config: Option<Config>) -> Result<Explained,
         };
         verdict = Some(checked.map_err(|denied| denied.to_string()));
     }
-    Ok(Explained { header, claims, verdict })
+    Ok(Explained { says: Says::read(token), verdict })
 }
 
 impl Explained {
+    /// Whether it is a signed token at all, by an algorithm that is taken.
+    pub fn is_token(&self) -> bool {
+        self.says.as_ref().is_ok_and(|says| says.is_known)
+    }
+
     /// Whether a server takes it; `None` without one to go by.
     pub fn is_taken(&self) -> Option<bool> {
         self.verdict.as_ref().map(Result::is_ok)
@@ -54,16 +76,15 @@ impl Explained {
 
 impl fmt::Display for Explained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.header, &self.claims) {
-            (Some(header), Some(claims)) => {
-                writeln!(f, "signed:  {header}")?;
+        match &self.says {
+            Ok(Says { header, claims, is_known }) => {
+                let unknown = if *is_known { "" } else { ": not an algorithm that is taken" };
+                writeln!(f, "signed:  {header}{unknown}")?;
                 for (number, line) in claims.lines().enumerate() {
                     writeln!(f, "{}{}", if number == 0 { "claims:  " } else { "         " }, Printable::new(line))?;
                 }
             }
-            _ => {
-                writeln!(f, "This is no JSON Web Token that is taken here: it has to be signed, by a known algorithm.")?
-            }
+            Err(why) => writeln!(f, "This is no token that a server takes: {why}.")?,
         }
         match &self.verdict {
             None => write!(f, "server:  not asked; name its configuration with --config"),

@@ -12,10 +12,16 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{error, info};
 
 use super::AuthError;
-use super::keys::{self, Key};
+use super::key_set::{KeySet, LeftOut};
+use super::keys::Key;
 use crate::config::Jwks;
 use crate::printable::Printable;
 use crate::tls;
+
+/// Who asks. Firewalls before issuers answer 403 to those that do not say.
+const USER_AGENT: &str = concat!("quic-websocket/", env!("CARGO_PKG_VERSION"));
+/// What is asked for: some issuers answer with a page otherwise.
+const ACCEPT: &str = "application/jwk-set+json, application/json";
 
 /// A key set at an address.
 pub(super) struct Fetched {
@@ -45,8 +51,14 @@ struct State {
 
 impl Fetched {
     pub(super) fn new(address: &str, settings: &Jwks) -> Result<Self, AuthError> {
-        let wrong = |message: String| AuthError::Url { url: address.to_owned(), message };
+        // Without what may be a secret in it.
+        let told = address.split(['?', '#']).next().unwrap_or_default();
+        let told = told.rsplit_once('@').map_or(told, |(_, host)| host);
+        let wrong = |message: String| AuthError::Url { url: told.to_owned(), message };
         let url = Url::parse(address).map_err(|e| wrong(format!("not an address: {e}")))?;
+        if url.port() == Some(0) {
+            return Err(wrong("nothing can be fetched from port 0".into()));
+        }
         let is_here = match url.host_str() {
             Some("localhost") => true,
             Some(host) => tls::server_name(host).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()),
@@ -63,11 +75,12 @@ impl Fetched {
         let builder = if is_here { builder.no_proxy() } else { builder };
         let http = builder
             .tls_backend_preconfigured(crypto)
+            .user_agent(USER_AGENT)
             .redirect(Policy::none())
             .timeout(patience)
             .build()
             .map_err(|e| wrong(e.to_string()))?;
-        let shown = format!("{}://{}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path());
+        let shown = shown(&url);
         Ok(Self {
             url,
             shown,
@@ -106,6 +119,8 @@ impl Fetched {
     /// Fetches the set when its time has come, and when it is asked for.
     pub(super) async fn keep_up(&self) -> Infallible {
         let mut due = Instant::now();
+        let mut told: Vec<LeftOut> = Vec::new();
+        let mut failed = false;
         loop {
             // Both are cancel safe.
             tokio::select! {
@@ -120,20 +135,26 @@ impl Fetched {
             let fetched = self.fetch().await;
             let now = Instant::now();
             match fetched {
-                Ok(keys) => {
+                Ok(KeySet { keys, left_out }) => {
                     let count = self.state.borrow().fetched;
-                    if count == 0 {
-                        info!("Fetched {} keys from {}", keys.len(), self.shown);
+                    if count == 0 || std::mem::take(&mut failed) {
+                        info!(keys = keys.len(), "Fetched {} keys from {}", keys.len(), self.shown);
+                    }
+                    // Not each time that the same set is fetched.
+                    if left_out != told {
+                        KeySet::tell(&left_out, &self.shown);
+                        told = left_out;
                     }
                     self.state.send_replace(State { keys: keys.into(), fetched: count + 1, tried: Some(now) });
                     due = now + self.refresh;
                 }
                 Err(message) => {
-                    error!(
-                        "Cannot fetch keys from {}: {}; those fetched last are kept",
-                        self.shown,
-                        Printable::excerpt(&message)
-                    );
+                    failed = true;
+                    let kept = match self.state.borrow().fetched {
+                        0 => "no token can be checked with them until that works",
+                        _ => "those fetched last are kept",
+                    };
+                    error!("Cannot fetch keys from {}: {}; {kept}", self.shown, Printable::excerpt(&message));
                     self.state.send_modify(|state| state.tried = Some(now));
                     due = now + self.refresh.min(self.cooldown.max(Duration::from_secs(1)));
                 }
@@ -141,10 +162,15 @@ impl Fetched {
         }
     }
 
-    async fn fetch(&self) -> Result<Vec<Key>, String> {
-        let mut response = self.http.get(self.url.clone()).send().await.map_err(in_words)?;
-        if !response.status().is_success() {
-            return Err(format!("the answer is {}", response.status()));
+    async fn fetch(&self) -> Result<KeySet, String> {
+        let request = self.http.get(self.url.clone()).header(reqwest::header::ACCEPT, ACCEPT);
+        let mut response = request.send().await.map_err(in_words)?;
+        let status = response.status();
+        if status.is_redirection() {
+            return Err(format!("the answer is {status}, and redirects are not followed: set the address it leads to"));
+        }
+        if !status.is_success() {
+            return Err(format!("the answer is {status}"));
         }
         let mut body = Vec::new();
         while let Some(piece) = response.chunk().await.map_err(in_words)? {
@@ -153,8 +179,14 @@ impl Fetched {
             }
             body.extend_from_slice(&piece);
         }
-        keys::from_set(&body, &self.shown, self.issuer.as_deref()).map_err(|e| e.to_string())
+        KeySet::read(&body, "the answer", self.issuer.as_deref()).map_err(|e| e.to_string())
     }
+}
+
+/// An address as it is shown: without what may be a secret in it.
+fn shown(url: &Url) -> String {
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
 }
 
 /// An error with its causes, which the library leaves out.
@@ -168,4 +200,21 @@ fn in_words(error: reqwest::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_shown_with_its_port_and_without_secrets() {
+        for (url, expected) in [
+            ("https://id.example/keys", "https://id.example/keys"),
+            ("https://id.example:8443/keys?key=secret#secret", "https://id.example:8443/keys"),
+            ("https://user:secret@id.example:443/", "https://id.example/"),
+            ("http://[::1]:8080/keys", "http://[::1]:8080/keys"),
+        ] {
+            assert_eq!(shown(&Url::parse(url).expect("an address")), expected);
+        }
+    }
 }

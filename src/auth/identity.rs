@@ -11,7 +11,7 @@ use crate::message::{ClientName, Permissions, TopicPattern};
 pub(crate) struct Identity {
     /// The token's `sub`, or the certificate's subject; `None` for who has neither.
     pub(crate) user: Option<Box<str>>,
-    /// The name that comes with it, which nobody else may take.
+    /// The name that comes with it, which nobody else can choose.
     pub(crate) name: Option<ClientName>,
     pub(crate) rights: Rights,
     /// When it ends, in Unix milliseconds.

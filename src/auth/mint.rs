@@ -6,8 +6,10 @@ use std::path::Path;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde::Serialize;
 
-use super::{AuthError, keys};
+use super::jws::RawClaims;
+use super::{AuthError, keys, token, verifier};
 use crate::config::{AuthKey, TokenAlgorithm};
+use crate::tls::{ENCRYPTED, is_encrypted};
 
 /// What a token says (docs/SECURITY.md). What is left out is not in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -61,6 +63,19 @@ pub struct Claims {
     pub max_rate: Option<NonZeroU32>,
 }
 
+impl Claims {
+    /// Why no server would take them, if so.
+    fn what_is_wrong(&self) -> Option<String> {
+        if let (Some(from), Some(until)) = (self.nbf, self.exp)
+            && from >= until
+        {
+            return Some("it expires (exp) before it begins to hold (nbf)".into());
+        }
+        let raw = serde_json::to_string(self).and_then(|json| serde_json::from_str::<RawClaims>(&json));
+        raw.map_or_else(|e| Some(e.to_string()), token::what_is_wrong)
+    }
+}
+
 /// What signs tokens.
 pub struct SigningKey {
     algorithm: Algorithm,
@@ -81,7 +96,7 @@ impl SigningKey {
     /// [`AuthError`] where the key is not a secret, or too short a one.
     pub fn from_config(key: &AuthKey) -> Result<Self, AuthError> {
         let algorithm = Algorithm::from(key.algorithm);
-        if keys::least_secret_bytes(algorithm).is_none() {
+        if verifier::least_secret_bytes(algorithm).is_none() {
             let message = format!("a public key for {algorithm:?} signs nothing; name its private key");
             return Err(AuthError::Key { origin: "auth.keys".into(), message });
         }
@@ -95,6 +110,10 @@ impl SigningKey {
     pub fn from_pem(algorithm: TokenAlgorithm, id: Option<String>, path: &Path) -> Result<Self, AuthError> {
         let algorithm = Algorithm::from(algorithm);
         let pem = keys::read(path)?;
+        if is_encrypted(&pem) {
+            let message = format!("{ENCRYPTED}, and name that with --private-key");
+            return Err(AuthError::Key { origin: path.display().to_string(), message });
+        }
         let key = match algorithm {
             Algorithm::RS256 => EncodingKey::from_rsa_pem(&pem),
             Algorithm::ES256 => EncodingKey::from_ec_pem(&pem),
@@ -114,8 +133,11 @@ impl SigningKey {
     /// Signs a token.
     ///
     /// # Errors
-    /// [`AuthError`] where the key cannot sign.
+    /// [`AuthError`] if no server would take such a token, or the key cannot sign.
     pub fn sign(&self, claims: &Claims) -> Result<String, AuthError> {
+        if let Some(why) = claims.what_is_wrong() {
+            return Err(AuthError::Claims(format!("no server would take this token: {why}")));
+        }
         let mut header = Header::new(self.algorithm);
         header.kid.clone_from(&self.id);
         encode(&header, claims, &self.key)

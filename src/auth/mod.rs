@@ -4,11 +4,14 @@
 mod explain;
 mod fetch;
 mod identity;
+mod jws;
+mod key_set;
 mod keys;
 mod mint;
 mod public_key;
 mod token;
 mod used;
+mod verifier;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -23,6 +26,7 @@ pub use self::explain::{Explained, explain};
 use self::fetch::Fetched;
 pub(crate) use self::identity::Identity;
 use self::identity::Rights;
+use self::key_set::KeySet;
 use self::keys::Key;
 pub use self::mint::{Claims, SigningKey};
 use self::token::Refused;
@@ -51,6 +55,9 @@ pub enum AuthError {
         /// What is wrong with it, and what is expected.
         message: String,
     },
+    /// A token that would not be taken.
+    #[error("{0}")]
+    Claims(String),
     /// The address of a key set cannot be used.
     #[error("setting auth.jwks.url = {url:?}: {message}")]
     Url {
@@ -61,7 +68,7 @@ pub enum AuthError {
     },
 }
 
-/// Why somebody is not let in.
+/// Why a client is not let in.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum Denied {
     #[error("{0}")]
@@ -76,6 +83,16 @@ pub(crate) enum Denied {
     UsedBefore,
     #[error("tokens cannot be checked at present; try again later")]
     Unavailable,
+}
+
+impl Denied {
+    /// What is wrong, without what to do.
+    fn reason(self) -> String {
+        match self {
+            Self::BadToken(why) => why,
+            other => other.to_string(),
+        }
+    }
 }
 
 /// All that is known of tokens.
@@ -212,15 +229,10 @@ impl Auth {
             }
             checked => checked,
         };
-        let checked = checked.map_err(|refused| match refused {
+        checked.map_err(|refused| match refused {
             Refused::UnknownKey(why) => Denied::BadToken(why),
             Refused::Bad(denied) => denied,
-        })?;
-        // To the millisecond: used tokens are remembered no longer.
-        match checked.identity.expires_at {
-            Some(expires_at) if expires_at <= now_ms() => Err(Denied::BadToken("it has expired (exp)".into())),
-            _ => Ok(checked),
-        }
+        })
     }
 
     /// Uses up a token that is good only once.
@@ -255,7 +267,10 @@ fn read_keys(settings: &Settings) -> Result<Arc<[Key]>, AuthError> {
     let mut keys = settings.keys.iter().map(keys::from_config).collect::<Result<Vec<_>, _>>()?;
     if let Some(path) = &settings.jwks.file {
         let (set, issuer) = (keys::read(path)?, settings.jwks.issuer.as_deref());
-        keys.extend(keys::from_set(&set, &path.display().to_string(), issuer)?);
+        let origin = path.display().to_string();
+        let KeySet { keys: of_set, left_out } = KeySet::read(&set, &origin, issuer)?;
+        KeySet::tell(&left_out, &origin);
+        keys.extend(of_set);
     }
     Ok(keys.into())
 }

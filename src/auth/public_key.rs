@@ -1,7 +1,7 @@
 //! A public key in PEM, held against the algorithm that it is to be for: one that can verify nothing is told when it is read,
 //! and not when nobody gets in any more.
 
-use jsonwebtoken::{Algorithm, DecodingKey};
+use jsonwebtoken::Algorithm;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_SIG_ED25519};
 use x509_parser::pem::parse_x509_pem;
@@ -9,35 +9,24 @@ use x509_parser::prelude::FromDer;
 use x509_parser::public_key::{PublicKey, RSAPublicKey};
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-/// How long an RSA modulus may be, in bits.
-pub(super) const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+use super::verifier::Verifier;
 
 /// The key in a text, for one algorithm, or what is wrong with it.
-pub(super) fn decode(pem: &[u8], algorithm: Algorithm) -> Result<DecodingKey, String> {
-    judge(pem, algorithm)?;
-    let key = match algorithm {
-        Algorithm::RS256 => DecodingKey::from_rsa_pem(pem),
-        Algorithm::ES256 => DecodingKey::from_ec_pem(pem),
-        _ => DecodingKey::from_ed_pem(pem),
-    };
-    key.map_err(|e| e.to_string())
-}
-
-fn judge(pem: &[u8], algorithm: Algorithm) -> Result<(), String> {
+pub(super) fn decode(pem: &[u8], algorithm: Algorithm) -> Result<Verifier, String> {
     let (_, block) = parse_x509_pem(pem).map_err(|_| "a block of PUBLIC KEY is expected")?;
     let unreadable = || format!("its block of {} cannot be read", block.label);
     match block.label.as_str() {
         "PUBLIC KEY" => {
             let (_, key) = SubjectPublicKeyInfo::from_der(&block.contents).map_err(|_| unreadable())?;
-            fits(&key, algorithm)
+            verifier(&key, algorithm)
         }
         "CERTIFICATE" => {
             let (_, certificate) = X509Certificate::from_der(&block.contents).map_err(|_| unreadable())?;
-            fits(certificate.public_key(), algorithm)
+            verifier(certificate.public_key(), algorithm)
         }
         "RSA PUBLIC KEY" if algorithm == Algorithm::RS256 => {
             let (_, key) = RSAPublicKey::from_der(&block.contents).map_err(|_| unreadable())?;
-            is_long_enough(&key)
+            Verifier::rsa(key.modulus, key.exponent)
         }
         private if private.contains("PRIVATE") => Err("it holds a private key, which is for who issues tokens alone; \
              give the public one, as from `openssl pkey -in KEY -pubout`"
@@ -46,26 +35,22 @@ fn judge(pem: &[u8], algorithm: Algorithm) -> Result<(), String> {
     }
 }
 
-fn fits(key: &SubjectPublicKeyInfo<'_>, algorithm: Algorithm) -> Result<(), String> {
+fn verifier(key: &SubjectPublicKeyInfo<'_>, algorithm: Algorithm) -> Result<Verifier, String> {
     let kind = &key.algorithm.algorithm;
+    let bytes = &*key.subject_public_key.data;
     match algorithm {
         Algorithm::RS256 => match key.parsed() {
-            Ok(PublicKey::RSA(key)) => is_long_enough(&key),
+            Ok(PublicKey::RSA(key)) => Verifier::rsa(key.modulus, key.exponent),
             _ => Err("an RSA key is expected".into()),
         },
         Algorithm::ES256 => {
             let curve = key.algorithm.parameters.as_ref().and_then(|curve| curve.as_oid().ok());
             let fits = *kind == OID_KEY_TYPE_EC_PUBLIC_KEY && curve.is_some_and(|curve| curve == OID_EC_P256);
-            fits.then_some(()).ok_or_else(|| "a key on the curve P-256 is expected".into())
+            if fits { Verifier::point(bytes) } else { Err("a key on the curve P-256 is expected".into()) }
         }
-        _ => (*kind == OID_SIG_ED25519).then_some(()).ok_or_else(|| "an Ed25519 key is expected".into()),
+        _ if *kind == OID_SIG_ED25519 => Verifier::ed25519(bytes),
+        _ => Err("an Ed25519 key is expected".into()),
     }
-}
-
-fn is_long_enough(key: &RSAPublicKey<'_>) -> Result<(), String> {
-    let bits = key.key_size();
-    let (least, most) = (RSA_BITS.start(), RSA_BITS.end());
-    if RSA_BITS.contains(&bits) { Ok(()) } else { Err(format!("{bits} bits: an RSA key has {least} to {most}")) }
 }
 
 #[cfg(test)]

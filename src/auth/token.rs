@@ -1,25 +1,24 @@
 //! From a token's text to what it claims (RFC 7519), if one of the keys signed it. Pure but for the clock.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
-use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
+use jsonwebtoken::Algorithm;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::{Number, Value};
 
 use super::identity::{Identity, Rights};
+use super::jws::{self, Jws, RawClaims};
 use super::keys::Key;
 use super::{Denied, UsedToken};
-use crate::config::{Auth as Settings, Grant};
-use crate::message::{ClientName, MAX_INTEGER, MAX_USER_BYTES};
-use crate::printable::Printable;
+use crate::config::{Auth as Settings, Grant, MAX_TRIED};
+use crate::message::{ClientName, MAX_INTEGER, NAME_BOUNDS, USER_BOUNDS, is_user, now_ms};
 
 const TEXT: &str = "text";
 const PATTERNS: &str = "a list of topics or patterns";
 const YES_OR_NO: &str = "true or false";
+const DATE: &str = "a number of seconds since 1970";
 
-/// Most keys with which one token is tried: checking a signature takes its time.
-const MAX_TRIED: usize = 8;
 /// Longest `jti`, in bytes.
 const MAX_JTI_BYTES: usize = 128;
 
@@ -45,12 +44,12 @@ fn bad(why: impl Into<String>) -> Refused {
 
 /// Checks a token with the keys that are known.
 pub(super) fn check(token: &str, keys: &[&Key], settings: &Settings) -> Result<Checked, Refused> {
-    let header = decode_header(token).map_err(|_| bad("it is no JSON Web Token that is taken here"))?;
-    // What must be understood and is not (RFC 7515 section 4.1.11).
-    if header.crit.is_some() {
-        return Err(bad("it has critical extensions, which are not known here"));
+    let jws = Jws::parse(token).map_err(bad)?;
+    if jws.is_critical {
+        return Err(bad("it has critical extensions (crit), which are not known here"));
     }
-    let (id, algorithm) = (header.kid.as_deref(), header.alg);
+    let algorithm = algorithm(&jws)?;
+    let id = jws.key_id.as_deref();
     let fits = |key: &&&Key| id.is_none() || key.id.is_none() || id == key.id.as_deref();
     let named: Vec<&&Key> = keys.iter().filter(fits).collect();
     let tried: Vec<_> = named.iter().filter(|key| key.algorithm == algorithm).collect();
@@ -61,94 +60,107 @@ pub(super) fn check(token: &str, keys: &[&Key], settings: &Settings) -> Result<C
         let why = format!("no key for {algorithm:?} is known here{}", if id.is_some() { " by its kid" } else { "" });
         return Err(Refused::UnknownKey(why));
     }
-    let validation = validation(settings, algorithm);
     let mut is_anothers = false;
-    for key in tried {
-        match decode::<Map<String, Value>>(token, &key.decoding, &validation) {
-            // Whoever has one issuer's key does not speak for another (RFC 8725 section 3.8).
-            Ok(token) if !key.is_of(token.claims.get("iss")) => is_anothers = true,
-            Ok(token) => return claims(token.claims, settings).map_err(Refused::Bad),
-            // Another key may have signed it.
-            Err(e) if matches!(e.kind(), ErrorKind::InvalidSignature) => {}
-            Err(e) => return Err(bad(in_words(e.kind()))),
+    for key in tried.into_iter().filter(|key| jws.is_signed_by(&key.verifier)) {
+        let mut claims = jws.claims().map_err(bad)?;
+        // Whoever has one issuer's key does not speak for another (RFC 8725 section 3.8).
+        let issuer = claim::<String>(&mut claims, "iss", TEXT).map_err(Refused::Bad)?;
+        if key.is_of(issuer.as_deref()) {
+            return judge(claims, issuer.as_deref(), settings, now_ms()).map_err(Refused::Bad);
         }
+        is_anothers = true;
     }
     if is_anothers {
-        return Err(bad(in_words(&ErrorKind::InvalidIssuer)));
+        return Err(bad(UNKNOWN_ISSUER));
     }
-    let signed_by_another = "its signature is not by a key that is known here";
+    let signed_by_another = "it is signed with an unknown key";
     // Where the token names its key and that is known, no newer set holds another one by that name.
     let is_known = id.is_some() && named.iter().any(|key| key.id.as_deref() == id);
     if is_known { Err(bad(signed_by_another)) } else { Err(Refused::UnknownKey(signed_by_another.into())) }
 }
 
-fn validation(settings: &Settings, algorithm: Algorithm) -> Validation {
-    let mut validation = Validation::new(algorithm);
-    validation.leeway = settings.leeway_ms.div_ceil(1000);
-    validation.validate_nbf = true;
-    validation.required_spec_claims.clear();
-    let mut require = |claim: &str| {
-        validation.required_spec_claims.insert(claim.to_owned());
-    };
-    require("sub");
-    if settings.require_expiry || settings.single_use {
-        require("exp");
-    }
-    if !settings.issuers.is_empty() {
-        require("iss");
-    }
-    if !settings.audiences.is_empty() {
-        require("aud");
-    }
-    if !settings.issuers.is_empty() {
-        validation.set_issuer(&settings.issuers);
-    }
-    validation.validate_aud = !settings.audiences.is_empty();
-    if validation.validate_aud {
-        validation.set_audience(&settings.audiences);
-    }
-    validation
-}
+const UNKNOWN_ISSUER: &str = "unknown issuer (iss)";
 
-/// What is wrong with a token, without anything of what stands in it.
-fn in_words(kind: &ErrorKind) -> String {
-    match kind {
-        ErrorKind::ExpiredSignature => "it has expired (exp)".into(),
-        ErrorKind::ImmatureSignature => "it is not valid yet (nbf)".into(),
-        ErrorKind::InvalidIssuer => "it was issued by somebody else (iss)".into(),
-        ErrorKind::InvalidAudience => "it is meant for somebody else (aud)".into(),
-        ErrorKind::MissingRequiredClaim(claim) => format!("its claim {claim} is missing"),
-        ErrorKind::InvalidClaimFormat(claim) => format!("its claim {claim} is of the wrong kind"),
-        _ => "it is no JSON Web Token that is taken here".into(),
-    }
+fn algorithm(jws: &Jws<'_>) -> Result<Algorithm, Refused> {
+    let unknown = || {
+        let none = jws.alg.eq_ignore_ascii_case("none");
+        let what = if none { "it is not signed (alg none)" } else { "its algorithm (alg) is not taken here" };
+        bad(format!("{what}; use one of {}", jws::algorithms()))
+    };
+    jws::algorithm(&jws.alg).ok_or_else(unknown)
 }
 
 /// A claim, if it is there. What is wrong with one is told without repeating it.
-fn claim<T: DeserializeOwned>(claims: &mut Map<String, Value>, name: &str, kind: &str) -> Result<Option<T>, Denied> {
-    match claims.remove(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => {
-            let wrong = |_| Denied::BadToken(format!("its claim {name} is of the wrong kind: {kind} is expected"));
-            T::deserialize(value).map(Some).map_err(wrong)
-        }
-    }
+fn claim<T: DeserializeOwned>(claims: &mut RawClaims, name: &str, kind: &str) -> Result<Option<T>, Denied> {
+    let Some(raw) = claims.remove(name).filter(|raw| raw.get() != "null") else { return Ok(None) };
+    let wrong = |e: serde_json::Error| {
+        // The only text in JSON that is none. A number beyond all numbers is wrong in its syntax as well.
+        let is_half = e.is_syntax() && raw.get().contains('"');
+        let why = if is_half { "holds half of a surrogate pair" } else { "is of the wrong kind" };
+        Denied::BadToken(format!("its claim {name} {why}: {kind} is expected"))
+    };
+    serde_json::from_str(raw.get()).map(Some).map_err(wrong)
 }
 
-fn claims(mut claims: Map<String, Value>, settings: &Settings) -> Result<Checked, Denied> {
+fn missing(name: &str) -> Denied {
+    Denied::BadToken(format!("its claim {name} is missing"))
+}
+
+fn out_of_bounds(name: &str, bounds: &str) -> Denied {
+    Denied::BadToken(format!("its claim {name} is out of bounds: {bounds}"))
+}
+
+/// A time in whole seconds. It may have a fraction (RFC 7519 section 2).
+fn date(claims: &mut RawClaims, name: &str) -> Result<Option<u64>, Denied> {
+    let wrong = || Denied::BadToken(format!("its claim {name} is of the wrong kind: {DATE} is expected"));
+    let Some(date) = claim::<Number>(claims, name, DATE)? else { return Ok(None) };
+    if let Some(whole) = date.as_u64() {
+        return Ok(Some(whole));
+    }
+    let date = date.as_f64().filter(|date| *date >= 0.0).ok_or_else(wrong)?;
+    // Beyond all integers is the last of them.
+    Ok(Some(Duration::try_from_secs_f64(date).map_or(u64::MAX, |date| date.as_secs())))
+}
+
+/// Holds what a token claims, but for its issuer, against the settings.
+fn judge(mut claims: RawClaims, issuer: Option<&str>, settings: &Settings, now_ms: u64) -> Result<Checked, Denied> {
     let claims = &mut claims;
-    let out_of_bounds =
-        |name: &str, bounds: &str| Denied::BadToken(format!("its claim {name} is out of bounds: {bounds}"));
-    let user = claim::<String>(claims, "sub", TEXT)?.unwrap_or_default();
-    if user.is_empty() || user.len() > MAX_USER_BYTES || !user.chars().all(Printable::shows) {
-        let bounds = format!("1 to {MAX_USER_BYTES} bytes without control characters and what does not show");
-        return Err(out_of_bounds("sub", &bounds));
+    let leeway_s = settings.leeway_ms.div_ceil(1000);
+    let expires_s = date(claims, "exp")?;
+    if expires_s.is_none() && (settings.require_expiry || settings.single_use) {
+        return Err(missing("exp"));
+    }
+    let expires_at = expires_s.map(|exp| exp.saturating_add(leeway_s).saturating_mul(1000).min(MAX_INTEGER));
+    // To the millisecond: used tokens are remembered no longer.
+    if expires_at.is_some_and(|expires_at| expires_at <= now_ms) {
+        return Err(Denied::BadToken("it has expired (exp)".into()));
+    }
+    if date(claims, "nbf")?.is_some_and(|from| from > (now_ms / 1000).saturating_add(leeway_s)) {
+        return Err(Denied::BadToken("it is not valid yet (nbf)".into()));
+    }
+    if !settings.issuers.is_empty() {
+        let issuer = issuer.ok_or_else(|| missing("iss"))?;
+        if !settings.issuers.iter().any(|known| known == issuer) {
+            return Err(Denied::BadToken(UNKNOWN_ISSUER.into()));
+        }
+    }
+    if !settings.audiences.is_empty() {
+        let audience = claim::<Value>(claims, "aud", TEXT)?.ok_or_else(|| missing("aud"))?;
+        if !is_for(&audience, &settings.audiences)? {
+            return Err(Denied::BadToken("it is meant for another audience (aud)".into()));
+        }
+    }
+    let user = claim::<String>(claims, "sub", TEXT)?.ok_or_else(|| missing("sub"))?;
+    if !is_user(&user) {
+        return Err(out_of_bounds("sub", USER_BOUNDS));
     }
     let name = match settings.name_claim.as_str() {
+        "" => None,
         "sub" => Some(user.clone()),
         other => claim::<String>(claims, other, TEXT)?,
     };
     let name = name
-        .map(|name| ClientName::new(&name).map_err(|e| out_of_bounds(&settings.name_claim, &e.message)))
+        .map(|name| ClientName::new(&name).map_err(|_| out_of_bounds(&settings.name_claim, NAME_BOUNDS)))
         .transpose()?;
     let grant = Grant {
         publish: claim(claims, "publish", PATTERNS)?,
@@ -161,17 +173,11 @@ fn claims(mut claims: Map<String, Value>, settings: &Settings) -> Result<Checked
         broadcast: claim(claims, "broadcast", YES_OR_NO)?,
     };
     let max_rate = claim::<NonZeroU32>(claims, "max_rate", "an integer from 1 on")?;
-    // May have a fraction (RFC 7519 section 2); whoever says how long it holds has been heard already.
-    let expires_s = claim::<serde_json::Number>(claims, "exp", "a number")?.and_then(|exp| seconds(&exp));
-    let expires_at = expires_s.map(|exp| exp.saturating_add(settings.leeway_ms.div_ceil(1000)).saturating_mul(1000));
-    let expires_at = expires_at.map(|at| at.min(MAX_INTEGER));
     let once = if settings.single_use {
         let id = claim::<String>(claims, "jti", TEXT)?.unwrap_or_default();
         if id.is_empty() || id.len() > MAX_JTI_BYTES {
-            return Err(out_of_bounds(
-                "jti",
-                &format!("1 to {MAX_JTI_BYTES} bytes, as each token is good only once here"),
-            ));
+            let bounds = format!("1 to {MAX_JTI_BYTES} bytes, as each token is good only once here");
+            return Err(out_of_bounds("jti", &bounds));
         }
         Some(UsedToken { id: id.into(), expires_at: expires_at.unwrap_or(u64::MAX) })
     } else {
@@ -181,11 +187,30 @@ fn claims(mut claims: Map<String, Value>, settings: &Settings) -> Result<Checked
     Ok(Checked { identity: Identity { user: Some(user.into()), name, rights, expires_at, max_rate }, once })
 }
 
-/// Whole seconds of a `NumericDate`.
-fn seconds(date: &serde_json::Number) -> Option<u64> {
-    if let Some(whole) = date.as_u64() {
-        return Some(whole);
+/// Whether one of the audiences is named (RFC 7519 section 4.1.3).
+fn is_for(audience: &Value, audiences: &[String]) -> Result<bool, Denied> {
+    let is_one = |named: &str| audiences.iter().any(|known| known == named);
+    let wrong = || Denied::BadToken("its claim aud is of the wrong kind: text, or a list of texts, is expected".into());
+    match audience {
+        Value::String(named) => Ok(is_one(named)),
+        Value::Array(named) => {
+            let named = named.iter().map(|named| named.as_str().ok_or_else(wrong)).collect::<Result<Vec<_>, _>>()?;
+            Ok(named.into_iter().any(is_one))
+        }
+        _ => Err(wrong()),
     }
-    let date = date.as_f64().filter(|date| *date >= 0.0)?;
-    std::time::Duration::try_from_secs_f64(date).ok().map(|date| date.as_secs())
+}
+
+/// What would be said of a new token with these claims by a server with the default settings, if it is not taken.
+pub(super) fn what_is_wrong(claims: RawClaims) -> Option<String> {
+    let settings = Settings { require_expiry: false, leeway_ms: 0, ..Settings::default() };
+    let mut claims = claims;
+    // When it begins to hold is the issuer's affair.
+    claims.remove("nbf");
+    let issuer = match claim::<String>(&mut claims, "iss", TEXT) {
+        Ok(issuer) => issuer,
+        Err(denied) => return Some(denied.reason()),
+    };
+    let judged = judge(claims, issuer.as_deref(), &settings, now_ms());
+    judged.err().map(|denied| denied.reason())
 }

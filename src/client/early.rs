@@ -65,7 +65,8 @@ impl Places {
         self.0 = Some((surroundings.roster.add(Arc::clone(&session.outbound)), registered));
         session.outbound.counters().accepted(session.carrier.name());
         for impostor in impostors {
-            let closed = ClosedBy::new(CloseCode::FORBIDDEN, "the name is somebody else's; choose another one");
+            let closed =
+                ClosedBy::new(CloseCode::FORBIDDEN, "client_name: this name is another user's; choose another one");
             session.context.registry.end(impostor, closed).await;
         }
     }

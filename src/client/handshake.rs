@@ -91,7 +91,7 @@ pub(super) async fn welcome(
     };
     match timeout_at(deadline, greeting).await.map_err(late).flatten() {
         Ok(Admitted { registration, zstd, member, identity }) => {
-            info!(client = %id, "Client {id} handshake completed successfully");
+            completed(&member);
             let compression = if zstd { Compression::Zstd } else { Compression::None };
             let lanes = size(context.config.limits.topic_lanes);
             let datagrams = size(context.config.quic.datagram_send_buffer);
@@ -100,6 +100,21 @@ pub(super) async fn welcome(
         }
         Err(end) => Err(Refused { end, control: Some(control) }),
     }
+}
+
+/// Logs that a client is in, and which user it has proved to be.
+fn completed(member: &Member) {
+    let (id, name) = (member.id, member.name.as_deref());
+    let Some(user) = member.user.as_deref() else {
+        return info!(client = %id, "Client {id} handshake completed successfully");
+    };
+    let named = name.map(|name| format!(", name={name:?}")).unwrap_or_default();
+    info!(
+        client = %id,
+        user = %Printable::new(user),
+        name = name.map(|name| tracing::field::display(Printable::new(name))),
+        "Client {id} handshake completed successfully: user={user:?}{named}"
+    );
 }
 
 /// Reads until there is a handshake whose fields are right.
@@ -235,7 +250,8 @@ async fn admit(
     let text = |name: &ClientName| name.as_str().to_owned();
     let asked = handshake.client_name.as_ref().map(text);
     let (name, naming) = match &identity.name {
-        Some(name) => (Some(text(name)), Naming::Owned),
+        Some(name) if context.config.auth.exclusive_names => (Some(text(name)), Naming::Exclusive),
+        Some(name) => (Some(text(name)), Naming::Given),
         None if !context.auth.is_on() => (asked.clone(), Naming::Free),
         None if context.config.auth.own_names => (asked.clone(), Naming::Chosen),
         None => (None, Naming::Chosen),

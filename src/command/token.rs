@@ -21,21 +21,21 @@ use crate::settings::environment;
 pub(crate) enum TokenCommand {
     /// Make a token and print it.
     Mint(Box<Mint>),
-    /// Tell what a token says and, with --config, whether the server takes it: exit code 1 where it does not.
+    /// Show what a token says and, with --config, whether the server takes it: exit code 1 if it is none, or is refused.
     Explain(Explain),
 }
 
 /// Flags of `token mint`.
 #[derive(Debug, Args)]
 pub(crate) struct Mint {
-    /// Who it is for (the claim sub)
+    /// Who it is for (the claim sub): 1 to 128 bytes
     #[arg(long = "sub", value_name = "USER")]
     user: String,
-    /// The name that others see, and nobody else may take
+    /// The name that others see, and nobody else can choose
     #[arg(long)]
     name: Option<String>,
     /// For how long it holds: 30s, 15m, 12h or 7d; never: for ever
-    #[arg(long, default_value = "1h", value_parser = life, value_name = "TIME")]
+    #[arg(long, default_value = "1h", value_parser = some_life, value_name = "TIME")]
     expires: Life,
     /// From now on in so much time it holds, as above
     #[arg(long, value_parser = life, value_name = "TIME")]
@@ -130,6 +130,14 @@ fn life(text: &str) -> Result<Life, String> {
     Ok(Life(Some(Duration::from_secs(u64::from(number) * seconds))))
 }
 
+/// The same for what has to last at all.
+fn some_life(text: &str) -> Result<Life, String> {
+    match life(text)? {
+        Life(Some(Duration::ZERO)) => Err("a token that holds for no time lets nobody in; use 1s or more".into()),
+        life => Ok(life),
+    }
+}
+
 fn pattern(text: &str) -> Result<String, String> {
     TopicPattern::new(text).map(|pattern| pattern.as_str().to_owned()).map_err(|e| e.to_string())
 }
@@ -220,7 +228,8 @@ impl Explain {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let explained = runtime.block_on(explain(&token, config))?;
         say(&explained)?;
-        Ok(if explained.is_taken() == Some(false) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        let is_good = explained.is_token() && explained.is_taken() != Some(false);
+        Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 

@@ -7,9 +7,32 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, de};
 use subtle::ConstantTimeEq;
 
+use super::ConfigError;
 use crate::message::TopicPattern;
 use crate::pattern_index::{PatternIndex, Sought};
 
+/// The claims that mean something here or in RFC 7519, beside that for the name.
+const CLAIMS: [&str; 16] = [
+    "sub",
+    "exp",
+    "nbf",
+    "iat",
+    "iss",
+    "aud",
+    "jti",
+    "publish",
+    "subscribe",
+    "presence",
+    "history",
+    "direct",
+    "signal",
+    "list_clients",
+    "broadcast",
+    "max_rate",
+];
+
+/// Most keys with which one token is tried: checking a signature takes its time.
+pub(crate) const MAX_TRIED: usize = 8;
 /// Who is let in, by tokens (JSON Web Tokens, RFC 7519) and client certificates. Without any key, and without
 /// `tls.client_ca`, everybody is and may do everything.
 #[derive(Debug, Clone, Deserialize)]
@@ -33,9 +56,12 @@ pub struct Auth {
     /// Used tokens that are remembered until they expire, with `single_use`; where there are more, nobody is let in until
     /// some have. Default 100,000.
     pub max_used_tokens: u64,
-    /// The claim that holds the name which others see, and which is nobody else's while its owner is there: text that the
-    /// issuer makes sure is one user's alone. Empty: tokens hold no names. Default `name`.
+    /// The claim that holds the name which others see; while its bearer is there, others cannot choose that name. Empty:
+    /// tokens hold no names. Default `name`.
     pub name_claim: String,
+    /// Whether a name from a token is one user's alone, so that a second user whose token gives the same name is refused
+    /// while the first is there: for issuers that give each name to one user only. Default false.
+    pub exclusive_names: bool,
     /// Whether a client whose token, or certificate, gives it no name may choose one. Default true.
     pub own_names: bool,
     /// The keys with which tokens may be signed. Default: none. At most 64. A token is tried with 8 of them at most: where
@@ -126,8 +152,9 @@ pub enum TokenAlgorithm {
     /// ECDSA on P-256 with SHA-256.
     #[value(name = "ES256")]
     ES256,
-    /// Ed25519.
-    #[value(name = "EdDSA")]
+    /// Ed25519, under either of its names (RFC 8037, RFC 9864).
+    #[value(name = "EdDSA", alias = "Ed25519")]
+    #[serde(alias = "Ed25519")]
     EdDSA,
 }
 
@@ -282,6 +309,7 @@ impl Default for Auth {
             single_use: false,
             max_used_tokens: 100_000,
             name_claim: "name".into(),
+            exclusive_names: false,
             own_names: true,
             keys: Vec::new(),
             jwks: Jwks::default(),
@@ -307,6 +335,83 @@ impl Default for Jwks {
 }
 
 impl Auth {
+    /// Checks that what is set can work: that there can be a token, and one by each key, that is taken.
+    pub(super) fn validate(&self, has_client_ca: bool) -> Result<(), ConfigError> {
+        let usual = Self::default();
+        let takes_tokens = self.takes_tokens();
+        let keys = "keys in auth.keys or auth.jwks";
+        for (setting, is_set) in [
+            ("auth.issuers", !self.issuers.is_empty()),
+            ("auth.audiences", !self.audiences.is_empty()),
+            ("auth.single_use", self.single_use),
+            ("auth.exclusive_names", self.exclusive_names),
+            ("auth.token", self.token != usual.token),
+        ] {
+            if is_set && !takes_tokens {
+                return Err(ConfigError::Needs { setting, other: keys });
+            }
+        }
+        if self.certificate != usual.certificate && !has_client_ca {
+            return Err(ConfigError::Needs { setting: "auth.certificate", other: "tls.client_ca" });
+        }
+        if !self.own_names && !(takes_tokens || has_client_ca || self.anonymous.is_some()) {
+            let other = "keys in auth.keys or auth.jwks, tls.client_ca, or auth.anonymous";
+            return Err(ConfigError::Needs { setting: "auth.own_names", other });
+        }
+        if self.jwks.issuer.is_some() && self.jwks.file.is_none() && self.jwks.url.is_none() {
+            return Err(ConfigError::Needs { setting: "auth.jwks.issuer", other: "auth.jwks.file or auth.jwks.url" });
+        }
+        self.validate_texts()?;
+        self.validate_keys()
+    }
+
+    fn validate_texts(&self) -> Result<(), ConfigError> {
+        let wrong = |setting: &str, why: &str| ConfigError::Auth { setting: setting.to_owned(), why: why.to_owned() };
+        for (setting, texts) in [("auth.issuers", &self.issuers), ("auth.audiences", &self.audiences)] {
+            if texts.iter().any(|text| text.trim().is_empty()) {
+                return Err(wrong(setting, "an empty text is in it, which no token has; take it out"));
+            }
+        }
+        let has_other_meaning = CLAIMS.iter().any(|claim| *claim == self.name_claim && *claim != "sub");
+        if has_other_meaning {
+            let why = "this claim has another meaning, and is no name; use one like \"name\", or \"sub\"";
+            return Err(wrong("auth.name_claim", why));
+        }
+        Ok(())
+    }
+
+    fn validate_keys(&self) -> Result<(), ConfigError> {
+        let wrong = |setting: String, why: String| Err(ConfigError::Auth { setting, why });
+        let is_foreign = |issuer: &Option<String>| {
+            issuer.as_ref().is_some_and(|own| !self.issuers.is_empty() && !self.issuers.contains(own))
+        };
+        let foreign = "it is not among auth.issuers, so no token by such a key is taken; add it there";
+        if is_foreign(&self.jwks.issuer) {
+            return wrong("auth.jwks.issuer".into(), foreign.into());
+        }
+        for (at, key) in self.keys.iter().enumerate() {
+            let setting = |field: &str| format!("auth.keys, number {}: {field}", at + 1);
+            for (field, text) in [("id", &key.id), ("issuer", &key.issuer)] {
+                if text.as_ref().is_some_and(|text| text.trim().is_empty()) {
+                    return wrong(setting(field), "it is empty, as that of no token is; leave it out".into());
+                }
+            }
+            if is_foreign(&key.issuer) {
+                return wrong(setting("issuer"), foreign.into());
+            }
+            let nameless = self.keys.iter().filter(|other| other.id.is_none() && other.algorithm == key.algorithm);
+            // With these every token is tried, whatever key it names.
+            if nameless.count() > MAX_TRIED {
+                let why = format!(
+                    "more than {MAX_TRIED} keys for {:?} have none, and no token is tried with so many; give them ids",
+                    key.algorithm
+                );
+                return wrong("auth.keys: id".into(), why);
+            }
+        }
+        Ok(())
+    }
+
     /// The files from which keys are read.
     pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let of_keys = self.keys.iter().flat_map(|key| [&key.secret_file, &key.public_key]);
@@ -316,5 +421,58 @@ impl Auth {
     /// Whether tokens can be checked at all.
     pub fn takes_tokens(&self) -> bool {
         !self.keys.is_empty() || self.jwks.file.is_some() || self.jwks.url.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "[[keys]]\nalgorithm = 'HS256'\nsecret = 'a secret of more than 32 bytes, for tests'\n";
+
+    fn refused(toml: &str) -> String {
+        let auth: Auth = toml::from_str(toml).expect("the table auth");
+        auth.validate(false).expect_err(toml).to_string()
+    }
+
+    #[test]
+    fn what_no_token_could_pass_is_no_setting() {
+        let with_key = |more: &str| format!("{more}\n{KEY}");
+        for (toml, says) in [
+            (with_key("issuers = ['']"), "auth.issuers: an empty text"),
+            (with_key("audiences = ['qws', ' ']"), "auth.audiences: an empty text"),
+            (with_key("name_claim = 'exp'"), "auth.name_claim: this claim has another meaning"),
+            (with_key("name_claim = 'publish'"), "auth.name_claim: this claim has another meaning"),
+            (format!("{KEY}id = ''"), "auth.keys, number 1: id: it is empty"),
+            (format!("{KEY}{KEY}issuer = ' '"), "auth.keys, number 2: issuer: it is empty"),
+            (format!("issuers = ['a']\n{KEY}issuer = 'b'"), "number 1: issuer: it is not among auth.issuers"),
+            (with_key("issuers = ['a']\njwks = { file = 'x', issuer = 'b' }"), "auth.jwks.issuer: it is not among"),
+            (KEY.repeat(9), "more than 8 keys for HS256"),
+            ("issuers = ['a']".into(), "auth.issuers needs keys"),
+            ("audiences = ['a']\n[anonymous]".into(), "auth.audiences needs keys"),
+            ("single_use = true\n[anonymous]".into(), "auth.single_use needs keys"),
+            ("exclusive_names = true\n[anonymous]".into(), "auth.exclusive_names needs keys"),
+            ("[anonymous]\n[token]\ndirect = true".into(), "auth.token needs keys"),
+            (with_key("certificate = { direct = true }"), "auth.certificate needs tls.client_ca"),
+            ("own_names = false".into(), "auth.own_names needs"),
+            (with_key("jwks = { issuer = 'a' }"), "auth.jwks.issuer needs auth.jwks.file or auth.jwks.url"),
+        ] {
+            let error = refused(&toml);
+            assert!(error.contains(says), "{toml}: {error}");
+        }
+        for good in [
+            String::new(),
+            with_key("issuers = ['a', 'b']\nname_claim = 'sub'"),
+            with_key("name_claim = ''\nown_names = false"),
+            format!("issuers = ['a']\n{KEY}issuer = 'a'\nid = 'k'"),
+            "jwks = { url = 'https://id.example/keys', issuer = 'a' }\nissuers = ['a']".into(),
+            "[anonymous]\ndirect = true".into(),
+            KEY.repeat(8) + "[[keys]]\nid = 'k'\nalgorithm = 'HS256'\nsecret = 'x'",
+        ] {
+            let auth: Auth = toml::from_str(&good).expect("the table auth");
+            auth.validate(false).unwrap_or_else(|e| panic!("{good}: {e}"));
+        }
+        let certificate: Auth = toml::from_str("certificate = { direct = true }").expect("the table auth");
+        certificate.validate(true).expect("there is an authority");
     }
 }

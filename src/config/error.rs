@@ -60,6 +60,14 @@ pub enum ConfigError {
         /// Why not.
         why: &'static str,
     },
+    /// A setting of `[auth]` with which no token, or none of a key, could ever be taken.
+    #[error("setting {setting}: {why}")]
+    Auth {
+        /// Its name, with its table.
+        setting: String,
+        /// What is wrong with it, and what to do.
+        why: String,
+    },
     /// No server that browsers can use for WebRTC.
     #[error("setting {setting}: {server:?}: {why}")]
     IceServer {

@@ -1,6 +1,6 @@
 //! The check of every bound.
 
-use super::{Auth, Config, ConfigError, KIB, MIB};
+use super::{Config, ConfigError, KIB, MIB};
 use crate::message::ClientName;
 
 impl Config {
@@ -8,7 +8,8 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError::OutOfBounds`] for the first value that is outside; [`ConfigError::Needs`], [`ConfigError::Name`],
-    /// [`ConfigError::Excluded`], [`ConfigError::NotLoopback`], [`ConfigError::AdminToken`], [`ConfigError::IceServer`].
+    /// [`ConfigError::Excluded`], [`ConfigError::Auth`], [`ConfigError::NotLoopback`], [`ConfigError::AdminToken`],
+    /// [`ConfigError::IceServer`].
     pub fn validate(&self) -> Result<(), ConfigError> {
         let (limits, timing, quic, auth) = (&self.limits, &self.timing, &self.quic, &self.auth);
         let max_lane = u64::from(u32::MAX);
@@ -92,17 +93,7 @@ impl Config {
             let why = "they are the same address, and one port speaks with TLS or without; choose another port";
             return Err(ConfigError::Excluded { setting, other, why });
         }
-        let usual = Auth::default();
-        let is_meant = auth.token != usual.token
-            || auth.certificate != usual.certificate
-            || !(auth.issuers.is_empty() && auth.audiences.is_empty())
-            || auth.single_use
-            || !auth.own_names;
-        // Whoever sets these does not mean everybody to be let in.
-        if is_meant && !self.asks_who() {
-            let other = "keys in auth.keys or auth.jwks, tls.client_ca, or auth.anonymous";
-            return Err(ConfigError::Needs { setting: "auth", other });
-        }
+        auth.validate(self.tls.client_ca.is_some())?;
         if self.quic.early_data && auth.single_use {
             let why = "a copy of a client's first packets would use up its token";
             return Err(ConfigError::Excluded { setting: "auth.single_use", other: "quic.early_data", why });
@@ -134,7 +125,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Congestion, Grant, TopicRule};
+    use crate::config::{Congestion, TopicRule};
     use crate::message::TopicPattern;
 
     fn environment(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -235,12 +226,12 @@ mod tests {
         let mut config = Config::default();
         config.auth.single_use = true;
         let error = config.validate().expect_err("nobody is asked").to_string();
-        assert!(error.contains("auth needs keys"), "{error}");
+        assert!(error.contains("auth.single_use needs keys"), "{error}");
         let mut twice = Config::default();
         twice.http.plain_addr = Some(twice.addr);
         let error = twice.validate().expect_err("one port cannot be both").to_string();
         assert!(error.contains("http.plain_addr cannot be used with addr: they are the same address"), "{error}");
-        (config.auth.anonymous, config.quic.early_data) = (Some(Grant::default()), true);
+        (config.auth.jwks.file, config.quic.early_data) = (Some("keys.json".into()), true);
         let error = config.validate().expect_err("they exclude each other").to_string();
         assert!(error.contains("auth.single_use cannot be used with quic.early_data"), "{error}");
         config.auth.single_use = false;

@@ -23,6 +23,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 pub use self::address::parse_address;
+pub(crate) use self::auth::MAX_TRIED;
 pub use self::auth::{Auth, AuthKey, Grant, Jwks, Patterns, Secret, TokenAlgorithm};
 pub use self::error::ConfigError;
 pub use self::http::{Http, WebTransport};

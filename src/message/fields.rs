@@ -11,7 +11,7 @@ use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAcces
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::{Invalid, MAX_INTEGER, MAX_NESTING, Position, json};
+use super::{Invalid, MAX_INTEGER, MAX_NESTING, Position, json, mend_names};
 
 /// The text of a body's JSON, sharing its memory.
 pub(super) fn text(json: &Bytes) -> Result<ByteString, Invalid> {
@@ -30,11 +30,32 @@ pub(super) fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Invalid> 
     serde_json::from_str(text).map_err(|e| {
         // Well-formed all the same: with a field twice, or with a number or an escape that no value can hold.
         if e.is_data() || serde_json::from_str::<IgnoredAny>(text).is_ok() {
-            Invalid::field(format!("body: {e}"))
+            Invalid::field(in_words::<T>(&e, text))
         } else {
             Invalid::malformed(format!("body: not a JSON object: {e}"))
         }
     })
+}
+
+/// What is wrong with an object that is well-formed, with the field, which is looked for only now.
+fn in_words<'a, T: Deserialize<'a>>(error: &serde_json::Error, text: &'a str) -> String {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let again = serde_path_to_error::deserialize::<_, T>(&mut json).err();
+    let field = again.map(|e| e.path().to_string()).filter(|path| path.starts_with(|c: char| c.is_ascii_lowercase()));
+    match field {
+        Some(field) if error.is_syntax() => format!("{field}: {}", value_in_words(error)),
+        Some(field) => format!("{field}: {error}"),
+        None => format!("body: {error}"),
+    }
+}
+
+/// What is wrong with a value that JSON can write and nothing can hold.
+fn value_in_words(error: &serde_json::Error) -> &'static str {
+    if error.to_string().starts_with("number out of range") {
+        "a number beyond all numbers"
+    } else {
+        "half of a surrogate pair, as an escape, is no text"
+    }
 }
 
 /// A field's value where the protocol wants a string, an integer or a boolean.
@@ -103,9 +124,11 @@ pub(super) fn required<T>(value: Option<T>, field: &str) -> Result<T, Invalid> {
 
 /// Reads a structured field.
 pub(super) fn structured<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>, field: &str) -> Result<Option<T>, Invalid> {
-    raw.filter(|raw| raw.get() != "null")
-        .map(|raw| serde_json::from_str(raw.get()).map_err(|e| Invalid::field(format!("{field}: {e}"))))
-        .transpose()
+    let wrong = |e: serde_json::Error| match e.is_syntax() {
+        true => Invalid::field(format!("{field}: {}", value_in_words(&e))),
+        false => Invalid::field(format!("{field}: {e}")),
+    };
+    raw.filter(|raw| raw.get() != "null").map(|raw| serde_json::from_str(raw.get()).map_err(wrong)).transpose()
 }
 
 /// Reads a field that holds a place in a topic's log.
@@ -114,7 +137,15 @@ pub(super) fn position(raw: Option<&RawValue>, field: &str) -> Result<Option<Pos
     if raw.is_some_and(|raw| !raw.get().starts_with('{') && raw.get() != "null") {
         return Err(Invalid::field(format!("{field}: an object with epoch and offset is expected")));
     }
-    match structured::<Position>(raw, field)? {
+    let read = match structured::<Position>(raw, field) {
+        // The name of a field that is not known may hold anything.
+        Err(invalid) => match raw.and_then(|raw| mend_names(raw.get())) {
+            Some(mended) => serde_json::from_str(&mended).map_err(|e| Invalid::field(format!("{field}: {e}")))?,
+            None => return Err(invalid),
+        },
+        Ok(read) => read,
+    };
+    match read {
         Some(position) if position.offset > MAX_INTEGER => {
             Err(Invalid::field(format!("{field}: the offset is an unsigned integer of at most 53 bits")))
         }

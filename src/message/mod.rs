@@ -12,7 +12,9 @@ mod name;
 #[cfg(test)]
 mod proptests;
 mod server;
+mod surrogates;
 mod token;
+mod user;
 
 use std::fmt;
 
@@ -32,7 +34,9 @@ pub use self::server::{
     TopicMessage,
 };
 pub(crate) use self::server::{encode_binary_head, encode_echo};
+pub(crate) use self::surrogates::mend_names;
 pub use self::token::Token;
+pub(crate) use self::user::{USER_BOUNDS, is_user};
 
 /// The version that this side speaks; a peer with the same major number is served.
 pub const PROTOCOL_VERSION: &str = "1.0";

@@ -134,8 +134,9 @@ impl Registry {
         let mut impostors = Vec::new();
         if let Some(look) = &look {
             let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-            let entered = names.enter(look, id, info.user.as_deref(), naming == Naming::Owned);
-            impostors = entered.ok_or(NotRegistered::NameTaken)?;
+            let entered = names.enter(look, id, info.user.as_deref(), naming);
+            let why = if naming == Naming::Exclusive { NotRegistered::NameOwned } else { NotRegistered::NameTaken };
+            impostors = entered.ok_or(why)?;
         }
         clients.insert(id, Entry { info, worker });
         Ok(Registered { registry: Arc::clone(self), id, look, impostors })
@@ -245,8 +246,10 @@ pub(crate) enum Naming {
     Free,
     /// It chose the name.
     Chosen,
-    /// The name is its own, by its token.
-    Owned,
+    /// The name is from its token, and may be others' as well.
+    Given,
+    /// The name is from its token, and nobody else's.
+    Exclusive,
 }
 
 /// Why a client is not entered.
@@ -254,8 +257,10 @@ pub(crate) enum Naming {
 pub(crate) enum NotRegistered {
     /// There are as many clients as may be.
     Full,
-    /// Its name is another one's.
+    /// The name that it chose is another user's.
     NameTaken,
+    /// The name in its token is another user's alone.
+    NameOwned,
 }
 
 impl NotRegistered {
@@ -263,7 +268,11 @@ impl NotRegistered {
     pub(crate) fn in_words(self) -> (CloseCode, &'static str) {
         match self {
             Self::Full => (CloseCode::TRY_LATER, "the server is full; try again later"),
-            Self::NameTaken => (CloseCode::FORBIDDEN, "client_name: the name is somebody else's; choose another one"),
+            Self::NameTaken => (CloseCode::FORBIDDEN, "client_name: this name is another user's; choose another one"),
+            Self::NameOwned => (
+                CloseCode::FORBIDDEN,
+                "token: the name in it is another user's, who is connected; get a token with another name",
+            ),
         }
     }
 }

@@ -1,13 +1,14 @@
-//! The names that clients go by, so that a name which came with a token is nobody else's while its owner is there. Pure.
-//! Names are compared by what they look like (Unicode Technical Standard 39), so that a Cyrillic letter makes no other
-//! name of it.
+//! The names that clients go by: a name that came with a token cannot be chosen by others while its bearer is there, and
+//! is one user's alone if the server is set so. Pure. Names are compared by what they look like (Unicode Technical
+//! Standard 39), so that a Cyrillic letter makes no other name of it.
 
 use std::collections::HashMap;
 
 use unicode_security::skeleton;
 use uuid::Uuid;
 
-use crate::printable::is_invisible;
+use super::Naming;
+use crate::printable::is_ignorable;
 
 /// All names that are in use.
 #[derive(Debug, Default)]
@@ -49,26 +50,26 @@ impl Look {
     }
 }
 
-/// Format characters that are not seen (Unicode's `Default_Ignorable_Code_Point`, the common part): beside those that no
-/// line may hold, those that belong to what is written.
-fn is_ignorable(c: char) -> bool {
-    is_invisible(c)
-        || matches!(c, '\u{ad}' | '\u{34f}' | '\u{180b}'..='\u{180f}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}'
-            | '\u{e0000}'..='\u{e0fff}')
-}
-
 impl Names {
-    /// Enters a client under its name. Gives the clients that bore the name without owning it, where this one does; `None`
-    /// where it belongs to somebody else.
-    pub(super) fn enter(&mut self, look: &Look, id: Uuid, user: Option<&str>, is_owner: bool) -> Option<Vec<Uuid>> {
+    /// Enters a client under its name. Gives the clients that had chosen the name, if this one has it from its token; `None`
+    /// if the name is another user's.
+    pub(super) fn enter(&mut self, look: &Look, id: Uuid, user: Option<&str>, naming: Naming) -> Option<Vec<Uuid>> {
+        let (is_owner, may_share) = match naming {
+            Naming::Free => (false, true),
+            Naming::Chosen => (false, false),
+            Naming::Given => (true, true),
+            Naming::Exclusive => (true, false),
+        };
         let is_another = |bearer: &Bearer| user.is_none() || bearer.user.as_deref() != user;
         let mut others = Vec::new();
         for bearers in look.texts().iter().filter_map(|text| self.by_look.get(text)) {
-            if bearers.owners > 0 && bearers.clients.values().any(|bearer| bearer.is_owner && is_another(bearer)) {
+            let is_owned = |bearer: &Bearer| bearer.is_owner && is_another(bearer);
+            if !may_share && bearers.owners > 0 && bearers.clients.values().any(is_owned) {
                 return None;
             }
             if is_owner {
-                others.extend(bearers.clients.iter().filter(|(_, bearer)| is_another(bearer)).map(|(id, _)| *id));
+                let chosen = bearers.clients.iter().filter(|(_, bearer)| !bearer.is_owner && is_another(bearer));
+                others.extend(chosen.map(|(id, _)| *id));
             }
         }
         for text in look.texts() {
@@ -94,46 +95,64 @@ impl Names {
 
 #[cfg(test)]
 mod tests {
+    use super::Naming::{Chosen, Exclusive, Given};
     use super::*;
 
-    fn enter(names: &mut Names, id: u128, name: &str, user: Option<&str>, is_owner: bool) -> Option<Vec<Uuid>> {
-        names.enter(&Look::of(name), Uuid::from_u128(id), user, is_owner)
+    fn enter(names: &mut Names, id: u128, name: &str, user: Option<&str>, naming: Naming) -> Option<Vec<Uuid>> {
+        names.enter(&Look::of(name), Uuid::from_u128(id), user, naming)
     }
 
     #[test]
-    fn a_name_from_a_token_is_nobody_elses_while_its_owner_is_there() {
+    fn an_exclusive_name_is_nobody_elses_while_its_owner_is_there() {
         let mut names = Names::default();
-        assert_eq!(enter(&mut names, 1, "Ada", Some("ada"), true), Some(vec![]));
-        assert_eq!(enter(&mut names, 2, "Ada", None, false), None, "a stranger");
-        assert_eq!(enter(&mut names, 3, "Ada", Some("eve"), false), None, "another user, by choice");
-        assert_eq!(enter(&mut names, 4, "Ada", Some("ada"), false), Some(vec![]), "the same user, by choice");
-        assert_eq!(enter(&mut names, 5, "Ada", Some("ada2"), true), None, "a namesake");
-        assert_eq!(enter(&mut names, 6, "Ada", Some("ada"), true), Some(vec![]), "the same user again");
+        assert_eq!(enter(&mut names, 1, "Ada", Some("ada"), Exclusive), Some(vec![]));
+        assert_eq!(enter(&mut names, 2, "Ada", None, Chosen), None, "a stranger");
+        assert_eq!(enter(&mut names, 3, "Ada", Some("eve"), Chosen), None, "another user, by choice");
+        assert_eq!(enter(&mut names, 4, "Ada", Some("ada"), Chosen), Some(vec![]), "the same user, by choice");
+        assert_eq!(enter(&mut names, 5, "Ada", Some("ada2"), Exclusive), None, "a namesake");
+        assert_eq!(enter(&mut names, 6, "Ada", Some("ada"), Exclusive), Some(vec![]), "the same user again");
         for id in [1, 4, 6] {
             names.leave(&Look::of("Ada"), Uuid::from_u128(id));
         }
         assert!(names.by_look.is_empty());
-        assert_eq!(enter(&mut names, 2, "Ada", None, false), Some(vec![]), "its owners have gone");
+        assert_eq!(enter(&mut names, 2, "Ada", None, Chosen), Some(vec![]), "its owners have gone");
     }
 
     #[test]
     fn an_owner_drives_out_who_took_the_name_before() {
         let mut names = Names::default();
-        enter(&mut names, 1, "Ada", None, false);
-        enter(&mut names, 2, "Bob", None, false);
-        assert_eq!(enter(&mut names, 3, "Ada", Some("ada"), true), Some(vec![Uuid::from_u128(1)]));
+        enter(&mut names, 1, "Ada", None, Chosen);
+        enter(&mut names, 2, "Bob", None, Chosen);
+        assert_eq!(enter(&mut names, 3, "Ada", Some("ada"), Exclusive), Some(vec![Uuid::from_u128(1)]));
+    }
+
+    #[test]
+    fn namesakes_by_their_tokens_are_both_there_and_nobody_else_may_choose_the_name() {
+        let mut names = Names::default();
+        assert_eq!(enter(&mut names, 1, "Ada", None, Chosen), Some(vec![]));
+        assert_eq!(enter(&mut names, 2, "Ada", Some("ada"), Given), Some(vec![Uuid::from_u128(1)]));
+        names.leave(&Look::of("Ada"), Uuid::from_u128(1));
+        assert_eq!(enter(&mut names, 3, "Ada", Some("eve"), Given), Some(vec![]), "a namesake drives nobody out");
+        assert_eq!(enter(&mut names, 4, "Ada", None, Chosen), None, "a stranger");
+        assert_eq!(enter(&mut names, 4, "Ada", Some("eve"), Chosen), None, "it is ada's as well");
+        names.leave(&Look::of("Ada"), Uuid::from_u128(2));
+        assert_eq!(enter(&mut names, 4, "Ada", None, Chosen), None, "eve is still there");
+        names.leave(&Look::of("Ada"), Uuid::from_u128(3));
+        assert_eq!(enter(&mut names, 4, "Ada", None, Chosen), Some(vec![]));
     }
 
     /// Whether nobody can go by one of the names while the other is somebody's.
     fn are_one(one: &str, other: &str) -> bool {
         let mut names = Names::default();
-        enter(&mut names, 1, one, Some("ada"), true);
-        enter(&mut names, 2, other, None, false).is_none()
+        enter(&mut names, 1, one, Some("ada"), Exclusive);
+        enter(&mut names, 2, other, None, Chosen).is_none()
     }
 
     #[test]
     fn names_that_look_alike_are_the_same_name() {
-        for other in ["ada", "ADA", "A d a", "\u{410}da", "Ad\u{200b}a", "Ad\u{ad}a", "\u{ff21}da", "Ada\u{2800}"] {
+        for other in
+            ["ada", "ADA", "A d a", "\u{410}da", "Ad\u{200b}a", "Ad\u{ad}a", "\u{ff21}da", "Ada\u{2800}", "A\u{3164}da"]
+        {
             assert!(are_one(other, "Ada"), "{other:?}");
         }
         for (one, other) in [("\u{412}ob", "Bob"), ("\u{422}om", "Tom"), ("\u{39d}ina", "Nina"), ("PauI", "Paul")] {

@@ -38,6 +38,12 @@ pub enum TlsError {
         /// What is wrong with it.
         cause: pem::Error,
     },
+    /// A private key is encrypted.
+    #[error("cannot use {}: {ENCRYPTED}, and name that with --key", path.display())]
+    Encrypted {
+        /// Its file.
+        path: PathBuf,
+    },
     /// One of the two files is there, the other is not.
     #[error("{} is there but {} is not: a certificate needs its key; restore it, or remove both to have new ones made", present.display(), absent.display())]
     Half {
@@ -151,8 +157,20 @@ fn authorities(text: &[u8], path: &Path, flag: &'static str) -> Result<RootCertS
     Ok(roots)
 }
 
+/// What is said of a private key that is encrypted.
+pub(crate) const ENCRYPTED: &str = "its private key is encrypted, and no passphrase is asked for here: decrypt it with `openssl pkey -in KEY -out PLAIN`";
+
+/// Whether a PEM text holds an encrypted private key: in PKCS #8 (RFC 7468 section 11), or as OpenSSL did it before.
+pub(crate) fn is_encrypted(pem: &[u8]) -> bool {
+    let has = |words: &[u8]| pem.windows(words.len()).any(|window| window == words);
+    has(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has(b"Proc-Type: 4,ENCRYPTED")
+}
+
 /// The one key in PEM text.
 fn private_key(text: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    if is_encrypted(text) {
+        return Err(TlsError::Encrypted { path: path.to_owned() });
+    }
     PrivateKeyDer::from_pem_slice(text).map_err(|cause| TlsError::Read { path: path.to_owned(), flag: "--key", cause })
 }
 

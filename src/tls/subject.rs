@@ -4,7 +4,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use crate::message::{ClientName, MAX_INTEGER};
+use crate::message::{ClientName, MAX_INTEGER, is_user};
 
 /// Whom a certificate names, and for how long.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +17,8 @@ pub struct Subject {
 
 /// Whom a certificate (X.509, DER) names: by the common name of its subject, without one by the first URI, DNS name or
 /// e-mail address among its alternative names (RFC 5280 section 4.2.1.6). `None` where there is none of these, more
-/// than one common name, or a name that is not within the bounds of a [`ClientName`]: 1 to 64 characters without
-/// control characters.
+/// than one common name, or a name that is not within the bounds of a [`ClientName`], 1 to 64 characters without control
+/// characters, and of a user: at most 128 bytes that all show, without blanks at the ends.
 ///
 /// Says nothing about whether the certificate is to be believed: the server's TLS has checked that for one that a client
 /// came with.
@@ -30,6 +30,9 @@ pub fn subject(certificate: &[u8]) -> Option<Subject> {
         (Some(_), Some(_)) => return None,
         (None, _) => certificate.subject_alternative_name().ok()??.value.general_names.iter().find_map(text)?,
     };
+    if !is_user(name) {
+        return None;
+    }
     let expires_s = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
     let expires_at = expires_s.saturating_add(1).saturating_mul(1000).min(MAX_INTEGER);
     Some(Subject { name: ClientName::new(name).ok()?, expires_at })
@@ -80,7 +83,7 @@ mod tests {
     #[test]
     fn a_name_that_could_mislead_is_none() {
         let dns = || vec![SanType::DnsName("ada.example".try_into().expect("a name"))];
-        for bad in ["", "two\nlines", "nul\0", &"x".repeat(65)] {
+        for bad in ["", "two\nlines", "nul\0", &"x".repeat(65), "Ada ", "A\u{ad}da", &"\u{1f600}".repeat(33)] {
             assert_eq!(named(&[bad], dns()), None, "{bad:?} does not give way to another name");
         }
         assert_eq!(named(&["Ada", "Bob"], dns()), None);

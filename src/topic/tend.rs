@@ -60,3 +60,31 @@ impl Topics {
         state.is_gone
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::{Config, Rates};
+    use crate::limits::Allowance;
+    use crate::message::TopicName;
+
+    #[tokio::test]
+    async fn a_topic_begins_with_the_epoch_that_was_told_of_it_and_its_next_life_with_another() {
+        let (topics, inboxes) = Topics::new(Arc::new(Config::default()), 1);
+        let (name, all) =
+            (TopicName::new("a").expect("a name"), Allowance::new(&Rates::default(), true, Arc::default()));
+        let told = topics.look_up(&name).expect_err("it is not there");
+        assert_eq!(topics.look_up(&name).expect_err("reading makes none"), told);
+        let topic = topics.make(&name, &all).expect("room");
+        assert_eq!(topic.state().log.epoch(), &*told);
+        topics.tend_shard(topics.shard(&name), now_ms() + topics.config.timing.topic_idle_ms + 1000).await;
+        assert!(topic.state().is_gone);
+        let next = topics.look_up(&name).expect_err("it was forgotten");
+        assert_ne!(next, told);
+        let topic = topics.make(&name, &all).expect("room");
+        assert_eq!(topic.state().log.epoch(), &*next);
+        drop(inboxes);
+    }
+}

@@ -41,7 +41,10 @@ pub(super) async fn publish(
     let surroundings = &http.surroundings;
     let published = handler::publish(&surroundings.context, surroundings.worker, topic, Payload::text(content)).await?;
     let ServerMessage::Published { topic, epoch, offset, .. } = published else {
-        return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "published, but the position is unknown (internal error)"));
+        return Err(Refusal::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "published, but the position is unknown (internal error)",
+        ));
     };
     Ok(Json(json!({ "topic": topic, "epoch": epoch, "offset": offset })))
 }

@@ -79,7 +79,9 @@ fn has_token(token: &Secret, addresses: &Addresses, from: IpAddr, headers: &Head
     let Ok(Some(shown)) = Token::from_authorization(header) else { return unauthorized(expected) };
     match addresses.show_token(from, token.is(shown.as_str())) {
         Shown::Right => Ok(()),
-        Shown::Wrong => unauthorized("Authorization: this is not the admin token (http.admin_token, or the one in the log)"),
+        Shown::Wrong => {
+            unauthorized("Authorization: this is not the admin token (http.admin_token, or the one in the log)")
+        }
         Shown::TooMany(wait) => {
             let why = "this address has shown too many wrong tokens; try again later, see Retry-After";
             Err(Refusal { retry_after: Some(wait), ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, why) })

@@ -13,7 +13,7 @@ use crate::message::fields::{self, Scalar, required, structured};
 use crate::message::json::Object;
 use crate::message::{
     ClientName, CloseCode, DEFAULT_PAGE, IdempotencyKey, Invalid, MAX_PAGE, Payload, RequestId, Token, TopicName,
-    TopicPattern,
+    TopicPattern, mend_names,
 };
 
 /// Every field that any client message has, as it came.
@@ -86,9 +86,20 @@ impl Request {
     /// [`Invalid`] tells what is wrong and whether the body was JSON at all.
     pub fn parse(body: &Body) -> Result<Self, Invalid> {
         let json = fields::text(&body.json)?;
-        let fields: Fields<'_> = fields::read(&json).map_err(|invalid| with_id(invalid, &json))?;
+        match Self::read(&json, body) {
+            // The name of a field that is not known may hold anything.
+            Err(invalid) if !invalid.malformed => match mend_names(&json) {
+                Some(mended) => Self::read(&mended.into(), body),
+                None => Err(invalid),
+            },
+            read => read,
+        }
+    }
+
+    fn read(json: &ByteString, body: &Body) -> Result<Self, Invalid> {
+        let fields: Fields<'_> = fields::read(json).map_err(|invalid| with_id(invalid, json))?;
         let id = RequestId::from_scalar(&fields.id)?;
-        match ClientMessage::from_fields(fields, &json, body) {
+        match ClientMessage::from_fields(fields, json, body) {
             Ok(message) => Ok(Self { id, message }),
             Err(invalid) => Err(Invalid { re: id, ..invalid }),
         }
@@ -101,8 +112,11 @@ impl Request {
             #[serde(borrow, default, rename = "type")]
             kind: Scalar<'a>,
         }
+        let is_of = |json: &str| {
+            fields::read::<Kind<'_>>(json).is_ok_and(|f| matches!(f.kind, Scalar::Text(text) if text == kind))
+        };
         let Ok(json) = fields::text(&body.json) else { return false };
-        fields::read::<Kind<'_>>(&json).is_ok_and(|f| matches!(f.kind, Scalar::Text(text) if text == kind))
+        is_of(&json) || mend_names(&json).is_some_and(|mended| is_of(&mended))
     }
 
     /// Appends the frame of this message.

@@ -1,0 +1,336 @@
+//! Key sets (RFC 7517 section 5). Each member is read by itself, as real issuers and libraries write them: an odd one is left
+//! out, and the log says which and why. Pure but for that.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::alphabet::URL_SAFE;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use jsonwebtoken::Algorithm;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use tracing::{info, warn};
+
+use super::AuthError;
+use super::jws;
+use super::keys::Key;
+use super::verifier::{Verifier, least_secret_bytes};
+use crate::printable::Printable;
+
+/// Most keys in one set.
+const MAX_KEYS: usize = 64;
+/// Keys that are told of where none of a set can be used.
+const MAX_TOLD: usize = 3;
+
+/// Base64url as RFC 7515 has it, and as others write it: padded, or with bits in the last digit that count for nothing.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
+/// What a set holds.
+pub(super) struct KeySet {
+    pub(super) keys: Vec<Key>,
+    pub(super) left_out: Vec<LeftOut>,
+}
+
+/// A member that is not among the keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LeftOut {
+    /// Its `kid`, or its place in the set.
+    which: String,
+    why: Why,
+}
+
+/// Why a member is not among the keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Why {
+    /// It is for something else: issuers publish all their keys in one set.
+    ForElse(String),
+    /// It can verify nothing, or must not.
+    Broken(String),
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Why::ForElse(why) | Why::Broken(why)) = &self.why;
+        write!(f, "{}: {why}", self.which)
+    }
+}
+
+impl KeySet {
+    /// Reads a set. One key at least has to be usable, unless there is none at all.
+    pub(super) fn read(json: &[u8], origin: &str, issuer: Option<&str>) -> Result<Self, AuthError> {
+        let wrong = |message: String| AuthError::Key { origin: origin.to_owned(), message };
+        let unreadable = |e: serde_json::Error| wrong(format!("not a JSON Web Key Set: {e}"));
+        let members = members(json).map_err(unreadable)?;
+        if members.len() > MAX_KEYS {
+            return Err(wrong(format!("{} keys are too many: at most {MAX_KEYS} are taken", members.len())));
+        }
+        let mut set = Self { keys: Vec::new(), left_out: Vec::new() };
+        for (at, member) in members.iter().enumerate() {
+            let mut which = format!("number {}", at + 1);
+            match key(member, &mut which) {
+                Ok((id, algorithm, verifier)) => {
+                    set.keys.push(Key { id, algorithm, issuer: issuer.map(str::to_owned), verifier });
+                }
+                Err(why) => set.left_out.push(LeftOut { which, why }),
+            }
+        }
+        // An empty set withdraws all keys; one of which none can be used is a mistake.
+        if set.keys.is_empty() && !set.left_out.is_empty() {
+            let told: Vec<String> = set.left_out.iter().take(MAX_TOLD).map(LeftOut::to_string).collect();
+            let more = if set.left_out.len() > MAX_TOLD { "; and so on" } else { "" };
+            return Err(wrong(format!("no key in it can be used: {}{more}", told.join("; "))));
+        }
+        Ok(set)
+    }
+
+    /// Says in the log which members were left out.
+    pub(super) fn tell(left_out: &[LeftOut], origin: &str) {
+        for key in left_out {
+            match &key.why {
+                Why::ForElse(_) => info!("A key of {origin} is left out, {key}"),
+                Why::Broken(_) => warn!("A key of {origin} cannot be used and is left out, {key}"),
+            }
+        }
+    }
+}
+
+/// The members of a set, each as it stands there.
+fn members(json: &[u8]) -> Result<Vec<Box<RawValue>>, serde_json::Error> {
+    use serde::de::Error;
+    let mut set: std::collections::BTreeMap<String, Box<RawValue>> = serde_json::from_slice(json)?;
+    let keys = set.remove("keys").ok_or_else(|| serde_json::Error::missing_field("keys"))?;
+    serde_json::from_str(keys.get())
+}
+
+/// A member's name, its algorithm and the key itself. `which` becomes its name once that is known.
+fn key(member: &RawValue, which: &mut String) -> Result<(Option<String>, Algorithm, Verifier), Why> {
+    let broken = |why: &str| Why::Broken(why.to_owned());
+    let jwk: Map<String, Value> =
+        serde_json::from_str(member.get()).map_err(|_| broken("it is no JSON object with sound texts"))?;
+    let jwk = Jwk(jwk);
+    let id = jwk.text("kid")?;
+    if let Some(id) = id {
+        *which = format!("{:?}", Printable::excerpt(id).to_string());
+    }
+    if jwk.text("use")?.is_some_and(|to| to != "sig") {
+        return Err(Why::ForElse("it is not for signatures (use)".into()));
+    }
+    match jwk.0.get("key_ops") {
+        None | Some(Value::Null) => {}
+        Some(Value::Array(to)) if to.iter().any(|to| to == "verify") => {}
+        Some(Value::Array(_)) => return Err(Why::ForElse("it is not for verifying (key_ops)".into())),
+        Some(_) => return Err(broken("its key_ops are no list")),
+    }
+    let (algorithm, verifier) = jwk.verifier()?;
+    Ok((id.map(str::to_owned), algorithm, verifier))
+}
+
+/// A JSON Web Key.
+struct Jwk(Map<String, Value>);
+
+impl Jwk {
+    /// A field that is text, if it is there.
+    fn text(&self, name: &str) -> Result<Option<&str>, Why> {
+        match self.0.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(Why::Broken(format!("its {name} is no text"))),
+        }
+    }
+
+    /// The bytes of a field. Base64 in place of base64url is taken, as some libraries write it.
+    fn bytes(&self, name: &str) -> Result<Vec<u8>, Why> {
+        let text = self.text(name)?.ok_or_else(|| Why::Broken(format!("its {name} is missing")))?;
+        let url: String = text
+            .chars()
+            .map(|c| match c {
+                '+' => '-',
+                '/' => '_',
+                c => c,
+            })
+            .collect();
+        LENIENT.decode(url).map_err(|_| Why::Broken(format!("its {name} is no base64url")))
+    }
+
+    fn verifier(&self) -> Result<(Algorithm, Verifier), Why> {
+        let kind = self.text("kty")?.ok_or_else(|| Why::Broken("its kty is missing".into()))?;
+        let named = self.text("alg")?;
+        let (algorithm, crv) = match kind {
+            "RSA" => (Algorithm::RS256, None),
+            "EC" => (Algorithm::ES256, Some("P-256")),
+            "OKP" => (Algorithm::EdDSA, Some("Ed25519")),
+            // A secret does not tell by itself what it is for.
+            "oct" => {
+                let named = named.and_then(jws::algorithm).filter(|named| least_secret_bytes(*named).is_some());
+                let no_alg = || Why::ForElse("a secret has to name HS256, HS384 or HS512 as its alg".into());
+                let algorithm = named.ok_or_else(no_alg)?;
+                let verifier = Verifier::secret(algorithm, &self.bytes("k")?).map_err(Why::Broken)?;
+                return Ok((algorithm, verifier));
+            }
+            _ => return Err(Why::ForElse("its kind is not taken (kty)".into())),
+        };
+        if named.is_some_and(|named| jws::algorithm(named) != Some(algorithm)) {
+            return Err(Why::ForElse(format!("its algorithm is not taken (alg); of this kind {algorithm:?} is")));
+        }
+        if let Some(curve) = crv
+            && self.text("crv")? != Some(curve)
+        {
+            return Err(Why::ForElse(format!("its curve is not taken (crv); of this kind {curve} is")));
+        }
+        if self.0.get("d").is_some_and(|private| !private.is_null()) {
+            let why = "it holds a private key (d), which is for who issues tokens alone; publish the rest of it";
+            return Err(Why::Broken(why.into()));
+        }
+        let verifier = match algorithm {
+            Algorithm::RS256 => Verifier::rsa(&self.bytes("n")?, &self.bytes("e")?),
+            Algorithm::ES256 => Verifier::p256(&self.bytes("x")?, &self.bytes("y")?),
+            _ => Verifier::ed25519(&self.bytes("x")?),
+        };
+        verifier.map(|verifier| (algorithm, verifier)).map_err(Why::Broken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
+    use jsonwebtoken::EncodingKey;
+    use jsonwebtoken::crypto::sign;
+    use jsonwebtoken::jwk::Jwk as Usual;
+    use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256};
+    use serde_json::json;
+
+    use super::*;
+
+    /// A key pair: what signs, and the public key as it stands in a set.
+    fn pair(algorithm: Algorithm) -> (EncodingKey, Value) {
+        let (kind, read): (_, fn(&[u8]) -> _) = match algorithm {
+            Algorithm::RS256 => (&PKCS_RSA_SHA256, EncodingKey::from_rsa_pem),
+            Algorithm::ES256 => (&PKCS_ECDSA_P256_SHA256, EncodingKey::from_ec_pem),
+            _ => (&PKCS_ED25519, EncodingKey::from_ed_pem),
+        };
+        let pem = KeyPair::generate_for(kind).expect("a key pair").serialize_pem();
+        let key = read(pem.as_bytes()).expect("a key");
+        let public = Usual::from_encoding_key(&key, algorithm).expect("a public key");
+        (key, serde_json::to_value(public).expect("JSON"))
+    }
+
+    fn read(keys: &Value) -> KeySet {
+        KeySet::read(json!({ "keys": keys }).to_string().as_bytes(), "a set", None).expect("a set")
+    }
+
+    /// Whether the one key of a set checks what another has signed.
+    fn checks(jwk: &Value, key: &EncodingKey, algorithm: Algorithm) -> bool {
+        let set = read(&json!([jwk]));
+        assert_eq!((set.keys.len(), set.keys[0].algorithm), (1, algorithm), "{jwk}");
+        let signature = sign(b"a message", key, algorithm).expect("a signature");
+        let verifier = &set.keys[0].verifier;
+        assert!(!verifier.has_signed(b"another", &URL_SAFE_NO_PAD.decode(&signature).expect("base64")));
+        verifier.has_signed(b"a message", &URL_SAFE_NO_PAD.decode(signature).expect("base64"))
+    }
+
+    fn with(jwk: &Value, name: &str, value: Value) -> Value {
+        let mut jwk = jwk.clone();
+        jwk[name] = value;
+        jwk
+    }
+
+    /// A number of a key, written as some libraries do.
+    fn forms(number: &Value) -> Vec<Value> {
+        let bytes = URL_SAFE_NO_PAD.decode(number.as_str().expect("text")).expect("base64");
+        let signed = [&[0], &bytes[..]].concat();
+        let without_zeros: Vec<u8> = bytes.iter().copied().skip_while(|byte| *byte == 0).collect();
+        let written = [
+            URL_SAFE_NO_PAD.encode(&bytes),
+            URL_SAFE.encode(&bytes),
+            STANDARD.encode(&bytes),
+            URL_SAFE_NO_PAD.encode(&signed),
+            STANDARD.encode(signed),
+            URL_SAFE_NO_PAD.encode(without_zeros),
+        ];
+        written.map(Value::from).into()
+    }
+
+    #[test]
+    fn keys_are_taken_as_issuers_and_libraries_write_their_numbers() {
+        let (key, jwk) = pair(Algorithm::RS256);
+        for (n, e) in forms(&jwk["n"]).into_iter().zip(forms(&jwk["e"])) {
+            assert!(checks(&with(&with(&jwk, "n", n), "e", e), &key, Algorithm::RS256));
+        }
+        // One whose first byte is a zero: every 256th is.
+        let short = |jwk: &Value| jwk["x"].as_str().is_some_and(|x| x.starts_with("AA"));
+        let (key, jwk) = (0..100_000).map(|_| pair(Algorithm::ES256)).find(|(_, jwk)| short(jwk)).expect("one");
+        for (x, y) in forms(&jwk["x"]).into_iter().zip(forms(&jwk["y"])) {
+            assert!(checks(&with(&with(&jwk, "x", x), "y", y), &key, Algorithm::ES256));
+        }
+        let (key, jwk) = pair(Algorithm::EdDSA);
+        for alg in [Value::Null, "EdDSA".into(), "Ed25519".into()] {
+            for x in &forms(&jwk["x"])[..3] {
+                assert!(checks(&with(&with(&jwk, "x", x.clone()), "alg", alg.clone()), &key, Algorithm::EdDSA));
+            }
+        }
+    }
+
+    #[test]
+    fn what_can_verify_nothing_is_left_out_with_the_reason_and_the_others_stay() {
+        let ((_, rsa), (_, ec), (_, ed)) = (pair(Algorithm::RS256), pair(Algorithm::ES256), pair(Algorithm::EdDSA));
+        let bytes = |bytes: &[u8]| Value::from(URL_SAFE_NO_PAD.encode(bytes));
+        let secret = bytes(&[7; 32]);
+        for (odd, why) in [
+            (with(&rsa, "n", bytes(&[255; 128])), "1024 bits"),
+            (with(&rsa, "n", bytes(&[254; 256])), "modulus is even"),
+            (with(&rsa, "n", Value::Null), "its n is missing"),
+            (with(&rsa, "n", json!(65537)), "its n is no text"),
+            (with(&rsa, "n", json!("\u{fc}")), "its n is no base64url"),
+            (with(&rsa, "e", bytes(&[1])), "exponent is none"),
+            (with(&rsa, "e", bytes(&[])), "exponent is none"),
+            (with(&rsa, "e", bytes(&[1, 0, 0])), "exponent is none"),
+            (with(&rsa, "e", bytes(&[1, 0, 0, 0, 1])), "exponent is none"),
+            (with(&rsa, "alg", json!("RS512")), "its algorithm is not taken"),
+            (with(&rsa, "alg", json!("RSA-OAEP")), "its algorithm is not taken"),
+            (with(&rsa, "use", json!("enc")), "not for signatures"),
+            (with(&rsa, "key_ops", json!(["encrypt"])), "not for verifying"),
+            (with(&rsa, "key_ops", json!("verify")), "key_ops are no list"),
+            (with(&rsa, "kid", json!(5)), "its kid is no text"),
+            (with(&rsa, "d", secret.clone()), "private key"),
+            (with(&ec, "x", bytes(&[1; 33])), "has 32 bytes, not 33"),
+            (with(&ec, "x", bytes(&[1; 32])), "none of the curve P-256"),
+            (with(&ec, "crv", json!("P-384")), "its curve is not taken"),
+            (with(&ec, "y", Value::Null), "its y is missing"),
+            (with(&ed, "x", bytes(&[1; 31])), "has 32 bytes, not 31"),
+            (with(&ed, "crv", json!("Ed448")), "its curve is not taken"),
+            (json!({"kty": "oct", "k": secret}), "has to name HS256"),
+            (json!({"kty": "oct", "alg": "HS512", "k": secret}), "32 bytes are too few for HS512"),
+            (json!({"kty": "AKP"}), "its kind is not taken"),
+            (json!({}), "its kty is missing"),
+            (json!([]), "no JSON object"),
+            (json!("a key"), "no JSON object"),
+        ] {
+            let set = read(&json!([odd, ed]));
+            assert_eq!((set.keys.len(), set.left_out.len()), (1, 1), "{odd}");
+            let told = set.left_out[0].to_string();
+            assert!(told.contains(why) && told.starts_with("number 1: "), "{odd}: {told}");
+            let alone = KeySet::read(json!({"keys": [odd]}).to_string().as_bytes(), "a set", None).err();
+            let told = alone.expect("none is usable").to_string();
+            assert!(told.contains("no key in it can be used") && told.contains(why), "{told}");
+        }
+        // Half of a surrogate pair in one member, and a name that would act on a terminal.
+        let odd = format!(r#"{{"keys": [{{"kty": "RSA", "kid": "\\ud83d"}}, {ed}, {{"kid": "\\u001b[2J"}}]}}"#);
+        let set = KeySet::read(odd.as_bytes(), "a set", None).expect("a set");
+        assert_eq!((set.keys.len(), set.left_out.len()), (1, 2));
+        assert_eq!(set.left_out[1].to_string(), r#""\\u{1b}[2J": its kty is missing"#);
+    }
+
+    #[test]
+    fn what_is_no_set_is_an_error_and_an_empty_one_is_none() {
+        for wrong in ["", "[]", "{}", r#"{"keys": {}}"#, r#"[[]]"#, r#"{"keys": [}"#, r#"{"keys": 5}"#] {
+            let error = KeySet::read(wrong.as_bytes(), "a set", None).err().expect("no set").to_string();
+            assert!(error.starts_with("a set: not a JSON Web Key Set"), "{wrong}: {error}");
+        }
+        assert!(KeySet::read(br#"{"keys": []}"#, "a set", None).expect("a set").keys.is_empty());
+    }
+}
