@@ -435,7 +435,7 @@ async fn claims_that_hold_no_text_are_named_and_those_that_mean_nothing_here_are
     Over::Native.newcomer(&server).await.handshake_with(handshake(&token)).await;
     for (claim, says) in [
         (r#""name":"\ud83d""#, "its claim name holds half of a surrogate pair: text is expected"),
-        (r#""publish":["a","\udc00"]"#, "its claim publish holds half of a surrogate pair"),
+        (r#""publish":["a","\udc00"]"#, "its claim publish is of the wrong kind: a list of topics"),
         (r#""nbf":1e999"#, "its claim nbf is of the wrong kind: a number of seconds since 1970 is expected"),
     ] {
         let token = by_hand(format!(r#"{{"sub":"ada","exp":{exp},{claim}}}"#));

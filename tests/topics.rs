@@ -510,6 +510,16 @@ async fn the_history_of_a_topic_without_messages_is_empty_and_has_its_position()
         client.control.say(json!({"type": "history", "topic": "none.a"})).await;
         let page = client.control.expect("history").await;
         assert_eq!((&page["messages"], &page["offset"]), (&json!([]), &json!(2)), "nothing of it is kept: {page}");
+        assert_eq!(page.get("recovered"), None, "no position was given: {page}");
+        for (topic, offset, recovered) in
+            [("none.a", 2, true), ("none.a", 1, false), ("new", 0, true), ("new", 9, false)]
+        {
+            let epoch = if topic == "new" { &epoch } else { &page["epoch"] };
+            let since = json!({"epoch": epoch, "offset": offset});
+            client.control.say(json!({"type": "history", "topic": topic, "since": since})).await;
+            let page = client.control.expect("history").await;
+            assert_eq!(page["recovered"], recovered, "{topic} since {offset}: {page}");
+        }
         // From that position on nothing is missed.
         let since = json!({"epoch": epoch, "offset": 0});
         client.control.say(json!({"type": "subscribe", "topic": "new", "since": since, "lane": "control"})).await;

@@ -213,10 +213,15 @@ mod tests {
             Algorithm::ES256 => (&PKCS_ECDSA_P256_SHA256, EncodingKey::from_ec_pem),
             _ => (&PKCS_ED25519, EncodingKey::from_ed_pem),
         };
-        let pem = KeyPair::generate_for(kind).expect("a key pair").serialize_pem();
-        let key = read(pem.as_bytes()).expect("a key");
-        let public = Usual::from_encoding_key(&key, algorithm).expect("a public key");
-        (key, serde_json::to_value(public).expect("JSON"))
+        let made = KeyPair::generate_for(kind).expect("a key pair");
+        let key = read(made.serialize_pem().as_bytes()).expect("a key");
+        let public = match algorithm {
+            Algorithm::EdDSA => {
+                json!({"kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(made.public_key_raw())})
+            }
+            _ => serde_json::to_value(Usual::from_encoding_key(&key, algorithm).expect("a public key")).expect("JSON"),
+        };
+        (key, public)
     }
 
     fn read(keys: &Value) -> KeySet {

@@ -292,8 +292,15 @@ pub(super) fn server_messages() -> Vec<BoxedStrategy<ServerMessage>> {
         (text(), text(), integer(), any::<bool>())
             .prop_map(|(topic, epoch, offset, duplicate)| M::Published { topic, epoch, offset, duplicate })
             .boxed(),
-        (text(), text(), maybe_integer(), prop::collection::vec(json(2), 0..4), any::<bool>())
-            .prop_map(|(topic, epoch, offset, messages, more)| M::History { topic, epoch, offset, messages, more })
+        (text(), text(), maybe_integer(), any::<Option<bool>>(), prop::collection::vec(json(2), 0..4), any::<bool>())
+            .prop_map(|(topic, epoch, offset, recovered, messages, more)| M::History {
+                topic,
+                epoch,
+                offset,
+                recovered,
+                messages,
+                more,
+            })
             .boxed(),
         (text(), prop::collection::vec(member(), 0..5), maybe_integer())
             .prop_map(|(topic, clients, total)| M::Presence { topic, clients, total })

@@ -138,6 +138,8 @@ pub enum ServerMessage {
         epoch: String,
         /// The newest in the log, where the server says so.
         offset: Option<u64>,
+        /// Where `since` was asked, whether the log has all that came after it, where the server says so.
+        recovered: Option<bool>,
         /// The page; attachments in `data`, base64.
         messages: Vec<Box<RawValue>>,
         /// Whether there is another page.

@@ -21,20 +21,26 @@ impl Topics {
         limit: u64,
         reverse: bool,
     ) -> ServerMessage {
-        let page = |epoch: &str, offset, messages, more| ServerMessage::History {
+        let page = |epoch: &str, offset, recovered, messages, more| ServerMessage::History {
             topic: name.as_str().to_owned(),
             epoch: epoch.to_owned(),
             offset: Some(offset),
+            recovered,
             messages,
             more,
         };
+        let behind = since.filter(|_| !reverse);
         let topic = match self.look_up(name) {
             Ok(topic) => topic,
-            Err(epoch) => return page(&epoch, 0, Vec::new(), false),
+            Err(epoch) => {
+                let recovered = behind.map(|since| since.epoch == *epoch && since.offset == 0);
+                return page(&epoch, 0, recovered, Vec::new(), false);
+            }
         };
-        let (epoch, newest, entries, is_more_behind) = {
+        let (epoch, newest, recovered, entries, is_more_behind) = {
             let mut state = topic.state();
             self.account(&topic, &mut state, now_ms());
+            let recovered = state.log.start(behind, None).recovered;
             // A position in another life of the log is before, or in reverse behind, all of this one.
             let since = since.filter(|since| since.epoch == state.log.epoch()).map(|since| since.offset);
             let take = size(limit);
@@ -45,7 +51,7 @@ impl Topics {
                 let mut oldest_first = state.log.after(since.unwrap_or(0));
                 (oldest_first.by_ref().take(take).cloned().collect(), oldest_first.len() > 0)
             };
-            (state.log.epoch().to_owned(), state.log.newest(), entries, is_more)
+            (state.log.epoch().to_owned(), state.log.newest(), recovered, entries, is_more)
         };
         let most = size(self.config.limits.max_message_bytes);
         let (mut messages, mut bytes, count) = (Vec::<Box<RawValue>>::new(), 0, entries.len());
@@ -59,7 +65,7 @@ impl Topics {
             messages.push(message);
         }
         let more = is_more_behind || messages.len() < count;
-        page(&epoch, newest, messages, more)
+        page(&epoch, newest, recovered, messages, more)
     }
 }
 

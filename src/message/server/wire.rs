@@ -237,6 +237,7 @@ impl ServerMessage {
                 topic: topic(f.topic)?,
                 epoch: required(owned(f.epoch, "epoch")?, "epoch")?,
                 offset: f.offset.integer("offset")?,
+                recovered: f.recovered.boolean("recovered")?,
                 messages: required(structured(f.messages, "messages")?, "messages")?,
                 more: f.more.boolean("more")?.unwrap_or(false),
             },
@@ -369,10 +370,11 @@ impl ServerMessage {
                     o.boolean("duplicate", true);
                 }
             }
-            Self::History { topic, epoch, offset, messages, more } => {
+            Self::History { topic, epoch, offset, recovered, messages, more } => {
                 o.text("topic", topic);
                 o.text("epoch", epoch);
                 o.optional_integer("offset", *offset);
+                o.optional("recovered", recovered.as_ref());
                 o.value("messages", messages);
                 o.boolean("more", *more);
             }
