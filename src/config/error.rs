@@ -112,7 +112,9 @@ impl ConfigError {
                 Some(setting)
             }
             Self::Name { .. } => Some("name"),
-            Self::NotLoopback { .. } => Some("http.plain_addr"),
+            Self::NotLoopback { setting, .. } => Some(setting),
+            // Of several keys, which and what of it is said behind the name.
+            Self::Auth { setting, .. } => setting.split([',', ':']).next(),
             Self::AdminToken => Some("http.admin_token"),
             Self::Read { .. } | Self::Parse { .. } => None,
         }
