@@ -121,8 +121,8 @@ impl Loaded {
                 without_like.join(", ")
             ));
         }
-        let idle = self.config.idle_settings().into_iter();
-        warnings.extend(idle.map(|(setting, why)| match self.place(&setting) {
+        let odd = self.config.odd_settings().into_iter();
+        warnings.extend(odd.map(|(setting, why)| match self.place(&setting) {
             Some(place) => format!("{place}: setting {setting}: {why}"),
             None => format!("setting {setting}: {why}"),
         }));
@@ -180,9 +180,9 @@ impl Config {
         Ok(loaded.config)
     }
 
-    /// Settings that cannot have any effect beside the others, each with the reason.
-    fn idle_settings(&self) -> Vec<(String, String)> {
-        let mut idle = Vec::new();
+    /// Settings that cannot have any effect beside the others, or have one that is hardly meant, each with the reason.
+    fn odd_settings(&self) -> Vec<(String, String)> {
+        let mut odd = Vec::new();
         for (index, rule) in self.topics.iter().enumerate() {
             let setting = format!("topics[{index}]");
             let pattern = rule.pattern.as_str();
@@ -193,22 +193,27 @@ impl Config {
                     "the rule for {pattern} never counts: topics[{first}], for {covering}, comes first and matches all of \
                      it; put the narrower rule first"
                 );
-                idle.push((setting.clone(), why));
+                odd.push((setting.clone(), why));
             }
             for (key, who) in [("publish", rule.publish), ("subscribe", rule.subscribe)] {
                 if who == Who::Authenticated && !self.asks_who() {
                     let why = format!(
                         "{key} = \"authenticated\" lets no client: none is asked who it is; set [auth] or tls.client_ca"
                     );
-                    idle.push((setting.clone(), why));
+                    odd.push((setting.clone(), why));
                 }
             }
         }
         if !self.http.enabled && (self.http.addr.is_some() || self.http.plain_addr.is_some()) {
             let why = "it is false, so nothing listens at http.addr and http.plain_addr".to_owned();
-            idle.push(("http.enabled".to_owned(), why));
+            odd.push(("http.enabled".to_owned(), why));
         }
-        idle
+        if let Some(all) = self.http.proxies.iter().find(|network| network.prefix_len() == 0) {
+            let why =
+                format!("{all} is every address, so every client may say which address it has; name the proxies alone");
+            odd.push(("http.proxies".to_owned(), why));
+        }
+        odd
     }
 }
 
@@ -408,15 +413,16 @@ mod tests {
 
     #[test]
     fn settings_without_effect_are_told() {
-        let text = "[http]\nenabled = false\naddr = '127.0.0.1:1'\n\
+        let text = "[http]\nenabled = false\naddr = '127.0.0.1:1'\nproxies = ['0.0.0.0/0']\n\
                     [[topics]]\npattern = 'chat.>'\n[[topics]]\npattern = 'chat.*'\nsubscribe = 'authenticated'\n\
                     [[topics]]\npattern = '>'";
         let warnings = read(text, &[]).expect("it is read").warnings();
         let told = |what: &str| assert!(warnings.iter().any(|warning| warning.contains(what)), "{what}: {warnings:?}");
-        told("line 6: setting topics[1]: the rule for chat.* never counts: topics[0], for chat.>, comes first");
+        told("line 4: setting http.proxies: 0.0.0.0/0 is every address");
+        told("line 7: setting topics[1]: the rule for chat.* never counts: topics[0], for chat.>, comes first");
         told("topics[1]: subscribe = \"authenticated\" lets no client");
         told("line 2: setting http.enabled: it is false");
-        assert_eq!(warnings.len(), 3, "{warnings:?}");
+        assert_eq!(warnings.len(), 4, "{warnings:?}");
     }
 
     #[test]
