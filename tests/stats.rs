@@ -348,6 +348,7 @@ async fn the_busiest_topics_come_first_and_lists_are_no_longer_than_asked_for() 
     }
     let stats = server.status.stats(3);
     assert_eq!((stats.topics.count, stats.topics.subscriptions), (30, 6), "five of them are to a pattern");
+    assert!(stats.topics.memory_bytes > 0, "what they keep takes memory");
     assert_eq!(stats.topics.top.len(), 20);
     let mut expected = (10..30).rev();
     for topic in &stats.topics.top {
@@ -439,6 +440,7 @@ async fn json_and_prometheus_tell_the_same() {
         ("queued_bytes_max_client", &json["queues"]["max_client_bytes"]),
         ("topics", &json["topics"]["count"]),
         ("subscriptions", &json["topics"]["subscriptions"]),
+        ("topic_memory_bytes", &json["topics"]["memory_bytes"]),
         ("measured_clients", &json["rtt_ms"]["clients"]),
     ] {
         expect(format!("qws_{name}"), value, 1.0);

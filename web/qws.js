@@ -2469,8 +2469,7 @@ class Routes {
       if (left?.lane === null && !left.entry.isOver) return null;
     }
     const matching = this.#patterns.filter(({ entry }) => matches(entry.topic, topic));
-    // A gap may name a pattern, which others can match as well.
-    const pattern = matching.find((binding) => binding.entry.topic === topic && isFor(binding)) ?? matching.find(isFor);
+    const pattern = matching.find(isFor);
     if (pattern) return pattern;
     if (!waits) return null;
     return matching.find((binding) => binding.isAsked) ?? null;

@@ -31,6 +31,8 @@ impl Stats {
         let help = "Bytes that wait for the client for which the most do.";
         page.one("queued_bytes_max_client", GAUGE, help, queues.max_client_bytes)?;
         page.one("topics", GAUGE, "Topics that are known.", topics.count)?;
+        let memory = "Memory of the history and the idempotency keys of all topics.";
+        page.one("topic_memory_bytes", GAUGE, memory, topics.memory_bytes)?;
         page.one("subscriptions", GAUGE, "Subscriptions to topics and patterns.", topics.subscriptions)?;
         page.spread("rtt_seconds", "Round trip times, by percentile of the clients on QUIC.", &self.rtt_ms, 1000.0)?;
         let help = "Ratio of packets that were lost, by percentile of the clients on QUIC.";

@@ -86,6 +86,8 @@ pub struct Topics {
     pub count: u64,
     /// Subscriptions, to topics and to patterns.
     pub subscriptions: u64,
+    /// Memory that the history and the idempotency keys of all topics take, in bytes.
+    pub memory_bytes: u64,
     /// Those with the most messages of late, first.
     pub top: Vec<TopicStats>,
 }

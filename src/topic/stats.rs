@@ -48,6 +48,7 @@ impl Topics {
             told.pattern_subscribers = by_patterns;
             told.subscribers += by_patterns;
         }
-        metrics::Topics { count: self.count() as u64, subscriptions, top }
+        let memory_bytes = self.memory.load(Ordering::Relaxed) as u64;
+        metrics::Topics { count: self.count() as u64, subscriptions, memory_bytes, top }
     }
 }

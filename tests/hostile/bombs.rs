@@ -1,11 +1,16 @@
 //! Compressed bodies that are made to cost much: memory, or the time of everybody who shares the worker.
 
+#[cfg(target_os = "linux")]
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::common::topics::Subscriber;
 use super::common::{framed, soon, with_attachment};
+#[cfg(target_os = "linux")]
+use super::scene::Watched;
 use super::scene::{Scene, Target};
 
 const MAX: usize = 1 << 20;
@@ -106,6 +111,46 @@ async fn many_bodies_that_are_small_and_cost_much_hold_up_nobody_else() {
     // Without a pause between them, a worker would be away for as long as it takes to inflate and parse them all.
     burn(&scene.target, 2, 100).await;
     scene.end().await;
+}
+
+/// Asks for a long page again and again, on so many lanes at once, for a while; gives how many came.
+#[cfg(target_os = "linux")]
+async fn turn_pages(target: &Target, topic: &str, lanes: usize, within: Duration) -> usize {
+    let client = target.compressing("Eve").await;
+    let request = json!({"type": "history", "topic": topic, "limit": 1}).to_string();
+    let end = tokio::time::Instant::now() + within;
+    let mut asking = JoinSet::new();
+    for _ in 0..lanes {
+        let (mut lane, request) = (client.lane().await, request.clone());
+        asking.spawn(async move {
+            let mut pages = 0;
+            let turning = async {
+                loop {
+                    lane.body(request.as_bytes()).await;
+                    lane.hear_body().await;
+                    pages += 1;
+                }
+            };
+            let _ = tokio::time::timeout_at(end, turning).await;
+            pages
+        });
+    }
+    asking.join_all().await.into_iter().sum()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn long_pages_on_many_lanes_hold_up_nobody_else() {
+    let watched = Watched::start("rates.loopback = true").await;
+    let mut publisher = watched.target.client("publisher").await;
+    let publish = json!({"type": "publish", "topic": "pages", "content": "a".repeat(1_000_000), "id": 1});
+    publisher.control.say(publish).await;
+    publisher.control.expect("published").await;
+    let pages = turn_pages(&watched.target, "pages", 31, Duration::from_secs(3)).await;
+    // The burst is 16 pages, and as many at most again as the rate has in the time.
+    assert!((10..60).contains(&pages), "{pages} pages in 3 s");
+    drop(publisher);
+    watched.end().await;
 }
 
 #[tokio::test]

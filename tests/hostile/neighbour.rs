@@ -56,6 +56,8 @@ impl Neighbour {
         let mut echoes = ended.unwrap_or_else(|complaint| std::panic::resume_unwind(complaint));
         echoes.sort_unstable();
         let (usual, worst) = (echoes[echoes.len() / 2], echoes[echoes.len() - 1]);
+        let slow = echoes[echoes.len() * 99 / 100];
+        eprintln!("the neighbour's echoes: {usual:?} in the median, {slow:?} at 99 of 100, {worst:?} at most");
         assert!(usual <= USUAL_ECHO, "half of the neighbour's echoes took more than {usual:?}");
         assert!(worst <= WORST_ECHO, "an echo of the neighbour's took {worst:?}");
     }
