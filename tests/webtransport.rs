@@ -7,7 +7,7 @@ mod common;
 use common::over::Over;
 use common::topics::TopicLane;
 
-use common::web_transport;
+use common::web_transport::{self, Bare, FIELDS, SETTINGS};
 use common::{On, RawClient, TestServer, framed, soon, until};
 use quinn::{ConnectionError, VarInt};
 use serde_json::{Value, json};
@@ -231,13 +231,13 @@ async fn who_speaks_http3_and_asks_for_no_session_in_time_is_closed() {
         other => panic!("expected 4408, got {other}"),
     }
     soon("the server's close", half.stopped()).await.expect_err("the connection is closed");
-    // No HTTP/3 at all.
+    // A stream that only servers have.
     let other = web_transport::http3(&server).await;
     let mut stream = other.open_uni().await.expect("a stream");
-    stream.write_all(&[0x02; 100]).await.expect("the stream takes bytes");
+    stream.write_all(&[0x01; 100]).await.expect("the stream takes bytes");
     match soon("the server's close", other.closed()).await {
-        ConnectionError::ApplicationClosed(close) => assert_eq!(close.error_code.into_inner(), 0x101),
-        other => panic!("expected H3_GENERAL_PROTOCOL_ERROR, got {other}"),
+        ConnectionError::ApplicationClosed(close) => assert_eq!(close.error_code.into_inner(), 0x103),
+        other => panic!("expected H3_STREAM_CREATION_ERROR, got {other}"),
     }
     server.stop().await;
 }
@@ -312,5 +312,121 @@ async fn a_server_with_early_data_serves_both_carriers() {
         leave(client).await;
     }
     Over::Native.client(&server, "Bob").await.control.lives("the other").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_is_held_against_the_rules_of_http3_and_of_the_websocket_side() {
+    let server =
+        TestServer::start_with(|config| config.http.origins = vec!["https://app.example".parse().expect("an origin")])
+            .await;
+    let with_path = |path| {
+        let mut fields = FIELDS;
+        fields[3].1 = path;
+        fields.to_vec()
+    };
+    let with = |more: &[(&'static str, &'static str)]| [&FIELDS[..], more].concat();
+    let (one, two) = (("authorization", "Bearer a.b.c"), ("authorization", "Bearer d.e.f"));
+    for (fields, status) in [
+        (with(&[("origin", "https://app.example")]), 200),
+        (with(&[one]), 200),
+        (with_path("/wt?room=1"), 200),
+        (with(&[one, two]), 400),
+        (with(&[("origin", "https://app.example"), ("origin", "https://app.example")]), 400),
+        (with(&[("origin", "https://evil.example")]), 403),
+        (with(&[(":path", "/wt")]), 400),
+        (with(&[(":method", "CONNECT")]), 400),
+        (with(&[("origin", "https://app.example"), (":scheme", "https")]), 400),
+        (with(&[(":status", "200")]), 400),
+        (with_path("/wt/../wt"), 404),
+        (with_path("/./wt"), 404),
+        (with_path("/wt/"), 404),
+    ] {
+        let mut client = Bare::ask(&server, &fields).await;
+        assert_eq!(client.status().await, status, "{fields:?}");
+        client.connection.close(0x100_u32.into(), b"");
+    }
+    until("all to be gone", || server.status.connections() == 0).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_breaks_http3_below_a_session_is_closed_with_the_code_for_it() {
+    let server = TestServer::start().await;
+    let mut neighbour = Over::WebTransport.client(&server, "Ada").await;
+    let capsule = |bytes: &[u8]| [&[0x00, u8::try_from(bytes.len()).expect("short")][..], bytes].concat();
+    for (what, code) in [
+        ("a second control stream", 0x103),
+        ("settings again", 0x105),
+        ("data on the control stream", 0x105),
+        ("the end of the control stream", 0x104),
+        ("a push stream", 0x103),
+        ("a CLOSE of 2 bytes", 0x10e),
+        ("a CLOSE that is cut off", 0x10e),
+        ("headers in the session", 0x105),
+    ] {
+        let mut client = Bare::ask(&server, &FIELDS).await;
+        assert_eq!(client.status().await, 200, "{what}");
+        let mut kept = Vec::new();
+        match what {
+            "a second control stream" | "a push stream" => {
+                let mut stream = soon("a stream", client.connection.open_uni()).await.expect("a stream");
+                let bytes = if what == "a push stream" { &[0x01, 0x00][..] } else { SETTINGS };
+                stream.write_all(bytes).await.expect("the stream takes bytes");
+                kept.push(stream);
+            }
+            "settings again" => client.control.write_all(&SETTINGS[1..]).await.expect("the stream takes bytes"),
+            "data on the control stream" => client.control.write_all(b"\0\x01x").await.expect("the stream takes bytes"),
+            "the end of the control stream" => client.control.finish().expect("it was open"),
+            "a CLOSE of 2 bytes" => client.request.raw(&capsule(&[0x68, 0x43, 0x02, 0, 0])).await,
+            "a CLOSE that is cut off" => {
+                client.request.raw(&capsule(&[0x68, 0x43, 0x08, 0, 0])).await;
+                client.request.send.finish().expect("it was open");
+            }
+            _ => client.request.raw(&web_transport::headers(&[("x", "y")])).await,
+        }
+        assert_eq!(client.closed().await, code, "{what}");
+        neighbour.control.lives("a neighbour").await;
+    }
+    // Those that were let in and shook no hands count nowhere; one that did counts as what it was.
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_that_is_left_counts_as_that_and_its_connection_ends_in_order() {
+    let server = TestServer::start().await;
+    let closing = |code: u8, reason: &str| {
+        let capsule =
+            [&[0x68, 0x43, u8::try_from(4 + reason.len()).expect("short"), 0, 0, 0x0f, code], reason.as_bytes()];
+        let capsule = capsule.concat();
+        [&[0x00, u8::try_from(capsule.len()).expect("short")][..], &capsule].concat()
+    };
+    let empty = [0x00, 0x07, 0x68, 0x43, 0x04, 0, 0, 0, 0];
+    for (what, bytes, counted) in [
+        ("a capsule with a code", closing(0xa0, "done"), "4000"),
+        ("a capsule without", empty.to_vec(), "1001"),
+        ("the end of the stream", Vec::new(), "1001"),
+    ] {
+        let mut client = Bare::ask(&server, &FIELDS).await;
+        assert_eq!(client.status().await, 200);
+        let (mut send, receive) = client.connection.open_bi().await.expect("a stream");
+        send.write_all(web_transport::LANE).await.expect("the stream takes bytes");
+        let mut lane = common::RawLane { send, receive };
+        lane.say(json!({"type": "handshake", "protocol_version": "1.0"})).await;
+        assert_eq!(lane.expect("handshake_response").await["accepted"], true);
+        let counts = || serde_json::to_value(server.status.stats(0)).expect("JSON")["totals"]["closed"].clone();
+        let label = if counted == "4000" { "other" } else { counted };
+        let before = counts()[label].as_u64().expect("a number");
+        client.request.raw(&bytes).await;
+        client.request.send.finish().expect("it was open");
+        assert_eq!(client.closed().await, 0x100, "{what}: H3_NO_ERROR");
+        until("it to be counted", || counts()[label].as_u64() == Some(before + 1)).await;
+    }
+    // A browser that gives up the whole connection.
+    let client = Over::WebTransport.client(&server, "Ada").await;
+    let left = || serde_json::to_value(server.status.stats(0)).expect("JSON")["totals"]["closed"]["1001"].clone();
+    let before = left().as_u64().expect("a number");
+    client.connection.close(0x100_u32.into(), b"");
+    until("it to be counted", || left().as_u64() == Some(before + 1)).await;
     server.stop().await;
 }

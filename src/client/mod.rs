@@ -91,6 +91,7 @@ impl End {
     fn code(&self) -> u64 {
         match self {
             Self::Gone(Gone::Closed { code, .. }) => *code,
+            Self::Gone(Gone::Broken(_)) => CloseCode::PROTOCOL_ERROR.0.into(),
             Self::Gone(Gone::Lost(_)) => CloseCode::ABNORMAL.0.into(),
             Self::Left(closed) | Self::Sent(closed) => closed.code.0.into(),
         }
@@ -439,6 +440,9 @@ fn log_gone(id: Uuid, from: SocketAddr, gone: &Gone) {
         Gone::Closed { code, reason } => {
             let reason = Printable::excerpt(reason);
             info!(client = %id, peer = %from, code, %reason, "Client {id} closed the connection: {code} - {reason}");
+        }
+        Gone::Broken(why) => {
+            info!(client = %id, peer = %from, reason = why, "Client {id} does not keep to its protocol, closed: {why}");
         }
         // A peer that closes without a code may have written a reason, which is in here.
         Gone::Lost(why) => {

@@ -12,12 +12,11 @@ use quinn::{Connecting, Connection, ConnectionError, PathStats, SendStream};
 use rustls::pki_types::CertificateDer;
 use thiserror::Error;
 use tokio::time::{sleep, timeout};
-use web_transport_quinn::Session;
 
 use super::layer::{Layer, without_session};
 use super::stream::{ReceiveHalf, SendHalf};
 use super::websocket::Socket;
-use super::webtransport;
+use super::webtransport::Session;
 use crate::message::ALPN_WEBTRANSPORT;
 
 /// Bytes of datagrams that QUIC holds at once: one or two packets, so that streams have the packets after these.
@@ -38,6 +37,9 @@ pub(crate) enum Gone {
         /// As far as it is UTF-8.
         reason: String,
     },
+    /// The peer did not keep to what carries it, and was closed for that.
+    #[error("{0}")]
+    Broken(&'static str),
     /// Nobody did, or without a code.
     #[error("{0}")]
     Lost(String),
@@ -98,7 +100,7 @@ impl Carrier {
     pub(crate) fn quic(&self) -> Option<&Connection> {
         match self {
             Self::Native(connection) => Some(connection),
-            Self::WebTransport(session) => Some(session),
+            Self::WebTransport(session) => Some(session.connection()),
             Self::WebSocket(_) => None,
         }
     }
@@ -124,7 +126,7 @@ impl Carrier {
     pub(crate) fn remote_address(&self) -> SocketAddr {
         match self {
             Self::Native(connection) => connection.remote_address(),
-            Self::WebTransport(session) => session.remote_address(),
+            Self::WebTransport(session) => session.connection().remote_address(),
             Self::WebSocket(socket) => socket.peer(),
         }
     }
@@ -164,7 +166,7 @@ impl Carrier {
     pub(crate) async fn accept_lane(&self) -> Result<(SendHalf, ReceiveHalf), Gone> {
         let accepted = match self {
             Self::Native(connection) => connection.accept_bi().await,
-            Self::WebTransport(session) => (***session).accept_bi().await,
+            Self::WebTransport(session) => session.connection().accept_bi().await,
             Self::WebSocket(socket) => {
                 return match socket.lane() {
                     Some(lane) => Ok(lane),
@@ -181,7 +183,7 @@ impl Carrier {
         let is_opened = match self {
             Self::Native(connection) => connection.accept_uni().await.is_ok(),
             // One of the session's: HTTP/3's own are not counted. There is room for one only where a client does without some of them.
-            Self::WebTransport(session) => session.accept_uni().await.is_ok(),
+            Self::WebTransport(session) => return session.trespassed().await,
             Self::WebSocket(_) => false,
         };
         if !is_opened {
@@ -203,7 +205,7 @@ impl Carrier {
             match self {
                 Self::Native(connection) => return connection.read_datagram().await.map_err(|e| self.gone(e)),
                 Self::WebTransport(session) => {
-                    let datagram = (***session).read_datagram().await.map_err(|e| self.gone(e))?;
+                    let datagram = session.connection().read_datagram().await.map_err(|e| self.gone(e))?;
                     if let Some(body) = without_session(datagram) {
                         return Ok(body);
                     }
@@ -217,8 +219,7 @@ impl Carrier {
     pub(crate) fn takes_datagram(&self, bytes: usize) -> bool {
         match self {
             Self::Native(connection) => connection.max_datagram_size().is_some_and(|most| bytes <= most),
-            // 0 where the client takes none, and no body is that short.
-            Self::WebTransport(session) => bytes <= session.max_datagram_size(),
+            Self::WebTransport(session) => session.max_datagram().is_some_and(|most| bytes <= most),
             Self::WebSocket(_) => false,
         }
     }
@@ -227,7 +228,7 @@ impl Carrier {
     pub(crate) fn has_datagram_room(&self, bytes: usize) -> bool {
         match self {
             Self::Native(connection) => connection.datagram_send_buffer_space() >= bytes,
-            Self::WebTransport(session) => session.datagram_send_buffer_space() >= bytes,
+            Self::WebTransport(session) => session.connection().datagram_send_buffer_space() > bytes,
             Self::WebSocket(_) => false,
         }
     }
@@ -237,7 +238,7 @@ impl Carrier {
         // Where it cannot be sent any more it is lost, as any datagram may be.
         match self {
             Self::Native(connection) => drop(connection.send_datagram(body)),
-            Self::WebTransport(session) => drop(session.send_datagram(body)),
+            Self::WebTransport(session) => drop(session.connection().send_datagram(Session::datagram(&body))),
             Self::WebSocket(_) => {}
         }
     }
@@ -247,7 +248,9 @@ impl Carrier {
         // As above.
         match self {
             Self::Native(connection) => drop(connection.send_datagram_wait(body).await),
-            Self::WebTransport(session) => drop(session.send_datagram_wait(body).await),
+            Self::WebTransport(session) => {
+                drop(session.connection().send_datagram_wait(Session::datagram(&body)).await);
+            }
             Self::WebSocket(_) => {}
         }
     }
@@ -255,7 +258,7 @@ impl Carrier {
     /// What it means that a stream tells of the connection's end.
     pub(crate) fn gone(&self, error: ConnectionError) -> Gone {
         match self {
-            Self::WebTransport(session) => webtransport::gone(session, error),
+            Self::WebTransport(session) => session.gone(error),
             Self::Native(_) | Self::WebSocket(_) => error.into(),
         }
     }
@@ -264,7 +267,7 @@ impl Carrier {
     pub(crate) async fn closed(&self) -> Gone {
         match self {
             Self::Native(connection) => self.gone(connection.closed().await),
-            Self::WebTransport(session) => self.gone((***session).closed().await),
+            Self::WebTransport(session) => self.gone(session.connection().closed().await),
             Self::WebSocket(socket) => socket.closed().await,
         }
     }
@@ -283,10 +286,7 @@ impl Carrier {
             Self::Native(connection) => connection.close(code.into(), reason.as_bytes()),
             Self::WebTransport(session) => {
                 sleep(AFTER_LANES).await;
-                session.close(code.into(), reason.as_bytes());
-                let connection: &Connection = session;
-                let _ = timeout(within, connection.closed()).await;
-                connection.close(self.layer().code(code), reason.as_bytes());
+                session.close(code, reason, within).await;
             }
             Self::WebSocket(socket) => {
                 // What does not get through in time is lost with the connection, which its owner drops.

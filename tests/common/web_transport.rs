@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use quinn::{Connection, Endpoint, TransportConfig};
-use web_transport_quinn::proto::ConnectRequest;
+use web_transport_quinn::proto::{self, ConnectRequest, ConnectResponse};
 use web_transport_quinn::{ClientError, Session, SessionError, WebTransportError};
 
 use super::{RawClient, RawLane, TestServer, soon};
@@ -14,6 +14,79 @@ pub const LANE: &[u8] = &[0x40, 0x41, 0x00];
 pub const TOPIC_LANE: [u8; 3] = [0x40, 0x54, 0x00];
 /// What a datagram begins with: its session.
 pub const DATAGRAM: &[u8] = &[0x00];
+
+/// A control stream with the settings that WebTransport needs: its type, and a frame.
+pub const SETTINGS: &[u8] =
+    &[0x00, 0x04, 0x0d, 0x08, 0x01, 0x33, 0x01, 0xc0, 0x00, 0x00, 0x00, 0xc6, 0x71, 0x70, 0x6a, 0x01];
+
+/// The fields of a request for a session.
+pub const FIELDS: [(&str, &str); 5] = [
+    (":method", "CONNECT"),
+    (":scheme", "https"),
+    (":authority", "localhost"),
+    (":path", "/wt"),
+    (":protocol", "webtransport"),
+];
+
+/// A HEADERS frame with these fields, written plainly (RFC 9204 section 4.5.6).
+pub fn headers(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut section = vec![0, 0];
+    for (name, value) in fields {
+        // Three bits for a name's length, seven for a value's.
+        let length = |text: &str, most: u8| match u8::try_from(text.len()).expect("short") {
+            short if short < most => vec![short],
+            long => vec![most, long - most],
+        };
+        let mut name_length = length(name, 7);
+        name_length[0] |= 0x20;
+        section.extend([&name_length, name.as_bytes(), &length(value, 127), value.as_bytes()].concat());
+    }
+    let length = u16::try_from(section.len()).expect("short") | 0x4000;
+    [&[0x01][..], &length.to_be_bytes(), &section].concat()
+}
+
+/// HTTP/3 without a library: the client's control stream, and the stream of its request.
+pub struct Bare {
+    pub connection: Connection,
+    pub control: quinn::SendStream,
+    pub request: RawLane,
+}
+
+impl Bare {
+    /// Sends the settings and a request.
+    pub async fn ask(server: &TestServer, fields: &[(&str, &str)]) -> Self {
+        let connection = http3(server).await;
+        let mut control = soon("a stream", connection.open_uni()).await.expect("a stream");
+        control.write_all(SETTINGS).await.expect("the stream takes bytes");
+        let (send, receive) = soon("a stream", connection.open_bi()).await.expect("a stream");
+        let mut request = RawLane { send, receive };
+        request.raw(&headers(fields)).await;
+        Self { connection, control, request }
+    }
+
+    /// The status of the answer.
+    pub async fn status(&mut self) -> u16 {
+        // Two short integers: the frame's type and its length.
+        let mut head = [0; 2];
+        soon("an answer", self.request.receive.read_exact(&mut head)).await.expect("a frame");
+        let mut frame = head.to_vec();
+        frame.resize(2 + usize::from(head[1]), 0);
+        soon("an answer", self.request.receive.read_exact(&mut frame[2..])).await.expect("its payload");
+        match ConnectResponse::decode(&mut frame.as_slice()) {
+            Ok(response) => response.status.as_u16(),
+            Err(proto::ConnectError::WrongStatus(Some(status))) => status.as_u16(),
+            Err(other) => panic!("expected an answer, got {other}"),
+        }
+    }
+
+    /// Waits for the server's close and gives its code.
+    pub async fn closed(&self) -> u64 {
+        match soon("the server's close", self.connection.closed()).await {
+            quinn::ConnectionError::ApplicationClosed(close) => close.error_code.into_inner(),
+            other => panic!("expected the server's close, got {other}"),
+        }
+    }
+}
 
 /// A client endpoint that speaks HTTP/3.
 pub fn endpoint(server: &TestServer) -> Endpoint {

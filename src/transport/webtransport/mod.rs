@@ -1,16 +1,23 @@
-//! WebTransport (draft-ietf-webtrans-http3) on a QUIC connection that speaks HTTP/3: from the settings to the session, and
-//! what the end of one means. What follows on its streams is the same as on native QUIC.
+//! WebTransport (draft-ietf-webtrans-http3) on a QUIC connection that speaks HTTP/3: from the settings to the session. What
+//! follows on its streams is the same as on native QUIC.
 
-use std::error::Error as _;
+mod fields;
+mod http3;
+mod session;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use quinn::{Connection, ConnectionError, VarInt, ZeroRttAccepted};
+use bytes::BytesMut;
+use quinn::{Connection, SendStream, VarInt, ZeroRttAccepted};
 use thiserror::Error;
-use web_transport_quinn::http::{StatusCode, header};
-use web_transport_quinn::proto::{self, ConnectRequest};
-use web_transport_quinn::{Request, ServerError, Session, SessionError, WebTransportError};
+use web_transport_quinn::http::{HeaderName, StatusCode, header};
+use web_transport_quinn::proto::ConnectResponse;
 
+use self::fields::{Asked, Malformed};
+use self::http3::{GENERAL_PROTOCOL_ERROR, NO_ERROR};
+use self::session::Http3;
+pub(crate) use self::session::Session;
 use super::carrier::{Carrier, Gone};
 use super::native::{streams, var_int};
 use crate::config::Http;
@@ -27,8 +34,11 @@ pub(super) const HTTP3_STREAMS: u8 = 3;
 #[derive(Debug, Error)]
 pub(crate) enum NoSession {
     /// The client does not speak HTTP/3, has no WebTransport, or is gone.
-    #[error("no WebTransport session: {0}{cause}", cause = .0.source().map(|cause| format!(": {cause}")).unwrap_or_default())]
-    Failed(#[from] ServerError),
+    #[error("no WebTransport session: {0}")]
+    Failed(#[from] Gone),
+    /// The client asks for something else.
+    #[error("no WebTransport session: {0}")]
+    Other(String),
     /// The request was refused, and the client is told so on a connection that is still there.
     #[error("WebTransport session refused with {status}: {why}")]
     Refused {
@@ -44,10 +54,8 @@ pub(crate) enum NoSession {
 impl NoSession {
     /// With what its connection is closed (RFC 9114 section 8.1).
     pub(crate) fn code(&self) -> VarInt {
-        const NO_ERROR: u32 = 0x100;
-        const GENERAL_PROTOCOL_ERROR: u32 = 0x101;
         VarInt::from_u32(match self {
-            Self::Failed(_) => GENERAL_PROTOCOL_ERROR,
+            Self::Failed(_) | Self::Other(_) => GENERAL_PROTOCOL_ERROR,
             Self::Refused { .. } => NO_ERROR,
         })
     }
@@ -102,61 +110,63 @@ pub(crate) async fn accept(
     // Before that nothing is read: what came may be a copy (RFC 9001 section 4.6). It has the same end where it is lost.
     confirmed.await;
     let from = connection.remote_address().ip();
-    let request = Request::accept(connection).await?;
-    let (status, why) = match judge(&request, pages, own, from) {
-        Ok(bearer) => return Ok((Carrier::WebTransport(Arc::new(request.ok().await?)), bearer)),
-        Err(refused) => refused,
+    let http3 = Http3::begin(connection).await?;
+    let (mut send, frames, section) = http3.request().await?;
+    let (status, why) = match fields::read(&section) {
+        Ok(asked) => match judge(&asked, pages, own, from) {
+            Ok(bearer) => {
+                answer(&mut send, StatusCode::OK).await?;
+                return Ok((Carrier::WebTransport(Arc::new(http3.session(send, frames))), bearer));
+            }
+            Err(refused) => refused,
+        },
+        Err(Malformed::Rule(why)) => (StatusCode::BAD_REQUEST, why),
+        Err(Malformed::Other(e)) => return Err(NoSession::Other(e.to_string())),
     };
-    let session = Box::new(request.respond(status).await?);
-    Err(NoSession::Refused { status, why, session })
+    answer(&mut send, status).await?;
+    // It is the whole answer.
+    let _ = send.finish();
+    Err(NoSession::Refused { status, why, session: Box::new(http3.session(send, frames)) })
+}
+
+/// Answers a request.
+async fn answer(send: &mut SendStream, status: StatusCode) -> Result<(), Gone> {
+    let mut frame = BytesMut::new();
+    let lost = |what: String| Gone::Lost(what);
+    ConnectResponse::new(status).encode(&mut frame).map_err(|e| lost(e.to_string()))?;
+    send.write_all(&frame).await.map_err(|e| lost(e.to_string()))
 }
 
 /// The token that a request brings, or why it is refused.
 fn judge(
-    request: &ConnectRequest,
+    Asked { request, path }: &Asked,
     pages: &Http,
     own: &OwnPages,
     from: IpAddr,
 ) -> Result<Option<Token>, (StatusCode, &'static str)> {
-    if request.url.path() != PATH {
+    if path != PATH {
         return Err((StatusCode::NOT_FOUND, "its path is not /wt"));
     }
-    let origin = request.headers.get(header::ORIGIN).map(|origin| origin.as_bytes());
+    let single = |name: &HeaderName, twice| {
+        let mut values = request.headers.get_all(name).iter();
+        let value = values.next().map(|value| value.as_bytes());
+        if values.next().is_some() { Err((StatusCode::BAD_REQUEST, twice)) } else { Ok(value) }
+    };
+    let origin = single(&header::ORIGIN, "it has more than one origin")?;
     let own = own.origin(request.url.authority(), origin, from);
     // Browsers show no client certificates here.
     if !pages.lets_in(origin, own.as_deref(), false) {
         return Err((StatusCode::FORBIDDEN, "its origin is not among http.origins"));
     }
-    let authorization = request.headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
+    let authorization = single(&header::AUTHORIZATION, "it has more than one authorization")?;
     Token::from_authorization(authorization)
         .map_err(|_| (StatusCode::BAD_REQUEST, "its authorization is no bearer token"))
-}
-
-/// What the end of the connection says about the session on it.
-pub(super) fn gone(session: &Session, error: ConnectionError) -> Gone {
-    match error {
-        // That was done for us once the session had ended.
-        ConnectionError::LocallyClosed => match session.close_reason() {
-            Some(SessionError::WebTransportError(WebTransportError::Closed(code, reason))) => {
-                Gone::Closed { code: code.into(), reason }
-            }
-            // Without a word it has ended with code 0 (section 6).
-            _ => Gone::Closed { code: 0, reason: String::new() },
-        },
-        ConnectionError::ApplicationClosed(close) => {
-            let code = close.error_code.into_inner();
-            Gone::Closed {
-                code: proto::error_from_http3(code).map_or(code, u64::from),
-                reason: String::from_utf8_lossy(&close.reason).into_owned(),
-            }
-        }
-        other => Gone::Lost(other.to_string()),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use web_transport_quinn::http::HeaderValue;
+    use web_transport_quinn::proto::ConnectRequest;
 
     use super::*;
     use crate::tls::CertificateHash;
@@ -166,10 +176,12 @@ mod tests {
         from: &str,
         short_lived: bool,
         url: &str,
-        headers: &[(header::HeaderName, &'static str)],
+        headers: &[(HeaderName, &'static str)],
         origins: &[&str],
     ) -> Result<bool, u16> {
-        let mut request = ConnectRequest::new(url.parse::<reqwest::Url>().expect("a URL"));
+        let url = url.parse::<reqwest::Url>().expect("a URL");
+        let path = url.path().to_owned();
+        let mut request = ConnectRequest::new(url);
         for (name, value) in headers {
             request = request.with_header(name.clone(), HeaderValue::from_static(value));
         }
@@ -177,11 +189,11 @@ mod tests {
         let pages = Http { origins, ..Http::default() };
         let hash = short_lived.then_some(CertificateHash { sha256: [0; 32], not_after: 0 });
         let own = OwnPages { short_lived: ShortLived::of(hash), served: vec![("https", 4433), ("http", 8080)] };
-        let judged = judge(&request, &pages, &own, from.parse().expect("an address"));
+        let judged = judge(&Asked { request, path }, &pages, &own, from.parse().expect("an address"));
         judged.map(|token| token.is_some()).map_err(|(status, _)| status.as_u16())
     }
 
-    fn judged(url: &str, headers: &[(header::HeaderName, &'static str)], origins: &[&str]) -> Result<bool, u16> {
+    fn judged(url: &str, headers: &[(HeaderName, &'static str)], origins: &[&str]) -> Result<bool, u16> {
         judged_from("198.51.100.7", false, url, headers, origins)
     }
 

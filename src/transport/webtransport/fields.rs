@@ -1,0 +1,332 @@
+//! The fields of a request for a session (RFC 9114 section 4.3, RFC 9204), held against what the library makes of them: it
+//! keeps one value for each name, and a path without what leads out of it. Pure.
+//!
+//! The library alone knows QPACK's tables. So a field section is cut into its lines here, which needs only lengths, and each
+//! text in a line is read by the library, as the value of a field in a request that is otherwise known to be good.
+
+use bytes::Buf;
+use thiserror::Error;
+use web_transport_quinn::http::{HeaderMap, HeaderName, HeaderValue};
+use web_transport_quinn::proto::{ConnectError, ConnectRequest, Frame, VarInt};
+
+/// Names of the static table (RFC 9204 appendix A) that begin with a colon; the library tells the others.
+const PSEUDO: [(std::ops::RangeInclusive<u64>, &str); 6] = [
+    (0..=0, ":authority"),
+    (1..=1, ":path"),
+    (15..=21, ":method"),
+    (22..=23, ":scheme"),
+    (24..=28, ":status"),
+    (63..=71, ":status"),
+];
+
+/// Those that a request for a session has, each once (RFC 8441 section 4).
+const OF_REQUEST: [&str; 5] = [":method", ":scheme", ":authority", ":path", ":protocol"];
+
+/// A request for a session, with all of its fields.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// Its `headers` are complete: what comes twice stands there twice.
+    pub(super) request: ConnectRequest,
+    /// As it came, without the query.
+    pub(super) path: String,
+}
+
+/// Why a request is none.
+#[derive(Debug, Error)]
+pub(super) enum Malformed {
+    /// It cannot be read, or asks for something else.
+    #[error(transparent)]
+    Other(#[from] ConnectError),
+    /// It can be read, and breaks a rule of HTTP/3 (RFC 9114 section 4.1.2).
+    #[error("{0}")]
+    Rule(&'static str),
+}
+
+/// Reads a request from the payload of its HEADERS frame.
+pub(super) fn read(section: &[u8]) -> Result<Asked, Malformed> {
+    let mut request = ConnectRequest::decode(&mut frame(section).as_slice())?;
+    let (mut headers, mut path, mut pseudo) = (HeaderMap::new(), None, Vec::new());
+    for line in lines(section).ok_or(Malformed::Rule("its field section cannot be read"))? {
+        let (name, value) = line.read()?;
+        if name.starts_with(':') {
+            if !headers.is_empty() {
+                return Err(Malformed::Rule("a pseudo-header comes behind a header"));
+            }
+            if !OF_REQUEST.contains(&name.as_str()) {
+                return Err(Malformed::Rule("it has a pseudo-header that no request for a session has"));
+            }
+            if pseudo.contains(&name) {
+                return Err(Malformed::Rule("a pseudo-header comes twice"));
+            }
+            if name == ":path" {
+                path = value.as_deref().and_then(|path| path.split('?').next()).map(str::to_owned);
+            }
+            pseudo.push(name);
+            continue;
+        }
+        if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return Err(Malformed::Rule("the name of a header is not in lower case"));
+        }
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| ConnectError::InvalidHttpHeaderName)?;
+        let value = value.and_then(|value| HeaderValue::from_str(&value).ok());
+        headers.append(name, value.ok_or(ConnectError::InvalidHttpHeaderValue)?);
+    }
+    request.headers = headers;
+    // The one in the static table.
+    Ok(Asked { request, path: path.unwrap_or_else(|| "/".to_owned()) })
+}
+
+/// A text as it stands in a line: maybe in Huffman's code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Text<'a> {
+    is_huffman: bool,
+    bytes: &'a [u8],
+}
+
+impl Text<'_> {
+    /// What it says, in the library's words.
+    fn read(self) -> Option<String> {
+        const NAME: &[u8] = b"x";
+        let mut section = good();
+        integer(&mut section, 0x20, 3, NAME.len());
+        section.extend_from_slice(NAME);
+        integer(&mut section, if self.is_huffman { 0x80 } else { 0 }, 7, self.bytes.len());
+        section.extend_from_slice(self.bytes);
+        let request = ConnectRequest::decode(&mut frame(&section).as_slice()).ok()?;
+        request.headers.get("x")?.to_str().ok().map(str::to_owned)
+    }
+}
+
+/// One line of a field section.
+#[derive(Debug, PartialEq, Eq)]
+struct Line<'a> {
+    name: Result<Text<'a>, u64>,
+    /// `None` where it is the static table's.
+    value: Option<Text<'a>>,
+    whole: &'a [u8],
+}
+
+impl Line<'_> {
+    /// Its name, and its value unless that is a pseudo-header's of the static table.
+    fn read(&self) -> Result<(String, Option<String>), Malformed> {
+        let unread = Malformed::Rule("a header cannot be read");
+        let value = self.value.map(|value| value.read().ok_or(Malformed::Rule("the value of a header cannot be read")));
+        let value = value.transpose()?;
+        let index = match self.name {
+            Ok(name) => return Ok((name.read().ok_or(unread)?, value)),
+            Err(index) => index,
+        };
+        if let Some((_, name)) = PSEUDO.iter().find(|(range, _)| range.contains(&index)) {
+            return Ok(((*name).to_owned(), value));
+        }
+        let request = ConnectRequest::decode(&mut frame(&[&good(), self.whole].concat()).as_slice())?;
+        let (name, value) = request.headers.iter().next().ok_or(unread)?;
+        Ok((name.as_str().to_owned(), value.to_str().ok().map(str::to_owned)))
+    }
+}
+
+/// Cuts a field section into its lines (RFC 9204 section 4.5). `None` where it does not end with one, or needs a dynamic
+/// table, which nobody has agreed on.
+fn lines(mut section: &[u8]) -> Option<Vec<Line<'_>>> {
+    let (required, base) = (take_integer(&mut section, 8)?, take_integer(&mut section, 7)?);
+    if (required, base) != (0, 0) {
+        return None;
+    }
+    let mut lines = Vec::new();
+    while let Some(&first) = section.first() {
+        let begins = section;
+        let is_static = |bit: u8| (first & bit != 0).then_some(());
+        let (name, value) = if first & 0x80 != 0 {
+            is_static(0x40)?;
+            (Err(take_integer(&mut section, 6)?), None)
+        } else if first & 0x40 != 0 {
+            is_static(0x10)?;
+            let name = Err(take_integer(&mut section, 4)?);
+            (name, Some(take_text(&mut section, 7)?))
+        } else {
+            is_static(0x20)?;
+            let name = Ok(take_text(&mut section, 3)?);
+            (name, Some(take_text(&mut section, 7)?))
+        };
+        lines.push(Line { name, value, whole: &begins[..begins.len() - section.len()] });
+    }
+    Some(lines)
+}
+
+/// Takes a text off: its length has a prefix of so many bits, the bit before it says whether it is in Huffman's code.
+fn take_text<'a>(from: &mut &'a [u8], prefix: u8) -> Option<Text<'a>> {
+    let is_huffman = *from.first()? & (1 << prefix) != 0;
+    let length = usize::try_from(take_integer(from, prefix)?).ok()?;
+    let (bytes, rest) = from.split_at_checked(length)?;
+    *from = rest;
+    Some(Text { is_huffman, bytes })
+}
+
+/// Takes an integer off that begins in the last bits of the first byte (RFC 7541 section 5.1).
+fn take_integer(from: &mut &[u8], prefix: u8) -> Option<u64> {
+    let most = (1_u64 << prefix) - 1;
+    let first = u64::from(from.try_get_u8().ok()?) & most;
+    if first < most {
+        return Some(first);
+    }
+    let mut value = most;
+    for shift in (0..=28).step_by(7) {
+        let byte = from.try_get_u8().ok()?;
+        value += u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// Adds an integer behind the bits that come before it.
+fn integer(to: &mut Vec<u8>, before: u8, prefix: u8, value: usize) {
+    let most = (1_usize << prefix) - 1;
+    let byte = |value: usize| u8::try_from(value).unwrap_or(u8::MAX);
+    if value < most {
+        return to.push(before | byte(value));
+    }
+    to.push(before | byte(most));
+    let mut rest = value - most;
+    while rest >= 0x80 {
+        to.push(byte(rest & 0x7f) | 0x80);
+        rest >>= 7;
+    }
+    to.push(byte(rest));
+}
+
+/// A HEADERS frame around a field section.
+fn frame(section: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(section.len() + 2 * VarInt::MAX_SIZE);
+    Frame::HEADERS.encode(&mut frame);
+    VarInt::from_u32(u32::try_from(section.len()).unwrap_or(u32::MAX)).encode(&mut frame);
+    frame.extend_from_slice(section);
+    frame
+}
+
+/// The field section of a request for a session that is in order, from names and values that stand in it plainly.
+fn good() -> Vec<u8> {
+    let mut section = vec![0, 0];
+    let fields = [
+        (":method", "CONNECT"),
+        (":scheme", "https"),
+        (":authority", "a"),
+        (":path", "/"),
+        (":protocol", "webtransport"),
+    ];
+    for (name, value) in fields {
+        literal(&mut section, name, value);
+    }
+    section
+}
+
+fn literal(section: &mut Vec<u8>, name: &str, value: &str) {
+    integer(section, 0x20, 3, name.len());
+    section.extend_from_slice(name.as_bytes());
+    integer(section, 0, 7, value.len());
+    section.extend_from_slice(value.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use web_transport_quinn::http::header;
+
+    use super::*;
+
+    const USUAL: [(&str, &str); 5] = [
+        (":method", "CONNECT"),
+        (":scheme", "https"),
+        (":authority", "localhost:4433"),
+        (":path", "/wt"),
+        (":protocol", "webtransport"),
+    ];
+
+    fn section(fields: &[(&str, &str)]) -> Vec<u8> {
+        let mut section = vec![0, 0];
+        fields.iter().for_each(|(name, value)| literal(&mut section, name, value));
+        section
+    }
+
+    fn asked(more: &[(&str, &str)]) -> Result<Asked, String> {
+        read(&section(&[&USUAL[..], more].concat())).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn what_comes_twice_is_there_twice_and_the_path_is_as_it_came() {
+        let asked = asked(&[("authorization", "Bearer a"), ("origin", "https://a"), ("authorization", "Bearer b")]);
+        let asked = asked.expect("a request");
+        assert_eq!(asked.path, "/wt");
+        let all: Vec<_> = asked.request.headers.get_all(header::AUTHORIZATION).iter().collect();
+        assert_eq!(all, ["Bearer a", "Bearer b"]);
+        assert_eq!(asked.request.headers.len(), 3);
+        let mut fields = USUAL;
+        fields[3].1 = "/wt/../wt?room=1";
+        let asked = read(&section(&fields)).expect("a request");
+        assert_eq!((asked.path.as_str(), asked.request.url.path()), ("/wt/../wt", "/wt"));
+    }
+
+    #[test]
+    fn as_the_library_and_browsers_write_it() {
+        let url = "https://localhost:4433/wt?room=1".parse::<reqwest::Url>().expect("a URL");
+        let request = ConnectRequest::new(url)
+            .with_header(header::ORIGIN, HeaderValue::from_static("https://app.example"))
+            .with_header(header::USER_AGENT, HeaderValue::from_static("a browser"))
+            .with_header(HeaderName::from_static("sec-webtransport-http3-draft02"), HeaderValue::from_static("1"))
+            .with_protocol("qws");
+        let mut frame = Vec::new();
+        request.encode(&mut frame).expect("it can be written");
+        let mut payload = frame.as_slice();
+        let (kind, length) = (VarInt::decode(&mut payload), VarInt::decode(&mut payload));
+        assert_eq!(
+            (kind.expect("a frame").into_inner(), length.expect("a length").into_inner()),
+            (1, payload.len() as u64)
+        );
+        let asked = read(payload).expect("a request");
+        assert_eq!((asked.path.as_str(), asked.request.protocols.len()), ("/wt", 1));
+        assert_eq!(asked.request.headers[header::ORIGIN], "https://app.example");
+        assert_eq!(asked.request.headers["sec-webtransport-http3-draft02"], "1");
+        // A field of the static table as a whole: 29 is "accept: */*".
+        let asked = read(&[section(&USUAL), vec![0x80 | 0x40 | 29]].concat()).expect("a request");
+        assert_eq!(asked.request.headers[header::ACCEPT], "*/*");
+        // And in Huffman's code (RFC 7541 appendix C.4.1): www.example.com.
+        let huffman = [0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff];
+        let asked = read(&[&section(&USUAL)[..], &[0x50 | 5, 0x8c], &huffman].concat()).expect("a request");
+        assert_eq!(asked.request.headers[header::COOKIE], "www.example.com");
+    }
+
+    #[test]
+    fn what_breaks_http3_is_refused() {
+        for (more, why) in [
+            (&[(":path", "/wt")][..], "twice"),
+            (&[(":method", "CONNECT")], "twice"),
+            (&[(":status", "200")], "no request for a session has"),
+            (&[(":x", "y")], "no request for a session has"),
+            (&[("origin", "https://a"), (":path", "/wt")], "behind a header"),
+            (&[("Origin", "https://a")], "lower case"),
+        ] {
+            let error = asked(more).expect_err("malformed");
+            assert!(error.contains(why), "{more:?}: {error}");
+        }
+        // The same where the second is the static table's.
+        let error = read(&[section(&USUAL), vec![0x80 | 0x40 | 23]].concat()).expect_err("malformed").to_string();
+        assert!(error.contains("twice"), "{error}");
+        for cut in 1..section(&USUAL).len() {
+            assert!(read(&section(&USUAL)[..cut]).is_err(), "the first {cut} bytes");
+        }
+    }
+
+    #[test]
+    fn integers_are_read_as_they_are_written() {
+        for value in [0, 5, 6, 7, 8, 126, 127, 128, 254, 255, 1337, 16_384, 1 << 20] {
+            for prefix in 3..=7 {
+                let mut bytes = Vec::new();
+                integer(&mut bytes, 0, prefix, value);
+                let mut rest = bytes.as_slice();
+                assert_eq!(take_integer(&mut rest, prefix), Some(value as u64));
+                assert!(rest.is_empty());
+            }
+        }
+        assert_eq!(take_integer(&mut &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f][..], 7), None, "no end");
+    }
+}

@@ -1,0 +1,270 @@
+//! A session on its connection, which it has to itself: the streams of HTTP/3 below it, and its end on either side.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use web_transport_quinn::proto::{self, Frame, Settings, StreamUni};
+
+use super::http3::{self, CLOSE, CODE_BYTES, Fault, Frames, NO_ERROR, STREAM_CREATION_ERROR, Trouble};
+use crate::message::CloseCode;
+use crate::transport::carrier::Gone;
+use crate::transport::layer::Layer;
+
+/// What a datagram begins with (RFC 9297 section 2.1): the session's id, a quarter of that of its request's stream.
+const DATAGRAM: u8 = 0x00;
+
+/// How a session has ended, set by the first to notice.
+type End = Arc<OnceLock<Gone>>;
+
+/// A connection on which HTTP/3 has begun: the client's settings have come, and the server's are sent.
+pub(super) struct Http3 {
+    connection: Connection,
+    end: End,
+    trespassed: CancellationToken,
+    streams: AbortOnDropHandle<()>,
+    /// The server's control stream, which must not end.
+    control: SendStream,
+}
+
+impl Http3 {
+    pub(super) async fn begin(connection: Connection) -> Result<Self, Gone> {
+        let (end, trespassed) = (End::default(), CancellationToken::new());
+        let (taken, settings) = oneshot::channel();
+        let streams = tokio::spawn(serve(connection.clone(), taken, Arc::clone(&end), trespassed.clone()));
+        let streams = AbortOnDropHandle::new(streams);
+        let gone = |error| gone(&end, error);
+        let mut control = connection.open_uni().await.map_err(gone)?;
+        let mut own = Settings::default();
+        own.enable_webtransport(1);
+        let mut frame = BytesMut::new();
+        own.encode(&mut frame);
+        // It fails with the connection alone, of which the next step tells.
+        let _ = control.write_all(&frame).await;
+        if settings.await.is_err() {
+            return Err(gone(connection.closed().await));
+        }
+        Ok(Self { connection, end, trespassed, streams, control })
+    }
+
+    /// Waits for the first request, and reads it.
+    pub(super) async fn request(&self) -> Result<(SendStream, Frames<RecvStream>, Vec<u8>), Gone> {
+        let gone = |error| gone(&self.end, error);
+        let (send, receive) = self.connection.accept_bi().await.map_err(gone)?;
+        let mut frames = Frames::new(receive);
+        match http3::request(&mut frames).await {
+            Ok(fields) => Ok((send, frames, fields)),
+            Err(Trouble::Fault(fault)) => {
+                broken(&self.connection, &self.end, fault);
+                Err(gone(ConnectionError::LocallyClosed))
+            }
+            Err(Trouble::Reset | Trouble::Gone) => Err(Gone::Lost("its request was given up".into())),
+        }
+    }
+
+    /// Makes a session of a request that was answered.
+    pub(super) fn session(self, send: SendStream, frames: Frames<RecvStream>) -> Session {
+        let Self { connection, end, trespassed, streams, control } = self;
+        let request = tokio::spawn(read_request(connection.clone(), frames, Arc::clone(&end)));
+        Session {
+            connection,
+            request: Mutex::new(Some(send)),
+            end,
+            trespassed,
+            _tasks: [streams, AbortOnDropHandle::new(request)],
+            _control: control,
+        }
+    }
+}
+
+/// A session, as long as it is there.
+#[derive(Debug)]
+pub(crate) struct Session {
+    connection: Connection,
+    /// The server's side of the request's stream, until the session is closed here.
+    request: Mutex<Option<SendStream>>,
+    end: End,
+    /// Once the client has opened a unidirectional stream in it.
+    trespassed: CancellationToken,
+    _tasks: [AbortOnDropHandle<()>; 2],
+    _control: SendStream,
+}
+
+impl Session {
+    /// On which it lies.
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Waits until the client opens a unidirectional stream in the session. Cancel safe.
+    pub(crate) async fn trespassed(&self) {
+        self.trespassed.cancelled().await;
+    }
+
+    /// Bytes of a body that fit a datagram; `None` where the client takes none.
+    pub(crate) fn max_datagram(&self) -> Option<usize> {
+        self.connection.max_datagram_size()?.checked_sub(size_of_val(&DATAGRAM))
+    }
+
+    /// A body as a datagram of the session's.
+    pub(crate) fn datagram(body: &Bytes) -> Bytes {
+        let mut datagram = BytesMut::with_capacity(size_of_val(&DATAGRAM) + body.len());
+        datagram.put_u8(DATAGRAM);
+        datagram.put_slice(body);
+        datagram.freeze()
+    }
+
+    /// What the end of the connection says about the session on it.
+    pub(crate) fn gone(&self, error: ConnectionError) -> Gone {
+        gone(&self.end, error)
+    }
+
+    /// Closes the session with a code and reason, and the connection once the client has done so, or has had its time.
+    pub(crate) async fn close(&self, code: u16, reason: &str, within: Duration) {
+        let request = self.request.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let _ = self.end.set(Gone::Closed { code: code.into(), reason: reason.to_owned() });
+        let mut is_told = false;
+        let closed = async {
+            if let Some(mut request) = request {
+                let is_sent = request.write_all(&closing(code, reason)).await.is_ok() && request.finish().is_ok();
+                is_told = is_sent && matches!(request.stopped().await, Ok(None));
+            }
+            self.connection.closed().await;
+        };
+        let _ = timeout(within, closed).await;
+        // Where it has not been told, this is the last chance.
+        let code = if is_told { VarInt::from_u32(NO_ERROR) } else { Layer::WebTransport.code(code) };
+        self.connection.close(code, reason.as_bytes());
+    }
+}
+
+/// A CLOSE in a DATA frame.
+fn closing(code: u16, reason: &str) -> Vec<u8> {
+    let integer = |value: usize| proto::VarInt::from_u32(u32::try_from(value).unwrap_or(u32::MAX));
+    let mut capsule = Vec::new();
+    integer(usize::try_from(CLOSE).unwrap_or(usize::MAX)).encode(&mut capsule);
+    integer(CODE_BYTES + reason.len()).encode(&mut capsule);
+    capsule.put_u32(code.into());
+    capsule.put_slice(reason.as_bytes());
+    let mut frame = Vec::new();
+    Frame::DATA.encode(&mut frame);
+    integer(capsule.len()).encode(&mut frame);
+    frame.extend_from_slice(&capsule);
+    frame
+}
+
+/// The end of a session whose client said nothing about it: a page that was left, as WebSocket tells it.
+fn left() -> Gone {
+    Gone::Closed { code: CloseCode::GOING_AWAY.0.into(), reason: "page left".into() }
+}
+
+fn gone(end: &End, error: ConnectionError) -> Gone {
+    match error {
+        ConnectionError::LocallyClosed => end.get().cloned().unwrap_or_else(left),
+        ConnectionError::ApplicationClosed(close) => {
+            let (code, reason) = (close.error_code.into_inner(), String::from_utf8_lossy(&close.reason).into_owned());
+            match proto::error_from_http3(code) {
+                Some(0) if reason.is_empty() => left(),
+                None if code == u64::from(NO_ERROR) => left(),
+                mapped => Gone::Closed { code: mapped.map_or(code, u64::from), reason },
+            }
+        }
+        other => Gone::Lost(other.to_string()),
+    }
+}
+
+/// Ends the connection of a client that does not keep to HTTP/3.
+fn broken(connection: &Connection, end: &End, fault: Fault) {
+    if end.set(Gone::Broken(fault.why)).is_ok() {
+        connection.close(VarInt::from_u32(fault.code), fault.why.as_bytes());
+    }
+}
+
+/// Reads what the client says on its request's stream: how the session ends.
+async fn read_request(connection: Connection, frames: Frames<RecvStream>, end: End) {
+    let gone = match http3::closing(frames).await {
+        // As a page closes it that gives neither.
+        Ok(Some((0, reason))) if reason.is_empty() => left(),
+        Ok(Some((code, reason))) => Gone::Closed { code: code.into(), reason },
+        Ok(None) | Err(Trouble::Reset | Trouble::Gone) => left(),
+        Err(Trouble::Fault(fault)) => return broken(&connection, &end, fault),
+    };
+    // Where it was closed here, the client closes the connection, or the server does.
+    if end.set(gone).is_ok() {
+        connection.close(VarInt::from_u32(NO_ERROR), b"");
+    }
+}
+
+/// What a unidirectional stream of the client's has come to.
+enum Step {
+    /// Its type is read.
+    Typed(u64, RecvStream),
+    /// It can be read no further.
+    Ended(Trouble),
+}
+
+/// Serves the unidirectional streams that a client has for HTTP/3, as long as the connection is there.
+async fn serve(connection: Connection, settings: oneshot::Sender<()>, end: End, trespassed: CancellationToken) {
+    let mut settings = Some(settings);
+    let mut qpack = Vec::new();
+    let mut reading = FuturesUnordered::<BoxFuture<'static, Step>>::new();
+    loop {
+        let step = tokio::select! {
+            accepted = connection.accept_uni() => match accepted {
+                Ok(stream) => {
+                    reading.push(Box::pin(begin(stream)));
+                    continue;
+                }
+                Err(_) => return,
+            },
+            Some(step) = reading.next() => step,
+        };
+        let fault = match step {
+            Step::Typed(kind, stream) => match StreamUni(proto::VarInt::from_u64(kind).unwrap_or(proto::VarInt::MAX)) {
+                StreamUni::CONTROL => match settings.take() {
+                    Some(settings) => {
+                        reading.push(Box::pin(async { Step::Ended(http3::control(stream, settings).await) }));
+                        continue;
+                    }
+                    None => Fault::new(STREAM_CREATION_ERROR, "a second control stream"),
+                },
+                StreamUni::QPACK_ENCODER | StreamUni::QPACK_DECODER if !qpack.contains(&kind) => {
+                    qpack.push(kind);
+                    reading.push(Box::pin(async { Step::Ended(Frames::new(stream).drain().await) }));
+                    continue;
+                }
+                StreamUni::QPACK_ENCODER | StreamUni::QPACK_DECODER => {
+                    Fault::new(STREAM_CREATION_ERROR, "a second stream for QPACK")
+                }
+                StreamUni::PUSH => Fault::new(STREAM_CREATION_ERROR, "a push stream, which only servers have"),
+                StreamUni::WEBTRANSPORT => {
+                    trespassed.cancel();
+                    continue;
+                }
+                // It means nothing here (RFC 9114 section 6.2.3), and is told so when it is dropped.
+                _ => continue,
+            },
+            Step::Ended(Trouble::Fault(fault)) => fault,
+            // Of a stream whose type never came nothing is known.
+            Step::Ended(Trouble::Reset | Trouble::Gone) => continue,
+        };
+        return broken(&connection, &end, fault);
+    }
+}
+
+/// Reads the type of a stream.
+async fn begin(mut stream: RecvStream) -> Step {
+    match Frames::new(&mut stream).integer().await {
+        Ok(Some(kind)) => Step::Typed(kind, stream),
+        // A stream that ends without a type is harmless.
+        Ok(None) | Err(_) => Step::Ended(Trouble::Gone),
+    }
+}
