@@ -21,6 +21,7 @@ pub(crate) struct Retention {
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) offset: u64,
+    /// By a clock that nobody sets.
     at_ms: u64,
     pub(crate) envelope: Arc<Envelope>,
 }

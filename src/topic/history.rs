@@ -5,9 +5,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::{Topics, size};
+use super::{Topics, size, uptime_ms};
 use crate::frame::{Body, Compression, PREFIX_BYTES};
-use crate::message::{Position, ServerMessage, TopicName, now_ms};
+use crate::message::{Position, ServerMessage, TopicName};
 use crate::outbound::Envelope;
 
 impl Topics {
@@ -39,7 +39,7 @@ impl Topics {
         };
         let (epoch, newest, recovered, entries, is_more_behind) = {
             let mut state = topic.state();
-            self.account(&topic, &mut state, now_ms());
+            self.account(&topic, &mut state, uptime_ms());
             let recovered = state.log.start(behind, None).recovered;
             // A position in another life of the log is before, or in reverse behind, all of this one.
             let since = since.filter(|since| since.epoch == state.log.epoch()).map(|since| since.offset);

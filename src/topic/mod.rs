@@ -21,7 +21,8 @@ mod unsubscribe;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
@@ -38,7 +39,7 @@ pub(crate) use self::unsubscribe::{Farewell, Left};
 use crate::config::{Config, TopicRule};
 use crate::limits::Allowance;
 use crate::log::Log;
-use crate::message::{ErrorCode, ErrorReply, Member, ServerMessage, TopicName, TopicPattern, now_ms};
+use crate::message::{ErrorCode, ErrorReply, Member, ServerMessage, TopicName, TopicPattern};
 
 /// Topics are spread over so many maps, so that workers seldom wait for each other's.
 const SHARDS: usize = 64;
@@ -170,7 +171,7 @@ impl Topics {
         self.count.fetch_add(1, Ordering::Relaxed);
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let rule = Arc::clone(self.rule_of(name));
-        let topic = Topic::new(id, name.clone(), rule, shard.epoch.clone(), self.inboxes.len(), now_ms());
+        let topic = Topic::new(id, name.clone(), rule, shard.epoch.clone(), self.inboxes.len(), uptime_ms());
         let topic = Arc::new(topic);
         shard.topics.insert(name.clone(), Arc::clone(&topic));
         Ok(topic)
@@ -208,6 +209,26 @@ impl Topics {
     }
 }
 
+/// Milliseconds since the first call, by a clock that nobody sets: what topics count ages by. The time of day may jump, when
+/// a machine has begun with a wrong one, and would take all histories with it.
+fn uptime_ms() -> u64 {
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(BEGAN.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
 fn size(setting: u64) -> usize {
     usize::try_from(setting).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_not_counted_by_the_time_of_day() {
+        let first = uptime_ms();
+        assert!(first <= uptime_ms());
+        // A process that is a year old runs no tests.
+        assert!(first < 365 * 24 * 60 * 60 * 1000, "{first} looks like the time of day");
+    }
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::hub::Delivery;
 use super::state::{State, Topic};
-use super::{Places, Topics, size};
+use super::{Places, Topics, size, uptime_ms};
 use crate::limits::Allowance;
 use crate::message::{ErrorCode, ErrorReply, IdempotencyKey, Payload, ServerMessage, TopicMessage, TopicName, now_ms};
 use crate::metrics::Counters;
@@ -128,7 +128,7 @@ impl Topics {
         delivered: Option<&TaskTracker>,
         counters: &Counters,
     ) -> Option<ServerMessage> {
-        let now = now_ms();
+        let now = uptime_ms();
         if state.is_gone {
             return None;
         }
@@ -145,7 +145,7 @@ impl Topics {
                 offset,
                 from: publication.from,
                 payload: publication.payload.clone(),
-                timestamp: now,
+                timestamp: now_ms(),
             });
             Envelope::new(&message, compress_min_bytes)
         });

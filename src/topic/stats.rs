@@ -5,14 +5,13 @@ use std::cmp::Reverse;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use super::Topics;
-use crate::message::now_ms;
+use super::{Topics, uptime_ms};
 use crate::metrics::{self, Top, TopicStats, thousandths};
 
 impl Topics {
     /// The numbers, and at most so many topics: those with the most recent messages.
     pub(crate) fn stats(&self, most: usize) -> metrics::Topics {
-        let now = now_ms();
+        let now = uptime_ms();
         let mut top = Top::new(most);
         let mut subscriptions: u64 = self.patterns.iter().map(|count| count.load(Ordering::Relaxed) as u64).sum();
         for shard in &self.shards {

@@ -12,12 +12,10 @@ use super::replay::Replay;
 use super::routes::{Receiver, Target};
 use super::state::{Many, State, Topic, overflow};
 use super::subscriber::{CatchingUp, Held, NotReserved, Reserved, Subscriber};
-use super::{Places, Topics, size};
+use super::{Places, Topics, size, uptime_ms};
 use crate::config::{OverflowPolicy, TopicRule};
 use crate::frame::exact;
-use crate::message::{
-    ErrorCode, ErrorReply, RequestId, ServerMessage, Subscribe, Subscribed, TopicName, TopicPattern, now_ms,
-};
+use crate::message::{ErrorCode, ErrorReply, RequestId, ServerMessage, Subscribe, Subscribed, TopicName, TopicPattern};
 use crate::outbound::{Envelope, TopicLane};
 use crate::transport::Overflow;
 
@@ -116,7 +114,7 @@ impl Topics {
         if state.is_gone {
             return None;
         }
-        let now = now_ms();
+        let now = uptime_ms();
         state.used_ms = now;
         self.account(topic, &mut state, now);
         let lane = who.outbound.bind_lane(&wanted.topic, topic.rule.priority, wanted.lane);

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use super::hub::Delivery;
 use super::state::Topic;
-use super::{Shard, Topics, size};
+use super::{Shard, Topics, size, uptime_ms};
 use crate::log::Log;
-use crate::message::now_ms;
 
 /// Between two looks at a part of the topics; each part is looked at once in 6.4 seconds.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -21,7 +20,7 @@ impl Topics {
         loop {
             for shard in &self.shards {
                 pause.tick().await;
-                self.tend_shard(shard, now_ms()).await;
+                self.tend_shard(shard, uptime_ms()).await;
             }
         }
     }
@@ -79,7 +78,7 @@ mod tests {
         assert_eq!(topics.look_up(&name).expect_err("reading makes none"), told);
         let topic = topics.make(&name, &all).expect("room");
         assert_eq!(topic.state().log.epoch(), &*told);
-        topics.tend_shard(topics.shard(&name), now_ms() + topics.config.timing.topic_idle_ms + 1000).await;
+        topics.tend_shard(topics.shard(&name), uptime_ms() + topics.config.timing.topic_idle_ms + 1000).await;
         assert!(topic.state().is_gone);
         let next = topics.look_up(&name).expect_err("it was forgotten");
         assert_ne!(next, told);
