@@ -7,6 +7,7 @@ mod baseline;
 mod command;
 mod comparison;
 mod congestion;
+mod fairness;
 mod link;
 mod load;
 mod plot;

@@ -15,6 +15,8 @@ mod command;
 mod comparison;
 #[path = "../benches/congestion.rs"]
 mod congestion;
+#[path = "../benches/fairness.rs"]
+mod fairness;
 #[path = "../benches/link/mod.rs"]
 mod link;
 #[path = "../benches/load/mod.rs"]

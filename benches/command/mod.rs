@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 
 use crate::baseline;
 use crate::comparison::{self, Extent};
+use crate::fairness;
 use crate::link;
 use crate::load::{Driver, Encoding, Limit, MIN_SIZE, Mode, Target, Trust};
 
@@ -88,6 +89,9 @@ pub(crate) struct Args {
     /// Measure what a delivery costs the server, over subscribers and over topics, instead of the comparison's rows
     #[arg(long)]
     curves: bool,
+    /// Measure how flows with each congestion controller share a bottleneck with TCP, instead; needs root, on Linux
+    #[arg(long)]
+    fairness: bool,
     /// Where plots are written: of the curves (by default docs/plots), and of the rows under loss
     #[arg(long, value_name = "FOLDER")]
     plots: Option<PathBuf>,
@@ -174,6 +178,9 @@ fn serve_or_measure(args: &Args) -> Result<bool> {
 async fn measure(args: &Args) -> Result<bool> {
     if let Some(Role::Carry { conditions }) = &args.role {
         return link::run(conditions).await.map(|()| true);
+    }
+    if args.fairness {
+        return fairness::run(args.only.as_deref(), args.quick).await;
     }
     if args.compare || args.curves {
         let extent = Extent {

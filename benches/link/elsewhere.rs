@@ -33,6 +33,14 @@ impl Link {
         match *self {}
     }
 
+    pub(crate) async fn on_server_side<T, F>(&self, _: impl FnOnce() -> F + Send + 'static) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>>,
+    {
+        match *self {}
+    }
+
     pub(crate) async fn round_trip(&self) -> Result<Duration> {
         match *self {}
     }

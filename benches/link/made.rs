@@ -64,6 +64,18 @@ impl Link {
         outcome.await.context("the work on the link's near side broke off")?
     }
 
+    /// The same on the far side.
+    pub(crate) async fn on_server_side<T, F>(&self, work: impl FnOnce() -> F + Send + 'static) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>>,
+    {
+        let work = move || tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work());
+        let (sender, outcome) = oneshot::channel();
+        std::thread::spawn(move || sender.send(within(&SERVER, work)).ok());
+        outcome.await.context("the work on the link's far side broke off")?
+    }
+
     /// The median round trip of a small UDP packet over the link, with nothing else on it.
     pub(crate) async fn round_trip(&self) -> Result<Duration> {
         const PACKETS: usize = 50;
