@@ -209,7 +209,7 @@ clean() {
     require_cargo
     cd -- "$root"
     step cargo clean
-    step rm -f certs/{ca,server,server-key,client-ca,client,client-key}.pem
+    step rm -f certs/{ca,server,server-key,client-ca,client,client-key}.pem certs/reset-key
 }
 
 command=${1-}

@@ -4,15 +4,17 @@
 //!
 //! ```
 //! use quic_websocket::{Client, Event, TopicEvent, message::{CloseCode, Payload}};
-//! # use quic_websocket::{CancellationToken, Config, Server, tls::Trust};
+//! # use quic_websocket::{CancellationToken, Config, Server, tls::{DevelopmentFiles, Trust}};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # tokio::runtime::Runtime::new()?.block_on(async {
 //! # let folder = std::env::temp_dir().join(format!("qws-doc-{}", std::process::id()));
 //! # let mut config = Config::default();
 //! # config.addr = "127.0.0.1:0".parse()?;
-//! # (config.tls.cert, config.tls.key) = (folder.join("server.pem"), folder.join("server-key.pem"));
+//! # let files = DevelopmentFiles::inside(&folder);
+//! # files.make(&["127.0.0.1".into()], true)?;
+//! # (config.tls.cert, config.tls.key) = (files.cert, files.key);
 //! # let running = Server::bind(config)?;
-//! # let (server, trust) = (running.local_addr().to_string(), Trust::CaFile(folder.join("ca.pem")));
+//! # let (server, trust) = (running.local_addr().to_string(), Trust::CaFile(files.ca));
 //! # let shutdown = CancellationToken::new();
 //! # let running = tokio::spawn(running.run(shutdown.clone()));
 //!

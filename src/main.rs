@@ -13,7 +13,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use quic_websocket::config::{Loaded, LogFormat, MessageLog, parse_address};
 use quic_websocket::message::ClientName;
-use quic_websocket::tls::{ClientFiles, DEVELOPMENT_NAMES, DevelopmentFiles};
+use quic_websocket::tls::{ClientFiles, DEVELOPMENT_NAMES, DevelopmentFiles, certificate_name};
 use quic_websocket::{CancellationToken, Config, Server};
 use tracing::{error, info, warn};
 
@@ -67,7 +67,7 @@ struct Serve {
     /// Most clients connected at once [default: 10000]
     #[arg(long, value_parser = whole_number)]
     max_clients: Option<u64>,
-    /// PEM file with the certificate chain [default: certs/server.pem, made where it is missing]
+    /// PEM file with the certificate chain [default: certs/server.pem, made where it is missing; one named here has to be there]
     #[arg(long)]
     cert: Option<PathBuf>,
     /// PEM file with its private key [default: certs/server-key.pem]
@@ -129,7 +129,7 @@ fn make_certs(certs: &Certs) -> anyhow::Result<()> {
     if let Some(name) = &certs.client {
         return make_client_certs(certs, name);
     }
-    let mut names = certs.names.clone();
+    let mut names = certs.names.iter().map(|name| certificate_name(name)).collect::<Result<Vec<_>, _>>()?;
     for name in DEVELOPMENT_NAMES {
         if !names.iter().any(|given| given == name) {
             names.push(name.to_owned());

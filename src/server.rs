@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use tokio::runtime::RuntimeMetrics;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -20,7 +21,7 @@ use crate::printable::Printable;
 use crate::registry::Registry;
 use crate::reload::{FileWatch, Reload};
 use crate::status::ServerStatus;
-use crate::tls::{self, ServerTls, Sides};
+use crate::tls::{self, Made, ResetKey, ServerTls, Sides};
 use crate::topic::Topics;
 use crate::transport::native::ServerSettings;
 use crate::transport::socket;
@@ -63,20 +64,26 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Checks the configuration, reads or makes the certificates, and binds the port.
+    /// Checks the configuration, binds the port, and reads or makes the certificates.
     ///
     /// # Errors
     /// [`ServerError`] says which of these failed and what to do.
     pub fn bind(config: Config) -> Result<Self, ServerError> {
         config.validate()?;
-        if let Some(made) = tls::ensure_certificates(&config.tls.cert, &config.tls.key)? {
+        let count = config.worker_count();
+        // Before anything is made: another server may be running here.
+        let ports = Ports::bind(&config, count)?;
+        let Ports { sockets, local_addr, secure, http_addr, plain, plain_http_addr, admin, admin_addr } = ports;
+        socket::report_buffers(&sockets[0], size(config.quic.socket_buffer_bytes));
+        if let Some(Made { files, why }) = tls::ensure_certificates(&config.tls, SystemTime::now())? {
             warn!(
-                "No certificates found: made {} and {} for development, signed by {}; clients trust them with --ca",
-                made.cert.display(),
-                made.key.display(),
-                made.ca.display()
+                "{why}: made {} and {} for development, signed by {}; clients trust them with --ca",
+                files.cert.display(),
+                files.key.display(),
+                files.ca.display()
             );
         }
+        let reset_key = ResetKey::load(&config)?;
         // Watched before they are read: a change in between is seen.
         let of_tls = [&config.tls.cert, &config.tls.key].into_iter().chain(&config.tls.client_ca);
         let files = FileWatch::new(of_tls.chain(config.auth.files()));
@@ -89,13 +96,17 @@ impl Server {
         };
         let config = Arc::new(config);
         let auth = Arc::new(Auth::new(Arc::clone(&config))?);
-        let count = config.worker_count();
         let (tcp, certificates) = watch::channel(tcp);
-        let Ports { sockets, local_addr, doors, http_addr, plain_http_addr, admin_addr } =
-            Ports::bind(&config, count, &certificates)?;
-        socket::report_buffers(&sockets[0], size(config.quic.socket_buffer_bytes));
+        let mut doors: Vec<Vec<http::Door>> = (0..count).map(|_| Vec::new()).collect();
+        let secure = secure.into_iter().map(|door| door.over_tls(certificates.clone()));
+        doors.iter_mut().zip(secure).for_each(|(doors, door)| doors.push(door));
+        doors.iter_mut().zip(plain).for_each(|(doors, door)| doors.push(door));
+        // One worker is enough for the few who ask.
+        if let Some(doors) = doors.first_mut() {
+            doors.extend(admin);
+        }
 
-        let (settings, connections, strays) = ServerSettings::new(&config, quic, count);
+        let (settings, connections, strays) = ServerSettings::new(&config, quic, &reset_key, count);
         let settings = Arc::new(settings);
         let (registry, inboxes) =
             Registry::new(size(config.limits.max_clients), count, size(config.limits.fanout_queue));
@@ -104,7 +115,8 @@ impl Server {
         let metrics = Metrics::new(count);
         let http_places = Arc::new(Semaphore::new(size(config.limits.max_http_connections)));
         let live = Live::new(&config, made_admin_token.clone());
-        let context = Arc::new(Context { config, live, registry, topics, addresses, auth, metrics });
+        let expiry = tls.expiry();
+        let context = Arc::new(Context { config, live, registry, topics, addresses, auth, metrics, expiry });
         let draining = CancellationToken::new();
         let served = [("https", http_addr), ("http", plain_http_addr)];
         let served = served.into_iter().filter_map(|(scheme, addr)| Some((scheme, addr?.port()))).collect();
@@ -256,6 +268,7 @@ impl Server {
                         certify(sides);
                     }
                 }
+                () = tls.expiring(), if !draining_began => tls.warn_of_expiry(),
                 end = ends.recv() => match end {
                     None => break,
                     Some((_, Ok(()))) if draining_began => {}
@@ -287,10 +300,14 @@ struct Ports {
     /// One for each worker.
     sockets: Vec<UdpSocket>,
     local_addr: SocketAddr,
-    /// Those of each worker.
-    doors: Vec<Vec<http::Door>>,
+    /// For TLS over TCP, one for each worker, or none.
+    secure: Vec<http::Door>,
     http_addr: Option<SocketAddr>,
+    /// The same without TLS.
+    plain: Vec<http::Door>,
     plain_http_addr: Option<SocketAddr>,
+    /// For the admin API on an address of its own.
+    admin: Option<http::Door>,
     admin_addr: Option<SocketAddr>,
 }
 
@@ -298,15 +315,11 @@ struct Ports {
 const PORT_TRIES: usize = 16;
 
 impl Ports {
-    fn bind(
-        config: &Config,
-        workers: usize,
-        certificates: &watch::Receiver<Arc<rustls::ServerConfig>>,
-    ) -> Result<Self, ServerError> {
+    fn bind(config: &Config, workers: usize) -> Result<Self, ServerError> {
         let mut tries = if config.addr.port() == 0 { PORT_TRIES } else { 1 };
         loop {
             tries -= 1;
-            match Self::try_bind(config, workers, certificates) {
+            match Self::try_bind(config, workers) {
                 Err(ServerError::Bind { cause, .. } | ServerError::BindTcp { cause, .. })
                     if tries > 0 && cause.kind() == io::ErrorKind::AddrInUse => {}
                 bound => return bound,
@@ -314,36 +327,25 @@ impl Ports {
         }
     }
 
-    fn try_bind(
-        config: &Config,
-        workers: usize,
-        certificates: &watch::Receiver<Arc<rustls::ServerConfig>>,
-    ) -> Result<Self, ServerError> {
+    fn try_bind(config: &Config, workers: usize) -> Result<Self, ServerError> {
         let bind = |cause| ServerError::Bind { addr: config.addr, cause };
         let buffers = size(config.quic.socket_buffer_bytes);
         let sockets = socket::bind_group(config.addr, workers, buffers).map_err(bind)?;
         let local_addr = sockets[0].local_addr().map_err(bind)?;
-        let mut doors: Vec<Vec<http::Door>> = (0..workers).map(|_| Vec::new()).collect();
-        let mut open = |addr: Option<SocketAddr>, tls, setting| {
-            let Some(addr) = addr.filter(|_| config.http.enabled) else { return Ok(None) };
-            let (addr, bound) =
-                http::bind(addr, workers, tls).map_err(|cause| ServerError::BindTcp { addr, setting, cause })?;
-            doors.iter_mut().zip(bound).for_each(|(doors, door)| doors.push(door));
-            Ok::<_, ServerError>(Some(addr))
+        let open = |addr: Option<SocketAddr>, setting| {
+            let Some(addr) = addr.filter(|_| config.http.enabled) else { return Ok((None, Vec::new())) };
+            let (addr, doors) =
+                http::bind(addr, workers).map_err(|cause| ServerError::BindTcp { addr, setting, cause })?;
+            Ok::<_, ServerError>((Some(addr), doors))
         };
-        let http_addr = open(Some(config.http.addr.unwrap_or(local_addr)), Some(certificates), "http.addr")?;
-        let plain_http_addr = open(config.http.plain_addr, None, "http.plain_addr")?;
-        let admin_addr = config.http.admin_addr.map(|addr| {
+        let (http_addr, secure) = open(Some(config.http.addr.unwrap_or(local_addr)), "http.addr")?;
+        let (plain_http_addr, plain) = open(config.http.plain_addr, "http.plain_addr")?;
+        let admin = config.http.admin_addr.map(|addr| {
             let setting = "http.admin_addr";
-            let (addr, door) = http::bind_admin(addr).map_err(|cause| ServerError::BindTcp { addr, setting, cause })?;
-            // One worker is enough for the few who ask.
-            if let Some(doors) = doors.first_mut() {
-                doors.push(door);
-            }
-            Ok::<_, ServerError>(addr)
+            http::bind_admin(addr).map_err(|cause| ServerError::BindTcp { addr, setting, cause })
         });
-        let admin_addr = admin_addr.transpose()?;
-        Ok(Self { sockets, local_addr, doors, http_addr, plain_http_addr, admin_addr })
+        let (admin_addr, admin) = admin.transpose()?.unzip();
+        Ok(Self { sockets, local_addr, secure, http_addr, plain, plain_http_addr, admin, admin_addr })
     }
 }
 

@@ -90,6 +90,7 @@ pub(crate) fn stats(context: &Context, clients: usize) -> Stats {
         uptime_ms: u64::try_from(metrics.uptime().as_millis()).unwrap_or(u64::MAX),
         server_name: config.name.clone(),
         version: env!("CARGO_PKG_VERSION"),
+        certificate_expires_at: context.expiry.at().map(|seconds| seconds.saturating_mul(1000)),
         clients: Clients::from(crowd.by_carrier),
         connections: registry.connections() as u64,
         handshakes: registry.handshakes() as u64,

@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use crate::client::{self, Surroundings};
 use crate::handler::Context;
-use crate::http::{Door, Http};
+use crate::http::{Door, Http, TlsFailures};
 use crate::limits::Admission;
 use crate::message::CloseCode;
 use crate::registry::Inbox;
@@ -23,7 +23,7 @@ use crate::transport::native::ServerSettings;
 use crate::transport::socket::Stray;
 use crate::transport::webtransport::OwnPages;
 
-/// After the drain, the time in which QUIC's own closing packets go out.
+/// At the end of the drain, the time in which QUIC's own closing packets go out.
 const GOODBYE: Duration = Duration::from_millis(500);
 
 /// Everything that one worker needs to begin.
@@ -71,6 +71,7 @@ impl Worker {
             tasks: clients.clone(),
             places: self.http_places,
             quic_port,
+            tls_failures: TlsFailures::default(),
         });
         let accept = async {
             while let Some(incoming) = endpoint.accept().await {
@@ -103,7 +104,8 @@ impl Worker {
                 incoming.refuse();
             }
         };
-        let deadline = Instant::now() + surroundings.context.config.timing.drain_timeout();
+        let within = surroundings.context.config.timing.drain_timeout();
+        let deadline = Instant::now() + within.saturating_sub(GOODBYE.min(within / 2));
         tokio::select! {
             () = fan_out => {}
             () = refuse => {}

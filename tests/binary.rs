@@ -244,9 +244,8 @@ async fn on_sighup_settings_that_may_change_are_taken_over_and_the_others_are_na
 
 #[tokio::test]
 async fn rust_log_stands_over_the_flag_and_that_over_the_file() {
-    // The port is taken, so the process ends by itself, behind its warning about certificates.
-    let taken = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    let addr = taken.local_addr().expect("its address").to_string();
+    // A key for tokens is missing, so the process ends by itself, behind its warning about certificates.
+    let keys = "[[auth.keys]]\nalgorithm = 'ES256'\npublic_key = 'missing.pem'\n";
     for (rust_log, flag, file, warns) in [
         (None, None, None, true),
         (Some("error"), None, None, false),
@@ -257,10 +256,10 @@ async fn rust_log_stands_over_the_flag_and_that_over_the_file() {
         (None, Some("warn"), Some("error"), true),
     ] {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut args = vec!["--addr", &addr, "--config", "settings.toml"];
+        let mut args = vec!["--addr", "127.0.0.1:0", "--config", "settings.toml"];
         args.extend(flag.iter().flat_map(|level| ["--log-level", level]));
-        let text = file.map_or(String::new(), |level| format!("[log]\nlevel = '{level}'"));
-        std::fs::write(folder.path().join("settings.toml"), text).expect("written");
+        let text = file.map_or(String::new(), |level| format!("[log]\nlevel = '{level}'\n"));
+        std::fs::write(folder.path().join("settings.toml"), text + keys).expect("written");
         let environment: Vec<_> = rust_log.iter().map(|&level| ("RUST_LOG", level)).collect();
         let mut process = Process::start(folder.path(), &args, &environment);
         process.ended().await;

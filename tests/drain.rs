@@ -9,7 +9,9 @@ use common::over::{Over, Party};
 use common::process::Process;
 use common::{PATIENCE, RawClient, TestServer, endpoint_trusting, soon, web_socket};
 use nix::sys::signal::Signal;
-use quinn::TransportConfig;
+use quic_websocket::tls::Trust;
+use quic_websocket::{Client, Event};
+use quinn::{ConnectionError, TransportConfig};
 use serde_json::json;
 
 /// Settings with which a client that does not read is stuck after a few messages.
@@ -179,4 +181,52 @@ async fn clients_are_sent_away_to_come_back_at_different_times() {
     assert!(times.len() > 4, "9 clients are told to come back at {times:?}");
     assert!(times.iter().all(|&ms| ms <= 10_000), "within the drain's time: {times:?}");
     server.stop().await;
+}
+
+/// Starts the binary on a port, with so many workers.
+async fn begin(folder: &std::path::Path, addr: &str, workers: &str) -> (Process, std::net::SocketAddr) {
+    let mut process = Process::start(folder, &["--addr", addr, "--workers", workers], &[]);
+    let addr = process.listening().await;
+    (process, addr)
+}
+
+#[tokio::test]
+async fn clients_of_a_server_that_was_killed_notice_by_a_reset_once_it_is_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ca = folder.path().join("certs/ca.pem");
+    let (mut process, addr) = begin(folder.path(), "127.0.0.1:0", "2").await;
+    let mut raw = Vec::new();
+    for name in ["Ada", "Bob", "Cleo", "Dan"] {
+        let mut client =
+            RawClient::connect(&endpoint_trusting(&ca, &["qws/1"], TransportConfig::default()), addr).await;
+        client.handshake(name).await;
+        raw.push(client);
+    }
+    let builder = || Client::builder(addr.to_string()).trust(Trust::CaFile(ca.clone())).connect_timeout(PATIENCE);
+    let (busy, mut at_busy) = builder().connect().await.expect("it connects");
+    // Who only listens sends a packet now and then.
+    let idle = builder().keep_alive(Some(std::time::Duration::from_millis(50)));
+    let (_idle, mut at_idle) = idle.connect().await.expect("it connects");
+
+    process.signal(Signal::SIGKILL);
+    process.ended().await;
+    // Connection ids belong to other workers now: any of them can answer for one that nobody knows.
+    let (_process, _) = begin(folder.path(), &addr.to_string(), "3").await;
+    for client in &mut raw {
+        // Whatever it sends, the first packet or a copy of it, is answered by the reset.
+        let _ = client.control.send.write_all(b"x").await;
+        match soon("the reset", client.connection.closed()).await {
+            ConnectionError::Reset => {}
+            other => panic!("expected a stateless reset, got {other}"),
+        }
+    }
+    let _ = busy.broadcast(quic_websocket::message::Payload::text("is anybody there?")).await;
+    for events in [&mut at_busy, &mut at_idle] {
+        match soon("the loss", events.next()).await {
+            Some(Event::Disconnected(lost)) => assert!(lost.reason.contains("reset"), "{lost:?}"),
+            other => panic!("expected the loss, got {other:?}"),
+        }
+        assert!(matches!(soon("the way back", events.next()).await, Some(Event::Reconnected)));
+    }
+    busy.echo("hi").await.expect("it is served");
 }

@@ -445,6 +445,7 @@ async fn json_and_prometheus_tell_the_same() {
     ] {
         expect(format!("qws_{name}"), value, 1.0);
     }
+    expect("qws_certificate_expiry_timestamp_seconds".into(), &json["certificate_expires_at"], 0.001);
     expect("qws_uptime_seconds".into(), &json["uptime_ms"], 0.001);
     for (percentile, of) in [("50", "p50"), ("90", "p90"), ("99", "p99"), ("100", "max")] {
         expect(format!("qws_rtt_seconds{{percentile=\"{percentile}\"}}"), &json["rtt_ms"][of], 0.001);

@@ -4,28 +4,29 @@
 use jsonwebtoken::Algorithm;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_SIG_ED25519};
-use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::{PublicKey, RSAPublicKey};
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::verifier::Verifier;
+use crate::tls::pem_parts;
 
 /// The key in a text, for one algorithm, or what is wrong with it.
 pub(super) fn decode(pem: &[u8], algorithm: Algorithm) -> Result<Verifier, String> {
-    let (_, block) = parse_x509_pem(pem).map_err(|_| "a block of PUBLIC KEY is expected")?;
+    let block = pem_parts(pem).map_err(|e| e.to_string())?.into_iter().next();
+    let block = block.ok_or("a block of PUBLIC KEY is expected")?;
     let unreadable = || format!("its block of {} cannot be read", block.label);
     match block.label.as_str() {
         "PUBLIC KEY" => {
-            let (_, key) = SubjectPublicKeyInfo::from_der(&block.contents).map_err(|_| unreadable())?;
+            let (_, key) = SubjectPublicKeyInfo::from_der(&block.content).map_err(|_| unreadable())?;
             verifier(&key, algorithm)
         }
         "CERTIFICATE" => {
-            let (_, certificate) = X509Certificate::from_der(&block.contents).map_err(|_| unreadable())?;
+            let (_, certificate) = X509Certificate::from_der(&block.content).map_err(|_| unreadable())?;
             verifier(certificate.public_key(), algorithm)
         }
         "RSA PUBLIC KEY" if algorithm == Algorithm::RS256 => {
-            let (_, key) = RSAPublicKey::from_der(&block.contents).map_err(|_| unreadable())?;
+            let (_, key) = RSAPublicKey::from_der(&block.content).map_err(|_| unreadable())?;
             Verifier::rsa(key.modulus, key.exponent)
         }
         private if private.contains("PRIVATE") => Err("it holds a private key, which is for who issues tokens alone; \

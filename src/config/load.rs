@@ -72,6 +72,8 @@ impl Config {
             ("quic.max_ack_delay_ms", quic.max_ack_delay_ms, 1, 1000),
             ("quic.socket_buffer_bytes", quic.socket_buffer_bytes, 64 * 1024, 1 << 30),
             ("quic.handover_queue", quic.handover_queue, 1, 1_000_000),
+            ("quic.resets_per_second", quic.resets_per_second, 1, 1_000_000),
+            ("tls.expiry_warning_days", self.tls.expiry_warning_days, 0, 3650),
         ]
         .into_iter()
         .chain(self.rates.bounds(limits))

@@ -80,8 +80,8 @@ pub struct Config {
 pub struct Tls {
     /// PEM file with the server's chain, its own certificate first. Default `certs/server.pem`.
     pub cert: PathBuf,
-    /// PEM file with its private key. Default `certs/server-key.pem`. Where neither file exists, both are made for
-    /// development, with a `ca.pem` beside the certificate.
+    /// PEM file with its private key. Default `certs/server-key.pem`. Where both are left at their defaults and neither file
+    /// exists, both are made for development, with a `ca.pem` beside the certificate.
     pub key: PathBuf,
     /// PEM file with the authorities that certify clients. `None` (in the file: an empty text), the default, asks clients
     /// for no certificate.
@@ -89,6 +89,26 @@ pub struct Tls {
     pub client_ca: Option<PathBuf>,
     /// Whether a client without a certificate is turned away; needs `client_ca`. Default false.
     pub client_required: bool,
+    /// The oldest version of TLS over TCP; QUIC is TLS 1.3 in any case. Default `1.3`. `1.2` is for proxies before this
+    /// server that speak no other, such as nginx before 1.23.4 with its defaults.
+    pub tcp_min_version: TlsVersion,
+    /// Whether keys are exchanged by X25519MLKEM768 with clients that have it, so that what is recorded today stays secret
+    /// when there are quantum computers. Default true.
+    pub post_quantum: bool,
+    /// How many days before the certificate expires the log begins to warn of it, once a day; 0 for never. Not before three
+    /// quarters of its time are over. Default 14.
+    pub expiry_warning_days: u64,
+}
+
+/// Versions of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum TlsVersion {
+    /// RFC 5246, with suites of ephemeral keys and authenticated encryption alone.
+    #[serde(rename = "1.2")]
+    Tls12,
+    /// RFC 8446.
+    #[serde(rename = "1.3")]
+    Tls13,
 }
 
 /// What a peer can make grow, and how far.
@@ -180,7 +200,8 @@ pub struct Timing {
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Quic {
-    /// Congestion controller. Default `bbr`.
+    /// Congestion controller. Default `bbr`, for what it does under loss; Quinn calls its BBR experimental, and beside other
+    /// flows it may take more or less than its share (docs/BENCHMARKS.md, "Fairness").
     pub congestion: Congestion,
     /// Bytes of a client that QUIC holds, sent and not acknowledged or waiting to be sent, before its lanes begin to
     /// queue. Bounds a client's memory, and its throughput to this much for each round trip. Default 1 MiB.
@@ -209,13 +230,20 @@ pub struct Quic {
     pub socket_buffer_bytes: u64,
     /// Packets on their way between two workers after a client's address changed. Default 1,024.
     pub handover_queue: u64,
+    /// File with the key for stateless resets, by which clients notice at once that a server was killed and is back: at least
+    /// 32 bytes. Servers that share an address need the same. `None` (in the file: an empty text), the default, is the file
+    /// `reset-key` beside the certificate, which is made where there is none.
+    #[serde(deserialize_with = "path_or_none")]
+    pub reset_key: Option<PathBuf>,
+    /// Stateless resets that each worker sends in a second, at most. Default 10,000; at least 1.
+    pub resets_per_second: u64,
 }
 
 /// Congestion controllers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Congestion {
-    /// Models the path's bandwidth and round trip; unmoved by random loss.
+    /// Models the path's bandwidth and round trip; unmoved by random loss. The first version of BBR, experimental in Quinn.
     Bbr,
     /// RFC 9438.
     Cubic,
@@ -289,6 +317,9 @@ impl Default for Tls {
             key: "certs/server-key.pem".into(),
             client_ca: None,
             client_required: false,
+            tcp_min_version: TlsVersion::Tls13,
+            post_quantum: true,
+            expiry_warning_days: 14,
         }
     }
 }
@@ -332,7 +363,7 @@ impl Default for Timing {
             body_timeout_ms: 60_000,
             ping_interval_ms: 25_000,
             ping_timeout_ms: 10_000,
-            drain_timeout_ms: 10_000,
+            drain_timeout_ms: 8000,
             close_timeout_ms: 1000,
             block_timeout_ms: 5000,
             topic_key_ms: 120_000,
@@ -386,6 +417,8 @@ impl Default for Quic {
             early_data: false,
             socket_buffer_bytes: 4 * MIB,
             handover_queue: 1024,
+            reset_key: None,
+            resets_per_second: 10_000,
         }
     }
 }

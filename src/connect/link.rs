@@ -446,6 +446,7 @@ pub(super) fn link_end(gone: &Gone) -> ClosedBy {
         Gone::Closed { code, reason } => {
             ClosedBy::new(u16::try_from(*code).map_or(CloseCode::ABNORMAL, CloseCode), reason.clone())
         }
+        Gone::Broken(reason) => ClosedBy::new(CloseCode::PROTOCOL_ERROR, *reason),
         Gone::Lost(reason) => ClosedBy::new(CloseCode::ABNORMAL, reason.clone()),
     }
 }

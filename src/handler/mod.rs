@@ -33,6 +33,7 @@ use crate::message::{ClientMessage, Close, ErrorCode, ErrorReply, Request, Reque
 use crate::metrics::Metrics;
 use crate::printable::Printable;
 use crate::registry::Registry;
+use crate::tls::Expiry;
 use crate::topic::{Publication, Subscriber, Topics};
 
 /// What handling a message needs of the server.
@@ -46,6 +47,7 @@ pub(crate) struct Context {
     pub(crate) addresses: Arc<Addresses>,
     pub(crate) auth: Arc<Auth>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) expiry: Expiry,
 }
 
 /// Who asks: a client, and what it may do.

@@ -44,7 +44,7 @@ const CONNECTION_TIME: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Before the same is told again.
-const TOLD_AGAIN: Duration = Duration::from_secs(60);
+pub(super) const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
 /// One worker's listener on a port.
 #[derive(Debug)]
@@ -70,17 +70,14 @@ pub(crate) fn bind_admin(addr: SocketAddr) -> io::Result<(SocketAddr, Door)> {
     Ok((listener.local_addr()?, Door { listener, tls: None, serves: Serves::Admin }))
 }
 
-/// Binds one listener for each worker to the same address. Port 0 becomes the same free port for all. Gives that address.
-pub(crate) fn bind(
-    addr: SocketAddr,
-    workers: usize,
-    tls: Option<&watch::Receiver<Arc<rustls::ServerConfig>>>,
-) -> io::Result<(SocketAddr, Vec<Door>)> {
+/// Binds one listener for each worker to the same address, without TLS for now. Port 0 becomes the same free port for all.
+/// Gives that address.
+pub(crate) fn bind(addr: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<Door>)> {
     let shared = workers > 1;
     // As with UDP: alone at first, so that another server there is found.
     let addr = listener(addr, false)?.local_addr()?;
     let serves = Serves::Everything;
-    let doors = (0..workers).map(|_| Ok(Door { listener: listener(addr, shared)?, tls: tls.cloned(), serves }));
+    let doors = (0..workers).map(|_| Ok(Door { listener: listener(addr, shared)?, tls: None, serves }));
     Ok((addr, doors.collect::<io::Result<_>>()?))
 }
 
@@ -112,6 +109,11 @@ pub(super) struct OpenDoor {
 }
 
 impl Door {
+    /// Lets nobody in but by TLS.
+    pub(crate) fn over_tls(self, tls: watch::Receiver<Arc<rustls::ServerConfig>>) -> Self {
+        Self { tls: Some(tls), ..self }
+    }
+
     /// Call inside the worker's runtime.
     pub(super) fn open(self) -> io::Result<OpenDoor> {
         Ok(OpenDoor { listener: TcpListener::from_std(self.listener)?, tls: self.tls, serves: self.serves })
@@ -177,10 +179,7 @@ impl OpenDoor {
                     let peer = Peer { address: from, is_tls: true, certificate, is_counted: true };
                     serve(stream, peer, &http, router).await;
                 }
-                Ok(Err(e)) => {
-                    let e = e.to_string();
-                    debug!(peer = %from, "TLS with {from} over TCP failed: {}", Printable::excerpt(&e));
-                }
+                Ok(Err(e)) => http.tls_failures.tell(from, &e),
                 Err(_) => debug!(peer = %from, "TLS with {from} over TCP took too long"),
             }
         });

@@ -12,6 +12,7 @@ mod pages;
 mod peer;
 mod refusal;
 mod socket;
+mod tls_failures;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use self::door::Serves;
 pub(crate) use self::door::{Door, bind, bind_admin};
 use self::peer::Peer;
+pub(crate) use self::tls_failures::TlsFailures;
 use crate::client::Surroundings;
 use crate::config::Secret;
 
@@ -56,6 +58,7 @@ pub(crate) struct Http {
     pub(crate) places: Arc<Semaphore>,
     /// Where WebTransport is.
     pub(crate) quic_port: u16,
+    pub(crate) tls_failures: TlsFailures,
 }
 
 impl Http {

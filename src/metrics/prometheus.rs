@@ -22,6 +22,9 @@ impl Stats {
         let Self { queues, topics, totals, .. } = self;
         page.metric("info", GAUGE, "Which server this is; always 1.", [(label("version", self.version), 1)])?;
         page.one("uptime_seconds", GAUGE, "Time since the server began to count.", seconds(self.uptime_ms as f64))?;
+        let help = "When the certificate expires that clients are shown, in Unix time.";
+        let expiry = self.certificate_expires_at.map(|ms| (String::new(), ms / 1000));
+        page.metric("certificate_expiry_timestamp_seconds", GAUGE, help, expiry)?;
         let clients = self.clients.by_carrier.iter().map(|(name, count)| (label("transport", name), count));
         page.metric("clients", GAUGE, "Clients that are connected.", clients)?;
         page.one("connections", GAUGE, "Connections, those without a handshake among them.", self.connections)?;
@@ -121,6 +124,7 @@ mod tests {
             uptime_ms: 1500,
             server_name: "a \"name\"\nof two lines".into(),
             version: "1.2.3",
+            certificate_expires_at: Some(1_790_000_000_000),
             clients: Clients::from(metrics.totals().accepted),
             connections: 2,
             handshakes: 1,
@@ -154,6 +158,7 @@ mod tests {
             r#"qws_loss_ratio{percentile="99"} 0.015"#,
             r#"qws_info{version="1.2.3"} 1"#,
             "qws_uptime_seconds 1.5",
+            "qws_certificate_expiry_timestamp_seconds 1790000000",
         ] {
             assert!(text.lines().any(|written| written == line), "{line} is missing in\n{text}");
         }

@@ -20,6 +20,8 @@ pub struct Stats {
     pub server_name: String,
     /// The server's version.
     pub version: &'static str,
+    /// When the certificate that clients are shown expires, in Unix milliseconds; `None` where it does not say.
+    pub certificate_expires_at: Option<u64>,
     /// Clients that are connected.
     pub clients: Clients,
     /// Connections, those without a handshake among them.

@@ -1,11 +1,17 @@
-//! Certificates and TLS 1.3 settings of both sides: what a server shows, what a client believes, and the development
+//! Certificates and TLS settings of both sides: what a server shows, what a client believes, and the development
 //! certificates that a server without any makes for itself.
 
 mod client;
 mod development;
+mod expiry;
+mod files;
+mod names;
+mod pem;
+mod reset_key;
 mod server;
 mod short_lived;
 mod subject;
+mod validity;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,30 +19,69 @@ use std::sync::Arc;
 
 use quinn::crypto::rustls::NoInitialCipherSuite;
 use rustls::RootCertStore;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::pem::{self, PemObject};
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{self, kx_group};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 
 pub use self::client::Trust;
 pub(crate) use self::client::{client_config, https_config, server_name, socket_config};
-pub use self::development::{ClientFiles, DEVELOPMENT_NAMES, DevelopmentFiles, ensure_certificates};
+pub use self::development::{ClientFiles, DEVELOPMENT_NAMES, DevelopmentFiles};
+pub(crate) use self::development::{Made, ensure_certificates};
+pub(crate) use self::expiry::Expiry;
+pub use self::names::certificate_name;
+pub use self::pem::PemError;
+pub(crate) use self::pem::parts as pem_parts;
+pub(crate) use self::reset_key::ResetKey;
 pub(crate) use self::server::{ServerTls, Sides};
 pub use self::short_lived::{CertificateHash, ShortLived};
 pub use self::subject::{Subject, subject};
+pub(crate) use self::validity::Validity;
 
 /// Why certificates cannot be used.
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// A file is not there, or not readable.
-    #[error("cannot read {}: {cause}; make certificates with ./generate_certs.sh, or name yours with {flag}", path.display())]
+    #[error("cannot read {}: {cause}; {}", path.display(), unreadable_advice(cause.kind(), flag))]
     Read {
         /// The file.
         path: PathBuf,
         /// The flag or setting that names it.
         flag: &'static str,
         /// What is wrong with it.
-        cause: pem::Error,
+        cause: io::Error,
+    },
+    /// A file is damaged, or not in PEM as it is read here.
+    #[error("cannot use {}, which {flag} names: {cause}", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// The flag or setting that names it.
+        flag: &'static str,
+        /// What is wrong with it, and where.
+        cause: PemError,
+    },
+    /// A file holds no private key.
+    #[error("there is no private key in {}; name the file that holds it with {flag}", path.display())]
+    NoKey {
+        /// The file.
+        path: PathBuf,
+        /// The flag or setting that names it.
+        flag: &'static str,
+    },
+    /// A file holds no key for stateless resets.
+    #[error("there is no key of 32 to 4096 bytes in {}, which quic.reset_key names; openssl rand -hex 32 makes one", path.display())]
+    ResetKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A certificate cannot be made for this name.
+    #[error("cannot make a certificate for the name {name:?}: {why}")]
+    Name {
+        /// As it was given, the first 100 characters.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
     },
     /// A private key is encrypted.
     #[error("cannot use {}: {ENCRYPTED}, and name that with --key", path.display())]
@@ -45,20 +90,20 @@ pub enum TlsError {
         path: PathBuf,
     },
     /// One of the two files is there, the other is not.
-    #[error("{} is there but {} is not: a certificate needs its key; restore it, or remove both to have new ones made", present.display(), absent.display())]
+    #[error("{} is there but {} is not: a certificate needs its key; restore it, or remove the other to have both made", present.display(), absent.display())]
     Half {
         /// The file that is there.
         present: PathBuf,
         /// The file that is not.
         absent: PathBuf,
     },
-    /// Neither of the two files is there, in a folder that holds other things.
-    #[error("neither {} nor {} is there; correct --cert and --key, or make certificates for development with ./generate_certs.sh", cert.display(), key.display())]
+    /// A file that was named is not there.
+    #[error("{} is not there: correct {flag}, or leave --cert and --key out to have certificates for development made in certs/", path.display())]
     Missing {
-        /// The certificate's file.
-        cert: PathBuf,
-        /// The key's file.
-        key: PathBuf,
+        /// The file.
+        path: PathBuf,
+        /// The flag or setting that names it.
+        flag: &'static str,
     },
     /// A file that would be made is there already.
     #[error("{} is there already; replace it with --force", path.display())]
@@ -139,12 +184,12 @@ impl From<rustls::Error> for TlsError {
 
 /// The certificates in PEM text, of which there has to be one at least.
 fn certificates(text: &[u8], path: &Path, flag: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let unread = |cause| TlsError::Read { path: path.to_owned(), flag, cause };
-    let found: Vec<_> = CertificateDer::pem_slice_iter(text).collect::<Result<_, _>>().map_err(unread)?;
+    let damaged = |cause| TlsError::Pem { path: path.to_owned(), flag, cause };
+    let found = pem::certificates(text).map_err(damaged)?;
     if found.is_empty() {
         return Err(TlsError::Empty { path: path.to_owned(), flag });
     }
-    Ok(found)
+    Ok(found.into_iter().map(CertificateDer::from).collect())
 }
 
 /// The authorities in PEM text.
@@ -166,18 +211,51 @@ pub(crate) fn is_encrypted(pem: &[u8]) -> bool {
     has(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has(b"Proc-Type: 4,ENCRYPTED")
 }
 
-/// The one key in PEM text.
+/// The first private key in PEM text.
 fn private_key(text: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    if is_encrypted(text) {
-        return Err(TlsError::Encrypted { path: path.to_owned() });
+    const FLAG: &str = "--key";
+    let damaged = |cause| TlsError::Pem { path: path.to_owned(), flag: FLAG, cause };
+    for part in pem::parts(text).map_err(damaged)? {
+        let make: fn(Vec<u8>) -> PrivateKeyDer<'static> = match part.label.as_str() {
+            "PRIVATE KEY" | "ENCRYPTED PRIVATE KEY" => |der| PrivateKeyDer::Pkcs8(der.into()),
+            "RSA PRIVATE KEY" => |der| PrivateKeyDer::Pkcs1(der.into()),
+            "EC PRIVATE KEY" => |der| PrivateKeyDer::Sec1(der.into()),
+            _ => continue,
+        };
+        if part.is_encrypted {
+            return Err(TlsError::Encrypted { path: path.to_owned() });
+        }
+        return Ok(make(part.content));
     }
-    PrivateKeyDer::from_pem_slice(text).map_err(|cause| TlsError::Read { path: path.to_owned(), flag: "--key", cause })
+    Err(TlsError::NoKey { path: path.to_owned(), flag: FLAG })
 }
 
 fn unreadable(path: &Path, flag: &'static str, kind: io::ErrorKind) -> TlsError {
-    TlsError::Read { path: path.to_owned(), flag, cause: pem::Error::Io(kind.into()) }
+    TlsError::Read { path: path.to_owned(), flag, cause: kind.into() }
 }
 
+/// What to do about a file that cannot be read.
+fn unreadable_advice(kind: io::ErrorKind, flag: &str) -> String {
+    match kind {
+        io::ErrorKind::PermissionDenied => {
+            "let the user that this program runs as read it, the folders around it included (chown, chmod)".into()
+        }
+        io::ErrorKind::NotFound => {
+            format!("correct {flag}, or make certificates for development with ./generate_certs.sh")
+        }
+        _ => format!("name another file with {flag}"),
+    }
+}
+
+/// The cryptography of both sides, with the key exchange that a quantum computer does not break where the other side has it.
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
+    provider_with(true)
+}
+
+/// The same with the order of key exchanges said here: which one rustls prefers depends on features of the whole program.
+fn provider_with(post_quantum: bool) -> Arc<CryptoProvider> {
+    let classical = [kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
+    let hybrid = post_quantum.then_some(kx_group::X25519MLKEM768);
+    let kx_groups = hybrid.into_iter().chain(classical).collect();
+    Arc::new(CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() })
 }

@@ -6,21 +6,24 @@ use std::time::{Duration, SystemTime};
 use std::{fs, io};
 
 use quinn::crypto::rustls::QuicServerConfig;
+use rustls::SupportedProtocolVersion;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
     ProducesTickets, ServerSessionMemoryCache, StoresServerSessions, VerifierBuilderError, WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
-use x509_parser::certificate::X509Certificate;
-use x509_parser::prelude::FromDer;
-use x509_parser::time::ASN1Time;
 
+use super::expiry::{Expiry, ExpiryWatch};
 use super::short_lived::{Certificate, PROTOCOLS, ShortLived, Shown, Teller, is_for_development, wanted};
-use super::{TlsError, authorities, certificates, private_key, provider, unreadable};
-use crate::config;
+use super::validity::Standing;
+use super::{
+    TlsError, Validity, authorities, certificates, files as key_files, private_key, provider, provider_with, unreadable,
+};
+use crate::config::{self, TlsVersion};
 use crate::reload::Cause;
 
 /// The settings of both transports.
@@ -28,7 +31,7 @@ use crate::reload::Cause;
 pub(crate) struct Sides {
     /// TLS 1.3 only, ALPN `qws/1` and `h3`.
     pub(crate) quic: Arc<QuicServerConfig>,
-    /// TLS 1.3 only, ALPN `http/1.1`: WebSockets begin with nothing else.
+    /// TLS 1.3, and 1.2 where the settings say so; ALPN `http/1.1`: WebSockets begin with nothing else.
     pub(crate) tcp: Arc<rustls::ServerConfig>,
 }
 
@@ -55,6 +58,7 @@ pub(crate) struct ServerTls {
     setting: Option<bool>,
     short_lived: Option<Certificate>,
     teller: Teller,
+    expiry: ExpiryWatch,
     clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
 }
 
@@ -77,14 +81,17 @@ impl ServerTls {
             setting: short_lived,
             short_lived: None,
             teller: Teller::new(),
+            expiry: ExpiryWatch::new(files.expiry_warning_days),
             clock: Box::new(SystemTime::now),
         };
         let (settings, short_lived) = tls.settings(&contents, &tls.resumption)?;
         tls.short_lived = short_lived;
         tls.teller.tell(tls.short_lived.as_ref());
+        tls.expiry.begin(tls.validity(&contents));
         if let Err(e) = tls.is_in_time(&contents) {
             warn!("Clients will not believe this server: {e}");
         }
+        key_files::warn_of_readers(&files.key);
         Ok((tls, settings))
     }
 
@@ -93,6 +100,11 @@ impl ServerTls {
         let chain = text(&self.in_use.cert, &self.files.cert, "--cert")
             .and_then(|text| certificates(text, &self.files.cert, "--cert"));
         chain.is_ok_and(|chain| chain.first().is_some_and(is_for_development))
+    }
+
+    /// Tells when the certificate expires that is in the files.
+    pub(crate) fn expiry(&self) -> Expiry {
+        self.expiry.listener()
     }
 
     /// Tells which short-lived certificate is shown.
@@ -126,6 +138,10 @@ impl ServerTls {
             Ok((settings, short_lived, resumption)) => {
                 self.resumption = resumption;
                 info!("Certificate reloaded from {cert}; new connections get it");
+                self.expiry.begin(self.validity(&contents));
+                if contents.key != self.in_use.key {
+                    key_files::warn_of_readers(&self.files.key);
+                }
                 self.in_use = contents;
                 self.short_lived = short_lived;
                 self.teller.tell(self.short_lived.as_ref());
@@ -178,19 +194,38 @@ impl ServerTls {
         }
     }
 
+    /// Waits until it is to be told that the certificate in the files expires soon, or has expired. Cancel safe.
+    pub(crate) async fn expiring(&self) {
+        while let Some(left) = self.expiry.next((self.clock)()) {
+            if left.is_zero() {
+                return;
+            }
+            sleep(left.min(LOOK)).await;
+        }
+        std::future::pending().await
+    }
+
+    /// Says so in the log. The next time is a day later.
+    pub(crate) fn warn_of_expiry(&mut self) {
+        let now = (self.clock)();
+        self.expiry.warn(&self.files.cert.display().to_string(), now);
+    }
+
+    /// When the certificate in the files holds.
+    fn validity(&self, contents: &Contents) -> Option<Validity> {
+        let path = &self.files.cert;
+        let chain = certificates(text(&contents.cert, path, "--cert").ok()?, path, "--cert").ok()?;
+        Validity::of(chain.first()?)
+    }
+
     /// Whether the certificate in the files is one that clients believe now, as far as its time goes.
     fn is_in_time(&self, contents: &Contents) -> Result<(), TlsError> {
-        let path = &self.files.cert;
-        let chain = certificates(text(&contents.cert, path, "--cert")?, path, "--cert")?;
-        let Some((_, own)) = chain.first().and_then(|own| X509Certificate::from_der(own).ok()) else { return Ok(()) };
-        let now = (self.clock)().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let is_past = |time: &ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0) < now;
-        let why = match own.validity() {
-            validity if is_past(&validity.not_after) => "has expired",
-            validity if u64::try_from(validity.not_before.timestamp()).unwrap_or(0) > now => NOT_YET,
-            _ => return Ok(()),
+        let why = match self.validity(contents).map(|validity| validity.standing((self.clock)())) {
+            Some(Standing::Expired) => "has expired",
+            Some(Standing::Early) => NOT_YET,
+            Some(Standing::Good) | None => return Ok(()),
         };
-        Err(TlsError::Time { path: path.clone(), why })
+        Err(TlsError::Time { path: self.files.cert.clone(), why })
     }
 
     /// What comes of the files' contents. A short-lived certificate is kept where it is fit to be shown.
@@ -254,18 +289,23 @@ fn usual(files: &config::Tls, contents: &Contents) -> Result<Arc<CertifiedKey>, 
 }
 
 fn sides(files: &config::Tls, contents: &Contents, resumption: &Resumption, shown: Shown) -> Result<Sides, TlsError> {
-    let builder =
-        rustls::ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&rustls::version::TLS13])?;
-    let builder = match files.client_ca.as_ref().zip(contents.client_ca.as_ref()) {
-        Some((path, content)) => {
-            builder.with_client_cert_verifier(client_verifier(path, content, files.client_required)?)
-        }
-        None => builder.with_no_client_auth(),
+    let verifier = match files.client_ca.as_ref().zip(contents.client_ca.as_ref()) {
+        Some((path, content)) => client_verifier(path, content, files.client_required)?,
+        None => WebPkiClientVerifier::no_client_auth(),
     };
-    let usual = Shown { usual: Arc::clone(&shown.usual), short_lived: None };
-    let mut config = builder.with_cert_resolver(Arc::new(shown));
-    let mut tcp = config.clone();
-    tcp.cert_resolver = Arc::new(usual);
+    let provider = provider_with(files.post_quantum);
+    let config = |versions: &[&'static SupportedProtocolVersion], shown| {
+        let builder =
+            rustls::ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions)?;
+        let builder = builder.with_client_cert_verifier(Arc::clone(&verifier));
+        Ok::<_, TlsError>(builder.with_cert_resolver(Arc::new(shown)))
+    };
+    let over_tcp: &[&SupportedProtocolVersion] = match files.tcp_min_version {
+        TlsVersion::Tls12 => &[&TLS13, &TLS12],
+        TlsVersion::Tls13 => &[&TLS13],
+    };
+    let mut tcp = config(over_tcp, Shown { usual: Arc::clone(&shown.usual), short_lived: None })?;
+    let mut config = config(&[&TLS13], shown)?;
     tcp.alpn_protocols = vec![b"http/1.1".to_vec()];
     // Its own: a session says what was agreed on over its own transport.
     tcp.ticketer = aws_lc_rs::Ticketer::new()?;
@@ -298,6 +338,9 @@ fn text<'a>(content: &'a Content, path: &Path, flag: &'static str) -> Result<&'a
 
 #[cfg(test)]
 mod tests {
+    use x509_parser::certificate::X509Certificate;
+    use x509_parser::prelude::FromDer;
+
     use super::*;
     use crate::message::ClientName;
     use crate::tls::{ClientFiles, DevelopmentFiles};

@@ -163,8 +163,13 @@ pub(super) fn wanted(setting: Option<bool>, usual: &CertificateDer<'_>) -> Optio
         return None;
     }
     let usual = X509Certificate::from_der(usual).ok().map(|(_, usual)| usual);
-    let alternatives = usual.as_ref().and_then(|usual| usual.subject_alternative_name().ok()?);
-    Some(alternatives.iter().flat_map(|names| &names.value.general_names).filter_map(name).collect())
+    Some(usual.as_ref().map(names).unwrap_or_default())
+}
+
+/// The names that a certificate is for, as far as they are DNS names or IP addresses.
+pub(super) fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let alternatives = certificate.subject_alternative_name().ok().flatten();
+    alternatives.iter().flat_map(|names| &names.value.general_names).filter_map(name).collect()
 }
 
 /// Whether a certificate is one that this program made for development.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
+use quinn::crypto::HmacKey;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     AckFrequencyConfig, Endpoint, EndpointConfig, IdleTimeout, Runtime, TokioRuntime, TransportConfig, VarInt,
@@ -17,6 +18,7 @@ use super::cid::{Owners, WorkerCids};
 use super::socket::{Stray, WorkerSocket};
 use super::webtransport::HTTP3_STREAMS;
 use crate::config::{Config, Congestion, Quic};
+use crate::tls::ResetKey;
 
 /// Topic lanes that a client lets the server open (docs/PROTOCOL.md, "Lanes").
 const TOPIC_LANES: u64 = 16;
@@ -33,6 +35,9 @@ pub(crate) struct ServerSettings {
     connections: watch::Receiver<quinn::ServerConfig>,
     owners: Owners,
     strays: Vec<mpsc::Sender<Stray>>,
+    reset_key: Arc<dyn HmacKey>,
+    /// Between two stateless resets of one worker.
+    reset_interval: Duration,
 }
 
 impl ServerSettings {
@@ -41,6 +46,7 @@ impl ServerSettings {
     pub(crate) fn new(
         config: &Config,
         crypto: Arc<QuicServerConfig>,
+        reset_key: &ResetKey,
         workers: usize,
     ) -> (Self, watch::Sender<quinn::ServerConfig>, Vec<mpsc::Receiver<Stray>>) {
         let mut connections = quinn::ServerConfig::with_crypto(crypto);
@@ -61,7 +67,15 @@ impl ServerSettings {
         let (change, connections) = watch::channel(connections);
         let queue = usize::try_from(config.quic.handover_queue).unwrap_or(1);
         let (strays, ends) = (0..workers).map(|_| mpsc::channel(queue)).unzip();
-        (Self { connections, owners: Owners::new(workers), strays }, change, ends)
+        let settings = Self {
+            connections,
+            owners: Owners::new(workers),
+            strays,
+            reset_key: reset_key.hmac(),
+            reset_interval: Duration::from_secs(1)
+                / u32::try_from(config.quic.resets_per_second.max(1)).unwrap_or(u32::MAX),
+        };
+        (settings, change, ends)
     }
 
     /// Makes the endpoint of one worker. Call inside that worker's runtime.
@@ -72,7 +86,9 @@ impl ServerSettings {
         strays: mpsc::Receiver<Stray>,
     ) -> io::Result<Endpoint> {
         let runtime: Arc<dyn Runtime> = Arc::new(TokioRuntime);
-        let mut config = EndpointConfig::default();
+        // Any worker can answer for a connection of before a restart, whichever its id belongs to now.
+        let mut config = EndpointConfig::new(Arc::clone(&self.reset_key));
+        config.min_reset_interval(self.reset_interval);
         let cids = WorkerCids { owners: self.owners.clone(), worker };
         config.cid_generator(move || Box::new(cids.clone()));
         let mut socket = runtime.wrap_udp_socket(socket)?;
@@ -97,11 +113,16 @@ impl ServerSettings {
 }
 
 /// The settings of a client's connections.
-pub(crate) fn client_config(quic: &Quic, crypto: Arc<QuicClientConfig>) -> quinn::ClientConfig {
+pub(crate) fn client_config(
+    quic: &Quic,
+    keep_alive: Option<Duration>,
+    crypto: Arc<QuicClientConfig>,
+) -> quinn::ClientConfig {
     let mut config = quinn::ClientConfig::new(crypto);
     let mut transport = transport(quic);
     transport
         .max_concurrent_bidi_streams(0_u8.into())
+        .keep_alive_interval(keep_alive)
         .max_concurrent_uni_streams(var_int(TOPIC_LANES))
         .stream_receive_window(var_int(CLIENT_LANE_WINDOW))
         .receive_window(var_int(CLIENT_LANES * CLIENT_LANE_WINDOW));

@@ -152,13 +152,20 @@ pub fn endpoint_trusting(ca: &Path, protocols: &[&str], transport: TransportConf
     endpoint_over(tls_trusting(ca).with_no_client_auth(), protocols, transport)
 }
 
-pub fn tls_trusting(ca: &Path) -> rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert> {
+type TlsBuilder = rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert>;
+
+pub fn tls_trusting(ca: &Path) -> TlsBuilder {
+    tls_speaking(&rustls::version::TLS13, ca)
+}
+
+/// The same for one version of TLS.
+pub fn tls_speaking(version: &'static rustls::SupportedProtocolVersion, ca: &Path) -> TlsBuilder {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca).expect("the CA's file")).expect("the CA");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("TLS 1.3")
+        .with_protocol_versions(&[version])
+        .expect("a version")
         .with_root_certificates(roots)
 }
 

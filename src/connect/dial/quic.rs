@@ -20,7 +20,7 @@ pub(super) fn endpoint(options: &ClientBuilder) -> Result<Endpoint, ClientError>
     let mut endpoint = Endpoint::client((Ipv6Addr::UNSPECIFIED, 0).into())
         .or_else(|_| Endpoint::client((Ipv4Addr::UNSPECIFIED, 0).into()))
         .map_err(ClientError::Socket)?;
-    endpoint.set_default_client_config(native::client_config(&Quic::default(), crypto));
+    endpoint.set_default_client_config(native::client_config(&Quic::default(), options.keep_alive, crypto));
     Ok(endpoint)
 }
 

@@ -1,0 +1,36 @@
+//! Files with keys in them, and who may read them.
+
+use std::path::Path;
+
+use tracing::warn;
+
+/// Warns where every user of the machine may read a file with a key in it.
+#[cfg(unix)]
+pub(super) fn warn_of_readers(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+
+    if is_open(std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode())) {
+        warn!("Every user of this machine may read the key {}: chmod o= it, and think of replacing it", path.display());
+    }
+}
+
+/// Elsewhere a file's mode says nothing of that.
+#[cfg(not(unix))]
+pub(super) fn warn_of_readers(_path: &Path) {}
+
+/// Whether a mode lets everybody read.
+#[cfg(unix)]
+fn is_open(mode: u32) -> bool {
+    mode & 0o004 != 0
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_may_be_its_owners_or_a_groups() {
+        assert_eq!([0o600, 0o640, 0o400].map(is_open), [false; 3]);
+        assert_eq!([0o644, 0o604, 0o664].map(is_open), [true; 3]);
+    }
+}

@@ -1,0 +1,145 @@
+//! The key from which a server derives stateless reset tokens (RFC 9000 section 10.3). A server that was killed knows none of
+//! its connections when it is back: with the key that it had before it can tell their clients so, and these connect again at
+//! once, instead of sending in vain until their idle timeout.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use rustls::crypto::CryptoProvider;
+use tracing::warn;
+
+use super::{TlsError, development, files, provider};
+use crate::config::Config;
+
+/// The file beside the certificate.
+const NAME: &str = "reset-key";
+/// How many random bytes a new key has.
+const KEY_BYTES: usize = 32;
+/// A key of fewer bytes could be guessed, and whoever has it can end any connection.
+const LEAST_BYTES: usize = 32;
+/// More bytes are no key.
+const MOST_BYTES: usize = 4096;
+
+/// The key, which its `Debug` does not show.
+pub(crate) struct ResetKey(Vec<u8>);
+
+impl ResetKey {
+    /// Reads the key: from the file in the settings, which has to be there, else from the one beside the certificate, which
+    /// is made where there is none. Where that cannot be, the key lasts as long as the process, and the log says so.
+    pub(crate) fn load(config: &Config) -> Result<Self, TlsError> {
+        if let Some(path) = &config.quic.reset_key {
+            let key = read(path).map_err(|cause| super::unreadable(path, "quic.reset_key", cause.kind()))?;
+            files::warn_of_readers(path);
+            return key.ok_or_else(|| TlsError::ResetKey { path: path.clone() });
+        }
+        let path = beside(&config.tls.cert);
+        let kept = match read(&path) {
+            Ok(Some(key)) => {
+                files::warn_of_readers(&path);
+                return Ok(key);
+            }
+            Ok(None) => {
+                warn!("{} holds no key of {LEAST_BYTES} bytes or more: another one is made", path.display());
+                fs::remove_file(&path)
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+        };
+        let kept = kept.and_then(|()| Self::make(&path));
+        kept.or_else(|e| {
+            warn!(
+                "No key for stateless resets in {}: {e}. Clients on QUIC will notice only after their idle timeout if this \
+                 server is killed and comes back; name a file that is there with quic.reset_key",
+                path.display()
+            );
+            random().map(Self)
+        })
+    }
+
+    /// Makes a key in a new file, or takes the one that another server has made there in the meantime.
+    fn make(path: &Path) -> io::Result<Self> {
+        let key = random().map_err(|e| io::Error::other(e.to_string()))?;
+        let text: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        match development::write_new(path, &format!("{text}\n"), 0o600) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
+        read(path)?.ok_or_else(|| io::Error::other("what was written is not there"))
+    }
+
+    /// The key as Quinn takes it.
+    pub(crate) fn hmac(&self) -> std::sync::Arc<dyn quinn::crypto::HmacKey> {
+        std::sync::Arc::new(aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &self.0))
+    }
+}
+
+/// Where the key is that belongs to a certificate.
+fn beside(cert: &Path) -> PathBuf {
+    cert.with_file_name(NAME)
+}
+
+/// The key in a file; `None` where what it holds is none.
+fn read(path: &Path) -> io::Result<Option<ResetKey>> {
+    let key = fs::read(path)?.trim_ascii().to_vec();
+    Ok((LEAST_BYTES..=MOST_BYTES).contains(&key.len()).then_some(ResetKey(key)))
+}
+
+fn random() -> Result<Vec<u8>, TlsError> {
+    let mut key = vec![0; KEY_BYTES];
+    let provider: &CryptoProvider = &provider();
+    provider.secure_random.fill(&mut key).map_err(|_| TlsError::Setup("the system has no random numbers".into()))?;
+    Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(folder: &Path) -> Config {
+        let mut config = Config::default();
+        config.tls.cert = folder.join("server.pem");
+        config
+    }
+
+    #[test]
+    fn a_key_is_made_once_and_is_the_owners_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = config(folder.path());
+        let made = ResetKey::load(&config).expect("made");
+        assert_eq!(ResetKey::load(&config).expect("read").0, made.0);
+        assert_eq!(made.0.len(), 2 * KEY_BYTES);
+        let path = folder.path().join("reset-key");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = fs::metadata(&path).expect("the key is there").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "the key's mode");
+        }
+        fs::write(&path, "short\n").expect("written");
+        let other = ResetKey::load(&config).expect("made again");
+        assert!(other.0 != made.0 && other.0.len() == 2 * KEY_BYTES);
+        assert_eq!(ResetKey::load(&config).expect("read").0, other.0);
+    }
+
+    #[test]
+    fn a_key_that_is_named_has_to_be_there_and_to_be_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut config = config(folder.path());
+        let path = folder.path().join("shared");
+        config.quic.reset_key = Some(path.clone());
+        assert!(matches!(ResetKey::load(&config), Err(TlsError::Read { .. })));
+        assert!(!path.exists(), "nothing is made where somebody may have mistyped");
+        fs::write(&path, "short").expect("written");
+        assert!(matches!(ResetKey::load(&config), Err(TlsError::ResetKey { .. })));
+        fs::write(&path, [b'k'; LEAST_BYTES]).expect("written");
+        assert!(ResetKey::load(&config).is_ok());
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_to_stops_no_server() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("no-folder");
+        fs::write(&file, "").expect("written");
+        assert!(ResetKey::load(&config(&file)).is_ok());
+    }
+}

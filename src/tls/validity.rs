@@ -1,0 +1,74 @@
+//! When a certificate holds. Pure but for the clock that its callers ask.
+
+use std::time::{Duration, SystemTime};
+
+use rustls::pki_types::CertificateDer;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+
+/// From when until when a certificate holds, in seconds since 1970; what is before that counts as 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Validity {
+    begins: u64,
+    ends: u64,
+}
+
+/// What a certificate is at some time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Early,
+    Good,
+    Expired,
+}
+
+impl Validity {
+    /// That of one certificate; `None` where it cannot be read.
+    pub(crate) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        let [begins, ends] = [certificate.validity().not_before, certificate.validity().not_after]
+            .map(|time| u64::try_from(time.timestamp()).unwrap_or(0));
+        Some(Self { begins, ends })
+    }
+
+    pub(crate) fn standing(self, now: SystemTime) -> Standing {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        match now {
+            _ if self.ends < now => Standing::Expired,
+            _ if self.begins > now => Standing::Early,
+            _ => Standing::Good,
+        }
+    }
+
+    /// When it ends, in seconds since 1970.
+    pub(crate) fn ends(self) -> u64 {
+        self.ends
+    }
+
+    /// For how long it still holds; none where it has expired.
+    pub(crate) fn left(self, now: SystemTime) -> Duration {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Duration::from_secs(self.ends).saturating_sub(now)
+    }
+
+    /// For how long it holds in all.
+    pub(crate) fn lasts(self) -> Duration {
+        Duration::from_secs(self.ends.saturating_sub(self.begins))
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// One of these seconds since 1970.
+    pub(in crate::tls) fn validity(begins: u64, ends: u64) -> Validity {
+        Validity { begins, ends }
+    }
+
+    #[test]
+    fn a_certificate_is_good_from_its_first_second_to_its_last() {
+        let validity = validity(100, 200);
+        let at = |seconds| validity.standing(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!([99, 100, 200, 201].map(at), [Standing::Early, Standing::Good, Standing::Good, Standing::Expired]);
+    }
+}
