@@ -270,6 +270,20 @@ test("on a phone the badge says in words how one is connected, and can be tapped
   assert.match(await badge.innerText(), /Online/);
   const { height } = await badge.boundingBox();
   assert.ok(height >= 24, `${height} px high`);
+  // All of the bar stands on one line, whatever the badge says.
+  const heights = [];
+  for (const width of [414, 390, 375, 360, 320]) {
+    await page.setViewportSize({ width, height: 740 });
+    for (const words of ["Online", "Retrying", "Offline"]) {
+      heights.push(
+        await page.evaluate((words) => {
+          document.getElementById("connection-carrier-short").textContent = words;
+          return [innerWidth, words, document.querySelector(".topbar").offsetHeight];
+        }, words),
+      );
+    }
+  }
+  assert.deepEqual(heights.filter(([, , height]) => height > 60), []);
   await badge.click();
   await page.locator("#connection-detail-carrier", { hasText: "WebTransport" }).waitFor();
   await page.keyboard.press("Escape");

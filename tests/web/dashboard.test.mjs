@@ -72,9 +72,18 @@ test("the numbers are those of /metrics, and those of what was done", needsServe
   await until(page, () => count === 25);
   await (await connect(setup.server.url, { WebSocket })).close();
 
-  await polled(dashboard);
-  const told = await metrics();
-  for (const [path, name] of Object.entries(SAME)) assert.equal(await shown(dashboard, path), told[name], `${path} and ${name}`);
+  let differing;
+  // A client may ping between the two answers: then both are asked once more.
+  for (let tries = 0; tries < 10 && differing?.length !== 0; tries += 1) {
+    await polled(dashboard);
+    const told = await metrics();
+    differing = [];
+    for (const [path, name] of Object.entries(SAME)) {
+      const here = await shown(dashboard, path);
+      if (here !== told[name]) differing.push(`${path} is ${here}, and ${name} ${told[name]}`);
+    }
+  }
+  assert.deepEqual(differing, []);
   assert.deepEqual(
     await Promise.all(["clients.total", "clients.webtransport", "totals.published", "totals.fanned_out"].map((path) => shown(dashboard, path))),
     [2, 1, 25, 50],
@@ -88,9 +97,9 @@ test("the numbers are those of /metrics, and those of what was done", needsServe
 
 /** How round trips and losses are spread, on the page and in `/metrics`, which tells seconds and parts of one. */
 const SPREAD = { "rtt_ms.clients": ["qws_measured_clients", 1], "loss_percent.clients": ["qws_measured_clients", 1] };
-for (const [percentile, quantile] of Object.entries({ p50: "0.5", p90: "0.9", p99: "0.99", max: "1" })) {
-  SPREAD[`rtt_ms.${percentile}`] = [`qws_rtt_seconds{quantile="${quantile}"}`, 1000];
-  SPREAD[`loss_percent.${percentile}`] = [`qws_loss_ratio{quantile="${quantile}"}`, 100];
+for (const [percentile, label] of Object.entries({ p50: "50", p90: "90", p99: "99", max: "100" })) {
+  SPREAD[`rtt_ms.${percentile}`] = [`qws_rtt_seconds{percentile="${label}"}`, 1000];
+  SPREAD[`loss_percent.${percentile}`] = [`qws_loss_ratio{percentile="${label}"}`, 100];
 }
 
 test("the percentiles of round trips and losses are those of /metrics", needsServer, async (t) => {
