@@ -115,7 +115,7 @@ fn key(member: &RawValue, which: &mut String) -> Result<(Option<String>, Algorit
     let jwk = Jwk(jwk);
     let id = jwk.text("kid")?;
     if let Some(id) = id {
-        *which = format!("{:?}", Printable::excerpt(id).to_string());
+        *which = format!("\"{}\"", Printable::excerpt(id));
     }
     if jwk.text("use")?.is_some_and(|to| to != "sig") {
         return Err(Why::ForElse("it is not for signatures (use)".into()));
@@ -324,10 +324,10 @@ mod tests {
             assert!(told.contains("no key in it can be used") && told.contains(why), "{told}");
         }
         // Half of a surrogate pair in one member, and a name that would act on a terminal.
-        let odd = format!(r#"{{"keys": [{{"kty": "RSA", "kid": "\\ud83d"}}, {ed}, {{"kid": "\\u001b[2J"}}]}}"#);
+        let odd = format!(r#"{{"keys": [{{"kty": "RSA", "kid": "\ud83d"}}, {ed}, {{"kid": "\u001b[2J"}}]}}"#);
         let set = KeySet::read(odd.as_bytes(), "a set", None).expect("a set");
         assert_eq!((set.keys.len(), set.left_out.len()), (1, 2));
-        assert_eq!(set.left_out[1].to_string(), r#""\\u{1b}[2J": its kty is missing"#);
+        assert_eq!(set.left_out[1].to_string(), r#""\u{1b}[2J": its kty is missing"#);
     }
 
     #[test]
