@@ -205,8 +205,11 @@ impl Chat {
                 }
             }
         };
-        if let Err(e) = done {
-            self.refuse(&e.to_string());
+        match done {
+            Ok(()) => {}
+            // Mistyped, as an unknown command is: nothing was to be sent.
+            Err(e @ ClientError::Invalid(_)) => self.screen.show(&format!("❌ {}", Printable::new(&e.to_string()))),
+            Err(e) => self.refuse(&e.to_string()),
         }
         if is_back {
             self.talk.look_around().await;

@@ -39,7 +39,8 @@ pub use self::topics::{
     History, HistoryBuilder, Missed, PublishBuilder, Published, SubscribeBuilder, Subscription, TopicEvent,
 };
 use crate::message::{
-    ClientInfo, ClientMessage, ClientName, Close, CloseCode, Limits, MAX_PAGE, Payload, ServerMessage, Token,
+    ClientInfo, ClientMessage, ClientName, Close, CloseCode, Limits, MAX_PAGE, Payload, Permissions, ServerMessage,
+    Token,
 };
 
 /// What carries a client's connection.
@@ -160,6 +161,12 @@ impl Client {
     pub fn client_name(&self) -> Option<String> {
         let given = self.up().and_then(|link| link.greeting.client_name.clone());
         given.or_else(|| self.shared.name.as_ref().map(|name| name.as_str().to_owned()))
+    }
+
+    /// What the client may send to other clients, as told when it connected. `None` if the server restricts nobody, and while
+    /// not connected.
+    pub fn permissions(&self) -> Option<Permissions> {
+        self.up()?.greeting.permissions
     }
 
     /// When the token of the present connection expires, in Unix milliseconds. `None` where it does not, or while not
