@@ -96,7 +96,7 @@ impl Rhythm {
         }
         self.window = (self.window + 1).min(MOST_UNDER_WAY);
         self.in_row += 1;
-        if self.in_row % TRUST == 0 {
+        if self.in_row.is_multiple_of(TRUST) {
             self.gap /= 2;
             if self.gap < SHORTEST {
                 self.gap = Duration::ZERO;

@@ -123,10 +123,13 @@ impl State {
     /// Takes out what goes first where there is no room for a message of the topic `coming`: the oldest message of the topic
     /// that has most, that one included; else what tells of members.
     fn take_oldest(&mut self, coming: Option<&str>) -> Option<(usize, Item)> {
-        let with_coming = |(topic, count): (&Box<str>, &usize)| count + usize::from(coming == Some(topic));
-        let most = self.waiting.as_ref().and_then(|waiting| waiting.iter().map(with_coming).max());
+        let with_coming = |topic: &str, count: usize| count + usize::from(coming == Some(topic));
+        let most = self
+            .waiting
+            .as_ref()
+            .and_then(|waiting| waiting.iter().map(|(topic, count)| with_coming(topic, *count)).max());
         let has_most = |item: &Item| match (&self.waiting, item.topic()) {
-            (Some(waiting), Some(topic)) => waiting.get_key_value(topic).map(with_coming) == most,
+            (Some(waiting), Some(topic)) => waiting.get(topic).map(|count| with_coming(topic, *count)) == most,
             (Some(_), None) => most.is_none(),
             (None, _) => true,
         };
