@@ -20,7 +20,7 @@ const COORDINATE: usize = 32;
 /// A key that checks signatures by one algorithm.
 pub(super) enum Verifier {
     /// HS256, HS384, HS512.
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
     /// RS256, ES256, EdDSA.
     Public(ParsedPublicKey),
 }
@@ -48,7 +48,7 @@ impl Verifier {
                 "{} bytes are too few for {algorithm:?}: use at least {least}, as from `openssl rand -base64 {least}`",
                 secret.len()
             )),
-            _ => Ok(Self::Secret(hmac::Key::new(hmac, secret))),
+            _ => Ok(Self::Secret(Box::new(hmac::Key::new(hmac, secret)))),
         }
     }
 

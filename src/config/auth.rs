@@ -354,7 +354,7 @@ impl Auth {
         if self.certificate != usual.certificate && !has_client_ca {
             return Err(ConfigError::Needs { setting: "auth.certificate", other: "tls.client_ca" });
         }
-        if !self.own_names && !(takes_tokens || has_client_ca || self.anonymous.is_some()) {
+        if !(self.own_names || takes_tokens || has_client_ca || self.anonymous.is_some()) {
             let other = "keys in auth.keys or auth.jwks, tls.client_ca, or auth.anonymous";
             return Err(ConfigError::Needs { setting: "auth.own_names", other });
         }
