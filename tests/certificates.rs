@@ -206,7 +206,7 @@ async fn a_port_in_use_is_found_before_certificates_are_made() {
     let addr = taken.local_addr().expect("its address").to_string();
     let mut process = Process::start(folder.path(), &["--addr", &addr], &[]);
     assert_eq!(process.ended().await, Some(1));
-    assert!(process.stderr().contains("is another server running there"), "{}", process.stderr());
+    assert!(process.stderr().contains("another program listens there already"), "{}", process.stderr());
     assert_eq!(names(folder.path()), [""; 0], "something was made");
 }
 
