@@ -220,7 +220,7 @@ fn a_chat_room_shows_what_was_said_there_and_goes_on() {
         /join lobby\n/leave other\n/leave\nHello, server\n/who lobby\n/quit\n";
     let output = server.run("chat_client", &["--name", "Bob"], typed);
     let shown = transcript(&output, &server.addr);
-    let (_, shown) = shown.split_once("is in a room\n\n").expect("the commands");
+    let (_, shown) = shown.split_once("\"Ada L\" hello\n\n").expect("the commands");
     // Who is gone has no name any more.
     let shown: Vec<_> = shown
         .lines()
