@@ -75,10 +75,8 @@ build_for() {
             exit 2
             ;;
     esac
-    # Examples and the server come from one set of dependencies. Built without an example, the server would have another set,
-    # and the first example would build most of it again; so the server comes with the test client.
     case $program in
-        quic-websocket) build "${flags[@]}" --bin quic-websocket --example client ;;
+        quic-websocket) build "${flags[@]}" --bin quic-websocket ;;
         *) build "${flags[@]}" --example "${program#examples/}" ;;
     esac
 }
