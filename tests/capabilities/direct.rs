@@ -1,0 +1,173 @@
+//! `direct` and `signal` reach the one client that they are for, wherever it is, and nobody else.
+
+#![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
+
+use crate::common::TestServer;
+use crate::common::over::{Over, Party};
+use serde_json::{Value, json};
+
+async fn two(server: &TestServer, from: Over, to: Over) -> (Party, Party) {
+    (from.party(server, "sender").await, to.party(server, "receiver").await)
+}
+
+/// A client that nothing was sent to hears nothing before the answer to its own question.
+async fn heard_nothing(client: &mut Party) {
+    client.control.say(json!({"type": "ping", "id": "quiet?"})).await;
+    assert_eq!(client.control.expect("pong").await["re"], "quiet?");
+}
+
+#[tokio::test]
+async fn it_reaches_its_receiver_alone_across_workers_too() {
+    let server = TestServer::start().await;
+    let mut clients = Vec::new();
+    for (n, over) in (0..9).zip(Over::in_turn()) {
+        clients.push(over.party(&server, &format!("client {n}")).await);
+    }
+    // From each carrier to each. With nine clients some are on each worker, so some of these pairs are on two. Three pairs are
+    // a client with itself.
+    for (sender, receiver) in (0..3).flat_map(|sender| (0..9).map(move |receiver| (sender, receiver))) {
+        let (from, to) = (clients[sender].id.clone(), clients[receiver].id.clone());
+        for message in [
+            json!({"type": "direct", "to": to, "content": "Grüße \"🚀\"\n", "id": receiver}),
+            json!({"type": "signal", "to": to.to_uppercase(), "data": {"sdp": "v=0"}, "id": receiver}),
+        ] {
+            let before = crate::common::now_ms();
+            clients[sender].control.say(message.clone()).await;
+            let heard = clients[receiver].control.hear().await;
+            for field in ["type", "content", "data"] {
+                assert_eq!(heard.get(field), message.get(field), "{field} of {heard}");
+            }
+            assert_eq!((&heard["from"], heard.get("re"), heard.get("to")), (&json!(from), None, None), "{heard}");
+            let time = heard["timestamp"].as_u64().expect("a time");
+            assert!((before..=crate::common::now_ms()).contains(&time), "{time} is when the server took it");
+            assert_eq!(clients[sender].control.expect("ok").await, json!({"type": "ok", "re": receiver}));
+        }
+    }
+    for client in &mut clients {
+        heard_nothing(client).await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_attachment_comes_along_with_and_without_content() {
+    let server = TestServer::start().await;
+    for (from, to) in Over::pairs() {
+        let (mut sender, mut receiver) = two(&server, from, to).await;
+        for (content, size) in [(json!("a picture"), 10), (Value::Null, 0), (Value::Null, 300_000)] {
+            let bytes: Vec<u8> = (0..size).map(|n| u8::try_from(n % 251).expect("below 251")).collect();
+            let message = json!({"type": "direct", "id": size, "to": receiver.id, "content": content});
+            sender.control.say_with(message, &bytes).await;
+            let (heard, attachment) = receiver.control.hear_with().await;
+            assert_eq!((&heard["type"], &heard["from"]), (&json!("direct"), &json!(sender.id)));
+            assert_eq!(heard["content"], content);
+            assert!(attachment == bytes, "{size} bytes came changed");
+            assert_eq!(sender.control.expect("ok").await["re"], size);
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_data_of_a_signal_is_not_changed_by_a_byte() {
+    let server = TestServer::start().await;
+    for (from, to) in Over::pairs() {
+        let (mut sender, mut receiver) = two(&server, from, to).await;
+        let deep = format!("{}1{}", "[".repeat(63), "]".repeat(63));
+        for data in [
+            "null",
+            "true",
+            "0",
+            "-0.10e+05",
+            "123456789012345678901234567890.5",
+            r#""""#,
+            r#""\u00e4 ä \ud83d\ude80 🚀 \/ \n""#,
+            "[]",
+            "{}",
+            r#"{"b":1,"a":2,"b":3,"type":"broadcast","":null}"#,
+            r#"[ 1 , { "spaces" :	"kept" } ]"#,
+            &deep,
+        ] {
+            let message = format!(r#"{{"type":"signal","id":1,"to":"{}","data":{data}}}"#, receiver.id);
+            sender.control.body(message.as_bytes()).await;
+            let heard = String::from_utf8(receiver.control.hear_body().await).expect("UTF-8");
+            assert!(heard.contains(&format!(r#""data":{data}"#)), "expected the data {data} in {heard}");
+            sender.control.expect("ok").await;
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn without_an_id_there_is_no_ok() {
+    let server = TestServer::start().await;
+    for (from, to) in Over::pairs() {
+        let (mut sender, mut receiver) = two(&server, from, to).await;
+        for n in 0..50 {
+            sender.control.say(json!({"type": "direct", "to": receiver.id, "content": n.to_string()})).await;
+        }
+        for n in 0..50 {
+            assert_eq!(receiver.control.expect("direct").await["content"], n.to_string());
+        }
+        heard_nothing(&mut sender).await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_and_the_departed_are_404_with_and_without_an_id() {
+    let server = TestServer::start().await;
+    for (from, to) in Over::pairs() {
+        let (mut sender, mut neighbour) = two(&server, from, to).await;
+        let mut departed = to.party(&server, "departed").await;
+        departed.control.say(json!({"type": "close"})).await;
+        departed.closed().await;
+        crate::common::until("the departed has left", || server.status.clients() == 2).await;
+        for to in ["00000000-0000-0000-0000-000000000000", "eab95712-f81a-4916-a1a4-ee1bdbd0d292", &departed.id] {
+            for id in [json!("a"), Value::Null] {
+                for message in [
+                    json!({"type": "direct", "id": id, "to": to, "content": "hello?"}),
+                    json!({"type": "signal", "id": id, "to": to, "data": null}),
+                ] {
+                    sender.control.say(message.clone()).await;
+                    let error = sender.control.expect("error").await;
+                    assert_eq!((&error["code"], &error["re"]), (&json!(404), &id), "{message} was answered {error}");
+                    let text = error["message"].as_str().expect("it says why");
+                    assert!(text.starts_with("to: ") && text.contains(to), "{text}");
+                }
+            }
+        }
+        sender.control.say(json!({"type": "direct", "id": 1, "to": neighbour.id, "content": "still here"})).await;
+        neighbour.control.expect("direct").await;
+        sender.control.expect("ok").await;
+        drop((sender, neighbour));
+        crate::common::until("both to be gone", || server.status.clients() == 0).await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_goes_to_one_client_keeps_its_order_with_broadcasts() {
+    let server = TestServer::start().await;
+    for over in Over::ALL {
+        let mut sender = over.party(&server, "sender").await;
+        let mut receivers = Vec::new();
+        for (n, to) in (0..6).zip(Over::in_turn()) {
+            receivers.push(to.party(&server, &format!("receiver {n}")).await);
+        }
+        for n in 0..100 {
+            sender.control.say(json!({"type": "broadcast", "content": n.to_string()})).await;
+            for receiver in &receivers {
+                sender.control.say(json!({"type": "direct", "to": receiver.id, "content": n.to_string()})).await;
+            }
+        }
+        for receiver in &mut receivers {
+            for n in 0..100 {
+                for kind in ["broadcast", "direct"] {
+                    assert_eq!(receiver.control.expect(kind).await["content"], n.to_string());
+                }
+            }
+        }
+    }
+    server.stop().await;
+}

@@ -1,0 +1,354 @@
+//! Early data (docs/PROTOCOL.md, section 14): what harms nobody is answered at once; everything else waits until the
+//! client is known to be there, and is carried out once. A copy of a first flight has no effect.
+
+#![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
+
+use crate::common::packets::has_early_data;
+use crate::common::tap::Tap;
+use crate::common::{RawClient, TestServer, framed, soon, until};
+use quic_websocket::config::{OverflowPolicy, TopicRule};
+use quic_websocket::message::{ClientMessage, Close, CloseCode, TopicPattern};
+use quic_websocket::tls::{DevelopmentFiles, Trust};
+use quic_websocket::{Client, Config, Event, Events};
+use quinn::{ConnectionError, Endpoint, ZeroRttAccepted};
+use serde_json::{Value, json};
+use tokio::net::UdpSocket;
+
+fn allowing(config: &mut Config) {
+    config.quic.early_data = true;
+}
+
+/// A client that has sent these messages as early data, all that it had to send; the first is its handshake.
+async fn early(endpoint: &Endpoint, tap: &Tap, messages: &[Value]) -> (RawClient, ZeroRttAccepted) {
+    let (connection, accepted) = soon("a session to resume", async {
+        loop {
+            match endpoint.connect(tap.addr, "localhost").expect("it begins").into_0rtt() {
+                Ok(early) => return early,
+                // Sessions come behind the handshake.
+                Err(connecting) => {
+                    let connection = connecting.await.expect("it connects");
+                    let mut client = RawClient::over(connection).await;
+                    client.handshake("first visit").await;
+                    client.connection.close(1000_u32.into(), b"");
+                    // Its last packets are not to be taken for the next one's first.
+                    endpoint.wait_idle().await;
+                }
+            }
+        }
+    })
+    .await;
+    tap.hold();
+    tap.take_seen();
+    let mut client = RawClient::over(connection).await;
+    let all: Vec<u8> = messages.iter().flat_map(|message| framed(message.to_string().as_bytes())).collect();
+    client.control.raw(&all).await;
+    until("the first flight", || {
+        let sent = client.connection.stats();
+        sent.frame_tx.stream > 0 && sent.udp_tx.datagrams == tap.count()
+    })
+    .await;
+    (client, accepted)
+}
+
+fn handshake(name: &str) -> Value {
+    json!({"type": "handshake", "protocol_version": "1.0", "client_name": name})
+}
+
+fn subscribe(topic: &str) -> Value {
+    json!({"type": "subscribe", "id": "sub", "topic": topic, "presence": true, "lane": "control"})
+}
+
+/// Everything with an effect on others, and what comes of it for `witness`.
+fn effects(witness: &RawClient) -> Vec<Value> {
+    vec![
+        json!({"type": "publish", "id": "pub", "topic": "room", "content": "published"}),
+        json!({"type": "direct", "id": "dir", "to": witness.id, "content": "direct"}),
+        json!({"type": "broadcast", "id": "all", "content": "broadcast"}),
+    ]
+}
+
+/// A client that hears of everything, on its control lane.
+async fn witness(server: &TestServer) -> RawClient {
+    let mut witness = server.client("witness").await;
+    witness.control.say(subscribe("room")).await;
+    witness.control.expect("subscribed").await;
+    witness
+}
+
+/// What the witness hears of one client that came early and did everything.
+async fn expect_effects(witness: &mut RawClient) {
+    let mut heard = Vec::new();
+    for _ in 0..4 {
+        heard.push(witness.control.hear().await["type"].as_str().expect("a type").to_owned());
+    }
+    heard.sort();
+    assert_eq!(heard, ["broadcast", "direct", "join", "message"]);
+    witness.control.lives("who has heard all once").await;
+}
+
+#[tokio::test]
+async fn what_harms_nobody_is_answered_early_and_all_else_carried_out_once_after() {
+    let server = TestServer::start_with(allowing).await;
+    let tap = Tap::start(server.addr).await;
+    let endpoint = server.endpoint();
+    let mut witness = witness(&server).await;
+    let mut messages = vec![
+        handshake("Ada"),
+        subscribe("room"),
+        json!({"type": "list_clients", "id": "list"}),
+        json!({"type": "presence", "id": "who", "topic": "room"}),
+        json!({"type": "ping", "id": "ping"}),
+    ];
+    messages.extend(effects(&witness));
+    let (mut ada, accepted) = early(&endpoint, &tap, &messages).await;
+    until("the first visits to be over", || server.status.clients() == 1).await;
+    let others = 1;
+
+    // The first flight arrives, the second does not: the server cannot know whether anybody is there.
+    tap.pass().await;
+    ada.control.expect("handshake_response").await;
+    assert_eq!(ada.control.expect("subscribed").await["re"], "sub");
+    assert_eq!(ada.control.expect("client_list").await["total"], others, "she is not there yet");
+    assert_eq!(ada.control.expect("presence").await["total"], 1, "nor on the topic");
+    assert_eq!(ada.control.expect("pong").await["re"], "ping");
+    witness.control.lives("who has heard nothing").await;
+    witness.control.say(json!({"type": "broadcast", "id": 1, "content": "to all"})).await;
+    witness.control.expect("broadcast").await;
+    assert_eq!(witness.control.expect("ok").await["delivered"], others, "nor is she counted");
+    assert_eq!(server.status.clients(), others);
+
+    tap.open().await;
+    assert!(soon("the confirmation", accepted).await, "the early data was taken");
+    expect_effects(&mut witness).await;
+    until("her to be there", || server.status.clients() == others + 1).await;
+    let mut replies = Vec::new();
+    while replies.len() < 3 {
+        let message = ada.control.hear().await;
+        if let Some(re) = message["re"].as_str() {
+            assert_ne!(message["type"], "error", "{message}");
+            replies.push(re.to_owned());
+        }
+    }
+    assert_eq!(replies, ["pub", "dir", "all"], "in the order in which they were asked");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_datagram_in_early_data_waits() {
+    let server = TestServer::start_with(allowing).await;
+    let tap = Tap::start(server.addr).await;
+    let endpoint = server.endpoint();
+    let mut witness = witness(&server).await;
+    let (mut ada, accepted) = early(&endpoint, &tap, &[handshake("Ada")]).await;
+    let direct = json!({"type": "direct", "to": witness.id, "content": "direct"});
+    ada.connection.send_datagram(direct.to_string().into()).expect("a datagram leaves");
+    until("it to be under way", || {
+        let sent = ada.connection.stats();
+        sent.frame_tx.datagram == 1 && sent.udp_tx.datagrams == tap.count()
+    })
+    .await;
+    tap.pass().await;
+    ada.control.expect("handshake_response").await;
+    witness.control.lives("who has heard nothing").await;
+    tap.open().await;
+    soon("the confirmation", accepted).await;
+    assert_eq!(witness.control.expect("direct").await["content"], "direct");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_unidirectional_stream_in_early_data_closes_the_connection() {
+    let server = TestServer::start_with(allowing).await;
+    let tap = Tap::start(server.addr).await;
+    let endpoint = server.endpoint();
+    let mut witness = witness(&server).await;
+    let (ada, accepted) = early(&endpoint, &tap, &[handshake("Ada")]).await;
+    let mut stream = soon("a stream", ada.connection.open_uni()).await.expect("a stream");
+    stream.write_all(b"x").await.expect("the stream takes bytes");
+    tap.open().await;
+    soon("the confirmation, or the end", accepted).await;
+    match soon("the server's close", ada.connection.closed()).await {
+        ConnectionError::ApplicationClosed(close) => assert_eq!(close.error_code.into_inner(), 1002),
+        // Where the server is faster than the confirmation, QUIC keeps the code to itself (RFC 9000 section 10.2.3).
+        ConnectionError::ConnectionClosed(close) => assert_eq!(u64::from(close.error_code), 0x0c),
+        other => panic!("expected the server to close, got {other}"),
+    }
+    witness.control.lives("who has heard nothing").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_not_confirmed_holds_up_no_publisher_and_takes_nobodys_place() {
+    let server = TestServer::start_with(|config| {
+        allowing(config);
+        config.limits.max_clients = 2;
+        let mut rule = TopicRule::default();
+        rule.pattern = TopicPattern::new("held.>").expect("a pattern");
+        rule.overflow = OverflowPolicy::Block;
+        config.topics = vec![rule];
+    })
+    .await;
+    let tap = Tap::start(server.addr).await;
+    let endpoint = server.endpoint();
+    let mut witness = witness(&server).await;
+    let ping = json!({"type": "ping", "id": "ping"});
+    let messages = [handshake("Ada"), ping.clone(), subscribe("held.back"), ping];
+    let (mut ada, accepted) = early(&endpoint, &tap, &messages).await;
+    until("the first visits to be over", || server.status.connections() == 1).await;
+    tap.pass().await;
+    ada.control.expect("handshake_response").await;
+    ada.control.expect("pong").await;
+
+    let mut bob = server.client("Bob").await;
+    bob.control.say(json!({"type": "publish", "id": 1, "topic": "held.back", "content": "not held up"})).await;
+    bob.control.expect("published").await;
+    witness.control.lives("who is served").await;
+    tap.open().await;
+    assert!(soon("the confirmation", accepted).await, "the early data was taken");
+    // Bob has come first. Had her subscription not waited, its reply would be before this.
+    ada.expect_close(1013).await;
+    bob.control.lives("who has the place").await;
+    server.stop().await;
+}
+
+/// Sends copies of packets from addresses of their own, so that each worker gets some; gives the sockets.
+async fn replay(server: &TestServer, packets: &[Vec<u8>]) -> Vec<UdpSocket> {
+    let mut sockets = Vec::new();
+    for _ in 0..8 {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+        for packet in packets {
+            socket.send_to(packet, server.addr).await.expect("it leaves");
+        }
+        sockets.push(socket);
+    }
+    sockets
+}
+
+#[tokio::test]
+async fn a_copy_of_a_first_flight_that_never_arrived_has_no_effect() {
+    let server = TestServer::start_with(|config| {
+        allowing(config);
+        config.timing.handshake_timeout_ms = 1500;
+    })
+    .await;
+    let tap = Tap::start(server.addr).await;
+    let endpoint = server.endpoint();
+    let mut witness = witness(&server).await;
+    let messages = [vec![handshake("Ada"), subscribe("room")], effects(&witness)].concat();
+    let (ada, _accepted) = early(&endpoint, &tap, &messages).await;
+    let flight = tap.take_seen();
+    assert!(flight.iter().any(|packet| has_early_data(packet)), "there is something to repeat");
+    tap.lose();
+    until("the first visits to be over", || server.status.connections() == 1).await;
+    let before = (1, 1);
+
+    let sockets = replay(&server, &flight).await;
+    // A connection is counted once its first lane is there: the server has taken the early data, of one copy alone.
+    until("a copy to be taken", || server.status.connections() > before.1).await;
+    assert_eq!(server.status.connections(), before.1 + 1, "a session is good once");
+    witness.control.lives("who has heard nothing").await;
+    until("the copy to be given up", || server.status.connections() == before.1).await;
+    witness.control.lives("who has heard nothing to the end").await;
+    assert_eq!(server.status.clients(), before.0, "nobody came of it");
+    drop((sockets, ada));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_copy_of_a_first_flight_that_was_served_has_no_effect() {
+    let server = TestServer::start_with(|config| {
+        allowing(config);
+        config.timing.handshake_timeout_ms = 1500;
+    })
+    .await;
+    let tap = Tap::start(server.addr).await;
+    let endpoint = server.endpoint();
+    let mut witness = witness(&server).await;
+    let messages = [vec![handshake("Ada"), subscribe("room")], effects(&witness)].concat();
+    let (ada, accepted) = early(&endpoint, &tap, &messages).await;
+    let flight = tap.take_seen();
+    tap.open().await;
+    assert!(soon("the confirmation", accepted).await, "the early data was taken");
+    expect_effects(&mut witness).await;
+    until("the first visits to be over", || server.status.connections() == 2).await;
+    let before = (2, 2);
+
+    let sockets = replay(&server, &flight).await;
+    // On the worker that does not have the original a copy begins a connection, which is as far as it gets.
+    let answers =
+        sockets.iter().map(|socket| Box::pin(async move { socket.recv(&mut [0; 2000]).await.expect("an answer") }));
+    soon("an answer to a copy", futures_util::future::select_all(answers)).await;
+    witness.control.lives("who has heard nothing more").await;
+    assert_eq!((server.status.clients(), server.status.connections()), before);
+    drop(ada);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn early_data_is_refused_unless_it_was_allowed() {
+    let server = TestServer::start().await;
+    let endpoint = server.endpoint();
+    for _ in 0..3 {
+        let connecting = endpoint.connect(server.addr, "localhost").expect("it begins");
+        let Err(connecting) = connecting.into_0rtt() else { panic!("a session allows for early data") };
+        let mut client = RawClient::over(soon("a connection", connecting).await.expect("it connects")).await;
+        client.handshake("Ada").await;
+        // The session has come by then.
+        client.control.lives("who is served").await;
+    }
+    server.stop().await;
+}
+
+/// Has the server end the connection with a code after which a client comes back, and waits until it has.
+async fn come_back(client: &Client, events: &mut Events) {
+    let close = Close::new(CloseCode::GOING_AWAY, "").expect("a code that a client may send");
+    client.send(&ClientMessage::Close(close)).await.expect("it leaves");
+    wait_for_return(events).await;
+}
+
+async fn wait_for_return(events: &mut Events) {
+    soon("the client to come back", async {
+        loop {
+            match events.next().await.expect("an event") {
+                Event::Reconnected => return,
+                Event::Closed(closed) => panic!("closed for good: {closed:?}"),
+                _ => {}
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_client_library_comes_back_with_early_data_and_without_where_it_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let files = DevelopmentFiles::inside(folder.path());
+    files.make(&["localhost".into(), "127.0.0.1".into()], false).expect("certificates");
+    let known = |config: &mut Config| {
+        (config.tls.cert, config.tls.key) = (files.cert.clone(), files.key.clone());
+        allowing(config);
+    };
+    let server = TestServer::start_with(known).await;
+    let tap = Tap::start(server.addr).await;
+    let builder = Client::builder(tap.addr.to_string()).trust(Trust::CaFile(files.ca.clone())).early_data(true);
+    let (client, mut events) = builder.connect().await.expect("it connects");
+    client.echo("first").await.expect("it is served");
+    for visit in ["second", "third"] {
+        tap.take_seen();
+        come_back(&client, &mut events).await;
+        client.echo(visit).await.expect("it is served");
+        assert!(tap.take_seen().iter().any(|packet| has_early_data(packet)), "{visit}");
+    }
+
+    // The next server knows nothing of these sessions.
+    let next = TestServer::start_with(known).await;
+    tap.turn_to(next.addr);
+    server.stop().await;
+    soon("the way back", async {
+        wait_for_return(&mut events).await;
+        client.echo("elsewhere").await.expect("it is served");
+    })
+    .await;
+    assert_eq!(next.status.clients(), 1);
+    next.stop().await;
+}
