@@ -127,7 +127,7 @@ impl TopicLanes {
         ServerMessage::Lane { lane: self.last_number, priority }.encode(None, &mut frame);
         outflow.counters().sent(Sent { messages: 1, bytes: frame.len() - header.len() - PREFIX_BYTES });
         // What does not fit into a new stream waits; a connection that is gone ends the client anyway.
-        let _ = writer.try_send(&frame::exact(frame).into(), Overflow::Force);
+        let _ = writer.try_send(&frame::exact(frame).into(), Overflow::Append);
         let lane = TopicLane { writer, number: Some(self.last_number) };
         self.open.push(Open {
             lane,

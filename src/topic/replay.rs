@@ -54,7 +54,7 @@ impl Replay {
             log.after(self.after()).enumerate().take_while(within).map(|(_, entry)| entry.clone()).collect();
         if let Some(last) = entries.last() {
             self.after.store(last.offset, Ordering::Relaxed);
-            let sent = client.deliver_on(&self.receiver.lane, &hub::run(&self.topic, entries), Overflow::Force);
+            let sent = client.deliver_on(&self.receiver.lane, &hub::run(&self.topic, entries), Overflow::Append);
             client.counters().sent(sent);
         }
         self.is_done(log)

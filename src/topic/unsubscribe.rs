@@ -73,7 +73,7 @@ impl Topics {
         left.add(text, Arc::clone(&held.lane.writer));
         let (frame, overflow) = match farewell {
             None => (None, Overflow::Refuse),
-            Some(Farewell::Reply(frame)) => (Some(frame), Overflow::Force),
+            Some(Farewell::Reply(frame)) => (Some(frame), Overflow::Append),
             Some(Farewell::Notice(frame)) => (Some(frame), Overflow::Displace),
         };
         let (turn, there) = who.turn(frame, overflow);

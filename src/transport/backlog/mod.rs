@@ -21,6 +21,8 @@ pub(crate) enum Overflow {
     Latest,
     /// The oldest that may be dropped make room; where these are not enough, it is refused.
     Displace,
+    /// It waits, whatever the bounds say: its sender brings little, and no more of it before there is room.
+    Append,
     /// It waits all the same: its sender has seen to it that there was room. Several senders can have seen the same room, so
     /// twice the bounds hold even then.
     Force,
@@ -235,6 +237,10 @@ impl Backlog {
 
     /// Has a message wait, as `overflow` says where there is no room. False where it was refused.
     pub(super) fn offer(&mut self, frame: Bytes, mark: Mark, overflow: Overflow, budget: &Budget) -> bool {
+        if overflow == Overflow::Append {
+            self.put(frame.clone(), frame.len(), mark, budget);
+            return true;
+        }
         if let Some(older) = self.outdated(&mark, overflow) {
             // Takes the older one's place in line.
             self.remove(older, budget);

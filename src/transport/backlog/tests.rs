@@ -65,6 +65,9 @@ fn without_leave_to_drop_a_message_beyond_the_bounds_is_refused() {
         assert!(offer(&mut lane, &a, offset, Overflow::Force));
     }
     assert!(!offer(&mut lane, &a, 9, Overflow::Force), "several may have seen the same room: up to as much again");
+    for offset in 9..20 {
+        assert!(offer(&mut lane, &a, offset, Overflow::Append), "it is bounded by who brings it");
+    }
 }
 
 #[test]
