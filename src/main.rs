@@ -97,7 +97,7 @@ struct Serve {
 #[derive(Debug, Args)]
 struct Certs {
     /// Folder for ca.pem, server.pem and server-key.pem
-    #[arg(long, default_value = "certs")]
+    #[arg(long, env = "QUIC_WEBSOCKET_CERTS", default_value = "certs")]
     dir: PathBuf,
     /// DNS name or IP address that the certificate is for; may be repeated [default: localhost, 127.0.0.1 and ::1]
     #[arg(long = "name")]

@@ -4,6 +4,7 @@
 mod address;
 mod auth;
 mod decode;
+mod development;
 mod error;
 mod http;
 mod live;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Deserializer};
 pub use self::address::parse_address;
 pub(crate) use self::auth::MAX_TRIED;
 pub use self::auth::{Auth, AuthKey, Grant, Jwks, Patterns, Secret, TokenAlgorithm};
+pub use self::development::development_folder;
 pub use self::error::ConfigError;
 pub use self::http::{Http, WebTransport};
 pub(crate) use self::live::Live;
@@ -78,9 +80,9 @@ pub struct Config {
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Tls {
-    /// PEM file with the server's chain, its own certificate first. Default `certs/server.pem`.
+    /// PEM file with the server's chain, its own certificate first. Default `server.pem` in [`development_folder`].
     pub cert: PathBuf,
-    /// PEM file with its private key. Default `certs/server-key.pem`. Where both are left at their defaults and neither file
+    /// PEM file with its private key. Default `server-key.pem` in [`development_folder`]. Where both are left at their defaults and neither file
     /// exists, both are made for development, with a `ca.pem` beside the certificate.
     pub key: PathBuf,
     /// PEM file with the authorities that certify clients. `None` (in the file: an empty text), the default, asks clients
@@ -313,8 +315,8 @@ impl Default for Config {
 impl Default for Tls {
     fn default() -> Self {
         Self {
-            cert: "certs/server.pem".into(),
-            key: "certs/server-key.pem".into(),
+            cert: development_folder().join("server.pem"),
+            key: development_folder().join("server-key.pem"),
             client_ca: None,
             client_required: false,
             tcp_min_version: TlsVersion::Tls13,

@@ -12,6 +12,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme, WantsVerifier};
 
 use super::{TlsError, authorities, certificates, private_key, provider, unreadable};
+use crate::config::development_folder;
 use crate::message::ALPN;
 
 /// Which servers a client believes.
@@ -20,17 +21,15 @@ pub enum Trust {
     /// Those certified by the system's authorities.
     #[default]
     System,
-    /// Those certified by the system's authorities and, where it is there, by `certs/ca.pem` in the current folder: for
-    /// trying things out beside a server that made its own certificates.
+    /// Those certified by the system's authorities and, if it exists, by `ca.pem` in
+    /// [`development_folder`](crate::config::development_folder): for trying things out beside a server that made its own
+    /// certificates.
     Development,
     /// Those certified by the authorities in this PEM file.
     CaFile(PathBuf),
     /// All. Whoever is on the path can read and change everything; for trying things out only.
     Insecure,
 }
-
-/// Where a development set-up has its certificate authority, seen from the project's folder.
-const DEVELOPMENT_CA: &str = "certs/ca.pem";
 
 /// The TLS side of a client's QUIC endpoint. `identity` names the files of its own certificate and key, for servers that
 /// ask for one; `early_data` whether to offer early data where a session is resumed.
@@ -69,8 +68,8 @@ fn trusting(
         Trust::CaFile(path) => builder.with_root_certificates(file_roots(path)?),
         Trust::System => builder.with_root_certificates(system_roots(None)?),
         Trust::Development => {
-            let ca = Path::new(DEVELOPMENT_CA);
-            builder.with_root_certificates(system_roots(ca.exists().then_some(ca))?)
+            let ca = development_folder().join("ca.pem");
+            builder.with_root_certificates(system_roots(ca.exists().then_some(&*ca))?)
         }
     };
     match identity {

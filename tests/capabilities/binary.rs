@@ -37,6 +37,18 @@ async fn missing_certificates_are_made_once_and_said_so() {
 }
 
 #[tokio::test]
+async fn development_certificates_are_made_in_the_folder_that_the_environment_names() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [here, elsewhere] = ["here", "elsewhere"].map(|name| folder.path().join(name));
+    std::fs::create_dir(&here).expect("a folder");
+    let named = [("QUIC_WEBSOCKET_CERTS", elsewhere.to_str().expect("text"))];
+    let mut process = Process::start(&here, &["--addr", "127.0.0.1:0"], &named);
+    process.listening().await;
+    assert!(elsewhere.join("ca.pem").exists() && elsewhere.join("server-key.pem").exists(), "{}", process.stderr());
+    assert!(!here.join("certs").exists(), "and in no other folder");
+}
+
+#[tokio::test]
 async fn half_a_certificate_is_refused_and_kept() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join("certs")).expect("a folder");

@@ -34,7 +34,7 @@ impl Process {
     fn spawn(mut command: Command, folder: &Path, args: &[&str], environment: &[(&str, &str)]) -> Self {
         let [stdout, stderr] = ["stdout", "stderr"].map(|name| folder.join(name));
         for (name, _) in std::env::vars_os() {
-            if name == "RUST_LOG" || name.to_string_lossy().starts_with("QWS_") {
+            if name == "RUST_LOG" || name == "QUIC_WEBSOCKET_CERTS" || name.to_string_lossy().starts_with("QWS_") {
                 command.env_remove(name);
             }
         }
