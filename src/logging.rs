@@ -56,25 +56,13 @@ fn filter(log: &Log) -> anyhow::Result<EnvFilter> {
     }
     // These write whole messages and requests, with the tokens in them, at the lower levels: whatever the user says.
     let asked = filter.split(',').filter(|part| !QUIET.iter().any(|quiet| part.trim_start().starts_with(quiet)));
-    let asked = asked.map(without_requests).collect::<Vec<_>>().join(",");
+    let asked = asked.collect::<Vec<_>>().join(",");
     let quiet = QUIET.map(|quiet| format!("{quiet}=warn")).join(",");
-    // Of what the first one tells a peer can cause any number; the user's own word for it, which comes later, stands.
-    EnvFilter::try_new(format!("{WEB_TRANSPORT}=error,{asked},{quiet}")).with_context(usage)
+    EnvFilter::try_new(format!("{asked},{quiet}")).with_context(usage)
 }
 
 /// Libraries that log what they carry.
 const QUIET: [&str; 2] = ["tungstenite", "tokio_tungstenite"];
-/// One that logs requests at `debug`, and warns of what peers do.
-const WEB_TRANSPORT: &str = "web_transport_quinn";
-
-/// A part of a filter that asks for no requests, as their headers hold tokens.
-fn without_requests(part: &str) -> String {
-    let is_harmless = ["=off", "=error", "=warn", "=info"].iter().any(|level| part.trim_end().ends_with(level));
-    if part.trim_start().starts_with("web_transport") && !is_harmless {
-        return format!("{WEB_TRANSPORT}=info");
-    }
-    part.to_owned()
-}
 
 fn text<S: Subscriber + for<'a> LookupSpan<'a>>(fields: Fields) -> impl Layer<S> {
     lines::layer()

@@ -38,7 +38,8 @@ async fn bounced(client: &Client, events: &mut Events) -> CloseCode {
 #[tokio::test]
 async fn nothing_is_lost_or_doubled_over_reconnects() {
     const COUNT: u64 = 2000;
-    let server = TestServer::start_with(|config| config.topics = vec![rule("history_messages = 10_000")]).await;
+    let server =
+        TestServer::start_with(|config| config.topics = vec![rule("pattern = '>'\nhistory_messages = 10_000")]).await;
     let (ada, (bob, mut at_bob)) = (client(&server, "Ada").await, connect(&server, "Bob").await);
     let mut subscription = bob.subscribe("t").queue(16).await.expect("subscribed");
     let mut on_control = bob.subscribe("t.control").on_control_lane().queue(10_000).await.expect("subscribed");

@@ -277,9 +277,8 @@ async fn the_end_that_a_json_log_tells_is_json_too() {
 }
 
 #[tokio::test]
-async fn what_a_peer_does_below_a_session_is_told_only_to_who_asks_for_it() {
-    let loud = "info,web_transport_quinn=trace,web_transport_proto";
-    for (level, is_told) in [("info", false), ("info,web_transport_quinn=warn", true), (loud, true)] {
+async fn a_token_in_the_request_of_a_session_is_in_no_line_whatever_the_level() {
+    for level in ["info", "info,web_transport_quinn=trace,web_transport_proto", "trace"] {
         let folder = tempfile::tempdir().expect("a folder");
         let args = ["--addr", "127.0.0.1:0", "--workers", "2"];
         let settings = [("QWS_LOG__LEVEL", level), ("QWS_WEBTRANSPORT__SHORT_LIVED_CERTIFICATE", "false")];
@@ -296,12 +295,8 @@ async fn what_a_peer_does_below_a_session_is_told_only_to_who_asks_for_it() {
         // Without a word of the session's.
         client.connection.close(0x100_u32.into(), b"");
         until("the line that tells its end", || process.stderr().contains("disconnected")).await;
-        if is_told {
-            until("what the library says", || process.stderr().contains("failed to read capsule")).await;
-        }
         process.signal(Signal::SIGTERM);
         process.ended().await;
-        assert_eq!(process.stderr().contains("capsule"), is_told, "{level}: {}", process.stderr());
         assert!(!process.stderr().contains("s3cret"), "{level}: {}", process.stderr());
     }
 }
