@@ -70,30 +70,31 @@ test("a page at localhost connects by WebTransport as well", needsServer, async 
   await page.evaluate(() => client.close());
 });
 
-test("where UDP is blocked, a page is on WebSocket within a second", needsServer, async (t) => {
+test("where UDP is blocked, a page is on WebSocket, and the next time at once", needsServer, async (t) => {
   const { options } = await relayed(t);
   const page = await setup.open(t, BLANK, { mayMissServer: true });
-  // How busy the machine is: what a WebSocket takes that nothing is raced against.
-  const { took: alone } = await connectIn(page, { carriers: ["websocket"] });
-  await page.evaluate(() => client.close());
+  // How long it waits for QUIC is tested where time is made: web/test/race.test.js.
   const { carrier, took } = await connectIn(page, options);
-  t.diagnostic(`settled in ${took.toFixed(0)} ms, where a WebSocket alone takes ${alone.toFixed(0)} ms`);
+  t.diagnostic(`settled in ${took.toFixed(0)} ms`);
   assert.equal(carrier, "websocket");
-  assert.ok(took < 950 + 4 * alone, `it took ${took} ms`);
   assert.deepEqual(await connected(), ["websocket"]);
   // Once that is known, nothing is waited for.
   const again = await page.evaluate(async (options) => {
     const { connect } = await import("/qws.js");
-    const began = performance.now();
+    let sessions = 0;
+    globalThis.WebTransport = class extends WebTransport {
+      constructor(...given) {
+        sessions += 1;
+        super(...given);
+      }
+    };
     const other = connect(undefined, options);
     await other.ready;
-    const outcome = { carrier: other.carrier, took: performance.now() - began };
+    const outcome = { carrier: other.carrier, sessions };
     await other.close();
     return outcome;
   }, options);
-  t.diagnostic(`and then in ${again.took.toFixed(0)} ms`);
-  assert.equal(again.carrier, "websocket");
-  assert.ok(again.took < 250 + 4 * alone, `it took ${again.took} ms`);
+  assert.deepEqual(again, { carrier: "websocket", sessions: 0 });
 });
 
 test("a page that began on WebSocket moves to WebTransport: nothing is lost, nothing comes twice", needsServer, async (t) => {

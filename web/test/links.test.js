@@ -1,6 +1,7 @@
 // Which parts of a text become links, and which never do.
 
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { test } from "node:test";
 
 import { partsOf } from "../ui/links.js";
@@ -95,11 +96,18 @@ test("an address that is cut off is no link, nor one that is too long", () => {
   assert.deepEqual(links(`https://example.com/${"a".repeat(3000)}`), []);
 });
 
-test("a text full of what could be addresses costs little, and has a bounded number of links", () => {
-  const began = performance.now();
+test("a text full of what could be addresses has a bounded number of links", () => {
   assert.equal(links("https://a.example/ ".repeat(50_000)).length, 200);
-  links("https://".repeat(100_000));
-  links(`https://a.example/${")".repeat(500_000)}`);
-  links(`https://a.example/${"(".repeat(500_000)}`);
-  assert.ok(performance.now() - began < 5_000, "within seconds");
+});
+
+// In a process of its own, which can be ended. What takes the square of the text's length takes hours here, on any machine.
+test("a text of what could be addresses takes no more than in proportion to its length", () => {
+  const program = `import { partsOf } from ${JSON.stringify(new URL("../ui/links.js", import.meta.url).href)};
+    for (const piece of ["https://a.example/ ", "https://", "https://a.example/)", ")", "(", "]", "."]) {
+      partsOf(piece.repeat(200_000));
+      partsOf("https://a.example/" + piece.repeat(200_000));
+    }`;
+  const { error, status, stderr } = spawnSync(process.execPath, ["--input-type=module", "-e", program], { timeout: 120_000, encoding: "utf8" });
+  assert.equal(error, undefined);
+  assert.equal(status, 0, stderr);
 });

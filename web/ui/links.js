@@ -26,6 +26,7 @@ export function partsOf(text, { isCut = false } = {}) {
     const [found] = match;
     if (links === MOST_LINKS) break;
     if (isCut && match.index + found.length === text.length) break;
+    if (found.length > LONGEST) continue;
     const typed = trimmed(found);
     const href = addressOf(typed);
     if (href === null) continue;
@@ -49,7 +50,6 @@ export function linked(text, how) {
 
 /** Where it leads, or `null` where it is no address that can be trusted to mean what it says. */
 function addressOf(typed) {
-  if (typed.length > LONGEST) return null;
   let url;
   try {
     url = new URL(typed);
