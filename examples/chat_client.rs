@@ -84,8 +84,9 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let names = Names::default();
     let (lines, screen) = terminal::keyboard(names.clone())?;
     let people = People::new(names);
-    let talk = Talk { client: client.clone(), rooms: Rooms::default(), people: people.clone(), screen: screen.clone() };
-    Chat { client, events, talk, people, screen, refused: 0 }.run(lines).await
+    let (rooms, people_too, screen_too) = (Rooms::default(), people.clone(), screen.clone());
+    let talk = Talk { client: client.clone(), rooms, people: people_too, screen: screen_too, refused: 0 };
+    Chat { client, events, talk, people, screen }.run(lines).await
 }
 
 /// As whom others see the user, where that is more than the name that was asked for.
@@ -106,8 +107,6 @@ struct Chat {
     talk: Talk,
     people: People,
     screen: Screen,
-    /// Lines that were not sent.
-    refused: usize,
 }
 
 impl Chat {
@@ -126,7 +125,7 @@ impl Chat {
                     let text = match &text {
                         Ok(text) => text.trim(),
                         Err(bad) => {
-                            self.refuse(&format!("A line was not sent: {bad}"));
+                            self.talk.refuse(&format!("A line was not sent: {bad}"));
                             let _ = more.send(());
                             continue;
                         }
@@ -150,15 +149,10 @@ impl Chat {
         }
         self.client.close(CloseCode::NORMAL, "Chat ended").await?;
         show("👋 Goodbye!")?;
-        if self.refused > 0 && !self.screen.is_terminal() {
-            anyhow::bail!("{} of the lines were not sent", self.refused);
+        if self.talk.refused > 0 && !self.screen.is_terminal() {
+            anyhow::bail!("{} of the lines were not sent", self.talk.refused);
         }
         Ok(())
-    }
-
-    fn refuse(&mut self, why: &str) {
-        self.refused += 1;
-        self.screen.show(&format!("❌ {}", Printable::new(why)));
     }
 
     /// Does what a line says. Without a connection, a user is told so at once and can bring the line back; a pipe waits.
@@ -209,7 +203,7 @@ impl Chat {
             Ok(()) => {}
             // Mistyped, as an unknown command is: nothing was to be sent.
             Err(e @ ClientError::Invalid(_)) => self.screen.show(&format!("❌ {}", Printable::new(&e.to_string()))),
-            Err(e) => self.refuse(&e.to_string()),
+            Err(e) => self.talk.refuse(&e.to_string()),
         }
         if is_back {
             self.talk.look_around().await;
@@ -267,9 +261,16 @@ struct Talk {
     rooms: Rooms,
     people: People,
     screen: Screen,
+    /// Lines that were not sent.
+    refused: usize,
 }
 
 impl Talk {
+    fn refuse(&mut self, why: &str) {
+        self.refused += 1;
+        self.screen.show(&format!("❌ {}", Printable::new(why)));
+    }
+
     async fn carry_out(&mut self, line: &str) -> Result<(), ClientError> {
         let (command, rest) = line.split_once(' ').map_or((line, ""), |(command, rest)| (command, rest.trim()));
         match (command, rest) {
@@ -359,11 +360,11 @@ impl Talk {
                 match (ids.next(), ids.count()) {
                     (Some(id), 0) => id,
                     (Some(_), more) => {
-                        self.screen.show(&format!("{} users have that name; use an id from /list", more + 1));
+                        self.refuse(&format!("{} users have that name; use an id from /list", more + 1));
                         return Ok(());
                     }
                     (None, _) => {
-                        self.screen.show("No user has that name; /list shows who is there");
+                        self.refuse("No user has that name; /list shows who is there");
                         return Ok(());
                     }
                 }

@@ -26,7 +26,7 @@ use clap::{Parser, Subcommand};
 use common::ServerArgs;
 use interrupt::interrupted;
 use lines::next_line;
-use output::Output;
+use output::{Output, unread};
 use quic_websocket::message::{CloseCode, MAX_PAGE, Payload, Position};
 use quic_websocket::{Client, ClientError, Event, Printable, Published, TopicEvent};
 use tokio::time::sleep;
@@ -144,11 +144,12 @@ async fn subscribe(
     let mut subscription = subscribe.await?;
     let mut left = count.unwrap_or(u64::MAX);
     // One for all rounds: what is pressed between two is not missed.
-    let mut interrupted = pin!(interrupted());
+    let (mut interrupted, mut unread) = (pin!(interrupted()), pin!(unread()));
     while left > 0 {
         let event = tokio::select! {
             event = subscription.next() => event.context("the subscription ended")?,
             () = &mut interrupted => break,
+            () = &mut unread => return Ok(()),
         };
         if let TopicEvent::Ended { code, reason } = &event {
             bail!("the subscription ended: {code} - {reason}");

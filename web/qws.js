@@ -3671,15 +3671,17 @@ function unknownOption(call, options, known) {
  */
 function isMistyped(name, meant) {
   const [from, to] = [name.toLowerCase().replace(/[-_]/g, ""), meant.toLowerCase()];
-  // Levenshtein's distance, by rows.
+  // Levenshtein's distance, by rows; two neighbours that changed places are one slip.
+  let before = /** @type {number[]} */ ([]);
   let row = Array.from({ length: to.length + 1 }, (_, at) => at);
   for (let at = 1; at <= from.length; at += 1) {
     const next = [at];
     for (let other = 1; other <= to.length; other += 1) {
       const swap = row[other - 1] + (from[at - 1] === to[other - 1] ? 0 : 1);
-      next.push(Math.min(swap, row[other] + 1, next[other - 1] + 1));
+      const areTurned = at > 1 && other > 1 && from[at - 1] === to[other - 2] && from[at - 2] === to[other - 1];
+      next.push(Math.min(swap, row[other] + 1, next[other - 1] + 1, areTurned ? before[other - 2] + 1 : Infinity));
     }
-    row = next;
+    [before, row] = [row, next];
   }
   return row[to.length] <= Math.min(2, Math.floor(to.length / 3));
 }

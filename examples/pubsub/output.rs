@@ -96,6 +96,24 @@ fn in_json(event: &TopicEvent, position: Option<&Position>) -> Value {
     }
 }
 
+/// Waits until nobody reads what is written any more: so `pubsub sub t | head -1` does not wait for another message.
+#[cfg(target_os = "linux")]
+pub(crate) async fn unread() {
+    // Opened once more, so that it is not the shared one that no longer blocks. What is no pipe always has a reader.
+    if let Ok(pipe) = tokio::net::unix::pipe::OpenOptions::new().open_sender("/proc/self/fd/1")
+        && pipe.ready(tokio::io::Interest::ERROR).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+/// Where that cannot be waited for, the next line tells.
+#[cfg(not(target_os = "linux"))]
+pub(crate) async fn unread() {
+    std::future::pending().await
+}
+
 /// Writes a line, and has it leave at once. False where nobody reads any more.
 fn write(line: &str) -> io::Result<bool> {
     match show(line) {

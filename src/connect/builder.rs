@@ -83,7 +83,8 @@ impl ClientBuilder {
     /// random time that grows with each failure; only where it fails for the first connection, that is the caller's
     /// ([`ClientError::Token`]), unless [`retry_first`](Self::retry_first) says otherwise.
     ///
-    /// A client whose token expired all the same comes back with the next one.
+    /// A client whose token expired all the same comes back with the next one. Once it was connected, it also comes back
+    /// where the server refuses a token (4401): with another one, after a time as above.
     ///
     /// ```no_run
     /// # async fn f() -> Result<(), quic_websocket::ClientError> {

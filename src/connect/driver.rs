@@ -57,11 +57,33 @@ impl Common {
         let mut backoff = Backoff::default();
         loop {
             let error = match self.connect().await {
-                Err(error) if self.options.retry_first && may_heal(&error) => error,
+                Err(error) if self.options.retry_first && self.may_heal(&error) => error,
                 connected => return connected,
             };
             pause(&error, &mut backoff).await;
         }
+    }
+
+    /// Whether the first connection may come about later.
+    fn may_heal(&self, error: &ClientError) -> bool {
+        match error {
+            ClientError::Refused { .. } => !self.is_final(error),
+            ClientError::NoAnswer { .. } | ClientError::Connection { .. } | ClientError::Token { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the server has said not to come back. That its address has too many connections passes: in place of an
+    /// answer to the handshake, 4429 says no more than that. So may it that a token is not taken, where the program gives
+    /// another one each time.
+    fn is_final(&self, error: &ClientError) -> bool {
+        let ClientError::Refused { code, .. } = error else { return false };
+        *code != CloseCode::RATE_LIMITED && !self.may_return(*code)
+    }
+
+    /// Whether the client may come back after this code: also after that for tokens, where the program has another one.
+    fn may_return(&self, code: CloseCode) -> bool {
+        code.may_reconnect() || (code == CloseCode::UNAUTHORIZED && self.tokens.are_asked_for())
     }
 }
 
@@ -70,21 +92,6 @@ async fn pause(error: &ClientError, backoff: &mut Backoff) {
     // It may repeat what the server said.
     tracing::debug!("Not connected yet: {}", Printable::excerpt(&error.to_string()));
     sleep(backoff.next_delay().max(error.retry_after().unwrap_or_default())).await;
-}
-
-/// Whether the first connection may come about later.
-fn may_heal(error: &ClientError) -> bool {
-    match error {
-        ClientError::Refused { .. } => !is_final(error),
-        ClientError::NoAnswer { .. } | ClientError::Connection { .. } | ClientError::Token { .. } => true,
-        _ => false,
-    }
-}
-
-/// Whether the server has said not to come back. That its address has too many connections passes: in place of an answer to
-/// the handshake, 4429 says no more than that.
-fn is_final(error: &ClientError) -> bool {
-    matches!(error, ClientError::Refused { code, .. } if !code.may_reconnect() && *code != CloseCode::RATE_LIMITED)
 }
 
 /// What the task owns.
@@ -139,7 +146,7 @@ impl Driver {
                 }
             };
             backoff.connected_for(since.elapsed());
-            if self.closing.is_cancelled() || !self.common.options.reconnect || !self.may_return(closed.code) {
+            if self.closing.is_cancelled() || !self.common.options.reconnect || !self.common.may_return(closed.code) {
                 return closed;
             }
             self.state.send_replace(State::Down);
@@ -157,11 +164,6 @@ impl Driver {
             self.state.send_replace(State::Up(Arc::clone(&link)));
             self.sink.events.tell(Event::Reconnected);
         }
-    }
-
-    /// Whether the client may come back: also where its token expired and the program has another one.
-    fn may_return(&self, code: CloseCode) -> bool {
-        code.may_reconnect() || (code == CloseCode::UNAUTHORIZED && self.common.tokens.are_asked_for())
     }
 
     /// Serves one connection to its end, or until there is a better one and all replies are there.
@@ -235,7 +237,7 @@ impl Driver {
                 Err(error) => {
                     self.sink.overlap.give_up();
                     tracing::debug!("QUIC does not come through yet: {}", Printable::excerpt(&error.to_string()));
-                    if is_final(&error) {
+                    if self.common.is_final(&error) {
                         // It was the server that said so: WebSocket is good enough.
                         return std::future::pending().await;
                     }
@@ -253,7 +255,7 @@ impl Driver {
         loop {
             match self.common.connect().await {
                 Ok(connected) => return Ok(connected),
-                Err(ref error @ ClientError::Refused { code, ref reason, .. }) if is_final(error) => {
+                Err(ref error @ ClientError::Refused { code, ref reason, .. }) if self.common.is_final(error) => {
                     return Err(ClosedBy::new(code, reason.clone()));
                 }
                 Err(error) => pause(&error, backoff).await,

@@ -109,6 +109,33 @@ async fn a_program_that_is_asked_gives_tokens_when_they_are_needed() {
 }
 
 #[tokio::test]
+async fn a_token_that_the_server_refuses_is_followed_by_another_once_there_is_one() {
+    let server = server().await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    // As with a file that nobody has renewed yet: the first token is good, the next two are not.
+    let give = move || {
+        let ends = if matches!(counted.fetch_add(1, Ordering::Relaxed), 1 | 2) { 1 } else { now() + 600 };
+        async move { Ok::<_, String>(token(json!({"exp": ends}))) }
+    };
+    let connecting = builder(&server).token_from(give.clone()).connect();
+    let (client, mut events) = soon("a connection", connecting).await.expect("it connects");
+    let restart = Close::new(CloseCode::RESTART, "again").expect("a close");
+    client.send(&ClientMessage::Close(restart)).await.expect("it is sent");
+    assert!(matches!(soon("the end", events.next()).await, Some(Event::Disconnected(_))));
+    assert!(matches!(soon("the way back", events.next()).await, Some(Event::Reconnected)));
+    assert_eq!((asked.load(Ordering::Relaxed), client.user().as_deref()), (4, Some("ada")));
+
+    // The first connection is the caller's, as ever, unless it says otherwise.
+    asked.store(1, Ordering::Relaxed);
+    let refused = builder(&server).token_from(give.clone()).connect().await.err();
+    assert!(matches!(refused, Some(ClientError::Refused { code: CloseCode::UNAUTHORIZED, .. })), "{refused:?}");
+    let connecting = builder(&server).token_from(give).retry_first(true).connect();
+    assert!(soon("a connection", connecting).await.is_ok());
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_program_without_a_token_is_told_why_and_asked_again_where_it_wants_that() {
     let server = server().await;
     let error =

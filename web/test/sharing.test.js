@@ -271,6 +271,7 @@ test("an option that is misspelt is a TypeError that names it and what was meant
   const { client: it, server } = await topicServer(t);
   const cases = [
     [() => connect(server.url, { WebSocket, tokn: "x" }), /connect: unknown option "tokn"; did you mean "token"\?/],
+    [() => connect(server.url, { WebSocket, nmae: "x" }), /did you mean "name"\?/],
     [() => connect(server.url, { WebSocket, max_backoff_ms: 1 }), /did you mean "maxBackoffMs"\?/],
     [() => connect(server.url, { WebSocket, colour: 1 }), /unknown option "colour"; there are name, token,/],
     [() => it.subscribe("t", { recnet: 3 }), /subscribe: unknown option "recnet"; did you mean "recent"\?/],
