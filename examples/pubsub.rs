@@ -134,6 +134,8 @@ async fn subscribe(
     count: Option<u64>,
     mut out: Output,
 ) -> anyhow::Result<()> {
+    // One from the beginning: what is pressed between two rounds is not missed.
+    let (mut interrupted, mut unread) = (pin!(interrupted()), pin!(unread()));
     let mut subscribe = client.subscribe(topic);
     if let Some(recent) = recent {
         subscribe = subscribe.recent(recent);
@@ -141,10 +143,12 @@ async fn subscribe(
     if let Some(since) = since {
         subscribe = subscribe.since(since);
     }
-    let mut subscription = subscribe.await?;
+    let mut subscription = tokio::select! {
+        biased;
+        subscription = subscribe.into_future() => subscription?,
+        () = &mut interrupted => return Ok(()),
+    };
     let mut left = count.unwrap_or(u64::MAX);
-    // One for all rounds: what is pressed between two is not missed.
-    let (mut interrupted, mut unread) = (pin!(interrupted()), pin!(unread()));
     while left > 0 {
         let event = tokio::select! {
             event = subscription.next() => event.context("the subscription ended")?,

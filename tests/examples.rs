@@ -361,8 +361,14 @@ async fn a_subscriber_that_is_terminated_says_where_to_go_on_and_leaves_the_serv
     let server = TestServer::start().await;
     let mut command = example("pubsub", server.addr, &server.files.ca);
     command.args(["sub", "t", "--count", "5"]).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let subscriber = command.spawn().expect("it starts");
+    let mut subscriber = command.spawn().expect("it starts");
     until("its subscription", || server.status.stats(0).topics.subscriptions == 1).await;
+    // What it shows tells that it knows of the subscription as well.
+    common::library::publish(&common::library::client(&server, "Ada").await, "t", "one").await;
+    let mut stdout = subscriber.stdout.take().expect("its output");
+    let mut line = [0; 4];
+    soon("a line", tokio::io::AsyncReadExt::read_exact(&mut stdout, &mut line)).await.expect("it shows it");
+    assert_eq!(&line, b"one\n");
     let pid = i32::try_from(subscriber.id().expect("it runs")).expect("a process id");
     kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM).expect("it is there");
     let output = soon("its end", subscriber.wait_with_output()).await.expect("it runs");

@@ -1,17 +1,22 @@
 //! The ways in which a user, or a system that goes down, ends a program.
 
-/// Waits until the program is told to end: Ctrl-C, SIGTERM, or a terminal that is closed.
+/// Waits until the program is told to end, from the call on: Ctrl-C, SIGTERM, or a terminal that is closed.
 #[cfg(unix)]
-pub(crate) async fn interrupted() {
+pub(crate) fn interrupted() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let wait = async |kind| match signal(kind) {
+    // Set up at once: until then each of these ends the program as it stands.
+    let [interrupt, terminate, hangup] =
+        [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+    let wait = async |signal: std::io::Result<tokio::signal::unix::Signal>| match signal {
         Ok(mut signal) => drop(signal.recv().await),
         Err(_) => std::future::pending().await,
     };
-    tokio::select! {
-        () = wait(SignalKind::interrupt()) => {}
-        () = wait(SignalKind::terminate()) => {}
-        () = wait(SignalKind::hangup()) => {}
+    async move {
+        tokio::select! {
+            () = wait(interrupt) => {}
+            () = wait(terminate) => {}
+            () = wait(hangup) => {}
+        }
     }
 }
 
