@@ -113,7 +113,9 @@ function showChat(client, firstRoom, expiresAt) {
       return "";
     } catch (error) {
       if (client.state === "closed") return "You are not connected.";
-      return error.code === 403 ? `Your access does not allow you to enter ${room}.` : `${room} could not be entered: ${error.message}`;
+      if (error.code !== 403) return `${room} could not be entered: ${error.message}`;
+      const hint = client.user === null ? " If you have an access token, sign out and enter it." : "";
+      return `Your access does not allow you to enter ${room}.${hint}`;
     }
   }
 

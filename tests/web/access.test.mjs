@@ -103,6 +103,20 @@ test("what was typed is nobody else's", needsServer, async (t) => {
   await findsNothing();
 });
 
+test("who came in without a token and may do little can come back with one", needsServer, async (t) => {
+  const open = await startServer({ settings: `${asksForTokens()}\n[auth.anonymous]\nsubscribe = ["other.>"]` });
+  t.after(() => open.stop());
+  const page = await setup.open(t, BLANK, { mayMissServer: true });
+  await page.goto(`${open.url}/#room=lobby&name=Ada`);
+  await page.locator("#page-problem", { hasText: "enter lobby. If you have an access token, sign out and enter it." }).waitFor();
+  await page.click("#sign-out");
+  await page.fill("#signin-token", tokenOf("ada"));
+  await page.fill("#signin-room", "lobby");
+  await page.click("#signin-submit");
+  await page.locator('[data-conversation="room:lobby"]').waitFor();
+  await writes(page);
+});
+
 test("that access ends soon is said, and another token makes it go on", needsServer, async (t) => {
   // So long before that every token ends soon.
   const asking = await startServer({ settings: asksForTokens("warn_ms = 3_600_000") });

@@ -141,6 +141,8 @@ export class SignIn {
       if (this.#client !== client) return;
       // It is the client's from now on, and nobody's who comes to this page later.
       this.#token.value = "";
+      // A server that lets everybody in may allow more to those who come back with a token.
+      if (client.permissions !== null) this.#tokenField.hidden = false;
       this.#say("Entering…", false);
       problem = await this.#onSignedIn(client, room, { token, expiresAt });
     } catch (error) {
