@@ -34,7 +34,7 @@ use self::used::{NotTaken, UsedToken, UsedTokens};
 use crate::config::{Auth as Settings, Config};
 use crate::message::{Token, now_ms};
 use crate::reload::Cause;
-use crate::tls::Subject;
+use crate::tls::{self, Subject};
 
 /// Why nobody can be let in by tokens.
 #[derive(Debug, Error)]
@@ -119,6 +119,7 @@ impl Auth {
         // Before they are read: a change in between is seen the next time.
         let seen = Mutex::new(contents(&config.auth));
         let keys = RwLock::new(read_keys(&config.auth)?);
+        warn_of_readers(&config.auth);
         let fetched = config.auth.jwks.url.as_deref().map(|url| Fetched::new(url, &config.auth.jwks)).transpose()?;
         Ok(Self { config, keys, seen, fetched, used: Mutex::default() })
     }
@@ -139,6 +140,7 @@ impl Auth {
         match read_keys(&self.config.auth) {
             Ok(keys) => {
                 info!(keys = keys.len(), "Keys for tokens reloaded: {} are in use", keys.len());
+                warn_of_readers(&self.config.auth);
                 *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
             }
             Err(e) => error!("Keys for tokens not reloaded, the old ones stay in use: {e}"),
@@ -257,6 +259,11 @@ impl Auth {
 /// Who has shown nothing.
 fn nobody(rights: Rights) -> Identity {
     Identity { user: None, name: None, rights, expires_at: None, max_rate: None }
+}
+
+/// Warns of secrets that others can read, and sign tokens with.
+fn warn_of_readers(settings: &Settings) {
+    settings.keys.iter().filter_map(|key| key.secret_file.as_deref()).for_each(tls::warn_of_readers);
 }
 
 fn contents(settings: &Settings) -> Vec<Option<Vec<u8>>> {

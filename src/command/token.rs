@@ -1,7 +1,7 @@
 //! `quic-websocket token`: makes tokens, and tells what one says.
 
 use std::io::{Read, Write};
-use std::num::NonZeroU32;
+use std::num::{IntErrorKind, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -65,7 +65,7 @@ pub(crate) struct Mint {
     #[arg(long)]
     broadcast: bool,
     /// Messages that it may send each second [default: as the server has it]
-    #[arg(long, value_name = "MESSAGES")]
+    #[arg(long, value_name = "MESSAGES", value_parser = rate)]
     max_rate: Option<NonZeroU32>,
     /// Who issues it (the claim iss)
     #[arg(long = "iss", value_name = "ISSUER")]
@@ -115,6 +115,7 @@ pub(crate) struct Explain {
 struct Life(Option<Duration>);
 
 fn life(text: &str) -> Result<Life, String> {
+    const EXPECTED: &str = "a number with s, m, h or d is expected, as 12h, or never";
     if text == "never" {
         return Ok(Life(None));
     }
@@ -124,9 +125,15 @@ fn life(text: &str) -> Result<Life, String> {
         "m" => 60,
         "h" => 3600,
         "d" => 86_400,
-        _ => return Err("a number with s, m, h or d is expected, as 12h, or never".into()),
+        _ => return Err(EXPECTED.into()),
     };
-    let number: u32 = number.parse().map_err(|e| format!("{number:?} before the unit: {e}"))?;
+    let number = match number.parse::<u32>() {
+        Ok(number) => number,
+        Err(e) if *e.kind() == IntErrorKind::PosOverflow => {
+            return Err(format!("more than {} before the unit; for ever is never", u32::MAX));
+        }
+        Err(_) => return Err(EXPECTED.into()),
+    };
     Ok(Life(Some(Duration::from_secs(u64::from(number) * seconds))))
 }
 
@@ -136,6 +143,10 @@ fn some_life(text: &str) -> Result<Life, String> {
         Life(Some(Duration::ZERO)) => Err("a token that holds for no time lets nobody in; use 1s or more".into()),
         life => Ok(life),
     }
+}
+
+fn rate(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| format!("a whole number from 1 to {} is expected", u32::MAX))
 }
 
 fn pattern(text: &str) -> Result<String, String> {
@@ -246,7 +257,9 @@ mod tests {
         );
         assert_eq!(seconds("never"), Ok(None));
         for wrong in ["", "12", "h", "1w", "-1h", "1.5h", "99999999999d", "12\u{fc}"] {
-            assert!(seconds(wrong).is_err(), "{wrong}");
+            let error = seconds(wrong).expect_err(wrong);
+            let of_rust = ["invalid digit", "empty string", "target type"];
+            assert!(!of_rust.iter().any(|words| error.contains(words)), "{wrong}: {error}");
         }
     }
 }

@@ -338,13 +338,13 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Problem> {
-        let one_of = || self.wrong(format_args!("one of {}", variants.join(", ")));
         match &self.node.value {
             Value::Text(text) | Value::Raw(text) if variants.contains(&text.as_str()) => {
                 let text: de::value::StrDeserializer<'_, Problem> = text.as_str().into_deserializer();
                 self.placed(visitor.visit_enum(text))
             }
-            _ => Err(one_of()),
+            Value::Text(_) | Value::Raw(_) => Err(self.wrong(format_args!("one of {}", variants.join(", ")))),
+            _ => Err(self.wrong(format_args!("one of \"{}\", in quotes", variants.join("\", \"")))),
         }
     }
 

@@ -360,6 +360,7 @@ mod tests {
             ("limits = 5", &[], "setting limits = 5: expected a table of settings"),
             ("limits = 5", &[("QWS_LIMITS__MAX_CLIENTS", "5")], "setting limits = 5: expected a table of settings"),
             ("[quic]\ncongestion = 'reno'", &[], "expected one of bbr, cubic, newreno"),
+            ("[tls]\ntcp_min_version = 1.2", &[], "= 1.2: expected one of \"1.2\", \"1.3\", in quotes"),
             (
                 "[limits]\nmax_clinets = 5",
                 &[],

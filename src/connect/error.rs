@@ -147,7 +147,10 @@ fn hint(message: &str) -> &'static str {
         "this machine's clock, or that of the machine that made the certificate, is wrong"
     } else if is(&["not valid for name", "NotValidForName"]) {
         "connect by a name that is in the certificate, or have the server show one with this name"
-    } else if is(&["UnknownIssuer", "BadSignature", "CaUsedAsEndEntity"]) {
+    } else if is(&["CaUsedAsEndEntity"]) {
+        "it is that of an authority (CA:TRUE), as `openssl req -x509` makes it: no server may show one, so have the server \
+         show another, made with -addext basicConstraints=critical,CA:FALSE or signed by this one"
+    } else if is(&["UnknownIssuer", "BadSignature"]) {
         "name the authority that signed it with --ca FILE"
     } else {
         "have the server show another one, or name the authority that signed it with --ca FILE"

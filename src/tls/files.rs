@@ -6,7 +6,7 @@ use tracing::warn;
 
 /// Warns where every user of the machine may read a file with a key in it.
 #[cfg(unix)]
-pub(super) fn warn_of_readers(path: &Path) {
+pub(crate) fn warn_of_readers(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
 
     if is_open(std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode())) {
@@ -16,7 +16,7 @@ pub(super) fn warn_of_readers(path: &Path) {
 
 /// Elsewhere a file's mode says nothing of that.
 #[cfg(not(unix))]
-pub(super) fn warn_of_readers(_path: &Path) {}
+pub(crate) fn warn_of_readers(_path: &Path) {}
 
 /// Whether a mode lets everybody read.
 #[cfg(unix)]

@@ -29,6 +29,7 @@ pub(crate) use self::client::{client_config, https_config, server_name, socket_c
 pub use self::development::{ClientFiles, DEVELOPMENT_NAMES, DevelopmentFiles};
 pub(crate) use self::development::{Made, ensure_certificates};
 pub(crate) use self::expiry::Expiry;
+pub(crate) use self::files::warn_of_readers;
 pub use self::names::certificate_name;
 pub use self::pem::PemError;
 pub(crate) use self::pem::parts as pem_parts;

@@ -344,9 +344,13 @@ async fn an_address_of_its_own_needs_no_token_and_is_for_this_machine_by_a_name_
         let (method, path) = route.split_once(' ').expect("a method and a path");
         let line = format!("{method} http://attacker.example{path}");
         send(admin(&server).await, &line, &["host: localhost", json], body).await.refusal(403);
-        for of_proxy in
-            ["x-forwarded-for: 192.0.2.1", "forwarded: for=192.0.2.1", "via: 1.1 proxy", "x-real-ip: 192.0.2.1"]
-        {
+        for of_proxy in [
+            "x-forwarded-for: 192.0.2.1",
+            "forwarded: for=192.0.2.1",
+            "via: 1.1 proxy",
+            "x-real-ip: 192.0.2.1",
+            "x-forwarded-proto: https",
+        ] {
             let answer = send(admin(&server).await, route, &["host: localhost", json, of_proxy], body).await;
             answer.refusal(403);
         }

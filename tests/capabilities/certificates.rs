@@ -230,13 +230,16 @@ async fn what_is_wrong_with_a_key_is_told_as_what_it_is() {
     }
     fs::write(&files.key, &good).expect("written");
     fs::set_permissions(&files.key, fs::Permissions::from_mode(0o644)).expect("its mode");
-    let mut process = Process::start(folder.path(), &[&["--addr", "127.0.0.1:0"][..], &args].concat(), &[]);
+    let secret = folder.path().join("token-secret");
+    fs::write(&secret, "x".repeat(32)).expect("written");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).expect("its mode");
+    let keys = ("QWS_AUTH__KEYS", "[{ algorithm = 'HS256', secret_file = 'token-secret' }]");
+    let mut process = Process::start(folder.path(), &[&["--addr", "127.0.0.1:0"][..], &args].concat(), &[keys]);
     process.listening().await;
-    assert!(
-        process.stderr().contains("Every user of this machine may read the key server-key.pem"),
-        "{}",
-        process.stderr()
-    );
+    for key in ["server-key.pem", "token-secret"] {
+        let warning = format!("Every user of this machine may read the key {key}");
+        assert!(process.stderr().contains(&warning), "{key}: {}", process.stderr());
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::extract::{Extension, Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::debug;
@@ -20,8 +20,10 @@ use crate::http::{Peer, host};
 use crate::limits::{Addresses, Shown};
 use crate::message::Token;
 
-/// What proxies add: a request that came by one is not known to be of this machine, though the proxy is.
-const OF_PROXIES: [&str; 5] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"];
+/// What proxies add, besides all that begins with [`FORWARDED`]: a request that came by one is not known to be of this
+/// machine, though the proxy is.
+const OF_PROXIES: [&str; 6] = ["forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"];
+const FORWARDED: &str = "x-forwarded-";
 
 /// Lets a request through, or answers it.
 pub(super) async fn guard(
@@ -91,7 +93,8 @@ fn has_token(token: &Secret, addresses: &Addresses, from: IpAddr, headers: &Head
 
 /// Whether somebody on this machine asks this machine.
 fn is_local(from: IpAddr, host: &Authority, headers: &HeaderMap) -> Result<(), Refusal> {
-    let by_proxy = OF_PROXIES.iter().any(|name| headers.contains_key(*name));
+    let is_of_proxy = |name: &HeaderName| OF_PROXIES.contains(&name.as_str()) || name.as_str().starts_with(FORWARDED);
+    let by_proxy = headers.keys().any(is_of_proxy);
     if from.to_canonical().is_loopback() && host::is_local(host) && !by_proxy {
         return Ok(());
     }

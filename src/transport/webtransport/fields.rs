@@ -6,7 +6,7 @@
 
 use bytes::Buf;
 use thiserror::Error;
-use web_transport_quinn::http::{HeaderMap, HeaderName, HeaderValue};
+use web_transport_quinn::http::{HeaderMap, HeaderName, HeaderValue, header};
 use web_transport_quinn::proto::{ConnectError, ConnectRequest, Frame, VarInt};
 
 /// Names of the static table (RFC 9204 appendix A) that begin with a colon; the library tells the others.
@@ -21,6 +21,9 @@ const PSEUDO: [(std::ops::RangeInclusive<u64>, &str); 6] = [
 
 /// Those that a request for a session has, each once (RFC 8441 section 4).
 const OF_REQUEST: [&str; 5] = [":method", ":scheme", ":authority", ":path", ":protocol"];
+
+/// Headers of HTTP/1.1's connections, which must not come (RFC 9114 section 4.2).
+const OF_CONNECTIONS: [&str; 5] = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
 
 /// A request for a session, with all of its fields.
 #[derive(Debug)]
@@ -45,7 +48,7 @@ pub(super) enum Malformed {
 /// Reads a request from the payload of its HEADERS frame.
 pub(super) fn read(section: &[u8]) -> Result<Asked, Malformed> {
     let mut request = ConnectRequest::decode(&mut frame(section).as_slice())?;
-    let (mut headers, mut path, mut pseudo) = (HeaderMap::new(), None, Vec::new());
+    let (mut headers, mut path, mut authority, mut pseudo) = (HeaderMap::new(), None, None, Vec::new());
     for line in lines(section).ok_or(Malformed::Rule("its field section cannot be read"))? {
         let (name, value) = line.read()?;
         if name.starts_with(':') {
@@ -60,6 +63,8 @@ pub(super) fn read(section: &[u8]) -> Result<Asked, Malformed> {
             }
             if name == ":path" {
                 path = value.as_deref().and_then(|path| path.split('?').next()).map(str::to_owned);
+            } else if name == ":authority" {
+                authority = value;
             }
             pseudo.push(name);
             continue;
@@ -67,9 +72,21 @@ pub(super) fn read(section: &[u8]) -> Result<Asked, Malformed> {
         if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return Err(Malformed::Rule("the name of a header is not in lower case"));
         }
+        let is_te = name == "te" && value.as_deref() != Some("trailers");
+        if is_te || OF_CONNECTIONS.contains(&name.as_str()) {
+            return Err(Malformed::Rule("a header is one of HTTP/1.1 alone"));
+        }
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| ConnectError::InvalidHttpHeaderName)?;
         let value = value.and_then(|value| HeaderValue::from_str(&value).ok());
         headers.append(name, value.ok_or(ConnectError::InvalidHttpHeaderValue)?);
+    }
+    let authority = authority.unwrap_or_default();
+    if authority.contains('@') {
+        return Err(Malformed::Rule("a user stands in its authority"));
+    }
+    let is_other = |host: &HeaderValue| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes());
+    if headers.get_all(header::HOST).iter().any(is_other) {
+        return Err(Malformed::Rule("its host is not its authority"));
     }
     request.headers = headers;
     // The one in the static table.
@@ -93,7 +110,8 @@ impl Text<'_> {
         integer(&mut section, if self.is_huffman { 0x80 } else { 0 }, 7, self.bytes.len());
         section.extend_from_slice(self.bytes);
         let request = ConnectRequest::decode(&mut frame(&section).as_slice()).ok()?;
-        request.headers.get("x")?.to_str().ok().map(str::to_owned)
+        // Not ASCII alone: a browser's name of itself may hold more.
+        String::from_utf8(request.headers.get("x")?.as_bytes().to_vec()).ok()
     }
 }
 
@@ -230,8 +248,6 @@ fn literal(section: &mut Vec<u8>, name: &str, value: &str) {
 
 #[cfg(test)]
 mod tests {
-    use web_transport_quinn::http::header;
-
     use super::*;
 
     const USUAL: [(&str, &str); 5] = [
@@ -260,6 +276,9 @@ mod tests {
         let all: Vec<_> = asked.request.headers.get_all(header::AUTHORIZATION).iter().collect();
         assert_eq!(all, ["Bearer a", "Bearer b"]);
         assert_eq!(asked.request.headers.len(), 3);
+        let more = [("host", "LOCALHOST:4433"), ("te", "trailers"), ("user-agent", "a b\u{fc}cher")];
+        let asked = self::asked(&more).expect("a request");
+        assert_eq!(asked.request.headers[header::USER_AGENT].as_bytes(), "a b\u{fc}cher".as_bytes());
         let mut fields = USUAL;
         fields[3].1 = "/wt/../wt?room=1";
         let asked = read(&section(&fields)).expect("a request");
@@ -304,6 +323,11 @@ mod tests {
             (&[(":x", "y")], "no request for a session has"),
             (&[("origin", "https://a"), (":path", "/wt")], "behind a header"),
             (&[("Origin", "https://a")], "lower case"),
+            (&[("transfer-encoding", "chunked")], "HTTP/1.1 alone"),
+            (&[("connection", "x")], "HTTP/1.1 alone"),
+            (&[("te", "gzip")], "HTTP/1.1 alone"),
+            (&[("host", "other.example")], "not its authority"),
+            (&[("host", "localhost:4433"), ("host", "other.example")], "not its authority"),
         ] {
             let error = asked(more).expect_err("malformed");
             assert!(error.contains(why), "{more:?}: {error}");
@@ -311,6 +335,10 @@ mod tests {
         // The same where the second is the static table's.
         let error = read(&[section(&USUAL), vec![0x80 | 0x40 | 23]].concat()).expect_err("malformed").to_string();
         assert!(error.contains("twice"), "{error}");
+        let mut fields = USUAL;
+        fields[2].1 = "user@localhost:4433";
+        let error = read(&section(&fields)).expect_err("malformed").to_string();
+        assert!(error.contains("a user"), "{error}");
         for cut in 1..section(&USUAL).len() {
             assert!(read(&section(&USUAL)[..cut]).is_err(), "the first {cut} bytes");
         }

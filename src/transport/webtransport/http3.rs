@@ -2,11 +2,13 @@
 //! request. What a client must not send ends its connection with the code that the RFC names. Knows no connection: streams
 //! are anything that can be read.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::oneshot;
+use tokio::task::coop::consume_budget;
 use web_transport_quinn::proto::{Settings, VarInt};
 
 /// Closing codes (RFC 9114 section 8.1).
@@ -96,6 +98,8 @@ impl<S: AsyncRead + Unpin> Frames<S> {
 
     /// An integer; `None` where the stream ends before it.
     pub(super) async fn integer(&mut self) -> Result<Option<u64>, Trouble> {
+        // Two bytes are a frame, and QUIC's streams alone never give way to the worker's other clients.
+        consume_budget().await;
         let mut bytes = [0; VarInt::MAX_SIZE];
         if self.0.read(&mut bytes[..1]).await? == 0 {
             return Ok(None);
@@ -176,17 +180,16 @@ async fn control_to_end<S: AsyncRead + Unpin>(stream: S, settings: oneshot::Send
 
 /// Holds a client's settings against the rules.
 fn judge(settings: &[u8]) -> Result<(), Fault> {
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     let mut rest = settings;
     while !rest.is_empty() {
         let (Ok(id), Ok(_)) = (VarInt::decode(&mut rest), VarInt::decode(&mut rest)) else {
             return Err(Fault::new(FRAME_ERROR, "its settings are cut off"));
         };
         let id = id.into_inner();
-        if RESERVED_SETTINGS.contains(&id) || seen.contains(&id) {
+        if RESERVED_SETTINGS.contains(&id) || !seen.insert(id) {
             return Err(Fault::new(SETTINGS_ERROR, "a setting comes twice, or is HTTP/2's"));
         }
-        seen.push(id);
     }
     // As it stands on a control stream.
     let mut stream = vec![0, 0x04];
@@ -291,6 +294,8 @@ impl<S: AsyncRead + Unpin> Capsules<S> {
 
     /// An integer; `None` at the end.
     async fn integer(&mut self) -> Result<Option<u64>, Trouble> {
+        // As with frames.
+        consume_budget().await;
         if !self.advance().await? {
             return Ok(None);
         }
@@ -395,6 +400,38 @@ mod tests {
         assert_eq!(closed(&frame(0, &capsule(CLOSING, &[0; 4]))), Ok(Some((0, String::new()))));
         assert_eq!(closed(&[]), Ok(None));
         assert_eq!(closed(&frame(0, &capsule(&[0x17], b"grease"))), Ok(None));
+    }
+
+    /// How often another task had its turn while a stream was read to its end.
+    fn turns_beside(reads: impl Future + Send + 'static) -> usize {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let reading = tokio::spawn(async { drop(reads.await) });
+            let mut turns = 0;
+            while !reading.is_finished() {
+                turns += 1;
+                tokio::task::yield_now().await;
+            }
+            turns
+        })
+    }
+
+    #[test]
+    fn a_flood_of_small_frames_or_capsules_leaves_others_their_turns() {
+        let frames = [0x21, 0x00].repeat(20_000);
+        let on_control = [frame(0x04, GOOD), frames.clone()].concat();
+        let (taken, _told) = oneshot::channel();
+        let capsules = frame(0, &[0x17, 0x00].repeat(5000));
+        for (what, turns) in [
+            ("frames on the control stream", turns_beside(async move { control(on_control.as_slice(), taken).await })),
+            ("frames on the request", {
+                turns_beside(async move { request(&mut Frames::new(frames.as_slice())).await })
+            }),
+            ("empty DATA", turns_beside(async { closing(Frames::new([0x00, 0x00].repeat(20_000).as_slice())).await })),
+            ("capsules", turns_beside(async move { closing(Frames::new(capsules.as_slice())).await })),
+        ] {
+            assert!(turns > 20, "{what}: {turns} turns");
+        }
     }
 
     #[test]
