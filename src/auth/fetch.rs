@@ -136,8 +136,8 @@ impl Fetched {
             let now = Instant::now();
             match fetched {
                 Ok(KeySet { keys, left_out }) => {
-                    let count = self.state.borrow().fetched;
-                    if count == 0 || std::mem::take(&mut failed) {
+                    let (count, before) = (self.state.borrow().fetched, self.state.borrow().keys.len());
+                    if std::mem::take(&mut failed) || count == 0 || keys.len() != before {
                         info!(keys = keys.len(), "Fetched {} keys from {}", keys.len(), self.shown);
                     }
                     // Not each time that the same set is fetched.

@@ -316,6 +316,28 @@ async fn a_certificate_out_of_its_time_is_told_as_that_on_both_sides() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_is_its_own_authority_is_told_as_that() {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let files = DevelopmentFiles::inside(folder.path());
+    // As `openssl req -x509` makes it.
+    let mut own = CertificateParams::new(["127.0.0.1".to_owned()]).expect("parameters");
+    own.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().expect("a key");
+    fs::write(&files.cert, own.self_signed(&key).expect("a certificate").pem()).expect("written");
+    fs::write(&files.key, key.serialize_pem()).expect("written");
+    let server = TestServer::start_with(|config| {
+        (config.tls.cert, config.tls.key) = (files.cert.clone(), files.key.clone());
+    })
+    .await;
+    let client = Client::builder(server.addr.to_string()).trust(Trust::CaFile(files.cert));
+    let error = client.connect().await.expect_err("no server's certificate").to_string();
+    assert!(error.contains("CA:FALSE"), "{error}");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn certificates_are_made_for_names_alone() {
     for (name, why) in [("", "it is empty"), ("https://a.example", "without https://"), ("a b", "letters")] {
         let folder = tempfile::tempdir().expect("a folder");

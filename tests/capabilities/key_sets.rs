@@ -242,9 +242,16 @@ async fn the_log_says_from_where_keys_are_fetched_and_what_is_kept() {
     let left_out = format!("WARN A key of {} cannot be used and is left out, \"odd\": its point is none", served.url);
     crate::common::until("what was left out", || process.stderr().contains(&left_out)).await;
 
+    let before = served.times_asked();
+    crate::common::until("the same again", || served.times_asked() > before).await;
+    served.answers("200 OK", json!({"keys": []}).to_string());
+    let withdrawn = format!("Fetched 0 keys from {}", served.url);
+    crate::common::until("that all are withdrawn", || process.stderr().contains(&withdrawn)).await;
+
     served.answers("302 Found", String::new());
     crate::common::until("the failure", || process.stderr().contains("those fetched last are kept")).await;
     let log = process.stderr();
+    assert_eq!(log.matches(&fetched).count(), 1, "as many keys are said once: {log}");
     assert!(log.contains("the answer is 302 Found, and redirects are not followed"), "{log}");
     assert_eq!(log.matches("left out").count(), 1, "the same is said once: {log}");
 }
