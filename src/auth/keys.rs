@@ -39,12 +39,19 @@ impl From<TokenAlgorithm> for Algorithm {
     }
 }
 
+/// The mark with which some editors begin a text. No part of a secret.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// The secret of a key in the configuration, from there or from its file.
 pub(super) fn secret(key: &AuthKey) -> Result<Vec<u8>, AuthError> {
     let algorithm = Algorithm::from(key.algorithm);
     let (secret, origin) = match (&key.secret, &key.secret_file) {
         (Some(secret), None) => (secret.expose().as_bytes().to_vec(), "auth.keys: secret".to_owned()),
-        (None, Some(path)) => (read(path)?.trim_ascii().to_vec(), path.display().to_string()),
+        (None, Some(path)) => {
+            let text = read(path)?;
+            let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
+            (text.trim_ascii().to_vec(), path.display().to_string())
+        }
         _ => {
             let message = format!("a key for {algorithm:?} needs either secret or secret_file");
             return Err(AuthError::Key { origin: "auth.keys".into(), message });
@@ -98,6 +105,18 @@ mod tests {
     fn refused(toml: &str) -> String {
         let key: AuthKey = toml::from_str(toml).expect("a key's table");
         from_config(&key).err().map(|e| e.to_string()).expect("no key")
+    }
+
+    #[test]
+    fn a_secret_in_a_file_is_what_somebody_wrote_there_and_nothing_around_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("secret");
+        let written = "s".repeat(32);
+        for text in [written.clone(), format!("{written}\r\n"), format!("\u{feff}{written}\n")] {
+            fs::write(&path, text).expect("written");
+            let key = AuthKey::secret_in(path.clone(), TokenAlgorithm::HS256, None);
+            assert_eq!(secret(&key).expect("a secret"), written.as_bytes());
+        }
     }
 
     #[test]
