@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
@@ -106,6 +106,8 @@ pub(super) struct OpenDoor {
     listener: TcpListener,
     tls: Option<watch::Receiver<Arc<rustls::ServerConfig>>>,
     pub(super) serves: Serves,
+    /// For connections that are no WebSocket, or not yet.
+    places: Arc<Semaphore>,
 }
 
 impl Door {
@@ -115,8 +117,14 @@ impl Door {
     }
 
     /// Call inside the worker's runtime.
-    pub(super) fn open(self) -> io::Result<OpenDoor> {
-        Ok(OpenDoor { listener: TcpListener::from_std(self.listener)?, tls: self.tls, serves: self.serves })
+    pub(super) fn open(self, http: &Http) -> io::Result<OpenDoor> {
+        let most = http.surroundings.context.config.limits.max_http_connections;
+        let places = match self.serves {
+            Serves::Everything => Arc::clone(&http.places),
+            // Strangers who take all of the others do not keep the operator from looking.
+            Serves::Admin => Arc::new(Semaphore::new(usize::try_from(most).unwrap_or(Semaphore::MAX_PERMITS))),
+        };
+        Ok(OpenDoor { listener: TcpListener::from_std(self.listener)?, tls: self.tls, serves: self.serves, places })
     }
 }
 
@@ -155,7 +163,7 @@ impl OpenDoor {
             let Some(place) = addresses.connect_http(from.ip()) else { return Some("too many of this address") };
             of_address = Some(place);
         }
-        let Ok(place) = Arc::clone(&http.places).try_acquire_owned() else { return Some("too many in all") };
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return Some("too many in all") };
         set_options(&stream);
         let tls = self.tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.borrow())));
         let (http, router) = (Arc::clone(http), router.clone());

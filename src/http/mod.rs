@@ -66,7 +66,7 @@ impl Http {
     /// server drains.
     pub(crate) async fn serve(self: Arc<Self>, doors: Vec<Door>) -> Infallible {
         let (everything, admin) = (router(&self), admin_router(&self));
-        let open = doors.into_iter().filter_map(|door| match door.open() {
+        let open = doors.into_iter().filter_map(|door| match door.open(&self) {
             Ok(open) if open.serves == Serves::Admin => Some(open.admit(&self, &admin)),
             Ok(open) => Some(open.admit(&self, &everything)),
             Err(e) => {

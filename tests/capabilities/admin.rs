@@ -363,6 +363,25 @@ async fn an_address_of_its_own_needs_no_token_and_is_for_this_machine_by_a_name_
 }
 
 #[tokio::test]
+async fn who_takes_all_connections_does_not_keep_the_operator_out() {
+    let server = server(|config| {
+        config.http.admin_addr = "127.0.0.1:0".parse().ok();
+        config.limits.max_http_connections = 1;
+        config.workers = 1;
+    })
+    .await;
+    let mut held = plain(&server).await;
+    held.write_all(b"GET /").await.expect("the beginning of a request");
+    // Accepted in turn, so the first one has the place.
+    let mut second = plain(&server).await;
+    assert_eq!(soon("its end", second.read(&mut [0])).await.ok().unwrap_or(0), 0, "there is one place");
+    let answer = send(admin(&server).await, "GET /metrics", &["host: localhost"], "").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    drop(held);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn with_a_token_only_who_shows_it_is_served() {
     let server = server(|_| {}).await;
     let json = "content-type: application/json";

@@ -110,8 +110,7 @@ impl Text<'_> {
         integer(&mut section, if self.is_huffman { 0x80 } else { 0 }, 7, self.bytes.len());
         section.extend_from_slice(self.bytes);
         let request = ConnectRequest::decode(&mut frame(&section).as_slice()).ok()?;
-        // Not ASCII alone: a browser's name of itself may hold more.
-        String::from_utf8(request.headers.get("x")?.as_bytes().to_vec()).ok()
+        text(request.headers.get("x")?)
     }
 }
 
@@ -139,8 +138,13 @@ impl Line<'_> {
         }
         let request = ConnectRequest::decode(&mut frame(&[&good(), self.whole].concat()).as_slice())?;
         let (name, value) = request.headers.iter().next().ok_or(unread)?;
-        Ok((name.as_str().to_owned(), value.to_str().ok().map(str::to_owned)))
+        Ok((name.as_str().to_owned(), text(value)))
     }
+}
+
+/// What a value says, which may be more than ASCII: a browser's name of itself, for one.
+fn text(value: &HeaderValue) -> Option<String> {
+    String::from_utf8(value.as_bytes().to_vec()).ok()
 }
 
 /// Cuts a field section into its lines (RFC 9204 section 4.5). `None` where it does not end with one, or needs a dynamic
@@ -279,6 +283,10 @@ mod tests {
         let more = [("host", "LOCALHOST:4433"), ("te", "trailers"), ("user-agent", "a b\u{fc}cher")];
         let asked = self::asked(&more).expect("a request");
         assert_eq!(asked.request.headers[header::USER_AGENT].as_bytes(), "a b\u{fc}cher".as_bytes());
+        // The same name from the static table, 95 there.
+        let line = [&[0x50 | 15, 95 - 15, 2][..], "\u{fc}".as_bytes()].concat();
+        let asked = read(&[section(&USUAL), line].concat()).expect("a request");
+        assert_eq!(asked.request.headers[header::USER_AGENT].as_bytes(), "\u{fc}".as_bytes());
         let mut fields = USUAL;
         fields[3].1 = "/wt/../wt?room=1";
         let asked = read(&section(&fields)).expect("a request");
