@@ -241,6 +241,9 @@ fn unreadable_advice(kind: io::ErrorKind, flag: &str) -> String {
         io::ErrorKind::PermissionDenied => {
             "let the user that this program runs as read it, the folders around it included (chown, chmod)".into()
         }
+        io::ErrorKind::NotFound if flag == "quic.reset_key" => {
+            "correct quic.reset_key, or make the key with openssl rand -hex 32".into()
+        }
         io::ErrorKind::NotFound => {
             format!("correct {flag}, or make certificates for development with ./generate_certs.sh")
         }
