@@ -136,7 +136,10 @@ impl Fetched {
             let now = Instant::now();
             match fetched {
                 Ok(KeySet { keys, left_out }) => {
-                    let (count, before) = (self.state.borrow().fetched, self.state.borrow().keys.len());
+                    let (count, before) = {
+                        let state = self.state.borrow();
+                        (state.fetched, state.keys.len())
+                    };
                     if std::mem::take(&mut failed) || count == 0 || keys.len() != before {
                         info!(keys = keys.len(), "Fetched {} keys from {}", keys.len(), self.shown);
                     }
