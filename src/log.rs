@@ -130,7 +130,7 @@ impl Log {
             return Start { after: recent.unwrap_or(self.newest), recovered: None, reason: None };
         };
         let (reason, rest) = if since.epoch != *self.epoch {
-            ("the topic's log has begun anew since", all)
+            ("the topic's log was started again since then", all)
         } else if since.offset > self.newest {
             ("the position is ahead of the topic's log", self.newest)
         } else if since.offset < all {
