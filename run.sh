@@ -53,32 +53,39 @@ build() {
 
 profile=${PROFILE:-quick}
 
-# Builds what a command needs, and sets `bin` to the folder of the programs.
+# Builds the given programs and no more, and sets `bin` to their folder.
 build_for() {
-    local program=$1 flags=()
+    local program flags=() minutes missing=no
     require_cargo
     bin=$(target_directory)
     case $profile in
         quick)
             bin+=/debug
+            minutes=4
             # The system's allocator: jemalloc takes a minute to build and pays off with many clients.
             flags+=(--no-default-features)
-            [[ -x $bin/$program ]] || echo "Building the quick profile (about 4 minutes on two cores the first time)..." >&2
             ;;
         release)
             bin+=/release
+            minutes=10
             flags+=(--release)
-            [[ -x $bin/$program ]] || echo "Building the release profile (about 8 minutes on two cores the first time)..." >&2
             ;;
         *)
             echo "run.sh: PROFILE is '$profile'; expected quick or release" >&2
             exit 2
             ;;
     esac
-    case $program in
-        quic-websocket) build "${flags[@]}" --bin quic-websocket ;;
-        *) build "${flags[@]}" --example "${program#examples/}" ;;
-    esac
+    for program in "$@"; do
+        [[ -x $bin/$program ]] || missing=yes
+        case $program in
+            examples/*) flags+=(--example "${program#examples/}") ;;
+            *) flags+=(--bin "$program") ;;
+        esac
+    done
+    if [[ $missing == yes ]]; then
+        echo "Building the $profile profile (the first time about $minutes minutes on two cores)..." >&2
+    fi
+    build "${flags[@]}"
 }
 
 # Builds a program and becomes it, so that signals reach it.
@@ -100,8 +107,7 @@ bench() {
             --server | --server=* | --compare | --curves | --fairness | --help | -h) run examples/benchmark "$@" ;;
         esac
     done
-    build_for quic-websocket
-    build_for examples/benchmark
+    build_for quic-websocket examples/benchmark
     folder=$(mktemp -d)
     cd -- "$folder"
     "$bin/quic-websocket" --addr 127.0.0.1:0 >log 2>&1 &
