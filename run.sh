@@ -100,7 +100,7 @@ run() {
 
 # The benchmark against a server of its own, in the profile for production, on a free port.
 bench() {
-    local argument address='' folder server waited
+    local argument address='' waited
     profile=release
     for argument in "$@"; do
         case $argument in
@@ -108,20 +108,21 @@ bench() {
         esac
     done
     build_for quic-websocket examples/benchmark
-    folder=$(mktemp -d)
-    cd -- "$folder"
-    "$bin/quic-websocket" --addr 127.0.0.1:0 >log 2>&1 &
-    server=$!
-    trap 'kill "$server" 2>/dev/null; wait "$server" 2>/dev/null; rm -rf -- "$folder"' EXIT
+    # Not local: the trap runs once the function is over.
+    measured_folder=$(mktemp -d)
+    export QUIC_WEBSOCKET_CERTS=$measured_folder/certs
+    "$bin/quic-websocket" --addr 127.0.0.1:0 >"$measured_folder/log" 2>&1 &
+    measured_server=$!
+    trap 'kill "$measured_server" 2>/dev/null || true; wait "$measured_server" || true; rm -rf -- "$measured_folder"' EXIT
     for ((waited = 0; waited < 300; waited++)); do
-        address=$(sed -n 's/.*Listening on: //p' log)
+        address=$(sed -n 's/.*Listening on: //p' "$measured_folder/log")
         [[ -z $address ]] || break
-        kill -0 "$server" 2>/dev/null || break
+        kill -0 "$measured_server" 2>/dev/null || break
         sleep 0.1
     done
     if [[ -z $address ]]; then
         echo "run.sh: the server to be measured did not start:" >&2
-        cat log >&2
+        cat "$measured_folder/log" >&2
         exit 1
     fi
     (($# > 0)) || set -- --clients 10 --messages 100 --message-size 1024

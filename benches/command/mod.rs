@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser, Subcommand};
+use quic_websocket::config::development_folder;
 
 use crate::baseline;
 use crate::comparison::{self, Extent};
@@ -64,8 +65,8 @@ pub(crate) struct Args {
     /// UDP sockets that the clients share
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     sockets: u16,
-    /// The authority that signed the server's certificate
-    #[arg(long, value_name = "FILE", default_value = "certs/ca.pem")]
+    /// The authority that signed the server's certificate [default: certs/ca.pem]
+    #[arg(long, value_name = "FILE", default_value_os_t = development_folder().join("ca.pem"), hide_default_value = true)]
     ca: PathBuf,
     /// Accept any certificate
     #[arg(long)]
