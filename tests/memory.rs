@@ -28,7 +28,7 @@ async fn forty_stalled_subscribers_stay_within_their_bounds_while_much_is_publis
         "addr = '127.0.0.1:0'\nworkers = 2\n\
          [limits]\nmax_message_bytes = 65536\nlane_backlog_bytes = {0}\nclient_backlog_bytes = {BACKLOG}\n\
          [timing]\nping_interval_ms = 600000\n\
-         [quic]\nsend_window = {SEND_WINDOW}\n\
+         [quic]\nidle_timeout_ms = 700000\nsend_window = {SEND_WINDOW}\n\
          [[topics]]\npattern = '>'\noverflow = 'drop_oldest'\nhistory_bytes = {HISTORY}\n",
         BACKLOG / 2
     );
