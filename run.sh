@@ -189,13 +189,17 @@ check() {
     cd -- "$root"
     step cargo fmt --check
     step cargo clippy --all-targets -- -D warnings
+    # The tests of the examples and of the web pages run these.
+    step cargo build --bin quic-websocket --examples
+    # Most of these tests wait most of the time, so twice as many as there are cores run at once.
     if [[ $extent == all ]]; then
         step env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
-        step cargo test
+        step cargo test --lib --bins --test capabilities --test websocket -- --test-threads "$((2 * $(nproc)))"
+        step cargo test --test examples --test hostile --test memory
+        step cargo test --doc
     else
-        step cargo test --lib --bins --test capabilities
-        # What the tests of the JavaScript client talk to.
-        step cargo build --bin quic-websocket --example chat_client
+        step cargo test --lib --bins --test capabilities -- --test-threads "$((2 * $(nproc)))" \
+            --skip churn:: --skip bad_link --skip many_clients:: --skip a_thousand --skip replies_on_the_control_lane
     fi
     check_web "$extent"
     if command -v shellcheck >/dev/null; then
