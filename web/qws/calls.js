@@ -1,0 +1,66 @@
+// One request until its reply, and the order in which requests wait.
+// Sends nothing and knows no connection but by name. Called by the client, which makes calls, and by a link, which sends them.
+
+/** @import { QwsError } from "./errors.js" */
+/** @import { Json, Reply } from "./frames.js" */
+/** @import { Link } from "./link.js" */
+/** @import { Pace } from "./pace.js" */
+
+/** How many calls were made: they keep this order where they wait. */
+let callsMade = 0;
+
+/** A request, until it has its reply. */
+export class Call {
+  id = 0;
+  order = (callsMade += 1);
+  /** Where it was sent. @type {Link | null} */
+  link = null;
+  /** What it counts for; `null` for what the connection needs itself. @type {Pace | null} */
+  pace = null;
+  sentAt = 0;
+  deadline = 0;
+  /** Belongs to one connection, and ends with it. */
+  isOrder = false;
+  /** Sent, and not answered. */
+  isUnderWay = false;
+  /** Whether it is worth sending again after an `error` 429. @type {() => boolean} */
+  isWanted = () => true;
+  /** Called when it waits for its turn after an `error` 429. @type {() => void} */
+  whenPutOff = () => {};
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  timer;
+  /** The last `error` 429 that it got. @type {QwsError | null} */
+  refusal = null;
+
+  /**
+   * @param {Json} message
+   * @param {Uint8Array | undefined} attachment
+   * @param {boolean} again whether it may be sent again where its reply was lost
+   * @param {(error: QwsError | null, reply?: Reply) => void} done
+   */
+  constructor(message, attachment, again, done) {
+    this.message = message;
+    this.attachment = attachment;
+    this.again = again;
+    this.done = done;
+  }
+
+  /** `unsubscribe` frees what the server holds, and `refresh` keeps the connection: they go before the others. */
+  get isUrgent() {
+    return this.message.type === "unsubscribe" || this.message.type === "refresh";
+  }
+}
+
+/**
+ * Puts a request in its place in a queue: urgent ones first, then in the order in which they were made.
+ *
+ * @param {Call[]} queue
+ * @param {Call} call
+ */
+export function enqueue(queue, call) {
+  const isBehind = (/** @type {Call} */ other) =>
+    other.isUrgent === call.isUrgent ? other.order > call.order : call.isUrgent;
+  const last = queue.at(-1);
+  const at = last && isBehind(last) ? queue.findIndex(isBehind) : queue.length;
+  queue.splice(at, 0, call);
+}

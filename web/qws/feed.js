@@ -1,0 +1,336 @@
+// One subscription of the application: what waits for its readers, and how it catches up from a topic's history.
+// Knows its entry, never a connection. Called by its entry, by `Subscription` and by the client.
+
+import { Deferred } from "./deferred.js";
+import { QwsError } from "./errors.js";
+import { emit } from "./events.js";
+import { MAX_PAGE } from "./messages.js";
+
+/** @import { Message, Position, SubscribeOptions, Subscribed } from "../qws.js" */
+/** @import { Entry } from "./entry.js" */
+/** @import { Json } from "./frames.js" */
+/** @import { Subscription } from "./subscription.js" */
+
+/** @typedef {{ message: Message | null, position: Position | null }} Item what waits for a reader */
+/** @typedef {{ first: number, last: number, json: Json }} GapTold a `gap` of the server */
+/** @typedef {{ message: Message | null, gap?: GapTold, position: Position | null }} Heard what comes for a subscription */
+
+/**
+ * What a subscription that has to catch up knows of that: what came since it began to fetch (`null`: more than it keeps), and
+ * whether these are the first messages that it gets.
+ *
+ * @typedef {{ isFirst: boolean, isFetching: boolean, recent: number | undefined, pending: Heard[] | null }} Behind
+ */
+
+/** @typedef {{ reader: object | null, taken: Deferred<Message | null> }} Waiter a reader that waits */
+
+/**
+ * What the application gets of a subscription: the messages that wait for its readers, and its events. Several feeds may share
+ * one entry; one that does not keep up with the others, or begins further back, is behind and catches up from the history.
+ */
+export class Feed {
+  /** @type {Subscription | null} */
+  subscription = null;
+  /** @type {Deferred<Subscribed>} */
+  ready = new Deferred();
+  /** Whether `ready` has resolved: it gets what comes. */
+  opened = false;
+  isOver = false;
+  /** Up to here everything was taken. @type {Position | null} */
+  seen;
+  /** Up to here everything was handed out. @type {Position | null} */
+  position;
+  /** How many iterations there are. */
+  readers = 0;
+  /** Set while it has to catch up. @type {Behind | null} */
+  behind = null;
+
+  /** @type {Item[]} */
+  #items = [];
+  #first = 0;
+  /** @type {Waiter[]} */
+  #waiters = [];
+  #isListened = false;
+  /** @type {QwsError | null} */
+  #error = null;
+  #capacity;
+  #roomAgain;
+
+  /**
+   * @param {Entry} entry
+   * @param {SubscribeOptions} options
+   * @param {number} capacity
+   * @param {() => void} roomAgain called when there is room for more
+   */
+  constructor(entry, options, capacity, roomAgain) {
+    const { since, recent } = options;
+    this.entry = entry;
+    this.options = options;
+    this.seen = this.position = since ? { epoch: since.epoch, offset: since.offset } : null;
+    this.#capacity = capacity;
+    this.#roomAgain = roomAgain;
+    // What the first one asks for, the server replays.
+    const wantsReplay = since != null || (recent ?? 0) > 0;
+    if (entry.feeds.size > 0 && wantsReplay && !entry.isPattern) {
+      this.behind = { isFirst: true, isFetching: false, recent: since ? undefined : recent, pending: null };
+    }
+  }
+
+  get isPaused() {
+    return this.entry.isPaused || (this.behind !== null && !this.behind.isFirst);
+  }
+
+  /**
+   * It begins, or goes on where the entry does.
+   *
+   * @param {Position | null} seen
+   * @param {Subscribed} subscribed
+   */
+  open(seen, subscribed) {
+    if (seen && !this.opened) this.passed(seen);
+    this.opened = true;
+    this.ready.resolve(subscribed);
+  }
+
+  /**
+   * Takes what comes. True if there is no room for more.
+   *
+   * @param {Heard} heard
+   */
+  hear(heard) {
+    if (this.isOver) return false;
+    const { message, gap, position } = heard;
+    if (this.behind) {
+      const { pending } = this.behind;
+      if (pending && pending.length < this.#capacity) pending.push(heard);
+      else this.behind.pending = null;
+      return false;
+    }
+    // Not before its answer: it begins behind that.
+    if (!this.opened) return false;
+    const { seen } = this;
+    const isKnown = seen !== null && position !== null && seen.epoch === position.epoch;
+    if (isKnown && position.offset <= seen.offset) return false;
+    if (gap) {
+      const first = isKnown ? Math.max(gap.first, seen.offset + 1) : gap.first;
+      if (position) this.passed(position);
+      const { topic, reason } = gap.json;
+      emit(this.subscription, "gap", { topic, first, last: gap.last, ...(reason == null ? {} : { reason }) });
+      return false;
+    }
+    return message !== null && this.#take(message, position);
+  }
+
+  /**
+   * @param {Message} message
+   * @param {Position | null} position
+   */
+  #take(message, position) {
+    this.seen = position;
+    const isFull = this.#put({ message, position });
+    if (this.#isListened) emit(this.subscription, "message", message);
+    return isFull;
+  }
+
+  /** @param {Position} position up to which there is nothing more to hand out */
+  passed(position) {
+    this.seen = position;
+    // Behind what waits already.
+    const last = this.#items.at(-1);
+    if (last && this.waiting > 0) last.position = position;
+    else this.position = position;
+  }
+
+  // Catching up.
+
+  /** It keeps what waits, and fetches the rest from the topic's history once there is room. */
+  fallBehind() {
+    this.behind ??= { isFirst: false, isFetching: false, recent: undefined, pending: null };
+  }
+
+  /**
+   * Takes a page of the topic's history. True if nothing is missing between that and what comes.
+   *
+   * @param {import("../qws.js").HistoryPage & { recovered?: boolean | null }} page
+   * @param {Position | null} since where it begins
+   */
+  replay({ epoch, offset, messages, more, recovered }, since) {
+    const { behind, entry, options } = this;
+    const live = entry.seen;
+    if (!behind || !live) return false;
+    // An older server has no empty page.
+    if (epoch === "") epoch = live.epoch;
+    const isOther = since !== null && since.epoch !== epoch;
+    const isLost = isOther || (since !== null && recovered === false);
+    const subscribed = { epoch, offset: Math.max(offset, live.epoch === epoch ? live.offset : 0), recovered: !isLost };
+    if (behind.isFirst && !this.opened && isLost && (options.recent ?? 0) > 0) {
+      this.#openAt({ epoch, offset: 0 }, subscribed, isLost);
+      behind.recent = options.recent;
+      return false;
+    }
+    if (isOther) this.seen = { epoch, offset: 0 };
+    this.#openAt(this.seen, options.since ? subscribed : { ...subscribed, recovered: null }, isLost);
+    for (const message of messages) {
+      if (this.behind !== behind) return false;
+      this.#take(message, { epoch, offset: message.offset });
+    }
+    return this.behind === behind && !more && behind.pending !== null && epoch === live.epoch;
+  }
+
+  /**
+   * @param {Position | null} position
+   * @param {Subscribed} subscribed
+   * @param {boolean} isLost
+   */
+  #openAt(position, subscribed, isLost) {
+    if (!this.opened && position && this.waiting === 0) this.position = position;
+    this.opened = true;
+    this.ready.resolve(subscribed);
+    if (isLost) emit(this.subscription, "lost", { ...subscribed, reason: "the topic's log does not reach back" });
+  }
+
+  /**
+   * What it has missed cannot be had: it goes on with what comes.
+   *
+   * @param {Position | null} position
+   * @param {string} reason
+   */
+  loseTrack(position, reason) {
+    this.behind = null;
+    if (position) this.passed(position);
+    const { epoch = null, offset = null } = position ?? {};
+    emit(this.subscription, "lost", { epoch, offset, recovered: false, reason });
+  }
+
+  // What waits for the reader.
+
+  get waiting() {
+    return this.#items.length - this.#first;
+  }
+
+  get hasRoom() {
+    return this.waiting <= this.#capacity / 2;
+  }
+
+  /** How many messages there is room for on one page of history. */
+  get room() {
+    return Math.min(MAX_PAGE, Math.max(1, Math.floor(this.#capacity - this.waiting)));
+  }
+
+  /**
+   * @param {Item} item
+   * @returns {boolean} whether there is no room for more
+   */
+  #put(item) {
+    const { isDatagram, isPattern } = this.entry;
+    const waiter = this.#waiters.shift();
+    if (waiter) {
+      if (item.position) this.position = item.position;
+      waiter.taken.resolve(item.message);
+      return false;
+    }
+    if (this.#isListened && this.readers === 0) {
+      if (item.position) this.position = item.position;
+      return false;
+    }
+    this.#items.push(item);
+    if (this.waiting < this.#capacity) return false;
+    if (!isDatagram && !isPattern) return true;
+    // There is no position to come back to.
+    if (this.waiting > this.#capacity) this.#dropOldest();
+    return false;
+  }
+
+  #dropOldest() {
+    const dropped = this.#shift();
+    if (!dropped?.message || this.entry.isDatagram) return;
+    const { topic, offset } = dropped.message;
+    emit(this.subscription, "gap", { topic, first: offset, last: offset, reason: "not read fast enough" });
+  }
+
+  /** @returns {Item | undefined} */
+  #shift() {
+    if (this.waiting === 0) return undefined;
+    const item = this.#items[this.#first];
+    this.#first += 1;
+    if (this.#first === this.#items.length || this.#first >= 1024) {
+      this.#items.splice(0, this.#first);
+      this.#first = 0;
+    }
+    return item;
+  }
+
+  /**
+   * The next message; `null` behind the last, and where the reader leaves.
+   *
+   * @param {object | null} reader
+   * @returns {Promise<Message | null>}
+   */
+  take(reader = null) {
+    const item = this.#shift();
+    if (item) {
+      if (item.position) this.position = item.position;
+      if (this.isPaused && this.hasRoom) this.#roomAgain();
+      return Promise.resolve(item.message);
+    }
+    if (this.isOver) {
+      const error = this.#error;
+      this.#error = null;
+      return error ? Promise.reject(error) : Promise.resolve(null);
+    }
+    /** @type {Deferred<Message | null>} */
+    const taken = new Deferred();
+    this.#waiters.push({ reader, taken });
+    return taken.promise;
+  }
+
+  /** So many listen from now on; the first, where nobody reads, gets what has come already. @param {number} listeners */
+  listened(listeners) {
+    const isFirst = !this.#isListened && listeners > 0;
+    this.#isListened = listeners > 0;
+    if (isFirst && this.waiting > 0) queueMicrotask(() => this.#handOver());
+  }
+
+  #handOver() {
+    while (this.#isListened && this.readers === 0) {
+      const item = this.#shift();
+      if (!item) break;
+      if (item.position) this.position = item.position;
+      if (item.message) emit(this.subscription, "message", item.message);
+    }
+    if (this.isPaused && this.hasRoom) this.#roomAgain();
+  }
+
+  /**
+   * An iteration was left, and takes nothing more. Where somebody listens, nobody waits then for what is here.
+   *
+   * @param {object} reader
+   */
+  readerLeft(reader) {
+    for (const { taken } of this.#waiters.filter((waiter) => waiter.reader === reader)) taken.resolve(null);
+    this.#waiters = this.#waiters.filter((waiter) => waiter.reader !== reader);
+    this.readers -= 1;
+    if (this.readers > 0) return;
+    if (!this.#isListened || this.isOver) return;
+    this.#items = [];
+    this.#first = 0;
+    this.position = this.seen;
+    if (this.isPaused) this.#roomAgain();
+  }
+
+  /** @param {QwsError | null} error `null` where it was asked for */
+  end(error) {
+    if (this.isOver) return;
+    this.isOver = true;
+    this.behind = null;
+    this.ready.reject(error ?? new QwsError("closed", "unsubscribed before the server answered"));
+    const [first, ...others] = this.#waiters.splice(0);
+    if (error && first) first.taken.reject(error);
+    else {
+      first?.taken.resolve(null);
+      this.#error = error;
+    }
+    for (const { taken } of others) taken.resolve(null);
+    emit(this.subscription, "end", error);
+  }
+}

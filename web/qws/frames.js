@@ -1,0 +1,140 @@
+// Bodies to bytes and back: JSON, attachments, and the frames that separate bodies on a stream.
+// Pure; knows no type of message but `lane`. Called by links and carriers.
+
+import { QwsError } from "./errors.js";
+import { decoder, encoder } from "./text.js";
+import { isOffset } from "./topics.js";
+
+/** @typedef {Record<string, any>} Json a JSON object */
+/** @typedef {{ json: Json, data?: Uint8Array }} Reply */
+/** @typedef {string | Uint8Array} Body what travels: JSON alone as text, with an attachment as bytes */
+
+/** Puts bodies together from a stream that cuts them anywhere. */
+export class FrameReader {
+  #length = new Uint8Array(4);
+  #lengthBytes = 0;
+  /** @type {Uint8Array | null} */
+  #body = null;
+  #filled = 0;
+
+  /** @param {number} maxBytes longest body that is taken */
+  constructor(maxBytes) {
+    this.maxBytes = maxBytes;
+  }
+
+  /**
+   * Gives the bodies that are whole with this piece. They may be parts of it: copy what is kept.
+   *
+   * @param {Uint8Array} piece
+   * @returns {Generator<Uint8Array, void, undefined>}
+   */
+  *push(piece) {
+    let at = 0;
+    while (at < piece.length) {
+      if (this.#body) {
+        const taken = piece.subarray(at, at + this.#body.length - this.#filled);
+        this.#body.set(taken, this.#filled);
+        this.#filled += taken.length;
+        at += taken.length;
+        if (this.#filled < this.#body.length) return;
+        const body = this.#body;
+        this.#body = null;
+        yield body;
+        continue;
+      }
+      this.#length[this.#lengthBytes++] = piece[at++];
+      if (this.#lengthBytes < 4) continue;
+      this.#lengthBytes = 0;
+      const length = new DataView(this.#length.buffer).getUint32(0);
+      if (length === 0) throw new QwsError("protocol", "the server sent a frame of length 0", { code: 1002 });
+      if (length > this.maxBytes) throw tooLong(length, this.maxBytes);
+      if (piece.length - at >= length) {
+        at += length;
+        yield piece.subarray(at - length, at);
+      } else {
+        this.#body = new Uint8Array(length);
+        this.#filled = 0;
+      }
+    }
+  }
+}
+
+/**
+ * @param {number} length
+ * @param {number} most
+ */
+export function tooLong(length, most) {
+  return new QwsError("protocol", `the server sent a body of ${length} bytes; at most ${most} are accepted`, { code: 1009 });
+}
+
+/**
+ * @param {Json} json
+ * @param {Uint8Array} [attachment]
+ * @returns {Body}
+ */
+export function encodeBody(json, attachment) {
+  const text = JSON.stringify(json);
+  if (!attachment) return text;
+  const object = encoder.encode(text);
+  const body = new Uint8Array(5 + object.length + attachment.length);
+  body[0] = 1;
+  new DataView(body.buffer).setUint32(1, object.length);
+  body.set(object, 5);
+  body.set(attachment, 5 + object.length);
+  return body;
+}
+
+/**
+ * @param {Body} body
+ * @returns {Reply}
+ */
+export function decodeBody(body) {
+  try {
+    if (typeof body === "string") return { json: objectOf(body) };
+    if (body[0] !== 1) return { json: objectOf(decoder.decode(body)) };
+    const length = new DataView(body.buffer, body.byteOffset, body.length).getUint32(1);
+    if (5 + length > body.length) throw new Error("the body is shorter than its JSON");
+    // Copied, so that it keeps nothing else alive.
+    return { json: objectOf(decoder.decode(body.subarray(5, 5 + length))), data: body.slice(5 + length) };
+  } catch (cause) {
+    throw new QwsError("protocol", `the server sent a body that could not be read: ${String(cause)}`, { code: 1002, cause });
+  }
+}
+
+/**
+ * @param {string} text
+ * @returns {Json}
+ */
+function objectOf(text) {
+  const json = JSON.parse(text);
+  if (typeof json?.type !== "string") throw new Error("no type");
+  return json;
+}
+
+/** @param {Uint8Array} body the first one of a topic lane */
+export function laneOf(body) {
+  const { json } = decodeBody(body);
+  if (json.type !== "lane" || !isOffset(json.lane)) {
+    throw new QwsError("protocol", "a lane did not begin with its number", { code: 1002 });
+  }
+  return /** @type {number} */ (json.lane);
+}
+
+/** @param {Body} body */
+export function frameOf(body) {
+  const bytes = typeof body === "string" ? encoder.encode(body) : body;
+  const frame = new Uint8Array(4 + bytes.length);
+  new DataView(frame.buffer).setUint32(0, bytes.length);
+  frame.set(bytes, 4);
+  return frame;
+}
+
+/**
+ * @param {Body} body
+ * @param {number} most
+ */
+export function isLonger(body, most) {
+  if (typeof body !== "string") return body.length > most;
+  // A unit of a string is at most three bytes of UTF-8.
+  return body.length > most || (body.length * 3 > most && encoder.encode(body).length > most);
+}

@@ -1,0 +1,13 @@
+// What this package's own tests look at. No promise is made about it.
+
+import { Backoff } from "./backoff.js";
+import { Call } from "./calls.js";
+import { Entry } from "./entry.js";
+import { Feed } from "./feed.js";
+import { decodeBody, encodeBody, frameOf, FrameReader } from "./frames.js";
+import { Pace } from "./pace.js";
+import { race } from "./race.js";
+import { Binding, Routes } from "./routes.js";
+import { matches } from "./topics.js";
+
+export const internals = { Backoff, Binding, Call, Entry, Feed, FrameReader, Pace, Routes, decodeBody, encodeBody, frameOf, matches, race };

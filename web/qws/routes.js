@@ -1,0 +1,221 @@
+// Which subscription a topic's message belongs to, on one connection.
+// Knows entries by their topic and state; reads and sends nothing. Each link has one; the client asks it for each message.
+
+import { Deferred } from "./deferred.js";
+import { isPattern, matches } from "./topics.js";
+
+/** @import { Call } from "./calls.js" */
+/** @import { Source } from "./carrier.js" */
+/** @import { Entry } from "./entry.js" */
+/** @import { Json } from "./frames.js" */
+/** @import { Link } from "./link.js" */
+
+/** Of how many topics it is kept in mind on which lanes of a connection they came. */
+const MAX_REMEMBERED = 4096;
+
+/** A subscription on one connection. */
+export class Binding {
+  /** @type {"asked" | "live" | "leaving" | "left"} */
+  stage = "asked";
+  /** The topic lane on which its messages come; `null` for the control lane. @type {number | null} */
+  lane = null;
+  /** Resolved when the server has answered, or the connection has ended. @type {Deferred<void>} */
+  settled = new Deferred();
+  /** The request that waits for its reply. @type {Call | null} */
+  order = null;
+  /** What came on this lane for this topic. @type {Track | null} */
+  track = null;
+
+  /**
+   * @param {Link} link
+   * @param {Entry} entry
+   */
+  constructor(link, entry) {
+    this.link = link;
+    this.entry = entry;
+  }
+
+  /** Whether the server may have answered, and the answer not be here. */
+  get isAsked() {
+    return this.stage === "asked" && this.order !== null && this.order.isUnderWay;
+  }
+
+  /** Whoever waits for the answer waits for another. */
+  letGo() {
+    this.settled.resolve();
+    this.settled = new Deferred();
+  }
+
+  /** @param {Source} source */
+  isOn(source) {
+    return source === (this.lane ?? "control") || (source === "datagram" && this.entry.isDatagram);
+  }
+
+  /**
+   * Whether it was sent before a pause, and what came before it was dropped in that. The server sends all of it again: a lane's
+   * messages of a topic grow in offset and leave nothing out, but where the server begins anew, and then it begins at once behind
+   * what was seen.
+   *
+   * @param {number} first
+   * @param {number} last
+   */
+  isStraggler(first, last) {
+    const { track } = this;
+    if (!track) return false;
+    const before = track.last;
+    track.last = last;
+    return first > before && before > (this.entry.seen?.offset ?? Infinity);
+  }
+}
+
+/** @typedef {{ entry: Entry, last: number }} Track for whom a topic came on a lane, and the last offset that did, whether it was taken or not */
+
+/** Whose a topic's message is, on one connection. */
+export class Routes {
+  /** @type {Map<string, Binding>} */
+  #exact = new Map();
+  /** In the order in which they were subscribed to. @type {Binding[]} */
+  #patterns = [];
+  /** Topics that have come on topic lanes, by lane. @type {Map<string, Map<number, Track>>} */
+  #tracks = new Map();
+  /** Patterns that have come on topic lanes, by lane. @type {Map<number, Set<string>>} */
+  #patternsOn = new Map();
+  /** Topics that have to come on the control lane. @type {Set<string>} */
+  #onControl = new Set();
+  /** Texts that the server has not let go of yet. @type {Map<string, Binding>} */
+  leaving = new Map();
+
+  /**
+   * @param {Link} link
+   */
+  constructor(link) {
+    this.link = link;
+  }
+
+  /** @param {Entry} entry */
+  bind(entry) {
+    const binding = new Binding(this.link, entry);
+    if (entry.isPattern) this.#patterns.push(binding);
+    else this.#exact.set(entry.topic, binding);
+    return binding;
+  }
+
+  /** @param {Binding} binding */
+  unbind(binding) {
+    const { entry } = binding;
+    if (this.#exact.get(entry.topic) === binding) this.#exact.delete(entry.topic);
+    this.#patterns = this.#patterns.filter((other) => other !== binding);
+    if (binding.stage !== "leaving") binding.stage = "left";
+  }
+
+  /** Whether a topic has to be asked for on the control lane. @param {string} topic */
+  isOnControl(topic) {
+    return this.#onControl.has(topic);
+  }
+
+  /**
+   * The server has answered. False where what it sends cannot be told from what it has sent before, on the same lane and for
+   * another subscription to the same topic or a pattern: it has to be asked for on the control lane, which keeps the order
+   * with the answer.
+   *
+   * @param {Binding} binding
+   * @param {Json} reply
+   */
+  answered(binding, reply) {
+    const { entry } = binding;
+    const lane = typeof reply.lane === "number" ? reply.lane : null;
+    let canBeTold = true;
+    if (lane !== null && entry.isPattern) {
+      const patterns = this.#patternsOn.get(lane) ?? new Set();
+      this.#patternsOn.set(lane, patterns.add(patterns.size < MAX_REMEMBERED ? entry.topic : ">"));
+    } else if (lane !== null) {
+      const tracks = this.#tracks.get(entry.topic) ?? new Map();
+      const track = tracks.get(lane) ?? { entry, last: 0 };
+      // What came by a pattern while the topic was not subscribed to lies before it on the lane, and is sent again.
+      const { since, recent } = entry.options;
+      const isAgain = entry.opened || since != null || recent != null;
+      const byPattern = isAgain && [...(this.#patternsOn.get(lane) ?? [])].some((pattern) => matches(pattern, entry.topic));
+      canBeTold = (track.entry === entry && !byPattern) || this.#onControl.has(entry.topic);
+      if (!canBeTold) this.#onControl.add(entry.topic);
+      track.entry = entry;
+      // Behind what is lost it begins anywhere.
+      if (reply.recovered === false) track.last = 0;
+      if (this.#tracks.size >= MAX_REMEMBERED) this.#tracks.delete(this.#tracks.keys().next().value ?? "");
+      this.#tracks.set(entry.topic, tracks.set(lane, track));
+      binding.track = track;
+    }
+    if (binding.stage !== "asked") return canBeTold;
+    binding.stage = "live";
+    binding.lane = lane;
+    return canBeTold;
+  }
+
+  /** @param {Binding} binding which the server is told to end */
+  leave(binding) {
+    binding.letGo();
+    this.unbind(binding);
+    binding.stage = "leaving";
+    this.leaving.set(binding.entry.topic, binding);
+  }
+
+  /** @param {Binding} binding which the server has ended */
+  left(binding) {
+    binding.stage = "left";
+    if (this.leaving.get(binding.entry.topic) === binding) this.leaving.delete(binding.entry.topic);
+  }
+
+  /**
+   * The subscription that a message belongs to, and only where it comes on the lane that the answer to that one named; one that
+   * is not answered yet where the message has to wait for that; `null` where it is nobody's any more.
+   *
+   * @param {Source} source
+   * @param {Json} json
+   * @param {boolean} ofPresence
+   */
+  find(source, json, ofPresence) {
+    const topic = /** @type {string} */ (json.topic);
+    // A `gap` of many topics names the pattern itself.
+    const exact = isPattern(topic) ? this.#patterns.find(({ entry }) => entry.topic === topic) : this.#exact.get(topic);
+    const isFor = (/** @type {Binding} */ binding) =>
+      binding.stage === "live" && binding.isOn(source) && (!ofPresence || binding.entry.options.presence === true);
+    if (exact && isFor(exact)) return exact;
+    // On the control lane the answer comes first; a datagram waits for nothing.
+    const waits = typeof source === "number";
+    if (waits) {
+      if (exact?.isAsked) return exact;
+      const track = this.#tracks.get(topic)?.get(source);
+      if (track && (exact || !track.entry.isOver)) {
+        if (!ofPresence) track.last = json.last ?? json.offset ?? 0;
+        return null;
+      }
+    } else if (source === "control") {
+      // What comes in a pause is sent again; what comes for one that was left for good came for a pattern as well.
+      const left = this.leaving.get(topic);
+      if (left?.lane === null && !left.entry.isOver) return null;
+    }
+    const matching = this.#patterns.filter(({ entry }) => matches(entry.topic, topic));
+    const pattern = matching.find(isFor);
+    if (pattern) return pattern;
+    if (!waits) return null;
+    return matching.find((binding) => binding.isAsked) ?? null;
+  }
+
+  /** Whether messages are expected on a topic lane. @param {number} lane */
+  isBound(lane) {
+    return [...this.#exact.values(), ...this.#patterns].some((binding) => binding.stage === "live" && binding.lane === lane);
+  }
+
+  /** The connection has ended: nobody waits. */
+  close() {
+    const all = [...this.#exact.values(), ...this.#patterns, ...this.leaving.values()];
+    this.#exact.clear();
+    this.#patterns = [];
+    this.#tracks.clear();
+    this.#patternsOn.clear();
+    this.leaving.clear();
+    for (const binding of all) {
+      binding.stage = "left";
+      binding.settled.resolve();
+    }
+  }
+}

@@ -1,0 +1,131 @@
+// `Subscription`, which the application holds: listeners, iteration, position.
+// Knows its feed, never a connection. Made by the client.
+
+import { QwsError } from "./errors.js";
+import { INTERNAL } from "./events.js";
+
+/** @import { MessageIterator } from "../qws.js" */
+/** @import { Feed } from "./feed.js" */
+
+/** What the application holds of a subscription. Several may share one subscription at the server. */
+export class Subscription extends EventTarget {
+  /** @type {Feed} */
+  #feed;
+  #leave;
+  /** Those of "message": while there are any, nothing is kept. @type {{ listener: EventListenerOrEventListenerObject, capture: boolean, call: (event: Event) => void }[]} */
+  #listeners = [];
+
+  /**
+   * @param {symbol} internal
+   * @param {Feed} feed
+   * @param {() => Promise<void>} leave
+   */
+  constructor(internal, feed, leave) {
+    super();
+    if (internal !== INTERNAL) throw new QwsError("usage", "a subscription is made by client.subscribe()");
+    this.#feed = feed;
+    this.#leave = leave;
+  }
+
+  get topic() {
+    return this.#feed.entry.topic;
+  }
+  get ready() {
+    return this.#feed.ready.promise;
+  }
+  get state() {
+    const { isOver, isPaused, opened } = this.#feed;
+    if (isOver) return "ended";
+    if (isPaused) return "paused";
+    return opened ? "active" : "pending";
+  }
+  get mayPublish() {
+    return this.#feed.entry.mayPublish;
+  }
+  get position() {
+    return this.#feed.position;
+  }
+
+  unsubscribe() {
+    return this.#leave();
+  }
+
+  /**
+   * @param {string} type
+   * @param {EventListenerOrEventListenerObject | null} listener
+   * @param {boolean | AddEventListenerOptions} [options]
+   */
+  addEventListener(type, listener, options) {
+    const { signal, once = false } = typeof options === "object" && options !== null ? options : {};
+    if (type !== "message" || !listener || signal?.aborted) return super.addEventListener(type, listener, options);
+    const capture = isCapture(options);
+    if (this.#listeners.some((other) => other.listener === listener && other.capture === capture)) return;
+    /** @type {(event: Event) => void} */
+    const call = (event) => {
+      if (once) this.removeEventListener(type, listener, capture);
+      if (typeof listener === "function") listener.call(this, event);
+      else listener.handleEvent(event);
+    };
+    this.#listeners.push({ listener, capture, call });
+    super.addEventListener(type, call, { ...(typeof options === "object" ? options : {}), capture });
+    signal?.addEventListener("abort", () => this.removeEventListener(type, listener, capture), { once: true });
+    this.#feed.listened(this.#listeners.length);
+  }
+
+  /**
+   * @param {string} type
+   * @param {EventListenerOrEventListenerObject | null} listener
+   * @param {boolean | EventListenerOptions} [options]
+   */
+  removeEventListener(type, listener, options) {
+    const capture = isCapture(options);
+    const at = this.#listeners.findIndex((other) => other.listener === listener && other.capture === capture);
+    if (type !== "message" || at < 0) return super.removeEventListener(type, listener, options);
+    const [{ call }] = this.#listeners.splice(at, 1);
+    super.removeEventListener(type, call, capture);
+    this.#feed.listened(this.#listeners.length);
+  }
+
+  /** @returns {MessageIterator} */
+  [Symbol.asyncIterator]() {
+    const feed = this.#feed;
+    /** @type {() => IteratorReturnResult<undefined>} */
+    const done = () => ({ done: true, value: undefined });
+    let isOver = false;
+    feed.readers += 1;
+    /** @type {MessageIterator} */
+    const iterator = {
+      next: async () => {
+        if (isOver) return done();
+        try {
+          const message = await feed.take(iterator);
+          if (message) return { done: false, value: message };
+        } catch (error) {
+          leave();
+          throw error;
+        }
+        leave();
+        return done();
+      },
+      return: async () => {
+        leave();
+        return done();
+      },
+      throw: async (error) => {
+        leave();
+        throw error;
+      },
+      [Symbol.asyncIterator]: () => iterator,
+    };
+    const leave = () => {
+      if (!isOver) feed.readerLeft(iterator);
+      isOver = true;
+    };
+    return iterator;
+  }
+}
+
+/** @param {boolean | EventListenerOptions | null | undefined} options of a listener */
+function isCapture(options) {
+  return typeof options === "object" ? options?.capture === true : options === true;
+}

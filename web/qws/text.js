@@ -1,0 +1,32 @@
+// Text and bytes: UTF-8, base64, the length of a close reason, and a fingerprint of content.
+// Plain functions that know no message and no connection. Called by the modules that write or read bodies.
+
+export const encoder = new TextEncoder();
+export const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** A closing reason that may be sent: at most 123 bytes. @param {string} reason */
+export function cut(reason) {
+  let short = reason.slice(0, 123);
+  while (encoder.encode(short).length > 123) short = short.slice(0, -1);
+  return short;
+}
+
+/** @param {string} text */
+export function bytesOfBase64(text) {
+  return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+}
+
+/**
+ * A cheap fingerprint of the content: its length and two sums. Not cryptographic.
+ *
+ * @param {string | Uint8Array} content
+ */
+export function digest(content) {
+  let [one, two] = [17, 31];
+  for (let at = 0; at < content.length; at += 1) {
+    const unit = typeof content === "string" ? content.charCodeAt(at) : content[at];
+    one = Math.imul(one ^ unit, 0x01000193);
+    two = (Math.imul(two, 31) + unit) | 0;
+  }
+  return `${content.length}.${one}.${two}`;
+}
