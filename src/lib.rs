@@ -45,7 +45,6 @@
 pub mod auth;
 mod client;
 pub mod config;
-mod connect;
 mod error;
 pub mod frame;
 mod handler;
@@ -60,17 +59,18 @@ mod printable;
 mod registry;
 mod reload;
 mod server;
+mod session;
 mod status;
 pub mod tls;
 mod topic;
 mod transport;
 mod worker;
 
-pub use config::Config;
-pub use connect::{
+pub use client::{
     Carrier, Client, ClientBuilder, ClientError, ConnectionStats, Event, Events, History, HistoryBuilder, Lane, Missed,
     PublishBuilder, Published, SubscribeBuilder, Subscription, TopicEvent,
 };
+pub use config::Config;
 pub use error::ServerError;
 pub use printable::Printable;
 pub use reload::Reload;

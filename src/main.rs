@@ -1,8 +1,8 @@
-//! The binary: arguments and configuration, then [`Server::run`]; and the small subcommands. How it logs is in `logging`.
+//! The binary: arguments and configuration, then [`Server::run`]; and the small subcommands. How it logs is in `telemetry`.
 
 mod command;
-mod logging;
 mod settings;
+mod telemetry;
 
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
@@ -163,7 +163,7 @@ fn whole_number(text: &str) -> Result<u64, &'static str> {
 fn serve(flags: Serve) -> anyhow::Result<ExitCode> {
     let loaded = configuration(&flags)?;
     let format = loaded.config.log.format;
-    logging::start(&loaded.config.log)?;
+    telemetry::start(&loaded.config.log)?;
     match (bind_and_run(flags, loaded), format) {
         // Whoever reads the log as JSON gets its last line as JSON, too.
         (Err(e), LogFormat::Json) => {

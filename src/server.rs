@@ -97,13 +97,13 @@ impl Server {
         let config = Arc::new(config);
         let auth = Arc::new(Auth::new(Arc::clone(&config))?);
         let (tcp, certificates) = watch::channel(tcp);
-        let mut doors: Vec<Vec<http::Door>> = (0..count).map(|_| Vec::new()).collect();
-        let secure = secure.into_iter().map(|door| door.over_tls(certificates.clone()));
-        doors.iter_mut().zip(secure).for_each(|(doors, door)| doors.push(door));
-        doors.iter_mut().zip(plain).for_each(|(doors, door)| doors.push(door));
+        let mut listeners: Vec<Vec<http::Listener>> = (0..count).map(|_| Vec::new()).collect();
+        let secure = secure.into_iter().map(|listener| listener.over_tls(certificates.clone()));
+        listeners.iter_mut().zip(secure).for_each(|(listeners, listener)| listeners.push(listener));
+        listeners.iter_mut().zip(plain).for_each(|(listeners, listener)| listeners.push(listener));
         // One worker is enough for the few who ask.
-        if let Some(doors) = doors.first_mut() {
-            doors.extend(admin);
+        if let Some(listeners) = listeners.first_mut() {
+            listeners.extend(admin);
         }
 
         let (settings, connections, strays) = ServerSettings::new(&config, quic, &reset_key, count);
@@ -126,12 +126,12 @@ impl Server {
             .zip(strays)
             .zip(inboxes)
             .zip(topic_inboxes)
-            .zip(doors)
+            .zip(listeners)
             .enumerate()
-            .map(|(number, ((((socket, strays), inbox), topic_inbox), doors))| Worker {
+            .map(|(number, ((((socket, strays), inbox), topic_inbox), listeners))| Worker {
                 number,
                 socket,
-                doors,
+                listeners,
                 http_places: Arc::clone(&http_places),
                 own_pages: Arc::clone(&own_pages),
                 strays,
@@ -301,13 +301,13 @@ struct Ports {
     sockets: Vec<UdpSocket>,
     local_addr: SocketAddr,
     /// For TLS over TCP, one for each worker, or none.
-    secure: Vec<http::Door>,
+    secure: Vec<http::Listener>,
     http_addr: Option<SocketAddr>,
     /// The same without TLS.
-    plain: Vec<http::Door>,
+    plain: Vec<http::Listener>,
     plain_http_addr: Option<SocketAddr>,
     /// For the admin API on an address of its own.
-    admin: Option<http::Door>,
+    admin: Option<http::Listener>,
     admin_addr: Option<SocketAddr>,
 }
 
@@ -334,9 +334,9 @@ impl Ports {
         let local_addr = sockets[0].local_addr().map_err(bind)?;
         let open = |addr: Option<SocketAddr>, setting| {
             let Some(addr) = addr.filter(|_| config.http.enabled) else { return Ok((None, Vec::new())) };
-            let (addr, doors) =
+            let (addr, listeners) =
                 http::bind(addr, workers).map_err(|cause| ServerError::BindTcp { addr, setting, cause })?;
-            Ok::<_, ServerError>((Some(addr), doors))
+            Ok::<_, ServerError>((Some(addr), listeners))
         };
         let (http_addr, secure) = open(Some(config.http.addr.unwrap_or(local_addr)), "http.addr")?;
         let (plain_http_addr, plain) = open(config.http.plain_addr, "http.plain_addr")?;
@@ -377,7 +377,7 @@ mod tests {
     use web_transport_quinn::{ClientBuilder, RecvStream, SendStream, Session};
 
     use super::*;
-    use crate::connect::{Client, Event};
+    use crate::client::{Client, Event};
     use crate::tls::{DevelopmentFiles, Trust};
 
     const PATIENCE: Duration = Duration::from_secs(20);

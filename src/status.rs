@@ -9,7 +9,7 @@ use tokio::runtime::RuntimeMetrics;
 
 use crate::handler::Context;
 use crate::message::now_ms;
-use crate::metrics::{ByCarrier, ClientStats, Clients, Queues, Spread, Stats, Top, thousandths};
+use crate::metrics::{ByCarrier, ClientStats, Clients, Percentiles, Queues, Stats, TopN, thousandths};
 use crate::outbound::Outbound;
 use crate::registry::Registry;
 use crate::tls::ShortLived;
@@ -84,7 +84,7 @@ impl ServerStatus {
 /// See [`ServerStatus::stats`].
 pub(crate) fn stats(context: &Context, clients: usize) -> Stats {
     let Context { config, registry, topics, metrics, .. } = context;
-    let crowd = Crowd::look_at(registry, clients.min(MAX_LISTED));
+    let crowd = Census::look_at(registry, clients.min(MAX_LISTED));
     Stats {
         now: now_ms(),
         uptime_ms: u64::try_from(metrics.uptime().as_millis()).unwrap_or(u64::MAX),
@@ -97,15 +97,15 @@ pub(crate) fn stats(context: &Context, clients: usize) -> Stats {
         totals: metrics.totals(),
         queues: crowd.queues,
         topics: topics.stats(TOP_TOPICS),
-        rtt_ms: Spread::of(crowd.rtts),
-        loss_percent: Spread::of(crowd.losses),
+        rtt_ms: Percentiles::of(crowd.rtts),
+        loss_percent: Percentiles::of(crowd.losses),
         list: crowd.listed,
     }
 }
 
 /// What was seen of all clients.
 #[derive(Default)]
-struct Crowd {
+struct Census {
     by_carrier: ByCarrier,
     queues: Queues,
     rtts: Vec<f64>,
@@ -113,11 +113,11 @@ struct Crowd {
     listed: Vec<ClientStats>,
 }
 
-impl Crowd {
+impl Census {
     /// Looks at every client, and names at most so many.
     fn look_at(registry: &Registry, most_listed: usize) -> Self {
         let pace = registry.clients().div_ceil(MEASURED).max(1);
-        let (mut crowd, mut top, mut number) = (Self::default(), Top::new(most_listed), 0_usize);
+        let (mut crowd, mut top, mut number) = (Self::default(), TopN::new(most_listed), 0_usize);
         registry.visit(|client| {
             let (messages, bytes) = client.waiting();
             crowd.by_carrier.count(client.transport());

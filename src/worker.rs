@@ -12,15 +12,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::client::{self, Surroundings};
 use crate::handler::Context;
-use crate::http::{Door, Http, TlsFailures};
+use crate::http::{Http, Listener, TlsFailures};
 use crate::limits::Admission;
 use crate::message::CloseCode;
 use crate::registry::Inbox;
+use crate::session::{self, WorkerContext};
 use crate::topic;
 use crate::transport::native::ServerSettings;
-use crate::transport::socket::Stray;
+use crate::transport::socket::MisroutedPacket;
 use crate::transport::webtransport::OwnPages;
 
 /// At the end of the drain, the time in which QUIC's own closing packets go out.
@@ -30,8 +30,8 @@ const GOODBYE: Duration = Duration::from_millis(500);
 pub(crate) struct Worker {
     pub(crate) number: usize,
     pub(crate) socket: UdpSocket,
-    pub(crate) strays: mpsc::Receiver<Stray>,
-    pub(crate) doors: Vec<Door>,
+    pub(crate) strays: mpsc::Receiver<MisroutedPacket>,
+    pub(crate) listeners: Vec<Listener>,
     /// Places for connections over TCP, of all workers.
     pub(crate) http_places: Arc<Semaphore>,
     pub(crate) own_pages: Arc<OwnPages>,
@@ -58,7 +58,7 @@ impl Worker {
         let endpoint = self.settings.endpoint(self.number, self.socket, self.strays)?;
         let (context, draining) = (self.context, self.draining);
         let roster = Arc::clone(context.registry.roster(self.number));
-        let surroundings = Surroundings {
+        let worker_context = WorkerContext {
             context,
             roster: Arc::clone(&roster),
             worker: self.number,
@@ -67,7 +67,7 @@ impl Worker {
         };
         let clients = TaskTracker::new();
         let http = Arc::new(Http {
-            surroundings: surroundings.clone(),
+            worker_context: worker_context.clone(),
             tasks: clients.clone(),
             places: self.http_places,
             quic_port,
@@ -75,25 +75,25 @@ impl Worker {
         });
         let accept = async {
             while let Some(incoming) = endpoint.accept().await {
-                admit(incoming, &surroundings, &clients);
+                admit(incoming, &worker_context, &clients);
             }
         };
         // Neither is dropped before the end, but for the accept loop, which then has nothing to lose.
-        let topics = Arc::clone(&surroundings.context.topics);
-        let counters = surroundings.context.metrics.of(self.number);
+        let topics = Arc::clone(&worker_context.context.topics);
+        let counters = worker_context.context.metrics.of(self.number);
         let fan_out = async {
             tokio::select! {
                 () = self.inbox.serve(&roster, counters) => {}
                 () = self.topic_inbox.serve(counters) => {}
                 // One of the workers is enough.
-                () = topics.tend(), if self.number == 0 => {}
+                () = topics.expire_loop(), if self.number == 0 => {}
                 () = self.settings.follow(&endpoint) => {}
             }
         };
         tokio::pin!(fan_out);
         tokio::select! {
             () = accept => {}
-            never = http.serve(self.doors) => match never {},
+            never = http.serve(self.listeners) => match never {},
             () = &mut fan_out => {}
             () = draining.cancelled() => {}
         }
@@ -104,7 +104,7 @@ impl Worker {
                 incoming.refuse();
             }
         };
-        let within = surroundings.context.config.timing.drain_timeout();
+        let within = worker_context.context.config.timing.drain_timeout();
         let deadline = Instant::now() + within.saturating_sub(GOODBYE.min(within / 2));
         tokio::select! {
             () = fan_out => {}
@@ -122,8 +122,8 @@ impl Worker {
 }
 
 /// Decides about a connection before anything is spent on it.
-fn admit(incoming: Incoming, surroundings: &Surroundings, clients: &TaskTracker) {
-    let Context { config, registry, addresses, .. } = &*surroundings.context;
+fn admit(incoming: Incoming, worker_context: &WorkerContext, clients: &TaskTracker) {
+    let Context { config, registry, addresses, .. } = &*worker_context.context;
     let under_way = registry.handshakes() as u64;
     let from = incoming.remote_address();
     if under_way >= config.limits.max_handshakes {
@@ -137,7 +137,7 @@ fn admit(incoming: Incoming, surroundings: &Surroundings, clients: &TaskTracker)
         match addresses.admit(from.ip(), incoming.remote_address_validated()) {
             Admission::Granted => {
                 let handshaking = registry.begin_handshake();
-                clients.spawn(client::run(incoming, surroundings.clone(), handshaking));
+                clients.spawn(session::run(incoming, worker_context.clone(), handshaking));
             }
             Admission::Unproven => drop(incoming.retry()),
             Admission::Refused(why) => {

@@ -1,454 +1,434 @@
-//! One connected client, from its first packet to its last: handshake, its lanes, its signs of life, its end. One task
-//! for the client and one for each open request lane, all owned here: when the client ends, nothing of it is left.
+//! The client library: [`Client`] connects, asks, answers the server's pings, and comes back after a lost connection.
+//! Knows messages, frames and the transport; nothing of the server.
 
-mod arrival;
-mod early;
-mod handshake;
-mod lanes;
-mod turns;
-mod unfinished;
+mod backoff;
+mod builder;
+mod dial;
+mod driver;
+mod error;
+mod events;
+mod inbound;
+mod lane;
+mod link;
+mod overlap;
+mod pace;
+mod token;
+mod topics;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
-use quinn::{ReadError, ZeroRttAccepted};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
-use tracing::info;
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
-pub(crate) use self::arrival::{run, run_socket};
-use self::early::{Early, Gate, Places, Registration, Unconfirmed};
-use self::handshake::{Refused, Welcomed};
-use self::lanes::RequestLanes;
-use self::turns::Turns;
-use self::unfinished::Unfinished;
-use crate::frame::{self, Compression, FrameError, PREFIX_BYTES};
-use crate::handler::{Caller, Context, Replies};
-use crate::limits::Allowance;
-use crate::message::{CloseCode, ClosedBy, ServerMessage, Token, now_ms};
-use crate::metrics::{Counters, Sent};
-use crate::outbound::Outbound;
-use crate::printable::Printable;
-use crate::registry::{Handshaking, Roster};
-use crate::topic::Subscriber;
-use crate::transport::webtransport::OwnPages;
-use crate::transport::{Carrier, Gone, LaneWriter, ReadFailure, SendHalf};
+pub use self::builder::ClientBuilder;
+use self::driver::{Common, Driver, State};
+pub use self::error::ClientError;
+use self::events::EventQueue;
+pub use self::events::{Event, Events};
+use self::inbound::EventSink;
+pub use self::lane::Lane;
+use self::link::{Failure, Link};
+use self::token::Tokens;
+use self::topics::Topics;
+pub use self::topics::{
+    History, HistoryBuilder, Missed, PublishBuilder, Published, SubscribeBuilder, Subscription, TopicEvent,
+};
+use crate::message::{
+    ClientInfo, ClientMessage, ClientName, Close, CloseCode, Limits, MAX_PAGE, Payload, Permissions, ServerMessage,
+    Token,
+};
 
-/// Between the end of a lane that the peer does not read and QUIC's own close: two round trips with the time in which the
-/// peer may hold its acknowledgement back, within these bounds.
-const MIN_GRACE: Duration = Duration::from_millis(100);
-const MAX_GRACE: Duration = Duration::from_millis(1000);
-
-/// Among the client's lanes, that of a topic with the default priority: an answer is as urgent as a message.
-const REQUEST_LANE_PRIORITY: i32 = 128;
-
-/// What a worker lends to each of its clients.
-#[derive(Debug, Clone)]
-pub(crate) struct Surroundings {
-    pub(crate) context: Arc<Context>,
-    pub(crate) roster: Arc<Roster>,
-    pub(crate) worker: usize,
-    pub(crate) own_pages: Arc<OwnPages>,
-    /// Cancelled when the server drains.
-    pub(crate) draining: CancellationToken,
+/// What carries a client's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Carrier {
+    /// QUIC, with lanes and datagrams.
+    Quic,
+    /// A WebSocket, where QUIC does not come through: one lane for everything.
+    WebSocket,
 }
 
-impl Surroundings {
-    /// Where the worker counts.
-    fn counters(&self) -> &Arc<Counters> {
-        self.context.metrics.of(self.worker)
-    }
+/// What a connection has seen so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionStats {
+    /// The current estimate of the round trip.
+    pub round_trip: Duration,
+    /// UDP payload bytes sent.
+    pub sent_bytes: u64,
+    /// UDP payload bytes received.
+    pub received_bytes: u64,
+    /// QUIC packets sent.
+    pub sent_packets: u64,
+    /// QUIC packets that were sent and lost.
+    pub lost_packets: u64,
+    /// Bytes that may be on their way at once, by the congestion controller.
+    pub congestion_window: u64,
+    /// Largest UDP payload that the path carries, as far as is known, in bytes.
+    pub path_mtu: u16,
 }
 
-/// What a client may still have to get at its end.
-struct Lanes<'a> {
-    control: Option<&'a LaneWriter>,
-    topics: Option<&'a Outbound>,
-    requests: RequestLanes,
+/// A client of a quic-websocket server. Clones share one connection; when the last is dropped, it is closed.
+///
+/// Every call that needs the connection waits for it while the client is on its way back, for at most
+/// [`ClientBuilder::request_timeout`].
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
 }
 
-/// How a client's connection ends.
-#[derive(Debug)]
-enum End {
-    /// The peer closed it, or it is lost.
-    Gone(Gone),
-    /// The client asked for it, or ended its control lane: what it is owed is sent first.
-    Left(ClosedBy),
-    /// The server ends it and says so.
-    Sent(ClosedBy),
-}
-
-impl End {
-    fn sent(code: CloseCode, reason: impl Into<String>) -> Self {
-        Self::Sent(ClosedBy { code, reason: reason.into(), reconnect_after_ms: None })
-    }
-
-    /// The closing code, as far as there was one.
-    fn code(&self) -> u64 {
-        match self {
-            Self::Gone(Gone::Closed { code, .. }) => *code,
-            Self::Gone(Gone::Broken(_)) => CloseCode::PROTOCOL_ERROR.0.into(),
-            Self::Gone(Gone::Lost(_)) => CloseCode::ABNORMAL.0.into(),
-            Self::Left(closed) | Self::Sent(closed) => closed.code.0.into(),
-        }
-    }
-}
-
-/// The end of a connection whose bytes can no longer be understood.
-fn frame_error(error: FrameError) -> End {
-    let code = match error {
-        FrameError::TooBig { .. } => CloseCode::TOO_BIG,
-        FrameError::Empty | FrameError::NotAgreed | FrameError::Foreign => CloseCode::PROTOCOL_ERROR,
-    };
-    End::sent(code, error.to_string())
-}
-
-/// The end of a client of one of whose lanes nothing more can be read; `None` where that lane alone has ended.
-fn unreadable(carrier: &Carrier, failure: ReadFailure) -> Option<End> {
-    match failure {
-        ReadFailure::Frame(e) => Some(frame_error(e)),
-        ReadFailure::Broken { code, reason } => Some(End::sent(CloseCode(code), reason)),
-        ReadFailure::Stream(ReadError::ConnectionLost(e)) => Some(End::Gone(carrier.gone(e))),
-        ReadFailure::Stream(_) => None,
-        ReadFailure::Gone(gone) => Some(End::Gone(gone)),
-    }
-}
-
-/// A client that is in: what its lanes share.
-#[derive(Debug)]
-struct Session {
-    context: Arc<Context>,
-    carrier: Carrier,
-    outbound: Arc<Outbound>,
-    caller: Caller,
-    /// Open once the client is confirmed.
-    gate: Gate,
-    compression: Compression,
+struct Shared {
+    state: watch::Receiver<State>,
+    topics: Arc<Topics>,
+    tokens: Arc<Tokens>,
+    name: Option<ClientName>,
+    request_timeout: Duration,
     max_message_bytes: usize,
-    unfinished: Unfinished,
-    turns: Turns,
-    /// Bodies in a row that were no JSON.
-    malformed: AtomicU8,
-    /// Requests that wait for others. Until they are done their lanes are not read, and an answer to a ping may be there.
-    waiting: AtomicUsize,
-    /// Nanoseconds from `begun` to the last thing heard. Anything coarser puts a fast answer before its ping.
-    heard: AtomicU64,
-    begun: Instant,
-    /// Cancelled when the client ends: its request lanes send what they have and read no further.
-    leaving: CancellationToken,
+    closing: CancellationToken,
+    _dropped: DropGuard,
 }
 
-impl Session {
-    fn id(&self) -> Uuid {
-        self.outbound.id
-    }
-
-    fn replies(&self) -> Replies {
-        Replies::new(self.outbound.zstd.then(|| self.context.compress_min_bytes()))
-    }
-
-    /// The outbound side of another of the client's streams, within the client's budget.
-    fn new_lane(&self, send: SendHalf) -> Arc<LaneWriter> {
-        LaneWriter::new(send, self.carrier.layer(), REQUEST_LANE_PRIORITY, self.outbound.control.outflow())
-    }
-
-    /// Says something unasked, on the control lane.
-    fn tell(&self, message: &ServerMessage) {
-        let mut frame = BytesMut::new();
-        message.encode(None, &mut frame);
-        self.outbound.put(&frame::exact(frame).into());
-    }
-
-    fn hear(&self) {
-        let elapsed = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.heard.store(elapsed, Ordering::Relaxed);
-    }
-
-    fn last_heard(&self) -> Instant {
-        self.begun + Duration::from_nanos(self.heard.load(Ordering::Relaxed))
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("id", &self.id()).finish_non_exhaustive()
     }
 }
 
-/// Shakes hands with who has connected, or is about to and has sent something `early`; and serves who is let in. `bearer` is
-/// the token that came with the connection, for who shows none in the handshake.
-async fn welcome(
-    carrier: Carrier,
-    early: Option<Early>,
-    bearer: Option<Token>,
-    deadline: Instant,
-    surroundings: Surroundings,
-    handshaking: Handshaking,
-) {
-    let context = Arc::clone(&surroundings.context);
-    let from = carrier.remote_address();
-    let id = Uuid::new_v4();
-    let worker = surroundings.worker;
-    info!(client = %id, peer = %from, worker, "New connection from {from}, assigned ID: {id}");
-    let connected = context.registry.connect();
-    let clients = context.registry.connections();
-    info!(client = %id, clients, "Client {id} connected. Total clients: {clients}");
-
-    let place = context.addresses.connect(from.ip());
-    let (control, confirmed) =
-        early.map(|Early { control: (send, receive), confirmed }| ((send.into(), receive.into()), confirmed)).unzip();
-    let welcomed = tokio::select! {
-        welcomed = handshake::welcome(&carrier, control, bearer, id, deadline, &surroundings, place.as_ref()) => welcomed,
-        () = carrier.trespassed() => Err(trespassed().into()),
-        () = surroundings.draining.cancelled() => Err(draining(&context).into()),
-    };
-    match welcomed {
-        Ok(welcomed) => {
-            let confirmation = confirmed.map(|confirmed| (confirmed, handshaking, deadline));
-            serve(carrier, welcomed, confirmation, &surroundings).await;
-        }
-        Err(Refused { end, control }) => {
-            let lanes = Lanes { control: control.as_deref(), topics: None, requests: RequestLanes::default() };
-            // Counted as under way until it is gone: refusing has to have a bound, too.
-            finish(&carrier, id, lanes, end, &surroundings).await;
-            drop(handshaking);
-        }
+impl Client {
+    /// Settings for a client of the server at `host:port`.
+    pub fn builder(server: impl Into<String>) -> ClientBuilder {
+        ClientBuilder::new(server.into())
     }
-    drop((connected, place));
-    let clients = context.registry.connections();
-    info!(client = %id, clients, "Client {id} disconnected. Total clients: {clients}");
-}
 
-async fn serve(
-    carrier: Carrier,
-    welcomed: Welcomed,
-    confirmation: Option<(ZeroRttAccepted, Handshaking, Instant)>,
-    surroundings: &Surroundings,
-) {
-    let Welcomed { reader, outbound, compression, registration, member, identity } = welcomed;
-    let context = Arc::clone(&surroundings.context);
-    let is_confirmed = matches!(registration, Registration::Made(_));
-    let rates = &context.config.rates;
-    let is_exempt = rates.exempt(carrier.remote_address().ip());
-    let allowance = Allowance::new(rates, is_exempt, Arc::clone(surroundings.counters()));
-    allowance.set_message_rate(identity.max_rate);
-    let subscriber = Subscriber::new(Arc::clone(&outbound), member, surroundings.worker, allowance, is_confirmed);
-    let session = Arc::new(Session {
-        max_message_bytes: handshake::max_message_bytes(&context),
-        unfinished: Unfinished::new(&context.config),
-        turns: Turns::new(),
-        context: Arc::clone(&context),
-        carrier,
-        outbound: Arc::clone(&outbound),
-        caller: Caller::new(Arc::clone(&subscriber), identity),
-        gate: Gate::new(is_confirmed),
-        compression,
-        malformed: AtomicU8::new(0),
-        waiting: AtomicUsize::new(0),
-        heard: AtomicU64::new(0),
-        begun: Instant::now(),
-        leaving: CancellationToken::new(),
-    });
-    let mut places = Places::default();
-    let unconfirmed = match registration {
-        Registration::Made(registered) => {
-            places.take(&session, surroundings, registered).await;
-            None
-        }
-        Registration::Wanted(info, naming) => confirmation.map(|(confirmed, handshaking, deadline)| Unconfirmed {
-            confirmed,
-            info,
-            naming,
-            handshaking,
-            deadline,
-        }),
-    };
-    let mut lanes = RequestLanes::default();
-    // Each of these runs until the client ends; none is dropped before that, so none needs to be cancel safe.
-    let end = tokio::select! {
-        biased;
-        end = early::confirm(&session, surroundings, unconfirmed, &mut places) => end,
-        end = lanes::serve(&session, reader, &outbound.control) => end,
-        end = lanes.accept(&session) => end,
-        () = session.carrier.trespassed() => trespassed(),
-        closed = outbound.ended() => End::Sent(closed),
-        () = outbound.control.outflow().drain() => stopped(&session.carrier),
-        () = outbound.drain_datagrams() => stopped(&session.carrier),
-        () = outbound.control.stopped() => stopped(&session.carrier),
-        end = lanes::serve_datagrams(&session) => end,
-        end = keep_alive(&session) => end,
-        end = expire(&session) => end,
-        () = surroundings.draining.cancelled() => draining(&context),
-        gone = session.carrier.closed() => End::Gone(gone),
-    };
-    drop(places);
-    context.topics.leave(&subscriber, !surroundings.draining.is_cancelled()).await;
-    session.leaving.cancel();
-    subscriber.tasks.close();
-    let lanes = Lanes { control: Some(&outbound.control), topics: Some(&outbound), requests: lanes };
-    finish(&session.carrier, session.id(), lanes, end, surroundings).await;
-    // Also where the connection was lost: somebody may still wait for room here.
-    outbound.give_up();
-    subscriber.tasks.wait().await;
-}
-
-/// The end of a connection on whose control lane nothing can be sent any more.
-fn stopped(carrier: &Carrier) -> End {
-    let stopped = || End::sent(CloseCode::PROTOCOL_ERROR, "the control lane was stopped");
-    carrier.close_reason().map_or_else(stopped, End::Gone)
-}
-
-/// The end of a connection on which the client has opened a stream of a kind that only the server opens.
-fn trespassed() -> End {
-    End::sent(CloseCode::PROTOCOL_ERROR, "the client must not open unidirectional streams")
-}
-
-/// Pings a client that is silent, and gives up on one that does not answer.
-async fn keep_alive(session: &Session) -> End {
-    let timing = &session.context.config.timing;
-    let mut pinged: Option<Instant> = None;
-    let mut progress = (0, session.carrier.moved());
-    loop {
-        // Whoever lets QUIC go on with what waits for it is alive, though its answer may wait behind that as well.
-        let is_busy = session.waiting.load(Ordering::Relaxed) > 0;
-        let made = (session.outbound.control.outflow().progress(), session.carrier.moved());
-        if is_busy || progress != made {
-            progress = made;
-            session.hear();
-        }
-        let heard = session.last_heard();
-        let waits_since = pinged.filter(|&pinged| pinged > heard);
-        let due = waits_since.map_or(heard + timing.ping_interval(), |pinged| pinged + timing.ping_timeout());
-        let now = Instant::now();
-        if now < due {
-            // Who answers a ping long before its time is over is due for the next one before that, too.
-            sleep_until(due.min(now + timing.ping_interval())).await;
-        } else if waits_since.is_some() {
-            return End::sent(CloseCode::TIMEOUT, "nothing was heard after a ping; answer with pong");
-        } else {
-            pinged = Some(now);
-            session.tell(&ServerMessage::Ping { timestamp: now_ms() });
-        }
-    }
-}
-
-/// Warns a client before its token expires, and ends it then. A `refresh` puts that off.
-async fn expire(session: &Session) -> End {
-    let mut identities = session.caller.identities();
-    let warn_ms = session.context.config.auth.warn_ms;
-    let mut warned = None;
-    loop {
-        let Some(expires_at) = identities.borrow_and_update().expires_at else {
-            // Its other end is in the session.
-            let _ = identities.changed().await;
-            continue;
+    async fn start(mut options: ClientBuilder) -> Result<(Self, Events), ClientError> {
+        let ways = dial::Ways::new(&options)?;
+        let topics = Arc::<Topics>::default();
+        let tokens = Arc::new(Tokens::new(std::mem::take(&mut options.token), options.connect_timeout));
+        let (queue, events) = EventQueue::new(options.event_queue);
+        let common = Common { options, tokens: Arc::clone(&tokens), ways, topics: Arc::clone(&topics) };
+        let (link, reader) = common.connect_first().await?;
+        let link = Arc::new(link);
+        let (state, state_seen) = watch::channel(State::Up(Arc::clone(&link)));
+        let (dropped, closing) = (CancellationToken::new(), CancellationToken::new());
+        let shared = Shared {
+            state: state_seen,
+            topics,
+            tokens,
+            name: common.options.name.clone(),
+            request_timeout: common.options.request_timeout,
+            max_message_bytes: common.options.max_message_bytes,
+            closing: closing.clone(),
+            _dropped: dropped.clone().drop_guard(),
         };
-        let now = now_ms();
-        if now >= expires_at {
-            return End::sent(CloseCode::UNAUTHORIZED, "the token has expired; connect with another one");
+        let sink =
+            EventSink { events: queue, overlap: Arc::default(), max_message_bytes: common.options.max_message_bytes };
+        let driver = Driver { common, state, sink, closing, dropped };
+        // Ends by itself when the client is closed or its last handle dropped.
+        tokio::spawn(driver.run(link, reader));
+        Ok((Self { shared: Arc::new(shared) }, events))
+    }
+
+    /// The id that the server knows this client by; another one after a reconnect. `None` while not connected.
+    pub fn id(&self) -> Option<Uuid> {
+        self.up().and_then(|link| link.greeting.client_id)
+    }
+
+    /// The server's name. `None` while not connected.
+    pub fn server_name(&self) -> Option<String> {
+        self.up().map(|link| link.greeting.server_name.clone())
+    }
+
+    /// Who the client has proved to be, by a token or a certificate. `None` while not connected, and where it has not.
+    ///
+    /// ```no_run
+    /// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let token = "";
+    /// let (client, _) = quic_websocket::Client::builder("127.0.0.1:4433").token(token)?.connect().await?;
+    /// println!("{:?} is known to others as {:?}", client.user(), client.client_name());
+    /// # Ok(()) }
+    /// ```
+    pub fn user(&self) -> Option<String> {
+        self.up()?.greeting.user.clone()
+    }
+
+    /// The name that others see: the one from the client's token where it has one, else the one that it asked for. `None`
+    /// where it goes by none.
+    pub fn client_name(&self) -> Option<String> {
+        let given = self.up().and_then(|link| link.greeting.client_name.clone());
+        given.or_else(|| self.shared.name.as_ref().map(|name| name.as_str().to_owned()))
+    }
+
+    /// What the client may send to other clients, as told when it connected. `None` if the server restricts nobody, and while
+    /// not connected.
+    pub fn permissions(&self) -> Option<Permissions> {
+        self.up()?.greeting.permissions
+    }
+
+    /// When the token of the present connection expires, in Unix milliseconds. `None` where it does not, or while not
+    /// connected.
+    pub fn expires_at(&self) -> Option<u64> {
+        self.up()?.greeting.expires_at
+    }
+
+    /// Whether the client is closed for good: nothing brings it back.
+    pub fn is_closed(&self) -> bool {
+        matches!(*self.shared.state.borrow(), State::Closed(_))
+    }
+
+    /// What carries the present connection. `None` while not connected.
+    pub fn carrier(&self) -> Option<Carrier> {
+        Some(if self.up()?.connection.quic().is_some() { Carrier::Quic } else { Carrier::WebSocket })
+    }
+
+    /// The bounds that the server told. `None` while not connected, or where it told none.
+    pub fn limits(&self) -> Option<Limits> {
+        self.up().and_then(|link| link.greeting.limits)
+    }
+
+    /// What the present connection has seen so far. `None` while not connected, and over a WebSocket, which does not tell.
+    pub fn stats(&self) -> Option<ConnectionStats> {
+        let stats = self.up()?.connection.quic()?.stats();
+        Some(ConnectionStats {
+            round_trip: stats.path.rtt,
+            sent_bytes: stats.udp_tx.bytes,
+            received_bytes: stats.udp_rx.bytes,
+            sent_packets: stats.path.sent_packets,
+            lost_packets: stats.path.lost_packets,
+            congestion_window: stats.path.cwnd,
+            path_mtu: stats.path.current_mtu,
+        })
+    }
+
+    /// Sends a message and asks for no reply; returns once the connection has taken it.
+    ///
+    /// Where that takes too long the message may still be sent, and where the call is dropped as well.
+    ///
+    /// # Errors
+    /// [`ClientError::TooLarge`], [`ClientError::Closed`], [`ClientError::Lost`], [`ClientError::Timeout`].
+    pub async fn send(&self, message: &ClientMessage) -> Result<(), ClientError> {
+        self.bounded(async {
+            loop {
+                let link = self.link().await?;
+                match link.send(message).await {
+                    Err(Failure::Unsent) => self.until_gone(&link).await,
+                    Err(Failure::Error(error)) => return Err(error),
+                    Ok(()) => return Ok(()),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Sends a request and waits for its reply. Where the server says that it is too much at once (429), it is sent again as
+    /// told; so the error comes only where that would take longer than [`ClientBuilder::request_timeout`].
+    ///
+    /// # Errors
+    /// [`ClientError::Server`] where the server answers with an error; else as [`send`](Self::send).
+    pub async fn request(&self, message: &ClientMessage) -> Result<ServerMessage, ClientError> {
+        self.ask(message, false).await
+    }
+
+    /// The same, again where the connection was lost before the reply came and that does no harm.
+    async fn ask(&self, message: &ClientMessage, is_repeatable: bool) -> Result<ServerMessage, ClientError> {
+        let deadline = Instant::now() + self.shared.request_timeout;
+        self.bounded(async {
+            loop {
+                let link = self.link().await?;
+                match link.request(message, deadline).await {
+                    Err(Failure::Unsent) => self.until_gone(&link).await,
+                    Err(Failure::Error(ClientError::Lost)) if is_repeatable => self.until_gone(&link).await,
+                    Err(Failure::Error(error)) => return Err(error),
+                    Ok(reply) => return Ok(reply),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Has a text echoed, and gives what came back.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub async fn echo(&self, text: &str) -> Result<String, ClientError> {
+        match self.request(&ClientMessage::Text { content: text.into() }).await? {
+            ServerMessage::Text { content, .. } => Ok(content.to_string()),
+            other => Err(unexpected("text", &other)),
         }
-        let warn_at = expires_at.saturating_sub(warn_ms);
-        if now >= warn_at && warned != Some(expires_at) {
-            warned = Some(expires_at);
-            session.tell(&ServerMessage::Expiring { expires_at });
+    }
+
+    /// Has bytes echoed, and gives what came back.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub async fn echo_bytes(&self, bytes: impl Into<Bytes>) -> Result<Bytes, ClientError> {
+        match self.request(&ClientMessage::Binary { attachment: bytes.into() }).await? {
+            ServerMessage::Binary { payload, .. } => Ok(payload.attachment.unwrap_or_default()),
+            other => Err(unexpected("binary", &other)),
         }
-        let due = if now < warn_at { warn_at } else { expires_at };
-        // The clock may be set meanwhile: it is looked at anew now and then.
-        let within = Duration::from_millis(due - now).min(Duration::from_secs(60));
-        let _ = timeout(within, identities.changed()).await;
+    }
+
+    /// Sends to every connected client, this one included; gives to how many it went.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub async fn broadcast(&self, payload: Payload) -> Result<u64, ClientError> {
+        match self.request(&ClientMessage::Broadcast(payload)).await? {
+            ServerMessage::Ok { delivered, .. } => Ok(delivered.unwrap_or(0)),
+            other => Err(unexpected("broadcast", &other)),
+        }
+    }
+
+    /// Sends to one client.
+    ///
+    /// # Errors
+    /// [`ClientError::Server`] with code 404 where it is not connected; else as [`request`](Self::request).
+    pub async fn direct(&self, to: Uuid, payload: Payload) -> Result<(), ClientError> {
+        match self.request(&ClientMessage::Direct { to, payload }).await? {
+            ServerMessage::Ok { .. } => Ok(()),
+            other => Err(unexpected("direct", &other)),
+        }
+    }
+
+    /// Sends WebRTC signalling, any JSON, to one client.
+    ///
+    /// # Errors
+    /// As [`direct`](Self::direct).
+    pub async fn signal(&self, to: Uuid, data: Box<RawValue>) -> Result<(), ClientError> {
+        match self.request(&ClientMessage::Signal { to, data }).await? {
+            ServerMessage::Ok { .. } => Ok(()),
+            other => Err(unexpected("signal", &other)),
+        }
+    }
+
+    /// Asks for a pong, and gives how long it took.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub async fn ping(&self) -> Result<Duration, ClientError> {
+        let begun = Instant::now();
+        match self.request(&ClientMessage::Ping { timestamp: Some(crate::message::now_ms()) }).await? {
+            ServerMessage::Pong { .. } => Ok(begun.elapsed()),
+            other => Err(unexpected("ping", &other)),
+        }
+    }
+
+    /// Everybody who is connected, page by page, ordered by id.
+    ///
+    /// # Errors
+    /// [`ClientError::Unexpected`] where a page does not lead further; else as [`request`](Self::request).
+    pub async fn list_clients(&self) -> Result<Vec<ClientInfo>, ClientError> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            match self.request(&ClientMessage::ListClients { limit: MAX_PAGE, after }).await? {
+                ServerMessage::ClientList { next, .. } if next.is_some() && next <= after => {
+                    return Err(ClientError::Unexpected { asked: "list_clients", got: "a page that leads nowhere" });
+                }
+                ServerMessage::ClientList { clients, next, .. } => {
+                    all.extend(clients);
+                    after = next;
+                }
+                other => return Err(unexpected("list_clients", &other)),
+            }
+            if after.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Shows the server another token, of the same user, before the first one expires: a [`ServerMessage::Expiring`] among
+    /// the events tells when that is. It is shown again after a reconnect as well, unless the program is asked each time
+    /// ([`ClientBuilder::token_from`]), which does this by itself. Gives when it expires, in Unix
+    /// milliseconds; `None` where it does not.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] where it can be no token; [`ClientError::Server`] with code 401 where it is not taken, with
+    /// 403 where it is another user's; else as [`request`](Self::request). The first one holds on then.
+    pub async fn refresh(&self, token: &str) -> Result<Option<u64>, ClientError> {
+        let token = Token::new(token.trim())?;
+        match self.request(&ClientMessage::Refresh { token: token.clone() }).await? {
+            ServerMessage::Refreshed { expires_at, .. } => {
+                self.shared.tokens.keep(token);
+                Ok(expires_at)
+            }
+            other => Err(unexpected("refresh", &other)),
+        }
+    }
+
+    /// Opens a request lane; waits while the server allows no further one.
+    ///
+    /// The server closes a client (1009) with more on its way than [`Limits::max_unfinished_bytes`] in messages that are not
+    /// whole, on all lanes together. So with large messages send on fewer lanes at once than that divided by their size.
+    ///
+    /// # Errors
+    /// [`ClientError::OneLane`] over a WebSocket; [`ClientError::Lost`], [`ClientError::Closed`], [`ClientError::Timeout`]
+    /// where the server allows none in time.
+    pub async fn open_lane(&self) -> Result<Lane, ClientError> {
+        let Shared { request_timeout, max_message_bytes, .. } = *self.shared;
+        self.bounded(async { Lane::open(self.link().await?, request_timeout, max_message_bytes).await }).await
+    }
+
+    /// Closes the client for good: the server is told, answers what it was asked before, and closes the connection.
+    /// Returns once that is done, or after the request timeout. While the client is on its way back, it just stops.
+    ///
+    /// Not cancel safe: once begun, the client comes back no more, and where the call is dropped the server may not have
+    /// been told.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] where the code or the reason may not be sent ([`Close::new`]); the client is as before.
+    pub async fn close(&self, code: CloseCode, reason: &str) -> Result<(), ClientError> {
+        let close = ClientMessage::Close(Close::new(code, reason)?);
+        self.shared.closing.cancel();
+        let farewell = async {
+            // Where the connection is gone already there is nobody to tell.
+            if let Ok(link) = self.link().await {
+                let _ = link.send_now(None, &close).await;
+            }
+            let _ = self.shared.state.clone().wait_for(|state| matches!(state, State::Closed(_))).await;
+        };
+        if timeout(self.shared.request_timeout, farewell).await.is_err()
+            && let Some(link) = self.up()
+        {
+            link.close(code, reason).await;
+        }
+        Ok(())
+    }
+
+    fn up(&self) -> Option<Arc<Link>> {
+        match &*self.shared.state.borrow() {
+            State::Up(link) => Some(Arc::clone(link)),
+            State::Down | State::Closed(_) => None,
+        }
+    }
+
+    /// The connection; waits for it while there is none.
+    async fn link(&self) -> Result<Arc<Link>, ClientError> {
+        let mut state = self.shared.state.clone();
+        let state = state.wait_for(|state| !matches!(state, State::Down)).await;
+        match state.as_deref() {
+            Ok(State::Up(link)) => Ok(Arc::clone(link)),
+            Ok(State::Closed(closed)) => Err(ClientError::Closed { code: closed.code, reason: closed.reason.clone() }),
+            Ok(State::Down) | Err(_) => Err(ClientError::Lost),
+        }
+    }
+
+    /// Waits until this connection is the present one no more.
+    async fn until_gone(&self, link: &Arc<Link>) {
+        let is_present = |state: &State| matches!(state, State::Up(present) if Arc::ptr_eq(present, link));
+        // An error means that no other will be.
+        let _ = self.shared.state.clone().wait_for(|state| !is_present(state)).await;
+    }
+
+    async fn bounded<T>(&self, call: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
+        let within = self.shared.request_timeout;
+        timeout(within, call).await.unwrap_or(Err(ClientError::Timeout(within)))
     }
 }
 
-/// Sends clients away while the server drains, each at a time of its own so that they do not come back all at once.
-fn draining(context: &Context) -> End {
-    let window = context.config.timing.drain_timeout_ms;
-    End::Sent(ClosedBy {
-        code: CloseCode::GOING_AWAY,
-        reason: "the server is shutting down; reconnect elsewhere".into(),
-        reconnect_after_ms: Some(fastrand::u64(0..=window)),
-    })
-}
-
-/// Ends a connection: what is queued goes out first, the reason behind it, then QUIC's own close with the same code.
-async fn finish(carrier: &Carrier, id: Uuid, lanes: Lanes<'_>, end: End, surroundings: &Surroundings) {
-    let (config, counters) = (&surroundings.context.config, surroundings.counters());
-    counters.closed(end.code());
-    let (closed, last) = match end {
-        End::Gone(gone) => return log_gone(id, carrier.remote_address(), &gone),
-        End::Left(closed) => {
-            let (code, reason) = (closed.code, Printable::excerpt(&closed.reason));
-            info!(client = %id, code = code.0, %reason, "Client {id} closing connection: {code} - {reason}");
-            (closed, None)
-        }
-        End::Sent(closed) => {
-            let (code, reason) = (closed.code, Printable::excerpt(&closed.reason));
-            info!(client = %id, code = code.0, %reason, "Closing client {id}: {code} - {reason}");
-            let mut frame = BytesMut::new();
-            ServerMessage::Close(closed.clone()).encode(None, &mut frame);
-            counters.sent(Sent { messages: 1, bytes: frame.len() - PREFIX_BYTES });
-            (closed, Some(frame::exact(frame)))
-        }
-    };
-    let max_ack_delay = Duration::from_millis(config.quic.max_ack_delay_ms);
-    let grace = (2 * (carrier.rtt() + max_ack_delay)).clamp(MIN_GRACE, MAX_GRACE);
-    let drains = last.is_some() && closed.code == CloseCode::GOING_AWAY;
-    let within = if drains {
-        // The worker does not wait any longer than that either.
-        let all = config.timing.drain_timeout();
-        all.saturating_sub(grace).max(all / 2)
-    } else {
-        config.timing.close_timeout()
-    };
-    if let Some(control) = lanes.control {
-        // A slow consumer's lane is full; one more message would wait behind what it does not read.
-        let is_slow = last.is_some() && closed.code == CloseCode::SLOW_CONSUMER;
-        if is_slow || !flush(carrier, control, lanes, last, within).await {
-            control.abandon(closed.code.0);
-            // Quinn holds its closing packet back while congestion control holds back data, and a closed connection
-            // hears of no acknowledgement: what is on its way has to arrive first.
-            sleep(grace).await;
-        }
-    }
-    carrier.close(closed.code.0, &closed.reason, config.timing.close_timeout()).await;
-}
-
-/// Sends what waits on all lanes, and `last` behind it. False where the peer did not take it in time.
-async fn flush(
-    carrier: &Carrier,
-    control: &LaneWriter,
-    Lanes { topics, mut requests, .. }: Lanes<'_>,
-    last: Option<bytes::Bytes>,
-    within: Duration,
-) -> bool {
-    let say = async {
-        // Whoever hears that it is to go may go at once. A client that does not read its topics is told all the same.
-        if let Some(topics) = topics {
-            let _ = timeout(within / 2, topics.finish_topic_lanes()).await;
-        }
-        tokio::join!(control.finish(last), requests.finish());
-    };
-    let flushed = async {
-        tokio::select! {
-            () = say => {}
-            () = control.outflow().drain() => {}
-            _ = carrier.closed() => {}
-        }
-    };
-    timeout(within, flushed).await.is_ok()
-}
-
-fn log_gone(id: Uuid, from: SocketAddr, gone: &Gone) {
-    match gone {
-        Gone::Closed { code, reason } => {
-            let reason = Printable::excerpt(reason);
-            info!(client = %id, peer = %from, code, %reason, "Client {id} closed the connection: {code} - {reason}");
-        }
-        Gone::Broken(why) => {
-            info!(client = %id, peer = %from, reason = why, "Client {id} does not keep to its protocol, closed: {why}");
-        }
-        // A peer that closes without a code may have written a reason, which is in here.
-        Gone::Lost(why) => {
-            let why = why.to_string();
-            let reason = Printable::excerpt(&why);
-            info!(client = %id, peer = %from, %reason, "Client {id} at {from} is gone: {reason}");
-        }
-    }
+fn unexpected(asked: &'static str, got: &ServerMessage) -> ClientError {
+    ClientError::Unexpected { asked, got: got.type_name() }
 }

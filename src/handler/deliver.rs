@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::{Context, error};
 use crate::message::{ErrorCode, Payload, ServerMessage, now_ms};
-use crate::outbound::Envelope;
+use crate::outbound::EncodedMessage;
 use crate::printable::Printable;
 
 /// Sends `payload` to every client, its sender included. Where a reply is wanted, waits until it has gone out to all.
@@ -24,7 +24,7 @@ pub(super) async fn broadcast(
         }
     }
     let message = ServerMessage::Broadcast { from, payload, timestamp: now_ms() };
-    let tally = context.registry.broadcast(Envelope::new(&message, context.compress_min_bytes())).await;
+    let tally = context.registry.broadcast(EncodedMessage::new(&message, context.compress_min_bytes())).await;
     if !wants_reply && !context.logs_messages() {
         return None;
     }
@@ -42,7 +42,8 @@ pub(super) async fn to_one(
 ) -> Option<ServerMessage> {
     let gone =
         || Some(error(ErrorCode::NotFound, format!("to: no client {to} is connected; list_clients tells who is")));
-    let Some(answer) = context.registry.direct(to, Envelope::new(message, context.compress_min_bytes())).await else {
+    let Some(answer) = context.registry.direct(to, EncodedMessage::new(message, context.compress_min_bytes())).await
+    else {
         return gone();
     };
     if !wants_reply {

@@ -34,7 +34,7 @@ use crate::metrics::Metrics;
 use crate::printable::Printable;
 use crate::registry::Registry;
 use crate::tls::Expiry;
-use crate::topic::{Publication, Subscriber, Topics};
+use crate::topic::{Client, Publication, Topics};
 
 /// What handling a message needs of the server.
 #[derive(Debug)]
@@ -53,12 +53,12 @@ pub(crate) struct Context {
 /// Who asks: a client, and what it may do.
 #[derive(Debug)]
 pub(crate) struct Caller {
-    pub(crate) subscriber: Arc<Subscriber>,
+    pub(crate) subscriber: Arc<Client>,
     identity: watch::Sender<Arc<Identity>>,
 }
 
 impl Caller {
-    pub(crate) fn new(subscriber: Arc<Subscriber>, identity: Identity) -> Self {
+    pub(crate) fn new(subscriber: Arc<Client>, identity: Identity) -> Self {
         Self { subscriber, identity: watch::Sender::new(Arc::new(identity)) }
     }
 
@@ -78,15 +78,15 @@ impl Caller {
 pub(crate) enum Outcome {
     /// It was answered, or needs no answer.
     Done,
-    /// It has to wait for others: see [`carry_out`].
-    Later(Later),
+    /// It has to wait for others: see [`execute`].
+    Deferred(Deferred),
     /// The client wants to leave.
     Leave(Close),
 }
 
 /// What has to wait for others, and the request's id.
 #[derive(Debug)]
-pub(crate) struct Later {
+pub(crate) struct Deferred {
     id: Option<RequestId>,
     /// As which client it was allowed; another token may come before it is carried out.
     identity: Arc<Identity>,
@@ -101,7 +101,7 @@ enum Work {
     Page(ClientMessage),
 }
 
-impl Later {
+impl Deferred {
     /// Whether it is to be carried out by [`make_page`], once the client may have one.
     pub(crate) fn is_page(&self) -> bool {
         matches!(self.work, Work::Page(_))
@@ -113,7 +113,7 @@ pub(crate) fn answer(context: &Context, by: &Caller, request: Request, replies: 
     let Request { id, message } = request;
     let by_whom = &by.subscriber;
     let from = by_whom.id();
-    let later = |work| Outcome::Later(Later { id: id.clone(), identity: by.identity(), work });
+    let deferred = |work| Outcome::Deferred(Deferred { id: id.clone(), identity: by.identity(), work });
     let allowance = &by_whom.allowance;
     if let Err(refused) = permit::permit(context, &by.identity.borrow(), &message) {
         replies.put(id.as_ref(), &ServerMessage::Error(refused));
@@ -143,7 +143,7 @@ pub(crate) fn answer(context: &Context, by: &Caller, request: Request, replies: 
         ClientMessage::Publish { topic, payload, key } => {
             let publication = topics::publication(context, by_whom, topic, payload, key);
             let Some(published) = context.topics.publish_now(&publication, allowance) else {
-                return later(Work::Publish(publication));
+                return deferred(Work::Publish(publication));
             };
             if let Some(reply) = topics::published(published, id.is_some()) {
                 replies.put(id.as_ref(), &reply);
@@ -152,7 +152,7 @@ pub(crate) fn answer(context: &Context, by: &Caller, request: Request, replies: 
         message @ (ClientMessage::ListClients { .. }
         | ClientMessage::History { .. }
         | ClientMessage::Presence { .. }) => {
-            let Some(_turn) = allowance.page_now() else { return later(Work::Page(message)) };
+            let Some(_turn) = allowance.page_now() else { return deferred(Work::Page(message)) };
             if let Some(page) = page(context, &message) {
                 put_page(by, id.as_ref(), &page, replies);
             }
@@ -163,7 +163,7 @@ pub(crate) fn answer(context: &Context, by: &Caller, request: Request, replies: 
         | ClientMessage::Subscribe(_)
         | ClientMessage::Unsubscribe { .. }
         | ClientMessage::Refresh { .. }) => {
-            return later(Work::Message(message));
+            return deferred(Work::Message(message));
         }
     }
     Outcome::Done
@@ -187,11 +187,11 @@ fn put_page(by: &Caller, re: Option<&RequestId>, page: &ServerMessage, replies: 
 }
 
 /// Makes the page that [`answer`] put off, into `replies`. Its caller has waited for the client's rate.
-pub(crate) fn make_page(context: &Context, by: &Caller, later: Later, replies: &mut Replies) {
-    let Later { id, identity, work } = later;
+pub(crate) fn make_page(context: &Context, by: &Caller, deferred: Deferred, replies: &mut Replies) {
+    let Deferred { id, identity, work } = deferred;
     let now = by.identity();
     if !Arc::ptr_eq(&identity, &now)
-        && let Err(refused) = permit::again(context, &now, &work)
+        && let Err(refused) = permit::recheck(context, &now, &work)
     {
         replies.put(id.as_ref(), &ServerMessage::Error(refused));
         return;
@@ -205,16 +205,16 @@ pub(crate) fn make_page(context: &Context, by: &Caller, later: Later, replies: &
 
 /// Carries out what [`answer`] put off, and gives the reply, with the request's id, where there is one. `on_control` tells
 /// that the reply will go on the control lane.
-pub(crate) async fn carry_out(
+pub(crate) async fn execute(
     context: &Context,
     by: &Caller,
-    later: Later,
+    deferred: Deferred,
     on_control: bool,
 ) -> Option<(Option<RequestId>, ServerMessage)> {
-    let Later { id, identity, work } = later;
+    let Deferred { id, identity, work } = deferred;
     let now = by.identity();
     if !Arc::ptr_eq(&identity, &now)
-        && let Err(refused) = permit::again(context, &now, &work)
+        && let Err(refused) = permit::recheck(context, &now, &work)
     {
         return Some((id, ServerMessage::Error(refused)));
     }

@@ -45,7 +45,7 @@ pub(super) fn permit(context: &Context, by: &Identity, message: &ClientMessage) 
 }
 
 /// The same for what was let through under another token.
-pub(super) fn again(context: &Context, by: &Identity, work: &Work) -> Result<(), ErrorReply> {
+pub(super) fn recheck(context: &Context, by: &Identity, work: &Work) -> Result<(), ErrorReply> {
     match work {
         Work::Message(message) | Work::Page(message) => permit(context, by, message),
         Work::Publish(publication) => may_publish(context, by, &publication.topic),

@@ -9,7 +9,7 @@ use super::{Caller, Context, permit};
 use crate::auth::Denied;
 use crate::frame::exact;
 use crate::message::{ErrorCode, ErrorReply, ServerMessage, Token, TopicPattern};
-use crate::topic::{Farewell, Left, Subscription};
+use crate::topic::{Farewell, Granted, Left};
 
 /// Checks a token, and goes by it from now on.
 pub(super) async fn refresh(context: &Context, by: &Caller, token: &Token) -> ServerMessage {
@@ -71,7 +71,7 @@ pub(super) async fn revoke(context: &Context, by: &Caller, texts: Vec<TopicPatte
 
 /// Why a client may no longer have a subscription; `None` where it may, or has none to this text.
 fn refusal(context: &Context, by: &Caller, text: &TopicPattern) -> Option<ErrorReply> {
-    let Subscription { presence, replays } = by.subscriber.subscription(text)?;
+    let Granted { presence, replays } = by.subscriber.subscription(text)?;
     let identity = by.identity();
     let may = permit::may_hear(context, &identity, text, presence);
     may.and_then(|()| permit::may_have_replayed(&identity, text, replays.then_some("since"))).err()

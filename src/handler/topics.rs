@@ -10,12 +10,12 @@ use crate::message::{
     ErrorReply, IdempotencyKey, Payload, RequestId, ServerMessage, Subscribe, TopicName, TopicPattern,
 };
 use crate::printable::Printable;
-use crate::topic::{Farewell, Publication, Subscriber, Wish};
+use crate::topic::{Client, Farewell, Publication, SubscribeRequest};
 
 /// What is to be published, once it is in the log of the server.
 pub(super) fn publication(
     context: &Context,
-    from: &Subscriber,
+    from: &Client,
     topic: TopicName,
     payload: Payload,
     key: Option<IdempotencyKey>,
@@ -44,7 +44,7 @@ pub(super) fn published(published: Result<ServerMessage, ErrorReply>, wants_repl
 
 pub(super) async fn subscribe(
     context: &Context,
-    from: &Arc<Subscriber>,
+    from: &Arc<Client>,
     wanted: Subscribe,
     re: Option<&RequestId>,
     on_control: bool,
@@ -52,14 +52,15 @@ pub(super) async fn subscribe(
 ) -> Option<ServerMessage> {
     let (id, topic) = (from.id(), wanted.topic.as_str());
     log_message!(context, client = %id, topic, "Client {id} subscribes to {topic}");
-    let subscribed = context.topics.subscribe(&Wish { who: from, wanted, re, on_control, is_read_only }).await;
+    let subscribed =
+        context.topics.subscribe(&SubscribeRequest { who: from, wanted, re, on_control, is_read_only }).await;
     subscribed.unwrap_or_else(|refused| Some(ServerMessage::Error(refused)))
 }
 
 /// Gives the reply, or nothing where it is on the control lane already.
 pub(super) async fn unsubscribe(
     context: &Context,
-    from: &Arc<Subscriber>,
+    from: &Arc<Client>,
     topic: &TopicPattern,
     re: Option<&RequestId>,
     on_control: bool,

@@ -18,7 +18,7 @@ use super::{Http, Peer};
 use crate::auth::Denied;
 use crate::config::{self, WebRtc};
 use crate::handler::may_signal;
-use crate::limits::Shown;
+use crate::limits::TokenCheck;
 use crate::message::now_ms;
 use crate::tls;
 
@@ -28,7 +28,7 @@ pub(super) async fn servers(
     Extension(peer): Extension<Peer>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let page = foreign_page(&http.surroundings.context.live.http(), &peer, &request)?;
+    let page = foreign_page(&http.worker_context.context.live.http(), &peer, &request)?;
     let mut response = tell(http, peer, request).await.into_response();
     if let Some(page) = page {
         response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, page);
@@ -43,7 +43,7 @@ pub(super) async fn preflight(
     Extension(peer): Extension<Peer>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let page = foreign_page(&http.surroundings.context.live.http(), &peer, &request)?;
+    let page = foreign_page(&http.worker_context.context.live.http(), &peer, &request)?;
     let Some(page) = page else { return Err(refusal::wrong_method().await) };
     let allowed = [
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, page),
@@ -68,7 +68,7 @@ fn foreign_page(settings: &config::Http, peer: &Peer, request: &Request) -> Resu
 }
 
 async fn tell(http: Arc<Http>, peer: Peer, request: Request) -> Result<Response, Refusal> {
-    let settings = http.surroundings.context.live.http();
+    let settings = http.worker_context.context.live.http();
     let host = host(&request)?;
     // A page elsewhere that has its own name point here (DNS rebinding) says of no request that it is another's.
     let is_known = |scheme: &str| settings.lets_in(Some(format!("{scheme}://{host}").as_bytes()), None, true);
@@ -79,10 +79,10 @@ async fn tell(http: Arc<Http>, peer: Peer, request: Request) -> Result<Response,
         ));
     }
     let token = bearer(request.headers())?;
-    let context = &http.surroundings.context;
+    let context = &http.worker_context.context;
     // Checking tokens is work, and finding one by trying has to take longer than anybody waits.
     if token.is_some()
-        && let Shown::TooMany(wait) = context.addresses.show_token(peer.address.ip(), true)
+        && let TokenCheck::TooMany(wait) = context.addresses.show_token(peer.address.ip(), true)
     {
         let why = "this address has shown too many wrong tokens; try again later, see Retry-After";
         return Err(Refusal { retry_after: Some(wait), ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, why) });

@@ -1,13 +1,13 @@
 //! HTTP/1.1 on the TCP port, with the certificate of QUIC's, and where asked for without TLS on a loopback address: the way
-//! to a WebSocket, and the web pages that come with the server. Stands beside `client`, to which it hands over sockets.
+//! to a WebSocket, and the web pages that come with the server. Stands beside `session`, to which it hands over sockets.
 //! Each worker has a listener of its own on the port, and keeps the connections that land there.
 
 mod admin;
 mod certificate;
-mod door;
 mod fields;
 mod host;
 mod ice;
+mod listener;
 mod pages;
 mod peer;
 mod refusal;
@@ -26,12 +26,12 @@ use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use self::door::Serves;
-pub(crate) use self::door::{Door, bind, bind_admin};
+use self::listener::Serves;
+pub(crate) use self::listener::{Listener, bind, bind_admin};
 use self::peer::Peer;
 pub(crate) use self::tls_failures::TlsFailures;
-use crate::client::Surroundings;
 use crate::config::Secret;
+use crate::session::WorkerContext;
 
 /// What every answer says: pages load what this server has and nothing else, and stand in nobody's frame.
 const EVERYWHERE: [(HeaderName, HeaderValue); 3] = [
@@ -51,7 +51,7 @@ const FOR_ANY_PAGE: (HeaderName, HeaderValue) = (header::ACCESS_CONTROL_ALLOW_OR
 
 /// What all connections of a worker share.
 pub(crate) struct Http {
-    pub(crate) surroundings: Surroundings,
+    pub(crate) worker_context: WorkerContext,
     /// Owns the tasks of connections and sockets.
     pub(crate) tasks: TaskTracker,
     /// Places for connections, of all workers.
@@ -64,9 +64,9 @@ pub(crate) struct Http {
 impl Http {
     /// Serves what comes in at the doors. Does not end; dropped, it lets nobody in any more, and who is in goes once the
     /// server drains.
-    pub(crate) async fn serve(self: Arc<Self>, doors: Vec<Door>) -> Infallible {
+    pub(crate) async fn serve(self: Arc<Self>, listeners: Vec<Listener>) -> Infallible {
         let (everything, admin) = (router(&self), admin_router(&self));
-        let open = doors.into_iter().filter_map(|door| match door.open(&self) {
+        let open = listeners.into_iter().filter_map(|listener| match listener.open(&self) {
             Ok(open) if open.serves == Serves::Admin => Some(open.admit(&self, &admin)),
             Ok(open) => Some(open.admit(&self, &everything)),
             Err(e) => {
@@ -85,7 +85,7 @@ fn router(http: &Arc<Http>) -> Router {
         .route("/certificate-hash", get(certificate::hash))
         .route("/ice-servers", get(ice::servers).options(ice::preflight));
     let router =
-        if http.surroundings.context.config.http.echo { router.route("/echo", get(socket::echo)) } else { router };
+        if http.worker_context.context.config.http.echo { router.route("/echo", get(socket::echo)) } else { router };
     let router = router.merge(admin::router(http, Serves::Everything)).fallback(pages::serve);
     router.method_not_allowed_fallback(refusal::wrong_method).with_state(Arc::clone(http))
 }

@@ -20,9 +20,9 @@ use super::fields::{bearer, single};
 use super::host::host;
 use super::refusal::Refusal;
 use super::{Http, Peer};
-use crate::client;
 use crate::limits::Admission;
 use crate::printable::Printable;
+use crate::session;
 use crate::transport::websocket;
 
 /// The sub-protocol that clients have to offer (docs/PROTOCOL.md, "Carriers and frames").
@@ -46,7 +46,7 @@ pub(super) async fn open(
             format!("a WebSocket here speaks the sub-protocol {SUB_PROTOCOL}: offer it in Sec-WebSocket-Protocol");
         return Err(Refusal::bad(why));
     }
-    let context = &http.surroundings.context;
+    let context = &http.worker_context.context;
     if !peer.is_counted
         && let Admission::Refused(why) = context.addresses.admit(peer.address.ip(), true)
     {
@@ -58,14 +58,14 @@ pub(super) async fn open(
     let (mut response, upgrade) = upgrade(request)?;
     response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUB_PROTOCOL));
     let handshaking = context.registry.begin_handshake();
-    let surroundings = http.surroundings.clone();
+    let worker_context = http.worker_context.clone();
     let within = context.config.timing.handshake_timeout();
     http.tasks.spawn(async move {
         let Peer { address, certificate, .. } = peer;
         match timeout(within, upgrade).await {
             Ok(Ok(socket)) => {
                 let socket = TokioIo::new(socket);
-                client::run_socket(socket, address, certificate, bearer, surroundings, handshaking).await;
+                session::run_socket(socket, address, certificate, bearer, worker_context, handshaking).await;
             }
             Ok(Err(e)) => failed(address, &e.to_string()),
             Err(_) => failed(address, "its answer was not taken in time"),
@@ -81,7 +81,7 @@ pub(super) async fn echo(
     request: Request,
 ) -> Result<Response, Refusal> {
     judge(&http, &peer, &request)?;
-    let context = &http.surroundings.context;
+    let context = &http.worker_context.context;
     // The connection's own are given back once it is one no more.
     let busy = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections; try again");
     let held = (
@@ -89,7 +89,7 @@ pub(super) async fn echo(
         Arc::clone(&http.places).try_acquire_owned().map_err(|_| busy())?,
     );
     let (response, upgrade) = upgrade(request)?;
-    let draining = http.surroundings.draining.clone();
+    let draining = http.worker_context.draining.clone();
     let (patience, linger) = (context.config.timing.body_timeout(), context.config.timing.close_timeout());
     let within = context.config.timing.handshake_timeout();
     http.tasks.spawn(async move {
@@ -118,7 +118,7 @@ fn failed(from: SocketAddr, why: &str) {
 fn judge(http: &Http, peer: &Peer, request: &Request) -> Result<(), Refusal> {
     let own = peer.origin(&host(request)?);
     let origin = single(request.headers(), &header::ORIGIN)?;
-    if http.surroundings.context.live.http().lets_in(origin, own.as_deref(), peer.certificate.is_some()) {
+    if http.worker_context.context.live.http().lets_in(origin, own.as_deref(), peer.certificate.is_some()) {
         return Ok(());
     }
     Err(Refusal::new(StatusCode::FORBIDDEN, "pages of this origin may not connect; it is not among http.origins"))

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use super::door::TOLD_AGAIN;
+use super::listener::TOLD_AGAIN;
 use crate::printable::Printable;
 
 /// When it was last told at `info`.

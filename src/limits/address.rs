@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, RateLimiter};
 
+use super::auth_failures::{AuthFailures, TokenCheck};
 use super::bucket::quota;
-use super::guesses::{Guesses, Shown};
 use crate::config::Rates;
 
 /// Between two sweeps of the account, which look at every address in it.
@@ -29,7 +29,7 @@ pub(crate) struct Addresses {
     connections: Arc<Counted>,
     /// Those over TCP that are no client's.
     http: Arc<Counted>,
-    guesses: Guesses,
+    auth_failures: AuthFailures,
 }
 
 /// Whether a handshake may begin.
@@ -69,13 +69,21 @@ impl Addresses {
         let all = quota(rates.handshakes, rates.handshakes_burst).map(RateLimiter::direct);
         let each = quota(rates.address_handshakes, rates.address_handshakes_burst).map(RateLimiter::dashmap);
         let (swept, connections, http) = (Mutex::new(Instant::now()), Arc::default(), Arc::default());
-        Arc::new(Self { rates: rates.clone(), all, each, swept, connections, http, guesses: Guesses::default() })
+        Arc::new(Self {
+            rates: rates.clone(),
+            all,
+            each,
+            swept,
+            connections,
+            http,
+            auth_failures: AuthFailures::default(),
+        })
     }
 
     /// Judges a token that somebody at an address shows to whoever runs the server, and of which the caller knows whether it
     /// is right. Nobody is exempt: others may come by way of this machine.
-    pub(crate) fn show_token(&self, from: IpAddr, is_right: bool) -> Shown {
-        self.guesses.show(from.into(), is_right, Instant::now())
+    pub(crate) fn show_token(&self, from: IpAddr, is_right: bool) -> TokenCheck {
+        self.auth_failures.show(from.into(), is_right, Instant::now())
     }
 
     /// Whether an address may begin a handshake; counts it where it may. The address's own share goes first, so that one

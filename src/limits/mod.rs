@@ -2,11 +2,11 @@
 //! lanes or connections. Refusing costs no more than the settings allow: who goes on regardless has to go.
 
 mod address;
+mod auth_failures;
 mod bucket;
 mod client;
-mod guesses;
 mod pages;
 
 pub(crate) use self::address::{Addresses, Admission, Place};
+pub(crate) use self::auth_failures::TokenCheck;
 pub(crate) use self::client::Allowance;
-pub(crate) use self::guesses::Shown;

@@ -131,7 +131,7 @@ pub struct Subscribe {
     /// Replay this many of the newest messages.
     pub recent: Option<u64>,
     /// How messages travel.
-    pub delivery: Delivery,
+    pub delivery: DeliveryMode,
     /// On which lane they travel.
     pub lane: LaneChoice,
     /// Tell of joins and leaves as well.
@@ -140,7 +140,7 @@ pub struct Subscribe {
 
 /// How a subscription's messages travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Delivery {
+pub enum DeliveryMode {
     /// Reliably and in order.
     #[default]
     Stream,

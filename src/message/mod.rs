@@ -25,7 +25,7 @@ use thiserror::Error;
 
 use self::fields::Scalar;
 
-pub use self::client::{ClientMessage, Close, Delivery, Handshake, LaneChoice, Position, Request, Subscribe};
+pub use self::client::{ClientMessage, Close, DeliveryMode, Handshake, LaneChoice, Position, Request, Subscribe};
 pub use self::codes::{CloseCode, ErrorCode};
 pub use self::name::ClientName;
 pub(crate) use self::name::NAME_BOUNDS;

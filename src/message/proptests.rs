@@ -140,7 +140,7 @@ fn subscribe() -> impl Strategy<Value = Subscribe> {
         position().prop_map(|position| (Some(position), None)),
         integer().prop_map(|recent| (None, Some(recent))),
     ];
-    let delivery = prop_oneof![Just(Delivery::Stream), Just(Delivery::Datagram)];
+    let delivery = prop_oneof![Just(DeliveryMode::Stream), Just(DeliveryMode::Datagram)];
     let lane = prop_oneof![Just(LaneChoice::Own), Just(LaneChoice::Control)];
     (topic_pattern(), replay, delivery, lane, any::<bool>()).prop_map(|(topic, replay, delivery, lane, presence)| {
         let since = replay.0.filter(|_| !topic.is_wildcard());

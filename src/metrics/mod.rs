@@ -17,8 +17,8 @@ pub use self::counters::{ByCarrier, CARRIERS, Closed, Totals};
 pub(crate) use self::counters::{Counters, Sent};
 pub(crate) use self::rate::Rate;
 pub(crate) use self::stats::thousandths;
-pub use self::stats::{ClientStats, Clients, Queues, Spread, Stats, TopicStats, Topics};
-pub(crate) use self::top::Top;
+pub use self::stats::{ClientStats, Clients, Percentiles, Queues, Stats, TopicStats, Topics};
+pub(crate) use self::top::TopN;
 
 /// The counters of a server: one set for each worker, which it has to itself.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 use std::fmt::{self, Display, Write};
 
 use super::counters::Totals;
-use super::stats::{Spread, Stats};
+use super::stats::{Percentiles, Stats};
 
 impl Stats {
     /// The content type of [`prometheus`](Self::prometheus).
@@ -75,7 +75,7 @@ impl Page<'_> {
 
     /// What was measured in clients; left out where there are none, since 0 would be a measurement. The label is not
     /// `quantile`, which Prometheus keeps for summaries.
-    fn spread(&mut self, name: &str, help: &str, spread: &Spread, per_unit: f64) -> fmt::Result {
+    fn spread(&mut self, name: &str, help: &str, spread: &Percentiles, per_unit: f64) -> fmt::Result {
         if spread.clients == 0 {
             return Ok(());
         }
@@ -131,8 +131,8 @@ mod tests {
             totals: metrics.totals(),
             queues: Queues::default(),
             topics: Topics::default(),
-            rtt_ms: Spread::of(vec![2.0, 250.5]),
-            loss_percent: Spread::of(vec![1.5]),
+            rtt_ms: Percentiles::of(vec![2.0, 250.5]),
+            loss_percent: Percentiles::of(vec![1.5]),
             list: Vec::new(),
         }
     }
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn where_nothing_is_measured_nothing_is_told_of_it() {
         let mut stats = stats(&Metrics::new(1));
-        (stats.rtt_ms, stats.loss_percent) = (Spread::of(vec![]), Spread::of(vec![]));
+        (stats.rtt_ms, stats.loss_percent) = (Percentiles::of(vec![]), Percentiles::of(vec![]));
         let text = stats.prometheus();
         assert!(!text.contains("rtt_seconds") && !text.contains("loss_ratio"), "{text}");
         assert!(text.contains("qws_measured_clients 0"), "{text}");

@@ -35,9 +35,9 @@ pub struct Stats {
     /// Topics.
     pub topics: Topics,
     /// Milliseconds of a packet to a client and back, as QUIC has measured them.
-    pub rtt_ms: Spread,
+    pub rtt_ms: Percentiles,
     /// Of 100 packets to a client, those that were lost.
-    pub loss_percent: Spread,
+    pub loss_percent: Percentiles,
     /// Single clients: those with the most bytes waiting first, then by id.
     pub list: Vec<ClientStats>,
 }
@@ -116,7 +116,7 @@ pub struct TopicStats {
 /// How something that is measured in each client is spread over them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 #[non_exhaustive]
-pub struct Spread {
+pub struct Percentiles {
     /// Half of the clients have no more than this; 0 where there is no client.
     pub p50: f64,
     /// Nine of ten.
@@ -129,7 +129,7 @@ pub struct Spread {
     pub clients: u64,
 }
 
-impl Spread {
+impl Percentiles {
     /// That of some numbers.
     pub(crate) fn of(mut numbers: Vec<f64>) -> Self {
         numbers.sort_by(f64::total_cmp);
@@ -187,13 +187,13 @@ mod tests {
 
     #[test]
     fn percentiles_are_numbers_that_were_measured() {
-        assert_eq!(Spread::of(vec![]), Spread::default());
-        let one = Spread { p50: 7.0, p90: 7.0, p99: 7.0, max: 7.0, clients: 1 };
-        assert_eq!(Spread::of(vec![7.0]), one);
-        let hundred = Spread { p50: 50.0, p90: 90.0, p99: 99.0, max: 100.0, clients: 100 };
-        assert_eq!(Spread::of((1..=100).rev().map(f64::from).collect()), hundred);
-        let two = Spread { p50: 1.0, p90: 2.0, p99: 2.0, max: 2.0, clients: 2 };
-        assert_eq!(Spread::of(vec![2.0, 1.0]), two);
+        assert_eq!(Percentiles::of(vec![]), Percentiles::default());
+        let one = Percentiles { p50: 7.0, p90: 7.0, p99: 7.0, max: 7.0, clients: 1 };
+        assert_eq!(Percentiles::of(vec![7.0]), one);
+        let hundred = Percentiles { p50: 50.0, p90: 90.0, p99: 99.0, max: 100.0, clients: 100 };
+        assert_eq!(Percentiles::of((1..=100).rev().map(f64::from).collect()), hundred);
+        let two = Percentiles { p50: 1.0, p90: 2.0, p99: 2.0, max: 2.0, clients: 2 };
+        assert_eq!(Percentiles::of(vec![2.0, 1.0]), two);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 /// At most `most` values, those with the greatest keys.
 #[derive(Debug)]
-pub(crate) struct Top<K, V> {
+pub(crate) struct TopN<K, V> {
     most: usize,
     /// At most twice as many as are wanted, so that each is sorted a few times at most.
     kept: Vec<(K, V)>,
@@ -12,7 +12,7 @@ pub(crate) struct Top<K, V> {
     floor: Option<K>,
 }
 
-impl<K: Ord + Copy, V> Top<K, V> {
+impl<K: Ord + Copy, V> TopN<K, V> {
     pub(crate) fn new(most: usize) -> Self {
         Self { most, kept: Vec::new(), floor: None }
     }
@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn the_greatest_come_first_whatever_their_order_was_and_few_others_are_made() {
         for most in [0, 1, 3, 50, 10_000] {
-            let (mut top, mut made) = (Top::new(most), 0);
+            let (mut top, mut made) = (TopN::new(most), 0);
             // Each number below 5,003, which is prime, once and out of order.
             for n in (0..5003_u64).map(|n| n * 1234 % 5003) {
                 top.offer(n, || {

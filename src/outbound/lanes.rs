@@ -9,7 +9,7 @@ use crate::frame::{self, PREFIX_BYTES};
 use crate::message::{LaneChoice, ServerMessage, TopicPattern};
 use crate::metrics::Sent;
 use crate::pattern_index::{PatternIndex, Sought};
-use crate::transport::{Carrier, LaneWriter, Outflow, Overflow};
+use crate::transport::{Carrier, LaneWriter, Overflow, SendScheduler};
 
 /// Of how many subscriptions that were ended last it is known on which lane they were: what they brought may be under way.
 /// One less than there are lanes by default, so that the lanes serve in turn who leaves and enters one topic again and again.
@@ -69,15 +69,15 @@ impl TopicLanes {
         if choice == LaneChoice::Control {
             return on_control;
         }
-        let outflow = control.outflow();
+        let scheduler = control.scheduler();
         let at = (self.open.len() < self.most)
-            .then(|| self.open_another(priority, carrier, outflow))
+            .then(|| self.open_another(priority, carrier, scheduler))
             .flatten()
             .or_else(|| {
                 self.unused(|open| self.fits(open, topic, priority) && open.released_by.as_ref() != Some(topic))
             })
             .or_else(|| self.unused(|open| self.fits(open, topic, priority)))
-            .or_else(|| self.replace_unused(priority, carrier, outflow))
+            .or_else(|| self.replace_unused(priority, carrier, scheduler))
             .or_else(|| self.shared(topic, priority));
         let Some(open) = at.and_then(|at| self.open.get_mut(at)) else { return on_control };
         open.topics += 1;
@@ -111,21 +111,21 @@ impl TopicLanes {
     }
 
     /// Opens a lane in the place of one that nobody uses and that has nothing left to send.
-    fn replace_unused(&mut self, priority: u8, carrier: &Carrier, outflow: &Arc<Outflow>) -> Option<usize> {
+    fn replace_unused(&mut self, priority: u8, carrier: &Carrier, scheduler: &Arc<SendScheduler>) -> Option<usize> {
         let unused = self.unused(|open| open.lane.writer.is_idle())?;
         self.open.swap_remove(unused).lane.writer.end();
-        self.open_another(priority, carrier, outflow)
+        self.open_another(priority, carrier, scheduler)
     }
 
     /// Opens another lane, where the client lets it.
-    fn open_another(&mut self, priority: u8, carrier: &Carrier, outflow: &Arc<Outflow>) -> Option<usize> {
+    fn open_another(&mut self, priority: u8, carrier: &Carrier, scheduler: &Arc<SendScheduler>) -> Option<usize> {
         let stream = carrier.open_lane()?;
-        let writer = LaneWriter::new(stream, carrier.layer(), priority.into(), outflow);
+        let writer = LaneWriter::new(stream, carrier.layer(), priority.into(), scheduler);
         self.last_number += 1;
         let header = carrier.layer().lane_header();
         let mut frame = BytesMut::from(header);
         ServerMessage::Lane { lane: self.last_number, priority }.encode(None, &mut frame);
-        outflow.counters().sent(Sent { messages: 1, bytes: frame.len() - header.len() - PREFIX_BYTES });
+        scheduler.counters().sent(Sent { messages: 1, bytes: frame.len() - header.len() - PREFIX_BYTES });
         // What does not fit into a new stream waits; a connection that is gone ends the client anyway.
         let _ = writer.try_send(&frame::exact(frame).into(), Overflow::Append);
         let lane = TopicLane { writer, number: Some(self.last_number) };

@@ -1,5 +1,5 @@
 //! The outbound handle of one client: what the rooms that deliver messages know of it. They hand it messages that are
-//! encoded already ([`Envelope`]); how these travel is the transport's.
+//! encoded already ([`EncodedMessage`]); how these travel is the transport's.
 
 mod datagrams;
 mod lanes;
@@ -19,7 +19,7 @@ use self::lanes::TopicLanes;
 use crate::frame::{self, allocated};
 use crate::message::{CloseCode, ClosedBy, LaneChoice, ServerMessage, TopicPattern};
 use crate::metrics::{Counters, Sent};
-use crate::transport::{Batch, Carrier, Gap, LaneWriter, Overflow, Path, SendFailure, Source, Way};
+use crate::transport::{Carrier, DropNotice, FrameBatch, Gap, LaneWriter, Overflow, Path, SendFailure, Way};
 
 /// Receivers written to before the connections' own tasks get to run. Writing to all of them first would hold back the
 /// first packet; measured with `benchmark --compare`, fan-out to 1,000.
@@ -27,14 +27,14 @@ pub(crate) const SLICE: usize = 16;
 
 /// One message for any number of receivers: each form that a receiver may want is made at most once and then shared.
 #[derive(Debug)]
-pub(crate) struct Envelope {
+pub(crate) struct EncodedMessage {
     plain: Bytes,
     /// `None` inside where compression does not pay.
     zstd: OnceLock<Option<Bytes>>,
     compress_min_bytes: usize,
 }
 
-impl Envelope {
+impl EncodedMessage {
     pub(crate) fn new(message: &ServerMessage, compress_min_bytes: usize) -> Arc<Self> {
         let mut out = BytesMut::with_capacity(512);
         message.encode(None, &mut out);
@@ -69,41 +69,45 @@ impl Envelope {
 
 /// Messages for the same receivers, in order; what is written to each receiver is made once for all.
 #[derive(Debug)]
-pub(crate) struct Run {
-    envelopes: Vec<Arc<Envelope>>,
+pub(crate) struct EncodedRun {
+    envelopes: Vec<Arc<EncodedMessage>>,
     /// Where they are messages of one topic: which, and their offsets.
-    topic: Option<(Arc<dyn Source>, Vec<u64>)>,
-    plain: OnceLock<Batch>,
-    zstd: OnceLock<Batch>,
+    topic: Option<(Arc<dyn DropNotice>, Vec<u64>)>,
+    plain: OnceLock<FrameBatch>,
+    zstd: OnceLock<FrameBatch>,
 }
 
-impl Run {
-    pub(crate) fn new(envelopes: Vec<Arc<Envelope>>) -> Self {
+impl EncodedRun {
+    pub(crate) fn new(envelopes: Vec<Arc<EncodedMessage>>) -> Self {
         Self { envelopes, topic: None, plain: OnceLock::new(), zstd: OnceLock::new() }
     }
 
     /// Messages of one topic with as many offsets.
-    pub(crate) fn of_topic(envelopes: Vec<Arc<Envelope>>, source: Arc<dyn Source>, offsets: Vec<u64>) -> Self {
+    pub(crate) fn of_topic(
+        envelopes: Vec<Arc<EncodedMessage>>,
+        source: Arc<dyn DropNotice>,
+        offsets: Vec<u64>,
+    ) -> Self {
         Self { topic: Some((source, offsets)), ..Self::new(envelopes) }
     }
 
-    fn batch(&self, zstd: bool) -> &Batch {
+    fn batch(&self, zstd: bool) -> &FrameBatch {
         let batch = if zstd { &self.zstd } else { &self.plain };
         batch.get_or_init(|| {
-            let frames = self.envelopes.iter().map(|envelope| envelope.frame(zstd).clone()).collect();
+            let frames = self.envelopes.iter().map(|encoded| encoded.frame(zstd).clone()).collect();
             match &self.topic {
-                Some((source, offsets)) => Batch::of_topic(frames, Arc::clone(source), offsets.clone()),
-                None => Batch::new(frames),
+                Some((source, offsets)) => FrameBatch::of_topic(frames, Arc::clone(source), offsets.clone()),
+                None => FrameBatch::new(frames),
             }
         })
     }
 
     /// One of the messages alone.
-    fn single(&self, at: usize, zstd: bool) -> Batch {
+    fn single(&self, at: usize, zstd: bool) -> FrameBatch {
         let frames = vec![self.envelopes[at].frame(zstd).clone()];
         match &self.topic {
-            Some((source, offsets)) => Batch::of_topic(frames, Arc::clone(source), vec![offsets[at]]),
-            None => Batch::new(frames),
+            Some((source, offsets)) => FrameBatch::of_topic(frames, Arc::clone(source), vec![offsets[at]]),
+            None => FrameBatch::new(frames),
         }
     }
 }
@@ -143,12 +147,12 @@ impl Outbound {
 
     /// Where it is counted what the client gets, and what not.
     pub(crate) fn counters(&self) -> &Arc<Counters> {
-        self.control.outflow().counters()
+        self.control.scheduler().counters()
     }
 
     /// Messages that wait on its lanes, and their bytes.
     pub(crate) fn waiting(&self) -> (usize, usize) {
-        self.control.outflow().waiting()
+        self.control.scheduler().waiting()
     }
 
     pub(crate) fn subscriptions(&self) -> usize {
@@ -188,17 +192,17 @@ impl Outbound {
 
     /// Delivers messages in order, without waiting, and gives what was taken, which is for the caller to count. A client
     /// whose backlog is full is ended with 4413: it alone has the damage.
-    pub(crate) fn deliver(&self, run: &Run) -> Sent {
+    pub(crate) fn deliver(&self, run: &EncodedRun) -> Sent {
         self.put_on(&self.control, run.batch(self.zstd), Overflow::Refuse.into())
     }
 
     /// The same for frames that are for this client alone, which are counted here.
-    pub(crate) fn put(&self, batch: &Batch) {
+    pub(crate) fn put(&self, batch: &FrameBatch) {
         self.put_as(batch, Overflow::Refuse);
     }
 
     /// The same where something else is to happen where there is no room.
-    pub(crate) fn put_as(&self, batch: &Batch, overflow: Overflow) {
+    pub(crate) fn put_as(&self, batch: &FrameBatch, overflow: Overflow) {
         self.counters().sent(self.put_on(&self.control, batch, overflow.into()));
     }
 
@@ -212,17 +216,22 @@ impl Outbound {
 
     /// Delivers a topic's messages on a lane; `way` says what happens where they find no room. What was taken is for the
     /// caller to count.
-    pub(crate) fn deliver_on<'a>(&self, lane: &LaneWriter, run: &Run, way: impl Into<Way<'a>>) -> Sent {
+    pub(crate) fn deliver_on<'a>(&self, lane: &LaneWriter, run: &EncodedRun, way: impl Into<Way<'a>>) -> Sent {
         self.put_on(lane, run.batch(self.zstd), way.into())
     }
 
     /// Delivers a topic's messages as datagrams, of which the newest win; those that are too large for one go on the lane.
     /// What was taken is for the caller to count.
-    pub(crate) fn deliver_datagrams(&self, lane: &LaneWriter, run: &Run, group: Option<&Arc<dyn Source>>) -> Sent {
+    pub(crate) fn deliver_datagrams(
+        &self,
+        lane: &LaneWriter,
+        run: &EncodedRun,
+        group: Option<&Arc<dyn DropNotice>>,
+    ) -> Sent {
         let way = Way { overflow: Overflow::DropOldest, group };
         let mut sent = Sent::default();
-        for (at, envelope) in run.envelopes.iter().enumerate() {
-            let body = envelope.frame(self.zstd).slice(frame::PREFIX_BYTES..);
+        for (at, encoded) in run.envelopes.iter().enumerate() {
+            let body = encoded.frame(self.zstd).slice(frame::PREFIX_BYTES..);
             let given = self.give_datagram(body);
             sent += given.unwrap_or_else(|| self.put_on(lane, &run.single(at, self.zstd), way));
         }
@@ -253,7 +262,7 @@ impl Outbound {
         }
     }
 
-    fn put_on(&self, lane: &LaneWriter, batch: &Batch, way: Way<'_>) -> Sent {
+    fn put_on(&self, lane: &LaneWriter, batch: &FrameBatch, way: Way<'_>) -> Sent {
         if self.ended.get().is_some() {
             return Sent::default();
         }

@@ -10,18 +10,18 @@ use uuid::Uuid;
 
 use crate::message::ClosedBy;
 use crate::metrics::{Counters, Sent};
-use crate::outbound::{Envelope, Outbound, Run, SLICE};
+use crate::outbound::{EncodedMessage, EncodedRun, Outbound, SLICE};
 
 /// Most deliveries taken from the inbox at once; consecutive broadcasts of one batch share each receiver's write.
 const BATCH: usize = 32;
 
 /// One delivery on its way to a worker's clients.
 #[derive(Debug)]
-pub(super) enum Delivery {
+pub(super) enum Dispatch {
     /// To every client of the worker.
-    All { envelope: Arc<Envelope>, share: TallyShare },
+    All { encoded: Arc<EncodedMessage>, share: TallyShare },
     /// To one client; tells whether it was there and took the message.
-    One { to: Uuid, envelope: Arc<Envelope>, taken: oneshot::Sender<bool> },
+    One { to: Uuid, encoded: Arc<EncodedMessage>, taken: oneshot::Sender<bool> },
     /// Ends one client.
     End { client: Uuid, closed: ClosedBy },
 }
@@ -121,7 +121,7 @@ impl Drop for OnRoster {
 /// One worker's inbox of deliveries.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    pub(super) deliveries: mpsc::Receiver<Delivery>,
+    pub(super) deliveries: mpsc::Receiver<Dispatch>,
 }
 
 impl Inbox {
@@ -132,27 +132,27 @@ impl Inbox {
             let mut queue = batch.drain(..).peekable();
             while let Some(delivery) = queue.next() {
                 match delivery {
-                    Delivery::One { to, envelope, taken } => {
-                        let run = Run::new(vec![envelope]);
+                    Dispatch::One { to, encoded, taken } => {
+                        let run = EncodedRun::new(vec![encoded]);
                         let sent = roster.get(to).map_or_else(Sent::default, |client| client.deliver(&run));
                         counters.sent(sent);
                         // Whoever does not ask has dropped the other end.
                         let _ = taken.send(sent.messages == 1);
                     }
-                    Delivery::End { client, closed } => {
+                    Dispatch::End { client, closed } => {
                         if let Some(client) = roster.get(client) {
                             client.end(closed);
                         }
                     }
-                    Delivery::All { envelope, share } => {
-                        let (mut envelopes, mut shares) = (vec![envelope], vec![share]);
-                        while let Some(Delivery::All { envelope, share }) =
-                            queue.next_if(|next| matches!(next, Delivery::All { .. }))
+                    Dispatch::All { encoded, share } => {
+                        let (mut envelopes, mut shares) = (vec![encoded], vec![share]);
+                        while let Some(Dispatch::All { encoded, share }) =
+                            queue.next_if(|next| matches!(next, Dispatch::All { .. }))
                         {
-                            envelopes.push(envelope);
+                            envelopes.push(encoded);
                             shares.push(share);
                         }
-                        let sent = deliver_to_all(&Run::new(envelopes), &mut shares, &roster.all()).await;
+                        let sent = deliver_to_all(&EncodedRun::new(envelopes), &mut shares, &roster.all()).await;
                         counters.fanned_out(sent);
                     }
                 }
@@ -161,7 +161,7 @@ impl Inbox {
     }
 }
 
-async fn deliver_to_all(run: &Run, shares: &mut [TallyShare], clients: &[Arc<Outbound>]) -> Sent {
+async fn deliver_to_all(run: &EncodedRun, shares: &mut [TallyShare], clients: &[Arc<Outbound>]) -> Sent {
     let mut all = Sent::default();
     for (number, client) in clients.iter().enumerate() {
         let sent = client.deliver(run);

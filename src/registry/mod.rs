@@ -13,11 +13,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use self::fanout::Delivery;
+use self::fanout::Dispatch;
 pub(crate) use self::fanout::{Inbox, OnRoster, Roster, Tally};
-use self::names::{Look, Names};
+use self::names::{NameSkeleton, Names};
 use crate::message::{ClientInfo, CloseCode, ClosedBy};
-use crate::outbound::{Envelope, Outbound};
+use crate::outbound::{EncodedMessage, Outbound};
 
 /// Clients that are looked up under one lock while all are visited.
 const VISITED_AT_ONCE: usize = 64;
@@ -35,7 +35,7 @@ pub(crate) struct Registry {
     connections: AtomicUsize,
     handshakes: AtomicUsize,
     /// The ways into the workers' inboxes, by worker.
-    inboxes: Vec<mpsc::Sender<Delivery>>,
+    inboxes: Vec<mpsc::Sender<Dispatch>>,
     /// Held while a broadcast goes into all inboxes, where there is room already: two that come at once would otherwise
     /// go into one inbox in one order, and into another in the other.
     turn: Mutex<()>,
@@ -80,7 +80,7 @@ impl Registry {
 
     /// Sends a message to every client, in one order for all of them. Waits only while an inbox is full; the result
     /// counts whom it reached.
-    pub(crate) async fn broadcast(&self, envelope: Arc<Envelope>) -> Arc<Tally> {
+    pub(crate) async fn broadcast(&self, encoded: Arc<EncodedMessage>) -> Arc<Tally> {
         let tally = Tally::new(self.inboxes.len());
         let mut places = Vec::with_capacity(self.inboxes.len());
         for inbox in &self.inboxes {
@@ -92,17 +92,17 @@ impl Registry {
         }
         let in_turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         for (place, share) in places {
-            place.send(Delivery::All { envelope: Arc::clone(&envelope), share });
+            place.send(Dispatch::All { encoded: Arc::clone(&encoded), share });
         }
         drop(in_turn);
         tally
     }
 
     /// Sends a message to one client. `None` where there is no such client; else the result tells whether it took it.
-    pub(crate) async fn direct(&self, to: Uuid, envelope: Arc<Envelope>) -> Option<oneshot::Receiver<bool>> {
+    pub(crate) async fn direct(&self, to: Uuid, encoded: Arc<EncodedMessage>) -> Option<oneshot::Receiver<bool>> {
         let inbox = self.inboxes.get(self.worker_of(to)?)?;
         let (taken, answer) = oneshot::channel();
-        inbox.send(Delivery::One { to, envelope, taken }).await.ok()?;
+        inbox.send(Dispatch::One { to, encoded, taken }).await.ok()?;
         Some(answer)
     }
 
@@ -130,23 +130,23 @@ impl Registry {
         if clients.len() >= self.max_clients {
             return Err(NotRegistered::Full);
         }
-        let look = info.name.as_deref().filter(|_| naming != Naming::Free).map(Look::of);
-        let mut impostors = Vec::new();
+        let look = info.name.as_deref().filter(|_| naming != Naming::Free).map(NameSkeleton::of);
+        let mut displaced = Vec::new();
         if let Some(look) = &look {
             let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
             let entered = names.enter(look, id, info.user.as_deref(), naming);
             let why = if naming == Naming::Exclusive { NotRegistered::NameOwned } else { NotRegistered::NameTaken };
-            impostors = entered.ok_or(why)?;
+            displaced = entered.ok_or(why)?;
         }
         clients.insert(id, Entry { info, worker });
-        Ok(Registered { registry: Arc::clone(self), id, look, impostors })
+        Ok(Registered { registry: Arc::clone(self), id, look, displaced })
     }
 
     /// Ends a client, wherever it is. False where there is none.
     pub(crate) async fn end(&self, id: Uuid, closed: ClosedBy) -> bool {
         let Some(inbox) = self.worker_of(id).and_then(|worker| self.inboxes.get(worker)) else { return false };
         // A worker that has ended has ended its clients.
-        inbox.send(Delivery::End { client: id, closed }).await.is_ok()
+        inbox.send(Dispatch::End { client: id, closed }).await.is_ok()
     }
 
     /// A worker's clients as their senders know them.
@@ -234,9 +234,9 @@ impl Drop for Handshaking {
 pub(crate) struct Registered {
     registry: Arc<Registry>,
     id: Uuid,
-    look: Option<Look>,
+    look: Option<NameSkeleton>,
     /// Clients that go by a name which is this one's: they have to be ended.
-    pub(crate) impostors: Vec<Uuid>,
+    pub(crate) displaced: Vec<Uuid>,
 }
 
 /// How a client came by its name.

@@ -31,9 +31,9 @@ struct Bearer {
 
 /// A name as it looks, as it is written and in small letters: what looks alike may do so in one case only.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Look([Box<str>; 2]);
+pub(super) struct NameSkeleton([Box<str>; 2]);
 
-impl Look {
+impl NameSkeleton {
     pub(super) fn of(name: &str) -> Self {
         let shown = |c: &char| !c.is_whitespace() && !is_ignorable(*c);
         let look = |name: &str| -> Box<str> {
@@ -53,7 +53,13 @@ impl Look {
 impl Names {
     /// Enters a client under its name. Gives the clients that had chosen the name, if this one has it from its token; `None`
     /// if the name is another user's.
-    pub(super) fn enter(&mut self, look: &Look, id: Uuid, user: Option<&str>, naming: Naming) -> Option<Vec<Uuid>> {
+    pub(super) fn enter(
+        &mut self,
+        look: &NameSkeleton,
+        id: Uuid,
+        user: Option<&str>,
+        naming: Naming,
+    ) -> Option<Vec<Uuid>> {
         let (is_owner, may_share) = match naming {
             Naming::Free => (false, true),
             Naming::Chosen => (false, false),
@@ -80,7 +86,7 @@ impl Names {
         Some(others)
     }
 
-    pub(super) fn leave(&mut self, look: &Look, id: Uuid) {
+    pub(super) fn leave(&mut self, look: &NameSkeleton, id: Uuid) {
         for text in look.texts() {
             let Some(bearers) = self.by_look.get_mut(text) else { continue };
             if let Some(bearer) = bearers.clients.remove(&id) {
@@ -99,7 +105,7 @@ mod tests {
     use super::*;
 
     fn enter(names: &mut Names, id: u128, name: &str, user: Option<&str>, naming: Naming) -> Option<Vec<Uuid>> {
-        names.enter(&Look::of(name), Uuid::from_u128(id), user, naming)
+        names.enter(&NameSkeleton::of(name), Uuid::from_u128(id), user, naming)
     }
 
     #[test]
@@ -112,7 +118,7 @@ mod tests {
         assert_eq!(enter(&mut names, 5, "Ada", Some("ada2"), Exclusive), None, "a namesake");
         assert_eq!(enter(&mut names, 6, "Ada", Some("ada"), Exclusive), Some(vec![]), "the same user again");
         for id in [1, 4, 6] {
-            names.leave(&Look::of("Ada"), Uuid::from_u128(id));
+            names.leave(&NameSkeleton::of("Ada"), Uuid::from_u128(id));
         }
         assert!(names.by_look.is_empty());
         assert_eq!(enter(&mut names, 2, "Ada", None, Chosen), Some(vec![]), "its owners have gone");
@@ -131,13 +137,13 @@ mod tests {
         let mut names = Names::default();
         assert_eq!(enter(&mut names, 1, "Ada", None, Chosen), Some(vec![]));
         assert_eq!(enter(&mut names, 2, "Ada", Some("ada"), Given), Some(vec![Uuid::from_u128(1)]));
-        names.leave(&Look::of("Ada"), Uuid::from_u128(1));
+        names.leave(&NameSkeleton::of("Ada"), Uuid::from_u128(1));
         assert_eq!(enter(&mut names, 3, "Ada", Some("eve"), Given), Some(vec![]), "a namesake drives nobody out");
         assert_eq!(enter(&mut names, 4, "Ada", None, Chosen), None, "a stranger");
         assert_eq!(enter(&mut names, 4, "Ada", Some("eve"), Chosen), None, "it is ada's as well");
-        names.leave(&Look::of("Ada"), Uuid::from_u128(2));
+        names.leave(&NameSkeleton::of("Ada"), Uuid::from_u128(2));
         assert_eq!(enter(&mut names, 4, "Ada", None, Chosen), None, "eve is still there");
-        names.leave(&Look::of("Ada"), Uuid::from_u128(3));
+        names.leave(&NameSkeleton::of("Ada"), Uuid::from_u128(3));
         assert_eq!(enter(&mut names, 4, "Ada", None, Chosen), Some(vec![]));
     }
 

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::{Topics, size, uptime_ms};
 use crate::frame::{Body, Compression, PREFIX_BYTES};
 use crate::message::{Position, ServerMessage, TopicName};
-use crate::outbound::Envelope;
+use crate::outbound::EncodedMessage;
 
 impl Topics {
     /// A page of at most `limit` messages: those behind `since`, oldest first, or in reverse those before it, newest first.
@@ -56,7 +56,7 @@ impl Topics {
         let most = size(self.config.limits.max_message_bytes);
         let (mut messages, mut bytes, count) = (Vec::<Box<RawValue>>::new(), 0, entries.len());
         for entry in entries {
-            let Some(message) = as_json(&entry.envelope) else { continue };
+            let Some(message) = as_json(&entry.encoded) else { continue };
             bytes += message.get().len() + 1;
             // Room for the reply's own fields, the topic and the epoch among them.
             if bytes + 1024 > most && !messages.is_empty() {
@@ -70,8 +70,8 @@ impl Topics {
 }
 
 /// A `message` as a JSON object alone: its attachment in `data`.
-fn as_json(envelope: &Envelope) -> Option<Box<RawValue>> {
-    let body = envelope.plain().slice(PREFIX_BYTES..);
+fn as_json(encoded: &EncodedMessage) -> Option<Box<RawValue>> {
+    let body = encoded.plain().slice(PREFIX_BYTES..);
     let Body { json, attachment } = Body::parse(body, Compression::None, usize::MAX).ok()?;
     let json = String::from_utf8(Vec::from(json)).ok()?;
     RawValue::from_string(match attachment {

@@ -13,45 +13,51 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
 use super::routes::{Receiver, Routes, Target};
-use super::state::{Full, Topic};
+use super::topic::{BlockedSubscriber, Topic};
 use crate::log::Entry;
-use crate::message::Delivery as Carried;
+use crate::message::DeliveryMode;
 use crate::metrics::{Counters, Sent};
-use crate::outbound::{Envelope, Outbound, Run, SLICE};
-use crate::transport::{Gap, Overflow, Source};
+use crate::outbound::{EncodedMessage, EncodedRun, Outbound, SLICE};
+use crate::transport::{DropNotice, Gap, Overflow};
 
 /// Most that is taken from the inbox at once; consecutive messages of one topic share each receiver's write.
 const BATCH: usize = 32;
 
 /// One thing that happened to a topic.
 #[derive(Debug)]
-pub(super) enum Delivery {
+pub(super) enum InboxItem {
     /// A message for the topic's subscribers. Under `block`, `done` is dropped once all have it.
     Message { topic: Arc<Topic>, entry: Entry, done: Option<TaskTrackerToken> },
     /// Somebody came or left.
-    Presence(News),
+    Presence(PresenceEvent),
     /// A subscription begins; the others may have to be told.
-    Subscribe { target: Target, receiver: Receiver, joined: Option<News>, turn: Option<Turn> },
+    Subscribe { target: Target, receiver: Receiver, joined: Option<PresenceEvent>, marker: Option<ControlMarker> },
     /// What was to be replayed to a subscriber has been.
     GoLive { topic: u64, client: Uuid },
     /// Subscriptions of a client end; the others may have to be told.
-    Leave { client: Uuid, targets: Vec<Target>, left: Option<News>, missed: Option<Missed>, turn: Option<Turn> },
+    Leave {
+        client: Uuid,
+        targets: Vec<Target>,
+        left: Option<PresenceEvent>,
+        undelivered: Option<UndeliveredRange>,
+        marker: Option<ControlMarker>,
+    },
     /// A topic was forgotten.
     Forget { topic: u64 },
 }
 
 /// That somebody came or left: for a topic's subscribers that want to hear of it, but for that client itself.
 #[derive(Debug, Clone)]
-pub(super) struct News {
+pub(super) struct PresenceEvent {
     pub(super) topic: Arc<Topic>,
     pub(super) about: Uuid,
-    pub(super) envelope: Arc<Envelope>,
+    pub(super) encoded: Arc<EncodedMessage>,
 }
 
 /// Where on the control lane a subscription begins or ends: all that came out of the inbox before goes by the subscriptions
 /// as they were, and what comes after by those that are now.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(super) struct ControlMarker {
     pub(super) client: Arc<Outbound>,
     /// What tells the client so, and what happens where there is no room for that.
     pub(super) frame: Option<Bytes>,
@@ -60,7 +66,7 @@ pub(super) struct Turn {
     pub(super) _over: DropGuard,
 }
 
-impl Turn {
+impl ControlMarker {
     fn take(self) {
         if let Some(frame) = self.frame {
             self.client.put_as(&frame.into(), self.overflow);
@@ -70,22 +76,22 @@ impl Turn {
 
 /// Messages that a client gets by none of its subscriptions: they were to be replayed to one that has ended.
 #[derive(Debug)]
-pub(super) struct Missed {
+pub(super) struct UndeliveredRange {
     pub(super) topic: Arc<Topic>,
     pub(super) offsets: RangeInclusive<u64>,
 }
 
 /// Messages of a topic on their way to any number of subscribers.
-pub(super) fn run(topic: &Arc<Topic>, entries: Vec<Entry>) -> Run {
-    let source: Arc<dyn Source> = Arc::<Topic>::clone(topic);
-    let (envelopes, offsets) = entries.into_iter().map(|entry| (entry.envelope, entry.offset)).unzip();
-    Run::of_topic(envelopes, source, offsets)
+pub(super) fn run(topic: &Arc<Topic>, entries: Vec<Entry>) -> EncodedRun {
+    let source: Arc<dyn DropNotice> = Arc::<Topic>::clone(topic);
+    let (envelopes, offsets) = entries.into_iter().map(|entry| (entry.encoded, entry.offset)).unzip();
+    EncodedRun::of_topic(envelopes, source, offsets)
 }
 
 /// What waits to be done for the topics of one worker.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    pub(super) deliveries: mpsc::Receiver<Delivery>,
+    pub(super) deliveries: mpsc::Receiver<InboxItem>,
     /// Receivers that are remembered in the lists of topics.
     pub(super) most_found: usize,
 }
@@ -99,44 +105,44 @@ impl Inbox {
             let mut queue = batch.drain(..).peekable();
             while let Some(delivery) = queue.next() {
                 match delivery {
-                    Delivery::Message { topic, entry, done } => {
+                    InboxItem::Message { topic, entry, done } => {
                         let (mut entries, mut tokens) = (vec![entry], Vec::from_iter(done));
                         let is_same =
-                            |next: &Delivery| matches!(next, Delivery::Message { topic: t, .. } if t.id == topic.id);
-                        while let Some(Delivery::Message { entry, done, .. }) = queue.next_if(is_same) {
+                            |next: &InboxItem| matches!(next, InboxItem::Message { topic: t, .. } if t.id == topic.id);
+                        while let Some(InboxItem::Message { entry, done, .. }) = queue.next_if(is_same) {
                             entries.push(entry);
                             tokens.extend(done);
                         }
                         hub.deliver(&topic, entries).await;
                         drop(tokens);
                     }
-                    Delivery::Presence(news) => hub.tell(news).await,
-                    Delivery::Subscribe { target, receiver, joined, turn } => {
-                        if let Some(news) = joined {
-                            hub.tell(news).await;
+                    InboxItem::Presence(event) => hub.tell(event).await,
+                    InboxItem::Subscribe { target, receiver, joined, marker } => {
+                        if let Some(event) = joined {
+                            hub.tell(event).await;
                         }
                         hub.routes.add(target, receiver);
-                        if let Some(turn) = turn {
-                            turn.take();
+                        if let Some(marker) = marker {
+                            marker.take();
                         }
                     }
-                    Delivery::GoLive { topic, client } => hub.routes.go_live(topic, client),
-                    Delivery::Leave { client, targets, left, missed, turn } => {
+                    InboxItem::GoLive { topic, client } => hub.routes.go_live(topic, client),
+                    InboxItem::Leave { client, targets, left, undelivered, marker } => {
                         for target in &targets {
                             hub.routes.remove(target, client);
                             hub.let_others_run().await;
                         }
-                        if let Some(turn) = turn {
-                            turn.take();
+                        if let Some(marker) = marker {
+                            marker.take();
                         }
-                        if let Some(missed) = missed {
-                            hub.tell_missed(client, &missed).await;
+                        if let Some(undelivered) = undelivered {
+                            hub.tell_missed(client, &undelivered).await;
                         }
-                        if let Some(news) = left {
-                            hub.tell(news).await;
+                        if let Some(event) = left {
+                            hub.tell(event).await;
                         }
                     }
-                    Delivery::Forget { topic } => hub.routes.forget(topic),
+                    InboxItem::Forget { topic } => hub.routes.forget(topic),
                 }
             }
         }
@@ -161,26 +167,28 @@ impl Hub<'_> {
         for &slot in &*slots {
             let Some(receiver) = self.routes.receiver(slot).filter(|receiver| receiver.is_live) else { continue };
             sent += match (receiver.delivery, &receiver.ended) {
-                (Carried::Datagram, _) => {
+                (DeliveryMode::Datagram, _) => {
                     receiver.client.deliver_datagrams(&receiver.lane, &run, receiver.group.as_ref())
                 }
-                (Carried::Stream, Some(ended)) if topic.blocks() => {
-                    let sent = receiver.client.deliver_on(&receiver.lane, &run, Overflow::Force);
+                (DeliveryMode::Stream, Some(ended)) if topic.blocks() => {
+                    let sent = receiver.client.deliver_on(&receiver.lane, &run, Overflow::Exempt);
                     if !receiver.lane.has_room() {
-                        topic.full().push(Full { lane: Arc::clone(&receiver.lane), ended: ended.clone() });
+                        topic
+                            .blocked()
+                            .push(BlockedSubscriber { lane: Arc::clone(&receiver.lane), ended: ended.clone() });
                     }
                     sent
                 }
-                (Carried::Stream, _) => receiver.client.deliver_on(&receiver.lane, &run, receiver.way()),
+                (DeliveryMode::Stream, _) => receiver.client.deliver_on(&receiver.lane, &run, receiver.way()),
             };
             self.let_others_run().await;
         }
         self.counters.fanned_out(sent);
     }
 
-    async fn tell(&mut self, news: News) {
-        let News { topic, about, envelope } = news;
-        let (run, mut sent) = (Run::new(vec![envelope]), Sent::default());
+    async fn tell(&mut self, event: PresenceEvent) {
+        let PresenceEvent { topic, about, encoded } = event;
+        let (run, mut sent) = (EncodedRun::new(vec![encoded]), Sent::default());
         let watchers = self.routes.watchers(topic.id, &topic.name, topic.rule.subscribe).await;
         for slot in watchers {
             let Some(receiver) = self.routes.receiver(slot).filter(|it| it.client.id != about) else { continue };
@@ -193,12 +201,12 @@ impl Hub<'_> {
     }
 
     /// Tells a client by its pattern, where one brings the topic from now on, what that did not bring.
-    async fn tell_missed(&mut self, client: Uuid, missed: &Missed) {
-        let Missed { topic, offsets } = missed;
+    async fn tell_missed(&mut self, client: Uuid, undelivered: &UndeliveredRange) {
+        let UndeliveredRange { topic, offsets } = undelivered;
         let slots = self.routes.all(topic.id, &topic.name, topic.rule.subscribe).await;
         let receivers = slots.iter().filter_map(|&slot| self.routes.receiver(slot));
         for receiver in receivers.filter(|receiver| receiver.is_live && receiver.client.id == client) {
-            let (source, group): (Arc<dyn Source>, _) = (Arc::<Topic>::clone(topic), receiver.group.clone());
+            let (source, group): (Arc<dyn DropNotice>, _) = (Arc::<Topic>::clone(topic), receiver.group.clone());
             let gap = Gap { source, first: *offsets.start(), last: *offsets.end(), group };
             receiver.client.deliver_gap(&receiver.lane, gap);
         }

@@ -1,8 +1,9 @@
 //! Topics: publish and subscribe, their logs, who is on them. Shared by all workers: what happens to a topic is settled
 //! under its own lock, and goes from there through the workers' inboxes to the subscribers ([`Inbox`]). Knows clients by
-//! their outbound handles, never by carrier. Called by `handler`, and by `client` when one leaves.
+//! their outbound handles, never by carrier. Called by `handler`, and by `session` when one leaves.
 
-mod found;
+mod client;
+mod expiry;
 mod history;
 mod hub;
 mod keys;
@@ -11,12 +12,12 @@ mod pattern_counts;
 mod patterns;
 mod publish;
 mod replay;
+mod route_cache;
 mod routes;
-mod state;
 mod stats;
 mod subscribe;
-mod subscriber;
-mod tend;
+#[expect(clippy::module_inception, reason = "a room and its main type have one name")]
+mod topic;
 mod unsubscribe;
 
 use std::collections::HashMap;
@@ -26,15 +27,15 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use self::hub::Delivery;
+pub(crate) use self::client::{Client, Granted};
 pub(crate) use self::hub::Inbox;
+use self::hub::InboxItem;
 use self::long_work::LongWork;
 pub(crate) use self::long_work::Slices;
 use self::pattern_counts::PatternCounts;
 pub(crate) use self::publish::Publication;
-use self::state::Topic;
-pub(crate) use self::subscribe::Wish;
-pub(crate) use self::subscriber::{Subscriber, Subscription};
+pub(crate) use self::subscribe::SubscribeRequest;
+use self::topic::Topic;
 pub(crate) use self::unsubscribe::{Farewell, Left};
 use crate::config::{Config, TopicRule};
 use crate::limits::Allowance;
@@ -58,7 +59,7 @@ pub(crate) struct Topics {
     last_id: AtomicU64,
     /// Memory that logs and keys take, in bytes.
     memory: AtomicUsize,
-    inboxes: Vec<mpsc::Sender<Delivery>>,
+    inboxes: Vec<mpsc::Sender<InboxItem>>,
     /// Subscriptions to patterns, by worker.
     patterns: Vec<AtomicUsize>,
     /// The same by pattern, for those who watch.
@@ -87,7 +88,7 @@ impl Default for ByName {
 }
 
 /// Room in the workers' inboxes.
-type Places<'a> = Vec<Option<mpsc::Permit<'a, Delivery>>>;
+type InboxPermits<'a> = Vec<Option<mpsc::Permit<'a, InboxItem>>>;
 
 impl Topics {
     /// No topics yet, and the inboxes of the workers.
@@ -178,17 +179,17 @@ impl Topics {
     }
 
     /// Waits for room in every worker's inbox. A worker that has ended has no clients left, and needs none.
-    async fn places(&self) -> Places<'_> {
-        let mut places = Vec::with_capacity(self.inboxes.len());
+    async fn permits(&self) -> InboxPermits<'_> {
+        let mut permits = Vec::with_capacity(self.inboxes.len());
         for inbox in &self.inboxes {
-            places.push(inbox.reserve().await.ok());
+            permits.push(inbox.reserve().await.ok());
         }
-        places
+        permits
     }
 
     /// Begins work of a client's that takes long where it has many parts; a few are done at once. It is over when the
     /// result is dropped; the client must not begin another meanwhile.
-    pub(crate) async fn long_work<'a>(&'a self, who: &'a Subscriber, parts: usize) -> Slices<'a> {
+    pub(crate) async fn long_work<'a>(&'a self, who: &'a Client, parts: usize) -> Slices<'a> {
         self.long_work[who.worker].begin(&who.long_work, parts).await
     }
 

@@ -8,13 +8,13 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::hub::Delivery;
-use super::state::{State, Topic};
-use super::{Places, Topics, size, uptime_ms};
+use super::hub::InboxItem;
+use super::topic::{State, Topic};
+use super::{InboxPermits, Topics, size, uptime_ms};
 use crate::limits::Allowance;
 use crate::message::{ErrorCode, ErrorReply, IdempotencyKey, Payload, ServerMessage, TopicMessage, TopicName, now_ms};
 use crate::metrics::Counters;
-use crate::outbound::Envelope;
+use crate::outbound::EncodedMessage;
 
 /// What somebody wants published.
 #[derive(Debug, Clone)]
@@ -39,17 +39,17 @@ impl Topics {
             Err(refused) => return Some(Err(refused)),
         };
         let mut state = topic.state();
-        let mut places: Places<'_> = Vec::with_capacity(self.inboxes.len());
+        let mut permits: InboxPermits<'_> = Vec::with_capacity(self.inboxes.len());
         for (worker, inbox) in self.inboxes.iter().enumerate() {
             // A worker without subscribers holds nobody up.
             let place = if self.wants(&state, worker) { inbox.try_reserve().map(Some) } else { Ok(None) };
-            places.push(match place {
+            permits.push(match place {
                 Ok(place) => place,
                 Err(TrySendError::Closed(())) => None,
                 Err(TrySendError::Full(())) => return None,
             });
         }
-        self.commit(&topic, &mut state, publication, places, None, asks.counters()).map(Ok)
+        self.commit(&topic, &mut state, publication, permits, None, asks.counters()).map(Ok)
     }
 
     /// Publishes; gives `published`. Waits for room in the workers' inboxes and, under the policy `block`, for room at
@@ -64,8 +64,8 @@ impl Topics {
             let published = if topic.blocks() {
                 self.publish_in_turn(&topic, publication, asks.counters()).await?
             } else {
-                let places = self.places().await;
-                self.commit(&topic, &mut topic.state(), publication, places, None, asks.counters())
+                let permits = self.permits().await;
+                self.commit(&topic, &mut topic.state(), publication, permits, None, asks.counters())
             };
             if let Some(published) = published {
                 return Ok(published);
@@ -96,8 +96,8 @@ impl Topics {
         // It is never closed.
         let Ok(Ok(_turn)) = timeout_at(deadline, topic.turn.acquire()).await else { return Err(too_late()) };
         loop {
-            topic.full().retain(|full| !full.ended.is_cancelled() && !full.lane.has_room());
-            let Some(full) = topic.full().last().cloned() else { break };
+            topic.blocked().retain(|full| !full.ended.is_cancelled() && !full.lane.has_room());
+            let Some(full) = topic.blocked().last().cloned() else { break };
             let freed = async {
                 tokio::select! {
                     // A lane that is closed holds nobody up.
@@ -109,9 +109,9 @@ impl Topics {
                 return Err(too_late());
             }
         }
-        let Ok(places) = timeout_at(deadline, self.places()).await else { return Err(too_late()) };
+        let Ok(permits) = timeout_at(deadline, self.permits()).await else { return Err(too_late()) };
         let delivered = TaskTracker::new();
-        let published = self.commit(topic, &mut topic.state(), publication, places, Some(&delivered), counters);
+        let published = self.commit(topic, &mut topic.state(), publication, permits, Some(&delivered), counters);
         delivered.close();
         // No worker waits for a receiver; one that ends takes what it had not delivered with it.
         let _ = timeout_at(deadline, delivered.wait()).await;
@@ -124,7 +124,7 @@ impl Topics {
         topic: &Arc<Topic>,
         state: &mut State,
         publication: &Publication,
-        places: Places<'_>,
+        permits: InboxPermits<'_>,
         delivered: Option<&TaskTracker>,
         counters: &Counters,
     ) -> Option<ServerMessage> {
@@ -147,7 +147,7 @@ impl Topics {
                 payload: publication.payload.clone(),
                 timestamp: now_ms(),
             });
-            Envelope::new(&message, compress_min_bytes)
+            EncodedMessage::new(&message, compress_min_bytes)
         });
         let offset = entry.offset;
         if let Some(key) = &publication.key {
@@ -157,10 +157,10 @@ impl Topics {
         state.rate.count(now);
         counters.published.add(1);
         self.account(topic, state, now);
-        for (worker, place) in places.into_iter().enumerate() {
+        for (worker, place) in permits.into_iter().enumerate() {
             if let Some(place) = place.filter(|_| self.wants(state, worker)) {
                 let done = delivered.map(TaskTracker::token);
-                place.send(Delivery::Message { topic: Arc::clone(topic), entry: entry.clone(), done });
+                place.send(InboxItem::Message { topic: Arc::clone(topic), entry: entry.clone(), done });
             }
         }
         Some(ServerMessage::Published { topic: name(), epoch, offset, duplicate: false })

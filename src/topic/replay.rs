@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio_util::sync::CancellationToken;
 
 use super::Topics;
-use super::hub::{self, Delivery};
+use super::hub::{self, InboxItem};
 use super::routes::Receiver;
-use super::state::Topic;
+use super::topic::Topic;
 use crate::log::{Entry, Log};
-use crate::transport::{Gap, Overflow, Source};
+use crate::transport::{DropNotice, Gap, Overflow};
 
 /// Most that is replayed at once: behind it the client's other lanes have their turn, and other clients.
 const CHUNK_MESSAGES: usize = 64;
@@ -40,14 +40,14 @@ impl Replay {
         let oldest = log.oldest();
         if self.after() + 1 < oldest {
             // The log went on without waiting.
-            let source: Arc<dyn Source> = Arc::<Topic>::clone(&self.topic);
+            let source: Arc<dyn DropNotice> = Arc::<Topic>::clone(&self.topic);
             let gap = Gap { source, first: self.after() + 1, last: oldest - 1, group: None };
             client.deliver_gap(&self.receiver.lane, gap);
             self.after.store(oldest - 1, Ordering::Relaxed);
         }
         let mut bytes = 0;
         let within = |(count, entry): &(usize, &Entry)| {
-            bytes += entry.envelope.plain().len();
+            bytes += entry.encoded.plain().len();
             *count == 0 || (*count < CHUNK_MESSAGES && bytes <= CHUNK_BYTES)
         };
         let entries: Vec<Entry> =
@@ -82,7 +82,7 @@ impl Replay {
                 // Held until it is live: what is published after the last step comes behind that.
                 let state = topic.state();
                 if self.step(&state.log) {
-                    place.send(Delivery::GoLive { topic: topic.id, client: self.receiver.client.id });
+                    place.send(InboxItem::GoLive { topic: topic.id, client: self.receiver.client.id });
                     return;
                 }
             }

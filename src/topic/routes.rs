@@ -7,13 +7,13 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::found::Found;
 use super::patterns::Patterns;
+use super::route_cache::RouteCache;
 use crate::config::Who;
-use crate::message::{Delivery, TopicName, TopicPattern};
+use crate::message::{DeliveryMode, TopicName, TopicPattern};
 use crate::outbound::Outbound;
 use crate::pattern_index::Sought;
-use crate::transport::{LaneWriter, Overflow, Source, Way};
+use crate::transport::{DropNotice, LaneWriter, Overflow, Way};
 
 /// Steps of a search, each a few nanoseconds, after which the worker's other tasks have their turn.
 const SEARCH_STEPS: usize = 50_000;
@@ -23,7 +23,7 @@ const SEARCH_STEPS: usize = 50_000;
 pub(super) struct Receiver {
     pub(super) client: Arc<Outbound>,
     pub(super) lane: Arc<LaneWriter>,
-    pub(super) delivery: Delivery,
+    pub(super) delivery: DeliveryMode,
     pub(super) overflow: Overflow,
     /// Whether the client has proved who it is.
     pub(super) is_authenticated: bool,
@@ -34,7 +34,7 @@ pub(super) struct Receiver {
     /// Under `block`, cancelled when the subscription ends: nobody waits for it any more.
     pub(super) ended: Option<CancellationToken>,
     /// For a pattern, what tells of lost messages of many of its topics at once.
-    pub(super) group: Option<Arc<dyn Source>>,
+    pub(super) group: Option<Arc<dyn DropNotice>>,
 }
 
 impl Receiver {
@@ -74,7 +74,7 @@ pub(super) struct Routes {
     /// Of these, those that hear of joins and leaves.
     watching: Patterns<Slot>,
     /// Whom topics' messages go to.
-    found: Found<Slot>,
+    route_cache: RouteCache<Slot>,
 }
 
 /// Subscriptions to one topic, in the order of their numbers.
@@ -96,7 +96,7 @@ impl Routes {
             topics: HashMap::new(),
             patterns: Patterns::default(),
             watching: Patterns::default(),
-            found: Found::new(most_found),
+            route_cache: RouteCache::new(most_found),
         }
     }
 
@@ -109,14 +109,14 @@ impl Routes {
                 let subscribed = self.topics.entry(*id).or_default();
                 subscribed.all.push(slot);
                 subscribed.watching.extend(watches.then_some(slot));
-                self.found.remove(*id);
+                self.route_cache.remove(*id);
             }
             Target::Pattern(pattern) => {
                 self.patterns.add(pattern, slot.number, slot);
                 if watches {
                     self.watching.add(pattern, slot.number, slot);
                 }
-                self.found.change(pattern.clone());
+                self.route_cache.change(pattern.clone());
             }
         }
         if slot.at == self.receivers.len() {
@@ -153,7 +153,7 @@ impl Routes {
         self.unused.push(at);
         match target {
             Target::Topic(id) => {
-                self.found.remove(*id);
+                self.route_cache.remove(*id);
                 let Some(subscribed) = self.topics.get_mut(id) else { return };
                 remove(&mut subscribed.all, number);
                 remove(&mut subscribed.watching, number);
@@ -162,7 +162,7 @@ impl Routes {
                 }
             }
             Target::Pattern(pattern) => {
-                self.found.change(pattern.clone());
+                self.route_cache.change(pattern.clone());
                 self.patterns.remove(pattern, number);
                 self.watching.remove(pattern, number);
             }
@@ -171,13 +171,13 @@ impl Routes {
 
     /// A topic's id will not come again. It has no subscribers left.
     pub(super) fn forget(&mut self, topic: u64) {
-        self.found.remove(topic);
+        self.route_cache.remove(topic);
     }
 
     /// Whom a topic's messages go to: each client once, on its exact subscription, else on that to the first pattern. Who
     /// may not subscribe to it gets nothing of it by a pattern either. Some are in it that are not live.
     pub(super) async fn all(&mut self, id: u64, name: &TopicName, who: Who) -> Arc<[Slot]> {
-        if let Some(all) = self.found.get(id, name.as_str()) {
+        if let Some(all) = self.route_cache.get(id, name.as_str()) {
             return all;
         }
         let mut all = self.topics.get(&id).map(|subscribed| subscribed.all.clone()).unwrap_or_default();
@@ -187,7 +187,7 @@ impl Routes {
         }
         let all: Arc<[Slot]> = all.into();
         if !all.is_empty() || !self.patterns.is_empty() {
-            self.found.put(id, Arc::clone(&all));
+            self.route_cache.put(id, Arc::clone(&all));
         }
         all
     }

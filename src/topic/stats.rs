@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use super::{Topics, uptime_ms};
-use crate::metrics::{self, Top, TopicStats, thousandths};
+use crate::metrics::{self, TopN, TopicStats, thousandths};
 
 impl Topics {
     /// The numbers, and at most so many topics: those with the most recent messages.
     pub(crate) fn stats(&self, most: usize) -> metrics::Topics {
         let now = uptime_ms();
-        let mut top = Top::new(most);
+        let mut top = TopN::new(most);
         let mut subscriptions: u64 = self.patterns.iter().map(|count| count.load(Ordering::Relaxed) as u64).sum();
         for shard in &self.shards {
             let topics: Vec<_> =

@@ -7,22 +7,22 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::hub::{Delivery, News};
+use super::client::{CatchingUp, Client, NotReserved, Reserved, Subscription};
+use super::hub::{InboxItem, PresenceEvent};
 use super::replay::Replay;
 use super::routes::{Receiver, Target};
-use super::state::{Many, State, Topic, overflow};
-use super::subscriber::{CatchingUp, Held, NotReserved, Reserved, Subscriber};
-use super::{Places, Topics, size, uptime_ms};
+use super::topic::{PatternNotice, State, Topic, overflow};
+use super::{InboxPermits, Topics, size, uptime_ms};
 use crate::config::{OverflowPolicy, TopicRule};
 use crate::frame::exact;
 use crate::message::{ErrorCode, ErrorReply, RequestId, ServerMessage, Subscribe, Subscribed, TopicName, TopicPattern};
-use crate::outbound::{Envelope, TopicLane};
+use crate::outbound::{EncodedMessage, TopicLane};
 use crate::transport::Overflow;
 
 /// A client's wish to subscribe.
 #[derive(Debug)]
-pub(crate) struct Wish<'a> {
-    pub(crate) who: &'a Arc<Subscriber>,
+pub(crate) struct SubscribeRequest<'a> {
+    pub(crate) who: &'a Arc<Client>,
     pub(crate) wanted: Subscribe,
     pub(crate) re: Option<&'a RequestId>,
     /// The reply would go on the control lane.
@@ -36,7 +36,10 @@ impl Topics {
     /// both go on the control lane.
     ///
     /// Cancel safe: dropped, it has made the subscription or not.
-    pub(crate) async fn subscribe(self: &Arc<Self>, wish: &Wish<'_>) -> Result<Option<ServerMessage>, ErrorReply> {
+    pub(crate) async fn subscribe(
+        self: &Arc<Self>,
+        wish: &SubscribeRequest<'_>,
+    ) -> Result<Option<ServerMessage>, ErrorReply> {
         let pattern = &wish.wanted.topic;
         let rule = Arc::clone(self.rule(pattern));
         let most = size(self.config.limits.max_subscriptions);
@@ -61,12 +64,12 @@ impl Topics {
         loop {
             let reserved = reserve()?;
             let topic = self.find_or_make(&name, &wish.who.allowance)?;
-            let places = self.places().await;
-            match self.subscribe_to_topic(wish, &topic, reserved, places) {
+            let permits = self.permits().await;
+            match self.subscribe_to_topic(wish, &topic, reserved, permits) {
                 Some(Begun::With(reply)) => return Ok(Some(reply)),
-                Some(Begun::Behind(turn)) => {
+                Some(Begun::Behind(marker)) => {
                     // What is asked next on this lane is answered behind it.
-                    turn.cancelled().await;
+                    marker.cancelled().await;
                     return Ok(None);
                 }
                 None => {}
@@ -76,12 +79,12 @@ impl Topics {
 
     fn subscribe_to_pattern(
         &self,
-        wish: &Wish<'_>,
+        wish: &SubscribeRequest<'_>,
         rule: &TopicRule,
         reserved: Reserved<'_>,
-        place: Option<mpsc::Permit<'_, Delivery>>,
+        place: Option<mpsc::Permit<'_, InboxItem>>,
     ) -> Option<ServerMessage> {
-        let Wish { who, wanted, .. } = wish;
+        let SubscribeRequest { who, wanted, .. } = wish;
         let lane = who.outbound.bind_lane(&wanted.topic, rule.priority, wanted.lane);
         let receiver = wish.receiver(rule, &lane);
         let (ended, is_authenticated) = (receiver.ended.clone(), receiver.is_authenticated);
@@ -94,9 +97,9 @@ impl Topics {
             self.pattern_watchers.fetch_add(usize::from(wanted.presence), Ordering::AcqRel);
             if let Some(place) = place {
                 let target = Target::Pattern(wanted.topic.clone());
-                place.send(Delivery::Subscribe { target, receiver, joined: None, turn: None });
+                place.send(InboxItem::Subscribe { target, receiver, joined: None, marker: None });
             }
-            Held { topic: None, lane, presence: wanted.presence, is_authenticated, ended, catching_up: None }
+            Subscription { topic: None, lane, presence: wanted.presence, is_authenticated, ended, catching_up: None }
         });
         reply
     }
@@ -104,12 +107,12 @@ impl Topics {
     /// `None` where the topic is gone meanwhile.
     fn subscribe_to_topic(
         self: &Arc<Self>,
-        wish: &Wish<'_>,
+        wish: &SubscribeRequest<'_>,
         topic: &Arc<Topic>,
         reserved: Reserved<'_>,
-        mut places: Places<'_>,
+        mut permits: InboxPermits<'_>,
     ) -> Option<Begun> {
-        let Wish { who, wanted, .. } = wish;
+        let SubscribeRequest { who, wanted, .. } = wish;
         let mut state = topic.state();
         if state.is_gone {
             return None;
@@ -131,18 +134,18 @@ impl Topics {
             may_publish: wish.is_read_only.then_some(false),
         };
         // On a lane on which a pattern may have brought the topic's messages, what is still to come by it has to come before.
-        let (begun, turn) = if wish.is_in_order(&subscribed) {
-            let (turn, there) = who.turn(Some(wish.framed(subscribed)), Overflow::Refuse);
-            (Begun::Behind(there), Some(turn))
+        let (begun, marker) = if wish.is_in_order(&subscribed) {
+            let (marker, there) = who.control_marker(Some(wish.framed(subscribed)), Overflow::Refuse);
+            (Begun::Behind(there), Some(marker))
         } else {
             (Begun::With(ServerMessage::Subscribed(subscribed)), None)
         };
-        let there = begun.turn();
+        let there = begun.marker();
         reserved.make(|| {
             let mut joined = None;
             if topic.rule.presence && who.is_present() {
                 let message = ServerMessage::Join { topic: topic.name.as_str().to_owned(), client: who.member() };
-                joined = self.tell(topic, &state, who, &message, &mut places);
+                joined = self.tell(topic, &state, who, &message, &mut permits);
                 state.members.insert(who.id(), who.member());
             }
             state.interest[who.worker] += 1;
@@ -155,11 +158,11 @@ impl Topics {
                 let task = replay.catch_up(Arc::clone(self), who.worker, there);
                 CatchingUp { task: who.tasks.spawn(task).abort_handle(), after }
             });
-            if let Some(place) = places.get_mut(who.worker).and_then(Option::take) {
-                place.send(Delivery::Subscribe { target: Target::Topic(topic.id), receiver, joined, turn });
+            if let Some(place) = permits.get_mut(who.worker).and_then(Option::take) {
+                place.send(InboxItem::Subscribe { target: Target::Topic(topic.id), receiver, joined, marker });
             }
             let presence = wanted.presence;
-            Held { topic: Some(Arc::clone(topic)), lane, presence, is_authenticated, ended, catching_up }
+            Subscription { topic: Some(Arc::clone(topic)), lane, presence, is_authenticated, ended, catching_up }
         });
         drop(state);
         Some(begun)
@@ -171,9 +174,9 @@ impl Topics {
     }
 
     /// Makes a client a member of the topics to which it has subscribed while it was not present, and tells the others.
-    pub(crate) async fn appear(&self, who: &Arc<Subscriber>) {
+    pub(crate) async fn appear(&self, who: &Arc<Client>) {
         for text in who.appear() {
-            let mut places = self.places().await;
+            let mut permits = self.permits().await;
             // Meanwhile it may have unsubscribed, and subscribed anew.
             let Some(topic) = who.topic(&text).filter(|topic| topic.rule.presence) else { continue };
             let mut state = topic.state();
@@ -181,10 +184,10 @@ impl Topics {
                 continue;
             }
             let message = ServerMessage::Join { topic: topic.name.as_str().to_owned(), client: who.member() };
-            let joined = self.tell(&topic, &state, who, &message, &mut places);
+            let joined = self.tell(&topic, &state, who, &message, &mut permits);
             state.members.insert(who.id(), who.member());
-            if let (Some(joined), Some(place)) = (joined, places.get_mut(who.worker).and_then(Option::take)) {
-                place.send(Delivery::Presence(joined));
+            if let (Some(joined), Some(place)) = (joined, permits.get_mut(who.worker).and_then(Option::take)) {
+                place.send(InboxItem::Presence(joined));
             }
         }
     }
@@ -200,21 +203,21 @@ impl Topics {
         &self,
         topic: &Arc<Topic>,
         state: &State,
-        about: &Subscriber,
+        about: &Client,
         message: &ServerMessage,
-        places: &mut Places<'_>,
-    ) -> Option<News> {
+        permits: &mut InboxPermits<'_>,
+    ) -> Option<PresenceEvent> {
         if !self.is_watched(state) {
             return None;
         }
-        let envelope = Envelope::new(message, size(self.config.limits.compress_min_bytes));
-        let news = News { topic: Arc::clone(topic), about: about.id(), envelope };
-        for (worker, place) in places.iter_mut().enumerate() {
+        let encoded = EncodedMessage::new(message, size(self.config.limits.compress_min_bytes));
+        let news = PresenceEvent { topic: Arc::clone(topic), about: about.id(), encoded };
+        for (worker, place) in permits.iter_mut().enumerate() {
             if worker != about.worker
                 && self.wants(state, worker)
                 && let Some(place) = place.take()
             {
-                place.send(Delivery::Presence(news.clone()));
+                place.send(InboxItem::Presence(news.clone()));
             }
         }
         Some(news)
@@ -230,15 +233,15 @@ enum Begun {
 }
 
 impl Begun {
-    fn turn(&self) -> Option<CancellationToken> {
+    fn marker(&self) -> Option<CancellationToken> {
         match self {
             Self::With(_) => None,
-            Self::Behind(turn) => Some(turn.clone()),
+            Self::Behind(marker) => Some(marker.clone()),
         }
     }
 }
 
-impl Wish<'_> {
+impl SubscribeRequest<'_> {
     fn receiver(&self, rule: &TopicRule, lane: &TopicLane) -> Receiver {
         Receiver {
             client: Arc::clone(&self.who.outbound),
@@ -249,7 +252,7 @@ impl Wish<'_> {
             presence: self.wanted.presence,
             is_live: true,
             ended: (rule.overflow == OverflowPolicy::Block).then(CancellationToken::new),
-            group: Many::of(&self.wanted.topic),
+            group: PatternNotice::of(&self.wanted.topic),
         }
     }
 

@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::hub::{Delivery, Missed, News};
+use super::client::{Client, Subscription};
+use super::hub::{InboxItem, PresenceEvent, UndeliveredRange};
 use super::routes::Target;
-use super::subscriber::{Held, Subscriber};
-use super::{Places, Topics, uptime_ms};
+use super::{InboxPermits, Topics, uptime_ms};
 use crate::message::{ErrorCode, ErrorReply, ServerMessage, TopicPattern};
 use crate::outbound::SLICE;
 use crate::pattern_index::{PatternIndex, Sought};
@@ -46,7 +46,7 @@ impl Topics {
     /// what came there. Cancel safe: dropped, it has ended the subscription or not.
     pub(crate) async fn unsubscribe(
         &self,
-        who: &Arc<Subscriber>,
+        who: &Arc<Client>,
         text: &TopicPattern,
         farewell: Option<Farewell>,
     ) -> Result<(), ErrorReply> {
@@ -60,12 +60,12 @@ impl Topics {
     /// [`forget`](Self::forget), for all of them at once.
     pub(crate) async fn end_one(
         &self,
-        who: &Arc<Subscriber>,
+        who: &Arc<Client>,
         text: &TopicPattern,
         farewell: Option<Farewell>,
         left: &mut Left,
     ) -> Result<(), ErrorReply> {
-        let mut places = self.places().await;
+        let mut permits = self.permits().await;
         let Some(held) = who.take(text) else {
             let message = format!("topic: not subscribed to {}", text.as_str());
             return Err(ErrorReply::new(ErrorCode::NotFound, message));
@@ -76,22 +76,22 @@ impl Topics {
             Some(Farewell::Reply(frame)) => (Some(frame), Overflow::Append),
             Some(Farewell::Notice(frame)) => (Some(frame), Overflow::Displace),
         };
-        let (turn, there) = who.turn(frame, overflow);
-        self.end(who, text, held, &mut places, |ended, places| {
-            let Ended { target, left, missed } = ended;
-            if let Some(place) = places.get_mut(who.worker).and_then(Option::take) {
-                let (client, targets, turn) = (who.id(), vec![target], Some(turn));
-                place.send(Delivery::Leave { client, targets, left, missed, turn });
+        let (marker, there) = who.control_marker(frame, overflow);
+        self.end(who, text, held, &mut permits, |ended, permits| {
+            let Ended { target, left, undelivered } = ended;
+            if let Some(place) = permits.get_mut(who.worker).and_then(Option::take) {
+                let (client, targets, marker) = (who.id(), vec![target], Some(marker));
+                place.send(InboxItem::Leave { client, targets, left, undelivered, marker });
             }
         });
-        drop(places);
+        drop(permits);
         there.cancelled().await;
         Ok(())
     }
 
     /// Forgets what waits for subscriptions that have ended. What is on its way comes all the same; what only waits to go is
     /// not wanted any more. Unless another subscription would have brought it: it comes once, and came for both.
-    pub(crate) async fn forget(&self, who: &Arc<Subscriber>, left: Left) {
+    pub(crate) async fn forget(&self, who: &Arc<Client>, left: Left) {
         for lane in left.lanes {
             let sources = lane.waiting_sources();
             let mut slices = self.long_work(who, sources.len()).await;
@@ -114,25 +114,25 @@ impl Topics {
 
     /// Ends all subscriptions of a client that leaves, and takes no more. Whether others are told is for the caller to say:
     /// where all leave, nobody is left to hear it.
-    pub(crate) async fn leave(&self, who: &Arc<Subscriber>, tell: bool) {
+    pub(crate) async fn leave(&self, who: &Arc<Client>, tell: bool) {
         let mut targets = Vec::new();
         for (number, (text, held)) in who.take_all().into_iter().enumerate() {
             if number > 0 && number.is_multiple_of(SLICE) {
                 tokio::task::yield_now().await;
             }
             let is_told = tell && held.topic.as_ref().is_some_and(|topic| topic.rule.presence);
-            let mut places = if is_told { self.places().await } else { Vec::new() };
-            self.end(who, &text, held, &mut places, |Ended { target, left, .. }, places| {
+            let mut permits = if is_told { self.permits().await } else { Vec::new() };
+            self.end(who, &text, held, &mut permits, |Ended { target, left, .. }, permits| {
                 targets.push(target);
-                if let (Some(left), Some(place)) = (left, places.get_mut(who.worker).and_then(Option::take)) {
-                    place.send(Delivery::Presence(left));
+                if let (Some(left), Some(place)) = (left, permits.get_mut(who.worker).and_then(Option::take)) {
+                    place.send(InboxItem::Presence(left));
                 }
             });
         }
         if !targets.is_empty()
             && let Ok(place) = self.inboxes[who.worker].reserve().await
         {
-            place.send(Delivery::Leave { client: who.id(), targets, left: None, missed: None, turn: None });
+            place.send(InboxItem::Leave { client: who.id(), targets, left: None, undelivered: None, marker: None });
         }
     }
 
@@ -140,18 +140,18 @@ impl Topics {
     /// told there, while nothing is published to the topic.
     fn end<'a>(
         &self,
-        who: &Arc<Subscriber>,
+        who: &Arc<Client>,
         text: &TopicPattern,
-        held: Held,
-        places: &mut Places<'a>,
-        tell: impl FnOnce(Ended, &mut Places<'a>),
+        held: Subscription,
+        permits: &mut InboxPermits<'a>,
+        tell: impl FnOnce(Ended, &mut InboxPermits<'a>),
     ) {
         who.outbound.release_lane(text, &held.lane);
         let Some(topic) = &held.topic else {
             self.patterns[who.worker].fetch_sub(1, Ordering::AcqRel);
             self.pattern_counts.remove(text, held.is_authenticated);
             self.pattern_watchers.fetch_sub(usize::from(held.presence), Ordering::AcqRel);
-            return tell(Ended { target: Target::Pattern(text.clone()), left: None, missed: None }, places);
+            return tell(Ended { target: Target::Pattern(text.clone()), left: None, undelivered: None }, permits);
         };
         let mut state = topic.state();
         state.used_ms = uptime_ms();
@@ -160,20 +160,20 @@ impl Topics {
         let mut left = None;
         if state.members.remove(&who.id()).is_some() {
             let message = ServerMessage::Leave { topic: topic.name.as_str().to_owned(), client: who.member() };
-            left = self.tell(topic, &state, who, &message, places);
+            left = self.tell(topic, &state, who, &message, permits);
         }
         // What was published behind a replay that did not get so far went to none of the client's other subscriptions either.
         let after = held.catching_up.as_ref().filter(|replay| !replay.task.is_finished());
         let first = after.map_or(u64::MAX, |replay| replay.after.load(Ordering::Relaxed) + 1);
-        let missed = (first <= state.log.newest())
-            .then(|| Missed { topic: Arc::clone(topic), offsets: first..=state.log.newest() });
-        tell(Ended { target: Target::Topic(topic.id), left, missed }, places);
+        let undelivered = (first <= state.log.newest())
+            .then(|| UndeliveredRange { topic: Arc::clone(topic), offsets: first..=state.log.newest() });
+        tell(Ended { target: Target::Topic(topic.id), left, undelivered }, permits);
     }
 }
 
 /// What an end of a subscription leaves to be told.
 struct Ended {
     target: Target,
-    left: Option<News>,
-    missed: Option<Missed>,
+    left: Option<PresenceEvent>,
+    undelivered: Option<UndeliveredRange>,
 }

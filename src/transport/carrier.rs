@@ -28,7 +28,7 @@ const AFTER_LANES: Duration = Duration::from_millis(200);
 
 /// Why a connection is there no more.
 #[derive(Debug, Clone, Error)]
-pub(crate) enum Gone {
+pub(crate) enum Disconnected {
     /// The peer closed it.
     #[error("closed with {code}")]
     Closed {
@@ -45,7 +45,7 @@ pub(crate) enum Gone {
     Lost(String),
 }
 
-impl From<ConnectionError> for Gone {
+impl From<ConnectionError> for Disconnected {
     fn from(error: ConnectionError) -> Self {
         match error {
             ConnectionError::ApplicationClosed(close) => Self::Closed {
@@ -163,7 +163,7 @@ impl Carrier {
     ///
     /// # Errors
     /// The connection is gone.
-    pub(crate) async fn accept_lane(&self) -> Result<(SendHalf, ReceiveHalf), Gone> {
+    pub(crate) async fn accept_lane(&self) -> Result<(SendHalf, ReceiveHalf), Disconnected> {
         let accepted = match self {
             Self::Native(connection) => connection.accept_bi().await,
             Self::WebTransport(session) => session.connection().accept_bi().await,
@@ -174,16 +174,16 @@ impl Carrier {
                 };
             }
         };
-        let (send, receive) = accepted.map_err(|e| self.gone(e))?;
+        let (send, receive) = accepted.map_err(|e| self.disconnected(e))?;
         Ok((send.into(), receive.into()))
     }
 
     /// Waits until the client opens a unidirectional stream that it must not open. Cancel safe.
-    pub(crate) async fn trespassed(&self) {
+    pub(crate) async fn opened_forbidden_stream(&self) {
         let is_opened = match self {
             Self::Native(connection) => connection.accept_uni().await.is_ok(),
             // One of the session's: HTTP/3's own are not counted. There is room for one only where a client does without some of them.
-            Self::WebTransport(session) => return session.trespassed().await,
+            Self::WebTransport(session) => return session.opened_forbidden_stream().await,
             Self::WebSocket(_) => false,
         };
         if !is_opened {
@@ -200,12 +200,12 @@ impl Carrier {
     ///
     /// # Errors
     /// The connection is gone.
-    pub(crate) async fn read_datagram(&self) -> Result<Bytes, Gone> {
+    pub(crate) async fn read_datagram(&self) -> Result<Bytes, Disconnected> {
         loop {
             match self {
-                Self::Native(connection) => return connection.read_datagram().await.map_err(|e| self.gone(e)),
+                Self::Native(connection) => return connection.read_datagram().await.map_err(|e| self.disconnected(e)),
                 Self::WebTransport(session) => {
-                    let datagram = session.connection().read_datagram().await.map_err(|e| self.gone(e))?;
+                    let datagram = session.connection().read_datagram().await.map_err(|e| self.disconnected(e))?;
                     if let Some(body) = without_session(datagram) {
                         return Ok(body);
                     }
@@ -256,27 +256,27 @@ impl Carrier {
     }
 
     /// What it means that a stream tells of the connection's end.
-    pub(crate) fn gone(&self, error: ConnectionError) -> Gone {
+    pub(crate) fn disconnected(&self, error: ConnectionError) -> Disconnected {
         match self {
-            Self::WebTransport(session) => session.gone(error),
+            Self::WebTransport(session) => session.disconnected(error),
             Self::Native(_) | Self::WebSocket(_) => error.into(),
         }
     }
 
     /// Waits until the connection is there no more. Cancel safe.
-    pub(crate) async fn closed(&self) -> Gone {
+    pub(crate) async fn closed(&self) -> Disconnected {
         match self {
-            Self::Native(connection) => self.gone(connection.closed().await),
-            Self::WebTransport(session) => self.gone(session.connection().closed().await),
+            Self::Native(connection) => self.disconnected(connection.closed().await),
+            Self::WebTransport(session) => self.disconnected(session.connection().closed().await),
             Self::WebSocket(socket) => socket.closed().await,
         }
     }
 
     /// Why the connection is there no more.
-    pub(crate) fn close_reason(&self) -> Option<Gone> {
+    pub(crate) fn close_reason(&self) -> Option<Disconnected> {
         match self {
-            Self::WebSocket(socket) => socket.gone(),
-            _ => self.quic()?.close_reason().map(|e| self.gone(e)),
+            Self::WebSocket(socket) => socket.disconnected(),
+            _ => self.quic()?.close_reason().map(|e| self.disconnected(e)),
         }
     }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use quinn::{ReadError, RecvStream};
 use thiserror::Error;
 
-use super::carrier::Gone;
+use super::carrier::Disconnected;
 use super::layer::{Layer, Preamble};
 use super::stream::ReceiveHalf;
 use super::websocket::Inlet;
@@ -32,7 +32,7 @@ pub(crate) enum ReadFailure {
     Stream(#[from] ReadError),
     /// The connection is gone.
     #[error(transparent)]
-    Gone(Gone),
+    Disconnected(Disconnected),
 }
 
 /// Reads bodies from one stream that the peer writes.

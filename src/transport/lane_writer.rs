@@ -1,6 +1,6 @@
 //! The outbound side of a lane. A frame is written straight into the QUIC stream by whoever has it; only what the
 //! stream does not take at once waits in a bounded backlog, which is drained in turn with those of the client's other
-//! lanes ([`Outflow::drain`]).
+//! lanes ([`SendScheduler::drain`]).
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,9 +10,9 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::backlog::{Backlog, Gap, Mark, Overflow, Source};
+use super::backlog::{Backlog, DropNotice, Gap, Mark, Overflow};
 use super::layer::Layer;
-use super::outflow::Outflow;
+use super::send_scheduler::SendScheduler;
 use super::stream::SendHalf;
 use crate::frame::PREFIX_BYTES;
 use crate::metrics::Sent;
@@ -40,16 +40,16 @@ const TURN_BYTES: usize = 64 * 1024;
 /// Frames for any number of lanes, in order. Small ones are joined once, because a stream takes one piece of memory in a
 /// fraction of the time that it takes many.
 #[derive(Debug)]
-pub(crate) struct Batch {
+pub(crate) struct FrameBatch {
     frames: Vec<Bytes>,
     /// Of the frames, altogether.
     bytes: usize,
     joined: Option<Bytes>,
     /// Where they are messages of one topic: which, and their offsets.
-    topic: Option<(Arc<dyn Source>, Vec<u64>)>,
+    topic: Option<(Arc<dyn DropNotice>, Vec<u64>)>,
 }
 
-impl Batch {
+impl FrameBatch {
     pub(crate) fn new(frames: Vec<Bytes>) -> Self {
         let bytes = total(&frames);
         let joined = (frames.len() > 1 && bytes <= MAX_JOINED_BYTES).then(|| frames.concat().into());
@@ -57,7 +57,7 @@ impl Batch {
     }
 
     /// Messages of a topic with as many offsets.
-    pub(crate) fn of_topic(frames: Vec<Bytes>, source: Arc<dyn Source>, offsets: Vec<u64>) -> Self {
+    pub(crate) fn of_topic(frames: Vec<Bytes>, source: Arc<dyn DropNotice>, offsets: Vec<u64>) -> Self {
         Self { topic: Some((source, offsets)), ..Self::new(frames) }
     }
 
@@ -95,7 +95,7 @@ pub(crate) struct Way<'a> {
     /// What happens where there is no room.
     pub(crate) overflow: Overflow,
     /// What tells of lost messages of many topics at once, where that by which they come brings many.
-    pub(crate) group: Option<&'a Arc<dyn Source>>,
+    pub(crate) group: Option<&'a Arc<dyn DropNotice>>,
 }
 
 impl From<Overflow> for Way<'_> {
@@ -104,7 +104,7 @@ impl From<Overflow> for Way<'_> {
     }
 }
 
-impl From<Bytes> for Batch {
+impl From<Bytes> for FrameBatch {
     fn from(frame: Bytes) -> Self {
         Self::new(vec![frame])
     }
@@ -116,7 +116,7 @@ pub(crate) struct LaneWriter {
     state: Mutex<State>,
     layer: Layer,
     priority: i32,
-    outflow: Arc<Outflow>,
+    scheduler: Arc<SendScheduler>,
     /// Each lets one at a time wait for this lane, of replays and of publishers. All that wait are woken whenever anything
     /// leaves a backlog of the client's, which it can have happen as often as it likes.
     replays: Semaphore,
@@ -133,7 +133,7 @@ struct State {
 
 /// What came of a lane's turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum Progress {
     /// Nothing waits any more, or nothing can be written.
     Over,
     /// More can be written.
@@ -143,14 +143,19 @@ pub(super) enum Turn {
 impl LaneWriter {
     /// A lane among those of a client; the higher its priority, the earlier its turn. As in QUIC: what is written goes out
     /// in that order.
-    pub(crate) fn new(half: impl Into<SendHalf>, layer: Layer, priority: i32, outflow: &Arc<Outflow>) -> Arc<Self> {
+    pub(crate) fn new(
+        half: impl Into<SendHalf>,
+        layer: Layer,
+        priority: i32,
+        scheduler: &Arc<SendScheduler>,
+    ) -> Arc<Self> {
         let stream = half.into();
         stream.set_priority(priority);
-        let state = State { stream, backlog: Backlog::new(outflow.lane_bounds), closed: None };
-        let outflow = Arc::clone(outflow);
+        let state = State { stream, backlog: Backlog::new(scheduler.lane_bounds), closed: None };
+        let scheduler = Arc::clone(scheduler);
         let (replays, publishers) = (Semaphore::new(1), Semaphore::new(1));
-        let lane = Arc::new(Self { state: Mutex::new(state), layer, priority, outflow, replays, publishers });
-        lane.outflow.add(&lane);
+        let lane = Arc::new(Self { state: Mutex::new(state), layer, priority, scheduler, replays, publishers });
+        lane.scheduler.add(&lane);
         lane
     }
 
@@ -159,8 +164,8 @@ impl LaneWriter {
     }
 
     /// What this lane shares with the client's others.
-    pub(crate) fn outflow(&self) -> &Arc<Outflow> {
-        &self.outflow
+    pub(crate) fn scheduler(&self) -> &Arc<SendScheduler> {
+        &self.scheduler
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -171,12 +176,12 @@ impl LaneWriter {
     ///
     /// # Errors
     /// How many frames were taken, and why not the rest.
-    pub(crate) fn try_send<'a>(&self, batch: &Batch, way: impl Into<Way<'a>>) -> Result<(), (usize, SendFailure)> {
+    pub(crate) fn try_send<'a>(&self, batch: &FrameBatch, way: impl Into<Way<'a>>) -> Result<(), (usize, SendFailure)> {
         let way = way.into();
         let mut state = self.state();
         let was_empty = state.backlog.is_empty();
         let mut written = state.write_batch(batch).map_err(|failure| (0, failure))?;
-        let budget = &self.outflow.budget;
+        let budget = &self.scheduler.budget;
         for (taken, frame) in batch.frames.iter().enumerate() {
             if written >= frame.len() {
                 written -= frame.len();
@@ -191,7 +196,7 @@ impl LaneWriter {
                 return Err((taken, SendFailure::Full));
             }
             if was_empty {
-                self.outflow.blocked();
+                self.scheduler.blocked();
             }
         }
         Ok(())
@@ -205,21 +210,21 @@ impl LaneWriter {
     pub(crate) fn tell(&self, gap: Gap) -> Result<Sent, SendFailure> {
         let mut state = self.state();
         if !state.backlog.is_empty() {
-            let told = state.backlog.tell(gap, &self.outflow.budget);
+            let told = state.backlog.tell(gap, &self.scheduler.budget);
             return told.then(Sent::default).ok_or(SendFailure::Full);
         }
         let frame = gap.source.gap(gap.first, gap.last);
         let (length, mut rest) = (frame.len(), [frame]);
         if state.write_now(&mut rest)? == 0 {
             let [rest] = rest;
-            state.backlog.put(rest, length, Mark::Gap(gap), &self.outflow.budget);
-            self.outflow.blocked();
+            state.backlog.put(rest, length, Mark::Gap(gap), &self.scheduler.budget);
+            self.scheduler.blocked();
         }
         Ok(Sent { messages: 1, bytes: length - PREFIX_BYTES })
     }
 
     /// Writes frames and waits until the stream has taken them, and what waited before them. Unbounded by the backlog,
-    /// because the caller brings nothing more until then: ask [`Outflow::takes_replies`] first. Needs [`Outflow::drain`]
+    /// because the caller brings nothing more until then: ask [`SendScheduler::takes_replies`] first. Needs [`SendScheduler::drain`]
     /// running.
     ///
     /// Not cancel safe: a dropped call may leave frames in the backlog; they are sent all the same.
@@ -231,27 +236,27 @@ impl LaneWriter {
             let rest = state.write_now(frames)?;
             for (frame, length) in frames.iter_mut().zip(lengths).skip(rest) {
                 rest_bytes += frame.len();
-                state.backlog.put(std::mem::take(frame), length, Mark::Plain, &self.outflow.budget);
+                state.backlog.put(std::mem::take(frame), length, Mark::Plain, &self.scheduler.budget);
             }
             if state.backlog.is_empty() {
                 return Ok(());
             }
-            self.outflow.blocked();
+            self.scheduler.blocked();
             state.backlog.last()
         };
-        let _waiting = self.outflow.replies(rest_bytes);
+        let _waiting = self.scheduler.replies(rest_bytes);
         self.until(|state| state.backlog.has_passed(until)).await
     }
 
     /// Waits until more replies may wait for the client, or the lane has ended.
     pub(crate) async fn room_for_replies(&self) -> Result<(), SendFailure> {
-        self.until(|_| self.outflow.takes_replies()).await
+        self.until(|_| self.scheduler.takes_replies()).await
     }
 
     /// Waits until what waits here now has gone on, and another message may wait.
     pub(crate) async fn passed(&self) -> Result<(), SendFailure> {
         let until = self.state().backlog.last();
-        self.until(|state| state.backlog.has_passed(until) && state.backlog.has_room(&self.outflow.budget)).await
+        self.until(|state| state.backlog.has_passed(until) && state.backlog.has_room(&self.scheduler.budget)).await
     }
 
     /// Waits until it is the turn of another replay on this lane, which is over when the result is dropped.
@@ -263,19 +268,19 @@ impl LaneWriter {
     /// Waits until another message may wait here.
     pub(crate) async fn room(&self) -> Result<(), SendFailure> {
         let _turn = self.publishers.acquire().await;
-        self.until(|state| state.backlog.has_room(&self.outflow.budget)).await
+        self.until(|state| state.backlog.has_room(&self.scheduler.budget)).await
     }
 
     /// The topics of which something waits here that may still be forgotten, each once.
-    pub(crate) fn waiting_sources(&self) -> Vec<Arc<dyn Source>> {
+    pub(crate) fn waiting_sources(&self) -> Vec<Arc<dyn DropNotice>> {
         self.state().backlog.sources()
     }
 
     /// Forgets what waits here of the topics that are unwanted, by the addresses of their sources.
     pub(crate) fn forget(&self, unwanted: &HashSet<usize>) {
         if !unwanted.is_empty() {
-            self.state().backlog.forget(unwanted, &self.outflow.budget);
-            self.outflow.made_room();
+            self.state().backlog.forget(unwanted, &self.scheduler.budget);
+            self.scheduler.made_room();
         }
     }
 
@@ -287,13 +292,13 @@ impl LaneWriter {
     /// Whether another message may wait here; none does on a lane that is closed.
     pub(crate) fn has_room(&self) -> bool {
         let state = self.state();
-        state.closed.is_some() || state.backlog.has_room(&self.outflow.budget)
+        state.closed.is_some() || state.backlog.has_room(&self.scheduler.budget)
     }
 
     /// Waits until a condition holds that comes true when frames leave the backlog. Cancel safe.
     async fn until(&self, holds: impl Fn(&State) -> bool) -> Result<(), SendFailure> {
         loop {
-            let moved = self.outflow.moved();
+            let moved = self.scheduler.moved();
             {
                 let state = self.state();
                 if let Some(failure) = state.closed {
@@ -308,33 +313,33 @@ impl LaneWriter {
     }
 
     /// Moves what the stream takes of the backlog; where it takes no more, `cx` is woken once it does.
-    pub(super) fn take_turn(&self, cx: &mut Context<'_>) -> Turn {
+    pub(super) fn take_turn(&self, cx: &mut Context<'_>) -> Progress {
         let mut state = self.state();
         if state.closed.is_some() || state.backlog.is_empty() {
-            return Turn::Over;
+            return Progress::Over;
         }
         let State { stream, backlog, .. } = &mut *state;
         match stream.poll_write(backlog.turn(TURN_BYTES), cx) {
-            Poll::Pending => Turn::Over,
+            Poll::Pending => Progress::Over,
             Poll::Ready(Ok((bytes, frames))) => {
-                backlog.written(frames, bytes, &self.outflow.budget);
+                backlog.written(frames, bytes, &self.scheduler.budget);
                 if backlog.is_empty() {
                     backlog.shrink();
                 }
-                self.outflow.went_on();
-                Turn::Again
+                self.scheduler.went_on();
+                Progress::Again
             }
             Poll::Ready(Err(failure)) => {
                 self.close(&mut state, failure);
-                Turn::Over
+                Progress::Over
             }
         }
     }
 
     fn close(&self, state: &mut State, failure: SendFailure) {
         state.closed = Some(failure);
-        state.backlog.clear(&self.outflow.budget);
-        self.outflow.made_room();
+        state.backlog.clear(&self.scheduler.budget);
+        self.scheduler.made_room();
     }
 
     /// Waits until the peer wants no more of this lane, or the connection is gone.
@@ -371,14 +376,14 @@ impl LaneWriter {
     }
 
     /// Writes what is left, `last` behind it, ends the stream, and waits until the peer has it all (or has gone). Needs
-    /// [`Outflow::drain`] running. Bound it by a timeout: the peer need not read.
+    /// [`SendScheduler::drain`] running. Bound it by a timeout: the peer need not read.
     pub(crate) async fn finish(&self, last: Option<Bytes>) {
         if let Some(last) = last {
             let mut state = self.state();
             if state.closed.is_none() {
                 let length = last.len();
-                state.backlog.put(last, length, Mark::Plain, &self.outflow.budget);
-                self.outflow.blocked();
+                state.backlog.put(last, length, Mark::Plain, &self.scheduler.budget);
+                self.scheduler.blocked();
             }
         }
         if self.idle().await.is_err() {
@@ -399,14 +404,14 @@ impl LaneWriter {
 impl Drop for LaneWriter {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        state.backlog.clear(&self.outflow.budget);
-        self.outflow.made_room();
+        state.backlog.clear(&self.scheduler.budget);
+        self.scheduler.made_room();
     }
 }
 
 impl State {
     /// Writes what the stream takes at once and gives how many bytes that was.
-    fn write_batch(&mut self, batch: &Batch) -> Result<usize, SendFailure> {
+    fn write_batch(&mut self, batch: &FrameBatch) -> Result<usize, SendFailure> {
         let mut written = 0;
         for piece in batch.pieces() {
             let mut rest = [piece.clone()];

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::carrier::DATAGRAMS_IN_QUIC;
 use super::cid::{Owners, WorkerCids};
-use super::socket::{Stray, WorkerSocket};
+use super::socket::{MisroutedPacket, WorkerSocket};
 use super::webtransport::HTTP3_STREAMS;
 use crate::config::{Config, Congestion, Quic};
 use crate::tls::ResetKey;
@@ -34,7 +34,7 @@ pub(crate) struct ServerSettings {
     /// Those of new connections, which may change.
     connections: watch::Receiver<quinn::ServerConfig>,
     owners: Owners,
-    strays: Vec<mpsc::Sender<Stray>>,
+    strays: Vec<mpsc::Sender<MisroutedPacket>>,
     reset_key: Arc<dyn HmacKey>,
     /// Between two stateless resets of one worker.
     reset_interval: Duration,
@@ -48,7 +48,7 @@ impl ServerSettings {
         crypto: Arc<QuicServerConfig>,
         reset_key: &ResetKey,
         workers: usize,
-    ) -> (Self, watch::Sender<quinn::ServerConfig>, Vec<mpsc::Receiver<Stray>>) {
+    ) -> (Self, watch::Sender<quinn::ServerConfig>, Vec<mpsc::Receiver<MisroutedPacket>>) {
         let mut connections = quinn::ServerConfig::with_crypto(crypto);
         let mut transport = transport(&config.quic);
         transport
@@ -83,7 +83,7 @@ impl ServerSettings {
         &self,
         worker: usize,
         socket: UdpSocket,
-        strays: mpsc::Receiver<Stray>,
+        strays: mpsc::Receiver<MisroutedPacket>,
     ) -> io::Result<Endpoint> {
         let runtime: Arc<dyn Runtime> = Arc::new(TokioRuntime);
         // Any worker can answer for a connection of before a restart, whichever its id belongs to now.

@@ -59,7 +59,7 @@ pub(crate) fn report_buffers(socket: &UdpSocket, asked: usize) {
 
 /// A packet on its way to the worker that owns its connection.
 #[derive(Debug)]
-pub(crate) struct Stray {
+pub(crate) struct MisroutedPacket {
     packet: Box<[u8]>,
     meta: RecvMeta,
 }
@@ -71,9 +71,9 @@ pub(crate) struct WorkerSocket {
     worker: usize,
     owners: Owners,
     /// The queues into the workers' sockets, by worker.
-    outgoing: Vec<mpsc::Sender<Stray>>,
+    outgoing: Vec<mpsc::Sender<MisroutedPacket>>,
     /// The end of this worker's own queue; the lock is this thread's alone, `poll_recv` wants `&self`.
-    incoming: Mutex<mpsc::Receiver<Stray>>,
+    incoming: Mutex<mpsc::Receiver<MisroutedPacket>>,
 }
 
 impl WorkerSocket {
@@ -81,8 +81,8 @@ impl WorkerSocket {
         inner: Arc<dyn AsyncUdpSocket>,
         worker: usize,
         owners: Owners,
-        outgoing: Vec<mpsc::Sender<Stray>>,
-        incoming: mpsc::Receiver<Stray>,
+        outgoing: Vec<mpsc::Sender<MisroutedPacket>>,
+        incoming: mpsc::Receiver<MisroutedPacket>,
     ) -> Self {
         Self { inner, worker, owners, outgoing, incoming: Mutex::new(incoming) }
     }
@@ -109,7 +109,7 @@ impl WorkerSocket {
 
     fn hand_on(&self, owner: usize, packet: &[u8], meta: &RecvMeta) {
         let meta = RecvMeta { len: packet.len(), stride: packet.len(), ..*meta };
-        let stray = Stray { packet: packet.into(), meta };
+        let stray = MisroutedPacket { packet: packet.into(), meta };
         // A full queue loses the packet as a full socket buffer would; QUIC sends it again.
         if self.outgoing.get(owner).is_none_or(|queue| queue.try_send(stray).is_err()) {
             let (worker, from) = (self.worker, meta.addr);
@@ -194,7 +194,7 @@ mod tests {
     const STRIDE: usize = 40;
 
     /// The socket of worker 0 of three, and the queues out of it.
-    fn socket(queue: usize) -> (WorkerSocket, Owners, Vec<mpsc::Receiver<Stray>>) {
+    fn socket(queue: usize) -> (WorkerSocket, Owners, Vec<mpsc::Receiver<MisroutedPacket>>) {
         let inner = TokioRuntime.wrap_udp_socket(UdpSocket::bind("127.0.0.1:0").expect("a socket")).expect("wrapped");
         let owners = Owners::new(3);
         let (outgoing, ends) = (0..3).map(|_| mpsc::channel(queue)).unzip();
@@ -220,7 +220,7 @@ mod tests {
         buffer
     }
 
-    fn queued(end: &mut mpsc::Receiver<Stray>) -> Vec<Vec<u8>> {
+    fn queued(end: &mut mpsc::Receiver<MisroutedPacket>) -> Vec<Vec<u8>> {
         std::iter::from_fn(|| end.try_recv().ok())
             .map(|stray| {
                 assert_eq!((stray.meta.len, stray.meta.stride), (stray.packet.len(), stray.packet.len()));

@@ -9,7 +9,7 @@ use crate::common::library::{client, connect, expect, next, next_message, next_m
 use crate::common::topics::rule;
 use crate::common::{TestServer, soon, until};
 use quic_websocket::message::{
-    ClientMessage, CloseCode, Delivery, LaneChoice, Payload, Position, ServerMessage, Subscribe, TopicMessage,
+    ClientMessage, CloseCode, DeliveryMode, LaneChoice, Payload, Position, ServerMessage, Subscribe, TopicMessage,
     TopicPattern,
 };
 use quic_websocket::{ClientError, Event, TopicEvent};
@@ -384,7 +384,7 @@ async fn what_was_subscribed_to_by_hand_comes_as_events() {
         topic: TopicPattern::new("t").expect("a topic"),
         since: None,
         recent: None,
-        delivery: Delivery::Stream,
+        delivery: DeliveryMode::Stream,
         lane: LaneChoice::Own,
         presence: false,
     };

@@ -38,8 +38,9 @@ pub(super) async fn publish(
 ) -> Result<Json<Value>, Refusal> {
     let Publish { topic, content } = parse(body, r#"{"topic":"...","content":"..."}"#)?;
     let topic = TopicName::new(&topic)?;
-    let surroundings = &http.surroundings;
-    let published = handler::publish(&surroundings.context, surroundings.worker, topic, Payload::text(content)).await?;
+    let worker_context = &http.worker_context;
+    let published =
+        handler::publish(&worker_context.context, worker_context.worker, topic, Payload::text(content)).await?;
     let ServerMessage::Published { topic, epoch, offset, .. } = published else {
         return Err(Refusal::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -57,7 +58,7 @@ pub(super) async fn disconnect(
     let Disconnect { client, code, reason } = parse(body, r#"{"client":"...","code":4403,"reason":"..."}"#)?;
     let reason = reason.unwrap_or_else(|| "disconnected by an administrator".into());
     let close = Close::new(code.map_or(CloseCode::FORBIDDEN, CloseCode), reason)?;
-    if handler::disconnect(&http.surroundings.context, client, close).await {
+    if handler::disconnect(&http.worker_context.context, client, close).await {
         return Ok(Json(json!({})));
     }
     Err(Refusal::new(StatusCode::NOT_FOUND, format!("client: no client {client} is connected; /api/stats lists some")))

@@ -14,10 +14,10 @@ use tracing::debug;
 
 use super::{Http, Refusal};
 use crate::config::{self, Secret};
-use crate::http::door::Serves;
 use crate::http::fields::single;
+use crate::http::listener::Serves;
 use crate::http::{Peer, host};
-use crate::limits::{Addresses, Shown};
+use crate::limits::{Addresses, TokenCheck};
 use crate::message::Token;
 
 /// What proxies add, besides all that begins with [`FORWARDED`]: a request that came by one is not known to be of this
@@ -32,7 +32,7 @@ pub(super) async fn guard(
     request: Request,
     next: Next,
 ) -> Response {
-    let context = &http.surroundings.context;
+    let context = &http.worker_context.context;
     let mut response = match judge(at, &context.live.http(), &context.addresses, &peer, &request) {
         Ok(()) => next.run(request).await,
         Err(refused) => {
@@ -80,11 +80,11 @@ fn has_token(token: &Secret, addresses: &Addresses, from: IpAddr, headers: &Head
     let header = single(headers, &header::AUTHORIZATION)?;
     let Ok(Some(shown)) = Token::from_authorization(header) else { return unauthorized(expected) };
     match addresses.show_token(from, token.is(shown.as_str())) {
-        Shown::Right => Ok(()),
-        Shown::Wrong => {
+        TokenCheck::Right => Ok(()),
+        TokenCheck::Wrong => {
             unauthorized("Authorization: this is not the admin token (http.admin_token, or the one in the log)")
         }
-        Shown::TooMany(wait) => {
+        TokenCheck::TooMany(wait) => {
             let why = "this address has shown too many wrong tokens; try again later, see Retry-After";
             Err(Refusal { retry_after: Some(wait), ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, why) })
         }

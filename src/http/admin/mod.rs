@@ -14,12 +14,12 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 
 use super::Http;
-use super::door::Serves;
+use super::listener::Serves;
 use super::refusal::Refusal;
 
 /// The routes, each behind the check of the listener at which they are.
 pub(super) fn router(http: &Arc<Http>, at: Serves) -> Router<Arc<Http>> {
-    let most = http.surroundings.context.config.limits.max_message_bytes;
+    let most = http.worker_context.context.config.limits.max_message_bytes;
     Router::new()
         .route("/api/stats", get(watch::stats))
         .route("/metrics", get(watch::metrics))

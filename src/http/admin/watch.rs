@@ -43,7 +43,7 @@ pub(super) async fn metrics(
 }
 
 async fn snapshot(http: &Http, clients: usize) -> Result<Stats, Refusal> {
-    let context = Arc::clone(&http.surroundings.context);
+    let context = Arc::clone(&http.worker_context.context);
     // It is never closed. The turn ends with the work, also where nobody waits for that any more.
     let turn = Arc::clone(context.metrics.snapshots()).acquire_owned().await;
     let made = tokio::task::spawn_blocking(move || {

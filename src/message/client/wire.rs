@@ -7,7 +7,7 @@ use bytestring::ByteString;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{ClientMessage, Close, Delivery, Handshake, LaneChoice, Request, Subscribe};
+use super::{ClientMessage, Close, DeliveryMode, Handshake, LaneChoice, Request, Subscribe};
 use crate::frame::{Body, put_frame};
 use crate::message::fields::{self, Scalar, required, structured};
 use crate::message::json::Object;
@@ -200,7 +200,7 @@ impl ClientMessage {
                     delivery: choice(
                         f.delivery,
                         "delivery",
-                        [("stream", Delivery::Stream), ("datagram", Delivery::Datagram)],
+                        [("stream", DeliveryMode::Stream), ("datagram", DeliveryMode::Datagram)],
                     )?,
                     lane: choice(f.lane, "lane", [("own", LaneChoice::Own), ("control", LaneChoice::Control)])?,
                     presence: f.presence.boolean("presence")?.unwrap_or(false),
@@ -267,7 +267,7 @@ impl ClientMessage {
                 o.text("topic", subscribe.topic.as_str());
                 o.optional("since", subscribe.since.as_ref());
                 o.optional_integer("recent", subscribe.recent);
-                if subscribe.delivery == Delivery::Datagram {
+                if subscribe.delivery == DeliveryMode::Datagram {
                     o.text("delivery", "datagram");
                 }
                 if subscribe.lane == LaneChoice::Control {

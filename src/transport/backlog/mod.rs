@@ -25,11 +25,11 @@ pub(crate) enum Overflow {
     Append,
     /// It waits all the same: its sender has seen to it that there was room. Several senders can have seen the same room, so
     /// twice the bounds hold even then.
-    Force,
+    Exempt,
 }
 
 /// Where a droppable message comes from: says in the receiver's words which messages were dropped.
-pub(crate) trait Source: fmt::Debug + Send + Sync {
+pub(crate) trait DropNotice: fmt::Debug + Send + Sync {
     /// Its name, which is nobody else's.
     fn name(&self) -> &str;
 
@@ -43,7 +43,7 @@ pub(crate) enum Mark {
     /// A message that is never dropped.
     Plain,
     /// A message of a topic. `group` is what it came by, where that brings more than one topic.
-    Of { source: Arc<dyn Source>, offset: u64, may_drop: bool, group: Option<Arc<dyn Source>> },
+    Of { source: Arc<dyn DropNotice>, offset: u64, may_drop: bool, group: Option<Arc<dyn DropNotice>> },
     /// Stands for dropped messages.
     Gap(Gap),
 }
@@ -51,11 +51,11 @@ pub(crate) enum Mark {
 /// Messages of a source that were dropped.
 #[derive(Debug, Clone)]
 pub(crate) struct Gap {
-    pub(crate) source: Arc<dyn Source>,
+    pub(crate) source: Arc<dyn DropNotice>,
     pub(crate) first: u64,
     pub(crate) last: u64,
     /// What they came by. Once it has too many gaps, one of its own stands for them all.
-    pub(crate) group: Option<Arc<dyn Source>>,
+    pub(crate) group: Option<Arc<dyn DropNotice>>,
 }
 
 impl Gap {
@@ -71,18 +71,18 @@ impl Gap {
 
 impl Mark {
     /// What it belongs to; `None` for a message that belongs to nothing.
-    fn source(&self) -> Option<&Arc<dyn Source>> {
+    fn source(&self) -> Option<&Arc<dyn DropNotice>> {
         match self {
             Self::Plain => None,
             Self::Of { source, .. } | Self::Gap(Gap { source, .. }) => Some(source),
         }
     }
 
-    fn is_of(&self, other: &Arc<dyn Source>) -> bool {
+    fn is_of(&self, other: &Arc<dyn DropNotice>) -> bool {
         matches!(self, Self::Of { source, .. } if is_same(source, other))
     }
 
-    fn is_gap_of(&self, other: &Arc<dyn Source>) -> bool {
+    fn is_gap_of(&self, other: &Arc<dyn DropNotice>) -> bool {
         matches!(self, Self::Gap(gap) if is_same(&gap.source, other))
     }
 
@@ -91,7 +91,7 @@ impl Mark {
     }
 }
 
-fn is_same(one: &Arc<dyn Source>, other: &Arc<dyn Source>) -> bool {
+fn is_same(one: &Arc<dyn DropNotice>, other: &Arc<dyn DropNotice>) -> bool {
     std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
 }
 
@@ -248,7 +248,7 @@ impl Backlog {
             self.insert(older, frame.clone(), frame.len(), mark, budget);
             return true;
         }
-        if overflow == Overflow::Force {
+        if overflow == Overflow::Exempt {
             let is_within = self.bounds.twice().hold(self.messages, self.bytes, frame.len())
                 && budget.is_within(budget.bounds.twice(), frame.len());
             if !is_within && !self.takes(frame.len(), budget) {
@@ -307,7 +307,7 @@ impl Backlog {
     }
 
     /// The sources of what waits and is not begun, each once.
-    pub(super) fn sources(&self) -> Vec<Arc<dyn Source>> {
+    pub(super) fn sources(&self) -> Vec<Arc<dyn DropNotice>> {
         let mut seen = HashSet::new();
         let sources = self.marks.iter().skip(self.first()).filter_map(|marked| marked.mark.source());
         sources.filter(|source| seen.insert(Arc::as_ptr(source).addr())).cloned().collect()
@@ -378,7 +378,7 @@ impl Backlog {
     }
 
     /// A source's gap, where that is the last that waits of it.
-    fn last_gap(&self, source: &Arc<dyn Source>) -> Option<usize> {
+    fn last_gap(&self, source: &Arc<dyn DropNotice>) -> Option<usize> {
         (self.first()..self.marks.len())
             .rev()
             .find(|&at| self.mark(at).is_gap_of(source) || self.mark(at).is_of(source))
@@ -400,7 +400,7 @@ impl Backlog {
     }
 
     /// Puts one gap in the place of all that a group has; where it has none there is nothing to gain.
-    fn join_gaps(&mut self, group: &Arc<dyn Source>, mut at: usize, budget: &Budget) -> bool {
+    fn join_gaps(&mut self, group: &Arc<dyn DropNotice>, mut at: usize, budget: &Budget) -> bool {
         let is_of_group =
             |mark: &Mark| matches!(mark, Mark::Gap(Gap { group: Some(other), .. }) if is_same(other, group));
         let places: Vec<usize> = (self.first()..self.marks.len()).filter(|&at| is_of_group(self.mark(at))).collect();

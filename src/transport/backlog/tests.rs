@@ -7,7 +7,7 @@ use super::*;
 #[derive(Debug)]
 struct Topic(&'static str);
 
-impl Source for Topic {
+impl DropNotice for Topic {
     fn name(&self) -> &str {
         self.0
     }
@@ -17,7 +17,7 @@ impl Source for Topic {
     }
 }
 
-fn topic(name: &'static str) -> Arc<dyn Source> {
+fn topic(name: &'static str) -> Arc<dyn DropNotice> {
     Arc::new(Topic(name))
 }
 
@@ -32,16 +32,16 @@ fn backlog() -> (Backlog, Budget) {
     )
 }
 
-fn offer(lane: &mut (Backlog, Budget), topic: &Arc<dyn Source>, offset: u64, overflow: Overflow) -> bool {
+fn offer(lane: &mut (Backlog, Budget), topic: &Arc<dyn DropNotice>, offset: u64, overflow: Overflow) -> bool {
     offer_by(lane, topic, offset, overflow, None)
 }
 
 fn offer_by(
     lane: &mut (Backlog, Budget),
-    topic: &Arc<dyn Source>,
+    topic: &Arc<dyn DropNotice>,
     offset: u64,
     overflow: Overflow,
-    group: Option<&Arc<dyn Source>>,
+    group: Option<&Arc<dyn DropNotice>>,
 ) -> bool {
     let may_drop = matches!(overflow, Overflow::DropOldest | Overflow::Latest);
     let mark = Mark::Of { source: Arc::clone(topic), offset, may_drop, group: group.cloned() };
@@ -59,12 +59,12 @@ fn without_leave_to_drop_a_message_beyond_the_bounds_is_refused() {
         assert!(offer(&mut lane, &a, offset, Overflow::Refuse));
     }
     assert!(!offer(&mut lane, &a, 5, Overflow::Refuse), "four may wait");
-    assert!(offer(&mut lane, &a, 5, Overflow::Force), "whoever has seen to room gets it");
+    assert!(offer(&mut lane, &a, 5, Overflow::Exempt), "whoever has seen to room gets it");
     assert_eq!(waiting(&lane).len(), 5);
     for offset in 6..=8 {
-        assert!(offer(&mut lane, &a, offset, Overflow::Force));
+        assert!(offer(&mut lane, &a, offset, Overflow::Exempt));
     }
-    assert!(!offer(&mut lane, &a, 9, Overflow::Force), "several may have seen the same room: up to as much again");
+    assert!(!offer(&mut lane, &a, 9, Overflow::Exempt), "several may have seen the same room: up to as much again");
     for offset in 9..20 {
         assert!(offer(&mut lane, &a, offset, Overflow::Append), "it is bounded by who brings it");
     }
@@ -194,7 +194,7 @@ fn what_comes_by_one_subscription_has_one_gap_once_there_would_be_too_many() {
     }
     assert_eq!(waiting(&lane), ["full", "exact lost 1-1", "t.* lost 0-0"], "one for all of them, in their place");
     assert_eq!(lane.0.bytes, waiting(&lane).iter().map(String::len).sum::<usize>());
-    let gap = |source: &Arc<dyn Source>, group: Option<&Arc<dyn Source>>| Gap {
+    let gap = |source: &Arc<dyn DropNotice>, group: Option<&Arc<dyn DropNotice>>| Gap {
         source: Arc::clone(source),
         first: 2,
         last: 5,
@@ -210,7 +210,7 @@ fn what_was_lost_elsewhere_is_told_once_and_then_refused() {
     let mut lane = backlog();
     let topics: Vec<_> = (0..50).map(|_| topic("t")).collect();
     lane.0.put("x".into(), 1, Mark::Plain, &lane.1);
-    let gap = |source: &Arc<dyn Source>, first, last| Gap { source: Arc::clone(source), first, last, group: None };
+    let gap = |source: &Arc<dyn DropNotice>, first, last| Gap { source: Arc::clone(source), first, last, group: None };
     for _ in 0..1000 {
         assert!(lane.0.tell(gap(&topics[0], 65, 100), &lane.1));
     }

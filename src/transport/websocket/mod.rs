@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::carrier::Gone;
+use super::carrier::Disconnected;
 use super::lane_reader::ReadFailure;
 use super::lane_writer::SendFailure;
 use super::stream::{ReceiveHalf, SendHalf};
@@ -50,7 +50,7 @@ pub(crate) struct Socket {
     moved: AtomicUsize,
     /// Until somebody takes it.
     lane: Mutex<Option<(Outlet, Inlet)>>,
-    gone: OnceLock<Gone>,
+    gone: OnceLock<Disconnected>,
     /// Cancelled when `gone` is there.
     is_gone: CancellationToken,
     /// Cancelled when the pump has ended.
@@ -137,14 +137,14 @@ impl Socket {
     }
 
     /// Why the client is there no more.
-    pub(super) fn gone(&self) -> Option<Gone> {
+    pub(super) fn disconnected(&self) -> Option<Disconnected> {
         self.gone.get().cloned()
     }
 
     /// Waits until the client is there no more. Cancel safe.
-    pub(super) async fn closed(&self) -> Gone {
+    pub(super) async fn closed(&self) -> Disconnected {
         loop {
-            if let Some(gone) = self.gone() {
+            if let Some(gone) = self.disconnected() {
                 return gone;
             }
             self.is_gone.cancelled().await;
@@ -159,7 +159,7 @@ impl Socket {
     }
 
     /// The client is gone. The first reason counts.
-    fn end(&self, gone: Gone) {
+    fn end(&self, gone: Disconnected) {
         if self.gone.set(gone).is_err() {
             return;
         }
@@ -383,8 +383,8 @@ impl Inlet {
                     return Err(failure);
                 }
             }
-            if let Some(gone) = self.socket.gone() {
-                return Err(ReadFailure::Gone(gone));
+            if let Some(gone) = self.socket.disconnected() {
+                return Err(ReadFailure::Disconnected(gone));
             }
             self.socket.received.notified().await;
         }

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-use super::super::carrier::{Carrier, Gone};
+use super::super::carrier::{Carrier, Disconnected};
 use super::super::lane_reader::ReadFailure;
 use super::metered::{Metered, is_wrong_length};
 use super::{Next, Socket};
@@ -91,7 +91,7 @@ struct Over(Arc<Socket>);
 
 impl Drop for Over {
     fn drop(&mut self) {
-        self.0.end(Gone::Lost("the connection was given up".into()));
+        self.0.end(Disconnected::Lost("the connection was given up".into()));
         self.0.is_over.cancel();
     }
 }
@@ -109,12 +109,12 @@ where
             end = &mut reads => match end {
                 // The client's session says the last word; until then what it still has to say goes out.
                 ReadEnd::Broken => writes.await,
-                ReadEnd::Gone(gone) => gone,
+                ReadEnd::Disconnected(gone) => gone,
             },
             gone = &mut writes => match gone {
                 // Once the peer has answered, all is done.
-                Gone::Closed { .. } => match timeout(linger, reads).await {
-                    Ok(ReadEnd::Gone(gone)) => gone,
+                Disconnected::Closed { .. } => match timeout(linger, reads).await {
+                    Ok(ReadEnd::Disconnected(gone)) => gone,
                     Ok(ReadEnd::Broken) | Err(_) => gone,
                 },
                 lost => lost,
@@ -169,7 +169,7 @@ impl ControlFrames {
 /// Why nothing more is read.
 enum ReadEnd {
     /// The peer has ended it, or is lost.
-    Gone(Gone),
+    Disconnected(Disconnected),
     /// The peer broke the rules; the client's session knows.
     Broken,
 }
@@ -194,7 +194,7 @@ where
             Some(Ok(Message::Close(frame))) => {
                 let (code, reason) =
                     frame.map_or((NO_STATUS, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
-                let gone = Gone::Closed { code: code.into(), reason };
+                let gone = Disconnected::Closed { code: code.into(), reason };
                 // Its session need not wait until the answer is out.
                 socket.end(gone.clone());
                 closed = Some(gone);
@@ -209,15 +209,19 @@ where
             }
             Some(Ok(_)) => broken(CloseCode::RATE_LIMITED, "too many pings or pongs".into()),
             None | Some(Err(Error::ConnectionClosed | Error::AlreadyClosed)) => {
-                return ReadEnd::Gone(closed.unwrap_or_else(|| Gone::Lost("the connection ended".into())));
+                return ReadEnd::Disconnected(
+                    closed.unwrap_or_else(|| Disconnected::Lost("the connection ended".into())),
+                );
             }
             Some(Err(Error::Io(e))) if closed.is_none() && is_wrong_length(&e) => {
                 broken(CloseCode::PROTOCOL_ERROR, e.to_string())
             }
             Some(Err(e)) if closed.is_some() || matches!(e, Error::Io(_) | Error::Tls(_)) => {
-                return ReadEnd::Gone(closed.unwrap_or_else(|| Gone::Lost(e.to_string())));
+                return ReadEnd::Disconnected(closed.unwrap_or_else(|| Disconnected::Lost(e.to_string())));
             }
-            Some(Err(Error::Protocol(e))) if is_cut_off(&e) => return ReadEnd::Gone(Gone::Lost(e.to_string())),
+            Some(Err(Error::Protocol(e))) if is_cut_off(&e) => {
+                return ReadEnd::Disconnected(Disconnected::Lost(e.to_string()));
+            }
             Some(Err(Error::Capacity(_))) => FrameError::TooBig { max }.into(),
             Some(Err(Error::Utf8(_))) => broken(
                 CloseCode::INVALID_PAYLOAD,
@@ -238,12 +242,12 @@ fn broken(code: CloseCode, reason: String) -> ReadFailure {
     ReadFailure::Broken { code: code.0, reason }
 }
 
-/// Sends what is there to be sent, until the last word (`Gone::Closed`, by us) or a failure.
-async fn write<S>(sink: &mut SplitSink<WebSocketStream<S>, Message>, socket: &Socket) -> Gone
+/// Sends what is there to be sent, until the last word (`Disconnected::Closed`, by us) or a failure.
+async fn write<S>(sink: &mut SplitSink<WebSocketStream<S>, Message>, socket: &Socket) -> Disconnected
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let lost = |e: Error| Gone::Lost(e.to_string());
+    let lost = |e: Error| Disconnected::Lost(e.to_string());
     let mut frames = FrameDecoder::new(usize::MAX);
     let mut flushed = true;
     loop {
@@ -261,7 +265,7 @@ where
                         }
                         Ok(None) => break,
                         // Frames of our own are sound.
-                        Err(e) => return Gone::Lost(e.to_string()),
+                        Err(e) => return Disconnected::Lost(e.to_string()),
                     }
                 }
                 socket.passed(bytes);
@@ -276,7 +280,7 @@ where
             Some(Next::Close(code, reason)) => {
                 let frame = CloseFrame { code: code.into(), reason: fitting(&reason).into() };
                 return match sink.send(Message::Close(Some(frame))).await {
-                    Ok(()) => Gone::Closed { code: code.into(), reason },
+                    Ok(()) => Disconnected::Closed { code: code.into(), reason },
                     Err(e) => lost(e),
                 };
             }

@@ -68,7 +68,7 @@ pub(super) enum Trouble {
     /// The client gave it up.
     Reset,
     /// Its connection is gone.
-    Gone,
+    Disconnected,
 }
 
 impl From<Fault> for Trouble {
@@ -82,7 +82,7 @@ impl From<io::Error> for Trouble {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Fault::new(FRAME_ERROR, "a frame is cut off").into(),
             io::ErrorKind::ConnectionReset => Self::Reset,
-            _ => Self::Gone,
+            _ => Self::Disconnected,
         }
     }
 }
@@ -140,7 +140,7 @@ impl<S: AsyncRead + Unpin> Frames<S> {
     /// Passes over all that comes, to the end of a stream that must not end.
     pub(super) async fn drain(mut self) -> Trouble {
         match self.skip(u64::MAX).await {
-            Err(Trouble::Gone) => Trouble::Gone,
+            Err(Trouble::Disconnected) => Trouble::Disconnected,
             // Ended or reset, it is the same.
             _ => Fault::new(CLOSED_CRITICAL_STREAM, "a stream of HTTP/3's own has ended").into(),
         }

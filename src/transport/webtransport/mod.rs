@@ -18,7 +18,7 @@ use self::fields::{Asked, Malformed};
 use self::http3::{GENERAL_PROTOCOL_ERROR, NO_ERROR};
 use self::session::Http3;
 pub(crate) use self::session::Session;
-use super::carrier::{Carrier, Gone};
+use super::carrier::{Carrier, Disconnected};
 use super::native::{streams, var_int};
 use crate::config::Http;
 use crate::message::Token;
@@ -35,7 +35,7 @@ pub(super) const HTTP3_STREAMS: u8 = 3;
 pub(crate) enum NoSession {
     /// The client does not speak HTTP/3, has no WebTransport, or is gone.
     #[error("no WebTransport session: {0}")]
-    Failed(#[from] Gone),
+    Failed(#[from] Disconnected),
     /// The client asks for something else.
     #[error("no WebTransport session: {0}")]
     Other(String),
@@ -130,9 +130,9 @@ pub(crate) async fn accept(
 }
 
 /// Answers a request.
-async fn answer(send: &mut SendStream, status: StatusCode) -> Result<(), Gone> {
+async fn answer(send: &mut SendStream, status: StatusCode) -> Result<(), Disconnected> {
     let mut frame = BytesMut::new();
-    let lost = |what: String| Gone::Lost(what);
+    let lost = |what: String| Disconnected::Lost(what);
     ConnectResponse::new(status).encode(&mut frame).map_err(|e| lost(e.to_string()))?;
     send.write_all(&frame).await.map_err(|e| lost(e.to_string()))
 }

@@ -16,32 +16,32 @@ use web_transport_quinn::proto::{self, Frame, Settings, StreamUni};
 
 use super::http3::{self, CLOSE, CODE_BYTES, Fault, Frames, NO_ERROR, STREAM_CREATION_ERROR, Trouble};
 use crate::message::CloseCode;
-use crate::transport::carrier::Gone;
+use crate::transport::carrier::Disconnected;
 use crate::transport::layer::Layer;
 
 /// What a datagram begins with (RFC 9297 section 2.1): the session's id, a quarter of that of its request's stream.
 const DATAGRAM: u8 = 0x00;
 
 /// How a session has ended, set by the first to notice.
-type End = Arc<OnceLock<Gone>>;
+type End = Arc<OnceLock<Disconnected>>;
 
 /// A connection on which HTTP/3 has begun: the client's settings have come, and the server's are sent.
 pub(super) struct Http3 {
     connection: Connection,
     end: End,
-    trespassed: CancellationToken,
+    opened_forbidden_stream: CancellationToken,
     streams: AbortOnDropHandle<()>,
     /// The server's control stream, which must not end.
     control: SendStream,
 }
 
 impl Http3 {
-    pub(super) async fn begin(connection: Connection) -> Result<Self, Gone> {
-        let (end, trespassed) = (End::default(), CancellationToken::new());
+    pub(super) async fn begin(connection: Connection) -> Result<Self, Disconnected> {
+        let (end, opened_forbidden_stream) = (End::default(), CancellationToken::new());
         let (taken, settings) = oneshot::channel();
-        let streams = tokio::spawn(serve(connection.clone(), taken, Arc::clone(&end), trespassed.clone()));
+        let streams = tokio::spawn(serve(connection.clone(), taken, Arc::clone(&end), opened_forbidden_stream.clone()));
         let streams = AbortOnDropHandle::new(streams);
-        let gone = |error| gone(&end, error);
+        let gone = |error| disconnected(&end, error);
         let mut control = connection.open_uni().await.map_err(gone)?;
         let mut own = Settings::default();
         own.enable_webtransport(1);
@@ -52,12 +52,12 @@ impl Http3 {
         if settings.await.is_err() {
             return Err(gone(connection.closed().await));
         }
-        Ok(Self { connection, end, trespassed, streams, control })
+        Ok(Self { connection, end, opened_forbidden_stream, streams, control })
     }
 
     /// Waits for the first request, and reads it.
-    pub(super) async fn request(&self) -> Result<(SendStream, Frames<RecvStream>, Vec<u8>), Gone> {
-        let gone = |error| gone(&self.end, error);
+    pub(super) async fn request(&self) -> Result<(SendStream, Frames<RecvStream>, Vec<u8>), Disconnected> {
+        let gone = |error| disconnected(&self.end, error);
         let (send, receive) = self.connection.accept_bi().await.map_err(gone)?;
         let mut frames = Frames::new(receive);
         match http3::request(&mut frames).await {
@@ -66,19 +66,19 @@ impl Http3 {
                 broken(&self.connection, &self.end, fault);
                 Err(gone(ConnectionError::LocallyClosed))
             }
-            Err(Trouble::Reset | Trouble::Gone) => Err(Gone::Lost("its request was given up".into())),
+            Err(Trouble::Reset | Trouble::Disconnected) => Err(Disconnected::Lost("its request was given up".into())),
         }
     }
 
     /// Makes a session of a request that was answered.
     pub(super) fn session(self, send: SendStream, frames: Frames<RecvStream>) -> Session {
-        let Self { connection, end, trespassed, streams, control } = self;
+        let Self { connection, end, opened_forbidden_stream, streams, control } = self;
         let request = tokio::spawn(read_request(connection.clone(), frames, Arc::clone(&end)));
         Session {
             connection,
             request: Mutex::new(Some(send)),
             end,
-            trespassed,
+            opened_forbidden_stream,
             _tasks: [streams, AbortOnDropHandle::new(request)],
             _control: control,
         }
@@ -93,7 +93,7 @@ pub(crate) struct Session {
     request: Mutex<Option<SendStream>>,
     end: End,
     /// Once the client has opened a unidirectional stream in it.
-    trespassed: CancellationToken,
+    opened_forbidden_stream: CancellationToken,
     _tasks: [AbortOnDropHandle<()>; 2],
     _control: SendStream,
 }
@@ -105,8 +105,8 @@ impl Session {
     }
 
     /// Waits until the client opens a unidirectional stream in the session. Cancel safe.
-    pub(crate) async fn trespassed(&self) {
-        self.trespassed.cancelled().await;
+    pub(crate) async fn opened_forbidden_stream(&self) {
+        self.opened_forbidden_stream.cancelled().await;
     }
 
     /// Bytes of a body that fit a datagram; `None` where the client takes none.
@@ -123,14 +123,14 @@ impl Session {
     }
 
     /// What the end of the connection says about the session on it.
-    pub(crate) fn gone(&self, error: ConnectionError) -> Gone {
-        gone(&self.end, error)
+    pub(crate) fn disconnected(&self, error: ConnectionError) -> Disconnected {
+        disconnected(&self.end, error)
     }
 
     /// Closes the session with a code and reason, and the connection once the client has done so, or has had its time.
     pub(crate) async fn close(&self, code: u16, reason: &str, within: Duration) {
         let request = self.request.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let _ = self.end.set(Gone::Closed { code: code.into(), reason: reason.to_owned() });
+        let _ = self.end.set(Disconnected::Closed { code: code.into(), reason: reason.to_owned() });
         let mut is_told = false;
         let closed = async {
             if let Some(mut request) = request {
@@ -162,11 +162,11 @@ fn closing(code: u16, reason: &str) -> Vec<u8> {
 }
 
 /// The end of a session whose client said nothing about it: a page that was left, as WebSocket tells it.
-fn left() -> Gone {
-    Gone::Closed { code: CloseCode::GOING_AWAY.0.into(), reason: "page left".into() }
+fn left() -> Disconnected {
+    Disconnected::Closed { code: CloseCode::GOING_AWAY.0.into(), reason: "page left".into() }
 }
 
-fn gone(end: &End, error: ConnectionError) -> Gone {
+fn disconnected(end: &End, error: ConnectionError) -> Disconnected {
     match error {
         ConnectionError::LocallyClosed => end.get().cloned().unwrap_or_else(left),
         ConnectionError::ApplicationClosed(close) => {
@@ -174,16 +174,16 @@ fn gone(end: &End, error: ConnectionError) -> Gone {
             match proto::error_from_http3(code) {
                 Some(0) if reason.is_empty() => left(),
                 None if code == u64::from(NO_ERROR) => left(),
-                mapped => Gone::Closed { code: mapped.map_or(code, u64::from), reason },
+                mapped => Disconnected::Closed { code: mapped.map_or(code, u64::from), reason },
             }
         }
-        other => Gone::Lost(other.to_string()),
+        other => Disconnected::Lost(other.to_string()),
     }
 }
 
 /// Ends the connection of a client that does not keep to HTTP/3.
 fn broken(connection: &Connection, end: &End, fault: Fault) {
-    if end.set(Gone::Broken(fault.why)).is_ok() {
+    if end.set(Disconnected::Broken(fault.why)).is_ok() {
         connection.close(VarInt::from_u32(fault.code), fault.why.as_bytes());
     }
 }
@@ -193,8 +193,8 @@ async fn read_request(connection: Connection, frames: Frames<RecvStream>, end: E
     let gone = match http3::closing(frames).await {
         // As a page closes it that gives neither.
         Ok(Some((0, reason))) if reason.is_empty() => left(),
-        Ok(Some((code, reason))) => Gone::Closed { code: code.into(), reason },
-        Ok(None) | Err(Trouble::Reset | Trouble::Gone) => left(),
+        Ok(Some((code, reason))) => Disconnected::Closed { code: code.into(), reason },
+        Ok(None) | Err(Trouble::Reset | Trouble::Disconnected) => left(),
         Err(Trouble::Fault(fault)) => return broken(&connection, &end, fault),
     };
     // Where it was closed here, the client closes the connection, or the server does.
@@ -212,7 +212,12 @@ enum Step {
 }
 
 /// Serves the unidirectional streams that a client has for HTTP/3, as long as the connection is there.
-async fn serve(connection: Connection, settings: oneshot::Sender<()>, end: End, trespassed: CancellationToken) {
+async fn serve(
+    connection: Connection,
+    settings: oneshot::Sender<()>,
+    end: End,
+    opened_forbidden_stream: CancellationToken,
+) {
     let mut settings = Some(settings);
     let mut qpack = Vec::new();
     let mut reading = FuturesUnordered::<BoxFuture<'static, Step>>::new();
@@ -246,7 +251,7 @@ async fn serve(connection: Connection, settings: oneshot::Sender<()>, end: End, 
                 }
                 StreamUni::PUSH => Fault::new(STREAM_CREATION_ERROR, "a push stream, which only servers have"),
                 StreamUni::WEBTRANSPORT => {
-                    trespassed.cancel();
+                    opened_forbidden_stream.cancel();
                     continue;
                 }
                 // It means nothing here (RFC 9114 section 6.2.3), and is told so when it is dropped.
@@ -254,7 +259,7 @@ async fn serve(connection: Connection, settings: oneshot::Sender<()>, end: End, 
             },
             Step::Ended(Trouble::Fault(fault)) => fault,
             // Of a stream whose type never came nothing is known.
-            Step::Ended(Trouble::Reset | Trouble::Gone) => continue,
+            Step::Ended(Trouble::Reset | Trouble::Disconnected) => continue,
         };
         return broken(&connection, &end, fault);
     }
@@ -265,6 +270,6 @@ async fn begin(mut stream: RecvStream) -> Step {
     match Frames::new(&mut stream).integer().await {
         Ok(Some(kind)) => Step::Typed(kind, stream),
         // A stream that ends without a type is harmless.
-        Ok(None) | Err(_) => Step::Ended(Trouble::Gone),
+        Ok(None) | Err(_) => Step::Ended(Trouble::Disconnected),
     }
 }

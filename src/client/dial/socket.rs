@@ -1,0 +1,160 @@
+//! From `host:port`, or an address of its own, to a WebSocket.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio_rustls::TlsConnector;
+use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri, header};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{HEAD_START, addresses};
+use crate::client::{ClientBuilder, ClientError};
+use crate::message::Invalid;
+use crate::tls;
+use crate::transport::{Carrier, websocket};
+
+/// The sub-protocol that a server serves (docs/PROTOCOL.md, "Carriers and frames").
+const SUB_PROTOCOL: &str = "qws.v1";
+/// Once the last word is said, how long the server's may take.
+pub(in crate::client) const LINGER: Duration = Duration::from_secs(1);
+
+/// Where a WebSocket is, and whether TLS lies below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::client) struct SocketUrl {
+    uri: Uri,
+    host: String,
+    port: u16,
+    is_tls: bool,
+}
+
+/// Reads a `wss://` address; `ws://` only where nothing leaves the machine.
+pub(in crate::client) fn parse_url(url: &str) -> Result<SocketUrl, Invalid> {
+    let wrong = |why: &str| Invalid::field(format!("websocket_url: {why}: {url}; expected wss://HOST[:PORT]/PATH"));
+    let uri: Uri = url.parse().map_err(|_| wrong("not a valid URL"))?;
+    let is_tls = match uri.scheme_str() {
+        Some("wss") => true,
+        Some("ws") => false,
+        _ => return Err(wrong("its scheme is not wss")),
+    };
+    let host = uri.host().ok_or_else(|| wrong("the host is missing"))?.to_owned();
+    let bare = tls::server_name(&host);
+    let is_here = bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    if !is_tls && !is_here {
+        return Err(wrong("without TLS (ws://) only the own machine is allowed"));
+    }
+    let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+    Ok(SocketUrl { uri, host, port, is_tls })
+}
+
+/// An open WebSocket on which no handshake was sent yet.
+pub(in crate::client) struct Opened {
+    pub(in crate::client) carrier: Carrier,
+    /// Moves its messages, and ends with this.
+    pub(in crate::client) pump: AbortOnDropHandle<()>,
+}
+
+/// Opens a WebSocket to the first address of the server that lets it.
+pub(super) async fn connect(options: &ClientBuilder, tls: &Arc<rustls::ClientConfig>) -> Result<Opened, ClientError> {
+    let url = match &options.socket_url {
+        Some(url) => url.clone(),
+        None => parse_url(&format!("wss://{}/ws", options.server)).map_err(|_| ClientError::Address {
+            server: options.server.clone(),
+            message: "not a host and a port".into(),
+        })?,
+    };
+    let server = format!("{}:{}", url.host, url.port);
+    let failed = |message: String| ClientError::Connection { server: server.clone(), message };
+    let stream = connect_to_any(addresses(&server).await?).await.map_err(|e| failed(format!("over TCP: {e}")))?;
+    let peer = stream.peer_addr().map_err(|e| failed(e.to_string()))?;
+    // Messages are small, and wait for nothing.
+    let _ = stream.set_nodelay(true);
+    if !url.is_tls {
+        return ask(options, &url, stream, peer).await.map_err(|e| failed(said(&e)));
+    }
+    let name = ServerName::try_from(tls::server_name(&url.host).to_owned()).map_err(|e| failed(e.to_string()))?;
+    let stream = match TlsConnector::from(Arc::clone(tls)).connect(name, stream).await {
+        Ok(stream) => stream,
+        Err(e) => {
+            let cause = e.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+            return Err(match cause {
+                Some(rustls::Error::InvalidCertificate(_)) => ClientError::Untrusted { server, message: e.to_string() },
+                _ => failed(e.to_string()),
+            });
+        }
+    };
+    ask(options, &url, stream, peer).await.map_err(|e| failed(said(&e)))
+}
+
+async fn ask<S>(
+    options: &ClientBuilder,
+    url: &SocketUrl,
+    stream: S,
+    peer: SocketAddr,
+) -> Result<Opened, tungstenite::Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let mut request = url.uri.clone().into_client_request()?;
+    request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUB_PROTOCOL));
+    let (carrier, pump) = websocket::ask(request, stream, peer, options.max_message_bytes, LINGER).await?;
+    Ok(Opened { carrier, pump: AbortOnDropHandle::new(tokio::spawn(pump)) })
+}
+
+/// Why a server opened no WebSocket, with what it says about it.
+fn said(error: &tungstenite::Error) -> String {
+    let tungstenite::Error::Http(answer) = error else { return format!("over WebSocket: {error}") };
+    let why = answer.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+    let why = why.lines().next().unwrap_or_default();
+    format!("over WebSocket: the server answered {} {why}", answer.status())
+}
+
+async fn connect_to_any(addrs: Vec<SocketAddr>) -> std::io::Result<TcpStream> {
+    let mut addrs = addrs.into_iter();
+    // What is not needed any more is given up when this is dropped.
+    let mut attempts = JoinSet::new();
+    let mut first_error = None;
+    loop {
+        match addrs.next() {
+            Some(addr) => drop(attempts.spawn(TcpStream::connect(addr))),
+            None if attempts.is_empty() => {
+                return Err(first_error.unwrap_or_else(|| std::io::Error::other("its name has no address")));
+            }
+            None => {}
+        }
+        tokio::select! {
+            Some(attempt) = attempts.join_next() => match attempt {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(e)) => drop(first_error.get_or_insert(e)),
+                Err(e) => drop(first_error.get_or_insert(e.into())),
+            },
+            () = sleep(HEAD_START), if addrs.len() > 0 => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_address_that_is_safe_is_taken() {
+        let url = parse_url("wss://chat.example/ws").expect("an address");
+        assert_eq!((url.host.as_str(), url.port, url.is_tls), ("chat.example", 443, true));
+        let url = parse_url("wss://[::1]:4433/ws").expect("an address");
+        assert_eq!((url.host.as_str(), url.port), ("[::1]", 4433));
+        for here in ["ws://127.0.0.1:8080/ws", "ws://localhost/ws", "ws://[::1]:80/ws"] {
+            assert!(parse_url(here).is_ok_and(|url| !url.is_tls), "{here}");
+        }
+        for wrong in ["ws://chat.example/ws", "https://chat.example", "chat.example:4433", "wss://", "", "wss:///ws"] {
+            assert!(parse_url(wrong).is_err(), "{wrong}");
+        }
+    }
+}

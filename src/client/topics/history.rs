@@ -1,0 +1,239 @@
+//! What a topic had, and who is there.
+
+use std::future::IntoFuture;
+use std::pin::Pin;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::client::{Client, ClientError, unexpected};
+use crate::frame::Body;
+use crate::message::{
+    ClientMessage, DEFAULT_PAGE, ErrorCode, Invalid, MAX_PAGE, Member, Position, Reply, ServerMessage, TopicMessage,
+    TopicName,
+};
+
+impl Client {
+    /// Asks for a topic's past messages; await what is given.
+    ///
+    /// ```no_run
+    /// # async fn f(client: quic_websocket::Client) -> Result<(), quic_websocket::ClientError> {
+    /// let newest = client.history("chat.lobby").limit(10).reverse().await?;
+    /// let everything = client.history("chat.lobby").all().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn history(&self, topic: impl Into<String>) -> HistoryBuilder<'_> {
+        HistoryBuilder { client: self, topic: topic.into(), since: None, limit: DEFAULT_PAGE, reverse: false }
+    }
+
+    /// Who is subscribed to a topic, at most the first thousand.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] where the topic is out of its bounds; else as [`request`](Self::request).
+    pub async fn presence(&self, topic: &str) -> Result<Vec<Member>, ClientError> {
+        match self.request(&ClientMessage::Presence { topic: TopicName::new(topic)? }).await? {
+            ServerMessage::Presence { clients, .. } => Ok(clients),
+            other => Err(unexpected("presence", &other)),
+        }
+    }
+}
+
+/// A page of a topic's past, or all of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct History {
+    /// Which life of the topic's log: with a message's offset it makes a [`Position`].
+    pub epoch: String,
+    /// The newest message's offset, 0 if the topic has had none: with `epoch` the position from which to go on. `None`
+    /// from older servers.
+    pub offset: Option<u64>,
+    /// The messages; none of a topic that has none.
+    pub messages: Vec<TopicMessage>,
+    /// Whether there are more than asked for.
+    pub more: bool,
+}
+
+/// A look into a topic's past to be; awaiting it takes one page.
+#[derive(Debug, Clone)]
+#[must_use = "nothing is asked for until this is awaited"]
+pub struct HistoryBuilder<'a> {
+    client: &'a Client,
+    topic: String,
+    since: Option<Position>,
+    limit: u64,
+    reverse: bool,
+}
+
+impl<'a> HistoryBuilder<'a> {
+    /// Only what came after a position; with [`reverse`](Self::reverse), only what came before.
+    pub fn since(mut self, position: Position) -> Self {
+        self.since = Some(position);
+        self
+    }
+
+    /// Most messages on the page. Default: 100; 1 to [`MAX_PAGE`], taken as the nearer of these.
+    pub fn limit(mut self, messages: u64) -> Self {
+        self.limit = messages.clamp(1, MAX_PAGE);
+        self
+    }
+
+    /// The newest first.
+    pub fn reverse(mut self) -> Self {
+        self.reverse = true;
+        self
+    }
+
+    /// Takes one page; the same as awaiting it.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] where the topic is out of its bounds, or the server's answer cannot be read;
+    /// [`ClientError::Server`] with code 404 from older servers where the topic has no history; else as
+    /// [`Client::request`].
+    pub async fn page(self) -> Result<History, ClientError> {
+        let Self { client, topic, since, limit, reverse } = self;
+        let topic = TopicName::new(&topic)?;
+        page(client, ClientMessage::History { topic, since, limit, reverse }).await
+    }
+
+    /// Takes all there is, page by page, in memory; [`limit`](Self::limit) says nothing then.
+    ///
+    /// # Errors
+    /// [`ClientError::Unexpected`] where a page does not lead further; else as [`page`](Self::page).
+    pub async fn all(self) -> Result<History, ClientError> {
+        let topic = TopicName::new(&self.topic)?;
+        let mut since = self.since;
+        let mut all: Option<History> = None;
+        loop {
+            let ask = ClientMessage::History {
+                topic: topic.clone(),
+                since: since.clone(),
+                limit: MAX_PAGE,
+                reverse: self.reverse,
+            };
+            let next = match page(self.client, ask).await {
+                // What was left has grown too old meanwhile.
+                Err(ClientError::Server(error)) if all.is_some() && error.code == ErrorCode::NotFound.number() => break,
+                next => next?,
+            };
+            let last = next.messages.last().map(|message| message.offset);
+            let more = next.more;
+            let epoch = next.epoch.clone();
+            match &mut all {
+                Some(all) if all.epoch == next.epoch => all.messages.extend(next.messages),
+                // Another life of the log began meanwhile; of the one before nothing is left.
+                _ => all = Some(next),
+            }
+            match last {
+                Some(offset) if more => {
+                    let next = Position { epoch, offset };
+                    if !leads_further(since.as_ref(), &next, self.reverse) {
+                        let got = "a page that leads nowhere";
+                        return Err(ClientError::Unexpected { asked: "history", got });
+                    }
+                    since = Some(next);
+                }
+                _ => break,
+            }
+        }
+        let mut all = all.ok_or(ClientError::Lost)?;
+        all.more = false;
+        Ok(all)
+    }
+}
+
+impl<'a> IntoFuture for HistoryBuilder<'a> {
+    type Output = Result<History, ClientError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.page())
+    }
+}
+
+/// Whether the next page is another one than that behind `since`.
+fn leads_further(since: Option<&Position>, next: &Position, reverse: bool) -> bool {
+    match since {
+        Some(since) if since.epoch == next.epoch && reverse => next.offset < since.offset,
+        Some(since) if since.epoch == next.epoch => next.offset > since.offset,
+        _ => true,
+    }
+}
+
+async fn page(client: &Client, ask: ClientMessage) -> Result<History, ClientError> {
+    match client.request(&ask).await? {
+        ServerMessage::History { epoch, offset, messages, more, .. } => {
+            let messages = messages.into_iter().map(read).collect::<Result<_, _>>()?;
+            Ok(History { epoch, offset, messages, more })
+        }
+        other => Err(unexpected("history", &other)),
+    }
+}
+
+/// Reads a `message` of which the attachment stands in `data`.
+fn read(message: Box<RawValue>) -> Result<TopicMessage, Invalid> {
+    #[derive(Deserialize)]
+    struct Attachment<'a> {
+        data: Option<std::borrow::Cow<'a, str>>,
+    }
+    let Attachment { data } = serde_json::from_str(message.get()).map_err(|e| Invalid::field(format!("data: {e}")))?;
+    let attachment = match data {
+        Some(data) => {
+            let bytes =
+                STANDARD.decode(data.as_bytes()).map_err(|e| Invalid::field(format!("data: no base64: {e}")))?;
+            Some(Bytes::from(bytes))
+        }
+        None => None,
+    };
+    let json = Bytes::from(String::from(Box::<str>::from(message)));
+    match Reply::parse(&Body { json, attachment })?.message {
+        ServerMessage::Message(message) => Ok(message),
+        other => Err(Invalid::field(format!("messages: a {} stands there", other.type_name()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Payload;
+
+    fn read_text(json: &str) -> Result<TopicMessage, Invalid> {
+        read(RawValue::from_string(json.to_owned()).expect("JSON"))
+    }
+
+    #[test]
+    fn an_attachment_in_history_is_read_from_base64() {
+        let json = r#"{"type":"message","topic":"t","offset":3,"content":"x","data":"3q2+7w==","timestamp":1}"#;
+        let message = read_text(json).expect("a message");
+        let payload = Payload { content: Some("x".into()), attachment: Some(Bytes::from_static(b"\xde\xad\xbe\xef")) };
+        assert_eq!((message.offset, message.payload), (3, payload));
+
+        let json = r#"{"type":"message","topic":"t","offset":3,"content":"x","timestamp":1}"#;
+        assert_eq!(read_text(json).expect("a message").payload, Payload::text("x"));
+    }
+
+    #[test]
+    fn a_page_that_ends_where_it_began_leads_nowhere() {
+        let at = |epoch: &str, offset| Position { epoch: epoch.into(), offset };
+        let here = at("e", 5);
+        let leads = |next: Position, reverse| leads_further(Some(&here), &next, reverse);
+        assert!(leads(at("e", 6), false) && leads(at("e", 4), true));
+        assert!(!leads(at("e", 5), false) && !leads(at("e", 4), false));
+        assert!(!leads(at("e", 5), true) && !leads(at("e", 6), true));
+        assert!(leads(at("f", 1), false) && leads_further(None, &here, true));
+    }
+
+    #[test]
+    fn what_is_no_message_is_an_error_and_not_left_out() {
+        for json in [
+            r#"{"type":"message","topic":"t","offset":3,"data":"?","timestamp":1}"#,
+            r#"{"type":"message","topic":"t","offset":3,"data":5,"timestamp":1}"#,
+            r#"{"type":"message","topic":"t","content":"x","timestamp":1}"#,
+            r#"{"type":"ok"}"#,
+            "[]",
+        ] {
+            assert!(read_text(json).is_err(), "{json}");
+        }
+    }
+}

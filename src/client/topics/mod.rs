@@ -1,0 +1,154 @@
+//! Topics on the client's side: subscriptions that outlive connections, publishing, history, presence. [`Topics`] is what
+//! the client's handles and its connection share; the decisions are in `routes` and `entry`, which do no I/O.
+
+mod entry;
+mod event;
+mod history;
+mod publish;
+mod queue;
+mod routes;
+#[cfg(test)]
+mod routes_tests;
+mod subscribe;
+mod subscription;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::{Notify, oneshot};
+
+use self::entry::Opened;
+pub use self::event::{Missed, TopicEvent};
+pub use self::history::{History, HistoryBuilder};
+pub use self::publish::{PublishBuilder, Published};
+use self::queue::Queue;
+use self::routes::{Dispatch, Routes};
+pub(super) use self::routes::{Next, Outgoing, Via, refused_for};
+pub use self::subscribe::SubscribeBuilder;
+pub use self::subscription::Subscription;
+use super::ClientError;
+use crate::message::{ClosedBy, ErrorReply, ServerMessage, Subscribe};
+
+/// The subscriptions of a client.
+#[derive(Debug, Default)]
+pub(super) struct Topics {
+    routes: Mutex<Routes>,
+    /// Wakes the one who sends: there is something to ask the server for.
+    ordered: Notify,
+    /// Wakes the lanes that wait: whose their messages are may show now.
+    settled: Notify,
+}
+
+impl Topics {
+    fn routes(&self) -> MutexGuard<'_, Routes> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a subscription; gives its number.
+    fn add(&self, request: Subscribe, queue: Arc<Queue>, opened: oneshot::Sender<Opened>) -> Result<u64, ClientError> {
+        let number = self.routes().add(request, queue, opened)?;
+        self.ordered.notify_one();
+        Ok(number)
+    }
+
+    /// Takes a subscription out. `reply` is dropped where the server need not be told, or cannot.
+    fn leave(&self, number: u64, reply: Option<oneshot::Sender<ServerMessage>>) {
+        self.routes().leave(number, reply);
+        self.ordered.notify_one();
+        self.settled.notify_waiters();
+    }
+
+    /// A connection begins, on which every subscription is to be made.
+    pub(super) fn connected(&self) {
+        self.routes().connected();
+        self.ordered.notify_one();
+    }
+
+    /// It has ended. Call after the last [`deliver`](Self::deliver) of that connection.
+    pub(super) fn disconnected(&self) {
+        self.routes().disconnected();
+    }
+
+    /// No further connection will be.
+    pub(super) fn close(&self, closed: &ClosedBy) {
+        self.routes().close(closed);
+        self.settled.notify_waiters();
+    }
+
+    /// Waits until there may be something to send. Cancel safe; for one caller.
+    pub(super) async fn ordered(&self) {
+        let due_at = self.routes().next_due_at();
+        tokio::select! {
+            () = self.ordered.notified() => {}
+            () = until(due_at) => {}
+        }
+    }
+
+    /// Whether there is something to send.
+    pub(super) fn next(&self) -> Next {
+        self.routes().next()
+    }
+
+    /// The last refusal of a subscription that has not been taken yet.
+    fn refusal(&self, number: u64) -> Option<ErrorReply> {
+        self.routes().refusal(number)
+    }
+
+    /// What to send next, as request `id`.
+    pub(super) fn next_order(&self, id: u64) -> Option<Outgoing> {
+        self.routes().next_order(id)
+    }
+
+    /// Request `id` could not be sent: that ends the subscription that it was for, and no other.
+    pub(super) fn unsendable(&self, id: u64, error: ClientError) {
+        self.routes().unsendable(id, error);
+        self.settled.notify_waiters();
+    }
+
+    /// Whether the end of a topic lane is a loss: a subscription's messages are expected there.
+    pub(super) fn is_bound(&self, lane: u64) -> bool {
+        self.routes().is_bound(lane)
+    }
+
+    /// Takes the reply to request `id` where a subscription waits for it; else gives it back. Call in the order in which
+    /// replies come.
+    pub(super) fn settle(&self, id: u64, reply: ServerMessage) -> Option<ServerMessage> {
+        let others = self.routes().settle(id, reply);
+        if others.is_none() {
+            self.settled.notify_waiters();
+            // It may have been put off.
+            self.ordered.notify_one();
+        }
+        others
+    }
+
+    /// Hands a message to its subscription, or back where it has none. Waits while that has no room, on topic lanes
+    /// alone. Cancel safe: what was not handed on was not seen, and comes again after a reconnect.
+    pub(super) async fn deliver(&self, via: Via, mut message: ServerMessage) -> Option<ServerMessage> {
+        loop {
+            // Made before the look, so that what happens in between is not missed.
+            let settled = self.settled.notified();
+            let dispatch = self.routes().dispatch(via, message);
+            match dispatch {
+                Dispatch::Taken => return None,
+                Dispatch::Nobodys(message) => return Some(message),
+                Dispatch::Unsettled(unsettled) => {
+                    message = unsettled;
+                    settled.await;
+                }
+                Dispatch::Full(full, queue) => {
+                    message = full;
+                    queue.room().await;
+                }
+            }
+        }
+    }
+}
+
+/// Waits until then; without a time, for ever.
+async fn until(due_at: Option<Instant>) {
+    match due_at {
+        Some(due_at) => tokio::time::sleep_until(due_at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,403 @@
+//! Which subscription a topic's message belongs to, what each has seen, and what has to be asked of the server for it.
+//! A state machine without I/O: it is told what came and what the connection did, and tells what to send.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::entry::{Entry, Opened, Stage};
+use super::queue::Queue;
+use crate::client::ClientError;
+use crate::client::link::unless_error;
+use crate::message::{ClientMessage, ClosedBy, ErrorCode, ErrorReply, ServerMessage, Subscribe, TopicPattern};
+
+/// How long after an unsubscribe its messages are still expected: they overtake nothing, but lanes have no order among
+/// each other.
+const STRAGGLE: Duration = Duration::from_secs(10);
+/// Of how many topics this is remembered at most.
+const MAX_STRAGGLERS: usize = 1024;
+
+/// On what a message came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::client) enum Via {
+    /// The control lane, where nobody may wait.
+    Control,
+    /// A topic lane, by its number.
+    Lane(u64),
+    /// A datagram.
+    Datagram,
+}
+
+/// What became of a message.
+#[derive(Debug)]
+pub(super) enum Dispatch {
+    /// It is dealt with.
+    Taken,
+    /// It belongs to no subscription.
+    Nobodys(ServerMessage),
+    /// Whose it is shows once a subscription is answered that is under way.
+    Unsettled(ServerMessage),
+    /// Its subscription's queue has no room.
+    Full(ServerMessage, Arc<Queue>),
+}
+
+/// Something to send to the server.
+#[derive(Debug)]
+pub(in crate::client) struct Outgoing {
+    /// Its reply comes to [`Routes::settle`].
+    pub(in crate::client) message: ClientMessage,
+}
+
+/// Whether something is to be sent now, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::client) enum Next {
+    Nothing,
+    New,
+    /// The server refused it for a while, and this is its time.
+    Again(Instant),
+}
+
+/// A subscription that was dropped, and of which the server still has to be told.
+#[derive(Debug)]
+struct Leaving {
+    topic: TopicPattern,
+    reply: Option<oneshot::Sender<ServerMessage>>,
+    /// When to tell it again, where the server refused to hear it for a while.
+    due: Option<Instant>,
+}
+
+/// A subscription that the server ends, or ended.
+#[derive(Debug)]
+struct Left {
+    topic: TopicPattern,
+    at: Instant,
+    /// On what its messages came, beside datagrams; `None` where it was not answered.
+    via: Option<Via>,
+}
+
+/// All subscriptions of a client.
+#[derive(Debug, Default)]
+pub(super) struct Routes {
+    /// In the order in which they were made.
+    entries: BTreeMap<u64, Entry>,
+    by_text: HashMap<Box<str>, u64>,
+    /// Those of `entries` that can match more than one topic, in the same order.
+    patterns: Vec<u64>,
+    /// Those that the server has to be asked for, by number.
+    wanted: VecDeque<u64>,
+    /// Which request asked for which.
+    asked: HashMap<u64, u64>,
+    leaving: VecDeque<Leaving>,
+    /// Farewells that the server was told, by request.
+    told: HashMap<u64, Leaving>,
+    left: VecDeque<Left>,
+    /// When to ask again for those that the server refused for a while, by number.
+    put_off: BTreeMap<u64, Instant>,
+    next_entry: u64,
+    is_connected: bool,
+    closed: Option<ClosedBy>,
+}
+
+impl Routes {
+    /// Adds a subscription; gives its number.
+    pub(super) fn add(
+        &mut self,
+        request: Subscribe,
+        queue: Arc<Queue>,
+        opened: oneshot::Sender<Opened>,
+    ) -> Result<u64, ClientError> {
+        if let Some(closed) = &self.closed {
+            return Err(ClientError::Closed { code: closed.code, reason: closed.reason.clone() });
+        }
+        let topic = request.topic.clone();
+        if self.by_text.contains_key(topic.as_str()) {
+            return Err(ClientError::AlreadySubscribed { topic: topic.as_str().to_owned() });
+        }
+        let number = self.next_entry;
+        self.next_entry += 1;
+        if topic.is_wildcard() {
+            self.patterns.push(number);
+        }
+        self.by_text.insert(topic.as_str().into(), number);
+        self.entries.insert(number, Entry::new(request, queue, opened));
+        self.wanted.push_back(number);
+        Ok(number)
+    }
+
+    /// Takes a subscription out, and has the server told where it knows of it. `reply` is dropped where it does not.
+    pub(super) fn leave(&mut self, number: u64, reply: Option<oneshot::Sender<ServerMessage>>) {
+        let Some(entry) = self.remove(number) else { return };
+        entry.queue.abandon();
+        if self.is_connected && entry.stage != Stage::Wanted {
+            self.expect_stragglers(&entry);
+            self.leaving.push_back(Leaving { topic: entry.request.topic, reply, due: None });
+        }
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Entry> {
+        let entry = self.entries.remove(&number)?;
+        self.by_text.remove(entry.request.topic.as_str());
+        self.put_off.remove(&number);
+        self.patterns.retain(|&pattern| pattern != number);
+        Some(entry)
+    }
+
+    /// What is on its way for a topic that was left is nobody's.
+    fn expect_stragglers(&mut self, entry: &Entry) {
+        self.left.retain(|left| left.at.elapsed() < STRAGGLE);
+        self.left.truncate(MAX_STRAGGLERS - 1);
+        self.left.push_front(Left {
+            topic: entry.request.topic.clone(),
+            at: Instant::now(),
+            via: (entry.stage == Stage::Live).then(|| entry.via()),
+        });
+    }
+
+    /// Whether messages for this very text came there, for a subscription that was left.
+    fn came_on(&self, topic: &str, via: Via) -> bool {
+        let is_it = |left: &Left| left.topic.as_str() == topic && left.via == Some(via);
+        self.left.iter().any(|left| is_it(left) && left.at.elapsed() < STRAGGLE)
+    }
+
+    /// There is a connection; the server knows of nothing yet.
+    pub(super) fn connected(&mut self) {
+        self.disconnected();
+        self.is_connected = true;
+        self.wanted = self.entries.keys().copied().collect();
+    }
+
+    /// The connection is gone, and with it what the server knew.
+    pub(super) fn disconnected(&mut self) {
+        self.is_connected = false;
+        self.asked.clear();
+        self.leaving.clear();
+        self.told.clear();
+        self.left.clear();
+        self.put_off.clear();
+        for entry in self.entries.values_mut() {
+            entry.stage = Stage::Wanted;
+        }
+    }
+
+    /// The client is closed for good.
+    pub(super) fn close(&mut self, closed: &ClosedBy) {
+        self.disconnected();
+        self.closed = Some(closed.clone());
+        for (_, entry) in std::mem::take(&mut self.entries) {
+            entry.close(closed);
+        }
+        self.by_text.clear();
+        self.patterns.clear();
+        self.wanted.clear();
+    }
+
+    /// Whether [`next_order`](Self::next_order) has something.
+    pub(super) fn next(&self) -> Next {
+        let now = Instant::now();
+        if let Some(leaving) = self.leaving.iter().find(|leaving| leaving.due.is_none_or(|due| due <= now)) {
+            return leaving.due.map_or(Next::New, Next::Again);
+        }
+        match (self.first_due(now), self.wanted.iter().any(|number| !self.is_still_left(*number))) {
+            (Some((_, due)), _) => Next::Again(due),
+            (None, true) => Next::New,
+            (None, false) => Next::Nothing,
+        }
+    }
+
+    /// What to send next, as request `id`. Farewells first: the same text may be wanted again.
+    pub(super) fn next_order(&mut self, id: u64) -> Option<Outgoing> {
+        let now = Instant::now();
+        let farewell = self.leaving.iter().position(|leaving| leaving.due.is_none_or(|due| due <= now));
+        if let Some(leaving) = farewell.and_then(|at| self.leaving.remove(at)) {
+            let topic = leaving.topic.clone();
+            self.told.insert(id, leaving);
+            return Some(Outgoing { message: ClientMessage::Unsubscribe { topic } });
+        }
+        while let Some(number) = self.next_due(now).or_else(|| self.next_wanted()) {
+            if let Some(entry) = self.entries.get_mut(&number) {
+                entry.stage = Stage::Asked;
+                self.asked.insert(id, number);
+                return Some(Outgoing { message: ClientMessage::Subscribe(entry.to_ask()) });
+            }
+        }
+        None
+    }
+
+    /// Whether the server was not told yet that an earlier subscription to the same text is over.
+    fn is_still_left(&self, number: u64) -> bool {
+        let text = self.entries.get(&number).map(|entry| entry.request.topic.as_str());
+        text.is_some_and(|text| self.leaving.iter().any(|leaving| leaving.topic.as_str() == text))
+    }
+
+    fn next_wanted(&mut self) -> Option<u64> {
+        let at = self.wanted.iter().position(|number| !self.is_still_left(*number))?;
+        self.wanted.remove(at)
+    }
+
+    fn first_due(&self, now: Instant) -> Option<(u64, Instant)> {
+        let due = self.put_off.iter().filter(|(number, at)| **at <= now && !self.is_still_left(**number));
+        due.map(|(number, at)| (*number, *at)).min_by_key(|(_, at)| *at)
+    }
+
+    /// A subscription that was put off and is due.
+    fn next_due(&mut self, now: Instant) -> Option<u64> {
+        let (number, _) = self.first_due(now)?;
+        self.put_off.remove(&number);
+        Some(number)
+    }
+
+    /// When [`next_order`](Self::next_order) has something that it has not now.
+    pub(super) fn next_due_at(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let due = self.put_off.values().copied().chain(self.leaving.iter().filter_map(|leaving| leaving.due));
+        due.filter(|due| *due > now).min()
+    }
+
+    /// Whether messages are expected on a topic lane.
+    pub(super) fn is_bound(&self, lane: u64) -> bool {
+        self.is_connected
+            && self.entries.values().any(|entry| entry.stage == Stage::Live && entry.is_on(Via::Lane(lane)))
+    }
+
+    /// The reply to request `id`, where a subscription waits for it. Else gives it back.
+    pub(super) fn settle(&mut self, id: u64, reply: ServerMessage) -> Option<ServerMessage> {
+        if let Some(leaving) = self.told.remove(&id) {
+            self.left_or_not(leaving, reply);
+            return None;
+        }
+        let Some(number) = self.asked.remove(&id) else { return Some(reply) };
+        // Who left meanwhile has said so to the server.
+        let entry = self.entries.get_mut(&number)?;
+        match reply {
+            ServerMessage::Subscribed(subscribed) => entry.answered(subscribed),
+            other => {
+                let got = other.type_name();
+                let error = unless_error(other).err().unwrap_or(ClientError::Unexpected { asked: "subscribe", got });
+                self.refused(number, error);
+            }
+        }
+        None
+    }
+
+    /// The reply to a farewell. Refused for a while, it is told again, else the server would go on sending.
+    fn left_or_not(&mut self, leaving: Leaving, reply: ServerMessage) {
+        if let Some(retry_after) = refused_for(&reply) {
+            self.leaving.push_back(Leaving { due: Some(Instant::now() + retry_after), ..leaving });
+        } else if let Some(waiting) = leaving.reply {
+            // Whoever gave up waits no more.
+            let _ = waiting.send(reply);
+        }
+    }
+
+    /// The last refusal of a subscription that has not been taken yet.
+    pub(super) fn refusal(&self, number: u64) -> Option<ErrorReply> {
+        self.entries.get(&number)?.refusal.clone()
+    }
+
+    /// Request `id` could not be sent.
+    pub(super) fn unsendable(&mut self, id: u64, error: ClientError) {
+        self.told.remove(&id);
+        if let Some(number) = self.asked.remove(&id) {
+            self.refused(number, error);
+        }
+    }
+
+    fn refused(&mut self, number: u64, error: ClientError) {
+        // The farewell to the one before it was refused and is still to be heard: that heals.
+        let is_early = matches!(&error, ClientError::Server(error) if error.code == ErrorCode::Conflict.number())
+            && self.is_still_left(number);
+        match self.entries.get_mut(&number).and_then(|entry| entry.refused(error, is_early)) {
+            Some(again) => drop(self.put_off.insert(number, again)),
+            None => drop(self.remove(number)),
+        }
+    }
+
+    /// Hands a message to the subscription that it belongs to.
+    pub(super) fn dispatch(&mut self, via: Via, message: ServerMessage) -> Dispatch {
+        let (topic, of_presence) = match &message {
+            ServerMessage::Message(message) => (message.topic.as_str(), false),
+            ServerMessage::Gap { topic, .. } => (topic.as_str(), false),
+            ServerMessage::Join { topic, .. } | ServerMessage::Leave { topic, .. } => (topic.as_str(), true),
+            ServerMessage::Unsubscribed { .. } => return self.ended(message),
+            _ => return Dispatch::Nobodys(message),
+        };
+        match self.find(via, topic, of_presence) {
+            Found::One(number) => match self.entries.get_mut(&number) {
+                Some(entry) => entry.deliver(via, message),
+                None => Dispatch::Nobodys(message),
+            },
+            Found::Unsettled => Dispatch::Unsettled(message),
+            Found::Straggler => Dispatch::Taken,
+            Found::None => Dispatch::Nobodys(message),
+        }
+    }
+
+    fn ended(&mut self, message: ServerMessage) -> Dispatch {
+        let ServerMessage::Unsubscribed { topic, code, reason } = &message else { return Dispatch::Nobodys(message) };
+        let number = self.by_text.get(topic.as_str()).copied();
+        match number.and_then(|number| self.remove(number)) {
+            Some(entry) => {
+                self.expect_stragglers(&entry);
+                entry.end(*code, reason.clone().unwrap_or_default());
+                Dispatch::Taken
+            }
+            None => Dispatch::Nobodys(message),
+        }
+    }
+
+    /// Whose a message is: the exact text's, else that of the first pattern that matches, and only where it comes on the lane
+    /// that the answer to that one named. What comes elsewhere was sent to one that was left.
+    fn find(&self, via: Via, topic: &str, of_presence: bool) -> Found {
+        let exact = self.by_text.get(topic).and_then(|number| Some((*number, self.entries.get(number)?)));
+        let matching = || {
+            let of_patterns = self.patterns.iter().filter_map(|number| Some((*number, self.entries.get(number)?)));
+            exact.into_iter().chain(of_patterns.filter(|(_, entry)| entry.request.topic.matches(topic)))
+        };
+        let live = |entry: &Entry| entry.stage == Stage::Live && (entry.request.presence || !of_presence);
+        // On the control lane the answer comes first, and is not to be waited for.
+        let awaited = |entry: &Entry| via != Via::Control && entry.stage == Stage::Asked;
+        if let Some((number, entry)) = exact {
+            if live(entry) && entry.is_on(via) {
+                return Found::One(number);
+            }
+            // Subscribed to anew: a pattern that shares the old lane gets nothing of what was sent to the old one.
+            let is_elsewhere = match entry.stage {
+                Stage::Wanted => false,
+                Stage::Asked => true,
+                Stage::Live => !entry.is_on(via),
+            };
+            if is_elsewhere && self.came_on(topic, via) {
+                return if awaited(entry) { Found::Unsettled } else { Found::Straggler };
+            }
+        }
+        if let Some((number, _)) = matching().find(|(_, entry)| live(entry) && entry.is_on(via)) {
+            return Found::One(number);
+        }
+        if matching().any(|(_, entry)| awaited(entry)) {
+            return Found::Unsettled;
+        }
+        let was_left = || self.left.iter().any(|left| left.topic.matches(topic) && left.at.elapsed() < STRAGGLE);
+        // A member's news that nobody asked for is nobody's business either.
+        let is_somebodys = |entry: &Entry| entry.stage == Stage::Live || of_presence;
+        if matching().any(|(_, entry)| is_somebodys(entry)) || was_left() { Found::Straggler } else { Found::None }
+    }
+}
+
+/// After how long a request may be sent again that was refused because there were too many.
+pub(in crate::client) fn refused_for(reply: &ServerMessage) -> Option<Duration> {
+    match reply {
+        ServerMessage::Error(error) if error.code == ErrorCode::RateLimited.number() => {
+            error.retry_after_ms.map(Duration::from_millis)
+        }
+        _ => None,
+    }
+}
+
+enum Found {
+    One(u64),
+    Unsettled,
+    Straggler,
+    None,
+}

@@ -1,0 +1,409 @@
+//! The promises of `routes` and `entry`, by plain calls: what came in, and what the reader then finds in his queue.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::entry::Opened;
+use super::event::{Missed, TopicEvent};
+use super::queue::{Keep, Queue};
+use super::routes::{Dispatch, Next, Routes, Via};
+use crate::client::ClientError;
+use crate::message::{
+    ClientMessage, CloseCode, ClosedBy, DeliveryMode, ErrorReply, LaneChoice, Member, Payload, Position, ServerMessage,
+    Subscribe, Subscribed, TopicMessage, TopicPattern,
+};
+
+mod lanes;
+mod renewal;
+
+const CONTROL: Via = Via::Control;
+
+/// The routes, and a server that takes every request with the next number.
+#[derive(Default)]
+struct Scene {
+    routes: Routes,
+    next_id: u64,
+}
+
+/// A subscription as its reader has it.
+struct Reader {
+    number: u64,
+    queue: Arc<Queue>,
+    opened: oneshot::Receiver<Opened>,
+}
+
+impl Scene {
+    fn connected() -> Self {
+        let mut scene = Self::default();
+        scene.routes.connected();
+        scene
+    }
+
+    fn add_with(&mut self, topic: &str, queue: usize, change: impl FnOnce(&mut Subscribe)) -> Reader {
+        self.add_kept(topic, queue, Keep::All, change)
+    }
+
+    fn add_latest(&mut self, topic: &str) -> Reader {
+        self.add_kept(topic, 100, Keep::Newest, |_| {})
+    }
+
+    fn add_kept(&mut self, topic: &str, queue: usize, keep: Keep, change: impl FnOnce(&mut Subscribe)) -> Reader {
+        let topic = TopicPattern::new(topic).expect("a topic");
+        let queue = Queue::new(topic.as_str(), queue, keep);
+        let mut request = Subscribe {
+            topic,
+            since: None,
+            recent: None,
+            delivery: DeliveryMode::Stream,
+            lane: LaneChoice::Own,
+            presence: false,
+        };
+        change(&mut request);
+        let (sender, opened) = oneshot::channel();
+        let number = self.routes.add(request, Arc::clone(&queue), sender).expect("it is new");
+        Reader { number, queue, opened }
+    }
+
+    fn add(&mut self, topic: &str) -> Reader {
+        self.add_with(topic, 100, |_| {})
+    }
+
+    /// The next thing that is sent, and its request's number.
+    fn order(&mut self) -> Option<(u64, ClientMessage)> {
+        self.next_id += 1;
+        Some((self.next_id, self.routes.next_order(self.next_id)?.message))
+    }
+
+    /// Expects a `subscribe` to be sent; gives it and its request's number.
+    fn asked(&mut self) -> (u64, Subscribe) {
+        match self.order() {
+            Some((id, ClientMessage::Subscribe(subscribe))) => (id, subscribe),
+            other => panic!("expected subscribe, got {other:?}"),
+        }
+    }
+
+    /// Answers the next `subscribe`.
+    fn answer(&mut self, subscribed: Subscribed) -> Subscribe {
+        let (id, asked) = self.asked();
+        assert!(self.routes.settle(id, ServerMessage::Subscribed(subscribed)).is_none());
+        asked
+    }
+
+    fn reconnect(&mut self) {
+        self.routes.disconnected();
+        self.routes.connected();
+    }
+
+    /// A message that has to be dealt with.
+    fn take(&mut self, via: Via, topic: &str, offset: u64) {
+        let dispatch = self.routes.dispatch(via, message(topic, offset));
+        assert!(matches!(dispatch, Dispatch::Taken), "{dispatch:?}");
+    }
+}
+
+impl Reader {
+    /// What waits, in short.
+    fn events(&self) -> Vec<String> {
+        let short = |event| match event {
+            TopicEvent::Message(message) => format!("{}", message.offset),
+            TopicEvent::Missed(Missed { offsets: Some(offsets), .. }) => format!("missed {offsets:?}"),
+            TopicEvent::Missed(Missed { topic, .. }) => format!("missed of {topic}"),
+            TopicEvent::Join { topic, .. } => format!("join {topic}"),
+            TopicEvent::Leave { topic, .. } => format!("leave {topic}"),
+            TopicEvent::Ended { code, .. } => format!("ended {code}"),
+        };
+        std::iter::from_fn(|| self.queue.try_next()).map(|item| short(item.event)).collect()
+    }
+}
+
+fn message(topic: &str, offset: u64) -> ServerMessage {
+    let payload = Payload::text("x");
+    ServerMessage::Message(TopicMessage { topic: topic.into(), offset, from: None, payload, timestamp: 0 })
+}
+
+fn gap(topic: &str, first: u64, last: u64) -> ServerMessage {
+    ServerMessage::Gap { topic: topic.into(), first, last, reason: None }
+}
+
+fn live(epoch: &str, offset: u64, lane: Option<u64>) -> Subscribed {
+    Subscribed { epoch: Some(epoch.into()), offset: Some(offset), lane, ..Subscribed::default() }
+}
+
+fn recovered(epoch: &str, offset: u64, recovered: bool) -> Subscribed {
+    Subscribed { recovered: Some(recovered), ..live(epoch, offset, None) }
+}
+
+fn position(epoch: &str, offset: u64) -> Option<Position> {
+    Some(Position { epoch: epoch.into(), offset })
+}
+
+#[test]
+fn nothing_is_handed_out_twice_and_gaps_come_in_their_place() {
+    let mut scene = Scene::connected();
+    let reader = scene.add("t");
+    scene.answer(live("e", 3, Some(1)));
+    let lane = Via::Lane(1);
+    for offset in [2, 3, 4, 4, 5, 4, 9] {
+        scene.take(lane, "t", offset);
+    }
+    for (first, last) in [(5, 8), (8, 11), (12, 13)] {
+        assert!(matches!(scene.routes.dispatch(lane, gap("t", first, last)), Dispatch::Taken));
+    }
+    scene.take(lane, "t", 14);
+    assert_eq!(reader.events(), ["4", "5", "9", "missed 10..=11", "missed 12..=13", "14"]);
+}
+
+#[test]
+fn a_gap_of_a_pattern_is_told_to_its_subscription_and_has_no_offsets() {
+    let mut scene = Scene::connected();
+    let (all, some) = (scene.add(">"), scene.add("t.*"));
+    scene.answer(Subscribed { lane: Some(1), ..Subscribed::default() });
+    scene.answer(Subscribed { lane: Some(1), ..Subscribed::default() });
+    for offset in [7, 8] {
+        scene.take(Via::Lane(1), "t.x", offset);
+        assert!(matches!(scene.routes.dispatch(Via::Lane(1), gap("t.*", 0, 0)), Dispatch::Taken));
+    }
+    // What was subscribed to first gets the messages, and the text itself its gap.
+    assert_eq!((all.events().join(", "), some.events().join(", ")), ("7, 8".into(), "missed of t.*".into()));
+}
+
+#[test]
+fn a_kept_position_that_cannot_be_resumed_is_told_at_once() {
+    let mut scene = Scene::connected();
+    let mut reader = scene.add_with("t", 100, |subscribe| subscribe.since = position("e", 5));
+    assert_eq!(scene.answer(recovered("e", 9, false)).since, position("e", 5));
+    let first = reader.opened.try_recv().expect("an answer").expect("it is there").expect("a position");
+    assert_eq!(first.offset, 5);
+    scene.take(CONTROL, "t", 8);
+    assert_eq!(reader.events(), ["missed of t", "8"]);
+}
+
+#[test]
+fn a_pattern_takes_all_its_topics_and_tells_each_reconnect() {
+    let mut scene = Scene::connected();
+    let reader = scene.add("t.>");
+    scene.answer(Subscribed { lane: Some(1), ..Subscribed::default() });
+    let lane = Via::Lane(1);
+    for (topic, offset) in [("t.a", 7), ("t.b", 3), ("t.a", 8)] {
+        scene.take(lane, topic, offset);
+    }
+    assert_eq!(reader.events(), ["7", "3", "8"]);
+    scene.reconnect();
+    let asked = scene.answer(Subscribed { lane: Some(1), ..Subscribed::default() });
+    assert_eq!(asked.since, None);
+    scene.take(lane, "t.a", 12);
+    assert_eq!(reader.events(), ["missed of t.>", "12"]);
+}
+
+#[test]
+fn the_exact_topic_goes_before_patterns_and_the_first_pattern_before_others() {
+    let mut scene = Scene::connected();
+    let (wide, narrow, exact) = (scene.add("t.>"), scene.add("t.*"), scene.add("t.a"));
+    for _ in 0..2 {
+        scene.answer(Subscribed::default());
+    }
+    scene.answer(live("e", 0, None));
+    scene.take(CONTROL, "t.a", 1);
+    scene.take(CONTROL, "t.b", 2);
+    assert_eq!((exact.events(), wide.events()), (vec!["1".to_owned()], vec!["2".to_owned()]));
+    assert!(narrow.events().is_empty());
+    let nobodys = scene.routes.dispatch(CONTROL, message("u", 1));
+    assert!(matches!(nobodys, Dispatch::Nobodys(ServerMessage::Message(_))), "{nobodys:?}");
+}
+
+#[test]
+fn a_full_queue_holds_up_its_lane_and_takes_nothing_in() {
+    let mut scene = Scene::connected();
+    let reader = scene.add_with("t", 1, |_| {});
+    scene.answer(live("e", 0, Some(1)));
+    scene.take(Via::Lane(1), "t", 1);
+    for _ in 0..2 {
+        assert!(matches!(scene.routes.dispatch(Via::Lane(1), message("t", 2)), Dispatch::Full(..)));
+    }
+    assert_eq!(reader.events(), ["1"]);
+    scene.reconnect();
+    assert_eq!(scene.asked().1.since, position("e", 1), "what did not fit was not seen");
+}
+
+#[test]
+fn a_full_queue_never_holds_up_the_control_lane_and_tells_what_it_dropped() {
+    let mut scene = Scene::connected();
+    let reader = scene.add_with("t", 2, |_| {});
+    scene.answer(live("e", 0, None));
+    for offset in 1..=9 {
+        scene.take(CONTROL, "t", offset);
+    }
+    assert_eq!(reader.events(), ["missed 1..=8", "9"]);
+}
+
+#[test]
+fn with_datagrams_the_newest_wins_and_nothing_is_told() {
+    let mut scene = Scene::connected();
+    let reader = scene.add_with("t", 2, |subscribe| {
+        subscribe.delivery = DeliveryMode::Datagram;
+        subscribe.recent = Some(1);
+    });
+    scene.answer(live("e", 0, Some(1)));
+    for offset in [1, 2, 4, 3, 5] {
+        scene.take(Via::Datagram, "t", offset);
+    }
+    assert_eq!(reader.events(), ["4", "5"]);
+    for offset in [6, 7, 8] {
+        // Too large for a datagram.
+        scene.take(Via::Lane(1), "t", offset);
+    }
+    assert_eq!(reader.events(), ["7", "8"]);
+    assert!(matches!(scene.routes.dispatch(Via::Lane(1), gap("t", 9, 12)), Dispatch::Taken));
+    scene.take(Via::Datagram, "t", 11);
+    assert_eq!(reader.events(), ["11"], "what a gap spans may have come as a datagram");
+    scene.reconnect();
+    let asked = scene.answer(live("f", 1, Some(1)));
+    assert_eq!((asked.since, asked.recent), (None, Some(1)));
+    scene.take(Via::Datagram, "t", 1);
+    assert_eq!(reader.events(), ["1"]);
+}
+
+#[test]
+fn presence_goes_to_who_asked_for_it() {
+    let mut scene = Scene::connected();
+    let (exact, pattern) = (scene.add("t.a"), scene.add_with("t.*", 100, |subscribe| subscribe.presence = true));
+    scene.answer(live("e", 0, None));
+    scene.answer(Subscribed::default());
+    let client = Member { id: uuid::Uuid::nil(), name: None, user: None };
+    for message in [
+        ServerMessage::Join { topic: "t.a".into(), client: client.clone() },
+        ServerMessage::Leave { topic: "t.a".into(), client },
+    ] {
+        assert!(matches!(scene.routes.dispatch(CONTROL, message), Dispatch::Taken));
+    }
+    assert!(exact.events().is_empty());
+    assert_eq!(pattern.events(), ["join t.a", "leave t.a"]);
+}
+
+#[test]
+fn leaving_tells_the_server_what_it_knows_of_and_in_order() {
+    let mut scene = Scene::connected();
+    let (asked, wanted) = (scene.add("asked"), scene.add("wanted"));
+    let (id, _) = scene.asked();
+    scene.routes.leave(asked.number, None);
+    scene.routes.leave(wanted.number, None);
+    let again = scene.add("asked");
+    let farewell = scene.order();
+    assert!(
+        matches!(&farewell, Some((_, ClientMessage::Unsubscribe { topic })) if topic.as_str() == "asked"),
+        "{farewell:?}"
+    );
+    assert!(scene.routes.settle(id, ServerMessage::Subscribed(live("e", 0, None))).is_none(), "late, and nobody's");
+    scene.answer(live("e", 5, None));
+    assert!(scene.order().is_none(), "the server never knew of the other");
+    scene.take(CONTROL, "asked", 6);
+    assert_eq!(again.events(), ["6"]);
+    // And what is still on its way for one that left is not news to anybody.
+    scene.routes.leave(again.number, None);
+    scene.take(Via::Lane(3), "asked", 7);
+}
+
+#[test]
+fn a_text_can_be_subscribed_to_once() {
+    let mut scene = Scene::connected();
+    let first = scene.add("t");
+    let request = scene.asked().1;
+    let (sender, _opened) = oneshot::channel();
+    let again = scene.routes.add(request.clone(), Queue::new("t", 1, Keep::All), sender);
+    assert!(matches!(again, Err(ClientError::AlreadySubscribed { topic }) if topic == "t"));
+    scene.routes.leave(first.number, None);
+    let (sender, _opened) = oneshot::channel();
+    assert!(scene.routes.add(request, Queue::new("t", 1, Keep::All), sender).is_ok());
+}
+
+#[test]
+fn a_refusal_is_an_error_at_first_and_the_end_later() {
+    let refusal = || ServerMessage::Error(ErrorReply { code: 403, message: "not yours".into(), retry_after_ms: None });
+    let mut scene = Scene::connected();
+    let mut refused = scene.add("t");
+    let (id, _) = scene.asked();
+    assert!(scene.routes.settle(id, refusal()).is_none());
+    assert!(matches!(refused.opened.try_recv(), Ok(Err(ClientError::Server(error))) if error.code == 403));
+
+    let reader = scene.add("t");
+    scene.answer(live("e", 0, None));
+    scene.reconnect();
+    let (id, _) = scene.asked();
+    assert!(scene.routes.settle(id, refusal()).is_none());
+    assert_eq!(reader.events(), ["ended 403"]);
+    scene.reconnect();
+    assert!(scene.order().is_none(), "it is not asked for again");
+}
+
+#[test]
+fn the_servers_and_the_clients_end_end_subscriptions() {
+    let mut scene = Scene::connected();
+    let (withdrawn, mut pending, kept) = (scene.add("a"), scene.add("b"), scene.add("c"));
+    scene.answer(live("e", 0, None));
+    let ended = ServerMessage::Unsubscribed { topic: "a".into(), code: 403, reason: None };
+    assert!(matches!(scene.routes.dispatch(CONTROL, ended), Dispatch::Taken));
+    scene.take(Via::Lane(1), "a", 1);
+    assert_eq!(withdrawn.events(), ["ended 403"]);
+
+    let (_, asked) = scene.asked();
+    assert_eq!(asked.topic.as_str(), "b");
+    scene.answer(live("e", 0, None));
+    scene.routes.close(&ClosedBy::new(CloseCode::NORMAL, "done"));
+    assert_eq!(kept.events(), ["ended 1000"]);
+    assert!(matches!(pending.opened.try_recv(), Ok(Err(ClientError::Closed { .. }))));
+    let (sender, _opened) = oneshot::channel();
+    let late = scene.routes.add(asked, Queue::new("b", 1, Keep::All), sender);
+    assert!(matches!(late, Err(ClientError::Closed { .. })), "{late:?}");
+}
+
+#[test]
+fn where_recent_messages_begin_is_not_known_and_none_is_taken_for_an_old_one() {
+    let mut scene = Scene::connected();
+    let reader = scene.add_with("t", 100, |subscribe| subscribe.recent = Some(3));
+    scene.answer(live("e", 100, None));
+    for offset in [40, 70, 100, 100, 130] {
+        scene.take(CONTROL, "t", offset);
+    }
+    assert_eq!(reader.events(), ["40", "70", "100", "130"]);
+    scene.reconnect();
+    assert_eq!(scene.asked().1.since, position("e", 130));
+}
+
+#[test]
+fn what_comes_too_often_is_asked_again_in_its_time_also_by_those_who_leave() {
+    let refusal =
+        |wait| ServerMessage::Error(ErrorReply { code: 429, message: "too often".into(), retry_after_ms: Some(wait) });
+    let mut scene = Scene::connected();
+    let mut first = scene.add("t");
+    let (id, _) = scene.asked();
+    assert!(scene.routes.settle(id, refusal(0)).is_none());
+    assert!(first.opened.try_recv().is_err(), "nobody is told of what heals");
+    assert!(scene.routes.refusal(first.number).is_some());
+    scene.answer(live("e", 0, None));
+    assert!(first.opened.try_recv().expect("an answer").is_ok());
+
+    scene.routes.leave(first.number, None);
+    let (id, farewell) = scene.order().expect("a farewell");
+    assert!(matches!(farewell, ClientMessage::Unsubscribe { .. }), "{farewell:?}");
+    assert!(scene.routes.settle(id, refusal(600_000)).is_none());
+    let _again = scene.add("t");
+    assert!(scene.order().is_none(), "the server still has the one before");
+    assert!(scene.routes.next_due_at().is_some());
+}
+
+#[test]
+fn with_the_newest_alone_no_lane_waits_and_losses_are_of_no_interest() {
+    let mut scene = Scene::connected();
+    let reader = scene.add_latest("t.*");
+    scene.answer(Subscribed { lane: Some(1), ..Subscribed::default() });
+    let lane = Via::Lane(1);
+    for (topic, offset) in [("t.a", 1), ("t.b", 7), ("t.a", 2), ("t.a", 3)] {
+        scene.take(lane, topic, offset);
+    }
+    assert!(matches!(scene.routes.dispatch(lane, gap("t.b", 8, 9)), Dispatch::Taken));
+    assert_eq!(reader.events(), ["3", "7"]);
+    scene.reconnect();
+    scene.answer(Subscribed { lane: Some(1), ..Subscribed::default() });
+    assert!(reader.events().is_empty());
+}

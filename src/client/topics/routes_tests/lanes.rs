@@ -1,0 +1,114 @@
+//! Which lane a message has to come on, and what becomes of one that comes on another.
+
+use super::*;
+
+#[test]
+fn what_comes_before_its_subscribed_waits_on_topic_lanes() {
+    let mut scene = Scene::connected();
+    let reader = scene.add_with("t", 100, |subscribe| subscribe.since = position("e", 1));
+    let unsettled = scene.routes.dispatch(Via::Lane(1), message("t", 2));
+    assert!(matches!(unsettled, Dispatch::Nobodys(_)), "not asked for yet: {unsettled:?}");
+    let (id, _) = scene.asked();
+    let unsettled = scene.routes.dispatch(Via::Lane(1), message("t", 2));
+    assert!(matches!(unsettled, Dispatch::Unsettled(_)), "{unsettled:?}");
+    let subscribed = Subscribed { lane: Some(1), ..recovered("e", 2, false) };
+    assert!(scene.routes.settle(id, ServerMessage::Subscribed(subscribed)).is_none());
+    scene.take(Via::Lane(1), "t", 2);
+    assert_eq!(reader.events(), ["missed of t", "2"]);
+}
+
+#[test]
+fn what_was_sent_to_a_pattern_before_the_exact_topic_was_subscribed_to_stays_the_patterns() {
+    let mut scene = Scene::connected();
+    let pattern = scene.add("t.*");
+    scene.answer(Subscribed { lane: Some(1), ..Subscribed::default() });
+    let exact = scene.add_with("t.a", 100, |subscribe| subscribe.since = position("e", 5));
+    let (id, _) = scene.asked();
+    scene.take(Via::Lane(1), "t.a", 8);
+    let subscribed = Subscribed { lane: Some(2), ..recovered("e", 9, true) };
+    assert!(scene.routes.settle(id, ServerMessage::Subscribed(subscribed)).is_none());
+    scene.take(Via::Lane(1), "t.a", 9);
+    for offset in 6..=9 {
+        scene.take(Via::Lane(2), "t.a", offset);
+    }
+    assert_eq!(pattern.events(), ["8", "9"]);
+    assert_eq!(exact.events(), ["6", "7", "8", "9"]);
+}
+
+#[test]
+fn what_was_sent_to_one_that_was_left_is_not_given_to_the_next_of_the_same_text() {
+    let mut scene = Scene::connected();
+    let first = scene.add("t");
+    scene.answer(live("e", 4, Some(1)));
+    scene.take(Via::Lane(1), "t", 5);
+    scene.routes.leave(first.number, None);
+    let again = scene.add_with("t", 100, |subscribe| subscribe.since = position("e", 5));
+    assert!(matches!(scene.order(), Some((_, ClientMessage::Unsubscribe { .. }))));
+    let (id, _) = scene.asked();
+    let early = scene.routes.dispatch(Via::Lane(1), message("t", 9));
+    assert!(matches!(early, Dispatch::Unsettled(_)), "{early:?}");
+    let subscribed = Subscribed { lane: Some(2), ..recovered("e", 9, true) };
+    assert!(scene.routes.settle(id, ServerMessage::Subscribed(subscribed)).is_none());
+    scene.take(Via::Lane(1), "t", 9);
+    assert!(matches!(scene.routes.dispatch(Via::Lane(1), gap("t", 6, 8)), Dispatch::Taken));
+    for offset in 6..=9 {
+        scene.take(Via::Lane(2), "t", offset);
+    }
+    assert_eq!(again.events(), ["6", "7", "8", "9"]);
+}
+
+#[test]
+fn on_the_control_lane_the_answer_parts_what_was_left_from_what_is_new() {
+    let mut scene = Scene::connected();
+    let pattern = scene.add("t.*");
+    let first = scene.add("t.a");
+    scene.answer(Subscribed::default());
+    scene.answer(live("e", 4, None));
+    scene.routes.leave(first.number, None);
+    let again = scene.add("t.a");
+    assert!(matches!(scene.order(), Some((_, ClientMessage::Unsubscribe { .. }))));
+    let (id, _) = scene.asked();
+    scene.take(CONTROL, "t.a", 5);
+    assert!(scene.routes.settle(id, ServerMessage::Subscribed(live("e", 5, None))).is_none());
+    scene.take(CONTROL, "t.a", 6);
+    assert_eq!(again.events(), ["6"]);
+    assert!(pattern.events().is_empty());
+}
+
+#[test]
+fn a_pattern_that_shares_the_old_lane_gets_nothing_of_a_topic_that_is_subscribed_to_anew() {
+    let mut scene = Scene::connected();
+    let pattern = scene.add("t.*");
+    let first = scene.add("t.a");
+    scene.answer(Subscribed { lane: Some(1), ..Subscribed::default() });
+    scene.answer(live("e", 4, Some(1)));
+    scene.routes.leave(first.number, None);
+    let again = scene.add_with("t.a", 100, |subscribe| subscribe.since = position("e", 4));
+    assert!(matches!(scene.order(), Some((_, ClientMessage::Unsubscribe { .. }))));
+    scene.answer(Subscribed { lane: Some(2), ..recovered("e", 5, true) });
+    scene.take(Via::Lane(1), "t.a", 5);
+    scene.take(Via::Lane(2), "t.a", 5);
+    assert_eq!(again.events(), ["5"]);
+    assert!(pattern.events().is_empty());
+    // Left for good, its messages are the pattern's, which has this lane as well.
+    scene.routes.leave(again.number, None);
+    scene.take(Via::Lane(2), "t.a", 6);
+    scene.take(Via::Lane(1), "t.a", 7);
+    assert_eq!(pattern.events(), ["7"]);
+}
+
+#[test]
+fn a_lane_is_bound_while_a_live_subscription_expects_messages_there() {
+    let mut scene = Scene::connected();
+    let reader = scene.add("t");
+    assert!(!scene.routes.is_bound(1));
+    scene.answer(live("e", 0, Some(1)));
+    assert!(scene.routes.is_bound(1) && !scene.routes.is_bound(2));
+    scene.routes.leave(reader.number, None);
+    assert!(!scene.routes.is_bound(1));
+    let _again = scene.add("t");
+    scene.reconnect();
+    scene.answer(live("e", 0, Some(1)));
+    scene.routes.disconnected();
+    assert!(!scene.routes.is_bound(1));
+}

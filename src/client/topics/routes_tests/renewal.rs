@@ -1,0 +1,150 @@
+//! What a subscription asks for and tells after a reconnect, and after a refusal.
+
+use super::*;
+
+#[test]
+fn after_a_reconnect_it_goes_on_behind_the_last_message_it_got() {
+    let mut scene = Scene::connected();
+    let reader = scene.add_with("t", 100, |subscribe| subscribe.recent = Some(5));
+    assert_eq!(scene.answer(live("e", 7, None)).recent, Some(5));
+    scene.take(CONTROL, "t", 6);
+    scene.take(CONTROL, "t", 7);
+    scene.reconnect();
+    let asked = scene.answer(recovered("e", 9, true));
+    assert_eq!((asked.since, asked.recent), (position("e", 7), None));
+    for offset in 6..=9 {
+        scene.take(CONTROL, "t", offset);
+    }
+    assert_eq!(reader.events(), ["6", "7", "8", "9"]);
+}
+
+#[test]
+fn what_was_asked_for_and_never_came_is_asked_for_again() {
+    let mut scene = Scene::connected();
+    let recent = scene.add_with("recent", 100, |subscribe| subscribe.recent = Some(5));
+    let _live = scene.add("live");
+    assert!(scene.order().is_some(), "the answer to this one does not come");
+    scene.reconnect();
+    assert_eq!(scene.answer(live("e", 20, None)).recent, Some(5), "the first answer is still to come");
+    scene.answer(live("e", 20, None));
+    scene.reconnect();
+    assert_eq!(scene.answer(recovered("e", 22, true)).since, position("e", 15), "at most five came before 20");
+    assert_eq!(scene.answer(recovered("e", 22, true)).since, position("e", 20), "nothing came yet");
+    assert!(recent.events().is_empty());
+}
+
+#[test]
+fn a_loss_over_a_reconnect_is_told_before_what_follows_and_once() {
+    let mut scene = Scene::connected();
+    let reader = scene.add("t");
+    scene.answer(live("e", 3, None));
+    scene.take(CONTROL, "t", 4);
+    scene.reconnect();
+    scene.answer(recovered("e", 30, false));
+    assert_eq!(reader.events(), ["4", "missed of t"]);
+    // Nothing new since, and nothing came: it is the same loss.
+    scene.reconnect();
+    assert_eq!(scene.answer(recovered("e", 30, false)).since, position("e", 4));
+    scene.take(CONTROL, "t", 29);
+    scene.take(CONTROL, "t", 30);
+    assert_eq!(reader.events(), ["29", "30"]);
+    scene.reconnect();
+    scene.answer(recovered("e", 90, false));
+    assert_eq!(reader.events(), ["missed of t"], "a new loss");
+}
+
+#[test]
+fn another_epoch_is_a_loss_and_begins_a_new_count() {
+    let mut scene = Scene::connected();
+    let reader = scene.add("t");
+    scene.answer(live("e", 3, None));
+    scene.take(CONTROL, "t", 4);
+    scene.reconnect();
+    scene.answer(recovered("f", 0, false));
+    scene.take(CONTROL, "t", 1);
+    assert_eq!(reader.events(), ["4", "missed of t", "1"]);
+    scene.reconnect();
+    assert_eq!(scene.answer(recovered("f", 1, true)).since, position("f", 1));
+    assert!(reader.events().is_empty());
+}
+
+#[test]
+fn a_log_that_lost_what_was_seen_is_told_and_followed() {
+    let mut scene = Scene::connected();
+    let reader = scene.add("t");
+    scene.answer(live("e", 30, None));
+    scene.take(CONTROL, "t", 31);
+    scene.reconnect();
+    assert_eq!(scene.answer(recovered("e", 20, false)).since, position("e", 31));
+    scene.take(CONTROL, "t", 21);
+    assert_eq!(reader.events(), ["31", "missed of t", "21"]);
+    scene.reconnect();
+    scene.answer(recovered("e", 20, false));
+    assert_eq!(reader.events(), ["missed of t"], "every time");
+}
+
+#[test]
+fn a_second_loss_before_the_first_was_made_up_for_is_told_as_well() {
+    let mut scene = Scene::connected();
+    let reader = scene.add("t");
+    scene.answer(live("e", 4, None));
+    scene.reconnect();
+    scene.answer(recovered("e", 30, false));
+    scene.take(CONTROL, "t", 10);
+    scene.reconnect();
+    scene.answer(recovered("e", 30, false));
+    scene.take(CONTROL, "t", 25);
+    assert_eq!(reader.events(), ["missed of t", "10", "missed of t", "25"]);
+}
+
+#[test]
+fn a_gap_told_the_wrong_way_round_is_no_empty_one() {
+    let mut scene = Scene::connected();
+    let reader = scene.add("t");
+    scene.answer(live("e", 3, None));
+    assert!(matches!(scene.routes.dispatch(CONTROL, gap("t", 9, 6)), Dispatch::Taken));
+    assert_eq!(reader.events(), ["missed 6..=6"]);
+}
+
+#[test]
+fn what_the_server_refuses_for_a_while_is_asked_for_again() {
+    let refusal =
+        |code, retry_after_ms| ServerMessage::Error(ErrorReply { code, message: "not now".into(), retry_after_ms });
+    let mut scene = Scene::connected();
+    let (reader, mut first) = (scene.add("t"), scene.add("first"));
+    scene.answer(live("e", 3, None));
+    let (id, _) = scene.asked();
+    assert!(scene.routes.settle(id, refusal(503, None)).is_none());
+    assert!(matches!(first.opened.try_recv(), Ok(Err(ClientError::Server(error))) if error.code == 503));
+    scene.reconnect();
+    for code in [429, 500, 503] {
+        let (id, asked) = scene.asked();
+        assert_eq!(asked.since, position("e", 3));
+        assert!(scene.routes.settle(id, refusal(code, Some(0))).is_none());
+        assert!(matches!(scene.routes.next(), Next::Again(_)));
+    }
+    let (id, _) = scene.asked();
+    assert!(scene.routes.settle(id, refusal(429, Some(600_000))).is_none());
+    assert!(scene.order().is_none(), "not before its time");
+    scene.reconnect();
+    scene.answer(recovered("e", 3, true));
+    assert!(scene.routes.next_due_at().is_none(), "what was put off was for the connection before");
+    scene.reconnect();
+    let (id, _) = scene.asked();
+    assert!(scene.routes.settle(id, refusal(503, None)).is_none());
+    scene.routes.leave(reader.number, None);
+    assert!(scene.routes.next_due_at().is_none());
+    assert!(reader.events().is_empty() && scene.order().is_none());
+}
+
+#[test]
+fn what_cannot_be_sent_ends_its_subscription_alone() {
+    let mut scene = Scene::connected();
+    let (mut large, other) = (scene.add("large"), scene.add("other"));
+    let (id, _) = scene.asked();
+    scene.routes.unsendable(id, ClientError::TooLarge { bytes: 300, most: 200 });
+    assert!(matches!(large.opened.try_recv(), Ok(Err(ClientError::TooLarge { .. }))));
+    scene.answer(live("e", 0, None));
+    scene.take(CONTROL, "other", 1);
+    assert_eq!(other.events(), ["1"]);
+}

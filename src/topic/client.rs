@@ -1,0 +1,254 @@
+//! A client as the topics know it: who it is, where its messages go, and what it has subscribed to.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::hub::ControlMarker;
+use super::topic::Topic;
+use crate::limits::Allowance;
+use crate::message::{Member, TopicPattern};
+use crate::outbound::{Outbound, TopicLane};
+use crate::pattern_index::{PatternIndex, Sought};
+use crate::transport::Overflow;
+
+/// One client. Its owner calls [`Topics::leave`](super::Topics::leave) at its end, and awaits `tasks`.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) outbound: Arc<Outbound>,
+    /// As others see it.
+    member: Member,
+    /// The worker on which the client is.
+    pub(crate) worker: usize,
+    /// What it may do, and how often.
+    pub(crate) allowance: Allowance,
+    subscriptions: Mutex<Subscriptions>,
+    /// Whether it is among the members of its topics.
+    is_present: AtomicBool,
+    /// What replays long histories to it.
+    pub(crate) tasks: TaskTracker,
+    /// Lets one of its requests at a time do what takes long.
+    pub(super) long_work: Semaphore,
+}
+
+#[derive(Debug, Default)]
+struct Subscriptions {
+    /// `None` while one is being made.
+    by_text: HashMap<TopicPattern, Option<Subscription>>,
+    /// Those that are made and match more than one topic.
+    patterns: PatternIndex<()>,
+    /// The client has left: nothing is added any more.
+    is_closed: bool,
+}
+
+/// One subscription.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    /// `None` for a pattern.
+    pub(super) topic: Option<Arc<Topic>>,
+    pub(super) lane: TopicLane,
+    pub(super) presence: bool,
+    /// As it was when it was made.
+    pub(super) is_authenticated: bool,
+    /// Under `block`, what tells publishers that it has ended.
+    pub(super) ended: Option<CancellationToken>,
+    /// What still replays to it.
+    pub(super) catching_up: Option<CatchingUp>,
+}
+
+/// A replay.
+#[derive(Debug)]
+pub(super) struct CatchingUp {
+    pub(super) task: AbortHandle,
+    /// The offset of the last message that was replayed.
+    pub(super) after: Arc<AtomicU64>,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Some(ended) = &self.ended {
+            ended.cancel();
+        }
+        // It runs on this thread, so it is not in the middle of anything.
+        if let Some(replay) = &self.catching_up {
+            replay.task.abort();
+        }
+    }
+}
+
+/// What a client has asked for with a subscription that it has.
+#[derive(Debug)]
+pub(crate) struct Granted {
+    /// News of who comes and goes.
+    pub(crate) presence: bool,
+    /// What was published before, of which not everything has been replayed.
+    pub(crate) replays: bool,
+}
+
+/// Why a subscription cannot be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotReserved {
+    /// There is one to this text.
+    Twice,
+    /// There are as many as a client may have.
+    TooMany,
+    /// The client is leaving.
+    Closed,
+}
+
+impl Client {
+    /// A client without subscriptions. One that is not present becomes so by [`Topics::appear`](super::Topics::appear).
+    pub(crate) fn new(
+        outbound: Arc<Outbound>,
+        member: Member,
+        worker: usize,
+        allowance: Allowance,
+        is_present: bool,
+    ) -> Arc<Self> {
+        let (subscriptions, tasks, long_work) = (Mutex::default(), TaskTracker::new(), Semaphore::new(1));
+        let is_present = is_present.into();
+        Arc::new(Self { outbound, member, worker, allowance, subscriptions, is_present, tasks, long_work })
+    }
+
+    pub(crate) fn id(&self) -> Uuid {
+        self.outbound.id
+    }
+
+    /// Whether it has proved who it is.
+    pub(super) fn is_authenticated(&self) -> bool {
+        self.member.user.is_some()
+    }
+
+    pub(super) fn member(&self) -> Member {
+        self.member.clone()
+    }
+
+    fn subscriptions(&self) -> MutexGuard<'_, Subscriptions> {
+        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a place for a subscription to this text, until the result is dropped or the subscription is made.
+    pub(super) fn reserve(&self, text: &TopicPattern, most: usize) -> Result<Reserved<'_>, NotReserved> {
+        let mut subscriptions = self.subscriptions();
+        let held = subscriptions.by_text.len();
+        if subscriptions.is_closed {
+            return Err(NotReserved::Closed);
+        }
+        match subscriptions.by_text.entry(text.clone()) {
+            Entry::Occupied(_) => Err(NotReserved::Twice),
+            Entry::Vacant(_) if held >= most => Err(NotReserved::TooMany),
+            Entry::Vacant(place) => {
+                place.insert(None);
+                Ok(Reserved { subscriber: self, text: text.clone(), is_made: false })
+            }
+        }
+    }
+
+    /// What it has subscribed to.
+    pub(crate) fn subscribed(&self) -> Vec<TopicPattern> {
+        let subscriptions = self.subscriptions();
+        subscriptions.by_text.iter().filter(|(_, held)| held.is_some()).map(|(text, _)| text.clone()).collect()
+    }
+
+    /// Whether it gets a topic's messages by any of its subscriptions. Costs about as much as the topic has levels.
+    pub(super) fn hears(&self, topic: &str) -> bool {
+        let subscriptions = self.subscriptions();
+        matches!(subscriptions.by_text.get(topic), Some(Some(_))) || subscriptions.patterns.covers(&Sought::new(topic))
+    }
+
+    /// What it has asked for with a subscription; `None` where there is none to this text.
+    pub(crate) fn subscription(&self, text: &TopicPattern) -> Option<Granted> {
+        let subscriptions = self.subscriptions();
+        let Subscription { presence, catching_up, .. } = subscriptions.by_text.get(text)?.as_ref()?;
+        let replays = catching_up.as_ref().is_some_and(|replay| !replay.task.is_finished());
+        Some(Granted { presence: *presence, replays })
+    }
+
+    /// A place on the control lane for a frame, and what is cancelled once it is there, or never will be.
+    pub(super) fn control_marker(
+        &self,
+        frame: Option<Bytes>,
+        overflow: Overflow,
+    ) -> (ControlMarker, CancellationToken) {
+        let there = CancellationToken::new();
+        (
+            ControlMarker { client: Arc::clone(&self.outbound), frame, overflow, _over: there.clone().drop_guard() },
+            there,
+        )
+    }
+
+    pub(super) fn is_present(&self) -> bool {
+        self.is_present.load(Ordering::Relaxed)
+    }
+
+    /// From now on it is among the members of what it subscribes to; gives what it has subscribed to already. Called
+    /// where its subscriptions are made, on its worker's thread, so none comes in between.
+    pub(super) fn appear(&self) -> Vec<TopicPattern> {
+        self.is_present.store(true, Ordering::Relaxed);
+        self.subscriptions().by_text.keys().cloned().collect()
+    }
+
+    /// The topic of a subscription by name, while there is one.
+    pub(super) fn topic(&self, text: &TopicPattern) -> Option<Arc<Topic>> {
+        self.subscriptions().by_text.get(text)?.as_ref()?.topic.clone()
+    }
+
+    /// Ends a subscription that is made; `None` where there is none.
+    pub(super) fn take(&self, text: &TopicPattern) -> Option<Subscription> {
+        let mut subscriptions = self.subscriptions();
+        let held = subscriptions.by_text.get_mut(text)?.take()?;
+        subscriptions.by_text.remove(text);
+        if held.topic.is_none() {
+            subscriptions.patterns.remove(text, |()| true);
+        }
+        Some(held)
+    }
+
+    /// Ends all subscriptions for good.
+    pub(super) fn take_all(&self) -> Vec<(TopicPattern, Subscription)> {
+        let mut subscriptions = self.subscriptions();
+        subscriptions.is_closed = true;
+        subscriptions.patterns = PatternIndex::default();
+        subscriptions.by_text.drain().filter_map(|(text, held)| Some((text, held?))).collect()
+    }
+}
+
+/// A place for a subscription.
+#[derive(Debug)]
+pub(super) struct Reserved<'a> {
+    subscriber: &'a Client,
+    text: TopicPattern,
+    is_made: bool,
+}
+
+impl Reserved<'_> {
+    /// The subscription is made, and `make` enters it everywhere else: unless the client has left meanwhile.
+    pub(super) fn make(mut self, make: impl FnOnce() -> Subscription) {
+        let mut subscriptions = self.subscriber.subscriptions();
+        if !subscriptions.is_closed {
+            let held = make();
+            if held.topic.is_none() {
+                subscriptions.patterns.add(&self.text, ());
+            }
+            subscriptions.by_text.insert(self.text.clone(), Some(held));
+            self.is_made = true;
+        }
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if !self.is_made {
+            // Where the client has left, there is nothing to give back.
+            self.subscriber.subscriptions().by_text.remove(&self.text);
+        }
+    }
+}
