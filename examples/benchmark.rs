@@ -5,7 +5,7 @@
 //! cargo run --release --example benchmark -- --compare
 //! ```
 //!
-//! The parts are shared with `cargo bench` and live in `benches/`.
+//! The code is shared with `cargo bench` and is in `benches/`.
 
 #[path = "../benches/baseline/mod.rs"]
 mod baseline;

@@ -1,6 +1,7 @@
-//! A chat in the terminal: lines are echoed by the server, or said in the room that was joined; `/broadcast` reaches
-//! everybody, `/direct` one other. What comes in while a line is being typed is shown above it. Reads a pipe as well, and
-//! fails at its end where not everything in it was sent: `printf 'hi\n/quit\n' | chat_client`.
+//! A chat in the terminal. The server echoes what you type, or, once you have joined a room, it goes to that room;
+//! `/broadcast` reaches all clients, `/direct` one of them. Messages that arrive while you type are shown above the
+//! line. The input can also be a pipe, `printf 'hi\n/quit\n' | chat_client`; the exit code is 1 if a line could not be
+//! sent.
 //!
 //! `cargo run --release --example chat_client -- --server 127.0.0.1:4433 --name Ada`
 
@@ -32,7 +33,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-/// After how long without an answer the user learns that there is none.
+/// How long a reply may take before the user is told that there is none yet.
 const NOTICE: Duration = Duration::from_secs(1);
 
 const COMMANDS: &str = "💬 Chat Commands:
@@ -42,10 +43,10 @@ const COMMANDS: &str = "💬 Chat Commands:
   /quit                 - Exit the chat
   /direct <id or name> <message> - Send message to one user
   /help                 - Show these commands
-  /join <room>          - Enter a room, or turn to it: what you type then goes there
-  /leave [room]         - Leave a room; without any, what you type is echoed
-  /topics               - List the rooms that you are in
-  /who [room]           - List who is in a room
+  /join <room>          - Join a room, or switch to it: what you type goes there
+  /leave [room]         - Leave a room; in no room, what you type is echoed
+  /topics               - List your rooms
+  /who [room]           - List the members of a room
   //<message>           - Send a message that begins with a slash
   A name with spaces goes in quotes: /direct \"Ada L\" hello
 ";
@@ -55,7 +56,7 @@ const COMMANDS: &str = "💬 Chat Commands:
 struct Args {
     #[command(flatten)]
     server: ServerArgs,
-    /// The name to go by
+    /// The name that others see
     #[arg(long, default_value = "ChatUser")]
     name: String,
 }
@@ -89,7 +90,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     Chat { client, events, talk, people, screen }.run(lines).await
 }
 
-/// As whom others see the user, where that is more than the name that was asked for.
+/// The name and user that others see, if that is more than the name that was asked for.
 fn known_as(client: &Client, asked_for: &str) -> Option<String> {
     let (name, user) = (client.client_name(), client.user());
     match (name, user) {
@@ -100,7 +101,7 @@ fn known_as(client: &Client, asked_for: &str) -> Option<String> {
     }
 }
 
-/// What happens, in order.
+/// The chat's main loop: handles events, room messages and typed lines in order.
 struct Chat {
     client: Client,
     events: Events,
@@ -138,11 +139,11 @@ impl Chat {
                         done = self.carry_out(text) => done?,
                         () = &mut interrupted => break,
                     }
-                    // What came before the answer is shown before the next line is asked for.
+                    // Events that arrived before the reply are shown before the next line is read.
                     while let Some(event) = self.events.try_next() {
                         self.hear(event).await?;
                     }
-                    // A keyboard that is gone ends the chat by itself.
+                    // Fails only if the reading thread has ended; then `lines` ends as well.
                     let _ = more.send(());
                 }
             }
@@ -150,17 +151,18 @@ impl Chat {
         self.client.close(CloseCode::NORMAL, "Chat ended").await?;
         show("👋 Goodbye!")?;
         if self.talk.refused > 0 && !self.screen.is_terminal() {
-            anyhow::bail!("{} of the lines were not sent", self.talk.refused);
+            anyhow::bail!("lines not sent: {}", self.talk.refused);
         }
         Ok(())
     }
 
-    /// Does what a line says. Without a connection, a user is told so at once and can bring the line back; a pipe waits.
+    /// Executes a typed line. Without a connection, a user at a terminal is told at once and can recall the line; a pipe
+    /// waits.
     async fn carry_out(&mut self, line: &str) -> anyhow::Result<()> {
         let is_terminal = self.screen.is_terminal();
         while self.client.id().is_none() && !is_local(line) {
             if is_terminal {
-                self.screen.show("🔌 Not connected: this was not sent. Once you are back, ↑ brings it back");
+                self.screen.show("🔌 Not connected: this was not sent. Press ↑ to get the line back");
                 return Ok(());
             }
             match self.events.next().await {
@@ -182,7 +184,7 @@ impl Chat {
                         Some(Event::Disconnected(closed)) => {
                             tell_lost(screen, &closed.reason);
                             if is_terminal {
-                                screen.show("🔌 What you typed may not have been sent; ↑ brings it back");
+                                screen.show("🔌 Your last line may not have been sent. Press ↑ to get it back");
                                 return Ok(());
                             }
                         }
@@ -194,14 +196,14 @@ impl Chat {
                     },
                     () = &mut notice, if !is_late => {
                         is_late = true;
-                        screen.show("⏳ No answer yet: the server is slow, or away");
+                        screen.show("⏳ No reply yet: the server is slow or unreachable");
                     }
                 }
             }
         };
         match done {
             Ok(()) => {}
-            // Mistyped, as an unknown command is: nothing was to be sent.
+            // A typing mistake, like an unknown command: it does not count as a line that was not sent.
             Err(e @ ClientError::Invalid(_)) => self.screen.show(&format!("❌ {}", Printable::new(&e.to_string()))),
             Err(e) => self.talk.refuse(&e.to_string()),
         }
@@ -221,7 +223,7 @@ impl Chat {
     }
 }
 
-/// Whether a line needs no server.
+/// Whether a line can be executed without a connection.
 fn is_local(line: &str) -> bool {
     matches!(line.split_whitespace().next(), None | Some("/help" | "/topics"))
 }
@@ -230,7 +232,7 @@ fn tell_lost(screen: &Screen, reason: &str) {
     screen.show(&format!("🔌 Connection lost ({}); reconnecting...", Printable::new(reason)));
 }
 
-/// Shows what came without being asked for.
+/// Shows an event: a message from another client, or a change of the connection.
 async fn hear(client: &Client, people: &People, screen: &Screen, event: Event) -> anyhow::Result<()> {
     match event {
         Event::Message(ServerMessage::Broadcast { from, payload, .. }) => {
@@ -240,12 +242,12 @@ async fn hear(client: &Client, people: &People, screen: &Screen, event: Event) -
             let from = people.name(client, from).await;
             screen.show(&format!("✉️  Direct from {}: {}", Printable::new(&from), said(&payload)));
         }
-        Event::Missed(count) => screen.show(&format!("⚠️  {count} messages came faster than they could be shown")),
+        Event::Missed(count) => screen.show(&format!("⚠️  {count} messages arrived too fast to be shown")),
         Event::Disconnected(closed) => tell_lost(screen, &closed.reason),
         Event::Reconnected => screen.show("✅ Reconnected"),
         Event::Closed(closed) => {
             if screen.is_terminal() {
-                // Below the prompt, which stays.
+                // On a line of its own: the prompt stays on the screen.
                 show("")?;
             }
             anyhow::bail!("closed by the server: {} - {}", closed.code, Printable::new(&closed.reason))
@@ -255,13 +257,13 @@ async fn hear(client: &Client, people: &People, screen: &Screen, event: Event) -
     Ok(())
 }
 
-/// What is typed becomes requests, and answers are shown.
+/// Turns typed lines into requests and shows the replies.
 struct Talk {
     client: Client,
     rooms: Rooms,
     people: People,
     screen: Screen,
-    /// Lines that were not sent.
+    /// Number of lines that were not sent.
     refused: usize,
 }
 
@@ -293,7 +295,7 @@ impl Talk {
             ("/broadcast", message) => drop(self.client.broadcast(Payload::text(message)).await?),
             ("/direct", rest) => match addressed(rest) {
                 Some((to, message)) => self.direct(to, message).await?,
-                None => self.screen.show("Usage: /direct <id or name> <message>; a name with spaces goes in quotes"),
+                None => self.screen.show("Usage: /direct <id or name> <message>; put a name with spaces in quotes"),
             },
             ("/join", "") => self.screen.show("Usage: /join <room>"),
             ("/join", room) => {
@@ -314,15 +316,15 @@ impl Talk {
             }
             (command, _) if command.starts_with('/') => {
                 let command = Printable::new(command);
-                self.screen.show(&format!("Unknown command {command}; /help lists them, //... sends it as a message"));
+                self.screen.show(&format!("Unknown command {command}; see /help. /{command} sends it as text"));
             }
             _ => self.say(line).await?,
         }
         Ok(())
     }
 
-    /// Says something in the current room, or has it echoed. What a lost connection kept from the server is sent again,
-    /// which does no harm.
+    /// Sends a text to the current room, or has it echoed. It is sent again if the connection is lost before the reply
+    /// arrives; its key keeps the room from getting it twice.
     async fn say(&mut self, text: &str) -> Result<(), ClientError> {
         let key = Uuid::new_v4().to_string();
         loop {
@@ -343,7 +345,7 @@ impl Talk {
         }
     }
 
-    /// Learns again who is where, over another connection.
+    /// Refreshes the members of all rooms after a reconnect.
     async fn look_around(&mut self) {
         if let Err(e) = self.rooms.refresh(&self.client).await {
             self.screen.show(&format!("❌ {}", Printable::new(&e.to_string())));
@@ -364,7 +366,7 @@ impl Talk {
                         return Ok(());
                     }
                     (None, _) => {
-                        self.refuse("No user has that name; /list shows who is there");
+                        self.refuse("No user has that name; /list shows all users");
                         return Ok(());
                     }
                 }
@@ -376,7 +378,7 @@ impl Talk {
     }
 }
 
-/// To whom a direct message goes, and what it says.
+/// Splits the arguments of `/direct` into the recipient and the message.
 fn addressed(rest: &str) -> Option<(&str, &str)> {
     let (to, message) = match rest.strip_prefix('"') {
         Some(quoted) => quoted.split_once('"')?,
@@ -386,7 +388,7 @@ fn addressed(rest: &str) -> Option<(&str, &str)> {
     (!to.is_empty() && !message.is_empty()).then_some((to, message))
 }
 
-/// What a message says, fit for a terminal.
+/// The text of a message, escaped for a terminal.
 fn said(payload: &Payload) -> String {
     match (&payload.content, &payload.attachment) {
         (Some(content), _) => Printable::new(content).to_string(),

@@ -1,5 +1,5 @@
-//! A client that tries out everything once: echo, ping, the client list, a broadcast, and a polite close. It fails where
-//! anything that it expects does not come back.
+//! A client that tests a server: it sends texts, a ping, a request for the client list and a broadcast, checks each
+//! reply, and closes the connection. It fails if an expected reply does not arrive.
 //!
 //! `cargo run --release --example client -- --server 127.0.0.1:4433`
 
@@ -15,24 +15,24 @@ use quic_websocket::message::{ClientMessage, CloseCode, DEFAULT_PAGE, Payload, S
 use quic_websocket::{Event, Events, Printable};
 use tokio::time::{sleep, timeout};
 
-/// How long anything that is expected may take.
+/// How long an expected message may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Tries out a quic-websocket server.
+/// Test a quic-websocket server.
 #[derive(Parser)]
 struct Args {
     #[command(flatten)]
     server: ServerArgs,
-    /// The name to go by
+    /// The name that others see
     #[arg(long, default_value = "TestClient")]
     name: String,
-    /// How many texts to send
+    /// Number of texts to send
     #[arg(long, default_value_t = 3)]
     count: u32,
     /// Milliseconds between two messages
     #[arg(long, default_value_t = 500)]
     interval: u64,
-    /// Tell about everything that comes in, and about the connection
+    /// Show everything that arrives, and the connection's statistics
     #[arg(long, short)]
     verbose: bool,
 }
@@ -103,7 +103,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     if let (true, Some(stats)) = (args.verbose, client.stats()) {
         show(format_args!("{stats:?}"))?;
     }
-    // The call below tells the server and waits for it to close.
+    // `close` sends the message and waits for the server to close the connection.
     show("Sent close message")?;
     client.close(CloseCode::NORMAL, "Test completed").await?;
     inbox.expect_close().await?;
@@ -111,33 +111,33 @@ async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What comes in, in order.
+/// The events of the client, in order of arrival.
 struct Inbox {
     events: Events,
     verbose: bool,
 }
 
 impl Inbox {
-    /// Waits for the first message that fits; others are other clients' and passed over.
+    /// Waits for the first message that fits. Others are skipped: other clients may be connected and send as well.
     async fn expect(&mut self, what: &str, fits: impl Fn(&ServerMessage) -> bool) -> anyhow::Result<ServerMessage> {
         let search = async {
             loop {
-                match self.next().await?.with_context(|| format!("the connection ended before {what} came"))? {
+                match self.next().await?.with_context(|| format!("the connection ended before {what} arrived"))? {
                     Event::Message(message) if fits(&message) => return Ok(message),
                     Event::Message(ServerMessage::Error(error)) => {
                         bail!("error {} instead of {what}: {}", error.code, Printable::new(&error.message))
                     }
                     Event::Closed(closed) => {
-                        bail!("closed before {what} came: {} - {}", closed.code, Printable::new(&closed.reason))
+                        bail!("closed before {what} arrived: {} - {}", closed.code, Printable::new(&closed.reason))
                     }
                     _ => {}
                 }
             }
         };
-        timeout(PATIENCE, search).await.with_context(|| format!("{what} did not come within {PATIENCE:?}"))?
+        timeout(PATIENCE, search).await.with_context(|| format!("{what} did not arrive within {PATIENCE:?}"))?
     }
 
-    /// Waits for the close that was asked for.
+    /// Waits for the close that the client asked for.
     async fn expect_close(&mut self) -> anyhow::Result<()> {
         while let Some(event) = timeout(PATIENCE, self.next()).await.context("the server did not close")?? {
             match event {
@@ -146,7 +146,7 @@ impl Inbox {
                 _ => {}
             }
         }
-        bail!("the connection ended without a close")
+        bail!("the connection ended without a close code")
     }
 
     async fn next(&mut self) -> anyhow::Result<Option<Event>> {

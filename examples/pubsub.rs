@@ -1,9 +1,9 @@
-//! Topics from the command line, in pipes: a line is a message.
+//! Topics in shell pipes: each line is a message.
 //!
 //! ```text
-//! pubsub sub 'sensors.>'                 # what comes in, until Ctrl-C
-//! pubsub pub sensors.a < file            # each line; done once the server has them all
-//! pubsub history sensors.a --recent 10   # what was there
+//! pubsub sub 'sensors.>'                 # prints messages until Ctrl-C
+//! pubsub pub sensors.a < file            # publishes each line; ends when the server has acknowledged all
+//! pubsub history sensors.a --recent 10   # prints the topic's history
 //! ```
 //!
 //! Run it as `cargo run --release --example pubsub -- sub 'sensors.>'`.
@@ -31,15 +31,15 @@ use quic_websocket::message::{CloseCode, MAX_PAGE, Payload, Position};
 use quic_websocket::{Client, ClientError, Event, Printable, Published, TopicEvent};
 use tokio::time::sleep;
 
-/// Subscribes to topics of a quic-websocket server, publishes to them, and shows their past.
+/// Subscribe to topics of a quic-websocket server, publish to them, and read their history.
 #[derive(Parser)]
 struct Args {
     #[command(flatten)]
     server: ServerArgs,
-    /// The name to go by
+    /// The name that others see
     #[arg(long, global = true, default_value = "pubsub")]
     name: String,
-    /// Show one JSON object a line, with everything that is known
+    /// Print one JSON object per line, with all fields
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -48,34 +48,35 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Show what is published to a topic, or to all that match a pattern: a line for each message, of a pattern with its
-    /// topic before it
+    /// Print the messages of a topic, or of all topics that match a pattern, one per line; for a pattern, each line
+    /// starts with its topic
     Sub {
-        /// Such as sensors.a, sensors.*, or 'sensors.>'
+        /// Topic or pattern, such as sensors.a, sensors.*, or 'sensors.>'
         topic: String,
-        /// Begin with this many of the newest messages
+        /// Start with this many of the newest messages
         #[arg(long, value_name = "N", conflicts_with = "since")]
         recent: Option<u64>,
         /// Start after this position
         #[arg(long, value_name = "EPOCH:OFFSET", value_parser = position)]
         since: Option<Position>,
-        /// End after so many messages
+        /// End after this many messages
         #[arg(long, value_name = "N")]
         count: Option<u64>,
     },
     /// Publish each line of standard input, and end once the server has acknowledged the last
     Pub {
-        /// Such as sensors.a
+        /// Topic, such as sensors.a
         topic: String,
     },
-    /// Show what a topic has, the oldest first
+    /// Print the messages that the server has kept of a topic, oldest first
     History {
-        /// Such as sensors.a
+        /// Topic, such as sensors.a
         topic: String,
         /// Only this many of the newest messages
-        #[arg(long, value_name = "N", conflicts_with = "since", value_parser = clap::value_parser!(u64).range(1..=MAX_PAGE))]
+        #[arg(long, value_name = "N", conflicts_with = "since")]
+        #[arg(value_parser = clap::value_parser!(u64).range(1..=MAX_PAGE))]
         recent: Option<u64>,
-        /// Only what is behind this position
+        /// Only the messages after this position
         #[arg(long, value_name = "EPOCH:OFFSET", value_parser = position)]
         since: Option<Position>,
     },
@@ -83,11 +84,11 @@ enum Command {
 
 fn position(text: &str) -> Result<Position, String> {
     let parsed = text.rsplit_once(':').and_then(|(epoch, offset)| Some((epoch, offset.parse().ok()?)));
-    let (epoch, offset) = parsed.ok_or("expected EPOCH:OFFSET, as --json shows them")?;
+    let (epoch, offset) = parsed.ok_or("expected EPOCH:OFFSET, as in the output of --json")?;
     Ok(Position { epoch: epoch.to_owned(), offset })
 }
 
-// With several threads the client goes on while a pipe is waited for.
+// Several threads, so that the client keeps running while this one waits for a pipe.
 #[tokio::main]
 async fn main() -> ExitCode {
     common::exit(run(Args::parse()).await)
@@ -112,15 +113,15 @@ async fn run(args: Args) -> anyhow::Result<()> {
     done
 }
 
-/// Tells of the connection, and of nothing else: what is published comes to subscriptions.
+/// Reports changes of the connection. Published messages arrive at subscriptions, not here.
 async fn tell(mut events: quic_websocket::Events) {
     while let Some(event) = events.next().await {
         match event {
             Event::Disconnected(closed) => {
                 note!("Connection lost ({}); reconnecting", Printable::new(&closed.reason))
             }
-            Event::Reconnected => note!("Connected again"),
-            Event::Closed(closed) => note!("Closed: {} - {}", closed.code, Printable::new(&closed.reason)),
+            Event::Reconnected => note!("Reconnected"),
+            Event::Closed(closed) => note!("Connection closed: {} - {}", closed.code, Printable::new(&closed.reason)),
             _ => {}
         }
     }
@@ -134,7 +135,7 @@ async fn subscribe(
     count: Option<u64>,
     mut out: Output,
 ) -> anyhow::Result<()> {
-    // One from the beginning: what is pressed between two rounds is not missed.
+    // Created once: a signal between two rounds of the loop is not missed.
     let (mut interrupted, mut unread) = (pin!(interrupted()), pin!(unread()));
     let mut subscribe = client.subscribe(topic);
     if let Some(recent) = recent {
@@ -162,23 +163,23 @@ async fn subscribe(
             left -= 1;
         }
         if !out.event(&event, subscription.position().as_ref())? {
-            // Nobody reads any more.
+            // The output is closed.
             return Ok(());
         }
     }
     if let Some(Position { epoch, offset }) = subscription.position() {
-        note!("To go on from here: --since {}:{offset}", Printable::new(&epoch));
+        note!("To continue from here: --since {}:{offset}", Printable::new(&epoch));
     }
     Ok(())
 }
 
-/// Publishes line by line, in order: the next one once the server has the one before. A line is sent again after a lost
-/// connection; its key makes that harmless. A line that cannot be published is told, and the others go on.
+/// Publishes line by line, each after the server has acknowledged the one before. A line is sent again if the connection
+/// is lost; its key keeps it from being published twice. A line that cannot be published is reported and skipped.
 async fn publish(client: &Client, topic: &str, mut out: Output) -> anyhow::Result<()> {
     let run = uuid::Uuid::new_v4();
     let mut input = std::io::stdin().lock();
     let (mut count, mut refused, mut heard) = (0_u64, 0_u64, true);
-    while let Some(line) = tokio::task::block_in_place(|| next_line(&mut input)).context("the input cannot be read")? {
+    while let Some(line) = tokio::task::block_in_place(|| next_line(&mut input)).context("cannot read the input")? {
         let number = count + refused + 1;
         let published = match line {
             Ok(line) => publish_line(client, topic, line, &format!("{run}-{number}")).await.map_err(|e| e.to_string()),
@@ -187,7 +188,7 @@ async fn publish(client: &Client, topic: &str, mut out: Output) -> anyhow::Resul
         match published {
             Ok(published) => {
                 count += 1;
-                // What was published counts, whether somebody reads about it or not.
+                // Publishing continues even if the output is closed.
                 heard = heard && out.published(topic, &published)?;
             }
             Err(why) => {
@@ -206,13 +207,13 @@ async fn publish(client: &Client, topic: &str, mut out: Output) -> anyhow::Resul
     Ok(())
 }
 
-/// Publishes one line, however long the server has to be waited for.
+/// Publishes one line, and waits for the server as long as it takes.
 async fn publish_line(client: &Client, topic: &str, line: String, key: &str) -> Result<Published, ClientError> {
     let payload = Payload::text(line);
     loop {
         match client.publish(topic, payload.clone()).key(key).await {
-            // The server is away, or this is more than it takes at once.
-            Err(ClientError::Timeout(_)) => note!("The server does not answer; waiting for it"),
+            // The server is unreachable, or this is above its rate limit.
+            Err(ClientError::Timeout(_)) => note!("No reply from the server; waiting for it"),
             Err(error) => match error.retry_after() {
                 Some(wait) => sleep(wait.max(Duration::from_millis(1))).await,
                 None => return Err(error),

@@ -1,9 +1,9 @@
-//! Sensors whose newest value is all that matters: published without waiting for an answer, seen as datagrams, so that a
-//! viewer that is slow, or behind a lossy network, skips values and is never late.
+//! Sensors of which only the newest value matters. Values are published without acknowledgement and received as
+//! datagrams, so that a viewer that is slow or on a lossy network skips values instead of falling behind.
 //!
 //! `cargo run --release --example telemetry -- --sensors 4 --rate 100 --busy-ms 5`
 //!
-//! The server keeps and queues the newest value alone where its settings say so:
+//! With these settings the server keeps and queues only the newest value:
 //!
 //! ```toml
 //! [[topics]]
@@ -29,21 +29,21 @@ use quic_websocket::message::{CloseCode, Payload};
 use quic_websocket::{Client, Printable, TopicEvent};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-/// Shows telemetry over datagrams.
+/// Publish and show telemetry over datagrams.
 #[derive(Parser)]
 struct Args {
     #[command(flatten)]
     server: ServerArgs,
-    /// What to do
+    /// Which side to run
     #[arg(long, value_enum, default_value_t = Role::Both)]
     role: Role,
-    /// How many sensors there are
+    /// Number of sensors
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
     sensors: u16,
-    /// Values a second of each sensor
+    /// Values per second and sensor
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rate: u16,
-    /// End after so many seconds
+    /// End after this many seconds
     #[arg(long, default_value_t = 5)]
     seconds: u64,
     /// Milliseconds that the viewer spends on each value
@@ -82,7 +82,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
 
 async fn publish(client: Client, sensors: u16, every: Duration, end: Instant) -> anyhow::Result<()> {
     let mut ticks = interval(every);
-    // A value that is late is not made up for.
+    // A missed tick is skipped: an old value is of no use.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let begun = Instant::now();
     let mut interrupted = pin!(interrupted());
@@ -98,8 +98,8 @@ async fn publish(client: Client, sensors: u16, every: Duration, end: Instant) ->
             let value = 20.0 + (begun.elapsed().as_secs_f64() + f64::from(sensor)).sin() * 5.0;
             let (topic, payload) = (format!("telemetry.sensor-{sensor}"), Payload::text(format!("{value:.3}")));
             if round == 0 {
-                // The first is acknowledged: where the server does not want it, that is told here.
-                client.publish(topic, payload).await.context("the first value was not taken")?;
+                // The first one is acknowledged, so that an error, such as a missing permission, is reported.
+                client.publish(topic, payload).await.context("the first value was not published")?;
             } else {
                 client.publish_unacknowledged(&topic, payload).await?;
             }
@@ -109,7 +109,7 @@ async fn publish(client: Client, sensors: u16, every: Duration, end: Instant) ->
     Ok(())
 }
 
-/// What is known of one sensor.
+/// The state of one sensor, as seen by the viewer.
 #[derive(Default)]
 struct Seen {
     value: String,
@@ -120,7 +120,7 @@ struct Seen {
 }
 
 async fn view(client: Client, busy: Duration, end: Instant) -> anyhow::Result<()> {
-    // Of each sensor the newest value waits alone: what it replaces is old already.
+    // Only the newest value of each sensor is queued; it replaces older ones.
     let mut values = client.subscribe("telemetry.*").datagrams().latest().await?;
     let mut sensors: BTreeMap<String, Seen> = BTreeMap::new();
     let mut every_second = interval(Duration::from_secs(1));
@@ -134,8 +134,8 @@ async fn view(client: Client, busy: Duration, end: Instant) -> anyhow::Result<()
                     if seen.newest > 0 {
                         seen.skipped += message.offset.saturating_sub(seen.newest + 1);
                     }
-                    // Datagrams may overtake each other; an old value is none. After a restart of the server offsets begin
-                    // anew, and the time tells.
+                    // Datagrams may arrive out of order; older values are ignored. After a restart of the server the
+                    // offsets start again, so a newer timestamp counts as well.
                     if message.offset > seen.newest || message.timestamp > seen.timestamp {
                         (seen.newest, seen.timestamp) = (message.offset, message.timestamp);
                         seen.value = message.payload.content.unwrap_or_default().to_string();
@@ -144,7 +144,7 @@ async fn view(client: Client, busy: Duration, end: Instant) -> anyhow::Result<()
                     sleep(busy).await;
                 }
                 TopicEvent::Ended { code, reason } => bail!("the subscription ended: {code} - {reason}"),
-                // Not told of datagrams, and not asked for.
+                // Datagrams report no gaps, and presence was not requested.
                 TopicEvent::Missed(_) | TopicEvent::Join { .. } | TopicEvent::Leave { .. } => {}
             },
             () = &mut interrupted => break,

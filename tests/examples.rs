@@ -112,8 +112,8 @@ async fn a_server_that_is_no_host_and_port_is_told_with_what_to_write() {
         ("::1", "[::1]:4433"),
         ("[::1]", "write [::1]:4433"),
         (":4433", "the host is missing"),
-        ("chat.example:", "no port"),
-        ("chat.example:65536", "no port"),
+        ("chat.example:", "not a port"),
+        ("chat.example:65536", "not a port"),
         ("https://chat.example/", "write chat.example:4433"),
         ("wss://chat.example:443/ws", "write chat.example:443;"),
     ] {

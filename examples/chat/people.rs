@@ -1,4 +1,4 @@
-//! Who is who: names by id, as far as the server tells them.
+//! The names of other users by their ids, as far as the server shares them.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -12,12 +12,12 @@ use uuid::Uuid;
 
 use super::terminal::Names;
 
-/// How long a name may take to be found, before the id is shown.
+/// How long looking up a name may take before the id is shown instead.
 const WITHIN: Duration = Duration::from_secs(2);
-/// How often the list is asked for because of ids that it did not have.
+/// The shortest time between two requests for the client list because of an unknown id.
 const AT_MOST_EVERY: Duration = Duration::from_secs(5);
 
-/// The names that were seen.
+/// The names seen so far.
 #[derive(Clone, Default)]
 pub(crate) struct People(Rc<RefCell<Known>>);
 
@@ -33,14 +33,14 @@ impl People {
         Self(Rc::new(RefCell::new(Known { names, ..Known::default() })))
     }
 
-    /// Learns a name.
+    /// Remembers a name.
     pub(crate) fn add(&self, id: Uuid, name: &str) {
         let mut known = self.0.borrow_mut();
         known.names.add(name);
         known.by_id.insert(id, name.to_owned());
     }
 
-    /// Everybody who is connected.
+    /// All connected clients.
     pub(crate) async fn list(&self, client: &Client) -> Result<Vec<ClientInfo>, ClientError> {
         let clients = client.list_clients().await?;
         for info in &clients {
@@ -51,14 +51,15 @@ impl People {
         Ok(clients)
     }
 
-    /// A sender's name with the beginning of the id, which tells people of one name apart; else the whole id.
+    /// A sender's name with the first digits of its id, which distinguish clients of the same name; its id if it has no
+    /// name.
     pub(crate) async fn name(&self, client: &Client, id: Uuid) -> String {
         let find = || self.0.borrow().by_id.get(&id).cloned();
         let mut name = find();
         let may_ask = self.0.borrow().asked.is_none_or(|asked| asked.elapsed() >= AT_MOST_EVERY);
         if name.is_none() && may_ask {
             self.0.borrow_mut().asked = Some(Instant::now());
-            // Where it may not be asked for, the id has to do.
+            // If the client may not list others, the id is shown.
             let _ = timeout(WITHIN, self.list(client)).await;
             name = find();
         }

@@ -1,4 +1,5 @@
-//! The rooms of a chat: each is a topic, `chat.<room>`, and being in it a subscription. Gives lines to show.
+//! The rooms of a chat. A room is the topic `chat.<room>`, and membership is a subscription to it. The methods return
+//! lines to show.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -13,20 +14,20 @@ use uuid::Uuid;
 use super::people::People;
 use super::said;
 
-/// How much of what was said before is shown to who comes in.
+/// Number of earlier messages that are shown on joining a room.
 const RECENT: u64 = 10;
-/// How long what was just said may take to come back before the next line can be typed.
+/// How long to wait for a message that was just sent to come back before the next line is read.
 const COMES_BACK: Duration = Duration::from_secs(2);
 
 struct Room {
     name: String,
     subscription: Subscription,
-    /// Names of who is there.
+    /// Names of the members.
     names: HashMap<Uuid, String>,
     people: People,
 }
 
-/// The rooms that were joined, the current one last.
+/// The joined rooms, the current one last.
 #[derive(Default)]
 pub(crate) struct Rooms {
     joined: Vec<Room>,
@@ -42,7 +43,7 @@ impl Rooms {
         if name.is_empty() { self.joined.len().checked_sub(1) } else { self.joined.iter().position(|r| r.name == name) }
     }
 
-    /// Enters a room, and shows what was said there before; or turns to it.
+    /// Joins a room and returns its latest messages, or switches to it if it is joined already.
     pub(crate) async fn join(
         &mut self,
         client: &Client,
@@ -52,7 +53,7 @@ impl Rooms {
         if let Some(at) = self.find(name) {
             let room = self.joined.remove(at);
             self.joined.push(room);
-            return Ok(vec![format!("🚪 What you type goes to {name} again")]);
+            return Ok(vec![format!("🚪 Back in {name}; what you type goes there")]);
         }
         let topic = format!("chat.{name}");
         let past = match client.history(&topic).limit(RECENT).reverse().await {
@@ -63,9 +64,9 @@ impl Rooms {
         let newest = past.as_ref().and_then(|past| Some((past.epoch.clone(), past.messages.first()?.offset)));
         let subscribe = client.subscribe(&topic).presence(true);
         let subscription = match newest {
-            // With nothing between what is shown now and what comes.
+            // Continues after the messages that are shown now, without a gap.
             Some((epoch, offset)) => subscribe.since(Position { epoch, offset }).await?,
-            // What is said first may be said before this is there.
+            // The room was empty; a message may arrive before the subscription exists.
             None => subscribe.recent(RECENT).await?,
         };
         let mut room = Room { name: name.to_owned(), subscription, names: HashMap::new(), people: people.clone() };
@@ -85,7 +86,7 @@ impl Rooms {
         Ok(format!("🚪 You left {}; what you type {next}", room.name))
     }
 
-    /// Learns anew who is where: over another connection everybody may have come back under another id.
+    /// Refreshes the members of all rooms: after a reconnect, all ids may be different.
     pub(crate) async fn refresh(&mut self, client: &Client) -> Result<(), ClientError> {
         for room in &mut self.joined {
             room.look_around(client).await?;
@@ -93,22 +94,22 @@ impl Rooms {
         Ok(())
     }
 
-    /// The rooms that were joined.
+    /// The joined rooms.
     pub(crate) fn list(&self) -> Vec<String> {
         let mut lines = vec![format!("🚪 Your rooms ({}):", self.joined.len())];
         for (at, room) in self.joined.iter().enumerate() {
-            let current = if at + 1 == self.joined.len() { ", where what you type goes" } else { "" };
+            let current = if at + 1 == self.joined.len() { " (current)" } else { "" };
             lines.push(format!("  • {}{current}", room.name));
         }
         lines
     }
 
-    /// Who is in a room, or in the current one.
+    /// The members of a room; of the current one if `name` is empty.
     pub(crate) async fn who(&self, client: &Client, name: &str) -> Result<Vec<String>, ClientError> {
         let name = match self.find(name) {
             Some(at) => &self.joined[at].name,
             None if name.is_empty() => return Ok(vec![not_there(name)]),
-            // One need not be there to look.
+            // The members of other rooms can be listed as well.
             None => name,
         };
         let members = client.presence(&format!("chat.{name}")).await?;
@@ -120,8 +121,8 @@ impl Rooms {
         Ok(lines)
     }
 
-    /// Says something in the current room, and gives what is said there up to that.
-    /// The key tells the server that it is the same message where that is repeated.
+    /// Publishes a text to the current room, and returns the room's messages up to it. If the call is repeated with the
+    /// same key, the server publishes the text only once.
     pub(crate) async fn say(&mut self, client: &Client, text: &str, key: &str) -> Result<Vec<String>, ClientError> {
         let Some(room) = self.joined.last_mut() else { return Ok(vec![not_there("")]) };
         let said = client.publish(room.subscription.topic(), Payload::text(text)).key(key).await?;
@@ -133,7 +134,7 @@ impl Rooms {
                 lines.extend(room.hear(event));
             }
         };
-        // What is later than that is shown when it comes.
+        // If it takes longer, the message is shown when it arrives.
         let _ = timeout(COMES_BACK, comes_back).await;
         Ok(lines)
     }
@@ -158,11 +159,11 @@ impl Rooms {
 }
 
 impl Room {
-    /// Learns the names of who is there; gives how many these are.
+    /// Updates the names of the members, and returns the number of members.
     async fn look_around(&mut self, client: &Client) -> Result<usize, ClientError> {
         let members = client.presence(self.subscription.topic()).await?;
         let here = members.len();
-        // Names of those who left stay: what they said may still come.
+        // Names of members that left are kept: their messages may still arrive.
         for (id, name) in members.into_iter().filter_map(|member| Some((member.id, member.name?))) {
             self.people.add(id, &name);
             self.names.insert(id, name);
@@ -187,7 +188,7 @@ impl Room {
             }
             TopicEvent::Join { member, .. } => {
                 let who = member.name.unwrap_or_else(|| "unnamed".to_owned());
-                let line = format!("👋 [{name}] {} came in", Printable::new(&who));
+                let line = format!("👋 [{name}] {} joined", Printable::new(&who));
                 self.people.add(member.id, &who);
                 self.names.insert(member.id, who);
                 line
@@ -205,7 +206,7 @@ impl Room {
 
 fn not_there(name: &str) -> String {
     match name {
-        "" => "You are in no room; /join <room> enters one".to_owned(),
-        name => format!("You are not in {}; /topics lists where you are", Printable::new(name)),
+        "" => "You are in no room; join one with /join <room>".to_owned(),
+        name => format!("You are not in {}; /topics lists your rooms", Printable::new(name)),
     }
 }

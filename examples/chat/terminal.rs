@@ -1,4 +1,4 @@
-//! Typing and showing at once: lines are read in a thread of their own, and what is shown meanwhile does not tear them.
+//! Input and output of the chat: a thread reads lines, and output leaves the line that is being typed intact.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -21,24 +21,25 @@ use super::common::show;
 use super::lines::{BadLine, next_line};
 
 const PROMPT: &str = "> ";
-/// What can be completed at the beginning of a line.
+/// The commands that can be completed at the beginning of a line.
 const COMMANDS: [&str; 10] =
     ["/broadcast ", "/direct ", "/help", "/join ", "/leave ", "/list", "/ping", "/quit", "/topics", "/who "];
 
-/// A line as it was typed. The next one is asked for once `more` says so; without that, none is.
+/// A line of the input. Sending on `more` asks for the next line; dropping it ends the input.
 pub(crate) struct Line {
     pub(crate) text: Result<String, BadLine>,
     pub(crate) more: oneshot::Sender<()>,
 }
 
-/// Sets the terminal back when it is dropped: a line that is still being typed when the chat ends keeps it raw.
+/// Restores the terminal's settings when dropped: if the chat ends while a line is being typed, the terminal is still
+/// in raw mode.
 #[cfg(unix)]
 pub(crate) struct Cooked(Option<nix::sys::termios::Termios>);
 
 #[cfg(unix)]
 impl Cooked {
     pub(crate) fn now() -> Self {
-        // Where it is no terminal, there is nothing to set back.
+        // Standard input is not a terminal: there is nothing to restore.
         Self(nix::sys::termios::tcgetattr(std::io::stdin()).ok())
     }
 }
@@ -53,7 +54,7 @@ impl Drop for Cooked {
     }
 }
 
-/// Elsewhere the system does that.
+/// On other systems there is nothing to restore.
 #[cfg(not(unix))]
 pub(crate) struct Cooked;
 
@@ -64,7 +65,7 @@ impl Cooked {
     }
 }
 
-/// Names that were seen, for completion.
+/// The names seen so far, for completion.
 #[derive(Clone, Default)]
 pub(crate) struct Names(Arc<Mutex<BTreeSet<String>>>);
 
@@ -73,7 +74,7 @@ impl Names {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
     }
 
-    /// What can stand where `begun` stands behind `/direct `.
+    /// Completions of `begun`, the argument of `/direct `.
     fn that_begin(&self, begun: &str) -> Vec<String> {
         let begun = begun.strip_prefix('"').unwrap_or(begun);
         let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -81,12 +82,12 @@ impl Names {
     }
 }
 
-/// A name as `/direct` takes it, with what separates it from the text.
+/// A name as `/direct` expects it, with the space after it.
 fn quoted(name: &str) -> String {
     if name.contains(char::is_whitespace) { format!("\"{name}\" ") } else { format!("{name} ") }
 }
 
-/// Completes commands, and names behind `/direct`.
+/// Completes commands, and names after `/direct`.
 struct Completion(Names);
 
 impl Completer for Completion {
@@ -112,14 +113,14 @@ impl Highlighter for Completion {}
 impl Validator for Completion {}
 impl Helper for Completion {}
 
-/// Where lines are shown without tearing the one that is being typed.
+/// Shows lines, and leaves the line that is being typed intact.
 #[derive(Clone)]
 pub(crate) struct Screen(Rc<RefCell<Output>>);
 
 enum Output {
     Terminal(Box<dyn ExternalPrinter>),
     Pipe,
-    /// Nobody reads any more.
+    /// The output is closed.
     Gone,
 }
 
@@ -127,7 +128,7 @@ impl Screen {
     pub(crate) fn show(&self, text: &str) {
         let mut output = self.0.borrow_mut();
         let is_gone = match &mut *output {
-            // A terminal that is gone ends the reading side as well.
+            // If the terminal is gone, the reading thread ends as well.
             Output::Terminal(printer) => printer.print(format!("{text}\n")).is_err(),
             Output::Pipe => show(text).is_err_and(|e| e.kind() == ErrorKind::BrokenPipe),
             Output::Gone => true,
@@ -137,7 +138,7 @@ impl Screen {
         }
     }
 
-    /// Shows a line that was read from a pipe, as a terminal shows what is typed.
+    /// Shows a line that was read from a pipe, as a terminal would show it while it is typed.
     pub(crate) fn show_typed(&self, line: &str) {
         if !self.is_terminal() {
             self.show(&format!("{PROMPT}{line}"));
@@ -148,13 +149,13 @@ impl Screen {
         matches!(*self.0.borrow(), Output::Terminal(_))
     }
 
-    /// Whether nobody reads any more.
+    /// Whether the output is closed.
     pub(crate) fn is_gone(&self) -> bool {
         matches!(*self.0.borrow(), Output::Gone)
     }
 }
 
-/// Reads lines in a thread of their own, because reading blocks. It ends with its input, or with the chat.
+/// Starts the thread that reads lines, because reading blocks. It ends with its input or with the chat.
 pub(crate) fn keyboard(names: Names) -> anyhow::Result<(mpsc::Receiver<Line>, Screen)> {
     let (sender, lines) = mpsc::channel(1);
     let ask = move |text| {
@@ -164,7 +165,7 @@ pub(crate) fn keyboard(names: Names) -> anyhow::Result<(mpsc::Receiver<Line>, Sc
     if !(std::io::stdin().is_terminal() && std::io::stdout().is_terminal()) {
         thread::spawn(move || {
             let mut input = BufReader::new(std::io::stdin());
-            // A pipe that breaks ends as one that is over.
+            // A read error ends the input, as its end does.
             while let Ok(Some(line)) = next_line(&mut input) {
                 if !ask(line) {
                     break;
@@ -180,7 +181,7 @@ pub(crate) fn keyboard(names: Names) -> anyhow::Result<(mpsc::Receiver<Line>, Sc
         loop {
             match editor.readline(PROMPT) {
                 Ok(line) => {
-                    // History is a comfort; a line that cannot be kept is still sent.
+                    // A line that cannot be added to the history is still sent.
                     let _ = editor.add_history_entry(&line);
                     if !ask(Ok(line)) {
                         break;
@@ -188,7 +189,7 @@ pub(crate) fn keyboard(names: Names) -> anyhow::Result<(mpsc::Receiver<Line>, Sc
                 }
                 Err(ReadlineError::Interrupted | ReadlineError::Eof) => break,
                 Err(e) => {
-                    eprintln!("The terminal cannot be read: {e}");
+                    eprintln!("Cannot read from the terminal: {e}");
                     break;
                 }
             }

@@ -1,10 +1,11 @@
-//! The ways in which a user, or a system that goes down, ends a program.
+//! Signals that end a program.
 
-/// Waits until the program is told to end, from the call on: Ctrl-C, SIGTERM, or a terminal that is closed.
+/// Waits for a signal that ends the program: Ctrl-C, SIGTERM, or SIGHUP when the terminal is closed. Signals count from
+/// the call on, even if the future is polled later.
 #[cfg(unix)]
 pub(crate) fn interrupted() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
-    // Set up at once: until then each of these ends the program as it stands.
+    // Not inside the future: until the handlers are installed, each of these signals kills the program.
     let [interrupt, terminate, hangup] =
         [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
     let wait = async |signal: std::io::Result<tokio::signal::unix::Signal>| match signal {
@@ -20,7 +21,7 @@ pub(crate) fn interrupted() -> impl Future<Output = ()> {
     }
 }
 
-/// Waits until the program is told to end.
+/// Waits for Ctrl-C.
 #[cfg(not(unix))]
 pub(crate) async fn interrupted() {
     if tokio::signal::ctrl_c().await.is_err() {

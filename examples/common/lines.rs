@@ -1,10 +1,10 @@
-//! The lines of a pipe, one by one: a bad one is told, and the next one is read.
+//! Reads a pipe line by line; an invalid line is reported, and reading goes on with the next one.
 
 use std::io::{self, BufRead, Read};
 
 use thiserror::Error;
 
-/// Bytes of a line that are read: more than any server takes.
+/// Maximum length of a line, in bytes: more than any server accepts.
 const MAX_LINE_BYTES: u64 = 64 << 20;
 
 /// Why a line cannot be sent.
@@ -16,7 +16,7 @@ pub(crate) enum BadLine {
     TooLong,
 }
 
-/// Reads the next line, without its end; `None` behind the last.
+/// Reads the next line, without its line ending; `None` at the end of the input.
 pub(crate) fn next_line(input: &mut impl BufRead) -> io::Result<Option<Result<String, BadLine>>> {
     let mut line = Vec::new();
     if input.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)? == 0 {

@@ -1,4 +1,4 @@
-//! Lines for people and for pipes, each of them written at once.
+//! Output for terminals and pipes; each line is flushed.
 
 use std::io::{self, ErrorKind, IsTerminal};
 
@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 
 use super::common::show;
 
-/// How lines are shown.
+/// Writes events as text or JSON.
 pub(crate) struct Output {
     json: bool,
-    /// Whether a message's topic stands before it.
+    /// Whether each message starts with its topic.
     topics: bool,
-    /// What a terminal would act on is escaped there; a pipe gets it as it is.
+    /// On a terminal, control characters are escaped; a pipe gets the text unchanged.
     is_terminal: bool,
 }
 
@@ -24,14 +24,14 @@ impl Output {
         Self { json, topics, is_terminal: io::stdout().is_terminal() }
     }
 
-    /// Shows an event. False where nobody reads any more.
+    /// Writes an event. Returns false if the output is closed.
     pub(crate) fn event(&mut self, event: &TopicEvent, position: Option<&Position>) -> io::Result<bool> {
         if self.json {
             return write(&in_json(event, position).to_string());
         }
         match event {
             TopicEvent::Message(message) => write(&self.text(message)),
-            // Beside the messages, so that a pipe gets these alone.
+            // On standard error, so that a pipe gets only messages.
             TopicEvent::Missed(missed) => {
                 let which = missed.offsets.as_ref().map_or(String::new(), |o| format!(" {} to {}", o.start(), o.end()));
                 let (topic, reason) = (Printable::new(&missed.topic), Printable::new(&missed.reason));
@@ -51,7 +51,7 @@ impl Output {
         if self.topics { format!("{} {said}", Printable::new(&message.topic)) } else { said }
     }
 
-    /// Shows what was published; for people the end alone is of interest. False where nobody reads any more.
+    /// Writes the position of a published message, in JSON only. Returns false if the output is closed.
     pub(crate) fn published(&mut self, topic: &str, published: &Published) -> io::Result<bool> {
         let Position { epoch, offset } = &published.position;
         if !self.json {
@@ -64,7 +64,7 @@ impl Output {
     }
 }
 
-/// The event with the fields that the protocol gives it; an attachment stands in `data`, as base64.
+/// The event with its fields from the protocol; an attachment is in `data`, as base64.
 fn in_json(event: &TopicEvent, position: Option<&Position>) -> Value {
     let member = |kind: &str, topic: &str, member: &Member| json!({"type": kind, "topic": topic, "client": member});
     match event {
@@ -96,10 +96,10 @@ fn in_json(event: &TopicEvent, position: Option<&Position>) -> Value {
     }
 }
 
-/// Waits until nobody reads what is written any more: so `pubsub sub t | head -1` does not wait for another message.
+/// Waits until standard output is closed, so that `pubsub sub t | head -1` does not wait for another message.
 #[cfg(target_os = "linux")]
 pub(crate) async fn unread() {
-    // Opened once more, so that it is not the shared one that no longer blocks. What is no pipe always has a reader.
+    // Opened a second time: the shared file description must not become non-blocking. Only a pipe can lose its reader.
     if let Ok(pipe) = tokio::net::unix::pipe::OpenOptions::new().open_sender("/proc/self/fd/1")
         && pipe.ready(tokio::io::Interest::ERROR).await.is_ok()
     {
@@ -108,13 +108,13 @@ pub(crate) async fn unread() {
     std::future::pending().await
 }
 
-/// Where that cannot be waited for, the next line tells.
+/// On other systems a closed output is noticed with the next line.
 #[cfg(not(target_os = "linux"))]
 pub(crate) async fn unread() {
     std::future::pending().await
 }
 
-/// Writes a line, and has it leave at once. False where nobody reads any more.
+/// Writes and flushes a line. Returns false if the output is closed.
 fn write(line: &str) -> io::Result<bool> {
     match show(line) {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(false),

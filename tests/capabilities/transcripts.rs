@@ -180,10 +180,10 @@ Your name: ChatUser
   /quit                 - Exit the chat
   /direct <id or name> <message> - Send message to one user
   /help                 - Show these commands
-  /join <room>          - Enter a room, or turn to it: what you type then goes there
-  /leave [room]         - Leave a room; without any, what you type is echoed
-  /topics               - List the rooms that you are in
-  /who [room]           - List who is in a room
+  /join <room>          - Join a room, or switch to it: what you type goes there
+  /leave [room]         - Leave a room; in no room, what you type is echoed
+  /topics               - List your rooms
+  /who [room]           - List the members of a room
   //<message>           - Send a message that begins with a slash
   A name with spaces goes in quotes: /direct \"Ada L\" hello
 
@@ -231,9 +231,9 @@ fn a_chat_room_shows_what_was_said_there_and_goes_on() {
         .collect();
     let expected = "\
 > /leave
-You are in no room; /join <room> enters one
+You are in no room; join one with /join <room>
 > /who
-You are in no room; /join <room> enters one
+You are in no room; join one with /join <room>
 > /join lobby
 🚪 You are in lobby (1 here); what you type goes there
 💬 [lobby] <ID>: line 3
@@ -258,9 +258,9 @@ You are in no room; /join <room> enters one
 > /topics
 🚪 Your rooms (2):
   • lobby
-  • other, where what you type goes
+  • other (current)
 > /join lobby
-🚪 What you type goes to lobby again
+🚪 Back in lobby; what you type goes there
 > /leave other
 🚪 You left other; what you type goes to lobby
 > /leave
