@@ -9,6 +9,7 @@ Usage: ./run.sh COMMAND [ARGUMENTS...]
 
   native     start the server on QUIC, with a log line for each message (development certificates in certs/)
   web        the same, with the web pages on http://127.0.0.1:8080 as well: / is a chat, /dashboard shows the numbers
+  hello      run the smallest client, examples/hello.rs, against 127.0.0.1:4433; hello HOST:PORT for another server
   test       run the test client against 127.0.0.1:4433
   chat       run the chat client against 127.0.0.1:4433
   pubsub     topics in pipes: pubsub sub TOPIC, pubsub pub TOPIC, pubsub history TOPIC
@@ -233,6 +234,7 @@ case $command in
         fi
         run quic-websocket "$@"
         ;;
+    hello) run examples/hello "$@" ;;
     test) run examples/client "$@" ;;
     chat) run examples/chat_client "$@" ;;
     pubsub) run examples/pubsub "$@" ;;

@@ -1,46 +1,47 @@
-//! The realtime messaging server for QUIC, and its client.
+//! A realtime messaging server for QUIC, and its client library.
 //!
-//! A client asks and is answered, hears what others send, and comes back by itself after a lost connection:
+//! The smallest client connects, subscribes to a topic, publishes a message to it, and prints the message that arrives
+//! (`examples/hello.rs`):
+//!
+#![doc = "```no_run"]
+#![doc = include_str!("../examples/hello.rs")]
+#![doc = "```"]
+//!
+//! [`Client`] also sends requests without a topic ([`echo`](Client::echo), [`broadcast`](Client::broadcast),
+//! [`direct`](Client::direct), [`signal`](Client::signal)); [`Events`] delivers what other clients send. After a lost
+//! connection the client reconnects and resumes its subscriptions.
+//!
+//! [`Server`] is the server that the `quic-websocket` binary runs. It can also be part of a test or of your own program:
 //!
 //! ```
-//! use quic_websocket::{Client, Event, TopicEvent, message::{CloseCode, Payload}};
-//! # use quic_websocket::{CancellationToken, Config, Server, tls::{DevelopmentFiles, Trust}};
+//! use quic_websocket::tls::{DevelopmentFiles, Trust};
+//! use quic_websocket::{CancellationToken, Client, Config, Server};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # tokio::runtime::Runtime::new()?.block_on(async {
 //! # let folder = std::env::temp_dir().join(format!("qws-doc-{}", std::process::id()));
-//! # let mut config = Config::default();
-//! # config.addr = "127.0.0.1:0".parse()?;
-//! # let files = DevelopmentFiles::inside(&folder);
-//! # files.make(&["127.0.0.1".into()], true)?;
-//! # (config.tls.cert, config.tls.key) = (files.cert, files.key);
-//! # let running = Server::bind(config)?;
-//! # let (server, trust) = (running.local_addr().to_string(), Trust::CaFile(files.ca));
-//! # let shutdown = CancellationToken::new();
-//! # let running = tokio::spawn(running.run(shutdown.clone()));
 //!
-//! let (client, mut events) = Client::builder(server).name("Ada")?.trust(trust).connect().await?;
+//! let certificates = DevelopmentFiles::inside(&folder);
+//! certificates.make(&["127.0.0.1".into()], true)?;
+//! let mut config = Config::default();
+//! config.addr = "127.0.0.1:0".parse()?; // any free port
+//! (config.tls.cert, config.tls.key) = (certificates.cert, certificates.key);
+//!
+//! let server = Server::bind(config)?;
+//! let addr = server.local_addr();
+//! let shutdown = CancellationToken::new();
+//! let running = tokio::spawn(server.run(shutdown.clone()));
+//!
+//! let trust = Trust::CaFile(certificates.ca);
+//! let (client, _events) = Client::builder(addr.to_string()).trust(trust).connect().await?;
 //! assert_eq!(client.echo("hello").await?, "Echo: hello");
 //!
-//! let reached = client.broadcast(Payload::text("to everybody, and so to me")).await?;
-//! assert_eq!(reached, 1);
-//! if let Some(Event::Message(message)) = events.next().await {
-//!     println!("{message:?}");
-//! }
-//!
-//! let mut lobby = client.subscribe("chat.lobby").recent(10).await?;
-//! client.publish("chat.lobby", Payload::text("to all who are there")).await?;
-//! if let Some(TopicEvent::Message(message)) = lobby.next().await {
-//!     println!("{message:?}");
-//! }
-//! client.close(CloseCode::NORMAL, "done").await?;
-//! # shutdown.cancel();
-//! # running.await??;
+//! shutdown.cancel(); // tells the clients, sends what is queued, and ends `run`
+//! running.await??;
 //! # std::fs::remove_dir_all(folder)?;
 //! # Ok(()) })}
 //! ```
 //!
-//! [`Server`] is the same server that the binary runs, for tests and for programs that bring their own. The protocol is
-//! in docs/PROTOCOL.md, the map of the code in ARCHITECTURE.md.
+//! The wire protocol is described in docs/PROTOCOL.md, the layout of the code in ARCHITECTURE.md.
 
 pub mod auth;
 mod client;

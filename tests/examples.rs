@@ -80,6 +80,27 @@ async fn play(stage: &Stage, fault: Fault) {
 }
 
 #[tokio::test]
+async fn hello_publishes_a_message_and_receives_it_as_readme_shows() {
+    let server = TestServer::start().await;
+    let path = Path::new(env!("CARGO_BIN_EXE_quic-websocket")).with_file_name("examples").join("hello");
+    let mut command = Command::new(path);
+    command.arg(server.addr.to_string()).kill_on_drop(true).stdin(Stdio::null());
+    command.env("QUIC_WEBSOCKET_CERTS", server.files.ca.parent().expect("a folder"));
+    let output = output("hello's end", command).await;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(said, "published at offset 1\nreceived on greetings: \"Hello, QUIC!\"\n");
+    server.stop().await;
+
+    let readme = include_str!("../README.md");
+    assert!(readme.contains(&format!("```\n{said}```\n")), "README.md shows another output of hello");
+    let shown = readme.split_once("```rust\n").and_then(|(_, rest)| rest.split_once("```\n")).expect("Rust code").0;
+    let source = include_str!("../examples/hello.rs");
+    let code = source.split_once("\n\n").expect("code behind the first comment").1;
+    assert_eq!(shown, code, "README.md shows another program than examples/hello.rs");
+}
+
+#[tokio::test]
 async fn the_test_client_fails_where_anything_that_it_expects_does_not_come_back() {
     let mut tries = tokio::task::JoinSet::new();
     let faults = ["text", "ping", "list_clients", "broadcast"];
