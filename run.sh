@@ -24,16 +24,16 @@ Usage: ./run.sh COMMAND [ARGUMENTS...]
 
 Arguments are passed on: './run.sh native --help' shows those of the server, './run.sh test --help' those of the client.
 
-All commands but bench build the quick profile: it is built in minutes and is for trying things out. For production,
-'cargo build --release' builds target/release/quic-websocket; bench builds and measures that. 'PROFILE=release ./run.sh native'
-runs it here.
+All commands but bench build the quick profile, which takes minutes and is for trying things out. For production,
+'cargo build --release' builds target/release/quic-websocket; bench builds and measures that one, and
+'PROFILE=release ./run.sh native' runs it here.
 HELP
 }
 
 require_cargo() {
     if ! command -v cargo >/dev/null; then
         {
-            echo "cargo was not found. Install Rust 1.89 or later (https://rustup.rs), open a new terminal, and run this again."
+            echo "cargo was not found. Install Rust 1.89 or later (https://rustup.rs), open a new terminal, and try again."
             echo "If Rust is installed already, add its folder to the PATH: . \"\$HOME/.cargo/env\""
         } >&2
         exit 1
@@ -42,7 +42,8 @@ require_cargo() {
 
 # Where cargo puts what it builds.
 target_directory() {
-    cargo metadata --manifest-path "$root/Cargo.toml" --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'
+    cargo metadata --manifest-path "$root/Cargo.toml" --format-version 1 --no-deps |
+        sed 's/.*"target_directory":"\([^"]*\)".*/\1/'
 }
 
 # Builds with the given flags, and says so; cargo shows its progress on a terminal.
@@ -99,7 +100,13 @@ run() {
     exec "$bin/$program" "$@"
 }
 
-# The benchmark against a server of its own, in the profile for production, on a free port.
+stop_measured() {
+    kill "$measured_server" 2>/dev/null || true
+    wait "$measured_server" || true
+    rm -rf -- "$measured_folder"
+}
+
+# The benchmark against a server of its own, in the release profile, on a free port.
 bench() {
     local argument address='' waited
     profile=release
@@ -109,12 +116,12 @@ bench() {
         esac
     done
     build_for quic-websocket examples/benchmark
-    # Not local: the trap runs once the function is over.
+    # Not local: the trap runs after the function has returned.
     measured_folder=$(mktemp -d)
     export QUIC_WEBSOCKET_CERTS=$measured_folder/certs
     "$bin/quic-websocket" --addr 127.0.0.1:0 >"$measured_folder/log" 2>&1 &
     measured_server=$!
-    trap 'kill "$measured_server" 2>/dev/null || true; wait "$measured_server" || true; rm -rf -- "$measured_folder"' EXIT
+    trap stop_measured EXIT
     for ((waited = 0; waited < 300; waited++)); do
         address=$(sed -n 's/.*Listening on: //p' "$measured_folder/log")
         [[ -z $address ]] || break
@@ -176,6 +183,25 @@ check_web() {
     step npm --prefix tests/web run test:firefox
 }
 
+# The dependencies' licences, versions, sources and known vulnerabilities, by the rules in deny.toml.
+check_dependencies() {
+    local databases=${CARGO_HOME:-$HOME/.cargo}/advisory-dbs
+    if ! command -v cargo-deny >/dev/null; then
+        leave_out "cargo-deny is not installed: the dependencies were not checked"
+        return
+    fi
+    step cargo deny check licenses bans sources
+    if cargo deny fetch db >/dev/null 2>&1; then
+        step cargo deny check advisories
+    # cargo-deny refuses a database that is older than 90 days.
+    elif [[ -n $(find "$databases" -path '*/.git/FETCH_HEAD' -mtime -90 2>/dev/null) ]]; then
+        leave_out "the advisory database could not be updated: vulnerabilities published since the last fetch are unknown"
+        step cargo deny --offline check advisories
+    else
+        leave_out "the advisory database could not be fetched: the dependencies were not checked for vulnerabilities"
+    fi
+}
+
 check() {
     local extent=all
     case ${1-} in
@@ -198,6 +224,7 @@ check() {
         step cargo test --lib --bins --test capabilities --test websocket -- --test-threads "$((2 * $(nproc)))"
         step cargo test --test examples --test hostile --test memory
         step cargo test --doc
+        check_dependencies
     else
         step cargo test --lib --bins --test capabilities -- --test-threads "$((2 * $(nproc)))" \
             --skip churn:: --skip bad_link --skip many_clients:: --skip a_thousand --skip replies_on_the_control_lane
@@ -211,7 +238,13 @@ check() {
     printf '==> after %d:%02d: ' $((SECONDS / 60)) $((SECONDS % 60))
     case $extent in
         quick) echo "the quick checks passed; ./run.sh check does the others" ;;
-        *) [[ $left_out == no ]] && echo "all checks passed" || echo "all checks passed but those that were left out, see above" ;;
+        *)
+            if [[ $left_out == no ]]; then
+                echo "all checks passed"
+            else
+                echo "all checks passed, except those that were left out (see above)"
+            fi
+            ;;
     esac
 }
 
