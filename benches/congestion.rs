@@ -1,4 +1,4 @@
-//! Congestion controllers by name: of this project's server, of bare Quinn and of the clients.
+//! Congestion controllers by name, for this project's server, bare Quinn and the clients.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
-//! How flows share one bottleneck: bulk from the far side of a bad link over QUIC, with a congestion controller of Quinn's,
-//! beside bulk over TCP with the kernel's. Neither the server nor its protocol is part of it: what is fair or not is the
-//! controller, which the server only chooses.
+//! How flows share one bottleneck: bulk from the far side of a lossy link over QUIC, with each of Quinn's congestion
+//! controllers, next to bulk over TCP with the kernel's. Neither the server nor its protocol is involved: fairness
+//! depends on the controller, which the server only selects.
 
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
@@ -23,13 +23,13 @@ use crate::link::{Conditions, Link};
 const DELAY_MS: u64 = 20;
 const RATE_MBIT: f64 = 20.0;
 const LOSSES: [f64; 3] = [0.0, 0.01, 0.05];
-/// Until flows have found their shares, and how long they are counted then.
+/// Time until flows have found their shares, then time over which they are counted.
 const WARM_UP: Duration = Duration::from_secs(4);
 const COUNTED: Duration = Duration::from_secs(8);
 const SEED: u64 = 7;
 const PIECE: usize = 64 * 1024;
 
-/// Flows over QUIC with a controller, and flows over TCP.
+/// Combinations of a controller with numbers of flows over QUIC and over TCP.
 const MIXES: [(Option<Congestion>, usize, usize); 6] = [
     (Some(Congestion::Bbr), 1, 1),
     (Some(Congestion::Bbr), 2, 2),
@@ -39,7 +39,7 @@ const MIXES: [(Option<Congestion>, usize, usize); 6] = [
     (None, 0, 4),
 ];
 
-/// Measures all mixes at all losses, and prints a row of a table for each. False never: there is nothing to lose.
+/// Measures all combinations at all losses, and prints a table row for each. Never returns false: nothing can be lost.
 pub(crate) async fn run(only: Option<&str>, is_quick: bool) -> Result<bool> {
     println!(
         "Goodput in Mbit/s of each flow on a link of {RATE_MBIT} Mbit/s, {} ms there and back, queue 100 ms, {} s each",
@@ -78,7 +78,7 @@ fn row(name: &str, loss: f64, (quic, tcp): (&[f64], &[f64])) -> String {
     format!("| {name} | {} | {} | {} | {share} | {total:.1} |", loss * 100.0, list(quic), list(tcp))
 }
 
-/// The rate of each flow in Mbit/s, those over QUIC first.
+/// Rate of each flow in Mbit/s, those over QUIC first.
 async fn measure(congestion: Option<Congestion>, quic: usize, tcp: usize, loss: f64) -> Result<Vec<f64>> {
     let conditions = Conditions { delay_ms: DELAY_MS, loss, rate_mbit: RATE_MBIT, seed: SEED };
     let link = Link::make(&conditions)?;
@@ -94,7 +94,7 @@ async fn measure(congestion: Option<Congestion>, quic: usize, tcp: usize, loss: 
         until.run_until_cancelled(serve(address, identity, congestion, told)).await.unwrap_or(Ok(()))
     });
     let receiver = async {
-        // Also where it fails.
+        // Also on failure.
         let _done = done.drop_guard();
         let (quic_at, tcp_at) = listening.await.context("the senders did not begin")?;
         link.on_client_side(move || receive(roots, quic_at, tcp_at, quic, tcp)).await
@@ -106,12 +106,12 @@ async fn measure(congestion: Option<Congestion>, quic: usize, tcp: usize, loss: 
 fn transport(congestion: Congestion) -> Arc<TransportConfig> {
     let mut transport = TransportConfig::default();
     transport.congestion_controller_factory(congestion.factory());
-    // What bounds a flow is the bottleneck alone.
+    // Only the bottleneck limits a flow.
     transport.send_window(16 << 20).stream_receive_window((16_u32 << 20).into()).receive_window((16_u32 << 20).into());
     Arc::new(transport)
 }
 
-/// Sends to whoever connects, as fast as it goes. Does not end.
+/// Sends to every client that connects, as fast as possible. Does not return.
 async fn serve(
     address: IpAddr,
     identity: rcgen::CertifiedKey<rcgen::KeyPair>,
@@ -143,7 +143,7 @@ async fn serve(
                 Ok::<_, anyhow::Error>(())
             })),
             Ok((mut stream, _)) = listener.accept() => drop(tokio::spawn(async move {
-                // Whatever the system's own is.
+                // The system's default.
                 #[cfg(target_os = "linux")]
                 socket2::SockRef::from(&stream).set_tcp_congestion(b"cubic").ok();
                 while stream.write_all(&piece).await.is_ok() {}
@@ -152,7 +152,7 @@ async fn serve(
     }
 }
 
-/// Takes what comes on so many flows, and gives the rate of each in Mbit/s.
+/// Receives the given numbers of flows, and returns the rate of each in Mbit/s.
 async fn receive(
     roots: rustls::RootCertStore,
     quic_at: SocketAddr,
@@ -170,7 +170,7 @@ async fn receive(
     let counters: Vec<Arc<AtomicU64>> = (0..quic + tcp).map(|_| Arc::default()).collect();
     let mut endpoints = Vec::new();
     for counter in &counters[..quic] {
-        // A socket each, as clients have.
+        // A separate socket for each, as clients have.
         let mut endpoint = Endpoint::client((std::net::Ipv4Addr::UNSPECIFIED, 0).into())?;
         endpoint.set_default_client_config(config.clone());
         let connection = endpoint.connect(quic_at, "localhost")?.await?;
@@ -185,7 +185,7 @@ async fn receive(
         endpoints.push(endpoint);
     }
     for counter in &counters[quic..] {
-        // A thread each: it begins in this thread's namespace.
+        // A separate thread for each: it starts in this thread's namespace.
         let (mut stream, counter) = (std::net::TcpStream::connect(tcp_at)?, Arc::clone(counter));
         stream.set_read_timeout(Some(COUNTED))?;
         std::thread::spawn(move || {

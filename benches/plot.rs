@@ -1,4 +1,4 @@
-//! Line plots as SVG: axes with units, a direct label at the end of each line. Knows nothing of what it shows.
+//! Line plots as SVG: axes with units, a direct label at the end of each line. Independent of the plotted data.
 
 use std::fs;
 use std::path::Path;
@@ -12,14 +12,14 @@ const SIZE: (u32, u32) = (920, 480);
 const TEXT: RGBColor = RGBColor(45, 50, 56);
 const FAINT: RGBColor = RGBColor(110, 118, 126);
 const GRID: RGBColor = RGBColor(228, 231, 235);
-/// Room for the labels at the right end of the lines, and above the plot for its title.
+/// Space for the labels at the right end of the lines, and above the plot for its title.
 const LABELS: u32 = 210;
 const HEAD: u32 = 62;
 const LINE_HEIGHT: i32 = 18;
 
 pub(crate) struct Plot {
     pub(crate) title: String,
-    /// What was measured and how, in a line.
+    /// Measurement and conditions, in one line.
     pub(crate) note: String,
     pub(crate) x: Axis,
     pub(crate) y: Axis,
@@ -34,7 +34,7 @@ pub(crate) struct Axis {
 
 pub(crate) enum Scale {
     Logarithmic,
-    /// Linear, with these values marked and named, in order.
+    /// Linear, with these values marked and labelled, in order.
     Marked(Vec<(f64, String)>),
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct Series {
 }
 
 impl Plot {
-    /// Writes the plot into a folder, which is made if it is not there.
+    /// Writes the plot into a folder, which is created if missing.
     pub(crate) fn write(&self, folder: &Path, name: &str) -> Result<()> {
         let path = folder.join(name).with_extension("svg");
         let explain = || format!("cannot write {}", path.display());
@@ -122,10 +122,10 @@ impl Plot {
     }
 }
 
-/// Moves labels that would lie on each other up and down, in the order in which the lines end.
+/// Moves overlapping labels up and down, in the order in which the lines end.
 fn apart(labels: &mut [((i32, i32), &str, RGBColor)]) {
     labels.sort_by_key(|label| label.0.1);
-    // Pressed down from the top, then lifted by half of what the last ones moved too far.
+    // Pushed down from the top, then raised by half of the overshoot of the last ones.
     let wanted: Vec<_> = labels.iter().map(|label| label.0.1).collect();
     for index in 1..labels.len() {
         labels[index].0.1 = labels[index].0.1.max(labels[index - 1].0.1 + LINE_HEIGHT);
@@ -137,7 +137,7 @@ fn apart(labels: &mut [((i32, i32), &str, RGBColor)]) {
     }
 }
 
-/// An axis as it is drawn: its range, its marks, and where a value lies.
+/// An axis as drawn: its range, its ticks, and the position of a value.
 struct Ticks {
     from: f64,
     to: f64,
@@ -177,7 +177,7 @@ impl Ticks {
 
 fn readable(value: f64) -> String {
     if value < 1000.0 {
-        // Rounded, since a power of ten may be a little off.
+        // Rounded, since a power of ten may be slightly off.
         return format!("{}", (value * 1e6).round() / 1e6);
     }
     let digits = format!("{value:.0}");

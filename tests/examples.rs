@@ -1,5 +1,5 @@
-//! What the examples promise beyond their transcripts: they fail where something is missing, they count what is lost, and
-//! what comes in never tears the line that is being typed.
+//! Promises of the examples beyond their transcripts: they fail if something is missing, they count losses, and
+//! incoming messages never break the line being typed.
 
 #![cfg(unix)]
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
@@ -31,17 +31,17 @@ async fn output(what: &str, mut command: Command) -> Output {
     soon(what, command.output()).await.expect("it runs")
 }
 
-/// What a server does wrong.
+/// Fault of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     None,
-    /// It leaves out the answer to requests of this type.
+    /// Leaves out the answer to requests of this type.
     Withholds(&'static str),
-    /// It answers requests of this type with something else.
+    /// Answers requests of this type with something else.
     Falsifies(&'static str),
 }
 
-/// Answers as a server does, but for its fault, until the client leaves.
+/// Answers as a server does, except for its fault, until the client leaves.
 async fn play(stage: &Stage, fault: Fault) {
     let Played { connection, mut control } = stage.accept().await;
     let mut client = Value::Null;
@@ -112,7 +112,7 @@ async fn the_test_client_fails_where_anything_that_it_expects_does_not_come_back
             command.args(["--count", "1", "--interval", "0"]);
             let mut output = std::pin::pin!(output("the client's end", command));
             let output = tokio::select! {
-                // A client that gives up says no goodbye.
+                // A client that gives up sends no close.
                 output = &mut output => output,
                 () = play(&stage, fault) => output.await,
             };
@@ -175,7 +175,7 @@ async fn the_benchmark_reports_what_is_lost_and_fails() {
     let stage = Stage::new();
     let mut command = example("benchmark", stage.addr, &stage.files.ca);
     command.args(["--clients", "1", "--messages", "5", "--window", "5", "--message-size", "64"]);
-    // The first echo is left out, and the others come.
+    // The first echo is left out, and the others arrive.
     let serve = async {
         let Played { connection, mut control } = stage.accept().await;
         let mut heard = 0;
@@ -227,7 +227,7 @@ impl Terminal {
         self.keyboard.write_all(text.as_bytes()).expect("it is typed");
     }
 
-    /// What was written, without what moves the cursor: what is typed early is drawn in another way.
+    /// The output without cursor movements: text typed early is drawn differently.
     fn screen(&self) -> String {
         let written = String::from_utf8_lossy(&self.screen.lock().expect("no panic")).replace('\r', "");
         let mut parts = written.split("\u{1b}[");
@@ -240,7 +240,7 @@ impl Terminal {
         self.shows_behind(0, text).await;
     }
 
-    /// The same for what came behind so many bytes.
+    /// The same for the output after this many bytes.
     async fn shows_behind(&self, before: usize, text: &str) {
         let shows = until("what is to be on the screen", || self.screen()[before..].contains(text));
         if timeout(Duration::from_secs(15), shows).await.is_err() {
@@ -263,11 +263,11 @@ async fn a_message_that_comes_in_leaves_the_line_that_is_being_typed_whole() {
     let before = terminal.screen().len();
     other.control.say(json!({"type": "broadcast", "content": "in between"})).await;
     terminal.shows("in between").await;
-    // The message has a line of its own, and what was typed stands on the next one again.
+    // The message has a separate line, and the typed text is on the next one again.
     terminal.shows_behind(before, "in between\n> half a li").await;
     terminal.type_in("ne\r");
     terminal.shows("Echo: half a line").await;
-    // The line before is had back with the arrow key.
+    // The arrow key recalls the previous line.
     terminal.type_in("\x1b[A, again\r");
     terminal.shows("Echo: half a line, again").await;
     terminal.type_in("/quit\r");
@@ -298,14 +298,14 @@ async fn every_chat_command_works_in_a_pipe() {
     server.stop().await;
 }
 
-/// What a chat says of these lines, and whether it ended well.
+/// Output of a chat for these input lines, and whether it succeeded.
 async fn piped(server: &TestServer, more: &[&str], typed: &[u8]) -> (String, bool) {
     let mut command = example("chat_client", server.addr, &server.files.ca);
     command.args(more).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut chat = command.spawn().expect("it starts");
     let mut stdin = chat.stdin.take().expect("its input");
     let typed = typed.to_vec();
-    // It may end before it has read all.
+    // It may exit before it has read everything.
     let typing = tokio::spawn(async move { drop(tokio::io::AsyncWriteExt::write_all(&mut stdin, &typed).await) });
     let output = soon("the chat's end", chat.wait_with_output()).await.expect("it runs");
     typing.await.expect("no panic");
@@ -350,7 +350,7 @@ async fn a_reader_that_has_had_enough_is_no_failure() {
         let mut command = example(name, server.addr, &server.files.ca);
         command.args(more).stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::piped());
         let mut running = command.spawn().expect("it starts");
-        // Kept, so that a chat does not end for lack of lines.
+        // Kept open, so that a chat does not end at the end of its input.
         let mut stdin = running.stdin.take().expect("its input");
         drop(running.stdout.take());
         let _ = tokio::io::AsyncWriteExt::write_all(&mut stdin, b"one\ntwo\n").await;
@@ -384,7 +384,7 @@ async fn a_subscriber_that_is_terminated_says_where_to_go_on_and_leaves_the_serv
     command.args(["sub", "t", "--count", "5"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut subscriber = command.spawn().expect("it starts");
     until("its subscription", || server.status.stats(0).topics.subscriptions == 1).await;
-    // What it shows tells that it knows of the subscription as well.
+    // Once it prints this message, the subscription is known to both sides.
     common::library::publish(&common::library::client(&server, "Ada").await, "t", "one").await;
     let mut stdout = subscriber.stdout.take().expect("its output");
     let mut line = [0; 4];
@@ -431,7 +431,7 @@ async fn what_is_typed_while_the_server_is_away_is_told_at_once() {
     terminal.shows("Connection lost").await;
     terminal.type_in("are you there?\r");
     terminal.shows("Not connected: this was not sent").await;
-    // The prompt is there again.
+    // The prompt is displayed again.
     terminal.type_in("/topics\r");
     terminal.shows("Your rooms (0)").await;
     terminal.type_in("/quit\r");

@@ -11,12 +11,12 @@ use quinn::TransportConfig;
 use serde_json::json;
 
 const KIB: u64 = 1024;
-/// What may wait for one client, and what QUIC holds for it beside that.
+/// Backlog of one client, and the data that QUIC holds for it.
 const BACKLOG: u64 = 256 * KIB;
 const SEND_WINDOW: u64 = 64 * KIB;
 const HISTORY: u64 = 512 * KIB;
 const STALLED: u64 = 40;
-/// What is published: more than ten times of what may be kept for all subscribers together.
+/// Published data: more than ten times the backlog of all subscribers together.
 const MESSAGES: u64 = 10_000;
 const SIZE: usize = 16 * 1024;
 
@@ -63,8 +63,8 @@ async fn forty_stalled_subscribers_stay_within_their_bounds_while_much_is_publis
             most = most.max(server.resident_kib());
         }
     }
-    // The bytes of a message are shared by all whom it waits for, but a stalled one may hold old ones; each client is
-    // counted for itself here, as if nothing were shared. The rest is the allocator's and the log's.
+    // The bytes of a message are shared by all its receivers, but a stalled one may hold old ones; here each client is
+    // counted separately, as if nothing were shared. The rest is for the allocator and the log.
     let allowed = (STALLED * (BACKLOG + SEND_WINDOW) + 3 * HISTORY) / KIB + 8 * KIB;
     assert!(most - before <= allowed, "it grew by {} KiB; {allowed} KiB are configured", most - before);
     for client in &mut stalled {

@@ -1,8 +1,8 @@
-//! Bare Quinn, tuned: length-prefixed frames, no JSON, no names, no limits worth the name.
+//! Bare Quinn, tuned: length-prefixed frames, no JSON, no names, no meaningful limits.
 //!
-//! One `current_thread` runtime, writes straight into each client's stream, acknowledgement frequency and BBR.
-//! A frame that begins with `BROADCAST` goes to every client, any other comes back on its stream. A client's later
-//! streams come before its first one in what is sent next.
+//! One `current_thread` runtime, direct writes into each client's stream, acknowledgement frequency and BBR. A frame
+//! that begins with `BROADCAST` goes to every client, any other is echoed on its stream. A client's later streams have
+//! priority over its first one.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -24,14 +24,14 @@ use tokio::sync::Notify;
 use super::{BROADCAST, identity};
 use crate::congestion::Congestion;
 
-/// So many clients are written to before the connections' own tasks get their turn to send packets.
+/// Number of clients written to before the connections' own tasks get their turn to send packets.
 const SLICE: usize = 64;
-/// A client that has more than this waiting is disconnected.
+/// Backlog at which a client is disconnected.
 const MAX_BACKLOG: usize = 64 << 20;
 const MAX_FRAME: usize = 16 << 20;
 const SOCKET_BUFFER: usize = 4 << 20;
 
-/// What of the transport is not Quinn's default.
+/// Transport settings that differ from Quinn's defaults.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Tuning {
     #[arg(long, value_enum, default_value = "bbr")]
@@ -39,12 +39,12 @@ pub(crate) struct Tuning {
     /// Packets that a client may receive before it must acknowledge
     #[arg(long, default_value_t = 100)]
     ack_every: u32,
-    /// And the longest that it may wait with that
+    /// Longest time that it may delay an acknowledgement
     #[arg(long, default_value_t = 200)]
     ack_within_ms: u64,
 }
 
-/// Serves on an address until the process ends, and prints it with the port that it got.
+/// Serves on an address until the process ends, and prints the address with its actual port.
 pub(crate) fn serve(address: SocketAddr, certificate: &Path, key: &Path, tuning: &Tuning) -> Result<()> {
     super::end_with_parent();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -55,7 +55,7 @@ pub(crate) fn serve(address: SocketAddr, certificate: &Path, key: &Path, tuning:
         tokio::spawn(Arc::clone(&hub).fan_out());
         while let Some(incoming) = endpoint.accept().await {
             let hub = Arc::clone(&hub);
-            // A client that fails or leaves is no news here: the generator reports what it misses.
+            // A client that fails or leaves is not reported here: the generator reports missing messages.
             tokio::spawn(async move { serve_client(incoming, &hub).await.ok() });
         }
         Ok(())
@@ -100,7 +100,7 @@ async fn serve_more_streams(connection: &Connection, hub: &Arc<Hub>) -> Result<(
         let (send, mut recv) = connection.accept_bi().await?;
         send.set_priority(1)?;
         let hub = Arc::clone(hub);
-        // It ends with the connection, which ends its stream.
+        // The task ends with the connection, which ends its stream.
         tokio::spawn(async move { read_frames(&mut recv, &Arc::new(Client::new(send)), &hub).await.ok() });
     }
 }
@@ -111,7 +111,7 @@ async fn read_frames(recv: &mut quinn::RecvStream, client: &Arc<Client>, hub: &H
     while let Some(read) = recv.read(&mut buffer[end..]).await? {
         end += read;
         let was_full = end == buffer.len();
-        // Neighbouring frames with one destination travel on as one write.
+        // Consecutive frames with the same destination are forwarded as one write.
         let (mut start, mut run) = (0, 0);
         let mut run_is_broadcast = false;
         while let Some(body) = buffer[start..end].first_chunk::<4>().map(|head| u32::from_be_bytes(*head)) {
@@ -138,10 +138,10 @@ async fn read_frames(recv: &mut quinn::RecvStream, client: &Arc<Client>, hub: &H
     Ok(())
 }
 
-/// Everyone who is connected, and the frames that wait to go to all of them.
+/// The connected clients, and the frames queued for all of them.
 #[derive(Default)]
 struct Hub {
-    /// A left client's place is empty until the next one takes it, so that a slice boundary never shifts.
+    /// A slot stays empty after its client left until the next one takes it, so that slice boundaries never shift.
     clients: Mutex<Vec<Option<Arc<Client>>>>,
     pending: Mutex<BytesMut>,
     wake: Notify,
@@ -173,7 +173,7 @@ impl Hub {
         }
     }
 
-    /// Sends what waits, as one shared piece, to every client; what is published meanwhile is the next piece.
+    /// Sends the queued frames, as one shared piece, to every client; frames published meanwhile form the next piece.
     async fn fan_out(self: Arc<Self>) {
         loop {
             self.wake.notified().await;
@@ -191,7 +191,7 @@ impl Hub {
         }
     }
 
-    /// Writes to one slice of clients; false when there is none left after it.
+    /// Writes to one slice of clients; false if no clients remain after it.
     fn write_slice(&self, first: usize, frames: &Bytes) -> bool {
         let clients = lock(&self.clients);
         let end = clients.len().min(first + SLICE);
@@ -202,7 +202,7 @@ impl Hub {
     }
 }
 
-/// One client's sending side: the stream, and what it could not take at once.
+/// The sending side of one client: the stream, and its backlog.
 struct Client {
     lane: Mutex<Lane>,
     drained: Notify,
@@ -220,7 +220,7 @@ impl Client {
         Self { lane: Mutex::new(lane), drained: Notify::new() }
     }
 
-    /// Polls the stream once; only what does not fit becomes a backlog with a task that drains it.
+    /// Polls the stream once; only the rest becomes a backlog with a task that drains it.
     fn write(self: &Arc<Self>, frames: &Bytes) {
         let mut lane = lock(&self.lane);
         let was_idle = lane.backlog.is_empty();
@@ -239,7 +239,7 @@ impl Client {
         }
     }
 
-    /// Returns once nothing waits for this client: who does not read its echoes is not read from.
+    /// Returns once nothing is queued for this client: a client that does not read its echoes is not read from.
     async fn writable(&self) {
         loop {
             let mut drained = pin!(self.drained.notified());

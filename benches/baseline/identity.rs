@@ -1,6 +1,6 @@
-//! Certificates for the baselines: a P-256 authority and a leaf made on the spot, and the TLS configuration of a
-//! server that shows them. The server under test is started with the same files, so every handshake of a
-//! comparison signs and verifies the same things.
+//! Certificates for the baselines: a P-256 authority and a leaf created on the spot, and the TLS configuration of a
+//! server that uses them. The server under test is started with the same files, so every handshake of a comparison
+//! signs and verifies the same data.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// Writes `ca.pem`, `server.pem` and `server-key.pem` into a folder, good for loopback only.
+/// Writes `ca.pem`, `server.pem` and `server-key.pem` into a folder, valid for loopback only.
 pub(crate) fn create(folder: &Path) -> Result<()> {
     let mut authority = CertificateParams::new(Vec::new())?;
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

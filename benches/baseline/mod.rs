@@ -1,7 +1,7 @@
-//! The two servers that this project measures itself against, each a process of its own.
+//! The two servers that this project is measured against, each in its own process.
 //!
-//! `bare` is Quinn without a protocol above it, as fast as we know how to write it: what it reaches is what is
-//! possible. `wss` is tokio-tungstenite over TLS: what a user would otherwise deploy. Neither knows the project.
+//! `bare` is Quinn without a protocol on top, as fast as we know how to write it: the practical upper bound. `wss` is
+//! tokio-tungstenite over TLS: the usual alternative. Neither uses code of this project.
 
 pub(crate) mod bare;
 pub(crate) mod identity;
@@ -12,7 +12,7 @@ use std::io::Read as _;
 /// The first byte of a payload that goes to every connected client. Any other payload is echoed.
 pub(crate) const BROADCAST: u8 = b'B';
 
-/// Ends this process when whoever started it is gone: a baseline never outlives the comparison that wants it.
+/// Ends this process when its parent ends: a baseline never outlives its comparison.
 fn end_with_parent() {
     std::thread::spawn(|| {
         let mut byte = [0];

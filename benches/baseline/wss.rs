@@ -1,9 +1,9 @@
 //! WebSocket over TLS as a good engineer would write it: tokio-tungstenite over tokio-rustls on the work-stealing
-//! runtime with two threads, one task and one channel for each client, every message encoded once.
+//! runtime with two threads, one task and one channel per client, every message encoded once.
 //!
-//! A message that begins with `BROADCAST` goes to every client, any other comes back. Each leaves with a flush of
-//! its own, as in every tutorial and most products; `batches` makes it the rarer server that flushes once for all
-//! that are ready, which is worth a lot where many messages are in flight.
+//! A message that begins with `BROADCAST` goes to every client, any other is echoed. Each is flushed separately, as in
+//! every tutorial and most products; `batches` selects the rarer variant that flushes once for all ready messages,
+//! which helps a lot if many messages are in flight.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -26,12 +26,12 @@ const THREADS: usize = 2;
 
 type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
-/// Serves on an address until the process ends, and prints it with the port that it got.
+/// Serves on an address until the process ends, and prints the address with its actual port.
 pub(crate) fn serve(address: SocketAddr, certificate: &Path, key: &Path, batches: bool) -> Result<()> {
     super::end_with_parent();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
     let acceptor = TlsAcceptor::from(Arc::new(identity::server_config(certificate, key, &[])?));
-    // Accepting on a worker, not on the thread that waits for it, keeps the new tasks where they will run.
+    // Accepting on a worker thread, not on the blocked main thread, keeps new tasks where they will run.
     runtime.block_on(async { tokio::spawn(accept(address, acceptor, batches)).await? })
 }
 
@@ -42,7 +42,7 @@ async fn accept(address: SocketAddr, acceptor: TlsAcceptor, batches: bool) -> Re
     loop {
         let (stream, _) = listener.accept().await?;
         let (acceptor, room) = (acceptor.clone(), Arc::clone(&room));
-        // A client that fails or leaves is no news here: the generator reports what it misses.
+        // A client that fails or leaves is not reported here: the generator reports missing messages.
         tokio::spawn(async move { serve_client(stream, &acceptor, &room).await.ok() });
     }
 }
@@ -50,7 +50,7 @@ async fn accept(address: SocketAddr, acceptor: TlsAcceptor, batches: bool) -> Re
 async fn serve_client(stream: TcpStream, acceptor: &TlsAcceptor, room: &Room) -> Result<()> {
     stream.set_nodelay(true)?;
     let stream = acceptor.accept(stream).await?;
-    // Before the upgrade is answered: from that moment on the client expects every broadcast.
+    // Joins before the upgrade is answered: from then on the client expects every broadcast.
     let (sender, receiver) = unbounded_channel();
     let member = room.join(sender);
     let outcome = match tokio_tungstenite::accept_async(stream).await {
@@ -96,12 +96,12 @@ fn is_broadcast(message: &Message) -> bool {
     }
 }
 
-/// Everyone who is connected, by the channel to their task.
+/// The connected clients, as channels to their tasks.
 #[derive(Default)]
 struct Room {
     members: RwLock<HashMap<u64, UnboundedSender<Message>>>,
     next: AtomicU64,
-    /// Whether messages that are ready together leave in one flush.
+    /// Whether messages that are ready together are sent in one flush.
     batches: bool,
 }
 
@@ -118,7 +118,7 @@ impl Room {
 
     fn broadcast(&self, message: &Message) {
         for sender in self.members.read().unwrap_or_else(PoisonError::into_inner).values() {
-            // A member whose task has just ended is about to leave.
+            // A member whose task has just ended is about to be removed.
             sender.send(message.clone()).ok();
         }
     }

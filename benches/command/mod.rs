@@ -1,6 +1,6 @@
-//! The benchmark's command line: one load against one server, or the comparison of three.
+//! Command line of the benchmark: one load against one server, or the comparison of three.
 //!
-//! `examples/benchmark.rs` and `benches/compare.rs` are both no more than a call of [`run`].
+//! `examples/benchmark.rs` and `benches/compare.rs` only call [`run`].
 
 mod single;
 
@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// The server, as host:port
     #[arg(long, default_value = "127.0.0.1:4433")]
     server: String,
-    /// Clients that are connected at the same time
+    /// Clients connected at the same time
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=20_000))]
     clients: u16,
     /// Messages from each sender (connections of each client in connect mode)
@@ -38,10 +38,10 @@ pub(crate) struct Args {
     /// Bytes of payload in each message
     #[arg(long, default_value_t = 1024)]
     message_size: usize,
-    /// Send for so many seconds instead of counting messages
+    /// Send for this many seconds instead of counting messages
     #[arg(long)]
     duration: Option<f64>,
-    /// Messages that each sender has under way at once
+    /// Messages that each sender has in flight at once
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=65_536))]
     window: u64,
     /// Clients that send, in broadcast and topic mode
@@ -53,16 +53,16 @@ pub(crate) struct Args {
     /// How the payload travels
     #[arg(long, value_enum, default_value = "text")]
     payload: Encoding,
-    /// What the clients speak: this project's protocol, or that of a baseline
+    /// Protocol of the clients: this project's, or that of a baseline
     #[arg(long, value_enum, default_value = "qws")]
     driver: Driver,
-    /// In topic mode: subscribers beside these that never read
+    /// In topic mode: additional subscribers that never read
     #[arg(long, default_value_t = 0)]
     stalled: u16,
     /// In connect mode: resume TLS sessions
     #[arg(long)]
     resume: bool,
-    /// UDP sockets that the clients share
+    /// UDP sockets shared by the clients
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     sockets: u16,
     /// The authority that signed the server's certificate [default: certs/ca.pem]
@@ -81,22 +81,23 @@ pub(crate) struct Args {
     /// Rounds of the comparison
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: u16,
-    /// A comparison of a minute: fewer rounds, shorter loads; good for a look, not for a claim
+    /// A short comparison: fewer rounds, shorter loads; for a quick look, not for publication
     #[arg(long)]
     quick: bool,
-    /// Only the rows of the comparison whose name contains this
+    /// Only the rows of the comparison whose names contain this text
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// Measure what a delivery costs the server, over subscribers and over topics, instead of the comparison's rows
+    /// Instead of the comparison: measure the server's cost per delivery, by subscribers and by topics
     #[arg(long)]
     curves: bool,
-    /// Measure how flows with each congestion controller share a bottleneck with TCP, instead; needs root, on Linux
+    /// Instead of the comparison: measure how flows with each congestion controller share a bottleneck with TCP; needs
+    /// root, on Linux
     #[arg(long)]
     fairness: bool,
-    /// Where plots are written: of the curves (by default docs/plots), and of the rows under loss
+    /// Folder for plots: of the curves (default: docs/plots), and of the rows under loss
     #[arg(long, value_name = "FOLDER")]
     plots: Option<PathBuf>,
-    /// In the comparison: a WebSocket baseline that flushes once for all messages that are ready together
+    /// In the comparison: a WebSocket baseline that flushes once for all ready messages
     #[arg(long)]
     wss_batches: bool,
     /// Compare the two baselines only, without this project's server
@@ -105,12 +106,12 @@ pub(crate) struct Args {
     /// Workers of this project's server in the comparison; the bare baseline has one
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     workers: u16,
-    /// What `cargo bench` passes
+    /// Passed by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// What this executable is when the comparison starts it again.
+/// Role of this executable when the comparison starts it again.
 #[derive(Debug, Subcommand)]
 enum Role {
     #[command(hide = true)]
@@ -136,7 +137,7 @@ enum Role {
     },
 }
 
-/// Does what the command line says. `compare` is the default of `cargo bench`.
+/// Executes the command line. `compare` is the default of `cargo bench`.
 pub(crate) fn run(compare: bool) -> ExitCode {
     let mut args = Args::parse();
     if compare && args.role.is_none() && !args.bench {
@@ -155,7 +156,7 @@ pub(crate) fn run(compare: bool) -> ExitCode {
     }
 }
 
-/// False if something was measured and messages were lost.
+/// Returns false if something was measured and messages were lost.
 fn serve_or_measure(args: &Args) -> Result<bool> {
     match &args.role {
         Some(Role::ServeBare { address, certificate, key, tuning }) => {
@@ -170,7 +171,7 @@ fn serve_or_measure(args: &Args) -> Result<bool> {
     runtime.block_on(async {
         tokio::select! {
             outcome = measure(args) => outcome,
-            // Returning drops everything, and with it the servers and links that were started.
+            // Returning drops everything, including the servers and links that were started.
             reason = interrupted() => bail!("{}", reason?),
         }
     })
@@ -236,8 +237,8 @@ fn limit(args: &Args) -> Result<Limit> {
     })
 }
 
-/// Raises the number of files that this process and those it starts may open to what the system allows: TCP wants one for
-/// each client, and many systems begin with 1,024. Where it stays too low, connecting fails and says so.
+/// Raises the limit of open files for this process and its children to the maximum the system allows: TCP needs one per
+/// client, and many systems start with 1,024. If it stays too low, connecting fails and says so.
 fn allow_many_files() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)

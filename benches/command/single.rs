@@ -1,4 +1,4 @@
-//! One load against a server that is already running, and the report of it.
+//! One load against a running server, and its report.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::load::{Driver, Limit, Mode, Shape, Target, Topics, connect};
 
 const PERCENTILES: [(&str, f64); 4] = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9)];
 
-/// False if anything was lost, doubled, reordered or spoiled.
+/// Returns false if anything was lost, duplicated, reordered or corrupted.
 pub(super) async fn run(args: &Args, target: Target) -> Result<bool> {
     let limit = super::limit(args)?;
     match args.mode {
@@ -96,7 +96,7 @@ async fn messages(args: &Args, target: Target, limit: Limit) -> Result<bool> {
 }
 
 async fn connections(args: &Args, target: Target, limit: Limit) -> Result<bool> {
-    // One that is not counted, for a plain message if the server is not there.
+    // An uncounted connection, for a clear error message if the server is not running.
     Crowd::gather(&target, 1, None).await.with_context(|| unreachable(args))?.disperse().await;
     let made = Arc::new(AtomicU64::new(0));
     let bar = progress_bar(limit, args.clients.into(), "connections");
@@ -160,7 +160,7 @@ fn unreachable(args: &Args) -> String {
     format!("the server {} does not serve us; {start}", args.server)
 }
 
-/// On a terminal; nothing elsewhere.
+/// Shown on a terminal; hidden elsewhere.
 fn progress_bar(limit: Limit, units: u64, noun: &str) -> ProgressBar {
     let (length, template) = match limit {
         Limit::Messages(count) => (count * units, format!("{{bar:40}} {{pos}}/{{len}} {noun} {{per_sec}} {{eta}}")),

@@ -1,4 +1,4 @@
-//! What a delivery costs the server, over the number of subscribers and over the number of topics.
+//! Server cost per delivery, by the number of subscribers and by the number of topics.
 
 use std::fmt::{self, Display, Formatter};
 use std::path::Path;
@@ -17,15 +17,15 @@ use crate::plot::{Axis, Plot, Scale, Series};
 
 const SUBSCRIBERS: [usize; 9] = [10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
 const TOPICS: [usize; 9] = [1, 3, 10, 30, 100, 300, 1000, 3000, 10_000];
-/// Clients among which topics with one subscriber each are shared.
+/// Number of clients that share the topics with one subscriber each.
 const SHARING: usize = 100;
 const SIZE: usize = 128;
 const IN_FLIGHT: [u64; 2] = [1, 16];
-/// A delivery to 1,000 may cost so many times one to 100.
+/// Highest ratio allowed between the cost of a delivery to 1,000 and of one to 100.
 const GROWTH: f64 = 1.2;
 const ROUNDS: u16 = 3;
 
-/// One line of a plot: the server's processor time for each delivery, in microseconds.
+/// One line of a plot: the server's processor time per delivery, in microseconds.
 struct Curve {
     name: String,
     is_over_topics: bool,
@@ -95,7 +95,7 @@ pub(super) async fn run(stage: &Stage, extent: &Extent) -> Result<Curves> {
     for round in 0..rounds {
         for (index, curve) in all.curves.iter_mut().enumerate() {
             eprintln!("[round {}/{rounds}, {}/{count}] {}", round + 1, index + 1, curve.name);
-            // As many subscriptions as the longest curve needs, of one client.
+            // As many subscriptions of one client as the longest curve needs.
             let settings = "[limits]\nmax_subscriptions = 20000\n";
             let launch = Launch { driver: curve.driver, workers: 1, congestion: None, settings, link: None };
             let server = stage.launch(launch).await?;
@@ -120,7 +120,7 @@ async fn measure(server: &Server, curve: &Curve, spot: Spot, extent: &Extent) ->
     let crowd = Crowd::gather(&server.target, spot.clients, Some(spot.topics)).await?;
     let shape = Shape { driver, mode: Mode::Topic, encoding: Encoding::Text, size: SIZE };
     let plan = |time| Plan { shape, senders: 1, topics: spot.topics, window: curve.window, limit: Limit::Time(time) };
-    // Thousands of new connections go on finding their MTU for a while.
+    // Thousands of new connections keep discovering their MTU for a while.
     let settling = Duration::from_micros(400) * u32::try_from(spot.clients)?;
     let warm_up = crowd.carry(plan(extent.warm_up() + settling), |_| {}).await;
     let (outcome, each) = super::watched(server, crowd.carry(plan(extent.measured()), |_| {})).await?;
@@ -163,7 +163,7 @@ impl Curves {
         Ok(())
     }
 
-    /// How much more a delivery to 1,000 costs than one to 100, of this project's server.
+    /// Ratio between the cost of a delivery to 1,000 and of one to 100, for this project's server.
     fn growths(&self) -> Vec<(&str, f64)> {
         let ours = self.curves.iter().filter(|curve| curve.driver == Driver::Qws && !curve.is_over_topics);
         ours.filter_map(|curve| {

@@ -1,4 +1,5 @@
-//! Small messages beside bulk over a bad link: this project's server, bare Quinn and WebSocket in several arrangements.
+//! Small messages next to bulk over a lossy link: this project's server, bare Quinn and WebSocket in several
+//! arrangements.
 
 use std::fmt::{self, Display, Formatter};
 use std::path::Path;
@@ -23,14 +24,14 @@ const LOSSES: [f64; 3] = [0.0, 0.01, 0.03];
 const BULKS: [u64; 2] = [200_000, 1_000_000];
 const ROUNDS: u16 = 3;
 
-/// A server and how the small messages and the bulk share its client.
+/// A server, and how the small messages and the bulk share its client.
 #[derive(Debug, Clone, Copy)]
 struct Variant {
     name: &'static str,
     driver: Driver,
     arrangement: Arrangement,
     congestion: Option<Congestion>,
-    /// Colour and whether dashed, of those that are plotted.
+    /// Colour and whether dashed, for plotted variants.
     line: Option<((u8, u8, u8), bool)>,
 }
 
@@ -71,7 +72,7 @@ const VARIANTS: [Variant; 10] = {
     ]
 };
 
-/// What is to be reached, at 1 MB/s of bulk: at most so many times the round trip, and WebSocket's percentiles.
+/// Goals at 1 MB/s of bulk: upper bounds relative to the round trip and to WebSocket's percentiles.
 struct Goal {
     loss: f64,
     p50_to_round_trip: f64,
@@ -89,9 +90,9 @@ pub(super) struct Cell {
     pub(super) loss: f64,
     pub(super) bulk: u64,
     variant: Variant,
-    /// Nanoseconds, of all rounds.
+    /// Nanoseconds, over all rounds.
     pub(super) latency: Histogram<u64>,
-    /// Bytes per second that came back, by round.
+    /// Bytes per second that were returned, by round.
     bulk_back: Vec<f64>,
 }
 
@@ -100,7 +101,7 @@ impl Cell {
         name(self.loss, self.bulk, self.variant)
     }
 
-    /// Milliseconds.
+    /// In milliseconds.
     pub(super) fn percentile(&self, percentile: f64) -> f64 {
         self.latency.value_at_percentile(percentile) as f64 / 1e6
     }
@@ -114,19 +115,19 @@ fn name(loss: f64, bulk: u64, variant: Variant) -> String {
     format!("loss {} %, bulk {} KB/s, {}", loss * 100.0, bulk / 1000, variant.name)
 }
 
-/// All of it, as it is shown.
+/// All results, as displayed.
 pub(super) struct Losses {
     pub(super) cells: Vec<Cell>,
     rounds: u16,
     measured: Duration,
-    /// The link's, without anything else on it, by round and loss.
+    /// Round trips of the idle link, by round and loss.
     round_trips: Vec<Duration>,
-    /// Why nothing, or nothing more, was measured.
+    /// Reason why nothing, or nothing more, was measured.
     skipped: Option<String>,
     pub(super) remarks: Vec<String>,
 }
 
-/// Whether the rows under loss are asked for: by the word with which the names of all of them begin.
+/// Whether the rows under loss are requested: all their names begin with the same word.
 pub(super) fn are_wanted(extent: &Extent) -> bool {
     extent.only.as_ref().is_some_and(|text| text.starts_with("loss"))
 }
@@ -145,7 +146,7 @@ fn wanted(extent: &Extent) -> Vec<(f64, u64, Variant)> {
     all
 }
 
-/// Runs what is wanted. Where no bad link can be made, says why and measures nothing.
+/// Runs the requested rows. If no lossy link can be created, reports why and measures nothing.
 pub(super) async fn run(stage: &Stage, extent: &Extent) -> Result<Losses> {
     let rounds = if extent.is_quick { 1 } else { extent.rounds.min(ROUNDS) };
     let seconds = if extent.is_quick { [1, 3] } else { [2, 10] };
@@ -233,14 +234,14 @@ impl Losses {
         cells.find(|cell| cell.loss == loss && cell.bulk == bulk && cell.variant.name == variant)
     }
 
-    /// Milliseconds, the median.
+    /// Median, in milliseconds.
     pub(super) fn round_trip(&self) -> f64 {
         let mut sorted = self.round_trips.clone();
         sorted.sort();
         sorted.get(sorted.len() / 2).map_or(0.0, |middle| middle.as_secs_f64() * 1e3)
     }
 
-    /// For each loss, with the heavier bulk: how many of the small messages were back within what time.
+    /// For each loss, with the heavier bulk: the share of small messages returned within a given time.
     pub(super) fn write_plots(&self, folder: &Path) -> Result<()> {
         let share = |percentile: f64| -(1.0 - percentile / 100.0).log10();
         let marks = [(0.0, "0"), (50.0, "50 %"), (90.0, "90 %"), (99.0, "99 %"), (99.9, "99.9 %")];
@@ -278,7 +279,7 @@ impl Losses {
         Ok(())
     }
 
-    /// Of each goal that was measured: what it is about, the ratio and the goal.
+    /// For each measured goal: its subject, the ratio and the goal.
     fn verdicts(&self) -> Vec<(String, f64, f64)> {
         let mut verdicts = Vec::new();
         let bulk = BULKS[1];
@@ -317,7 +318,7 @@ impl Losses {
         })
     }
 
-    /// One table: a row for each variant, a column for each condition.
+    /// One table: a row per variant, a column per condition.
     fn write(&self, f: &mut Formatter<'_>, show: impl Fn(&Cell) -> String) -> fmt::Result {
         let mut conditions: Vec<_> = self.cells.iter().map(|cell| (cell.bulk, cell.loss)).collect();
         conditions.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));

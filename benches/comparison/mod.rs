@@ -1,7 +1,7 @@
 //! The comparison: the same loads on this project's server, on bare Quinn and on WebSocket, in turn, in one run.
 //!
-//! What it prints are medians over rounds, and ratios by round: absolute figures move from machine to machine and
-//! from minute to minute, ratios within a round much less.
+//! It prints medians over rounds, and ratios by round: absolute figures vary from machine to machine and from minute to
+//! minute, ratios within a round much less.
 
 mod curves;
 mod loss;
@@ -25,10 +25,10 @@ use plan::{Group, Load, Work};
 use servers::{Server, Stage};
 use table::{Goals, Metric, Table};
 
-/// Where the plots in the documentation are.
+/// Folder of the plots in the documentation.
 const PLOTS: &str = "docs/plots";
 
-/// How much is compared, and with what.
+/// Extent of a comparison, and its conditions.
 #[derive(Debug, Clone)]
 pub(crate) struct Extent {
     pub(crate) rounds: u16,
@@ -39,11 +39,11 @@ pub(crate) struct Extent {
     /// Only rows whose name contains this.
     pub(crate) only: Option<String>,
     pub(crate) baselines_only: bool,
-    /// Of the WebSocket baseline: flush once for all that is ready.
+    /// For the WebSocket baseline: flush once for all ready messages.
     pub(crate) wss_batches: bool,
-    /// Instead of the rows, the cost of a delivery over subscribers and topics.
+    /// Instead of the rows, measure the cost per delivery by subscribers and by topics.
     pub(crate) curves: bool,
-    /// The folder for plots.
+    /// Folder for plots.
     pub(crate) plots: Option<PathBuf>,
 }
 
@@ -52,7 +52,7 @@ impl Extent {
         if self.is_quick { self.rounds.min(2) } else { self.rounds }
     }
 
-    /// How long a load runs before it is measured.
+    /// Duration of a load before it is measured.
     fn warm_up(&self) -> Duration {
         Duration::from_millis(if self.is_quick { 100 } else { 300 })
     }
@@ -62,7 +62,7 @@ impl Extent {
     }
 }
 
-/// Runs the comparison and prints it; false if anything was lost or failed.
+/// Runs the comparison and prints it; returns false if anything was lost or failed.
 pub(crate) async fn run(extent: &Extent, as_json: bool) -> Result<bool> {
     let stage = Stage::build(extent)?;
     if extent.curves {
@@ -81,7 +81,7 @@ pub(crate) async fn run(extent: &Extent, as_json: bool) -> Result<bool> {
     let groups = plan::groups(extent);
     for (index, group) in groups.iter().enumerate() {
         eprintln!("[{}/{}] {} ({} rounds)", index + 1, groups.len(), group.name, group.rounds);
-        // Servers that do not take part now wait in silence, so all of a group live as long as it.
+        // Idle servers do not disturb the measurement, so all servers of a group live as long as the group.
         let mut servers = Vec::new();
         for driver in group.drivers(extent) {
             servers.push(stage.start(*driver, group.workers).await?);
@@ -157,7 +157,7 @@ async fn carry(server: &Server, crowd: &Crowd, load: &Load, extent: &Extent, tab
     Ok(())
 }
 
-/// What came of a load, and the microseconds of processor time that each delivery cost the server.
+/// Result of a load, and the server's processor time per delivery in microseconds.
 async fn watched(server: &Server, load: impl Future<Output = Outcome>) -> Result<(Outcome, f64)> {
     let before = server.cpu()?;
     let outcome = load.await;

@@ -1,28 +1,28 @@
-//! What is compared, and the ratios to reach.
+//! Rows of the comparison, and the ratios to reach.
 
 use super::Extent;
 use super::table::Goals;
 use crate::load::{Driver, Encoding, Mode, Topics};
 
-/// Latency at most so many times the baselines', throughput at least.
+/// Upper bounds for latency relative to the baselines, lower bounds for throughput.
 const LATENCY: Goals = Goals { bare: Some(1.15), wss: Some(1.0) };
 const PIPELINED: Goals = Goals { bare: Some(0.85), wss: Some(1.6) };
 const FAN_OUT: Goals = Goals { bare: Some(0.85), wss: Some(1.3) };
 pub(super) const CONNECTIONS: Goals = Goals { bare: Some(0.9), wss: Some(1.0) };
 pub(super) const MEMORY: Goals = Goals { bare: Some(1.3), wss: Some(0.5) };
-/// Resumed connections per second against full ones, of the same server.
+/// Resumed connections per second relative to full ones, on the same server.
 pub(super) const RESUMED_TO_FULL: f64 = 2.0;
 
 pub(super) const FULL: &str = "connections, full handshake";
 pub(super) const RESUMED: &str = "connections, resumed session";
-/// The end of the names of rows that are repeated with two workers of this project's server.
+/// Suffix of the rows that are repeated with two workers of this project's server.
 pub(super) const TWO_WORKERS: &str = ", 2 workers";
 
-/// What shares its servers and, for messages, its connected clients.
+/// Rows that share servers and, for messages, connected clients.
 pub(super) struct Group {
     pub(super) name: String,
     pub(super) rounds: u16,
-    /// Of this project's server, which then is alone: the baselines would not be measured anew.
+    /// Workers of this project's server, which then runs alone: the baselines would not change.
     pub(super) workers: Option<u16>,
     pub(super) work: Work,
 }
@@ -63,7 +63,7 @@ impl Group {
     }
 }
 
-/// Everything that the extent asks for.
+/// All groups within the extent.
 pub(super) fn groups(extent: &Extent) -> Vec<Group> {
     let rounds = extent.rounds();
     let messages =
@@ -135,7 +135,7 @@ fn echo(clients: usize, size: usize, window: u64, encoding: Encoding) -> Load {
     }
 }
 
-/// The same loads for broadcasts and for a topic: to the baselines there is no difference.
+/// The same loads for broadcasts and for a topic: the baselines see no difference.
 fn fan_outs(mode: Mode, clients: usize) -> Vec<Load> {
     let what = if mode == Mode::Topic { "topic" } else { "fan-out" };
     let load = |size, window| Load {

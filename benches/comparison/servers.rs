@@ -1,4 +1,4 @@
-//! The compared servers as processes of their own: started, found to serve, measured from outside, and ended.
+//! The compared servers as separate processes: start, readiness, external measurement, end.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
@@ -19,10 +19,10 @@ use crate::load::{Driver, Target, Trust};
 
 const BINARY: &str = "quic-websocket";
 const STARTUP: Duration = Duration::from_secs(15);
-/// Time for one connection, over a bad link too.
+/// Timeout of one connection attempt, also over a lossy link.
 const ATTEMPT: Duration = Duration::from_millis(1500);
 
-/// Where the servers live: one certificate for all, and their logs. Removed at the end.
+/// Working folder of the servers: one certificate for all, and their logs. Removed at the end.
 pub(super) struct Stage {
     folder: TempDir,
     benchmark: PathBuf,
@@ -39,13 +39,13 @@ impl Stage {
         Ok(Self { folder, benchmark, server, extent: extent.clone() })
     }
 
-    /// Starts one server on loopback and returns once it serves.
+    /// Starts one server on loopback and returns once it accepts connections.
     pub(super) async fn start(&self, driver: Driver, workers: Option<u16>) -> Result<Server> {
         let workers = workers.unwrap_or(self.extent.workers);
         self.launch(Launch { driver, workers, congestion: None, settings: "", link: None }).await
     }
 
-    /// Starts one server and returns once it serves.
+    /// Starts one server and returns once it accepts connections.
     pub(super) async fn launch(&self, launch: Launch<'_>) -> Result<Server> {
         let driver = launch.driver;
         let folder = self.folder.path();
@@ -66,7 +66,7 @@ impl Stage {
         command.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(&log)?);
         match driver {
             Driver::Qws => {
-                // In a namespace of its own every port is free.
+                // In a separate namespace every port is free.
                 address = if launch.link.is_some() { SocketAddr::new(address.ip(), 4433) } else { free_address()? };
                 let workers = launch.workers.to_string();
                 command.args(["--addr", &address.to_string(), "--workers", &workers, "--max-clients", "20000"]);
@@ -79,7 +79,7 @@ impl Stage {
                 if let Some(congestion) = launch.congestion {
                     command.env("QWS_QUIC__CONGESTION", congestion.name());
                 }
-                // What the server may print must never block it.
+                // Output of the server must never block it.
                 command.stdout(Stdio::null());
             }
             Driver::Bare | Driver::Wss => {
@@ -87,7 +87,8 @@ impl Stage {
                 command.args([role, &address.to_string()]).arg(certificate).arg(key);
                 if let (Driver::Bare, Some(congestion)) = (driver, launch.congestion) {
                     command.args(["--congestion", congestion.name()]);
-                    // As this project's server asks for: with its own it would notice a loss later.
+                    // The values that this project's server requests: with its own defaults, bare Quinn would notice
+                    // losses later.
                     command.args(["--ack-every", "10", "--ack-within-ms", "25"]);
                 }
                 if driver == Driver::Wss && self.extent.wss_batches {
@@ -117,17 +118,17 @@ impl Stage {
     }
 }
 
-/// How one server is started.
+/// How to start one server.
 #[derive(Clone, Copy)]
 pub(super) struct Launch<'a> {
     pub(super) driver: Driver,
     /// Of this project's server.
     pub(super) workers: u16,
-    /// Of both ends, over QUIC.
+    /// Congestion controller of both ends, over QUIC.
     pub(super) congestion: Option<Congestion>,
     /// TOML for this project's server.
     pub(super) settings: &'a str,
-    /// On whose far side the server is, if it is not on loopback.
+    /// Link with the server on its far side, if it is not on loopback.
     pub(super) link: Option<&'a Link>,
 }
 
@@ -138,7 +139,7 @@ async fn attempt(target: Target) -> Result<()> {
     Ok(())
 }
 
-/// The binary beside this executable: `cargo bench` names it, an example has it one folder up.
+/// The server binary next to this executable: `cargo bench` names it, for an example it is one folder up.
 fn find_server(benchmark: &Path) -> Result<PathBuf> {
     if let Some(path) = option_env!("CARGO_BIN_EXE_quic-websocket") {
         return Ok(path.into());
@@ -170,7 +171,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// The address in the line that a baseline prints once it listens.
+    /// The address in the line that a baseline prints once it is listening.
     fn announced(&mut self) -> Result<SocketAddr> {
         let mut line = String::new();
         if let Some(stdout) = self.child.stdout.take() {
@@ -208,9 +209,9 @@ impl Server {
         format!("the {:?} server {what}; its log ends:\n{}", self.target.driver, tail.join("\n"))
     }
 
-    /// Processor time of the process so far.
+    /// Processor time used by the process so far.
     pub(super) fn cpu(&self) -> Result<Duration> {
-        /// Linux reports in hundredths of a second on every architecture.
+        /// Linux reports hundredths of a second on every architecture.
         const TICK: Duration = Duration::from_millis(10);
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat")?;
@@ -230,7 +231,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself; either way nothing of it stays.
+        // The process may have ended by itself; either way nothing of it remains.
         self.child.kill().ok();
         self.child.wait().ok();
     }

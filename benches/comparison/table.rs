@@ -1,4 +1,4 @@
-//! The figures of a comparison by row and server, and how they are shown: a Markdown table, or JSON.
+//! Figures of a comparison by row and server, displayed as a Markdown table or as JSON.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -9,7 +9,7 @@ use crate::load::Driver;
 
 const DRIVERS: [Driver; 3] = [Driver::Qws, Driver::Bare, Driver::Wss];
 
-/// The ratio of this project's server to each baseline that is to be reached.
+/// Target ratio of this project's server to each baseline.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Goals {
     pub(super) bare: Option<f64>,
@@ -25,13 +25,13 @@ pub(super) enum Metric {
     Rate,
     P50,
     P99,
-    /// The server's processor time for each delivery or connection.
+    /// The server's processor time per delivery or connection.
     Cpu,
     Connections,
     Memory,
-    /// Connections per second, resumed over full.
+    /// Connections per second, resumed divided by full.
     Resumption,
-    /// Deliveries per second, two workers over one.
+    /// Deliveries per second, two workers divided by one.
     Scaling,
 }
 
@@ -114,7 +114,7 @@ impl Row {
         &self.samples[place(driver)]
     }
 
-    /// This project's server over a baseline, round by round.
+    /// Ratio of this project's server to a baseline, round by round.
     fn ratio(&self, baseline: Driver) -> Option<Spread> {
         let pairs = self.of(Driver::Qws).iter().zip(self.of(baseline));
         Spread::of(&pairs.map(|(ours, theirs)| ours / theirs.max(1e-9)).collect::<Vec<_>>())
@@ -157,7 +157,7 @@ impl Table {
         self.rows[index].samples[place(driver)].push(value);
     }
 
-    /// Notes what makes a figure untrue: losses, failures.
+    /// Notes a problem that invalidates a figure: losses, failures.
     pub(super) fn remark(&mut self, text: String) {
         self.remarks.push(text);
     }
@@ -166,12 +166,12 @@ impl Table {
         self.remarks.is_empty()
     }
 
-    /// How much faster resumed sessions are, if both kinds were measured.
+    /// Speed-up by session resumption, if both kinds were measured.
     fn resumption(&self) -> Option<Row> {
         self.quotient("resumed over full", Metric::Resumption, plan::RESUMED, plan::FULL, Metric::Connections)
     }
 
-    /// How much two workers are worth, for each row that was repeated with two.
+    /// Speed-up by a second worker, for each row that was repeated with two.
     fn scaling(&self) -> impl Iterator<Item = Row> {
         self.rows.iter().filter(|row| row.metric == Metric::Rate).filter_map(|row| {
             let alone = row.work.strip_suffix(plan::TWO_WORKERS)?;
@@ -180,7 +180,7 @@ impl Table {
         })
     }
 
-    /// One row over another, round by round.
+    /// Ratio of two rows, round by round.
     fn quotient(&self, name: &str, metric: Metric, over: &str, under: &str, of: Metric) -> Option<Row> {
         let row = |work| self.rows.iter().find(|row| row.work == work && row.metric == of);
         let (over, under) = (row(over)?, row(under)?);

@@ -1,7 +1,7 @@
-//! The process that is the link: it reads packets from one end, spoils them, and writes them to the other.
+//! The link process: it reads packets from one end, impairs them, and writes them to the other.
 //!
 //! Each direction has a task that reads and decides, and a thread that waits until a packet is due: a thread's sleep is
-//! exact to a tenth of a millisecond, a runtime's timer is not.
+//! accurate to a tenth of a millisecond, a runtime's timer is not.
 
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use tokio_tun::Tun;
 use super::Conditions;
 use super::namespaces::Namespaces;
 
-/// What the process prints once it carries; anything else is the reason why it does not.
+/// Printed by the process once it carries packets; any other output is the reason why it cannot.
 pub(super) const READY: &str = "Carrying\n";
-/// What a sender may be ahead of the rate; packets beyond are dropped, as by a router whose queue is full.
+/// How far a sender may be ahead of the rate; packets beyond are dropped, as by a router with a full queue.
 const QUEUE: Duration = Duration::from_millis(100);
-/// Packets on their way in one direction, at any rate below a gigabit a second.
+/// Packets in transit in one direction, at any rate below a gigabit per second.
 const ON_THE_WAY: usize = 16 << 10;
 const MAX_PACKET: usize = 64 << 10;
 
@@ -30,7 +30,7 @@ struct Packet {
     bytes: Vec<u8>,
 }
 
-/// What became of one direction's packets.
+/// Fate of the packets in one direction.
 #[derive(Default)]
 struct Counts {
     carried: AtomicU64,
@@ -38,7 +38,7 @@ struct Counts {
     over_the_queue: AtomicU64,
 }
 
-/// Carries packets until the process that wanted the link is gone.
+/// Carries packets until the parent process has ended.
 pub(crate) async fn run(conditions: &Conditions) -> Result<()> {
     let (namespaces, devices) = match Namespaces::make() {
         Ok(made) => made,
@@ -78,7 +78,7 @@ async fn receive(device: &Tun, conditions: Conditions, direction: u64, out: &Syn
     let mut random = Rng::with_seed(conditions.seed * 2 + direction);
     let delay = Duration::from_millis(conditions.delay_ms);
     let mut buffer = vec![0; MAX_PACKET];
-    // When the line will have sent all that it was given so far.
+    // Time at which the line will have sent everything it was given so far.
     let mut free = Instant::now();
     while let Ok(length) = device.recv(&mut buffer).await {
         let now = Instant::now();
@@ -100,7 +100,7 @@ async fn receive(device: &Tun, conditions: Conditions, direction: u64, out: &Syn
 fn deliver(device: &Tun, packets: &Receiver<Packet>) {
     for packet in packets {
         std::thread::sleep(packet.due.saturating_duration_since(Instant::now()));
-        // A device that is just being removed takes nothing more.
+        // A device that is being removed accepts nothing more.
         device.try_send(&packet.bytes).ok();
     }
 }

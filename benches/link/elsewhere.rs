@@ -1,4 +1,4 @@
-//! Where the system is not Linux there are no network namespaces, and no link is ever made.
+//! Systems other than Linux have no network namespaces, so no link is ever created.
 
 use std::net::IpAddr;
 use std::process::Command;
@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 use super::Conditions;
 
-/// Never made.
+/// Never created.
 #[derive(Debug)]
 pub(crate) enum Link {}
 

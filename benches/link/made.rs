@@ -1,4 +1,4 @@
-//! The link as the comparison sees it: made, used from both ends, and removed.
+//! The link as the comparison uses it: created, used from both ends, and removed.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -20,7 +20,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Makes a link. Fails where this machine or this user cannot have one, and says what is missing.
+    /// Creates a link. Fails if this machine or this user cannot have one, and reports what is missing.
     pub(crate) fn make(conditions: &Conditions) -> Result<Self> {
         let benchmark = std::env::current_exe().context("cannot find this executable")?;
         let carrier = Command::new(benchmark)
@@ -40,19 +40,20 @@ impl Link {
         Ok(link)
     }
 
-    /// Where a server on the far side listens.
+    /// Address for a server on the far side.
     pub(crate) fn server_address(&self) -> IpAddr {
         SERVER.address.into()
     }
 
-    /// The start of a command that runs a server on the far side. It becomes that server: the process id stays.
+    /// Start of a command that runs a server on the far side. The process becomes that server: the process id stays the
+    /// same.
     pub(crate) fn server_command(&self) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", SERVER.namespace]);
         command
     }
 
-    /// Runs work whose sockets are on the near side, on a thread and a runtime of its own.
+    /// Runs work whose sockets are on the near side, on a separate thread and runtime.
     pub(crate) async fn on_client_side<T, F>(&self, work: impl FnOnce() -> F + Send + 'static) -> Result<T>
     where
         T: Send + 'static,
@@ -76,7 +77,7 @@ impl Link {
         outcome.await.context("the work on the link's far side broke off")?
     }
 
-    /// The median round trip of a small UDP packet over the link, with nothing else on it.
+    /// Median round trip of a small UDP packet over the idle link.
     pub(crate) async fn round_trip(&self) -> Result<Duration> {
         const PACKETS: usize = 50;
         let (sender, address) = oneshot::channel();
@@ -105,20 +106,20 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        // Its input's end tells it to go, and it removes the namespaces before it does.
+        // The end of its input stops the process, which first removes the namespaces.
         drop(self.carrier.stdin.take());
         self.carrier.wait().ok();
     }
 }
 
-/// Does blocking work in a side's namespace. Only for a thread that ends with it: there is no way back.
+/// Does blocking work in a side's namespace. Only for a thread that ends afterwards: there is no way back.
 fn within<T>(side: &Side, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let namespace = File::open(side.path()).with_context(|| format!("there is no namespace {}", side.namespace))?;
     setns(namespace, CloneFlags::CLONE_NEWNET).with_context(|| format!("cannot enter {}", side.namespace))?;
     work()
 }
 
-/// Sends every packet back until an empty one comes, or none for long.
+/// Echoes every packet until an empty one arrives, or none for a long time.
 fn echo(address: oneshot::Sender<SocketAddr>) -> Result<()> {
     let socket = UdpSocket::bind((SERVER.address, 0))?;
     socket.set_read_timeout(Some(Duration::from_secs(5)))?;

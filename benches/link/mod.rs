@@ -1,8 +1,8 @@
-//! A bad link between two network namespaces of this machine: delay, random loss and a rate limit, seeded, for UDP
-//! and TCP alike. The kernel's `netem` is not needed; Linux, root, iproute2 and `/dev/net/tun` are.
+//! A lossy link between two network namespaces of this machine: delay, random loss and a rate limit, seeded, for UDP
+//! and TCP alike. It does not need the kernel's `netem`, but Linux, root, iproute2 and `/dev/net/tun`.
 //!
-//! A process of its own makes the link and carries its packets (`carrier`). Whatever ends this process, by whatever
-//! signal, ends that one too, and with it the namespaces are gone. The link knows nothing of what is measured on it.
+//! A separate process creates the link and carries its packets (`carrier`). It ends with this process, however that
+//! ends, and removes the namespaces. The link knows nothing about the measurement.
 
 #[cfg(target_os = "linux")]
 mod carrier;
@@ -26,13 +26,13 @@ pub(crate) struct Conditions {
     /// Milliseconds, one way
     #[arg(long)]
     pub(crate) delay_ms: u64,
-    /// Share of packets that is lost, 0 to 1
+    /// Share of packets that are lost, 0 to 1
     #[arg(long)]
     pub(crate) loss: f64,
     /// Megabits per second
     #[arg(long)]
     pub(crate) rate_mbit: f64,
-    /// Begins the sequence of losses
+    /// Seed of the sequence of losses
     #[arg(long)]
     pub(crate) seed: u64,
 }

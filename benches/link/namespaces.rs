@@ -1,4 +1,4 @@
-//! The two ends of a link: network namespaces with a TUN device each, made and removed by iproute2.
+//! The two ends of a link: network namespaces with one TUN device each, created and removed by iproute2.
 
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -20,7 +20,7 @@ pub(super) const CLIENT: Side = Side { namespace: "qws-b", device: "qwsb", addre
 
 /// The namespaces' names are the same for every run, so there can be one link at a time.
 const LOCK: &str = "qws-link.lock";
-/// Packets that wait for the carrier; what a link drops, it drops by its own conditions.
+/// Packets queued for the carrier; the link drops packets only by its own conditions.
 const DEVICE_QUEUE: &str = "2000";
 
 impl Side {
@@ -37,7 +37,7 @@ pub(super) struct Namespaces {
 }
 
 impl Namespaces {
-    /// Makes both namespaces and a device in each, which it returns: the server's and the client's.
+    /// Creates both namespaces and a device in each; returns the server's and the client's device.
     pub(super) fn make() -> Result<(Self, [Tun; 2])> {
         ensure!(nix::unistd::geteuid().is_root(), "a bad link needs root, to make network namespaces");
         let found = Command::new("ip").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -50,7 +50,7 @@ impl Namespaces {
             .map_err(|_| anyhow::anyhow!("another benchmark on this machine has a bad link: wait for it"))?;
         let namespaces = Self { _lock: lock };
 
-        // What is left of a run that could not clean up after itself.
+        // Leftovers of a run that could not clean up after itself.
         remove();
         for side in [&SERVER, &CLIENT] {
             ip(&["netns", "add", side.namespace])?;

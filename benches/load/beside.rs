@@ -1,8 +1,8 @@
-//! Small messages on a schedule beside bulk: do they come in time while large ones are under way?
+//! Small messages on a schedule next to bulk: do they arrive in time while large ones are in flight?
 //!
 //! One client sends both and gets both back: from bare Quinn and WebSocket as echoes, from this project's server as
-//! messages of topics that it publishes to and has subscribed to. So each crosses the path there and back. A small
-//! message's time runs from the moment it was due, so what waits to be sent is waiting, too.
+//! messages of topics that it publishes to and has subscribed to. So each crosses the path there and back. The time of
+//! a small message starts at the moment it was due, which includes waiting to be sent.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,25 +20,25 @@ use super::peer::{Pipe, understand};
 use super::topics::Lane;
 use super::{Driver, Target};
 
-/// The flows, by the number that is their sender's and their topic's.
+/// The flows, by the number of their sender and topic.
 pub(crate) const SMALL: usize = 0;
 const BULK: usize = 1;
 
 const SMALL_BYTES: usize = 64;
 const SMALL_EVERY: Duration = Duration::from_millis(10);
 const BULK_BYTES: usize = 64 << 10;
-/// Bulk that may be under way at once, in milliseconds of its rate; while so much is, none is added. A path that is slower than
-/// the bulk would otherwise be measured by how long the measurement takes.
+/// Bulk that may be in flight at once, in milliseconds of its rate; at this amount none is added. Otherwise the result
+/// for a path slower than the bulk would depend on the duration of the measurement.
 const MAX_BULK_MS: u64 = 500;
-/// What is missing so long after the last arrival will not come.
+/// Messages missing this long after the last arrival are lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How the two flows share a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrangement {
-    /// One stream, one WebSocket, or the control lane.
+    /// On one stream, one WebSocket, or the control lane.
     Together,
-    /// A stream each, a WebSocket each, or a request lane and a topic lane each.
+    /// On two streams, two WebSockets, or two request lanes and two topic lanes.
     Apart,
 }
 
@@ -59,18 +59,18 @@ impl Mixture {
     }
 }
 
-/// What came of it.
+/// Result of a run.
 #[derive(Debug)]
 pub(crate) struct Punctuality {
-    /// Nanoseconds from when a small message was due until it was back.
+    /// Nanoseconds from when a small message was due until it was returned.
     pub(crate) latency: Histogram<u64>,
-    /// Bytes per second that came back.
+    /// Bytes per second that were returned.
     pub(crate) bulk: f64,
-    /// Small messages that did not come back at all.
+    /// Small messages that were never returned.
     pub(crate) missing: u64,
 }
 
-/// Carries the mixture once, with a client of its own.
+/// Runs the mixture once, with its own client.
 pub(crate) async fn run(target: &Target, mixture: Mixture) -> Result<Punctuality> {
     let dialer = Dialer::new(target, 2, false)?;
     let mut reading = JoinSet::new();
@@ -118,7 +118,7 @@ pub(crate) async fn run(target: &Target, mixture: Mixture) -> Result<Punctuality
     Ok(Punctuality { latency: book.latency.clone(), bulk, missing: book.missing() })
 }
 
-/// The streams of a client: where its flows go out, all on one or each on its own, and where they come back.
+/// The streams of a client: one for all outgoing flows or one for each, and those on which they return.
 struct Ways {
     out: Vec<WriteHalf<Box<dyn Pipe>>>,
     back: Vec<(ReadHalf<Box<dyn Pipe>>, Inbox)>,
@@ -139,7 +139,7 @@ async fn open(driver: Driver, arrangement: Arrangement, dialer: &Dialer) -> Resu
             None => pipes.insert(SMALL, dialer.dial(1).await?.into_parts()),
             Some(connection) => {
                 let (send, recv) = connection.open_bi().await?;
-                // As the servers do: what is small goes first.
+                // As on the servers: small messages first.
                 send.set_priority(1)?;
                 let small: Box<dyn Pipe> = Box::new(tokio::io::join(recv, send));
                 pipes.insert(SMALL, (small, Inbox::new(Framing::Length)));
@@ -156,19 +156,19 @@ async fn open(driver: Driver, arrangement: Arrangement, dialer: &Dialer) -> Resu
     Ok(ways)
 }
 
-/// One message that is to be sent now.
+/// One message that is due now.
 struct Due {
     flow: usize,
     number: u64,
 }
 
-/// Starts a clock that says when each message is due, in one sequence or one for each flow. A thread, because its sleep is exact
-/// to a tenth of a millisecond; it ends with the schedule.
+/// Starts a clock that reports when each message is due, in one sequence or one per flow. It is a thread, because its
+/// sleep is accurate to a tenth of a millisecond; it ends with the schedule.
 fn schedule(mixture: Mixture, sequences: usize) -> (Instant, Vec<mpsc::Receiver<Due>>) {
     let every = [SMALL_EVERY, Duration::from_secs_f64(BULK_BYTES as f64 / mixture.bulk as f64)];
     let length = mixture.warm_up + mixture.measured;
     let count = every.map(|every| u64::try_from(length.as_nanos() / every.as_nanos()).unwrap_or(0));
-    // Nothing is ever waited for here, however long the senders are blocked.
+    // Nothing here ever blocks, however long the senders are blocked.
     let room = usize::try_from(count.iter().sum::<u64>()).unwrap_or(0) + 1;
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..sequences).map(|_| mpsc::channel(room)).unzip();
     let started = Instant::now();
@@ -230,7 +230,7 @@ fn shape(driver: Driver, flow: usize) -> Shape {
     }
 }
 
-/// What was sent and what has come back.
+/// Messages sent, and messages returned.
 struct Book {
     driver: Driver,
     mixture: Mixture,
@@ -240,7 +240,7 @@ struct Book {
     sent: [u64; 2],
     back: [u64; 2],
     latency: Histogram<u64>,
-    /// Of the measured time.
+    /// Within the measured time.
     bulk_bytes: u64,
 }
 

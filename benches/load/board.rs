@@ -1,4 +1,4 @@
-//! What all clients of a load share: who may send what now, what has come, how long it took.
+//! State shared by all clients of a load: which client may send which message, deliveries, latencies.
 //!
 //! Everything runs on one thread, so the lock is never contended; it is there because tasks must be `Send`.
 
@@ -13,24 +13,24 @@ use super::message::{Mode, Shape, Stamp, Template};
 use super::sequence::{Arrival, Sequence};
 use super::{Driver, Limit, Topics};
 
-/// A sender appends no more than this before it writes.
+/// Most bytes that a sender appends before it writes.
 const MAX_OUTBOX: usize = 256 << 10;
 
-/// One load: who sends what, and until when.
+/// One load: senders, topics, and its end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
     pub(crate) shape: Shape,
     pub(crate) senders: usize,
-    /// To which messages go in turn, in topic mode.
+    /// Topics that messages go to in turn, in topic mode.
     pub(crate) topics: Topics,
-    /// So many messages of each sender are under way at once. A message is under way until everyone who shall get it
-    /// has it and, where the server acknowledges publishing, the sender has that too.
+    /// Messages of each sender in flight at once. A message is in flight until all its receivers have it and, if the
+    /// server acknowledges publishing, the sender has the acknowledgement.
     pub(crate) window: u64,
     pub(crate) limit: Limit,
 }
 
 impl Plan {
-    /// How many clients get each message.
+    /// Number of clients that get each message.
     pub(crate) const fn copies(&self, clients: usize) -> usize {
         match self.shape.mode {
             Mode::Broadcast => clients,
@@ -44,16 +44,16 @@ impl Plan {
     }
 }
 
-/// What came of a load.
+/// Result of a load.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) sent: u64,
-    /// Deliveries that `sent` should lead to.
+    /// Deliveries that `sent` should cause.
     pub(crate) expected: u64,
     pub(crate) received: u64,
     pub(crate) duplicated: u64,
     pub(crate) reordered: u64,
-    /// Messages of the load that are not as they were sent.
+    /// Messages of the load that arrived altered.
     pub(crate) corrupted: u64,
     pub(crate) elapsed: Duration,
     /// Nanoseconds from sending to each delivery.
@@ -70,7 +70,7 @@ impl Outcome {
         self.lost() + self.duplicated + self.reordered + self.corrupted == 0 && self.failures.is_empty()
     }
 
-    /// What went wrong, if anything did.
+    /// Description of the failure, if any.
     pub(crate) fn problem(&self) -> Option<String> {
         (!self.is_clean()).then(|| {
             format!(
@@ -93,11 +93,11 @@ impl Outcome {
 #[derive(Debug)]
 pub(super) struct Board {
     round: Mutex<Round>,
-    /// Told when a load is over or a client is lost.
+    /// Notified when a load has ended or a client is lost.
     pub(super) news: Notify,
 }
 
-/// The state of the load that is running, or of the last one.
+/// State of the current load, or of the last one.
 #[derive(Debug)]
 pub(super) struct Round {
     plan: Plan,
@@ -117,7 +117,7 @@ pub(super) struct Round {
     corrupted: u64,
     latency: Histogram<u64>,
     failures: Vec<String>,
-    /// By client: a client's task never changes, so one waker lasts.
+    /// By client: a client's task never changes, so one waker is enough.
     wakers: Vec<Option<Waker>>,
 }
 
@@ -125,7 +125,7 @@ pub(super) struct Round {
 struct Sender {
     template: Template,
     next: u64,
-    /// The lowest number that is still under way.
+    /// Lowest number still in flight.
     oldest: u64,
     slots: Vec<Slot>,
     is_done: bool,
@@ -173,7 +173,7 @@ impl Board {
         self.news.notify_one();
     }
 
-    /// Appends what a client may send now.
+    /// Appends the messages that a client may send now.
     pub(super) fn fill(&self, me: usize, out: &mut Vec<u8>, cx: &Context<'_>) {
         let mut round = self.lock();
         let round = &mut *round;
@@ -203,7 +203,7 @@ impl Board {
     }
 }
 
-/// The topic that a message goes to, of those that take turns.
+/// Topic of a message, if several take turns.
 fn topic(number: u64, topics: Topics) -> usize {
     usize::try_from(number % topics.count as u64).unwrap_or_default()
 }
@@ -216,7 +216,7 @@ impl Sender {
 }
 
 impl Round {
-    /// Begins a load; what may still arrive of an earlier one is told apart by its phase.
+    /// Starts a load; late messages of an earlier one are recognised by their phase.
     pub(super) fn start(&mut self, plan: Plan) {
         self.phase = self.phase.wrapping_add(1);
         self.plan = plan;
@@ -257,7 +257,7 @@ impl Round {
         self.received
     }
 
-    /// Counts a received message; false if it is none of a load's.
+    /// Counts a received message; returns false if it does not belong to a load.
     pub(super) fn take(&mut self, me: usize, body: &[u8], now: Instant) -> bool {
         let Some(payload) = self.plan.shape.find(body, &mut self.hint) else { return false };
         let Some(stamp) = Stamp::read(payload) else {
@@ -304,9 +304,9 @@ impl Round {
         self.arrived(me, from, stamp.number);
     }
 
-    /// Takes the server's word that a message of this client was published.
+    /// Counts the server's confirmation that a message of this client was published.
     pub(super) fn acknowledged(&mut self, me: usize, number: u64) {
-        // What is older than the window is of an earlier load.
+        // A number older than the window belongs to an earlier load.
         if self.senders.get(me).is_some_and(|sender| (sender.oldest..sender.next).contains(&number)) {
             self.arrived(me, me, number);
         }
@@ -321,7 +321,7 @@ impl Round {
             while sender.oldest < sender.next && sender.slot(sender.oldest).arrivals == needed {
                 sender.oldest += 1;
             }
-            // What comes on a topic lane finds its own client asleep, too.
+            // After a message on a topic lane, its own client may be asleep, too.
             if (from != me || self.plan.shape.mode == Mode::Topic)
                 && let Some(Some(waker)) = self.wakers.get(from)
             {
@@ -330,7 +330,7 @@ impl Round {
         }
     }
 
-    /// What came of the load so far.
+    /// Result of the load so far.
     pub(super) fn outcome(&mut self) -> Outcome {
         let sent = self.senders.iter().map(|sender| sender.next).sum();
         let copies = self.plan.copies(self.clients) as u64;

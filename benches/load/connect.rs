@@ -11,20 +11,20 @@ use tokio::task::JoinSet;
 use super::dial::Dialer;
 use super::{Limit, Target};
 
-/// After so many failures a client gives up: the server is not there, or full.
+/// Failures after which a client gives up: the server is not running, or full.
 const MAX_FAILURES: u64 = 5;
 
-/// What came of a load of connections.
+/// Result of a load of connections.
 #[derive(Debug)]
 pub(crate) struct Connects {
     pub(crate) made: u64,
-    /// Of those, with a resumed TLS session.
+    /// Those with a resumed TLS session.
     pub(crate) resumed: u64,
     pub(crate) failed: u64,
     pub(crate) elapsed: Duration,
-    /// Nanoseconds from the first packet until the server has served.
+    /// Nanoseconds from the first packet until the server has responded.
     pub(crate) latency: Histogram<u64>,
-    /// Why the first of the failed ones failed.
+    /// Reason of the first failure.
     pub(crate) failure: Option<String>,
 }
 
@@ -35,7 +35,7 @@ impl Connects {
     }
 }
 
-/// Lets so many clients connect one after the other each, until the limit of each is reached.
+/// Runs this many clients that each connect repeatedly, until the limit of each is reached.
 pub(crate) async fn run(
     target: &Target,
     clients: usize,

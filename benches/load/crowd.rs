@@ -1,4 +1,4 @@
-//! A number of connected clients, each a task, and the loads that they carry one after the other.
+//! A number of connected clients, one task each, and the loads they run in turn.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,26 +12,26 @@ use super::dial::Dialer;
 use super::peer::{Peer, live_on_lane};
 use super::{Driver, Lane, Target, Topics};
 
-/// Connections that are set up at the same time.
+/// Connections established at the same time.
 const DIALING: usize = 16;
-/// A load in which nothing arrives for so long has lost what is missing.
+/// After this long without an arrival, the missing messages of a load are lost.
 const STALLED: Duration = Duration::from_secs(8);
 
-/// Bytes that QUIC takes for a subscriber that never reads, until what follows waits at the server.
+/// Bytes that QUIC accepts for a subscriber that never reads, before messages queue at the server.
 const STALLED_WINDOW: u32 = 16 * 1024;
 
 pub(crate) struct Crowd {
     board: Arc<Board>,
-    /// Ends every client when it is dropped.
+    /// Aborts every client on drop.
     tasks: JoinSet<()>,
     dialer: Dialer,
-    /// Subscribers that never read, and what connected them.
+    /// Subscribers that never read, and their dialer.
     stalled: Vec<Peer>,
     narrow: Option<Dialer>,
 }
 
 impl Crowd {
-    /// Connects so many clients. Where they are to subscribe, those of this project's protocol do it now.
+    /// Connects this many clients. If they have to subscribe, those of this project's protocol do it now.
     pub(crate) async fn gather(target: &Target, clients: usize, topics: Option<Topics>) -> Result<Self> {
         let dialer = Dialer::new(target, clients, false)?;
         let board = Arc::new(Board::new(target.driver, clients)?);
@@ -57,9 +57,9 @@ impl Crowd {
         Ok(Self { board, tasks, dialer, stalled: Vec::new(), narrow: None })
     }
 
-    /// Adds subscribers of the first topic that take what QUIC takes for them and never read any of it.
+    /// Adds subscribers of the first topic that let QUIC fill their windows and never read.
     pub(crate) async fn add_stalled(&mut self, count: usize) -> Result<()> {
-        // It has to outlive its connections.
+        // It must outlive its connections.
         let dialer = self.narrow.insert(self.dialer.narrow(STALLED_WINDOW)?);
         for client in 0..count {
             let mut peer = dialer.dial(client).await?;
@@ -69,13 +69,13 @@ impl Crowd {
         Ok(())
     }
 
-    /// How many of the stalled subscribers the server has not sent away.
+    /// Number of stalled subscribers that the server has not disconnected.
     pub(crate) fn stalled(&self) -> usize {
         let connections = self.stalled.iter().filter_map(Peer::connection);
         connections.filter(|connection| connection.close_reason().is_none()).count()
     }
 
-    /// Carries one load to its end, or until nothing arrives any more. `watch` is told the deliveries so far.
+    /// Runs one load to its end, or until nothing arrives any longer. `watch` gets the deliveries so far.
     pub(crate) async fn carry(&self, plan: Plan, mut watch: impl FnMut(u64)) -> Outcome {
         self.board.lock().start(plan);
         let mut tick = tokio::time::interval(Duration::from_millis(100));
@@ -96,14 +96,14 @@ impl Crowd {
         }
     }
 
-    /// Disconnects all, and returns when the server has been told.
+    /// Disconnects all clients, and returns when the server has been notified.
     pub(crate) async fn disperse(mut self) {
         self.tasks.shutdown().await;
         self.dialer.close().await;
     }
 }
 
-/// Reads every topic lane that the server opens, each in a task of its own, so that none is looked at in vain.
+/// Reads every topic lane that the server opens, each in its own task, so that none is polled in vain.
 async fn live_on_lanes(connection: quinn::Connection, me: usize, board: Arc<Board>) {
     let mut lanes = JoinSet::new();
     loop {

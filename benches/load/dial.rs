@@ -1,4 +1,4 @@
-//! Connections: UDP sockets for a few clients each, or TCP with TLS, up to the point where the server serves.
+//! Connections: UDP sockets shared by a few clients each, or TCP with TLS, until the server responds.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ enum Carrier {
 }
 
 impl Dialer {
-    /// Prepares to connect so many clients. With `resume` each keeps its own session tickets, without it every
+    /// Prepares to connect this many clients. With `resume` each keeps its own session tickets; without it every
     /// handshake is a full one.
     pub(super) fn new(target: &Target, clients: usize, resume: bool) -> Result<Self> {
         let alpn: &[&[u8]] = if target.driver == Driver::Wss { &[] } else { &[b"qws/1"] };
@@ -62,12 +62,12 @@ impl Dialer {
         Ok(Self { target: target.clone(), carrier, verified })
     }
 
-    /// The same server, for clients that take so many bytes on each stream before they read.
+    /// The same server, for clients with this receive window on each stream.
     pub(super) fn narrow(&self, stream_window: u32) -> Result<Self> {
         Self::new(&Target { stream_window: Some(stream_window), ..self.target.clone() }, 1, false)
     }
 
-    /// Connects one client. Its number chooses its socket.
+    /// Connects one client. Its number selects its socket.
     pub(super) async fn dial(&self, client: usize) -> Result<Peer> {
         let served = async {
             let mut peer = self.connect(client).await?;
@@ -102,12 +102,12 @@ impl Dialer {
         }
     }
 
-    /// Handshakes so far in which the server had to prove itself.
+    /// Handshakes so far in which the server had to present its certificate.
     pub(super) fn full_handshakes(&self) -> u64 {
         self.verified.load(Ordering::Relaxed)
     }
 
-    /// Closes every socket and waits shortly until the server has been told.
+    /// Closes every socket and waits briefly until the server has been notified.
     pub(super) async fn close(self) {
         if let Carrier::Quic { endpoints, .. } = self.carrier {
             for endpoint in &endpoints {
@@ -121,7 +121,7 @@ impl Dialer {
 fn open(server: SocketAddr) -> Result<Endpoint> {
     let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
     let socket = Socket::new(Domain::for_address(any), Type::DGRAM, Some(Protocol::UDP))?;
-    // Larger is better and less will do, so a system that refuses is no error.
+    // A larger buffer is better but not required, so a refusal by the system is not an error.
     socket.set_recv_buffer_size(SOCKET_BUFFER).ok();
     socket.set_send_buffer_size(SOCKET_BUFFER).ok();
     socket.bind(&any.into()).context("cannot open a UDP socket")?;

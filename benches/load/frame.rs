@@ -1,7 +1,7 @@
 //! Bodies to bytes and back, for both framings: a `u32` length on QUIC streams, RFC 6455 over TLS.
 //!
-//! Written by hand and without a copy for each message: a WebSocket client that spends less leaves its server
-//! more, and both framings share one reading loop.
+//! Written by hand and without a copy per message: a cheap WebSocket client leaves more of the machine to its server,
+//! and both framings share one read loop.
 
 use std::ops::Range;
 
@@ -16,15 +16,15 @@ pub(super) enum Framing {
     WebSocket,
 }
 
-/// A frame's place in the bytes received so far.
+/// Position of a frame in the bytes received so far.
 struct Found {
     body: Range<usize>,
-    /// False for what is not a message: WebSocket's own control frames.
+    /// False for frames that are not messages: WebSocket's control frames.
     is_message: bool,
 }
 
 impl Framing {
-    /// Appends one frame as a client sends it. WebSocket's mask is zero, so that the body stays readable.
+    /// Appends one frame as a client sends it. The WebSocket mask is zero, so that the body stays readable.
     pub(super) fn encode(self, body: &[u8], is_text: bool, out: &mut Vec<u8>) {
         match self {
             Self::Length => out.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes()),
@@ -80,7 +80,7 @@ impl Framing {
     }
 }
 
-/// What a connection has received and nobody has looked at yet.
+/// Bytes that a connection has received and not yet processed.
 pub(super) struct Inbox {
     framing: Framing,
     buffer: Vec<u8>,
@@ -93,7 +93,7 @@ impl Inbox {
         Self { framing, buffer: vec![0; INITIAL_BUFFER], start: 0, end: 0 }
     }
 
-    /// Where the next bytes go; never empty.
+    /// Space for the next bytes; never empty.
     pub(super) fn spare(&mut self) -> &mut [u8] {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
@@ -108,7 +108,7 @@ impl Inbox {
         &mut self.buffer[self.end..]
     }
 
-    /// Says that so many bytes were put into [`Self::spare`].
+    /// Reports that this many bytes were written to [`Self::spare`].
     pub(super) fn filled(&mut self, count: usize) {
         self.end += count;
         if self.end == self.buffer.len() && self.buffer.len() < 256 << 10 {
@@ -124,7 +124,7 @@ impl Inbox {
         self.start += count;
     }
 
-    /// The next whole message, if it is here.
+    /// The next whole message, if it has arrived.
     pub(super) fn next(&mut self) -> Result<Option<&[u8]>> {
         loop {
             let Some(found) = self.framing.decode(self.bytes())? else { return Ok(None) };

@@ -1,8 +1,8 @@
-//! The messages of a load: written once as a template and stamped with a number for each sending, found again in
-//! what comes back, and compared byte by byte.
+//! Messages of a load: written once as a template and stamped with a number for each send, found again in the received
+//! bytes, and compared byte by byte.
 //!
-//! A payload is printable ASCII, so the same bytes are good inside JSON, as an attachment and bare:
-//! `E` or `B`, sender (4 hexadecimal digits), phase (4), number (12), then filler up to the size.
+//! A payload is printable ASCII, so the same bytes are valid inside JSON, as an attachment and bare: `E` or `B`, sender
+//! (4 hexadecimal digits), phase (4), number (12), then filler up to the size.
 
 use super::frame::Framing;
 use super::{Driver, topics};
@@ -10,7 +10,7 @@ use super::{Driver, topics};
 pub(super) const STAMP: usize = 9 + NUMBER;
 /// Digits of a message's number.
 const NUMBER: usize = 12;
-/// The smallest payload that can be told apart from all others.
+/// The smallest payload that can be distinguished from all others.
 pub(crate) const MIN_SIZE: usize = STAMP;
 const FILLER: &[u8] = b"the quick brown fox jumps over the lazy dog ";
 const CONTENT: &[u8] = b"\"content\":\"";
@@ -19,7 +19,7 @@ const ID: &str = "\"id\":\"";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Mode {
-    /// Each message comes back to its sender.
+    /// Each message is returned to its sender.
     Echo,
     /// Each message goes to all clients.
     Broadcast,
@@ -29,7 +29,7 @@ pub(crate) enum Mode {
     Connect,
 }
 
-/// How a payload travels in this project's protocol.
+/// How a payload is transported in this project's protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Encoding {
     /// As the `content` of a JSON message.
@@ -38,7 +38,7 @@ pub(crate) enum Encoding {
     Binary,
 }
 
-/// What the messages of a load look like.
+/// Form of the messages of a load.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) driver: Driver,
@@ -48,7 +48,7 @@ pub(crate) struct Shape {
     pub(crate) size: usize,
 }
 
-/// Who sent a payload, in which phase, and its number.
+/// Sender of a payload, its phase, and its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) sender: u16,
@@ -86,7 +86,7 @@ fn write_decimal(digits: &mut [u8], mut value: usize) {
     }
 }
 
-/// The number of the message that a `published` is the reply to.
+/// Number of the message that a `published` replies to.
 pub(super) fn published(re: &str) -> Option<u64> {
     read_hex(re.as_bytes())
 }
@@ -103,7 +103,7 @@ fn read_hex(digits: &[u8]) -> Option<u64> {
 }
 
 impl Shape {
-    /// The first byte of every payload; the baselines route by it.
+    /// First byte of every payload, by which the baselines route it.
     const fn mark(self) -> u8 {
         match self.mode {
             Mode::Broadcast | Mode::Topic => b'B',
@@ -120,7 +120,7 @@ impl Shape {
     fn body(self, payload: &[u8]) -> Vec<u8> {
         let kind = match (self.mode, self.encoding) {
             (Mode::Broadcast, _) => r#""broadcast""#.to_owned(),
-            // The id brings a `published`; id and topic are overwritten for each message.
+            // The id requests a `published`; id and topic are overwritten for each message.
             (Mode::Topic, _) => format!(r#""publish",{ID}{:0NUMBER$}","topic":"{}""#, 0, topics::name(0)),
             (_, Encoding::Text) => r#""text""#.to_owned(),
             (_, Encoding::Binary) => r#""binary""#.to_owned(),
@@ -139,8 +139,8 @@ impl Shape {
         }
     }
 
-    /// The payload within a received body, or `None` if this is some other message. `hint` remembers where the
-    /// last one was: from message to message it rarely moves.
+    /// The payload within a received body, or `None` if this is another message. `hint` remembers the position of the
+    /// last one, which rarely changes from message to message.
     pub(super) fn find<'a>(self, body: &'a [u8], hint: &mut usize) -> Option<&'a [u8]> {
         match (self.driver, body.first()?) {
             (Driver::Bare | Driver::Wss, _) => Some(body),
@@ -163,13 +163,13 @@ impl Shape {
     }
 }
 
-/// One sender's frame, whole but for the number.
+/// One sender's frame, complete except for the number.
 #[derive(Debug)]
 pub(super) struct Template {
     frame: Vec<u8>,
-    /// Where the payload begins.
+    /// Offset of the payload.
     payload: usize,
-    /// Where a publish has its id and its topic's number.
+    /// Offsets of the id and of the topic's number in a publish.
     id: Option<usize>,
     topic: Option<usize>,
     stamp: Stamp,

@@ -1,7 +1,7 @@
-//! The load generator: clients of this project's server, of bare Quinn and of WebSocket, and the load they make.
+//! The load generator: clients of this project's server, of bare Quinn and of WebSocket, and their loads.
 //!
-//! It runs on a `current_thread` runtime of its own and does as little as it can for each message, because on a
-//! small machine whatever it spends is missing at the server. It never knows the servers' code.
+//! It runs on its own `current_thread` runtime and does as little as possible per message, because on a small machine
+//! it competes with the server for processor time. It never uses the servers' code.
 
 pub(crate) mod beside;
 pub(crate) mod board;
@@ -25,7 +25,7 @@ pub(crate) use topics::{Audience, Lane, Topics};
 
 use crate::congestion::Congestion;
 
-/// How the clients speak.
+/// Protocol of the clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Driver {
     /// This project's protocol over native QUIC.
@@ -36,26 +36,26 @@ pub(crate) enum Driver {
     Wss,
 }
 
-/// Whom the clients connect to, and what they trust.
+/// Server that the clients connect to, and the certificates they trust.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) driver: Driver,
     pub(crate) address: SocketAddr,
-    /// The name that the certificate must carry.
+    /// Name that the certificate must contain.
     pub(crate) name: String,
     pub(crate) trust: Trust,
-    /// UDP sockets that the clients share: as long as there are many, they spread over a server's workers.
+    /// UDP sockets shared by the clients: if there are many, they spread over a server's workers.
     pub(crate) sockets: usize,
-    /// Of the clients' own sending over QUIC, where it is not to be Quinn's default.
+    /// Congestion controller of the clients over QUIC, if not Quinn's default.
     pub(crate) congestion: Option<Congestion>,
-    /// Bytes that a client takes on each stream before it reads, where that is not to be Quinn's default.
+    /// Receive window of each stream of a client, if not Quinn's default.
     pub(crate) stream_window: Option<u32>,
 }
 
-/// When a load ends: each sender stops there, and what is in flight is waited for.
+/// When a load ends: each sender stops then, and messages in flight are waited for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Limit {
-    /// So many messages from each sender.
+    /// This many messages from each sender.
     Messages(u64),
     Time(Duration),
 }

@@ -1,4 +1,4 @@
-//! One connected client: its byte stream, what it has received, what it has yet to send, and the loop between.
+//! One connected client: its byte stream, received and unsent bytes, and the loop between.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -13,10 +13,10 @@ use super::frame::{Framing, Inbox};
 use super::topics::{self, Lane};
 use super::{Driver, message};
 
-/// Reads of one turn; after them other clients get theirs.
+/// Reads per turn; then other clients get theirs.
 const TURNS: usize = 16;
 
-/// A stream of bytes in both directions, over QUIC or TLS.
+/// A byte stream in both directions, over QUIC or TLS.
 pub(super) trait Pipe: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Pipe for T {}
 
@@ -32,7 +32,7 @@ pub(super) struct Peer {
     must_flush: bool,
 }
 
-/// What a server of this project says beside the messages of the load.
+/// A message of this project's server that is not part of the load.
 #[derive(Deserialize)]
 struct Control<'a> {
     #[serde(rename = "type")]
@@ -45,16 +45,16 @@ struct Control<'a> {
     re: Option<&'a str>,
 }
 
-/// What follows from something that a server of this project says beside the messages of the load.
+/// Consequence of a message of this project's server that is not part of the load.
 pub(super) enum Told {
     Nothing,
-    /// The server wants this message back.
+    /// The server expects this message in return.
     Pong(Vec<u8>),
     /// The message with this number was published.
     Published(u64),
 }
 
-/// Subscriptions that are asked for before the first answer is waited for.
+/// Subscriptions requested before the first response is awaited.
 const SUBSCRIBING: usize = 100;
 
 impl Peer {
@@ -64,7 +64,7 @@ impl Peer {
         Self { driver, framing, pipe, connection, inbox, outbox, written: 0, must_flush: false }
     }
 
-    /// Says what makes a connection one that is served: this project's handshake, or one echo.
+    /// Completes the connection: this project's handshake, or one echo.
     pub(super) async fn greet(&mut self) -> Result<()> {
         match self.driver {
             Driver::Qws => {
@@ -100,7 +100,7 @@ impl Peer {
         }
     }
 
-    /// Subscribes to topics of a server of this project, and returns when it has agreed to all of them.
+    /// Subscribes to topics of this project's server, and returns when it has accepted all of them.
     pub(super) async fn subscribe(&mut self, topics: impl Iterator<Item = usize>, lane: Lane) -> Result<()> {
         let topics: Vec<_> = topics.collect();
         for topics in topics.chunks(SUBSCRIBING) {
@@ -121,12 +121,12 @@ impl Peer {
         Ok(())
     }
 
-    /// The connection, where it is one of QUIC: the streams of its later lanes come from there.
+    /// The QUIC connection, if there is one: the source of its later lanes.
     pub(super) fn connection(&self) -> Option<quinn::Connection> {
         self.connection.clone()
     }
 
-    /// The stream, with what it has brought and nobody has looked at yet.
+    /// The stream, with the received bytes that are not yet processed.
     pub(super) fn into_parts(self) -> (Box<dyn Pipe>, Inbox) {
         (self.pipe, self.inbox)
     }
@@ -159,14 +159,14 @@ impl Peer {
         }
     }
 
-    /// Ends the connection without waiting for the server's agreement.
+    /// Ends the connection without waiting for the server.
     pub(super) fn close(self) {
         if let Some(connection) = &self.connection {
             connection.close(1000_u32.into(), b"done");
         }
     }
 
-    /// Sends what the board allows and reports what comes, for ever.
+    /// Sends what the board allows and reports what arrives, forever.
     pub(super) fn poll_live(&mut self, cx: &mut Context<'_>, me: usize, board: &Board) -> Poll<Result<()>> {
         for _ in 0..TURNS {
             if self.outbox.is_empty() {
@@ -216,7 +216,7 @@ impl Peer {
     }
 }
 
-/// Reads what a topic lane brings, for ever.
+/// Reads a topic lane, forever.
 pub(super) async fn live_on_lane(mut lane: quinn::RecvStream, me: usize, board: &Board) -> Result<()> {
     let mut inbox = Inbox::new(Framing::Length);
     loop {
@@ -232,7 +232,7 @@ pub(super) async fn live_on_lane(mut lane: quinn::RecvStream, me: usize, board: 
     }
 }
 
-/// What a server of this project says beside the messages of a load. Whatever takes messages away is an error.
+/// Parses a message of this project's server that is not part of a load. Any message that reports a loss is an error.
 pub(super) fn understand(body: &[u8]) -> Result<Told> {
     let told: Control<'_> = serde_json::from_slice(body).context("a message that is not the protocol's")?;
     Ok(match told.kind {

@@ -1,20 +1,20 @@
-//! What became of a numbered stream of messages: which came, which came twice, which came after a later one.
+//! Fate of a numbered stream of messages: arrived, duplicate, or after a later one.
 
 use std::collections::BTreeSet;
 
 /// One receiver's view of one sender.
 #[derive(Debug, Default)]
 pub(super) struct Sequence {
-    /// The lowest number that nothing was seen at or above.
+    /// Lowest number such that it and all higher ones are unseen.
     next: u64,
-    /// Numbers below `next` that have not come.
+    /// Numbers below `next` that have not arrived.
     missing: BTreeSet<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arrival {
     InOrder,
-    /// After a message with a higher number.
+    /// Arrived after a message with a higher number.
     Late,
     Duplicate,
 }

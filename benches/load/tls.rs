@@ -1,6 +1,6 @@
-//! What the clients believe about a server's certificate, and whether they resume sessions.
+//! How clients check a server's certificate, and whether they resume sessions.
 //!
-//! Certificate verifications are counted: a resumed session needs none, so the count says how many were full.
+//! Certificate verifications are counted: a resumed session needs none, so the count is that of full handshakes.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CipherSuite, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-/// Which certificates are good.
+/// Accepted certificates.
 #[derive(Debug, Clone)]
 pub(crate) enum Trust {
-    /// Those that an authority in this PEM file has signed.
+    /// Those signed by an authority in this PEM file.
     Authority(PathBuf),
-    /// Any: whoever answers may be anyone.
+    /// Any: the server may be anyone.
     Anyone,
 }
 
-/// TLS 1.3 configurations that keep their session tickets apart; certificates that they verify are counted.
+/// TLS 1.3 configurations with separate session tickets; verified certificates are counted.
 pub(super) fn client_configs(
     trust: &Trust,
     alpn: &[&[u8]],
@@ -32,7 +32,7 @@ pub(super) fn client_configs(
     verified: &Arc<AtomicU64>,
 ) -> Result<Vec<Arc<ClientConfig>>> {
     let mut provider = aws_lc_rs::default_provider();
-    // As browsers order them; AES-256 would bring SHA-384, which is slow where processors help with SHA-256 only.
+    // In the order of browsers; AES-256 would use SHA-384, which is slow on processors that accelerate SHA-256 only.
     provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
     let provider = Arc::new(provider);
     let authority = match trust {

@@ -1,8 +1,8 @@
-//! The topics of a load, `load.00000` and on, and who subscribes to which.
+//! The topics of a load, `load.00000` and following, and their subscribers.
 
 use serde_json::json;
 
-/// Where a topic's number stands in its name.
+/// Prefix before the number in a topic's name.
 pub(super) const PREFIX: &str = "load.";
 pub(super) const DIGITS: usize = 5;
 
@@ -10,7 +10,7 @@ pub(crate) fn name(topic: usize) -> String {
     format!("{PREFIX}{topic:0DIGITS$}")
 }
 
-/// So many topics, to which the messages go in turn.
+/// Number of topics, to which the messages go in turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Topics {
     pub(crate) count: usize,
@@ -21,7 +21,7 @@ pub(crate) struct Topics {
 pub(crate) enum Audience {
     /// Every client subscribes to every topic.
     All,
-    /// Every topic has one subscriber; the clients share the topics among them.
+    /// Every topic has one subscriber; the clients share the topics.
     One,
 }
 
@@ -30,7 +30,7 @@ impl Topics {
         Self { count, audience: Audience::All }
     }
 
-    /// How many clients get each message.
+    /// Number of clients that get each message.
     pub(super) const fn receivers(self, clients: usize) -> usize {
         match self.audience {
             Audience::All => clients,
@@ -38,7 +38,7 @@ impl Topics {
         }
     }
 
-    /// The topics that one of so many clients subscribes to.
+    /// The topics that one of this many clients subscribes to.
     pub(super) fn of(self, client: usize, clients: usize) -> impl Iterator<Item = usize> {
         let (first, step) = match self.audience {
             Audience::All => (0, 1),
@@ -48,10 +48,10 @@ impl Topics {
     }
 }
 
-/// Which lane the messages of a subscription come on.
+/// Lane on which the messages of a subscription arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lane {
-    /// One of the server's choice, apart from requests and, as long as there are enough, from other topics.
+    /// Chosen by the server, separate from requests and, if there are enough, from other topics.
     Own,
     Control,
 }

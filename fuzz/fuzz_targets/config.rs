@@ -1,5 +1,5 @@
-//! Any text as a configuration file and any environment over it: no panic, what is refused is refused in few words, and what
-//! is found to be within its bounds is.
+//! Any text as a configuration file and any environment over it: no panic, errors are short, and accepted values are
+//! within their bounds.
 #![no_main]
 #![forbid(unsafe_code)]
 
@@ -11,13 +11,13 @@ use libfuzzer_sys::fuzz_target;
 use quic_websocket::Config;
 use quic_websocket::config::{ConfigError, Loaded};
 
-/// Words of the program's own about one wrong setting, in characters.
+/// Longest error text about one wrong setting without the quoted part, in characters.
 const FEW_WORDS: usize = 500;
-/// So much of what is wrong is repeated: a line of the file, or a value, as it was or escaped.
+/// Longest quoted part: a line of the file, or a value, literal or escaped.
 const REPEATED: usize = 100;
 const ESCAPED: usize = 10;
 
-// The file, and behind it lines of the environment, `NAME=VALUE`; a byte 0 between each.
+// Input: the file, then lines `NAME=VALUE` of the environment, each after a byte 0.
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut parts = text.split('\0');
@@ -47,7 +47,7 @@ fn load(file: Option<&Path>, environment: &[(String, String)]) -> Result<Loaded,
     Loaded::read(file, environment.iter().cloned())
 }
 
-/// The file's path; there is one for the whole run.
+/// Path of the file; there is one for the whole run.
 fn written(text: &str) -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     let path = PATH.get_or_init(|| std::env::temp_dir().join(format!("qws-fuzz-{}.toml", std::process::id())));

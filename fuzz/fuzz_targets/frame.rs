@@ -1,5 +1,5 @@
-//! Any bytes, cut anywhere, into the frame decoder: it must agree with a decoder of ten lines that sees them uncut,
-//! and hold no more memory than has arrived. Input: see fuzz/README.md.
+//! Any bytes, cut anywhere, into the frame decoder: it must agree with a decoder of ten lines that sees them uncut, and
+//! hold no more memory than has arrived. Input: see fuzz/README.md.
 #![no_main]
 #![forbid(unsafe_code)]
 
@@ -13,7 +13,7 @@ use quic_websocket::frame::{
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// What an unfinished body may have reserved before any of it came, and what the buffers need for themselves.
+/// Memory that an unfinished body may reserve before any of it arrives, and the buffers' own.
 const OVERHEAD: usize = 4096 + 1024;
 
 fuzz_target!(|data: &[u8]| {
@@ -41,7 +41,7 @@ enum End {
     Broken(FrameError),
 }
 
-/// The frames of a stream that lies there whole, as docs/PROTOCOL.md section 3 has them.
+/// The frames of a complete stream, as in docs/PROTOCOL.md section 3.
 fn uncut(mut stream: &[u8], max: usize) -> (Vec<&[u8]>, End) {
     let mut bodies = Vec::new();
     while let Some((length, rest)) = stream.split_first_chunk() {
@@ -86,7 +86,7 @@ fn decode_in_pieces(stream: &[u8], cuts: &[u8], max: usize, bodies: &[&[u8]], en
         }
     };
     let held = ALLOCATOR.peak_usage().saturating_sub(before);
-    // A buffer that grows is there twice for a moment, once half as large.
+    // While a buffer grows it exists twice, once at half the size.
     let bound = 3 * (PREFIX_BYTES + max.min(stream.len())) + 2 * largest + OVERHEAD;
     assert!(held <= bound, "{held} bytes held of a stream of {} with bodies up to {max}", stream.len());
     assert_eq!(expected.next(), None, "a body was not found");
@@ -127,7 +127,7 @@ fn take_apart(bytes: &Bytes, compression: Compression, max: usize) {
     }
 }
 
-/// Any bytes as JSON and any as attachment: written, compressed and read, they are the same.
+/// Any bytes as JSON and any as attachment: unchanged after writing, compressing and reading.
 fn there_and_back(json: &[u8], attachment: &[u8]) {
     let json = [b"{", json].concat();
     for attachment in [None, Some(Bytes::copy_from_slice(attachment))] {

@@ -1,5 +1,5 @@
-//! Any bytes as a body from a client and as one from a server: what can be read can be written and read again, as the
-//! same value and the same bytes, and what is refused is refused in few words.
+//! Any bytes as a body from a client and as one from a server: a readable body can be written and read again, as the
+//! same value and the same bytes, and errors are short.
 #![no_main]
 #![forbid(unsafe_code)]
 
@@ -11,7 +11,7 @@ use quic_websocket::frame::{Body, Compression, FrameDecoder};
 use quic_websocket::message::{ClientMessage, Invalid, MAX_INTEGER, MAX_PAGE, MAX_REASON_BYTES, Reply, Request};
 use serde_json::{Map, Value};
 
-/// More than any text about a wrong body needs, in characters.
+/// More characters than any error text about a wrong body needs.
 const FEW_WORDS: usize = 300;
 
 fuzz_target!(|data: &[u8]| {
@@ -48,7 +48,7 @@ fn framed<T>(value: &T, encode: fn(&T, &mut BytesMut)) -> Bytes {
 fn refused(body: &Body, invalid: &Invalid) {
     assert!(!invalid.message.is_empty());
     assert!(invalid.message.chars().count() <= FEW_WORDS, "a long text about a wrong body");
-    // Whoever sends an object is told what is wrong with it, and does not come closer to the end of the connection.
+    // The sender of an object gets an error about it, which does not count towards the end of the connection.
     if invalid.malformed && !invalid.message.contains("nested") && body.json.starts_with(b"{") {
         let object = serde_json::from_slice::<Map<String, Value>>(&body.json);
         assert!(object.is_err(), "a JSON object counted as none: {invalid}");

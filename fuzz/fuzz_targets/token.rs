@@ -1,5 +1,6 @@
-//! Any text as a token, and any header and claims under a good signature: no panic, nobody is let in without a good
-//! signature and sound claims, and what is said about a token is short and acts on no terminal. Input: see fuzz/README.md.
+//! Any text as a token, and any header and claims under a valid signature: no panic, no client is accepted without a
+//! valid signature and valid claims, and messages about a token are short and cannot affect a terminal. Input: see
+//! fuzz/README.md.
 #![no_main]
 #![forbid(unsafe_code)]
 
@@ -17,7 +18,7 @@ use tokio::runtime::Runtime;
 
 const SECRET: &str = "a secret of more than 32 bytes, for fuzzing alone";
 
-// A first byte `s`: header and claims, with a byte 0 between them, are signed. Any other: the text is the token.
+// A first byte `s`: header and claims, separated by a byte 0, are signed. Any other: the text is the token.
 fuzz_target!(|data: &[u8]| {
     match data.split_first() {
         Some((b's', rest)) => {
@@ -46,7 +47,7 @@ fn signed(header: &[u8], claims: &[u8]) {
     if ask(&token).is_taken() != Some(true) {
         return;
     }
-    // Halves of surrogate pairs in claims, or their names, that mean nothing are not looked at.
+    // Lone surrogates in meaningless claims, or in their names, are ignored.
     if let Ok(claims) = serde_json::from_slice::<Map<String, Value>>(claims) {
         let user = claims["sub"].as_str().expect("a user");
         assert!((1..=MAX_USER_BYTES).contains(&user.len()) && !user.chars().any(char::is_control), "user {user:?}");

@@ -1,5 +1,5 @@
-//! Any two texts as a topic or a pattern: what is taken is what the rules of docs/PROTOCOL.md, section 8, allow, and matches
-//! and covers what these say, as a model of few lines finds it.
+//! Any two texts as a topic or a pattern: they are accepted if the rules of docs/PROTOCOL.md, section 8, allow it, and
+//! matches and covers agree with a simple model of these rules.
 #![no_main]
 #![forbid(unsafe_code)]
 
@@ -19,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
     }
     let Ok(pattern) = TopicPattern::new(one) else { return };
     assert_eq!(pattern.is_wildcard(), !allowed(one, false));
-    // Whatever it is compared with: no panic, and no match with what is no topic's first levels.
+    // For any comparison: no panic, and no match with a text that is not the first levels of a topic.
     let found = pattern.matches(other);
     if allowed(other, false) {
         assert_eq!(found, matches(&levels(one), &levels(other)), "{one} for {other}");
@@ -50,7 +50,7 @@ fn matches(pattern: &[&str], topic: &[&str]) -> bool {
     }
 }
 
-/// Whether one matches all that another does: with a word for each `*` that is nowhere else, and one to many for a `>`.
+/// Whether one matches everything another does: with a unique word for each `*`, and one to many for a `>`.
 fn covers(wider: &[&str], pattern: &[&str]) -> bool {
     let unheard_of = "x".repeat(MAX_TOPIC_BYTES + 1);
     let (ends, count) = if pattern.last() == Some(&">") { (1, wider.len() + 1) } else { (0, 0) };

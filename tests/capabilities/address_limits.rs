@@ -1,5 +1,5 @@
-//! One address has so many connections and begins so many handshakes, and all together begin so many; then they are refused
-//! until there is room.
+//! Limits per address on connections and handshakes, and on handshakes in total: above them, clients are refused until
+//! there is room.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -19,7 +19,7 @@ use serde_json::json;
 use tokio::io::AsyncReadExt;
 use tokio_tungstenite::tungstenite::Error;
 
-/// Tries to connect, without a message; gives whether that was let.
+/// Tries to connect, without a message; returns whether that succeeded.
 async fn knocks(server: &TestServer) -> bool {
     let connecting = server.endpoint().connect(server.addr, "localhost").expect("a connection begins");
     match soon("an answer", connecting).await {
@@ -68,7 +68,7 @@ async fn who_has_no_place_and_says_nothing_is_not_waited_for() {
     .await;
     let mut client = server.client("Ada").await;
     let mut silent = server.stranger().await;
-    // A stream is only known once something is sent on it.
+    // A stream becomes known only once something is sent on it.
     silent.control.raw(&[0]).await;
     assert_eq!(silent.closed().await.0, 4408);
     assert_eq!(Over::WebSocket.newcomer(&server).await.closed().await.0, 4408);
@@ -85,7 +85,7 @@ async fn handshakes_from_one_address_are_refused_above_their_rate_until_time_has
         let_in += 1;
     }
     assert!(let_in >= 3, "{let_in} of a burst of four, of which the neighbour has one");
-    // Those over TCP count with them.
+    // TCP handshakes count as well.
     let addr = server.http.expect("it serves HTTP");
     let mut late = web_socket::connect(addr).await;
     assert!(soon("the end", late.read_u8()).await.is_err(), "one more is not served");
@@ -142,7 +142,8 @@ async fn the_client_library_is_told_that_there_are_too_many_connections() {
 async fn the_client_library_comes_back_after_a_refused_connection() {
     let server = limited(|rates| (rates.address_handshakes, rates.address_handshakes_burst) = (2, 1)).await;
     let (client, mut events) = library::connect(&server, "Ada").await;
-    // Another takes what the address has back by now, so that the first tries to come back are refused.
+    // Another client uses up the handshakes allowed to the address, so that the first reconnection attempts are
+    // refused.
     while knocks(&server).await {}
     client
         .send(&ClientMessage::Close(Close::new(CloseCode::RESTART, "as if the server had").expect("a close")))
@@ -170,7 +171,7 @@ async fn the_client_library_comes_back_once_its_address_has_room() {
         .await
         .expect("it leaves");
     assert!(matches!(soon("the loss", events.next()).await, Some(Event::Disconnected(_))));
-    // One of the two has the place, and leaves it to the other.
+    // One of the two gets the place, and leaves it to the other.
     let (other, _) = tokio::select! {
         event = events.next() => {
             assert!(matches!(event, Some(Event::Reconnected)), "{event:?}");
@@ -188,7 +189,7 @@ async fn the_client_library_comes_back_once_its_address_has_room() {
     server.stop().await;
 }
 
-/// A server behind proxies in these networks, whose limits hold for everybody.
+/// A server behind proxies in these networks, whose limits apply to everyone.
 async fn behind(proxies: &str, change: impl FnOnce(&mut Rates)) -> TestServer {
     TestServer::start_with(|config| {
         config.rates.loopback = true;
@@ -198,7 +199,7 @@ async fn behind(proxies: &str, change: impl FnOnce(&mut Rates)) -> TestServer {
     .await
 }
 
-/// Opens a WebSocket by a proxy that was asked by this client; gives HTTP's status where it is refused.
+/// Opens a WebSocket through a proxy on behalf of this client; returns the HTTP status if it is refused.
 async fn proxied(server: &TestServer, client: &str) -> Result<Party, (u16, bool)> {
     let mut request = web_socket::request(server, "/ws");
     request.headers_mut().insert("X-Forwarded-For", client.parse().expect("a value"));

@@ -1,4 +1,4 @@
-//! What is for whoever runs the server, over HTTP: what each route does, and to whom it does not.
+//! The admin API over HTTP: what each route does, and which requests are refused.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-/// A server with an admin token, which serves HTTP without TLS as well.
+/// A server with an admin token that also serves HTTP without TLS.
 async fn server(change: impl FnOnce(&mut Config)) -> TestServer {
     TestServer::start_with(|config| {
         config.http.plain_addr = "127.0.0.1:0".parse().ok();
@@ -25,7 +25,7 @@ async fn server(change: impl FnOnce(&mut Config)) -> TestServer {
     .await
 }
 
-/// An answer.
+/// An HTTP response.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -44,7 +44,7 @@ impl Answer {
         lines.find(|(header, _)| header.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    /// Checks that it is a refusal in words, and gives these.
+    /// Checks that this is a refusal with an error text, and returns the text.
     fn refusal(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{self:?}");
         assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
@@ -55,7 +55,7 @@ impl Answer {
     }
 }
 
-/// Sends a request as it stands, with `headers` each behind a line's end, and reads the answer.
+/// Sends a literal request, with each of `headers` after a line break, and reads the response.
 async fn send(mut stream: impl AsyncRead + AsyncWrite + Unpin, line: &str, headers: &[&str], body: &str) -> Answer {
     let mut request = format!("{line} HTTP/1.1\r\nconnection: close\r\n");
     headers.iter().for_each(|header| request.push_str(&format!("{header}\r\n")));
@@ -64,7 +64,7 @@ async fn send(mut stream: impl AsyncRead + AsyncWrite + Unpin, line: &str, heade
     }
     request.push_str("\r\n");
     request.push_str(body);
-    // A server that has seen enough reads no further.
+    // A server that has decided reads no further.
     let _ = soon("room for the request", stream.write_all(request.as_bytes())).await;
     let mut answer = Vec::new();
     let _ = soon("an answer", stream.read_to_end(&mut answer)).await;
@@ -79,7 +79,7 @@ async fn plain(server: &TestServer) -> TcpStream {
     soon("a connection", TcpStream::connect(addr)).await.expect("it connects")
 }
 
-/// Asks as the operator does. A token among `headers` stands in place of the right one.
+/// Sends a request as an administrator. A token among `headers` replaces the right one.
 async fn get(server: &TestServer, path: &str, headers: &[&str]) -> Answer {
     let right = bearer(TOKEN);
     let own = headers.iter().any(|header| header.starts_with("authorization"));
@@ -251,7 +251,7 @@ async fn a_client_is_ended_with_the_code_and_reason_that_were_asked_for() {
     server.stop().await;
 }
 
-/// Each route, with what it needs.
+/// Each route, with its parameters.
 const ROUTES: [(&str, &str); 4] = [
     ("GET /api/stats", ""),
     ("GET /metrics", ""),
@@ -259,7 +259,7 @@ const ROUTES: [(&str, &str); 4] = [
     ("POST /api/disconnect", r#"{"client":"00000000-0000-4000-8000-000000000000"}"#),
 ];
 
-/// A connection to the admin API's own address.
+/// A connection to the separate address of the admin API.
 async fn admin(server: &TestServer) -> TcpStream {
     let addr = server.admin.expect("it has an address of its own");
     soon("a connection", TcpStream::connect(addr)).await.expect("it connects")
@@ -269,7 +269,7 @@ async fn admin(server: &TestServer) -> TcpStream {
 async fn without_a_token_nobody_is_served_where_clients_connect_not_even_this_machine() {
     for change in [
         |config: &mut Config| config.http.admin_addr = "127.0.0.1:0".parse().ok(),
-        // A server that others reach makes no token for itself.
+        // A server reachable from other machines creates no token for itself.
         |config: &mut Config| config.http.addr = "0.0.0.0:0".parse().ok(),
     ] {
         let server = server(|config| {
@@ -280,7 +280,7 @@ async fn without_a_token_nobody_is_served_where_clients_connect_not_even_this_ma
         assert_eq!(server.admin_token, None);
         let json = "content-type: application/json";
         for (route, body) in ROUTES {
-            // As nginx passes requests on, by its default and with a Host that the client chooses.
+            // As nginx forwards requests, by default and with a Host chosen by the client.
             for host in ["host: localhost", "host: 127.0.0.1:8080", "host: quic.example"] {
                 for shown in ["x-nothing: 1", &bearer(TOKEN), "authorization: Bearer"] {
                     let answer = send(plain(&server).await, route, &[host, json, shown], body).await;
@@ -340,7 +340,7 @@ async fn an_address_of_its_own_needs_no_token_and_is_for_this_machine_by_a_name_
             let answer = send(admin(&server).await, route, &[&format!("host: {host}"), json], body).await;
             assert_eq!(answer.status, 400, "{route} {host:?}: {answer:?}");
         }
-        // The address in the request stands over Host.
+        // The authority in the request takes precedence over Host.
         let (method, path) = route.split_once(' ').expect("a method and a path");
         let line = format!("{method} http://attacker.example{path}");
         send(admin(&server).await, &line, &["host: localhost", json], body).await.refusal(403);
@@ -372,7 +372,7 @@ async fn who_takes_all_connections_does_not_keep_the_operator_out() {
     .await;
     let mut held = plain(&server).await;
     held.write_all(b"GET /").await.expect("the beginning of a request");
-    // Accepted in turn, so the first one has the place.
+    // Connections are accepted in order, so the first one has the place.
     let mut second = plain(&server).await;
     assert_eq!(soon("its end", second.read(&mut [0])).await.ok().unwrap_or(0), 0, "there is one place");
     let answer = send(admin(&server).await, "GET /metrics", &["host: localhost"], "").await;
@@ -388,7 +388,7 @@ async fn with_a_token_only_who_shows_it_is_served() {
     for (route, body) in ROUTES {
         let is_served = |status| status == 200 || (status == 404 && route.contains("disconnect"));
         let right = bearer(TOKEN);
-        // By any name, and by way of a proxy.
+        // By any name, and through a proxy.
         for host in ["host: quic.example", "host: localhost"] {
             let headers = [host, json, &right, "x-forwarded-for: 192.0.2.1"];
             let answer = send(plain(&server).await, route, &headers, body).await;
@@ -411,7 +411,7 @@ async fn who_guesses_tokens_is_not_told_any_more_whether_one_is_right() {
     for n in 0..10 {
         show(&format!("wrong{n}")).await.refusal(401);
     }
-    // A second makes one good, which may be over by now.
+    // One attempt per second is allowed, and that second may be over by now.
     soon("a refusal of the right token", async {
         loop {
             while show("wrong").await.status != 429 {}

@@ -1,4 +1,4 @@
-//! Who does not read is held back or sent away alone, within fixed memory, and nobody else notices.
+//! A client that does not read is throttled or disconnected, within fixed memory, and no other client is affected.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -6,7 +6,7 @@ use crate::common::{RawClient, RawLane, TestServer, soon};
 use quinn::TransportConfig;
 use serde_json::json;
 
-/// A client that takes so many bytes on each lane, and no more until it reads.
+/// A client with this receive window on each lane that reads nothing by itself.
 async fn narrow(server: &TestServer, window: u32) -> RawClient {
     let mut transport = TransportConfig::default();
     transport.stream_receive_window(window.into());
@@ -15,8 +15,7 @@ async fn narrow(server: &TestServer, window: u32) -> RawClient {
     client
 }
 
-/// Broadcasts of so many bytes, numbered, until so many have been answered or one client less has got it. Gives how
-/// many it took.
+/// Sends numbered broadcasts of this size until one receiver fewer gets them. Returns how many it took.
 async fn broadcast_until_one_is_gone(sender: &mut RawClient, neighbour: &mut RawClient, bytes: usize) -> u64 {
     for n in 0..10_000 {
         let content = format!("{n} {}", "x".repeat(bytes));
@@ -34,7 +33,7 @@ async fn broadcast_until_one_is_gone(sender: &mut RawClient, neighbour: &mut Raw
 #[tokio::test]
 async fn who_does_not_read_broadcasts_is_sent_away_alone_when_the_backlog_is_full() {
     const WINDOW: u32 = 4000;
-    // What may wait, in messages and in bytes; the size of a message; which of the two bounds is reached first.
+    // Backlog limits in messages and in bytes; the size of a message; which of the two limits is reached first.
     for (messages, bytes, size) in [(20, 1_000_000, 10), (1000, 20_000, 2000)] {
         let server = TestServer::start_with(|config| {
             config.limits.max_message_bytes = 10_000;
@@ -49,7 +48,7 @@ async fn who_does_not_read_broadcasts_is_sent_away_alone_when_the_backlog_is_ful
         let (code, reason) = stuck.closed().await;
         assert_eq!(code, 4413, "{reason}");
         assert!(reason.contains("backlog"), "{reason}");
-        // A broadcast is the content and somewhat more than a hundred bytes.
+        // A broadcast is the content and a little more than a hundred bytes.
         let fits = |size: u64, bytes: u64| bytes / size;
         let [large, small] = [200, 100].map(|more| u64::try_from(size).expect("small") + more);
         let least = (messages).min(fits(large, bytes)) + fits(large, u64::from(WINDOW) - 500);
@@ -80,9 +79,10 @@ async fn a_full_backlog_of_direct_messages_ends_the_receiver_and_not_the_sender(
     server.stop().await;
 }
 
-/// Asks for echoes until no more is taken, while a neighbour is served; gives how many were taken whole, and the rest.
+/// Requests echoes until no more are accepted, while a neighbour is served; returns the number of complete requests,
+/// and the rest of the last one.
 async fn ask_until_held_back(lane: &mut RawLane, neighbour: &mut RawClient, size: usize) -> (u64, Vec<u8>) {
-    // What it takes: the client's window, the server's, and a batch of replies between them.
+    // Capacity: the client's window, the server's, and a batch of replies between them.
     for n in 0..1000 {
         let message = json!({"type": "text", "id": n, "content": "x".repeat(size)});
         let frame = crate::common::framed(message.to_string().as_bytes());
@@ -141,7 +141,7 @@ async fn who_does_not_read_its_own_echoes_is_held_back_and_loses_nothing() {
 
 #[tokio::test]
 async fn what_waits_on_all_lanes_of_a_client_counts_together() {
-    // Bytes and messages that may wait for one client; its lanes with unread replies; whether these leave room.
+    // Backlog limits of the client in bytes and messages; its lanes with unread replies; whether these leave room.
     for (bytes, messages, lanes, has_room) in
         [(250_000, 4096, 0, true), (250_000, 4096, 8, false), (4_000_000, 20, 0, true), (4_000_000, 20, 8, false)]
     {
@@ -165,12 +165,12 @@ async fn what_waits_on_all_lanes_of_a_client_counts_together() {
             unread.push(lane);
         }
         for lane in &mut unread {
-            // The first bytes of the replies are there, and so the others wait.
+            // The first bytes of the replies have arrived, so the rest is queued.
             soon("a reply", lane.receive.read_exact(&mut [0; 4])).await.expect("a reply");
         }
         let taken = broadcast_until_one_is_gone(&mut sender, &mut neighbour, 10_000).await;
         assert_eq!(client.closed().await.0, 4413);
-        // The control lane alone may have twenty of them waiting.
+        // On the control lane alone twenty of them may be queued.
         assert_eq!(taken >= 19, has_room, "{taken} broadcasts waited beside {lanes} unread lanes");
         server.stop().await;
     }
@@ -195,7 +195,7 @@ async fn replies_on_many_lanes_that_nobody_reads_wait_within_the_clients_bytes()
         lane.say(json!({"type": "text", "id": n, "content": "x".repeat(REPLY)})).await;
         unread.push(lane);
     }
-    // More have arrived than are answered, and the control lane goes on.
+    // More requests have arrived than are answered, and the control lane is still served.
     for _ in 0..100 {
         client.control.say(json!({"type": "ping"})).await;
         client.control.expect("pong").await;
@@ -203,7 +203,7 @@ async fn replies_on_many_lanes_that_nobody_reads_wait_within_the_clients_bytes()
         assert!(waiting <= MOST + 100_000, "{waiting} bytes wait, of {MOST} that may and one reply");
     }
     crate::common::until("as many wait as may", || server.status.stats(0).queues.bytes > MOST - 100_000).await;
-    // Read at last, each has its answer; those that wait for room get it only once the others are read.
+    // Once read, each has its answer; those that waited for room get it only after the others are read.
     let read = unread.into_iter().enumerate().map(async |(n, mut lane)| {
         assert_eq!(lane.expect("text").await["re"], n);
     });

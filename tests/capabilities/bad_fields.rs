@@ -1,5 +1,5 @@
-//! A request with a wrong field is answered with an error that names the field, wherever it was sent, and no more comes
-//! of it.
+//! A request with an invalid field is answered with an error that names the field, wherever it was sent, and has no
+//! other effect.
 
 #![allow(clippy::expect_used)] // A test fails by panicking.
 
@@ -7,10 +7,10 @@ use crate::common::over::Over;
 use crate::common::{On, TestServer};
 use serde_json::{Value, json};
 
-/// Nobody's id.
+/// An id that belongs to no client.
 const TO: &str = r#""eab95712-f81a-4916-a1a4-ee1bdbd0d292""#;
 
-/// A correct request of each type, its values as JSON text. The id of each is `"i"`.
+/// A valid request of each type, its values as JSON text. The id of each is `"i"`.
 const REQUESTS: [(&str, &[(&str, &str)]); 12] = [
     ("text", &[("content", r#""c""#)]),
     ("broadcast", &[("content", r#""c""#)]),
@@ -36,7 +36,7 @@ const REQUESTS: [(&str, &[(&str, &str)]); 12] = [
     ("close", &[("code", "1000"), ("reason", r#""r""#)]),
 ];
 
-/// Takes a field away.
+/// Removes a field.
 const ABSENT: &str = "";
 const NO_STRING: &[&str] = &["5", "true", "[]", "{}", r#"["c"]"#];
 const NO_INTEGER: &[&str] =
@@ -65,7 +65,7 @@ const NO_POSITION: &[&str] = &[
     r#"{"epoch":"e","epoch":"e","offset":1}"#,
 ];
 
-/// Which values are wrong, by request and field.
+/// Invalid values, by request and field.
 const WRONG: [(&str, &str, &[&[&str]]); 34] = [
     ("text", "content", &[&[ABSENT, "null"], NO_STRING]),
     ("broadcast", "content", &[&[ABSENT, "null"], NO_STRING]),
@@ -103,7 +103,7 @@ const WRONG: [(&str, &str, &[&[&str]]); 34] = [
     ("presence", "type", &[NO_INTEGER]),
 ];
 
-/// The JSON text of a correct request in which one field has another value.
+/// The JSON text of a valid request in which one field has another value.
 fn request(kind: &str, field: &str, value: &str) -> String {
     let (_, fields) = REQUESTS.iter().find(|(name, _)| *name == kind).expect("one of them");
     let kind = format!("\"{kind}\"");
@@ -232,7 +232,7 @@ async fn what_no_value_can_hold_is_an_error_of_a_well_formed_body() {
                 );
             }
         }
-        // No three of them in a row closed the connection.
+        // Three of them in a row did not close the connection.
         client.control.lives("who is served").await;
     }
     server.stop().await;

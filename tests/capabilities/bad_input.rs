@@ -1,5 +1,5 @@
-//! Each row of the bad-input table of docs/PROTOCOL.md: the answer is the one that is written there, and nobody else
-//! notices.
+//! Each row of the bad-input table of docs/PROTOCOL.md: the response is the documented one, and no other client is
+//! affected.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 const MAX: usize = 4096;
 
-/// A server with a low limit, and a client on it who has to be served as before, whatever the others send.
+/// A server with a low limit, and a client on it that must be served as before, whatever the others send.
 async fn server_and_neighbour() -> (TestServer, Party) {
     let server = TestServer::start_with(|config| config.limits.max_message_bytes = MAX as u64).await;
     let neighbour = Over::Native.party(&server, "neighbour").await;
@@ -22,7 +22,7 @@ fn is_error(reply: &Value, code: u16, about: &str) -> bool {
     reply["type"] == "error" && reply["code"] == code && message.starts_with(about)
 }
 
-/// `{"type":..., "a":[[[...]]]}` so many deep, the outer object counted.
+/// `{"type":..., "a":[[[...]]]}` nested this deep, including the outer object.
 fn nested(depth: usize) -> Vec<u8> {
     let (open, close) = ("[".repeat(depth - 1), "]".repeat(depth - 1));
     format!(r#"{{"type":"ping","a":{open}{close}}}"#).into_bytes()
@@ -55,7 +55,7 @@ async fn a_frame_that_breaks_the_framing_closes_the_connection_at_its_length() {
         client.send_datagram(&zstd_magic);
         assert_eq!(client.closed().await.0, 1002, "zstd in a datagram");
     }
-    // Where frames are the socket's, what can be wrong is what is in them.
+    // A WebSocket has its own framing, so only its content can be wrong.
     for (body, code) in [(&b""[..], 1002), (&zstd_magic, 1002), (&[b'{'; MAX + 1], 1009)] {
         let mut client = Over::WebSocket.party(&server, "Eve").await;
         client.control.bodies(&[br#"{"type":"ping"}"#.to_vec(), body.to_vec()]).await;
@@ -124,7 +124,7 @@ async fn three_bodies_in_a_row_that_cannot_be_understood_close_the_connection() 
     ] {
         for over in Over::ALL {
             let mut client = over.party(&server, "Eve").await;
-            // Two of them, then others between, as they can be said there.
+            // Two of them, then others in between, on the ways this carrier has.
             let (first, well_formed, others) = match over {
                 Over::WebSocket => ([On::Control, On::Control], On::Control, [On::Control, On::Control]),
                 _ => ([On::Control, On::Datagram], On::Lane, [On::Lane, On::Control]),

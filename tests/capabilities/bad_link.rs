@@ -1,5 +1,5 @@
-//! Over a link that loses and delays packets: nothing is lost, doubled or out of order, and bulk does not hold up what is
-//! small.
+//! Over a link that loses and delays packets: nothing is lost, duplicated or reordered, and bulk does not delay small
+//! messages.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -79,7 +79,7 @@ async fn who_returns_over_a_lossy_link_misses_nothing() {
             last += 1;
             assert_eq!(lane.hear().await["offset"], last);
         }
-        // No goodbye: the server finds out by itself.
+        // The client sends no close: the server notices by itself.
         drop(client);
     }
     server.stop().await;
@@ -103,7 +103,7 @@ async fn a_small_message_waits_for_no_more_than_a_congestion_window_of_a_large_o
             client.control.expect("subscribed").await;
         }
         let mut publisher = server.client("publisher").await;
-        // In one piece, so that hardly any time lies between the two.
+        // In one piece, so that hardly any time passes between the two.
         let publish =
             |(topic, size)| json!({"type": "publish", "topic": topic, "content": "x".repeat(size)}).to_string();
         let both = [("bulk", 1_000_000), ("small", 64)].map(publish).map(|body| framed(body.as_bytes()));
@@ -121,7 +121,7 @@ async fn a_small_message_waits_for_no_more_than_a_congestion_window_of_a_large_o
                 }
             }
         }
-        // What was under way already: a congestion window as a connection begins with it, and the share of the next.
+        // Data already in flight: the initial congestion window, and its share of the next.
         assert!(
             ahead <= 128 * 1024,
             "{ahead} bytes of bulk came before the small message; priority {priority}, WebTransport: {is_session}"
@@ -165,7 +165,7 @@ async fn under_each_policy_what_is_lost_is_told_although_packets_are_lost_too() 
                     _ => (message["offset"].as_u64(), message["offset"].as_u64()),
                 };
                 let (first, last) = (first.expect("an offset"), last.expect("an offset"));
-                // Only state may be outdated without a word.
+                // Only state may be replaced without notice.
                 assert!(first == next || (overflow == "latest" && first > next), "{overflow}: {next}, then {message}");
                 missed += last + 1 - next - u64::from(message["type"] == "message");
                 next = last + 1;

@@ -1,4 +1,4 @@
-//! The binary: its certificates, its settings and where they may come from, and what it says of wrong ones.
+//! The binary: its certificates, its settings and their sources, and its messages about wrong ones.
 
 #![cfg(unix)]
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
@@ -115,7 +115,7 @@ async fn a_port_in_use_is_a_readable_error() {
 #[tokio::test]
 async fn a_wrong_setting_is_named_wherever_it_stands() {
     let file = |text| ("settings.toml", text);
-    // Arguments, environment, file; exit code; what the error names.
+    // Arguments, environment, file; exit code; text that the error contains.
     for (args, environment, (name, text), code, named) in [
         (vec!["--addr", "nonsense"], vec![], file(""), 2, "--addr"),
         (vec!["--addr", "localhost:1"], vec![], file(""), 2, "such as 127.0.0.1:1 or [::1]:1"),
@@ -256,7 +256,7 @@ async fn on_sighup_settings_that_may_change_are_taken_over_and_the_others_are_na
 
 #[tokio::test]
 async fn rust_log_stands_over_the_flag_and_that_over_the_file() {
-    // A key for tokens is missing, so the process ends by itself, behind its warning about certificates.
+    // A key for tokens is missing, so the process exits by itself, after its warning about certificates.
     let keys = "[[auth.keys]]\nalgorithm = 'ES256'\npublic_key = 'missing.pem'\n";
     for (rust_log, flag, file, warns) in [
         (None, None, None, true),

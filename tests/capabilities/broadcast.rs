@@ -1,4 +1,4 @@
-//! `broadcast` reaches every client, its sender included, as it was sent and in one order.
+//! `broadcast` reaches every client, including its sender, unchanged and in one order.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -50,7 +50,7 @@ async fn without_an_id_there_is_no_ok() {
         for n in 0..5 {
             sender.control.say(json!({"type": "broadcast", "content": n.to_string()})).await;
             sender.control.say(json!({"type": "text", "content": "next", "id": n})).await;
-            // A broadcast's own copy may come behind what was asked after it.
+            // A broadcast's own copy may arrive after the reply to a later request.
             let types = [sender.control.hear().await, sender.control.hear().await].map(|heard| heard["type"].clone());
             assert!(types.contains(&json!("broadcast")) && types.contains(&json!("text")), "{types:?}");
         }
@@ -111,7 +111,7 @@ async fn all_receivers_see_the_broadcasts_of_all_senders_in_one_order() {
     let mut tasks = tokio::task::JoinSet::new();
     for client in clients {
         tasks.spawn(async move {
-            // All of it, with its connection.
+            // Moves the whole client, including its connection.
             let mut client = client;
             let mut heard = Vec::new();
             for n in 0..EACH {

@@ -1,4 +1,4 @@
-//! A full server says so, at once and to newcomers alone; and unproven addresses cost it nothing.
+//! A full server refuses new clients at once, and only those; and unvalidated addresses cost it nothing.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -115,7 +115,8 @@ async fn a_flood_of_first_packets_keeps_nobody_out() {
     server.stop().await;
 }
 
-/// How many open files a server has allowed itself, of those that it may, and whether it says that they are too few.
+/// The limit of open files that a server has set for itself, the highest it may set, and whether it warns that this is
+/// too low.
 #[cfg(target_os = "linux")]
 async fn open_files(limit: &str) -> (u64, bool) {
     let folder = tempfile::tempdir().expect("a folder");

@@ -1,5 +1,5 @@
-//! Certificates are replaced while the server runs: new connections get the new one, old connections notice nothing, and
-//! a file that cannot be used changes nothing.
+//! Certificates are replaced while the server runs: new connections get the new one, existing connections are not
+//! affected, and an unusable file changes nothing.
 
 #![cfg(unix)]
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
@@ -27,7 +27,7 @@ fn in_file(path: &Path) -> CertificateDer<'static> {
     CertificateDer::from_pem_file(path).expect("a certificate")
 }
 
-/// Which certificate a new connection is shown, where it believes in this authority.
+/// The certificate that a new connection is shown, if it is trusted by this authority.
 async fn shown(addr: SocketAddr, ca: &Path) -> Option<CertificateDer<'static>> {
     let endpoint = endpoint_trusting(ca, &["qws/1"], TransportConfig::default());
     let connection = soon("an answer", endpoint.connect(addr, "localhost").expect("it begins")).await.ok()?;
@@ -43,8 +43,8 @@ async fn shown_over_tcp(addr: SocketAddr, ca: &Path) -> Option<CertificateDer<'s
     tls.get_ref().1.peer_certificates().map(|chain| chain[0].clone())
 }
 
-/// Waits until new connections, on whichever worker, are shown what is in the files, over UDP and over TCP, which have the same
-/// address here.
+/// Waits until new connections on every worker are shown the certificate in the files, over UDP and over TCP, which use
+/// the same address here.
 async fn until_shown(addr: SocketAddr, files: &DevelopmentFiles) {
     let expected = Some(in_file(&files.cert));
     soon("the new certificate", async {
@@ -84,7 +84,7 @@ async fn files_behind_a_link_that_is_turned_are_read_again() {
     let [before, after] = ["1", "2"].map(|name| DevelopmentFiles::inside(&folder.path().join(name)));
     make(&before);
     make(&after);
-    // As Kubernetes keeps secrets: each file a link through one link, which is replaced as a whole.
+    // As Kubernetes stores secrets: each file is a link through one link, which is replaced as a whole.
     symlink("1", folder.path().join("data")).expect("a link");
     for file in ["server.pem", "server-key.pem"] {
         symlink(Path::new("data").join(file), folder.path().join(file)).expect("a link");
@@ -120,7 +120,7 @@ async fn a_broken_file_leaves_the_old_certificate_in_use_and_is_told_of_once() {
     assert!(process.stderr().contains("there is no certificate in certs/server.pem"), "{}", process.stderr());
     assert_eq!(shown(addr, &old_ca).await.as_ref(), Some(&old.0));
     assert_eq!(shown_over_tcp(addr, &old_ca).await.as_ref(), Some(&old.0));
-    // Something else happens in the folder: no reason to say the same again.
+    // An unrelated change in the folder is no reason to repeat the message.
     fs::write(folder.path().join("certs/other"), "").expect("written");
     fs::remove_file(&files.key).expect("removed");
     until("the missing key to be told of", || complaints(&process) == 2).await;
@@ -139,7 +139,7 @@ async fn sighup_reloads_what_no_watching_shows() {
     let elsewhere = tempfile::tempdir().expect("a folder");
     let files = DevelopmentFiles::inside(elsewhere.path());
     make(&files);
-    // The links stay as they are: nothing happens in their folder.
+    // The links stay the same: nothing happens in their folder.
     for (file, link) in [(&files.cert, "server.pem"), (&files.key, "server-key.pem")] {
         symlink(file, folder.path().join(link)).expect("a link");
     }
@@ -159,7 +159,7 @@ async fn sighup_reloads_what_no_watching_shows() {
     assert!(process.is_running(), "{}", process.stderr());
 }
 
-/// Starts the binary where it cannot begin, and gives what it says.
+/// Starts the binary with settings that prevent its start, and returns its output.
 async fn refused(folder: &Path, args: &[&str], environment: &[(&str, &str)]) -> String {
     let mut process = Process::start(folder, &[&["--addr", "127.0.0.1:0"], args].concat(), environment);
     assert_eq!(process.ended().await, Some(1), "{args:?}: {}", process.stderr());
@@ -255,11 +255,11 @@ async fn a_chain_whose_parts_are_glued_together_is_shown_whole() {
         (config.tls.cert, config.tls.key) = (one.cert.clone(), one.key.clone());
     })
     .await;
-    // Two authorities in one file, of which the second has signed.
+    // Two authorities in one file; the second one signed the certificate.
     let both = folder.path().join("both.pem");
     fs::write(&both, format!("\u{feff}{}{}", text(&two.ca), text(&one.ca))).expect("written");
     let client = Client::builder(server.addr.to_string()).trust(Trust::CaFile(both));
-    // The address is none of the names.
+    // The address is not one of the names.
     let error = client.clone().connect().await.expect_err("another name").to_string();
     assert!(error.contains("connect by a name that is in the certificate"), "{error}");
     let connection = endpoint_trusting(&one.ca, &["qws/1"], TransportConfig::default());
@@ -270,7 +270,7 @@ async fn a_chain_whose_parts_are_glued_together_is_shown_whole() {
     server.stop().await;
 }
 
-/// A certificate that holds at another time, and its authority, in a folder.
+/// A certificate with another validity period, and its authority, in a folder.
 fn made_for(folder: &Path, days: std::ops::Range<i64>) -> DevelopmentFiles {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
@@ -321,7 +321,7 @@ async fn a_certificate_that_is_its_own_authority_is_told_as_that() {
 
     let folder = tempfile::tempdir().expect("a folder");
     let files = DevelopmentFiles::inside(folder.path());
-    // As `openssl req -x509` makes it.
+    // As created by `openssl req -x509`.
     let mut own = CertificateParams::new(["127.0.0.1".to_owned()]).expect("parameters");
     own.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().expect("a key");

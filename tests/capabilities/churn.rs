@@ -1,4 +1,4 @@
-//! Ten thousand clients come and go, well-behaved and not, and nothing of them stays behind.
+//! Ten thousand clients come and go, well-behaved and not, and leave nothing behind.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
@@ -14,7 +14,7 @@ use quinn::{Endpoint, TransportConfig};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-/// So many clients of each of five kinds are there at once.
+/// Clients of each of five kinds connected at once.
 const AT_ONCE: usize = 25;
 /// A wave is more than a thousand clients; all are gone before the next, so that none takes more memory than another.
 const ROUNDS: usize = 10;
@@ -26,28 +26,28 @@ async fn newcomer(endpoint: &Endpoint, addr: SocketAddr) -> RawClient {
     client
 }
 
-/// Comes, and goes by `close`.
+/// Connects, and ends with `close`.
 async fn clean(endpoint: Endpoint, addr: SocketAddr) {
     let mut client = newcomer(&endpoint, addr).await;
     client.control.say(json!({"type": "close"})).await;
     client.closed().await;
 }
 
-/// Comes, and closes the connection in the middle of things.
+/// Connects, and closes the connection in the middle of an exchange.
 async fn abrupt(endpoint: Endpoint, addr: SocketAddr) {
     let mut client = newcomer(&endpoint, addr).await;
     client.control.say(json!({"type": "text", "content": "x".repeat(5000)})).await;
     client.connection.close(1000_u32.into(), b"");
 }
 
-/// Is gone before it has shaken hands.
+/// Disconnects before its handshake.
 async fn unannounced(endpoint: Endpoint, addr: SocketAddr) {
     let mut client = RawClient::connect(&endpoint, addr).await;
     client.control.raw(&[0, 0]).await;
     client.connection.close(1000_u32.into(), b"");
 }
 
-/// Comes on a WebSocket, and goes in the way of one of the above.
+/// Connects by WebSocket, and ends in one of the above ways.
 async fn on_a_socket(ca: PathBuf, addr: SocketAddr, n: usize) {
     let mut client: Party = web_socket::open_at(addr, &ca).await.into();
     match n % 3 {
@@ -64,7 +64,7 @@ async fn on_a_socket(ca: PathBuf, addr: SocketAddr, n: usize) {
     }
 }
 
-/// Come, and are never heard of again: their machine was switched off.
+/// Connect, and are never heard of again: their machine was switched off.
 fn vanishing(ca: &Path, addr: SocketAddr) {
     let machine = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let clients = machine.block_on(async {
@@ -80,7 +80,7 @@ fn vanishing(ca: &Path, addr: SocketAddr) {
     drop(clients);
 }
 
-/// A wave of clients, from the first to come until all of them are gone.
+/// A wave of clients, from the first connection until all of them are gone.
 async fn wave(endpoints: &[Endpoint], ca: &Path, addr: SocketAddr, server: &Process) {
     for round in 0..ROUNDS {
         let mut visits = JoinSet::new();
@@ -102,7 +102,7 @@ async fn wave(endpoints: &[Endpoint], ca: &Path, addr: SocketAddr, server: &Proc
             tokio::time::sleep(Duration::from_millis(20)).await;
             asker.control.say(json!({"type": "list_clients"})).await;
             let list = asker.control.expect("client_list").await;
-            // Those without a handshake are not listed, but counted.
+            // Clients without a handshake are not listed, but counted.
             if list["total"] == 1 && server.stderr().trim_end().ends_with("Total clients: 1") {
                 return;
             }
@@ -132,7 +132,7 @@ async fn ten_thousand_clients_leave_no_trace() {
         wave(&endpoints, &ca, addr, &server).await;
         resident.push(server.resident_kib());
     }
-    // Up and down by some MiB from wave to wave, without a trend; what stays of each would add up.
+    // The size varies by some MiB from wave to wave, without a trend; leftovers of each would add up.
     let typical = |waves: &[u64]| {
         let mut waves = waves.to_vec();
         waves.sort_unstable();

@@ -1,5 +1,5 @@
-//! A server that is told which authorities certify clients believes theirs, refuses others in TLS, and turns clients
-//! without a certificate away where they have nothing else to show. A certificate makes its client a user.
+//! A server with authorities for client certificates accepts theirs, refuses others in TLS, and refuses clients without
+//! a certificate if they have no other credentials. A certificate makes its client a user.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -35,7 +35,7 @@ fn with(builder: ClientBuilder, files: &ClientFiles) -> ClientBuilder {
     builder.certificate(&files.cert, &files.key)
 }
 
-/// A connection of a client that shows a certificate.
+/// A connection of a client that presents a certificate.
 async fn showing(over: Over, server: &TestServer, identity: &ClientFiles) -> Party {
     let identity = Some(identity);
     match over {
@@ -96,7 +96,7 @@ async fn a_client_without_a_certificate_is_turned_away_only_where_one_is_require
 
     let server = server_trusting(&ada, true).await;
     refused(builder(&server)).await;
-    // In TLS 1.3 the client is done before the server has seen that there is none.
+    // In TLS 1.3 the client's handshake is complete before the server notices that there is no certificate.
     assert!(web_socket::open_showing(&server, None).await.is_err(), "no certificate over TCP");
     server.stop().await;
 }
@@ -129,7 +129,7 @@ async fn a_client_is_the_user_that_its_certificate_names_unless_a_token_says_oth
     server.stop().await;
 }
 
-/// A certificate that expires in so many seconds, by an authority of its own.
+/// A certificate that expires in this many seconds, by its own authority.
 fn expiring(folder: &tempfile::TempDir, seconds: i64) -> ClientFiles {
     use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
     let now = time::OffsetDateTime::now_utc();
@@ -175,7 +175,7 @@ async fn a_refusal_is_one_of_tls() {
     let folder = tempfile::tempdir().expect("a folder");
     let (ada, eve) = (certified(&folder, "Ada"), certified(&folder, "Eve"));
     let server = server_trusting(&ada, true).await;
-    // Eve's authority has the right name and the wrong key; and a server's certificate is no client's.
+    // Eve's authority has the right name and the wrong key; and a server's certificate is not valid for clients.
     let DevelopmentFiles { ca, cert, key } = server.files.clone();
     let servers = ClientFiles { ca, cert, key };
     for (identity, alert) in
@@ -183,7 +183,8 @@ async fn a_refusal_is_one_of_tls() {
     {
         let endpoint = server.endpoint_showing(identity);
         let connecting = endpoint.connect(server.addr, "localhost").expect("it begins");
-        // The client is done before the server has seen its certificate; what matters is how that ends.
+        // The client's handshake is complete before the server has seen its certificate; what counts is how the
+        // connection ends.
         let error = match soon("an answer", connecting).await {
             Ok(connection) => soon("the refusal", connection.closed()).await,
             Err(error) => error,

@@ -1,5 +1,5 @@
-//! The client library where QUIC does not come through: over a WebSocket, back on QUIC once that comes through, and without
-//! a server for the time being.
+//! The client library if QUIC does not get through: over a WebSocket, back on QUIC once it gets through, and
+//! temporarily without a server.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -13,14 +13,14 @@ use quic_websocket::message::{ClientMessage, Close, CloseCode, Payload, ServerMe
 use quic_websocket::tls::Trust;
 use quic_websocket::{Carrier, Client, ClientBuilder, ClientError, Event};
 
-/// A client whose WebSocket is the server's, and whose QUIC goes by way of `quic`.
+/// A client whose WebSocket goes to the server, and whose QUIC goes to `quic`.
 fn apart(server: &TestServer, quic: String) -> ClientBuilder {
     let url = format!("wss://{}/ws", server.http.expect("it serves HTTP"));
     let builder = Client::builder(quic).trust(Trust::CaFile(server.files.ca.clone())).websocket_url(&url);
     builder.expect("an address").settle(Duration::from_millis(50)).retry_quic(None)
 }
 
-/// Where nothing is answered.
+/// An address that never answers.
 fn nowhere() -> (std::net::UdpSocket, String) {
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let addr = silent.local_addr().expect("its address").to_string();
@@ -61,7 +61,7 @@ async fn where_quic_does_not_come_through_a_websocket_carries_everything() {
     ada.broadcast(Payload::text("to all")).await.expect("delivered");
     assert!(matches!(soon("a broadcast", at_bob.next()).await, Some(Event::Message(ServerMessage::Broadcast { .. }))));
 
-    // It comes back the same way, with its subscriptions.
+    // It reconnects the same way, with its subscriptions.
     let restart = Close::new(CloseCode::RESTART, "again").expect("a close");
     ada.send(&ClientMessage::Close(restart)).await.expect("sent");
     assert!(matches!(soon("its own broadcast", at_ada.next()).await, Some(Event::Message(_))));
@@ -198,7 +198,7 @@ async fn a_client_can_be_there_before_its_server() {
     let (client, _events) = soon("a connection", patient).await.expect("no panic").expect("it connects");
     client.echo("hello").await.expect("a reply");
 
-    // What no time heals is told at once.
+    // An error that retrying cannot fix is reported at once.
     let untrusting = builder.trust(Trust::System).retry_first(true).connect();
     let error = soon("an answer", untrusting).await.expect_err("nobody certified that");
     assert!(matches!(error, ClientError::Untrusted { .. } | ClientError::Tls(_)), "{error}");

@@ -1,4 +1,4 @@
-//! The client library against a real server: requests, lanes, errors, close, and the way back after a lost connection.
+//! The client library against a real server: requests, lanes, errors, close, and reconnecting after a lost connection.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -123,14 +123,14 @@ async fn a_call_that_is_dropped_leaves_its_lane_whole() {
     let mut lane = client.open_lane().await.expect("a lane");
     let large = "x".repeat(900_000);
     for _ in 0..5 {
-        // Polled once: the stream takes what its window lets, and the rest is left.
+        // Polled once: the stream accepts what its window allows, and the rest is dropped.
         let echo = ClientMessage::Text { content: large.clone().into() };
         let dropped = tokio::time::timeout(Duration::ZERO, lane.request(&echo)).await;
         assert!(dropped.is_err(), "nobody can have answered yet");
         let pong = soon("a pong", lane.request(&ClientMessage::Ping { timestamp: Some(7) })).await.expect("a pong");
         assert!(matches!(pong, ServerMessage::Pong { timestamp: Some(7), .. }));
     }
-    // Dropped with half a message on it, it is the only one that suffers.
+    // A lane dropped with half a message on it is the only one affected.
     let echo = ClientMessage::Text { content: large.into() };
     assert!(tokio::time::timeout(Duration::ZERO, lane.request(&echo)).await.is_err());
     drop(lane);
@@ -186,7 +186,7 @@ async fn a_client_comes_back_after_the_server_did() {
         Some(Event::Disconnected(closed)) => assert_eq!(closed.code, CloseCode::GOING_AWAY),
         other => panic!("expected Disconnected, got {other:?}"),
     }
-    // Asked while there is no connection: answered by the next one.
+    // Requested without a connection: answered by the next one.
     let asked = tokio::spawn(async move { pending.echo("meanwhile").await });
     let server = TestServer::start_with(|config| {
         config.addr = addr;

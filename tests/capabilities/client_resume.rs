@@ -1,5 +1,5 @@
-//! What becomes of the client library's subscriptions and publishes when connections are lost: nothing is lost and nothing
-//! doubled, or it is told.
+//! Subscriptions and publishes of the client library when connections are lost: nothing is lost or duplicated, or the
+//! loss is reported.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -15,16 +15,16 @@ use quic_websocket::tls::Trust;
 use quic_websocket::{Client, Event, Events, TopicEvent};
 use serde_json::{Value, json};
 
-/// Has the server close the connection with a code after which clients come back; waits until it is up again.
+/// Makes the server close the connection with a code that allows reconnecting; waits until it is up again.
 async fn bounce(client: &Client, events: &mut Events) {
     assert_eq!(bounced(client, events).await, CloseCode::RESTART);
 }
 
-/// The same where the packet that tells the code may be lost; gives the code that was seen.
+/// The same if the packet with the code may be lost; returns the code that arrived.
 async fn bounced(client: &Client, events: &mut Events) -> CloseCode {
     let mut code = None;
     let restart = Close::new(CloseCode::RESTART, "again").expect("a close");
-    // Lost already, it comes back as well.
+    // If the packet was lost, it reconnects as well.
     let _ = client.send(&ClientMessage::Close(restart)).await;
     loop {
         match soon("the way back", events.next()).await {
@@ -142,7 +142,7 @@ async fn what_a_reconnect_cannot_bridge_is_told_before_what_follows() {
     let restart = Close::new(CloseCode::RESTART, "again").expect("a close");
     bob.send(&ClientMessage::Close(restart)).await.expect("sent");
     assert!(matches!(soon("the loss", at_bob.next()).await, Some(Event::Disconnected(_))));
-    // On its way back it waits for a while at random: these are published meanwhile, or live.
+    // Before it reconnects it waits for a random time: these are published meanwhile, or live.
     for n in 2..=9 {
         publish(&ada, "short", n.to_string()).await;
     }
@@ -220,7 +220,7 @@ async fn events_that_nobody_reads_hold_up_no_reconnect() {
     for round in 0..3 {
         let before = bob.id();
         for _ in 0..round {
-            // More than there is room for.
+            // More than the queue can hold.
             ada.direct(before.expect("an id"), Payload::text("unread")).await.expect("delivered");
         }
         let restart = Close::new(CloseCode::RESTART, "again").expect("a close");
@@ -238,7 +238,7 @@ async fn events_that_nobody_reads_hold_up_no_reconnect() {
     server.stop().await;
 }
 
-/// Has a played server answer the next `subscribe`, which it gives.
+/// Makes a scripted server answer the next `subscribe`, and returns the request.
 async fn answer(server: &mut Played, lane: u64, offset: u64) -> Value {
     let asked = server.control.expect("subscribe").await;
     let (topic, re) = (&asked["topic"], &asked["id"]);
@@ -251,7 +251,7 @@ async fn answer(server: &mut Played, lane: u64, offset: u64) -> Value {
     asked
 }
 
-/// Opens a topic lane on which messages come.
+/// Opens a topic lane with messages on it.
 async fn topic_lane(server: &Played, lane: u64, offsets: std::ops::RangeInclusive<u64>) -> quinn::SendStream {
     let mut stream = server.connection.open_uni().await.expect("a stream");
     let mut bodies = vec![json!({"type": "lane", "lane": lane, "priority": 128})];
@@ -286,7 +286,7 @@ async fn a_topic_lane_that_is_lost_under_its_subscription_is_made_up_for_over_an
     expect(&mut t, "3").await;
     assert!(matches!(soon("the way back", events.next()).await, Some(Event::Reconnected)));
 
-    // With nobody bound to it, a lane may end.
+    // A lane without subscriptions may end.
     drop(t);
     let farewell = server.control.expect("unsubscribe").await;
     server.control.say(json!({"type": "ok", "re": farewell["id"], "topic": "t"})).await;

@@ -1,4 +1,4 @@
-//! The client library against a server that the test plays itself, to do to it what a real one does only on a bad day.
+//! The client library against a scripted server, which does what a real one does only on a bad day.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -14,7 +14,7 @@ fn broadcast(content: &str) -> Value {
     json!({"type": "broadcast", "from": uuid::Uuid::nil(), "content": content, "timestamp": 1})
 }
 
-/// Connects a client, and gives the server's end as well.
+/// Connects a client, and returns the server's end as well.
 macro_rules! connect {
     ($stage:expr, $builder:expr) => {{
         let (connected, played) = tokio::join!($builder.connect(), $stage.accept());
@@ -27,7 +27,7 @@ macro_rules! connect {
 async fn pings_are_answered_without_waiting_for_a_server_that_does_not_read() {
     let stage = Stage::with_window(1000);
     let (client, mut events, mut server) = connect!(stage, stage.builder());
-    // Fills the stream, and waits.
+    // Fills the stream, and blocks.
     let sender = client.clone();
     let blocked = tokio::spawn(async move { sender.echo_bytes(vec![0; 100_000]).await });
     let mut length = [0; 4];
@@ -102,7 +102,7 @@ async fn events_that_nobody_reads_hold_up_nothing() {
     });
     assert_eq!(echo.expect("a reply"), "still read");
     assert!(matches!(events.try_next(), Some(Event::Missed(48))));
-    // As a stream as well.
+    // Also when used as a stream.
     let rest: Vec<_> = futures_util::StreamExt::collect(futures_util::StreamExt::take(&mut events, 2)).await;
     assert!(rest.iter().all(|event| matches!(event, Event::Message(_))), "{rest:?}");
 }

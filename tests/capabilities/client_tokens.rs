@@ -1,4 +1,5 @@
-//! The client library with a token: it is told before that ends, shows the next one, and comes back with it.
+//! The client library with a token: it is warned before the token expires, presents the next one, and reconnects with
+//! it.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -79,7 +80,7 @@ async fn a_program_that_is_asked_gives_tokens_when_they_are_needed() {
     let server = server().await;
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&asked);
-    // The first ends soon; the next try to give one fails, and the one after that does not.
+    // The first token expires soon; the next call fails, and the one after that succeeds.
     let give = move || {
         let n = counted.fetch_add(1, Ordering::Relaxed);
         async move {
@@ -113,7 +114,7 @@ async fn a_token_that_the_server_refuses_is_followed_by_another_once_there_is_on
     let server = server().await;
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&asked);
-    // As with a file that nobody has renewed yet: the first token is good, the next two are not.
+    // As with a file that nobody has renewed yet: the first token is valid, the next two are not.
     let give = move || {
         let ends = if matches!(counted.fetch_add(1, Ordering::Relaxed), 1 | 2) { 1 } else { now() + 600 };
         async move { Ok::<_, String>(token(json!({"exp": ends}))) }
@@ -126,7 +127,7 @@ async fn a_token_that_the_server_refuses_is_followed_by_another_once_there_is_on
     assert!(matches!(soon("the way back", events.next()).await, Some(Event::Reconnected)));
     assert_eq!((asked.load(Ordering::Relaxed), client.user().as_deref()), (4, Some("ada")));
 
-    // The first connection is the caller's, as ever, unless it says otherwise.
+    // Failures of the first connection are returned to the caller, as always, unless configured otherwise.
     asked.store(1, Ordering::Relaxed);
     let refused = builder(&server).token_from(give.clone()).connect().await.err();
     assert!(matches!(refused, Some(ClientError::Refused { code: CloseCode::UNAUTHORIZED, .. })), "{refused:?}");

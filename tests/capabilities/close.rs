@@ -1,9 +1,8 @@
-//! How connections end: with the code that was asked for, behind all that was owed, and at a drain with the time to
-//! come back.
+//! How connections end: with the requested code, after all pending data, and at a drain with the time to come back.
 //!
-//! Where the other codes of docs/PROTOCOL.md section 10 are tested that this server sends: 1002 in `handshake.rs` and
+//! Tests of the other codes of docs/PROTOCOL.md section 10 that this server sends: 1002 in `handshake.rs` and
 //! `bad_input.rs`; 1007 and 1009 in `bad_input.rs`; 1013 in `capacity.rs`; 4408 in `handshake.rs` and `keepalive.rs`;
-//! 4429 in `limits.rs` and `address_limits.rs`. What is WebSocket's own in that is in `websocket/ends.rs`.
+//! 4429 in `limits.rs` and `address_limits.rs`. Details specific to WebSocket are in `websocket/ends.rs`.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -36,7 +35,7 @@ async fn a_client_is_closed_with_the_code_and_reason_that_it_asked_for() {
         message.as_object_mut().expect("an object").extend(request.as_object().expect("an object").clone());
         for (over, on) in Over::ALL.into_iter().flat_map(|over| over.ways().iter().map(move |&on| (over, on))) {
             if (over, code) == (Over::WebSocket, 1014) {
-                // Which the client's library does not know: in `websocket/ends.rs` there is none.
+                // The client's library does not know this code: `websocket/ends.rs` tests it without a library.
                 continue;
             }
             let mut client = over.party(&server, "Ada").await;
@@ -79,7 +78,7 @@ async fn what_was_asked_before_a_close_is_answered_before_it() {
             client.control.bodies(&all).await;
             match &mut client.control {
                 AnyLane::Quic(lane) if with_fin => lane.send.finish().expect("it was open"),
-                // A WebSocket has no half that ends alone.
+                // A WebSocket has no half that ends by itself.
                 AnyLane::Socket(_) if with_fin => continue,
                 _ => {}
             }
@@ -137,7 +136,7 @@ async fn a_drain_sends_everybody_away_with_a_time_to_come_back() {
     assert_eq!((status.clients(), status.connections()), (0, 0));
 }
 
-/// A client that takes little before it reads.
+/// A client with a small receive window.
 async fn slow_reader(server: &TestServer) -> RawClient {
     let mut transport = TransportConfig::default();
     transport.stream_receive_window(VarInt::from_u32(16 * 1024));
@@ -151,7 +150,7 @@ async fn a_drain_delivers_what_is_queued_and_lets_nobody_in_meanwhile() {
     let server = TestServer::start_with(|config| {
         config.workers = 1;
         config.timing.drain_timeout_ms = 60_000;
-        // The drain does not wait for a connection that is only begun, either.
+        // The drain does not wait for a connection without a handshake, either.
         config.timing.handshake_timeout_ms = 60_000;
     })
     .await;

@@ -1,4 +1,4 @@
-//! zstd, where both sides agreed on it: either side may send it, small bodies stay plain, nobody else sees any of it.
+//! zstd, if both sides agreed on it: either side may send it, small bodies stay plain, no other client is affected.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 const ZSTD: u8 = 0x02;
 
-/// A client that agreed on zstd.
+/// A client that negotiated zstd.
 async fn zstd_client(over: Over, server: &TestServer) -> Party {
     let mut client = over.newcomer(server).await;
     let offer = json!({"type": "handshake", "protocol_version": "1.0", "compression": ["br", "zstd"]});
@@ -20,7 +20,7 @@ fn zstd_body(body: &[u8]) -> Vec<u8> {
     [&[ZSTD][..], &zstd::bulk::compress(body, 3).expect("it compresses")].concat()
 }
 
-/// A zstd frame with one stored block that wants a window of two to the power of `window` (RFC 8878 section 3.1.1).
+/// A zstd frame with one stored block that requires a window of two to the power of `window` (RFC 8878 section 3.1.1).
 fn stored_with_window(body: &[u8], window: u8) -> Vec<u8> {
     let last_and_stored = u8::try_from(body.len() << 3 | 1).expect("a short body");
     [&[ZSTD, 0x28, 0xb5, 0x2f, 0xfd, 0, (window - 10) << 3, last_and_stored, 0, 0], body].concat()
@@ -35,7 +35,7 @@ fn parsed(body: &[u8]) -> Value {
     serde_json::from_slice(body).unwrap_or_else(|e| panic!("{e}: {:?}", String::from_utf8_lossy(body)))
 }
 
-/// Text that compresses.
+/// Compressible text.
 fn long_text(length: usize) -> String {
     "Grüße ".chars().cycle().take(length).collect()
 }

@@ -1,4 +1,4 @@
-//! `direct` and `signal` reach the one client that they are for, wherever it is, and nobody else.
+//! `direct` and `signal` reach the one client they are for, wherever it is, and no other.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -10,7 +10,7 @@ async fn two(server: &TestServer, from: Over, to: Over) -> (Party, Party) {
     (from.party(server, "sender").await, to.party(server, "receiver").await)
 }
 
-/// A client that nothing was sent to hears nothing before the answer to its own question.
+/// Checks that a client receives nothing before the answer to its own request.
 async fn heard_nothing(client: &mut Party) {
     client.control.say(json!({"type": "ping", "id": "quiet?"})).await;
     assert_eq!(client.control.expect("pong").await["re"], "quiet?");
@@ -23,8 +23,8 @@ async fn it_reaches_its_receiver_alone_across_workers_too() {
     for (n, over) in (0..9).zip(Over::in_turn()) {
         clients.push(over.party(&server, &format!("client {n}")).await);
     }
-    // From each carrier to each. With nine clients some are on each worker, so some of these pairs are on two. Three pairs are
-    // a client with itself.
+    // From each carrier to each. With nine clients some are on each worker, so some of these pairs are on two. Three
+    // pairs are a client with itself.
     for (sender, receiver) in (0..3).flat_map(|sender| (0..9).map(move |receiver| (sender, receiver))) {
         let (from, to) = (clients[sender].id.clone(), clients[receiver].id.clone());
         for message in [

@@ -1,4 +1,4 @@
-//! A server that is told to stop sends its clients away in good order, and ends; told twice, it ends at once.
+//! A server that is told to stop disconnects its clients in good order, and exits; told twice, it exits at once.
 
 #![cfg(unix)]
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
@@ -19,7 +19,7 @@ fn narrow() -> TransportConfig {
     transport
 }
 
-/// Asks for more than a narrow client's window takes, and reads nothing of it.
+/// Requests more than the window of a narrow client can hold, and reads nothing of it.
 async fn clog(client: &mut RawClient) {
     for _ in 0..20 {
         client.control.say(json!({"type": "text", "content": "x".repeat(1000)})).await;
@@ -63,7 +63,7 @@ async fn a_hangup_is_an_end_where_the_terminal_is_gone() {
     use nix::unistd::Pid;
 
     let folder = tempfile::tempdir().expect("a folder");
-    // The server must not have this end of it.
+    // The server must not inherit this end.
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let mut terminal = posix_openpt(flags).expect("a terminal");
     grantpt(&terminal).and_then(|()| unlockpt(&terminal)).expect("a terminal for this user");
@@ -156,7 +156,7 @@ async fn a_client_that_does_not_read_holds_the_drain_up_for_its_time_and_no_long
     stuck.handshake("stuck").await;
     clog(&mut stuck).await;
     let unannounced = RawClient::connect(&server.endpoint(), server.addr).await;
-    // Until its last packet is there, QUIC has no way to tell it the code (RFC 9000 section 10.2.3).
+    // Until its last packet has arrived, QUIC cannot send the code (RFC 9000 section 10.2.3).
     crate::common::until("the server to know both", || server.status.connections() == 2).await;
     server.drain();
     assert_eq!(unannounced.closed().await.0, 1001, "a client without a handshake is sent away too");
@@ -181,7 +181,7 @@ async fn clients_are_sent_away_to_come_back_at_different_times() {
     server.stop().await;
 }
 
-/// Starts the binary on a port, with so many workers.
+/// Starts the binary on a port, with this many workers.
 async fn begin(folder: &std::path::Path, addr: &str, workers: &str) -> (Process, std::net::SocketAddr) {
     let mut process = Process::start(folder, &["--addr", addr, "--workers", workers], &[]);
     let addr = process.listening().await;
@@ -202,16 +202,16 @@ async fn clients_of_a_server_that_was_killed_notice_by_a_reset_once_it_is_back()
     }
     let builder = || Client::builder(addr.to_string()).trust(Trust::CaFile(ca.clone())).connect_timeout(PATIENCE);
     let (busy, mut at_busy) = builder().connect().await.expect("it connects");
-    // Who only listens sends a packet now and then.
+    // A client that only listens sends keep-alive packets.
     let idle = builder().keep_alive(Some(std::time::Duration::from_millis(50)));
     let (_idle, mut at_idle) = idle.connect().await.expect("it connects");
 
     process.signal(Signal::SIGKILL);
     process.ended().await;
-    // Connection ids belong to other workers now: any of them can answer for one that nobody knows.
+    // Connection ids belong to other workers now: any of them can respond for an unknown one.
     let (_process, _) = begin(folder.path(), &addr.to_string(), "3").await;
     for client in &mut raw {
-        // Whatever it sends, the first packet or a copy of it, is answered by the reset.
+        // Any packet it sends, or its retransmission, is answered by the reset.
         let _ = client.control.send.write_all(b"x").await;
         match soon("the reset", client.connection.closed()).await {
             ConnectionError::Reset => {}

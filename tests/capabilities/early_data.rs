@@ -1,5 +1,5 @@
-//! Early data (docs/PROTOCOL.md, section 14): what harms nobody is answered at once; everything else waits until the
-//! client is known to be there, and is carried out once. A copy of a first flight has no effect.
+//! Early data (docs/PROTOCOL.md, section 14): harmless requests are answered at once; everything else waits until the
+//! client is confirmed, and is executed once. A copy of a first flight has no effect.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -18,19 +18,19 @@ fn allowing(config: &mut Config) {
     config.quic.early_data = true;
 }
 
-/// A client that has sent these messages as early data, all that it had to send; the first is its handshake.
+/// A client that has sent these messages as early data, and nothing else; the first is its handshake.
 async fn early(endpoint: &Endpoint, tap: &Tap, messages: &[Value]) -> (RawClient, ZeroRttAccepted) {
     let (connection, accepted) = soon("a session to resume", async {
         loop {
             match endpoint.connect(tap.addr, "localhost").expect("it begins").into_0rtt() {
                 Ok(early) => return early,
-                // Sessions come behind the handshake.
+                // Session tickets arrive after the handshake.
                 Err(connecting) => {
                     let connection = connecting.await.expect("it connects");
                     let mut client = RawClient::over(connection).await;
                     client.handshake("first visit").await;
                     client.connection.close(1000_u32.into(), b"");
-                    // Its last packets are not to be taken for the next one's first.
+                    // Its last packets must not be mistaken for the first ones of the next connection.
                     endpoint.wait_idle().await;
                 }
             }
@@ -58,7 +58,7 @@ fn subscribe(topic: &str) -> Value {
     json!({"type": "subscribe", "id": "sub", "topic": topic, "presence": true, "lane": "control"})
 }
 
-/// Everything with an effect on others, and what comes of it for `witness`.
+/// Requests that affect others, and their results for `witness`.
 fn effects(witness: &RawClient) -> Vec<Value> {
     vec![
         json!({"type": "publish", "id": "pub", "topic": "room", "content": "published"}),
@@ -67,7 +67,7 @@ fn effects(witness: &RawClient) -> Vec<Value> {
     ]
 }
 
-/// A client that hears of everything, on its control lane.
+/// A client that receives everything on its control lane.
 async fn witness(server: &TestServer) -> RawClient {
     let mut witness = server.client("witness").await;
     witness.control.say(subscribe("room")).await;
@@ -75,7 +75,7 @@ async fn witness(server: &TestServer) -> RawClient {
     witness
 }
 
-/// What the witness hears of one client that came early and did everything.
+/// Checks the messages that the witness gets from one client that used early data for every request.
 async fn expect_effects(witness: &mut RawClient) {
     let mut heard = Vec::new();
     for _ in 0..4 {
@@ -104,7 +104,7 @@ async fn what_harms_nobody_is_answered_early_and_all_else_carried_out_once_after
     until("the first visits to be over", || server.status.clients() == 1).await;
     let others = 1;
 
-    // The first flight arrives, the second does not: the server cannot know whether anybody is there.
+    // The first flight arrives, the second does not: the server cannot know whether the client is real.
     tap.pass().await;
     ada.control.expect("handshake_response").await;
     assert_eq!(ada.control.expect("subscribed").await["re"], "sub");
@@ -169,7 +169,7 @@ async fn a_unidirectional_stream_in_early_data_closes_the_connection() {
     soon("the confirmation, or the end", accepted).await;
     match soon("the server's close", ada.connection.closed()).await {
         ConnectionError::ApplicationClosed(close) => assert_eq!(close.error_code.into_inner(), 1002),
-        // Where the server is faster than the confirmation, QUIC keeps the code to itself (RFC 9000 section 10.2.3).
+        // If the server is faster than the confirmation, QUIC withholds the code (RFC 9000 section 10.2.3).
         ConnectionError::ConnectionClosed(close) => assert_eq!(u64::from(close.error_code), 0x0c),
         other => panic!("expected the server to close, got {other}"),
     }
@@ -205,13 +205,13 @@ async fn who_is_not_confirmed_holds_up_no_publisher_and_takes_nobodys_place() {
     witness.control.lives("who is served").await;
     tap.open().await;
     assert!(soon("the confirmation", accepted).await, "the early data was taken");
-    // Bob has come first. Had her subscription not waited, its reply would be before this.
+    // Bob was first. If her subscription had not waited, its reply would be before this.
     ada.expect_close(1013).await;
     bob.control.lives("who has the place").await;
     server.stop().await;
 }
 
-/// Sends copies of packets from addresses of their own, so that each worker gets some; gives the sockets.
+/// Sends copies of packets from separate addresses, so that each worker gets some; returns the sockets.
 async fn replay(server: &TestServer, packets: &[Vec<u8>]) -> Vec<UdpSocket> {
     let mut sockets = Vec::new();
     for _ in 0..8 {
@@ -243,7 +243,7 @@ async fn a_copy_of_a_first_flight_that_never_arrived_has_no_effect() {
     let before = (1, 1);
 
     let sockets = replay(&server, &flight).await;
-    // A connection is counted once its first lane is there: the server has taken the early data, of one copy alone.
+    // A connection is counted once its first lane is open: the server has accepted the early data, of one copy only.
     until("a copy to be taken", || server.status.connections() > before.1).await;
     assert_eq!(server.status.connections(), before.1 + 1, "a session is good once");
     witness.control.lives("who has heard nothing").await;
@@ -274,7 +274,7 @@ async fn a_copy_of_a_first_flight_that_was_served_has_no_effect() {
     let before = (2, 2);
 
     let sockets = replay(&server, &flight).await;
-    // On the worker that does not have the original a copy begins a connection, which is as far as it gets.
+    // On the worker that does not have the original, a copy starts a connection, and gets no further.
     let answers =
         sockets.iter().map(|socket| Box::pin(async move { socket.recv(&mut [0; 2000]).await.expect("an answer") }));
     soon("an answer to a copy", futures_util::future::select_all(answers)).await;
@@ -293,13 +293,13 @@ async fn early_data_is_refused_unless_it_was_allowed() {
         let Err(connecting) = connecting.into_0rtt() else { panic!("a session allows for early data") };
         let mut client = RawClient::over(soon("a connection", connecting).await.expect("it connects")).await;
         client.handshake("Ada").await;
-        // The session has come by then.
+        // The session ticket has arrived by then.
         client.control.lives("who is served").await;
     }
     server.stop().await;
 }
 
-/// Has the server end the connection with a code after which a client comes back, and waits until it has.
+/// Makes the server end the connection with a code that allows reconnecting, and waits until it has.
 async fn come_back(client: &Client, events: &mut Events) {
     let close = Close::new(CloseCode::GOING_AWAY, "").expect("a code that a client may send");
     client.send(&ClientMessage::Close(close)).await.expect("it leaves");
@@ -340,7 +340,7 @@ async fn the_client_library_comes_back_with_early_data_and_without_where_it_is_r
         assert!(tap.take_seen().iter().any(|packet| has_early_data(packet)), "{visit}");
     }
 
-    // The next server knows nothing of these sessions.
+    // The next server does not know these sessions.
     let next = TestServer::start_with(known).await;
     tap.turn_to(next.addr);
     server.stop().await;

@@ -1,4 +1,4 @@
-//! `text` and `binary` come back to who sent them.
+//! `text` and `binary` are echoed to their sender.
 
 use crate::common::TestServer;
 use crate::common::over::Over;

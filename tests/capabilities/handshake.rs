@@ -1,4 +1,5 @@
-//! A connection begins with a handshake: who is let in, who is not and why, and that nothing is served before it.
+//! A connection begins with a handshake: which clients are accepted, which are refused and why, and that nothing is
+//! served before it.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -7,7 +8,7 @@ use crate::common::{RawLane, TestServer, soon, until, with_attachment};
 use quinn::{ConnectionError, TransportConfig};
 use serde_json::{Value, json};
 
-/// A correct handshake, changed: `null` takes a field away.
+/// A valid handshake with changes: `null` removes a field.
 fn handshake(changes: Value) -> Value {
     let mut message = json!({"type": "handshake", "id": 1, "protocol_version": "1.0", "client_name": "Ada"});
     let fields = message.as_object_mut().expect("an object");
@@ -253,7 +254,7 @@ async fn who_does_not_shake_hands_in_time_is_closed() {
         for (what, mut client) in [("silent", silent), ("a wrong one", wrong)] {
             assert_eq!(client.closed().await.0, 4408, "{what}");
         }
-        // Where there are frames, half a frame is no handshake, either.
+        // On carriers with frames, half a frame is not a handshake, either.
         if over != Over::WebSocket {
             let mut half_a_frame = over.stranger(&server).await;
             half_a_frame.control.raw(&[0, 0]).await;

@@ -1,4 +1,4 @@
-//! `/ice-servers`: what browsers need to reach each other, for who may signal and nobody else.
+//! `/ice-servers`: the servers with which browsers connect to each other, for clients that may signal and no others.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -67,7 +67,7 @@ async fn where_clients_are_asked_who_they_are_it_takes_the_right_to_signal() {
         assert!(told["error"].is_string(), "{told}");
     }
     let good = bearer(json!({"jti": "3", "signal": true}));
-    // Asking uses up no token.
+    // A request does not use up a single-use token.
     for _ in 0..2 {
         let told: Value = serde_json::from_slice(&ask(&server, &good).await.body).expect("JSON");
         let user = told["iceServers"][1]["username"].as_str().and_then(|name| name.split_once(':'));

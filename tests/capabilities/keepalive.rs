@@ -1,4 +1,4 @@
-//! Signs of life: a silent client is pinged, whoever answers stays, whoever does not is closed.
+//! Signs of life: a silent client is pinged, a client that answers stays, one that does not is closed.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -10,7 +10,7 @@ use quic_websocket::message::now_ms;
 use quinn::{TransportConfig, VarInt};
 use serde_json::{Value, json};
 
-/// A server that pings at once and then waits for so long.
+/// A server that pings at once and then waits this long.
 async fn impatient(ping_timeout_ms: u64) -> TestServer {
     TestServer::start_with(|config| {
         config.timing.ping_interval_ms = 50;
@@ -35,7 +35,7 @@ async fn a_silent_client_is_pinged_when_the_interval_is_over() {
 
 #[tokio::test]
 async fn a_client_that_answers_pings_stays() {
-    // The second ping comes only where the first answer counted, and well before the time to give up.
+    // The second ping is sent only if the first answer counted, and well before the timeout.
     let server = impatient(15_000).await;
     for over in Over::ALL {
         let mut client = over.party(&server, "Ada").await;
@@ -76,7 +76,7 @@ async fn who_does_not_answer_is_closed_alone_though_its_quic_stays_awake() {
         let mut client = over.party(&server, "lively").await;
         lively.spawn(async move {
             while client.control.hear().await["type"] != "close" {
-                // A server that drains takes no answer to its last ping any more.
+                // A draining server no longer accepts the answer to its last ping.
                 client.control.try_body(br#"{"type":"pong"}"#).await;
             }
             client.closed().await.0
@@ -124,7 +124,7 @@ async fn who_reads_slowly_is_alive() {
     client.handshake("slow").await;
     let bytes = vec![7; 800_000];
     client.control.say_with(json!({"type": "binary"}), &bytes).await;
-    // Every ping waits behind what was asked for, which takes several times as long as an answer may.
+    // Every ping is queued behind the requested data, which takes several times as long as an answer may.
     let (mut echo, mut piece) = (Vec::new(), [0; 16 * 1024]);
     while echo.len() < bytes.len() {
         let length = soon("a piece", client.control.receive.read(&mut piece)).await.expect("it lives");

@@ -1,4 +1,4 @@
-//! Keys that change while the server runs: in files, and in sets (RFC 7517) that it fetches from an address.
+//! Keys that change while the server runs: in files, and in sets (RFC 7517) fetched from an address.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// A key with a name, as its issuer has it.
+/// A key with a name, as its issuer holds it.
 struct Signer {
     id: &'static str,
     key: EncodingKey,
@@ -36,7 +36,7 @@ impl Signer {
         signed(&header, &self.key, &claims(&json!({})))
     }
 
-    /// The public key as it stands in a set.
+    /// The public key as represented in a set.
     fn public(&self) -> Value {
         let mut jwk = Jwk::from_encoding_key(&self.key, Algorithm::ES256).expect("a public key");
         jwk.common.key_id = Some(self.id.into());
@@ -48,7 +48,7 @@ fn set(signers: &[&Signer]) -> String {
     json!({"keys": signers.iter().map(|signer| signer.public()).collect::<Vec<_>>()}).to_string()
 }
 
-/// Serves a text over HTTP, as it is at the time.
+/// Serves a text over HTTP, in its current version.
 struct Served {
     url: String,
     answer: Arc<Mutex<(&'static str, String)>>,
@@ -77,7 +77,7 @@ impl Served {
                 let length = text.len();
                 let answer =
                     format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{text}");
-                // Whoever asks for too much may hang up before the end.
+                // A client that is sent too much may disconnect before the end.
                 let _ = stream.write_all(answer.as_bytes()).await;
             }
         });
@@ -99,7 +99,7 @@ impl Drop for Served {
     }
 }
 
-/// Whether a server lets somebody in with a token.
+/// Whether a server accepts a client with this token.
 async fn takes(server: &TestServer, token: &str) -> bool {
     let mut client = server.stranger().await;
     client.control.say(handshake(token)).await;
@@ -137,7 +137,7 @@ async fn a_set_at_an_address_is_fetched_and_fetched_again_for_a_new_key() {
     assert!(request.contains(own) && request.contains("accept: application/jwk-set+json"), "{request}");
 
     served.answers("200 OK", set(&[&old, &new]));
-    // At once but for the cooldown, which may not be over yet.
+    // At once, except for the cooldown, which may not be over yet.
     crate::common::soon("the new key", async { while !takes(&server, &new.token()).await {} }).await;
     for (status, text) in [
         ("500 Internal Server Error", String::new()),
@@ -215,7 +215,7 @@ async fn a_set_is_taken_apart_with_care() {
     server.stop().await;
 }
 
-/// A server's log once it says something, and the server.
+/// A server's log once it contains a text, and the server.
 async fn log_of(settings: &str, says: &str) -> (String, Process, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("qws.toml"), settings).expect("written");

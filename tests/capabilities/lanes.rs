@@ -1,4 +1,4 @@
-//! Lanes are independent: each answers its own requests in order, and none holds up or takes down another.
+//! Lanes are independent: each answers its own requests in order, and none delays or closes another.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -8,7 +8,7 @@ use crate::common::{RawClient, RawLane, TestServer, framed, soon};
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 
-/// The lane has ended behind a whole message.
+/// Checks that the lane ended after a whole message.
 async fn has_ended(lane: &mut RawLane) {
     let end = lane.try_hear_body().await.expect_err("expected the lane's end");
     assert_eq!(end, "FinishedEarly(0)", "a lane ends between messages");
@@ -71,7 +71,7 @@ async fn a_request_lane_serves_what_the_control_lane_serves() {
 async fn half_sent_messages_hold_up_their_own_lanes_only() {
     let server = TestServer::start().await;
     let mut client = server.client("Ada").await;
-    // More in all than the server's receive window of 2 MiB.
+    // More in total than the server's receive window of 2 MiB.
     let text = "x".repeat(1_000_000);
     let frame = framed(json!({"type": "text", "content": text}).to_string().as_bytes());
     let most = frame.len() - 10;
@@ -178,7 +178,7 @@ async fn a_client_has_credit_for_three_unidirectional_streams_and_is_closed_once
     let mut client = server.client("Ada").await;
     let mut streams = Vec::new();
     for _ in 0..3 {
-        // That alone says nothing to the server.
+        // Opening alone sends nothing to the server.
         let granted = client.connection.open_uni().now_or_never().expect("they are granted from the start");
         streams.push(granted.expect("still connected"));
     }

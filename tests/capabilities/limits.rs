@@ -1,5 +1,5 @@
-//! Who asks too often is told when to go on, and is served again from then on; who goes on regardless is closed with 4429;
-//! nobody else notices. What one address may do is tested in `address_limits.rs`.
+//! A client that sends too many requests is told when to continue, and is served again from then on; one that ignores
+//! this is closed with 4429; no other client is affected. `address_limits.rs` tests the limits per address.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -13,7 +13,7 @@ use quic_websocket::message::{ClientMessage, Close, CloseCode, ServerMessage};
 use quic_websocket::{ClientError, Event};
 use serde_json::{Value, json};
 
-/// Every way to say something, on each carrier.
+/// Every way to send a request, on each carrier.
 fn every_way() -> impl Iterator<Item = (Over, On)> {
     Over::ALL.into_iter().flat_map(|over| over.ways().iter().map(move |&on| (over, on)))
 }
@@ -22,7 +22,7 @@ fn text(id: u64, content: &str) -> Vec<u8> {
     json!({"type": "text", "id": id, "content": content}).to_string().into_bytes()
 }
 
-/// Asks until it is refused; gives how often it was served before and the time told.
+/// Sends requests until one is refused; returns the number served before, and the time to wait.
 async fn until_refused(client: &mut Party, on: On, content: &str) -> (u64, Duration) {
     for id in 0.. {
         let answer = client.ask(on, &text(id, content)).await;
@@ -114,7 +114,7 @@ async fn a_client_that_waits_as_it_is_told_is_never_closed() {
     })
     .await;
     let client = server.client("Ada").await;
-    // Each lane waits for itself, and knows nothing of the others.
+    // Each lane waits independently, and knows nothing of the others.
     let mut lanes = tokio::task::JoinSet::new();
     for _ in 0..10 {
         let mut lane = client.lane().await;
@@ -213,7 +213,7 @@ async fn signs_of_life_are_no_requests_and_only_a_flood_of_them_goes_on_regardle
         for id in first + 1..first + 4 {
             refusal(&client.ask(On::Control, &text(id, "x")).await, id);
         }
-        // One more refusal would be one too many.
+        // One more refusal would exceed the limit.
         for _ in 0..6 {
             client.control.say(json!({"type": "pong"})).await;
         }
@@ -289,7 +289,7 @@ async fn pages_beyond_the_rate_for_bytes_wait_for_it_and_hold_up_no_other_lane()
     const PAGE: usize = 500_000;
     const PAGES: u64 = 3;
     const RATE: u64 = 1 << 20;
-    // The least that a burst can be.
+    // The smallest allowed burst.
     const BURST: u64 = (1 << 20) + 1024;
     let server = limited(|rates| (rates.client_bytes, rates.client_bytes_burst) = (RATE, BURST)).await;
     let mut client = server.client("Ada").await;
@@ -359,7 +359,8 @@ async fn the_client_library_waits_as_told_and_says_so_where_that_takes_too_long(
     server.stop().await;
 }
 
-/// Subscribes to so many topics at once, comes back with them, and leaves them: at its rate, and without being closed for it.
+/// Subscribes to this many topics at once, reconnects with them, and leaves them: at its rate, and without being closed
+/// for it.
 async fn goes_on_with_many_topics(connecting: quic_websocket::ClientBuilder, count: usize) {
     let builder = connecting.request_timeout(Duration::from_secs(60));
     let (client, mut events) = builder.connect().await.expect("it connects");
@@ -374,7 +375,7 @@ async fn goes_on_with_many_topics(connecting: quic_websocket::ClientBuilder, cou
     client.send(&ClientMessage::Close(restart)).await.expect("sent");
     assert!(matches!(soon("the loss", events.next()).await, Some(Event::Disconnected(_))));
     assert!(matches!(soon("the way back", events.next()).await, Some(Event::Reconnected)));
-    // All are there again, else what is published to them does not come.
+    // All subscriptions are active again, otherwise messages published to them would not arrive.
     let last = subscriptions.last_mut().expect("one");
     let topic = last.topic().to_owned();
     client.presence(&topic).await.expect("who is there");
@@ -429,7 +430,7 @@ async fn the_client_library_does_not_come_back_after_4429() {
     .await;
     let (client, mut events) = library::connect(&server, "Ada").await;
     for _ in 0..20 {
-        // Once it is closed, nothing is sent any more.
+        // Once it is closed, nothing more is sent.
         let _ = client.send(&ClientMessage::Text { content: "x".into() }).await;
     }
     let closed = loop {

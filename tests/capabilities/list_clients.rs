@@ -1,4 +1,4 @@
-//! `list_clients` shows who is connected, page by page.
+//! `list_clients` lists the connected clients, page by page.
 
 #![allow(clippy::expect_used)] // A test fails by panicking.
 
@@ -94,7 +94,7 @@ async fn who_left_is_listed_no_more_but_still_marks_a_place() {
     }
     clients.sort_by(|a, b| a.id.cmp(&b.id));
     for over in Over::ALL {
-        // Whoever leaves is neither the first nor the one who asks.
+        // The client that leaves is neither the first nor the requesting one.
         let leaves = clients[1..].iter().position(|client| client.over == over).expect("two of each carrier") + 1;
         let leaver = clients.remove(leaves);
         let id = leaver.id.clone();

@@ -1,4 +1,4 @@
-//! The binary's log, as text and as JSON: whatever a peer says, a line is one line and shows what is in it.
+//! The binary's log, as text and as JSON: whatever a peer sends, a line stays one line and shows its content.
 
 #![cfg(unix)]
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
@@ -10,13 +10,13 @@ use quinn::TransportConfig;
 use serde_json::{Value, json};
 use web_transport_quinn::http::header::AUTHORIZATION;
 
-/// What moves a cursor, ends a line, turns it or ends a string.
+/// Characters that move a cursor, end a line, reverse it or end a string.
 const HOSTILE: &str = "a\u{1b}[2Jb\nc\rd\u{202e}e\u{2028}f\u{85}g\u{7f}h\"i\\";
-/// As much of it as a name may hold.
+/// The part of these that a name may contain.
 const NAME: &str = "\u{200f}\"Ada\" \\ <b>{}\u{200b}";
 const TOKEN: &str = "eyJ0-s3cret.t0ken";
 
-/// A server's whole log, after a client of each kind has said what it can, and a drain.
+/// A server's whole log, after a client of each kind has sent everything it can, and a drain.
 async fn log_of(args: &[&str]) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     let args = [&["--addr", "127.0.0.1:0", "--workers", "2"], args].concat();
@@ -59,7 +59,7 @@ async fn log_of(args: &[&str]) -> String {
     process.stderr()
 }
 
-/// The address that a log tells, as text or as JSON.
+/// The address in a log, as text or as JSON.
 async fn log_addr(process: &mut Process) -> std::net::SocketAddr {
     let mut addr = None;
     until("the line that tells the address", || {
@@ -72,7 +72,7 @@ async fn log_addr(process: &mut Process) -> std::net::SocketAddr {
     addr.expect("an address")
 }
 
-/// Whether a server at an address, with these settings, says that anybody may connect to it.
+/// Whether a server at an address, with these settings, warns that anyone may connect to it.
 async fn warns(addr: &str, environment: &[(&str, &str)]) -> bool {
     let folder = tempfile::tempdir().expect("a folder");
     let mut process = Process::start(folder.path(), &["--addr", addr], environment);
@@ -151,7 +151,7 @@ async fn a_server_that_is_tried_out_logs_the_dashboards_address_with_a_token_and
     }
 }
 
-/// No character of a log is one that a terminal acts on or that turns what is around it.
+/// Checks that no character of a log affects a terminal or reverses the text around it.
 fn assert_shows(log: &str) {
     for line in log.lines() {
         let hidden = |c: char| c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}');
@@ -159,13 +159,13 @@ fn assert_shows(log: &str) {
     }
 }
 
-/// Each line of a log in JSON, read.
+/// The parsed lines of a JSON log.
 fn objects(log: &str) -> Vec<Value> {
     let read = |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
     log.lines().map(read).collect()
 }
 
-/// The line that begins so.
+/// The line that begins with this message.
 fn line<'a>(lines: &'a [Value], message: &str) -> &'a Value {
     let begins = |line: &&Value| line["message"].as_str().is_some_and(|text| text.starts_with(message));
     lines.iter().find(begins).unwrap_or_else(|| panic!("no line {message:?} in {lines:#?}"))
@@ -292,7 +292,7 @@ async fn a_token_in_the_request_of_a_session_is_in_no_line_whatever_the_level() 
         let session = web_transport::ask(connection, request).await.expect("a session");
         let mut client = web_transport::over(session).await;
         client.handshake("Ada").await;
-        // Without a word of the session's.
+        // Without closing the session.
         client.connection.close(0x100_u32.into(), b"");
         until("the line that tells its end", || process.stderr().contains("disconnected")).await;
         process.signal(Signal::SIGTERM);

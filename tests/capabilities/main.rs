@@ -1,4 +1,4 @@
-//! One file a capability, in one program: each program of its own would cost seconds to build and to link.
+//! One file per capability, in one program: each separate program would take seconds to build and link.
 
 #[macro_use]
 #[path = "../common/mod.rs"]

@@ -1,4 +1,4 @@
-//! With many clients at once not one message is lost, doubled or out of order.
+//! With many clients at once, not a single message is lost, duplicated or reordered.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -12,12 +12,12 @@ use tokio::task::JoinSet;
 
 const CLIENTS: usize = 200;
 const SOCKETS: usize = 10;
-/// Each client sends so many echoes, and as many messages to its neighbour.
+/// Echoes of each client, and messages to its neighbour.
 const EACH: usize = 20;
-/// Each of these sends as many broadcasts besides.
+/// Additional broadcasts of each of these.
 const BROADCASTERS: usize = 10;
 
-/// Sends everything at once, while what comes back is read elsewhere; echoes come back on this lane.
+/// Sends everything at once, while the replies are read elsewhere; echoes return on this lane.
 async fn speak(lane: &mut RawLane, number: usize, neighbour: &str) {
     for n in 0..EACH {
         if number < BROADCASTERS {
@@ -31,7 +31,7 @@ async fn speak(lane: &mut RawLane, number: usize, neighbour: &str) {
     }
 }
 
-/// Reads the broadcasts and the other neighbour's messages: those of each sender in its order.
+/// Reads the broadcasts and the other neighbour's messages: those of each sender in order.
 async fn listen(control: &mut RawLane, number: usize, neighbour: &str) {
     let mut heard: HashMap<(String, String), usize> = HashMap::new();
     for _ in 0..(BROADCASTERS + 1) * EACH {
@@ -60,7 +60,7 @@ async fn two_hundred_clients_lose_double_and_reorder_nothing() {
     }
     let clients = arriving.join_all().await;
     let ids: Vec<_> = clients.iter().map(|client| client.id.clone()).collect();
-    // Whoever is let in is on its worker's roster a moment later.
+    // An accepted client is on its worker's roster a moment later.
     until("all are counted", || server.status.stats(0).clients.total == CLIENTS as u64).await;
     let mut listed: Vec<_> = server.status.stats(CLIENTS).list.iter().map(|client| client.id.to_string()).collect();
     listed.sort();

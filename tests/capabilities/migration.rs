@@ -1,5 +1,5 @@
 //! A client whose address changes keeps its session: nothing is lost and everything stays in order, whichever worker's
-//! socket the kernel now gives its packets to.
+//! socket the kernel now delivers its packets to.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -8,7 +8,7 @@ use std::net::UdpSocket;
 use crate::common::{RawClient, TestServer};
 use serde_json::json;
 
-/// With two workers each change lands at the wrong one in half of all cases; that none does is as good as impossible.
+/// With two workers each change reaches the wrong one in half of all cases; that none does is practically impossible.
 const MOVES: u64 = 16;
 /// Echoes and broadcasts around each change, half of them before it.
 const BURST: u64 = 20;

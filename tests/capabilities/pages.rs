@@ -1,5 +1,5 @@
-//! The web pages that come with the server: each with its type, asked for again only where it changed, and nothing of what lies
-//! beside them.
+//! The web pages that come with the server: each with its type, transferred again only if changed, and no files outside
+//! them.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::common::TestServer;
 use crate::common::bare::{Answer, Bare, plain};
 
-/// How what is served ends, and its type.
+/// Extensions of served files, and their types.
 const SERVED: [(&str, &str); 7] = [
     ("html", "text/html; charset=utf-8"),
     ("js", "text/javascript; charset=utf-8"),
@@ -23,7 +23,8 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("web")
 }
 
-/// The files below a folder, by their paths from the pages' own; but for what is installed there for trying them out, thousands.
+/// The files below a folder, by their paths relative to the pages; without the thousands that are installed there for
+/// tests.
 fn files(folder: &Path, prefix: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry")) {
@@ -157,7 +158,7 @@ async fn nothing_beside_the_pages_is_served() {
         assert!(!String::from_utf8_lossy(&answer.body).contains("[package]"), "{path}: {answer:?}");
     }
     assert!(Path::new("web/test/pages.test.js").exists(), "what is asked for in vain is there");
-    // What ends like a page and lies elsewhere: the folder's own path does not help.
+    // A file with a page's extension elsewhere: the folder's own path does not help.
     let outside = tempfile::Builder::new().suffix(".html").tempfile_in(env!("CARGO_MANIFEST_DIR")).expect("a file");
     let name = outside.path().file_name().expect("a name").to_str().expect("text").to_owned();
     for path in [format!("/../{name}"), format!("/vendor/../../{name}"), outside.path().display().to_string()] {

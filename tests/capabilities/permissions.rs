@@ -1,4 +1,5 @@
-//! What a client may do: nothing that its token, its certificate, or the rules for topics do not allow, whatever it sends.
+//! Permissions: a client may do nothing that its token, its certificate, or the rules for topics do not allow, whatever
+//! it sends.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -14,7 +15,7 @@ async fn server(more: &str) -> TestServer {
     TestServer::start_with(|config| config.auth = auth).await
 }
 
-/// Every request that names a topic, a client or everybody, on a topic.
+/// Every request that addresses a topic, a client or all clients, for one topic.
 fn requests(topic: &str, to: &str) -> Vec<(&'static str, Value)> {
     vec![
         ("publish", json!({"type": "publish", "topic": topic, "content": "x"})),
@@ -40,7 +41,7 @@ async fn what_a_token_does_not_grant_is_refused_and_what_it_grants_is_served() {
         for (grants, allowed) in [
             (json!({}), vec![]),
             (json!({"publish": ["room.*"]}), vec!["publish"]),
-            // Who may subscribe may ask who is there and what was, where nothing else is said.
+            // The right to subscribe includes presence and history, unless specified otherwise.
             (json!({"subscribe": "room.>"}), vec!["subscribe", "presence", "history", "recent", "since", "watch"]),
             (json!({"subscribe": "room.a", "history": [], "presence": []}), vec!["subscribe"]),
             (
@@ -57,20 +58,20 @@ async fn what_a_token_does_not_grant_is_refused_and_what_it_grants_is_served() {
             (json!({"publish": "room.b", "subscribe": ["room", "room.a.x", "rooms.a"]}), vec![]),
         ] {
             for (what, mut request) in requests(topic, &to) {
-                // A client of its own for each: what one request does must not help the next.
+                // A separate client for each: the effect of one request must not help the next.
                 let mut client = bearer(over, &server, grants.clone()).await;
                 request["id"] = what.into();
                 client.control.say(request).await;
                 let reply = loop {
                     let reply = client.control.hear().await;
-                    // Its own broadcast comes before the reply.
+                    // Its own broadcast arrives before the reply.
                     if reply["re"] == what {
                         break reply;
                     }
                 };
                 let is_refused = reply["type"] == "error" && reply["code"] == 403;
                 assert_eq!(!is_refused, allowed.contains(&what), "{what} with {grants}: {reply}");
-                // On one lane what was replayed comes first.
+                // On one lane the replayed messages come first.
                 client.control.say(json!({"type": "ping", "id": "alive"})).await;
                 while client.control.hear().await["re"] != "alive" {}
             }
@@ -175,7 +176,7 @@ async fn rules_for_topics_hold_beside_the_token() {
         }
         guest.control.say(json!({"type": "history", "topic": "members.a"})).await;
         guest.control.expect_error(403).await;
-        // By a pattern the guest gets what everybody may hear, and the member all.
+        // Through a pattern the guest gets the public topics, and the member all.
         for client in [&mut guest, &mut member] {
             client.control.say(json!({"type": "subscribe", "topic": ">", "lane": "control"})).await;
             client.control.expect("subscribed").await;
@@ -201,13 +202,13 @@ async fn what_was_held_back_is_asked_again_once_another_token_has_come() {
         json!({"type": "subscribe", "id": 1, "topic": "secret"}),
         json!({"type": "broadcast", "id": 1, "content": "x"}),
     ] {
-        // The lane is not read on before its large answer has been taken.
+        // The lane is not read further until its large answer has been read.
         let mut lane = client.lane().await;
         lane.say(json!({"type": "text", "content": "x".repeat(500_000)})).await;
         lane.say(request).await;
         held_back.push(lane);
     }
-    // What is sent later has come later, on its own lane; the others' windows are full by then.
+    // A later request is received later, on its own lane; the windows of the other lanes are full by then.
     client.control.lives("behind all that").await;
     client.control.say(json!({"type": "refresh", "id": 2, "token": token(json!({}))})).await;
     client.control.expect("refreshed").await;
@@ -247,7 +248,7 @@ async fn who_refreshes_again_and_again_and_reads_nothing_of_what_ends_is_closed(
         for request in requests {
             if !lane.try_body(request.to_string().as_bytes()).await || lane.try_hear_body().await.is_err() {
                 assert_eq!(client.closed().await.0, 4413);
-                // What fits into the client's window, and what may wait.
+                // The client's window, and the backlog.
                 assert!((MOST..MOST + 20).contains(&times), "closed after {times} times");
                 return server.stop().await;
             }

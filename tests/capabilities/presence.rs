@@ -1,4 +1,4 @@
-//! Who is on a topic, and who hears of it when others come and go.
+//! Who is on a topic, and which clients are notified when others come and go.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -50,7 +50,7 @@ async fn a_pattern_hears_of_joins_and_leaves_on_all_its_topics() {
         let server = TestServer::start().await;
         let mut watcher = Subscriber::over(from, &server, "watcher").await;
         watcher.subscribe(json!({"topic": "room.*", "presence": true})).await;
-        // An exact subscription that does not want to hear of it takes nothing away from the pattern.
+        // An exact subscription without presence events takes none away from the pattern.
         watcher.subscribe(json!({"topic": "room.1"})).await;
         let mut guest = Subscriber::over(to, &server, "guest").await;
         for topic in ["room.1", "room.2", "hall.1"] {

@@ -1,7 +1,7 @@
-//! The configurations of proxies in docs/PROXIES.md, as they stand there: a WebSocket goes through each, and the server sees whose
-//! it is. A proxy that is not installed is left out, and that is said.
+//! The configurations of proxies in docs/PROXIES.md, unchanged: a WebSocket passes through each, and the server sees
+//! the client's address. A proxy that is not installed is skipped, with a notice.
 
-#![cfg(target_os = "linux")] // Clients come from an address of their own on this machine.
+#![cfg(target_os = "linux")] // Clients use a separate address of this machine.
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
 use std::fs;
@@ -16,12 +16,12 @@ use quic_websocket::config::TlsVersion;
 use serde_json::json;
 use tokio::net::TcpSocket;
 
-/// The client's address, which is none of a proxy's.
+/// The client's address, different from the proxy's.
 const CLIENT: &str = "127.0.0.2";
-/// Which the client says it has, and which nobody is to believe.
+/// An address that the client claims, and that must not be believed.
 const FALSE: &str = "203.0.113.9";
 
-/// The block of a language in the document.
+/// The code block in a language from the document.
 fn documented(language: &str) -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/PROXIES.md");
     let text = fs::read_to_string(path).expect("the document");
@@ -34,14 +34,14 @@ fn program(name: &str) -> Option<PathBuf> {
     let all = std::env::split_paths(&folders).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
     let found = all.map(|folder| folder.join(name)).find(|path| path.is_file());
     if found.is_none() {
-        // Past what a test that passes is not shown.
+        // Written directly, because the output of a passing test is hidden.
         let _ =
             writeln!(std::io::stderr(), "LEFT OUT: {name} is not installed, docs/PROXIES.md was not tested with it");
     }
     found
 }
 
-/// A proxy before a server, which ends with its test.
+/// A proxy in front of a server, which ends with its test.
 struct Proxy {
     child: Child,
     addr: SocketAddr,
@@ -50,7 +50,7 @@ struct Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // nginx's workers end with their master when that is asked, not killed.
+        // nginx's workers end with their master if it is asked to stop, not if it is killed.
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"));
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
         let _ = self.child.wait();
@@ -58,7 +58,7 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    /// Starts one with a text of the document, in which these are replaced.
+    /// Starts one with a configuration from the document, after these replacements.
     async fn start(program: &Path, folder: &Path, server: &TestServer, text: &str, more: &[(&str, &str)]) -> Self {
         let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = free.local_addr().expect("its address");
@@ -78,7 +78,7 @@ impl Proxy {
             ("/etc/ssl/chat.example-key.pem", path(&server.files.key)),
             ("/etc/ssl/chat.example-with-key.pem", path(&with_key)),
             ("/etc/quic-websocket/ca.pem", path(&server.files.ca)),
-            // What is only needed to run beside others, and without being root.
+            // Changes needed only to run next to others, and without being root.
             ("admin off", "admin off\n    auto_https disable_redirects".to_owned()),
             ("http {\n    #", format!("http {{\n    access_log off;\n{}    #", temporary(folder))),
         ];
@@ -122,7 +122,7 @@ impl Proxy {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Opens a WebSocket through it.
+    /// Opens a WebSocket through the proxy.
     async fn open(&self, server: &TestServer) -> Result<web_socket::SocketLane, String> {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind(format!("{CLIENT}:0").parse().expect("an address")).expect("an address of this machine");
@@ -136,7 +136,7 @@ impl Proxy {
     }
 }
 
-/// Where nginx may write who is not root.
+/// Folders in which nginx may write without being root.
 fn temporary(folder: &Path) -> String {
     ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("    {kind}_temp_path {}/{kind};\n", folder.display()))
@@ -147,7 +147,7 @@ fn behind(config: &mut Config) {
     config.http.proxies = vec!["127.0.0.1/32".parse().expect("a network")];
 }
 
-/// A client that goes through is served, and known by its own address.
+/// Checks that a client behind the proxy is served, and known by its own address.
 async fn goes_through(proxy: &Proxy, server: &TestServer) {
     let mut lane = proxy.open(server).await.unwrap_or_else(|e| panic!("{e}\n{}", proxy.log()));
     lane.say(json!({"type": "handshake", "protocol_version": "1.0", "client_name": "Ada"})).await;

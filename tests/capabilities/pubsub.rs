@@ -1,4 +1,4 @@
-//! The `pubsub` example, as people use it in pipes: through its binary, against a real server.
+//! The `pubsub` example, as used in pipes: through its binary, against a real server.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -28,7 +28,7 @@ fn start(server: &TestServer, args: &[&str]) -> Child {
         .expect("the example starts")
 }
 
-/// Runs it with some input to its end.
+/// Runs it with some input until it ends.
 async fn run(server: &TestServer, args: &[&str], input: &str) -> Output {
     let mut child = start(server, args);
     child.stdin.take().expect("its input").write_all(input.as_bytes()).expect("it reads");
@@ -40,7 +40,7 @@ async fn ended(child: Child) -> Output {
     soon("the end of the example", output).await.expect("no panic").expect("its output")
 }
 
-/// What it said, where it ended well.
+/// Its output, if it succeeded.
 fn stdout(output: &Output) -> String {
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout.clone()).expect("UTF-8")
@@ -50,7 +50,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("UTF-8")
 }
 
-/// Waits until somebody has subscribed to a topic.
+/// Waits until a topic has a subscriber.
 async fn until_subscribed(client: &Client, topic: &str) {
     soon("a subscriber", async {
         while client.presence(topic).await.expect("members").is_empty() {
@@ -111,7 +111,7 @@ async fn of_a_pattern_each_line_begins_with_its_topic() {
     let server = TestServer::start().await;
     let reader = start(&server, &["sub", "sensors.>", "--count", "2"]);
     let client = client(&server, "Ada").await;
-    // Who subscribes to a pattern is not told: the first messages may come too early.
+    // Subscriptions to patterns are not visible from here: the first messages may be too early.
     let published = async {
         loop {
             client.publish("sensors.b.c", Payload::text("x y")).await.expect("published");

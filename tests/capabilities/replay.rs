@@ -1,4 +1,5 @@
-//! Who comes back gets what it missed, then goes on live: no hole and no duplicate at the seam, or it is told.
+//! A client that comes back gets what it missed, then continues live: no hole and no duplicate at the seam, or the loss
+//! is reported.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -23,7 +24,7 @@ async fn publish(client: &mut Party, topic: &str, content: &str) -> Value {
     client.control.expect("published").await
 }
 
-/// Publishes numbered messages to a topic, as fast as they are answered, until it is told to stop.
+/// Publishes numbered messages to a topic, as fast as they are answered, until told to stop.
 async fn keep_publishing(mut client: Party, stop: Arc<AtomicBool>) -> u64 {
     let mut last = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -50,7 +51,7 @@ async fn a_thousand_returns_among_eight_publishers_miss_nothing_and_repeat_nothi
     let mut client = Subscriber::over(Over::Native, &server, "subscriber").await;
     let first = client.subscribe(json!({"topic": "a"})).await;
     let (epoch, mut last) = (first["epoch"].clone(), first["offset"].as_u64().expect("an offset"));
-    // A position stays valid from one carrier to the next.
+    // A position stays valid across carriers.
     for (n, over) in (0..RETURNS).zip(Over::in_turn()) {
         for _ in 0..random.usize(0..40) {
             let (_, message) = client.any().await;
@@ -61,7 +62,7 @@ async fn a_thousand_returns_among_eight_publishers_miss_nothing_and_repeat_nothi
                 "return {n}, seed {seed}: {message}"
             );
         }
-        // Whatever is on its way to the old subscription is lost with it, and comes again with the new one.
+        // Messages in flight to the old subscription are lost with it, and come again with the new one.
         client.client.vanish();
         client = Subscriber::over(over, &server, "subscriber").await;
         let position = json!({"epoch": epoch, "offset": last});
@@ -90,7 +91,7 @@ async fn a_long_replay_waits_for_the_client_and_joins_what_is_published_meanwhil
     for n in 1..=2000 {
         publish(&mut publisher, "a", &format!("{n} {}", "x".repeat(1000))).await;
     }
-    // Two megabytes to replay, of which the client takes a few thousand bytes at a time and forty thousand may wait.
+    // Two megabytes to replay; the client reads a few thousand bytes at a time and forty thousand may be queued.
     let mut transport = TransportConfig::default();
     transport.stream_receive_window(8000_u32.into());
     let mut client = RawClient::connect(&server.endpoint_with(transport), server.addr).await;
@@ -220,13 +221,13 @@ async fn a_pattern_beside_a_long_replay_does_not_double_what_is_replayed() {
     server.stop().await;
 }
 
-/// Has one lane bring a topic by a pattern and by its own name in turn, among busy publishers: what is behind `subscribed` goes
-/// on behind its position, and what is behind `ok` belongs to the pattern, or to nobody.
+/// Subscribes one lane to a topic by a pattern and by its own name in turn, with busy publishers: messages after
+/// `subscribed` continue after its position, and messages after `ok` belong to the pattern, or to none.
 async fn turn_by_turn(over: Over, has_pattern: bool) {
     let server = TestServer::start_with(|config| {
         config.workers = 2;
         config.topics = vec![rule("pattern = '>'\nhistory_messages = 1000000\nhistory_bytes = 1000000000")];
-        // Who falls behind here is not closed for it.
+        // A slow client is not closed here.
         (config.limits.lane_backlog_messages, config.limits.client_backlog_messages) = (1_000_000, 1_000_000);
         (config.limits.lane_backlog_bytes, config.limits.client_backlog_bytes) = (1 << 30, 1 << 30);
     })
@@ -262,7 +263,7 @@ async fn turn_by_turn(over: Over, has_pattern: bool) {
         if epoch.is_null() {
             (epoch, last) = (subscribed["epoch"].clone(), subscribed["offset"].as_u64().expect("an offset"));
         }
-        // Some of what is replayed, or all and more.
+        // A part of the replay, or all of it and more.
         for _ in 0..fastrand::usize(1..30) {
             let offset = client.control.expect("message").await["offset"].clone();
             assert_eq!(offset, last + 1, "round {round}: subscribed behind {last}, {subscribed}");
@@ -280,7 +281,7 @@ async fn turn_by_turn(over: Over, has_pattern: bool) {
         if !has_pattern {
             continue;
         }
-        // Of what waited for the other one nothing was forgotten; what it was still to have replayed is told.
+        // Nothing queued for the other one was forgotten; the rest of its replay is reported.
         let mut heard = 0;
         while heard < 3 {
             let message = client.control.hear().await;
@@ -357,7 +358,7 @@ async fn what_a_replay_that_is_cut_off_leaves_out_is_told_to_the_pattern() {
     subscribe(&mut client, json!({"topic": "r.*"})).await;
     client.control.say(json!({"type": "subscribe", "topic": "r.x", "recent": 300, "id": "in"})).await;
     client.control.expect("subscribed").await;
-    // Behind what has been replayed, as nothing is read.
+    // Behind the replayed messages, as nothing is read.
     publish(&mut publisher, "r.x", "during").await;
     client.control.say(json!({"type": "unsubscribe", "topic": "r.x", "id": "out"})).await;
     let has_ended = || server.status.stats(9).list.iter().all(|client| client.subscriptions < 2);
@@ -406,7 +407,7 @@ async fn history_of_all_topics_together_stays_within_its_memory() {
         let reply = client.control.hear().await;
         kept += reply["messages"].as_array().expect("a page").len();
     }
-    // A message counts twice: its compressed form may be kept as well.
+    // A message counts twice: its compressed form may be stored as well.
     assert!((1..=5).contains(&kept), "{kept} messages of 10,000 bytes are kept in 100,000");
     server.stop().await;
 }
@@ -416,7 +417,7 @@ async fn by_default_the_largest_message_is_kept_and_those_before_it() {
     let server = TestServer::start().await;
     let mut client = Over::Native.party(&server, "client").await;
     publish(&mut client, "a", "small").await;
-    // Its own length as text, in the limit of a megabyte.
+    // Its length as text, within the limit of a megabyte.
     publish(&mut client, "a", &"x".repeat((1 << 20) - 100)).await;
     client.control.say(json!({"type": "history", "topic": "a"})).await;
     let page = client.control.expect("history").await;

@@ -1,4 +1,4 @@
-//! What another token no longer allows ends at once, with what waits for it.
+//! Anything that a new token no longer allows ends at once, including queued messages.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -8,8 +8,8 @@ use crate::common::topics::rule;
 use crate::common::{TestServer, web_socket};
 use serde_json::{Value, json};
 
-/// Has a client that does not read ask for `subscribe`, with more published than can be on its way to it, and then show a
-/// token with `later`; gives how many of 200 messages it was sent, and the code with which the subscription ended.
+/// A client that does not read sends `subscribe`, more is published than can be in flight to it, and it then presents a
+/// token with `later`; returns how many of 200 messages it was sent, and the code with which the subscription ended.
 async fn heard_before_refresh(server: &TestServer, subscribe: Value, later: Value) -> (usize, Value) {
     let mut publisher = bearer(Over::Native, server, json!({"publish": ">"})).await;
     let mut publish = async || {

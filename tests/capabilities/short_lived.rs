@@ -1,5 +1,5 @@
-//! The certificate that web pages trust by its hash: in development, or where the settings say so, clients on WebTransport are
-//! shown one that is made for that, and all others the usual one.
+//! The certificate that web pages trust by its hash: in development, or if the settings say so, clients on WebTransport
+//! get one created for this purpose, and all others the usual one.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -25,7 +25,7 @@ use x509_parser::prelude::FromDer;
 
 const DAY_S: i64 = 24 * 60 * 60;
 
-/// As it is where nobody has set anything.
+/// The configuration without any settings.
 fn usual(config: &mut Config) {
     config.webtransport.short_lived_certificate = None;
 }
@@ -34,7 +34,7 @@ fn hash(server: &TestServer) -> Option<CertificateHash> {
     server.status.short_lived().hash()
 }
 
-/// A session of who believes in certificates with one of these hashes.
+/// A session of a client that trusts certificates with one of these hashes.
 async fn by_hash(addr: SocketAddr, hashes: &[[u8; 32]]) -> Option<Session> {
     let hashes = hashes.iter().map(|hash| hash.to_vec()).collect();
     let client = ClientBuilder::new().with_server_certificate_hashes(hashes).expect("a client");
@@ -47,7 +47,7 @@ fn certificate(connection: &Connection) -> CertificateDer<'static> {
     chain[0].clone()
 }
 
-/// Which certificate is shown on native QUIC, and to clients that offer these protocols; with the one that is spoken.
+/// The certificate shown on native QUIC, or to clients that offer these protocols; with the negotiated protocol.
 async fn shown(server: &TestServer, protocols: &[&str]) -> Option<(CertificateDer<'static>, Vec<u8>)> {
     let endpoint = endpoint_trusting(&server.files.ca, protocols, TransportConfig::default());
     let connecting = endpoint.connect(server.addr, "localhost").expect("it begins");
@@ -70,7 +70,7 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     names.value.general_names.iter().map(text).collect()
 }
 
-/// The files of a certificate that is nobody's for development.
+/// The files of a certificate that is not for development.
 fn somebodys_own(folder: &tempfile::TempDir, names: &[&str]) -> DevelopmentFiles {
     let files = DevelopmentFiles::inside(folder.path());
     let params = CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
@@ -177,7 +177,7 @@ async fn a_replaced_certificate_with_other_names_brings_another_and_drops_nobody
     for client in &mut clients {
         client.control.lives("who is connected").await;
     }
-    // A certificate that is not for development: no page needs to know a hash.
+    // A certificate that is not for development: no page needs a hash.
     let folder = tempfile::tempdir().expect("a folder");
     let own = somebodys_own(&folder, &["localhost"]);
     for (from, to) in [(&own.key, &server.files.key), (&own.cert, &server.files.cert)] {

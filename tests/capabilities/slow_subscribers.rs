@@ -1,4 +1,4 @@
-//! A subscriber that does not read hurts itself alone, in the way that its topic's policy says, within the configured bounds.
+//! A subscriber that does not read affects only itself, as its topic's policy determines, within the configured bounds.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -12,19 +12,19 @@ use serde_json::{Value, json};
 
 const WINDOW: u32 = 4000;
 
-/// Twenty messages may wait on a lane.
+/// Twenty messages may be queued on a lane.
 fn twenty(overflow: &str) -> impl FnOnce(&mut Config) + use<> {
     let rule = rule(&format!("pattern = '>'\noverflow = '{overflow}'\nhistory_bytes = 10000000"));
     move |config| {
         config.limits.lane_backlog_messages = 20;
         config.timing.block_timeout_ms = 300;
-        // Whoever reads again after a while is still told why it has to go.
+        // A client that reads again after a while is still told why it is closed.
         config.timing.close_timeout_ms = 15_000;
         config.topics = vec![rule];
     }
 }
 
-/// A client that takes so many bytes on each lane, and no more until it reads.
+/// A client with this receive window on each lane that reads nothing by itself.
 async fn stuck(server: &TestServer, fields: Value) -> (RawClient, Value) {
     let mut transport = TransportConfig::default();
     transport.stream_receive_window(WINDOW.into());
@@ -38,8 +38,8 @@ async fn stuck(server: &TestServer, fields: Value) -> (RawClient, Value) {
     (client, subscribed)
 }
 
-/// Those that do not read, with how many messages of how many bytes are on their way to each at most: in QUIC's window, or in
-/// what the server and both systems hold for a socket.
+/// Subscribers that do not read, with the number and size of the messages that can be in flight to each: in QUIC's
+/// window, or in the buffers of the server and both systems for a socket.
 async fn all_stuck(server: &TestServer, topic: &str) -> [(Subscriber, Value, u64, usize); 2] {
     let (client, subscribed) = stuck(server, json!({"topic": topic})).await;
     let socket = web_socket::open_narrow(server).await;
@@ -55,7 +55,7 @@ async fn publish(client: &mut Party, topic: &str, content: &str) -> Value {
     client.control.hear().await
 }
 
-/// Publishes so many messages of so many bytes, each of which healthy neighbours hear.
+/// Publishes this many messages of this size; healthy neighbours receive each of them.
 async fn publish_beside_neighbours(server: &TestServer, topic: &str, count: u64, size: usize) {
     let mut publisher = Over::Native.party(server, "publisher").await;
     let mut neighbours = Vec::new();
@@ -80,7 +80,7 @@ async fn disconnect_closes_the_subscriber_who_resumes_without_loss() {
     publish_beside_neighbours(&server, "a", 100, 10_000).await;
     for (mut subscriber, subscribed, ..) in clients {
         assert_eq!(subscriber.client.closed().await.0, 4413);
-        // On whichever carrier it comes back.
+        // On any carrier it reconnects with.
         for over in Over::ALL {
             let mut back = Subscriber::over(over, &server, "back").await;
             let since = json!({"epoch": subscribed["epoch"], "offset": 0});
@@ -211,7 +211,7 @@ async fn block_holds_the_publisher_until_there_is_room_and_loses_nothing() {
         let refused = refused.expect("a publisher that is held up is told so in the end");
         assert_eq!(refused["code"], 503, "{refused}");
         assert!((20..=26 + on_its_way).contains(&offset), "{offset} were taken");
-        // Another topic is not held up by it.
+        // It does not delay another topic.
         assert_eq!(publish(&mut publisher, "another", "x").await["type"], "published");
         let hear = async {
             for expected in 1..=offset + 50 {
@@ -283,7 +283,7 @@ async fn a_blocked_publisher_goes_on_when_the_subscriber_leaves_or_unsubscribes(
     for pattern in ["a", "*"] {
         for leaves in [false, true] {
             let (mut client, _) = stuck(&server, json!({"topic": pattern})).await;
-            // One more than there is room for: its answer does not come, that of another lane does.
+            // One more than there is room for: it is not answered, a request on another lane is.
             let mut refused = 0;
             while refused == 0 {
                 publisher
@@ -351,7 +351,7 @@ async fn datagrams_carry_what_fits_and_the_lane_the_rest() {
     assert_eq!((&message["content"], &message["offset"]), (&json!("small"), &json!(1)));
     publish(&mut publisher, "a", &"x".repeat(5000)).await;
     assert_eq!(subscriber.hear("a").await["offset"], 2);
-    // Where there are none, everything comes on the one lane.
+    // Without datagrams, everything arrives on the one lane.
     let mut socket = Subscriber::over(Over::WebSocket, &server, "socket").await;
     let subscribed = socket.subscribe(json!({"topic": "a", "delivery": "datagram"})).await;
     assert_eq!(subscribed.get("lane"), None, "{subscribed}");
@@ -365,7 +365,7 @@ async fn datagrams_carry_what_fits_and_the_lane_the_rest() {
 #[tokio::test]
 async fn of_datagrams_that_the_link_does_not_carry_the_newest_arrive_and_lanes_go_on() {
     let server = TestServer::start().await;
-    // Three times as many as the path carries at first, for as long as it takes the lane to answer.
+    // Three times as many as the path carries at first, while waiting for the lane's answer.
     let link = Link { loss: 0.0, delay: std::time::Duration::from_millis(20), seed: 21 };
     let relay = Relay::start(server.addr, link).await;
     let mut client = RawClient::connect(&server.endpoint(), relay.addr).await;

@@ -1,4 +1,4 @@
-//! What a server tells of itself is what happened: counted here at those who send and receive, and held against its snapshot.
+//! The server's statistics match what happened: senders and receivers count here, and the snapshot is compared.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -20,7 +20,7 @@ fn totals(server: &TestServer) -> Totals {
     server.status.stats(0).totals
 }
 
-/// A client that counts what it sends and hears: messages, and bytes of their bodies.
+/// A client that counts the messages it sends and receives, and the bytes of their bodies.
 struct Counting {
     who: Who,
     lane: Option<TopicLane>,
@@ -74,7 +74,7 @@ impl Counting {
         let Who::WithLanes(client) = &self.who else { return self.hear("message").await };
         if self.lane.is_none() {
             let lane = TopicLane::accept(client).await;
-            // As it was: fields in their order, and no spaces.
+            // As received: fields in their order, and no spaces.
             let first = format!(r#"{{"type":"lane","lane":{},"priority":{}}}"#, lane.number, lane.priority);
             self.count(first.as_bytes(), "lane");
             self.lane = Some(lane);
@@ -107,7 +107,7 @@ async fn what_clients_send_and_hear_is_what_is_counted() {
             client.hear_topic().await;
         }
     }
-    // The same message once more changes nothing, and one without subscribers goes to nobody.
+    // Repeating the same message changes nothing, and one without subscribers goes to no client.
     for _ in 0..2 {
         clients[1].say(json!({"type": "publish", "topic": "c", "content": "", "key": "once", "id": 2})).await;
         clients[1].hear("published").await;
@@ -127,7 +127,7 @@ async fn what_clients_send_and_hear_is_what_is_counted() {
         clients.iter().map(of).fold((0, 0), |sum, next| (sum.0 + next.0, sum.1 + next.1))
     };
     let (sent, heard) = (sum(|client| client.sent), sum(|client| client.heard));
-    // What is heard is counted right behind.
+    // Received messages are counted a moment later.
     until("all is counted", || totals(&server).messages_out == heard.0).await;
     let totals = totals(&server);
     assert_eq!((totals.messages_in, totals.bytes_in), sent);
@@ -152,7 +152,7 @@ async fn datagrams_and_request_lanes_are_counted_as_any_message() {
             let answer = client.ask(on, body.as_bytes()).await;
             heard += answer.to_string().len() as u64;
         }
-        // Too large for a datagram, it is answered on the control lane.
+        // The answer is too large for a datagram, so it arrives on the control lane.
         client.send_datagram(json!({"type": "list_clients"}).to_string().as_bytes());
         heard += client.read_datagram().await.len() as u64;
         until("all is counted", || totals(&server).messages_out == before.messages_out + 4).await;
@@ -164,7 +164,7 @@ async fn datagrams_and_request_lanes_are_counted_as_any_message() {
     server.stop().await;
 }
 
-/// A client that takes 4,000 bytes of a lane, and no more until it reads.
+/// A client with a receive window of 4,000 bytes that reads nothing by itself.
 async fn stuck(server: &TestServer, topic: &str) -> RawClient {
     let mut transport = TransportConfig::default();
     transport.stream_receive_window(4000_u32.into());
@@ -193,7 +193,7 @@ async fn a_stalled_client_shows_its_queue_first_and_what_was_dropped_for_it_is_c
     for _ in 0..100 {
         publish(&mut publisher, "a", &"x".repeat(1000)).await;
     }
-    // The worker of the stalled client has them when it has what came behind them.
+    // The worker of the stalled client has processed them once it has processed the later ones.
     until("everything is delivered", || totals(&server).fanned_out == 100).await;
     let stats = server.status.stats(100);
     let first = &stats.list[0];
@@ -237,7 +237,7 @@ async fn messages_that_newer_ones_replace_and_datagrams_that_give_way_are_droppe
     }
     assert_eq!(totals(&server).dropped, 50 - heard, "{heard} of 50 came");
 
-    // All at once: more than QUIC and the buffer hold.
+    // All at once: more than QUIC and the buffer can hold.
     let before = totals(&server);
     let mut client = server.client("datagrams").await;
     client.control.say(json!({"type": "subscribe", "topic": "fast", "delivery": "datagram", "id": 1})).await;
@@ -252,7 +252,7 @@ async fn messages_that_newer_ones_replace_and_datagrams_that_give_way_are_droppe
             break;
         }
     }
-    // Datagrams are on their way before the whole run is counted.
+    // Datagrams are sent before the whole run is counted.
     until("all are counted", || totals(&server).fanned_out == before.fanned_out + 200).await;
     let after = totals(&server);
     assert_eq!(after.dropped - before.dropped, 200 - came, "{came} of 200 came");
@@ -307,7 +307,7 @@ async fn round_trips_and_losses_are_those_of_the_path() {
             far.control.expect("text").await;
         }
     }
-    // What a busy machine took for the first packets counts for little after these.
+    // The delay of a busy machine for the first packets counts for little after these.
     for _ in 0..50 {
         near.control.lives("near").await;
     }
@@ -376,7 +376,7 @@ async fn subscribers_by_patterns_are_subscribers_and_broadcasts_are_told_apart_f
         clients.push(client);
     }
     publish(&mut clients[0], "chat.a", "x").await;
-    // Before any of the three leaves: what is still on its way to a client goes with the client.
+    // Before any of the three leaves: messages in flight are dropped with their client.
     until("three got the message", || totals(&server).fanned_out == 3).await;
     let of = |topic: &str| {
         let found =

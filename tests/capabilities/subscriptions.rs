@@ -1,5 +1,5 @@
-//! Topics through the client library, against a real server: publishing, subscribing, history, presence, and readers who
-//! do not read.
+//! Topics through the client library, against a real server: publishing, subscribing, history, presence, and
+//! subscribers that do not read.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -42,7 +42,7 @@ async fn what_is_published_arrives_in_order_and_as_it_was() {
 async fn patterns_that_come_and_go_between_messages_change_who_gets_them_and_nothing_else() {
     let server = TestServer::start().await;
     let (ada, bob, eve) = (client(&server, "Ada").await, client(&server, "Bob").await, client(&server, "Eve").await);
-    // Of as many levels as there may be, and of few.
+    // With as many levels as allowed, and with few.
     for topic in ["news.tea".to_owned(), vec!["a"; 128].join(".")] {
         let levels = topic.split('.').count();
         let first_is_any = ["*"].into_iter().chain(topic.split('.').skip(1)).collect::<Vec<_>>().join(".");
@@ -50,7 +50,7 @@ async fn patterns_that_come_and_go_between_messages_change_who_gets_them_and_not
         for round in 0..2 {
             publish(&ada, &topic, format!("{round} before")).await;
             expect(&mut news, &format!("{round} before")).await;
-            // More than are remembered one by one.
+            // More changes than are remembered individually.
             for n in 0..40 {
                 let elsewhere = eve.subscribe(format!("elsewhere.{n}.>").as_str()).await.expect("subscribed");
                 elsewhere.unsubscribe().await.expect("unsubscribed");
@@ -65,7 +65,7 @@ async fn patterns_that_come_and_go_between_messages_change_who_gets_them_and_not
             publish(&ada, &topic, "one again").await;
             expect(&mut news, "one again").await;
         }
-        // The first of two that match ends: the other one goes on in its place.
+        // The first of two matching subscriptions ends: the other one takes over.
         let mut second = bob.subscribe(first_is_any.as_str()).await.expect("subscribed");
         publish(&ada, &topic, "by the first").await;
         expect(&mut news, "by the first").await;
@@ -109,7 +109,7 @@ async fn a_subscription_begins_where_it_is_told_to() {
     assert_eq!(since.position().as_ref(), positions.last());
     drop(since);
 
-    // Of another life of the log: told, and then what there is.
+    // From an earlier epoch of the log: the loss is reported, then the available messages follow.
     let stale = Position { epoch: "of-another-life".into(), offset: 3 };
     let mut stale = bob.subscribe("t").since(stale).recent(1).await.expect("subscribed");
     assert_eq!(next_missed(&mut stale).await.offsets, None);
@@ -244,7 +244,7 @@ async fn on_the_control_lane_a_full_queue_drops_the_oldest_and_says_so() {
     for n in 1..=20 {
         publish(&ada, "t", n.to_string()).await;
     }
-    // Behind the last message on the same lane.
+    // After the last message on the same lane.
     let mut last = bob.subscribe("last").on_control_lane().await.expect("subscribed");
     publish(&ada, "last", "!").await;
     expect(&mut last, "!").await;
@@ -261,7 +261,7 @@ async fn datagrams_bring_the_newest() {
     let (ada, bob) = (client(&server, "Ada").await, client(&server, "Bob").await);
     let mut t = bob.subscribe("t").datagrams().queue(4).await.expect("subscribed");
     let newest = soon("a value that arrives", async {
-        // Any may be lost.
+        // Any of them may be lost.
         loop {
             let published = publish(&ada, "t", "value").await;
             while let Ok(event) = tokio::time::timeout(Duration::from_millis(50), t.next()).await {
@@ -275,7 +275,7 @@ async fn datagrams_bring_the_newest() {
     })
     .await;
     assert_eq!(newest.payload, Payload::text("value"));
-    // What fits into no datagram comes all the same.
+    // Messages too large for a datagram arrive anyway.
     publish(&ada, "t", "x".repeat(100_000)).await;
     soon("the large one", async {
         while next_message(&mut t).await.payload.content.is_none_or(|c| c.len() < 100_000) {}
@@ -349,7 +349,7 @@ async fn a_subscription_that_is_not_read_does_not_hold_up_the_close() {
         Some(Event::Closed(closed)) => assert_eq!(closed.code, CloseCode::NORMAL, "{closed:?}"),
         other => panic!("expected Closed, got {other:?}"),
     }
-    // What had come is still there, without a hole.
+    // Messages that had arrived are still available, without a hole.
     let mut offset = 0;
     while let Some(event) = soon("the end", bulk.next()).await {
         match event {

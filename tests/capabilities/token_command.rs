@@ -1,4 +1,4 @@
-//! `quic-websocket token` makes tokens that a server takes, and tells what one says.
+//! `quic-websocket token` creates tokens that a server accepts, and explains tokens.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 

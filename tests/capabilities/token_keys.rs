@@ -1,4 +1,4 @@
-//! Which key may have signed a token: its issuer's own, and one of few.
+//! Keys that may sign a token: its issuer's own, and one of few.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 

@@ -1,4 +1,4 @@
-//! Who is let in: tokens of each kind, by each kind of key, and none that only look like them.
+//! Which clients are accepted: tokens of each kind, by each kind of key, and none that only look like them.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -182,7 +182,7 @@ async fn an_end_that_is_beyond_all_integers_is_the_last_of_them() {
     server.stop().await;
 }
 
-/// A key pair in files, and what signs with it.
+/// A key pair in files, and its signing key.
 fn pair(folder: &std::path::Path, name: &str, kind: &'static rcgen::SignatureAlgorithm) -> (String, String) {
     let pair = KeyPair::generate_for(kind).expect("a key pair");
     let public = folder.join(name);
@@ -244,7 +244,7 @@ async fn each_key_checks_its_own_algorithm_alone() {
             let mut client = over.newcomer(&server).await;
             client.handshake_with(handshake(&signed(&header(algorithm, id), key, &claims(&json!({}))))).await;
         }
-        // The public key is no secret: whoever takes it for one must not be believed (RFC 8725 section 2.1).
+        // The public key is not a secret: a server must not accept it as one (RFC 8725 section 2.1).
         let public_as_secret = std::fs::read(&rsa).expect("the public key");
         let der_as_secret = {
             use rustls::pki_types::SubjectPublicKeyInfoDer;

@@ -1,4 +1,5 @@
-//! Publish and subscribe: who gets a topic's messages, in which order, on which lane, and what is refused.
+//! Publish and subscribe: which clients get a topic's messages, in which order, on which lane, and which requests are
+//! refused.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -8,7 +9,7 @@ use crate::common::{RawClient, RawLane, TestServer, soon};
 use quinn::TransportConfig;
 use serde_json::{Value, json};
 
-/// Publishes and gives the offset.
+/// Publishes and returns the offset.
 async fn publish(client: &mut Party, topic: &str, content: &str) -> u64 {
     client.control.say(json!({"type": "publish", "topic": topic, "content": content, "id": content})).await;
     let published = client.control.expect("published").await;
@@ -68,7 +69,7 @@ async fn patterns_match_and_overlapping_subscriptions_deliver_once() {
         for topic in ["a.b", "a.c", "x", "a.b.c", "a.b"] {
             publish(&mut publisher, topic, "content").await;
         }
-        // Exact, else the pattern that came first.
+        // Exact, else the earliest pattern.
         let lane = |number: usize| match over {
             Over::WebSocket => 0,
             _ => subscriber.subscribed[number]["lane"].as_u64().expect("a lane"),
@@ -116,7 +117,7 @@ async fn a_topic_that_the_client_wants_on_the_control_lane_comes_there_behind_it
         assert!(subscribed.get("lane").is_none(), "{subscribed}");
         assert_eq!(client.control.expect("message").await["content"], "before");
     }
-    // Nor need it be asked for where there is no other lane to be had.
+    // It need not be requested if there is no other lane.
     let mut socket = clients.pop().expect("the last");
     for client in [&mut clients[0], &mut socket] {
         client.control.say(json!({"type": "subscribe", "topic": "b", "id": 1})).await;
@@ -157,7 +158,8 @@ async fn sixteen_topics_have_lanes_of_their_own_and_later_ones_share_by_priority
     for (number, priority) in [(lanes[0], 250), (lanes[5], 1), (lanes[10], 128)] {
         assert_eq!(priorities[&number], priority);
     }
-    // Bulk gives its lane up; nobody of that priority comes, so the next urgent topic gets a lane in its place.
+    // The bulk topics free their lane; no topic of that priority follows, so the next urgent topic gets a lane in its
+    // place.
     for topic in ["bulk.4", "bulk.x"] {
         subscriber.unsubscribe(topic).await;
     }
@@ -196,9 +198,10 @@ async fn a_topic_shares_no_lane_with_what_brought_its_messages_before() {
         client.control.expect("subscribed").await.get("lane").and_then(Value::as_u64)
     };
     assert_eq!((lane_of("a.*").await, lane_of("other.1").await), (Some(1), Some(2)));
-    // The first lane of those with the fewest topics is the next one's, which is not for what the pattern has brought.
+    // The next topic would get the first lane with the fewest topics, but not the lane on which the pattern delivered
+    // it.
     assert_eq!((lane_of("a.b").await, lane_of("other.2").await), (Some(2), Some(1)));
-    // What names no topic begins nowhere, so that nothing of it comes twice or is left out.
+    // A pattern has no starting position, so none of its messages is duplicated or left out on any lane.
     assert_eq!((lane_of("a.>").await, lane_of("*.c").await), (Some(1), Some(2)));
     assert_eq!(lane_of("a.c").await, None, "each lane has a pattern that matches it");
     for topic in ["*.c", "a.b"] {
@@ -270,7 +273,7 @@ async fn what_is_not_allowed_or_not_there_is_refused_by_name() {
         }
         client.control.say(json!({"type": "publish", "topic": "new.2", "content": "x", "id": 1})).await;
         assert!(client.control.expect_error(503).await.contains("4 topics"));
-        // A refused publish is told without an id as well.
+        // A refused publish is reported without an id as well.
         client.control.say(json!({"type": "publish", "topic": "read-only", "content": "x"})).await;
         client.control.expect_error(403).await;
         server.stop().await;

@@ -1,5 +1,5 @@
-//! What a new user sees: the example clients and the server's log, as README.md and QUICKSTART.md show them, from the
-//! real binaries. Ids, ports and times differ from run to run and are masked.
+//! The output a new user sees: the example clients and the server's log, as README.md and QUICKSTART.md show them, from
+//! the real binaries. Ids, ports and times differ from run to run and are masked.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-/// The server's binary, started in a folder of its own.
+/// The server's binary, started in a separate folder.
 struct Server {
     process: Child,
     addr: String,
@@ -40,7 +40,7 @@ impl Server {
         Self { process, addr, log, seen, folder }
     }
 
-    /// Runs an example against it, with something to type.
+    /// Runs an example against it, with typed input.
     fn run(&self, example: &str, args: &[&str], typed: &str) -> Output {
         let mut client = Command::new(example_path(example))
             .args(["--server", &self.addr])
@@ -55,7 +55,7 @@ impl Server {
         client.wait_with_output().expect("its end")
     }
 
-    /// Drains it, and gives its log without the times.
+    /// Drains it, and returns its log without the times.
     fn stop(mut self) -> String {
         let pid = nix::unistd::Pid::from_raw(self.process.id().try_into().expect("a process id"));
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("it can be signalled");
@@ -74,19 +74,19 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// A test that fails leaves no server behind.
+    /// A failing test leaves no server behind.
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// Cargo builds the examples beside the tests.
+/// Cargo builds the examples next to the tests.
 fn example_path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_quic-websocket")).with_file_name("examples").join(name)
 }
 
-/// Puts `<ID>` for every client id.
+/// Replaces every client id by `<ID>`.
 fn mask_ids(text: &str) -> String {
     let mut masked = String::new();
     let mut rest = text;
@@ -209,7 +209,7 @@ fn a_chat_room_shows_what_was_said_there_and_goes_on() {
     let shown = transcript(&output, &server.addr);
     assert!(shown.contains("> line 12\n💬 [lobby] Ada: line 12\n> /quit\n"), "{shown}");
 
-    // The server learns of the end by itself.
+    // The server notices the end by itself.
     let is_empty = || {
         let output = server.run("chat_client", &[], "/who lobby\n/quit\n");
         transcript(&output, &server.addr).contains("In lobby (0)")
@@ -221,7 +221,7 @@ fn a_chat_room_shows_what_was_said_there_and_goes_on() {
     let output = server.run("chat_client", &["--name", "Bob"], typed);
     let shown = transcript(&output, &server.addr);
     let (_, shown) = shown.split_once("\"Ada L\" hello\n\n").expect("the commands");
-    // Who is gone has no name any more.
+    // The name of a client that has left is unknown.
     let shown: Vec<_> = shown
         .lines()
         .map(|line| match line.split_once("] ").and_then(|(_, said)| said.split_once(": line ")) {

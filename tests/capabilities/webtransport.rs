@@ -57,7 +57,7 @@ async fn as_many_request_lanes_are_served_at_once_as_on_native_quic() {
             lane.lives(&format!("lane {round} on {over:?}")).await;
             lanes.push(lane);
         }
-        // Whoever ends one has another, any number of times.
+        // A client that ends one can open another, any number of times.
         for round in 0..20 {
             let mut ended = lanes.remove(0);
             ended.send.finish().expect("it was open");
@@ -166,7 +166,7 @@ async fn a_client_that_closes_its_session_or_its_connection_is_gone_at_once() {
 #[tokio::test]
 async fn a_stream_that_is_none_of_the_sessions_ends_it() {
     let server = TestServer::start().await;
-    // An HTTP request, a lane of another session, a lane that says of itself that it has one direction.
+    // An HTTP request, a lane of another session, a lane marked as unidirectional.
     for foreign in [&[0x01, 0x00][..], &[0x40, 0x41, 0x04], &[0x40, 0x54, 0x00]] {
         let mut client = Over::WebTransport.client(&server, "Ada").await;
         let (mut send, _receive) = client.connection.open_bi().await.expect("a stream");
@@ -229,7 +229,7 @@ async fn who_speaks_http3_and_asks_for_no_session_in_time_is_closed() {
         other => panic!("expected 4408, got {other}"),
     }
     soon("the server's close", half.stopped()).await.expect_err("the connection is closed");
-    // A stream that only servers have.
+    // A stream type reserved for servers.
     let other = web_transport::http3(&server).await;
     let mut stream = other.open_uni().await.expect("a stream");
     stream.write_all(&[0x01; 100]).await.expect("the stream takes bytes");
@@ -258,12 +258,12 @@ async fn a_client_that_opens_a_unidirectional_stream_in_its_session_is_closed() 
     let server = TestServer::start().await;
     let mut client = Over::WebTransport.client(&server, "Eve").await;
     let mut neighbour = Over::WebTransport.client(&server, "Ada").await;
-    // In the place of one of HTTP/3's that this client does without.
+    // Instead of an HTTP/3 stream that this client does not need.
     let mut stream = soon("a stream", client.connection.open_uni()).await.expect("a stream");
     stream.write_all(&[&web_transport::TOPIC_LANE[..], b"x"].concat()).await.expect("the stream takes bytes");
     let close = client.expect_close(1002).await;
     assert_eq!(close["reason"], "the client must not open unidirectional streams");
-    // One of HTTP/3's own is none of the session's.
+    // A stream of HTTP/3 itself does not belong to the session.
     let mut encoder = soon("a stream", neighbour.connection.open_uni()).await.expect("a stream");
     encoder.write_all(&[0x02, 0x00]).await.expect("the stream takes bytes");
     for _ in 0..3 {
@@ -296,7 +296,7 @@ async fn a_client_that_does_not_read_is_closed_and_its_neighbour_is_not() {
 async fn a_server_with_early_data_serves_both_carriers() {
     let server = TestServer::start_with(|config| config.quic.early_data = true).await;
     let endpoint = web_transport::endpoint(&server);
-    // The second comes back with a TLS session of the first's.
+    // The second one resumes a TLS session of the first.
     for _ in 0..2 {
         let connecting = endpoint.connect(server.addr, "localhost").expect("a connection begins");
         let connection = match connecting.into_0rtt() {
@@ -386,7 +386,7 @@ async fn who_breaks_http3_below_a_session_is_closed_with_the_code_for_it() {
         assert_eq!(client.closed().await, code, "{what}");
         neighbour.control.lives("a neighbour").await;
     }
-    // Those that were let in and shook no hands count nowhere; one that did counts as what it was.
+    // Clients without a handshake are counted nowhere; one with a handshake was counted as a client.
     server.stop().await;
 }
 

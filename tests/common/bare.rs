@@ -1,4 +1,4 @@
-//! HTTP/1.1 and WebSocket frames as bytes (RFC 6455 section 5.2), well-formed or not: no library stands between.
+//! HTTP/1.1 and WebSocket frames as bytes (RFC 6455 section 5.2), well-formed or not, without a library.
 
 use quic_websocket::Config;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use super::{TestServer, soon, web_socket};
 
-/// First bytes of frames: the end of a message, and what is in them.
+/// First bytes of frames: the final fragment, and the opcodes.
 pub const FIN: u8 = 0x80;
 pub const CONTINUATION: u8 = 0;
 pub const TEXT: u8 = 1;
@@ -16,15 +16,15 @@ pub const CLOSE: u8 = FIN | 8;
 pub const PING: u8 = FIN | 9;
 pub const PONG: u8 = FIN | 10;
 
-/// The handshake that begins every client.
+/// The handshake that every client sends first.
 pub const HELLO: &[u8] = br#"{"type":"handshake","protocol_version":"1.0","client_name":"Ada"}"#;
 
-/// Has a server listen without TLS as well.
+/// Makes a server listen without TLS as well.
 pub fn plain(config: &mut Config) {
     config.http.plain_addr = Some("127.0.0.1:0".parse().expect("an address"));
 }
 
-/// What lies on TCP, with TLS or without.
+/// A byte stream over TCP, with or without TLS.
 pub trait Bytes: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Bytes for T {}
@@ -43,15 +43,15 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// What a field of the head says.
+    /// The value of a field of the head.
     pub fn field(&self, name: &str) -> Option<&str> {
         let mut fields = self.head.lines().filter_map(|line| line.split_once(':'));
         fields.find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     }
 }
 
-/// The opening handshake for a path, with more lines in it (each with its end); one of these that names a field which is there
-/// anyway stands in its place.
+/// The opening handshake for a path, with additional lines (including their line ends); a line with the name of a
+/// default field replaces it.
 pub fn opening(path: &str, lines: &[&str]) -> String {
     let mut head = format!("GET {path} HTTP/1.1\r\n");
     let named = |line: &str| line.split_once(':').map(|(name, _)| name.to_ascii_lowercase());
@@ -76,7 +76,7 @@ pub fn opening(path: &str, lines: &[&str]) -> String {
     head + "\r\n"
 }
 
-/// One frame of a client's.
+/// One frame of a client.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
     let mut bytes = head(first, 0x80, payload.len() as u64);
@@ -85,7 +85,7 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What a frame begins with, up to its mask.
+/// The start of a frame, up to its mask.
 pub fn head(first: u8, masked: u8, length: u64) -> Vec<u8> {
     let mut bytes = vec![first];
     match (u8::try_from(length), u16::try_from(length)) {
@@ -108,7 +108,7 @@ pub fn close(code: u16, reason: &[u8]) -> Vec<u8> {
 }
 
 impl Bare {
-    /// Without TLS, where the server listens so.
+    /// Without TLS, on a server that listens that way.
     pub async fn plain(server: &TestServer) -> Self {
         let addr = server.plain_http.expect("it listens without TLS");
         let stream = soon("a connection", TcpStream::connect(addr)).await.expect("it connects");
@@ -116,7 +116,7 @@ impl Bare {
         Self { stream: Box::new(stream) }
     }
 
-    /// The same with a system that holds as little as it can for one that does not read.
+    /// The same with the smallest receive buffer of the system.
     pub async fn narrow(server: &TestServer) -> Self {
         Self { stream: Box::new(web_socket::narrow(server.plain_http.expect("it listens without TLS")).await) }
     }
@@ -130,13 +130,13 @@ impl Bare {
         soon("room on the connection", self.try_send(bytes)).await.expect("the connection takes bytes");
     }
 
-    /// The same where the server may have ended it already.
+    /// The same if the server may have closed the connection already.
     pub async fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.write_all(bytes).await?;
         self.stream.flush().await
     }
 
-    /// Sends a request and gives the response, with its body unless it has none.
+    /// Sends a request and returns the response, with its body unless it has none.
     pub async fn ask(&mut self, request: &str) -> Answer {
         self.send(request.as_bytes()).await;
         self.answer(!request.starts_with("HEAD")).await
@@ -168,7 +168,7 @@ impl Bare {
     pub async fn upgrade(&mut self, path: &str) {
         let answer = self.ask(&opening(path, &[])).await;
         assert_eq!(answer.status, 101, "{answer:?}");
-        // RFC 6455 section 1.3 has this example.
+        // Example of RFC 6455 section 1.3.
         assert_eq!(answer.field("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
     }
 
@@ -181,14 +181,14 @@ impl Bare {
         client
     }
 
-    /// A WebSocket that sends everything back.
+    /// A WebSocket that echoes everything.
     pub async fn echo(server: &TestServer) -> Self {
         let mut socket = Self::plain(server).await;
         socket.upgrade("/echo").await;
         socket
     }
 
-    /// The next frame of the server's: its first byte and what is in it; `None` at the end.
+    /// The server's next frame: its first byte and its payload; `None` at the end.
     pub async fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
         let first = soon("a frame", self.stream.read_u8()).await.ok()?;
         let rest = async {
@@ -205,7 +205,7 @@ impl Bare {
         Some((first, soon("the rest of a frame", rest).await.expect("a whole frame")))
     }
 
-    /// The next message, or control frame, of the server's, however many frames it comes in; `None` at the end.
+    /// The server's next message or control frame, in any number of frames; `None` at the end.
     pub async fn message(&mut self) -> Option<(u8, Vec<u8>)> {
         let (first, mut payload) = self.frame().await?;
         let mut last = first;
@@ -218,27 +218,27 @@ impl Bare {
         Some((FIN | first, payload))
     }
 
-    /// The next message of the server's, which has to be JSON as text.
+    /// The server's next message, which must be JSON as text.
     pub async fn hear(&mut self) -> Value {
         let (first, payload) = self.message().await.expect("a message");
         assert_eq!(first, FIN | TEXT, "{:?}", String::from_utf8_lossy(&payload));
         serde_json::from_slice(&payload).expect("JSON")
     }
 
-    /// A sign of life: the server answers.
+    /// Checks that the server still answers.
     pub async fn lives(&mut self, who: &str) {
         self.send(&frame(FIN | TEXT, json!({"type": "ping", "id": who}).to_string().as_bytes())).await;
         let pong = self.hear().await;
         assert_eq!((&pong["type"], &pong["re"]), (&json!("pong"), &json!(who)));
     }
 
-    /// Passes over messages until the server's close frame and answers it, so that the connection ends and nothing more comes;
-    /// gives its code, where it has one, and its reason.
+    /// Skips messages until the server's close frame and answers it, so that the connection ends with nothing more to
+    /// read; returns its code, if any, and its reason.
     pub async fn closed(&mut self) -> (Option<u16>, String) {
         loop {
             let (first, payload) = self.frame().await.expect("a close frame comes before the end");
             if first == CLOSE {
-                // The server may have ended the connection with it.
+                // The server may have closed the connection with it.
                 let _ = self.try_send(&frame(CLOSE, &payload)).await;
                 assert!(self.frame().await.is_none(), "nothing comes behind a close frame");
                 let Some((code, reason)) = payload.split_first_chunk() else { return (None, String::new()) };

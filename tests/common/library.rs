@@ -1,4 +1,4 @@
-//! The client library in the hands of a test: what it publishes and subscribes to.
+//! The client library as tests use it: publishing and subscribing.
 
 use quic_websocket::message::{Payload, Position, TopicMessage};
 use quic_websocket::tls::Trust;
@@ -11,23 +11,23 @@ pub fn builder(server: &TestServer) -> ClientBuilder {
     Client::builder(server.addr.to_string()).trust(Trust::CaFile(server.files.ca.clone()))
 }
 
-/// A client under a name, and its events.
+/// A client with a name, and its events.
 pub async fn connect(server: &TestServer, name: &str) -> (Client, Events) {
     builder(server).name(name).expect("a name").connect().await.expect("it connects")
 }
 
-/// A client of which the events are of no interest.
+/// A client whose events are not needed.
 pub async fn client(server: &TestServer, name: &str) -> Client {
     connect(server, name).await.0
 }
 
-/// The next event, which has to be there.
+/// The next event; there must be one.
 pub async fn next(subscription: &mut Subscription) -> TopicEvent {
     let what = format!("an event of {}", subscription.topic());
     soon(&what, subscription.next()).await.unwrap_or_else(|| panic!("{what}: it is over"))
 }
 
-/// The next event, which has to be a message.
+/// The next event, which must be a message.
 pub async fn next_message(subscription: &mut Subscription) -> TopicMessage {
     match next(subscription).await {
         TopicEvent::Message(message) => message,
@@ -35,7 +35,7 @@ pub async fn next_message(subscription: &mut Subscription) -> TopicMessage {
     }
 }
 
-/// The next event, which has to be a loss.
+/// The next event, which must report missed messages.
 pub async fn next_missed(subscription: &mut Subscription) -> Missed {
     match next(subscription).await {
         TopicEvent::Missed(missed) => missed,
@@ -43,14 +43,14 @@ pub async fn next_missed(subscription: &mut Subscription) -> Missed {
     }
 }
 
-/// The next message, which has to be this text.
+/// The next message, which must have this text.
 pub async fn expect(subscription: &mut Subscription, text: &str) -> TopicMessage {
     let message = next_message(subscription).await;
     assert_eq!(message.payload, Payload::text(text), "of {}", subscription.topic());
     message
 }
 
-/// Publishes a text; gives where it is.
+/// Publishes a text; returns its position.
 pub async fn publish(client: &Client, topic: &str, text: impl Into<String>) -> Position {
     client.publish(topic, Payload::text(text.into())).await.expect("it is published").position
 }

@@ -1,4 +1,4 @@
-//! Servers whose rates hold for this machine as well, and what they answer to one request too many.
+//! Servers whose rates apply to this machine as well, and their responses to one request too many.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::TestServer;
 
-/// A server whose limits hold for everybody and are as the test wants them.
+/// A server whose limits apply to everyone, as set by the test.
 pub async fn limited(change: impl FnOnce(&mut Rates)) -> TestServer {
     TestServer::start_with(|config| {
         let rates = &mut config.rates;
@@ -18,7 +18,7 @@ pub async fn limited(change: impl FnOnce(&mut Rates)) -> TestServer {
     .await
 }
 
-/// Checks that this is a refusal of that request, and gives the time told.
+/// Checks that this is a refusal of that request, and returns the time to wait.
 pub fn refusal(answer: &Value, re: u64) -> Duration {
     assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!(429)), "expected a refusal, got {answer}");
     assert_eq!(answer["re"], re, "{answer}");

@@ -1,7 +1,7 @@
-//! A real server on a free port, and a client that is written against docs/PROTOCOL.md alone: it shares no code with the
-//! library, so that a mistake there cannot hide by being made twice.
+//! A real server on a free port, and a client written against docs/PROTOCOL.md alone: it shares no code with the
+//! library, so that a mistake there cannot be hidden by being made twice.
 
-#![allow(dead_code, unreachable_pub, missing_docs)] // Each test binary uses its own part of this.
+#![allow(dead_code, unreachable_pub, missing_docs)] // Each test binary uses a different part of this.
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
 #[macro_use]
@@ -36,15 +36,15 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 use web_transport_quinn::Session;
 
-/// How long anything that is expected may take before the test fails: generous, because machines are slow at times.
+/// How long anything expected may take before the test fails: generous, because machines are slow at times.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Waits for something expected, and says what was not there in time.
+/// Waits for something expected, and names it if it does not happen in time.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("not in time: {what}"))
 }
 
-/// Waits until a condition holds that nothing announces.
+/// Polls until a condition holds for which there is no notification.
 pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     soon(what, async {
         while !holds() {
@@ -54,13 +54,13 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     .await;
 }
 
-/// A running server with development certificates in a folder of its own.
+/// A running server with development certificates in a separate folder.
 pub struct TestServer {
     pub addr: SocketAddr,
-    /// Where it serves HTTP and WebSocket over TLS, and where without.
+    /// Its address for HTTP and WebSocket over TLS, and the one without TLS.
     pub http: Option<SocketAddr>,
     pub plain_http: Option<SocketAddr>,
-    /// The admin API's own address, and its token.
+    /// The separate address of the admin API, and its token.
     pub admin: Option<SocketAddr>,
     pub admin_token: Option<String>,
     pub files: DevelopmentFiles,
@@ -76,7 +76,7 @@ impl TestServer {
         Self::start_with(|_| {}).await
     }
 
-    /// A server whose settings the test has changed.
+    /// A server with settings changed by the test.
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let files = DevelopmentFiles::inside(folder.path());
@@ -87,7 +87,7 @@ impl TestServer {
         config.tls.cert = files.cert.clone();
         config.tls.key = files.key.clone();
         config.timing.drain_timeout_ms = 2000;
-        // Clients here trust by the authority.
+        // Clients here trust the authority.
         config.webtransport.short_lived_certificate = Some(false);
         change(&mut config);
         let server = Server::bind(config).expect("the server binds");
@@ -98,7 +98,7 @@ impl TestServer {
         Self { addr, http, plain_http, admin, admin_token, files, status, shutdown, running, _folder: folder }
     }
 
-    /// Begins the drain.
+    /// Starts the drain.
     pub fn drain(&self) {
         self.shutdown.cancel();
     }
@@ -109,7 +109,7 @@ impl TestServer {
         soon("the server's end", self.running).await.expect("no panic").expect("a clean end");
     }
 
-    /// A client endpoint on a socket of its own that trusts this server.
+    /// A client endpoint on a separate socket that trusts this server.
     pub fn endpoint(&self) -> Endpoint {
         self.endpoint_with(TransportConfig::default())
     }
@@ -124,7 +124,7 @@ impl TestServer {
         endpoint_trusting(&self.files.ca, protocols, transport)
     }
 
-    /// A client endpoint that trusts this server and shows a certificate of its own, or none.
+    /// A client endpoint that trusts this server and presents a client certificate, or none.
     pub fn endpoint_showing(&self, identity: Option<&ClientFiles>) -> Endpoint {
         self.endpoint_showing_for(identity, "qws/1")
     }
@@ -134,7 +134,7 @@ impl TestServer {
         endpoint_over(tls_showing(&self.files.ca, identity), &[protocol], TransportConfig::default())
     }
 
-    /// A connection whose handshake is still to come.
+    /// A connection without a handshake.
     pub async fn stranger(&self) -> RawClient {
         RawClient::connect(&self.endpoint(), self.addr).await
     }
@@ -147,7 +147,7 @@ impl TestServer {
     }
 }
 
-/// A client endpoint on a socket of its own that trusts the authority in a file and offers some protocols (ALPN).
+/// A client endpoint on a separate socket that trusts the authority in a file and offers these protocols (ALPN).
 pub fn endpoint_trusting(ca: &Path, protocols: &[&str], transport: TransportConfig) -> Endpoint {
     endpoint_over(tls_trusting(ca).with_no_client_auth(), protocols, transport)
 }
@@ -169,7 +169,7 @@ pub fn tls_speaking(version: &'static rustls::SupportedProtocolVersion, ca: &Pat
         .with_root_certificates(roots)
 }
 
-/// The TLS of a client that shows a certificate of its own, or none.
+/// The TLS configuration of a client that presents a client certificate, or none.
 pub fn tls_showing(ca: &Path, identity: Option<&ClientFiles>) -> rustls::ClientConfig {
     let builder = tls_trusting(ca);
     match identity {
@@ -183,7 +183,7 @@ pub fn tls_showing(ca: &Path, identity: Option<&ClientFiles>) -> rustls::ClientC
 }
 
 fn endpoint_over(mut tls: rustls::ClientConfig, protocols: &[&str], transport: TransportConfig) -> Endpoint {
-    // Taken up only by who asks for it, at a server that allows it.
+    // Used only by clients that request it, on a server that allows it.
     tls.enable_early_data = true;
     tls.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("QUIC over TLS")));
@@ -200,12 +200,12 @@ pub struct RawLane {
 }
 
 impl RawLane {
-    /// Sends bytes as they are.
+    /// Sends raw bytes.
     pub async fn raw(&mut self, bytes: &[u8]) {
         soon("room on the stream", self.send.write_all(bytes)).await.expect("the stream takes bytes");
     }
 
-    /// Sends one body behind its length; false where the peer takes nothing any more.
+    /// Sends one body behind its length; returns false if the peer accepts nothing more.
     pub async fn try_body(&mut self, body: &[u8]) -> bool {
         soon("room on the stream", self.send.write_all(&framed(body))).await.is_ok()
     }
@@ -227,11 +227,11 @@ impl RawLane {
 
 speaks!(RawLane);
 
-/// Where to say something.
+/// Way on which a request is sent.
 #[derive(Debug, Clone, Copy)]
 pub enum On {
     Control,
-    /// A request lane of its own.
+    /// A separate request lane.
     Lane,
     Datagram,
 }
@@ -245,12 +245,12 @@ pub struct RawClient {
     pub connection: Connection,
     pub control: RawLane,
     pub id: String,
-    /// Where it is on WebTransport.
+    /// The session, on WebTransport.
     pub session: Option<Session>,
 }
 
 impl RawClient {
-    /// Connects and opens the control lane, on which nothing is sent yet.
+    /// Connects and opens the control lane, without sending anything yet.
     pub async fn connect(endpoint: &Endpoint, addr: SocketAddr) -> Self {
         let connecting = endpoint.connect(addr, "localhost").expect("a connection begins");
         let connection = soon("a connection", connecting).await.expect("it connects");
@@ -263,7 +263,7 @@ impl RawClient {
         Self { connection, control: RawLane { send, receive }, id: String::new(), session: None }
     }
 
-    /// Sends one body and gives the reply to it, which comes the same way.
+    /// Sends one body and returns the reply, which arrives the same way.
     pub async fn ask(&mut self, on: On, body: &[u8]) -> Value {
         match on {
             On::Control => {
@@ -298,7 +298,7 @@ impl RawClient {
         read_datagram(&self.connection, self.session.as_ref()).await
     }
 
-    /// Waits for the server's close and gives its code and reason.
+    /// Waits for the server's close and returns its code and reason.
     pub async fn closed(&self) -> (u64, String) {
         if let Some(session) = &self.session {
             return web_transport::closed(session).await;
@@ -328,7 +328,7 @@ async fn read_datagram(connection: &Connection, session: Option<&Session>) -> Ve
     datagram.strip_prefix(session).expect("a datagram of the session").to_vec()
 }
 
-/// Waits for the server's close of a connection and gives its code and reason.
+/// Waits for the server's close of a connection and returns its code and reason.
 pub async fn closed(connection: &Connection) -> (u64, String) {
     match soon("the server's close", connection.closed()).await {
         ConnectionError::ApplicationClosed(close) => {
@@ -338,7 +338,7 @@ pub async fn closed(connection: &Connection) -> (u64, String) {
     }
 }
 
-/// The time as the protocol tells it.
+/// The time in the protocol's format.
 pub fn now_ms() -> u64 {
     let elapsed = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a time after 1970");
     u64::try_from(elapsed.as_millis()).expect("a time that fits")

@@ -1,4 +1,4 @@
-//! A client on any carrier: what holds for one has to hold for all.
+//! A client on any carrier, for requirements that all carriers have to meet.
 
 use quinn::Connection;
 use serde_json::{Value, json};
@@ -17,20 +17,20 @@ pub enum Over {
 
 impl Over {
     pub const ALL: [Self; 3] = [Self::Native, Self::WebTransport, Self::WebSocket];
-    /// Those with lanes and datagrams.
+    /// Carriers with lanes and datagrams.
     pub const QUIC: [Self; 2] = [Self::Native, Self::WebTransport];
 
-    /// From each to each.
+    /// All pairs of carriers.
     pub fn pairs() -> impl Iterator<Item = (Self, Self)> {
         Self::ALL.into_iter().flat_map(|from| Self::ALL.map(|to| (from, to)))
     }
 
-    /// In turn, without end: for crowds of all kinds.
+    /// All carriers in turn, endlessly: for mixed crowds.
     pub fn in_turn() -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().cycle()
     }
 
-    /// Where something can be said on it.
+    /// Ways on which requests can be sent.
     pub fn ways(self) -> &'static [On] {
         match self {
             Self::WebSocket => &[On::Control],
@@ -38,7 +38,7 @@ impl Over {
         }
     }
 
-    /// As clients are told of it.
+    /// Name of the carrier in the protocol.
     pub fn name(self) -> &'static str {
         match self {
             Self::Native => "quic",
@@ -47,7 +47,7 @@ impl Over {
         }
     }
 
-    /// A connection whose handshake is still to come, on one with lanes.
+    /// A connection without a handshake, on a carrier with lanes.
     pub async fn stranger(self, server: &TestServer) -> RawClient {
         match self {
             Self::Native => server.stranger().await,
@@ -67,7 +67,7 @@ impl Over {
         client
     }
 
-    /// A connection whose handshake is still to come.
+    /// A connection without a handshake.
     pub async fn newcomer(self, server: &TestServer) -> Party {
         match self {
             Self::WebSocket => web_socket::open(server).await.into(),
@@ -98,7 +98,7 @@ impl AnyLane {
         }
     }
 
-    /// The same; false where the peer takes nothing any more.
+    /// The same; returns false if the peer accepts nothing more.
     pub async fn try_body(&mut self, body: &[u8]) -> bool {
         match self {
             Self::Quic(lane) => lane.try_body(body).await,
@@ -116,7 +116,7 @@ impl AnyLane {
 }
 
 impl AnyLane {
-    /// Sends bodies at once, one behind the other.
+    /// Sends bodies at once, one after the other.
     pub async fn bodies(&mut self, bodies: &[Vec<u8>]) {
         match self {
             Self::Quic(lane) => lane.raw(&bodies.iter().flat_map(|body| super::framed(body)).collect::<Vec<_>>()).await,
@@ -132,7 +132,7 @@ pub struct Party {
     pub over: Over,
     pub control: AnyLane,
     pub id: String,
-    /// Where it is on QUIC.
+    /// The QUIC connection, if there is one.
     rest: Option<(Connection, Option<Session>)>,
 }
 
@@ -152,7 +152,7 @@ impl From<SocketLane> for Party {
 }
 
 impl Party {
-    /// QUIC's, where it is on that.
+    /// The QUIC connection; only on carriers that use it.
     pub fn quic(&self) -> (&Connection, Option<&Session>) {
         let (connection, session) = self.rest.as_ref().expect("a WebSocket has one lane only");
         (connection, session.as_ref())
@@ -164,7 +164,7 @@ impl Party {
         super::open_lane(connection, session).await
     }
 
-    /// Sends one body and gives the reply to it, which comes the same way.
+    /// Sends one body and returns the reply, which arrives the same way.
     pub async fn ask(&mut self, on: On, body: &[u8]) -> Value {
         serde_json::from_slice(&self.ask_body(on, body).await).expect("JSON")
     }
@@ -189,7 +189,7 @@ impl Party {
         }
     }
 
-    /// Sends bodies one way, and does not wait for anything.
+    /// Sends bodies on one way, without waiting for anything.
     pub async fn tell(&mut self, on: On, bodies: &[Vec<u8>]) {
         match on {
             On::Control => self.control.bodies(bodies).await,
@@ -201,14 +201,14 @@ impl Party {
         }
     }
 
-    /// Is gone without a word, as far as its carrier allows that.
+    /// Disappears without a close, as far as the carrier allows that.
     pub fn vanish(self) {
         if let Some((connection, _)) = &self.rest {
             connection.close(1000_u32.into(), b"");
         }
     }
 
-    /// Waits for the server's close and gives its code and reason.
+    /// Waits for the server's close and returns its code and reason.
     pub async fn closed(&mut self) -> (u64, String) {
         match (&mut self.control, &self.rest) {
             (AnyLane::Socket(lane), _) => lane.closed().await,
@@ -218,7 +218,7 @@ impl Party {
         }
     }
 
-    /// The next message of a topic, which comes on the control lane if it was asked for there.
+    /// The next message of a topic, on the control lane if it was requested there.
     pub async fn hear_of(&mut self, topic: &str) -> Value {
         let message = self.control.expect("message").await;
         assert_eq!(message["topic"], json!(topic), "{message}");

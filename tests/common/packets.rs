@@ -1,4 +1,4 @@
-//! Connections that consist of one packet, as whoever floods a server sends them.
+//! Connections that consist of a single packet, as in floods.
 
 use std::net::SocketAddr;
 
@@ -7,16 +7,16 @@ use tokio::net::UdpSocket;
 
 use super::soon;
 
-/// What kind of packet a server answered with (RFC 9000 section 17); header protection does not hide that.
+/// Type of a packet from a server (RFC 9000 section 17); header protection does not hide it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
-    /// It begins a connection.
+    /// Starts a connection.
     Initial,
-    /// It wants the address proven first.
+    /// Requests address validation.
     Retry,
 }
 
-/// The first packet of a new connection, which has a sound ClientHello in it and was sent nowhere yet.
+/// The first packet of a new connection, with a valid ClientHello, sent nowhere yet.
 pub async fn first_packet(endpoint: &Endpoint) -> Vec<u8> {
     let mut packet = vec![0; 2000];
     let trap = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
@@ -27,7 +27,7 @@ pub async fn first_packet(endpoint: &Endpoint) -> Vec<u8> {
     packet
 }
 
-/// Sends the first packet of a new connection, from an address of its own, and says what comes back. No more is sent.
+/// Sends only the first packet of a new connection, from a separate address, and returns the type of the response.
 pub async fn begin_only(endpoint: &Endpoint, server: SocketAddr) -> Answer {
     let mut packet = [0; 2000];
     let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
@@ -41,8 +41,8 @@ pub async fn begin_only(endpoint: &Endpoint, server: SocketAddr) -> Answer {
     }
 }
 
-/// Whether a datagram holds a packet with early data (RFC 9000 sections 12.2 and 17.2.3). Types and lengths of packets
-/// with a long header are not encrypted.
+/// Whether a datagram contains a packet with early data (RFC 9000 sections 12.2 and 17.2.3). Types and lengths of
+/// packets with a long header are not encrypted.
 pub fn has_early_data(mut datagram: &[u8]) -> bool {
     while datagram.first().is_some_and(|first| first & 0x80 != 0) {
         let kind = (datagram[0] >> 4) & 3;
@@ -63,7 +63,7 @@ pub fn has_early_data(mut datagram: &[u8]) -> bool {
     false
 }
 
-/// Takes a variable-length integer (RFC 9000 section 16).
+/// Reads a variable-length integer (RFC 9000 section 16).
 fn integer(bytes: &mut &[u8]) -> usize {
     let length = 1 << (bytes[0] >> 6);
     let (integer, rest) = bytes.split_at(length);

@@ -1,4 +1,4 @@
-//! The binary as a child process: what it says is kept in files, and it does not outlive its test.
+//! The binary as a child process: its output is kept in files, and it ends with its test.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -19,12 +19,12 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts the binary in a folder, with these arguments and, of all settings in the environment, these alone.
+    /// Starts the binary in a folder, with these arguments and only these settings in the environment.
     pub fn start(folder: &Path, args: &[&str], environment: &[(&str, &str)]) -> Self {
         Self::spawn(Command::new(BINARY), folder, args, environment)
     }
 
-    /// The same under a limit, which a shell sets before.
+    /// The same under a limit, set by a shell.
     pub fn start_under(limit: &str, folder: &Path, args: &[&str]) -> Self {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("{limit} && exec \"$0\" \"$@\""), BINARY]);
@@ -69,7 +69,7 @@ impl Process {
         std::fs::read_to_string(&self.stderr).expect("what it logged")
     }
 
-    /// Waits until it has said so, and gives the address on which it listens.
+    /// Waits until it has logged its address, and returns it.
     pub async fn listening(&mut self) -> SocketAddr {
         let mut addr = None;
         until("the line that tells the address", || {
@@ -92,7 +92,7 @@ impl Process {
         self.child.try_wait().expect("its state").is_none()
     }
 
-    /// Waits for its end and gives its exit code.
+    /// Waits until it has exited and returns its exit code.
     pub async fn ended(&mut self) -> Option<i32> {
         until("the end of the process", || !self.is_running()).await;
         self.child.wait().expect("its state").code()
@@ -101,7 +101,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail where it has ended already.
+        // Both fail if it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! A bad link in one process: a UDP relay in front of the server that drops and delays packets, by a seed.
+//! A lossy link in one process: a UDP relay in front of the server that drops and delays packets, seeded.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,12 +12,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-/// What the link does to each packet, in either direction.
+/// Effect of the link on each packet, in either direction.
 #[derive(Debug, Clone, Copy)]
 pub struct Link {
-    /// The part of the packets that is lost, from 0 to 1.
+    /// Share of the packets that are lost, from 0 to 1.
     pub loss: f64,
-    /// How long the others take.
+    /// Delay of the others.
     pub delay: Duration,
     pub seed: u64,
 }
@@ -39,13 +39,13 @@ impl Relay {
         Self { addr, is_shut, _tasks: tasks }
     }
 
-    /// Lets no packet through to the server, or lets them through again.
+    /// Blocks all packets to the server, or lets them through again.
     pub fn shut(&self, shut: bool) {
         self.is_shut.store(shut, Ordering::Relaxed);
     }
 }
 
-/// Takes packets from clients, and gives each client a socket of its own towards the server.
+/// Receives packets from clients, with a separate socket towards the server for each client.
 async fn forward(front: Arc<UdpSocket>, server: SocketAddr, link: Link, is_shut: Arc<AtomicBool>) {
     let mut clients: HashMap<SocketAddr, mpsc::Sender<Packet>> = HashMap::new();
     let mut tasks = JoinSet::new();
@@ -71,7 +71,7 @@ async fn forward(front: Arc<UdpSocket>, server: SocketAddr, link: Link, is_shut:
     }
 }
 
-/// Takes packets from the server for one client.
+/// Receives packets from the server for one client.
 async fn backward(back: Arc<UdpSocket>, to_client: mpsc::Sender<Packet>, link: Link) {
     let mut random = fastrand::Rng::with_seed(link.seed);
     let mut buffer = vec![0; 65_536];
@@ -88,16 +88,16 @@ struct Packet {
 
 fn spoil(queue: &mpsc::Sender<Packet>, bytes: &[u8], link: Link, random: &mut fastrand::Rng) {
     if random.f64() >= link.loss {
-        // A full queue loses packets, as a router's does.
+        // A full queue drops packets, as a router's does.
         let _ = queue.try_send(Packet { due: Instant::now() + link.delay, bytes: bytes.to_vec() });
     }
 }
 
-/// Sends packets when they are due, in their order.
+/// Sends packets when they are due, in order.
 async fn carry(mut packets: mpsc::Receiver<Packet>, socket: Arc<UdpSocket>, to: Option<SocketAddr>) {
     while let Some(Packet { due, bytes }) = packets.recv().await {
         sleep_until(due).await;
-        // Whoever is gone takes no more.
+        // A client that has left receives nothing more.
         let _ = match to {
             Some(client) => socket.send_to(&bytes, client).await,
             None => socket.send(&bytes).await,

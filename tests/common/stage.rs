@@ -1,4 +1,4 @@
-//! A server that the test plays itself, to do to clients what a real one does only on a bad day.
+//! A server scripted by the test, which does to clients what a real one does only on a bad day.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use serde_json::json;
 
 use super::{RawLane, soon};
 
-/// An endpoint that takes connections as a server does; the rest is the test's.
+/// An endpoint that accepts connections as a server does; the test does the rest.
 pub struct Stage {
     pub endpoint: Endpoint,
     pub addr: SocketAddr,
     pub files: DevelopmentFiles,
-    /// The id that it gives its clients.
+    /// The id that it assigns to its clients.
     pub client_id: uuid::Uuid,
     _folder: tempfile::TempDir,
 }
@@ -34,12 +34,12 @@ impl Stage {
         Self::with_window(1 << 20)
     }
 
-    /// A server that takes so many bytes of a stream before it reads.
+    /// A server with this receive window on each stream.
     pub fn with_window(window: u32) -> Self {
         Self::with(window, |_| {})
     }
 
-    /// A server whose certificate the test makes itself, in place of the files that are there.
+    /// A server with a certificate created by the test, instead of the existing files.
     pub fn showing(make: impl FnOnce(&DevelopmentFiles)) -> Self {
         Self::with(1 << 20, make)
     }
@@ -74,7 +74,7 @@ impl Stage {
         Client::builder(self.addr.to_string()).trust(Trust::CaFile(self.files.ca.clone()))
     }
 
-    /// Lets one client in.
+    /// Accepts one client.
     pub async fn accept(&self) -> Played {
         let incoming = soon("a connection", self.endpoint.accept()).await.expect("the endpoint lives");
         let connection = incoming.await.expect("it connects");

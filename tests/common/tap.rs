@@ -1,5 +1,5 @@
-//! A place on the way to the server where packets are seen, kept back, and kept: what an attacker can do, or a network
-//! that loses a client's second flight.
+//! A point on the path to the server where packets are observed, held and recorded: for an attacker, or a network that
+//! loses a client's second flight.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -40,17 +40,17 @@ impl Tap {
         Self { addr, back, state, _tasks: tasks }
     }
 
-    /// From now on the client's packets go to this server.
+    /// From now on forwards the client's packets to this server.
     pub fn turn_to(&self, server: SocketAddr) {
         lock(&self.state).server = server;
     }
 
-    /// From now on keeps the client's packets back.
+    /// From now on holds the client's packets.
     pub fn hold(&self) {
         lock(&self.state).holds = true;
     }
 
-    /// Lets go of what was kept back, and goes on keeping back.
+    /// Releases the held packets, and continues to hold.
     pub async fn pass(&self) {
         let (server, held) = {
             let mut state = lock(&self.state);
@@ -61,23 +61,23 @@ impl Tap {
         }
     }
 
-    /// Lets go of what was kept back, and keeps nothing back any more.
+    /// Releases the held packets, and stops holding.
     pub async fn open(&self) {
         lock(&self.state).holds = false;
         self.pass().await;
     }
 
-    /// Loses what was kept back.
+    /// Drops the held packets.
     pub fn lose(&self) {
         lock(&self.state).held.clear();
     }
 
-    /// The client's packets since this was called last.
+    /// The client's packets since the last call.
     pub fn take_seen(&self) -> Vec<Vec<u8>> {
         std::mem::take(&mut lock(&self.state).seen)
     }
 
-    /// How many packets of the client have come since they were taken last.
+    /// Number of packets from the client since they were last taken.
     pub fn count(&self) -> u64 {
         lock(&self.state).seen.len() as u64
     }

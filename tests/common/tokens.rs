@@ -1,4 +1,4 @@
-//! Tokens as whoever issues them makes them (RFC 7519), and settings for a server that asks for them.
+//! Tokens as an issuer creates them (RFC 7519), and settings for a server that requires them.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::TestServer;
 use super::over::{Over, Party};
 
-/// The secret of servers that [`asking`] makes.
+/// The secret of servers from [`asking`].
 pub const SECRET: &str = "a secret of more than 32 bytes, for tests alone";
 
 /// The table `auth` of a configuration file.
@@ -19,7 +19,7 @@ pub fn auth(toml: &str) -> Auth {
     toml::from_str(toml).expect("the table auth")
 }
 
-/// That of a server with one secret.
+/// The same for a server with one secret.
 pub fn asking(more: &str) -> Auth {
     auth(&format!("{more}\n[[keys]]\nalgorithm = 'HS256'\nsecret = '{SECRET}'"))
 }
@@ -29,7 +29,7 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_secs()
 }
 
-/// Claims that hold for an hour, changed: `null` takes one away.
+/// Claims valid for an hour, with changes: `null` removes one.
 pub fn claims(changes: &Value) -> Value {
     let mut claims = json!({"sub": "ada", "exp": now() + 3600});
     let fields = claims.as_object_mut().expect("an object");
@@ -38,33 +38,33 @@ pub fn claims(changes: &Value) -> Value {
     claims
 }
 
-/// A token for such claims, by [`SECRET`].
+/// A token with such claims, signed with [`SECRET`].
 pub fn token(changes: Value) -> String {
     signed(&Header::new(Algorithm::HS256), &EncodingKey::from_secret(SECRET.as_bytes()), &claims(&changes))
 }
 
-/// A token by any key.
+/// A token signed with any key.
 pub fn signed(header: &Header, key: &EncodingKey, claims: &Value) -> String {
     jsonwebtoken::encode(header, claims, key).expect("a token")
 }
 
-/// Something of a token as it stands in one.
+/// A part of a token in its encoded form.
 pub fn part(value: &Value) -> String {
     URL_SAFE_NO_PAD.encode(value.to_string())
 }
 
-/// The same for JSON as it is written.
+/// The same for literal JSON.
 pub fn encoded(json: &str) -> String {
     URL_SAFE_NO_PAD.encode(json)
 }
 
-/// The signature of a token's first two parts by [`SECRET`].
+/// The signature of a token's first two parts with [`SECRET`].
 pub fn signature(head: &str) -> String {
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     jsonwebtoken::crypto::sign(head.as_bytes(), &key, Algorithm::HS256).expect("a signature")
 }
 
-/// A client that was let in with a token.
+/// A client that was accepted with a token.
 pub async fn bearer(over: Over, server: &TestServer, changes: Value) -> Party {
     let mut client = over.newcomer(server).await;
     client.handshake_with(handshake(&token(changes))).await;
@@ -76,7 +76,7 @@ pub fn handshake(token: &str) -> Value {
     json!({"type": "handshake", "protocol_version": "1.0", "token": token})
 }
 
-/// Shakes hands in vain; gives the reason, and the code with which the connection closed.
+/// Attempts a handshake that must fail; returns the reason, and the close code.
 pub async fn refused(over: Over, server: &TestServer, handshake: Value) -> (String, u64) {
     let mut client = over.newcomer(server).await;
     client.control.say(handshake).await;

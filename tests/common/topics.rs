@@ -1,4 +1,4 @@
-//! A subscriber that is written against docs/PROTOCOL.md alone: its lanes, as the server opens them.
+//! A subscriber written against docs/PROTOCOL.md alone, with its lanes as the server opens them.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::over::{Over, Party};
 use super::{RawClient, TestServer, soon, web_transport};
 
-/// A rule for topics as it stands in a configuration file.
+/// A rule for topics from its form in a configuration file.
 pub fn rule(toml: &str) -> TopicRule {
     toml::from_str(toml).expect("a rule")
 }
@@ -53,7 +53,7 @@ impl TopicLane {
         Ok(body)
     }
 
-    /// The next message, which has to be JSON alone.
+    /// The next message, which must be JSON alone.
     pub async fn hear(&mut self) -> Value {
         let body = soon("a message on a topic lane", self.try_hear_body()).await.expect("a message");
         serde_json::from_slice(&body).expect("JSON")
@@ -68,8 +68,8 @@ impl TopicLane {
     }
 }
 
-/// A client that hears what comes on its topic lanes, or where it has none on its one lane. Lanes are read from the first call
-/// that hears; until then, and for lanes that were taken with [`lane`](Self::lane), nothing is.
+/// A client that receives messages on its topic lanes, or on its one lane if it has no others. Lanes are read from the
+/// first call that receives; until then, and for lanes taken with [`lane`](Self::lane), nothing is read.
 pub struct Subscriber {
     pub client: Party,
     /// The replies to its subscriptions, in order.
@@ -77,7 +77,7 @@ pub struct Subscriber {
     heard: mpsc::Receiver<(u64, Value)>,
     hears: mpsc::Sender<(u64, Value)>,
     waiting: HashMap<String, VecDeque<Value>>,
-    /// What came of topics where a reply was expected, on one lane with it.
+    /// Messages of topics that arrived while a reply was expected on the same lane.
     between: VecDeque<Value>,
     readers: JoinSet<()>,
     taken: Option<TopicLane>,
@@ -109,7 +109,7 @@ impl Subscriber {
         }
     }
 
-    /// Subscribes with these fields and gives the reply.
+    /// Subscribes with these fields and returns the reply.
     pub async fn subscribe(&mut self, mut fields: Value) -> Value {
         fields["type"] = json!("subscribe");
         fields["id"] = json!("subscribe");
@@ -124,7 +124,7 @@ impl Subscriber {
         assert_eq!(ok["topic"], topic);
     }
 
-    /// Asks on the control lane, for a reply of this type.
+    /// Sends a request on the control lane, for a reply of this type.
     pub async fn ask(&mut self, request: Value, kind: &str) -> Value {
         self.client.control.say(request).await;
         loop {
@@ -137,12 +137,12 @@ impl Subscriber {
         }
     }
 
-    /// A sign of life. On one lane all that was sent before it is here then.
+    /// Checks that the server still answers. With a single lane, everything sent before has arrived then.
     pub async fn lives(&mut self, who: &str) {
         assert_eq!(self.ask(json!({"type": "ping", "id": who}), "pong").await["re"], who);
     }
 
-    /// The one lane that is read by the test itself; then no other is read.
+    /// The single lane, read by the test itself; then no other is read.
     pub async fn lane(&mut self) -> &mut TopicLane {
         if self.taken.is_none() {
             assert!(self.readers.is_empty(), "its lanes are read already");
@@ -217,7 +217,7 @@ impl Subscriber {
         }
     }
 
-    /// The next message and its attachment, where there is one topic lane at most.
+    /// The next message and its attachment, with at most one topic lane.
     pub async fn hear_with(&mut self) -> (Value, Vec<u8>) {
         match self.client.over {
             Over::WebSocket => self.client.control.hear_with().await,
@@ -225,7 +225,7 @@ impl Subscriber {
         }
     }
 
-    /// The priorities of so many lanes, by their numbers.
+    /// The priorities of this many lanes, by lane number.
     pub async fn lanes_seen(&mut self, count: usize) -> BTreeMap<u64, u64> {
         self.read();
         while self.lanes.len() < count {
@@ -236,8 +236,8 @@ impl Subscriber {
         self.lanes.clone()
     }
 
-    /// Whatever the server had to say, it has said: nothing was left unheard. Lanes are not ordered among each other, so
-    /// this can only find messages that should not be, never miss one that should.
+    /// Checks that no message is left unread. Lanes are not ordered among each other, so this can only find messages
+    /// that should not exist, never miss one that should.
     pub async fn nothing_more(&mut self) {
         tokio::task::yield_now().await;
         assert!(self.between.is_empty(), "nothing more was expected: {:?}", self.between);

@@ -1,4 +1,4 @@
-//! A client on WebSocket: framing is a library's, what is in the messages is not.
+//! A client on WebSocket: a library does the framing, the test the messages.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -23,31 +23,31 @@ use super::{TestServer, soon, tls_showing, tls_trusting};
 /// A WebSocket, which is one lane.
 pub struct SocketLane {
     pub socket: WebSocketStream<TlsStream<TcpStream>>,
-    /// The server's close frame, once it has come.
+    /// The server's close frame, once received.
     close: Option<(u64, String)>,
 }
 
-/// TLS with a server's TCP port.
+/// A TLS connection to a server's TCP port.
 pub async fn tls(server: &TestServer) -> TlsStream<TcpStream> {
     let addr = server.http.expect("it serves HTTP");
     tls_over(connect(addr).await, tls_trusting(&server.files.ca).with_no_client_auth()).await.expect("TLS")
 }
 
-/// TCP with a port.
+/// A TCP connection.
 pub async fn connect(addr: SocketAddr) -> TcpStream {
     let stream = soon("a connection", TcpStream::connect(addr)).await.expect("it connects");
     stream.set_nodelay(true).expect("an option");
     stream
 }
 
-/// The same with a system that holds as little as it can for one that does not read.
+/// The same with the smallest receive buffer of the system.
 pub async fn narrow(addr: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("an option");
     soon("a connection", socket.connect(addr)).await.expect("it connects")
 }
 
-/// TLS as a client of these settings speaks it to a server.
+/// TLS to a server with these client settings.
 pub async fn tls_over(stream: TcpStream, mut tls: ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     let name = ServerName::try_from("localhost").expect("a name");
@@ -65,12 +65,12 @@ pub fn request_at(addr: SocketAddr, path: &str) -> Request {
     request
 }
 
-/// Asks for a WebSocket.
+/// Requests a WebSocket.
 pub async fn ask(server: &TestServer, request: Request) -> Result<SocketLane, Error> {
     ask_over(tls(server).await, request).await
 }
 
-/// Asks for one over a connection.
+/// Requests one over an existing connection.
 pub async fn ask_over(stream: TlsStream<TcpStream>, request: Request) -> Result<SocketLane, Error> {
     let opening = tokio_tungstenite::client_async(request, stream);
     let (socket, _) = soon("an answer", opening).await?;
@@ -82,20 +82,20 @@ pub async fn open(server: &TestServer) -> SocketLane {
     ask(server, request(server, "/ws")).await.expect("a WebSocket")
 }
 
-/// Opens one at an address of UDP and TCP.
+/// Opens one at an address that serves UDP and TCP.
 pub async fn open_at(addr: SocketAddr, ca: &Path) -> SocketLane {
     let tls = tls_over(connect(addr).await, tls_trusting(ca).with_no_client_auth()).await.expect("TLS");
     ask_over(tls, request_at(addr, "/ws")).await.expect("a WebSocket")
 }
 
-/// Opens a client's WebSocket over which little is under way while it does not read.
+/// Opens a client's WebSocket with little data in flight while it does not read.
 pub async fn open_narrow(server: &TestServer) -> SocketLane {
     let stream = narrow(server.http.expect("it serves HTTP")).await;
     let tls = tls_over(stream, tls_trusting(&server.files.ca).with_no_client_auth()).await.expect("TLS");
     ask_over(tls, request(server, "/ws")).await.expect("a WebSocket")
 }
 
-/// Opens one as a client that shows a certificate of its own, or none.
+/// Opens one for a client that presents a client certificate, or none.
 pub async fn open_showing(server: &TestServer, identity: Option<&ClientFiles>) -> Result<SocketLane, Error> {
     let addr = server.http.expect("it serves HTTP");
     let tls = tls_over(connect(addr).await, tls_showing(&server.files.ca, identity)).await?;
@@ -103,17 +103,17 @@ pub async fn open_showing(server: &TestServer, identity: Option<&ClientFiles>) -
 }
 
 impl SocketLane {
-    /// Sends one body: JSON as text, anything else not.
+    /// Sends one body: JSON as text, anything else as binary.
     pub async fn body(&mut self, body: &[u8]) {
         self.bodies(&[body.to_vec()]).await;
     }
 
-    /// The same; false where the peer takes nothing any more.
+    /// The same; returns false if the peer accepts nothing more.
     pub async fn try_body(&mut self, body: &[u8]) -> bool {
         soon("room in the socket", self.socket.send(message(body))).await.is_ok()
     }
 
-    /// Sends bodies at once, one behind the other.
+    /// Sends bodies at once, one after the other.
     pub async fn bodies(&mut self, bodies: &[Vec<u8>]) {
         let sending = async {
             for body in bodies {
@@ -153,7 +153,7 @@ impl SocketLane {
         }
     }
 
-    /// Waits for the server's close and gives its code and reason.
+    /// Waits for the server's close and returns its code and reason.
     pub async fn closed(&mut self) -> (u64, String) {
         while self.try_hear_body().await.is_ok() {}
         self.close.clone().unwrap_or_else(|| panic!("no close frame came before the end"))
@@ -162,7 +162,7 @@ impl SocketLane {
 
 speaks!(SocketLane);
 
-/// JSON goes as text, anything else not.
+/// JSON as text, anything else as binary.
 fn message(body: &[u8]) -> Message {
     match std::str::from_utf8(body) {
         Ok(text) if text.starts_with('{') => Message::text(text),

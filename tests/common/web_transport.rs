@@ -1,4 +1,4 @@
-//! A client on WebTransport. The HTTP/3 handshake is a library's; lanes and datagrams lie open, as on native QUIC.
+//! A client on WebTransport. A library does the HTTP/3 handshake; lanes and datagrams are raw, as on native QUIC.
 
 use std::net::SocketAddr;
 
@@ -8,14 +8,14 @@ use web_transport_quinn::{ClientError, Session, SessionError, WebTransportError}
 
 use super::{RawClient, RawLane, TestServer, soon};
 
-/// What a lane of the client's begins with: WT_STREAM, and the session.
+/// Prefix of a client's lane: WT_STREAM, and the session.
 pub const LANE: &[u8] = &[0x40, 0x41, 0x00];
-/// What a lane of the server's begins with.
+/// Prefix of a server's lane.
 pub const TOPIC_LANE: [u8; 3] = [0x40, 0x54, 0x00];
-/// What a datagram begins with: its session.
+/// Prefix of a datagram: its session.
 pub const DATAGRAM: &[u8] = &[0x00];
 
-/// A control stream with the settings that WebTransport needs: its type, and a frame.
+/// A control stream with the settings required by WebTransport: its type, and a frame.
 pub const SETTINGS: &[u8] =
     &[0x00, 0x04, 0x0d, 0x08, 0x01, 0x33, 0x01, 0xc0, 0x00, 0x00, 0x00, 0xc6, 0x71, 0x70, 0x6a, 0x01];
 
@@ -28,11 +28,11 @@ pub const FIELDS: [(&str, &str); 5] = [
     (":protocol", "webtransport"),
 ];
 
-/// A HEADERS frame with these fields, written plainly (RFC 9204 section 4.5.6).
+/// A HEADERS frame with these fields as literals (RFC 9204 section 4.5.6).
 pub fn headers(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut section = vec![0, 0];
     for (name, value) in fields {
-        // Three bits for a name's length, seven for a value's.
+        // Three bits for the length of a name, seven for that of a value.
         let length = |text: &str, most: u8| match u8::try_from(text.len()).expect("short") {
             short if short < most => vec![short],
             long => vec![most, long - most],
@@ -64,7 +64,7 @@ impl Bare {
         Self { connection, control, request }
     }
 
-    /// The status of the answer.
+    /// The status of the response.
     pub async fn status(&mut self) -> u16 {
         // Two short integers: the frame's type and its length.
         let mut head = [0; 2];
@@ -79,7 +79,7 @@ impl Bare {
         }
     }
 
-    /// Waits for the server's close and gives its code.
+    /// Waits for the server's close and returns its code.
     pub async fn closed(&self) -> u64 {
         match soon("the server's close", self.connection.closed()).await {
             quinn::ConnectionError::ApplicationClosed(close) => close.error_code.into_inner(),
@@ -93,13 +93,13 @@ pub fn endpoint(server: &TestServer) -> Endpoint {
     server.endpoint_speaking(&["h3"], TransportConfig::default())
 }
 
-/// A connection for HTTP/3 on which nothing was said.
+/// A connection for HTTP/3 on which nothing was sent.
 pub async fn http3(server: &TestServer) -> Connection {
     let connecting = endpoint(server).connect(server.addr, "localhost").expect("a connection begins");
     soon("a connection", connecting).await.expect("it connects")
 }
 
-/// Asks for a session.
+/// Requests a session.
 pub async fn session(connection: Connection, addr: SocketAddr, path: &str) -> Result<Session, ClientError> {
     ask(connection, request(addr, path)).await
 }
@@ -120,7 +120,7 @@ pub async fn over(session: Session) -> RawClient {
     RawClient { connection, control: RawLane { send, receive }, id: String::new(), session: Some(session) }
 }
 
-/// Waits for the server's close and gives its code and reason.
+/// Waits for the server's close and returns its code and reason.
 pub async fn closed(session: &Session) -> (u64, String) {
     match soon("the server's close", session.closed()).await {
         SessionError::WebTransportError(WebTransportError::Closed(code, reason)) => (code.into(), reason),

@@ -1,4 +1,4 @@
-//! What a test says and hears on a lane, and how a client begins and ends, whatever carries it: the same methods for each type
+//! Sending and receiving on a lane, and the start and end of a client, on any carrier: the same methods for each type
 //! that sends and receives bodies, and for each that has such a control lane.
 
 /// The methods of a lane that has `body` and `try_hear_body`.
@@ -20,7 +20,7 @@ macro_rules! speaks {
                 self.try_hear_body().await.expect("a message")
             }
 
-            /// The next message, which has to be JSON alone.
+            /// The next message, which must be JSON alone.
             pub async fn hear(&mut self) -> serde_json::Value {
                 serde_json::from_slice(&self.hear_body().await).expect("JSON")
             }
@@ -33,20 +33,20 @@ macro_rules! speaks {
                 (serde_json::from_slice(&body[5..5 + json_len]).expect("JSON"), body[5 + json_len..].to_vec())
             }
 
-            /// The next message, which has to be of this type.
+            /// The next message, which must be of this type.
             pub async fn expect(&mut self, kind: &str) -> serde_json::Value {
                 let message = self.hear().await;
                 assert_eq!(message["type"], kind, "expected {kind}, got {message}");
                 message
             }
 
-            /// A sign of life: the server answers on this lane.
+            /// Checks that the server still answers on this lane.
             pub async fn lives(&mut self, who: &str) {
                 self.say(serde_json::json!({"type": "ping", "id": who})).await;
                 assert_eq!(self.expect("pong").await["re"], who);
             }
 
-            /// The next message, which has to be an error with this code; gives its text.
+            /// The next message, which must be an error with this code; returns its text.
             pub async fn expect_error(&mut self, code: u16) -> String {
                 let message = self.expect("error").await;
                 assert_eq!(message["code"], code, "expected error {code}, got {message}");
@@ -60,12 +60,12 @@ macro_rules! speaks {
 macro_rules! shakes_hands {
     ($client:ty) => {
         impl $client {
-            /// Shakes hands under a name.
+            /// Completes the handshake with a name.
             pub async fn handshake(&mut self, name: &str) -> serde_json::Value {
                 self.handshake_with(serde_json::json!({"type": "handshake", "protocol_version": "1.0", "client_name": name})).await
             }
 
-            /// Shakes hands with a message of the test's.
+            /// Completes the handshake with a message of the test.
             pub async fn handshake_with(&mut self, message: serde_json::Value) -> serde_json::Value {
                 self.control.say(message).await;
                 let response = self.control.expect("handshake_response").await;
@@ -74,7 +74,7 @@ macro_rules! shakes_hands {
                 response
             }
 
-            /// Waits for the server's `close` message and its close, which must agree; gives the message.
+            /// Waits for the server's `close` message and its close, which must agree; returns the message.
             pub async fn expect_close(&mut self, code: u16) -> serde_json::Value {
                 let message = self.control.expect("close").await;
                 assert_eq!(message["code"], code, "expected close {code}, got {message}");

@@ -1,4 +1,4 @@
-//! Every row of the bad-input table of docs/PROTOCOL.md, and what else a body can hold that a parser may stumble over.
+//! Every row of the bad-input table of docs/PROTOCOL.md, and other content of a body that may confuse a parser.
 
 use quinn::VarInt;
 use serde_json::{Value, json};
@@ -10,10 +10,10 @@ use super::scene::{Scene, Target};
 const MAX: usize = 4096;
 const SMALL: &str = "limits.max_message_bytes = 4096";
 
-/// What comes of an input.
+/// Result of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
-    /// `error` with this code, and the connection lives on.
+    /// `error` with this code, and the connection stays open.
     Error(u64),
     /// The connection closes with this code.
     Close(u64),
@@ -21,19 +21,19 @@ enum Answer {
     Reply(&'static str),
 }
 
-/// Who sends it.
+/// Sender of an input.
 #[derive(Debug, Clone, Copy)]
 enum By {
-    /// Somebody who has not shaken hands.
+    /// A connection without a handshake.
     Stranger,
     Client,
-    /// A client who agreed on zstd.
+    /// A client that negotiated zstd.
     Compressing,
 }
 
 use Answer::{Close, Error, Reply};
 
-/// Sends bytes as they are on the control lane or on one of its own, and tells what comes of it.
+/// Sends raw bytes on the control lane or on a separate one, and returns the result.
 async fn provoke(target: &Target, by: By, on: On, bytes: &[u8]) -> Answer {
     let mut client = match by {
         By::Stranger => target.stranger().await,
@@ -63,7 +63,7 @@ async fn provoke(target: &Target, by: By, on: On, bytes: &[u8]) -> Answer {
     }
     let said: Value = answer.map_or(Value::Null, |body| match body.first() {
         Some(1) => json!({"type": "binary"}),
-        // What would not fit into the limit comes compressed.
+        // Content too large for the limit is sent compressed.
         Some(2) => json!({"type": "binary"}),
         _ => serde_json::from_slice(&body).expect("JSON"),
     });
@@ -87,7 +87,7 @@ async fn provoke(target: &Target, by: By, on: On, bytes: &[u8]) -> Answer {
     }
 }
 
-/// Provokes each of the answers, some at a time.
+/// Provokes each of the results, several at a time.
 async fn provoke_all(target: &Target, rows: Vec<(&'static str, By, On, Vec<u8>, Answer)>) {
     let mut provoked = JoinSet::new();
     for (what, by, on, bytes, expected) in rows {
@@ -105,7 +105,7 @@ async fn provoke_all(target: &Target, rows: Vec<(&'static str, By, On, Vec<u8>, 
     }
 }
 
-/// `{"type":"ping","a":[[[...]]]}` so many deep, the outer object counted.
+/// `{"type":"ping","a":[[[...]]]}` nested this deep, including the outer object.
 fn nested(depth: usize) -> Vec<u8> {
     format!(r#"{{"type":"ping","a":{}{}}}"#, "[".repeat(depth - 1), "]".repeat(depth - 1)).into_bytes()
 }
@@ -168,7 +168,7 @@ async fn every_row_of_bad_input_is_answered_as_it_is_written() {
     }
     provoke_all(&scene.target, rows).await;
 
-    // What takes more than one input.
+    // Results that need more than one input.
     let target = &scene.target;
     let mut client = target.client("Eve").await;
     for _ in 0..3 {
@@ -299,14 +299,14 @@ async fn json_made_to_break_parsers_is_refused_or_read_as_it_is_meant() {
             };
             rows.push((what, By::Client, on, bytes, answer));
         }
-        // Compressed, it comes out as the same.
+        // Compressed, it has the same result.
         rows.push((what, By::Compressing, On::Lane, framed(&zstd(&body)), answer));
     }
     provoke_all(&scene.target, rows).await;
     scene.end().await;
 }
 
-/// What turns text around, hides it, moves cursors, rings bells and ends lines.
+/// Characters that reverse or hide text, move cursors, ring bells and end lines.
 const TRICKS: [&str; 8] = [
     "\u{202e}gnp.exe\u{202c}",
     "\u{2066}\u{2067}\u{2068}\u{2069}\u{200f}\u{061c}",
@@ -355,7 +355,7 @@ async fn control_characters_and_bidi_overrides_are_delivered_as_sent_or_refused(
     scene.end().await;
 }
 
-/// A reason may hold anything; the close is done with the code all the same.
+/// A reason may contain anything; the connection closes with the code all the same.
 async fn leave_with(mut client: RawClient, reason: &str) {
     client.control.say(json!({"type": "close", "code": 3000, "reason": reason})).await;
     assert_eq!(client.closed().await, (3000, reason.to_owned()));

@@ -1,4 +1,4 @@
-//! Tokens that are forged, stolen, worn out or made to be expensive, in great numbers.
+//! Tokens that are forged, stolen, used up or expensive to check, in great numbers.
 
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 use super::common::tokens::{SECRET, claims, handshake, now, part, token};
 use super::scene::{Scene, Target};
 
-/// A server that asks for tokens, with a neighbour who has the rights of those without one.
+/// A server that requires tokens, with a neighbour that has the permissions of clients without one.
 fn settings(more: &str) -> String {
     format!(
         "{more}\nauth.keys = [{{ algorithm = 'HS256', secret = '{SECRET}' }}]\n\
@@ -14,7 +14,7 @@ fn settings(more: &str) -> String {
     )
 }
 
-/// Shakes hands with each of these tokens, again and again, from so many clients at once; all have to be refused.
+/// Repeats handshakes with each of these tokens, from this many clients at once; all must be refused.
 async fn knock(target: &Target, tokens: &[String], clients: usize, rounds: usize) {
     let mut knocking = JoinSet::new();
     for _ in 0..clients {

@@ -1,4 +1,4 @@
-//! Compressed bodies that are made to cost much: memory, or the time of everybody who shares the worker.
+//! Compressed bodies designed to cost much: memory, or the time of all clients on the worker.
 
 #[cfg(target_os = "linux")]
 use std::time::Duration;
@@ -20,8 +20,8 @@ pub(crate) fn compressed(frame: &[u8]) -> Vec<u8> {
     [&[2], frame].concat()
 }
 
-/// So many zero bytes as a zstd frame, made of blocks that each stand for 128 KiB by four bytes (RFC 8878 section 3.1.1.2):
-/// the smallest there is. The window is 128 KiB times a power of two.
+/// This many zero bytes as a zstd frame, made of blocks that each represent 128 KiB by four bytes (RFC 8878 section
+/// 3.1.1.2): the smallest possible. The window is 128 KiB times a power of two.
 pub(crate) fn zeros(bytes: usize, window_log: u8) -> Vec<u8> {
     const BLOCK: usize = 128 << 10;
     // The magic number, a descriptor without a size, a window of 2^window_log bytes.
@@ -72,7 +72,7 @@ async fn a_window_above_8_mib_is_refused_whatever_is_in_it() {
             assert!(client.control.expect_error(400).await.starts_with("zstd"));
         }
     }
-    // A window that is allowed, and no JSON in it: the third of these is the last.
+    // An allowed window, but no JSON: the third of these is the last.
     for _ in 0..3 {
         client.control.body(&compressed(&zeros(1000, 23))).await;
         client.control.expect_error(400).await;
@@ -81,14 +81,14 @@ async fn a_window_above_8_mib_is_refused_whatever_is_in_it() {
     scene.end().await;
 }
 
-/// A request of about 150 bytes that inflates to a megabyte and is answered with few.
+/// A request of about 150 bytes that inflates to a megabyte and has a small answer.
 fn costly(message: &serde_json::Value) -> Vec<u8> {
     let mut body = message.to_string();
     body.extend(std::iter::repeat_n(' ', MAX - body.len()));
     compressed(&zstd::bulk::compress(body.as_bytes(), 3).expect("it compresses"))
 }
 
-/// Sends so many of them at once on each of some lanes, and waits for the answers.
+/// Sends this many of them at once on each of some lanes, and waits for the answers.
 pub(crate) async fn burn(target: &Target, lanes: usize, each: usize) {
     let client = target.compressing("Eve").await;
     let batch = framed(&costly(&json!({"type": "ping"}))).repeat(each);
@@ -108,12 +108,12 @@ pub(crate) async fn burn(target: &Target, lanes: usize, each: usize) {
 #[tokio::test]
 async fn many_bodies_that_are_small_and_cost_much_hold_up_nobody_else() {
     let scene = Scene::start("").await;
-    // Without a pause between them, a worker would be away for as long as it takes to inflate and parse them all.
+    // Without pauses in between, a worker would be blocked for as long as it takes to inflate and parse them all.
     burn(&scene.target, 2, 100).await;
     scene.end().await;
 }
 
-/// Asks for a long page again and again, on so many lanes at once, for a while; gives how many came.
+/// Requests a long page again and again, on this many lanes at once, for a while; returns the number received.
 #[cfg(target_os = "linux")]
 async fn turn_pages(target: &Target, topic: &str, lanes: usize, within: Duration) -> usize {
     let client = target.compressing("Eve").await;
@@ -147,7 +147,7 @@ async fn long_pages_on_many_lanes_hold_up_nobody_else() {
     publisher.control.say(publish).await;
     publisher.control.expect("published").await;
     let pages = turn_pages(&watched.target, "pages", 31, Duration::from_secs(3)).await;
-    // The burst is 16 pages, and as many at most again as the rate has in the time.
+    // The burst is 16 pages, and at most as many again as the rate allows in that time.
     assert!((1..60).contains(&pages), "{pages} pages in 3 s");
     drop(publisher);
     watched.end().await;

@@ -1,4 +1,5 @@
-//! Requests in great numbers. How many a client may send is the rates' affair; here, that even so many cost nobody else.
+//! Requests in great numbers. Rates limit how many a client may send; these tests check that even so many do not affect
+//! other clients.
 
 use bytes::Bytes;
 use serde_json::json;
@@ -7,7 +8,7 @@ use tokio::task::JoinSet;
 use super::common::{On, soon};
 use super::scene::{Scene, Target};
 
-/// Sends so many datagrams as fast as they leave, without reading the answers that come as datagrams.
+/// Sends this many datagrams as fast as possible, without reading the answers that arrive as datagrams.
 pub(crate) async fn datagrams(target: &Target, clients: usize, each: usize) {
     let mut flooding = JoinSet::new();
     for _ in 0..clients {
@@ -20,7 +21,7 @@ pub(crate) async fn datagrams(target: &Target, clients: usize, each: usize) {
                 let body = bodies[n % bodies.len()].clone();
                 soon("room for a datagram", client.connection.send_datagram_wait(body)).await.expect("it leaves");
                 if n % 100 == 99 {
-                    // What else is said to it comes here, and has to be taken in.
+                    // Other messages to it arrive here, and must be read.
                     client.control.say(json!({"type": "ping", "id": n})).await;
                     while client.control.hear().await["re"] != n {}
                 }
@@ -54,7 +55,7 @@ async fn a_flood_of_datagrams_that_are_no_messages_ends_its_client_at_the_third(
     scene.end().await;
 }
 
-/// Subscribes and unsubscribes, to topics that are new each time and to patterns, as fast as it is answered.
+/// Subscribes and unsubscribes, to new topics each time and to patterns, as fast as it is answered.
 pub(crate) async fn subscriptions(target: &Target, clients: usize, rounds: usize) {
     let mut flooding = JoinSet::new();
     for n in 0..clients {
@@ -90,7 +91,7 @@ async fn a_flood_of_subscriptions_that_come_and_go_costs_nobody_else() {
 #[tokio::test]
 async fn patterns_made_to_be_slow_to_compare_hold_up_nobody() {
     let scene = Scene::start("topics = [{ pattern = 'a.>', history_messages = 0 }]").await;
-    // As many as a client may have, each of which has to be looked at for one topic and differs at its end.
+    // As many as a client may have, each of which must be compared with a topic and differs only at its end.
     let topic = ["a"; 128].join(".");
     let mut clients = Vec::new();
     for n in 0..6 {
@@ -105,7 +106,7 @@ async fn patterns_made_to_be_slow_to_compare_hold_up_nobody() {
     }
     let mut fickle = scene.target.client("fickle").await;
     for _ in 0..100 {
-        // Each time somebody comes, who is to get what is found anew.
+        // Each time a client joins, and the receivers must be found again.
         fickle.ask(On::Control, json!({"type": "subscribe", "topic": "a.*", "id": 1}).to_string().as_bytes()).await;
         let publish = json!({"type": "publish", "topic": topic, "content": "x", "id": 2}).to_string();
         assert_eq!(fickle.ask(On::Control, publish.as_bytes()).await["type"], "published");

@@ -1,4 +1,4 @@
-//! Clients that pretend to be others, or speak to who is not there.
+//! Clients that impersonate others, or send to clients that do not exist.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use super::common::topics::Subscriber;
 use super::common::{On, with_attachment};
 use super::scene::Scene;
 
-/// The next message on the control lane that is of one of these types.
+/// The next message on the control lane of this type.
 async fn next_of(client: &mut Party, kind: &str) -> serde_json::Value {
     let message = client.control.hear().await;
     assert_eq!(message["type"], kind, "{message}");
@@ -32,7 +32,7 @@ async fn a_forged_sender_is_ignored_and_receivers_see_the_true_one() {
                 message["timestamp"] = json!(1);
                 message["offset"] = json!(9000);
                 let text = message.to_string();
-                // Twice, where it makes no difference: it is not a field of the client's.
+                // A duplicate is harmless here: it is not a field of client messages.
                 if at_end { format!("{},\"from\":{from}}}", &text[..text.len() - 1]) } else { text }
             };
             for on in [On::Control, On::Lane] {

@@ -1,4 +1,4 @@
-//! Connections that begin and do not go on, in great numbers; and packets that are no connections at all.
+//! Connections that start and do not continue, in great numbers; and packets that are not connections at all.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ async fn who_does_not_shake_hands_in_time_is_closed_and_keeps_nobody_out() {
             scene.target.client("newcomer").await.control.lives("a newcomer").await;
         }
     }
-    // One whose bytes come so slowly that each is in time and the last is not.
+    // One whose bytes arrive so slowly that each is in time and the last is not.
     let mut slow = scene.target.stranger().await;
     let drops = async {
         for byte in &handshake {
@@ -51,7 +51,7 @@ async fn who_does_not_shake_hands_in_time_is_closed_and_keeps_nobody_out() {
     scene.end().await;
 }
 
-/// Sends the first packets of so many connections that never go on, from some addresses.
+/// Sends the first packets of this many connections that never continue, from a few addresses.
 pub(crate) async fn half_open(target: &Target, count: usize) -> Flood {
     let attacker = target.endpoint();
     let mut sockets = Vec::new();
@@ -72,7 +72,7 @@ pub(crate) async fn half_open(target: &Target, count: usize) -> Flood {
     Flood { retries, _sockets: sockets }
 }
 
-/// What came of it; the addresses stay open, so that the server is not told that nobody is there.
+/// Result of a flood; the sockets stay open, so that the server gets no indication that they are abandoned.
 pub(crate) struct Flood {
     retries: usize,
     _sockets: Vec<Arc<UdpSocket>>,
@@ -96,7 +96,8 @@ async fn ten_thousand_half_open_connections_hold_few_places_and_keep_nobody_out(
     scene.end().await;
 }
 
-/// Packets that begin nothing: too short, of unknown versions, of no connection, cut off, replayed, with a forged token.
+/// Packets that start nothing: too short, of unknown versions, of no connection, truncated, replayed, with a forged
+/// token.
 async fn junk(to: SocketAddr, count: usize, sound: &[u8]) {
     let mut random = fastrand::Rng::with_seed(29);
     let mut sockets = Vec::new();
@@ -112,7 +113,7 @@ async fn junk(to: SocketAddr, count: usize, sound: &[u8]) {
             // A short header: a packet of a connection that does not exist, for any worker.
             0 => packet[0] = packet[0] & 0x3f | 0x40,
             1 => packet[0] |= 0xc0,
-            // Version 1, and nothing right behind it.
+            // Version 1, followed by garbage.
             2 if length > 5 => packet[..5].copy_from_slice(&[0xc3, 0, 0, 0, 1]),
             3 => packet = sound[..random.usize(1..sound.len())].to_vec(),
             // The same first packet from many addresses.
@@ -160,7 +161,7 @@ async fn who_speaks_another_protocol_or_trusts_nobody_is_gone_at_once() {
     scene.end().await;
 }
 
-/// Connects and leaves so many times, in all ways in which one can leave.
+/// Connects and disconnects this many times, in every possible way.
 pub(crate) async fn come_and_go(target: &Target, count: usize) {
     let endpoints: Vec<_> = (0..8).map(|_| target.endpoint()).collect();
     let mut visits = JoinSet::new();

@@ -1,5 +1,5 @@
-//! Attacks over real QUIC. Each gets the answer that docs/PROTOCOL.md gives it, beside a neighbour who notices nothing, and
-//! leaves nothing behind: see `scene`. One file for each kind of attack.
+//! Attacks over real QUIC. Each gets the response documented in docs/PROTOCOL.md, next to a neighbour that is not
+//! affected, and leaves nothing behind: see `scene`. One file per kind of attack.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 

@@ -1,5 +1,5 @@
-//! What attacks cost in memory, measured on a server that is a process of its own: never more than is configured, and the
-//! same after many of them as after the first.
+//! Memory cost of attacks, measured on a server in a separate process: never more than configured, and the same after
+//! many of them as after the first.
 
 #![cfg(target_os = "linux")]
 
@@ -32,7 +32,7 @@ async fn bombs(target: &Target) {
     }
 }
 
-/// Lanes that claim as much as may be claimed, and bring nothing of it.
+/// Lanes that claim the largest allowed length, and send none of it.
 async fn claims(target: &Target) {
     let mut clients = Vec::new();
     for _ in 0..30 {
@@ -49,7 +49,7 @@ async fn claims(target: &Target) {
     }
 }
 
-/// Topics, each with the longest name and nothing in it.
+/// Topics, each with the longest name and no messages.
 async fn topics(target: &Target) {
     let mut client = target.client("greedy").await;
     for n in 0..2000 {
@@ -61,11 +61,11 @@ async fn topics(target: &Target) {
     }
 }
 
-/// How often an attack is carried out twice at most. What it leaves behind would show in each of these.
+/// Most repetitions of an attack. Memory that it leaks would show in each of them.
 const ROUNDS: usize = 6;
 
-/// Carries out an attack again and again. It may cost so many KiB at most; and there has to be a round that costs nothing more
-/// than those before, but for what memory goes up and down by itself: 4 MiB where nothing else is said.
+/// Repeats an attack. It may cost at most this many KiB; and there must be a round that costs nothing more than those
+/// before, except for normal variation of memory: 4 MiB unless specified otherwise.
 macro_rules! costs {
     ($watched:ident, $most:expr, $what:literal, $attack:expr) => {
         costs!($watched, $most, 4 * MIB, $what, $attack)
@@ -97,7 +97,7 @@ async fn bodies_and_lengths_cost_no_more_memory_than_their_limits() {
     // Each inflates to at most a megabyte, on two workers one at a time, in a window of at most 8 MiB.
     costs!(watched, 64 * MIB, "bombs", bombs(target));
     costs!(watched, 64 * MIB, "costly requests", burn(target, 2, 5));
-    // A connection costs some; what 32 lanes claim would be 32 MiB for each.
+    // A connection has a cost; the claims of 32 lanes would be 32 MiB for each.
     costs!(watched, 48 * MIB, "claims", claims(target));
     watched.end().await;
 }
@@ -105,8 +105,9 @@ async fn bodies_and_lengths_cost_no_more_memory_than_their_limits() {
 #[tokio::test]
 async fn messages_that_are_never_finished_cost_no_more_memory_than_a_client_may_have_of_them() {
     let watched = Watched::start("limits.client_unfinished_bytes = 2097152").await;
-    // Memory for a message grows by doubling, and QUIC holds 2 MiB more; what is begun would be 33 MiB for each.
-    // Large pieces come and go: up and down by 12 MiB in 48 rounds, without a trend. Twice 12 MiB would stay if any stayed.
+    // Memory for a message grows by doubling, and QUIC holds 2 MiB more; the unfinished messages would be 33 MiB for
+    // each. Large allocations come and go: a variation of 12 MiB in 48 rounds, without a trend. Twice 12 MiB would
+    // remain if any remained.
     costs!(watched, 48 * MIB, 16 * MIB, "messages never finished", never_finished(&watched.target, 6));
     watched.end().await;
 }
@@ -122,8 +123,8 @@ async fn sockets_cost_no_more_memory_than_a_message_each_and_what_may_wait() {
     watched.end().await;
 }
 
-/// A client that asks for long pages, so many on each of some lanes, and acknowledges nothing for a while. The pages are
-/// small on their way, so that QUIC takes them all.
+/// A client that requests long pages, this many on each of some lanes, and acknowledges nothing for a while. The pages
+/// are compressed small, so that QUIC accepts them all.
 async fn pages(target: &Target, lanes: usize, each: usize) {
     let target = target.clone();
     let asking = move || {
@@ -142,7 +143,7 @@ async fn pages(target: &Target, lanes: usize, each: usize) {
             }
             (client, unread)
         });
-        // The requests are on their way, and nothing runs here any more.
+        // The requests have been sent, and nothing runs here any longer.
         std::thread::sleep(Duration::from_millis(400));
         machine.block_on(async {
             for mut lane in unread {
@@ -167,7 +168,7 @@ async fn pages_that_are_small_on_their_way_cost_no_more_memory_than_that() {
     let publish = json!({"type": "publish", "topic": PAGES, "content": "a".repeat(400_000), "id": 1});
     publisher.control.say(publish).await;
     publisher.control.expect("published").await;
-    // Uncompressed, those that are not acknowledged would be 64 MB.
+    // Uncompressed, the unacknowledged ones would be 64 MB.
     costs!(watched, 24 * MIB, "pages", pages(target, 16, 10));
     drop(publisher);
     watched.end().await;

@@ -1,6 +1,6 @@
-//! Who lives beside an attack: a publisher that publishes steadily, and clients that hear every message of it, in order and
-//! with no gap, and whose echoes come in time. They have a thread of their own, so that what an attack costs the test is
-//! not counted as the server's delay.
+//! Neighbours of an attack: a publisher that publishes steadily, and clients that receive each of its messages, in
+//! order and without gaps, and whose echoes arrive in time. They have a separate thread, so that the test's own cost of
+//! an attack is not counted as the server's delay.
 
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,14 +16,14 @@ use super::common::topics::TopicLane;
 use super::common::{RawClient, soon};
 use super::scene::Target;
 
-/// So many that each worker has some of them, all but surely.
+/// Enough that each worker almost certainly has some of them.
 const LISTENERS: usize = 6;
-/// Between two messages, and between two echoes of each listener.
+/// Pause between two messages, and between two echoes of each listener.
 const PAUSE: Duration = Duration::from_millis(20);
-/// What an echo may take, on a machine that is busy with other things as well.
+/// Longest time for an echo, on a machine that is busy with other things as well.
 const USUAL_ECHO: Duration = Duration::from_millis(250);
 const WORST_ECHO: Duration = Duration::from_millis(2500);
-/// What its publisher publishes to.
+/// Topic of its publisher.
 pub(crate) const TOPIC: &str = "neighbour.news";
 const LAST: &str = "last";
 
@@ -34,7 +34,7 @@ pub(crate) struct Neighbour {
 }
 
 impl Neighbour {
-    /// Connects; returns once everything goes its way.
+    /// Connects; returns once everything works.
     pub(crate) async fn move_in(target: &Target) -> Self {
         let (target, leaves) = (target.clone(), CancellationToken::new());
         let guard = leaves.clone().drop_guard();
@@ -49,7 +49,7 @@ impl Neighbour {
         }
     }
 
-    /// Disconnects, and tells what it had to complain about by panicking.
+    /// Disconnects, and panics if anything went wrong.
     pub(crate) async fn move_out(self) {
         drop(self.leaves);
         let ended = tokio::task::spawn_blocking(|| self.thread.join()).await.expect("it is awaited");
@@ -63,7 +63,7 @@ impl Neighbour {
     }
 }
 
-/// Gives how long each echo took.
+/// Returns the duration of each echo.
 async fn live(target: &Target, leaves: CancellationToken, settles: oneshot::Sender<()>) -> Vec<Duration> {
     let mut publisher = target.client("publisher").await;
     let mut readers = JoinSet::new();
@@ -94,7 +94,7 @@ async fn live(target: &Target, leaves: CancellationToken, settles: oneshot::Send
         }
         publish(&mut publisher, LAST, offset + 1).await;
     };
-    // A reader or an echo that fails does so at once, not when all is over.
+    // A failure of a reader or an echo is reported at once, not at the end.
     let reading = async {
         while let Some(read) = readers.join_next().await {
             read.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
@@ -109,7 +109,7 @@ async fn live(target: &Target, leaves: CancellationToken, settles: oneshot::Send
         }
         (clients, times)
     };
-    // All stay until each has heard the last message.
+    // All stay until each has received the last message.
     let ((), (), (clients, times)) = tokio::join!(publishing, reading, echoing);
     for mut client in clients.into_iter().chain([publisher]) {
         client.control.say(json!({"type": "close"})).await;
@@ -124,7 +124,7 @@ async fn publish(publisher: &mut RawClient, content: &str, offset: u64) {
     assert_eq!((&published["type"], &published["offset"]), (&json!("published"), &json!(offset)), "{published}");
 }
 
-/// Reads the topic's lane to the last message.
+/// Reads the topic's lane up to the last message.
 async fn read(receive: RecvStream) {
     let mut lane = TopicLane { number: 0, priority: 0, receive };
     assert_eq!(lane.hear().await["type"], "lane");
@@ -138,7 +138,7 @@ async fn read(receive: RecvStream) {
     }
 }
 
-/// Asks for echoes until it is over; gives the client back, and how long each took.
+/// Requests echoes until the end; returns the client, and the duration of each.
 async fn echo(mut client: RawClient, leaves: CancellationToken) -> (RawClient, Vec<Duration>) {
     let mut times = Vec::new();
     let mut pause = interval(PAUSE);
@@ -154,7 +154,7 @@ async fn echo(mut client: RawClient, leaves: CancellationToken) -> (RawClient, V
     (client, times)
 }
 
-/// The answer to a request; what attackers say to everybody is no concern of the neighbour's.
+/// The answer to a request; skips messages that attackers send to all clients.
 async fn answer(client: &mut RawClient, id: &Value) -> Value {
     loop {
         let body = client.control.hear_body().await;

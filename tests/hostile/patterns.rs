@@ -1,5 +1,5 @@
-//! Patterns and topics of as many levels as there may be, made so that they match up to their last level: requests that
-//! would cost as much as there are patterns times topics, were they compared one by one.
+//! Patterns and topics with the largest number of levels, designed to match up to their last level: requests that would
+//! cost the product of patterns and topics if they were compared one by one.
 
 use quinn::TransportConfig;
 use serde_json::{Value, json};
@@ -9,10 +9,11 @@ use super::common::tokens::{SECRET, handshake, token};
 use super::common::{RawClient, RawLane, until};
 use super::scene::{Scene, Target};
 
-/// Nothing is kept of these topics, so that they are forgotten in the end.
+/// These topics have no history, so that they are forgotten in the end.
 const TOPICS: &str = "topics = [{ pattern = 'a.>', history_messages = 0 }]";
 
-/// A pattern of 127 levels in which each of the first ten is either the topics' own or a `*`, and whose last no topic has.
+/// A pattern of 127 levels in which each of the first ten is either the topics' own or a `*`, and whose last level
+/// occurs in no topic.
 fn spiteful(number: usize) -> String {
     let level = |at: usize| if at > 0 && at <= 10 && number >> (at - 1) & 1 == 1 { "*" } else { "a" };
     (0..126).map(level).chain(["b"]).collect::<Vec<_>>().join(".")
@@ -23,7 +24,7 @@ fn topic(number: usize) -> String {
     format!("{}{number:03x}", "a.".repeat(126))
 }
 
-/// Asks, and takes the reply, which has to be of this type.
+/// Sends a request, and reads the reply, which must be of this type.
 async fn ask(lane: &mut RawLane, request: Value, expected: &str) {
     lane.say(request).await;
     let reply = lane.hear().await;
@@ -48,7 +49,7 @@ async fn publish(target: &Target, topics: usize) {
 
 #[tokio::test]
 async fn what_waits_for_a_subscription_is_held_against_a_thousand_others_while_nobody_else_waits() {
-    // All is on one lane, and so all that waits is looked at each time.
+    // Everything is on one lane, so all queued messages are checked each time.
     let scene = Scene::start(&format!("limits.topic_lanes = 1\n{TOPICS}")).await;
     let mut transport = TransportConfig::default();
     transport.stream_receive_window(2000_u32.into());
@@ -81,7 +82,7 @@ async fn a_token_of_many_grants_is_held_against_many_subscriptions_while_nobody_
          auth.anonymous = {{ publish = '>', subscribe = '>' }}\n{TOPICS}"
     ))
     .await;
-    // Of these only the last grants anything that was subscribed to.
+    // Only the last of these grants any of the subscribed topics.
     let grants = |round: usize| {
         let others = (0..200).map(|number| format!("{}{number}-{round}", "*.".repeat(9)));
         token(json!({"subscribe": others.chain(["a.>".to_owned()]).collect::<Vec<_>>()}))
@@ -102,7 +103,7 @@ async fn a_token_of_many_grants_is_held_against_many_subscriptions_while_nobody_
     while let Some(ended) = refreshing.join_next().await {
         ended.expect("each is taken");
     }
-    // One that grants less ends what is no longer allowed, and that alone.
+    // A token that grants less ends only what is no longer allowed.
     let fewer = token(json!({"subscribe": ["a.*.*.*.*.*.*.*.*.7"]}));
     let mut lane = client.lane().await;
     ask(&mut lane, json!({"type": "refresh", "token": fewer, "id": 1}), "refreshed").await;

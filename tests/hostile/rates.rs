@@ -1,4 +1,4 @@
-//! Floods against a server with limits on how often: whoever goes on regardless has to go, and nobody else notices.
+//! Floods against a server with rate limits: a client that ignores them is closed, and no other client is affected.
 
 use std::time::{Duration, Instant};
 
@@ -9,19 +9,19 @@ use tokio::task::JoinSet;
 use super::common::framed;
 use super::scene::{Scene, Target};
 
-/// Rates that hold here as well, and that the neighbour keeps far below.
+/// Rates that apply here as well, and far above the neighbour's.
 const RATES: &str = "rates.loopback = true\nrates.client_messages = 200\nrates.client_messages_burst = 200\n\
                      rates.client_refusals_burst = 50\nrates.client_topics = 5\nrates.client_topics_burst = 20\n\
                      topics = [{ pattern = 'flood.>', history_messages = 0 }]\n";
 
-/// How many messages may be refused to a client of these [`RATES`] that floods for so long: as many as may be outstanding, a
-/// few that were answered along with the last, and what was made good by now, which is two for each message served and one
-/// for each second.
+/// Most messages that may be refused to a client with these [`RATES`] that floods for this long: the outstanding ones,
+/// a few that were answered together with the last, and the forgiven ones, which are two for each message served and
+/// one per second.
 fn most_refused(flooded: Duration) -> f64 {
     60.0 + (2.0 * 200.0 + 1.0) * flooded.as_secs_f64()
 }
 
-/// Floods a lane with one message; gives how many were refused before it was closed, for how long, and the code.
+/// Floods a lane with one message; returns the number of refusals before it was closed, the duration, and the code.
 async fn flood(target: &Target, message: Value) -> (u32, Duration, u64) {
     let mut client = target.client("flood").await;
     let frame = framed(message.to_string().as_bytes());

@@ -1,4 +1,4 @@
-//! The scene of an attack: a server, a neighbour on it, and what has to be as before once the attack is over.
+//! Scene of an attack: a server, a neighbour on it, and the state that must be restored after the attack.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use super::common::process::Process;
 use super::common::{RawClient, TestServer, endpoint_trusting, until};
 use super::neighbour::Neighbour;
 
-/// What holds in every scene: topics are forgotten soon, so that it can be seen that they are.
+/// Settings of every scene: topics are forgotten soon, so that tests can check it.
 const SETTINGS: &str = "timing.topic_idle_ms = 100\ntiming.topic_key_ms = 100\ntiming.drain_timeout_ms = 2000\n";
 
-/// Where the attacks go.
+/// Target of the attacks.
 #[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) addr: SocketAddr,
@@ -22,7 +22,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// A client endpoint on a socket of its own.
+    /// A client endpoint on a separate socket.
     pub(crate) fn endpoint(&self) -> Endpoint {
         self.endpoint_with(TransportConfig::default())
     }
@@ -31,7 +31,7 @@ impl Target {
         endpoint_trusting(&self.ca, &["qws/1"], transport)
     }
 
-    /// A connection whose handshake is still to come.
+    /// A connection without a handshake.
     pub(crate) async fn stranger(&self) -> RawClient {
         RawClient::connect(&self.endpoint(), self.addr).await
     }
@@ -43,7 +43,7 @@ impl Target {
         client
     }
 
-    /// The same, who may send compressed bodies.
+    /// The same with permission to send compressed bodies.
     pub(crate) async fn compressing(&self, name: &str) -> RawClient {
         let mut client = self.stranger().await;
         let offer =
@@ -53,7 +53,7 @@ impl Target {
     }
 }
 
-/// A server of this process and a neighbour on it.
+/// A server in this process and a neighbour on it.
 pub(crate) struct Scene {
     pub(crate) target: Target,
     pub(crate) server: TestServer,
@@ -83,7 +83,7 @@ impl Counts {
 }
 
 impl Scene {
-    /// A server with settings as they stand in a file, over those that all scenes have.
+    /// A server with settings as in a file, in addition to those of all scenes.
     pub(crate) async fn start(settings: &str) -> Self {
         let settings: Config = toml::from_str(&format!("{SETTINGS}{settings}")).expect("settings");
         let server = TestServer::start_with(|config| {
@@ -98,12 +98,12 @@ impl Scene {
         Self { target, server, neighbour, before }
     }
 
-    /// How many clients the neighbour is.
+    /// Number of clients of the neighbour.
     pub(crate) fn clients(&self) -> usize {
         self.before.clients
     }
 
-    /// Ends it: the neighbour has noticed nothing, and of the attack nothing is left.
+    /// Ends the scene: checks that the neighbour was not affected, and that nothing of the attack remains.
     pub(crate) async fn end(self) {
         let what = format!("all to be as before, {:?}", self.before);
         until(&what, || Counts::of(&self.server) == self.before).await;
@@ -112,7 +112,7 @@ impl Scene {
     }
 }
 
-/// A server that is a process of its own, so that its memory can be measured, and a neighbour on it.
+/// A server in a separate process, so that its memory can be measured, and a neighbour on it.
 pub(crate) struct Watched {
     pub(crate) target: Target,
     process: Process,
@@ -125,7 +125,7 @@ impl Watched {
         Self::start_with(&format!("{SETTINGS}{settings}")).await
     }
 
-    /// The same with these settings alone.
+    /// The same with only these settings.
     pub(crate) async fn start_with(settings: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let settings =
@@ -137,16 +137,16 @@ impl Watched {
         Self { target, process, neighbour, _folder: folder }
     }
 
-    /// Its resident memory now.
+    /// Its current resident memory.
     pub(crate) fn resident_kib(&self) -> u64 {
         self.process.resident_kib()
     }
 
-    /// The most that was resident since the last call.
+    /// Peak of resident memory since the last call.
     pub(crate) fn peak_kib(&self) -> u64 {
         let process = PathBuf::from(format!("/proc/{}", self.process.pid()));
         let peak = number(&process.join("status"), "VmHWM:");
-        // Begins the peak anew (proc_pid_clear_refs(5)).
+        // Resets the peak (proc_pid_clear_refs(5)).
         std::fs::write(process.join("clear_refs"), "5").expect("the peak begins anew");
         peak
     }
@@ -157,7 +157,7 @@ impl Watched {
     }
 }
 
-/// The number behind a name in a file of the kernel's.
+/// The number after a name in a file of the kernel.
 fn number(file: &Path, name: &str) -> u64 {
     let text = std::fs::read_to_string(file).expect("the process lives");
     let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("it is there");

@@ -1,5 +1,5 @@
-//! WebSockets that are not used as they are meant to be. What breaks the standard is in `tests/websocket/`; here is what it
-//! costs, and that nothing of it stays.
+//! WebSockets used in unintended ways. `tests/websocket/` tests violations of the standard; these tests check the cost,
+//! and that nothing remains.
 
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
@@ -8,7 +8,7 @@ use super::common::bare::{BINARY, Bare, CLOSE, CONTINUATION, FIN, HELLO, PING, T
 use super::common::{tls_trusting, web_socket};
 use super::scene::{Scene, Target};
 
-/// A client whose system holds little for it.
+/// A client with the smallest receive buffer of the system.
 async fn socket(target: &Target) -> Bare {
     let mut socket = stranger(target).await;
     socket.send(&frame(FIN | TEXT, HELLO)).await;
@@ -25,7 +25,7 @@ async fn stranger(target: &Target) -> Bare {
     socket
 }
 
-/// So many messages, each of all but a mebibyte, which never end; half of them in fragments.
+/// This many messages, each of almost a mebibyte, which never end; half of them in fragments.
 pub(crate) async fn never_finished(target: &Target, count: usize) {
     let mut sockets = Vec::new();
     for n in 0..count {
@@ -43,7 +43,7 @@ pub(crate) async fn never_finished(target: &Target, count: usize) {
     }
 }
 
-/// Lengths that are claimed, of which nothing comes.
+/// Claimed lengths, of which nothing arrives.
 pub(crate) async fn claims(target: &Target, count: usize) {
     let mut sockets = Vec::new();
     for _ in 0..count {
@@ -53,10 +53,10 @@ pub(crate) async fn claims(target: &Target, count: usize) {
     }
 }
 
-/// A topic of which nothing is kept.
+/// A topic without history.
 pub(crate) const UNREAD: &str = "topics = [{ pattern = 'unread', history_messages = 0 }]";
 
-/// So many clients that read nothing of the four megabytes of a topic, [`UNREAD`].
+/// This many clients that read nothing of the four megabytes of a topic, [`UNREAD`].
 pub(crate) async fn unread(target: &Target, count: usize) {
     let mut sockets = Vec::new();
     for _ in 0..count {
@@ -72,12 +72,12 @@ pub(crate) async fn unread(target: &Target, count: usize) {
     }
 }
 
-/// Pings, each of which has an answer that nobody reads.
+/// Pings whose answers are never read.
 pub(crate) async fn pings(target: &Target, count: usize) {
     let mut socket = socket(target).await;
     let many = frame(PING, &[7; 125]).repeat(100);
     for _ in 0..count {
-        // It may not be read on in the end.
+        // The server may stop reading at the end.
         let sending = socket.try_send(&many);
         if tokio::time::timeout(std::time::Duration::from_millis(100), sending).await.is_err() {
             return;
@@ -103,7 +103,7 @@ async fn nothing_of_sockets_stays_however_they_end() {
         b"",
     ];
     for bytes in endings {
-        // Dropped as it is, or its sending half first; and before its handshake as well as after it.
+        // Dropped directly, or its sending half first; and before its handshake as well as after it.
         for ends_in_order in [false, true] {
             for mut socket in [socket(target).await, stranger(target).await] {
                 socket.send(bytes).await;

@@ -25,7 +25,7 @@ impl Cut {
     const EACH: [Self; 5] = [Self::Finish, Self::Reset, Self::Stop, Self::ResetAndStop, Self::FinishAndStop];
 
     fn apply(self, lane: &mut RawLane) {
-        // Each fails where the server was faster, which is as well.
+        // Each fails if the server was faster, which is fine.
         if matches!(self, Self::Finish | Self::FinishAndStop) {
             let _ = lane.send.finish();
         }
@@ -38,7 +38,8 @@ impl Cut {
     }
 }
 
-/// Very many lanes on many connections, on each a message whose bytes come one at a time; gives the clients and lanes.
+/// Very many lanes on many connections, each with a message that arrives one byte at a time; returns the clients and
+/// lanes.
 pub(crate) async fn trickle(target: &Target, connections: usize, lanes: usize) {
     let endpoints: Vec<_> = (0..8).map(|_| target.endpoint()).collect();
     let mut trickling = JoinSet::new();
@@ -55,7 +56,7 @@ pub(crate) async fn trickle(target: &Target, connections: usize, lanes: usize) {
                 for lane in &mut open {
                     lane.raw(&[byte]).await;
                 }
-                // So that each byte travels by itself: the others' have left before.
+                // So that each byte is sent separately: those of the other lanes have left before.
                 tokio::task::yield_now().await;
             }
             for lane in &mut open {
@@ -78,7 +79,7 @@ async fn messages_that_come_byte_by_byte_on_thousands_of_lanes_hold_up_nobody() 
     scene.end().await;
 }
 
-/// Opens so many lanes, writes a little on each, and ends it at once, in all ways in turn.
+/// Opens this many lanes, writes a little on each, and ends it at once, in all ways in turn.
 pub(crate) async fn storm(target: &Target, clients: usize, each: usize) {
     let mut storming = JoinSet::new();
     for _ in 0..clients {
@@ -90,7 +91,7 @@ pub(crate) async fn storm(target: &Target, clients: usize, each: usize) {
             let starts = [&ping[..2], &ping[..9], &ping, &much];
             for n in 0..each {
                 let mut lane = client.lane().await;
-                // It may have been stopped by the server meanwhile.
+                // The server may have stopped it meanwhile.
                 let _ = soon("room on the stream", lane.send.write_all(starts[n % starts.len()])).await;
                 Cut::EACH[n % Cut::EACH.len()].apply(&mut lane);
             }
@@ -127,7 +128,7 @@ async fn a_lane_that_ends_at_any_moment_of_a_message_ends_alone() {
         }
     }
     let ping = json!({"type": "ping", "id": "end"});
-    // What was whole is carried out, what was not is not: nothing but whole messages comes.
+    // Complete messages are executed, incomplete ones are not: only complete messages arrive.
     for _ in 0..whole {
         assert_eq!(client.control.expect("direct").await["content"], "whole");
     }
@@ -155,7 +156,8 @@ async fn a_control_lane_that_ends_at_any_moment_of_a_message_ends_its_connection
                 let mut client = target.stranger().await;
                 client.control.raw(&start).await;
                 cut.apply(&mut client.control);
-                // Whoever only does not hear can still shake hands, and is found out when something is said.
+                // A client that only stopped reading can still complete its handshake, and is detected at the next
+                // message to it.
                 if matches!(cut, Cut::Stop) {
                     client.connection.close(WHY, b"");
                     return;
@@ -181,7 +183,7 @@ async fn a_topic_lane_that_is_stopped_again_and_again_costs_only_the_client_that
     let scene = Scene::start("").await;
     for _ in 0..30 {
         let mut client = scene.target.client("Eve").await;
-        // To what the neighbour hears as well.
+        // Also to the neighbour's topic.
         client.control.say(json!({"type": "subscribe", "topic": TOPIC, "id": 1})).await;
         client.control.expect("subscribed").await;
         let mut lane = soon("a topic lane", client.connection.accept_uni()).await.expect("a topic lane");
@@ -210,16 +212,16 @@ async fn lanes_beyond_the_limit_wait() {
     scene.end().await;
 }
 
-/// Opens unidirectional streams in every way, each time as many as are granted; gives how the connection ended.
+/// Opens unidirectional streams in every way, each time as many as are granted; returns how the connection ended.
 async fn trespass(client: &RawClient, way: usize) -> u64 {
     for _ in 0..3 {
         let Ok(mut stream) = soon("a stream", client.connection.open_uni()).await else { break };
-        // Each fails where the server was faster, which is as well.
+        // Each fails if the server was faster, which is fine.
         match way {
             0 => drop(stream.reset(WHY)),
             1 => drop(stream.finish()),
             2 => drop(stream.write_all(&framed(br#"{"type":"broadcast","content":"x"}"#)).await),
-            // As much as QUIC takes.
+            // As much as QUIC accepts.
             _ => drop(soon("the end", stream.write_all(&vec![0; 4 << 20])).await),
         }
     }

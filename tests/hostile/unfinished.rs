@@ -1,5 +1,5 @@
-//! Messages that are begun and never finished, on as many lanes as there may be, at once or drop by drop; and clients that
-//! do much of the same and finish it, who must be served.
+//! Messages that are started and never finished, on as many lanes as possible, at once or drop by drop; and clients
+//! that do much of the same and finish it, which must be served.
 
 use std::time::{Duration, Instant};
 
@@ -13,20 +13,20 @@ use super::scene::{Scene, Target};
 
 const MEGABYTE: usize = 1 << 20;
 
-/// The beginning of a body of a megabyte, so many bytes of it behind its length.
+/// The start of a body of a megabyte: its length, and this many bytes.
 fn beginning(bytes: usize) -> Vec<u8> {
     let mut beginning = vec![0, 0x10, 0, 0];
     beginning.resize(4 + bytes, b'{');
     beginning
 }
 
-/// A `text` whose body has so many bytes, in its frame.
+/// A `text` with a body of this many bytes, in its frame.
 fn text_of(bytes: usize) -> Vec<u8> {
     let around = json!({"type": "text", "content": ""}).to_string().len();
     framed(json!({"type": "text", "content": "x".repeat(bytes - around)}).to_string().as_bytes())
 }
 
-/// Clients that begin a megabyte on each lane, and end none; the server ends each of them once that is too much.
+/// Clients that start a megabyte on each lane, and finish none; the server closes each of them once that is too much.
 pub(crate) async fn never_finished(target: &Target, clients: usize) {
     let mut attacking = JoinSet::new();
     for _ in 0..clients {
@@ -99,7 +99,7 @@ async fn a_message_that_never_ends_ends_its_client_in_time_however_it_comes() {
                 let send = if on_control { &mut client.control.send } else { &mut lane.send };
                 send.write_all(&start).await.expect("the stream takes bytes");
                 let mut pause = interval(Duration::from_millis(20));
-                // Until the server has ended it.
+                // Until the server has closed it.
                 while drips && send.write_all(b"{").await.is_ok() {
                     pause.tick().await;
                 }
@@ -127,7 +127,7 @@ async fn who_finishes_what_was_begun_is_served_however_much_that_is_in_all() {
     let mut client = scene.target.client("steady").await;
     let mut lane = client.lane().await;
     let (begun, mut pause) = (Instant::now(), interval(Duration::from_millis(250)));
-    // Two bytes less than a body in one piece, six times: each of them has its own time.
+    // Two bytes less than a body in one piece, six times: the timeout applies to each of them.
     for _ in 0..6 {
         let text = text_of(600_000);
         lane.raw(&text[..text.len() - 2]).await;
@@ -147,7 +147,7 @@ async fn lanes_that_end_inside_a_message_give_back_what_they_held() {
     let scene = Scene::start(settings).await;
     let mut client = scene.target.client("clumsy").await;
     for round in 0..8 {
-        // Served only once the one before has ended.
+        // Served only after the one before has ended.
         let mut lane = client.lane().await;
         lane.lives("a lane in the place of another").await;
         lane.raw(&beginning(700_000)).await;
@@ -194,11 +194,11 @@ async fn a_message_behind_a_reply_that_is_not_taken_is_not_late() {
     small.stream_receive_window(VarInt::from_u32(16_384));
     let mut client = RawClient::connect(&scene.target.endpoint_with(small), scene.target.addr).await;
     client.handshake("slow reader").await;
-    // A reply that is written by itself, and one for which the server first looks what else there is.
+    // A reply that is written by itself, and one that the server may batch with others.
     let mut lanes = Vec::new();
     for text in [text_of(200_000), text_of(40_000)] {
         let mut lane = client.lane().await;
-        // A whole one and half of one: the lane is not read on before the reply is taken.
+        // A complete one and half of one: the lane is not read further until the reply has been read.
         lane.raw(&[&text[..], &text[..text.len() / 2]].concat()).await;
         lanes.push((lane, text));
     }

@@ -1,4 +1,4 @@
-//! Clients that take nothing in: they do not read, or their machine does not acknowledge.
+//! Clients that receive nothing: they do not read, or their machine does not acknowledge.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use super::common::{RawClient, framed, until};
 use super::scene::{Scene, Target};
 
-/// A client that takes so few bytes on each lane, and no more until it reads.
+/// A client with this small receive window on each lane that reads nothing by itself.
 async fn deaf(target: &Target, topic: &str) -> RawClient {
     let mut transport = TransportConfig::default();
     transport.stream_receive_window(2000_u32.into());
@@ -19,7 +19,7 @@ async fn deaf(target: &Target, topic: &str) -> RawClient {
     client
 }
 
-/// Publishes so many messages of about a thousand bytes; gives how many were refused.
+/// Publishes this many messages of about a thousand bytes; returns the number of refusals.
 async fn publish(target: &Target, topic: &str, count: usize) -> usize {
     let mut publisher = target.client("publisher").await;
     let mut refused = 0;
@@ -76,7 +76,7 @@ async fn a_client_that_subscribes_and_unsubscribes_and_never_reads_is_not_served
     for _ in 0..2000 {
         client.control.raw(&pair).await;
     }
-    // Served on, it would have thousands waiting by then.
+    // If it were still served, thousands would be queued by then.
     let mut waiting = 0;
     for _ in 0..10 {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -98,7 +98,7 @@ async fn a_client_that_asks_and_never_reads_slows_itself_down_alone() {
     let mut stuck = 0;
     for _ in 0..4 {
         let mut lane = client.lane().await;
-        // In the end it is not read any more, and there is no room for another request.
+        // In the end it is no longer read, and there is no room for another request.
         let asking = async {
             for _ in 0..1000 {
                 lane.send.write_all(&request).await.expect("the lane lives");
@@ -117,7 +117,7 @@ async fn a_client_whose_machine_acknowledges_nothing_is_gone_after_the_idle_time
         format!("timing.ping_interval_ms = 400\ntiming.ping_timeout_ms = 400\nquic.idle_timeout_ms = 1000\n{POLICIES}");
     let scene = Scene::start(&settings).await;
     let before = scene.server.status.clients();
-    // Its sockets are there and fill up; nothing runs behind them any more.
+    // Its sockets are open and fill up; nothing reads them any longer.
     let target = scene.target.clone();
     let frozen = tokio::task::spawn_blocking(move || {
         let machine = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

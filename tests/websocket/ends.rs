@@ -1,5 +1,5 @@
-//! How a socket ends (RFC 6455 section 7): the closing handshake from either side, ends without one, and those who never come
-//! to the point.
+//! How a socket ends (RFC 6455 section 7): the closing handshake from either side, ends without one, and connections
+//! that never complete a request.
 
 use std::time::{Duration, Instant};
 
@@ -198,7 +198,7 @@ async fn a_handshake_too_many_is_told_to_try_again() {
     server.stop().await;
 }
 
-/// Waits for the end of a connection, and gives what came before it.
+/// Waits for the end of a connection, and returns the data before it.
 async fn end(connection: &mut Bare) -> String {
     let mut rest = Vec::new();
     let _ = soon("the end of the connection", connection.stream.read_to_end(&mut rest)).await;
@@ -218,7 +218,7 @@ async fn who_never_comes_to_the_point_is_not_waited_for() {
     half.send(b"GET /ws HTTP/1.1\r\nHost: loc").await;
     let mut idle = Bare::plain(&server).await;
     assert_eq!(idle.ask("GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n").await.status, 404);
-    // A byte now and then is no reason to wait, either.
+    // A byte now and then does not extend the time, either.
     let mut slow = Bare::plain(&server).await;
     let trickle = async {
         while slow.try_send(b"G").await.is_ok() {
@@ -230,7 +230,7 @@ async fn who_never_comes_to_the_point_is_not_waited_for() {
         assert_eq!(server.status.connections(), 1, "{what}: none of these was a client");
     }
     soon("the end of one byte at a time", trickle).await;
-    // Inside TLS, and before it is there.
+    // Inside TLS, and before TLS is established.
     let addr = server.http.expect("it serves HTTP");
     for begun in [&b""[..], &[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]] {
         let mut stream = TcpStream::connect(addr).await.expect("it connects");
@@ -240,7 +240,7 @@ async fn who_never_comes_to_the_point_is_not_waited_for() {
     }
     let mut secure = Bare::tls(&server).await;
     end(&mut secure).await;
-    // A WebSocket without a handshake is a client's already, and is told why.
+    // A WebSocket without a handshake already counts as a client, and gets a reason.
     let mut unannounced = Bare::plain(&server).await;
     unannounced.upgrade("/ws").await;
     assert_eq!(unannounced.hear().await["code"], 4408);
@@ -261,7 +261,7 @@ async fn a_request_with_too_long_a_head_is_refused() {
         ("no end", format!("GET / HTTP/1.1\r\nX-Long: {}", "x".repeat(20_000))),
     ] {
         let mut connection = Bare::plain(&server).await;
-        // It may end before all of it was sent.
+        // It may end before everything was sent.
         let _ = soon("room", connection.try_send(request.as_bytes())).await;
         let said = end(&mut connection).await;
         assert!(
@@ -295,7 +295,7 @@ async fn connections_that_are_no_sockets_have_a_bound_and_sockets_take_nothing_o
             Err(_) => None,
         }
     };
-    // The places of the sockets' requests are free again a moment after their answers.
+    // The places of the sockets' requests are free again a moment after their responses.
     let mut held = Vec::new();
     soon("two places", async {
         while held.len() < 2 {

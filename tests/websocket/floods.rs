@@ -1,5 +1,5 @@
-//! Frames that bring no message, and messages that come slowly: what a socket costs stays small, its neighbours notice nothing,
-//! and whoever is only slow is served.
+//! Frames without messages, and messages that arrive slowly: the cost of a socket stays small, its neighbours are not
+//! affected, and a client that is only slow is served.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ async fn who_sends_nothing_but_control_frames_is_closed() {
     for kind in [PING, PONG] {
         let mut client = Bare::client(&server).await;
         let flood = frame(kind, b"x").repeat(500);
-        // The server may have ended the connection before all is sent.
+        // The server may have closed the connection before everything is sent.
         let _ = client.try_send(&flood).await;
         while let Some((first, payload)) = client.frame().await {
             if first == FIN | 8 {
@@ -61,7 +61,7 @@ async fn very_many_empty_fragments_delay_no_neighbour_and_end_in_time() {
     flooder.send(&frame(TEXT, b"{")).await;
     let flood = frame(CONTINUATION, b"").repeat(10_000);
     let flooding = async {
-        // Until the server has ended the connection.
+        // Until the server has closed the connection.
         while flooder.try_send(&flood).await.is_ok() {}
     };
     let asking = async {
@@ -106,7 +106,7 @@ async fn a_message_that_comes_slowly_is_a_sign_of_life() {
 async fn a_message_has_its_time_and_pings_beside_it_do_not_prolong_it() {
     let server = server_with(|config| config.timing.body_timeout_ms = 400).await;
     let mut client = Bare::client(&server).await;
-    // A ping in two pieces is no message that has begun.
+    // A ping in two pieces does not start a message.
     let ping = frame(PING, b"half");
     client.send(&ping[..3]).await;
     sleep(Duration::from_millis(50)).await;
@@ -131,13 +131,13 @@ async fn a_message_has_its_time_and_pings_beside_it_do_not_prolong_it() {
 async fn sockets_that_echo_are_counted_and_end_when_nothing_is_said() {
     let server = server_with(|config| {
         config.http.echo = true;
-        // A socket has a place beside that of its request, which is free again a moment after the answer.
+        // A socket has a place in addition to that of its request, which is free again a moment after the response.
         config.limits.max_http_connections = 3;
         config.timing.body_timeout_ms = 1000;
     })
     .await;
     let mut one = Bare::echo(&server).await;
-    // Whether it is opened; where there is no place even for the request, the connection ends.
+    // Whether it is opened; without a place even for the request, the connection ends.
     let open = async |socket: &mut Bare| {
         let mut head = [0; 12];
         let sent = socket.try_send(opening("/echo", &[]).as_bytes()).await;

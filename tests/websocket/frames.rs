@@ -1,5 +1,5 @@
-//! Frames and messages (RFC 6455 sections 5 to 8): what is well-formed is served however it is cut, and what is not closes the
-//! connection with the standard's code.
+//! Frames and messages (RFC 6455 sections 5 to 8): well-formed ones are served however they are split, malformed ones
+//! close the connection with the standard's code.
 
 use serde_json::json;
 
@@ -25,14 +25,14 @@ async fn echo_server() -> TestServer {
     .await
 }
 
-/// A ping of the protocol's as long as is wanted.
+/// A ping of the protocol with any length.
 fn ping(length: usize) -> Vec<u8> {
     let mut body = json!({"type": "ping", "id": length}).to_string();
     body.push_str(&" ".repeat(length - body.len()));
     body.into_bytes()
 }
 
-/// One message in frames of so many bytes.
+/// One message in frames of this size.
 fn cut(kind: u8, body: &[u8], size: usize) -> Vec<u8> {
     let pieces: Vec<_> = body.chunks(size).collect();
     let last = pieces.len() - 1;
@@ -47,7 +47,8 @@ fn cut(kind: u8, body: &[u8], size: usize) -> Vec<u8> {
 async fn a_message_of_any_length_is_served_in_one_frame_and_in_many_up_to_the_limit() {
     let server = server().await;
     let mut client = Bare::client(&server).await;
-    // Up to 125 bytes, and from 126 on, a length has another form; so has it from 65,536 on, which is above the limit here.
+    // Lengths up to 125 bytes, from 126 on, and from 65,536 on have different encodings; the latter is above the limit
+    // here.
     for length in [30, 125, 126, 127, 1000, MAX - 1, MAX] {
         let body = ping(length);
         for kind in [TEXT, BINARY] {
@@ -61,7 +62,7 @@ async fn a_message_of_any_length_is_served_in_one_frame_and_in_many_up_to_the_li
         frame(FIN | TEXT, &ping(MAX + 1)),
         cut(TEXT, &ping(MAX + 1), MAX),
         cut(BINARY, &ping(MAX + 1), 1000),
-        // Of these nothing more comes.
+        // For these nothing more arrives.
         head(FIN | TEXT, 0x80, MAX as u64 + 1),
         head(BINARY, 0x80, 1 << 32),
         head(FIN | BINARY, 0x80, u64::MAX >> 1),
@@ -110,7 +111,7 @@ async fn control_frames_may_stand_between_the_fragments_of_a_message() {
     if pongs.last().is_none_or(|last| !last.is_empty()) {
         assert_eq!(client.frame().await, Some((PONG, Vec::new())), "the last ping is answered");
     }
-    // And one that comes while a message is unfinished is answered before that is.
+    // And one that arrives during an unfinished message is answered before the message is finished.
     client.send(&frame(TEXT, one)).await;
     client.send(&frame(PING, b"now")).await;
     assert_eq!(client.frame().await, Some((PONG, b"now".to_vec())));
@@ -140,7 +141,7 @@ async fn frames_may_be_cut_anywhere_on_their_way_and_many_may_come_at_once() {
     for byte in [cut(TEXT, &ping(300), 130), frame(PING, b"p")].concat() {
         client.send(&[byte]).await;
     }
-    // The socket itself answers its ping: in which order with the protocol's answer is nobody's promise.
+    // The socket itself answers its ping: the order relative to the protocol's answer is not guaranteed.
     let mut answers = [client.frame().await, client.frame().await].map(|frame| frame.expect("an answer").0);
     answers.sort_unstable();
     assert_eq!(answers, [FIN | TEXT, PONG]);
@@ -163,7 +164,7 @@ async fn either_kind_of_message_carries_either_kind_of_body() {
         assert_eq!((first, echo[0]), (FIN | BINARY, 0x01), "what is no JSON comes as binary");
         assert!(echo.ends_with(b"all of it UTF-8"));
     }
-    // An empty message is no body.
+    // An empty message is not a body.
     for kind in [TEXT, BINARY] {
         let mut client = Bare::client(&server).await;
         client.send(&frame(FIN | kind, b"")).await;
@@ -172,7 +173,7 @@ async fn either_kind_of_message_carries_either_kind_of_body() {
     server.stop().await;
 }
 
-/// What breaks the rules, with the code for that.
+/// Frames that violate the rules, with their close codes.
 fn broken() -> Vec<(&'static str, Vec<u8>, u16)> {
     let fragment = frame(TEXT, b"{\"type\"");
     let after = |bytes: Vec<u8>| [&fragment[..], &bytes].concat();
@@ -205,7 +206,7 @@ fn broken() -> Vec<(&'static str, Vec<u8>, u16)> {
         ("beyond Unicode", frame(FIN | TEXT, b"{\xf4\x90\x80\x80}"), 1007),
         ("a character cut off at the end", frame(FIN | TEXT, b"{\xe2\x82"), 1007),
         ("cut off at the end of the last fragment", after(frame(FIN | CONTINUATION, b"\xe2\x82")), 1007),
-        // At once, though more might come.
+        // At once, although more might arrive.
         ("not UTF-8 in the first fragment", frame(TEXT, b"{\xff"), 1007),
         ("not UTF-8 in the middle", after(frame(CONTINUATION, b"\xe2\x28")), 1007),
         (
@@ -235,7 +236,7 @@ async fn what_breaks_the_rules_closes_the_connection_with_the_standards_code() {
     let mut neighbour = Bare::client(&server).await;
     for (what, bytes, code) in broken() {
         let mut client = Bare::client(&server).await;
-        // What came before is answered.
+        // The message before is answered.
         client.send(&[&frame(FIN | TEXT, &ping(30))[..], &bytes].concat()).await;
         assert_eq!(client.hear().await["re"], 30, "{what}");
         let said = client.hear().await;
@@ -279,7 +280,7 @@ async fn an_echo_sends_messages_back_as_they_came_and_breaks_with_the_same_codes
         socket.send(&frame(FIN | kind, body)).await;
         assert!(socket.message().await == Some((FIN | kind, body.to_vec())), "{} bytes came back changed", body.len());
         for size in [1, 3, 100_000] {
-            // A byte each only where that is quick; cut anywhere, also inside a character.
+            // Single bytes only if that is fast; cut anywhere, also inside a character.
             if !body.is_empty() && body.len() / size < 100 {
                 socket.send(&cut(kind, body, size)).await;
                 assert!(socket.message().await == Some((FIN | kind, body.to_vec())), "in frames of {size} bytes");

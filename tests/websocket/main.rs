@@ -1,5 +1,5 @@
-//! WebSocket (RFC 6455): how a client comes to one, what it must not do, and how it ends. What clients say to each other is
-//! tested with that, on all carriers.
+//! WebSocket (RFC 6455): how a client opens one, what it must not do, and how it ends. The tests of messages between
+//! clients cover all carriers.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 

@@ -1,4 +1,4 @@
-//! The opening handshake (RFC 6455 section 4.2), and what may stand beside it in the request.
+//! The opening handshake (RFC 6455 section 4.2), and other content of the request.
 
 use serde_json::{Value, json};
 
@@ -67,7 +67,7 @@ async fn only_get_of_http_1_1_opens_one_and_only_where_one_is_served() {
         (opening("/ws", &[]).replacen("HTTP/1.1", "HTTP/1.0", 1), &[400]),
         (opening("/WS", &[]), &[404]),
         (opening("/ws/", &[]), &[404]),
-        // Off unless it is asked for.
+        // Off unless enabled.
         (opening("/echo", &[]), &[404]),
     ] {
         let answer = ask(&server, &request).await;
@@ -78,7 +78,7 @@ async fn only_get_of_http_1_1_opens_one_and_only_where_one_is_served() {
             assert!(is_told || request.starts_with("HEAD"), "{answer:?}");
         }
     }
-    // A query is ignored, and HTTP's whole form of an address is one.
+    // A query is ignored, and the absolute form of HTTP is accepted.
     for path in ["/ws?", "/ws?room=1&token=x", "http://localhost/ws"] {
         assert_eq!(ask(&server, &opening(path, &[])).await.status, 101, "{path}");
     }
@@ -103,7 +103,7 @@ async fn pages_of_other_origins_may_not_connect_where_some_are_named() {
             (&[][..], 101),
             (&["Origin: https://app.example"], 101),
             (&["Origin: HTTPS://APP.example"], 101),
-            // The server's own pages; in `floods.rs` those that only look so.
+            // The server's own pages; `floods.rs` tests those that only look like them.
             (&["Origin: http://localhost"], 101),
             (&["Host: localhost:80", "Origin: http://localhost:80"], 101),
             (&["Origin: https://localhost"], 403),
@@ -149,7 +149,7 @@ async fn pages_without_an_origin_and_of_hosts_below_a_name_connect_where_they_ar
     server.stop().await;
 }
 
-/// The answer to a handshake over a connection that came with a token, and the code with which that ends where it was refused.
+/// The response to a handshake over a connection that came with a token, and the close code if it was refused.
 async fn shake_hands(server: &TestServer, lines: &[&str], handshake: &[u8]) -> (Value, Option<u16>) {
     let mut socket = Bare::plain(server).await;
     assert_eq!(socket.ask(&opening("/ws", lines)).await.status, 101, "{lines:?}");

@@ -1,4 +1,4 @@
-//! Clients that take nothing in, and those whose messages never end.
+//! Clients that receive nothing, and clients whose messages never end.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::common::bare::{Bare, CONTINUATION, FIN, HELLO, TEXT, frame, plain};
 use super::common::over::Over;
 use super::common::{TestServer, soon};
 
-/// More than the system holds for a connection whose other end does not read.
+/// More than the system buffers for a connection whose other end does not read.
 const MUCH: usize = 64 << 20;
 
 #[tokio::test]
@@ -31,7 +31,8 @@ async fn who_never_reads_is_closed_with_4413_and_a_neighbour_hears_everything() 
         assert!(sent < MUCH, "{sent} bytes wait somewhere for one who reads nothing");
     }
     neighbour.control.lives("who reads").await;
-    // What the system had taken by then comes, and behind it the end: with the reason, where there was room for it.
+    // The data that the system had buffered by then arrives, and after it the end: with the reason, if there was room
+    // for it.
     let mut heard = 0;
     let mut code = None;
     while let Some((first, payload)) = deaf.frame().await {
@@ -101,7 +102,7 @@ async fn a_message_without_an_end_keeps_nobody_connected() {
     };
     soon("its end", trickle).await;
     super::common::until("it to be gone", || server.status.clients() == 0).await;
-    // Nor may it have more time for its first one than others.
+    // Its first message gets no more time than that of others, either.
     let server = TestServer::start_with(|config| {
         plain(config);
         config.timing.handshake_timeout_ms = 300;
@@ -129,7 +130,7 @@ async fn who_reads_slowly_is_alive() {
     client.hear().await;
     let content = "x".repeat(900_000);
     client.send(&frame(FIN | TEXT, json!({"type": "text", "content": content}).to_string().as_bytes())).await;
-    // Every ping but those before it waits behind that one message, which takes several times as long as an answer may.
+    // Every later ping is queued behind that one message, which takes several times as long as an answer may.
     let echo = loop {
         let (mut first, mut heard) = (0, Vec::new());
         while first & FIN == 0 {
