@@ -46,11 +46,11 @@ pub(crate) async fn run(only: Option<&str>, is_quick: bool) -> Result<bool> {
         2 * DELAY_MS,
         COUNTED.as_secs()
     );
-    println!("| flows | loss, % | QUIC, each | TCP (CUBIC), each | QUIC's share of a fair one | in all |");
+    println!("| flows | loss, % | QUIC, each | TCP (CUBIC), each | QUIC's share of a fair one | total |");
     println!("|---|---|---|---|---|---|");
     for (congestion, quic, tcp) in MIXES {
         let name = match congestion {
-            Some(congestion) => format!("{quic} {} beside {tcp} TCP", congestion.name()),
+            Some(congestion) => format!("{quic} {} next to {tcp} TCP", congestion.name()),
             None => format!("{tcp} TCP"),
         };
         if only.is_some_and(|only| !name.contains(only)) {
@@ -96,7 +96,7 @@ async fn measure(congestion: Option<Congestion>, quic: usize, tcp: usize, loss: 
     let receiver = async {
         // Also on failure.
         let _done = done.drop_guard();
-        let (quic_at, tcp_at) = listening.await.context("the senders did not begin")?;
+        let (quic_at, tcp_at) = listening.await.context("the senders did not start")?;
         link.on_client_side(move || receive(roots, quic_at, tcp_at, quic, tcp)).await
     };
     let (sent, rates) = tokio::join!(sender, receiver);

@@ -101,7 +101,7 @@ async fn hello_publishes_a_message_and_receives_it_as_readme_shows() {
 }
 
 #[tokio::test]
-async fn the_test_client_fails_where_anything_that_it_expects_does_not_come_back() {
+async fn the_test_client_fails_if_an_expected_reply_is_missing() {
     let mut tries = tokio::task::JoinSet::new();
     let faults = ["text", "ping", "list_clients", "broadcast"];
     let faults = faults.into_iter().flat_map(|kind| [Fault::Withholds(kind), Fault::Falsifies(kind)]);
@@ -127,7 +127,7 @@ async fn the_test_client_fails_where_anything_that_it_expects_does_not_come_back
 }
 
 #[tokio::test]
-async fn a_server_that_is_no_host_and_port_is_told_with_what_to_write() {
+async fn an_invalid_server_address_is_reported_with_the_expected_form() {
     for (wrong, instead) in [
         ("chat.example", "write chat.example:4433"),
         ("::1", "[::1]:4433"),
@@ -250,7 +250,7 @@ impl Terminal {
 }
 
 #[tokio::test]
-async fn a_message_that_comes_in_leaves_the_line_that_is_being_typed_whole() {
+async fn an_incoming_message_leaves_the_line_being_typed_intact() {
     let server = TestServer::start().await;
     let mut other = server.client("other").await;
     let folder = tempfile::tempdir().expect("a folder");
@@ -314,7 +314,7 @@ async fn piped(server: &TestServer, more: &[&str], typed: &[u8]) -> (String, boo
 }
 
 #[tokio::test]
-async fn a_line_that_cannot_be_sent_is_told_and_the_others_go_on() {
+async fn an_unsendable_line_is_reported_and_the_others_are_sent() {
     let server = TestServer::start().await;
     let long = "x".repeat(2 << 20);
     let typed = [b"first\n\xff\xfe\n", long.as_bytes(), b"\n//slash\n/help\nlast\n/quit now\nnever\n"].concat();
@@ -329,7 +329,7 @@ async fn a_line_that_cannot_be_sent_is_told_and_the_others_go_on() {
 }
 
 #[tokio::test]
-async fn a_name_with_spaces_is_reached_in_quotes_and_a_direct_message_names_its_sender() {
+async fn a_name_with_spaces_works_in_quotes_and_a_direct_message_names_its_sender() {
     let server = TestServer::start().await;
     let mut ada = server.client("Ada L").await;
     let (said, is_well) =
@@ -342,7 +342,7 @@ async fn a_name_with_spaces_is_reached_in_quotes_and_a_direct_message_names_its_
 }
 
 #[tokio::test]
-async fn a_reader_that_has_had_enough_is_no_failure() {
+async fn a_closed_output_is_not_a_failure() {
     let server = TestServer::start().await;
     for (name, more) in
         [("client", &["--interval", "0"][..]), ("chat_client", &[]), ("telemetry", &["--seconds", "2", "--rate", "5"])]
@@ -363,7 +363,7 @@ async fn a_reader_that_has_had_enough_is_no_failure() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_subscriber_that_nobody_reads_any_more_ends_without_another_message() {
+async fn a_subscriber_whose_output_is_closed_exits_without_another_message() {
     let server = TestServer::start().await;
     let mut command = example("pubsub", server.addr, &server.files.ca);
     command.args(["sub", "t"]).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -377,7 +377,7 @@ async fn a_subscriber_that_nobody_reads_any_more_ends_without_another_message() 
 }
 
 #[tokio::test]
-async fn a_subscriber_that_is_terminated_says_where_to_go_on_and_leaves_the_server() {
+async fn a_terminated_subscriber_prints_its_position_and_disconnects() {
     use nix::sys::signal::{Signal, kill};
     let server = TestServer::start().await;
     let mut command = example("pubsub", server.addr, &server.files.ca);
@@ -400,7 +400,7 @@ async fn a_subscriber_that_is_terminated_says_where_to_go_on_and_leaves_the_serv
 }
 
 #[tokio::test]
-async fn a_publisher_waits_where_the_server_tells_it_to_and_goes_on_behind_a_bad_line() {
+async fn a_publisher_waits_if_the_server_requests_it_and_continues_after_a_bad_line() {
     let server = common::limits::limited(|rates| (rates.client_messages, rates.client_messages_burst) = (100, 5)).await;
     let mut command = example("pubsub", server.addr, &server.files.ca);
     command.args(["pub", "t"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -418,7 +418,7 @@ async fn a_publisher_waits_where_the_server_tells_it_to_and_goes_on_behind_a_bad
 }
 
 #[tokio::test]
-async fn what_is_typed_while_the_server_is_away_is_told_at_once() {
+async fn lines_typed_while_the_server_is_unreachable_are_reported_at_once() {
     let server = TestServer::start().await;
     let folder = tempfile::tempdir().expect("a folder");
     let mut command = example("chat_client", server.addr, &server.files.ca);

@@ -66,7 +66,8 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     sockets: u16,
     /// The authority that signed the server's certificate [default: certs/ca.pem]
-    #[arg(long, value_name = "FILE", default_value_os_t = development_folder().join("ca.pem"), hide_default_value = true)]
+    #[arg(long, value_name = "FILE", hide_default_value = true)]
+    #[arg(default_value_os_t = development_folder().join("ca.pem"))]
     ca: PathBuf,
     /// Accept any certificate
     #[arg(long)]
@@ -208,7 +209,7 @@ fn target(args: &Args) -> Result<Target> {
     let address: SocketAddr = args.server.to_socket_addrs().with_context(explain)?.next().with_context(explain)?;
     let (host, _) = args.server.rsplit_once(':').with_context(explain)?;
     let trust = if args.insecure {
-        eprintln!("WARNING: --insecure: the server's certificate is NOT checked. Whoever answers may be anyone.");
+        eprintln!("WARNING: --insecure: the server's certificate is NOT checked. The server may be anyone.");
         Trust::Anyone
     } else {
         ensure!(

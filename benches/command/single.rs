@@ -70,7 +70,7 @@ async fn messages(args: &Args, target: Target, limit: Limit) -> Result<bool> {
     } else {
         let what = mode_name(args.mode);
         let mut out = std::io::stdout().lock();
-        writeln!(out, "{what}: {clients} clients, {size} bytes, {} in flight for each sender", args.window)?;
+        writeln!(out, "{what}: {clients} clients, {size} bytes, {} in flight per sender", args.window)?;
         writeln!(out, "  duration    {:.3} s", outcome.elapsed.as_secs_f64())?;
         writeln!(out, "  rate        {:.0} messages/s, {:.2} MB/s of payload", outcome.rate(), bytes / 1e6)?;
         writeln!(out, "  latency     {}", latency_line(&outcome.latency))?;
@@ -82,7 +82,7 @@ async fn messages(args: &Args, target: Target, limit: Limit) -> Result<bool> {
         if stalled > 0 {
             writeln!(
                 out,
-                "  stalled     {stalled} subscribers beside these, {still_stalled} of them connected to the end"
+                "  stalled     {stalled} additional subscribers, {still_stalled} of them connected to the end"
             )?;
         }
         if outcome.corrupted > 0 {
@@ -130,7 +130,7 @@ async fn connections(args: &Args, target: Target, limit: Limit) -> Result<bool> 
         writeln!(std::io::stdout(), "{document:#}")?;
     } else {
         let mut out = std::io::stdout().lock();
-        writeln!(out, "Connect: {clients} clients, each one connection after the other")?;
+        writeln!(out, "Connect: {clients} clients, each with one connection after the other")?;
         writeln!(out, "  duration    {:.3} s", outcome.elapsed.as_secs_f64())?;
         writeln!(out, "  rate        {:.0} connections/s", outcome.rate())?;
         writeln!(out, "  latency     {}", latency_line(&outcome.latency))?;
@@ -154,10 +154,10 @@ const fn mode_name(mode: Mode) -> &'static str {
 
 fn unreachable(args: &Args) -> String {
     let start = match args.driver {
-        Driver::Qws => "is it running? Start it with ./run.sh native, or name another with --server",
+        Driver::Qws => "is it running? Start it with ./run.sh native, or set another with --server",
         Driver::Bare | Driver::Wss => "is it running, and does it speak that protocol?",
     };
-    format!("the server {} does not serve us; {start}", args.server)
+    format!("the server {} does not respond; {start}", args.server)
 }
 
 /// Shown on a terminal; hidden elsewhere.

@@ -138,7 +138,7 @@ impl Curves {
             title: title.to_owned(),
             note: note.clone(),
             x: Axis { label: x.to_owned(), scale: Scale::Logarithmic },
-            y: Axis { label: "server CPU for each delivery, µs".to_owned(), scale: Scale::Logarithmic },
+            y: Axis { label: "server CPU per delivery, µs".to_owned(), scale: Scale::Logarithmic },
             series: self
                 .curves
                 .iter()
@@ -153,8 +153,8 @@ impl Curves {
                 .filter(|series| !series.points.is_empty())
                 .collect(),
         };
-        let subscribers = plot(false, "Cost of a delivery by subscribers of the topic", "subscribers of one topic");
-        let topics = plot(true, "Cost of a delivery by topics", "topics, published to in turn");
+        let subscribers = plot(false, "Cost per delivery, by subscribers of the topic", "subscribers of one topic");
+        let topics = plot(true, "Cost per delivery, by topics", "topics, published to in turn");
         for (plot, name) in [(subscribers, "cost-by-subscribers"), (topics, "cost-by-topics")] {
             if !plot.series.is_empty() {
                 plot.write(folder, name)?;
@@ -215,7 +215,7 @@ impl Curves {
 
 impl Display for Curves {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Server CPU for each delivery, us; {SIZE} B, medians of {} rounds.", self.rounds)?;
+        writeln!(f, "Server CPU per delivery, us; {SIZE} B, medians of {} rounds.", self.rounds)?;
         self.write(f, false, "subscribers of one topic", &SUBSCRIBERS)?;
         self.write(f, true, "topics", &TOPICS)?;
         for (curve, growth) in self.growths() {

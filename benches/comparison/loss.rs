@@ -51,7 +51,7 @@ const fn websocket(name: &'static str, arrangement: Arrangement) -> Variant {
     Variant { name, driver: Driver::Wss, arrangement, congestion: None, line }
 }
 
-const OURS: &str = "qws, a topic each, BBR";
+const OURS: &str = "qws, separate topics, BBR";
 const THEIRS: &str = "WSS";
 
 const VARIANTS: [Variant; 10] = {
@@ -60,15 +60,15 @@ const VARIANTS: [Variant; 10] = {
     use Driver::{Bare, Qws};
     [
         quic(OURS, Qws, Apart, Bbr),
-        quic("qws, a topic each, CUBIC", Qws, Apart, Cubic),
-        quic("qws, a topic each, NewReno", Qws, Apart, NewReno),
+        quic("qws, separate topics, CUBIC", Qws, Apart, Cubic),
+        quic("qws, separate topics, NewReno", Qws, Apart, NewReno),
         quic("qws, both on the control lane, BBR", Qws, Together, Bbr),
         quic("bare Quinn, two streams, BBR", Bare, Apart, Bbr),
         quic("bare Quinn, two streams, CUBIC", Bare, Apart, Cubic),
         quic("bare Quinn, one stream, BBR", Bare, Together, Bbr),
         quic("bare Quinn, one stream, CUBIC", Bare, Together, Cubic),
         websocket(THEIRS, Together),
-        websocket("WSS, a connection each", Apart),
+        websocket("WSS, two connections", Apart),
     ]
 };
 
@@ -221,7 +221,7 @@ impl Losses {
                 cell.latency.add(&outcome.latency)?;
                 cell.bulk_back.push(outcome.bulk);
                 if outcome.missing > 0 {
-                    self.remarks.push(format!("{}: {} small messages never came", cell.name(), outcome.missing));
+                    self.remarks.push(format!("{}: {} small messages never arrived", cell.name(), outcome.missing));
                 }
             }
             Err(error) => self.remarks.push(format!("{}: {error:#}", cell.name())),
@@ -261,17 +261,18 @@ impl Losses {
             }
             let percent = loss * 100.0;
             let plot = Plot {
-                title: format!("Small messages beside bulk, {percent} % loss each way"),
+                title: format!("Small messages next to bulk, {percent} % loss each way"),
                 note: format!(
-                    "64 B every 10 ms beside {} MB/s of 64 KiB messages, there and back; {RATE_MBIT} Mbit/s, {:.1} ms round trip",
+                    "64 B every 10 ms next to {} MB/s of 64 KiB messages, there and back; \
+                     {RATE_MBIT} Mbit/s, {:.1} ms round trip",
                     BULKS[1] / 1_000_000,
                     self.round_trip()
                 ),
                 x: Axis {
-                    label: "share of the small messages that were back in time".to_owned(),
+                    label: "share of small messages returned in time".to_owned(),
                     scale: Scale::Marked(marks.map(|(at, name)| (share(at), name.to_owned())).to_vec()),
                 },
-                y: Axis { label: "time from due to back, ms".to_owned(), scale: Scale::Logarithmic },
+                y: Axis { label: "time from due to returned, ms".to_owned(), scale: Scale::Logarithmic },
                 series,
             };
             plot.write(folder, &format!("latency-under-loss-{percent}"))?;
@@ -353,12 +354,12 @@ impl Display for Losses {
         let (rounds, seconds) = (self.rounds, self.measured.as_secs());
         writeln!(
             f,
-            "64 B every 10 ms beside bulk of 64 KiB messages, both there and back; {rounds} x {seconds} s each."
+            "64 B every 10 ms next to bulk of 64 KiB messages, both there and back; {rounds} x {seconds} s each."
         )?;
         writeln!(f, "Link: {RATE_MBIT} Mbit/s, loss each way, round trip {:.1} ms.", self.round_trip())?;
-        writeln!(f, "\np50 / p99 of the small ones, ms:")?;
+        writeln!(f, "\np50 / p99 of the small messages, ms:")?;
         self.write(f, |cell| format!("{:.1} / {:.0}", cell.percentile(50.0), cell.percentile(99.0)))?;
-        writeln!(f, "\nBulk that came back, KB/s:")?;
+        writeln!(f, "\nReturned bulk, KB/s:")?;
         self.write(f, |cell| format!("{:.0}", cell.mean_bulk() / 1e3))?;
         for (what, ratio, goal) in self.verdicts() {
             let verdict = if ratio <= goal { "met" } else { "**MISSED**" };

@@ -32,7 +32,7 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn build(extent: &Extent) -> Result<Self> {
-        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let folder = tempfile::tempdir().context("cannot create a temporary folder")?;
         baseline::identity::create(folder.path())?;
         let benchmark = std::env::current_exe().context("cannot find this executable")?;
         let server = if extent.baselines_only { None } else { Some(find_server(&benchmark)?) };
@@ -52,7 +52,7 @@ impl Stage {
         let (certificate, key) = (folder.join("server.pem"), folder.join("server-key.pem"));
         let log = folder.join(format!("{driver:?}.log").to_lowercase());
         let binary = match (driver, &self.server) {
-            (Driver::Qws, None) => bail!("the comparison leaves this project's server out"),
+            (Driver::Qws, None) => bail!("this project's server is not part of this comparison"),
             (Driver::Qws, Some(binary)) => binary,
             (Driver::Bare | Driver::Wss, _) => &self.benchmark,
         };
@@ -196,7 +196,7 @@ impl Server {
                 bail!(self.complaint(&format!("ended with {status}")));
             }
             if started.elapsed() > STARTUP {
-                bail!(self.complaint(&format!("did not serve within {} s: {reason:#}", STARTUP.as_secs())));
+                bail!(self.complaint(&format!("did not respond within {} s: {reason:#}", STARTUP.as_secs())));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -237,8 +237,7 @@ impl Table {
 impl Display for Table {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (rounds, workers) = (self.extent.rounds(), self.extent.workers);
-        let wss =
-            if self.extent.wss_batches { "one flush for all that is ready" } else { "one flush for each message" };
+        let wss = if self.extent.wss_batches { "one flush for all ready messages" } else { "one flush per message" };
         writeln!(f, "Medians (and spread) of {rounds} rounds; ratios paired by round.")?;
         writeln!(f, "qws: --workers {workers}; bare Quinn: 1 thread; WSS: 2 threads, {wss}.\n")?;
         writeln!(f, "| work | figure | qws | bare Quinn | WSS | qws / bare | qws / WSS |")?;

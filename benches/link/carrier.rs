@@ -59,7 +59,7 @@ pub(crate) async fn run(conditions: &Conditions) -> Result<()> {
     for (direction, counts) in directions {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (carried, lost, over) = (count(&counts.carried), count(&counts.lost), count(&counts.over_the_queue));
-        eprintln!("  link {direction}: {carried} packets carried, {lost} lost, {over} over its queue");
+        eprintln!("  link {direction}: {carried} packets carried, {lost} lost, {over} dropped from its full queue");
     }
     Ok(())
 }

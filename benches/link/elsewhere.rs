@@ -14,7 +14,7 @@ pub(crate) enum Link {}
 
 impl Link {
     pub(crate) fn make(_: &Conditions) -> Result<Self> {
-        bail!("a bad link needs network namespaces, which Linux has")
+        bail!("a lossy link needs network namespaces, which only Linux has")
     }
 
     pub(crate) fn server_address(&self) -> IpAddr {

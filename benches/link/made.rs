@@ -62,7 +62,7 @@ impl Link {
         let work = move || tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work());
         let (sender, outcome) = oneshot::channel();
         std::thread::spawn(move || sender.send(within(&CLIENT, work)).ok());
-        outcome.await.context("the work on the link's near side broke off")?
+        outcome.await.context("the work on the link's near side was aborted")?
     }
 
     /// The same on the far side.
@@ -74,7 +74,7 @@ impl Link {
         let work = move || tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work());
         let (sender, outcome) = oneshot::channel();
         std::thread::spawn(move || sender.send(within(&SERVER, work)).ok());
-        outcome.await.context("the work on the link's far side broke off")?
+        outcome.await.context("the work on the link's far side was aborted")?
     }
 
     /// Median round trip of a small UDP packet over the idle link.
@@ -124,7 +124,7 @@ fn echo(address: oneshot::Sender<SocketAddr>) -> Result<()> {
     let socket = UdpSocket::bind((SERVER.address, 0))?;
     socket.set_read_timeout(Some(Duration::from_secs(5)))?;
     if address.send(socket.local_addr()?).is_err() {
-        bail!("nobody wants the echo");
+        bail!("no receiver for the echo");
     }
     let mut packet = [0; 2048];
     loop {

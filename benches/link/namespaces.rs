@@ -39,15 +39,15 @@ pub(super) struct Namespaces {
 impl Namespaces {
     /// Creates both namespaces and a device in each; returns the server's and the client's device.
     pub(super) fn make() -> Result<(Self, [Tun; 2])> {
-        ensure!(nix::unistd::geteuid().is_root(), "a bad link needs root, to make network namespaces");
+        ensure!(nix::unistd::geteuid().is_root(), "a lossy link needs root, to create network namespaces");
         let found = Command::new("ip").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        ensure!(found.is_ok_and(|status| status.success()), "a bad link needs the command ip, of iproute2");
-        ensure!(Path::new("/dev/net/tun").exists(), "a bad link needs /dev/net/tun, which this system does not have");
+        ensure!(found.is_ok_and(|status| status.success()), "a lossy link needs the command ip from iproute2");
+        ensure!(Path::new("/dev/net/tun").exists(), "a lossy link needs /dev/net/tun, which this system does not have");
 
         let path = std::env::temp_dir().join(LOCK);
         let lock = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
         lock.try_lock()
-            .map_err(|_| anyhow::anyhow!("another benchmark on this machine has a bad link: wait for it"))?;
+            .map_err(|_| anyhow::anyhow!("another benchmark on this machine is using a lossy link: wait for it"))?;
         let namespaces = Self { _lock: lock };
 
         // Leftovers of a run that could not clean up after itself.
@@ -77,7 +77,7 @@ fn remove() {
 }
 
 fn device(side: &Side, peer: &Side) -> Result<Tun> {
-    let explain = || format!("cannot make the TUN device {}", side.device);
+    let explain = || format!("cannot create the TUN device {}", side.device);
     let queues = Tun::builder().name(side.device).close_on_exec().build().with_context(explain)?;
     let device = queues.into_iter().next().with_context(explain)?;
     ip(&["link", "set", side.device, "netns", side.namespace])?;

@@ -271,7 +271,7 @@ impl Book {
             return understand(body).map(drop);
         };
         let Some(stamp) = Stamp::read(payload).filter(|stamp| usize::from(stamp.sender) == flow) else {
-            bail!("a message that nobody sent");
+            bail!("a message that was never sent");
         };
         self.back[flow] += 1;
         self.last = now;

@@ -70,7 +70,7 @@ impl Peer {
             Driver::Qws => {
                 let handshake = br#"{"type":"handshake","protocol_version":"1.0","client_name":"benchmark"}"#;
                 let reply = self.ask(handshake).await?;
-                let reply: Control<'_> = serde_json::from_slice(&reply).context("the answer to the handshake")?;
+                let reply: Control<'_> = serde_json::from_slice(&reply).context("the response to the handshake")?;
                 ensure!(
                     reply.kind == "handshake_response" && reply.accepted == Some(true),
                     "the server refused the handshake: {} {}",
@@ -78,7 +78,7 @@ impl Peer {
                     reply.message.unwrap_or_default()
                 );
             }
-            Driver::Bare => ensure!(self.ask(b"Ehello").await? == b"Ehello", "another echo than what was sent"),
+            Driver::Bare => ensure!(self.ask(b"Ehello").await? == b"Ehello", "the echo differs from the message"),
             Driver::Wss => self.upgrade().await?,
         }
         Ok(())
@@ -110,10 +110,10 @@ impl Peer {
             let mut missing = topics.len();
             while missing > 0 {
                 let reply = self.reply().await?;
-                let reply: Control<'_> = serde_json::from_slice(&reply).context("the answer to a subscription")?;
+                let reply: Control<'_> = serde_json::from_slice(&reply).context("the response to a subscription")?;
                 match reply.kind {
                     "subscribed" => missing -= 1,
-                    "error" | "close" => bail!("the server said {}", reply.complaint()),
+                    "error" | "close" => bail!("the server sent {}", reply.complaint()),
                     _ => {}
                 }
             }
@@ -154,7 +154,7 @@ impl Peer {
                 self.inbox.skip(end + 4);
                 return Ok(());
             }
-            ensure!(bytes.len() < 16 << 10, "the answer to the WebSocket upgrade has no end");
+            ensure!(bytes.len() < 16 << 10, "the response to the WebSocket upgrade is too long");
             self.receive().await?;
         }
     }
@@ -234,13 +234,13 @@ pub(super) async fn live_on_lane(mut lane: quinn::RecvStream, me: usize, board: 
 
 /// Parses a message of this project's server that is not part of a load. Any message that reports a loss is an error.
 pub(super) fn understand(body: &[u8]) -> Result<Told> {
-    let told: Control<'_> = serde_json::from_slice(body).context("a message that is not the protocol's")?;
+    let told: Control<'_> = serde_json::from_slice(body).context("a message outside the protocol")?;
     Ok(match told.kind {
         "ping" => {
             Told::Pong(format!(r#"{{"type":"pong","timestamp":{}}}"#, told.timestamp.unwrap_or_default()).into_bytes())
         }
         "published" => told.re.and_then(message::published).map_or(Told::Nothing, Told::Published),
-        "error" | "close" | "gap" | "unsubscribed" => bail!("the server said {}", told.complaint()),
+        "error" | "close" | "gap" | "unsubscribed" => bail!("the server sent {}", told.complaint()),
         _ => Told::Nothing,
     })
 }

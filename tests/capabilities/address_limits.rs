@@ -33,7 +33,7 @@ async fn knocks(server: &TestServer) -> bool {
 }
 
 #[tokio::test]
-async fn a_connection_too_many_from_an_address_is_told_so_and_places_come_back() {
+async fn one_connection_too_many_from_an_address_gets_an_error_and_places_become_free_again() {
     let server = limited(|rates| rates.address_connections = 2).await;
     let (mut ada, mut bob) = (server.client("Ada").await, server.client("Bob").await);
     for over in Over::ALL {
@@ -58,7 +58,7 @@ async fn a_connection_too_many_from_an_address_is_told_so_and_places_come_back()
 }
 
 #[tokio::test]
-async fn who_has_no_place_and_says_nothing_is_not_waited_for() {
+async fn a_silent_connection_without_a_place_is_closed_soon() {
     let server = TestServer::start_with(|config| {
         config.rates.loopback = true;
         config.rates.address_connections = 1;
@@ -77,7 +77,7 @@ async fn who_has_no_place_and_says_nothing_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn handshakes_from_one_address_are_refused_above_their_rate_until_time_has_passed() {
+async fn handshakes_from_one_address_above_the_rate_are_refused_until_time_has_passed() {
     let server = limited(|rates| (rates.address_handshakes, rates.address_handshakes_burst) = (2, 4)).await;
     let mut neighbour = server.client("neighbour").await;
     let mut let_in = 0;
@@ -96,7 +96,7 @@ async fn handshakes_from_one_address_are_refused_above_their_rate_until_time_has
 }
 
 #[tokio::test]
-async fn handshakes_from_all_addresses_are_refused_above_their_rate_until_time_has_passed() {
+async fn handshakes_from_all_addresses_above_the_rate_are_refused_until_time_has_passed() {
     let server = limited(|rates| (rates.handshakes, rates.handshakes_burst) = (2, 3)).await;
     let mut let_in = 0;
     while knocks(&server).await {
@@ -109,7 +109,7 @@ async fn handshakes_from_all_addresses_are_refused_above_their_rate_until_time_h
 }
 
 #[tokio::test]
-async fn forged_addresses_use_up_nobodys_share_where_addresses_have_to_be_proven() {
+async fn forged_addresses_use_up_no_share_if_addresses_are_validated() {
     let server = TestServer::start_with(|config| {
         config.limits.retry_handshakes = 0;
         config.rates.loopback = true;
@@ -125,7 +125,7 @@ async fn forged_addresses_use_up_nobodys_share_where_addresses_have_to_be_proven
 }
 
 #[tokio::test]
-async fn the_client_library_is_told_that_there_are_too_many_connections() {
+async fn the_client_library_reports_too_many_connections() {
     let server = limited(|rates| rates.address_connections = 1).await;
     let first = library::client(&server, "first").await;
     match library::builder(&server).connect().await {
@@ -139,7 +139,7 @@ async fn the_client_library_is_told_that_there_are_too_many_connections() {
 }
 
 #[tokio::test]
-async fn the_client_library_comes_back_after_a_refused_connection() {
+async fn the_client_library_reconnects_after_a_refused_connection() {
     let server = limited(|rates| (rates.address_handshakes, rates.address_handshakes_burst) = (2, 1)).await;
     let (client, mut events) = library::connect(&server, "Ada").await;
     // Another client uses up the handshakes allowed to the address, so that the first reconnection attempts are
@@ -161,7 +161,7 @@ async fn the_client_library_comes_back_after_a_refused_connection() {
 }
 
 #[tokio::test]
-async fn the_client_library_comes_back_once_its_address_has_room() {
+async fn the_client_library_reconnects_once_its_address_has_room() {
     let server = limited(|rates| rates.address_connections = 1).await;
     let (client, mut events) = library::connect(&server, "Ada").await;
     let waiting = library::builder(&server).retry_first(true).connect();
@@ -211,7 +211,7 @@ async fn proxied(server: &TestServer, client: &str) -> Result<Party, (u16, bool)
 }
 
 #[tokio::test]
-async fn clients_that_a_known_proxy_brings_count_by_their_own_addresses() {
+async fn clients_behind_a_known_proxy_count_by_their_own_addresses() {
     let server = behind("127.0.0.0/8", |rates| rates.address_connections = 1).await;
     let mut clients = Vec::new();
     for n in 1..=20 {
@@ -232,7 +232,7 @@ async fn clients_that_a_known_proxy_brings_count_by_their_own_addresses() {
 }
 
 #[tokio::test]
-async fn clients_that_a_known_proxy_brings_begin_handshakes_by_their_own_addresses() {
+async fn handshakes_behind_a_known_proxy_count_by_client_address() {
     let rate = |rates: &mut Rates| (rates.address_handshakes, rates.address_handshakes_burst) = (1, 2);
     let server = behind("127.0.0.0/8", rate).await;
     let mut clients = Vec::new();
@@ -245,7 +245,7 @@ async fn clients_that_a_known_proxy_brings_begin_handshakes_by_their_own_address
 }
 
 #[tokio::test]
-async fn nobody_but_a_known_proxy_is_believed_who_a_client_is() {
+async fn only_a_known_proxy_may_name_the_client_address() {
     let server = behind("192.0.2.0/24", |rates| rates.address_connections = 8).await;
     let mut client = proxied(&server, "198.51.100.1").await.expect("a WebSocket");
     client.handshake("Ada").await;

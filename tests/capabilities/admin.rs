@@ -99,7 +99,7 @@ fn bearer(token: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_numbers_are_those_that_the_server_tells() {
+async fn the_api_returns_the_servers_own_statistics() {
     let server = server(|_| {}).await;
     let mut clients = Vec::new();
     for over in Over::ALL {
@@ -139,7 +139,7 @@ async fn the_numbers_are_those_that_the_server_tells() {
 }
 
 #[tokio::test]
-async fn what_is_published_reaches_subscribers_as_from_nobody() {
+async fn a_published_message_reaches_subscribers_without_a_sender() {
     let server = server(|config| config.topics = vec![rule("pattern = 'news'\npublish = 'nobody'")]).await;
     let mut subscriber = Subscriber::connect(&server, "Ada").await;
     let subscribed = subscriber.subscribe(json!({"topic": "news"})).await;
@@ -158,7 +158,7 @@ async fn what_is_published_reaches_subscribers_as_from_nobody() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_published_is_refused_with_the_reason() {
+async fn an_invalid_publish_is_refused_with_the_reason() {
     let server = server(|config| {
         config.limits.max_message_bytes = 2000;
         config.limits.max_topics = 1;
@@ -193,7 +193,7 @@ async fn what_cannot_be_published_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_subscriber_without_room_holds_up_a_publish_until_its_time_is_over() {
+async fn a_subscriber_without_room_delays_a_publish_until_its_timeout() {
     let server = server(|config| {
         config.limits.lane_backlog_messages = 5;
         config.timing.block_timeout_ms = 100;
@@ -219,7 +219,7 @@ async fn a_subscriber_without_room_holds_up_a_publish_until_its_time_is_over() {
 }
 
 #[tokio::test]
-async fn a_client_is_ended_with_the_code_and_reason_that_were_asked_for() {
+async fn a_client_is_disconnected_with_the_requested_code_and_reason() {
     let server = server(|_| {}).await;
     for over in Over::ALL {
         let mut ended = over.party(&server, "ended").await;
@@ -266,7 +266,7 @@ async fn admin(server: &TestServer) -> TcpStream {
 }
 
 #[tokio::test]
-async fn without_a_token_nobody_is_served_where_clients_connect_not_even_this_machine() {
+async fn without_a_token_no_request_is_served_at_the_clients_addresses_not_even_from_this_machine() {
     for change in [
         |config: &mut Config| config.http.admin_addr = "127.0.0.1:0".parse().ok(),
         // A server reachable from other machines creates no token for itself.
@@ -297,7 +297,7 @@ async fn without_a_token_nobody_is_served_where_clients_connect_not_even_this_ma
 }
 
 #[tokio::test]
-async fn a_server_that_is_tried_out_makes_a_token_for_each_start() {
+async fn a_development_server_creates_a_token_at_each_start() {
     let mut tokens = Vec::new();
     for _ in 0..2 {
         let server = server(|config| config.http.admin_token = None).await;
@@ -311,7 +311,7 @@ async fn a_server_that_is_tried_out_makes_a_token_for_each_start() {
 }
 
 #[tokio::test]
-async fn an_address_of_its_own_needs_no_token_and_is_for_this_machine_by_a_name_of_its_own() {
+async fn the_admin_address_needs_no_token_and_answers_only_to_names_of_this_machine() {
     let server = server(|config| config.http.admin_addr = "127.0.0.1:0".parse().ok()).await;
     let json = "content-type: application/json";
     for (path, status) in [("/dashboard", 200), ("/", 303), ("/ws", 404), ("/ice-servers", 404)] {
@@ -363,7 +363,7 @@ async fn an_address_of_its_own_needs_no_token_and_is_for_this_machine_by_a_name_
 }
 
 #[tokio::test]
-async fn who_takes_all_connections_does_not_keep_the_operator_out() {
+async fn clients_that_use_up_all_connections_do_not_lock_the_administrator_out() {
     let server = server(|config| {
         config.http.admin_addr = "127.0.0.1:0".parse().ok();
         config.limits.max_http_connections = 1;
@@ -382,7 +382,7 @@ async fn who_takes_all_connections_does_not_keep_the_operator_out() {
 }
 
 #[tokio::test]
-async fn with_a_token_only_who_shows_it_is_served() {
+async fn with_a_token_only_requests_that_present_it_are_served() {
     let server = server(|_| {}).await;
     let json = "content-type: application/json";
     for (route, body) in ROUTES {
@@ -405,7 +405,7 @@ async fn with_a_token_only_who_shows_it_is_served() {
 }
 
 #[tokio::test]
-async fn who_guesses_tokens_is_not_told_any_more_whether_one_is_right() {
+async fn after_too_many_guesses_no_token_is_checked() {
     let server = server(|_| {}).await;
     let show = async |token: &str| get(&server, "/metrics", &[&bearer(token)]).await;
     for n in 0..10 {
@@ -436,7 +436,7 @@ async fn who_guesses_tokens_is_not_told_any_more_whether_one_is_right() {
 }
 
 #[tokio::test]
-async fn pages_of_other_origins_and_forms_are_refused_with_a_token_or_without() {
+async fn pages_of_other_origins_and_forms_are_refused_with_or_without_a_token() {
     for own_address in [false, true] {
         let server = server(|config| config.http.admin_addr = "127.0.0.1:0".parse().ok()).await;
         let plain = async |server| if own_address { admin(server).await } else { plain(server).await };
@@ -470,7 +470,7 @@ async fn pages_of_other_origins_and_forms_are_refused_with_a_token_or_without() 
 }
 
 #[tokio::test]
-async fn another_method_is_refused_and_nothing_else_is_behind_the_check() {
+async fn other_methods_are_refused_and_no_other_paths_exist() {
     let server = server(|_| {}).await;
     let right = bearer(TOKEN);
     let json = "content-type: application/json";

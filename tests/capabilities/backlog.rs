@@ -31,7 +31,7 @@ async fn broadcast_until_one_is_gone(sender: &mut RawClient, neighbour: &mut Raw
 }
 
 #[tokio::test]
-async fn who_does_not_read_broadcasts_is_sent_away_alone_when_the_backlog_is_full() {
+async fn only_the_client_that_does_not_read_broadcasts_is_closed_when_its_backlog_is_full() {
     const WINDOW: u32 = 4000;
     // Backlog limits in messages and in bytes; the size of a message; which of the two limits is reached first.
     for (messages, bytes, size) in [(20, 1_000_000, 10), (1000, 20_000, 2000)] {
@@ -60,7 +60,7 @@ async fn who_does_not_read_broadcasts_is_sent_away_alone_when_the_backlog_is_ful
 }
 
 #[tokio::test]
-async fn a_full_backlog_of_direct_messages_ends_the_receiver_and_not_the_sender() {
+async fn a_full_backlog_of_direct_messages_closes_the_receiver_and_not_the_sender() {
     let server = TestServer::start_with(|config| config.limits.lane_backlog_messages = 20).await;
     let mut sender = server.client("sender").await;
     let stuck = narrow(&server, 2000).await;
@@ -105,7 +105,7 @@ async fn ask_until_held_back(lane: &mut RawLane, neighbour: &mut RawClient, size
 }
 
 #[tokio::test]
-async fn who_does_not_read_its_own_echoes_is_held_back_and_loses_nothing() {
+async fn a_client_that_does_not_read_its_echoes_is_throttled_and_loses_nothing() {
     let server = TestServer::start_with(|config| {
         config.limits.lane_backlog_messages = 5;
         config.limits.max_message_bytes = 100_000;
@@ -140,7 +140,7 @@ async fn who_does_not_read_its_own_echoes_is_held_back_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn what_waits_on_all_lanes_of_a_client_counts_together() {
+async fn the_backlog_of_all_lanes_of_a_client_counts_together() {
     // Backlog limits of the client in bytes and messages; its lanes with unread replies; whether these leave room.
     for (bytes, messages, lanes, has_room) in
         [(250_000, 4096, 0, true), (250_000, 4096, 8, false), (4_000_000, 20, 0, true), (4_000_000, 20, 8, false)]
@@ -177,7 +177,7 @@ async fn what_waits_on_all_lanes_of_a_client_counts_together() {
 }
 
 #[tokio::test]
-async fn replies_on_many_lanes_that_nobody_reads_wait_within_the_clients_bytes() {
+async fn unread_replies_on_many_lanes_stay_within_the_clients_backlog() {
     const MOST: u64 = 400_000;
     const REPLY: usize = 90_000;
     let server = TestServer::start_with(|config| {

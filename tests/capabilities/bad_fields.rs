@@ -122,7 +122,7 @@ fn assert_names(reply: &Value, field: &str, re: Option<&str>, what: &str) {
 }
 
 #[tokio::test]
-async fn a_field_missing_or_of_the_wrong_kind_or_out_of_its_bounds_is_named() {
+async fn a_missing_mistyped_or_out_of_bounds_field_is_named() {
     let server = TestServer::start().await;
     for over in Over::ALL {
         let mut client = over.party(&server, "Eve").await;
@@ -142,7 +142,7 @@ async fn a_field_missing_or_of_the_wrong_kind_or_out_of_its_bounds_is_named() {
 }
 
 #[tokio::test]
-async fn a_field_one_too_long_is_named_and_one_of_the_longest_is_served() {
+async fn a_field_that_is_one_too_long_is_named_and_the_longest_allowed_is_served() {
     for over in Over::ALL {
         let server = TestServer::start().await;
         let mut client = over.party(&server, "Ada").await;
@@ -190,7 +190,7 @@ async fn a_field_one_too_long_is_named_and_one_of_the_longest_is_served() {
 }
 
 #[tokio::test]
-async fn null_is_absence_and_fields_of_other_messages_may_hold_anything() {
+async fn null_means_absent_and_fields_of_other_messages_may_hold_anything() {
     for over in Over::ALL {
         let server = TestServer::start().await;
         let mut client = over.party(&server, "Ada").await;
@@ -218,7 +218,7 @@ async fn null_is_absence_and_fields_of_other_messages_may_hold_anything() {
 }
 
 #[tokio::test]
-async fn what_no_value_can_hold_is_an_error_of_a_well_formed_body() {
+async fn unrepresentable_values_are_errors_of_a_well_formed_body() {
     let server = TestServer::start().await;
     for over in Over::ALL {
         let mut client = over.party(&server, "Ada").await;
@@ -239,7 +239,7 @@ async fn what_no_value_can_hold_is_an_error_of_a_well_formed_body() {
 }
 
 #[tokio::test]
-async fn a_field_that_stands_twice_is_named() {
+async fn a_duplicate_field_is_named() {
     let server = TestServer::start().await;
     for over in Over::ALL {
         let mut client = over.party(&server, "Ada").await;
@@ -259,7 +259,7 @@ async fn a_field_that_stands_twice_is_named() {
 }
 
 #[tokio::test]
-async fn an_error_about_a_value_that_cannot_be_read_names_the_request() {
+async fn an_error_about_an_unreadable_value_names_the_request() {
     let server = TestServer::start().await;
     for over in Over::ALL {
         let mut client = over.party(&server, "Ada").await;
@@ -289,7 +289,7 @@ async fn an_error_about_a_value_that_cannot_be_read_names_the_request() {
 }
 
 #[tokio::test]
-async fn an_attachment_is_refused_where_none_belongs_and_missed_where_one_does() {
+async fn an_unexpected_or_missing_attachment_is_refused() {
     let server = TestServer::start().await;
     for over in Over::ALL {
         let mut client = over.party(&server, "Ada").await;

@@ -29,7 +29,7 @@ fn nested(depth: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_frame_that_breaks_the_framing_closes_the_connection_at_its_length() {
+async fn an_invalid_frame_closes_the_connection_at_its_length() {
     let (server, mut neighbour) = server_and_neighbour().await;
     let zstd_magic = [2, 0x28, 0xb5, 0x2f, 0xfd];
     let above = u32::try_from(MAX + 1).expect("a length").to_be_bytes();
@@ -106,7 +106,7 @@ async fn a_body_that_inflates_beyond_the_limit_closes_the_connection() {
 }
 
 #[tokio::test]
-async fn three_bodies_in_a_row_that_cannot_be_understood_close_the_connection() {
+async fn three_consecutive_unreadable_bodies_close_the_connection() {
     let (server, mut neighbour) = server_and_neighbour().await;
     let message = json!({"type": "text", "content": "x"});
     let no_utf8 = b"{\"type\":\"text\",\"content\":\"\xff\"}";
@@ -153,7 +153,7 @@ async fn three_bodies_in_a_row_that_cannot_be_understood_close_the_connection() 
 }
 
 #[tokio::test]
-async fn a_json_length_beyond_the_body_is_an_error_and_no_more() {
+async fn a_json_length_beyond_the_body_is_only_an_error() {
     let (server, mut neighbour) = server_and_neighbour().await;
     for over in Over::ALL {
         let mut client = over.party(&server, "Eve").await;
@@ -172,7 +172,7 @@ async fn a_json_length_beyond_the_body_is_an_error_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_lane_that_breaks_off_ends_alone() {
+async fn a_truncated_lane_ends_alone() {
     let (server, mut neighbour) = server_and_neighbour().await;
     let mut client = server.client("Ada").await;
     let ping = framed(br#"{"type":"ping"}"#);
@@ -196,7 +196,7 @@ async fn a_lane_that_breaks_off_ends_alone() {
 }
 
 #[tokio::test]
-async fn a_control_lane_that_breaks_off_ends_the_connection() {
+async fn a_truncated_control_lane_ends_the_connection() {
     let (server, mut neighbour) = server_and_neighbour().await;
     for (rest, reset) in [(&[0, 0][..], false), (&[0, 0, 0, 9, b'{'], false), (&[], true), (&[0, 0, 0, 9], true)] {
         let mut client = server.client("Eve").await;
@@ -253,7 +253,7 @@ async fn the_third_malformed_body_gets_its_error_too() {
 }
 
 #[tokio::test]
-async fn an_error_does_not_repeat_all_that_was_wrong() {
+async fn an_error_does_not_repeat_the_whole_invalid_input() {
     let server = TestServer::start().await;
     for over in Over::ALL {
         let mut client = over.party(&server, "bad").await;

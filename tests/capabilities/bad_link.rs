@@ -29,7 +29,7 @@ async fn session_through(relay: &Relay, server: &TestServer, name: &str) -> RawC
 }
 
 #[tokio::test]
-async fn every_subscriber_gets_everything_in_order_although_packets_are_lost() {
+async fn every_subscriber_gets_everything_in_order_despite_lost_packets() {
     let server = TestServer::start().await;
     let link = Link { loss: 0.05, delay: Duration::from_millis(5), seed: 11 };
     let relay = Relay::start(server.addr, link).await;
@@ -59,7 +59,7 @@ async fn every_subscriber_gets_everything_in_order_although_packets_are_lost() {
 }
 
 #[tokio::test]
-async fn who_returns_over_a_lossy_link_misses_nothing() {
+async fn a_client_that_reconnects_over_a_lossy_link_misses_nothing() {
     let server = TestServer::start().await;
     let link = Link { loss: 0.1, delay: Duration::from_millis(2), seed: 12 };
     let relay = Relay::start(server.addr, link).await;
@@ -86,7 +86,7 @@ async fn who_returns_over_a_lossy_link_misses_nothing() {
 }
 
 #[tokio::test]
-async fn a_small_message_waits_for_no_more_than_a_congestion_window_of_a_large_one_on_another_lane() {
+async fn a_small_message_waits_for_at_most_a_congestion_window_of_a_large_one_on_another_lane() {
     for (priority, is_session) in [(128, false), (255, false), (255, true)] {
         let server = TestServer::start_with(|config| {
             config.topics = vec![rule(&format!("pattern = 'small'\npriority = {priority}"))];
@@ -131,7 +131,7 @@ async fn a_small_message_waits_for_no_more_than_a_congestion_window_of_a_large_o
 }
 
 #[tokio::test]
-async fn under_each_policy_what_is_lost_is_told_although_packets_are_lost_too() {
+async fn every_policy_reports_losses_despite_lost_packets() {
     for overflow in ["drop_oldest", "latest", "block"] {
         let server = TestServer::start_with(|config| {
             config.limits.lane_backlog_messages = 20;

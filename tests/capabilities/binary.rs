@@ -14,7 +14,7 @@ use quinn::TransportConfig;
 use serde_json::json;
 
 #[tokio::test]
-async fn missing_certificates_are_made_once_and_said_so() {
+async fn missing_certificates_are_created_once_and_reported() {
     let folder = tempfile::tempdir().expect("a folder");
     let [ca, cert, key] = ["ca.pem", "server.pem", "server-key.pem"].map(|name| folder.path().join("certs").join(name));
     let mut contents = Vec::new();
@@ -37,7 +37,7 @@ async fn missing_certificates_are_made_once_and_said_so() {
 }
 
 #[tokio::test]
-async fn development_certificates_are_made_in_the_folder_that_the_environment_names() {
+async fn development_certificates_are_created_in_the_folder_from_the_environment() {
     let folder = tempfile::tempdir().expect("a folder");
     let [here, elsewhere] = ["here", "elsewhere"].map(|name| folder.path().join(name));
     std::fs::create_dir(&here).expect("a folder");
@@ -49,7 +49,7 @@ async fn development_certificates_are_made_in_the_folder_that_the_environment_na
 }
 
 #[tokio::test]
-async fn half_a_certificate_is_refused_and_kept() {
+async fn a_certificate_without_its_key_is_refused_and_kept() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join("certs")).expect("a folder");
     std::fs::write(folder.path().join("certs/server.pem"), "mine").expect("written");
@@ -60,7 +60,7 @@ async fn half_a_certificate_is_refused_and_kept() {
 }
 
 #[tokio::test]
-async fn certs_makes_certificates_for_a_name_and_replaces_none_unless_forced() {
+async fn certs_creates_certificates_for_a_name_and_replaces_none_unless_forced() {
     let folder = tempfile::tempdir().expect("a folder");
     let make = async |args: &[&str]| {
         let mut process = Process::start(folder.path(), &[&["certs", "--dir", "mine"], args].concat(), &[]);
@@ -113,7 +113,7 @@ async fn a_port_in_use_is_a_readable_error() {
 }
 
 #[tokio::test]
-async fn a_wrong_setting_is_named_wherever_it_stands() {
+async fn a_wrong_setting_is_named_whatever_its_source() {
     let file = |text| ("settings.toml", text);
     // Arguments, environment, file; exit code; text that the error contains.
     for (args, environment, (name, text), code, named) in [
@@ -189,7 +189,7 @@ async fn a_wrong_setting_is_named_wherever_it_stands() {
 }
 
 #[tokio::test]
-async fn foreign_variables_are_warned_of_and_change_nothing() {
+async fn unknown_variables_cause_a_warning_and_change_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     // As Kubernetes sets them for a service named qws.
     let environment = [
@@ -213,7 +213,7 @@ async fn foreign_variables_are_warned_of_and_change_nothing() {
 }
 
 #[tokio::test]
-async fn on_sighup_settings_that_may_change_are_taken_over_and_the_others_are_named() {
+async fn sighup_applies_changeable_settings_and_names_the_others() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("settings.toml");
     std::fs::write(&file, "[http]\norigins = ['https://a.example']").expect("written");
@@ -255,7 +255,7 @@ async fn on_sighup_settings_that_may_change_are_taken_over_and_the_others_are_na
 }
 
 #[tokio::test]
-async fn rust_log_stands_over_the_flag_and_that_over_the_file() {
+async fn rust_log_overrides_the_flag_which_overrides_the_file() {
     // A key for tokens is missing, so the process exits by itself, after its warning about certificates.
     let keys = "[[auth.keys]]\nalgorithm = 'ES256'\npublic_key = 'missing.pem'\n";
     for (rust_log, flag, file, warns) in [
@@ -282,7 +282,7 @@ async fn rust_log_stands_over_the_flag_and_that_over_the_file() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn as_many_workers_run_as_were_asked_for() {
+async fn the_configured_number_of_workers_runs() {
     let cores = std::thread::available_parallelism().expect("the number of cores").get();
     for (flag, expected) in [("1", 1), ("3", 3), ("0", cores)] {
         let folder = tempfile::tempdir().expect("a folder");

@@ -16,7 +16,7 @@ async fn crowd(server: &TestServer, size: usize) -> Vec<Party> {
 }
 
 #[tokio::test]
-async fn everybody_gets_it_with_the_sender_and_the_time_and_only_the_sender_an_ok() {
+async fn every_client_gets_it_with_sender_and_time_and_only_the_sender_an_ok() {
     let server = TestServer::start().await;
     let mut clients = crowd(&server, 8).await;
     for speaks in 0..3 {
@@ -59,7 +59,7 @@ async fn without_an_id_there_is_no_ok() {
 }
 
 #[tokio::test]
-async fn an_attachment_comes_along_with_and_without_content() {
+async fn an_attachment_is_delivered_with_and_without_content() {
     let server = TestServer::start().await;
     let mut clients = crowd(&server, 4).await;
     for (speaks, (content, size)) in
@@ -80,7 +80,7 @@ async fn an_attachment_comes_along_with_and_without_content() {
 }
 
 #[tokio::test]
-async fn it_goes_to_who_is_there_and_delivered_counts_them() {
+async fn it_goes_to_connected_clients_and_delivered_counts_them() {
     let server = TestServer::start().await;
     let mut clients = crowd(&server, 6).await;
     let mut greet_nobody = Vec::new();

@@ -15,7 +15,7 @@ async fn knock(server: &TestServer) -> Result<Connection, ConnectionError> {
 }
 
 #[tokio::test]
-async fn a_client_too_many_is_told_why_and_gets_the_place_of_one_who_leaves() {
+async fn one_client_too_many_gets_the_reason_and_later_the_place_of_one_that_leaves() {
     for over in Over::ALL {
         let server = TestServer::start_with(|config| config.limits.max_clients = 2).await;
         let (mut ada, mut bob) = (over.party(&server, "Ada").await, over.party(&server, "Bob").await);
@@ -39,7 +39,7 @@ async fn a_client_too_many_is_told_why_and_gets_the_place_of_one_who_leaves() {
 }
 
 #[tokio::test]
-async fn a_handshake_too_many_is_refused_at_once_until_another_is_done() {
+async fn one_handshake_too_many_is_refused_at_once_until_another_is_done() {
     let server = TestServer::start_with(|config| config.limits.max_handshakes = 2).await;
     let mut neighbour = server.client("neighbour").await;
     let (mut slow, _slower) = (server.stranger().await, server.stranger().await);
@@ -63,7 +63,7 @@ async fn a_handshake_too_many_is_refused_at_once_until_another_is_done() {
 }
 
 #[tokio::test]
-async fn who_is_refused_and_does_not_read_that_counts_as_under_way_until_it_is_gone() {
+async fn a_refused_client_that_does_not_read_counts_as_a_handshake_until_it_is_gone() {
     let server = TestServer::start_with(|config| {
         config.limits.max_handshakes = 1;
         config.timing.close_timeout_ms = 60_000;
@@ -83,7 +83,7 @@ async fn who_is_refused_and_does_not_read_that_counts_as_under_way_until_it_is_g
 }
 
 #[tokio::test]
-async fn everybody_who_proves_the_address_is_served_where_all_have_to() {
+async fn every_client_with_a_validated_address_is_served_if_validation_is_required() {
     let server = TestServer::start_with(|config| config.limits.retry_handshakes = 0).await;
     assert_eq!(begin_only(&server.endpoint(), server.addr).await, Answer::Retry);
     for n in 0..4 {
@@ -93,7 +93,7 @@ async fn everybody_who_proves_the_address_is_served_where_all_have_to() {
 }
 
 #[tokio::test]
-async fn a_flood_of_first_packets_keeps_nobody_out() {
+async fn a_flood_of_first_packets_locks_no_client_out() {
     let server = TestServer::start_with(|config| {
         config.limits.retry_handshakes = 2;
         config.limits.max_handshakes = 4;
@@ -131,7 +131,7 @@ async fn open_files(limit: &str) -> (u64, bool) {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_server_allows_itself_the_open_files_that_it_may_have_and_says_where_they_do_not_do() {
+async fn a_server_raises_its_limit_of_open_files_and_warns_if_it_is_too_low() {
     assert_eq!(open_files("ulimit -Sn 200 && ulimit -Hn 3000").await, (3000, false));
     assert_eq!(open_files("ulimit -n 1000").await, (1000, true));
 }

@@ -58,7 +58,7 @@ async fn until_shown(addr: SocketAddr, files: &DevelopmentFiles) {
 }
 
 #[tokio::test]
-async fn new_connections_get_a_replaced_certificate_and_old_ones_live_on() {
+async fn new_connections_get_a_replaced_certificate_and_existing_ones_continue() {
     let server = TestServer::start().await;
     let mut old = Vec::new();
     assert_eq!(server.http, Some(server.addr), "one number for UDP and TCP");
@@ -79,7 +79,7 @@ async fn new_connections_get_a_replaced_certificate_and_old_ones_live_on() {
 }
 
 #[tokio::test]
-async fn files_behind_a_link_that_is_turned_are_read_again() {
+async fn files_behind_a_replaced_link_are_reloaded() {
     let folder = tempfile::tempdir().expect("a folder");
     let [before, after] = ["1", "2"].map(|name| DevelopmentFiles::inside(&folder.path().join(name)));
     make(&before);
@@ -102,7 +102,7 @@ async fn files_behind_a_link_that_is_turned_are_read_again() {
 }
 
 #[tokio::test]
-async fn a_broken_file_leaves_the_old_certificate_in_use_and_is_told_of_once() {
+async fn a_broken_file_leaves_the_old_certificate_in_use_and_is_reported_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut process = Process::start(folder.path(), &["--addr", "127.0.0.1:0", "--workers", "2"], &[]);
     let addr = process.listening().await;
@@ -134,7 +134,7 @@ async fn a_broken_file_leaves_the_old_certificate_in_use_and_is_told_of_once() {
 }
 
 #[tokio::test]
-async fn sighup_reloads_what_no_watching_shows() {
+async fn sighup_reloads_changes_that_watching_cannot_detect() {
     let folder = tempfile::tempdir().expect("a folder");
     let elsewhere = tempfile::tempdir().expect("a folder");
     let files = DevelopmentFiles::inside(elsewhere.path());
@@ -175,7 +175,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_file_that_was_named_and_is_not_there_is_an_error_and_nothing_is_made() {
+async fn a_configured_but_missing_file_is_an_error_and_nothing_is_created() {
     let folder = tempfile::tempdir().expect("a folder");
     let (cert, key) = ("tls/server.pem", "tls/server-key.pem");
     let setting = [("QWS_TLS__CERT", cert), ("QWS_TLS__KEY", key)];
@@ -198,7 +198,7 @@ async fn a_file_that_was_named_and_is_not_there_is_an_error_and_nothing_is_made(
 }
 
 #[tokio::test]
-async fn a_port_in_use_is_found_before_certificates_are_made() {
+async fn a_port_in_use_is_detected_before_certificates_are_created() {
     let folder = tempfile::tempdir().expect("a folder");
     let taken = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let addr = taken.local_addr().expect("its address").to_string();
@@ -209,7 +209,7 @@ async fn a_port_in_use_is_found_before_certificates_are_made() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_key_is_told_as_what_it_is() {
+async fn an_unusable_key_is_reported_with_its_actual_problem() {
     use std::os::unix::fs::PermissionsExt;
 
     let folder = tempfile::tempdir().expect("a folder");
@@ -243,7 +243,7 @@ async fn what_is_wrong_with_a_key_is_told_as_what_it_is() {
 }
 
 #[tokio::test]
-async fn a_chain_whose_parts_are_glued_together_is_shown_whole() {
+async fn a_chain_with_concatenated_parts_is_presented_whole() {
     let folder = tempfile::tempdir().expect("a folder");
     let [one, two] = ["1", "2"].map(|name| DevelopmentFiles::inside(&folder.path().join(name)));
     make(&one);
@@ -292,7 +292,7 @@ fn made_for(folder: &Path, days: std::ops::Range<i64>) -> DevelopmentFiles {
 }
 
 #[tokio::test]
-async fn a_certificate_out_of_its_time_is_told_as_that_on_both_sides() {
+async fn a_certificate_outside_its_validity_is_reported_as_such_on_both_sides() {
     let folder = tempfile::tempdir().expect("a folder");
     for (days, of_server, of_client) in [
         (-20..-10, "has expired", "the server needs a new one"),
@@ -316,7 +316,7 @@ async fn a_certificate_out_of_its_time_is_told_as_that_on_both_sides() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_its_own_authority_is_told_as_that() {
+async fn a_self_signed_certificate_is_reported_as_such() {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 
     let folder = tempfile::tempdir().expect("a folder");
@@ -338,7 +338,7 @@ async fn a_certificate_that_is_its_own_authority_is_told_as_that() {
 }
 
 #[tokio::test]
-async fn certificates_are_made_for_names_alone() {
+async fn certificates_are_created_for_names_only() {
     for (name, why) in [("", "it is empty"), ("https://a.example", "without https://"), ("a b", "letters")] {
         let folder = tempfile::tempdir().expect("a folder");
         let mut process = Process::start(folder.path(), &["certs", "--name", name], &[]);
@@ -354,7 +354,7 @@ async fn certificates_are_made_for_names_alone() {
 }
 
 #[tokio::test]
-async fn over_tcp_tls_1_2_is_spoken_where_the_settings_say_so_and_its_refusal_is_logged() {
+async fn tls_1_2_over_tcp_is_accepted_if_enabled_and_its_refusal_is_logged() {
     let folder = tempfile::tempdir().expect("a folder");
     for (version, is_spoken) in [("1.3", false), ("1.2", true)] {
         let args = ["--addr", "127.0.0.1:0", "--workers", "1"];

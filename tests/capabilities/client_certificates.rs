@@ -59,7 +59,7 @@ async fn refused(builder: ClientBuilder) -> String {
 }
 
 #[tokio::test]
-async fn a_client_is_believed_by_its_authority_and_refused_by_another() {
+async fn a_client_is_accepted_with_its_authority_and_refused_with_another() {
     let folder = tempfile::tempdir().expect("a folder");
     let (ada, eve) = (certified(&folder, "Ada"), certified(&folder, "Eve"));
     for required in [false, true] {
@@ -74,7 +74,7 @@ async fn a_client_is_believed_by_its_authority_and_refused_by_another() {
 }
 
 #[tokio::test]
-async fn a_client_without_a_certificate_is_turned_away_only_where_one_is_required() {
+async fn a_client_without_a_certificate_is_rejected_only_if_one_is_required() {
     let folder = tempfile::tempdir().expect("a folder");
     let ada = certified(&folder, "Ada");
     let may_come = TestServer::start_with(|config| {
@@ -102,7 +102,7 @@ async fn a_client_without_a_certificate_is_turned_away_only_where_one_is_require
 }
 
 #[tokio::test]
-async fn a_client_is_the_user_that_its_certificate_names_unless_a_token_says_otherwise() {
+async fn a_client_is_the_user_of_its_certificate_unless_a_token_overrides_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let ada = certified(&folder, "Ada");
     let server = TestServer::start_with(|config| {
@@ -171,7 +171,7 @@ async fn a_client_is_closed_when_its_certificate_expires() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_one_of_tls() {
+async fn a_refusal_is_a_tls_alert() {
     let folder = tempfile::tempdir().expect("a folder");
     let (ada, eve) = (certified(&folder, "Ada"), certified(&folder, "Eve"));
     let server = server_trusting(&ada, true).await;
@@ -205,7 +205,7 @@ async fn a_refusal_is_one_of_tls() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn certs_makes_a_client_that_a_server_believes() {
+async fn certs_creates_a_client_certificate_that_a_server_accepts() {
     use crate::common::process::Process;
     use quic_websocket::Client;
     use quic_websocket::tls::Trust;

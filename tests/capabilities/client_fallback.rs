@@ -28,7 +28,7 @@ fn nowhere() -> (std::net::UdpSocket, String) {
 }
 
 #[tokio::test]
-async fn where_quic_does_not_come_through_a_websocket_carries_everything() {
+async fn a_websocket_carries_everything_if_quic_does_not_get_through() {
     let server = TestServer::start().await;
     let (_silent, quic) = nowhere();
     let ada = apart(&server, quic).name("Ada").expect("a name").compression(true).connect();
@@ -87,7 +87,7 @@ async fn where_quic_does_not_come_through_a_websocket_carries_everything() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_dropped_leaves_its_websocket() {
+async fn a_dropped_client_closes_its_websocket() {
     let server = TestServer::start().await;
     let (_silent, quic) = nowhere();
     let (ada, events) = apart(&server, quic).carriers([Carrier::WebSocket]).connect().await.expect("it connects");
@@ -98,7 +98,7 @@ async fn a_client_that_is_dropped_leaves_its_websocket() {
 }
 
 #[tokio::test]
-async fn a_client_on_a_websocket_goes_over_to_quic_and_nothing_is_lost_or_doubled() {
+async fn a_client_on_a_websocket_moves_to_quic_without_loss_or_duplicates() {
     const COUNT: u64 = 400;
     let server = TestServer::start().await;
     let relay = Relay::start(server.addr, Link { loss: 0.0, delay: Duration::ZERO, seed: 1 }).await;
@@ -154,7 +154,7 @@ async fn a_client_on_a_websocket_goes_over_to_quic_and_nothing_is_lost_or_double
 }
 
 #[tokio::test]
-async fn what_the_server_says_and_what_is_not_allowed_is_told_over_a_websocket_too() {
+async fn errors_and_refusals_are_reported_over_a_websocket_too() {
     let auth = asking("");
     let server = TestServer::start_with(|config| config.auth = auth).await;
     let (_silent, quic) = nowhere();
@@ -179,7 +179,7 @@ async fn what_the_server_says_and_what_is_not_allowed_is_told_over_a_websocket_t
 }
 
 #[tokio::test]
-async fn a_client_can_be_there_before_its_server() {
+async fn a_client_can_start_before_its_server() {
     let server = TestServer::start().await;
     let (addr, keep) = (server.addr, tempfile::tempdir().expect("a folder"));
     let [cert, key, ca] = ["server.pem", "server-key.pem", "ca.pem"].map(|name| keep.path().join(name));

@@ -72,7 +72,7 @@ async fn clients_see_each_other_and_reach_each_other() {
 }
 
 #[tokio::test]
-async fn a_lane_of_its_own_answers_in_order() {
+async fn a_request_lane_answers_in_order() {
     let server = TestServer::start().await;
     let (client, _events) = builder(&server).compression(true).connect().await.expect("it connects");
     let mut lane = client.open_lane().await.expect("a lane");
@@ -94,7 +94,7 @@ async fn a_lane_of_its_own_answers_in_order() {
 }
 
 #[tokio::test]
-async fn a_lane_that_is_finished_has_everything_carried_out() {
+async fn a_finished_lane_executes_all_its_requests() {
     let server = TestServer::start().await;
     let (ada, _events) = connect(&server, "Ada").await;
     let (bob, mut at_bob) = connect(&server, "Bob").await;
@@ -117,7 +117,7 @@ async fn a_lane_that_is_finished_has_everything_carried_out() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_dropped_leaves_its_lane_whole() {
+async fn a_dropped_call_leaves_its_lane_intact() {
     let server = TestServer::start().await;
     let (client, _events) = connect(&server, "Ada").await;
     let mut lane = client.open_lane().await.expect("a lane");
@@ -159,7 +159,7 @@ async fn close_waits_for_the_server_and_is_the_last_event() {
 }
 
 #[tokio::test]
-async fn dropping_the_last_handle_leaves_the_server() {
+async fn dropping_the_last_handle_disconnects() {
     let server = TestServer::start().await;
     let (client, events) = connect(&server, "Ada").await;
     let clone = client.clone();
@@ -171,7 +171,7 @@ async fn dropping_the_last_handle_leaves_the_server() {
 }
 
 #[tokio::test]
-async fn a_client_comes_back_after_the_server_did() {
+async fn a_client_reconnects_after_the_server_restarts() {
     let server = TestServer::start().await;
     let (client, mut events) = connect(&server, "Ada").await;
     let (addr, files) = (server.addr, server.files.clone());
@@ -201,19 +201,18 @@ async fn a_client_comes_back_after_the_server_did() {
 }
 
 #[tokio::test]
-async fn a_client_that_must_not_come_back_says_so() {
+async fn a_client_that_must_not_reconnect_reports_it() {
     let server = TestServer::start().await;
     let (client, mut events) = builder(&server).reconnect(false).connect().await.expect("it connects");
     server.drain();
-    assert!(
-        matches!(soon("the end", events.next()).await, Some(Event::Closed(closed)) if closed.code == CloseCode::GOING_AWAY)
-    );
+    let event = soon("the end", events.next()).await;
+    assert!(matches!(event, Some(Event::Closed(closed)) if closed.code == CloseCode::GOING_AWAY));
     assert!(matches!(client.echo("late").await, Err(ClientError::Closed { .. })));
     server.stop().await;
 }
 
 #[tokio::test]
-async fn what_cannot_work_is_told_at_once_and_in_words() {
+async fn impossible_requests_fail_at_once_with_an_explanation() {
     let server = TestServer::start_with(|config| {
         config.limits.max_clients = 1;
         config.limits.max_message_bytes = 2000;
@@ -265,7 +264,7 @@ async fn a_client_that_only_listens_answers_pings_by_itself() {
 }
 
 #[tokio::test]
-async fn what_to_do_about_a_certificate_depends_on_what_is_wrong_with_it() {
+async fn the_hint_about_a_certificate_depends_on_its_problem() {
     let made = |names: &[&str], from: i32, until: i32| {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         move |files: &quic_websocket::tls::DevelopmentFiles| {

@@ -36,7 +36,7 @@ async fn bounced(client: &Client, events: &mut Events) -> CloseCode {
 }
 
 #[tokio::test]
-async fn nothing_is_lost_or_doubled_over_reconnects() {
+async fn nothing_is_lost_or_duplicated_over_reconnects() {
     const COUNT: u64 = 2000;
     let server =
         TestServer::start_with(|config| config.topics = vec![rule("pattern = '>'\nhistory_messages = 10_000")]).await;
@@ -68,7 +68,7 @@ async fn nothing_is_lost_or_doubled_over_reconnects() {
 }
 
 #[tokio::test]
-async fn nothing_is_lost_or_doubled_over_a_bad_link() {
+async fn nothing_is_lost_or_duplicated_over_a_bad_link() {
     const COUNT: u64 = 300;
     let server = TestServer::start().await;
     let link = Link { loss: 0.05, delay: Duration::from_millis(5), seed: 20_261_124 };
@@ -131,7 +131,7 @@ async fn a_publish_with_a_key_survives_a_lost_connection() {
 }
 
 #[tokio::test]
-async fn what_a_reconnect_cannot_bridge_is_told_before_what_follows() {
+async fn messages_missed_by_a_reconnect_are_reported_before_later_ones() {
     let server =
         TestServer::start_with(|config| config.topics = vec![rule("pattern = 'short'\nhistory_messages = 2")]).await;
     let (ada, (bob, mut at_bob)) = (client(&server, "Ada").await, connect(&server, "Bob").await);
@@ -168,7 +168,7 @@ async fn what_a_reconnect_cannot_bridge_is_told_before_what_follows() {
 }
 
 #[tokio::test]
-async fn a_server_that_forgot_everything_is_told_as_a_loss() {
+async fn a_server_that_forgot_everything_is_reported_as_a_loss() {
     let server = TestServer::start().await;
     let (bob, mut at_bob) = connect(&server, "Bob").await;
     let mut t = bob.subscribe("t").await.expect("subscribed");
@@ -213,7 +213,7 @@ async fn many_subscriptions_share_lanes_and_each_gets_its_own() {
 }
 
 #[tokio::test]
-async fn events_that_nobody_reads_hold_up_no_reconnect() {
+async fn unread_events_delay_no_reconnect() {
     let server = TestServer::start().await;
     let ada = client(&server, "Ada").await;
     let (bob, mut at_bob) = builder(&server).event_queue(1).connect().await.expect("it connects");
@@ -265,7 +265,7 @@ async fn topic_lane(server: &Played, lane: u64, offsets: std::ops::RangeInclusiv
 }
 
 #[tokio::test]
-async fn a_topic_lane_that_is_lost_under_its_subscription_is_made_up_for_over_another_connection() {
+async fn a_lost_topic_lane_is_recovered_over_another_connection() {
     let stage = Stage::new();
     let (connected, mut server) = tokio::join!(stage.builder().connect(), stage.accept());
     let (client, mut events) = connected.expect("it connects");
@@ -300,7 +300,7 @@ async fn a_topic_lane_that_is_lost_under_its_subscription_is_made_up_for_over_an
 }
 
 #[tokio::test]
-async fn what_cannot_be_understood_ends_the_client_and_is_not_passed_over() {
+async fn an_unreadable_message_ends_the_client_and_is_not_skipped() {
     for broken in [r#"{"type":"gap","topic":"t","first":1}"#, "{", "\u{2}not zstd"] {
         let stage = Stage::new();
         let (connected, mut server) = tokio::join!(stage.builder().connect(), stage.accept());

@@ -49,7 +49,7 @@ async fn pings_are_answered_without_waiting_for_a_server_that_does_not_read() {
 }
 
 #[tokio::test]
-async fn whoever_waits_when_the_connection_ends_is_told_at_once() {
+async fn pending_calls_fail_at_once_when_the_connection_ends() {
     let stage = Stage::with_window(1000);
     let builder = stage.builder().reconnect(false).request_timeout(Duration::from_secs(600));
     let (client, mut events, mut server) = connect!(stage, builder);
@@ -69,7 +69,7 @@ async fn whoever_waits_when_the_connection_ends_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn the_last_event_comes_even_where_nobody_read_the_others() {
+async fn the_last_event_arrives_even_if_the_others_were_not_read() {
     let stage = Stage::new();
     let (client, mut events, mut server) =
         connect!(stage, stage.builder().event_queue(1).request_timeout(Duration::from_secs(600)));
@@ -90,7 +90,7 @@ async fn the_last_event_comes_even_where_nobody_read_the_others() {
 }
 
 #[tokio::test]
-async fn events_that_nobody_reads_hold_up_nothing() {
+async fn unread_events_delay_nothing() {
     let stage = Stage::new();
     let (client, mut events, mut server) = connect!(stage, stage.builder().event_queue(2));
     for n in 0..50 {
@@ -108,7 +108,7 @@ async fn events_that_nobody_reads_hold_up_nothing() {
 }
 
 #[tokio::test]
-async fn a_reply_that_comes_too_late_is_nobodys_event() {
+async fn a_late_reply_is_not_an_event() {
     let stage = Stage::new();
     let builder = stage.builder().request_timeout(Duration::from_millis(50));
     let (client, mut events, mut server) = connect!(stage, builder);
@@ -122,7 +122,7 @@ async fn a_reply_that_comes_too_late_is_nobodys_event() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_closed_on_its_way_back_stops() {
+async fn a_client_closed_while_reconnecting_stops() {
     let stage = Stage::new();
     // Longer than the test may take: nothing ends because of it.
     let (client, mut events, server) = connect!(stage, stage.builder().request_timeout(Duration::from_secs(600)));

@@ -45,7 +45,7 @@ async fn a_refreshed_token_outlives_the_first_one_and_the_connection() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_not_taken_changes_nothing_and_one_that_has_ended_is_final() {
+async fn a_refused_token_changes_nothing_and_an_expired_one_is_final() {
     let server = server().await;
     let connecting = builder(&server).token(&token(json!({"exp": now() + 2}))).expect("a token").connect();
     let (client, mut events) = soon("a connection", connecting).await.expect("it connects");
@@ -76,7 +76,7 @@ async fn a_token_that_is_not_taken_changes_nothing_and_one_that_has_ended_is_fin
 }
 
 #[tokio::test]
-async fn a_program_that_is_asked_gives_tokens_when_they_are_needed() {
+async fn a_token_callback_supplies_tokens_when_they_are_needed() {
     let server = server().await;
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&asked);
@@ -110,7 +110,7 @@ async fn a_program_that_is_asked_gives_tokens_when_they_are_needed() {
 }
 
 #[tokio::test]
-async fn a_token_that_the_server_refuses_is_followed_by_another_once_there_is_one() {
+async fn a_refused_token_is_replaced_once_another_is_available() {
     let server = server().await;
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&asked);
@@ -137,7 +137,7 @@ async fn a_token_that_the_server_refuses_is_followed_by_another_once_there_is_on
 }
 
 #[tokio::test]
-async fn a_program_without_a_token_is_told_why_and_asked_again_where_it_wants_that() {
+async fn a_failing_token_callback_is_reported_and_called_again_if_requested() {
     let server = server().await;
     let error =
         builder(&server).token_from(|| async { Err("the file is gone") }).connect().await.expect_err("no token");

@@ -15,7 +15,7 @@ use quinn::{ConnectionError, TransportConfig, TransportErrorCode, VarInt};
 use serde_json::{Value, json};
 
 #[tokio::test]
-async fn a_client_is_closed_with_the_code_and_reason_that_it_asked_for() {
+async fn a_client_is_closed_with_the_code_and_reason_it_requested() {
     let server = TestServer::start().await;
     let mut neighbour = server.client("neighbour").await;
     let longest = "ü".repeat(61) + "x";
@@ -65,7 +65,7 @@ async fn a_code_that_no_client_may_send_leaves_the_connection_open() {
 }
 
 #[tokio::test]
-async fn what_was_asked_before_a_close_is_answered_before_it() {
+async fn requests_before_a_close_are_answered_before_it() {
     let server = TestServer::start().await;
     for over in Over::ALL {
         for with_fin in [false, true] {
@@ -92,7 +92,7 @@ async fn what_was_asked_before_a_close_is_answered_before_it() {
 }
 
 #[tokio::test]
-async fn a_request_after_a_close_is_not_carried_out() {
+async fn a_request_after_a_close_is_not_executed() {
     let server = TestServer::start().await;
     for (from, to) in Over::pairs() {
         let (mut ada, mut bob) = (from.party(&server, "Ada").await, to.party(&server, "Bob").await);
@@ -107,7 +107,7 @@ async fn a_request_after_a_close_is_not_carried_out() {
 }
 
 #[tokio::test]
-async fn a_drain_sends_everybody_away_with_a_time_to_come_back() {
+async fn a_drain_closes_every_client_with_a_time_to_come_back() {
     const WINDOW: u64 = 3000;
     let server = TestServer::start_with(|config| config.timing.drain_timeout_ms = WINDOW).await;
     let mut clients = Vec::new();
@@ -146,7 +146,7 @@ async fn slow_reader(server: &TestServer) -> RawClient {
 }
 
 #[tokio::test]
-async fn a_drain_delivers_what_is_queued_and_lets_nobody_in_meanwhile() {
+async fn a_drain_delivers_queued_messages_and_accepts_no_new_clients() {
     let server = TestServer::start_with(|config| {
         config.workers = 1;
         config.timing.drain_timeout_ms = 60_000;
@@ -179,7 +179,7 @@ async fn a_drain_delivers_what_is_queued_and_lets_nobody_in_meanwhile() {
 }
 
 #[tokio::test]
-async fn a_drain_ends_in_its_time_though_a_client_does_not_read() {
+async fn a_drain_ends_in_time_although_a_client_does_not_read() {
     let server = TestServer::start_with(|config| config.timing.drain_timeout_ms = 300).await;
     let (slow, mut sender) = (slow_reader(&server).await, server.client("sender").await);
     let message = json!({"type": "direct", "id": 1, "to": slow.id, "content": "x".repeat(100_000)});
@@ -191,7 +191,7 @@ async fn a_drain_ends_in_its_time_though_a_client_does_not_read() {
 }
 
 #[tokio::test]
-async fn a_drain_sends_what_is_queued_on_request_lanes_too() {
+async fn a_drain_sends_queued_replies_on_request_lanes_too() {
     let server = TestServer::start_with(|config| config.timing.drain_timeout_ms = 60_000).await;
     let mut client = slow_reader(&server).await;
     let mut lane = client.lane().await;
@@ -209,7 +209,7 @@ async fn a_drain_sends_what_is_queued_on_request_lanes_too() {
 }
 
 #[tokio::test]
-async fn who_wants_no_more_of_the_control_lane_is_closed() {
+async fn a_client_that_stops_the_control_lane_is_closed() {
     let server = TestServer::start().await;
     let mut neighbour = server.client("neighbour").await;
     let mut client = server.client("Ada").await;

@@ -56,7 +56,7 @@ async fn a_compressed_request_gets_a_compressed_reply_on_every_carrier() {
 }
 
 #[tokio::test]
-async fn a_plain_request_is_served_as_well_and_what_does_not_shrink_stays_plain() {
+async fn a_plain_request_is_served_as_well_and_incompressible_bodies_stay_plain() {
     let server = TestServer::start().await;
     for over in Over::ALL {
         let mut client = zstd_client(over, &server).await;
@@ -70,7 +70,7 @@ async fn a_plain_request_is_served_as_well_and_what_does_not_shrink_stays_plain(
 }
 
 #[tokio::test]
-async fn only_bodies_from_the_bound_on_are_compressed() {
+async fn only_bodies_from_the_minimum_size_on_are_compressed() {
     const LEAST: u64 = 500;
     let server = TestServer::start_with(|config| config.limits.compress_min_bytes = LEAST).await;
     for over in Over::ALL {
@@ -111,7 +111,7 @@ async fn attachments_are_compressed_with_their_message() {
 }
 
 #[tokio::test]
-async fn a_broadcast_is_compressed_for_those_alone_who_agreed() {
+async fn a_broadcast_is_compressed_only_for_clients_that_negotiated_it() {
     for (from, to) in Over::pairs() {
         let server = TestServer::start().await;
         let (mut with, mut sender) = (zstd_client(to, &server).await, zstd_client(from, &server).await);
@@ -143,7 +143,7 @@ async fn a_broadcast_is_compressed_for_those_alone_who_agreed() {
 }
 
 #[tokio::test]
-async fn a_direct_message_is_compressed_as_its_receiver_agreed() {
+async fn a_direct_message_is_compressed_as_its_receiver_negotiated() {
     let server = TestServer::start().await;
     for (from, to) in Over::pairs() {
         let (mut with, mut without) = (zstd_client(from, &server).await, to.party(&server, "Ada").await);
@@ -157,7 +157,7 @@ async fn a_direct_message_is_compressed_as_its_receiver_agreed() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_one_zstd_frame_of_a_plain_body_is_an_error_and_no_more() {
+async fn a_body_other_than_one_zstd_frame_of_a_plain_body_is_only_an_error() {
     for over in Over::ALL {
         let server = TestServer::start().await;
         let mut neighbour = over.party(&server, "neighbour").await;

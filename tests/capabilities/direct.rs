@@ -17,7 +17,7 @@ async fn heard_nothing(client: &mut Party) {
 }
 
 #[tokio::test]
-async fn it_reaches_its_receiver_alone_across_workers_too() {
+async fn it_reaches_only_its_receiver_across_workers_too() {
     let server = TestServer::start().await;
     let mut clients = Vec::new();
     for (n, over) in (0..9).zip(Over::in_turn()) {
@@ -50,7 +50,7 @@ async fn it_reaches_its_receiver_alone_across_workers_too() {
 }
 
 #[tokio::test]
-async fn an_attachment_comes_along_with_and_without_content() {
+async fn an_attachment_is_delivered_with_and_without_content() {
     let server = TestServer::start().await;
     for (from, to) in Over::pairs() {
         let (mut sender, mut receiver) = two(&server, from, to).await;
@@ -69,7 +69,7 @@ async fn an_attachment_comes_along_with_and_without_content() {
 }
 
 #[tokio::test]
-async fn the_data_of_a_signal_is_not_changed_by_a_byte() {
+async fn the_data_of_a_signal_is_delivered_byte_for_byte() {
     let server = TestServer::start().await;
     for (from, to) in Over::pairs() {
         let (mut sender, mut receiver) = two(&server, from, to).await;
@@ -115,7 +115,7 @@ async fn without_an_id_there_is_no_ok() {
 }
 
 #[tokio::test]
-async fn nobody_and_the_departed_are_404_with_and_without_an_id() {
+async fn unknown_and_departed_clients_are_404_with_and_without_an_id() {
     let server = TestServer::start().await;
     for (from, to) in Over::pairs() {
         let (mut sender, mut neighbour) = two(&server, from, to).await;
@@ -147,7 +147,7 @@ async fn nobody_and_the_departed_are_404_with_and_without_an_id() {
 }
 
 #[tokio::test]
-async fn what_goes_to_one_client_keeps_its_order_with_broadcasts() {
+async fn direct_messages_keep_their_order_relative_to_broadcasts() {
     let server = TestServer::start().await;
     for over in Over::ALL {
         let mut sender = over.party(&server, "sender").await;

@@ -27,7 +27,7 @@ async fn clog(client: &mut RawClient) {
 }
 
 #[tokio::test]
-async fn each_signal_to_end_sends_clients_away_and_ends_with_success() {
+async fn each_termination_signal_closes_clients_and_exits_with_success() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let folder = tempfile::tempdir().expect("a folder");
         let mut process = Process::start(folder.path(), &["--addr", "127.0.0.1:0", "--workers", "2"], &[]);
@@ -52,7 +52,7 @@ async fn each_signal_to_end_sends_clients_away_and_ends_with_success() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_hangup_is_an_end_where_the_terminal_is_gone() {
+async fn a_hangup_ends_the_server_if_its_terminal_is_gone() {
     use std::io::Read;
     use std::os::unix::fs::OpenOptionsExt;
     use std::process::Stdio;
@@ -98,7 +98,7 @@ async fn a_hangup_is_an_end_where_the_terminal_is_gone() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_a_drain_that_a_client_holds_up() {
+async fn a_second_signal_ends_a_drain_delayed_by_a_client() {
     let folder = tempfile::tempdir().expect("a folder");
     let longer_than_the_test = (3 * PATIENCE).as_millis().to_string();
     let environment = [("QWS_ADDR", "127.0.0.1:0"), ("QWS_TIMING__DRAIN_TIMEOUT_MS", &longer_than_the_test)];
@@ -123,7 +123,7 @@ async fn a_second_signal_ends_a_drain_that_a_client_holds_up() {
 }
 
 #[tokio::test]
-async fn what_is_queued_is_sent_before_the_close() {
+async fn queued_messages_are_sent_before_the_close() {
     let server = TestServer::start().await;
     let mut late_readers = Vec::new();
     let narrow_reader = RawClient::connect(&server.endpoint_with(narrow()), server.addr).await;
@@ -150,7 +150,7 @@ async fn what_is_queued_is_sent_before_the_close() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_holds_the_drain_up_for_its_time_and_no_longer() {
+async fn a_client_that_does_not_read_delays_the_drain_only_until_its_timeout() {
     let server = TestServer::start_with(|config| config.timing.drain_timeout_ms = 300).await;
     let mut stuck = RawClient::connect(&server.endpoint_with(narrow()), server.addr).await;
     stuck.handshake("stuck").await;
@@ -165,7 +165,7 @@ async fn a_client_that_does_not_read_holds_the_drain_up_for_its_time_and_no_long
 }
 
 #[tokio::test]
-async fn clients_are_sent_away_to_come_back_at_different_times() {
+async fn clients_are_told_to_come_back_at_different_times() {
     let server = TestServer::start_with(|config| config.timing.drain_timeout_ms = 10_000).await;
     let mut clients = Vec::new();
     for over in Over::in_turn().take(9) {
@@ -189,7 +189,7 @@ async fn begin(folder: &std::path::Path, addr: &str, workers: &str) -> (Process,
 }
 
 #[tokio::test]
-async fn clients_of_a_server_that_was_killed_notice_by_a_reset_once_it_is_back() {
+async fn clients_of_a_killed_server_notice_by_a_reset_once_it_is_back() {
     let folder = tempfile::tempdir().expect("a folder");
     let ca = folder.path().join("certs/ca.pem");
     let (mut process, addr) = begin(folder.path(), "127.0.0.1:0", "2").await;

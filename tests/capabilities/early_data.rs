@@ -87,7 +87,7 @@ async fn expect_effects(witness: &mut RawClient) {
 }
 
 #[tokio::test]
-async fn what_harms_nobody_is_answered_early_and_all_else_carried_out_once_after() {
+async fn harmless_requests_are_answered_early_and_all_others_executed_once_later() {
     let server = TestServer::start_with(allowing).await;
     let tap = Tap::start(server.addr).await;
     let endpoint = server.endpoint();
@@ -178,7 +178,7 @@ async fn a_unidirectional_stream_in_early_data_closes_the_connection() {
 }
 
 #[tokio::test]
-async fn who_is_not_confirmed_holds_up_no_publisher_and_takes_nobodys_place() {
+async fn an_unconfirmed_client_delays_no_publisher_and_takes_no_place() {
     let server = TestServer::start_with(|config| {
         allowing(config);
         config.limits.max_clients = 2;
@@ -285,7 +285,7 @@ async fn a_copy_of_a_first_flight_that_was_served_has_no_effect() {
 }
 
 #[tokio::test]
-async fn early_data_is_refused_unless_it_was_allowed() {
+async fn early_data_is_refused_unless_enabled() {
     let server = TestServer::start().await;
     let endpoint = server.endpoint();
     for _ in 0..3 {
@@ -320,7 +320,7 @@ async fn wait_for_return(events: &mut Events) {
 }
 
 #[tokio::test]
-async fn the_client_library_comes_back_with_early_data_and_without_where_it_is_refused() {
+async fn the_client_library_reconnects_with_early_data_and_without_if_it_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let files = DevelopmentFiles::inside(folder.path());
     files.make(&["localhost".into(), "127.0.0.1".into()], false).expect("certificates");

@@ -5,7 +5,7 @@ use crate::common::over::Over;
 use serde_json::json;
 
 #[tokio::test]
-async fn text_comes_back_behind_echo_with_the_id_of_its_request() {
+async fn text_is_echoed_with_a_prefix_and_the_id_of_its_request() {
     let server = TestServer::start().await;
     for over in Over::ALL {
         let mut client = over.party(&server, "Ada").await;
@@ -19,7 +19,7 @@ async fn text_comes_back_behind_echo_with_the_id_of_its_request() {
 }
 
 #[tokio::test]
-async fn bytes_come_back_as_they_were_whatever_their_size() {
+async fn bytes_are_echoed_unchanged_whatever_their_size() {
     let server = TestServer::start().await;
     for over in Over::ALL {
         let mut client = over.party(&server, "Ada").await;

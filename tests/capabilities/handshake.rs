@@ -18,7 +18,7 @@ fn handshake(changes: Value) -> Value {
 }
 
 #[tokio::test]
-async fn an_accepted_client_is_told_its_id_and_what_holds_here() {
+async fn an_accepted_client_gets_its_id_and_the_servers_limits() {
     let server = TestServer::start_with(|config| {
         config.name = "Grüße".into();
         config.limits.max_message_bytes = 2048;
@@ -48,7 +48,7 @@ async fn an_accepted_client_is_told_its_id_and_what_holds_here() {
 }
 
 #[tokio::test]
-async fn whatever_a_later_minor_version_adds_is_let_in() {
+async fn additions_of_a_later_minor_version_are_accepted() {
     let server = TestServer::start().await;
     for over in Over::ALL {
         for changes in [
@@ -102,7 +102,7 @@ async fn another_major_version_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_wrong_field_is_named_and_may_be_corrected() {
+async fn an_invalid_field_is_named_and_may_be_corrected() {
     let server = TestServer::start().await;
     for over in Over::ALL {
         for (field, value) in [
@@ -155,7 +155,7 @@ async fn a_wrong_field_is_named_and_may_be_corrected() {
 }
 
 #[tokio::test]
-async fn the_third_wrong_handshake_is_the_last() {
+async fn the_third_invalid_handshake_is_the_last() {
     let server = TestServer::start().await;
     for over in Over::ALL {
         let mut client = over.newcomer(&server).await;
@@ -172,7 +172,7 @@ async fn the_third_wrong_handshake_is_the_last() {
 }
 
 #[tokio::test]
-async fn a_first_message_that_is_no_handshake_closes_the_connection() {
+async fn a_first_message_other_than_a_handshake_closes_the_connection() {
     let server = TestServer::start().await;
     for over in Over::ALL {
         let mut neighbour = over.party(&server, "neighbour").await;
@@ -243,7 +243,7 @@ async fn an_unreadable_first_message_closes_the_connection() {
 }
 
 #[tokio::test]
-async fn who_does_not_shake_hands_in_time_is_closed() {
+async fn a_client_without_a_handshake_in_time_is_closed() {
     let server = TestServer::start_with(|config| config.timing.handshake_timeout_ms = 300).await;
     for over in Over::ALL {
         let mut neighbour = over.party(&server, "neighbour").await;
@@ -266,7 +266,7 @@ async fn who_does_not_shake_hands_in_time_is_closed() {
 }
 
 #[tokio::test]
-async fn a_second_handshake_is_in_conflict_and_changes_nothing() {
+async fn a_second_handshake_is_a_conflict_and_changes_nothing() {
     for over in Over::ALL {
         let server = TestServer::start().await;
         let mut client = over.party(&server, "Ada").await;
@@ -283,7 +283,7 @@ async fn a_second_handshake_is_in_conflict_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn only_our_protocol_ids_are_spoken_with() {
+async fn only_our_protocol_ids_are_accepted() {
     const NO_APPLICATION_PROTOCOL: u8 = 120;
     let server = TestServer::start().await;
     for protocols in [&["h2"][..], &["qws/2"], &["QWS/1"], &["h3-29"], &[]] {

@@ -47,7 +47,7 @@ async fn servers_come_with_credentials_that_expire() {
 }
 
 #[tokio::test]
-async fn where_clients_are_asked_who_they_are_it_takes_the_right_to_signal() {
+async fn with_authentication_the_permission_to_signal_is_required() {
     let auth = asking("single_use = true");
     let server = TestServer::start_with(|config| {
         with_servers(config);
@@ -77,7 +77,7 @@ async fn where_clients_are_asked_who_they_are_it_takes_the_right_to_signal() {
 }
 
 #[tokio::test]
-async fn tokens_cannot_be_guessed_here_either() {
+async fn guessing_tokens_is_limited_here_too() {
     let auth = asking("");
     let server = TestServer::start_with(|config| {
         with_servers(config);
@@ -94,7 +94,7 @@ async fn tokens_cannot_be_guessed_here_either() {
 }
 
 #[tokio::test]
-async fn pages_of_the_origins_that_are_named_may_read_the_answer_and_others_are_refused() {
+async fn pages_of_listed_origins_may_read_the_response_and_others_are_refused() {
     let server = TestServer::start_with(|config| {
         with_servers(config);
         let origins = ["null", "https://*.example.com"];
@@ -131,7 +131,7 @@ async fn pages_of_the_origins_that_are_named_may_read_the_answer_and_others_are_
 }
 
 #[tokio::test]
-async fn a_page_that_has_its_own_name_point_here_is_told_nothing() {
+async fn a_page_that_rebinds_its_own_name_to_the_server_gets_nothing() {
     let server = TestServer::start_with(|config| {
         with_servers(config);
         config.http.origins = vec!["https://app.example.com".parse().expect("an origin")];

@@ -20,7 +20,7 @@ async fn impatient(ping_timeout_ms: u64) -> TestServer {
 }
 
 #[tokio::test]
-async fn a_silent_client_is_pinged_when_the_interval_is_over() {
+async fn a_silent_client_is_pinged_after_the_interval() {
     let server = TestServer::start_with(|config| config.timing.ping_interval_ms = 300).await;
     for over in Over::ALL {
         let (before, began) = (now_ms(), Instant::now());
@@ -67,7 +67,7 @@ async fn any_message_on_any_lane_answers_a_ping() {
 }
 
 #[tokio::test]
-async fn who_does_not_answer_is_closed_alone_though_its_quic_stays_awake() {
+async fn only_a_client_that_does_not_answer_is_closed_although_its_quic_stays_awake() {
     let server = impatient(500).await;
     let mut transport = TransportConfig::default();
     transport.keep_alive_interval(Some(Duration::from_millis(20)));
@@ -116,7 +116,7 @@ async fn a_ping_is_answered_with_its_own_timestamp_and_the_servers_time() {
 }
 
 #[tokio::test]
-async fn who_reads_slowly_is_alive() {
+async fn a_slow_reader_counts_as_alive() {
     let server = impatient(200).await;
     let mut transport = TransportConfig::default();
     transport.stream_receive_window(VarInt::from_u32(16 * 1024));

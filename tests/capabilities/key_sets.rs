@@ -107,7 +107,7 @@ async fn takes(server: &TestServer, token: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_set_in_a_file_is_read_again_when_it_changes_and_a_broken_one_is_not_taken() {
+async fn a_set_in_a_file_is_reloaded_when_it_changes_and_a_broken_one_is_ignored() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("keys.json");
     let (old, new) = (Signer::new("old"), Signer::new("new"));
@@ -126,7 +126,7 @@ async fn a_set_in_a_file_is_read_again_when_it_changes_and_a_broken_one_is_not_t
 }
 
 #[tokio::test]
-async fn a_set_at_an_address_is_fetched_and_fetched_again_for_a_new_key() {
+async fn a_set_at_an_address_is_fetched_and_fetched_again_for_an_unknown_key() {
     let (old, new, never) = (Signer::new("old"), Signer::new("new"), Signer::new("never"));
     let served = Served::start(set(&[&old])).await;
     let settings = auth(&format!("[jwks]\nurl = '{}'\ncooldown_ms = 10", served.url));
@@ -158,7 +158,7 @@ async fn a_set_at_an_address_is_fetched_and_fetched_again_for_a_new_key() {
 }
 
 #[tokio::test]
-async fn strangers_with_unknown_keys_do_not_have_the_set_fetched_all_the_time() {
+async fn clients_with_unknown_keys_do_not_cause_constant_fetching() {
     let known = Signer::new("known");
     let served = Served::start(set(&[&known])).await;
     let settings = auth(&format!("[jwks]\nurl = '{}'\ncooldown_ms = 3600000", served.url));
@@ -172,7 +172,7 @@ async fn strangers_with_unknown_keys_do_not_have_the_set_fetched_all_the_time() 
 }
 
 #[tokio::test]
-async fn where_no_keys_could_be_fetched_a_client_is_told_to_come_back() {
+async fn if_no_keys_could_be_fetched_a_client_is_told_to_come_back() {
     let served = Served::start(String::new()).await;
     served.answers("503 Service Unavailable", String::new());
     let settings = auth(&format!("[jwks]\nurl = '{}'", served.url));
@@ -184,7 +184,7 @@ async fn where_no_keys_could_be_fetched_a_client_is_told_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_set_is_taken_apart_with_care() {
+async fn unusable_keys_of_a_set_are_skipped() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("keys.json");
     let (good, encrypts) = (Signer::new("good"), Signer::new("encrypts"));
@@ -226,7 +226,7 @@ async fn log_of(settings: &str, says: &str) -> (String, Process, tempfile::TempD
 }
 
 #[tokio::test]
-async fn the_log_says_from_where_keys_are_fetched_and_what_is_kept() {
+async fn the_log_names_the_source_of_keys_and_how_many_are_kept() {
     let (good, odd) =
         (Signer::new("good"), json!({"kty": "EC", "kid": "odd", "crv": "P-256", "x": "AQAB", "y": "AQAB"}));
     let served = Served::start(String::new()).await;
@@ -257,7 +257,7 @@ async fn the_log_says_from_where_keys_are_fetched_and_what_is_kept() {
 }
 
 #[tokio::test]
-async fn keys_of_a_file_that_are_left_out_are_told_of_at_the_start() {
+async fn skipped_keys_of_a_file_are_reported_at_startup() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("keys.json");
     let good = Signer::new("good");

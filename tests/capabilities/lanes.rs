@@ -68,7 +68,7 @@ async fn a_request_lane_serves_what_the_control_lane_serves() {
 }
 
 #[tokio::test]
-async fn half_sent_messages_hold_up_their_own_lanes_only() {
+async fn half_sent_messages_delay_only_their_own_lanes() {
     let server = TestServer::start().await;
     let mut client = server.client("Ada").await;
     // More in total than the server's receive window of 2 MiB.
@@ -91,7 +91,7 @@ async fn half_sent_messages_hold_up_their_own_lanes_only() {
 }
 
 #[tokio::test]
-async fn a_lane_that_is_cut_off_inside_a_message_ends_alone() {
+async fn a_lane_cut_off_inside_a_message_ends_alone() {
     let server = TestServer::start().await;
     let mut client = server.client("Ada").await;
     let mut other = client.lane().await;
@@ -136,7 +136,7 @@ async fn a_finished_lane_gets_all_its_answers_and_then_its_end() {
 }
 
 #[tokio::test]
-async fn a_lane_too_many_waits_until_another_has_ended() {
+async fn one_lane_too_many_waits_until_another_has_ended() {
     for most in [2, 32, 100] {
         let server = TestServer::start_with(|config| config.limits.max_request_lanes = most).await;
         let mut client = RawClient::connect(&server.endpoint(), server.addr).await;
@@ -194,7 +194,7 @@ async fn a_client_has_credit_for_three_unidirectional_streams_and_is_closed_once
 }
 
 #[tokio::test]
-async fn a_datagram_is_answered_by_datagram_where_that_fits_and_else_on_the_control_lane() {
+async fn a_datagram_is_answered_by_datagram_if_it_fits_else_on_the_control_lane() {
     let server = TestServer::start().await;
     let mut client = server.client("Ada").await;
     let ask = |message: &str| client.connection.send_datagram(message.to_owned().into()).expect("it fits");

@@ -35,7 +35,7 @@ async fn until_refused(client: &mut Party, on: On, content: &str) -> (u64, Durat
 }
 
 #[tokio::test]
-async fn a_request_above_the_rate_is_refused_until_the_time_told_is_over_however_it_comes() {
+async fn a_request_above_the_rate_is_refused_until_the_given_time_on_every_way() {
     for (over, on) in every_way() {
         let server = limited(|rates| (rates.client_messages, rates.client_messages_burst) = (2, 10)).await;
         let mut neighbour = over.party(&server, "neighbour").await;
@@ -75,7 +75,7 @@ async fn a_refused_request_has_no_effect() {
 }
 
 #[tokio::test]
-async fn bytes_are_limited_by_what_a_message_takes_inflated() {
+async fn bytes_are_limited_by_the_inflated_size_of_messages() {
     let server = TestServer::start_with(|config| {
         config.limits.max_message_bytes = 10_000;
         config.rates.loopback = true;
@@ -108,7 +108,7 @@ async fn bytes_are_limited_by_what_a_message_takes_inflated() {
 }
 
 #[tokio::test]
-async fn a_client_that_waits_as_it_is_told_is_never_closed() {
+async fn a_client_that_waits_as_told_is_never_closed() {
     let server = limited(|rates| {
         (rates.client_messages, rates.client_messages_burst, rates.client_refusals_burst) = (200, 5, 50);
     })
@@ -140,7 +140,7 @@ async fn a_client_that_waits_as_it_is_told_is_never_closed() {
 }
 
 #[tokio::test]
-async fn who_goes_on_regardless_is_closed_and_nobody_else_notices() {
+async fn a_client_that_ignores_refusals_is_closed_and_no_other_is_affected() {
     for (over, on) in every_way() {
         let server = limited(|rates| {
             (rates.client_messages, rates.client_messages_burst, rates.client_refusals_burst) = (1, 5, 3);
@@ -189,7 +189,7 @@ async fn bad_bodies_are_counted_as_well() {
 }
 
 #[tokio::test]
-async fn a_client_that_has_to_wait_may_still_answer_a_ping_and_leave() {
+async fn a_refused_client_may_still_answer_pings_and_close() {
     for over in Over::ALL {
         let server = limited(|rates| (rates.client_messages, rates.client_messages_burst) = (1, 2)).await;
         let mut client = over.party(&server, "Ada").await;
@@ -202,7 +202,7 @@ async fn a_client_that_has_to_wait_may_still_answer_a_ping_and_leave() {
 }
 
 #[tokio::test]
-async fn signs_of_life_are_no_requests_and_only_a_flood_of_them_goes_on_regardless() {
+async fn pongs_are_not_requests_and_only_a_flood_of_them_closes_the_client() {
     for over in Over::ALL {
         let server = limited(|rates| {
             (rates.client_messages, rates.client_messages_burst, rates.client_refusals_burst) = (1, 6, 4);
@@ -228,7 +228,7 @@ async fn signs_of_life_are_no_requests_and_only_a_flood_of_them_goes_on_regardle
 }
 
 #[tokio::test]
-async fn new_topics_are_limited_and_those_that_are_there_are_not() {
+async fn new_topics_are_limited_and_existing_ones_are_not() {
     for over in Over::ALL {
         let server = limited(|rates| (rates.client_topics, rates.client_topics_burst) = (2, 3)).await;
         let (mut client, mut neighbour) = (over.party(&server, "Ada").await, over.party(&server, "neighbour").await);
@@ -260,7 +260,7 @@ async fn new_topics_are_limited_and_those_that_are_there_are_not() {
 }
 
 #[tokio::test]
-async fn who_goes_on_making_topics_is_closed() {
+async fn a_client_that_keeps_creating_topics_is_closed() {
     let server = limited(|rates| {
         (rates.client_topics, rates.client_topics_burst, rates.client_refusals_burst) = (1, 1, 2);
     })
@@ -285,7 +285,7 @@ async fn who_goes_on_making_topics_is_closed() {
 }
 
 #[tokio::test]
-async fn pages_beyond_the_rate_for_bytes_wait_for_it_and_hold_up_no_other_lane() {
+async fn pages_above_the_byte_rate_wait_and_delay_no_other_lane() {
     const PAGE: usize = 500_000;
     const PAGES: u64 = 3;
     const RATE: u64 = 1 << 20;
@@ -323,7 +323,7 @@ async fn pages_beyond_the_rate_for_bytes_wait_for_it_and_hold_up_no_other_lane()
 }
 
 #[tokio::test]
-async fn clients_on_the_servers_own_machine_have_no_limits_unless_told_otherwise() {
+async fn clients_on_the_servers_own_machine_have_no_limits_unless_configured() {
     let server = TestServer::start_with(|config| {
         (config.rates.client_messages, config.rates.client_messages_burst) = (1, 1);
         config.rates.client_refusals_burst = 0;
@@ -339,7 +339,7 @@ async fn clients_on_the_servers_own_machine_have_no_limits_unless_told_otherwise
 }
 
 #[tokio::test]
-async fn the_client_library_waits_as_told_and_says_so_where_that_takes_too_long() {
+async fn the_client_library_waits_as_told_and_reports_it_if_that_takes_too_long() {
     let server = limited(|rates| (rates.client_messages, rates.client_messages_burst) = (5, 5)).await;
     let client = library::client(&server, "Ada").await;
     for n in 0..8 {
@@ -410,7 +410,7 @@ async fn the_client_library_keeps_to_the_rate_of_its_token_with_many_topics() {
 }
 
 #[tokio::test]
-async fn the_client_library_has_an_unsubscribe_carried_out_that_was_refused_at_first() {
+async fn the_client_library_repeats_a_refused_unsubscribe() {
     let server = limited(|rates| (rates.client_messages, rates.client_messages_burst) = (20, 4)).await;
     let client = library::client(&server, "Ada").await;
     let subscription = client.subscribe("t").await.expect("subscribed");
@@ -423,7 +423,7 @@ async fn the_client_library_has_an_unsubscribe_carried_out_that_was_refused_at_f
 }
 
 #[tokio::test]
-async fn the_client_library_does_not_come_back_after_4429() {
+async fn the_client_library_does_not_reconnect_after_4429() {
     let server = limited(|rates| {
         (rates.client_messages, rates.client_messages_burst, rates.client_refusals_burst) = (1, 3, 2);
     })

@@ -24,7 +24,7 @@ fn ids(list: &Value) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn everybody_is_listed_with_name_time_and_carrier() {
+async fn every_client_is_listed_with_name_time_and_carrier() {
     let server = TestServer::start().await;
     let before = now_ms();
     let (mut here, mut expected, mut no_handshake_yet) = (Vec::new(), BTreeMap::new(), Vec::new());
@@ -55,7 +55,7 @@ async fn everybody_is_listed_with_name_time_and_carrier() {
 }
 
 #[tokio::test]
-async fn pages_follow_each_other_and_show_everybody_once() {
+async fn pages_follow_each_other_and_list_every_client_once() {
     let server = TestServer::start().await;
     let mut clients = Vec::new();
     for (n, over) in (0..7).zip(Over::in_turn()) {
@@ -86,7 +86,7 @@ async fn pages_follow_each_other_and_show_everybody_once() {
 }
 
 #[tokio::test]
-async fn who_left_is_listed_no_more_but_still_marks_a_place() {
+async fn a_departed_client_is_not_listed_but_still_marks_a_position() {
     let server = TestServer::start().await;
     let mut clients = Vec::new();
     for (n, over) in (0..6).zip(Over::in_turn()) {
@@ -110,7 +110,7 @@ async fn who_left_is_listed_no_more_but_still_marks_a_place() {
 }
 
 #[tokio::test]
-async fn a_page_has_a_hundred_clients_where_the_request_does_not_say() {
+async fn a_page_has_a_hundred_clients_by_default() {
     let server = TestServer::start().await;
     let mut ada = Over::WebSocket.party(&server, "Ada").await;
     let endpoint = server.endpoint();

@@ -82,7 +82,7 @@ async fn warns(addr: &str, environment: &[(&str, &str)]) -> bool {
 }
 
 #[tokio::test]
-async fn a_server_that_others_reach_and_anybody_may_use_says_so() {
+async fn a_reachable_server_without_authentication_warns() {
     assert!(!warns("127.0.0.1:0", &[]).await, "on this machine alone");
     assert!(warns("0.0.0.0:0", &[]).await);
     assert!(warns("127.0.0.1:0", &[("QWS_HTTP__ADDR", "0.0.0.0:0")]).await, "by WebSocket alone");
@@ -91,7 +91,7 @@ async fn a_server_that_others_reach_and_anybody_may_use_says_so() {
 }
 
 #[tokio::test]
-async fn the_log_names_the_user_that_a_token_proves() {
+async fn the_log_names_the_user_of_a_token() {
     let keys = format!("[{{algorithm='HS256',secret='{}'}}]", crate::common::tokens::SECRET);
     for format in ["text", "json"] {
         let folder = tempfile::tempdir().expect("a folder");
@@ -121,7 +121,7 @@ async fn the_log_names_the_user_that_a_token_proves() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_tried_out_logs_the_dashboards_address_with_a_token_and_others_do_not() {
+async fn only_a_development_server_logs_the_dashboards_address_with_a_token() {
     let told =
         |log: &str| log.split_once("/dashboard#token=").map(|(_, token)| token.chars().take(32).collect::<String>());
     let folder = tempfile::tempdir().expect("a folder");
@@ -172,7 +172,7 @@ fn line<'a>(lines: &'a [Value], message: &str) -> &'a Value {
 }
 
 #[tokio::test]
-async fn a_json_log_has_one_object_a_line_and_its_fields_tell_what_the_message_does() {
+async fn a_json_log_has_one_object_per_line_with_the_message_content_as_fields() {
     let log = log_of(&["--log-format", "json", "--log-messages", "info"]).await;
     assert_shows(&log);
     let lines = objects(&log);
@@ -205,7 +205,7 @@ async fn a_json_log_has_one_object_a_line_and_its_fields_tell_what_the_message_d
 }
 
 #[tokio::test]
-async fn the_lines_of_text_tell_each_thing_once_and_stay_one_line_each() {
+async fn text_lines_repeat_nothing_and_stay_one_line_each() {
     let log = log_of(&["--log-messages", "info"]).await;
     assert_shows(&log);
     let lines: Vec<_> = log.lines().map(|line| line.split_once("Z ").expect("a time").1).collect();
@@ -231,7 +231,7 @@ async fn the_lines_of_text_tell_each_thing_once_and_stay_one_line_each() {
 }
 
 #[tokio::test]
-async fn even_at_trace_no_token_shows_and_every_line_of_every_crate_is_sound() {
+async fn even_at_trace_no_token_is_logged_and_every_line_of_every_crate_is_escaped() {
     let log = log_of(&["--log-format", "json", "--log-level", "trace"]).await;
     assert!(!log.contains("s3cret"), "the token is in the log");
     assert_shows(&log);
@@ -253,7 +253,7 @@ async fn even_at_trace_no_token_shows_and_every_line_of_every_crate_is_sound() {
 }
 
 #[tokio::test]
-async fn what_messages_hold_is_not_logged_unless_it_is_asked_for() {
+async fn message_content_is_logged_only_if_enabled() {
     for format in ["text", "json"] {
         let log = log_of(&["--log-format", format]).await;
         assert!(log.contains("closing connection: 4000"), "{log}");
@@ -264,7 +264,7 @@ async fn what_messages_hold_is_not_logged_unless_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn the_end_that_a_json_log_tells_is_json_too() {
+async fn the_final_error_in_a_json_log_is_json_too() {
     let folder = tempfile::tempdir().expect("a folder");
     let taken = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let addr = taken.local_addr().expect("its address").to_string();
@@ -277,7 +277,7 @@ async fn the_end_that_a_json_log_tells_is_json_too() {
 }
 
 #[tokio::test]
-async fn a_token_in_the_request_of_a_session_is_in_no_line_whatever_the_level() {
+async fn a_token_in_a_session_request_is_never_logged_at_any_level() {
     for level in ["info", "info,web_transport_quinn=trace,web_transport_proto", "trace"] {
         let folder = tempfile::tempdir().expect("a folder");
         let args = ["--addr", "127.0.0.1:0", "--workers", "2"];

@@ -46,7 +46,7 @@ async fn listen(control: &mut RawLane, number: usize, neighbour: &str) {
 }
 
 #[tokio::test]
-async fn two_hundred_clients_lose_double_and_reorder_nothing() {
+async fn two_hundred_clients_lose_duplicate_and_reorder_nothing() {
     let server = TestServer::start().await;
     let endpoints: Vec<_> = (0..SOCKETS).map(|_| server.endpoint()).collect();
     let mut arriving = JoinSet::new();

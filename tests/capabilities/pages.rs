@@ -55,7 +55,7 @@ async fn ask(server: &TestServer, method: &str, path: &str, lines: &str) -> Answ
 }
 
 #[tokio::test]
-async fn every_page_is_served_with_its_type_and_again_only_where_it_changed() {
+async fn every_page_is_served_with_its_type_and_again_only_if_it_changed() {
     let server = TestServer::start_with(plain).await;
     let mut served = 0;
     let named = [("", "index.html"), ("dashboard", "dashboard.html"), ("webrtc", "webrtc.html")];
@@ -95,7 +95,7 @@ async fn every_page_is_served_with_its_type_and_again_only_where_it_changed() {
 }
 
 #[tokio::test]
-async fn every_answer_keeps_foreign_scripts_and_frames_out() {
+async fn every_response_forbids_foreign_scripts_and_frames() {
     let server = TestServer::start_with(plain).await;
     for (method, path, status) in
         [("GET", "/", 200), ("HEAD", "/", 200), ("GET", "/none", 404), ("POST", "/", 405), ("GET", "/ws", 400)]
@@ -119,7 +119,7 @@ async fn every_answer_keeps_foreign_scripts_and_frames_out() {
 }
 
 #[tokio::test]
-async fn nothing_beside_the_pages_is_served() {
+async fn nothing_but_the_pages_is_served() {
     let server = TestServer::start_with(plain).await;
     let absolute = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
     for path in [
@@ -168,7 +168,7 @@ async fn nothing_beside_the_pages_is_served() {
 }
 
 #[tokio::test]
-async fn a_request_says_whom_it_asks_and_says_it_once() {
+async fn a_request_names_its_host_exactly_once() {
     let server = TestServer::start_with(plain).await;
     for (lines, status) in [
         ("HTTP/1.1\r\n", 400),
@@ -188,7 +188,7 @@ async fn a_request_says_whom_it_asks_and_says_it_once() {
 }
 
 #[tokio::test]
-async fn several_requests_may_share_a_connection_and_tls_serves_the_same() {
+async fn several_requests_may_share_a_connection_also_over_tls() {
     let server = TestServer::start_with(plain).await;
     let request = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut connection = Bare::plain(&server).await;

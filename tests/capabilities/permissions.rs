@@ -33,7 +33,7 @@ fn requests(topic: &str, to: &str) -> Vec<(&'static str, Value)> {
 }
 
 #[tokio::test]
-async fn what_a_token_does_not_grant_is_refused_and_what_it_grants_is_served() {
+async fn only_requests_granted_by_the_token_are_served() {
     let server = server("").await;
     for over in Over::ALL {
         let other = bearer(over, &server, json!({"sub": "bob"})).await;
@@ -103,7 +103,7 @@ async fn a_pattern_reaches_no_further_than_the_token() {
 }
 
 #[tokio::test]
-async fn a_client_is_told_what_it_may_send() {
+async fn a_client_gets_its_permissions() {
     let auth = asking("");
     let server = TestServer::start_with(|config| {
         config.auth = auth;
@@ -133,7 +133,7 @@ async fn a_client_is_told_what_it_may_send() {
 }
 
 #[tokio::test]
-async fn what_is_refused_has_no_effect_on_others() {
+async fn refused_requests_have_no_effect_on_others() {
     for over in Over::ALL {
         let server = server("").await;
         let mut ada = bearer(over, &server, json!({"subscribe": ">", "direct": true})).await;
@@ -152,7 +152,7 @@ async fn what_is_refused_has_no_effect_on_others() {
 }
 
 #[tokio::test]
-async fn rules_for_topics_hold_beside_the_token() {
+async fn topic_rules_apply_in_addition_to_the_token() {
     for over in Over::ALL {
         let auth = asking("[anonymous]\npublish = '>'\nsubscribe = '>'");
         let server = TestServer::start_with(|config| {
@@ -191,7 +191,7 @@ async fn rules_for_topics_hold_beside_the_token() {
 }
 
 #[tokio::test]
-async fn what_was_held_back_is_asked_again_once_another_token_has_come() {
+async fn held_back_requests_are_checked_again_after_a_new_token() {
     let server = server("").await;
     let mut transport = TransportConfig::default();
     transport.stream_receive_window(10_000_u32.into());
@@ -224,7 +224,7 @@ async fn what_was_held_back_is_asked_again_once_another_token_has_come() {
 }
 
 #[tokio::test]
-async fn who_refreshes_again_and_again_and_reads_nothing_of_what_ends_is_closed() {
+async fn a_client_that_keeps_refreshing_and_never_reads_is_closed() {
     const MOST: usize = 20;
     let auth = asking("");
     let server = TestServer::start_with(|config| {
@@ -261,7 +261,7 @@ async fn who_refreshes_again_and_again_and_reads_nothing_of_what_ends_is_closed(
 }
 
 #[tokio::test]
-async fn without_authentication_everybody_may_do_everything() {
+async fn without_authentication_every_client_has_full_access() {
     let server = TestServer::start().await;
     for over in Over::ALL {
         let other = over.party(&server, "Bob").await;

@@ -8,7 +8,7 @@ use crate::common::topics::Subscriber;
 use serde_json::json;
 
 #[tokio::test]
-async fn presence_names_who_is_there_and_tells_of_joins_and_leaves_but_ones_own() {
+async fn presence_lists_members_and_reports_joins_and_leaves_except_ones_own() {
     for (from, to) in Over::pairs() {
         let server = TestServer::start().await;
         let mut ada = Subscriber::over(from, &server, "Ada").await;
@@ -45,7 +45,7 @@ async fn presence_names_who_is_there_and_tells_of_joins_and_leaves_but_ones_own(
 }
 
 #[tokio::test]
-async fn a_pattern_hears_of_joins_and_leaves_on_all_its_topics() {
+async fn a_pattern_gets_joins_and_leaves_of_all_its_topics() {
     for (from, to) in Over::pairs() {
         let server = TestServer::start().await;
         let mut watcher = Subscriber::over(from, &server, "watcher").await;

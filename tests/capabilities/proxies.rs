@@ -159,7 +159,7 @@ async fn goes_through(proxy: &Proxy, server: &TestServer) {
 }
 
 #[tokio::test]
-async fn a_websocket_goes_through_nginx() {
+async fn a_websocket_passes_through_nginx() {
     let Some(nginx) = program("nginx") else { return };
     let (folder, text) = (tempfile::tempdir().expect("a folder"), documented("nginx"));
     let server = TestServer::start_with(behind).await;
@@ -170,7 +170,7 @@ async fn a_websocket_goes_through_nginx() {
 }
 
 #[tokio::test]
-async fn an_nginx_with_tls_1_2_alone_goes_through_where_the_settings_say_so() {
+async fn an_nginx_with_tls_1_2_only_works_if_enabled() {
     let Some(nginx) = program("nginx") else { return };
     let old = [("proxy_ssl_protocols TLSv1.3;", "proxy_ssl_protocols TLSv1 TLSv1.1 TLSv1.2;")];
     for (version, is_let_through) in [(TlsVersion::Tls13, false), (TlsVersion::Tls12, true)] {
@@ -194,7 +194,7 @@ async fn an_nginx_with_tls_1_2_alone_goes_through_where_the_settings_say_so() {
 }
 
 #[tokio::test]
-async fn a_websocket_goes_through_haproxy() {
+async fn a_websocket_passes_through_haproxy() {
     let Some(haproxy) = program("haproxy") else { return };
     let (folder, text) = (tempfile::tempdir().expect("a folder"), documented("haproxy"));
     let server = TestServer::start_with(behind).await;
@@ -205,7 +205,7 @@ async fn a_websocket_goes_through_haproxy() {
 }
 
 #[tokio::test]
-async fn a_websocket_goes_through_caddy() {
+async fn a_websocket_passes_through_caddy() {
     let Some(caddy) = program("caddy") else { return };
     let (folder, text) = (tempfile::tempdir().expect("a folder"), documented("caddyfile"));
     let server = TestServer::start_with(behind).await;

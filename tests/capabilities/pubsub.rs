@@ -61,7 +61,7 @@ async fn until_subscribed(client: &Client, topic: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lines_go_in_and_come_out_as_they_were() {
+async fn lines_are_published_and_printed_unchanged() {
     let server = TestServer::start().await;
     let lines = "first\nzweite Zeile: Grüße\n\n{\"json\": 1}\ttab\n";
     let reader = start(&server, &["sub", "sensors.a", "--count", "4"]);
@@ -81,7 +81,7 @@ async fn lines_go_in_and_come_out_as_they_were() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn json_tells_everything_and_where_to_go_on() {
+async fn json_output_is_complete_and_has_the_position_to_resume_from() {
     let server = TestServer::start().await;
     let published = run(&server, &["--json", "pub", "sensors.a"], "1\n2\n").await;
     let published: Vec<Value> =
@@ -107,7 +107,7 @@ async fn json_tells_everything_and_where_to_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_pattern_each_line_begins_with_its_topic() {
+async fn with_a_pattern_each_line_begins_with_its_topic() {
     let server = TestServer::start().await;
     let reader = start(&server, &["sub", "sensors.>", "--count", "2"]);
     let client = client(&server, "Ada").await;
@@ -127,7 +127,7 @@ async fn of_a_pattern_each_line_begins_with_its_topic() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_that_was_not_published_fails_loudly() {
+async fn an_unpublished_line_fails_loudly() {
     let closed = rule("pattern = 'closed'\npublish = 'nobody'");
     let server = TestServer::start_with(|config| config.topics = vec![closed]).await;
     let refused = run(&server, &["pub", "closed"], "one\ntwo\n").await;
@@ -143,7 +143,7 @@ async fn a_line_that_was_not_published_fails_loudly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_ends_quietly_when_nobody_reads_any_more() {
+async fn it_exits_quietly_when_its_output_is_closed() {
     let server = TestServer::start().await;
     let mut reader = start(&server, &["sub", "t"]);
     let client = client(&server, "Ada").await;

@@ -79,7 +79,7 @@ async fn a_thousand_returns_among_eight_publishers_miss_nothing_and_repeat_nothi
 }
 
 #[tokio::test]
-async fn a_long_replay_waits_for_the_client_and_joins_what_is_published_meanwhile() {
+async fn a_long_replay_waits_for_the_client_and_continues_with_newer_messages() {
     let server = TestServer::start_with(|config| {
         config.limits.max_message_bytes = 15_000;
         config.limits.lane_backlog_bytes = 20_000;
@@ -114,7 +114,7 @@ async fn a_long_replay_waits_for_the_client_and_joins_what_is_published_meanwhil
 }
 
 #[tokio::test]
-async fn a_replay_that_the_log_outruns_tells_what_is_gone() {
+async fn a_replay_overtaken_by_the_log_reports_the_lost_messages() {
     let server = TestServer::start_with(|config| {
         config.limits.max_message_bytes = 15_000;
         config.limits.lane_backlog_bytes = 20_000;
@@ -152,7 +152,7 @@ async fn a_replay_that_the_log_outruns_tells_what_is_gone() {
 }
 
 #[tokio::test]
-async fn a_position_that_is_lost_is_told_and_what_is_left_follows() {
+async fn a_lost_position_is_reported_and_the_remaining_messages_follow() {
     for over in Over::ALL {
         let server =
             TestServer::start_with(|config| config.topics = vec![rule("pattern = '>'\nhistory_messages = 5")]).await;
@@ -189,7 +189,7 @@ async fn a_position_that_is_lost_is_told_and_what_is_left_follows() {
 }
 
 #[tokio::test]
-async fn a_pattern_beside_a_long_replay_does_not_double_what_is_replayed() {
+async fn a_pattern_next_to_a_long_replay_does_not_duplicate_replayed_messages() {
     let server = TestServer::start_with(|config| {
         config.topics = vec![rule("pattern = '>'\nhistory_messages = 10000\nhistory_bytes = 100000000")];
     })
@@ -300,7 +300,7 @@ async fn turn_by_turn(over: Over, has_pattern: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replies_on_the_control_lane_part_what_came_for_one_subscription_from_what_comes_for_the_next() {
+async fn replies_on_the_control_lane_separate_the_messages_of_consecutive_subscriptions() {
     for over in Over::ALL {
         for has_pattern in [false, true] {
             turn_by_turn(over, has_pattern).await;
@@ -309,7 +309,7 @@ async fn replies_on_the_control_lane_part_what_came_for_one_subscription_from_wh
 }
 
 #[tokio::test]
-async fn a_subscription_beside_a_pattern_leaves_nothing_out_where_there_is_nothing_to_replay() {
+async fn a_subscription_next_to_a_pattern_misses_nothing_if_there_is_nothing_to_replay() {
     for (over, history) in Over::ALL.into_iter().flat_map(|over| [(over, 1000), (over, 0)]) {
         let server = TestServer::start_with(|config| {
             config.topics = vec![rule(&format!("pattern = '>'\nhistory_messages = {history}"))];
@@ -344,7 +344,7 @@ async fn a_subscription_beside_a_pattern_leaves_nothing_out_where_there_is_nothi
 }
 
 #[tokio::test]
-async fn what_a_replay_that_is_cut_off_leaves_out_is_told_to_the_pattern() {
+async fn messages_left_out_by_an_aborted_replay_are_reported_to_the_pattern() {
     let server = TestServer::start_with(|config| {
         config.topics = vec![rule("pattern = '>'\nhistory_messages = 1000\nhistory_bytes = 100000000")];
     })
@@ -384,7 +384,7 @@ async fn what_a_replay_that_is_cut_off_leaves_out_is_told_to_the_pattern() {
 }
 
 #[tokio::test]
-async fn a_restart_begins_a_new_epoch() {
+async fn a_restart_starts_a_new_epoch() {
     let mut epochs = Vec::new();
     for _ in 0..2 {
         let server = TestServer::start().await;
@@ -413,7 +413,7 @@ async fn history_of_all_topics_together_stays_within_its_memory() {
 }
 
 #[tokio::test]
-async fn by_default_the_largest_message_is_kept_and_those_before_it() {
+async fn by_default_the_largest_message_is_kept_and_earlier_ones_too() {
     let server = TestServer::start().await;
     let mut client = Over::Native.party(&server, "client").await;
     publish(&mut client, "a", "small").await;

@@ -54,7 +54,7 @@ async fn heard_before_refresh(server: &TestServer, subscribe: Value, later: Valu
 }
 
 #[tokio::test]
-async fn what_waits_for_a_client_that_may_no_longer_have_it_does_not_come() {
+async fn queued_messages_that_are_no_longer_allowed_are_not_delivered() {
     let server = TestServer::start_with(|config| {
         config.auth = asking("");
         config.topics = vec![rule("pattern = 'secret.>'\nhistory_bytes = 10000000")];

@@ -82,7 +82,7 @@ fn somebodys_own(folder: &tempfile::TempDir, names: &[&str]) -> DevelopmentFiles
 }
 
 #[tokio::test]
-async fn web_pages_are_shown_what_they_can_trust_by_its_hash_and_others_the_usual_certificate() {
+async fn web_pages_get_a_certificate_they_can_trust_by_hash_and_others_the_usual_one() {
     let server = TestServer::start_with(usual).await;
     let told = hash(&server).expect("in development there is one");
     let session = by_hash(server.addr, &[told.sha256]).await.expect("the hash is good");
@@ -113,7 +113,7 @@ async fn web_pages_are_shown_what_they_can_trust_by_its_hash_and_others_the_usua
 }
 
 #[tokio::test]
-async fn each_start_makes_another() {
+async fn each_start_creates_another_certificate() {
     let mut told = Vec::new();
     for _ in 0..2 {
         let server = TestServer::start_with(usual).await;
@@ -124,7 +124,7 @@ async fn each_start_makes_another() {
 }
 
 #[tokio::test]
-async fn the_setting_says_whether_there_is_one_and_without_it_the_certificate() {
+async fn the_setting_decides_whether_there_is_one_and_by_default_the_usual_certificate() {
     let folder = tempfile::tempdir().expect("a folder");
     let own = somebodys_own(&folder, &["app.example", "*.app.example", "127.0.0.1"]);
     for (setting, is_own, expected) in [
@@ -156,7 +156,7 @@ async fn the_setting_says_whether_there_is_one_and_without_it_the_certificate() 
 }
 
 #[tokio::test]
-async fn a_replaced_certificate_with_other_names_brings_another_and_drops_nobody() {
+async fn a_replaced_certificate_with_other_names_creates_another_and_drops_no_client() {
     let server = TestServer::start_with(usual).await;
     let first = hash(&server).expect("there is one");
     let mut clients = vec![server.client("Ada").await];
@@ -201,7 +201,7 @@ fn replace(from: &Path, to: &Path) {
 }
 
 #[tokio::test]
-async fn clients_of_the_authority_reach_both_carriers_where_the_setting_says_so() {
+async fn clients_of_the_authority_reach_both_carriers_if_configured() {
     let server = TestServer::start_with(|config| config.webtransport.short_lived_certificate = Some(false)).await;
     for over in Over::QUIC {
         over.client(&server, "Ada").await.control.lives("who trusts the authority").await;

@@ -74,7 +74,7 @@ async fn publish_beside_neighbours(server: &TestServer, topic: &str, count: u64,
 }
 
 #[tokio::test]
-async fn disconnect_closes_the_subscriber_who_resumes_without_loss() {
+async fn disconnect_closes_the_subscriber_which_resumes_without_loss() {
     let server = TestServer::start_with(twenty("disconnect")).await;
     let clients = all_stuck(&server, "a").await;
     publish_beside_neighbours(&server, "a", 100, 10_000).await;
@@ -94,7 +94,7 @@ async fn disconnect_closes_the_subscriber_who_resumes_without_loss() {
 }
 
 #[tokio::test]
-async fn drop_oldest_keeps_the_newest_and_tells_of_the_others_in_one_gap() {
+async fn drop_oldest_keeps_the_newest_and_reports_the_others_in_one_gap() {
     let server = TestServer::start_with(twenty("drop_oldest")).await;
     for (number, topic) in ["a", "b"].into_iter().enumerate() {
         let stuck = all_stuck(&server, topic).await;
@@ -119,7 +119,7 @@ async fn drop_oldest_keeps_the_newest_and_tells_of_the_others_in_one_gap() {
 }
 
 #[tokio::test]
-async fn latest_gives_the_newest_of_each_topic_after_what_was_on_its_way() {
+async fn latest_delivers_the_newest_of_each_topic_after_messages_in_flight() {
     let server = TestServer::start_with(twenty("latest")).await;
     let (mut client, _) = stuck(&server, json!({"topic": "state.1"})).await;
     client.control.say(json!({"type": "subscribe", "topic": "state.2", "id": 2})).await;
@@ -159,7 +159,7 @@ async fn latest_gives_the_newest_of_each_topic_after_what_was_on_its_way() {
 }
 
 #[tokio::test]
-async fn a_pattern_whose_many_topics_have_lost_something_is_told_so_at_once_and_goes_on() {
+async fn losses_on_many_topics_of_a_pattern_are_reported_in_one_gap_and_it_continues() {
     for overflow in ["drop_oldest", "latest"] {
         let server = TestServer::start_with(twenty(overflow)).await;
         let (client, _) = stuck(&server, json!({"topic": "many.*"})).await;
@@ -230,7 +230,7 @@ async fn block_holds_the_publisher_until_there_is_room_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn many_topics_whose_publishers_saw_room_fill_no_more_than_twice_of_it() {
+async fn many_topics_whose_publishers_saw_room_fill_at_most_twice_the_backlog() {
     let server = TestServer::start_with(twenty("block")).await;
     let (client, _) = stuck(&server, json!({"topic": "many.*"})).await;
     let mut publisher = Over::Native.party(&server, "publisher").await;
@@ -245,7 +245,7 @@ async fn many_topics_whose_publishers_saw_room_fill_no_more_than_twice_of_it() {
 }
 
 #[tokio::test]
-async fn what_replays_leave_to_be_told_waits_within_the_bounds_of_the_lane() {
+async fn gaps_of_replays_stay_within_the_bounds_of_the_lane() {
     let server = TestServer::start().await;
     let mut publisher = server.client("publisher").await;
     for _ in 0..100 {
@@ -272,7 +272,7 @@ async fn what_replays_leave_to_be_told_waits_within_the_bounds_of_the_lane() {
 }
 
 #[tokio::test]
-async fn a_blocked_publisher_goes_on_when_the_subscriber_leaves_or_unsubscribes() {
+async fn a_blocked_publisher_continues_when_the_subscriber_leaves_or_unsubscribes() {
     let server = TestServer::start_with(|config| {
         twenty("block")(config);
         config.timing.block_timeout_ms = 60_000;
@@ -312,7 +312,7 @@ async fn a_blocked_publisher_goes_on_when_the_subscriber_leaves_or_unsubscribes(
 }
 
 #[tokio::test]
-async fn one_topic_that_is_not_read_does_not_hold_up_another() {
+async fn an_unread_topic_does_not_delay_another() {
     let server = TestServer::start_with(|config| {
         config.topics = vec![rule("pattern = 'bulk'\npriority = 1\noverflow = 'drop_oldest'")];
     })
@@ -339,7 +339,7 @@ async fn one_topic_that_is_not_read_does_not_hold_up_another() {
 }
 
 #[tokio::test]
-async fn datagrams_carry_what_fits_and_the_lane_the_rest() {
+async fn datagrams_carry_messages_that_fit_and_the_lane_the_rest() {
     let server = TestServer::start().await;
     let mut subscriber = Subscriber::connect(&server, "subscriber").await;
     let subscribed = subscriber.subscribe(json!({"topic": "a", "delivery": "datagram"})).await;
@@ -363,7 +363,7 @@ async fn datagrams_carry_what_fits_and_the_lane_the_rest() {
 }
 
 #[tokio::test]
-async fn of_datagrams_that_the_link_does_not_carry_the_newest_arrive_and_lanes_go_on() {
+async fn on_a_saturated_link_the_newest_datagrams_arrive_and_lanes_continue() {
     let server = TestServer::start().await;
     // Three times as many as the path carries at first, while waiting for the lane's answer.
     let link = Link { loss: 0.0, delay: std::time::Duration::from_millis(20), seed: 21 };
@@ -400,7 +400,7 @@ async fn of_datagrams_that_the_link_does_not_carry_the_newest_arrive_and_lanes_g
 }
 
 #[tokio::test]
-async fn without_datagrams_of_the_clients_everything_comes_by_stream() {
+async fn if_the_client_lacks_datagrams_everything_arrives_by_stream() {
     let server = TestServer::start().await;
     let mut transport = TransportConfig::default();
     transport.datagram_receive_buffer_size(None);
@@ -415,7 +415,7 @@ async fn without_datagrams_of_the_clients_everything_comes_by_stream() {
 }
 
 #[tokio::test]
-async fn what_waits_for_a_subscription_that_ends_still_comes_where_another_one_matches_it() {
+async fn queued_messages_of_an_ended_subscription_arrive_if_another_one_matches() {
     let server = TestServer::start().await;
     for (patterns, still_come) in [(&["q.>"][..], true), (&["q.*.x", "r.>"], false)] {
         let mut subscriber = Party::from(web_socket::open_narrow(&server).await);

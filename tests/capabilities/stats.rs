@@ -86,7 +86,7 @@ impl Counting {
 }
 
 #[tokio::test]
-async fn what_clients_send_and_hear_is_what_is_counted() {
+async fn counters_match_the_messages_clients_send_and_receive() {
     let server = TestServer::start().await;
     let mut clients = Vec::new();
     for (over, name) in
@@ -141,7 +141,7 @@ async fn what_clients_send_and_hear_is_what_is_counted() {
 }
 
 #[tokio::test]
-async fn datagrams_and_request_lanes_are_counted_as_any_message() {
+async fn datagrams_and_request_lanes_are_counted_like_any_message() {
     let server = TestServer::start().await;
     for over in Over::QUIC {
         let mut client = over.client(&server, "Ada").await;
@@ -181,7 +181,7 @@ async fn publish(client: &mut RawClient, topic: &str, content: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn a_stalled_client_shows_its_queue_first_and_what_was_dropped_for_it_is_counted() {
+async fn a_stalled_client_is_listed_first_with_its_queue_and_its_drops_are_counted() {
     let server = TestServer::start_with(|config| {
         config.limits.lane_backlog_messages = 20;
         config.topics = vec![rule("pattern = '>'\noverflow = 'drop_oldest'")];
@@ -218,7 +218,7 @@ async fn a_stalled_client_shows_its_queue_first_and_what_was_dropped_for_it_is_c
 }
 
 #[tokio::test]
-async fn messages_that_newer_ones_replace_and_datagrams_that_give_way_are_dropped_ones() {
+async fn replaced_messages_and_displaced_datagrams_count_as_dropped() {
     let server = TestServer::start_with(|config| {
         config.quic.datagram_send_buffer = 4096;
         config.topics = vec![rule("pattern = 'state'\noverflow = 'latest'"), rule("pattern = 'fast'")];
@@ -261,7 +261,7 @@ async fn messages_that_newer_ones_replace_and_datagrams_that_give_way_are_droppe
 }
 
 #[tokio::test]
-async fn refusals_and_ends_are_counted_by_what_they_were() {
+async fn refusals_and_closes_are_counted_by_kind() {
     let server = limited(|rates| (rates.client_messages, rates.client_messages_burst) = (1, 2)).await;
     let mut client = server.client("Ada").await;
     for n in 0..5 {
@@ -327,7 +327,7 @@ async fn round_trips_and_losses_are_those_of_the_path() {
 }
 
 #[tokio::test]
-async fn the_busiest_topics_come_first_and_lists_are_no_longer_than_asked_for() {
+async fn the_busiest_topics_come_first_and_lists_are_no_longer_than_requested() {
     let server = TestServer::start().await;
     let mut clients = Vec::new();
     for n in 0..5 {
@@ -366,7 +366,7 @@ async fn the_busiest_topics_come_first_and_lists_are_no_longer_than_asked_for() 
 }
 
 #[tokio::test]
-async fn subscribers_by_patterns_are_subscribers_and_broadcasts_are_told_apart_from_what_is_published() {
+async fn subscribers_include_patterns_and_broadcasts_are_counted_separately_from_publishes() {
     let server = TestServer::start().await;
     let mut clients = Vec::new();
     for (n, pattern) in ["chat.*", ">", "news.>", "chat.a"].into_iter().enumerate() {
@@ -399,7 +399,7 @@ async fn subscribers_by_patterns_are_subscribers_and_broadcasts_are_told_apart_f
 }
 
 #[tokio::test]
-async fn json_and_prometheus_tell_the_same() {
+async fn json_and_prometheus_report_the_same() {
     let server = TestServer::start().await;
     let mut client = Over::WebTransport.client(&server, "Ada").await;
     client.control.say(json!({"type": "subscribe", "topic": "a", "id": 1})).await;

@@ -15,7 +15,7 @@ use quic_websocket::message::{
 use quic_websocket::{ClientError, Event, TopicEvent};
 
 #[tokio::test]
-async fn what_is_published_arrives_in_order_and_as_it_was() {
+async fn published_messages_arrive_in_order_and_unchanged() {
     let server = TestServer::start().await;
     let (ada, bob) = (client(&server, "Ada").await, client(&server, "Bob").await);
     let mut lobby = bob.subscribe("chat.lobby").await.expect("subscribed");
@@ -39,7 +39,7 @@ async fn what_is_published_arrives_in_order_and_as_it_was() {
 }
 
 #[tokio::test]
-async fn patterns_that_come_and_go_between_messages_change_who_gets_them_and_nothing_else() {
+async fn patterns_added_and_removed_between_messages_change_only_their_receivers() {
     let server = TestServer::start().await;
     let (ada, bob, eve) = (client(&server, "Ada").await, client(&server, "Bob").await, client(&server, "Eve").await);
     // With as many levels as allowed, and with few.
@@ -90,7 +90,7 @@ async fn a_key_is_published_once() {
 }
 
 #[tokio::test]
-async fn a_subscription_begins_where_it_is_told_to() {
+async fn a_subscription_starts_at_the_requested_position() {
     let server = TestServer::start().await;
     let (ada, bob) = (client(&server, "Ada").await, client(&server, "Bob").await);
     let mut positions = Vec::new();
@@ -152,7 +152,7 @@ async fn history_is_read_page_by_page_and_from_both_ends() {
 }
 
 #[tokio::test]
-async fn who_comes_and_goes_is_told_to_who_asked() {
+async fn joins_and_leaves_are_reported_to_watchers() {
     let server = TestServer::start().await;
     let (ada, bob) = (client(&server, "Ada").await, client(&server, "Bob").await);
     let mut watched = ada.subscribe("room").presence(true).await.expect("subscribed");
@@ -201,7 +201,7 @@ async fn a_message_goes_to_the_exact_topic_else_to_the_first_pattern() {
 }
 
 #[tokio::test]
-async fn a_subscription_that_is_not_read_holds_up_nothing_else_and_learns_what_it_missed() {
+async fn an_unread_subscription_delays_nothing_and_gets_a_report_of_its_losses() {
     const COUNT: u64 = 300;
     let server =
         TestServer::start_with(|config| config.topics = vec![rule("pattern = 'bulk'\noverflow = 'drop_oldest'")]).await;
@@ -237,7 +237,7 @@ async fn a_subscription_that_is_not_read_holds_up_nothing_else_and_learns_what_i
 }
 
 #[tokio::test]
-async fn on_the_control_lane_a_full_queue_drops_the_oldest_and_says_so() {
+async fn on_the_control_lane_a_full_queue_drops_the_oldest_and_reports_it() {
     let server = TestServer::start().await;
     let (ada, bob) = (client(&server, "Ada").await, client(&server, "Bob").await);
     let mut t = bob.subscribe("t").on_control_lane().queue(4).await.expect("subscribed");
@@ -256,7 +256,7 @@ async fn on_the_control_lane_a_full_queue_drops_the_oldest_and_says_so() {
 }
 
 #[tokio::test]
-async fn datagrams_bring_the_newest() {
+async fn datagrams_deliver_the_newest() {
     let server = TestServer::start().await;
     let (ada, bob) = (client(&server, "Ada").await, client(&server, "Bob").await);
     let mut t = bob.subscribe("t").datagrams().queue(4).await.expect("subscribed");
@@ -285,7 +285,7 @@ async fn datagrams_bring_the_newest() {
 }
 
 #[tokio::test]
-async fn what_may_not_be_is_told_at_once_and_the_rest_goes_on() {
+async fn invalid_and_forbidden_calls_fail_at_once_and_others_continue() {
     let server = TestServer::start_with(|config| {
         config.topics = vec![rule(
             "pattern = 'closed'
@@ -335,7 +335,7 @@ async fn a_closed_client_ends_its_subscriptions() {
 }
 
 #[tokio::test]
-async fn a_subscription_that_is_not_read_does_not_hold_up_the_close() {
+async fn an_unread_subscription_does_not_delay_the_close() {
     let server = TestServer::start().await;
     let (ada, (bob, mut at_bob)) = (client(&server, "Ada").await, connect(&server, "Bob").await);
     let mut bulk = bob.subscribe("bulk").queue(2).await.expect("subscribed");
@@ -365,7 +365,7 @@ async fn a_subscription_that_is_not_read_does_not_hold_up_the_close() {
 }
 
 #[tokio::test]
-async fn a_subscription_keeps_its_client_and_dropping_both_leaves_the_server() {
+async fn a_subscription_keeps_its_client_and_dropping_both_disconnects() {
     let server = TestServer::start().await;
     let ada = client(&server, "Ada").await;
     let mut t = client(&server, "Bob").await.subscribe("t").await.expect("subscribed");
@@ -377,7 +377,7 @@ async fn a_subscription_keeps_its_client_and_dropping_both_leaves_the_server() {
 }
 
 #[tokio::test]
-async fn what_was_subscribed_to_by_hand_comes_as_events() {
+async fn messages_of_manual_subscriptions_arrive_as_events() {
     let server = TestServer::start().await;
     let (ada, mut events) = connect(&server, "Ada").await;
     let by_hand = Subscribe {

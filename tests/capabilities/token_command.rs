@@ -26,7 +26,7 @@ fn folder() -> tempfile::TempDir {
 }
 
 #[tokio::test]
-async fn a_minted_token_is_taken_and_explained() {
+async fn a_minted_token_is_accepted_and_explained() {
     let folder = folder();
     let mint = [
         "token",
@@ -79,7 +79,7 @@ async fn a_minted_token_is_taken_and_explained() {
 }
 
 #[test]
-fn a_token_that_the_server_refuses_is_explained_with_the_reason() {
+fn a_refused_token_is_explained_with_the_reason() {
     let folder = folder();
     let expired = token(json!({"exp": 1_000_000_000, "name": "a\u{1b}[31m"}));
     let explained = run(folder.path(), &["token", "explain", &expired, "--config", "qws.toml"]);
@@ -103,7 +103,7 @@ fn a_token_that_the_server_refuses_is_explained_with_the_reason() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn an_output_that_takes_nothing_is_an_error_in_words() {
+fn an_output_that_accepts_nothing_is_a_readable_error() {
     let folder = folder();
     for args in [
         &["token", "mint", "--config", "qws.toml", "--sub", "ada"][..],
@@ -120,7 +120,7 @@ fn an_output_that_takes_nothing_is_an_error_in_words() {
 }
 
 #[test]
-fn what_cannot_be_signed_is_said() {
+fn claims_that_cannot_be_signed_are_reported() {
     let folder = folder();
     std::fs::write(folder.path().join("short"), "short").expect("written");
     let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n";

@@ -31,7 +31,7 @@ async fn the_key_of_one_issuer_signs_for_no_other() {
 }
 
 #[tokio::test]
-async fn a_token_is_tried_with_eight_keys_at_most() {
+async fn a_token_is_tried_with_at_most_eight_keys() {
     let key = |n: u8| format!("[[keys]]\nalgorithm = 'HS256'\nid = '{n}'\nsecret = 'secret {n:030}'\n");
     let by = |n: u8, id: Option<&str>| {
         let key = EncodingKey::from_secret(format!("secret {n:030}").as_bytes());

@@ -15,7 +15,7 @@ async fn server(more: &str) -> TestServer {
 }
 
 #[tokio::test]
-async fn a_client_is_who_its_token_says() {
+async fn a_client_is_the_user_of_its_token() {
     for over in Over::ALL {
         let server = server("").await;
         let mut ada = over.newcomer(&server).await;
@@ -32,7 +32,7 @@ async fn a_client_is_who_its_token_says() {
 }
 
 #[tokio::test]
-async fn a_client_without_a_token_is_let_in_only_where_the_configuration_says() {
+async fn a_client_without_a_token_is_accepted_only_if_configured() {
     for over in Over::ALL {
         let strict = server("").await;
         let hello = json!({"type": "handshake", "protocol_version": "1.0", "client_name": "Eve"});
@@ -54,7 +54,7 @@ async fn a_client_without_a_token_is_let_in_only_where_the_configuration_says() 
 }
 
 #[tokio::test]
-async fn a_token_that_is_not_good_is_refused_with_the_reason() {
+async fn an_invalid_token_is_refused_with_the_reason() {
     for over in Over::ALL {
         let server = server("issuers = ['issuer']\naudiences = ['qws', 'other']\nleeway_ms = 5000").await;
         let good = json!({"iss": "issuer", "aud": "qws"});
@@ -114,7 +114,7 @@ async fn a_token_that_is_not_good_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_token_that_no_key_signed_is_refused() {
+async fn a_token_signed_by_no_known_key_is_refused() {
     for over in Over::ALL {
         let server = server("").await;
         let good = token(json!({}));
@@ -160,7 +160,7 @@ async fn a_token_that_no_key_signed_is_refused() {
 }
 
 #[tokio::test]
-async fn the_subject_may_be_the_name_that_others_see() {
+async fn the_subject_may_be_the_displayed_name() {
     let server = server("name_claim = 'sub'\n[anonymous]").await;
     let mut ada = Over::Native.newcomer(&server).await;
     let response = ada.handshake_with(handshake(&token(json!({"sub": "Ada", "name": "Eve"})))).await;
@@ -171,7 +171,7 @@ async fn the_subject_may_be_the_name_that_others_see() {
 }
 
 #[tokio::test]
-async fn an_end_that_is_beyond_all_integers_is_the_last_of_them() {
+async fn an_expiry_beyond_all_integers_is_the_largest_integer() {
     const LAST: u64 = (1 << 53) - 1;
     let server = server("").await;
     for exp in [json!(LAST / 1000 + 1), json!(LAST), json!(u64::MAX), json!(1e18)] {
@@ -191,7 +191,7 @@ fn pair(folder: &std::path::Path, name: &str, kind: &'static rcgen::SignatureAlg
 }
 
 #[tokio::test]
-async fn each_key_checks_its_own_algorithm_alone() {
+async fn each_key_verifies_only_its_own_algorithm() {
     let folder = tempfile::tempdir().expect("a folder");
     let (rsa, rsa_private) = pair(folder.path(), "rsa.pem", &rcgen::PKCS_RSA_SHA256);
     let (ec, ec_private) = pair(folder.path(), "ec.pem", &rcgen::PKCS_ECDSA_P256_SHA256);
@@ -270,7 +270,7 @@ async fn each_key_checks_its_own_algorithm_alone() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_good_once_is_refused_the_second_time() {
+async fn a_single_use_token_is_refused_the_second_time() {
     for over in Over::ALL {
         let server = server("single_use = true").await;
         let (first, second) = (token(json!({"jti": "one"})), token(json!({"jti": "two"})));
@@ -306,7 +306,7 @@ async fn a_client_is_warned_before_its_token_expires_and_then_closed() {
 }
 
 #[tokio::test]
-async fn a_refresh_renews_without_reconnecting_and_what_is_no_longer_allowed_ends() {
+async fn a_refresh_renews_without_reconnecting_and_ends_what_is_no_longer_allowed() {
     let server = server("leeway_ms = 0").await;
     let exp = now() + 2;
     let renewed = async |over| {
@@ -345,7 +345,7 @@ async fn a_refresh_renews_without_reconnecting_and_what_is_no_longer_allowed_end
 }
 
 #[tokio::test]
-async fn two_users_of_one_name_are_both_let_in_and_told_apart_by_their_user() {
+async fn two_users_with_the_same_name_are_both_accepted_and_distinguished_by_user() {
     for over in Over::ALL {
         let server = server("").await;
         let mut clients = Vec::new();
@@ -372,7 +372,7 @@ async fn two_users_of_one_name_are_both_let_in_and_told_apart_by_their_user() {
 }
 
 #[tokio::test]
-async fn an_exclusive_name_from_a_token_is_nobody_elses() {
+async fn an_exclusive_name_from_a_token_belongs_to_one_user() {
     for over in Over::ALL {
         let server = server("exclusive_names = true\n[anonymous]\ndirect = true").await;
         let named = |name: &str| json!({"type": "handshake", "protocol_version": "1.0", "client_name": name});
@@ -408,7 +408,7 @@ async fn an_exclusive_name_from_a_token_is_nobody_elses() {
 }
 
 #[tokio::test]
-async fn names_come_from_tokens_alone_where_the_configuration_says() {
+async fn names_come_only_from_tokens_if_configured() {
     for over in Over::ALL {
         let server = server("own_names = false").await;
         let mut client = over.newcomer(&server).await;
@@ -422,7 +422,7 @@ async fn names_come_from_tokens_alone_where_the_configuration_says() {
 }
 
 #[tokio::test]
-async fn claims_that_hold_no_text_are_named_and_those_that_mean_nothing_here_are_not_looked_at() {
+async fn claims_that_are_not_text_are_named_and_unknown_ones_ignored() {
     let server = server("").await;
     let by_hand = |claims: String| {
         let head = format!("{}.{}", part(&json!({"alg": "HS256"})), crate::common::tokens::encoded(&claims));
@@ -444,7 +444,7 @@ async fn claims_that_hold_no_text_are_named_and_those_that_mean_nothing_here_are
 }
 
 #[tokio::test]
-async fn ed25519_goes_by_either_of_its_names() {
+async fn ed25519_is_accepted_under_both_names() {
     let folder = tempfile::tempdir().expect("a folder");
     let (public, private) = pair(folder.path(), "ed.pem", &rcgen::PKCS_ED25519);
     let key = EncodingKey::from_ed_pem(private.as_bytes()).expect("a key");

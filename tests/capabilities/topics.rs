@@ -99,7 +99,7 @@ async fn patterns_match_and_overlapping_subscriptions_deliver_once() {
 }
 
 #[tokio::test]
-async fn a_topic_that_the_client_wants_on_the_control_lane_comes_there_behind_its_reply() {
+async fn a_topic_requested_on_the_control_lane_arrives_there_after_its_reply() {
     let server = TestServer::start().await;
     let mut publisher = Over::Native.party(&server, "publisher").await;
     publish(&mut publisher, "a", "before").await;
@@ -131,7 +131,7 @@ async fn a_topic_that_the_client_wants_on_the_control_lane_comes_there_behind_it
 }
 
 #[tokio::test]
-async fn sixteen_topics_have_lanes_of_their_own_and_later_ones_share_by_priority() {
+async fn sixteen_topics_have_separate_lanes_and_later_ones_share_by_priority() {
     let server = TestServer::start_with(|config| {
         config.topics = vec![rule("pattern = 'urgent.>'\npriority = 250"), rule("pattern = 'bulk.>'\npriority = 1")];
     })
@@ -169,7 +169,7 @@ async fn sixteen_topics_have_lanes_of_their_own_and_later_ones_share_by_priority
 }
 
 #[tokio::test]
-async fn a_topic_that_is_left_and_entered_again_comes_on_another_lane() {
+async fn a_topic_left_and_rejoined_arrives_on_another_lane() {
     let server = TestServer::start().await;
     let mut subscriber = Subscriber::connect(&server, "subscriber").await;
     let mut lanes = Vec::new();
@@ -186,7 +186,7 @@ async fn a_topic_that_is_left_and_entered_again_comes_on_another_lane() {
 }
 
 #[tokio::test]
-async fn a_topic_shares_no_lane_with_what_brought_its_messages_before() {
+async fn a_topic_does_not_reuse_a_lane_that_delivered_its_messages_before() {
     let server = TestServer::start().await;
     let mut publisher = Over::Native.party(&server, "publisher").await;
     let mut transport = TransportConfig::default();
@@ -228,7 +228,7 @@ async fn a_topic_shares_no_lane_with_what_brought_its_messages_before() {
 }
 
 #[tokio::test]
-async fn what_is_not_allowed_or_not_there_is_refused_by_name() {
+async fn forbidden_and_unknown_topics_are_refused_by_name() {
     for over in Over::ALL {
         let server = TestServer::start_with(|config| {
             config.limits.max_subscriptions = 3;
@@ -281,7 +281,7 @@ async fn what_is_not_allowed_or_not_there_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn the_first_rule_that_matches_counts_and_patterns_get_nothing_that_is_not_for_them() {
+async fn the_first_matching_rule_applies_and_patterns_get_only_permitted_topics() {
     for over in Over::ALL {
         let server = TestServer::start_with(|config| {
             config.topics = vec![
@@ -315,7 +315,7 @@ async fn the_first_rule_that_matches_counts_and_patterns_get_nothing_that_is_not
 }
 
 #[tokio::test]
-async fn what_waits_on_topic_lanes_arrives_before_a_drain_ends_the_connection() {
+async fn messages_queued_on_topic_lanes_arrive_before_a_drain_ends_the_connection() {
     let server = TestServer::start().await;
     let mut transport = TransportConfig::default();
     transport.stream_receive_window(5000_u32.into());
@@ -339,7 +339,7 @@ async fn what_waits_on_topic_lanes_arrives_before_a_drain_ends_the_connection() 
 }
 
 #[tokio::test]
-async fn a_key_that_comes_again_is_answered_and_not_repeated() {
+async fn a_repeated_key_is_answered_and_not_published_again() {
     for over in Over::ALL {
         let server = TestServer::start_with(|config| config.limits.topic_keys = 2).await;
         let mut client = over.party(&server, "Ada").await;
@@ -356,7 +356,7 @@ async fn a_key_that_comes_again_is_answered_and_not_repeated() {
 }
 
 #[tokio::test]
-async fn a_message_carries_its_attachment_and_history_gives_it_as_base64() {
+async fn a_message_carries_its_attachment_and_history_returns_it_as_base64() {
     for over in Over::ALL {
         let server = TestServer::start().await;
         let mut client = Subscriber::over(over, &server, "Ada").await;
@@ -408,7 +408,7 @@ async fn history_comes_in_pages_from_either_end() {
 }
 
 #[tokio::test]
-async fn a_client_that_stops_a_topic_lane_breaks_the_protocol() {
+async fn a_client_that_stops_a_topic_lane_violates_the_protocol() {
     let server = TestServer::start().await;
     let mut publisher = Over::Native.party(&server, "publisher").await;
     let mut subscriber = Subscriber::connect(&server, "subscriber").await;
@@ -430,7 +430,7 @@ async fn a_client_that_stops_a_topic_lane_breaks_the_protocol() {
 }
 
 #[tokio::test]
-async fn a_client_may_have_a_thousand_topics_and_nothing_of_them_stays_when_it_has_left() {
+async fn a_client_may_have_a_thousand_topics_and_leaves_nothing_behind() {
     for over in Over::ALL {
         let server = TestServer::start_with(|config| {
             config.timing.topic_idle_ms = 1;
@@ -459,7 +459,7 @@ async fn a_client_may_have_a_thousand_topics_and_nothing_of_them_stays_when_it_h
 }
 
 #[tokio::test]
-async fn what_a_client_asks_on_a_request_lane_is_answered_there() {
+async fn requests_on_a_request_lane_are_answered_there() {
     let server = TestServer::start().await;
     let mut subscriber = Subscriber::connect(&server, "Ada").await;
     let mut lane: RawLane = subscriber.client.lane().await;

@@ -202,7 +202,7 @@ Your name: ChatUser
 }
 
 #[test]
-fn a_chat_room_shows_what_was_said_there_and_goes_on() {
+fn a_chat_room_shows_earlier_messages_and_continues() {
     let server = Server::start();
     let said: String = (1..=12).map(|n| format!("line {n}\n")).collect();
     let output = server.run("chat_client", &["--name", "Ada"], &format!("/join lobby\n{said}/quit\n"));
@@ -276,7 +276,7 @@ You are in no room; join one with /join <room>
 }
 
 #[test]
-fn clients_fail_loudly_where_no_server_can_be_trusted_or_reached() {
+fn clients_fail_loudly_if_no_server_can_be_trusted_or_reached() {
     let server = Server::start();
     let elsewhere = tempfile::tempdir().expect("a folder");
     let output = Command::new(example_path("client"))

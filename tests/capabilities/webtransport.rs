@@ -76,7 +76,7 @@ async fn leave(mut client: RawClient) {
 }
 
 #[tokio::test]
-async fn a_topic_comes_on_a_lane_of_its_own_with_what_was_missed_first() {
+async fn a_topic_arrives_on_a_separate_lane_with_missed_messages_first() {
     let server = TestServer::start().await;
     for [from, to] in BOTH_WAYS {
         let topic = format!("from.{from:?}");
@@ -103,7 +103,7 @@ async fn a_topic_comes_on_a_lane_of_its_own_with_what_was_missed_first() {
 }
 
 #[tokio::test]
-async fn a_topic_comes_by_datagram_where_that_was_asked_for() {
+async fn a_topic_arrives_by_datagram_if_requested() {
     let server = TestServer::start().await;
     let mut publisher = Over::Native.client(&server, "Ada").await;
     let mut subscriber = Over::WebTransport.client(&server, "Bob").await;
@@ -117,7 +117,7 @@ async fn a_topic_comes_by_datagram_where_that_was_asked_for() {
 }
 
 #[tokio::test]
-async fn a_datagram_of_no_session_is_dropped() {
+async fn a_datagram_without_a_session_is_dropped() {
     let server = TestServer::start().await;
     let client = Over::WebTransport.client(&server, "Ada").await;
     for foreign in [&b"\x01{\"type\":\"ping\",\"id\":1}"[..], b"\x40", b""] {
@@ -164,7 +164,7 @@ async fn a_client_that_closes_its_session_or_its_connection_is_gone_at_once() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_none_of_the_sessions_ends_it() {
+async fn a_stream_outside_the_session_ends_it() {
     let server = TestServer::start().await;
     // An HTTP request, a lane of another session, a lane marked as unidirectional.
     for foreign in [&[0x01, 0x00][..], &[0x40, 0x41, 0x04], &[0x40, 0x54, 0x00]] {
@@ -177,7 +177,7 @@ async fn a_stream_that_is_none_of_the_sessions_ends_it() {
 }
 
 #[tokio::test]
-async fn a_lane_that_is_reset_ends_alone_with_a_code_of_the_sessions() {
+async fn a_reset_lane_ends_alone_with_a_code_of_the_session() {
     let server = TestServer::start().await;
     let mut client = Over::WebTransport.client(&server, "Ada").await;
     let mut lane = client.lane().await;
@@ -219,7 +219,7 @@ async fn another_path_is_not_found_and_another_origin_forbidden() {
 }
 
 #[tokio::test]
-async fn who_speaks_http3_and_asks_for_no_session_in_time_is_closed() {
+async fn an_http3_client_that_requests_no_session_in_time_is_closed() {
     let server = TestServer::start_with(|config| config.timing.handshake_timeout_ms = 300).await;
     let silent = web_transport::http3(&server).await;
     let mut half = web_transport::http3(&server).await.open_uni().await.expect("HTTP/3's own stream");
@@ -314,7 +314,7 @@ async fn a_server_with_early_data_serves_both_carriers() {
 }
 
 #[tokio::test]
-async fn a_request_is_held_against_the_rules_of_http3_and_of_the_websocket_side() {
+async fn a_request_is_checked_by_the_rules_of_http3_and_of_the_websocket_side() {
     let server =
         TestServer::start_with(|config| config.http.origins = vec!["https://app.example".parse().expect("an origin")])
             .await;
@@ -349,7 +349,7 @@ async fn a_request_is_held_against_the_rules_of_http3_and_of_the_websocket_side(
 }
 
 #[tokio::test]
-async fn who_breaks_http3_below_a_session_is_closed_with_the_code_for_it() {
+async fn a_peer_that_breaks_http3_below_a_session_is_closed_with_the_matching_code() {
     let server = TestServer::start().await;
     let mut neighbour = Over::WebTransport.client(&server, "Ada").await;
     let capsule = |bytes: &[u8]| [&[0x00, u8::try_from(bytes.len()).expect("short")][..], bytes].concat();
@@ -391,7 +391,7 @@ async fn who_breaks_http3_below_a_session_is_closed_with_the_code_for_it() {
 }
 
 #[tokio::test]
-async fn a_page_that_is_left_counts_as_that_and_its_connection_ends_in_order() {
+async fn a_closed_page_counts_as_leaving_and_its_connection_ends_in_order() {
     let server = TestServer::start().await;
     let closing = |code: u8, reason: &str| {
         let capsule =

@@ -62,7 +62,10 @@ macro_rules! shakes_hands {
         impl $client {
             /// Completes the handshake with a name.
             pub async fn handshake(&mut self, name: &str) -> serde_json::Value {
-                self.handshake_with(serde_json::json!({"type": "handshake", "protocol_version": "1.0", "client_name": name})).await
+                self.handshake_with(serde_json::json!({
+                    "type": "handshake", "protocol_version": "1.0", "client_name": name,
+                }))
+                .await
             }
 
             /// Completes the handshake with a message of the test.

@@ -115,7 +115,7 @@ fn zstd(body: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn every_row_of_bad_input_is_answered_as_it_is_written() {
+async fn every_row_of_bad_input_is_answered_as_documented() {
     let scene = Scene::start(SMALL).await;
     let ping = br#"{"type":"ping"}"#;
     let handshake = |version: &str, name: &str| {
@@ -203,7 +203,7 @@ async fn every_row_of_bad_input_is_answered_as_it_is_written() {
 }
 
 #[tokio::test]
-async fn lengths_that_claim_much_or_look_negative_are_taken_for_what_they_are() {
+async fn huge_and_negative_looking_lengths_are_read_correctly() {
     let scene = Scene::start("").await;
     let above = (1_u32 << 20) + 1;
     let mut rows = Vec::new();
@@ -238,7 +238,7 @@ async fn lengths_that_claim_much_or_look_negative_are_taken_for_what_they_are() 
 }
 
 #[tokio::test]
-async fn json_made_to_break_parsers_is_refused_or_read_as_it_is_meant() {
+async fn json_designed_to_break_parsers_is_refused_or_read_correctly() {
     let scene = Scene::start("").await;
     let digits = "9".repeat(100_000);
     let objects = format!("{}1{}", "{\"a\":".repeat(100_000), "}".repeat(100_000));

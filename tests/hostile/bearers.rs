@@ -35,7 +35,7 @@ async fn knock(target: &Target, tokens: &[String], clients: usize, rounds: usize
 }
 
 #[tokio::test]
-async fn tokens_that_are_wrong_let_nobody_in_however_often_they_are_shown() {
+async fn invalid_tokens_are_refused_however_often_they_are_presented() {
     let scene = Scene::start(&settings("")).await;
     let good = token(json!({}));
     let (head, signature) = good.rsplit_once('.').expect("a token");
@@ -62,7 +62,7 @@ async fn tokens_that_are_wrong_let_nobody_in_however_often_they_are_shown() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_good_once_lets_one_of_many_in() {
+async fn a_single_use_token_admits_one_of_many_clients() {
     let scene = Scene::start(&settings("auth.single_use = true")).await;
     let stolen = token(json!({"jti": "once"}));
     let mut racing = JoinSet::new();
@@ -83,7 +83,7 @@ async fn a_token_that_is_good_once_lets_one_of_many_in() {
 }
 
 #[tokio::test]
-async fn a_flood_of_refreshes_with_bad_tokens_changes_nothing_and_costs_nobody_else() {
+async fn a_flood_of_refreshes_with_bad_tokens_changes_nothing_and_affects_no_other_client() {
     let scene = Scene::start(&settings("")).await;
     let mut client = scene.target.stranger().await;
     client.control.say(handshake(&token(json!({"subscribe": "t"})))).await;
@@ -105,7 +105,7 @@ async fn a_flood_of_refreshes_with_bad_tokens_changes_nothing_and_costs_nobody_e
 }
 
 #[tokio::test]
-async fn a_client_without_rights_reaches_nobody_whatever_it_sends() {
+async fn a_client_without_permissions_reaches_no_other_whatever_it_sends() {
     let scene = Scene::start(&settings("")).await;
     let mut eve = scene.target.stranger().await;
     eve.control.say(handshake(&token(json!({"sub": "eve"})))).await;

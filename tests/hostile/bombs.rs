@@ -63,7 +63,7 @@ async fn a_small_body_that_inflates_to_gigabytes_is_cut_off_at_the_limit() {
 }
 
 #[tokio::test]
-async fn a_window_above_8_mib_is_refused_whatever_is_in_it() {
+async fn a_window_above_8_mib_is_refused_whatever_its_content() {
     let scene = Scene::start("").await;
     let mut client = scene.target.compressing("Eve").await;
     for _ in 0..100 {
@@ -106,7 +106,7 @@ pub(crate) async fn burn(target: &Target, lanes: usize, each: usize) {
 }
 
 #[tokio::test]
-async fn many_bodies_that_are_small_and_cost_much_hold_up_nobody_else() {
+async fn many_small_expensive_bodies_delay_no_other_client() {
     let scene = Scene::start("").await;
     // Without pauses in between, a worker would be blocked for as long as it takes to inflate and parse them all.
     burn(&scene.target, 2, 100).await;
@@ -140,7 +140,7 @@ async fn turn_pages(target: &Target, topic: &str, lanes: usize, within: Duration
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn long_pages_on_many_lanes_hold_up_nobody_else() {
+async fn long_pages_on_many_lanes_delay_no_other_client() {
     let watched = Watched::start("rates.loopback = true").await;
     let mut publisher = watched.target.client("publisher").await;
     let publish = json!({"type": "publish", "topic": "pages", "content": "a".repeat(1_000_000), "id": 1});
@@ -154,7 +154,7 @@ async fn long_pages_on_many_lanes_hold_up_nobody_else() {
 }
 
 #[tokio::test]
-async fn many_datagrams_that_are_small_and_cost_much_hold_up_nobody_else() {
+async fn many_small_expensive_datagrams_delay_no_other_client() {
     let scene = Scene::start("").await;
     let client = scene.target.compressing("Eve").await;
     let body = Bytes::from(costly(&json!({"type": "ping"})));
@@ -169,7 +169,7 @@ async fn many_datagrams_that_are_small_and_cost_much_hold_up_nobody_else() {
 }
 
 #[tokio::test]
-async fn what_is_published_compressed_reaches_subscribers_whole_or_nobody() {
+async fn a_compressed_publish_reaches_subscribers_whole_or_not_at_all() {
     let scene = Scene::start("topics = [{ pattern = 'bombs', history_messages = 0 }]").await;
     let mut subscriber = Subscriber::new(scene.target.client("subscriber").await);
     subscriber.subscribe(json!({"topic": "bombs"})).await;

@@ -34,14 +34,14 @@ pub(crate) async fn datagrams(target: &Target, clients: usize, each: usize) {
 }
 
 #[tokio::test]
-async fn a_flood_of_datagrams_is_answered_as_far_as_it_goes_and_costs_nobody_else() {
+async fn a_flood_of_datagrams_is_answered_as_far_as_possible_and_affects_no_other_client() {
     let scene = Scene::start("").await;
     datagrams(&scene.target, 4, 5000).await;
     scene.end().await;
 }
 
 #[tokio::test]
-async fn a_flood_of_datagrams_that_are_no_messages_ends_its_client_at_the_third() {
+async fn a_flood_of_malformed_datagrams_closes_its_client_at_the_third() {
     let scene = Scene::start("").await;
     for _ in 0..20 {
         let client = scene.target.client("flood").await;
@@ -82,14 +82,14 @@ pub(crate) async fn subscriptions(target: &Target, clients: usize, rounds: usize
 }
 
 #[tokio::test]
-async fn a_flood_of_subscriptions_that_come_and_go_costs_nobody_else() {
+async fn a_flood_of_short_subscriptions_affects_no_other_client() {
     let scene = Scene::start("").await;
     subscriptions(&scene.target, 4, 400).await;
     scene.end().await;
 }
 
 #[tokio::test]
-async fn patterns_made_to_be_slow_to_compare_hold_up_nobody() {
+async fn patterns_designed_to_be_slow_delay_no_client() {
     let scene = Scene::start("topics = [{ pattern = 'a.>', history_messages = 0 }]").await;
     // As many as a client may have, each of which must be compared with a topic and differs only at its end.
     let topic = ["a"; 128].join(".");
@@ -117,7 +117,7 @@ async fn patterns_made_to_be_slow_to_compare_hold_up_nobody() {
 }
 
 #[tokio::test]
-async fn topics_and_subscriptions_beyond_the_limits_are_refused_and_those_that_are_there_go_on() {
+async fn topics_and_subscriptions_beyond_the_limits_are_refused_and_existing_ones_continue() {
     let scene = Scene::start(
         "limits.max_topics = 50\nlimits.max_subscriptions = 60\n\
         topics = [{ pattern = 't.>', history_messages = 0 }]",

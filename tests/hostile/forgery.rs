@@ -68,7 +68,7 @@ async fn a_forged_sender_is_ignored_and_receivers_see_the_true_one() {
 }
 
 #[tokio::test]
-async fn ids_that_are_forged_or_gone_reach_nobody() {
+async fn forged_and_departed_ids_reach_no_client() {
     let scene = Scene::start("").await;
     let mut eve = scene.target.client("Eve").await;
     let gone = scene.target.client("gone").await;
@@ -98,7 +98,7 @@ async fn ids_that_are_forged_or_gone_reach_nobody() {
 }
 
 #[tokio::test]
-async fn a_client_cannot_say_what_only_servers_say() {
+async fn a_client_cannot_send_server_messages() {
     let scene = Scene::start("").await;
     let mut eve = scene.target.client("Eve").await;
     for kind in [

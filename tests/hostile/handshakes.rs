@@ -15,7 +15,7 @@ use super::scene::{Scene, Target};
 const HALF_OPEN: usize = 10_000;
 
 #[tokio::test]
-async fn who_does_not_shake_hands_in_time_is_closed_and_keeps_nobody_out() {
+async fn a_client_without_a_handshake_in_time_is_closed_and_locks_no_other_out() {
     let scene = Scene::start("timing.handshake_timeout_ms = 1000").await;
     let endpoints: Vec<_> = (0..8).map(|_| scene.target.endpoint()).collect();
     let mut waiting = JoinSet::new();
@@ -79,7 +79,7 @@ pub(crate) struct Flood {
 }
 
 #[tokio::test]
-async fn ten_thousand_half_open_connections_hold_few_places_and_keep_nobody_out() {
+async fn ten_thousand_half_open_connections_hold_few_places_and_lock_no_client_out() {
     let scene = Scene::start("timing.handshake_timeout_ms = 3000").await;
     let status = scene.server.status.clone();
     let target = scene.target.clone();
@@ -133,7 +133,7 @@ async fn junk(to: SocketAddr, count: usize, sound: &[u8]) {
 }
 
 #[tokio::test]
-async fn packets_that_are_no_connections_disturb_nobody() {
+async fn packets_that_belong_to_no_connection_disturb_no_client() {
     let scene = Scene::start("timing.handshake_timeout_ms = 1000").await;
     let sound = first_packet(&scene.target.endpoint()).await;
     junk(scene.target.addr, 12_000, &sound).await;
@@ -142,7 +142,7 @@ async fn packets_that_are_no_connections_disturb_nobody() {
 }
 
 #[tokio::test]
-async fn who_speaks_another_protocol_or_trusts_nobody_is_gone_at_once() {
+async fn a_client_with_another_protocol_or_without_trust_is_gone_at_once() {
     let scene = Scene::start("").await;
     let mut failing = JoinSet::new();
     let folder = tempfile::tempdir().expect("a folder");
@@ -200,7 +200,7 @@ pub(crate) async fn come_and_go(target: &Target, count: usize) {
 }
 
 #[tokio::test]
-async fn storms_of_clients_that_come_and_go_leave_nobody_behind() {
+async fn storms_of_short_connections_leave_no_client_behind() {
     let scene = Scene::start("").await;
     come_and_go(&scene.target, 800).await;
     scene.end().await;

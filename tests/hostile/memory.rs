@@ -103,7 +103,7 @@ async fn bodies_and_lengths_cost_no_more_memory_than_their_limits() {
 }
 
 #[tokio::test]
-async fn messages_that_are_never_finished_cost_no_more_memory_than_a_client_may_have_of_them() {
+async fn unfinished_messages_cost_no_more_memory_than_the_limit_per_client() {
     let watched = Watched::start("limits.client_unfinished_bytes = 2097152").await;
     // Memory for a message grows by doubling, and QUIC holds 2 MiB more; the unfinished messages would be 33 MiB for
     // each. Large allocations come and go: a variation of 12 MiB in 48 rounds, without a trend. Twice 12 MiB would
@@ -113,7 +113,7 @@ async fn messages_that_are_never_finished_cost_no_more_memory_than_a_client_may_
 }
 
 #[tokio::test]
-async fn sockets_cost_no_more_memory_than_a_message_each_and_what_may_wait() {
+async fn sockets_cost_no_more_memory_than_a_message_each_and_the_backlog() {
     let watched = Watched::start(sockets::UNREAD).await;
     let target = &watched.target;
     costs!(watched, 64 * MIB, 16 * MIB, "messages without an end", sockets::never_finished(target, 30));
@@ -161,7 +161,7 @@ async fn pages(target: &Target, lanes: usize, each: usize) {
 const PAGES: &str = "pages";
 
 #[tokio::test]
-async fn pages_that_are_small_on_their_way_cost_no_more_memory_than_that() {
+async fn compressed_pages_cost_no_more_memory_than_their_compressed_size() {
     let watched = Watched::start("").await;
     let target = &watched.target;
     let mut publisher = target.client("publisher").await;
@@ -175,7 +175,7 @@ async fn pages_that_are_small_on_their_way_cost_no_more_memory_than_that() {
 }
 
 #[tokio::test]
-async fn topics_cost_no_more_memory_than_is_set_however_small_their_messages_are() {
+async fn topics_cost_no_more_memory_than_configured_however_small_their_messages() {
     const MOST: u64 = 8 * MIB;
     let settings = "limits.topic_memory_bytes = 8388608\nlimits.max_topics = 1000\ntiming.topic_key_ms = 60000\n";
     let watched = Watched::start_with(settings).await;
@@ -198,7 +198,7 @@ async fn topics_cost_no_more_memory_than_is_set_however_small_their_messages_are
 }
 
 #[tokio::test]
-async fn streams_and_requests_cost_no_more_memory_the_more_there_are() {
+async fn the_memory_of_streams_and_requests_does_not_grow_with_their_number() {
     let watched = Watched::start("").await;
     let target = &watched.target;
     costs!(watched, 64 * MIB, "bytes one at a time", trickle(target, 10, 32));
@@ -210,7 +210,7 @@ async fn streams_and_requests_cost_no_more_memory_the_more_there_are() {
 }
 
 #[tokio::test]
-async fn connections_cost_no_more_memory_the_more_there_were() {
+async fn the_memory_of_connections_does_not_grow_with_their_number() {
     let watched = Watched::start("timing.handshake_timeout_ms = 2000").await;
     let target = &watched.target;
     costs!(watched, 64 * MIB, "half-open connections", half_open(target, 1000));

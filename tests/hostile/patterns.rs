@@ -48,7 +48,7 @@ async fn publish(target: &Target, topics: usize) {
 }
 
 #[tokio::test]
-async fn what_waits_for_a_subscription_is_held_against_a_thousand_others_while_nobody_else_waits() {
+async fn queued_messages_are_compared_with_a_thousand_subscriptions_without_delaying_other_clients() {
     // Everything is on one lane, so all queued messages are checked each time.
     let scene = Scene::start(&format!("limits.topic_lanes = 1\n{TOPICS}")).await;
     let mut transport = TransportConfig::default();
@@ -76,7 +76,7 @@ async fn what_waits_for_a_subscription_is_held_against_a_thousand_others_while_n
 }
 
 #[tokio::test]
-async fn a_token_of_many_grants_is_held_against_many_subscriptions_while_nobody_else_waits() {
+async fn a_token_with_many_grants_is_compared_with_many_subscriptions_without_delaying_other_clients() {
     let scene = Scene::start(&format!(
         "auth.keys = [{{ algorithm = 'HS256', secret = '{SECRET}' }}]\n\
          auth.anonymous = {{ publish = '>', subscribe = '>' }}\n{TOPICS}"
@@ -117,7 +117,7 @@ async fn a_token_of_many_grants_is_held_against_many_subscriptions_while_nobody_
 }
 
 #[tokio::test]
-async fn deep_patterns_that_come_and_go_cost_publishers_to_other_topics_nothing() {
+async fn deep_patterns_added_and_removed_cost_publishers_to_other_topics_nothing() {
     let scene = Scene::start(TOPICS).await;
     let mut coming = JoinSet::new();
     for client in 0..10 {

@@ -87,7 +87,7 @@ async fn a_flood_of_datagrams_is_refused_and_then_closed() {
 }
 
 #[tokio::test]
-async fn whoever_makes_topics_without_end_is_stopped_before_others_have_none() {
+async fn a_client_that_creates_endless_topics_is_stopped_before_others_have_none() {
     let scene = Scene::start(&format!("{RATES}limits.max_topics = 100")).await;
     for n in 0..3 {
         let mut client = scene.target.client("maker").await;

@@ -86,7 +86,7 @@ pub(crate) async fn pings(target: &Target, count: usize) {
 }
 
 #[tokio::test]
-async fn nothing_of_sockets_stays_however_they_end() {
+async fn sockets_leave_nothing_behind_however_they_end() {
     let settings = format!("limits.lane_backlog_messages = 50\ntiming.close_timeout_ms = 100\n{UNREAD}");
     let scene = Scene::start(&settings).await;
     let target = &scene.target;

@@ -73,7 +73,7 @@ pub(crate) async fn trickle(target: &Target, connections: usize, lanes: usize) {
 }
 
 #[tokio::test]
-async fn messages_that_come_byte_by_byte_on_thousands_of_lanes_hold_up_nobody() {
+async fn messages_sent_byte_by_byte_on_thousands_of_lanes_delay_no_client() {
     let scene = Scene::start("").await;
     trickle(&scene.target, 70, 32).await;
     scene.end().await;
@@ -105,7 +105,7 @@ pub(crate) async fn storm(target: &Target, clients: usize, each: usize) {
 }
 
 #[tokio::test]
-async fn storms_of_lanes_that_are_reset_and_stopped_end_these_lanes_alone() {
+async fn storms_of_reset_and_stopped_lanes_end_only_these_lanes() {
     let scene = Scene::start("").await;
     storm(&scene.target, 4, 3000).await;
     scene.end().await;
@@ -145,7 +145,7 @@ async fn a_lane_that_ends_at_any_moment_of_a_message_ends_alone() {
 }
 
 #[tokio::test]
-async fn a_control_lane_that_ends_at_any_moment_of_a_message_ends_its_connection_alone() {
+async fn a_control_lane_that_ends_at_any_moment_of_a_message_ends_only_its_connection() {
     let scene = Scene::start("").await;
     let handshake = framed(br#"{"type":"handshake","protocol_version":"1.0"}"#);
     let mut cutting = JoinSet::new();
@@ -179,7 +179,7 @@ fn handshake_length() -> usize {
 }
 
 #[tokio::test]
-async fn a_topic_lane_that_is_stopped_again_and_again_costs_only_the_client_that_does_it() {
+async fn repeatedly_stopped_topic_lanes_affect_only_their_client() {
     let scene = Scene::start("").await;
     for _ in 0..30 {
         let mut client = scene.target.client("Eve").await;
@@ -229,7 +229,7 @@ async fn trespass(client: &RawClient, way: usize) -> u64 {
 }
 
 #[tokio::test]
-async fn unidirectional_streams_end_the_connection_of_who_opens_them_alone() {
+async fn unidirectional_streams_end_only_their_own_connection() {
     let scene = Scene::start("").await;
     for _ in 0..5 {
         for way in 0..4 {

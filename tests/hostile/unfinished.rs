@@ -56,14 +56,14 @@ pub(crate) async fn never_finished(target: &Target, clients: usize) {
 }
 
 #[tokio::test]
-async fn a_client_that_begins_more_than_it_may_is_ended() {
+async fn a_client_with_too_many_unfinished_bytes_is_closed() {
     let scene = Scene::start("").await;
     never_finished(&scene.target, 3).await;
     scene.end().await;
 }
 
 #[tokio::test]
-async fn all_lanes_together_may_hold_the_bound_and_no_byte_more() {
+async fn all_lanes_together_may_hold_the_limit_and_not_a_byte_more() {
     let scene = Scene::start("limits.client_unfinished_bytes = 1048576").await;
     let mut client = scene.target.client("Eve").await;
     let mut lanes = Vec::new();
@@ -80,7 +80,7 @@ async fn all_lanes_together_may_hold_the_bound_and_no_byte_more() {
 }
 
 #[tokio::test]
-async fn a_message_that_never_ends_ends_its_client_in_time_however_it_comes() {
+async fn an_endless_message_closes_its_client_in_time_however_it_arrives() {
     const WITHIN: Duration = Duration::from_millis(500);
     let scene = Scene::start("timing.body_timeout_ms = 500").await;
     let mut attacking = JoinSet::new();
@@ -121,7 +121,7 @@ async fn a_message_that_never_ends_ends_its_client_in_time_however_it_comes() {
 }
 
 #[tokio::test]
-async fn who_finishes_what_was_begun_is_served_however_much_that_is_in_all() {
+async fn a_client_that_finishes_its_messages_is_served_whatever_their_total() {
     let settings = "limits.client_unfinished_bytes = 1048576\ntiming.body_timeout_ms = 1000";
     let scene = Scene::start(settings).await;
     let mut client = scene.target.client("steady").await;
@@ -142,7 +142,7 @@ async fn who_finishes_what_was_begun_is_served_however_much_that_is_in_all() {
 }
 
 #[tokio::test]
-async fn lanes_that_end_inside_a_message_give_back_what_they_held() {
+async fn lanes_that_end_inside_a_message_release_their_bytes() {
     let settings = "limits.client_unfinished_bytes = 1048576\nlimits.max_request_lanes = 1";
     let scene = Scene::start(settings).await;
     let mut client = scene.target.client("clumsy").await;
@@ -164,7 +164,7 @@ async fn lanes_that_end_inside_a_message_give_back_what_they_held() {
 }
 
 #[tokio::test]
-async fn seven_messages_of_a_megabyte_on_as_many_lanes_at_once_are_taken() {
+async fn seven_concurrent_messages_of_a_megabyte_on_as_many_lanes_are_accepted() {
     let scene = Scene::start("").await;
     let client = scene.target.client("busy").await;
     let text = text_of(MEGABYTE);
@@ -188,7 +188,7 @@ async fn seven_messages_of_a_megabyte_on_as_many_lanes_at_once_are_taken() {
 }
 
 #[tokio::test]
-async fn a_message_behind_a_reply_that_is_not_taken_is_not_late() {
+async fn a_message_behind_an_unread_reply_does_not_time_out() {
     let scene = Scene::start("timing.body_timeout_ms = 700").await;
     let mut small = TransportConfig::default();
     small.stream_receive_window(VarInt::from_u32(16_384));

@@ -41,7 +41,7 @@ topics = [
 ]";
 
 #[tokio::test]
-async fn a_client_that_never_reads_gets_what_its_topics_policy_says_and_costs_nobody_else() {
+async fn a_client_that_never_reads_is_handled_by_policy_and_affects_no_other() {
     let scene = Scene::start(POLICIES).await;
     for (topic, leaves, refused) in
         [("disconnect", true, 0..1), ("drop_oldest", false, 0..1), ("latest", false, 0..1), ("block", false, 10..30)]
@@ -64,7 +64,7 @@ async fn a_client_that_never_reads_gets_what_its_topics_policy_says_and_costs_no
 }
 
 #[tokio::test]
-async fn a_client_that_subscribes_and_unsubscribes_and_never_reads_is_not_served_on() {
+async fn a_client_that_subscribes_and_unsubscribes_without_reading_is_throttled() {
     let scene = Scene::start("").await;
     let mut transport = TransportConfig::default();
     transport.stream_receive_window(2000_u32.into());
@@ -88,7 +88,7 @@ async fn a_client_that_subscribes_and_unsubscribes_and_never_reads_is_not_served
 }
 
 #[tokio::test]
-async fn a_client_that_asks_and_never_reads_slows_itself_down_alone() {
+async fn a_client_that_requests_without_reading_slows_down_only_itself() {
     let scene = Scene::start("").await;
     let mut transport = TransportConfig::default();
     transport.stream_receive_window(2000_u32.into());

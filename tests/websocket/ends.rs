@@ -50,7 +50,7 @@ async fn a_close_frame_is_answered_with_its_code_and_the_connection_ends() {
 }
 
 #[tokio::test]
-async fn every_code_that_a_client_may_ask_for_stands_in_the_servers_close_frame() {
+async fn the_servers_close_frame_has_every_code_a_client_may_request() {
     let server = TestServer::start_with(plain).await;
     for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 4999] {
         let mut client = Bare::client(&server).await;
@@ -62,7 +62,7 @@ async fn every_code_that_a_client_may_ask_for_stands_in_the_servers_close_frame(
 }
 
 #[tokio::test]
-async fn what_comes_behind_a_close_frame_is_nobodys() {
+async fn data_after_a_close_frame_is_ignored() {
     let server = echo_server().await;
     let mut watcher = Bare::client(&server).await;
     watcher.send(&frame(FIN | TEXT, br#"{"type":"subscribe","topic":"a","lane":"control"}"#)).await;
@@ -100,7 +100,7 @@ async fn a_client_that_drops_its_connection_is_gone_at_once() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_answer_the_close_is_not_waited_for() {
+async fn a_client_that_does_not_answer_the_close_is_disconnected() {
     let server = TestServer::start_with(|config| {
         plain(config);
         config.timing.close_timeout_ms = 100;
@@ -115,7 +115,7 @@ async fn a_client_that_does_not_answer_the_close_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_reason_too_long_for_a_close_frame_is_cut_there_and_whole_in_the_message() {
+async fn a_reason_too_long_for_a_close_frame_is_truncated_there_and_complete_in_the_message() {
     let auth = asking("");
     let server = TestServer::start_with(|config| {
         plain(config);
@@ -136,7 +136,7 @@ async fn a_reason_too_long_for_a_close_frame_is_cut_there_and_whole_in_the_messa
 }
 
 #[tokio::test]
-async fn a_drain_tells_when_to_come_back_and_closes_with_1001() {
+async fn a_drain_sends_the_time_to_come_back_and_closes_with_1001() {
     let server = echo_server().await;
     let mut clients = [Bare::client(&server).await, Bare::client(&server).await];
     let mut unannounced = Bare::plain(&server).await;
@@ -165,7 +165,7 @@ async fn a_drain_tells_when_to_come_back_and_closes_with_1001() {
 }
 
 #[tokio::test]
-async fn a_full_server_says_so_and_closes_with_1013() {
+async fn a_full_server_reports_it_and_closes_with_1013() {
     let server = TestServer::start_with(|config| {
         plain(config);
         config.limits.max_clients = 1;
@@ -182,7 +182,7 @@ async fn a_full_server_says_so_and_closes_with_1013() {
 }
 
 #[tokio::test]
-async fn a_handshake_too_many_is_told_to_try_again() {
+async fn one_handshake_too_many_is_told_to_try_again() {
     let server = TestServer::start_with(|config| {
         plain(config);
         config.limits.max_handshakes = 1;
@@ -206,7 +206,7 @@ async fn end(connection: &mut Bare) -> String {
 }
 
 #[tokio::test]
-async fn who_never_comes_to_the_point_is_not_waited_for() {
+async fn a_connection_that_never_completes_a_request_is_closed_in_time() {
     let server = TestServer::start_with(|config| {
         plain(config);
         config.timing.handshake_timeout_ms = 300;
@@ -250,7 +250,7 @@ async fn who_never_comes_to_the_point_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_request_with_too_long_a_head_is_refused() {
+async fn a_request_with_an_oversized_head_is_refused() {
     let server = TestServer::start_with(plain).await;
     let fits = format!("X-Long: {}", "x".repeat(14_000));
     assert_eq!(Bare::plain(&server).await.ask(&opening("/ws", &[&fits])).await.status, 101);
@@ -274,7 +274,7 @@ async fn a_request_with_too_long_a_head_is_refused() {
 }
 
 #[tokio::test]
-async fn connections_that_are_no_sockets_have_a_bound_and_sockets_take_nothing_of_it() {
+async fn plain_connections_have_a_limit_that_sockets_do_not_use_up() {
     let server = TestServer::start_with(|config| {
         plain(config);
         config.limits.max_http_connections = 2;

@@ -19,7 +19,7 @@ async fn server_with(change: impl FnOnce(&mut quic_websocket::Config)) -> TestSe
 }
 
 #[tokio::test]
-async fn who_sends_nothing_but_control_frames_is_closed() {
+async fn a_client_that_sends_only_control_frames_is_closed() {
     let server = server_with(|_| {}).await;
     for kind in [PING, PONG] {
         let mut client = Bare::client(&server).await;
@@ -38,7 +38,7 @@ async fn who_sends_nothing_but_control_frames_is_closed() {
 }
 
 #[tokio::test]
-async fn keep_alives_of_a_client_are_answered_however_long_it_stays() {
+async fn keep_alives_are_answered_however_long_a_client_stays() {
     let server = server_with(|_| {}).await;
     let mut client = Bare::client(&server).await;
     for n in 0..90_u8 {
@@ -50,7 +50,7 @@ async fn keep_alives_of_a_client_are_answered_however_long_it_stays() {
 }
 
 #[tokio::test]
-async fn very_many_empty_fragments_delay_no_neighbour_and_end_in_time() {
+async fn countless_empty_fragments_delay_no_neighbour_and_end_in_time() {
     let server = server_with(|config| {
         config.timing.body_timeout_ms = 1500;
         config.workers = 1;
@@ -80,7 +80,7 @@ async fn very_many_empty_fragments_delay_no_neighbour_and_end_in_time() {
 }
 
 #[tokio::test]
-async fn a_message_that_comes_slowly_is_a_sign_of_life() {
+async fn a_slow_message_is_a_sign_of_life() {
     let server = server_with(|config| {
         (config.timing.ping_interval_ms, config.timing.ping_timeout_ms) = (150, 150);
     })
@@ -103,7 +103,7 @@ async fn a_message_that_comes_slowly_is_a_sign_of_life() {
 }
 
 #[tokio::test]
-async fn a_message_has_its_time_and_pings_beside_it_do_not_prolong_it() {
+async fn pings_do_not_extend_the_timeout_of_a_message() {
     let server = server_with(|config| config.timing.body_timeout_ms = 400).await;
     let mut client = Bare::client(&server).await;
     // A ping in two pieces does not start a message.
@@ -128,7 +128,7 @@ async fn a_message_has_its_time_and_pings_beside_it_do_not_prolong_it() {
 }
 
 #[tokio::test]
-async fn sockets_that_echo_are_counted_and_end_when_nothing_is_said() {
+async fn echo_sockets_are_counted_and_closed_when_silent() {
     let server = server_with(|config| {
         config.http.echo = true;
         // A socket has a place in addition to that of its request, which is free again a moment after the response.
@@ -165,7 +165,7 @@ async fn sockets_that_echo_are_counted_and_end_when_nothing_is_said() {
 }
 
 #[tokio::test]
-async fn a_page_that_has_its_own_name_point_here_is_none_of_this_servers() {
+async fn a_page_that_rebinds_its_own_name_to_the_server_is_not_its_own() {
     let server =
         server_with(|config| config.http.origins = vec!["https://app.example".parse().expect("an origin")]).await;
     for (host, origin, status) in [

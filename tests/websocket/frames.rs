@@ -78,7 +78,7 @@ async fn a_message_of_any_length_is_served_in_one_frame_and_in_many_up_to_the_li
 }
 
 #[tokio::test]
-async fn control_frames_may_stand_between_the_fragments_of_a_message() {
+async fn control_frames_may_appear_between_the_fragments_of_a_message() {
     let server = server().await;
     let mut client = Bare::client(&server).await;
     let body = ping(40);
@@ -121,7 +121,7 @@ async fn control_frames_may_stand_between_the_fragments_of_a_message() {
 }
 
 #[tokio::test]
-async fn pings_are_answered_with_what_was_in_them_and_pongs_with_nothing() {
+async fn pings_are_answered_with_their_payload_and_pongs_not_at_all() {
     let server = server().await;
     let mut client = Bare::client(&server).await;
     for length in [0, 1, 64, 125] {
@@ -135,7 +135,7 @@ async fn pings_are_answered_with_what_was_in_them_and_pongs_with_nothing() {
 }
 
 #[tokio::test]
-async fn frames_may_be_cut_anywhere_on_their_way_and_many_may_come_at_once() {
+async fn frames_may_be_split_anywhere_and_many_may_arrive_at_once() {
     let server = server().await;
     let mut client = Bare::client(&server).await;
     for byte in [cut(TEXT, &ping(300), 130), frame(PING, b"p")].concat() {
@@ -231,7 +231,7 @@ fn broken() -> Vec<(&'static str, Vec<u8>, u16)> {
 }
 
 #[tokio::test]
-async fn what_breaks_the_rules_closes_the_connection_with_the_standards_code() {
+async fn violations_close_the_connection_with_the_standards_code() {
     let server = server().await;
     let mut neighbour = Bare::client(&server).await;
     for (what, bytes, code) in broken() {
@@ -250,7 +250,7 @@ async fn what_breaks_the_rules_closes_the_connection_with_the_standards_code() {
 }
 
 #[tokio::test]
-async fn what_breaks_the_rules_before_the_handshake_closes_the_connection_too() {
+async fn violations_before_the_handshake_close_the_connection_too() {
     let server = server().await;
     for (what, bytes, code) in broken() {
         let mut client = Bare::plain(&server).await;
@@ -262,7 +262,7 @@ async fn what_breaks_the_rules_before_the_handshake_closes_the_connection_too() 
 }
 
 #[tokio::test]
-async fn an_echo_sends_messages_back_as_they_came_and_breaks_with_the_same_codes() {
+async fn echo_returns_messages_unchanged_and_closes_with_the_same_codes() {
     let server = echo_server().await;
     let mut socket = Bare::echo(&server).await;
     let megabyte: Vec<u8> = (0..1 << 20).map(|n: u32| n.to_be_bytes()[3]).collect();

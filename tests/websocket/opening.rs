@@ -11,7 +11,7 @@ async fn ask(server: &TestServer, request: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn an_opening_handshake_is_taken_as_the_standard_has_it_and_else_refused_with_the_reason() {
+async fn an_opening_handshake_is_accepted_by_the_standard_else_refused_with_the_reason() {
     let server = TestServer::start_with(plain).await;
     for lines in [
         &[][..],
@@ -58,7 +58,7 @@ async fn an_opening_handshake_is_taken_as_the_standard_has_it_and_else_refused_w
 }
 
 #[tokio::test]
-async fn only_get_of_http_1_1_opens_one_and_only_where_one_is_served() {
+async fn only_get_of_http_1_1_opens_one_and_only_on_its_path() {
     let server = TestServer::start_with(plain).await;
     for (request, statuses) in [
         (opening("/ws", &[]).replacen("GET", "POST", 1), &[405][..]),
@@ -91,7 +91,7 @@ async fn only_get_of_http_1_1_opens_one_and_only_where_one_is_served() {
 }
 
 #[tokio::test]
-async fn pages_of_other_origins_may_not_connect_where_some_are_named() {
+async fn pages_of_unlisted_origins_may_not_connect_if_origins_are_set() {
     let server = TestServer::start_with(|config| {
         plain(config);
         config.http.origins = vec!["https://app.example".parse().expect("an origin")];
@@ -127,7 +127,7 @@ async fn pages_of_other_origins_may_not_connect_where_some_are_named() {
 }
 
 #[tokio::test]
-async fn pages_without_an_origin_and_of_hosts_below_a_name_connect_where_they_are_named() {
+async fn pages_without_an_origin_and_of_subdomains_connect_if_listed() {
     let server = TestServer::start_with(|config| {
         plain(config);
         let origins = ["null", "https://*.example.com:443"];
@@ -160,7 +160,7 @@ async fn shake_hands(server: &TestServer, lines: &[&str], handshake: &[u8]) -> (
 }
 
 #[tokio::test]
-async fn a_token_may_come_with_the_request_and_the_one_in_the_handshake_wins() {
+async fn a_token_may_be_in_the_request_and_the_one_in_the_handshake_takes_precedence() {
     let auth = asking("");
     let server = TestServer::start_with(|config| {
         plain(config);

@@ -12,7 +12,7 @@ use super::common::{TestServer, soon};
 const MUCH: usize = 64 << 20;
 
 #[tokio::test]
-async fn who_never_reads_is_closed_with_4413_and_a_neighbour_hears_everything() {
+async fn a_client_that_never_reads_is_closed_with_4413_and_its_neighbour_gets_everything() {
     let server = TestServer::start_with(|config| {
         plain(config);
         config.limits.lane_backlog_bytes = 2 << 20;
@@ -47,7 +47,7 @@ async fn who_never_reads_is_closed_with_4413_and_a_neighbour_hears_everything() 
 }
 
 #[tokio::test]
-async fn who_falls_behind_and_then_reads_is_told_4413() {
+async fn a_client_that_falls_behind_and_then_reads_gets_4413() {
     let server = TestServer::start_with(|config| {
         plain(config);
         config.limits.lane_backlog_messages = 50;
@@ -66,7 +66,7 @@ async fn who_falls_behind_and_then_reads_is_told_4413() {
 }
 
 #[tokio::test]
-async fn who_asks_and_does_not_read_is_not_read_on() {
+async fn a_client_that_requests_without_reading_is_throttled() {
     let server = TestServer::start_with(plain).await;
     let mut neighbour = Over::WebSocket.party(&server, "neighbour").await;
     let mut client = Bare::client(&server).await;
@@ -87,7 +87,7 @@ async fn who_asks_and_does_not_read_is_not_read_on() {
 }
 
 #[tokio::test]
-async fn a_message_without_an_end_keeps_nobody_connected() {
+async fn an_endless_message_keeps_no_client_connected() {
     let server = TestServer::start_with(|config| {
         plain(config);
         config.timing.body_timeout_ms = 400;
@@ -117,7 +117,7 @@ async fn a_message_without_an_end_keeps_nobody_connected() {
 }
 
 #[tokio::test]
-async fn who_reads_slowly_is_alive() {
+async fn a_slow_reader_counts_as_alive() {
     let server = TestServer::start_with(|config| {
         plain(config);
         config.timing.ping_interval_ms = 50;
