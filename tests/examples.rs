@@ -242,7 +242,7 @@ impl Terminal {
 
     /// The same for the output after this many bytes.
     async fn shows_behind(&self, before: usize, text: &str) {
-        let shows = until("what is to be on the screen", || self.screen()[before..].contains(text));
+        let shows = until("the text on the screen", || self.screen()[before..].contains(text));
         if timeout(Duration::from_secs(15), shows).await.is_err() {
             panic!("expected {text:?} on the screen, found {:?}", &self.screen()[before..]);
         }

@@ -68,6 +68,6 @@ async fn forty_stalled_subscribers_stay_within_their_bounds_while_much_is_publis
     let allowed = (STALLED * (BACKLOG + SEND_WINDOW) + 3 * HISTORY) / KIB + 8 * KIB;
     assert!(most - before <= allowed, "it grew by {} KiB; {allowed} KiB are configured", most - before);
     for client in &mut stalled {
-        client.control.lives("who does not read its topics").await;
+        client.control.lives("a client that does not read its topics").await;
     }
 }

@@ -29,7 +29,7 @@ async fn messages(args: &Args, target: Target, limit: Limit) -> Result<bool> {
     let clients = usize::from(args.clients);
     let topics = Topics::everyone_on(1);
     let subscriptions = (args.mode == Mode::Topic).then_some(topics);
-    let mut crowd = Crowd::gather(&target, clients, subscriptions).await.with_context(|| unreachable(args))?;
+    let mut crowd = Crowd::connect(&target, clients, subscriptions).await.with_context(|| unreachable(args))?;
     let stalled = if args.mode == Mode::Topic { usize::from(args.stalled) } else { 0 };
     crowd.add_stalled(stalled).await?;
     let senders = if args.mode == Mode::Echo { clients } else { clients.min(args.senders.into()) };
@@ -40,7 +40,7 @@ async fn messages(args: &Args, target: Target, limit: Limit) -> Result<bool> {
     let outcome = crowd.carry(plan, |received| show(&bar, limit, received)).await;
     bar.finish_and_clear();
     let still_stalled = crowd.stalled();
-    crowd.disperse().await;
+    crowd.disconnect().await;
 
     let bytes = outcome.rate() * size as f64;
     if args.json {
@@ -97,7 +97,7 @@ async fn messages(args: &Args, target: Target, limit: Limit) -> Result<bool> {
 
 async fn connections(args: &Args, target: Target, limit: Limit) -> Result<bool> {
     // An uncounted connection, for a clear error message if the server is not running.
-    Crowd::gather(&target, 1, None).await.with_context(|| unreachable(args))?.disperse().await;
+    Crowd::connect(&target, 1, None).await.with_context(|| unreachable(args))?.disconnect().await;
     let made = Arc::new(AtomicU64::new(0));
     let bar = progress_bar(limit, args.clients.into(), "connections");
     let clients = usize::from(args.clients);

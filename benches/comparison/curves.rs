@@ -117,14 +117,14 @@ pub(super) async fn run(stage: &Stage, extent: &Extent) -> Result<Curves> {
 
 async fn measure(server: &Server, curve: &Curve, spot: Spot, extent: &Extent) -> Result<(f64, Option<String>)> {
     let driver = curve.driver;
-    let crowd = Crowd::gather(&server.target, spot.clients, Some(spot.topics)).await?;
+    let crowd = Crowd::connect(&server.target, spot.clients, Some(spot.topics)).await?;
     let shape = Shape { driver, mode: Mode::Topic, encoding: Encoding::Text, size: SIZE };
     let plan = |time| Plan { shape, senders: 1, topics: spot.topics, window: curve.window, limit: Limit::Time(time) };
     // Thousands of new connections keep discovering their MTU for a while.
     let settling = Duration::from_micros(400) * u32::try_from(spot.clients)?;
     let warm_up = crowd.carry(plan(extent.warm_up() + settling), |_| {}).await;
     let (outcome, each) = super::watched(server, crowd.carry(plan(extent.measured()), |_| {})).await?;
-    crowd.disperse().await;
+    crowd.disconnect().await;
     Ok((each, warm_up.problem().or(outcome.problem())))
 }
 

@@ -113,19 +113,19 @@ fn show(text: &impl Display, json: &Value, as_json: bool) -> Result<()> {
 async fn measure(server: &Server, group: &Group, extent: &Extent, table: &mut Table) -> Result<()> {
     match &group.work {
         Work::Messages { clients, topics, loads } => {
-            let crowd = Crowd::gather(&server.target, *clients, *topics).await?;
+            let crowd = Crowd::connect(&server.target, *clients, *topics).await?;
             for load in loads {
                 carry(server, &crowd, load, extent, table).await?;
             }
-            crowd.disperse().await;
+            crowd.disconnect().await;
         }
         Work::Connect { clients, resume } => connections(server, *clients, *resume, extent, table).await?,
         Work::Memory { clients, topics } => {
             let before = server.memory()?;
-            let crowd = Crowd::gather(&server.target, *clients, *topics).await?;
+            let crowd = Crowd::connect(&server.target, *clients, *topics).await?;
             tokio::time::sleep(Duration::from_secs(1)).await;
             let each = server.memory()?.saturating_sub(before) as f64 / *clients as f64;
-            crowd.disperse().await;
+            crowd.disconnect().await;
             table.add(&group.name, Metric::Memory, plan::MEMORY, server.target.driver, each / 1024.0);
         }
     }

@@ -134,8 +134,8 @@ pub(super) struct Launch<'a> {
 
 /// Connects once.
 async fn attempt(target: Target) -> Result<()> {
-    let crowd = tokio::time::timeout(ATTEMPT, Crowd::gather(&target, 1, None)).await??;
-    crowd.disperse().await;
+    let crowd = tokio::time::timeout(ATTEMPT, Crowd::connect(&target, 1, None)).await??;
+    crowd.disconnect().await;
     Ok(())
 }
 
@@ -178,7 +178,7 @@ impl Server {
             BufReader::new(stdout).read_line(&mut line)?;
         }
         let address = line.trim().strip_prefix("Listening on: ").and_then(|address| address.parse().ok());
-        address.with_context(|| self.complaint("did not start"))
+        address.with_context(|| self.failure("did not start"))
     }
 
     async fn wait_until_served(&mut self, link: Option<&Link>) -> Result<()> {
@@ -193,16 +193,16 @@ impl Server {
             };
             let Err(reason) = attempt else { return Ok(()) };
             if let Some(status) = self.child.try_wait()? {
-                bail!(self.complaint(&format!("ended with {status}")));
+                bail!(self.failure(&format!("ended with {status}")));
             }
             if started.elapsed() > STARTUP {
-                bail!(self.complaint(&format!("did not respond within {} s: {reason:#}", STARTUP.as_secs())));
+                bail!(self.failure(&format!("did not respond within {} s: {reason:#}", STARTUP.as_secs())));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    fn complaint(&self, what: &str) -> String {
+    fn failure(&self, what: &str) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let tail: Vec<_> = log.lines().rev().take(5).collect();
         let tail: Vec<_> = tail.into_iter().rev().collect();

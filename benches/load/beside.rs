@@ -61,7 +61,7 @@ impl Mixture {
 
 /// Result of a run.
 #[derive(Debug)]
-pub(crate) struct Punctuality {
+pub(crate) struct FlowOutcome {
     /// Nanoseconds from when a small message was due until it was returned.
     pub(crate) latency: Histogram<u64>,
     /// Bytes per second that were returned.
@@ -71,24 +71,24 @@ pub(crate) struct Punctuality {
 }
 
 /// Runs the mixture once, with its own client.
-pub(crate) async fn run(target: &Target, mixture: Mixture) -> Result<Punctuality> {
+pub(crate) async fn run(target: &Target, mixture: Mixture) -> Result<FlowOutcome> {
     let dialer = Dialer::new(target, 2, false)?;
     let mut reading = JoinSet::new();
-    let ways = open(target.driver, mixture.arrangement, &dialer).await?;
-    let book = Arc::new(Mutex::new(Book::new(target.driver, mixture)?));
-    let (started, mut due) = schedule(mixture, ways.out.len());
-    Book::lock(&book).started = started;
-    for (from, inbox) in ways.back {
-        reading.spawn(read(from, inbox, Arc::clone(&book)));
+    let streams = open(target.driver, mixture.arrangement, &dialer).await?;
+    let ledger = Arc::new(Mutex::new(Ledger::new(target.driver, mixture)?));
+    let (started, mut due) = schedule(mixture, streams.out.len());
+    Ledger::lock(&ledger).started = started;
+    for (from, inbox) in streams.back {
+        reading.spawn(read(from, inbox, Arc::clone(&ledger)));
     }
-    if let Some(connection) = ways.topic_lanes {
-        let book = Arc::clone(&book);
+    if let Some(connection) = streams.topic_lanes {
+        let ledger = Arc::clone(&ledger);
         reading.spawn(async move {
             let mut lanes = JoinSet::new();
             loop {
                 tokio::select! {
                     lane = connection.accept_uni() => {
-                        lanes.spawn(read(lane?, Inbox::new(Framing::Length), Arc::clone(&book)));
+                        lanes.spawn(read(lane?, Inbox::new(Framing::Length), Arc::clone(&ledger)));
                     }
                     Some(ended) = lanes.join_next() => ended??,
                 }
@@ -96,9 +96,9 @@ pub(crate) async fn run(target: &Target, mixture: Mixture) -> Result<Punctuality
         });
     }
     let mut sending = JoinSet::new();
-    for to in ways.out {
+    for to in streams.out {
         let due = due.remove(0);
-        sending.spawn(write(target.driver, to, due, Arc::clone(&book)));
+        sending.spawn(write(target.driver, to, due, Arc::clone(&ledger)));
     }
     loop {
         tokio::select! {
@@ -106,26 +106,26 @@ pub(crate) async fn run(target: &Target, mixture: Mixture) -> Result<Punctuality
             Some(ended) = reading.join_next() => ended??,
             () = tokio::time::sleep(Duration::from_millis(100)) => {}
         }
-        let book = Book::lock(&book);
-        if sending.is_empty() && (book.missing() == 0 || book.last.elapsed() > PATIENCE) {
+        let ledger = Ledger::lock(&ledger);
+        if sending.is_empty() && (ledger.missing() == 0 || ledger.last.elapsed() > PATIENCE) {
             break;
         }
     }
     reading.shutdown().await;
     dialer.close().await;
-    let book = Book::lock(&book);
-    let bulk = book.bulk_bytes as f64 / mixture.measured.as_secs_f64();
-    Ok(Punctuality { latency: book.latency.clone(), bulk, missing: book.missing() })
+    let ledger = Ledger::lock(&ledger);
+    let bulk = ledger.bulk_bytes as f64 / mixture.measured.as_secs_f64();
+    Ok(FlowOutcome { latency: ledger.latency.clone(), bulk, missing: ledger.missing() })
 }
 
 /// The streams of a client: one for all outgoing flows or one for each, and those on which they return.
-struct Ways {
+struct FlowStreams {
     out: Vec<WriteHalf<Box<dyn Pipe>>>,
     back: Vec<(ReadHalf<Box<dyn Pipe>>, Inbox)>,
     topic_lanes: Option<quinn::Connection>,
 }
 
-async fn open(driver: Driver, arrangement: Arrangement, dialer: &Dialer) -> Result<Ways> {
+async fn open(driver: Driver, arrangement: Arrangement, dialer: &Dialer) -> Result<FlowStreams> {
     let is_apart = arrangement == Arrangement::Apart;
     let mut first = dialer.dial(0).await?;
     let connection = first.connection();
@@ -146,14 +146,14 @@ async fn open(driver: Driver, arrangement: Arrangement, dialer: &Dialer) -> Resu
             }
         }
     }
-    let mut ways = Ways { out: Vec::new(), back: Vec::new(), topic_lanes: None };
-    ways.topic_lanes = connection.filter(|_| driver == Driver::Qws);
+    let mut streams = FlowStreams { out: Vec::new(), back: Vec::new(), topic_lanes: None };
+    streams.topic_lanes = connection.filter(|_| driver == Driver::Qws);
     for (pipe, inbox) in pipes {
         let (back, out) = tokio::io::split(pipe);
-        ways.out.push(out);
-        ways.back.push((back, inbox));
+        streams.out.push(out);
+        streams.back.push((back, inbox));
     }
-    Ok(ways)
+    Ok(streams)
 }
 
 /// One message that is due now.
@@ -194,12 +194,12 @@ async fn write(
     driver: Driver,
     mut to: impl AsyncWrite + Unpin,
     mut due: mpsc::Receiver<Due>,
-    book: Arc<Mutex<Book>>,
+    ledger: Arc<Mutex<Ledger>>,
 ) -> Result<()> {
     let mut templates = [SMALL, BULK].map(|flow| Template::new(shape(driver, flow), u16::from(flow == BULK), 0));
     let mut frame = Vec::new();
     while let Some(Due { flow, number }) = due.recv().await {
-        if !Book::lock(&book).may_send(flow) {
+        if !Ledger::lock(&ledger).may_send(flow) {
             continue;
         }
         frame.clear();
@@ -210,11 +210,11 @@ async fn write(
     Ok(())
 }
 
-async fn read(mut from: impl AsyncRead + Unpin, mut inbox: Inbox, book: Arc<Mutex<Book>>) -> Result<()> {
+async fn read(mut from: impl AsyncRead + Unpin, mut inbox: Inbox, ledger: Arc<Mutex<Ledger>>) -> Result<()> {
     loop {
         let now = Instant::now();
         while let Some(body) = inbox.next()? {
-            Book::lock(&book).take(body, now)?;
+            Ledger::lock(&ledger).take(body, now)?;
         }
         let count = from.read(inbox.spare()).await.context("the connection broke")?;
         ensure!(count > 0, "the server ended a stream");
@@ -231,7 +231,7 @@ fn shape(driver: Driver, flow: usize) -> Shape {
 }
 
 /// Messages sent, and messages returned.
-struct Book {
+struct Ledger {
     driver: Driver,
     mixture: Mixture,
     started: Instant,
@@ -244,15 +244,15 @@ struct Book {
     bulk_bytes: u64,
 }
 
-impl Book {
+impl Ledger {
     fn new(driver: Driver, mixture: Mixture) -> Result<Self> {
         let (now, latency) = (Instant::now(), Histogram::new_with_bounds(1, 600_000_000_000, 3)?);
         let (sent, back) = ([0; 2], [0; 2]);
         Ok(Self { driver, mixture, started: now, last: now, hint: 0, sent, back, latency, bulk_bytes: 0 })
     }
 
-    fn lock(book: &Mutex<Self>) -> MutexGuard<'_, Self> {
-        book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(ledger: &Mutex<Self>) -> MutexGuard<'_, Self> {
+        ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn may_send(&mut self, flow: usize) -> bool {

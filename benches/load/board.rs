@@ -94,7 +94,7 @@ impl Outcome {
 pub(super) struct Board {
     round: Mutex<Round>,
     /// Notified when a load has ended or a client is lost.
-    pub(super) news: Notify,
+    pub(super) changed: Notify,
 }
 
 /// State of the current load, or of the last one.
@@ -161,7 +161,7 @@ impl Board {
             failures: Vec::new(),
             wakers: vec![None; clients],
         };
-        Ok(Self { round: Mutex::new(round), news: Notify::new() })
+        Ok(Self { round: Mutex::new(round), changed: Notify::new() })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Round> {
@@ -170,7 +170,7 @@ impl Board {
 
     pub(super) fn failed(&self, reason: String) {
         self.lock().failures.push(reason);
-        self.news.notify_one();
+        self.changed.notify_one();
     }
 
     /// Appends the messages that a client may send now.
@@ -197,7 +197,7 @@ impl Board {
             sender.is_done = true;
             round.sending -= 1;
             if round.sending == 0 {
-                self.news.notify_one();
+                self.changed.notify_one();
             }
         }
     }

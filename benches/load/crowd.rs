@@ -32,7 +32,7 @@ pub(crate) struct Crowd {
 
 impl Crowd {
     /// Connects this many clients. If they have to subscribe, those of this project's protocol do it now.
-    pub(crate) async fn gather(target: &Target, clients: usize, topics: Option<Topics>) -> Result<Self> {
+    pub(crate) async fn connect(target: &Target, clients: usize, topics: Option<Topics>) -> Result<Self> {
         let dialer = Dialer::new(target, clients, false)?;
         let board = Arc::new(Board::new(target.driver, clients)?);
         let peers: Vec<_> = stream::iter(0..clients)
@@ -82,7 +82,7 @@ impl Crowd {
         let mut progress = (0, Instant::now());
         loop {
             tokio::select! {
-                () = self.board.news.notified() => {}
+                () = self.board.changed.notified() => {}
                 _ = tick.tick() => {}
             }
             let mut round = self.board.lock();
@@ -97,7 +97,7 @@ impl Crowd {
     }
 
     /// Disconnects all clients, and returns when the server has been notified.
-    pub(crate) async fn disperse(mut self) {
+    pub(crate) async fn disconnect(mut self) {
         self.tasks.shutdown().await;
         self.dialer.close().await;
     }

@@ -17,7 +17,7 @@ pub(super) enum Framing {
 }
 
 /// Position of a frame in the bytes received so far.
-struct Found {
+struct FrameSpan {
     body: Range<usize>,
     /// False for frames that are not messages: WebSocket's control frames.
     is_message: bool,
@@ -48,7 +48,7 @@ impl Framing {
         out.extend_from_slice(body);
     }
 
-    fn decode(self, bytes: &[u8]) -> Result<Option<Found>> {
+    fn decode(self, bytes: &[u8]) -> Result<Option<FrameSpan>> {
         let (head, length, is_message) = match self {
             Self::Length => {
                 let Some(length) = bytes.first_chunk() else { return Ok(None) };
@@ -76,7 +76,7 @@ impl Framing {
         if length > MAX_BODY {
             bail!("the server announced a frame of {length} bytes");
         }
-        Ok((bytes.len() >= head + length).then(|| Found { body: head..head + length, is_message }))
+        Ok((bytes.len() >= head + length).then(|| FrameSpan { body: head..head + length, is_message }))
     }
 }
 

@@ -46,7 +46,7 @@ struct Control<'a> {
 }
 
 /// Consequence of a message of this project's server that is not part of the load.
-pub(super) enum Told {
+pub(super) enum Notice {
     Nothing,
     /// The server expects this message in return.
     Pong(Vec<u8>),
@@ -113,7 +113,7 @@ impl Peer {
                 let reply: Control<'_> = serde_json::from_slice(&reply).context("the response to a subscription")?;
                 match reply.kind {
                     "subscribed" => missing -= 1,
-                    "error" | "close" => bail!("the server sent {}", reply.complaint()),
+                    "error" | "close" => bail!("the server sent {}", reply.summary()),
                     _ => {}
                 }
             }
@@ -181,9 +181,9 @@ impl Peer {
                     continue;
                 }
                 match understand(body)? {
-                    Told::Nothing => {}
-                    Told::Pong(pong) => self.framing.encode(&pong, true, &mut self.outbox),
-                    Told::Published(number) => round.acknowledged(me, number),
+                    Notice::Nothing => {}
+                    Notice::Pong(pong) => self.framing.encode(&pong, true, &mut self.outbox),
+                    Notice::Published(number) => round.acknowledged(me, number),
                 }
             }
         }
@@ -233,20 +233,20 @@ pub(super) async fn live_on_lane(mut lane: quinn::RecvStream, me: usize, board: 
 }
 
 /// Parses a message of this project's server that is not part of a load. Any message that reports a loss is an error.
-pub(super) fn understand(body: &[u8]) -> Result<Told> {
-    let told: Control<'_> = serde_json::from_slice(body).context("a message outside the protocol")?;
-    Ok(match told.kind {
-        "ping" => {
-            Told::Pong(format!(r#"{{"type":"pong","timestamp":{}}}"#, told.timestamp.unwrap_or_default()).into_bytes())
-        }
-        "published" => told.re.and_then(message::published).map_or(Told::Nothing, Told::Published),
-        "error" | "close" | "gap" | "unsubscribed" => bail!("the server sent {}", told.complaint()),
-        _ => Told::Nothing,
+pub(super) fn understand(body: &[u8]) -> Result<Notice> {
+    let notice: Control<'_> = serde_json::from_slice(body).context("a message outside the protocol")?;
+    Ok(match notice.kind {
+        "ping" => Notice::Pong(
+            format!(r#"{{"type":"pong","timestamp":{}}}"#, notice.timestamp.unwrap_or_default()).into_bytes(),
+        ),
+        "published" => notice.re.and_then(message::published).map_or(Notice::Nothing, Notice::Published),
+        "error" | "close" | "gap" | "unsubscribed" => bail!("the server sent {}", notice.summary()),
+        _ => Notice::Nothing,
     })
 }
 
 impl Control<'_> {
-    fn complaint(&self) -> String {
+    fn summary(&self) -> String {
         let (code, message) = (self.code.unwrap_or_default(), self.message.as_deref().unwrap_or_default());
         format!("{} {code}: {message}", self.kind)
     }

@@ -43,13 +43,13 @@ async fn one_connection_too_many_from_an_address_gets_an_error_and_places_become
         late.expect_close(4429).await;
     }
     assert_eq!(server.status.clients(), 2);
-    ada.control.lives("who has a place").await;
+    ada.control.lives("a client with a place").await;
     bob.control.say(json!({"type": "close"})).await;
     bob.closed().await;
     until("the others to be gone", || server.status.connections() == 1).await;
     for over in Over::ALL {
         let mut cid = over.party(&server, "Cid").await;
-        cid.control.lives("who came in Bob's place").await;
+        cid.control.lives("the client in Bob's place").await;
         cid.control.say(json!({"type": "close"})).await;
         cid.closed().await;
         until("Cid to be gone", || server.status.connections() == 1).await;
@@ -72,7 +72,7 @@ async fn a_silent_connection_without_a_place_is_closed_soon() {
     silent.control.raw(&[0]).await;
     assert_eq!(silent.closed().await.0, 4408);
     assert_eq!(Over::WebSocket.newcomer(&server).await.closed().await.0, 4408);
-    client.control.lives("who has the place").await;
+    client.control.lives("the client with the place").await;
     server.stop().await;
 }
 
@@ -89,7 +89,7 @@ async fn handshakes_from_one_address_above_the_rate_are_refused_until_time_has_p
     let addr = server.http.expect("it serves HTTP");
     let mut late = web_socket::connect(addr).await;
     assert!(soon("the end", late.read_u8()).await.is_err(), "one more is not served");
-    neighbour.control.lives("who is in").await;
+    neighbour.control.lives("an accepted client").await;
     tokio::time::sleep(Duration::from_millis(501)).await;
     assert!(knocks(&server).await, "two are let in each second");
     server.stop().await;
@@ -120,7 +120,7 @@ async fn forged_addresses_use_up_no_share_if_addresses_are_validated() {
     for n in 0..20 {
         assert_eq!(begin_only(&attacker, server.addr).await, Answer::Retry, "packet {n}");
     }
-    server.client("Ada").await.control.lives("who proves the address").await;
+    server.client("Ada").await.control.lives("a client with a validated address").await;
     server.stop().await;
 }
 
@@ -134,7 +134,7 @@ async fn the_client_library_reports_too_many_connections() {
         }
         other => panic!("expected to be refused, got {other:?}"),
     }
-    first.ping().await.expect("who has the place is served");
+    first.ping().await.expect("the client with the place is served");
     server.stop().await;
 }
 
@@ -226,7 +226,7 @@ async fn clients_behind_a_known_proxy_count_by_their_own_addresses() {
     late.control.say(json!({"type": "handshake", "id": 1, "protocol_version": "1.0"})).await;
     refusal(&late.control.hear().await, 1);
     late.expect_close(4429).await;
-    clients[6].control.lives("who has the place").await;
+    clients[6].control.lives("the client with the place").await;
     assert_eq!(proxied(&server, "somebody").await.err().expect("an address is expected").0, 400);
     server.stop().await;
 }
@@ -240,7 +240,7 @@ async fn handshakes_behind_a_known_proxy_count_by_client_address() {
         clients.push(proxied(&server, &format!("198.51.100.{n}")).await.expect("a WebSocket"));
     }
     let refused = proxied(&server, "198.51.100.1").await.err().expect("one too many");
-    assert_eq!(refused, (429, true), "told when to try again");
+    assert_eq!(refused, (429, true), "with a time to try again");
     server.stop().await;
 }
 

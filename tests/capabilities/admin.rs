@@ -51,7 +51,7 @@ impl Answer {
         assert_eq!(self.header("cache-control"), Some("no-store"), "{self:?}");
         let json = self.json();
         assert_eq!(json.as_object().map(serde_json::Map::len), Some(1), "{json}");
-        json["error"].as_str().expect("it says what happened").to_owned()
+        json["error"].as_str().expect("an error text").to_owned()
     }
 }
 
@@ -215,7 +215,7 @@ async fn a_subscriber_without_room_delays_a_publish_until_its_timeout() {
             return server.stop().await;
         }
     }
-    panic!("a subscriber that does not read held nobody up");
+    panic!("a subscriber that does not read blocked no publish");
 }
 
 #[tokio::test]
@@ -480,7 +480,7 @@ async fn other_methods_are_refused_and_no_other_paths_exist() {
         let answer = send(plain(&server).await, line, &["host: localhost", json], "").await;
         answer.refusal(401);
     }
-    assert_eq!(get(&server, "/api/nothing", &[]).await.status, 404, "what is not there needs no token");
+    assert_eq!(get(&server, "/api/nothing", &[]).await.status, 404, "unknown paths need no token");
     assert_eq!(get(&server, "/certificate-hash", &[]).await.status, 404, "there is none here");
     server.stop().await;
 }

@@ -21,7 +21,7 @@ async fn broadcast_until_one_is_gone(sender: &mut RawClient, neighbour: &mut Raw
         let content = format!("{n} {}", "x".repeat(bytes));
         sender.control.say(json!({"type": "broadcast", "id": n, "content": content})).await;
         for client in [&mut *sender, &mut *neighbour] {
-            assert_eq!(client.control.expect("broadcast").await["content"], content, "everybody else gets them all");
+            assert_eq!(client.control.expect("broadcast").await["content"], content, "all other clients get them all");
         }
         if sender.control.expect("ok").await["delivered"] == 2 {
             return n;
@@ -101,7 +101,7 @@ async fn ask_until_held_back(lane: &mut RawLane, neighbour: &mut RawClient, size
             }
         }
     }
-    panic!("expected the server to take no more from a client that reads nothing");
+    panic!("expected the server to stop accepting requests from a client that reads nothing");
 }
 
 #[tokio::test]

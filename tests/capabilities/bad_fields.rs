@@ -136,7 +136,7 @@ async fn a_missing_mistyped_or_out_of_bounds_field_is_named() {
                 }
             }
         }
-        client.control.lives("who is served").await;
+        client.control.lives("a served client").await;
     }
     server.stop().await;
 }
@@ -233,7 +233,7 @@ async fn unrepresentable_values_are_errors_of_a_well_formed_body() {
             }
         }
         // Three of them in a row did not close the connection.
-        client.control.lives("who is served").await;
+        client.control.lives("a served client").await;
     }
     server.stop().await;
 }
@@ -253,7 +253,7 @@ async fn a_duplicate_field_is_named() {
                 assert_eq!(reply["re"], expected, "of two ids neither counts, {request}: {reply}");
             }
         }
-        client.control.lives("who is served").await;
+        client.control.lives("a served client").await;
     }
     server.stop().await;
 }

@@ -62,7 +62,7 @@ async fn an_invalid_frame_closes_the_connection_at_its_length() {
         client.control.expect("pong").await;
         client.expect_close(code).await;
     }
-    neighbour.control.lives("who is served").await;
+    neighbour.control.lives("a served client").await;
     server.stop().await;
 }
 
@@ -101,7 +101,7 @@ async fn a_body_that_inflates_beyond_the_limit_closes_the_connection() {
             client.control.hear_body().await;
         }
     }
-    neighbour.control.lives("who is served").await;
+    neighbour.control.lives("a served client").await;
     server.stop().await;
 }
 
@@ -148,7 +148,7 @@ async fn three_consecutive_unreadable_bodies_close_the_connection() {
     }
     let reply = neighbour.ask(On::Control, &nested(64)).await;
     assert_eq!(reply["type"], "pong", "64 deep is allowed");
-    neighbour.control.lives("who is served").await;
+    neighbour.control.lives("a served client").await;
     server.stop().await;
 }
 
@@ -165,9 +165,9 @@ async fn a_json_length_beyond_the_body_is_only_an_error() {
                 assert!(is_error(&reply, 400, "attachment"), "{body:?} on {on:?}: {reply}");
             }
         }
-        client.control.lives("who is served").await;
+        client.control.lives("a served client").await;
     }
-    neighbour.control.lives("who is served").await;
+    neighbour.control.lives("a served client").await;
     server.stop().await;
 }
 
@@ -188,10 +188,10 @@ async fn a_truncated_lane_ends_alone() {
             }
             let end = soon("the lane's end", lane.receive.read_to_end(100)).await;
             assert!(end.is_ok_and(|rest| rest.is_empty()), "the server ends its side, too");
-            client.control.lives("who is served").await;
+            client.control.lives("a served client").await;
         }
     }
-    neighbour.control.lives("who is served").await;
+    neighbour.control.lives("a served client").await;
     server.stop().await;
 }
 
@@ -212,7 +212,7 @@ async fn a_truncated_control_lane_ends_the_connection() {
     client.control.receive.stop(VarInt::from_u32(7)).expect("it was open");
     client.control.say(json!({"type": "ping"})).await;
     assert_eq!(client.closed().await.0, 1002, "a control lane that is not read");
-    neighbour.control.lives("who is served").await;
+    neighbour.control.lives("a served client").await;
     server.stop().await;
 }
 
@@ -226,7 +226,7 @@ async fn a_unidirectional_stream_closes_the_connection() {
         stream.finish().expect("it was open");
         client.expect_close(1002).await;
     }
-    neighbour.control.lives("who is served").await;
+    neighbour.control.lives("a served client").await;
     server.stop().await;
 }
 

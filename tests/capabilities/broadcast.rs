@@ -30,14 +30,14 @@ async fn every_client_gets_it_with_sender_and_time_and_only_the_sender_an_ok() {
         let heard: Value = serde_json::from_slice(&bodies[0]).expect("JSON");
         assert_eq!((&heard["type"], &heard["content"]), (&json!("broadcast"), &json!("Grüße \"🚀\"\n")));
         assert_eq!(heard["from"], sender);
-        assert_eq!(heard.get("re"), None, "it answers nobody: {heard}");
+        assert_eq!(heard.get("re"), None, "it is not a reply: {heard}");
         let time = heard["timestamp"].as_u64().expect("a time");
         assert!((before..=crate::common::now_ms()).contains(&time), "{time} is when the server took it");
 
         assert_eq!(clients[speaks].control.expect("ok").await, json!({"type": "ok", "re": "b-1", "delivered": 8}));
     }
     for client in &mut clients {
-        client.control.lives("who has heard nothing else").await;
+        client.control.lives("a client that received nothing else").await;
     }
     server.stop().await;
 }

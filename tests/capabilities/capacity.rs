@@ -29,11 +29,11 @@ async fn one_client_too_many_gets_the_reason_and_later_the_place_of_one_that_lea
             late.expect_close(1013).await;
             assert_eq!(server.status.clients(), 2);
         }
-        ada.control.lives("who is served").await;
+        ada.control.lives("a served client").await;
         bob.control.say(json!({"type": "close"})).await;
         assert_eq!(bob.closed().await.0, 1000);
         until("Bob to be gone", || server.status.clients() == 1).await;
-        over.party(&server, "Cid").await.control.lives("who is served").await;
+        over.party(&server, "Cid").await.control.lives("a served client").await;
         server.stop().await;
     }
 }
@@ -51,14 +51,14 @@ async fn one_handshake_too_many_is_refused_at_once_until_another_is_done() {
             other => panic!("expected a refusal, got {other:?}"),
         }
     }
-    neighbour.control.lives("who is served").await;
+    neighbour.control.lives("a served client").await;
     slow.handshake("slow").await;
     let third = server.stranger().await;
     knock(&server).await.expect_err("full again");
     third.connection.close(0_u32.into(), b"");
     until("the third to be gone", || server.status.connections() == 3).await;
-    server.client("fourth").await.control.lives("who is served").await;
-    slow.control.lives("who is served").await;
+    server.client("fourth").await.control.lives("a served client").await;
+    slow.control.lives("a served client").await;
     server.stop().await;
 }
 
@@ -78,7 +78,7 @@ async fn a_refused_client_that_does_not_read_counts_as_a_handshake_until_it_is_g
     }
     deaf.connection.close(0_u32.into(), b"");
     until("the place to be free", || server.status.connections() == 0).await;
-    server.client("Ada").await.control.lives("who came then").await;
+    server.client("Ada").await.control.lives("a later client").await;
     server.stop().await;
 }
 
@@ -87,7 +87,7 @@ async fn every_client_with_a_validated_address_is_served_if_validation_is_requir
     let server = TestServer::start_with(|config| config.limits.retry_handshakes = 0).await;
     assert_eq!(begin_only(&server.endpoint(), server.addr).await, Answer::Retry);
     for n in 0..4 {
-        server.client(&format!("client {n}")).await.control.lives("who is served").await;
+        server.client(&format!("client {n}")).await.control.lives("a served client").await;
     }
     server.stop().await;
 }
@@ -109,9 +109,9 @@ async fn a_flood_of_first_packets_locks_no_client_out() {
     for n in 0..4 {
         let mut client = RawClient::connect(&endpoint, server.addr).await;
         client.handshake(&format!("client {n}")).await;
-        client.control.lives("who is served").await;
+        client.control.lives("a served client").await;
     }
-    neighbour.control.lives("who is served").await;
+    neighbour.control.lives("a served client").await;
     server.stop().await;
 }
 

@@ -31,7 +31,7 @@ fn in_file(path: &Path) -> CertificateDer<'static> {
 async fn shown(addr: SocketAddr, ca: &Path) -> Option<CertificateDer<'static>> {
     let endpoint = endpoint_trusting(ca, &["qws/1"], TransportConfig::default());
     let connection = soon("an answer", endpoint.connect(addr, "localhost").expect("it begins")).await.ok()?;
-    let identity = connection.peer_identity().expect("a server shows who it is");
+    let identity = connection.peer_identity().expect("a server presents its certificate");
     let chain = identity.downcast::<Vec<CertificateDer<'static>>>().expect("certificates");
     Some(chain[0].clone())
 }
@@ -69,11 +69,11 @@ async fn new_connections_get_a_replaced_certificate_and_existing_ones_continue()
         make(&server.files);
         until_shown(server.addr, &server.files).await;
         for client in &mut old {
-            client.control.lives("who was there before").await;
+            client.control.lives("an existing client").await;
         }
     }
     for over in Over::ALL {
-        over.party(&server, "new").await.control.lives("who came after").await;
+        over.party(&server, "new").await.control.lives("the next client").await;
     }
     server.stop().await;
 }
@@ -116,14 +116,14 @@ async fn a_broken_file_leaves_the_old_certificate_in_use_and_is_reported_once() 
         log.lines().filter(|line| line.contains("ERROR") && line.contains("the old one stays in use")).count()
     };
     fs::write(&files.cert, "no certificate").expect("written");
-    until("the broken certificate to be told of", || complaints(&process) == 1).await;
+    until("the message about the broken certificate", || complaints(&process) == 1).await;
     assert!(process.stderr().contains("there is no certificate in certs/server.pem"), "{}", process.stderr());
     assert_eq!(shown(addr, &old_ca).await.as_ref(), Some(&old.0));
     assert_eq!(shown_over_tcp(addr, &old_ca).await.as_ref(), Some(&old.0));
     // An unrelated change in the folder is no reason to repeat the message.
     fs::write(folder.path().join("certs/other"), "").expect("written");
     fs::remove_file(&files.key).expect("removed");
-    until("the missing key to be told of", || complaints(&process) == 2).await;
+    until("the message about the missing key", || complaints(&process) == 2).await;
     assert_eq!(shown(addr, &old_ca).await.as_ref(), Some(&old.0));
     assert_eq!(shown_over_tcp(addr, &old_ca).await.as_ref(), Some(&old.0));
 
@@ -155,7 +155,7 @@ async fn sighup_reloads_changes_that_watching_cannot_detect() {
     make(&files);
     process.signal(Signal::SIGHUP);
     until_shown(addr, &files).await;
-    old.control.lives("who was there before").await;
+    old.control.lives("an existing client").await;
     assert!(process.is_running(), "{}", process.stderr());
 }
 
@@ -264,7 +264,7 @@ async fn a_chain_with_concatenated_parts_is_presented_whole() {
     assert!(error.contains("connect by a name that is in the certificate"), "{error}");
     let connection = endpoint_trusting(&one.ca, &["qws/1"], TransportConfig::default());
     let connection = soon("an answer", connection.connect(server.addr, "localhost").expect("it begins")).await;
-    let identity = connection.expect("it connects").peer_identity().expect("a server shows who it is");
+    let identity = connection.expect("it connects").peer_identity().expect("a server presents its certificate");
     let chain = identity.downcast::<Vec<CertificateDer<'static>>>().expect("certificates");
     assert_eq!(chain.len(), 2, "the authority is shown, too");
     server.stop().await;

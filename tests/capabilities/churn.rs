@@ -97,7 +97,7 @@ async fn wave(endpoints: &[Endpoint], ca: &Path, addr: SocketAddr, server: &Proc
         visits.join_all().await;
     }
     let mut asker = newcomer(&endpoints[0], addr).await;
-    soon("the end of all who left", async {
+    soon("the end of all clients that left", async {
         loop {
             tokio::time::sleep(Duration::from_millis(20)).await;
             asker.control.say(json!({"type": "list_clients"})).await;

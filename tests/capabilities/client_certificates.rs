@@ -67,8 +67,8 @@ async fn a_client_is_accepted_with_its_authority_and_refused_with_another() {
         let (client, _events) = with(builder(&server), &ada).connect().await.expect("a good certificate");
         client.echo("hello").await.expect("it is served");
         let error = refused(with(builder(&server), &eve)).await;
-        assert!(error.contains("--cert"), "it says what to do: {error}");
-        until("nobody else to be there", || server.status.connections() == 1).await;
+        assert!(error.contains("--cert"), "it has a hint: {error}");
+        until("no other connection", || server.status.connections() == 1).await;
         server.stop().await;
     }
 }
@@ -83,7 +83,7 @@ async fn a_client_without_a_certificate_is_rejected_only_if_one_is_required() {
     })
     .await;
     for over in Over::ALL {
-        over.party(&may_come, "nobody").await.control.lives("who shows no certificate").await;
+        over.party(&may_come, "nobody").await.control.lives("a client without a certificate").await;
     }
     may_come.stop().await;
 

@@ -189,7 +189,7 @@ async fn a_client_can_start_before_its_server() {
     let builder = builder(&server).trust(Trust::CaFile(ca)).connect_timeout(Duration::from_secs(1));
     server.stop().await;
     let patient = tokio::spawn(builder.clone().retry_first(true).connect());
-    builder.clone().connect().await.expect_err("nobody is there, and this one does not wait");
+    builder.clone().connect().await.expect_err("no server is running, and this client does not wait");
     let server = TestServer::start_with(|config| {
         config.addr = addr;
         (config.tls.cert, config.tls.key) = (cert, key);
@@ -200,7 +200,7 @@ async fn a_client_can_start_before_its_server() {
 
     // An error that retrying cannot fix is reported at once.
     let untrusting = builder.trust(Trust::System).retry_first(true).connect();
-    let error = soon("an answer", untrusting).await.expect_err("nobody certified that");
+    let error = soon("an answer", untrusting).await.expect_err("its authority is unknown");
     assert!(matches!(error, ClientError::Untrusted { .. } | ClientError::Tls(_)), "{error}");
     server.stop().await;
 }

@@ -157,7 +157,7 @@ async fn messages_missed_by_a_reconnect_are_reported_before_later_ones() {
             other => panic!("expected messages, got {other:?}"),
         }
     }
-    assert!(seen.len() == 8 || missed == 1, "all of them, or told once: {seen:?}, {missed} times");
+    assert!(seen.len() == 8 || missed == 1, "all of them, or one report: {seen:?}, {missed} times");
     assert!(seen.is_sorted(), "{seen:?}");
 
     let lost = next_missed(&mut pattern).await;

@@ -36,7 +36,7 @@ async fn pings_are_answered_without_waiting_for_a_server_that_does_not_read() {
         server.control.say(json!({"type": "ping", "timestamp": 1})).await;
     }
     server.control.say(broadcast("still read")).await;
-    let event = soon("what came behind the pings", events.next()).await;
+    let event = soon("the event after the pings", events.next()).await;
     assert!(matches!(event, Some(Event::Message(ServerMessage::Broadcast { .. }))), "{event:?}");
 
     let mut body = vec![0; u32::from_be_bytes(length) as usize];
@@ -112,7 +112,7 @@ async fn a_late_reply_is_not_an_event() {
     let stage = Stage::new();
     let builder = stage.builder().request_timeout(Duration::from_millis(50));
     let (client, mut events, mut server) = connect!(stage, builder);
-    let error = client.echo("slow").await.expect_err("nobody answers");
+    let error = client.echo("slow").await.expect_err("no answer");
     assert!(matches!(error, ClientError::Timeout(_)), "{error}");
     let asked = server.control.expect("text").await;
     server.control.say(json!({"type": "text", "content": "late", "timestamp": 1, "re": asked["id"]})).await;

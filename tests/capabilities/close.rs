@@ -46,7 +46,7 @@ async fn a_client_is_closed_with_the_code_and_reason_it_requested() {
         }
     }
     until("all but one to be gone", || server.status.connections() == 1).await;
-    neighbour.control.lives("who is served").await;
+    neighbour.control.lives("a served client").await;
     server.stop().await;
 }
 
@@ -58,7 +58,7 @@ async fn a_code_that_no_client_may_send_leaves_the_connection_open() {
         for code in [999, 1004, 1005, 1006, 1015, 2999, 5000] {
             client.control.say(json!({"type": "close", "code": code})).await;
             assert!(client.control.expect_error(400).await.starts_with("code"), "{code}");
-            client.control.lives("who is served").await;
+            client.control.lives("a served client").await;
         }
     }
     server.stop().await;
@@ -101,7 +101,7 @@ async fn a_request_after_a_close_is_not_executed() {
         ada.control.bodies(&[direct("before"), br#"{"type":"close"}"#.to_vec(), direct("after")]).await;
         assert_eq!(ada.closed().await.0, 1000);
         assert_eq!(bob.control.expect("direct").await["content"], "before");
-        bob.control.lives("who is served").await;
+        bob.control.lives("a served client").await;
     }
     server.stop().await;
 }
@@ -217,7 +217,7 @@ async fn a_client_that_stops_the_control_lane_is_closed() {
     lane.lives("the request lane").await;
     client.control.receive.stop(VarInt::from_u32(7)).expect("it was open");
     assert_eq!(client.closed().await.0, 1002);
-    until("the place of who left", || server.status.connections() == 1).await;
+    until("the place of the client that left", || server.status.connections() == 1).await;
     neighbour.control.lives("the neighbour").await;
     server.stop().await;
 }

@@ -132,7 +132,7 @@ async fn a_broadcast_is_compressed_only_for_clients_that_negotiated_it() {
                 assert_eq!(
                     (&parsed(body)["content"], body),
                     (&json!(content), &heard[0]),
-                    "the same bytes for everybody"
+                    "the same bytes for every receiver"
                 );
             }
             assert_eq!(sender.control.expect("ok").await["delivered"], 4);
@@ -182,7 +182,7 @@ async fn a_body_other_than_one_zstd_frame_of_a_plain_body_is_only_an_error() {
             client.control.body(&good).await;
             client.control.expect("pong").await;
         }
-        neighbour.control.lives("who is served").await;
+        neighbour.control.lives("a served client").await;
         server.stop().await;
     }
 }

@@ -132,7 +132,7 @@ async fn unknown_and_departed_clients_are_404_with_and_without_an_id() {
                     sender.control.say(message.clone()).await;
                     let error = sender.control.expect("error").await;
                     assert_eq!((&error["code"], &error["re"]), (&json!(404), &id), "{message} was answered {error}");
-                    let text = error["message"].as_str().expect("it says why");
+                    let text = error["message"].as_str().expect("a reason");
                     assert!(text.starts_with("to: ") && text.contains(to), "{text}");
                 }
             }

@@ -86,15 +86,15 @@ async fn a_hangup_ends_the_server_if_its_terminal_is_gone() {
     let shown = tokio::task::spawn_blocking(move || {
         let (mut all, mut buffer) = (String::new(), [0; 1000]);
         while !all.contains("Listening on") {
-            let length = terminal.read(&mut buffer).expect("what it shows");
+            let length = terminal.read(&mut buffer).expect("its terminal output");
             all.push_str(&String::from_utf8_lossy(&buffer[..length]));
         }
         terminal
     });
-    drop(soon("the line that tells the address", shown).await.expect("no panic"));
+    drop(soon("the line with the address", shown).await.expect("no panic"));
     kill(pid, Signal::SIGHUP).expect("it runs");
     let ended = soon("the end of the process", child.wait()).await.expect("its state");
-    assert_eq!(ended.code(), Some(0), "it drains, and what it cannot show ends nothing");
+    assert_eq!(ended.code(), Some(0), "it drains, and output that cannot be written does not end it");
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn a_second_signal_ends_a_drain_delayed_by_a_client() {
     process.signal(Signal::SIGTERM);
     neighbour.expect_close(1001).await;
     let refused = soon("an answer", endpoint.connect(addr, "localhost").expect("it begins")).await;
-    assert!(refused.is_err(), "a server that drains takes nobody in, and says so");
+    assert!(refused.is_err(), "a draining server accepts no clients, and reports it");
     assert!(process.is_running(), "the stuck client is still owed its messages: {}", process.stderr());
     process.signal(Signal::SIGINT);
     assert_eq!(process.ended().await, Some(1), "{}", process.stderr());

@@ -83,7 +83,7 @@ async fn expect_effects(witness: &mut RawClient) {
     }
     heard.sort();
     assert_eq!(heard, ["broadcast", "direct", "join", "message"]);
-    witness.control.lives("who has heard all once").await;
+    witness.control.lives("a client that received everything once").await;
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn harmless_requests_are_answered_early_and_all_others_executed_once_later
     assert_eq!(ada.control.expect("client_list").await["total"], others, "she is not there yet");
     assert_eq!(ada.control.expect("presence").await["total"], 1, "nor on the topic");
     assert_eq!(ada.control.expect("pong").await["re"], "ping");
-    witness.control.lives("who has heard nothing").await;
+    witness.control.lives("a client that received nothing").await;
     witness.control.say(json!({"type": "broadcast", "id": 1, "content": "to all"})).await;
     witness.control.expect("broadcast").await;
     assert_eq!(witness.control.expect("ok").await["delivered"], others, "nor is she counted");
@@ -149,7 +149,7 @@ async fn a_datagram_in_early_data_waits() {
     .await;
     tap.pass().await;
     ada.control.expect("handshake_response").await;
-    witness.control.lives("who has heard nothing").await;
+    witness.control.lives("a client that received nothing").await;
     tap.open().await;
     soon("the confirmation", accepted).await;
     assert_eq!(witness.control.expect("direct").await["content"], "direct");
@@ -173,7 +173,7 @@ async fn a_unidirectional_stream_in_early_data_closes_the_connection() {
         ConnectionError::ConnectionClosed(close) => assert_eq!(u64::from(close.error_code), 0x0c),
         other => panic!("expected the server to close, got {other}"),
     }
-    witness.control.lives("who has heard nothing").await;
+    witness.control.lives("a client that received nothing").await;
     server.stop().await;
 }
 
@@ -202,12 +202,12 @@ async fn an_unconfirmed_client_delays_no_publisher_and_takes_no_place() {
     let mut bob = server.client("Bob").await;
     bob.control.say(json!({"type": "publish", "id": 1, "topic": "held.back", "content": "not held up"})).await;
     bob.control.expect("published").await;
-    witness.control.lives("who is served").await;
+    witness.control.lives("a served client").await;
     tap.open().await;
     assert!(soon("the confirmation", accepted).await, "the early data was taken");
     // Bob was first. If her subscription had not waited, its reply would be before this.
     ada.expect_close(1013).await;
-    bob.control.lives("who has the place").await;
+    bob.control.lives("the client with the place").await;
     server.stop().await;
 }
 
@@ -246,10 +246,10 @@ async fn a_copy_of_a_first_flight_that_never_arrived_has_no_effect() {
     // A connection is counted once its first lane is open: the server has accepted the early data, of one copy only.
     until("a copy to be taken", || server.status.connections() > before.1).await;
     assert_eq!(server.status.connections(), before.1 + 1, "a session is good once");
-    witness.control.lives("who has heard nothing").await;
+    witness.control.lives("a client that received nothing").await;
     until("the copy to be given up", || server.status.connections() == before.1).await;
-    witness.control.lives("who has heard nothing to the end").await;
-    assert_eq!(server.status.clients(), before.0, "nobody came of it");
+    witness.control.lives("a client that received nothing to the end").await;
+    assert_eq!(server.status.clients(), before.0, "no client resulted");
     drop((sockets, ada));
     server.stop().await;
 }
@@ -278,7 +278,7 @@ async fn a_copy_of_a_first_flight_that_was_served_has_no_effect() {
     let answers =
         sockets.iter().map(|socket| Box::pin(async move { socket.recv(&mut [0; 2000]).await.expect("an answer") }));
     soon("an answer to a copy", futures_util::future::select_all(answers)).await;
-    witness.control.lives("who has heard nothing more").await;
+    witness.control.lives("a client that received nothing more").await;
     assert_eq!((server.status.clients(), server.status.connections()), before);
     drop(ada);
     server.stop().await;
@@ -294,7 +294,7 @@ async fn early_data_is_refused_unless_enabled() {
         let mut client = RawClient::over(soon("a connection", connecting).await.expect("it connects")).await;
         client.handshake("Ada").await;
         // The session ticket has arrived by then.
-        client.control.lives("who is served").await;
+        client.control.lives("a served client").await;
     }
     server.stop().await;
 }

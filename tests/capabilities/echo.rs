@@ -13,7 +13,7 @@ async fn text_is_echoed_with_a_prefix_and_the_id_of_its_request() {
         let echo = client.control.expect("text").await;
         assert_eq!(echo["content"], "Echo: Grüße \"🚀\"\n");
         assert_eq!(echo["re"], "a-1");
-        assert!(echo["timestamp"].is_u64(), "{echo} tells when");
+        assert!(echo["timestamp"].is_u64(), "{echo} has a time");
     }
     server.stop().await;
 }

@@ -62,7 +62,7 @@ async fn additions_of_a_later_minor_version_are_accepted() {
             let mut client = over.newcomer(&server).await;
             let response = client.handshake_with(handshake(changes.clone())).await;
             assert_eq!((&response["re"], &response["compression"]), (&json!(1), &Value::Null), "{changes}");
-            client.control.lives("who is served").await;
+            client.control.lives("a served client").await;
         }
     }
     server.stop().await;
@@ -96,7 +96,7 @@ async fn another_major_version_is_refused_with_the_reason() {
             assert_eq!(response.get("client_id"), None, "{version}: {response}");
             client.expect_close(1002).await;
         }
-        until("nobody to be in", || server.status.clients() == 0 && server.status.connections() == 0).await;
+        until("no client to be connected", || server.status.clients() == 0 && server.status.connections() == 0).await;
         server.stop().await;
     }
 }
@@ -148,7 +148,7 @@ async fn an_invalid_field_is_named_and_may_be_corrected() {
         }
         let mut client = over.newcomer(&server).await;
         client.control.body(br#"{"type":"handshake","protocol_version":"1.0","token":"a","token":"b"}"#).await;
-        assert!(client.control.expect_error(400).await.contains("token"), "the field that stands twice");
+        assert!(client.control.expect_error(400).await.contains("token"), "the duplicate field");
         client.handshake("Ada").await;
     }
     server.stop().await;
@@ -205,7 +205,7 @@ async fn a_first_message_other_than_a_handshake_closes_the_connection() {
             let close = client.expect_close(1002).await;
             assert!(close["reason"].as_str().is_some_and(|reason| reason.contains("handshake")), "{wrong}: {close}");
         }
-        neighbour.control.lives("who is served").await;
+        neighbour.control.lives("a served client").await;
     }
     server.stop().await;
 }
@@ -237,7 +237,7 @@ async fn an_unreadable_first_message_closes_the_connection() {
         client.control.body(&with_attachment(&handshake(json!({})), b"x")).await;
         assert!(client.control.expect_error(400).await.starts_with("attachment"));
         client.handshake("Ada").await;
-        neighbour.control.lives("who is served").await;
+        neighbour.control.lives("a served client").await;
     }
     server.stop().await;
 }
@@ -260,7 +260,7 @@ async fn a_client_without_a_handshake_in_time_is_closed() {
             half_a_frame.control.raw(&[0, 0]).await;
             assert_eq!(half_a_frame.closed().await.0, 4408);
         }
-        neighbour.control.lives("who is served").await;
+        neighbour.control.lives("a served client").await;
     }
     server.stop().await;
 }

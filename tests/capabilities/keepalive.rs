@@ -28,7 +28,7 @@ async fn a_silent_client_is_pinged_after_the_interval() {
         let ping = client.control.expect("ping").await;
         assert!(began.elapsed() >= Duration::from_millis(300), "pinged after {:?} of silence", began.elapsed());
         assert!((before..=now_ms()).contains(&ping["timestamp"].as_u64().expect("a time")), "{ping}");
-        assert_eq!(ping.get("re"), None, "nobody asked for it");
+        assert_eq!(ping.get("re"), None, "it is not a reply");
     }
     server.stop().await;
 }
@@ -43,7 +43,7 @@ async fn a_client_that_answers_pings_stays() {
             let ping = client.control.expect("ping").await;
             client.control.say(json!({"type": "pong", "timestamp": ping["timestamp"]})).await;
         }
-        client.control.lives("who is served").await;
+        client.control.lives("a served client").await;
     }
     server.stop().await;
 }

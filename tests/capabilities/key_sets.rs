@@ -66,7 +66,7 @@ impl Served {
         let (now, count, last) = (Arc::clone(&answer), Arc::clone(&asked), Arc::clone(&request));
         let task = tokio::spawn(async move {
             loop {
-                let (mut stream, _) = listener.accept().await.expect("somebody asks");
+                let (mut stream, _) = listener.accept().await.expect("a request");
                 let mut request = Vec::new();
                 while !request.ends_with(b"\r\n\r\n") {
                     request.push(stream.read_u8().await.expect("a request"));
@@ -118,7 +118,7 @@ async fn a_set_in_a_file_is_reloaded_when_it_changes_and_a_broken_one_is_ignored
 
     std::fs::write(&path, "{\"keys\": [").expect("written");
     std::fs::write(folder.path().join("next"), set(&[&new])).expect("written");
-    assert!(takes(&server, &old.token()).await, "what was read last is kept");
+    assert!(takes(&server, &old.token()).await, "the last readable version is kept");
     std::fs::rename(folder.path().join("next"), &path).expect("replaced");
     crate::common::soon("the new key", async { while !takes(&server, &new.token()).await {} }).await;
     assert!(!takes(&server, &old.token()).await, "the old key is gone");
@@ -131,7 +131,7 @@ async fn a_set_at_an_address_is_fetched_and_fetched_again_for_an_unknown_key() {
     let served = Served::start(set(&[&old])).await;
     let settings = auth(&format!("[jwks]\nurl = '{}'\ncooldown_ms = 10", served.url));
     let server = TestServer::start_with(|config| config.auth = settings).await;
-    assert!(takes(&server, &old.token()).await, "whoever comes first waits for the keys");
+    assert!(takes(&server, &old.token()).await, "the first client waits for the keys");
     let request = served.request.lock().expect("a request").clone();
     let own = concat!("user-agent: quic-websocket/", env!("CARGO_PKG_VERSION"), "\r\n");
     assert!(request.contains(own) && request.contains("accept: application/jwk-set+json"), "{request}");
@@ -210,7 +210,7 @@ async fn unusable_keys_of_a_set_are_skipped() {
     assert!(takes(&server, &good.token()).await);
     assert!(takes(&server, &by_secret("fine", secret)).await);
     assert!(!takes(&server, &encrypts.token()).await, "a key for encryption");
-    assert!(!takes(&server, &by_secret("no-alg", secret)).await, "a secret that does not say what it is for");
+    assert!(!takes(&server, &by_secret("no-alg", secret)).await, "a secret without an algorithm");
     assert!(!takes(&server, &by_secret("short", "c2VjcmV0")).await, "a secret that can be guessed");
     server.stop().await;
 }
@@ -240,7 +240,7 @@ async fn the_log_names_the_source_of_keys_and_how_many_are_kept() {
     let fetched = format!("Fetched 1 keys from {}", served.url);
     crate::common::until("the keys", || process.stderr().contains(&fetched)).await;
     let left_out = format!("WARN A key of {} cannot be used and is left out, \"odd\": its point is none", served.url);
-    crate::common::until("what was left out", || process.stderr().contains(&left_out)).await;
+    crate::common::until("the skipped keys", || process.stderr().contains(&left_out)).await;
 
     let before = served.times_asked();
     crate::common::until("the same again", || served.times_asked() > before).await;
@@ -251,9 +251,9 @@ async fn the_log_names_the_source_of_keys_and_how_many_are_kept() {
     served.answers("302 Found", String::new());
     crate::common::until("the failure", || process.stderr().contains("those fetched last are kept")).await;
     let log = process.stderr();
-    assert_eq!(log.matches(&fetched).count(), 1, "as many keys are said once: {log}");
+    assert_eq!(log.matches(&fetched).count(), 1, "the number of keys is logged once: {log}");
     assert!(log.contains("the answer is 302 Found, and redirects are not followed"), "{log}");
-    assert_eq!(log.matches("left out").count(), 1, "the same is said once: {log}");
+    assert_eq!(log.matches("left out").count(), 1, "the message is logged once: {log}");
 }
 
 #[tokio::test]

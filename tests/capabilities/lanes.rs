@@ -33,7 +33,7 @@ async fn each_lane_answers_its_own_requests_in_order() {
             assert_eq!((&echo["re"], &echo["content"]), (&json!(n), &json!(format!("Echo: {n} on {number}"))));
         }
     }
-    client.control.lives("the control lane, on which none of these came").await;
+    client.control.lives("the control lane without any of these").await;
     server.stop().await;
 }
 
@@ -101,7 +101,7 @@ async fn a_lane_cut_off_inside_a_message_ends_alone() {
             let mut lane = client.lane().await;
             lane.raw(&whole).await;
             lane.raw(&whole[..cut]).await;
-            assert_eq!(lane.expect("text").await["re"], 1, "what was whole is answered");
+            assert_eq!(lane.expect("text").await["re"], 1, "the complete request is answered");
             if reset {
                 lane.send.reset(7_u32.into()).expect("the stream is open");
             } else {
@@ -155,7 +155,7 @@ async fn one_lane_too_many_waits_until_another_has_ended() {
                 // QUIC may have credit for it; it is not served.
                 let (send, receive) = connection.open_bi().await.expect("a stream");
                 let mut lane = RawLane { send, receive };
-                lane.lives("one lane more").await;
+                lane.lives("one more lane").await;
                 lane
             });
             tokio::select! {

@@ -102,7 +102,7 @@ async fn bytes_are_limited_by_the_inflated_size_of_messages() {
             answers.push(answer[0] == b'{' && serde_json::from_slice::<Value>(&answer).expect("JSON")["code"] == 429);
         }
         assert!(!answers[..10].contains(&true), "the burst is for all: {answers:?}");
-        assert!(answers.contains(&true), "what is small on its way only is large: {answers:?}");
+        assert!(answers.contains(&true), "compressed but large when inflated: {answers:?}");
     }
     server.stop().await;
 }
@@ -248,9 +248,9 @@ async fn new_topics_are_limited_and_existing_ones_are_not() {
         let subscribe = json!({"type": "subscribe", "id": 7, "topic": "another"});
         let answer = client.ask(On::Control, subscribe.to_string().as_bytes()).await;
         let last = refusal(&answer, 7);
-        assert!(last > wait.expect("a time"), "who was refused later has a later turn");
+        assert!(last > wait.expect("a time"), "a later refusal has a later time");
         let answer = client.ask(On::Control, publish(8, "made.0".into()).to_string().as_bytes()).await;
-        assert_eq!(answer["type"], "published", "what is there is no new topic: {answer}");
+        assert_eq!(answer["type"], "published", "an existing topic is not a new one: {answer}");
         let answer = neighbour.ask(On::Control, publish(9, "a.neighbours".into()).to_string().as_bytes()).await;
         assert_eq!(answer["type"], "published", "the limit is each client's own: {answer}");
         tokio::time::sleep(last).await;
@@ -305,7 +305,7 @@ async fn pages_above_the_byte_rate_wait_and_delay_no_other_lane() {
         }
     }
     for _ in 0..10 {
-        client.control.lives("who waits on other lanes").await;
+        client.control.lives("a client waiting on other lanes").await;
     }
     neighbour.control.say(json!({"type": "history", "topic": "a"})).await;
     neighbour.control.expect("history").await;
@@ -332,7 +332,7 @@ async fn clients_on_the_servers_own_machine_have_no_limits_unless_configured() {
     for over in Over::ALL {
         let mut client = over.party(&server, "Ada").await;
         for _ in 0..50 {
-            client.control.lives("who is on the same machine").await;
+            client.control.lives("a client on the same machine").await;
         }
     }
     server.stop().await;
@@ -378,7 +378,7 @@ async fn goes_on_with_many_topics(connecting: quic_websocket::ClientBuilder, cou
     // All subscriptions are active again, otherwise messages published to them would not arrive.
     let last = subscriptions.last_mut().expect("one");
     let topic = last.topic().to_owned();
-    client.presence(&topic).await.expect("who is there");
+    client.presence(&topic).await.expect("the presence");
     client.publish(&topic, quic_websocket::message::Payload::text("x")).await.expect("published");
     library::expect(last, "x").await;
     for subscription in subscriptions {
@@ -418,7 +418,7 @@ async fn the_client_library_repeats_a_refused_unsubscribe() {
         client.send(&ClientMessage::Text { content: "x".into() }).await.expect("sent");
     }
     subscription.unsubscribe().await.expect("left");
-    assert!(client.presence("t").await.expect("who is there").is_empty());
+    assert!(client.presence("t").await.expect("the presence").is_empty());
     server.stop().await;
 }
 

@@ -62,7 +62,7 @@ async fn log_of(args: &[&str]) -> String {
 /// The address in a log, as text or as JSON.
 async fn log_addr(process: &mut Process) -> std::net::SocketAddr {
     let mut addr = None;
-    until("the line that tells the address", || {
+    until("the line with the address", || {
         let log = process.stderr();
         let told = log.split_once("Listening on: ").and_then(|(_, rest)| rest.split_once(['\n', '"']));
         addr = told.and_then(|(addr, _)| addr.parse().ok());
@@ -87,7 +87,7 @@ async fn a_reachable_server_without_authentication_warns() {
     assert!(warns("0.0.0.0:0", &[]).await);
     assert!(warns("127.0.0.1:0", &[("QWS_HTTP__ADDR", "0.0.0.0:0")]).await, "by WebSocket alone");
     let asking = ("QWS_AUTH__KEYS", "[{algorithm='HS256',secret='a secret of more than 32 bytes, for tests'}]");
-    assert!(!warns("127.0.0.1:0", &[("QWS_HTTP__ADDR", "0.0.0.0:0"), asking]).await, "whoever has a token");
+    assert!(!warns("127.0.0.1:0", &[("QWS_HTTP__ADDR", "0.0.0.0:0"), asking]).await, "clients with a token");
 }
 
 #[tokio::test]
@@ -199,7 +199,7 @@ async fn a_json_log_has_one_object_per_line_with_the_message_content_as_fields()
     assert_eq!(line(&lines, "Broadcast message sent to ")["clients"], 1);
     let closing = line(&lines, &format!("Client {id} closing connection: "));
     assert_eq!((&closing["code"], &closing["reason"]), (&json!(4000), &json!(escaped)));
-    let closed = lines.iter().find(|line| line["code"] == 4001).expect("who closed without a word");
+    let closed = lines.iter().find(|line| line["code"] == 4001).expect("the client that closed without a reason");
     assert_eq!(closed["reason"], escaped);
     assert!(closed["peer"].is_string() && closed["client"].is_string(), "{closed}");
 }
@@ -294,7 +294,7 @@ async fn a_token_in_a_session_request_is_never_logged_at_any_level() {
         client.handshake("Ada").await;
         // Without closing the session.
         client.connection.close(0x100_u32.into(), b"");
-        until("the line that tells its end", || process.stderr().contains("disconnected")).await;
+        until("the line about its end", || process.stderr().contains("disconnected")).await;
         process.signal(Signal::SIGTERM);
         process.ended().await;
         assert!(!process.stderr().contains("s3cret"), "{level}: {}", process.stderr());

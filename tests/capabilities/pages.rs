@@ -64,7 +64,7 @@ async fn every_page_is_served_with_its_type_and_again_only_if_it_changed() {
     for (path, name) in named.into_iter().filter(|(_, name)| all.iter().any(|file| file == name)).chain(paths) {
         let answer = ask(&server, "GET", &format!("/{path}"), "").await;
         let Some(kind) = kind(name) else {
-            assert_eq!(answer.status, 404, "{name} is nobody's");
+            assert_eq!(answer.status, 404, "{name} is not served");
             continue;
         };
         served += 1;
@@ -157,7 +157,7 @@ async fn nothing_but_the_pages_is_served() {
         assert!([400, 404].contains(&answer.status), "{path}: {answer:?}");
         assert!(!String::from_utf8_lossy(&answer.body).contains("[package]"), "{path}: {answer:?}");
     }
-    assert!(Path::new("web/test/pages.test.js").exists(), "what is asked for in vain is there");
+    assert!(Path::new("web/test/pages.test.js").exists(), "the requested file exists");
     // A file with a page's extension elsewhere: the folder's own path does not help.
     let outside = tempfile::Builder::new().suffix(".html").tempfile_in(env!("CARGO_MANIFEST_DIR")).expect("a file");
     let name = outside.path().file_name().expect("a name").to_str().expect("text").to_owned();

@@ -143,10 +143,10 @@ async fn refused_requests_have_no_effect_on_others() {
         let topics = server.status.topics();
         for (what, request) in requests("room.a", &ada.id).into_iter().chain(requests("room.new", &ada.id)) {
             eve.control.say(request).await;
-            assert!(!eve.control.expect_error(403).await.is_empty(), "{what} says what is not allowed");
+            assert!(!eve.control.expect_error(403).await.is_empty(), "{what} names the missing permission");
         }
         assert_eq!(server.status.topics(), topics, "no topic was made");
-        ada.control.lives("who has heard nothing of it").await;
+        ada.control.lives("a client that received nothing of it").await;
         server.stop().await;
     }
 }
@@ -209,7 +209,7 @@ async fn held_back_requests_are_checked_again_after_a_new_token() {
         held_back.push(lane);
     }
     // A later request is received later, on its own lane; the windows of the other lanes are full by then.
-    client.control.lives("behind all that").await;
+    client.control.lives("after everything else").await;
     client.control.say(json!({"type": "refresh", "id": 2, "token": token(json!({}))})).await;
     client.control.expect("refreshed").await;
     for mut lane in held_back {
@@ -219,7 +219,7 @@ async fn held_back_requests_are_checked_again_after_a_new_token() {
     let mut other = bearer(Over::Native, &server, json!({"publish": "secret"})).await;
     other.control.say(json!({"type": "publish", "id": 3, "topic": "secret", "content": "x"})).await;
     other.control.expect("published").await;
-    client.control.lives("who has heard nothing of it").await;
+    client.control.lives("a client that received nothing of it").await;
     server.stop().await;
 }
 

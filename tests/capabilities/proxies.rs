@@ -152,7 +152,7 @@ async fn goes_through(proxy: &Proxy, server: &TestServer) {
     let mut lane = proxy.open(server).await.unwrap_or_else(|e| panic!("{e}\n{}", proxy.log()));
     lane.say(json!({"type": "handshake", "protocol_version": "1.0", "client_name": "Ada"})).await;
     assert_eq!(lane.expect("handshake_response").await["accepted"], true);
-    lane.lives("who comes through").await;
+    lane.lives("a client that gets through").await;
     let stats = serde_json::to_value(server.status.stats(10)).expect("JSON");
     let address = stats["list"][0]["address"].as_str().expect("an address").to_owned();
     assert!(address.starts_with(CLIENT), "its address is {address}, not {CLIENT}");

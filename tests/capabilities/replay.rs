@@ -139,7 +139,7 @@ async fn a_replay_overtaken_by_the_log_reports_the_lost_messages() {
     while next <= 600 {
         let message = lane.hear().await;
         if message["type"] == "gap" {
-            assert_eq!(message["first"], next, "the gap stands where the messages were");
+            assert_eq!(message["first"], next, "the gap is at the position of the messages");
             next = message["last"].as_u64().expect("an offset") + 1;
             gaps.push(message);
         } else {
@@ -214,7 +214,7 @@ async fn a_pattern_next_to_a_long_replay_does_not_duplicate_replayed_messages() 
     publish(&mut publisher, "b", "for the pattern").await;
     let (mut one, mut other) = (TopicLane::accept(&client).await, TopicLane::accept(&client).await);
     let (replayed, of_pattern) = if one.number == 2 { (&mut one, &mut other) } else { (&mut other, &mut one) };
-    assert_eq!(of_pattern.hear().await["topic"], "b", "what is replayed comes on its own lane alone");
+    assert_eq!(of_pattern.hear().await["topic"], "b", "replayed messages arrive only on their own lane");
     for offset in 1..=600 {
         assert_eq!(replayed.hear().await["offset"], offset);
     }

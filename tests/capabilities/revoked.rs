@@ -33,7 +33,7 @@ async fn heard_before_refresh(server: &TestServer, subscribe: Value, later: Valu
     let is_over = later.get("subscribe").is_none() || later.get("history").is_some();
     client.control.say(json!({"type": "refresh", "id": 1, "token": token(later)})).await;
     let subscriptions = || server.status.stats(10).list.iter().map(|client| client.subscriptions).sum::<u64>();
-    crate::common::until("the end of what is not allowed", || !is_over || subscriptions() == 0).await;
+    crate::common::until("the end of the revoked subscription", || !is_over || subscriptions() == 0).await;
     let (mut heard, mut code) = (0, Value::Null);
     loop {
         let message = client.control.hear().await;

@@ -42,7 +42,7 @@ async fn by_hash(addr: SocketAddr, hashes: &[[u8; 32]]) -> Option<Session> {
 }
 
 fn certificate(connection: &Connection) -> CertificateDer<'static> {
-    let identity = connection.peer_identity().expect("a server shows who it is");
+    let identity = connection.peer_identity().expect("a server presents its certificate");
     let chain = identity.downcast::<Vec<CertificateDer<'static>>>().expect("certificates");
     chain[0].clone()
 }
@@ -98,7 +98,7 @@ async fn web_pages_get_a_certificate_they_can_trust_by_hash_and_others_the_usual
     assert_eq!(names(&own), ["localhost", "127.0.0.1"]);
     let mut page = web_transport::over(session).await;
     page.handshake("Ada").await;
-    page.control.lives("who came by hash").await;
+    page.control.lives("a client connected by hash").await;
 
     let mut other = told.sha256;
     other[0] ^= 1;
@@ -146,7 +146,8 @@ async fn the_setting_decides_whether_there_is_one_and_by_default_the_usual_certi
         let usual = if is_own { &own.cert } else { &server.files.cert };
         let usual = CertificateDer::from_pem_file(usual).expect("a certificate");
         let hashes = [told.map_or_else(|| sha256(&usual).try_into().expect("32 bytes"), |told| told.sha256)];
-        let der = certificate(&by_hash(server.addr, &hashes).await.expect("the hash is that of what is shown"));
+        let der =
+            certificate(&by_hash(server.addr, &hashes).await.expect("the hash matches the presented certificate"));
         match expected {
             Some(expected) => assert_eq!(names(&X509Certificate::from_der(&der).expect("a certificate").1), expected),
             None => assert_eq!(der, usual),
@@ -175,7 +176,7 @@ async fn a_replaced_certificate_with_other_names_creates_another_and_drops_no_cl
     .await;
     clients.push(over(by_second).await);
     for client in &mut clients {
-        client.control.lives("who is connected").await;
+        client.control.lives("a connected client").await;
     }
     // A certificate that is not for development: no page needs a hash.
     let folder = tempfile::tempdir().expect("a folder");
@@ -185,7 +186,7 @@ async fn a_replaced_certificate_with_other_names_creates_another_and_drops_no_cl
     }
     until("no hash", || hash(&server).is_none()).await;
     for client in &mut clients {
-        client.control.lives("who is connected").await;
+        client.control.lives("a connected client").await;
     }
     server.stop().await;
 }
@@ -204,7 +205,7 @@ fn replace(from: &Path, to: &Path) {
 async fn clients_of_the_authority_reach_both_carriers_if_configured() {
     let server = TestServer::start_with(|config| config.webtransport.short_lived_certificate = Some(false)).await;
     for over in Over::QUIC {
-        over.client(&server, "Ada").await.control.lives("who trusts the authority").await;
+        over.client(&server, "Ada").await.control.lives("a client that trusts the authority").await;
     }
     server.stop().await;
 }

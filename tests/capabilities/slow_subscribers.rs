@@ -108,7 +108,7 @@ async fn drop_oldest_keeps_the_newest_and_reports_the_others_in_one_gap() {
                 next = message["last"].as_u64().expect("an offset") + 1;
                 gaps.push(next);
             } else {
-                assert_eq!(message["offset"], next, "what is not told as lost is there");
+                assert_eq!(message["offset"], next, "messages not reported as lost are delivered");
                 next += 1;
             }
         }
@@ -140,17 +140,17 @@ async fn latest_delivers_the_newest_of_each_topic_after_messages_in_flight() {
         let mut offsets = Vec::new();
         while offsets.last() != Some(&100) {
             let message = socket.hear(topic).await;
-            assert_eq!(message["type"], "message", "what is outdated is not told: {message}");
+            assert_eq!(message["type"], "message", "outdated messages are not reported: {message}");
             offsets.push(message["offset"].as_u64().expect("an offset"));
         }
-        assert!(offsets.len() < 60, "what was on its way, and the newest: {offsets:?}");
+        assert!(offsets.len() < 60, "messages in flight, and the newest: {offsets:?}");
     }
     for _ in 0..2 {
         let mut lane = TopicLane::accept(&client).await;
         let mut offsets = Vec::new();
         while offsets.last() != Some(&100) {
             let message = lane.hear().await;
-            assert_eq!(message["type"], "message", "what is outdated is not told: {message}");
+            assert_eq!(message["type"], "message", "outdated messages are not reported: {message}");
             offsets.push(message["offset"].as_u64().expect("an offset"));
         }
         assert!(offsets.len() <= 6, "what fits into {WINDOW} bytes, and the newest: {offsets:?}");
@@ -183,7 +183,7 @@ async fn losses_on_many_topics_of_a_pattern_are_reported_in_one_gap_and_it_conti
             }
             assert_eq!(message["type"], "message");
             let topic: u64 = message["topic"].as_str().expect("a topic")[5..].parse().expect("its number");
-            assert!(topic == next || told == 1 && next < 20, "{topic} instead of {next}, and nothing was told");
+            assert!(topic == next || told == 1 && next < 20, "{topic} instead of {next}, and nothing was reported");
             next = topic + 1;
         }
         assert_eq!(told, 1, "{overflow}: one gap for many topics");
@@ -208,14 +208,14 @@ async fn block_holds_the_publisher_until_there_is_room_and_loses_nothing() {
             offset += 1;
             assert_eq!(reply["offset"], offset);
         }
-        let refused = refused.expect("a publisher that is held up is told so in the end");
+        let refused = refused.expect("a blocked publisher gets an error in the end");
         assert_eq!(refused["code"], 503, "{refused}");
         assert!((20..=26 + on_its_way).contains(&offset), "{offset} were taken");
         // It does not delay another topic.
         assert_eq!(publish(&mut publisher, "another", "x").await["type"], "published");
         let hear = async {
             for expected in 1..=offset + 50 {
-                assert_eq!(subscriber.hear(topic).await["offset"], expected, "what was refused has no offset");
+                assert_eq!(subscriber.hear(topic).await["offset"], expected, "a refused publish has no offset");
             }
         };
         let send = async {

@@ -201,7 +201,7 @@ async fn a_stalled_client_is_listed_first_with_its_queue_and_its_drops_are_count
     assert_eq!((first.queued_messages, first.subscriptions), (20, 1));
     assert!((20_000..25_000).contains(&first.queued_bytes), "{first:?}");
     assert_eq!(stats.queues.max_client_bytes, first.queued_bytes);
-    assert_eq!((stats.queues.messages, stats.queues.bytes), (20, first.queued_bytes), "nobody else has a queue");
+    assert_eq!((stats.queues.messages, stats.queues.bytes), (20, first.queued_bytes), "no other client has a queue");
     assert!(stats.list[1..].iter().all(|client| client.queued_bytes == 0) && stats.list.len() == 3);
 
     let mut lane = TopicLane::accept(&client).await;
@@ -212,7 +212,7 @@ async fn a_stalled_client_is_listed_first_with_its_queue_and_its_drops_are_count
         lost += if message["type"] == "gap" { last + 1 - next } else { 0 };
         next = last + 1;
     }
-    assert_eq!(totals(&server).dropped, lost, "what the client is told that it has lost");
+    assert_eq!(totals(&server).dropped, lost, "the losses reported to the client");
     until("nothing waits any more", || server.status.stats(0).queues.bytes == 0).await;
     server.stop().await;
 }
@@ -361,7 +361,7 @@ async fn the_busiest_topics_come_first_and_lists_are_no_longer_than_requested() 
     assert_eq!(listed, ids[..3], "nothing waits for anybody: by id");
     assert_eq!(server.status.stats(usize::MAX).list.len(), 5);
     assert!(server.status.stats(0).list.is_empty());
-    assert_eq!(stats.clients.total, 5, "all are counted, whoever is listed");
+    assert_eq!(stats.clients.total, 5, "all are counted, not only the listed");
     server.stop().await;
 }
 

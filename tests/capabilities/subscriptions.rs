@@ -220,7 +220,7 @@ async fn an_unread_subscription_delays_nothing_and_gets_a_report_of_its_losses()
     while next_offset <= COUNT + 1 {
         match next(&mut bulk).await {
             TopicEvent::Message(message) => {
-                assert_eq!(message.offset, next_offset, "in order, and what is not there is told");
+                assert_eq!(message.offset, next_offset, "in order, and missing ones are reported");
                 next_offset += 1;
             }
             TopicEvent::Missed(gap) => {

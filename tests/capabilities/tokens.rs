@@ -154,7 +154,7 @@ async fn a_token_signed_by_no_known_key_is_refused() {
             assert!(reason.starts_with("token: "), "{what}: {reason}");
             assert_eq!(code, 4401, "{what}");
         }
-        bearer(over, &server, json!({})).await.control.lives("with a good one").await;
+        bearer(over, &server, json!({})).await.control.lives("a client with a valid token").await;
         server.stop().await;
     }
 }
@@ -166,7 +166,7 @@ async fn the_subject_may_be_the_displayed_name() {
     let response = ada.handshake_with(handshake(&token(json!({"sub": "Ada", "name": "Eve"})))).await;
     assert_eq!((&response["user"], &response["client_name"]), (&json!("Ada"), &json!("Ada")));
     let named = json!({"type": "handshake", "protocol_version": "1.0", "client_name": "ada"});
-    assert_eq!(refused(Over::Native, &server, named).await.1, 4403, "it is nobody else's");
+    assert_eq!(refused(Over::Native, &server, named).await.1, 4403, "it is reserved for its user");
     server.stop().await;
 }
 
@@ -398,7 +398,7 @@ async fn an_exclusive_name_from_a_token_belongs_to_one_user() {
         elsewhere.control.lives("the same user on another device").await;
         elsewhere.control.say(json!({"type": "close"})).await;
         elsewhere.closed().await;
-        bob.control.lives("who has another name").await;
+        bob.control.lives("a client with another name").await;
 
         ada.vanish();
         crate::common::until("her leaving", || server.status.clients() == 1).await;

@@ -179,7 +179,7 @@ async fn a_topic_left_and_rejoined_arrives_on_another_lane() {
     }
     assert!(
         lanes.windows(2).all(|pair| pair[0] != pair[1]),
-        "what is under way on the old lane is told apart: {lanes:?}"
+        "messages in flight on the old lane are distinguished: {lanes:?}"
     );
     assert_eq!(lanes.iter().max(), Some(&16), "lanes are used again: {lanes:?}");
     server.stop().await;

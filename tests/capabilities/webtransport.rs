@@ -267,7 +267,7 @@ async fn a_client_that_opens_a_unidirectional_stream_in_its_session_is_closed() 
     let mut encoder = soon("a stream", neighbour.connection.open_uni()).await.expect("a stream");
     encoder.write_all(&[0x02, 0x00]).await.expect("the stream takes bytes");
     for _ in 0..3 {
-        neighbour.control.lives("who speaks HTTP/3").await;
+        neighbour.control.lives("an HTTP/3 client").await;
     }
     server.stop().await;
 }
@@ -288,7 +288,7 @@ async fn a_client_that_does_not_read_is_closed_and_its_neighbour_is_not() {
         neighbour.control.expect("ok").await;
     }
     assert_eq!(slow.closed().await.0, 4413);
-    neighbour.control.lives("who reads").await;
+    neighbour.control.lives("a reader").await;
     server.stop().await;
 }
 

@@ -212,7 +212,7 @@ impl Bare {
         while last & FIN == 0 {
             let rest;
             (last, rest) = self.frame().await.expect("the rest of a message");
-            assert_eq!(last & !FIN, CONTINUATION, "what is begun is finished first");
+            assert_eq!(last & !FIN, CONTINUATION, "a started message is finished first");
             payload.extend(rest);
         }
         Some((FIN | first, payload))
@@ -226,10 +226,10 @@ impl Bare {
     }
 
     /// Checks that the server still answers.
-    pub async fn lives(&mut self, who: &str) {
-        self.send(&frame(FIN | TEXT, json!({"type": "ping", "id": who}).to_string().as_bytes())).await;
+    pub async fn lives(&mut self, client: &str) {
+        self.send(&frame(FIN | TEXT, json!({"type": "ping", "id": client}).to_string().as_bytes())).await;
         let pong = self.hear().await;
-        assert_eq!((&pong["type"], &pong["re"]), (&json!("pong"), &json!(who)));
+        assert_eq!((&pong["type"], &pong["re"]), (&json!("pong"), &json!(client)));
     }
 
     /// Skips messages until the server's close frame and answers it, so that the connection ends with nothing more to

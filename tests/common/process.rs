@@ -62,17 +62,17 @@ impl Process {
     }
 
     pub fn stdout(&self) -> String {
-        std::fs::read_to_string(&self.stdout).expect("what it said")
+        std::fs::read_to_string(&self.stdout).expect("its output")
     }
 
     pub fn stderr(&self) -> String {
-        std::fs::read_to_string(&self.stderr).expect("what it logged")
+        std::fs::read_to_string(&self.stderr).expect("its log")
     }
 
     /// Waits until it has logged its address, and returns it.
     pub async fn listening(&mut self) -> SocketAddr {
         let mut addr = None;
-        until("the line that tells the address", || {
+        until("the line with the address", || {
             assert_eq!(self.child.try_wait().expect("its state"), None, "it ended: {}", self.stderr());
             let log = self.stderr();
             let line = log.split_once("Listening on: ").and_then(|(_, rest)| rest.split_once('\n'));

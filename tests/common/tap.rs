@@ -24,7 +24,7 @@ struct State {
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().expect("nobody panicked")
+    state.lock().expect("no thread panicked")
 }
 
 impl Tap {

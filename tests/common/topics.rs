@@ -138,8 +138,8 @@ impl Subscriber {
     }
 
     /// Checks that the server still answers. With a single lane, everything sent before has arrived then.
-    pub async fn lives(&mut self, who: &str) {
-        assert_eq!(self.ask(json!({"type": "ping", "id": who}), "pong").await["re"], who);
+    pub async fn lives(&mut self, client: &str) {
+        assert_eq!(self.ask(json!({"type": "ping", "id": client}), "pong").await["re"], client);
     }
 
     /// The single lane, read by the test itself; then no other is read.

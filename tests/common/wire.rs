@@ -41,16 +41,16 @@ macro_rules! speaks {
             }
 
             /// Checks that the server still answers on this lane.
-            pub async fn lives(&mut self, who: &str) {
-                self.say(serde_json::json!({"type": "ping", "id": who})).await;
-                assert_eq!(self.expect("pong").await["re"], who);
+            pub async fn lives(&mut self, client: &str) {
+                self.say(serde_json::json!({"type": "ping", "id": client})).await;
+                assert_eq!(self.expect("pong").await["re"], client);
             }
 
             /// The next message, which must be an error with this code; returns its text.
             pub async fn expect_error(&mut self, code: u16) -> String {
                 let message = self.expect("error").await;
                 assert_eq!(message["code"], code, "expected error {code}, got {message}");
-                message["message"].as_str().expect("an error says what happened").to_owned()
+                message["message"].as_str().expect("an error has a message").to_owned()
             }
         }
     };

@@ -76,7 +76,7 @@ async fn provoke(target: &Target, by: By, on: On, bytes: &[u8]) -> Answer {
         Some("error") => {
             assert!(said["message"].as_str().is_some_and(|text| text.chars().count() < 300), "few words: {said}");
             if matches!(by, By::Client) {
-                client.control.lives("who made a mistake").await;
+                client.control.lives("a client after a mistake").await;
             }
             Error(said["code"].as_u64().expect("a code"))
         }
@@ -263,7 +263,7 @@ async fn json_designed_to_break_parsers_is_refused_or_read_correctly() {
         ("an id of 100,000 digits", format!(r#"{{"type":"ping","id":{digits}}}"#).into(), Error(400)),
         ("a fraction of 100,000 digits", format!(r#"{{"type":"ping","timestamp":0.{digits}}}"#).into(), Error(400)),
         ("an exponent of 100,000 digits", format!(r#"{{"type":"ping","timestamp":1e{digits}}}"#).into(), Error(400)),
-        ("a large exponent where nobody looks", br#"{"type":"ping","new":1e308}"#.to_vec(), Reply("pong")),
+        ("a large exponent in an unknown field", br#"{"type":"ping","new":1e308}"#.to_vec(), Reply("pong")),
         ("NaN", br#"{"type":"ping","timestamp":NaN}"#.to_vec(), Error(400)),
         ("-0", br#"{"type":"ping","timestamp":-0}"#.to_vec(), Error(400)),
         ("a leading zero", br#"{"type":"ping","timestamp":01}"#.to_vec(), Error(400)),
@@ -273,14 +273,14 @@ async fn json_designed_to_break_parsers_is_refused_or_read_correctly() {
         ("a surrogate in UTF-8", b"{\"type\":\"text\",\"content\":\"\xed\xa0\x80\"}".to_vec(), Error(400)),
         ("a long form in UTF-8", b"{\"type\":\"text\",\"content\":\"\xc0\xaf\"}".to_vec(), Error(400)),
         ("UTF-8 that is cut off", b"{\"type\":\"text\",\"content\":\"\xf0\x9f\x9a\"}".to_vec(), Error(400)),
-        ("no UTF-8 where nobody looks", b"{\"type\":\"ping\",\"new\":\"\xff\"}".to_vec(), Error(400)),
+        ("invalid UTF-8 in an unknown field", b"{\"type\":\"ping\",\"new\":\"\xff\"}".to_vec(), Error(400)),
         ("a raw control character", b"{\"type\":\"text\",\"content\":\"\x01\"}".to_vec(), Error(400)),
         ("a NUL", b"{\"type\":\"ping\"\0}".to_vec(), Error(400)),
         ("a comment", b"{\"type\":\"ping\"/* */}".to_vec(), Error(400)),
         ("the type twice", br#"{"type":"ping","type":"close"}"#.to_vec(), Error(400)),
         ("the id twice", br#"{"type":"ping","id":1,"id":2}"#.to_vec(), Error(400)),
         ("the type twice, once escaped", br#"{"type":"ping","typ\u0065":"close"}"#.to_vec(), Error(400)),
-        ("keys that nobody knows, 50,000 of them", format!(r#"{{{many_keys}"type":"ping"}}"#).into(), Reply("pong")),
+        ("50,000 unknown keys", format!(r#"{{{many_keys}"type":"ping"}}"#).into(), Reply("pong")),
         ("one key 100,000 times", format!(r#"{{{same_keys}"type":"ping"}}"#).into(), Reply("pong")),
         ("a type of a megabyte", format!(r#"{{"type":"{}"}}"#, "x".repeat(1_000_000)).into(), Error(400)),
         (
@@ -349,7 +349,7 @@ async fn control_characters_and_bidi_overrides_are_delivered_as_sent_or_refused(
         assert_eq!((&error["code"], &error["re"]), (&json!(400), &json!(trick)));
         let unknown = client.ask(On::Control, json!({"type": trick}).to_string().as_bytes()).await;
         let text = unknown["message"].as_str().expect("a text");
-        assert!(!text.chars().any(char::is_control), "what is not known is not repeated as it was: {unknown}");
+        assert!(!text.chars().any(char::is_control), "unknown names are not repeated verbatim: {unknown}");
         leave_with(client, trick).await;
     }
     scene.end().await;

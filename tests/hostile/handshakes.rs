@@ -30,7 +30,7 @@ async fn a_client_without_a_handshake_in_time_is_closed_and_locks_no_other_out()
             client.closed().await.0
         });
         if n % 20 == 0 {
-            scene.target.client("newcomer").await.control.lives("a newcomer").await;
+            scene.target.client("newcomer").await.control.lives("a new client").await;
         }
     }
     // One whose bytes arrive so slowly that each is in time and the last is not.
@@ -86,7 +86,7 @@ async fn ten_thousand_half_open_connections_hold_few_places_and_lock_no_client_o
     let flood = tokio::spawn(async move { half_open(&target, HALF_OPEN).await });
     let (mut most, mut newcomers) = (0, 0);
     while !flood.is_finished() {
-        scene.target.client("newcomer").await.control.lives("a newcomer").await;
+        scene.target.client("newcomer").await.control.lives("a new client").await;
         most = most.max(status.handshakes());
         newcomers += 1;
     }
@@ -137,7 +137,7 @@ async fn packets_that_belong_to_no_connection_disturb_no_client() {
     let scene = Scene::start("timing.handshake_timeout_ms = 1000").await;
     let sound = first_packet(&scene.target.endpoint()).await;
     junk(scene.target.addr, 12_000, &sound).await;
-    scene.target.client("newcomer").await.control.lives("a newcomer").await;
+    scene.target.client("newcomer").await.control.lives("a new client").await;
     scene.end().await;
 }
 

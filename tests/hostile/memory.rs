@@ -45,7 +45,7 @@ async fn claims(target: &Target) {
         clients.push(client);
     }
     for client in &mut clients {
-        client.control.lives("who claims much").await;
+        client.control.lives("a client that claims much").await;
     }
 }
 

@@ -36,7 +36,7 @@ async fn flood(target: &Target, message: Value) -> (u32, Duration, u64) {
         }
         let reply: Value = serde_json::from_slice(&body).expect("JSON");
         if reply["code"] == 429 {
-            assert!(reply["retry_after_ms"].as_u64().is_some(), "it says when to go on: {reply}");
+            assert!(reply["retry_after_ms"].as_u64().is_some(), "it has a time to continue: {reply}");
             refused += 1;
         }
     }

@@ -147,7 +147,7 @@ impl Watched {
         let process = PathBuf::from(format!("/proc/{}", self.process.pid()));
         let peak = number(&process.join("status"), "VmHWM:");
         // Resets the peak (proc_pid_clear_refs(5)).
-        std::fs::write(process.join("clear_refs"), "5").expect("the peak begins anew");
+        std::fs::write(process.join("clear_refs"), "5").expect("the peak is reset");
         peak
     }
 

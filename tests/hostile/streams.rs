@@ -64,7 +64,7 @@ pub(crate) async fn trickle(target: &Target, connections: usize, lanes: usize) {
                 // One that claims a megabyte, and is never finished.
                 lane.raw(&[0, 0x10, 0, 0, b'{']).await;
             }
-            client.control.lives("who has very slow lanes").await;
+            client.control.lives("a client with very slow lanes").await;
         });
     }
     while let Some(ended) = trickling.join_next().await {
@@ -95,8 +95,8 @@ pub(crate) async fn storm(target: &Target, clients: usize, each: usize) {
                 let _ = soon("room on the stream", lane.send.write_all(starts[n % starts.len()])).await;
                 Cut::EACH[n % Cut::EACH.len()].apply(&mut lane);
             }
-            client.control.lives("who has stormed").await;
-            client.lane().await.lives("who has stormed").await;
+            client.control.lives("a client after the storm").await;
+            client.lane().await.lives("a client after the storm").await;
         });
     }
     while let Some(ended) = storming.join_next().await {
@@ -205,7 +205,7 @@ async fn lanes_beyond_the_limit_wait() {
     }
     let mut waits = client.lane().await;
     waits.say(json!({"type": "ping"})).await;
-    client.control.lives("who has as many lanes as there may be").await;
+    client.control.lives("a client with all lanes in use").await;
     Cut::Reset.apply(&mut lanes[0]);
     waits.expect("pong").await;
     drop((client, lanes, waits));

@@ -51,7 +51,7 @@ pub(crate) async fn never_finished(target: &Target, clients: usize) {
         });
     }
     while let Some(ended) = attacking.join_next().await {
-        ended.expect("it is told why it is closed");
+        ended.expect("it gets the reason of the close");
     }
 }
 
@@ -72,7 +72,7 @@ async fn all_lanes_together_may_hold_the_limit_and_not_a_byte_more() {
         lane.raw(&beginning(MEGABYTE / 32)).await;
         lanes.push(lane);
     }
-    client.control.lives("who has begun no more than it may").await;
+    client.control.lives("a client within its unfinished bytes").await;
     lanes[7].raw(b"{").await;
     let close = client.expect_close(1009).await;
     assert!(close["reason"].as_str().is_some_and(|why| why.contains("1048576 bytes")), "{close}");
@@ -131,7 +131,7 @@ async fn a_client_that_finishes_its_messages_is_served_whatever_their_total() {
     for _ in 0..6 {
         let text = text_of(600_000);
         lane.raw(&text[..text.len() - 2]).await;
-        client.control.lives("who is in the middle of a message").await;
+        client.control.lives("a client in the middle of a message").await;
         pause.tick().await;
         lane.raw(&text[text.len() - 2..]).await;
         lane.expect("text").await;
@@ -149,16 +149,16 @@ async fn lanes_that_end_inside_a_message_release_their_bytes() {
     for round in 0..8 {
         // Served only after the one before has ended.
         let mut lane = client.lane().await;
-        lane.lives("a lane in the place of another").await;
+        lane.lives("a lane that replaced another").await;
         lane.raw(&beginning(700_000)).await;
         if round % 2 == 0 {
             lane.send.finish().expect("it is open");
         } else {
-            client.control.lives("who will cut its lane off").await;
+            client.control.lives("a client about to cut its lane off").await;
             lane.send.reset(VarInt::from_u32(7)).expect("it is open");
         }
     }
-    client.control.lives("who has cut many lanes off").await;
+    client.control.lives("a client that cut many lanes off").await;
     drop(client);
     scene.end().await;
 }
@@ -205,7 +205,7 @@ async fn a_message_behind_an_unread_reply_does_not_time_out() {
     let (begun, mut pause) = (Instant::now(), interval(Duration::from_millis(50)));
     while begun.elapsed() < Duration::from_millis(1100) {
         pause.tick().await;
-        client.control.lives("whose replies wait").await;
+        client.control.lives("a client with queued replies").await;
     }
     for (mut lane, text) in lanes {
         lane.expect("text").await;

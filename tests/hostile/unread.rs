@@ -82,7 +82,7 @@ async fn a_client_that_subscribes_and_unsubscribes_without_reading_is_throttled(
         tokio::time::sleep(Duration::from_millis(100)).await;
         waiting = waiting.max(scene.server.status.stats(0).queues.messages);
     }
-    assert!(waiting < 100, "{waiting} replies wait that nobody reads");
+    assert!(waiting < 100, "{waiting} unread replies are queued");
     drop(client);
     scene.end().await;
 }
@@ -106,7 +106,7 @@ async fn a_client_that_requests_without_reading_slows_down_only_itself() {
         };
         stuck += usize::from(tokio::time::timeout(Duration::from_millis(300), asking).await.is_err());
     }
-    assert!(stuck > 0, "forty megabytes were taken that nobody reads the answers to");
+    assert!(stuck > 0, "forty megabytes of requests were accepted although no answer was read");
     drop(client);
     scene.end().await;
 }
@@ -132,7 +132,7 @@ async fn a_client_whose_machine_acknowledges_nothing_is_gone_after_the_idle_time
     for topic in ["disconnect", "drop_oldest", "latest", "block"] {
         publish(&scene.target, topic, 60).await;
     }
-    until("who acknowledges nothing is gone", || scene.server.status.clients() == before).await;
+    until("the end of the client that acknowledges nothing", || scene.server.status.clients() == before).await;
     // Dropped only now: until here it could have come back.
     tokio::task::spawn_blocking(move || drop((clients, machine))).await.expect("it ends");
     scene.end().await;

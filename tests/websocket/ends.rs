@@ -42,7 +42,7 @@ async fn a_close_frame_is_answered_with_its_code_and_the_connection_ends() {
         for code in [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535] {
             let mut socket = begin().await;
             socket.send(&close(code, b"")).await;
-            assert_eq!(socket.closed().await.0, Some(1002), "{path}: {code} must not stand in a close frame");
+            assert_eq!(socket.closed().await.0, Some(1002), "{path}: {code} must not be in a close frame");
         }
     }
     until("all to be gone", || server.status.connections() == 0).await;
@@ -72,7 +72,7 @@ async fn data_after_a_close_frame_is_ignored() {
     socket.send(&[close(1000, b""), late, frame(FIN | TEXT, b"\xff")].concat()).await;
     assert_eq!(socket.closed().await.0, Some(1000));
     until("it to be gone", || server.status.clients() == 1).await;
-    watcher.lives("who has heard nothing of it").await;
+    watcher.lives("a client that received nothing of it").await;
 
     let mut echo = Bare::echo(&server).await;
     echo.send(&[close(1000, b""), frame(FIN | TEXT, b"too late")].concat()).await;
@@ -177,7 +177,7 @@ async fn a_full_server_reports_it_and_closes_with_1013() {
     late.send(&frame(FIN | TEXT, super::common::bare::HELLO)).await;
     assert_eq!(late.hear().await["accepted"], false);
     assert_eq!(late.closed().await.0, Some(1013));
-    first.control.lives("who has the place").await;
+    first.control.lives("the client with the place").await;
     server.stop().await;
 }
 
@@ -194,7 +194,7 @@ async fn one_handshake_too_many_is_told_to_try_again() {
     assert_eq!((answer.status, answer.field("retry-after")), (503, Some("1")), "{answer:?}");
     first.send(&frame(FIN | TEXT, super::common::bare::HELLO)).await;
     assert_eq!(first.hear().await["accepted"], true);
-    Bare::client(&server).await.lives("who came then").await;
+    Bare::client(&server).await.lives("a later client").await;
     server.stop().await;
 }
 
@@ -245,7 +245,7 @@ async fn a_connection_that_never_completes_a_request_is_closed_in_time() {
     unannounced.upgrade("/ws").await;
     assert_eq!(unannounced.hear().await["code"], 4408);
     assert_eq!(unannounced.closed().await.0, Some(4408));
-    neighbour.control.lives("who is in").await;
+    neighbour.control.lives("an accepted client").await;
     server.stop().await;
 }
 
@@ -307,7 +307,7 @@ async fn plain_connections_have_a_limit_that_sockets_do_not_use_up() {
         assert!(knock().await.is_none(), "connection {n} beside the two that are there");
     }
     for socket in &mut sockets {
-        socket.lives("who has a socket").await;
+        socket.lives("a client with a socket").await;
     }
     held.clear();
     soon("a place", async { while knock().await.is_none() {} }).await;

@@ -45,7 +45,7 @@ async fn keep_alives_are_answered_however_long_a_client_stays() {
         client.send(&frame(PING, &[n; 125])).await;
         assert_eq!(client.frame().await, Some((PONG, vec![n; 125])));
     }
-    client.lives("who pings").await;
+    client.lives("a client that pings").await;
     server.stop().await;
 }
 
@@ -113,7 +113,7 @@ async fn pings_do_not_extend_the_timeout_of_a_message() {
     client.send(&ping[3..]).await;
     assert_eq!(client.frame().await, Some((PONG, b"half".to_vec())));
     sleep(Duration::from_millis(600)).await;
-    client.lives("who is idle").await;
+    client.lives("an idle client").await;
 
     client.send(&frame(TEXT, b"{\"type\":")).await;
     for _ in 0..5 {

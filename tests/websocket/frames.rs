@@ -70,10 +70,10 @@ async fn a_message_of_any_length_is_served_in_one_frame_and_in_many_up_to_the_li
         let mut client = Bare::client(&server).await;
         let with_mask = if bytes.len() <= 10 { [&bytes[..], &[0; 4]].concat() } else { bytes };
         client.send(&with_mask).await;
-        assert_eq!(client.hear().await["code"], 1009, "the message says it first");
+        assert_eq!(client.hear().await["code"], 1009, "the error message comes first");
         assert_eq!(client.closed().await.0, Some(1009));
     }
-    client.lives("who kept to the limit").await;
+    client.lives("a client within the limit").await;
     server.stop().await;
 }
 
@@ -130,7 +130,7 @@ async fn pings_are_answered_with_their_payload_and_pongs_not_at_all() {
         assert_eq!(client.frame().await, Some((PONG, payload)));
         client.send(&frame(PONG, b"unsolicited")).await;
     }
-    client.lives("whose pongs are ignored").await;
+    client.lives("a client with ignored pongs").await;
     server.stop().await;
 }
 
@@ -161,7 +161,7 @@ async fn either_kind_of_message_carries_either_kind_of_body() {
     for kind in [TEXT, BINARY] {
         client.send(&frame(FIN | kind, &body)).await;
         let (first, echo) = client.frame().await.expect("a message");
-        assert_eq!((first, echo[0]), (FIN | BINARY, 0x01), "what is no JSON comes as binary");
+        assert_eq!((first, echo[0]), (FIN | BINARY, 0x01), "other bodies than JSON arrive as binary");
         assert!(echo.ends_with(b"all of it UTF-8"));
     }
     // An empty message is not a body.
@@ -245,7 +245,7 @@ async fn violations_close_the_connection_with_the_standards_code() {
         assert_eq!((closed, said["reason"].as_str()), (Some(code), Some(&*reason)), "{what}: message and frame agree");
         assert!(!reason.is_empty(), "{what} is named");
     }
-    neighbour.lives("who notices nothing of it").await;
+    neighbour.lives("an unaffected client").await;
     server.stop().await;
 }
 

@@ -28,9 +28,9 @@ async fn a_client_that_never_reads_is_closed_with_4413_and_its_neighbour_gets_ev
         neighbour.control.expect("broadcast").await;
         neighbour.control.expect("ok").await;
         sent += 100_000;
-        assert!(sent < MUCH, "{sent} bytes wait somewhere for one who reads nothing");
+        assert!(sent < MUCH, "{sent} bytes are buffered for a client that reads nothing");
     }
-    neighbour.control.lives("who reads").await;
+    neighbour.control.lives("a reader").await;
     // The data that the system had buffered by then arrives, and after it the end: with the reason, if there was room
     // for it.
     let mut heard = 0;
@@ -79,8 +79,8 @@ async fn a_client_that_requests_without_reading_is_throttled() {
         }
     };
     let stuck = tokio::time::timeout(Duration::from_secs(2), asking).await;
-    assert!(stuck.is_err(), "{taken} bytes were taken of one who reads no answer");
-    neighbour.control.lives("who reads").await;
+    assert!(stuck.is_err(), "{taken} bytes were accepted from a client that reads no answer");
+    neighbour.control.lives("a reader").await;
     drop(client);
     super::common::until("it to be gone", || server.status.clients() == 1).await;
     server.stop().await;
