@@ -1,5 +1,5 @@
-//! Checks the code map of ARCHITECTURE.md against every `use` in `src/`: each room uses exactly the rooms in its row, and all
-//! of those are above it. So no arrow runs back up, and no two rooms know each other.
+//! Checks the code map of ARCHITECTURE.md against every `use` in `src/`: each room uses exactly the rooms in its row,
+//! and all of those are above it. So no arrow runs back up, and no two rooms know each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
