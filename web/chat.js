@@ -1,4 +1,4 @@
-// The chat page: signs in, and puts the parts together that show the chat. What is said and who is there is in chat/chat.js.
+// The chat page: signs in and wires together the parts that show the chat. Messages and rooms live in chat/chat.js.
 
 import { Chat } from "./chat/chat.js";
 import { Drafts } from "./chat/drafts.js";
@@ -19,9 +19,9 @@ import { deepLink, roomProblem, showRoomInAddress, SignIn } from "./ui/signin.js
 import { Remembered } from "./ui/storage.js";
 
 const people = new People("qws.chat.people");
-/** This tab's name and rooms: a reload comes back to them. */
+/** This tab's name and rooms, restored after a reload. */
 const session = new Remembered(() => sessionStorage, "qws.chat");
-/** The name that was used last, for the next visit. */
+/** The last name used, offered at the next visit. */
 const lastName = new Remembered(() => localStorage, "qws.name");
 
 const badge = new ConnectionBadge();
@@ -29,18 +29,18 @@ const tabs = new OtherTabs("chat");
 const drafts = new Drafts();
 const signIn = new SignIn(TOPIC_PREFIX, (client, room, { expiresAt }) => showChat(client, room, expiresAt));
 
-/** Shows the chat over a client that is connected, until that ends; `expiresAt` where one was told already that it will soon. */
+/** Shows the chat of a connected client until it ends. `expiresAt` is set if the server has announced an expiry. */
 function showChat(client, firstRoom, expiresAt) {
   const ended = new AbortController();
   const { signal } = ended;
   const chat = new Chat(client, people);
   const log = new LogView(chat, people, { onInvite: ({ currentTarget }) => copyLink(currentTarget), signal });
-  const conversations = new ConversationList(chat, (conversation) => turnTo(conversation));
+  const conversations = new ConversationList(chat, (conversation) => openConversation(conversation));
   const list = new PeopleList(chat, people, (id) => {
     panels.close();
     keepDraft();
     chat.openDirect(id);
-    turned();
+    activeChanged();
   });
   const panels = new Panels(signal);
   const announcer = new Announcer();
@@ -61,13 +61,13 @@ function showChat(client, firstRoom, expiresAt) {
     renderHead();
     renderComposer();
     renderConnection();
-    if (chat.active !== shown) turned();
+    if (chat.active !== shown) activeChanged();
   });
-  /** The conversation to which the page was turned last. */
+  /** The conversation shown last. */
   let shown = chat.active;
-  /** The rooms to come back to. */
+  /** The rooms to restore after a reload. */
   let remembered = session.get()?.rooms ?? [];
-  /** Whether it takes another token to come back. */
+  /** Whether signing in again requires a new token. */
   let wantsToken = false;
 
   byId("signin").hidden = true;
@@ -75,14 +75,14 @@ function showChat(client, firstRoom, expiresAt) {
   byId("own-name").textContent = client.name;
   byId("own-avatar").replaceChildren(avatar(client.name));
   badge.watch(client);
-  tabs.is(client.name);
+  tabs.setName(client.name);
   lastName.set(client.name);
-  drafts.belongTo(client.user === null ? `name ${client.name}` : `user ${client.user}`);
+  drafts.setOwner(client.user === null ? `name ${client.name}` : `user ${client.user}`);
   showDraft();
   if (expiresAt !== null) renewal.show(expiresAt);
 
   chat.addEventListener("change", render, { signal });
-  chat.addEventListener("heard", ({ detail }) => announce(detail), { signal });
+  chat.addEventListener("received", ({ detail }) => announce(detail), { signal });
   client.addEventListener("close", ({ detail }) => !detail.willReconnect && showClosed(detail), { signal });
   byId("sign-out").addEventListener("click", () => leave(true), { signal });
   byId("sign-in-again").addEventListener("click", () => leave(false), { signal });
@@ -101,7 +101,7 @@ function showChat(client, firstRoom, expiresAt) {
     render();
     const rooms = [...remembered.filter((room) => room !== firstRoom), firstRoom];
     for (const room of rooms) report(await join(room));
-    // Who has gone somewhere meanwhile stays there: what they type is not for the room.
+    // If the user has moved the focus meanwhile, leave it: what they type is not meant for the room.
     if (!byId("chat").contains(document.activeElement)) composer.focus();
   }
 
@@ -109,13 +109,13 @@ function showChat(client, firstRoom, expiresAt) {
     try {
       keepDraft();
       await chat.join(room);
-      turned();
+      activeChanged();
       return "";
     } catch (error) {
       if (client.state === "closed") return "You are not connected.";
-      if (error.code !== 403) return `${room} could not be entered: ${error.message}`;
-      const hint = client.user === null ? " If you have an access token, sign out and enter it." : "";
-      return `Your access does not allow you to enter ${room}.${hint}`;
+      if (error.code !== 403) return `Could not join ${room}: ${error.message}`;
+      const hint = client.user === null ? " If you have an access token, sign out and sign in with it." : "";
+      return `You are not allowed to join ${room}.${hint}`;
     }
   }
 
@@ -143,20 +143,20 @@ function showChat(client, firstRoom, expiresAt) {
     composer.text = shown.draft;
   }
 
-  function turnTo(conversation) {
+  function openConversation(conversation) {
     panels.close();
     keepDraft();
-    chat.turnTo(conversation);
-    turned();
+    chat.activate(conversation);
+    activeChanged();
     composer.focus();
   }
 
-  /** Another conversation is shown from now on. */
-  function turned() {
+  /** Follows a change of the active conversation. */
+  function activeChanged() {
     if (chat.active === shown) return;
     shown = chat.active;
     showDraft();
-    // Else the address would name a room that is not shown, and its link, followed here, would be no change.
+    // Otherwise the address would name a room that is not shown, and following that room's link would change nothing.
     showRoomInAddress(shown.kind === "room" ? shown.id : "");
     report("");
     remember();
@@ -167,9 +167,9 @@ function showChat(client, firstRoom, expiresAt) {
     const { active } = chat;
     keepDraft();
     chat.leave(active).catch(() => {
-      // The connection is gone or the server has ended it already: one is out either way.
+      // The connection is gone, or the server has already ended the subscription: the room is left either way.
     });
-    turned();
+    activeChanged();
     byId("conversation-title").focus();
   }
 
@@ -180,7 +180,7 @@ function showChat(client, firstRoom, expiresAt) {
 
   function announce({ conversation, entry }) {
     const where = conversation === chat.active ? "" : ` in ${chat.nameOf(conversation)}`;
-    // Of other rooms one is told by their count; what is meant for oneself is told at once.
+    // Other rooms only show an unread count; direct messages and broadcasts are announced.
     if (where !== "" && conversation.kind === "room") return;
     const kind = conversation.kind === "direct" ? " to you" : where;
     const mark = chat.markOf(entry.from);
@@ -197,7 +197,7 @@ function showChat(client, firstRoom, expiresAt) {
     byId("conversation-subtitle").textContent = {
       room: offline ?? (roster === null ? "Not in this room" : headCount(roster)),
       direct: ["Direct message", chat.markOf(active.id), offline].filter(Boolean).join(" · "),
-      all: offline ?? "Broadcast to all rooms",
+      all: offline ?? "Broadcast to everyone on this server",
     }[active.kind];
     byId("invite").hidden = active.kind !== "room";
     byId("leave").hidden = active.kind === "all";
@@ -218,7 +218,7 @@ function showChat(client, firstRoom, expiresAt) {
     setText(byId("composer-label"), label);
     const isAway = client.state !== "open";
     const isRoom = active.kind === "room";
-    composer.is({
+    composer.update({
       label,
       closed: chat.closedBecause(active),
       waits: isAway && !isRoom ? "Reconnecting. You can send this once you are back." : "",
@@ -230,8 +230,8 @@ function showChat(client, firstRoom, expiresAt) {
     const notice = byId("connection-notice");
     if (client.state === "closed") return;
     const isLost = client.state !== "open";
-    const words = "The connection was lost. Reconnecting… Messages you write in rooms will be sent once you are back.";
-    if (isLost === notice.hidden) announcer.say(isLost ? words : "Connected again.");
+    const words = "Connection lost. Reconnecting… Messages you write in rooms will be sent once you are back.";
+    if (isLost === notice.hidden) announcer.say(isLost ? words : "Reconnected.");
     notice.hidden = !isLost;
     notice.dataset.state = client.state;
     notice.className = "notice warn";
@@ -252,18 +252,18 @@ function showChat(client, firstRoom, expiresAt) {
     render();
   }
 
-  /** Says on the button for a moment what came of it. */
+  /** Copies the room's link, and confirms that on the button for a moment. */
   async function copyLink(button) {
     try {
       await navigator.clipboard.writeText(invitation(chat.active.id));
-      announcer.say("The link to this room was copied.");
+      announcer.say("Link copied.");
       briefly(button, "Copied");
     } catch {
-      report("The browser does not allow copying. Copy the link from the address bar instead.");
+      report("Your browser does not allow copying. Copy the link from the address bar instead.");
     }
   }
 
-  /** A link to a room was followed in this tab. */
+  /** Handles a link to a room that was followed in this tab. */
   async function followAddress({ room, name }) {
     if (room === "") return;
     const problem = roomProblem(room, TOPIC_PREFIX);
@@ -275,11 +275,11 @@ function showChat(client, firstRoom, expiresAt) {
     }
     report(problem || (await join(room)));
     if (signal.aborted) return;
-    // Also where nothing else changes: a name does not stay in the address, nor a room that one is not in.
+    // Even if nothing else changes: neither a name nor a room that is not joined stays in the address.
     showRoomInAddress(shown.kind === "room" ? shown.id : "");
   }
 
-  /** Says what did not work, "" where nothing is to be said. */
+  /** Shows a problem; "" hides it. */
   function report(problem) {
     byId("page-problem").hidden = problem === "";
     setText(byId("page-problem-text"), problem);
@@ -290,7 +290,7 @@ function showChat(client, firstRoom, expiresAt) {
     const places = { ArrowUp: -1, ArrowDown: 1 }[event.key];
     if (places === undefined) return;
     event.preventDefault();
-    turnTo(conversations.neighbour(places));
+    openConversation(conversations.neighbour(places));
   }
 
   function leave(forGood) {
@@ -307,7 +307,7 @@ function showChat(client, firstRoom, expiresAt) {
     report("");
     ended.abort();
     follow = followUnsigned;
-    tabs.is(null);
+    tabs.setName(null);
     announcer.stop();
     badge.forget();
     client.close().catch(() => {});
@@ -316,13 +316,13 @@ function showChat(client, firstRoom, expiresAt) {
     byId("signin").hidden = false;
     document.title = "Chat · quic-websocket";
     signIn.fill({ name: client.name, room });
-    signIn.focus(wantsToken ? "Enter a new access token to go on." : "", wantsToken);
+    signIn.focus(wantsToken ? "Enter a new access token to continue." : "", wantsToken);
   }
 }
 
 const FOR_A_MOMENT_MS = 2000;
 
-/** Shows other words on a button, beside its icon, and then its own again. */
+/** Replaces a button's text for a moment. */
 function briefly(button, words) {
   const text = button.querySelector("span") ?? button.lastChild;
   const own = button.dataset.words ?? text.textContent;
@@ -331,7 +331,7 @@ function briefly(button, words) {
   setTimeout(() => (text.textContent = own), FOR_A_MOMENT_MS);
 }
 
-/** A link was followed before one has signed in: it is entered at once by who has said a name already. */
+/** Handles a link that was followed before signing in. If the link has a name, the page signs in at once. */
 function followUnsigned({ room, name }) {
   if (!signIn.isWaiting) return;
   signIn.fill({ name, room });
@@ -339,13 +339,13 @@ function followUnsigned({ room, name }) {
   else signIn.focus();
 }
 
-/** How many are in a room, or "" where that is not known. */
+/** The number of people in a room, or "" if it is not known. */
 function headCount({ isKnown, total }) {
   if (!isKnown) return "";
   return total === 1 ? "Only you" : `${total.toLocaleString()} people`;
 }
 
-/** What to do with a link that is followed in this tab. */
+/** Handles a link that is followed in this tab. */
 let follow = followUnsigned;
 addEventListener("hashchange", () => follow(deepLink()));
 

@@ -1,12 +1,12 @@
-// The dashboard: asks the server once a second what it does, and shows it. This file puts the parts together and decides what state the
-// page is in; each part is in dashboard/.
+// The dashboard: requests the server's statistics once a second and shows them. This file wires the parts together and
+// decides the page's state; the parts are in dashboard/.
 
-import { Api, isToken, tokenFromAddress } from "./dashboard/api.js";
+import { Api, INVALID_TOKEN, isToken, tokenFromAddress } from "./dashboard/api.js";
 import { CHARTED, Charts } from "./dashboard/charts.js";
 import { ClientsTable } from "./dashboard/clients.js";
 import { DisconnectDialog } from "./dashboard/disconnect.js";
 import { byId, setText } from "./dashboard/dom.js";
-import { clock, sentence } from "./dashboard/format.js";
+import { clock, nameOf, sentence } from "./dashboard/format.js";
 import { Numbers } from "./dashboard/numbers.js";
 import { Poll } from "./dashboard/poll.js";
 import { PublishForm } from "./dashboard/publish.js";
@@ -27,7 +27,7 @@ const publishForm = new PublishForm(api);
 const disconnectDialog = new DisconnectDialog({
   api,
   done(client, code) {
-    status.say(`${client.name ?? client.id} was disconnected with ${code}.`);
+    status.say(`${nameOf(client)} was disconnected (code ${code}).`);
     clients.remove(client);
     poll.now();
   },
@@ -48,9 +48,8 @@ const tokenDialog = new TokenDialog({
 
 const poll = new Poll({ ask: (signal) => api.stats({ clients: clients.limit, signal }), answered, failed });
 
-const NEEDED = "The dashboard needs the admin token of this server.";
-const WRONG = "That is not a valid access token.";
-const OUTDATED = "The token is no longer valid. A server that makes its own makes a new one at each start.";
+const REQUIRED = "The dashboard requires the admin token of this server.";
+const OUTDATED = "The admin token is no longer valid. If none is configured, the server makes a new one at each start.";
 
 let lastAnswer = null;
 
@@ -69,32 +68,36 @@ function answered(stats, { asked, received }) {
   document.title = `${stats.server_name} · Dashboard`;
   document.body.dataset.polls = Number(document.body.dataset.polls) + 1;
   showToken();
-  status.is("live");
+  status.set("live");
 }
 
 function failed(error, next) {
   if (error.isAboutToken) {
     poll.stop();
-    const problem = !api.hasToken ? "" : lastAnswer === null ? WRONG : OUTDATED;
-    deny(problem || NEEDED);
+    const problem = !api.hasToken ? "" : lastAnswer === null ? INVALID_TOKEN : OUTDATED;
+    deny(problem || REQUIRED);
     tokenDialog.open(problem);
     return;
   }
-  const since = lastAnswer === null ? "" : ` The numbers are from ${clock(lastAnswer)}.`;
-  const again = `Trying again every ${next / 1000} s.`;
-  const action = ["Try now", () => poll.now()];
-  if (error.status !== undefined) status.is("failing", { notice: `The server answered with an error: ${sentence(error.message)}${since} ${again}`, action });
-  else status.is("away", { notice: `The server does not answer.${since} ${again}`, action });
+  const since = lastAnswer === null ? "" : ` Last update: ${clock(lastAnswer)}.`;
+  const again = `Retrying every ${next / 1000} s.`;
+  const action = ["Retry now", () => poll.now()];
+  if (error.status !== undefined) {
+    const notice = `The server returned an error: ${sentence(error.message)}${since} ${again}`;
+    status.set("failing", { notice, action });
+  } else {
+    status.set("away", { notice: `The server is not responding.${since} ${again}`, action });
+  }
 }
 
-// Without a token that the server accepts nothing is asked: guesses are not the page's affair.
+/** Forgets the token and waits for another one: the page does not keep polling with one that the server refuses. */
 function deny(why) {
   api.forgetToken();
   showToken();
-  status.is("denied", { notice: why, action: ["Enter token", () => tokenDialog.open()] });
+  status.set("denied", { notice: why, action: ["Enter token", () => tokenDialog.open()] });
 }
 
-/** Takes a token from the address, where there is one. */
+/** Takes a token from the address. Returns whether there was one. */
 function takeToken() {
   const token = tokenFromAddress(window);
   if (token === null) return false;
@@ -104,7 +107,7 @@ function takeToken() {
 
 function resume() {
   setText(byId("pause"), "Pause");
-  status.is("connecting");
+  status.set("connecting");
   poll.start();
 }
 
@@ -123,7 +126,7 @@ byId("pause").addEventListener("click", () => {
   if (status.state === "paused") return resume();
   poll.stop();
   setText(byId("pause"), "Resume");
-  status.is("paused");
+  status.set("paused");
 });
 
 byId("forget-token").addEventListener("click", () => {
@@ -131,7 +134,7 @@ byId("forget-token").addEventListener("click", () => {
   deny("The token was forgotten.");
 });
 
-// A printed address that is opened in a tab with the dashboard in it.
+// The address that the server prints, opened in a tab that already shows the dashboard.
 addEventListener("hashchange", () => {
   if (!takeToken()) return;
   tokenDialog.close();

@@ -1,12 +1,12 @@
-// Light or dark: what the system prefers, or what the button with data-theme-toggle chose, which localStorage keeps.
-// Not a module: it is loaded in <head> and has to set the root's data-theme before the first paint.
-// Dispatches "themechange" on document, for what is painted by script.
+// The light or dark theme: the system's preference, or the choice made with a [data-theme-toggle] button, which is kept
+// in localStorage. Not a module, because it runs in <head> and must set the root's data-theme before the first paint.
+// Dispatches "themechange" on document for content that scripts paint.
 
 (() => {
   const KEY = "qws.theme";
   const system = matchMedia("(prefers-color-scheme: dark)");
 
-  // Storage can be forbidden; the choice then lasts as long as the page.
+  // Storage may be blocked; the choice then lasts as long as the page.
   const stored = () => {
     try {
       return localStorage.getItem(KEY);
@@ -34,7 +34,7 @@
   }
 
   function label(button, theme) {
-    const text = theme === "dark" ? "Use light colours" : "Use dark colours";
+    const text = theme === "dark" ? "Switch to light theme" : "Switch to dark theme";
     button.setAttribute("aria-label", text);
     button.title = text;
   }
@@ -42,7 +42,7 @@
   function toggle() {
     const systems = system.matches ? "dark" : "light";
     const next = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-    // Back at what the system prefers, the system is followed again.
+    // A choice that matches the system's preference is dropped, so the page follows the system again.
     chosen = next === systems ? null : next;
     store(chosen);
     apply();

@@ -1,24 +1,30 @@
-// The page for calls: signs in, enters the room, and puts the parts together that show the call. How peers find and reach
-// each other is in webrtc/call.js and webrtc/peer.js.
+// The call page: signs in, joins the room, and wires together the parts that show the call. Signaling and peer
+// connections are in webrtc/call.js and webrtc/peer.js.
 
 import { Announcer } from "./ui/announcer.js";
 import { Composer } from "./ui/composer.js";
 import { ConnectionBadge } from "./ui/connection.js";
-import { byId, coalesced, el, icon, reconcile } from "./ui/dom.js";
+import { byId, coalesced, el, icon, reconcile, setText } from "./ui/dom.js";
 import { endingOf } from "./ui/ending.js";
 import { linked } from "./ui/links.js";
 import { OtherTabs } from "./ui/names.js";
 import { avatar, People } from "./ui/people.js";
 import { deepLink, roomProblem, showRoomInAddress, SignIn } from "./ui/signin.js";
 import { Remembered } from "./ui/storage.js";
-import { Call, MAY_NOT_CALL, MOST_PEOPLE, TOPIC_PREFIX } from "./webrtc/call.js";
+import { Call, MAY_NOT_CALL, MAX_PEOPLE, TOPIC_PREFIX } from "./webrtc/call.js";
 import { IceServers } from "./webrtc/ice.js";
 import { LocalMedia, mediaProblem } from "./webrtc/media.js";
 import { Tiles } from "./webrtc/tiles.js";
 
 const MEASURE_MS = 2000;
-const MOST_TEXTS = 300;
-const PEER_STATES = { connected: "connected", connecting: "connecting…", new: "connecting…", disconnected: "interrupted", failed: "not reachable" };
+const MAX_TEXTS = 300;
+const PEER_STATES = {
+  new: "connecting…",
+  connecting: "connecting…",
+  connected: "connected",
+  disconnected: "interrupted",
+  failed: "unreachable",
+};
 
 const people = new People("qws.webrtc.people");
 const lastName = new Remembered(() => localStorage, "qws.name");
@@ -26,7 +32,7 @@ const badge = new ConnectionBadge();
 const tabs = new OtherTabs("webrtc");
 const signIn = new SignIn(TOPIC_PREFIX, enter);
 
-/** Enters a room over a client that is connected; gives what stands in the way, or "". */
+/** Joins a room with a connected client. Returns a problem, or "". */
 async function enter(client, room, { token }) {
   if (client.permissions?.signal === false) {
     client.close().catch(() => {});
@@ -37,12 +43,12 @@ async function enter(client, room, { token }) {
   const call = new Call(client, room, { people, local, iceServers });
   try {
     await call.join();
-    // One did not want to wait, or the server has ended it in the last moment.
-    if (client.state === "closed") throw new Error("The connection has ended.");
+    // The user has cancelled, or the server has just closed the connection.
+    if (client.state === "closed") throw new Error("The connection was closed.");
   } catch (error) {
     call.leave();
     client.close().catch(() => {});
-    return error.code === 403 ? "Your access does not allow you to enter this room." : error.message;
+    return error.code === 403 ? "You are not allowed to join this room." : error.message;
   }
   lastName.set(client.name);
   showRoomInAddress(room);
@@ -50,7 +56,7 @@ async function enter(client, room, { token }) {
   return "";
 }
 
-/** Shows the call until one hangs up, or the connection ends for good. */
+/** Shows the call until the user hangs up or the connection is closed for good. */
 function showCall(client, room, { call, local, iceServers }) {
   const ended = new AbortController();
   const { signal } = ended;
@@ -59,7 +65,7 @@ function showCall(client, room, { call, local, iceServers }) {
   const composer = new Composer(say, signal);
   const announcer = new Announcer();
   const rows = new Map();
-  /** Whether anybody else has been here: then one does not wait for the first. */
+  /** Whether anyone else has been here before. */
   let wasAccompanied = false;
   const render = coalesced(() => {
     if (signal.aborted) return;
@@ -79,27 +85,39 @@ function showCall(client, room, { call, local, iceServers }) {
   composer.text = "";
   report(iceServers.problem);
   badge.watch(client);
-  tabs.is(client.name);
+  tabs.setName(client.name);
   follow = followAddress;
 
   call.addEventListener("change", render, { signal });
-  call.addEventListener("text", ({ detail }) => addText(people.name(detail.from), call.markOf(detail.from), detail.text, false), { signal });
+  call.addEventListener(
+    "text",
+    ({ detail }) => addText(people.name(detail.from), call.markOf(detail.from), detail.text, false),
+    { signal },
+  );
   call.addEventListener("problem", ({ detail }) => report(detail), { signal });
   client.addEventListener("state", render, { signal });
-  client.addEventListener("close", ({ detail }) => {
-    if (!detail.willReconnect) leave(endingOf(detail), detail.code === 4401);
-  }, { signal });
+  client.addEventListener(
+    "close",
+    ({ detail }) => {
+      if (!detail.willReconnect) leave(endingOf(detail), detail.code === 4401);
+    },
+    { signal },
+  );
   byId("toggle-microphone").addEventListener("click", () => turn("audio"), { signal });
   byId("toggle-camera").addEventListener("click", () => turn("video"), { signal });
   byId("hang-up").addEventListener("click", () => (leave(""), people.forget()), { signal });
   byId("invite").addEventListener("click", copyLink, { signal });
   byId("call-problem-close").addEventListener("click", () => report(""), { signal });
   byId("call-move").addEventListener("click", () => move(), { signal });
-  byId("skip-link").addEventListener("click", (event) => {
-    event.preventDefault();
-    byId("toggle-microphone").focus();
-  }, { signal });
-  // Also where the page is kept for going back to it: a call does not wait there.
+  byId("skip-link").addEventListener(
+    "click",
+    (event) => {
+      event.preventDefault();
+      byId("toggle-microphone").focus();
+    },
+    { signal },
+  );
+  // Also if the browser keeps the page for going back to it: a call does not wait there.
   addEventListener("pagehide", () => leave(""), { signal });
   const timer = setInterval(measure, MEASURE_MS);
   signal.addEventListener("abort", () => clearInterval(timer));
@@ -125,7 +143,7 @@ function showCall(client, room, { call, local, iceServers }) {
 
   function say(text) {
     if (call.peers.size === 0) return "Nobody else is here.";
-    if (call.say(text) === 0) return "This was not sent: no one could be reached, or the message is too long.";
+    if (call.say(text) === 0) return "Not sent: nobody can be reached, or the message is too long.";
     addText(client.name, "", text, true);
     return "";
   }
@@ -143,7 +161,7 @@ function showCall(client, room, { call, local, iceServers }) {
         el("p", { class: "text-body", dir: "auto" }, ...linked(text)),
       ),
     );
-    while (list.childElementCount > MOST_TEXTS) list.firstElementChild.remove();
+    while (list.childElementCount > MAX_TEXTS) list.firstElementChild.remove();
     if (isAtEnd || isOwn) texts.scrollTop = texts.scrollHeight;
   }
 
@@ -151,20 +169,31 @@ function showCall(client, room, { call, local, iceServers }) {
     const members = [...(call.roster?.members.values() ?? [])];
     const known = new Set(members.map(({ id }) => id));
     for (const id of rows.keys()) if (!known.has(id)) rows.delete(id);
-    reconcile(byId("people-list"), members.map(({ id }) => personRow(id)));
-    // The list of before says nothing about now.
-    byId("people-count").textContent = client.state === "open" ? `${members.length} of ${MOST_PEOPLE}` : "";
+    reconcile(
+      byId("people-list"),
+      members.map(({ id }) => personRow(id)),
+    );
+    // Without a connection the list is out of date.
+    byId("people-count").textContent = client.state === "open" ? `${members.length} of ${MAX_PEOPLE}` : "";
     const others = call.peers.size;
     const connected = [...call.peers.values()].filter(({ state }) => state === "connected").length;
     wasAccompanied ||= others > 0;
-    const alone = client.state !== "open" ? "Reconnecting…" : wasAccompanied ? "Nobody else is here" : "Nobody else is here yet. Copy the link and send it to someone.";
-    const words = others === 0 ? alone : connected < others ? "Connecting…" : others === 1 ? "Connected to 1 person" : `Connected to ${others} people`;
-    if (byId("call-subtitle").textContent !== words) byId("call-subtitle").textContent = words;
+    setText(byId("call-subtitle"), others === 0 ? alone() : withOthers(others, connected));
+  }
+
+  function alone() {
+    if (client.state !== "open") return "Reconnecting…";
+    return wasAccompanied ? "Nobody else is here" : "Nobody else is here yet. Copy the link and send it to someone.";
+  }
+
+  function withOthers(others, connected) {
+    if (connected < others) return "Connecting…";
+    return others === 1 ? "Connected to 1 person" : `Connected to ${others} people`;
   }
 
   function personRow(id) {
     const name = people.name(id);
-    // While the connection is lost there is no id, and the list still has the last one.
+    // While the connection is lost, the client has no ID, and the list still has the last one.
     const isOwn = id === client.id || (client.id === null && people.isOwn(id));
     const state = isOwn ? "you" : (PEER_STATES[call.peerOf(id)?.state] ?? "not in the call");
     const mark = isOwn ? "" : call.markOf(id);
@@ -183,7 +212,10 @@ function showCall(client, room, { call, local, iceServers }) {
   }
 
   function renderControls() {
-    for (const [kind, id, name] of [["audio", "toggle-microphone", "microphone"], ["video", "toggle-camera", "camera"]]) {
+    for (const [kind, id, name] of [
+      ["audio", "toggle-microphone", "microphone"],
+      ["video", "toggle-camera", "camera"],
+    ]) {
       const button = byId(id);
       const isOn = String(local.state[kind]);
       if (button.getAttribute("aria-pressed") === isOn) continue;
@@ -195,8 +227,9 @@ function showCall(client, room, { call, local, iceServers }) {
   function renderConnection() {
     const notice = byId("connection-notice");
     const isLost = client.state !== "open";
-    const words = "The connection to the server was lost. Reconnecting… The call goes on, but nobody can join until you are back.";
-    if (isLost === notice.hidden) announcer.say(isLost ? words : "Connected to the server again.");
+    const words =
+      "Connection to the server lost. Reconnecting… The call continues, but nobody can join until you are back.";
+    if (isLost === notice.hidden) announcer.say(isLost ? words : "Reconnected to the server.");
     notice.hidden = !isLost;
     notice.dataset.state = client.state;
     byId("connection-notice-text").textContent = words;
@@ -213,7 +246,7 @@ function showCall(client, room, { call, local, iceServers }) {
     setTimeout(() => (text.textContent = "Copy link"), 2000);
   }
 
-  /** A link to another room was followed in this tab: nobody leaves a call by that alone. */
+  /** Handles a link to another room that was followed in this tab. It asks first: a link alone does not end a call. */
   function followAddress(asked) {
     const isOther = asked.room !== "" && asked.room !== room && roomProblem(asked.room, TOPIC_PREFIX) === "";
     showRoomInAddress(room);
@@ -233,7 +266,7 @@ function showCall(client, room, { call, local, iceServers }) {
     if (signal.aborted) return;
     ended.abort();
     follow = followUnsigned;
-    tabs.is(null);
+    tabs.setName(null);
     call.leave();
     local.stop();
     badge.forget();
@@ -251,21 +284,21 @@ function showCall(client, room, { call, local, iceServers }) {
   }
 }
 
-/** Says what does not work, "" once it does. */
+/** Shows a problem; "" hides it. */
 function report(problem) {
   byId("call-problem").hidden = problem === "";
   byId("call-move").hidden = true;
   byId("call-problem-text").textContent = problem;
 }
 
-/** A link was followed before one has entered: one enters by hand alone, as those in the room learn the address of who comes in. */
+/** Handles a link before joining. It only fills in the form, because joining reveals one's address to the others. */
 function followUnsigned({ room, name }) {
   if (!signIn.isWaiting) return;
   signIn.fill({ name, room });
   signIn.focus();
 }
 
-/** What to do with a link that is followed in this tab. */
+/** Handles a link that is followed in this tab. */
 let follow = followUnsigned;
 addEventListener("hashchange", () => follow(deepLink()));
 

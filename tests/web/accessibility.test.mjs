@@ -1,4 +1,5 @@
-// What axe finds on each page, in light and dark, wide and narrow; and the pictures of the documentation.
+// Checks each page with axe, in light and dark, wide and narrow. With QWS_SCREENSHOTS=1, also takes the pictures of
+// docs/images/.
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
@@ -13,19 +14,25 @@ import { BLANK, withBrowser } from "./support/browser.mjs";
 import { needsServer, startServer } from "./support/server.mjs";
 import { asksForTokens, tokenOf } from "./support/tokens.mjs";
 
-const args = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--disable-features=WebRtcHideLocalIpsWithMdns"];
+const args = [
+  "--use-fake-device-for-media-stream",
+  "--use-fake-ui-for-media-stream",
+  "--disable-features=WebRtcHideLocalIpsWithMdns",
+];
 const setup = withBrowser({ args });
 const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const images = fileURLToPath(new URL("../../docs/images/", import.meta.url));
 const takesPictures = Boolean(process.env.QWS_SCREENSHOTS);
 
-/** What a page breaks of WCAG 2.2 A and AA, and of good practice. */
+/** The violations of WCAG 2.2 A and AA, and of best practices. */
 async function findings(page) {
   await page.evaluate(axe);
   const { violations } = await page.evaluate(() =>
     axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] }),
   );
-  return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join("; ")}`);
+  return violations.map(
+    ({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join("; ")}`,
+  );
 }
 
 async function say(page, text) {
@@ -33,20 +40,21 @@ async function say(page, text) {
   await page.press("#composer-text", "Enter");
 }
 
-/** Each conversation has a room of its own. Those of the pictures have names, which are in them. */
+/** A separate room for each conversation. The rooms in the pictures have proper names. */
 const roomFor = ({ colorScheme, viewport: { width } }) =>
-  ({ light: { 1280: "lobby", 390: "kitchen" }, dark: { 1280: "workshop", 390: "garden" } })[colorScheme][width] ?? `${colorScheme}-${width}`;
+  ({ light: { 1280: "lobby", 390: "kitchen" }, dark: { 1280: "workshop", 390: "garden" } })[colorScheme][width] ??
+  `${colorScheme}-${width}`;
 
-/** A conversation of two, as a page shows it that is open for a while. */
+/** A page with a conversation of two people. */
 async function chatting(t, options) {
   const room = roomFor(options);
   const grace = await setup.open(t, `/#room=${room}&name=Grace`);
   await grace.locator('#connection-badge[data-state="open"]').waitFor();
   const page = await setup.open(t, `/#room=${room}&name=Ada`, options);
   await page.locator("#people-list [data-client]", { hasText: "Grace" }).waitFor({ state: "attached" });
-  await say(page, "Does the call for tomorrow stand?");
+  await say(page, "Is the call still on for tomorrow?");
   await grace.locator(".entry-text", { hasText: "tomorrow" }).waitFor();
-  await say(grace, "Yes, at ten. I have put the notes into the usual place.");
+  await say(grace, "Yes, at ten. The notes are in the usual place.");
   await page.locator(".entry-text", { hasText: "usual place" }).waitFor();
   await say(page, "Perfect, see you then.");
   await page.locator('.entry[data-type="message"] .entry-text', { hasText: "see you then" }).waitFor();
@@ -69,7 +77,7 @@ async function calling(t, options) {
   return page;
 }
 
-/** A server on which something goes on: three who publish, and three who listen. */
+/** Makes the server busy: three clients that subscribe to three topics, one of which publishes. */
 async function busy(t) {
   const names = ["feed", "bridge", "archive"];
   const topics = ["market.fx.eurusd", "market.fx.usdjpy", "alerts.frost"];
@@ -82,7 +90,8 @@ async function busy(t) {
   const publishing = setInterval(() => {
     at += 1;
     const burst = 3 + Math.round(2 * Math.sin(at / 40));
-    for (let more = 0; more < burst; more += 1) clients[0].publish(topics[(at + more) % topics.length], String(1.08 + more / 100));
+    for (let more = 0; more < burst; more += 1)
+      clients[0].publish(topics[(at + more) % topics.length], String(1.08 + more / 100));
   }, 50);
   t.after(async () => {
     clearInterval(publishing);
@@ -100,7 +109,7 @@ async function watching(t, options) {
   return page;
 }
 
-/** A chat to which access ends soon, and a token that was of no use. */
+/** A chat page whose access ends soon, with a token that was refused. */
 async function renewing(t, options) {
   const asking = await startServer({ settings: asksForTokens("warn_ms = 3_600_000") });
   t.after(() => asking.stop());
@@ -123,7 +132,7 @@ const PAGES = {
   dashboard: watching,
 };
 
-test("what is wrong with a page is found", needsServer, async (t) => {
+test("violations on a page are found", needsServer, async (t) => {
   const page = await setup.open(t, "/");
   await page.evaluate(() => {
     const faint = document.createElement("p");
@@ -136,20 +145,23 @@ test("what is wrong with a page is found", needsServer, async (t) => {
   assert.match(found, /color-contrast/);
 });
 
-/** By how much a page is wider than its window. */
-const overflow = (page) => page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+/** How much wider a page is than its window, in pixels. */
+const overflow = (page) =>
+  page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
 
 for (const [name, open] of Object.entries(PAGES)) {
   for (const colorScheme of ["light", "dark"]) {
     for (const width of [1280, 390, 360, 320]) {
-      test(`${name}, ${colorScheme}, ${width} wide, is clean`, needsServer, async (t) => {
+      test(`${name} is accessible and fits, ${colorScheme}, ${width} px wide`, needsServer, async (t) => {
         const page = await open(t, { colorScheme, viewport: { width, height: 800 }, reducedMotion: "reduce" });
         assert.deepEqual(await findings(page), []);
-        assert.equal(await overflow(page), 0, "it is so much wider than the window");
+        assert.equal(await overflow(page), 0, "pixels wider than the window");
         const isOfDocs = !name.startsWith("chat-") && (width === 1280 || (name === "chat" && width === 390));
         if (takesPictures && isOfDocs) {
           if (name === "chat") await page.waitForTimeout(2_500);
-          await page.screenshot({ path: `${images}${name}-${width === 1280 ? colorScheme : `narrow-${colorScheme}`}.png` });
+          await page.screenshot({
+            path: `${images}${name}-${width === 1280 ? colorScheme : `narrow-${colorScheme}`}.png`,
+          });
         }
       });
     }
@@ -157,7 +169,7 @@ for (const [name, open] of Object.entries(PAGES)) {
 }
 
 for (const name of ["chat", "video"]) {
-  test(`${name} fits a phone where the round trip is long, and where the text is large`, needsServer, async (t) => {
+  test(`${name} fits a phone with a long round trip and with large text`, needsServer, async (t) => {
     const page = await PAGES[name](t, { colorScheme: "light", viewport: { width: 414, height: 800 } });
     const wider = [];
     for (const fontSize of ["100%", "200%"]) {
@@ -165,7 +177,7 @@ for (const name of ["chat", "video"]) {
         await page.setViewportSize({ width, height: 800 });
         const by = await page.evaluate((fontSize) => {
           document.documentElement.style.fontSize = fontSize;
-          // Measured at once: the page puts its own number there soon.
+          // Measured at once, because the page soon shows its own round trip there.
           document.getElementById("connection-rtt").textContent = "12345 ms";
           return document.documentElement.scrollWidth - document.documentElement.clientWidth;
         }, fontSize);

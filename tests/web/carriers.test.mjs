@@ -1,4 +1,4 @@
-// Which way a page's client connects, and that it moves to the better one.
+// Over which carrier a page's client connects, and how it moves to the better one.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -11,10 +11,10 @@ import { needsServer, startUdpRelay } from "./support/server.mjs";
 
 const setup = withBrowser();
 
-/** What the certificate endpoint says. */
+/** The server's answer about its certificate. */
 const certificate = async () => (await fetch(`${setup.server.url}/certificate-hash`)).json();
 
-/** A relay to the server's UDP port, and how a page's client gets there. */
+/** A relay to the server's UDP port, and the options with which a page's client uses it. */
 async function relayed(t) {
   const relay = await startUdpRelay(setup.server.port);
   t.after(() => relay.stop());
@@ -23,21 +23,22 @@ async function relayed(t) {
   return { relay, options };
 }
 
-/** A client in a page, as `client`, which keeps what it says in `said`; and how long it took to connect. */
+/** Connects a client in a page, as `client`, with its events in `said`. Returns its carrier and how long it took. */
 function connectIn(page, options = {}) {
   return page.evaluate(async (options) => {
     const { connect } = await import("/qws.js");
     const began = performance.now();
     const client = connect(undefined, options);
     const said = [];
-    for (const type of ["open", "close", "error"]) client.addEventListener(type, ({ detail }) => said.push([type, detail.message ?? detail]));
+    for (const type of ["open", "close", "error"])
+      client.addEventListener(type, ({ detail }) => said.push([type, detail.message ?? detail]));
     Object.assign(window, { client, said });
     await client.ready;
     return { carrier: client.carrier, took: performance.now() - began };
   }, options);
 }
 
-/** How many clients the server has, and over what. */
+/** The carriers of all connected clients. */
 async function connected() {
   const client = connect(setup.server.url, { WebSocket, name: "observer" });
   const transports = [];
@@ -46,7 +47,7 @@ async function connected() {
   return transports;
 }
 
-test("a page connects by WebTransport, with the server's certificate of the day", needsServer, async (t) => {
+test("a page connects over WebTransport with the server's short-lived certificate", needsServer, async (t) => {
   const page = await setup.open(t, BLANK);
   const { carrier, took } = await connectIn(page);
   assert.equal(carrier, "webtransport");
@@ -56,29 +57,31 @@ test("a page connects by WebTransport, with the server's certificate of the day"
     const bytes = Uint8Array.from({ length: 300_000 }, (_, at) => at % 251);
     const echo = await client.echo(bytes);
     const more = await Promise.all(Array.from({ length: 20 }, () => client.echo(bytes)));
-    const same = [echo, ...more].every((it) => it.length === bytes.length && it.every((byte, at) => byte === bytes[at]));
+    const same = [echo, ...more].every(
+      (it) => it.length === bytes.length && it.every((byte, at) => byte === bytes[at]),
+    );
     return [await client.echo("hé"), same, client.streams, client.rttMs !== null];
   });
-  assert.deepEqual(echoes, ["Echo: hé", true, 2, true], "what is large takes one more stream, whatever its number");
+  assert.deepEqual(echoes, ["Echo: hé", true, 2, true], "large messages share one additional stream");
   await page.evaluate(() => client.close());
   assert.deepEqual(await connected(), []);
 });
 
-test("a page at localhost connects by WebTransport as well", needsServer, async (t) => {
+test("a page at localhost connects over WebTransport as well", needsServer, async (t) => {
   const page = await setup.open(t, BLANK, { host: "localhost" });
   assert.equal((await connectIn(page)).carrier, "webtransport");
   await page.evaluate(() => client.close());
 });
 
-test("where UDP is blocked, a page is on WebSocket, and the next time at once", needsServer, async (t) => {
+test("if UDP is blocked, a page uses WebSocket, the next time without waiting", needsServer, async (t) => {
   const { options } = await relayed(t);
   const page = await setup.open(t, BLANK, { mayMissServer: true });
-  // How long it waits for QUIC is tested where time is made: web/test/race.test.js.
+  // How long it waits for QUIC is tested with mocked time in web/test/race.test.js.
   const { carrier, took } = await connectIn(page, options);
   t.diagnostic(`settled in ${took.toFixed(0)} ms`);
   assert.equal(carrier, "websocket");
   assert.deepEqual(await connected(), ["websocket"]);
-  // Once that is known, nothing is waited for.
+  // Once that is known, the page does not even try WebTransport.
   const again = await page.evaluate(async (options) => {
     const { connect } = await import("/qws.js");
     let sessions = 0;
@@ -97,7 +100,7 @@ test("where UDP is blocked, a page is on WebSocket, and the next time at once", 
   assert.deepEqual(again, { carrier: "websocket", sessions: 0 });
 });
 
-test("a page that began on WebSocket moves to WebTransport: nothing is lost, nothing comes twice", needsServer, async (t) => {
+test("a page moves from WebSocket to WebTransport without losing or repeating a message", needsServer, async (t) => {
   const { relay, options } = await relayed(t);
   const page = await setup.open(t, BLANK, { mayMissServer: true });
   const { carrier } = await connectIn(page, { ...options, retryQuicMs: 500, settleMs: 300, name: "page" });
@@ -111,7 +114,8 @@ test("a page that began on WebSocket moves to WebTransport: nothing is lost, not
     pattern.addEventListener("message", ({ detail }) => heard.pattern.push(`${detail.topic} ${detail.content}`));
     client.addEventListener("broadcast", ({ detail }) => heard.broadcast.push(Number(detail.content)));
     for (const subscription of [exact, pattern, reader]) subscription.addEventListener("lost", () => (heard.lost += 1));
-    for (const type of ["join", "leave"]) exact.addEventListener(type, ({ detail }) => heard.joins.push(`${type} ${detail.client.name}`));
+    for (const type of ["join", "leave"])
+      exact.addEventListener(type, ({ detail }) => heard.joins.push(`${type} ${detail.client.name}`));
     (async () => {
       for await (const { content } of reader) heard.read.push(Number(content));
     })();
@@ -123,7 +127,7 @@ test("a page that began on WebSocket moves to WebTransport: nothing is lost, not
   t.after(() => writer.close());
   let [count, isMoved] = [0, false];
   const write = async () => {
-    // Goes on for a while behind the move.
+    // Continues for a while after the move.
     for (let behind = 0; behind < 200; behind += isMoved ? 1 : 0) {
       const content = String(count);
       await Promise.all([
@@ -141,29 +145,48 @@ test("a page that began on WebSocket moves to WebTransport: nothing is lost, not
   await until(page, () => client.carrier === "webtransport");
   isMoved = true;
   await writing;
-  // Where that is not so, the comparisons below tell what is missing.
-  await until(page, (count) => Math.min(heard.exact.length, heard.read.length, heard.pattern.length) >= count, count).catch(() => {});
+  // If this times out, the comparisons below show what is missing.
+  await until(
+    page,
+    (count) => Math.min(heard.exact.length, heard.read.length, heard.pattern.length) >= count,
+    count,
+  ).catch(() => {});
   await page.waitForTimeout(300);
 
-  const { heard, said, id, reconnects } = await page.evaluate(() => ({ heard, said, id: client.id, reconnects: client.reconnects }));
+  const { heard, said, id, reconnects } = await page.evaluate(() => ({
+    heard,
+    said,
+    id: client.id,
+    reconnects: client.reconnects,
+  }));
   const all = Array.from({ length: count }, (_, at) => at);
   t.diagnostic(`${count} messages to each of three subscriptions`);
   assert.deepEqual(heard.exact, all);
   assert.deepEqual(heard.read, all);
   for (const topic of [0, 1, 2]) {
     const expected = all.filter((at) => at % 3 === topic).map((at) => `moves.${topic} ${at}`);
-    assert.deepEqual(heard.pattern.filter((message) => message.startsWith(`moves.${topic} `)), expected);
+    assert.deepEqual(
+      heard.pattern.filter((message) => message.startsWith(`moves.${topic} `)),
+      expected,
+    );
   }
-  assert.deepEqual(heard.broadcast.filter((content, at) => content !== heard.broadcast[at - 1] + 1 && at > 0), [], "broadcasts in order, each once");
+  assert.deepEqual(
+    heard.broadcast.filter((content, at) => content !== heard.broadcast[at - 1] + 1 && at > 0),
+    [],
+    "broadcasts in order, each once",
+  );
   assert.deepEqual([heard.lost, reconnects], [0, 0]);
-  assert.deepEqual(heard.joins, [], "the page itself is no news to it");
-  assert.deepEqual(said.map(([type]) => type).filter((type) => type !== "error"), ["open", "open"]);
+  assert.deepEqual(heard.joins, [], "the page gets no presence events about itself");
+  assert.deepEqual(
+    said.map(([type]) => type).filter((type) => type !== "error"),
+    ["open", "open"],
+  );
   await until(page, () => client.state === "open");
   const left = await connected();
   assert.deepEqual(left.sort(), ["websocket", "webtransport"], `the page once (${id}), and the writer`);
 });
 
-test("a network that drops everything is noticed when it is said to be back, and the page comes back", needsServer, async (t) => {
+test("a page reconnects over a dead network when the browser goes online", needsServer, async (t) => {
   const { relay, options } = await relayed(t);
   relay.open(true);
   const page = await setup.open(t, BLANK, { mayMissServer: true });

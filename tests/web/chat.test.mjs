@@ -1,4 +1,4 @@
-// The chat page: two of them, and the chat client for terminals.
+// The chat page, with a second page or the chat client for terminals.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -12,7 +12,7 @@ const setup = withBrowser();
 const chat = process.env.QWS_CHAT;
 const needsChat = { ...needsServer, skip: needsServer.skip || (!chat && "set QWS_CHAT to the example chat_client") };
 
-/** Opens the chat in a room and waits until it is there. */
+/** Opens a page and waits until it has joined the room. */
 async function enter(t, name, room, options) {
   const page = await setup.open(t, `/#room=${room}&name=${name}`, options);
   await page.locator(`[data-conversation="room:${room}"]`).waitFor();
@@ -25,11 +25,14 @@ async function say(page, text) {
   await page.press("#composer-text", "Enter");
 }
 
-/** Waits for an entry of the conversation that is shown. */
+/** Waits for an entry in the shown conversation. */
 const hears = (page, text, from) =>
-  page.locator(".entry", { has: page.locator(".entry-text", { hasText: text }), hasText: from }).first().waitFor();
+  page
+    .locator(".entry", { has: page.locator(".entry-text", { hasText: text }), hasText: from })
+    .first()
+    .waitFor();
 
-/** The chat client for terminals, driven by its pipes. */
+/** The chat client for terminals, controlled through its pipes. */
 function terminal(t, name) {
   const child = spawn(chat, ["--server", `127.0.0.1:${setup.server.port}`, "--ca", "certs/ca.pem", "--name", name], {
     cwd: setup.server.folder,
@@ -50,7 +53,7 @@ function terminal(t, name) {
   });
   return {
     type: (line) => child.stdin.write(`${line}\n`),
-    /** Resolves once this was shown. */
+    /** Resolves once the text was printed. */
     shows: (text) =>
       new Promise((resolve, reject) => {
         const timer = setTimeout(() => reject(new Error(`the terminal never showed ${text}:\n${shown}`)), 10_000);
@@ -68,23 +71,24 @@ function terminal(t, name) {
 
 test("two pages in a room see each other, over WebTransport", needsServer, async (t) => {
   const [ada, bob] = [await enter(t, "Ada", "lobby"), await enter(t, "Bob", "lobby")];
-  for (const page of [ada, bob]) assert.equal(await page.getAttribute("#connection-badge", "data-carrier"), "webtransport");
+  for (const page of [ada, bob])
+    assert.equal(await page.getAttribute("#connection-badge", "data-carrier"), "webtransport");
   await ada.locator("#people-list [data-client]", { hasText: "Bob" }).waitFor();
   await say(ada, "Hello, Bob");
   await hears(bob, "Hello, Bob", "Ada");
   await say(bob, "Hello, <b>Ada</b>");
   await hears(ada, "Hello, <b>Ada</b>", "Bob");
-  assert.equal(await ada.locator("#log-entries b").count(), 0, "a text is a text");
+  assert.equal(await ada.locator("#log-entries b").count(), 0, "markup is shown as text");
 });
 
-test("who comes later sees what was said", needsServer, async (t) => {
+test("a page that joins later sees the earlier messages", needsServer, async (t) => {
   const ada = await enter(t, "Ada", "history");
   await say(ada, "early words");
   await hears(ada, "early words", "Ada");
   await hears(await enter(t, "Eve", "history"), "early words", "Ada");
 });
 
-test("somebody at a terminal and a page talk to each other", needsChat, async (t) => {
+test("a terminal client and a page talk to each other", needsChat, async (t) => {
   const page = await enter(t, "Ada", "mixed");
   const native = terminal(t, "Tom");
   await native.shows("Connected to server");
@@ -96,7 +100,7 @@ test("somebody at a terminal and a page talk to each other", needsChat, async (t
   await native.shows("hello from a page");
 });
 
-test("a page goes on after the server was gone", needsServer, async (t) => {
+test("pages continue after a server restart", needsServer, async (t) => {
   const [ada, bob] = [
     await enter(t, "Ada", "again", { mayMissServer: true }),
     await enter(t, "Bob", "again", { mayMissServer: true }),
@@ -105,12 +109,13 @@ test("a page goes on after the server was gone", needsServer, async (t) => {
   for (const page of [ada, bob]) await page.evaluate(() => dispatchEvent(new Event("online")));
   await ada.locator('#connection-badge[data-state="reconnecting"]').waitFor();
   await setup.server.start();
-  for (const page of [ada, bob]) await page.locator('#connection-badge[data-state="open"]').waitFor({ timeout: 30_000 });
+  for (const page of [ada, bob])
+    await page.locator('#connection-badge[data-state="open"]').waitFor({ timeout: 30_000 });
   await say(ada, "are you there?");
   await hears(bob, "are you there?", "Ada");
 });
 
-test("a name in the link is not needed: the page asks", needsServer, async (t) => {
+test("without a name in the link, the page asks for one", needsServer, async (t) => {
   const page = await setup.open(t, "/");
   await page.fill("#signin-name", "Zoe");
   await page.fill("#signin-room", "lobby");
@@ -120,7 +125,7 @@ test("a name in the link is not needed: the page asks", needsServer, async (t) =
   await hears(page, "here I am", "Zoe");
 });
 
-test("nothing of who signed out is left for who comes next", needsServer, async (t) => {
+test("signing out leaves nothing of the user in the browser", needsServer, async (t) => {
   const asking = await startServer({ settings: asksForTokens() });
   t.after(() => asking.stop());
 
@@ -135,11 +140,13 @@ test("nothing of who signed out is left for who comes next", needsServer, async 
   await page.locator("#signin-form").waitFor();
   assert.equal(await page.inputValue("#signin-token"), "");
   await page.reload();
-  const kept = await page.evaluate(() => JSON.stringify(sessionStorage) + JSON.stringify({ ...localStorage, "qws.name": "" }));
+  const kept = await page.evaluate(
+    () => JSON.stringify(sessionStorage) + JSON.stringify({ ...localStorage, "qws.name": "" }),
+  );
   assert.doesNotMatch(kept, /Ada|ey[JK]/);
 });
 
-test("that the server cannot be reached is said from the first try on", needsServer, async (t) => {
+test("an unreachable server is reported from the first attempt on", needsServer, async (t) => {
   const alone = await startServer();
   const page = await setup.open(t, "/", { mayMissServer: true });
   await page.goto(alone.url);
@@ -152,7 +159,7 @@ test("that the server cannot be reached is said from the first try on", needsSer
   assert.equal(await page.textContent("#signin-problem"), "");
 });
 
-test("each loss of the connection is said, and that it is back", needsServer, async (t) => {
+test("every loss of the connection and every reconnect is announced", needsServer, async (t) => {
   const alone = await startServer();
   t.after(() => alone.stop());
   const page = await setup.open(t, BLANK, { mayMissServer: true });
@@ -160,14 +167,14 @@ test("each loss of the connection is said, and that it is back", needsServer, as
   await page.locator('[data-conversation="room:lobby"]').waitFor();
   for (let loss = 0; loss < 2; loss += 1) {
     await alone.kill();
-    await page.locator("#announcer", { hasText: "The connection was lost" }).waitFor({ state: "attached" });
+    await page.locator("#announcer", { hasText: "Connection lost" }).waitFor({ state: "attached" });
     await alone.start();
     await page.evaluate(() => dispatchEvent(new Event("online")));
-    await page.locator("#announcer", { hasText: "Connected again" }).waitFor({ state: "attached" });
+    await page.locator("#announcer", { hasText: "Reconnected." }).waitFor({ state: "attached" });
   }
 });
 
-test("a window that becomes wide while a list lies over it leaves the focus where it can be seen", needsServer, async (t) => {
+test("the focus stays visible if the window becomes wide while a panel is open", needsServer, async (t) => {
   const page = await setup.open(t, "/#room=wide&name=Ada", { viewport: { width: 390, height: 800 } });
   await page.locator('#connection-badge[data-state="open"]').waitFor();
   await page.click("#show-people");
@@ -177,9 +184,11 @@ test("a window that becomes wide while a list lies over it leaves the focus wher
   assert.equal(await page.evaluate(() => document.activeElement.id), "conversation-title");
 });
 
-test("web addresses in a message can be followed, and nothing else in it can", needsServer, async (t) => {
+test("web addresses in a message become links, and nothing else does", needsServer, async (t) => {
   const [ada, bob] = [await enter(t, "Ada", "links"), await enter(t, "Bob", "links")];
-  const text = 'see https://example.com/a?b=<img src=x onerror="document.title=1"> javascript:alert(1) https://bank.example@evil.example/';
+  const text =
+    'see https://example.com/a?b=<img src=x onerror="document.title=1"> javascript:alert(1) ' +
+    "https://bank.example@evil.example/";
   await say(ada, text);
   await hears(bob, "see https://example.com", "Ada");
   const links = bob.locator(".entry-text a");
@@ -192,16 +201,16 @@ test("web addresses in a message can be followed, and nothing else in it can", n
 
 const title = (page, room) => page.locator("#conversation-title", { hasText: room }).waitFor();
 
-/** Follows a link in the tab in which the page is. */
+/** Follows a link in the page's tab. */
 const follow = (page, hash) => page.evaluate((hash) => location.assign(hash), hash);
 
-test("an invitation that is opened in the tab of the chat leads to its room", needsServer, async (t) => {
+test("a room link that is followed in the chat's tab opens that room", needsServer, async (t) => {
   const page = await enter(t, "Ada", "invited-one");
   await follow(page, "#room=invited-two&name=Eve");
   await title(page, "invited-two");
   assert.equal(await page.textContent("#own-name"), "Ada");
   await until(page, () => location.hash === "#room=invited-two");
-  // Also the room that one was in just before: while something else is shown, the address does not name it.
+  // Also the room shown just before: the address names no room while another conversation is shown.
   await page.click('[data-conversation="all:"]');
   await title(page, "Everyone");
   await follow(page, "#room=invited-two");
@@ -211,7 +220,7 @@ test("an invitation that is opened in the tab of the chat leads to its room", ne
   await title(page, "invited-two");
 });
 
-test("an invitation that is opened before signing in fills the form in, and after the end enters again", needsServer, async (t) => {
+test("a room link fills in the form, and signs in again after a disconnect", needsServer, async (t) => {
   const page = await setup.open(t, "/");
   await page.locator("#signin-form").waitFor();
   await follow(page, "#room=invited-three");
@@ -219,14 +228,17 @@ test("an invitation that is opened before signing in fills the form in, and afte
   await page.fill("#signin-name", "Ada");
   await page.click("#signin-submit");
   await title(page, "invited-three");
-  await setup.server.admin("/api/disconnect", { client: await page.textContent("#connection-detail-id"), code: 4403 });
+  await setup.server.admin("/api/disconnect", {
+    client: await page.textContent("#connection-detail-id"),
+    code: 4403,
+  });
   await page.locator("#sign-in-again").waitFor();
   await follow(page, "#room=invited-four");
   await title(page, "invited-four");
   await page.locator('#connection-badge[data-state="open"]').waitFor();
 });
 
-test("in two tabs of one browser two people talk within a few keys", needsServer, async (t) => {
+test("two tabs of one browser become two people with a few keys", needsServer, async (t) => {
   const first = await setup.open(t, "/");
   await first.locator("#signin-form").waitFor();
   await until(first, () => document.activeElement.id === "signin-name" && document.activeElement.value !== "");
@@ -244,9 +256,9 @@ test("in two tabs of one browser two people talk within a few keys", needsServer
   await hears(first, "hello from the second tab", await second.textContent("#own-name"));
 });
 
-test("the first round trip that stays is not that of a cold connection", needsServer, async (t) => {
+test("the round trip of a cold connection is soon replaced", needsServer, async (t) => {
   const page = await setup.open(t, BLANK);
-  // What the first ping takes beside the way itself, as on a slow machine.
+  // Delays the first ping, as on a slow machine.
   const shown = await page.evaluate(async () => {
     const { connect } = await import("/qws.js");
     const now = performance.now.bind(performance);
@@ -260,17 +272,20 @@ test("the first round trip that stays is not that of a cold connection", needsSe
     return told;
   });
   assert.ok(shown[0] >= 5_000, `${shown}`);
-  assert.ok(shown.slice(1).every((ms) => ms < 5_000), `${shown}`);
+  assert.ok(
+    shown.slice(1).every((ms) => ms < 5_000),
+    `${shown}`,
+  );
 });
 
-test("on a phone the badge says in words how one is connected, and can be tapped", needsServer, async (t) => {
+test("on a phone the badge shows the state in words and can be tapped", needsServer, async (t) => {
   const page = await setup.open(t, "/#room=phone&name=Ada", { viewport: { width: 360, height: 740 } });
   await page.locator('#connection-badge[data-state="open"]').waitFor();
   const badge = page.locator("#connection-badge");
   assert.match(await badge.innerText(), /Online/);
   const { height } = await badge.boundingBox();
   assert.ok(height >= 24, `${height} px high`);
-  // All of the bar stands on one line, whatever the badge says.
+  // The bar fits on one line, whatever the badge says.
   const heights = [];
   for (const width of [414, 390, 375, 360, 320]) {
     await page.setViewportSize({ width, height: 740 });
@@ -283,7 +298,10 @@ test("on a phone the badge says in words how one is connected, and can be tapped
       );
     }
   }
-  assert.deepEqual(heights.filter(([, , height]) => height > 60), []);
+  assert.deepEqual(
+    heights.filter(([, , height]) => height > 60),
+    [],
+  );
   await badge.click();
   await page.locator("#connection-detail-carrier", { hasText: "WebTransport" }).waitFor();
   await page.keyboard.press("Escape");

@@ -1,4 +1,4 @@
-// The dashboard: its numbers are the server's, and what it does is done.
+// The dashboard: its numbers are the server's, and its actions take effect.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -16,10 +16,12 @@ async function metrics() {
   const response = await setup.server.admin("/metrics");
   assert.equal(response.status, 200);
   const lines = (await response.text()).split("\n").filter((line) => line !== "" && !line.startsWith("#"));
-  return Object.fromEntries(lines.map((line) => [line.slice(0, line.lastIndexOf(" ")), Number(line.slice(line.lastIndexOf(" ") + 1))]));
+  return Object.fromEntries(
+    lines.map((line) => [line.slice(0, line.lastIndexOf(" ")), Number(line.slice(line.lastIndexOf(" ") + 1))]),
+  );
 }
 
-/** Waits until the dashboard has asked twice more. */
+/** Waits until the dashboard has polled twice more. */
 async function polled(page) {
   const polls = Number(await page.getAttribute("body", "data-polls"));
   await until(page, (polls) => Number(document.body.dataset.polls) >= polls + 2, polls);
@@ -27,7 +29,7 @@ async function polled(page) {
 
 const shown = async (page, path) => Number(await page.getAttribute(`[data-metric="${path}"]`, "data-value"));
 
-/** What stands on the page under these names is what `/metrics` says. */
+/** The dashboard's paths and the metrics that must have the same values. */
 const SAME = {
   "clients.quic": 'qws_clients{transport="quic"}',
   "clients.webtransport": 'qws_clients{transport="webtransport"}',
@@ -51,7 +53,7 @@ const SAME = {
   "topics.subscriptions": "qws_subscriptions",
 };
 
-test("the numbers are those of /metrics, and those of what was done", needsServer, async (t) => {
+test("the numbers are those of /metrics and match the traffic", needsServer, async (t) => {
   const dashboard = await setup.open(t, setup.server.dashboard);
   await dashboard.locator('body[data-state="live"]').waitFor();
   const page = await setup.open(t, BLANK);
@@ -73,7 +75,7 @@ test("the numbers are those of /metrics, and those of what was done", needsServe
   await (await connect(setup.server.url, { WebSocket })).close();
 
   let differing;
-  // A client may ping between the two answers: then both are asked once more.
+  // A client may ping between the two responses; then both are requested again.
   for (let tries = 0; tries < 10 && differing?.length !== 0; tries += 1) {
     await polled(dashboard);
     const told = await metrics();
@@ -85,7 +87,11 @@ test("the numbers are those of /metrics, and those of what was done", needsServe
   }
   assert.deepEqual(differing, []);
   assert.deepEqual(
-    await Promise.all(["clients.total", "clients.webtransport", "totals.published", "totals.fanned_out"].map((path) => shown(dashboard, path))),
+    await Promise.all(
+      ["clients.total", "clients.webtransport", "totals.published", "totals.fanned_out"].map((path) =>
+        shown(dashboard, path),
+      ),
+    ),
     [2, 1, 25, 50],
   );
   const topic = dashboard.locator('[data-testid="topic-row"][data-topic="dash.board"]');
@@ -95,7 +101,7 @@ test("the numbers are those of /metrics, and those of what was done", needsServe
   assert.deepEqual((await rows.locator('[data-field="name"]').allTextContents()).sort(), ["Node", "Page"]);
 });
 
-/** How round trips and losses are spread, on the page and in `/metrics`, which tells seconds and parts of one. */
+/** The percentiles of round trips and losses, as the metric and the factor: `/metrics` has seconds and ratios. */
 const SPREAD = { "rtt_ms.clients": ["qws_measured_clients", 1], "loss_percent.clients": ["qws_measured_clients", 1] };
 for (const [percentile, label] of Object.entries({ p50: "50", p90: "90", p99: "99", max: "100" })) {
   SPREAD[`rtt_ms.${percentile}`] = [`qws_rtt_seconds{percentile="${label}"}`, 1000];
@@ -106,7 +112,7 @@ test("the percentiles of round trips and losses are those of /metrics", needsSer
   const dashboard = await setup.open(t, setup.server.dashboard);
   await dashboard.locator('body[data-state="live"]').waitFor();
   const page = await setup.open(t, BLANK);
-  // As many as it takes for the percentiles to be different numbers.
+  // Enough clients for the percentiles to differ.
   await page.evaluate(async () => {
     const { connect } = await import("/qws.js");
     window.clients = Array.from({ length: 10 }, () => connect(undefined, { carriers: ["webtransport"] }));
@@ -116,7 +122,7 @@ test("the percentiles of round trips and losses are those of /metrics", needsSer
     }
   });
   let differing;
-  // A round trip may be measured anew between the two answers: then both are asked once more.
+  // A new round trip may be measured between the two responses; then both are requested again.
   for (let tries = 0; tries < 15 && differing?.length !== 0; tries += 1) {
     await polled(dashboard);
     const told = await metrics();
@@ -133,7 +139,7 @@ test("the percentiles of round trips and losses are those of /metrics", needsSer
   assert.ok(0 < median && median <= longest, `${median} and ${longest}`);
 });
 
-test("what is published there comes to who has subscribed", needsServer, async (t) => {
+test("a message published on the dashboard reaches subscribers", needsServer, async (t) => {
   const client = connect(setup.server.url, { WebSocket });
   t.after(() => client.close());
   const subscription = client.subscribe("from.the.dashboard");
@@ -149,7 +155,7 @@ test("what is published there comes to who has subscribed", needsServer, async (
   assert.equal(await result.getAttribute("data-offset"), String(offset));
 });
 
-test("a client that is disconnected there is told so, and is gone from the list", needsServer, async (t) => {
+test("a client disconnected on the dashboard gets code and reason, and leaves the list", needsServer, async (t) => {
   const client = connect(setup.server.url, { WebSocket, name: "Unwanted" });
   t.after(() => client.close());
   await client.ready;
@@ -168,9 +174,10 @@ test("a client that is disconnected there is told so, and is gone from the list"
   );
 });
 
-const kept = (page) => page.evaluate(() => [JSON.stringify({ ...sessionStorage }), JSON.stringify({ ...localStorage })]);
+const kept = (page) =>
+  page.evaluate(() => [JSON.stringify({ ...sessionStorage }), JSON.stringify({ ...localStorage })]);
 
-test("the token is taken from the address, out of it at once, and kept in the tab alone", needsServer, async (t) => {
+test("the token is removed from the address at once and kept only in the tab", needsServer, async (t) => {
   const page = await setup.open(t, setup.server.dashboard);
   await page.locator('body[data-state="live"]').waitFor();
   assert.equal(await page.evaluate(() => location.href), `${setup.server.url}/dashboard`);
@@ -181,16 +188,18 @@ test("the token is taken from the address, out of it at once, and kept in the ta
   await page.getByTestId("forget-token").click();
   await page.locator('body[data-state="denied"]').waitFor();
   assert.ok(!(await kept(page)).join().includes(ADMIN_TOKEN));
-  // The printed address, opened in the tab that asks for the token.
+  // The address that the server prints, opened in the tab that asks for the token.
   await page.evaluate((hash) => location.assign(hash), new URL(setup.server.dashboard, "http://x").hash);
   await page.locator('body[data-state="live"]').waitFor();
   assert.equal(await page.evaluate(() => location.hash), "");
 });
 
-test("who has no token is told where it is, and a wrong one is named as that", needsServer, async (t) => {
+test("the dialog explains where to find the admin token, and rejects a wrong one", needsServer, async (t) => {
   const page = await setup.open(t, "/dashboard", { mayBeRefused: true });
   await page.getByTestId("token-dialog").waitFor();
-  assert.match(await page.textContent("#token-text"), /log when it starts.*http\.admin_token/s);
+  for (const place of [/log when it starts/, /http\.admin_token/]) {
+    assert.match(await page.textContent("#token-text"), place);
+  }
   assert.equal(await page.isVisible("#token-problem"), false);
   const enter = async (token) => {
     await page.getByTestId("token-input").fill(token);
@@ -198,18 +207,18 @@ test("who has no token is told where it is, and a wrong one is named as that", n
   };
   for (const wrong of ["a wrong token", "another-wrong-token"]) {
     await enter(wrong);
-    await page.locator("#token-problem", { hasText: "That is not a valid access token." }).waitFor();
+    await page.locator("#token-problem", { hasText: "That is not a valid admin token." }).waitFor();
   }
   await enter(ADMIN_TOKEN);
   await page.locator('body[data-state="live"]').waitFor();
   assert.equal(await page.getByTestId("token-dialog").isVisible(), false);
 
   const other = await setup.open(t, "/dashboard#token=a-token-of-another-server", { mayBeRefused: true });
-  await other.locator("#token-problem", { hasText: "That is not a valid access token." }).waitFor();
+  await other.locator("#token-problem", { hasText: "That is not a valid admin token." }).waitFor();
   assert.equal(await other.evaluate(() => location.hash), "");
 });
 
-test("with nothing published there is no fan-out, and with something there is", needsServer, async (t) => {
+test("there is a fan-out only while messages are published", needsServer, async (t) => {
   const page = await setup.open(t, setup.server.dashboard);
   await page.locator('body[data-state="live"]').waitFor();
   const client = connect(setup.server.url, { WebSocket });
@@ -231,7 +240,7 @@ test("with nothing published there is no fan-out, and with something there is", 
   assert.ok(Math.abs(value - 1) < 0.1, `one subscriber, and × ${value}`);
 });
 
-test("where nothing goes on, no box is large and empty", needsServer, async (t) => {
+test("an idle server's dashboard has no large empty boxes", needsServer, async (t) => {
   const quiet = await startServer();
   t.after(() => quiet.stop());
   const page = await setup.open(t, BLANK, { mayMissServer: true });
@@ -243,5 +252,7 @@ test("where nothing goes on, no box is large and empty", needsServer, async (t) 
     const { height } = await page.locator(".panel", { has: page.locator(`#${id}`) }).boundingBox();
     assert.ok(height < 180, `#${id} is ${height} px high`);
   }
-  await page.locator('[data-testid="chart-refusals"] .plot-quiet', { hasText: "Nothing dropped or refused." }).waitFor();
+  await page
+    .locator('[data-testid="chart-refusals"] .plot-quiet', { hasText: "Nothing dropped or refused." })
+    .waitFor();
 });

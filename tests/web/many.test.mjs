@@ -1,4 +1,4 @@
-// Many messages, few streams.
+// Many messages over few streams.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -9,17 +9,17 @@ import { connect } from "../../web/qws.js";
 import { BLANK, until, withBrowser } from "./support/browser.mjs";
 import { needsServer } from "./support/server.mjs";
 
-// A log that reaches back as far as a slow reader is behind.
+// A log that is long enough for a slow reader.
 const settings = `[[topics]]
 pattern = "slow.>"
 history_messages = 10000
 history_bytes = 10000000`;
 const setup = withBrowser({ settings });
-/** One on which all topics of a client share a lane. */
+/** A server on which all topics of a client share one lane. */
 const narrow = withBrowser({ settings: `[limits]\ntopic_lanes = 1\n${settings}` });
 const COUNT = 20_000;
 
-/** Publishes from another process, a few hundred at once. */
+/** Publishes from this process, 500 messages at a time. */
 async function publish(topics, count, server = setup.server) {
   const writer = connect(server.url, { WebSocket, requestTimeoutMs: 60_000 });
   const batch = 500;
@@ -30,7 +30,7 @@ async function publish(topics, count, server = setup.server) {
   await writer.close();
 }
 
-/** Subscribes in a page to topics, and keeps the numbers that come, by topic. */
+/** Subscribes to topics in a page, and keeps the received numbers by topic. */
 function listen(page, topics) {
   return page.evaluate(async (topics) => {
     const { connect } = await import("/qws.js");
@@ -45,7 +45,8 @@ function listen(page, topics) {
         heard[detail.topic].push(Number(detail.content));
         count += 1;
       });
-      for (const type of ["gap", "lost"]) subscription.addEventListener(type, ({ detail }) => trouble.push([type, detail]));
+      for (const type of ["gap", "lost"])
+        subscription.addEventListener(type, ({ detail }) => trouble.push([type, detail]));
     }
     await Promise.all(subscriptions.map(({ ready }) => ready));
     Object.assign(window, { client, heard, trouble, heardCount: () => count });
@@ -53,8 +54,11 @@ function listen(page, topics) {
   }, topics);
 }
 
-for (const [topics, what] of [[1, "one topic"], [40, "forty topics"]]) {
-  test(`${COUNT} messages of ${what} come over at most 16 streams and the control lane, in order, none lost`, needsServer, async (t) => {
+for (const [topics, what] of [
+  [1, "one topic"],
+  [40, "forty topics"],
+]) {
+  test(`${COUNT} messages on ${what} arrive in order over at most 16 streams`, needsServer, async (t) => {
     const names = Array.from({ length: topics }, (_, at) => `many.of${topics}.t${at}`);
     const page = await setup.open(t, BLANK);
     assert.equal(await listen(page, names), "webtransport");
@@ -75,12 +79,15 @@ for (const [topics, what] of [[1, "one topic"], [40, "forty topics"]]) {
     });
     t.diagnostic(`${streams} streams, ${reconnects} reconnects`);
     assert.ok(streams <= 16 + 1, `${streams} streams`);
-    assert.equal(streams, 1 + Math.min(topics, 16), "the control lane, and one for each topic as long as there are no more than 16");
+    assert.equal(streams, 1 + Math.min(topics, 16), "the control lane, and one stream per topic up to 16");
   });
 }
 
-for (const [lanes, what] of [[setup, "a lane of its own"], [narrow, "a lane that it shares"]]) {
-  test(`a page that reads slowly from ${what} keeps little, loses nothing, and holds up nobody`, needsServer, async (t) => {
+for (const [lanes, what] of [
+  [setup, "its own lane"],
+  [narrow, "a shared lane"],
+]) {
+  test(`a slow subscription on ${what} buffers little, loses nothing, and delays no other`, needsServer, async (t) => {
     const page = await lanes.open(t, BLANK);
     await page.evaluate(async () => {
       const { connect } = await import("/qws.js");
@@ -121,7 +128,7 @@ for (const [lanes, what] of [[setup, "a lane of its own"], [narrow, "a lane that
   });
 }
 
-test("topics that come and go on one lane, with a pattern beside them, lose nothing and get nothing twice", needsServer, async (t) => {
+test("subscriptions that come and go on one lane lose and repeat nothing", needsServer, async (t) => {
   const page = await narrow.open(t, BLANK);
   await page.evaluate(async () => {
     const { connect } = await import("/qws.js");
@@ -164,12 +171,12 @@ test("topics that come and go on one lane, with a pattern beside them, lose noth
     reconnects: client.reconnects,
   }));
   assert.deepEqual(wrong, []);
-  // Under load the server may have sent the page away as too slow: that is one more way to come and go.
-  t.diagnostic(`subscribed to anew ${rounds} times, ${reconnects} reconnects`);
+  // Under load the server may have disconnected the page as too slow, which only adds another resubscription.
+  t.diagnostic(`${rounds} resubscriptions, ${reconnects} reconnects`);
   assert.ok(rounds > 30);
 });
 
-test("datagrams, and topics on the control lane, take no stream", needsServer, async (t) => {
+test("datagrams and topics on the control lane use no additional stream", needsServer, async (t) => {
   const page = await setup.open(t, BLANK);
   await page.evaluate(async () => {
     const { connect } = await import("/qws.js");
@@ -185,13 +192,20 @@ test("datagrams, and topics on the control lane, take no stream", needsServer, a
   await publish(["few.control"], 500);
   const writer = connect(setup.server.url, { WebSocket });
   t.after(() => writer.close());
-  // One after the other, so that only the network could lose any.
+  // One after the other, so that only the network can lose any.
   for (let at = 0; at < 200; at += 1) await writer.publish("few.datagrams", String(at));
   await until(page, () => heard.control.length === 500 && heard.datagrams.at(-1) === 199);
   const { heard, streams } = await page.evaluate(() => ({ heard, streams: client.streams }));
-  assert.deepEqual(heard.control, Array.from({ length: 500 }, (_, at) => at));
+  assert.deepEqual(
+    heard.control,
+    Array.from({ length: 500 }, (_, at) => at),
+  );
   assert.ok(heard.datagrams.length > 150, `${heard.datagrams.length} of 200 datagrams came`);
-  assert.deepEqual([...heard.datagrams].sort((a, b) => a - b), heard.datagrams, "the newest wins: none goes back");
+  assert.deepEqual(
+    [...heard.datagrams].sort((a, b) => a - b),
+    heard.datagrams,
+    "an older one never follows a newer one",
+  );
   t.diagnostic(`${heard.datagrams.length} of 200 datagrams, ${streams} streams`);
   assert.ok(streams <= 2, `${streams} streams`);
 });

@@ -1,4 +1,4 @@
-// A server that is gone and comes back.
+// A server that stops and comes back.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -8,7 +8,7 @@ import { needsServer } from "./support/server.mjs";
 
 const setup = withBrowser({ settings: "[timing]\ndrain_timeout_ms = 1500" });
 
-/** A client in a page, and what its subscription to `back.again` tells. */
+/** Connects a client in a page, with the events of its subscription to `back.again` in `told`. */
 async function listening(t, options) {
   const page = await setup.open(t, BLANK, { mayMissServer: true });
   await page.evaluate(async (options) => {
@@ -32,24 +32,28 @@ async function listening(t, options) {
 }
 
 for (const carrier of ["webtransport", "websocket"]) {
-  test(`over ${carrier}, a server that was killed is found again, and what it has forgotten is told`, needsServer, async (t) => {
+  test(`over ${carrier}, a page reconnects to a killed server and reports the lost log`, needsServer, async (t) => {
     const page = await listening(t, { carriers: [carrier] });
     await page.evaluate(() => client.publish("back.again", "before"));
     await until(page, () => told.includes("before"));
     await setup.server.kill();
-    // QUIC does not notice by itself that nobody is there any more; the network's return is what makes a page look.
+    // QUIC does not notice by itself that the server is gone; the "online" event makes the page check.
     await page.evaluate(() => dispatchEvent(new Event("online")));
     await until(page, () => client.state === "reconnecting");
     const published = page.evaluate(() => client.publish("back.again", "after"));
     await setup.server.start();
-    assert.equal((await published).offset, 1, "what is published meanwhile waits, and is published once");
+    assert.equal((await published).offset, 1, "a message published meanwhile waits, and is published once");
     await until(page, () => told.includes("after"));
     assert.deepEqual(await page.evaluate(() => told), ["there", "before", "down", "back", "lost", "after"]);
-    assert.deepEqual(await page.evaluate(() => [client.carrier, client.reconnects, client.state]), [carrier, 1, "open"]);
+    assert.deepEqual(await page.evaluate(() => [client.carrier, client.reconnects, client.state]), [
+      carrier,
+      1,
+      "open",
+    ]);
   });
 }
 
-test("a server that drains sends its clients away, and they come back to the next one", needsServer, async (t) => {
+test("a draining server disconnects its clients, and they reconnect to the next one", needsServer, async (t) => {
   const page = await listening(t, {});
   assert.equal(await page.evaluate(() => client.carrier), "webtransport");
   await setup.server.kill("SIGTERM");
@@ -60,7 +64,7 @@ test("a server that drains sends its clients away, and they come back to the nex
   assert.equal(await page.evaluate(() => client.reconnects), 1);
 });
 
-test("a page whose session is ended again and again gets every message once and in order", needsServer, async (t) => {
+test("a page that is disconnected repeatedly gets every message once and in order", needsServer, async (t) => {
   const page = await listening(t, {});
   await page.evaluate(async () => {
     const { connect } = await import("/qws.js");
@@ -69,15 +73,24 @@ test("a page whose session is ended again and again gets every message once and 
   });
   const contents = (round) => Array.from({ length: 200 }, (_, at) => String(round * 200 + at));
   for (let round = 0; round < 5; round += 1) {
-    const sent = page.evaluate((contents) => Promise.all(contents.map((content) => writer.publish("back.again", content))), contents(round));
-    // As if it had not read fast enough.
-    const response = await setup.server.admin("/api/disconnect", { client: await page.evaluate(() => client.id), code: 4413 });
+    const sent = page.evaluate(
+      (contents) => Promise.all(contents.map((content) => writer.publish("back.again", content))),
+      contents(round),
+    );
+    // As if it had read too slowly.
+    const response = await setup.server.admin("/api/disconnect", {
+      client: await page.evaluate(() => client.id),
+      code: 4413,
+    });
     assert.equal(response.status, 200, await response.text());
     await until(page, (round) => client.reconnects === round + 1, round);
     await sent;
   }
   await until(page, () => told.includes("999"));
   const heard = await page.evaluate(() => told);
-  assert.deepEqual(heard.filter((it) => Number.isInteger(Number(it))), [0, 1, 2, 3, 4].flatMap(contents));
+  assert.deepEqual(
+    heard.filter((it) => Number.isInteger(Number(it))),
+    [0, 1, 2, 3, 4].flatMap(contents),
+  );
   assert.equal(heard.includes("lost"), false);
 });

@@ -1,4 +1,4 @@
-// The page for calls: browsers find each other through the server, and then speak without it.
+// The call page: browsers find each other through the server, and then talk without it.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -7,8 +7,12 @@ import { BLANK, until, withBrowser } from "./support/browser.mjs";
 import { needsServer, startServer } from "./support/server.mjs";
 import { asksForTokens, tokenOf } from "./support/tokens.mjs";
 
-// Cameras that are none, and addresses of this machine as they are, where there is no network to ask for others by name.
-const args = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--disable-features=WebRtcHideLocalIpsWithMdns"];
+// Fake cameras, and plain local addresses, because there may be no network on which mDNS names can be resolved.
+const args = [
+  "--use-fake-device-for-media-stream",
+  "--use-fake-ui-for-media-stream",
+  "--disable-features=WebRtcHideLocalIpsWithMdns",
+];
 const setup = withBrowser({ args });
 
 async function enter(t, name, room) {
@@ -19,7 +23,7 @@ async function enter(t, name, room) {
   return page;
 }
 
-/** Waits until a page can send texts to so many others. */
+/** Waits until a page can send messages to this many others. */
 const meets = (page, others) =>
   until(
     page,
@@ -34,7 +38,10 @@ async function say(page, text) {
 }
 
 const hears = (page, text, from) =>
-  page.locator('[data-testid="text"]', { has: page.locator(".text-body", { hasText: text }), hasText: from }).first().waitFor();
+  page
+    .locator('[data-testid="text"]', { has: page.locator(".text-body", { hasText: text }), hasText: from })
+    .first()
+    .waitFor();
 
 test("two pages open a data channel between them and talk over it", needsServer, async (t) => {
   const [ada, bob] = [await enter(t, "Ada", "two"), await enter(t, "Bob", "two")];
@@ -44,23 +51,25 @@ test("two pages open a data channel between them and talk over it", needsServer,
   await say(bob, "indeed");
   await hears(ada, "indeed", "Bob");
 
-  // It is between them alone: the server is not needed for it.
+  // The connection is direct and does not need the server.
   const state = await ada.locator('[data-testid="tile"][data-client]').getAttribute("data-state");
   assert.equal(state, "connected");
 });
 
-test("a camera that is turned on is seen at the other end, and turned off again", needsServer, async (t) => {
+test("the other page shows a camera while it is on", needsServer, async (t) => {
   const [ada, bob] = [await enter(t, "Ada", "seen"), await enter(t, "Bob", "seen")];
   await Promise.all([meets(ada, 1), meets(bob, 1)]);
   await ada.click("#toggle-camera");
   const seen = bob.locator('[data-testid="tile"][data-client][data-video="true"]');
   await seen.waitFor({ timeout: 20_000 });
-  await until(bob, () => [...document.querySelectorAll("video")].some(({ videoWidth, currentTime }) => videoWidth > 0 && currentTime > 0));
+  await until(bob, () =>
+    [...document.querySelectorAll("video")].some(({ videoWidth, currentTime }) => videoWidth > 0 && currentTime > 0),
+  );
   await ada.click("#toggle-camera");
   await seen.waitFor({ state: "detached", timeout: 20_000 });
 });
 
-test("three pages are a mesh, and one that hangs up is gone from it", needsServer, async (t) => {
+test("three pages form a mesh, and one that hangs up leaves it", needsServer, async (t) => {
   const pages = [await enter(t, "Ada", "mesh"), await enter(t, "Bob", "mesh"), await enter(t, "Cleo", "mesh")];
   await Promise.all(pages.map((page) => meets(page, 2)));
   const [ada, bob, cleo] = pages;
@@ -71,7 +80,7 @@ test("three pages are a mesh, and one that hangs up is gone from it", needsServe
   await ada.locator('[data-testid="tile"][data-client]', { hasText: "Cleo" }).waitFor({ state: "detached" });
 });
 
-test("a link alone does not enter: it would tell one's address", needsServer, async (t) => {
+test("a link alone does not join a call, which would reveal the user's address", needsServer, async (t) => {
   const page = await setup.open(t, "/webrtc#room=asked&name=Ada");
   const grace = await setup.open(t, "/webrtc#room=asked&name=Grace");
   await grace.click("#signin-submit");
@@ -82,15 +91,15 @@ test("a link alone does not enter: it would tell one's address", needsServer, as
   assert.ok(await page.locator("#signin-form").isVisible());
 });
 
-test("who loses the connection while entering is told, and can go back", needsServer, async (t) => {
+test("a connection lost while joining is reported, and joining can be cancelled", needsServer, async (t) => {
   const alone = await startServer();
   t.after(() => alone.stop());
   const page = await setup.open(t, BLANK, { mayMissServer: true });
-  // The answer that entering waits for does not come before the server has gone.
+  // Joining waits for this response, which does not arrive before the server is gone.
   await page.route("**/ice-servers", () => {});
   await page.goto(`${alone.url}/webrtc#room=late&name=Ada`);
   await page.click("#signin-submit");
-  await page.locator("#signin-status", { hasText: "Entering" }).waitFor();
+  await page.locator("#signin-status", { hasText: "Joining" }).waitFor();
   await alone.kill();
   await page.locator("#signin-problem", { hasText: "Still trying" }).waitFor();
   await page.click("#signin-cancel");
@@ -98,7 +107,7 @@ test("who loses the connection while entering is told, and can go back", needsSe
   assert.equal(await page.textContent("#signin-problem"), "");
 });
 
-test("who has somebody else's name is told apart", needsServer, async (t) => {
+test("people of the same name are distinguished by their client IDs", needsServer, async (t) => {
   const [ada, other] = [await enter(t, "Ada", "names"), await enter(t, "Ada", "names")];
   await Promise.all([meets(ada, 1), meets(other, 1)]);
   const tile = ada.locator('[data-testid="tile"][data-client]');
@@ -108,7 +117,7 @@ test("who has somebody else's name is told apart", needsServer, async (t) => {
   assert.equal(await ada.locator("#people-list [data-own] .person-mark").count(), 0);
 });
 
-test("a call goes on over the same connection after the server was gone", needsServer, async (t) => {
+test("a call continues over the same connection after a server restart", needsServer, async (t) => {
   const alone = await startServer();
   t.after(() => alone.stop());
   const pages = [];
@@ -120,7 +129,8 @@ test("a call goes on over the same connection after the server was gone", needsS
     pages.push(page);
   }
   await Promise.all(pages.map((page) => meets(page, 1)));
-  for (const page of pages) await page.evaluate(() => (document.querySelector('[data-testid="tile"][data-client]').dataset.kept = "yes"));
+  for (const page of pages)
+    await page.evaluate(() => (document.querySelector('[data-testid="tile"][data-client]').dataset.kept = "yes"));
   const before = await pages[0].getAttribute('[data-testid="tile"][data-client]', "data-client");
   await alone.kill();
   for (const page of pages) {
@@ -143,7 +153,7 @@ test("a call goes on over the same connection after the server was gone", needsS
   await hears(pages[1], "still here", "Ada");
 });
 
-test("on a phone the call is in sight as a whole, and no name lies over an avatar", needsServer, async (t) => {
+test("on a phone the whole call is in sight, and no name covers an avatar", needsServer, async (t) => {
   const grace = await enter(t, "Grace", "narrow");
   for (const height of [740, 640]) {
     const page = await setup.open(t, `/webrtc#room=narrow&name=Ada`, { viewport: { width: 360, height } });
@@ -154,12 +164,16 @@ test("on a phone the call is in sight as a whole, and no name lies over an avata
         const { top, bottom } = document.querySelector(selector).getBoundingClientRect();
         return top >= 0 && bottom <= innerHeight;
       };
-      return ["#call-title", "#tiles", "#controls", "#people-list", "#texts", "#composer-text"].filter((selector) => !inSight(selector));
+      return ["#call-title", "#tiles", "#controls", "#people-list", "#texts", "#composer-text"].filter(
+        (selector) => !inSight(selector),
+      );
     });
-    assert.deepEqual(whole, [], `${height} px high: what is not in sight`);
+    assert.deepEqual(whole, [], `not in sight at a height of ${height} px`);
     const covered = await page.evaluate(() =>
       [...document.querySelectorAll('[data-testid="tile"]')]
-        .map((tile) => [tile.querySelector(".avatar"), tile.querySelector(".tile-bar")].map((part) => part.getBoundingClientRect()))
+        .map((tile) =>
+          [tile.querySelector(".avatar"), tile.querySelector(".tile-bar")].map((part) => part.getBoundingClientRect()),
+        )
         .filter(([avatar, bar]) => avatar.bottom > bar.top && avatar.right > bar.left && avatar.left < bar.right),
     );
     assert.deepEqual(covered, []);
@@ -168,7 +182,7 @@ test("on a phone the call is in sight as a whole, and no name lies over an avata
   }
 });
 
-test("a link to another room, followed during a call, asks before the call is left", needsServer, async (t) => {
+test("a link to another room, followed during a call, does not leave the call by itself", needsServer, async (t) => {
   const page = await enter(t, "Ada", "link-one");
   await page.evaluate(() => location.assign("#room=link-two"));
   await page.locator("#call-problem-text", { hasText: "link-two" }).waitFor();
@@ -179,7 +193,7 @@ test("a link to another room, followed during a call, asks before the call is le
   assert.equal(await page.inputValue("#signin-room"), "link-two");
 });
 
-test("who may not call is told before going in", needsServer, async (t) => {
+test("a user who may not make calls is told before joining", needsServer, async (t) => {
   const asking = await startServer({ settings: asksForTokens().replaceAll("chat.>", "webrtc.>") });
   t.after(() => asking.stop());
   const page = await setup.open(t, BLANK, { mayMissServer: true });
@@ -188,5 +202,5 @@ test("who may not call is told before going in", needsServer, async (t) => {
   await page.locator("#signin-token-field").waitFor();
   await page.fill("#signin-token", tokenOf("ada"));
   await page.click("#signin-submit");
-  await page.locator("#signin-problem", { hasText: "Your access does not allow calls." }).waitFor();
+  await page.locator("#signin-problem", { hasText: "You are not allowed to make calls." }).waitFor();
 });

@@ -1,32 +1,32 @@
-// A chat over one connection: the rooms that one is in, and what people say to each other and to everyone. Knows nothing of
-// the page, which listens for "change" and "heard".
+// The chat over one connection: the joined rooms, direct conversations and broadcasts. Independent of the page, which
+// listens for "change" and "received".
 
 import { Conversation, entryOf } from "./conversation.js";
 import { Outbox } from "./outbox.js";
 import { Room } from "./room.js";
 
-// How many people may have written to one without an answer, and how much is kept of what was said with one person or another,
-// in characters: anybody may write.
-const MOST_UNANSWERED = 200;
-const MOST_DIRECT_CHARACTERS = 8_000_000;
+// Bounds on unanswered direct conversations, and on the characters kept in all direct conversations: anyone can write
+// to the user.
+const MAX_UNANSWERED = 200;
+const MAX_DIRECT_CHARACTERS = 8_000_000;
 
-/** Dispatches "change" when anything to show has changed, and "heard" for each message that others said just now. */
+/** Dispatches "change" when anything visible has changed, and "received" for each new message of others. */
 export class Chat extends EventTarget {
-  /** @type {Map<string, Conversation>} in the order in which they were begun */
+  /** @type {Map<string, Conversation>} in order of creation */
   conversations = new Map();
-  /** @type {Map<string, Room>} by the key of the conversation */
+  /** @type {Map<string, Room>} by the conversation's key */
   rooms = new Map();
-  /** Where one is. @type {Conversation} */
+  /** The conversation that is shown. @type {Conversation} */
   active;
-  /** Whether what comes in the active conversation is seen at once. */
-  isLooking = true;
+  /** Whether new messages of the active conversation are visible at once. */
+  isViewing = true;
   #client;
   #people;
   #outbox;
-  /** Rooms that are being entered. */
+  /** Promises of rooms that are being joined, by key. */
   #entering = new Map();
-  /** Names that more than one wears who is here; `null` when that is to be found out anew. @type {Set<string> | null} */
-  #worn = null;
+  /** Names shared by several people in the rooms; `null` until computed again. @type {Set<string> | null} */
+  #shared = null;
 
   /**
    * @param {import("../qws.js").Client} client connected
@@ -38,12 +38,14 @@ export class Chat extends EventTarget {
     this.#people = people;
     this.#outbox = new Outbox(client, people);
     this.#outbox.addEventListener("change", () => this.#changed());
-    this.#outbox.addEventListener("sent", () => this.#bound());
-    this.active = this.#begin("all", "");
-    this.#recognise();
-    client.addEventListener("open", () => this.#recognise());
-    client.addEventListener("broadcast", ({ detail }) => this.#heard(this.#begin("all", ""), entryOf(detail)));
-    client.addEventListener("direct", ({ detail }) => this.#heard(this.#begin("direct", detail.from), entryOf(detail)));
+    this.#outbox.addEventListener("sent", () => this.#enforceLimits());
+    this.active = this.#open("all", "");
+    this.#learnOwnId();
+    client.addEventListener("open", () => this.#learnOwnId());
+    client.addEventListener("broadcast", ({ detail }) => this.#receive(this.#open("all", ""), entryOf(detail)));
+    client.addEventListener("direct", ({ detail }) =>
+      this.#receive(this.#open("direct", detail.from), entryOf(detail)),
+    );
     for (const type of ["state", "permissions"]) client.addEventListener(type, () => this.#changed());
   }
 
@@ -51,13 +53,16 @@ export class Chat extends EventTarget {
     return this.#client;
   }
 
-  /** Enters a room, or turns to it. Rejects where the server does not let one in. */
+  /** Joins a room, or shows it if already joined. Rejects if the server refuses. */
   async join(name) {
     const key = `room:${name}`;
-    if (this.rooms.has(key)) return this.turnTo(this.conversations.get(key));
-    // One subscription to a topic is all that there may be.
+    if (this.rooms.has(key)) return this.activate(this.conversations.get(key));
+    // A client can have only one subscription to a topic.
     if (!this.#entering.has(key)) {
-      this.#entering.set(key, this.#enter(name, key).finally(() => this.#entering.delete(key)));
+      this.#entering.set(
+        key,
+        this.#enter(name, key).finally(() => this.#entering.delete(key)),
+      );
     }
     await this.#entering.get(key);
   }
@@ -65,91 +70,91 @@ export class Chat extends EventTarget {
   async #enter(name, key) {
     const room = new Room(this.#client, this.#people, name);
     room.addEventListener("change", () => this.#changed());
-    room.addEventListener("message", ({ detail }) => this.#heard(room.conversation, detail));
-    room.addEventListener("join", ({ detail }) => this.#goesOnWith(detail));
+    room.addEventListener("message", ({ detail }) => this.#receive(room.conversation, detail));
+    room.addEventListener("join", ({ detail }) => this.#continueWith(detail));
     room.addEventListener("members", () => {
-      this.#worn = null;
+      this.#shared = null;
       this.#changed();
     });
     room.addEventListener("end", ({ detail }) => this.#ended(room, detail));
     await room.enter();
     this.conversations.set(key, room.conversation);
     this.rooms.set(key, room);
-    this.turnTo(room.conversation);
+    this.activate(room.conversation);
     await room.roster.refresh();
   }
 
-  /** The server lets one stay in a room no longer. */
+  /** Handles the end of a room's subscription by the server. */
   #ended(room, error) {
     const { key } = room.conversation;
     if (this.rooms.get(key) !== room) return;
     this.rooms.delete(key);
-    this.#worn = null;
+    this.#shared = null;
     room.note(`You are no longer in this room: ${error.message}`);
   }
 
-  /** Leaves a room, or puts away what was said with one person. */
+  /** Leaves a room, or closes a direct conversation. */
   async leave(conversation) {
     const room = this.rooms.get(conversation.key);
     this.rooms.delete(conversation.key);
-    this.#worn = null;
+    this.#shared = null;
     this.conversations.delete(conversation.key);
-    if (this.active === conversation) this.turnTo([...this.conversations.values()].at(-1));
+    if (this.active === conversation) this.activate([...this.conversations.values()].at(-1));
     this.#changed();
     await room?.leave();
   }
 
-  /** Turns to the conversation with one person. */
+  /** Shows the direct conversation with a client. */
   openDirect(id) {
-    this.turnTo(this.#begin("direct", id));
+    this.activate(this.#open("direct", id));
   }
 
-  turnTo(conversation) {
+  activate(conversation) {
     if (this.active !== conversation) this.active.firstUnread = null;
     this.active = conversation;
-    if (this.isLooking) conversation.looked();
+    if (this.isViewing) conversation.markRead();
     this.#changed();
   }
 
-  /** Whether the page shows the end of the active conversation. */
-  look(isLooking) {
-    this.isLooking = isLooking;
-    if (!isLooking || this.active.unread === 0) return;
-    this.active.looked();
+  /** Records whether the page shows the end of the active conversation. */
+  setViewing(isViewing) {
+    this.isViewing = isViewing;
+    if (!isViewing || this.active.unread === 0) return;
+    this.active.markRead();
     this.#changed();
   }
 
-  /** Why nothing can be written in a conversation, or "". */
+  /** The reason why the user cannot write in a conversation, or "". */
   closedBecause(conversation) {
     const { state, permissions } = this.#client;
     if (state === "closed") return "You are not connected.";
     if (conversation.kind === "all") {
-      return permissions?.broadcast === false ? "Your access does not allow messages to everyone." : "";
+      return permissions?.broadcast === false ? "You are not allowed to send messages to everyone." : "";
     }
     if (conversation.kind === "direct") {
-      return permissions?.direct === false ? "Your access does not allow direct messages." : "";
+      return permissions?.direct === false ? "You are not allowed to send direct messages." : "";
     }
     const room = this.rooms.get(conversation.key);
     if (!room) return "You are no longer in this room.";
-    return room.mayWrite ? "" : "You can read this room, but your access does not allow you to write in it.";
+    return room.mayWrite ? "" : "You can read this room but not write in it.";
   }
 
-  /** Whether one may write to single people. */
+  /** Whether direct messages are allowed. */
   get mayWriteDirectly() {
     return this.#client.permissions?.direct !== false;
   }
 
-  /** Why this text cannot be sent, or "". */
+  /** The reason why this text cannot be sent, or "". */
   problem(text) {
     return this.#outbox.problem(text);
   }
 
-  /** Says something in a conversation. It stands there as pending until the server has taken it. */
+  /** Sends a message. It stays pending in the conversation until the server has accepted it. */
   send(conversation, text) {
     return this.#outbox.send(conversation, text);
   }
 
-  /** Tries again to send what failed. */
+  /** Sends a failed message again. */
   retry(conversation, entry) {
     return this.#outbox.retry(conversation, entry);
   }
@@ -158,12 +163,12 @@ export class Chat extends EventTarget {
     this.#outbox.discard(conversation, entry);
   }
 
-  /** Fetches what was said before the first entry. */
+  /** Loads the messages before the first entry. */
   async loadEarlier(conversation) {
     await this.rooms.get(conversation.key)?.loadEarlier();
   }
 
-  /** Fetches what the server dropped for us, a page at a time. */
+  /** Loads messages that the server dropped for this client, one page at a time. */
   async fillGap(conversation, gap) {
     await this.rooms.get(conversation.key)?.fillGap(gap);
   }
@@ -173,50 +178,50 @@ export class Chat extends EventTarget {
     return conversation.kind === "room" ? conversation.id : this.#people.name(conversation.id);
   }
 
-  /** Who is in the room of a conversation; `null` where it is none. */
+  /** The roster of a conversation's room, or `null`. */
   rosterOf(conversation) {
     return this.rooms.get(conversation.key)?.roster ?? null;
   }
 
-  /** Whether somebody is in one of the rooms; `null` where there is no way to know. */
+  /** `true` if a client is in one of the joined rooms; `null` if that is not known. */
   isHere(id) {
     for (const { roster } of this.rooms.values()) if (roster.members.has(id)) return true;
     return null;
   }
 
-  /** What has to stand beside the name of somebody, or "". */
+  /** The mark to show next to a client's name, or "". */
   markOf(id) {
-    return this.#people.mark(id, this.#namesWornByTwo().has(this.#people.name(id)));
+    return this.#people.mark(id, this.#sharedNames().has(this.#people.name(id)));
   }
 
-  #namesWornByTwo() {
-    if (this.#worn !== null) return this.#worn;
-    this.#worn = new Set();
+  #sharedNames() {
+    if (this.#shared !== null) return this.#shared;
+    this.#shared = new Set();
     const here = new Map();
     for (const { roster } of this.rooms.values()) {
       for (const { id } of roster.members.values()) {
         const name = this.#people.name(id);
-        if (here.has(name) && here.get(name) !== id) this.#worn.add(name);
+        if (here.has(name) && here.get(name) !== id) this.#shared.add(name);
         here.set(name, id);
       }
     }
-    return this.#worn;
+    return this.#shared;
   }
 
-  #begin(kind, id) {
+  #open(kind, id) {
     const key = `${kind}:${id}`;
     const known = this.conversations.get(key);
     if (known) return known;
     const conversation = new Conversation(kind, id);
     this.conversations.set(key, conversation);
-    // Strangers push out strangers alone.
-    const unanswered = this.#directOnes().filter((one) => this.#isUnanswered(one));
+    // Unanswered conversations displace only other unanswered ones.
+    const unanswered = this.#directConversations().filter((one) => this.#isUnanswered(one));
     const oldest = unanswered.find((one) => one !== conversation);
-    if (unanswered.length > MOST_UNANSWERED && oldest) this.conversations.delete(oldest.key);
+    if (unanswered.length > MAX_UNANSWERED && oldest) this.conversations.delete(oldest.key);
     return conversation;
   }
 
-  #directOnes() {
+  #directConversations() {
     return [...this.conversations.values()].filter(({ kind }) => kind === "direct");
   }
 
@@ -224,13 +229,13 @@ export class Chat extends EventTarget {
     return conversation !== this.active && !conversation.isAnswered;
   }
 
-  /** Keeps all direct conversations together within their bounds: what is longest gives way, and what was answered last. */
-  #bound() {
-    const direct = this.#directOnes();
-    let over = direct.reduce((sum, { size }) => sum + size, 0) - MOST_DIRECT_CHARACTERS;
+  /** Keeps the direct conversations within their total bound: drops from unanswered ones first, the longest first. */
+  #enforceLimits() {
+    const direct = this.#directConversations();
+    let over = direct.reduce((sum, { size }) => sum + size, 0) - MAX_DIRECT_CHARACTERS;
     if (over <= 0) return;
-    // With some to spare, as that is not for each message.
-    over += MOST_DIRECT_CHARACTERS / 10;
+    // Drops 10 % more than needed, so that this does not run for every message.
+    over += MAX_DIRECT_CHARACTERS / 10;
     const order = (one) => Number(!this.#isUnanswered(one));
     for (const conversation of direct.sort((a, b) => order(a) - order(b) || b.size - a.size)) {
       const before = conversation.size;
@@ -240,13 +245,13 @@ export class Chat extends EventTarget {
     }
   }
 
-  #recognise() {
+  #learnOwnId() {
     const { id, name } = this.#client;
     if (id !== null) this.#people.learnOwn(id, name);
   }
 
-  /** Somebody whom the server knows by a proven user came back with another id: what was said goes on with them. */
-  #goesOnWith({ id, user }) {
+  /** Moves a direct conversation to the new client ID of a user who reconnected; only verified users can be matched. */
+  #continueWith({ id, user }) {
     if (!user) return;
     for (const conversation of [...this.conversations.values()]) {
       const isOld = conversation.kind === "direct" && conversation.id !== id && this.isHere(conversation.id) === null;
@@ -258,20 +263,20 @@ export class Chat extends EventTarget {
     }
   }
 
-  #heard(conversation, entry) {
+  #receive(conversation, entry) {
     const isOwn = entry.from !== undefined && this.#people.isOwn(entry.from);
-    if (isOwn) this.#outbox.cameBack(conversation, entry);
+    if (isOwn) this.#outbox.confirm(conversation, entry);
     conversation.append(entry);
-    if (conversation.kind === "direct") this.#bound();
-    // Who says something here and is in none of our rooms has a name as well.
+    if (conversation.kind === "direct") this.#enforceLimits();
+    // The sender may be in none of the joined rooms, so their name has to be looked up.
     const mayAsk = this.#client.permissions?.list_clients !== false;
     if (entry.from && mayAsk) this.#people.lookUp(this.#client, entry.from).then((isNews) => isNews && this.#changed());
-    const isSeen = conversation === this.active && this.isLooking;
+    const isSeen = conversation === this.active && this.isViewing;
     if (!isOwn && !isSeen) {
       if (conversation.unread === 0) conversation.firstUnread = entry;
       conversation.unread += 1;
     }
-    if (!isOwn) this.dispatchEvent(new CustomEvent("heard", { detail: { conversation, entry } }));
+    if (!isOwn) this.dispatchEvent(new CustomEvent("received", { detail: { conversation, entry } }));
     this.#changed();
   }
 

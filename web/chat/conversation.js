@@ -1,54 +1,54 @@
-// What was said in one place: a room, between two people, or to everyone. Bounded in entries and in characters: the oldest
-// go, and a room's history gives them back. Knows nothing of the page or of the connection.
+// One conversation: a room, a direct conversation, or the broadcasts. Bounded in entries and in characters: the oldest
+// are dropped and can be loaded again from a room's history. Independent of the page and of the connection.
 
-export const MOST_ENTRIES = 10_000;
-export const MOST_CHARACTERS = 8_000_000;
-// What an entry costs beside its text, in characters.
+export const MAX_ENTRIES = 10_000;
+export const MAX_CHARACTERS = 8_000_000;
+// The cost of an entry in addition to its text, in characters.
 const ENTRY_CHARACTERS = 100;
-// Dropped this many at once, as taking the first off an array moves all others.
+// Entries are dropped this many at a time, because removing the first element of an array moves all others.
 const SLACK = 500;
-// People who come and go within this time stand on one line.
-const COMINGS_TOGETHER_MS = 120_000;
+// People who join and leave within this time share one line.
+const PRESENCE_TOGETHER_MS = 120_000;
 
 /**
  * @typedef {object} Entry
- * @property {"message" | "comings" | "gap" | "note" | "pending"} type
+ * @property {"message" | "presence" | "gap" | "note" | "pending"} type
  * @property {number} time Unix milliseconds
  * @property {number} [offset] in the room's log
- * @property {string} [epoch] of a room's log, which begins anew with another: of what has an offset, and of "gap"
+ * @property {string} [epoch] of a room's log; set if there is an offset, and on "gap"
  * @property {string} [from] client id
  * @property {string} [text] of a message or note
- * @property {Person[]} [joined] of "comings"
- * @property {Person[]} [left] of "comings"
- * @property {number} [first] offset of the first that is missing, of "gap"
- * @property {number} [last] offset of the last that is missing, of "gap"
+ * @property {Person[]} [joined] of "presence"
+ * @property {Person[]} [left] of "presence"
+ * @property {number} [first] offset of the first missing message, of "gap"
+ * @property {number} [last] offset of the last missing message, of "gap"
  * @property {"sending" | "failed" | "fetching" | "gone"} [state] of "pending" and "gap"
- * @property {string} [key] of "pending": under which it is published, however often that is tried
- * @property {string} [problem] why it failed
- * @property {number} [unsureSince] of "pending": when it was tried first without an answer; it may have been sent
+ * @property {string} [key] idempotency key of "pending", the same for every attempt to publish it
+ * @property {string} [problem] the reason for a failure
+ * @property {number} [unsureSince] of "pending": time of the first attempt without an answer; it may have been sent
  */
 
-/** @typedef {{ key: string, name: string }} Person by `key` one knows that it is the same */
+/** @typedef {{ key: string, name: string }} Person `key` identifies a person across connections */
 
 export class Conversation {
   /** @type {Entry[]} oldest first */
   entries = [];
-  /** @type {Entry[]} own messages that the server has not taken yet; they stand below all others */
+  /** @type {Entry[]} own messages that the server has not accepted yet, shown below all others */
   pending = [];
-  /** Messages that came since it was last looked at. */
+  /** Number of messages received since it was last read. */
   unread = 0;
-  /** The first of them. @type {Entry | null} */
+  /** The first unread message. @type {Entry | null} */
   firstUnread = null;
-  /** The life of the room's log that goes on now. @type {string | undefined} */
+  /** The current epoch of the room's log. @type {string | undefined} */
   epoch;
-  /** Whether there may be more before the first entry. */
+  /** Whether the history may have messages before the first entry. */
   hasEarlier = false;
-  /** Whether what is before the first entry found no room here any more. */
+  /** Whether earlier messages did not fit. */
   isFull = false;
   isLoadingEarlier = false;
-  /** What is typed and not sent. */
+  /** The text that is typed but not sent. */
   draft = "";
-  /** Whether one has said something here oneself. */
+  /** Whether the user has sent a message here. */
   hasOwn = false;
   #characters = 0;
 
@@ -62,25 +62,25 @@ export class Conversation {
     this.key = `${kind}:${id}`;
   }
 
-  /** How much it holds, in characters. */
+  /** Its size in characters. */
   get size() {
     return this.#characters;
   }
 
-  /** Whether one has written here oneself, or is about to. */
+  /** Whether the user has written here or is about to. */
   get isAnswered() {
     return this.hasOwn || this.pending.length > 0 || this.draft !== "";
   }
 
-  /** The room's log is in another life: what the one before had besides what is here is gone. */
-  beginAnew(epoch) {
+  /** Starts a new epoch of the room's log: messages of the previous one that are not here are gone. */
+  startEpoch(epoch) {
     if (epoch === this.epoch) return;
     this.epoch = epoch;
     this.hasEarlier = this.isFull = false;
     for (const entry of this.entries) if (entry.type === "gap") entry.state = "gone";
   }
 
-  /** Lets the oldest entries go until no more than so many characters are held; the newest stays. */
+  /** Drops the oldest entries until at most this many characters are left. The newest entry always stays. */
   shrink(characters) {
     let dropped = 0;
     let held = this.#characters;
@@ -91,23 +91,23 @@ export class Conversation {
     this.#drop(dropped);
   }
 
-  /** Adds what has just come. */
+  /** Adds a new entry. */
   append(entry) {
     this.entries.push(entry);
     this.#characters += weight(entry);
-    if (this.entries.length > MOST_ENTRIES + SLACK || this.#characters > MOST_CHARACTERS) this.#trim();
+    if (this.entries.length > MAX_ENTRIES + SLACK || this.#characters > MAX_CHARACTERS) this.#trim();
   }
 
-  /** Adds what was before the first one, oldest first, as far as there is room. */
+  /** Adds entries before the first one, as many as fit. `entries` are ordered oldest first. */
   prepend(entries) {
-    const room = MOST_ENTRIES - this.entries.length;
+    const room = MAX_ENTRIES - this.entries.length;
     const fitting = room > 0 ? entries.slice(-room) : [];
     this.entries.unshift(...fitting);
     for (const entry of fitting) this.#characters += weight(entry);
     this.isFull = fitting.length < entries.length;
   }
 
-  /** Puts what was missing before the gap's place, and takes the gap out where it is closed. */
+  /** Inserts missing messages before the gap, and removes the gap if it is closed. */
   fill(gap, entries, isClosed) {
     const at = this.entries.indexOf(gap);
     if (at < 0) return;
@@ -117,38 +117,38 @@ export class Conversation {
   }
 
   /**
-   * Notes that somebody came or left, on the line of those just before.
+   * Records that someone joined or left, on the same line as recent joins and leaves.
    * @param {Person} person
    * @param {"joined" | "left"} list
    * @param {number} time
    */
-  comingOrGoing(person, list, time) {
+  notePresence(person, list, time) {
     const newest = this.entries.at(-1);
-    if (newest?.type === "comings" && time - newest.time < COMINGS_TOGETHER_MS) {
+    if (newest?.type === "presence" && time - newest.time < PRESENCE_TOGETHER_MS) {
       const other = list === "joined" ? "left" : "joined";
       const at = newest[other].findIndex(({ key }) => key === person.key);
-      // Who came back is no news; neither is who goes on over another connection, where the new one comes first.
+      // A person who comes back is no news. Neither is one who switches connections: there, the new one joins first.
       if (at >= 0) newest[other].splice(at, 1);
       else newest[list].push(person);
       if (newest.joined.length + newest.left.length === 0) this.#characters -= weight(this.entries.pop());
       return;
     }
-    this.append({ type: "comings", time, joined: [], left: [], [list]: [person] });
+    this.append({ type: "presence", time, joined: [], left: [], [list]: [person] });
   }
 
-  /** Where the oldest message here stands in the room's log, or `null`. */
+  /** Position of the oldest message in the room's log, or `null`. */
   get oldest() {
     const oldest = this.entries.find((entry) => entry.offset !== undefined);
     return oldest ? { epoch: oldest.epoch, offset: oldest.offset } : null;
   }
 
-  looked() {
+  markRead() {
     this.unread = 0;
   }
 
   #trim() {
-    this.#drop(Math.max(0, this.entries.length - MOST_ENTRIES));
-    if (this.#characters > MOST_CHARACTERS) this.shrink(MOST_CHARACTERS * 0.9);
+    this.#drop(Math.max(0, this.entries.length - MAX_ENTRIES));
+    if (this.#characters > MAX_CHARACTERS) this.shrink(MAX_CHARACTERS * 0.9);
   }
 
   #drop(count) {
@@ -163,8 +163,9 @@ export class Conversation {
 
 const weight = (entry) => ENTRY_CHARACTERS + (entry.text?.length ?? 0);
 
-/** A message of the protocol as an entry. */
+/** Converts a message of the protocol to an entry. */
 export function entryOf({ offset, from, content, data, timestamp }, epoch) {
-  const text = content ?? `(${(data?.length ?? 0).toLocaleString()} bytes that are not text)`;
+  const bytes = data?.length ?? 0;
+  const text = content ?? `(binary message, ${bytes.toLocaleString()} ${bytes === 1 ? "byte" : "bytes"})`;
   return { type: "message", time: timestamp, offset, epoch, from, text };
 }

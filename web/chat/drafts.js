@@ -1,14 +1,14 @@
-// What was typed and not sent, over signing in again: kept in memory alone, and for who typed it.
+// Unsent texts, kept while the user signs in again: in memory only, and only for the same user.
 
 export class Drafts {
-  #whose = "";
-  /** @type {Map<string, string>} by the key of the conversation */
+  #owner = "";
+  /** @type {Map<string, string>} by the conversation's key */
   #texts = new Map();
 
-  /** They are this one's from now on. What somebody else typed is forgotten. */
-  belongTo(who) {
-    if (who !== this.#whose) this.forget();
-    this.#whose = who;
+  /** Sets the user to whom the texts belong. Those of another user are dropped. */
+  setOwner(owner) {
+    if (owner !== this.#owner) this.forget();
+    this.#owner = owner;
   }
 
   /** @param {Iterable<import("./conversation.js").Conversation>} conversations */
@@ -16,7 +16,7 @@ export class Drafts {
     for (const { key, draft } of conversations) if (draft !== "") this.#texts.set(key, draft);
   }
 
-  /** Gives back what was kept of a conversation, or "", and keeps it no longer. */
+  /** Returns and removes the text of a conversation, or "". */
   take(key) {
     const text = this.#texts.get(key) ?? "";
     this.#texts.delete(key);

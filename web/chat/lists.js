@@ -1,9 +1,9 @@
-// The lists beside the log: the conversations that one has, and who is in the room.
+// The lists next to the log: the conversations, and the people in the room.
 
 import { byId, el, icon, reconcile } from "../ui/dom.js";
 import { avatar } from "../ui/people.js";
 
-const MOST_PEOPLE = 200;
+const MAX_PEOPLE = 200;
 const ICONS = { room: "hash", all: "everyone" };
 const HEADINGS = [
   ["room", "Rooms"],
@@ -11,13 +11,13 @@ const HEADINGS = [
   ["all", "Whole server"],
 ];
 
-/** How many messages wait, as people want to read it. */
+/** A short unread count. */
 export const short = (count) => (count > 99 ? "99+" : String(count));
 
-/** A name on one line, whichever way it is written, at the side where all names begin. */
+/** A name on one line, aligned with the others whatever its writing direction. */
 const isolated = (name, kind = "") => el("span", { class: `truncate ${kind}` }, el("bdi", {}, name));
 
-/** The conversations by kind, each with what waits in it. */
+/** The conversations by kind, each with its unread count. */
 export class ConversationList {
   #chat;
   #root = byId("conversation-list");
@@ -44,13 +44,18 @@ export class ConversationList {
     for (const [kind, { group, list }] of this.#groups) {
       const ofKind = conversations.filter((conversation) => conversation.kind === kind);
       group.hidden = ofKind.length === 0;
-      reconcile(list, ofKind.map((conversation) => this.#row(conversation)));
+      reconcile(
+        list,
+        ofKind.map((conversation) => this.#row(conversation)),
+      );
     }
   }
 
-  /** The conversation that stands so many places behind the active one, around the end. */
+  /** The conversation `places` after the active one, wrapping around. */
   neighbour(places) {
-    const ordered = HEADINGS.flatMap(([kind]) => [...this.#chat.conversations.values()].filter((one) => one.kind === kind));
+    const ordered = HEADINGS.flatMap(([kind]) =>
+      [...this.#chat.conversations.values()].filter((one) => one.kind === kind),
+    );
     const at = ordered.indexOf(this.#chat.active) + places;
     return ordered[(at + ordered.length) % ordered.length];
   }
@@ -70,7 +75,7 @@ export class ConversationList {
       unread > 0 && el("span", { class: "count", "aria-hidden": "true" }, short(unread)),
       unread > 0 && el("span", { class: "visually-hidden" }, `, ${unread} unread`),
     ].filter(Boolean);
-    // The button stays, so that it keeps the focus.
+    // The button is reused, so that it keeps the focus.
     const row = known?.row ?? el("li", {}, el("button", { type: "button", onclick: () => this.#onTurn(conversation) }));
     const button = row.firstElementChild;
     button.className = `conversation-item${unread > 0 ? " unread" : ""}`;
@@ -84,7 +89,7 @@ export class ConversationList {
   }
 }
 
-/** Who is in the room, each a way to write to that person alone. */
+/** The people in the room; a click opens a direct conversation. */
 export class PeopleList {
   #chat;
   #people;
@@ -115,11 +120,14 @@ export class PeopleList {
     this.#signature = signature;
 
     const members = this.#membersOf(roster, own);
-    const shown = members.slice(0, MOST_PEOPLE);
+    const shown = members.slice(0, MAX_PEOPLE);
     const listed = new Set(shown.map(({ id }) => id));
     for (const id of this.#rows.keys()) if (!listed.has(id)) this.#rows.delete(id);
-    reconcile(this.#list, shown.map((member) => this.#row(member, member.id === own)));
-    // The list of before says nothing about now.
+    reconcile(
+      this.#list,
+      shown.map((member) => this.#row(member, member.id === own)),
+    );
+    // Without a connection the list is out of date.
     const isKnown = state === "open" && (roster?.isKnown ?? false);
     this.#list.hidden = !isKnown;
     this.#count.textContent = !isKnown ? "" : roster.total.toLocaleString();
@@ -136,16 +144,19 @@ export class PeopleList {
     const name = this.#chat.nameOf(conversation);
     const { state } = this.#chat.client;
     if (state !== "open") {
-      return state === "closed" ? "You are not connected. Sign in again to see who is here." : "Reconnecting. Who is here shows once you are back.";
+      if (state === "closed") return "You are not connected. Sign in again to see who is here.";
+      return "Reconnecting. You will see who is here once you are back.";
     }
     if (conversation.kind === "all") return "Everyone on this server sees this, whatever room they are in.";
     if (conversation.kind === "direct") {
-      return isHere ? `${name} is here. Only the two of you read this.` : `${name} is in none of your rooms now. Only the two of you read this.`;
+      const where = isHere ? `${name} is online.` : `${name} is not in any of your rooms right now.`;
+      return `${where} Only the two of you can read this.`;
     }
     if (roster === null) return "You are no longer in this room.";
     if (roster.error !== null) {
       if (roster.error.code === 404) return "This room does not list its members.";
-      return roster.error.code === 403 ? "You may not see who is here." : `The list of people could not be loaded: ${roster.error.message}`;
+      if (roster.error.code === 403) return "You may not see who is here.";
+      return `Could not load the list of people: ${roster.error.message}`;
     }
     const more = roster.total - shown;
     if (more > 0) return `and ${more.toLocaleString()} more`;
@@ -160,16 +171,15 @@ export class PeopleList {
     if (known?.signature === signature) return known.row;
     const content = [
       avatar(name),
-      el(
-        "span",
-        { class: "person-names" },
-        isolated(name),
-        mark && isolated(mark, "muted person-user"),
-      ),
+      el("span", { class: "person-names" }, isolated(name), mark && isolated(mark, "muted person-user")),
       isOwn && el("span", { class: "badge accent" }, "You"),
     ];
     const row = isPlain
-      ? el("li", {}, el("div", { class: "person", "data-client": id, "data-own": isOwn ? "true" : undefined }, ...content))
+      ? el(
+          "li",
+          {},
+          el("div", { class: "person", "data-client": id, "data-own": isOwn ? "true" : undefined }, ...content),
+        )
       : el(
           "li",
           {},
@@ -177,7 +187,7 @@ export class PeopleList {
             "button",
             { class: "person", type: "button", "data-client": id, onclick: () => this.#onOpen(id) },
             ...content,
-            el("span", { class: "visually-hidden" }, ", write a direct message"),
+            el("span", { class: "visually-hidden" }, ", send a direct message"),
           ),
         );
     this.#rows.set(id, { signature, row });

@@ -1,15 +1,15 @@
-// The log of the active conversation. However much was said, the page holds a window of it: a bounded number of rows that
-// moves as one scrolls, and stays where one reads while other things change above or below.
+// The log of the active conversation. The page holds only a window of it: a bounded number of rows that moves with
+// scrolling, and keeps the reader's place while entries change above or below.
 
 import { byId, el, reconcile } from "../ui/dom.js";
 import { rowsOf } from "./rows.js";
 
-const MOST_ROWS = 160;
+const MAX_ROWS = 160;
 const STEP = 60;
-// How near the edge of the window the next step is taken, and how near the end counts as the end, in pixels.
+// Distance from the window's edge at which it moves by a step, and from the end that counts as the end, in pixels.
 const NEAR_EDGE = 400;
 const NEAR_END = 48;
-// Rows that go to the top of what comes before.
+// Rows that move when earlier entries are added, so they cannot be an anchor.
 const MOVING = new Set(["earlier", "full", "day"]);
 
 export class LogView {
@@ -20,9 +20,9 @@ export class LogView {
   #jumpText = byId("jump-text");
   #rows;
   #shown = null;
-  /** Whether the end is shown and followed. */
+  /** Whether the log follows its end. */
   #isAtEnd = true;
-  /** The first entry of the window, where the end is not followed. */
+  /** The first entry of the window while the end is not followed. */
   #first = null;
   #isComplete = true;
   #resized;
@@ -36,11 +36,11 @@ export class LogView {
    */
   constructor(chat, people, { onInvite, signal }) {
     this.#chat = chat;
-    // What grows under the reader's hand stays where it is.
+    // Content that the reader expands must not scroll away.
     this.#rows = rowsOf(chat, people, { onExpand: () => this.#unpin(), onInvite });
     this.#log.addEventListener("scroll", () => this.#scrolled(), { passive: true, signal });
     this.#jump.addEventListener("click", () => this.toEnd(), { signal });
-    document.addEventListener("visibilitychange", () => this.#tellWhetherSeen(), { signal });
+    document.addEventListener("visibilitychange", () => this.#reportVisibility(), { signal });
     this.#resized = new ResizeObserver(() => {
       if (this.#isAtEnd) this.#log.scrollTop = this.#log.scrollHeight;
     });
@@ -49,7 +49,7 @@ export class LogView {
     signal.addEventListener("abort", () => this.#resized.disconnect());
   }
 
-  /** Shows what is there now. */
+  /** Shows the current state. */
   render() {
     const conversation = this.#chat.active;
     if (conversation !== this.#shown) {
@@ -62,32 +62,32 @@ export class LogView {
     const anchor = anchors.find(({ row }) => row.isConnected);
     if (this.#isAtEnd) this.#log.scrollTop = this.#log.scrollHeight;
     else if (anchor) this.#log.scrollTop = anchor.row.offsetTop - anchor.above;
-    this.#tellWhetherSeen();
+    this.#reportVisibility();
     this.#showJump();
-    // Who waits at the top for what was said before scrolls no more once it is there.
+    // A reader who waits at the top does not scroll again once earlier entries arrive, so the window moves here too.
     const hasBefore = conversation.entries[0] !== this.#first;
     if (!this.#isAtEnd && hasBefore && this.#log.scrollTop < NEAR_EDGE) this.#back();
   }
 
-  /** Goes to the newest entry, and follows it. */
+  /** Scrolls to the newest entry and follows the end. */
   toEnd() {
     this.#isAtEnd = true;
     this.render();
     this.#log.focus({ preventScroll: true });
   }
 
-  /** As if one had scrolled to the end: what one says oneself one wants to see. */
+  /** Follows the end from the next rendering on, as after sending a message. */
   follow() {
     this.#isAtEnd = true;
   }
 
   #fill(conversation) {
     const { entries, pending } = conversation;
-    let from = entries.length - MOST_ROWS;
-    // What the window began with may be gone, as the oldest go; then the oldest that is left comes in its place.
+    let from = entries.length - MAX_ROWS;
+    // The window's first entry may have been dropped; then the window starts at the oldest one left.
     if (!this.#isAtEnd) from = entries.indexOf(this.#first);
     from = Math.max(0, from);
-    const to = Math.min(entries.length, from + MOST_ROWS);
+    const to = Math.min(entries.length, from + MAX_ROWS);
     this.#first = entries[from] ?? null;
     this.#isComplete = to === entries.length;
 
@@ -97,17 +97,19 @@ export class LogView {
       rows.push(...this.#rows.entry(conversation, entries[at], entries[at - 1] ?? null));
     }
     if (this.#isComplete) {
-      const shown = pending.slice(-MOST_ROWS);
-      shown.forEach((entry, at) => rows.push(...this.#rows.entry(conversation, entry, shown[at - 1] ?? entries.at(-1) ?? null)));
+      const shown = pending.slice(-MAX_ROWS);
+      shown.forEach((entry, at) =>
+        rows.push(...this.#rows.entry(conversation, entry, shown[at - 1] ?? entries.at(-1) ?? null)),
+      );
     }
     if (rows.length === 0) rows.push(this.#rows.empty(conversation));
     const hadFocus = this.#list.contains(document.activeElement);
     reconcile(this.#list, rows);
-    // The button that was pressed may be gone with its row.
+    // The button that was pressed may have been removed with its row.
     if (hadFocus && !this.#list.contains(document.activeElement)) this.#log.focus({ preventScroll: true });
   }
 
-  /** The rows that can be seen, and where they stand. Some may be made anew or go: the first one that stays is the anchor. */
+  /** The visible rows and their positions. Rows may be replaced or removed; the first one that stays is the anchor. */
   #anchors() {
     const top = this.#log.scrollTop;
     const bottom = top + this.#log.clientHeight;
@@ -131,7 +133,7 @@ export class LogView {
       if (scrollTop < NEAR_EDGE) this.#back();
       else if (below < NEAR_EDGE) this.#forth();
     }
-    this.#tellWhetherSeen();
+    this.#reportVisibility();
     this.#showJump();
   }
 
@@ -153,20 +155,21 @@ export class LogView {
   #forth() {
     const { entries } = this.#shown;
     const from = entries.indexOf(this.#first);
-    const next = Math.min(from + STEP, entries.length - MOST_ROWS);
+    const next = Math.min(from + STEP, entries.length - MAX_ROWS);
     if (from < 0 || next <= from) return;
     this.#first = entries[next];
     this.render();
   }
 
-  #tellWhetherSeen() {
-    this.#chat.look(this.#isAtEnd && document.visibilityState === "visible");
+  #reportVisibility() {
+    this.#chat.setViewing(this.#isAtEnd && document.visibilityState === "visible");
   }
 
   #showJump() {
     this.#jump.hidden = this.#isAtEnd;
     const { unread } = this.#chat.active;
-    const text = unread === 0 ? "Latest messages" : unread === 1 ? "1 new message" : `${unread.toLocaleString()} new messages`;
+    const some = unread === 1 ? "1 new message" : `${unread.toLocaleString()} new messages`;
+    const text = unread === 0 ? "Latest messages" : some;
     if (this.#jumpText.textContent !== text) this.#jumpText.textContent = text;
   }
 }

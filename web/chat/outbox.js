@@ -1,16 +1,16 @@
-// What one says oneself, on its way: it stands in its conversation as pending until the server has taken it, and what failed
-// can be tried again. Knows nothing of which conversations there are.
+// Sends the user's messages. A message is pending in its conversation until the server has accepted it, and can be sent
+// again if that fails. Does not know which conversations exist.
 
 import { QwsError } from "../qws.js";
 import { TOPIC_PREFIX } from "./room.js";
 
-// The server knows the key of a message for two minutes, where it is not told otherwise; past that, a second try may be a
+// The server remembers the key of a message for two minutes by default; after that, a second attempt may publish a
 // second message.
 const KEY_KNOWN_MS = 110_000;
-// What the server adds to a message, at most, as the protocol has it.
+// The most that the server adds to a message, according to the protocol.
 const ADDED_BYTES = 1024;
 
-/** Dispatches "change" when anything to show has changed, and "sent" when a conversation between two has grown by it. */
+/** Dispatches "change" when anything visible has changed, and "sent" when a direct conversation has grown. */
 export class Outbox extends EventTarget {
   #client;
   #people;
@@ -25,7 +25,7 @@ export class Outbox extends EventTarget {
     this.#people = people;
   }
 
-  /** Why this text cannot be sent, or "". */
+  /** The reason why this text cannot be sent, or "". */
   problem(text) {
     const most = this.#client.limits?.max_message_bytes;
     if (most === undefined) return "";
@@ -33,7 +33,7 @@ export class Outbox extends EventTarget {
     return over > 0 ? `Too long by ${over.toLocaleString()} bytes.` : "";
   }
 
-  /** Says something in a conversation. */
+  /** Sends a message to a conversation. */
   send(conversation, text) {
     const entry = { type: "pending", time: Date.now(), text, state: "sending", key: crypto.randomUUID() };
     conversation.pending.push(entry);
@@ -41,10 +41,10 @@ export class Outbox extends EventTarget {
     return this.#deliver(conversation, entry);
   }
 
-  /** Tries again to send what failed; the server takes it once, whatever became of the first try, as long as it knows the key. */
+  /** Sends a failed message again. The server accepts it only once, as long as it remembers the key. */
   retry(conversation, entry) {
     if (isKeyForgotten(entry)) {
-      // One was told that it may have been sent, and wants it once more.
+      // The user has seen that it may have been sent, and wants to send it once more.
       entry.key = crypto.randomUUID();
       entry.unsureSince = undefined;
     }
@@ -58,10 +58,10 @@ export class Outbox extends EventTarget {
     this.#changed();
   }
 
-  /** One's own message has come in as others get it: it is no longer pending. */
-  cameBack(conversation, entry) {
+  /** Removes a pending message that the server has delivered back to its sender. */
+  confirm(conversation, entry) {
     const sent = conversation.pending.find((one) => one.offset !== undefined && isSame(one, entry));
-    // The message itself can be here before the server's word that it was taken.
+    // The message itself may arrive before the server's reply to the request.
     const same = sent ?? conversation.pending.find(({ text, offset }) => text === entry.text && offset === undefined);
     if (same) remove(conversation.pending, same);
   }
@@ -74,7 +74,7 @@ export class Outbox extends EventTarget {
       if (conversation.kind === "all") remove(conversation.pending, entry);
     } catch (error) {
       entry.state = "failed";
-      // Whoever refuses it has not sent it; without an answer nobody knows.
+      // A message that was refused was not sent. Without an answer it may have been.
       if (["closed", "timeout", "transport"].includes(error.kind)) entry.unsureSince ??= entry.time;
       entry.problem = this.#why(conversation, error);
     }
@@ -85,14 +85,14 @@ export class Outbox extends EventTarget {
     const { epoch, offset, duplicate } = await this.#published(conversation, entry);
     entry.epoch = epoch;
     entry.offset = offset;
-    // It may have come already, taken for another one with the same text or long before this answer.
+    // It may already be here: long before this reply, or matched with another pending message of the same text.
     if (duplicate || conversation.entries.some((said) => isSame(said, entry))) remove(conversation.pending, entry);
   }
 
-  /** Publishes, if need be when the connection is back: the key makes it safe to ask again, for a while. */
+  /** Publishes, again after a reconnect if necessary: for a while the key makes that safe. */
   async #published(conversation, entry) {
     for (;;) {
-      // What never left the page may wait for as long as it takes.
+      // A message that never left the page may wait as long as necessary.
       let mayBeSent = this.#client.state === "open";
       const opened = () => (mayBeSent = true);
       this.#client.addEventListener("open", opened);
@@ -108,14 +108,14 @@ export class Outbox extends EventTarget {
       while (this.#client.state === "reconnecting") {
         await new Promise((changed) => this.#client.addEventListener("state", changed, { once: true }));
       }
-      if (isKeyForgotten(entry)) throw new QwsError("timeout", "The connection was lost before the server’s answer.");
+      if (isKeyForgotten(entry)) throw new QwsError("timeout", "The connection was lost before the server answered.");
     }
   }
 
   async #direct(conversation, entry) {
     await this.#client.direct(conversation.id, entry.text);
     remove(conversation.pending, entry);
-    // The server tells it to the other alone; to oneself it comes by itself.
+    // The server delivers it only to the other client. A message to oneself arrives like any other.
     const { id } = this.#client;
     if (id !== conversation.id) conversation.append({ type: "message", time: Date.now(), from: id, text: entry.text });
     conversation.hasOwn = true;
@@ -126,7 +126,7 @@ export class Outbox extends EventTarget {
     if (conversation.kind === "direct" && error.code === 404) {
       return `${this.#people.name(conversation.id)} is no longer connected.`;
     }
-    if (error.code === 403) return "Your access does not allow this.";
+    if (error.code === 403) return "You are not allowed to do this.";
     if (error.kind === "closed") return "You are not connected.";
     return error.message;
   }
@@ -136,7 +136,7 @@ export class Outbox extends EventTarget {
   }
 }
 
-/** Whether the server may take it for another message by now. */
+/** Whether the server may have forgotten the key, and would accept the message as a new one. */
 const isKeyForgotten = ({ unsureSince }) => unsureSince !== undefined && Date.now() - unsureSince > KEY_KNOWN_MS;
 
 const isSame = (one, other) => one.offset === other.offset && one.epoch === other.epoch;

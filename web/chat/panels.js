@@ -1,5 +1,5 @@
-// The lists at the sides on narrow screens: each comes over the log by a button, has the focus while it is open, and gives it
-// back. On wide screens they stand beside the log.
+// The side panels on narrow screens: a button opens one over the log, and it holds the focus until it is closed. On
+// wide screens the panels are next to the log.
 
 import { byId } from "../ui/dom.js";
 
@@ -34,7 +34,7 @@ export class Panels {
     byId(id).querySelector("[data-close-panel]").focus();
   }
 
-  /** Closes what is open; tells whether anything was. */
+  /** Closes the open panel. Returns whether there was one. */
   close() {
     const id = this.#open;
     if (id === null) return false;
@@ -42,7 +42,7 @@ export class Panels {
     byId(id).classList.remove("open");
     this.#set(id, false);
     const button = byId(PANELS[id].button);
-    // On a window that has become wide there is no such button.
+    // The button is hidden if the window has become wide.
     if (button.checkVisibility()) button.focus();
     else byId("conversation-title").focus();
     return true;
@@ -51,7 +51,7 @@ export class Panels {
   #set(id, isOpen) {
     this.#scrim.hidden = !isOpen;
     byId(PANELS[id].button).setAttribute("aria-expanded", String(isOpen));
-    // What lies below cannot be reached meanwhile.
+    // Everything below the panel is out of reach while it is open.
     for (const part of document.querySelectorAll(".topbar, .skip-link, .conversation, .panel")) {
       part.inert = isOpen && part.id !== id;
     }

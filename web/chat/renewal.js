@@ -1,4 +1,4 @@
-// The notice that one's access is about to end, with a field for another token.
+// The notice that access expires soon, with a field for a new token.
 
 import { byId } from "../ui/dom.js";
 import { refusedToken } from "../ui/ending.js";
@@ -21,7 +21,7 @@ export class Renewal {
    * @param {import("../qws.js").Client} client
    * @param {object} parts
    * @param {import("../ui/announcer.js").Announcer} parts.announcer
-   * @param {() => void} parts.onDone where the focus was in it when it went
+   * @param {() => void} parts.onDone called if the notice had the focus when it was hidden
    * @param {AbortSignal} parts.signal ends it
    */
   constructor(client, { announcer, onDone, signal }) {
@@ -47,7 +47,8 @@ export class Renewal {
   show(expiresAt) {
     const ends = new Date(expiresAt);
     const isToday = ends.toDateString() === new Date().toDateString();
-    const words = `Your access ends at ${(isToday ? sameDay : otherDay).format(ends)}. To stay, enter another access token.`;
+    const when = isToday ? `at ${sameDay.format(ends)}` : `on ${otherDay.format(ends)}`;
+    const words = `Your access ends ${when}. To stay connected, enter a new access token.`;
     if (this.#form.hidden) this.#announcer.say(words);
     this.#text.textContent = words;
     this.#form.hidden = false;
@@ -64,7 +65,7 @@ export class Renewal {
       if (this.#form.hidden || this.#signal.aborted) return;
       this.#busy(false);
       const isRefused = error.code === 401 || error.code === 403;
-      this.#say(isRefused ? refusedToken(error.message) : `Your access could not be renewed: ${error.message}`);
+      this.#say(isRefused ? refusedToken(error.message) : `Could not renew your access: ${error.message}`);
       return this.#token.focus();
     }
     if (this.#signal.aborted) return;

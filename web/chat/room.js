@@ -1,24 +1,24 @@
-// A room that one is in (topic `chat.<room>`, as in the terminal client of examples/): what is said there, what was said
-// before, and who comes and goes. Knows nothing of other conversations.
+// A joined room (topic `chat.<room>`, as in the terminal client of examples/): its messages, its history, and who joins
+// and leaves. Independent of other conversations.
 
 import { QwsError } from "../qws.js";
 import { Roster } from "../ui/roster.js";
 import { Conversation, entryOf } from "./conversation.js";
 
 export const TOPIC_PREFIX = "chat.";
-// How much of what was said before is shown to who comes in, and how much comes with each look further back.
+// Number of messages loaded when joining, and with each earlier page.
 const RECENT = 60;
 const PAGE = 100;
 
 /**
- * Dispatches "change" when anything to show has changed, "message" (detail: the entry, which is not in the conversation yet),
- * "join" (detail: the member), "members" when others are there than before, and "end" (detail: the error) when the server lets
- * one stay no longer.
+ * Dispatches "change" when anything visible has changed, "message" (detail: the entry, not yet in the conversation),
+ * "join" (detail: the member), "members" when the roster has changed, and "end" (detail: the error) when the server
+ * ends the subscription.
  */
 export class Room extends EventTarget {
   /** @type {Conversation} */
   conversation;
-  /** Who is there; `null` before one has entered. @type {Roster | null} */
+  /** Its members; `null` before joining. @type {Roster | null} */
   roster = null;
   #client;
   #people;
@@ -39,14 +39,18 @@ export class Room extends EventTarget {
     this.conversation = new Conversation("room", name);
   }
 
-  /** Enters it, with what was said last. Rejects where the server does not let one in. */
+  /** Joins the room and loads its latest messages. Rejects if the server refuses. */
   async enter() {
     const { conversation } = this;
     const past = await this.#past();
     const newest = past?.messages[0];
-    // With nothing between what is shown now and what comes; where nothing was said yet, what is said first may be said
-    // before this is there.
-    const from = newest ? { since: { epoch: past.epoch, offset: newest.offset } } : past === null ? {} : { recent: RECENT };
+    // The subscription starts where the loaded history ends, so nothing is missed in between. In an empty room,
+    // `recent` covers messages that are published before the subscription starts.
+    const from = newest
+      ? { since: { epoch: past.epoch, offset: newest.offset } }
+      : past === null
+        ? {}
+        : { recent: RECENT };
 
     conversation.epoch = past?.epoch || undefined;
     for (const message of past?.messages.toReversed() ?? []) conversation.append(entryOf(message, past.epoch));
@@ -59,7 +63,7 @@ export class Room extends EventTarget {
     conversation.epoch ??= epoch ?? undefined;
   }
 
-  /** Whether one may say something here. */
+  /** Whether the user may write here. */
   get mayWrite() {
     return this.#subscription?.mayPublish !== false;
   }
@@ -68,7 +72,7 @@ export class Room extends EventTarget {
     await this.#subscription.unsubscribe();
   }
 
-  /** Fetches what was said before the first entry. */
+  /** Loads the messages before the first entry. */
   async loadEarlier() {
     const { conversation } = this;
     const since = conversation.oldest;
@@ -82,7 +86,7 @@ export class Room extends EventTarget {
         limit: PAGE,
         reverse: true,
       });
-      // In another epoch the answer begins at its end: that is not what was asked for.
+      // After an epoch change the page starts at the end of the new log, which is not what was asked for.
       const isOurs = page.epoch === epoch;
       if (isOurs) conversation.prepend(page.messages.toReversed().map((message) => entryOf(message, epoch)));
       const goesOn = isOurs && epoch === conversation.epoch;
@@ -96,7 +100,7 @@ export class Room extends EventTarget {
     }
   }
 
-  /** Fetches what the server dropped for us, a page at a time. */
+  /** Loads messages that the server dropped for this client, one page at a time. */
   async fillGap(gap) {
     const { epoch } = gap;
     if (gap.state !== undefined || !epoch) return;
@@ -112,7 +116,11 @@ export class Room extends EventTarget {
       if (missing.length === 0) {
         gap.state = "gone";
       } else {
-        this.conversation.fill(gap, missing.map((message) => entryOf(message, epoch)), isClosed);
+        this.conversation.fill(
+          gap,
+          missing.map((message) => entryOf(message, epoch)),
+          isClosed,
+        );
         gap.first = missing.at(-1).offset + 1;
         gap.state = undefined;
       }
@@ -123,13 +131,13 @@ export class Room extends EventTarget {
     this.#changed();
   }
 
-  /** Tells something about the room on a line of its own. */
+  /** Adds a line with a note about the room. */
   note(text) {
     this.conversation.append({ type: "note", time: Date.now(), text });
     this.#changed();
   }
 
-  /** The newest messages, newest first; an empty page where nothing was said yet, `null` where we may not look. */
+  /** The newest messages, newest first; an empty page if there are none, `null` if history is not allowed. */
   async #past() {
     try {
       return await this.#client.history(this.#topic, { limit: RECENT, reverse: true });
@@ -146,52 +154,54 @@ export class Room extends EventTarget {
     subscription.addEventListener("message", ({ detail }) => {
       const epoch = subscription.position?.epoch;
       conversation.epoch ??= epoch;
-      this.#tell("message", entryOf(detail, epoch));
+      this.#dispatch("message", entryOf(detail, epoch));
     });
     subscription.addEventListener("gap", ({ detail: { first, last } }) => {
       conversation.append({ type: "gap", time: Date.now(), first, last, epoch: subscription.position?.epoch });
-      // What was taken and falls into the gap does not come by itself.
+      // Accepted messages within the gap will not be delivered.
       conversation.pending = conversation.pending.filter(({ offset }) => !(offset >= first && offset <= last));
       this.#changed();
     });
     subscription.addEventListener("lost", ({ detail }) => {
-      const isAnotherLife = Boolean(detail.epoch) && conversation.epoch !== undefined && detail.epoch !== conversation.epoch;
-      if (detail.epoch) conversation.beginAnew(detail.epoch);
-      // What was taken and is not going to come.
-      const isToCome = ({ offset, epoch }) => offset === undefined || (epoch === detail.epoch && offset > detail.offset);
+      const isNewEpoch =
+        Boolean(detail.epoch) && conversation.epoch !== undefined && detail.epoch !== conversation.epoch;
+      if (detail.epoch) conversation.startEpoch(detail.epoch);
+      // Accepted messages that will not be delivered are dropped.
+      const isToCome = ({ offset, epoch }) =>
+        offset === undefined || (epoch === detail.epoch && offset > detail.offset);
       conversation.pending = conversation.pending.filter(isToCome);
-      const why = isAnotherLife ? "The server restarted." : "The server does not keep messages for that long.";
+      const why = isNewEpoch ? "The server restarted." : "The server does not keep messages that long.";
       this.note(`${why} Messages sent while you were away may be missing.`);
     });
     subscription.addEventListener("end", ({ detail }) => {
-      if (detail !== null && this.#client.state !== "closed") this.#tell("end", detail);
+      if (detail !== null && this.#client.state !== "closed") this.#dispatch("end", detail);
     });
     roster.addEventListener("join", ({ detail }) => {
       this.#people.learn(detail);
-      this.#tell("join", detail);
-      conversation.comingOrGoing(this.#person(detail), "joined", Date.now());
+      this.#dispatch("join", detail);
+      conversation.notePresence(this.#person(detail), "joined", Date.now());
     });
     roster.addEventListener("leave", ({ detail }) => {
       this.#people.learn(detail);
-      conversation.comingOrGoing(this.#person(detail), "left", Date.now());
+      conversation.notePresence(this.#person(detail), "left", Date.now());
     });
     roster.addEventListener("change", () => {
       for (const member of roster.members.values()) this.#people.learn(member);
-      this.#tell("members");
+      this.#dispatch("members");
     });
   }
 
-  /** The same over whatever connection, as far as the server can tell. */
+  /** A person, identified across connections as well as the server can. */
   #person({ id, user }) {
     const name = this.#people.name(id);
     return { key: user ? `user ${user}` : `name ${name}`, name };
   }
 
   #changed() {
-    this.#tell("change");
+    this.#dispatch("change");
   }
 
-  #tell(type, detail) {
+  #dispatch(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 }

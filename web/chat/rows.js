@@ -1,15 +1,15 @@
-// The rows of the log: one element an entry, made again only when what it shows has changed.
+// The rows of the log: one element per entry, created again only if its content has changed.
 
 import { el, icon } from "../ui/dom.js";
 import { linked } from "../ui/links.js";
 import { avatar } from "../ui/people.js";
 
-// Messages of one person within this time stand below one name.
+// Messages of one person within this time share one heading.
 const TOGETHER_MS = 5 * 60_000;
-// What is longer is cut, until one asks for all of it.
-const MOST_CHARACTERS = 1500;
-const MOST_LINES = 24;
-const MOST_NAMES = 3;
+// Longer texts are cut until the reader expands them.
+const MAX_CHARACTERS = 1500;
+const MAX_LINES = 24;
+const MAX_NAMES = 3;
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 const day = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
@@ -19,7 +19,7 @@ const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: 
  * @param {import("./chat.js").Chat} chat
  * @param {import("../ui/people.js").People} people
  * @param {object} how
- * @param {() => void} how.onExpand before a long text is shown whole
+ * @param {() => void} how.onExpand called before a long text is expanded
  * @param {(event: Event) => void} how.onInvite copies the room's link
  */
 export function rowsOf(chat, people, { onExpand, onInvite }) {
@@ -28,7 +28,7 @@ export function rowsOf(chat, people, { onExpand, onInvite }) {
   const days = new Map();
   const expanded = new WeakSet();
   let earlierRow = null;
-  const fullRow = line("full", "This page holds no more. Earlier messages are in the room’s history.");
+  const fullRow = line("full", "This page cannot show more. Earlier messages remain in the room’s history.");
 
   function cached(entry, signature, make) {
     const known = made.get(entry);
@@ -38,7 +38,7 @@ export function rowsOf(chat, people, { onExpand, onInvite }) {
     return row;
   }
 
-  /** The row of an entry, with the line between days or before what is new, where these belong. */
+  /** The row of an entry, preceded by a day divider or the divider of new messages if one belongs there. */
   function entry(conversation, one, before) {
     const rows = [];
     const date = new Date(one.time);
@@ -54,8 +54,8 @@ export function rowsOf(chat, people, { onExpand, onInvite }) {
       case "message":
       case "pending":
         return message(conversation, one, before);
-      case "comings":
-        return comings(one);
+      case "presence":
+        return presence(one);
       case "gap":
         return gap(conversation, one);
       default:
@@ -63,16 +63,21 @@ export function rowsOf(chat, people, { onExpand, onInvite }) {
     }
   }
 
+  /** The sender's client ID, or "own". */
+  function senderOf(one) {
+    return one.type === "pending" || people.isOwn(one.from) ? "own" : one.from;
+  }
+
   function message(conversation, one, before) {
     const isPending = one.type === "pending";
-    const isOwn = isPending || people.isOwn(one.from);
-    const who = isOwn ? "own" : one.from;
-    const isSaid = before?.type === "message" || before?.type === "pending";
-    const previous = isSaid ? (before.type === "pending" || people.isOwn(before.from) ? "own" : before.from) : null;
-    const isFirst = previous !== who || one.time - before.time > TOGETHER_MS;
+    const sender = senderOf(one);
+    const isOwn = sender === "own";
+    const followsMessage = before?.type === "message" || before?.type === "pending";
+    const previous = followsMessage ? senderOf(before) : null;
+    const isFirst = previous !== sender || one.time - before.time > TOGETHER_MS;
     const name = isOwn ? (chat.client.name ?? "You") : people.name(one.from);
     const mark = isOwn ? "" : chat.markOf(one.from);
-    // What the server itself says has a sign that no name can have.
+    // Messages of the server itself have a badge that no name can imitate.
     const isOfServer = !isOwn && one.from === undefined;
     const signature = [isFirst, isOwn, expanded.has(one), one.state, name, mark].join("\n");
     return cached(one, signature, () => {
@@ -83,7 +88,11 @@ export function rowsOf(chat, people, { onExpand, onInvite }) {
         mark && el("bdi", { class: "entry-mark truncate muted" }, mark),
         isOwn && el("span", { class: "badge accent" }, "You"),
         isOfServer && el("span", { class: "badge", "data-testid": "of-server" }, "From the server"),
-        el("time", { datetime: new Date(one.time).toISOString(), title: full.format(one.time) }, clock.format(one.time)),
+        el(
+          "time",
+          { datetime: new Date(one.time).toISOString(), title: full.format(one.time) },
+          clock.format(one.time),
+        ),
       );
       return el(
         "li",
@@ -94,7 +103,11 @@ export function rowsOf(chat, people, { onExpand, onInvite }) {
           "data-from": one.from,
           "data-own": isOwn ? "true" : undefined,
         },
-        isFirst ? (isOfServer ? el("span", { class: "avatar of-server", "aria-hidden": "true" }, icon("everyone")) : avatar(name)) : el("time", { class: "entry-aside", "aria-hidden": "true" }, clock.format(one.time)),
+        isFirst
+          ? isOfServer
+            ? el("span", { class: "avatar of-server", "aria-hidden": "true" }, icon("everyone"))
+            : avatar(name)
+          : el("time", { class: "entry-aside", "aria-hidden": "true" }, clock.format(one.time)),
         el("div", { class: "entry-body" }, head, ...text(conversation, one), isPending && state(conversation, one)),
       );
     });
@@ -102,7 +115,7 @@ export function rowsOf(chat, people, { onExpand, onInvite }) {
 
   function text(conversation, one) {
     const whole = one.text ?? "";
-    const isLong = !expanded.has(one) && (whole.length > MOST_CHARACTERS || linesExceed(whole, MOST_LINES));
+    const isLong = !expanded.has(one) && (whole.length > MAX_CHARACTERS || linesExceed(whole, MAX_LINES));
     if (!isLong) return [el("p", { class: "entry-text", dir: "auto" }, ...linked(whole))];
     const show = () => {
       onExpand();
@@ -125,7 +138,11 @@ export function rowsOf(chat, people, { onExpand, onInvite }) {
     return el(
       "p",
       { class: "entry-state" },
-      el("span", { class: "problem" }, `${one.unsureSince === undefined ? "Not sent." : "Perhaps sent."} ${one.problem ?? ""}`),
+      el(
+        "span",
+        { class: "problem" },
+        `${one.unsureSince === undefined ? "Not sent." : "May have been sent."} ${one.problem ?? ""}`,
+      ),
       el(
         "button",
         { class: "button small", type: "button", "data-testid": "retry", onclick: () => chat.retry(conversation, one) },
@@ -133,35 +150,41 @@ export function rowsOf(chat, people, { onExpand, onInvite }) {
       ),
       el(
         "button",
-        { class: "button small quiet", type: "button", "data-testid": "discard", onclick: () => chat.discard(conversation, one) },
+        {
+          class: "button small quiet",
+          type: "button",
+          "data-testid": "discard",
+          onclick: () => chat.discard(conversation, one),
+        },
         "Discard",
       ),
     );
   }
 
-  function comings(one) {
-    const signature = `${one.joined.map(({ name }) => name).join("\n")}\n\n${one.left.map(({ name }) => name).join("\n")}`;
+  function presence(one) {
+    const signature = [one.joined, one.left].map((list) => list.map(({ name }) => name).join("\n")).join("\n\n");
     return cached(one, signature, () => {
       const parts = [
         one.joined.length > 0 && `${names(one.joined)} joined`,
         one.left.length > 0 && `${names(one.left)} left`,
       ];
-      return line("comings", parts.filter(Boolean).join(" · "));
+      return line("presence", parts.filter(Boolean).join(" · "));
     });
   }
 
   function gap(conversation, one) {
     const count = one.last - one.first + 1;
     return cached(one, `${one.first}\n${one.state}\n${one.problem}`, () => {
-      const missed = count === 1 ? "1 message was missed" : `${count.toLocaleString()} messages were missed`;
+      const missed = `You missed ${count === 1 ? "1 message" : `${count.toLocaleString()} messages`}.`;
+      const them = count === 1 ? "it" : "them";
       const row = el("li", { class: "entry gap notice warn", "data-type": "gap" });
       if (one.state === "gone") {
-        row.append(el("span", {}, `${missed}, and the server no longer has ${count === 1 ? "it" : "them"}.`));
+        row.append(el("span", {}, `${missed} The server no longer has ${them}.`));
         return row;
       }
       const isFetching = one.state === "fetching";
       row.append(
-        el("span", {}, one.problem && !isFetching ? `${missed}. They could not be fetched: ${one.problem}` : `${missed}.`),
+        el("span", {}, one.problem && !isFetching ? `${missed} Could not load ${them}: ${one.problem}` : missed),
         el(
           "button",
           {
@@ -171,7 +194,7 @@ export function rowsOf(chat, people, { onExpand, onInvite }) {
             disabled: isFetching,
             onclick: () => chat.fillGap(conversation, one),
           },
-          isFetching ? "Fetching…" : "Fetch them",
+          isFetching ? "Loading…" : `Load ${them}`,
         ),
       );
       return row;
@@ -205,12 +228,12 @@ export function rowsOf(chat, people, { onExpand, onInvite }) {
     if (conversation.kind === "room") return emptyRoom(conversation);
     const words =
       conversation.kind === "direct"
-        ? `Only you and ${chat.nameOf(conversation)} see what is written here.`
+        ? `Only you and ${chat.nameOf(conversation)} can read this conversation.`
         : "Everyone on this server sees this, whatever room they are in.";
     return el("li", { class: "entry empty", "data-type": "empty" }, el("p", {}, words));
   }
 
-  /** What one can do in a room in which nothing was said: write, or bring somebody. Kept, as buttons keep the focus. */
+  /** What to do in an empty room: write, or invite someone. Cached, so that its buttons keep the focus. */
   function emptyRoom(conversation) {
     const isAlone = chat.rosterOf(conversation)?.total === 1;
     const mayWrite = chat.closedBecause(conversation) === "";
@@ -219,16 +242,27 @@ export function rowsOf(chat, people, { onExpand, onInvite }) {
         "li",
         { class: "entry empty", "data-type": "empty" },
         el("p", { class: "empty-title" }, "No messages yet."),
-        mayWrite && el("p", {}, isAlone ? "Write the first one, or bring somebody here:" : "Say hello!"),
+        mayWrite && el("p", {}, isAlone ? "Write the first one, or invite someone:" : "Say hello!"),
         isAlone &&
           el(
             "p",
             { class: "empty-actions" },
-            el("button", { class: "button", type: "button", "data-testid": "empty-invite", onclick: onInvite }, icon("link"), "Copy invitation link"),
+            el(
+              "button",
+              { class: "button", type: "button", "data-testid": "empty-invite", onclick: onInvite },
+              icon("link"),
+              "Copy invite link",
+            ),
             el(
               "a",
-              // Beside this page, and without what this tab remembers: another person.
-              { class: "button", href: invitation(conversation.id), target: "_blank", rel: "noopener", "data-testid": "empty-second" },
+              // `noopener` gives the new tab an empty session storage, so it signs in as another person.
+              {
+                class: "button",
+                href: invitation(conversation.id),
+                target: "_blank",
+                rel: "noopener",
+                "data-testid": "empty-second",
+              },
               icon("people"),
               "Join from a second tab",
             ),
@@ -239,7 +273,8 @@ export function rowsOf(chat, people, { onExpand, onInvite }) {
 
   function dayRow(date) {
     const key = date.toDateString();
-    if (!days.has(key)) days.set(key, el("li", { class: "entry divider", "data-type": "day" }, el("span", {}, day.format(date))));
+    if (!days.has(key))
+      days.set(key, el("li", { class: "entry divider", "data-type": "day" }, el("span", {}, day.format(date))));
     return days.get(key);
   }
 
@@ -254,7 +289,7 @@ export function rowsOf(chat, people, { onExpand, onInvite }) {
   return { entry, earlier, empty };
 }
 
-/** The address under which others enter a room. */
+/** The address that others use to join a room. */
 export function invitation(room) {
   const link = new URL(location.href);
   link.hash = new URLSearchParams({ room }).toString();
@@ -265,9 +300,9 @@ function line(type, words) {
   return el("li", { class: "entry line", "data-type": type }, el("span", {}, words));
 }
 
-/** Names for a sentence: three of them, and how many more. Each is set apart, whichever way it is written. */
+/** Up to three names for a sentence, and the number of others. Each is isolated, as it may be right-to-left. */
 function names(list) {
-  const isolated = list.slice(0, MOST_NAMES).map(({ name }) => `\u2068${name}\u2069`);
+  const isolated = list.slice(0, MAX_NAMES).map(({ name }) => `\u2068${name}\u2069`);
   const rest = list.length - isolated.length;
   if (rest > 0) return `${isolated.join(", ")} and ${rest.toLocaleString()} more`;
   return isolated.length < 2 ? isolated.join("") : `${isolated.slice(0, -1).join(", ")} and ${isolated.at(-1)}`;
@@ -282,8 +317,8 @@ function linesExceed(text, most) {
   return true;
 }
 
-/** As much of a text as is shown at first, not cut within a character. */
+/** The part of a long text that is shown at first. Never cut within a character. */
 function beginning(text) {
-  const cut = text.slice(0, MOST_CHARACTERS).split("\n", MOST_LINES).join("\n");
+  const cut = text.slice(0, MAX_CHARACTERS).split("\n", MAX_LINES).join("\n");
   return /[\ud800-\udbff]$/.test(cut) ? cut.slice(0, -1) : cut;
 }

@@ -1,45 +1,48 @@
-// The server's admin API, and the token for it. The token is kept in sessionStorage alone, so it ends with the tab, and
-// travels in a header alone: addresses end up in logs and histories.
+// The server's admin API, and its token. The token is kept only in sessionStorage, so it is gone with the tab, and is
+// sent only in a header, because addresses end up in logs and histories.
 
 const STORED = "qws.admin-token";
 
-// What a header can carry; fetch would throw at anything else.
+// The characters that a header can carry; fetch would throw at others.
 const VISIBLE_ASCII = /^[\x21-\x7e]+$/;
 
-/** Whether this can be a token at all. */
+/** Whether a text can be a token. */
 export const isToken = (text) => VISIBLE_ASCII.test(text);
 
-/** The server answered, and not with what was asked for. */
+/** The server answered with an error. */
 export class Refused extends Error {
-  /** `waitSeconds` is how long to wait before asking again, 0 where the server did not say. */
+  /** `waitSeconds` is the time to wait before the next request, 0 if the server named none. */
   constructor(status, message, waitSeconds = 0) {
-    super(waitSeconds > 0 ? `${message} (in ${waitSeconds} s)` : message);
+    super(waitSeconds > 0 ? `${message} (retry in ${waitSeconds} s)` : message);
     this.name = "Refused";
     this.status = status;
     this.waitSeconds = waitSeconds;
   }
 
-  /** Whether it takes a token, or another one. */
+  /** Whether the token is missing or wrong. */
   get isAboutToken() {
     return this.status === 401;
   }
 }
 
-/** Why a token was of no use, in words for people. */
+/** Shown for a wrong token. */
+export const INVALID_TOKEN = "That is not a valid admin token.";
+
+/** Explains to the user why a token was not accepted. */
 export function tokenProblem(error) {
-  if (error.status === undefined) return "The server cannot be reached. Try again when it is back.";
-  if (error.status === 401) return "That is not a valid access token.";
-  if (error.status === 403) return "The server does not serve the dashboard at this address.";
+  if (error.status === undefined) return "The server cannot be reached. Try again later.";
+  if (error.status === 401) return INVALID_TOKEN;
+  if (error.status === 403) return "The dashboard is not available at this address.";
   if (error.status === 429) {
     const when = error.waitSeconds > 0 ? `in ${error.waitSeconds} seconds` : "later";
-    return `Too many wrong tokens were tried from this address. Try again ${when}.`;
+    return `Too many wrong tokens from your address. Try again ${when}.`;
   }
   return `The server could not check the token (status ${error.status}).`;
 }
 
 /**
- * The token in an address like "/dashboard#token=...", as the server prints it, taken out of the address at once: there it
- * would stay in the history and be copied with a link. `null` where there is none.
+ * The token in an address such as "/dashboard#token=...", as the server prints it, or `null`. It is removed from the
+ * address at once: it would stay in the history and be copied with the link.
  */
 export function tokenFromAddress({ location, history }) {
   const asked = new URLSearchParams(location.hash.slice(1));
@@ -52,7 +55,7 @@ export class Api {
   #token = null;
 
   constructor() {
-    // Storage can be forbidden; the token then lasts as long as the page.
+    // Storage may be blocked; the token then lasts as long as the page.
     try {
       this.#token = sessionStorage.getItem(STORED);
     } catch {
@@ -82,12 +85,12 @@ export class Api {
     }
   }
 
-  /** GET /api/stats with at most `clients` in its list; `token` in place of the kept one. */
+  /** GET /api/stats, listing at most `clients` clients; `token` replaces the stored one. */
   stats({ clients, signal, token }) {
     return this.#ask(`api/stats?clients=${clients}`, { signal, token });
   }
 
-  /** POST /api/publish: {topic, epoch, offset}. */
+  /** POST /api/publish; resolves to {topic, epoch, offset}. */
   publish(topic, content) {
     return this.#ask("api/publish", { body: { topic, content } });
   }
@@ -108,17 +111,19 @@ export class Api {
     const response = await fetch(new URL(path, document.baseURI), request);
     const answer = await json(response);
     if (!response.ok) throw refusal(response, answer);
-    if (answer === null || typeof answer !== "object") throw new Refused(response.status, "the answer is not what the dashboard expects");
+    if (answer === null || typeof answer !== "object") {
+      throw new Refused(response.status, "the response is not what the dashboard expects");
+    }
     return answer;
   }
 }
 
 function refusal(response, answer) {
-  const why = answer?.error ?? `the answer has status ${response.status}`;
+  const why = answer?.error ?? `HTTP status ${response.status}`;
   return new Refused(response.status, why, Number(response.headers.get("retry-after")) || 0);
 }
 
-// Something between here and the server may answer in its place, with a page.
+/** The JSON body of a response, or `null`: a proxy may answer in the server's place with an HTML page. */
 async function json(response) {
   const text = await response.text();
   try {

@@ -1,5 +1,5 @@
-// The charts: what is on each, how it is drawn (uPlot), and the same in figures for whoever does not see a canvas. Each is a
-// figure with a picture, a table of the newest, lowest and highest values that is its legend as well, and means every 15 seconds.
+// The charts: their series, how they are drawn (uPlot), and the same values as tables for readers who cannot see a
+// canvas. Each is a figure with a plot, a legend with the newest, lowest and highest values, and 15-second averages.
 
 import uPlot from "../vendor/uPlot.esm.js";
 import { make, setAttribute, setNumber, setText } from "./dom.js";
@@ -12,7 +12,7 @@ const SPAN_SECONDS = 15;
 const CHARTS = [
   {
     id: "clients",
-    quiet: "No client connected.",
+    quiet: "No clients connected.",
     title: "Clients",
     unit: "count",
     series: [
@@ -44,7 +44,7 @@ const CHARTS = [
   {
     id: "waiting",
     title: "Waiting in queues",
-    quiet: "Nothing waits.",
+    quiet: "Nothing queued.",
     unit: "bytes",
     series: [
       ["queues.bytes", "All clients"],
@@ -53,13 +53,13 @@ const CHARTS = [
   },
   {
     id: "rtt",
-    quiet: "No client measured.",
+    quiet: "No clients measured.",
     title: "Round trip",
     unit: "ms",
     series: [
       ["rtt_ms.p50", "Median"],
-      ["rtt_ms.p90", "90 %"],
-      ["rtt_ms.p99", "99 %"],
+      ["rtt_ms.p90", "p90"],
+      ["rtt_ms.p99", "p99"],
     ],
   },
   {
@@ -74,10 +74,10 @@ const CHARTS = [
   },
 ];
 
-/** All that the charts need of an answer. */
+/** The paths of all values that the charts show. */
 export const CHARTED = CHARTS.flatMap((chart) => chart.series.map(([path]) => path));
 
-// What a step of an axis may be. Bytes go by powers of two, so that labels are round; clients do not come in parts.
+// The possible steps of an axis. Bytes use powers of two, so that labels are round; counts use whole numbers.
 const powers = (base, factors, from, to) => {
   const steps = [];
   for (let power = from; power <= to; power += 1) steps.push(...factors.map((factor) => factor * base ** power));
@@ -90,7 +90,7 @@ const UNITS = {
   ms: { format: format.ms, steps: powers(10, [1, 2, 5], -2, 6), least: 0.1 },
 };
 
-// Lines are told apart by their dashes too.
+// Lines differ by their dashes as well as by colour.
 const DASHES = [[], [7, 4], [2, 3]];
 
 export class Charts {
@@ -101,7 +101,7 @@ export class Charts {
     document.addEventListener("themechange", () => this.#charts.forEach((chart) => chart.repaint()));
   }
 
-  /** Draws what `samples` has kept. */
+  /** Draws the values kept by `samples`. */
   show(samples) {
     for (const chart of this.#charts) chart.show(samples);
   }
@@ -137,17 +137,18 @@ class Chart {
     this.#columns = samples.columns(this.#definition.series.map(([path]) => path));
     this.#plot.setData(this.#columns);
     this.#quiet.hidden = !this.#columns.slice(1).every((values) => values.every((value) => !value));
-    const said = this.#definition.series.map(([, label], index) => {
+    const spoken = this.#definition.series.map(([, label], index) => {
       const { now, lowest, highest } = extent(this.#columns[index + 1]);
       const values = [now, lowest, highest];
       this.#cells[index].forEach((cell, which) => setNumber(cell, values[which], this.#unit.format));
-      return `${label} now ${this.#unit.format(now)}, lowest ${this.#unit.format(lowest)}, highest ${this.#unit.format(highest)}`;
+      const [current, least, most] = values.map(this.#unit.format);
+      return `${label} now ${current}, lowest ${least}, highest ${most}`;
     });
-    setAttribute(this.#picture, "aria-label", `Lines over the last 5 minutes. ${said.join(". ")}.`);
+    setAttribute(this.#picture, "aria-label", `Line chart of the last 5 minutes. ${spoken.join(". ")}.`);
     if (this.#values.open) this.#showValues();
   }
 
-  /** In the colours of another theme. */
+  /** Draws again in the colours of another theme. */
   repaint() {
     this.#readColours();
     this.#plot.redraw(false, true);
@@ -164,7 +165,7 @@ class Chart {
       "table",
       { class: "legend" },
       make("caption", { class: "visually-hidden" }, `${title}, the last 5 minutes`),
-      headings(["Line", "Now", "Lowest", "Highest"]),
+      headings(["Series", "Now", "Lowest", "Highest"]),
     );
     const legendBody = legend.createTBody();
     series.forEach(([path, label], index) => {
@@ -180,7 +181,7 @@ class Chart {
     const table = make(
       "table",
       { class: "legend" },
-      make("caption", { class: "visually-hidden" }, `${title}, means over ${SPAN_SECONDS} seconds each`),
+      make("caption", { class: "visually-hidden" }, `${title}, ${SPAN_SECONDS}-second averages`),
       headings(["From", ...series.map(([, label]) => label)]),
     );
     this.#valuesBody = table.createTBody();
@@ -222,7 +223,7 @@ class Chart {
   }
 
   #readColours() {
-    // The swatches have the colours already, whatever the theme.
+    // The swatches already have the colours of the theme.
     this.#colours = this.#swatches.map((swatch) => getComputedStyle(swatch).color);
   }
 
@@ -246,8 +247,22 @@ class Chart {
         y: { range: (_plot, _lowest, highest) => [0, Math.max(least, (highest ?? 0) * 1.08)] },
       },
       axes: [
-        { ...axis, grid: { show: false }, space: 60, size: 26, values: (_plot, splits) => splits.map(labelled(splits)) },
-        { ...axis, grid, space: 36, size: 62, gap: 6, incrs: steps, values: (_plot, splits) => splits.map(this.#unit.format) },
+        {
+          ...axis,
+          grid: { show: false },
+          space: 60,
+          size: 26,
+          values: (_plot, splits) => splits.map(labelled(splits)),
+        },
+        {
+          ...axis,
+          grid,
+          space: 36,
+          size: 62,
+          gap: 6,
+          incrs: steps,
+          values: (_plot, splits) => splits.map(this.#unit.format),
+        },
       ],
       series: [
         {},
@@ -267,16 +282,18 @@ class Chart {
     return windowOf(this.#columns[0], Date.now() / 1000);
   }
 
-  // What is under the pointer, in words beside it.
+  /** Shows the values under the pointer in a tip next to it. */
   #pointAt(plot) {
     const { idx, left } = plot.cursor;
     const time = plot.data[0][idx];
-    // A tip on the chart that is pointed at is enough; the others show the line alone.
+    // Only the chart under the pointer shows a tip; the others show the line.
     if (time === undefined || left < 0 || !plot.root.matches(":hover")) {
       this.#tip.hidden = true;
       return;
     }
-    const lines = this.#definition.series.map(([, label], index) => `${label}  ${this.#unit.format(plot.data[index + 1][idx])}`);
+    const lines = this.#definition.series.map(
+      ([, label], index) => `${label}  ${this.#unit.format(plot.data[index + 1][idx])}`,
+    );
     setText(this.#tip, [format.clock(time * 1000), ...lines].join("\n"));
     this.#tip.hidden = false;
     const middle = plot.over.offsetLeft + left;
@@ -286,10 +303,15 @@ class Chart {
   }
 }
 
-/** Times of an axis, with seconds where two would read the same. */
-const labelled = ([first, second]) => (time) => format.clock(time * 1000).slice(0, second - first < 60 ? 8 : 5);
+/** Labels of a time axis, with seconds if two labels would be equal without them. */
+const labelled =
+  ([first, second]) =>
+  (time) =>
+    format.clock(time * 1000).slice(0, second - first < 60 ? 8 : 5);
 
 function headings(labels) {
-  const cells = labels.map((label, index) => make("th", index === 0 ? { scope: "col" } : { scope: "col", class: "number" }, label));
+  const cells = labels.map((label, index) =>
+    make("th", index === 0 ? { scope: "col" } : { scope: "col", class: "number" }, label),
+  );
   return make("thead", {}, make("tr", {}, ...cells));
 }

@@ -1,6 +1,6 @@
-// The table of clients: sorted by its headers, filtered, with a button in each row to disconnect that client. While somebody points at
-// a row, or is in one with the keyboard, the order is held: rows must not move away from under a hand that is about to disconnect. A
-// pointer that was only left there holds it no longer.
+// The table of clients: sortable, filterable, with a button in each row to disconnect that client. The order is frozen
+// while the pointer or the keyboard focus is in the rows, so that no row moves away just before a click on its button.
+// A pointer that rests there without moving releases the order after a while.
 
 import { Rows, byId, make, setAttribute, setNumber, setText } from "./dom.js";
 import * as format from "./format.js";
@@ -17,9 +17,9 @@ const HEADINGS = [
   ["queued_bytes", "Bytes waiting"],
   ["subscriptions", "Subscriptions"],
 ];
-/** The order is held for this long after the last move or key in the rows. */
+/** The order is frozen for this long after the last pointer movement or key in the rows. */
 const HOLD_MS = 15_000;
-/** So many rows are drawn, and so many more each time somebody asks: each costs something every second. */
+/** Number of rows drawn at first, and added by "show more": each row costs time every second. */
 const ROWS = 100;
 const TEXTS = ["name", "transport", "address"];
 
@@ -39,7 +39,7 @@ export class ClientsTable {
   #heldUntil = 0;
   #known = false;
 
-  /** `disconnect(client, button)` is called by the buttons in the rows, `limitChanged()` when more or fewer are wanted. */
+  /** `disconnect(client, button)` is called by the buttons in the rows, `limitChanged()` when the limit is changed. */
   constructor({ disconnect, limitChanged }) {
     this.#rows = new Rows(this.#body, {
       key: (client) => client.id,
@@ -67,7 +67,7 @@ export class ClientsTable {
     this.#body.addEventListener("focusout", () => queueMicrotask(() => this.#draw({ hold: this.#isHeld })));
   }
 
-  /** How many clients to ask the server for. */
+  /** The number of clients to request from the server. */
   get limit() {
     return Number(byId("client-limit").value);
   }
@@ -80,7 +80,7 @@ export class ClientsTable {
     this.#draw({ hold: this.#isHeld });
   }
 
-  /** Takes out a client whom this page has disconnected, held or not; the keyboard stays near. */
+  /** Removes a client that this page has disconnected, frozen or not. The keyboard focus stays close. */
   remove(client) {
     const others = (clients) => clients.filter(({ id }) => id !== client.id);
     this.#clients = others(this.#clients);
@@ -103,33 +103,40 @@ export class ClientsTable {
     if (!this.#known) return;
     const inOrder = sorted(matching(this.#clients, this.#filter.value), this.#order);
     this.#shown = (hold ? held(this.#shown, inOrder) : inOrder).slice(0, this.#drawn);
-    const nobody = this.#clients.length === 0 ? "No client is connected." : "No client matches the filter.";
+    const empty = this.#clients.length === 0 ? "No clients connected." : "No clients match the filter.";
     const hadFocus = this.#body.contains(document.activeElement);
-    this.#rows.show(this.#shown, nobody);
-    // The row with the keyboard's focus is gone: it goes on from near there, not from the top of the page.
+    this.#rows.show(this.#shown, empty);
+    // If the focused row is gone, the keyboard continues from the table, not from the top of the page.
     if (hadFocus && !this.#body.contains(document.activeElement)) byId("clients-scroll").focus({ preventScroll: true });
-    this.#tellCount(inOrder.length, hold);
+    this.#showCount(inOrder.length, hold);
     const more = inOrder.length - this.#drawn;
     byId("clients-more").hidden = more <= 0;
     setText(byId("show-more"), `Show ${format.count(Math.min(more, ROWS))} more of ${format.count(inOrder.length)}`);
   }
 
-  #tellCount(matches, hold) {
+  #showCount(matches, hold) {
     const parts = [];
-    if (this.#filter.value.trim() !== "") parts.push(`${format.count(matches)} match`);
+    if (this.#filter.value.trim() !== "") parts.push(`${format.count(matches)} matching`);
     const listed = this.#clients.length;
-    if (listed < this.#total) parts.push(`the ${format.count(listed)} of ${format.count(this.#total)} with most bytes waiting`);
+    const all = format.count(this.#total);
+    if (listed < this.#total) parts.push(`the ${format.count(listed)} of ${all} with the most bytes waiting`);
     else parts.push(format.plural(listed, "client"));
-    if (hold && listed > 0) parts.push("order held while you are in the rows");
+    if (hold && listed > 0) parts.push("order frozen while you are in the rows");
     setText(this.#count, parts.join(" · "));
   }
 
   #makeHeadings() {
     const row = this.#table.tHead.rows[0];
     for (const [field, label] of HEADINGS) {
-      const button = make("button", { type: "button", class: "sort", "data-testid": `sort-${field}` }, make("span", {}, label));
+      const button = make(
+        "button",
+        { type: "button", class: "sort", "data-testid": `sort-${field}` },
+        make("span", {}, label),
+      );
       button.addEventListener("click", () => this.#sortBy(field));
-      row.append(make("th", { scope: "col", class: TEXTS.includes(field) ? "" : "number", "data-sort": field }, button));
+      row.append(
+        make("th", { scope: "col", class: TEXTS.includes(field) ? "" : "number", "data-sort": field }, button),
+      );
     }
     row.append(make("th", { scope: "col", class: "action" }, make("span", { class: "visually-hidden" }, "Actions")));
     this.#markHeadings();
@@ -192,7 +199,11 @@ export class ClientsTable {
     return {
       make: (cell) => {
         cell.className = "action";
-        const button = make("button", { type: "button", class: "button small", "data-testid": "disconnect" }, "Disconnect");
+        const button = make(
+          "button",
+          { type: "button", class: "button small", "data-testid": "disconnect" },
+          "Disconnect",
+        );
         button.addEventListener("click", () => {
           const { client } = button.closest("tr").dataset;
           const found = this.#shown.find(({ id, unlisted }) => id === client && !unlisted);
@@ -203,15 +214,15 @@ export class ClientsTable {
       fill: (cell, client) => {
         const button = cell.firstChild;
         setText(button, client.unlisted ? "Not listed" : "Disconnect");
-        setAttribute(button, "aria-label", client.unlisted ? null : `Disconnect ${client.name ?? client.id}`);
-        // Not disabled: that would throw the keyboard's focus away.
+        setAttribute(button, "aria-label", client.unlisted ? null : `Disconnect ${format.nameOf(client)}`);
+        // Not disabled, because that would drop the keyboard focus.
         setAttribute(button, "aria-disabled", client.unlisted ? "true" : null);
       },
     };
   }
 }
 
-// Name, user and id stand below each other: the first is what people look for, the last is what tells two of the same name apart.
+// Name, user and ID below each other: people look for the name, and the ID distinguishes clients of the same name.
 function makeIdentity(cell) {
   cell.className = "identity";
   cell.append(

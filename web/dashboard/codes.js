@@ -1,7 +1,7 @@
-// The closing codes of docs/PROTOCOL.md, section 10, in words. Pure.
+// The close codes of docs/PROTOCOL.md, section 10, in words. Pure.
 
 const MEANINGS = {
-  1000: "Done",
+  1000: "Normal close",
   1001: "Server shutting down",
   1002: "Protocol error",
   1003: "Unsupported data",
@@ -21,21 +21,21 @@ const MEANINGS = {
 
 const MAY_RETURN = [1001, 1006, 1011, 1012, 1013, 4408, 4413];
 
-/** What `code` says, or "" for codes that are the application's own. */
+/** The meaning of `code`, or "" for an application's own code. */
 export const meaning = (code) => (Object.hasOwn(MEANINGS, code) ? MEANINGS[code] : "");
 
-/** Whether a client comes back by itself after `code`. */
+/** Whether a client reconnects by itself after `code`. */
 export const mayReturn = (code) => MAY_RETURN.includes(code);
 
-/** The codes that can be sent: RFC 6455 section 7.4, and those of applications. */
+/** Whether a code can be sent: RFC 6455 section 7.4, and the codes of applications. */
 export const isSendable = (code) =>
   Number.isInteger(code) &&
   ((code >= 1000 && code <= 1003) || (code >= 1007 && code <= 1014) || (code >= 3000 && code <= 4999));
 
-/** What an operator may want to say, the usual one first. */
+/** The codes offered to the operator, the usual one first. */
 export const OFFERED = [4403, 1000, 1008, 4401, 4429, 1012, 1013];
 
-/** What a reason may be long, in bytes of UTF-8. */
+/** The maximum length of a reason, in bytes of UTF-8. */
 export const MAX_REASON_BYTES = 123;
 
 export const reasonFits = (reason) => new TextEncoder().encode(reason).length <= MAX_REASON_BYTES;

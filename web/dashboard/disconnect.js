@@ -1,8 +1,8 @@
-// The dialog that asks before a client is disconnected: with which code, and what it is told.
+// The dialog that confirms a disconnect, with its code and reason.
 
 import { MAX_REASON_BYTES, OFFERED, isSendable, mayReturn, meaning, reasonFits } from "./codes.js";
 import { byId, make, setMessage, setText } from "./dom.js";
-import { sentence } from "./format.js";
+import { nameOf, sentence } from "./format.js";
 
 const CUSTOM = "custom";
 
@@ -18,12 +18,12 @@ export class DisconnectDialog {
   #api;
   #done;
 
-  /** `done(client, code)` is told after the server has done it. */
+  /** `done(client, code)` is called once the server has disconnected the client. */
   constructor({ api, done }) {
     this.#api = api;
     this.#done = done;
     for (const code of OFFERED) this.#code.append(make("option", { value: code }, `${code} ${meaning(code)}`));
-    this.#code.append(make("option", { value: CUSTOM }, "Another code …"));
+    this.#code.append(make("option", { value: CUSTOM }, "Other code…"));
     this.#code.addEventListener("change", () => this.#showEffect());
     this.#custom.addEventListener("input", () => this.#showEffect());
     byId("disconnect-cancel").addEventListener("click", () => this.#dialog.close());
@@ -35,15 +35,15 @@ export class DisconnectDialog {
 
   open(client) {
     this.#client = client;
-    setText(byId("disconnect-name"), client.name ?? "Unnamed");
+    setText(byId("disconnect-name"), nameOf(client));
     setText(byId("disconnect-id"), client.id);
     this.#code.value = OFFERED[0];
     this.#custom.value = "";
     this.#reason.value = "";
-    this.#problemIs("");
+    this.#showProblem("");
     this.#showEffect();
     this.#dialog.showModal();
-    // Enter at once must not disconnect anybody.
+    // So that pressing Enter right away does not disconnect the client.
     byId("disconnect-cancel").focus();
   }
 
@@ -55,13 +55,13 @@ export class DisconnectDialog {
   #showEffect() {
     this.#customField.hidden = this.#code.value !== CUSTOM;
     const code = this.#chosenCode();
-    let effect = "The client stays away until its user or program connects again.";
+    let effect = "The client does not reconnect by itself.";
     if (code !== null && mayReturn(code)) effect = "The client reconnects by itself after a moment.";
     else if (code === null || meaning(code) === "") effect = "What happens then is up to the client.";
     setText(byId("disconnect-effect"), effect);
   }
 
-  #problemIs(text, field = null) {
+  #showProblem(text, field = null) {
     setMessage(this.#problem, text);
     for (const input of [this.#custom, this.#reason]) input.toggleAttribute("aria-invalid", false);
     if (field === null) return;
@@ -72,15 +72,17 @@ export class DisconnectDialog {
   async #submit() {
     const code = this.#chosenCode();
     const reason = this.#reason.value;
-    if (code === null) return this.#problemIs("This code cannot be sent. Choose one of those named above.", this.#custom);
-    if (!reasonFits(reason)) return this.#problemIs(`The reason is too long: ${MAX_REASON_BYTES} bytes at most.`, this.#reason);
+    if (code === null) return this.#showProblem("This code cannot be sent. Use one of the codes above.", this.#custom);
+    if (!reasonFits(reason)) {
+      return this.#showProblem(`The reason is too long: use at most ${MAX_REASON_BYTES} bytes.`, this.#reason);
+    }
     const client = this.#client;
     this.#confirm.disabled = true;
     try {
       await this.#api.disconnect(client.id, code, reason);
     } catch (error) {
-      // Closed and perhaps opened for somebody else meanwhile: not this one's error.
-      if (this.#dialog.open && this.#client === client) this.#problemIs(explain(error));
+      // Ignored if the dialog was closed, or opened for another client, meanwhile.
+      if (this.#dialog.open && this.#client === client) this.#showProblem(explain(error));
       return;
     } finally {
       this.#confirm.disabled = false;
@@ -92,5 +94,7 @@ export class DisconnectDialog {
 
 function explain(error) {
   if (error.status === 404) return "This client is no longer connected.";
-  return error.status === undefined ? "The server cannot be reached. The client may still be connected." : sentence(error.message);
+  return error.status === undefined
+    ? "The server cannot be reached. The client may still be connected."
+    : sentence(error.message);
 }

@@ -1,7 +1,7 @@
-// Writing to the page: text by textContent alone, and only where it changed, so that selections and screen readers are left in
-// peace; and rows that are kept by key.
+// Updates the page: text only through textContent, and only if it has changed, so that selections and screen readers
+// are not disturbed; and table rows kept by key.
 
-/** An element with attributes and children; children that are strings become text. */
+/** Creates an element with attributes and children; strings become text. */
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -20,19 +20,19 @@ export function setAttribute(element, name, value) {
   else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
 }
 
-/** Shows `text` in `element`, or hides it where that is "". */
+/** Shows `text` in `element`; "" hides it. */
 export function setMessage(element, text) {
   setText(element, text);
   element.hidden = text === "";
 }
 
-/** A number for people, and as it is for tests: in data-value, "" where there is none. */
+/** Shows a formatted number, and keeps the raw value for tests in data-value ("" if there is none). */
 export function setNumber(element, value, format) {
   setText(element, format(value));
   setAttribute(element, "data-value", value ?? "");
 }
 
-/** The body of a table, whose rows stand for items and outlive each drawing. */
+/** The rows of a table body: one per item, reused when the items are shown again. */
 export class Rows {
   #body;
   #columns;
@@ -42,8 +42,8 @@ export class Rows {
   #empty;
 
   /**
-   * `columns` are `{heading, number, make(cell), fill(cell, item)}`: `make` is called once for a cell, `fill` at each drawing.
-   * `key(item)` tells items apart; `prepare(row, item)` sets what a row itself carries. `empty` is said where there are none.
+   * `columns` are `{heading, number, make(cell), fill(cell, item)}`: `make` runs once per cell, `fill` at each update.
+   * `key(item)` identifies items; `prepare(row, item)` sets a row's attributes. `empty` is shown if there are no items.
    */
   constructor(body, { columns, key, prepare, empty }) {
     this.#body = body;
@@ -53,7 +53,7 @@ export class Rows {
     this.#empty = make("tr", { class: "empty" }, make("td", { colspan: columns.length }, empty));
   }
 
-  /** Shows `items` in this order; `empty` replaces what is said where there are none. */
+  /** Shows `items` in this order; `empty` replaces the text for no items. */
   show(items, empty) {
     if (empty !== undefined) setText(this.#empty.firstChild, empty);
     const wanted = new Map(items.map((item) => [String(this.#key(item)), item]));
@@ -73,7 +73,7 @@ export class Rows {
       if (row === place) place = place.nextSibling;
       else this.#body.insertBefore(row, place);
     }
-    // A row that is moved loses the focus in it.
+    // Moving a row drops the focus within it.
     if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
   }
 

@@ -1,10 +1,14 @@
-// From numbers to the words and figures that people read. Pure. Everything takes null or undefined for "there is none" and
-// gives NONE then. English and 24 hours whatever the browser's language, as the rest of the page.
+// Formats values for display. Pure. Null and undefined become NONE. English and 24 hours whatever the browser's
+// language, like the rest of the page.
 
 export const NONE = "–";
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
-const compact = new Intl.NumberFormat("en", { notation: "compact", minimumSignificantDigits: 3, maximumSignificantDigits: 3 });
+const compact = new Intl.NumberFormat("en", {
+  notation: "compact",
+  minimumSignificantDigits: 3,
+  maximumSignificantDigits: 3,
+});
 const oneDecimal = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 const twoDecimals = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
 const threeDigits = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
@@ -16,14 +20,14 @@ const known = (format) => (value) => (typeof value === "number" && Number.isFini
 /** 1,234,567 */
 export const count = known((value) => whole.format(value));
 
-/** Something each second, or for each one: 0.25, 3.5, 1,240, 1.24M */
+/** A rate or ratio: 0.25, 3.5, 1,240, 1.24M */
 export const rate = known((value) => {
   if (value >= 1e6) return compact.format(value);
   if (value >= 100) return whole.format(value);
   return (value >= 1 ? oneDecimal : twoDecimals).format(value);
 });
 
-/** To how many, for each one: × 3.5 */
+/** A factor: × 3.5 */
 export const times = known((value) => `× ${rate(value)}`);
 
 const BYTE_UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -32,7 +36,7 @@ const BYTE_UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 export const bytes = known((value) => {
   let unit = 0;
   let scaled = value;
-  // 1023.9 would be written as 1,020 KiB or so: from 1000 on the next unit reads better.
+  // With three digits, 1023.9 would become 1,020 KiB: from 1000 on, the next unit reads better.
   while (scaled >= 1000 && unit < BYTE_UNITS.length - 1) {
     scaled /= 1024;
     unit += 1;
@@ -47,10 +51,10 @@ export const ms = known((value) => {
   return `${(value < 1 ? twoDecimals : threeDigits).format(value)} ms`;
 });
 
-/** Parts of a hundred, which the server counts as such: 0 %, 0.05 %, 12.3 % */
+/** A percentage, as the server sends it: 0 %, 0.05 %, 12.3 % */
 export const percent = known((value) => `${(value < 1 ? twoDecimals : threeDigits).format(value)} %`);
 
-/** A span of time in its two largest units: 12 s, 5 min 3 s, 2 h 14 min, 3 d 4 h */
+/** A duration in its two largest units: 12 s, 5 min 3 s, 2 h 14 min, 3 d 4 h */
 export const duration = known((value) => {
   const seconds = Math.max(0, Math.floor(value / 1000));
   if (seconds < 60) return `${seconds} s`;
@@ -61,21 +65,24 @@ export const duration = known((value) => {
   return `${Math.floor(hours / 24)} d ${hours % 24} h`;
 });
 
-/** The time of day in the reader's zone: 14:05:09 */
+/** The local time of day: 14:05:09 */
 export const clock = known((value) => timeOfDay.format(value));
 
-/** Day and time in the reader's zone. */
+/** The local date and time. */
 export const moment = known((value) => dayAndTime.format(value));
 
 export const text = (value) => (typeof value === "string" && value !== "" ? value : NONE);
 
-/** What somebody else wrote, as a sentence among others. */
+/** The name of a client; else its verified user, or "Unnamed". */
+export const nameOf = ({ name, user }) => name ?? user ?? "Unnamed";
+
+/** Ends a message with a full stop if it has no other end. */
 export const sentence = (words) => (/[.!?]$/.test(words) ? words : `${words}.`);
 
-/** One or many: plural(1, "client") is "1 client", plural(2, "client") "2 clients". */
+/** A count with its noun: plural(1, "client") is "1 client", plural(2, "client") is "2 clients". */
 export const plural = (value, noun) => `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
 
 const CARRIERS = { quic: "Native QUIC", webtransport: "WebTransport", websocket: "WebSocket" };
 
-/** What people call the carrier that the protocol calls `name`; a name that came later stays as it is. */
+/** The display name of a carrier of the protocol; an unknown one stays as it is. */
 export const carrier = (name) => (Object.hasOwn(CARRIERS, name) ? CARRIERS[name] : text(name));

@@ -1,12 +1,12 @@
-// Which clients are listed, and in which order. Pure.
+// Filters and sorts the list of clients. Pure.
 
 import { carrier } from "./format.js";
 
-// Text goes from A, numbers from the largest: that is what one looks for first.
+// Texts start with A, numbers with the largest: usually the most interesting ones.
 const byText = (value) => ({ value, first: "ascending" });
 const byNumber = (value) => ({ value, first: "descending" });
 
-/** What clients can be sorted by. */
+/** The fields by which clients can be sorted. */
 export const FIELDS = {
   name: byText((client) => client.name),
   transport: byText((client) => carrier(client.transport)),
@@ -21,7 +21,7 @@ export const FIELDS = {
 
 const letters = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 
-/** The clients in order of `field`. Those who have nothing there come last either way; equals go by id. */
+/** Sorts clients by `field`. Clients without a value come last in either direction; equal ones are sorted by ID. */
 export function sorted(clients, { field, direction }) {
   const { value } = FIELDS[field];
   const sign = direction === "descending" ? -1 : 1;
@@ -35,19 +35,21 @@ export function sorted(clients, { field, direction }) {
 
 const idOrder = (a, b) => (a.id < b.id ? -1 : Number(a.id > b.id));
 
-/** The clients in which every word of `filter` is found. */
+/** The clients that contain every word of `filter`. */
 export function matching(clients, filter) {
   const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
   if (words.length === 0) return clients;
   return clients.filter((client) => {
-    const told = [client.name, client.user, client.id, client.address, carrier(client.transport)].join("\n").toLowerCase();
-    return words.every((word) => told.includes(word));
+    const searched = [client.name, client.user, client.id, client.address, carrier(client.transport)]
+      .join("\n")
+      .toLowerCase();
+    return words.every((word) => searched.includes(word));
   });
 }
 
 /**
- * `clients` in the order in which they stood before, so that no row moves away under the pointer: who is new comes last, and who
- * is not among them any more (gone, or behind the others) keeps its place and is marked `unlisted`.
+ * `clients` in their previous order, so that no row moves away under the pointer: new clients come last, and clients
+ * that are no longer listed (disconnected, or beyond the limit) keep their place and are marked `unlisted`.
  */
 export function held(before, clients) {
   const present = new Map(clients.map((client) => [client.id, client]));

@@ -1,12 +1,16 @@
-// The single numbers of the page. Which there are, and how each is written, stands in dashboard.html: data-metric is the path in the
-// server's answer, data-format one of the names in format.js, and data-copy repeats a number that stands elsewhere.
+// The single numbers of the page, as declared in dashboard.html: data-metric is the path in the server's response,
+// data-format names a function of format.js, and data-copy repeats a number shown elsewhere.
 
 import { setAttribute, setNumber } from "./dom.js";
 import * as format from "./format.js";
 import { at } from "./samples.js";
 
-// Long figures are shortened in the tiles; the exact one is a hover away.
-const EXACT = { bytes: (value) => `${format.count(value)} bytes`, duration: (value) => `${format.count(value)} ms`, clock: format.moment };
+// The tiles shorten long numbers; the exact value is in their title.
+const EXACT = {
+  bytes: (value) => `${format.count(value)} bytes`,
+  duration: (value) => `${format.count(value)} ms`,
+  clock: format.moment,
+};
 
 export class Numbers {
   #shown;
@@ -25,8 +29,10 @@ export class Numbers {
       const { metric, format: name } = element.dataset;
       const value = at(view, metric);
       setNumber(element, value, format[name]);
-      if (Object.hasOwn(EXACT, name)) setAttribute(element, "title", value === undefined || value === null ? null : EXACT[name](value));
+      if (Object.hasOwn(EXACT, name))
+        setAttribute(element, "title", value === undefined || value === null ? null : EXACT[name](value));
     }
-    for (const [element, { dataset }] of this.#copies) setNumber(element, at(view, dataset.metric), format[dataset.format]);
+    for (const [element, { dataset }] of this.#copies)
+      setNumber(element, at(view, dataset.metric), format[dataset.format]);
   }
 }

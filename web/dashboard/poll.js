@@ -1,14 +1,14 @@
-// Asks again and again: a second after the last time, later and later while it fails, not at all while the page is hidden or it was
-// stopped. One request at a time. Knows nothing of what is asked for.
+// Polls: one request a second, less often after failures, none while the page is hidden or polling is stopped. One
+// request at a time. Independent of the content of the requests.
 
 const EVERY_MS = 1000;
 const SLOWEST_MS = 5000;
 const TIMEOUT_MS = 5000;
 
-/** Nothing came in time. */
+/** There was no response in time. */
 export class TimedOut extends Error {
   constructor() {
-    super(`nothing came for ${TIMEOUT_MS / 1000} seconds`);
+    super(`no response within ${TIMEOUT_MS / 1000} seconds`);
     this.name = "TimedOut";
   }
 }
@@ -23,8 +23,8 @@ export class Poll {
   #failures = 0;
 
   /**
-   * `ask(signal)` promises an answer. `answered(answer, {asked, received})` and `failed(error, nextInMs)` are told what became of it;
-   * either may call `stop`.
+   * `ask(signal)` promises an answer. `answered(answer, {asked, received})` or `failed(error, nextInMs)` is called with
+   * its outcome; either may call `stop`.
    */
   constructor({ ask, answered, failed }) {
     this.#ask = ask;
@@ -45,7 +45,7 @@ export class Poll {
     this.#rest();
   }
 
-  /** Asks at once, in place of whatever is under way or waited for. */
+  /** Asks now, in place of a pending or scheduled request. */
   now() {
     this.#rest();
     if (this.#wanted && !document.hidden) this.#go();
@@ -80,7 +80,7 @@ export class Poll {
       };
     }
     clearTimeout(limit);
-    // Another round, or none, took this one's place while it was under way.
+    // This round was cancelled or replaced meanwhile.
     if (this.#round !== round) return;
     const next = outcome();
     if (this.#round !== round) return;

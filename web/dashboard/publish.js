@@ -1,4 +1,4 @@
-// The form that publishes to a topic, and says what came of it.
+// The form that publishes to a topic and shows the result.
 
 import { byId, make, setMessage, setText } from "./dom.js";
 import { count, sentence } from "./format.js";
@@ -21,23 +21,23 @@ export class PublishForm {
       event.preventDefault();
       this.#submit();
     });
-    this.#topic.addEventListener("input", () => this.#topicProblemIs(""));
+    this.#topic.addEventListener("input", () => this.#showTopicProblem(""));
     this.#content.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.#form.requestSubmit();
     });
   }
 
-  /** Offers these names while one is typed. */
+  /** Suggests these topics while typing. */
   offer(topics) {
     const names = topics.map(({ topic }) => topic).sort();
     const wanted = names.join("\n");
-    // A list that is rebuilt closes under the reader's hand.
+    // Rebuilding the list would close it while it is in use.
     if (wanted === this.#offered) return;
     this.#offered = wanted;
     byId("publish-topics").replaceChildren(...names.map((name) => make("option", { value: name })));
   }
 
-  #topicProblemIs(text) {
+  #showTopicProblem(text) {
     setMessage(this.#problem, text);
     if (text === "") this.#topic.removeAttribute("aria-invalid");
     else this.#topic.setAttribute("aria-invalid", "true");
@@ -46,24 +46,25 @@ export class PublishForm {
   async #submit() {
     if (this.#submitButton.disabled) return;
     const topic = this.#topic.value.trim();
-    this.#resultIs("", "");
+    this.#showResult("", "");
     if (!TOPIC.test(topic)) {
-      this.#topicProblemIs("Use letters, digits, _ and -, with dots between levels: market.fx.eurusd");
+      this.#showTopicProblem("Use A-Z, a-z, 0-9, _ and -, with dots between levels, such as market.fx.eurusd");
       this.#topic.focus();
       return;
     }
     this.#submitButton.disabled = true;
     try {
       const published = await this.#api.publish(topic, this.#content.value);
-      this.#resultIs("good", `Published at offset ${count(published.offset)}.`, published);
+      this.#showResult("good", `Published at offset ${count(published.offset)}.`, published);
     } catch (error) {
-      this.#resultIs("bad", error.status === undefined ? "The server cannot be reached. The message may or may not have been published." : sentence(error.message));
+      const unknown = "The server cannot be reached. The message may have been published.";
+      this.#showResult("bad", error.status === undefined ? unknown : sentence(error.message));
     } finally {
       this.#submitButton.disabled = false;
     }
   }
 
-  #resultIs(kind, text, published = {}) {
+  #showResult(kind, text, published = {}) {
     this.#result.className = kind;
     for (const name of ["topic", "epoch", "offset"]) {
       if (Object.hasOwn(published, name)) this.#result.dataset[name] = published[name];

@@ -1,4 +1,4 @@
-// How the page stands to its server, in a badge, a notice, and words for screen readers; these only when it changes.
+// The state of the page's connection to the server: a badge, a notice, and an announcement if the state changes.
 
 import { byId, setAttribute, setText } from "./dom.js";
 
@@ -8,7 +8,7 @@ const STATES = {
   paused: ["Paused", "warn"],
   away: ["Server unreachable", "bad"],
   failing: ["Server error", "bad"],
-  denied: ["Token needed", "warn"],
+  denied: ["Token required", "warn"],
 };
 
 export class Status {
@@ -25,8 +25,8 @@ export class Status {
     return document.body.dataset.state;
   }
 
-  /** Another state; `notice` says more, `action` is [label, function] for a button beside it. */
-  is(state, { notice = "", action = null } = {}) {
+  /** Sets the state. `notice` explains it; `action` is [label, function] for a button next to the notice. */
+  set(state, { notice = "", action = null } = {}) {
     const [label, kind] = STATES[state];
     const changed = this.state !== state;
     document.body.dataset.state = state;
@@ -43,7 +43,7 @@ export class Status {
     if (changed) this.say(notice === "" ? `${label}.` : `${label}. ${notice}`);
   }
 
-  /** Something that happened, for screen readers. */
+  /** Announces an event to screen readers. */
   say(text) {
     setText(byId("announcer"), text);
   }

@@ -1,4 +1,4 @@
-// The tables of topics and of closing codes.
+// The tables of topics and of close codes.
 
 import { meaning } from "./codes.js";
 import { Rows, byId, setAttribute, setNumber, setText } from "./dom.js";
@@ -10,7 +10,7 @@ const number = (metric, value, form) => ({
   fill: (cell, item) => setNumber(cell, value(item), form),
 });
 
-/** The topics with the most messages in the last while. */
+/** The topics with the most messages recently. */
 export function topicsTable() {
   const rows = new Rows(byId("topics").tBodies[0], {
     key: (topic) => topic.topic,
@@ -35,7 +35,7 @@ export function topicsTable() {
   return (topics) => rows.show(topics?.top ?? []);
 }
 
-/** How connections ended, the most frequent first. The server counts the codes without a name of the protocol's together, as "other". */
+/** Closed connections by code, the most frequent first. The server counts unknown codes together as "other". */
 export function closesTable() {
   const rows = new Rows(byId("closes").tBodies[0], {
     key: (close) => close.code,
@@ -46,7 +46,10 @@ export function closesTable() {
     },
     columns: [
       { heading: true, fill: (cell, close) => setText(cell, close.code) },
-      { fill: (cell, close) => setText(cell, close.code === "other" ? "Any other code" : meaning(close.code) || "Application code") },
+      {
+        fill: (cell, close) =>
+          setText(cell, close.code === "other" ? "Other codes" : meaning(close.code) || "Application code"),
+      },
       {
         number: true,
         fill: (cell, close) => {

@@ -1,6 +1,6 @@
-// The dialog that asks for the admin token, tries it, and closes when the server takes it.
+// The dialog that asks for the admin token, and closes once the server accepts it.
 
-import { isToken, tokenProblem } from "./api.js";
+import { INVALID_TOKEN, isToken, tokenProblem } from "./api.js";
 import { byId, setMessage } from "./dom.js";
 
 export class TokenDialog {
@@ -10,7 +10,7 @@ export class TokenDialog {
   #submitButton = byId("token-submit");
   #tryToken;
 
-  /** `tryToken(token)` promises to take it, or rejects as the API does. */
+  /** `tryToken(token)` resolves if the server accepts the token, and rejects like the API. */
   constructor({ tryToken }) {
     this.#tryToken = tryToken;
     byId("token-cancel").addEventListener("click", () => this.#dialog.close());
@@ -21,9 +21,9 @@ export class TokenDialog {
     });
   }
 
-  /** Asks; `problem` is what was wrong with the last one, or "". */
+  /** Opens the dialog; `problem` explains why the last token was not accepted, or is "". */
   open(problem = "") {
-    this.#problemIs(problem);
+    this.#showProblem(problem);
     if (!this.#dialog.open) this.#dialog.showModal();
     this.#input.focus();
   }
@@ -32,7 +32,7 @@ export class TokenDialog {
     this.#dialog.close();
   }
 
-  #problemIs(text) {
+  #showProblem(text) {
     setMessage(this.#problem, text);
     if (text === "") this.#input.removeAttribute("aria-invalid");
     else this.#input.setAttribute("aria-invalid", "true");
@@ -42,7 +42,7 @@ export class TokenDialog {
     if (this.#submitButton.disabled) return;
     const token = this.#input.value.trim();
     if (!isToken(token)) {
-      this.#problemIs(token === "" ? "Enter the token." : "That is not a valid access token.");
+      this.#showProblem(token === "" ? "Enter the admin token." : INVALID_TOKEN);
       this.#input.focus();
       return;
     }
@@ -51,7 +51,7 @@ export class TokenDialog {
       await this.#tryToken(token);
       this.#dialog.close();
     } catch (error) {
-      this.#problemIs(tokenProblem(error));
+      this.#showProblem(tokenProblem(error));
       this.#input.focus();
     } finally {
       this.#submitButton.disabled = false;

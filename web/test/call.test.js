@@ -198,7 +198,7 @@ test("a connection that never comes about is given up", async () => {
   Connection.all[1].connect();
   mock.timers.tick(60_000);
   assert.deepEqual(bob.peers(), ["eve tag of Eve"]);
-  assert.match(bob.problems.join(), /No connection to ada/);
+  assert.match(bob.problems.join(), /Could not connect to ada/);
 });
 
 test("strangers cannot make the page ask back to back who is here", async () => {
@@ -238,7 +238,7 @@ test("who begins anew again and again is let go, with words, and nobody else is"
   for (let at = 0; at < 1200; at += 1) bob.hear("mallory", offer(`link ${at}`));
   await settled();
   assert.deepEqual(bob.peers(), ["ada tag of Ada"]);
-  assert.match(bob.problems.join("\n"), /^The connection to mallory was given up.*attempts/);
+  assert.match(bob.problems.join("\n"), /^Gave up connecting to mallory.*attempts/);
   assert.ok(Connection.all.length <= 6, `${Connection.all.length} connections were made`);
   assert.equal(Connection.all.filter(({ connectionState }) => connectionState !== "closed").length, 1);
 
@@ -266,7 +266,7 @@ test("where the browser has no connection to give, that is said, and the one bef
   bob.hear("ada", { kind: "negotiate", call: "tag of Ada", link: "2", description: { type: "offer", sdp: "second" } });
   bob.hear("eve", { kind: "hello", call: "tag of Eve" });
   await settled();
-  assert.deepEqual(bob.problems, ["The connection to ada had a problem: no more connections", "no more connections"]);
+  assert.deepEqual(bob.problems, ["Problem with the connection to ada: no more connections", "no more connections"]);
   assert.deepEqual(bob.peers(), ["ada tag of Ada"]);
   assert.equal(Connection.all[0].connectionState, "new");
 });
@@ -289,7 +289,7 @@ test("who may not call anybody is told that, and not how far calls reach", async
     return servers.problem;
   };
   assert.equal(await told(answer(403, { error: "this client may not signal" })), MAY_NOT_CALL);
-  const problem = "No STUN or TURN servers (away): calls may only work within one network.";
+  const problem = "No STUN or TURN servers (away): calls may work only within your network.";
   assert.equal(await told(answer(503, { error: "away" })), problem);
   assert.equal(await told(async () => Promise.reject(new Error("away"))), problem);
   assert.equal(await told(answer(200, { iceServers: [] })), "");

@@ -7,7 +7,7 @@ import { isToken, Refused, tokenFromAddress, tokenProblem } from "../dashboard/a
 import { isSendable, mayReturn, reasonFits } from "../dashboard/codes.js";
 import * as format from "../dashboard/format.js";
 import { held, matching, sorted } from "../dashboard/listing.js";
-import { Samples, WINDOW_SECONDS, extent, isAnotherLife, means, ratesBetween, windowOf } from "../dashboard/samples.js";
+import { Samples, WINDOW_SECONDS, extent, hasRestarted, means, ratesBetween, windowOf } from "../dashboard/samples.js";
 
 const stats = (uptime_ms, totals = {}, more = {}) => ({ uptime_ms, totals, ...more });
 
@@ -31,10 +31,10 @@ test("with nothing published there is no fan-out, and answers too close have no 
 
 test("another life of the server is known by a counter that went back, or by an uptime that did not keep pace", () => {
   const before = stats(60_000, { messages_in: 5 });
-  assert.equal(isAnotherLife(before, stats(61_000, { messages_in: 5 }), 1000), false);
-  assert.equal(isAnotherLife(before, stats(61_000, { messages_in: 4 }), 1000), true);
-  assert.equal(isAnotherLife(before, stats(500, { messages_in: 9 }), 5000), true);
-  assert.equal(isAnotherLife(before, stats(90_000, { messages_in: 9 }), 120_000), true, "up for 90 s, 120 s later");
+  assert.equal(hasRestarted(before, stats(61_000, { messages_in: 5 }), 1000), false);
+  assert.equal(hasRestarted(before, stats(61_000, { messages_in: 4 }), 1000), true);
+  assert.equal(hasRestarted(before, stats(500, { messages_in: 9 }), 5000), true);
+  assert.equal(hasRestarted(before, stats(90_000, { messages_in: 9 }), 120_000), true, "up for 90 s, 120 s later");
 });
 
 function sampled(times, paths = ["clients.total", "rates.messages_in"]) {
@@ -124,6 +124,12 @@ test("while the order is held nobody moves: who is new comes last, who is not li
   assert.equal(back.find(({ id }) => id === "c").unlisted, undefined);
 });
 
+test("a client without a name is named by its user", () => {
+  assert.equal(format.nameOf({ name: "Ada", user: "ada@home" }), "Ada");
+  assert.equal(format.nameOf({ name: null, user: "ada@home" }), "ada@home");
+  assert.equal(format.nameOf({ name: null }), "Unnamed");
+});
+
 test("figures are short, and nothing is no zero", () => {
   assert.equal(format.count(1234567), "1,234,567");
   assert.equal(format.rate(0.25), "0.25");
@@ -156,10 +162,10 @@ test("the charts begin with what is known, and end up with the whole window", ()
   assert.deepEqual(windowOf([100, 1000], 5000), [1000 - WINDOW_SECONDS, 1000]);
 });
 
-test("why a token is of no use is said in words for people", () => {
+test("a refused admin token is explained to the user", () => {
   const why = (...refused) => tokenProblem(new Refused(...refused));
-  assert.equal(why(401, "Authorization: Bearer with the token in http.admin_token is expected"), "That is not a valid access token.");
-  assert.equal(why(429, "too many", 30), "Too many wrong tokens were tried from this address. Try again in 30 seconds.");
+  assert.equal(why(401, "Authorization: Bearer is expected"), "That is not a valid admin token.");
+  assert.equal(why(429, "too many", 30), "Too many wrong tokens from your address. Try again in 30 seconds.");
   assert.match(why(500, "nonsense"), /status 500/);
   assert.match(tokenProblem(new TypeError("Failed to fetch")), /cannot be reached/);
   for (const status of [401, 403, 429, 500]) assert.doesNotMatch(why(status, "Authorization: x"), /Authorization/);

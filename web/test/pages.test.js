@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { mock, test } from "node:test";
 
 import { Chat } from "../chat/chat.js";
-import { Conversation, MOST_CHARACTERS, MOST_ENTRIES } from "../chat/conversation.js";
+import { Conversation, MAX_CHARACTERS, MAX_ENTRIES } from "../chat/conversation.js";
 import { roundTrip } from "../ui/connection.js";
 import { idBefore, People } from "../ui/people.js";
 import { Roster } from "../ui/roster.js";
@@ -16,9 +16,9 @@ const message = (offset, text = `message ${offset}`) => ({ type: "message", time
 
 test("a conversation holds a bounded number of entries, and the history gives back the rest", () => {
   const room = new Conversation("room", "lobby");
-  for (let offset = 1; offset <= 3 * MOST_ENTRIES; offset += 1) room.append(message(offset));
-  assert.ok(room.entries.length <= MOST_ENTRIES * 1.1, `${room.entries.length} entries`);
-  assert.equal(room.entries.at(-1).offset, 3 * MOST_ENTRIES);
+  for (let offset = 1; offset <= 3 * MAX_ENTRIES; offset += 1) room.append(message(offset));
+  assert.ok(room.entries.length <= MAX_ENTRIES * 1.1, `${room.entries.length} entries`);
+  assert.equal(room.entries.at(-1).offset, 3 * MAX_ENTRIES);
   assert.equal(room.hasEarlier, true);
   assert.equal(room.oldest.offset, room.entries[0].offset);
 });
@@ -28,8 +28,8 @@ test("a conversation holds a bounded number of characters, and always its newest
   const long = "x".repeat(900_000);
   for (let offset = 1; offset <= 40; offset += 1) room.append(message(offset, long));
   const held = room.entries.reduce((sum, { text }) => sum + text.length, 0);
-  assert.ok(held <= MOST_CHARACTERS, `${held} characters`);
-  room.append(message(41, "y".repeat(2 * MOST_CHARACTERS)));
+  assert.ok(held <= MAX_CHARACTERS, `${held} characters`);
+  room.append(message(41, "y".repeat(2 * MAX_CHARACTERS)));
   assert.deepEqual(room.entries.map(({ offset }) => offset), [41]);
 });
 
@@ -40,7 +40,7 @@ test("a round trip is told in few characters, however long it is", () => {
 
 test("what has no room before the first entry is left out, and said so", () => {
   const room = new Conversation("room", "lobby");
-  for (let offset = 1000; offset < 1000 + MOST_ENTRIES - 2; offset += 1) room.append(message(offset));
+  for (let offset = 1000; offset < 1000 + MAX_ENTRIES - 2; offset += 1) room.append(message(offset));
   room.prepend([message(997), message(998), message(999)]);
   assert.equal(room.oldest.offset, 998);
   assert.equal(room.isFull, true);
@@ -61,22 +61,22 @@ test("a gap is filled in its place, page by page", () => {
 test("who came and left within a moment stands on one line, and who came back or goes on elsewhere on none", () => {
   const room = new Conversation("room", "lobby");
   const [ada, bob, cy] = ["Ada", "Bob", "Cy"].map((name) => ({ key: `name ${name}`, name }));
-  room.comingOrGoing(ada, "joined", 1000);
-  room.comingOrGoing(bob, "left", 2000);
-  assert.deepEqual(room.entries, [{ type: "comings", time: 1000, joined: [ada], left: [bob] }]);
-  room.comingOrGoing(bob, "joined", 3000);
+  room.notePresence(ada, "joined", 1000);
+  room.notePresence(bob, "left", 2000);
+  assert.deepEqual(room.entries, [{ type: "presence", time: 1000, joined: [ada], left: [bob] }]);
+  room.notePresence(bob, "joined", 3000);
   assert.deepEqual(room.entries[0].left, []);
-  room.comingOrGoing(cy, "left", 1_000_000);
-  room.comingOrGoing(cy, "joined", 1_001_000);
+  room.notePresence(cy, "left", 1_000_000);
+  room.notePresence(cy, "joined", 1_001_000);
   assert.equal(room.entries.length, 1, "nothing has changed by Cy");
 
   // Another carrier: the new connection is there before the old one goes.
-  room.comingOrGoing(cy, "joined", 2_000_000);
-  room.comingOrGoing(cy, "left", 2_001_000);
+  room.notePresence(cy, "joined", 2_000_000);
+  room.notePresence(cy, "left", 2_001_000);
   assert.equal(room.entries.length, 1, "Cy is here as before");
   // Of two who have one name, one stays.
-  room.comingOrGoing({ key: "user a", name: "Ada" }, "joined", 3_000_000);
-  room.comingOrGoing({ key: "user b", name: "Ada" }, "left", 3_001_000);
+  room.notePresence({ key: "user a", name: "Ada" }, "joined", 3_000_000);
+  room.notePresence({ key: "user b", name: "Ada" }, "left", 3_001_000);
   assert.deepEqual(room.entries.at(-1).left, [{ key: "user b", name: "Ada" }]);
 });
 
@@ -351,7 +351,7 @@ test("how a connection ended is said in words for people", () => {
   assert.equal(endingOf({ code: 4403, reason: "spam" }), "You were removed from this server: spam.");
   assert.equal(endingOf({ code: 4403, reason: "" }), "You were removed from this server.");
   assert.equal(endingOf({ code: 4401, reason: "token: it has expired (exp)" }), "Your access has expired.");
-  assert.equal(endingOf({ code: 1002, reason: "what?" }), "The server ended the connection: what? (code 1002).");
+  assert.equal(endingOf({ code: 1002, reason: "what?" }), "The server closed the connection: what? (code 1002).");
   assert.equal(refusedToken("token: it has expired (exp); get another one"), "This access token has expired.");
   assert.equal(refusedToken("token: it is no JSON Web Token that is taken here; get another one"), "That is not a valid access token.");
 });
@@ -364,11 +364,31 @@ test("a suggested name is a good one, and none that another tab has", () => {
   assert.equal(suggestName(new Set([first]), () => 0), first, "it gives one in any case");
 });
 
-test("somebody whose name is not known goes by the user, not as a guest", () => {
+test("a known user without a name is shown by the user, not as a stranger", () => {
   const people = new People("test");
   people.learn({ id: id(21), name: null, user: "ada@home" });
   assert.equal(people.name(id(21)), "ada@home");
   assert.equal(people.name(id(22)), "Someone (00000022)");
+});
+
+test("names and users are known after a reload", (t) => {
+  const stored = new Map();
+  const hiding = [];
+  t.mock.method(globalThis, "addEventListener", (type, listener) => type === "pagehide" && hiding.push(listener));
+  globalThis.sessionStorage = {
+    getItem: (key) => stored.get(key) ?? null,
+    setItem: (key, value) => void stored.set(key, value),
+  };
+  t.after(() => delete globalThis.sessionStorage);
+  const before = new People("test");
+  before.learnOwn(id(1), "Me");
+  before.learn({ id: id(2), name: "Ada", user: "ada@home" });
+  before.learn({ id: id(3), name: null, user: "bob@home" });
+  for (const hide of hiding) hide();
+  const after = new People("test");
+  assert.deepEqual([1, 2, 3].map((number) => after.name(id(number))), ["Me", "Ada", "bob@home"]);
+  assert.deepEqual([2, 3].map((number) => after.mark(id(number))), ["ada@home", ""]);
+  assert.deepEqual([1, 2].map((number) => after.isOwn(id(number))), [true, false]);
 });
 
 test("what can be written where goes by what the client may do, and by the connection", async () => {

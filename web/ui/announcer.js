@@ -1,8 +1,8 @@
-// What is said to a screen reader beside what is shown.
+// Announcements for screen readers.
 
 import { byId, el } from "./dom.js";
 
-/** Says to a screen reader what others said just now: each message, or how many where they come too fast to be read. */
+/** Announces events and messages: each one, or their number if they arrive too fast to be read. */
 export class Announcer {
   #region = byId("announcer");
   #waiting = [];
@@ -23,7 +23,7 @@ export class Announcer {
   #speak() {
     this.#timer = 0;
     const lines = this.#waiting.map((text) => el("p", {}, text));
-    if (this.#more > 0) lines.push(el("p", {}, `and ${this.#more} more messages`));
+    if (this.#more > 0) lines.push(el("p", {}, `and ${this.#more} more`));
     this.#region.replaceChildren(...lines);
     this.#waiting = [];
     this.#more = 0;

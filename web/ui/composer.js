@@ -1,8 +1,8 @@
-// The field in which one writes: Enter sends, Shift and Enter begins a new line, and it grows with what is in it.
+// The message field: Enter sends, Shift+Enter starts a new line, and it grows with its content.
 
 import { byId, setText } from "./dom.js";
 
-const MOST_HEIGHT = 180;
+const MAX_HEIGHT = 180;
 
 export class Composer {
   #form = byId("composer");
@@ -14,7 +14,7 @@ export class Composer {
   #waits = "";
 
   /**
-   * @param {(text: string) => string} onSend gives what is wrong with the text, or "" once it was taken
+   * @param {(text: string) => string} onSend returns a problem with the text, or "" if it was accepted
    * @param {AbortSignal} signal ends it
    */
   constructor(onSend, signal) {
@@ -49,18 +49,18 @@ export class Composer {
       { signal },
     );
     this.#say("");
-    this.is({ label: byId("composer-text").placeholder });
+    this.update({ label: byId("composer-text").placeholder });
   }
 
   /**
-   * What it is for now. What was typed stays in it, whatever that is.
+   * Sets the label and what is possible. The typed text stays.
    * @param {object} how
    * @param {string} how.label
-   * @param {string} [how.closed] why nothing can be written, or ""
-   * @param {string} [how.waits] why nothing can be sent for now, or ""
-   * @param {string} [how.note] what becomes of what is sent, or ""
+   * @param {string} [how.closed] the reason why nothing can be written, or ""
+   * @param {string} [how.waits] the reason why nothing can be sent for now, or ""
+   * @param {string} [how.note] a hint on what happens to sent messages, or ""
    */
-  is({ label, closed = "", waits = "", note = "" }) {
+  update({ label, closed = "", waits = "", note = "" }) {
     [this.#closed, this.#waits] = [closed, waits];
     // Not disabled: the text can still be read, selected and copied, and the focus stays.
     this.#text.readOnly = closed !== "";
@@ -68,7 +68,7 @@ export class Composer {
     this.#send.disabled = closed !== "" || waits !== "";
     const placeholder = closed === "" ? label : "You cannot write here";
     if (this.#text.placeholder !== placeholder) this.#text.placeholder = placeholder;
-    // Not in the field: on a phone it would be cut off there.
+    // Below the field, not in it: on a phone it would be cut off there.
     setText(this.#state, closed || waits || note);
   }
 
@@ -94,6 +94,6 @@ export class Composer {
   #grow() {
     this.#text.style.height = "auto";
     const borders = this.#text.offsetHeight - this.#text.clientHeight;
-    this.#text.style.height = `${Math.min(MOST_HEIGHT, this.#text.scrollHeight + borders)}px`;
+    this.#text.style.height = `${Math.min(MAX_HEIGHT, this.#text.scrollHeight + borders)}px`;
   }
 }

@@ -1,9 +1,9 @@
-// The badge that tells how the page is connected, and what stands behind it: carrier, round trip, reconnects.
+// The badge with the state of the connection, and its details: carrier, round trip, reconnects.
 
 import { byId, coalesced } from "./dom.js";
 
 const CARRIERS = { webtransport: "WebTransport", websocket: "WebSocket" };
-// For where there is little room: that it is connected counts, and not how.
+// For narrow screens: the state without the carrier.
 const SHORT = { connecting: "Connecting", open: "Online", reconnecting: "Retrying", closed: "Offline" };
 const STATES = {
   connecting: ["Connecting", "warn"],
@@ -12,7 +12,7 @@ const STATES = {
   closed: ["Not connected", "bad"],
 };
 
-/** A round trip for people: more digits where it is short, and never long. */
+/** Formats a round trip: more digits if it is short, and never many characters. */
 export function roundTrip(ms) {
   if (ms === null || ms === undefined || !Number.isFinite(ms)) return "–";
   if (ms >= 999.5) return `${(ms / 1000).toFixed(1)} s`;

@@ -1,8 +1,8 @@
-// Makes elements. Text is only ever set as text, never parsed: what others say cannot become markup.
+// Creates elements. Text is only ever set as text and never parsed, so messages cannot become markup.
 
 /**
- * An element with attributes, listeners ("on" before the event's name) and children. `undefined`, `null` and `false` as
- * the value of an attribute, or as a child, are left out.
+ * Creates an element with attributes, listeners ("on" before the event's name) and children. `undefined`, `null` and
+ * `false` are left out, as attribute values and as children.
  * @param {string} tag
  * @param {Record<string, any>} [attributes]
  * @param {...(Node | string | null | undefined | false)} children
@@ -19,19 +19,19 @@ export function el(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** The element with this id, which the page is known to have. */
+/** The element with this id. Throws if the page has none. */
 export const byId = (id) => {
   const element = document.getElementById(id);
   if (element === null) throw new Error(`the page has no #${id}`);
   return element;
 };
 
-/** Sets a text only where it is another one: selections and screen readers are left in peace. */
+/** Sets a text only if it differs, so that selections and screen readers are not disturbed. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** An icon of icons.svg, which says nothing to a screen reader. */
+/** An icon of icons.svg, hidden from screen readers. */
 export function icon(name) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("class", "icon");
@@ -43,7 +43,8 @@ export function icon(name) {
 }
 
 /**
- * Makes the children of a list those of `wanted`, in that order, and touches only what differs: focus and scrolling survive.
+ * Makes `wanted` the children of a list, in that order. Touches only what differs, so focus and scroll position are
+ * kept.
  * @param {Element} list
  * @param {Element[]} wanted
  */
@@ -58,8 +59,8 @@ export function reconcile(list, wanted) {
 }
 
 /**
- * Calls `work` once for any number of calls, before the next paint, or a quarter of a second later where the page is hidden
- * and nothing is painted.
+ * Coalesces any number of calls into one call of `work`: before the next paint, or within a quarter of a second if the
+ * page is hidden and nothing is painted.
  * @param {() => void} work
  */
 export function coalesced(work) {
@@ -73,7 +74,7 @@ export function coalesced(work) {
   };
   return () => {
     if (frame || timer) return;
-    // Whichever comes first: a page that gets hidden while it waits for a frame would wait long.
+    // Whichever comes first: a page that is hidden while it waits for a frame would wait long.
     frame = requestAnimationFrame(run);
     timer = setTimeout(run, 250);
   };

@@ -1,21 +1,21 @@
-// Links in what people write: which parts of a text are web addresses. Pure but for `linked`, which makes the elements. Only
-// http and https become links, and only such that say plainly where they lead.
+// Finds web addresses in messages. Pure, except for `linked`, which creates the elements. Only http and https addresses
+// become links, and only if they show plainly where they lead.
 
 import { el } from "./dom.js";
 
-// What may be in an address: no spaces or quotes, no "<", ">" or "\", nothing that does not show or that turns the text
-// around it (zero widths, bidi controls, tags, fillers).
+// The characters of an address: no spaces or quotes, no "<", ">" or "\", and nothing invisible or that changes the
+// direction of the text around it (zero widths, bidi controls, tags, fillers).
 const ADDRESS = /\bhttps?:\/\/[^\s<>"'`\\^{|}\p{C}\p{Z}\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0]+/giu;
-// What belongs to the sentence where it comes last.
+// Characters that belong to the sentence if they come last.
 const TRAILING = new Set([...".,:;!?*_~…。、，！？’”»"]);
 const BRACKETS = { ")": "(", "]": "[" };
-const LONGEST = 2048;
-const MOST_LINKS = 200;
+const MAX_ADDRESS_LENGTH = 2048;
+const MAX_LINKS = 200;
 
 /**
- * A text in parts: strings, and addresses with what stands for them.
+ * Splits a text into strings and addresses.
  * @param {string} text
- * @param {{ isCut?: boolean }} [how] `isCut` where the text goes on behind its end: an address there is not whole
+ * @param {{ isCut?: boolean }} [how] `isCut` if the text was cut: an address at its end is incomplete
  * @returns {(string | { href: string, shown: string })[]}
  */
 export function partsOf(text, { isCut = false } = {}) {
@@ -24,9 +24,9 @@ export function partsOf(text, { isCut = false } = {}) {
   let links = 0;
   for (const match of text.matchAll(ADDRESS)) {
     const [found] = match;
-    if (links === MOST_LINKS) break;
+    if (links === MAX_LINKS) break;
     if (isCut && match.index + found.length === text.length) break;
-    if (found.length > LONGEST) continue;
+    if (found.length > MAX_ADDRESS_LENGTH) continue;
     const typed = trimmed(found);
     const href = addressOf(typed);
     if (href === null) continue;
@@ -39,7 +39,7 @@ export function partsOf(text, { isCut = false } = {}) {
   return parts;
 }
 
-/** The same as what an element is filled with: text, and links that open beside the page and tell the other side nothing. */
+/** The parts as content of an element. Links open in a new tab and send no referrer. */
 export function linked(text, how) {
   return partsOf(text, how).map((part) =>
     typeof part === "string"
@@ -48,7 +48,7 @@ export function linked(text, how) {
   );
 }
 
-/** Where it leads, or `null` where it is no address that can be trusted to mean what it says. */
+/** The target of a typed address, or `null` if its text could be misleading. */
 function addressOf(typed) {
   let url;
   try {
@@ -62,7 +62,7 @@ function addressOf(typed) {
   return isWeb && !hasUser && url.hostname !== "" ? url.href : null;
 }
 
-/** As it was typed, but where its host is written in letters that may look like others: then as the browser has it. */
+/** The address as typed, or as the browser writes it if the host has letters that may be confused with others. */
 function shownAs(typed, href) {
   const host = /^https?:\/\/([^/?#]*)/i.exec(typed)?.[1] ?? "";
   return /^[\x21-\x7e]+$/.test(host) ? typed : href;

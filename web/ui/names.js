@@ -1,12 +1,25 @@
-// A name to begin with, for who has none yet: two tabs of one browser get two. Tabs ask each other over a channel that only
-// pages of this server hear.
+// Suggests a name for new users; two tabs of one browser get different ones. Tabs ask each other over a channel that is
+// limited to pages of this server.
 
-const FIRST = ["Amber", "Bold", "Calm", "Clever", "Copper", "Gentle", "Jolly", "Lucky", "Quick", "Quiet", "Sunny", "Swift"];
+const FIRST = [
+  "Amber",
+  "Bold",
+  "Calm",
+  "Clever",
+  "Copper",
+  "Gentle",
+  "Jolly",
+  "Lucky",
+  "Quick",
+  "Quiet",
+  "Sunny",
+  "Swift",
+];
 const SECOND = ["Badger", "Crane", "Falcon", "Fox", "Heron", "Lynx", "Otter", "Owl", "Panda", "Robin", "Seal", "Wren"];
 const ANSWER_MS = 150;
-const MOST_ASKED = 50;
+const MAX_ANSWERS = 50;
 
-/** A name that is none of these. @param {Set<string>} taken @param {() => number} [random] */
+/** Suggests a name that is not taken. @param {Set<string>} taken @param {() => number} [random] */
 export function suggestName(taken = new Set(), random = Math.random) {
   const one = (list) => list[Math.floor(random() * list.length)];
   let name = "";
@@ -17,28 +30,28 @@ export function suggestName(taken = new Set(), random = Math.random) {
   return name;
 }
 
-/** The names under which this browser is signed in in other tabs. */
+/** The names used in other tabs of this browser. */
 export class OtherTabs {
   #channel;
   #own = null;
   #heard = new Set();
 
-  /** @param {string} page which of the pages, as each has people of its own */
+  /** @param {string} page the page's name, as each page has its own users */
   constructor(page) {
-    // Old browsers, and private windows of some, have none: then every tab is the only one.
+    // Old browsers and some private windows have no BroadcastChannel: there, every tab is on its own.
     this.#channel = typeof BroadcastChannel === "function" ? new BroadcastChannel(`qws.names.${page}`) : null;
     this.#channel?.addEventListener("message", ({ data }) => {
       if (data?.ask && this.#own !== null) this.#channel.postMessage({ name: this.#own });
-      if (typeof data?.name === "string" && this.#heard.size < MOST_ASKED) this.#heard.add(data.name);
+      if (typeof data?.name === "string" && this.#heard.size < MAX_ANSWERS) this.#heard.add(data.name);
     });
   }
 
-  /** The name of this tab; `null` while it has none. */
-  is(name) {
+  /** Sets the name of this tab; `null` if it has none. */
+  setName(name) {
     this.#own = name;
   }
 
-  /** Asks them; resolves a moment later. */
+  /** Asks the other tabs for their names; resolves a moment later. */
   async names() {
     if (this.#channel === null) return new Set();
     this.#heard = new Set();

@@ -1,34 +1,34 @@
-// Who is who: names by client id, and the coloured initial that stands for a person. The server tells names only of those
-// who are connected, so what was learned once is kept, over a reload of the page as well.
+// Names by client ID, and the avatar with a person's initial. The server knows only the names of connected clients, so
+// the page remembers those it has seen, across reloads too.
 
 import { el } from "./dom.js";
 import { Remembered } from "./storage.js";
 
-const MOST = 5000;
-const MOST_STORED = 500;
+const MAX_KNOWN = 5000;
+const MAX_STORED = 500;
 const COLOURS = 8;
-// Names are asked for one by one: so many at once, and one more each so often. Who was asked for is not asked for again soon.
-const MOST_LOOKUPS = 30;
+// Names are looked up one by one: a burst of this many, then one per interval. A client is not looked up again soon.
+const MAX_LOOKUPS = 30;
 const LOOKUP_MS = 1000;
 const LOOK_AGAIN_MS = 60_000;
-const MOST_LOOKED_UP = 500;
-// What the page calls others than people.
+const MAX_LOOKED_UP = 500;
+// Names that the page uses for senders that are not people.
 const TAKEN = /^\s*(server|everyone|someone)\b/i;
 
-/** The names of people, and which ids were one's own. */
+/** The names of people, and the client IDs of the user. */
 export class People {
-  /** @type {Map<string, {name: string | null, user: string | null}>} the latest stand last */
+  /** @type {Map<string, {name: string | null, user: string | null}>} the latest come last */
   #known = new Map();
   #own = new Set();
   #ownName = null;
   #lookedUp = new Map();
-  #lookups = MOST_LOOKUPS;
+  #lookups = MAX_LOOKUPS;
   #lookupsAt;
   #storage;
   #now;
 
   /**
-   * @param {string} key under which the session's storage keeps what was learned
+   * @param {string} key the key in the session storage
    * @param {() => number} [now] milliseconds
    */
   constructor(key, now = () => performance.now()) {
@@ -36,47 +36,48 @@ export class People {
     this.#lookupsAt = now();
     this.#storage = new Remembered(() => sessionStorage, key);
     const kept = this.#storage.get();
-    for (const [id, name] of kept?.names ?? []) this.#known.set(String(id), { name: String(name), user: null });
+    for (const { id, name, user } of kept?.people ?? []) this.#known.set(id, { name, user });
     for (const id of kept?.own ?? []) this.#own.add(String(id));
     addEventListener("pagehide", () => {
-      const names = [...this.#known].slice(-MOST_STORED).flatMap(([id, { name }]) => (name ? [[id, name]] : []));
-      this.#storage.set({ names, own: [...this.#own].slice(-MOST_STORED) });
+      const people = [...this.#known].slice(-MAX_STORED).map(([id, { name, user }]) => ({ id, name, user }));
+      this.#storage.set({ people, own: [...this.#own].slice(-MAX_STORED) });
     });
   }
 
-  /** Knows nobody any more. */
+  /** Forgets everybody. */
   forget() {
     for (const kept of [this.#known, this.#own, this.#lookedUp]) kept.clear();
     this.#ownName = null;
     this.#storage.set(null);
   }
 
-  /** How many ids it knows somebody by. */
+  /** The number of known IDs. */
   get size() {
     return this.#known.size;
   }
 
-  /** Takes note of who has this id; tells whether that is news. */
+  /** Remembers a client's name and user. Returns whether that changed anything. */
   learn({ id, name, user }) {
     const known = this.#known.get(id);
     const now = { name: name || known?.name || null, user: user || known?.user || null };
-    if ((now.name === null && now.user === null) || (known?.name === now.name && known?.user === now.user)) return false;
-    // The latest stand last; the first ones go.
+    if ((now.name === null && now.user === null) || (known?.name === now.name && known?.user === now.user))
+      return false;
+    // The latest come last; the first are dropped.
     this.#known.delete(id);
     this.#known.set(id, now);
-    keepNewest(this.#known, MOST);
+    keepNewest(this.#known, MAX_KNOWN);
     return true;
   }
 
-  /** Asks the server for the name of somebody who is in none of our rooms; tells whether that gave any. Never rejects. */
+  /** Asks the server for the name of a client in none of the joined rooms. Returns whether it is new. Never rejects. */
   async lookUp(client, id) {
     if (this.#known.get(id)?.name || !this.#mayLookUp(id)) return false;
     try {
-      // A page of one that begins with this id.
+      // A page of one client, starting with this ID.
       const { clients } = await client.listClients({ limit: 1, after: idBefore(id) });
       return clients[0]?.id === id && this.learn(clients[0]);
     } catch {
-      // Not allowed or not connected: the id stands for the name.
+      // Not allowed or not connected: the ID is shown instead of a name.
       return false;
     }
   }
@@ -84,20 +85,20 @@ export class People {
   #mayLookUp(id) {
     const now = this.#now();
     if (now - (this.#lookedUp.get(id) ?? -Infinity) < LOOK_AGAIN_MS) return false;
-    this.#lookups = Math.min(MOST_LOOKUPS, this.#lookups + (now - this.#lookupsAt) / LOOKUP_MS);
+    this.#lookups = Math.min(MAX_LOOKUPS, this.#lookups + (now - this.#lookupsAt) / LOOKUP_MS);
     this.#lookupsAt = now;
     if (this.#lookups < 1) return false;
     this.#lookups -= 1;
     this.#lookedUp.delete(id);
     this.#lookedUp.set(id, now);
-    keepNewest(this.#lookedUp, MOST_LOOKED_UP);
+    keepNewest(this.#lookedUp, MAX_LOOKED_UP);
     return true;
   }
 
-  /** From now on this id is one's own, beside those that were. */
+  /** Adds a client ID of the user. */
   learnOwn(id, name) {
     this.#own.add(id);
-    keepNewest(this.#own, MOST_STORED);
+    keepNewest(this.#own, MAX_STORED);
     this.#ownName = name;
     this.learn({ id, name });
   }
@@ -110,7 +111,7 @@ export class People {
     return this.#known.get(id)?.user ?? null;
   }
 
-  /** The name, else the user, else the beginning of the id: the server does not name those who have left. */
+  /** The name, else the user, else the start of the ID: the server has no names of clients that have left. */
   name(id) {
     if (id === undefined || id === null) return "Server";
     const { name, user } = this.#known.get(id) ?? {};
@@ -118,16 +119,16 @@ export class People {
   }
 
   /**
-   * What has to stand beside a name so that it does not deceive, or "": the user whom the server knows, or the beginning of
-   * the id, where it is one's own name, or one that means somebody else.
+   * The mark to show next to a name so that it does not deceive, or "": the verified user; or the start of the ID, if
+   * the name is the user's own or could mean somebody else.
    * @param {string | undefined} id
-   * @param {boolean} [isWornByTwo] whether others who are here have that name
+   * @param {boolean} [isShared] whether others in the room have that name
    */
-  mark(id, isWornByTwo = false) {
+  mark(id, isShared = false) {
     const { name, user } = this.#known.get(id) ?? {};
     if (!name || this.isOwn(id)) return "";
     if (user) return user === name ? "" : user;
-    return isWornByTwo || name === this.#ownName || TAKEN.test(name) ? short(id) : "";
+    return isShared || name === this.#ownName || TAKEN.test(name) ? short(id) : "";
   }
 }
 
@@ -141,7 +142,7 @@ function keepNewest(kept, most) {
   }
 }
 
-/** The greatest id below this one; `undefined` for the least one. */
+/** The ID just below this one; `undefined` for the lowest one. */
 export function idBefore(id) {
   const value = BigInt(`0x${id.replaceAll("-", "")}`);
   if (value === 0n) return undefined;
@@ -149,7 +150,7 @@ export function idBefore(id) {
   return digits.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
 
-/** The first letter of a name on a colour of its own. Beside it stands the name: it says nothing to a screen reader. */
+/** The first letter of a name on a colour of its own. Hidden from screen readers, as the name is next to it. */
 export function avatar(name) {
   let hash = 0;
   for (const letter of name) hash = (hash * 31 + letter.codePointAt(0)) % 9973;

@@ -1,20 +1,20 @@
-// Who is on a topic: the server's list when it was asked, and who came and went since.
+// The members of a topic: the server's list when it was requested, plus the joins and leaves since.
 
-/** Follows a subscription that was made with presence. Dispatches "join" and "leave" (detail: the member), and "change". */
+/** Follows a subscription with presence. Dispatches "join" and "leave" (detail: the member), and "change". */
 export class Roster extends EventTarget {
   /** @type {Map<string, {id: string, name: string | null, user?: string}>} */
   members = new Map();
-  /** How many there are, with those beyond the end of the server's list. */
+  /** The number of members, including those beyond the end of the server's list. */
   total = 0;
-  /** Why the list cannot be had, or `null`. @type {import("../qws.js").QwsError | null} */
+  /** Why the list could not be loaded, or `null`. @type {import("../qws.js").QwsError | null} */
   error = null;
-  /** Whether it is known who is there: not where that is not told, or no account is kept of it. */
+  /** Whether the members are known. They are not if presence is off or not allowed. */
   isKnown = false;
-  /** Grows with each change. */
+  /** Incremented with each change. */
   version = 0;
   #client;
   #topic;
-  /** What came while the list was under way, and may be newer than it: the member, or `null` for who left. */
+  /** Changes during a request, which may be newer than its list: the member, or `null` if it left. */
   #since = null;
   #again = false;
 
@@ -22,14 +22,14 @@ export class Roster extends EventTarget {
     super();
     this.#client = client;
     this.#topic = subscription.topic;
-    subscription.addEventListener("join", ({ detail }) => this.#came(detail.client));
-    subscription.addEventListener("leave", ({ detail }) => this.#went(detail.client));
-    // Over another connection everybody may have come back under another id, too.
+    subscription.addEventListener("join", ({ detail }) => this.#joined(detail.client));
+    subscription.addEventListener("leave", ({ detail }) => this.#left(detail.client));
+    // After a reconnect, all others may have new IDs as well.
     subscription.addEventListener("resumed", () => this.refresh());
     subscription.addEventListener("lost", () => this.refresh());
   }
 
-  /** Asks the server who is there. Never rejects. */
+  /** Requests the list from the server. Never rejects. */
   async refresh() {
     if (this.#since !== null) {
       this.#again = true;
@@ -57,7 +57,7 @@ export class Roster extends EventTarget {
     }
   }
 
-  #came(member) {
+  #joined(member) {
     const isNew = !this.members.has(member.id);
     this.#since?.set(member.id, member);
     this.#apply(member.id, member);
@@ -65,7 +65,7 @@ export class Roster extends EventTarget {
     this.#changed();
   }
 
-  #went(member) {
+  #left(member) {
     this.#since?.set(member.id, null);
     this.#apply(member.id, null);
     this.dispatchEvent(new CustomEvent("leave", { detail: member }));
@@ -77,7 +77,7 @@ export class Roster extends EventTarget {
     const wasListed = this.members.has(id);
     if (member === null) this.members.delete(id);
     else this.members.set(id, member);
-    // Who left and was not on the list was one of those beyond its end.
+    // A member that left without being listed was one of those beyond the list's end.
     const rest = member === null && !wasListed ? Math.max(0, unlisted - 1) : unlisted;
     this.total = this.members.size + rest;
   }

@@ -1,48 +1,48 @@
-// Signing in: by a name, and by a token where the server asks for one, which shows by its refusal. Used by every page that
-// connects; expects the form that these pages have (#signin-form and its parts).
+// The sign-in form: a name, and a token if the server has refused a connection without one. Used by every page that
+// connects; expects the form of these pages (#signin-form and its parts).
 
 import { connect } from "../qws.js";
 import { byId } from "./dom.js";
 import { refusedToken } from "./ending.js";
 import { suggestName } from "./names.js";
 
-// What the protocol does not take in a name: control characters, and what breaks or turns the text around it.
+// Characters that the protocol forbids in a name: control characters, line breaks, and bidi controls.
 const FORBIDDEN = /[\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]/u;
-// One level of a topic or more.
+// One or more levels of a topic.
 const ROOM = /^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$/;
-const LONGEST_TOPIC = 255;
+const MAX_TOPIC_LENGTH = 255;
 
-/** What is wrong with a name, or "". */
+/** The problem with a name, or "". */
 export function nameProblem(name) {
-  if (name.trim() === "") return "Enter a name.";
-  if ([...name].length > 64) return "A name has at most 64 characters.";
-  if (FORBIDDEN.test(name)) return "This name has characters that cannot be shown.";
+  if (name.trim() === "") return "Enter your name.";
+  if ([...name].length > 64) return "Use at most 64 characters for your name.";
+  if (FORBIDDEN.test(name)) return "Your name contains characters that cannot be displayed.";
   return "";
 }
 
-/** What is wrong with the name of a room, or "". `prefix` is what stands before it in the topic. */
+/** The problem with a room's name, or "". `prefix` precedes the name in the topic. */
 export function roomProblem(room, prefix) {
-  if (room === "") return "Enter the name of a room.";
-  if (!ROOM.test(room)) return "Use letters A to Z, digits, “-” and “_”, with dots between parts.";
-  if (prefix.length + room.length > LONGEST_TOPIC) {
-    return `The name of a room has at most ${LONGEST_TOPIC - prefix.length} characters.`;
+  if (room === "") return "Enter a room name.";
+  if (!ROOM.test(room)) return "Use letters A to Z, digits, “-” and “_” for the room, with dots between parts.";
+  if (prefix.length + room.length > MAX_TOPIC_LENGTH) {
+    return `Use at most ${MAX_TOPIC_LENGTH - prefix.length} characters for the room name.`;
   }
   return "";
 }
 
-/** What a link to the page asks for: `/#room=name&name=Ada`. */
+/** The room and name in a link to the page, such as `/#room=lobby&name=Ada`. */
 export function deepLink() {
   const asked = new URLSearchParams(location.hash.slice(1));
   return { room: asked.get("room") ?? "", name: asked.get("name") ?? "" };
 }
 
-/** Shows the room in the address, or none, so that the address can be given to others. A name does not stay in it. */
+/** Shows the room in the address, so that it can be shared; "" removes it. A name never stays in the address. */
 export function showRoomInAddress(room) {
   const hash = room ? `#${new URLSearchParams({ room })}` : "";
   history.replaceState(history.state, "", `${location.pathname}${location.search}${hash}`);
 }
 
-/** The form that gives a connected client. */
+/** The sign-in form, which creates a connected client. */
 export class SignIn {
   #form = byId("signin-form");
   #name = byId("signin-name");
@@ -58,10 +58,12 @@ export class SignIn {
   #client = null;
 
   /**
+   * @typedef {import("../qws.js").Client} Client
+   * @typedef {{ token: string, expiresAt: number | null }} Access `expiresAt` is set if the server has announced it
+   * @typedef {string | void} Problem
    * @param {string} prefix of the topics of rooms
-   * @param {(client: import("../qws.js").Client, room: string, shown: {token: string, expiresAt: number | null}) => string | void | Promise<string | void>} onSignedIn
-   *   goes on with the client, and gives what stands in the way, or ""; the client is closed where one did not want to wait.
-   *   `expiresAt` is when the access ends, where the server has told that already
+   * @param {(client: Client, room: string, access: Access) => Problem | Promise<Problem>} onSignedIn
+   *   continues with the client, and returns a problem or ""; the client is closed if the user cancels meanwhile
    */
   constructor(prefix, onSignedIn) {
     this.#prefix = prefix;
@@ -76,15 +78,15 @@ export class SignIn {
     });
   }
 
-  /** Fills in what is known. */
+  /** Fills in the given values. */
   fill({ name, room }) {
     if (name) this.#name.value = name;
     if (room) this.#room.value = room;
   }
 
   /**
-   * Fills in the name that was used last, or one to begin with, where there is none yet; another one where a tab beside
-   * this one has it: two tabs are two people.
+   * Fills in the last name used, or a suggestion, if the field is empty. If another tab already has the name, suggests
+   * a different one: two tabs are two people.
    * @param {string | null} last
    * @param {import("./names.js").OtherTabs} tabs
    */
@@ -92,7 +94,7 @@ export class SignIn {
     if (this.#name.value !== "") return;
     const before = last || suggestName();
     this.#name.value = before;
-    // Enter goes in with it, and what is typed takes its place.
+    // Enter accepts the name; typing replaces it.
     this.#name.focus();
     this.#name.select();
     const taken = await tabs.names();
@@ -101,12 +103,12 @@ export class SignIn {
     if (document.activeElement === this.#name) this.#name.select();
   }
 
-  /** Whether the form is shown, and not busy. */
+  /** Whether the form is shown and not busy. */
   get isWaiting() {
     return this.#client === null && !this.#form.closest("[hidden]");
   }
 
-  /** Puts the cursor where something is missing, and says why the form is here again. */
+  /** Focuses the first empty field, and shows why the form is back. */
   focus(problem = "", wantsToken = false) {
     if (wantsToken) this.#askForToken();
     this.#say(problem, problem !== "");
@@ -129,21 +131,25 @@ export class SignIn {
     try {
       client = connect(undefined, token === "" ? { name } : { name, token });
       this.#client = client;
-      const tell = (words) => this.#client === client && this.#problem.textContent !== words && this.#say(words, true);
+      const report = (words) =>
+        this.#client === client && this.#problem.textContent !== words && this.#say(words, true);
       client.addEventListener("error", ({ detail }) => {
-        if (detail.kind !== "request") tell("The server cannot be reached. Still trying…");
+        if (detail.kind !== "request") report("The server cannot be reached. Still trying…");
       });
-      client.addEventListener("close", ({ detail }) => detail.willReconnect && tell("The connection was lost. Still trying…"));
-      // The server may tell it right behind its answer, before anybody else listens.
+      client.addEventListener(
+        "close",
+        ({ detail }) => detail.willReconnect && report("Connection lost. Still trying…"),
+      );
+      // The server may announce it right after its handshake reply, before the page listens.
       let expiresAt = null;
       client.addEventListener("expiring", ({ detail }) => (expiresAt = detail.expires_at), { once: true });
       await client.ready;
       if (this.#client !== client) return;
-      // It is the client's from now on, and nobody's who comes to this page later.
+      // From now on only the client needs the token: do not leave it in the form for the next user.
       this.#token.value = "";
-      // A server that lets everybody in may allow more to those who come back with a token.
+      // A server that admits anonymous clients may allow more with a token.
       if (client.permissions !== null) this.#tokenField.hidden = false;
-      this.#say("Entering…", false);
+      this.#say("Joining…", false);
       problem = await this.#onSignedIn(client, room, { token, expiresAt });
     } catch (error) {
       if (this.#client === client) this.#refused(error, token !== "");
@@ -170,7 +176,7 @@ export class SignIn {
     this.#busy(false);
     if (error.code === 4401) {
       this.#askForToken();
-      this.#say(hadToken ? refusedToken(error.message) : "This server asks for an access token.", true);
+      this.#say(hadToken ? refusedToken(error.message) : "This server requires an access token.", true);
       this.#token.focus();
     } else if (error.code === 4403) {
       this.#check(this.#name, `This name cannot be used: ${error.message}`);
@@ -201,7 +207,7 @@ export class SignIn {
     if (busy) this.#cancel.focus();
   }
 
-  /** A problem is said at once, and how far one is when there is nothing else to say. */
+  /** Shows a problem, which screen readers announce at once, or a status. */
   #say(text, isProblem) {
     this.#status.textContent = isProblem ? "" : text;
     this.#problem.textContent = isProblem ? text : "";

@@ -1,11 +1,11 @@
-// What the browser keeps for the page. Storage can be forbidden or full; the page then does without.
+// Values in the browser's storage. Storage may be blocked or full; the page then works without it.
 
 export class Remembered {
   #storage;
   #key;
 
   /**
-   * @param {() => Storage} storage asked for only when needed: where it is forbidden, already its name throws
+   * @param {() => Storage} storage evaluated only when needed: if storage is blocked, even reading the property throws
    * @param {string} key
    */
   constructor(storage, key) {
@@ -13,7 +13,7 @@ export class Remembered {
     this.#key = key;
   }
 
-  /** What was kept, or `null`. */
+  /** The stored value, or `null`. */
   get() {
     try {
       return JSON.parse(this.#storage().getItem(this.#key) ?? "null");
@@ -22,7 +22,7 @@ export class Remembered {
     }
   }
 
-  /** Keeps a value; `null` forgets it. */
+  /** Stores a value; `null` removes it. */
   set(value) {
     try {
       if (value === null) this.#storage().removeItem(this.#key);

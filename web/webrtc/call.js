@@ -1,34 +1,34 @@
-// A call: who is in the room (presence on the topic `webrtc.<room>`), and a peer connection to each of them, negotiated by
-// signals that the server hands over. Knows nothing of the page, which listens for "change", "text" and "problem".
+// A call: the members of the room (presence on the topic `webrtc.<room>`), and a peer connection to each of them,
+// negotiated by signals through the server. Independent of the page, which listens for "change", "text" and "problem".
 //
-// Each side has a random tag for its call, and says it in a hello to everyone whom it sees in the room. Everybody there knows
-// it, so it proves nothing: peers go by the client id that the server vouches for. That is another one after a reconnect, and a
-// connection between two browsers outlives the server's: who comes back shows by a key, which was told over that connection
-// alone, to whom it belongs.
+// Each side has a random tag for its call, and sends it in a hello to everyone in the room. All of them know the tag,
+// so it proves nothing: peers are identified by the client ID, which the server vouches for. The ID changes with a
+// reconnect, while the connection between two browsers survives it. Therefore each side sends a key over that
+// connection only, and after a reconnect proves with it that it is the same peer.
 
 import { Roster } from "../ui/roster.js";
-import { Beginnings } from "./beginnings.js";
+import { AttemptLimit } from "./attempts.js";
 import { Peer } from "./peer.js";
 
 export const TOPIC_PREFIX = "webrtc.";
-/** A mesh: everyone sends to everyone, so a room is small. Oneself is counted. */
-export const MOST_PEOPLE = 4;
-// How long somebody who left the room without a word may take to come back.
+/** The maximum number of people in a room, including the user. Small, because in a mesh everyone sends to everyone. */
+export const MAX_PEOPLE = 4;
+// How long a peer that left the room without a "bye" may take to come back.
 const COMES_BACK_MS = 15_000;
-// How many signals of how many senders wait until it is known whether these are in the room, and how often that is asked.
-const MOST_WAITING = 24;
-const MOST_SENDERS = 16;
+// Bounds on the signals that wait until their sender is known to be in the room, and how often that is checked.
+const MAX_WAITING = 24;
+const MAX_SENDERS = 16;
 const ASK_MS = 2000;
-// How long a connection may take to come about, with the tries to find another path.
+// How long a connection may take, including attempts to find another path.
 const CONNECTS_MS = 45_000;
 
-/** Said where the server refuses the signals without which there is no call. */
-export const MAY_NOT_CALL = "Your access does not allow calls.";
+/** Shown if the server refuses signals, without which there is no call. */
+export const MAY_NOT_CALL = "You are not allowed to make calls.";
 
 export class RoomFull extends Error {}
 
 export class Call extends EventTarget {
-  /** @type {Map<string, Peer>} by the other's client id */
+  /** @type {Map<string, Peer>} by the other's client ID */
   peers = new Map();
   /** @type {Roster | null} */
   roster = null;
@@ -45,11 +45,11 @@ export class Call extends EventTarget {
   #waiting = new Map();
   #asking = 0;
   #askedAt = -Infinity;
-  /** Signals are taken one after the other. */
-  #taken = Promise.resolve();
+  /** The end of the queue of signals, which are handled one after the other. */
+  #queue = Promise.resolve();
   #awaited = new Map();
   #connecting = new Map();
-  #beginnings = new Beginnings();
+  #attempts = new AttemptLimit();
   #isRefused = false;
   #ended = new AbortController();
 
@@ -70,59 +70,71 @@ export class Call extends EventTarget {
     this.#iceServers = iceServers;
   }
 
-  /** Enters the room. Rejects where the server does not let one in, and with `RoomFull`. */
+  /** Joins the room. Rejects if the server refuses, and with `RoomFull`. */
   async join() {
     const { signal } = this.#ended;
     this.#client.addEventListener("signal", ({ detail }) => this.#receive(detail), { signal });
-    this.#client.addEventListener("open", () => this.#recognise(), { signal });
-    this.#local.addEventListener("change", ({ detail: kind }) => {
-      for (const peer of this.peers.values()) peer.setTrack(kind, this.#local.track(kind));
-      this.#changed();
-    }, { signal });
-    this.#recognise();
+    this.#client.addEventListener("open", () => this.#learnOwnId(), { signal });
+    this.#local.addEventListener(
+      "change",
+      ({ detail: kind }) => {
+        for (const peer of this.peers.values()) peer.setTrack(kind, this.#local.track(kind));
+        this.#changed();
+      },
+      { signal },
+    );
+    this.#learnOwnId();
     await this.#iceServers.renew();
     const subscription = this.#client.subscribe(this.#topic, { presence: true });
     this.#subscription = subscription;
     const roster = new Roster(this.#client, subscription);
     roster.addEventListener("leave", ({ detail }) => this.#left(detail.id), { signal });
-    roster.addEventListener("change", () => this.#lookAround(), { signal });
-    subscription.addEventListener("end", ({ detail }) => {
-      if (detail !== null && this.#client.state !== "closed") this.#report(`You are no longer in this room: ${detail.message}`);
-    }, { signal });
+    roster.addEventListener("change", () => this.#greetAll(), { signal });
+    subscription.addEventListener(
+      "end",
+      ({ detail }) => {
+        if (detail !== null && this.#client.state !== "closed")
+          this.#report(`You are no longer in this room: ${detail.message}`);
+      },
+      { signal },
+    );
     await subscription.ready;
     await roster.refresh();
     if (roster.error !== null) throw roster.error;
-    if (roster.total > MOST_PEOPLE) throw new RoomFull(`This room is full: ${MOST_PEOPLE} people are in it.`);
+    if (roster.total > MAX_PEOPLE) throw new RoomFull(`This room is full: it already has ${MAX_PEOPLE} people.`);
     this.roster = roster;
-    this.#lookAround();
+    this.#greetAll();
     if (this.#waiting.size > 0) this.#askWhoIsHere();
   }
 
-  /** The peer whose signals come from this client, if there is one. */
+  /** The peer with this client ID, or `null`. */
   peerOf(clientId) {
     return this.peers.get(clientId) ?? null;
   }
 
-  /** What has to stand beside the name of somebody, or "". */
+  /** The mark to show next to a client's name, or "". */
   markOf(id) {
     const name = this.#people.name(id);
     const others = [...(this.roster?.members.keys() ?? [])].filter((other) => other !== id);
-    return this.#people.mark(id, others.some((other) => this.#people.name(other) === name));
+    return this.#people.mark(
+      id,
+      others.some((other) => this.#people.name(other) === name),
+    );
   }
 
-  /** Says something to everyone in the call; gives how many it could be sent to. */
+  /** Sends a text to everyone in the call. Returns to how many it could be sent. */
   say(text) {
     return [...this.peers.values()].filter((peer) => peer.say(text)).length;
   }
 
-  /** Leaves at once; what is said to the server is not waited for. */
+  /** Leaves at once, without waiting for the server. */
   leave() {
     if (this.#ended.signal.aborted) return;
     this.#ended.abort();
     clearTimeout(this.#asking);
     for (const timer of [...this.#awaited.values(), ...this.#connecting.values()]) clearTimeout(timer);
     for (const peer of this.peers.values()) {
-      // Over either way, whichever still works.
+      // Through the server and over the peer connection, as either may still work.
       this.#send(peer.clientId, { kind: "bye", to: peer.tag }).catch(() => {});
       peer.close();
     }
@@ -130,15 +142,15 @@ export class Call extends EventTarget {
     this.#subscription?.unsubscribe().catch(() => {});
   }
 
-  #recognise() {
+  #learnOwnId() {
     const { id, name } = this.#client;
     if (id !== null) this.#people.learnOwn(id, name);
   }
 
-  /** Greets everyone in the room who was not greeted yet under our present id. */
-  #lookAround() {
+  /** Sends a hello to everyone in the room who has not got one from the current client ID. */
+  #greetAll() {
     if (this.roster === null || this.#ended.signal.aborted) return;
-    this.#takeWaiting();
+    this.#handleWaiting();
     const own = this.#client.id;
     if (own !== this.#greetedAs) {
       this.#greetedAs = own;
@@ -159,7 +171,7 @@ export class Call extends EventTarget {
       const back = await Promise.all(keys.map((key) => proof(key, this.#client.id, to)));
       await this.#send(to, { kind: "hello", to: theirTag, back });
     } catch {
-      // Who is not there any more has left, which presence tells as well.
+      // The other has probably left, which presence reports as well.
       this.#greeted.delete(to);
     }
   }
@@ -180,20 +192,20 @@ export class Call extends EventTarget {
     const isOurs = data?.room === this.#topic && typeof data.call === "string" && data.call !== this.#tag;
     if (!isOurs || (data.to && data.to !== this.#tag)) return;
     if (this.roster?.members.has(from)) this.#enqueue(from, data);
-    else this.#wait(from, data);
+    else this.#hold(from, data);
   }
 
-  /** Signals come past the topic: who has just come in may be heard before being seen. Others are not listened to. */
-  #wait(from, data) {
+  /** Keeps a signal of an unknown sender: signals bypass the topic, so they may arrive before a member's presence. */
+  #hold(from, data) {
     const signals = this.#waiting.get(from) ?? [];
-    if (signals.length >= MOST_WAITING) return;
+    if (signals.length >= MAX_WAITING) return;
     signals.push(data);
     this.#waiting.set(from, signals);
-    if (this.#waiting.size > MOST_SENDERS) this.#waiting.delete(this.#waiting.keys().next().value);
+    if (this.#waiting.size > MAX_SENDERS) this.#waiting.delete(this.#waiting.keys().next().value);
     this.#askWhoIsHere();
   }
 
-  /** Whoever sends signals can bring this about: so not more often than now and then. */
+  /** Refreshes the roster, at most once per interval, because any client can trigger this by sending signals. */
   #askWhoIsHere() {
     if (this.#asking !== 0 || this.roster === null) return;
     const wait = Math.max(0, this.#askedAt + ASK_MS - performance.now());
@@ -202,14 +214,14 @@ export class Call extends EventTarget {
       const asked = [...this.#waiting.keys()];
       await this.roster.refresh();
       this.#asking = 0;
-      // The list is newer than these: they are not here.
+      // The list is newer than these signals, so their senders are not in the room.
       for (const from of asked) this.#waiting.delete(from);
       if (this.#waiting.size > 0 && !this.#ended.signal.aborted) this.#askWhoIsHere();
     }, wait);
   }
 
-  /** Takes what waited, of those who are here now. */
-  #takeWaiting() {
+  /** Handles the waiting signals of clients that are in the room now. */
+  #handleWaiting() {
     for (const [from, signals] of this.#waiting) {
       if (!this.roster.members.has(from)) continue;
       this.#waiting.delete(from);
@@ -218,28 +230,28 @@ export class Call extends EventTarget {
   }
 
   #enqueue(from, data) {
-    this.#taken = this.#taken.then(() => this.#take(from, data)).catch((error) => this.#report(error.message));
+    this.#queue = this.#queue.then(() => this.#handle(from, data)).catch((error) => this.#report(error.message));
   }
 
-  async #take(from, data) {
-    // A client has one call, and only its own client speaks for it.
-    if (!this.peers.has(from) && data.kind === "hello") await this.#findAgain(from, data);
+  async #handle(from, data) {
+    // A client has one call, and only that client can send signals for it.
+    if (!this.peers.has(from) && data.kind === "hello") await this.#rebind(from, data);
     if (this.#ended.signal.aborted) return;
     const known = this.peers.get(from);
     if (known && known.tag !== data.call) return;
     if (data.kind === "bye") {
       if (known) this.#drop(known);
     } else if (data.kind === "hello") {
-      const peer = known ?? this.#meet(from, data.call);
+      const peer = known ?? this.#addPeer(from, data.call);
       if (!peer) return;
-      // Who did not say our tag has not heard it yet.
+      // A hello without our tag is from a peer that does not know it yet.
       if (data.to !== this.#tag) this.#hello(from, data.call);
-      if (known) this.#isBack(peer);
+      if (known) this.#resume(peer);
     } else if (data.kind === "negotiate") {
-      // What is negotiated before any hello came is as good as one.
-      if (known?.beginsAnew(data) && !this.#mayBegin(from)) return this.#giveUp(known);
-      const peer = known ?? this.#meet(from, data.call);
-      // Not waited for: where a connection ends meanwhile, the browser never says what became of what it was told.
+      // A negotiation that arrives before any hello counts as one.
+      if (known?.isRestart(data) && !this.#mayConnect(from)) return this.#giveUp(known);
+      const peer = known ?? this.#addPeer(from, data.call);
+      // Not awaited: if the connection is closed meanwhile, the browser never settles its promises.
       if (peer) this.#negotiate(peer, data);
     }
   }
@@ -252,17 +264,18 @@ export class Call extends EventTarget {
     }
   }
 
-  /** Whether a connection to this client may be begun now; that it may not is said once. */
-  #mayBegin(clientId) {
-    const answer = this.#beginnings.ask(clientId);
+  /** Whether a connection to this client may be attempted now. Reports the first refusal. */
+  #mayConnect(clientId) {
+    const answer = this.#attempts.ask(clientId);
     if (answer === "first no") {
-      this.#report(`The connection to ${this.#people.name(clientId)} was given up after too many attempts. Try again in a minute.`);
+      const name = this.#people.name(clientId);
+      this.#report(`Gave up connecting to ${name} after too many attempts. Try again in a minute.`);
     }
     return answer === "yes";
   }
 
-  /** Binds the peer to this id that came back under it, if one has. */
-  async #findAgain(from, { call, back }) {
+  /** Finds the peer that came back with this client ID, and binds it to the ID. */
+  async #rebind(from, { call, back }) {
     if (!Array.isArray(back)) return;
     const to = this.#client.id;
     for (const peer of [...this.peers.values()]) {
@@ -276,26 +289,28 @@ export class Call extends EventTarget {
     }
   }
 
-  #meet(clientId, tag) {
-    if (this.peers.size >= MOST_PEOPLE - 1) {
-      const gone = [...this.peers.values()].find((peer) => !this.roster.members.has(peer.clientId) && peer.state !== "connected");
+  #addPeer(clientId, tag) {
+    if (this.peers.size >= MAX_PEOPLE - 1) {
+      const gone = [...this.peers.values()].find(
+        (peer) => !this.roster.members.has(peer.clientId) && peer.state !== "connected",
+      );
       if (!gone) return null;
       this.#drop(gone);
     }
-    if (!this.#mayBegin(clientId)) return null;
+    if (!this.#mayConnect(clientId)) return null;
     const peer = new Peer({
       tag,
       clientId,
-      // Whichever side: only that the two differ counts.
+      // Arbitrary, but different on the two sides.
       isPolite: this.#tag < tag,
       send: (to, signal) => this.#send(to.clientId, { kind: "negotiate", to: to.tag, ...signal }),
       iceServers: this.#iceServers,
       local: this.#local,
     });
     this.peers.set(clientId, peer);
-    this.#giveTime(peer);
+    this.#startTimer(peer);
     peer.addEventListener("change", () => {
-      if (peer.state === "connected") this.#enoughTime(peer);
+      if (peer.state === "connected") this.#stopTimer(peer);
       if (peer.isOver && !this.roster?.members.has(peer.clientId)) this.#drop(peer);
       this.#changed();
     });
@@ -304,54 +319,54 @@ export class Call extends EventTarget {
       this.dispatchEvent(new CustomEvent("text", { detail: { from: peer.clientId, text } }));
     });
     peer.addEventListener("problem", ({ detail: error }) => {
-      this.#report(`The connection to ${this.#people.name(peer.clientId)} had a problem: ${error.message}`);
+      this.#report(`Problem with the connection to ${this.#people.name(peer.clientId)}: ${error.message}`);
     });
     this.#changed();
     return peer;
   }
 
-  #isBack(peer) {
+  #resume(peer) {
     clearTimeout(this.#awaited.get(peer));
     this.#awaited.delete(peer);
     peer.resume();
   }
 
-  /** A connection that never comes about is given up: its place may be another's. */
-  #giveTime(peer) {
+  /** Gives up a connection that is not established in time, as another peer may need its place. */
+  #startTimer(peer) {
     const late = () => {
-      this.#report(`No connection to ${this.#people.name(peer.clientId)} could be made. Hang up and enter again to retry.`);
+      this.#report(`Could not connect to ${this.#people.name(peer.clientId)}. To retry, hang up and join again.`);
       this.#giveUp(peer);
     };
     this.#connecting.set(peer, setTimeout(late, CONNECTS_MS));
   }
 
-  /** Drops somebody who may well be there, and tells them. */
+  /** Drops a peer that may still be there, and tells it. */
   #giveUp(peer) {
     this.#send(peer.clientId, { kind: "bye", to: peer.tag }).catch(() => {});
     this.#drop(peer);
   }
 
-  #enoughTime(peer) {
+  #stopTimer(peer) {
     clearTimeout(this.#connecting.get(peer));
     this.#connecting.delete(peer);
   }
 
-  /** Somebody is not in the room any more: for good, or until the connection to the server is back. */
+  /** Handles a member that left: for good, or until its connection to the server is back. */
   #left(clientId) {
     this.#greeted.delete(clientId);
     const peer = this.peerOf(clientId);
     if (!peer) return;
     if (peer.isOver) this.#drop(peer);
-    else this.#await(peer);
+    else this.#awaitReturn(peer);
   }
 
-  #await(peer) {
+  #awaitReturn(peer) {
     clearTimeout(this.#awaited.get(peer));
     const check = () => {
       this.#awaited.delete(peer);
       if (this.roster?.members.has(peer.clientId)) return;
-      // The two may still talk to each other, without the server.
-      if (peer.state === "connected") this.#await(peer);
+      // The two may still be connected directly, without the server.
+      if (peer.state === "connected") this.#awaitReturn(peer);
       else this.#drop(peer);
     };
     this.#awaited.set(peer, setTimeout(check, COMES_BACK_MS));
@@ -361,7 +376,7 @@ export class Call extends EventTarget {
     if (this.peers.get(peer.clientId) !== peer) return;
     clearTimeout(this.#awaited.get(peer));
     this.#awaited.delete(peer);
-    this.#enoughTime(peer);
+    this.#stopTimer(peer);
     this.peers.delete(peer.clientId);
     peer.close();
     this.#changed();
@@ -376,7 +391,7 @@ export class Call extends EventTarget {
   }
 }
 
-/** What only who knows the key can show, in the name of one client and to another. */
+/** Proves knowledge of the key, from one client to another. */
 async function proof(key, from, to) {
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(`${key} ${from} ${to}`));
   return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");

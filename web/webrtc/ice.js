@@ -1,25 +1,25 @@
-// The STUN and TURN servers that the server names. Their credentials hold for a limited time, so they are asked for anew
-// before a new path is looked for.
+// The STUN and TURN servers that the server names. Their credentials expire, so they are requested again before another
+// path is tried.
 
 import { MAY_NOT_CALL } from "./call.js";
 
-// Asked for again only when the last answer is older than this.
+// A response is reused for this long.
 const FRESH_MS = 30_000;
 
 export class IceServers {
   /** @type {RTCIceServer[]} */
   current = [];
-  /** Why there are none, and what follows from that; or "". */
+  /** Why there are none and what that means, or "". */
   problem = "";
   #token;
   #asked = 0;
 
-  /** @param {string} token to show, or "" */
+  /** @param {string} token the access token, or "" */
   constructor(token) {
     this.#token = token;
   }
 
-  /** Asks the server; gives what it named last where it cannot be asked. Never rejects. */
+  /** Requests them from the server; returns the last ones if that fails. Never rejects. */
   async renew() {
     if (performance.now() - this.#asked < FRESH_MS && this.#asked > 0) return this.current;
     try {
@@ -27,7 +27,7 @@ export class IceServers {
       const response = await fetch("/ice-servers", { headers, cache: "no-store" });
       const answer = await response.json();
       if (response.status === 403) {
-        // They are for who may send signals.
+        // Only clients that may send signals get them.
         this.problem = MAY_NOT_CALL;
         return this.current;
       }
@@ -36,7 +36,7 @@ export class IceServers {
       this.#asked = performance.now();
       this.problem = "";
     } catch (error) {
-      this.problem = `No STUN or TURN servers (${error.message}): calls may only work within one network.`;
+      this.problem = `No STUN or TURN servers (${error.message}): calls may work only within your network.`;
     }
     return this.current;
   }

@@ -1,15 +1,15 @@
-// The own camera and microphone. The browser is asked for one only when it is turned on; a camera that is off is let go, so
-// that its light goes out, and a microphone that is off is muted.
+// The user's camera and microphone. The browser is asked for a device only when it is turned on. Turning the camera off
+// releases it, so that its light goes out; turning the microphone off mutes it.
 
-// As each browser of a mesh encodes its picture for each of the others.
+// Small, because each browser of a mesh encodes its picture for each of the others.
 const PICTURE = { width: { ideal: 640 }, height: { ideal: 360 }, frameRate: { ideal: 24, max: 30 } };
 
 export class LocalMedia extends EventTarget {
-  /** Both tracks are of this stream, so that sound and picture stay together. */
+  /** Both tracks belong to this stream, so that sound and picture stay in sync. */
   stream = new MediaStream();
   #wanted = { audio: false, video: false };
 
-  /** What is turned on. */
+  /** Which devices are on. */
   get state() {
     return { audio: this.#isOn("audio"), video: this.#isOn("video") };
   }
@@ -19,7 +19,7 @@ export class LocalMedia extends EventTarget {
   }
 
   /**
-   * Turns one on or off. Rejects with the browser's error where it cannot be had.
+   * Turns a device on or off. Rejects with the browser's error if it is not available.
    * @param {"audio" | "video"} kind
    * @param {boolean} isOn
    */
@@ -37,7 +37,7 @@ export class LocalMedia extends EventTarget {
     this.dispatchEvent(new CustomEvent("change", { detail: kind }));
   }
 
-  /** Lets both go. */
+  /** Releases both devices. */
   stop() {
     this.#wanted = { audio: false, video: false };
     for (const kind of ["audio", "video"]) this.#drop(kind);
@@ -49,11 +49,12 @@ export class LocalMedia extends EventTarget {
 
   async #acquire(kind) {
     // Without a secure context there is no mediaDevices.
-    if (!navigator.mediaDevices) throw new DOMException("This page was not loaded over a secure connection.", "NotAllowedError");
+    if (!navigator.mediaDevices)
+      throw new DOMException("This page was not loaded over a secure connection.", "NotAllowedError");
     const options = kind === "audio" ? { audio: true } : { video: PICTURE };
     const taken = await navigator.mediaDevices.getUserMedia(options);
     const [track] = taken.getTracks();
-    // Turned off, or turned on twice, while the browser was asking.
+    // Turned off, or turned on twice, while the browser asked the user.
     if (!this.#wanted[kind] || this.track(kind)) {
       track.stop();
       return;
@@ -75,16 +76,17 @@ export class LocalMedia extends EventTarget {
   }
 }
 
-/** Why a camera or microphone cannot be had, for people. */
+/** Explains to the user why a camera or microphone is not available. */
 export function mediaProblem(kind, error) {
   const device = kind === "audio" ? "microphone" : "camera";
+  const still = "You can still write, and see and hear others.";
   switch (error.name) {
     case "NotAllowedError":
     case "SecurityError":
-      return `The browser does not let this page use the ${device}. You can still write, and see and hear others.`;
+      return `Your browser does not allow this page to use the ${device}. ${still}`;
     case "NotFoundError":
     case "OverconstrainedError":
-      return `No ${device} was found. You can still write, and see and hear others.`;
+      return `No ${device} found. ${still}`;
     case "NotReadableError":
     case "AbortError":
       return `The ${device} is in use by another program.`;

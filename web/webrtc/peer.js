@@ -1,38 +1,39 @@
-// One other person in the call: the peer connection, how it is negotiated, and what comes over it. Knows nothing of the
-// page, and of the server only that it can hand a signal over.
+// One other person in the call: the peer connection, its negotiation, and its messages. Independent of the page, and of
+// how signals are delivered.
 //
-// Both sides may offer at any time (the "perfect negotiation" of the WebRTC specification, section 10.7): where two offers
-// cross, the polite side takes its own back and answers the other's. That is kept rare, as Chromium loses tracks that were
-// added in an offer which is taken back: the first offer is the impolite side's alone, and has a place for sound and one for
-// a picture, so that turning a camera on needs no other. What is left to negotiate are new paths. Each RTCPeerConnection has a random tag, the link, which
-// stands in every signal together with the last one that came from the other side: so what was meant for a connection that
-// is no more is told apart, and a side that had to begin anew finds the other doing the same.
+// Both sides may send offers at any time (the "perfect negotiation" of the WebRTC specification, section 10.7): if two
+// offers collide, the polite side rolls its own back and answers the other's. Collisions are kept rare, because
+// Chromium loses tracks that were added in an offer that is rolled back: only the impolite side sends the first offer,
+// and it has a transceiver for audio and one for video, so turning on a camera needs no further offer. Only new paths
+// are negotiated later.
+//
+// Each RTCPeerConnection has a random tag, the link. Every signal carries the sender's link and the last link received
+// from the other side. That identifies signals for a connection that no longer exists, and makes both sides restart if
+// one does.
 
 const CHANNEL = { negotiated: true, id: 0 };
-// How long a connection may be interrupted before another path is looked for, and between two tries.
+// How long a connection may be interrupted before another path is tried, and the time between two attempts.
 const INTERRUPTED_MS = 4000;
 const RETRY_MS = 8000;
-// The polite side leaves the first try to the other.
+// The polite side leaves the first attempt to the other.
 const POLITE_LATER_MS = 2000;
-const LONGEST_TEXT = 16_000;
-const LONGEST_KEY = 64;
-const MOST_BUFFERED = 1024 * 1024;
+const MAX_TEXT_LENGTH = 16_000;
+const MAX_KEY_LENGTH = 64;
+const MAX_BUFFERED = 1024 * 1024;
 
-/**
- * Dispatches "change", "text" (detail: what was said), and "gone" when the other side has hung up.
- */
+/** Dispatches "change", "text" (detail: the text), "problem" (detail: the error), and "gone" if the other hangs up. */
 export class Peer extends EventTarget {
-  /** What the other has turned on. */
+  /** Which devices the other has turned on. */
   media = { audio: false, video: false };
   /** @type {MediaStream | null} */
   stream = null;
-  /** How often two offers crossed. */
+  /** The number of offers that collided. */
   collisions = 0;
-  /** Over which path it goes. @type {null | {local: string, remote: string, protocol: string, rttMs: number | null}} */
+  /** The selected path. @type {null | {local: string, remote: string, protocol: string, rttMs: number | null}} */
   path = null;
-  /** By which we show the other side that it is us, under whatever id. Told over the connection alone. */
+  /** Proves our identity to the other side after our client ID changed. Sent only over the peer connection. */
   key = crypto.randomUUID();
-  /** The other's, once it was told. @type {string | null} */
+  /** The other's key, once received. @type {string | null} */
   theirKey = null;
   #pc;
   #channel;
@@ -52,9 +53,9 @@ export class Peer extends EventTarget {
   /**
    * @param {object} options
    * @param {string} options.tag of the other's call
-   * @param {string} options.clientId where signals go now; another one once it came back under that
+   * @param {string} options.clientId the receiver of signals; it changes if the other reconnects
    * @param {boolean} options.isPolite
-   * @param {(peer: Peer, signal: object) => Promise<void>} options.send hands a signal to the other side
+   * @param {(peer: Peer, signal: object) => Promise<void>} options.send sends a signal to the other side
    * @param {{current: RTCIceServer[], renew: () => Promise<RTCIceServer[]>}} options.iceServers
    * @param {import("./media.js").LocalMedia} options.local
    */
@@ -66,7 +67,7 @@ export class Peer extends EventTarget {
     this.#send = send;
     this.#iceServers = iceServers;
     this.#local = local;
-    this.#begin();
+    this.#start();
   }
 
   /** "new", "connecting", "connected", "disconnected", "failed" or "closed". */
@@ -78,60 +79,63 @@ export class Peer extends EventTarget {
     return this.#channel.readyState === "open";
   }
 
-  /** Whether the other side has ended its connection, as far as this one can see. */
+  /** Whether the connection is closed, as far as this side knows. */
   get isOver() {
     return this.#isClosed || ["closing", "closed"].includes(this.#channel.readyState);
   }
 
-  /** Sends a text; tells whether it could be sent. */
+  /** Sends a text. Returns whether it could be sent. */
   say(text) {
-    if (text.length > LONGEST_TEXT || this.#channel.bufferedAmount > MOST_BUFFERED) return false;
-    return this.#tell({ type: "text", text });
+    if (text.length > MAX_TEXT_LENGTH || this.#channel.bufferedAmount > MAX_BUFFERED) return false;
+    return this.#transmit({ type: "text", text });
   }
 
-  /** The own track of a kind is another one, or none. */
+  /** Replaces the user's track of a kind; `null` removes it. */
   async setTrack(kind, track) {
-    // Where there is no place for it yet, it is put there with the place.
-    await this.#senders.get(kind)?.replaceTrack(track).catch((error) => this.#report(error));
-    this.#tellMedia();
+    // Without a sender for it yet, the track is added along with the sender.
+    await this.#senders
+      .get(kind)
+      ?.replaceTrack(track)
+      .catch((error) => this.#report(error));
+    this.#sendMedia();
   }
 
-  /** The other side is there again, or we are: what could not be said is said now. */
+  /** Resumes after a reconnect of either side: sends what could not be sent. */
   resume() {
     if (this.#hasUnsent && this.#pc.signalingState === "have-local-offer") this.#describe();
     else if (this.#hasUnsent || ["disconnected", "failed"].includes(this.state)) this.#restartIce();
     this.#hasUnsent = false;
   }
 
-  /** Whether a signal makes us begin anew, as the other side has: nothing of this connection fits its new one. */
-  beginsAnew(signal) {
+  /** Whether a signal shows that the other side has restarted: then this side has to restart as well. */
+  isRestart(signal) {
     return this.#isForThis(signal) && this.#remoteLink !== null && signal.link !== this.#remoteLink;
   }
 
-  /** Takes a signal from the other side. */
+  /** Handles a signal from the other side. */
   async receive(signal) {
     if (!this.#isForThis(signal)) return;
     const { link, description, candidate } = signal;
     try {
-      if (this.beginsAnew(signal)) this.#begin();
+      if (this.isRestart(signal)) this.#start();
       this.#remoteLink = link;
-      if (description) await this.#takeDescription(description);
-      else if (candidate) await this.#takeCandidate(candidate);
+      if (description) await this.#handleDescription(description);
+      else if (candidate) await this.#handleCandidate(candidate);
     } catch (error) {
       this.#report(error);
     }
   }
 
-  /** Ends it, and says so to the other side. */
+  /** Closes the connection and tells the other side. */
   close() {
     if (this.#isClosed) return;
-    this.#tell({ type: "bye" });
+    this.#transmit({ type: "bye" });
     this.#isClosed = true;
     clearTimeout(this.#timer);
     this.#pc.close();
   }
 
-  /** Finds out over which path it goes. */
+  /** Updates the selected path. */
   async measure() {
     const pc = this.#pc;
     if (this.state !== "connected") {
@@ -142,7 +146,7 @@ export class Peer extends EventTarget {
     if (pc !== this.#pc) return;
     const all = [...report.values()];
     const chosen = all.find((one) => one.type === "transport" && one.selectedCandidatePairId)?.selectedCandidatePairId;
-    // Firefox marks the pair itself.
+    // Firefox marks the selected pair itself.
     const pair = chosen ? report.get(chosen) : all.find((one) => one.type === "candidate-pair" && one.selected);
     const local = report.get(pair?.localCandidateId);
     const remote = report.get(pair?.remoteCandidateId);
@@ -151,19 +155,19 @@ export class Peer extends EventTarget {
     this.path = {
       local: local.candidateType,
       remote: remote.candidateType,
-      // Over a relay, this is how the relay is reached.
+      // With a relay, this is the protocol to the relay.
       protocol: local.relayProtocol ?? local.protocol,
       rttMs: rtt === undefined ? null : rtt * 1000,
     };
   }
 
-  /** Not for a connection that is no more. */
+  /** Whether a signal is meant for the current connection. */
   #isForThis({ link, toLink }) {
     return !this.#isClosed && typeof link === "string" && (!toLink || toLink === this.#link);
   }
 
-  #begin() {
-    // Where the browser has none to give, all stays as it was.
+  #start() {
+    // If the browser cannot create another connection, this throws and everything stays as it was.
     const pc = new RTCPeerConnection({ iceServers: this.#iceServers.current });
     this.#pc?.close();
     clearTimeout(this.#timer);
@@ -189,12 +193,12 @@ export class Peer extends EventTarget {
     const channel = pc.createDataChannel("call", CHANNEL);
     this.#channel = channel;
     channel.addEventListener("open", () => {
-      this.#tell({ type: "key", key: this.key });
-      this.#tellMedia();
+      this.#transmit({ type: "key", key: this.key });
+      this.#sendMedia();
       this.#changed();
     });
     channel.addEventListener("close", () => channel === this.#channel && this.#changed());
-    channel.addEventListener("message", ({ data }) => channel === this.#channel && this.#heard(data));
+    channel.addEventListener("message", ({ data }) => channel === this.#channel && this.#received(data));
 
     if (this.isPolite) return;
     const streams = [this.#local.stream];
@@ -204,8 +208,8 @@ export class Peer extends EventTarget {
     }
   }
 
-  /** Puts the own tracks to the places that the other's first offer has for them. */
-  async #takePlaces(pc) {
+  /** Uses the transceivers of the other's first offer for the user's tracks. */
+  async #useTransceivers(pc) {
     if (this.#senders.size > 0) return;
     for (const transceiver of pc.getTransceivers()) {
       const { kind } = transceiver.receiver.track;
@@ -218,7 +222,7 @@ export class Peer extends EventTarget {
   }
 
   async #offer(pc) {
-    // See above; Chromium gathers no candidates either once it took back its first offer.
+    // See above. In addition, Chromium gathers no candidates after rolling back its first offer.
     if (this.isPolite && pc.remoteDescription === null) return;
     try {
       this.#isMakingOffer = true;
@@ -231,35 +235,34 @@ export class Peer extends EventTarget {
     }
   }
 
-  async #takeDescription(description) {
+  async #handleDescription(description) {
     const pc = this.#pc;
     const isOffer = description.type === "offer";
-    // An answer that is being applied makes the state stable in a moment.
-    const isReady =
-      !this.#isMakingOffer && (pc.signalingState === "stable" || this.#isSettingRemoteAnswer);
+    // While an answer is being applied, the state is about to become stable.
+    const isReady = !this.#isMakingOffer && (pc.signalingState === "stable" || this.#isSettingRemoteAnswer);
     const isCollision = isOffer && !isReady;
     if (isCollision) this.collisions += 1;
     this.#isIgnoringOffer = isCollision && !this.isPolite;
     if (this.#isIgnoringOffer) return;
     this.#isSettingRemoteAnswer = !isOffer;
     try {
-      // Takes our own offer back where there is one.
+      // Rolls our own offer back if there is one.
       await pc.setRemoteDescription(description);
     } finally {
       if (pc === this.#pc) this.#isSettingRemoteAnswer = false;
     }
     if (!isOffer || pc !== this.#pc) return;
-    await this.#takePlaces(pc);
+    await this.#useTransceivers(pc);
     if (pc !== this.#pc) return;
     await pc.setLocalDescription();
     if (pc === this.#pc) this.#describe();
   }
 
-  async #takeCandidate(candidate) {
+  async #handleCandidate(candidate) {
     try {
       await this.#pc.addIceCandidate(candidate);
     } catch (error) {
-      // It belongs to the offer that was not taken.
+      // It belongs to the offer that was ignored.
       if (!this.#isIgnoringOffer) throw error;
     }
   }
@@ -274,7 +277,7 @@ export class Peer extends EventTarget {
     try {
       await this.#send(this, { link, toLink: this.#remoteLink, ...content });
     } catch {
-      // The server or the other side is away; once both are there again, resume() goes on from here.
+      // The server or the other side is away; resume() continues once both are back.
       if (link === this.#link) this.#hasUnsent = true;
     }
   }
@@ -288,7 +291,7 @@ export class Peer extends EventTarget {
     this.#changed();
   }
 
-  /** Looks for another path, with relays whose credentials still hold. */
+  /** Tries another path, with relay credentials that are still valid. */
   async #restartIce() {
     const pc = this.#pc;
     clearTimeout(this.#timer);
@@ -303,11 +306,11 @@ export class Peer extends EventTarget {
     this.#timer = setTimeout(() => this.#restartIce(), RETRY_MS);
   }
 
-  #tellMedia() {
-    this.#tell({ type: "media", ...this.#local.state });
+  #sendMedia() {
+    this.#transmit({ type: "media", ...this.#local.state });
   }
 
-  #tell(message) {
+  #transmit(message) {
     if (this.#channel.readyState !== "open") return false;
     try {
       this.#channel.send(JSON.stringify(message));
@@ -318,16 +321,16 @@ export class Peer extends EventTarget {
     }
   }
 
-  #heard(data) {
+  #received(data) {
     const message = parsed(data);
     if (message?.type === "bye") {
       this.dispatchEvent(new Event("gone"));
-    } else if (message?.type === "key" && typeof message.key === "string" && message.key.length <= LONGEST_KEY) {
+    } else if (message?.type === "key" && typeof message.key === "string" && message.key.length <= MAX_KEY_LENGTH) {
       this.theirKey = message.key;
     } else if (message?.type === "media") {
       this.media = { audio: message.audio === true, video: message.video === true };
       this.#changed();
-    } else if (message?.type === "text" && typeof message.text === "string" && message.text.length <= LONGEST_TEXT) {
+    } else if (message?.type === "text" && typeof message.text === "string" && message.text.length <= MAX_TEXT_LENGTH) {
       this.dispatchEvent(new CustomEvent("text", { detail: message.text }));
     }
   }

@@ -1,4 +1,4 @@
-// The pictures of a call: one tile for oneself and one for each peer, with the name where there is no picture.
+// The tiles of a call: one for the user and one for each peer, with an avatar if there is no video.
 
 import { roundTrip } from "../ui/connection.js";
 import { byId, el, icon, reconcile } from "../ui/dom.js";
@@ -9,8 +9,8 @@ const STATES = {
   connecting: "Connecting…",
   connected: "Connected",
   disconnected: "Interrupted…",
-  failed: "Looking for another way…",
-  closed: "Gone",
+  failed: "Trying another path…",
+  closed: "Left",
 };
 
 export class Tiles {
@@ -44,7 +44,13 @@ export class Tiles {
     const tiles = peers.map((peer) => {
       if (!this.#tiles.has(peer)) this.#tiles.set(peer, new Tile(false));
       const tile = this.#tiles.get(peer);
-      tile.show({ name: this.#people.name(peer.clientId), mark: this.#call.markOf(peer.clientId), stream: peer.stream, media: peer.media, peer });
+      tile.show({
+        name: this.#people.name(peer.clientId),
+        mark: this.#call.markOf(peer.clientId),
+        stream: peer.stream,
+        media: peer.media,
+        peer,
+      });
       return tile.element;
     });
     this.#list.dataset.count = String(tiles.length + 1);
@@ -59,14 +65,19 @@ class Tile {
   #placeholder = el("div", { class: "tile-placeholder" });
   #label = el("bdi", { class: "tile-name truncate" });
   #mark = el("bdi", { class: "tile-mark truncate" });
-  #muted = el("span", { class: "tile-muted", hidden: true }, icon("microphone-off"), el("span", { class: "visually-hidden" }, "Microphone off"));
+  #muted = el(
+    "span",
+    { class: "tile-muted", hidden: true },
+    icon("microphone-off"),
+    el("span", { class: "visually-hidden" }, "Microphone off"),
+  );
   #state = el("span", { class: "tile-state" });
   #stats = el("span", { class: "tile-stats" });
-  #play = el("button", { class: "button primary small tile-play", type: "button", hidden: true }, "Play sound");
+  #play = el("button", { class: "button primary small tile-play", type: "button", hidden: true }, "Play audio");
 
   constructor(isOwn) {
     this.#isOwn = isOwn;
-    // One does not want to hear oneself.
+    // Users should not hear themselves.
     this.#video.muted = isOwn;
     this.element = el(
       "li",
@@ -85,7 +96,7 @@ class Tile {
       this.#name = name;
       this.#label.textContent = name;
       this.#placeholder.replaceChildren(avatar(name));
-      this.#video.setAttribute("aria-label", this.#isOwn ? "Your picture" : `Picture of ${name}`);
+      this.#video.setAttribute("aria-label", this.#isOwn ? "Your video" : `Video of ${name}`);
     }
     if (this.#video.srcObject !== stream) {
       this.#video.srcObject = stream;
@@ -111,7 +122,11 @@ class Tile {
     set(this.#state, peer.state === "connected" ? "" : (STATES[peer.state] ?? ""));
     const { path } = peer;
     this.#stats.hidden = path === null;
-    if (path) set(this.#stats, `${roundTrip(path.rttMs)} · ${path.local} ↔ ${path.remote} · ${path.protocol?.toUpperCase() ?? ""}`);
+    if (path)
+      set(
+        this.#stats,
+        `${roundTrip(path.rttMs)} · ${path.local} ↔ ${path.remote} · ${path.protocol?.toUpperCase() ?? ""}`,
+      );
   }
 
   async #start() {
@@ -119,7 +134,7 @@ class Tile {
       await this.#video.play();
       this.#play.hidden = true;
     } catch (error) {
-      // Browsers play no sound before one has pressed something on the page.
+      // Browsers play no sound before the user has interacted with the page.
       if (error.name === "NotAllowedError") this.#play.hidden = this.#isOwn;
     }
   }

@@ -1,4 +1,4 @@
-// A browser, and pages whose every complaint is kept.
+// Opens pages in a browser, and fails a test if its page reports an error or warning.
 
 import assert from "node:assert/strict";
 import { after, before } from "node:test";
@@ -8,9 +8,10 @@ import { chromium } from "playwright-core";
 import { launchFirefox } from "./firefox.mjs";
 import { needsServer, startServer } from "./server.mjs";
 
-const flags = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update --disable-sync";
+const flags =
+  "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update --disable-sync";
 
-/** Which browser the tests run in: "chromium", or "firefox" for those of carriers and of many messages. */
+/** The browser of the tests: "chromium", or "firefox" for the tests of carriers and of many messages. */
 export const engine = process.env.QWS_BROWSER ?? "chromium";
 
 function launch(args) {
@@ -19,15 +20,22 @@ function launch(args) {
   return chromium.launch({ executablePath, headless: true, args: [...flags.split(" "), ...args] });
 }
 
-/** A page without a program of its own. Not one that is made up here: that would be of no network, and be kept from the server's. */
+/** A page without scripts. Served by the server, because a page without an origin cannot connect to it. */
 export const BLANK = "/vendor/README.txt";
 
-/** What a page says by itself where a server is not there: not an error of the page. */
-const OF_THE_NETWORK =
-  /net::ERR_|WebSocket connection to .* failed|Failed to establish a connection|can.t establish a connection|connection to .* was interrupted/;
+/** Messages of the browser about an unreachable server, which are not errors of the page. */
+const OF_THE_NETWORK = new RegExp(
+  [
+    "net::ERR_",
+    "WebSocket connection to .* failed",
+    "Failed to establish a connection",
+    "can.t establish a connection",
+    "connection to .* was interrupted",
+  ].join("|"),
+);
 
 /**
- * A server and a browser for the tests of one file, and what opens pages of it.
+ * A server and a browser for the tests of one file, and a function that opens its pages.
  *
  * @param {{ settings?: string, args?: string[] }} [how]
  */
@@ -47,21 +55,21 @@ export function withBrowser({ settings, args = [] } = {}) {
       return made.server;
     },
 
-    /** A page in a profile of its own, closed with the test, which fails where the page has complained. */
+    /** A page in its own profile, closed with the test. The test fails if the page has reported an error or warning. */
     async open(t, path, { mayMissServer = false, mayBeRefused = false, host = "127.0.0.1", ...options } = {}) {
       const context = await made.browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
       const page = await context.newPage();
       const complaints = [];
       page.on("crash", () => {
-        complaints.push("the page has crashed");
-        // Whoever waits for something in it need not wait longer.
+        complaints.push("the page crashed");
+        // So that nothing waits for the page any longer.
         context.close().catch(() => {});
       });
       page.on("pageerror", (error) => complaints.push(String(error.stack ?? error)));
       page.on("console", (message) => {
         if (!["error", "warning"].includes(message.type())) return;
         const text = `${message.text()} (${message.location().url})`;
-        // Of a text that is looked at as a page, the browser wants an icon.
+        // The browser requests an icon for a plain text as well.
         if (text.includes("/favicon.ico")) return;
         if (mayMissServer && OF_THE_NETWORK.test(text)) return;
         if (mayBeRefused && text.includes("status of 401")) return;
@@ -69,7 +77,7 @@ export function withBrowser({ settings, args = [] } = {}) {
       });
       t.after(async () => {
         await context.close();
-        assert.deepEqual(complaints, [], `what ${path} had to complain about`);
+        assert.deepEqual(complaints, [], `errors and warnings of ${path}`);
       });
       await page.goto(made.server.url.replace("127.0.0.1", host) + path);
       return page;
@@ -77,7 +85,7 @@ export function withBrowser({ settings, args = [] } = {}) {
   };
 }
 
-/** Waits until a page's function gives something true, and gives that. */
+/** Waits until a function in a page returns something true, and returns that. */
 export async function until(page, give, argument, timeout = 15_000) {
   const handle = await page.waitForFunction(give, argument, { timeout, polling: 50 });
   return handle.jsonValue();

@@ -1,5 +1,6 @@
-// Firefox, driven by WebDriver BiDi. Playwright drives only a Firefox of its own; Puppeteer drives the one that is installed. What
-// the tests of carriers and of many messages need of a browser has the names of Playwright here.
+// Firefox, controlled by WebDriver BiDi. Playwright supports only its own build of Firefox; Puppeteer supports the
+// installed one. This wraps Puppeteer in the part of Playwright's API that the tests of carriers and of many messages
+// use.
 
 import puppeteer from "puppeteer-core";
 
@@ -23,7 +24,7 @@ function pageOf(page) {
   return {
     on(type, listener) {
       if (type === "console") page.on(type, (message) => listener(consoleMessage(message)));
-      // Puppeteer knows "error" for a crash.
+      // Puppeteer calls a crash "error".
       else page.on(type === "crash" ? "error" : type, listener);
     },
     goto: (url) => page.goto(url),
@@ -33,7 +34,7 @@ function pageOf(page) {
   };
 }
 
-/** With Playwright's name for a warning. */
+/** Translates the type of a warning to Playwright's. */
 function consoleMessage(message) {
   return {
     type: () => (message.type() === "warn" ? "warning" : message.type()),

@@ -1,4 +1,4 @@
-// A real server on ports of its own, and what stands between it and its clients.
+// A real server on its own ports, and a relay between it and its clients.
 
 import { spawn } from "node:child_process";
 import { createSocket } from "node:dgram";
@@ -11,16 +11,16 @@ const binary = process.env.QWS_SERVER;
 /** For `test(name, needsServer, ...)`. */
 export const needsServer = { skip: !binary && "set QWS_SERVER to the server's binary", timeout: 90_000 };
 
-/** For the dashboard, and for what it asks for. */
+/** The token for the dashboard and its requests. */
 export const ADMIN_TOKEN = "the-admin-token-of-these-tests";
 
-/** What begins with QWS_ is a setting to the server. */
+/** The environment without QWS_ variables, which the server reads as settings. */
 const environment = {
   ...Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("QWS_"))),
   QWS_HTTP__ADMIN_TOKEN: ADMIN_TOKEN,
 };
 
-/** Starts a server, which makes its own certificates; resolves once it listens. @param {{ settings?: string }} [how] */
+/** Starts a server with its own certificates; resolves once it listens. @param {{ settings?: string }} [how] */
 export async function startServer({ settings = "" } = {}) {
   const folder = mkdtempSync(join(tmpdir(), "qws-web-"));
   writeFileSync(join(folder, "server.toml"), settings);
@@ -30,9 +30,9 @@ export async function startServer({ settings = "" } = {}) {
 }
 
 class Server {
-  /** Of UDP, and of TCP with TLS. */
+  /** The port for UDP, and for TCP with TLS. */
   port = 0;
-  /** Of plain HTTP, on this machine alone. */
+  /** The port for plain HTTP, only on loopback. */
   plainPort = 0;
   log = "";
   #folder;
@@ -43,17 +43,17 @@ class Server {
     this.#folder = folder;
   }
 
-  /** Where the pages are. */
+  /** The address of the pages. */
   get url() {
     return `http://127.0.0.1:${this.plainPort}`;
   }
 
-  /** The dashboard, as the server prints its address. */
+  /** The path of the dashboard, with the token as the server prints it. */
   get dashboard() {
     return `/dashboard#token=${ADMIN_TOKEN}`;
   }
 
-  /** Asks one of the operator's routes; posts `body` where there is one. */
+  /** Requests a route of the admin API; posts `body` if there is one. */
   admin(path, body) {
     const headers = { authorization: `Bearer ${ADMIN_TOKEN}` };
     if (body === undefined) return fetch(this.url + path, { headers });
@@ -61,14 +61,21 @@ class Server {
     return fetch(this.url + path, { method: "POST", headers, body: JSON.stringify(body) });
   }
 
-  /** The folder in which it runs, with `certs/ca.pem`. */
+  /** Its working directory, which contains `certs/ca.pem`. */
   get folder() {
     return this.#folder;
   }
 
-  /** Starts it, and starts it again on the same ports. */
+  /** Starts it, or restarts it on the same ports. */
   async start() {
-    const flags = ["--config", "server.toml", "--addr", `127.0.0.1:${this.port}`, "--http", `127.0.0.1:${this.plainPort}`];
+    const flags = [
+      "--config",
+      "server.toml",
+      "--addr",
+      `127.0.0.1:${this.port}`,
+      "--http",
+      `127.0.0.1:${this.plainPort}`,
+    ];
     const child = spawn(binary, flags, { cwd: this.#folder, env: environment, stdio: ["ignore", "pipe", "pipe"] });
     this.#child = child;
     this.#exited = new Promise((resolve) => child.once("exit", resolve));
@@ -89,7 +96,7 @@ class Server {
     });
   }
 
-  /** Ends it, without a word to anybody where nothing else is asked for. */
+  /** Stops it, by default without notifying its clients. */
   async kill(signal = "SIGKILL") {
     this.#child?.kill(signal);
     await this.#exited;
@@ -101,7 +108,7 @@ class Server {
   }
 }
 
-/** A UDP relay to a port: silent, or passing on what comes. @param {number} port */
+/** A UDP relay to a port. It drops packets until it is opened. @param {number} port */
 export async function startUdpRelay(port) {
   const near = createSocket("udp4");
   const far = new Map();
@@ -122,7 +129,7 @@ export async function startUdpRelay(port) {
   await new Promise((resolve) => near.bind(0, "127.0.0.1", resolve));
   return {
     port: near.address().port,
-    /** Whether packets get through. */
+    /** Sets whether packets get through. */
     open(value) {
       isOpen = value;
     },

@@ -1,16 +1,17 @@
-// A server that asks for tokens, and tokens that it takes.
+// Settings of a server that requires tokens, and tokens that it accepts.
 
 import { createHmac } from "node:crypto";
 
 const SECRET = "0123456789abcdef0123456789abcdef";
 
-/** Settings by which every token allows to chat. @param {string} [more] lines of `[auth]` */
+/** Settings with which every token allows chatting. @param {string} [more] lines of `[auth]` */
 export function asksForTokens(more = "") {
   const may = ["publish", "subscribe", "presence", "history"].map((what) => `${what} = ["chat.>"]`).join("\n");
-  return `[auth]\n${more}\n[auth.token]\n${may}\nlist_clients = true\n[[auth.keys]]\nalgorithm = "HS256"\nsecret = "${SECRET}"`;
+  const key = `[[auth.keys]]\nalgorithm = "HS256"\nsecret = "${SECRET}"`;
+  return `[auth]\n${more}\n[auth.token]\n${may}\nlist_clients = true\n${key}`;
 }
 
-/** A token of a user, for so many seconds. */
+/** A token of a user that expires in this many seconds. */
 export function tokenOf(sub, seconds = 600) {
   const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
   const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part({ sub, exp: Math.floor(Date.now() / 1000) + seconds })}`;
