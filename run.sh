@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The project's commands in one place. Works from any folder; relative paths in arguments mean the folder you are in.
+# The project's commands. Works from any folder; paths in arguments are relative to the current folder.
 set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 
@@ -8,19 +8,19 @@ usage() {
 Usage: ./run.sh COMMAND [ARGUMENTS...]
 
   native     start the server on QUIC, with a log line for each message (development certificates in certs/)
-  web        the same, with the web pages on http://127.0.0.1:8080 as well: / is a chat, /dashboard shows the numbers
+  web        the same, with the web pages on http://127.0.0.1:8080: / is a chat, /dashboard shows the metrics
   hello      run the smallest client, examples/hello.rs, against 127.0.0.1:4433; hello HOST:PORT for another server
   test       run the test client against 127.0.0.1:4433
   chat       run the chat client against 127.0.0.1:4433
   pubsub     topics in pipes: pubsub sub TOPIC, pubsub pub TOPIC, pubsub history TOPIC
   telemetry  sensors that send their state as datagrams, and a monitor that shows the newest values
-  bench      measure this machine: starts a server of its own; with --server HOST:PORT, one that is running
+  bench      measure a server that it starts itself; with --server HOST:PORT, one that is already running
   token      create tokens (token mint), or inspect one (token explain)
-  certs      make development certificates in certs/ (--force to replace them)
-  check      formatting, lints, documentation, all tests, scripts; the web pages if Node.js and a browser are installed
-             (check --quick: what a change needs before it is committed)
-  clean      remove what was built, and the development certificates in certs/
-  help       show this
+  certs      create development certificates in certs/ (--force to replace them)
+  check      formatting, lints, documentation, all tests, dependencies, scripts, web pages; leaves out checks whose tools
+             are not installed, and says so (check --quick: what a change needs before a commit)
+  clean      remove the build and the development certificates in certs/
+  help       show this help
 
 Arguments are passed on: './run.sh native --help' shows those of the server, './run.sh test --help' those of the client.
 
@@ -40,13 +40,13 @@ require_cargo() {
     fi
 }
 
-# Where cargo puts what it builds.
+# Cargo's target directory.
 target_directory() {
     cargo metadata --manifest-path "$root/Cargo.toml" --format-version 1 --no-deps |
         sed 's/.*"target_directory":"\([^"]*\)".*/\1/'
 }
 
-# Builds with the given flags, and says so; cargo shows its progress on a terminal.
+# Builds with the given flags; shows cargo's progress on a terminal.
 build() {
     local flags=(--manifest-path "$root/Cargo.toml")
     [[ -t 2 ]] || flags+=(--quiet)
@@ -55,7 +55,7 @@ build() {
 
 profile=${PROFILE:-quick}
 
-# Builds the given programs and no more, and sets `bin` to their folder.
+# Builds only the given programs, and sets `bin` to their folder.
 build_for() {
     local program flags=() minutes missing=no
     require_cargo
@@ -90,12 +90,12 @@ build_for() {
     build "${flags[@]}"
 }
 
-# Builds a program and becomes it, so that signals reach it.
+# Builds a program and replaces this process with it, so that it gets the signals.
 run() {
     local program=$1
     shift
     build_for "$program"
-    # From another folder the development certificates are still those of this one.
+    # In another folder, the development certificates are still those of this one.
     [[ $PWD == "$root" ]] || export QUIC_WEBSOCKET_CERTS=${QUIC_WEBSOCKET_CERTS:-$root/certs}
     exec "$bin/$program" "$@"
 }
@@ -129,7 +129,7 @@ bench() {
         sleep 0.1
     done
     if [[ -z $address ]]; then
-        echo "run.sh: the server to be measured did not start:" >&2
+        echo "run.sh: the server did not start:" >&2
         cat "$measured_folder/log" >&2
         exit 1
     fi
@@ -151,7 +151,7 @@ leave_out() {
     left_out=yes
 }
 
-# The JavaScript client and the web pages, against the server that the tests above have built.
+# Checks the JavaScript client and the web pages against the server that the tests above have built.
 check_web() {
     local chromium firefox target
     if ! command -v npm >/dev/null; then
@@ -183,7 +183,7 @@ check_web() {
     step npm --prefix tests/web run test:firefox
 }
 
-# The dependencies' licences, versions, sources and known vulnerabilities, by the rules in deny.toml.
+# Checks the dependencies' licences, versions, sources and known vulnerabilities by the rules in deny.toml.
 check_dependencies() {
     local databases=${CARGO_HOME:-$HOME/.cargo}/advisory-dbs
     if ! command -v cargo-deny >/dev/null; then
@@ -208,7 +208,7 @@ check() {
         --quick) extent=quick ;;
         "") ;;
         *)
-            echo "run.sh check: there is no option '$1'; expected --quick or nothing" >&2
+            echo "run.sh check: unknown option '$1'; expected --quick or nothing" >&2
             exit 2
             ;;
     esac
@@ -216,9 +216,9 @@ check() {
     cd -- "$root"
     step cargo fmt --check
     step cargo clippy --all-targets -- -D warnings
-    # The tests of the examples and of the web pages run these.
+    # The tests of the examples and of the web pages run these programs.
     step cargo build --bin quic-websocket --examples
-    # Most of these tests wait most of the time, so twice as many as there are cores run at once.
+    # These tests mostly wait, so twice as many as there are cores run at once.
     if [[ $extent == all ]]; then
         step env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
         step cargo test --lib --bins --test layers --test capabilities --test websocket -- --test-threads "$((2 * $(nproc)))"
@@ -237,7 +237,7 @@ check() {
     fi
     printf '==> after %d:%02d: ' $((SECONDS / 60)) $((SECONDS % 60))
     case $extent in
-        quick) echo "the quick checks passed; ./run.sh check does the others" ;;
+        quick) echo "the quick checks passed; ./run.sh check runs the others" ;;
         *)
             if [[ $left_out == no ]]; then
                 echo "all checks passed"
@@ -283,7 +283,7 @@ case $command in
         exit 2
         ;;
     *)
-        echo "run.sh: there is no command '$command'" >&2
+        echo "run.sh: unknown command '$command'" >&2
         usage >&2
         exit 2
         ;;
