@@ -17,8 +17,8 @@ Usage: ./run.sh COMMAND [ARGUMENTS...]
   bench      measure a server that it starts itself; with --server HOST:PORT, one that is already running
   token      create tokens (token mint), or inspect one (token explain)
   certs      create development certificates in certs/ (--force to replace them)
-  check      formatting, lints, documentation, all tests, dependencies, scripts, web pages; leaves out checks whose tools
-             are not installed, and says so (check --quick: what a change needs before a commit)
+  check      formatting, lints, documentation, all tests, dependencies, scripts, web pages; checks whose tools are not
+             installed are left out (check --quick: what a change needs before a commit)
   clean      remove the build and the development certificates in certs/
   help       show this help
 
@@ -33,7 +33,7 @@ HELP
 require_cargo() {
     if ! command -v cargo >/dev/null; then
         {
-            echo "cargo was not found. Install Rust 1.89 or later (https://rustup.rs), open a new terminal, and try again."
+            echo "cargo was not found. Install Rust 1.89 or later (https://rustup.rs), and open a new terminal."
             echo "If Rust is installed already, add its folder to the PATH: . \"\$HOME/.cargo/env\""
         } >&2
         exit 1
@@ -195,10 +195,10 @@ check_dependencies() {
         step cargo deny check advisories
     # cargo-deny refuses a database that is older than 90 days.
     elif [[ -n $(find "$databases" -path '*/.git/FETCH_HEAD' -mtime -90 2>/dev/null) ]]; then
-        leave_out "the advisory database could not be updated: vulnerabilities published since the last fetch are unknown"
+        leave_out "the advisory database could not be updated: newer vulnerabilities were not checked"
         step cargo deny --offline check advisories
     else
-        leave_out "the advisory database could not be fetched: the dependencies were not checked for vulnerabilities"
+        leave_out "the advisory database could not be fetched: known vulnerabilities were not checked"
     fi
 }
 

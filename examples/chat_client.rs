@@ -156,8 +156,8 @@ impl Chat {
         Ok(())
     }
 
-    /// Executes a typed line. Without a connection, a user at a terminal is told at once and can recall the line; a pipe
-    /// waits.
+    /// Executes a typed line. Without a connection, a user at a terminal is told at once and can recall the line; a
+    /// pipe waits.
     async fn carry_out(&mut self, line: &str) -> anyhow::Result<()> {
         let is_terminal = self.screen.is_terminal();
         while self.client.id().is_none() && !is_local(line) {

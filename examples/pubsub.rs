@@ -173,8 +173,9 @@ async fn subscribe(
     Ok(())
 }
 
-/// Publishes line by line, each after the server has acknowledged the one before. A line is sent again if the connection
-/// is lost; its key keeps it from being published twice. A line that cannot be published is reported and skipped.
+/// Publishes line by line, each after the server has acknowledged the one before. A line is sent again if the
+/// connection is lost; its key keeps it from being published twice. A line that cannot be published is reported and
+/// skipped.
 async fn publish(client: &Client, topic: &str, mut out: Output) -> anyhow::Result<()> {
     let run = uuid::Uuid::new_v4();
     let mut input = std::io::stdin().lock();

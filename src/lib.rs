@@ -11,7 +11,8 @@
 //! [`direct`](Client::direct), [`signal`](Client::signal)); [`Events`] delivers what other clients send. After a lost
 //! connection the client reconnects and resumes its subscriptions.
 //!
-//! [`Server`] is the server that the `quic-websocket` binary runs. It can also be part of a test or of your own program:
+//! [`Server`] is the server that the `quic-websocket` binary runs. It can also be part of a test or of your own
+//! program:
 //!
 //! ```
 //! use quic_websocket::tls::{DevelopmentFiles, Trust};
