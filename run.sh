@@ -221,12 +221,14 @@ check() {
     # These tests mostly wait, so twice as many as there are cores run at once.
     if [[ $extent == all ]]; then
         step env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
-        step cargo test --lib --bins --test layers --test capabilities --test websocket -- --test-threads "$((2 * $(nproc)))"
+        step cargo test --lib --bins --test layers --test capabilities --test websocket -- \
+            --test-threads "$((2 * $(nproc)))"
         step cargo test --test examples --test hostile --test memory
         step cargo test --doc
         check_dependencies
     else
-        step cargo test --lib --bins --test layers --test capabilities -- --test-threads "$((2 * $(nproc)))" \
+        step cargo test --lib --bins --test layers --test capabilities -- \
+            --test-threads "$((2 * $(nproc)))" \
             --skip churn:: --skip bad_link --skip many_clients:: --skip a_thousand --skip replies_on_the_control_lane
     fi
     check_web "$extent"
