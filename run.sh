@@ -214,20 +214,20 @@ check() {
     esac
     require_cargo
     cd -- "$root"
-    step cargo fmt --check
-    step cargo clippy --all-targets -- -D warnings
+    step cargo fmt --all --check
+    step cargo clippy --workspace --all-targets -- -D warnings
     # The tests of the examples and of the web pages run these programs.
     step cargo build --bin quic-websocket --examples
     # These tests mostly wait, so twice as many as there are cores run at once.
     if [[ $extent == all ]]; then
-        step env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
-        step cargo test --lib --bins --test layers --test capabilities --test websocket -- \
+        step env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+        step cargo test --workspace --lib --bins --test layers --test capabilities --test websocket -- \
             --test-threads "$((2 * $(nproc)))"
         step cargo test --test examples --test hostile --test memory
-        step cargo test --doc
+        step cargo test --workspace --doc
         check_dependencies
     else
-        step cargo test --lib --bins --test layers --test capabilities -- \
+        step cargo test --workspace --lib --bins --test layers --test capabilities -- \
             --test-threads "$((2 * $(nproc)))" \
             --skip churn:: --skip bad_link --skip many_clients:: --skip a_thousand --skip replies_on_the_control_lane
     fi

@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::Printable;
 use crate::auth::Auth;
 use crate::config::{Config, Live, Secret};
 use crate::error::ServerError;
@@ -17,7 +18,6 @@ use crate::handler::Context;
 use crate::http;
 use crate::limits::Addresses;
 use crate::metrics::Metrics;
-use crate::printable::Printable;
 use crate::registry::Registry;
 use crate::reload::{FileWatch, Reload};
 use crate::status::ServerStatus;

@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::jws::{self, Jws};
 use super::{Auth, AuthError, Identity};
+use crate::Printable;
 use crate::config::Config;
 use crate::message::Token;
-use crate::printable::Printable;
 
 /// A token in words.
 #[derive(Debug)]

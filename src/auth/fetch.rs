@@ -14,8 +14,8 @@ use tracing::{error, info};
 use super::AuthError;
 use super::key_set::{KeySet, LeftOut};
 use super::keys::Key;
+use crate::Printable;
 use crate::config::Jwks;
-use crate::printable::Printable;
 use crate::tls;
 
 /// Who asks. Firewalls before issuers answer 403 to those that do not say.

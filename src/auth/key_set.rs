@@ -15,7 +15,7 @@ use super::AuthError;
 use super::jws;
 use super::keys::Key;
 use super::verifier::{Verifier, least_secret_bytes};
-use crate::printable::Printable;
+use crate::Printable;
 
 /// Most keys in one set.
 const MAX_KEYS: usize = 64;

@@ -15,8 +15,8 @@ use super::link::Link;
 use super::token::Tokens;
 use super::topics::Topics;
 use super::{ClientBuilder, ClientError};
+use crate::Printable;
 use crate::message::{ClientMessage, CloseCode, ClosedBy};
-use crate::printable::Printable;
 use crate::transport::LaneReader;
 
 /// Once closed, how long the last packets may take to leave.

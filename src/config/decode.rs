@@ -8,7 +8,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess
 use super::loaded::without_values;
 use super::tree::{Node, Place, Table, Value, parse_value};
 use super::{ConfigError, schema};
-use crate::printable::Printable;
+use crate::Printable;
 
 /// Characters of a wrong value that are repeated.
 const SHOWN: usize = 60;

@@ -10,7 +10,7 @@ use super::decode::decode;
 use super::schema;
 use super::tree::{self, Node, Place, Table, Value};
 use super::{Config, ConfigError, Who};
-use crate::printable::Printable;
+use crate::Printable;
 
 /// The environment variables that are settings begin with this; `__` stands between a table and its key.
 pub const ENV_PREFIX: &str = "QWS_";

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::printable::Printable;
+use crate::Printable;
 
 /// Where a setting was set.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,9 +4,9 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::Context;
+use crate::Printable;
 use crate::limits::Allowance;
 use crate::message::{Close, ClosedBy, ErrorReply, Payload, ServerMessage, TopicName};
-use crate::printable::Printable;
 use crate::topic::Publication;
 
 /// Publishes a text; gives `published`. Waits as any publish does, and dropped while it waits it has published nothing.

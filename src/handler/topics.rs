@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::Context;
+use crate::Printable;
 use crate::frame::exact;
 use crate::message::{
     ErrorReply, IdempotencyKey, Payload, RequestId, ServerMessage, Subscribe, TopicName, TopicPattern,
 };
-use crate::printable::Printable;
 use crate::topic::{Client, Farewell, Publication, SubscribeRequest};
 
 /// What is to be published, once it is in the log of the server.

@@ -26,8 +26,8 @@ use tracing::{debug, warn};
 use super::host::host;
 use super::refusal::Refusal;
 use super::{EVERYWHERE, Http, Peer};
+use crate::Printable;
 use crate::limits::Admission;
-use crate::printable::Printable;
 
 /// Connections that wait to be looked at, for each worker.
 const WAITING: i32 = 1024;

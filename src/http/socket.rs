@@ -20,8 +20,8 @@ use super::fields::{bearer, single};
 use super::host::host;
 use super::refusal::Refusal;
 use super::{Http, Peer};
+use crate::Printable;
 use crate::limits::Admission;
-use crate::printable::Printable;
 use crate::session;
 use crate::transport::websocket;
 

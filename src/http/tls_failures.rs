@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::listener::TOLD_AGAIN;
-use crate::printable::Printable;
+use crate::Printable;
 
 /// When it was last told at `info`.
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@ use unicode_security::skeleton;
 use uuid::Uuid;
 
 use super::Naming;
-use crate::printable::is_ignorable;
+use quic_websocket_protocol::is_ignorable;
 
 /// All names that are in use.
 #[derive(Debug, Default)]

@@ -11,8 +11,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use super::{WorkerContext, early, handshake, welcome};
+use crate::Printable;
 use crate::message::{CloseCode, Token};
-use crate::printable::Printable;
 use crate::registry::Handshaking;
 use crate::transport::webtransport::{self, NoSession};
 use crate::transport::{Carrier, Protocol, websocket};

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::early::RegistryEntry;
 use super::{End, WorkerContext, frame_error, unreadable};
+use crate::Printable;
 use crate::auth::{Denied, Identity};
 use crate::frame::{Body, BodyError, Compression};
 use crate::handler::{self, Context};
@@ -19,7 +20,6 @@ use crate::message::{
     PROTOCOL_VERSION, Request, RequestId, ServerMessage, Token, now_ms,
 };
 use crate::outbound::Outbound;
-use crate::printable::Printable;
 use crate::registry::{Naming, NotRegistered};
 use crate::tls::{self, Subject};
 use crate::transport::{

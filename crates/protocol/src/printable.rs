@@ -6,7 +6,7 @@ use std::fmt::{self, Write};
 /// Shows text with every character escaped that a terminal would act on or not show.
 ///
 /// ```
-/// use quic_websocket::Printable;
+/// use quic_websocket_protocol::Printable;
 /// assert_eq!(Printable::new("a\nb\u{1b}[31m 🚀").to_string(), "a\\u{a}b\\u{1b}[31m 🚀");
 /// ```
 #[derive(Debug, Clone, Copy)]
@@ -47,13 +47,13 @@ impl fmt::Display for Printable<'_> {
 }
 
 /// Line and paragraph separators, zero widths and bidi controls. The zero-width joiner stays: emoji are made with it.
-pub(crate) fn is_invisible(c: char) -> bool {
+fn is_invisible(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200b}' | '\u{200c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// The same, and all else that is not seen: Unicode's `Default_Ignorable_Code_Point`.
-pub(crate) fn is_ignorable(c: char) -> bool {
+/// Whether a character is not seen: line and paragraph separators, zero widths, bidi controls, and Unicode's `Default_Ignorable_Code_Point`.
+pub fn is_ignorable(c: char) -> bool {
     is_invisible(c)
         || matches!(c, '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
             | '\u{200d}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}'

@@ -3,7 +3,7 @@
 
 /// The same JSON with each half of a pair in the name of a member of the outermost object replaced by U+FFFD, which no name
 /// of the protocol has. `None` where there is none. Only for JSON that could not be read: the names of others are sound.
-pub(crate) fn mend_names(json: &str) -> Option<String> {
+pub fn mend_names(json: &str) -> Option<String> {
     if !json.trim_start().starts_with('{') {
         return None;
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-pub(crate) use self::wire::{encode_binary_head, encode_echo};
+pub use self::wire::{encode_binary_head, encode_echo};
 use super::{Close, CloseCode, ErrorCode, Payload, RequestId};
 
 /// A server's message with the id of the request that it answers.

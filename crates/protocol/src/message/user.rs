@@ -5,11 +5,11 @@ use super::MAX_USER_BYTES;
 use crate::printable::is_ignorable;
 
 /// What a user may be, in words.
-pub(crate) const USER_BOUNDS: &str =
+pub const USER_BOUNDS: &str =
     "1 to 128 bytes are allowed, without control characters, what does not show, and blanks at the ends";
 
 /// Whether a text is one that a user can go by.
-pub(crate) fn is_user(text: &str) -> bool {
+pub fn is_user(text: &str) -> bool {
     let hides = |c: char| c.is_control() || is_ignorable(c);
     (1..=MAX_USER_BYTES).contains(&text.len())
         && !text.contains(hides)

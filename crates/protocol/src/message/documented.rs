@@ -10,7 +10,7 @@ use super::proptests::{client_messages, server_messages};
 use super::{ClientMessage, Reply, Request, ServerMessage};
 use crate::frame::Body;
 
-const PROTOCOL: &str = include_str!("../../docs/PROTOCOL.md");
+const PROTOCOL: &str = include_str!("../../../../docs/PROTOCOL.md");
 
 /// The messages of one section, each with the JSON of its example.
 fn documented(section: &str) -> Vec<(&'static str, &'static str)> {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Invalid, MAX_NAME_CHARS};
 
 /// What a name may be, in words; the server's own is held to the same.
-pub(crate) const NAME_BOUNDS: &str = "1 to 64 characters are allowed, not white space alone, without control \
+pub const NAME_BOUNDS: &str = "1 to 64 characters are allowed, not white space alone, without control \
      characters, line separators and bidi controls (U+2028 to U+202E, U+2066 to U+2069)";
 
 /// A client's display name: 1 to 64 characters, not all of them white space. None may be a control character, or what

@@ -179,7 +179,7 @@ fn patch_length(out: &mut BytesMut, at: usize, more: usize) {
 
 /// A buffer's bytes in an allocation of their own length. What is kept is counted by its length, so nothing behind it
 /// may be kept with it: a reply stays in QUIC until it is acknowledged, a message in its topic's log.
-pub(crate) fn exact(buffer: BytesMut) -> Bytes {
+pub fn exact(buffer: BytesMut) -> Bytes {
     if buffer.len() <= buffer.capacity() / 2 {
         // Shrinking a large allocation in place can leave a page of its own to a few bytes.
         return Bytes::copy_from_slice(&buffer);
@@ -189,7 +189,7 @@ pub(crate) fn exact(buffer: BytesMut) -> Bytes {
 
 /// What an allocation of so many bytes takes, with the allocator's own part: glibc keeps 8 bytes before each and gives them
 /// out by 16.
-pub(crate) const fn allocated(bytes: usize) -> usize {
+pub const fn allocated(bytes: usize) -> usize {
     if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16) }
 }
 

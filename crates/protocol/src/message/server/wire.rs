@@ -412,7 +412,7 @@ impl ServerMessage {
 }
 
 /// Appends the echo of a `text`: its content behind `Echo: `, without building the string in between.
-pub(crate) fn encode_echo(content: &str, re: Option<&RequestId>, timestamp: u64, out: &mut BytesMut) {
+pub fn encode_echo(content: &str, re: Option<&RequestId>, timestamp: u64, out: &mut BytesMut) {
     put_frame(out, None, |out| {
         let mut o = Object::message(out, "text");
         o.optional("re", re);
@@ -423,7 +423,7 @@ pub(crate) fn encode_echo(content: &str, re: Option<&RequestId>, timestamp: u64,
 }
 
 /// Appends the frame of a `binary` echo up to its attachment of `len` bytes.
-pub(crate) fn encode_binary_head(len: usize, re: Option<&RequestId>, timestamp: u64, out: &mut BytesMut) {
+pub fn encode_binary_head(len: usize, re: Option<&RequestId>, timestamp: u64, out: &mut BytesMut) {
     put_head(out, Some(len), |out| {
         let mut o = Object::message(out, "binary");
         o.optional("re", re);

@@ -27,16 +27,15 @@ use self::fields::Scalar;
 
 pub use self::client::{ClientMessage, Close, DeliveryMode, Handshake, LaneChoice, Position, Request, Subscribe};
 pub use self::codes::{CloseCode, ErrorCode};
-pub use self::name::ClientName;
-pub(crate) use self::name::NAME_BOUNDS;
+pub use self::name::{ClientName, NAME_BOUNDS};
 pub use self::server::{
     ClientInfo, ClosedBy, ErrorReply, HandshakeReply, Limits, Member, Permissions, Reply, ServerMessage, Subscribed,
     TopicMessage,
 };
-pub(crate) use self::server::{encode_binary_head, encode_echo};
-pub(crate) use self::surrogates::mend_names;
+pub use self::server::{encode_binary_head, encode_echo};
+pub use self::surrogates::mend_names;
 pub use self::token::Token;
-pub(crate) use self::user::{USER_BOUNDS, is_user};
+pub use self::user::{USER_BOUNDS, is_user};
 
 /// The version that this side speaks; a peer with the same major number is served.
 pub const PROTOCOL_VERSION: &str = "1.0";
@@ -92,7 +91,8 @@ pub struct Invalid {
 }
 
 impl Invalid {
-    pub(crate) fn field(message: impl Into<String>) -> Self {
+    /// A body whose field is wrong; the message names the field, and what is expected.
+    pub fn field(message: impl Into<String>) -> Self {
         Self { re: None, message: cut(message.into()), malformed: false, unknown_type: false }
     }
 
@@ -255,7 +255,7 @@ impl TopicPattern {
     }
 
     /// The same for the text of a topic or a pattern.
-    pub(crate) fn covers_text(&self, other: &str) -> bool {
+    pub fn covers_text(&self, other: &str) -> bool {
         // A last `>` stands for any number of levels, which nothing but another one covers.
         self.matches(other) && (!other.ends_with('>') || self.0.ends_with('>'))
     }

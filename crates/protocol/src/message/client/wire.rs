@@ -106,7 +106,7 @@ impl Request {
     }
 
     /// Whether a body says that it is of this type, whatever else is wrong with it.
-    pub(crate) fn is_of_type(body: &Body, kind: &str) -> bool {
+    pub fn is_of_type(body: &Body, kind: &str) -> bool {
         #[derive(Deserialize)]
         struct Kind<'a> {
             #[serde(borrow, default, rename = "type")]

@@ -1,0 +1,34 @@
+//! The quic-websocket protocol as Rust types: the messages of clients and servers ([`message`]) and the frames that carry
+//! them ([`frame`]). The crate does no I/O and needs no runtime.
+//!
+//! A stream delivers bytes cut anywhere. [`FrameDecoder`](frame::FrameDecoder) cuts them into bodies,
+//! [`Body::parse`](frame::Body::parse) inflates a body and separates its attachment, and
+//! [`Request::parse`](message::Request::parse) or [`Reply::parse`](message::Reply::parse) reads the message:
+//!
+//! ```
+//! use bytes::BytesMut;
+//! use quic_websocket_protocol::frame::{Body, Compression, FrameDecoder};
+//! use quic_websocket_protocol::message::{ClientMessage, Request, RequestId};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut out = BytesMut::new();
+//! ClientMessage::Text { content: "hello".into() }.encode(Some(&RequestId::Number(1)), &mut out);
+//! assert_eq!(&out[4..], br#"{"type":"text","id":1,"content":"hello"}"#);
+//!
+//! let max_bytes = 1 << 20;
+//! let mut decoder = FrameDecoder::new(max_bytes);
+//! decoder.push(out.freeze());
+//! let body = decoder.next_body()?.ok_or("the frame is whole")?;
+//! let request = Request::parse(&Body::parse(body, Compression::None, max_bytes)?)?;
+//! assert_eq!(request.id, Some(RequestId::Number(1)));
+//! assert!(matches!(request.message, ClientMessage::Text { content } if content == "hello"));
+//! # Ok(()) }
+//! ```
+//!
+//! Every value that was parsed is within the bounds of the protocol, so code behind the parser does not check them again.
+//! The specification is docs/PROTOCOL.md in the project's repository.
+
+pub mod frame;
+pub mod message;
+mod printable;
+
+pub use self::printable::{Printable, is_ignorable};
