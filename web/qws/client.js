@@ -1156,6 +1156,7 @@ export class Client extends EventTarget {
    */
   #answered(binding, reply) {
     const { entry, link } = binding;
+    const asked = binding.order?.message;
     binding.order = null;
     if (reply.type !== "subscribed") {
       return this.#refused(binding, new QwsError("protocol", `subscribe: unexpected reply ${reply.type}`));
@@ -1165,7 +1166,7 @@ export class Client extends EventTarget {
     if (entry.isOver || binding.stage !== "live") return;
     if (!canBeTold) return this.#tellLeft(binding, () => entry.unbind(link));
     const old = entry.next === binding ? entry.binding : null;
-    entry.answered(binding, reply);
+    entry.answered(binding, reply, asked);
     for (const feed of entry.feeds) if (feed.behind) void this.#catchUp(entry, feed);
     if (!old) {
       // Asked on a connection that was left since.
@@ -1366,7 +1367,8 @@ export class Client extends EventTarget {
     while (feed.behind === behind && feed.hasRoom) {
       try {
         if (behind.recent !== undefined) {
-          const begin = await this.#beginOf(entry.topic, behind.recent);
+          const begin = await this.#beginOf(entry.topic, behind.recent, behind.end);
+          if (feed.behind !== behind) return;
           feed.seen = begin ?? entry.seen;
           behind.recent = undefined;
         }
@@ -1405,20 +1407,26 @@ export class Client extends EventTarget {
    *
    * @param {string} topic
    * @param {number} count
+   * @param {Position} [end] if only those up to there count
    * @returns {Promise<Position | null>}
    */
-  async #beginOf(topic, count) {
-    /** @type {Position | undefined} */
-    let since;
+  async #beginOf(topic, count, end) {
+    let since = end && { epoch: end.epoch, offset: end.offset + 1 };
+    /** @type {Position | null} */
+    let begin = null;
     for (let left = count; left > 0; ) {
       const limit = Math.min(left, MAX_PAGE);
       const { epoch, messages, more } = await this.#history({ type: "history", topic, since, limit, reverse: true });
       const oldest = messages.at(-1);
-      if (oldest) since = { epoch, offset: oldest.offset };
+      if (oldest) {
+        since = { epoch, offset: oldest.offset };
+        // No message lies between this position and that one.
+        begin = { epoch, offset: oldest.offset - 1 };
+      }
       left -= messages.length;
       if (!more || !oldest) break;
     }
-    return since ? { epoch: since.epoch, offset: since.offset - 1 } : null;
+    return begin;
   }
 }
 

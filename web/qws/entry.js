@@ -49,6 +49,13 @@ export class Entry {
   /** The newest offset when the server took it first; what is newer comes here, and by no pattern. */
   begin = Infinity;
 
+  /**
+   * The newest offset when the newest messages were asked for, until the first of them has come: only then is it known where
+   * they begin, because offsets do not always grow by one.
+   *
+   * @type {number | null}
+   */
+  #replayEnd = null;
   /** Up to this offset it was told already that not everything is there. */
   #told = 0;
   /** The server does not allow this client to have replayed what it missed. */
@@ -84,7 +91,9 @@ export class Entry {
       return { ...request, since, recent };
     }
     // Newest wins: of datagrams, what was missed is of no interest.
-    return this.isDatagram || this.isPattern || this.#isPositionRefused ? request : { ...request, since: this.seen };
+    if (this.isDatagram || this.isPattern || this.#isPositionRefused || !this.seen) return request;
+    // A replay of which nothing has come is fetched from the history, see `answered`.
+    return { ...request, since: { epoch: this.seen.epoch, offset: this.#replayEnd ?? this.seen.offset } };
   }
 
   /** @param {Binding} next */
@@ -144,8 +153,9 @@ export class Entry {
   /** One that shares it begins, at what the server sends next. @param {Feed} feed */
   admit(feed) {
     if (feed.opened || feed.behind) return;
-    const { epoch = null, offset = null } = this.isPattern ? {} : (this.seen ?? {});
-    feed.open(this.seen, { epoch, offset, recovered: null });
+    const seen = this.seen && { epoch: this.seen.epoch, offset: this.#replayEnd ?? this.seen.offset };
+    const { epoch = null, offset = null } = this.isPattern ? {} : (seen ?? {});
+    feed.open(seen, { epoch, offset, recovered: null });
   }
 
   /** One that shares it ends, and the others go on. @param {Feed} feed @param {QwsError | null} error */
@@ -206,8 +216,9 @@ export class Entry {
    *
    * @param {Binding} binding
    * @param {Json} reply
+   * @param {Json} [asked] what it answers
    */
-  answered(binding, reply) {
+  answered(binding, reply, asked) {
     const moves = this.next === binding;
     if (this.#seam?.next !== binding) this.#seam = null;
     const renewed = this.opened;
@@ -220,7 +231,15 @@ export class Entry {
     let lost = null;
     if (!this.isPattern && typeof reply.epoch === "string") {
       const hadSeen = this.seen !== null;
-      const isNews = this.#compare(reply.epoch, Number(reply.offset), moves) || reply.offset > this.#told;
+      const isReplayMissed = this.#replayEnd !== null;
+      const isOther = this.#compare(reply.epoch, Number(reply.offset), moves);
+      const isNews = isOther || isReplayMissed || reply.offset > this.#told;
+      // The newest messages are to come, and how far back they reach shows by the first.
+      const isReplayed = !renewed && (this.options.recent ?? 0) > 0 && (!hadSeen || isOther) && reply.offset > 0;
+      if (isReplayed) {
+        this.seen = { epoch: reply.epoch, offset: 0 };
+        this.#replayEnd = Number(reply.offset);
+      }
       if (reply.recovered !== true) {
         if (hadSeen && isNews && !(this.isDatagram && renewed)) lost = "the topic's log does not reach back";
         this.#told = reply.offset;
@@ -239,7 +258,7 @@ export class Entry {
         // The topic's history tells what it has missed.
         if (lost) feed.behind.pending = null;
       } else if (feed.opened || (feed === asker && !renewed)) {
-        feed.open(this.seen, subscribed);
+        feed.open(this.#replayEnd === null ? this.seen : null, subscribed);
         if (lost) emit(feed.subscription, "lost", { ...subscribed, reason: reply.reason ?? lost });
         else if (renewed) emit(feed.subscription, "resumed", subscribed);
       } else {
@@ -247,6 +266,20 @@ export class Entry {
         feed.open(epoch === null ? null : { epoch, offset: Number(offset) }, { ...subscribed, recovered: null });
       }
     }
+    if (renewed && reply.recovered === true && asked?.since) this.#continueAt(asked.since);
+  }
+
+  /**
+   * The server goes on behind this position. Where that is the end of a replay that has not come whole, the history has
+   * the rest.
+   *
+   * @param {Position} position
+   */
+  #continueAt(position) {
+    if (!this.seen || this.seen.epoch !== position.epoch || this.seen.offset >= position.offset) return;
+    this.seen = position;
+    this.#replayEnd = null;
+    for (const feed of this.feeds) feed.fetchUpTo(position);
   }
 
   /**
@@ -260,8 +293,7 @@ export class Entry {
   #compare(epoch, newest, moves) {
     const seen = this.seen;
     if (!seen) {
-      // At most so many follow, with offsets that grow by one at least.
-      this.#passed({ epoch, offset: Math.max(0, newest - (this.options.recent ?? 0)) });
+      this.#passed({ epoch, offset: newest });
       return false;
     }
     if (seen.epoch !== epoch) {
@@ -277,6 +309,7 @@ export class Entry {
   /** @param {Position} position up to which there is nothing more to pass on */
   #passed(position) {
     this.seen = position;
+    this.#replayEnd = null;
     for (const feed of this.feeds) {
       if (!feed.behind) {
         if (feed.opened) feed.passed(position);
@@ -309,6 +342,7 @@ export class Entry {
     if (!isOffset(first) || !isOffset(last)) throw new QwsError("protocol", `${type}: no offset`, { code: 1002 });
     if (typeof source === "number" && binding.isStraggler(first, last)) return NONE;
     if (this.#isPassed(binding, topic, last)) return NONE;
+    this.#replayEnd = null;
     const position = this.seen && { epoch: this.seen.epoch, offset: last };
     if (type === "gap") {
       // Of a gap that was told in part, the rest.

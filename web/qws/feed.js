@@ -16,10 +16,11 @@ import { MAX_PAGE } from "./messages.js";
 /** @typedef {{ message: Message | null, gap?: GapTold, position: Position | null }} Heard what comes for a subscription */
 
 /**
- * What a subscription that has to catch up knows of that: what came since it began to fetch (`null`: more than it keeps), and
- * whether these are the first messages that it gets.
+ * What a subscription that has to catch up knows of that: whether these are the first messages that it gets, how many of the
+ * newest ones it begins with (those up to `end`, if that is given), and what came since it began to fetch (`null`: more than it
+ * keeps).
  *
- * @typedef {{ isFirst: boolean, isFetching: boolean, recent: number | undefined, pending: Heard[] | null }} Behind
+ * @typedef {{ isFirst: boolean, isFetching: boolean, recent: number | undefined, end?: Position, pending: Heard[] | null }} Behind
  */
 
 /** @typedef {{ reader: object | null, taken: Deferred<Message | null> }} Waiter a reader that waits */
@@ -80,14 +81,20 @@ export class Feed {
     return this.entry.isPaused || (this.behind !== null && !this.behind.isFirst);
   }
 
+  /** Whether more comes only once there is room. */
+  get #isHeldUp() {
+    return this.entry.isPaused || this.behind !== null;
+  }
+
   /**
    * It begins, or goes on where the entry does.
    *
-   * @param {Position | null} seen
+   * @param {Position | null} seen `null` where that is not known before the first message
    * @param {Subscribed} subscribed
    */
   open(seen, subscribed) {
-    if (seen && !this.opened) this.passed(seen);
+    if (!this.opened && seen) this.passed(seen);
+    else if (!this.opened) this.seen = this.position = null;
     this.opened = true;
     this.ready.resolve(subscribed);
   }
@@ -142,6 +149,13 @@ export class Feed {
   }
 
   // Catching up.
+
+  /** It has not got all up to a position behind which its entry goes on. @param {Position} end */
+  fetchUpTo(end) {
+    if (!this.opened || this.behind || (this.seen && this.seen.offset >= end.offset)) return;
+    this.fallBehind();
+    if (this.behind && !this.seen) Object.assign(this.behind, { recent: this.options.recent, end });
+  }
 
   /** It keeps what waits, and fetches the rest from the topic's history once there is room. */
   fallBehind() {
@@ -270,7 +284,7 @@ export class Feed {
     const item = this.#shift();
     if (item) {
       if (item.position) this.position = item.position;
-      if (this.isPaused && this.hasRoom) this.#roomAgain();
+      if (this.#isHeldUp && this.hasRoom) this.#roomAgain();
       return Promise.resolve(item.message);
     }
     if (this.isOver) {
@@ -298,7 +312,7 @@ export class Feed {
       if (item.position) this.position = item.position;
       if (item.message) emit(this.subscription, "message", item.message);
     }
-    if (this.isPaused && this.hasRoom) this.#roomAgain();
+    if (this.#isHeldUp && this.hasRoom) this.#roomAgain();
   }
 
   /**
@@ -315,7 +329,7 @@ export class Feed {
     this.#items = [];
     this.#first = 0;
     this.position = this.seen;
-    if (this.isPaused) this.#roomAgain();
+    if (this.#isHeldUp) this.#roomAgain();
   }
 
   /** @param {QwsError | null} error `null` where it was asked for */
