@@ -11,6 +11,8 @@
 export const CONNECT_MS = 10_000;
 /** Once a lane has ended, how long the connection's own end may take, which tells the code. */
 export const CLOSE_FOLLOWS_MS = 1_000;
+/** The silence after a ping after which the connection counts as lost. */
+export const SILENCE_MS = 10_000;
 /** Bytes that the connection has not taken, beyond which requests wait. */
 export const MAX_UNSENT_BYTES = 1024 * 1024;
 /** Longest body that is taken before the server has told its own limit. */

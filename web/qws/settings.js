@@ -7,6 +7,8 @@ import { CONNECT_OPTIONS, unknownOption } from "./options.js";
 /** @import { ConnectOptions } from "../qws.js" */
 /** @import { CarrierName } from "./carrier.js" */
 
+/** @typedef {ReturnType<typeof settingsOf>} Settings */
+
 /**
  * Settings in full, or an error that tells what is wrong with them.
  *
