@@ -100,6 +100,34 @@ async fn hello_publishes_a_message_and_receives_it_as_readme_shows() {
     assert_eq!(shown, code, "README.md shows another program than examples/hello.rs");
 }
 
+/// The `INFO` lines of a log without what differs between starts: times, addresses' digits, hashes and tokens.
+fn masked(log: &str) -> Vec<String> {
+    let mask = |word: &str| match word.split_once("token=") {
+        Some((before, _)) => before.to_owned(),
+        None if word.len() > 40 && !word.contains("://") => "<HASH>".to_owned(),
+        None => word.to_owned(),
+    };
+    let message = |line: &str| Some(line.split_once(" INFO ")?.1.split_whitespace().map(mask).collect::<Vec<_>>());
+    log.lines().filter_map(message).map(|words| words.join(" ").replace(|c: char| c.is_ascii_digit(), "")).collect()
+}
+
+#[tokio::test]
+async fn the_server_starts_with_the_log_lines_that_the_documents_show() {
+    let (readme, quickstart) = (include_str!("../README.md"), include_str!("../QUICKSTART.md"));
+    for (document, text, more) in
+        [("README.md", readme, &["--http", "127.0.0.1:0"][..]), ("QUICKSTART.md", quickstart, &[])]
+    {
+        let folder = tempfile::tempdir().expect("a folder");
+        let args = [&["--addr", "127.0.0.1:0", "--log-messages", "info"], more].concat();
+        let mut server = common::process::Process::start(folder.path(), &args, &[]);
+        server.listening().await;
+        until("the last line of the start", || server.stderr().contains("/dashboard#token=")).await;
+        let is_log = |block: &&str| block.contains("INFO Starting ");
+        let shown = text.split("```").find(is_log).unwrap_or_else(|| panic!("{document} shows no log of the start"));
+        assert_eq!(masked(shown), masked(&server.stderr()), "{document} shows other lines than the server writes");
+    }
+}
+
 #[tokio::test]
 async fn the_test_client_fails_if_an_expected_reply_is_missing() {
     let mut tries = tokio::task::JoinSet::new();
@@ -295,6 +323,9 @@ async fn every_chat_command_works_in_a_pipe() {
     for expected in ["🏓 Pong after", "Unknown command /nonsense", "/direct <id or name>"] {
         assert!(said.contains(expected), "{expected} is missing in {said}");
     }
+    let (_, commands) = said.split_once("Chat Commands:").expect("the commands");
+    let commands = commands.split_once("\n\n").expect("an empty line behind the commands").0;
+    assert!(include_str!("../QUICKSTART.md").contains(commands), "QUICKSTART.md shows other commands than {commands}");
     server.stop().await;
 }
 
