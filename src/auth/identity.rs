@@ -78,8 +78,12 @@ impl Rights {
 
     /// What the client is told of them; `None` if it may do everything.
     pub(crate) fn told(&self) -> Option<Permissions> {
-        let Self { direct, signal, list_clients, broadcast, .. } = *self;
-        (!self.all).then_some(Permissions { broadcast, direct, signal, list_clients })
+        let mut told = Permissions::default();
+        told.broadcast = self.broadcast;
+        told.direct = self.direct;
+        told.signal = self.signal;
+        told.list_clients = self.list_clients;
+        (!self.all).then_some(told)
     }
 
     pub(crate) fn publish(&self, topic: &str) -> bool {

@@ -162,7 +162,7 @@ impl Link {
 
     /// Takes any message on any via.
     async fn hear(&self, via: Via, body: Bytes, sink: &EventSink) -> Option<ReadEnd> {
-        let Reply { re, message } = match self.parse(body, sink.max_message_bytes) {
+        let Reply { re, message, .. } = match self.parse(body, sink.max_message_bytes) {
             Ok(Some(reply)) => reply,
             Ok(None) => return None,
             Err(reason) => return Some(ReadEnd::Broken(reason)),

@@ -22,8 +22,7 @@ use super::topics::{Next, Outgoing, Topics, refused_for};
 use super::{ClientBuilder, ClientError, dial};
 use crate::frame::{self, Body, Compression, PREFIX_BYTES};
 use crate::message::{
-    ClientMessage, CloseCode, ClosedBy, Handshake, HandshakeReply, PROTOCOL_VERSION, Reply, RequestId, ServerMessage,
-    Token,
+    ClientMessage, CloseCode, ClosedBy, Handshake, HandshakeReply, Reply, RequestId, ServerMessage, Token,
 };
 use crate::transport::{
     Bounds, Carrier, Disconnected, LaneReader, LaneWriter, Layer, Overflow, ReceiveHalf, SendHalf, SendScheduler,
@@ -82,14 +81,12 @@ impl From<ClientError> for Failure {
 impl Link {
     /// The first message of a connection, as a frame.
     pub(super) fn greeting(options: &ClientBuilder, token: Option<Token>) -> Bytes {
-        let handshake = ClientMessage::Handshake(Handshake {
-            protocol_version: PROTOCOL_VERSION.into(),
-            client_name: options.name.clone(),
-            token,
-            zstd: options.compression,
-        });
+        let mut handshake = Handshake::new();
+        handshake.client_name.clone_from(&options.name);
+        handshake.token = token;
+        handshake.zstd = options.compression;
         let mut frame = BytesMut::new();
-        handshake.encode(None, &mut frame);
+        ClientMessage::Handshake(handshake).encode(None, &mut frame);
         frame.freeze()
     }
 

@@ -110,7 +110,7 @@ impl Deferred {
 
 /// Answers what can be answered at once, into `replies`.
 pub(crate) fn answer(context: &Context, by: &Caller, request: Request, replies: &mut Replies) -> Outcome {
-    let Request { id, message } = request;
+    let Request { id, message, .. } = request;
     let by_whom = &by.subscriber;
     let from = by_whom.id();
     let deferred = |work| Outcome::Deferred(Deferred { id: id.clone(), identity: by.identity(), work });

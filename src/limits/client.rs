@@ -159,10 +159,8 @@ impl Allowance {
         self.counters.refused.add(1);
         self.went_on(outstanding);
         let wait_ms = milliseconds(wait);
-        ErrorReply {
-            retry_after_ms: Some(wait_ms),
-            ..ErrorReply::new(ErrorCode::RateLimited, format!("{what}; send this again in {wait_ms} ms"))
-        }
+        let message = format!("{what}; send this again in {wait_ms} ms");
+        ErrorReply::new(ErrorCode::RateLimited, message).with_retry_after_ms(wait_ms)
     }
 }
 

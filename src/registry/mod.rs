@@ -290,9 +290,10 @@ impl Drop for Registered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Member;
 
     fn client(n: u128) -> ClientInfo {
-        ClientInfo { id: Uuid::from_u128(n), name: None, user: None, connected_at: 0, transport: "quic".into() }
+        ClientInfo::new(Member::new(Uuid::from_u128(n), None, None), 0, "quic")
     }
 
     #[test]

@@ -78,11 +78,11 @@ pub(super) async fn welcome(
     let control = control_lane(worker_context, carrier, send);
     let mut reader = LaneReader::new(receive, carrier.layer(), max_message_bytes(context));
     let greeting = async {
-        let (re, handshake) = first_message(carrier, &mut reader, &control, context).await?;
+        let (re, mut handshake) = first_message(carrier, &mut reader, &control, context).await?;
         if place.is_none() {
             return Err(one_too_many(context, re.as_ref(), &control));
         }
-        let handshake = Handshake { token: handshake.token.or(bearer), ..handshake };
+        handshake.token = handshake.token.or(bearer);
         let shown = Shown {
             handshake,
             transport: carrier.name(),
@@ -148,7 +148,7 @@ async fn first_message(
             }
         };
         let invalid = match Request::parse(&body) {
-            Ok(Request { id, message: ClientMessage::Handshake(handshake) }) => return Ok((id, handshake)),
+            Ok(Request { id, message: ClientMessage::Handshake(handshake), .. }) => return Ok((id, handshake)),
             Ok(Request { message, .. }) => {
                 let kind = message.type_name();
                 return Err(protocol_error(format!("the first message has to be handshake, not {kind}")));
@@ -171,10 +171,7 @@ fn one_too_many(context: &Context, re: Option<&RequestId>, control: &LaneWriter)
     let most = context.config.rates.address_connections;
     control.scheduler().counters().refused.add(1);
     let reason = format!("this address has the {most} connections that it may have; end one of them first");
-    let error = ErrorReply {
-        retry_after_ms: Some(TOO_MANY_RETRY_MS),
-        ..ErrorReply::new(ErrorCode::RateLimited, reason.clone())
-    };
+    let error = ErrorReply::new(ErrorCode::RateLimited, reason.clone()).with_retry_after_ms(TOO_MANY_RETRY_MS);
     say(control, re, &ServerMessage::Error(error));
     End::sent(CloseCode::RATE_LIMITED, reason)
 }
@@ -217,19 +214,7 @@ async fn admit(
         %version,
         "Handshake from client {id}: name={name:?}, version={version}"
     );
-    let mut reply = HandshakeReply {
-        accepted: false,
-        client_id: None,
-        server_name: context.config.name.clone(),
-        protocol_version: Some(PROTOCOL_VERSION.into()),
-        reason: None,
-        limits: None,
-        zstd: false,
-        user: None,
-        client_name: None,
-        expires_at: None,
-        permissions: None,
-    };
+    let mut reply = HandshakeReply::new(context.config.name.as_str());
     let refuse = |mut reply: HandshakeReply, code, reason: String| {
         reply.reason = Some(reason.clone());
         say(control, re, &ServerMessage::HandshakeResponse(reply));
@@ -258,14 +243,8 @@ async fn admit(
         None if context.config.auth.own_names => (asked.clone(), Naming::Chosen),
         None => (None, Naming::Chosen),
     };
-    let member = Member { id, name: name.clone(), user: identity.user.as_deref().map(str::to_owned) };
-    let info = ClientInfo {
-        id,
-        name: name.clone(),
-        user: member.user.clone(),
-        connected_at: now_ms(),
-        transport: transport.into(),
-    };
+    let member = Member::new(id, name.clone(), identity.user.as_deref().map(str::to_owned));
+    let info = ClientInfo::new(member.clone(), now_ms(), transport);
     let registration = if is_confirmed {
         context.registry.register(info, worker_context.worker, naming).map(RegistryEntry::Made)
     } else {
@@ -310,13 +289,13 @@ fn size(setting: u64) -> usize {
 
 fn limits(context: &Context) -> Limits {
     let (limits, timing) = (&context.config.limits, &context.config.timing);
-    Limits {
-        max_message_bytes: limits.max_message_bytes,
-        ping_interval_ms: timing.ping_interval_ms,
-        ping_timeout_ms: timing.ping_timeout_ms,
-        max_request_lanes: limits.max_request_lanes,
-        max_unfinished_bytes: Some(limits.client_unfinished_bytes),
-    }
+    let mut told = Limits::default();
+    told.max_message_bytes = limits.max_message_bytes;
+    told.ping_interval_ms = timing.ping_interval_ms;
+    told.ping_timeout_ms = timing.ping_timeout_ms;
+    told.max_request_lanes = limits.max_request_lanes;
+    told.max_unfinished_bytes = Some(limits.client_unfinished_bytes);
+    told
 }
 
 /// The largest body that is accepted, in bytes.

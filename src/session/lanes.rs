@@ -29,11 +29,7 @@ const REPLY_BATCH_BYTES: usize = 64 * 1024;
 pub(super) async fn serve(session: &Session, reader: LaneReader, writer: &LaneWriter) -> End {
     match serve_lane(session, reader, writer).await {
         LaneEnd::Connection(end) => end,
-        LaneEnd::Finished => End::Left(ClosedBy {
-            code: CloseCode::NORMAL,
-            reason: "the control lane ended".into(),
-            reconnect_after_ms: None,
-        }),
+        LaneEnd::Finished => End::Left(ClosedBy::new(CloseCode::NORMAL, "the control lane ended")),
         LaneEnd::Broken => End::sent(CloseCode::PROTOCOL_ERROR, "the control lane was cut off inside a message"),
     }
 }

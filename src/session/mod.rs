@@ -84,7 +84,7 @@ enum End {
 
 impl End {
     fn sent(code: CloseCode, reason: impl Into<String>) -> Self {
-        Self::Sent(ClosedBy { code, reason: reason.into(), reconnect_after_ms: None })
+        Self::Sent(ClosedBy::new(code, reason))
     }
 
     /// The closing code, as far as there was one.
@@ -360,11 +360,8 @@ async fn expire(session: &Session) -> End {
 /// Sends clients away while the server drains, each at a time of its own so that they do not come back all at once.
 fn draining(context: &Context) -> End {
     let window = context.config.timing.drain_timeout_ms;
-    End::Sent(ClosedBy {
-        code: CloseCode::GOING_AWAY,
-        reason: "the server is shutting down; reconnect elsewhere".into(),
-        reconnect_after_ms: Some(fastrand::u64(0..=window)),
-    })
+    let closed = ClosedBy::new(CloseCode::GOING_AWAY, "the server is shutting down; reconnect elsewhere");
+    End::Sent(closed.with_reconnect_after_ms(fastrand::u64(0..=window)))
 }
 
 /// Ends a connection: what is queued goes out first, the reason behind it, then QUIC's own close with the same code.

@@ -140,14 +140,9 @@ impl Topics {
         }
         let compress_min_bytes = size(self.config.limits.compress_min_bytes);
         let entry = state.log.append(now, |offset| {
-            let message = ServerMessage::Message(TopicMessage {
-                topic: name(),
-                offset,
-                from: publication.from,
-                payload: publication.payload.clone(),
-                timestamp: now_ms(),
-            });
-            EncodedMessage::new(&message, compress_min_bytes)
+            let mut message = TopicMessage::new(name(), offset, publication.payload.clone(), now_ms());
+            message.from = publication.from;
+            EncodedMessage::new(&ServerMessage::Message(message), compress_min_bytes)
         });
         let offset = entry.offset;
         if let Some(key) = &publication.key {

@@ -88,8 +88,9 @@ impl Topics {
         let lane = who.outbound.bind_lane(&wanted.topic, rule.priority, wanted.lane);
         let receiver = wish.receiver(rule, &lane);
         let (ended, is_authenticated) = (receiver.ended.clone(), receiver.is_authenticated);
-        let topic = wanted.topic.as_str().to_owned();
-        let reply = wish.reply(Subscribed { topic, lane: lane.number, ..Subscribed::default() });
+        let mut subscribed = Subscribed::new(wanted.topic.as_str());
+        subscribed.lane = lane.number;
+        let reply = wish.reply(subscribed);
         reserved.make(|| {
             // Counted before it is in the inbox: whoever publishes after `subscribed` sees it.
             self.patterns[who.worker].fetch_add(1, Ordering::AcqRel);
@@ -124,15 +125,13 @@ impl Topics {
         let mut receiver = wish.receiver(&topic.rule, &lane);
         let (ended, is_authenticated) = (receiver.ended.clone(), receiver.is_authenticated);
         let start = state.log.start(wanted.since.as_ref(), wanted.recent);
-        let subscribed = Subscribed {
-            topic: topic.name.as_str().to_owned(),
-            epoch: Some(state.log.epoch().to_owned()),
-            offset: Some(state.log.newest()),
-            recovered: start.recovered,
-            lane: lane.number,
-            reason: start.reason.map(str::to_owned),
-            may_publish: wish.is_read_only.then_some(false),
-        };
+        let mut subscribed = Subscribed::new(topic.name.as_str());
+        subscribed.epoch = Some(state.log.epoch().to_owned());
+        subscribed.offset = Some(state.log.newest());
+        subscribed.recovered = start.recovered;
+        subscribed.lane = lane.number;
+        subscribed.reason = start.reason.map(str::to_owned);
+        subscribed.may_publish = wish.is_read_only.then_some(false);
         // On a lane on which a pattern may have brought the topic's messages, what is still to come by it has to come before.
         let (begun, marker) = if wish.is_in_order(&subscribed) {
             let (marker, there) = who.control_marker(Some(wish.framed(subscribed)), Overflow::Refuse);

@@ -9,8 +9,7 @@ use crate::common::library::{client, connect, expect, next, next_message, next_m
 use crate::common::topics::rule;
 use crate::common::{TestServer, soon, until};
 use quic_websocket::message::{
-    ClientMessage, CloseCode, DeliveryMode, LaneChoice, Payload, Position, ServerMessage, Subscribe, TopicMessage,
-    TopicPattern,
+    ClientMessage, CloseCode, Payload, Position, ServerMessage, Subscribe, TopicMessage, TopicName,
 };
 use quic_websocket::{ClientError, Event, TopicEvent};
 
@@ -25,7 +24,7 @@ async fn published_messages_arrive_in_order_and_unchanged() {
 
     let first = publish(&ada, "chat.lobby", "hello").await;
     assert_eq!(first.epoch, begin.epoch);
-    let both = Payload { content: Some("a file".into()), attachment: Some(vec![7; 100_000].into()) };
+    let both = Payload::text("a file").with_attachment(vec![7; 100_000]);
     ada.publish("chat.lobby", both.clone()).await.expect("published");
     ada.publish_unacknowledged("chat.lobby", Payload::binary("bytes")).await.expect("sent");
 
@@ -380,14 +379,7 @@ async fn a_subscription_keeps_its_client_and_dropping_both_disconnects() {
 async fn messages_of_manual_subscriptions_arrive_as_events() {
     let server = TestServer::start().await;
     let (ada, mut events) = connect(&server, "Ada").await;
-    let by_hand = Subscribe {
-        topic: TopicPattern::new("t").expect("a topic"),
-        since: None,
-        recent: None,
-        delivery: DeliveryMode::Stream,
-        lane: LaneChoice::Own,
-        presence: false,
-    };
+    let by_hand = Subscribe::new(TopicName::new("t").expect("a topic"));
     let subscribed = ada.request(&ClientMessage::Subscribe(by_hand)).await.expect("subscribed");
     assert!(matches!(subscribed, ServerMessage::Subscribed(_)), "{subscribed:?}");
     publish(&ada, "t", "x").await;

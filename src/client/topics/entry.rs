@@ -82,18 +82,20 @@ impl Entry {
     /// What to ask the server for.
     pub(super) fn to_ask(&self) -> Subscribe {
         // Newest wins: with datagrams, what was missed is of no interest.
-        if self.opened.is_some() || self.is_datagram() {
-            let since = self.request.since.clone().filter(|_| self.opened.is_some());
-            return Subscribe { since, ..self.request.clone() };
+        let mut ask = self.request.clone();
+        if self.opened.is_some() {
+            return ask;
         }
-        match &self.seen {
-            Some(seen) => {
-                let offset = seen.offset.max(self.begin.unwrap_or(0));
-                let since = Some(Position { epoch: seen.epoch.as_ref().to_owned(), offset });
-                Subscribe { since, recent: None, ..self.request.clone() }
-            }
-            None => Subscribe { recent: None, ..self.request.clone() },
+        if self.is_datagram() {
+            ask.since = None;
+            return ask;
         }
+        ask.recent = None;
+        ask.since = self.seen.as_ref().map(|seen| {
+            let offset = seen.offset.max(self.begin.unwrap_or(0));
+            Position { epoch: seen.epoch.as_ref().to_owned(), offset }
+        });
+        ask
     }
 
     /// On what its messages come, beside datagrams. Of use once it was answered.
@@ -251,8 +253,7 @@ impl Entry {
     pub(super) fn end(mut self, code: u16, reason: String) {
         // Nobody has been told that it began.
         if let Some(opened) = self.opened.take() {
-            let error = ErrorReply { code, message: reason, retry_after_ms: None };
-            return drop(opened.send(Err(ClientError::Server(error))));
+            return drop(opened.send(Err(ClientError::Server(ErrorReply::new(code, reason)))));
         }
         self.queue.end(code, reason);
     }

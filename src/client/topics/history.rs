@@ -206,8 +206,8 @@ mod tests {
     fn an_attachment_in_history_is_read_from_base64() {
         let json = r#"{"type":"message","topic":"t","offset":3,"content":"x","data":"3q2+7w==","timestamp":1}"#;
         let message = read_text(json).expect("a message");
-        let payload = Payload { content: Some("x".into()), attachment: Some(Bytes::from_static(b"\xde\xad\xbe\xef")) };
-        assert_eq!((message.offset, message.payload), (3, payload));
+        let both = Payload::text("x").with_attachment(Bytes::from_static(b"\xde\xad\xbe\xef"));
+        assert_eq!((message.offset, message.payload), (3, both));
 
         let json = r#"{"type":"message","topic":"t","offset":3,"content":"x","timestamp":1}"#;
         assert_eq!(read_text(json).expect("a message").payload, Payload::text("x"));

@@ -349,8 +349,7 @@ mod tests {
 
     fn message(topic: &str, offset: u64) -> Item {
         let payload = Payload::text("x");
-        let event =
-            TopicEvent::Message(TopicMessage { topic: topic.into(), offset, from: None, payload, timestamp: 0 });
+        let event = TopicEvent::Message(TopicMessage::new(topic, offset, payload, 0));
         Item { event, position: Some(Seen { epoch: "e".into(), offset }) }
     }
 

@@ -10,8 +10,8 @@ use super::queue::{Keep, Queue};
 use super::routes::{Dispatch, Next, Routes, Via};
 use crate::client::ClientError;
 use crate::message::{
-    ClientMessage, CloseCode, ClosedBy, DeliveryMode, ErrorReply, LaneChoice, Member, Payload, Position, ServerMessage,
-    Subscribe, Subscribed, TopicMessage, TopicPattern,
+    ClientMessage, CloseCode, ClosedBy, DeliveryMode, ErrorReply, Member, Payload, Position, ServerMessage, Subscribe,
+    Subscribed, TopicMessage, TopicPattern,
 };
 
 mod lanes;
@@ -51,14 +51,7 @@ impl Scene {
     fn add_kept(&mut self, topic: &str, queue: usize, keep: Keep, change: impl FnOnce(&mut Subscribe)) -> Reader {
         let topic = TopicPattern::new(topic).expect("a topic");
         let queue = Queue::new(topic.as_str(), queue, keep);
-        let mut request = Subscribe {
-            topic,
-            since: None,
-            recent: None,
-            delivery: DeliveryMode::Stream,
-            lane: LaneChoice::Own,
-            presence: false,
-        };
+        let mut request = Subscribe::new(topic);
         change(&mut request);
         let (sender, opened) = oneshot::channel();
         let number = self.routes.add(request, Arc::clone(&queue), sender).expect("it is new");
@@ -119,7 +112,7 @@ impl Reader {
 
 fn message(topic: &str, offset: u64) -> ServerMessage {
     let payload = Payload::text("x");
-    ServerMessage::Message(TopicMessage { topic: topic.into(), offset, from: None, payload, timestamp: 0 })
+    ServerMessage::Message(TopicMessage::new(topic, offset, payload, 0))
 }
 
 fn gap(topic: &str, first: u64, last: u64) -> ServerMessage {
@@ -127,11 +120,30 @@ fn gap(topic: &str, first: u64, last: u64) -> ServerMessage {
 }
 
 fn live(epoch: &str, offset: u64, lane: Option<u64>) -> Subscribed {
-    Subscribed { epoch: Some(epoch.into()), offset: Some(offset), lane, ..Subscribed::default() }
+    let mut subscribed = Subscribed::new("");
+    subscribed.epoch = Some(epoch.into());
+    subscribed.offset = Some(offset);
+    subscribed.lane = lane;
+    subscribed
+}
+
+/// The answer to a pattern.
+fn pattern_on(lane: Option<u64>) -> Subscribed {
+    let mut subscribed = Subscribed::new("");
+    subscribed.lane = lane;
+    subscribed
 }
 
 fn recovered(epoch: &str, offset: u64, recovered: bool) -> Subscribed {
-    Subscribed { recovered: Some(recovered), ..live(epoch, offset, None) }
+    let mut subscribed = live(epoch, offset, None);
+    subscribed.recovered = Some(recovered);
+    subscribed
+}
+
+fn recovered_on(lane: u64, epoch: &str, offset: u64, is_recovered: bool) -> Subscribed {
+    let mut subscribed = recovered(epoch, offset, is_recovered);
+    subscribed.lane = Some(lane);
+    subscribed
 }
 
 fn position(epoch: &str, offset: u64) -> Option<Position> {
@@ -158,8 +170,8 @@ fn nothing_is_handed_out_twice_and_gaps_come_in_their_place() {
 fn a_gap_of_a_pattern_is_told_to_its_subscription_and_has_no_offsets() {
     let mut scene = Scene::connected();
     let (all, some) = (scene.add(">"), scene.add("t.*"));
-    scene.answer(Subscribed { lane: Some(1), ..Subscribed::default() });
-    scene.answer(Subscribed { lane: Some(1), ..Subscribed::default() });
+    scene.answer(pattern_on(Some(1)));
+    scene.answer(pattern_on(Some(1)));
     for offset in [7, 8] {
         scene.take(Via::Lane(1), "t.x", offset);
         assert!(matches!(scene.routes.dispatch(Via::Lane(1), gap("t.*", 0, 0)), Dispatch::Taken));
@@ -183,14 +195,14 @@ fn a_kept_position_that_cannot_be_resumed_is_told_at_once() {
 fn a_pattern_takes_all_its_topics_and_tells_each_reconnect() {
     let mut scene = Scene::connected();
     let reader = scene.add("t.>");
-    scene.answer(Subscribed { lane: Some(1), ..Subscribed::default() });
+    scene.answer(pattern_on(Some(1)));
     let lane = Via::Lane(1);
     for (topic, offset) in [("t.a", 7), ("t.b", 3), ("t.a", 8)] {
         scene.take(lane, topic, offset);
     }
     assert_eq!(reader.events(), ["7", "3", "8"]);
     scene.reconnect();
-    let asked = scene.answer(Subscribed { lane: Some(1), ..Subscribed::default() });
+    let asked = scene.answer(pattern_on(Some(1)));
     assert_eq!(asked.since, None);
     scene.take(lane, "t.a", 12);
     assert_eq!(reader.events(), ["missed of t.>", "12"]);
@@ -201,7 +213,7 @@ fn the_exact_topic_goes_before_patterns_and_the_first_pattern_before_others() {
     let mut scene = Scene::connected();
     let (wide, narrow, exact) = (scene.add("t.>"), scene.add("t.*"), scene.add("t.a"));
     for _ in 0..2 {
-        scene.answer(Subscribed::default());
+        scene.answer(pattern_on(None));
     }
     scene.answer(live("e", 0, None));
     scene.take(CONTROL, "t.a", 1);
@@ -269,8 +281,8 @@ fn presence_goes_to_who_asked_for_it() {
     let mut scene = Scene::connected();
     let (exact, pattern) = (scene.add("t.a"), scene.add_with("t.*", 100, |subscribe| subscribe.presence = true));
     scene.answer(live("e", 0, None));
-    scene.answer(Subscribed::default());
-    let client = Member { id: uuid::Uuid::nil(), name: None, user: None };
+    scene.answer(pattern_on(None));
+    let client = Member::new(uuid::Uuid::nil(), None, None);
     for message in [
         ServerMessage::Join { topic: "t.a".into(), client: client.clone() },
         ServerMessage::Leave { topic: "t.a".into(), client },
@@ -319,7 +331,7 @@ fn a_text_can_be_subscribed_to_once() {
 
 #[test]
 fn a_refusal_is_an_error_at_first_and_the_end_later() {
-    let refusal = || ServerMessage::Error(ErrorReply { code: 403, message: "not yours".into(), retry_after_ms: None });
+    let refusal = || ServerMessage::Error(ErrorReply::new(403_u16, "not yours"));
     let mut scene = Scene::connected();
     let mut refused = scene.add("t");
     let (id, _) = scene.asked();
@@ -372,8 +384,7 @@ fn where_recent_messages_begin_is_not_known_and_none_is_taken_for_an_old_one() {
 
 #[test]
 fn what_comes_too_often_is_asked_again_in_its_time_also_by_those_who_leave() {
-    let refusal =
-        |wait| ServerMessage::Error(ErrorReply { code: 429, message: "too often".into(), retry_after_ms: Some(wait) });
+    let refusal = |wait| ServerMessage::Error(ErrorReply::new(429_u16, "too often").with_retry_after_ms(wait));
     let mut scene = Scene::connected();
     let mut first = scene.add("t");
     let (id, _) = scene.asked();
@@ -396,7 +407,7 @@ fn what_comes_too_often_is_asked_again_in_its_time_also_by_those_who_leave() {
 fn with_the_newest_alone_no_lane_waits_and_losses_are_of_no_interest() {
     let mut scene = Scene::connected();
     let reader = scene.add_latest("t.*");
-    scene.answer(Subscribed { lane: Some(1), ..Subscribed::default() });
+    scene.answer(pattern_on(Some(1)));
     let lane = Via::Lane(1);
     for (topic, offset) in [("t.a", 1), ("t.b", 7), ("t.a", 2), ("t.a", 3)] {
         scene.take(lane, topic, offset);
@@ -404,6 +415,6 @@ fn with_the_newest_alone_no_lane_waits_and_losses_are_of_no_interest() {
     assert!(matches!(scene.routes.dispatch(lane, gap("t.b", 8, 9)), Dispatch::Taken));
     assert_eq!(reader.events(), ["3", "7"]);
     scene.reconnect();
-    scene.answer(Subscribed { lane: Some(1), ..Subscribed::default() });
+    scene.answer(pattern_on(Some(1)));
     assert!(reader.events().is_empty());
 }

@@ -146,14 +146,12 @@ impl<'a> SubscribeBuilder<'a> {
             return Err(Invalid::field("since: a pattern has no position; subscribe to each topic").into());
         }
         let queue = Queue::new(topic.as_str(), self.queue, self.keep);
-        let request = Subscribe {
-            topic,
-            since: self.since,
-            recent: self.recent,
-            delivery: self.delivery,
-            lane: self.lane,
-            presence: self.presence,
-        };
+        let mut request = Subscribe::new(topic);
+        request.since = self.since;
+        request.recent = self.recent;
+        request.delivery = self.delivery;
+        request.lane = self.lane;
+        request.presence = self.presence;
         let (opened, answer) = oneshot::channel();
         let number = self.client.shared.topics.add(request, queue.clone(), opened)?;
         // From here on, giving up is dropping it.

@@ -9,12 +9,13 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{
-    ClientName, CloseCode, IdempotencyKey, Invalid, MAX_REASON_BYTES, Payload, RequestId, Token, TopicName,
-    TopicPattern,
+    ClientName, CloseCode, IdempotencyKey, Invalid, MAX_REASON_BYTES, PROTOCOL_VERSION, Payload, RequestId, Token,
+    TopicName, TopicPattern,
 };
 
 /// A client's message with the id that its replies repeat.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Request {
     /// The id, where the client wants to tell replies apart.
     pub id: Option<RequestId>,
@@ -23,6 +24,8 @@ pub struct Request {
 }
 
 /// What a client may say.
+///
+/// Exhaustive on purpose: a server decides about each of them.
 #[derive(Debug, Clone)]
 pub enum ClientMessage {
     /// The first message of a connection.
@@ -110,6 +113,7 @@ pub enum ClientMessage {
 
 /// The fields of `handshake`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Handshake {
     /// `MAJOR.MINOR`; the major number must be the server's.
     pub protocol_version: String,
@@ -121,8 +125,22 @@ pub struct Handshake {
     pub zstd: bool,
 }
 
+impl Handshake {
+    /// A handshake for [`PROTOCOL_VERSION`], without a name, a token or compression.
+    pub fn new() -> Self {
+        Self { protocol_version: PROTOCOL_VERSION.into(), client_name: None, token: None, zstd: false }
+    }
+}
+
+impl Default for Handshake {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// The fields of `subscribe`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Subscribe {
     /// A topic, or a pattern.
     pub topic: TopicPattern,
@@ -138,13 +156,27 @@ pub struct Subscribe {
     pub presence: bool,
 }
 
+impl Subscribe {
+    /// A subscription to the messages that are published from now on: reliably, on a lane of the topic's own.
+    pub fn new(topic: impl Into<TopicPattern>) -> Self {
+        Self {
+            topic: topic.into(),
+            since: None,
+            recent: None,
+            delivery: DeliveryMode::Stream,
+            lane: LaneChoice::Own,
+            presence: false,
+        }
+    }
+}
+
 /// How a subscription's messages travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeliveryMode {
     /// Reliably and in order.
     #[default]
     Stream,
-    /// As datagrams, newest first to stay.
+    /// As datagrams; when the buffer is full, the oldest are dropped.
     Datagram,
 }
 

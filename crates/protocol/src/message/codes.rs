@@ -5,6 +5,7 @@ use std::fmt;
 /// The `code` of an `error`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u16)]
+#[non_exhaustive]
 pub enum ErrorCode {
     /// Malformed, unknown, or out of bounds.
     BadRequest = 400,
@@ -32,6 +33,12 @@ impl ErrorCode {
     /// The number on the wire.
     pub fn number(self) -> u16 {
         self as u16
+    }
+}
+
+impl From<ErrorCode> for u16 {
+    fn from(code: ErrorCode) -> Self {
+        code.number()
     }
 }
 

@@ -79,6 +79,7 @@ pub fn now_ms() -> u64 {
 /// Why a body is not a message: an `error` reply in the making.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{message}")]
+#[non_exhaustive]
 pub struct Invalid {
     /// The request it belongs to, where that could still be read.
     pub re: Option<RequestId>,
@@ -117,6 +118,7 @@ fn cut(mut message: String) -> String {
 
 /// What a message carries for its receivers: text, an attachment, or both.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Payload {
     /// `content`, a JSON string.
     pub content: Option<ByteString>,
@@ -133,6 +135,13 @@ impl Payload {
     /// Bytes alone.
     pub fn binary(attachment: impl Into<Bytes>) -> Self {
         Self { content: None, attachment: Some(attachment.into()) }
+    }
+
+    /// The same text, with an attachment beside it.
+    #[must_use]
+    pub fn with_attachment(mut self, attachment: impl Into<Bytes>) -> Self {
+        self.attachment = Some(attachment.into());
+        self
     }
 }
 

@@ -10,10 +10,11 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 pub use self::wire::{encode_binary_head, encode_echo};
-use super::{Close, CloseCode, ErrorCode, Payload, RequestId};
+use super::{Close, CloseCode, PROTOCOL_VERSION, Payload, RequestId};
 
 /// A server's message with the id of the request that it answers.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Reply {
     /// The `id` of the request; absent where nothing was asked.
     pub re: Option<RequestId>,
@@ -23,6 +24,7 @@ pub struct Reply {
 
 /// What a server may say.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum ServerMessage {
     /// Answers `handshake`.
     HandshakeResponse(HandshakeReply),
@@ -195,6 +197,7 @@ pub enum ServerMessage {
 
 /// The fields of `handshake_response`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HandshakeReply {
     /// Whether the client is in.
     pub accepted: bool,
@@ -220,8 +223,28 @@ pub struct HandshakeReply {
     pub permissions: Option<Permissions>,
 }
 
-/// What a client may send to other clients. Topics have permissions of their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+impl HandshakeReply {
+    /// A reply that refuses: `accepted` is false, and all that a client is told when it is accepted is absent.
+    pub fn new(server_name: impl Into<String>) -> Self {
+        Self {
+            accepted: false,
+            client_id: None,
+            server_name: server_name.into(),
+            protocol_version: Some(PROTOCOL_VERSION.into()),
+            reason: None,
+            limits: None,
+            zstd: false,
+            user: None,
+            client_name: None,
+            expires_at: None,
+            permissions: None,
+        }
+    }
+}
+
+/// What a client may send to other clients; by default nothing. Topics have permissions of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Permissions {
     /// `broadcast`.
     pub broadcast: bool,
@@ -235,6 +258,7 @@ pub struct Permissions {
 
 /// The bounds that a server tells its clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Limits {
     /// Largest body, in bytes, before and after inflating.
     pub max_message_bytes: u64,
@@ -249,8 +273,22 @@ pub struct Limits {
     pub max_unfinished_bytes: Option<u64>,
 }
 
+/// The defaults of docs/PROTOCOL.md, "Limits".
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_message_bytes: 1 << 20,
+            ping_interval_ms: 25_000,
+            ping_timeout_ms: 10_000,
+            max_request_lanes: 32,
+            max_unfinished_bytes: Some(8 << 20),
+        }
+    }
+}
+
 /// A connected client, as `client_list` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ClientInfo {
     /// Its id.
     pub id: Uuid,
@@ -265,8 +303,17 @@ pub struct ClientInfo {
     pub transport: Cow<'static, str>,
 }
 
+impl ClientInfo {
+    /// A client that has been connected since `connected_at`, in Unix milliseconds, over `transport`.
+    pub fn new(client: Member, connected_at: u64, transport: impl Into<Cow<'static, str>>) -> Self {
+        let Member { id, name, user } = client;
+        Self { id, name, user, connected_at, transport: transport.into() }
+    }
+}
+
 /// A client on a topic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Member {
     /// Its id.
     pub id: Uuid,
@@ -277,8 +324,16 @@ pub struct Member {
     pub user: Option<String>,
 }
 
+impl Member {
+    /// A client by its id, its name and its user.
+    pub fn new(id: Uuid, name: Option<String>, user: Option<String>) -> Self {
+        Self { id, name, user }
+    }
+}
+
 /// The fields of `subscribed`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Subscribed {
     /// The text that was subscribed to.
     pub topic: String,
@@ -296,8 +351,24 @@ pub struct Subscribed {
     pub may_publish: Option<bool>,
 }
 
+impl Subscribed {
+    /// A subscription without a position, of which the messages come on the control lane.
+    pub fn new(topic: impl Into<String>) -> Self {
+        Self {
+            topic: topic.into(),
+            epoch: None,
+            offset: None,
+            recovered: None,
+            lane: None,
+            reason: None,
+            may_publish: None,
+        }
+    }
+}
+
 /// The fields of `message`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TopicMessage {
     /// Which topic.
     pub topic: String,
@@ -311,8 +382,16 @@ pub struct TopicMessage {
     pub timestamp: u64,
 }
 
+impl TopicMessage {
+    /// A message at `offset` of the topic's log, published at `timestamp`, in Unix milliseconds; without a sender.
+    pub fn new(topic: impl Into<String>, offset: u64, payload: Payload, timestamp: u64) -> Self {
+        Self { topic: topic.into(), offset, from: None, payload, timestamp }
+    }
+}
+
 /// The fields of `error`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ErrorReply {
     /// After HTTP; [`ErrorCode`](super::ErrorCode) names the known ones.
     pub code: u16,
@@ -323,14 +402,22 @@ pub struct ErrorReply {
 }
 
 impl ErrorReply {
-    /// An error that says nothing about when to try again.
-    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code: code.number(), message: message.into(), retry_after_ms: None }
+    /// An error with the number of an [`ErrorCode`](super::ErrorCode), and no time to try again.
+    pub fn new(code: impl Into<u16>, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into(), retry_after_ms: None }
+    }
+
+    /// The same, to be tried again after so many milliseconds.
+    #[must_use]
+    pub fn with_retry_after_ms(mut self, after: u64) -> Self {
+        self.retry_after_ms = Some(after);
+        self
     }
 }
 
 /// The fields of the server's `close`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ClosedBy {
     /// The code with which the connection closes.
     pub code: CloseCode,
@@ -341,9 +428,16 @@ pub struct ClosedBy {
 }
 
 impl ClosedBy {
-    /// A close that says nothing about when to come back.
+    /// A close with this code, and no time to come back.
     pub fn new(code: CloseCode, reason: impl Into<String>) -> Self {
         Self { code, reason: reason.into(), reconnect_after_ms: None }
+    }
+
+    /// The same, to be followed by a reconnect after so many milliseconds.
+    #[must_use]
+    pub fn with_reconnect_after_ms(mut self, after: u64) -> Self {
+        self.reconnect_after_ms = Some(after);
+        self
     }
 }
 

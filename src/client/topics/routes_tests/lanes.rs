@@ -11,7 +11,7 @@ fn what_comes_before_its_subscribed_waits_on_topic_lanes() {
     let (id, _) = scene.asked();
     let unsettled = scene.routes.dispatch(Via::Lane(1), message("t", 2));
     assert!(matches!(unsettled, Dispatch::Unsettled(_)), "{unsettled:?}");
-    let subscribed = Subscribed { lane: Some(1), ..recovered("e", 2, false) };
+    let subscribed = recovered_on(1, "e", 2, false);
     assert!(scene.routes.settle(id, ServerMessage::Subscribed(subscribed)).is_none());
     scene.take(Via::Lane(1), "t", 2);
     assert_eq!(reader.events(), ["missed of t", "2"]);
@@ -21,11 +21,11 @@ fn what_comes_before_its_subscribed_waits_on_topic_lanes() {
 fn what_was_sent_to_a_pattern_before_the_exact_topic_was_subscribed_to_stays_the_patterns() {
     let mut scene = Scene::connected();
     let pattern = scene.add("t.*");
-    scene.answer(Subscribed { lane: Some(1), ..Subscribed::default() });
+    scene.answer(pattern_on(Some(1)));
     let exact = scene.add_with("t.a", 100, |subscribe| subscribe.since = position("e", 5));
     let (id, _) = scene.asked();
     scene.take(Via::Lane(1), "t.a", 8);
-    let subscribed = Subscribed { lane: Some(2), ..recovered("e", 9, true) };
+    let subscribed = recovered_on(2, "e", 9, true);
     assert!(scene.routes.settle(id, ServerMessage::Subscribed(subscribed)).is_none());
     scene.take(Via::Lane(1), "t.a", 9);
     for offset in 6..=9 {
@@ -47,7 +47,7 @@ fn what_was_sent_to_one_that_was_left_is_not_given_to_the_next_of_the_same_text(
     let (id, _) = scene.asked();
     let early = scene.routes.dispatch(Via::Lane(1), message("t", 9));
     assert!(matches!(early, Dispatch::Unsettled(_)), "{early:?}");
-    let subscribed = Subscribed { lane: Some(2), ..recovered("e", 9, true) };
+    let subscribed = recovered_on(2, "e", 9, true);
     assert!(scene.routes.settle(id, ServerMessage::Subscribed(subscribed)).is_none());
     scene.take(Via::Lane(1), "t", 9);
     assert!(matches!(scene.routes.dispatch(Via::Lane(1), gap("t", 6, 8)), Dispatch::Taken));
@@ -62,7 +62,7 @@ fn on_the_control_lane_the_answer_parts_what_was_left_from_what_is_new() {
     let mut scene = Scene::connected();
     let pattern = scene.add("t.*");
     let first = scene.add("t.a");
-    scene.answer(Subscribed::default());
+    scene.answer(pattern_on(None));
     scene.answer(live("e", 4, None));
     scene.routes.leave(first.number, None);
     let again = scene.add("t.a");
@@ -80,12 +80,12 @@ fn a_pattern_that_shares_the_old_lane_gets_nothing_of_a_topic_that_is_subscribed
     let mut scene = Scene::connected();
     let pattern = scene.add("t.*");
     let first = scene.add("t.a");
-    scene.answer(Subscribed { lane: Some(1), ..Subscribed::default() });
+    scene.answer(pattern_on(Some(1)));
     scene.answer(live("e", 4, Some(1)));
     scene.routes.leave(first.number, None);
     let again = scene.add_with("t.a", 100, |subscribe| subscribe.since = position("e", 4));
     assert!(matches!(scene.order(), Some((_, ClientMessage::Unsubscribe { .. }))));
-    scene.answer(Subscribed { lane: Some(2), ..recovered("e", 5, true) });
+    scene.answer(recovered_on(2, "e", 5, true));
     scene.take(Via::Lane(1), "t.a", 5);
     scene.take(Via::Lane(2), "t.a", 5);
     assert_eq!(again.events(), ["5"]);

@@ -108,8 +108,11 @@ fn a_gap_told_the_wrong_way_round_is_no_empty_one() {
 
 #[test]
 fn what_the_server_refuses_for_a_while_is_asked_for_again() {
-    let refusal =
-        |code, retry_after_ms| ServerMessage::Error(ErrorReply { code, message: "not now".into(), retry_after_ms });
+    let refusal = |code: u16, retry_after_ms| {
+        let mut error = ErrorReply::new(code, "not now");
+        error.retry_after_ms = retry_after_ms;
+        ServerMessage::Error(error)
+    };
     let mut scene = Scene::connected();
     let (reader, mut first) = (scene.add("t"), scene.add("first"));
     scene.answer(live("e", 3, None));
