@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use quic_websocket_lane::LaneReader;
 use quinn::Endpoint;
 use tokio::time::{sleep, sleep_until, timeout};
 
@@ -18,7 +19,6 @@ use super::topics::Topics;
 use super::{Carrier, ClientBuilder, ClientError};
 use crate::message::Token;
 use crate::tls;
-use crate::transport::LaneReader;
 
 /// How long one address of a host, or QUIC, is tried alone before the next one is tried beside it (RFC 8305 section 5).
 const HEAD_START: Duration = Duration::from_millis(250);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quic_websocket_lane::LaneReader;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,6 @@ use super::topics::Topics;
 use super::{ClientBuilder, ClientError};
 use crate::Printable;
 use crate::message::{ClientMessage, CloseCode, ClosedBy};
-use crate::transport::LaneReader;
 
 /// Once closed, how long the last packets may take to leave.
 const GOODBYE: Duration = Duration::from_millis(300);

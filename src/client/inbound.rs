@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use quic_websocket_lane::{LaneReader, Layer, ReadFailure};
 use quinn::{ConnectionError, RecvStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -16,7 +17,6 @@ use super::overlap::Overlap;
 use super::topics::{Via, refused_for};
 use crate::frame::{Body, Compression};
 use crate::message::{CloseCode, ClosedBy, Reply, ServerMessage};
-use crate::transport::{LaneReader, Layer, ReadFailure};
 
 /// So many bodies of the control lane, and what else the client does has its turn.
 const TURN_BODIES: usize = 32;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use quic_websocket_lane::{LaneReader, Layer};
 use quinn::SendStream;
 use tokio::time::{sleep, timeout};
 
@@ -13,7 +14,6 @@ use super::pace::Over;
 use super::topics::refused_for;
 use crate::frame::Body;
 use crate::message::{ClientMessage, Reply, RequestId, ServerMessage};
-use crate::transport::{LaneReader, Layer};
 
 /// A stream of requests beside the client's others: bulk on one lane never delays another.
 ///

@@ -9,12 +9,16 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::Either;
+use quic_websocket_lane::{
+    Bounds, Disconnected, LaneReader, LaneWriter, Layer, Overflow, ReceiveHalf, SendHalf, SendScheduler,
+};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::connection::Connection;
 use super::dial::{Dialled, LINGER, Opened};
 use super::inbound::{EventSink, ReadEnd};
 use super::pace::{Over, Pace};
@@ -23,9 +27,6 @@ use super::{ClientBuilder, ClientError, dial};
 use crate::frame::{self, Body, Compression, PREFIX_BYTES};
 use crate::message::{
     ClientMessage, CloseCode, ClosedBy, Handshake, HandshakeReply, Reply, RequestId, ServerMessage, Token,
-};
-use crate::transport::{
-    Bounds, Carrier, Disconnected, LaneReader, LaneWriter, Layer, Overflow, ReceiveHalf, SendHalf, SendScheduler,
 };
 
 /// What may wait for the control lane's stream so that an answer to a ping is still put behind it. Callers wait
@@ -46,7 +47,7 @@ const PROBE_WITHIN: Duration = Duration::from_secs(10);
 
 /// A connection on which the handshake was accepted.
 pub(super) struct Link {
-    pub(super) connection: Carrier,
+    pub(super) connection: Connection,
     pub(super) control: Arc<LaneWriter>,
     pub(super) greeting: HandshakeReply,
     pub(super) topics: Arc<Topics>,
@@ -97,34 +98,32 @@ impl Link {
         topics: &Arc<Topics>,
     ) -> Result<(Self, LaneReader), ClientError> {
         let Dialled { connection, control: (send, receive) } = dialled;
-        Self::shake_hands(options, Carrier::Native(connection), (send.into(), receive.into()), None, topics).await
+        Self::shake_hands(options, Connection::Quic(connection), (send.into(), receive.into()), None, topics).await
     }
 
     /// Shakes hands over a WebSocket.
     pub(super) async fn over_socket(
         options: &ClientBuilder,
-        Opened { carrier, pump }: Opened,
+        Opened { socket, pump }: Opened,
         greeting: Bytes,
         topics: &Arc<Topics>,
     ) -> Result<(Self, LaneReader), ClientError> {
-        let lost =
-            |gone: Disconnected| ClientError::Connection { server: options.server.clone(), message: gone.to_string() };
-        let (mut send, receive) = carrier.accept_lane().await.map_err(lost)?;
+        let (mut send, receive) = socket.lane().ok_or(ClientError::Lost)?;
         // An empty socket has room, and one that is gone shows in what is read of it.
         let _ = send.poll_write(&mut [greeting], &mut Context::from_waker(Waker::noop()));
-        Self::shake_hands(options, carrier, (send, receive), Some(pump), topics).await
+        Self::shake_hands(options, Connection::WebSocket(socket), (send, receive), Some(pump), topics).await
     }
 
     async fn shake_hands(
         options: &ClientBuilder,
-        connection: Carrier,
+        connection: Connection,
         (send, receive): (SendHalf, ReceiveHalf),
         pump: Option<AbortOnDropHandle<()>>,
         topics: &Arc<Topics>,
     ) -> Result<(Self, LaneReader), ClientError> {
         let server = &options.server;
         let bounds = Bounds { messages: BACKLOG_MESSAGES, bytes: BACKLOG_BYTES };
-        let control = LaneWriter::new(send, Layer::Native, 0, &SendScheduler::new(bounds, bounds, 0, Arc::default()));
+        let control = LaneWriter::new(send, Layer::Native, 0, &SendScheduler::new(bounds, bounds, 0, Arc::new(())));
         let mut reader = LaneReader::new(receive, Layer::Native, options.max_message_bytes);
         match read_one(&mut reader).await {
             Some(ServerMessage::HandshakeResponse(greeting)) if greeting.accepted => {

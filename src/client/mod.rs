@@ -3,6 +3,7 @@
 
 mod backoff;
 mod builder;
+mod connection;
 mod dial;
 mod driver;
 mod error;

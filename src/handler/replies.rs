@@ -1,10 +1,10 @@
 //! The replies to one batch of requests, encoded into one buffer: many small replies become one write and few packets.
 
 use bytes::{Bytes, BytesMut};
+use quic_websocket_lane::Sent;
 
 use crate::frame;
 use crate::message::{RequestId, ServerMessage, encode_binary_head, encode_echo};
-use crate::metrics::Sent;
 
 /// Most that is set aside for replies that have not come yet.
 const MAX_GUESS_BYTES: usize = 64 * 1024;

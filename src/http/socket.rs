@@ -10,6 +10,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use quic_websocket_lane::websocket;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
@@ -23,7 +24,6 @@ use super::{Http, Peer};
 use crate::Printable;
 use crate::limits::Admission;
 use crate::session;
-use crate::transport::websocket;
 
 /// The sub-protocol that clients have to offer (docs/PROTOCOL.md, "Carriers and frames").
 const SUB_PROTOCOL: &str = "qws.v1";

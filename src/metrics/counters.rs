@@ -1,9 +1,9 @@
 //! One worker's counters, and their sums. A worker counts in memory that no other writes to, so counting is one addition in
 //! its own cache line; what goes to many is counted once for all of them.
 
-use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use quic_websocket_lane::{Sent, TrafficCounters};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
@@ -45,21 +45,6 @@ pub(crate) struct Counters {
     pub(crate) refused: Counter,
     accepted: [Counter; CARRIERS.len()],
     closed: [Counter; CloseCode::NAMED.len() + 1],
-}
-
-/// Messages that were taken for receivers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Sent {
-    pub(crate) messages: usize,
-    /// Of their bodies.
-    pub(crate) bytes: usize,
-}
-
-impl AddAssign for Sent {
-    fn add_assign(&mut self, other: Self) {
-        self.messages += other.messages;
-        self.bytes += other.bytes;
-    }
 }
 
 impl Counters {
@@ -110,6 +95,20 @@ impl Counters {
         for (total, counter) in totals.closed.0.iter_mut().zip(&self.closed) {
             *total += counter.get();
         }
+    }
+}
+
+impl TrafficCounters for Counters {
+    fn received(&self, bytes: usize) {
+        Self::received(self, bytes);
+    }
+
+    fn sent(&self, sent: Sent) {
+        Self::sent(self, sent);
+    }
+
+    fn dropped(&self, messages: usize) {
+        self.dropped.add(messages);
     }
 }
 

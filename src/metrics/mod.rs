@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
+pub(crate) use self::counters::Counters;
 pub use self::counters::{ByCarrier, CARRIERS, Closed, Totals};
-pub(crate) use self::counters::{Counters, Sent};
 pub(crate) use self::rate::Rate;
 pub(crate) use self::stats::thousandths;
 pub use self::stats::{ClientStats, Clients, Percentiles, Queues, Stats, TopicStats, Topics};

@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use quic_websocket_lane::{LaneWriter, Overflow, SendScheduler, Sent};
 
 use crate::frame::{self, PREFIX_BYTES};
 use crate::message::{LaneChoice, ServerMessage, TopicPattern};
-use crate::metrics::Sent;
 use crate::pattern_index::{PatternIndex, Sought};
-use crate::transport::{Carrier, LaneWriter, Overflow, SendScheduler};
+use crate::transport::Carrier;
 
 /// Of how many subscriptions that were ended last it is known on which lane they were: what they brought may be under way.
 /// One less than there are lanes by default, so that the lanes serve in turn who leaves and enters one topic again and again.

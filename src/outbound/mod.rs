@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
+use quic_websocket_lane::{DropNotice, FrameBatch, Gap, LaneWriter, Overflow, SendFailure, Sent, Way};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -18,8 +19,8 @@ pub(crate) use self::lanes::TopicLane;
 use self::lanes::TopicLanes;
 use crate::frame::{self, allocated};
 use crate::message::{CloseCode, ClosedBy, LaneChoice, ServerMessage, TopicPattern};
-use crate::metrics::{Counters, Sent};
-use crate::transport::{Carrier, DropNotice, FrameBatch, Gap, LaneWriter, Overflow, Path, SendFailure, Way};
+use crate::metrics::Counters;
+use crate::transport::{Carrier, Path};
 
 /// Receivers written to before the connections' own tasks get to run. Writing to all of them first would hold back the
 /// first packet; measured with `benchmark --compare`, fan-out to 1,000.
@@ -121,6 +122,7 @@ pub(crate) struct Outbound {
     /// The control lane.
     pub(crate) control: Arc<LaneWriter>,
     carrier: Carrier,
+    counters: Arc<Counters>,
     datagrams: Datagrams,
     lanes: Mutex<TopicLanes>,
     /// Those that are bound to a lane.
@@ -137,17 +139,18 @@ impl Outbound {
         zstd: bool,
         control: Arc<LaneWriter>,
         carrier: Carrier,
+        counters: Arc<Counters>,
         topic_lanes: usize,
         datagram_bytes: usize,
     ) -> Arc<Self> {
         let (lanes, datagrams) = (Mutex::new(TopicLanes::new(topic_lanes)), Datagrams::new(datagram_bytes));
         let (subscriptions, ended, end) = (AtomicUsize::new(0), OnceLock::new(), Notify::new());
-        Arc::new(Self { id, zstd, control, carrier, datagrams, lanes, subscriptions, ended, end })
+        Arc::new(Self { id, zstd, control, carrier, counters, datagrams, lanes, subscriptions, ended, end })
     }
 
     /// Where it is counted what the client gets, and what not.
     pub(crate) fn counters(&self) -> &Arc<Counters> {
-        self.control.scheduler().counters()
+        &self.counters
     }
 
     /// Messages that wait on its lanes, and their bytes.

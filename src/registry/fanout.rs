@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use quic_websocket_lane::Sent;
 use tokio::sync::{Notify, mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::message::ClosedBy;
-use crate::metrics::{Counters, Sent};
+use crate::metrics::Counters;
 use crate::outbound::{EncodedMessage, EncodedRun, Outbound, SLICE};
 
 /// Most deliveries taken from the inbox at once; consecutive broadcasts of one batch share each receiver's write.

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use quic_websocket_lane::websocket;
 use quinn::{Connection, ConnectionError, ZeroRttAccepted};
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -15,7 +16,7 @@ use crate::Printable;
 use crate::message::{CloseCode, Token};
 use crate::registry::Handshaking;
 use crate::transport::webtransport::{self, NoSession};
-use crate::transport::{Carrier, Protocol, websocket};
+use crate::transport::{Carrier, Protocol};
 
 /// Serves one connection to its end.
 pub(crate) async fn run(incoming: quinn::Incoming, worker_context: WorkerContext, handshaking: Handshaking) {
@@ -138,7 +139,7 @@ async fn run_session(
 
 /// Serves one WebSocket to its end, whose opening handshake was answered.
 pub(crate) async fn run_socket(
-    socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     from: SocketAddr,
     certificate: Option<CertificateDer<'static>>,
     bearer: Option<Token>,
@@ -148,9 +149,9 @@ pub(crate) async fn run_socket(
     let timing = &worker_context.context.config.timing;
     let (deadline, linger) = (Instant::now() + timing.handshake_timeout(), timing.close_timeout());
     let max_message_bytes = handshake::max_message_bytes(&worker_context.context);
-    let (carrier, pump) = websocket::open(socket, from, certificate, max_message_bytes, linger).await;
+    let (socket, pump) = websocket::open(stream, from, certificate, max_message_bytes, linger).await;
     let pump = AbortOnDropHandle::new(tokio::spawn(pump));
-    welcome(carrier, None, bearer, deadline, worker_context, handshaking).await;
+    welcome(Carrier::WebSocket(socket), None, bearer, deadline, worker_context, handshaking).await;
     // What it says last has as long as on any carrier.
     let _ = timeout(2 * linger, pump).await;
 }

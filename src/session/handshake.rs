@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use quic_websocket_lane::{Bounds, FrameBatch, LaneReader, LaneWriter, Overflow, ReceiveHalf, SendHalf, SendScheduler};
 use tokio::time::{Instant, timeout_at};
 use tracing::info;
 use uuid::Uuid;
@@ -22,9 +23,7 @@ use crate::message::{
 use crate::outbound::Outbound;
 use crate::registry::{Naming, NotRegistered};
 use crate::tls::{self, Subject};
-use crate::transport::{
-    Bounds, Carrier, FrameBatch, LaneReader, LaneWriter, Overflow, ReceiveHalf, SendHalf, SendScheduler,
-};
+use crate::transport::Carrier;
 
 /// Wrong handshakes that are answered with an error before the connection is closed.
 const ATTEMPTS: usize = 3;
@@ -80,7 +79,7 @@ pub(super) async fn welcome(
     let greeting = async {
         let (re, mut handshake) = first_message(carrier, &mut reader, &control, context).await?;
         if place.is_none() {
-            return Err(one_too_many(context, re.as_ref(), &control));
+            return Err(one_too_many(worker_context, re.as_ref(), &control));
         }
         handshake.token = handshake.token.or(bearer);
         let shown = Shown {
@@ -96,8 +95,9 @@ pub(super) async fn welcome(
             completed(&member);
             let compression = if zstd { Compression::Zstd } else { Compression::None };
             let lanes = size(context.config.limits.topic_lanes);
+            let counters = Arc::clone(worker_context.counters());
             let datagrams = size(context.config.quic.datagram_send_buffer);
-            let outbound = Outbound::new(id, zstd, control, carrier.clone(), lanes, datagrams);
+            let outbound = Outbound::new(id, zstd, control, carrier.clone(), counters, lanes, datagrams);
             Ok(Welcomed { reader, outbound, compression, registration, member, identity })
         }
         Err(end) => Err(Refused { end, control: Some(control) }),
@@ -167,9 +167,9 @@ async fn first_message(
 }
 
 /// Answers a handshake on a connection that is one too many from its address.
-fn one_too_many(context: &Context, re: Option<&RequestId>, control: &LaneWriter) -> End {
-    let most = context.config.rates.address_connections;
-    control.scheduler().counters().refused.add(1);
+fn one_too_many(worker_context: &WorkerContext, re: Option<&RequestId>, control: &LaneWriter) -> End {
+    let most = worker_context.context.config.rates.address_connections;
+    worker_context.counters().refused.add(1);
     let reason = format!("this address has the {most} connections that it may have; end one of them first");
     let error = ErrorReply::new(ErrorCode::RateLimited, reason.clone()).with_retry_after_ms(TOO_MANY_RETRY_MS);
     say(control, re, &ServerMessage::Error(error));
@@ -278,7 +278,7 @@ fn control_lane(worker_context: &WorkerContext, carrier: &Carrier, send: SendHal
         bounds(limits.lane_backlog_messages, limits.lane_backlog_bytes),
         bounds(limits.client_backlog_messages, limits.client_backlog_bytes),
         size(limits.max_subscriptions),
-        Arc::clone(worker_context.counters()),
+        worker_context.counters().clone(),
     );
     LaneWriter::new(send, carrier.layer(), PRIORITY, &scheduler)
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use quic_websocket_lane::{LaneReader, LaneWriter};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -14,7 +15,6 @@ use super::{End, Session, early, frame_error, unreadable};
 use crate::frame::{Body, BodyError, FrameError};
 use crate::handler::{self, Deferred, Outcome, Replies};
 use crate::message::{ClientMessage, CloseCode, ClosedBy, ErrorCode, ErrorReply, Request, RequestId, ServerMessage};
-use crate::transport::{LaneReader, LaneWriter};
 
 /// Bodies in a row that are no JSON before the connection is closed.
 const MAX_MALFORMED: u8 = 3;

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use quic_websocket_lane::{Disconnected, LaneWriter, ReadFailure, SendHalf, Sent};
 use quinn::{ReadError, ZeroRttAccepted};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -31,12 +32,12 @@ use crate::frame::{self, Compression, FrameError, PREFIX_BYTES};
 use crate::handler::{Caller, Context, Replies};
 use crate::limits::Allowance;
 use crate::message::{CloseCode, ClosedBy, ServerMessage, Token, now_ms};
-use crate::metrics::{Counters, Sent};
+use crate::metrics::Counters;
 use crate::outbound::Outbound;
 use crate::registry::{Handshaking, Roster};
 use crate::topic::Client;
+use crate::transport::Carrier;
 use crate::transport::webtransport::OwnPages;
-use crate::transport::{Carrier, Disconnected, LaneWriter, ReadFailure, SendHalf};
 
 /// Between the end of a lane that the peer does not read and QUIC's own close: two round trips with the time in which the
 /// peer may hold its acknowledgement back, within these bounds.

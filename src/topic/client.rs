@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use quic_websocket_lane::Overflow;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,6 @@ use crate::limits::Allowance;
 use crate::message::{Member, TopicPattern};
 use crate::outbound::{Outbound, TopicLane};
 use crate::pattern_index::{PatternIndex, Sought};
-use crate::transport::Overflow;
 
 /// One client. Its owner calls [`Topics::leave`](super::Topics::leave) at its end, and awaits `tasks`.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use quic_websocket_lane::{DropNotice, Gap, Overflow, Sent};
 use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -16,9 +17,8 @@ use super::routes::{Receiver, Routes, Target};
 use super::topic::{BlockedSubscriber, Topic};
 use crate::log::Entry;
 use crate::message::DeliveryMode;
-use crate::metrics::{Counters, Sent};
+use crate::metrics::Counters;
 use crate::outbound::{EncodedMessage, EncodedRun, Outbound, SLICE};
-use crate::transport::{DropNotice, Gap, Overflow};
 
 /// Most that is taken from the inbox at once; consecutive messages of one topic share each receiver's write.
 const BATCH: usize = 32;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use quic_websocket_lane::{DropNotice, Gap, Overflow};
 use tokio_util::sync::CancellationToken;
 
 use super::Topics;
@@ -10,7 +11,6 @@ use super::hub::{self, InboxItem};
 use super::routes::Receiver;
 use super::topic::Topic;
 use crate::log::{Entry, Log};
-use crate::transport::{DropNotice, Gap, Overflow};
 
 /// Most that is replayed at once: behind it the client's other lanes have their turn, and other clients.
 const CHUNK_MESSAGES: usize = 64;

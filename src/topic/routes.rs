@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use quic_websocket_lane::{DropNotice, LaneWriter, Overflow, Way};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -13,7 +14,6 @@ use crate::config::Who;
 use crate::message::{DeliveryMode, TopicName, TopicPattern};
 use crate::outbound::Outbound;
 use crate::pattern_index::Sought;
-use crate::transport::{DropNotice, LaneWriter, Overflow, Way};
 
 /// Steps of a search, each a few nanoseconds, after which the worker's other tasks have their turn.
 const SEARCH_STEPS: usize = 50_000;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
+use quic_websocket_lane::Overflow;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +18,6 @@ use crate::config::{OverflowPolicy, TopicRule};
 use crate::frame::exact;
 use crate::message::{ErrorCode, ErrorReply, RequestId, ServerMessage, Subscribe, Subscribed, TopicName, TopicPattern};
 use crate::outbound::{EncodedMessage, TopicLane};
-use crate::transport::Overflow;
 
 /// A client's wish to subscribe.
 #[derive(Debug)]

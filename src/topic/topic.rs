@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
+use quic_websocket_lane::{DropNotice, LaneWriter, Overflow};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -15,7 +16,6 @@ use crate::frame::exact;
 use crate::log::{Log, Retention};
 use crate::message::{Member, ServerMessage, TopicName, TopicPattern};
 use crate::metrics::Rate;
-use crate::transport::{DropNotice, LaneWriter, Overflow};
 
 /// One topic, from its first use to when it is forgotten.
 #[derive(Debug)]

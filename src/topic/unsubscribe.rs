@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use quic_websocket_lane::{LaneWriter, Overflow};
 
 use super::client::{Client, Subscription};
 use super::hub::{InboxItem, PresenceEvent, UndeliveredRange};
@@ -14,7 +15,6 @@ use super::{InboxPermits, Topics, uptime_ms};
 use crate::message::{ErrorCode, ErrorReply, ServerMessage, TopicPattern};
 use crate::outbound::SLICE;
 use crate::pattern_index::{PatternIndex, Sought};
-use crate::transport::{LaneWriter, Overflow};
 
 /// What tells a client that a subscription has ended.
 #[derive(Debug)]

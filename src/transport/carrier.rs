@@ -7,15 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use quic_websocket_lane::websocket::Socket;
+use quic_websocket_lane::{Disconnected, Layer, ReceiveHalf, SendHalf};
 use quinn::crypto::rustls::HandshakeData;
 use quinn::{Connecting, Connection, ConnectionError, PathStats, SendStream};
 use rustls::pki_types::CertificateDer;
-use thiserror::Error;
 use tokio::time::{sleep, timeout};
 
-use super::layer::{Layer, without_session};
-use super::stream::{ReceiveHalf, SendHalf};
-use super::websocket::Socket;
 use super::webtransport::Session;
 use crate::message::ALPN_WEBTRANSPORT;
 
@@ -25,37 +23,6 @@ pub(super) const DATAGRAMS_IN_QUIC: usize = 4096;
 /// Between the end of a session's lanes and its own. Chromium 148 crashes where one follows the other within a few
 /// milliseconds; with 200 in between it was not seen to.
 const AFTER_LANES: Duration = Duration::from_millis(200);
-
-/// Why a connection is there no more.
-#[derive(Debug, Clone, Error)]
-pub(crate) enum Disconnected {
-    /// The peer closed it.
-    #[error("closed with {code}")]
-    Closed {
-        /// What it said, as the carrier tells it.
-        code: u64,
-        /// As far as it is UTF-8.
-        reason: String,
-    },
-    /// The peer did not keep to what carries it, and was closed for that.
-    #[error("{0}")]
-    Broken(&'static str),
-    /// Nobody did, or without a code.
-    #[error("{0}")]
-    Lost(String),
-}
-
-impl From<ConnectionError> for Disconnected {
-    fn from(error: ConnectionError) -> Self {
-        match error {
-            ConnectionError::ApplicationClosed(close) => Self::Closed {
-                code: close.error_code.into_inner(),
-                reason: String::from_utf8_lossy(&close.reason).into_owned(),
-            },
-            other => Self::Lost(other.to_string()),
-        }
-    }
-}
 
 /// What a connection speaks, which TLS has negotiated (ALPN).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,7 +173,7 @@ impl Carrier {
                 Self::Native(connection) => return connection.read_datagram().await.map_err(|e| self.disconnected(e)),
                 Self::WebTransport(session) => {
                     let datagram = session.connection().read_datagram().await.map_err(|e| self.disconnected(e))?;
-                    if let Some(body) = without_session(datagram) {
+                    if let Some(body) = Session::body(datagram) {
                         return Ok(body);
                     }
                 }

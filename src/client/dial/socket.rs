@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use quic_websocket_lane::websocket::{self, Socket};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -19,7 +20,6 @@ use super::{HEAD_START, addresses};
 use crate::client::{ClientBuilder, ClientError};
 use crate::message::Invalid;
 use crate::tls;
-use crate::transport::{Carrier, websocket};
 
 /// The sub-protocol that a server serves (docs/PROTOCOL.md, "Carriers and frames").
 const SUB_PROTOCOL: &str = "qws.v1";
@@ -56,7 +56,7 @@ pub(in crate::client) fn parse_url(url: &str) -> Result<SocketUrl, Invalid> {
 
 /// An open WebSocket on which no handshake was sent yet.
 pub(in crate::client) struct Opened {
-    pub(in crate::client) carrier: Carrier,
+    pub(in crate::client) socket: Arc<Socket>,
     /// Moves its messages, and ends with this.
     pub(in crate::client) pump: AbortOnDropHandle<()>,
 }
@@ -104,8 +104,8 @@ where
 {
     let mut request = url.uri.clone().into_client_request()?;
     request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUB_PROTOCOL));
-    let (carrier, pump) = websocket::ask(request, stream, peer, options.max_message_bytes, LINGER).await?;
-    Ok(Opened { carrier, pump: AbortOnDropHandle::new(tokio::spawn(pump)) })
+    let (socket, pump) = websocket::ask(request, stream, peer, options.max_message_bytes, LINGER).await?;
+    Ok(Opened { socket, pump: AbortOnDropHandle::new(tokio::spawn(pump)) })
 }
 
 /// Why a server opened no WebSocket, with what it says about it.

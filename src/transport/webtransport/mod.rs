@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use quic_websocket_lane::Disconnected;
 use quinn::{Connection, SendStream, VarInt, ZeroRttAccepted};
 use thiserror::Error;
 use web_transport_quinn::http::{HeaderName, StatusCode, header};
@@ -18,7 +19,7 @@ use self::fields::{Asked, Malformed};
 use self::http3::{GENERAL_PROTOCOL_ERROR, NO_ERROR};
 use self::session::Http3;
 pub(crate) use self::session::Session;
-use super::carrier::{Carrier, Disconnected};
+use super::carrier::Carrier;
 use super::native::{streams, var_int};
 use crate::config::Http;
 use crate::message::Token;

@@ -7,6 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use quic_websocket_lane::{Disconnected, Layer};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -16,8 +17,6 @@ use web_transport_quinn::proto::{self, Frame, Settings, StreamUni};
 
 use super::http3::{self, CLOSE, CODE_BYTES, Fault, Frames, NO_ERROR, STREAM_CREATION_ERROR, Trouble};
 use crate::message::CloseCode;
-use crate::transport::carrier::Disconnected;
-use crate::transport::layer::Layer;
 
 /// What a datagram begins with (RFC 9297 section 2.1): the session's id, a quarter of that of its request's stream.
 const DATAGRAM: u8 = 0x00;
@@ -120,6 +119,12 @@ impl Session {
         datagram.put_u8(DATAGRAM);
         datagram.put_slice(body);
         datagram.freeze()
+    }
+
+    /// The body that a datagram brings. `None` if it belongs to no session, or to another.
+    pub(crate) fn body(mut datagram: Bytes) -> Option<Bytes> {
+        let session = proto::VarInt::decode(&mut datagram).ok()?;
+        (session.into_inner() == u64::from(DATAGRAM)).then_some(datagram)
     }
 
     /// What the end of the connection says about the session on it.
@@ -271,5 +276,20 @@ async fn begin(mut stream: RecvStream) -> Step {
         Ok(Some(kind)) => Step::Typed(kind, stream),
         // A stream that ends without a type is harmless.
         Ok(None) | Err(_) => Step::Ended(Trouble::Disconnected),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_datagram_without_its_session_is_nobodys() {
+        let without = |bytes: &[u8]| Session::body(Bytes::copy_from_slice(bytes));
+        assert_eq!(without(b"\x00{}").as_deref(), Some(&b"{}"[..]));
+        assert_eq!(without(&[0x00]).as_deref(), Some(&b""[..]));
+        for foreign in [&[][..], &[0x01, b'{'], &[0x40], &[0xff, 0x00]] {
+            assert_eq!(without(foreign), None, "{foreign:?}");
+        }
     }
 }

@@ -18,13 +18,13 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::carrier::Disconnected;
-use super::lane_reader::ReadFailure;
-use super::lane_writer::SendFailure;
+use super::disconnected::Disconnected;
+use super::reader::ReadFailure;
 use super::stream::{ReceiveHalf, SendHalf};
-use crate::frame::FrameError;
+use super::writer::SendFailure;
+use quic_websocket_protocol::frame::FrameError;
 
-pub(crate) use self::pump::{ask, echo, open};
+pub use self::pump::{ask, echo, open};
 
 /// Bytes of frames that are on their way to the socket. Whatever is more waits in the backlog, where it can still be dropped.
 const OUTGOING_BYTES: usize = 64 * 1024;
@@ -33,7 +33,7 @@ const INCOMING_BYTES: usize = 64 * 1024;
 
 /// A client's socket, as its session knows it.
 #[derive(Debug)]
-pub(crate) struct Socket {
+pub struct Socket {
     peer: SocketAddr,
     certificate: Option<CertificateDer<'static>>,
     outgoing: Mutex<Outgoing>,
@@ -91,11 +91,11 @@ struct Incoming {
 
 /// The half of the lane that is written to.
 #[derive(Debug)]
-pub(crate) struct Outlet(Arc<Socket>);
+pub struct Outlet(Arc<Socket>);
 
 /// The half of the lane that is read from.
 #[derive(Debug)]
-pub(crate) struct Inlet {
+pub struct Inlet {
     socket: Arc<Socket>,
     /// What was last known of `begun`.
     begun: Option<Instant>,
@@ -122,27 +122,29 @@ impl Socket {
         socket
     }
 
-    pub(super) fn peer(&self) -> SocketAddr {
+    /// The address of the other side.
+    pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    pub(super) fn certificate(&self) -> Option<CertificateDer<'static>> {
+    /// The certificate that the other side has shown.
+    pub fn certificate(&self) -> Option<CertificateDer<'static>> {
         self.certificate.clone()
     }
 
     /// The one lane. `None` the second time.
-    pub(super) fn lane(&self) -> Option<(SendHalf, ReceiveHalf)> {
+    pub fn lane(&self) -> Option<(SendHalf, ReceiveHalf)> {
         let (outlet, inlet) = lock(&self.lane).take()?;
         Some((SendHalf::Socket(outlet), ReceiveHalf::Socket(inlet)))
     }
 
     /// Why the client is there no more.
-    pub(super) fn disconnected(&self) -> Option<Disconnected> {
+    pub fn disconnected(&self) -> Option<Disconnected> {
         self.gone.get().cloned()
     }
 
     /// Waits until the client is there no more. Cancel safe.
-    pub(super) async fn closed(&self) -> Disconnected {
+    pub async fn closed(&self) -> Disconnected {
         loop {
             if let Some(gone) = self.disconnected() {
                 return gone;
@@ -152,7 +154,7 @@ impl Socket {
     }
 
     /// Has the pump say the last word, and waits until the peer has answered it, or is gone.
-    pub(super) async fn close(&self, code: u16, reason: &str) {
+    pub async fn close(&self, code: u16, reason: &str) {
         lock(&self.outgoing).close = Some((code, reason.to_owned()));
         self.wanted.notify_one();
         self.is_over.cancelled().await;
@@ -221,7 +223,7 @@ impl Socket {
     }
 
     /// Changes whenever the peer shows that it is there.
-    pub(super) fn moved(&self) -> usize {
+    pub fn moved(&self) -> usize {
         self.moved.load(Ordering::Relaxed)
     }
 
@@ -292,7 +294,7 @@ fn wake(outgoing: &mut Outgoing) {
 
 impl Outlet {
     /// Takes pieces whole, while there is room.
-    pub(super) fn poll_write(
+    pub(crate) fn poll_write(
         &mut self,
         frames: &mut [Bytes],
         cx: &mut Context<'_>,
@@ -321,12 +323,12 @@ impl Outlet {
     }
 
     /// Nothing more is written. False where that was known.
-    pub(super) fn finish(&mut self) -> bool {
+    pub(crate) fn finish(&mut self) -> bool {
         !std::mem::replace(&mut lock(&self.0.outgoing).finished, true)
     }
 
     /// Gives up what the pump does not have in hand.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         let mut outgoing = lock(&self.0.outgoing);
         let given_up: usize = outgoing.pieces.drain(..).map(|piece| piece.len()).sum();
         outgoing.bytes = outgoing.bytes.saturating_sub(given_up);
@@ -334,7 +336,7 @@ impl Outlet {
     }
 
     /// Waits until all that was written is with the system and no more follows (true), or the client is gone.
-    pub(super) fn ended(&self) -> impl Future<Output = bool> + 'static {
+    pub(crate) fn ended(&self) -> impl Future<Output = bool> + 'static {
         let socket = Arc::clone(&self.0);
         async move {
             loop {
@@ -356,7 +358,7 @@ impl Outlet {
 
 impl Inlet {
     /// The next body of what has been received already.
-    pub(super) fn buffered(&mut self) -> Result<Option<Bytes>, FrameError> {
+    pub(crate) fn buffered(&mut self) -> Result<Option<Bytes>, FrameError> {
         let socket = &self.socket;
         let mut incoming = lock(&socket.incoming);
         let Some(body) = incoming.bodies.pop_front() else { return Ok(None) };
@@ -366,12 +368,12 @@ impl Inlet {
     }
 
     /// Whether a body has begun that is not whole.
-    pub(super) fn has_begun(&self) -> bool {
+    pub(crate) fn has_begun(&self) -> bool {
         self.begun.is_some()
     }
 
     /// Waits for a body, or for one to begin. Cancel safe.
-    pub(super) async fn fill(&mut self) -> Result<(), ReadFailure> {
+    pub(crate) async fn fill(&mut self) -> Result<(), ReadFailure> {
         loop {
             {
                 let mut incoming = lock(&self.socket.incoming);

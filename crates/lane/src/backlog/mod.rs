@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
-use crate::metrics::Counters;
+use crate::counters::TrafficCounters;
 
 /// What happens to a message for which there is no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Overflow {
+pub enum Overflow {
     /// It is refused: its receiver has to go.
     Refuse,
     /// The oldest that may be dropped make room, and the receiver is told what it missed.
@@ -29,7 +29,7 @@ pub(crate) enum Overflow {
 }
 
 /// Where a droppable message comes from: says in the receiver's words which messages were dropped.
-pub(crate) trait DropNotice: fmt::Debug + Send + Sync {
+pub trait DropNotice: fmt::Debug + Send + Sync {
     /// Its name, which is nobody else's.
     fn name(&self) -> &str;
 
@@ -50,12 +50,15 @@ pub(crate) enum Mark {
 
 /// Messages of a source that were dropped.
 #[derive(Debug, Clone)]
-pub(crate) struct Gap {
-    pub(crate) source: Arc<dyn DropNotice>,
-    pub(crate) first: u64,
-    pub(crate) last: u64,
+pub struct Gap {
+    /// Their source.
+    pub source: Arc<dyn DropNotice>,
+    /// The offset of the first.
+    pub first: u64,
+    /// The offset of the last.
+    pub last: u64,
     /// What they came by. Once it has too many gaps, one of its own stands for them all.
-    pub(crate) group: Option<Arc<dyn DropNotice>>,
+    pub group: Option<Arc<dyn DropNotice>>,
 }
 
 impl Gap {
@@ -97,9 +100,11 @@ fn is_same(one: &Arc<dyn DropNotice>, other: &Arc<dyn DropNotice>) -> bool {
 
 /// How much may wait.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
-    pub(crate) messages: usize,
-    pub(crate) bytes: usize,
+pub struct Bounds {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes of their frames.
+    pub bytes: usize,
 }
 
 impl Bounds {
@@ -125,20 +130,20 @@ pub(crate) struct Budget {
     messages: AtomicUsize,
     bytes: AtomicUsize,
     /// Where it is counted what is dropped.
-    pub(super) counters: Arc<Counters>,
+    pub(crate) counters: Arc<dyn TrafficCounters>,
 }
 
 impl Budget {
-    pub(crate) fn new(bounds: Bounds, sources: usize, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(bounds: Bounds, sources: usize, counters: Arc<dyn TrafficCounters>) -> Self {
         Self { bounds, sources, messages: AtomicUsize::new(0), bytes: AtomicUsize::new(0), counters }
     }
 
     /// Messages that wait, and their bytes.
-    pub(super) fn waiting(&self) -> (usize, usize) {
+    pub(crate) fn waiting(&self) -> (usize, usize) {
         (self.messages.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
 
-    pub(super) fn bounds(&self) -> Bounds {
+    pub(crate) fn bounds(&self) -> Bounds {
         self.bounds
     }
 
@@ -176,7 +181,7 @@ struct Marked {
 
 /// The frames that wait on one lane, oldest first.
 #[derive(Debug)]
-pub(super) struct Backlog {
+pub(crate) struct Backlog {
     /// The first may be the rest of a frame whose beginning has been written.
     frames: VecDeque<Bytes>,
     /// What each frame is; as many as there are frames.
@@ -189,27 +194,27 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    pub(super) fn new(bounds: Bounds) -> Self {
+    pub(crate) fn new(bounds: Bounds) -> Self {
         let (frames, marks) = (VecDeque::new(), VecDeque::new());
         Self { frames, marks, bytes: 0, messages: 0, bounds, last: 0 }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
 
     /// The number of the last frame.
-    pub(super) fn last(&self) -> u64 {
+    pub(crate) fn last(&self) -> u64 {
         self.last
     }
 
     /// Whether everything up to a number has gone.
-    pub(super) fn has_passed(&self, number: u64) -> bool {
+    pub(crate) fn has_passed(&self, number: u64) -> bool {
         self.marks.front().is_none_or(|first| first.number > number)
     }
 
     /// Whether another message of any size may wait.
-    pub(super) fn has_room(&self, budget: &Budget) -> bool {
+    pub(crate) fn has_room(&self, budget: &Budget) -> bool {
         self.messages < self.bounds.messages && self.bytes < self.bounds.bytes && budget.has_room(0)
     }
 
@@ -220,7 +225,7 @@ impl Backlog {
     }
 
     /// Has a frame wait, or what the stream has not taken of it, whatever the bounds say.
-    pub(super) fn put(&mut self, rest: Bytes, length: usize, mark: Mark, budget: &Budget) {
+    pub(crate) fn put(&mut self, rest: Bytes, length: usize, mark: Mark, budget: &Budget) {
         self.insert(self.frames.len(), rest, length, mark, budget);
     }
 
@@ -236,7 +241,7 @@ impl Backlog {
     }
 
     /// Has a message wait, as `overflow` says where there is no room. False where it was refused.
-    pub(super) fn offer(&mut self, frame: Bytes, mark: Mark, overflow: Overflow, budget: &Budget) -> bool {
+    pub(crate) fn offer(&mut self, frame: Bytes, mark: Mark, overflow: Overflow, budget: &Budget) -> bool {
         if overflow == Overflow::Append {
             self.put(frame.clone(), frame.len(), mark, budget);
             return true;
@@ -244,7 +249,7 @@ impl Backlog {
         if let Some(older) = self.outdated(&mark, overflow) {
             // Takes the older one's place in line.
             self.remove(older, budget);
-            budget.counters.dropped.add(1);
+            budget.counters.dropped(1);
             self.insert(older, frame.clone(), frame.len(), mark, budget);
             return true;
         }
@@ -307,7 +312,7 @@ impl Backlog {
     }
 
     /// The sources of what waits and is not begun, each once.
-    pub(super) fn sources(&self) -> Vec<Arc<dyn DropNotice>> {
+    pub(crate) fn sources(&self) -> Vec<Arc<dyn DropNotice>> {
         let mut seen = HashSet::new();
         let sources = self.marks.iter().skip(self.first()).filter_map(|marked| marked.mark.source());
         sources.filter(|source| seen.insert(Arc::as_ptr(source).addr())).cloned().collect()
@@ -315,7 +320,7 @@ impl Backlog {
 
     /// Forgets what waits of the sources at these addresses, but for what is begun. Costs as much as there waits, and not
     /// as much again for each frame that goes.
-    pub(super) fn forget(&mut self, unwanted: &HashSet<usize>, budget: &Budget) {
+    pub(crate) fn forget(&mut self, unwanted: &HashSet<usize>, budget: &Budget) {
         let first = self.first();
         let (frames, marks) = (std::mem::take(&mut self.frames), std::mem::take(&mut self.marks));
         for (at, (rest, marked)) in frames.into_iter().zip(marks).enumerate() {
@@ -340,7 +345,7 @@ impl Backlog {
     /// Drops a message and has its source's gap tell so.
     fn drop_message(&mut self, at: usize, budget: &Budget) {
         let Mark::Of { source, offset, group, .. } = self.remove(at, budget) else { return };
-        budget.counters.dropped.add(1);
+        budget.counters.dropped(1);
         let gap = Gap { source, first: offset, last: offset, group };
         // A source's gap stands before what is left of it: what is dropped next is what comes next.
         match (self.first()..at).rev().find(|&place| self.mark(place).is_gap_of(&gap.source)) {
@@ -352,7 +357,7 @@ impl Backlog {
     /// Notes that a message was dropped which never waited.
     fn miss(&mut self, mark: &Mark, budget: &Budget) {
         let Mark::Of { source, offset, group, .. } = mark else { return };
-        budget.counters.dropped.add(1);
+        budget.counters.dropped(1);
         let (source, group) = (Arc::clone(source), group.clone());
         let gap = Gap { source, first: *offset, last: *offset, group };
         match self.last_gap(&gap.source) {
@@ -363,7 +368,7 @@ impl Backlog {
 
     /// Tells of messages that were dropped elsewhere: by a gap that waits, where it can be made to tell of these as well.
     /// False where there are too many.
-    pub(super) fn tell(&mut self, gap: Gap, budget: &Budget) -> bool {
+    pub(crate) fn tell(&mut self, gap: Gap, budget: &Budget) -> bool {
         if let Some(place) = self.last_gap(&gap.source)
             && matches!(self.mark(place), Mark::Gap(waiting) if waiting.touches(&gap))
         {
@@ -448,7 +453,7 @@ impl Backlog {
     }
 
     /// The oldest frames: at least one where there is any, and no more than about `bytes`.
-    pub(super) fn turn(&mut self, bytes: usize) -> &mut [Bytes] {
+    pub(crate) fn turn(&mut self, bytes: usize) -> &mut [Bytes] {
         let mut sum = 0;
         let within = self.frames.iter().take_while(|frame| {
             sum += frame.len();
@@ -459,7 +464,7 @@ impl Backlog {
     }
 
     /// Takes note that the oldest `frames` were written whole, and `bytes` of all.
-    pub(super) fn written(&mut self, frames: usize, bytes: usize, budget: &Budget) {
+    pub(crate) fn written(&mut self, frames: usize, bytes: usize, budget: &Budget) {
         self.frames.drain(..frames);
         let messages = self.marks.drain(..frames).filter(|marked| marked.mark.counts()).count();
         self.messages -= messages;
@@ -468,12 +473,12 @@ impl Backlog {
     }
 
     /// Memory of a burst is not kept for the life of the lane.
-    pub(super) fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         self.frames.shrink_to(16);
         self.marks.shrink_to(16);
     }
 
-    pub(super) fn clear(&mut self, budget: &Budget) {
+    pub(crate) fn clear(&mut self, budget: &Budget) {
         budget.remove(self.messages, self.bytes);
         self.frames.clear();
         self.marks.clear();

@@ -3,9 +3,8 @@
 
 use bytes::{Buf, Bytes};
 use quinn::VarInt;
-use web_transport_quinn::proto;
 
-use crate::frame::FrameError;
+use quic_websocket_protocol::frame::FrameError;
 
 /// The id of every session, on streams and datagrams: that of its request's stream, the first of the connection.
 const SESSION: u64 = 0;
@@ -14,9 +13,16 @@ const BIDIRECTIONAL: u64 = 0x41;
 /// The same for a unidirectional stream, whose type 0x54 takes two bytes; with the session behind it.
 const UNIDIRECTIONAL: &[u8] = &[0x40, 0x54, 0x00];
 
+/// Where the codes of sessions begin among those of HTTP/3 (WT_APPLICATION_ERROR, section 4.3).
+const FIRST_CODE: u64 = 0x52e4_a40f_a8db;
+/// Behind so many codes, HTTP/3 reserves one to be ignored (RFC 9114 section 8.1).
+const CODES_BETWEEN_GREASE: u64 = 0x1e;
+/// The longest integer of QUIC (RFC 9000 section 16), in bytes.
+const LONGEST_INTEGER: usize = 8;
+
 /// What lies between a lane and QUIC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Layer {
+pub enum Layer {
     /// Nothing.
     Native,
     /// A session.
@@ -25,18 +31,19 @@ pub(crate) enum Layer {
 
 impl Layer {
     /// A closing code as streams and connections carry it.
-    pub(super) fn code(self, code: u16) -> VarInt {
+    pub fn code(self, code: u16) -> VarInt {
         match self {
             Self::Native => code.into(),
             // Far below the largest, for any code.
             Self::WebTransport => {
-                VarInt::from_u64(proto::error_to_http3(code.into())).unwrap_or(VarInt::from_u32(code.into()))
+                let code = u64::from(code);
+                VarInt::from_u64(FIRST_CODE + code + code / CODES_BETWEEN_GREASE).unwrap_or(VarInt::MAX)
             }
         }
     }
 
     /// What comes before the first frame on a lane that the server opens.
-    pub(crate) fn lane_header(self) -> &'static [u8] {
+    pub fn lane_header(self) -> &'static [u8] {
         match self {
             Self::Native => &[],
             Self::WebTransport => UNIDIRECTIONAL,
@@ -44,20 +51,20 @@ impl Layer {
     }
 
     /// What has to come before the first frame on a lane that the client opens.
-    pub(super) fn preamble(self) -> Option<Preamble> {
+    pub(crate) fn preamble(self) -> Option<Preamble> {
         (self == Self::WebTransport).then(Preamble::default)
     }
 }
 
 /// What was received of what comes before a lane's first frame: two integers (RFC 9000 section 16), however they are cut.
 #[derive(Debug, Default)]
-pub(super) struct Preamble {
-    bytes: [u8; 2 * proto::VarInt::MAX_SIZE],
+pub(crate) struct Preamble {
+    bytes: [u8; 2 * LONGEST_INTEGER],
     len: usize,
 }
 
 impl Preamble {
-    pub(super) fn has_begun(&self) -> bool {
+    pub(crate) fn has_begun(&self) -> bool {
         self.len > 0
     }
 
@@ -65,28 +72,30 @@ impl Preamble {
     ///
     /// # Errors
     /// [`FrameError::Foreign`] where the stream is none of the session's lanes.
-    pub(super) fn take_off(&mut self, piece: &mut Bytes) -> Result<bool, FrameError> {
+    pub(crate) fn take_off(&mut self, piece: &mut Bytes) -> Result<bool, FrameError> {
         while piece.has_remaining() {
             // Two integers are whole before there is no room for more.
             let Some(next) = self.bytes.get_mut(self.len) else { return Err(FrameError::Foreign) };
             *next = piece.get_u8();
             self.len += 1;
             let mut rest = &self.bytes[..self.len];
-            let Ok(kind) = proto::VarInt::decode(&mut rest) else { continue };
-            if kind.into_inner() != BIDIRECTIONAL {
+            let Some(kind) = integer(&mut rest) else { continue };
+            if kind != BIDIRECTIONAL {
                 return Err(FrameError::Foreign);
             }
-            let Ok(session) = proto::VarInt::decode(&mut rest) else { continue };
-            return if session.into_inner() == SESSION { Ok(true) } else { Err(FrameError::Foreign) };
+            let Some(session) = integer(&mut rest) else { continue };
+            return if session == SESSION { Ok(true) } else { Err(FrameError::Foreign) };
         }
         Ok(false)
     }
 }
 
-/// Takes the session off a datagram (RFC 9297 section 2.1). `None` where it belongs to none, or another.
-pub(super) fn without_session(mut datagram: Bytes) -> Option<Bytes> {
-    let session = proto::VarInt::decode(&mut datagram).ok()?;
-    (session.into_inner() == SESSION).then_some(datagram)
+/// Takes an integer of QUIC (RFC 9000 section 16) off the front. `None` if it is not whole.
+fn integer(bytes: &mut &[u8]) -> Option<u64> {
+    let first = *bytes.first()?;
+    let (whole, rest) = bytes.split_at_checked(1 << (first >> 6))?;
+    *bytes = rest;
+    Some(whole[1..].iter().fold(u64::from(first & 0x3f), |value, &byte| value << 8 | u64::from(byte)))
 }
 
 #[cfg(test)]
@@ -126,19 +135,11 @@ mod tests {
     }
 
     #[test]
-    fn a_datagram_without_its_session_is_nobodys() {
-        let without = |bytes: &[u8]| without_session(Bytes::copy_from_slice(bytes));
-        assert_eq!(without(b"\x00{}").as_deref(), Some(&b"{}"[..]));
-        assert_eq!(without(&[0x00]).as_deref(), Some(&b""[..]));
-        for foreign in [&[][..], &[0x01, b'{'], &[0x40], &[0xff, 0x00]] {
-            assert_eq!(without(foreign), None, "{foreign:?}");
-        }
-    }
-
-    #[test]
     fn codes_are_mapped_into_the_sessions_range() {
         assert_eq!(Layer::Native.code(1000).into_inner(), 1000);
         let mapped = Layer::WebTransport.code(4413).into_inner();
-        assert_eq!(proto::error_from_http3(mapped), Some(4413));
+        assert_eq!(mapped, 0x52e4_a40f_baab);
+        assert_eq!(Layer::WebTransport.code(0).into_inner(), 0x52e4_a40f_a8db);
+        assert_eq!(Layer::WebTransport.code(u16::MAX).into_inner(), 0x52e4_a410_b162);
     }
 }

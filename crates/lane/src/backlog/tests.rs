@@ -28,7 +28,7 @@ const SOURCES: usize = 3;
 fn backlog() -> (Backlog, Budget) {
     (
         Backlog::new(Bounds { messages: 4, bytes: 100 }),
-        Budget::new(Bounds { messages: 10, bytes: 1000 }, SOURCES, Arc::default()),
+        Budget::new(Bounds { messages: 10, bytes: 1000 }, SOURCES, Arc::new(())),
     )
 }
 

@@ -12,17 +12,17 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use super::backlog::{Bounds, Budget};
-use super::lane_writer::{LaneWriter, Progress};
-use crate::metrics::Counters;
+use super::counters::TrafficCounters;
+use super::writer::{LaneWriter, Progress};
 
 /// The lanes of one client.
 #[derive(Debug)]
-pub(crate) struct SendScheduler {
-    pub(super) budget: Budget,
+pub struct SendScheduler {
+    pub(crate) budget: Budget,
     /// Bytes of replies that lanes wait for their client to take.
     replies: AtomicUsize,
     /// What may wait on each lane.
-    pub(super) lane_bounds: Bounds,
+    pub(crate) lane_bounds: Bounds,
     /// The most urgent first.
     lanes: Mutex<Vec<Weak<LaneWriter>>>,
     /// Wakes the drain: something waits.
@@ -36,11 +36,11 @@ pub(crate) struct SendScheduler {
 impl SendScheduler {
     /// No lanes yet; what may wait on each, and on all together; of how many sources that is, each of which may have lost
     /// something; and where it is counted what becomes of messages.
-    pub(crate) fn new(
+    pub fn new(
         lane_bounds: Bounds,
         client_bounds: Bounds,
         sources: usize,
-        counters: Arc<Counters>,
+        counters: Arc<dyn TrafficCounters>,
     ) -> Arc<Self> {
         Arc::new(Self {
             budget: Budget::new(client_bounds, sources, counters),
@@ -58,27 +58,27 @@ impl SendScheduler {
     }
 
     /// Where it is counted what becomes of the client's messages.
-    pub(crate) fn counters(&self) -> &Arc<Counters> {
+    pub fn counters(&self) -> &Arc<dyn TrafficCounters> {
         &self.budget.counters
     }
 
     /// Messages that wait on all lanes, and their bytes.
-    pub(crate) fn waiting(&self) -> (usize, usize) {
+    pub fn waiting(&self) -> (usize, usize) {
         self.budget.waiting()
     }
 
     /// Whether the client may be given more replies to wait: as many bytes as of everything that waits for it.
-    pub(crate) fn takes_replies(&self) -> bool {
+    pub fn takes_replies(&self) -> bool {
         self.replies.load(Ordering::Relaxed) < self.budget.bounds().bytes
     }
 
     /// Counts replies that wait, until the result is dropped.
-    pub(super) fn replies(&self, bytes: usize) -> WaitingReplies<'_> {
+    pub(crate) fn replies(&self, bytes: usize) -> WaitingReplies<'_> {
         self.replies.fetch_add(bytes, Ordering::Relaxed);
         WaitingReplies { scheduler: self, bytes }
     }
 
-    pub(super) fn add(&self, lane: &Arc<LaneWriter>) {
+    pub(crate) fn add(&self, lane: &Arc<LaneWriter>) {
         let mut lanes = self.lanes();
         lanes.retain(|other| other.strong_count() > 0);
         let priority = |lane: &Weak<LaneWriter>| lane.upgrade().map_or(i32::MIN, |lane| lane.priority());
@@ -86,33 +86,33 @@ impl SendScheduler {
         lanes.insert(at, Arc::downgrade(lane));
     }
 
-    pub(super) fn blocked(&self) {
+    pub(crate) fn blocked(&self) {
         self.blocked.notify_one();
     }
 
     /// QUIC has taken frames of a backlog.
-    pub(super) fn went_on(&self) {
+    pub(crate) fn went_on(&self) {
         self.progress.fetch_add(1, Ordering::Relaxed);
         self.made_room();
     }
 
     /// Frames have left a backlog, or their lane has ended.
-    pub(super) fn made_room(&self) {
+    pub(crate) fn made_room(&self) {
         self.moved.notify_waiters();
     }
 
-    pub(super) fn moved(&self) -> Notified<'_> {
+    pub(crate) fn moved(&self) -> Notified<'_> {
         self.moved.notified()
     }
 
     /// How often QUIC has taken something that waited.
-    pub(crate) fn progress(&self) -> usize {
+    pub fn progress(&self) -> usize {
         self.progress.load(Ordering::Relaxed)
     }
 
     /// Moves what waits into QUIC whenever that takes more: the most urgent lanes first, those of one priority in turn.
     /// Never ends; one caller at a time, since a stream wakes only the last who asked.
-    pub(crate) async fn drain(&self) {
+    pub async fn drain(&self) {
         let mut woken = pin!(self.blocked.notified());
         poll_fn(|cx| {
             while woken.as_mut().poll(cx).is_ready() {
@@ -140,7 +140,7 @@ impl SendScheduler {
 
 /// Replies that one lane waits for its client to take.
 #[derive(Debug)]
-pub(super) struct WaitingReplies<'a> {
+pub(crate) struct WaitingReplies<'a> {
     scheduler: &'a SendScheduler,
     bytes: usize,
 }

@@ -7,20 +7,24 @@ use bytes::Bytes;
 use futures_util::future::Either;
 use quinn::{RecvStream, SendStream, VarInt, WriteError};
 
-use super::lane_writer::SendFailure;
 use super::websocket::{Inlet, Outlet};
+use super::writer::SendFailure;
 
 /// The half that is written to.
 #[derive(Debug)]
-pub(crate) enum SendHalf {
+pub enum SendHalf {
+    /// A QUIC stream.
     Quic(SendStream),
+    /// A socket's outgoing messages.
     Socket(Outlet),
 }
 
 /// The half that is read from.
 #[derive(Debug)]
-pub(crate) enum ReceiveHalf {
+pub enum ReceiveHalf {
+    /// A QUIC stream.
     Quic(RecvStream),
+    /// A socket's incoming messages.
     Socket(Inlet),
 }
 
@@ -39,14 +43,14 @@ impl From<RecvStream> for ReceiveHalf {
 // Errors mean that the stream has ended already, unless said otherwise.
 impl SendHalf {
     /// How urgent it is among the streams of its connection; a socket has but one.
-    pub(super) fn set_priority(&self, priority: i32) {
+    pub(crate) fn set_priority(&self, priority: i32) {
         if let Self::Quic(stream) = self {
             let _ = stream.set_priority(priority);
         }
     }
 
     /// Gives the bytes written and the frames written whole; where nothing can be written, `cx` is woken once it can.
-    pub(crate) fn poll_write(
+    pub fn poll_write(
         &mut self,
         frames: &mut [Bytes],
         cx: &mut Context<'_>,
@@ -64,7 +68,7 @@ impl SendHalf {
     }
 
     /// Nothing more is written. False where that was known.
-    pub(super) fn finish(&mut self) -> bool {
+    pub(crate) fn finish(&mut self) -> bool {
         match self {
             Self::Quic(stream) => stream.finish().is_ok(),
             Self::Socket(outlet) => outlet.finish(),
@@ -72,7 +76,7 @@ impl SendHalf {
     }
 
     /// Gives up what is not with the peer yet, with a closing code as the carrier has it.
-    pub(super) fn reset(&mut self, code: VarInt) {
+    pub(crate) fn reset(&mut self, code: VarInt) {
         match self {
             Self::Quic(stream) => drop(stream.reset(code)),
             Self::Socket(outlet) => outlet.reset(),
@@ -81,7 +85,7 @@ impl SendHalf {
 
     /// Waits for the end: true where we ended it and the peer has it all, false where the peer wants no more of it or is
     /// gone.
-    pub(super) fn ended(&self) -> impl Future<Output = bool> + 'static {
+    pub(crate) fn ended(&self) -> impl Future<Output = bool> + 'static {
         match self {
             Self::Quic(stream) => {
                 let stopped = stream.stopped();

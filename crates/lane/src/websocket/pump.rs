@@ -17,12 +17,12 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-use super::super::carrier::{Carrier, Disconnected};
-use super::super::lane_reader::ReadFailure;
+use super::super::disconnected::Disconnected;
+use super::super::reader::ReadFailure;
 use super::metered::{Metered, is_wrong_length};
 use super::{Next, Socket};
-use crate::frame::{FrameDecoder, FrameError};
-use crate::message::CloseCode;
+use quic_websocket_protocol::frame::{FrameDecoder, FrameError};
+use quic_websocket_protocol::message::CloseCode;
 
 /// What is read from, and gathered for, the system at once; each idle client has as much of both.
 const BUFFER_BYTES: usize = 4096;
@@ -37,35 +37,35 @@ const NO_STATUS: u16 = 1005;
 /// listens (RFC 9293 section 3.10.7: data that nobody reads is answered with a reset, which takes back what was sent).
 const LINGER_BYTES: u64 = 1 << 20;
 
-/// A socket whose opening handshake was answered becomes a client's carrier. The future is its pump: it ends once the
+/// A socket whose opening handshake was answered becomes a client's. The future is its pump: it ends once the
 /// socket has, and `linger` after the last word at the latest.
-pub(crate) async fn open<S>(
+pub async fn open<S>(
     stream: S,
     peer: SocketAddr,
     certificate: Option<CertificateDer<'static>>,
     max_message_bytes: usize,
     linger: Duration,
-) -> (Carrier, impl Future<Output = ()> + Send)
+) -> (Arc<Socket>, impl Future<Output = ()> + Send)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
     let socket = Socket::new(peer, certificate);
     let stream = Metered::new(stream, Some(Arc::clone(&socket)));
     let stream = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config(max_message_bytes))).await;
-    (Carrier::WebSocket(Arc::clone(&socket)), pump(stream, socket, max_message_bytes, linger))
+    (Arc::clone(&socket), pump(stream, socket, max_message_bytes, linger))
 }
 
-/// Opens a WebSocket as a client: asks for it over a stream on which nothing was sent yet. Gives its carrier and its pump.
+/// Opens a WebSocket as a client: asks for it over a stream on which nothing was sent yet. Gives the socket and its pump.
 ///
 /// # Errors
 /// What tells why there is none: the server's answer, or the stream's end.
-pub(crate) async fn ask<S>(
+pub async fn ask<S>(
     request: Request,
     stream: S,
     peer: SocketAddr,
     max_message_bytes: usize,
     linger: Duration,
-) -> Result<(Carrier, impl Future<Output = ()> + Send + use<S>), Error>
+) -> Result<(Arc<Socket>, impl Future<Output = ()> + Send + use<S>), Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
@@ -76,7 +76,7 @@ where
     let (stream, _) = client_async_with_config(request, stream, Some(config(max_message_bytes))).await?;
     // What came so far was no message.
     socket.control(usize::MAX);
-    Ok((Carrier::WebSocket(Arc::clone(&socket)), pump(stream, socket, max_message_bytes, linger)))
+    Ok((Arc::clone(&socket), pump(stream, socket, max_message_bytes, linger)))
 }
 
 fn config(max_message_bytes: usize) -> WebSocketConfig {
@@ -325,7 +325,7 @@ async fn feed_as(
 
 /// Sends every message back as it came, until the peer ends it, breaks the rules, or says nothing and takes nothing for so long
 /// as `patience`: for trying out how strict this is.
-pub(crate) async fn echo<S>(stream: S, max_message_bytes: usize, patience: Duration, linger: Duration)
+pub async fn echo<S>(stream: S, max_message_bytes: usize, patience: Duration, linger: Duration)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {

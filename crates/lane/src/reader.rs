@@ -4,18 +4,18 @@ use bytes::Bytes;
 use quinn::{ReadError, RecvStream};
 use thiserror::Error;
 
-use super::carrier::Disconnected;
+use super::disconnected::Disconnected;
 use super::layer::{Layer, Preamble};
 use super::stream::ReceiveHalf;
 use super::websocket::Inlet;
-use crate::frame::{FrameDecoder, FrameError};
+use quic_websocket_protocol::frame::{FrameDecoder, FrameError};
 
 /// Pieces taken from the stream at once: each is a packet's share at most, and costs a place here while a lane lives.
 const PIECES: usize = 16;
 
 /// Why no further body comes from a lane.
 #[derive(Debug, Clone, Error)]
-pub(crate) enum ReadFailure {
+pub enum ReadFailure {
     /// The stream breaks the framing rules.
     #[error(transparent)]
     Frame(#[from] FrameError),
@@ -37,7 +37,7 @@ pub(crate) enum ReadFailure {
 
 /// Reads bodies from one stream that the peer writes.
 #[derive(Debug)]
-pub(crate) struct LaneReader {
+pub struct LaneReader {
     source: Source,
     max_message_bytes: usize,
 }
@@ -63,7 +63,8 @@ struct QuicSource {
 }
 
 impl LaneReader {
-    pub(crate) fn new(half: impl Into<ReceiveHalf>, layer: Layer, max_message_bytes: usize) -> Self {
+    /// A lane whose bodies have at most so many bytes.
+    pub fn new(half: impl Into<ReceiveHalf>, layer: Layer, max_message_bytes: usize) -> Self {
         let source = match half.into() {
             ReceiveHalf::Socket(inlet) => Source::Socket(inlet),
             ReceiveHalf::Quic(stream) => Source::Quic(Box::new(QuicSource {
@@ -79,12 +80,12 @@ impl LaneReader {
     }
 
     /// The largest body that is accepted, in bytes.
-    pub(crate) fn max_message_bytes(&self) -> usize {
+    pub fn max_message_bytes(&self) -> usize {
         self.max_message_bytes
     }
 
     /// The next body of what has been received already.
-    pub(crate) fn buffered(&mut self) -> Result<Option<Bytes>, FrameError> {
+    pub fn buffered(&mut self) -> Result<Option<Bytes>, FrameError> {
         match &mut self.source {
             Source::Quic(source) => source.buffered(),
             Source::Socket(inlet) => inlet.buffered(),
@@ -94,7 +95,7 @@ impl LaneReader {
     /// Waits for more, once [`buffered`](Self::buffered) has given `None`. False at the end of the stream.
     ///
     /// Cancel safe: what was received is kept.
-    pub(crate) async fn fill(&mut self) -> Result<bool, ReadFailure> {
+    pub async fn fill(&mut self) -> Result<bool, ReadFailure> {
         match &mut self.source {
             Source::Quic(source) => Ok(source.fill().await?),
             Source::Socket(inlet) => inlet.fill().await.map(|()| true),
@@ -102,7 +103,7 @@ impl LaneReader {
     }
 
     /// Waits for the next body; `None` at the end of the stream, also where that cuts a body off. Cancel safe.
-    pub(crate) async fn next_body(&mut self) -> Result<Option<Bytes>, ReadFailure> {
+    pub async fn next_body(&mut self) -> Result<Option<Bytes>, ReadFailure> {
         loop {
             if let Some(body) = self.buffered()? {
                 return Ok(Some(body));
@@ -114,7 +115,7 @@ impl LaneReader {
     }
 
     /// Whether what was received ends inside a body, or before the first may begin.
-    pub(crate) fn is_inside_frame(&self) -> bool {
+    pub fn is_inside_frame(&self) -> bool {
         match &self.source {
             Source::Quic(source) => source.is_inside_frame(),
             Source::Socket(inlet) => inlet.has_begun(),
@@ -122,7 +123,7 @@ impl LaneReader {
     }
 
     /// Bytes of the body inside which that ends, once [`buffered`](Self::buffered) has given `None`.
-    pub(crate) fn unfinished_bytes(&self) -> usize {
+    pub fn unfinished_bytes(&self) -> usize {
         match &self.source {
             Source::Quic(source) => source.decoder.unfinished_bytes(),
             // One body at most, of which the largest has room in what a client may have begun.
@@ -131,7 +132,7 @@ impl LaneReader {
     }
 
     /// Tells the peer that nothing more is read, with a closing code.
-    pub(crate) fn stop(&mut self, code: u16) {
+    pub fn stop(&mut self, code: u16) {
         if let Source::Quic(source) = &mut self.source {
             // An error means that the stream has ended already.
             let _ = source.stream.stop(source.layer.code(code));

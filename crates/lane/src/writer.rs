@@ -11,15 +11,15 @@ use thiserror::Error;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::backlog::{Backlog, DropNotice, Gap, Mark, Overflow};
+use super::counters::Sent;
 use super::layer::Layer;
 use super::send_scheduler::SendScheduler;
 use super::stream::SendHalf;
-use crate::frame::PREFIX_BYTES;
-use crate::metrics::Sent;
+use quic_websocket_protocol::frame::PREFIX_BYTES;
 
 /// Why a frame was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub(crate) enum SendFailure {
+pub enum SendFailure {
     /// The backlog is full: the peer does not read fast enough.
     #[error("the backlog is full")]
     Full,
@@ -40,7 +40,7 @@ const TURN_BYTES: usize = 64 * 1024;
 /// Frames for any number of lanes, in order. Small ones are joined once, because a stream takes one piece of memory in a
 /// fraction of the time that it takes many.
 #[derive(Debug)]
-pub(crate) struct FrameBatch {
+pub struct FrameBatch {
     frames: Vec<Bytes>,
     /// Of the frames, altogether.
     bytes: usize,
@@ -50,25 +50,26 @@ pub(crate) struct FrameBatch {
 }
 
 impl FrameBatch {
-    pub(crate) fn new(frames: Vec<Bytes>) -> Self {
+    /// Frames that belong to no topic.
+    pub fn new(frames: Vec<Bytes>) -> Self {
         let bytes = total(&frames);
         let joined = (frames.len() > 1 && bytes <= MAX_JOINED_BYTES).then(|| frames.concat().into());
         Self { frames, bytes, joined, topic: None }
     }
 
     /// Messages of a topic with as many offsets.
-    pub(crate) fn of_topic(frames: Vec<Bytes>, source: Arc<dyn DropNotice>, offsets: Vec<u64>) -> Self {
+    pub fn of_topic(frames: Vec<Bytes>, source: Arc<dyn DropNotice>, offsets: Vec<u64>) -> Self {
         Self { topic: Some((source, offsets)), ..Self::new(frames) }
     }
 
     /// What the first of the frames are: so many messages.
-    pub(crate) fn sent(&self, messages: usize) -> Sent {
+    pub fn sent(&self, messages: usize) -> Sent {
         let whole = if messages == self.frames.len() { self.bytes } else { total(&self.frames[..messages]) };
         Sent { messages, bytes: whole - messages * PREFIX_BYTES }
     }
 
     /// The same for all of them.
-    pub(crate) fn all(&self) -> Sent {
+    pub fn all(&self) -> Sent {
         self.sent(self.frames.len())
     }
 
@@ -91,11 +92,11 @@ impl FrameBatch {
 
 /// How messages come to a receiver.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Way<'a> {
+pub struct Way<'a> {
     /// What happens where there is no room.
-    pub(crate) overflow: Overflow,
+    pub overflow: Overflow,
     /// What tells of lost messages of many topics at once, where that by which they come brings many.
-    pub(crate) group: Option<&'a Arc<dyn DropNotice>>,
+    pub group: Option<&'a Arc<dyn DropNotice>>,
 }
 
 impl From<Overflow> for Way<'_> {
@@ -112,7 +113,7 @@ impl From<Bytes> for FrameBatch {
 
 /// Writes frames to one stream, for any number of senders.
 #[derive(Debug)]
-pub(crate) struct LaneWriter {
+pub struct LaneWriter {
     state: Mutex<State>,
     layer: Layer,
     priority: i32,
@@ -133,7 +134,7 @@ struct State {
 
 /// What came of a lane's turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(crate) enum Progress {
     /// Nothing waits any more, or nothing can be written.
     Over,
     /// More can be written.
@@ -143,12 +144,7 @@ pub(super) enum Progress {
 impl LaneWriter {
     /// A lane among those of a client; the higher its priority, the earlier its turn. As in QUIC: what is written goes out
     /// in that order.
-    pub(crate) fn new(
-        half: impl Into<SendHalf>,
-        layer: Layer,
-        priority: i32,
-        scheduler: &Arc<SendScheduler>,
-    ) -> Arc<Self> {
+    pub fn new(half: impl Into<SendHalf>, layer: Layer, priority: i32, scheduler: &Arc<SendScheduler>) -> Arc<Self> {
         let stream = half.into();
         stream.set_priority(priority);
         let state = State { stream, backlog: Backlog::new(scheduler.lane_bounds), closed: None };
@@ -159,12 +155,12 @@ impl LaneWriter {
         lane
     }
 
-    pub(super) fn priority(&self) -> i32 {
+    pub(crate) fn priority(&self) -> i32 {
         self.priority
     }
 
     /// What this lane shares with the client's others.
-    pub(crate) fn scheduler(&self) -> &Arc<SendScheduler> {
+    pub fn scheduler(&self) -> &Arc<SendScheduler> {
         &self.scheduler
     }
 
@@ -176,7 +172,7 @@ impl LaneWriter {
     ///
     /// # Errors
     /// How many frames were taken, and why not the rest.
-    pub(crate) fn try_send<'a>(&self, batch: &FrameBatch, way: impl Into<Way<'a>>) -> Result<(), (usize, SendFailure)> {
+    pub fn try_send<'a>(&self, batch: &FrameBatch, way: impl Into<Way<'a>>) -> Result<(), (usize, SendFailure)> {
         let way = way.into();
         let mut state = self.state();
         let was_empty = state.backlog.is_empty();
@@ -207,7 +203,7 @@ impl LaneWriter {
     ///
     /// # Errors
     /// Why it cannot be told.
-    pub(crate) fn tell(&self, gap: Gap) -> Result<Sent, SendFailure> {
+    pub fn tell(&self, gap: Gap) -> Result<Sent, SendFailure> {
         let mut state = self.state();
         if !state.backlog.is_empty() {
             let told = state.backlog.tell(gap, &self.scheduler.budget);
@@ -228,7 +224,7 @@ impl LaneWriter {
     /// running.
     ///
     /// Not cancel safe: a dropped call may leave frames in the backlog; they are sent all the same.
-    pub(crate) async fn send(&self, frames: &mut [Bytes]) -> Result<(), SendFailure> {
+    pub async fn send(&self, frames: &mut [Bytes]) -> Result<(), SendFailure> {
         let mut rest_bytes = 0;
         let until = {
             let mut state = self.state();
@@ -249,35 +245,35 @@ impl LaneWriter {
     }
 
     /// Waits until more replies may wait for the client, or the lane has ended.
-    pub(crate) async fn room_for_replies(&self) -> Result<(), SendFailure> {
+    pub async fn room_for_replies(&self) -> Result<(), SendFailure> {
         self.until(|_| self.scheduler.takes_replies()).await
     }
 
     /// Waits until what waits here now has gone on, and another message may wait.
-    pub(crate) async fn passed(&self) -> Result<(), SendFailure> {
+    pub async fn passed(&self) -> Result<(), SendFailure> {
         let until = self.state().backlog.last();
         self.until(|state| state.backlog.has_passed(until) && state.backlog.has_room(&self.scheduler.budget)).await
     }
 
     /// Waits until it is the turn of another replay on this lane, which is over when the result is dropped.
-    pub(crate) async fn replay_turn(&self) -> Option<SemaphorePermit<'_>> {
+    pub async fn replay_turn(&self) -> Option<SemaphorePermit<'_>> {
         // It is never closed.
         self.replays.acquire().await.ok()
     }
 
     /// Waits until another message may wait here.
-    pub(crate) async fn room(&self) -> Result<(), SendFailure> {
+    pub async fn room(&self) -> Result<(), SendFailure> {
         let _turn = self.publishers.acquire().await;
         self.until(|state| state.backlog.has_room(&self.scheduler.budget)).await
     }
 
     /// The topics of which something waits here that may still be forgotten, each once.
-    pub(crate) fn waiting_sources(&self) -> Vec<Arc<dyn DropNotice>> {
+    pub fn waiting_sources(&self) -> Vec<Arc<dyn DropNotice>> {
         self.state().backlog.sources()
     }
 
     /// Forgets what waits here of the topics that are unwanted, by the addresses of their sources.
-    pub(crate) fn forget(&self, unwanted: &HashSet<usize>) {
+    pub fn forget(&self, unwanted: &HashSet<usize>) {
         if !unwanted.is_empty() {
             self.state().backlog.forget(unwanted, &self.scheduler.budget);
             self.scheduler.made_room();
@@ -285,12 +281,12 @@ impl LaneWriter {
     }
 
     /// Waits until nothing waits here.
-    pub(crate) async fn idle(&self) -> Result<(), SendFailure> {
+    pub async fn idle(&self) -> Result<(), SendFailure> {
         self.until(|state| state.backlog.is_empty()).await
     }
 
     /// Whether another message may wait here; none does on a lane that is closed.
-    pub(crate) fn has_room(&self) -> bool {
+    pub fn has_room(&self) -> bool {
         let state = self.state();
         state.closed.is_some() || state.backlog.has_room(&self.scheduler.budget)
     }
@@ -313,7 +309,7 @@ impl LaneWriter {
     }
 
     /// Moves what the stream takes of the backlog; where it takes no more, `cx` is woken once it does.
-    pub(super) fn take_turn(&self, cx: &mut Context<'_>) -> Progress {
+    pub(crate) fn take_turn(&self, cx: &mut Context<'_>) -> Progress {
         let mut state = self.state();
         if state.closed.is_some() || state.backlog.is_empty() {
             return Progress::Over;
@@ -343,7 +339,7 @@ impl LaneWriter {
     }
 
     /// Waits until the peer wants no more of this lane, or the connection is gone.
-    pub(crate) async fn stopped(&self) {
+    pub async fn stopped(&self) {
         let ended = self.state().stream.ended();
         // Ended by us and read to the end is none of these, and the last that happens to a lane.
         if ended.await {
@@ -352,24 +348,24 @@ impl LaneWriter {
     }
 
     /// Whether nothing waits here.
-    pub(crate) fn is_idle(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         self.state().backlog.is_empty()
     }
 
     /// Ends a lane on which nothing waits. What QUIC has of it still arrives.
-    pub(crate) fn end(&self) {
+    pub fn end(&self) {
         let mut state = self.state();
         self.close(&mut state, SendFailure::Closed);
         state.stream.finish();
     }
 
     /// Gives up what waits here; nothing more is taken, and whoever waits is told.
-    pub(crate) fn give_up(&self) {
+    pub fn give_up(&self) {
         self.close(&mut self.state(), SendFailure::Closed);
     }
 
     /// Gives up what waits here and in QUIC: the peer is told with a closing code that no more comes (RESET_STREAM).
-    pub(crate) fn abandon(&self, code: u16) {
+    pub fn abandon(&self, code: u16) {
         let mut state = self.state();
         self.close(&mut state, SendFailure::Closed);
         state.stream.reset(self.layer.code(code));
@@ -377,7 +373,7 @@ impl LaneWriter {
 
     /// Writes what is left, `last` behind it, ends the stream, and waits until the peer has it all (or has gone). Needs
     /// [`SendScheduler::drain`] running. Bound it by a timeout: the peer need not read.
-    pub(crate) async fn finish(&self, last: Option<Bytes>) {
+    pub async fn finish(&self, last: Option<Bytes>) {
         if let Some(last) = last {
             let mut state = self.state();
             if state.closed.is_none() {
