@@ -1,7 +1,7 @@
 /**
- * A client of a quic-websocket server, for browsers (WebTransport and WebSocket) and Node (WebSocket). ES modules without
- * dependencies and without a build step: this file exports what the modules in qws/ define. The types are in qws.d.ts, the
- * protocol in docs/PROTOCOL.md, how to use it in README.md.
+ * A client of a quic-websocket server, for browsers (WebTransport and WebSocket) and Node (WebSocket). ES modules
+ * without dependencies and without a build step: this file exports what the modules in qws/ define. The types are in
+ * qws.d.ts, the protocol in docs/PROTOCOL.md, how to use it in README.md.
  *
  * @module
  */

@@ -1,12 +1,12 @@
-// When to try again after a failure.
-// Pure but for its random number; knows nothing of what is tried. Called by the client and by an entry.
+// Exponential backoff: when to try again after a failure. Pure except for its random number; knows nothing of what is
+// tried. Called by the driver, entries, `catch-up.js` and tokens.
 
-/** The first try to come back comes within this time, each further one within twice the time of the one before. */
+/** The longest delay of the first retry; each further delay is at most twice as long. */
 const FIRST_BACKOFF_MS = 500;
-/** A connection that lived as long begins the count of tries anew: a server that lets clients in only to lose them is not stormed. */
+/** The life of a connection that resets the count of tries: a server that loses clients at once is not stormed. */
 export const HELD_MS = 20_000;
 
-/** When to try again: exponential backoff with full jitter, so that clients that lost the same server do not come back together. */
+/** Exponential backoff with full jitter, so that clients that lost the same server do not return together. */
 export class Backoff {
   #tries = 0;
   #longestMs;
@@ -21,14 +21,14 @@ export class Backoff {
     this.#random = random;
   }
 
-  /** How long to wait before the next try. */
+  /** The delay before the next try, in milliseconds. */
   next() {
     const ceiling = Math.min(FIRST_BACKOFF_MS * 2 ** this.#tries, this.#longestMs);
     this.#tries = Math.min(this.#tries + 1, 32);
     return this.#random() * ceiling;
   }
 
-  /** A connection was had, for so long. @param {number} ms */
+  /** Records how long a connection lasted. @param {number} ms */
   connectedFor(ms) {
     if (ms >= HELD_MS) this.reset();
   }

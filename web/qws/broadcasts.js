@@ -10,7 +10,7 @@ const MAX_COMPARED = 1024;
 
 /** Both connections bring the same broadcasts in the same order: what one has brought is dropped from the other. */
 export class BroadcastFilter {
-  /** The newest broadcasts of the old connection, each with the number of times that it came. @type {Map<string, number>} */
+  /** The newest broadcasts of the old connection, and how often each came. @type {Map<string, number>} */
   #heard = new Map();
 
   clear() {

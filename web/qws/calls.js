@@ -1,21 +1,21 @@
 // One request until its reply, and the order in which requests wait.
-// Sends nothing and knows no connection but by name. Called by the client, which makes calls, and by a link, which sends them.
+// Sends nothing. Made by requests, subscriptions and heartbeat; sent by links.
 
 /** @import { QwsError } from "./errors.js" */
 /** @import { Json, Reply } from "./frames.js" */
 /** @import { Link } from "./link.js" */
 /** @import { Pace } from "./pace.js" */
 
-/** How many calls were made: they keep this order where they wait. */
+/** Number of calls made: waiting calls keep this order. */
 let callsMade = 0;
 
 /** A request, until it has its reply. */
 export class Call {
   id = 0;
   order = (callsMade += 1);
-  /** Where it was sent. @type {Link | null} */
+  /** The connection on which it was sent. @type {Link | null} */
   link = null;
-  /** What it counts for; `null` for what the connection needs itself. @type {Pace | null} */
+  /** The pace it counts for; `null` for what the connection itself needs. @type {Pace | null} */
   pace = null;
   sentAt = 0;
   deadline = 0;
@@ -23,7 +23,7 @@ export class Call {
   isOrder = false;
   /** Sent, and not answered. */
   isUnderWay = false;
-  /** Whether it is worth sending again after an `error` 429. @type {() => boolean} */
+  /** Whether to send it again after an `error` 429. @type {() => boolean} */
   isWanted = () => true;
   /** Called when it waits for its turn after an `error` 429. @type {() => void} */
   whenPutOff = () => {};
@@ -35,7 +35,7 @@ export class Call {
   /**
    * @param {Json} message
    * @param {Uint8Array | undefined} attachment
-   * @param {boolean} again whether it may be sent again where its reply was lost
+   * @param {boolean} again whether it may be sent again if its reply was lost
    * @param {(error: QwsError | null, reply?: Reply) => void} done
    */
   constructor(message, attachment, again, done) {
@@ -45,7 +45,7 @@ export class Call {
     this.done = done;
   }
 
-  /** `unsubscribe` frees what the server holds, and `refresh` keeps the connection: they go before the others. */
+  /** `unsubscribe` frees memory of the server, and `refresh` keeps the connection: they go before the others. */
   get isUrgent() {
     return this.message.type === "unsubscribe" || this.message.type === "refresh";
   }

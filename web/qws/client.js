@@ -44,7 +44,7 @@ export class Client extends EventTarget {
    */
   constructor(internal, url, options) {
     super();
-    if (internal !== INTERNAL) throw new QwsError("usage", "a client is made by connect()");
+    if (internal !== INTERNAL) throw new QwsError("usage", "call connect() to create a client");
     const settings = settingsOf(url, options);
     const connection = this.#connection;
     const tokens = new Tokens(options.token);
@@ -175,7 +175,8 @@ export class Client extends EventTarget {
     const { limit, after } = options;
     return this.#requests.request({ type: "list_clients", limit, after }, { again: true }, ({ json }) => {
       const { clients, total, next } = json;
-      return /** @type {import("../qws.js").ClientPage} */ (next == null ? { clients, total } : { clients, total, next });
+      const page = next == null ? { clients, total } : { clients, total, next };
+      return /** @type {import("../qws.js").ClientPage} */ (page);
     });
   }
 

@@ -3,7 +3,7 @@
 
 /** @import { QwsError } from "./errors.js" */
 
-/** A promise that was rejected, and may be ignored. @param {Error} error @returns {Promise<never>} */
+/** A rejected promise that may be ignored. @param {Error} error @returns {Promise<never>} */
 export function failed(error) {
   return quiet(Promise.reject(error));
 }
@@ -20,7 +20,7 @@ export function quiet(promise) {
 }
 
 /**
- * A promise with its ends in hand. Where nobody looks at it, its rejection is no fault.
+ * A promise that is settled from outside. An ignored rejection is no unhandled rejection.
  *
  * @template T
  */

@@ -1,10 +1,11 @@
-// One subscription at the server: what was asked for, and up to where everything was passed on to its feeds.
-// Knows connections only as bindings; sends nothing. Called by the client and by routes.
+// One subscription at the server: what was asked for, and the position up to which all was passed on to its feeds.
+// Knows connections only as bindings; sends nothing. Called by subscriptions, `catch-up.js` and routes.
 
 import { Backoff, HELD_MS } from "./backoff.js";
 import { Deferred } from "./deferred.js";
 import { QwsError } from "./errors.js";
 import { emit } from "./events.js";
+import { LOG_TOO_SHORT } from "./feed.js";
 import { messageOf } from "./messages.js";
 import { isOffset, isPattern } from "./topics.js";
 
@@ -15,54 +16,52 @@ import { isOffset, isPattern } from "./topics.js";
 /** @import { Link } from "./link.js" */
 /** @import { Binding } from "./routes.js" */
 
-/** How long the old connection is kept for what is still on its way, once there is a better one. */
+/** How long an old connection is kept for what is in flight, once there is a better one. */
 export const MOVE_MS = 5_000;
 
-/**
- * A subscription at the server, and the subscriptions of the application that share it: what was asked for, and what was seen.
- * Knows nothing of connections but which of them it is bound to.
- */
+/** A subscription at the server, and the subscriptions of the application (feeds) that share it. */
 export class Entry {
-  /** Those that share it. @type {Set<Feed>} */
+  /** The feeds that share it. @type {Set<Feed>} */
   feeds = new Set();
-  /** The one whose options are being asked for: if the server refuses them, it alone ends. @type {Feed | null} */
+  /** The feed whose options are asked for: if the server refuses them, it alone ends. @type {Feed | null} */
   asker = null;
-  /** Whether the server has taken it once. */
+  /** Whether the server has accepted it once. */
   opened = false;
-  /** Whether the client may publish there, as the server said last. */
+  /** Whether the client may publish to the topic, according to the last answer. */
   mayPublish = true;
-  /** The server was asked to stop: the reader did not keep up, or something else is to be asked for. */
+  /** The server was asked to pause: the reader did not keep up, or the options have changed. */
   isPaused = false;
   isOver = false;
-  /** Where it is asked for or comes from. @type {Binding | null} */
+  /** The subscription on the connection in use. @type {Binding | null} */
   binding = null;
-  /** On the connection to which the client moves. @type {Binding | null} */
+  /** The same on the connection to which the client moves. @type {Binding | null} */
   next = null;
-  /** Resolved once the connection before brings nothing more. @type {Deferred<void>} */
+  /** Resolved once the old connection brings nothing more. @type {Deferred<void>} */
   drained = new Deferred();
-  /** The tries since the server refused to take it back. */
+  /** The delay of tries after the server refused it again. */
   backoff = new Backoff(HELD_MS);
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   timer;
-  /** Up to here everything was passed on. @type {Position | null} */
+  /** All up to this position was passed on. @type {Position | null} */
   seen;
-  /** The newest offset when the server took it first; what is newer comes here, and by no pattern. */
+  /** The newest offset when the server first accepted it. What is newer comes here, not by a pattern. */
   begin = Infinity;
 
   /**
-   * The newest offset when the newest messages were asked for, until the first of them has come: only then is it known where
-   * they begin, because offsets do not always grow by one.
+   * The newest offset at the time when `recent` messages were asked for, until the first of them has come: before that
+   * their beginning is unknown, because offsets do not always grow by one.
    *
    * @type {number | null}
    */
   #replayEnd = null;
-  /** Up to this offset it was told already that not everything is there. */
-  #told = 0;
-  /** The server does not allow this client to have replayed what it missed. */
+  /** A loss of messages was reported up to this offset. */
+  #reportedLoss = 0;
+  /** The server does not let this client replay what it missed. */
   #isPositionRefused = false;
   /**
-   * Of a pattern that moves: what the connection before has brought, which the next one may bring again. Offsets are not
-   * compared beyond that: where only patterns follow a topic the server may forget it, and they begin anew.
+   * For a pattern that moves: the offsets that the old connection has brought, which the new one may bring again. They
+   * are not compared for longer: if only patterns follow a topic, the server may forget it, and its offsets begin
+   * again.
    *
    * @type {{ next: Binding, offsets: Map<string, number>, until: number } | null}
    */
@@ -70,7 +69,7 @@ export class Entry {
 
   /**
    * @param {string} topic
-   * @param {SubscribeOptions} options of the first one that shares it
+   * @param {SubscribeOptions} options those of its first feed
    */
   constructor(topic, options) {
     this.topic = topic;
@@ -80,7 +79,7 @@ export class Entry {
     this.seen = options.since ? { epoch: options.since.epoch, offset: options.since.offset } : null;
   }
 
-  /** What to ask the server for. @param {boolean} [onControl] whether it has to come on the control lane */
+  /** The request for it. @param {boolean} [onControl] whether it has to use the control lane */
   toAsk(onControl = false) {
     const { since, recent, delivery, presence } = this.options;
     const lane = onControl ? "control" : this.options.lane;
@@ -90,20 +89,20 @@ export class Entry {
       this.asker ??= [...this.feeds][0] ?? null;
       return { ...request, since, recent };
     }
-    // Newest wins: of datagrams, what was missed is of no interest.
+    // With datagrams the newest message wins: what was missed is of no interest.
     if (this.isDatagram || this.isPattern || this.#isPositionRefused || !this.seen) return request;
-    // A replay of which nothing has come is fetched from the history, see `answered`.
+    // A replay of which nothing has come is fetched from the history (`answered`).
     return { ...request, since: { epoch: this.seen.epoch, offset: this.#replayEnd ?? this.seen.offset } };
   }
 
-  /** @param {Binding} next */
+  /** It is asked for on another connection. @param {Binding} next */
   moveTo(next) {
     this.next = next;
     this.drained = new Deferred();
     if (this.isPattern) this.#seam = { next, offsets: new Map(), until: Infinity };
   }
 
-  /** @param {Binding} next which is the one that counts from now on */
+  /** The old connection brings nothing more. @param {Binding} next */
   switch(next) {
     if (this.next !== next) return;
     this.binding = next;
@@ -112,7 +111,7 @@ export class Entry {
     this.drained.resolve();
   }
 
-  /** @param {Link} link that is no more, or that this is on no more */
+  /** It is no longer on a connection. @param {Link} link */
   unbind(link) {
     if (this.#seam?.next.link === link) this.#seam = null;
     if (this.next?.link === link) {
@@ -124,33 +123,35 @@ export class Entry {
     if (this.next) this.switch(this.next);
   }
 
-  // Those that share it.
+  // Its feeds.
 
-  /** Whether it may be asked to go on after a pause: several do not wait for each other. */
+  /** Whether a pause may end: several feeds do not wait for each other. */
   get hasRoom() {
     const [only, ...others] = this.feeds;
     return others.length > 0 || only === undefined || only.hasRoom;
   }
 
   /**
-   * Why a subscription with these options cannot share this one.
+   * The error if a feed with these options cannot share it.
    *
    * @param {SubscribeOptions} options
    */
   clash({ delivery, lane, presence }) {
     const { options } = this;
-    const here = (/** @type {string} */ what, /** @type {unknown} */ value) =>
-      new QwsError("usage", `subscribe: ${this.topic} is subscribed to with ${what} ${JSON.stringify(value)} already`, { code: 409 });
+    const here = (/** @type {string} */ what, /** @type {unknown} */ value) => {
+      const message = `subscribe: ${this.topic} is already subscribed to with ${what} ${JSON.stringify(value)}`;
+      return new QwsError("usage", message, { code: 409 });
+    };
     const isSame = (options.delivery ?? "stream") === (delivery ?? "stream");
     if (!isSame) return here("delivery", options.delivery ?? "stream");
     if (lane != null && (options.lane ?? "own") !== lane) return here("lane", options.lane ?? "own");
-    // Asking again has no seam without a position.
+    // Without a position, asking again would lose or repeat messages.
     const isFixed = (this.isPattern || this.isDatagram) && this.binding !== null;
     if (presence === true && options.presence !== true && isFixed) return here("presence", false);
     return null;
   }
 
-  /** One that shares it begins, at what the server sends next. @param {Feed} feed */
+  /** A feed begins with what the server sends next. @param {Feed} feed */
   admit(feed) {
     if (feed.opened || feed.behind) return;
     const seen = this.seen && { epoch: this.seen.epoch, offset: this.#replayEnd ?? this.seen.offset };
@@ -158,12 +159,12 @@ export class Entry {
     feed.open(seen, { epoch, offset, recovered: null });
   }
 
-  /** One that shares it ends, and the others go on. @param {Feed} feed @param {QwsError | null} error */
+  /** A feed ends, and the others continue. @param {Feed} feed @param {QwsError | null} error */
   part(feed, error) {
     this.feeds.delete(feed);
     if (this.asker === feed) {
       this.asker = null;
-      // The others have not asked for its replay.
+      // The others did not ask for its replay.
       if (!this.opened) this.options.since = this.options.recent = undefined;
       if (!this.opened) this.seen = null;
     }
@@ -171,8 +172,8 @@ export class Entry {
   }
 
   /**
-   * The server has refused it. Whether something else may still be asked for: without a position that it may not have
-   * replayed, or for the others without what one of them asked for.
+   * The server has refused it. Whether to ask for less: without a position that may not be replayed, or without the
+   * options of one feed, which ends.
    *
    * @param {Json | undefined} asked
    * @param {QwsError} error
@@ -200,7 +201,7 @@ export class Entry {
   }
 
   /**
-   * One that was behind has what the others have. Gives those that have no room for more.
+   * A feed that was behind has caught up. Returns it if it has no room for more.
    *
    * @param {Feed} feed
    */
@@ -212,11 +213,11 @@ export class Entry {
   }
 
   /**
-   * The server sends from now on.
+   * The server has accepted it.
    *
    * @param {Binding} binding
    * @param {Json} reply
-   * @param {Json} [asked] what it answers
+   * @param {Json} [asked] the request
    */
   answered(binding, reply, asked) {
     const moves = this.next === binding;
@@ -233,29 +234,29 @@ export class Entry {
       const hadSeen = this.seen !== null;
       const isReplayMissed = this.#replayEnd !== null;
       const isOther = this.#compare(reply.epoch, Number(reply.offset), moves);
-      const isNews = isOther || isReplayMissed || reply.offset > this.#told;
-      // The newest messages are to come, and how far back they reach shows by the first.
+      const isNews = isOther || isReplayMissed || reply.offset > this.#reportedLoss;
+      // The `recent` messages follow; the first of them shows where they begin.
       const isReplayed = !renewed && (this.options.recent ?? 0) > 0 && (!hadSeen || isOther) && reply.offset > 0;
       if (isReplayed) {
         this.seen = { epoch: reply.epoch, offset: 0 };
         this.#replayEnd = Number(reply.offset);
       }
       if (reply.recovered !== true) {
-        if (hadSeen && isNews && !(this.isDatagram && renewed)) lost = "the topic's log does not reach back";
-        this.#told = reply.offset;
+        if (hadSeen && isNews && !(this.isDatagram && renewed)) lost = LOG_TOO_SHORT;
+        this.#reportedLoss = reply.offset;
       }
       if (this.#isPositionRefused && lost) {
         lost = "this client may not read the topic's history";
         this.#passed({ epoch: reply.epoch, offset: Number(reply.offset) });
       }
     } else if (renewed && !moves && !this.isDatagram) {
-      lost = "the connection was lost meanwhile, and a pattern has no position";
+      lost = "the connection was lost, and a pattern has no position";
     }
     const { asker } = this;
     this.asker = null;
     for (const feed of this.feeds) {
       if (feed.behind) {
-        // The topic's history tells what it has missed.
+        // It finds out from the topic's history.
         if (lost) feed.behind.pending = null;
       } else if (feed.opened || (feed === asker && !renewed)) {
         feed.open(this.#replayEnd === null ? this.seen : null, subscribed);
@@ -270,8 +271,8 @@ export class Entry {
   }
 
   /**
-   * The server goes on behind this position. Where that is the end of a replay that has not come whole, the history has
-   * the rest.
+   * The server continues after this position. If a replay up to there has not come in full, the rest is fetched from
+   * the history.
    *
    * @param {Position} position
    */
@@ -283,12 +284,12 @@ export class Entry {
   }
 
   /**
-   * Sets what was seen against what the log is now. True where that is in another life than before, or has lost what was
-   * seen: offsets are given anew then.
+   * Compares the position with the log. True if the log was started again, or has lost messages that were seen: then
+   * offsets are assigned again.
    *
    * @param {string} epoch
    * @param {number} newest
-   * @param {boolean} moves where the connection before has brought more since
+   * @param {boolean} moves whether the old connection may have brought more since
    */
   #compare(epoch, newest, moves) {
     const seen = this.seen;
@@ -306,7 +307,7 @@ export class Entry {
     return true;
   }
 
-  /** @param {Position} position up to which there is nothing more to pass on */
+  /** Nothing more is to be passed on up to a position. @param {Position} position */
   #passed(position) {
     this.seen = position;
     this.#replayEnd = null;
@@ -320,7 +321,7 @@ export class Entry {
   }
 
   /**
-   * Passes on what belongs to it, unless that has been there. Gives those that have no room for more.
+   * Passes on what belongs to it, unless it has come before. Returns the feeds that have no room for more.
    *
    * @param {Binding} binding
    * @param {Source} source
@@ -336,7 +337,7 @@ export class Entry {
       for (const feed of [...this.feeds]) if (feed.options.presence) emit(feed.subscription, type, detail);
       return NONE;
     }
-    // It may span what came as datagrams, and what was missed is of no interest.
+    // It may include messages that came as datagrams, and what was missed is of no interest.
     if (type === "gap" && this.isDatagram) return NONE;
     const [first, last] = type === "gap" ? [json.first, json.last] : [json.offset, json.offset];
     if (!isOffset(first) || !isOffset(last)) throw new QwsError("protocol", `${type}: no offset`, { code: 1002 });
@@ -345,13 +346,13 @@ export class Entry {
     this.#replayEnd = null;
     const position = this.seen && { epoch: this.seen.epoch, offset: last };
     if (type === "gap") {
-      // Of a gap that was told in part, the rest.
+      // If a part of the gap was reported before, only the rest.
       const from = this.seen ? Math.max(first, this.seen.offset + 1) : first;
       if (position) this.seen = position;
       return this.#passOn({ message: null, gap: { first: from, last, json }, position });
     }
-    // What is lost behind it is another loss.
-    this.#told = 0;
+    // A loss after this message is another one.
+    this.#reportedLoss = 0;
     if (position) this.seen = position;
     if (this.next) this.#seam?.offsets.set(topic, last);
     return this.#passOn({ message: messageOf(json, data), position });
@@ -363,12 +364,14 @@ export class Entry {
       const [only] = this.feeds;
       return only.hear(heard) ? [only] : NONE;
     }
-    // Each has a message of its own: it may change it.
+    // Each gets its own copy of the message: the application may change it.
     const copy = () => ({ ...heard, message: heard.message && { ...heard.message } });
     return [...this.feeds].filter((feed) => feed.hear(copy()));
   }
 
   /**
+   * Whether a message was passed on before.
+   *
    * @param {Binding} binding
    * @param {string} topic
    * @param {number} offset
@@ -386,7 +389,7 @@ export class Entry {
     return offset <= last;
   }
 
-  /** @param {QwsError | null} error `null` where it was asked for */
+  /** @param {QwsError | null} error `null` if the application asked for it */
   end(error) {
     if (this.isOver) return;
     this.isOver = true;
@@ -398,5 +401,5 @@ export class Entry {
   }
 }
 
-/** No subscription. @type {readonly Feed[]} */
+/** No feed. @type {readonly Feed[]} */
 const NONE = [];

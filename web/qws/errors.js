@@ -1,14 +1,14 @@
 // Errors, and the codes by which the client decides whether another try can help (docs/PROTOCOL.md, sections 9 and 10).
-// Knows no other module. Every module that can fail calls it.
+// Knows no other module. Called by every module that can fail.
 
 /** @import { ErrorKind } from "../qws.js" */
 
-/** The closing codes after which a client may come back by itself (PROTOCOL, section 10). */
+/** Close codes after which a client may reconnect by itself (docs/PROTOCOL.md, section 10). */
 export const MAY_RECONNECT = new Set([1001, 1006, 1011, 1012, 1013, 4408, 4413]);
-/** Refusals that time can heal: a subscription that was there is tried again. */
+/** Error codes that may pass with time: an established subscription is tried again. */
 export const PASSING = new Set([429, 500, 503]);
 
-/** What a client or its server did wrong, or what became of a request. */
+/** An error of the client, the server or the application, or the failure of a request. */
 export class QwsError extends Error {
   /**
    * @param {ErrorKind} kind
@@ -25,12 +25,12 @@ export class QwsError extends Error {
   }
 }
 
-/** @param {number | undefined} code whether a client may come back by itself after it */
+/** Whether a client may reconnect by itself after this close code. @param {number | undefined} code */
 export function mayReconnect(code) {
   return code !== undefined && MAY_RECONNECT.has(code);
 }
 
-/** @param {number} code which a client may send */
+/** Whether a client may send this close code. @param {number} code */
 export function isCloseCode(code) {
   if (!Number.isInteger(code)) return false;
   return (code >= 1000 && code <= 1003) || (code >= 1007 && code <= 1014) || (code >= 3000 && code <= 4999);

@@ -1,5 +1,5 @@
 // One subscription of the application: what waits for its readers, and how it catches up from a topic's history.
-// Knows its entry, never a connection. Called by its entry, by `Subscription` and by the client.
+// Knows its entry, never a connection. Called by its entry, `Subscription`, subscriptions and `catch-up.js`.
 
 import { Deferred } from "./deferred.js";
 import { QwsError } from "./errors.js";
@@ -11,37 +11,44 @@ import { MAX_PAGE } from "./messages.js";
 /** @import { Json } from "./frames.js" */
 /** @import { Subscription } from "./subscription.js" */
 
-/** @typedef {{ message: Message | null, position: Position | null }} Item what waits for a reader */
-/** @typedef {{ first: number, last: number, json: Json }} GapTold a `gap` of the server */
-/** @typedef {{ message: Message | null, gap?: GapTold, position: Position | null }} Heard what comes for a subscription */
+/** @typedef {{ message: Message | null, position: Position | null }} Item in the queue */
+/** @typedef {{ first: number, last: number, json: Json }} ReportedGap a `gap` of the server */
+/** @typedef {{ message: Message | null, gap?: ReportedGap, position: Position | null }} Heard what an entry brings */
 
 /**
- * What a subscription that has to catch up knows of that: whether these are the first messages that it gets, how many of the
- * newest ones it begins with (those up to `end`, if that is given), and what came since it began to fetch (`null`: more than it
- * keeps).
+ * The state of a feed that has to catch up.
  *
- * @typedef {{ isFirst: boolean, isFetching: boolean, recent: number | undefined, end?: Position, pending: Heard[] | null }} Behind
+ * @typedef {object} Behind
+ * @property {boolean} isFirst whether these are its first messages
+ * @property {boolean} isFetching
+ * @property {number | undefined} recent number of newest messages to begin with
+ * @property {Position} [end] only messages up to this position count for `recent`
+ * @property {Heard[] | null} pending what came since it began to fetch; `null` if that was more than it keeps
  */
 
-/** @typedef {{ reader: object | null, taken: Deferred<Message | null> }} Waiter a reader that waits */
+/** @typedef {{ reader: object | null, taken: Deferred<Message | null> }} Waiter a waiting reader */
+
+/** The reason of a loss that the history cannot make up for. */
+export const LOG_TOO_SHORT = "the topic's log no longer reaches back that far";
 
 /**
- * What the application gets of a subscription: the messages that wait for its readers, and its events. Several feeds may share
- * one entry; one that does not keep up with the others, or begins further back, is behind and catches up from the history.
+ * A subscription of the application: the messages that wait for its readers, and its events. Several feeds
+ * may share one entry; one that does not keep up with the others, or begins further back, is behind and catches up from
+ * the history.
  */
 export class Feed {
   /** @type {Subscription | null} */
   subscription = null;
   /** @type {Deferred<Subscribed>} */
   ready = new Deferred();
-  /** Whether `ready` has resolved: it gets what comes. */
+  /** Whether `ready` has resolved: it takes what comes. */
   opened = false;
   isOver = false;
-  /** Up to here everything was taken. @type {Position | null} */
+  /** All up to this position was taken. @type {Position | null} */
   seen;
-  /** Up to here everything was handed out. @type {Position | null} */
+  /** All up to this position was handed out. @type {Position | null} */
   position;
-  /** How many iterations there are. */
+  /** Number of iterations. */
   readers = 0;
   /** Set while it has to catch up. @type {Behind | null} */
   behind = null;
@@ -70,7 +77,7 @@ export class Feed {
     this.seen = this.position = since ? { epoch: since.epoch, offset: since.offset } : null;
     this.#capacity = capacity;
     this.#roomAgain = roomAgain;
-    // What the first one asks for, the server replays.
+    // The server replays only for the first feed of an entry.
     const wantsReplay = since != null || (recent ?? 0) > 0;
     if (entry.feeds.size > 0 && wantsReplay && !entry.isPattern) {
       this.behind = { isFirst: true, isFetching: false, recent: since ? undefined : recent, pending: null };
@@ -87,9 +94,9 @@ export class Feed {
   }
 
   /**
-   * It begins, or goes on where the entry does.
+   * It begins, or continues with its entry.
    *
-   * @param {Position | null} seen `null` where that is not known before the first message
+   * @param {Position | null} seen `null` if that is not known before the first message
    * @param {Subscribed} subscribed
    */
   open(seen, subscribed) {
@@ -113,7 +120,7 @@ export class Feed {
       else this.behind.pending = null;
       return false;
     }
-    // Not before its answer: it begins behind that.
+    // It begins after its answer.
     if (!this.opened) return false;
     const { seen } = this;
     const isKnown = seen !== null && position !== null && seen.epoch === position.epoch;
@@ -139,10 +146,10 @@ export class Feed {
     return isFull;
   }
 
-  /** @param {Position} position up to which there is nothing more to hand out */
+  /** Nothing more is to be handed out up to a position. @param {Position} position */
   passed(position) {
     this.seen = position;
-    // Behind what waits already.
+    // After the messages that wait.
     const last = this.#items.at(-1);
     if (last && this.waiting > 0) last.position = position;
     else this.position = position;
@@ -150,29 +157,29 @@ export class Feed {
 
   // Catching up.
 
-  /** It has not got all up to a position behind which its entry goes on. @param {Position} end */
+  /** Its entry continues after a position up to which this feed may not have all messages. @param {Position} end */
   fetchUpTo(end) {
     if (!this.opened || this.behind || (this.seen && this.seen.offset >= end.offset)) return;
     this.fallBehind();
     if (this.behind && !this.seen) Object.assign(this.behind, { recent: this.options.recent, end });
   }
 
-  /** It keeps what waits, and fetches the rest from the topic's history once there is room. */
+  /** It keeps what waits, and fetches the rest from the topic's history once it has room. */
   fallBehind() {
     this.behind ??= { isFirst: false, isFetching: false, recent: undefined, pending: null };
   }
 
   /**
-   * Takes a page of the topic's history. True if nothing is missing between that and what comes.
+   * Takes a page of the topic's history. True if nothing is missing between the page and what comes.
    *
    * @param {import("../qws.js").HistoryPage & { recovered?: boolean | null }} page
-   * @param {Position | null} since where it begins
+   * @param {Position | null} since the position after which it begins
    */
   replay({ epoch, offset, messages, more, recovered }, since) {
     const { behind, entry, options } = this;
     const live = entry.seen;
     if (!behind || !live) return false;
-    // An older server has no empty page.
+    // Older servers send no empty page.
     if (epoch === "") epoch = live.epoch;
     const isOther = since !== null && since.epoch !== epoch;
     const isLost = isOther || (since !== null && recovered === false);
@@ -200,11 +207,11 @@ export class Feed {
     if (!this.opened && position && this.waiting === 0) this.position = position;
     this.opened = true;
     this.ready.resolve(subscribed);
-    if (isLost) emit(this.subscription, "lost", { ...subscribed, reason: "the topic's log does not reach back" });
+    if (isLost) emit(this.subscription, "lost", { ...subscribed, reason: LOG_TOO_SHORT });
   }
 
   /**
-   * What it has missed cannot be had: it goes on with what comes.
+   * What it has missed cannot be fetched: it continues with what comes.
    *
    * @param {Position | null} position
    * @param {string} reason
@@ -226,7 +233,7 @@ export class Feed {
     return this.waiting <= this.#capacity / 2;
   }
 
-  /** How many messages there is room for on one page of history. */
+  /** The size of the next page of history. */
   get room() {
     return Math.min(MAX_PAGE, Math.max(1, Math.floor(this.#capacity - this.waiting)));
   }
@@ -250,7 +257,7 @@ export class Feed {
     this.#items.push(item);
     if (this.waiting < this.#capacity) return false;
     if (!isDatagram && !isPattern) return true;
-    // There is no position to come back to.
+    // There is no position to resume from.
     if (this.waiting > this.#capacity) this.#dropOldest();
     return false;
   }
@@ -275,7 +282,7 @@ export class Feed {
   }
 
   /**
-   * The next message; `null` behind the last, and where the reader leaves.
+   * The next message; `null` after the last one, and if the reader leaves.
    *
    * @param {object | null} reader
    * @returns {Promise<Message | null>}
@@ -298,7 +305,11 @@ export class Feed {
     return taken.promise;
   }
 
-  /** So many listen from now on; the first, where nobody reads, gets what has come already. @param {number} listeners */
+  /**
+   * The number of listeners has changed. The first one gets the messages that wait, unless there is an iteration.
+   *
+   * @param {number} listeners
+   */
   listened(listeners) {
     const isFirst = !this.#isListened && listeners > 0;
     this.#isListened = listeners > 0;
@@ -316,7 +327,8 @@ export class Feed {
   }
 
   /**
-   * An iteration was left, and takes nothing more. Where somebody listens, nobody waits then for what is here.
+   * An iteration has ended. If it was the last one and there are listeners, the messages that wait are dropped:
+   * listeners have had them.
    *
    * @param {object} reader
    */
@@ -332,7 +344,7 @@ export class Feed {
     if (this.#isHeldUp) this.#roomAgain();
   }
 
-  /** @param {QwsError | null} error `null` where it was asked for */
+  /** @param {QwsError | null} error `null` if the application asked for it */
   end(error) {
     if (this.isOver) return;
     this.isOver = true;

@@ -1,5 +1,5 @@
 // Bodies to bytes and back: JSON, attachments, and the frames that separate bodies on a stream.
-// Pure; knows no type of message but `lane`. Called by links and carriers.
+// Pure; knows no type of message except `lane`. Called by links and carriers.
 
 import { QwsError } from "./errors.js";
 import { decoder, encoder } from "./text.js";
@@ -7,9 +7,9 @@ import { isOffset } from "./topics.js";
 
 /** @typedef {Record<string, any>} Json a JSON object */
 /** @typedef {{ json: Json, data?: Uint8Array }} Reply */
-/** @typedef {string | Uint8Array} Body what travels: JSON alone as text, with an attachment as bytes */
+/** @typedef {string | Uint8Array} Body one message: JSON alone as text, with an attachment as bytes */
 
-/** Puts bodies together from a stream that cuts them anywhere. */
+/** Reassembles bodies from a stream that splits them anywhere. */
 export class FrameReader {
   #length = new Uint8Array(4);
   #lengthBytes = 0;
@@ -17,13 +17,13 @@ export class FrameReader {
   #body = null;
   #filled = 0;
 
-  /** @param {number} maxBytes longest body that is taken */
+  /** @param {number} maxBytes longest body accepted */
   constructor(maxBytes) {
     this.maxBytes = maxBytes;
   }
 
   /**
-   * Gives the bodies that are whole with this piece. They may be parts of it: copy what is kept.
+   * Yields the bodies that this piece completes. They may share its memory: copy what you keep.
    *
    * @param {Uint8Array} piece
    * @returns {Generator<Uint8Array, void, undefined>}
@@ -64,7 +64,8 @@ export class FrameReader {
  * @param {number} most
  */
 export function tooLong(length, most) {
-  return new QwsError("protocol", `the server sent a body of ${length} bytes; at most ${most} are accepted`, { code: 1009 });
+  const message = `the server sent a body of ${length} bytes; at most ${most} are accepted`;
+  return new QwsError("protocol", message, { code: 1009 });
 }
 
 /**
@@ -94,10 +95,11 @@ export function decodeBody(body) {
     if (body[0] !== 1) return { json: objectOf(decoder.decode(body)) };
     const length = new DataView(body.buffer, body.byteOffset, body.length).getUint32(1);
     if (5 + length > body.length) throw new Error("the body is shorter than its JSON");
-    // Copied, so that it keeps nothing else alive.
+    // Copied, so that it does not keep the whole piece alive.
     return { json: objectOf(decoder.decode(body.subarray(5, 5 + length))), data: body.slice(5 + length) };
   } catch (cause) {
-    throw new QwsError("protocol", `the server sent a body that could not be read: ${String(cause)}`, { code: 1002, cause });
+    const message = `the server sent a body that could not be read: ${String(cause)}`;
+    throw new QwsError("protocol", message, { code: 1002, cause });
   }
 }
 
@@ -111,7 +113,7 @@ function objectOf(text) {
   return json;
 }
 
-/** @param {Uint8Array} body the first one of a topic lane */
+/** The number of a topic lane. @param {Uint8Array} body its first one */
 export function laneOf(body) {
   const { json } = decodeBody(body);
   if (json.type !== "lane" || !isOffset(json.lane)) {
@@ -120,7 +122,7 @@ export function laneOf(body) {
   return /** @type {number} */ (json.lane);
 }
 
-/** @param {Body} body */
+/** A body behind its length. @param {Body} body */
 export function frameOf(body) {
   const bytes = typeof body === "string" ? encoder.encode(body) : body;
   const frame = new Uint8Array(4 + bytes.length);
@@ -130,11 +132,13 @@ export function frameOf(body) {
 }
 
 /**
+ * Whether a body is longer than so many bytes.
+ *
  * @param {Body} body
  * @param {number} most
  */
 export function isLonger(body, most) {
   if (typeof body !== "string") return body.length > most;
-  // A unit of a string is at most three bytes of UTF-8.
+  // A code unit takes at most three bytes in UTF-8.
   return body.length > most || (body.length * 3 > most && encoder.encode(body).length > most);
 }

@@ -75,7 +75,7 @@ export class Heartbeat {
     });
     this.#requests.send(link, call);
     this.#timers.set("silence", withinMs, () => {
-      if (link.heardAt < asked) link.end({ code: 1006, reason: "the server is silent" }, true);
+      if (link.heardAt < asked) link.end({ code: 1006, reason: "the server does not respond" }, true);
     });
   }
 

@@ -1,4 +1,4 @@
-// What this package's own tests look at. No promise is made about it.
+// Exports for this package's own tests. They may change at any time.
 
 import { Backoff } from "./backoff.js";
 import { Call } from "./calls.js";
@@ -10,4 +10,18 @@ import { race } from "./race.js";
 import { Binding, Routes } from "./routes.js";
 import { matches } from "./topics.js";
 
-export const internals = { Backoff, Binding, Call, Entry, Feed, FrameReader, Pace, Routes, decodeBody, encodeBody, frameOf, matches, race };
+export const internals = {
+  Backoff,
+  Binding,
+  Call,
+  Entry,
+  Feed,
+  FrameReader,
+  Pace,
+  Routes,
+  decodeBody,
+  encodeBody,
+  frameOf,
+  matches,
+  race,
+};

@@ -1,5 +1,5 @@
-// One connection, from `handshake` to its end: requests with their ids, replies, and what ends it.
-// Knows the carrier only as a transport, and nothing of reconnects or subscriptions. Made by the client, one for each connection.
+// One connection, from `handshake` to its end: requests with their ids, replies, and what ends it. Knows the carrier
+// only as a transport, and nothing of reconnects or subscriptions. Made by `dial.js` for each connection.
 
 import { CLOSE_FOLLOWS_MS, CONNECT_MS, MAX_FIRST_BYTES } from "./carrier.js";
 import { Deferred, failed } from "./deferred.js";
@@ -14,7 +14,7 @@ import { Timers } from "./timers.js";
 /** @import { End, Source, Transport } from "./carrier.js" */
 /** @import { Body, Reply } from "./frames.js" */
 
-/** Once told or asked to end, how long the other side may take for it. */
+/** How long the other side may take to end a connection after a `close` or a refusal. */
 const GOODBYE_MS = 2_000;
 
 /** One connection, from `handshake` to its end. */
@@ -31,30 +31,30 @@ export class Link {
   limits = null;
   /** @type {import("../qws.js").Permissions | null} */
   permissions = null;
-  /** Requests without a reply. @type {Map<unknown, Call>} */
+  /** Unanswered requests by id. @type {Map<unknown, Call>} */
   calls = new Map();
-  /** What subscriptions ask of the server, in order: goes before other requests. @type {Call[]} */
+  /** Requests of subscriptions, in order: they go before other requests. @type {Call[]} */
   orders = [];
-  /** The paces of `orders`, and of all other requests. A topic too many holds up no message, and the other way round. */
+  /** The paces of `orders` and of all other requests: too many topics hold up no message, and vice versa. */
   orderPace = new Pace();
   requestPace = new Pace();
   routes = new Routes(this);
   heardAt = performance.now();
-  /** When the page or the network came back: silence from then on says nothing of the carrier. */
+  /** When the page or the network came back: silence after that is no fault of the carrier. */
   doubtedAt = 0;
   isOver = false;
-  /** Resolved once what others say is to come from here. @type {Deferred<void>} */
+  /** Resolved once messages of other clients are taken from this connection. @type {Deferred<void>} */
   inUse = new Deferred();
-  /** Nothing more of what others say is to come from here. */
+  /** Whether messages of other clients are no longer taken from this connection. */
   isDrained = false;
 
   #handlers;
   #nextId = 1;
-  /** Until the server has answered `handshake`. @type {Deferred<void> | null} */
+  /** Set until the server has answered `handshake`. @type {Deferred<void> | null} */
   #greeting = new Deferred();
-  /** Why the handshake failed, where the server said so. @type {QwsError | null} */
+  /** Why the handshake failed, if that is known. @type {QwsError | null} */
   #refusal = null;
-  /** What was said last, by either side. @type {End | null} */
+  /** The first end announced by either side. @type {End | null} */
   #lastWord = null;
   #timers = new Timers();
   #isAwaitingRoom = false;
@@ -62,7 +62,10 @@ export class Link {
 
   /**
    * @param {Transport} transport
-   * @param {{ hear: (heard: Reply, source: Source) => Promise<void> | void, greeted: () => void, ended: (end: End) => void }} handlers
+   * @param {object} handlers
+   * @param {(heard: Reply, source: Source) => Promise<void> | void} handlers.hear
+   * @param {() => void} handlers.greeted the server has accepted the client
+   * @param {(end: End) => void} handlers.ended
    */
   constructor(transport, handlers) {
     this.transport = transport;
@@ -78,7 +81,7 @@ export class Link {
   /**
    * @param {string | undefined} name
    * @param {Promise<string | undefined>} token
-   * @returns {Promise<void>} rejected where the server does not take this client in
+   * @returns {Promise<void>} rejected if the server does not accept this client
    */
   shakeHands(name, token) {
     const greeting = this.#greeting;
@@ -87,7 +90,8 @@ export class Link {
       if (this.isOver) return;
       const handshake = { type: "handshake", id: 0, protocol_version: "1.0", client_name: name, token: shown };
       this.transport.send(encodeBody(handshake));
-      this.#timers.set("handshake", CONNECT_MS, () => this.end({ code: 1006, reason: "the server does not answer" }, true));
+      const silent = { code: 1006, reason: "the server does not answer" };
+      this.#timers.set("handshake", CONNECT_MS, () => this.end(silent, true));
     };
     this.inTime(token).then(show, (cause) => {
       this.#refusal ??= new QwsError("transport", `token: ${textOf(cause)}`, { cause });
@@ -97,7 +101,7 @@ export class Link {
   }
 
   /**
-   * What the token function gives, if it does in time; never settled if the connection ends before.
+   * The token that the function returns, if it does so in time; never settled if the connection ends before.
    *
    * @template Value
    * @param {Promise<Value>} promise
@@ -106,7 +110,8 @@ export class Link {
   inTime(promise) {
     const name = `wait ${(this.#waits += 1)}`;
     return new Promise((resolve, reject) => {
-      this.#timers.set(name, CONNECT_MS, () => reject(new Error(`the token function gave nothing within ${CONNECT_MS} ms`)));
+      const late = new Error(`the token function returned nothing within ${CONNECT_MS} ms`);
+      this.#timers.set(name, CONNECT_MS, () => reject(late));
       promise.then(resolve, reject).finally(() => this.#timers.clear(name));
     });
   }
@@ -117,7 +122,7 @@ export class Link {
     const code = end?.code ?? 1006;
     const { message, cause, retryAfterMs = end?.reconnectAfterMs } = this.#refusal ?? {};
     const reason = message || end?.reason || "the connection was lost before the server answered";
-    // 4429 before the server has answered: there are too many connections from this address, which passes.
+    // 4429 before the server has answered: too many connections from this address, which passes.
     const passes = mayReconnect(code) || code === 4429;
     return new QwsError(passes ? "transport" : "closed", reason, { code, retryAfterMs, cause });
   }
@@ -125,7 +130,7 @@ export class Link {
   /** @param {Reply} heard */
   #greeted({ json }) {
     if (json.type === "error") {
-      // The server would take another handshake; what the client says does not change.
+      // The server would accept another handshake, but this client would send the same one.
       const { code, message, retry_after_ms: retryAfterMs } = json;
       const isFull = code === 429;
       this.#refusal = new QwsError(isFull ? "transport" : "request", String(message), { code, retryAfterMs });
@@ -139,12 +144,12 @@ export class Link {
       this.limits = json.limits ?? null;
       this.permissions = json.permissions ?? null;
       const most = Number(json.limits?.max_message_bytes ?? MAX_FIRST_BYTES);
-      // A page of history may hold one message in base64, and a page of clients is long whatever the limit.
+      // A page of history may contain one message in base64; a page of clients is long whatever the limit.
       this.transport.maxBytes = Math.ceil((most * 4) / 3) + MAX_FIRST_BYTES;
       this.transport.hasRequestLanes = Number(json.limits?.max_request_lanes ?? 0) > 0;
       const greeting = this.#greeting;
       this.#greeting = null;
-      // At once: what comes right behind is for whoever takes it.
+      // At once: the receiver of what comes right behind has to be in place.
       this.#handlers.greeted();
       greeting?.resolve();
     } else if (json.type === "handshake_response") {
@@ -164,7 +169,7 @@ export class Link {
       const heard = decodeBody(body);
       const { type, code, reason, reconnect_after_ms: reconnectAfterMs, timestamp } = heard.json;
       if (type === "close") {
-        // It is on the way already: going at once spares the server the wait.
+        // The server has begun to close: closing at once spares it the wait.
         return this.end({ code: Number(code), reason: String(reason ?? ""), reconnectAfterMs });
       }
       if (type === "ping") return this.transport.send(encodeBody({ type: "pong", timestamp }));
@@ -176,10 +181,10 @@ export class Link {
   }
 
   /**
-   * Sends a request; gives the error where it cannot be sent.
+   * Sends a request; returns the error if it cannot be sent.
    *
    * @param {Call} call
-   * @param {Pace | null} pace what it counts for
+   * @param {Pace | null} pace the pace it counts for
    * @returns {QwsError | null}
    */
   send(call, pace) {
@@ -205,7 +210,7 @@ export class Link {
     return null;
   }
 
-  /** Its reply came, or is not waited for any longer. @param {Call} call */
+  /** The reply came, or is no longer waited for. @param {Call} call */
   forget(call) {
     if (!this.calls.delete(call.id)) return;
     call.isUnderWay = false;
@@ -230,7 +235,7 @@ export class Link {
     });
   }
 
-  /** What has no reply, in the order in which it was asked. */
+  /** Takes all unanswered requests, in their order. */
   takeCalls() {
     const calls = [...this.calls.values(), ...this.orders];
     this.calls.clear();
@@ -239,7 +244,7 @@ export class Link {
   }
 
   /**
-   * Has the server end it, once it has answered what it was asked before.
+   * Asks the server to close the connection, which it does after its replies to earlier requests.
    *
    * @param {number} code
    * @param {string} reason
@@ -250,7 +255,7 @@ export class Link {
     this.#timers.set("goodbye", GOODBYE_MS, () => this.end({ code, reason }, true));
   }
 
-  /** @param {unknown} cause what cannot be understood */
+  /** The server has violated the protocol. @param {unknown} cause */
   #fail(cause) {
     const error = asError(cause, "protocol");
     const code = error.code ?? 1002;
@@ -261,7 +266,7 @@ export class Link {
 
   /**
    * @param {End} end
-   * @param {boolean} [isSilent] whether nothing is to be expected of the other side
+   * @param {boolean} [isSilent] whether the other side no longer responds
    */
   end(end, isSilent = false) {
     if (this.isOver) return;

@@ -1,10 +1,10 @@
-// What the application gets, made from the protocol's JSON: messages of topics and of other clients.
-// Pure; knows no connection. Called by the client and by entries.
+// Messages of topics and of other clients, from the protocol's JSON to what the application gets.
+// Pure; knows no connection. Called by entries, history and inbound.
 
 /** @import { Message } from "../qws.js" */
 /** @import { Json } from "./frames.js" */
 
-/** Most messages on one page of a topic's history. */
+/** Largest page of a topic's history. */
 export const MAX_PAGE = 1000;
 
 /**

@@ -1,5 +1,5 @@
-// What is wrong with the options of a call: unknown names, with the one that was probably meant, and values out of bounds.
-// Pure; knows no connection. Called at the beginning of the client's methods and by settings.
+// Checks the options of a call: unknown names, with the one that was probably meant, and values out of bounds.
+// Pure; knows no connection. Called by the client, subscriptions and settings.
 
 import { QwsError } from "./errors.js";
 import { MAX_PAGE } from "./messages.js";
@@ -8,15 +8,15 @@ import { isOffset, isPattern } from "./topics.js";
 /** @import { Position, SubscribeOptions } from "../qws.js" */
 
 export const CONNECT_OPTIONS = [
-  "name", "token", "carriers", "webTransportOnWebKit", "webTransportUrl", "webSocketUrl", "certificateHash", "WebSocket",
-  "raceDelayMs", "settleMs", "retryQuicMs", "maxBackoffMs", "requestTimeoutMs", "highWaterMark",
+  "name", "token", "carriers", "webTransportOnWebKit", "webTransportUrl", "webSocketUrl", "certificateHash",
+  "WebSocket", "raceDelayMs", "settleMs", "retryQuicMs", "maxBackoffMs", "requestTimeoutMs", "highWaterMark",
 ];
 
 export const SUBSCRIBE_OPTIONS = ["since", "recent", "delivery", "lane", "presence", "highWaterMark"];
 const HISTORY_OPTIONS = ["since", "recent", "limit", "reverse"];
 
 /**
- * What is wrong with options of which one does not exist: else it would be ignored.
+ * The error for an option that does not exist, and would otherwise be ignored.
  *
  * @param {string} call
  * @param {unknown} options
@@ -28,29 +28,29 @@ export function unknownOption(call, options, known) {
   for (const [name, value] of Object.entries(options)) {
     if (known.includes(name) || value === undefined) continue;
     const close = known.find((other) => isMistyped(name, other));
-    const hint = close ? `did you mean "${close}"?` : `there are ${known.join(", ")}`;
+    const hint = close ? `did you mean "${close}"?` : `expected one of ${known.join(", ")}`;
     return new TypeError(`${call}: unknown option "${name}"; ${hint}`);
   }
   return null;
 }
 
 /**
- * Whether one name is another with one or two slips of the finger, or in another case.
+ * Whether one name is another with one or two typing errors, or in another case.
  *
  * @param {string} name
  * @param {string} meant
  */
 function isMistyped(name, meant) {
   const [from, to] = [name.toLowerCase().replace(/[-_]/g, ""), meant.toLowerCase()];
-  // Levenshtein's distance, by rows; two neighbours that changed places are one slip.
+  // Levenshtein distance, row by row; two swapped neighbours are one error.
   let before = /** @type {number[]} */ ([]);
   let row = Array.from({ length: to.length + 1 }, (_, at) => at);
   for (let at = 1; at <= from.length; at += 1) {
     const next = [at];
     for (let other = 1; other <= to.length; other += 1) {
-      const swap = row[other - 1] + (from[at - 1] === to[other - 1] ? 0 : 1);
-      const areTurned = at > 1 && other > 1 && from[at - 1] === to[other - 2] && from[at - 2] === to[other - 1];
-      next.push(Math.min(swap, row[other] + 1, next[other - 1] + 1, areTurned ? before[other - 2] + 1 : Infinity));
+      const replaced = row[other - 1] + (from[at - 1] === to[other - 1] ? 0 : 1);
+      const areSwapped = at > 1 && other > 1 && from[at - 1] === to[other - 2] && from[at - 2] === to[other - 1];
+      next.push(Math.min(replaced, row[other] + 1, next[other - 1] + 1, areSwapped ? before[other - 2] + 1 : Infinity));
     }
     [before, row] = [row, next];
   }
@@ -66,7 +66,7 @@ function isPosition(since) {
 const NO_POSITION = "since must be a position: { epoch, offset }";
 
 /**
- * Why a subscription cannot be asked for.
+ * The error in the arguments of `subscribe`.
  *
  * @param {string} topic
  * @param {SubscribeOptions} options
@@ -76,7 +76,8 @@ export function problemOf(topic, { since, recent, delivery, lane, presence, high
   const wrong = (/** @type {string} */ why) => new QwsError("usage", `subscribe: ${why}`);
   if (typeof topic !== "string" || topic.length > 255 || !/^([\w-]+|\*)(\.([\w-]+|\*))*(\.>)?$|^>$/.test(topic)) {
     const shown = JSON.stringify(String(topic).slice(0, 60));
-    return wrong(`not a topic: ${shown}; use A-Z a-z 0-9 _ -, with dots between levels, at most 255 bytes (* is one level, > the rest)`);
+    const rule = "use A-Z a-z 0-9 _ -, with dots between levels, at most 255 bytes (* is one level, > the rest)";
+    return wrong(`not a topic: ${shown}; ${rule}`);
   }
   if (since != null && !isPosition(since)) return wrong(NO_POSITION);
   if (since && isPattern(topic)) return wrong("since: a pattern has no position; subscribe to each topic");
@@ -93,7 +94,7 @@ export function problemOf(topic, { since, recent, delivery, lane, presence, high
 }
 
 /**
- * Why a page of history cannot be asked for.
+ * The error in the options of `history`.
  *
  * @param {import("../qws.js").HistoryOptions} options
  * @returns {TypeError | QwsError | null}
@@ -109,5 +110,5 @@ export function problemOfHistory(options) {
     return wrong(`${name} must be a whole number from 1 to ${MAX_PAGE}`);
   }
   if (recent == null || (since ?? limit ?? reverse) == null) return null;
-  return wrong("recent asks for the newest messages; it does not go with since, limit or reverse");
+  return wrong("recent cannot be combined with since, limit or reverse");
 }

@@ -53,8 +53,8 @@ export class QuicJudge {
   }
 
   /**
-   * A connection has ended. A QUIC connection that was open and then went silent is a failure of QUIC, unless it turns out
-   * that the network was away.
+   * A connection has ended. A QUIC connection that was open and then went silent is a failure of QUIC, unless it turns
+   * out that the network was away.
    *
    * @param {Link} link
    * @param {End} end

@@ -1,5 +1,5 @@
 // The race between QUIC and WebSocket for a connection.
-// Is given both ways to open one, and knows neither carrier. Called by the client for each try to connect.
+// Is given both ways to open one, and knows neither carrier. Called by `dial.js` for each try to connect.
 
 import { CONNECT_MS } from "./carrier.js";
 import { asError, QwsError } from "./errors.js";
@@ -8,16 +8,16 @@ import { Timers } from "./timers.js";
 /** @import { Attempt, Transport } from "./carrier.js" */
 
 /**
- * Connects over QUIC and, where that is not there in a moment, over WebSocket beside it; the other one is abandoned.
+ * Connects over QUIC and, if that takes longer than a moment, over WebSocket at the same time; the loser is abandoned.
  *
  * @param {object} how
  * @param {(() => Attempt) | null} how.quic
  * @param {(() => Attempt) | null} how.socket
- * @param {boolean} how.quicFirst else QUIC is tried where WebSocket fails
+ * @param {boolean} how.quicFirst otherwise QUIC is tried only if WebSocket fails
  * @param {number} how.raceDelayMs
  * @param {number} how.settleMs
  * @param {AbortSignal} how.signal
- * @param {() => void} how.onQuicFailed called where WebSocket was had and QUIC was not
+ * @param {() => void} how.onQuicFailed called if WebSocket connected and QUIC did not
  * @returns {Promise<Transport>}
  */
 export function race({ quic, socket, quicFirst, raceDelayMs, settleMs, signal, onQuicFailed }) {

@@ -1,6 +1,6 @@
-// Requests from the application's call to their result: they wait for a connection, for room on it, or for their turn after
-// an `error` 429, and are repeated if their reply was lost and that is safe.
-// Knows links, never what a request is for. Called by the client, subscriptions, heartbeat, driver and inbound.
+// Requests from the application's call to their result: they wait for a connection, for room on it, or for their turn
+// after an `error` 429, and are repeated if their reply was lost and that is safe. Knows links, never what a request is
+// for. Called by the client, subscriptions, heartbeat, driver and inbound.
 
 import { Call, enqueue } from "./calls.js";
 import { Deferred, failed } from "./deferred.js";

@@ -1,5 +1,5 @@
-// Which subscription a topic's message belongs to, on one connection.
-// Knows entries by their topic and state; reads and sends nothing. Each link has one; the client asks it for each message.
+// Which subscription a topic's message belongs to, on one connection. Knows entries by their topic and state; reads and
+// sends nothing. Each link has one; subscriptions ask it for each message.
 
 import { Deferred } from "./deferred.js";
 import { isPattern, matches } from "./topics.js";
@@ -10,7 +10,7 @@ import { isPattern, matches } from "./topics.js";
 /** @import { Json } from "./frames.js" */
 /** @import { Link } from "./link.js" */
 
-/** Of how many topics it is kept in mind on which lanes of a connection they came. */
+/** Topics of which the lanes that they used on a connection are remembered. */
 const MAX_REMEMBERED = 4096;
 
 /** A subscription on one connection. */
@@ -19,11 +19,11 @@ export class Binding {
   stage = "asked";
   /** The topic lane on which its messages come; `null` for the control lane. @type {number | null} */
   lane = null;
-  /** Resolved when the server has answered, or the connection has ended. @type {Deferred<void>} */
+  /** Resolved once the server has answered, or the connection has ended. @type {Deferred<void>} */
   settled = new Deferred();
   /** The request that waits for its reply. @type {Call | null} */
   order = null;
-  /** What came on this lane for this topic. @type {Track | null} */
+  /** What came of this topic on this lane. @type {Track | null} */
   track = null;
 
   /**
@@ -35,12 +35,12 @@ export class Binding {
     this.entry = entry;
   }
 
-  /** Whether the server may have answered, and the answer not be here. */
+  /** Whether the answer may be in flight. */
   get isAsked() {
     return this.stage === "asked" && this.order !== null && this.order.isUnderWay;
   }
 
-  /** Whoever waits for the answer waits for another. */
+  /** Messages that wait for the answer look for their subscription again. */
   letGo() {
     this.settled.resolve();
     this.settled = new Deferred();
@@ -52,9 +52,9 @@ export class Binding {
   }
 
   /**
-   * Whether it was sent before a pause, and what came before it was dropped in that. The server sends all of it again: a lane's
-   * messages of a topic grow in offset and leave nothing out, but where the server begins anew, and then it begins at once behind
-   * what was seen.
+   * Whether a message was sent before a pause during which the messages before it were dropped. The server sends all of
+   * them again: on a lane the offsets of a topic grow and leave no message out, except where the server starts again,
+   * and then it starts right after the last message seen.
    *
    * @param {number} first
    * @param {number} last
@@ -68,9 +68,13 @@ export class Binding {
   }
 }
 
-/** @typedef {{ entry: Entry, last: number }} Track for whom a topic came on a lane, and the last offset that did, whether it was taken or not */
+/**
+ * The entry for which a topic came on a lane, and the last offset that did, whether it was passed on or not.
+ *
+ * @typedef {{ entry: Entry, last: number }} Track
+ */
 
-/** Whose a topic's message is, on one connection. */
+/** The subscriptions on one connection. */
 export class Routes {
   /** @type {Map<string, Binding>} */
   #exact = new Map();
@@ -80,14 +84,12 @@ export class Routes {
   #tracks = new Map();
   /** Patterns that have come on topic lanes, by lane. @type {Map<number, Set<string>>} */
   #patternsOn = new Map();
-  /** Topics that have to come on the control lane. @type {Set<string>} */
+  /** Topics that have to use the control lane. @type {Set<string>} */
   #onControl = new Set();
-  /** Texts that the server has not let go of yet. @type {Map<string, Binding>} */
+  /** Subscriptions that the server has not ended yet, by their text. @type {Map<string, Binding>} */
   leaving = new Map();
 
-  /**
-   * @param {Link} link
-   */
+  /** @param {Link} link */
   constructor(link) {
     this.link = link;
   }
@@ -114,9 +116,9 @@ export class Routes {
   }
 
   /**
-   * The server has answered. False where what it sends cannot be told from what it has sent before, on the same lane and for
-   * another subscription to the same topic or a pattern: it has to be asked for on the control lane, which keeps the order
-   * with the answer.
+   * The server has answered. False if its messages cannot be told from those that it sent before on the same lane, for
+   * another subscription to the same topic or a pattern: then the topic has to use the control lane, where they are in
+   * order with the answer.
    *
    * @param {Binding} binding
    * @param {Json} reply
@@ -131,14 +133,15 @@ export class Routes {
     } else if (lane !== null) {
       const tracks = this.#tracks.get(entry.topic) ?? new Map();
       const track = tracks.get(lane) ?? { entry, last: 0 };
-      // What came by a pattern while the topic was not subscribed to lies before it on the lane, and is sent again.
+      // What came by a pattern before the topic was subscribed to lies ahead of it on the lane, and is sent again.
       const { since, recent } = entry.options;
       const isAgain = entry.opened || since != null || recent != null;
-      const byPattern = isAgain && [...(this.#patternsOn.get(lane) ?? [])].some((pattern) => matches(pattern, entry.topic));
+      const patterns = [...(this.#patternsOn.get(lane) ?? [])];
+      const byPattern = isAgain && patterns.some((pattern) => matches(pattern, entry.topic));
       canBeTold = (track.entry === entry && !byPattern) || this.#onControl.has(entry.topic);
       if (!canBeTold) this.#onControl.add(entry.topic);
       track.entry = entry;
-      // Behind what is lost it begins anywhere.
+      // After a loss it begins anywhere.
       if (reply.recovered === false) track.last = 0;
       if (this.#tracks.size >= MAX_REMEMBERED) this.#tracks.delete(this.#tracks.keys().next().value ?? "");
       this.#tracks.set(entry.topic, tracks.set(lane, track));
@@ -150,7 +153,7 @@ export class Routes {
     return canBeTold;
   }
 
-  /** @param {Binding} binding which the server is told to end */
+  /** The server is asked to end a subscription. @param {Binding} binding */
   leave(binding) {
     binding.letGo();
     this.unbind(binding);
@@ -158,15 +161,15 @@ export class Routes {
     this.leaving.set(binding.entry.topic, binding);
   }
 
-  /** @param {Binding} binding which the server has ended */
+  /** The server has ended a subscription. @param {Binding} binding */
   left(binding) {
     binding.stage = "left";
     if (this.leaving.get(binding.entry.topic) === binding) this.leaving.delete(binding.entry.topic);
   }
 
   /**
-   * The subscription that a message belongs to, and only where it comes on the lane that the answer to that one named; one that
-   * is not answered yet where the message has to wait for that; `null` where it is nobody's any more.
+   * The subscription that a message belongs to, if it comes on the lane that the answer named; an unanswered one if the
+   * message has to wait for the answer; `null` if it belongs to none any more.
    *
    * @param {Source} source
    * @param {Json} json
@@ -189,7 +192,7 @@ export class Routes {
         return null;
       }
     } else if (source === "control") {
-      // What comes in a pause is sent again; what comes for one that was left for good came for a pattern as well.
+      // During a pause it is sent again; after an unsubscribe it came for a pattern as well.
       const left = this.leaving.get(topic);
       if (left?.lane === null && !left.entry.isOver) return null;
     }
@@ -202,10 +205,11 @@ export class Routes {
 
   /** Whether messages are expected on a topic lane. @param {number} lane */
   isBound(lane) {
-    return [...this.#exact.values(), ...this.#patterns].some((binding) => binding.stage === "live" && binding.lane === lane);
+    const all = [...this.#exact.values(), ...this.#patterns];
+    return all.some((binding) => binding.stage === "live" && binding.lane === lane);
   }
 
-  /** The connection has ended: nobody waits. */
+  /** The connection has ended: releases all that wait. */
   close() {
     const all = [...this.#exact.values(), ...this.#patterns, ...this.leaving.values()];
     this.#exact.clear();

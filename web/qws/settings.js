@@ -1,5 +1,5 @@
 // From the arguments of `connect` to complete settings: addresses, carriers, times.
-// Reads the environment (page, WebKit, WebTransport) and opens nothing. Called once by each client.
+// Reads the environment (page, WebKit, WebTransport) and opens nothing. Called once for each client.
 
 import { QwsError } from "./errors.js";
 import { CONNECT_OPTIONS, unknownOption } from "./options.js";
@@ -10,7 +10,7 @@ import { CONNECT_OPTIONS, unknownOption } from "./options.js";
 /** @typedef {ReturnType<typeof settingsOf>} Settings */
 
 /**
- * Settings in full, or an error that tells what is wrong with them.
+ * Complete settings. Throws if the arguments cannot be right.
  *
  * @param {string | import("../qws.js").UrlLike | undefined} url
  * @param {ConnectOptions} options
@@ -20,7 +20,7 @@ export function settingsOf(url, options) {
   if (unknown) throw unknown;
   const wrong = (/** @type {string} */ why) => new QwsError("usage", `connect: ${why}`);
   const base = url ?? (typeof location === "object" ? location?.origin : undefined);
-  if (base === undefined) throw wrong("a url is needed outside of a page");
+  if (base === undefined) throw wrong("a URL is required outside of a web page");
   let origin;
   try {
     origin = new URL(addressOf(base));
@@ -47,7 +47,8 @@ export function settingsOf(url, options) {
       ? `https://${origin.hostname}:${origin.port || 443}/wt`
       : null;
   const asksHash = certificateHash === undefined && loopback;
-  const carriers = wanted.filter((carrier) => has[carrier] && (carrier === "websocket" || quicUrl !== null || asksHash));
+  const hasAddress = { webtransport: quicUrl !== null || asksHash, websocket: true };
+  const carriers = wanted.filter((carrier) => has[carrier] && hasAddress[carrier]);
   if (carriers.length === 0) throw wrong(noCarrier(wanted, isKeptFromQuic));
   return {
     name,
@@ -75,6 +76,8 @@ function addressOf(url) {
 }
 
 /**
+ * Why none of the wanted carriers can be used.
+ *
  * @param {CarrierName[]} wanted
  * @param {boolean} isKeptFromQuic
  */
@@ -82,17 +85,17 @@ function noCarrier(wanted, isKeptFromQuic) {
   if (wanted.includes("websocket")) {
     return "no WebSocket in this environment; pass { WebSocket } (Node before 22: npm install ws)";
   }
-  if (!wanted.includes("webtransport")) return "carriers: \"webtransport\", \"websocket\", or both";
-  if (typeof WebTransport !== "function") return "no WebTransport in this environment; allow \"websocket\" as a carrier";
+  if (!wanted.includes("webtransport")) return 'carriers must be "webtransport", "websocket", or both';
+  if (typeof WebTransport !== "function") return 'no WebTransport in this environment; allow "websocket" as a carrier';
   if (isKeptFromQuic) {
-    return "WebTransport is off on WebKit, where it stalls; allow \"websocket\", or set webTransportOnWebKit: true";
+    return 'WebTransport is off on WebKit, where it stalls; allow "websocket", or set webTransportOnWebKit: true';
   }
   return "WebTransport needs an https: url";
 }
 
 /**
- * Whether this is WebKit: Safari, and every browser on iOS. Its WebTransport sessions stop for good after about 16 MiB or
- * 7,600 streams (WebKit bug 319818). Blink names WebKit as well, but beside Chrome.
+ * Whether this is WebKit: Safari, and every browser on iOS. Its WebTransport sessions stop for good after about 16 MiB
+ * or 7,600 streams (WebKit bug 319818). Blink names WebKit too, but together with Chrome.
  */
 function isWebKit() {
   const agent = typeof navigator === "object" ? (navigator?.userAgent ?? "") : "";

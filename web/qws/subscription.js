@@ -1,5 +1,5 @@
 // `Subscription`, which the application holds: listeners, iteration, position.
-// Knows its feed, never a connection. Made by the client.
+// Knows its feed, never a connection. Made by subscriptions.
 
 import { QwsError } from "./errors.js";
 import { INTERNAL } from "./events.js";
@@ -7,12 +7,16 @@ import { INTERNAL } from "./events.js";
 /** @import { MessageIterator } from "../qws.js" */
 /** @import { Feed } from "./feed.js" */
 
-/** What the application holds of a subscription. Several may share one subscription at the server. */
+/** The application's handle to a subscription. Several may share one subscription at the server. */
 export class Subscription extends EventTarget {
   /** @type {Feed} */
   #feed;
   #leave;
-  /** Those of "message": while there are any, nothing is kept. @type {{ listener: EventListenerOrEventListenerObject, capture: boolean, call: (event: Event) => void }[]} */
+  /**
+   * Listeners of "message": while there are any, messages are not kept.
+   *
+   * @type {{ listener: EventListenerOrEventListenerObject, capture: boolean, call: (event: Event) => void }[]}
+   */
   #listeners = [];
 
   /**
@@ -22,7 +26,7 @@ export class Subscription extends EventTarget {
    */
   constructor(internal, feed, leave) {
     super();
-    if (internal !== INTERNAL) throw new QwsError("usage", "a subscription is made by client.subscribe()");
+    if (internal !== INTERNAL) throw new QwsError("usage", "call client.subscribe() to create a subscription");
     this.#feed = feed;
     this.#leave = leave;
   }

@@ -1,5 +1,6 @@
-// The application's subscriptions: asks each connection's server for them, and passes on what comes to the one it belongs to.
-// Knows links by their orders and routes, never a carrier. Called by the client, driver, `upgrade.js` and inbound.
+// The application's subscriptions: asks each connection's server for them, and passes on what comes to the one it
+// belongs to. Knows links by their orders and routes, never a carrier. Called by the client, driver, `upgrade.js` and
+// inbound.
 
 import { Call, enqueue } from "./calls.js";
 import { CatchUp } from "./catch-up.js";
@@ -119,7 +120,8 @@ export class Subscriptions {
       const begin = entry.isPattern ? this.#entries.get(json.topic)?.begin : undefined;
       if (json.type === "message" && json.offset > (begin ?? Infinity)) return;
       if (entry.next === binding) return entry.drained.promise.then(() => this.hear(link, source, json, data));
-      if (entry.binding === binding) for (const feed of entry.deliver(binding, source, json, data)) this.#filled(entry, feed);
+      if (entry.binding !== binding) return;
+      for (const feed of entry.deliver(binding, source, json, data)) this.#filled(entry, feed);
       return;
     }
     return binding.settled.promise.then(() => this.hear(link, source, json, data));
@@ -346,7 +348,8 @@ export class Subscriptions {
   }
 
   /**
-   * A reader does not keep up. If it is the only one, the server is asked to pause; otherwise it falls behind the others.
+   * A reader does not keep up. If it is the only one, the server is asked to pause; otherwise it falls behind the
+   * others.
    *
    * @param {Entry} entry
    * @param {Feed} feed

@@ -4,7 +4,7 @@
 export const encoder = new TextEncoder();
 export const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** A closing reason that may be sent: at most 123 bytes. @param {string} reason */
+/** Cuts a close reason to the 123 bytes that may be sent. @param {string} reason */
 export function cut(reason) {
   let short = reason.slice(0, 123);
   while (encoder.encode(short).length > 123) short = short.slice(0, -1);
@@ -17,7 +17,7 @@ export function bytesOfBase64(text) {
 }
 
 /**
- * A cheap fingerprint of the content: its length and two sums. Not cryptographic.
+ * A cheap fingerprint of content: its length and two sums. Not cryptographic.
  *
  * @param {string | Uint8Array} content
  */

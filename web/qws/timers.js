@@ -1,8 +1,8 @@
 // Timers that can be cleared together.
-// Knows nothing of what they are for. Called by the modules that own a task with an end: the client, a link, a race.
+// Knows nothing of what they are for. Called by the modules that own a task with an end: driver, link, race and others.
 
 /**
- * A timer; one that is longer than the platform can would come at once.
+ * A timer. A delay beyond the platform's maximum is cut: it would fire at once.
  *
  * @param {number} ms
  * @param {() => void} then
@@ -11,7 +11,7 @@ export function later(ms, then) {
   return setTimeout(then, Math.min(ms, 2 ** 31 - 1));
 }
 
-/** Timers by name: one of a name at a time, and none left behind. */
+/** Timers by name, at most one of each name. */
 export class Timers {
   /** @type {Map<string, ReturnType<typeof setTimeout>>} */
   #timers = new Map();

@@ -49,7 +49,7 @@ export class Tokens {
     if (!this.isRenewable || link !== connection.link) return;
     try {
       const shown = await link.inTime(this.fresh());
-      if (shown === undefined) throw new QwsError("transport", "the token function gave none");
+      if (shown === undefined) throw new QwsError("transport", "the token function returned none");
       if (link === connection.link && !connection.closed) await refresh(shown);
     } catch (cause) {
       // The next connection asks for one anyway.
@@ -73,6 +73,7 @@ export class Tokens {
 function readToken(token) {
   const trimmed = typeof token === "string" ? token.trim() : "";
   if (/^[\x21-\x7e]{1,8192}$/.test(trimmed)) return trimmed;
-  const what = typeof token === "string" ? `${token.length} characters that are no token` : `no string but ${typeof token}`;
-  throw new QwsError("transport", `the token function gave ${what}; does it check response.ok?`);
+  const isText = typeof token === "string";
+  const what = isText ? `${token.length} characters that are not a token` : `${typeof token}, not a string`;
+  throw new QwsError("transport", `the token function returned ${what}; does it check response.ok?`);
 }

@@ -1,7 +1,7 @@
 // Topics, patterns and offsets, as docs/PROTOCOL.md, section 8 defines them.
-// Pure; knows no message and no subscription. Called by options, entries and routes.
+// Pure; knows no message and no subscription. Called by frames, options, history, entries and routes.
 
-/** @param {unknown} value */
+/** Whether this can be an offset or another count. @param {unknown} value */
 export function isOffset(value) {
   return Number.isSafeInteger(value) && /** @type {number} */ (value) >= 0;
 }
@@ -12,7 +12,7 @@ export function isPattern(topic) {
 }
 
 /**
- * Whether a topic is one of a pattern's.
+ * Whether a pattern matches a topic.
  *
  * @param {string} pattern
  * @param {string} topic

@@ -1,5 +1,5 @@
-// Moves a client from WebSocket to QUIC in the background, without losing or repeating anything.
-// Decides when to try and what the old connection still has to bring; knows no message of a topic. Called by the driver.
+// Moves a client from WebSocket to QUIC in the background, without losing or repeating anything. Decides when to try
+// and what the old connection still has to bring; knows no message of a topic. Called by the driver.
 
 import { BroadcastFilter } from "./broadcasts.js";
 import { Call } from "./calls.js";

@@ -1,5 +1,5 @@
 // A WebSocket as a carrier, and why one could not be opened.
-// Transports bodies without looking into them; knows no link. Opened by the client, through the race.
+// Transports bodies without looking into them; knows no link. Opened by `dial.js`, through the race.
 
 import { CLOSE_FOLLOWS_MS, MAX_FIRST_BYTES, MAX_UNSENT_BYTES } from "./carrier.js";
 import { QwsError } from "./errors.js";
@@ -8,10 +8,10 @@ import { tooLong } from "./frames.js";
 /** @import { Attempt, CarrierName, Handlers, Transport } from "./carrier.js" */
 /** @import { Body } from "./frames.js" */
 
-/** How long the cause of a failed connection is looked for. */
+/** The time limit for finding the cause of a failed connection. */
 const DIAGNOSIS_MS = 1_000;
 
-/** One WebSocket: one lane, a body is a message. @implements {Transport} */
+/** A WebSocket as one lane: each body is one WebSocket message. @implements {Transport} */
 class SocketTransport {
   /** @type {CarrierName} */
   carrier = "websocket";
@@ -21,7 +21,7 @@ class SocketTransport {
   #socket;
   #isOver = false;
 
-  /** @param {WebSocket} socket which is open */
+  /** @param {WebSocket} socket an open one */
   constructor(socket) {
     this.#socket = socket;
   }
@@ -46,7 +46,7 @@ class SocketTransport {
   }
 
   async drained() {
-    // There is no event for it.
+    // The platform has no event for it.
     while (!this.writable && !this.#isOver) await new Promise((resolve) => setTimeout(resolve, 5));
   }
 
@@ -56,7 +56,7 @@ class SocketTransport {
   }
 
   takeDatagrams() {
-    // There are none.
+    // WebSocket has none.
   }
 
   /**
@@ -71,7 +71,7 @@ class SocketTransport {
 }
 
 /**
- * Closes a socket; where that can be hastened, as with `ws`, the other side has not for long a say in it.
+ * Closes a socket. If it can be terminated, as with `ws`, the other side has only a moment to answer.
  *
  * @param {WebSocket & { terminate?: () => void }} socket
  * @param {number} code
@@ -79,7 +79,7 @@ class SocketTransport {
  * @param {boolean} [isSilent]
  */
 function closeSocket(socket, code, reason, isSilent = false) {
-  // Others may not be given here; where one matters, a `close` has told it.
+  // The platform allows no other codes here; if one matters, a `close` message has carried it.
   if (code === 1000 || (code >= 3000 && code <= 4999)) socket.close(code, reason);
   else socket.close();
   if (typeof socket.terminate !== "function" || socket.readyState === 3) return;
@@ -89,6 +89,8 @@ function closeSocket(socket, code, reason, isSilent = false) {
 }
 
 /**
+ * Opens a WebSocket.
+ *
  * @param {{ socketUrl: string, Socket: new (url: string, protocols: string[]) => WebSocket }} settings
  * @returns {Attempt}
  */
@@ -103,11 +105,11 @@ export function openSocket({ socketUrl, Socket }) {
     const fail = (/** @type {string} */ why, /** @type {number} */ code, /** @type {unknown} */ cause) =>
       reject(new QwsError("transport", `no WebSocket connection to ${socketUrl}${why && `: ${why}`}`, { code, cause }));
     let hasFailed = false;
-    // Node says why, and some versions do not close a socket that never opened. Browsers do not say why.
+    // Node gives a reason, and some versions do not close a socket that never opened. Browsers give none.
     made.onerror = async (event) => {
       const { error, message } = /** @type {Event & { error?: unknown, message?: string }} */ (event);
       hasFailed = true;
-      // Of several addresses each has failed for itself, and `fetch` wraps what TLS says.
+      // Several addresses have failed one by one, and `fetch` wraps the error of TLS.
       const cause = deepest(await whatFailed(socketUrl, error ?? (message ? new Error(message) : undefined)));
       fail(whyNoSocket(cause, socketUrl), 1006, cause);
     };
@@ -117,21 +119,21 @@ export function openSocket({ socketUrl, Socket }) {
   });
   opened.catch(() => {});
   const abandon = () => {
-    // Pages get an error in their console for a socket that is closed before it is open.
+    // Browsers write an error to the console if a socket is closed before it is open.
     if (socket?.readyState === 0 && typeof document === "object") socket.onopen = () => socket?.close(1000);
     else if (socket) closeSocket(socket, 1000, "");
   };
   return { opened, abandon };
 }
 
-/** What Node calls a certificate that it does not trust, or that is another host's. */
+/** Node's codes for a certificate that it does not trust, or that is for another host. */
 const CERTIFICATE_CODES = /^(CERT_|ERR_TLS_CERT|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_(GET|VERIFY)_)/;
 
 /**
- * The cause of a failed WebSocket. That of Node has one text for all of them, so the same address is asked by `fetch`.
+ * The cause of a failed WebSocket. Node's own has one text for all causes, so `fetch` asks the same address.
  *
  * @param {string} socketUrl
- * @param {unknown} cause as the WebSocket told it
+ * @param {unknown} cause as the WebSocket reported it
  */
 async function whatFailed(socketUrl, cause) {
   if (!(cause instanceof Error) || !/non-101/.test(cause.message) || cause.cause !== undefined) return cause;
@@ -156,7 +158,7 @@ function whyNoSocket(cause, socketUrl) {
   const scheme = new URL(socketUrl).protocol;
   const text = (message || String(cause)).trim();
   if (code === "ECONNREFUSED") return "connection refused (ECONNREFUSED); is the server running, and is this its port?";
-  if (code === "ENOTFOUND" || code === "EAI_AGAIN") return `there is no such host (${text})`;
+  if (code === "ENOTFOUND" || code === "EAI_AGAIN") return `no such host (${text})`;
   if (typeof code === "string" && CERTIFICATE_CODES.test(code)) {
     const remedy = "For a certificate authority of your own, start Node with NODE_EXTRA_CA_CERTS=ca.pem";
     return `the certificate is not trusted: ${text} (${code}). ${remedy}`;
@@ -169,7 +171,7 @@ function whyNoSocket(cause, socketUrl) {
 }
 
 /**
- * The first error that says what went wrong, in those that wrap it.
+ * The innermost error, which names the cause, of those that wrap it.
  *
  * @param {any} error
  * @returns {unknown}

@@ -1,5 +1,5 @@
 // A WebTransport session as a carrier: lanes, datagrams, and the certificate's hash.
-// Looks only into the first body of a topic lane; knows no link. Opened by the client, through the race.
+// Looks only into the first body of a topic lane; knows no link. Opened by `dial.js`, through the race.
 
 import { CLOSE_FOLLOWS_MS, MAX_FIRST_BYTES, MAX_UNSENT_BYTES } from "./carrier.js";
 import { QwsError } from "./errors.js";
@@ -8,13 +8,18 @@ import { bytesOfBase64 } from "./text.js";
 
 /** @import { Attempt, CarrierName, End, Handlers, Source, Transport } from "./carrier.js" */
 /** @import { Body } from "./frames.js" */
+/** @import { Settings } from "./settings.js" */
 
-/** Longer bodies travel on a lane of their own. */
+/** Longer bodies use a lane of their own. */
 const BULK_BYTES = 64 * 1024;
-/** Most datagrams that the browser keeps for the client. */
+/** Most datagrams that the browser buffers for the client. */
 const MAX_DATAGRAMS = 256;
 
-/** A WebTransport session: a control lane, topic lanes that the server opens, datagrams, and a lane for what is large. @implements {Transport} */
+/**
+ * A WebTransport session: a control lane, topic lanes that the server opens, datagrams, and a lane for large bodies.
+ *
+ * @implements {Transport}
+ */
 class SessionTransport {
   /** @type {CarrierName} */
   carrier = "webtransport";
@@ -24,7 +29,11 @@ class SessionTransport {
   #session;
   #control;
   #writer;
-  /** Made once something is large. @type {Promise<WritableStreamDefaultWriter<Uint8Array>> | null} */
+  /**
+   * The lane for large bodies, opened by the first of them.
+   *
+   * @type {Promise<WritableStreamDefaultWriter<Uint8Array>> | null}
+   */
   #bulk = null;
   #unsent = 0;
   #isOver = false;
@@ -35,7 +44,7 @@ class SessionTransport {
   #handlers = { body() {}, end() {}, fail() {}, isBound: () => false };
 
   /**
-   * @param {WebTransport} session which is ready
+   * @param {WebTransport} session a ready one
    * @param {WebTransportBidirectionalStream} control
    */
   constructor(session, control) {
@@ -70,7 +79,7 @@ class SessionTransport {
     const frame = frameOf(body);
     if (frame.length <= BULK_BYTES || !this.hasRequestLanes) return this.#write(this.#writer, frame);
     this.#bulk ??= this.#openBulk();
-    // Counted from here on, so that nothing piles up behind the opening.
+    // Counted from here on, so that nothing piles up while the lane opens.
     this.#unsent += frame.length;
     this.#bulk.then(
       (writer) => {
@@ -106,7 +115,7 @@ class SessionTransport {
         this.#unsent -= frame.length;
         if (this.writable) this.#wake();
       },
-      () => this.#endSoon("a lane takes no more"),
+      () => this.#endSoon("a lane no longer accepts data"),
     );
   }
 
@@ -138,7 +147,7 @@ class SessionTransport {
   /** @param {ReadableStream<Uint8Array>} stream */
   async #readLane(stream) {
     const lane = await this.#read(stream, null);
-    // A lane that nobody expects anything of may end. Else the end of the subscription, or of the session, is on its way.
+    // A lane without subscriptions may end. Otherwise the end of the subscription or of the session follows.
     if (typeof lane === "number" && this.#handlers.isBound(lane)) {
       this.#endSoon(`topic lane ${lane} ended`, () => this.#handlers.isBound(lane));
     }
@@ -154,7 +163,7 @@ class SessionTransport {
       const datagrams = /** @type {WebTransportDatagramDuplexStream & { incomingMaxBufferedDatagrams?: number }} */ (
         this.#session.datagrams
       );
-      // The newest win, but what comes at once is taken. The first name is that of older browsers.
+      // The newest win, but a burst is kept. The first name is that of older browsers.
       datagrams.incomingHighWaterMark = MAX_DATAGRAMS;
       datagrams.incomingMaxBufferedDatagrams = MAX_DATAGRAMS;
       const reader = datagrams.readable.getReader();
@@ -171,7 +180,7 @@ class SessionTransport {
    * Reads a lane to its end.
    *
    * @param {ReadableStream<Uint8Array>} stream
-   * @param {Source | null} source `null` for a topic lane, which tells its number first
+   * @param {Source | null} source `null` for a topic lane, which begins with its number
    * @returns {Promise<Source | null>} the source, as far as it is known
    */
   async #read(stream, source) {
@@ -183,20 +192,20 @@ class SessionTransport {
         for (const body of frames.push(got.value)) {
           if (this.#isOver) return source;
           if (source === null) source = laneOf(body);
-          // Readers of what came have their turn before the next.
+          // The application handles each body before the next.
           else await this.#handlers.body(body, source);
           frames.maxBytes = this.maxBytes;
         }
       }
     } catch (error) {
-      // Else it is the stream that failed: its end is all there is to know.
+      // Otherwise the stream has failed: its end is all there is to report.
       if (error instanceof QwsError && !this.#isOver) this.#handlers.fail(error);
     }
     return source;
   }
 
   /**
-   * What has happened announces the session's end, which tells the code.
+   * Ends the session shortly, unless it ends by itself, which has the close code.
    *
    * @param {string} reason
    * @param {() => boolean} [still]
@@ -216,7 +225,9 @@ class SessionTransport {
 }
 
 /**
- * @param {{ quicUrl: string | null, origin: URL, hash: { value: string } | null, asksHash: boolean, hasQuicUrl: boolean }} settings
+ * Opens a WebTransport session.
+ *
+ * @param {Pick<Settings, "quicUrl" | "origin" | "hash" | "asksHash" | "hasQuicUrl">} settings
  * @returns {Attempt}
  */
 export function openQuic({ quicUrl, origin, hash, asksHash, hasQuicUrl }) {
@@ -226,14 +237,17 @@ export function openQuic({ quicUrl, origin, hash, asksHash, hasQuicUrl }) {
   const open = async () => {
     let [url, value] = [quicUrl, hash?.value ?? null];
     if (asksHash) {
-      const told = await askForHash(origin, asking.signal);
-      if (told) value = told.value;
-      // Browsers take "localhost" for [::1] alone here, and servers listen on 127.0.0.1; a hash asks for no name.
+      const shown = await askForHash(origin, asking.signal);
+      if (shown) value = shown.value;
+      // Browsers resolve "localhost" to [::1] alone here, and servers listen on 127.0.0.1. With a hash no name is
+      // checked.
       const host = /(^|\.)localhost$/.test(origin.hostname) ? "127.0.0.1" : origin.hostname;
-      if (told && !hasQuicUrl) url = `https://${host}:${told.port}/wt`;
+      if (shown && !hasQuicUrl) url = `https://${host}:${shown.port}/wt`;
     }
     asking.signal.throwIfAborted();
-    if (url === null) throw new QwsError("transport", "the server has no WebTransport certificate that this page can trust");
+    if (url === null) {
+      throw new QwsError("transport", "the server has no WebTransport certificate that this page can trust");
+    }
     const serverCertificateHashes = value === null ? [] : [{ algorithm: "sha-256", value: bytesOfBase64(value) }];
     const made = (session = new WebTransport(url, value === null ? {} : { serverCertificateHashes }));
     made.closed.catch(() => {});
@@ -254,15 +268,15 @@ export function openQuic({ quicUrl, origin, hash, asksHash, hasQuicUrl }) {
     try {
       session?.close();
     } catch {
-      // It never came to be, or is closed already.
+      // It was never created, or is closed already.
     }
   };
   return { opened, abandon };
 }
 
 /**
- * Asks a server on this machine which certificate it shows for WebTransport: one that is made for development is trusted
- * by its hash alone.
+ * Asks a server on this machine for the hash of its WebTransport certificate: a development certificate is trusted by
+ * its hash alone.
  *
  * @param {URL} origin
  * @param {AbortSignal} signal

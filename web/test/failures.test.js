@@ -98,7 +98,7 @@ test("a token function that fails is asked again, for as long as it takes", { ti
   it.addEventListener("error", ({ detail }) => errors.push(detail.message));
   await it.ready;
   assert.equal(errors.length, 2);
-  assert.match(errors[0], /^token: the token function gave 43 characters that are no token/);
+  assert.match(errors[0], /^token: the token function returned 43 characters that are not a token/);
   peer.peers.at(-1).send({ type: "expiring", expires_at: 8 });
   while (peer.of("refresh").length === 0) await it.ping();
   assert.deepEqual(peer.of("handshake").map(({ token }) => token), ["token-3"], "without the space around it");

@@ -62,6 +62,8 @@ test("every module opens with what it is for, and is short enough to be read at 
     const opening = lines.findIndex((line) => !line.startsWith("// "));
     assert.ok(opening >= 1 && opening <= 6, `${name} opens with ${opening} lines of comment`);
     assert.ok(lines.length <= 430, `${name} has ${lines.length} lines`);
+    const long = lines.findIndex((line) => line.length > 120);
+    assert.equal(long, -1, `${name}:${long + 1} is longer than 120 columns`);
   }
 });
 
