@@ -1,4 +1,4 @@
-//! What whoever runs the server does without being a client. Nobody's rights are asked for it: who may is settled before.
+//! The operator's own operations. No client's rights are asked: the caller has settled who may.
 
 use tracing::info;
 use uuid::Uuid;
@@ -6,16 +6,16 @@ use uuid::Uuid;
 use super::Context;
 use crate::Printable;
 use crate::limits::Allowance;
-use crate::message::{Close, ClosedBy, ErrorReply, Payload, ServerMessage, TopicName};
-use crate::topic::Publication;
+use crate::message::{Close, ClosedBy, Payload, TopicName};
+use crate::topic::{Publication, Published, TopicError};
 
-/// Publishes a text; gives `published`. Waits as any publish does, and dropped while it waits it has published nothing.
+/// Publishes a text. Waits as any publish does; dropped while it waits, it has published nothing.
 pub(crate) async fn publish(
     context: &Context,
     worker: usize,
     topic: TopicName,
     payload: Payload,
-) -> Result<ServerMessage, ErrorReply> {
+) -> Result<Published, TopicError> {
     let (to, content) = (topic.as_str(), payload.content.as_deref().unwrap_or_default());
     log_message!(context, topic = to, "Publish by the operator to {to}: {}", Printable::excerpt(content));
     let allowance = Allowance::new(&context.config.rates, true, context.metrics.of(worker).clone());
@@ -26,7 +26,7 @@ pub(crate) async fn publish(
     }
 }
 
-/// Ends a client. False where there is none of this id.
+/// Ends a client. False if there is none of this id.
 pub(crate) async fn disconnect(context: &Context, client: Uuid, close: Close) -> bool {
     let (code, reason) = (close.code(), Printable::excerpt(close.reason()));
     info!(client = %client, code = code.0, %reason, "The operator ends client {client}: {code} - {reason}");

@@ -1,54 +1,44 @@
-//! Who may do what: the one place where every message that names a topic or a client is held against the rights of who
-//! sends it and the rules for topics. Called first for each message; what it lets through is carried out.
+//! Who may do what: the one place that holds operations on topics and on other clients against the client's rights and the
+//! topics' rules. Asked before an operation has any effect, and again for one that waited while another token came.
 
-use super::{Context, Work};
+use super::{Context, Page, Work};
 use crate::auth::Identity;
 use crate::config::Who;
-use crate::message::{ClientMessage, ErrorCode, ErrorReply, TopicName, TopicPattern};
+use crate::message::{ErrorCode, ErrorReply, TopicName, TopicPattern};
 
 /// Refuses what a client may not do.
-pub(super) fn permit(context: &Context, by: &Identity, message: &ClientMessage) -> Result<(), ErrorReply> {
+pub(super) fn work(context: &Context, by: &Identity, work: &Work) -> Result<(), ErrorReply> {
     let rights = &by.rights;
-    match message {
-        ClientMessage::Publish { topic, .. } => may_publish(context, by, topic),
-        ClientMessage::Subscribe(wanted) => {
+    match work {
+        Work::Publish(publication) => may_publish(context, by, &publication.topic),
+        Work::Subscribe(wanted) => {
             may_hear(context, by, &wanted.topic, wanted.presence)?;
             let field = wanted.since.as_ref().map(|_| "since").or(wanted.recent.map(|_| "recent"));
             may_have_replayed(by, &wanted.topic, field)
         }
-        ClientMessage::History { topic, .. } => {
+        Work::Broadcast(_) => allow(rights.broadcast, "broadcast", || "send to all clients".into()),
+        Work::Direct { .. } => allow(rights.direct, "to", || "send to single clients".into()),
+        Work::Signal { .. } => may_signal(by),
+        // These are about what the client already has.
+        Work::Unsubscribe(_) | Work::Refresh(_) => Ok(()),
+    }
+}
+
+/// Refuses what a client may not read.
+pub(super) fn page(context: &Context, by: &Identity, page: &Page) -> Result<(), ErrorReply> {
+    let rights = &by.rights;
+    match page {
+        Page::Clients { .. } => allow(rights.list_clients, "list_clients", || "list who is connected".into()),
+        Page::History { topic, .. } => {
             let pattern = topic.clone().into();
             let may = rights.history(&pattern) && by.is_one_of(context.topics.rule_of(topic).subscribe);
             allow(may, "topic", || format!("read the history of {}", topic.as_str()))
         }
-        ClientMessage::Presence { topic } => {
+        Page::Members(topic) => {
             let pattern = topic.clone().into();
             let may = rights.presence(&pattern) && by.is_one_of(context.topics.rule_of(topic).subscribe);
             allow(may, "topic", || format!("ask who is on {}", topic.as_str()))
         }
-        ClientMessage::Broadcast(_) => allow(rights.broadcast, "broadcast", || "send to all clients".into()),
-        ClientMessage::Direct { .. } => allow(rights.direct, "to", || "send to single clients".into()),
-        ClientMessage::Signal { .. } => may_signal(by),
-        ClientMessage::ListClients { .. } => {
-            allow(rights.list_clients, "list_clients", || "list who is connected".into())
-        }
-        // These name nobody else, or what the client has already.
-        ClientMessage::Handshake(_)
-        | ClientMessage::Text { .. }
-        | ClientMessage::Binary { .. }
-        | ClientMessage::Ping { .. }
-        | ClientMessage::Pong
-        | ClientMessage::Unsubscribe { .. }
-        | ClientMessage::Refresh { .. }
-        | ClientMessage::Close(_) => Ok(()),
-    }
-}
-
-/// The same for what was let through under another token.
-pub(super) fn recheck(context: &Context, by: &Identity, work: &Work) -> Result<(), ErrorReply> {
-    match work {
-        Work::Message(message) | Work::Page(message) => permit(context, by, message),
-        Work::Publish(publication) => may_publish(context, by, &publication.topic),
     }
 }
 
@@ -80,7 +70,7 @@ pub(super) fn may_have_replayed(by: &Identity, wanted: &TopicPattern, field: Opt
     allow(may, field.unwrap_or_default(), || format!("read the history of {}", wanted.as_str()))
 }
 
-/// Refuses who may not negotiate connections between browsers.
+/// Refuses a client that may not negotiate connections between browsers.
 pub(crate) fn may_signal(by: &Identity) -> Result<(), ErrorReply> {
     allow(by.rights.signal, "to", || "signal to single clients".into())
 }

@@ -6,14 +6,13 @@ use bytes::BytesMut;
 use tracing::debug;
 
 use super::{Caller, Context, permit};
-use crate::auth::Denied;
 use crate::frame::exact;
-use crate::message::{ErrorCode, ErrorReply, ServerMessage, Token, TopicPattern};
+use crate::message::{ErrorReply, ServerMessage, Token, TopicPattern};
 use crate::topic::{Farewell, Granted, Left};
 
 /// Checks a token, and goes by it from now on.
 pub(super) async fn refresh(context: &Context, by: &Caller, token: &Token) -> ServerMessage {
-    let id = by.subscriber.id();
+    let id = by.client.id();
     if !context.auth.is_on() {
         return ServerMessage::Refreshed { expires_at: None, permissions: None };
     }
@@ -27,7 +26,7 @@ pub(super) async fn refresh(context: &Context, by: &Caller, token: &Token) -> Se
         }
     };
     let (expires_at, permissions) = (identity.expires_at, identity.rights.told());
-    by.subscriber.allowance.set_message_rate(identity.max_rate);
+    by.client.allowance.set_message_rate(identity.max_rate);
     let now = Arc::new(identity);
     let before = by.identity.send_replace(Arc::clone(&now));
     // What was allowed is allowed still where nothing else is.
@@ -39,8 +38,8 @@ pub(super) async fn refresh(context: &Context, by: &Caller, token: &Token) -> Se
 
 /// Ends the subscriptions that a client may no longer have.
 async fn revoke_all(context: &Context, by: &Caller) {
-    let (subscribed, mut refused) = (by.subscriber.subscribed(), Vec::new());
-    let mut slices = context.topics.long_work(&by.subscriber, subscribed.len()).await;
+    let (subscribed, mut refused) = (by.client.subscribed(), Vec::new());
+    let mut slices = context.topics.long_work(&by.client, subscribed.len()).await;
     for text in subscribed {
         if refusal(context, by, &text).is_some() {
             refused.push(text);
@@ -64,28 +63,15 @@ pub(super) async fn revoke(context: &Context, by: &Caller, texts: Vec<TopicPatte
         ServerMessage::Unsubscribed { topic, code: refused.code, reason }.encode(None, &mut frame);
         // An error says that it has ended already.
         let farewell = Farewell::Notice(exact(frame));
-        let _ = context.topics.end_one(&by.subscriber, &text, Some(farewell), &mut left).await;
+        let _ = context.topics.end_one(&by.client, &text, Some(farewell), &mut left).await;
     }
-    context.topics.forget(&by.subscriber, left).await;
+    context.topics.forget(&by.client, left).await;
 }
 
 /// Why a client may no longer have a subscription; `None` where it may, or has none to this text.
 fn refusal(context: &Context, by: &Caller, text: &TopicPattern) -> Option<ErrorReply> {
-    let Granted { presence, replays } = by.subscriber.subscription(text)?;
+    let Granted { presence, replays } = by.client.subscription(text)?;
     let identity = by.identity();
     let may = permit::may_hear(context, &identity, text, presence);
     may.and_then(|()| permit::may_have_replayed(&identity, text, replays.then_some("since"))).err()
-}
-
-impl From<Denied> for ErrorReply {
-    fn from(denied: Denied) -> Self {
-        let code = match denied {
-            Denied::Nothing(_) | Denied::BadToken(_) | Denied::BadCertificate | Denied::UsedBefore => {
-                ErrorCode::Unauthorized
-            }
-            Denied::AnotherUser => ErrorCode::Forbidden,
-            Denied::Unavailable => ErrorCode::Unavailable,
-        };
-        Self::new(code, denied.to_string())
-    }
 }

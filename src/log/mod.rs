@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use thiserror::Error;
+
 use crate::frame::allocated;
 use crate::message::Position;
 use crate::outbound::EncodedMessage;
@@ -127,18 +129,18 @@ impl Log {
         let all = self.oldest() - 1;
         let recent = recent.map(|count| self.newest.saturating_sub(count).max(all));
         let Some(since) = since else {
-            return Start { after: recent.unwrap_or(self.newest), recovered: None, reason: None };
+            return Start { after: recent.unwrap_or(self.newest), recovered: None };
         };
-        let (reason, rest) = if since.epoch != *self.epoch {
-            ("the topic's log was started again since then", all)
+        let (lost, rest) = if since.epoch != *self.epoch {
+            (Unrecovered::AnotherEpoch, all)
         } else if since.offset > self.newest {
-            ("the position is ahead of the topic's log", self.newest)
+            (Unrecovered::Ahead, self.newest)
         } else if since.offset < all {
-            ("the topic's log no longer reaches back that far", all)
+            (Unrecovered::Forgotten, all)
         } else {
-            return Start { after: since.offset, recovered: Some(true), reason: None };
+            return Start { after: since.offset, recovered: Some(Ok(())) };
         };
-        Start { after: recent.unwrap_or(rest), recovered: Some(false), reason: Some(reason) }
+        Start { after: recent.unwrap_or(rest), recovered: Some(Err(lost)) }
     }
 }
 
@@ -147,10 +149,19 @@ impl Log {
 pub(crate) struct Start {
     /// What comes behind this offset is replayed; all of it is kept.
     pub(crate) after: u64,
-    /// Whether that is everything; `None` where no position was given.
-    pub(crate) recovered: Option<bool>,
-    /// Why it is not.
-    pub(crate) reason: Option<&'static str>,
+    /// Whether that is everything behind the position that was asked for; `None` if none was.
+    pub(crate) recovered: Option<Result<(), Unrecovered>>,
+}
+
+/// Why a log cannot give everything behind a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(crate) enum Unrecovered {
+    #[error("the topic's log was started again since then")]
+    AnotherEpoch,
+    #[error("the position is ahead of the topic's log")]
+    Ahead,
+    #[error("the topic's log no longer reaches back that far")]
+    Forgotten,
 }
 
 #[cfg(test)]
@@ -196,12 +207,15 @@ mod tests {
         let since = |epoch: &str, offset| log.start(Some(&Position { epoch: epoch.to_owned(), offset }), None);
         let epoch = log.epoch();
         for offset in 2..=5 {
-            assert_eq!(since(epoch, offset), Start { after: offset, recovered: Some(true), reason: None });
+            assert_eq!(since(epoch, offset), Start { after: offset, recovered: Some(Ok(())) });
         }
-        for (epoch, offset, after) in [(epoch, 1, 2), (epoch, 0, 2), (epoch, 6, 5), ("another", 4, 2)] {
-            let start = since(epoch, offset);
-            assert_eq!((start.after, start.recovered), (after, Some(false)), "since {epoch} {offset}");
-            assert!(start.reason.is_some(), "since {epoch} {offset} says why");
+        for (epoch, offset, after, lost) in [
+            (epoch, 1, 2, Unrecovered::Forgotten),
+            (epoch, 0, 2, Unrecovered::Forgotten),
+            (epoch, 6, 5, Unrecovered::Ahead),
+            ("another", 4, 2, Unrecovered::AnotherEpoch),
+        ] {
+            assert_eq!(since(epoch, offset), Start { after, recovered: Some(Err(lost)) }, "since {epoch} {offset}");
         }
     }
 

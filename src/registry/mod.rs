@@ -10,13 +10,14 @@ use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use self::fanout::Dispatch;
 pub(crate) use self::fanout::{Inbox, OnRoster, Roster, Tally};
 use self::names::{NameSkeleton, Names};
-use crate::message::{ClientInfo, CloseCode, ClosedBy};
+use crate::message::{ClientInfo, ClosedBy};
 use crate::outbound::{EncodedMessage, Outbound};
 
 /// Clients that are looked up under one lock while all are visited.
@@ -253,28 +254,17 @@ pub(crate) enum Naming {
 }
 
 /// Why a client is not entered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum NotRegistered {
     /// There are as many clients as may be.
+    #[error("the server is full; try again later")]
     Full,
     /// The name that it chose is another user's.
+    #[error("client_name: this name is another user's; choose another one")]
     NameTaken,
     /// The name in its token is another user's alone.
+    #[error("token: the name in it is another user's, who is connected; get a token with another name")]
     NameOwned,
-}
-
-impl NotRegistered {
-    /// What is said to the client, and with which code its connection closes.
-    pub(crate) fn in_words(self) -> (CloseCode, &'static str) {
-        match self {
-            Self::Full => (CloseCode::TRY_LATER, "the server is full; try again later"),
-            Self::NameTaken => (CloseCode::FORBIDDEN, "client_name: this name is another user's; choose another one"),
-            Self::NameOwned => (
-                CloseCode::FORBIDDEN,
-                "token: the name in it is another user's, who is connected; get a token with another name",
-            ),
-        }
-    }
 }
 
 impl Drop for Registered {

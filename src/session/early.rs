@@ -10,6 +10,7 @@ use quinn::{Connection, RecvStream, SendStream, ZeroRttAccepted};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::handshake::close_code;
 use super::{End, Session, WorkerContext};
 use crate::frame::Body;
 use crate::message::{ClientInfo, ClientMessage, CloseCode, ClosedBy, Request};
@@ -99,13 +100,10 @@ pub(super) async fn confirm(
         }
         let registered = match session.context.registry.register(info, worker_context.worker, naming) {
             Ok(registered) => registered,
-            Err(why) => {
-                let (code, reason) = why.in_words();
-                return End::sent(code, reason);
-            }
+            Err(why) => return End::sent(close_code(why), why.to_string()),
         };
         registration.take(session, worker_context, registered).await;
-        session.context.topics.appear(&session.caller.subscriber).await;
+        session.context.topics.appear(&session.caller.client).await;
         session.gate.open();
         drop(handshaking);
     }

@@ -226,8 +226,7 @@ async fn admit(
     }
     // Before a token is used up: whoever comes back may show it again.
     if context.registry.is_full() {
-        let (code, reason) = NotRegistered::Full.in_words();
-        return refuse(reply, code, reason.into());
+        return refuse(reply, close_code(NotRegistered::Full), NotRegistered::Full.to_string());
     }
     let identity = match context.auth.identify(handshake.token.as_ref(), certified).await {
         Ok(identity) => identity,
@@ -252,10 +251,7 @@ async fn admit(
     };
     let registration = match registration {
         Ok(registration) => registration,
-        Err(why) => {
-            let (code, reason) = why.in_words();
-            return refuse(reply, code, reason.into());
-        }
+        Err(why) => return refuse(reply, close_code(why), why.to_string()),
     };
     reply.accepted = true;
     reply.user = member.user.clone();
@@ -267,6 +263,14 @@ async fn admit(
     reply.zstd = handshake.zstd;
     say(control, re, &ServerMessage::HandshakeResponse(reply));
     Ok(Admitted { registration, zstd: handshake.zstd, member, identity })
+}
+
+/// The code with which the connection of a client closes that the registry does not take.
+pub(super) fn close_code(why: NotRegistered) -> CloseCode {
+    match why {
+        NotRegistered::Full => CloseCode::TRY_LATER,
+        NotRegistered::NameTaken | NotRegistered::NameOwned => CloseCode::FORBIDDEN,
+    }
 }
 
 fn control_lane(worker_context: &WorkerContext, carrier: &Carrier, send: SendHalf) -> Arc<LaneWriter> {

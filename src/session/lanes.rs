@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::turns::Turn;
 use super::{End, Session, early, frame_error, unreadable};
 use crate::frame::{Body, BodyError, FrameError};
-use crate::handler::{self, Deferred, Outcome, Replies};
+use crate::handler::{self, Deferred, Outcome, Page, Replies, Requested};
 use crate::message::{ClientMessage, CloseCode, ClosedBy, ErrorCode, ErrorReply, Request, RequestId, ServerMessage};
 
 /// Bodies in a row that are no JSON before the connection is closed.
@@ -169,7 +169,7 @@ async fn write(replies: &mut Replies, writer: &LaneWriter) -> Result<(), ()> {
 
 /// Judges one body and answers what can be answered at once. An error ends the connection.
 fn take_in(session: &Session, body: Bytes, replies: &mut Replies) -> Result<Outcome, End> {
-    let allowance = &session.caller.subscriber.allowance;
+    let allowance = &session.caller.client.allowance;
     let received = body.len();
     session.outbound.counters().received(received);
     let body = match Body::parse(body, session.compression, session.max_message_bytes) {
@@ -238,7 +238,7 @@ fn malformed(session: &Session) -> Result<(), End> {
 
 /// Ends the connection of a client that was refused too often and went on.
 fn within_limits(session: &Session) -> Result<(), End> {
-    if session.caller.subscriber.allowance.is_used_up() {
+    if session.caller.client.allowance.is_used_up() {
         return Err(End::sent(
             CloseCode::RATE_LIMITED,
             "too many requests were sent before their retry_after_ms was over",
@@ -255,11 +255,12 @@ async fn execute(
     writer: &LaneWriter,
     on_control: bool,
 ) -> Result<(), End> {
-    if deferred.is_page() {
-        return make_page(session, deferred, replies, writer).await;
-    }
+    let work = match deferred {
+        Deferred::Work(work) => work,
+        Deferred::Page(page) => return make_page(session, page, replies, writer).await,
+    };
     session.waiting.fetch_add(1, Ordering::Relaxed);
-    let reply = handler::execute(&session.context, &session.caller, deferred, on_control).await;
+    let reply = handler::execute(&session.context, &session.caller, work, on_control).await;
     session.waiting.fetch_sub(1, Ordering::Relaxed);
     if let Some((re, reply)) = reply {
         replies.put(re.as_ref(), &reply);
@@ -270,22 +271,22 @@ async fn execute(
 /// Makes a page that has to wait for the client's rate.
 async fn make_page(
     session: &Session,
-    deferred: Deferred,
+    page: Requested<Page>,
     replies: &mut Replies,
     writer: &LaneWriter,
 ) -> Result<(), End> {
     loop {
         session.waiting.fetch_add(1, Ordering::Relaxed);
-        let page = session.caller.subscriber.allowance.page().await;
+        let right = session.caller.client.allowance.page().await;
         session.waiting.fetch_sub(1, Ordering::Relaxed);
         let turn = session.turns.take().await;
         if is_control(session, writer) || writer.scheduler().takes_replies() {
-            turn.work(|| handler::make_page(&session.context, &session.caller, deferred, replies));
-            drop(page);
+            turn.work(|| handler::make_page(&session.context, &session.caller, page, replies));
+            drop(right);
             turn.end().await;
             return within_limits(session);
         }
-        drop((turn, page));
+        drop((turn, right));
         // A lane that has ended is found out by who writes to it.
         if writer.room_for_replies().await.is_err() {
             return Ok(());

@@ -3,6 +3,7 @@
 //! their outbound handles, never by carrier. Called by `handler`, and by `session` when one leaves.
 
 mod client;
+mod error;
 mod expiry;
 mod history;
 mod hub;
@@ -28,25 +29,35 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 pub(crate) use self::client::{Client, Granted};
+pub(crate) use self::error::TopicError;
+pub(crate) use self::history::HistoryPage;
 pub(crate) use self::hub::Inbox;
 use self::hub::InboxItem;
 use self::long_work::LongWork;
 pub(crate) use self::long_work::Slices;
 use self::pattern_counts::PatternCounts;
-pub(crate) use self::publish::Publication;
-pub(crate) use self::subscribe::SubscribeRequest;
+pub(crate) use self::publish::{Publication, Published};
+pub(crate) use self::subscribe::{SubscribeRequest, Subscribed};
 use self::topic::Topic;
 pub(crate) use self::unsubscribe::{Farewell, Left};
 use crate::config::{Config, TopicRule};
-use crate::limits::Allowance;
+use crate::limits::{Allowance, RetryAfter};
 use crate::log::Log;
-use crate::message::{ErrorCode, ErrorReply, Member, ServerMessage, TopicName, TopicPattern};
+use crate::message::{Member, TopicName, TopicPattern};
 
 /// Topics are spread over so many maps, so that workers seldom wait for each other's.
 const SHARDS: usize = 64;
 
-/// Most clients that a `presence` reply names; it counts them all.
+/// Most members that are named; all are counted.
 const MAX_NAMED: usize = 1000;
+
+/// The members of a topic.
+#[derive(Debug)]
+pub(crate) struct Members {
+    /// The first of them, by id.
+    pub(crate) clients: Vec<Member>,
+    pub(crate) total: u64,
+}
 
 /// All topics of a server.
 #[derive(Debug)]
@@ -152,23 +163,23 @@ impl Topics {
     }
 
     /// The topic of this name, made where there is none and who asks may make one.
-    fn find_or_make(&self, name: &TopicName, asks: &Allowance) -> Result<Arc<Topic>, ErrorReply> {
+    fn find_or_make(&self, name: &TopicName, asks: &Allowance) -> Result<Arc<Topic>, TopicError> {
         self.find(name).map_or_else(|| self.make(name, asks), Ok)
     }
 
-    fn make(&self, name: &TopicName, asks: &Allowance) -> Result<Arc<Topic>, ErrorReply> {
+    fn make(&self, name: &TopicName, asks: &Allowance) -> Result<Arc<Topic>, TopicError> {
         let most = size(self.config.limits.max_topics);
         let mut shard = self.shard(name).write().unwrap_or_else(PoisonError::into_inner);
         if let Some(topic) = shard.topics.get(name) {
             return Ok(Arc::clone(topic));
         }
         if self.count.load(Ordering::Relaxed) >= most {
-            return Err(ErrorReply::new(
-                ErrorCode::Unavailable,
-                format!("topic: this server has {most} topics and takes no more"),
-            ));
+            return Err(TopicError::TooManyTopics(most));
         }
-        asks.take_topic(name)?;
+        asks.take_topic().map_err(|RetryAfter { ms: retry_after_ms }| TopicError::TooManyNewTopics {
+            topic: name.clone(),
+            retry_after_ms,
+        })?;
         self.count.fetch_add(1, Ordering::Relaxed);
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let rule = Arc::clone(self.rule_of(name));
@@ -193,20 +204,15 @@ impl Topics {
         self.long_work[who.worker].begin(&who.long_work, parts).await
     }
 
-    /// Who is on a topic.
-    pub(crate) fn presence(&self, name: &TopicName) -> Result<ServerMessage, ErrorReply> {
-        let rule = self.rule_of(name);
-        if !rule.presence {
-            let message = format!("topic: no account is kept of who is on {}", name.as_str());
-            return Err(ErrorReply::new(ErrorCode::NotFound, message));
+    /// The members of a topic; none if it does not exist.
+    pub(crate) fn members(&self, name: &TopicName) -> Result<Members, TopicError> {
+        if !self.rule_of(name).presence {
+            return Err(TopicError::NoMembers(name.clone()));
         }
-        let (mut clients, mut total) = (Vec::<Member>::new(), 0);
-        if let Some(topic) = self.find(name) {
-            let state = topic.state();
-            total = state.members.len() as u64;
-            clients = state.members.values().take(MAX_NAMED).cloned().collect();
-        }
-        Ok(ServerMessage::Presence { topic: name.as_str().to_owned(), clients, total: Some(total) })
+        let Some(topic) = self.find(name) else { return Ok(Members { clients: Vec::new(), total: 0 }) };
+        let state = topic.state();
+        let clients = state.members.values().take(MAX_NAMED).cloned().collect();
+        Ok(Members { clients, total: state.members.len() as u64 })
     }
 }
 

@@ -10,13 +10,13 @@ use uuid::Uuid;
 
 use super::hub::InboxItem;
 use super::topic::{State, Topic};
-use super::{InboxPermits, Topics, size, uptime_ms};
+use super::{InboxPermits, TopicError, Topics, size, uptime_ms};
 use crate::limits::Allowance;
-use crate::message::{ErrorCode, ErrorReply, IdempotencyKey, Payload, ServerMessage, TopicMessage, TopicName, now_ms};
+use crate::message::{IdempotencyKey, Payload, ServerMessage, TopicMessage, TopicName, now_ms};
 use crate::metrics::Counters;
 use crate::outbound::EncodedMessage;
 
-/// What somebody wants published.
+/// A message to be published.
 #[derive(Debug, Clone)]
 pub(crate) struct Publication {
     /// `None` where no client did.
@@ -26,13 +26,22 @@ pub(crate) struct Publication {
     pub(crate) key: Option<IdempotencyKey>,
 }
 
+/// Where a message is in its topic's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Published {
+    pub(crate) epoch: String,
+    pub(crate) offset: u64,
+    /// The message came before, with the same key.
+    pub(crate) duplicate: bool,
+}
+
 impl Topics {
-    /// Publishes where that needs no waiting; gives `published`. `None`: [`publish`](Self::publish) has to wait for it.
+    /// Publishes if that needs no waiting. `None`: [`publish`](Self::publish) has to wait for it.
     pub(crate) fn publish_now(
         &self,
         publication: &Publication,
         asks: &Allowance,
-    ) -> Option<Result<ServerMessage, ErrorReply>> {
+    ) -> Option<Result<Published, TopicError>> {
         let topic = match self.topic_for(publication, asks) {
             Ok(topic) if topic.blocks() => return None,
             Ok(topic) => topic,
@@ -52,13 +61,9 @@ impl Topics {
         self.commit(&topic, &mut state, publication, permits, None, asks.counters()).map(Ok)
     }
 
-    /// Publishes; gives `published`. Waits for room in the workers' inboxes and, under the policy `block`, for room at
+    /// Publishes. Waits for room in the workers' inboxes and, under the policy `block`, for room at
     /// every subscriber. Dropped while it waits, it has published nothing; behind that, everything.
-    pub(crate) async fn publish(
-        &self,
-        publication: &Publication,
-        asks: &Allowance,
-    ) -> Result<ServerMessage, ErrorReply> {
+    pub(crate) async fn publish(&self, publication: &Publication, asks: &Allowance) -> Result<Published, TopicError> {
         loop {
             let topic = self.topic_for(publication, asks)?;
             let published = if topic.blocks() {
@@ -73,7 +78,7 @@ impl Topics {
         }
     }
 
-    fn topic_for(&self, publication: &Publication, asks: &Allowance) -> Result<Arc<Topic>, ErrorReply> {
+    fn topic_for(&self, publication: &Publication, asks: &Allowance) -> Result<Arc<Topic>, TopicError> {
         self.find_or_make(&publication.topic, asks)
     }
 
@@ -83,16 +88,10 @@ impl Topics {
         topic: &Arc<Topic>,
         publication: &Publication,
         counters: &Counters,
-    ) -> Result<Option<ServerMessage>, ErrorReply> {
+    ) -> Result<Option<Published>, TopicError> {
         let within = self.config.timing.block_timeout();
         let deadline = Instant::now() + within;
-        let too_late = || {
-            let message = format!(
-                "topic: a subscriber of {} does not read, and had no room within {within:?}: nothing was published",
-                topic.name.as_str()
-            );
-            ErrorReply::new(ErrorCode::Unavailable, message)
-        };
+        let too_late = || TopicError::Blocked { topic: topic.name.clone(), within };
         // It is never closed.
         let Ok(Ok(_turn)) = timeout_at(deadline, topic.turn.acquire()).await else { return Err(too_late()) };
         loop {
@@ -127,20 +126,20 @@ impl Topics {
         permits: InboxPermits<'_>,
         delivered: Option<&TaskTracker>,
         counters: &Counters,
-    ) -> Option<ServerMessage> {
+    ) -> Option<Published> {
         let now = uptime_ms();
         if state.is_gone {
             return None;
         }
-        let name = || topic.name.as_str().to_owned();
         let (epoch, known) =
             (state.log.epoch().to_owned(), publication.key.as_ref().and_then(|key| state.keys.offset(key)));
         if let Some(offset) = known {
-            return Some(ServerMessage::Published { topic: name(), epoch, offset, duplicate: true });
+            return Some(Published { epoch, offset, duplicate: true });
         }
         let compress_min_bytes = size(self.config.limits.compress_min_bytes);
         let entry = state.log.append(now, |offset| {
-            let mut message = TopicMessage::new(name(), offset, publication.payload.clone(), now_ms());
+            let payload = publication.payload.clone();
+            let mut message = TopicMessage::new(topic.name.as_str(), offset, payload, now_ms());
             message.from = publication.from;
             EncodedMessage::new(&ServerMessage::Message(message), compress_min_bytes)
         });
@@ -158,7 +157,7 @@ impl Topics {
                 place.send(InboxItem::Message { topic: Arc::clone(topic), entry: entry.clone(), done });
             }
         }
-        Some(ServerMessage::Published { topic: name(), epoch, offset, duplicate: false })
+        Some(Published { epoch, offset, duplicate: false })
     }
 
     /// Whether a worker has subscribers of a topic.

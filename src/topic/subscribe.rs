@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use quic_websocket_lane::Overflow;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -13,47 +13,48 @@ use super::hub::{InboxItem, PresenceEvent};
 use super::replay::Replay;
 use super::routes::{Receiver, Target};
 use super::topic::{PatternNotice, State, Topic, overflow};
-use super::{InboxPermits, Topics, size, uptime_ms};
+use super::{InboxPermits, TopicError, Topics, size, uptime_ms};
 use crate::config::{OverflowPolicy, TopicRule};
-use crate::frame::exact;
-use crate::message::{ErrorCode, ErrorReply, RequestId, ServerMessage, Subscribe, Subscribed, TopicName, TopicPattern};
+use crate::log::Unrecovered;
+use crate::message::{Position, ServerMessage, Subscribe, TopicName, TopicPattern};
 use crate::outbound::{EncodedMessage, TopicLane};
 
-/// A client's wish to subscribe.
-#[derive(Debug)]
+/// A client's request to subscribe.
 pub(crate) struct SubscribeRequest<'a> {
     pub(crate) who: &'a Arc<Client>,
     pub(crate) wanted: Subscribe,
-    pub(crate) re: Option<&'a RequestId>,
-    /// The reply would go on the control lane.
-    pub(crate) on_control: bool,
-    /// The client may not publish there, and is told so.
-    pub(crate) is_read_only: bool,
+    /// Makes the frame that announces the subscription, if that goes on the control lane: there it has to come ahead of the
+    /// messages, if these go there too.
+    pub(crate) announce: Option<&'a (dyn Fn(&Subscribed) -> Bytes + Send + Sync)>,
+}
+
+/// A subscription that has begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Subscribed {
+    /// The newest message's; `None` for a pattern.
+    pub(crate) position: Option<Position>,
+    /// Whether everything behind the position that was asked for follows; `None` if none was.
+    pub(crate) recovered: Option<Result<(), Unrecovered>>,
+    /// The topic lane of its messages; `None` for the control lane.
+    pub(crate) lane: Option<u64>,
 }
 
 impl Topics {
-    /// Makes a subscription; gives `subscribed`, or nothing where that has been sent already: ahead of the messages, where
-    /// both go on the control lane.
+    /// Makes a subscription. Gives nothing if it was announced on the control lane.
     ///
     /// Cancel safe: dropped, it has made the subscription or not.
     pub(crate) async fn subscribe(
         self: &Arc<Self>,
         wish: &SubscribeRequest<'_>,
-    ) -> Result<Option<ServerMessage>, ErrorReply> {
+    ) -> Result<Option<Subscribed>, TopicError> {
         let pattern = &wish.wanted.topic;
         let rule = Arc::clone(self.rule(pattern));
         let most = size(self.config.limits.max_subscriptions);
         let reserve = || {
             wish.who.reserve(pattern, most).map_err(|why| match why {
-                NotReserved::Twice => {
-                    let message = format!("topic: subscribed to {} already; unsubscribe first", pattern.as_str());
-                    ErrorReply::new(ErrorCode::Conflict, message)
-                }
-                NotReserved::TooMany => {
-                    let message = format!("topic: a client may have {most} subscriptions; a pattern stands for many");
-                    ErrorReply::new(ErrorCode::Forbidden, message)
-                }
-                NotReserved::Closed => ErrorReply::new(ErrorCode::Unavailable, "topic: the connection is closing"),
+                NotReserved::Twice => TopicError::Subscribed(pattern.clone()),
+                NotReserved::TooMany => TopicError::TooManySubscriptions(most),
+                NotReserved::Closed => TopicError::Closing,
             })
         };
         let Ok(name) = TopicName::new(pattern.as_str()) else {
@@ -66,8 +67,8 @@ impl Topics {
             let topic = self.find_or_make(&name, &wish.who.allowance)?;
             let permits = self.permits().await;
             match self.subscribe_to_topic(wish, &topic, reserved, permits) {
-                Some(Begun::With(reply)) => return Ok(Some(reply)),
-                Some(Begun::Behind(marker)) => {
+                Some(Begun::Unannounced(subscribed)) => return Ok(Some(subscribed)),
+                Some(Begun::Announced(marker)) => {
                     // What is asked next on this lane is answered behind it.
                     marker.cancelled().await;
                     return Ok(None);
@@ -83,14 +84,16 @@ impl Topics {
         rule: &TopicRule,
         reserved: Reserved<'_>,
         place: Option<mpsc::Permit<'_, InboxItem>>,
-    ) -> Option<ServerMessage> {
+    ) -> Option<Subscribed> {
         let SubscribeRequest { who, wanted, .. } = wish;
         let lane = who.outbound.bind_lane(&wanted.topic, rule.priority, wanted.lane);
         let receiver = wish.receiver(rule, &lane);
         let (ended, is_authenticated) = (receiver.ended.clone(), receiver.is_authenticated);
-        let mut subscribed = Subscribed::new(wanted.topic.as_str());
-        subscribed.lane = lane.number;
-        let reply = wish.reply(subscribed);
+        let mut subscribed = Some(Subscribed { position: None, recovered: None, lane: lane.number });
+        if let Some(frame) = subscribed.as_ref().and_then(|subscribed| wish.announcement(subscribed)) {
+            who.outbound.put(&frame.into());
+            subscribed = None;
+        }
         reserved.make(|| {
             // Counted before it is in the inbox: whoever publishes after `subscribed` sees it.
             self.patterns[who.worker].fetch_add(1, Ordering::AcqRel);
@@ -102,7 +105,7 @@ impl Topics {
             }
             Subscription { topic: None, lane, presence: wanted.presence, is_authenticated, ended, catching_up: None }
         });
-        reply
+        subscribed
     }
 
     /// `None` where the topic is gone meanwhile.
@@ -125,19 +128,15 @@ impl Topics {
         let mut receiver = wish.receiver(&topic.rule, &lane);
         let (ended, is_authenticated) = (receiver.ended.clone(), receiver.is_authenticated);
         let start = state.log.start(wanted.since.as_ref(), wanted.recent);
-        let mut subscribed = Subscribed::new(topic.name.as_str());
-        subscribed.epoch = Some(state.log.epoch().to_owned());
-        subscribed.offset = Some(state.log.newest());
-        subscribed.recovered = start.recovered;
-        subscribed.lane = lane.number;
-        subscribed.reason = start.reason.map(str::to_owned);
-        subscribed.may_publish = wish.is_read_only.then_some(false);
+        let position = Position { epoch: state.log.epoch().to_owned(), offset: state.log.newest() };
+        let subscribed = Subscribed { position: Some(position), recovered: start.recovered, lane: lane.number };
         // On a lane on which a pattern may have brought the topic's messages, what is still to come by it has to come before.
-        let (begun, marker) = if wish.is_in_order(&subscribed) {
-            let (marker, there) = who.control_marker(Some(wish.framed(subscribed)), Overflow::Refuse);
-            (Begun::Behind(there), Some(marker))
-        } else {
-            (Begun::With(ServerMessage::Subscribed(subscribed)), None)
+        let (begun, marker) = match wish.announcement(&subscribed) {
+            Some(frame) => {
+                let (marker, there) = who.control_marker(Some(frame), Overflow::Refuse);
+                (Begun::Announced(there), Some(marker))
+            }
+            None => (Begun::Unannounced(subscribed), None),
         };
         let there = begun.marker();
         reserved.make(|| {
@@ -225,17 +224,17 @@ impl Topics {
 
 /// How a subscription to a topic has begun.
 enum Begun {
-    /// With this reply, which is still to be sent.
-    With(ServerMessage),
-    /// Once that is there, which tells that the reply is on the control lane.
-    Behind(CancellationToken),
+    /// The client does not know yet.
+    Unannounced(Subscribed),
+    /// Once this is cancelled, the announcement is on the control lane.
+    Announced(CancellationToken),
 }
 
 impl Begun {
     fn marker(&self) -> Option<CancellationToken> {
         match self {
-            Self::With(_) => None,
-            Self::Behind(marker) => Some(marker.clone()),
+            Self::Unannounced(_) => None,
+            Self::Announced(marker) => Some(marker.clone()),
         }
     }
 }
@@ -255,23 +254,8 @@ impl SubscribeRequest<'_> {
         }
     }
 
-    /// Sends the reply now, ahead of the messages, where both go on the control lane; else gives it back.
-    fn reply(&self, subscribed: Subscribed) -> Option<ServerMessage> {
-        if !self.is_in_order(&subscribed) {
-            return Some(ServerMessage::Subscribed(subscribed));
-        }
-        self.who.outbound.put(&self.framed(subscribed).into());
-        None
-    }
-
-    /// Whether the reply and the messages go on the control lane.
-    fn is_in_order(&self, subscribed: &Subscribed) -> bool {
-        self.on_control && subscribed.lane.is_none()
-    }
-
-    fn framed(&self, subscribed: Subscribed) -> Bytes {
-        let mut frame = BytesMut::new();
-        ServerMessage::Subscribed(subscribed).encode(self.re, &mut frame);
-        exact(frame)
+    /// The frame that has to come ahead of the messages; `None` if they go on another lane.
+    fn announcement(&self, subscribed: &Subscribed) -> Option<Bytes> {
+        self.announce.filter(|_| subscribed.lane.is_none()).map(|announce| announce(subscribed))
     }
 }

@@ -11,8 +11,8 @@ use quic_websocket_lane::{LaneWriter, Overflow};
 use super::client::{Client, Subscription};
 use super::hub::{InboxItem, PresenceEvent, UndeliveredRange};
 use super::routes::Target;
-use super::{InboxPermits, Topics, uptime_ms};
-use crate::message::{ErrorCode, ErrorReply, ServerMessage, TopicPattern};
+use super::{InboxPermits, TopicError, Topics, uptime_ms};
+use crate::message::{ServerMessage, TopicPattern};
 use crate::outbound::SLICE;
 use crate::pattern_index::{PatternIndex, Sought};
 
@@ -49,7 +49,7 @@ impl Topics {
         who: &Arc<Client>,
         text: &TopicPattern,
         farewell: Option<Farewell>,
-    ) -> Result<(), ErrorReply> {
+    ) -> Result<(), TopicError> {
         let mut left = Left::default();
         self.end_one(who, text, farewell, &mut left).await?;
         self.forget(who, left).await;
@@ -64,12 +64,9 @@ impl Topics {
         text: &TopicPattern,
         farewell: Option<Farewell>,
         left: &mut Left,
-    ) -> Result<(), ErrorReply> {
+    ) -> Result<(), TopicError> {
         let mut permits = self.permits().await;
-        let Some(held) = who.take(text) else {
-            let message = format!("topic: not subscribed to {}", text.as_str());
-            return Err(ErrorReply::new(ErrorCode::NotFound, message));
-        };
+        let Some(held) = who.take(text) else { return Err(TopicError::NotSubscribed(text.clone())) };
         left.add(text, Arc::clone(&held.lane.writer));
         let (frame, overflow) = match farewell {
             None => (None, Overflow::Refuse),

@@ -14,7 +14,8 @@ use uuid::Uuid;
 
 use super::{Http, Refusal};
 use crate::handler;
-use crate::message::{Close, CloseCode, Invalid, Payload, ServerMessage, TopicName};
+use crate::message::{Close, CloseCode, ErrorReply, Invalid, Payload, TopicName};
+use crate::topic::Published;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,15 +40,10 @@ pub(super) async fn publish(
     let Publish { topic, content } = parse(body, r#"{"topic":"...","content":"..."}"#)?;
     let topic = TopicName::new(&topic)?;
     let worker_context = &http.worker_context;
-    let published =
-        handler::publish(&worker_context.context, worker_context.worker, topic, Payload::text(content)).await?;
-    let ServerMessage::Published { topic, epoch, offset, .. } = published else {
-        return Err(Refusal::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "published, but the position is unknown (internal error)",
-        ));
-    };
-    Ok(Json(json!({ "topic": topic, "epoch": epoch, "offset": offset })))
+    let (context, worker) = (&worker_context.context, worker_context.worker);
+    let Published { epoch, offset, .. } =
+        handler::publish(context, worker, topic.clone(), Payload::text(content)).await.map_err(ErrorReply::from)?;
+    Ok(Json(json!({ "topic": topic.as_str(), "epoch": epoch, "offset": offset })))
 }
 
 /// `POST /api/disconnect`

@@ -1,0 +1,42 @@
+//! The `error` replies: code, field and text of whatever a room refuses.
+
+use crate::auth::Denied;
+use crate::message::{ErrorCode, ErrorReply, ServerMessage};
+use crate::topic::TopicError;
+
+/// An `error` reply.
+pub(crate) fn error(code: ErrorCode, message: impl Into<String>) -> ServerMessage {
+    ServerMessage::Error(ErrorReply::new(code, message))
+}
+
+impl From<TopicError> for ErrorReply {
+    fn from(error: TopicError) -> Self {
+        let (code, retry_after_ms) = match error {
+            TopicError::TooManyTopics(_) | TopicError::Blocked { .. } | TopicError::Closing => {
+                (ErrorCode::Unavailable, None)
+            }
+            TopicError::TooManyNewTopics { retry_after_ms, .. } => (ErrorCode::RateLimited, Some(retry_after_ms)),
+            TopicError::TooManySubscriptions(_) => (ErrorCode::Forbidden, None),
+            TopicError::Subscribed(_) => (ErrorCode::Conflict, None),
+            TopicError::NotSubscribed(_) | TopicError::NoMembers(_) => (ErrorCode::NotFound, None),
+        };
+        let reply = Self::new(code, format!("topic: {error}"));
+        match retry_after_ms {
+            Some(after) => reply.with_retry_after_ms(after),
+            None => reply,
+        }
+    }
+}
+
+impl From<Denied> for ErrorReply {
+    fn from(denied: Denied) -> Self {
+        let code = match denied {
+            Denied::Nothing(_) | Denied::BadToken(_) | Denied::BadCertificate | Denied::UsedBefore => {
+                ErrorCode::Unauthorized
+            }
+            Denied::AnotherUser => ErrorCode::Forbidden,
+            Denied::Unavailable => ErrorCode::Unavailable,
+        };
+        Self::new(code, denied.to_string())
+    }
+}

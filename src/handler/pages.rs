@@ -1,0 +1,74 @@
+//! `list_clients`, `history` and `presence`: pages of a list or a log.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::{Context, Page};
+use crate::frame::{Body, Compression, PREFIX_BYTES};
+use crate::message::{ErrorReply, Position, ServerMessage, TopicName};
+use crate::outbound::EncodedMessage;
+use crate::topic::HistoryPage;
+
+pub(super) fn page(context: &Context, page: &Page) -> ServerMessage {
+    match page {
+        Page::Clients { limit, after } => {
+            let page = context.registry.page(*after, size(*limit));
+            ServerMessage::ClientList { clients: page.clients, total: page.total as u64, next: page.next }
+        }
+        Page::History { topic, since, limit, reverse } => {
+            let page = context.topics.history(topic, since.as_ref(), size(*limit), *reverse);
+            history(topic, page, size(context.config.limits.max_message_bytes))
+        }
+        Page::Members(topic) => match context.topics.members(topic) {
+            Ok(members) => ServerMessage::Presence {
+                topic: topic.as_str().to_owned(),
+                clients: members.clients,
+                total: Some(members.total),
+            },
+            Err(refused) => ServerMessage::Error(ErrorReply::from(refused)),
+        },
+    }
+}
+
+/// The page ends where the reply would grow beyond `most_bytes`, but holds one message at least.
+fn history(topic: &TopicName, page: HistoryPage, most_bytes: usize) -> ServerMessage {
+    let HistoryPage { position: Position { epoch, offset }, recovered, entries, more } = page;
+    let (mut messages, mut bytes, count) = (Vec::<Box<RawValue>>::new(), 0, entries.len());
+    for entry in entries {
+        let Some(message) = as_json(&entry.encoded) else { continue };
+        bytes += message.get().len() + 1;
+        // Room for the reply's own fields, the topic and the epoch among them.
+        if bytes + 1024 > most_bytes && !messages.is_empty() {
+            break;
+        }
+        messages.push(message);
+    }
+    let more = more || messages.len() < count;
+    ServerMessage::History { topic: topic.as_str().to_owned(), epoch, offset: Some(offset), recovered, messages, more }
+}
+
+/// A `message` as a JSON object alone: its attachment in `data`.
+fn as_json(encoded: &EncodedMessage) -> Option<Box<RawValue>> {
+    let body = encoded.plain().slice(PREFIX_BYTES..);
+    let Body { json, attachment } = Body::parse(body, Compression::None, usize::MAX).ok()?;
+    let json = String::from_utf8(Vec::from(json)).ok()?;
+    RawValue::from_string(match attachment {
+        None => json,
+        Some(attachment) => with_data(json, &attachment)?,
+    })
+    .ok()
+}
+
+fn with_data(mut json: String, attachment: &Bytes) -> Option<String> {
+    json.truncate(json.strip_suffix('}')?.len());
+    json.push_str(",\"data\":\"");
+    BASE64.encode_string(attachment, &mut json);
+    json.push_str("\"}");
+    Some(json)
+}
+
+fn size(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,58 @@
+//! `publish`: a client's message to a topic.
+
+use super::{Caller, Context};
+use crate::Printable;
+use crate::message::{ErrorReply, ServerMessage};
+use crate::topic::{Publication, Published, TopicError};
+
+/// Publishes if that needs no waiting, and gives the reply; `None` if [`wait`] has to.
+pub(super) fn now(
+    context: &Context,
+    by: &Caller,
+    publication: &Publication,
+    wants_reply: bool,
+) -> Option<Option<ServerMessage>> {
+    log(context, publication);
+    let published = context.topics.publish_now(publication, &by.client.allowance)?;
+    Some(reply(publication, published, wants_reply))
+}
+
+/// Publishes; waits as long as that takes.
+pub(super) async fn wait(
+    context: &Context,
+    by: &Caller,
+    publication: &Publication,
+    wants_reply: bool,
+) -> Option<ServerMessage> {
+    let published = context.topics.publish(publication, &by.client.allowance).await;
+    reply(publication, published, wants_reply)
+}
+
+/// An error is a reply whether or not one is wanted.
+fn reply(
+    publication: &Publication,
+    published: Result<Published, TopicError>,
+    wants_reply: bool,
+) -> Option<ServerMessage> {
+    match published {
+        Ok(Published { epoch, offset, duplicate }) => wants_reply.then(|| {
+            let topic = publication.topic.as_str().to_owned();
+            ServerMessage::Published { topic, epoch, offset, duplicate }
+        }),
+        Err(refused) => Some(ServerMessage::Error(ErrorReply::from(refused))),
+    }
+}
+
+fn log(context: &Context, Publication { from, topic, payload, .. }: &Publication) {
+    let (Some(from), to) = (from, topic.as_str()) else { return };
+    match (&payload.content, &payload.attachment) {
+        (Some(content), _) => {
+            let content = Printable::excerpt(content);
+            log_message!(context, client = %from, topic = to, "Publish from {from} to {to}: {content}");
+        }
+        (None, attachment) => {
+            let bytes = attachment.as_ref().map_or(0, bytes::Bytes::len);
+            log_message!(context, client = %from, topic = to, bytes, "Publish from {from} to {to}: {bytes} bytes");
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Why topics refuse an operation, in words for its user. `handler` makes `error` replies of these.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::message::{TopicName, TopicPattern};
+
+/// A refused operation. It had no effect.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum TopicError {
+    /// The server has as many topics as its settings allow.
+    #[error("this server has {0} topics and takes no more")]
+    TooManyTopics(usize),
+    /// The topic does not exist yet, and the client creates topics faster than it may.
+    #[error(
+        "{} would be new, and this client creates more topics than it may; send this again in {retry_after_ms} ms",
+        topic.as_str()
+    )]
+    TooManyNewTopics { topic: TopicName, retry_after_ms: u64 },
+    /// Under the policy `block`, a subscriber had no room in time.
+    #[error("a subscriber of {} does not read, and had no room within {within:?}: nothing was published", topic.as_str())]
+    Blocked { topic: TopicName, within: Duration },
+    /// The topic's rule turns presence off.
+    #[error("{} does not list its members", .0.as_str())]
+    NoMembers(TopicName),
+    /// The client is already subscribed to this text.
+    #[error("already subscribed to {}; unsubscribe first", .0.as_str())]
+    Subscribed(TopicPattern),
+    /// The client has as many subscriptions as it may.
+    #[error("a client may have {0} subscriptions; one to a pattern can take the place of many")]
+    TooManySubscriptions(usize),
+    /// The client is not subscribed to this text.
+    #[error("not subscribed to {}", .0.as_str())]
+    NotSubscribed(TopicPattern),
+    /// The client is leaving.
+    #[error("the connection is closing")]
+    Closing,
+}
