@@ -1,5 +1,5 @@
 //! A topic's log in memory: its epoch, its offsets, and as many of its newest messages as its bounds allow. Pure; known by
-//! `topic` alone. Offsets begin at 1 and grow by one.
+//! `topic` alone. Offsets grow from message to message, not always by one.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,6 +33,8 @@ pub(crate) struct Entry {
 pub(crate) struct Log {
     epoch: Box<str>,
     newest: u64,
+    /// The largest offset that was forgotten; 0 until one was. All messages behind it are kept.
+    trimmed_through: u64,
     /// The newest messages, without holes, oldest first.
     entries: VecDeque<Entry>,
     bytes: usize,
@@ -46,7 +48,7 @@ impl Log {
 
     /// A log without messages. Another life of the same log has to have another epoch.
     pub(crate) fn new(epoch: Box<str>) -> Self {
-        Self { epoch, newest: 0, entries: VecDeque::new(), bytes: 0 }
+        Self { epoch, newest: 0, trimmed_through: 0, entries: VecDeque::new(), bytes: 0 }
     }
 
     pub(crate) fn epoch(&self) -> &str {
@@ -58,9 +60,14 @@ impl Log {
         self.newest
     }
 
-    /// The offset of the oldest message that is kept; that of the next one where none is.
-    pub(crate) fn oldest(&self) -> u64 {
-        self.entries.front().map_or(self.newest + 1, |entry| entry.offset)
+    /// The offset for the next message.
+    pub(crate) fn next(&self) -> u64 {
+        self.newest + 1
+    }
+
+    /// The largest offset that was forgotten; 0 until one was.
+    pub(crate) fn trimmed_through(&self) -> u64 {
+        self.trimmed_through
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -72,10 +79,11 @@ impl Log {
         self.bytes + allocated(self.entries.capacity() * size_of::<Entry>())
     }
 
-    /// Adds the message that `make` gives for its offset, and returns it. Call [`trim`](Self::trim) behind it.
-    pub(crate) fn append(&mut self, at_ms: u64, make: impl FnOnce(u64) -> Arc<EncodedMessage>) -> Entry {
-        self.newest += 1;
-        let entry = Entry { offset: self.newest, at_ms, encoded: make(self.newest) };
+    /// Adds a message, whose offset is larger than any before, and returns it. Call [`trim`](Self::trim) behind it.
+    pub(crate) fn append(&mut self, offset: u64, at_ms: u64, encoded: Arc<EncodedMessage>) -> Entry {
+        debug_assert!(offset > self.newest, "offsets grow");
+        self.newest = offset;
+        let entry = Entry { offset, at_ms, encoded };
         self.bytes += entry.encoded.cost();
         self.entries.push_back(entry.clone());
         entry
@@ -107,9 +115,10 @@ impl Log {
 
     /// Forgets the oldest message; false where none is kept.
     pub(crate) fn forget_oldest(&mut self) -> bool {
-        let oldest = self.entries.pop_front();
-        self.bytes -= oldest.as_ref().map_or(0, |entry| entry.encoded.cost());
-        oldest.is_some()
+        let Some(oldest) = self.entries.pop_front() else { return false };
+        self.bytes -= oldest.encoded.cost();
+        self.trimmed_through = oldest.offset;
+        true
     }
 
     /// The messages behind an offset, oldest first, as far as they are kept.
@@ -124,10 +133,16 @@ impl Log {
         self.entries.range(..end)
     }
 
-    /// Where to begin for who wants what came after `since`, or so many of the newest messages, or only what is to come.
+    /// The offset behind which the newest `count` messages come; all that are kept if there are fewer.
+    fn before_newest(&self, count: u64) -> u64 {
+        let older = self.entries.len().saturating_sub(usize::try_from(count).unwrap_or(usize::MAX));
+        older.checked_sub(1).map_or(self.trimmed_through, |last| self.entries[last].offset)
+    }
+
+    /// Where a subscription begins that asks for the messages behind `since`, or for so many of the newest, or for neither.
     pub(crate) fn start(&self, since: Option<&Position>, recent: Option<u64>) -> Start {
-        let all = self.oldest() - 1;
-        let recent = recent.map(|count| self.newest.saturating_sub(count).max(all));
+        let all = self.trimmed_through;
+        let recent = recent.map(|count| self.before_newest(count));
         let Some(since) = since else {
             return Start { after: recent.unwrap_or(self.newest), recovered: None };
         };
@@ -175,10 +190,14 @@ mod tests {
     fn log(messages: u64, keep: Retention) -> Log {
         let mut log = Log::new(Log::another_epoch());
         for n in 0..messages {
-            log.append(n * 10, |_| EncodedMessage::new(&ServerMessage::Pong { timestamp: None, server_time: 0 }, 1024));
+            log.append(log.next(), n * 10, message());
             log.trim(keep, n * 10);
         }
         log
+    }
+
+    fn message() -> Arc<EncodedMessage> {
+        EncodedMessage::new(&ServerMessage::Pong { timestamp: None, server_time: 0 }, 1024)
     }
 
     fn offsets(log: &Log, after: u64) -> Vec<u64> {
@@ -198,7 +217,7 @@ mod tests {
         by_number.trim(KEEP, 1035);
         assert_eq!(offsets(&by_number, 0), [5], "the others are more than a second old");
         by_number.trim(Retention { messages: 0, ..KEEP }, 1035);
-        assert_eq!((by_number.bytes(), by_number.newest(), by_number.oldest()), (0, 5, 6));
+        assert_eq!((by_number.bytes(), by_number.newest(), by_number.trimmed_through()), (0, 5, 5));
     }
 
     #[test]
@@ -228,5 +247,39 @@ mod tests {
         assert_eq!(log.start(Some(&lost), Some(1)).after, 4);
         let had = Position { epoch: log.epoch().into(), offset: 3 };
         assert_eq!(log.start(Some(&had), Some(1)).after, 3, "what can be recovered is");
+    }
+    #[test]
+    fn offsets_may_jump() {
+        let mut log = Log::new(Log::another_epoch());
+        for (offset, at_ms) in [(40, 0), (70, 10), (100, 20)] {
+            log.append(offset, at_ms, message());
+            log.trim(KEEP, at_ms);
+        }
+        let epoch = log.epoch().to_owned();
+        let since = |log: &Log, offset| log.start(Some(&Position { epoch: epoch.clone(), offset }), None);
+        let recent = |log: &Log| [0, 1, 2, 3, 4, u64::MAX].map(|count| log.start(None, Some(count)).after);
+        let whole = |after| Start { after, recovered: Some(Ok(())) };
+
+        assert_eq!((log.trimmed_through(), log.newest(), log.next()), (0, 100, 101));
+        assert_eq!(recent(&log), [100, 70, 40, 0, 0, 0], "recent counts messages, not offsets");
+        assert_eq!([0, 39, 40, 99].map(|after| offsets(&log, after).len()), [3, 3, 2, 1]);
+        // A position need not be a message's.
+        assert_eq!([0, 1, 40, 55, 100].map(|offset| since(&log, offset)), [0, 1, 40, 55, 100].map(whole));
+        assert_eq!(since(&log, 101), Start { after: 100, recovered: Some(Err(Unrecovered::Ahead)) });
+
+        assert!(log.forget_oldest());
+        assert_eq!((log.trimmed_through(), offsets(&log, 0)), (40, vec![70, 100]));
+        assert_eq!(recent(&log), [100, 70, 40, 40, 40, 40]);
+        assert_eq!([40, 55, 70].map(|offset| since(&log, offset)), [40, 55, 70].map(whole));
+        for offset in [0, 39] {
+            let start = Start { after: 40, recovered: Some(Err(Unrecovered::Forgotten)) };
+            assert_eq!(since(&log, offset), start, "40 was behind {offset}");
+        }
+
+        log.halve();
+        log.halve();
+        assert_eq!((log.trimmed_through(), log.newest(), log.is_empty()), (100, 100, true));
+        assert_eq!((recent(&log), since(&log, 100)), ([100; 6], whole(100)));
+        assert_eq!(since(&log, 99).recovered, Some(Err(Unrecovered::Forgotten)));
     }
 }

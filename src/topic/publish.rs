@@ -137,13 +137,11 @@ impl Topics {
             return Some(Published { epoch, offset, duplicate: true });
         }
         let compress_min_bytes = size(self.config.limits.compress_min_bytes);
-        let entry = state.log.append(now, |offset| {
-            let payload = publication.payload.clone();
-            let mut message = TopicMessage::new(topic.name.as_str(), offset, payload, now_ms());
-            message.from = publication.from;
-            EncodedMessage::new(&ServerMessage::Message(message), compress_min_bytes)
-        });
-        let offset = entry.offset;
+        let offset = state.log.next();
+        let mut message = TopicMessage::new(topic.name.as_str(), offset, publication.payload.clone(), now_ms());
+        message.from = publication.from;
+        let encoded = EncodedMessage::new(&ServerMessage::Message(message), compress_min_bytes);
+        let entry = state.log.append(offset, now, encoded);
         if let Some(key) = &publication.key {
             state.keys.add(key.clone(), offset, now);
         }

@@ -37,13 +37,13 @@ impl Replay {
     /// say, for they are few. True where these were the last.
     pub(super) fn step(&mut self, log: &Log) -> bool {
         let client = &self.receiver.client;
-        let oldest = log.oldest();
-        if self.after() + 1 < oldest {
+        let trimmed_through = log.trimmed_through();
+        if self.after() < trimmed_through {
             // The log went on without waiting.
             let source: Arc<dyn DropNotice> = Arc::<Topic>::clone(&self.topic);
-            let gap = Gap { source, first: self.after() + 1, last: oldest - 1, group: None };
+            let gap = Gap { source, first: self.after() + 1, last: trimmed_through, group: None };
             client.deliver_gap(&self.receiver.lane, gap);
-            self.after.store(oldest - 1, Ordering::Relaxed);
+            self.after.store(trimmed_through, Ordering::Relaxed);
         }
         let mut bytes = 0;
         let within = |(count, entry): &(usize, &Entry)| {
