@@ -1,11 +1,12 @@
 /**
  * A client of a quic-websocket server, for browsers (WebTransport and WebSocket) and Node (WebSocket).
- * What comes from the server has the field names of its protocol (docs/PROTOCOL.md).
+ * Objects from the server have the field names of its protocol (docs/PROTOCOL.md).
  */
 
-// These declarations need no library but ES2022. If the DOM library, or that of Node, is there, events and event targets are its.
+// These declarations need only the ES2022 library. If the DOM library or Node's types are loaded, events and event
+// targets are theirs.
 
-/** What the platform calls an event with a `detail`; without its types, the part of it that a listener needs. */
+/** The platform's event; without its types, the part of it that a listener needs. */
 type PlatformEvent = typeof globalThis extends { CustomEvent: { prototype: infer Event } }
   ? Omit<Event, "detail">
   : { readonly type: string };
@@ -18,12 +19,12 @@ type PlatformEventTarget = typeof globalThis extends { EventTarget: { prototype:
   ? Target
   : { dispatchEvent(event: any): boolean };
 
-/** A `URL`, or what has an address as one. */
+/** A `URL`, or any object with an address. */
 export interface UrlLike {
   readonly href: string;
 }
 
-/** Ends a listener: an `AbortSignal`. */
+/** An `AbortSignal`, which removes a listener. */
 export interface AbortSignalLike {
   readonly aborted: boolean;
   addEventListener(type: "abort", listener: () => void, options?: { once?: boolean }): void;
@@ -36,72 +37,75 @@ export interface ListenerOptions {
   signal?: AbortSignalLike;
 }
 
-/** What is called with an event: a function, or an object with `handleEvent`. */
+/** An event listener: a function, or an object with `handleEvent`. */
 export type Listener<Event> = ((event: Event) => void) | { handleEvent(event: Event): void };
 
-/** How bodies travel. */
+/** The transport of a connection. */
 export type Carrier = "webtransport" | "websocket";
 
-/** A place in a topic's log. Compare epochs for equality, nothing else; offsets grow, not always by one. */
+/** A place in a topic's log. Compare epochs only for equality; offsets grow, not always by one. */
 export interface Position {
   epoch: string;
   offset: number;
 }
 
 export interface ConnectOptions {
-  /** The name that others see: 1 to 64 characters. */
+  /** The name shown to other clients: 1 to 64 characters. */
   name?: string;
   /**
-   * The access token; space around it is removed. A function is called at each connect and before the token ends. If it
-   * throws, gives no token, takes longer than 10 seconds, or gives one that the server rejects (4401), the client tries again
-   * with backoff. `undefined` connects without a token.
+   * The access token; whitespace around it is removed. A function is called at each connect and before the token
+   * expires. If it throws, returns no token, takes longer than 10 seconds, or returns one that the server rejects
+   * (4401), the client tries again with backoff. `undefined` connects without a token.
    */
   token?: string | (() => string | undefined | Promise<string | undefined>);
-  /** What may be used. Default: both, if the platform has them; on WebKit WebSocket alone, see `webTransportOnWebKit`. */
+  /** Carriers to use. Default: both, if the platform has them; on WebKit only WebSocket, see `webTransportOnWebKit`. */
   carriers?: Carrier[];
   /**
-   * Use WebTransport on WebKit too (Safari, and every browser on iOS). Default false: its sessions stop for good after about
-   * 16 MiB or 7,600 streams (WebKit bug 319818).
+   * Use WebTransport on WebKit too (Safari, and every browser on iOS). Default false: its sessions stop for good after
+   * about 16 MiB or 7,600 streams (WebKit bug 319818).
    */
   webTransportOnWebKit?: boolean;
-  /** In place of the derived `https://host:port/wt`. */
+  /** Replaces the derived `https://host:port/wt`. */
   webTransportUrl?: string | UrlLike;
-  /** In place of the derived `wss://host:port/ws`. */
+  /** Replaces the derived `wss://host:port/ws`. */
   webSocketUrl?: string | UrlLike;
-  /** The hash of the certificate to trust for WebTransport, in base64. `false`: do not ask the server for it. */
+  /** Hash of the certificate to trust for WebTransport, in base64. `false`: do not ask the server for it. */
   certificateHash?: { algorithm: "sha-256"; value: string } | false;
-  /** A WebSocket class where there is no global one: Node before 22, with `ws`. */
+  /** A WebSocket class, if there is no global one: Node before 22, with `ws`. */
   WebSocket?: new (url: string, protocols: string[]) => any;
-  /** How long QUIC is tried alone before WebSocket is tried beside it. Default 200. */
+  /** Head start of QUIC before WebSocket is tried at the same time. Default 200. */
   raceDelayMs?: number;
-  /** Once both are tried: after how long since the beginning WebSocket is taken although QUIC may still come. Default 800. */
+  /** If both are tried: time after which WebSocket is used although QUIC may still connect. Default 800. */
   settleMs?: number;
-  /** On WebSocket: after how long QUIC is tried again, in the background; up to 16 times as long after it failed again. 0: never. Default 60000. */
+  /**
+   * On WebSocket: delay until QUIC is tried again in the background; up to 16 times as long after further failures.
+   * 0: never. Default 60000.
+   */
   retryQuicMs?: number;
-  /** The most that a try to reconnect is put off. Default 20000. */
+  /** Longest delay before a try to reconnect. Default 20000. */
   maxBackoffMs?: number;
-  /** How long a request waits for its reply, reconnects included; `Infinity`: as long as the client lives. Default 15000. */
+  /** Time limit for a reply, reconnects included; `Infinity`: none. Default 15000. */
   requestTimeoutMs?: number;
-  /** How many messages of one subscription wait for their reader. Default 1024. */
+  /** Most messages of one subscription that wait for their reader. Default 1024. */
   highWaterMark?: number;
 }
 
 export interface SubscribeOptions {
-  /** Replay what came after this position; not with a pattern. */
+  /** Replay the messages after this position; not with a pattern. */
   since?: Position;
-  /** Replay so many of the newest messages first; beside `since`, only where that cannot be recovered. */
+  /** Replay this many of the newest messages first; together with `since`, only if that cannot be recovered. */
   recent?: number;
-  /** Reliable and in order, or the newest wins. Default "stream". */
+  /** "stream": reliable and in order; "datagram": the newest wins. Default "stream". */
   delivery?: "stream" | "datagram";
-  /** Where the messages come. Default "own". */
+  /** The lane for the messages. Default "own". */
   lane?: "own" | "control";
-  /** Also tell "join" and "leave". */
+  /** Also fire "join" and "leave". */
   presence?: boolean;
-  /** How many messages wait for their reader. Default: the client's. */
+  /** Most messages that wait for their reader. Default: the client's. */
   highWaterMark?: number;
 }
 
-/** What a client may send to other clients. */
+/** Messages that this client may send to other clients. */
 export interface Permissions {
   broadcast: boolean;
   direct: boolean;
@@ -109,7 +113,7 @@ export interface Permissions {
   list_clients: boolean;
 }
 
-/** What the server told about its bounds. */
+/** The server's limits. */
 export interface Limits {
   max_message_bytes: number;
   ping_interval_ms: number;
@@ -119,11 +123,11 @@ export interface Limits {
   [other: string]: number | undefined;
 }
 
-/** One message of a topic. `content` or `data` is there, or both. */
+/** A message of a topic. It has `content`, `data`, or both. */
 export interface Message {
   topic: string;
   offset: number;
-  /** The client that published it; absent where no client did. */
+  /** The client that published it; absent if it was not published by a client. */
   from?: string;
   content?: string;
   data?: Uint8Array;
@@ -131,7 +135,7 @@ export interface Message {
   timestamp: number;
 }
 
-/** What another client said to all, or to this one. */
+/** A message of another client to all clients, or to this one. */
 export interface Said {
   from: string;
   content?: string;
@@ -139,7 +143,7 @@ export interface Said {
   timestamp: number;
 }
 
-/** What another client handed over with `signal`. */
+/** Data that another client sent with `signal`. */
 export interface Signal {
   from: string;
   data: any;
@@ -166,31 +170,31 @@ export interface ClientPage {
 
 export interface Published extends Position {
   topic: string;
-  /** The key was seen before: nothing was added, and the position is that of the first. */
+  /** The key was used before: nothing was added, and the position is that of the first publish. */
   duplicate: boolean;
 }
 
 export interface HistoryOptions {
-  /** Only what came after this position; with `reverse`, only what came before. */
+  /** Only messages after this position; with `reverse`, only messages before it. */
   since?: Position;
-  /** The newest so many messages, oldest first: as `recent` of `subscribe`. Not with the others. */
+  /** This many of the newest messages, oldest first, as with `recent` of `subscribe`. Not with the others. */
   recent?: number;
   /** Most messages on the page, 1 to 1000. Default 100. */
   limit?: number;
-  /** The newest first. */
+  /** Newest first. */
   reverse?: boolean;
 }
 
-/** A page of a topic's past messages, empty if there are none. `{ epoch, offset }` is the position of the newest in the log. */
+/** A page of a topic's history, empty if there is none. `{ epoch, offset }` is the position of the newest message. */
 export interface HistoryPage {
-  /** Of the topic's log; empty if an older server knows no such topic. */
+  /** Epoch of the topic's log; empty if an older server knows no such topic. */
   epoch: string;
-  /** The newest in the log; from an older server, the newest that is known from this page. */
+  /** Newest offset in the log; from an older server, the newest that is known from this page. */
   offset: number;
   messages: Message[];
   /** Whether there is another page; with `recent`, whether there are older messages. */
   more: boolean;
-  /** Whether the log still has all that came after `since`; `null` if that was not asked, or the server does not tell. */
+  /** Whether the log still has all messages after `since`; `null` without `since`, and from older servers. */
   recovered: boolean | null;
 }
 
@@ -199,7 +203,7 @@ export interface Presence {
   total: number;
 }
 
-/** Messages that were dropped; `history` has them while it lasts. */
+/** Messages that were dropped; `history` may still have them. */
 export interface Gap {
   /** If this is the pattern itself, messages of several of its topics were dropped, and `first` and `last` are 0. */
   topic: string;
@@ -211,9 +215,9 @@ export interface Gap {
 export interface Subscribed {
   /** `null` for a pattern. */
   epoch: string | null;
-  /** The newest in the log when it was subscribed to; `null` for a pattern. */
+  /** Newest offset in the log at the time of subscribing; `null` for a pattern. */
   offset: number | null;
-  /** Whether all after `since` follows; `null` where no position was asked for. */
+  /** Whether all messages after `since` follow; `null` without `since`. */
   recovered: boolean | null;
 }
 
@@ -226,24 +230,24 @@ export type ClientState = "connecting" | "open" | "reconnecting" | "closed";
 export type ErrorKind =
   /** The server refused this request; `code` is the protocol's error code. */
   | "request"
-  /** The connection or client has ended; `code` is the close code. What was asked may have been carried out, or not. */
+  /** The connection or client has ended; `code` is the close code. The request may or may not have been carried out. */
   | "closed"
   /** No reply in time. */
   | "timeout"
-  /** No connection could be had. */
+  /** No connection could be opened. */
   | "transport"
-  /** The other side broke the protocol. */
+  /** The server violated the protocol. */
   | "protocol"
-  /** This call cannot be right. */
+  /** The call has invalid arguments. */
   | "usage";
 
 export class QwsError extends Error {
   constructor(kind: ErrorKind, message: string, details?: { code?: number; retryAfterMs?: number; cause?: unknown });
   readonly name: "QwsError";
   readonly kind: ErrorKind;
-  /** The protocol's error code or close code, where there is one. */
+  /** The protocol's error code or close code, if there is one. */
   readonly code?: number;
-  /** With code 429: after how many milliseconds to ask again. */
+  /** With code 429: milliseconds until the request may be repeated. */
   readonly retryAfterMs?: number;
 }
 
@@ -255,10 +259,10 @@ export interface ClientEvents {
   direct: QwsEvent<Said>;
   signal: QwsEvent<Signal>;
   expiring: QwsEvent<{ expires_at: number }>;
-  /** Another token holds, with these permissions. */
+  /** Another token is in use, with these permissions. */
   permissions: QwsEvent<Permissions | null>;
   rtt: QwsEvent<number>;
-  /** What went wrong in the background; nothing has to be done. */
+  /** A failure in the background, for logs: the client handles it. */
   error: QwsEvent<QwsError>;
 }
 
@@ -269,15 +273,15 @@ export interface SubscriptionEvents {
   leave: QwsEvent<{ topic: string; client: ClientInfo }>;
   /** Subscribed again after a reconnect or a pause, and nothing was lost. */
   resumed: QwsEvent<Subscribed>;
-  /** Subscribed (again), but some of what came between is gone: fetch the state anew. */
+  /** Subscribed (again), but some messages in between are gone: fetch the state again. */
   lost: QwsEvent<Lost>;
-  /** Over: `null` where that was asked for. */
+  /** The subscription has ended; `null` if the application asked for it. */
   end: QwsEvent<QwsError | null>;
 }
 
 declare const EventTargetBase: new () => PlatformEventTarget;
 
-/** Only its types are there: what it stands for is an `EventTarget`. */
+/** Exists only as a type: at run time it is an `EventTarget`. */
 declare class TypedEventTarget<Events> extends EventTargetBase {
   addEventListener<K extends keyof Events & string>(
     type: K,
@@ -294,68 +298,71 @@ declare class TypedEventTarget<Events> extends EventTargetBase {
 }
 
 /**
- * A subscription to a topic or pattern. It outlives connections: after a reconnect it goes on behind the last message
- * that it saw.
+ * A subscription to a topic or pattern. It outlives connections: after a reconnect it continues after the last message
+ * that it received.
  *
- * Read it by iteration, by "message" listeners, or both. Listeners get each message at once. Messages that nobody listens
- * to wait for iteration, `highWaterMark` of them at most; what happens beyond that stands in the README, "Slow readers".
- * Several iterations share one queue: each message goes to one of them. Leaving an iteration does not unsubscribe.
+ * Read it by iteration, by "message" listeners, or both. Listeners get each message at once. Without listeners, at most
+ * `highWaterMark` messages wait for iteration; see the README, "Slow readers". Several iterations share one queue: each
+ * message goes to one of them. Leaving an iteration does not unsubscribe.
  */
 export class Subscription extends TypedEventTarget<SubscriptionEvents> implements AsyncIterable<Message> {
   private constructor();
-  /** The text that was subscribed to. */
+  /** The topic or pattern, as given to `subscribe`. */
   readonly topic: string;
-  /** Resolves when the server has taken it; rejects where it never does. */
+  /** Resolves when the server has accepted it; rejects if it never does. */
   readonly ready: Promise<Subscribed>;
   /** "paused": the reader did not keep up, and the server was asked to wait. */
   readonly state: "pending" | "active" | "paused" | "ended";
-  /** Whether the client may publish to this topic, as the server said with `subscribed`; true for a pattern. */
+  /** Whether the client may publish to this topic; true for a pattern. */
   readonly mayPublish: boolean;
-  /** Behind the last message that was handed out; `null` before it is known, and for a pattern. */
+  /**
+   * The position of the last message handed out; `null` before it is known (with `recent`, before the first message),
+   * and for a pattern.
+   */
   readonly position: Position | null;
-  /** Ends it; iteration ends behind what waits already. */
+  /** Ends it; iteration ends after the messages that wait already. */
   unsubscribe(): Promise<void>;
   [Symbol.asyncIterator](): MessageIterator;
 }
 
-/** One who reads a subscription. Leaving by `return` or `throw` ends what was asked for and has not come: with `done`. */
+/** An iteration over a subscription. `return` and `throw` resolve pending calls of `next` with `done`. */
 export interface MessageIterator extends AsyncIterator<Message, undefined> {
   next(): Promise<IteratorResult<Message, undefined>>;
   return(): Promise<IteratorReturnResult<undefined>>;
-  /** Leaves, and rejects with the error. */
+  /** Leaves the iteration, and rejects with the error. */
   throw(error?: unknown): Promise<IteratorReturnResult<undefined>>;
   [Symbol.asyncIterator](): MessageIterator;
 }
 
-/** A connection that comes back by itself. */
+/** A client that reconnects by itself. */
 export class Client extends TypedEventTarget<ClientEvents> {
   private constructor();
-  /** Resolves with the first accepted handshake; rejects where the client has closed before. */
+  /** Resolves with the first accepted handshake; rejects if the client closes before. */
   readonly ready: Promise<void>;
   readonly state: ClientState;
-  /** Another one with each connection; `null` while there is none. */
+  /** The client's id, a new one for each connection; `null` while there is none. */
   readonly id: string | null;
-  /** Who the client has proved to be. */
+  /** The user that the client has authenticated as. */
   readonly user: string | null;
-  /** The name that others see. */
+  /** The name shown to other clients. */
   readonly name: string | null;
   readonly serverName: string | null;
   readonly limits: Limits | null;
-  /** What the client may send to others; `null` if the server restricts nobody, or does not say. */
+  /** Messages that the client may send to others; `null` if the server restricts nothing, or does not report it. */
   readonly permissions: Permissions | null;
   readonly carrier: Carrier | null;
-  /** The shortest of the last three round trips, in milliseconds; the first of a connection counts only until there is another. */
+  /** The shortest of the last three round trips, in milliseconds; a connection's first counts only until the second. */
   readonly rttMs: number | null;
-  /** How often it came back after a lost connection. */
+  /** Number of reconnects. */
   readonly reconnects: number;
-  /** How many streams this connection has opened or taken; 1 on WebSocket. */
+  /** Number of streams opened or accepted on this connection; 1 on WebSocket. */
   readonly streams: number;
 
-  /** The round trip in milliseconds. */
+  /** Measures the round trip, in milliseconds. */
   ping(): Promise<number>;
   echo(content: string): Promise<string>;
   echo(content: Uint8Array): Promise<Uint8Array>;
-  /** Resolves with the number of clients to whom it went. */
+  /** Sends to all clients; resolves with the number of receivers. */
   broadcast(content: string | Uint8Array): Promise<number>;
   direct(to: string, content: string | Uint8Array): Promise<void>;
   /** `data` is any JSON value. */
@@ -364,24 +371,25 @@ export class Client extends TypedEventTarget<ClientEvents> {
   /** All connected clients, page by page. */
   clients(): AsyncGenerator<ConnectedClient, void, undefined>;
   /**
-   * Subscribes to a topic, or to all that a pattern matches. If several subscriptions of this client match a message, it comes
-   * once: to those that name the topic exactly, else to the pattern that was subscribed to first.
+   * Subscribes to a topic, or to all topics that a pattern matches. If several subscriptions of this client match a
+   * message, it comes once: to those that name the topic exactly, otherwise to the pattern that was subscribed to
+   * first.
    *
-   * Several subscriptions to one topic share what the server sends; see the README, "One topic, several subscriptions". What is
-   * wrong rejects `ready`; only an unknown option throws, a TypeError.
+   * Several subscriptions to one topic share what the server sends; see the README, "Several subscriptions to one
+   * topic". Errors reject `ready`; only an unknown option throws, a TypeError.
    */
   subscribe(topic: string, options?: SubscribeOptions): Subscription;
   /**
-   * Adds a message to a topic exactly once, however often the connection is lost meanwhile, within what the server remembers:
-   * the newest 1,000 keys of a topic, each for two minutes, where its settings are the defaults. Whoever repeats a call with
-   * its key after that adds the message again.
+   * Adds a message to a topic exactly once, even if the connection is lost meanwhile, as long as the server remembers
+   * the key: by default the newest 1,000 keys of a topic, each for two minutes. Repeating a key after that adds the
+   * message again.
    */
   publish(topic: string, content: string | Uint8Array, options?: { key?: string }): Promise<Published>;
   history(topic: string, options?: HistoryOptions): Promise<HistoryPage>;
   presence(topic: string): Promise<Presence>;
-  /** Shows another token of the same user; it is shown at the next connect as well. Resolves with its end, if it has one. */
+  /** Replaces the token by another one of the same user, also when reconnecting. Resolves with its expiry, if any. */
   refresh(token: string): Promise<{ expires_at?: number }>;
-  /** Ends for good. Resolves once it is over; nothing runs any more then. */
+  /** Closes the client for good. Resolves once it has ended and nothing runs any longer. */
   close(code?: number, reason?: string): Promise<void>;
 }
 
