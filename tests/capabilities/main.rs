@@ -23,6 +23,8 @@ mod client_side;
 mod client_tokens;
 mod close;
 mod compression;
+mod conformance;
+mod conformance_client;
 mod direct;
 mod drain;
 mod early_data;

@@ -18,6 +18,7 @@ pub mod stage;
 pub mod tap;
 pub mod tokens;
 pub mod topics;
+pub mod transcripts;
 pub mod web_socket;
 pub mod web_transport;
 
@@ -289,6 +290,7 @@ impl RawClient {
     }
 
     /// Sends a datagram.
+    /// Sends a datagram of a connection, or of its session.
     pub fn send_datagram(&self, body: &[u8]) {
         send_datagram(&self.connection, self.session.as_ref(), body);
     }
@@ -317,12 +319,14 @@ async fn open_lane(connection: &Connection, session: Option<&Session>) -> RawLan
     RawLane { send, receive }
 }
 
-fn send_datagram(connection: &Connection, session: Option<&Session>, body: &[u8]) {
+/// Sends a datagram of a connection, or of its session.
+pub fn send_datagram(connection: &Connection, session: Option<&Session>, body: &[u8]) {
     let session = session.map_or(&[][..], |_| web_transport::DATAGRAM);
     connection.send_datagram([session, body].concat().into()).expect("a datagram leaves");
 }
 
-async fn read_datagram(connection: &Connection, session: Option<&Session>) -> Vec<u8> {
+/// The next datagram of a connection, or of its session.
+pub async fn read_datagram(connection: &Connection, session: Option<&Session>) -> Vec<u8> {
     let datagram = soon("a datagram", connection.read_datagram()).await.expect("a datagram");
     let session = session.map_or(&[][..], |_| web_transport::DATAGRAM);
     datagram.strip_prefix(session).expect("a datagram of the session").to_vec()

@@ -74,7 +74,8 @@ class Peer {
   }
 
   send(message) {
-    this.#socket.send(typeof message === "string" ? message : JSON.stringify(message));
+    const isBody = typeof message === "string" || message instanceof Uint8Array;
+    this.#socket.send(isBody ? message : JSON.stringify(message));
   }
 
   /** Sends several in one piece: the other side reads them at once. */

@@ -1,10 +1,16 @@
-//! docs/PROTOCOL.md and this module speak of the same messages, and the examples there can be read here.
+//! docs/PROTOCOL.md and docs/transcripts against this module: the same messages are described, shown and tested, and
+//! those in transcripts can be read. That the document's examples are in the transcripts is tested in
+//! `tests/capabilities/conformance.rs`.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use bytes::Bytes;
 use proptest::strategy::{BoxedStrategy, Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::proptests::{client_messages, server_messages};
 use super::{ClientMessage, Reply, Request, ServerMessage};
@@ -12,23 +18,14 @@ use crate::frame::Body;
 
 const PROTOCOL: &str = include_str!("../../../../docs/PROTOCOL.md");
 
-/// The messages of one section, each with the JSON of its example.
-fn documented(section: &str) -> Vec<(&'static str, &'static str)> {
+/// Unknown types that transcripts use to show how they are handled.
+const UNKNOWN: [&str; 2] = ["teleport", "weather"];
+
+/// The messages that one section describes.
+fn documented(section: &str) -> BTreeSet<&'static str> {
     let (_, text) = PROTOCOL.split_once(section).expect("the section is there");
     let text = text.split_once("\n## ").map_or(text, |(text, _)| text);
-    let example = |message: &'static str| -> Option<(&str, &str)> {
-        let (name, text) = message.split_once('\n')?;
-        let (_, json) = text.split_once("```json\n")?;
-        Some((name, json.split_once("\n```")?.0))
-    };
-    text.split("\n### ").skip(1).map(|message| example(message).expect("an example for each message")).collect()
-}
-
-fn body((name, json): (&str, &'static str)) -> Body {
-    Body {
-        json: Bytes::from_static(json.as_bytes()),
-        attachment: (name == "binary").then(|| Bytes::from_static(b"\xde")),
-    }
+    text.split("\n### ").skip(1).map(|message| message.lines().next().expect("a heading")).collect()
 }
 
 fn names<T: std::fmt::Debug>(strategies: &[BoxedStrategy<T>], name: fn(&T) -> &'static str) -> BTreeSet<&'static str> {
@@ -36,24 +33,68 @@ fn names<T: std::fmt::Debug>(strategies: &[BoxedStrategy<T>], name: fn(&T) -> &'
     strategies.iter().map(|strategy| name(&strategy.new_tree(&mut runner).expect("a value").current())).collect()
 }
 
-#[test]
-fn each_documented_message_of_the_client_is_tested_and_its_example_is_read() {
-    let documented = documented("\n## 6. ");
-    let tested = names(&client_messages(), ClientMessage::type_name);
-    assert_eq!(documented.iter().map(|(name, _)| *name).collect::<BTreeSet<_>>(), tested);
-    for example in documented {
-        let request = Request::parse(&body(example)).unwrap_or_else(|e| panic!("{example:?}: {e}"));
-        assert_eq!(request.message.type_name(), example.0);
+/// A line of a transcript, as far as it has a message.
+#[derive(Deserialize)]
+struct Step {
+    sends: Option<Box<RawValue>>,
+    receives: Option<Box<RawValue>>,
+    attachment: Option<String>,
+}
+
+/// The messages that clients send in transcripts, or that they receive, with their places.
+fn shown(message: fn(Step) -> (Option<Box<RawValue>>, Option<String>)) -> Vec<(String, Body)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/transcripts");
+    let mut shown = Vec::new();
+    for file in std::fs::read_dir(folder).expect("the folder") {
+        let path = file.expect("a file").path();
+        if path.extension().is_none_or(|ending| ending != "jsonl") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).expect("its text");
+        for (number, line) in text.lines().enumerate().skip(1) {
+            let step = serde_json::from_str(line).expect("a step");
+            let (Some(json), attachment) = message(step) else { continue };
+            let json = Bytes::from(String::from(Box::<str>::from(json)));
+            let attachment = attachment.map(|_| Bytes::from_static(b"\xde\xad\xbe\xef"));
+            shown.push((format!("{}:{}", path.display(), number + 1), Body { json, attachment }));
+        }
     }
+    shown
+}
+
+fn type_of(body: &Body) -> String {
+    let message: Value = serde_json::from_slice(&body.json).expect("JSON");
+    message["type"].as_str().expect("a type").to_owned()
 }
 
 #[test]
-fn each_documented_message_of_the_server_is_tested_and_its_example_is_read() {
-    let documented = documented("\n## 7. ");
-    let tested = names(&server_messages(), ServerMessage::type_name);
-    assert_eq!(documented.iter().map(|(name, _)| *name).collect::<BTreeSet<_>>(), tested);
-    for example in documented {
-        let reply = Reply::parse(&body(example)).unwrap_or_else(|e| panic!("{example:?}: {e}"));
-        assert_eq!(reply.message.type_name(), example.0);
+fn each_documented_message_of_the_client_is_tested_and_shown_and_can_be_read() {
+    let documented = documented("\n## 6. ");
+    assert_eq!(documented, names(&client_messages(), ClientMessage::type_name));
+    let mut read = BTreeSet::new();
+    for (place, body) in shown(|step| (step.sends, step.attachment)) {
+        // Some are wrong on purpose: the server says which.
+        if let Ok(request) = Request::parse(&body) {
+            assert_eq!(request.message.type_name(), type_of(&body), "{place}");
+            read.insert(request.message.type_name());
+        }
     }
+    assert_eq!(read, documented, "what the transcripts show");
+}
+
+#[test]
+fn each_documented_message_of_the_server_is_tested_and_shown_and_can_be_read() {
+    let documented = documented("\n## 7. ");
+    assert_eq!(documented, names(&server_messages(), ServerMessage::type_name));
+    let mut read = BTreeSet::new();
+    for (place, body) in shown(|step| (step.receives, step.attachment)) {
+        match Reply::parse(&body) {
+            Ok(reply) => {
+                assert_eq!(reply.message.type_name(), type_of(&body), "{place}");
+                read.insert(reply.message.type_name());
+            }
+            Err(invalid) => assert!(UNKNOWN.contains(&type_of(&body).as_str()), "{place}: {invalid}"),
+        }
+    }
+    assert_eq!(read, documented, "what the transcripts show");
 }

@@ -1,0 +1,423 @@
+//! Plays the server of docs/transcripts against the client library, over a real QUIC connection.
+//! docs/transcripts/README.md defines the calls and events, which this file maps to the library's API.
+
+#![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+
+use crate::common::stage::Stage;
+use crate::common::transcripts::{self, Compare, Run, Step, Transcript};
+use crate::common::{RawLane, framed, soon};
+use bytes::BytesMut;
+use futures_util::FutureExt;
+use quic_websocket::message::{ClientMessage, CloseCode, Member, Payload, Position, ServerMessage, TopicMessage};
+use quic_websocket::{Carrier, Client, ClientError, Event, Events, Subscription, TopicEvent};
+use quinn::{Connection, SendStream};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+/// The optional features that this library has.
+const CAN: [&str; 2] = ["compression", "datagrams"];
+
+/// The result of a call, with the protocol's field names.
+#[derive(Default)]
+struct Outcome {
+    value: Value,
+    attachment: Option<Vec<u8>>,
+    client: Option<(Client, Events)>,
+    subscription: Option<Subscription>,
+}
+
+impl Outcome {
+    fn of(value: Value) -> Self {
+        Self { value, ..Self::default() }
+    }
+}
+
+type Call = JoinHandle<Result<Outcome, ClientError>>;
+
+/// A transcript being played for one of its clients.
+struct Scene {
+    run: Run,
+    stage: Stage,
+    connection: Option<Connection>,
+    control: Option<RawLane>,
+    topics: HashMap<String, SendStream>,
+    client: Option<Client>,
+    events: Option<Events>,
+    calls: HashMap<String, Call>,
+    subscriptions: HashMap<String, Subscription>,
+}
+
+impl Scene {
+    async fn play(transcript: &Transcript, subject: &str) {
+        let mut scene = Self {
+            run: transcript.run(),
+            stage: Stage::new(),
+            connection: None,
+            control: None,
+            topics: HashMap::new(),
+            client: None,
+            events: None,
+            calls: HashMap::new(),
+            subscriptions: HashMap::new(),
+        };
+        for (line, step) in transcript.steps.iter().filter(|(_, step)| step.client == subject) {
+            let at = format!("{}:{line}, {subject}", transcript.file);
+            scene.step(step, &at).await;
+        }
+        if let Some(connection) = &scene.connection {
+            connection.close(1000_u16.into(), b"");
+        }
+    }
+
+    fn connection(&self) -> &Connection {
+        self.connection.as_ref().expect("a connection")
+    }
+
+    fn control(&mut self) -> &mut RawLane {
+        self.control.as_mut().expect("a control lane")
+    }
+
+    async fn step(&mut self, step: &Step, at: &str) {
+        if let Some(call) = &step.call {
+            let call = self.call(call, step);
+            self.calls.insert(step.label().to_owned(), call);
+        } else if step.connects.is_some() {
+            self.accept().await;
+        } else if let Some(fields) = &step.connected {
+            self.connected(fields).await;
+        } else if let Some(example) = &step.sends {
+            self.hear(example, step).await.unwrap_or_else(|wrong| panic!("{at}: {wrong}"));
+        } else if let Some(example) = &step.receives {
+            let message = self.run.fill(example);
+            let body = transcripts::body(&message, step.attachment().as_deref(), step.compressed == Some(true));
+            self.say(&step.on, &body).await;
+        } else if let Some(code) = step.closed {
+            // The client receives everything sent before the close.
+            let mut control = self.control.take().expect("a control lane");
+            control.send.finish().expect("it was open");
+            soon("the client to read the rest", control.send.stopped()).await.ok();
+            let code = u32::try_from(code).expect("a code");
+            self.connection().close(code.into(), b"as the transcript says");
+            self.topics.clear();
+        } else if step.leaves.is_some() {
+            self.client = None;
+        } else if let Some(example) = &step.returns {
+            let outcome = self.outcome(step).await.unwrap_or_else(|e| panic!("{at}: {e}"));
+            self.compare(example, &outcome.value, at);
+            assert_eq!(outcome.attachment, step.attachment(), "{at}");
+        } else if let Some(example) = &step.fails {
+            match self.outcome(step).await {
+                Err(ClientError::Server(error)) => assert_eq!(json!(error.code), example["code"], "{at}: {error:?}"),
+                Err(ClientError::Refused { code, .. }) => assert_eq!(json!(code.0), example["code"], "{at}"),
+                Err(other) => panic!("{at}: {other}"),
+                Ok(outcome) => panic!("{at}: it gave {}", outcome.value),
+            }
+        } else if let Some(event) = &step.event {
+            self.event(event, step, at).await;
+        } else {
+            panic!("{at}: not a step for client libraries");
+        }
+    }
+
+    async fn accept(&mut self) {
+        let incoming = soon("a connection", self.stage.endpoint.accept()).await.expect("the endpoint lives");
+        let connection = soon("a connection", incoming.into_future()).await.expect("it connects");
+        let (send, receive) = soon("the control lane", connection.accept_bi()).await.expect("a stream");
+        self.control = Some(RawLane { send, receive });
+        self.connection = Some(connection);
+    }
+
+    /// Connects the client and accepts its handshake.
+    async fn connected(&mut self, fields: &Value) {
+        let mut with = fields.clone();
+        with.as_object_mut().expect("an object").remove("client_id");
+        let call = self.connect(&with);
+        self.accept().await;
+        let handshake = self.control().expect("handshake").await;
+        assert_eq!(handshake.get("client_name"), fields.get("client_name"), "{handshake}");
+        let id = &fields["client_id"];
+        let accepted = json!({"type": "handshake_response", "accepted": true, "client_id": id, "server_name": "Stage"});
+        self.control().say(accepted).await;
+        let outcome = soon("the client", call).await.expect("no panic").expect("it connects");
+        (self.client, self.events) = outcome.client.map(|(client, events)| (Some(client), Some(events))).expect("both");
+    }
+
+    fn connect(&self, with: &Value) -> Call {
+        let mut builder = self.stage.builder().carriers([Carrier::Quic]).compression(with.get("compression").is_some());
+        if let Some(name) = with["client_name"].as_str() {
+            builder = builder.name(name).expect("a name");
+        }
+        if let Some(token) = with["token"].as_str() {
+            builder = builder.token(token).expect("a token");
+        }
+        tokio::spawn(async move {
+            let (client, events) = builder.connect().await?;
+            let value = json!({
+                "client_id": client.id(), "server_name": client.server_name(), "user": client.user(),
+                "permissions": client.permissions(),
+            });
+            Ok(Outcome { client: Some((client, events)), ..Outcome::of(value) })
+        })
+    }
+
+    /// Waits for the client's next message and compares it with the example.
+    async fn hear(&mut self, example: &Value, step: &Step) -> Result<(), String> {
+        assert_eq!(step.on, "control", "this library asks on the control lane");
+        let (message, attachment, _) = transcripts::open(&self.control().hear_body().await);
+        self.run.compare(example, &message, Compare { may: &step.may, is_open: true, is_partial: false })?;
+        if attachment == step.attachment() { Ok(()) } else { Err(format!("the attachment is {attachment:?}")) }
+    }
+
+    async fn say(&mut self, on: &str, body: &[u8]) {
+        match on {
+            "control" => self.control().body(body).await,
+            "datagram" => self.connection().send_datagram(body.to_vec().into()).expect("a datagram leaves"),
+            topic => {
+                if !self.topics.contains_key(topic) {
+                    let stream = soon("a stream", self.connection().open_uni()).await.expect("a stream");
+                    self.topics.insert(topic.to_owned(), stream);
+                }
+                let lane = self.topics.get_mut(topic).expect("a lane");
+                lane.write_all(&framed(body)).await.expect("the stream takes bytes");
+            }
+        }
+    }
+
+    fn call(&mut self, call: &str, step: &Step) -> Call {
+        let with = match step.with.as_ref() {
+            Some(with) => self.run.fill(with),
+            None => json!({}),
+        };
+        if call == "connect" {
+            return self.connect(&with);
+        }
+        let client = self.client.clone().expect("a client");
+        let attachment = step.attachment();
+        let mut payload = attachment.clone().map_or_else(Payload::default, Payload::binary);
+        payload.content = with["content"].as_str().map(Into::into);
+        let text = |field: &str| with[field].as_str().unwrap_or_default().to_owned();
+        let to = with["to"].as_str().map(|to| to.parse().expect("a client id"));
+        let position: Option<Position> =
+            with.get("since").map(|since| serde_json::from_value(since.clone()).expect("a position"));
+        let (topic, key, number) = (text("topic"), with["key"].as_str().map(str::to_owned), with["limit"].as_u64());
+        match call {
+            "echo" => tokio::spawn(async move {
+                Ok(match attachment {
+                    Some(bytes) => {
+                        let echo = client.echo_bytes(bytes).await?;
+                        Outcome { attachment: Some(echo.to_vec()), ..Outcome::of(json!({})) }
+                    }
+                    None => Outcome::of(
+                        json!({"content": client.echo(payload.content.as_deref().unwrap_or_default()).await?}),
+                    ),
+                })
+            }),
+            "ping" => tokio::spawn(async move { client.ping().await.map(|_| Outcome::of(json!({}))) }),
+            "broadcast" => {
+                tokio::spawn(async move { Ok(Outcome::of(json!({"delivered": client.broadcast(payload).await?}))) })
+            }
+            "direct" => tokio::spawn(async move {
+                client.direct(to.expect("a receiver"), payload).await.map(|()| Outcome::of(json!({})))
+            }),
+            "signal" => {
+                let data = serde_json::value::to_raw_value(&with["data"]).expect("JSON");
+                tokio::spawn(async move {
+                    client.signal(to.expect("a receiver"), data).await.map(|()| Outcome::of(json!({})))
+                })
+            }
+            "list_clients" => {
+                let after = with["after"].as_str().map(|after| after.parse().expect("a client id"));
+                let ask = ClientMessage::ListClients { limit: number.unwrap_or(100), after };
+                tokio::spawn(async move { client.request(&ask).await.map(|page| Outcome::of(json_of(&page).0)) })
+            }
+            "subscribe" => {
+                let (recent, presence) = (with["recent"].as_u64(), with["presence"] == true);
+                let (datagrams, on_control) = (with["delivery"] == "datagram", with["lane"] == "control");
+                tokio::spawn(async move {
+                    let mut builder = client.subscribe(topic).presence(presence);
+                    builder = if let Some(since) = position { builder.since(since) } else { builder };
+                    builder = if let Some(recent) = recent { builder.recent(recent) } else { builder };
+                    builder = if datagrams { builder.datagrams() } else { builder };
+                    builder = if on_control { builder.on_control_lane() } else { builder };
+                    Ok(Outcome { subscription: Some(builder.await?), ..Outcome::of(json!({})) })
+                })
+            }
+            "unsubscribe" => {
+                let subscription =
+                    self.subscriptions.remove(step.of.as_deref().expect("a subscription")).expect("it is there");
+                tokio::spawn(async move { subscription.unsubscribe().await.map(|()| Outcome::of(json!({}))) })
+            }
+            "publish" => tokio::spawn(async move {
+                let mut publish = client.publish(topic, payload);
+                publish = if let Some(key) = key { publish.key(key) } else { publish };
+                let published = publish.await?;
+                let (epoch, offset) = (&published.position.epoch, published.position.offset);
+                Ok(Outcome::of(json!({"epoch": epoch, "offset": offset, "duplicate": published.is_duplicate})))
+            }),
+            "history" => {
+                let is_reverse = with["reverse"] == true;
+                tokio::spawn(async move {
+                    let mut history = client.history(topic);
+                    history = if let Some(since) = position { history.since(since) } else { history };
+                    history = if let Some(limit) = number { history.limit(limit) } else { history };
+                    history = if is_reverse { history.reverse() } else { history };
+                    let page = history.await?;
+                    let messages: Vec<_> = page.messages.into_iter().map(in_history).collect();
+                    let value = json!({
+                        "epoch": page.epoch, "offset": page.offset, "messages": messages, "more": page.more
+                    });
+                    Ok(Outcome::of(value))
+                })
+            }
+            "presence" => tokio::spawn(async move {
+                let members = client.presence(&topic).await?;
+                let clients: Vec<_> = members.iter().map(member).collect();
+                Ok(Outcome::of(json!({"clients": clients})))
+            }),
+            "refresh" => {
+                let token = text("token");
+                tokio::spawn(async move { Ok(Outcome::of(json!({"expires_at": client.refresh(&token).await?}))) })
+            }
+            "close" => {
+                let (code, reason) = (with["code"].as_u64().unwrap_or(1000), text("reason"));
+                let code = CloseCode(u16::try_from(code).expect("a code"));
+                tokio::spawn(async move { client.close(code, &reason).await.map(|()| Outcome::of(json!({}))) })
+            }
+            other => panic!("{other} is no call of docs/transcripts/README.md"),
+        }
+    }
+
+    /// The result of a call. Keeps the client or the subscription that it opened.
+    async fn outcome(&mut self, step: &Step) -> Result<Outcome, ClientError> {
+        let label = step.of.as_deref().expect("whose");
+        let call = self.calls.remove(label).unwrap_or_else(|| panic!("no call {label}"));
+        let mut outcome = soon(label, call).await.expect("no panic")?;
+        if let Some((client, events)) = outcome.client.take() {
+            (self.client, self.events) = (Some(client), Some(events));
+        }
+        if let Some(subscription) = outcome.subscription.take() {
+            self.subscriptions.insert(label.to_owned(), subscription);
+        }
+        Ok(outcome)
+    }
+
+    async fn event(&mut self, event: &str, step: &Step, at: &str) {
+        let (name, value, attachment) = match &step.of {
+            Some(label) => {
+                let subscription = self.subscriptions.get_mut(label).expect("a subscription");
+                of_topic(soon(at, subscription.next()).await.unwrap_or_else(|| panic!("{at}: it is over")))
+            }
+            None => {
+                let events = self.events.as_mut().expect("events");
+                of_client(soon(at, events.next()).await.unwrap_or_else(|| panic!("{at}: they are over")))
+            }
+        };
+        let example = step.with.clone().unwrap_or_else(|| json!({}));
+        // This library reports a gap of a pattern and a lost position alike: without offsets.
+        let is = name == event || (name == "lost" && event == "gap" && example["last"] == 0);
+        assert!(is, "{at}: {name} {value} came, and not {event}");
+        self.compare(&example, &value, at);
+        assert_eq!(attachment, step.attachment(), "{at}");
+    }
+
+    /// Compares the fields that the API hands out.
+    fn compare(&mut self, example: &Value, value: &Value, at: &str) {
+        let how = Compare { may: &[], is_open: true, is_partial: true };
+        let value = without_nulls(value);
+        self.run.compare(example, &value, how).unwrap_or_else(|wrong| panic!("{at}: {wrong}"));
+    }
+}
+
+/// Leaves out fields that are `null`.
+fn without_nulls(value: &Value) -> Value {
+    let mut value = value.clone();
+    if let Value::Object(fields) = &mut value {
+        fields.retain(|_, value| !value.is_null());
+    }
+    value
+}
+
+/// A server's message as JSON, and its attachment.
+fn json_of(message: &ServerMessage) -> (Value, Option<Vec<u8>>) {
+    let mut frame = BytesMut::new();
+    message.encode(None, &mut frame);
+    let (value, attachment, _) = transcripts::open(&frame[4..]);
+    (value, attachment)
+}
+
+fn member(member: &Member) -> Value {
+    without_nulls(&json!({"id": member.id, "name": member.name, "user": member.user}))
+}
+
+fn in_history(message: TopicMessage) -> Value {
+    use base64::Engine;
+
+    let data = message.payload.attachment.as_ref().map(|data| base64::engine::general_purpose::STANDARD.encode(data));
+    let (mut value, _) = of_message(message);
+    value["data"] = json!(data);
+    without_nulls(&value)
+}
+
+fn of_message(message: TopicMessage) -> (Value, Option<Vec<u8>>) {
+    let TopicMessage { topic, offset, from, payload, timestamp, .. } = message;
+    let content = payload.content.as_deref();
+    let value = json!({"topic": topic, "offset": offset, "from": from, "content": content, "timestamp": timestamp});
+    (value, payload.attachment.map(Into::into))
+}
+
+fn of_topic(event: TopicEvent) -> (String, Value, Option<Vec<u8>>) {
+    let (name, value, attachment) = match event {
+        TopicEvent::Message(message) => {
+            let (value, attachment) = of_message(message);
+            ("message", value, attachment)
+        }
+        TopicEvent::Missed(missed) => match missed.offsets {
+            Some(offsets) => {
+                let (first, last) = offsets.into_inner();
+                ("gap", json!({"topic": missed.topic, "first": first, "last": last}), None)
+            }
+            None => ("lost", json!({"topic": missed.topic}), None),
+        },
+        TopicEvent::Join { topic, member: who } => ("join", json!({"topic": topic, "client": member(&who)}), None),
+        TopicEvent::Leave { topic, member: who } => ("leave", json!({"topic": topic, "client": member(&who)}), None),
+        TopicEvent::Ended { code, .. } => ("ended", json!({"code": code}), None),
+    };
+    (name.to_owned(), value, attachment)
+}
+
+fn of_client(event: Event) -> (String, Value, Option<Vec<u8>>) {
+    let code = |code: CloseCode| json!({"code": code.0});
+    let (name, value) = match event {
+        Event::Message(message) => {
+            let (value, attachment) = json_of(&message);
+            return (message.type_name().to_owned(), value, attachment);
+        }
+        Event::Disconnected(closed) => ("disconnected", code(closed.code)),
+        Event::Reconnected => ("reconnected", json!({})),
+        Event::Closed(closed) => ("closed", code(closed.code)),
+        other => panic!("{other:?}"),
+    };
+    (name.to_owned(), value, None)
+}
+
+#[tokio::test]
+async fn the_client_behaves_as_the_transcripts_show() {
+    let (mut played, mut failed) = (0, Vec::new());
+    for transcript in Transcript::all().iter().filter(|transcript| {
+        let can = transcript.head.needs.iter().all(|need| CAN.contains(&need.as_str()));
+        can && transcript.is_for("clients") && transcript.runs_on("quic")
+    }) {
+        for subject in transcript.subjects() {
+            let playing = AssertUnwindSafe(Scene::play(transcript, &subject));
+            if playing.catch_unwind().await.is_err() {
+                failed.push(format!("{} with {subject}", transcript.file));
+            }
+            played += 1;
+        }
+    }
+    assert!(failed.is_empty(), "of {played} runs these failed: {failed:?}");
+    assert!(played > 15, "{played} were played");
+}
