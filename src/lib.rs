@@ -45,7 +45,6 @@
 //! The wire protocol is described in docs/PROTOCOL.md, the layout of the code in ARCHITECTURE.md.
 
 pub mod auth;
-mod client;
 pub mod config;
 mod error;
 mod handler;
@@ -65,12 +64,12 @@ mod topic;
 mod transport;
 mod worker;
 
-pub use client::{
+pub use config::Config;
+pub use error::ServerError;
+pub use quic_websocket_client::{
     Carrier, Client, ClientBuilder, ClientError, ConnectionStats, Event, Events, History, HistoryBuilder, Lane, Missed,
     PublishBuilder, Published, SubscribeBuilder, Subscription, TopicEvent,
 };
-pub use config::Config;
-pub use error::ServerError;
 pub use quic_websocket_protocol::{Printable, frame, message};
 pub use reload::Reload;
 pub use server::Server;

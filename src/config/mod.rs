@@ -4,7 +4,6 @@
 mod address;
 mod auth;
 mod decode;
-mod development;
 mod error;
 mod http;
 mod live;
@@ -21,12 +20,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use quic_websocket_client::development_folder;
 use serde::{Deserialize, Deserializer};
 
 pub use self::address::parse_address;
 pub(crate) use self::auth::MAX_TRIED;
 pub use self::auth::{Auth, AuthKey, Grant, Jwks, Patterns, Secret, TokenAlgorithm};
-pub use self::development::development_folder;
 pub use self::error::ConfigError;
 pub use self::http::{Http, WebTransport};
 pub(crate) use self::live::Live;

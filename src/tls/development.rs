@@ -15,7 +15,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use super::validity::Standing;
-use super::{TlsError, Validity, certificate_name, pem, short_lived, unreadable};
+use super::{TlsError, Validity, certificate_name, pem_certificates, short_lived, unreadable};
 use crate::config;
 use crate::message::ClientName;
 
@@ -250,8 +250,7 @@ struct Own {
 impl Own {
     /// Reads one; `None` where it is another, or cannot be read.
     fn read(path: &Path, now: SystemTime) -> Option<Self> {
-        let certificate =
-            pem::certificates(&fs::read(path).ok()?).ok()?.into_iter().next().map(CertificateDer::from)?;
+        let certificate = pem_certificates(&fs::read(path).ok()?).ok()?.into_iter().next().map(CertificateDer::from)?;
         let (_, read) = X509Certificate::from_der(&certificate).ok()?;
         let is_own = short_lived::is_for_development(&certificate);
         let standing = Validity::of(&certificate)?.standing(now);

@@ -28,7 +28,8 @@ impl ResetKey {
     /// is made where there is none. Where that cannot be, the key lasts as long as the process, and the log says so.
     pub(crate) fn load(config: &Config) -> Result<Self, TlsError> {
         if let Some(path) = &config.quic.reset_key {
-            let key = read(path).map_err(|cause| super::unreadable(path, "quic.reset_key", cause.kind()))?;
+            let key = read(path)
+                .map_err(|cause| TlsError::ReadResetKey { path: path.clone(), cause: cause.kind().into() })?;
             files::warn_of_readers(path);
             return key.ok_or_else(|| TlsError::ResetKey { path: path.clone() });
         }
@@ -87,7 +88,7 @@ fn read(path: &Path) -> io::Result<Option<ResetKey>> {
 fn random() -> Result<Vec<u8>, TlsError> {
     let mut key = vec![0; KEY_BYTES];
     let provider: &CryptoProvider = &provider();
-    provider.secure_random.fill(&mut key).map_err(|_| TlsError::Setup("the system has no random numbers".into()))?;
+    provider.secure_random.fill(&mut key).map_err(|_| rustls::Error::FailedToGetRandomBytes)?;
     Ok(key)
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use std::{fs, io};
 
+use quic_websocket_client::tls::TlsError as SharedError;
 use quinn::crypto::rustls::QuicServerConfig;
 use rustls::SupportedProtocolVersion;
 use rustls::crypto::aws_lc_rs;
@@ -98,7 +99,7 @@ impl ServerTls {
     /// Whether the certificate in the files is one that was made for development.
     pub(crate) fn is_for_development(&self) -> bool {
         let chain = text(&self.in_use.cert, &self.files.cert, "--cert")
-            .and_then(|text| certificates(text, &self.files.cert, "--cert"));
+            .and_then(|text| Ok(certificates(text, &self.files.cert, "--cert")?));
         chain.is_ok_and(|chain| chain.first().is_some_and(is_for_development))
     }
 
@@ -284,8 +285,8 @@ impl Contents {
 fn usual(files: &config::Tls, contents: &Contents) -> Result<Arc<CertifiedKey>, TlsError> {
     let chain = certificates(text(&contents.cert, &files.cert, "--cert")?, &files.cert, "--cert")?;
     let private = private_key(text(&contents.key, &files.key, "--key")?, &files.key)?;
-    let unusable = |cause| TlsError::Unusable { cert: files.cert.clone(), key: files.key.clone(), cause };
-    CertifiedKey::from_der(chain, private, &provider()).map(Arc::new).map_err(unusable)
+    let unusable = |cause| SharedError::Unusable { cert: files.cert.clone(), key: files.key.clone(), cause };
+    Ok(Arc::new(CertifiedKey::from_der(chain, private, &provider()).map_err(unusable)?))
 }
 
 fn sides(files: &config::Tls, contents: &Contents, resumption: &Resumption, shown: Shown) -> Result<Sides, TlsError> {
@@ -328,12 +329,12 @@ fn client_verifier(path: &Path, content: &Content, required: bool) -> Result<Arc
     let builder = WebPkiClientVerifier::builder_with_provider(roots, provider());
     let builder = if required { builder } else { builder.allow_unauthenticated() };
     let refused =
-        |e: VerifierBuilderError| TlsError::Authority { path: path.to_owned(), flag: SETTING, cause: e.to_string() };
-    builder.build().map_err(refused)
+        |e: VerifierBuilderError| SharedError::Authority { path: path.to_owned(), flag: SETTING, cause: e.to_string() };
+    Ok(builder.build().map_err(refused)?)
 }
 
 fn text<'a>(content: &'a Content, path: &Path, flag: &'static str) -> Result<&'a [u8], TlsError> {
-    content.as_deref().map_err(|&kind| unreadable(path, flag, kind))
+    Ok(content.as_deref().map_err(|&kind| unreadable(path, flag, kind))?)
 }
 
 #[cfg(test)]
@@ -360,10 +361,10 @@ mod tests {
             let files = config::Tls { cert: cert.to_owned(), key: key.to_owned(), ..config::Tls::default() };
             ServerTls::load(&files, None, None).map(|_| ())
         };
-        assert!(matches!(load(&one.cert, &two.key), Err(TlsError::Unusable { .. })));
+        assert!(matches!(load(&one.cert, &two.key), Err(TlsError::Shared(SharedError::Unusable { .. }))));
         fs::write(&two.cert, "no certificate").expect("written");
-        assert!(matches!(load(&two.cert, &two.key), Err(TlsError::Empty { .. })));
-        assert!(matches!(load(&one.cert, Path::new("/nonexistent")), Err(TlsError::Read { .. })));
+        assert!(matches!(load(&two.cert, &two.key), Err(TlsError::Shared(SharedError::Empty { .. }))));
+        assert!(matches!(load(&one.cert, Path::new("/nonexistent")), Err(TlsError::Shared(SharedError::Read { .. }))));
     }
 
     #[test]

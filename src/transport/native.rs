@@ -1,4 +1,4 @@
-//! Native QUIC (RFC 9000) through Quinn: the settings of endpoints and connections, for both sides.
+//! Native QUIC (RFC 9000) through Quinn: the settings of endpoints and connections.
 
 use std::io;
 use std::net::UdpSocket;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
 use quinn::crypto::HmacKey;
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{
     AckFrequencyConfig, Endpoint, EndpointConfig, IdleTimeout, Runtime, TokioRuntime, TransportConfig, VarInt,
 };
@@ -19,15 +19,6 @@ use super::socket::{MisroutedPacket, WorkerSocket};
 use super::webtransport::HTTP3_STREAMS;
 use crate::config::{Config, Congestion, Quic};
 use crate::tls::ResetKey;
-
-/// Topic lanes that a client lets the server open (docs/PROTOCOL.md, "Lanes").
-const TOPIC_LANES: u64 = 16;
-/// Bytes that may wait on one lane for a client that does not read it; with more in flight at once a lane would need a
-/// larger one to fill its path.
-const CLIENT_LANE_WINDOW: u64 = 512 << 10;
-/// Lanes of which none may hold up another when it is not read, so that the connection's window has room for all of
-/// them: the topic lanes, the control lane, and as many request lanes as servers allow by default, with one to spare.
-const CLIENT_LANES: u64 = TOPIC_LANES + 1 + 32 + 1;
 
 /// What is the same for all workers of a server.
 pub(crate) struct ServerSettings {
@@ -110,24 +101,6 @@ impl ServerSettings {
         }
         std::future::pending().await
     }
-}
-
-/// The settings of a client's connections.
-pub(crate) fn client_config(
-    quic: &Quic,
-    keep_alive: Option<Duration>,
-    crypto: Arc<QuicClientConfig>,
-) -> quinn::ClientConfig {
-    let mut config = quinn::ClientConfig::new(crypto);
-    let mut transport = transport(quic);
-    transport
-        .max_concurrent_bidi_streams(0_u8.into())
-        .keep_alive_interval(keep_alive)
-        .max_concurrent_uni_streams(var_int(TOPIC_LANES))
-        .stream_receive_window(var_int(CLIENT_LANE_WINDOW))
-        .receive_window(var_int(CLIENT_LANES * CLIENT_LANE_WINDOW));
-    config.transport_config(Arc::new(transport));
-    config
 }
 
 fn transport(quic: &Quic) -> TransportConfig {

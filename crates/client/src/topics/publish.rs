@@ -3,15 +3,16 @@
 use std::future::IntoFuture;
 use std::pin::Pin;
 
-use crate::client::{Client, ClientError, unexpected};
+use crate::client::unexpected;
 use crate::message::{ClientMessage, IdempotencyKey, Payload, Position, ServerMessage, TopicName};
+use crate::{Client, ClientError};
 
 impl Client {
     /// Publishes to a topic; await what is given. The server has it once that succeeds.
     ///
     /// ```no_run
-    /// # async fn f(client: quic_websocket::Client) -> Result<(), quic_websocket::ClientError> {
-    /// use quic_websocket::message::Payload;
+    /// # async fn f(client: quic_websocket_client::Client) -> Result<(), quic_websocket_client::ClientError> {
+    /// use quic_websocket_client::message::Payload;
     ///
     /// let published = client.publish("chat.lobby", Payload::text("hello")).await?;
     /// println!("message {} of its log", published.position.offset);

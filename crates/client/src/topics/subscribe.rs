@@ -7,8 +7,8 @@ use tokio::sync::oneshot;
 
 use super::queue::{Keep, Queue};
 use super::subscription::Subscription;
-use crate::client::{Client, ClientError};
 use crate::message::{DeliveryMode, Invalid, LaneChoice, Position, Subscribe, TopicPattern};
+use crate::{Client, ClientError};
 
 /// Events of one subscription that wait where nothing else was said.
 const DEFAULT_QUEUE: usize = 1024;
@@ -19,8 +19,8 @@ impl Client {
     /// options where needed:
     ///
     /// ```no_run
-    /// # async fn f(client: quic_websocket::Client) -> Result<(), quic_websocket::ClientError> {
-    /// use quic_websocket::TopicEvent;
+    /// # async fn f(client: quic_websocket_client::Client) -> Result<(), quic_websocket_client::ClientError> {
+    /// use quic_websocket_client::TopicEvent;
     ///
     /// let mut lobby = client.subscribe("chat.lobby").recent(10).await?;
     /// while let Some(event) = lobby.next().await {
@@ -105,7 +105,7 @@ impl<'a> SubscribeBuilder<'a> {
     /// the reader. [`queue`](Self::queue) has to have room for as many topics as match.
     ///
     /// ```no_run
-    /// # async fn f(client: quic_websocket::Client) -> Result<(), quic_websocket::ClientError> {
+    /// # async fn f(client: quic_websocket_client::Client) -> Result<(), quic_websocket_client::ClientError> {
     /// let mut sensors = client.subscribe("sensors.*").datagrams().latest().await?;
     /// while let Some(event) = sensors.next().await {
     ///     println!("{event:?}"); // However long this takes, what comes next is new.

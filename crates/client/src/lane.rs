@@ -12,8 +12,8 @@ use super::ClientError;
 use super::link::{Link, unless_error};
 use super::pace::Over;
 use super::topics::refused_for;
-use crate::frame::Body;
 use crate::message::{ClientMessage, Reply, RequestId, ServerMessage};
+use quic_websocket_protocol::frame::Body;
 
 /// A stream of requests beside the client's others: bulk on one lane never delays another.
 ///

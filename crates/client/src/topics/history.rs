@@ -9,18 +9,19 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::client::{Client, ClientError, unexpected};
-use crate::frame::Body;
+use crate::client::unexpected;
 use crate::message::{
     ClientMessage, DEFAULT_PAGE, ErrorCode, Invalid, MAX_PAGE, Member, Position, Reply, ServerMessage, TopicMessage,
     TopicName,
 };
+use crate::{Client, ClientError};
+use quic_websocket_protocol::frame::Body;
 
 impl Client {
     /// Asks for a topic's past messages; await what is given.
     ///
     /// ```no_run
-    /// # async fn f(client: quic_websocket::Client) -> Result<(), quic_websocket::ClientError> {
+    /// # async fn f(client: quic_websocket_client::Client) -> Result<(), quic_websocket_client::ClientError> {
     /// let newest = client.history("chat.lobby").limit(10).reverse().await?;
     /// let everything = client.history("chat.lobby").all().await?;
     /// # Ok(()) }

@@ -1,20 +1,4 @@
-//! The client library: [`Client`] connects, asks, answers the server's pings, and comes back after a lost connection.
-//! Knows messages, frames and the transport; nothing of the server.
-
-mod backoff;
-mod builder;
-mod connection;
-mod dial;
-mod driver;
-mod error;
-mod events;
-mod inbound;
-mod lane;
-mod link;
-mod overlap;
-mod pace;
-mod token;
-mod topics;
+//! [`Client`]: connects, asks, and waits for replies.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,23 +10,20 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
-pub use self::builder::ClientBuilder;
-use self::driver::{Common, Driver, State};
-pub use self::error::ClientError;
-use self::events::EventQueue;
-pub use self::events::{Event, Events};
-use self::inbound::EventSink;
-pub use self::lane::Lane;
-use self::link::{Failure, Link};
-use self::token::Tokens;
-use self::topics::Topics;
-pub use self::topics::{
-    History, HistoryBuilder, Missed, PublishBuilder, Published, SubscribeBuilder, Subscription, TopicEvent,
-};
+use crate::builder::ClientBuilder;
+use crate::dial::Ways;
+use crate::driver::{Common, Driver, State};
+use crate::error::ClientError;
+use crate::events::{EventQueue, Events};
+use crate::inbound::EventSink;
+use crate::lane::Lane;
+use crate::link::{Failure, Link};
 use crate::message::{
     ClientInfo, ClientMessage, ClientName, Close, CloseCode, Limits, MAX_PAGE, Payload, Permissions, ServerMessage,
     Token,
 };
+use crate::token::Tokens;
+use crate::topics::Topics;
 
 /// What carries a client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,12 +61,12 @@ pub struct ConnectionStats {
 /// [`ClientBuilder::request_timeout`].
 #[derive(Clone)]
 pub struct Client {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
-struct Shared {
+pub(crate) struct Shared {
     state: watch::Receiver<State>,
-    topics: Arc<Topics>,
+    pub(crate) topics: Arc<Topics>,
     tokens: Arc<Tokens>,
     name: Option<ClientName>,
     request_timeout: Duration,
@@ -106,8 +87,8 @@ impl Client {
         ClientBuilder::new(server.into())
     }
 
-    async fn start(mut options: ClientBuilder) -> Result<(Self, Events), ClientError> {
-        let ways = dial::Ways::new(&options)?;
+    pub(crate) async fn start(mut options: ClientBuilder) -> Result<(Self, Events), ClientError> {
+        let ways = Ways::new(&options)?;
         let topics = Arc::<Topics>::default();
         let tokens = Arc::new(Tokens::new(std::mem::take(&mut options.token), options.connect_timeout));
         let (queue, events) = EventQueue::new(options.event_queue);
@@ -149,7 +130,7 @@ impl Client {
     /// ```no_run
     /// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
     /// # let token = "";
-    /// let (client, _) = quic_websocket::Client::builder("127.0.0.1:4433").token(token)?.connect().await?;
+    /// let (client, _) = quic_websocket_client::Client::builder("127.0.0.1:4433").token(token)?.connect().await?;
     /// println!("{:?} is known to others as {:?}", client.user(), client.client_name());
     /// # Ok(()) }
     /// ```
@@ -235,7 +216,7 @@ impl Client {
     }
 
     /// The same, again where the connection was lost before the reply came and that does no harm.
-    async fn ask(&self, message: &ClientMessage, is_repeatable: bool) -> Result<ServerMessage, ClientError> {
+    pub(crate) async fn ask(&self, message: &ClientMessage, is_repeatable: bool) -> Result<ServerMessage, ClientError> {
         let deadline = Instant::now() + self.shared.request_timeout;
         self.bounded(async {
             loop {
@@ -424,12 +405,15 @@ impl Client {
         let _ = self.shared.state.clone().wait_for(|state| !is_present(state)).await;
     }
 
-    async fn bounded<T>(&self, call: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
+    pub(crate) async fn bounded<T>(
+        &self,
+        call: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
         let within = self.shared.request_timeout;
         timeout(within, call).await.unwrap_or(Err(ClientError::Timeout(within)))
     }
 }
 
-fn unexpected(asked: &'static str, got: &ServerMessage) -> ClientError {
+pub(crate) fn unexpected(asked: &'static str, got: &ServerMessage) -> ClientError {
     ClientError::Unexpected { asked, got: got.type_name() }
 }

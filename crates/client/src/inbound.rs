@@ -15,8 +15,8 @@ use super::events::{Event, EventQueue};
 use super::link::{CLOSE_FOLLOWS, Link};
 use super::overlap::Overlap;
 use super::topics::{Via, refused_for};
-use crate::frame::{Body, Compression};
 use crate::message::{CloseCode, ClosedBy, Reply, ServerMessage};
+use quic_websocket_protocol::frame::{Body, Compression};
 
 /// So many bodies of the control lane, and what else the client does has its turn.
 const TURN_BODIES: usize = 32;
@@ -209,7 +209,7 @@ fn parse(body: Bytes, compression: Compression, max_message_bytes: usize) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{PREFIX_BYTES, compress, put_frame};
+    use quic_websocket_protocol::frame::{PREFIX_BYTES, compress, put_frame};
 
     fn parse_plain(json: &str) -> Result<Option<Reply>, String> {
         parse(Bytes::copy_from_slice(json.as_bytes()), Compression::None, 1000)

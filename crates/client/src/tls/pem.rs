@@ -12,15 +12,15 @@ const END: &[u8] = b"-----END ";
 
 /// One part of a PEM text.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Part {
+pub struct Part {
     /// What it is, such as `CERTIFICATE`.
-    pub(crate) label: String,
+    pub label: String,
     /// The line on which it begins, from 1.
-    pub(crate) line: usize,
+    pub line: usize,
     /// What it holds; empty where that is encrypted.
-    pub(crate) content: Vec<u8>,
+    pub content: Vec<u8>,
     /// Whether a passphrase is needed to read it.
-    pub(crate) is_encrypted: bool,
+    pub is_encrypted: bool,
 }
 
 /// Why a PEM text cannot be read.
@@ -62,7 +62,7 @@ pub enum PemError {
 }
 
 /// All parts of a text, in their order. What stands between them is left out, as RFC 7468 section 2 has it.
-pub(crate) fn parts(text: &[u8]) -> Result<Vec<Part>, PemError> {
+pub fn parts(text: &[u8]) -> Result<Vec<Part>, PemError> {
     if text.starts_with(&[0xff, 0xfe]) || text.starts_with(&[0xfe, 0xff]) {
         return Err(PemError::Utf16);
     }
@@ -101,7 +101,7 @@ pub(crate) fn parts(text: &[u8]) -> Result<Vec<Part>, PemError> {
 }
 
 /// The certificates (DER) of a text, in their order. Parts of other kinds are left to others.
-pub(crate) fn certificates(text: &[u8]) -> Result<Vec<Vec<u8>>, PemError> {
+pub fn certificates(text: &[u8]) -> Result<Vec<Vec<u8>>, PemError> {
     let is_one = |part: Part| match part.label.as_str() {
         // RFC 7468 section 5.1 has the other two taken for the first.
         "CERTIFICATE" | "X509 CERTIFICATE" | "X.509 CERTIFICATE" => Some(Ok(part.content)),

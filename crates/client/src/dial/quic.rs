@@ -7,12 +7,10 @@ use quinn::{Connecting, Connection, ConnectionError, Endpoint, RecvStream, SendS
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::{HEAD_START, addresses};
-use crate::client::link::link_end;
-use crate::client::{ClientBuilder, ClientError};
-use crate::config::Quic;
+use super::{HEAD_START, addresses, settings};
+use crate::link::link_end;
 use crate::tls;
-use crate::transport::native;
+use crate::{ClientBuilder, ClientError};
 
 /// An endpoint for a client's connections. Its socket reaches servers of both address families where the system can.
 pub(super) fn endpoint(options: &ClientBuilder) -> Result<Endpoint, ClientError> {
@@ -20,14 +18,14 @@ pub(super) fn endpoint(options: &ClientBuilder) -> Result<Endpoint, ClientError>
     let mut endpoint = Endpoint::client((Ipv6Addr::UNSPECIFIED, 0).into())
         .or_else(|_| Endpoint::client((Ipv4Addr::UNSPECIFIED, 0).into()))
         .map_err(ClientError::Socket)?;
-    endpoint.set_default_client_config(native::client_config(&Quic::default(), options.keep_alive, crypto));
+    endpoint.set_default_client_config(settings::client_config(options.keep_alive, crypto));
     Ok(endpoint)
 }
 
 /// A connection, and its control lane, on which the first message has been sent.
-pub(in crate::client) struct Dialled {
-    pub(in crate::client) connection: Connection,
-    pub(in crate::client) control: (SendStream, RecvStream),
+pub(crate) struct Dialled {
+    pub(crate) connection: Connection,
+    pub(crate) control: (SendStream, RecvStream),
 }
 
 /// Connects to the first address of the server that lets it, and sends `first` on the control lane: with the first
@@ -102,7 +100,7 @@ async fn begin(connection: &Connection, first: Bytes) -> Result<(SendStream, Rec
 }
 
 /// Why a connection did not come about, in the words of the library.
-pub(in crate::client) fn connection_error(server: &str, error: &ConnectionError) -> ClientError {
+pub(crate) fn connection_error(server: &str, error: &ConnectionError) -> ClientError {
     let server = server.to_owned();
     match error {
         ConnectionError::TransportError(e) if e.reason.contains("certificate") => {
@@ -128,19 +126,31 @@ fn is_about_certificate(code: TransportErrorCode) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::sync::Arc;
     use std::time::Duration;
+
+    use quic_websocket::tls::DevelopmentFiles;
+    use quinn::crypto::rustls::QuicServerConfig;
+    use rustls::version::TLS13;
 
     use super::*;
     use crate::Client;
-    use crate::tls::{DevelopmentFiles, Trust};
+    use crate::message::ALPN;
+    use crate::tls::{Trust, certificates, private_key, provider};
 
     #[tokio::test]
     async fn an_address_where_nobody_answers_does_not_keep_from_the_next() {
         let folder = tempfile::tempdir().expect("a folder");
         let files = DevelopmentFiles::inside(folder.path());
         files.make(&["localhost".into()], false).expect("certificates");
-        let tls = crate::config::Tls { cert: files.cert.clone(), key: files.key.clone(), ..Default::default() };
-        let crypto = tls::ServerTls::load(&tls, None, None).map(|(_, sides)| sides.quic).expect("a server's settings");
+        let chain = fs::read(&files.cert).expect("the certificate");
+        let chain = certificates(&chain, &files.cert, "--cert").expect("the certificate");
+        let key = private_key(&fs::read(&files.key).expect("the key"), &files.key).expect("the key");
+        let crypto = rustls::ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13]);
+        let crypto = crypto.expect("TLS 1.3").with_no_client_auth().with_single_cert(chain, key);
+        let crypto = rustls::ServerConfig { alpn_protocols: vec![ALPN.to_vec()], ..crypto.expect("they fit") };
+        let crypto = Arc::new(QuicServerConfig::try_from(crypto).expect("a server's settings"));
         let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
         let server = Endpoint::server(quinn::ServerConfig::with_crypto(crypto), any).expect("a server");
         let silent = std::net::UdpSocket::bind(any).expect("a socket");

@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme, WantsVerifier};
 
 use super::{TlsError, authorities, certificates, private_key, provider, unreadable};
-use crate::config::development_folder;
+use crate::development::development_folder;
 use crate::message::ALPN;
 
 /// Which servers a client believes.
@@ -22,7 +22,7 @@ pub enum Trust {
     #[default]
     System,
     /// Those certified by the system's authorities and, if it exists, by `ca.pem` in
-    /// [`development_folder`](crate::config::development_folder): for trying things out beside a server that made its own
+    /// [`development_folder`](crate::development_folder): for trying things out beside a server that made its own
     /// certificates.
     Development,
     /// Those certified by the authorities in this PEM file.
@@ -84,7 +84,8 @@ fn trusting(
 }
 
 /// The TLS side of fetching something over HTTPS: the system's authorities are believed, or where it is not used, nobody.
-pub(crate) fn https_config(is_used: bool) -> Result<rustls::ClientConfig, TlsError> {
+#[doc(hidden)]
+pub fn https_config(is_used: bool) -> Result<rustls::ClientConfig, TlsError> {
     let builder = rustls::ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let roots = if is_used { system_roots(None)? } else { RootCertStore::empty() };
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
@@ -149,7 +150,8 @@ impl ServerCertVerifier for BelieveAll {
 }
 
 /// The host part of `host:port`, as certificates name it.
-pub(crate) fn server_name(host: &str) -> &str {
+#[doc(hidden)]
+pub fn server_name(host: &str) -> &str {
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     if bare.parse::<IpAddr>().is_ok() { bare } else { host }
 }

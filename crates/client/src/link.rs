@@ -24,10 +24,10 @@ use super::inbound::{EventSink, ReadEnd};
 use super::pace::{Over, Pace};
 use super::topics::{Next, Outgoing, Topics, refused_for};
 use super::{ClientBuilder, ClientError, dial};
-use crate::frame::{self, Body, Compression, PREFIX_BYTES};
 use crate::message::{
     ClientMessage, CloseCode, ClosedBy, Handshake, HandshakeReply, Reply, RequestId, ServerMessage, Token,
 };
+use quic_websocket_protocol::frame::{self, Body, Compression, PREFIX_BYTES};
 
 /// What may wait for the control lane's stream so that an answer to a ping is still put behind it. Callers wait
 /// themselves, each with a message of his own.

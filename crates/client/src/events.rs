@@ -39,9 +39,9 @@ pub enum Event {
 /// The events of one client, in order: by [`next`](Self::next), or as a [`Stream`].
 ///
 /// ```no_run
-/// # async fn f(events: quic_websocket::Events) {
+/// # async fn f(events: quic_websocket_client::Events) {
 /// use futures_util::StreamExt;
-/// use quic_websocket::Event;
+/// use quic_websocket_client::Event;
 ///
 /// let mut lost = events.filter(|event| std::future::ready(matches!(event, Event::Disconnected(_))));
 /// while let Some(event) = StreamExt::next(&mut lost).await {

@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 use super::event::{Missed, TopicEvent};
 use super::queue::{Item, Keep, Queue, Seen};
 use super::routes::{Dispatch, Via};
-use crate::client::ClientError;
-use crate::client::backoff::Backoff;
+use crate::ClientError;
+use crate::backoff::Backoff;
 use crate::message::{ClosedBy, DeliveryMode, ErrorCode, ErrorReply, Position, ServerMessage, Subscribe, Subscribed};
 
 /// Refusals that time can heal: a subscription that was there is tried again.

@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 
 use super::entry::{Entry, Opened, Stage};
 use super::queue::Queue;
-use crate::client::ClientError;
-use crate::client::link::unless_error;
+use crate::ClientError;
+use crate::link::unless_error;
 use crate::message::{ClientMessage, ClosedBy, ErrorCode, ErrorReply, ServerMessage, Subscribe, TopicPattern};
 
 /// How long after an unsubscribe its messages are still expected: they overtake nothing, but lanes have no order among
@@ -21,7 +21,7 @@ const MAX_STRAGGLERS: usize = 1024;
 
 /// On what a message came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::client) enum Via {
+pub(crate) enum Via {
     /// The control lane, where nobody may wait.
     Control,
     /// A topic lane, by its number.
@@ -45,14 +45,14 @@ pub(super) enum Dispatch {
 
 /// Something to send to the server.
 #[derive(Debug)]
-pub(in crate::client) struct Outgoing {
+pub(crate) struct Outgoing {
     /// Its reply comes to [`Routes::settle`].
-    pub(in crate::client) message: ClientMessage,
+    pub(crate) message: ClientMessage,
 }
 
 /// Whether something is to be sent now, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::client) enum Next {
+pub(crate) enum Next {
     Nothing,
     New,
     /// The server refused it for a while, and this is its time.
@@ -386,7 +386,7 @@ impl Routes {
 }
 
 /// After how long a request may be sent again that was refused because there were too many.
-pub(in crate::client) fn refused_for(reply: &ServerMessage) -> Option<Duration> {
+pub(crate) fn refused_for(reply: &ServerMessage) -> Option<Duration> {
     match reply {
         ServerMessage::Error(error) if error.code == ErrorCode::RateLimited.number() => {
             error.retry_after_ms.map(Duration::from_millis)

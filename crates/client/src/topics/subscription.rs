@@ -9,14 +9,15 @@ use tokio::sync::oneshot;
 
 use super::event::TopicEvent;
 use super::queue::{Item, Queue, Seen};
-use crate::client::{Client, ClientError, unexpected};
+use crate::client::unexpected;
 use crate::message::{Position, ServerMessage};
+use crate::{Client, ClientError};
 
 /// The messages of a topic, or of all topics that match a pattern; made by [`Client::subscribe`]. Read it by
 /// [`next`](Self::next), or as a [`Stream`]:
 ///
 /// ```no_run
-/// # async fn f(client: quic_websocket::Client) -> Result<(), quic_websocket::ClientError> {
+/// # async fn f(client: quic_websocket_client::Client) -> Result<(), quic_websocket_client::ClientError> {
 /// use futures_util::{StreamExt, stream};
 ///
 /// let (a, b) = (client.subscribe("a").await?, client.subscribe("b").await?);
@@ -95,7 +96,7 @@ impl Subscription {
         client.shared.topics.leave(self.number, Some(reply));
         client
             .bounded(async {
-                match replied.await.map(crate::client::link::unless_error) {
+                match replied.await.map(crate::link::unless_error) {
                     Ok(Ok(ServerMessage::Ok { .. })) => Ok(()),
                     Ok(Ok(other)) => Err(unexpected("unsubscribe", &other)),
                     Ok(Err(e)) => Err(e),

@@ -17,18 +17,18 @@ use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri, header};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{HEAD_START, addresses};
-use crate::client::{ClientBuilder, ClientError};
 use crate::message::Invalid;
 use crate::tls;
+use crate::{ClientBuilder, ClientError};
 
 /// The sub-protocol that a server serves (docs/PROTOCOL.md, "Carriers and frames").
 const SUB_PROTOCOL: &str = "qws.v1";
 /// Once the last word is said, how long the server's may take.
-pub(in crate::client) const LINGER: Duration = Duration::from_secs(1);
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
 /// Where a WebSocket is, and whether TLS lies below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::client) struct SocketUrl {
+pub(crate) struct SocketUrl {
     uri: Uri,
     host: String,
     port: u16,
@@ -36,7 +36,7 @@ pub(in crate::client) struct SocketUrl {
 }
 
 /// Reads a `wss://` address; `ws://` only where nothing leaves the machine.
-pub(in crate::client) fn parse_url(url: &str) -> Result<SocketUrl, Invalid> {
+pub(crate) fn parse_url(url: &str) -> Result<SocketUrl, Invalid> {
     let wrong = |why: &str| Invalid::field(format!("websocket_url: {why}: {url}; expected wss://HOST[:PORT]/PATH"));
     let uri: Uri = url.parse().map_err(|_| wrong("not a valid URL"))?;
     let is_tls = match uri.scheme_str() {
@@ -55,10 +55,10 @@ pub(in crate::client) fn parse_url(url: &str) -> Result<SocketUrl, Invalid> {
 }
 
 /// An open WebSocket on which no handshake was sent yet.
-pub(in crate::client) struct Opened {
-    pub(in crate::client) socket: Arc<Socket>,
+pub(crate) struct Opened {
+    pub(crate) socket: Arc<Socket>,
     /// Moves its messages, and ends with this.
-    pub(in crate::client) pump: AbortOnDropHandle<()>,
+    pub(crate) pump: AbortOnDropHandle<()>,
 }
 
 /// Opens a WebSocket to the first address of the server that lets it.

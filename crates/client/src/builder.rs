@@ -87,8 +87,8 @@ impl ClientBuilder {
     /// where the server refuses a token (4401): with another one, after a time as above.
     ///
     /// ```no_run
-    /// # async fn f() -> Result<(), quic_websocket::ClientError> {
-    /// use quic_websocket::Client;
+    /// # async fn f() -> Result<(), quic_websocket_client::ClientError> {
+    /// use quic_websocket_client::Client;
     ///
     /// let file = "/run/secrets/token";
     /// let client = Client::builder("chat.example:4433").token_from(move || async move { std::fs::read_to_string(file) });
@@ -112,8 +112,8 @@ impl ClientBuilder {
     /// ([`retry_quic`](Self::retry_quic)). Default: both.
     ///
     /// ```no_run
-    /// # async fn f() -> Result<(), quic_websocket::ClientError> {
-    /// use quic_websocket::{Carrier, Client};
+    /// # async fn f() -> Result<(), quic_websocket_client::ClientError> {
+    /// use quic_websocket_client::{Carrier, Client};
     ///
     /// let (client, _) = Client::builder("chat.example:4433").carriers([Carrier::WebSocket]).connect().await?;
     /// assert_eq!(client.carrier(), Some(Carrier::WebSocket));
@@ -152,8 +152,8 @@ impl ClientBuilder {
     /// time can heal is still an error, such as a certificate that is not trusted. Default: no.
     ///
     /// ```no_run
-    /// # async fn f() -> Result<(), quic_websocket::ClientError> {
-    /// use quic_websocket::Client;
+    /// # async fn f() -> Result<(), quic_websocket_client::ClientError> {
+    /// use quic_websocket_client::Client;
     ///
     /// // Started before its server, or together with it.
     /// let (client, _) = Client::builder("127.0.0.1:4433").retry_first(true).connect().await?;

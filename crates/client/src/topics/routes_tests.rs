@@ -8,7 +8,7 @@ use super::entry::Opened;
 use super::event::{Missed, TopicEvent};
 use super::queue::{Keep, Queue};
 use super::routes::{Dispatch, Next, Routes, Via};
-use crate::client::ClientError;
+use crate::ClientError;
 use crate::message::{
     ClientMessage, CloseCode, ClosedBy, DeliveryMode, ErrorReply, Member, Payload, Position, ServerMessage, Subscribe,
     Subscribed, TopicMessage, TopicPattern,

@@ -2,6 +2,7 @@
 //! through, over a WebSocket. QUIC has a head start, and WebSocket is tried beside it (as RFC 8305 does for addresses).
 
 mod quic;
+mod settings;
 mod socket;
 
 use std::net::SocketAddr;

@@ -1,0 +1,69 @@
+//! The client library of quic-websocket, the realtime messaging server for QUIC.
+//!
+//! A [`Client`] connects over QUIC, or over WebSocket where QUIC does not come through. Requests return the server's
+//! replies, subscriptions and [`Events`] deliver what others send, and after a lost connection the client reconnects and
+//! resumes every subscription by itself:
+//!
+//! ```
+//! use quic_websocket_client::message::{CloseCode, Payload};
+//! use quic_websocket_client::{Client, TopicEvent};
+//! # use quic_websocket::{CancellationToken, Config, Server, tls::{DevelopmentFiles, Trust}};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! # let folder = std::env::temp_dir().join(format!("qws-client-doc-{}", std::process::id()));
+//! # let mut config = Config::default();
+//! # config.addr = "127.0.0.1:0".parse()?;
+//! # let files = DevelopmentFiles::inside(&folder);
+//! # files.make(&["127.0.0.1".into()], true)?;
+//! # (config.tls.cert, config.tls.key) = (files.cert, files.key);
+//! # let running = Server::bind(config)?;
+//! # let (server, trust) = (running.local_addr().to_string(), Trust::CaFile(files.ca));
+//! # let shutdown = CancellationToken::new();
+//! # let running = tokio::spawn(running.run(shutdown.clone()));
+//!
+//! let (client, _events) = Client::builder(server).name("Ada")?.trust(trust).connect().await?;
+//! assert_eq!(client.echo("hello").await?, "Echo: hello");
+//!
+//! let mut lobby = client.subscribe("chat.lobby").recent(10).await?;
+//! client.publish("chat.lobby", Payload::text("hello, lobby")).await?;
+//! if let Some(TopicEvent::Message(message)) = lobby.next().await {
+//!     println!("{message:?}");
+//! }
+//! client.close(CloseCode::NORMAL, "done").await?;
+//! # shutdown.cancel();
+//! # running.await??;
+//! # std::fs::remove_dir_all(folder)?;
+//! # Ok(()) })}
+//! ```
+//!
+//! The client needs a Tokio runtime. The protocol is specified in docs/PROTOCOL.md in the project's repository;
+//! [`message`] has its types.
+
+mod backoff;
+mod builder;
+mod client;
+mod connection;
+mod development;
+mod dial;
+mod driver;
+mod error;
+mod events;
+mod inbound;
+mod lane;
+mod link;
+mod overlap;
+mod pace;
+pub mod tls;
+mod token;
+mod topics;
+
+pub use self::builder::ClientBuilder;
+pub use self::client::{Carrier, Client, ConnectionStats};
+pub use self::development::development_folder;
+pub use self::error::ClientError;
+pub use self::events::{Event, Events};
+pub use self::lane::Lane;
+pub use self::topics::{
+    History, HistoryBuilder, Missed, PublishBuilder, Published, SubscribeBuilder, Subscription, TopicEvent,
+};
+pub use quic_websocket_protocol::{Printable, message};

@@ -1,0 +1,193 @@
+//! Which servers a client trusts ([`Trust`]), and the TLS settings of its connections.
+
+mod pem;
+mod trust;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use quinn::crypto::rustls::NoInitialCipherSuite;
+use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{self, kx_group};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use thiserror::Error;
+
+pub use self::pem::PemError;
+#[doc(hidden)]
+pub use self::pem::{Part, certificates as pem_certificates, parts as pem_parts};
+pub use self::trust::Trust;
+pub(crate) use self::trust::{client_config, socket_config};
+#[doc(hidden)]
+pub use self::trust::{https_config, server_name};
+
+/// Why TLS cannot be set up.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// A file is not there, or not readable.
+    #[error("cannot read {}: {cause}; {}", path.display(), unreadable_advice(cause.kind(), flag))]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The flag or setting that names it.
+        flag: &'static str,
+        /// What is wrong with it.
+        cause: io::Error,
+    },
+    /// A file is damaged, or not in PEM as it is read here.
+    #[error("cannot use {}, which {flag} names: {cause}", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// The flag or setting that names it.
+        flag: &'static str,
+        /// What is wrong with it, and where.
+        cause: PemError,
+    },
+    /// A file holds no private key.
+    #[error("there is no private key in {}; name the file that holds it with {flag}", path.display())]
+    NoKey {
+        /// The file.
+        path: PathBuf,
+        /// The flag or setting that names it.
+        flag: &'static str,
+    },
+    /// A private key is encrypted.
+    #[error("cannot use {}: {ENCRYPTED}, and name that with --key", path.display())]
+    Encrypted {
+        /// Its file.
+        path: PathBuf,
+    },
+    /// A file holds no certificate.
+    #[error("there is no certificate in {}; make one with ./generate_certs.sh, or name yours with {flag}", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+        /// The flag or setting that names it.
+        flag: &'static str,
+    },
+    /// The certificate and the key do not fit together, or are of a kind that is not supported.
+    #[error("cannot use the certificate {} with the key {}: {cause}; the key has to be the certificate's own", cert.display(), key.display())]
+    Unusable {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// What is wrong with them.
+        cause: rustls::Error,
+    },
+    /// A file holds something that is no certificate authority.
+    #[error("cannot use {} as a certificate authority: {cause}; name another with {flag}", path.display())]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// The flag or setting that names it.
+        flag: &'static str,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The system's own certificate authorities cannot be read.
+    #[error("no certificate authority to check the server against: {0}; name one with --ca FILE")]
+    NoRoots(String),
+    /// The crypto library cannot be used.
+    #[error("cannot set up TLS: {0}")]
+    Setup(String),
+    /// The crypto library has no cipher suite for QUIC.
+    #[error(transparent)]
+    NoSuite(#[from] NoInitialCipherSuite),
+}
+
+// Without `source`: the text above holds it, and whoever prints a chain of errors would print it twice.
+impl From<rustls::Error> for TlsError {
+    fn from(error: rustls::Error) -> Self {
+        Self::Setup(error.to_string())
+    }
+}
+
+/// The certificates in PEM text, of which there has to be one at least.
+#[doc(hidden)]
+pub fn certificates(text: &[u8], path: &Path, flag: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let damaged = |cause| TlsError::Pem { path: path.to_owned(), flag, cause };
+    let found = pem::certificates(text).map_err(damaged)?;
+    if found.is_empty() {
+        return Err(TlsError::Empty { path: path.to_owned(), flag });
+    }
+    Ok(found.into_iter().map(CertificateDer::from).collect())
+}
+
+/// The authorities in PEM text.
+#[doc(hidden)]
+pub fn authorities(text: &[u8], path: &Path, flag: &'static str) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(text, path, flag)? {
+        let refused = |e: rustls::Error| TlsError::Authority { path: path.to_owned(), flag, cause: e.to_string() };
+        roots.add(certificate).map_err(refused)?;
+    }
+    Ok(roots)
+}
+
+/// What is said of a private key that is encrypted.
+#[doc(hidden)]
+pub const ENCRYPTED: &str = "its private key is encrypted, and no passphrase is asked for here: decrypt it with `openssl pkey -in KEY -out PLAIN`";
+
+/// Whether a PEM text holds an encrypted private key: in PKCS #8 (RFC 7468 section 11), or as OpenSSL did it before.
+#[doc(hidden)]
+pub fn is_encrypted(pem: &[u8]) -> bool {
+    let has = |words: &[u8]| pem.windows(words.len()).any(|window| window == words);
+    has(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has(b"Proc-Type: 4,ENCRYPTED")
+}
+
+/// The first private key in PEM text.
+#[doc(hidden)]
+pub fn private_key(text: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    const FLAG: &str = "--key";
+    let damaged = |cause| TlsError::Pem { path: path.to_owned(), flag: FLAG, cause };
+    for part in pem::parts(text).map_err(damaged)? {
+        let make: fn(Vec<u8>) -> PrivateKeyDer<'static> = match part.label.as_str() {
+            "PRIVATE KEY" | "ENCRYPTED PRIVATE KEY" => |der| PrivateKeyDer::Pkcs8(der.into()),
+            "RSA PRIVATE KEY" => |der| PrivateKeyDer::Pkcs1(der.into()),
+            "EC PRIVATE KEY" => |der| PrivateKeyDer::Sec1(der.into()),
+            _ => continue,
+        };
+        if part.is_encrypted {
+            return Err(TlsError::Encrypted { path: path.to_owned() });
+        }
+        return Ok(make(part.content));
+    }
+    Err(TlsError::NoKey { path: path.to_owned(), flag: FLAG })
+}
+
+#[doc(hidden)]
+pub fn unreadable(path: &Path, flag: &'static str, kind: io::ErrorKind) -> TlsError {
+    TlsError::Read { path: path.to_owned(), flag, cause: kind.into() }
+}
+
+/// What to do about a file that cannot be read.
+fn unreadable_advice(kind: io::ErrorKind, flag: &str) -> String {
+    match kind {
+        io::ErrorKind::PermissionDenied => {
+            "let the user that this program runs as read it, the folders around it included (chown, chmod)".into()
+        }
+        io::ErrorKind::NotFound => {
+            format!("correct {flag}, or make certificates for development with ./generate_certs.sh")
+        }
+        _ => format!("name another file with {flag}"),
+    }
+}
+
+/// The cryptography of both sides, with the key exchange that a quantum computer does not break where the other side has it.
+#[doc(hidden)]
+pub fn provider() -> Arc<CryptoProvider> {
+    provider_with(true)
+}
+
+/// The same with the order of key exchanges said here: which one rustls prefers depends on features of the whole program.
+#[doc(hidden)]
+pub fn provider_with(post_quantum: bool) -> Arc<CryptoProvider> {
+    let classical = [kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
+    let hybrid = post_quantum.then_some(kx_group::X25519MLKEM768);
+    let kx_groups = hybrid.into_iter().chain(classical).collect();
+    Arc::new(CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() })
+}
