@@ -214,6 +214,9 @@ test("while disconnected, rooms queue messages, other conversations wait", needs
   await page.fill("#composer-text", "to all");
   await page.press("#composer-text", "Enter");
   assert.equal(await draft(page), "to all", "the text stays until it can be sent");
+  const icons = page.locator("#conversation-list .icon use");
+  const widths = await icons.evaluateAll((uses) => uses.map((use) => use.getBoundingClientRect().width));
+  assert.deepEqual([widths.length, widths.filter((width) => width === 0)], [2, []], "icons do not need the server");
   await show(page, "room:away");
   await alone.start();
   await page.evaluate(() => dispatchEvent(new Event("online")));

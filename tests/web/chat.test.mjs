@@ -216,7 +216,7 @@ test("a room link that is followed in the chat's tab opens that room", needsServ
   await follow(page, "#room=invited-two");
   await title(page, "invited-two");
   await follow(page, "#room=not%20a%20room");
-  await page.locator("#page-problem-text", { hasText: "Use letters" }).waitFor();
+  await page.locator("#page-problem-text", { hasText: "Use only letters" }).waitFor();
   await title(page, "invited-two");
 });
 

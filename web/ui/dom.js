@@ -31,15 +31,35 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+const SVG = "http://www.w3.org/2000/svg";
+/** @type {Promise<void> | null} */
+let symbols = null;
+
 /** An icon of icons.svg, hidden from screen readers. */
 export function icon(name) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  symbols ??= loadSymbols();
+  const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("class", "icon");
   svg.setAttribute("aria-hidden", "true");
-  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
-  use.setAttribute("href", `./icons.svg#${name}`);
+  const use = document.createElementNS(SVG, "use");
+  use.setAttribute("href", `#icon-${name}`);
   svg.append(use);
   return svg;
+}
+
+/** Copies the symbols of icons.svg into the page, so that icons created while the server is away can be shown. */
+async function loadSymbols() {
+  try {
+    const response = await fetch(new URL("../icons.svg", import.meta.url));
+    if (!response.ok) throw new Error(`status ${response.status}`);
+    const sheet = new DOMParser().parseFromString(await response.text(), "image/svg+xml").documentElement;
+    for (const symbol of sheet.querySelectorAll("symbol")) symbol.id = `icon-${symbol.id}`;
+    sheet.style.display = "none";
+    document.body.append(document.importNode(sheet, true));
+  } catch {
+    // The next icon tries again.
+    symbols = null;
+  }
 }
 
 /**

@@ -23,7 +23,7 @@ export function nameProblem(name) {
 /** The problem with a room's name, or "". `prefix` precedes the name in the topic. */
 export function roomProblem(room, prefix) {
   if (room === "") return "Enter a room name.";
-  if (!ROOM.test(room)) return "Use letters A to Z, digits, “-” and “_” for the room, with dots between parts.";
+  if (!ROOM.test(room)) return "Use only letters A to Z, digits, “-” and “_”, with dots between parts.";
   if (prefix.length + room.length > MAX_TOPIC_LENGTH) {
     return `Use at most ${MAX_TOPIC_LENGTH - prefix.length} characters for the room name.`;
   }
