@@ -291,7 +291,7 @@ function report(problem) {
   byId("call-problem-text").textContent = problem;
 }
 
-/** Handles a link before joining. It only fills in the form, because joining reveals one's address to the others. */
+/** Handles a link before joining. It only fills in the form, because joining reveals the user's address to others. */
 function followUnsigned({ room, name }) {
   if (!signIn.isWaiting) return;
   signIn.fill({ name, room });

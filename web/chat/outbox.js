@@ -30,7 +30,7 @@ export class Outbox extends EventTarget {
     const most = this.#client.limits?.max_message_bytes;
     if (most === undefined) return "";
     const over = new TextEncoder().encode(JSON.stringify(text)).length + ADDED_BYTES - most;
-    return over > 0 ? `Too long by ${over.toLocaleString()} bytes.` : "";
+    return over > 0 ? `Too long by ${over.toLocaleString()} ${over === 1 ? "byte" : "bytes"}.` : "";
   }
 
   /** Sends a message to a conversation. */
@@ -115,7 +115,7 @@ export class Outbox extends EventTarget {
   async #direct(conversation, entry) {
     await this.#client.direct(conversation.id, entry.text);
     remove(conversation.pending, entry);
-    // The server delivers it only to the other client. A message to oneself arrives like any other.
+    // The server delivers it only to the other client. A message to the user's own client arrives like any other.
     const { id } = this.#client;
     if (id !== conversation.id) conversation.append({ type: "message", time: Date.now(), from: id, text: entry.text });
     conversation.hasOwn = true;
