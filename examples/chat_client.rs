@@ -28,13 +28,13 @@ use people::People;
 use quic_websocket::message::{CloseCode, Payload, ServerMessage};
 use quic_websocket::{Client, ClientError, Event, Events, Printable};
 use rooms::Rooms;
-use terminal::{Cooked, Line, Names, Screen};
+use terminal::{Line, Names, Screen, TerminalGuard};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use uuid::Uuid;
 
 /// How long a reply may take before the user is told that there is none yet.
-const NOTICE: Duration = Duration::from_secs(1);
+const SLOW_REPLY: Duration = Duration::from_secs(1);
 
 const COMMANDS: &str = "💬 Chat Commands:
   /broadcast <message>  - Send message to all users
@@ -63,7 +63,7 @@ struct Args {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    common::exit(run(Args::parse()).await)
+    common::exit_code(run(Args::parse()).await)
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
@@ -75,19 +75,19 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let (client, events) = args.server.client()?.name(&args.name)?.connect().await?;
     show("✅ Connected successfully!")?;
     show(format_args!("✅ Connected to server: {}", Printable::new(&client.server_name().unwrap_or_default())))?;
-    if let Some(who) = known_as(&client, &args.name) {
-        show(format_args!("✅ You are {}", Printable::new(&who)))?;
+    if let Some(identity) = known_as(&client, &args.name) {
+        show(format_args!("✅ You are {}", Printable::new(&identity)))?;
     }
     show("")?;
     show(COMMANDS)?;
 
-    let _cooked = Cooked::now();
+    let _guard = TerminalGuard::new();
     let names = Names::default();
-    let (lines, screen) = terminal::keyboard(names.clone())?;
+    let (lines, screen) = terminal::start_input(names.clone())?;
     let people = People::new(names);
-    let (rooms, people_too, screen_too) = (Rooms::default(), people.clone(), screen.clone());
-    let talk = Talk { client: client.clone(), rooms, people: people_too, screen: screen_too, refused: 0 };
-    Chat { client, events, talk, people, screen }.run(lines).await
+    let (rooms, same_people, same_screen) = (Rooms::default(), people.clone(), screen.clone());
+    let commands = Commands { client: client.clone(), rooms, people: same_people, screen: same_screen, unsent: 0 };
+    Chat { client, events, commands, people, screen }.run(lines).await
 }
 
 /// The name and user that others see, if that is more than the name that was asked for.
@@ -105,7 +105,7 @@ fn known_as(client: &Client, asked_for: &str) -> Option<String> {
 struct Chat {
     client: Client,
     events: Events,
-    talk: Talk,
+    commands: Commands,
     people: People,
     screen: Screen,
 }
@@ -117,16 +117,16 @@ impl Chat {
             tokio::select! {
                 () = &mut interrupted => break,
                 event = self.events.next() => match event {
-                    Some(event) => self.hear(event).await?,
+                    Some(event) => self.handle_event(event).await?,
                     None => anyhow::bail!("the connection ended"),
                 },
-                heard = self.talk.rooms.next() => self.screen.show(&heard),
+                line = self.commands.rooms.next() => self.screen.show(&line),
                 line = lines.recv() => {
                     let Some(Line { text, more }) = line else { break };
                     let text = match &text {
                         Ok(text) => text.trim(),
                         Err(bad) => {
-                            self.talk.refuse(&format!("A line was not sent: {bad}"));
+                            self.commands.report_unsent(&format!("A line was not sent: {bad}"));
                             let _ = more.send(());
                             continue;
                         }
@@ -136,12 +136,12 @@ impl Chat {
                         break;
                     }
                     tokio::select! {
-                        done = self.carry_out(text) => done?,
+                        done = self.execute(text) => done?,
                         () = &mut interrupted => break,
                     }
                     // Events that arrived before the reply are shown before the next line is read.
                     while let Some(event) = self.events.try_next() {
-                        self.hear(event).await?;
+                        self.handle_event(event).await?;
                     }
                     // Fails only if the reading thread has ended; then `lines` ends as well.
                     let _ = more.send(());
@@ -150,15 +150,15 @@ impl Chat {
         }
         self.client.close(CloseCode::NORMAL, "Chat ended").await?;
         show("👋 Goodbye!")?;
-        if self.talk.refused > 0 && !self.screen.is_terminal() {
-            anyhow::bail!("lines not sent: {}", self.talk.refused);
+        if self.commands.unsent > 0 && !self.screen.is_terminal() {
+            anyhow::bail!("lines not sent: {}", self.commands.unsent);
         }
         Ok(())
     }
 
     /// Executes a typed line. Without a connection, a user at a terminal is told at once and can recall the line; a
     /// pipe waits.
-    async fn carry_out(&mut self, line: &str) -> anyhow::Result<()> {
+    async fn execute(&mut self, line: &str) -> anyhow::Result<()> {
         let is_terminal = self.screen.is_terminal();
         while self.client.id().is_none() && !is_local(line) {
             if is_terminal {
@@ -166,23 +166,23 @@ impl Chat {
                 return Ok(());
             }
             match self.events.next().await {
-                Some(event) => self.hear(event).await?,
+                Some(event) => self.handle_event(event).await?,
                 None => anyhow::bail!("the connection ended"),
             }
         }
         let mut is_back = false;
         let done = {
-            let Self { client, events, talk, people, screen, .. } = self;
-            let mut doing = pin!(talk.carry_out(line));
-            let mut notice = pin!(sleep(NOTICE));
-            let mut is_late = false;
+            let Self { client, events, commands, people, screen, .. } = self;
+            let mut execution = pin!(commands.execute(line));
+            let mut slow_reply = pin!(sleep(SLOW_REPLY));
+            let mut is_slow = false;
             loop {
                 tokio::select! {
                     biased;
-                    done = &mut doing => break done,
+                    done = &mut execution => break done,
                     event = events.next() => match event {
                         Some(Event::Disconnected(closed)) => {
-                            tell_lost(screen, &closed.reason);
+                            show_disconnected(screen, &closed.reason);
                             if is_terminal {
                                 screen.show("🔌 Your last line may not have been sent. Press ↑ to get it back");
                                 return Ok(());
@@ -190,12 +190,12 @@ impl Chat {
                         }
                         Some(event) => {
                             is_back |= matches!(event, Event::Reconnected | Event::Moved);
-                            hear(client, people, screen, event).await?;
+                            handle_event(client, people, screen, event).await?;
                         }
                         None => anyhow::bail!("the connection ended"),
                     },
-                    () = &mut notice, if !is_late => {
-                        is_late = true;
+                    () = &mut slow_reply, if !is_slow => {
+                        is_slow = true;
                         screen.show("⏳ No reply yet: the server is slow or unreachable");
                     }
                 }
@@ -205,19 +205,19 @@ impl Chat {
             Ok(()) => {}
             // A typing mistake, like an unknown command: it does not count as a line that was not sent.
             Err(e @ ClientError::Invalid(_)) => self.screen.show(&format!("❌ {}", Printable::new(&e.to_string()))),
-            Err(e) => self.talk.refuse(&e.to_string()),
+            Err(e) => self.commands.report_unsent(&e.to_string()),
         }
         if is_back {
-            self.talk.look_around().await;
+            self.commands.refresh_rooms().await;
         }
         Ok(())
     }
 
-    async fn hear(&mut self, event: Event) -> anyhow::Result<()> {
+    async fn handle_event(&mut self, event: Event) -> anyhow::Result<()> {
         let is_back = matches!(event, Event::Reconnected | Event::Moved);
-        hear(&self.client, &self.people, &self.screen, event).await?;
+        handle_event(&self.client, &self.people, &self.screen, event).await?;
         if is_back {
-            self.talk.look_around().await;
+            self.commands.refresh_rooms().await;
         }
         Ok(())
     }
@@ -228,22 +228,22 @@ fn is_local(line: &str) -> bool {
     matches!(line.split_whitespace().next(), None | Some("/help" | "/topics"))
 }
 
-fn tell_lost(screen: &Screen, reason: &str) {
+fn show_disconnected(screen: &Screen, reason: &str) {
     screen.show(&format!("🔌 Connection lost ({}); reconnecting...", Printable::new(reason)));
 }
 
 /// Shows an event: a message from another client, or a change of the connection.
-async fn hear(client: &Client, people: &People, screen: &Screen, event: Event) -> anyhow::Result<()> {
+async fn handle_event(client: &Client, people: &People, screen: &Screen, event: Event) -> anyhow::Result<()> {
     match event {
         Event::Message(ServerMessage::Broadcast { from, payload, .. }) => {
-            screen.show(&format!("📢 Broadcast from {from}: {}", said(&payload)));
+            screen.show(&format!("📢 Broadcast from {from}: {}", text_of(&payload)));
         }
         Event::Message(ServerMessage::Direct { from, payload, .. }) => {
             let from = people.name(client, from).await;
-            screen.show(&format!("✉️  Direct from {}: {}", Printable::new(&from), said(&payload)));
+            screen.show(&format!("✉️  Direct from {}: {}", Printable::new(&from), text_of(&payload)));
         }
         Event::Missed(count) => screen.show(&format!("⚠️  {count} messages arrived too fast to be shown")),
-        Event::Disconnected(closed) => tell_lost(screen, &closed.reason),
+        Event::Disconnected(closed) => show_disconnected(screen, &closed.reason),
         Event::Reconnected => screen.show("✅ Reconnected"),
         Event::Closed(closed) => {
             if screen.is_terminal() {
@@ -258,26 +258,26 @@ async fn hear(client: &Client, people: &People, screen: &Screen, event: Event) -
 }
 
 /// Turns typed lines into requests and shows the replies.
-struct Talk {
+struct Commands {
     client: Client,
     rooms: Rooms,
     people: People,
     screen: Screen,
     /// Number of lines that were not sent.
-    refused: usize,
+    unsent: usize,
 }
 
-impl Talk {
-    fn refuse(&mut self, why: &str) {
-        self.refused += 1;
+impl Commands {
+    fn report_unsent(&mut self, why: &str) {
+        self.unsent += 1;
         self.screen.show(&format!("❌ {}", Printable::new(why)));
     }
 
-    async fn carry_out(&mut self, line: &str) -> Result<(), ClientError> {
+    async fn execute(&mut self, line: &str) -> Result<(), ClientError> {
         let (command, rest) = line.split_once(' ').map_or((line, ""), |(command, rest)| (command, rest.trim()));
         match (command, rest) {
             ("", _) => {}
-            (command, _) if command.starts_with("//") => self.say(&line[1..]).await?,
+            (command, _) if command.starts_with("//") => self.send_text(&line[1..]).await?,
             ("/help", _) => self.screen.show(COMMANDS.trim_end()),
             ("/list", _) => {
                 let clients = self.people.list(&self.client).await?;
@@ -293,48 +293,48 @@ impl Talk {
             }
             ("/broadcast", "") => self.screen.show("Usage: /broadcast <message>"),
             ("/broadcast", message) => drop(self.client.broadcast(Payload::text(message)).await?),
-            ("/direct", rest) => match addressed(rest) {
+            ("/direct", rest) => match parse_direct(rest) {
                 Some((to, message)) => self.direct(to, message).await?,
                 None => self.screen.show("Usage: /direct <id or name> <message>; put a name with spaces in quotes"),
             },
             ("/join", "") => self.screen.show("Usage: /join <room>"),
             ("/join", room) => {
-                let heard = self.rooms.join(&self.client, &self.people, room).await?;
-                self.show_all(heard);
+                let lines = self.rooms.join(&self.client, &self.people, room).await?;
+                self.show_all(lines);
             }
             ("/leave", room) => {
-                let heard = self.rooms.leave(room).await?;
-                self.screen.show(&heard);
+                let line = self.rooms.leave(room).await?;
+                self.screen.show(&line);
             }
             ("/topics", _) => {
-                let heard = self.rooms.list();
-                self.show_all(heard);
+                let lines = self.rooms.list();
+                self.show_all(lines);
             }
             ("/who", room) => {
-                let heard = self.rooms.who(&self.client, room).await?;
-                self.show_all(heard);
+                let lines = self.rooms.who(&self.client, room).await?;
+                self.show_all(lines);
             }
             (command, _) if command.starts_with('/') => {
                 let command = Printable::new(command);
                 self.screen.show(&format!("Unknown command {command}; see /help. /{command} sends it as text"));
             }
-            _ => self.say(line).await?,
+            _ => self.send_text(line).await?,
         }
         Ok(())
     }
 
     /// Sends a text to the current room, or has it echoed. It is sent again if the connection is lost before the reply
     /// arrives; its key keeps the room from getting it twice.
-    async fn say(&mut self, text: &str) -> Result<(), ClientError> {
+    async fn send_text(&mut self, text: &str) -> Result<(), ClientError> {
         let key = Uuid::new_v4().to_string();
         loop {
-            let heard = match self.rooms.is_in_one() {
-                true => self.rooms.say(&self.client, text, &key).await,
+            let lines = match self.rooms.is_in_room() {
+                true => self.rooms.send_text(&self.client, text, &key).await,
                 false => self.client.echo(text).await.map(|echo| vec![format!("💬 Server: {}", Printable::new(&echo))]),
             };
-            match heard {
+            match lines {
                 Err(ClientError::Lost | ClientError::Timeout(_)) => {}
-                heard => return heard.map(|heard| self.show_all(heard)),
+                lines => return lines.map(|lines| self.show_all(lines)),
             }
         }
     }
@@ -346,7 +346,7 @@ impl Talk {
     }
 
     /// Refreshes the members of all rooms after a reconnect.
-    async fn look_around(&mut self) {
+    async fn refresh_rooms(&mut self) {
         if let Err(e) = self.rooms.refresh(&self.client).await {
             self.screen.show(&format!("❌ {}", Printable::new(&e.to_string())));
         }
@@ -362,11 +362,11 @@ impl Talk {
                 match (ids.next(), ids.count()) {
                     (Some(id), 0) => id,
                     (Some(_), more) => {
-                        self.refuse(&format!("{} users have that name; use an id from /list", more + 1));
+                        self.report_unsent(&format!("{} users have that name; use an id from /list", more + 1));
                         return Ok(());
                     }
                     (None, _) => {
-                        self.refuse("No user has that name; /list shows all users");
+                        self.report_unsent("No user has that name; /list shows all users");
                         return Ok(());
                     }
                 }
@@ -379,7 +379,7 @@ impl Talk {
 }
 
 /// Splits the arguments of `/direct` into the recipient and the message.
-fn addressed(rest: &str) -> Option<(&str, &str)> {
+fn parse_direct(rest: &str) -> Option<(&str, &str)> {
     let (to, message) = match rest.strip_prefix('"') {
         Some(quoted) => quoted.split_once('"')?,
         None => rest.split_once(' ')?,
@@ -389,7 +389,7 @@ fn addressed(rest: &str) -> Option<(&str, &str)> {
 }
 
 /// The text of a message, escaped for a terminal.
-fn said(payload: &Payload) -> String {
+fn text_of(payload: &Payload) -> String {
     match (&payload.content, &payload.attachment) {
         (Some(content), _) => Printable::new(content).to_string(),
         (None, attachment) => format!("({} bytes)", attachment.as_ref().map_or(0, bytes::Bytes::len)),

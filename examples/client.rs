@@ -16,7 +16,7 @@ use quic_websocket::{Event, Events, Printable};
 use tokio::time::{sleep, timeout};
 
 /// How long an expected message may take to arrive.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Test a quic-websocket server.
 #[derive(Parser)]
@@ -39,7 +39,7 @@ struct Args {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    common::exit(run(Args::parse()).await)
+    common::exit_code(run(Args::parse()).await)
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
@@ -134,12 +134,14 @@ impl Inbox {
                 }
             }
         };
-        timeout(PATIENCE, search).await.with_context(|| format!("{what} did not arrive within {PATIENCE:?}"))?
+        timeout(REPLY_TIMEOUT, search)
+            .await
+            .with_context(|| format!("{what} did not arrive within {REPLY_TIMEOUT:?}"))?
     }
 
     /// Waits for the close that the client asked for.
     async fn expect_close(&mut self) -> anyhow::Result<()> {
-        while let Some(event) = timeout(PATIENCE, self.next()).await.context("the server did not close")?? {
+        while let Some(event) = timeout(REPLY_TIMEOUT, self.next()).await.context("the server did not close")?? {
             match event {
                 Event::Closed(closed) if closed.code == CloseCode::NORMAL => return Ok(()),
                 Event::Closed(closed) => bail!("closed with {} - {}", closed.code, Printable::new(&closed.reason)),

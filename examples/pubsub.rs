@@ -26,7 +26,7 @@ use clap::{Parser, Subcommand};
 use common::ServerArgs;
 use interrupt::interrupted;
 use lines::next_line;
-use output::{Output, unread};
+use output::{Output, output_closed};
 use quic_websocket::message::{CloseCode, MAX_PAGE, Payload, Position};
 use quic_websocket::{Client, ClientError, Event, Printable, Published, TopicEvent};
 use tokio::time::sleep;
@@ -91,13 +91,13 @@ fn position(text: &str) -> Result<Position, String> {
 // Several threads, so that the client keeps running while this one waits for a pipe.
 #[tokio::main]
 async fn main() -> ExitCode {
-    common::exit(run(Args::parse()).await)
+    common::exit_code(run(Args::parse()).await)
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
     let Args { server, name, json, command } = args;
     let (client, events) = server.client()?.name(&name)?.connect().await?;
-    let news = tokio::spawn(tell(events));
+    let reporter = tokio::spawn(report_events(events));
     let done = match command {
         Command::Sub { topic, recent, since, count } => {
             let out = Output::new(json, topic.split('.').any(|level| matches!(level, "*" | ">")));
@@ -108,13 +108,13 @@ async fn run(args: Args) -> anyhow::Result<()> {
             history(&client, &topic, recent, since, Output::new(json, false)).await
         }
     };
-    news.abort();
+    reporter.abort();
     client.close(CloseCode::NORMAL, "done").await?;
     done
 }
 
 /// Reports changes of the connection. Published messages arrive at subscriptions, not here.
-async fn tell(mut events: quic_websocket::Events) {
+async fn report_events(mut events: quic_websocket::Events) {
     while let Some(event) = events.next().await {
         match event {
             Event::Disconnected(closed) => {
@@ -136,7 +136,7 @@ async fn subscribe(
     mut out: Output,
 ) -> anyhow::Result<()> {
     // Created once: a signal between two rounds of the loop is not missed.
-    let (mut interrupted, mut unread) = (pin!(interrupted()), pin!(unread()));
+    let (mut interrupted, mut output_closed) = (pin!(interrupted()), pin!(output_closed()));
     let mut subscribe = client.subscribe(topic);
     if let Some(recent) = recent {
         subscribe = subscribe.recent(recent);
@@ -154,7 +154,7 @@ async fn subscribe(
         let event = tokio::select! {
             event = subscription.next() => event.context("the subscription ended")?,
             () = &mut interrupted => break,
-            () = &mut unread => return Ok(()),
+            () = &mut output_closed => return Ok(()),
         };
         if let TopicEvent::Ended { code, reason } = &event {
             bail!("the subscription ended: {code} - {reason}");
@@ -179,9 +179,9 @@ async fn subscribe(
 async fn publish(client: &Client, topic: &str, mut out: Output) -> anyhow::Result<()> {
     let run = uuid::Uuid::new_v4();
     let mut input = std::io::stdin().lock();
-    let (mut count, mut refused, mut heard) = (0_u64, 0_u64, true);
+    let (mut count, mut failed, mut is_open) = (0_u64, 0_u64, true);
     while let Some(line) = tokio::task::block_in_place(|| next_line(&mut input)).context("cannot read the input")? {
-        let number = count + refused + 1;
+        let number = count + failed + 1;
         let published = match line {
             Ok(line) => publish_line(client, topic, line, &format!("{run}-{number}")).await.map_err(|e| e.to_string()),
             Err(bad) => Err(bad.to_string()),
@@ -190,10 +190,10 @@ async fn publish(client: &Client, topic: &str, mut out: Output) -> anyhow::Resul
             Ok(published) => {
                 count += 1;
                 // Publishing continues even if the output is closed.
-                heard = heard && out.published(topic, &published)?;
+                is_open = is_open && out.published(topic, &published)?;
             }
             Err(why) => {
-                refused += 1;
+                failed += 1;
                 note!("❌ Line {number} was not published: {}", Printable::new(&why));
             }
         }
@@ -202,8 +202,8 @@ async fn publish(client: &Client, topic: &str, mut out: Output) -> anyhow::Resul
         }
     }
     note!("{count} published to {}", Printable::new(topic));
-    if refused > 0 {
-        bail!("{refused} of {} lines were not published", count + refused);
+    if failed > 0 {
+        bail!("{failed} of {} lines were not published", count + failed);
     }
     Ok(())
 }
@@ -231,19 +231,19 @@ async fn history(
     since: Option<Position>,
     mut out: Output,
 ) -> anyhow::Result<()> {
-    let mut ask = client.history(topic);
+    let mut request = client.history(topic);
     if let Some(since) = since {
-        ask = ask.since(since);
+        request = request.since(since);
     }
-    let mut past = match recent {
-        Some(recent) => ask.limit(recent).reverse().await?,
-        None => ask.all().await?,
+    let mut history = match recent {
+        Some(recent) => request.limit(recent).reverse().await?,
+        None => request.all().await?,
     };
     if recent.is_some() {
-        past.messages.reverse();
+        history.messages.reverse();
     }
-    for message in past.messages {
-        let position = Position { epoch: past.epoch.clone(), offset: message.offset };
+    for message in history.messages {
+        let position = Position { epoch: history.epoch.clone(), offset: message.offset };
         if !out.event(&TopicEvent::Message(message), Some(&position))? {
             break;
         }

@@ -60,7 +60,7 @@ enum Role {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    common::exit(run(Args::parse()).await)
+    common::exit_code(run(Args::parse()).await)
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
@@ -84,7 +84,7 @@ async fn publish(client: Client, sensors: u16, every: Duration, end: Instant) ->
     let mut ticks = interval(every);
     // A missed tick is skipped: an old value is of no use.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut interrupted = pin!(interrupted());
     for round in 0_u64.. {
         tokio::select! {
@@ -95,7 +95,7 @@ async fn publish(client: Client, sensors: u16, every: Duration, end: Instant) ->
             break;
         }
         for sensor in 1..=sensors {
-            let value = 20.0 + (begun.elapsed().as_secs_f64() + f64::from(sensor)).sin() * 5.0;
+            let value = 20.0 + (started.elapsed().as_secs_f64() + f64::from(sensor)).sin() * 5.0;
             let (topic, payload) = (format!("telemetry.sensor-{sensor}"), Payload::text(format!("{value:.3}")));
             if round == 0 {
                 // The first one is acknowledged, so that an error, such as a missing permission, is reported.

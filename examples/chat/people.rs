@@ -13,9 +13,9 @@ use uuid::Uuid;
 use super::terminal::Names;
 
 /// How long looking up a name may take before the id is shown instead.
-const WITHIN: Duration = Duration::from_secs(2);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 /// The shortest time between two requests for the client list because of an unknown id.
-const AT_MOST_EVERY: Duration = Duration::from_secs(5);
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The names seen so far.
 #[derive(Clone, Default)]
@@ -24,7 +24,7 @@ pub(crate) struct People(Rc<RefCell<Known>>);
 #[derive(Default)]
 struct Known {
     by_id: HashMap<Uuid, String>,
-    asked: Option<Instant>,
+    last_lookup: Option<Instant>,
     names: Names,
 }
 
@@ -56,11 +56,12 @@ impl People {
     pub(crate) async fn name(&self, client: &Client, id: Uuid) -> String {
         let find = || self.0.borrow().by_id.get(&id).cloned();
         let mut name = find();
-        let may_ask = self.0.borrow().asked.is_none_or(|asked| asked.elapsed() >= AT_MOST_EVERY);
-        if name.is_none() && may_ask {
-            self.0.borrow_mut().asked = Some(Instant::now());
+        let may_look_up =
+            self.0.borrow().last_lookup.is_none_or(|last_lookup| last_lookup.elapsed() >= LOOKUP_INTERVAL);
+        if name.is_none() && may_look_up {
+            self.0.borrow_mut().last_lookup = Some(Instant::now());
             // If the client may not list others, the id is shown.
-            let _ = timeout(WITHIN, self.list(client)).await;
+            let _ = timeout(LOOKUP_TIMEOUT, self.list(client)).await;
             name = find();
         }
         name.map_or_else(|| id.to_string(), |name| format!("{name} ({:.8})", id.to_string()))

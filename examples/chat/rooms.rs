@@ -12,12 +12,12 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::people::People;
-use super::said;
+use super::text_of;
 
 /// Number of earlier messages that are shown on joining a room.
-const RECENT: u64 = 10;
+const EARLIER_MESSAGES: u64 = 10;
 /// How long to wait for a message that was just sent to come back before the next line is read.
-const COMES_BACK: Duration = Duration::from_secs(2);
+const OWN_MESSAGE_TIMEOUT: Duration = Duration::from_secs(2);
 
 struct Room {
     name: String,
@@ -35,7 +35,7 @@ pub(crate) struct Rooms {
 
 impl Rooms {
     /// Whether what is typed goes to a room.
-    pub(crate) fn is_in_one(&self) -> bool {
+    pub(crate) fn is_in_room(&self) -> bool {
         !self.joined.is_empty()
     }
 
@@ -56,30 +56,32 @@ impl Rooms {
             return Ok(vec![format!("🚪 Back in {name}; what you type goes there")]);
         }
         let topic = format!("chat.{name}");
-        let past = match client.history(&topic).limit(RECENT).reverse().await {
-            Ok(past) => Some(past),
+        let earlier = match client.history(&topic).limit(EARLIER_MESSAGES).reverse().await {
+            Ok(page) => Some(page),
             Err(ClientError::Server(error)) if error.code == ErrorCode::NotFound.number() => None,
             Err(e) => return Err(e),
         };
-        let newest = past.as_ref().and_then(|past| Some((past.epoch.clone(), past.messages.first()?.offset)));
+        let newest = earlier.as_ref().and_then(|page| Some((page.epoch.clone(), page.messages.first()?.offset)));
         let subscribe = client.subscribe(&topic).presence(true);
         let subscription = match newest {
             // Continues after the messages that are shown now, without a gap.
             Some((epoch, offset)) => subscribe.since(Position { epoch, offset }).await?,
             // The room was empty; a message may arrive before the subscription exists.
-            None => subscribe.recent(RECENT).await?,
+            None => subscribe.recent(EARLIER_MESSAGES).await?,
         };
         let mut room = Room { name: name.to_owned(), subscription, names: HashMap::new(), people: people.clone() };
-        let here = room.look_around(client).await?;
+        let here = room.refresh_members(client).await?;
         let mut lines = vec![format!("🚪 You are in {name} ({here} here); what you type goes there")];
-        lines.extend(past.iter().flat_map(|past| past.messages.iter().rev()).map(|message| room.line(message)));
+        for message in earlier.iter().flat_map(|page| page.messages.iter().rev()) {
+            lines.push(room.line_of_message(message));
+        }
         self.joined.push(room);
         Ok(lines)
     }
 
     /// Leaves a room, or the current one.
     pub(crate) async fn leave(&mut self, name: &str) -> Result<String, ClientError> {
-        let Some(at) = self.find(name) else { return Ok(not_there(name)) };
+        let Some(at) = self.find(name) else { return Ok(not_a_member(name)) };
         let room = self.joined.remove(at);
         room.subscription.unsubscribe().await?;
         let next = self.joined.last().map_or("is echoed".to_owned(), |room| format!("goes to {}", room.name));
@@ -89,7 +91,7 @@ impl Rooms {
     /// Refreshes the members of all rooms: after a reconnect, all ids may be different.
     pub(crate) async fn refresh(&mut self, client: &Client) -> Result<(), ClientError> {
         for room in &mut self.joined {
-            room.look_around(client).await?;
+            room.refresh_members(client).await?;
         }
         Ok(())
     }
@@ -108,7 +110,7 @@ impl Rooms {
     pub(crate) async fn who(&self, client: &Client, name: &str) -> Result<Vec<String>, ClientError> {
         let name = match self.find(name) {
             Some(at) => &self.joined[at].name,
-            None if name.is_empty() => return Ok(vec![not_there(name)]),
+            None if name.is_empty() => return Ok(vec![not_a_member(name)]),
             // The members of other rooms can be listed as well.
             None => name,
         };
@@ -123,19 +125,25 @@ impl Rooms {
 
     /// Publishes a text to the current room, and returns the room's messages up to it. If the call is repeated with the
     /// same key, the server publishes the text only once.
-    pub(crate) async fn say(&mut self, client: &Client, text: &str, key: &str) -> Result<Vec<String>, ClientError> {
-        let Some(room) = self.joined.last_mut() else { return Ok(vec![not_there("")]) };
-        let said = client.publish(room.subscription.topic(), Payload::text(text)).key(key).await?;
+    pub(crate) async fn send_text(
+        &mut self,
+        client: &Client,
+        text: &str,
+        key: &str,
+    ) -> Result<Vec<String>, ClientError> {
+        let Some(room) = self.joined.last_mut() else { return Ok(vec![not_a_member("")]) };
+        let published = client.publish(room.subscription.topic(), Payload::text(text)).key(key).await?;
         let mut lines = Vec::new();
-        let comes_back = async {
-            let is_before = |at: Position| at.epoch == said.position.epoch && at.offset < said.position.offset;
+        let own_message = async {
+            let is_before =
+                |at: Position| at.epoch == published.position.epoch && at.offset < published.position.offset;
             while room.subscription.position().is_some_and(is_before) {
                 let Some(event) = room.subscription.next().await else { break };
-                lines.extend(room.hear(event));
+                lines.extend(room.line_of_event(event));
             }
         };
         // If it takes longer, the message is shown when it arrives.
-        let _ = timeout(COMES_BACK, comes_back).await;
+        let _ = timeout(OWN_MESSAGE_TIMEOUT, own_message).await;
         Ok(lines)
     }
 
@@ -151,7 +159,7 @@ impl Rooms {
                 self.joined.remove(at);
                 continue;
             };
-            if let Some(line) = self.joined[at].hear(event) {
+            if let Some(line) = self.joined[at].line_of_event(event) {
                 return line;
             }
         }
@@ -160,7 +168,7 @@ impl Rooms {
 
 impl Room {
     /// Updates the names of the members, and returns the number of members.
-    async fn look_around(&mut self, client: &Client) -> Result<usize, ClientError> {
+    async fn refresh_members(&mut self, client: &Client) -> Result<usize, ClientError> {
         let members = client.presence(self.subscription.topic()).await?;
         let here = members.len();
         // Names of members that left are kept: their messages may still arrive.
@@ -171,31 +179,31 @@ impl Room {
         Ok(here)
     }
 
-    fn line(&self, message: &TopicMessage) -> String {
+    fn line_of_message(&self, message: &TopicMessage) -> String {
         let from = match message.from {
             Some(id) => self.names.get(&id).map_or_else(|| format!("{:.8}", id.to_string()), Clone::clone),
             None => "server".to_owned(),
         };
-        format!("💬 [{}] {}: {}", self.name, Printable::new(&from), said(&message.payload))
+        format!("💬 [{}] {}: {}", self.name, Printable::new(&from), text_of(&message.payload))
     }
 
-    fn hear(&mut self, event: TopicEvent) -> Option<String> {
+    fn line_of_event(&mut self, event: TopicEvent) -> Option<String> {
         let name = &self.name;
         Some(match event {
-            TopicEvent::Message(message) => self.line(&message),
+            TopicEvent::Message(message) => self.line_of_message(&message),
             TopicEvent::Missed(missed) => {
                 format!("⚠️  [{name}] Messages are missing here: {}", Printable::new(&missed.reason))
             }
             TopicEvent::Join { member, .. } => {
-                let who = member.name.unwrap_or_else(|| "unnamed".to_owned());
-                let line = format!("👋 [{name}] {} joined", Printable::new(&who));
-                self.people.add(member.id, &who);
-                self.names.insert(member.id, who);
+                let member_name = member.name.unwrap_or_else(|| "unnamed".to_owned());
+                let line = format!("👋 [{name}] {} joined", Printable::new(&member_name));
+                self.people.add(member.id, &member_name);
+                self.names.insert(member.id, member_name);
                 line
             }
             TopicEvent::Leave { member, .. } => {
-                let who = self.names.remove(&member.id).unwrap_or_else(|| "unnamed".to_owned());
-                format!("👋 [{name}] {} left", Printable::new(&who))
+                let member_name = self.names.remove(&member.id).unwrap_or_else(|| "unnamed".to_owned());
+                format!("👋 [{name}] {} left", Printable::new(&member_name))
             }
             TopicEvent::Ended { reason, .. } => {
                 format!("🚪 You are no longer in {name}: {}", Printable::new(&reason))
@@ -204,7 +212,7 @@ impl Room {
     }
 }
 
-fn not_there(name: &str) -> String {
+fn not_a_member(name: &str) -> String {
     match name {
         "" => "You are in no room; join one with /join <room>".to_owned(),
         name => format!("You are not in {}; /topics lists your rooms", Printable::new(name)),

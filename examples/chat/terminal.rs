@@ -34,18 +34,18 @@ pub(crate) struct Line {
 /// Restores the terminal's settings when dropped: if the chat ends while a line is being typed, the terminal is still
 /// in raw mode.
 #[cfg(unix)]
-pub(crate) struct Cooked(Option<nix::sys::termios::Termios>);
+pub(crate) struct TerminalGuard(Option<nix::sys::termios::Termios>);
 
 #[cfg(unix)]
-impl Cooked {
-    pub(crate) fn now() -> Self {
+impl TerminalGuard {
+    pub(crate) fn new() -> Self {
         // Standard input is not a terminal: there is nothing to restore.
         Self(nix::sys::termios::tcgetattr(std::io::stdin()).ok())
     }
 }
 
 #[cfg(unix)]
-impl Drop for Cooked {
+impl Drop for TerminalGuard {
     fn drop(&mut self) {
         use nix::sys::termios::{SetArg, tcsetattr};
         if let Some(settings) = &self.0 {
@@ -56,11 +56,11 @@ impl Drop for Cooked {
 
 /// On other systems there is nothing to restore.
 #[cfg(not(unix))]
-pub(crate) struct Cooked;
+pub(crate) struct TerminalGuard;
 
 #[cfg(not(unix))]
-impl Cooked {
-    pub(crate) fn now() -> Self {
+impl TerminalGuard {
+    pub(crate) fn new() -> Self {
         Self
     }
 }
@@ -74,11 +74,11 @@ impl Names {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
     }
 
-    /// Completions of `begun`, the argument of `/direct `.
-    fn that_begin(&self, begun: &str) -> Vec<String> {
-        let begun = begun.strip_prefix('"').unwrap_or(begun);
+    /// Completions of `typed_name`, the argument of `/direct `.
+    fn completions(&self, typed_name: &str) -> Vec<String> {
+        let typed_name = typed_name.strip_prefix('"').unwrap_or(typed_name);
         let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        names.iter().filter(|name| name.starts_with(begun)).map(|name| quoted(name)).collect()
+        names.iter().filter(|name| name.starts_with(typed_name)).map(|name| quoted(name)).collect()
     }
 }
 
@@ -96,7 +96,7 @@ impl Completer for Completion {
     fn complete(&self, line: &str, at: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<String>)> {
         let typed = line.get(..at).unwrap_or_default();
         Ok(match typed.strip_prefix("/direct ") {
-            Some(begun) => (at - begun.len(), self.0.that_begin(begun)),
+            Some(typed_name) => (at - typed_name.len(), self.0.completions(typed_name)),
             None if typed.starts_with('/') => {
                 let commands = COMMANDS.iter().filter(|command| command.starts_with(typed));
                 (0, commands.map(|&command| command.to_owned()).collect())
@@ -156,7 +156,7 @@ impl Screen {
 }
 
 /// Starts the thread that reads lines, because reading blocks. It ends with its input or with the chat.
-pub(crate) fn keyboard(names: Names) -> anyhow::Result<(mpsc::Receiver<Line>, Screen)> {
+pub(crate) fn start_input(names: Names) -> anyhow::Result<(mpsc::Receiver<Line>, Screen)> {
     let (sender, lines) = mpsc::channel(1);
     let ask = move |text| {
         let (more, wait) = oneshot::channel();

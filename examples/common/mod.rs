@@ -102,8 +102,8 @@ impl ServerArgs {
     }
 }
 
-/// Prints a line and flushes it. Returns an error if standard output is closed: pass it on to [`exit`], which ends the
-/// program quietly.
+/// Prints a line and flushes it. Returns an error if standard output is closed: pass it on to [`exit_code`], which ends
+/// the program quietly.
 pub(crate) fn show(line: impl Display) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{line}")?;
@@ -111,13 +111,13 @@ pub(crate) fn show(line: impl Display) -> io::Result<()> {
 }
 
 /// The exit code of a result; prints the error if there is one. A closed pipe (`| head -1`) is not an error.
-pub(crate) fn exit(result: anyhow::Result<()>) -> ExitCode {
-    let is_unread = |cause: &(dyn std::error::Error + 'static)| {
+pub(crate) fn exit_code(result: anyhow::Result<()>) -> ExitCode {
+    let is_closed_pipe = |cause: &(dyn std::error::Error + 'static)| {
         cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) if e.chain().any(is_unread) => ExitCode::SUCCESS,
+        Err(e) if e.chain().any(is_closed_pipe) => ExitCode::SUCCESS,
         Err(e) => {
             note!("❌ {}", Printable::new(&format!("{e:#}")));
             ExitCode::FAILURE

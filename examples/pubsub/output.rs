@@ -43,12 +43,12 @@ impl Output {
     }
 
     fn text(&self, message: &TopicMessage) -> String {
-        let said = match (&message.payload.content, &message.payload.attachment) {
+        let text = match (&message.payload.content, &message.payload.attachment) {
             (Some(content), _) if self.is_terminal => Printable::new(content).to_string(),
             (Some(content), _) => content.to_string(),
             (None, attachment) => format!("({} bytes)", attachment.as_ref().map_or(0, |bytes| bytes.len())),
         };
-        if self.topics { format!("{} {said}", Printable::new(&message.topic)) } else { said }
+        if self.topics { format!("{} {text}", Printable::new(&message.topic)) } else { text }
     }
 
     /// Writes the position of a published message, in JSON only. Returns false if the output is closed.
@@ -66,7 +66,7 @@ impl Output {
 
 /// The event with its fields from the protocol; an attachment is in `data`, as base64.
 fn in_json(event: &TopicEvent, position: Option<&Position>) -> Value {
-    let member = |kind: &str, topic: &str, member: &Member| json!({"type": kind, "topic": topic, "client": member});
+    let presence = |kind: &str, topic: &str, member: &Member| json!({"type": kind, "topic": topic, "client": member});
     match event {
         TopicEvent::Message(message) => {
             let mut line = json!({
@@ -90,15 +90,15 @@ fn in_json(event: &TopicEvent, position: Option<&Position>) -> Value {
             let (first, last) = (missed.offsets.as_ref().map(|o| o.start()), missed.offsets.as_ref().map(|o| o.end()));
             json!({"type": "missed", "topic": missed.topic, "first": first, "last": last, "reason": missed.reason})
         }
-        TopicEvent::Join { topic, member: who } => member("join", topic, who),
-        TopicEvent::Leave { topic, member: who } => member("leave", topic, who),
+        TopicEvent::Join { topic, member } => presence("join", topic, member),
+        TopicEvent::Leave { topic, member } => presence("leave", topic, member),
         TopicEvent::Ended { code, reason } => json!({"type": "ended", "code": code, "reason": reason}),
     }
 }
 
 /// Waits until standard output is closed, so that `pubsub sub t | head -1` does not wait for another message.
 #[cfg(target_os = "linux")]
-pub(crate) async fn unread() {
+pub(crate) async fn output_closed() {
     // Opened a second time: the shared file description must not become non-blocking. Only a pipe can lose its reader.
     if let Ok(pipe) = tokio::net::unix::pipe::OpenOptions::new().open_sender("/proc/self/fd/1")
         && pipe.ready(tokio::io::Interest::ERROR).await.is_ok()
@@ -110,7 +110,7 @@ pub(crate) async fn unread() {
 
 /// On other systems a closed output is noticed with the next line.
 #[cfg(not(target_os = "linux"))]
-pub(crate) async fn unread() {
+pub(crate) async fn output_closed() {
     std::future::pending().await
 }
 
