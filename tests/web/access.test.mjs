@@ -258,6 +258,24 @@ test("a conversation in which the token does not allow writing is closed, with t
   await closed("You can read this room but not write in it.");
 });
 
+test("a name that belongs to another user is refused", needsServer, async (t) => {
+  const asking = await startServer({ settings: asksForTokens() });
+  t.after(() => asking.stop());
+  const signIn = async (token) => {
+    const page = await setup.open(t, BLANK, { mayMissServer: true });
+    await page.goto(`${asking.url}/#room=lobby&name=Ada`);
+    await page.locator("#signin-token-field").waitFor();
+    await page.fill("#signin-token", token);
+    await page.click("#signin-submit");
+    return page;
+  };
+  const ada = await signIn(tokenOf("ada", 600, { name: "Ada" }));
+  await ada.locator('#composer[data-state="open"]').waitFor();
+  const eve = await signIn(tokenOf("eve"));
+  await eve.locator("#signin-problem", { hasText: "This name belongs to another user." }).waitFor();
+  assert.equal(await eve.evaluate(() => document.activeElement.id), "signin-name");
+});
+
 test("a refused token is explained to the user", needsServer, async (t) => {
   const asking = await startServer({ settings: asksForTokens() });
   t.after(() => asking.stop());

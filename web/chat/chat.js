@@ -234,7 +234,7 @@ export class Chat extends EventTarget {
     const direct = this.#directConversations();
     let over = direct.reduce((sum, { size }) => sum + size, 0) - MAX_DIRECT_CHARACTERS;
     if (over <= 0) return;
-    // Drops 10 % more than needed, so that this does not run for every message.
+    // Frees 10 % of the bound, so that this does not run for every message.
     over += MAX_DIRECT_CHARACTERS / 10;
     const order = (one) => Number(!this.#isUnanswered(one));
     for (const conversation of direct.sort((a, b) => order(a) - order(b) || b.size - a.size)) {

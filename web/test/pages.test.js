@@ -8,7 +8,7 @@ import { Conversation, MAX_CHARACTERS, MAX_ENTRIES } from "../chat/conversation.
 import { roundTrip } from "../ui/connection.js";
 import { idBefore, People } from "../ui/people.js";
 import { Roster } from "../ui/roster.js";
-import { endingOf, refusedToken } from "../ui/ending.js";
+import { endingOf, refusedName, refusedToken } from "../ui/ending.js";
 import { suggestName } from "../ui/names.js";
 import { nameProblem, roomProblem } from "../ui/signin.js";
 
@@ -354,6 +354,14 @@ test("how a connection ended is said in words for people", () => {
   assert.equal(endingOf({ code: 1002, reason: "what?" }), "The server closed the connection: what? (code 1002).");
   assert.equal(refusedToken("token: it has expired (exp); get another one"), "This access token has expired.");
   assert.equal(refusedToken("token: it is no JSON Web Token that is taken here; get another one"), "That is not a valid access token.");
+});
+
+test("a refused name is explained to the user", () => {
+  const taken = "client_name: this name is another user's; choose another one";
+  assert.equal(refusedName(taken), "This name belongs to another user. Choose a different one.");
+  const owned = "token: the name in it is another user's, who is connected; get a token with another name";
+  assert.equal(refusedName(owned), "The name in your access token belongs to another user.");
+  assert.equal(refusedName("closed for today"), "The server refused the connection: closed for today.");
 });
 
 test("a suggested name is a good one, and none that another tab has", () => {

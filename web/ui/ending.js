@@ -18,4 +18,11 @@ export function refusedToken(reason) {
   return "That is not a valid access token.";
 }
 
+/** Explains why a name was refused, chosen or in a token. @param {string} reason the server's message */
+export function refusedName(reason) {
+  if (/^token:.*another user/i.test(reason)) return "The name in your access token belongs to another user.";
+  if (/another user/i.test(reason)) return "This name belongs to another user. Choose a different one.";
+  return sentence(`The server refused the connection: ${reason}`);
+}
+
 const sentence = (words) => (/[.!?]$/.test(words) ? words : `${words}.`);

@@ -3,7 +3,7 @@
 
 import { connect } from "../qws.js";
 import { byId } from "./dom.js";
-import { refusedToken } from "./ending.js";
+import { refusedName, refusedToken } from "./ending.js";
 import { suggestName } from "./names.js";
 
 // Characters that the protocol forbids in a name: control characters, line breaks, and bidi controls.
@@ -179,7 +179,7 @@ export class SignIn {
       this.#say(hadToken ? refusedToken(error.message) : "This server requires an access token.", true);
       this.#token.focus();
     } else if (error.code === 4403) {
-      this.#check(this.#name, `This name cannot be used: ${error.message}`);
+      this.#check(this.#name, refusedName(error.message));
     } else {
       this.#say(`Could not connect: ${error.message}`, true);
       this.#submit.focus();

@@ -11,9 +11,9 @@ export function asksForTokens(more = "") {
   return `[auth]\n${more}\n[auth.token]\n${may}\nlist_clients = true\n${key}`;
 }
 
-/** A token of a user that expires in this many seconds. */
-export function tokenOf(sub, seconds = 600) {
+/** A token of a user that expires in this many seconds. @param {object} [claims] additional claims */
+export function tokenOf(sub, seconds = 600, claims = {}) {
   const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
-  const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part({ sub, exp: Math.floor(Date.now() / 1000) + seconds })}`;
+  const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part({ sub, exp: Math.floor(Date.now() / 1000) + seconds, ...claims })}`;
   return `${signed}.${createHmac("sha256", SECRET).update(signed).digest("base64url")}`;
 }
