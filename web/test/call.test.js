@@ -1,4 +1,4 @@
-// Who may say what in a call, with peer connections that only note what is done to them. Real ones are tested in tests/web/.
+// Signals of a call, with peer connections that only record what is done to them. Real ones are tested in tests/web/.
 
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, mock, test } from "node:test";
@@ -53,7 +53,7 @@ class Connection extends EventTarget {
     this.connectionState = "closed";
     this.channel.readyState = "closed";
   }
-  /** The two have found each other. */
+  /** The two sides have connected. */
   connect() {
     this.connectionState = "connected";
     this.channel.dispatchEvent(new Event("open"));
@@ -72,10 +72,14 @@ afterEach(() => {
   mock.timers.reset();
 });
 
-/** A call of a client, in a room with others by their ids; signals among several such are handed over as the server does. */
+/** A call of a client in a room with others, by their ids; signals between them are passed on as by the server. */
 async function callOf(id, others, { signal } = {}) {
   const present = new Set([id, ...others]);
-  const subscription = Object.assign(new EventTarget(), { topic: TOPIC, ready: Promise.resolve(), unsubscribe: async () => {} });
+  const subscription = Object.assign(new EventTarget(), {
+    topic: TOPIC,
+    ready: Promise.resolve(),
+    unsubscribe: async () => {},
+  });
   const client = Object.assign(new EventTarget(), {
     id,
     name: id,
@@ -109,12 +113,13 @@ async function callOf(id, others, { signal } = {}) {
     present,
     join: (id) => member("join", id),
     leave: (id) => member("leave", id),
-    hear: (from, data) => client.dispatchEvent(new CustomEvent("signal", { detail: { from, data: { room: TOPIC, ...data } } })),
+    hear: (from, data) =>
+      client.dispatchEvent(new CustomEvent("signal", { detail: { from, data: { room: TOPIC, ...data } } })),
     peers: () => [...call.peers.values()].map(({ clientId, tag }) => `${clientId} ${tag}`),
   };
 }
 
-/** Until all is done that is on its way by now, the hashing beside the thread with it. */
+/** Waits until all pending work is done, including hashing outside the thread. */
 async function settled() {
   for (let turn = 0; turn < 20; turn += 1) {
     await crypto.subtle.digest("SHA-256", new Uint8Array(1));
@@ -122,7 +127,7 @@ async function settled() {
   }
 }
 
-test("nobody speaks for another: neither hello, nor negotiate, nor bye with the other's tag", async () => {
+test("no client can speak for another: not by hello, negotiate or bye with the other's tag", async () => {
   const bob = await callOf("bob", ["ada", "mallory"]);
   bob.hear("ada", { kind: "hello", call: "tag of Ada" });
   bob.hear("ada", { kind: "negotiate", call: "tag of Ada", link: "1", description: { type: "offer", sdp: "Ada's" } });
@@ -133,21 +138,26 @@ test("nobody speaks for another: neither hello, nor negotiate, nor bye with the 
 
   bob.hear("mallory", { kind: "bye", call: "tag of Ada" });
   bob.hear("mallory", { kind: "hello", call: "tag of Ada", back: ["guessed"] });
-  bob.hear("mallory", { kind: "negotiate", call: "tag of Ada", link: "2", description: { type: "offer", sdp: "Mallory's" } });
+  bob.hear("mallory", {
+    kind: "negotiate",
+    call: "tag of Ada",
+    link: "2",
+    description: { type: "offer", sdp: "Mallory's" },
+  });
   await settled();
   assert.equal(connection.connectionState, "connected");
   assert.equal(connection.remoteDescription.sdp, "Ada's");
   assert.equal(bob.call.peerOf("ada").state, "connected");
-  assert.notEqual(bob.call.peerOf("mallory"), bob.call.peerOf("ada"), "what Mallory says is Mallory's");
+  assert.notEqual(bob.call.peerOf("mallory"), bob.call.peerOf("ada"), "Mallory's signals are Mallory's");
 
-  // Not when Ada is away either.
+  // Neither when Ada is away.
   bob.leave("ada");
   bob.hear("mallory", { kind: "hello", call: "tag of Ada" });
   await settled();
   assert.equal(bob.call.peerOf("ada").state, "connected");
 });
 
-test("who comes back under another id is known by the key that was told over the connection", async () => {
+test("a client that returns under another id is recognised by the key sent over the connection", async () => {
   const wire = new Map();
   const signal = (from) => async (to, data) => void wire.get(to)?.hear(from.id, data);
   const [ada, bob] = [{ id: "ada" }, { id: "bob" }];
@@ -161,14 +171,21 @@ test("who comes back under another id is known by the key that was told over the
   assert.ok(here && there);
   const [atBob, atAda] = [Connection.all.at(-2), Connection.all.at(-1)];
   for (const connection of [atBob, atAda]) connection.connect();
-  for (const [one, other] of [[atBob, atAda], [atAda, atBob]]) for (const message of one.channel.sent) other.channel.hear(message);
+  for (const [one, other] of [
+    [atBob, atAda],
+    [atAda, atBob],
+  ])
+    for (const message of one.channel.sent) other.channel.hear(message);
 
-  // Both have lost the server, and come back under other ids.
+  // Both have lost the server, and return under other ids.
   wire.clear();
   ofBob.leave("ada");
   ofAda.leave("bob");
   [ada.id, bob.id] = ["ada again", "bob again"];
-  for (const [side, { id }, other] of [[ofAda, ada, bob], [ofBob, bob, ada]]) {
+  for (const [side, { id }, other] of [
+    [ofAda, ada, bob],
+    [ofBob, bob, ada],
+  ]) {
     side.client.id = id;
     wire.set(id, side);
     side.join(id);
@@ -178,7 +195,7 @@ test("who comes back under another id is known by the key that was told over the
   assert.equal(ofBob.call.peerOf("ada again"), here);
   assert.equal(ofAda.call.peerOf("bob again"), there);
   assert.equal(ofBob.call.peers.size, 1);
-  assert.equal(Connection.all.length, 2, "no connection was made anew");
+  assert.equal(Connection.all.length, 2, "no new connection was made");
 });
 
 test("a client has one place, however many tags it has", async () => {
@@ -189,7 +206,7 @@ test("a client has one place, however many tags it has", async () => {
   assert.deepEqual(bob.peers(), ["mallory 1", "ada tag of Ada"]);
 });
 
-test("a connection that never comes about is given up", async () => {
+test("a connection that never opens is given up", async () => {
   const bob = await callOf("bob", ["ada", "eve"]);
   mock.timers.enable({ apis: ["setTimeout"] });
   bob.hear("ada", { kind: "hello", call: "tag of Ada" });
@@ -201,7 +218,7 @@ test("a connection that never comes about is given up", async () => {
   assert.match(bob.problems.join(), /Could not connect to ada/);
 });
 
-test("strangers cannot make the page ask back to back who is here", async () => {
+test("strangers cannot make the page ask for the list of members all the time", async () => {
   const bob = await callOf("bob", []);
   const before = bob.client.asked;
   mock.timers.enable({ apis: ["setTimeout"] });
@@ -213,7 +230,7 @@ test("strangers cannot make the page ask back to back who is here", async () => 
   assert.equal(bob.client.asked - before, 1);
 });
 
-test("a stranger cannot take the places of those whose signals wait until they are seen", async () => {
+test("a stranger cannot displace clients whose signals wait until they are seen", async () => {
   const bob = await callOf("bob", []);
   for (let at = 0; at < 200; at += 1) bob.hear("stranger", { kind: "hello", call: "x" });
   bob.hear("ada", { kind: "hello", call: "tag of Ada" });
@@ -222,18 +239,23 @@ test("a stranger cannot take the places of those whose signals wait until they a
   assert.deepEqual(bob.peers(), ["ada tag of Ada"]);
 });
 
-/** As a browser does that has given all the connections that it has. */
+/** A browser that has no more connections to give. */
 class NoConnection {
   constructor() {
     throw new Error("no more connections");
   }
 }
 
-test("who begins anew again and again is let go, with words, and nobody else is", async (t) => {
+test("a client that starts again and again is dropped with a reason, and no other is", async (t) => {
   let now = 1_000_000;
   t.mock.method(performance, "now", () => now);
   const bob = await callOf("bob", ["ada", "mallory"]);
-  const offer = (link) => ({ kind: "negotiate", call: "tag of Mallory", link, description: { type: "offer", sdp: link } });
+  const offer = (link) => ({
+    kind: "negotiate",
+    call: "tag of Mallory",
+    link,
+    description: { type: "offer", sdp: link },
+  });
   bob.hear("ada", { kind: "negotiate", call: "tag of Ada", link: "1", description: { type: "offer", sdp: "Ada's" } });
   for (let at = 0; at < 1200; at += 1) bob.hear("mallory", offer(`link ${at}`));
   await settled();
@@ -242,7 +264,7 @@ test("who begins anew again and again is let go, with words, and nobody else is"
   assert.ok(Connection.all.length <= 6, `${Connection.all.length} connections were made`);
   assert.equal(Connection.all.filter(({ connectionState }) => connectionState !== "closed").length, 1);
 
-  // Nor is it a way around that to hang up in between, or to have another tag each time.
+  // Hanging up in between, or another tag each time, is no way around that.
   for (let at = 0; at < 100; at += 1) {
     const call = `tag ${at}`;
     bob.hear("mallory", { kind: "hello", call });
@@ -258,7 +280,7 @@ test("who begins anew again and again is let go, with words, and nobody else is"
   assert.deepEqual(bob.peers(), ["ada tag of Ada", "mallory tag of Mallory"], "later it may be tried again");
 });
 
-test("where the browser has no connection to give, that is said, and the one before stays", async () => {
+test("if the browser has no connection left, the page says so, and the present one stays", async () => {
   const bob = await callOf("bob", ["ada", "eve"]);
   bob.hear("ada", { kind: "negotiate", call: "tag of Ada", link: "1", description: { type: "offer", sdp: "first" } });
   await settled();
@@ -271,7 +293,7 @@ test("where the browser has no connection to give, that is said, and the one bef
   assert.equal(Connection.all[0].connectionState, "new");
 });
 
-test("that the server refuses signals is said, once", async () => {
+test("a refusal of signals by the server is shown once", async () => {
   const signal = async () => {
     throw Object.assign(new Error("not allowed"), { code: 403 });
   };
@@ -280,7 +302,7 @@ test("that the server refuses signals is said, once", async () => {
   assert.deepEqual(bob.problems, [MAY_NOT_CALL]);
 });
 
-test("who may not call anybody is told that, and not how far calls reach", async (t) => {
+test("a client that may not call is told so, and not how far calls reach", async (t) => {
   const answer = (status, body) => async () => new Response(JSON.stringify(body), { status });
   const told = async (fetched) => {
     t.mock.method(globalThis, "fetch", fetched);

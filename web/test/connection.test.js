@@ -1,4 +1,4 @@
-// How a connection begins, ends and comes back, against a server that does as it is told.
+// How a connection begins, ends and is resumed, against a scripted server.
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -8,26 +8,40 @@ import { promisify } from "node:util";
 import { connect } from "../qws.js";
 import { client, next, quick, scripted, subscribed } from "./support/scripted.js";
 
-test("handshake comes first and alone, and everything after its answer", async (t) => {
-  const waits = [];
-  const { client: it, server } = await client(t, (message, peer) => {
-    if (message.type === "handshake") waits.push([message, peer]);
-    return message.type === "handshake" ? "" : null;
-  });
-  const pong = it.ping();
-  it.subscribe("a");
-  while (waits.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
-  await new Promise((resolve) => setTimeout(resolve, 50));
-  assert.deepEqual(server.heard.map(({ type }) => type), ["handshake"]);
-  assert.equal(it.state, "connecting");
-  const [[{ id }, peer]] = waits;
-  peer.send({ type: "handshake_response", re: id, accepted: true, client_id: "c", server_name: "S", client_name: "Ada" });
-  await it.ready;
-  await pong;
-  assert.deepEqual([it.state, it.id, it.name, it.serverName, it.carrier], ["open", "c", "Ada", "S", "websocket"]);
-}, { timeout: 10_000 });
+test(
+  "the handshake is sent alone, and everything else after its answer",
+  async (t) => {
+    const waits = [];
+    const { client: it, server } = await client(t, (message, peer) => {
+      if (message.type === "handshake") waits.push([message, peer]);
+      return message.type === "handshake" ? "" : null;
+    });
+    const pong = it.ping();
+    it.subscribe("a");
+    while (waits.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    assert.deepEqual(
+      server.heard.map(({ type }) => type),
+      ["handshake"],
+    );
+    assert.equal(it.state, "connecting");
+    const [[{ id }, peer]] = waits;
+    peer.send({
+      type: "handshake_response",
+      re: id,
+      accepted: true,
+      client_id: "c",
+      server_name: "S",
+      client_name: "Ada",
+    });
+    await it.ready;
+    await pong;
+    assert.deepEqual([it.state, it.id, it.name, it.serverName, it.carrier], ["open", "c", "Ada", "S", "websocket"]);
+  },
+  { timeout: 10_000 },
+);
 
-test("the round trip is not that of the connection's first ping, and the shortest of the last few", async (t) => {
+test("the round trip is the shortest of the last few, and never that of a connection's first ping", async (t) => {
   let now = 0;
   mock.method(performance, "now", () => now);
   t.after(() => mock.restoreAll());
@@ -38,7 +52,7 @@ test("the round trip is not that of the connection's first ping, and the shortes
   });
   const shown = [];
   it.addEventListener("rtt", ({ detail }) => shown.push(detail));
-  // Nobody asks for these: right behind the first one come others.
+  // The client sends these by itself: others follow the first one at once.
   while (shown.length < 4) await next(it, "rtt");
   assert.deepEqual(shown, [40, 3, 2, 2]);
   assert.equal(await it.ping(), 7, "who asks gets what was measured");
@@ -47,10 +61,11 @@ test("the round trip is not that of the connection's first ping, and the shortes
   assert.equal(it.rttMs, 7, "what is long past counts no more");
 });
 
-test("what the client may do is what the server said last", async (t) => {
+test("the permissions are those that the server sent last", async (t) => {
   const may = { broadcast: false, direct: true, signal: true, list_clients: false };
   const { client: it } = await client(t, ({ type, id, topic }) => {
-    if (type === "handshake") return { type: "handshake_response", re: id, accepted: true, client_id: "c", server_name: "S", permissions: may };
+    if (type === "handshake")
+      return { type: "handshake_response", re: id, accepted: true, client_id: "c", server_name: "S", permissions: may };
     if (type === "refresh") return { type: "refreshed", re: id, permissions: { ...may, broadcast: true } };
     if (type === "subscribe") return subscribed({ id, topic }, 0, topic === "news" ? { may_publish: false } : {});
     return null;
@@ -67,7 +82,7 @@ test("what the client may do is what the server said last", async (t) => {
   assert.equal(it.permissions.broadcast, true);
 });
 
-test("what cannot be understood ends it", async (t) => {
+test("a protocol violation ends the connection", async (t) => {
   const { client: it } = await client(t, ({ type }) => (type === "text" ? "nonsense" : null));
   await it.ready;
   const closed = next(it, "close");
@@ -75,7 +90,7 @@ test("what cannot be understood ends it", async (t) => {
   assert.deepEqual([(await closed).code, (await closed).willReconnect, it.state], [1002, false, "closed"]);
 });
 
-test("ping is answered, and what is unknown is passed over", async (t) => {
+test("pings are answered, and unknown messages are ignored", async (t) => {
   const { client: it, server } = await client(t, () => null);
   await it.ready;
   const [peer] = server.peers;
@@ -86,7 +101,7 @@ test("ping is answered, and what is unknown is passed over", async (t) => {
   assert.equal(server.of("pong")[0].timestamp, 7);
 });
 
-test("it comes back after the codes that allow it, and after no other", async () => {
+test("the client reconnects after the codes that allow it, and after no others", async () => {
   const yes = [1001, 1011, 1012, 1013, 4408, 4413];
   const no = [1000, 1002, 1003, 1007, 1008, 1009, 4401, 4403, 4429, 4999];
   const outcomes = await Promise.all(
@@ -108,7 +123,7 @@ test("it comes back after the codes that allow it, and after no other", async ()
   assert.deepEqual(outcomes, [...yes.map(() => true), ...no.map(() => false)]);
 });
 
-test("an announced end counts, and when to come back", async (t) => {
+test("an announced end counts, and so does its delay", async (t) => {
   const { client: it, server } = await client(t, () => null);
   await it.ready;
   const closed = next(it, "close");
@@ -119,13 +134,15 @@ test("an announced end counts, and when to come back", async (t) => {
   assert.ok(performance.now() - told >= 299, "too early");
 });
 
-test("a refusal that time does not heal is final, and one that it does is not", async (t) => {
-  const refuse = (code, reason) => ({ type, id }, peer, connection) => {
-    if (type !== "handshake" || connection > 1) return null;
-    peer.send({ type: "handshake_response", re: id, accepted: false, server_name: "S", reason });
-    peer.close(code, "");
-    return "";
-  };
+test("a permanent refusal is final, and a temporary one is not", async (t) => {
+  const refuse =
+    (code, reason) =>
+    ({ type, id }, peer, connection) => {
+      if (type !== "handshake" || connection > 1) return null;
+      peer.send({ type: "handshake_response", re: id, accepted: false, server_name: "S", reason });
+      peer.close(code, "");
+      return "";
+    };
   const { client: kept } = await client(t, refuse(1013, "full"));
   await kept.ready;
   const { client: out, server } = await client(t, refuse(4401, "a token is needed"));
@@ -143,7 +160,7 @@ test("a refusal that time does not heal is final, and one that it does is not", 
   await assert.rejects(wrong.ready, { kind: "request", code: 400 });
 });
 
-test("a token is asked for anew at each connect, and before it ends", async (t) => {
+test("the token function is called at each connect, and before a token expires", async (t) => {
   let tokens = 0;
   const { client: it, server } = await client(
     t,
@@ -156,20 +173,29 @@ test("a token is asked for anew at each connect, and before it ends", async (t) 
   while (server.of("refresh").length === 0) await it.ping();
   server.peers[0].drop();
   await next(it, "open");
-  assert.deepEqual(server.of("handshake").map(({ token }) => token), ["token-1", "token-3"]);
-  assert.deepEqual(server.of("refresh").map(({ token }) => token), ["token-2"]);
+  assert.deepEqual(
+    server.of("handshake").map(({ token }) => token),
+    ["token-1", "token-3"],
+  );
+  assert.deepEqual(
+    server.of("refresh").map(({ token }) => token),
+    ["token-2"],
+  );
 });
 
-test("a token that was refreshed is shown from then on", async (t) => {
+test("a refreshed token is shown from then on", async (t) => {
   const answer = ({ type, id }) => (type === "refresh" ? { type: "refreshed", re: id, expires_at: 9 } : null);
   const { client: it, server } = await client(t, answer, { token: "old" });
   assert.deepEqual(await it.refresh("new"), { expires_at: 9 });
   server.peers[0].drop();
   await next(it, "open");
-  assert.deepEqual(server.of("handshake").map(({ token }) => token), ["old", "new"]);
+  assert.deepEqual(
+    server.of("handshake").map(({ token }) => token),
+    ["old", "new"],
+  );
 });
 
-/** Runs a program of a few lines with a server's address in `url`; it has to end by itself. */
+/** Runs a short program with a server's address in `url`; it has to end by itself. */
 async function run(url, program) {
   const lines = [
     `import WebSocket from "ws";`,
@@ -178,11 +204,14 @@ async function run(url, program) {
     program,
   ];
   const args = ["--unhandled-rejections=strict", "--input-type=module", "-e", lines.join("\n")];
-  const { stdout } = await promisify(execFile)(process.execPath, args, { cwd: new URL("..", import.meta.url), timeout: 8000 });
+  const { stdout } = await promisify(execFile)(process.execPath, args, {
+    cwd: new URL("..", import.meta.url),
+    timeout: 8000,
+  });
   return stdout.trim();
 }
 
-test("once closed nothing runs any more, whatever the client was doing", async (t) => {
+test("nothing runs any longer once a client is closed, whatever it was doing", async (t) => {
   const server = await scripted(({ type, id, topic }, peer) => {
     if (type === "subscribe") return subscribed({ id, topic }, 0);
     if (type === "broadcast") peer.drop();
@@ -190,24 +219,29 @@ test("once closed nothing runs any more, whatever the client was doing", async (
   });
   t.after(() => server.stop());
   const programs = [
-    `const c = connect(url, options); await c.ready; c.subscribe("a"); await c.ping(); await c.close(); console.log("done");`,
+    `const c = connect(url, options); await c.ready; c.subscribe("a"); await c.ping(); await c.close();
+      console.log("done");`,
     `const c = connect(url, options); await c.close(); console.log("done");`,
-    `const c = connect("http://127.0.0.1:1", options); await new Promise((r) => c.addEventListener("error", r)); await c.close(); console.log("done");`,
-    `const c = connect(url, { ...options, requestTimeoutMs: Infinity }); await c.ready; c.echo("x"); await c.close(); console.log("done");`,
+    `const c = connect("http://127.0.0.1:1", options); await new Promise((r) => c.addEventListener("error", r));
+      await c.close(); console.log("done");`,
+    `const c = connect(url, { ...options, requestTimeoutMs: Infinity }); await c.ready; c.echo("x"); await c.close();
+      console.log("done");`,
     `const c = connect(url, options); await c.ready; c.echo("x"); c.broadcast("y"); c.close(); console.log("done");`,
-    `const c = connect(url, options); await c.ready; c.addEventListener("close", async () => { await c.close(); console.log("done"); }, { once: true }); c.broadcast("y");`,
+    `const c = connect(url, options); await c.ready;
+      c.addEventListener("close", async () => { await c.close(); console.log("done"); }, { once: true });
+      c.broadcast("y");`,
   ];
   for (const program of programs) assert.equal(await run(server.url, program), "done", program);
 });
 
-test("a server that is silent at the end holds nobody up", { timeout: 10_000 }, async (t) => {
+test("a server that does not answer a close delays the client only briefly", { timeout: 10_000 }, async (t) => {
   const server = await scripted(({ type }, peer) => (type === "text" ? peer.freeze() : null));
   t.after(() => server.stop());
   const program = `const c = connect(url, options); await c.ready; c.echo("x"); await c.close(); console.log("done");`;
   assert.equal(await run(server.url, program), "done");
 });
 
-test("a request that is put off while the client closes is settled, and nothing comes of it later", { timeout: 10_000 }, async (t) => {
+test("a request that is put off while the client closes is settled", { timeout: 10_000 }, async (t) => {
   const server = await scripted(({ type, id }, peer) => {
     if (type !== "broadcast") return null;
     peer.late = { type: "error", re: id, code: 429, message: "slow", retry_after_ms: 60_000 };
@@ -224,14 +258,16 @@ test("a request that is put off while the client closes is settled, and nothing 
   await refused;
 });
 
-test("a token that fails while the client closes is not asked for again", { timeout: 10_000 }, async (t) => {
+test("a token function that fails while the client closes is not called again", { timeout: 10_000 }, async (t) => {
   const server = await scripted(() => null);
   t.after(() => server.stop());
   const program = `let tokens = 0;
     const token = () => ((tokens += 1) === 1 ? "t" : new Promise((_, reject) => setTimeout(reject, 100)));
     const c = connect(url, { ...options, token }); await c.ready;
-    await new Promise((r) => c.addEventListener("expiring", r)); c.close(); await new Promise((r) => setTimeout(r, 200));
-    setTimeout(() => {}, 1).ref(); console.log("done", process.getActiveResourcesInfo().filter((what) => what === "Timeout").length);`;
+    await new Promise((r) => c.addEventListener("expiring", r)); c.close();
+    await new Promise((r) => setTimeout(r, 200));
+    setTimeout(() => {}, 1).ref();
+    console.log("done", process.getActiveResourcesInfo().filter((what) => what === "Timeout").length);`;
   const told = (async () => {
     while (server.of("handshake").length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
     await new Promise((resolve) => setTimeout(resolve, 50));
@@ -241,7 +277,7 @@ test("a token that fails while the client closes is not asked for again", { time
   await told;
 });
 
-test("what nobody looks at is no unhandled rejection", async (t) => {
+test("ignored promises cause no unhandled rejections", async (t) => {
   const server = await scripted(({ type, id }, peer, connection) => {
     if (type === "handshake" && connection > 1) {
       peer.send({ type: "handshake_response", re: id, accepted: false, server_name: "S", reason: "no" });
@@ -256,8 +292,9 @@ test("what nobody looks at is no unhandled rejection", async (t) => {
     const c = connect(url, options);
     await c.ready;
     c.subscribe("a");
-    for (const call of [() => c.echo("x"), () => c.broadcast("y"), () => c.publish("a", 1), () => c.signal("x"), () => c.close(7),
-      () => c.direct("x", "y"), () => c.refresh("t"), () => c.presence("a"), () => c.history("a"), () => c.listClients()]) call();
+    for (const call of [() => c.echo("x"), () => c.broadcast("y"), () => c.publish("a", 1), () => c.signal("x"),
+      () => c.close(7), () => c.direct("x", "y"), () => c.refresh("t"), () => c.presence("a"), () => c.history("a"),
+      () => c.listClients()]) call();
     await new Promise((resolve) => c.addEventListener("close", ({ detail }) => detail.willReconnect || resolve()));
     c.subscribe("b").unsubscribe();
     c.ping();

@@ -1,4 +1,4 @@
-// The dashboard's pure parts: rates, gaps, order, words. The page itself is tested in a browser, in tests/web/.
+// The dashboard's pure parts: rates, gaps, order, texts. The page itself is tested in a browser, in tests/web/.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -11,9 +11,23 @@ import { Samples, WINDOW_SECONDS, extent, hasRestarted, means, ratesBetween, win
 
 const stats = (uptime_ms, totals = {}, more = {}) => ({ uptime_ms, totals, ...more });
 
-test("rates are what grew, by the server's own clock", () => {
-  const before = stats(10_000, { messages_in: 100, messages_out: 1000, published: 10, broadcasts: 0, fanned_out: 40, dropped: 3 });
-  const next = stats(12_000, { messages_in: 300, messages_out: 1500, published: 14, broadcasts: 2, fanned_out: 64, dropped: 3 });
+test("rates are the growth of counters by the server's own clock", () => {
+  const before = stats(10_000, {
+    messages_in: 100,
+    messages_out: 1000,
+    published: 10,
+    broadcasts: 0,
+    fanned_out: 40,
+    dropped: 3,
+  });
+  const next = stats(12_000, {
+    messages_in: 300,
+    messages_out: 1500,
+    published: 14,
+    broadcasts: 2,
+    fanned_out: 64,
+    dropped: 3,
+  });
   const rates = ratesBetween(before, next);
   assert.equal(rates.messages_in, 100);
   assert.equal(rates.published, 2);
@@ -21,15 +35,19 @@ test("rates are what grew, by the server's own clock", () => {
   assert.equal(rates.fan_out, 4, "24 deliveries of 4 messages to topics and 2 to all");
 });
 
-test("with nothing published there is no fan-out, and answers too close have no rates", () => {
-  assert.equal(ratesBetween(stats(0), stats(1000, { messages_in: 40, messages_out: 80 })).fan_out, null, "requests and replies are none");
+test("without publishes there is no fan-out, and answers too close have no rates", () => {
+  assert.equal(
+    ratesBetween(stats(0), stats(1000, { messages_in: 40, messages_out: 80 })).fan_out,
+    null,
+    "requests and replies are none",
+  );
   assert.equal(format.times(null), format.NONE);
   assert.equal(format.times(12.34), "× 12.3");
   assert.equal(ratesBetween(stats(0), stats(1000)).fan_out, null);
   assert.equal(ratesBetween(stats(0), stats(50, { messages_in: 1 })), null);
 });
 
-test("another life of the server is known by a counter that went back, or by an uptime that did not keep pace", () => {
+test("a restart of the server shows by a counter that went back, or by an uptime that did not keep pace", () => {
   const before = stats(60_000, { messages_in: 5 });
   assert.equal(hasRestarted(before, stats(61_000, { messages_in: 5 }), 1000), false);
   assert.equal(hasRestarted(before, stats(61_000, { messages_in: 4 }), 1000), true);
@@ -48,20 +66,28 @@ function sampled(times, paths = ["clients.total", "rates.messages_in"]) {
 }
 
 test("the first answer has no rates, the second has", () => {
-  const { columns, view } = sampled([[1, 10], [2, 30]]);
+  const { columns, view } = sampled([
+    [1, 10],
+    [2, 30],
+  ]);
   assert.deepEqual(columns[2], [null, 20]);
   assert.equal(view.rates.messages_in, 20);
 });
 
-test("a time without answers breaks the lines, and the rate behind it is the mean over it", () => {
-  const { columns, view } = sampled([[1, 0], [2, 10], [12, 110]]);
+test("a time without answers breaks the lines, and the rate after it is the mean over it", () => {
+  const { columns, view } = sampled([
+    [1, 0],
+    [2, 10],
+    [12, 110],
+  ]);
   assert.deepEqual(columns[1], [7, 7, null, 7]);
   assert.equal(view.rates.messages_in, 10);
 });
 
-test("a restart breaks the lines and begins the rates anew", () => {
+test("a restart breaks the lines and resets the rates", () => {
   const samples = new Samples(["rates.messages_in"]);
-  const add = (uptime, count, at) => samples.add(stats(uptime, { messages_in: count }), { asked: at, received: at + 5, epoch: 0 });
+  const add = (uptime, count, at) =>
+    samples.add(stats(uptime, { messages_in: count }), { asked: at, received: at + 5, epoch: 0 });
   add(50_000, 1000, 0);
   assert.equal(add(51_000, 1010, 1000).rates.messages_in, 10);
   assert.equal(add(800, 2, 2000).rates.messages_in, undefined);
@@ -75,7 +101,7 @@ test("five minutes are kept, and one point before them", () => {
   assert.equal(columns[0].at(-1) - columns[0][1], 300);
 });
 
-test("percentiles of nobody are not shown as zero", () => {
+test("percentiles without clients are not shown as zero", () => {
   const samples = new Samples(["rtt_ms.p50"]);
   const at = { asked: 0, received: 1, epoch: 0 };
   const view = samples.add(stats(1000, {}, { rtt_ms: { p50: 0, p90: 0, p99: 0, max: 0, clients: 0 } }), at);
@@ -84,19 +110,36 @@ test("percentiles of nobody are not shown as zero", () => {
   assert.deepEqual(samples.columns(["rtt_ms.p50"])[1], [null]);
 });
 
-test("extent and means pass over what is missing", () => {
+test("extents and means ignore missing values", () => {
   assert.deepEqual(extent([null, 3, 1, null, 2]), { now: 2, lowest: 1, highest: 3 });
   assert.deepEqual(extent([]), { now: null, lowest: null, highest: null });
-  assert.deepEqual(means([[0, 1, 15, 16], [1, 3, null, null]], 15), [
-    { from: 15, values: [null] },
-    { from: 0, values: [2] },
-  ]);
+  assert.deepEqual(
+    means(
+      [
+        [0, 1, 15, 16],
+        [1, 3, null, null],
+      ],
+      15,
+    ),
+    [
+      { from: 15, values: [null] },
+      { from: 0, values: [2] },
+    ],
+  );
 });
 
-const client = (id, more = {}) => ({ id, name: null, user: null, transport: "quic", address: "192.0.2.1:5000", rtt_ms: null, ...more });
+const client = (id, more = {}) => ({
+  id,
+  name: null,
+  user: null,
+  transport: "quic",
+  address: "192.0.2.1:5000",
+  rtt_ms: null,
+  ...more,
+});
 const ids = (clients) => clients.map(({ id }) => id).join("");
 
-test("clients without a value come last in either direction, and equals go by id", () => {
+test("clients without a value come last in either direction, and equal ones are in the order of their ids", () => {
   const clients = [client("c", { rtt_ms: 2 }), client("a"), client("d", { rtt_ms: 9 }), client("b", { rtt_ms: 2 })];
   assert.equal(ids(sorted(clients, { field: "rtt_ms", direction: "descending" })), "dbca");
   assert.equal(ids(sorted(clients, { field: "rtt_ms", direction: "ascending" })), "bcda");
@@ -115,11 +158,14 @@ test("a filter finds every word, anywhere, whatever its case", () => {
   assert.equal(ids(matching(clients, "null")), "");
 });
 
-test("while the order is held nobody moves: who is new comes last, who is not listed any more stays and is marked", () => {
+test("while the order is held no client moves: new ones come last, missing ones stay and are marked", () => {
   const shown = held([client("b"), client("a"), client("c")], [client("a", { rtt_ms: 4 }), client("b"), client("d")]);
   assert.equal(ids(shown), "bacd");
-  assert.deepEqual(shown.map(({ unlisted }) => unlisted === true), [false, false, true, false]);
-  assert.equal(shown[1].rtt_ms, 4, "the values go on");
+  assert.deepEqual(
+    shown.map(({ unlisted }) => unlisted === true),
+    [false, false, true, false],
+  );
+  assert.equal(shown[1].rtt_ms, 4, "the values are updated");
   const back = held(shown, [client("c")]);
   assert.equal(back.find(({ id }) => id === "c").unlisted, undefined);
 });
@@ -130,7 +176,7 @@ test("a client without a name is named by its user", () => {
   assert.equal(format.nameOf({ name: null }), "Unnamed");
 });
 
-test("figures are short, and nothing is no zero", () => {
+test("numbers are short, and a missing one is not zero", () => {
   assert.equal(format.count(1234567), "1,234,567");
   assert.equal(format.rate(0.25), "0.25");
   assert.equal(format.rate(12.34), "12.3");
@@ -148,14 +194,14 @@ test("figures are short, and nothing is no zero", () => {
   for (const none of [null, undefined, Number.NaN]) assert.equal(format.bytes(none), format.NONE);
 });
 
-test("what can be sent as a closing code, and who comes back after it, is as the protocol says", () => {
+test("the close codes that can be sent, and after which clients reconnect, are those of the protocol", () => {
   for (const code of [1000, 1003, 1007, 1014, 3000, 4403, 4999]) assert.ok(isSendable(code), `${code}`);
   for (const code of [999, 1004, 1006, 1015, 2999, 5000, Number.NaN]) assert.ok(!isSendable(code), `${code}`);
   assert.ok(mayReturn(1012) && !mayReturn(4403));
   assert.ok(reasonFits("ü".repeat(61)) && !reasonFits("ü".repeat(62)));
 });
 
-test("the charts begin with what is known, and end up with the whole window", () => {
+test("the charts begin with the known time, and end up with the whole window", () => {
   assert.deepEqual(windowOf([], 1000), [940, 1000]);
   assert.deepEqual(windowOf([990, 1000], 5000), [940, 1000]);
   assert.deepEqual(windowOf([880, 1000], 5000), [880, 1000]);
@@ -171,7 +217,7 @@ test("a refused admin token is explained to the user", () => {
   for (const status of [401, 403, 429, 500]) assert.doesNotMatch(why(status, "Authorization: x"), /Authorization/);
 });
 
-test("a token is taken out of the address, and nothing else is", () => {
+test("a token is removed from the address, and nothing else is", () => {
   const page = (url) => {
     const location = new URL(url);
     const replaced = [];

@@ -1,4 +1,4 @@
-// What the client says and does if it cannot connect, or not for now.
+// Errors and retries of a client that cannot connect.
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -43,20 +43,20 @@ async function firstError(t, url) {
   return next(it, "error");
 }
 
-test("the error says why there is no connection: nothing listens", { timeout: 10_000 }, async (t) => {
+test("the error names the cause of a failed connection: nothing listens", { timeout: 10_000 }, async (t) => {
   const { kind, message, cause } = await firstError(t, `http://127.0.0.1:${await freePort()}`);
   assert.deepEqual([kind, cause.code], ["transport", "ECONNREFUSED"]);
   assert.match(message, /^no WebSocket connection to ws:.*: connection refused \(ECONNREFUSED\)/);
   assert.notEqual(message, cause.message);
 });
 
-test("the error says why there is no connection: another server", { timeout: 10_000 }, async (t) => {
+test("the error names the cause of a failed connection: another server", { timeout: 10_000 }, async (t) => {
   const { message, cause } = await firstError(t, `http://127.0.0.1:${await foreign(t)}`);
   assert.match(message, /this is not a quic-websocket server.*200/);
   assert.match(cause.message, /200/);
 });
 
-test("the error says why there is no connection: a certificate that is not trusted", needsServer, async (t) => {
+test("the error names the cause of a failed connection: an untrusted certificate", needsServer, async (t) => {
   const [, port] = /Listening on: \S+:(\d+)/.exec(server.log());
   const { message, cause } = await firstError(t, `https://127.0.0.1:${port}`);
   assert.match(message, /certificate is not trusted.*NODE_EXTRA_CA_CERTS/);
@@ -65,7 +65,7 @@ test("the error says why there is no connection: a certificate that is not trust
   assert.match(plain.message, /no TLS on this port/);
 });
 
-test("the WebSocket of Node itself gives the same causes", { timeout: 20_000 }, async (t) => {
+test("Node's own WebSocket has the same causes", { timeout: 20_000 }, async (t) => {
   const program = `
     import { connect } from "./qws.js";
     const c = connect(process.argv[1]);
@@ -73,7 +73,7 @@ test("the WebSocket of Node itself gives the same causes", { timeout: 20_000 }, 
     console.log(detail.message, "|", detail.cause?.code);
     await c.close();`;
   const run = async (url) => {
-    // Node 20 has it behind a flag, which later ones know as well.
+    // Node 20 has it behind a flag, which later versions accept as well.
     const flags = ["--experimental-websocket", "--no-warnings", "--input-type=module", "-e", program, url];
     const { stdout } = await promisify(execFile)(process.execPath, flags, { cwd: new URL("..", import.meta.url) });
     return stdout.trim();
@@ -84,12 +84,12 @@ test("the WebSocket of Node itself gives the same causes", { timeout: 20_000 }, 
 
 const renews = ({ type, id }) => (type === "refresh" ? { type: "refreshed", re: id, expires_at: 9 } : null);
 
-test("a token function that fails is asked again, for as long as it takes", { timeout: 10_000 }, async (t) => {
+test("a token function that fails is called again, for as long as it takes", { timeout: 10_000 }, async (t) => {
   let calls = 0;
   const errors = [];
   const token = () => {
     calls += 1;
-    // At the first connect and on its renewal: what a proxy says, nothing at all, and more than three failures.
+    // At the first connect and on renewal: a proxy's page, nothing at all, and more than three failures.
     if (calls < 3) return "<html><title>502 Bad Gateway</title></html>";
     if (calls > 3 && calls < 10) throw new Error("502");
     return `  token-${calls}\r\n`;
@@ -101,12 +101,19 @@ test("a token function that fails is asked again, for as long as it takes", { ti
   assert.match(errors[0], /^token: the token function returned 43 characters that are not a token/);
   peer.peers.at(-1).send({ type: "expiring", expires_at: 8 });
   while (peer.of("refresh").length === 0) await it.ping();
-  assert.deepEqual(peer.of("handshake").map(({ token }) => token), ["token-3"], "without the space around it");
-  assert.deepEqual(peer.of("refresh").map(({ token }) => token), ["token-10"]);
+  assert.deepEqual(
+    peer.of("handshake").map(({ token }) => token),
+    ["token-3"],
+    "without the space around it",
+  );
+  assert.deepEqual(
+    peer.of("refresh").map(({ token }) => token),
+    ["token-10"],
+  );
   assert.equal(errors.length, 2 + 6);
 });
 
-test("a token of a function that the server rejects is a failed try", { timeout: 10_000 }, async (t) => {
+test("a rejected token of a function is a failed try", { timeout: 10_000 }, async (t) => {
   let calls = 0;
   const answer = ({ type, id, token }, peer) => {
     if (type !== "handshake" || token !== "bad") return null;
@@ -124,7 +131,7 @@ test("a token of a function that the server rejects is a failed try", { timeout:
   assert.equal(calls, 6);
 });
 
-test("a token without a function is shown without the space around it", { timeout: 10_000 }, async (t) => {
+test("a fixed token is shown without the whitespace around it", { timeout: 10_000 }, async (t) => {
   const { client: it, server: peer } = await client(t, renews, { token: "from-a-file\n" });
   await it.refresh(" another\n");
   assert.deepEqual([peer.of("handshake")[0].token, peer.of("refresh")[0].token], ["from-a-file", "another"]);

@@ -1,4 +1,4 @@
-// Several who read one subscription: whose a message is, and what becomes of who leaves.
+// Several readers of one subscription: which of them gets a message, and what happens when one leaves.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -7,7 +7,7 @@ import { client, next, subscribed } from "./support/scripted.js";
 
 const DONE = { done: true, value: undefined };
 
-/** A subscription, and what sends it the messages from one offset to another. */
+/** A subscription, and a function that sends it the messages from one offset to another. */
 async function subscription(t) {
   const { client: it, server } = await client(t, (message) => {
     if (message.type === "unsubscribe") return { type: "unsubscribed", re: message.id, topic: "t" };
@@ -23,12 +23,12 @@ async function subscription(t) {
   return { subscription: made, send };
 }
 
-/** Who waits here may wait for ever where something is wrong. */
+/** If something is wrong, a test here may wait for ever. */
 const bounded = { timeout: 30_000 };
 
 const offset = async (result) => (await result).value?.offset;
 
-test("who was left with a message asked for takes none from who reads on", bounded, async (t) => {
+test("an iterator that was left with a pending call takes no message from the others", bounded, async (t) => {
   const { subscription: made, send } = await subscription(t);
   const [left, stays] = [made[Symbol.asyncIterator](), made[Symbol.asyncIterator]()];
   const asked = [left.next(), left.next()];
@@ -41,7 +41,7 @@ test("who was left with a message asked for takes none from who reads on", bound
   assert.equal(made.position.offset, 3);
 });
 
-test("who was left is left once, and what comes later waits for the next", bounded, async (t) => {
+test("an iterator is left once, and later messages wait for the next one", bounded, async (t) => {
   const { subscription: made, send } = await subscription(t);
   const [one, other] = [made[Symbol.asyncIterator](), made[Symbol.asyncIterator]()];
   const asked = one.next();
@@ -54,7 +54,7 @@ test("who was left is left once, and what comes later waits for the next", bound
   assert.equal(await offset(made[Symbol.asyncIterator]().next()), 2);
 });
 
-test("an iterator is left by throw as well, which fails with what was thrown", bounded, async (t) => {
+test("throw leaves an iterator as well, and rejects with the error", bounded, async (t) => {
   const { subscription: made, send } = await subscription(t);
   const iterator = made[Symbol.asyncIterator]();
   const asked = iterator.next();
@@ -65,7 +65,7 @@ test("an iterator is left by throw as well, which fails with what was thrown", b
   assert.equal(await offset(made[Symbol.asyncIterator]().next()), 1, "the subscription goes on");
 });
 
-test("an iterator can itself be iterated: a loop goes on where one was", bounded, async (t) => {
+test("an iterator can itself be iterated: a loop continues where it was", bounded, async (t) => {
   const { subscription: made, send } = await subscription(t);
   send(1, 3);
   const iterator = made[Symbol.asyncIterator]();
@@ -79,7 +79,7 @@ test("an iterator can itself be iterated: a loop goes on where one was", bounded
   assert.deepEqual(await iterator.next(), DONE);
 });
 
-test("where the last is left, who listens gets what comes, and nobody what was asked for", bounded, async (t) => {
+test("after the last iterator is left, listeners get what comes, and pending calls nothing", bounded, async (t) => {
   const { subscription: made, send } = await subscription(t);
   const iterator = made[Symbol.asyncIterator]();
   const asked = iterator.next();
@@ -91,7 +91,7 @@ test("where the last is left, who listens gets what comes, and nobody what was a
   assert.equal(made.position.offset, 1);
 });
 
-test("all who wait are released where it ends", bounded, async (t) => {
+test("all waiting readers are released when the subscription ends", bounded, async (t) => {
   const { subscription: made } = await subscription(t);
   const waiting = [made, made].map((one) => one[Symbol.asyncIterator]().next());
   await made.unsubscribe();

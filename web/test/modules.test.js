@@ -35,10 +35,12 @@ const NEVER = {
   webtransport: ["websocket"],
 };
 
-/** What a module imports or exports from, as written. */
+/** The paths from which a module imports or exports. */
 function importsOf(source) {
   const code = source.replace(/^\s*(\/\*\*|\*|\/\/).*$/gm, "");
-  return [...code.matchAll(/^(?:import|export)\s[^;]*?from "([^"]+)";|^import "([^"]+)";/gm)].map(([, from, bare]) => from ?? bare);
+  return [...code.matchAll(/^(?:import|export)\s[^;]*?from "([^"]+)";|^import "([^"]+)";/gm)].map(
+    ([, from, bare]) => from ?? bare,
+  );
 }
 
 const order = LAYERS.flat();
@@ -56,7 +58,7 @@ test("every module has its place, and imports only what is below it", () => {
   }
 });
 
-test("every module opens with what it is for, and is short enough to be read at once", () => {
+test("every module opens with its purpose, and is short enough to read at once", () => {
   for (const name of modules) {
     const lines = text(`qws/${name}.js`).split("\n");
     const opening = lines.findIndex((line) => !line.startsWith("// "));
@@ -70,9 +72,13 @@ test("every module opens with what it is for, and is short enough to be read at 
 test("only qws.js imports the modules from outside", () => {
   const folders = ["", "chat/", "dashboard/", "ui/", "webrtc/"];
   const files = folders.flatMap((folder) =>
-    readdirSync(new URL(`../${folder}`, import.meta.url)).filter((file) => file.endsWith(".js")).map((file) => folder + file),
+    readdirSync(new URL(`../${folder}`, import.meta.url))
+      .filter((file) => file.endsWith(".js"))
+      .map((file) => folder + file),
   );
-  const outside = files.filter((file) => file !== "qws.js" && importsOf(text(file)).some((from) => from.includes("/qws/")));
+  const outside = files.filter(
+    (file) => file !== "qws.js" && importsOf(text(file)).some((from) => from.includes("/qws/")),
+  );
   assert.deepEqual(outside, []);
 });
 
@@ -93,7 +99,9 @@ for (const page of ["index.html", "dashboard.html", "webrtc.html"]) {
     const html = text(page);
     const [, entry] = /<script type="module" src="\.\/([^"]+)">/.exec(html);
     const preloaded = [...html.matchAll(/<link rel="modulepreload" href="\.\/([^"]+)">/g)].map(([, href]) => href);
-    const links = loadedBy(entry).map((path) => `<link rel="modulepreload" href="./${path}">`).join("\n");
+    const links = loadedBy(entry)
+      .map((path) => `<link rel="modulepreload" href="./${path}">`)
+      .join("\n");
     assert.deepEqual(preloaded, loadedBy(entry), `the head of ${page} has to have:\n${links}`);
   });
 }

@@ -1,4 +1,4 @@
-// Offsets grow, not always by one: what is replayed, resumed and told as a gap does not depend on their distances.
+// Offsets grow, not always by one: replays, resumed positions and gaps do not depend on their distances.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -11,32 +11,50 @@ const bounded = { timeout: 10_000 };
 const message = (offset) => ({ type: "message", topic: "t", offset, content: String(offset), timestamp: 1 });
 
 /**
- * A server with one topic, which keeps to the protocol whatever the offsets are. A subscription gets its replay behind the
- * answer, or as much of it as `replays` lets through.
+ * A server with one topic, which keeps to the protocol whatever the offsets are. A subscription gets its replay right
+ * after the answer, or as much of it as `replays` lets through.
  */
 async function topicServer(t, log, { replays = () => Infinity, answer = () => null, ...options } = {}) {
   const topic = { log, epoch: "e" };
-  const server = await client(t, (request, peer, connection) => {
-    const { type, id, since, recent, limit = 100, reverse } = request;
-    const newest = topic.log.at(-1) ?? 0;
-    const own = answer(request, peer, connection);
-    if (own) return own;
-    if (type === "subscribe") {
-      const recovered = since && since.epoch === topic.epoch && since.offset <= newest;
-      const after = recovered ? topic.log.filter((offset) => offset > since.offset) : [];
-      const rest = recovered ? after : recent === undefined ? (since ? topic.log : []) : topic.log.slice(-recent || newest);
-      const reply = subscribed(request, newest, { epoch: topic.epoch, ...(since ? { recovered } : {}) });
-      peer.together(reply, ...rest.slice(0, replays(connection)).map(message));
-      return "";
-    }
-    if (type === "unsubscribe") return { type: "ok", re: id, topic: "t" };
-    if (type !== "history") return null;
-    const from = since?.epoch === topic.epoch ? since : undefined;
-    const all = topic.log.filter((offset) => !from || (reverse ? offset < from.offset : offset > from.offset));
-    const page = (reverse ? [...all].reverse() : all).slice(0, limit);
-    const more = all.length > page.length;
-    return { type: "history", re: id, topic: "t", epoch: topic.epoch, offset: newest, messages: page.map(message), more };
-  }, options);
+  const server = await client(
+    t,
+    (request, peer, connection) => {
+      const { type, id, since, recent, limit = 100, reverse } = request;
+      const newest = topic.log.at(-1) ?? 0;
+      const own = answer(request, peer, connection);
+      if (own) return own;
+      if (type === "subscribe") {
+        const recovered = since && since.epoch === topic.epoch && since.offset <= newest;
+        const after = recovered ? topic.log.filter((offset) => offset > since.offset) : [];
+        const rest = recovered
+          ? after
+          : recent === undefined
+            ? since
+              ? topic.log
+              : []
+            : topic.log.slice(-recent || newest);
+        const reply = subscribed(request, newest, { epoch: topic.epoch, ...(since ? { recovered } : {}) });
+        peer.together(reply, ...rest.slice(0, replays(connection)).map(message));
+        return "";
+      }
+      if (type === "unsubscribe") return { type: "ok", re: id, topic: "t" };
+      if (type !== "history") return null;
+      const from = since?.epoch === topic.epoch ? since : undefined;
+      const all = topic.log.filter((offset) => !from || (reverse ? offset < from.offset : offset > from.offset));
+      const page = (reverse ? [...all].reverse() : all).slice(0, limit);
+      const more = all.length > page.length;
+      return {
+        type: "history",
+        re: id,
+        topic: "t",
+        epoch: topic.epoch,
+        offset: newest,
+        messages: page.map(message),
+        more,
+      };
+    },
+    options,
+  );
   const publish = (...offsets) => {
     for (const offset of offsets) {
       topic.log.push(offset);
@@ -46,7 +64,7 @@ async function topicServer(t, log, { replays = () => Infinity, answer = () => nu
   return { ...server, topic, publish };
 }
 
-/** Keeps the offsets that listeners hear, and what else is told. */
+/** Records the offsets of messages, and other events. */
 function listen(subscription) {
   const heard = [];
   subscription.addEventListener("message", ({ detail }) => heard.push(detail.offset));
@@ -96,29 +114,37 @@ test("a position is not known before the first of the newest messages has come",
   assert.deepEqual(none.position, { epoch: "e", offset: 0 });
 });
 
-for (const [arrived, name] of [[0, "none"], [1, "one"], [2, "two"]]) {
-  test(`a connection that is lost when ${name} of the newest messages has come loses none of the others`, bounded, async (t) => {
-    const replays = (connection) => (connection === 1 ? arrived : Infinity);
-    const { client: it, server, topic, publish } = await topicServer(t, [10, 40, 70, 100], { replays });
-    const one = it.subscribe("t", { recent: 3 });
-    const heard = listen(one);
-    await one.ready;
-    await it.ping();
-    assert.deepEqual(heard, [40, 70].slice(0, arrived));
-    topic.log.push(130, 160, 190, 220, 250);
-    const resumed = next(one, "resumed");
-    server.peers[0].drop();
-    await resumed;
-    publish(280);
-    await until(() => heard.at(-1) === 280);
-    const expected = [40, 70, 100, 130, 160, 190, 220, 250, 280];
-    assert.deepEqual(heard, [...expected.slice(0, arrived), "resumed", ...expected.slice(arrived)]);
-    assert.deepEqual(one.position, { epoch: "e", offset: 280 });
-    assert.equal(one.state, "active");
-  });
+for (const [arrived, name] of [
+  [0, "none"],
+  [1, "one"],
+  [2, "two"],
+]) {
+  test(
+    `a connection that is lost when ${name} of the newest messages has come loses none of the others`,
+    bounded,
+    async (t) => {
+      const replays = (connection) => (connection === 1 ? arrived : Infinity);
+      const { client: it, server, topic, publish } = await topicServer(t, [10, 40, 70, 100], { replays });
+      const one = it.subscribe("t", { recent: 3 });
+      const heard = listen(one);
+      await one.ready;
+      await it.ping();
+      assert.deepEqual(heard, [40, 70].slice(0, arrived));
+      topic.log.push(130, 160, 190, 220, 250);
+      const resumed = next(one, "resumed");
+      server.peers[0].drop();
+      await resumed;
+      publish(280);
+      await until(() => heard.at(-1) === 280);
+      const expected = [40, 70, 100, 130, 160, 190, 220, 250, 280];
+      assert.deepEqual(heard, [...expected.slice(0, arrived), "resumed", ...expected.slice(arrived)]);
+      assert.deepEqual(one.position, { epoch: "e", offset: 280 });
+      assert.equal(one.state, "active");
+    },
+  );
 }
 
-test("another life of the log while the newest messages are awaited is a loss, and what is left comes", bounded, async (t) => {
+test("another epoch while the newest messages are awaited is a loss", bounded, async (t) => {
   const replays = (connection) => (connection === 1 ? 0 : Infinity);
   const { client: it, server, topic, publish } = await topicServer(t, [40, 70, 100], { replays });
   const one = it.subscribe("t", { recent: 2 });
@@ -133,8 +159,11 @@ test("another life of the log while the newest messages are awaited is a loss, a
   assert.deepEqual(one.position, { epoch: "other", offset: 26 });
 });
 
-test("where a position cannot be recovered, the newest messages come in its place", bounded, async (t) => {
-  for (const since of [{ epoch: "other", offset: 70 }, { epoch: "e", offset: 500 }]) {
+test("if a position cannot be recovered, the newest messages come instead", bounded, async (t) => {
+  for (const since of [
+    { epoch: "other", offset: 70 },
+    { epoch: "e", offset: 500 },
+  ]) {
     const { client: it, publish } = await topicServer(t, [40, 70, 100]);
     const one = it.subscribe("t", { since, recent: 2 });
     const heard = listen(one);
@@ -145,7 +174,7 @@ test("where a position cannot be recovered, the newest messages come in its plac
   }
 });
 
-test("a gap is told with its bounds, and what follows it comes", bounded, async (t) => {
+test("a gap is reported with its bounds, and what follows it comes", bounded, async (t) => {
   const { client: it, server, publish } = await topicServer(t, [40]);
   const one = it.subscribe("t");
   const heard = listen(one);
@@ -158,7 +187,7 @@ test("a gap is told with its bounds, and what follows it comes", bounded, async 
   publish(500);
   await until(() => heard.length === 4);
   assert.deepEqual(heard, [70, [100, 130], 160, 500]);
-  // Before anything of a replay has come, a gap is its beginning.
+  // A replay may begin with a gap.
   const other = it.subscribe("u", { recent: 5 });
   const told = listen(other);
   await other.ready;
@@ -175,7 +204,9 @@ test("several subscriptions to one topic each begin where they asked to", bounde
   const one = it.subscribe("t", { recent: 3 });
   await one.ready;
   await it.ping();
-  const others = [{ since: { epoch: "e", offset: 55 } }, { recent: 2 }, { recent: 4 }, {}].map((how) => it.subscribe("t", how));
+  const others = [{ since: { epoch: "e", offset: 55 } }, { recent: 2 }, { recent: 4 }, {}].map((how) =>
+    it.subscribe("t", how),
+  );
   const heard = others.map(listen);
   await Promise.all(others.map(({ ready }) => ready));
   publish(130);
@@ -213,7 +244,7 @@ test("asking again for presence while the newest messages are awaited loses none
   assert.deepEqual(second.filter(Number), [130]);
 });
 
-test("a subscription that moves before its replay is whole takes the rest from the history", () => {
+test("a subscription that moves before its replay is complete fetches the rest from the history", () => {
   const entry = new Entry("t", { recent: 3 });
   const feed = new Feed(entry, { recent: 3 }, 1000, () => {});
   feed.subscription = new EventTarget();
@@ -236,12 +267,15 @@ test("a subscription that moves before its replay is whole takes the rest from t
   const second = ask(new Routes(null), 130, { recovered: true });
   assert.deepEqual(second.asked.since, { epoch: "e", offset: 100 });
   entry.moveTo(second.binding);
-  // The connection before brings a part of it meanwhile.
+  // The old connection brings a part of it meanwhile.
   entry.deliver(first.binding, "control", message(40));
   second.answer();
   entry.switch(second.binding);
-  assert.deepEqual([feed.behind?.recent, feed.seen, entry.seen], [undefined, { epoch: "e", offset: 40 }, { epoch: "e", offset: 100 }]);
-  // The page that the client asks for, and what comes while it does.
+  assert.deepEqual(
+    [feed.behind?.recent, feed.seen, entry.seen],
+    [undefined, { epoch: "e", offset: 40 }, { epoch: "e", offset: 100 }],
+  );
+  // The page that the client asks for, and a message that comes meanwhile.
   feed.behind.pending = [];
   entry.deliver(second.binding, "control", message(130));
   const page = { epoch: "e", offset: 130, messages: [message(70), message(100)], more: false, recovered: true };
@@ -250,7 +284,7 @@ test("a subscription that moves before its replay is whole takes the rest from t
   assert.deepEqual(heard, [40, "resumed", 70, 100, 130]);
 });
 
-test("a reader that does not keep up loses nothing where offsets jump", bounded, async (t) => {
+test("a slow reader loses nothing when offsets jump", bounded, async (t) => {
   const log = Array.from({ length: 30 }, (_, at) => 7 + at * at * 3);
   const { client: it } = await topicServer(t, [...log]);
   await it.subscribe("t").ready;

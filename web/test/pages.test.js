@@ -14,7 +14,7 @@ import { nameProblem, roomProblem } from "../ui/signin.js";
 
 const message = (offset, text = `message ${offset}`) => ({ type: "message", time: offset, offset, from: "a", text });
 
-test("a conversation holds a bounded number of entries, and the history gives back the rest", () => {
+test("a conversation holds a bounded number of entries, and the history has the rest", () => {
   const room = new Conversation("room", "lobby");
   for (let offset = 1; offset <= 3 * MAX_ENTRIES; offset += 1) room.append(message(offset));
   assert.ok(room.entries.length <= MAX_ENTRIES * 1.1, `${room.entries.length} entries`);
@@ -30,15 +30,26 @@ test("a conversation holds a bounded number of characters, and always its newest
   const held = room.entries.reduce((sum, { text }) => sum + text.length, 0);
   assert.ok(held <= MAX_CHARACTERS, `${held} characters`);
   room.append(message(41, "y".repeat(2 * MAX_CHARACTERS)));
-  assert.deepEqual(room.entries.map(({ offset }) => offset), [41]);
+  assert.deepEqual(
+    room.entries.map(({ offset }) => offset),
+    [41],
+  );
 });
 
-test("a round trip is told in few characters, however long it is", () => {
-  assert.deepEqual([0.44, 9.96, 25, 999.4, 999.6, 1234, 12_345].map(roundTrip), ["0.4 ms", "10.0 ms", "25 ms", "999 ms", "1.0 s", "1.2 s", "12.3 s"]);
+test("a round trip is shown in few characters, however long it is", () => {
+  assert.deepEqual([0.44, 9.96, 25, 999.4, 999.6, 1234, 12_345].map(roundTrip), [
+    "0.4 ms",
+    "10.0 ms",
+    "25 ms",
+    "999 ms",
+    "1.0 s",
+    "1.2 s",
+    "12.3 s",
+  ]);
   assert.deepEqual([null, undefined, Number.NaN].map(roundTrip), ["–", "–", "–"]);
 });
 
-test("what has no room before the first entry is left out, and said so", () => {
+test("entries without room before the first one are left out, and the page says so", () => {
   const room = new Conversation("room", "lobby");
   for (let offset = 1000; offset < 1000 + MAX_ENTRIES - 2; offset += 1) room.append(message(offset));
   room.prepend([message(997), message(998), message(999)]);
@@ -53,12 +64,18 @@ test("a gap is filled in its place, page by page", () => {
   room.append(gap);
   room.append(message(6));
   room.fill(gap, [message(2), message(3)], false);
-  assert.deepEqual(room.entries.map((entry) => entry.offset ?? entry.type), [1, 2, 3, "gap", 6]);
+  assert.deepEqual(
+    room.entries.map((entry) => entry.offset ?? entry.type),
+    [1, 2, 3, "gap", 6],
+  );
   room.fill(gap, [message(4), message(5)], true);
-  assert.deepEqual(room.entries.map((entry) => entry.offset), [1, 2, 3, 4, 5, 6]);
+  assert.deepEqual(
+    room.entries.map((entry) => entry.offset),
+    [1, 2, 3, 4, 5, 6],
+  );
 });
 
-test("who came and left within a moment stands on one line, and who came back or goes on elsewhere on none", () => {
+test("members who came and left within a moment share one line, and those who returned or moved have none", () => {
   const room = new Conversation("room", "lobby");
   const [ada, bob, cy] = ["Ada", "Bob", "Cy"].map((name) => ({ key: `name ${name}`, name }));
   room.notePresence(ada, "joined", 1000);
@@ -68,19 +85,19 @@ test("who came and left within a moment stands on one line, and who came back or
   assert.deepEqual(room.entries[0].left, []);
   room.notePresence(cy, "left", 1_000_000);
   room.notePresence(cy, "joined", 1_001_000);
-  assert.equal(room.entries.length, 1, "nothing has changed by Cy");
+  assert.equal(room.entries.length, 1, "Cy has changed nothing");
 
   // Another carrier: the new connection is there before the old one goes.
   room.notePresence(cy, "joined", 2_000_000);
   room.notePresence(cy, "left", 2_001_000);
   assert.equal(room.entries.length, 1, "Cy is here as before");
-  // Of two who have one name, one stays.
+  // Of two members with one name, one stays.
   room.notePresence({ key: "user a", name: "Ada" }, "joined", 3_000_000);
   room.notePresence({ key: "user b", name: "Ada" }, "left", 3_001_000);
   assert.deepEqual(room.entries.at(-1).left, [{ key: "user b", name: "Ada" }]);
 });
 
-/** A subscription and a client whose answers about presence the test gives. */
+/** A subscription and a client whose answers about presence come from the test. */
 function presence() {
   const subscription = Object.assign(new EventTarget(), { topic: "chat.lobby" });
   const asked = [];
@@ -93,7 +110,7 @@ const ada = { id: "1", name: "Ada" };
 const bob = { id: "2", name: "Bob" };
 const ids = (roster) => [...roster.members.keys()].sort();
 
-test("who comes or leaves while the list is under way is neither lost nor a ghost", async () => {
+test("a member who comes or leaves while the list is in flight is neither lost nor a ghost", async () => {
   const { roster, asked, tell } = presence();
   const refreshed = roster.refresh();
   tell("leave", ada);
@@ -104,7 +121,7 @@ test("who comes or leaves while the list is under way is neither lost nor a ghos
   assert.equal(roster.total, 1);
 });
 
-test("those beyond the end of the server's list are counted", async () => {
+test("members beyond the end of the server's list are counted", async () => {
   const { roster, asked, tell } = presence();
   const refreshed = roster.refresh();
   asked[0].resolve({ clients: [ada], total: 1500 });
@@ -117,7 +134,7 @@ test("those beyond the end of the server's list are counted", async () => {
   assert.equal(roster.total, 1499);
 });
 
-test("a list that is asked for while another is under way is asked for once more", async () => {
+test("a list that is requested while another is in flight is requested once more", async () => {
   const { roster, asked } = presence();
   const refreshed = roster.refresh();
   roster.refresh();
@@ -130,7 +147,7 @@ test("a list that is asked for while another is under way is asked for once more
   assert.equal(asked.length, 2);
 });
 
-test("a list that cannot be had leaves the one before, and tells why", async () => {
+test("a list that cannot be loaded leaves the present one, and has the reason", async () => {
   const { roster, asked } = presence();
   let refreshed = roster.refresh();
   asked[0].resolve({ clients: [ada], total: 1 });
@@ -142,7 +159,7 @@ test("a list that cannot be had leaves the one before, and tells why", async () 
   assert.equal(roster.error.code, 403);
 });
 
-test("where no account is kept of who is there, or it is not told, nobody is counted", async () => {
+test("without presence, or without the right to see it, no member is counted", async () => {
   for (const code of [403, 404]) {
     const { roster, asked } = presence();
     assert.equal(roster.isKnown, false);
@@ -161,10 +178,17 @@ globalThis.addEventListener ??= () => {};
 
 const id = (number) => `${String(number).padStart(8, "0")}-0000-4000-8000-000000000000`;
 
-test("names that mean somebody else have something beside them that tells whose they are", () => {
+test("names that could be taken for another's have a mark that tells them apart", () => {
   const people = new People("test");
   people.learnOwn(id(1), "Me");
-  for (const [number, name, user] of [[2, "Ada", "ada@home"], [3, "Ada"], [4, "Server"], [5, "Someone (00000009)"], [6, "Me"], [7, "bob", "bob"]]) {
+  for (const [number, name, user] of [
+    [2, "Ada", "ada@home"],
+    [3, "Ada"],
+    [4, "Server"],
+    [5, "Someone (00000009)"],
+    [6, "Me"],
+    [7, "bob", "bob"],
+  ]) {
     people.learn({ id: id(number), name, user });
   }
   assert.equal(people.mark(id(1)), "");
@@ -179,7 +203,7 @@ test("names that mean somebody else have something beside them that tells whose 
   assert.equal(people.mark(undefined), "");
 });
 
-test("strangers use up neither the look-ups of names for good, nor the memory", async () => {
+test("strangers exhaust neither the look-ups of names nor the memory", async () => {
   let now = 0;
   const people = new People("test", () => now);
   let asked = 0;
@@ -196,13 +220,14 @@ test("strangers use up neither the look-ups of names for good, nor the memory", 
   await people.lookUp(client, id(500));
   assert.equal(asked, before + 1);
   await people.lookUp(client, id(500));
-  assert.equal(asked, before + 1, "who was just asked for is not asked for again");
+  assert.equal(asked, before + 1, "a client that was just looked up is not looked up again");
 
-  for (let number = 1; number <= 20_000; number += 1) people.learn({ id: id(number), name: null, user: `user ${number}` });
+  for (let number = 1; number <= 20_000; number += 1)
+    people.learn({ id: id(number), name: null, user: `user ${number}` });
   assert.ok(people.size <= 5000, `${people.size} are known`);
 });
 
-/** A chat over a client of which the test says what comes, and how the log of the room is. */
+/** A chat with a client whose messages and log come from the test. */
 async function chatIn(room) {
   const client = Object.assign(new EventTarget(), {
     id: id(1),
@@ -213,7 +238,8 @@ async function chatIn(room) {
     log: [],
     tried: [],
     async history(topic, { since, limit, reverse }) {
-      const is = ({ offset }) => !since || since.epoch !== client.epoch || (reverse ? offset < since.offset : offset > since.offset);
+      const is = ({ offset }) =>
+        !since || since.epoch !== client.epoch || (reverse ? offset < since.offset : offset > since.offset);
       const found = reverse ? client.log.filter(is).toReversed() : client.log.filter(is);
       return { epoch: client.epoch, messages: found.slice(0, limit), more: found.length > limit };
     },
@@ -238,9 +264,14 @@ async function chatIn(room) {
   return { chat, client, tell, says };
 }
 
-test("two lives of a room's log are not mixed", async () => {
+test("two epochs of a room's log are not mixed", async () => {
   const { chat, client, tell, says } = await chatIn("lobby");
-  client.log = Array.from({ length: 200 }, (_, at) => ({ offset: at + 1, from: id(2), content: `old ${at + 1}`, timestamp: at }));
+  client.log = Array.from({ length: 200 }, (_, at) => ({
+    offset: at + 1,
+    from: id(2),
+    content: `old ${at + 1}`,
+    timestamp: at,
+  }));
   await chat.join("lobby");
   const room = chat.conversations.get("room:lobby");
   tell("gap", { first: 201, last: 210 });
@@ -259,11 +290,11 @@ test("two lives of a room's log are not mixed", async () => {
   await chat.fillGap(room, gap);
   const texts = room.entries.filter(({ type }) => type === "message").map(({ text }) => text);
   assert.deepEqual(texts.slice(-4), ["old 200", "new 1", "new 2", "new 3"]);
-  assert.equal(new Set(texts).size, texts.length, "nothing stands twice");
+  assert.equal(new Set(texts).size, texts.length, "nothing is shown twice");
   assert.equal(room.hasEarlier, false);
 });
 
-test("strangers push out neither whom one has answered, nor more than their part of the memory", async () => {
+test("strangers displace no conversation that was answered, and use only their part of the memory", async () => {
   const { chat, client, tell } = await chatIn("lobby");
   const writes = (number, content) => tell("direct", { from: id(number), content, timestamp: number }, client);
   writes(10, "from a friend ".repeat(1000));
@@ -271,32 +302,38 @@ test("strangers push out neither whom one has answered, nor more than their part
   writes(11, "half of an answer waits");
   chat.conversations.get(`direct:${id(11)}`).draft = "I have";
   for (let number = 1000; number < 2000; number += 1) writes(number, "hello");
-  for (let number = 3000; number < 3020; number += 1) for (let at = 0; at < 10; at += 1) writes(number, "x".repeat(100_000));
+  for (let number = 3000; number < 3020; number += 1)
+    for (let at = 0; at < 10; at += 1) writes(number, "x".repeat(100_000));
   const direct = [...chat.conversations.values()].filter(({ kind }) => kind === "direct");
   assert.ok(direct.length <= 203, `${direct.length} conversations`);
   const held = direct.reduce((sum, { size }) => sum + size, 0);
   assert.ok(held <= 8_000_000, `${held} characters`);
-  assert.deepEqual(chat.conversations.get(`direct:${id(10)}`).entries.map(({ from }) => from), [id(10), id(1)]);
+  assert.deepEqual(
+    chat.conversations.get(`direct:${id(10)}`).entries.map(({ from }) => from),
+    [id(10), id(1)],
+  );
   assert.ok(chat.conversations.has(`direct:${id(11)}`));
 });
 
-test("what may have been sent before a long absence is not sent again by itself", async () => {
+test("a message that may have been sent before a long absence is not repeated automatically", async () => {
   const { chat, client } = await chatIn("lobby");
   await chat.join("lobby");
   const room = chat.conversations.get("room:lobby");
   mock.timers.enable({ apis: ["Date"] });
   try {
-    const lost = (after) => async (topic, text, { key }) => {
-      client.tried.push(key);
-      client.state = "reconnecting";
-      setImmediate(() => {
-        mock.timers.tick(after);
-        client.publish = taken;
-        client.state = "open";
-        client.dispatchEvent(new Event("state"));
-      });
-      throw Object.assign(new Error("no answer"), { kind: "timeout" });
-    };
+    const lost =
+      (after) =>
+      async (topic, text, { key }) => {
+        client.tried.push(key);
+        client.state = "reconnecting";
+        setImmediate(() => {
+          mock.timers.tick(after);
+          client.publish = taken;
+          client.state = "open";
+          client.dispatchEvent(new Event("state"));
+        });
+        throw Object.assign(new Error("no answer"), { kind: "timeout" });
+      };
     const taken = async (topic, text, { key }) => {
       client.tried.push(key);
       return { epoch: client.epoch, offset: 1 };
@@ -314,12 +351,12 @@ test("what may have been sent before a long absence is not sent again by itself"
     const [entry] = room.pending;
     assert.equal(entry.state, "failed");
     assert.notEqual(entry.unsureSince, undefined);
-    // By hand it is another message.
+    // Repeated by hand it is another message.
     await chat.retry(room, entry);
     assert.equal(client.tried.length, 2);
     assert.notEqual(client.tried[0], client.tried[1]);
 
-    // What was written while there was no connection was not sent.
+    // Messages written without a connection were not sent.
     client.tried = [];
     client.state = "reconnecting";
     client.publish = lost(600_000);
@@ -330,13 +367,13 @@ test("what may have been sent before a long absence is not sent again by itself"
   }
 });
 
-test("a page of clients behind the id before somebody's begins with that one", () => {
+test("a page of clients after the id before a client's begins with that client", () => {
   assert.equal(idBefore("56f8b2bf-467b-4af4-a7b4-af4cc63adf6d"), "56f8b2bf-467b-4af4-a7b4-af4cc63adf6c");
   assert.equal(idBefore("10000000-0000-0000-0000-000000000000"), "0fffffff-ffff-ffff-ffff-ffffffffffff");
   assert.equal(idBefore("00000000-0000-0000-0000-000000000000"), undefined);
 });
 
-test("names and rooms are checked as the protocol has it", () => {
+test("names and rooms are checked by the protocol's rules", () => {
   for (const good of ["Ada", "x".repeat(64), "😀".repeat(64), "משה", "a b"]) assert.equal(nameProblem(good), "", good);
   for (const bad of ["", "   ", "x".repeat(65), "a\nb", "a\u202eb", "a\u2066b", "a\u2028b", "a\u007fb"]) {
     assert.notEqual(nameProblem(bad), "", JSON.stringify(bad));
@@ -347,13 +384,16 @@ test("names and rooms are checked as the protocol has it", () => {
   }
 });
 
-test("how a connection ended is said in words for people", () => {
+test("the end of a connection is explained to the user", () => {
   assert.equal(endingOf({ code: 4403, reason: "spam" }), "You were removed from this server: spam.");
   assert.equal(endingOf({ code: 4403, reason: "" }), "You were removed from this server.");
   assert.equal(endingOf({ code: 4401, reason: "token: it has expired (exp)" }), "Your access has expired.");
   assert.equal(endingOf({ code: 1002, reason: "what?" }), "The server closed the connection: what? (code 1002).");
   assert.equal(refusedToken("token: it has expired (exp); get another one"), "This access token has expired.");
-  assert.equal(refusedToken("token: it is no JSON Web Token that is taken here; get another one"), "That is not a valid access token.");
+  assert.equal(
+    refusedToken("token: it is no JSON Web Token that is taken here; get another one"),
+    "That is not a valid access token.",
+  );
 });
 
 test("a refused name is explained to the user", () => {
@@ -368,8 +408,15 @@ test("a suggested name is a good one, and none that another tab has", () => {
   const first = suggestName(new Set(), () => 0);
   assert.equal(nameProblem(first), "");
   const digits = [0, 0, 0.5, 0.5];
-  assert.notEqual(suggestName(new Set([first]), () => digits.shift() ?? 0), first);
-  assert.equal(suggestName(new Set([first]), () => 0), first, "it gives one in any case");
+  assert.notEqual(
+    suggestName(new Set([first]), () => digits.shift() ?? 0),
+    first,
+  );
+  assert.equal(
+    suggestName(new Set([first]), () => 0),
+    first,
+    "there is one in any case",
+  );
 });
 
 test("a known user without a name is shown by the user, not as a stranger", () => {
@@ -394,12 +441,21 @@ test("names and users are known after a reload", (t) => {
   before.learn({ id: id(3), name: null, user: "bob@home" });
   for (const hide of hiding) hide();
   const after = new People("test");
-  assert.deepEqual([1, 2, 3].map((number) => after.name(id(number))), ["Me", "Ada", "bob@home"]);
-  assert.deepEqual([2, 3].map((number) => after.mark(id(number))), ["ada@home", ""]);
-  assert.deepEqual([1, 2].map((number) => after.isOwn(id(number))), [true, false]);
+  assert.deepEqual(
+    [1, 2, 3].map((number) => after.name(id(number))),
+    ["Me", "Ada", "bob@home"],
+  );
+  assert.deepEqual(
+    [2, 3].map((number) => after.mark(id(number))),
+    ["ada@home", ""],
+  );
+  assert.deepEqual(
+    [1, 2].map((number) => after.isOwn(id(number))),
+    [true, false],
+  );
 });
 
-test("what can be written where goes by what the client may do, and by the connection", async () => {
+test("where the user can write depends on the permissions and the connection", async () => {
   const { chat, client } = await chatIn("lobby");
   await chat.join("lobby");
   const room = chat.conversations.get("room:lobby");
@@ -415,7 +471,7 @@ test("what can be written where goes by what the client may do, and by the conne
   client.permissions = null;
   client.subscription.mayPublish = true;
   client.state = "reconnecting";
-  assert.deepEqual(closed(), [false, false, false], "it may be written, and waits");
+  assert.deepEqual(closed(), [false, false, false], "messages may be written, and wait");
   client.state = "closed";
   assert.deepEqual(closed(), [true, true, true]);
 });

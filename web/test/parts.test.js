@@ -10,13 +10,13 @@ const { Backoff, FrameReader, decodeBody, encodeBody, frameOf, Pace, matches } =
 const hex = (/** @type {Uint8Array} */ bytes) => Buffer.from(bytes).toString("hex");
 const bytes = (/** @type {string} */ text) => new Uint8Array(Buffer.from(text.replace(/\s/g, ""), "hex"));
 
-/** The bodies that come out where a stream is given in these pieces. */
+/** The bodies of a stream that arrives in these pieces. */
 function read(pieces, maxBytes = 1000) {
   const reader = new FrameReader(maxBytes);
   return pieces.flatMap((piece) => [...reader.push(piece)].map((body) => hex(body)));
 }
 
-test("frames are the ones of the protocol's examples", () => {
+test("frames are those of the protocol's examples", () => {
   const ping = "000000167b2274797065223a2270696e67222c226964223a377d";
   assert.equal(hex(frameOf(encodeBody({ type: "ping", id: 7 }))), ping);
   const attachment = bytes("de ad be ef");
@@ -42,14 +42,14 @@ test("a stream may be cut anywhere", () => {
   }
 });
 
-test("a length that is too much is refused before there is anything of the body", () => {
+test("an excessive length is refused before any of the body arrives", () => {
   assert.throws(() => read([bytes("00 00 03 e9")]), { kind: "protocol", code: 1009 });
   assert.throws(() => read([bytes("ff"), bytes("ff ff ff")]), { code: 1009 });
   assert.throws(() => read([bytes("00 00 00 00")]), { kind: "protocol", code: 1002 });
   assert.deepEqual(read([frameOf(new Uint8Array(1000))]).length, 1, "the limit itself is taken");
 });
 
-test("what is no body is told as such", () => {
+test("an invalid body is a protocol error", () => {
   const text = (/** @type {string} */ it) => new TextEncoder().encode(it);
   const broken = ["", "x", "[]", "{}", '{"type":1}', "null", '{"type":"a"', '\ufeff{"type":"a"}'];
   for (const body of [...broken, ...broken.map(text)]) {
@@ -61,13 +61,13 @@ test("what is no body is told as such", () => {
   assert.deepEqual(decodeBody('{"type":"new","x":{"y":[1]}}'), { json: { type: "new", x: { y: [1] } } });
 });
 
-test("an attachment keeps nothing else alive", () => {
+test("an attachment keeps no other memory alive", () => {
   const { data } = decodeBody(bytes("01 00000011 7b2274797065223a2262696e617279227d"));
   assert.deepEqual([data?.length, data?.buffer.byteLength], [0, 0]);
   const piece = new Uint8Array(100_000);
   piece.set(encodeBody({ type: "x" }, bytes("01 02")), 50_000);
   const body = piece.subarray(50_000, 50_000 + encodeBody({ type: "x" }, bytes("01 02")).length);
-  assert.deepEqual([...decodeBody(body).data ?? []], [1, 2]);
+  assert.deepEqual([...(decodeBody(body).data ?? [])], [1, 2]);
   assert.equal(decodeBody(body).data?.buffer.byteLength, 2);
 });
 
@@ -83,7 +83,7 @@ test("every delay is below a ceiling that doubles to its limit", () => {
   assert.deepEqual([low.next(), low.next()], [0, 0], "full jitter begins at nothing");
 });
 
-test("only a connection that held begins the count anew", () => {
+test("only a connection that lasted resets the count", () => {
   const backoff = new Backoff(20_000, () => 1);
   for (let tries = 0; tries < 3; tries += 1) {
     backoff.next();
@@ -94,7 +94,7 @@ test("only a connection that held begins the count anew", () => {
   assert.equal(backoff.next(), 500);
 });
 
-test("patterns match as the protocol says", () => {
+test("patterns match as the protocol defines", () => {
   const table = [
     ["market.*.eurusd", "market.fx.eurusd", true],
     ["market.>", "market.fx.eurusd", true],
@@ -108,10 +108,11 @@ test("patterns match as the protocol says", () => {
     ["a.b", "a.b", true],
     ["a.b", "a.c", false],
   ];
-  for (const [pattern, topic, expected] of table) assert.equal(matches(pattern, topic), expected, `${pattern} ${topic}`);
+  for (const [pattern, topic, expected] of table)
+    assert.equal(matches(pattern, topic), expected, `${pattern} ${topic}`);
 });
 
-test("a window grows with each reply; after refusals requests go at the times that were named, then one at a time", () => {
+test("the window grows with each reply; after refusals requests go at the times that were named", () => {
   const pace = new Pace();
   let open = 0;
   const send = (/** @type {number} */ now) => {

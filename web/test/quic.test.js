@@ -11,13 +11,19 @@ import { next, scripted, subscribed } from "./support/scripted.js";
 
 let addresses = 0;
 
-/** A server that is there by either carrier, at an address that no other test uses. */
+/** A server for both carriers, at an address that no other test uses. */
 async function both(t, answer = () => null) {
   const server = await scripted(answer);
   const quic = fakeQuic(t, server.url);
   const webTransportUrl = `https://quic${(addresses += 1)}.invalid/wt`;
   const open = (options = {}) => {
-    const it = connect(server.url, { WebSocket, webTransportUrl, certificateHash: false, maxBackoffMs: 20, ...options });
+    const it = connect(server.url, {
+      WebSocket,
+      webTransportUrl,
+      certificateHash: false,
+      maxBackoffMs: 20,
+      ...options,
+    });
     t.after(() => it.close());
     return it;
   };
@@ -25,23 +31,27 @@ async function both(t, answer = () => null) {
   return { server, quic, open };
 }
 
-/** Has this look like another browser, as long as a test runs. */
+/** Makes this look like another browser while a test runs. */
 function browse(t, userAgent) {
   const before = Object.getOwnPropertyDescriptor(globalThis, "navigator");
   Object.defineProperty(globalThis, "navigator", { value: { userAgent }, configurable: true, writable: true });
   t.after(() => (before ? Object.defineProperty(globalThis, "navigator", before) : delete globalThis.navigator));
 }
 
-const SAFARI = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/26.0 Safari/605.1.15";
+const GECKO = "(KHTML, like Gecko)";
+const MAC = `Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 ${GECKO}`;
+const IPHONE = `Mozilla/5.0 (iPhone; CPU iPhone OS 26_0 like Mac OS X) AppleWebKit/605.1.15 ${GECKO}`;
+const SAFARI = `${MAC} Version/26.0 Safari/605.1.15`;
 const WEBKIT = {
   Safari: SAFARI,
-  "Chrome on iOS": "Mozilla/5.0 (iPhone; CPU iPhone OS 26_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) CriOS/141.0 Mobile/15E148 Safari/604.1",
-  "Firefox on iOS": "Mozilla/5.0 (iPhone; CPU iPhone OS 26_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) FxiOS/143.0 Mobile/15E148 Safari/605.1.15",
+  "Chrome on iOS": `${IPHONE} CriOS/141.0 Mobile/15E148 Safari/604.1`,
+  "Firefox on iOS": `${IPHONE} FxiOS/143.0 Mobile/15E148 Safari/605.1.15`,
 };
 const OTHERS = {
   Chrome: "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36",
-  "headless Chrome": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/141.0.0.0 Safari/537.36",
-  Edge: "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36 Edg/141.0.0.0",
+  "headless Chrome":
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/141.0.0.0 Safari/537.36",
+  Edge: `Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 ${GECKO} Chrome/141.0.0.0 Safari/537.36 Edg/141.0.0.0`,
   Firefox: "Mozilla/5.0 (X11; Linux x86_64; rv:153.0) Gecko/20100101 Firefox/153.0",
 };
 const quickly = { timeout: 10_000 };
@@ -66,7 +76,7 @@ test("an option overrides that", quickly, async (t) => {
   assert.throws(() => open({ carriers: ["webtransport"] }), { kind: "usage", message: /WebKit.*webTransportOnWebKit/ });
 });
 
-/** Lets the clock run ahead. */
+/** Advances the clock. */
 function clock(t) {
   const real = performance.now.bind(performance);
   let ahead = 0;
@@ -74,32 +84,36 @@ function clock(t) {
   return (ms) => (ahead += ms);
 }
 
-test("a QUIC connection that was open and went silent is a failure of QUIC, which a handshake does not clear", quickly, async (t) => {
-  const { server, quic, open } = await both(t);
-  const pass = clock(t);
-  const it = open({ retryQuicMs: 60_000 });
-  await it.ready;
-  assert.equal(it.carrier, "webtransport");
-  pass(11_000);
-  server.peers[0].drop();
-  await next(it, "open");
-  assert.deepEqual([it.carrier, quic.sessions], ["websocket", 1]);
-  // Its time is over, so QUIC is taken again: and left for longer when that goes silent as well.
-  t.mock.method(Date, "now", () => new Date().getTime() + 130_000);
-  const other = open({ retryQuicMs: 60_000 });
-  await other.ready;
-  assert.equal(other.carrier, "webtransport");
-  pass(11_000);
-  server.peers.at(-1).drop();
-  await next(other, "open");
-  assert.equal(other.carrier, "websocket");
-  t.mock.method(Date, "now", () => new Date().getTime() + 260_000);
-  const third = open({ retryQuicMs: 60_000 });
-  await third.ready;
-  assert.equal(third.carrier, "websocket", "twice as long as before");
-});
+test(
+  "a QUIC connection that went silent is a failure of QUIC, which a handshake does not clear",
+  quickly,
+  async (t) => {
+    const { server, quic, open } = await both(t);
+    const pass = clock(t);
+    const it = open({ retryQuicMs: 60_000 });
+    await it.ready;
+    assert.equal(it.carrier, "webtransport");
+    pass(11_000);
+    server.peers[0].drop();
+    await next(it, "open");
+    assert.deepEqual([it.carrier, quic.sessions], ["websocket", 1]);
+    // Its time is over, so QUIC is used again, and left for longer when that goes silent as well.
+    t.mock.method(Date, "now", () => new Date().getTime() + 130_000);
+    const other = open({ retryQuicMs: 60_000 });
+    await other.ready;
+    assert.equal(other.carrier, "webtransport");
+    pass(11_000);
+    server.peers.at(-1).drop();
+    await next(other, "open");
+    assert.equal(other.carrier, "websocket");
+    t.mock.method(Date, "now", () => new Date().getTime() + 260_000);
+    const third = open({ retryQuicMs: 60_000 });
+    await third.ready;
+    assert.equal(third.carrier, "websocket", "twice as long as before");
+  },
+);
 
-test("if the network was away as well, QUIC is taken again", quickly, async (t) => {
+test("QUIC is used again if the network was away as well", quickly, async (t) => {
   const { server, quic, open } = await both(t);
   const pass = clock(t);
   let isAway = false;

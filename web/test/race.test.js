@@ -1,4 +1,4 @@
-// Which carrier is taken, and what becomes of the other one. Time is made here: how busy the machine is changes nothing.
+// Which carrier wins, and what happens to the other one. Time is simulated: the load of the machine changes nothing.
 
 import assert from "node:assert/strict";
 import { after, before, mock, test } from "node:test";
@@ -16,7 +16,7 @@ before(() => {
 });
 after(() => mock.reset());
 
-/** What a promise comes to, while one millisecond after the other goes by. */
+/** The result of a promise, while time passes one millisecond after the other. */
 async function passing(promise) {
   let isOver = false;
   void promise.finally(() => (isOver = true));
@@ -29,7 +29,7 @@ async function passing(promise) {
   throw new Error("it never came to anything");
 }
 
-/** A try that comes to something after so long; fails where that is negative; never ends where it is `null`. */
+/** A try that connects after so long; fails if that is negative; never ends if it is `null`. */
 function attempt(carrier, afterMs) {
   const seen = { started: 0, abandoned: false };
   const open = () => {
@@ -62,19 +62,24 @@ async function run({ quic = undefined, socket = undefined, quicFirst = true, abo
     signal: abort.signal,
     onQuicFailed: () => void (quicFailed = true),
   });
-  const outcome = await passing(ended.then((transport) => transport.carrier, (error) => error));
+  const outcome = await passing(
+    ended.then(
+      (transport) => transport.carrier,
+      (error) => error,
+    ),
+  );
   const took = performance.now() - began;
   return { outcome, took, quicFailed, quic: tries.quic?.seen, socket: tries.socket?.seen, began };
 }
 
-test("QUIC has a head start, and where it comes in that nothing else is tried", async () => {
+test("QUIC has a head start, and if it connects within that nothing else is tried", async () => {
   const { outcome, socket, quicFailed } = await run({ quic: 5, socket: 0 });
   assert.equal(outcome, "webtransport");
   assert.equal(socket?.started, 0, "WebSocket was tried");
   assert.equal(quicFailed, false);
 });
 
-test("where QUIC is silent, WebSocket is taken once it is time to settle, and not before", async () => {
+test("if QUIC is silent, WebSocket is used once it is time to settle, and not before", async () => {
   const { outcome, took, quic, socket, began, quicFailed } = await run({ quic: null, socket: 0 });
   assert.equal(outcome, "websocket");
   assert.equal((socket?.started ?? 0) - began, RACE_DELAY, "the head start");
@@ -83,47 +88,52 @@ test("where QUIC is silent, WebSocket is taken once it is time to settle, and no
   assert.ok(quicFailed, "it is kept in mind");
 });
 
-test("where QUIC fails, nothing is waited for", async () => {
+test("if QUIC fails, WebSocket is tried at once", async () => {
   const { outcome, took, quicFailed } = await run({ quic: -1, socket: 0 });
   assert.equal(outcome, "websocket");
   assert.ok(took <= 2, `it took ${took} ms`);
   assert.ok(quicFailed);
 });
 
-test("QUIC that comes while WebSocket is open already is taken, and the socket abandoned", async () => {
+test("QUIC that connects while WebSocket is open already is used, and the socket is abandoned", async () => {
   const { outcome, socket, quicFailed } = await run({ quic: 300, socket: 0 });
   assert.equal(outcome, "webtransport");
   assert.ok(socket?.abandoned);
   assert.equal(quicFailed, false);
 });
 
-test("a WebSocket that is open when QUIC fails is taken at once", async () => {
+test("a WebSocket that is open when QUIC fails is used at once", async () => {
   const { outcome, took } = await run({ quic: -250, socket: 0 });
   assert.equal(outcome, "websocket");
   assert.equal(took, 250);
 });
 
-test("after both were tried for long, whichever comes first is taken", async () => {
+test("after the time to settle, the first of both is used", async () => {
   assert.equal((await run({ quic: 600, socket: null })).outcome, "webtransport");
   assert.equal((await run({ quic: null, socket: 600 })).outcome, "websocket");
 });
 
-test("where QUIC failed before, WebSocket is tried alone, and QUIC where that fails", async () => {
+test("if QUIC failed before, WebSocket is tried alone, and QUIC only if that fails", async () => {
   const first = await run({ quic: 0, socket: 10, quicFirst: false });
   assert.equal(first.outcome, "websocket");
   assert.equal(first.quic?.started, 0);
   assert.equal((await run({ quic: 5, socket: -5, quicFirst: false })).outcome, "webtransport");
 });
 
-test("where nothing comes of either, it says so", async () => {
-  for (const how of [{ quic: -5, socket: -5 }, { quic: -5, socket: -5, quicFirst: false }, { quic: -1 }, { socket: -1 }]) {
+test("if neither connects, the error says so", async () => {
+  for (const how of [
+    { quic: -5, socket: -5 },
+    { quic: -5, socket: -5, quicFirst: false },
+    { quic: -1 },
+    { socket: -1 },
+  ]) {
     const { outcome, quicFailed } = await run(how);
     assert.ok(outcome instanceof QwsError && outcome.kind === "transport", String(outcome));
     assert.equal(quicFailed, false, "the server is not there, which says nothing of QUIC");
   }
 });
 
-test("one that is given up leaves nothing behind", async () => {
+test("an aborted race leaves nothing behind", async () => {
   const { outcome, quic, socket } = await run({ quic: null, socket: null, abortAfter: 250 });
   assert.equal(outcome.kind, "closed");
   assert.ok(quic?.abandoned && socket?.abandoned);

@@ -1,4 +1,4 @@
-// What becomes of requests and subscriptions, against a server that does as it is told.
+// Requests and subscriptions against a scripted server.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -21,7 +21,7 @@ test("a publish whose reply was lost is repeated with its key", async (t) => {
   assert.equal(it.reconnects, 2);
 });
 
-test("what may not be repeated is rejected with the connection, and the rest is", async (t) => {
+test("a lost connection rejects requests that must not be repeated, and the others are repeated", async (t) => {
   const { client: it } = await client(t, ({ type, id }, peer, connection) => {
     if (type === "text") return connection === 1 ? "" : { type: "text", re: id, content: "Echo: x", timestamp: 1 };
     if (type === "broadcast") peer.drop();
@@ -33,7 +33,7 @@ test("what may not be repeated is rejected with the connection, and the rest is"
   assert.equal(await echo, "Echo: x");
 });
 
-test("after a 429 it waits as told, and the caller sees nothing of it", async (t) => {
+test("after a 429 a request waits as long as the server asks, and the caller does not notice", async (t) => {
   const at = [];
   let refused = 0;
   const { client: it } = await client(t, ({ type, id, content }) => {
@@ -49,7 +49,7 @@ test("after a 429 it waits as told, and the caller sees nothing of it", async (t
   await assert.rejects(it.echo("never"), { kind: "request", code: 429, retryAfterMs: 60_000 });
 });
 
-test("others wait as long as one that was refused, and few are under way at once", async (t) => {
+test("other requests wait with a refused one, and few are in flight at once", async (t) => {
   const times = [];
   let most = 0;
   let open = 0;
@@ -74,7 +74,7 @@ test("others wait as long as one that was refused, and few are under way at once
   assert.ok(behind.length < 100, `${behind.length} were sent while the server had asked to wait`);
 });
 
-test("a request that gets no reply in time is given up, and nobody else with it", async (t) => {
+test("a request without a reply in time is given up, and no other with it", async (t) => {
   const { client: it } = await client(t, ({ type }) => (type === "text" ? "" : null), { requestTimeoutMs: 100 });
   await it.ready;
   await assert.rejects(it.echo("x"), { kind: "timeout" });
@@ -82,7 +82,7 @@ test("a request that gets no reply in time is given up, and nobody else with it"
   assert.equal(it.state, "open");
 });
 
-test("what is too long, or no JSON, or of the wrong kind never leaves", async (t) => {
+test("requests that are too long, not JSON, or of the wrong type are never sent", async (t) => {
   const { client: it, server } = await client(t, () => null);
   await it.ping();
   const sent = server.heard.length;
@@ -96,16 +96,19 @@ test("what is too long, or no JSON, or of the wrong kind never leaves", async (t
   await assert.rejects(it.close(1000, "x".repeat(124)), { kind: "usage" });
   it.subscribe("a").unsubscribe();
   await it.ping();
-  // Pings it sends by itself as well.
+  // The client sends pings by itself as well.
   const types = server.heard.slice(sent).map(({ type }) => type);
-  assert.deepEqual(types.filter((type) => type !== "ping"), ["subscribe", "unsubscribe"]);
+  assert.deepEqual(
+    types.filter((type) => type !== "ping"),
+    ["subscribe", "unsubscribe"],
+  );
   for (const url of ["http://example.com", "nonsense", "ftp://localhost"]) {
     assert.throws(() => connect(url, quick), { kind: "usage" }, url);
   }
   assert.throws(() => connect(server.url, { ...quick, carriers: ["webtransport"] }), { kind: "usage" });
 });
 
-test("a subscription that is refused later is asked for until it is taken, and ends where it never will be", async (t) => {
+test("a subscription that is refused later is asked for until it is accepted, or never can be", async (t) => {
   let refusals = 0;
   const { client: it, server } = await client(t, ({ type, id, topic }, _, connection) => {
     if (type !== "subscribe") return null;
@@ -121,11 +124,14 @@ test("a subscription that is refused later is asked for until it is taken, and e
   await next(kept, "resumed");
   assert.equal((await ended).code, 403);
   await assert.rejects(gone[Symbol.asyncIterator]().next(), { kind: "request", code: 403 });
-  const since = server.of("subscribe").filter(({ topic }) => topic === "kept").map((message) => message.since);
+  const since = server
+    .of("subscribe")
+    .filter(({ topic }) => topic === "kept")
+    .map((message) => message.since);
   assert.deepEqual(since, [undefined, ...Array(3).fill({ epoch: "e", offset: 3 })]);
 });
 
-test("topics are subscribed to before patterns, and one text is let go of before it is taken again", async (t) => {
+test("topics are subscribed to before patterns, and a text again once its previous end is confirmed", async (t) => {
   const { client: it, server } = await client(t, ({ type, id, topic }) => {
     if (type === "subscribe") return subscribed({ id, topic }, 0);
     return type === "unsubscribe" ? { type: "ok", re: id, topic } : null;
@@ -148,14 +154,17 @@ test("the server's end of a subscription is its error", async (t) => {
   const one = it.subscribe("a");
   await one.ready;
   server.peers[0].send({ type: "unsubscribed", topic: "a", code: 403, reason: "not any more" });
-  await assert.rejects(async () => {
-    for await (const message of one) assert.fail(message.topic);
-  }, { kind: "request", code: 403, message: "not any more" });
+  await assert.rejects(
+    async () => {
+      for await (const message of one) assert.fail(message.topic);
+    },
+    { kind: "request", code: 403, message: "not any more" },
+  );
   assert.equal(one.state, "ended");
   assert.equal(it.subscribe("a").state, "pending", "it may be subscribed to again");
 });
 
-test("messages are kept for a loop whenever nobody listens, not only before the first who does", { timeout: 10_000 }, async (t) => {
+test("messages are kept for a loop whenever there are no listeners", { timeout: 10_000 }, async (t) => {
   const { client: it, server } = await client(t, ({ type, id, topic }) =>
     type === "subscribe" ? subscribed({ id, topic }, 0) : null,
   );
@@ -188,7 +197,7 @@ test("messages are kept for a loop whenever nobody listens, not only before the 
   assert.equal((await one[Symbol.asyncIterator]().next()).value.offset, 6);
 });
 
-test("what is sent is what it was at the call", { timeout: 10_000 }, async (t) => {
+test("values are sent as they were at the call", { timeout: 10_000 }, async (t) => {
   const received = [];
   const { client: it, server } = await client(t, ({ type, id, data }) => {
     if (type === "signal") received.push(data.at);

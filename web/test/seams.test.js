@@ -1,4 +1,4 @@
-// What comes right behind the answer to `handshake`, in one piece with it, over either carrier and in a move.
+// Messages in one piece with the answer to `handshake`, on either carrier and in a move.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -16,7 +16,14 @@ const quickly = { timeout: 10_000 };
 async function client(t, behind, { of = 1, answer = () => null, isBlocked = false, ...options } = {}) {
   const server = await scripted((message, peer, connection) => {
     if (message.type !== "handshake" || connection !== of) return answer(message, peer, connection);
-    const accepted = { type: "handshake_response", re: message.id, accepted: true, client_id: "c", server_name: "S", limits };
+    const accepted = {
+      type: "handshake_response",
+      re: message.id,
+      accepted: true,
+      client_id: "c",
+      server_name: "S",
+      limits,
+    };
     peer.together(accepted, behind);
     return "";
   });
@@ -58,21 +65,28 @@ for (const carrier of ["websocket", "webtransport"]) {
     assert.equal(it.state, "closed");
   });
 
-  test(`a token that is about to end when it is shown is renewed: ${carrier}`, quickly, async (t) => {
+  test(`a token that is about to expire when it is shown is renewed: ${carrier}`, quickly, async (t) => {
     let tokens = 0;
     const answer = ({ type, id }) => (type === "refresh" ? { type: "refreshed", re: id, expires_at: 9 } : null);
-    const { it, server } = await client(t, { type: "expiring", expires_at: 8 }, {
-      answer,
-      carriers: [carrier],
-      token: () => `token-${(tokens += 1)}`,
-    });
+    const { it, server } = await client(
+      t,
+      { type: "expiring", expires_at: 8 },
+      {
+        answer,
+        carriers: [carrier],
+        token: () => `token-${(tokens += 1)}`,
+      },
+    );
     await next(it, "expiring");
     for (let pings = 0; pings < 50 && server.of("refresh").length === 0; pings += 1) await it.ping();
-    assert.deepEqual(server.of("refresh").map(({ token }) => token), ["token-2"]);
+    assert.deepEqual(
+      server.of("refresh").map(({ token }) => token),
+      ["token-2"],
+    );
   });
 }
 
-test("a better connection that ends right behind its handshake is no connection to stay on", quickly, async (t) => {
+test("a better connection that ends right behind its handshake is not kept", quickly, async (t) => {
   const close = { type: "close", code: 1001, reason: "going", reconnect_after_ms: 10 };
   const { it, quic } = await client(t, close, { of: 2, isBlocked: true, retryQuicMs: 200 });
   await it.ready;
@@ -83,25 +97,32 @@ test("a better connection that ends right behind its handshake is no connection 
   await it.ping();
 });
 
-test("a better connection's token that is about to end is renewed", quickly, async (t) => {
+test("a token that is about to expire is renewed on a better connection as well", quickly, async (t) => {
   let tokens = 0;
   const answer = ({ type, id }) => (type === "refresh" ? { type: "refreshed", re: id, expires_at: 9 } : null);
-  const { it, server, quic } = await client(t, { type: "expiring", expires_at: 8 }, {
-    of: 2,
-    isBlocked: true,
-    answer,
-    retryQuicMs: 200,
-    token: () => `token-${(tokens += 1)}`,
-  });
+  const { it, server, quic } = await client(
+    t,
+    { type: "expiring", expires_at: 8 },
+    {
+      of: 2,
+      isBlocked: true,
+      answer,
+      retryQuicMs: 200,
+      token: () => `token-${(tokens += 1)}`,
+    },
+  );
   await it.ready;
   quic.isBlocked = false;
   await next(it, "expiring");
   assert.equal(it.carrier, "webtransport");
   for (let pings = 0; pings < 50 && server.of("refresh").length === 0; pings += 1) await it.ping();
-  assert.deepEqual(server.of("refresh").map(({ token }) => token), ["token-3"]);
+  assert.deepEqual(
+    server.of("refresh").map(({ token }) => token),
+    ["token-3"],
+  );
 });
 
-test("whoever closes just as the connection comes is not connected", quickly, async (t) => {
+test("a client that is closed just as it connects is not connected", quickly, async (t) => {
   const server = await scripted(() => null);
   t.after(() => server.stop());
   for (let turns = 0; turns < 12; turns += 1) {
@@ -123,7 +144,7 @@ test("whoever closes just as the connection comes is not connected", quickly, as
   }
 });
 
-test("a token that never comes is waited for so long, and then asked for anew", { timeout: 20_000 }, async (t) => {
+test("a token function that never returns is called again after its time", { timeout: 20_000 }, async (t) => {
   const server = await scripted(() => null);
   let tokens = 0;
   const token = () => ((tokens += 1) === 2 ? new Promise(() => {}) : `token-${tokens}`);
@@ -138,5 +159,8 @@ test("a token that never comes is waited for so long, and then asked for anew", 
   const { kind, message } = await failed;
   assert.deepEqual([kind, /token/.test(message)], ["transport", true], message);
   await back;
-  assert.deepEqual(server.of("handshake").map(({ token }) => token), ["token-1", "token-3"]);
+  assert.deepEqual(
+    server.of("handshake").map(({ token }) => token),
+    ["token-1", "token-3"],
+  );
 });

@@ -1,4 +1,4 @@
-// Several subscriptions of one client to one topic, and what is wrong with options.
+// Several subscriptions of one client to one topic, and wrong options.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -15,19 +15,23 @@ const bounded = { timeout: 20_000 };
 async function topicServer(t, { answer = () => null, ...options } = {}) {
   const log = [];
   const message = (offset) => ({ type: "message", topic: "t", offset, content: String(offset), timestamp: 1 });
-  const server = await client(t, (request, peer, connection) => {
-    const { type, id, since, limit = 100, reverse } = request;
-    const own = answer(request, peer, connection);
-    if (own) return own;
-    if (type === "subscribe") return subscribed(request, log.length, since ? { recovered: true } : {});
-    if (type === "unsubscribe") return { type: "ok", re: id, topic: "t" };
-    if (type !== "history") return null;
-    const from = since?.epoch === "e" ? since : undefined;
-    const all = log.filter((offset) => from === undefined || (reverse ? offset < from.offset : offset > from.offset));
-    const page = (reverse ? all.toReversed?.() ?? [...all].reverse() : all).slice(0, limit);
-    const more = all.length > page.length;
-    return { type: "history", re: id, topic: "t", epoch: "e", offset: log.length, messages: page.map(message), more };
-  }, options);
+  const server = await client(
+    t,
+    (request, peer, connection) => {
+      const { type, id, since, limit = 100, reverse } = request;
+      const own = answer(request, peer, connection);
+      if (own) return own;
+      if (type === "subscribe") return subscribed(request, log.length, since ? { recovered: true } : {});
+      if (type === "unsubscribe") return { type: "ok", re: id, topic: "t" };
+      if (type !== "history") return null;
+      const from = since?.epoch === "e" ? since : undefined;
+      const all = log.filter((offset) => from === undefined || (reverse ? offset < from.offset : offset > from.offset));
+      const page = (reverse ? (all.toReversed?.() ?? [...all].reverse()) : all).slice(0, limit);
+      const more = all.length > page.length;
+      return { type: "history", re: id, topic: "t", epoch: "e", offset: log.length, messages: page.map(message), more };
+    },
+    options,
+  );
   const publish = (count, peer = server.server.peers.at(-1)) => {
     for (let at = 0; at < count; at += 1) {
       log.push(log.length + 1);
@@ -37,7 +41,7 @@ async function topicServer(t, { answer = () => null, ...options } = {}) {
   return { ...server, publish, log };
 }
 
-/** Keeps the offsets that listeners hear, and what else is told. */
+/** Records the offsets of messages, and other events. */
 function listen(subscription) {
   const heard = [];
   subscription.addEventListener("message", ({ detail }) => heard.push(detail.offset));
@@ -70,7 +74,7 @@ test("two parts of a page share one subscription at the server, which ends with 
   assert.deepEqual([server.of("subscribe").length, server.of("unsubscribe").length], [1, 1]);
 });
 
-test("each gets what it asked for: from a position, the newest, or what comes", bounded, async (t) => {
+test("each gets what it asked for: from a position, the newest, or only what comes", bounded, async (t) => {
   const { client: it, server, publish } = await topicServer(t);
   await it.ready;
   publish(10);
@@ -91,17 +95,29 @@ test("each gets what it asked for: from a position, the newest, or what comes", 
   assert.equal(server.of("subscribe").length, 1);
 });
 
-test("one whose position the log no longer reaches is told so, and gets what is left", bounded, async (t) => {
+test("a position that the log no longer reaches is reported, and what is left comes", bounded, async (t) => {
   const answer = ({ type, id, since }) => {
     if (type !== "history") return null;
     const left = [8, 9, 10].filter((offset) => offset > (since?.offset ?? 0));
     const messages = left.map((offset) => ({ type: "message", topic: "t", offset, content: "x", timestamp: 1 }));
-    return { type: "history", re: id, topic: "t", epoch: "e", offset: 10, recovered: since.offset >= 7, messages, more: false };
+    return {
+      type: "history",
+      re: id,
+      topic: "t",
+      epoch: "e",
+      offset: 10,
+      recovered: since.offset >= 7,
+      messages,
+      more: false,
+    };
   };
   const { client: it, log } = await topicServer(t, { answer });
   log.push(...upTo(10));
   await it.subscribe("t").ready;
-  for (const [offset, recovered, expected] of [[2, false, ["lost", 8, 9, 10]], [8, true, [9, 10]]]) {
+  for (const [offset, recovered, expected] of [
+    [2, false, ["lost", 8, 9, 10]],
+    [8, true, [9, 10]],
+  ]) {
     const made = it.subscribe("t", { since: { epoch: "e", offset } });
     const heard = listen(made);
     assert.deepEqual(await made.ready, { epoch: "e", offset: 10, recovered });
@@ -110,7 +126,7 @@ test("one whose position the log no longer reaches is told so, and gets what is 
   }
 });
 
-test("one that reads slowly does not hold up the other, and loses nothing", bounded, async (t) => {
+test("a slow reader does not hold up the other, and loses nothing", bounded, async (t) => {
   const { client: it, server, publish } = await topicServer(t);
   const [slow, fast] = [it.subscribe("t", { highWaterMark: 8 }), it.subscribe("t")];
   const heard = listen(fast);
@@ -121,7 +137,7 @@ test("one that reads slowly does not hold up the other, and loses nothing", boun
   const read = [];
   for await (const { offset } of slow) {
     read.push(offset);
-    // What is published while it catches up comes once as well.
+    // Messages published while it catches up come once as well.
     if (read.length % 10 === 0 && read.length <= 50) publish(1);
     if (read.length === 55) break;
   }
@@ -131,7 +147,7 @@ test("one that reads slowly does not hold up the other, and loses nothing", boun
   assert.deepEqual([heard, server.of("unsubscribe").length], [upTo(55), 0]);
 });
 
-test("where the only one is paused, another one goes on with what comes", bounded, async (t) => {
+test("when the only one is paused, another one gets what comes", bounded, async (t) => {
   const { client: it, publish } = await topicServer(t);
   const slow = it.subscribe("t", { highWaterMark: 4 });
   await slow.ready;
@@ -148,7 +164,7 @@ test("where the only one is paused, another one goes on with what comes", bounde
   assert.deepEqual([heard, read], [[5, 6], upTo(6)]);
 });
 
-test("one that wants to know who comes has the others' subscription asked for again, and alone is told", bounded, async (t) => {
+test("a subscription with presence makes the client ask again, and alone gets the events", bounded, async (t) => {
   const { client: it, server, publish } = await topicServer(t);
   const one = it.subscribe("t");
   const heard = listen(one);
@@ -161,12 +177,21 @@ test("one that wants to know who comes has the others' subscription asked for ag
   server.peers[0].send({ type: "join", topic: "t", client: { id: "x", name: null } });
   publish(1);
   await until(() => heard.length === 2);
-  assert.deepEqual([heard, news], [[1, 2], ["join", 2]]);
+  assert.deepEqual(
+    [heard, news],
+    [
+      [1, 2],
+      ["join", 2],
+    ],
+  );
   const asked = server.of("subscribe").map(({ presence, since }) => [presence, since?.offset]);
-  assert.deepEqual(asked, [[undefined, undefined], [true, 1]]);
+  assert.deepEqual(asked, [
+    [undefined, undefined],
+    [true, 1],
+  ]);
 });
 
-test("what one may not have is its own error", bounded, async (t) => {
+test("a refusal of one does not end the others", bounded, async (t) => {
   const answer = ({ type, id, presence }) =>
     type === "subscribe" && presence ? { type: "error", re: id, code: 403, message: "presence: no" } : null;
   const { client: it, publish } = await topicServer(t, { answer });
@@ -174,7 +199,7 @@ test("what one may not have is its own error", bounded, async (t) => {
   const heard = listen(one);
   await one.ready;
   await assert.rejects(it.subscribe("t", { presence: true }).ready, { kind: "request", code: 403 });
-  // The first of them as well.
+  // Neither if it is the first of them.
   const [bad, good] = [it.subscribe("u", { presence: true }), it.subscribe("u")];
   await assert.rejects(bad.ready, { code: 403 });
   await good.ready;
@@ -182,7 +207,7 @@ test("what one may not have is its own error", bounded, async (t) => {
   await until(() => heard.length === 1);
 });
 
-test("the others do without what one of them asked for, if that leaves before its answer", bounded, async (t) => {
+test("options of one that leaves before the answer are dropped", bounded, async (t) => {
   const answer = ({ type, id, since }) =>
     type === "subscribe" && since ? { type: "error", re: id, code: 403, message: "since: no" } : null;
   const { client: it, server, publish } = await topicServer(t, { answer });
@@ -190,8 +215,9 @@ test("the others do without what one of them asked for, if that leaves before it
   const [one, two] = [it.subscribe("t", { since: { epoch: "e", offset: 0 } }), it.subscribe("t")];
   await one.unsubscribe();
   await two.ready;
-  // One of a history that may not be read ends alone as well, and the last one ends it at the server.
-  const refuses = ({ type, id }) => (type === "history" ? { type: "error", re: id, code: 403, message: "topic: no" } : null);
+  // One that may not read the history ends alone as well, and the last one ends it at the server.
+  const refuses = ({ type, id }) =>
+    type === "history" ? { type: "error", re: id, code: 403, message: "topic: no" } : null;
   const other = await topicServer(t, { answer: refuses });
   const [first, second] = [other.client.subscribe("t"), other.client.subscribe("t", { recent: 3 })];
   await first.ready;
@@ -203,7 +229,7 @@ test("the others do without what one of them asked for, if that leaves before it
   assert.equal(server.of("subscribe").length, 2);
 });
 
-test("a reconnect is one for all who share, and those that were behind are so still", bounded, async (t) => {
+test("all resume with one request after a reconnect, and those that were behind stay behind", bounded, async (t) => {
   const { client: it, server, publish } = await topicServer(t);
   const [slow, fast] = [it.subscribe("t", { highWaterMark: 4 }), it.subscribe("t")];
   const heard = listen(fast);
@@ -220,7 +246,7 @@ test("a reconnect is one for all who share, and those that were behind are so st
   assert.deepEqual([read, heard], [upTo(10), upTo(10)]);
 });
 
-test("where what was missed may not be replayed, it goes on and tells the loss", bounded, async (t) => {
+test("if missed messages may not be replayed, the subscription continues and reports the loss", bounded, async (t) => {
   const answer = ({ type, id, since }) =>
     type === "subscribe" && since ? { type: "error", re: id, code: 403, message: "since: no" } : null;
   const { client: it, server, publish } = await topicServer(t, { answer });
@@ -236,17 +262,25 @@ test("where what was missed may not be replayed, it goes on and tells the loss",
   assert.deepEqual(heard, [1, "lost", 2]);
 });
 
-test("options that cannot be shared are an error of the one that asks, not of the page", bounded, async (t) => {
+test("options that cannot be shared are an error of the later subscription alone", bounded, async (t) => {
   const { client: it } = await topicServer(t);
   const one = it.subscribe("t");
   await one.ready;
-  await assert.rejects(it.subscribe("t", { delivery: "datagram" }).ready, { kind: "usage", code: 409, message: /delivery "stream"/ });
-  await assert.rejects(it.subscribe("t", { lane: "control" }).ready, { kind: "usage", code: 409, message: /lane "own"/ });
+  await assert.rejects(it.subscribe("t", { delivery: "datagram" }).ready, {
+    kind: "usage",
+    code: 409,
+    message: /delivery "stream"/,
+  });
+  await assert.rejects(it.subscribe("t", { lane: "control" }).ready, {
+    kind: "usage",
+    code: 409,
+    message: /lane "own"/,
+  });
   await it.subscribe("t", { delivery: "stream", lane: "own" }).ready;
   assert.equal(one.state, "active");
 });
 
-test("a wrong topic or value is a rejection, and an end that listeners hear", bounded, async (t) => {
+test("a wrong topic or value rejects `ready` and fires `end`", bounded, async (t) => {
   const { client: it, server } = await topicServer(t);
   await it.ready;
   for (const topic of ["", "a..b", "a b", "eur*", "a.>.b", "ä", "a".repeat(256), 7]) {
@@ -262,12 +296,16 @@ test("a wrong topic or value is a rejection, and an end that listeners hear", bo
     [{ delivery: "carrier pigeon" }, /delivery must be/],
     [{ highWaterMark: 0 }, /highWaterMark/],
   ];
-  for (const [options, message] of wrong) await assert.rejects(it.subscribe("t", options).ready, { kind: "usage", message });
-  await assert.rejects(it.subscribe("a.*", { since: { epoch: "e", offset: 1 } }).ready, { kind: "usage", message: /pattern/ });
+  for (const [options, message] of wrong)
+    await assert.rejects(it.subscribe("t", options).ready, { kind: "usage", message });
+  await assert.rejects(it.subscribe("a.*", { since: { epoch: "e", offset: 1 } }).ready, {
+    kind: "usage",
+    message: /pattern/,
+  });
   assert.deepEqual(server.of("subscribe"), []);
 });
 
-test("an option that is misspelt is a TypeError that names it and what was meant", bounded, async (t) => {
+test("a misspelt option is a TypeError that names it and the one that was meant", bounded, async (t) => {
   const { client: it, server } = await topicServer(t);
   const cases = [
     [() => connect(server.url, { WebSocket, tokn: "x" }), /connect: unknown option "tokn"; did you mean "token"\?/],
@@ -281,11 +319,17 @@ test("an option that is misspelt is a TypeError that names it and what was meant
   await assert.rejects(it.publish("t", "x", { keys: "k" }), { name: "TypeError", message: /did you mean "key"\?/ });
   await assert.rejects(it.listClients({ before: "x" }), { name: "TypeError", message: /expected one of limit, after/ });
   await assert.rejects(it.history("t", { revers: true }), { name: "TypeError", message: /did you mean "reverse"\?/ });
-  await assert.rejects(it.history("t", { recent: 3, limit: 3 }), { kind: "usage", message: /recent cannot be combined/ });
-  await assert.rejects(it.history("t", { limit: 0 }), { kind: "usage", message: /limit must be a whole number from 1 to 1000/ });
+  await assert.rejects(it.history("t", { recent: 3, limit: 3 }), {
+    kind: "usage",
+    message: /recent cannot be combined/,
+  });
+  await assert.rejects(it.history("t", { limit: 0 }), {
+    kind: "usage",
+    message: /limit must be a whole number from 1 to 1000/,
+  });
 });
 
-test("history takes the names of subscribe too, and is empty for a topic without messages", bounded, async (t) => {
+test("history accepts the options of subscribe too, and is empty for a topic without messages", bounded, async (t) => {
   const { client: it, publish } = await topicServer(t);
   await it.ready;
   assert.deepEqual(await it.history("t"), { epoch: "e", offset: 0, messages: [], more: false, recovered: null });
@@ -298,12 +342,16 @@ test("history takes the names of subscribe too, and is empty for a topic without
   const none = it.subscribe("t", { since: it.subscribe("u").position, recent: null });
   assert.equal((await none.ready).recovered, null);
   // An older server answers 404.
-  const old = await client(t, ({ type, id }) => (type === "history" ? { type: "error", re: id, code: 404, message: "none" } : null));
+  const old = await client(t, ({ type, id }) =>
+    type === "history" ? { type: "error", re: id, code: 404, message: "none" } : null,
+  );
   assert.deepEqual((await old.client.history("t")).messages, []);
 });
 
-test("a `gap` of many topics is told to the pattern that it names", bounded, async (t) => {
-  const { client: it, server } = await client(t, (message) => (message.type === "subscribe" ? subscribed(message, 0) : null));
+test("a `gap` of many topics is reported to the pattern that it names", bounded, async (t) => {
+  const { client: it, server } = await client(t, (message) =>
+    message.type === "subscribe" ? subscribed(message, 0) : null,
+  );
   const [all, some] = [it.subscribe(">"), it.subscribe("a.>")];
   await Promise.all([all.ready, some.ready]);
   all.addEventListener("gap", () => assert.fail("it is the other's"));
@@ -312,7 +360,7 @@ test("a `gap` of many topics is told to the pattern that it names", bounded, asy
   assert.deepEqual(await told, { topic: "a.>", first: 0, last: 0, reason: "several" });
 });
 
-test("all of it with a real server", needsServer, async (t) => {
+test("subscriptions to one topic work with a real server", needsServer, async (t) => {
   const server = await startServer();
   t.after(() => server.stop());
   const it = connect(server.url, { WebSocket });

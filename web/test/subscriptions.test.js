@@ -1,4 +1,4 @@
-// What a subscription makes of what comes: positions, the seam after a reconnect, the queue, and whose a message is.
+// Positions, reconnects, queues, and which subscription a message belongs to.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -8,7 +8,7 @@ import { internals } from "../qws.js";
 const { Entry, Feed, Routes } = internals;
 const EPOCH = "k3v9";
 
-/** A subscription with a record of what it told. */
+/** A subscription with a record of its events. */
 function subscription(topic, options = {}, capacity = 1000) {
   const told = [];
   const entry = new Entry(topic, options);
@@ -26,7 +26,7 @@ function subscription(topic, options = {}, capacity = 1000) {
   return { entry, feed, told, take: () => told.splice(0) };
 }
 
-/** On a connection whose server has answered. */
+/** Subscribes it on a connection whose server has answered. */
 function subscribed({ entry }, { routes = new Routes(null), offset = 0, epoch = EPOCH, recovered, lane } = {}) {
   const binding = routes.bind(entry);
   entry.binding = binding;
@@ -41,7 +41,7 @@ function subscribed({ entry }, { routes = new Routes(null), offset = 0, epoch = 
 const message = (offset, topic = "t") => ({ type: "message", topic, offset, content: String(offset), timestamp: 1 });
 const gap = (first, last, topic = "t") => ({ type: "gap", topic, first, last });
 
-/** What a server sends, on its way to whom it belongs. */
+/** Passes messages of a server to the subscriptions that they belong to. */
 function hear(routes, source, ...messages) {
   return messages.map((json) => {
     const binding = routes.find(source, json, false);
@@ -51,7 +51,7 @@ function hear(routes, source, ...messages) {
   });
 }
 
-test("after a reconnect nothing comes twice, and it is asked for what came behind the last", () => {
+test("after a reconnect nothing comes twice, and it continues after the last message", () => {
   const one = subscription("t", { recent: 2 });
   one.feed.listened(1);
   assert.deepEqual([one.entry.toAsk().recent, one.entry.toAsk().since], [2, undefined]);
@@ -68,7 +68,7 @@ test("after a reconnect nothing comes twice, and it is asked for what came behin
   assert.deepEqual(one.feed.position, { epoch: EPOCH, offset: 14 });
 });
 
-test("what is lost is told once, in its place", () => {
+test("a loss is reported once, in its place", () => {
   const one = subscription("t");
   one.feed.listened(1);
   const { routes } = subscribed(one, { offset: 5 });
@@ -78,7 +78,7 @@ test("what is lost is told once, in its place", () => {
   assert.deepEqual(one.take(), [["gap", 11, 12]], "the rest of a gap that was told in part");
   assert.equal(one.feed.position?.offset, 12);
 
-  // The log reaches back to 20 only, and the connection breaks twice.
+  // The log reaches back only to 20, and the connection breaks twice.
   subscribed(one, { offset: 25, recovered: false });
   assert.deepEqual(one.take(), [["lost"]]);
   subscribed(one, { offset: 25, recovered: false });
@@ -87,7 +87,7 @@ test("what is lost is told once, in its place", () => {
   assert.deepEqual(one.take(), [["lost"]], "more is");
 });
 
-test("in another life of the log offsets begin anew", () => {
+test("in another epoch offsets begin again", () => {
   const one = subscription("t");
   one.feed.listened(1);
   hear(subscribed(one, { offset: 90 }).routes, "control", message(91));
@@ -97,7 +97,7 @@ test("in another life of the log offsets begin anew", () => {
   assert.deepEqual(one.feed.position, { epoch: "other", offset: 3 });
 });
 
-test("a log that has lost what was seen is as good as another one", () => {
+test("a log that has lost messages that were seen counts as another one", () => {
   const one = subscription("t", { since: { epoch: EPOCH, offset: 50 } });
   one.feed.listened(1);
   const { routes } = subscribed(one, { offset: 7, recovered: false });
@@ -105,7 +105,7 @@ test("a log that has lost what was seen is as good as another one", () => {
   assert.deepEqual(one.take(), [["lost"], 8]);
 });
 
-test("while it moves to another connection, the one before may be ahead", () => {
+test("during a move the old connection may be ahead", () => {
   const one = subscription("t");
   one.feed.listened(1);
   const { routes } = subscribed(one, { offset: 1 });
@@ -121,7 +121,7 @@ test("while it moves to another connection, the one before may be ahead", () => 
   assert.deepEqual(one.take(), [2, 3, ["resumed"], 4]);
 });
 
-/** A pattern that moves to another connection while the one before brings `messages`. */
+/** A pattern that moves to another connection while the old one brings `messages`. */
 function moved(one, ...messages) {
   const { routes } = subscribed(one);
   const other = new Routes(null);
@@ -135,19 +135,19 @@ function moved(one, ...messages) {
   return other;
 }
 
-test("a pattern that has moved drops what the connection before brought, and nothing after that", () => {
+test("a pattern that has moved drops what the old connection brought, and nothing after that", () => {
   const one = subscription("a.*");
   one.feed.listened(1);
   const routes = moved(one, message(19, "a.b"), message(20, "a.b"));
   assert.deepEqual(one.take(), [19, 20, ["resumed"]]);
   hear(routes, "control", message(19, "a.b"), message(20, "a.b"), message(21, "a.b"));
   assert.deepEqual(one.take(), [21]);
-  // The server forgot the topic meanwhile, which nobody else follows.
+  // The server has forgotten the topic meanwhile, which has no other subscriber.
   hear(routes, "control", message(1, "a.b"), message(2, "a.b"));
   assert.deepEqual(one.take(), [1, 2]);
 });
 
-test("what a pattern saw before it moved does not count in another life of the server, nor for long", (t) => {
+test("offsets that a pattern saw before it moved do not count after a restart of the server, nor for long", (t) => {
   const restarted = subscription("a.*");
   restarted.feed.listened(1);
   moved(restarted, message(20, "a.b"));
@@ -165,7 +165,7 @@ test("what a pattern saw before it moved does not count in another life of the s
   assert.deepEqual(quiet.take(), [20, ["resumed"], 1]);
 });
 
-test("of a pattern every reconnect tells that something may be missing, and of datagrams none does", () => {
+test("every reconnect reports a possible loss for a pattern, and none for datagrams", () => {
   const pattern = subscription("a.*");
   subscribed(pattern);
   subscribed(pattern);
@@ -179,7 +179,7 @@ test("of a pattern every reconnect tells that something may be missing, and of d
   assert.deepEqual(datagrams.take(), [5, ["resumed"]]);
 });
 
-test("the position is that of what was handed out, not of what waits", async () => {
+test("the position is that of the last message handed out, not of those that wait", async () => {
   const one = subscription("t");
   const { routes } = subscribed(one);
   hear(routes, "control", message(1), message(2), gap(3, 4));
@@ -190,10 +190,15 @@ test("the position is that of what was handed out, not of what waits", async () 
   assert.equal(one.feed.position?.offset, 4, "a gap is behind what came before it");
 });
 
-test("a full queue asks for a pause, and for an end of it once half of it was read", async () => {
+test("a full queue asks for a pause, and for its end once half of the queue was read", async () => {
   const one = subscription("t", {}, 4);
   const { routes } = subscribed(one);
-  assert.deepEqual(hear(routes, "control", ...[1, 2, 3, 4].map((n) => message(n))), ["taken", "taken", "taken", "full"]);
+  assert.deepEqual(hear(routes, "control", ...[1, 2, 3, 4].map((n) => message(n))), [
+    "taken",
+    "taken",
+    "taken",
+    "full",
+  ]);
   one.entry.isPaused = true;
   await one.feed.take();
   assert.deepEqual(one.take(), []);
@@ -202,11 +207,14 @@ test("a full queue asks for a pause, and for an end of it once half of it was re
   assert.equal(one.entry.toAsk().since.offset, 4, "what waits is not asked for again");
 });
 
-test("with a pattern, and with datagrams, the newest win in a full queue", async () => {
+test("with a pattern and with datagrams the newest messages win in a full queue", async () => {
   const pattern = subscription("*", {}, 2);
   const { routes } = subscribed(pattern);
   hear(routes, "control", message(1), message(1, "u"), message(2), message(3));
-  assert.deepEqual(pattern.take(), [["gap", 1, 1], ["gap", 1, 1]]);
+  assert.deepEqual(pattern.take(), [
+    ["gap", 1, 1],
+    ["gap", 1, 1],
+  ]);
   assert.deepEqual([(await pattern.feed.take())?.offset, (await pattern.feed.take())?.offset], [2, 3]);
   const datagrams = subscription("t", { delivery: "datagram" }, 2);
   hear(subscribed(datagrams).routes, "datagram", message(1), message(2), message(3));
@@ -214,7 +222,7 @@ test("with a pattern, and with datagrams, the newest win in a full queue", async
   assert.deepEqual([(await datagrams.feed.take())?.offset, datagrams.feed.waiting], [2, 1]);
 });
 
-test("where somebody listens and nobody reads, nothing waits", async () => {
+test("with listeners and without a reader nothing waits", async () => {
   const one = subscription("t", {}, 2);
   const { routes } = subscribed(one);
   hear(routes, "control", message(1));
@@ -226,7 +234,7 @@ test("where somebody listens and nobody reads, nothing waits", async () => {
   assert.equal(one.feed.position?.offset, 4);
 });
 
-test("a message goes to the topic by its name, else to the first pattern, and only from its own lane", () => {
+test("a message goes to its topic's subscription, otherwise to the first pattern, and only from its own lane", () => {
   const [exact, first, second] = [subscription("a.b"), subscription("a.*"), subscription("a.>")];
   for (const { feed } of [exact, first, second]) feed.listened(1);
   const { routes } = subscribed(exact, { lane: 1 });
@@ -240,7 +248,7 @@ test("a message goes to the topic by its name, else to the first pattern, and on
   assert.deepEqual(hear(routes, 1, message(2, "x")), ["nobody's"]);
 });
 
-test("on a topic lane a message waits for the answer that it has overtaken, on the control lane it is nobody's", () => {
+test("a message that has overtaken the answer waits on a topic lane, and is dropped on the control lane", () => {
   const one = subscription("t");
   const routes = new Routes(null);
   const binding = routes.bind(one.entry);
@@ -251,7 +259,7 @@ test("on a topic lane a message waits for the answer that it has overtaken, on t
   assert.deepEqual(hear(routes, "control", message(1)), ["nobody's"]);
 });
 
-test("on the control lane, what came for a topic that was left belongs to a pattern, and what comes in a pause to nobody", () => {
+test("on the control lane a message after an unsubscribe is a pattern's, and one during a pause is dropped", () => {
   const [pattern, exact] = [subscription("t.*"), subscription("t.a")];
   for (const { feed } of [pattern, exact]) feed.listened(1);
   const { routes } = subscribed(pattern, {});
@@ -266,7 +274,7 @@ test("on the control lane, what came for a topic that was left belongs to a patt
   assert.deepEqual([exact.take().filter(Number), pattern.take().filter(Number)], [[1], [3, 4]]);
 });
 
-test("what was sent before a pause never takes the place of what is sent again", () => {
+test("messages sent before a pause never take the place of those that are sent again", () => {
   const one = subscription("t");
   one.feed.listened(1);
   const { routes, binding } = subscribed(one, { lane: 1 });
@@ -274,13 +282,13 @@ test("what was sent before a pause never takes the place of what is sent again",
   routes.leave(binding);
   assert.deepEqual(hear(routes, 1, message(3), message(4)), ["nobody's", "nobody's"]);
   routes.left(binding);
-  // On the same lane: two more of the old ones, then everything again.
+  // On the same lane: two more of the old messages, then everything again.
   subscribed(one, { routes, offset: 7, recovered: true, lane: 1 });
   hear(routes, 1, message(5), message(6), ...[3, 4, 5, 6, 7, 8].map((n) => message(n)));
   assert.deepEqual(one.take(), [1, 2, ["resumed"], 3, 4, 5, 6, 7, 8]);
 });
 
-test("where nothing was dropped in a pause, the first that comes is the next one", () => {
+test("if nothing was dropped in a pause, the first message is the next one", () => {
   const one = subscription("t");
   one.feed.listened(1);
   const { routes, binding } = subscribed(one, { lane: 1 });
@@ -292,7 +300,7 @@ test("where nothing was dropped in a pause, the first that comes is the next one
   assert.deepEqual(one.take(), [1, ["resumed"], 2, 3, 4]);
 });
 
-test("of several pauses on one lane, what is left of the earlier ones takes no place either", () => {
+test("after several pauses on one lane, leftovers of the earlier ones are dropped as well", () => {
   const one = subscription("t");
   one.feed.listened(1);
   const { routes, binding } = subscribed(one, { lane: 1 });
@@ -304,12 +312,12 @@ test("of several pauses on one lane, what is left of the earlier ones takes no p
   routes.leave(again.binding);
   routes.left(again.binding);
   subscribed(one, { routes, offset: 9, recovered: true, lane: 1 });
-  // What the first time left on the lane, then the second, then the third.
+  // Leftovers of the first time, then of the second, then the third.
   hear(routes, 1, ...[4, 5, 2, 3, 4, 5, 6, 2, 3, 4, 5, 6, 7, 8, 9, 10].map((n) => message(n)));
   assert.deepEqual(one.take().filter(Number), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
 });
 
-test("what cannot be told from what a lane carried for others before is asked for on the control lane", () => {
+test("a topic uses the control lane if its messages could be taken for earlier ones on its lane", () => {
   const answer = (routes, entry, lane, more = {}) => {
     const binding = routes.bind(entry);
     entry.binding = binding;
@@ -329,7 +337,7 @@ test("what cannot be told from what a lane carried for others before is asked fo
   assert.equal(answer(routes, subscription("b.b", { since }).entry, 5), true, "the pattern is of others");
   assert.equal(answer(routes, subscription("a.c", { since }).entry, 5), false, "a pattern has brought it there");
 
-  // It was left before the answer came, and what was sent until then is on its way.
+  // It was left before the answer came, and what was sent until then is in flight.
   const left = new Routes(null);
   const one = subscription("t");
   const binding = left.bind(one.entry);
@@ -339,7 +347,7 @@ test("what cannot be told from what a lane carried for others before is asked fo
   assert.equal(answer(left, subscription("t").entry, 3), false);
 });
 
-test("a subscription that ended with an error throws it once, behind what waits", async () => {
+test("a subscription that ended with an error throws it once, after the messages that wait", async () => {
   const one = subscription("t");
   hear(subscribed(one).routes, "control", message(1));
   const error = new Error("over");

@@ -1,4 +1,4 @@
-// The declarations without any library but ES2022, as a program that has to pass the type check. It is never run.
+// The declarations with only the ES2022 library, as a program that has to pass the type check. It is never run.
 import { connect, QwsError } from "../qws.js";
 import type { Client, HistoryPage, Message, Subscription, UrlLike } from "../qws.js";
 

@@ -1,18 +1,25 @@
-// What the declarations promise, as a program that has to pass the type check. It is never run.
+// The declarations, as a program that has to pass the type check. It is never run.
 import { connect, QwsError } from "../qws.js";
 import type { Client, ConnectOptions, Message, MessageIterator, Position, Subscription } from "../qws.js";
 
-const options: ConnectOptions = { name: "Ada", token: async () => "t", carriers: ["websocket"], certificateHash: false };
+const options: ConnectOptions = {
+  name: "Ada",
+  token: async () => "t",
+  carriers: ["websocket"],
+  certificateHash: false,
+};
 
 export async function use(): Promise<void> {
   const client: Client = connect("https://localhost:4433", options);
   await client.ready;
   client.addEventListener("open", ({ detail }) => console.log(detail.carrier === "webtransport", detail.resumed));
   client.addEventListener("close", ({ detail }) => console.log(detail.code + 1, detail.willReconnect));
-  // They are what the platform calls them.
+  // They are the platform's events and targets.
   const target: EventTarget = client;
   const hear = (event: CustomEvent<Message>) => take(event.detail);
-  client.subscribe(new URL("https://a.b").host).addEventListener("message", hear, { signal: new AbortController().signal });
+  client
+    .subscribe(new URL("https://a.b").host)
+    .addEventListener("message", hear, { signal: new AbortController().signal });
   target.addEventListener("open", (event) => event.preventDefault());
   const state: "connecting" | "open" | "reconnecting" | "closed" = client.state;
   const text: string = await client.echo("hi");

@@ -1,5 +1,5 @@
-// A WebTransport for Node: one control lane with frames, over the WebSocket of a scripted or real server. What the server sends
-// at once comes as one chunk, as it may in a browser.
+// A WebTransport for Node: one control lane with frames, over the WebSocket of a scripted or real server. Messages that
+// the server sends together arrive as one chunk, as they may in a browser.
 
 import { setTimeout as sleep } from "node:timers/promises";
 
@@ -36,8 +36,10 @@ export function fakeQuic(t, url) {
       });
       this.ready.catch(() => {});
       this.closed = new Promise((resolve) => {
-        // What was received before is read before.
-        socket.on("close", (code) => sleep(20).then(() => resolve({ closeCode: code === 1005 || code === 1006 ? 0 : code, reason: "" })));
+        // What was received before is read first.
+        socket.on("close", (code) =>
+          sleep(20).then(() => resolve({ closeCode: code === 1005 || code === 1006 ? 0 : code, reason: "" })),
+        );
       });
     }
 
@@ -50,7 +52,7 @@ export function fakeQuic(t, url) {
             try {
               controller.enqueue(new Uint8Array(Buffer.concat(pieces.splice(0))));
             } catch {
-              // Nobody reads any more.
+              // The reader has gone.
             }
           };
           socket.on("message", (data) => {

@@ -1,4 +1,4 @@
-// A server that does what a test tells it to, for what a real one does not do on demand; and a client of it.
+// A server that follows a test's script, for cases that a real one does not produce on demand; and a client of it.
 
 import { once } from "node:events";
 
@@ -6,12 +6,12 @@ import WebSocket, { WebSocketServer } from "ws";
 
 import { connect } from "../../qws.js";
 
-/** Options of a client that comes back at once. */
+/** Options of a client that reconnects at once. */
 export const quick = { WebSocket, maxBackoffMs: 20 };
 
 /**
- * Starts a server. `answer(message, peer, connection)` gives what to send for a message of a client, where `connection` counts from
- * 1; without an answer of its own a `handshake` is accepted, and a `ping` gets its `pong`.
+ * Starts a server. `answer(message, peer, connection)` returns the answer to a message of a client, where `connection`
+ * counts from 1; without an answer a `handshake` is accepted, and a `ping` gets its `pong`.
  *
  * @param {(message: any, peer: Peer, connection: number) => any} answer
  */
@@ -44,7 +44,7 @@ export async function scripted(answer) {
     /** Those of one type. */
     of: (type) => heard.filter((message) => message.type === type),
     peers,
-    /** What came with messages, in order. */
+    /** Attachments of messages, in order. */
     attachments,
     async stop() {
       for (const socket of server.clients) socket.terminate();
@@ -58,13 +58,20 @@ function usual({ type, id, timestamp }, connection) {
   if (type === "ping") return { type: "pong", re: id, timestamp, server_time: Date.now() };
   if (type !== "handshake") return null;
   const limits = { max_message_bytes: 1000, ping_interval_ms: 25_000, ping_timeout_ms: 10_000, max_request_lanes: 0 };
-  return { type: "handshake_response", re: id, accepted: true, client_id: `client-${connection}`, server_name: "S", limits };
+  return {
+    type: "handshake_response",
+    re: id,
+    accepted: true,
+    client_id: `client-${connection}`,
+    server_name: "S",
+    limits,
+  };
 }
 
 class Peer {
   /** Resolves with the code when the connection has ended. */
   closed;
-  /** What a test does before a client's `close` is answered. */
+  /** Called before a client's `close` is answered. */
   beforeClose = () => {};
   #socket;
 
@@ -78,7 +85,7 @@ class Peer {
     this.#socket.send(isBody ? message : JSON.stringify(message));
   }
 
-  /** Sends several in one piece: the other side reads them at once. */
+  /** Sends several messages in one piece: the other side reads them together. */
   together(...messages) {
     const { _socket: stream } = this.#socket;
     stream.cork();
@@ -90,12 +97,12 @@ class Peer {
     this.#socket.close(code, reason);
   }
 
-  /** Reads and says nothing more. */
+  /** Neither reads nor sends any longer. */
   freeze() {
     this.#socket.pause();
   }
 
-  /** Ends it without a word. */
+  /** Ends the connection without a close. */
   drop() {
     this.#socket.terminate();
   }

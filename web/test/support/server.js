@@ -1,4 +1,4 @@
-// A real server, and a way between it and a client that can be cut.
+// A real server, and a relay to it that can be cut.
 
 import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 
 const BUILT = fileURLToPath(new URL("../../../target/debug/quic-websocket", import.meta.url));
 
-/** The server to test with: QWS_SERVER, else what a debug build has made. */
+/** The server to test with: QWS_SERVER, else the debug build. */
 export const binary = process.env.QWS_SERVER ?? (existsSync(BUILT) ? BUILT : null);
 
 /** For `test(name, needsServer, ...)`. */
@@ -24,7 +24,7 @@ export async function startServer({ settings = "", port = 0 } = {}) {
   const folder = mkdtempSync(join(tmpdir(), "qws-test-"));
   writeFileSync(join(folder, "server.toml"), settings);
   const flags = ["--addr", "127.0.0.1:0", "--http", `127.0.0.1:${port}`, "--config", "server.toml"];
-  // What begins with QWS_ would be a setting to it.
+  // Variables that begin with QWS_ would be settings.
   const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("QWS_")));
   const child = spawn(binary, flags, { cwd: folder, env, stdio: ["ignore", "pipe", "pipe"] });
   let log = "";
@@ -52,7 +52,7 @@ export async function startServer({ settings = "", port = 0 } = {}) {
   };
 }
 
-/** A TCP relay to a port, that can cut what goes through it. */
+/** A TCP relay to a port that can cut its connections. */
 export async function startRelay(port) {
   const pairs = new Set();
   let isOpen = true;
@@ -73,17 +73,17 @@ export async function startRelay(port) {
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   return {
     url: `http://127.0.0.1:${server.address().port}`,
-    /** How many connections there are. */
+    /** Number of connections. */
     connections: () => pairs.size,
-    /** Cuts all connections; new ones are taken. */
+    /** Cuts all connections; new ones are accepted. */
     cut() {
       for (const pair of [...pairs]) for (const end of pair) end.destroy();
     },
-    /** Lets nothing come any further, and tells nobody. */
+    /** Stops forwarding, without closing anything. */
     freeze() {
       for (const pair of pairs) for (const end of pair) end.unpipe().pause();
     },
-    /** Whether new connections are taken. */
+    /** Whether new connections are accepted. */
     open(value) {
       isOpen = value;
     },
