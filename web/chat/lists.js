@@ -150,7 +150,7 @@ export class PeopleList {
     if (conversation.kind === "all") return "Everyone on this server sees this, whatever room they are in.";
     if (conversation.kind === "direct") {
       const where = isHere ? `${name} is online.` : `${name} is not in any of your rooms right now.`;
-      return `${where} Only the two of you can read this.`;
+      return `${where} Only the two of you see this conversation.`;
     }
     if (roster === null) return "You are no longer in this room.";
     if (roster.error !== null) {

@@ -228,7 +228,7 @@ export function rowsOf(chat, people, { onExpand, onInvite }) {
     if (conversation.kind === "room") return emptyRoom(conversation);
     const words =
       conversation.kind === "direct"
-        ? `Only you and ${chat.nameOf(conversation)} can read this conversation.`
+        ? `Only you and ${chat.nameOf(conversation)} see this conversation.`
         : "Everyone on this server sees this, whatever room they are in.";
     return el("li", { class: "entry empty", "data-type": "empty" }, el("p", {}, words));
   }
