@@ -377,8 +377,8 @@ mod tests {
     use web_transport_quinn::{ClientBuilder, RecvStream, SendStream, Session};
 
     use super::*;
-    use crate::client::{Client, Event};
     use crate::tls::{DevelopmentFiles, Trust};
+    use crate::{Client, Event};
 
     const PATIENCE: Duration = Duration::from_secs(20);
     const DAY_S: u64 = 24 * 60 * 60;

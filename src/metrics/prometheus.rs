@@ -114,8 +114,10 @@ mod tests {
     use std::io::Write as _;
     use std::process::{Command, Stdio};
 
+    use quic_websocket_lane::Sent;
+
+    use super::super::Metrics;
     use super::super::stats::{Clients, Queues, Topics};
-    use super::super::{Metrics, Sent};
     use super::*;
 
     fn stats(metrics: &Metrics) -> Stats {

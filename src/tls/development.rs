@@ -260,8 +260,10 @@ impl Own {
 
 #[cfg(test)]
 mod tests {
+    use quic_websocket_client::tls::client_config;
+
     use super::*;
-    use crate::tls::{ServerTls, Trust, client_config};
+    use crate::tls::{ServerTls, Trust};
 
     fn ensure(files: &DevelopmentFiles, now: SystemTime) -> Result<Option<Made>, TlsError> {
         let exists = (files.cert.exists(), files.key.exists());

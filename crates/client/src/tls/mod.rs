@@ -18,9 +18,9 @@ pub use self::pem::PemError;
 #[doc(hidden)]
 pub use self::pem::{Part, certificates as pem_certificates, parts as pem_parts};
 pub use self::trust::Trust;
-pub(crate) use self::trust::{client_config, socket_config};
+pub(crate) use self::trust::socket_config;
 #[doc(hidden)]
-pub use self::trust::{https_config, server_name};
+pub use self::trust::{client_config, https_config, server_name};
 
 /// Why TLS cannot be set up.
 #[derive(Debug, Error)]

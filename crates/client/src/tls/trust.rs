@@ -33,7 +33,8 @@ pub enum Trust {
 
 /// The TLS side of a client's QUIC endpoint. `identity` names the files of its own certificate and key, for servers that
 /// ask for one; `early_data` whether to offer early data where a session is resumed.
-pub(crate) fn client_config(
+#[doc(hidden)]
+pub fn client_config(
     trust: &Trust,
     identity: Option<&(PathBuf, PathBuf)>,
     early_data: bool,

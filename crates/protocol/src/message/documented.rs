@@ -41,8 +41,11 @@ struct Step {
     attachment: Option<String>,
 }
 
+/// One message of a step as JSON, and its attachment.
+type Shown = (Option<Box<RawValue>>, Option<String>);
+
 /// The messages that clients send in transcripts, or that they receive, with their places.
-fn shown(message: fn(Step) -> (Option<Box<RawValue>>, Option<String>)) -> Vec<(String, Body)> {
+fn shown(message: fn(Step) -> Shown) -> Vec<(String, Body)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/transcripts");
     let mut shown = Vec::new();
     for file in std::fs::read_dir(folder).expect("the folder") {
