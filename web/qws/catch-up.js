@@ -16,7 +16,7 @@ import { Timers } from "./timers.js";
 /**
  * What subscriptions do for it.
  *
- * @typedef {object} Doings
+ * @typedef {object} Actions
  * @property {(entry: Entry, feed: Feed) => void} filled a reader does not keep up
  * @property {(entry: Entry, feed: Feed, error: QwsError) => void} leave
  */
@@ -32,7 +32,7 @@ export class CatchUp {
   /**
    * @param {Requests} requests
    * @param {number} maxBackoffMs
-   * @param {Doings} subscriptions
+   * @param {Actions} subscriptions
    */
   constructor(requests, maxBackoffMs, subscriptions) {
     this.#requests = requests;

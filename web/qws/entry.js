@@ -1,4 +1,4 @@
-// One subscription at the server: what was asked for, and the position up to which all was passed on to its feeds.
+// One subscription at the server: its options, and the position up to which all messages were passed on to its feeds.
 // Knows connections only as bindings; sends nothing. Called by subscriptions, `catch-up.js` and routes.
 
 import { Backoff, HELD_MS } from "./backoff.js";
@@ -25,7 +25,7 @@ export class Entry {
   feeds = new Set();
   /** The feed whose options are asked for: if the server refuses them, it alone ends. @type {Feed | null} */
   asker = null;
-  /** Whether the server has accepted it once. */
+  /** Whether the server has accepted it at least once. */
   opened = false;
   /** Whether the client may publish to the topic, according to the last answer. */
   mayPublish = true;
@@ -38,29 +38,29 @@ export class Entry {
   next = null;
   /** Resolved once the old connection brings nothing more. @type {Deferred<void>} */
   drained = new Deferred();
-  /** The delay of tries after the server refused it again. */
+  /** The delay before it is asked for again after a temporary refusal. */
   backoff = new Backoff(HELD_MS);
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   timer;
-  /** All up to this position was passed on. @type {Position | null} */
+  /** The position up to which all messages were passed on. @type {Position | null} */
   seen;
   /** The newest offset when the server first accepted it. What is newer comes here, not by a pattern. */
   begin = Infinity;
 
   /**
-   * The newest offset at the time when `recent` messages were asked for, until the first of them has come: before that
-   * their beginning is unknown, because offsets do not always grow by one.
+   * The newest offset when `recent` messages were asked for, set until the first of them has come. Before that the
+   * position at which they begin is unknown, because offsets do not always grow by one.
    *
    * @type {number | null}
    */
   #replayEnd = null;
-  /** A loss of messages was reported up to this offset. */
+  /** The offset up to which a loss of messages was reported. */
   #reportedLoss = 0;
-  /** The server does not let this client replay what it missed. */
+  /** Whether the server refuses to replay missed messages to this client. */
   #isPositionRefused = false;
   /**
-   * For a pattern that moves: the offsets that the old connection has brought, which the new one may bring again. They
-   * are not compared for longer: if only patterns follow a topic, the server may forget it, and its offsets begin
+   * For a pattern that moves: offsets that the old connection has brought, and the new one may bring again. They are
+   * compared only for a short time: the server may forget a topic without exact subscribers, and its offsets begin
    * again.
    *
    * @type {{ next: Binding, offsets: Map<string, number>, until: number } | null}
@@ -79,7 +79,7 @@ export class Entry {
     this.seen = options.since ? { epoch: options.since.epoch, offset: options.since.offset } : null;
   }
 
-  /** The request for it. @param {boolean} [onControl] whether it has to use the control lane */
+  /** The `subscribe` request. @param {boolean} [onControl] whether it has to use the control lane */
   toAsk(onControl = false) {
     const { since, recent, delivery, presence } = this.options;
     const lane = onControl ? "control" : this.options.lane;
@@ -95,14 +95,14 @@ export class Entry {
     return { ...request, since: { epoch: this.seen.epoch, offset: this.#replayEnd ?? this.seen.offset } };
   }
 
-  /** It is asked for on another connection. @param {Binding} next */
+  /** Begins to move to another connection. @param {Binding} next */
   moveTo(next) {
     this.next = next;
     this.drained = new Deferred();
     if (this.isPattern) this.#seam = { next, offsets: new Map(), until: Infinity };
   }
 
-  /** The old connection brings nothing more. @param {Binding} next */
+  /** Completes a move: the old connection brings nothing more. @param {Binding} next */
   switch(next) {
     if (this.next !== next) return;
     this.binding = next;
@@ -111,7 +111,7 @@ export class Entry {
     this.drained.resolve();
   }
 
-  /** It is no longer on a connection. @param {Link} link */
+  /** Leaves a connection. @param {Link} link */
   unbind(link) {
     if (this.#seam?.next.link === link) this.#seam = null;
     if (this.next?.link === link) {
@@ -151,7 +151,7 @@ export class Entry {
     return null;
   }
 
-  /** A feed begins with what the server sends next. @param {Feed} feed */
+  /** Lets a feed begin with what the server sends next. @param {Feed} feed */
   admit(feed) {
     if (feed.opened || feed.behind) return;
     const seen = this.seen && { epoch: this.seen.epoch, offset: this.#replayEnd ?? this.seen.offset };
@@ -159,7 +159,7 @@ export class Entry {
     feed.open(seen, { epoch, offset, recovered: null });
   }
 
-  /** A feed ends, and the others continue. @param {Feed} feed @param {QwsError | null} error */
+  /** Ends a feed; the others continue. @param {Feed} feed @param {QwsError | null} error */
   part(feed, error) {
     this.feeds.delete(feed);
     if (this.asker === feed) {
@@ -172,7 +172,7 @@ export class Entry {
   }
 
   /**
-   * The server has refused it. Whether to ask for less: without a position that may not be replayed, or without the
+   * Decides, after a refusal, whether to ask for less: without a position that may not be replayed, or without the
    * options of one feed, which ends.
    *
    * @param {Json | undefined} asked
@@ -201,7 +201,7 @@ export class Entry {
   }
 
   /**
-   * A feed that was behind has caught up. Returns it if it has no room for more.
+   * Takes back a feed that has caught up. Returns it if it has no room for more.
    *
    * @param {Feed} feed
    */
@@ -213,7 +213,7 @@ export class Entry {
   }
 
   /**
-   * The server has accepted it.
+   * Handles `subscribed`: begins, resumes, or reports a loss.
    *
    * @param {Binding} binding
    * @param {Json} reply
@@ -256,7 +256,7 @@ export class Entry {
     this.asker = null;
     for (const feed of this.feeds) {
       if (feed.behind) {
-        // It finds out from the topic's history.
+        // This feed finds out from the topic's history.
         if (lost) feed.behind.pending = null;
       } else if (feed.opened || (feed === asker && !renewed)) {
         feed.open(this.#replayEnd === null ? this.seen : null, subscribed);
@@ -271,8 +271,8 @@ export class Entry {
   }
 
   /**
-   * The server continues after this position. If a replay up to there has not come in full, the rest is fetched from
-   * the history.
+   * Continues after the position that was asked for. If a replay up to there has not come in full, feeds fetch the rest
+   * from the history.
    *
    * @param {Position} position
    */
@@ -307,7 +307,7 @@ export class Entry {
     return true;
   }
 
-  /** Nothing more is to be passed on up to a position. @param {Position} position */
+  /** Counts all messages up to a position as passed on. @param {Position} position */
   #passed(position) {
     this.seen = position;
     this.#replayEnd = null;
@@ -321,7 +321,7 @@ export class Entry {
   }
 
   /**
-   * Passes on what belongs to it, unless it has come before. Returns the feeds that have no room for more.
+   * Passes a message on, unless it has come before. Returns the feeds that have no room for more.
    *
    * @param {Binding} binding
    * @param {Source} source

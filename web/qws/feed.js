@@ -1,4 +1,4 @@
-// One subscription of the application: what waits for its readers, and how it catches up from a topic's history.
+// One subscription of the application: its queue, its events, and how it catches up from a topic's history.
 // Knows its entry, never a connection. Called by its entry, `Subscription`, subscriptions and `catch-up.js`.
 
 import { Deferred } from "./deferred.js";
@@ -32,21 +32,20 @@ import { MAX_PAGE } from "./messages.js";
 export const LOG_TOO_SHORT = "the topic's log no longer reaches back that far";
 
 /**
- * A subscription of the application: the messages that wait for its readers, and its events. Several feeds
- * may share one entry; one that does not keep up with the others, or begins further back, is behind and catches up from
- * the history.
+ * A subscription of the application. Several feeds may share one entry; one that does not keep up with the others, or
+ * begins further back, is behind and catches up from the history.
  */
 export class Feed {
   /** @type {Subscription | null} */
   subscription = null;
   /** @type {Deferred<Subscribed>} */
   ready = new Deferred();
-  /** Whether `ready` has resolved: it takes what comes. */
+  /** Whether `ready` has resolved. */
   opened = false;
   isOver = false;
-  /** All up to this position was taken. @type {Position | null} */
+  /** The position up to which all messages were taken into the queue. @type {Position | null} */
   seen;
-  /** All up to this position was handed out. @type {Position | null} */
+  /** The position up to which all messages were handed out. @type {Position | null} */
   position;
   /** Number of iterations. */
   readers = 0;
@@ -94,7 +93,7 @@ export class Feed {
   }
 
   /**
-   * It begins, or continues with its entry.
+   * Begins, or continues with its entry.
    *
    * @param {Position | null} seen `null` if that is not known before the first message
    * @param {Subscribed} subscribed
@@ -107,7 +106,7 @@ export class Feed {
   }
 
   /**
-   * Takes what comes. True if there is no room for more.
+   * Takes a message or gap. True if there is no room for more.
    *
    * @param {Heard} heard
    */
@@ -120,7 +119,7 @@ export class Feed {
       else this.behind.pending = null;
       return false;
     }
-    // It begins after its answer.
+    // A feed begins after the answer to its `subscribe`.
     if (!this.opened) return false;
     const { seen } = this;
     const isKnown = seen !== null && position !== null && seen.epoch === position.epoch;
@@ -146,7 +145,7 @@ export class Feed {
     return isFull;
   }
 
-  /** Nothing more is to be handed out up to a position. @param {Position} position */
+  /** Counts all messages up to a position as taken. @param {Position} position */
   passed(position) {
     this.seen = position;
     // After the messages that wait.
@@ -157,14 +156,14 @@ export class Feed {
 
   // Catching up.
 
-  /** Its entry continues after a position up to which this feed may not have all messages. @param {Position} end */
+  /** Fetches the messages up to a position after which its entry continues. @param {Position} end */
   fetchUpTo(end) {
     if (!this.opened || this.behind || (this.seen && this.seen.offset >= end.offset)) return;
     this.fallBehind();
     if (this.behind && !this.seen) Object.assign(this.behind, { recent: this.options.recent, end });
   }
 
-  /** It keeps what waits, and fetches the rest from the topic's history once it has room. */
+  /** Keeps its queue, and fetches what follows from the topic's history once it has room. */
   fallBehind() {
     this.behind ??= { isFirst: false, isFetching: false, recent: undefined, pending: null };
   }
@@ -211,7 +210,7 @@ export class Feed {
   }
 
   /**
-   * What it has missed cannot be fetched: it continues with what comes.
+   * Gives up what it has missed, and continues with what comes.
    *
    * @param {Position | null} position
    * @param {string} reason
@@ -223,7 +222,7 @@ export class Feed {
     emit(this.subscription, "lost", { epoch, offset, recovered: false, reason });
   }
 
-  // What waits for the reader.
+  // The queue.
 
   get waiting() {
     return this.#items.length - this.#first;

@@ -10,7 +10,7 @@ import { isPattern, matches } from "./topics.js";
 /** @import { Json } from "./frames.js" */
 /** @import { Link } from "./link.js" */
 
-/** Topics of which the lanes that they used on a connection are remembered. */
+/** Most topics whose lanes on a connection are remembered. */
 const MAX_REMEMBERED = 4096;
 
 /** A subscription on one connection. */
@@ -23,7 +23,7 @@ export class Binding {
   settled = new Deferred();
   /** The request that waits for its reply. @type {Call | null} */
   order = null;
-  /** What came of this topic on this lane. @type {Track | null} */
+  /** The messages of the topic on this lane. @type {Track | null} */
   track = null;
 
   /**
@@ -40,7 +40,7 @@ export class Binding {
     return this.stage === "asked" && this.order !== null && this.order.isUnderWay;
   }
 
-  /** Messages that wait for the answer look for their subscription again. */
+  /** Makes messages that wait for the answer look for their subscription again. */
   letGo() {
     this.settled.resolve();
     this.settled = new Deferred();
@@ -116,9 +116,9 @@ export class Routes {
   }
 
   /**
-   * The server has answered. False if its messages cannot be told from those that it sent before on the same lane, for
-   * another subscription to the same topic or a pattern: then the topic has to use the control lane, where they are in
-   * order with the answer.
+   * Handles `subscribed`. False if the messages cannot be told from earlier ones on the same lane, which were for
+   * another subscription to the same topic or a pattern: then the topic has to use the control lane, where messages are
+   * in order with the answer.
    *
    * @param {Binding} binding
    * @param {Json} reply
@@ -126,20 +126,20 @@ export class Routes {
   answered(binding, reply) {
     const { entry } = binding;
     const lane = typeof reply.lane === "number" ? reply.lane : null;
-    let canBeTold = true;
+    let isDistinct = true;
     if (lane !== null && entry.isPattern) {
       const patterns = this.#patternsOn.get(lane) ?? new Set();
       this.#patternsOn.set(lane, patterns.add(patterns.size < MAX_REMEMBERED ? entry.topic : ">"));
     } else if (lane !== null) {
       const tracks = this.#tracks.get(entry.topic) ?? new Map();
       const track = tracks.get(lane) ?? { entry, last: 0 };
-      // What came by a pattern before the topic was subscribed to lies ahead of it on the lane, and is sent again.
+      // Messages that came by a pattern before the topic was subscribed to are ahead on the lane, and are sent again.
       const { since, recent } = entry.options;
       const isAgain = entry.opened || since != null || recent != null;
       const patterns = [...(this.#patternsOn.get(lane) ?? [])];
       const byPattern = isAgain && patterns.some((pattern) => matches(pattern, entry.topic));
-      canBeTold = (track.entry === entry && !byPattern) || this.#onControl.has(entry.topic);
-      if (!canBeTold) this.#onControl.add(entry.topic);
+      isDistinct = (track.entry === entry && !byPattern) || this.#onControl.has(entry.topic);
+      if (!isDistinct) this.#onControl.add(entry.topic);
       track.entry = entry;
       // After a loss it begins anywhere.
       if (reply.recovered === false) track.last = 0;
@@ -147,13 +147,13 @@ export class Routes {
       this.#tracks.set(entry.topic, tracks.set(lane, track));
       binding.track = track;
     }
-    if (binding.stage !== "asked") return canBeTold;
+    if (binding.stage !== "asked") return isDistinct;
     binding.stage = "live";
     binding.lane = lane;
-    return canBeTold;
+    return isDistinct;
   }
 
-  /** The server is asked to end a subscription. @param {Binding} binding */
+  /** Records that the server is asked to end a subscription. @param {Binding} binding */
   leave(binding) {
     binding.letGo();
     this.unbind(binding);
@@ -161,7 +161,7 @@ export class Routes {
     this.leaving.set(binding.entry.topic, binding);
   }
 
-  /** The server has ended a subscription. @param {Binding} binding */
+  /** Records that the server has ended a subscription. @param {Binding} binding */
   left(binding) {
     binding.stage = "left";
     if (this.leaving.get(binding.entry.topic) === binding) this.leaving.delete(binding.entry.topic);
@@ -209,7 +209,7 @@ export class Routes {
     return all.some((binding) => binding.stage === "live" && binding.lane === lane);
   }
 
-  /** The connection has ended: releases all that wait. */
+  /** Ends all subscriptions with the connection, and releases the messages that wait. */
   close() {
     const all = [...this.#exact.values(), ...this.#patterns, ...this.leaving.values()];
     this.#exact.clear();

@@ -226,10 +226,10 @@ export class Subscriptions {
     if (reply.type !== "subscribed") {
       return this.#refused(binding, new QwsError("protocol", `subscribe: unexpected reply ${reply.type}`));
     }
-    const canBeTold = link.routes.answered(binding, reply);
+    const isDistinct = link.routes.answered(binding, reply);
     // Unsubscribed meanwhile, and the server has been asked to.
     if (entry.isOver || binding.stage !== "live") return;
-    if (!canBeTold) return this.#release(binding, () => entry.unbind(link));
+    if (!isDistinct) return this.#release(binding, () => entry.unbind(link));
     const old = entry.next === binding ? entry.binding : null;
     entry.answered(binding, reply, asked);
     for (const feed of entry.feeds) if (feed.behind) void this.#catchUp.run(entry, feed);

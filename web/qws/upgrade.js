@@ -22,7 +22,7 @@ const COMPARED_MS = 2 * MOVE_MS;
 /**
  * What the driver does for it.
  *
- * @typedef {object} Doings
+ * @typedef {object} Actions
  * @property {(carriers: CarrierName[], signal: AbortSignal, adopt: (link: Link) => void) => Promise<void>} dial
  * @property {(link: Link) => void} use has requests and subscriptions use a connection
  * @property {(code: number | undefined) => boolean} mayReturn
@@ -47,7 +47,7 @@ export class Upgrade {
 
   /**
    * @param {{ settings: Settings, connection: Connection, requests: Requests, subscriptions: Subscriptions }} parts
-   * @param {Doings} driver
+   * @param {Actions} driver
    */
   constructor({ settings, connection, requests, subscriptions }, driver) {
     this.#settings = settings;
