@@ -2,9 +2,9 @@
 //!
 //! Start a server with `./run.sh native`, then run this in another terminal: `./run.sh hello`.
 
-use quic_websocket::message::{CloseCode, Payload};
-use quic_websocket::tls::Trust;
-use quic_websocket::{Client, TopicEvent};
+use quic_websocket_client::message::{CloseCode, Payload};
+use quic_websocket_client::tls::Trust;
+use quic_websocket_client::{Client, TopicEvent};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {

@@ -1,7 +1,7 @@
 //! A realtime messaging server for QUIC, and its client library.
 //!
-//! The smallest client connects, subscribes to a topic, publishes a message to it, and prints the message that arrives
-//! (`examples/hello.rs`):
+//! The smallest client connects, subscribes to a topic, publishes a message to it, and prints the message that arrives.
+//! It uses the crate `quic-websocket-client`, which this crate re-exports:
 //!
 #![doc = "```no_run"]
 #![doc = include_str!("../examples/hello.rs")]
