@@ -90,7 +90,7 @@ fn first_name(path: &str) -> &str {
     path.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap_or(path)
 }
 
-/// What `lib.rs` exports, and the room that it comes from; `None` for what comes from another crate.
+/// Names exported by `lib.rs`, and the rooms that they come from; `None` for those of other crates.
 fn exports(rooms: &BTreeMap<String, usize>) -> BTreeMap<String, Option<String>> {
     let lib = code(&read("src/lib.rs"));
     let mut exports = BTreeMap::new();
@@ -106,7 +106,7 @@ fn exports(rooms: &BTreeMap<String, usize>) -> BTreeMap<String, Option<String>> 
 }
 
 #[test]
-fn every_room_knows_what_its_row_of_the_code_map_says_and_all_of_that_is_above_it() {
+fn every_room_uses_exactly_the_rooms_in_its_row_which_are_all_above_it() {
     let map = code_map();
     assert!(map.len() > 10, "the code map of ARCHITECTURE.md has a third column, \"knows\"");
     let places: BTreeMap<String, usize> =
@@ -144,7 +144,7 @@ fn every_room_knows_what_its_row_of_the_code_map_says_and_all_of_that_is_above_i
                     }
                     used.entry(at).or_default().insert(target.to_owned());
                 }
-                // What the crate's root defines itself.
+                // Names defined in the crate root itself.
                 None if room == "lib" || room == "main" => {}
                 None => wrong.push(format!("src/{path} knows `{target}`, which has no row in the code map")),
             }
