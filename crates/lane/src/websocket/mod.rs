@@ -1,6 +1,6 @@
-//! WebSocket (RFC 6455): one lane for each client, whose bodies are the socket's messages. A task, the [`pump`], moves them
-//! between the socket and what is here: a little each way, so that what a client does not take waits in its lane's backlog,
-//! and what the server does not take waits at the client.
+//! WebSocket (RFC 6455): one lane for each client, whose bodies are the socket's messages. A task, the `pump`, moves
+//! them between the socket and what is here: a little each way, so that what a client does not take waits in its lane's
+//! backlog, and what the server does not take waits at the client.
 
 mod lengths;
 mod metered;
@@ -26,7 +26,8 @@ use quic_websocket_protocol::frame::FrameError;
 
 pub use self::pump::{ask, echo, open};
 
-/// Bytes of frames that are on their way to the socket. Whatever is more waits in the backlog, where it can still be dropped.
+/// Bytes of frames that are on their way to the socket. Whatever is more waits in the backlog, where it can still be
+/// dropped.
 const OUTGOING_BYTES: usize = 64 * 1024;
 /// Bytes of bodies that were read and not asked for yet, beyond which nothing more is read: one body can be longer.
 const INCOMING_BYTES: usize = 64 * 1024;
@@ -68,8 +69,8 @@ struct Outgoing {
     /// Wakes the lane's drain.
     writer: Option<Waker>,
     finished: bool,
-    /// A ping was answered with what is not with the system yet. Until it is nothing more is read: whoever sends pings and takes
-    /// no answers would have them pile up.
+    /// A ping was answered with what is not with the system yet. Until it is nothing more is read: whoever sends pings
+    /// and takes no answers would have them pile up.
     pong: bool,
     /// The last word, once what is here was sent: a closing code and a reason.
     close: Option<(u16, String)>,
