@@ -25,7 +25,7 @@ const LAYERS = [
   ["client", "internals"],
 ];
 
-/** Modules that must never be imported by others, beyond what the layers say. */
+/** Modules that a module must never import, beyond what the layers forbid. */
 const NEVER = {
   feed: ["backoff"],
   inbound: ["link", "dial", "upgrade"],
