@@ -4,8 +4,8 @@ use uuid::Uuid;
 
 use super::{Context, error};
 use crate::Printable;
+use crate::envelope::EncodedMessage;
 use crate::message::{ErrorCode, Payload, ServerMessage, now_ms};
-use crate::outbound::EncodedMessage;
 
 /// Sends `payload` to every client, its sender included. Where a reply is wanted, waits until it has gone out to all.
 pub(super) async fn broadcast(

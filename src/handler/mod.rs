@@ -36,7 +36,8 @@ pub(crate) use self::work::{Deferred, Page, Requested};
 use crate::Printable;
 use crate::auth::{Auth, Identity};
 use crate::config::{Config, Live, MessageLog};
-use crate::limits::Addresses;
+use crate::limits::{Addresses, Allowance};
+use crate::log::Draft;
 use crate::message::{ClientMessage, Close, ErrorCode, Request, RequestId, ServerMessage, now_ms};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
@@ -61,12 +62,14 @@ pub(crate) struct Context {
 #[derive(Debug)]
 pub(crate) struct Caller {
     pub(crate) client: Arc<Client>,
+    /// How often it may ask, and for how much.
+    pub(crate) allowance: Allowance,
     identity: watch::Sender<Arc<Identity>>,
 }
 
 impl Caller {
-    pub(crate) fn new(client: Arc<Client>, identity: Identity) -> Self {
-        Self { client, identity: watch::Sender::new(Arc::new(identity)) }
+    pub(crate) fn new(client: Arc<Client>, allowance: Allowance, identity: Identity) -> Self {
+        Self { client, allowance, identity: watch::Sender::new(Arc::new(identity)) }
     }
 
     /// Its present identity; a `refresh` may change it.
@@ -134,7 +137,7 @@ pub(crate) fn answer(context: &Context, by: &Caller, request: Request, replies: 
         ClientMessage::Subscribe(wanted) => Work::Subscribe(wanted),
         ClientMessage::Unsubscribe { topic } => Work::Unsubscribe(topic),
         ClientMessage::Publish { topic, payload, key } => {
-            Work::Publish(Publication { from: Some(from), topic, payload, key })
+            Work::Publish(Publication { topic, draft: Draft { from: Some(from), payload, key } })
         }
         ClientMessage::Refresh { token } => Work::Refresh(token),
     };
@@ -158,7 +161,7 @@ fn answer_page(context: &Context, by: &Caller, id: Option<RequestId>, page: Page
         replies.put(id.as_ref(), &ServerMessage::Error(refused));
         return Outcome::Done;
     }
-    let Some(_turn) = by.client.allowance.page_now() else {
+    let Some(_turn) = by.allowance.page_now() else {
         return Outcome::Deferred(Deferred::Page(Requested { id, identity: by.identity(), operation: page }));
     };
     put_page(context, by, id.as_ref(), &page, replies);
@@ -167,7 +170,7 @@ fn answer_page(context: &Context, by: &Caller, id: Option<RequestId>, page: Page
 
 fn put_page(context: &Context, by: &Caller, re: Option<&RequestId>, page: &Page, replies: &mut Replies) {
     let bytes = replies.put(re, &pages::page(context, page));
-    by.client.allowance.gave_page(bytes);
+    by.allowance.gave_page(bytes);
 }
 
 /// Makes the page that [`answer`] put off, into `replies`. Its caller has waited for the client's rate.

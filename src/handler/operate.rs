@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::Context;
 use crate::Printable;
 use crate::limits::Allowance;
+use crate::log::Draft;
 use crate::message::{Close, ClosedBy, Payload, TopicName};
 use crate::topic::{Publication, Published, TopicError};
 
@@ -19,11 +20,8 @@ pub(crate) async fn publish(
     let (to, content) = (topic.as_str(), payload.content.as_deref().unwrap_or_default());
     log_message!(context, topic = to, "Publish by the operator to {to}: {}", Printable::excerpt(content));
     let allowance = Allowance::new(&context.config.rates, true, context.metrics.of(worker).clone());
-    let publication = Publication { from: None, topic, payload, key: None };
-    match context.topics.publish_now(&publication, &allowance) {
-        Some(published) => published,
-        None => context.topics.publish(&publication, &allowance).await,
-    }
+    let publication = Publication { topic, draft: Draft { from: None, payload, key: None } };
+    context.topics.publish(&publication, &allowance).await
 }
 
 /// Ends a client. False if there is none of this id.

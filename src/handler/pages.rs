@@ -6,9 +6,9 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::{Context, Page};
-use crate::frame::{Body, Compression, PREFIX_BYTES};
+use crate::envelope::EncodedMessage;
+use crate::frame::Body;
 use crate::message::{ErrorReply, Position, ServerMessage, TopicName};
-use crate::outbound::EncodedMessage;
 use crate::topic::HistoryPage;
 
 pub(super) fn page(context: &Context, page: &Page) -> ServerMessage {
@@ -34,10 +34,10 @@ pub(super) fn page(context: &Context, page: &Page) -> ServerMessage {
 
 /// The page ends where the reply would grow beyond `most_bytes`, but holds one message at least.
 fn history(topic: &TopicName, page: HistoryPage, most_bytes: usize) -> ServerMessage {
-    let HistoryPage { position: Position { epoch, offset }, recovered, entries, more } = page;
-    let (mut messages, mut bytes, count) = (Vec::<Box<RawValue>>::new(), 0, entries.len());
-    for entry in entries {
-        let Some(message) = as_json(&entry.encoded) else { continue };
+    let HistoryPage { position: Position { epoch, offset }, recovered, records, more } = page;
+    let (mut messages, mut bytes, count) = (Vec::<Box<RawValue>>::new(), 0, records.len());
+    for record in records {
+        let Some(message) = as_json(&record.encoded) else { continue };
         bytes += message.get().len() + 1;
         // Room for the reply's own fields, the topic and the epoch among them.
         if bytes + 1024 > most_bytes && !messages.is_empty() {
@@ -51,8 +51,7 @@ fn history(topic: &TopicName, page: HistoryPage, most_bytes: usize) -> ServerMes
 
 /// A `message` as a JSON object alone: its attachment in `data`.
 fn as_json(encoded: &EncodedMessage) -> Option<Box<RawValue>> {
-    let body = encoded.plain().slice(PREFIX_BYTES..);
-    let Body { json, attachment } = Body::parse(body, Compression::None, usize::MAX).ok()?;
+    let Body { json, attachment } = encoded.body().ok()?;
     let json = String::from_utf8(Vec::from(json)).ok()?;
     RawValue::from_string(match attachment {
         None => json,

@@ -2,6 +2,7 @@
 
 use super::{Caller, Context};
 use crate::Printable;
+use crate::log::Draft;
 use crate::message::{ErrorReply, ServerMessage};
 use crate::topic::{Publication, Published, TopicError};
 
@@ -13,7 +14,7 @@ pub(super) fn now(
     wants_reply: bool,
 ) -> Option<Option<ServerMessage>> {
     log(context, publication);
-    let published = context.topics.publish_now(publication, &by.client.allowance)?;
+    let published = context.topics.publish_now(publication, &by.allowance)?;
     Some(reply(publication, published, wants_reply))
 }
 
@@ -24,7 +25,7 @@ pub(super) async fn wait(
     publication: &Publication,
     wants_reply: bool,
 ) -> Option<ServerMessage> {
-    let published = context.topics.publish(publication, &by.client.allowance).await;
+    let published = context.topics.publish(publication, &by.allowance).await;
     reply(publication, published, wants_reply)
 }
 
@@ -36,14 +37,14 @@ fn reply(
 ) -> Option<ServerMessage> {
     match published {
         Ok(Published { epoch, offset, duplicate }) => wants_reply.then(|| {
-            let topic = publication.topic.as_str().to_owned();
+            let (topic, epoch) = (publication.topic.as_str().to_owned(), epoch.as_str().to_owned());
             ServerMessage::Published { topic, epoch, offset, duplicate }
         }),
         Err(refused) => Some(ServerMessage::Error(ErrorReply::from(refused))),
     }
 }
 
-fn log(context: &Context, Publication { from, topic, payload, .. }: &Publication) {
+fn log(context: &Context, Publication { topic, draft: Draft { from, payload, .. } }: &Publication) {
     let (Some(from), to) = (from, topic.as_str()) else { return };
     match (&payload.content, &payload.attachment) {
         (Some(content), _) => {

@@ -26,7 +26,7 @@ pub(super) async fn refresh(context: &Context, by: &Caller, token: &Token) -> Se
         }
     };
     let (expires_at, permissions) = (identity.expires_at, identity.rights.told());
-    by.client.allowance.set_message_rate(identity.max_rate);
+    by.allowance.set_message_rate(identity.max_rate);
     let now = Arc::new(identity);
     let before = by.identity.send_replace(Arc::clone(&now));
     // What was allowed is allowed still where nothing else is.

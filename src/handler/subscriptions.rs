@@ -24,7 +24,7 @@ pub(super) async fn subscribe(
     let may_publish = permit::is_read_only(context, permitted, &text).then_some(false);
     let announce = |subscribed: &Subscribed| framed(&reply(&text, subscribed.clone(), may_publish), re);
     let announce = on_control.then_some(&announce as &(dyn Fn(&Subscribed) -> Bytes + Send + Sync));
-    let request = SubscribeRequest { who: &by.client, wanted, announce };
+    let request = SubscribeRequest { who: &by.client, wanted, allowance: &by.allowance, announce };
     let subscribed = context.topics.subscribe(&request).await;
     // Another token may have come meanwhile on another lane, and have looked at the subscriptions before this one.
     if !Arc::ptr_eq(permitted, &by.identity()) {

@@ -1,57 +1,67 @@
-//! A topic's log in memory: its epoch, its offsets, and as many of its newest messages as its bounds allow. Pure; known by
-//! `topic` alone. Offsets grow from message to message, not always by one.
+//! A topic's log in memory: its epoch, its offsets, as many of its newest messages as its bounds allow, and the idempotency
+//! keys that it remembers. Pure; known by `topic` alone. Offsets grow from message to message, not always by one.
+//!
+//! A message enters a log in two steps. [`submit`](Log::submit) gives it its place, and what came of that is [`Submitted`];
+//! memory promises nothing beyond the life of the process, so here a message is committed with that. Then
+//! [`append`](Log::append) shows it to readers: at the moment at which it is released to subscribers, so that a subscription
+//! begins exactly behind what is replayed for it.
+
+mod epoch;
+mod keys;
+mod record;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use thiserror::Error;
 
+pub(crate) use self::epoch::Epoch;
+use self::keys::Keys;
+pub(crate) use self::record::{Draft, Record};
 use crate::frame::allocated;
-use crate::message::Position;
-use crate::outbound::EncodedMessage;
+use crate::message::{IdempotencyKey, Position, TopicName};
 
 /// What a log keeps.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Retention {
     pub(crate) messages: usize,
-    /// As [`EncodedMessage::cost`] counts them.
+    /// As [`EncodedMessage::cost`](crate::envelope::EncodedMessage::cost) counts them.
     pub(crate) bytes: usize,
     pub(crate) age_ms: u64,
+    pub(crate) keys: usize,
+    pub(crate) key_age_ms: u64,
 }
 
-/// One message of a log.
-#[derive(Debug, Clone)]
-pub(crate) struct Entry {
-    pub(crate) offset: u64,
-    /// By a clock that nobody sets.
-    at_ms: u64,
-    pub(crate) encoded: Arc<EncodedMessage>,
+/// What became of a draft that was submitted.
+#[derive(Debug)]
+pub(crate) enum Submitted {
+    /// It has its place, and is as safe as the topic promises: it can be released.
+    Committed(Record),
+    /// The log remembers its key: the message is there already, at this offset.
+    Duplicate(u64),
 }
 
 /// One life of a topic's log.
 #[derive(Debug)]
 pub(crate) struct Log {
-    epoch: Box<str>,
+    epoch: Epoch,
     newest: u64,
     /// The largest offset that was forgotten; 0 until one was. All messages behind it are kept.
     trimmed_through: u64,
     /// The newest messages, without holes, oldest first.
-    entries: VecDeque<Entry>,
+    records: VecDeque<Record>,
+    /// Of the records.
     bytes: usize,
+    keys: Keys,
 }
 
 impl Log {
-    /// An epoch that no other log has had.
-    pub(crate) fn another_epoch() -> Box<str> {
-        format!("{:016x}", fastrand::u64(..)).into_boxed_str()
-    }
-
     /// A log without messages. Another life of the same log has to have another epoch.
-    pub(crate) fn new(epoch: Box<str>) -> Self {
-        Self { epoch, newest: 0, trimmed_through: 0, entries: VecDeque::new(), bytes: 0 }
+    pub(crate) fn new(epoch: Epoch) -> Self {
+        let (records, keys) = (VecDeque::new(), Keys::default());
+        Self { epoch, newest: 0, trimmed_through: 0, records, bytes: 0, keys }
     }
 
-    pub(crate) fn epoch(&self) -> &str {
+    pub(crate) fn epoch(&self) -> &Epoch {
         &self.epoch
     }
 
@@ -60,9 +70,9 @@ impl Log {
         self.newest
     }
 
-    /// The offset for the next message.
-    pub(crate) fn next(&self) -> u64 {
-        self.newest + 1
+    /// The newest message's position.
+    pub(crate) fn position(&self) -> Position {
+        Position { epoch: self.epoch.as_str().to_owned(), offset: self.newest }
     }
 
     /// The largest offset that was forgotten; 0 until one was.
@@ -70,73 +80,89 @@ impl Log {
         self.trimmed_through
     }
 
+    /// Whether it keeps nothing but its position.
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.records.is_empty() && self.keys.is_empty()
     }
 
-    /// Memory that it takes, in bytes: the messages, and the places for them.
+    /// Memory that it takes, in bytes: messages and keys, and the places for them.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes + allocated(self.entries.capacity() * size_of::<Entry>())
+        self.bytes + allocated(self.records.capacity() * size_of::<Record>()) + self.keys.bytes()
     }
 
-    /// Adds a message, whose offset is larger than any before, and returns it. Call [`trim`](Self::trim) behind it.
-    pub(crate) fn append(&mut self, offset: u64, at_ms: u64, encoded: Arc<EncodedMessage>) -> Entry {
-        debug_assert!(offset > self.newest, "offsets grow");
-        self.newest = offset;
-        let entry = Entry { offset, at_ms, encoded };
-        self.bytes += entry.encoded.cost();
-        self.entries.push_back(entry.clone());
-        entry
+    /// Gives a message its place behind the newest. Nobody sees it yet.
+    pub(crate) fn submit(&self, topic: &TopicName, draft: &Draft, now_ms: u64, compress_min_bytes: usize) -> Submitted {
+        if let Some(offset) = draft.key.as_ref().and_then(|key| self.keys.offset(key)) {
+            return Submitted::Duplicate(offset);
+        }
+        Submitted::Committed(Record::new(topic, self.newest + 1, now_ms, draft, compress_min_bytes))
+    }
+
+    /// Adds a committed message, whose offset is larger than any before. Call [`trim`](Self::trim) behind it.
+    pub(crate) fn append(&mut self, record: Record, key: Option<&IdempotencyKey>) {
+        debug_assert!(record.offset > self.newest, "offsets grow");
+        self.newest = record.offset;
+        self.bytes += record.encoded.cost();
+        if let Some(key) = key {
+            self.keys.add(key.clone(), record.offset, record.at_ms);
+        }
+        self.records.push_back(record);
     }
 
     /// Forgets what is beyond the bounds.
     pub(crate) fn trim(&mut self, keep: Retention, now_ms: u64) {
-        while let Some(oldest) = self.entries.front() {
+        while let Some(oldest) = self.records.front() {
             let is_old = now_ms.saturating_sub(oldest.at_ms) > keep.age_ms;
-            if !is_old && self.entries.len() <= keep.messages && self.bytes <= keep.bytes {
+            if !is_old && self.records.len() <= keep.messages && self.bytes <= keep.bytes {
                 break;
             }
-            self.forget_oldest();
+            self.forget_message();
         }
         // Memory of a burst is not kept for the life of the topic.
-        if self.entries.is_empty() {
-            self.entries = VecDeque::new();
-        } else if self.entries.capacity() > 64 && self.entries.len() < self.entries.capacity() / 4 {
-            self.entries.shrink_to(self.entries.len() * 2);
+        if self.records.is_empty() {
+            self.records = VecDeque::new();
+        } else if self.records.capacity() > 64 && self.records.len() < self.records.capacity() / 4 {
+            self.records.shrink_to(self.records.len() * 2);
         }
+        self.keys.trim(keep.keys, keep.key_age_ms, now_ms);
     }
 
-    /// Forgets the oldest half of the messages, the larger one.
+    /// Forgets the oldest half of the messages and of the keys, the larger one.
     pub(crate) fn halve(&mut self) {
-        for _ in 0..self.entries.len().div_ceil(2) {
-            self.forget_oldest();
+        for _ in 0..self.records.len().div_ceil(2) {
+            self.forget_message();
         }
+        self.keys.halve();
     }
 
-    /// Forgets the oldest message; false where none is kept.
+    /// Forgets the oldest message, or the oldest key if there is no message; false if there is neither.
     pub(crate) fn forget_oldest(&mut self) -> bool {
-        let Some(oldest) = self.entries.pop_front() else { return false };
+        self.forget_message() || self.keys.forget_oldest()
+    }
+
+    fn forget_message(&mut self) -> bool {
+        let Some(oldest) = self.records.pop_front() else { return false };
         self.bytes -= oldest.encoded.cost();
         self.trimmed_through = oldest.offset;
         true
     }
 
     /// The messages behind an offset, oldest first, as far as they are kept.
-    pub(crate) fn after(&self, offset: u64) -> impl DoubleEndedIterator<Item = &Entry> + ExactSizeIterator {
-        let first = self.entries.partition_point(|entry| entry.offset <= offset);
-        self.entries.range(first..)
+    pub(crate) fn after(&self, offset: u64) -> impl DoubleEndedIterator<Item = &Record> + ExactSizeIterator {
+        let first = self.records.partition_point(|record| record.offset <= offset);
+        self.records.range(first..)
     }
 
     /// The messages before an offset, oldest first, as far as they are kept.
-    pub(crate) fn before(&self, offset: u64) -> impl DoubleEndedIterator<Item = &Entry> + ExactSizeIterator {
-        let end = self.entries.partition_point(|entry| entry.offset < offset);
-        self.entries.range(..end)
+    pub(crate) fn before(&self, offset: u64) -> impl DoubleEndedIterator<Item = &Record> + ExactSizeIterator {
+        let end = self.records.partition_point(|record| record.offset < offset);
+        self.records.range(..end)
     }
 
     /// The offset behind which the newest `count` messages come; all that are kept if there are fewer.
     fn before_newest(&self, count: u64) -> u64 {
-        let older = self.entries.len().saturating_sub(usize::try_from(count).unwrap_or(usize::MAX));
-        older.checked_sub(1).map_or(self.trimmed_through, |last| self.entries[last].offset)
+        let older = self.records.len().saturating_sub(usize::try_from(count).unwrap_or(usize::MAX));
+        older.checked_sub(1).map_or(self.trimmed_through, |last| self.records[last].offset)
     }
 
     /// Where a subscription begins that asks for the messages behind `since`, or for so many of the newest, or for neither.
@@ -146,7 +172,7 @@ impl Log {
         let Some(since) = since else {
             return Start { after: recent.unwrap_or(self.newest), recovered: None };
         };
-        let (lost, rest) = if since.epoch != *self.epoch {
+        let (lost, rest) = if since.epoch != self.epoch.as_str() {
             (Unrecovered::AnotherEpoch, all)
         } else if since.offset > self.newest {
             (Unrecovered::Ahead, self.newest)
@@ -182,26 +208,44 @@ pub(crate) enum Unrecovered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::ServerMessage;
+    use crate::message::Payload;
 
-    const KEEP: Retention = Retention { messages: 3, bytes: 1_000_000, age_ms: 1000 };
+    const KEEP: Retention = Retention { messages: 3, bytes: 1_000_000, age_ms: 1000, keys: 2, key_age_ms: 1000 };
 
     /// A log to which so many messages were added, one each 10 ms from 0.
     fn log(messages: u64, keep: Retention) -> Log {
-        let mut log = Log::new(Log::another_epoch());
+        let mut log = Log::new(Epoch::random());
         for n in 0..messages {
-            log.append(log.next(), n * 10, message());
+            publish(&mut log, None, n * 10);
             log.trim(keep, n * 10);
         }
         log
     }
 
-    fn message() -> Arc<EncodedMessage> {
-        EncodedMessage::new(&ServerMessage::Pong { timestamp: None, server_time: 0 }, 1024)
+    fn topic() -> TopicName {
+        TopicName::new("a.b").expect("a topic")
+    }
+
+    fn draft(key: Option<&str>) -> Draft {
+        let key = key.map(|key| IdempotencyKey::new(key).expect("a key"));
+        Draft { from: None, payload: Payload::text("hello"), key }
+    }
+
+    /// Gives the offset, and whether the message was kept.
+    fn publish(log: &mut Log, key: Option<&str>, at_ms: u64) -> (u64, bool) {
+        let draft = draft(key);
+        match log.submit(&topic(), &draft, at_ms, 1024) {
+            Submitted::Duplicate(offset) => (offset, false),
+            Submitted::Committed(record) => {
+                let offset = record.offset;
+                log.append(record, draft.key.as_ref());
+                (offset, true)
+            }
+        }
     }
 
     fn offsets(log: &Log, after: u64) -> Vec<u64> {
-        log.after(after).map(|entry| entry.offset).collect()
+        log.after(after).map(|record| record.offset).collect()
     }
 
     #[test]
@@ -210,7 +254,7 @@ mod tests {
         assert_eq!(offsets(&by_number, 0), [3, 4, 5]);
         assert_eq!(offsets(&by_number, 4), [5]);
         assert_eq!(offsets(&by_number, 9), [0; 0]);
-        let before = |offset| by_number.before(offset).map(|entry| entry.offset).collect::<Vec<_>>();
+        let before = |offset| by_number.before(offset).map(|record| record.offset).collect::<Vec<_>>();
         assert_eq!([before(0), before(3), before(5), before(u64::MAX)], [vec![], vec![], vec![3, 4], vec![3, 4, 5]]);
         let each = by_number.bytes() / 3;
         assert_eq!(offsets(&log(5, Retention { bytes: 2 * each, ..KEEP }), 0), [4, 5]);
@@ -224,7 +268,7 @@ mod tests {
     fn a_position_recovers_exactly_as_long_as_everything_behind_it_is_kept() {
         let log = log(5, KEEP);
         let since = |epoch: &str, offset| log.start(Some(&Position { epoch: epoch.to_owned(), offset }), None);
-        let epoch = log.epoch();
+        let epoch = log.epoch().as_str();
         for offset in 2..=5 {
             assert_eq!(since(epoch, offset), Start { after: offset, recovered: Some(Ok(())) });
         }
@@ -245,22 +289,22 @@ mod tests {
         assert_eq!([start(None), start(Some(0)), start(Some(2)), start(Some(100))], [5, 5, 3, 2]);
         let lost = Position { epoch: "another".into(), offset: 1 };
         assert_eq!(log.start(Some(&lost), Some(1)).after, 4);
-        let had = Position { epoch: log.epoch().into(), offset: 3 };
+        let had = Position { epoch: log.epoch().as_str().into(), offset: 3 };
         assert_eq!(log.start(Some(&had), Some(1)).after, 3, "what can be recovered is");
     }
     #[test]
     fn offsets_may_jump() {
-        let mut log = Log::new(Log::another_epoch());
+        let mut log = Log::new(Epoch::random());
         for (offset, at_ms) in [(40, 0), (70, 10), (100, 20)] {
-            log.append(offset, at_ms, message());
+            log.append(Record::new(&topic(), offset, at_ms, &draft(None), 1024), None);
             log.trim(KEEP, at_ms);
         }
-        let epoch = log.epoch().to_owned();
+        let epoch = log.position().epoch;
         let since = |log: &Log, offset| log.start(Some(&Position { epoch: epoch.clone(), offset }), None);
         let recent = |log: &Log| [0, 1, 2, 3, 4, u64::MAX].map(|count| log.start(None, Some(count)).after);
         let whole = |after| Start { after, recovered: Some(Ok(())) };
 
-        assert_eq!((log.trimmed_through(), log.newest(), log.next()), (0, 100, 101));
+        assert_eq!((log.trimmed_through(), log.newest()), (0, 100));
         assert_eq!(recent(&log), [100, 70, 40, 0, 0, 0], "recent counts messages, not offsets");
         assert_eq!([0, 39, 40, 99].map(|after| offsets(&log, after).len()), [3, 3, 2, 1]);
         // A position need not be a message's.
@@ -281,5 +325,19 @@ mod tests {
         assert_eq!((log.trimmed_through(), log.newest(), log.is_empty()), (100, 100, true));
         assert_eq!((recent(&log), since(&log, 100)), ([100; 6], whole(100)));
         assert_eq!(since(&log, 99).recovered, Some(Err(Unrecovered::Forgotten)));
+    }
+
+    #[test]
+    fn a_message_that_comes_again_with_its_key_is_not_kept_again() {
+        let mut log = log(0, KEEP);
+        let keys = [Some("one"), Some("two"), Some("one"), None, None];
+        assert_eq!(keys.map(|key| publish(&mut log, key, 0)), [(1, true), (2, true), (1, false), (3, true), (4, true)]);
+        log.trim(KEEP, 0);
+        assert_eq!(publish(&mut log, Some("one"), 0), (1, false), "its message is forgotten, the key is not");
+        assert_eq!(publish(&mut log, Some("three"), 0), (5, true));
+        log.trim(KEEP, 0);
+        assert_eq!(publish(&mut log, Some("one"), 0), (6, true), "two newer keys came");
+        log.trim(KEEP, 5000);
+        assert!(log.is_empty() && log.bytes() == 0, "{} bytes are left", log.bytes());
     }
 }

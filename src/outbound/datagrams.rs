@@ -3,9 +3,9 @@
 //! would stop every lane.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::transport::Carrier;
@@ -32,7 +32,7 @@ impl Datagrams {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 
     /// Sends a body, now or once it is its turn; gives how many had to give way to it. `None` where it fits no datagram on

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+
 use quic_websocket_lane::{LaneWriter, Overflow, SendScheduler, Sent};
 
 use crate::frame::{self, PREFIX_BYTES};

@@ -1,15 +1,16 @@
 //! The outbound handle of one client: what the rooms that deliver messages know of it. They hand it messages that are
-//! encoded already ([`EncodedMessage`]); how these travel is the transport's.
+//! encoded already ([`EncodedRun`]); how these travel is the transport's.
 
 mod datagrams;
 mod lanes;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::join_all;
+use parking_lot::{Mutex, MutexGuard};
 use quic_websocket_lane::{DropNotice, FrameBatch, Gap, LaneWriter, Overflow, SendFailure, Sent, Way};
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -17,56 +18,15 @@ use uuid::Uuid;
 use self::datagrams::Datagrams;
 pub(crate) use self::lanes::TopicLane;
 use self::lanes::TopicLanes;
-use crate::frame::{self, allocated};
-use crate::message::{CloseCode, ClosedBy, LaneChoice, ServerMessage, TopicPattern};
+use crate::envelope::EncodedMessage;
+use crate::frame::PREFIX_BYTES;
+use crate::message::{CloseCode, ClosedBy, LaneChoice, TopicPattern};
 use crate::metrics::Counters;
 use crate::transport::{Carrier, Path};
 
 /// Receivers written to before the connections' own tasks get to run. Writing to all of them first would hold back the
 /// first packet; measured with `benchmark --compare`, fan-out to 1,000.
 pub(crate) const SLICE: usize = 16;
-
-/// One message for any number of receivers: each form that a receiver may want is made at most once and then shared.
-#[derive(Debug)]
-pub(crate) struct EncodedMessage {
-    plain: Bytes,
-    /// `None` inside where compression does not pay.
-    zstd: OnceLock<Option<Bytes>>,
-    compress_min_bytes: usize,
-}
-
-impl EncodedMessage {
-    pub(crate) fn new(message: &ServerMessage, compress_min_bytes: usize) -> Arc<Self> {
-        let mut out = BytesMut::with_capacity(512);
-        message.encode(None, &mut out);
-        Arc::new(Self { plain: frame::exact(out), zstd: OnceLock::new(), compress_min_bytes })
-    }
-
-    /// The frame without compression.
-    pub(crate) fn plain(&self) -> &Bytes {
-        &self.plain
-    }
-
-    /// Most bytes that it takes in memory, all its forms together.
-    pub(crate) fn cost(&self) -> usize {
-        /// The two counts of an [`Arc`].
-        const COUNTS: usize = 2 * size_of::<usize>();
-        /// What those share who hold [`Bytes`]: where they lie, how many there are, and how many hold them.
-        const SHARED: usize = 3 * size_of::<usize>();
-        let forms = if self.plain.len() >= self.compress_min_bytes + frame::PREFIX_BYTES { 2 } else { 1 };
-        let form = allocated(self.plain.len()) + allocated(SHARED);
-        allocated(COUNTS + size_of::<Self>()) + forms * form
-    }
-
-    /// The frame for a receiver.
-    fn frame(&self, zstd: bool) -> &Bytes {
-        if zstd && self.plain.len() >= self.compress_min_bytes + frame::PREFIX_BYTES {
-            self.zstd.get_or_init(|| frame::compress(&self.plain)).as_ref().unwrap_or(&self.plain)
-        } else {
-            &self.plain
-        }
-    }
-}
 
 /// Messages for the same receivers, in order; what is written to each receiver is made once for all.
 #[derive(Debug)]
@@ -178,7 +138,7 @@ impl Outbound {
     }
 
     fn lanes(&self) -> MutexGuard<'_, TopicLanes> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lanes.lock()
     }
 
     /// Binds one more subscription to a lane.
@@ -234,7 +194,7 @@ impl Outbound {
         let way = Way { overflow: Overflow::DropOldest, group };
         let mut sent = Sent::default();
         for (at, encoded) in run.envelopes.iter().enumerate() {
-            let body = encoded.frame(self.zstd).slice(frame::PREFIX_BYTES..);
+            let body = encoded.frame(self.zstd).slice(PREFIX_BYTES..);
             let given = self.give_datagram(body);
             sent += given.unwrap_or_else(|| self.put_on(lane, &run.single(at, self.zstd), way));
         }
@@ -243,7 +203,7 @@ impl Outbound {
 
     /// Sends a message for this client alone as a datagram, or on the control lane where it fits none.
     pub(crate) fn put_datagram(&self, frame: Bytes) {
-        match self.give_datagram(frame.slice(frame::PREFIX_BYTES..)) {
+        match self.give_datagram(frame.slice(PREFIX_BYTES..)) {
             Some(sent) => self.counters().sent(sent),
             None => self.put(&frame.into()),
         }

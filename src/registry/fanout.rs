@@ -2,16 +2,18 @@
 //! clients on that worker: a message crosses to a worker once, and in one order for all of its clients.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use quic_websocket_lane::Sent;
 use tokio::sync::{Notify, mpsc, oneshot};
 use uuid::Uuid;
 
+use crate::envelope::EncodedMessage;
 use crate::message::ClosedBy;
 use crate::metrics::Counters;
-use crate::outbound::{EncodedMessage, EncodedRun, Outbound, SLICE};
+use crate::outbound::{EncodedRun, Outbound, SLICE};
 
 /// Most deliveries taken from the inbox at once; consecutive broadcasts of one batch share each receiver's write.
 const BATCH: usize = 32;
@@ -87,18 +89,18 @@ impl Roster {
     /// Adds a client until the result is dropped.
     pub(crate) fn add(self: &Arc<Self>, client: Arc<Outbound>) -> OnRoster {
         let id = client.id;
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self.clients.lock();
         clients.by_id.insert(id, client);
         clients.all = None;
         OnRoster { roster: Arc::clone(self), id }
     }
 
     pub(super) fn get(&self, id: Uuid) -> Option<Arc<Outbound>> {
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner).by_id.get(&id).cloned()
+        self.clients.lock().by_id.get(&id).cloned()
     }
 
     fn all(&self) -> Arc<[Arc<Outbound>]> {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self.clients.lock();
         let Clients { by_id, all } = &mut *clients;
         Arc::clone(all.get_or_insert_with(|| by_id.values().cloned().collect()))
     }
@@ -113,7 +115,7 @@ pub(crate) struct OnRoster {
 
 impl Drop for OnRoster {
     fn drop(&mut self) {
-        let mut clients = self.roster.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self.roster.clients.lock();
         clients.by_id.remove(&self.id);
         clients.all = None;
     }

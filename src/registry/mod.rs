@@ -7,9 +7,10 @@ mod names;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
@@ -17,8 +18,9 @@ use uuid::Uuid;
 use self::fanout::Dispatch;
 pub(crate) use self::fanout::{Inbox, OnRoster, Roster, Tally};
 use self::names::{NameSkeleton, Names};
+use crate::envelope::EncodedMessage;
 use crate::message::{ClientInfo, ClosedBy};
-use crate::outbound::{EncodedMessage, Outbound};
+use crate::outbound::Outbound;
 
 /// Clients that are looked up under one lock while all are visited.
 const VISITED_AT_ONCE: usize = 64;
@@ -91,7 +93,7 @@ impl Registry {
                 places.push((place, share));
             }
         }
-        let in_turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_turn = self.turn.lock();
         for (place, share) in places {
             place.send(Dispatch::All { encoded: Arc::clone(&encoded), share });
         }
@@ -127,14 +129,14 @@ impl Registry {
         naming: Naming,
     ) -> Result<Registered, NotRegistered> {
         let id = info.id;
-        let mut clients = self.clients.write().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self.clients.write();
         if clients.len() >= self.max_clients {
             return Err(NotRegistered::Full);
         }
         let look = info.name.as_deref().filter(|_| naming != Naming::Free).map(NameSkeleton::of);
         let mut displaced = Vec::new();
         if let Some(look) = &look {
-            let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut names = self.names.lock();
             let entered = names.enter(look, id, info.user.as_deref(), naming);
             let why = if naming == Naming::Exclusive { NotRegistered::NameOwned } else { NotRegistered::NameTaken };
             displaced = entered.ok_or(why)?;
@@ -161,7 +163,7 @@ impl Registry {
         let mut after = Bound::Unbounded;
         loop {
             let some: Vec<(Uuid, usize)> = {
-                let clients = self.clients.read().unwrap_or_else(PoisonError::into_inner);
+                let clients = self.clients.read();
                 let rest = clients.range((after, Bound::Unbounded));
                 rest.take(VISITED_AT_ONCE).map(|(&id, entry)| (id, entry.worker)).collect()
             };
@@ -174,7 +176,7 @@ impl Registry {
 
     /// What is known of a client that is connected.
     pub(crate) fn info(&self, id: Uuid) -> Option<ClientInfo> {
-        self.clients.read().unwrap_or_else(PoisonError::into_inner).get(&id).map(|entry| entry.info.clone())
+        self.clients.read().get(&id).map(|entry| entry.info.clone())
     }
 
     /// Whether another client would be refused.
@@ -191,17 +193,17 @@ impl Registry {
     }
 
     pub(crate) fn clients(&self) -> usize {
-        self.clients.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.clients.read().len()
     }
 
     /// The worker on which a client is.
     pub(crate) fn worker_of(&self, id: Uuid) -> Option<usize> {
-        self.clients.read().unwrap_or_else(PoisonError::into_inner).get(&id).map(|entry| entry.worker)
+        self.clients.read().get(&id).map(|entry| entry.worker)
     }
 
     /// At most `limit` clients behind `after`, ordered by id.
     pub(crate) fn page(&self, after: Option<Uuid>, limit: usize) -> Page {
-        let clients = self.clients.read().unwrap_or_else(PoisonError::into_inner);
+        let clients = self.clients.read();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = clients.range((from, Bound::Unbounded)).map(|(_, entry)| &entry.info);
         let page: Vec<ClientInfo> = rest.by_ref().take(limit).cloned().collect();
@@ -269,10 +271,10 @@ pub(crate) enum NotRegistered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        let mut clients = self.registry.clients.write().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self.registry.clients.write();
         clients.remove(&self.id);
         if let Some(look) = &self.look {
-            self.registry.names.lock().unwrap_or_else(PoisonError::into_inner).leave(look, self.id);
+            self.registry.names.lock().leave(look, self.id);
         }
     }
 }

@@ -169,7 +169,7 @@ async fn write(replies: &mut Replies, writer: &LaneWriter) -> Result<(), ()> {
 
 /// Judges one body and answers what can be answered at once. An error ends the connection.
 fn take_in(session: &Session, body: Bytes, replies: &mut Replies) -> Result<Outcome, End> {
-    let allowance = &session.caller.client.allowance;
+    let allowance = &session.caller.allowance;
     let received = body.len();
     session.outbound.counters().received(received);
     let body = match Body::parse(body, session.compression, session.max_message_bytes) {
@@ -238,7 +238,7 @@ fn malformed(session: &Session) -> Result<(), End> {
 
 /// Ends the connection of a client that was refused too often and went on.
 fn within_limits(session: &Session) -> Result<(), End> {
-    if session.caller.client.allowance.is_used_up() {
+    if session.caller.allowance.is_used_up() {
         return Err(End::sent(
             CloseCode::RATE_LIMITED,
             "too many requests were sent before their retry_after_ms was over",
@@ -277,7 +277,7 @@ async fn make_page(
 ) -> Result<(), End> {
     loop {
         session.waiting.fetch_add(1, Ordering::Relaxed);
-        let right = session.caller.client.allowance.page().await;
+        let right = session.caller.allowance.page().await;
         session.waiting.fetch_sub(1, Ordering::Relaxed);
         let turn = session.turns.take().await;
         if is_control(session, writer) || writer.scheduler().takes_replies() {

@@ -231,7 +231,7 @@ async fn serve(
     let is_exempt = rates.exempt(carrier.remote_address().ip());
     let allowance = Allowance::new(rates, is_exempt, Arc::clone(worker_context.counters()));
     allowance.set_message_rate(identity.max_rate);
-    let subscriber = Client::new(Arc::clone(&outbound), member, worker_context.worker, allowance, is_confirmed);
+    let client = Client::new(Arc::clone(&outbound), member, worker_context.worker, is_confirmed);
     let session = Arc::new(Session {
         max_message_bytes: handshake::max_message_bytes(&context),
         reassembly: ReassemblyBudget::new(&context.config),
@@ -239,7 +239,7 @@ async fn serve(
         context: Arc::clone(&context),
         carrier,
         outbound: Arc::clone(&outbound),
-        caller: Caller::new(Arc::clone(&subscriber), identity),
+        caller: Caller::new(Arc::clone(&client), allowance, identity),
         gate: Gate::new(is_confirmed),
         compression,
         malformed: AtomicU8::new(0),
@@ -281,14 +281,14 @@ async fn serve(
         gone = session.carrier.closed() => End::Disconnected(gone),
     };
     drop(in_place);
-    context.topics.leave(&subscriber, !worker_context.draining.is_cancelled()).await;
+    context.topics.leave(&client, !worker_context.draining.is_cancelled()).await;
     session.leaving.cancel();
-    subscriber.tasks.close();
+    client.tasks.close();
     let lanes = Lanes { control: Some(&outbound.control), topics: Some(&outbound), requests: lanes };
     finish(&session.carrier, session.id(), lanes, end, worker_context).await;
     // Also where the connection was lost: somebody may still wait for room here.
     outbound.give_up();
-    subscriber.tasks.wait().await;
+    client.tasks.wait().await;
 }
 
 /// The end of a connection on whose control lane nothing can be sent any more.

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use quic_websocket_lane::Overflow;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
@@ -13,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::TopicError;
 use super::hub::ControlMarker;
 use super::topic::Topic;
-use crate::limits::Allowance;
 use crate::message::{Member, TopicPattern};
 use crate::outbound::{Outbound, TopicLane};
 use crate::pattern_index::{PatternIndex, Sought};
@@ -28,8 +29,6 @@ pub(crate) struct Client {
     member: Member,
     /// The worker on which the client is.
     pub(crate) worker: usize,
-    /// What it may do, and how often.
-    pub(crate) allowance: Allowance,
     subscriptions: Mutex<Subscriptions>,
     /// Whether it is among the members of its topics.
     is_present: AtomicBool,
@@ -93,29 +92,12 @@ pub(crate) struct Granted {
     pub(crate) replays: bool,
 }
 
-/// Why a subscription cannot be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NotReserved {
-    /// There is one to this text.
-    Twice,
-    /// There are as many as a client may have.
-    TooMany,
-    /// The client is leaving.
-    Closed,
-}
-
 impl Client {
     /// A client without subscriptions. One that is not present becomes so by [`Topics::appear`](super::Topics::appear).
-    pub(crate) fn new(
-        outbound: Arc<Outbound>,
-        member: Member,
-        worker: usize,
-        allowance: Allowance,
-        is_present: bool,
-    ) -> Arc<Self> {
+    pub(crate) fn new(outbound: Arc<Outbound>, member: Member, worker: usize, is_present: bool) -> Arc<Self> {
         let (subscriptions, tasks, long_work) = (Mutex::default(), TaskTracker::new(), Semaphore::new(1));
         let is_present = is_present.into();
-        Arc::new(Self { outbound, member, worker, allowance, subscriptions, is_present, tasks, long_work })
+        Arc::new(Self { outbound, member, worker, subscriptions, is_present, tasks, long_work })
     }
 
     pub(crate) fn id(&self) -> Uuid {
@@ -132,22 +114,22 @@ impl Client {
     }
 
     fn subscriptions(&self) -> MutexGuard<'_, Subscriptions> {
-        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.subscriptions.lock()
     }
 
     /// Takes a place for a subscription to this text, until the result is dropped or the subscription is made.
-    pub(super) fn reserve(&self, text: &TopicPattern, most: usize) -> Result<Reserved<'_>, NotReserved> {
+    pub(super) fn reserve(&self, text: &TopicPattern, most: usize) -> Result<Reserved<'_>, TopicError> {
         let mut subscriptions = self.subscriptions();
         let held = subscriptions.by_text.len();
         if subscriptions.is_closed {
-            return Err(NotReserved::Closed);
+            return Err(TopicError::Closing);
         }
         match subscriptions.by_text.entry(text.clone()) {
-            Entry::Occupied(_) => Err(NotReserved::Twice),
-            Entry::Vacant(_) if held >= most => Err(NotReserved::TooMany),
+            Entry::Occupied(_) => Err(TopicError::Subscribed(text.clone())),
+            Entry::Vacant(_) if held >= most => Err(TopicError::TooManySubscriptions(most)),
             Entry::Vacant(place) => {
                 place.insert(None);
-                Ok(Reserved { subscriber: self, text: text.clone(), is_made: false })
+                Ok(Reserved { client: self, text: text.clone(), is_made: false })
             }
         }
     }
@@ -224,7 +206,7 @@ impl Client {
 /// A place for a subscription.
 #[derive(Debug)]
 pub(super) struct Reserved<'a> {
-    subscriber: &'a Client,
+    client: &'a Client,
     text: TopicPattern,
     is_made: bool,
 }
@@ -232,7 +214,7 @@ pub(super) struct Reserved<'a> {
 impl Reserved<'_> {
     /// The subscription is made, and `make` enters it everywhere else: unless the client has left meanwhile.
     pub(super) fn make(mut self, make: impl FnOnce() -> Subscription) {
-        let mut subscriptions = self.subscriber.subscriptions();
+        let mut subscriptions = self.client.subscriptions();
         if !subscriptions.is_closed {
             let held = make();
             if held.topic.is_none() {
@@ -248,7 +230,7 @@ impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         if !self.is_made {
             // Where the client has left, there is nothing to give back.
-            self.subscriber.subscriptions().by_text.remove(&self.text);
+            self.client.subscriptions().by_text.remove(&self.text);
         }
     }
 }

@@ -14,11 +14,12 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
 use super::routes::{Receiver, Routes, Target};
-use super::topic::{BlockedSubscriber, Topic};
-use crate::log::Entry;
+use super::topic::Topic;
+use crate::envelope::EncodedMessage;
+use crate::log::Record;
 use crate::message::DeliveryMode;
 use crate::metrics::Counters;
-use crate::outbound::{EncodedMessage, EncodedRun, Outbound, SLICE};
+use crate::outbound::{EncodedRun, Outbound, SLICE};
 
 /// Most that is taken from the inbox at once; consecutive messages of one topic share each receiver's write.
 const BATCH: usize = 32;
@@ -27,7 +28,7 @@ const BATCH: usize = 32;
 #[derive(Debug)]
 pub(super) enum InboxItem {
     /// A message for the topic's subscribers. Under `block`, `done` is dropped once all have it.
-    Message { topic: Arc<Topic>, entry: Entry, done: Option<TaskTrackerToken> },
+    Message { topic: Arc<Topic>, record: Record, done: Option<TaskTrackerToken> },
     /// Somebody came or left.
     Presence(PresenceEvent),
     /// A subscription begins; the others may have to be told.
@@ -82,9 +83,9 @@ pub(super) struct UndeliveredRange {
 }
 
 /// Messages of a topic on their way to any number of subscribers.
-pub(super) fn run(topic: &Arc<Topic>, entries: Vec<Entry>) -> EncodedRun {
+pub(super) fn run(topic: &Arc<Topic>, records: Vec<Record>) -> EncodedRun {
     let source: Arc<dyn DropNotice> = Arc::<Topic>::clone(topic);
-    let (envelopes, offsets) = entries.into_iter().map(|entry| (entry.encoded, entry.offset)).unzip();
+    let (envelopes, offsets) = records.into_iter().map(|record| (record.encoded, record.offset)).unzip();
     EncodedRun::of_topic(envelopes, source, offsets)
 }
 
@@ -105,15 +106,15 @@ impl Inbox {
             let mut queue = batch.drain(..).peekable();
             while let Some(delivery) = queue.next() {
                 match delivery {
-                    InboxItem::Message { topic, entry, done } => {
-                        let (mut entries, mut tokens) = (vec![entry], Vec::from_iter(done));
+                    InboxItem::Message { topic, record, done } => {
+                        let (mut records, mut tokens) = (vec![record], Vec::from_iter(done));
                         let is_same =
                             |next: &InboxItem| matches!(next, InboxItem::Message { topic: t, .. } if t.id == topic.id);
-                        while let Some(InboxItem::Message { entry, done, .. }) = queue.next_if(is_same) {
-                            entries.push(entry);
+                        while let Some(InboxItem::Message { record, done, .. }) = queue.next_if(is_same) {
+                            records.push(record);
                             tokens.extend(done);
                         }
-                        hub.deliver(&topic, entries).await;
+                        hub.deliver(&topic, records).await;
                         drop(tokens);
                     }
                     InboxItem::Presence(event) => hub.tell(event).await,
@@ -158,12 +159,12 @@ struct Hub<'a> {
 }
 
 impl Hub<'_> {
-    async fn deliver(&mut self, topic: &Arc<Topic>, entries: Vec<Entry>) {
+    async fn deliver(&mut self, topic: &Arc<Topic>, records: Vec<Record>) {
         let slots = self.routes.all(topic.id, &topic.name, topic.rule.subscribe).await;
         if slots.is_empty() {
             return;
         }
-        let (run, mut sent) = (run(topic, entries), Sent::default());
+        let (run, mut sent) = (run(topic, records), Sent::default());
         for &slot in &*slots {
             let Some(receiver) = self.routes.receiver(slot).filter(|receiver| receiver.is_live) else { continue };
             sent += match (receiver.delivery, &receiver.ended) {
@@ -173,9 +174,7 @@ impl Hub<'_> {
                 (DeliveryMode::Stream, Some(ended)) if topic.blocks() => {
                     let sent = receiver.client.deliver_on(&receiver.lane, &run, Overflow::Exempt);
                     if !receiver.lane.has_room() {
-                        topic
-                            .blocked()
-                            .push(BlockedSubscriber { lane: Arc::clone(&receiver.lane), ended: ended.clone() });
+                        topic.blocking.add(Arc::clone(&receiver.lane), ended.clone());
                     }
                     sent
                 }

@@ -1,9 +1,9 @@
 //! Work of a client's that may take long: it is done a millisecond at a time, by one client at a time on each worker, and
 //! takes a quarter of the worker's time at most, so that others hardly notice how much of it there is.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Others come in between once work has taken so long.
@@ -49,8 +49,8 @@ impl LongWork {
         turn
     }
 
-    fn worked(&self) -> std::sync::MutexGuard<'_, Duration> {
-        self.worked.lock().unwrap_or_else(PoisonError::into_inner)
+    fn worked(&self) -> MutexGuard<'_, Duration> {
+        self.worked.lock()
     }
 }
 

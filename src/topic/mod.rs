@@ -1,14 +1,20 @@
-//! Topics: publish and subscribe, their logs, who is on them. Shared by all workers: what happens to a topic is settled
+//! Topics: publish and subscribe, their logs, their members. Shared by all workers: what happens to a topic is settled
 //! under its own lock, and goes from there through the workers' inboxes to the subscribers ([`Inbox`]). Knows clients by
-//! their outbound handles, never by carrier. Called by `handler`, and by `session` when one leaves.
+//! their outbound handles, never by carrier, and gives results of its own, which `handler` makes replies of. Called by
+//! `handler`, and by `session` when a client leaves.
+//!
+//! Locks are taken in this order, several at a time only as shown, and none is held across an `.await`: a part of the
+//! directory, alone; a topic's state ([`Topic`]), then a client's subscriptions ([`Client`]), then the client's lanes and
+//! a lane's writer. A topic's blocked subscribers come before a lane's writer.
 
+mod blocking;
 mod client;
 mod error;
 mod expiry;
-mod history;
 mod hub;
-mod keys;
 mod long_work;
+mod memory;
+mod notices;
 mod pattern_counts;
 mod patterns;
 mod publish;
@@ -20,30 +26,31 @@ mod subscribe;
 #[expect(clippy::module_inception, reason = "a room and its main type have one name")]
 mod topic;
 mod unsubscribe;
+mod workers;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
-use tokio::sync::mpsc;
+use parking_lot::RwLock;
 
 pub(crate) use self::client::{Client, Granted};
 pub(crate) use self::error::TopicError;
-pub(crate) use self::history::HistoryPage;
 pub(crate) use self::hub::Inbox;
-use self::hub::InboxItem;
 use self::long_work::LongWork;
 pub(crate) use self::long_work::Slices;
-use self::pattern_counts::PatternCounts;
+use self::memory::Memory;
 pub(crate) use self::publish::{Publication, Published};
 pub(crate) use self::subscribe::{SubscribeRequest, Subscribed};
 use self::topic::Topic;
 pub(crate) use self::unsubscribe::{Farewell, Left};
-use crate::config::{Config, TopicRule};
+use self::workers::Workers;
+use crate::config::{Config, OverflowPolicy, TopicRule};
 use crate::limits::{Allowance, RetryAfter};
-use crate::log::Log;
-use crate::message::{Member, TopicName, TopicPattern};
+use crate::log::{Epoch, Record};
+use crate::message::{Member, Position, TopicName, TopicPattern};
 
 /// Topics are spread over so many maps, so that workers seldom wait for each other's.
 const SHARDS: usize = 64;
@@ -52,33 +59,51 @@ const SHARDS: usize = 64;
 const MAX_NAMED: usize = 1000;
 
 /// The members of a topic.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Members {
     /// The first of them, by id.
     pub(crate) clients: Vec<Member>,
     pub(crate) total: u64,
 }
 
-/// All topics of a server.
+/// Some messages of a topic's log.
+#[derive(Debug)]
+pub(crate) struct HistoryPage {
+    /// The newest message's.
+    pub(crate) position: Position,
+    /// Whether the log still has everything behind the position that was asked for; `None` if none was, or in reverse.
+    pub(crate) recovered: Option<bool>,
+    pub(crate) records: Vec<Record>,
+    /// Whether there are more of them.
+    pub(crate) more: bool,
+}
+
+/// The directory of a server's topics.
 #[derive(Debug)]
 pub(crate) struct Topics {
-    config: Arc<Config>,
+    shared: Arc<Shared>,
     rules: Vec<Arc<TopicRule>>,
     otherwise: Arc<TopicRule>,
     shards: Vec<Shard>,
+    hasher: RandomState,
     count: AtomicUsize,
     last_id: AtomicU64,
-    /// Memory that logs and keys take, in bytes.
-    memory: AtomicUsize,
-    inboxes: Vec<mpsc::Sender<InboxItem>>,
-    /// Subscriptions to patterns, by worker.
-    patterns: Vec<AtomicUsize>,
-    /// The same by pattern, for those who watch.
-    pattern_counts: PatternCounts,
-    /// Of these, those that want to hear of joins and leaves.
-    pattern_watchers: AtomicUsize,
     /// By worker.
     long_work: Vec<LongWork>,
+}
+
+/// The things that all topics share.
+#[derive(Debug)]
+struct Shared {
+    config: Arc<Config>,
+    workers: Workers,
+    memory: Memory,
+}
+
+impl Shared {
+    fn compress_min_bytes(&self) -> usize {
+        size(self.config.limits.compress_min_bytes)
+    }
 }
 
 type Shard = RwLock<ByName>;
@@ -87,45 +112,34 @@ type Shard = RwLock<ByName>;
 #[derive(Debug)]
 struct ByName {
     topics: HashMap<TopicName, Arc<Topic>>,
-    /// The epoch of the topics that begin now, and so the position of those that there are not yet: reading the history of
+    /// The epoch of the topics that begin now, and so the position of those that do not exist yet: reading the history of
     /// one makes none. Another one once a topic is forgotten, whose next life must not have the same.
-    epoch: Box<str>,
+    epoch: Epoch,
 }
 
 impl Default for ByName {
     fn default() -> Self {
-        Self { topics: HashMap::new(), epoch: Log::another_epoch() }
+        Self { topics: HashMap::new(), epoch: Epoch::random() }
     }
 }
-
-/// Room in the workers' inboxes.
-type InboxPermits<'a> = Vec<Option<mpsc::Permit<'a, InboxItem>>>;
 
 impl Topics {
     /// No topics yet, and the inboxes of the workers.
     pub(crate) fn new(config: Arc<Config>, workers: usize) -> (Arc<Self>, Vec<Inbox>) {
-        let (queue, most_found) = (size(config.limits.fanout_queue), size(config.limits.found_receivers));
-        let (inboxes, ends) = (0..workers)
-            .map(|_| {
-                let (sender, deliveries) = mpsc::channel(queue);
-                (sender, Inbox { deliveries, most_found })
-            })
-            .unzip();
+        let limits = &config.limits;
+        let memory = Memory::new(size(limits.topic_memory_bytes));
+        let (ways, inboxes) = Workers::new(workers, size(limits.fanout_queue), size(limits.found_receivers));
         let topics = Self {
             rules: config.topics.iter().cloned().map(Arc::new).collect(),
             otherwise: Arc::default(),
-            config,
+            shared: Arc::new(Shared { config, workers: ways, memory }),
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            hasher: RandomState::new(),
             count: AtomicUsize::new(0),
             last_id: AtomicU64::new(0),
-            memory: AtomicUsize::new(0),
-            inboxes,
-            patterns: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
-            pattern_counts: PatternCounts::default(),
-            pattern_watchers: AtomicUsize::new(0),
             long_work: (0..workers).map(|_| LongWork::new()).collect(),
         };
-        (Arc::new(topics), ends)
+        (Arc::new(topics), inboxes)
     }
 
     /// The rule for what a subscription names.
@@ -138,13 +152,14 @@ impl Topics {
         self.rules.iter().find(|rule| rule.pattern.matches(name.as_str())).unwrap_or(&self.otherwise)
     }
 
+    /// Whether publishers wait for those who subscribe to this.
+    pub(crate) fn blocks(&self, text: &TopicPattern) -> bool {
+        self.rule(text).overflow == OverflowPolicy::Block
+    }
+
     fn shard(&self, name: &TopicName) -> &Shard {
-        use std::hash::{BuildHasher, RandomState};
-        use std::sync::OnceLock;
-        static KEY: OnceLock<RandomState> = OnceLock::new();
-        let hash = KEY.get_or_init(RandomState::new).hash_one(name);
         // The remainder is below the number of shards, whatever the width of usize.
-        &self.shards[usize::try_from(hash % SHARDS as u64).unwrap_or(0)]
+        &self.shards[usize::try_from(self.hasher.hash_one(name) % SHARDS as u64).unwrap_or(0)]
     }
 
     /// How many there are.
@@ -157,48 +172,50 @@ impl Topics {
     }
 
     /// The topic of this name, or the epoch that it would have if it began now.
-    fn look_up(&self, name: &TopicName) -> Result<Arc<Topic>, Box<str>> {
-        let shard = self.shard(name).read().unwrap_or_else(PoisonError::into_inner);
+    fn look_up(&self, name: &TopicName) -> Result<Arc<Topic>, Epoch> {
+        let shard = self.shard(name).read();
         shard.topics.get(name).cloned().ok_or_else(|| shard.epoch.clone())
     }
 
-    /// The topic of this name, made where there is none and who asks may make one.
-    fn find_or_make(&self, name: &TopicName, asks: &Allowance) -> Result<Arc<Topic>, TopicError> {
-        self.find(name).map_or_else(|| self.make(name, asks), Ok)
+    /// The topic of this name, made if there is none and the client may make one.
+    fn find_or_make(&self, name: &TopicName, by: &Allowance) -> Result<Arc<Topic>, TopicError> {
+        self.find(name).map_or_else(|| self.make(name, by), Ok)
     }
 
-    fn make(&self, name: &TopicName, asks: &Allowance) -> Result<Arc<Topic>, TopicError> {
-        let most = size(self.config.limits.max_topics);
-        let mut shard = self.shard(name).write().unwrap_or_else(PoisonError::into_inner);
+    fn make(&self, name: &TopicName, by: &Allowance) -> Result<Arc<Topic>, TopicError> {
+        let most = size(self.shared.config.limits.max_topics);
+        let mut shard = self.shard(name).write();
         if let Some(topic) = shard.topics.get(name) {
             return Ok(Arc::clone(topic));
         }
         if self.count.load(Ordering::Relaxed) >= most {
             return Err(TopicError::TooManyTopics(most));
         }
-        asks.take_topic().map_err(|RetryAfter { ms: retry_after_ms }| TopicError::TooManyNewTopics {
+        // Asked here, where it is certain that the topic is new.
+        by.take_topic().map_err(|RetryAfter { ms: retry_after_ms }| TopicError::TooManyNewTopics {
             topic: name.clone(),
             retry_after_ms,
         })?;
         self.count.fetch_add(1, Ordering::Relaxed);
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
-        let rule = Arc::clone(self.rule_of(name));
-        let topic = Topic::new(id, name.clone(), rule, shard.epoch.clone(), self.inboxes.len(), uptime_ms());
-        let topic = Arc::new(topic);
+        let (rule, shared) = (Arc::clone(self.rule_of(name)), Arc::clone(&self.shared));
+        let topic = Arc::new(Topic::new(id, name.clone(), rule, shard.epoch.clone(), shared));
         shard.topics.insert(name.clone(), Arc::clone(&topic));
         Ok(topic)
     }
 
-    /// Waits for room in every worker's inbox. A worker that has ended has no clients left, and needs none.
-    async fn permits(&self) -> InboxPermits<'_> {
-        let mut permits = Vec::with_capacity(self.inboxes.len());
-        for inbox in &self.inboxes {
-            permits.push(inbox.reserve().await.ok());
+    /// Forgets topics that are gone, at once: a client that finds one of them looks again until it is not there.
+    fn forget_topics(&self, shard: &Shard, gone: &[Arc<Topic>]) {
+        if gone.is_empty() {
+            return;
         }
-        permits
+        let mut shard = shard.write();
+        gone.iter().for_each(|topic| drop(shard.topics.remove(&topic.name)));
+        shard.epoch = Epoch::random();
+        self.count.fetch_sub(gone.len(), Ordering::Relaxed);
     }
 
-    /// Begins work of a client's that takes long where it has many parts; a few are done at once. It is over when the
+    /// Begins work of a client's that takes long if it has many parts; a few are done at once. It is over when the
     /// result is dropped; the client must not begin another meanwhile.
     pub(crate) async fn long_work<'a>(&'a self, who: &'a Client, parts: usize) -> Slices<'a> {
         self.long_work[who.worker].begin(&who.long_work, parts).await
@@ -209,10 +226,27 @@ impl Topics {
         if !self.rule_of(name).presence {
             return Err(TopicError::NoMembers(name.clone()));
         }
-        let Some(topic) = self.find(name) else { return Ok(Members { clients: Vec::new(), total: 0 }) };
-        let state = topic.state();
-        let clients = state.members.values().take(MAX_NAMED).cloned().collect();
-        Ok(Members { clients, total: state.members.len() as u64 })
+        Ok(self.find(name).map_or_else(Members::default, |topic| topic.members()))
+    }
+
+    /// A page of at most `limit` messages: those behind `since`, oldest first, or in reverse those before it, newest first.
+    /// A topic that has no messages, or does not exist yet, has an empty page and a position; reading does not create it.
+    pub(crate) fn history(
+        &self,
+        name: &TopicName,
+        since: Option<&Position>,
+        limit: usize,
+        reverse: bool,
+    ) -> HistoryPage {
+        match self.look_up(name) {
+            Ok(topic) => topic.page(since, limit, reverse),
+            Err(epoch) => {
+                let behind = since.filter(|_| !reverse);
+                let recovered = behind.map(|since| since.epoch == epoch.as_str() && since.offset == 0);
+                let position = Position { epoch: epoch.as_str().to_owned(), offset: 0 };
+                HistoryPage { position, recovered, records: Vec::new(), more: false }
+            }
+        }
     }
 }
 

@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::config::Who;
 use crate::message::{TopicName, TopicPattern};
@@ -75,7 +76,7 @@ impl PatternCounts {
     pub(super) fn of(&self, topics: &[(&TopicName, Who)]) -> Vec<u64> {
         let mut found = vec![0; topics.len()];
         for shard in &self.shards {
-            for (pattern, count) in &*lock(shard) {
+            for (pattern, count) in &*shard.lock() {
                 for (found, (topic, who)) in found.iter_mut().zip(topics) {
                     if pattern.matches(topic.as_str()) {
                         *found += count.of(*who);
@@ -89,12 +90,8 @@ impl PatternCounts {
     fn shard(&self, pattern: &TopicPattern) -> MutexGuard<'_, HashMap<TopicPattern, Count>> {
         // The remainder is below the number of shards, whatever the width of usize.
         let at = usize::try_from(self.hasher.hash_one(pattern) % SHARDS as u64).unwrap_or(0);
-        lock(&self.shards[at])
+        self.shards[at].lock()
     }
-}
-
-fn lock(shard: &Shard) -> MutexGuard<'_, HashMap<TopicPattern, Count>> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -119,6 +116,6 @@ mod tests {
             (0..=n).for_each(|m| counts.remove(pattern, m == 0));
         }
         assert_eq!(of(Who::Everyone), [0, 0, 0]);
-        assert!(counts.shards.iter().all(|shard| lock(shard).is_empty()), "nothing is kept of them");
+        assert!(counts.shards.iter().all(|shard| shard.lock().is_empty()), "nothing is kept of them");
     }
 }

@@ -1,35 +1,29 @@
-//! `publish`: a message gets its offset, goes into the log, is encoded once, and leaves for the workers that want it.
+//! `publish`: finds the topic, and waits for room until the message can be published: in the workers' inboxes and, under the
+//! policy `block`, at every subscriber. Its effects are the topic's ([`Topic::publish`]).
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
-use super::hub::InboxItem;
-use super::topic::{State, Topic};
-use super::{InboxPermits, TopicError, Topics, size, uptime_ms};
+use super::topic::Topic;
+use super::{TopicError, Topics};
 use crate::limits::Allowance;
-use crate::message::{IdempotencyKey, Payload, ServerMessage, TopicMessage, TopicName, now_ms};
+use crate::log::{Draft, Epoch};
+use crate::message::TopicName;
 use crate::metrics::Counters;
-use crate::outbound::EncodedMessage;
 
 /// A message to be published.
 #[derive(Debug, Clone)]
 pub(crate) struct Publication {
-    /// `None` where no client did.
-    pub(crate) from: Option<Uuid>,
     pub(crate) topic: TopicName,
-    pub(crate) payload: Payload,
-    pub(crate) key: Option<IdempotencyKey>,
+    pub(crate) draft: Draft,
 }
 
 /// Where a message is in its topic's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Published {
-    pub(crate) epoch: String,
+    pub(crate) epoch: Epoch,
     pub(crate) offset: u64,
     /// The message came before, with the same key.
     pub(crate) duplicate: bool,
@@ -39,147 +33,114 @@ impl Topics {
     /// Publishes if that needs no waiting. `None`: [`publish`](Self::publish) has to wait for it.
     pub(crate) fn publish_now(
         &self,
-        publication: &Publication,
-        asks: &Allowance,
+        Publication { topic, draft }: &Publication,
+        by: &Allowance,
     ) -> Option<Result<Published, TopicError>> {
-        let topic = match self.topic_for(publication, asks) {
-            Ok(topic) if topic.blocks() => return None,
-            Ok(topic) => topic,
-            Err(refused) => return Some(Err(refused)),
-        };
-        let mut state = topic.state();
-        let mut permits: InboxPermits<'_> = Vec::with_capacity(self.inboxes.len());
-        for (worker, inbox) in self.inboxes.iter().enumerate() {
-            // A worker without subscribers holds nobody up.
-            let place = if self.wants(&state, worker) { inbox.try_reserve().map(Some) } else { Ok(None) };
-            permits.push(match place {
-                Ok(place) => place,
-                Err(TrySendError::Closed(())) => None,
-                Err(TrySendError::Full(())) => return None,
-            });
+        match self.find_or_make(topic, by) {
+            Ok(topic) if topic.blocks() => None,
+            Ok(topic) => topic.publish_now(draft, by.counters()).map(Ok),
+            Err(refused) => Some(Err(refused)),
         }
-        self.commit(&topic, &mut state, publication, permits, None, asks.counters()).map(Ok)
     }
 
-    /// Publishes. Waits for room in the workers' inboxes and, under the policy `block`, for room at
-    /// every subscriber. Dropped while it waits, it has published nothing; behind that, everything.
-    pub(crate) async fn publish(&self, publication: &Publication, asks: &Allowance) -> Result<Published, TopicError> {
+    /// Publishes, and waits for room if there is none. Dropped while it waits, it has published nothing; behind that,
+    /// everything.
+    pub(crate) async fn publish(&self, publication: &Publication, by: &Allowance) -> Result<Published, TopicError> {
+        let Publication { topic: name, draft } = publication;
+        if let Some(published) = self.publish_now(publication, by) {
+            return published;
+        }
         loop {
-            let topic = self.topic_for(publication, asks)?;
+            let topic = self.find_or_make(name, by)?;
             let published = if topic.blocks() {
-                self.publish_in_turn(&topic, publication, asks.counters()).await?
+                topic.publish_in_turn(draft, by.counters()).await?
             } else {
-                let permits = self.permits().await;
-                self.commit(&topic, &mut topic.state(), publication, permits, None, asks.counters())
+                let room = self.shared.workers.room().await;
+                topic.publish(draft, room, None, by.counters())
             };
             if let Some(published) = published {
                 return Ok(published);
             }
+            // The topic was forgotten meanwhile.
         }
     }
+}
 
-    fn topic_for(&self, publication: &Publication, asks: &Allowance) -> Result<Arc<Topic>, TopicError> {
-        self.find_or_make(&publication.topic, asks)
-    }
-
-    /// Publishes once every subscriber has room, and returns once every subscriber has the message.
+impl Topic {
+    /// Publishes once every subscriber has room, and returns once every subscriber has the message. `None` if the topic is
+    /// gone.
     async fn publish_in_turn(
-        &self,
-        topic: &Arc<Topic>,
-        publication: &Publication,
+        self: &Arc<Self>,
+        draft: &Draft,
         counters: &Counters,
     ) -> Result<Option<Published>, TopicError> {
-        let within = self.config.timing.block_timeout();
+        let within = self.shared.config.timing.block_timeout();
         let deadline = Instant::now() + within;
-        let too_late = || TopicError::Blocked { topic: topic.name.clone(), within };
-        // It is never closed.
-        let Ok(Ok(_turn)) = timeout_at(deadline, topic.turn.acquire()).await else { return Err(too_late()) };
-        loop {
-            topic.blocked().retain(|full| !full.ended.is_cancelled() && !full.lane.has_room());
-            let Some(full) = topic.blocked().last().cloned() else { break };
-            let freed = async {
-                tokio::select! {
-                    // A lane that is closed holds nobody up.
-                    _ = full.lane.room() => {}
-                    () = full.ended.cancelled() => {}
-                }
-            };
-            if timeout_at(deadline, freed).await.is_err() {
-                return Err(too_late());
-            }
-        }
-        let Ok(permits) = timeout_at(deadline, self.permits()).await else { return Err(too_late()) };
+        let too_late = || TopicError::Blocked { topic: self.name.clone(), within };
+        let _turn = self.blocking.turn(deadline).await.ok_or_else(too_late)?;
+        let room = timeout_at(deadline, self.shared.workers.room()).await.map_err(|_| too_late())?;
         let delivered = TaskTracker::new();
-        let published = self.commit(topic, &mut topic.state(), publication, permits, Some(&delivered), counters);
+        let published = self.publish(draft, room, Some(&delivered), counters);
         delivered.close();
         // No worker waits for a receiver; one that ends takes what it had not delivered with it.
         let _ = timeout_at(deadline, delivered.wait()).await;
         Ok(published)
     }
+}
 
-    /// Publishes; `None` where the topic is gone meanwhile.
-    fn commit(
-        &self,
-        topic: &Arc<Topic>,
-        state: &mut State,
-        publication: &Publication,
-        permits: InboxPermits<'_>,
-        delivered: Option<&TaskTracker>,
-        counters: &Counters,
-    ) -> Option<Published> {
-        let now = uptime_ms();
-        if state.is_gone {
-            return None;
-        }
-        let (epoch, known) =
-            (state.log.epoch().to_owned(), publication.key.as_ref().and_then(|key| state.keys.offset(key)));
-        if let Some(offset) = known {
-            return Some(Published { epoch, offset, duplicate: true });
-        }
-        let compress_min_bytes = size(self.config.limits.compress_min_bytes);
-        let offset = state.log.next();
-        let mut message = TopicMessage::new(topic.name.as_str(), offset, publication.payload.clone(), now_ms());
-        message.from = publication.from;
-        let encoded = EncodedMessage::new(&ServerMessage::Message(message), compress_min_bytes);
-        let entry = state.log.append(offset, now, encoded);
-        if let Some(key) = &publication.key {
-            state.keys.add(key.clone(), offset, now);
-        }
-        state.used_ms = now;
-        state.rate.count(now);
-        counters.published.add(1);
-        self.account(topic, state, now);
-        for (worker, place) in permits.into_iter().enumerate() {
-            if let Some(place) = place.filter(|_| self.wants(state, worker)) {
-                let done = delivered.map(TaskTracker::token);
-                place.send(InboxItem::Message { topic: Arc::clone(topic), entry: entry.clone(), done });
-            }
-        }
-        Some(Published { epoch, offset, duplicate: false })
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use futures_util::poll;
+
+    use super::*;
+    use crate::config::{Config, Rates};
+    use crate::message::{IdempotencyKey, Payload, TopicPattern};
+
+    fn publication(content: &str, key: Option<&str>) -> Publication {
+        let key = key.map(|key| IdempotencyKey::new(key).expect("a key"));
+        let draft = Draft { from: None, payload: Payload::text(content), key };
+        Publication { topic: TopicName::new("a").expect("a name"), draft }
     }
 
-    /// Whether a worker has subscribers of a topic.
-    pub(super) fn wants(&self, state: &State, worker: usize) -> bool {
-        state.interest[worker] > 0 || self.patterns[worker].load(Ordering::Acquire) > 0
+    #[tokio::test]
+    async fn a_publish_waits_for_room_at_a_worker_with_subscribers_and_dropped_meanwhile_publishes_nothing() {
+        let mut config = Config::default();
+        config.limits.fanout_queue = 1;
+        let (topics, mut inboxes) = Topics::new(Arc::new(config), 2);
+        let by = Allowance::new(&Rates::default(), true, Arc::default());
+        topics.shared.workers.add_pattern(1, &TopicPattern::new(">").expect("a pattern"), false, false);
+        let now = |content| {
+            topics.publish_now(&publication(content, None), &by).map(|published| published.map(|it| it.offset))
+        };
+
+        assert_eq!(now("first"), Some(Ok(1)));
+        assert_eq!(now("no room"), None);
+        let (dropped, waits) = (publication("dropped", None), publication("waits", None));
+        {
+            let mut dropped = Box::pin(topics.publish(&dropped, &by));
+            assert!(poll!(&mut dropped).is_pending());
+        }
+        let mut waits = Box::pin(topics.publish(&waits, &by));
+        assert!(poll!(&mut waits).is_pending());
+        assert!(inboxes[1].deliveries.recv().await.is_some());
+        let Poll::Ready(Ok(published)) = poll!(&mut waits) else { panic!("there is room") };
+        assert_eq!((published.offset, published.duplicate), (2, false));
+        assert!(inboxes[1].deliveries.recv().await.is_some());
+        assert!(inboxes[0].deliveries.try_recv().is_err(), "the other worker has no subscribers");
     }
 
-    /// Holds a topic to its bounds, and the server to what all may take together.
-    pub(super) fn account(&self, topic: &Topic, state: &mut State, now: u64) {
-        let (limits, timing) = (&self.config.limits, &self.config.timing);
-        state.log.trim(topic.retention(), now);
-        state.keys.trim(size(limits.topic_keys), timing.topic_key_ms, now);
-        let most = size(limits.topic_memory_bytes);
-        loop {
-            let (now, before) = (state.log.bytes() + state.keys.bytes(), state.accounted);
-            state.accounted = now;
-            let total = if now >= before {
-                self.memory.fetch_add(now - before, Ordering::Relaxed) + (now - before)
-            } else {
-                self.memory.fetch_sub(before - now, Ordering::Relaxed) - (before - now)
-            };
-            if total <= most || !(state.log.forget_oldest() || state.keys.forget_oldest()) {
-                break;
-            }
-        }
+    #[tokio::test]
+    async fn a_duplicate_has_the_place_of_the_first_and_goes_to_nobody() {
+        let (topics, mut inboxes) = Topics::new(Arc::default(), 1);
+        let by = Allowance::new(&Rates::default(), true, Arc::default());
+        topics.shared.workers.add_pattern(0, &TopicPattern::new(">").expect("a pattern"), false, false);
+        let first = topics.publish(&publication("first", Some("key")), &by).await.expect("published");
+        assert!(inboxes[0].deliveries.try_recv().is_ok());
+        let again = topics.publish(&publication("again", Some("key")), &by).await.expect("answered");
+        assert_eq!(again, Published { duplicate: true, ..first });
+        assert!(inboxes[0].deliveries.try_recv().is_err());
+        assert_eq!(by.counters().published.get(), 1);
     }
 }

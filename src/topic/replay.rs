@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use quic_websocket_lane::{DropNotice, Gap, Overflow};
 use tokio_util::sync::CancellationToken;
 
-use super::Topics;
 use super::hub::{self, InboxItem};
 use super::routes::Receiver;
 use super::topic::Topic;
-use crate::log::{Entry, Log};
+use crate::log::{Log, Record};
 
 /// Most that is replayed at once: behind it the client's other lanes have their turn, and other clients.
 const CHUNK_MESSAGES: usize = 64;
@@ -46,15 +45,15 @@ impl Replay {
             self.after.store(trimmed_through, Ordering::Relaxed);
         }
         let mut bytes = 0;
-        let within = |(count, entry): &(usize, &Entry)| {
-            bytes += entry.encoded.plain().len();
+        let within = |(count, record): &(usize, &Record)| {
+            bytes += record.encoded.plain().len();
             *count == 0 || (*count < CHUNK_MESSAGES && bytes <= CHUNK_BYTES)
         };
-        let entries: Vec<Entry> =
-            log.after(self.after()).enumerate().take_while(within).map(|(_, entry)| entry.clone()).collect();
-        if let Some(last) = entries.last() {
+        let records: Vec<Record> =
+            log.after(self.after()).enumerate().take_while(within).map(|(_, record)| record.clone()).collect();
+        if let Some(last) = records.last() {
             self.after.store(last.offset, Ordering::Relaxed);
-            let sent = client.deliver_on(&self.receiver.lane, &hub::run(&self.topic, entries), Overflow::Append);
+            let sent = client.deliver_on(&self.receiver.lane, &hub::run(&self.topic, records), Overflow::Append);
             client.counters().sent(sent);
         }
         self.is_done(log)
@@ -62,29 +61,31 @@ impl Replay {
 
     /// Sends the rest as the client takes it, once it is its turn, and has the subscription go live behind the newest message.
     /// Aborted with the subscription.
-    pub(super) async fn catch_up(mut self, topics: Arc<Topics>, worker: usize, turn: Option<CancellationToken>) {
+    pub(super) async fn catch_up(mut self, worker: usize, turn: Option<CancellationToken>) {
         if let Some(turn) = turn {
             turn.cancelled().await;
         }
-        let lane = Arc::clone(&self.receiver.lane);
+        let (lane, topic) = (Arc::clone(&self.receiver.lane), Arc::clone(&self.topic));
         loop {
             let one_at_a_time = lane.replay_turn().await;
             // What was replayed has gone on into QUIC before more follows.
             if let Err(failure) = lane.passed().await {
                 return self.receiver.client.lane_failed(failure);
             }
-            let Ok(place) = topics.inboxes[worker].reserve().await else { return };
+            let Some(place) = topic.shared.workers.room_at(worker).await else { return };
             if !lane.has_room() {
                 continue;
             }
-            let topic = Arc::clone(&self.topic);
-            {
-                // Held until it is live: what is published after the last step comes behind that.
-                let state = topic.state();
-                if self.step(&state.log) {
-                    place.send(InboxItem::GoLive { topic: topic.id, client: self.receiver.client.id });
-                    return;
+            // It goes live under the topic's lock: what is published after the last step comes behind that.
+            let place = topic.read(|log| {
+                if !self.step(log) {
+                    return Some(place);
                 }
+                place.send(InboxItem::GoLive { topic: topic.id, client: self.receiver.client.id });
+                None
+            });
+            if place.is_none() {
+                return;
             }
             drop((place, one_at_a_time));
             tokio::task::yield_now().await;

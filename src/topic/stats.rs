@@ -1,10 +1,10 @@
-//! What topics tell of themselves: how many, and which are the busiest. Looks at each for a moment under its own lock, and
-//! at a part of them at a time; nobody waits for the whole.
+//! Statistics of topics: how many there are, and which are the busiest. Looks at each for a moment under its own lock, and at
+//! a part of them at a time; nobody waits for the whole.
 
 use std::cmp::Reverse;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
+use super::topic::Snapshot;
 use super::{Topics, uptime_ms};
 use crate::metrics::{self, TopN, TopicStats, thousandths};
 
@@ -13,15 +13,11 @@ impl Topics {
     pub(crate) fn stats(&self, most: usize) -> metrics::Topics {
         let now = uptime_ms();
         let mut top = TopN::new(most);
-        let mut subscriptions: u64 = self.patterns.iter().map(|count| count.load(Ordering::Relaxed) as u64).sum();
+        let mut subscriptions = self.shared.workers.pattern_subscriptions();
         for shard in &self.shards {
-            let topics: Vec<_> =
-                shard.read().unwrap_or_else(PoisonError::into_inner).topics.values().cloned().collect();
+            let topics: Vec<_> = shard.read().topics.values().cloned().collect();
             for topic in topics {
-                let (rate, offset, subscribers) = {
-                    let state = topic.state();
-                    (state.rate, state.log.newest(), state.interest.iter().copied().map(u64::from).sum::<u64>())
-                };
+                let Snapshot { rate, newest: offset, subscriptions: subscribers } = topic.snapshot();
                 subscriptions += subscribers;
                 let per_second = thousandths(rate.per_second(now));
                 // Never below 0, so the bits have the order of the numbers (IEEE 754 section 5.10); of equals the older topic
@@ -43,11 +39,11 @@ impl Topics {
         // Looked up for these few alone.
         let (topics, mut top): (Vec<_>, Vec<_>) = top.into_sorted().unzip();
         let wanted: Vec<_> = topics.iter().map(|topic| (&topic.name, topic.rule.subscribe)).collect();
-        for (told, by_patterns) in top.iter_mut().zip(self.pattern_counts.of(&wanted)) {
+        for (told, by_patterns) in top.iter_mut().zip(self.shared.workers.pattern_counts().of(&wanted)) {
             told.pattern_subscribers = by_patterns;
             told.subscribers += by_patterns;
         }
-        let memory_bytes = self.memory.load(Ordering::Relaxed) as u64;
+        let memory_bytes = self.shared.memory.bytes() as u64;
         metrics::Topics { count: self.count() as u64, subscriptions, memory_bytes, top }
     }
 }

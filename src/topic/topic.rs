@@ -1,21 +1,29 @@
-//! One topic: its log, its keys, who is on it, and which workers want its messages. Everything that happens to a topic
-//! happens under its lock, and goes into the workers' inboxes under it: that is what makes all subscribers see one order.
+//! One topic: its log, its members, and which workers want its messages. Everything that happens to a topic happens under
+//! its lock, and goes into the workers' inboxes under it: that is what makes all subscribers see one order.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::{Bytes, BytesMut};
-use quic_websocket_lane::{DropNotice, LaneWriter, Overflow};
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
+use parking_lot::Mutex;
+use quic_websocket_lane::Overflow;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::keys::Keys;
+use super::blocking::Blocking;
+use super::client::{CatchingUp, Client, Reserved, Subscription};
+use super::hub::{InboxItem, PresenceEvent, UndeliveredRange};
+use super::notices::Change;
+use super::replay::Replay;
+use super::routes::Target;
+use super::subscribe::{Begun, SubscribeRequest, Subscribed};
+use super::unsubscribe::Ended;
+use super::workers::Room;
+use super::{HistoryPage, MAX_NAMED, Members, Published, Shared, size, uptime_ms};
 use crate::config::{OverflowPolicy, TopicRule};
-use crate::frame::exact;
-use crate::log::{Log, Retention};
-use crate::message::{Member, ServerMessage, TopicName, TopicPattern};
-use crate::metrics::Rate;
+use crate::log::{Draft, Epoch, Log, Record, Retention, Submitted};
+use crate::message::{IdempotencyKey, Member, Position, TopicName};
+use crate::metrics::{Counters, Rate};
 
 /// One topic, from its first use to when it is forgotten.
 #[derive(Debug)]
@@ -24,137 +32,307 @@ pub(super) struct Topic {
     pub(super) id: u64,
     pub(super) name: TopicName,
     pub(super) rule: Arc<TopicRule>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) blocking: Blocking,
     state: Mutex<State>,
-    /// Under the policy `block`, one publish at a time: the next one waits for the room that this one leaves.
-    pub(super) turn: Semaphore,
-    /// Under the policy `block`, the subscribers that had no more room after the last message.
-    full: Mutex<Vec<BlockedSubscriber>>,
-}
-
-/// A subscriber that holds publishers up.
-#[derive(Debug, Clone)]
-pub(super) struct BlockedSubscriber {
-    pub(super) lane: Arc<LaneWriter>,
-    /// Cancelled when the subscription ends.
-    pub(super) ended: CancellationToken,
 }
 
 #[derive(Debug)]
-pub(super) struct State {
-    pub(super) log: Log,
-    pub(super) keys: Keys,
+struct State {
+    log: Log,
     /// Of its messages.
-    pub(super) rate: Rate,
-    /// Who has subscribed to the topic by its name; empty where the rule keeps no account.
-    pub(super) members: BTreeMap<Uuid, Member>,
+    rate: Rate,
+    /// The clients that have subscribed to the topic by its name; empty if the rule turns presence off.
+    members: BTreeMap<Uuid, Member>,
     /// Subscriptions by worker.
-    pub(super) interest: Box<[u32]>,
-    /// Subscriptions that want to hear of joins and leaves.
-    pub(super) watchers: usize,
-    pub(super) used_ms: u64,
-    /// Forgotten: whoever still holds it has to look it up anew.
-    pub(super) is_gone: bool,
-    /// Bytes of log and keys that are accounted for in the server's total.
-    pub(super) accounted: usize,
+    interest: Box<[u32]>,
+    /// Subscriptions that hear of joins and leaves.
+    watchers: usize,
+    used_ms: u64,
+    /// The topic was forgotten: its holder has to look it up again.
+    is_gone: bool,
+    /// Bytes of the log that are part of the server's total.
+    accounted: usize,
+}
+
+/// Some numbers of a topic.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Snapshot {
+    pub(super) rate: Rate,
+    pub(super) newest: u64,
+    /// Those to the topic by its name.
+    pub(super) subscriptions: u64,
 }
 
 impl Topic {
-    pub(super) fn new(
-        id: u64,
-        name: TopicName,
-        rule: Arc<TopicRule>,
-        epoch: Box<str>,
-        workers: usize,
-        now_ms: u64,
-    ) -> Self {
+    pub(super) fn new(id: u64, name: TopicName, rule: Arc<TopicRule>, epoch: Epoch, shared: Arc<Shared>) -> Self {
         let state = State {
             log: Log::new(epoch),
-            keys: Keys::default(),
             rate: Rate::default(),
             members: BTreeMap::new(),
-            interest: vec![0; workers].into(),
+            interest: vec![0; shared.workers.count()].into(),
             watchers: 0,
-            used_ms: now_ms,
+            used_ms: uptime_ms(),
             is_gone: false,
             accounted: 0,
         };
-        let (turn, full) = (Semaphore::new(1), Mutex::default());
-        Self { id, name, rule, state: Mutex::new(state), turn, full }
-    }
-
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn blocked(&self) -> MutexGuard<'_, Vec<BlockedSubscriber>> {
-        self.full.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { id, name, rule, shared, blocking: Blocking::new(), state: Mutex::new(state) }
     }
 
     pub(super) fn blocks(&self) -> bool {
         self.rule.overflow == OverflowPolicy::Block
     }
 
-    /// What its log keeps.
-    pub(super) fn retention(&self) -> Retention {
-        let size = |setting: u64| usize::try_from(setting).unwrap_or(usize::MAX);
-        Retention {
-            messages: size(self.rule.history_messages),
-            bytes: size(self.rule.history_bytes),
-            age_ms: self.rule.history_age_ms,
+    /// Publishes a message if every worker that wants it has room. `None` if not, or if the topic is gone.
+    pub(super) fn publish_now(self: &Arc<Self>, draft: &Draft, counters: &Counters) -> Option<Published> {
+        let mut state = self.state.lock();
+        let room = self.shared.workers.room_now(&state.interest)?;
+        self.publish_in(&mut state, draft, room, None, counters)
+    }
+
+    /// Publishes a message for which the workers have room. `None` if the topic is gone.
+    pub(super) fn publish(
+        self: &Arc<Self>,
+        draft: &Draft,
+        room: Room<'_>,
+        delivered: Option<&TaskTracker>,
+        counters: &Counters,
+    ) -> Option<Published> {
+        self.publish_in(&mut self.state.lock(), draft, room, delivered, counters)
+    }
+
+    /// The three steps of a publish: submit gives the message its offset, commit makes it as safe as the topic promises, and
+    /// release shows it to readers and subscribers. Memory commits as it takes the message, so all happen under one lock.
+    /// With a slower store the last one comes later: under the lock again, in the order of offsets.
+    fn publish_in(
+        self: &Arc<Self>,
+        state: &mut State,
+        draft: &Draft,
+        room: Room<'_>,
+        delivered: Option<&TaskTracker>,
+        counters: &Counters,
+    ) -> Option<Published> {
+        if state.is_gone {
+            return None;
+        }
+        let epoch = state.log.epoch().clone();
+        let record = match state.log.submit(&self.name, draft, uptime_ms(), self.shared.compress_min_bytes()) {
+            Submitted::Duplicate(offset) => return Some(Published { epoch, offset, duplicate: true }),
+            Submitted::Committed(record) => record,
+        };
+        let offset = record.offset;
+        self.release(state, record, draft.key.as_ref(), room, delivered);
+        counters.published.add(1);
+        Some(Published { epoch, offset, duplicate: false })
+    }
+
+    /// Adds a committed message to the log, and hands it to the workers that want it.
+    fn release(
+        self: &Arc<Self>,
+        state: &mut State,
+        record: Record,
+        key: Option<&IdempotencyKey>,
+        mut room: Room<'_>,
+        delivered: Option<&TaskTracker>,
+    ) {
+        let now = uptime_ms();
+        state.log.append(record.clone(), key);
+        state.used_ms = now;
+        state.rate.count(now);
+        self.account(state, now);
+        for worker in (0..state.interest.len()).filter(|&worker| self.wants(state, worker)) {
+            let (topic, record, done) = (Arc::clone(self), record.clone(), delivered.map(TaskTracker::token));
+            room.send(worker, InboxItem::Message { topic, record, done });
         }
     }
-}
 
-impl State {
-    pub(super) fn has_subscribers(&self) -> bool {
-        self.interest.iter().any(|&subscriptions| subscriptions > 0)
-    }
-}
-
-impl DropNotice for Topic {
-    fn name(&self) -> &str {
-        self.name.as_str()
+    fn wants(&self, state: &State, worker: usize) -> bool {
+        self.shared.workers.wants(worker, state.interest[worker])
     }
 
-    fn gap(&self, first: u64, last: u64) -> Bytes {
-        let reason = Some("not read fast enough".to_owned());
-        let mut frame = BytesMut::new();
-        ServerMessage::Gap { topic: self.name.as_str().to_owned(), first, last, reason }.encode(None, &mut frame);
-        exact(frame)
+    /// Begins a subscription. `None` if the topic is gone.
+    pub(super) fn join(
+        self: &Arc<Self>,
+        request: &SubscribeRequest<'_>,
+        reserved: Reserved<'_>,
+        mut room: Room<'_>,
+    ) -> Option<Begun> {
+        let SubscribeRequest { who, wanted, .. } = request;
+        let mut state = self.state.lock();
+        if state.is_gone {
+            return None;
+        }
+        let now = uptime_ms();
+        state.used_ms = now;
+        self.account(&mut state, now);
+        let lane = who.outbound.bind_lane(&wanted.topic, self.rule.priority, wanted.lane);
+        let mut receiver = request.receiver(&self.rule, &lane);
+        let (ended, is_authenticated) = (receiver.ended.clone(), receiver.is_authenticated);
+        let start = state.log.start(wanted.since.as_ref(), wanted.recent);
+        let (position, recovered) = (Some(state.log.position()), start.recovered);
+        let subscribed = Subscribed { position, recovered, lane: lane.number };
+        // If a pattern may have brought the topic's messages on this lane, those that are still to come by it come first.
+        let (begun, marker) = match request.announcement(&subscribed) {
+            Some(frame) => {
+                let (marker, there) = who.control_marker(Some(frame), Overflow::Refuse);
+                (Begun::Announced(there), Some(marker))
+            }
+            None => (Begun::Unannounced(subscribed), None),
+        };
+        let there = begun.marker();
+        reserved.make(|| {
+            let is_member = self.rule.presence && who.is_present();
+            let joined = if is_member { self.enter(&mut state, who, &mut room) } else { None };
+            state.interest[who.worker] += 1;
+            state.watchers += usize::from(wanted.presence);
+            let after = Arc::new(AtomicU64::new(start.after));
+            let mut replay = Replay { topic: Arc::clone(self), receiver: receiver.clone(), after: Arc::clone(&after) };
+            receiver.is_live =
+                replay.is_done(&state.log) || (there.is_none() && lane.writer.has_room() && replay.step(&state.log));
+            let catching_up = (!receiver.is_live).then(|| {
+                let task = replay.catch_up(who.worker, there);
+                CatchingUp { task: who.tasks.spawn(task).abort_handle(), after }
+            });
+            let target = Target::Topic(self.id);
+            room.send(who.worker, InboxItem::Subscribe { target, receiver, joined, marker });
+            let (topic, presence) = (Some(Arc::clone(self)), wanted.presence);
+            Subscription { topic, lane, presence, is_authenticated, ended, catching_up }
+        });
+        Some(begun)
     }
-}
 
-/// All topics that one subscription to a pattern brings.
-#[derive(Debug)]
-pub(super) struct PatternNotice(TopicPattern);
-
-impl PatternNotice {
-    /// `None` for a subscription to a single topic.
-    pub(super) fn of(pattern: &TopicPattern) -> Option<Arc<dyn DropNotice>> {
-        pattern.is_wildcard().then(|| Arc::new(Self(pattern.clone())) as Arc<dyn DropNotice>)
+    /// Ends a subscription. `then` gets what the worker still has to do, while nothing is published to the topic.
+    pub(super) fn part<'a>(
+        self: &Arc<Self>,
+        who: &Client,
+        subscription: &Subscription,
+        room: &mut Room<'a>,
+        then: impl FnOnce(Ended, &mut Room<'a>),
+    ) {
+        let mut state = self.state.lock();
+        state.used_ms = uptime_ms();
+        state.interest[who.worker] -= 1;
+        state.watchers -= usize::from(subscription.presence);
+        let is_member = state.members.remove(&who.id()).is_some();
+        let left = if is_member { self.tell(&state, who, Change::Leave, room) } else { None };
+        // Messages behind an unfinished replay went to none of the client's other subscriptions either.
+        let after = subscription.catching_up.as_ref().filter(|replay| !replay.task.is_finished());
+        let (after, newest) = (after.map(|replay| replay.after.load(Ordering::Relaxed)), state.log.newest());
+        let undelivered = after
+            .filter(|&after| after < newest)
+            .map(|after| UndeliveredRange { topic: Arc::clone(self), offsets: after + 1..=newest });
+        then(Ended { target: Target::Topic(self.id), left, undelivered }, room);
     }
-}
 
-impl DropNotice for PatternNotice {
-    fn name(&self) -> &str {
-        self.0.as_str()
+    /// Makes a client a member that has subscribed before it was present.
+    pub(super) fn appear(self: &Arc<Self>, who: &Client, mut room: Room<'_>) {
+        let mut state = self.state.lock();
+        if self.rule.presence
+            && !state.members.contains_key(&who.id())
+            && let Some(joined) = self.enter(&mut state, who, &mut room)
+        {
+            room.send(who.worker, InboxItem::Presence(joined));
+        }
     }
 
-    /// Which topics these are messages of does not show, so neither do offsets.
-    fn gap(&self, _first: u64, _last: u64) -> Bytes {
-        let reason = Some("not read fast enough: messages of several topics".to_owned());
-        let mut frame = BytesMut::new();
-        ServerMessage::Gap { topic: self.0.as_str().to_owned(), first: 0, last: 0, reason }.encode(None, &mut frame);
-        exact(frame)
+    /// Adds a member, and tells the others as [`tell`](Self::tell) does.
+    fn enter(self: &Arc<Self>, state: &mut State, who: &Client, room: &mut Room<'_>) -> Option<PresenceEvent> {
+        let joined = self.tell(state, who, Change::Join, room);
+        state.members.insert(who.id(), who.member());
+        joined
     }
-}
 
-/// What a rule's policy means for a lane where nobody has seen to it that there is room. A pattern under `block` also gets
-/// messages of topics whose publishers do not wait.
-pub(super) fn overflow(policy: OverflowPolicy) -> Overflow {
-    match policy {
-        OverflowPolicy::Disconnect | OverflowPolicy::Block => Overflow::Refuse,
-        OverflowPolicy::DropOldest => Overflow::DropOldest,
-        OverflowPolicy::Latest => Overflow::Latest,
+    /// Tells the subscribers on other workers that a client joined or left, and gives what those on its own worker are to be
+    /// told: its place there is needed for the subscription as well.
+    fn tell(
+        self: &Arc<Self>,
+        state: &State,
+        about: &Client,
+        change: Change,
+        room: &mut Room<'_>,
+    ) -> Option<PresenceEvent> {
+        if state.watchers == 0 && !self.shared.workers.has_watchers() {
+            return None;
+        }
+        let encoded = change.notice(&self.name, about.member(), self.shared.compress_min_bytes());
+        let event = PresenceEvent { topic: Arc::clone(self), about: about.id(), encoded };
+        for worker in (0..state.interest.len()).filter(|&worker| worker != about.worker && self.wants(state, worker)) {
+            room.send(worker, InboxItem::Presence(event.clone()));
+        }
+        Some(event)
+    }
+
+    /// Its members: the first of them by id, and how many there are.
+    pub(super) fn members(&self) -> Members {
+        let state = self.state.lock();
+        let clients = state.members.values().take(MAX_NAMED).cloned().collect();
+        Members { clients, total: state.members.len() as u64 }
+    }
+
+    /// At most `limit` messages behind `since`, oldest first, or in reverse before it, newest first.
+    pub(super) fn page(&self, since: Option<&Position>, limit: usize, reverse: bool) -> HistoryPage {
+        let mut state = self.state.lock();
+        self.account(&mut state, uptime_ms());
+        let log = &state.log;
+        let recovered = log.start(since.filter(|_| !reverse), None).recovered.map(|recovered| recovered.is_ok());
+        // A position in another life of the log is before, or in reverse behind, all of this one.
+        let since = since.filter(|since| since.epoch == log.epoch().as_str()).map(|since| since.offset);
+        let (records, more) = if reverse {
+            let mut newest_first = log.before(since.unwrap_or(u64::MAX)).rev();
+            (newest_first.by_ref().take(limit).cloned().collect(), newest_first.len() > 0)
+        } else {
+            let mut oldest_first = log.after(since.unwrap_or(0));
+            (oldest_first.by_ref().take(limit).cloned().collect(), oldest_first.len() > 0)
+        };
+        HistoryPage { position: log.position(), recovered, records, more }
+    }
+
+    /// Reads the log while nothing is published to the topic.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Log) -> T) -> T {
+        read(&self.state.lock().log)
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let state = self.state.lock();
+        let subscriptions = state.interest.iter().copied().map(u64::from).sum();
+        Snapshot { rate: state.rate, newest: state.log.newest(), subscriptions }
+    }
+
+    /// Forgets what is too old, and half of the rest if the server's memory for topics is nearly full. True if the topic is
+    /// gone with that: nobody uses it, and it keeps nothing.
+    pub(super) fn expire(&self, now: u64) -> bool {
+        let mut state = self.state.lock();
+        if self.shared.memory.is_nearly_full() {
+            // Topics that are published to now cannot keep their messages while others keep old ones.
+            state.log.halve();
+        }
+        self.account(&mut state, now);
+        let is_idle = now.saturating_sub(state.used_ms) > self.shared.config.timing.topic_idle_ms;
+        let has_subscribers = state.interest.iter().any(|&subscriptions| subscriptions > 0);
+        state.is_gone = is_idle && !has_subscribers && state.log.is_empty();
+        state.is_gone
+    }
+
+    /// Holds the topic to its bounds, and the server to what all topics may take together.
+    fn account(&self, state: &mut State, now: u64) {
+        state.log.trim(self.retention(), now);
+        loop {
+            let bytes = state.log.bytes();
+            let before = std::mem::replace(&mut state.accounted, bytes);
+            if self.shared.memory.change(before, bytes) || !state.log.forget_oldest() {
+                break;
+            }
+        }
+    }
+
+    fn retention(&self) -> Retention {
+        let (rule, limits, timing) = (&self.rule, &self.shared.config.limits, &self.shared.config.timing);
+        Retention {
+            messages: size(rule.history_messages),
+            bytes: size(rule.history_bytes),
+            age_ms: rule.history_age_ms,
+            keys: size(limits.topic_keys),
+            key_age_ms: timing.topic_key_ms,
+        }
     }
 }

@@ -3,16 +3,17 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+
 use quic_websocket_lane::{LaneWriter, Overflow};
 
 use super::client::{Client, Subscription};
 use super::hub::{InboxItem, PresenceEvent, UndeliveredRange};
 use super::routes::Target;
-use super::{InboxPermits, TopicError, Topics, uptime_ms};
-use crate::message::{ServerMessage, TopicPattern};
+use super::workers::Room;
+use super::{TopicError, Topics};
+use crate::message::TopicPattern;
 use crate::outbound::SLICE;
 use crate::pattern_index::{PatternIndex, Sought};
 
@@ -65,7 +66,7 @@ impl Topics {
         farewell: Option<Farewell>,
         left: &mut Left,
     ) -> Result<(), TopicError> {
-        let mut permits = self.permits().await;
+        let mut room = self.shared.workers.room().await;
         let Some(held) = who.take(text) else { return Err(TopicError::NotSubscribed(text.clone())) };
         left.add(text, Arc::clone(&held.lane.writer));
         let (frame, overflow) = match farewell {
@@ -74,14 +75,12 @@ impl Topics {
             Some(Farewell::Notice(frame)) => (Some(frame), Overflow::Displace),
         };
         let (marker, there) = who.control_marker(frame, overflow);
-        self.end(who, text, held, &mut permits, |ended, permits| {
+        self.end(who, text, &held, &mut room, |ended, room| {
             let Ended { target, left, undelivered } = ended;
-            if let Some(place) = permits.get_mut(who.worker).and_then(Option::take) {
-                let (client, targets, marker) = (who.id(), vec![target], Some(marker));
-                place.send(InboxItem::Leave { client, targets, left, undelivered, marker });
-            }
+            let (client, targets, marker) = (who.id(), vec![target], Some(marker));
+            room.send(who.worker, InboxItem::Leave { client, targets, left, undelivered, marker });
         });
-        drop(permits);
+        drop((held, room));
         there.cancelled().await;
         Ok(())
     }
@@ -118,59 +117,43 @@ impl Topics {
                 tokio::task::yield_now().await;
             }
             let is_told = tell && held.topic.as_ref().is_some_and(|topic| topic.rule.presence);
-            let mut permits = if is_told { self.permits().await } else { Vec::new() };
-            self.end(who, &text, held, &mut permits, |Ended { target, left, .. }, permits| {
+            let mut room = if is_told { self.shared.workers.room().await } else { Room::default() };
+            self.end(who, &text, &held, &mut room, |Ended { target, left, .. }, room| {
                 targets.push(target);
-                if let (Some(left), Some(place)) = (left, permits.get_mut(who.worker).and_then(Option::take)) {
-                    place.send(InboxItem::Presence(left));
+                if let Some(left) = left {
+                    room.send(who.worker, InboxItem::Presence(left));
                 }
             });
         }
         if !targets.is_empty()
-            && let Ok(place) = self.inboxes[who.worker].reserve().await
+            && let Some(place) = self.shared.workers.room_at(who.worker).await
         {
             place.send(InboxItem::Leave { client: who.id(), targets, left: None, undelivered: None, marker: None });
         }
     }
 
-    /// Takes a subscription out of all accounts but the worker's, from which it still has to leave, and says what is to be
-    /// told there, while nothing is published to the topic.
+    /// Removes a subscription from the bookkeeping of its topic or pattern. `then` gets what the worker still has to do; for
+    /// a topic, while nothing is published to it.
     fn end<'a>(
         &self,
-        who: &Arc<Client>,
+        who: &Client,
         text: &TopicPattern,
-        held: Subscription,
-        permits: &mut InboxPermits<'a>,
-        tell: impl FnOnce(Ended, &mut InboxPermits<'a>),
+        held: &Subscription,
+        room: &mut Room<'a>,
+        then: impl FnOnce(Ended, &mut Room<'a>),
     ) {
         who.outbound.release_lane(text, &held.lane);
-        let Some(topic) = &held.topic else {
-            self.patterns[who.worker].fetch_sub(1, Ordering::AcqRel);
-            self.pattern_counts.remove(text, held.is_authenticated);
-            self.pattern_watchers.fetch_sub(usize::from(held.presence), Ordering::AcqRel);
-            return tell(Ended { target: Target::Pattern(text.clone()), left: None, undelivered: None }, permits);
-        };
-        let mut state = topic.state();
-        state.used_ms = uptime_ms();
-        state.interest[who.worker] -= 1;
-        state.watchers -= usize::from(held.presence);
-        let mut left = None;
-        if state.members.remove(&who.id()).is_some() {
-            let message = ServerMessage::Leave { topic: topic.name.as_str().to_owned(), client: who.member() };
-            left = self.tell(topic, &state, who, &message, permits);
+        if let Some(topic) = &held.topic {
+            return topic.part(who, held, room, then);
         }
-        // What was published behind a replay that did not get so far went to none of the client's other subscriptions either.
-        let after = held.catching_up.as_ref().filter(|replay| !replay.task.is_finished());
-        let first = after.map_or(u64::MAX, |replay| replay.after.load(Ordering::Relaxed) + 1);
-        let undelivered = (first <= state.log.newest())
-            .then(|| UndeliveredRange { topic: Arc::clone(topic), offsets: first..=state.log.newest() });
-        tell(Ended { target: Target::Topic(topic.id), left, undelivered }, permits);
+        self.shared.workers.remove_pattern(who.worker, text, held.is_authenticated, held.presence);
+        then(Ended { target: Target::Pattern(text.clone()), left: None, undelivered: None }, room);
     }
 }
 
-/// What an end of a subscription leaves to be told.
-struct Ended {
-    target: Target,
-    left: Option<PresenceEvent>,
-    undelivered: Option<UndeliveredRange>,
+/// What is left to be done at the worker when a subscription ends.
+pub(super) struct Ended {
+    pub(super) target: Target,
+    pub(super) left: Option<PresenceEvent>,
+    pub(super) undelivered: Option<UndeliveredRange>,
 }

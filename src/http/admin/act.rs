@@ -43,7 +43,7 @@ pub(super) async fn publish(
     let (context, worker) = (&worker_context.context, worker_context.worker);
     let Published { epoch, offset, .. } =
         handler::publish(context, worker, topic.clone(), Payload::text(content)).await.map_err(ErrorReply::from)?;
-    Ok(Json(json!({ "topic": topic.as_str(), "epoch": epoch, "offset": offset })))
+    Ok(Json(json!({ "topic": topic.as_str(), "epoch": epoch.as_str(), "offset": offset })))
 }
 
 /// `POST /api/disconnect`

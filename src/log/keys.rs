@@ -1,4 +1,4 @@
-//! The idempotency keys that a topic remembers: a publish that comes again with its key is answered and not repeated.
+//! The idempotency keys that a log remembers: a publish that comes again with its key is answered and not repeated.
 //! Pure. Bounded by number and age.
 
 use std::collections::{HashMap, VecDeque};
@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use crate::frame::allocated;
 use crate::message::IdempotencyKey;
 
-/// The keys of one topic, with the offsets that their messages got.
+/// The keys of one log, with the offsets that their messages got.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
     offsets: HashMap<IdempotencyKey, u64>,

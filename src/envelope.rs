@@ -1,0 +1,56 @@
+//! A message encoded once for any number of receivers: each form that one may want is made at most once and then shared.
+//! Knows `message` and `frame`, and nothing of who receives it.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::frame::{self, Body, BodyError, Compression, PREFIX_BYTES, allocated};
+use crate::message::ServerMessage;
+
+/// An encoded message.
+#[derive(Debug)]
+pub(crate) struct EncodedMessage {
+    plain: Bytes,
+    /// `None` inside if compression does not pay.
+    zstd: OnceLock<Option<Bytes>>,
+    compress_min_bytes: usize,
+}
+
+impl EncodedMessage {
+    pub(crate) fn new(message: &ServerMessage, compress_min_bytes: usize) -> Arc<Self> {
+        let mut out = BytesMut::with_capacity(512);
+        message.encode(None, &mut out);
+        Arc::new(Self { plain: frame::exact(out), zstd: OnceLock::new(), compress_min_bytes })
+    }
+
+    /// The frame without compression.
+    pub(crate) fn plain(&self) -> &Bytes {
+        &self.plain
+    }
+
+    /// The frame for a receiver.
+    pub(crate) fn frame(&self, zstd: bool) -> &Bytes {
+        if zstd && self.plain.len() >= self.compress_min_bytes + PREFIX_BYTES {
+            self.zstd.get_or_init(|| frame::compress(&self.plain)).as_ref().unwrap_or(&self.plain)
+        } else {
+            &self.plain
+        }
+    }
+
+    /// The message as JSON and attachment. Both share the frame's memory.
+    pub(crate) fn body(&self) -> Result<Body, BodyError> {
+        Body::parse(self.plain.slice(PREFIX_BYTES..), Compression::None, usize::MAX)
+    }
+
+    /// Most bytes that it takes in memory, all its forms together.
+    pub(crate) fn cost(&self) -> usize {
+        /// The two counts of an [`Arc`].
+        const COUNTS: usize = 2 * size_of::<usize>();
+        /// The shared part of [`Bytes`]: address, length, and number of holders.
+        const SHARED: usize = 3 * size_of::<usize>();
+        let forms = if self.plain.len() >= self.compress_min_bytes + PREFIX_BYTES { 2 } else { 1 };
+        let form = allocated(self.plain.len()) + allocated(SHARED);
+        allocated(COUNTS + size_of::<Self>()) + forms * form
+    }
+}

@@ -1,0 +1,38 @@
+//! A message on its way into a log and in it. A [`Draft`] is everything that its publisher said; a store that writes to a
+//! disk or to other nodes writes that. A [`Record`] is a draft with its place in the log, and what subscribers get of it.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::envelope::EncodedMessage;
+use crate::message::{IdempotencyKey, Payload, ServerMessage, TopicMessage, TopicName, now_ms};
+
+/// A message without a place in a log.
+#[derive(Debug, Clone)]
+pub(crate) struct Draft {
+    /// The publisher; `None` if it is no client.
+    pub(crate) from: Option<Uuid>,
+    pub(crate) payload: Payload,
+    /// With it, a message that is published again is not kept again.
+    pub(crate) key: Option<IdempotencyKey>,
+}
+
+/// A message with its place in a log. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    pub(crate) offset: u64,
+    /// When it came, by the clock that ages are counted by, which nobody sets.
+    pub(super) at_ms: u64,
+    /// The `message` as every subscriber gets it, for nothing in it depends on the receiver. Encoded when it gets its
+    /// offset, and not again, however often it is delivered and replayed.
+    pub(crate) encoded: Arc<EncodedMessage>,
+}
+
+impl Record {
+    pub(super) fn new(topic: &TopicName, offset: u64, at_ms: u64, draft: &Draft, compress_min_bytes: usize) -> Self {
+        let mut message = TopicMessage::new(topic.as_str(), offset, draft.payload.clone(), now_ms());
+        message.from = draft.from;
+        Self { offset, at_ms, encoded: EncodedMessage::new(&ServerMessage::Message(message), compress_min_bytes) }
+    }
+}

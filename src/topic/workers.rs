@@ -1,0 +1,127 @@
+//! The ways from topics to the workers: their inboxes, and how many subscriptions to patterns each has. A message goes into
+//! the inbox of every worker that has subscribers for it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{self, Permit};
+
+use super::hub::{Inbox, InboxItem};
+use super::pattern_counts::PatternCounts;
+use crate::message::TopicPattern;
+
+/// The workers as topics see them.
+#[derive(Debug)]
+pub(super) struct Workers {
+    inboxes: Vec<mpsc::Sender<InboxItem>>,
+    /// Subscriptions to patterns, by worker.
+    patterns: Vec<AtomicUsize>,
+    /// The same by pattern, for statistics.
+    pattern_counts: PatternCounts,
+    /// Of these, those that hear of joins and leaves.
+    pattern_watchers: AtomicUsize,
+}
+
+/// Room in the workers' inboxes, by worker: for one item each.
+#[derive(Debug, Default)]
+pub(super) struct Room<'a>(Vec<Option<Permit<'a, InboxItem>>>);
+
+impl<'a> Room<'a> {
+    /// The room in one worker's inbox, unless it was taken before or the worker has ended.
+    pub(super) fn take(&mut self, worker: usize) -> Option<Permit<'a, InboxItem>> {
+        self.0.get_mut(worker)?.take()
+    }
+
+    /// Puts an item into one worker's inbox, if there is still room for it.
+    pub(super) fn send(&mut self, worker: usize, item: InboxItem) {
+        if let Some(place) = self.take(worker) {
+            place.send(item);
+        }
+    }
+}
+
+impl Workers {
+    /// So many workers without subscriptions, and their inboxes, each of at most `queue` items.
+    pub(super) fn new(count: usize, queue: usize, most_found: usize) -> (Self, Vec<Inbox>) {
+        let (inboxes, ends) = (0..count)
+            .map(|_| {
+                let (sender, deliveries) = mpsc::channel(queue);
+                (sender, Inbox { deliveries, most_found })
+            })
+            .unzip();
+        let workers = Self {
+            inboxes,
+            patterns: (0..count).map(|_| AtomicUsize::new(0)).collect(),
+            pattern_counts: PatternCounts::default(),
+            pattern_watchers: AtomicUsize::new(0),
+        };
+        (workers, ends)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.inboxes.len()
+    }
+
+    /// Whether a worker has subscribers of a topic to which so many have subscribed by its name.
+    pub(super) fn wants(&self, worker: usize, by_name: u32) -> bool {
+        by_name > 0 || self.patterns[worker].load(Ordering::Acquire) > 0
+    }
+
+    /// Room for a message at every worker that has subscribers of its topic; `None` if one has none at present.
+    pub(super) fn room_now(&self, interest: &[u32]) -> Option<Room<'_>> {
+        let mut permits = Vec::with_capacity(self.inboxes.len());
+        for (worker, inbox) in self.inboxes.iter().enumerate() {
+            // A worker without subscribers holds nobody up.
+            let place = if self.wants(worker, interest[worker]) { inbox.try_reserve().map(Some) } else { Ok(None) };
+            permits.push(match place {
+                Ok(place) => place,
+                Err(TrySendError::Closed(())) => None,
+                Err(TrySendError::Full(())) => return None,
+            });
+        }
+        Some(Room(permits))
+    }
+
+    /// Waits for room in every worker's inbox, in the order of the workers. One that has ended has no clients left, and
+    /// needs none. Cancel safe.
+    pub(super) async fn room(&self) -> Room<'_> {
+        let mut permits = Vec::with_capacity(self.inboxes.len());
+        for inbox in &self.inboxes {
+            permits.push(inbox.reserve().await.ok());
+        }
+        Room(permits)
+    }
+
+    /// Waits for room in one worker's inbox; `None` if it has ended. Cancel safe.
+    pub(super) async fn room_at(&self, worker: usize) -> Option<Permit<'_, InboxItem>> {
+        self.inboxes[worker].reserve().await.ok()
+    }
+
+    /// Counts a subscription to a pattern.
+    pub(super) fn add_pattern(&self, worker: usize, pattern: &TopicPattern, is_authenticated: bool, watches: bool) {
+        self.patterns[worker].fetch_add(1, Ordering::AcqRel);
+        self.pattern_counts.add(pattern, is_authenticated);
+        self.pattern_watchers.fetch_add(usize::from(watches), Ordering::AcqRel);
+    }
+
+    /// Such a subscription has ended.
+    pub(super) fn remove_pattern(&self, worker: usize, pattern: &TopicPattern, is_authenticated: bool, watches: bool) {
+        self.patterns[worker].fetch_sub(1, Ordering::AcqRel);
+        self.pattern_counts.remove(pattern, is_authenticated);
+        self.pattern_watchers.fetch_sub(usize::from(watches), Ordering::AcqRel);
+    }
+
+    /// Whether a subscription to any pattern hears of joins and leaves.
+    pub(super) fn has_watchers(&self) -> bool {
+        self.pattern_watchers.load(Ordering::Acquire) > 0
+    }
+
+    /// Subscriptions to patterns, of all workers.
+    pub(super) fn pattern_subscriptions(&self) -> u64 {
+        self.patterns.iter().map(|count| count.load(Ordering::Relaxed) as u64).sum()
+    }
+
+    pub(super) fn pattern_counts(&self) -> &PatternCounts {
+        &self.pattern_counts
+    }
+}
