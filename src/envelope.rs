@@ -1,5 +1,5 @@
-//! A message encoded once for any number of receivers: each form that one may want is made at most once and then shared.
-//! Knows `message` and `frame`, and nothing of who receives it.
+//! A message encoded once for any number of receivers: each form that one may want is made at most once and then
+//! shared. Knows `message` and `frame`, and nothing of who receives it.
 
 use std::sync::{Arc, OnceLock};
 

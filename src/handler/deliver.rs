@@ -7,7 +7,7 @@ use crate::Printable;
 use crate::envelope::EncodedMessage;
 use crate::message::{ErrorCode, Payload, ServerMessage, now_ms};
 
-/// Sends `payload` to every client, its sender included. Where a reply is wanted, waits until it has gone out to all.
+/// Sends `payload` to every client, its sender included. If a reply is wanted, waits until it has gone out to all.
 pub(super) async fn broadcast(
     context: &Context,
     from: Uuid,
@@ -33,7 +33,7 @@ pub(super) async fn broadcast(
     wants_reply.then_some(ServerMessage::Ok { delivered: Some(delivered), topic: None })
 }
 
-/// Sends a message to one client. A receiver that is not there is an error whether or not a reply is wanted.
+/// Sends a message to one client. A missing receiver is an error whether or not a reply is wanted.
 pub(super) async fn to_one(
     context: &Context,
     to: Uuid,

@@ -1,6 +1,6 @@
-//! The effect of each message, a file for each kind of operation, and the replies: rooms below return results of their own,
-//! and become wire here. The only room that knows them all. It knows clients by their ids and the registry, never by their
-//! carrier, so that every carrier and the HTTP API get the same effects.
+//! The effect of each message, a file for each kind of operation, and the replies: rooms below return results of their
+//! own, and become wire here. The only room that knows them all. It knows clients by their ids and the registry, never
+//! by their carrier, so that every carrier and the HTTP API get the same effects.
 
 /// Writes the line about one message, at the level that the configuration gives these, with its fields before it.
 macro_rules! log_message {
@@ -37,12 +37,11 @@ use crate::Printable;
 use crate::auth::{Auth, Identity};
 use crate::config::{Config, Live, MessageLog};
 use crate::limits::{Addresses, Allowance};
-use crate::log::Draft;
 use crate::message::{ClientMessage, Close, ErrorCode, Request, RequestId, ServerMessage, now_ms};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::tls::Expiry;
-use crate::topic::{Client, Publication, Topics};
+use crate::topic::{Client, Draft, Publication, Topics};
 
 /// The parts of the server that messages have their effects on.
 #[derive(Debug)]

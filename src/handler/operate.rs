@@ -6,9 +6,8 @@ use uuid::Uuid;
 use super::Context;
 use crate::Printable;
 use crate::limits::Allowance;
-use crate::log::Draft;
 use crate::message::{Close, ClosedBy, Payload, TopicName};
-use crate::topic::{Publication, Published, TopicError};
+use crate::topic::{Draft, Publication, Published, TopicError};
 
 /// Publishes a text. Waits as any publish does; dropped while it waits, it has published nothing.
 pub(crate) async fn publish(

@@ -1,4 +1,4 @@
-//! Who may do what: the one place that holds operations on topics and on other clients against the client's rights and the
+//! Permissions: the one place that checks operations on topics and on other clients against the client's rights and the
 //! topics' rules. Asked before an operation has any effect, and again for one that waited while another token came.
 
 use super::{Context, Page, Work};
@@ -52,7 +52,7 @@ pub(super) fn is_read_only(context: &Context, by: &Identity, wanted: &TopicPatte
     TopicName::new(wanted.as_str()).is_ok_and(|topic| may_publish(context, by, &topic).is_err())
 }
 
-/// Refuses a subscription, one that is to be made or one that is there.
+/// Refuses a subscription, new or existing.
 pub(super) fn may_hear(
     context: &Context,
     by: &Identity,
@@ -64,7 +64,7 @@ pub(super) fn may_hear(
     allow(!presence || by.rights.presence(wanted), "presence", || format!("be told who is on {}", wanted.as_str()))
 }
 
-/// Refuses to replay to a subscription what was published before, which it asked for with this field, if it did.
+/// Refuses to replay earlier messages to a subscription that asked for them with this field, if it did.
 pub(super) fn may_have_replayed(by: &Identity, wanted: &TopicPattern, field: Option<&str>) -> Result<(), ErrorReply> {
     let may = field.is_none() || by.rights.history(wanted);
     allow(may, field.unwrap_or_default(), || format!("read the history of {}", wanted.as_str()))

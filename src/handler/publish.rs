@@ -2,9 +2,8 @@
 
 use super::{Caller, Context};
 use crate::Printable;
-use crate::log::Draft;
 use crate::message::{ErrorReply, ServerMessage};
-use crate::topic::{Publication, Published, TopicError};
+use crate::topic::{Draft, Publication, Published, TopicError};
 
 /// Publishes if that needs no waiting, and gives the reply; `None` if [`wait`] has to.
 pub(super) fn now(

@@ -1,4 +1,4 @@
-//! `refresh`: another token in place of one that expires. What it no longer allows ends.
+//! `refresh`: another token in place of one that expires. Subscriptions that it does not allow end.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use crate::frame::exact;
 use crate::message::{ErrorReply, ServerMessage, Token, TopicPattern};
 use crate::topic::{Farewell, Granted, Left};
 
-/// Checks a token, and goes by it from now on.
+/// Checks a token, and applies it from now on.
 pub(super) async fn refresh(context: &Context, by: &Caller, token: &Token) -> ServerMessage {
     let id = by.client.id();
     if !context.auth.is_on() {
         return ServerMessage::Refreshed { expires_at: None, permissions: None };
     }
-    // Signatures take their time, which is not this client's alone.
+    // Checking a signature takes time that other clients share.
     tokio::task::yield_now().await;
     let identity = match context.auth.renew(token, &by.identity()).await {
         Ok(identity) => identity,
@@ -29,7 +29,7 @@ pub(super) async fn refresh(context: &Context, by: &Caller, token: &Token) -> Se
     by.allowance.set_message_rate(identity.max_rate);
     let now = Arc::new(identity);
     let before = by.identity.send_replace(Arc::clone(&now));
-    // What was allowed is allowed still where nothing else is.
+    // Equal rights allow the same subscriptions.
     if before.rights != now.rights {
         revoke_all(context, by).await;
     }
@@ -56,7 +56,7 @@ async fn revoke_all(context: &Context, by: &Caller) {
 pub(super) async fn revoke(context: &Context, by: &Caller, texts: Vec<TopicPattern>) {
     let mut left = Left::default();
     for text in texts {
-        // As it is by now: ending one takes its time.
+        // Checked again: ending the one before took time.
         let Some(refused) = refusal(context, by, &text) else { continue };
         let (topic, reason) = (text.as_str().to_owned(), Some(refused.message));
         let mut frame = BytesMut::new();
@@ -68,7 +68,7 @@ pub(super) async fn revoke(context: &Context, by: &Caller, texts: Vec<TopicPatte
     context.topics.forget(&by.client, left).await;
 }
 
-/// Why a client may no longer have a subscription; `None` where it may, or has none to this text.
+/// Why a client may no longer have a subscription; `None` if it may, or has none to this text.
 fn refusal(context: &Context, by: &Caller, text: &TopicPattern) -> Option<ErrorReply> {
     let Granted { presence, replays } = by.client.subscription(text)?;
     let identity = by.identity();

@@ -1,7 +1,6 @@
 //! The replies to one batch of requests, encoded into one buffer: many small replies become one write and few packets.
 
 use bytes::{Bytes, BytesMut};
-
 use quic_websocket_lane::Sent;
 
 use crate::frame;

@@ -63,7 +63,7 @@ impl Keys {
         }
     }
 
-    /// Forgets the oldest; false where there is none.
+    /// Forgets the oldest; false if there is none.
     pub(super) fn forget_oldest(&mut self) -> bool {
         let Some((_, key)) = self.order.pop_front() else { return false };
         self.bytes -= cost(&key);
@@ -73,7 +73,7 @@ impl Keys {
 }
 
 fn cost(key: &IdempotencyKey) -> usize {
-    // It is kept in order and for look-ups.
+    // The text is kept twice: in order, and for look-ups.
     2 * allocated(key.as_str().len())
 }
 

@@ -1,10 +1,11 @@
-//! A topic's log in memory: its epoch, its offsets, as many of its newest messages as its bounds allow, and the idempotency
-//! keys that it remembers. Pure; known by `topic` alone. Offsets grow from message to message, not always by one.
+//! A topic's log in memory: its epoch, its offsets, as many of its newest messages as its bounds allow, and the
+//! idempotency keys that it remembers. Pure; known by `topic` alone. Offsets grow from message to message, not always
+//! by one.
 //!
-//! A message enters a log in two steps. [`submit`](Log::submit) gives it its place, and what came of that is [`Submitted`];
-//! memory promises nothing beyond the life of the process, so here a message is committed with that. Then
-//! [`append`](Log::append) shows it to readers: at the moment at which it is released to subscribers, so that a subscription
-//! begins exactly behind what is replayed for it.
+//! A message enters a log in two steps. [`submit`](Log::submit) gives it its place, and what came of that is
+//! [`Submitted`]; memory promises nothing beyond the life of the process, so here a message is committed with that.
+//! Then [`append`](Log::append) shows it to readers: at the moment at which it is released to subscribers, so that a
+//! subscription begins exactly behind what is replayed for it.
 
 mod epoch;
 mod keys;
@@ -165,7 +166,8 @@ impl Log {
         older.checked_sub(1).map_or(self.trimmed_through, |last| self.records[last].offset)
     }
 
-    /// Where a subscription begins that asks for the messages behind `since`, or for so many of the newest, or for neither.
+    /// Where a subscription begins that asks for the messages behind `since`, or for so many of the newest, or for
+    /// neither.
     pub(crate) fn start(&self, since: Option<&Position>, recent: Option<u64>) -> Start {
         let all = self.trimmed_through;
         let recent = recent.map(|count| self.before_newest(count));

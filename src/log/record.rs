@@ -1,5 +1,6 @@
-//! A message on its way into a log and in it. A [`Draft`] is everything that its publisher said; a store that writes to a
-//! disk or to other nodes writes that. A [`Record`] is a draft with its place in the log, and what subscribers get of it.
+//! A message on its way into a log and in it. A [`Draft`] is everything that its publisher said; a store that writes to
+//! a disk or to other nodes writes that. A [`Record`] is a draft with its place in the log, and what subscribers get of
+//! it.
 
 use std::sync::Arc;
 

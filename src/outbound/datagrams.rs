@@ -1,6 +1,6 @@
-//! The datagrams of one client: into QUIC as fast as it sends them, and of those that have to wait the newest. QUIC sends
-//! datagrams ahead of all streams, so it is given few at a time: else a topic that has more of them than the path carries
-//! would stop every lane.
+//! The datagrams of one client: they go into QUIC as fast as it sends them, and of those that have to wait the newest
+//! stay. QUIC sends datagrams ahead of all streams, so it gets few at a time: a topic with more datagrams than the path
+//! carries would otherwise stop every lane.
 
 use std::collections::VecDeque;
 
@@ -26,7 +26,7 @@ struct Waiting {
 }
 
 impl Datagrams {
-    /// At most so many bytes wait; the oldest give way.
+    /// At most so many bytes wait; then the oldest are dropped.
     pub(super) fn new(most_bytes: usize) -> Self {
         Self { waiting: Mutex::default(), most_bytes, blocked: Notify::new() }
     }
@@ -35,8 +35,8 @@ impl Datagrams {
         self.waiting.lock()
     }
 
-    /// Sends a body, now or once it is its turn; gives how many had to give way to it. `None` where it fits no datagram on
-    /// the path, or the client takes none.
+    /// Sends a body, now or in its turn; gives how many older ones were dropped for it. `None` if it fits no datagram
+    /// on the path, or the client takes none.
     pub(super) fn send(&self, carrier: &Carrier, body: Bytes) -> Option<usize> {
         if !carrier.takes_datagram(body.len()) {
             return None;
@@ -57,7 +57,7 @@ impl Datagrams {
         Some(gave_way)
     }
 
-    /// Gives QUIC what waits, as it goes on. Never ends; one caller.
+    /// Hands waiting datagrams to QUIC as it sends. Never ends; one caller.
     pub(super) async fn drain(&self, carrier: &Carrier) {
         loop {
             self.blocked.notified().await;

@@ -1,10 +1,10 @@
-//! The topic lanes of one client: which are open, and which topic goes on which (docs/PROTOCOL.md, "Streams are lanes").
+//! The topic lanes of one client: which are open, and which topic goes on which (docs/PROTOCOL.md, "Streams are
+//! lanes").
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-
 use quic_websocket_lane::{LaneWriter, Overflow, SendScheduler, Sent};
 
 use crate::frame::{self, PREFIX_BYTES};
@@ -12,8 +12,9 @@ use crate::message::{LaneChoice, ServerMessage, TopicPattern};
 use crate::pattern_index::{PatternIndex, Sought};
 use crate::transport::Carrier;
 
-/// Of how many subscriptions that were ended last it is known on which lane they were: what they brought may be under way.
-/// One less than there are lanes by default, so that the lanes serve in turn who leaves and enters one topic again and again.
+/// Number of recently ended subscriptions that are remembered together with their lane, because their messages may
+/// still be in flight. One fewer than the default number of lanes, so a client that keeps leaving and rejoining a topic
+/// rotates through them.
 const REMEMBERED: usize = 15;
 
 /// Where a subscription's messages go. Given back with [`TopicLanes::release`].
@@ -32,7 +33,7 @@ struct Open {
     topics: usize,
     /// Those of them that match more than one topic.
     patterns: PatternIndex<()>,
-    /// The how manieth to be released it was, the last time, and by which.
+    /// Sequence number of its last release, and the subscription that released it.
     released: u64,
     released_by: Option<TopicPattern>,
 }
@@ -41,7 +42,7 @@ struct Open {
 #[derive(Debug)]
 pub(super) struct TopicLanes {
     open: Vec<Open>,
-    /// What was released last, and from which lane.
+    /// The subscriptions released last, and their lanes.
     left: VecDeque<(TopicPattern, u64)>,
     last_number: u64,
     releases: u64,
@@ -49,15 +50,15 @@ pub(super) struct TopicLanes {
 }
 
 impl TopicLanes {
-    /// None yet, and at most so many.
+    /// No lanes yet, and at most so many.
     pub(super) fn new(most: usize) -> Self {
         Self { open: Vec::new(), left: VecDeque::new(), last_number: 0, releases: 0, most }
     }
 
-    /// The lane for one more subscription: a new one while there may be more; else one of its priority that nobody has used
-    /// for longest; else one that others of its priority use, or of the nearest priority; the control lane where there are
-    /// none. Never one on which another subscription has brought the same topic's messages: those under way could not be
-    /// told from what is replayed behind them. On the control lane the reply parts them.
+    /// The lane for one more subscription: a new one while there may be more; else, of the unused lanes of its
+    /// priority, the one released first; else one that others of its priority use, or of the nearest priority; the
+    /// control lane if there are none. Never one on which another subscription has brought the same topic's messages:
+    /// those in flight could not be told from the replay behind them. On the control lane the reply parts them.
     pub(super) fn bind(
         &mut self,
         topic: &TopicPattern,
@@ -92,10 +93,10 @@ impl TopicLanes {
         open.priority == priority && !self.mixes(open, topic)
     }
 
-    /// Whether the topic's messages may be under way on a lane already, for another subscription.
+    /// Whether the topic's messages may be in flight on a lane already, for another subscription.
     fn mixes(&self, open: &Open, topic: &TopicPattern) -> bool {
         let brought = |pattern: &TopicPattern| pattern.matches(topic.as_str());
-        // Beside another pattern, a pattern has nothing replayed that could be taken for what was brought.
+        // A pattern has no replay that could be taken for messages of another pattern.
         let now = !topic.is_wildcard() && open.patterns.covers(&Sought::new(topic.as_str()));
         now || self.left.iter().any(|(left, lane)| Some(*lane) == open.lane.number && brought(left))
     }
@@ -111,14 +112,14 @@ impl TopicLanes {
         unused.min_by_key(|(_, open)| open.released).map(|(at, _)| at)
     }
 
-    /// Opens a lane in the place of one that nobody uses and that has nothing left to send.
+    /// Opens a lane in the place of one that no subscription uses and that has nothing left to send.
     fn replace_unused(&mut self, priority: u8, carrier: &Carrier, scheduler: &Arc<SendScheduler>) -> Option<usize> {
         let unused = self.unused(|open| open.lane.writer.is_idle())?;
         self.open.swap_remove(unused).lane.writer.end();
         self.open_another(priority, carrier, scheduler)
     }
 
-    /// Opens another lane, where the client lets it.
+    /// Opens another lane, if the client allows it.
     fn open_another(&mut self, priority: u8, carrier: &Carrier, scheduler: &Arc<SendScheduler>) -> Option<usize> {
         let stream = carrier.open_lane()?;
         let writer = LaneWriter::new(stream, carrier.layer(), priority.into(), scheduler);
@@ -127,7 +128,7 @@ impl TopicLanes {
         let mut frame = BytesMut::from(header);
         ServerMessage::Lane { lane: self.last_number, priority }.encode(None, &mut frame);
         scheduler.counters().sent(Sent { messages: 1, bytes: frame.len() - header.len() - PREFIX_BYTES });
-        // What does not fit into a new stream waits; a connection that is gone ends the client anyway.
+        // Bytes that do not fit into a new stream wait; a connection that is gone ends the client anyway.
         let _ = writer.try_send(&frame::exact(frame).into(), Overflow::Append);
         let lane = TopicLane { writer, number: Some(self.last_number) };
         self.open.push(Open {

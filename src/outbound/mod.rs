@@ -28,11 +28,11 @@ use crate::transport::{Carrier, Path};
 /// first packet; measured with `benchmark --compare`, fan-out to 1,000.
 pub(crate) const SLICE: usize = 16;
 
-/// Messages for the same receivers, in order; what is written to each receiver is made once for all.
+/// Messages for the same receivers, in order. The bytes that each receiver gets are joined once for all.
 #[derive(Debug)]
 pub(crate) struct EncodedRun {
     envelopes: Vec<Arc<EncodedMessage>>,
-    /// Where they are messages of one topic: which, and their offsets.
+    /// For messages of one topic: the topic, and their offsets.
     topic: Option<(Arc<dyn DropNotice>, Vec<u64>)>,
     plain: OnceLock<FrameBatch>,
     zstd: OnceLock<FrameBatch>,
@@ -87,7 +87,7 @@ pub(crate) struct Outbound {
     lanes: Mutex<TopicLanes>,
     /// Those that are bound to a lane.
     subscriptions: AtomicUsize,
-    /// Why the client has to go, once somebody has said so.
+    /// Why the client has to go, once that is decided.
     ended: OnceLock<ClosedBy>,
     end: Notify,
 }
@@ -108,7 +108,7 @@ impl Outbound {
         Arc::new(Self { id, zstd, control, carrier, counters, datagrams, lanes, subscriptions, ended, end })
     }
 
-    /// Where it is counted what the client gets, and what not.
+    /// The counters of what the client gets, and of what is dropped for it.
     pub(crate) fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
@@ -127,12 +127,12 @@ impl Outbound {
         self.carrier.name()
     }
 
-    /// Where it is now.
+    /// Its present address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.carrier.remote_address()
     }
 
-    /// What was measured of the path to it.
+    /// Measurements of the path to it.
     pub(crate) fn path(&self) -> Option<Path> {
         self.carrier.path()
     }
@@ -153,8 +153,8 @@ impl Outbound {
         self.lanes().release(topic, lane);
     }
 
-    /// Delivers messages in order, without waiting, and gives what was taken, which is for the caller to count. A client
-    /// whose backlog is full is ended with 4413: it alone has the damage.
+    /// Delivers messages in order, without waiting. Gives what was accepted, for the caller to count. A client whose
+    /// backlog is full is ended with 4413; no other client is harmed.
     pub(crate) fn deliver(&self, run: &EncodedRun) -> Sent {
         self.put_on(&self.control, run.batch(self.zstd), Overflow::Refuse.into())
     }
@@ -164,12 +164,12 @@ impl Outbound {
         self.put_as(batch, Overflow::Refuse);
     }
 
-    /// The same where something else is to happen where there is no room.
+    /// The same, with another policy if there is no room.
     pub(crate) fn put_as(&self, batch: &FrameBatch, overflow: Overflow) {
         self.counters().sent(self.put_on(&self.control, batch, overflow.into()));
     }
 
-    /// Waits until all that is on the control lane by now has gone on into its stream.
+    /// Waits until everything that is on the control lane now has gone on into its stream.
     ///
     /// # Errors
     /// It never will.
@@ -177,14 +177,14 @@ impl Outbound {
         self.control.passed().await
     }
 
-    /// Delivers a topic's messages on a lane; `way` says what happens where they find no room. What was taken is for the
-    /// caller to count.
+    /// Delivers a topic's messages on a lane; `way` decides what happens if there is no room. Gives what was accepted,
+    /// for the caller to count.
     pub(crate) fn deliver_on<'a>(&self, lane: &LaneWriter, run: &EncodedRun, way: impl Into<Way<'a>>) -> Sent {
         self.put_on(lane, run.batch(self.zstd), way.into())
     }
 
-    /// Delivers a topic's messages as datagrams, of which the newest win; those that are too large for one go on the lane.
-    /// What was taken is for the caller to count.
+    /// Delivers a topic's messages as datagrams, of which the newest stay; those that are too large for one go on the
+    /// lane. Gives what was accepted, for the caller to count.
     pub(crate) fn deliver_datagrams(
         &self,
         lane: &LaneWriter,
@@ -201,7 +201,7 @@ impl Outbound {
         sent
     }
 
-    /// Sends a message for this client alone as a datagram, or on the control lane where it fits none.
+    /// Sends a message for this client alone as a datagram, or on the control lane if it fits none.
     pub(crate) fn put_datagram(&self, frame: Bytes) {
         match self.give_datagram(frame.slice(PREFIX_BYTES..)) {
             Some(sent) => self.counters().sent(sent),
@@ -214,7 +214,7 @@ impl Outbound {
         self.datagrams.drain(&self.carrier).await;
     }
 
-    /// Tells of messages that the client does not get any more.
+    /// Tells the client of messages that it will not get.
     pub(crate) fn deliver_gap(&self, lane: &LaneWriter, gap: Gap) {
         if self.ended.get().is_some() {
             return;
@@ -238,7 +238,7 @@ impl Outbound {
         }
     }
 
-    /// Sends a body as a datagram, of which the newest win; `None` where it fits none.
+    /// Sends a body as a datagram, of which the newest stay; `None` if it fits none.
     fn give_datagram(&self, body: Bytes) -> Option<Sent> {
         let bytes = body.len();
         let gave_way = self.datagrams.send(&self.carrier, body)?;
@@ -264,13 +264,14 @@ impl Outbound {
         }
     }
 
-    /// Sends what waits on the topic lanes and ends them, once the client has it all. Needs their drain running.
+    /// Sends everything that waits on the topic lanes, and ends them once the client has it all. Needs their drain
+    /// running.
     pub(crate) async fn finish_topic_lanes(&self) {
         let lanes = self.lanes().open();
         join_all(lanes.iter().map(|lane| lane.finish(None))).await;
     }
 
-    /// Takes nothing more for this client; whoever waits for room is told.
+    /// Takes nothing more for this client; tasks that wait for room are told.
     pub(crate) fn give_up(&self) {
         self.control.give_up();
         self.lanes().open().iter().for_each(|lane| lane.give_up());
@@ -283,7 +284,7 @@ impl Outbound {
         }
     }
 
-    /// Waits until somebody ends the client. One caller.
+    /// Waits until the client is ended. One caller.
     pub(crate) async fn ended(&self) -> ClosedBy {
         loop {
             if let Some(closed) = self.ended.get() {

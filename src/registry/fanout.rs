@@ -1,5 +1,5 @@
-//! From one sender to many receivers. Each worker has an inbox of deliveries and one task that carries them out for the
-//! clients on that worker: a message crosses to a worker once, and in one order for all of its clients.
+//! Delivery from one sender to many receivers. Each worker has an inbox, and one task that delivers to the clients on
+//! that worker: a message crosses to a worker once, and in one order for all of its clients.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,13 +23,13 @@ const BATCH: usize = 32;
 pub(super) enum Dispatch {
     /// To every client of the worker.
     All { encoded: Arc<EncodedMessage>, share: TallyShare },
-    /// To one client; tells whether it was there and took the message.
+    /// To one client; `taken` gets whether it was there and accepted the message.
     One { to: Uuid, encoded: Arc<EncodedMessage>, taken: oneshot::Sender<bool> },
     /// Ends one client.
     End { client: Uuid, closed: ClosedBy },
 }
 
-/// Counts to how many clients a broadcast went, over all workers.
+/// Counts the receivers of a broadcast, over all workers.
 #[derive(Debug)]
 pub(crate) struct Tally {
     waiting: AtomicUsize,
@@ -128,7 +128,7 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    /// Carries out deliveries, and counts them, until every sender is gone. Never waits for a receiver.
+    /// Delivers, and counts deliveries, until every sender is gone. Never waits for a receiver.
     pub(crate) async fn serve(mut self, roster: &Roster, counters: &Counters) {
         let mut batch = Vec::with_capacity(BATCH);
         while self.deliveries.recv_many(&mut batch, BATCH).await > 0 {
@@ -139,7 +139,7 @@ impl Inbox {
                         let run = EncodedRun::new(vec![encoded]);
                         let sent = roster.get(to).map_or_else(Sent::default, |client| client.deliver(&run));
                         counters.sent(sent);
-                        // Whoever does not ask has dropped the other end.
+                        // A sender that does not ask has dropped the other end.
                         let _ = taken.send(sent.messages == 1);
                     }
                     Dispatch::End { client, closed } => {

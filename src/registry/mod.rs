@@ -1,6 +1,6 @@
-//! Who is connected, and on which worker; and the ways to them: to all ([`Registry::broadcast`]) and to one
-//! ([`Registry::direct`]). Shared by all workers; the directory is locked only to come, to leave, and to be asked, never on
-//! the way of a message to many.
+//! The connected clients and their workers, and delivery to all of them ([`Registry::broadcast`]) or to one
+//! ([`Registry::direct`]). Shared by all workers; the directory is locked only when a client comes or leaves and for
+//! queries, never on the way of a message to many.
 
 mod fanout;
 mod names;
@@ -32,15 +32,15 @@ pub(crate) struct Registry {
     clients: RwLock<BTreeMap<Uuid, Entry>>,
     /// The clients of each worker as their senders know them, by worker.
     rosters: Vec<Arc<Roster>>,
-    /// The names that clients go by, where they are asked who they are.
+    /// The names that clients go by, if they have to prove their identity.
     names: Mutex<Names>,
     /// Connections with and without a finished handshake.
     connections: AtomicUsize,
     handshakes: AtomicUsize,
     /// The ways into the workers' inboxes, by worker.
     inboxes: Vec<mpsc::Sender<Dispatch>>,
-    /// Held while a broadcast goes into all inboxes, where there is room already: two that come at once would otherwise
-    /// go into one inbox in one order, and into another in the other.
+    /// Held while a broadcast goes into all inboxes, which have room already: two broadcasts at once would otherwise go
+    /// into one inbox in one order, and into another in the other.
     turn: Mutex<()>,
 }
 
@@ -82,7 +82,7 @@ impl Registry {
     }
 
     /// Sends a message to every client, in one order for all of them. Waits only while an inbox is full; the result
-    /// counts whom it reached.
+    /// counts its receivers.
     pub(crate) async fn broadcast(&self, encoded: Arc<EncodedMessage>) -> Arc<Tally> {
         let tally = Tally::new(self.inboxes.len());
         let mut places = Vec::with_capacity(self.inboxes.len());
@@ -101,7 +101,7 @@ impl Registry {
         tally
     }
 
-    /// Sends a message to one client. `None` where there is no such client; else the result tells whether it took it.
+    /// Sends a message to one client. `None` if there is no such client; else the result gets whether it accepted it.
     pub(crate) async fn direct(&self, to: Uuid, encoded: Arc<EncodedMessage>) -> Option<oneshot::Receiver<bool>> {
         let inbox = self.inboxes.get(self.worker_of(to)?)?;
         let (taken, answer) = oneshot::channel();
@@ -145,7 +145,7 @@ impl Registry {
         Ok(Registered { registry: Arc::clone(self), id, look, displaced })
     }
 
-    /// Ends a client, wherever it is. False where there is none.
+    /// Ends a client, on any worker. False if there is none of this id.
     pub(crate) async fn end(&self, id: Uuid, closed: ClosedBy) -> bool {
         let Some(inbox) = self.worker_of(id).and_then(|worker| self.inboxes.get(worker)) else { return false };
         // A worker that has ended has ended its clients.
@@ -157,8 +157,8 @@ impl Registry {
         &self.rosters[worker]
     }
 
-    /// Visits everybody who is on a roster, in the order of ids. The directory is locked for some of them at a time, and
-    /// not while they are visited: whoever comes or leaves meanwhile is visited or not.
+    /// Visits every client on a roster, in the order of ids. The directory is locked for some of them at a time, and
+    /// not while they are visited: a client that comes or leaves meanwhile is visited or not.
     pub(crate) fn visit(&self, mut visit: impl FnMut(&Arc<Outbound>)) {
         let mut after = Bound::Unbounded;
         loop {
@@ -174,7 +174,7 @@ impl Registry {
         }
     }
 
-    /// What is known of a client that is connected.
+    /// The directory's entry of a client.
     pub(crate) fn info(&self, id: Uuid) -> Option<ClientInfo> {
         self.clients.read().get(&id).map(|entry| entry.info.clone())
     }
@@ -238,20 +238,20 @@ pub(crate) struct Registered {
     registry: Arc<Registry>,
     id: Uuid,
     look: Option<NameSkeleton>,
-    /// Clients that go by a name which is this one's: they have to be ended.
+    /// Clients that had chosen a name that is this one's: they have to be ended.
     pub(crate) displaced: Vec<Uuid>,
 }
 
 /// How a client came by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Naming {
-    /// Names are nobody's here.
+    /// Names belong to no user on this server.
     Free,
     /// It chose the name.
     Chosen,
-    /// The name is from its token, and may be others' as well.
+    /// The name is from its token, and others may share it.
     Given,
-    /// The name is from its token, and nobody else's.
+    /// The name is from its token, and belongs to its user alone.
     Exclusive,
 }
 

@@ -1,5 +1,5 @@
-//! The names that clients go by: a name that came with a token cannot be chosen by others while its bearer is there, and
-//! is one user's alone if the server is set so. Pure. Names are compared by what they look like (Unicode Technical
+//! The names that clients go by: a name that came with a token cannot be chosen by others while its bearer is there,
+//! and is one user's alone if the server is set so. Pure. Names are compared by what they look like (Unicode Technical
 //! Standard 39), so that a Cyrillic letter makes no other name of it.
 
 use std::collections::HashMap;
@@ -51,8 +51,8 @@ impl NameSkeleton {
 }
 
 impl Names {
-    /// Enters a client under its name. Gives the clients that had chosen the name, if this one has it from its token; `None`
-    /// if the name is another user's.
+    /// Enters a client under its name. Gives the clients that had chosen the name, if this one has it from its token;
+    /// `None` if the name is another user's.
     pub(super) fn enter(
         &mut self,
         look: &NameSkeleton,

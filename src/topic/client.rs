@@ -1,4 +1,4 @@
-//! A client as the topics know it: who it is, where its messages go, and what it has subscribed to.
+//! A client as topics know it: its identity, its outbound handle, and its subscriptions.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -25,16 +25,16 @@ use crate::pattern_index::{PatternIndex, Sought};
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) outbound: Arc<Outbound>,
-    /// As others see it.
+    /// As other clients see it.
     member: Member,
     /// The worker on which the client is.
     pub(crate) worker: usize,
     subscriptions: Mutex<Subscriptions>,
     /// Whether it is among the members of its topics.
     is_present: AtomicBool,
-    /// What replays long histories to it.
+    /// Its long replays.
     pub(crate) tasks: TaskTracker,
-    /// Lets one of its requests at a time do what takes long.
+    /// One of its requests at a time does long work.
     pub(super) long_work: Semaphore,
 }
 
@@ -44,7 +44,7 @@ struct Subscriptions {
     by_text: HashMap<TopicPattern, Option<Subscription>>,
     /// Those that are made and match more than one topic.
     patterns: PatternIndex<()>,
-    /// The client has left: nothing is added any more.
+    /// The client has left: nothing more is added.
     is_closed: bool,
 }
 
@@ -55,11 +55,11 @@ pub(super) struct Subscription {
     pub(super) topic: Option<Arc<Topic>>,
     pub(super) lane: TopicLane,
     pub(super) presence: bool,
-    /// As it was when it was made.
+    /// Whether the client had proved its identity when the subscription was made.
     pub(super) is_authenticated: bool,
-    /// Under `block`, what tells publishers that it has ended.
+    /// Under `block`, cancelled when it ends: publishers wait for it no longer.
     pub(super) ended: Option<CancellationToken>,
-    /// What still replays to it.
+    /// Its replay, until that is complete.
     pub(super) catching_up: Option<CatchingUp>,
 }
 
@@ -83,12 +83,12 @@ impl Drop for Subscription {
     }
 }
 
-/// What a client has asked for with a subscription that it has.
+/// What a client was granted with one of its subscriptions.
 #[derive(Debug)]
 pub(crate) struct Granted {
-    /// News of who comes and goes.
+    /// Joins and leaves.
     pub(crate) presence: bool,
-    /// What was published before, of which not everything has been replayed.
+    /// Earlier messages, of which some are still to be replayed.
     pub(crate) replays: bool,
 }
 
@@ -104,7 +104,7 @@ impl Client {
         self.outbound.id
     }
 
-    /// Whether it has proved who it is.
+    /// Whether it has proved its identity.
     pub(super) fn is_authenticated(&self) -> bool {
         self.member.user.is_some()
     }
@@ -134,7 +134,7 @@ impl Client {
         }
     }
 
-    /// What it has subscribed to.
+    /// The texts of its subscriptions.
     pub(crate) fn subscribed(&self) -> Vec<TopicPattern> {
         let subscriptions = self.subscriptions();
         subscriptions.by_text.iter().filter(|(_, held)| held.is_some()).map(|(text, _)| text.clone()).collect()
@@ -146,7 +146,7 @@ impl Client {
         matches!(subscriptions.by_text.get(topic), Some(Some(_))) || subscriptions.patterns.covers(&Sought::new(topic))
     }
 
-    /// What it has asked for with a subscription; `None` where there is none to this text.
+    /// What it was granted with a subscription; `None` if there is none to this text.
     pub(crate) fn subscription(&self, text: &TopicPattern) -> Option<Granted> {
         let subscriptions = self.subscriptions();
         let Subscription { presence, catching_up, .. } = subscriptions.by_text.get(text)?.as_ref()?;
@@ -154,7 +154,8 @@ impl Client {
         Some(Granted { presence: *presence, replays })
     }
 
-    /// A place on the control lane for a frame, and what is cancelled once it is there, or never will be.
+    /// A place on the control lane for a frame, and a token that is cancelled once the frame is there, or never will
+    /// be.
     pub(super) fn control_marker(
         &self,
         frame: Option<Bytes>,
@@ -171,8 +172,8 @@ impl Client {
         self.is_present.load(Ordering::Relaxed)
     }
 
-    /// From now on it is among the members of what it subscribes to; gives what it has subscribed to already. Called
-    /// where its subscriptions are made, on its worker's thread, so none comes in between.
+    /// Makes it a member of the topics that it subscribes to from now on; gives the texts of its present subscriptions.
+    /// Called on its worker's thread, on which its subscriptions are made, so none comes in between.
     pub(super) fn appear(&self) -> Vec<TopicPattern> {
         self.is_present.store(true, Ordering::Relaxed);
         self.subscriptions().by_text.keys().cloned().collect()
@@ -183,7 +184,7 @@ impl Client {
         self.subscriptions().by_text.get(text)?.as_ref()?.topic.clone()
     }
 
-    /// Ends a subscription that is made; `None` where there is none.
+    /// Ends a subscription that is made; `None` if there is none.
     pub(super) fn take(&self, text: &TopicPattern) -> Option<Subscription> {
         let mut subscriptions = self.subscriptions();
         let held = subscriptions.by_text.get_mut(text)?.take()?;
@@ -229,7 +230,7 @@ impl Reserved<'_> {
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         if !self.is_made {
-            // Where the client has left, there is nothing to give back.
+            // If the client has left, there is nothing to give back.
             self.client.subscriptions().by_text.remove(&self.text);
         }
     }

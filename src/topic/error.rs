@@ -19,7 +19,10 @@ pub(crate) enum TopicError {
     )]
     TooManyNewTopics { topic: TopicName, retry_after_ms: u64 },
     /// Under the policy `block`, a subscriber had no room in time.
-    #[error("a subscriber of {} does not read, and had no room within {within:?}: nothing was published", topic.as_str())]
+    #[error(
+        "a subscriber of {} does not read, and had no room within {within:?}: nothing was published",
+        topic.as_str()
+    )]
     Blocked { topic: TopicName, within: Duration },
     /// The topic's rule turns presence off.
     #[error("{} does not list its members", .0.as_str())]

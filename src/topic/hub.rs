@@ -1,7 +1,7 @@
-//! What happens to topics on one worker: an inbox, and one task that delivers to the subscribers on this worker. What comes
-//! through the inbox comes in the order in which it happened to the topic, subscriptions among messages: so a subscription
-//! begins exactly behind what was replayed for it. A client's own tasks run on this worker's thread too: what they write
-//! before they yield is written before anything that comes out of the inbox.
+//! Delivery on one worker: an inbox, and one task that delivers to the subscribers on this worker. Items come through
+//! the inbox in the order in which they happened to the topic, subscriptions among messages: so a subscription begins
+//! exactly behind its replay. A client's own tasks run on this worker's thread too: frames that they write before they
+//! yield are written before anything from the inbox.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -21,21 +21,21 @@ use crate::message::DeliveryMode;
 use crate::metrics::Counters;
 use crate::outbound::{EncodedRun, Outbound, SLICE};
 
-/// Most that is taken from the inbox at once; consecutive messages of one topic share each receiver's write.
+/// Most items taken from the inbox at once; consecutive messages of one topic share each receiver's write.
 const BATCH: usize = 32;
 
-/// One thing that happened to a topic.
+/// One event of a topic.
 #[derive(Debug)]
 pub(super) enum InboxItem {
     /// A message for the topic's subscribers. Under `block`, `done` is dropped once all have it.
     Message { topic: Arc<Topic>, record: Record, done: Option<TaskTrackerToken> },
-    /// Somebody came or left.
+    /// A client joined or left.
     Presence(PresenceEvent),
-    /// A subscription begins; the others may have to be told.
+    /// A subscription begins; other subscribers may have to be told.
     Subscribe { target: Target, receiver: Receiver, joined: Option<PresenceEvent>, marker: Option<ControlMarker> },
-    /// What was to be replayed to a subscriber has been.
+    /// A subscriber's replay is complete.
     GoLive { topic: u64, client: Uuid },
-    /// Subscriptions of a client end; the others may have to be told.
+    /// Subscriptions of a client end; other subscribers may have to be told.
     Leave {
         client: Uuid,
         targets: Vec<Target>,
@@ -47,7 +47,7 @@ pub(super) enum InboxItem {
     Forget { topic: u64 },
 }
 
-/// That somebody came or left: for a topic's subscribers that want to hear of it, but for that client itself.
+/// A client's join or leave: for the topic's subscribers that asked for these, except that client itself.
 #[derive(Debug, Clone)]
 pub(super) struct PresenceEvent {
     pub(super) topic: Arc<Topic>,
@@ -55,15 +55,15 @@ pub(super) struct PresenceEvent {
     pub(super) encoded: Arc<EncodedMessage>,
 }
 
-/// Where on the control lane a subscription begins or ends: all that came out of the inbox before goes by the subscriptions
-/// as they were, and what comes after by those that are now.
+/// The place on the control lane at which a subscription begins or ends: items that left the inbox before it went by
+/// the subscriptions as they were, and later ones go by the present ones.
 #[derive(Debug)]
 pub(super) struct ControlMarker {
     pub(super) client: Arc<Outbound>,
-    /// What tells the client so, and what happens where there is no room for that.
+    /// The frame that tells the client, and what happens if there is no room for it.
     pub(super) frame: Option<Bytes>,
     pub(super) overflow: Overflow,
-    /// Tells that it is there.
+    /// Cancels a token when the marker is there, or is dropped.
     pub(super) _over: DropGuard,
 }
 
@@ -75,7 +75,7 @@ impl ControlMarker {
     }
 }
 
-/// Messages that a client gets by none of its subscriptions: they were to be replayed to one that has ended.
+/// Messages that none of a client's subscriptions brings: they were to be replayed to one that has ended.
 #[derive(Debug)]
 pub(super) struct UndeliveredRange {
     pub(super) topic: Arc<Topic>,
@@ -89,16 +89,16 @@ pub(super) fn run(topic: &Arc<Topic>, records: Vec<Record>) -> EncodedRun {
     EncodedRun::of_topic(envelopes, source, offsets)
 }
 
-/// What waits to be done for the topics of one worker.
+/// The queue of one worker's topic events.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     pub(super) deliveries: mpsc::Receiver<InboxItem>,
-    /// Receivers that are remembered in the lists of topics.
+    /// Most receivers in the cached lists of topics.
     pub(super) most_found: usize,
 }
 
 impl Inbox {
-    /// Carries out what comes, and counts it, until every sender is gone. Never waits for a receiver.
+    /// Handles items, and counts deliveries, until every sender is gone. Never waits for a receiver.
     pub(crate) async fn serve(mut self, counters: &Counters) {
         let mut hub = Hub { routes: Routes::new(self.most_found), written: 0, counters };
         let mut batch = Vec::with_capacity(BATCH);
@@ -191,7 +191,7 @@ impl Hub<'_> {
         let watchers = self.routes.watchers(topic.id, &topic.name, topic.rule.subscribe).await;
         for slot in watchers {
             let Some(receiver) = self.routes.receiver(slot).filter(|it| it.client.id != about) else { continue };
-            // Under `block` a full lane is nothing unusual; who comes and goes is not worth closing it.
+            // Under `block` a full lane is nothing unusual; a join or leave is not worth closing it.
             let overflow = if receiver.ended.is_some() { Overflow::DropOldest } else { receiver.overflow };
             sent += receiver.client.deliver_on(&receiver.lane, &run, overflow);
             self.let_others_run().await;
@@ -199,7 +199,7 @@ impl Hub<'_> {
         self.counters.sent(sent);
     }
 
-    /// Tells a client by its pattern, where one brings the topic from now on, what that did not bring.
+    /// Tells a client, by the pattern that brings the topic from now on, which messages that did not bring.
     async fn tell_missed(&mut self, client: Uuid, undelivered: &UndeliveredRange) {
         let UndeliveredRange { topic, offsets } = undelivered;
         let slots = self.routes.all(topic.id, &topic.name, topic.rule.subscribe).await;

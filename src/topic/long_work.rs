@@ -1,23 +1,23 @@
-//! Work of a client's that may take long: it is done a millisecond at a time, by one client at a time on each worker, and
-//! takes a quarter of the worker's time at most, so that others hardly notice how much of it there is.
+//! Long work of clients: it is done a millisecond at a time, for one client at a time on each worker, and takes at most
+//! a quarter of the worker's time, so that others hardly notice it.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Others come in between once work has taken so long.
+/// Time of one slice; then others come in between.
 const SLICE: Duration = Duration::from_millis(1);
-/// For each millisecond of long work the worker has so many for all else.
+/// For each millisecond of long work the worker has so many for everything else.
 const REST: u32 = 3;
-/// Work of no more parts than this, each of some microseconds, need not wait for its turn.
+/// Work of at most so many parts, each of some microseconds, does not wait for its turn.
 const FEW: usize = 16;
 
 /// The long work of one worker's clients.
 #[derive(Debug)]
 pub(super) struct LongWork {
     turn: Semaphore,
-    /// Time that was worked and is still to be rested for.
+    /// Time worked without a rest since.
     worked: Mutex<Duration>,
 }
 
@@ -26,12 +26,12 @@ impl LongWork {
         Self { turn: Semaphore::new(1), worked: Mutex::default() }
     }
 
-    /// Begins, once it is this client's turn; `client` lets one of its requests in at a time. Cancel safe: it is over when
-    /// the result is dropped.
+    /// Begins, once it is this client's turn; `client` lets one of its requests in at a time. Cancel safe: it is over
+    /// when the result is dropped.
     pub(super) async fn begin<'a>(&'a self, client: &'a Semaphore, parts: usize) -> Slices<'a> {
         let (mut own, mut turn) = (None, None);
         if parts > FEW {
-            // None of the two is ever closed.
+            // Neither is ever closed.
             own = client.acquire().await.ok();
             turn = self.take_turn().await;
         }
@@ -42,7 +42,7 @@ impl LongWork {
         let turn = self.turn.acquire().await.ok();
         let worked = *self.worked();
         if worked >= SLICE {
-            // Nobody else does long work meanwhile.
+            // No other client does long work meanwhile.
             tokio::time::sleep(worked * REST).await;
             *self.worked() = Duration::ZERO;
         }

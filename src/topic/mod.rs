@@ -1,11 +1,11 @@
-//! Topics: publish and subscribe, their logs, their members. Shared by all workers: what happens to a topic is settled
-//! under its own lock, and goes from there through the workers' inboxes to the subscribers ([`Inbox`]). Knows clients by
-//! their outbound handles, never by carrier, and gives results of its own, which `handler` makes replies of. Called by
-//! `handler`, and by `session` when a client leaves.
+//! Topics: publish and subscribe, their logs, their members. Shared by all workers: each change to a topic happens
+//! under the topic's own lock, and goes from there through the workers' inboxes to the subscribers ([`Inbox`]). Knows
+//! clients by their outbound handles, never by carrier, and gives results of its own, of which `handler` makes replies.
+//! Called by `handler`, and by `session` when a client leaves.
 //!
-//! Locks are taken in this order, several at a time only as shown, and none is held across an `.await`: a part of the
-//! directory, alone; a topic's state ([`Topic`]), then a client's subscriptions ([`Client`]), then the client's lanes and
-//! a lane's writer. A topic's blocked subscribers come before a lane's writer.
+//! Locks are taken in this order, and none is held across an `.await`: a part of the directory, alone; a topic's state
+//! ([`Topic`]), then a client's subscriptions ([`Client`]), then the client's lanes and a lane's writer. A topic's
+//! blocked subscribers come before a lane's writer.
 
 mod blocking;
 mod client;
@@ -49,6 +49,7 @@ pub(crate) use self::unsubscribe::{Farewell, Left};
 use self::workers::Workers;
 use crate::config::{Config, OverflowPolicy, TopicRule};
 use crate::limits::{Allowance, RetryAfter};
+pub(crate) use crate::log::Draft;
 use crate::log::{Epoch, Record};
 use crate::message::{Member, Position, TopicName, TopicPattern};
 
@@ -112,8 +113,8 @@ type Shard = RwLock<ByName>;
 #[derive(Debug)]
 struct ByName {
     topics: HashMap<TopicName, Arc<Topic>>,
-    /// The epoch of the topics that begin now, and so the position of those that do not exist yet: reading the history of
-    /// one makes none. Another one once a topic is forgotten, whose next life must not have the same.
+    /// The epoch of the topics that begin now, and so the position of those that do not exist yet: reading the history
+    /// of one makes none. Another one once a topic is forgotten, whose next life must not have the same.
     epoch: Epoch,
 }
 
@@ -229,8 +230,9 @@ impl Topics {
         Ok(self.find(name).map_or_else(Members::default, |topic| topic.members()))
     }
 
-    /// A page of at most `limit` messages: those behind `since`, oldest first, or in reverse those before it, newest first.
-    /// A topic that has no messages, or does not exist yet, has an empty page and a position; reading does not create it.
+    /// A page of at most `limit` messages: those behind `since`, oldest first, or in reverse those before it, newest
+    /// first. A topic that has no messages, or does not exist yet, has an empty page and a position; reading does not
+    /// create it.
     pub(crate) fn history(
         &self,
         name: &TopicName,
@@ -250,8 +252,8 @@ impl Topics {
     }
 }
 
-/// Milliseconds since the first call, by a clock that nobody sets: what topics count ages by. The time of day may jump, when
-/// a machine has begun with a wrong one, and would take all histories with it.
+/// Milliseconds since the first call, by a clock that nobody sets: what topics count ages by. The time of day may jump,
+/// when a machine has begun with a wrong one, and would take all histories with it.
 fn uptime_ms() -> u64 {
     static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
     u64::try_from(BEGAN.elapsed().as_millis()).unwrap_or(u64::MAX)

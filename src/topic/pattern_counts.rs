@@ -1,5 +1,5 @@
-//! How many subscriptions to patterns there are that match a topic: for those who watch the server. The workers know their
-//! own, and are not asked, since a snapshot waits for no worker.
+//! Counts subscriptions to patterns, for statistics: how many match a topic. Each worker knows its own, but is not
+//! asked, since a snapshot waits for no worker.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -25,7 +25,7 @@ type Shard = Mutex<HashMap<TopicPattern, Count>>;
 #[derive(Debug, Clone, Copy, Default)]
 struct Count {
     all: u64,
-    /// By clients that have proved who they are.
+    /// By clients that have proved their identity.
     authenticated: u64,
 }
 
@@ -71,8 +71,8 @@ impl PatternCounts {
         }
     }
 
-    /// For each of a few topics the subscriptions to patterns by which its messages go out, where these may subscribe to
-    /// it. Looks at every pattern.
+    /// For each of a few topics, the subscriptions to patterns by which its messages go out: of clients that may
+    /// subscribe to it. Looks at every pattern.
     pub(super) fn of(&self, topics: &[(&TopicName, Who)]) -> Vec<u64> {
         let mut found = vec![0; topics.len()];
         for shard in &self.shards {

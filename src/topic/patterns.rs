@@ -1,8 +1,8 @@
 //! Which patterns match a topic: a tree of their first levels, so that the answer takes about as long as the topic has
 //! levels, however many patterns there are; and behind these an index that compares 64 patterns at once. Pure.
 //!
-//! A tree alone would do for short patterns only: at each level it goes on by the level's name and by `*`, so that a topic
-//! of 128 levels would lead through all levels of all patterns.
+//! A tree alone would do for short patterns only: at each level it goes on by the level's name and by `*`, so that a
+//! topic of 128 levels would lead through all levels of all patterns.
 
 use std::collections::HashMap;
 

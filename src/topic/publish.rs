@@ -1,5 +1,5 @@
-//! `publish`: finds the topic, and waits for room until the message can be published: in the workers' inboxes and, under the
-//! policy `block`, at every subscriber. Its effects are the topic's ([`Topic::publish`]).
+//! `publish`: finds the topic, and waits for room until the message can be published: in the workers' inboxes and,
+//! under the policy `block`, at every subscriber. Its effects are the topic's ([`Topic::publish`]).
 
 use std::sync::Arc;
 
@@ -67,8 +67,8 @@ impl Topics {
 }
 
 impl Topic {
-    /// Publishes once every subscriber has room, and returns once every subscriber has the message. `None` if the topic is
-    /// gone.
+    /// Publishes once every subscriber has room, and returns once every subscriber has the message. `None` if the topic
+    /// is gone.
     async fn publish_in_turn(
         self: &Arc<Self>,
         draft: &Draft,

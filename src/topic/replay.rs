@@ -1,4 +1,5 @@
-//! What a subscription has to get of the log before it goes live, as much at a time as its lane takes.
+//! Replay: a subscription gets the messages that the log keeps for it before it goes live, as many at a time as its
+//! lane takes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,11 +12,11 @@ use super::routes::Receiver;
 use super::topic::Topic;
 use crate::log::{Log, Record};
 
-/// Most that is replayed at once: behind it the client's other lanes have their turn, and other clients.
+/// Most messages replayed at once, and their bytes: then the client's other lanes have their turn, and other clients.
 const CHUNK_MESSAGES: usize = 64;
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// What is still to be replayed to a subscriber, as much at a time as it takes.
+/// The rest of a subscriber's replay.
 pub(super) struct Replay {
     pub(super) topic: Arc<Topic>,
     pub(super) receiver: Receiver,
@@ -32,8 +33,8 @@ impl Replay {
         self.after() >= log.newest()
     }
 
-    /// Sends the next messages, always by stream, on a lane that has room for one; they may wait there whatever the bounds
-    /// say, for they are few. True where these were the last.
+    /// Sends the next messages, always by stream, on a lane that has room for one; they may wait there beyond its
+    /// bounds, for they are few. True if these were the last.
     pub(super) fn step(&mut self, log: &Log) -> bool {
         let client = &self.receiver.client;
         let trimmed_through = log.trimmed_through();
@@ -59,8 +60,8 @@ impl Replay {
         self.is_done(log)
     }
 
-    /// Sends the rest as the client takes it, once it is its turn, and has the subscription go live behind the newest message.
-    /// Aborted with the subscription.
+    /// Sends the rest as the client takes it, once it is its turn, and has the subscription go live behind the newest
+    /// message. Aborted with the subscription.
     pub(super) async fn catch_up(mut self, worker: usize, turn: Option<CancellationToken>) {
         if let Some(turn) = turn {
             turn.cancelled().await;
@@ -68,7 +69,7 @@ impl Replay {
         let (lane, topic) = (Arc::clone(&self.receiver.lane), Arc::clone(&self.topic));
         loop {
             let one_at_a_time = lane.replay_turn().await;
-            // What was replayed has gone on into QUIC before more follows.
+            // The messages replayed so far have gone on into QUIC before more follow.
             if let Err(failure) = lane.passed().await {
                 return self.receiver.client.lane_failed(failure);
             }
@@ -76,7 +77,7 @@ impl Replay {
             if !lane.has_room() {
                 continue;
             }
-            // It goes live under the topic's lock: what is published after the last step comes behind that.
+            // It goes live under the topic's lock: messages published after the last step come behind it.
             let place = topic.read(|log| {
                 if !self.step(log) {
                     return Some(place);

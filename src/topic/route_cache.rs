@@ -1,9 +1,9 @@
-//! What was found of topics and may be used again: whom their messages go to. Everybody who listens to everything stands in
-//! the list of every topic, so these lists together have a bound. Pure.
+//! Caches the resolved receivers of each topic. A subscriber to `>` is in every topic's list, so the total number of
+//! entries is bounded. Pure.
 //!
-//! A pattern that comes or goes makes lists wrong: those of the topics that it matches. They are not looked for then,
-//! which would be work for each topic that there is, but each list is held against the patterns that have come and gone
-//! when it is used the next time. Of these a few are remembered; a list that is older is found again.
+//! A pattern that comes or goes invalidates the lists of the topics that it matches. Finding these at once would be
+//! work for every topic; instead each list is checked, when it is next used, against the patterns that came and went
+//! since. A few of these are remembered; an older list is resolved again.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::message::TopicPattern;
 
-/// Patterns that have come or gone against which a list is held. More would take longer than to find it again.
+/// Patterns that came or went against which a list is checked. More would take longer than to resolve it again.
 const REMEMBERED: usize = 64;
 
 /// Lists by topic.
@@ -32,7 +32,7 @@ pub(super) struct RouteCache<T> {
 #[derive(Debug)]
 struct List<T> {
     items: Arc<[T]>,
-    /// How many patterns had come or gone when it was known to be right.
+    /// How many patterns had come or gone when it was last known to be right.
     count: u64,
     /// Its topic's place among the topics.
     at: usize,
@@ -51,7 +51,7 @@ impl<T> RouteCache<T> {
         }
     }
 
-    /// The list of a topic, where it is still right.
+    /// The list of a topic, if it is still right.
     pub(super) fn get(&mut self, topic: u64, name: &str) -> Option<Arc<[T]>> {
         let list = self.lists.get_mut(&topic)?;
         let missed = usize::try_from(self.count - list.count).unwrap_or(usize::MAX);
@@ -73,8 +73,8 @@ impl<T> RouteCache<T> {
         self.changes.push_back(pattern);
     }
 
-    /// Remembers a list, where that is possible at all; forgets any others until there is room. They are found again with
-    /// the next message, which costs about what its delivery does.
+    /// Caches a list, if it fits at all; evicts random others until there is room. They are resolved again with the
+    /// next message, which costs about what its delivery does.
     pub(super) fn put(&mut self, topic: u64, items: Arc<[T]>) {
         self.remove(topic);
         let places = places(&items);

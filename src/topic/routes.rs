@@ -1,4 +1,4 @@
-//! Which of a worker's clients get a topic's messages, and where: the exact subscriptions, and those to patterns that match.
+//! The receivers of a topic's messages among a worker's clients: exact subscriptions, and those to patterns that match.
 //! Owned by the worker's own task; knows topics by their ids and names, never their logs.
 
 use std::collections::{HashMap, HashSet};
@@ -18,33 +18,33 @@ use crate::pattern_index::Sought;
 /// Steps of a search, each a few nanoseconds, after which the worker's other tasks have their turn.
 const SEARCH_STEPS: usize = 50_000;
 
-/// One subscription as those see it who deliver.
+/// One subscription as its deliverers see it.
 #[derive(Debug, Clone)]
 pub(super) struct Receiver {
     pub(super) client: Arc<Outbound>,
     pub(super) lane: Arc<LaneWriter>,
     pub(super) delivery: DeliveryMode,
     pub(super) overflow: Overflow,
-    /// Whether the client has proved who it is.
+    /// Whether the client has proved its identity.
     pub(super) is_authenticated: bool,
     /// Whether it hears of joins and leaves.
     pub(super) presence: bool,
     /// False while older messages are still replayed to it: these come first, and it gets no others meanwhile.
     pub(super) is_live: bool,
-    /// Under `block`, cancelled when the subscription ends: nobody waits for it any more.
+    /// Under `block`, cancelled when the subscription ends: publishers wait for it no longer.
     pub(super) ended: Option<CancellationToken>,
-    /// For a pattern, what tells of lost messages of many of its topics at once.
+    /// For a pattern, the source of one notice for lost messages of many topics.
     pub(super) group: Option<Arc<dyn DropNotice>>,
 }
 
 impl Receiver {
-    /// How a topic's messages come to it.
+    /// How a topic's messages reach it.
     pub(super) fn way(&self) -> Way<'_> {
         Way { overflow: self.overflow, group: self.group.as_ref() }
     }
 }
 
-/// What a subscription is to.
+/// The target of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Target {
     /// A topic, by its id.
@@ -52,8 +52,8 @@ pub(super) enum Target {
     Pattern(TopicPattern),
 }
 
-/// A subscription's number, by which the older comes first, and its place. Lists hold these and not the receivers, so that
-/// a list that is out of date keeps no client in memory that has left.
+/// A subscription's number, by which the older comes first, and its place. Lists hold these and not the receivers, so
+/// that a list that is out of date keeps no client in memory that has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Slot {
     number: u64,
@@ -73,7 +73,7 @@ pub(super) struct Routes {
     patterns: Patterns<Slot>,
     /// Of these, those that hear of joins and leaves.
     watching: Patterns<Slot>,
-    /// Whom topics' messages go to.
+    /// The receivers of topics' messages.
     route_cache: RouteCache<Slot>,
 }
 
@@ -86,7 +86,7 @@ struct Subscribed {
 }
 
 impl Routes {
-    /// No subscriptions yet; at most so many receivers are remembered in the lists of topics.
+    /// No subscriptions yet; at most so many receivers are cached in the lists of topics.
     pub(super) fn new(most_found: usize) -> Self {
         Self {
             receivers: Vec::new(),
@@ -134,7 +134,7 @@ impl Routes {
         receiver.as_ref().filter(|_| *number == slot.number)
     }
 
-    /// What was to be replayed to a client has been.
+    /// A client's replay is complete.
     pub(super) fn go_live(&mut self, topic: u64, client: Uuid) {
         let subscriptions = self.by_client.get(&client);
         let Some(slot) = subscriptions.and_then(|of| of.get(&Target::Topic(topic))) else { return };
@@ -174,8 +174,9 @@ impl Routes {
         self.route_cache.remove(topic);
     }
 
-    /// Whom a topic's messages go to: each client once, on its exact subscription, else on that to the first pattern. Who
-    /// may not subscribe to it gets nothing of it by a pattern either. Some are in it that are not live.
+    /// The receivers of a topic's messages: each client once, on its exact subscription, else on that to the first
+    /// pattern. A client that may not subscribe to the topic gets nothing of it by a pattern either. Some of them are
+    /// not live.
     pub(super) async fn all(&mut self, id: u64, name: &TopicName, who: Who) -> Arc<[Slot]> {
         if let Some(all) = self.route_cache.get(id, name.as_str()) {
             return all;
@@ -192,8 +193,8 @@ impl Routes {
         all
     }
 
-    /// Who hears of joins and leaves, each client once. Does not look for whom the messages go to, which in a crowd that
-    /// comes or leaves would have to be found again for each of it.
+    /// The receivers of joins and leaves, each client once. Does not look for those of messages, which would have to be
+    /// found again for each client of a crowd that comes or leaves.
     pub(super) async fn watchers(&self, id: u64, name: &TopicName, who: Who) -> Vec<Slot> {
         let mut all = self.topics.get(&id).map(|subscribed| subscribed.watching.clone()).unwrap_or_default();
         if !self.watching.is_empty() && who != Who::Nobody {
@@ -214,7 +215,7 @@ impl Routes {
     }
 }
 
-/// What belongs to the patterns that match a topic. Only the worker's own task changes them, which waits for this.
+/// The items of the patterns that match a topic. Only the worker's own task changes them, and that waits for this.
 async fn search(patterns: &Patterns<Slot>, name: &TopicName) -> Vec<Slot> {
     let topic = Sought::new(name.as_str());
     let mut search = patterns.search(&topic);

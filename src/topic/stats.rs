@@ -1,5 +1,5 @@
-//! Statistics of topics: how many there are, and which are the busiest. Looks at each for a moment under its own lock, and at
-//! a part of them at a time; nobody waits for the whole.
+//! Statistics of topics: how many there are, and which are the busiest. Looks at each for a moment under its own lock,
+//! and at a part of them at a time, so that no worker waits for the whole.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ impl Topics {
                 let Snapshot { rate, newest: offset, subscriptions: subscribers } = topic.snapshot();
                 subscriptions += subscribers;
                 let per_second = thousandths(rate.per_second(now));
-                // Never below 0, so the bits have the order of the numbers (IEEE 754 section 5.10); of equals the older topic
-                // comes first.
+                // Never below 0, so the bits have the order of the numbers (IEEE 754 section 5.10); of equals the older
+                // topic comes first.
                 let key = (per_second.to_bits(), Reverse(topic.id));
                 top.offer(key, || {
                     let told = TopicStats {

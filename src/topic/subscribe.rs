@@ -1,5 +1,5 @@
-//! `subscribe`: a place among the client's subscriptions, room in the workers' inboxes, and then a topic or a pattern. What
-//! happens to a topic is its own ([`Topic::join`](super::topic::Topic::join)).
+//! `subscribe`: reserves a place among the client's subscriptions and room in the workers' inboxes, and then joins a
+//! topic ([`Topic::join`](super::topic::Topic::join)) or adds a pattern.
 
 use std::sync::Arc;
 
@@ -25,8 +25,8 @@ pub(crate) struct SubscribeRequest<'a> {
     pub(crate) wanted: Subscribe,
     /// Asked if the topic does not exist yet.
     pub(crate) allowance: &'a Allowance,
-    /// Makes the frame that announces the subscription, if that goes on the control lane: there it has to come ahead of the
-    /// messages, if these go there too.
+    /// Makes the frame that announces the subscription, if that goes on the control lane: there it has to come ahead of
+    /// the messages, if these go there too.
     pub(crate) announce: Option<&'a (dyn Fn(&Subscribed) -> Bytes + Send + Sync)>,
 }
 

@@ -1,5 +1,5 @@
-//! One topic: its log, its members, and which workers want its messages. Everything that happens to a topic happens under
-//! its lock, and goes into the workers' inboxes under it: that is what makes all subscribers see one order.
+//! One topic: its log, its members, and which workers want its messages. Everything that happens to a topic happens
+//! under its lock, and goes into the workers' inboxes under it: that is what makes all subscribers see one order.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -101,9 +101,9 @@ impl Topic {
         self.publish_in(&mut self.state.lock(), draft, room, delivered, counters)
     }
 
-    /// The three steps of a publish: submit gives the message its offset, commit makes it as safe as the topic promises, and
-    /// release shows it to readers and subscribers. Memory commits as it takes the message, so all happen under one lock.
-    /// With a slower store the last one comes later: under the lock again, in the order of offsets.
+    /// The three steps of a publish: submit gives the message its offset, commit makes it as safe as the topic
+    /// promises, and release shows it to readers and subscribers. Memory commits as it takes the message, so all happen
+    /// under one lock. With a slower store the last one comes later: under the lock again, in the order of offsets.
     fn publish_in(
         self: &Arc<Self>,
         state: &mut State,
@@ -171,7 +171,8 @@ impl Topic {
         let start = state.log.start(wanted.since.as_ref(), wanted.recent);
         let (position, recovered) = (Some(state.log.position()), start.recovered);
         let subscribed = Subscribed { position, recovered, lane: lane.number };
-        // If a pattern may have brought the topic's messages on this lane, those that are still to come by it come first.
+        // If a pattern may have brought the topic's messages on this lane, those that are still to come by it come
+        // first.
         let (begun, marker) = match request.announcement(&subscribed) {
             Some(frame) => {
                 let (marker, there) = who.control_marker(Some(frame), Overflow::Refuse);
@@ -242,8 +243,8 @@ impl Topic {
         joined
     }
 
-    /// Tells the subscribers on other workers that a client joined or left, and gives what those on its own worker are to be
-    /// told: its place there is needed for the subscription as well.
+    /// Tells the subscribers on other workers that a client joined or left, and gives what those on its own worker are
+    /// to be told: its place there is needed for the subscription as well.
     fn tell(
         self: &Arc<Self>,
         state: &State,
@@ -298,8 +299,8 @@ impl Topic {
         Snapshot { rate: state.rate, newest: state.log.newest(), subscriptions }
     }
 
-    /// Forgets what is too old, and half of the rest if the server's memory for topics is nearly full. True if the topic is
-    /// gone with that: nobody uses it, and it keeps nothing.
+    /// Forgets what is too old, and half of the rest if the server's memory for topics is nearly full. True if the
+    /// topic is gone with that: nobody uses it, and it keeps nothing.
     pub(super) fn expire(&self, now: u64) -> bool {
         let mut state = self.state.lock();
         if self.shared.memory.is_nearly_full() {

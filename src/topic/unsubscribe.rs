@@ -1,5 +1,5 @@
-//! `unsubscribe`, and how all subscriptions of a client end: what is told of it, and what waits for them and for no other
-//! is forgotten.
+//! `unsubscribe`, and the end of all subscriptions of a client: others are told, and messages that wait only for ended
+//! subscriptions are dropped.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use crate::message::TopicPattern;
 use crate::outbound::SLICE;
 use crate::pattern_index::{PatternIndex, Sought};
 
-/// What tells a client that a subscription has ended.
+/// The frame that tells a client of a subscription's end.
 #[derive(Debug)]
 pub(crate) enum Farewell {
-    /// The reply to its request. It waits whatever else does: the client is not read on before it has gone.
+    /// The reply to its request. It may wait beyond all bounds: the client is not read further before it has gone.
     Reply(Bytes),
-    /// What it has not asked for, which waits within its bounds.
+    /// A notice that it has not asked for, which waits within the bounds.
     Notice(Bytes),
 }
 
-/// Subscriptions that have ended, of whose messages some may wait.
+/// Subscriptions that have ended, whose messages may still wait on their lanes.
 #[derive(Debug, Default)]
 pub(crate) struct Left {
     texts: PatternIndex<()>,
@@ -43,8 +43,8 @@ impl Left {
 }
 
 impl Topics {
-    /// Ends a subscription; returns once nothing more comes of it. Then `farewell` is on the control lane, behind the last of
-    /// what came there. Cancel safe: dropped, it has ended the subscription or not.
+    /// Ends a subscription; returns once nothing more comes of it. Then `farewell` is on the control lane, behind the
+    /// last of what came there. Cancel safe: dropped, it has ended the subscription or not.
     pub(crate) async fn unsubscribe(
         &self,
         who: &Arc<Client>,
@@ -57,8 +57,8 @@ impl Topics {
         Ok(())
     }
 
-    /// Ends one of several subscriptions, as [`unsubscribe`](Self::unsubscribe) does. What waits for them is forgotten by
-    /// [`forget`](Self::forget), for all of them at once.
+    /// Ends one of several subscriptions, as [`unsubscribe`](Self::unsubscribe) does. [`forget`](Self::forget) then
+    /// drops the messages that wait for them, for all of them at once.
     pub(crate) async fn end_one(
         &self,
         who: &Arc<Client>,
@@ -85,13 +85,13 @@ impl Topics {
         Ok(())
     }
 
-    /// Forgets what waits for subscriptions that have ended. What is on its way comes all the same; what only waits to go is
-    /// not wanted any more. Unless another subscription would have brought it: it comes once, and came for both.
+    /// Drops the messages that wait for subscriptions that have ended. Messages on their way arrive all the same. Those
+    /// that another subscription would have brought stay: they come once, for both.
     pub(crate) async fn forget(&self, who: &Arc<Client>, left: Left) {
         for lane in left.lanes {
             let sources = lane.waiting_sources();
             let mut slices = self.long_work(who, sources.len()).await;
-            // Forgotten before others come in between: a subscription that is made then may bring more of the same topic.
+            // Dropped before others come in between: a subscription that is made then may bring more of the same topic.
             let mut unwanted = HashSet::new();
             for source in &sources {
                 let topic = source.name();
@@ -108,8 +108,8 @@ impl Topics {
         }
     }
 
-    /// Ends all subscriptions of a client that leaves, and takes no more. Whether others are told is for the caller to say:
-    /// where all leave, nobody is left to hear it.
+    /// Ends all subscriptions of a client that leaves, and takes no more. The caller decides whether others are told:
+    /// if all clients leave, none is left to hear it.
     pub(crate) async fn leave(&self, who: &Arc<Client>, tell: bool) {
         let mut targets = Vec::new();
         for (number, (text, held)) in who.take_all().into_iter().enumerate() {
@@ -132,8 +132,8 @@ impl Topics {
         }
     }
 
-    /// Removes a subscription from the bookkeeping of its topic or pattern. `then` gets what the worker still has to do; for
-    /// a topic, while nothing is published to it.
+    /// Removes a subscription from the bookkeeping of its topic or pattern. `then` gets what the worker still has to
+    /// do; for a topic, while nothing is published to it.
     fn end<'a>(
         &self,
         who: &Client,

@@ -1,5 +1,5 @@
-//! The ways from topics to the workers: their inboxes, and how many subscriptions to patterns each has. A message goes into
-//! the inbox of every worker that has subscribers for it.
+//! The ways from topics to the workers: their inboxes, and how many subscriptions to patterns each has. A message goes
+//! into the inbox of every worker that has subscribers for it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -71,7 +71,7 @@ impl Workers {
     pub(super) fn room_now(&self, interest: &[u32]) -> Option<Room<'_>> {
         let mut permits = Vec::with_capacity(self.inboxes.len());
         for (worker, inbox) in self.inboxes.iter().enumerate() {
-            // A worker without subscribers holds nobody up.
+            // A worker without subscribers holds no publisher up.
             let place = if self.wants(worker, interest[worker]) { inbox.try_reserve().map(Some) } else { Ok(None) };
             permits.push(match place {
                 Ok(place) => place,

@@ -15,7 +15,6 @@ use uuid::Uuid;
 use super::{Http, Refusal};
 use crate::handler;
 use crate::message::{Close, CloseCode, ErrorReply, Invalid, Payload, TopicName};
-use crate::topic::Published;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,9 +40,10 @@ pub(super) async fn publish(
     let topic = TopicName::new(&topic)?;
     let worker_context = &http.worker_context;
     let (context, worker) = (&worker_context.context, worker_context.worker);
-    let Published { epoch, offset, .. } =
+    let published =
         handler::publish(context, worker, topic.clone(), Payload::text(content)).await.map_err(ErrorReply::from)?;
-    Ok(Json(json!({ "topic": topic.as_str(), "epoch": epoch.as_str(), "offset": offset })))
+    let (epoch, offset) = (published.epoch.as_str(), published.offset);
+    Ok(Json(json!({ "topic": topic.as_str(), "epoch": epoch, "offset": offset })))
 }
 
 /// `POST /api/disconnect`
