@@ -14,7 +14,7 @@ use quinn::{
 use tokio::sync::{mpsc, watch};
 
 use super::carrier::DATAGRAMS_IN_QUIC;
-use super::cid::{Owners, WorkerCids};
+use super::cid::{CidScheme, WorkerCids};
 use super::socket::{MisroutedPacket, WorkerSocket};
 use super::webtransport::HTTP3_STREAMS;
 use crate::config::{Config, Congestion, Quic};
@@ -24,7 +24,7 @@ use crate::tls::ResetKey;
 pub(crate) struct ServerSettings {
     /// Those of new connections, which may change.
     connections: watch::Receiver<quinn::ServerConfig>,
-    owners: Owners,
+    cids: CidScheme,
     strays: Vec<mpsc::Sender<MisroutedPacket>>,
     reset_key: Arc<dyn HmacKey>,
     /// Between two stateless resets of one worker.
@@ -60,7 +60,7 @@ impl ServerSettings {
         let (strays, ends) = (0..workers).map(|_| mpsc::channel(queue)).unzip();
         let settings = Self {
             connections,
-            owners: Owners::new(workers),
+            cids: CidScheme::hashed(workers),
             strays,
             reset_key: reset_key.hmac(),
             reset_interval: Duration::from_secs(1)
@@ -80,12 +80,12 @@ impl ServerSettings {
         // Any worker can answer for a connection of before a restart, whichever its id belongs to now.
         let mut config = EndpointConfig::new(Arc::clone(&self.reset_key));
         config.min_reset_interval(self.reset_interval);
-        let cids = WorkerCids { owners: self.owners.clone(), worker };
+        let cids = WorkerCids { scheme: self.cids.clone(), worker };
         config.cid_generator(move || Box::new(cids.clone()));
         let mut socket = runtime.wrap_udp_socket(socket)?;
-        if self.owners.workers() > 1 {
-            let (owners, outgoing) = (self.owners.clone(), self.strays.clone());
-            socket = Arc::new(WorkerSocket::new(socket, worker, owners, outgoing, strays));
+        if self.cids.workers() > 1 {
+            let (cids, outgoing) = (self.cids.clone(), self.strays.clone());
+            socket = Arc::new(WorkerSocket::new(socket, worker, cids, outgoing, strays));
         }
         let connections = self.connections.borrow().clone();
         Endpoint::new_with_abstract_socket(config, Some(connections), socket, runtime)

@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use super::cid::Owners;
+use super::cid::CidScheme;
 
 /// Binds one socket for each worker to the same address. Port 0 becomes the same free port for all.
 pub(crate) fn bind_group(addr: SocketAddr, workers: usize, buffer_bytes: usize) -> io::Result<Vec<UdpSocket>> {
@@ -69,7 +69,7 @@ pub(crate) struct MisroutedPacket {
 pub(crate) struct WorkerSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     worker: usize,
-    owners: Owners,
+    cids: CidScheme,
     /// The queues into the workers' sockets, by worker.
     outgoing: Vec<mpsc::Sender<MisroutedPacket>>,
     /// The end of this worker's own queue; the lock is this thread's alone, `poll_recv` wants `&self`.
@@ -80,11 +80,11 @@ impl WorkerSocket {
     pub(crate) fn new(
         inner: Arc<dyn AsyncUdpSocket>,
         worker: usize,
-        owners: Owners,
+        cids: CidScheme,
         outgoing: Vec<mpsc::Sender<MisroutedPacket>>,
         incoming: mpsc::Receiver<MisroutedPacket>,
     ) -> Self {
-        Self { inner, worker, owners, outgoing, incoming: Mutex::new(incoming) }
+        Self { inner, worker, cids, outgoing, incoming: Mutex::new(incoming) }
     }
 
     /// Keeps this worker's packets of a received buffer, closed up, and hands the others on. A buffer holds several
@@ -93,7 +93,7 @@ impl WorkerSocket {
         let (mut kept, mut at) = (0, 0);
         while at < meta.len {
             let end = meta.len.min(at + meta.stride.max(1));
-            match self.owners.packet_owner(&buffer[at..end]) {
+            match self.cids.packet_owner(&buffer[at..end]) {
                 Some(owner) if owner != self.worker => self.hand_on(owner, &buffer[at..end], meta),
                 _ => {
                     if kept != at {
@@ -194,16 +194,16 @@ mod tests {
     const STRIDE: usize = 40;
 
     /// The socket of worker 0 of three, and the queues out of it.
-    fn socket(queue: usize) -> (WorkerSocket, Owners, Vec<mpsc::Receiver<MisroutedPacket>>) {
+    fn socket(queue: usize) -> (WorkerSocket, CidScheme, Vec<mpsc::Receiver<MisroutedPacket>>) {
         let inner = TokioRuntime.wrap_udp_socket(UdpSocket::bind("127.0.0.1:0").expect("a socket")).expect("wrapped");
-        let owners = Owners::new(3);
+        let scheme = CidScheme::hashed(3);
         let (outgoing, ends) = (0..3).map(|_| mpsc::channel(queue)).unzip();
-        (WorkerSocket::new(inner, 0, owners.clone(), outgoing, mpsc::channel(1).1), owners, ends)
+        (WorkerSocket::new(inner, 0, scheme.clone(), outgoing, mpsc::channel(1).1), scheme, ends)
     }
 
     /// A packet with a short header for a connection of a worker's, that differs from every other.
-    fn packet(owners: &Owners, worker: usize, length: usize) -> Vec<u8> {
-        let cid = WorkerCids { owners: owners.clone(), worker }.generate_cid();
+    fn packet(scheme: &CidScheme, worker: usize, length: usize) -> Vec<u8> {
+        let cid = WorkerCids { scheme: scheme.clone(), worker }.generate_cid();
         let mut packet = [&[0x40], &cid[..], &cid[..]].concat();
         packet.resize(length, u8::try_from(worker).expect("a small number"));
         packet
@@ -252,11 +252,11 @@ mod tests {
             vec![2],
             vec![],
         ] {
-            let (socket, owners, mut ends) = socket(16);
+            let (socket, scheme, mut ends) = socket(16);
             let last = workers.len().saturating_sub(1);
             let length = |at| if at == last { STRIDE - 11 } else { STRIDE };
             let packets: Vec<_> =
-                workers.iter().enumerate().map(|(at, &worker)| packet(&owners, worker, length(at))).collect();
+                workers.iter().enumerate().map(|(at, &worker)| packet(&scheme, worker, length(at))).collect();
             let of = |worker| {
                 workers
                     .iter()
@@ -274,11 +274,11 @@ mod tests {
 
     #[tokio::test]
     async fn handshakes_stay_and_a_full_queue_loses_packets_only() {
-        let (socket, owners, mut ends) = socket(2);
-        let foreign: Vec<_> = (0..4).map(|_| packet(&owners, 1, STRIDE)).collect();
-        let mut handshake = packet(&owners, 1, STRIDE);
+        let (socket, scheme, mut ends) = socket(2);
+        let foreign: Vec<_> = (0..4).map(|_| packet(&scheme, 1, STRIDE)).collect();
+        let mut handshake = packet(&scheme, 1, STRIDE);
         handshake[0] = 0xc0;
-        let [own, last] = [STRIDE, 5].map(|length| packet(&owners, 0, length));
+        let [own, last] = [STRIDE, 5].map(|length| packet(&scheme, 0, length));
         let mut packets = foreign.clone();
         packets.splice(2..2, [handshake.clone(), own.clone()]);
         packets.push(last.clone());
