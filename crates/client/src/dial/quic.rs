@@ -149,7 +149,8 @@ mod tests {
         let key = private_key(&fs::read(&files.key).expect("the key"), &files.key).expect("the key");
         let crypto = rustls::ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13]);
         let crypto = crypto.expect("TLS 1.3").with_no_client_auth().with_single_cert(chain, key);
-        let crypto = rustls::ServerConfig { alpn_protocols: vec![ALPN.to_vec()], ..crypto.expect("they fit") };
+        let mut crypto = crypto.expect("they fit");
+        crypto.alpn_protocols = vec![ALPN.to_vec()];
         let crypto = Arc::new(QuicServerConfig::try_from(crypto).expect("a server's settings"));
         let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
         let server = Endpoint::server(quinn::ServerConfig::with_crypto(crypto), any).expect("a server");
