@@ -53,6 +53,7 @@ mod http;
 mod limits;
 mod log;
 pub mod metrics;
+mod origin;
 mod outbound;
 mod pattern_index;
 mod registry;

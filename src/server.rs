@@ -18,6 +18,7 @@ use crate::handler::Context;
 use crate::http;
 use crate::limits::Addresses;
 use crate::metrics::Metrics;
+use crate::origin::OwnPages;
 use crate::registry::Registry;
 use crate::reload::{FileWatch, Reload};
 use crate::status::ServerStatus;
@@ -25,7 +26,6 @@ use crate::tls::{self, Made, ResetKey, ServerTls, Sides};
 use crate::topic::Topics;
 use crate::transport::native::ServerSettings;
 use crate::transport::socket;
-use crate::transport::webtransport::OwnPages;
 use crate::worker::Worker;
 
 /// A server that has its port and its certificates and can begin.
@@ -120,7 +120,7 @@ impl Server {
         let draining = CancellationToken::new();
         let served = [("https", http_addr), ("http", plain_http_addr)];
         let served = served.into_iter().filter_map(|(scheme, addr)| Some((scheme, addr?.port()))).collect();
-        let own_pages = Arc::new(OwnPages { short_lived: tls.short_lived(), served });
+        let (own_pages, short_lived) = (Arc::new(OwnPages { served }), tls.short_lived());
         let workers = sockets
             .into_iter()
             .zip(strays)
@@ -134,6 +134,7 @@ impl Server {
                 listeners,
                 http_places: Arc::clone(&http_places),
                 own_pages: Arc::clone(&own_pages),
+                short_lived: short_lived.clone(),
                 strays,
                 inbox,
                 topic_inbox,

@@ -16,12 +16,13 @@ use crate::handler::Context;
 use crate::http::{Http, Listener, TlsFailures};
 use crate::limits::Admission;
 use crate::message::CloseCode;
+use crate::origin::OwnPages;
 use crate::registry::Inbox;
 use crate::session::{self, WorkerContext};
+use crate::tls::ShortLived;
 use crate::topic;
 use crate::transport::native::ServerSettings;
 use crate::transport::socket::MisroutedPacket;
-use crate::transport::webtransport::OwnPages;
 
 /// At the end of the drain, the time in which QUIC's own closing packets go out.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -35,6 +36,7 @@ pub(crate) struct Worker {
     /// Places for connections over TCP, of all workers.
     pub(crate) http_places: Arc<Semaphore>,
     pub(crate) own_pages: Arc<OwnPages>,
+    pub(crate) short_lived: ShortLived,
     pub(crate) inbox: Inbox,
     pub(crate) topic_inbox: topic::Inbox,
     pub(crate) settings: Arc<ServerSettings>,
@@ -63,6 +65,7 @@ impl Worker {
             roster: Arc::clone(&roster),
             worker: self.number,
             own_pages: self.own_pages,
+            short_lived: self.short_lived,
             draining: draining.clone(),
         };
         let clients = TaskTracker::new();

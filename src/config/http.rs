@@ -6,7 +6,6 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
 use super::address::address_or_none;
-use super::origin::without_default_port;
 use super::{ConfigError, Origin, Secret};
 
 /// Most origins.
@@ -133,38 +132,11 @@ impl Http {
         }
         Ok(())
     }
-
-    /// Whether a web page may connect that comes from `origin`, to a server whose own pages are of the origin `own`. Who sends no
-    /// origin is no web page. Browsers show a client certificate for any page that connects: by one that is not known it is not
-    /// the page's, and `null` is known of no page.
-    pub(crate) fn lets_in(&self, origin: Option<&[u8]>, own: Option<&str>, shows_certificate: bool) -> bool {
-        let Some(origin) = origin else { return true };
-        let is_known = |known: &Origin| known.matches(origin) && !(shows_certificate && known.is_null());
-        Self::is_own_page(origin, own)
-            || (self.origins.is_empty() && !shows_certificate)
-            || self.origins.iter().any(is_known)
-    }
-
-    /// Whether the operator has named the origin of a page.
-    pub(crate) fn names(&self, origin: &[u8]) -> bool {
-        self.origins.iter().any(|known| known.matches(origin))
-    }
-
-    /// Whether the page from which a request comes is the server's own.
-    pub(crate) fn is_own_page(origin: &[u8], own: Option<&str>) -> bool {
-        let same = |own: &str| without_default_port(origin).eq_ignore_ascii_case(without_default_port(own.as_bytes()));
-        own.is_some_and(same)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn with_origins(origins: &[&str]) -> Http {
-        let origins = origins.iter().map(|origin| origin.parse().expect("an origin")).collect();
-        Http { origins, ..Http::default() }
-    }
 
     #[test]
     fn proxies_are_networks_or_single_addresses() {
@@ -217,35 +189,5 @@ mod tests {
             assert!(error.contains("http.admin_token") && (wrong.is_empty() || !error.contains(wrong)), "{error}");
         }
         assert!(!format!("{:?}", with("0123456789abcdef")).contains("0123456789"));
-    }
-
-    #[test]
-    fn pages_of_known_origins_are_let_in_and_those_of_the_server_itself() {
-        let (page, own) = (Some(&b"https://a.example"[..]), Some("https://quic.example:4433"));
-        for known in [&[][..], &["https://b.example", "https://A.example"]] {
-            assert!(with_origins(known).lets_in(page, own, false));
-        }
-        let known = with_origins(&["https://b.example"]);
-        assert!(!known.lets_in(page, own, false));
-        for foreign in [&b"null"[..], b"quic.example:4433", b"https://quic.example", b"http://quic.example:4433"] {
-            assert!(!known.lets_in(Some(foreign), own, false), "another scheme or port");
-        }
-        assert!(known.lets_in(Some(b"https://QUIC.example:4433"), own, false), "its own page");
-        assert!(known.lets_in(Some(b"https://quic.example:4433"), Some("https://quic.example:4433"), false));
-        assert!(known.lets_in(Some(b"https://quic.example"), Some("https://quic.example:443"), false), "the same port");
-        assert!(known.lets_in(None, own, false), "no web page");
-        assert!(!known.lets_in(page, None, false));
-    }
-
-    #[test]
-    fn a_certificate_is_not_any_pages_to_use() {
-        let (page, own) = (&b"https://a.example"[..], "https://quic.example");
-        assert!(!with_origins(&[]).lets_in(Some(page), Some(own), true));
-        assert!(with_origins(&["https://a.example"]).lets_in(Some(page), Some(own), true));
-        assert!(with_origins(&[]).lets_in(Some(own.as_bytes()), Some(own), true));
-        assert!(with_origins(&[]).lets_in(None, Some(own), true));
-        assert!(with_origins(&["null"]).lets_in(Some(b"null"), Some(own), false));
-        assert!(!with_origins(&["null"]).lets_in(Some(b"null"), Some(own), true), "any page can be one without origin");
-        assert!(with_origins(&["https://*.example"]).lets_in(Some(page), Some(own), true));
     }
 }

@@ -9,7 +9,6 @@ mod http;
 mod live;
 mod load;
 mod loaded;
-mod origin;
 mod rates;
 mod schema;
 mod topics;
@@ -31,11 +30,11 @@ pub use self::http::{Http, WebTransport};
 pub(crate) use self::live::Live;
 pub use self::live::is_live;
 pub use self::loaded::{ENV_PREFIX, Loaded};
-pub use self::origin::Origin;
 pub use self::rates::Rates;
 pub use self::topics::{OverflowPolicy, TopicRule, Who};
 pub use self::tree::Place;
 pub use self::webrtc::WebRtc;
+pub use crate::origin::Origin;
 
 /// All settings.
 #[derive(Debug, Clone, Deserialize)]

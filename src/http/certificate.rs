@@ -17,7 +17,7 @@ use super::{FOR_ANY_PAGE, Http};
 pub(super) async fn hash(
     State(http): State<Arc<Http>>,
 ) -> Result<([(HeaderName, HeaderValue); 1], Json<Value>), Refusal> {
-    let Some(hash) = http.worker_context.own_pages.short_lived.hash() else {
+    let Some(hash) = http.worker_context.short_lived.hash() else {
         let why = "no certificate is shown here that has to be believed by its hash: connect without one";
         return Err(Refusal::new(StatusCode::NOT_FOUND, why).with(FOR_ANY_PAGE.0, "*"));
     };

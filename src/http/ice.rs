@@ -20,6 +20,7 @@ use crate::config::{self, WebRtc};
 use crate::handler::may_signal;
 use crate::limits::TokenCheck;
 use crate::message::now_ms;
+use crate::origin::{is_named, lets_in};
 use crate::tls;
 
 /// Tells the servers, as `RTCPeerConnection` takes them. Pages of the origins in `http.origins` may read the answer (CORS).
@@ -58,20 +59,20 @@ pub(super) async fn preflight(
 fn foreign_page(settings: &config::Http, peer: &Peer, request: &Request) -> Result<Option<HeaderValue>, Refusal> {
     let Some(origin) = single(request.headers(), &header::ORIGIN)? else { return Ok(None) };
     let own = peer.origin(&host(request)?);
-    if !settings.lets_in(Some(origin), own.as_deref(), peer.certificate.is_some()) {
+    if !lets_in(&settings.origins, Some(origin), own.as_deref(), peer.certificate.is_some()) {
         return Err(Refusal::new(
             StatusCode::FORBIDDEN,
             "pages of this origin may not ask; it is not among http.origins",
         ));
     }
-    Ok(HeaderValue::from_bytes(origin).ok().filter(|_| settings.names(origin)))
+    Ok(HeaderValue::from_bytes(origin).ok().filter(|_| is_named(&settings.origins, origin)))
 }
 
 async fn tell(http: Arc<Http>, peer: Peer, request: Request) -> Result<Response, Refusal> {
     let settings = http.worker_context.context.live.http();
     let host = host(&request)?;
     // A page elsewhere that has its own name point here (DNS rebinding) says of no request that it is another's.
-    let is_known = |scheme: &str| settings.lets_in(Some(format!("{scheme}://{host}").as_bytes()), None, true);
+    let is_known = |scheme: &str| lets_in(&settings.origins, Some(format!("{scheme}://{host}").as_bytes()), None, true);
     if peer.origin(&host).is_none() && !["https", "http"].into_iter().any(is_known) {
         return Err(Refusal::new(
             StatusCode::FORBIDDEN,

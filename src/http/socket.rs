@@ -23,6 +23,7 @@ use super::refusal::Refusal;
 use super::{Http, Peer};
 use crate::Printable;
 use crate::limits::Admission;
+use crate::origin::lets_in;
 use crate::session;
 
 /// The sub-protocol that clients have to offer (docs/PROTOCOL.md, "Carriers and frames").
@@ -118,7 +119,7 @@ fn failed(from: SocketAddr, why: &str) {
 fn judge(http: &Http, peer: &Peer, request: &Request) -> Result<(), Refusal> {
     let own = peer.origin(&host(request)?);
     let origin = single(request.headers(), &header::ORIGIN)?;
-    if http.worker_context.context.live.http().lets_in(origin, own.as_deref(), peer.certificate.is_some()) {
+    if lets_in(&http.worker_context.context.live.http().origins, origin, own.as_deref(), peer.certificate.is_some()) {
         return Ok(());
     }
     Err(Refusal::new(StatusCode::FORBIDDEN, "pages of this origin may not connect; it is not among http.origins"))

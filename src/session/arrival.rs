@@ -118,7 +118,9 @@ async fn run_session(
     let config = &worker_context.context.config;
     webtransport::grant_streams(&connection, config.limits.max_request_lanes);
     let pages = worker_context.context.live.http();
-    let accepted = webtransport::accept(connection.clone(), confirmed, &pages, &worker_context.own_pages);
+    let trusts_by_hash = worker_context.short_lived.hash().is_some();
+    let accepted =
+        webtransport::accept(connection.clone(), confirmed, &pages.origins, &worker_context.own_pages, trusts_by_hash);
     let (code, reason) = match in_time(accepted, deadline, &worker_context).await {
         Ok(Ok((carrier, bearer))) => {
             return welcome(carrier, None, bearer, deadline, worker_context, handshaking).await;

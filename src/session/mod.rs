@@ -33,11 +33,12 @@ use crate::handler::{Caller, Context, Replies};
 use crate::limits::Allowance;
 use crate::message::{CloseCode, ClosedBy, ServerMessage, Token, now_ms};
 use crate::metrics::Counters;
+use crate::origin::OwnPages;
 use crate::outbound::Outbound;
 use crate::registry::{Handshaking, Roster};
+use crate::tls::ShortLived;
 use crate::topic::Client;
 use crate::transport::Carrier;
-use crate::transport::webtransport::OwnPages;
 
 /// Between the end of a lane that the peer does not read and QUIC's own close: two round trips with the time in which the
 /// peer may hold its acknowledgement back, within these bounds.
@@ -54,6 +55,8 @@ pub(crate) struct WorkerContext {
     pub(crate) roster: Arc<Roster>,
     pub(crate) worker: usize,
     pub(crate) own_pages: Arc<OwnPages>,
+    /// The certificate that browsers trust by its hash.
+    pub(crate) short_lived: ShortLived,
     /// Cancelled when the server drains.
     pub(crate) draining: CancellationToken,
 }

@@ -60,13 +60,6 @@ impl ShortLived {
     pub fn hash(&self) -> Option<CertificateHash> {
         *self.told.borrow()
     }
-
-    #[cfg(test)]
-    pub(crate) fn of(hash: Option<CertificateHash>) -> Self {
-        let teller = Teller::new();
-        teller.0.send_replace(hash);
-        teller.listener()
-    }
 }
 
 /// What tells [`ShortLived`] of it.

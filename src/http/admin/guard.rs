@@ -19,6 +19,7 @@ use crate::http::listener::Serves;
 use crate::http::{Peer, host};
 use crate::limits::{Addresses, TokenCheck};
 use crate::message::Token;
+use crate::origin::is_own_page;
 
 /// What proxies add, besides all that begins with [`FORWARDED`]: a request that came by one is not known to be of this
 /// machine, though the proxy is.
@@ -64,7 +65,7 @@ fn judge<B>(
         }
     }
     let origin = single(headers, &header::ORIGIN)?;
-    if origin.is_some_and(|origin| !config::Http::is_own_page(origin, peer.origin(&host).as_deref())) {
+    if origin.is_some_and(|origin| !is_own_page(origin, peer.origin(&host).as_deref())) {
         return Err(Refusal::new(StatusCode::FORBIDDEN, "Origin: this is for pages of this server alone"));
     }
     // Forms cannot send this, and scripts of other pages have to ask before they do.

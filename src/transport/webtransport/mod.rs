@@ -21,9 +21,8 @@ use self::session::Http3;
 pub(crate) use self::session::Session;
 use super::carrier::Carrier;
 use super::native::{streams, var_int};
-use crate::config::Http;
 use crate::message::Token;
-use crate::tls::ShortLived;
+use crate::origin::{Origin, OwnPages, lets_in};
 
 /// Where the session is (docs/PROTOCOL.md, "Carriers and frames").
 const PATH: &str = "/wt";
@@ -62,35 +61,6 @@ impl NoSession {
     }
 }
 
-/// Which web pages are this server's own.
-#[derive(Debug)]
-pub(crate) struct OwnPages {
-    /// A browser that believes in a certificate by its hash has not looked for whose it is.
-    pub(crate) short_lived: ShortLived,
-    /// Schemes and ports under which there are pages.
-    pub(crate) served: Vec<(&'static str, u16)>,
-}
-
-impl OwnPages {
-    /// The origin (RFC 6454) that is this server's own for a request to `authority`. Not one by a name that may be that of a page
-    /// elsewhere, which points here (DNS rebinding). For who is on this machine, every origin under which it serves pages on
-    /// it: these have to name an address where there is a certificate to believe in.
-    fn origin(&self, authority: &str, origin: Option<&[u8]>, from: IpAddr) -> Option<String> {
-        let is_ours = |own: &String| origin.is_some_and(|origin| origin.eq_ignore_ascii_case(own.as_bytes()));
-        let here = self.served.iter().flat_map(|(scheme, port)| {
-            ["localhost", "127.0.0.1", "[::1]"].into_iter().map(move |host| format!("{scheme}://{host}:{port}"))
-        });
-        if let Some(own) = here.filter(|_| from.to_canonical().is_loopback()).find(is_ours) {
-            return Some(own);
-        }
-        let host =
-            authority.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or(authority, |(host, _)| host);
-        let is_address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
-        let is_sure = self.short_lived.hash().is_none() || is_address || host.eq_ignore_ascii_case("localhost");
-        is_sure.then(|| format!("https://{authority}"))
-    }
-}
-
 /// Lets the client open one bidirectional stream more than on native QUIC, which the session's request has as long as it
 /// lives.
 pub(crate) fn grant_streams(connection: &Connection, max_request_lanes: u64) {
@@ -98,15 +68,16 @@ pub(crate) fn grant_streams(connection: &Connection, max_request_lanes: u64) {
 }
 
 /// Waits for QUIC's handshake and the client's request, and answers it; gives the token that came with it. Web pages that are
-/// not let in are refused. Bound it by a timeout.
+/// not let in are refused: `known` are the origins that are, and `own` the server's. Bound it by a timeout.
 ///
 /// # Errors
 /// [`NoSession`]; the connection may still be there.
 pub(crate) async fn accept(
     connection: Connection,
     confirmed: ZeroRttAccepted,
-    pages: &Http,
+    known: &[Origin],
     own: &OwnPages,
+    trusts_by_hash: bool,
 ) -> Result<(Carrier, Option<Token>), NoSession> {
     // Before that nothing is read: what came may be a copy (RFC 9001 section 4.6). It has the same end where it is lost.
     confirmed.await;
@@ -114,7 +85,7 @@ pub(crate) async fn accept(
     let http3 = Http3::begin(connection).await?;
     let (mut send, frames, section) = http3.request().await?;
     let (status, why) = match fields::read(&section) {
-        Ok(asked) => match judge(&asked, pages, own, from) {
+        Ok(asked) => match judge(&asked, known, own, from, trusts_by_hash) {
             Ok(bearer) => {
                 answer(&mut send, StatusCode::OK).await?;
                 return Ok((Carrier::WebTransport(Arc::new(http3.session(send, frames))), bearer));
@@ -141,9 +112,10 @@ async fn answer(send: &mut SendStream, status: StatusCode) -> Result<(), Disconn
 /// The token that a request brings, or why it is refused.
 fn judge(
     Asked { request, path }: &Asked,
-    pages: &Http,
+    known: &[Origin],
     own: &OwnPages,
     from: IpAddr,
+    trusts_by_hash: bool,
 ) -> Result<Option<Token>, (StatusCode, &'static str)> {
     if path != PATH {
         return Err((StatusCode::NOT_FOUND, "its path is not /wt"));
@@ -154,9 +126,9 @@ fn judge(
         if values.next().is_some() { Err((StatusCode::BAD_REQUEST, twice)) } else { Ok(value) }
     };
     let origin = single(&header::ORIGIN, "it has more than one origin")?;
-    let own = own.origin(request.url.authority(), origin, from);
+    let own = own.origin(request.url.authority(), origin, from, trusts_by_hash);
     // Browsers show no client certificates here.
-    if !pages.lets_in(origin, own.as_deref(), false) {
+    if !lets_in(known, origin, own.as_deref(), false) {
         return Err((StatusCode::FORBIDDEN, "its origin is not among http.origins"));
     }
     let authorization = single(&header::AUTHORIZATION, "it has more than one authorization")?;
@@ -170,7 +142,6 @@ mod tests {
     use web_transport_quinn::proto::ConnectRequest;
 
     use super::*;
-    use crate::tls::CertificateHash;
 
     /// Of a server with pages at ports 4433 and 8080, that shows a certificate for a short time or not.
     fn judged_from(
@@ -186,11 +157,10 @@ mod tests {
         for (name, value) in headers {
             request = request.with_header(name.clone(), HeaderValue::from_static(value));
         }
-        let origins = origins.iter().map(|origin| origin.parse().expect("an origin")).collect();
-        let pages = Http { origins, ..Http::default() };
-        let hash = short_lived.then_some(CertificateHash { sha256: [0; 32], not_after: 0 });
-        let own = OwnPages { short_lived: ShortLived::of(hash), served: vec![("https", 4433), ("http", 8080)] };
-        let judged = judge(&Asked { request, path }, &pages, &own, from.parse().expect("an address"));
+        let known: Vec<_> = origins.iter().map(|origin| origin.parse().expect("an origin")).collect();
+        let own = OwnPages { served: vec![("https", 4433), ("http", 8080)] };
+        let from = from.parse().expect("an address");
+        let judged = judge(&Asked { request, path }, &known, &own, from, short_lived);
         judged.map(|token| token.is_some()).map_err(|(status, _)| status.as_u16())
     }
 

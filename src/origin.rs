@@ -1,7 +1,8 @@
-//! Which web pages may connect, by their origins. What is written is brought into the form in which browsers send it, by the
+//! Which web pages may connect, by their origins: one policy for WebSocket, WebTransport and HTTP. What is written is brought into the form in which browsers send it, by the
 //! parser that they use as well (WHATWG URL); what no browser ever sends is an error.
 
 use std::fmt::{self, Display};
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use reqwest::Url;
@@ -29,7 +30,7 @@ enum Form {
 impl Origin {
     /// Whether a page with this `Origin` is one of these. Browsers send it as it is kept here; capital letters, and the port
     /// that is a scheme's own, are for other programs.
-    pub(crate) fn matches(&self, sent: &[u8]) -> bool {
+    fn matches(&self, sent: &[u8]) -> bool {
         let sent = without_default_port(sent);
         match &self.0 {
             Form::Null => sent == b"null",
@@ -48,13 +49,67 @@ impl Origin {
     }
 
     /// Whether it names pages that any other page can make.
-    pub(crate) fn is_null(&self) -> bool {
+    fn is_null(&self) -> bool {
         self.0 == Form::Null
     }
 }
 
+/// Whether a web page of the origin `page` may connect to a server that names `known` origins, and whose own pages are of the
+/// origin `own`. A client that sends no origin is no web page. Browsers show a client certificate for any page that connects:
+/// if the page is not known, the certificate is not the page's, and `null` stands for no known page.
+pub(crate) fn lets_in(known: &[Origin], page: Option<&[u8]>, own: Option<&str>, shows_certificate: bool) -> bool {
+    let Some(page) = page else { return true };
+    let is_known = |known: &Origin| known.matches(page) && !(shows_certificate && known.is_null());
+    is_own_page(page, own) || (known.is_empty() && !shows_certificate) || known.iter().any(is_known)
+}
+
+/// Whether the operator has named the origin of a page.
+pub(crate) fn is_named(known: &[Origin], page: &[u8]) -> bool {
+    known.iter().any(|known| known.matches(page))
+}
+
+/// Whether the page from which a request comes is the server's own.
+pub(crate) fn is_own_page(page: &[u8], own: Option<&str>) -> bool {
+    let same = |own: &str| without_default_port(page).eq_ignore_ascii_case(without_default_port(own.as_bytes()));
+    own.is_some_and(same)
+}
+
+/// Which web pages are this server's own.
+#[derive(Debug)]
+pub(crate) struct OwnPages {
+    /// Schemes and ports under which there are pages.
+    pub(crate) served: Vec<(&'static str, u16)>,
+}
+
+impl OwnPages {
+    /// The origin (RFC 6454) that is this server's own for a request to `authority`. A browser that trusts a certificate by its
+    /// hash (`trusts_by_hash`) has not checked the server's name. The name may then be that of a page elsewhere, which points
+    /// here (DNS rebinding), so only addresses and `localhost` count. For a client on this machine, every origin under which
+    /// the server serves pages there is its own.
+    pub(crate) fn origin(
+        &self,
+        authority: &str,
+        origin: Option<&[u8]>,
+        from: IpAddr,
+        trusts_by_hash: bool,
+    ) -> Option<String> {
+        let is_ours = |own: &String| origin.is_some_and(|origin| origin.eq_ignore_ascii_case(own.as_bytes()));
+        let here = self.served.iter().flat_map(|(scheme, port)| {
+            ["localhost", "127.0.0.1", "[::1]"].into_iter().map(move |host| format!("{scheme}://{host}:{port}"))
+        });
+        if let Some(own) = here.filter(|_| from.to_canonical().is_loopback()).find(is_ours) {
+            return Some(own);
+        }
+        let host =
+            authority.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or(authority, |(host, _)| host);
+        let is_address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
+        let is_sure = !trusts_by_hash || is_address || host.eq_ignore_ascii_case("localhost");
+        is_sure.then(|| format!("https://{authority}"))
+    }
+}
+
 /// An origin without the port that its scheme has anyway (RFC 6454 section 6.2).
-pub(super) fn without_default_port(origin: &[u8]) -> &[u8] {
+fn without_default_port(origin: &[u8]) -> &[u8] {
     let is_of = |scheme: &[u8]| origin.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
     for (scheme, port) in [(&b"https://"[..], &b":443"[..]), (b"http://", b":80")] {
         if is_of(scheme) {
@@ -219,5 +274,42 @@ mod tests {
         ] {
             assert!(!matches(origin, sent), "{origin} {sent}");
         }
+    }
+
+    fn origins(origins: &[&str]) -> Vec<Origin> {
+        origins.iter().map(|origin| origin.parse().expect("an origin")).collect()
+    }
+
+    #[test]
+    fn pages_of_known_origins_are_let_in_and_those_of_the_server_itself() {
+        let (page, own) = (Some(&b"https://a.example"[..]), Some("https://quic.example:4433"));
+        for known in [&[][..], &["https://b.example", "https://A.example"]] {
+            assert!(lets_in(&origins(known), page, own, false));
+        }
+        let known = origins(&["https://b.example"]);
+        assert!(!lets_in(&known, page, own, false));
+        for foreign in [&b"null"[..], b"quic.example:4433", b"https://quic.example", b"http://quic.example:4433"] {
+            assert!(!lets_in(&known, Some(foreign), own, false), "another scheme or port");
+        }
+        assert!(lets_in(&known, Some(b"https://QUIC.example:4433"), own, false), "its own page");
+        assert!(lets_in(&known, Some(b"https://quic.example:4433"), Some("https://quic.example:4433"), false));
+        assert!(
+            lets_in(&known, Some(b"https://quic.example"), Some("https://quic.example:443"), false),
+            "the same port"
+        );
+        assert!(lets_in(&known, None, own, false), "no web page");
+        assert!(!lets_in(&known, page, None, false));
+    }
+
+    #[test]
+    fn a_certificate_is_not_any_pages_to_use() {
+        let (page, own) = (&b"https://a.example"[..], "https://quic.example");
+        assert!(!lets_in(&origins(&[]), Some(page), Some(own), true));
+        assert!(lets_in(&origins(&["https://a.example"]), Some(page), Some(own), true));
+        assert!(lets_in(&origins(&[]), Some(own.as_bytes()), Some(own), true));
+        assert!(lets_in(&origins(&[]), None, Some(own), true));
+        assert!(lets_in(&origins(&["null"]), Some(b"null"), Some(own), false));
+        assert!(!lets_in(&origins(&["null"]), Some(b"null"), Some(own), true), "any page can be one without origin");
+        assert!(lets_in(&origins(&["https://*.example"]), Some(page), Some(own), true));
     }
 }
