@@ -12,8 +12,8 @@ export function endingOf({ code, reason }) {
 /** Explains why a token was refused. @param {string} reason the server's message */
 export function refusedToken(reason) {
   if (/expired/i.test(reason)) return "This access token has expired.";
-  if (/another user/i.test(reason)) return "This access token belongs to another user.";
-  if (/used before|already used/i.test(reason))
+  if (/(another|different) user/i.test(reason)) return "This access token belongs to another user.";
+  if (/used before|already (been )?used|only once/i.test(reason))
     return "This access token has already been used. Each one works only once.";
   return "That is not a valid access token.";
 }
