@@ -128,6 +128,8 @@ pub struct Limits {
     /// Request lanes of a client that are served at once, the control lane not counted; more wait until others end.
     /// Default 32; at most 1,024.
     pub max_request_lanes: u64,
+    /// Replies of one lane that may be pending while the lane is read on. Default 256; 1 to 65,536.
+    pub lane_pending_replies: u64,
     /// Bytes of bodies that a client has begun to send and not finished, on all its lanes together; then 1009. At least
     /// `max_message_bytes`; at most 4 GiB. Default 8 MiB.
     pub client_unfinished_bytes: u64,
@@ -337,6 +339,7 @@ impl Default for Limits {
             retry_handshakes: 128,
             max_message_bytes: MIB,
             max_request_lanes: 32,
+            lane_pending_replies: 256,
             client_unfinished_bytes: 8 * MIB,
             lane_backlog_messages: 1024,
             lane_backlog_bytes: 2 * MIB,

@@ -2,18 +2,14 @@
 
 use uuid::Uuid;
 
-use super::{Context, error};
+use super::Context;
+use super::pending::{Pending, PendingOn, Reply, not_connected};
 use crate::Printable;
 use crate::envelope::EncodedMessage;
-use crate::message::{ErrorCode, Payload, ServerMessage, now_ms};
+use crate::message::{Payload, RequestId, ServerMessage, now_ms};
 
-/// Sends `payload` to every client, its sender included. If a reply is wanted, waits until it has gone out to all.
-pub(super) async fn broadcast(
-    context: &Context,
-    from: Uuid,
-    payload: Payload,
-    wants_reply: bool,
-) -> Option<ServerMessage> {
+/// Sends `payload` to every client, its sender included. The reply counts them.
+pub(super) async fn broadcast(context: &Context, from: Uuid, payload: Payload, id: Option<RequestId>) -> Reply {
     match (&payload.content, &payload.attachment) {
         (Some(content), _) => {
             log_message!(context, client = %from, "Broadcast message from {from}: {}", Printable::excerpt(content));
@@ -25,32 +21,18 @@ pub(super) async fn broadcast(
     }
     let message = ServerMessage::Broadcast { from, payload, timestamp: now_ms() };
     let tally = context.registry.broadcast(EncodedMessage::new(&message, context.compress_min_bytes())).await;
-    if !wants_reply && !context.logs_messages() {
-        return None;
+    if id.is_none() && !context.logs_messages() {
+        return Reply::Ready(None, None);
     }
-    let delivered = tally.delivered().await;
-    log_message!(context, client = %from, clients = delivered, "Broadcast message sent to {delivered} clients");
-    wants_reply.then_some(ServerMessage::Ok { delivered: Some(delivered), topic: None })
+    Reply::Pending(Pending { id, on: PendingOn::Broadcast { from, tally } })
 }
 
-/// Sends a message to one client. A missing receiver is an error whether or not a reply is wanted.
-pub(super) async fn to_one(
-    context: &Context,
-    to: Uuid,
-    message: &ServerMessage,
-    wants_reply: bool,
-) -> Option<ServerMessage> {
-    let gone =
-        || Some(error(ErrorCode::NotFound, format!("to: no client {to} is connected; list_clients tells who is")));
-    let Some(answer) = context.registry.direct(to, EncodedMessage::new(message, context.compress_min_bytes())).await
-    else {
-        return gone();
-    };
-    if !wants_reply {
-        return None;
-    }
-    match answer.await {
-        Ok(true) => Some(ServerMessage::Ok { delivered: None, topic: None }),
-        _ => gone(),
+/// Sends a message to one client. A receiver that is not there is an error; if no reply is wanted, only one that is
+/// known at once.
+pub(super) async fn to_one(context: &Context, to: Uuid, message: &ServerMessage, id: Option<RequestId>) -> Reply {
+    match context.registry.direct(to, EncodedMessage::new(message, context.compress_min_bytes())).await {
+        None => Reply::Ready(id, Some(not_connected(to))),
+        Some(_) if id.is_none() => Reply::Ready(None, None),
+        Some(taken) => Reply::Pending(Pending { id, on: PendingOn::Receiver { to, taken } }),
     }
 }

@@ -16,6 +16,7 @@ mod deliver;
 mod errors;
 mod operate;
 mod pages;
+mod pending;
 mod permit;
 mod publish;
 mod refresh;
@@ -29,6 +30,7 @@ use tokio::sync::watch;
 
 pub(crate) use self::errors::error;
 pub(crate) use self::operate::{disconnect, publish};
+pub(crate) use self::pending::{Pending, Reply};
 pub(crate) use self::permit::may_signal;
 pub(crate) use self::replies::Replies;
 use self::work::Work;
@@ -185,43 +187,38 @@ pub(crate) fn make_page(context: &Context, by: &Caller, page: Requested<Page>, r
     put_page(context, by, id.as_ref(), &page, replies);
 }
 
-/// Carries out what [`answer`] put off, and gives the reply, with the request's id, if there is one. `on_control`: the
-/// reply will go on the control lane.
-pub(crate) async fn execute(
-    context: &Context,
-    by: &Caller,
-    work: Requested<Work>,
-    on_control: bool,
-) -> Option<(Option<RequestId>, ServerMessage)> {
+/// Carries out what [`answer`] put off. Returns once its effects have their place in the order of all others; the reply may
+/// be pending still. `on_control`: the reply will go on the control lane.
+pub(crate) async fn execute(context: &Context, by: &Caller, work: Requested<Work>, on_control: bool) -> Reply {
     let Requested { id, identity, operation: work } = work;
     let now = by.identity();
     if !Arc::ptr_eq(&identity, &now)
         && let Err(refused) = permit::work(context, &now, &work)
     {
-        return Some((id, ServerMessage::Error(refused)));
+        return Reply::Ready(id, Some(ServerMessage::Error(refused)));
     }
-    let (from, wants_reply) = (by.client.id(), id.is_some());
+    let from = by.client.id();
     let reply = match work {
         Work::Broadcast(payload) => {
             context.metrics.of(by.client.worker).broadcasts.add(1);
-            deliver::broadcast(context, from, payload, wants_reply).await
+            return deliver::broadcast(context, from, payload, id).await;
         }
         Work::Direct { to, payload } => {
             log_message!(context, client = %from, to = %to, "Direct message from {from} to {to}");
             let message = ServerMessage::Direct { from, payload, timestamp: now_ms() };
-            deliver::to_one(context, to, &message, wants_reply).await
+            return deliver::to_one(context, to, &message, id).await;
         }
         Work::Signal { to, data } => {
             log_message!(context, client = %from, to = %to, "Signal from {from} to {to}");
             let message = ServerMessage::Signal { from, data, timestamp: now_ms() };
-            deliver::to_one(context, to, &message, wants_reply).await
+            return deliver::to_one(context, to, &message, id).await;
         }
         Work::Subscribe(wanted) => subscriptions::subscribe(context, by, &now, wanted, id.as_ref(), on_control).await,
         Work::Unsubscribe(topic) => subscriptions::unsubscribe(context, by, &topic, id.as_ref(), on_control).await,
-        Work::Publish(publication) => publish::wait(context, by, &publication, wants_reply).await,
+        Work::Publish(publication) => publish::wait(context, by, &publication, id.is_some()).await,
         Work::Refresh(token) => Some(refresh::refresh(context, by, &token).await),
     };
-    reply.map(|reply| (id, reply))
+    Reply::Ready(id, reply)
 }
 
 impl Context {

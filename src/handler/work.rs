@@ -22,6 +22,17 @@ pub(crate) enum Work {
     Refresh(Token),
 }
 
+impl Work {
+    /// Whether its place in the order of effects is quickly had, so that earlier replies of the lane may still be pending
+    /// when it is carried out. The others wait for them: they may take long, or put their reply on the lane themselves.
+    fn is_brief(&self) -> bool {
+        match self {
+            Self::Broadcast(_) | Self::Direct { .. } | Self::Signal { .. } => true,
+            Self::Subscribe(_) | Self::Unsubscribe(_) | Self::Publish(_) | Self::Refresh(_) => false,
+        }
+    }
+}
+
 /// A page of a list or a log. It waits for nothing but the client's rate.
 #[derive(Debug)]
 pub(crate) enum Page {
@@ -37,6 +48,13 @@ pub(crate) enum Deferred {
     Work(Requested<Work>),
     /// To be made by [`make_page`](super::make_page), once the client may have one.
     Page(Requested<Page>),
+}
+
+impl Deferred {
+    /// Whether it may be carried out while earlier replies of its lane are pending.
+    pub(crate) fn is_brief(&self) -> bool {
+        matches!(self, Self::Work(work) if work.operation.is_brief())
+    }
 }
 
 /// An operation with the id of its request.

@@ -10,10 +10,11 @@ use quic_websocket_lane::{LaneReader, LaneWriter};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::reply_queue::ReplyQueue;
 use super::turns::Turn;
 use super::{End, Session, early, frame_error, unreadable};
 use crate::frame::{Body, BodyError, FrameError};
-use crate::handler::{self, Deferred, Outcome, Page, Replies, Requested};
+use crate::handler::{self, Deferred, Outcome, Page, Pending, Replies, Reply, Requested};
 use crate::message::{ClientMessage, CloseCode, ClosedBy, ErrorCode, ErrorReply, Request, RequestId, ServerMessage};
 
 /// Bodies in a row that are no JSON before the connection is closed.
@@ -21,9 +22,6 @@ const MAX_MALFORMED: u8 = 3;
 
 /// Most bytes of a `pong`; who puts more into one sends a message like any other.
 const MAX_PONG_BYTES: usize = 1024;
-
-/// Replies of so many bytes are written before more requests are looked at.
-const REPLY_BATCH_BYTES: usize = 64 * 1024;
 
 /// Serves requests from `reader` and answers on `writer`, until the lane ends; gives the end of the whole connection.
 pub(super) async fn serve(session: &Session, reader: LaneReader, writer: &LaneWriter) -> End {
@@ -45,7 +43,7 @@ enum LaneEnd {
 }
 
 async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWriter) -> LaneEnd {
-    let mut replies = session.replies();
+    let mut replies = ReplyQueue::new(session, writer);
     let on_control = is_control(session, writer);
     let mut reassembly = session.reassembly.share();
     loop {
@@ -58,26 +56,26 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWrit
                 Err(e) => {
                     drop(turn);
                     reader.stop(CloseCode::PROTOCOL_ERROR.0);
-                    let _ = write(&mut replies, writer).await;
+                    let _ = replies.flush().await;
                     return LaneEnd::Connection(frame_error(e));
                 }
             };
             reassembly.finish();
             if !early::may_serve(session, &body) {
                 turn = None;
-                if write(&mut replies, writer).await.is_err() {
+                if replies.flush().await.is_err() {
                     return LaneEnd::Broken;
                 }
                 session.gate.opened().await;
             }
             let mine = match turn.take() {
                 Some(turn) => turn,
-                None => match turn_with_room(session, writer).await {
+                None => match turn_with_room(session, writer, &mut replies).await {
                     Ok(turn) => turn,
                     Err(()) => return LaneEnd::Broken,
                 },
             };
-            let taken = mine.work(|| take_in(session, body, &mut replies));
+            let taken = mine.work(|| take_in(session, body, &mut replies.open));
             if matches!(taken, Ok(Outcome::Done)) {
                 turn = Some(mine);
             } else {
@@ -87,29 +85,38 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWrit
                 Ok(Outcome::Done) => {}
                 Ok(Outcome::Deferred(deferred)) => {
                     // What was asked before is answered before, and does not wait for what this waits for.
-                    if write(&mut replies, writer).await.is_err() {
+                    let written = if deferred.is_brief() { replies.write().await } else { replies.flush().await };
+                    if written.is_err() {
                         return LaneEnd::Broken;
                     }
-                    if let Err(end) = execute(session, deferred, &mut replies, writer, on_control).await {
-                        let _ = write(&mut replies, writer).await;
-                        return LaneEnd::Connection(end);
+                    match execute(session, deferred, &mut replies.open, writer, on_control).await {
+                        Ok(None) => {}
+                        Ok(Some(pending)) => {
+                            if replies.push(pending).await.is_err() {
+                                return LaneEnd::Broken;
+                            }
+                        }
+                        Err(end) => {
+                            let _ = replies.flush().await;
+                            return LaneEnd::Connection(end);
+                        }
                     }
                 }
                 Ok(Outcome::Leave(close)) => {
-                    let _ = write(&mut replies, writer).await;
+                    let _ = replies.flush().await;
                     let closed = close.into();
                     return LaneEnd::Connection(End::Left(closed));
                 }
                 Err(end) => {
-                    let _ = write(&mut replies, writer).await;
+                    let _ = replies.flush().await;
                     return LaneEnd::Connection(end);
                 }
             }
-            if replies.len() >= REPLY_BATCH_BYTES || turn.as_ref().is_some_and(Turn::is_over) {
+            if replies.is_full() || turn.as_ref().is_some_and(Turn::is_over) {
                 if let Some(turn) = turn.take() {
                     turn.end().await;
                 }
-                if write(&mut replies, writer).await.is_err() {
+                if replies.write().await.is_err() {
                     return LaneEnd::Broken;
                 }
             }
@@ -119,28 +126,32 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWrit
         }
         if let Err(end) = reassembly.hold(reader.unfinished_bytes()) {
             // Its other lanes go on until this one ends: not reading must not put that off.
-            let _ = timeout(session.context.config.timing.close_timeout(), write(&mut replies, writer)).await;
+            let _ = timeout(session.context.config.timing.close_timeout(), replies.flush()).await;
             return LaneEnd::Connection(end);
         }
-        if write(&mut replies, writer).await.is_err() {
+        if replies.write().await.is_err() {
             return LaneEnd::Broken;
         }
         let filled = if reader.is_inside_frame() {
-            timeout_at(reassembly.deadline(Instant::now()), reader.fill()).await
+            replies.meanwhile(timeout_at(reassembly.deadline(Instant::now()), reader.fill())).await
         } else {
             // On some carriers what began may turn out to be no body.
             reassembly.finish();
-            Ok(reader.fill().await)
+            replies.meanwhile(async { Ok(reader.fill().await) }).await
         };
+        let Ok(filled) = filled else { return LaneEnd::Broken };
         let Ok(filled) = filled else { return LaneEnd::Connection(reassembly.late()) };
         match filled {
             Ok(true) => session.hear(),
-            Ok(false) if reader.is_inside_frame() => return LaneEnd::Broken,
-            Ok(false) => return LaneEnd::Finished,
+            Ok(false) => {
+                if replies.flush().await.is_err() || reader.is_inside_frame() {
+                    return LaneEnd::Broken;
+                }
+                return LaneEnd::Finished;
+            }
             Err(e) => {
-                let Some(end) = unreadable(&session.carrier, e) else { return LaneEnd::Broken };
-                let _ = write(&mut replies, writer).await;
-                return LaneEnd::Connection(end);
+                let _ = replies.flush().await;
+                return unreadable(&session.carrier, e).map_or(LaneEnd::Broken, LaneEnd::Connection);
             }
         }
     }
@@ -148,23 +159,21 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWrit
 
 /// The client's turn, once there is room for what is asked in it. Replies that wait on request lanes have a bound for all of
 /// them together; the control lane is served all the same, so that a client can still say that it lives, or leaves.
-async fn turn_with_room<'a>(session: &'a Session, writer: &LaneWriter) -> Result<Turn<'a>, ()> {
+async fn turn_with_room<'a>(
+    session: &'a Session,
+    writer: &LaneWriter,
+    replies: &mut ReplyQueue<'_>,
+) -> Result<Turn<'a>, ()> {
     loop {
         let turn = session.turns.take().await;
         if is_control(session, writer) || writer.scheduler().takes_replies() {
             return Ok(turn);
         }
         drop(turn);
+        // Those of this lane count as well.
+        replies.flush().await?;
         writer.room_for_replies().await.map_err(|_| ())?;
     }
-}
-
-/// Writes all replies; returns once the stream has taken them, so that a client that does not read is not read either.
-async fn write(replies: &mut Replies, writer: &LaneWriter) -> Result<(), ()> {
-    let sent = replies.sent();
-    let Some(frames) = replies.take() else { return Ok(()) };
-    writer.scheduler().counters().sent(sent);
-    writer.send(&mut [frames]).await.map_err(|_| ())
 }
 
 /// Judges one body and answers what can be answered at once. An error ends the connection.
@@ -247,25 +256,30 @@ fn within_limits(session: &Session) -> Result<(), End> {
     Ok(())
 }
 
-/// Carries out what has to wait for others. An error ends the connection.
+/// Carries out what was put off. Its reply goes into `replies`, or is given if it is pending. An error ends the connection.
 async fn execute(
     session: &Session,
     deferred: Deferred,
     replies: &mut Replies,
     writer: &LaneWriter,
     on_control: bool,
-) -> Result<(), End> {
+) -> Result<Option<Pending>, End> {
     let work = match deferred {
         Deferred::Work(work) => work,
-        Deferred::Page(page) => return make_page(session, page, replies, writer).await,
+        Deferred::Page(page) => return make_page(session, page, replies, writer).await.map(|()| None),
     };
     session.waiting.fetch_add(1, Ordering::Relaxed);
     let reply = handler::execute(&session.context, &session.caller, work, on_control).await;
     session.waiting.fetch_sub(1, Ordering::Relaxed);
-    if let Some((re, reply)) = reply {
-        replies.put(re.as_ref(), &reply);
-    }
-    within_limits(session)
+    let pending = match reply {
+        Reply::Ready(re, Some(reply)) => {
+            replies.put(re.as_ref(), &reply);
+            None
+        }
+        Reply::Ready(_, None) => None,
+        Reply::Pending(pending) => Some(pending),
+    };
+    within_limits(session).map(|()| pending)
 }
 
 /// Makes a page that has to wait for the client's rate.
@@ -374,7 +388,15 @@ pub(super) async fn serve_datagrams(session: &Session) -> End {
         let done = match taken {
             Ok(Outcome::Done) => Ok(()),
             Ok(Outcome::Deferred(deferred)) => {
-                execute(session, deferred, &mut replies, &session.outbound.control, false).await
+                let pending = execute(session, deferred, &mut replies, &session.outbound.control, false).await;
+                if let Ok(Some(mut pending)) = pending {
+                    if let Some(reply) = pending.resolved(&session.context).await {
+                        replies.put(pending.id(), &reply);
+                    }
+                    Ok(())
+                } else {
+                    pending.map(|_| ())
+                }
             }
             Ok(Outcome::Leave(close)) => Err(End::Left(close.into())),
             Err(end) => Err(end),

@@ -6,6 +6,7 @@ mod early;
 mod handshake;
 mod lanes;
 mod reassembly;
+mod reply_queue;
 mod turns;
 
 use std::net::SocketAddr;

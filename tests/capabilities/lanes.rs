@@ -4,6 +4,7 @@
 
 use std::pin::pin;
 
+use crate::common::over::Over;
 use crate::common::{RawClient, RawLane, TestServer, framed, soon};
 use futures_util::FutureExt;
 use serde_json::{Value, json};
@@ -220,4 +221,56 @@ async fn a_datagram_is_answered_by_datagram_if_it_fits_else_on_the_control_lane(
     let list = client.control.expect("client_list").await;
     assert_eq!((&list["re"], &list["total"]), (&json!(4), &json!(21)));
     server.stop().await;
+}
+
+#[tokio::test]
+async fn replies_that_wait_for_others_keep_their_place_and_do_not_stop_their_lane() {
+    for most in [1, 256] {
+        let server = TestServer::start_with(|config| config.limits.lane_pending_replies = most).await;
+        for over in Over::ALL {
+            let (mut client, mut other) = (over.party(&server, "Ada").await, over.party(&server, "Bob").await);
+            let nobody = "00000000-0000-4000-8000-000000000000";
+            let kinds = [
+                (json!({"type": "direct", "to": other.id, "content": "x"}), "ok"),
+                (json!({"type": "text", "content": "x"}), "text"),
+                (json!({"type": "direct", "to": nobody, "content": "x"}), "error"),
+                (json!({"type": "signal", "to": other.id, "data": 1}), "ok"),
+                (json!({"type": "ping"}), "pong"),
+                (json!({"type": "broadcast", "content": "x"}), "ok"),
+                (json!({"type": "publish", "topic": "a", "content": "x"}), "published"),
+                (json!({"type": "list_clients", "limit": 1}), "client_list"),
+                (json!({"type": "direct", "to": other.id, "content": "x"}), "ok"),
+                (json!({"type": "subscribe", "topic": "b"}), "subscribed"),
+                (json!({"type": "unsubscribe", "topic": "b"}), "ok"),
+            ];
+            let rounds = 50;
+            let requests: Vec<_> = (0..rounds * kinds.len())
+                .map(|n| {
+                    let mut request = kinds[n % kinds.len()].0.clone();
+                    request["id"] = json!(n);
+                    request.to_string().into_bytes()
+                })
+                .collect();
+            client.control.bodies(&requests).await;
+            for n in 0..requests.len() {
+                let reply = loop {
+                    let message = client.control.hear().await;
+                    if !message["re"].is_null() {
+                        break message;
+                    }
+                };
+                assert_eq!((&reply["re"], &reply["type"]), (&json!(n), &json!(kinds[n % kinds.len()].1)), "{reply}");
+            }
+            for _ in 0..rounds {
+                for kind in ["direct", "signal", "broadcast", "direct"] {
+                    assert_eq!(other.control.hear().await["type"], kind, "effects come in the order of the requests");
+                }
+            }
+            client.control.say(json!({"type": "direct", "to": other.id, "content": "x", "id": "last"})).await;
+            client.control.say(json!({"type": "close"})).await;
+            assert_eq!(client.control.expect("ok").await["re"], "last", "a client that leaves gets its replies first");
+            client.closed().await;
+        }
+        server.stop().await;
+    }
 }

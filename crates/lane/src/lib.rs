@@ -50,6 +50,6 @@ pub use self::counters::{Sent, TrafficCounters};
 pub use self::disconnected::Disconnected;
 pub use self::layer::Layer;
 pub use self::reader::{LaneReader, ReadFailure};
-pub use self::send_scheduler::SendScheduler;
+pub use self::send_scheduler::{SendScheduler, WaitingReplies};
 pub use self::stream::{ReceiveHalf, SendHalf};
 pub use self::writer::{FrameBatch, LaneWriter, SendFailure, Way};

@@ -73,7 +73,7 @@ impl SendScheduler {
     }
 
     /// Counts replies that wait, until the result is dropped.
-    pub(crate) fn replies(&self, bytes: usize) -> WaitingReplies<'_> {
+    pub fn replies(&self, bytes: usize) -> WaitingReplies<'_> {
         self.replies.fetch_add(bytes, Ordering::Relaxed);
         WaitingReplies { scheduler: self, bytes }
     }
@@ -140,7 +140,7 @@ impl SendScheduler {
 
 /// Replies that one lane waits for its client to take.
 #[derive(Debug)]
-pub(crate) struct WaitingReplies<'a> {
+pub struct WaitingReplies<'a> {
     scheduler: &'a SendScheduler,
     bytes: usize,
 }
