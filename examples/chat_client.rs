@@ -25,7 +25,7 @@ use clap::Parser;
 use common::{ServerArgs, show};
 use interrupt::interrupted;
 use people::People;
-use quic_websocket::message::{CloseCode, Payload, ServerMessage};
+use quic_websocket::message::{CloseCode, Payload};
 use quic_websocket::{Client, ClientError, Event, Events, Printable};
 use rooms::Rooms;
 use terminal::{Line, Names, Screen, TerminalGuard};
@@ -235,10 +235,10 @@ fn show_disconnected(screen: &Screen, reason: &str) {
 /// Shows an event: a message from another client, or a change of the connection.
 async fn handle_event(client: &Client, people: &People, screen: &Screen, event: Event) -> anyhow::Result<()> {
     match event {
-        Event::Message(ServerMessage::Broadcast { from, payload, .. }) => {
+        Event::Broadcast { from, payload, .. } => {
             screen.show(&format!("📢 Broadcast from {from}: {}", text_of(&payload)));
         }
-        Event::Message(ServerMessage::Direct { from, payload, .. }) => {
+        Event::Direct { from, payload, .. } => {
             let from = people.name(client, from).await;
             screen.show(&format!("✉️  Direct from {}: {}", Printable::new(&from), text_of(&payload)));
         }

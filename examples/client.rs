@@ -63,7 +63,8 @@ async fn run(args: Args) -> anyhow::Result<()> {
         client.send(&ClientMessage::Text { content: text.clone().into() }).await?;
         show(format_args!("Sent message {n}/{}", args.count))?;
         let expected = format!("Echo: {text}");
-        let echo = |m: &ServerMessage| matches!(m, ServerMessage::Text { content, .. } if *content == expected);
+        let echo =
+            |event: &Event| matches!(event, Event::Other(ServerMessage::Text { content, .. }) if *content == expected);
         inbox.expect("the echo", echo).await?;
         show(format_args!("📝 Received text: {}", Printable::new(&expected)))?;
         pause().await;
@@ -72,15 +73,16 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let sent_at = now_ms();
     client.send(&ClientMessage::Ping { timestamp: Some(sent_at) }).await?;
     show("Sent ping")?;
-    let pong = |m: &ServerMessage| matches!(m, ServerMessage::Pong { timestamp, .. } if *timestamp == Some(sent_at));
+    let pong = |event: &Event| matches!(event, Event::Other(ServerMessage::Pong { timestamp, .. }) if *timestamp == Some(sent_at));
     inbox.expect("the pong", pong).await?;
     show("🏓 Received pong")?;
     pause().await;
 
     client.send(&ClientMessage::ListClients { limit: DEFAULT_PAGE, after: None }).await?;
     show("Requested client list")?;
-    let list = |m: &ServerMessage| matches!(m, ServerMessage::ClientList { .. });
-    if let ServerMessage::ClientList { clients, total, .. } = inbox.expect("the client list", list).await? {
+    let list = |event: &Event| matches!(event, Event::Other(ServerMessage::ClientList { .. }));
+    let listed = inbox.expect("the client list", list).await?;
+    if let Event::Other(ServerMessage::ClientList { clients, total, .. }) = listed {
         show(format_args!("👥 Client list ({total} clients):"))?;
         for client in clients {
             show(format_args!("  - {} ({})", Printable::new(client.name.as_deref().unwrap_or("unnamed")), client.id))?;
@@ -92,8 +94,8 @@ async fn run(args: Args) -> anyhow::Result<()> {
     client.send(&ClientMessage::Broadcast(Payload::text(text.clone()))).await?;
     show("Sent broadcast message")?;
     let me = client.id().context("the connection was lost")?;
-    let own = |m: &ServerMessage| {
-        matches!(m, ServerMessage::Broadcast { from, payload, .. }
+    let own = |event: &Event| {
+        matches!(event, Event::Broadcast { from, payload, .. }
             if *from == me && payload.content.as_deref() == Some(text.as_str()))
     };
     inbox.expect("the broadcast", own).await?;
@@ -119,12 +121,12 @@ struct Inbox {
 
 impl Inbox {
     /// Waits for the first message that fits. Others are skipped: other clients may be connected and send as well.
-    async fn expect(&mut self, what: &str, fits: impl Fn(&ServerMessage) -> bool) -> anyhow::Result<ServerMessage> {
+    async fn expect(&mut self, what: &str, fits: impl Fn(&Event) -> bool) -> anyhow::Result<Event> {
         let search = async {
             loop {
                 match self.next().await?.with_context(|| format!("the connection ended before {what} arrived"))? {
-                    Event::Message(message) if fits(&message) => return Ok(message),
-                    Event::Message(ServerMessage::Error(error)) => {
+                    event if fits(&event) => return Ok(event),
+                    Event::Error(error) => {
                         bail!("error {} instead of {what}: {}", error.code, Printable::new(&error.message))
                     }
                     Event::Closed(closed) => {

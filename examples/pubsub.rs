@@ -156,8 +156,8 @@ async fn subscribe(
             () = &mut interrupted => break,
             () = &mut output_closed => return Ok(()),
         };
-        if let TopicEvent::Ended { code, reason } = &event {
-            bail!("the subscription ended: {code} - {reason}");
+        if let TopicEvent::Ended(ended) = &event {
+            bail!("the subscription ended: {ended}");
         }
         if matches!(event, TopicEvent::Message(_)) {
             left -= 1;

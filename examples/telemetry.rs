@@ -96,7 +96,8 @@ async fn publish(client: Client, sensors: u16, every: Duration, end: Instant) ->
         }
         for sensor in 1..=sensors {
             let value = 20.0 + (started.elapsed().as_secs_f64() + f64::from(sensor)).sin() * 5.0;
-            let (topic, payload) = (format!("telemetry.sensor-{sensor}"), Payload::text(format!("{value:.3}")));
+            // Offsets do not always grow by one, so the viewer counts rounds.
+            let (topic, payload) = (format!("telemetry.sensor-{sensor}"), Payload::text(format!("{round} {value:.3}")));
             if round == 0 {
                 // The first one is acknowledged, so that an error, such as a missing permission, is reported.
                 client.publish(topic, payload).await.context("the first value was not published")?;
@@ -115,6 +116,7 @@ struct Seen {
     value: String,
     newest: u64,
     timestamp: u64,
+    round: u64,
     values: u64,
     skipped: u64,
 }
@@ -131,21 +133,24 @@ async fn view(client: Client, busy: Duration, end: Instant) -> anyhow::Result<()
             event = values.next() => match event.context("the subscription ended")? {
                 TopicEvent::Message(message) => {
                     let seen = sensors.entry(message.topic).or_default();
-                    if seen.newest > 0 {
-                        seen.skipped += message.offset.saturating_sub(seen.newest + 1);
-                    }
                     // Datagrams may arrive out of order; older values are ignored. After a restart of the server the
                     // offsets start again, so a newer timestamp counts as well.
                     if message.offset > seen.newest || message.timestamp > seen.timestamp {
-                        (seen.newest, seen.timestamp) = (message.offset, message.timestamp);
-                        seen.value = message.payload.content.unwrap_or_default().to_string();
+                        let content = message.payload.content.unwrap_or_default();
+                        let (round, value) = content.split_once(' ').unwrap_or(("0", &content));
+                        let round = round.parse().unwrap_or(0);
+                        if seen.newest > 0 {
+                            seen.skipped += u64::saturating_sub(round, seen.round + 1);
+                        }
+                        (seen.newest, seen.timestamp, seen.round) = (message.offset, message.timestamp, round);
+                        seen.value = value.to_owned();
                         seen.values += 1;
                     }
                     sleep(busy).await;
                 }
-                TopicEvent::Ended { code, reason } => bail!("the subscription ended: {code} - {reason}"),
+                TopicEvent::Ended(ended) => bail!("the subscription ended: {ended}"),
                 // Datagrams report no gaps, and presence was not requested.
-                TopicEvent::Missed(_) | TopicEvent::Join { .. } | TopicEvent::Leave { .. } => {}
+                _ => {}
             },
             () = &mut interrupted => break,
             _ = every_second.tick() => {

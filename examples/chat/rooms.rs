@@ -205,9 +205,10 @@ impl Room {
                 let member_name = self.names.remove(&member.id).unwrap_or_else(|| "unnamed".to_owned());
                 format!("👋 [{name}] {} left", Printable::new(&member_name))
             }
-            TopicEvent::Ended { reason, .. } => {
-                format!("🚪 You are no longer in {name}: {}", Printable::new(&reason))
+            TopicEvent::Ended(ended) => {
+                format!("🚪 You are no longer in {name}: {}", Printable::new(ended.reason()))
             }
+            _ => return None,
         })
     }
 }

@@ -27,7 +27,7 @@ impl Output {
     /// Writes an event. Returns false if the output is closed.
     pub(crate) fn event(&mut self, event: &TopicEvent, position: Option<&Position>) -> io::Result<bool> {
         if self.json {
-            return write(&in_json(event, position).to_string());
+            return in_json(event, position).map_or(Ok(true), |line| write(&line.to_string()));
         }
         match event {
             TopicEvent::Message(message) => write(&self.text(message)),
@@ -38,7 +38,7 @@ impl Output {
                 note!("Messages{which} of {topic} are missing: {reason}");
                 Ok(true)
             }
-            TopicEvent::Join { .. } | TopicEvent::Leave { .. } | TopicEvent::Ended { .. } => Ok(true),
+            _ => Ok(true),
         }
     }
 
@@ -65,9 +65,9 @@ impl Output {
 }
 
 /// The event with its fields from the protocol; an attachment is in `data`, as base64.
-fn in_json(event: &TopicEvent, position: Option<&Position>) -> Value {
+fn in_json(event: &TopicEvent, position: Option<&Position>) -> Option<Value> {
     let presence = |kind: &str, topic: &str, member: &Member| json!({"type": kind, "topic": topic, "client": member});
-    match event {
+    Some(match event {
         TopicEvent::Message(message) => {
             let mut line = json!({
                 "type": "message", "topic": message.topic, "offset": message.offset, "timestamp": message.timestamp,
@@ -90,10 +90,11 @@ fn in_json(event: &TopicEvent, position: Option<&Position>) -> Value {
             let (first, last) = (missed.offsets.as_ref().map(|o| o.start()), missed.offsets.as_ref().map(|o| o.end()));
             json!({"type": "missed", "topic": missed.topic, "first": first, "last": last, "reason": missed.reason})
         }
-        TopicEvent::Join { topic, member } => presence("join", topic, member),
-        TopicEvent::Leave { topic, member } => presence("leave", topic, member),
-        TopicEvent::Ended { code, reason } => json!({"type": "ended", "code": code, "reason": reason}),
-    }
+        TopicEvent::Join { topic, member, .. } => presence("join", topic, member),
+        TopicEvent::Leave { topic, member, .. } => presence("leave", topic, member),
+        TopicEvent::Ended(ended) => json!({"type": "ended", "reason": ended.reason()}),
+        _ => return None,
+    })
 }
 
 /// Waits until standard output is closed, so that `pubsub sub t | head -1` does not wait for another message.

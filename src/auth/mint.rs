@@ -123,9 +123,11 @@ impl SigningKey {
                 return Err(AuthError::Key { origin: path.display().to_string(), message });
             }
         };
-        let wrong = |e| AuthError::Key {
+        let wrong = |_| AuthError::Key {
             origin: path.display().to_string(),
-            message: format!("not a private key in PEM (PKCS #8) for {algorithm:?}: {e}"),
+            message: format!(
+                "not a private key in PEM (PKCS #8) for {algorithm:?}; `openssl pkey -in FILE` writes a key in that form"
+            ),
         };
         Ok(Self { algorithm, id, key: key.map_err(wrong)? })
     }

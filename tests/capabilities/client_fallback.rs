@@ -3,13 +3,16 @@
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::common::library::{builder, client, connect, expect, publish};
 use crate::common::relay::{Link, Relay};
 use crate::common::tokens::asking;
+use crate::common::topics::rule;
 use crate::common::{TestServer, soon, until};
-use quic_websocket::message::{ClientMessage, Close, CloseCode, Payload, ServerMessage};
+use quic_websocket::message::{ClientMessage, Close, CloseCode, Payload};
 use quic_websocket::tls::Trust;
 use quic_websocket::{Carrier, Client, ClientBuilder, ClientError, Event};
 
@@ -57,14 +60,14 @@ async fn a_websocket_carries_everything_if_quic_does_not_get_through() {
     assert_eq!(ada.history("chat.lobby").await.expect("a history").messages.len(), 2);
 
     bob.direct(ada.id().expect("an id"), Payload::text("to you")).await.expect("delivered");
-    assert!(matches!(soon("a direct", at_ada.next()).await, Some(Event::Message(ServerMessage::Direct { .. }))));
+    assert!(matches!(soon("a direct", at_ada.next()).await, Some(Event::Direct { .. })));
     ada.broadcast(Payload::text("to all")).await.expect("delivered");
-    assert!(matches!(soon("a broadcast", at_bob.next()).await, Some(Event::Message(ServerMessage::Broadcast { .. }))));
+    assert!(matches!(soon("a broadcast", at_bob.next()).await, Some(Event::Broadcast { .. })));
 
     // It reconnects the same way, with its subscriptions.
     let restart = Close::new(CloseCode::RESTART, "again").expect("a close");
     ada.send(&ClientMessage::Close(restart)).await.expect("sent");
-    assert!(matches!(soon("its own broadcast", at_ada.next()).await, Some(Event::Message(_))));
+    assert!(matches!(soon("its own broadcast", at_ada.next()).await, Some(Event::Broadcast { .. })));
     match soon("the loss", at_ada.next()).await {
         Some(Event::Disconnected(closed)) => {
             assert_eq!((closed.code, closed.reason.as_str()), (CloseCode::RESTART, "again"))
@@ -137,7 +140,7 @@ async fn a_client_on_a_websocket_moves_to_quic_without_loss_or_duplicates() {
         let mut heard = 0;
         while heard < COUNT {
             match soon("an event", at_ada.next()).await {
-                Some(Event::Message(ServerMessage::Broadcast { payload, .. })) => {
+                Some(Event::Broadcast { payload, .. }) => {
                     heard += 1;
                     assert_eq!(payload.content.as_deref(), Some(heard.to_string().as_str()), "each once, in order");
                 }
@@ -150,6 +153,56 @@ async fn a_client_on_a_websocket_moves_to_quic_without_loss_or_duplicates() {
     assert_eq!(ada.carrier(), Some(Carrier::Quic));
     assert_ne!(ada.id(), first_id);
     until("the end of the WebSocket", || server.status.connections() == 2).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn while_the_websocket_still_owes_a_reply_quic_is_read_already() {
+    let server = TestServer::start_with(|config| {
+        config.topics = vec![rule("pattern = 'slow'\noverflow = 'block'")];
+        config.limits.lane_backlog_messages = 4;
+        config.timing.block_timeout_ms = 60_000;
+    })
+    .await;
+    let relay = Relay::start(server.addr, Link { loss: 0.0, delay: Duration::ZERO, seed: 1 }).await;
+    relay.shut(true);
+    let builder = apart(&server, relay.addr.to_string()).connect_timeout(Duration::from_secs(2));
+    let builder = builder.retry_quic(Some(Duration::from_millis(20))).request_timeout(Duration::from_secs(60));
+    let (ada, mut at_ada) = soon("a connection", builder.connect()).await.expect("it connects");
+    assert_eq!(ada.carrier(), Some(Carrier::WebSocket));
+
+    // A publisher that waits for a subscriber that does not read.
+    let bob = client(&server, "Bob").await;
+    let unread = bob.subscribe("slow").queue(1).await.expect("subscribed");
+    let (publisher, count) = (ada.clone(), Arc::new(AtomicU64::new(0)));
+    let counted = Arc::clone(&count);
+    let publishing = tokio::spawn(async move {
+        while publisher.publish("slow", Payload::text("x".repeat(100_000))).await.is_ok() {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let mut published = 0;
+    while published == 0 || published != count.load(Ordering::Relaxed) {
+        published = count.load(Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+
+    relay.shut(false);
+    until("the move to QUIC", || ada.carrier() == Some(Carrier::Quic)).await;
+    assert_eq!(ada.echo("over QUIC").await.expect("a reply"), "Echo: over QUIC");
+    bob.broadcast(Payload::text("once")).await.expect("delivered");
+    match soon("the broadcast", at_ada.next()).await {
+        Some(Event::Broadcast { payload, .. }) => assert_eq!(payload, Payload::text("once")),
+        other => panic!("the WebSocket has not brought its reply, and yet: {other:?}"),
+    }
+    drop(unread);
+    assert!(matches!(soon("the end of the move", at_ada.next()).await, Some(Event::Moved)));
+    bob.broadcast(Payload::text("and the next")).await.expect("delivered");
+    match soon("the next broadcast", at_ada.next()).await {
+        Some(Event::Broadcast { payload, .. }) => assert_eq!(payload, Payload::text("and the next")),
+        other => panic!("expected the next broadcast, got {other:?}"),
+    }
+    publishing.abort();
     server.stop().await;
 }
 

@@ -11,11 +11,8 @@ use quic_websocket::message::{ClientMessage, CloseCode, Payload, ServerMessage};
 use quic_websocket::tls::Trust;
 use quic_websocket::{Carrier, Client, ClientError, Event, Events};
 
-async fn next_message(events: &mut Events) -> ServerMessage {
-    match soon("an event", events.next()).await {
-        Some(Event::Message(message)) => message,
-        other => panic!("expected a message, got {other:?}"),
-    }
+async fn next_event(events: &mut Events) -> Event {
+    soon("an event", events.next()).await.expect("the client is open")
 }
 
 #[tokio::test]
@@ -51,14 +48,14 @@ async fn clients_see_each_other_and_reach_each_other() {
     let data = serde_json::value::to_raw_value(&serde_json::json!({"sdp": [1, null]})).expect("JSON");
     bob.signal(ada.id().expect("an id"), data).await.expect("delivered");
 
-    let heard = next_message(&mut at_bob).await;
-    assert!(matches!(&heard, ServerMessage::Broadcast { from, payload, .. }
+    let heard = next_event(&mut at_bob).await;
+    assert!(matches!(&heard, Event::Broadcast { from, payload, .. }
         if Some(*from) == ada.id() && *payload == Payload::text("all")));
-    let heard = next_message(&mut at_bob).await;
-    assert!(matches!(&heard, ServerMessage::Direct { payload, .. } if *payload == Payload::binary("bytes")));
-    assert!(matches!(next_message(&mut at_ada).await, ServerMessage::Broadcast { .. }));
-    let heard = next_message(&mut at_ada).await;
-    assert!(matches!(&heard, ServerMessage::Signal { data, .. } if data.get() == r#"{"sdp":[1,null]}"#), "{heard:?}");
+    let heard = next_event(&mut at_bob).await;
+    assert!(matches!(&heard, Event::Direct { payload, .. } if *payload == Payload::binary("bytes")));
+    assert!(matches!(next_event(&mut at_ada).await, Event::Broadcast { .. }));
+    let heard = next_event(&mut at_ada).await;
+    assert!(matches!(&heard, Event::Signal { data, .. } if data.get() == r#"{"sdp":[1,null]}"#), "{heard:?}");
 
     let nobody = uuid::Uuid::new_v4();
     match ada.direct(nobody, Payload::text("?")).await {
@@ -106,9 +103,9 @@ async fn a_finished_lane_executes_all_its_requests() {
     }
     lane.finish().await.expect("the server ends it too");
     for n in 0..300 {
-        let heard = next_message(&mut at_bob).await;
+        let heard = next_event(&mut at_bob).await;
         assert!(
-            matches!(&heard, ServerMessage::Direct { payload, .. }
+            matches!(&heard, Event::Direct { payload, .. }
                 if payload.content.as_deref().is_some_and(|text| text.starts_with(&format!("{n} ")))),
             "message {n}: {heard:?}"
         );

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use crate::common::soon;
 use crate::common::stage::Stage;
-use quic_websocket::message::{ClientMessage, CloseCode, ServerMessage};
+use crate::common::{library, soon};
+use quic_websocket::message::{ClientMessage, CloseCode, Position};
 use quic_websocket::{ClientError, Event};
 use serde_json::{Value, json};
 
@@ -37,7 +37,7 @@ async fn pings_are_answered_without_waiting_for_a_server_that_does_not_read() {
     }
     server.control.say(broadcast("still read")).await;
     let event = soon("the event after the pings", events.next()).await;
-    assert!(matches!(event, Some(Event::Message(ServerMessage::Broadcast { .. }))), "{event:?}");
+    assert!(matches!(event, Some(Event::Broadcast { .. })), "{event:?}");
 
     let mut body = vec![0; u32::from_be_bytes(length) as usize];
     soon("the rest of it", server.control.receive.read_exact(&mut body)).await.expect("it goes on");
@@ -85,7 +85,7 @@ async fn the_last_event_arrives_even_if_the_others_were_not_read() {
         seen.push(event);
     }
     assert!(matches!(seen.first(), Some(Event::Missed(49))), "{seen:?}");
-    assert!(matches!(seen.get(1), Some(Event::Message(ServerMessage::Broadcast { .. }))), "{seen:?}");
+    assert!(matches!(seen.get(1), Some(Event::Broadcast { .. })), "{seen:?}");
     assert!(matches!(seen.last(), Some(Event::Closed(closed)) if closed.code == CloseCode::NORMAL), "{seen:?}");
 }
 
@@ -104,7 +104,7 @@ async fn unread_events_delay_nothing() {
     assert!(matches!(events.try_next(), Some(Event::Missed(48))));
     // Also when used as a stream.
     let rest: Vec<_> = futures_util::StreamExt::collect(futures_util::StreamExt::take(&mut events, 2)).await;
-    assert!(rest.iter().all(|event| matches!(event, Event::Message(_))), "{rest:?}");
+    assert!(rest.iter().all(|event| matches!(event, Event::Broadcast { .. })), "{rest:?}");
 }
 
 #[tokio::test]
@@ -118,7 +118,7 @@ async fn a_late_reply_is_not_an_event() {
     server.control.say(json!({"type": "text", "content": "late", "timestamp": 1, "re": asked["id"]})).await;
     server.control.say(broadcast("next")).await;
     let event = soon("the next event", events.next()).await;
-    assert!(matches!(event, Some(Event::Message(ServerMessage::Broadcast { .. }))), "{event:?}");
+    assert!(matches!(event, Some(Event::Broadcast { .. })), "{event:?}");
 }
 
 #[tokio::test]
@@ -136,4 +136,43 @@ async fn a_client_closed_while_reconnecting_stops() {
     assert!(matches!(soon("the last event", events.next()).await, Some(Event::Closed(_))));
     assert!(events.next().await.is_none());
     assert!(matches!(soon("its end", waiting).await.expect("no panic"), Err(ClientError::Closed { .. })));
+}
+
+#[tokio::test]
+async fn recent_messages_all_come_after_a_reconnect_however_offsets_jump() {
+    let stage = Stage::new();
+    let (client, _events, mut server) = connect!(stage, stage.builder());
+    let answer = |asked: &Value, newest: u64| {
+        let recovered = asked.get("since").map(|_| true);
+        json!({"type": "subscribed", "re": asked["id"], "topic": "t", "epoch": "e", "offset": newest,
+            "recovered": recovered})
+    };
+    let message = |offset: u64| json!({"type": "message", "topic": "t", "offset": offset, "content": offset.to_string(), "timestamp": 1});
+    let (subscription, ()) = tokio::join!(client.subscribe("t").recent(3).open(), async {
+        let asked = server.control.expect("subscribe").await;
+        server.control.say(answer(&asked, 100)).await;
+    });
+    let mut t = subscription.expect("subscribed");
+    // The connection is lost before any of them comes.
+    server.connection.close(1012_u16.into(), b"restart");
+    let mut server = stage.accept().await;
+    let asked = server.control.expect("history").await;
+    let since = json!({"epoch": "e", "offset": 101});
+    assert_eq!((&asked["since"], &asked["limit"], &asked["reverse"]), (&since, &json!(3), &json!(true)));
+    let page = [100, 70, 40].map(message);
+    let page =
+        json!({"type": "history", "re": asked["id"], "topic": "t", "epoch": "e", "messages": page, "more": true});
+    server.control.say(page).await;
+    let asked = server.control.expect("subscribe").await;
+    assert_eq!(asked["since"], json!({"epoch": "e", "offset": 39}));
+    server.control.say(answer(&asked, 130)).await;
+    for offset in [40, 70, 100, 130] {
+        server.control.say(message(offset)).await;
+        library::expect(&mut t, &offset.to_string()).await;
+    }
+    assert_eq!(t.position(), Some(Position { epoch: "e".into(), offset: 130 }));
+    server.connection.close(1012_u16.into(), b"restart");
+    let mut server = stage.accept().await;
+    let asked = server.control.expect("subscribe").await;
+    assert_eq!(asked["since"], json!({"epoch": "e", "offset": 130}));
 }

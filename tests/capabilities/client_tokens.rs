@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::common::library::{builder, publish};
 use crate::common::tokens::{asking, now, token};
 use crate::common::{TestServer, soon, until};
-use quic_websocket::message::{ClientMessage, Close, CloseCode, ServerMessage};
-use quic_websocket::{ClientError, Event, TopicEvent};
+use quic_websocket::message::{ClientMessage, Close, CloseCode};
+use quic_websocket::{ClientError, Ended, Event, TopicEvent};
 use serde_json::json;
 
 async fn server() -> TestServer {
@@ -26,7 +26,7 @@ async fn a_refreshed_token_outlives_the_first_one_and_the_connection() {
     let connecting = builder(&server).token(&first).expect("a token").connect();
     let (client, mut events) = soon("a connection", connecting).await.expect("it connects");
     match soon("a warning", events.next()).await {
-        Some(Event::Message(ServerMessage::Expiring { expires_at })) => assert_eq!(expires_at, exp * 1000),
+        Some(Event::Expiring { expires_at, .. }) => assert_eq!(expires_at, exp * 1000),
         other => panic!("expected to be warned, got {other:?}"),
     }
     let later = now() + 600;
@@ -59,7 +59,7 @@ async fn a_refused_token_changes_nothing_and_an_expired_one_is_final() {
     client.ping().await.expect("the first one holds on");
     loop {
         match soon("the end", events.next()).await {
-            Some(Event::Message(ServerMessage::Expiring { .. })) => {}
+            Some(Event::Expiring { .. }) => {}
             Some(Event::Closed(closed)) => break assert_eq!(closed.code, CloseCode::UNAUTHORIZED),
             other => panic!("expected to be closed for good, got {other:?}"),
         }
@@ -96,7 +96,7 @@ async fn a_token_callback_supplies_tokens_when_they_are_needed() {
     assert_eq!((client.user().as_deref(), client.client_name().as_deref()), (Some("ada"), Some("Ada L")));
     let ends = client.expires_at().expect("it ends");
     let warned = soon("a warning", events.next()).await;
-    assert!(matches!(warned, Some(Event::Message(ServerMessage::Expiring { .. }))), "{warned:?}");
+    assert!(matches!(warned, Some(Event::Expiring { .. })), "{warned:?}");
     until("the end of the first token", || now() * 1000 > ends).await;
     publish(&client, "t", "still there").await;
     assert_eq!(asked.load(Ordering::Relaxed), 3);
@@ -161,7 +161,7 @@ async fn a_subscription_that_is_no_longer_allowed_ends_with_the_reason() {
     let mut subscription = client.subscribe("t").await.expect("subscribed");
     client.refresh(&token(json!({"subscribe": "other"}))).await.expect("it is taken");
     match soon("the end", subscription.next()).await {
-        Some(TopicEvent::Ended { code, .. }) => assert_eq!(code, 403),
+        Some(TopicEvent::Ended(Ended::ByServer(error))) => assert_eq!(error.code, 403),
         other => panic!("expected the end, got {other:?}"),
     }
     server.stop().await;

@@ -436,7 +436,7 @@ async fn the_client_library_does_not_reconnect_after_4429() {
     let closed = loop {
         match soon("the end", events.next()).await.expect("an event") {
             Event::Closed(closed) => break closed,
-            Event::Message(ServerMessage::Text { .. } | ServerMessage::Error(_)) => {}
+            Event::Other(ServerMessage::Text { .. }) | Event::Error(_) => {}
             other => panic!("expected its end, got {other:?}"),
         }
     };

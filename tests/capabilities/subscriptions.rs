@@ -9,9 +9,9 @@ use crate::common::library::{client, connect, expect, next, next_message, next_m
 use crate::common::topics::rule;
 use crate::common::{TestServer, soon, until};
 use quic_websocket::message::{
-    ClientMessage, CloseCode, Payload, Position, ServerMessage, Subscribe, TopicMessage, TopicName,
+    ClientMessage, CloseCode, ClosedBy, Payload, Position, ServerMessage, Subscribe, TopicMessage, TopicName,
 };
-use quic_websocket::{ClientError, Event, TopicEvent};
+use quic_websocket::{ClientError, Ended, Event, TopicEvent};
 
 #[tokio::test]
 async fn published_messages_arrive_in_order_and_unchanged() {
@@ -157,7 +157,7 @@ async fn joins_and_leaves_are_reported_to_watchers() {
     let mut watched = ada.subscribe("room").presence(true).await.expect("subscribed");
     let at_bob = bob.subscribe("room").await.expect("subscribed");
     match next(&mut watched).await {
-        TopicEvent::Join { topic, member } => {
+        TopicEvent::Join { topic, member, .. } => {
             assert_eq!((topic.as_str(), member.name.as_deref(), Some(member.id)), ("room", Some("Bob"), bob.id()));
         }
         other => panic!("expected Join, got {other:?}"),
@@ -326,7 +326,7 @@ async fn a_closed_client_ends_its_subscriptions() {
     publish(&ada, "t", "last").await;
     expect(&mut t, "last").await;
     ada.close(CloseCode(4000), "enough").await.expect("closed");
-    let ended = TopicEvent::Ended { code: 4000, reason: "enough".into() };
+    let ended = TopicEvent::Ended(Ended::Closed(ClosedBy::new(CloseCode(4000), "enough")));
     assert_eq!(next(&mut t).await, ended);
     assert_eq!(soon("nothing more", t.next()).await, None);
     assert!(matches!(ada.subscribe("u").await, Err(ClientError::Closed { .. })));
@@ -356,7 +356,7 @@ async fn an_unread_subscription_does_not_delay_the_close() {
                 offset += 1;
                 assert_eq!(message.offset, offset);
             }
-            TopicEvent::Ended { .. } => {}
+            TopicEvent::Ended(_) => {}
             other => panic!("expected messages and the end, got {other:?}"),
         }
     }
@@ -384,7 +384,7 @@ async fn messages_of_manual_subscriptions_arrive_as_events() {
     assert!(matches!(subscribed, ServerMessage::Subscribed(_)), "{subscribed:?}");
     publish(&ada, "t", "x").await;
     match soon("an event", events.next()).await {
-        Some(Event::Message(ServerMessage::Message(message))) => assert_eq!(message.topic, "t"),
+        Some(Event::Other(ServerMessage::Message(message))) => assert_eq!(message.topic, "t"),
         other => panic!("expected a topic's message, got {other:?}"),
     }
     server.stop().await;

@@ -1,10 +1,8 @@
-//! [`Client`]: connects, asks, and waits for replies.
+//! [`Client`]: its connection, its properties, and its end.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::Bytes;
-use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -17,11 +15,8 @@ use crate::error::ClientError;
 use crate::events::{EventQueue, Events};
 use crate::inbound::EventSink;
 use crate::lane::Lane;
-use crate::link::{Failure, Link};
-use crate::message::{
-    ClientInfo, ClientMessage, ClientName, Close, CloseCode, Limits, MAX_PAGE, Payload, Permissions, ServerMessage,
-    Token,
-};
+use crate::link::Link;
+use crate::message::{ClientMessage, ClientName, Close, CloseCode, Limits, Permissions, ServerMessage};
 use crate::token::Tokens;
 use crate::topics::Topics;
 
@@ -67,9 +62,9 @@ pub struct Client {
 pub(crate) struct Shared {
     state: watch::Receiver<State>,
     pub(crate) topics: Arc<Topics>,
-    tokens: Arc<Tokens>,
+    pub(crate) tokens: Arc<Tokens>,
     name: Option<ClientName>,
-    request_timeout: Duration,
+    pub(crate) request_timeout: Duration,
     max_message_bytes: usize,
     closing: CancellationToken,
     _dropped: DropGuard,
@@ -164,7 +159,7 @@ impl Client {
 
     /// What carries the present connection. `None` while not connected.
     pub fn carrier(&self) -> Option<Carrier> {
-        Some(if self.up()?.connection.quic().is_some() { Carrier::Quic } else { Carrier::WebSocket })
+        Some(self.up()?.carrier())
     }
 
     /// The bounds that the server told. `None` while not connected, or where it told none.
@@ -184,161 +179,6 @@ impl Client {
             congestion_window: stats.path.cwnd,
             path_mtu: stats.path.current_mtu,
         })
-    }
-
-    /// Sends a message and asks for no reply; returns once the connection has taken it.
-    ///
-    /// Where that takes too long the message may still be sent, and where the call is dropped as well.
-    ///
-    /// # Errors
-    /// [`ClientError::TooLarge`], [`ClientError::Closed`], [`ClientError::Lost`], [`ClientError::Timeout`].
-    pub async fn send(&self, message: &ClientMessage) -> Result<(), ClientError> {
-        self.bounded(async {
-            loop {
-                let link = self.link().await?;
-                match link.send(message).await {
-                    Err(Failure::Unsent) => self.until_gone(&link).await,
-                    Err(Failure::Error(error)) => return Err(error),
-                    Ok(()) => return Ok(()),
-                }
-            }
-        })
-        .await
-    }
-
-    /// Sends a request and waits for its reply. Where the server says that it is too much at once (429), it is sent again as
-    /// told; so the error comes only where that would take longer than [`ClientBuilder::request_timeout`].
-    ///
-    /// # Errors
-    /// [`ClientError::Server`] where the server answers with an error; else as [`send`](Self::send).
-    pub async fn request(&self, message: &ClientMessage) -> Result<ServerMessage, ClientError> {
-        self.ask(message, false).await
-    }
-
-    /// The same, again where the connection was lost before the reply came and that does no harm.
-    pub(crate) async fn ask(&self, message: &ClientMessage, is_repeatable: bool) -> Result<ServerMessage, ClientError> {
-        let deadline = Instant::now() + self.shared.request_timeout;
-        self.bounded(async {
-            loop {
-                let link = self.link().await?;
-                match link.request(message, deadline).await {
-                    Err(Failure::Unsent) => self.until_gone(&link).await,
-                    Err(Failure::Error(ClientError::Lost)) if is_repeatable => self.until_gone(&link).await,
-                    Err(Failure::Error(error)) => return Err(error),
-                    Ok(reply) => return Ok(reply),
-                }
-            }
-        })
-        .await
-    }
-
-    /// Has a text echoed, and gives what came back.
-    ///
-    /// # Errors
-    /// As [`request`](Self::request).
-    pub async fn echo(&self, text: &str) -> Result<String, ClientError> {
-        match self.request(&ClientMessage::Text { content: text.into() }).await? {
-            ServerMessage::Text { content, .. } => Ok(content.to_string()),
-            other => Err(unexpected("text", &other)),
-        }
-    }
-
-    /// Has bytes echoed, and gives what came back.
-    ///
-    /// # Errors
-    /// As [`request`](Self::request).
-    pub async fn echo_bytes(&self, bytes: impl Into<Bytes>) -> Result<Bytes, ClientError> {
-        match self.request(&ClientMessage::Binary { attachment: bytes.into() }).await? {
-            ServerMessage::Binary { payload, .. } => Ok(payload.attachment.unwrap_or_default()),
-            other => Err(unexpected("binary", &other)),
-        }
-    }
-
-    /// Sends to every connected client, this one included; gives to how many it went.
-    ///
-    /// # Errors
-    /// As [`request`](Self::request).
-    pub async fn broadcast(&self, payload: Payload) -> Result<u64, ClientError> {
-        match self.request(&ClientMessage::Broadcast(payload)).await? {
-            ServerMessage::Ok { delivered, .. } => Ok(delivered.unwrap_or(0)),
-            other => Err(unexpected("broadcast", &other)),
-        }
-    }
-
-    /// Sends to one client.
-    ///
-    /// # Errors
-    /// [`ClientError::Server`] with code 404 where it is not connected; else as [`request`](Self::request).
-    pub async fn direct(&self, to: Uuid, payload: Payload) -> Result<(), ClientError> {
-        match self.request(&ClientMessage::Direct { to, payload }).await? {
-            ServerMessage::Ok { .. } => Ok(()),
-            other => Err(unexpected("direct", &other)),
-        }
-    }
-
-    /// Sends WebRTC signalling, any JSON, to one client.
-    ///
-    /// # Errors
-    /// As [`direct`](Self::direct).
-    pub async fn signal(&self, to: Uuid, data: Box<RawValue>) -> Result<(), ClientError> {
-        match self.request(&ClientMessage::Signal { to, data }).await? {
-            ServerMessage::Ok { .. } => Ok(()),
-            other => Err(unexpected("signal", &other)),
-        }
-    }
-
-    /// Asks for a pong, and gives how long it took.
-    ///
-    /// # Errors
-    /// As [`request`](Self::request).
-    pub async fn ping(&self) -> Result<Duration, ClientError> {
-        let begun = Instant::now();
-        match self.request(&ClientMessage::Ping { timestamp: Some(crate::message::now_ms()) }).await? {
-            ServerMessage::Pong { .. } => Ok(begun.elapsed()),
-            other => Err(unexpected("ping", &other)),
-        }
-    }
-
-    /// Everybody who is connected, page by page, ordered by id.
-    ///
-    /// # Errors
-    /// [`ClientError::Unexpected`] where a page does not lead further; else as [`request`](Self::request).
-    pub async fn list_clients(&self) -> Result<Vec<ClientInfo>, ClientError> {
-        let (mut all, mut after) = (Vec::new(), None);
-        loop {
-            match self.request(&ClientMessage::ListClients { limit: MAX_PAGE, after }).await? {
-                ServerMessage::ClientList { next, .. } if next.is_some() && next <= after => {
-                    return Err(ClientError::Unexpected { asked: "list_clients", got: "a page that leads nowhere" });
-                }
-                ServerMessage::ClientList { clients, next, .. } => {
-                    all.extend(clients);
-                    after = next;
-                }
-                other => return Err(unexpected("list_clients", &other)),
-            }
-            if after.is_none() {
-                return Ok(all);
-            }
-        }
-    }
-
-    /// Shows the server another token, of the same user, before the first one expires: a [`ServerMessage::Expiring`] among
-    /// the events tells when that is. It is shown again after a reconnect as well, unless the program is asked each time
-    /// ([`ClientBuilder::token_from`]), which does this by itself. Gives when it expires, in Unix
-    /// milliseconds; `None` where it does not.
-    ///
-    /// # Errors
-    /// [`ClientError::Invalid`] where it can be no token; [`ClientError::Server`] with code 401 where it is not taken, with
-    /// 403 where it is another user's; else as [`request`](Self::request). The first one holds on then.
-    pub async fn refresh(&self, token: &str) -> Result<Option<u64>, ClientError> {
-        let token = Token::new(token.trim())?;
-        match self.request(&ClientMessage::Refresh { token: token.clone() }).await? {
-            ServerMessage::Refreshed { expires_at, .. } => {
-                self.shared.tokens.keep(token);
-                Ok(expires_at)
-            }
-            other => Err(unexpected("refresh", &other)),
-        }
     }
 
     /// Opens a request lane; waits while the server allows no further one.
@@ -388,7 +228,7 @@ impl Client {
     }
 
     /// The connection; waits for it while there is none.
-    async fn link(&self) -> Result<Arc<Link>, ClientError> {
+    pub(crate) async fn link(&self) -> Result<Arc<Link>, ClientError> {
         let mut state = self.shared.state.clone();
         let state = state.wait_for(|state| !matches!(state, State::Down)).await;
         match state.as_deref() {
@@ -399,7 +239,7 @@ impl Client {
     }
 
     /// Waits until this connection is the present one no more.
-    async fn until_gone(&self, link: &Arc<Link>) {
+    pub(crate) async fn until_gone(&self, link: &Arc<Link>) {
         let is_present = |state: &State| matches!(state, State::Up(present) if Arc::ptr_eq(present, link));
         // An error means that no other will be.
         let _ = self.shared.state.clone().wait_for(|state| !is_present(state)).await;

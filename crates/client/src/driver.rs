@@ -1,5 +1,6 @@
 //! The task behind a client: serves one connection after the other until the client is closed.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,14 +20,14 @@ use super::{ClientBuilder, ClientError};
 use crate::Printable;
 use crate::message::{ClientMessage, CloseCode, ClosedBy};
 
-/// Once closed, how long the last packets may take to leave.
+/// How long the last packets may take to leave when the client closes.
 const GOODBYE: Duration = Duration::from_millis(300);
 /// How often the time until QUIC is tried again doubles.
 const MAX_QUIC_DOUBLINGS: u32 = 4;
-/// Once there is a better connection, how long the old one is kept for replies that are under way.
+/// How long the old connection is kept for outstanding replies once there is a better one.
 const MOVE: Duration = Duration::from_secs(5);
 
-/// What a client's handles see of its connection.
+/// The connection as a client's handles see it.
 #[derive(Clone)]
 pub(super) enum State {
     /// Connected.
@@ -37,7 +38,7 @@ pub(super) enum State {
     Closed(ClosedBy),
 }
 
-/// What a client's connections have in common.
+/// The parts that all connections of a client share.
 pub(super) struct Common {
     pub(super) options: ClientBuilder,
     pub(super) tokens: Arc<Tokens>,
@@ -46,13 +47,13 @@ pub(super) struct Common {
 }
 
 impl Common {
-    /// One try to connect.
+    /// One attempt to connect.
     pub(super) async fn connect(&self) -> Result<Connected, ClientError> {
         let token = self.tokens.next().await?;
         self.ways.connect(&self.options, token, &self.topics).await
     }
 
-    /// Tries until it is connected for the first time, or time cannot heal what is wrong.
+    /// Tries until the client is connected for the first time, or fails in a way that time does not heal.
     pub(super) async fn connect_first(&self) -> Result<Connected, ClientError> {
         let mut backoff = Backoff::default();
         loop {
@@ -64,7 +65,7 @@ impl Common {
         }
     }
 
-    /// Whether the first connection may come about later.
+    /// Whether a later attempt may succeed.
     fn may_heal(&self, error: &ClientError) -> bool {
         match error {
             ClientError::Refused { .. } => !self.is_final(error),
@@ -73,44 +74,47 @@ impl Common {
         }
     }
 
-    /// Whether the server has said not to come back. That its address has too many connections passes: in place of an
-    /// answer to the handshake, 4429 says no more than that. So may it that a token is not taken, where the program gives
-    /// another one each time.
+    /// Whether the server has refused the client for good. An address with too many connections is a passing state: before
+    /// the handshake is answered, 4429 means nothing else. So is a rejected token if the program provides a new one each
+    /// time.
     fn is_final(&self, error: &ClientError) -> bool {
         let ClientError::Refused { code, .. } = error else { return false };
         *code != CloseCode::RATE_LIMITED && !self.may_return(*code)
     }
 
-    /// Whether the client may come back after this code: also after that for tokens, where the program has another one.
+    /// Whether the client may reconnect after this code; after the one for tokens if the program provides another.
     fn may_return(&self, code: CloseCode) -> bool {
         code.may_reconnect() || (code == CloseCode::UNAUTHORIZED && self.tokens.are_asked_for())
     }
 }
 
-/// Waits before the next try.
+/// Waits before the next attempt.
 async fn pause(error: &ClientError, backoff: &mut Backoff) {
-    // It may repeat what the server said.
+    // The error may contain text from the server.
     tracing::debug!("Not connected yet: {}", Printable::excerpt(&error.to_string()));
     sleep(backoff.next_delay().max(error.retry_after().unwrap_or_default())).await;
 }
 
-/// What the task owns.
+/// The state of the task.
 pub(super) struct Driver {
     pub(super) common: Common,
     pub(super) state: watch::Sender<State>,
     pub(super) sink: EventSink,
     /// Cancelled once the program closes the client.
     pub(super) closing: CancellationToken,
-    /// Cancelled when nobody holds the client any more.
+    /// Cancelled when the last handle is dropped.
     pub(super) dropped: CancellationToken,
 }
 
-/// What became of a connection.
+/// The reading of a connection; gives its end.
+type Serving = Pin<Box<dyn Future<Output = ClosedBy> + Send>>;
+
+/// The outcome of serving a connection.
 enum Served {
-    /// It has ended.
+    /// The connection has ended.
     Closed(ClosedBy),
-    /// There is a better one.
-    Moved(Arc<Link>, LaneReader),
+    /// The client has moved to this one, which is being read.
+    Moved(Arc<Link>, Serving),
 }
 
 impl Driver {
@@ -123,7 +127,7 @@ impl Driver {
         };
         let last = self.state.borrow().clone();
         if let State::Up(link) = last {
-            // A WebSocket, which the endpoint does not know.
+            // A WebSocket does not belong to the endpoint.
             let _ = timeout(GOODBYE, link.close(closed.code, &closed.reason)).await;
         }
         self.common.ways.close(closed.code.0, &closed.reason, GOODBYE).await;
@@ -132,16 +136,21 @@ impl Driver {
         self.sink.events.tell(Event::Closed(closed));
     }
 
+    /// Reads a connection.
+    fn begin(&self, link: &Arc<Link>, reader: LaneReader) -> Serving {
+        Box::pin(Arc::clone(link).serve(reader, self.sink.clone()))
+    }
+
     /// Serves until the client is closed for good.
-    async fn serve(&self, mut link: Arc<Link>, mut reader: LaneReader, backoff: &mut Backoff) -> ClosedBy {
+    async fn serve(&self, mut link: Arc<Link>, reader: LaneReader, backoff: &mut Backoff) -> ClosedBy {
+        let mut serving = self.begin(&link, reader);
+        link.make_current();
         loop {
             let since = Instant::now();
-            let closed = match self.serve_one(&link, reader).await {
+            let closed = match self.serve_one(&link, &mut serving).await {
                 Served::Closed(closed) => closed,
-                Served::Moved(better, its_reader) => {
-                    (link, reader) = (better, its_reader);
-                    self.sink.overlap.moved();
-                    self.sink.events.tell(Event::Moved);
+                Served::Moved(better, its_serving) => {
+                    (link, serving) = (better, its_serving);
                     continue;
                 }
             };
@@ -151,49 +160,68 @@ impl Driver {
             }
             self.state.send_replace(State::Down);
             self.sink.events.tell(Event::Disconnected(closed.clone()));
-            (link, reader) = tokio::select! {
+            let (next, reader) = tokio::select! {
                 biased;
                 () = self.closing.cancelled() => {
                     return ClosedBy::new(CloseCode::NORMAL, "closed while there was no connection");
                 }
                 connected = self.reconnect(closed.reconnect_after_ms, backoff) => match connected {
-                    Ok((link, reader)) => (Arc::new(link), reader),
+                    Ok(connected) => connected,
                     Err(closed) => return closed,
                 },
             };
+            link = Arc::new(next);
+            serving = self.begin(&link, reader);
+            link.make_current();
             self.state.send_replace(State::Up(Arc::clone(&link)));
             self.sink.events.tell(Event::Reconnected);
         }
     }
 
-    /// Serves one connection to its end, or until there is a better one and all replies are there.
-    async fn serve_one(&self, link: &Arc<Link>, reader: LaneReader) -> Served {
-        let serving = link.serve(reader, self.sink.clone());
-        tokio::pin!(serving);
-        let better = tokio::select! {
-            closed = &mut serving => {
-                self.sink.overlap.give_up();
+    /// Serves one connection to its end, or until the client has moved to a better one. Both are read meanwhile: requests
+    /// go over the new one at once, subscriptions once the old one has brought all replies.
+    async fn serve_one(&self, link: &Arc<Link>, serving: &mut Serving) -> Served {
+        let (better, reader) = tokio::select! {
+            closed = &mut *serving => {
+                self.sink.give_up_move();
                 return Served::Closed(closed);
             }
             () = self.refresh(link) => return Served::Closed(serving.await),
             better = self.until_quic(link) => better,
         };
-        let (better, its_reader) = (Arc::new(better.0), better.1);
-        // Requests go over it from now on.
+        let better = Arc::new(better);
+        self.sink.overlap.both();
+        let mut its_serving = self.begin(&better, reader);
         self.state.send_replace(State::Up(Arc::clone(&better)));
-        let drained = timeout(MOVE, link.drained());
-        tokio::select! {
-            biased;
-            _ = &mut serving => {}
-            _ = drained => {
-                link.moved.cancel();
-                serving.await;
+        let leaving = async {
+            tokio::select! {
+                biased;
+                _ = &mut *serving => return,
+                _ = timeout(MOVE, link.drained()) => link.moved.cancel(),
             }
+            (&mut *serving).await;
+        };
+        let hand_over = async {
+            link.ended.cancelled().await;
+            better.make_current();
+            self.sink.moved();
+            self.sink.events.tell(Event::Moved);
+        };
+        tokio::select! {
+            closed = &mut its_serving => {
+                // Lost before the move was over: the client comes back as after any loss.
+                link.moved.cancel();
+                if !link.ended.is_cancelled() {
+                    serving.await;
+                }
+                self.sink.give_up_move();
+                Served::Closed(closed)
+            }
+            _ = async { tokio::join!(leaving, hand_over) } => Served::Moved(better, its_serving),
         }
-        Served::Moved(better, its_reader)
     }
 
-    /// Shows the server another token whenever the one that holds expires; does not end.
+    /// Renews the token whenever it is about to expire; never returns.
     async fn refresh(&self, link: &Link) {
         loop {
             link.expiring.notified().await;
@@ -212,13 +240,13 @@ impl Driver {
                     Ok(None) => break,
                     Err(error) => error.to_string(),
                 };
-                tracing::debug!("No other token taken yet: {}", Printable::excerpt(&error));
+                tracing::debug!("No new token accepted yet: {}", Printable::excerpt(&error));
                 sleep(backoff.next_delay()).await;
             }
         }
     }
 
-    /// On a WebSocket, tries QUIC now and then until it comes through.
+    /// On a WebSocket, tries QUIC from time to time until it connects.
     async fn until_quic(&self, link: &Link) -> Connected {
         let options = &self.common.options;
         let after = options.retry_quic.filter(|_| link.connection.quic().is_none() && self.common.ways.can_go_back());
@@ -235,10 +263,10 @@ impl Driver {
             match tried.await {
                 Ok(connected) => return connected,
                 Err(error) => {
-                    self.sink.overlap.give_up();
-                    tracing::debug!("QUIC does not come through yet: {}", Printable::excerpt(&error.to_string()));
+                    self.sink.give_up_move();
+                    tracing::debug!("QUIC does not connect yet: {}", Printable::excerpt(&error.to_string()));
                     if self.common.is_final(&error) {
-                        // It was the server that said so: WebSocket is good enough.
+                        // The server itself refuses QUIC: the client stays on the WebSocket.
                         return std::future::pending().await;
                     }
                 }
@@ -246,7 +274,7 @@ impl Driver {
         }
     }
 
-    /// Tries until it is connected again, or has been told not to come back.
+    /// Tries until the client is connected again, or the server refuses it for good.
     async fn reconnect(&self, after_ms: Option<u64>, backoff: &mut Backoff) -> Result<Connected, ClosedBy> {
         if let Some(after_ms) = after_ms {
             sleep(Duration::from_millis(after_ms)).await;

@@ -1,5 +1,5 @@
-//! The events of a client: what is neither a reply nor a subscription's, and what becomes of the connection. The queue is
-//! bounded, and nothing waits for its reader: where there is no room, the oldest message goes and is counted.
+//! The events of a client: messages that belong to no reply and no subscription, and changes of the connection. The queue
+//! is bounded, and nothing waits for its reader: if there is no room, the oldest message is dropped and counted.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -7,36 +7,110 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use futures_util::Stream;
+use futures_core::Stream;
+use serde_json::value::RawValue;
 use tokio::task::coop;
+use uuid::Uuid;
 
-use crate::message::{ClosedBy, ServerMessage};
+use crate::message::{ClosedBy, ErrorReply, Payload, ServerMessage};
 
-/// Losses and returns of the connection that wait to be read; of more the oldest are dropped, in pairs.
+/// Changes of the connection that wait to be read; of more the oldest are dropped, in pairs.
 const MAX_CHANGES: usize = 16;
 
-/// What comes to a client without being asked for.
+/// An event that a client did not ask for. Times are Unix milliseconds, by the server's clock.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
-    /// A message from the server or, through it, from another client; a topic's only where no
-    /// [`Subscription`](super::Subscription) is for it.
-    Message(ServerMessage),
-    /// So many messages are missing here: they were not read, and newer ones took their places
+    /// A client, which may be this one, sent a message to all.
+    #[non_exhaustive]
+    Broadcast {
+        /// The id of the sender.
+        from: Uuid,
+        /// The content.
+        payload: Payload,
+        /// The time at which the server received it.
+        timestamp: u64,
+    },
+    /// A client sent a message to this one.
+    #[non_exhaustive]
+    Direct {
+        /// The id of the sender.
+        from: Uuid,
+        /// The content.
+        payload: Payload,
+        /// The time at which the server received it.
+        timestamp: u64,
+    },
+    /// A client sent WebRTC signalling to this one.
+    #[non_exhaustive]
+    Signal {
+        /// The id of the sender.
+        from: Uuid,
+        /// Any JSON, as it was sent.
+        data: Box<RawValue>,
+        /// The time at which the server received it.
+        timestamp: u64,
+    },
+    /// The client's token expires soon: the connection is closed then, unless [`refresh`](super::Client::refresh) brings
+    /// another one. With [`token_from`](super::ClientBuilder::token_from) the client renews it by itself.
+    #[non_exhaustive]
+    Expiring {
+        /// The time at which the token expires.
+        expires_at: u64,
+    },
+    /// The server refused a message that was sent without a request for a reply, by [`send`](super::Client::send) or
+    /// [`publish_unacknowledged`](super::Client::publish_unacknowledged).
+    Error(ErrorReply),
+    /// A message that belongs to no call and no [`Subscription`](super::Subscription): the reply to a request that was
+    /// sent by [`send`](super::Client::send), or the message of a topic that was subscribed to by hand.
+    Other(ServerMessage),
+    /// So many messages are missing at this point: they were not read, and dropped in favour of newer ones
     /// ([`ClientBuilder::event_queue`](super::ClientBuilder::event_queue)).
     Missed(u64),
-    /// The connection was lost or closed; the client is on its way back.
+    /// The connection was lost or closed; the client is reconnecting.
     Disconnected(ClosedBy),
-    /// It is back, with a new id.
+    /// The client is connected again, with a new id.
     Reconnected,
-    /// The client went over from WebSocket to QUIC, with a new id. Requests and subscriptions to topics go on; a
-    /// subscription to a pattern begins again, which its [`TopicEvent::Missed`](super::TopicEvent::Missed) tells.
+    /// The client moved from WebSocket to QUIC, with a new id. Requests and subscriptions to topics continue; a
+    /// subscription to a pattern begins again, and reports it by [`TopicEvent::Missed`](super::TopicEvent::Missed).
     Moved,
-    /// It is closed for good; nothing follows.
+    /// The client is closed for good; nothing follows.
     Closed(ClosedBy),
 }
 
-/// The events of one client, in order: by [`next`](Self::next), or as a [`Stream`].
+impl Event {
+    /// The event for a message that is no reply and belongs to no subscription.
+    pub(super) fn of(message: ServerMessage) -> Self {
+        match message {
+            ServerMessage::Broadcast { from, payload, timestamp } => Self::Broadcast { from, payload, timestamp },
+            ServerMessage::Direct { from, payload, timestamp } => Self::Direct { from, payload, timestamp },
+            ServerMessage::Signal { from, data, timestamp } => Self::Signal { from, data, timestamp },
+            ServerMessage::Expiring { expires_at } => Self::Expiring { expires_at },
+            ServerMessage::Error(error) => Self::Error(error),
+            other => Self::Other(other),
+        }
+    }
+
+    /// Whether it is one of the messages, which are dropped if there is no room.
+    fn is_message(&self) -> bool {
+        match self {
+            Self::Broadcast { .. }
+            | Self::Direct { .. }
+            | Self::Signal { .. }
+            | Self::Expiring { .. }
+            | Self::Error(_)
+            | Self::Other(_) => true,
+            Self::Missed(_) | Self::Disconnected(_) | Self::Reconnected | Self::Moved | Self::Closed(_) => false,
+        }
+    }
+
+    /// Whether it is a change of the connection after which others follow.
+    fn is_change(&self) -> bool {
+        matches!(self, Self::Disconnected(_) | Self::Reconnected | Self::Moved)
+    }
+}
+
+/// The events of one client, in order: read them by [`next`](Self::next), or as a [`Stream`].
 ///
 /// ```no_run
 /// # async fn f(events: quic_websocket_client::Events) {
@@ -51,19 +125,21 @@ pub enum Event {
 /// ```
 ///
 /// They need not be read: at most [`ClientBuilder::event_queue`](super::ClientBuilder::event_queue) messages wait, the
-/// oldest are dropped for newer ones, and [`Event::Missed`] counts them in their place. The client itself never waits.
+/// oldest are dropped in favour of newer ones, and [`Event::Missed`] counts them in their place. The client never waits.
 #[derive(Debug)]
 pub struct Events {
     queue: Arc<EventQueue>,
 }
 
 impl Events {
-    /// Waits for the next event; `None` behind [`Event::Closed`]. Cancel safe.
+    /// Waits for the next event; `None` after [`Event::Closed`].
+    ///
+    /// Cancel safe: if the call is dropped, no event is lost.
     pub async fn next(&mut self) -> Option<Event> {
         poll_fn(|cx| self.queue.poll_next(cx)).await
     }
 
-    /// The next event, where there is one already.
+    /// The next event, if one is waiting.
     pub fn try_next(&mut self) -> Option<Event> {
         self.queue.state().take_first()
     }
@@ -88,7 +164,7 @@ impl Drop for Events {
 /// The queue behind [`Events`].
 #[derive(Debug)]
 pub(super) struct EventQueue {
-    /// Messages that find room.
+    /// Most messages that wait.
     capacity: usize,
     state: Mutex<State>,
 }
@@ -99,14 +175,14 @@ struct State {
     /// Messages among them.
     messages: usize,
     reader: Option<Waker>,
-    /// Nothing follows.
+    /// The last event has been put in.
     has_ended: bool,
-    /// Nobody reads.
+    /// The reader is gone.
     is_abandoned: bool,
 }
 
 impl EventQueue {
-    /// A queue in which so many messages find room, at least 1; and its reader.
+    /// A queue for at most so many messages, at least 1; and its reader.
     pub(super) fn new(capacity: usize) -> (Arc<Self>, Events) {
         let queue = Arc::new(Self { capacity: capacity.max(1), state: Mutex::default() });
         (Arc::clone(&queue), Events { queue })
@@ -116,23 +192,21 @@ impl EventQueue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts an event in. Behind [`Event::Closed`] nothing comes any more.
+    /// Puts an event in. After [`Event::Closed`] nothing follows.
     pub(super) fn tell(&self, event: Event) {
         let mut state = self.state();
         if state.is_abandoned || state.has_ended {
             return;
         }
-        match &event {
-            Event::Message(_) => {
-                if state.messages >= self.capacity {
-                    state.drop_oldest();
-                }
-                state.messages += 1;
+        if event.is_message() {
+            if state.messages >= self.capacity {
+                state.drop_oldest();
             }
-            Event::Disconnected(_) | Event::Reconnected | Event::Moved => state.forget_changes(),
-            Event::Closed(_) => state.has_ended = true,
-            Event::Missed(_) => {}
+            state.messages += 1;
+        } else if event.is_change() {
+            state.forget_changes();
         }
+        state.has_ended = matches!(event, Event::Closed(_));
         state.events.push_back(event);
         let reader = state.reader.take();
         drop(state);
@@ -142,7 +216,7 @@ impl EventQueue {
     }
 
     fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
-        // A reader that always finds something lets others go on as well.
+        // A reader that never waits still yields to other tasks.
         let turn = ready!(coop::poll_proceed(cx));
         let mut state = self.state();
         let event = state.take_first();
@@ -158,7 +232,7 @@ impl EventQueue {
 impl State {
     fn take_first(&mut self) -> Option<Event> {
         let event = self.events.pop_front()?;
-        if matches!(event, Event::Message(_)) {
+        if event.is_message() {
             self.messages -= 1;
         }
         Some(event)
@@ -166,21 +240,20 @@ impl State {
 
     /// Drops the oldest message, and counts it in its place.
     fn drop_oldest(&mut self) {
-        let is_message = |event: &Event| matches!(event, Event::Message(_));
-        let Some(at) = self.events.iter().position(is_message) else { return };
+        let Some(at) = self.events.iter().position(Event::is_message) else { return };
         self.messages -= 1;
         self.events[at] = Event::Missed(1);
         self.join_missed();
     }
 
-    /// Makes one of losses that stand side by side.
+    /// Merges adjacent losses.
     fn join_missed(&mut self) {
         let mut joined: VecDeque<Event> = VecDeque::with_capacity(self.events.len());
-        // Only what stands before the first message can have changed.
+        // Only the part before the first message can have changed.
         while let Some(event) = self.events.pop_front() {
             match (joined.back_mut(), event) {
                 (Some(Event::Missed(before)), Event::Missed(more)) => *before += more,
-                (_, event @ Event::Message(_)) => {
+                (_, event) if event.is_message() => {
                     self.events.push_front(event);
                     break;
                 }
@@ -192,12 +265,11 @@ impl State {
         }
     }
 
-    /// Makes room for another loss or return of the connection: of very many that were not read, the oldest are of no interest.
+    /// Makes room for another change of the connection: if very many were not read, the oldest do not matter.
     fn forget_changes(&mut self) {
-        let is_change = |event: &Event| matches!(event, Event::Disconnected(_) | Event::Reconnected | Event::Moved);
-        while self.events.iter().filter(|event| is_change(event)).count() >= MAX_CHANGES {
+        while self.events.iter().filter(|event| event.is_change()).count() >= MAX_CHANGES {
             for _ in 0..2 {
-                if let Some(at) = self.events.iter().position(is_change) {
+                if let Some(at) = self.events.iter().position(Event::is_change) {
                     self.events.remove(at);
                 }
             }
@@ -218,7 +290,7 @@ mod tests {
     }
 
     fn message(n: u64) -> Event {
-        Event::Message(ServerMessage::Ping { timestamp: n })
+        Event::Expiring { expires_at: n }
     }
 
     fn short(event: Event) -> String {
@@ -226,7 +298,7 @@ mod tests {
             Event::Disconnected(closed) => format!("lost {}", closed.reason),
             Event::Reconnected => "back".to_owned(),
             Event::Missed(count) => format!("missed {count}"),
-            Event::Message(ServerMessage::Ping { timestamp }) => timestamp.to_string(),
+            Event::Expiring { expires_at } => expires_at.to_string(),
             Event::Closed(_) => "closed".to_owned(),
             other => format!("{other:?}"),
         }
@@ -276,9 +348,9 @@ mod tests {
             let (queue, mut events) = EventQueue::new(capacity);
             let (mut told, mut seen) = (0, 0);
             let mut take = |events: &mut Events| match events.try_next() {
-                Some(Event::Message(ServerMessage::Ping { timestamp })) => {
+                Some(Event::Expiring { expires_at }) => {
                     seen += 1;
-                    assert_eq!(timestamp, seen, "in order, and what is missing is counted before");
+                    assert_eq!(expires_at, seen, "in order, and what is missing is counted before");
                     true
                 }
                 Some(Event::Missed(count)) => { seen += count; true }
@@ -298,6 +370,18 @@ mod tests {
             while take(&mut events) {}
             prop_assert_eq!(seen, told);
         }
+    }
+
+    #[tokio::test]
+    async fn a_wait_that_is_given_up_takes_nothing() {
+        let (queue, mut events) = EventQueue::new(2);
+        tokio::select! {
+            biased;
+            event = events.next() => panic!("nothing is there: {event:?}"),
+            () = std::future::ready(()) => {}
+        }
+        queue.tell(message(1));
+        assert_eq!(read(&mut events), ["1"]);
     }
 
     #[tokio::test]

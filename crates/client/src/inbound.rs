@@ -1,5 +1,5 @@
-//! What comes in on one connection: the control lane, the topic lanes that the server opens, and datagrams. Each topic lane
-//! is read by a task of its own, so that one which waits for its reader holds up no other.
+//! Reading of one connection: the control lane, the topic lanes that the server opens, and datagrams. Each topic lane is
+//! read by a task of its own, so that one that waits for its reader holds up no other.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use quinn::{ConnectionError, RecvStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::Carrier;
 use super::events::{Event, EventQueue};
 use super::link::{CLOSE_FOLLOWS, Link};
 use super::overlap::Overlap;
@@ -18,41 +19,51 @@ use super::topics::{Via, refused_for};
 use crate::message::{CloseCode, ClosedBy, Reply, ServerMessage};
 use quic_websocket_protocol::frame::{Body, Compression};
 
-/// So many bodies of the control lane, and what else the client does has its turn.
+/// Bodies of the control lane that are read before other tasks of the client get their turn.
 const TURN_BODIES: usize = 32;
 
-/// Once a server has ended a topic lane in order, how long it may need for the others before it closes the connection.
+/// How long a server that has finished a topic lane may take to finish the others and to close the connection.
 const OTHER_LANES_FOLLOW: Duration = Duration::from_secs(15);
 
-/// Why nothing more is read.
+/// The reason why reading stopped.
 pub(super) enum ReadEnd {
-    /// The server's last words.
+    /// The server sent `close`.
     ToldToGo(ClosedBy),
     /// The control lane, or the connection, has ended.
     Ended,
-    /// What came cannot be understood, and why.
+    /// A message cannot be understood, for this reason.
     Broken(String),
-    /// The connection is of no more use: its subscriptions go on over another one.
+    /// The connection is no longer usable, for this reason: its subscriptions resume over another one.
     LaneLost(String),
-    /// The client has gone over to another connection.
+    /// The client uses another connection.
     Moved,
 }
 
-/// Where events go.
+/// The destination of events.
 #[derive(Clone)]
 pub(super) struct EventSink {
     pub(super) events: Arc<EventQueue>,
-    /// Broadcasts that came, or may come, over two connections.
+    /// Broadcasts that come over two connections.
     pub(super) overlap: Arc<Overlap>,
-    /// Largest message that is taken, in bytes.
+    /// Largest message that is accepted, in bytes.
     pub(super) max_message_bytes: usize,
 }
 
 impl EventSink {
-    fn tell(&self, message: ServerMessage) {
-        if self.overlap.is_first(&message) {
-            self.events.tell(Event::Message(message));
+    fn tell(&self, over: Carrier, message: ServerMessage) {
+        if let Some(message) = self.overlap.pass(over, message) {
+            self.events.tell(Event::of(message));
         }
+    }
+
+    /// The connection before has ended: what was held back until then follows.
+    pub(super) fn moved(&self) {
+        self.overlap.moved().into_iter().for_each(|message| self.events.tell(Event::of(message)));
+    }
+
+    /// There is one connection again, or none.
+    pub(super) fn give_up_move(&self) {
+        self.overlap.give_up().into_iter().for_each(|message| self.events.tell(Event::of(message)));
     }
 }
 
@@ -77,7 +88,7 @@ impl Link {
         }
     }
 
-    /// Has every lane read that the server opens. Gives the end where one of them brings it.
+    /// Reads every lane that the server opens. Returns when one of them ends the connection.
     pub(super) async fn accept_lanes(
         self: &Arc<Self>,
         readers: &mut JoinSet<Option<ReadEnd>>,
@@ -87,19 +98,19 @@ impl Link {
             tokio::select! {
                 stream = self.next_stream() => match stream {
                     Ok(stream) => drop(readers.spawn(Arc::clone(self).read_lane(stream, sink.clone()))),
-                    // That shows on the control lane, behind what is still to be read there.
+                    // The control lane reports it, behind the messages that are still to be read there.
                     Err(_) => return pending().await,
                 },
                 Some(ended) = readers.join_next() => match ended {
                     Ok(Some(end)) => return end,
                     Ok(None) => {}
-                    Err(e) => return ReadEnd::LaneLost(format!("a lane is read no further: {e}")),
+                    Err(e) => return ReadEnd::LaneLost(format!("the reader of a topic lane failed: {e}")),
                 },
             }
         }
     }
 
-    /// The next stream that the server opens; on a WebSocket there is none.
+    /// The next stream that the server opens. Never ready on a WebSocket.
     async fn next_stream(&self) -> Result<RecvStream, ConnectionError> {
         match self.connection.quic() {
             Some(connection) => connection.accept_uni().await,
@@ -112,7 +123,7 @@ impl Link {
         let lane = match reader.next_body().await {
             Ok(Some(body)) => match self.parse(body, sink.max_message_bytes) {
                 Ok(Some(Reply { message: ServerMessage::Lane { lane, .. }, .. })) => lane,
-                // Some other kind of stream, of a newer server.
+                // Another kind of stream, from a newer server.
                 Ok(_) => {
                     tracing::debug!("A stream that does not begin with \"lane\" is not read");
                     reader.stop(CloseCode::UNSUPPORTED.0);
@@ -139,8 +150,8 @@ impl Link {
         }
     }
 
-    /// A lane that nobody expects anything of may end. Else the end of the subscription, or of the connection, may be on its
-    /// way on the control lane; what comes of neither is lost.
+    /// A lane without a subscription may end. Otherwise the end of the subscription, or of the connection, may be on its
+    /// way on the control lane; if neither comes, messages are lost.
     async fn lane_ended(&self, lane: u64, close_follows: Duration, how: &str) -> Option<ReadEnd> {
         if !self.topics.is_bound(lane) || timeout(close_follows, self.connection.closed()).await.is_ok() {
             return None;
@@ -160,7 +171,7 @@ impl Link {
         None
     }
 
-    /// Takes any message on any via.
+    /// Handles a message, which may be any on any channel.
     async fn hear(&self, via: Via, body: Bytes, sink: &EventSink) -> Option<ReadEnd> {
         let Reply { re, message, .. } = match self.parse(body, sink.max_message_bytes) {
             Ok(Some(reply)) => reply,
@@ -181,23 +192,23 @@ impl Link {
                 if matches!(message, ServerMessage::Expiring { .. }) {
                     self.expiring.notify_one();
                 }
-                if let Some(message) = self.topics.deliver(via, message).await {
-                    sink.tell(message);
+                let unclaimed = if self.is_current() { self.topics.deliver(via, message).await } else { Some(message) };
+                if let Some(message) = unclaimed {
+                    sink.tell(self.carrier(), message);
                 }
             }
         }
         None
     }
 
-    /// Gives nothing for a message of a type that this side does not know: it comes from a newer server, and is none of
-    /// its business.
+    /// `None` for a message of an unknown type, which comes from a newer server and is ignored.
     fn parse(&self, body: Bytes, max_message_bytes: usize) -> Result<Option<Reply>, String> {
         parse(body, self.compression(), max_message_bytes)
     }
 }
 
 fn parse(body: Bytes, compression: Compression, max_message_bytes: usize) -> Result<Option<Reply>, String> {
-    // The limit was applied to the frame already, and holds for what it inflates to as well.
+    // The limit has been applied to the frame, and holds for the inflated body as well.
     let body = Body::parse(body, compression, max_message_bytes).map_err(|e| e.to_string())?;
     match Reply::parse(&body) {
         Ok(reply) => Ok(Some(reply)),

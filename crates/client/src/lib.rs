@@ -48,11 +48,13 @@ mod dial;
 mod driver;
 mod error;
 mod events;
+mod handshake;
 mod inbound;
 mod lane;
 mod link;
 mod overlap;
 mod pace;
+mod requests;
 pub mod tls;
 mod token;
 mod topics;
@@ -64,6 +66,6 @@ pub use self::error::ClientError;
 pub use self::events::{Event, Events};
 pub use self::lane::Lane;
 pub use self::topics::{
-    History, HistoryBuilder, Missed, PublishBuilder, Published, SubscribeBuilder, Subscription, TopicEvent,
+    Ended, History, HistoryBuilder, Missed, PublishBuilder, Published, SubscribeBuilder, Subscription, TopicEvent,
 };
 pub use quic_websocket_protocol::{Printable, message};

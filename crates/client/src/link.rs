@@ -4,14 +4,12 @@ use std::collections::HashMap;
 use std::future::pending;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::Either;
-use quic_websocket_lane::{
-    Bounds, Disconnected, LaneReader, LaneWriter, Layer, Overflow, ReceiveHalf, SendHalf, SendScheduler,
-};
+use quic_websocket_lane::{Disconnected, LaneReader, LaneWriter, Overflow};
+use quic_websocket_protocol::frame::{self, Compression, PREFIX_BYTES};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -19,30 +17,22 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::Connection;
-use super::dial::{Dialled, LINGER, Opened};
+use super::dial::LINGER;
 use super::inbound::{EventSink, ReadEnd};
 use super::pace::{Over, Pace};
 use super::topics::{Next, Outgoing, Topics, refused_for};
-use super::{ClientBuilder, ClientError, dial};
-use crate::message::{
-    ClientMessage, CloseCode, ClosedBy, Handshake, HandshakeReply, Reply, RequestId, ServerMessage, Token,
-};
-use quic_websocket_protocol::frame::{self, Body, Compression, PREFIX_BYTES};
-
-/// What may wait for the control lane's stream so that an answer to a ping is still put behind it. Callers wait
-/// themselves, each with a message of his own.
-const BACKLOG_MESSAGES: usize = 1024;
-const BACKLOG_BYTES: usize = 1 << 20;
+use super::{Carrier, ClientError};
+use crate::message::{ClientMessage, CloseCode, ClosedBy, HandshakeReply, RequestId, ServerMessage};
 
 /// Bodies from this size on are compressed where the server agreed to that.
 const COMPRESS_MIN_BYTES: usize = 1024;
 
-/// Once a lane has ended that should not, how long the server's close may take to follow.
+/// How long the server's close may take to follow after a lane has ended that should not.
 pub(super) const CLOSE_FOLLOWS: Duration = Duration::from_secs(2);
 
-/// On a WebSocket, after how long the client looks whether the server is still there: TCP tells it too late, or never.
+/// How often the client of a WebSocket probes the server: TCP reports a dead peer late, or never.
 const PROBE_EVERY: Duration = Duration::from_secs(15);
-/// How long nothing may come after that before the connection counts as lost.
+/// How long the server may be silent after a probe before the connection counts as lost.
 const PROBE_WITHIN: Duration = Duration::from_secs(10);
 
 /// A connection on which the handshake was accepted.
@@ -52,23 +42,27 @@ pub(super) struct Link {
     pub(super) greeting: HandshakeReply,
     pub(super) topics: Arc<Topics>,
     pub(super) pace: Pace,
-    /// Wakes whoever has to show another token: the one that holds expires.
+    /// Wakes the refresh of the token, which expires soon.
     pub(super) expiring: Notify,
-    /// Cancelled once the client has gone over to another connection.
+    /// Cancelled to end this connection once the client uses another one.
     pub(super) moved: CancellationToken,
+    /// Cancelled once the subscriptions are made on this connection.
+    current: CancellationToken,
+    /// Cancelled once nothing more is read, and the subscriptions can be made on another connection.
+    pub(super) ended: CancellationToken,
     next_id: AtomicU64,
-    /// Who waits for which reply; `None` once the link has ended.
+    /// The callers that wait, by request; `None` once the link has ended.
     waiting: Mutex<Option<HashMap<u64, oneshot::Sender<ServerMessage>>>>,
-    /// Wakes whoever waits for all replies.
+    /// Wakes the task that waits for all replies.
     answered: Notify,
-    /// What moves a WebSocket's messages; it ends with the link.
+    /// Moves a WebSocket's messages, and ends with the link.
     _pump: Option<AbortOnDropHandle<()>>,
 }
 
-/// Why a request has no reply.
+/// The reason why a request has no reply.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The connection ended before the request was carried out: it can be sent over another one.
+    /// The connection ended before the request was sent: it can be sent over another one.
     Unsent,
     Error(ClientError),
 }
@@ -80,95 +74,43 @@ impl From<ClientError> for Failure {
 }
 
 impl Link {
-    /// The first message of a connection, as a frame.
-    pub(super) fn greeting(options: &ClientBuilder, token: Option<Token>) -> Bytes {
-        let mut handshake = Handshake::new();
-        handshake.client_name.clone_from(&options.name);
-        handshake.token = token;
-        handshake.zstd = options.compression;
-        let mut frame = BytesMut::new();
-        ClientMessage::Handshake(handshake).encode(None, &mut frame);
-        frame.freeze()
-    }
-
-    /// Shakes hands over QUIC, where the greeting was sent with the first packets.
-    pub(super) async fn over_quic(
-        options: &ClientBuilder,
-        dialled: Dialled,
-        topics: &Arc<Topics>,
-    ) -> Result<(Self, LaneReader), ClientError> {
-        let Dialled { connection, control: (send, receive) } = dialled;
-        Self::shake_hands(options, Connection::Quic(connection), (send.into(), receive.into()), None, topics).await
-    }
-
-    /// Shakes hands over a WebSocket.
-    pub(super) async fn over_socket(
-        options: &ClientBuilder,
-        Opened { socket, pump }: Opened,
-        greeting: Bytes,
-        topics: &Arc<Topics>,
-    ) -> Result<(Self, LaneReader), ClientError> {
-        let (mut send, receive) = socket.lane().ok_or(ClientError::Lost)?;
-        // An empty socket has room, and one that is gone shows in what is read of it.
-        let _ = send.poll_write(&mut [greeting], &mut Context::from_waker(Waker::noop()));
-        Self::shake_hands(options, Connection::WebSocket(socket), (send, receive), Some(pump), topics).await
-    }
-
-    async fn shake_hands(
-        options: &ClientBuilder,
+    pub(super) fn new(
         connection: Connection,
-        (send, receive): (SendHalf, ReceiveHalf),
+        control: Arc<LaneWriter>,
+        greeting: HandshakeReply,
+        topics: Arc<Topics>,
         pump: Option<AbortOnDropHandle<()>>,
-        topics: &Arc<Topics>,
-    ) -> Result<(Self, LaneReader), ClientError> {
-        let server = &options.server;
-        let bounds = Bounds { messages: BACKLOG_MESSAGES, bytes: BACKLOG_BYTES };
-        let control = LaneWriter::new(send, Layer::Native, 0, &SendScheduler::new(bounds, bounds, 0, Arc::new(())));
-        let mut reader = LaneReader::new(receive, Layer::Native, options.max_message_bytes);
-        match read_one(&mut reader).await {
-            Some(ServerMessage::HandshakeResponse(greeting)) if greeting.accepted => {
-                let link = Self {
-                    connection,
-                    control,
-                    greeting,
-                    topics: Arc::clone(topics),
-                    pace: Pace::new(),
-                    expiring: Notify::new(),
-                    moved: CancellationToken::new(),
-                    next_id: AtomicU64::new(1),
-                    waiting: Mutex::new(Some(HashMap::new())),
-                    answered: Notify::new(),
-                    _pump: pump,
-                };
-                Ok((link, reader))
-            }
-            answer => {
-                let (reason, retry_after_ms) = match answer {
-                    Some(ServerMessage::HandshakeResponse(response)) => (response.reason, None),
-                    Some(ServerMessage::Error(error)) => (Some(error.message), error.retry_after_ms),
-                    Some(ServerMessage::Close(closed)) => (Some(closed.reason), None),
-                    _ => (None, None),
-                };
-                // The code says whether to come back, and follows at once.
-                let closed = match connection.quic() {
-                    Some(quic) => {
-                        let error = quic.closed().await;
-                        // In TLS 1.3 the client is connected before the server has seen its certificate.
-                        if let error @ ClientError::Certificate { .. } = dial::connection_error(server, &error) {
-                            return Err(error);
-                        }
-                        link_end(&error.into())
-                    }
-                    None => link_end(&connection.closed().await),
-                };
-                Err(ClientError::Refused {
-                    server: server.clone(),
-                    code: closed.code,
-                    reason: reason.unwrap_or(closed.reason),
-                    retry_after: retry_after_ms.map(Duration::from_millis),
-                })
-            }
+    ) -> Self {
+        Self {
+            connection,
+            control,
+            greeting,
+            topics,
+            pace: Pace::new(),
+            expiring: Notify::new(),
+            moved: CancellationToken::new(),
+            current: CancellationToken::new(),
+            ended: CancellationToken::new(),
+            next_id: AtomicU64::new(1),
+            waiting: Mutex::new(Some(HashMap::new())),
+            answered: Notify::new(),
+            _pump: pump,
         }
+    }
+
+    pub(super) fn carrier(&self) -> Carrier {
+        if self.connection.quic().is_some() { Carrier::Quic } else { Carrier::WebSocket }
+    }
+
+    /// Has the subscriptions made on this connection. Call it once the connection before has [`ended`](Self::ended).
+    pub(super) fn make_current(&self) {
+        self.topics.connected();
+        self.current.cancel();
+    }
+
+    /// Whether the subscriptions are on this connection.
+    pub(super) fn is_current(&self) -> bool {
+        self.current.is_cancelled() && !self.ended.is_cancelled()
     }
 
     pub(super) fn compression(&self) -> Compression {
@@ -205,8 +147,8 @@ impl Link {
         self.control.send(&mut [frame]).await.map_err(|_| ClientError::Lost.into())
     }
 
-    /// Sends a request on the control lane at the server's pace, and waits for its reply. Where it comes too often, it is
-    /// sent again as told, unless that is later than `deadline`.
+    /// Sends a request on the control lane at the server's pace, and waits for its reply. If the server refuses it as too
+    /// frequent, it is sent again when the server says, unless that is later than `deadline`.
     pub(super) async fn request(&self, message: &ClientMessage, deadline: Instant) -> Result<ServerMessage, Failure> {
         let mut at = None;
         loop {
@@ -228,7 +170,7 @@ impl Link {
         }
     }
 
-    /// Whether the server answers a ping; it never waits its turn.
+    /// Whether the server answers a ping, which is sent at once.
     async fn answers(&self) -> bool {
         let id = self.next_id();
         let (sender, reply) = oneshot::channel();
@@ -237,7 +179,7 @@ impl Link {
         self.send_now(Some(id), &ping).await.is_ok() && reply.await.is_ok()
     }
 
-    /// Waits until all that was asked was answered, and what came before is read.
+    /// Waits until every request is answered, and everything before the last answer has been read.
     pub(super) async fn drained(&self) {
         self.answers().await;
         loop {
@@ -249,7 +191,7 @@ impl Link {
         }
     }
 
-    /// Waits until the server of a WebSocket is silent for too long. QUIC finds that out by itself.
+    /// Waits until the server of a WebSocket has been silent for too long. QUIC detects that by itself.
     async fn until_silent(&self) {
         if self.connection.quic().is_some() {
             return pending().await;
@@ -267,21 +209,23 @@ impl Link {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Has the reply to request `id` given to `sender`, until what is given is dropped.
+    /// Gives the reply to request `id` to `sender`, until the returned guard is dropped.
     fn expect_reply(&self, id: u64, sender: oneshot::Sender<ServerMessage>) -> Option<Awaited<'_>> {
         self.waiting().as_mut()?.insert(id, sender);
         Some(Awaited { link: self, id })
     }
 
-    /// Gives a reply to whoever waits for it.
+    /// Gives a reply to the caller that waits for it.
     pub(super) fn replied(&self, re: &RequestId, message: ServerMessage) {
-        // Others than numbers were not sent.
+        // The client sends numbers alone.
         let RequestId::Number(id) = *re else { return };
         self.pace.replied(id, refused_for(&message));
-        let Some(message) = self.topics.settle(id, message) else { return };
+        // Each connection has its own ids: a subscription's are those of the current one.
+        let others = if self.is_current() { self.topics.settle(id, message) } else { Some(message) };
+        let Some(message) = others else { return };
         let waiting = self.waiting().as_mut().and_then(|waiting| waiting.remove(&id));
         if let Some(waiting) = waiting {
-            // Whoever gave up waits no more, and it is nobody else's.
+            // The caller may have given up.
             let _ = waiting.send(message);
         }
         self.answered.notify_waiters();
@@ -291,27 +235,30 @@ impl Link {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the subscriptions, and reads until the connection ends, or the client has gone over to another one: replies go to
-    /// who waits for them, topics' messages to their subscriptions, the rest to the events.
-    pub(super) async fn serve(self: &Arc<Self>, reader: LaneReader, sink: EventSink) -> ClosedBy {
-        self.topics.connected();
-        // Whoever reads a topic lane or datagrams; they end with this.
+    /// Reads until the connection ends, or the client uses another one: replies go to their callers, topics' messages to
+    /// their subscriptions, the rest to the events. Makes the subscriptions once the connection is
+    /// [current](Self::make_current).
+    pub(super) async fn serve(self: Arc<Self>, reader: LaneReader, sink: EventSink) -> ClosedBy {
+        // The readers of datagrams and topic lanes; they end with this.
         let mut readers = JoinSet::new();
-        readers.spawn(Arc::clone(self).read_datagrams(sink.clone()));
+        readers.spawn(Arc::clone(&self).read_datagrams(sink.clone()));
         let end = tokio::select! {
-            // What came before the end counts, above all the server's last words. Reading yields to the others.
+            // Everything before the end counts, above all the server's last words. Reading yields to the others.
             biased;
             end = self.read_control(reader, &sink) => end,
             end = self.accept_lanes(&mut readers, &sink) => end,
             () = self.until_unwritable() => ReadEnd::Ended,
-            () = self.until_silent() => ReadEnd::LaneLost("nothing comes from the server any more".into()),
+            () = self.until_silent() => ReadEnd::LaneLost("the server no longer answers".into()),
             () = self.moved.cancelled() => ReadEnd::Moved,
         };
         readers.shutdown().await;
-        self.topics.disconnected();
+        if self.is_current() {
+            self.topics.disconnected();
+        }
+        self.ended.cancel();
         self.control.give_up();
         self.pace.end();
-        // Whoever waits is told by the end of his channel.
+        // The end of the channels tells the callers.
         self.waiting().take();
         self.answered.notify_waiters();
         match end {
@@ -349,7 +296,7 @@ impl Link {
         self.connection.close(code.0, reason, LINGER).await;
     }
 
-    /// Sends what there is to send, until the control lane takes no more; and leaves time to read what came before that.
+    /// Sends until the control lane takes no more, and then leaves time to read what came before that.
     async fn until_unwritable(&self) {
         tokio::select! {
             () = self.send_orders() => {}
@@ -359,8 +306,9 @@ impl Link {
         sleep(CLOSE_FOLLOWS).await;
     }
 
-    /// Sends what the subscriptions ask of the server, in order and at its pace, until the control lane takes no more.
+    /// Sends the requests of the subscriptions, in order and at the server's pace, until the control lane takes no more.
     async fn send_orders(&self) {
+        self.current.cancelled().await;
         loop {
             let id = self.next_id();
             let turn = match self.topics.next() {
@@ -371,7 +319,7 @@ impl Link {
                 Next::New => Either::Left(self.pace.next(Some(id))),
                 Next::Again(at) => Either::Right(self.pace.again(at, id)),
             };
-            // Something else may come due meanwhile.
+            // Another request may come due meanwhile.
             let turn = tokio::select! {
                 biased;
                 turn = turn => turn,
@@ -387,7 +335,7 @@ impl Link {
             match self.send_now(Some(id), &message).await {
                 Ok(()) => {}
                 Err(ClientError::Lost) => return,
-                // It does not fit, and is the only one that suffers.
+                // It is too large, which ends that subscription alone.
                 Err(e) => {
                     self.pace.given_up(id);
                     self.topics.unsendable(id, e);
@@ -396,16 +344,16 @@ impl Link {
         }
     }
 
-    /// Answers a ping without waiting: the server's next message may be what makes room.
+    /// Answers a ping without waiting: it may take the server's next message to make room.
     pub(super) fn pong(&self) {
         if let Ok(frame) = self.encode(None, &ClientMessage::Pong) {
-            // Where so much waits already, that is a sign of life as well.
+            // If it does not fit, the messages that wait are a sign of life as well.
             let _ = self.control.try_send(&frame.into(), Overflow::Refuse);
         }
     }
 }
 
-/// A reply that is waited for.
+/// A caller that waits for a reply; dropping it stops the wait.
 struct Awaited<'a> {
     link: &'a Link,
     id: u64,
@@ -421,7 +369,7 @@ impl Drop for Awaited<'_> {
     }
 }
 
-/// Makes an `error` reply the error that it is.
+/// Turns an `error` reply into an error.
 pub(super) fn unless_error(message: ServerMessage) -> Result<ServerMessage, ClientError> {
     match message {
         ServerMessage::Error(error) => Err(ClientError::Server(error)),
@@ -429,16 +377,10 @@ pub(super) fn unless_error(message: ServerMessage) -> Result<ServerMessage, Clie
     }
 }
 
-async fn read_one(reader: &mut LaneReader) -> Option<ServerMessage> {
-    let body = reader.next_body().await.ok()??;
-    let body = Body::parse(body, Compression::None, reader.max_message_bytes()).ok()?;
-    Some(Reply::parse(&body).ok()?.message)
-}
-
-/// With which code a connection ended, and why.
+/// The close code and the reason with which a connection ended.
 pub(super) fn link_end(gone: &Disconnected) -> ClosedBy {
     match gone {
-        // None was said (RFC 6455 section 7.1.5).
+        // The close frame had none (RFC 6455 section 7.1.5).
         Disconnected::Closed { code: 1005, reason } => ClosedBy::new(CloseCode::ABNORMAL, reason.clone()),
         Disconnected::Closed { code, reason } => {
             ClosedBy::new(u16::try_from(*code).map_or(CloseCode::ABNORMAL, CloseCode), reason.clone())

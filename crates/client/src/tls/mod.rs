@@ -27,7 +27,7 @@ pub use self::trust::{client_config, https_config, server_name};
 #[non_exhaustive]
 pub enum TlsError {
     /// A file is not there, or not readable.
-    #[error("cannot read {}: {cause}; {}", path.display(), unreadable_advice(cause.kind(), flag))]
+    #[error("cannot read {}: {}; {}", path.display(), unreadable_cause(cause), unreadable_advice(cause.kind(), flag))]
     Read {
         /// The file.
         path: PathBuf,
@@ -68,8 +68,8 @@ pub enum TlsError {
         /// The flag or setting that names it.
         flag: &'static str,
     },
-    /// The certificate and the key do not fit together, or are of a kind that is not supported.
-    #[error("cannot use the certificate {} with the key {}: {cause}; the key has to be the certificate's own", cert.display(), key.display())]
+    /// The certificate and the key do not belong together, or are of a kind that is not supported.
+    #[error("cannot use the certificate {} with the key {}: {}", cert.display(), key.display(), unusable_cause(cause))]
     Unusable {
         /// The certificate's file.
         cert: PathBuf,
@@ -122,7 +122,8 @@ pub fn certificates(text: &[u8], path: &Path, flag: &'static str) -> Result<Vec<
 pub fn authorities(text: &[u8], path: &Path, flag: &'static str) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(text, path, flag)? {
-        let refused = |e: rustls::Error| TlsError::Authority { path: path.to_owned(), flag, cause: e.to_string() };
+        let refused =
+            |e: rustls::Error| TlsError::Authority { path: path.to_owned(), flag, cause: authority_cause(&e) };
         roots.add(certificate).map_err(refused)?;
     }
     Ok(roots)
@@ -164,6 +165,43 @@ pub fn unreadable(path: &Path, flag: &'static str, kind: io::ErrorKind) -> TlsEr
     TlsError::Read { path: path.to_owned(), flag, cause: kind.into() }
 }
 
+/// Why a file cannot be read.
+fn unreadable_cause(cause: &io::Error) -> String {
+    match cause.kind() {
+        io::ErrorKind::NotFound => "there is no such file".into(),
+        io::ErrorKind::PermissionDenied => "permission denied".into(),
+        io::ErrorKind::IsADirectory => "it is a folder".into(),
+        _ => cause.to_string(),
+    }
+}
+
+/// Why a certificate and a key cannot be used together, and what to do about it.
+fn unusable_cause(cause: &rustls::Error) -> String {
+    match cause {
+        rustls::Error::InconsistentKeys(_) => {
+            "the key belongs to another certificate; name the certificate's own key with --key".into()
+        }
+        rustls::Error::InvalidCertificate(_) => {
+            "the certificate is damaged or of an unknown form; name another with --cert".into()
+        }
+        // The only general error here is that no kind of key fits.
+        rustls::Error::General(_) => {
+            "the key is damaged, or is not of a supported kind (RSA, ECDSA P-256 to P-521, Ed25519); name another with \
+             --key"
+                .into()
+        }
+        other => format!("{other}; name another pair with --cert and --key"),
+    }
+}
+
+/// Why a certificate cannot be used as an authority.
+fn authority_cause(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding) => "the certificate is damaged".into(),
+        other => other.to_string(),
+    }
+}
+
 /// What to do about a file that cannot be read.
 fn unreadable_advice(kind: io::ErrorKind, flag: &str) -> String {
     match kind {
@@ -190,4 +228,44 @@ pub fn provider_with(post_quantum: bool) -> Arc<CryptoProvider> {
     let hybrid = post_quantum.then_some(kx_group::X25519MLKEM768);
     let kx_groups = hybrid.into_iter().chain(classical).collect();
     Arc::new(CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use quic_websocket::tls::DevelopmentFiles;
+
+    use super::*;
+
+    /// The error of a client that shows this certificate and key.
+    fn refused(cert: &Path, key: &Path) -> String {
+        let identity = (cert.to_owned(), key.to_owned());
+        let error = socket_config(&Trust::Insecure, Some(&identity)).expect_err("they cannot be used");
+        error.to_string()
+    }
+
+    #[test]
+    fn errors_name_the_file_the_problem_and_the_remedy_in_plain_words() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [one, other] = ["one", "other"].map(|name| {
+            let files = DevelopmentFiles::inside(&folder.path().join(name));
+            files.make(&["localhost".into()], false).expect("certificates");
+            files
+        });
+        let damaged = folder.path().join("damaged.pem");
+        fs::write(&damaged, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n").expect("written");
+        let gone = folder.path().join("gone.pem");
+        for (said, words) in [
+            (refused(&one.cert, &other.key), ["the key belongs to another certificate", "own key with --key"]),
+            (refused(&one.cert, &damaged), ["the key is damaged", "name another with --key"]),
+            (refused(&gone, &one.key), ["gone.pem: there is no such file", "correct --cert"]),
+            (refused(folder.path(), &one.key), ["it is a folder", "name another file with --cert"]),
+        ] {
+            assert!(words.iter().all(|word| said.contains(word)), "{said}");
+            for raw in ["KeyMismatch", "InvalidKeyFormat", "entity not found", "os error"] {
+                assert!(!said.contains(raw), "{said}");
+            }
+        }
+    }
 }

@@ -1,21 +1,25 @@
-//! One subscription as the client keeps it: what was asked for, and what was seen. Pure; called by `routes`.
+//! One subscription as the client keeps it: what was asked for, and what has been seen. Pure; called by `routes`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::event::{Missed, TopicEvent};
+use super::event::{Ended, Missed, TopicEvent};
+use super::history::offset_of;
 use super::queue::{Item, Keep, Queue, Seen};
 use super::routes::{Dispatch, Via};
 use crate::ClientError;
 use crate::backoff::Backoff;
-use crate::message::{ClosedBy, DeliveryMode, ErrorCode, ErrorReply, Position, ServerMessage, Subscribe, Subscribed};
+use crate::message::{
+    ClientMessage, ClosedBy, DeliveryMode, ErrorCode, ErrorReply, MAX_PAGE, Position, ServerMessage, Subscribe,
+    Subscribed, TopicName,
+};
 
-/// Refusals that time can heal: a subscription that was there is tried again.
+/// Refusals that may pass: a subscription that was live is tried again.
 const PASSING: [u16; 3] = [ErrorCode::RateLimited as u16, ErrorCode::Internal as u16, ErrorCode::Unavailable as u16];
 
-/// The answer to a new subscription: its first position, or why there is none.
+/// The answer to a new subscription: its first position, or the error.
 pub(super) type Opened = Result<Option<Seen>, ClientError>;
 
 /// How far a subscription is on the present connection.
@@ -23,32 +27,42 @@ pub(super) type Opened = Result<Option<Seen>, ClientError>;
 pub(super) enum Stage {
     /// The server has not been asked.
     Wanted,
-    /// It has not answered.
+    /// The server has been asked where the recent messages begin, and has not answered.
+    Locating,
+    /// The server has been asked, and has not answered.
     Asked,
-    /// It sends.
+    /// The server sends.
     Live,
+}
+
+/// The messages of a subscription with `recent` that have not come yet.
+#[derive(Debug, Clone, Copy)]
+struct Recent {
+    count: u64,
+    /// The newest offset when they were asked for.
+    newest: u64,
 }
 
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// What was asked for at first.
+    /// The first request.
     pub(super) request: Subscribe,
     pub(super) queue: Arc<Queue>,
     pub(super) stage: Stage,
-    /// Who made it and waits for the first answer; `None` once that is there.
+    /// The caller that waits for the first answer; `None` once it has come.
     opened: Option<oneshot::Sender<Opened>>,
-    /// What was put into the queue, or was before: nothing up to there is put in again. `None` for a pattern, and before
-    /// the first answer.
+    /// The last position that was put into the queue, or the first one: nothing up to there is put in again. `None` for a
+    /// pattern, and before the first answer.
     seen: Option<Seen>,
-    /// Behind what to go on where recent messages were asked for and none is there yet. Where these begin is not told, and
-    /// offsets may jump: so nothing is taken for an old one because of this.
-    begin: Option<u64>,
-    /// Up to this offset it was told already that not everything is there, or never asked for.
+    /// Recent messages that were asked for, until the first of them comes. Where they begin is not known, because offsets
+    /// may jump: so none of them is mistaken for an old one, and after a reconnect the client asks for it.
+    recent: Option<Recent>,
+    /// Messages up to this offset are known to be incomplete, or were not asked for.
     told: u64,
     lane: Option<u64>,
-    /// The tries since the server took it.
+    /// The attempts since the server last accepted it.
     backoff: Backoff,
-    /// Why the server has not taken it yet, where that may heal.
+    /// The last refusal that may pass, while the server has not accepted the subscription.
     pub(super) refusal: Option<ErrorReply>,
 }
 
@@ -62,7 +76,7 @@ impl Entry {
             stage: Stage::Wanted,
             opened: Some(opened),
             seen,
-            begin: None,
+            recent: None,
             told: 0,
             lane: None,
             backoff: Backoff::default(),
@@ -74,31 +88,78 @@ impl Entry {
         self.request.delivery == DeliveryMode::Datagram
     }
 
-    /// Whether the newest message of a topic is all that is of interest.
+    /// Whether only the newest message of a topic matters.
     fn newest_wins(&self) -> bool {
         self.is_datagram() || self.queue.keep() == Keep::Newest
     }
 
-    /// What to ask the server for.
-    pub(super) fn to_ask(&self) -> Subscribe {
-        // Newest wins: with datagrams, what was missed is of no interest.
-        let mut ask = self.request.clone();
-        if self.opened.is_some() {
-            return ask;
+    /// The next request to the server.
+    pub(super) fn ask(&mut self) -> ClientMessage {
+        if let Some(locate) = self.locate() {
+            self.stage = Stage::Locating;
+            return locate;
         }
-        if self.is_datagram() {
-            ask.since = None;
-            return ask;
-        }
-        ask.recent = None;
-        ask.since = self.seen.as_ref().map(|seen| {
-            let offset = seen.offset.max(self.begin.unwrap_or(0));
-            Position { epoch: seen.epoch.as_ref().to_owned(), offset }
-        });
-        ask
+        self.stage = Stage::Asked;
+        ClientMessage::Subscribe(self.subscribe())
     }
 
-    /// On what its messages come, beside datagrams. Of use once it was answered.
+    fn subscribe(&self) -> Subscribe {
+        let mut subscribe = self.request.clone();
+        if self.opened.is_some() {
+            return subscribe;
+        }
+        if self.is_datagram() {
+            // Newest wins: what was missed does not matter.
+            subscribe.since = None;
+            return subscribe;
+        }
+        subscribe.recent = None;
+        subscribe.since =
+            self.seen.as_ref().map(|seen| Position { epoch: seen.epoch.as_ref().to_owned(), offset: seen.offset });
+        subscribe
+    }
+
+    /// Asks for the recent messages that were to come on the connection before, to learn the offset of the oldest.
+    fn locate(&self) -> Option<ClientMessage> {
+        let recent = self.recent.filter(|_| self.opened.is_none() && !self.is_datagram())?;
+        let epoch = self.seen.as_ref()?.epoch.as_ref().to_owned();
+        Some(ClientMessage::History {
+            topic: TopicName::new(self.request.topic.as_str()).ok()?,
+            since: Some(Position { epoch, offset: recent.newest + 1 }),
+            limit: recent.count.min(MAX_PAGE),
+            reverse: true,
+        })
+    }
+
+    /// The server's answer to [`locate`](Self::locate): the subscription resumes before the oldest of the messages, or
+    /// behind all of them if they are gone. Gives a refusal back that may pass.
+    pub(super) fn located(&mut self, reply: ServerMessage) -> Result<(), ClientError> {
+        let (oldest, is_whole) = match &reply {
+            ServerMessage::Error(error) if PASSING.contains(&error.code) => {
+                return Err(ClientError::Server(error.clone()));
+            }
+            ServerMessage::Error(error) => (None, error.code == ErrorCode::NotFound.number()),
+            ServerMessage::History { messages, more, .. } => {
+                let count = self.recent.map_or(0, |recent| recent.count);
+                let is_whole = !more || u64::try_from(messages.len()).is_ok_and(|have| have >= count);
+                (messages.last().and_then(|oldest| offset_of(oldest)), is_whole)
+            }
+            _ => (None, false),
+        };
+        self.stage = Stage::Wanted;
+        let (Some(recent), Some(seen)) = (self.recent.take(), &mut self.seen) else { return Ok(()) };
+        if matches!(&reply, ServerMessage::History { epoch, .. } if *seen.epoch != **epoch) {
+            // What is told about the position covers these messages as well.
+            return Ok(());
+        }
+        seen.offset = oldest.map_or(recent.newest, |oldest| oldest.saturating_sub(1));
+        if !is_whole && !self.newest_wins() {
+            self.missed("the connection was lost before all recent messages came".into());
+        }
+        Ok(())
+    }
+
+    /// The channel that carries its messages, beside datagrams. Meaningful once the server has answered.
     pub(super) fn via(&self) -> Via {
         self.lane.map_or(Via::Control, Via::Lane)
     }
@@ -118,13 +179,17 @@ impl Entry {
         match (subscribed.epoch, subscribed.offset) {
             (Some(epoch), Some(newest)) if !self.request.topic.is_wildcard() => {
                 let had_seen = self.seen.is_some();
+                let is_recovered = subscribed.recovered == Some(true);
                 let is_news = self.compare(epoch, newest) || newest > self.told;
-                if subscribed.recovered != Some(true) {
+                if !is_recovered {
                     let is_of_interest = !self.newest_wins() || !is_renewed;
                     if had_seen && is_news && is_of_interest {
                         self.missed(subscribed.reason.unwrap_or_else(|| "the topic's log does not reach back".into()));
                     }
                     self.told = newest;
+                    if !is_renewed {
+                        self.expect_recent(newest);
+                    }
                 }
             }
             _ if is_renewed && !self.newest_wins() => {
@@ -133,13 +198,13 @@ impl Entry {
             _ => {}
         }
         if let Some(opened) = self.opened.take() {
-            // Whoever gave up takes it out as well.
+            // A caller that has given up removes the subscription itself.
             let _ = opened.send(Ok(self.seen.clone()));
         }
     }
 
-    /// Sets what was seen against what the log is now. True where that is in another life than before, or has lost
-    /// what was seen: offsets are given anew then.
+    /// Compares what was seen with the log as it is now. True if the log was started again, or has lost what was seen:
+    /// offsets are then assigned again.
     fn compare(&mut self, epoch: String, newest: u64) -> bool {
         match &mut self.seen {
             Some(seen) if *seen.epoch == *epoch => {
@@ -148,17 +213,25 @@ impl Entry {
                 is_ahead
             }
             Some(_) => {
-                self.begin = None;
+                self.recent = None;
                 self.seen = Some(Seen { epoch: epoch.into(), offset: 0 });
                 true
             }
             None => {
-                let recent = self.request.recent.filter(|&recent| recent > 0);
-                self.begin = recent.map(|recent| newest.saturating_sub(recent));
-                self.seen = Some(Seen { epoch: epoch.into(), offset: if recent.is_some() { 0 } else { newest } });
+                self.seen = Some(Seen { epoch: epoch.into(), offset: newest });
                 false
             }
         }
+    }
+
+    /// Recent messages follow, up to this offset; the oldest may have any.
+    fn expect_recent(&mut self, newest: u64) {
+        let Some(count) = self.request.recent.filter(|&count| count > 0 && newest > 0) else { return };
+        let Some(seen) = &mut self.seen else { return };
+        if seen.offset >= newest {
+            seen.offset = 0;
+        }
+        self.recent = Some(Recent { count, newest });
     }
 
     fn missed(&self, reason: String) {
@@ -170,7 +243,7 @@ impl Entry {
     /// Puts a topic's message into the queue, unless it has been there.
     pub(super) fn deliver(&mut self, via: Via, message: ServerMessage) -> Dispatch {
         if self.newest_wins() && matches!(message, ServerMessage::Gap { .. }) {
-            // It may span what came as datagrams, and what was missed is of no interest.
+            // It may span messages that came as datagrams, and what was missed does not matter.
             return Dispatch::Taken;
         }
         let (first, last) = match &message {
@@ -185,7 +258,7 @@ impl Entry {
             }
             position = Some(Seen { offset: last, ..seen.clone() });
         }
-        // Of a gap that was told in part, the rest.
+        // The rest of a gap of which a part has been reported.
         let first = first.map(|first| self.seen.as_ref().map_or(first, |seen| first.max(seen.offset + 1)));
         let waits = matches!(via, Via::Lane(_)) && !self.newest_wins();
         if waits && !self.queue.has_room() {
@@ -194,19 +267,19 @@ impl Entry {
         let event = match message {
             ServerMessage::Message(message) => TopicEvent::Message(message),
             ServerMessage::Gap { topic, last, reason, .. } => TopicEvent::Missed(Missed {
-                // That of a pattern stands for messages of many topics, and has no offsets.
+                // A pattern's gap is about messages of many topics, and has no offsets.
                 offsets: first.filter(|_| last > 0).map(|first| first..=last),
                 topic,
                 reason: reason.unwrap_or_else(|| "the server dropped them".into()),
             }),
             ServerMessage::Join { topic, client } => TopicEvent::Join { topic, member: client },
             ServerMessage::Leave { topic, client } => TopicEvent::Leave { topic, member: client },
-            other => return Dispatch::Nobodys(other),
+            other => return Dispatch::Unclaimed(other),
         };
         if let Some(position) = &position {
             self.seen = Some(position.clone());
-            self.begin = None;
-            // What is lost behind it is another loss.
+            self.recent = None;
+            // A loss behind it is another loss.
             self.told = 0;
         }
         let item = Item { event, position };
@@ -218,8 +291,8 @@ impl Entry {
         Dispatch::Taken
     }
 
-    /// It cannot be made, or be made anew just now: gives when to try again. `None` where it is over. `is_early` where the
-    /// server will take it in a moment.
+    /// The server refused it. Gives the time of the next attempt, or `None` if the subscription has ended. `is_early` if
+    /// the server has not yet heard that the subscription before has ended.
     pub(super) fn refused(&mut self, error: ClientError, is_early: bool) -> Option<Instant> {
         let delay = match (self.opened.take(), error) {
             (opened, ClientError::Server(error)) if is_early || too_often(&error) => {
@@ -237,11 +310,11 @@ impl Entry {
                 error.retry_after_ms.map_or(backoff, Duration::from_millis)
             }
             (None, ClientError::Server(error)) => {
-                self.queue.end(error.code, error.message);
+                self.queue.end(Ended::ByServer(error));
                 return None;
             }
             (None, error) => {
-                self.queue.end(ErrorCode::Internal.number(), error.to_string());
+                self.queue.end(Ended::NotResumed { reason: error.to_string() });
                 return None;
             }
         };
@@ -250,12 +323,12 @@ impl Entry {
     }
 
     /// The server ended it.
-    pub(super) fn end(mut self, code: u16, reason: String) {
-        // Nobody has been told that it began.
+    pub(super) fn end(mut self, error: ErrorReply) {
+        // The caller has not been told that it began.
         if let Some(opened) = self.opened.take() {
-            return drop(opened.send(Err(ClientError::Server(ErrorReply::new(code, reason)))));
+            return drop(opened.send(Err(ClientError::Server(error))));
         }
-        self.queue.end(code, reason);
+        self.queue.end(Ended::ByServer(error));
     }
 
     /// The client is closed for good.
@@ -265,12 +338,12 @@ impl Entry {
                 let error = ClientError::Closed { code: closed.code, reason: closed.reason.clone() };
                 drop(opened.send(Err(error)));
             }
-            None => self.queue.end(closed.code.0, closed.reason.clone()),
+            None => self.queue.end(Ended::Closed(closed.clone())),
         }
     }
 }
 
-/// Whether that is healed by waiting as told, also for who asks for the first time.
+/// Whether the server will accept it at the time that it named, also as the first request.
 fn too_often(error: &ErrorReply) -> bool {
     error.code == ErrorCode::RateLimited.number() && error.retry_after_ms.is_some()
 }

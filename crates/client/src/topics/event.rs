@@ -1,50 +1,89 @@
-//! What a subscription hands out.
+//! The events of a subscription.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 
-use crate::message::{Member, TopicMessage};
+use crate::message::{ClosedBy, ErrorReply, Member, TopicMessage};
 
-/// What happens on a topic, in order.
+/// An event of a subscription, in the order of the topic.
 ///
-/// Exhaustive on purpose: whoever matches on it decides about [`Missed`] and [`Ended`](Self::Ended) as well.
+/// Decide in every `match` about [`Missed`](Self::Missed) and [`Ended`](Self::Ended): an application that keeps state
+/// has to fetch it again after the former, and to stop or to subscribe again after the latter.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TopicEvent {
-    /// Somebody published.
+    /// A message was published.
     Message(TopicMessage),
-    /// Here messages are missing.
+    /// Messages are missing at this point.
     Missed(Missed),
-    /// Somebody came; only where [`presence`](super::SubscribeBuilder::presence) was asked for.
+    /// A client subscribed to the topic; only with [`presence`](super::SubscribeBuilder::presence).
+    #[non_exhaustive]
     Join {
-        /// To which topic.
+        /// The topic.
         topic: String,
-        /// Who.
+        /// The client.
         member: Member,
     },
-    /// Somebody left; only where [`presence`](super::SubscribeBuilder::presence) was asked for.
+    /// A client left the topic; only with [`presence`](super::SubscribeBuilder::presence).
+    #[non_exhaustive]
     Leave {
-        /// Which topic.
+        /// The topic.
         topic: String,
-        /// Who.
+        /// The client.
         member: Member,
     },
-    /// The subscription is over; nothing follows.
-    Ended {
-        /// An [`ErrorCode`](crate::message::ErrorCode)'s number where the server ended it, a
-        /// [`CloseCode`](crate::message::CloseCode)'s (1000 and above) where the client was closed for good.
-        code: u16,
-        /// Why, in words.
-        reason: String,
-    },
+    /// The subscription has ended; nothing follows.
+    Ended(Ended),
 }
 
-/// Messages that a subscription did not get. Of a topic they can be had by
-/// [`Client::history`](crate::Client::history) while its log lasts.
+/// Messages that a subscription did not get. Those of a topic are available from
+/// [`Client::history`](crate::Client::history) while its log keeps them.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Missed {
-    /// The topic; or the pattern that was subscribed to, where it is not known which of its topics are concerned.
+    /// The topic; or the subscription's pattern, if it is not known which of its topics are concerned.
     pub topic: String,
-    /// Offsets of the first and the last one, where these are known. Unknown after a reconnect that could not be bridged.
+    /// Offsets of the first and the last of them, if known. Offsets do not always grow by one, so the range does not tell
+    /// how many messages are missing. Unknown after a reconnect that could not resume.
     pub offsets: Option<RangeInclusive<u64>>,
-    /// Why, in words.
+    /// The reason, for people.
     pub reason: String,
+}
+
+/// Why a subscription ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ended {
+    /// The server ended it, or refused it after a reconnect, for instance with code 403 because a new token no longer
+    /// allows it.
+    ByServer(ErrorReply),
+    /// The client could not ask for it again after a reconnect.
+    #[non_exhaustive]
+    NotResumed {
+        /// The reason, for people.
+        reason: String,
+    },
+    /// The client was closed for good.
+    Closed(ClosedBy),
+}
+
+impl Ended {
+    /// The reason, for people.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::ByServer(error) => &error.message,
+            Self::NotResumed { reason } => reason,
+            Self::Closed(closed) => &closed.reason,
+        }
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ByServer(error) => write!(f, "{} - {}", error.code, error.message),
+            Self::NotResumed { reason } => f.write_str(reason),
+            Self::Closed(closed) => write!(f, "{} - {}", closed.code, closed.reason),
+        }
+    }
 }

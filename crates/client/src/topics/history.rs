@@ -194,6 +194,15 @@ fn read(message: Box<RawValue>) -> Result<TopicMessage, Invalid> {
     }
 }
 
+/// The offset of a `message` on a page.
+pub(super) fn offset_of(message: &RawValue) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Place {
+        offset: u64,
+    }
+    serde_json::from_str::<Place>(message.get()).ok().map(|place| place.offset)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

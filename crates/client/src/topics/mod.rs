@@ -18,7 +18,7 @@ use std::time::Instant;
 use tokio::sync::{Notify, oneshot};
 
 use self::entry::Opened;
-pub use self::event::{Missed, TopicEvent};
+pub use self::event::{Ended, Missed, TopicEvent};
 pub use self::history::{History, HistoryBuilder};
 pub use self::publish::{PublishBuilder, Published};
 use self::queue::Queue;
@@ -131,7 +131,7 @@ impl Topics {
             let dispatch = self.routes().dispatch(via, message);
             match dispatch {
                 Dispatch::Taken => return None,
-                Dispatch::Nobodys(message) => return Some(message),
+                Dispatch::Unclaimed(message) => return Some(message),
                 Dispatch::Unsettled(unsettled) => {
                     message = unsettled;
                     settled.await;

@@ -36,7 +36,7 @@ pub(super) enum Dispatch {
     /// It is dealt with.
     Taken,
     /// It belongs to no subscription.
-    Nobodys(ServerMessage),
+    Unclaimed(ServerMessage),
     /// Whose it is shows once a subscription is answered that is under way.
     Unsettled(ServerMessage),
     /// Its subscription's queue has no room.
@@ -130,7 +130,7 @@ impl Routes {
     pub(super) fn leave(&mut self, number: u64, reply: Option<oneshot::Sender<ServerMessage>>) {
         let Some(entry) = self.remove(number) else { return };
         entry.queue.abandon();
-        if self.is_connected && entry.stage != Stage::Wanted {
+        if self.is_connected && matches!(entry.stage, Stage::Asked | Stage::Live) {
             self.expect_stragglers(&entry);
             self.leaving.push_back(Leaving { topic: entry.request.topic, reply, due: None });
         }
@@ -217,9 +217,8 @@ impl Routes {
         }
         while let Some(number) = self.next_due(now).or_else(|| self.next_wanted()) {
             if let Some(entry) = self.entries.get_mut(&number) {
-                entry.stage = Stage::Asked;
                 self.asked.insert(id, number);
-                return Some(Outgoing { message: ClientMessage::Subscribe(entry.to_ask()) });
+                return Some(Outgoing { message: entry.ask() });
             }
         }
         None
@@ -271,6 +270,10 @@ impl Routes {
         // Who left meanwhile has said so to the server.
         let entry = self.entries.get_mut(&number)?;
         match reply {
+            reply if entry.stage == Stage::Locating => match entry.located(reply) {
+                Ok(()) => self.wanted.push_back(number),
+                Err(error) => self.refused(number, error),
+            },
             ServerMessage::Subscribed(subscribed) => entry.answered(subscribed),
             other => {
                 let got = other.type_name();
@@ -321,29 +324,29 @@ impl Routes {
             ServerMessage::Gap { topic, .. } => (topic.as_str(), false),
             ServerMessage::Join { topic, .. } | ServerMessage::Leave { topic, .. } => (topic.as_str(), true),
             ServerMessage::Unsubscribed { .. } => return self.ended(message),
-            _ => return Dispatch::Nobodys(message),
+            _ => return Dispatch::Unclaimed(message),
         };
         match self.find(via, topic, of_presence) {
             Found::One(number) => match self.entries.get_mut(&number) {
                 Some(entry) => entry.deliver(via, message),
-                None => Dispatch::Nobodys(message),
+                None => Dispatch::Unclaimed(message),
             },
             Found::Unsettled => Dispatch::Unsettled(message),
             Found::Straggler => Dispatch::Taken,
-            Found::None => Dispatch::Nobodys(message),
+            Found::None => Dispatch::Unclaimed(message),
         }
     }
 
     fn ended(&mut self, message: ServerMessage) -> Dispatch {
-        let ServerMessage::Unsubscribed { topic, code, reason } = &message else { return Dispatch::Nobodys(message) };
+        let ServerMessage::Unsubscribed { topic, code, reason } = &message else { return Dispatch::Unclaimed(message) };
         let number = self.by_text.get(topic.as_str()).copied();
         match number.and_then(|number| self.remove(number)) {
             Some(entry) => {
                 self.expect_stragglers(&entry);
-                entry.end(*code, reason.clone().unwrap_or_default());
+                entry.end(ErrorReply::new(*code, reason.clone().unwrap_or_default()));
                 Dispatch::Taken
             }
-            None => Dispatch::Nobodys(message),
+            None => Dispatch::Unclaimed(message),
         }
     }
 
@@ -364,7 +367,7 @@ impl Routes {
             }
             // Subscribed to anew: a pattern that shares the old lane gets nothing of what was sent to the old one.
             let is_elsewhere = match entry.stage {
-                Stage::Wanted => false,
+                Stage::Wanted | Stage::Locating => false,
                 Stage::Asked => true,
                 Stage::Live => !entry.is_on(via),
             };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::entry::Opened;
-use super::event::{Missed, TopicEvent};
+use super::event::{Ended, Missed, TopicEvent};
 use super::queue::{Keep, Queue};
 use super::routes::{Dispatch, Next, Routes, Via};
 use crate::ClientError;
@@ -104,7 +104,9 @@ impl Reader {
             TopicEvent::Missed(Missed { topic, .. }) => format!("missed of {topic}"),
             TopicEvent::Join { topic, .. } => format!("join {topic}"),
             TopicEvent::Leave { topic, .. } => format!("leave {topic}"),
-            TopicEvent::Ended { code, .. } => format!("ended {code}"),
+            TopicEvent::Ended(Ended::ByServer(error)) => format!("ended {}", error.code),
+            TopicEvent::Ended(Ended::Closed(closed)) => format!("closed {}", closed.code),
+            TopicEvent::Ended(Ended::NotResumed { reason }) => format!("not resumed: {reason}"),
         };
         std::iter::from_fn(|| self.queue.try_next()).map(|item| short(item.event)).collect()
     }
@@ -221,7 +223,7 @@ fn the_exact_topic_goes_before_patterns_and_the_first_pattern_before_others() {
     assert_eq!((exact.events(), wide.events()), (vec!["1".to_owned()], vec!["2".to_owned()]));
     assert!(narrow.events().is_empty());
     let nobodys = scene.routes.dispatch(CONTROL, message("u", 1));
-    assert!(matches!(nobodys, Dispatch::Nobodys(ServerMessage::Message(_))), "{nobodys:?}");
+    assert!(matches!(nobodys, Dispatch::Unclaimed(ServerMessage::Message(_))), "{nobodys:?}");
 }
 
 #[test]
@@ -362,7 +364,7 @@ fn the_servers_and_the_clients_end_end_subscriptions() {
     assert_eq!(asked.topic.as_str(), "b");
     scene.answer(live("e", 0, None));
     scene.routes.close(&ClosedBy::new(CloseCode::NORMAL, "done"));
-    assert_eq!(kept.events(), ["ended 1000"]);
+    assert_eq!(kept.events(), ["closed 1000"]);
     assert!(matches!(pending.opened.try_recv(), Ok(Err(ClientError::Closed { .. }))));
     let (sender, _opened) = oneshot::channel();
     let late = scene.routes.add(asked, Queue::new("b", 1, Keep::All), sender);
@@ -380,6 +382,20 @@ fn where_recent_messages_begin_is_not_known_and_none_is_taken_for_an_old_one() {
     assert_eq!(reader.events(), ["40", "70", "100", "130"]);
     scene.reconnect();
     assert_eq!(scene.asked().1.since, position("e", 130));
+}
+
+#[test]
+fn recent_messages_before_a_position_that_the_log_has_lost_are_not_taken_for_old_ones() {
+    let mut scene = Scene::connected();
+    let reader = scene.add_with("t", 100, |subscribe| {
+        subscribe.since = position("e", 130);
+        subscribe.recent = Some(3);
+    });
+    scene.answer(recovered("e", 100, false));
+    for offset in [40, 70, 100, 131] {
+        scene.take(CONTROL, "t", offset);
+    }
+    assert_eq!(reader.events(), ["missed of t", "40", "70", "100", "131"]);
 }
 
 #[test]

@@ -27,8 +27,8 @@ impl Client {
     ///     match event {
     ///         TopicEvent::Message(message) => println!("{:?}", message.payload.content),
     ///         TopicEvent::Missed(missed) => println!("(messages are missing: {})", missed.reason),
-    ///         TopicEvent::Join { .. } | TopicEvent::Leave { .. } => {}
-    ///         TopicEvent::Ended { code, reason } => println!("it is over: {code} - {reason}"),
+    ///         TopicEvent::Ended(ended) => println!("the subscription ended: {ended}"),
+    ///         _ => {}
     ///     }
     /// }
     /// # Ok(()) }

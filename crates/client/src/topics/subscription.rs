@@ -1,10 +1,10 @@
-//! A subscription in its reader's hands.
+//! A subscription as its reader holds it.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use futures_util::Stream;
+use futures_core::Stream;
 use tokio::sync::oneshot;
 
 use super::event::TopicEvent;
@@ -28,10 +28,10 @@ use crate::{Client, ClientError};
 /// # Ok(()) }
 /// ```
 ///
-/// It outlives connections: after a reconnect it goes on behind the last message it got, nothing lost and nothing
-/// twice. Where that cannot be, [`TopicEvent::Missed`] says so in its place. Of a pattern it says so after
-/// every reconnect, because a pattern has no position. Where the server does not take it back just then (error 429, 500
-/// or 503), it is asked again until it does.
+/// It outlives connections: after a reconnect it resumes behind the last message that came, with nothing lost and nothing
+/// twice. If that is not possible, [`TopicEvent::Missed`] reports it at that point; for a pattern after every reconnect,
+/// because a pattern has no position. If the server refuses it for the moment (error 429, 500 or 503), the client asks
+/// again until the server accepts it.
 ///
 /// It keeps the client connected, and has to be read: see [`SubscribeBuilder::queue`](super::SubscribeBuilder::queue).
 /// Dropping it unsubscribes.
@@ -54,13 +54,15 @@ impl Subscription {
         self.position = position;
     }
 
-    /// Waits for the next event; `None` behind [`TopicEvent::Ended`]. Cancel safe.
+    /// Waits for the next event; `None` after [`TopicEvent::Ended`].
+    ///
+    /// Cancel safe: if the call is dropped, no event is lost.
     pub async fn next(&mut self) -> Option<TopicEvent> {
         let item = self.queue.next().await?;
         Some(self.take(item))
     }
 
-    /// The next event, where there is one already.
+    /// The next event, if one is waiting.
     pub fn try_next(&mut self) -> Option<TopicEvent> {
         let item = self.queue.try_next()?;
         Some(self.take(item))
@@ -73,8 +75,8 @@ impl Subscription {
         event
     }
 
-    /// Behind the last event that was handed out: what to keep, and to give to
-    /// [`since`](super::SubscribeBuilder::since), in order to go on there in another process. `None` for a pattern.
+    /// The position behind the last event that was handed out. Store it, and pass it to
+    /// [`since`](super::SubscribeBuilder::since) to resume there in another process. `None` for a pattern.
     pub fn position(&self) -> Option<Position> {
         let seen = self.position.as_ref()?;
         Some(Position { epoch: seen.epoch.as_ref().to_owned(), offset: seen.offset })
@@ -85,11 +87,12 @@ impl Subscription {
         &self.topic
     }
 
-    /// Ends it, and waits until the server has done so too. Events that were not handed out are dropped.
+    /// Ends the subscription, and waits until the server has ended it as well. Events that were not handed out are
+    /// dropped.
     ///
     /// # Errors
-    /// [`ClientError::Server`] where the server answers with an error, [`ClientError::Timeout`] where it does not
-    /// answer. The subscription has ended all the same.
+    /// [`ClientError::Server`] if the server answers with an error, [`ClientError::Timeout`] if it does not answer within
+    /// [`ClientBuilder::request_timeout`](crate::ClientBuilder::request_timeout). The subscription has ended all the same.
     pub async fn unsubscribe(self) -> Result<(), ClientError> {
         let (reply, replied) = oneshot::channel();
         let client = self.client.clone();

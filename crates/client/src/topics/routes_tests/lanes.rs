@@ -7,7 +7,7 @@ fn what_comes_before_its_subscribed_waits_on_topic_lanes() {
     let mut scene = Scene::connected();
     let reader = scene.add_with("t", 100, |subscribe| subscribe.since = position("e", 1));
     let unsettled = scene.routes.dispatch(Via::Lane(1), message("t", 2));
-    assert!(matches!(unsettled, Dispatch::Nobodys(_)), "not asked for yet: {unsettled:?}");
+    assert!(matches!(unsettled, Dispatch::Unclaimed(_)), "not asked for yet: {unsettled:?}");
     let (id, _) = scene.asked();
     let unsettled = scene.routes.dispatch(Via::Lane(1), message("t", 2));
     assert!(matches!(unsettled, Dispatch::Unsettled(_)), "{unsettled:?}");

@@ -18,18 +18,90 @@ fn after_a_reconnect_it_goes_on_behind_the_last_message_it_got() {
     assert_eq!(reader.events(), ["6", "7", "8", "9"]);
 }
 
+/// Answers the next request, which has to ask where the three newest messages up to `newest` begin.
+fn answer_history(scene: &mut Scene, newest: u64, reply: ServerMessage) {
+    match scene.order() {
+        Some((id, ClientMessage::History { topic, since, limit: 3, reverse: true })) => {
+            assert_eq!((topic.as_str(), since), ("t", position("e", newest + 1)));
+            assert!(scene.routes.settle(id, reply).is_none());
+        }
+        other => panic!("expected history, got {other:?}"),
+    }
+}
+
+fn page(epoch: &str, offsets: &[u64], more: bool) -> ServerMessage {
+    let message = |offset: &u64| {
+        let json = format!(r#"{{"type":"message","topic":"t","offset":{offset},"content":"x","timestamp":1}}"#);
+        serde_json::value::RawValue::from_string(json).expect("JSON")
+    };
+    ServerMessage::History {
+        topic: "t".into(),
+        epoch: epoch.into(),
+        offset: Some(130),
+        recovered: None,
+        messages: offsets.iter().map(message).collect(),
+        more,
+    }
+}
+
+#[test]
+fn recent_messages_that_never_came_are_located_and_all_come_however_offsets_jump() {
+    let mut scene = Scene::connected();
+    let reader = scene.add_with("t", 100, |subscribe| subscribe.recent = Some(3));
+    scene.answer(live("e", 100, Some(1)));
+    scene.reconnect();
+    answer_history(&mut scene, 100, page("e", &[100, 70, 40], true));
+    let asked = scene.answer(recovered("e", 130, true));
+    assert_eq!((asked.since, asked.recent), (position("e", 39), None));
+    for offset in [40, 70, 100, 130] {
+        scene.take(CONTROL, "t", offset);
+    }
+    assert_eq!(reader.events(), ["40", "70", "100", "130"]);
+    scene.reconnect();
+    assert_eq!(scene.asked().1.since, position("e", 130));
+}
+
+#[test]
+fn recent_messages_that_cannot_be_located_are_reported_unless_there_are_none() {
+    let error = |code: u16| ServerMessage::Error(ErrorReply::new(code, "no"));
+    for (reply, events, since) in [
+        (page("e", &[], false), vec![], position("e", 100)),
+        (page("e", &[100], true), vec!["missed of t"], position("e", 99)),
+        (page("f", &[7], false), vec![], position("e", 0)),
+        (error(404), vec![], position("e", 100)),
+        (error(403), vec!["missed of t"], position("e", 100)),
+    ] {
+        let mut scene = Scene::connected();
+        let reader = scene.add_with("t", 100, |subscribe| subscribe.recent = Some(3));
+        scene.answer(live("e", 100, None));
+        scene.reconnect();
+        answer_history(&mut scene, 100, reply);
+        assert_eq!(reader.events(), events);
+        assert_eq!(scene.asked().1.since, since);
+    }
+    let mut scene = Scene::connected();
+    let reader = scene.add_with("t", 100, |subscribe| subscribe.recent = Some(3));
+    scene.answer(live("e", 100, None));
+    scene.reconnect();
+    answer_history(&mut scene, 100, error(503));
+    assert!(scene.order().is_none(), "it is asked again later");
+    scene.routes.leave(reader.number, None);
+    assert!(scene.order().is_none(), "the server never knew of it on this connection");
+}
+
 #[test]
 fn what_was_asked_for_and_never_came_is_asked_for_again() {
     let mut scene = Scene::connected();
-    let recent = scene.add_with("recent", 100, |subscribe| subscribe.recent = Some(5));
+    let recent = scene.add_with("t", 100, |subscribe| subscribe.recent = Some(3));
     let _live = scene.add("live");
     assert!(scene.order().is_some(), "the answer to this one does not come");
     scene.reconnect();
-    assert_eq!(scene.answer(live("e", 20, None)).recent, Some(5), "the first answer is still to come");
+    assert_eq!(scene.answer(live("e", 20, None)).recent, Some(3), "the first answer is still to come");
     scene.answer(live("e", 20, None));
     scene.reconnect();
-    assert_eq!(scene.answer(recovered("e", 22, true)).since, position("e", 15), "at most five came before 20");
+    answer_history(&mut scene, 20, page("e", &[20, 19, 18], true));
     assert_eq!(scene.answer(recovered("e", 22, true)).since, position("e", 20), "nothing came yet");
+    assert_eq!(scene.answer(recovered("e", 22, true)).since, position("e", 17), "three came before");
     assert!(recent.events().is_empty());
 }
 
