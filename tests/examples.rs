@@ -350,7 +350,8 @@ async fn an_unsendable_line_is_reported_and_the_others_are_sent() {
     let long = "x".repeat(2 << 20);
     let typed = [b"first\n\xff\xfe\n", long.as_bytes(), b"\n//slash\n/help\nlast\n/quit now\nnever\n"].concat();
     let (said, is_well) = piped(&server, &[], &typed).await;
-    for expected in ["Echo: first", "not UTF-8", "the server takes at most", "Echo: /slash", "Echo: last", "Goodbye"] {
+    for expected in ["Echo: first", "not UTF-8", "the server accepts at most", "Echo: /slash", "Echo: last", "Goodbye"]
+    {
         assert!(said.contains(expected), "{expected} is missing in {:.2000}", said.replace(&long, "xxx"));
     }
     assert!(!said.contains("never") && !is_well, "two lines were not sent");

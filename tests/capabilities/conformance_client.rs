@@ -12,7 +12,7 @@ use crate::common::{RawLane, framed, soon};
 use bytes::BytesMut;
 use futures_util::FutureExt;
 use quic_websocket::message::{ClientMessage, CloseCode, Member, Payload, Position, ServerMessage, TopicMessage};
-use quic_websocket::{Carrier, Client, ClientError, Event, Events, Subscription, TopicEvent};
+use quic_websocket::{Carrier, Client, ClientError, Ended, Event, Events, Subscription, TopicEvent};
 use quinn::{Connection, SendStream};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -381,26 +381,32 @@ fn of_topic(event: TopicEvent) -> (String, Value, Option<Vec<u8>>) {
             }
             None => ("lost", json!({"topic": missed.topic}), None),
         },
-        TopicEvent::Join { topic, member: who } => ("join", json!({"topic": topic, "client": member(&who)}), None),
-        TopicEvent::Leave { topic, member: who } => ("leave", json!({"topic": topic, "client": member(&who)}), None),
-        TopicEvent::Ended { code, .. } => ("ended", json!({"code": code}), None),
+        TopicEvent::Join { topic, member: who, .. } => ("join", json!({"topic": topic, "client": member(&who)}), None),
+        TopicEvent::Leave { topic, member: who, .. } => {
+            ("leave", json!({"topic": topic, "client": member(&who)}), None)
+        }
+        TopicEvent::Ended(Ended::ByServer(error)) => ("ended", json!({"code": error.code}), None),
+        other => panic!("{other:?}"),
     };
     (name.to_owned(), value, attachment)
 }
 
 fn of_client(event: Event) -> (String, Value, Option<Vec<u8>>) {
-    let code = |code: CloseCode| json!({"code": code.0});
-    let (name, value) = match event {
-        Event::Message(message) => {
-            let (value, attachment) = json_of(&message);
-            return (message.type_name().to_owned(), value, attachment);
-        }
-        Event::Disconnected(closed) => ("disconnected", code(closed.code)),
-        Event::Reconnected => ("reconnected", json!({})),
-        Event::Closed(closed) => ("closed", code(closed.code)),
+    let code = |name: &str, code: CloseCode| (name.to_owned(), json!({"code": code.0}), None);
+    let message = match event {
+        Event::Broadcast { from, payload, timestamp, .. } => ServerMessage::Broadcast { from, payload, timestamp },
+        Event::Direct { from, payload, timestamp, .. } => ServerMessage::Direct { from, payload, timestamp },
+        Event::Signal { from, data, timestamp, .. } => ServerMessage::Signal { from, data, timestamp },
+        Event::Expiring { expires_at, .. } => ServerMessage::Expiring { expires_at },
+        Event::Error(error) => ServerMessage::Error(error),
+        Event::Other(message) => message,
+        Event::Disconnected(closed) => return code("disconnected", closed.code),
+        Event::Reconnected => return ("reconnected".to_owned(), json!({}), None),
+        Event::Closed(closed) => return code("closed", closed.code),
         other => panic!("{other:?}"),
     };
-    (name.to_owned(), value, None)
+    let (value, attachment) = json_of(&message);
+    (message.type_name().to_owned(), value, attachment)
 }
 
 #[tokio::test]

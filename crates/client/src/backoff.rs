@@ -1,29 +1,29 @@
-//! When to try again: exponential backoff with full jitter, so that clients that lost the same server do not come back
-//! together (docs/PROTOCOL.md, "Time and load").
+//! The delay before the next attempt: exponential backoff with full jitter, so that clients that lost the same server
+//! do not reconnect together (docs/PROTOCOL.md, "Closing").
 
 use std::time::Duration;
 
-/// The first try comes within this time, each further one within twice the time of the one before.
+/// Upper bound of the first delay; it doubles with each further attempt.
 const FIRST: Duration = Duration::from_millis(500);
-/// No try is put off further than this. A connection that lived as long begins the count anew: a server that lets
-/// clients in only to lose them is not stormed.
+/// Longest delay. A connection that lasted as long resets the count, so clients do not storm a server that accepts them
+/// only to lose them.
 const LONGEST: Duration = Duration::from_secs(20);
 
-/// The tries since the last connection that held.
+/// The attempts since the last connection that lasted.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     tries: u32,
 }
 
 impl Backoff {
-    /// How long to wait before the next try.
+    /// The delay before the next attempt.
     pub(super) fn next_delay(&mut self) -> Duration {
         let delay = ceiling(self.tries).mul_f64(fastrand::f64());
         self.tries = self.tries.saturating_add(1);
         delay
     }
 
-    /// A connection was had, for so long.
+    /// Records how long a connection lasted.
     pub(super) fn connected_for(&mut self, lived: Duration) {
         if lived >= LONGEST {
             self.tries = 0;
@@ -31,7 +31,7 @@ impl Backoff {
     }
 }
 
-/// The most that a try is put off after so many others.
+/// The longest delay after so many attempts.
 fn ceiling(tries: u32) -> Duration {
     FIRST.saturating_mul(1_u32.checked_shl(tries).unwrap_or(u32::MAX)).min(LONGEST)
 }

@@ -1,4 +1,4 @@
-//! Settings of a client.
+//! The settings of a client.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,8 +12,9 @@ use super::{Carrier, Client, ClientError, Events};
 use crate::message::{ClientName, Invalid, Token};
 use crate::tls::Trust;
 
-/// Settings of a client to be; [`connect`](Self::connect) makes it.
+/// The settings of a client; [`connect`](Self::connect) creates it.
 #[derive(Debug, Clone)]
+#[must_use = "nothing is connected until `connect` is called and awaited"]
 pub struct ClientBuilder {
     pub(super) server: String,
     pub(super) name: Option<ClientName>,
@@ -62,37 +63,38 @@ impl ClientBuilder {
     /// The name that others see, within the bounds of a [`ClientName`]. Default: none.
     ///
     /// # Errors
-    /// [`Invalid`] where the name is out of them.
+    /// [`Invalid`] if the name is not within them.
     pub fn name(mut self, name: &str) -> Result<Self, Invalid> {
         self.name = Some(ClientName::new(name)?);
         Ok(self)
     }
 
-    /// Proof of who the client is, for servers that ask for it: 1 to 8192 bytes of visible ASCII; white space around it is
-    /// cut off. Default: none.
+    /// The client's token, for servers that require authentication: 1 to 8,192 bytes of visible ASCII. Surrounding
+    /// white space is removed. Default: none.
     ///
     /// # Errors
-    /// [`Invalid`] where the token is out of these bounds.
+    /// [`Invalid`] if the token is not within these bounds.
     pub fn token(mut self, token: &str) -> Result<Self, Invalid> {
         self.token = TokenSource::Fixed(Token::new(token.trim())?);
         Ok(self)
     }
 
-    /// Has the program asked for a token: at each connect, and before the one that holds expires. White space around it is
-    /// cut off. What fails, or takes longer than [`connect_timeout`](Self::connect_timeout), is asked for again, after a
-    /// random time that grows with each failure; only where it fails for the first connection, that is the caller's
-    /// ([`ClientError::Token`]), unless [`retry_first`](Self::retry_first) says otherwise.
+    /// A function that provides the client's token. It is called at each connect, and before the current token expires.
+    /// Surrounding white space is removed. If it fails, or takes longer than
+    /// [`connect_timeout`](Self::connect_timeout), it is called again after a random delay that grows with each
+    /// failure. For the first connection the failure is returned instead ([`ClientError::Token`]), unless
+    /// [`retry_first`](Self::retry_first) is set.
     ///
-    /// A client whose token expired all the same comes back with the next one. Once it was connected, it also comes back
-    /// where the server refuses a token (4401): with another one, after a time as above.
+    /// If a token expires all the same, the client reconnects with the next one. Once it has been connected, it also
+    /// reconnects if the server rejects a token (4401): with another one, after a delay as above.
     ///
     /// ```no_run
     /// # async fn f() -> Result<(), quic_websocket_client::ClientError> {
     /// use quic_websocket_client::Client;
     ///
     /// let file = "/run/secrets/token";
-    /// let client = Client::builder("chat.example:4433").token_from(move || async move { std::fs::read_to_string(file) });
-    /// let (client, _) = client.connect().await?;
+    /// let read = move || async move { std::fs::read_to_string(file) };
+    /// let (client, _) = Client::builder("chat.example:4433").token_from(read).connect().await?;
     /// println!("connected as {:?}", client.user());
     /// # Ok(()) }
     /// ```
@@ -107,9 +109,9 @@ impl ClientBuilder {
         self
     }
 
-    /// What may carry the connection. With both, QUIC has a head start, then WebSocket is tried beside it; where QUIC is not
-    /// there in time ([`settle`](Self::settle)), WebSocket is taken, and QUIC tried again later
-    /// ([`retry_quic`](Self::retry_quic)). Default: both.
+    /// The transports that the client may use. With both, QUIC gets a head start of 250 ms, then WebSocket is tried in
+    /// parallel. If QUIC has not connected in time ([`settle`](Self::settle)), the client uses WebSocket, and tries
+    /// QUIC again later ([`retry_quic`](Self::retry_quic)). Default: both.
     ///
     /// ```no_run
     /// # async fn f() -> Result<(), quic_websocket_client::ClientError> {
@@ -124,32 +126,33 @@ impl ClientBuilder {
         self
     }
 
-    /// Where the WebSocket is, such as `wss://chat.example/ws`; without TLS (`ws://`) only on the own machine. Default:
+    /// The URL of the WebSocket, such as `wss://chat.example/ws`; without TLS (`ws://`) only on this machine. Default:
     /// `wss://HOST:PORT/ws`, with the server's host and port.
     ///
     /// # Errors
-    /// [`Invalid`] where it is no such address.
+    /// [`Invalid`] if it is not such a URL.
     pub fn websocket_url(mut self, url: &str) -> Result<Self, Invalid> {
         self.socket_url = Some(parse_url(url)?);
         Ok(self)
     }
 
-    /// After how long WebSocket is taken although QUIC may still come. Default: 800 ms.
+    /// How long an open WebSocket waits for QUIC before the client uses it, counted from the start of the attempt.
+    /// Default: 800 ms.
     pub fn settle(mut self, after: Duration) -> Self {
         self.settle = after;
         self
     }
 
-    /// On a WebSocket, after how long QUIC is tried again in the background; up to 16 times as long after it failed again.
-    /// The client goes over to it where it comes through ([`Event::Moved`](super::Event::Moved)). `None`: never.
-    /// Default: 60 s.
+    /// How long a client on a WebSocket waits before it tries QUIC again in the background. The delay doubles with each
+    /// failure, up to 16 times. When QUIC connects, the client moves to it ([`Event::Moved`](super::Event::Moved)).
+    /// `None`: never. Default: 60 s.
     pub fn retry_quic(mut self, after: Option<Duration>) -> Self {
         self.retry_quic = after;
         self
     }
 
-    /// Whether to keep trying until the first connection is there, with the same pauses as for later ones; what no
-    /// time can heal is still an error, such as a certificate that is not trusted. Default: no.
+    /// Whether [`connect`](Self::connect) retries until the first connection succeeds, with the same delays as a
+    /// reconnect. Failures that time does not heal, such as an untrusted certificate, are still errors. Default: no.
     ///
     /// ```no_run
     /// # async fn f() -> Result<(), quic_websocket_client::ClientError> {
@@ -164,77 +167,79 @@ impl ClientBuilder {
         self
     }
 
-    /// Which servers to believe. Default: [`Trust::System`].
+    /// The servers to trust. Default: [`Trust::System`].
     pub fn trust(mut self, trust: Trust) -> Self {
         self.trust = trust;
         self
     }
 
-    /// The client's own certificate and its private key, PEM files, for servers that ask for one. They are read when the
-    /// client connects for the first time. Default: none.
+    /// PEM files with the client's certificate and its private key, for servers that request a client certificate. They
+    /// are read once, by [`connect`](Self::connect). Default: none.
     pub fn certificate(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.identity = Some((cert.into(), key.into()));
         self
     }
 
-    /// Whether to offer zstd: less on the wire, more work on both sides. Default: no.
+    /// Whether to offer zstd compression: fewer bytes on the wire, more CPU time on both sides. Default: no.
     pub fn compression(mut self, offer: bool) -> Self {
         self.compression = offer;
         self
     }
 
-    /// Whether to send the handshake with the first packet when coming back to a server that allows it (0-RTT): it answers
-    /// a round trip sooner. Whoever records that packet can show it to the server again, which does no harm to one that
-    /// keeps to the protocol; a token in it is as well protected as in any other. Default: no.
+    /// Whether to send the handshake with the first packet when reconnecting to a server that allows it (0-RTT), which
+    /// saves a round trip. An attacker who records that packet can replay it, which does no harm to a server that keeps
+    /// to the protocol; a token in it has no forward secrecy. Default: no.
     pub fn early_data(mut self, early_data: bool) -> Self {
         self.early_data = early_data;
         self
     }
 
-    /// Whether to come back by itself after a connection that ended for a reason that time can heal. Default: yes.
+    /// Whether to reconnect if the connection ends for a reason that time may heal. Default: yes.
     pub fn reconnect(mut self, reconnect: bool) -> Self {
         self.reconnect = reconnect;
         self
     }
 
-    /// How long one attempt to connect may take, handshake included. Default: 5 s.
+    /// The time limit of one attempt to connect, handshake included. Default: 5 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// How long a call waits for its reply, and for a connection where there is none just then. Default: 10 s.
+    /// The time limit of a call, including the wait for a connection while the client reconnects. Default: 10 s.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
         self
     }
 
-    /// How long the connection may be silent before the client sends a small packet. By the answer a client that only
-    /// listens notices that the server was killed and is back, and what stands in between keeps the way open. `None`:
-    /// never; then it notices after 45 s. Default: 10 s.
+    /// How long the connection may be idle before the client sends a keep-alive packet. It lets a client that only
+    /// listens detect a server that was killed and restarted, and keeps NAT bindings open. `None`: never; such a server
+    /// is then detected after 45 s. Default: 10 s.
     pub fn keep_alive(mut self, interval: Option<Duration>) -> Self {
         self.keep_alive = interval;
         self
     }
 
-    /// Largest message taken from the server, in bytes; a larger one ends the connection. Default: 4 MiB.
+    /// Largest message accepted from the server, in bytes; a larger one ends the connection. Default: 4 MiB.
     pub fn max_message_bytes(mut self, bytes: usize) -> Self {
         self.max_message_bytes = bytes;
         self
     }
 
-    /// Messages among the [`Events`] that wait to be read; with more, the oldest are dropped, and
+    /// Most messages among the [`Events`] that wait to be read. Beyond that, the oldest are dropped, and
     /// [`Event::Missed`](super::Event::Missed) counts them. Default: 1,024; at least 1.
     pub fn event_queue(mut self, events: usize) -> Self {
         self.event_queue = events.max(1);
         self
     }
 
-    /// Connects and shakes hands. The first attempt is the caller's, unless [`retry_first`](Self::retry_first) says
-    /// otherwise: only later ones are repeated by themselves.
+    /// Connects, and completes the handshake. If the first attempt fails, that is returned as an error, unless
+    /// [`retry_first`](Self::retry_first) is set; later on, the client reconnects by itself.
+    ///
+    /// Cancel safe: if the call is dropped, the attempt ends.
     ///
     /// # Errors
-    /// [`ClientError`] says why it did not work out.
+    /// Any [`ClientError`] of an attempt to connect.
     pub async fn connect(self) -> Result<(Client, Events), ClientError> {
         Client::start(self).await
     }

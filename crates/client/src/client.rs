@@ -20,17 +20,17 @@ use crate::message::{ClientMessage, ClientName, Close, CloseCode, Limits, Permis
 use crate::token::Tokens;
 use crate::topics::Topics;
 
-/// What carries a client's connection.
+/// The transport of a client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Carrier {
     /// QUIC, with lanes and datagrams.
     Quic,
-    /// A WebSocket, where QUIC does not come through: one lane for everything.
+    /// A WebSocket, for networks that block QUIC: one lane for everything.
     WebSocket,
 }
 
-/// What a connection has seen so far.
+/// Statistics of a QUIC connection since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionStats {
@@ -44,15 +44,16 @@ pub struct ConnectionStats {
     pub sent_packets: u64,
     /// QUIC packets that were sent and lost.
     pub lost_packets: u64,
-    /// Bytes that may be on their way at once, by the congestion controller.
+    /// Bytes that may be in flight, as the congestion controller allows.
     pub congestion_window: u64,
-    /// Largest UDP payload that the path carries, as far as is known, in bytes.
+    /// Largest UDP payload that the path is known to carry, in bytes.
     pub path_mtu: u16,
 }
 
-/// A client of a quic-websocket server. Clones share one connection; when the last is dropped, it is closed.
+/// A client of a quic-websocket server. It is cheap to clone: clones share one connection, which is closed when the
+/// last of them and the last subscription are dropped.
 ///
-/// Every call that needs the connection waits for it while the client is on its way back, for at most
+/// While the client reconnects, calls that need a connection wait for it, for at most
 /// [`ClientBuilder::request_timeout`].
 #[derive(Clone)]
 pub struct Client {
@@ -77,7 +78,7 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
-    /// Settings for a client of the server at `host:port`.
+    /// Creates a builder for a client of the server at `host:port`.
     pub fn builder(server: impl Into<String>) -> ClientBuilder {
         ClientBuilder::new(server.into())
     }
@@ -105,12 +106,12 @@ impl Client {
         let sink =
             EventSink { events: queue, overlap: Arc::default(), max_message_bytes: common.options.max_message_bytes };
         let driver = Driver { common, state, sink, closing, dropped };
-        // Ends by itself when the client is closed or its last handle dropped.
+        // Ends when the client is closed or its last handle is dropped.
         tokio::spawn(driver.run(link, reader));
         Ok((Self { shared: Arc::new(shared) }, events))
     }
 
-    /// The id that the server knows this client by; another one after a reconnect. `None` while not connected.
+    /// The client's id, which is a new one after each reconnect. `None` while not connected.
     pub fn id(&self) -> Option<Uuid> {
         self.up().and_then(|link| link.greeting.client_id)
     }
@@ -120,7 +121,8 @@ impl Client {
         self.up().map(|link| link.greeting.server_name.clone())
     }
 
-    /// Who the client has proved to be, by a token or a certificate. `None` while not connected, and where it has not.
+    /// The user that the client has authenticated as, by a token or a certificate. `None` if it has not, and while not
+    /// connected.
     ///
     /// ```no_run
     /// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
@@ -133,41 +135,41 @@ impl Client {
         self.up()?.greeting.user.clone()
     }
 
-    /// The name that others see: the one from the client's token where it has one, else the one that it asked for. `None`
-    /// where it goes by none.
+    /// The name that others see: the one from the client's token, if any, else the one that the client asked for.
+    /// `None` if it has no name.
     pub fn client_name(&self) -> Option<String> {
         let given = self.up().and_then(|link| link.greeting.client_name.clone());
         given.or_else(|| self.shared.name.as_ref().map(|name| name.as_str().to_owned()))
     }
 
-    /// What the client may send to other clients, as told when it connected. `None` if the server restricts nobody, and while
-    /// not connected.
+    /// What the client may send to other clients, as of the handshake. `None` if the server restricts nothing, and
+    /// while not connected.
     pub fn permissions(&self) -> Option<Permissions> {
         self.up()?.greeting.permissions
     }
 
-    /// When the token of the present connection expires, in Unix milliseconds. `None` where it does not, or while not
-    /// connected.
+    /// The time at which the token of this connection expires, in Unix milliseconds. `None` if it does not expire, and
+    /// while not connected.
     pub fn expires_at(&self) -> Option<u64> {
         self.up()?.greeting.expires_at
     }
 
-    /// Whether the client is closed for good: nothing brings it back.
+    /// Whether the client is closed for good and does not reconnect.
     pub fn is_closed(&self) -> bool {
         matches!(*self.shared.state.borrow(), State::Closed(_))
     }
 
-    /// What carries the present connection. `None` while not connected.
+    /// The transport of the current connection. `None` while not connected.
     pub fn carrier(&self) -> Option<Carrier> {
         Some(self.up()?.carrier())
     }
 
-    /// The bounds that the server told. `None` while not connected, or where it told none.
+    /// The server's limits. `None` if it sent none, and while not connected.
     pub fn limits(&self) -> Option<Limits> {
         self.up().and_then(|link| link.greeting.limits)
     }
 
-    /// What the present connection has seen so far. `None` while not connected, and over a WebSocket, which does not tell.
+    /// Statistics of the current connection. `None` over a WebSocket, which has none, and while not connected.
     pub fn stats(&self) -> Option<ConnectionStats> {
         let stats = self.up()?.connection.quic()?.stats();
         Some(ConnectionStats {
@@ -181,32 +183,32 @@ impl Client {
         })
     }
 
-    /// Opens a request lane; waits while the server allows no further one.
+    /// Opens a request lane. Waits while as many are open as the server allows ([`Limits::max_request_lanes`]).
     ///
-    /// The server closes a client (1009) with more on its way than [`Limits::max_unfinished_bytes`] in messages that are not
-    /// whole, on all lanes together. So with large messages send on fewer lanes at once than that divided by their size.
+    /// The server closes a client (1009) that has more than [`Limits::max_unfinished_bytes`] of incomplete messages in
+    /// flight, on all lanes together. Send large messages on fewer lanes at once than that divided by their size.
     ///
     /// # Errors
-    /// [`ClientError::OneLane`] over a WebSocket; [`ClientError::Lost`], [`ClientError::Closed`], [`ClientError::Timeout`]
-    /// where the server allows none in time.
+    /// [`ClientError::OneLane`] over a WebSocket; [`ClientError::Timeout`] if no lane becomes available within
+    /// [`ClientBuilder::request_timeout`]; [`ClientError::Lost`]; [`ClientError::Closed`].
     pub async fn open_lane(&self) -> Result<Lane, ClientError> {
         let Shared { request_timeout, max_message_bytes, .. } = *self.shared;
         self.bounded(async { Lane::open(self.link().await?, request_timeout, max_message_bytes).await }).await
     }
 
-    /// Closes the client for good: the server is told, answers what it was asked before, and closes the connection.
-    /// Returns once that is done, or after the request timeout. While the client is on its way back, it just stops.
+    /// Closes the client for good. The server answers earlier requests, and then closes the connection. Returns once it
+    /// has, or after [`ClientBuilder::request_timeout`]. A client that is reconnecting stops.
     ///
-    /// Not cancel safe: once begun, the client comes back no more, and where the call is dropped the server may not have
-    /// been told.
+    /// Not cancel safe: if the call is dropped, the client does not reconnect any more, but the server may not have
+    /// received the close.
     ///
     /// # Errors
-    /// [`ClientError::Invalid`] where the code or the reason may not be sent ([`Close::new`]); the client is as before.
+    /// [`ClientError::Invalid`] if the code or the reason may not be sent ([`Close::new`]); the client stays open.
     pub async fn close(&self, code: CloseCode, reason: &str) -> Result<(), ClientError> {
         let close = ClientMessage::Close(Close::new(code, reason)?);
         self.shared.closing.cancel();
         let farewell = async {
-            // Where the connection is gone already there is nobody to tell.
+            // Without a connection there is nothing to send.
             if let Ok(link) = self.link().await {
                 let _ = link.send_now(None, &close).await;
             }
@@ -227,7 +229,7 @@ impl Client {
         }
     }
 
-    /// The connection; waits for it while there is none.
+    /// The current connection; waits for one while there is none.
     pub(crate) async fn link(&self) -> Result<Arc<Link>, ClientError> {
         let mut state = self.shared.state.clone();
         let state = state.wait_for(|state| !matches!(state, State::Down)).await;
@@ -238,10 +240,10 @@ impl Client {
         }
     }
 
-    /// Waits until this connection is the present one no more.
+    /// Waits until this connection is no longer the current one.
     pub(crate) async fn until_gone(&self, link: &Arc<Link>) {
         let is_present = |state: &State| matches!(state, State::Up(present) if Arc::ptr_eq(present, link));
-        // An error means that no other will be.
+        // An error means that there will be no other.
         let _ = self.shared.state.clone().wait_for(|state| !is_present(state)).await;
     }
 

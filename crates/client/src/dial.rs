@@ -1,5 +1,5 @@
-//! From `host:port` to a connection on which the server has let the client in: over QUIC, and where that does not come
-//! through, over a WebSocket. QUIC has a head start, and WebSocket is tried beside it (as RFC 8305 does for addresses).
+//! From `host:port` to a connection on which the handshake was accepted: over QUIC, or over a WebSocket if QUIC does
+//! not connect. QUIC gets a head start, then WebSocket is tried in parallel (as RFC 8305 does for addresses).
 
 mod quic;
 mod settings;
@@ -21,22 +21,22 @@ use super::{Carrier, ClientBuilder, ClientError};
 use crate::message::Token;
 use crate::tls;
 
-/// How long one address of a host, or QUIC, is tried alone before the next one is tried beside it (RFC 8305 section 5).
+/// How long one address of a host, or QUIC, is tried alone before the next is tried in parallel (RFC 8305 section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
 
 /// The ways from a client to its server.
 pub(super) struct Ways {
     endpoint: Option<Endpoint>,
     tls: Option<Arc<rustls::ClientConfig>>,
-    /// When QUIC last did not come through where a WebSocket did.
+    /// The last time that QUIC failed and a WebSocket connected.
     quic_failed: Mutex<Option<Instant>>,
 }
 
-/// A connection, and what is to be read of it.
+/// A connection, and the reader of its control lane.
 pub(super) type Connected = (Link, LaneReader);
 
 impl Ways {
-    /// Those that the settings allow.
+    /// The ways that the settings allow.
     pub(super) fn new(options: &ClientBuilder) -> Result<Self, ClientError> {
         let identity = options.identity.as_ref();
         let tls = match options.carriers.contains(&Carrier::WebSocket) {
@@ -45,7 +45,7 @@ impl Ways {
         };
         let endpoint = match options.carriers.contains(&Carrier::Quic) {
             true => match (quic::endpoint(options), &tls) {
-                // Without a UDP socket there is the other way.
+                // Without a UDP socket, WebSocket remains.
                 (Err(ClientError::Socket(_)), Some(_)) => None,
                 (endpoint, _) => Some(endpoint?),
             },
@@ -57,12 +57,12 @@ impl Ways {
         Ok(Self { endpoint, tls, quic_failed: Mutex::new(None) })
     }
 
-    /// Whether a client on a WebSocket may go over to QUIC.
+    /// Whether a client on a WebSocket may move to QUIC.
     pub(super) fn can_go_back(&self) -> bool {
         self.endpoint.is_some()
     }
 
-    /// QUIC's side ends; gives its last packets so long to leave.
+    /// Closes QUIC, and waits at most `within` for its last packets to leave.
     pub(super) async fn close(&self, code: u16, reason: &str, within: Duration) {
         if let Some(endpoint) = &self.endpoint {
             endpoint.close(u32::from(code).into(), reason.as_bytes());
@@ -79,7 +79,7 @@ impl Ways {
         failed.is_none_or(|at| options.retry_quic.is_some_and(|after| at.elapsed() >= after))
     }
 
-    /// Connects and shakes hands, by whichever way comes through.
+    /// Connects and completes the handshake, over the way that succeeds.
     pub(super) async fn connect(
         &self,
         options: &ClientBuilder,
@@ -96,7 +96,7 @@ impl Ways {
         connected.unwrap_or_else(|_| Err(ClientError::NoAnswer { server: options.server.clone(), within }))
     }
 
-    /// The same over QUIC alone.
+    /// The same over QUIC only.
     pub(super) async fn connect_quic(
         &self,
         options: &ClientBuilder,
@@ -124,7 +124,7 @@ impl Ways {
         Link::over_quic(options, dialled, topics).await
     }
 
-    /// Tries both. The handshake on the WebSocket waits until it is the one that is taken.
+    /// Tries both. The handshake on the WebSocket waits until the client has chosen it.
     async fn race(
         &self,
         options: &ClientBuilder,
@@ -138,7 +138,7 @@ impl Ways {
         let shown = token.clone();
         let quic = async {
             if !is_quic_first {
-                // It did not come through a while ago: the socket has the head start.
+                // It failed recently, so the socket gets the head start.
                 sleep_until(settle).await;
             }
             self.over_quic(options, shown, topics).await
@@ -154,7 +154,7 @@ impl Ways {
             biased;
             connected = &mut quic => match connected {
                 Err(error) if is_about_the_way(&error) => {
-                    // The head start is over; what went wrong with QUIC tells more where both fail.
+                    // The head start is over. If both fail, the error of QUIC is the more useful one.
                     let opened = tokio::select! {
                         opened = socket::connect(options, tls) => opened,
                         opened = &mut socket => opened,
@@ -182,7 +182,7 @@ impl Ways {
                 Err(other) => {
                     let connected = tokio::select! {
                         connected = &mut quic => connected,
-                        // What the server has answered need not wait for what QUIC may bring.
+                        // An answer of the server itself need not wait for QUIC.
                         () = sleep_until(settle), if tells_more(&other) => return Err(other),
                     };
                     if connected.is_ok() {
@@ -207,17 +207,17 @@ async fn over_socket(
     Link::over_socket(options, opened, Link::greeting(options, token), topics).await
 }
 
-/// Whether another way may lead to the server where this one did not: it was not the server that said no.
+/// Whether another way may reach the server: the server itself has not refused.
 fn is_about_the_way(error: &ClientError) -> bool {
     matches!(error, ClientError::Connection { .. } | ClientError::NoAnswer { .. } | ClientError::Socket(_))
 }
 
-/// Whether what went wrong on the second way is what the user has to know.
+/// Whether the error of the second way is the one to report.
 fn tells_more(error: &ClientError) -> bool {
     !is_about_the_way(error)
 }
 
-/// The addresses with the two families taking turns, the first one's first (RFC 8305 section 4).
+/// The addresses with the two families alternating, beginning with the first one's (RFC 8305 section 4).
 fn alternate(addrs: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     let mut addrs = addrs.peekable();
     let is_ipv4_first = addrs.peek().is_some_and(SocketAddr::is_ipv4);

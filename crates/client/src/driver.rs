@@ -74,9 +74,9 @@ impl Common {
         }
     }
 
-    /// Whether the server has refused the client for good. An address with too many connections is a passing state: before
-    /// the handshake is answered, 4429 means nothing else. So is a rejected token if the program provides a new one each
-    /// time.
+    /// Whether the server has refused the client for good. An address with too many connections is a passing state:
+    /// before the handshake is answered, 4429 means nothing else. So is a rejected token if the program provides a new
+    /// one each time.
     fn is_final(&self, error: &ClientError) -> bool {
         let ClientError::Refused { code, .. } = error else { return false };
         *code != CloseCode::RATE_LIMITED && !self.may_return(*code)
@@ -178,8 +178,8 @@ impl Driver {
         }
     }
 
-    /// Serves one connection to its end, or until the client has moved to a better one. Both are read meanwhile: requests
-    /// go over the new one at once, subscriptions once the old one has brought all replies.
+    /// Serves one connection to its end, or until the client has moved to a better one. Both are read meanwhile:
+    /// requests go over the new one at once, subscriptions once the old one has brought all replies.
     async fn serve_one(&self, link: &Arc<Link>, serving: &mut Serving) -> Served {
         let (better, reader) = tokio::select! {
             closed = &mut *serving => {

@@ -7,63 +7,63 @@ use thiserror::Error;
 use crate::message::{CloseCode, ErrorReply, Invalid};
 use crate::tls::TlsError;
 
-/// Why a call on a [`Client`](super::Client) did not succeed.
+/// The error of a call on a [`Client`](super::Client).
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// The server's address is no `host:port`, or its host is not known.
+    /// The server's address is not `host:port`, or its host name cannot be resolved.
     #[error("cannot find server {server}: {message}; expected host:port, such as 127.0.0.1:4433")]
     Address {
-        /// As it was given.
+        /// The address as it was given.
         server: String,
-        /// What is wrong with it.
+        /// The problem.
         message: String,
     },
-    /// The certificates to trust cannot be used.
+    /// The certificates to trust, or the client's own, cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// A name, a topic, a key or a close is out of its bounds.
+    /// A name, a topic, a key, a close or a reply is not within its bounds.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// No UDP socket could be had.
-    #[error("no UDP socket for the connection: {0}")]
+    /// A UDP socket cannot be opened.
+    #[error("cannot open a UDP socket: {0}")]
     Socket(std::io::Error),
-    /// None of the carriers that are allowed can be used.
-    #[error("no way to connect: allow QUIC or WebSocket")]
+    /// None of the allowed transports can be used.
+    #[error("no transport to connect with: allow QUIC or WebSocket")]
     NoCarrier,
-    /// The program that is asked for a token gave none that can be shown.
-    #[error("no token to show: {message}")]
+    /// The function of [`token_from`](super::ClientBuilder::token_from) returned no usable token.
+    #[error("no token: {message}")]
     Token {
-        /// What went wrong.
+        /// The reason.
         message: String,
     },
-    /// There are no further lanes on a WebSocket.
-    #[error("a WebSocket has one lane; send requests without a lane of their own, or connect over QUIC alone")]
+    /// A WebSocket has no request lanes.
+    #[error("a WebSocket has one lane; send requests without a lane of their own, or connect over QUIC only")]
     OneLane,
-    /// Nobody answered.
+    /// The server did not answer in time.
     #[error("no answer from {server} within {within:?}: is the server running there, and does UDP reach it?")]
     NoAnswer {
         /// The server.
         server: String,
-        /// How long was waited.
+        /// The time limit.
         within: Duration,
     },
-    /// The server shows a certificate that is not trusted.
+    /// The server's certificate is not trusted.
     #[error("the certificate of {server} is not trusted: {message}; {}", hint(.message))]
     Untrusted {
         /// The server.
         server: String,
-        /// What is wrong with the certificate.
+        /// The problem with the certificate.
         message: String,
     },
-    /// The server does not take the client's certificate, or wants one and got none.
+    /// The server rejected the client's certificate, or requires one and got none.
     #[error(
         "{server} refused the client's certificate: {message}; name one that the server trusts with --cert and --key"
     )]
     Certificate {
         /// The server.
         server: String,
-        /// In its words.
+        /// The server's reason.
         message: String,
     },
     /// The connection failed.
@@ -71,45 +71,45 @@ pub enum ClientError {
     Connection {
         /// The server.
         server: String,
-        /// What happened.
+        /// The reason.
         message: String,
     },
-    /// The server did not let the client in.
+    /// The server refused the handshake.
     #[error("{server} refused the handshake: {reason} (close code {code})")]
     Refused {
         /// The server.
         server: String,
-        /// With which code it closed.
+        /// The close code.
         code: CloseCode,
-        /// Why.
+        /// The reason.
         reason: String,
-        /// When it lets another one in, where it said so.
+        /// When to try again, if the server named a time.
         retry_after: Option<Duration>,
     },
-    /// The connection was lost before the reply came; whether the request was carried out is not known.
+    /// The connection was lost before the reply came. The request may have been carried out, or not.
     #[error("the connection was lost before the reply came")]
     Lost,
     /// The client is closed.
     #[error("the client is closed: {code} - {reason}")]
     Closed {
-        /// With which code.
+        /// The close code.
         code: CloseCode,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// No reply, no connection or no room on the connection, in time. What was to be sent may still be sent.
+    /// No reply, no connection or no room on the connection in time. The message may still be sent.
     #[error("not done within {0:?}: the server is slow or out of reach")]
     Timeout(Duration),
     /// The server answered with an error.
     #[error("the server answered with error {}: {}", .0.code, .0.message)]
     Server(ErrorReply),
-    /// The client has a subscription to this very text.
-    #[error("this client is subscribed to {topic} already: read that subscription, or end it first")]
+    /// The client already has a subscription to this topic or pattern.
+    #[error("this client is already subscribed to {topic}: read that subscription, or end it first")]
     AlreadySubscribed {
         /// The topic or pattern.
         topic: String,
     },
-    /// The server answered with something else than the request asks for.
+    /// The server answered with a reply of another type than the request asks for.
     #[error("the server answered {asked} with {got}")]
     Unexpected {
         /// The type of the request.
@@ -117,8 +117,8 @@ pub enum ClientError {
         /// The type of the reply.
         got: &'static str,
     },
-    /// The message is larger than the server takes.
-    #[error("a message of {bytes} bytes; the server takes at most {most}")]
+    /// The message is larger than the server accepts.
+    #[error("the message has {bytes} bytes; the server accepts at most {most}")]
     TooLarge {
         /// Its size on the wire.
         bytes: usize,
@@ -128,7 +128,7 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// How long to wait before the same is asked again, where the server refused it because that was asked too often (429).
+    /// How long to wait before the next attempt, if the server named a time: for error 429, or a refused handshake.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Server(error) => error.retry_after_ms.map(Duration::from_millis),
@@ -138,21 +138,21 @@ impl ClientError {
     }
 }
 
-/// What to do about a certificate that is not trusted, by what TLS says is wrong with it.
+/// The remedy for a certificate that is not trusted, by the message of the TLS library.
 fn hint(message: &str) -> &'static str {
     let is = |what: &[&str]| what.iter().any(|what| message.contains(what));
     if is(&["expired", "Expired"]) {
-        "the server needs a new one, or this machine's clock is wrong (generate_certs.sh makes new ones for development)"
+        "the server needs a new one (for development by generate_certs.sh), or this machine's clock is wrong"
     } else if is(&["not valid yet", "NotValidYet"]) {
         "this machine's clock, or that of the machine that made the certificate, is wrong"
     } else if is(&["not valid for name", "NotValidForName"]) {
-        "connect by a name that is in the certificate, or have the server show one with this name"
+        "connect by a name that is in the certificate, or give the server one with this name"
     } else if is(&["CaUsedAsEndEntity"]) {
-        "it is that of an authority (CA:TRUE), as `openssl req -x509` makes it: no server may show one, so have the server \
-         show another, made with -addext basicConstraints=critical,CA:FALSE or signed by this one"
+        "it is that of an authority (CA:TRUE), as `openssl req -x509` makes it, which no server may use: give the \
+         server another, made with -addext basicConstraints=critical,CA:FALSE or signed by this one"
     } else if is(&["UnknownIssuer", "BadSignature"]) {
         "name the authority that signed it with --ca FILE"
     } else {
-        "have the server show another one, or name the authority that signed it with --ca FILE"
+        "give the server another one, or name the authority that signed it with --ca FILE"
     }
 }

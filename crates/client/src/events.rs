@@ -1,5 +1,5 @@
-//! The events of a client: messages that belong to no reply and no subscription, and changes of the connection. The queue
-//! is bounded, and nothing waits for its reader: if there is no room, the oldest message is dropped and counted.
+//! The events of a client: messages that belong to no reply and no subscription, and changes of the connection. The
+//! queue is bounded, and nothing waits for its reader: if there is no room, the oldest message is dropped and counted.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -51,8 +51,8 @@ pub enum Event {
         /// The time at which the server received it.
         timestamp: u64,
     },
-    /// The client's token expires soon: the connection is closed then, unless [`refresh`](super::Client::refresh) brings
-    /// another one. With [`token_from`](super::ClientBuilder::token_from) the client renews it by itself.
+    /// The client's token expires soon: the connection is closed then, unless [`refresh`](super::Client::refresh)
+    /// brings another one. With [`token_from`](super::ClientBuilder::token_from) the client renews it by itself.
     #[non_exhaustive]
     Expiring {
         /// The time at which the token expires.
@@ -125,7 +125,8 @@ impl Event {
 /// ```
 ///
 /// They need not be read: at most [`ClientBuilder::event_queue`](super::ClientBuilder::event_queue) messages wait, the
-/// oldest are dropped in favour of newer ones, and [`Event::Missed`] counts them in their place. The client never waits.
+/// oldest are dropped in favour of newer ones, and [`Event::Missed`] counts them in their place. The client never
+/// waits.
 #[derive(Debug)]
 pub struct Events {
     queue: Arc<EventQueue>,

@@ -16,8 +16,8 @@ use super::topics::Topics;
 use super::{ClientBuilder, ClientError, dial};
 use crate::message::{ClientMessage, Handshake, Reply, ServerMessage, Token};
 
-/// Bounds of the control lane's backlog within which an answer to a ping is still appended. Callers wait themselves, each
-/// with a message of its own.
+/// Bounds of the control lane's backlog within which an answer to a ping is still appended. Callers wait themselves,
+/// each with a message of its own.
 const BACKLOG_MESSAGES: usize = 1024;
 const BACKLOG_BYTES: usize = 1 << 20;
 

@@ -1,5 +1,5 @@
-//! Reading of one connection: the control lane, the topic lanes that the server opens, and datagrams. Each topic lane is
-//! read by a task of its own, so that one that waits for its reader holds up no other.
+//! Reading of one connection: the control lane, the topic lanes that the server opens, and datagrams. Each topic lane
+//! is read by a task of its own, so that one that waits for its reader holds up no other.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -150,8 +150,8 @@ impl Link {
         }
     }
 
-    /// A lane without a subscription may end. Otherwise the end of the subscription, or of the connection, may be on its
-    /// way on the control lane; if neither comes, messages are lost.
+    /// A lane without a subscription may end. Otherwise the end of the subscription, or of the connection, may be on
+    /// its way on the control lane; if neither comes, messages are lost.
     async fn lane_ended(&self, lane: u64, close_follows: Duration, how: &str) -> Option<ReadEnd> {
         if !self.topics.is_bound(lane) || timeout(close_follows, self.connection.closed()).await.is_ok() {
             return None;

@@ -1,4 +1,4 @@
-//! A request lane of a client's own: requests on it are answered on it, in order, and nothing else travels there.
+//! A request lane: requests on it are answered on it, in order, and nothing else is sent there.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,16 +15,16 @@ use super::topics::refused_for;
 use crate::message::{ClientMessage, Reply, RequestId, ServerMessage};
 use quic_websocket_protocol::frame::Body;
 
-/// A stream of requests beside the client's others: bulk on one lane never delays another.
+/// A separate stream of requests, opened by [`Client::open_lane`](crate::Client::open_lane): bulk on one lane never
+/// delays another.
 ///
-/// It belongs to the connection it was opened on and ends with it: open another one after a reconnect.
-/// [`finish`](Self::finish) ends it in order. Where it is dropped instead, requests without a reply yet may not be
-/// carried out.
+/// It belongs to the connection on which it was opened, and ends with it: open another one after a reconnect.
+/// [`finish`](Self::finish) ends it gracefully. If it is dropped instead, outstanding requests may not be carried out.
 pub struct Lane {
     link: Arc<Link>,
     stream: SendStream,
-    /// What the stream has not taken of the last request: sent before anything else, so that a call that was dropped or
-    /// timed out leaves no half of a message behind.
+    /// The rest of the last request that the stream has not accepted. It is sent before anything else, so that a call
+    /// that was dropped or timed out leaves no partial message behind.
     unsent: Bytes,
     reader: LaneReader,
     next_id: u64,
@@ -49,16 +49,18 @@ impl Lane {
         Ok(Self { link, stream, unsent: Bytes::new(), reader, next_id: 1, request_timeout })
     }
 
-    /// Sends a request and gives its id; replies come in the order of the requests.
+    /// Sends a request, and returns its id. Replies come in the order of the requests.
     ///
-    /// A server reads no further while its replies are not read: with more requests than fit on the way,
-    /// [`receive`](Self::receive) in between. Cancel safe in that the lane stays usable; the request may still be sent, and
-    /// what the stream has not taken of it goes on with the next call: a server waits a minute for it (default), then it
-    /// closes the client with 4408. Drop the lane where there is no next call.
+    /// The server stops reading the lane while its replies are not read: to send more requests than fit into the
+    /// buffers, call [`receive`](Self::receive) in between.
+    ///
+    /// If the call is dropped, the lane stays usable, but the request may still be sent: the next call sends the rest
+    /// of it. The server waits a minute for that (default), then it closes the client with 4408. Drop the lane if there
+    /// is no next call.
     ///
     /// # Errors
-    /// [`ClientError::TooLarge`] before anything is sent; [`ClientError::Timeout`] where the lane takes it not in time
-    /// (it may still be sent); [`ClientError::Lost`] where the lane has ended.
+    /// [`ClientError::TooLarge`] before anything is sent; [`ClientError::Timeout`] if the lane does not accept the
+    /// request in time, which may still be sent; [`ClientError::Lost`] if the lane has ended.
     pub async fn send(&mut self, message: &ClientMessage) -> Result<RequestId, ClientError> {
         let id = self.next_id;
         let frame = self.link.encode(Some(id), message)?;
@@ -72,17 +74,17 @@ impl Lane {
         Ok(RequestId::Number(id))
     }
 
-    /// Has the stream take what is left of the last request. Cancel safe.
+    /// Sends the rest of the last request. Cancel safe.
     async fn flush(&mut self) -> Result<(), ClientError> {
         while !self.unsent.is_empty() {
-            // Takes off the front what is written.
+            // Removes from the front what it has written.
             let rest = std::slice::from_mut(&mut self.unsent);
             self.stream.write_chunks(rest).await.map_err(|_| ClientError::Lost)?;
         }
         Ok(())
     }
 
-    /// Reads a body, or has the stream take what a dropped call left: its reply may be what is waited for. Cancel safe.
+    /// Reads a body, or sends the rest of a request whose call was dropped: its reply may be the next. Cancel safe.
     async fn step(&mut self) -> Result<Step, ClientError> {
         let Self { stream, unsent, reader, .. } = self;
         let is_unsent = !unsent.is_empty();
@@ -94,10 +96,12 @@ impl Lane {
         }
     }
 
-    /// Waits for the next reply; `None` once the server has ended the lane. Cancel safe.
+    /// Waits for the next reply; `None` once the server has ended the lane. There is no time limit.
+    ///
+    /// Cancel safe: if the call is dropped, no reply is lost.
     ///
     /// # Errors
-    /// [`ClientError::Lost`] where the lane was reset or cannot be understood.
+    /// [`ClientError::Lost`] if the lane was reset or cannot be decoded.
     pub async fn receive(&mut self) -> Result<Option<Reply>, ClientError> {
         let body = loop {
             match self.step().await? {
@@ -115,11 +119,13 @@ impl Lane {
         Ok(Some(reply))
     }
 
-    /// Sends one request and waits for its reply; replies to earlier ones that come before it are dropped.
-    /// Cancel safe as [`send`](Self::send).
+    /// Sends a request and waits for its reply, within [`ClientBuilder::request_timeout`](crate::ClientBuilder).
+    /// Replies to earlier requests that come before it are dropped. If the call is dropped, the same holds as for
+    /// [`send`](Self::send).
     ///
     /// # Errors
-    /// [`ClientError::Server`] where the server answers with an error; [`ClientError::Timeout`] where it does not.
+    /// [`ClientError::Server`] if the server answers with an error; [`ClientError::Timeout`] if it does not answer in
+    /// time; otherwise as [`send`](Self::send).
     pub async fn request(&mut self, message: &ClientMessage) -> Result<ServerMessage, ClientError> {
         let within = self.request_timeout;
         let deadline = Instant::now() + within;
@@ -142,15 +148,16 @@ impl Lane {
         timeout(within, answered).await.unwrap_or(Err(ClientError::Timeout(within)))
     }
 
-    /// Ends the lane in order: returns once the server has carried out every request. Replies are dropped.
+    /// Ends the lane gracefully. Returns once the server has carried out every request; their replies are dropped.
     ///
     /// # Errors
-    /// [`ClientError::Lost`] where the lane ended before; [`ClientError::Timeout`] where the server does not end it too.
+    /// [`ClientError::Lost`] if the lane ended before that; [`ClientError::Timeout`] if the server does not end it in
+    /// time.
     pub async fn finish(mut self) -> Result<(), ClientError> {
         let within = self.request_timeout;
         let ended = async {
             while !self.unsent.is_empty() {
-                // Reading is what lets the server read on.
+                // Reading lets the server continue to read.
                 if let Step::Read(None) = self.step().await? {
                     return Err(ClientError::Lost);
                 }
@@ -163,7 +170,7 @@ impl Lane {
     }
 }
 
-/// What one step on a lane came to.
+/// The result of one step on a lane.
 enum Step {
     /// Something was written.
     Wrote,
@@ -174,7 +181,7 @@ enum Step {
 impl Drop for Lane {
     fn drop(&mut self) {
         if !self.unsent.is_empty() {
-            // A stream that is dropped ends as if all were said, and this would be half a message.
+            // A dropped stream is finished, which would leave a partial message.
             let _ = self.stream.reset(0_u8.into());
         }
     }

@@ -1,8 +1,8 @@
 //! The client library of quic-websocket, the realtime messaging server for QUIC.
 //!
-//! A [`Client`] connects over QUIC, or over WebSocket where QUIC does not come through. Requests return the server's
-//! replies, subscriptions and [`Events`] deliver what others send, and after a lost connection the client reconnects and
-//! resumes every subscription by itself:
+//! A [`Client`] connects over QUIC, or over WebSocket if QUIC is blocked. Requests return the server's replies,
+//! subscriptions and [`Events`] deliver messages from other clients, and after a lost connection the client reconnects
+//! and resumes every subscription:
 //!
 //! ```
 //! use quic_websocket_client::message::{CloseCode, Payload};

@@ -24,7 +24,7 @@ use super::topics::{Next, Outgoing, Topics, refused_for};
 use super::{Carrier, ClientError};
 use crate::message::{ClientMessage, CloseCode, ClosedBy, HandshakeReply, RequestId, ServerMessage};
 
-/// Bodies from this size on are compressed where the server agreed to that.
+/// Bodies of at least this size are compressed if the server agreed to compression.
 const COMPRESS_MIN_BYTES: usize = 1024;
 
 /// How long the server's close may take to follow after a lane has ended that should not.
@@ -147,8 +147,8 @@ impl Link {
         self.control.send(&mut [frame]).await.map_err(|_| ClientError::Lost.into())
     }
 
-    /// Sends a request on the control lane at the server's pace, and waits for its reply. If the server refuses it as too
-    /// frequent, it is sent again when the server says, unless that is later than `deadline`.
+    /// Sends a request on the control lane at the server's pace, and waits for its reply. If the server refuses it as
+    /// too frequent, it is sent again when the server says, unless that is later than `deadline`.
     pub(super) async fn request(&self, message: &ClientMessage, deadline: Instant) -> Result<ServerMessage, Failure> {
         let mut at = None;
         loop {
@@ -235,8 +235,8 @@ impl Link {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads until the connection ends, or the client uses another one: replies go to their callers, topics' messages to
-    /// their subscriptions, the rest to the events. Makes the subscriptions once the connection is
+    /// Reads until the connection ends, or the client uses another one: replies go to their callers, topics' messages
+    /// to their subscriptions, the rest to the events. Makes the subscriptions once the connection is
     /// [current](Self::make_current).
     pub(super) async fn serve(self: Arc<Self>, reader: LaneReader, sink: EventSink) -> ClosedBy {
         // The readers of datagrams and topic lanes; they end with this.
@@ -306,7 +306,8 @@ impl Link {
         sleep(CLOSE_FOLLOWS).await;
     }
 
-    /// Sends the requests of the subscriptions, in order and at the server's pace, until the control lane takes no more.
+    /// Sends the requests of the subscriptions, in order and at the server's pace, until the control lane takes no
+    /// more.
     async fn send_orders(&self) {
         self.current.cancelled().await;
         loop {

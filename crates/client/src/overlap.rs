@@ -1,5 +1,6 @@
-//! Broadcasts while a client moves from a WebSocket to QUIC. The server knows it twice then, so what is broadcast comes over
-//! both connections, and both are read. Each broadcast is handed on once, in the order of the WebSocket until that has ended.
+//! Broadcasts while a client moves from a WebSocket to QUIC. The server knows it twice then, so what is broadcast comes
+//! over both connections, and both are read. Each broadcast is handed on once, in the order of the WebSocket until that
+//! has ended.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};

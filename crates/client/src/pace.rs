@@ -1,6 +1,6 @@
-//! How fast a client sends on one connection. A server that refuses a request with `error` 429 says when that request's turn
-//! is (docs/PROTOCOL.md, "Time and load"); until then nothing new is sent, and after that one request at a time, as far
-//! apart as the refusals showed to be right. [`Rhythm`] decides and is pure; [`Pace`] waits.
+//! How fast a client sends on one connection. A server that refuses a request with `error` 429 says when that request's
+//! turn is (docs/PROTOCOL.md, "Time and load"); until then nothing new is sent, and after that one request at a time,
+//! as far apart as the refusals showed to be right. [`Rhythm`] decides and is pure; [`Pace`] waits.
 //!
 //! Signs of life and the close are not held up: the server never refuses them.
 
@@ -16,10 +16,10 @@ const MOST_UNDER_WAY: usize = 96;
 /// So many replies in a row that are no refusals halve the time between two requests: the rate may have grown, or
 /// a burst may be there again.
 const TRUST: u32 = 8;
-/// Less than this between two requests is nothing.
+/// Shorter times between two requests count as none.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// When a request may be sent.
+/// The time at which a request may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
     Now,
@@ -28,27 +28,27 @@ enum Turn {
     AfterReply,
 }
 
-/// What is known of the server's rates, from its replies.
+/// The server's rates, as far as its replies show them.
 #[derive(Debug)]
 struct Rhythm {
-    /// When each request that is under way was sent, by its id; and whether that was its own time, after a refusal.
+    /// The time at which each outstanding request was sent, by id; and whether it had been refused before.
     under_way: HashMap<u64, (Instant, bool)>,
-    /// How many may be.
+    /// Most outstanding requests.
     window: usize,
-    /// Until then nothing new is sent.
+    /// New requests wait until then.
     not_before: Option<Instant>,
     /// The time between two requests.
     gap: Duration,
     last_sent: Option<Instant>,
-    /// When the last request was sent that was served.
+    /// The time at which the last request that was served was sent.
     last_served: Option<Instant>,
     /// New requests that were served since the last refusal.
     in_row: u32,
-    /// Refusals that were not made good, as the server counts them: each is told a turn behind those.
+    /// Refusals that are not yet forgiven, as the server counts them: each gets a turn behind those.
     outstanding: u32,
 }
 
-/// How many refusals are made good by each request that is served.
+/// Refusals that each served request forgives.
 const MADE_GOOD: u32 = 2;
 
 impl Rhythm {
@@ -65,19 +65,19 @@ impl Rhythm {
         }
     }
 
-    /// When a request may be sent: a new one, or one that was refused and has a time of its own.
+    /// The turn of a request: a new one, or one that was refused and has a time of its own.
     fn turn(&self, now: Instant, own: Option<Instant>) -> Turn {
         let spaced = self.last_sent.filter(|_| self.gap > Duration::ZERO).map(|last| last + self.gap);
         let due = own.or(self.not_before).max(spaced);
         match due {
             Some(due) if due > now => Turn::At(due),
-            // One that was refused has a turn of its own.
+            // A refused one has its own turn.
             _ if own.is_none() && self.under_way.len() >= self.window => Turn::AfterReply,
             _ => Turn::Now,
         }
     }
 
-    /// A request is sent, at its own time or as a new one; without an id no reply to it is expected.
+    /// A request is sent, as a new one or at its own time; without an id, no reply is expected.
     fn sent(&mut self, now: Instant, id: Option<u64>, is_again: bool) {
         self.last_sent = Some(now);
         if let Some(id) = id {
@@ -91,7 +91,7 @@ impl Rhythm {
         self.last_served = self.last_served.max(Some(sent));
         self.outstanding = self.outstanding.saturating_sub(MADE_GOOD);
         if is_again {
-            // It had its turn, which tells nothing of how fast new ones may come.
+            // It had its own turn, which does not show how fast new ones may come.
             return;
         }
         self.window = (self.window + 1).min(MOST_UNDER_WAY);
@@ -113,20 +113,20 @@ impl Rhythm {
         self.not_before = self.not_before.max(Some(due));
         self.window = 1;
         self.outstanding += 1;
-        // From the last that was served to this one's turn there are as many turns as refusals.
+        // Between the last served request and this one's turn there are as many turns as refusals.
         if let Some(served) = self.last_served {
             self.gap = due.saturating_duration_since(served) / self.outstanding;
         }
         self.in_row = 0;
     }
 
-    /// Nobody waits for its reply any more.
+    /// The caller no longer waits for the reply.
     fn given_up(&mut self, id: u64) {
         self.under_way.remove(&id);
     }
 }
 
-/// The connection has ended: nothing is sent on it any more.
+/// The connection has ended: nothing more is sent on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Over;
 
@@ -134,9 +134,9 @@ pub(super) struct Over;
 #[derive(Debug)]
 pub(super) struct Pace {
     rhythm: Mutex<(Rhythm, bool)>,
-    /// Replies came, or it is over.
+    /// A reply came, or the connection ended.
     changed: Notify,
-    /// Where new requests wait, in order: the first alone watches the rhythm.
+    /// New requests wait here, in order; only the first watches the rhythm.
     queue: AsyncMutex<()>,
 }
 
@@ -162,7 +162,7 @@ impl Pace {
 
     async fn turn(&self, own: Option<Instant>, id: Option<u64>) -> Result<(), Over> {
         loop {
-            // Made before the look, so that what happens in between is not missed.
+            // Created before the check, so that a change in between is not missed.
             let changed = self.changed.notified();
             let turn = {
                 let (rhythm, is_over) = &mut *self.rhythm();
@@ -187,7 +187,7 @@ impl Pace {
         }
     }
 
-    /// A request was answered: `retry_after` where that was a refusal for now.
+    /// A request was answered; `retry_after` is set if it was refused for now.
     pub(super) fn replied(&self, id: u64, retry_after: Option<Duration>) {
         match retry_after {
             None => self.rhythm().0.served(id),
@@ -196,12 +196,12 @@ impl Pace {
         self.changed.notify_waiters();
     }
 
-    /// Something was refused for now that has no id here.
+    /// A request without an id here was refused for now.
     pub(super) fn refused(&self, retry_after: Duration) {
         self.rhythm().0.refused(Instant::now(), None, retry_after);
     }
 
-    /// Nobody waits for a reply any more.
+    /// The caller no longer waits for the reply.
     pub(super) fn given_up(&self, id: u64) {
         self.rhythm().0.given_up(id);
         self.changed.notify_waiters();
@@ -255,8 +255,8 @@ mod tests {
         }
     }
 
-    /// Sends so many requests, each again until it is served, over a link with this round trip; gives the server and how
-    /// long that took.
+    /// Sends so many requests, each again until it is served, over a link with this round trip; gives the server and
+    /// how long that took.
     fn run(count: u64, rate: u32, burst: u32, round_trip: Duration) -> (Server, Duration) {
         let begun = Instant::now();
         let mut server = Server {

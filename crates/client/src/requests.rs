@@ -12,12 +12,14 @@ use crate::link::Failure;
 use crate::message::{ClientInfo, ClientMessage, MAX_PAGE, Payload, ServerMessage, Token};
 
 impl Client {
-    /// Sends a message and asks for no reply; returns once the connection has taken it.
+    /// Sends a message without waiting for a reply. Returns once the connection has accepted the message; a reply or an
+    /// error comes as an [`Event`](crate::Event).
     ///
-    /// Where that takes too long the message may still be sent, and where the call is dropped as well.
+    /// Not cancel safe: if the call times out or is dropped, the message may still be sent.
     ///
     /// # Errors
-    /// [`ClientError::TooLarge`], [`ClientError::Closed`], [`ClientError::Lost`], [`ClientError::Timeout`].
+    /// [`ClientError::TooLarge`], [`ClientError::Closed`], [`ClientError::Lost`]; [`ClientError::Timeout`] after
+    /// [`ClientBuilder::request_timeout`](crate::ClientBuilder::request_timeout).
     pub async fn send(&self, message: &ClientMessage) -> Result<(), ClientError> {
         self.bounded(async {
             loop {
@@ -32,16 +34,20 @@ impl Client {
         .await
     }
 
-    /// Sends a request and waits for its reply. Where the server says that it is too much at once (429), it is sent again as
-    /// told; so the error comes only where that would take longer than [`ClientBuilder::request_timeout`].
+    /// Sends a request and waits for its reply. A request that exceeds the server's rate (429) is sent again when the
+    /// server allows it, unless that is later than
+    /// [`ClientBuilder::request_timeout`](crate::ClientBuilder::request_timeout).
+    ///
+    /// Not cancel safe: if the call is dropped, the server may still carry out the request.
     ///
     /// # Errors
-    /// [`ClientError::Server`] where the server answers with an error; else as [`send`](Self::send).
+    /// [`ClientError::Server`] if the server answers with an error; otherwise as [`send`](Self::send). After
+    /// [`ClientError::Lost`] and [`ClientError::Timeout`] the request may have been carried out, or not.
     pub async fn request(&self, message: &ClientMessage) -> Result<ServerMessage, ClientError> {
         self.ask(message, false).await
     }
 
-    /// The same, again where the connection was lost before the reply came and that does no harm.
+    /// The same. A repeatable request is sent again if the connection is lost before the reply comes.
     pub(crate) async fn ask(&self, message: &ClientMessage, is_repeatable: bool) -> Result<ServerMessage, ClientError> {
         let deadline = Instant::now() + self.shared.request_timeout;
         self.bounded(async {
@@ -58,7 +64,7 @@ impl Client {
         .await
     }
 
-    /// Has a text echoed, and gives what came back.
+    /// Has the server echo a text, and returns the echo.
     ///
     /// # Errors
     /// As [`request`](Self::request).
@@ -69,7 +75,7 @@ impl Client {
         }
     }
 
-    /// Has bytes echoed, and gives what came back.
+    /// Has the server echo bytes, and returns the echo.
     ///
     /// # Errors
     /// As [`request`](Self::request).
@@ -80,7 +86,7 @@ impl Client {
         }
     }
 
-    /// Sends to every connected client, this one included; gives to how many it went.
+    /// Sends to every connected client, this one included. Returns the number of receivers.
     ///
     /// # Errors
     /// As [`request`](Self::request).
@@ -94,7 +100,7 @@ impl Client {
     /// Sends to one client.
     ///
     /// # Errors
-    /// [`ClientError::Server`] with code 404 where it is not connected; else as [`request`](Self::request).
+    /// [`ClientError::Server`] with code 404 if that client is not connected; otherwise as [`request`](Self::request).
     pub async fn direct(&self, to: Uuid, payload: Payload) -> Result<(), ClientError> {
         match self.request(&ClientMessage::Direct { to, payload }).await? {
             ServerMessage::Ok { .. } => Ok(()),
@@ -113,7 +119,7 @@ impl Client {
         }
     }
 
-    /// Asks for a pong, and gives how long it took.
+    /// Sends a ping, and returns the time until the pong.
     ///
     /// # Errors
     /// As [`request`](Self::request).
@@ -125,10 +131,10 @@ impl Client {
         }
     }
 
-    /// Everybody who is connected, page by page, ordered by id.
+    /// Lists all connected clients, ordered by id. Makes a request for each page of 1,000.
     ///
     /// # Errors
-    /// [`ClientError::Unexpected`] where a page does not lead further; else as [`request`](Self::request).
+    /// [`ClientError::Unexpected`] if a page does not lead to the next; otherwise as [`request`](Self::request).
     pub async fn list_clients(&self) -> Result<Vec<ClientInfo>, ClientError> {
         let (mut all, mut after) = (Vec::new(), None);
         loop {
@@ -148,14 +154,15 @@ impl Client {
         }
     }
 
-    /// Shows the server another token, of the same user, before the first one expires: an
-    /// [`Event::Expiring`](crate::Event::Expiring) tells when that is. It is shown again after a reconnect as well, unless the program is asked each time
-    /// ([`ClientBuilder::token_from`]), which does this by itself. Gives when it expires, in Unix
-    /// milliseconds; `None` where it does not.
+    /// Replaces the client's token by another one of the same user, before it expires:
+    /// [`Event::Expiring`](crate::Event::Expiring) comes in time. The client also uses it when it reconnects. With
+    /// [`token_from`](crate::ClientBuilder::token_from) the client does all of this by itself.
+    ///
+    /// Returns the time at which the new token expires, in Unix milliseconds; `None` if it does not.
     ///
     /// # Errors
-    /// [`ClientError::Invalid`] where it can be no token; [`ClientError::Server`] with code 401 where it is not taken, with
-    /// 403 where it is another user's; else as [`request`](Self::request). The first one holds on then.
+    /// [`ClientError::Invalid`] if it is not a token; [`ClientError::Server`] with code 401 if the server rejects it,
+    /// with 403 if it is another user's; otherwise as [`request`](Self::request). The current token stays valid then.
     pub async fn refresh(&self, token: &str) -> Result<Option<u64>, ClientError> {
         let token = Token::new(token.trim())?;
         match self.request(&ClientMessage::Refresh { token: token.clone() }).await? {

@@ -1,4 +1,4 @@
-//! The token that a client shows: always the same one, or another one each time that one is needed.
+//! The client's token: a fixed one, or a new one each time that one is needed.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,20 +10,20 @@ use tokio::time::timeout;
 use super::ClientError;
 use crate::message::Token;
 
-/// Why a program has no token to show.
+/// The error of a program that cannot provide a token.
 pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 type Ask = dyn Fn() -> BoxFuture<'static, Result<String, Failure>> + Send + Sync;
 
-/// Where a client's tokens come from.
+/// The source of a client's tokens.
 #[derive(Clone, Default)]
 pub(super) enum TokenSource {
-    /// It shows none, until it is given one by `refresh`.
+    /// No token, until `refresh` brings one.
     #[default]
     None,
-    /// The program gave one.
+    /// One token from the program.
     Fixed(Token),
-    /// The program is asked each time.
+    /// A function of the program, called each time.
     Asked(Arc<Ask>),
 }
 
@@ -41,7 +41,7 @@ impl fmt::Debug for TokenSource {
 #[derive(Debug)]
 pub(super) struct Tokens {
     source: Mutex<TokenSource>,
-    /// How long the program may take to give one.
+    /// The time limit of that function.
     within: Duration,
 }
 
@@ -54,12 +54,12 @@ impl Tokens {
         self.source.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether there is another one each time.
+    /// Whether the program provides a new token each time.
     pub(super) fn are_asked_for(&self) -> bool {
         matches!(self.source(), TokenSource::Asked(_))
     }
 
-    /// The token to show now.
+    /// The token for the next handshake or refresh.
     pub(super) async fn next(&self) -> Result<Option<Token>, ClientError> {
         let ask = match self.source() {
             TokenSource::None => return Ok(None),
@@ -70,11 +70,11 @@ impl Tokens {
         let given = timeout(self.within, ask()).await;
         let given = given.map_err(|_| failed(format!("none came within {:?}", self.within)))?;
         let given = given.map_err(|e| failed(e.to_string()))?;
-        // What comes out of a file or off a server tends to end with a line break.
+        // Text from a file or a server often ends with a line break.
         Token::new(given.trim()).map(Some).map_err(|e| failed(e.to_string()))
     }
 
-    /// Keeps a token that the server took. Where the program is asked each time, that goes on.
+    /// Stores a token that the server accepted, unless the program provides one each time.
     pub(super) fn keep(&self, token: Token) {
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         if !matches!(*source, TokenSource::Asked(_)) {

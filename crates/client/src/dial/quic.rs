@@ -12,7 +12,7 @@ use crate::link::link_end;
 use crate::tls;
 use crate::{ClientBuilder, ClientError};
 
-/// An endpoint for a client's connections. Its socket reaches servers of both address families where the system can.
+/// An endpoint for a client's connections. Its socket reaches servers of both address families if the system can.
 pub(super) fn endpoint(options: &ClientBuilder) -> Result<Endpoint, ClientError> {
     let crypto = tls::client_config(&options.trust, options.identity.as_ref(), options.early_data)?;
     let mut endpoint = Endpoint::client((Ipv6Addr::UNSPECIFIED, 0).into())
@@ -22,14 +22,14 @@ pub(super) fn endpoint(options: &ClientBuilder) -> Result<Endpoint, ClientError>
     Ok(endpoint)
 }
 
-/// A connection, and its control lane, on which the first message has been sent.
+/// A connection, with a control lane on which the first message has been sent.
 pub(crate) struct Dialled {
     pub(crate) connection: Connection,
     pub(crate) control: (SendStream, RecvStream),
 }
 
-/// Connects to the first address of the server that lets it, and sends `first` on the control lane: with the first
-/// packets where the TLS session allows for early data.
+/// Connects to the first address of the server that answers, and sends `first` on the control lane: with the first
+/// packets if the TLS session allows early data.
 pub(super) async fn connect(endpoint: &Endpoint, server: &str, first: Bytes) -> Result<Dialled, ClientError> {
     let error = |message: String| ClientError::Address { server: server.to_owned(), message };
     let (host, _) = server.rsplit_once(':').ok_or_else(|| error("the port is missing".into()))?;
@@ -45,7 +45,7 @@ async fn connect_to_any(
 ) -> Result<Dialled, ClientError> {
     let failed = |message: String| ClientError::Connection { server: server.to_owned(), message };
     let mut addrs = addrs.into_iter();
-    // What is not needed any more is given up when this is dropped.
+    // Dropping it ends the attempts that are no longer needed.
     let mut attempts = JoinSet::new();
     let mut first_error = None;
     loop {
@@ -71,7 +71,7 @@ async fn connect_to_any(
     }
 }
 
-/// One attempt to connect, to the end of its TLS handshake: only then is it known who answers.
+/// One attempt to connect, to the end of its TLS handshake: only then is the server known.
 async fn attempt(connecting: Connecting, first: Bytes) -> Result<Dialled, ConnectionError> {
     let connection = match connecting.into_0rtt() {
         Ok((connection, accepted)) => {
@@ -83,7 +83,7 @@ async fn attempt(connecting: Connecting, first: Bytes) -> Result<Dialled, Connec
             if is_accepted {
                 return Ok(Dialled { control: early?, connection });
             }
-            // What was sent is void, its lane too; the connection is as good as any other.
+            // The early data and its lane are void; the connection itself is usable.
             connection
         }
         Err(connecting) => connecting.await?,
@@ -92,14 +92,14 @@ async fn attempt(connecting: Connecting, first: Bytes) -> Result<Dialled, Connec
     Ok(Dialled { connection, control })
 }
 
-/// Opens the control lane. A stream that takes nothing shows in what is read of it.
+/// Opens the control lane. If the stream accepts nothing, reading it fails.
 async fn begin(connection: &Connection, first: Bytes) -> Result<(SendStream, RecvStream), ConnectionError> {
     let (mut send, receive) = connection.open_bi().await?;
     let _ = send.write_chunk(first).await;
     Ok((send, receive))
 }
 
-/// Why a connection did not come about, in the words of the library.
+/// The client's error for a connection that failed.
 pub(crate) fn connection_error(server: &str, error: &ConnectionError) -> ClientError {
     let server = server.to_owned();
     match error {

@@ -23,7 +23,8 @@ const DATAGRAM_SEND_BUFFER: usize = 32 << 10;
 const DATAGRAM_RECEIVE_BUFFER: usize = 256 << 10;
 /// A connection without any packet for so many milliseconds is lost.
 const IDLE_TIMEOUT_MS: u32 = 45_000;
-/// Packets that a server may receive before it must acknowledge (QUIC Acknowledgement Frequency), and the longest it may wait.
+/// Packets that a server may receive before it must acknowledge (QUIC Acknowledgement Frequency), and the longest it
+/// may wait.
 const ACK_ELICITING_THRESHOLD: u32 = 10;
 const MAX_ACK_DELAY: Duration = Duration::from_millis(25);
 

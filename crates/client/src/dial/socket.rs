@@ -1,4 +1,4 @@
-//! From `host:port`, or an address of its own, to a WebSocket.
+//! From `host:port`, or a URL, to a WebSocket.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use crate::{ClientBuilder, ClientError};
 
 /// The sub-protocol that a server serves (docs/PROTOCOL.md, "Carriers and frames").
 const SUB_PROTOCOL: &str = "qws.v1";
-/// Once the last word is said, how long the server's may take.
+/// How long the server may take to answer the close.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
-/// Where a WebSocket is, and whether TLS lies below it.
+/// The URL of a WebSocket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SocketUrl {
     uri: Uri,
@@ -35,7 +35,7 @@ pub(crate) struct SocketUrl {
     is_tls: bool,
 }
 
-/// Reads a `wss://` address; `ws://` only where nothing leaves the machine.
+/// Parses a `wss://` URL, or a `ws://` URL of this machine.
 pub(crate) fn parse_url(url: &str) -> Result<SocketUrl, Invalid> {
     let wrong = |why: &str| Invalid::field(format!("websocket_url: {why}: {url}; expected wss://HOST[:PORT]/PATH"));
     let uri: Uri = url.parse().map_err(|_| wrong("not a valid URL"))?;
@@ -48,20 +48,20 @@ pub(crate) fn parse_url(url: &str) -> Result<SocketUrl, Invalid> {
     let bare = tls::server_name(&host);
     let is_here = bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
     if !is_tls && !is_here {
-        return Err(wrong("without TLS (ws://) only the own machine is allowed"));
+        return Err(wrong("without TLS (ws://) only this machine is allowed"));
     }
     let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
     Ok(SocketUrl { uri, host, port, is_tls })
 }
 
-/// An open WebSocket on which no handshake was sent yet.
+/// An open WebSocket, before the handshake.
 pub(crate) struct Opened {
     pub(crate) socket: Arc<Socket>,
-    /// Moves its messages, and ends with this.
+    /// Moves its messages; aborted when dropped.
     pub(crate) pump: AbortOnDropHandle<()>,
 }
 
-/// Opens a WebSocket to the first address of the server that lets it.
+/// Opens a WebSocket to the first address of the server that answers.
 pub(super) async fn connect(options: &ClientBuilder, tls: &Arc<rustls::ClientConfig>) -> Result<Opened, ClientError> {
     let url = match &options.socket_url {
         Some(url) => url.clone(),
@@ -74,10 +74,10 @@ pub(super) async fn connect(options: &ClientBuilder, tls: &Arc<rustls::ClientCon
     let failed = |message: String| ClientError::Connection { server: server.clone(), message };
     let stream = connect_to_any(addresses(&server).await?).await.map_err(|e| failed(format!("over TCP: {e}")))?;
     let peer = stream.peer_addr().map_err(|e| failed(e.to_string()))?;
-    // Messages are small, and wait for nothing.
+    // Messages are small, and are sent at once.
     let _ = stream.set_nodelay(true);
     if !url.is_tls {
-        return ask(options, &url, stream, peer).await.map_err(|e| failed(said(&e)));
+        return ask(options, &url, stream, peer).await.map_err(|e| failed(reason(&e)));
     }
     let name = ServerName::try_from(tls::server_name(&url.host).to_owned()).map_err(|e| failed(e.to_string()))?;
     let stream = match TlsConnector::from(Arc::clone(tls)).connect(name, stream).await {
@@ -90,7 +90,7 @@ pub(super) async fn connect(options: &ClientBuilder, tls: &Arc<rustls::ClientCon
             });
         }
     };
-    ask(options, &url, stream, peer).await.map_err(|e| failed(said(&e)))
+    ask(options, &url, stream, peer).await.map_err(|e| failed(reason(&e)))
 }
 
 async fn ask<S>(
@@ -108,9 +108,15 @@ where
     Ok(Opened { socket, pump: AbortOnDropHandle::new(tokio::spawn(pump)) })
 }
 
-/// Why a server opened no WebSocket, with what it says about it.
-fn said(error: &tungstenite::Error) -> String {
-    let tungstenite::Error::Http(answer) = error else { return format!("over WebSocket: {error}") };
+/// The reason why a WebSocket could not be opened, with the server's own words if there are any.
+fn reason(error: &tungstenite::Error) -> String {
+    let answer = match error {
+        tungstenite::Error::Http(answer) => answer,
+        tungstenite::Error::Io(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+            return "over WebSocket: the server ended the connection without an answer".into();
+        }
+        other => return format!("over WebSocket: {other}"),
+    };
     let why = answer.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
     let why = why.lines().next().unwrap_or_default();
     format!("over WebSocket: the server answered {} {why}", answer.status())
@@ -118,7 +124,7 @@ fn said(error: &tungstenite::Error) -> String {
 
 async fn connect_to_any(addrs: Vec<SocketAddr>) -> std::io::Result<TcpStream> {
     let mut addrs = addrs.into_iter();
-    // What is not needed any more is given up when this is dropped.
+    // Dropping it ends the attempts that are no longer needed.
     let mut attempts = JoinSet::new();
     let mut first_error = None;
     loop {

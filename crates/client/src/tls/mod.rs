@@ -26,24 +26,24 @@ pub use self::trust::{client_config, https_config, server_name};
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// A file is not there, or not readable.
+    /// A file does not exist, or cannot be read.
     #[error("cannot read {}: {}; {}", path.display(), unreadable_cause(cause), unreadable_advice(cause.kind(), flag))]
     Read {
         /// The file.
         path: PathBuf,
         /// The flag or setting that names it.
         flag: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         cause: io::Error,
     },
-    /// A file is damaged, or not in PEM as it is read here.
+    /// A file is damaged, or not in a supported form of PEM.
     #[error("cannot use {}, which {flag} names: {cause}", path.display())]
     Pem {
         /// The file.
         path: PathBuf,
         /// The flag or setting that names it.
         flag: &'static str,
-        /// What is wrong with it, and where.
+        /// The problem, and its line.
         cause: PemError,
     },
     /// A file holds no private key.
@@ -61,7 +61,10 @@ pub enum TlsError {
         path: PathBuf,
     },
     /// A file holds no certificate.
-    #[error("there is no certificate in {}; make one with ./generate_certs.sh, or name yours with {flag}", path.display())]
+    #[error(
+        "there is no certificate in {}; make one with ./generate_certs.sh, or name yours with {flag}",
+        path.display()
+    )]
     Empty {
         /// The file.
         path: PathBuf,
@@ -75,17 +78,17 @@ pub enum TlsError {
         cert: PathBuf,
         /// The key's file.
         key: PathBuf,
-        /// What is wrong with them.
+        /// The problem.
         cause: rustls::Error,
     },
-    /// A file holds something that is no certificate authority.
+    /// A file contains a certificate that cannot be an authority.
     #[error("cannot use {} as a certificate authority: {cause}; name another with {flag}", path.display())]
     Authority {
         /// The file.
         path: PathBuf,
         /// The flag or setting that names it.
         flag: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         cause: String,
     },
     /// The system's own certificate authorities cannot be read.
@@ -131,7 +134,8 @@ pub fn authorities(text: &[u8], path: &Path, flag: &'static str) -> Result<RootC
 
 /// What is said of a private key that is encrypted.
 #[doc(hidden)]
-pub const ENCRYPTED: &str = "its private key is encrypted, and no passphrase is asked for here: decrypt it with `openssl pkey -in KEY -out PLAIN`";
+pub const ENCRYPTED: &str = "its private key is encrypted, and no passphrase is asked for here: decrypt it with \
+                             `openssl pkey -in KEY -out PLAIN`";
 
 /// Whether a PEM text holds an encrypted private key: in PKCS #8 (RFC 7468 section 11), or as OpenSSL did it before.
 #[doc(hidden)]
@@ -215,13 +219,14 @@ fn unreadable_advice(kind: io::ErrorKind, flag: &str) -> String {
     }
 }
 
-/// The cryptography of both sides, with the key exchange that a quantum computer does not break where the other side has it.
+/// The cryptography of both sides, with a post-quantum key exchange if the peer supports it.
 #[doc(hidden)]
 pub fn provider() -> Arc<CryptoProvider> {
     provider_with(true)
 }
 
-/// The same with the order of key exchanges said here: which one rustls prefers depends on features of the whole program.
+/// The same with the order of key exchanges said here: which one rustls prefers depends on features of the whole
+/// program.
 #[doc(hidden)]
 pub fn provider_with(post_quantum: bool) -> Arc<CryptoProvider> {
     let classical = [kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];

@@ -1,5 +1,6 @@
-//! PEM text (RFC 7468) as people have it: with a byte-order mark, indented, or with two files glued together where the first
-//! ended without a line break. A part that cannot be read is an error with its line, never left out in silence. Pure.
+//! PEM text (RFC 7468) as people have it: with a byte-order mark, indented, or with two files glued together where the
+//! first ended without a line break. A part that cannot be read is an error with its line, never left out in silence.
+//! Pure.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -17,7 +18,7 @@ pub struct Part {
     pub label: String,
     /// The line on which it begins, from 1.
     pub line: usize,
-    /// What it holds; empty where that is encrypted.
+    /// The content; empty if it is encrypted.
     pub content: Vec<u8>,
     /// Whether a passphrase is needed to read it.
     pub is_encrypted: bool,
@@ -25,6 +26,7 @@ pub struct Part {
 
 /// Why a PEM text cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum PemError {
     /// It is in UTF-16, as some editors save.
     #[error("it is UTF-16; save it as UTF-8 or ASCII")]

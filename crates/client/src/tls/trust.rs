@@ -15,24 +15,25 @@ use super::{TlsError, authorities, certificates, private_key, provider, unreadab
 use crate::development::development_folder;
 use crate::message::ALPN;
 
-/// Which servers a client believes.
+/// The servers that a client trusts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Trust {
-    /// Those certified by the system's authorities.
+    /// Servers with a certificate from one of the system's authorities.
     #[default]
     System,
-    /// Those certified by the system's authorities and, if it exists, by `ca.pem` in
-    /// [`development_folder`](crate::development_folder): for trying things out beside a server that made its own
-    /// certificates.
+    /// The same, and servers with a certificate from `ca.pem` in
+    /// [`development_folder`](crate::development_folder), if it exists: for development next to a server that made its
+    /// own certificates.
     Development,
-    /// Those certified by the authorities in this PEM file.
+    /// Servers with a certificate from the authorities in this PEM file.
     CaFile(PathBuf),
-    /// All. Whoever is on the path can read and change everything; for trying things out only.
+    /// All servers, unchecked. Anyone on the network path can read and change everything; for development only.
     Insecure,
 }
 
-/// The TLS side of a client's QUIC endpoint. `identity` names the files of its own certificate and key, for servers that
-/// ask for one; `early_data` whether to offer early data where a session is resumed.
+/// The TLS settings of a client's QUIC endpoint. `identity` names the files of the client's certificate and key;
+/// `early_data` is whether to offer early data when a session is resumed.
 #[doc(hidden)]
 pub fn client_config(
     trust: &Trust,
@@ -84,7 +85,7 @@ fn trusting(
     }
 }
 
-/// The TLS side of fetching something over HTTPS: the system's authorities are believed, or where it is not used, nobody.
+/// The TLS settings for fetching over HTTPS: trusts the system's authorities if it is used, otherwise none.
 #[doc(hidden)]
 pub fn https_config(is_used: bool) -> Result<rustls::ClientConfig, TlsError> {
     let builder = rustls::ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;

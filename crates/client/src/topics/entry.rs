@@ -51,11 +51,11 @@ pub(super) struct Entry {
     pub(super) stage: Stage,
     /// The caller that waits for the first answer; `None` once it has come.
     opened: Option<oneshot::Sender<Opened>>,
-    /// The last position that was put into the queue, or the first one: nothing up to there is put in again. `None` for a
-    /// pattern, and before the first answer.
+    /// The last position that was put into the queue, or the first one: nothing up to there is put in again. `None` for
+    /// a pattern, and before the first answer.
     seen: Option<Seen>,
-    /// Recent messages that were asked for, until the first of them comes. Where they begin is not known, because offsets
-    /// may jump: so none of them is mistaken for an old one, and after a reconnect the client asks for it.
+    /// Recent messages that were asked for, until the first of them comes. Where they begin is not known, because
+    /// offsets may jump: so none of them is mistaken for an old one, and after a reconnect the client asks for it.
     recent: Option<Recent>,
     /// Messages up to this offset are known to be incomplete, or were not asked for.
     told: u64,
@@ -291,8 +291,8 @@ impl Entry {
         Dispatch::Taken
     }
 
-    /// The server refused it. Gives the time of the next attempt, or `None` if the subscription has ended. `is_early` if
-    /// the server has not yet heard that the subscription before has ended.
+    /// The server refused it. Gives the time of the next attempt, or `None` if the subscription has ended. `is_early`
+    /// if the server has not yet heard that the subscription before has ended.
     pub(super) fn refused(&mut self, error: ClientError, is_early: bool) -> Option<Instant> {
         let delay = match (self.opened.take(), error) {
             (opened, ClientError::Server(error)) if is_early || too_often(&error) => {

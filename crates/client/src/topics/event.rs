@@ -43,8 +43,8 @@ pub enum TopicEvent {
 pub struct Missed {
     /// The topic; or the subscription's pattern, if it is not known which of its topics are concerned.
     pub topic: String,
-    /// Offsets of the first and the last of them, if known. Offsets do not always grow by one, so the range does not tell
-    /// how many messages are missing. Unknown after a reconnect that could not resume.
+    /// Offsets of the first and the last of them, if known. Offsets do not always grow by one, so the range does not
+    /// tell how many messages are missing. Unknown after a reconnect that could not resume.
     pub offsets: Option<RangeInclusive<u64>>,
     /// The reason, for people.
     pub reason: String,

@@ -1,4 +1,4 @@
-//! What a topic had, and who is there.
+//! A topic's past messages and its present members.
 
 use std::future::IntoFuture;
 use std::pin::Pin;
@@ -18,7 +18,7 @@ use crate::{Client, ClientError};
 use quic_websocket_protocol::frame::Body;
 
 impl Client {
-    /// Asks for a topic's past messages; await what is given.
+    /// Fetches past messages of a topic. Set options on the returned builder, and await it for one page.
     ///
     /// ```no_run
     /// # async fn f(client: quic_websocket_client::Client) -> Result<(), quic_websocket_client::ClientError> {
@@ -30,10 +30,10 @@ impl Client {
         HistoryBuilder { client: self, topic: topic.into(), since: None, limit: DEFAULT_PAGE, reverse: false }
     }
 
-    /// Who is subscribed to a topic, at most the first thousand.
+    /// Lists the clients that are subscribed to a topic by its name, ordered by id, at most 1,000.
     ///
     /// # Errors
-    /// [`ClientError::Invalid`] where the topic is out of its bounds; else as [`request`](Self::request).
+    /// [`ClientError::Invalid`] if the topic is out of its bounds; otherwise as [`request`](Self::request).
     pub async fn presence(&self, topic: &str) -> Result<Vec<Member>, ClientError> {
         match self.request(&ClientMessage::Presence { topic: TopicName::new(topic)? }).await? {
             ServerMessage::Presence { clients, .. } => Ok(clients),
@@ -42,21 +42,22 @@ impl Client {
     }
 }
 
-/// A page of a topic's past, or all of it.
+/// Past messages of a topic: one page, or all.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct History {
-    /// Which life of the topic's log: with a message's offset it makes a [`Position`].
+    /// The epoch of the topic's log. Together with a message's offset it is a [`Position`].
     pub epoch: String,
-    /// The newest message's offset, 0 if the topic has had none: with `epoch` the position from which to go on. `None`
-    /// from older servers.
+    /// The newest message's offset, 0 if there has been none. Together with `epoch` it is the position from which to
+    /// continue. `None` from older servers.
     pub offset: Option<u64>,
-    /// The messages; none of a topic that has none.
+    /// The messages; empty for a topic without any.
     pub messages: Vec<TopicMessage>,
-    /// Whether there are more than asked for.
+    /// Whether there is another page.
     pub more: bool,
 }
 
-/// A look into a topic's past to be; awaiting it takes one page.
+/// A request for past messages; awaiting it fetches one page.
 #[derive(Debug, Clone)]
 #[must_use = "nothing is asked for until this is awaited"]
 pub struct HistoryBuilder<'a> {
@@ -68,13 +69,13 @@ pub struct HistoryBuilder<'a> {
 }
 
 impl<'a> HistoryBuilder<'a> {
-    /// Only what came after a position; with [`reverse`](Self::reverse), only what came before.
+    /// Only messages after a position; with [`reverse`](Self::reverse), only those before it.
     pub fn since(mut self, position: Position) -> Self {
         self.since = Some(position);
         self
     }
 
-    /// Most messages on the page. Default: 100; 1 to [`MAX_PAGE`], taken as the nearer of these.
+    /// Most messages on the page, from 1 to [`MAX_PAGE`]; other values are set to the nearer of these. Default: 100.
     pub fn limit(mut self, messages: u64) -> Self {
         self.limit = messages.clamp(1, MAX_PAGE);
         self
@@ -86,11 +87,11 @@ impl<'a> HistoryBuilder<'a> {
         self
     }
 
-    /// Takes one page; the same as awaiting it.
+    /// Fetches one page; the same as awaiting it.
     ///
     /// # Errors
-    /// [`ClientError::Invalid`] where the topic is out of its bounds, or the server's answer cannot be read;
-    /// [`ClientError::Server`] with code 404 from older servers where the topic has no history; else as
+    /// [`ClientError::Invalid`] if the topic is out of its bounds, or the server's answer cannot be decoded;
+    /// [`ClientError::Server`] with code 404 from older servers if the topic has no history; otherwise as
     /// [`Client::request`].
     pub async fn page(self) -> Result<History, ClientError> {
         let Self { client, topic, since, limit, reverse } = self;
@@ -98,10 +99,10 @@ impl<'a> HistoryBuilder<'a> {
         page(client, ClientMessage::History { topic, since, limit, reverse }).await
     }
 
-    /// Takes all there is, page by page, in memory; [`limit`](Self::limit) says nothing then.
+    /// Fetches all pages, and collects them in memory. [`limit`](Self::limit) has no effect.
     ///
     /// # Errors
-    /// [`ClientError::Unexpected`] where a page does not lead further; else as [`page`](Self::page).
+    /// [`ClientError::Unexpected`] if a page does not lead to the next; otherwise as [`page`](Self::page).
     pub async fn all(self) -> Result<History, ClientError> {
         let topic = TopicName::new(&self.topic)?;
         let mut since = self.since;
@@ -114,7 +115,7 @@ impl<'a> HistoryBuilder<'a> {
                 reverse: self.reverse,
             };
             let next = match page(self.client, ask).await {
-                // What was left has grown too old meanwhile.
+                // The rest has expired in the meantime.
                 Err(ClientError::Server(error)) if all.is_some() && error.code == ErrorCode::NotFound.number() => break,
                 next => next?,
             };
@@ -123,7 +124,7 @@ impl<'a> HistoryBuilder<'a> {
             let epoch = next.epoch.clone();
             match &mut all {
                 Some(all) if all.epoch == next.epoch => all.messages.extend(next.messages),
-                // Another life of the log began meanwhile; of the one before nothing is left.
+                // The log was started again in the meantime; nothing is left of the one before.
                 _ => all = Some(next),
             }
             match last {
@@ -153,7 +154,7 @@ impl<'a> IntoFuture for HistoryBuilder<'a> {
     }
 }
 
-/// Whether the next page is another one than that behind `since`.
+/// Whether the next page differs from the one at `since`.
 fn leads_further(since: Option<&Position>, next: &Position, reverse: bool) -> bool {
     match since {
         Some(since) if since.epoch == next.epoch && reverse => next.offset < since.offset,
@@ -172,7 +173,7 @@ async fn page(client: &Client, ask: ClientMessage) -> Result<History, ClientErro
     }
 }
 
-/// Reads a `message` of which the attachment stands in `data`.
+/// Decodes a `message` whose attachment is in `data`.
 fn read(message: Box<RawValue>) -> Result<TopicMessage, Invalid> {
     #[derive(Deserialize)]
     struct Attachment<'a> {

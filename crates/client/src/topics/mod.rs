@@ -1,5 +1,5 @@
-//! Topics on the client's side: subscriptions that outlive connections, publishing, history, presence. [`Topics`] is what
-//! the client's handles and its connection share; the decisions are in `routes` and `entry`, which do no I/O.
+//! Topics on the client's side: subscriptions that outlive connections, publishing, history, presence. [`Topics`] is
+//! what the client's handles and its connection share; the decisions are in `routes` and `entry`, which do no I/O.
 
 mod entry;
 mod event;
@@ -33,9 +33,9 @@ use crate::message::{ClosedBy, ErrorReply, ServerMessage, Subscribe};
 #[derive(Debug, Default)]
 pub(super) struct Topics {
     routes: Mutex<Routes>,
-    /// Wakes the one who sends: there is something to ask the server for.
+    /// Wakes the sender: there is something to ask the server for.
     ordered: Notify,
-    /// Wakes the lanes that wait: whose their messages are may show now.
+    /// Wakes the lanes that wait: the subscription of their messages may be known now.
     settled: Notify,
 }
 
@@ -44,32 +44,32 @@ impl Topics {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a subscription; gives its number.
+    /// Adds a subscription, and returns its number.
     fn add(&self, request: Subscribe, queue: Arc<Queue>, opened: oneshot::Sender<Opened>) -> Result<u64, ClientError> {
         let number = self.routes().add(request, queue, opened)?;
         self.ordered.notify_one();
         Ok(number)
     }
 
-    /// Takes a subscription out. `reply` is dropped where the server need not be told, or cannot.
+    /// Removes a subscription. `reply` is dropped if the server need not be told, or cannot.
     fn leave(&self, number: u64, reply: Option<oneshot::Sender<ServerMessage>>) {
         self.routes().leave(number, reply);
         self.ordered.notify_one();
         self.settled.notify_waiters();
     }
 
-    /// A connection begins, on which every subscription is to be made.
+    /// A connection begins; every subscription has to be made on it.
     pub(super) fn connected(&self) {
         self.routes().connected();
         self.ordered.notify_one();
     }
 
-    /// It has ended. Call after the last [`deliver`](Self::deliver) of that connection.
+    /// The connection has ended. Call it after the last [`deliver`](Self::deliver) of that connection.
     pub(super) fn disconnected(&self) {
         self.routes().disconnected();
     }
 
-    /// No further connection will be.
+    /// There will be no further connection.
     pub(super) fn close(&self, closed: &ClosedBy) {
         self.routes().close(closed);
         self.settled.notify_waiters();
@@ -89,17 +89,17 @@ impl Topics {
         self.routes().next()
     }
 
-    /// The last refusal of a subscription that has not been taken yet.
+    /// The last refusal of a subscription that the server has not accepted yet.
     fn refusal(&self, number: u64) -> Option<ErrorReply> {
         self.routes().refusal(number)
     }
 
-    /// What to send next, as request `id`.
+    /// The next message to send, as request `id`.
     pub(super) fn next_order(&self, id: u64) -> Option<Outgoing> {
         self.routes().next_order(id)
     }
 
-    /// Request `id` could not be sent: that ends the subscription that it was for, and no other.
+    /// Request `id` could not be sent, which ends its subscription and no other.
     pub(super) fn unsendable(&self, id: u64, error: ClientError) {
         self.routes().unsendable(id, error);
         self.settled.notify_waiters();
@@ -110,23 +110,24 @@ impl Topics {
         self.routes().is_bound(lane)
     }
 
-    /// Takes the reply to request `id` where a subscription waits for it; else gives it back. Call in the order in which
-    /// replies come.
+    /// Handles the reply to request `id` if a subscription waits for it; otherwise gives it back. Call it in the order
+    /// in which replies come.
     pub(super) fn settle(&self, id: u64, reply: ServerMessage) -> Option<ServerMessage> {
         let others = self.routes().settle(id, reply);
         if others.is_none() {
             self.settled.notify_waiters();
-            // It may have been put off.
+            // It may have been deferred.
             self.ordered.notify_one();
         }
         others
     }
 
-    /// Hands a message to its subscription, or back where it has none. Waits while that has no room, on topic lanes
-    /// alone. Cancel safe: what was not handed on was not seen, and comes again after a reconnect.
+    /// Hands a message to its subscription, or gives it back if there is none. Waits while the subscription has no
+    /// room, on topic lanes only. Cancel safe: a message that was not handed on was not seen, and comes again after a
+    /// reconnect.
     pub(super) async fn deliver(&self, via: Via, mut message: ServerMessage) -> Option<ServerMessage> {
         loop {
-            // Made before the look, so that what happens in between is not missed.
+            // Created before the check, so that a change in between is not missed.
             let settled = self.settled.notified();
             let dispatch = self.routes().dispatch(via, message);
             match dispatch {
@@ -145,7 +146,7 @@ impl Topics {
     }
 }
 
-/// Waits until then; without a time, for ever.
+/// Waits until then; without a time, forever.
 async fn until(due_at: Option<Instant>) {
     match due_at {
         Some(due_at) => tokio::time::sleep_until(due_at.into()).await,

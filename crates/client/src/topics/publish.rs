@@ -1,4 +1,4 @@
-//! Publishing: acknowledged, and made harmless to repeat where a key is given.
+//! Publishing: acknowledged, and idempotent if a key is given.
 
 use std::future::IntoFuture;
 use std::pin::Pin;
@@ -8,7 +8,8 @@ use crate::message::{ClientMessage, IdempotencyKey, Payload, Position, ServerMes
 use crate::{Client, ClientError};
 
 impl Client {
-    /// Publishes to a topic; await what is given. The server has it once that succeeds.
+    /// Publishes to a topic. Set options on the returned builder, and await it; once it returns, the server has added
+    /// the message to the topic's log.
     ///
     /// ```no_run
     /// # async fn f(client: quic_websocket_client::Client) -> Result<(), quic_websocket_client::ClientError> {
@@ -16,7 +17,7 @@ impl Client {
     ///
     /// let published = client.publish("chat.lobby", Payload::text("hello")).await?;
     /// println!("message {} of its log", published.position.offset);
-    /// // With a key, a lost connection in between does no harm.
+    /// // With a key, the client repeats it after a lost connection, and the server adds it once.
     /// client.publish("orders", Payload::text("one tea")).key("order-4711-5b1e").await?;
     /// # Ok(()) }
     /// ```
@@ -24,27 +25,29 @@ impl Client {
         PublishBuilder { client: self, topic: topic.into(), payload, key: None }
     }
 
-    /// Publishes without being told what became of it: returns once the connection has taken it. Where the server
-    /// does not, an `error` comes as an [`Event`](crate::Event).
+    /// Publishes without an acknowledgement: returns once the connection has accepted the message. If the server
+    /// refuses it, an [`Event::Error`](crate::Event::Error) follows.
     ///
     /// # Errors
-    /// [`ClientError::Invalid`] where the topic is out of its bounds; else as [`send`](Self::send).
+    /// [`ClientError::Invalid`] if the topic is out of its bounds; otherwise as [`send`](Self::send).
     pub async fn publish_unacknowledged(&self, topic: &str, payload: Payload) -> Result<(), ClientError> {
         let topic = TopicName::new(topic)?;
         self.send(&ClientMessage::Publish { topic, payload, key: None }).await
     }
 }
 
-/// Where a published message is.
+/// The result of a publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Published {
-    /// Its place in the topic's log.
+    /// The message's place in the topic's log.
     pub position: Position,
-    /// Whether its key was seen before. Nothing was added then, and the position is that of the first.
+    /// Whether the server had seen the key before. Nothing was added then, and the position is that of the first
+    /// message.
     pub is_duplicate: bool,
 }
 
-/// A message to be published; awaiting it does it.
+/// A message to publish; awaiting it publishes.
 #[derive(Debug, Clone)]
 #[must_use = "nothing is published until this is awaited"]
 pub struct PublishBuilder<'a> {
@@ -55,9 +58,9 @@ pub struct PublishBuilder<'a> {
 }
 
 impl<'a> PublishBuilder<'a> {
-    /// Makes it idempotent: the server adds it once for each key, which is 1 to 128 bytes, however often it comes within the
-    /// time that it remembers keys (two minutes by default). With a key it is sent again by itself where the connection is
-    /// lost before the answer came. Keys belong to the topic, whoever sends them: choose them at random.
+    /// Makes the publish idempotent: the server adds one message for each key, of 1 to 128 bytes, however often it
+    /// comes while the server remembers the key (two minutes by default). With a key, the client sends it again if the
+    /// connection is lost before the reply. All publishers of a topic share its keys: choose them at random.
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self
@@ -66,9 +69,9 @@ impl<'a> PublishBuilder<'a> {
     /// Publishes; the same as awaiting it.
     ///
     /// # Errors
-    /// [`ClientError::Invalid`] where topic or key are out of their bounds; [`ClientError::Server`] with code 403 where
-    /// it is forbidden, 503 where the topic has no room in time; else as [`Client::request`]. After
-    /// [`ClientError::Lost`] and [`ClientError::Timeout`] it may have been published, or not.
+    /// [`ClientError::Invalid`] if the topic or the key is out of its bounds; [`ClientError::Server`] with code 403 if
+    /// it is not permitted, 503 if slow subscribers block the topic for too long; otherwise as [`Client::request`].
+    /// After [`ClientError::Lost`] and [`ClientError::Timeout`] the message may have been published, or not.
     pub async fn send(self) -> Result<Published, ClientError> {
         let Self { client, topic, payload, key } = self;
         let topic = TopicName::new(&topic)?;

@@ -15,7 +15,7 @@ use tokio::task::coop;
 
 use super::event::{Ended, TopicEvent};
 
-/// Why messages are missing that were pushed out.
+/// The reason for messages that were dropped here.
 const QUEUE_FULL: &str = "they were not read fast enough";
 
 /// A place in a topic's log; cheap to copy for each message.
@@ -25,7 +25,7 @@ pub(super) struct Seen {
     pub(super) offset: u64,
 }
 
-/// An event, and the subscription's position once that was handed out, where it changes.
+/// An event, and the subscription's position behind it, if that changes.
 #[derive(Debug, Clone)]
 pub(super) struct Item {
     pub(super) event: TopicEvent,
@@ -41,7 +41,7 @@ impl Item {
         }
     }
 
-    /// Whether it tells what was pushed out.
+    /// Whether it reports messages that were dropped here.
     fn is_marker(&self) -> bool {
         matches!(&self.event, TopicEvent::Missed(missed) if missed.reason == QUEUE_FULL)
     }
@@ -64,20 +64,20 @@ pub(super) struct Queue {
     capacity: usize,
     keep: Keep,
     state: Mutex<State>,
-    /// Wakes those who wait for room.
+    /// Wakes the writers that wait for room.
     writable: Notify,
 }
 
 #[derive(Debug)]
 struct State {
     items: VecDeque<Item>,
-    /// Messages of each topic that wait, for a pattern; `None` where there is one topic only.
+    /// The number of queued messages of each topic, for a pattern; `None` for a single topic.
     waiting: Option<HashMap<Box<str>, usize>>,
     /// Wakes the reader.
     reader: Option<Waker>,
-    /// Nothing more will be put in.
+    /// The last event has been put in.
     ended: bool,
-    /// Nobody will read.
+    /// The reader is gone.
     abandoned: bool,
 }
 
@@ -113,7 +113,7 @@ impl State {
         Some(item)
     }
 
-    /// Where the message of a topic is of which there is one at most.
+    /// The index of a topic's message, of which there is at most one.
     fn find(&self, topic: &str) -> Option<usize> {
         if self.waiting.as_ref().is_some_and(|waiting| !waiting.contains_key(topic)) {
             return None;
@@ -123,7 +123,7 @@ impl State {
 }
 
 impl Queue {
-    /// A queue in which `capacity` events find room, at least 1.
+    /// A queue for `capacity` events, at least 1.
     pub(super) fn new(topic: &str, capacity: usize, keep: Keep) -> Arc<Self> {
         let is_pattern = topic.split('.').any(|level| matches!(level, "*" | ">"));
         let waiting = is_pattern.then(HashMap::new);
@@ -151,10 +151,10 @@ impl Queue {
         state.items.len() < self.capacity || state.abandoned
     }
 
-    /// Waits until there is room, or nobody left to read. Cancel safe.
+    /// Waits until there is room, or the reader is gone. Cancel safe.
     pub(super) async fn room(&self) {
         loop {
-            // Made before the look, so that what happens in between is not missed.
+            // Created before the check, so that a change in between is not missed.
             let moved = self.writable.notified();
             if self.has_room() {
                 return;
@@ -163,9 +163,8 @@ impl Queue {
         }
     }
 
-    /// Puts it in whether there is room or not: for what is rare and must not be lost. What is missing behind something
-    /// that is missing becomes one with it where there is no room, or where the extent of neither is known, so that a
-    /// reader who never reads costs a bounded amount.
+    /// Puts an item in whether there is room or not, for rare items that must not be lost. A loss behind another loss
+    /// is merged with it if there is no room, or if the extent of neither is known, so an unread queue stays bounded.
     pub(super) fn push(&self, item: Item) {
         let mut state = self.state();
         if state.abandoned {
@@ -185,8 +184,8 @@ impl Queue {
         wake(state);
     }
 
-    /// Puts it in, and pushes the oldest out where there is no room. What goes is told in its place by one
-    /// [`Missed`](super::Missed) if `tell` is set; what a newer message replaces is not.
+    /// Puts an item in, and drops the oldest if there is no room. With `tell`, one [`Missed`](super::Missed) reports
+    /// the dropped ones in their place; messages that a newer one replaces are not reported.
     pub(super) fn push_out(&self, item: Item, tell: bool) {
         let mut state = self.state();
         if state.abandoned {
@@ -212,7 +211,7 @@ impl Queue {
         wake(state);
     }
 
-    /// Nobody reads any more: what waits is dropped, and nobody waits for room.
+    /// The reader is gone: queued events are dropped, and no writer waits for room.
     pub(super) fn abandon(&self) {
         let mut state = self.state();
         state.abandoned = true;
@@ -221,14 +220,14 @@ impl Queue {
         self.writable.notify_waiters();
     }
 
-    /// Waits for the oldest; `None` behind the last. Cancel safe. For one reader.
+    /// Waits for the oldest item; `None` after the last. Cancel safe. For one reader.
     pub(super) async fn next(&self) -> Option<Item> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// The same for whoever polls.
+    /// The same as a poll function.
     pub(super) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Item>> {
-        // A reader that always finds something lets others go on as well.
+        // A reader that never waits still yields to other tasks.
         let turn = ready!(coop::poll_proceed(cx));
         let mut state = self.state();
         let item = state.take_first();
@@ -244,7 +243,7 @@ impl Queue {
         Poll::Ready(item)
     }
 
-    /// The oldest, where there is one.
+    /// The oldest item, if any.
     pub(super) fn try_next(&self) -> Option<Item> {
         let item = self.state().take_first();
         if item.is_some() {
@@ -254,7 +253,7 @@ impl Queue {
     }
 }
 
-/// Wakes the reader: something was put in.
+/// Wakes the reader: an item was put in.
 fn wake(mut state: MutexGuard<'_, State>) {
     let reader = state.reader.take();
     drop(state);

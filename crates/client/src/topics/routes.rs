@@ -1,5 +1,5 @@
-//! Which subscription a topic's message belongs to, what each has seen, and what has to be asked of the server for it.
-//! A state machine without I/O: it is told what came and what the connection did, and tells what to send.
+//! The subscription of each message, the state of each subscription, and the requests that it needs. A state machine
+//! without I/O: messages and changes of the connection go in, requests to the server come out.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -19,10 +19,10 @@ const STRAGGLE: Duration = Duration::from_secs(10);
 /// Of how many topics this is remembered at most.
 const MAX_STRAGGLERS: usize = 1024;
 
-/// On what a message came.
+/// The channel on which a message came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Via {
-    /// The control lane, where nobody may wait.
+    /// The control lane, which nothing may hold up.
     Control,
     /// A topic lane, by its number.
     Lane(u64),
@@ -30,50 +30,50 @@ pub(crate) enum Via {
     Datagram,
 }
 
-/// What became of a message.
+/// The outcome for a message.
 #[derive(Debug)]
 pub(super) enum Dispatch {
-    /// It is dealt with.
+    /// It has been handled.
     Taken,
     /// It belongs to no subscription.
     Unclaimed(ServerMessage),
-    /// Whose it is shows once a subscription is answered that is under way.
+    /// Its subscription is known once the server has answered an outstanding request.
     Unsettled(ServerMessage),
     /// Its subscription's queue has no room.
     Full(ServerMessage, Arc<Queue>),
 }
 
-/// Something to send to the server.
+/// A request to the server.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     /// Its reply comes to [`Routes::settle`].
     pub(crate) message: ClientMessage,
 }
 
-/// Whether something is to be sent now, and how.
+/// Whether there is something to send now, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
     Nothing,
     New,
-    /// The server refused it for a while, and this is its time.
+    /// A request that the server refused before, and allows at this time.
     Again(Instant),
 }
 
-/// A subscription that was dropped, and of which the server still has to be told.
+/// A subscription that was dropped, and that the server has to end.
 #[derive(Debug)]
 struct Leaving {
     topic: TopicPattern,
     reply: Option<oneshot::Sender<ServerMessage>>,
-    /// When to tell it again, where the server refused to hear it for a while.
+    /// The time of the next attempt, if the server refused one.
     due: Option<Instant>,
 }
 
-/// A subscription that the server ends, or ended.
+/// A subscription that has recently ended.
 #[derive(Debug)]
 struct Left {
     topic: TopicPattern,
     at: Instant,
-    /// On what its messages came, beside datagrams; `None` where it was not answered.
+    /// The channel of its messages, beside datagrams; `None` if the server had not answered.
     via: Option<Via>,
 }
 
@@ -85,15 +85,15 @@ pub(super) struct Routes {
     by_text: HashMap<Box<str>, u64>,
     /// Those of `entries` that can match more than one topic, in the same order.
     patterns: Vec<u64>,
-    /// Those that the server has to be asked for, by number.
+    /// The subscriptions to ask the server for, by number.
     wanted: VecDeque<u64>,
-    /// Which request asked for which.
+    /// The subscription of each outstanding request.
     asked: HashMap<u64, u64>,
     leaving: VecDeque<Leaving>,
-    /// Farewells that the server was told, by request.
+    /// The outstanding `unsubscribe` requests.
     told: HashMap<u64, Leaving>,
     left: VecDeque<Left>,
-    /// When to ask again for those that the server refused for a while, by number.
+    /// The time of the next attempt for subscriptions that the server refused, by number.
     put_off: BTreeMap<u64, Instant>,
     next_entry: u64,
     is_connected: bool,
@@ -101,7 +101,7 @@ pub(super) struct Routes {
 }
 
 impl Routes {
-    /// Adds a subscription; gives its number.
+    /// Adds a subscription, and returns its number.
     pub(super) fn add(
         &mut self,
         request: Subscribe,
@@ -126,7 +126,7 @@ impl Routes {
         Ok(number)
     }
 
-    /// Takes a subscription out, and has the server told where it knows of it. `reply` is dropped where it does not.
+    /// Removes a subscription, and has the server end it. `reply` is dropped if the server does not know it.
     pub(super) fn leave(&mut self, number: u64, reply: Option<oneshot::Sender<ServerMessage>>) {
         let Some(entry) = self.remove(number) else { return };
         entry.queue.abandon();
@@ -144,7 +144,7 @@ impl Routes {
         Some(entry)
     }
 
-    /// What is on its way for a topic that was left is nobody's.
+    /// Messages in flight for a subscription that has ended are dropped.
     fn expect_stragglers(&mut self, entry: &Entry) {
         self.left.retain(|left| left.at.elapsed() < STRAGGLE);
         self.left.truncate(MAX_STRAGGLERS - 1);
@@ -155,20 +155,20 @@ impl Routes {
         });
     }
 
-    /// Whether messages for this very text came there, for a subscription that was left.
+    /// Whether a subscription to exactly this text, which has ended, had its messages there.
     fn came_on(&self, topic: &str, via: Via) -> bool {
         let is_it = |left: &Left| left.topic.as_str() == topic && left.via == Some(via);
         self.left.iter().any(|left| is_it(left) && left.at.elapsed() < STRAGGLE)
     }
 
-    /// There is a connection; the server knows of nothing yet.
+    /// A connection begins, on which the server knows no subscription.
     pub(super) fn connected(&mut self) {
         self.disconnected();
         self.is_connected = true;
         self.wanted = self.entries.keys().copied().collect();
     }
 
-    /// The connection is gone, and with it what the server knew.
+    /// The connection has ended, and with it the server's subscriptions.
     pub(super) fn disconnected(&mut self) {
         self.is_connected = false;
         self.asked.clear();
@@ -193,7 +193,7 @@ impl Routes {
         self.wanted.clear();
     }
 
-    /// Whether [`next_order`](Self::next_order) has something.
+    /// Whether [`next_order`](Self::next_order) has a message.
     pub(super) fn next(&self) -> Next {
         let now = Instant::now();
         if let Some(leaving) = self.leaving.iter().find(|leaving| leaving.due.is_none_or(|due| due <= now)) {
@@ -206,7 +206,7 @@ impl Routes {
         }
     }
 
-    /// What to send next, as request `id`. Farewells first: the same text may be wanted again.
+    /// The next message to send, as request `id`. `unsubscribe` goes first: the same text may be subscribed to again.
     pub(super) fn next_order(&mut self, id: u64) -> Option<Outgoing> {
         let now = Instant::now();
         let farewell = self.leaving.iter().position(|leaving| leaving.due.is_none_or(|due| due <= now));
@@ -224,7 +224,7 @@ impl Routes {
         None
     }
 
-    /// Whether the server was not told yet that an earlier subscription to the same text is over.
+    /// Whether the server still has to end an earlier subscription to the same text.
     fn is_still_left(&self, number: u64) -> bool {
         let text = self.entries.get(&number).map(|entry| entry.request.topic.as_str());
         text.is_some_and(|text| self.leaving.iter().any(|leaving| leaving.topic.as_str() == text))
@@ -240,14 +240,14 @@ impl Routes {
         due.map(|(number, at)| (*number, *at)).min_by_key(|(_, at)| *at)
     }
 
-    /// A subscription that was put off and is due.
+    /// A deferred subscription that is due.
     fn next_due(&mut self, now: Instant) -> Option<u64> {
         let (number, _) = self.first_due(now)?;
         self.put_off.remove(&number);
         Some(number)
     }
 
-    /// When [`next_order`](Self::next_order) has something that it has not now.
+    /// The next time at which [`next_order`](Self::next_order) has a message that is not due yet.
     pub(super) fn next_due_at(&self) -> Option<Instant> {
         let now = Instant::now();
         let due = self.put_off.values().copied().chain(self.leaving.iter().filter_map(|leaving| leaving.due));
@@ -260,14 +260,14 @@ impl Routes {
             && self.entries.values().any(|entry| entry.stage == Stage::Live && entry.is_on(Via::Lane(lane)))
     }
 
-    /// The reply to request `id`, where a subscription waits for it. Else gives it back.
+    /// Handles the reply to request `id` if a subscription waits for it; otherwise gives it back.
     pub(super) fn settle(&mut self, id: u64, reply: ServerMessage) -> Option<ServerMessage> {
         if let Some(leaving) = self.told.remove(&id) {
             self.left_or_not(leaving, reply);
             return None;
         }
         let Some(number) = self.asked.remove(&id) else { return Some(reply) };
-        // Who left meanwhile has said so to the server.
+        // A subscription that has ended in the meantime has its own request.
         let entry = self.entries.get_mut(&number)?;
         match reply {
             reply if entry.stage == Stage::Locating => match entry.located(reply) {
@@ -284,17 +284,17 @@ impl Routes {
         None
     }
 
-    /// The reply to a farewell. Refused for a while, it is told again, else the server would go on sending.
+    /// The reply to an `unsubscribe`. If it was refused for now, it is sent again, else the server would go on sending.
     fn left_or_not(&mut self, leaving: Leaving, reply: ServerMessage) {
         if let Some(retry_after) = refused_for(&reply) {
             self.leaving.push_back(Leaving { due: Some(Instant::now() + retry_after), ..leaving });
         } else if let Some(waiting) = leaving.reply {
-            // Whoever gave up waits no more.
+            // The caller may have given up.
             let _ = waiting.send(reply);
         }
     }
 
-    /// The last refusal of a subscription that has not been taken yet.
+    /// The last refusal of a subscription that the server has not accepted yet.
     pub(super) fn refusal(&self, number: u64) -> Option<ErrorReply> {
         self.entries.get(&number)?.refusal.clone()
     }
@@ -308,7 +308,7 @@ impl Routes {
     }
 
     fn refused(&mut self, number: u64, error: ClientError) {
-        // The farewell to the one before it was refused and is still to be heard: that heals.
+        // The `unsubscribe` of the one before was refused and is still to come, so this passes.
         let is_early = matches!(&error, ClientError::Server(error) if error.code == ErrorCode::Conflict.number())
             && self.is_still_left(number);
         match self.entries.get_mut(&number).and_then(|entry| entry.refused(error, is_early)) {
@@ -350,8 +350,9 @@ impl Routes {
         }
     }
 
-    /// Whose a message is: the exact text's, else that of the first pattern that matches, and only where it comes on the lane
-    /// that the answer to that one named. What comes elsewhere was sent to one that was left.
+    /// The subscription of a message: the one with exactly its topic, otherwise the first pattern that matches, and
+    /// only if the message comes on the lane that the server named for it. Messages on other lanes were sent to a
+    /// subscription that has ended.
     fn find(&self, via: Via, topic: &str, of_presence: bool) -> Found {
         let exact = self.by_text.get(topic).and_then(|number| Some((*number, self.entries.get(number)?)));
         let matching = || {
@@ -359,13 +360,13 @@ impl Routes {
             exact.into_iter().chain(of_patterns.filter(|(_, entry)| entry.request.topic.matches(topic)))
         };
         let live = |entry: &Entry| entry.stage == Stage::Live && (entry.request.presence || !of_presence);
-        // On the control lane the answer comes first, and is not to be waited for.
+        // On the control lane the answer comes first, so there is nothing to wait for.
         let awaited = |entry: &Entry| via != Via::Control && entry.stage == Stage::Asked;
         if let Some((number, entry)) = exact {
             if live(entry) && entry.is_on(via) {
                 return Found::One(number);
             }
-            // Subscribed to anew: a pattern that shares the old lane gets nothing of what was sent to the old one.
+            // Subscribed again: a pattern that shares the old lane gets none of the old subscription's messages.
             let is_elsewhere = match entry.stage {
                 Stage::Wanted | Stage::Locating => false,
                 Stage::Asked => true,
@@ -382,13 +383,13 @@ impl Routes {
             return Found::Unsettled;
         }
         let was_left = || self.left.iter().any(|left| left.topic.matches(topic) && left.at.elapsed() < STRAGGLE);
-        // A member's news that nobody asked for is nobody's business either.
+        // A presence event that no subscription asked for is dropped as well.
         let is_somebodys = |entry: &Entry| entry.stage == Stage::Live || of_presence;
         if matching().any(|(_, entry)| is_somebodys(entry)) || was_left() { Found::Straggler } else { Found::None }
     }
 }
 
-/// After how long a request may be sent again that was refused because there were too many.
+/// How long to wait before a request that exceeded the rate is sent again.
 pub(crate) fn refused_for(reply: &ServerMessage) -> Option<Duration> {
     match reply {
         ServerMessage::Error(error) if error.code == ErrorCode::RateLimited.number() => {

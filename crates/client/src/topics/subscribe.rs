@@ -1,4 +1,4 @@
-//! How a subscription is to be.
+//! The options of a subscription.
 
 use std::future::IntoFuture;
 use std::pin::Pin;
@@ -10,13 +10,13 @@ use super::subscription::Subscription;
 use crate::message::{DeliveryMode, Invalid, LaneChoice, Position, Subscribe, TopicPattern};
 use crate::{Client, ClientError};
 
-/// Events of one subscription that wait where nothing else was said.
+/// Default for the most events of one subscription that wait.
 const DEFAULT_QUEUE: usize = 1024;
 
 impl Client {
-    /// Subscribes to a topic, such as `chat.lobby`, or to all that match a pattern: `*` stands for one level, a last
-    /// `>` for one or more, as in `sensors.*.temperature` and `chat.>`. Await what is given, after setting
-    /// options where needed:
+    /// Subscribes to a topic, such as `chat.lobby`, or to all topics that match a pattern: `*` stands for one level, a
+    /// last `>` for one or more, as in `sensors.*.temperature` and `chat.>`. Set options on the returned builder, and
+    /// await it:
     ///
     /// ```no_run
     /// # async fn f(client: quic_websocket_client::Client) -> Result<(), quic_websocket_client::ClientError> {
@@ -34,8 +34,8 @@ impl Client {
     /// # Ok(()) }
     /// ```
     ///
-    /// Where several subscriptions of this client match a message, it goes to the one that names its topic exactly, else
-    /// to the first pattern that was subscribed to.
+    /// If several subscriptions of this client match a message, it goes to the one that names the topic exactly,
+    /// otherwise to the pattern that was subscribed to first.
     pub fn subscribe(&self, topic: impl Into<String>) -> SubscribeBuilder<'_> {
         SubscribeBuilder {
             client: self,
@@ -51,7 +51,7 @@ impl Client {
     }
 }
 
-/// A subscription to be; awaiting it makes it. By default it begins with the next message that is published.
+/// The options of a subscription; awaiting it subscribes. By default it begins with the next message that is published.
 #[derive(Debug, Clone)]
 #[must_use = "nothing is subscribed to until this is awaited"]
 pub struct SubscribeBuilder<'a> {
@@ -67,48 +67,48 @@ pub struct SubscribeBuilder<'a> {
 }
 
 impl<'a> SubscribeBuilder<'a> {
-    /// Begins with so many of the newest messages, as far as the server has them. Beside [`since`](Self::since), only
-    /// where that cannot be recovered.
+    /// Begins with so many of the newest messages, as far as the server keeps them. Together with
+    /// [`since`](Self::since), only if that position cannot be resumed.
     pub fn recent(mut self, messages: u64) -> Self {
         self.recent = Some(messages);
         self
     }
 
-    /// Begins behind a position that was kept: [`Subscription::position`]. Where the server has not everything any more
-    /// that came after, the first event is a [`Missed`](super::Missed). Not for patterns.
+    /// Begins behind a stored position, from [`Subscription::position`]. If the server no longer has everything that
+    /// came after it, the first event is a [`Missed`](super::Missed). Not for patterns.
     pub fn since(mut self, position: Position) -> Self {
         self.since = Some(position);
         self
     }
 
-    /// Whether to be told of who comes and leaves. Who is there already is told by [`Client::presence`]; ask anew after a
-    /// reconnect. Default: no.
+    /// Whether to report clients that come to the topic and leave it. [`Client::presence`] lists those that are there
+    /// already; ask again after a reconnect. Default: no.
     pub fn presence(mut self, presence: bool) -> Self {
         self.presence = presence;
         self
     }
 
-    /// Takes messages as datagrams: each comes at once or not at all, and of a topic late ones are dropped (of a pattern they
-    /// are not, and the reader compares offsets). For state of which the newest value is all that matters. What is lost is
-    /// not told, neither on the way nor over a reconnect nor in a full queue, where the oldest of the topic go that has most
-    /// waiting ([`latest`](Self::latest) keeps the newest alone); offsets that jump show it.
-    /// After a reconnect offsets may begin anew, which is not told either: whoever compares them takes a smaller one with a
-    /// newer timestamp for a new beginning.
+    /// Receives messages as datagrams, for state of which only the newest value matters: each arrives at once or not at
+    /// all. Late messages of a topic are dropped; those of a pattern are not, and the reader compares offsets.
+    ///
+    /// Losses are not reported, neither on the network nor over a reconnect nor in a full queue, which drops the oldest
+    /// message of the topic that has most waiting ([`latest`](Self::latest) keeps only the newest). After a reconnect
+    /// offsets may start again, which is not reported either: a smaller offset with a newer timestamp is a new start.
     pub fn datagrams(mut self) -> Self {
         self.delivery = DeliveryMode::Datagram;
         self
     }
 
-    /// Keeps of each topic the newest message alone while the reader is busy with others: for state of which the newest
-    /// value is all that matters. A message takes the place of the one of its topic that waits, so topics are read in turn
-    /// and a busy one holds up no other. What is replaced is not told, nor is what the server dropped; nothing waits for
-    /// the reader. [`queue`](Self::queue) has to have room for as many topics as match.
+    /// Queues only the newest message of each topic, for state of which only the newest value matters. A message
+    /// replaces the one of its topic that waits, so topics are read in turn and a busy one delays no other. Neither
+    /// replaced messages nor losses at the server are reported, and nothing waits for the reader.
+    /// [`queue`](Self::queue) needs room for all topics that match.
     ///
     /// ```no_run
     /// # async fn f(client: quic_websocket_client::Client) -> Result<(), quic_websocket_client::ClientError> {
     /// let mut sensors = client.subscribe("sensors.*").datagrams().latest().await?;
     /// while let Some(event) = sensors.next().await {
-    ///     println!("{event:?}"); // However long this takes, what comes next is new.
+    ///     println!("{event:?}"); // However long this takes, the next event is new.
     /// }
     /// # Ok(()) }
     /// ```
@@ -117,18 +117,18 @@ impl<'a> SubscribeBuilder<'a> {
         self
     }
 
-    /// Takes messages on the control lane, in order with everything else there, in place of a lane of the topic's own.
-    /// Nothing may hold up that lane: of a full queue the oldest messages are dropped, of the topic that has most waiting,
-    /// and told by [`Missed`](super::Missed). Over a WebSocket, which has one lane, all messages come so.
+    /// Receives messages on the control lane, in order with everything else there, instead of on a lane of the topic's
+    /// own. Nothing may hold up that lane: a full queue drops the oldest message of the topic that has most waiting,
+    /// and reports it by [`Missed`](super::Missed). A WebSocket has one lane, so this applies to all messages there.
     pub fn on_control_lane(mut self) -> Self {
         self.lane = LaneChoice::Control;
         self
     }
 
-    /// How many events may wait to be read. With more, the topic's lane is read no further: other lanes and all replies go
-    /// on, and the server treats this subscription as its policy for slow readers says. From the 17th subscription of a
-    /// client on, subscriptions share lanes, and one that is not read holds up those on its lane. Default: 1,024; at
-    /// least 1.
+    /// Most events that wait to be read. Beyond that, the client stops reading the topic's lane; other lanes and
+    /// replies continue, and the server applies its policy for slow readers to this subscription. From the 17th
+    /// subscription of a client on, subscriptions share lanes, and one that is not read holds up the others on its
+    /// lane. Default: 1,024; at least 1.
     pub fn queue(mut self, events: usize) -> Self {
         self.queue = events.max(1);
         self
@@ -137,9 +137,9 @@ impl<'a> SubscribeBuilder<'a> {
     /// Subscribes; the same as awaiting it.
     ///
     /// # Errors
-    /// [`ClientError::Invalid`] where the topic or an option is out of its bounds; [`ClientError::AlreadySubscribed`];
-    /// [`ClientError::Server`] where the server does not let it, with code 403 where that is forbidden;
-    /// [`ClientError::Timeout`]; [`ClientError::Closed`].
+    /// [`ClientError::Invalid`] if the topic or an option is out of its bounds; [`ClientError::AlreadySubscribed`];
+    /// [`ClientError::Server`] if the server refuses, with code 403 if it is not permitted; [`ClientError::Timeout`];
+    /// [`ClientError::Closed`].
     pub async fn open(self) -> Result<Subscription, ClientError> {
         let topic = TopicPattern::new(&self.topic)?;
         if topic.is_wildcard() && self.since.is_some() {
@@ -154,11 +154,11 @@ impl<'a> SubscribeBuilder<'a> {
         request.presence = self.presence;
         let (opened, answer) = oneshot::channel();
         let number = self.client.shared.topics.add(request, queue.clone(), opened)?;
-        // From here on, giving up is dropping it.
+        // From here on, dropping it unsubscribes.
         let mut subscription = Subscription::new(self.client.clone(), number, self.topic, queue);
         let topics = &self.client.shared.topics;
         let first = match self.client.bounded(async { answer.await.unwrap_or(Err(ClientError::Lost)) }).await {
-            // Refused again and again: that is why it took so long.
+            // The repeated refusal explains the timeout.
             Err(late @ ClientError::Timeout(_)) => {
                 return Err(topics.refusal(number).map_or(late, ClientError::Server));
             }

@@ -28,10 +28,10 @@ use crate::{Client, ClientError};
 /// # Ok(()) }
 /// ```
 ///
-/// It outlives connections: after a reconnect it resumes behind the last message that came, with nothing lost and nothing
-/// twice. If that is not possible, [`TopicEvent::Missed`] reports it at that point; for a pattern after every reconnect,
-/// because a pattern has no position. If the server refuses it for the moment (error 429, 500 or 503), the client asks
-/// again until the server accepts it.
+/// It outlives connections: after a reconnect it resumes behind the last message that came, with nothing lost and
+/// nothing twice. If that is not possible, [`TopicEvent::Missed`] reports it at that point; for a pattern after every
+/// reconnect, because a pattern has no position. If the server refuses it for the moment (error 429, 500 or 503), the
+/// client asks again until the server accepts it.
 ///
 /// It keeps the client connected, and has to be read: see [`SubscribeBuilder::queue`](super::SubscribeBuilder::queue).
 /// Dropping it unsubscribes.
@@ -91,8 +91,9 @@ impl Subscription {
     /// dropped.
     ///
     /// # Errors
-    /// [`ClientError::Server`] if the server answers with an error, [`ClientError::Timeout`] if it does not answer within
-    /// [`ClientBuilder::request_timeout`](crate::ClientBuilder::request_timeout). The subscription has ended all the same.
+    /// [`ClientError::Server`] if the server answers with an error, [`ClientError::Timeout`] if it does not answer
+    /// within [`ClientBuilder::request_timeout`](crate::ClientBuilder::request_timeout). The subscription has ended all
+    /// the same.
     pub async fn unsubscribe(self) -> Result<(), ClientError> {
         let (reply, replied) = oneshot::channel();
         let client = self.client.clone();

@@ -217,7 +217,7 @@ where
                 broken(CloseCode::PROTOCOL_ERROR, e.to_string())
             }
             Some(Err(e)) if closed.is_some() || matches!(e, Error::Io(_) | Error::Tls(_)) => {
-                return ReadEnd::Disconnected(closed.unwrap_or_else(|| Disconnected::Lost(e.to_string())));
+                return ReadEnd::Disconnected(closed.unwrap_or_else(|| Disconnected::Lost(reason(&e))));
             }
             Some(Err(Error::Protocol(e))) if is_cut_off(&e) => {
                 return ReadEnd::Disconnected(Disconnected::Lost(e.to_string()));
@@ -234,6 +234,14 @@ where
     }
 }
 
+/// Why a connection was lost. The TLS library explains an end without `close_notify` by the address of its manual.
+fn reason(error: &Error) -> String {
+    match error {
+        Error::Io(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => "the connection ended without a close".into(),
+        other => other.to_string(),
+    }
+}
+
 fn is_cut_off(error: &tokio_tungstenite::tungstenite::error::ProtocolError) -> bool {
     matches!(error, tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)
 }
@@ -247,7 +255,7 @@ async fn write<S>(sink: &mut SplitSink<WebSocketStream<S>, Message>, socket: &So
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let lost = |e: Error| Disconnected::Lost(e.to_string());
+    let lost = |e: Error| Disconnected::Lost(reason(&e));
     let mut frames = FrameDecoder::new(usize::MAX);
     let mut flushed = true;
     loop {
@@ -366,6 +374,13 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_end_without_a_close_is_reported_without_the_address_of_a_manual() {
+        let manual = "peer closed connection without sending TLS close_notify: https://docs.rs/rustls/";
+        let error = Error::Io(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, manual));
+        assert_eq!(reason(&error), "the connection ended without a close");
+    }
 
     #[test]
     fn a_reason_is_cut_between_characters() {

@@ -1,5 +1,5 @@
-//! What leaves a full queue, and how its reader is told: the oldest message of the topic that has most waiting goes, so a
-//! busy topic takes no other topic's place.
+//! What leaves a full queue, and how its reader is told: the oldest message of the topic that has most waiting goes, so
+//! a busy topic takes no other topic's place.
 
 use std::collections::VecDeque;
 
@@ -7,8 +7,8 @@ use super::{Item, QUEUE_FULL, Queue, State};
 use crate::topics::event::{Missed, TopicEvent};
 
 impl State {
-    /// Takes out what goes first where there is no room for a message of the topic `coming`: the oldest message of the topic
-    /// that has most, that one included; else what tells of members.
+    /// Removes the item that goes first if there is no room for a message of the topic `coming`: the oldest message of
+    /// the topic that has most waiting, that one included; otherwise the oldest presence event.
     fn take_oldest(&mut self, coming: Option<&str>) -> Option<(usize, Item)> {
         let with_coming = |topic: &str, count: usize| count + usize::from(coming == Some(topic));
         let most = self
@@ -29,7 +29,7 @@ impl State {
 }
 
 impl Queue {
-    /// False where there is nothing that may go.
+    /// Drops the oldest item that may go; false if there is none.
     pub(super) fn push_oldest_out(&self, state: &mut State, coming: Option<&str>, tell: bool) -> bool {
         let Some((at, oldest)) = state.take_oldest(coming) else { return false };
         if !tell {
@@ -40,7 +40,7 @@ impl Queue {
                 let offsets = Some(message.offset..=message.offset);
                 Missed { topic: message.topic.clone(), offsets, reason: QUEUE_FULL.into() }
             }
-            // Who came and left is state to be asked for anew.
+            // Presence is state that the application can ask for again.
             _ => Missed { topic: self.topic.as_ref().into(), offsets: None, reason: QUEUE_FULL.into() },
         };
         if state.waiting.is_some() {
@@ -57,8 +57,8 @@ impl Queue {
         true
     }
 
-    /// Tells what was pushed out of a pattern's queue, before all that still waits of its topic. Of each topic one
-    /// [`Missed`] does; where these become many, one does for all.
+    /// Reports a message that was dropped from a pattern's queue, before all that still waits of its topic. Each topic
+    /// has one [`Missed`]; if there are many, one stands for all.
     fn mark(&self, items: &mut VecDeque<Item>, at: usize, gone: Missed) {
         let most = (self.capacity / 4).max(1);
         for item in items.iter_mut().take(at) {
