@@ -172,7 +172,13 @@ async fn every_policy_reports_losses_despite_lost_packets() {
             }
             missed
         };
-        let ((), missed) = tokio::join!(publish, hear);
+        let missed = if overflow == "block" {
+            tokio::join!(publish, hear).1
+        } else {
+            // All at once: on a slow machine the link might keep up with the publisher.
+            publish.await;
+            hear.await
+        };
         assert_eq!(missed == 0, overflow == "block", "{overflow} missed {missed}");
         server.stop().await;
     }

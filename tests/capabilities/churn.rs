@@ -118,9 +118,9 @@ async fn ten_thousand_clients_leave_no_trace() {
     let environment = [
         ("QWS_ADDR", "127.0.0.1:0"),
         ("QWS_WORKERS", "2"),
-        ("QWS_TIMING__PING_INTERVAL_MS", "500"),
-        ("QWS_TIMING__PING_TIMEOUT_MS", "500"),
-        ("QWS_QUIC__IDLE_TIMEOUT_MS", "1500"),
+        ("QWS_TIMING__PING_INTERVAL_MS", "1000"),
+        ("QWS_TIMING__PING_TIMEOUT_MS", "1000"),
+        ("QWS_QUIC__IDLE_TIMEOUT_MS", "3000"),
     ];
     let mut server = Process::start(folder.path(), &[], &environment);
     let addr = server.listening().await;

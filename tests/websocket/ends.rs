@@ -209,7 +209,7 @@ async fn end(connection: &mut Bare) -> String {
 async fn a_connection_that_never_completes_a_request_is_closed_in_time() {
     let server = TestServer::start_with(|config| {
         plain(config);
-        config.timing.handshake_timeout_ms = 300;
+        config.timing.handshake_timeout_ms = 1500;
     })
     .await;
     let mut neighbour = Over::Native.party(&server, "neighbour").await;
