@@ -121,7 +121,7 @@ async fn a_slow_reader_counts_as_alive() {
     let server = TestServer::start_with(|config| {
         plain(config);
         config.timing.ping_interval_ms = 50;
-        config.timing.ping_timeout_ms = 500;
+        config.timing.ping_timeout_ms = 1000;
     })
     .await;
     let mut client = Bare::narrow(&server).await;
@@ -130,7 +130,7 @@ async fn a_slow_reader_counts_as_alive() {
     client.hear().await;
     let content = "x".repeat(900_000);
     client.send(&frame(FIN | TEXT, json!({"type": "text", "content": content}).to_string().as_bytes())).await;
-    // Every later ping is queued behind that one message, which takes several times as long as an answer may.
+    // Every later ping is queued behind that one message, which takes longer than an answer may.
     let echo = loop {
         let (mut first, mut heard) = (0, Vec::new());
         while first & FIN == 0 {
