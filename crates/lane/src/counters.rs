@@ -34,6 +34,7 @@ pub struct Sent {
 }
 
 impl AddAssign for Sent {
+    #[inline]
     fn add_assign(&mut self, other: Self) {
         self.messages += other.messages;
         self.bytes += other.bytes;

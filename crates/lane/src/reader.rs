@@ -80,11 +80,13 @@ impl LaneReader {
     }
 
     /// The largest body that is accepted, in bytes.
+    #[inline]
     pub fn max_message_bytes(&self) -> usize {
         self.max_message_bytes
     }
 
     /// The next body of what has been received already.
+    #[inline]
     pub fn buffered(&mut self) -> Result<Option<Bytes>, FrameError> {
         match &mut self.source {
             Source::Quic(source) => source.buffered(),

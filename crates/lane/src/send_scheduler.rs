@@ -58,6 +58,7 @@ impl SendScheduler {
     }
 
     /// Where it is counted what becomes of the client's messages.
+    #[inline]
     pub fn counters(&self) -> &Arc<dyn TrafficCounters> {
         &self.budget.counters
     }
@@ -68,6 +69,7 @@ impl SendScheduler {
     }
 
     /// Whether the client may be given more replies to wait: as many bytes as of everything that waits for it.
+    #[inline]
     pub fn takes_replies(&self) -> bool {
         self.replies.load(Ordering::Relaxed) < self.budget.bounds().bytes
     }

@@ -50,6 +50,7 @@ impl SendHalf {
     }
 
     /// Gives the bytes written and the frames written whole; where nothing can be written, `cx` is woken once it can.
+    #[inline]
     pub fn poll_write(
         &mut self,
         frames: &mut [Bytes],

@@ -63,12 +63,14 @@ impl FrameBatch {
     }
 
     /// What the first of the frames are: so many messages.
+    #[inline]
     pub fn sent(&self, messages: usize) -> Sent {
         let whole = if messages == self.frames.len() { self.bytes } else { total(&self.frames[..messages]) };
         Sent { messages, bytes: whole - messages * PREFIX_BYTES }
     }
 
     /// The same for all of them.
+    #[inline]
     pub fn all(&self) -> Sent {
         self.sent(self.frames.len())
     }
@@ -160,6 +162,7 @@ impl LaneWriter {
     }
 
     /// What this lane shares with the client's others.
+    #[inline]
     pub fn scheduler(&self) -> &Arc<SendScheduler> {
         &self.scheduler
     }

@@ -179,6 +179,7 @@ fn patch_length(out: &mut BytesMut, at: usize, more: usize) {
 
 /// A buffer's bytes in an allocation of their own length. What is kept is counted by its length, so nothing behind it
 /// may be kept with it: a reply stays in QUIC until it is acknowledged, a message in its topic's log.
+#[inline]
 pub fn exact(buffer: BytesMut) -> Bytes {
     if buffer.len() <= buffer.capacity() / 2 {
         // Shrinking a large allocation in place can leave a page of its own to a few bytes.
@@ -189,6 +190,7 @@ pub fn exact(buffer: BytesMut) -> Bytes {
 
 /// What an allocation of so many bytes takes, with the allocator's own part: glibc keeps 8 bytes before each and gives them
 /// out by 16.
+#[inline]
 pub const fn allocated(bytes: usize) -> usize {
     if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16) }
 }
@@ -254,6 +256,7 @@ impl FrameDecoder {
     }
 
     /// Adds what a stream has delivered. Call [`next_body`](Self::next_body) until it gives `None` before adding more.
+    #[inline]
     pub fn push(&mut self, chunk: Bytes) {
         if self.input.is_empty() {
             self.input = chunk;
@@ -265,12 +268,14 @@ impl FrameDecoder {
     }
 
     /// Whether the stream stands inside a body: its end here means that a message was cut off.
+    #[inline]
     pub fn is_inside_frame(&self) -> bool {
         !self.partial.is_empty() || !self.input.is_empty()
     }
 
     /// Bytes that are held of a body whose end has not come, its length prefix not counted; exact once
     /// [`next_body`](Self::next_body) has given `None`.
+    #[inline]
     pub fn unfinished_bytes(&self) -> usize {
         self.partial.len().saturating_sub(PREFIX_BYTES)
     }
@@ -279,6 +284,7 @@ impl FrameDecoder {
     ///
     /// # Errors
     /// [`FrameError`] as soon as a length is known to be zero or above the limit, before its body is awaited.
+    #[inline]
     pub fn next_body(&mut self) -> Result<Option<Bytes>, FrameError> {
         if self.partial.is_empty() {
             match self.checked_length(&self.input)? {
