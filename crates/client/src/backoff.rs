@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_connection_that_held_begins_the_count_anew() {
+    fn only_a_connection_that_lasted_resets_the_count() {
         let mut backoff = Backoff::default();
         for _ in 0..5 {
             backoff.next_delay();

@@ -9,7 +9,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use crate::builder::ClientBuilder;
-use crate::dial::Ways;
+use crate::dial::Dialer;
 use crate::driver::{Common, Driver, State};
 use crate::error::ClientError;
 use crate::events::{EventQueue, Events};
@@ -84,17 +84,17 @@ impl Client {
     }
 
     pub(crate) async fn start(mut options: ClientBuilder) -> Result<(Self, Events), ClientError> {
-        let ways = Ways::new(&options)?;
+        let dialer = Dialer::new(&options)?;
         let topics = Arc::<Topics>::default();
         let tokens = Arc::new(Tokens::new(std::mem::take(&mut options.token), options.connect_timeout));
         let (queue, events) = EventQueue::new(options.event_queue);
-        let common = Common { options, tokens: Arc::clone(&tokens), ways, topics: Arc::clone(&topics) };
-        let (link, reader) = common.connect_first().await?;
+        let common = Common { options, tokens: Arc::clone(&tokens), dialer, topics: Arc::clone(&topics) };
+        let (link, reader) = common.connect_initially().await?;
         let link = Arc::new(link);
-        let (state, state_seen) = watch::channel(State::Up(Arc::clone(&link)));
+        let (state, state_receiver) = watch::channel(State::Up(Arc::clone(&link)));
         let (dropped, closing) = (CancellationToken::new(), CancellationToken::new());
         let shared = Shared {
-            state: state_seen,
+            state: state_receiver,
             topics,
             tokens,
             name: common.options.name.clone(),
@@ -241,7 +241,7 @@ impl Client {
     }
 
     /// Waits until this connection is no longer the current one.
-    pub(crate) async fn until_gone(&self, link: &Arc<Link>) {
+    pub(crate) async fn until_replaced(&self, link: &Arc<Link>) {
         let is_present = |state: &State| matches!(state, State::Up(present) if Arc::ptr_eq(present, link));
         // An error means that there will be no other.
         let _ = self.shared.state.clone().wait_for(|state| !is_present(state)).await;

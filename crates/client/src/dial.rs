@@ -14,7 +14,7 @@ use quinn::Endpoint;
 use tokio::time::{sleep, sleep_until, timeout};
 
 pub(super) use self::quic::{Dialled, connection_error};
-pub(super) use self::socket::{LINGER, Opened, SocketUrl, parse_url};
+pub(super) use self::socket::{CLOSE_TIMEOUT, Opened, SocketUrl, parse_url};
 use super::link::Link;
 use super::topics::Topics;
 use super::{Carrier, ClientBuilder, ClientError};
@@ -24,8 +24,8 @@ use crate::tls;
 /// How long one address of a host, or QUIC, is tried alone before the next is tried in parallel (RFC 8305 section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// The ways from a client to its server.
-pub(super) struct Ways {
+/// Connects a client to its server.
+pub(super) struct Dialer {
     endpoint: Option<Endpoint>,
     tls: Option<Arc<rustls::ClientConfig>>,
     /// The last time that QUIC failed and a WebSocket connected.
@@ -35,8 +35,8 @@ pub(super) struct Ways {
 /// A connection, and the reader of its control lane.
 pub(super) type Connected = (Link, LaneReader);
 
-impl Ways {
-    /// The ways that the settings allow.
+impl Dialer {
+    /// A dialer for the transports that the settings allow.
     pub(super) fn new(options: &ClientBuilder) -> Result<Self, ClientError> {
         let identity = options.identity.as_ref();
         let tls = match options.carriers.contains(&Carrier::WebSocket) {
@@ -58,7 +58,7 @@ impl Ways {
     }
 
     /// Whether a client on a WebSocket may move to QUIC.
-    pub(super) fn can_go_back(&self) -> bool {
+    pub(super) fn has_quic(&self) -> bool {
         self.endpoint.is_some()
     }
 
@@ -70,7 +70,7 @@ impl Ways {
         }
     }
 
-    fn quic_came_through(&self, did: bool) {
+    fn record_quic_result(&self, did: bool) {
         *self.quic_failed.lock().unwrap_or_else(PoisonError::into_inner) = (!did).then(Instant::now);
     }
 
@@ -108,7 +108,7 @@ impl Ways {
         let connected =
             connected.unwrap_or_else(|_| Err(ClientError::NoAnswer { server: options.server.clone(), within }));
         if connected.is_ok() {
-            self.quic_came_through(true);
+            self.record_quic_result(true);
         }
         connected
     }
@@ -132,9 +132,9 @@ impl Ways {
         topics: &Arc<Topics>,
         tls: &Arc<rustls::ClientConfig>,
     ) -> Result<Connected, ClientError> {
-        let begun = tokio::time::Instant::now();
+        let started = tokio::time::Instant::now();
         let is_quic_first = self.is_quic_first(options);
-        let settle = begun + options.settle;
+        let settle = started + options.settle;
         let shown = token.clone();
         let quic = async {
             if !is_quic_first {
@@ -153,16 +153,16 @@ impl Ways {
         let opened = tokio::select! {
             biased;
             connected = &mut quic => match connected {
-                Err(error) if is_about_the_way(&error) => {
+                Err(error) if is_transport_error(&error) => {
                     // The head start is over. If both fail, the error of QUIC is the more useful one.
                     let opened = tokio::select! {
                         opened = socket::connect(options, tls) => opened,
                         opened = &mut socket => opened,
                     };
-                    opened.map_err(|other| if tells_more(&other) { other } else { error })
+                    opened.map_err(|other| if is_more_useful(&other) { other } else { error })
                 }
                 connected => {
-                    self.quic_came_through(connected.is_ok());
+                    self.record_quic_result(connected.is_ok());
                     return connected;
                 }
             },
@@ -170,9 +170,9 @@ impl Ways {
                 Ok(opened) if is_quic_first => tokio::select! {
                     biased;
                     connected = &mut quic => match connected {
-                        Err(error) if is_about_the_way(&error) => Ok(opened),
+                        Err(error) if is_transport_error(&error) => Ok(opened),
                         connected => {
-                            self.quic_came_through(connected.is_ok());
+                            self.record_quic_result(connected.is_ok());
                             return connected;
                         }
                     },
@@ -183,16 +183,16 @@ impl Ways {
                     let connected = tokio::select! {
                         connected = &mut quic => connected,
                         // An answer of the server itself need not wait for QUIC.
-                        () = sleep_until(settle), if tells_more(&other) => return Err(other),
+                        () = sleep_until(settle), if is_more_useful(&other) => return Err(other),
                     };
                     if connected.is_ok() {
-                        self.quic_came_through(true);
+                        self.record_quic_result(true);
                     }
-                    return connected.map_err(|error| if tells_more(&other) { other } else { error });
+                    return connected.map_err(|error| if is_more_useful(&other) { other } else { error });
                 }
             },
         }?;
-        self.quic_came_through(false);
+        self.record_quic_result(false);
         Link::over_socket(options, opened, Link::greeting(options, token), topics).await
     }
 }
@@ -208,13 +208,13 @@ async fn over_socket(
 }
 
 /// Whether another way may reach the server: the server itself has not refused.
-fn is_about_the_way(error: &ClientError) -> bool {
+fn is_transport_error(error: &ClientError) -> bool {
     matches!(error, ClientError::Connection { .. } | ClientError::NoAnswer { .. } | ClientError::Socket(_))
 }
 
 /// Whether the error of the second way is the one to report.
-fn tells_more(error: &ClientError) -> bool {
-    !is_about_the_way(error)
+fn is_more_useful(error: &ClientError) -> bool {
+    !is_transport_error(error)
 }
 
 /// The addresses with the two families alternating, beginning with the first one's (RFC 8305 section 4).

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
-use super::dial::{Connected, Ways};
+use super::dial::{Connected, Dialer};
 use super::events::Event;
 use super::inbound::EventSink;
 use super::link::Link;
@@ -21,11 +21,11 @@ use crate::Printable;
 use crate::message::{ClientMessage, CloseCode, ClosedBy};
 
 /// How long the last packets may take to leave when the client closes.
-const GOODBYE: Duration = Duration::from_millis(300);
+const CLOSE_GRACE: Duration = Duration::from_millis(300);
 /// How often the time until QUIC is tried again doubles.
 const MAX_QUIC_DOUBLINGS: u32 = 4;
 /// How long the old connection is kept for outstanding replies once there is a better one.
-const MOVE: Duration = Duration::from_secs(5);
+const MOVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The connection as a client's handles see it.
 #[derive(Clone)]
@@ -42,7 +42,7 @@ pub(super) enum State {
 pub(super) struct Common {
     pub(super) options: ClientBuilder,
     pub(super) tokens: Arc<Tokens>,
-    pub(super) ways: Ways,
+    pub(super) dialer: Dialer,
     pub(super) topics: Arc<Topics>,
 }
 
@@ -50,15 +50,15 @@ impl Common {
     /// One attempt to connect.
     pub(super) async fn connect(&self) -> Result<Connected, ClientError> {
         let token = self.tokens.next().await?;
-        self.ways.connect(&self.options, token, &self.topics).await
+        self.dialer.connect(&self.options, token, &self.topics).await
     }
 
     /// Tries until the client is connected for the first time, or fails in a way that time does not heal.
-    pub(super) async fn connect_first(&self) -> Result<Connected, ClientError> {
+    pub(super) async fn connect_initially(&self) -> Result<Connected, ClientError> {
         let mut backoff = Backoff::default();
         loop {
             let error = match self.connect().await {
-                Err(error) if self.options.retry_first && self.may_heal(&error) => error,
+                Err(error) if self.options.retry_first && self.may_recover(&error) => error,
                 connected => return connected,
             };
             pause(&error, &mut backoff).await;
@@ -66,7 +66,7 @@ impl Common {
     }
 
     /// Whether a later attempt may succeed.
-    fn may_heal(&self, error: &ClientError) -> bool {
+    fn may_recover(&self, error: &ClientError) -> bool {
         match error {
             ClientError::Refused { .. } => !self.is_final(error),
             ClientError::NoAnswer { .. } | ClientError::Connection { .. } | ClientError::Token { .. } => true,
@@ -84,7 +84,7 @@ impl Common {
 
     /// Whether the client may reconnect after this code; after the one for tokens if the program provides another.
     fn may_return(&self, code: CloseCode) -> bool {
-        code.may_reconnect() || (code == CloseCode::UNAUTHORIZED && self.tokens.are_asked_for())
+        code.may_reconnect() || (code == CloseCode::UNAUTHORIZED && self.tokens.are_renewable())
     }
 }
 
@@ -128,12 +128,12 @@ impl Driver {
         let last = self.state.borrow().clone();
         if let State::Up(link) = last {
             // A WebSocket does not belong to the endpoint.
-            let _ = timeout(GOODBYE, link.close(closed.code, &closed.reason)).await;
+            let _ = timeout(CLOSE_GRACE, link.close(closed.code, &closed.reason)).await;
         }
-        self.common.ways.close(closed.code.0, &closed.reason, GOODBYE).await;
+        self.common.dialer.close(closed.code.0, &closed.reason, CLOSE_GRACE).await;
         self.common.topics.close(&closed);
         self.state.send_replace(State::Closed(closed.clone()));
-        self.sink.events.tell(Event::Closed(closed));
+        self.sink.events.push_event(Event::Closed(closed));
     }
 
     /// Reads a connection.
@@ -159,7 +159,7 @@ impl Driver {
                 return closed;
             }
             self.state.send_replace(State::Down);
-            self.sink.events.tell(Event::Disconnected(closed.clone()));
+            self.sink.events.push_event(Event::Disconnected(closed.clone()));
             let (next, reader) = tokio::select! {
                 biased;
                 () = self.closing.cancelled() => {
@@ -174,7 +174,7 @@ impl Driver {
             serving = self.begin(&link, reader);
             link.make_current();
             self.state.send_replace(State::Up(Arc::clone(&link)));
-            self.sink.events.tell(Event::Reconnected);
+            self.sink.events.push_event(Event::Reconnected);
         }
     }
 
@@ -197,7 +197,7 @@ impl Driver {
             tokio::select! {
                 biased;
                 _ = &mut *serving => return,
-                _ = timeout(MOVE, link.drained()) => link.moved.cancel(),
+                _ = timeout(MOVE_TIMEOUT, link.drained()) => link.moved.cancel(),
             }
             (&mut *serving).await;
         };
@@ -205,7 +205,7 @@ impl Driver {
             link.ended.cancelled().await;
             better.make_current();
             self.sink.moved();
-            self.sink.events.tell(Event::Moved);
+            self.sink.events.push_event(Event::Moved);
         };
         tokio::select! {
             closed = &mut its_serving => {
@@ -226,7 +226,7 @@ impl Driver {
         loop {
             link.expiring.notified().await;
             let mut backoff = Backoff::default();
-            while self.common.tokens.are_asked_for() {
+            while self.common.tokens.are_renewable() {
                 let error = match self.common.tokens.next().await {
                     Ok(Some(token)) => {
                         let deadline = std::time::Instant::now() + self.common.options.request_timeout;
@@ -249,7 +249,7 @@ impl Driver {
     /// On a WebSocket, tries QUIC from time to time until it connects.
     async fn until_quic(&self, link: &Link) -> Connected {
         let options = &self.common.options;
-        let after = options.retry_quic.filter(|_| link.connection.quic().is_none() && self.common.ways.can_go_back());
+        let after = options.retry_quic.filter(|_| link.connection.quic().is_none() && self.common.dialer.has_quic());
         let Some(after) = after else { return std::future::pending().await };
         let mut tries = 0;
         loop {
@@ -258,7 +258,7 @@ impl Driver {
             self.sink.overlap.begin();
             let tried = async {
                 let token = self.common.tokens.next().await?;
-                self.common.ways.connect_quic(options, token, &self.common.topics).await
+                self.common.dialer.connect_quic(options, token, &self.common.topics).await
             };
             match tried.await {
                 Ok(connected) => return connected,

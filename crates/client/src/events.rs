@@ -194,7 +194,7 @@ impl EventQueue {
     }
 
     /// Puts an event in. After [`Event::Closed`] nothing follows.
-    pub(super) fn tell(&self, event: Event) {
+    pub(super) fn push_event(&self, event: Event) {
         let mut state = self.state();
         if state.is_abandoned || state.has_ended {
             return;
@@ -310,33 +310,33 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_messages_go_and_are_counted_in_their_place() {
+    fn the_oldest_messages_are_dropped_and_counted_in_their_place() {
         let (queue, mut events) = EventQueue::new(3);
-        (1..=2).for_each(|n| queue.tell(message(n)));
-        queue.tell(lost("first"));
-        queue.tell(Event::Reconnected);
-        (3..=9).for_each(|n| queue.tell(message(n)));
+        (1..=2).for_each(|n| queue.push_event(message(n)));
+        queue.push_event(lost("first"));
+        queue.push_event(Event::Reconnected);
+        (3..=9).for_each(|n| queue.push_event(message(n)));
         assert_eq!(read(&mut events), ["missed 2", "lost first", "back", "missed 4", "7", "8", "9"]);
-        queue.tell(message(10));
-        queue.tell(Event::Closed(ClosedBy::new(CloseCode::NORMAL, "done")));
-        queue.tell(message(11));
+        queue.push_event(message(10));
+        queue.push_event(Event::Closed(ClosedBy::new(CloseCode::NORMAL, "done")));
+        queue.push_event(message(11));
         assert_eq!(read(&mut events), ["10", "closed"]);
     }
 
     #[test]
-    fn what_becomes_of_the_connection_waits_in_bounded_number() {
+    fn changes_of_the_connection_wait_in_bounded_number() {
         let (queue, mut events) = EventQueue::new(2);
         for n in 0..100 {
-            queue.tell(lost(&n.to_string()));
-            queue.tell(Event::Reconnected);
+            queue.push_event(lost(&n.to_string()));
+            queue.push_event(Event::Reconnected);
         }
-        queue.tell(lost("last"));
+        queue.push_event(lost("last"));
         let told = read(&mut events);
         assert!(told.len() <= MAX_CHANGES && told.ends_with(&["lost 99".into(), "back".into(), "lost last".into()]));
         for n in 0..100 {
-            queue.tell(lost(&n.to_string()));
-            queue.tell(message(n));
-            queue.tell(Event::Reconnected);
+            queue.push_event(lost(&n.to_string()));
+            queue.push_event(message(n));
+            queue.push_event(Event::Reconnected);
         }
         let told = read(&mut events);
         assert!(told.len() <= MAX_CHANGES + 2 * 2 + 1 + MAX_CHANGES, "{told:?}");
@@ -360,9 +360,9 @@ mod tests {
             for op in ops {
                 match op {
                     0 => drop(take(&mut events)),
-                    1 => queue.tell(lost("x")),
-                    2 => queue.tell(Event::Reconnected),
-                    _ => { told += 1; queue.tell(message(told)); }
+                    1 => queue.push_event(lost("x")),
+                    2 => queue.push_event(Event::Reconnected),
+                    _ => { told += 1; queue.push_event(message(told)); }
                 }
                 let state = queue.state();
                 prop_assert!(state.messages <= capacity);
@@ -374,23 +374,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_wait_that_is_given_up_takes_nothing() {
+    async fn a_dropped_wait_takes_nothing() {
         let (queue, mut events) = EventQueue::new(2);
         tokio::select! {
             biased;
             event = events.next() => panic!("nothing is there: {event:?}"),
             () = std::future::ready(()) => {}
         }
-        queue.tell(message(1));
+        queue.push_event(message(1));
         assert_eq!(read(&mut events), ["1"]);
     }
 
     #[tokio::test]
-    async fn a_reader_waits_for_what_comes_and_for_the_end() {
+    async fn a_reader_waits_for_events_and_for_the_end() {
         let (queue, mut events) = EventQueue::new(2);
-        let (event, ()) = tokio::join!(events.next(), async { queue.tell(message(1)) });
+        let (event, ()) = tokio::join!(events.next(), async { queue.push_event(message(1)) });
         assert_eq!(event.map(short), Some("1".to_owned()));
-        queue.tell(Event::Closed(ClosedBy::new(CloseCode::NORMAL, "done")));
+        queue.push_event(Event::Closed(ClosedBy::new(CloseCode::NORMAL, "done")));
         assert!(matches!(events.next().await, Some(Event::Closed(_))));
         assert!(events.next().await.is_none() && events.next().await.is_none());
     }

@@ -50,20 +50,20 @@ pub(super) struct EventSink {
 }
 
 impl EventSink {
-    fn tell(&self, over: Carrier, message: ServerMessage) {
+    fn push_event(&self, over: Carrier, message: ServerMessage) {
         if let Some(message) = self.overlap.pass(over, message) {
-            self.events.tell(Event::of(message));
+            self.events.push_event(Event::of(message));
         }
     }
 
     /// The connection before has ended: what was held back until then follows.
     pub(super) fn moved(&self) {
-        self.overlap.moved().into_iter().for_each(|message| self.events.tell(Event::of(message)));
+        self.overlap.moved().into_iter().for_each(|message| self.events.push_event(Event::of(message)));
     }
 
     /// There is one connection again, or none.
     pub(super) fn give_up_move(&self) {
-        self.overlap.give_up().into_iter().for_each(|message| self.events.tell(Event::of(message)));
+        self.overlap.give_up().into_iter().for_each(|message| self.events.push_event(Event::of(message)));
     }
 }
 
@@ -74,7 +74,7 @@ impl Link {
             for _ in 0..TURN_BODIES {
                 match reader.next_body().await {
                     Ok(Some(body)) => {
-                        if let Some(end) = self.hear(Via::Control, body, sink).await {
+                        if let Some(end) = self.handle(Via::Control, body, sink).await {
                             return end;
                         }
                     }
@@ -138,7 +138,7 @@ impl Link {
         loop {
             match reader.next_body().await {
                 Ok(Some(body)) => {
-                    if let Some(end) = self.hear(Via::Lane(lane), body, &sink).await {
+                    if let Some(end) = self.handle(Via::Lane(lane), body, &sink).await {
                         return Some(end);
                     }
                 }
@@ -163,7 +163,7 @@ impl Link {
     pub(super) async fn read_datagrams(self: Arc<Self>, sink: EventSink) -> Option<ReadEnd> {
         while let Ok(body) = self.connection.read_datagram().await {
             if body.len() <= sink.max_message_bytes
-                && let Some(end) = self.hear(Via::Datagram, body, &sink).await
+                && let Some(end) = self.handle(Via::Datagram, body, &sink).await
             {
                 return Some(end);
             }
@@ -172,7 +172,7 @@ impl Link {
     }
 
     /// Handles a message, which may be any on any channel.
-    async fn hear(&self, via: Via, body: Bytes, sink: &EventSink) -> Option<ReadEnd> {
+    async fn handle(&self, via: Via, body: Bytes, sink: &EventSink) -> Option<ReadEnd> {
         let Reply { re, message, .. } = match self.parse(body, sink.max_message_bytes) {
             Ok(Some(reply)) => reply,
             Ok(None) => return None,
@@ -194,7 +194,7 @@ impl Link {
                 }
                 let unclaimed = if self.is_current() { self.topics.deliver(via, message).await } else { Some(message) };
                 if let Some(message) = unclaimed {
-                    sink.tell(self.carrier(), message);
+                    sink.push_event(self.carrier(), message);
                 }
             }
         }
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_of_an_unknown_type_is_passed_over() {
+    fn only_messages_of_an_unknown_type_are_ignored() {
         for unknown in [r#"{"type":"new","offset":"x"}"#, r#"{"type":"","re":1}"#] {
             assert!(matches!(parse_plain(unknown), Ok(None)), "{unknown}");
         }
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_cannot_be_inflated_or_becomes_too_large_is_no_silence() {
+    fn a_body_that_cannot_be_inflated_or_becomes_too_large_is_an_error() {
         let mut frame = bytes::BytesMut::new();
         put_frame(&mut frame, None, |out| {
             out.extend_from_slice(format!(r#"{{"type":"ok","x":"{}"}}"#, "x".repeat(2000)).as_bytes());

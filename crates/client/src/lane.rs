@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::ClientError;
 use super::link::{Link, unless_error};
-use super::pace::Over;
+use super::pace::ConnectionEnded;
 use super::topics::refused_for;
 use crate::message::{ClientMessage, Reply, RequestId, ServerMessage};
 use quic_websocket_protocol::frame::Body;
@@ -66,7 +66,7 @@ impl Lane {
         let frame = self.link.encode(Some(id), message)?;
         let within = self.request_timeout;
         let turn = timeout(within, self.link.pace.next(None)).await;
-        turn.map_err(|_| ClientError::Timeout(within))?.map_err(|Over| ClientError::Lost)?;
+        turn.map_err(|_| ClientError::Timeout(within))?.map_err(|ConnectionEnded| ClientError::Lost)?;
         timeout(within, self.flush()).await.unwrap_or(Err(ClientError::Timeout(within)))?;
         self.next_id += 1;
         self.unsent = frame;

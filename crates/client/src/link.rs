@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::Connection;
-use super::dial::LINGER;
+use super::dial::CLOSE_TIMEOUT;
 use super::inbound::{EventSink, ReadEnd};
-use super::pace::{Over, Pace};
+use super::pace::{ConnectionEnded, Pace};
 use super::topics::{Next, Outgoing, Topics, refused_for};
 use super::{Carrier, ClientError};
 use crate::message::{ClientMessage, CloseCode, ClosedBy, HandshakeReply, RequestId, ServerMessage};
@@ -143,7 +143,7 @@ impl Link {
     /// The same at the server's pace, for a message without a reply.
     pub(super) async fn send(&self, message: &ClientMessage) -> Result<(), Failure> {
         let frame = self.encode(None, message)?;
-        self.pace.next(None).await.map_err(|Over| Failure::Unsent)?;
+        self.pace.next(None).await.map_err(|ConnectionEnded| Failure::Unsent)?;
         self.control.send(&mut [frame]).await.map_err(|_| ClientError::Lost.into())
     }
 
@@ -159,7 +159,7 @@ impl Link {
                 None => self.pace.next(Some(id)).await,
                 Some(at) => self.pace.again(at, id).await,
             }
-            .map_err(|Over| Failure::Unsent)?;
+            .map_err(|ConnectionEnded| Failure::Unsent)?;
             self.send_now(Some(id), message).await?;
             let reply = reply.await.map_err(|_| ClientError::Lost)?;
             drop(awaited);
@@ -293,13 +293,13 @@ impl Link {
 
     /// Closes the connection with a code; a WebSocket has a moment for that.
     pub(super) async fn close(&self, code: CloseCode, reason: &str) {
-        self.connection.close(code.0, reason, LINGER).await;
+        self.connection.close(code.0, reason, CLOSE_TIMEOUT).await;
     }
 
     /// Sends until the control lane takes no more, and then leaves time to read what came before that.
     async fn until_unwritable(&self) {
         tokio::select! {
-            () = self.send_orders() => {}
+            () = self.send_requests() => {}
             () = self.control.scheduler().drain() => {}
             () = self.control.stopped() => {}
         }
@@ -308,13 +308,13 @@ impl Link {
 
     /// Sends the requests of the subscriptions, in order and at the server's pace, until the control lane takes no
     /// more.
-    async fn send_orders(&self) {
+    async fn send_requests(&self) {
         self.current.cancelled().await;
         loop {
             let id = self.next_id();
             let turn = match self.topics.next() {
                 Next::Nothing => {
-                    self.topics.ordered().await;
+                    self.topics.requests_due().await;
                     continue;
                 }
                 Next::New => Either::Left(self.pace.next(Some(id))),
@@ -324,12 +324,12 @@ impl Link {
             let turn = tokio::select! {
                 biased;
                 turn = turn => turn,
-                () = self.topics.ordered() => continue,
+                () = self.topics.requests_due() => continue,
             };
-            if turn == Err(Over) {
+            if turn == Err(ConnectionEnded) {
                 return;
             }
-            let Some(Outgoing { message }) = self.topics.next_order(id) else {
+            let Some(Outgoing { message }) = self.topics.next_request(id) else {
                 self.pace.given_up(id);
                 continue;
             };

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_over_the_old_connection_does_not_come_again_over_the_new_one() {
+    fn a_broadcast_of_the_old_connection_does_not_come_again_over_the_new_one() {
         let overlap = Overlap::default();
         let socket = |said| overlap.over(Carrier::WebSocket, said).is_some();
         assert!(socket("before") && socket("before"));
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_and_held_back_is_bounded() {
+    fn remembered_and_held_back_broadcasts_are_bounded() {
         let overlap = Overlap::default();
         overlap.begin();
         for n in 0..MOST + 5 {

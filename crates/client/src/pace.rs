@@ -128,7 +128,7 @@ impl Rhythm {
 
 /// The connection has ended: nothing more is sent on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Over;
+pub(super) struct ConnectionEnded;
 
 /// The pace of one connection.
 #[derive(Debug)]
@@ -150,24 +150,24 @@ impl Pace {
     }
 
     /// Waits until a new request may be sent, and counts it as sent. Cancel safe.
-    pub(super) async fn next(&self, id: Option<u64>) -> Result<(), Over> {
+    pub(super) async fn next(&self, id: Option<u64>) -> Result<(), ConnectionEnded> {
         let _first = self.queue.lock().await;
         self.turn(None, id).await
     }
 
     /// The same for one that was refused: at its own time.
-    pub(super) async fn again(&self, at: Instant, id: u64) -> Result<(), Over> {
+    pub(super) async fn again(&self, at: Instant, id: u64) -> Result<(), ConnectionEnded> {
         self.turn(Some(at), Some(id)).await
     }
 
-    async fn turn(&self, own: Option<Instant>, id: Option<u64>) -> Result<(), Over> {
+    async fn turn(&self, own: Option<Instant>, id: Option<u64>) -> Result<(), ConnectionEnded> {
         loop {
             // Created before the check, so that a change in between is not missed.
             let changed = self.changed.notified();
             let turn = {
-                let (rhythm, is_over) = &mut *self.rhythm();
-                if *is_over {
-                    return Err(Over);
+                let (rhythm, has_ended) = &mut *self.rhythm();
+                if *has_ended {
+                    return Err(ConnectionEnded);
                 }
                 let now = Instant::now();
                 let turn = rhythm.turn(now, own);
@@ -258,18 +258,18 @@ mod tests {
     /// Sends so many requests, each again until it is served, over a link with this round trip; gives the server and
     /// how long that took.
     fn run(count: u64, rate: u32, burst: u32, round_trip: Duration) -> (Server, Duration) {
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut server = Server {
             interval: Duration::from_secs(1) / rate,
             burst,
-            full_at: begun,
+            full_at: started,
             outstanding: 0,
             most_outstanding: 0,
             served: 0,
             refused: 0,
         };
         let mut rhythm = Rhythm::new();
-        let mut now = begun;
+        let mut now = started;
         let (mut next, mut refused, mut flying) = (0, Vec::<(Instant, u64)>::new(), Vec::<(Instant, u64)>::new());
         let mut not_before = None;
         while server.served < u32::try_from(count).expect("few") {
@@ -317,7 +317,7 @@ mod tests {
                 now = now.max(wake.expect("something is to come"));
             }
         }
-        (server, now - begun)
+        (server, now - started)
     }
 
     #[test]
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_refusal_nothing_is_held_up() {
+    fn without_a_refusal_nothing_is_delayed() {
         let (server, took) = run(10_000, 1_000_000, 20_000, ms(1));
         assert_eq!(server.refused, 0);
         assert!(took <= ms(10_000 / 96 + 2), "{took:?}");
@@ -344,7 +344,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_rate_nobody_is_closed_for_it_and_all_are_served(
+        fn at_any_rate_all_requests_are_served_and_the_client_is_not_closed(
             count in 1..400_u64, rate in 1..2000_u32, burst in 1..100_u32, round_trip in 0..300_u64,
         ) {
             let (server, took) = run(count, rate, burst, ms(round_trip));
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_is_told_that_it_is_over() {
+    async fn the_end_of_the_connection_ends_every_wait() {
         let pace = Pace::new();
         pace.next(Some(1)).await.expect("the first");
         pace.replied(1, Some(Duration::from_secs(600)));
@@ -365,6 +365,6 @@ mod tests {
             tokio::join!(pace.next(None), pace.again(Instant::now() + Duration::from_secs(600), 1), async {
                 pace.end()
             });
-        assert_eq!((next, again), (Err(Over), Err(Over)));
+        assert_eq!((next, again), (Err(ConnectionEnded), Err(ConnectionEnded)));
     }
 }

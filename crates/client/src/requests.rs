@@ -25,7 +25,7 @@ impl Client {
             loop {
                 let link = self.link().await?;
                 match link.send(message).await {
-                    Err(Failure::Unsent) => self.until_gone(&link).await,
+                    Err(Failure::Unsent) => self.until_replaced(&link).await,
                     Err(Failure::Error(error)) => return Err(error),
                     Ok(()) => return Ok(()),
                 }
@@ -54,8 +54,8 @@ impl Client {
             loop {
                 let link = self.link().await?;
                 match link.request(message, deadline).await {
-                    Err(Failure::Unsent) => self.until_gone(&link).await,
-                    Err(Failure::Error(ClientError::Lost)) if is_repeatable => self.until_gone(&link).await,
+                    Err(Failure::Unsent) => self.until_replaced(&link).await,
+                    Err(Failure::Error(ClientError::Lost)) if is_repeatable => self.until_replaced(&link).await,
                     Err(Failure::Error(error)) => return Err(error),
                     Ok(reply) => return Ok(reply),
                 }
@@ -124,9 +124,9 @@ impl Client {
     /// # Errors
     /// As [`request`](Self::request).
     pub async fn ping(&self) -> Result<Duration, ClientError> {
-        let begun = Instant::now();
+        let started = Instant::now();
         match self.request(&ClientMessage::Ping { timestamp: Some(crate::message::now_ms()) }).await? {
-            ServerMessage::Pong { .. } => Ok(begun.elapsed()),
+            ServerMessage::Pong { .. } => Ok(started.elapsed()),
             other => Err(unexpected("ping", &other)),
         }
     }

@@ -55,7 +55,7 @@ impl Tokens {
     }
 
     /// Whether the program provides a new token each time.
-    pub(super) fn are_asked_for(&self) -> bool {
+    pub(super) fn are_renewable(&self) -> bool {
         matches!(self.source(), TokenSource::Asked(_))
     }
 

@@ -140,7 +140,7 @@ mod tests {
     use crate::tls::{Trust, certificates, private_key, provider};
 
     #[tokio::test]
-    async fn an_address_where_nobody_answers_does_not_keep_from_the_next() {
+    async fn an_address_without_an_answer_does_not_prevent_the_next() {
         let folder = tempfile::tempdir().expect("a folder");
         let files = DevelopmentFiles::inside(folder.path());
         files.make(&["localhost".into()], false).expect("certificates");

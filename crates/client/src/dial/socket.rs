@@ -24,7 +24,7 @@ use crate::{ClientBuilder, ClientError};
 /// The sub-protocol that a server serves (docs/PROTOCOL.md, "Carriers and frames").
 const SUB_PROTOCOL: &str = "qws.v1";
 /// How long the server may take to answer the close.
-pub(crate) const LINGER: Duration = Duration::from_secs(1);
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The URL of a WebSocket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,7 +104,7 @@ where
 {
     let mut request = url.uri.clone().into_client_request()?;
     request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUB_PROTOCOL));
-    let (socket, pump) = websocket::ask(request, stream, peer, options.max_message_bytes, LINGER).await?;
+    let (socket, pump) = websocket::ask(request, stream, peer, options.max_message_bytes, CLOSE_TIMEOUT).await?;
     Ok(Opened { socket, pump: AbortOnDropHandle::new(tokio::spawn(pump)) })
 }
 
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_address_that_is_safe_is_taken() {
+    fn only_a_safe_url_is_accepted() {
         let url = parse_url("wss://chat.example/ws").expect("an address");
         assert_eq!((url.host.as_str(), url.port, url.is_tls), ("chat.example", 443, true));
         let url = parse_url("wss://[::1]:4433/ws").expect("an address");

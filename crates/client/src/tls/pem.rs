@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_taken_is_told_with_its_line() {
+    fn a_part_that_cannot_be_read_is_reported_with_its_line() {
         let label = || "CERTIFICATE".to_owned();
         for (text, error) in [
             (format!("{ONE}\n{}", &TWO[..40]), PemError::NoEnd { line: 4, label: label() }),
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn an_encrypted_part_is_known_in_both_forms() {
+    fn an_encrypted_part_is_recognised_in_both_forms() {
         let new = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMII\n-----END ENCRYPTED PRIVATE KEY-----";
         let old = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nMII\n\
                    -----END RSA PRIVATE KEY-----";

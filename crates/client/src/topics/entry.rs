@@ -58,7 +58,7 @@ pub(super) struct Entry {
     /// offsets may jump: so none of them is mistaken for an old one, and after a reconnect the client asks for it.
     recent: Option<Recent>,
     /// Messages up to this offset are known to be incomplete, or were not asked for.
-    told: u64,
+    reported: u64,
     lane: Option<u64>,
     /// The attempts since the server last accepted it.
     backoff: Backoff,
@@ -77,7 +77,7 @@ impl Entry {
             opened: Some(opened),
             seen,
             recent: None,
-            told: 0,
+            reported: 0,
             lane: None,
             backoff: Backoff::default(),
             refusal: None,
@@ -149,7 +149,7 @@ impl Entry {
         self.stage = Stage::Wanted;
         let (Some(recent), Some(seen)) = (self.recent.take(), &mut self.seen) else { return Ok(()) };
         if matches!(&reply, ServerMessage::History { epoch, .. } if *seen.epoch != **epoch) {
-            // What is told about the position covers these messages as well.
+            // What is reported about the position covers these messages as well.
             return Ok(());
         }
         seen.offset = oldest.map_or(recent.newest, |oldest| oldest.saturating_sub(1));
@@ -180,13 +180,13 @@ impl Entry {
             (Some(epoch), Some(newest)) if !self.request.topic.is_wildcard() => {
                 let had_seen = self.seen.is_some();
                 let is_recovered = subscribed.recovered == Some(true);
-                let is_news = self.compare(epoch, newest) || newest > self.told;
+                let is_news = self.compare(epoch, newest) || newest > self.reported;
                 if !is_recovered {
                     let is_of_interest = !self.newest_wins() || !is_renewed;
                     if had_seen && is_news && is_of_interest {
                         self.missed(subscribed.reason.unwrap_or_else(|| "the topic's log does not reach back".into()));
                     }
-                    self.told = newest;
+                    self.reported = newest;
                     if !is_renewed {
                         self.expect_recent(newest);
                     }
@@ -280,7 +280,7 @@ impl Entry {
             self.seen = Some(position.clone());
             self.recent = None;
             // A loss behind it is another loss.
-            self.told = 0;
+            self.reported = 0;
         }
         let item = Item { event, position };
         if waits {
@@ -324,7 +324,7 @@ impl Entry {
 
     /// The server ended it.
     pub(super) fn end(mut self, error: ErrorReply) {
-        // The caller has not been told that it began.
+        // The caller has not been reported that it began.
         if let Some(opened) = self.opened.take() {
             return drop(opened.send(Err(ClientError::Server(error))));
         }

@@ -130,7 +130,7 @@ impl<'a> HistoryBuilder<'a> {
             match last {
                 Some(offset) if more => {
                     let next = Position { epoch, offset };
-                    if !leads_further(since.as_ref(), &next, self.reverse) {
+                    if !leads_to_next_page(since.as_ref(), &next, self.reverse) {
                         let got = "a page that leads nowhere";
                         return Err(ClientError::Unexpected { asked: "history", got });
                     }
@@ -155,7 +155,7 @@ impl<'a> IntoFuture for HistoryBuilder<'a> {
 }
 
 /// Whether the next page differs from the one at `since`.
-fn leads_further(since: Option<&Position>, next: &Position, reverse: bool) -> bool {
+fn leads_to_next_page(since: Option<&Position>, next: &Position, reverse: bool) -> bool {
     match since {
         Some(since) if since.epoch == next.epoch && reverse => next.offset < since.offset,
         Some(since) if since.epoch == next.epoch => next.offset > since.offset,
@@ -225,18 +225,18 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_ends_where_it_began_leads_nowhere() {
+    fn a_page_that_ends_where_it_began_does_not_lead_to_the_next() {
         let at = |epoch: &str, offset| Position { epoch: epoch.into(), offset };
         let here = at("e", 5);
-        let leads = |next: Position, reverse| leads_further(Some(&here), &next, reverse);
+        let leads = |next: Position, reverse| leads_to_next_page(Some(&here), &next, reverse);
         assert!(leads(at("e", 6), false) && leads(at("e", 4), true));
         assert!(!leads(at("e", 5), false) && !leads(at("e", 4), false));
         assert!(!leads(at("e", 5), true) && !leads(at("e", 6), true));
-        assert!(leads(at("f", 1), false) && leads_further(None, &here, true));
+        assert!(leads(at("f", 1), false) && leads_to_next_page(None, &here, true));
     }
 
     #[test]
-    fn what_is_no_message_is_an_error_and_not_left_out() {
+    fn an_entry_of_a_page_that_is_not_a_message_is_an_error() {
         for json in [
             r#"{"type":"message","topic":"t","offset":3,"data":"?","timestamp":1}"#,
             r#"{"type":"message","topic":"t","offset":3,"data":5,"timestamp":1}"#,

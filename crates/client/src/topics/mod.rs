@@ -34,7 +34,7 @@ use crate::message::{ClosedBy, ErrorReply, ServerMessage, Subscribe};
 pub(super) struct Topics {
     routes: Mutex<Routes>,
     /// Wakes the sender: there is something to ask the server for.
-    ordered: Notify,
+    requests: Notify,
     /// Wakes the lanes that wait: the subscription of their messages may be known now.
     settled: Notify,
 }
@@ -47,21 +47,21 @@ impl Topics {
     /// Adds a subscription, and returns its number.
     fn add(&self, request: Subscribe, queue: Arc<Queue>, opened: oneshot::Sender<Opened>) -> Result<u64, ClientError> {
         let number = self.routes().add(request, queue, opened)?;
-        self.ordered.notify_one();
+        self.requests.notify_one();
         Ok(number)
     }
 
     /// Removes a subscription. `reply` is dropped if the server need not be told, or cannot.
     fn leave(&self, number: u64, reply: Option<oneshot::Sender<ServerMessage>>) {
         self.routes().leave(number, reply);
-        self.ordered.notify_one();
+        self.requests.notify_one();
         self.settled.notify_waiters();
     }
 
     /// A connection begins; every subscription has to be made on it.
     pub(super) fn connected(&self) {
         self.routes().connected();
-        self.ordered.notify_one();
+        self.requests.notify_one();
     }
 
     /// The connection has ended. Call it after the last [`deliver`](Self::deliver) of that connection.
@@ -76,10 +76,10 @@ impl Topics {
     }
 
     /// Waits until there may be something to send. Cancel safe; for one caller.
-    pub(super) async fn ordered(&self) {
+    pub(super) async fn requests_due(&self) {
         let due_at = self.routes().next_due_at();
         tokio::select! {
-            () = self.ordered.notified() => {}
+            () = self.requests.notified() => {}
             () = until(due_at) => {}
         }
     }
@@ -95,8 +95,8 @@ impl Topics {
     }
 
     /// The next message to send, as request `id`.
-    pub(super) fn next_order(&self, id: u64) -> Option<Outgoing> {
-        self.routes().next_order(id)
+    pub(super) fn next_request(&self, id: u64) -> Option<Outgoing> {
+        self.routes().next_request(id)
     }
 
     /// Request `id` could not be sent, which ends its subscription and no other.
@@ -117,7 +117,7 @@ impl Topics {
         if others.is_none() {
             self.settled.notify_waiters();
             // It may have been deferred.
-            self.ordered.notify_one();
+            self.requests.notify_one();
         }
         others
     }

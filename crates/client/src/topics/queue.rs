@@ -184,9 +184,9 @@ impl Queue {
         wake(state);
     }
 
-    /// Puts an item in, and drops the oldest if there is no room. With `tell`, one [`Missed`](super::Missed) reports
+    /// Puts an item in, and drops the oldest if there is no room. With `report`, one [`Missed`](super::Missed) reports
     /// the dropped ones in their place; messages that a newer one replaces are not reported.
-    pub(super) fn push_out(&self, item: Item, tell: bool) {
+    pub(super) fn push_out(&self, item: Item, report: bool) {
         let mut state = self.state();
         if state.abandoned {
             return;
@@ -198,7 +198,7 @@ impl Queue {
             *older = item;
             return wake(state);
         }
-        while state.items.len() >= self.capacity && self.push_oldest_out(&mut state, item.topic(), tell) {}
+        while state.items.len() >= self.capacity && self.push_oldest_out(&mut state, item.topic(), report) {}
         drop(state);
         self.push(item);
     }

@@ -15,7 +15,7 @@ use crate::message::{ClientMessage, ClosedBy, ErrorCode, ErrorReply, ServerMessa
 
 /// How long after an unsubscribe its messages are still expected: they overtake nothing, but lanes have no order among
 /// each other.
-const STRAGGLE: Duration = Duration::from_secs(10);
+const STRAGGLER_WINDOW: Duration = Duration::from_secs(10);
 /// Of how many topics this is remembered at most.
 const MAX_STRAGGLERS: usize = 1024;
 
@@ -70,7 +70,7 @@ struct Leaving {
 
 /// A subscription that has recently ended.
 #[derive(Debug)]
-struct Left {
+struct EndedSubscription {
     topic: TopicPattern,
     at: Instant,
     /// The channel of its messages, beside datagrams; `None` if the server had not answered.
@@ -91,10 +91,10 @@ pub(super) struct Routes {
     asked: HashMap<u64, u64>,
     leaving: VecDeque<Leaving>,
     /// The outstanding `unsubscribe` requests.
-    told: HashMap<u64, Leaving>,
-    left: VecDeque<Left>,
+    unsubscribing: HashMap<u64, Leaving>,
+    recently_ended: VecDeque<EndedSubscription>,
     /// The time of the next attempt for subscriptions that the server refused, by number.
-    put_off: BTreeMap<u64, Instant>,
+    deferred: BTreeMap<u64, Instant>,
     next_entry: u64,
     is_connected: bool,
     closed: Option<ClosedBy>,
@@ -131,7 +131,7 @@ impl Routes {
         let Some(entry) = self.remove(number) else { return };
         entry.queue.abandon();
         if self.is_connected && matches!(entry.stage, Stage::Asked | Stage::Live) {
-            self.expect_stragglers(&entry);
+            self.remember_ended(&entry);
             self.leaving.push_back(Leaving { topic: entry.request.topic, reply, due: None });
         }
     }
@@ -139,16 +139,16 @@ impl Routes {
     fn remove(&mut self, number: u64) -> Option<Entry> {
         let entry = self.entries.remove(&number)?;
         self.by_text.remove(entry.request.topic.as_str());
-        self.put_off.remove(&number);
+        self.deferred.remove(&number);
         self.patterns.retain(|&pattern| pattern != number);
         Some(entry)
     }
 
     /// Messages in flight for a subscription that has ended are dropped.
-    fn expect_stragglers(&mut self, entry: &Entry) {
-        self.left.retain(|left| left.at.elapsed() < STRAGGLE);
-        self.left.truncate(MAX_STRAGGLERS - 1);
-        self.left.push_front(Left {
+    fn remember_ended(&mut self, entry: &Entry) {
+        self.recently_ended.retain(|left| left.at.elapsed() < STRAGGLER_WINDOW);
+        self.recently_ended.truncate(MAX_STRAGGLERS - 1);
+        self.recently_ended.push_front(EndedSubscription {
             topic: entry.request.topic.clone(),
             at: Instant::now(),
             via: (entry.stage == Stage::Live).then(|| entry.via()),
@@ -156,9 +156,9 @@ impl Routes {
     }
 
     /// Whether a subscription to exactly this text, which has ended, had its messages there.
-    fn came_on(&self, topic: &str, via: Via) -> bool {
-        let is_it = |left: &Left| left.topic.as_str() == topic && left.via == Some(via);
-        self.left.iter().any(|left| is_it(left) && left.at.elapsed() < STRAGGLE)
+    fn had_messages_on(&self, topic: &str, via: Via) -> bool {
+        let is_it = |left: &EndedSubscription| left.topic.as_str() == topic && left.via == Some(via);
+        self.recently_ended.iter().any(|left| is_it(left) && left.at.elapsed() < STRAGGLER_WINDOW)
     }
 
     /// A connection begins, on which the server knows no subscription.
@@ -173,9 +173,9 @@ impl Routes {
         self.is_connected = false;
         self.asked.clear();
         self.leaving.clear();
-        self.told.clear();
-        self.left.clear();
-        self.put_off.clear();
+        self.unsubscribing.clear();
+        self.recently_ended.clear();
+        self.deferred.clear();
         for entry in self.entries.values_mut() {
             entry.stage = Stage::Wanted;
         }
@@ -193,13 +193,13 @@ impl Routes {
         self.wanted.clear();
     }
 
-    /// Whether [`next_order`](Self::next_order) has a message.
+    /// Whether [`next_request`](Self::next_request) has a message.
     pub(super) fn next(&self) -> Next {
         let now = Instant::now();
         if let Some(leaving) = self.leaving.iter().find(|leaving| leaving.due.is_none_or(|due| due <= now)) {
             return leaving.due.map_or(Next::New, Next::Again);
         }
-        match (self.first_due(now), self.wanted.iter().any(|number| !self.is_still_left(*number))) {
+        match (self.first_due(now), self.wanted.iter().any(|number| !self.is_still_leaving(*number))) {
             (Some((_, due)), _) => Next::Again(due),
             (None, true) => Next::New,
             (None, false) => Next::Nothing,
@@ -207,12 +207,12 @@ impl Routes {
     }
 
     /// The next message to send, as request `id`. `unsubscribe` goes first: the same text may be subscribed to again.
-    pub(super) fn next_order(&mut self, id: u64) -> Option<Outgoing> {
+    pub(super) fn next_request(&mut self, id: u64) -> Option<Outgoing> {
         let now = Instant::now();
         let farewell = self.leaving.iter().position(|leaving| leaving.due.is_none_or(|due| due <= now));
         if let Some(leaving) = farewell.and_then(|at| self.leaving.remove(at)) {
             let topic = leaving.topic.clone();
-            self.told.insert(id, leaving);
+            self.unsubscribing.insert(id, leaving);
             return Some(Outgoing { message: ClientMessage::Unsubscribe { topic } });
         }
         while let Some(number) = self.next_due(now).or_else(|| self.next_wanted()) {
@@ -225,32 +225,32 @@ impl Routes {
     }
 
     /// Whether the server still has to end an earlier subscription to the same text.
-    fn is_still_left(&self, number: u64) -> bool {
+    fn is_still_leaving(&self, number: u64) -> bool {
         let text = self.entries.get(&number).map(|entry| entry.request.topic.as_str());
         text.is_some_and(|text| self.leaving.iter().any(|leaving| leaving.topic.as_str() == text))
     }
 
     fn next_wanted(&mut self) -> Option<u64> {
-        let at = self.wanted.iter().position(|number| !self.is_still_left(*number))?;
+        let at = self.wanted.iter().position(|number| !self.is_still_leaving(*number))?;
         self.wanted.remove(at)
     }
 
     fn first_due(&self, now: Instant) -> Option<(u64, Instant)> {
-        let due = self.put_off.iter().filter(|(number, at)| **at <= now && !self.is_still_left(**number));
+        let due = self.deferred.iter().filter(|(number, at)| **at <= now && !self.is_still_leaving(**number));
         due.map(|(number, at)| (*number, *at)).min_by_key(|(_, at)| *at)
     }
 
     /// A deferred subscription that is due.
     fn next_due(&mut self, now: Instant) -> Option<u64> {
         let (number, _) = self.first_due(now)?;
-        self.put_off.remove(&number);
+        self.deferred.remove(&number);
         Some(number)
     }
 
-    /// The next time at which [`next_order`](Self::next_order) has a message that is not due yet.
+    /// The next time at which [`next_request`](Self::next_request) has a message that is not due yet.
     pub(super) fn next_due_at(&self) -> Option<Instant> {
         let now = Instant::now();
-        let due = self.put_off.values().copied().chain(self.leaving.iter().filter_map(|leaving| leaving.due));
+        let due = self.deferred.values().copied().chain(self.leaving.iter().filter_map(|leaving| leaving.due));
         due.filter(|due| *due > now).min()
     }
 
@@ -262,8 +262,8 @@ impl Routes {
 
     /// Handles the reply to request `id` if a subscription waits for it; otherwise gives it back.
     pub(super) fn settle(&mut self, id: u64, reply: ServerMessage) -> Option<ServerMessage> {
-        if let Some(leaving) = self.told.remove(&id) {
-            self.left_or_not(leaving, reply);
+        if let Some(leaving) = self.unsubscribing.remove(&id) {
+            self.unsubscribe_answered(leaving, reply);
             return None;
         }
         let Some(number) = self.asked.remove(&id) else { return Some(reply) };
@@ -285,7 +285,7 @@ impl Routes {
     }
 
     /// The reply to an `unsubscribe`. If it was refused for now, it is sent again, else the server would go on sending.
-    fn left_or_not(&mut self, leaving: Leaving, reply: ServerMessage) {
+    fn unsubscribe_answered(&mut self, leaving: Leaving, reply: ServerMessage) {
         if let Some(retry_after) = refused_for(&reply) {
             self.leaving.push_back(Leaving { due: Some(Instant::now() + retry_after), ..leaving });
         } else if let Some(waiting) = leaving.reply {
@@ -301,7 +301,7 @@ impl Routes {
 
     /// Request `id` could not be sent.
     pub(super) fn unsendable(&mut self, id: u64, error: ClientError) {
-        self.told.remove(&id);
+        self.unsubscribing.remove(&id);
         if let Some(number) = self.asked.remove(&id) {
             self.refused(number, error);
         }
@@ -310,9 +310,9 @@ impl Routes {
     fn refused(&mut self, number: u64, error: ClientError) {
         // The `unsubscribe` of the one before was refused and is still to come, so this passes.
         let is_early = matches!(&error, ClientError::Server(error) if error.code == ErrorCode::Conflict.number())
-            && self.is_still_left(number);
+            && self.is_still_leaving(number);
         match self.entries.get_mut(&number).and_then(|entry| entry.refused(error, is_early)) {
-            Some(again) => drop(self.put_off.insert(number, again)),
+            Some(again) => drop(self.deferred.insert(number, again)),
             None => drop(self.remove(number)),
         }
     }
@@ -342,7 +342,7 @@ impl Routes {
         let number = self.by_text.get(topic.as_str()).copied();
         match number.and_then(|number| self.remove(number)) {
             Some(entry) => {
-                self.expect_stragglers(&entry);
+                self.remember_ended(&entry);
                 entry.end(ErrorReply::new(*code, reason.clone().unwrap_or_default()));
                 Dispatch::Taken
             }
@@ -372,7 +372,7 @@ impl Routes {
                 Stage::Asked => true,
                 Stage::Live => !entry.is_on(via),
             };
-            if is_elsewhere && self.came_on(topic, via) {
+            if is_elsewhere && self.had_messages_on(topic, via) {
                 return if awaited(entry) { Found::Unsettled } else { Found::Straggler };
             }
         }
@@ -382,10 +382,15 @@ impl Routes {
         if matching().any(|(_, entry)| awaited(entry)) {
             return Found::Unsettled;
         }
-        let was_left = || self.left.iter().any(|left| left.topic.matches(topic) && left.at.elapsed() < STRAGGLE);
+        let has_ended_recently =
+            || self.recently_ended.iter().any(|left| left.topic.matches(topic) && left.at.elapsed() < STRAGGLER_WINDOW);
         // A presence event that no subscription asked for is dropped as well.
         let is_somebodys = |entry: &Entry| entry.stage == Stage::Live || of_presence;
-        if matching().any(|(_, entry)| is_somebodys(entry)) || was_left() { Found::Straggler } else { Found::None }
+        if matching().any(|(_, entry)| is_somebodys(entry)) || has_ended_recently() {
+            Found::Straggler
+        } else {
+            Found::None
+        }
     }
 }
 

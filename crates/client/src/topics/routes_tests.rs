@@ -65,7 +65,7 @@ impl Scene {
     /// The next thing that is sent, and its request's number.
     fn order(&mut self) -> Option<(u64, ClientMessage)> {
         self.next_id += 1;
-        Some((self.next_id, self.routes.next_order(self.next_id)?.message))
+        Some((self.next_id, self.routes.next_request(self.next_id)?.message))
     }
 
     /// Expects a `subscribe` to be sent; gives it and its request's number.
@@ -169,7 +169,7 @@ fn nothing_is_handed_out_twice_and_gaps_come_in_their_place() {
 }
 
 #[test]
-fn a_gap_of_a_pattern_is_told_to_its_subscription_and_has_no_offsets() {
+fn a_gap_of_a_pattern_goes_to_its_subscription_and_has_no_offsets() {
     let mut scene = Scene::connected();
     let (all, some) = (scene.add(">"), scene.add("t.*"));
     scene.answer(pattern_on(Some(1)));
@@ -183,7 +183,7 @@ fn a_gap_of_a_pattern_is_told_to_its_subscription_and_has_no_offsets() {
 }
 
 #[test]
-fn a_kept_position_that_cannot_be_resumed_is_told_at_once() {
+fn a_stored_position_that_cannot_be_resumed_is_reported_at_once() {
     let mut scene = Scene::connected();
     let mut reader = scene.add_with("t", 100, |subscribe| subscribe.since = position("e", 5));
     assert_eq!(scene.answer(recovered("e", 9, false)).since, position("e", 5));
@@ -194,7 +194,7 @@ fn a_kept_position_that_cannot_be_resumed_is_told_at_once() {
 }
 
 #[test]
-fn a_pattern_takes_all_its_topics_and_tells_each_reconnect() {
+fn a_pattern_receives_all_its_topics_and_reports_each_reconnect() {
     let mut scene = Scene::connected();
     let reader = scene.add("t.>");
     scene.answer(pattern_on(Some(1)));
@@ -211,7 +211,7 @@ fn a_pattern_takes_all_its_topics_and_tells_each_reconnect() {
 }
 
 #[test]
-fn the_exact_topic_goes_before_patterns_and_the_first_pattern_before_others() {
+fn the_exact_topic_precedes_patterns_and_the_first_pattern_precedes_others() {
     let mut scene = Scene::connected();
     let (wide, narrow, exact) = (scene.add("t.>"), scene.add("t.*"), scene.add("t.a"));
     for _ in 0..2 {
@@ -241,7 +241,7 @@ fn a_full_queue_holds_up_its_lane_and_takes_nothing_in() {
 }
 
 #[test]
-fn a_full_queue_never_holds_up_the_control_lane_and_tells_what_it_dropped() {
+fn a_full_queue_never_holds_up_the_control_lane_and_reports_what_it_dropped() {
     let mut scene = Scene::connected();
     let reader = scene.add_with("t", 2, |_| {});
     scene.answer(live("e", 0, None));
@@ -252,7 +252,7 @@ fn a_full_queue_never_holds_up_the_control_lane_and_tells_what_it_dropped() {
 }
 
 #[test]
-fn with_datagrams_the_newest_wins_and_nothing_is_told() {
+fn with_datagrams_the_newest_wins_and_nothing_is_reported() {
     let mut scene = Scene::connected();
     let reader = scene.add_with("t", 2, |subscribe| {
         subscribe.delivery = DeliveryMode::Datagram;
@@ -279,7 +279,7 @@ fn with_datagrams_the_newest_wins_and_nothing_is_told() {
 }
 
 #[test]
-fn presence_goes_to_who_asked_for_it() {
+fn presence_goes_to_the_subscription_that_asked_for_it() {
     let mut scene = Scene::connected();
     let (exact, pattern) = (scene.add("t.a"), scene.add_with("t.*", 100, |subscribe| subscribe.presence = true));
     scene.answer(live("e", 0, None));
@@ -296,7 +296,7 @@ fn presence_goes_to_who_asked_for_it() {
 }
 
 #[test]
-fn leaving_tells_the_server_what_it_knows_of_and_in_order() {
+fn only_subscriptions_that_the_server_knows_are_unsubscribed_and_in_order() {
     let mut scene = Scene::connected();
     let (asked, wanted) = (scene.add("asked"), scene.add("wanted"));
     let (id, _) = scene.asked();
@@ -351,7 +351,7 @@ fn a_refusal_is_an_error_at_first_and_the_end_later() {
 }
 
 #[test]
-fn the_servers_and_the_clients_end_end_subscriptions() {
+fn the_server_and_the_end_of_the_client_end_subscriptions() {
     let mut scene = Scene::connected();
     let (withdrawn, mut pending, kept) = (scene.add("a"), scene.add("b"), scene.add("c"));
     scene.answer(live("e", 0, None));
@@ -372,7 +372,7 @@ fn the_servers_and_the_clients_end_end_subscriptions() {
 }
 
 #[test]
-fn where_recent_messages_begin_is_not_known_and_none_is_taken_for_an_old_one() {
+fn recent_messages_are_not_mistaken_for_old_ones_however_offsets_jump() {
     let mut scene = Scene::connected();
     let reader = scene.add_with("t", 100, |subscribe| subscribe.recent = Some(3));
     scene.answer(live("e", 100, None));
@@ -385,7 +385,7 @@ fn where_recent_messages_begin_is_not_known_and_none_is_taken_for_an_old_one() {
 }
 
 #[test]
-fn recent_messages_before_a_position_that_the_log_has_lost_are_not_taken_for_old_ones() {
+fn recent_messages_before_a_lost_position_are_not_mistaken_for_old_ones() {
     let mut scene = Scene::connected();
     let reader = scene.add_with("t", 100, |subscribe| {
         subscribe.since = position("e", 130);
@@ -399,7 +399,7 @@ fn recent_messages_before_a_position_that_the_log_has_lost_are_not_taken_for_old
 }
 
 #[test]
-fn what_comes_too_often_is_asked_again_in_its_time_also_by_those_who_leave() {
+fn requests_above_the_rate_are_repeated_in_time_also_unsubscribes() {
     let refusal = |wait| ServerMessage::Error(ErrorReply::new(429_u16, "too often").with_retry_after_ms(wait));
     let mut scene = Scene::connected();
     let mut first = scene.add("t");
@@ -420,7 +420,7 @@ fn what_comes_too_often_is_asked_again_in_its_time_also_by_those_who_leave() {
 }
 
 #[test]
-fn with_the_newest_alone_no_lane_waits_and_losses_are_of_no_interest() {
+fn with_latest_no_lane_waits_and_losses_are_not_reported() {
     let mut scene = Scene::connected();
     let reader = scene.add_latest("t.*");
     scene.answer(pattern_on(Some(1)));

@@ -30,9 +30,9 @@ impl State {
 
 impl Queue {
     /// Drops the oldest item that may go; false if there is none.
-    pub(super) fn push_oldest_out(&self, state: &mut State, coming: Option<&str>, tell: bool) -> bool {
+    pub(super) fn push_oldest_out(&self, state: &mut State, coming: Option<&str>, report: bool) -> bool {
         let Some((at, oldest)) = state.take_oldest(coming) else { return false };
-        if !tell {
+        if !report {
             return true;
         }
         let gone = match &oldest.event {

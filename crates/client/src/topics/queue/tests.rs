@@ -29,7 +29,7 @@ fn taken(queue: &Queue) -> Vec<String> {
 }
 
 #[test]
-fn what_is_pushed_out_is_told_once_and_in_its_place() {
+fn dropped_messages_are_reported_once_and_in_their_place() {
     let queue = Queue::new("t", 4, Keep::All);
     for offset in 1..=10 {
         queue.push_out(message("t", offset), true);
@@ -44,7 +44,7 @@ fn what_is_pushed_out_is_told_once_and_in_its_place() {
 }
 
 #[test]
-fn what_is_pushed_out_of_several_topics_is_told_for_the_pattern() {
+fn dropped_messages_of_several_topics_are_reported_for_the_pattern() {
     let queue = Queue::new("t.*", 2, Keep::All);
     for (topic, offset) in [("t.a", 5), ("t.b", 1), ("t.a", 6)] {
         queue.push_out(message(topic, offset), true);
@@ -109,7 +109,7 @@ fn a_busy_topic_takes_no_other_topics_place() {
 }
 
 #[test]
-fn the_newest_message_has_the_turn_of_the_one_before() {
+fn the_newest_message_takes_the_turn_of_the_one_before() {
     let queue = Queue::new("t.*", 10, Keep::Newest);
     for (topic, offset) in [("t.a", 1), ("t.b", 1), ("t.a", 2), ("t.c", 1), ("t.b", 2), ("t.a", 3)] {
         queue.push_out(message(topic, offset), false);
@@ -139,7 +139,7 @@ fn happenings() -> impl Strategy<Value = Vec<Option<usize>>> {
 
 proptest! {
     #[test]
-    fn whatever_comes_each_topic_keeps_its_newest_and_its_order(
+    fn each_topic_keeps_its_newest_message_and_its_order(
         happenings in happenings(), capacity in 6..20_usize, newest_only: bool,
     ) {
         let queue = Queue::new("t.*", capacity, if newest_only { Keep::Newest } else { Keep::All });
@@ -174,7 +174,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_pushed_out_is_told_before_what_follows(happenings in happenings(), capacity in 1..12_usize) {
+    fn dropped_messages_are_reported_before_what_follows(happenings in happenings(), capacity in 1..12_usize) {
         let queue = Queue::new("t.*", capacity, Keep::All);
         let (mut published, mut next) = ([0_u64; 6], [1_u64; 6]);
         let mut unknown = false;
@@ -210,7 +210,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn a_wait_that_is_given_up_takes_nothing() {
+async fn a_dropped_wait_takes_nothing() {
     let queue = Queue::new("t", 1, Keep::All);
     tokio::select! {
         biased;

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_comes_before_its_subscribed_waits_on_topic_lanes() {
+fn messages_before_their_subscribed_wait_on_topic_lanes() {
     let mut scene = Scene::connected();
     let reader = scene.add_with("t", 100, |subscribe| subscribe.since = position("e", 1));
     let unsettled = scene.routes.dispatch(Via::Lane(1), message("t", 2));
@@ -18,7 +18,7 @@ fn what_comes_before_its_subscribed_waits_on_topic_lanes() {
 }
 
 #[test]
-fn what_was_sent_to_a_pattern_before_the_exact_topic_was_subscribed_to_stays_the_patterns() {
+fn messages_of_a_pattern_stay_its_own_when_the_exact_topic_is_subscribed_to() {
     let mut scene = Scene::connected();
     let pattern = scene.add("t.*");
     scene.answer(pattern_on(Some(1)));
@@ -36,7 +36,7 @@ fn what_was_sent_to_a_pattern_before_the_exact_topic_was_subscribed_to_stays_the
 }
 
 #[test]
-fn what_was_sent_to_one_that_was_left_is_not_given_to_the_next_of_the_same_text() {
+fn messages_of_an_ended_subscription_are_not_given_to_the_next_to_the_same_text() {
     let mut scene = Scene::connected();
     let first = scene.add("t");
     scene.answer(live("e", 4, Some(1)));
@@ -58,7 +58,7 @@ fn what_was_sent_to_one_that_was_left_is_not_given_to_the_next_of_the_same_text(
 }
 
 #[test]
-fn on_the_control_lane_the_answer_parts_what_was_left_from_what_is_new() {
+fn on_the_control_lane_the_answer_separates_the_old_subscription_from_the_new() {
     let mut scene = Scene::connected();
     let pattern = scene.add("t.*");
     let first = scene.add("t.a");
@@ -76,7 +76,7 @@ fn on_the_control_lane_the_answer_parts_what_was_left_from_what_is_new() {
 }
 
 #[test]
-fn a_pattern_that_shares_the_old_lane_gets_nothing_of_a_topic_that_is_subscribed_to_anew() {
+fn a_pattern_that_shares_the_old_lane_gets_nothing_of_a_topic_that_is_subscribed_to_again() {
     let mut scene = Scene::connected();
     let pattern = scene.add("t.*");
     let first = scene.add("t.a");

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn after_a_reconnect_it_goes_on_behind_the_last_message_it_got() {
+fn after_a_reconnect_a_subscription_resumes_behind_its_last_message() {
     let mut scene = Scene::connected();
     let reader = scene.add_with("t", 100, |subscribe| subscribe.recent = Some(5));
     assert_eq!(scene.answer(live("e", 7, None)).recent, Some(5));
@@ -90,7 +90,7 @@ fn recent_messages_that_cannot_be_located_are_reported_unless_there_are_none() {
 }
 
 #[test]
-fn what_was_asked_for_and_never_came_is_asked_for_again() {
+fn messages_that_never_came_are_asked_for_again() {
     let mut scene = Scene::connected();
     let recent = scene.add_with("t", 100, |subscribe| subscribe.recent = Some(3));
     let _live = scene.add("live");
@@ -106,7 +106,7 @@ fn what_was_asked_for_and_never_came_is_asked_for_again() {
 }
 
 #[test]
-fn a_loss_over_a_reconnect_is_told_before_what_follows_and_once() {
+fn a_loss_over_a_reconnect_is_reported_once_before_what_follows() {
     let mut scene = Scene::connected();
     let reader = scene.add("t");
     scene.answer(live("e", 3, None));
@@ -126,7 +126,7 @@ fn a_loss_over_a_reconnect_is_told_before_what_follows_and_once() {
 }
 
 #[test]
-fn another_epoch_is_a_loss_and_begins_a_new_count() {
+fn another_epoch_is_a_loss_and_starts_a_new_count() {
     let mut scene = Scene::connected();
     let reader = scene.add("t");
     scene.answer(live("e", 3, None));
@@ -141,7 +141,7 @@ fn another_epoch_is_a_loss_and_begins_a_new_count() {
 }
 
 #[test]
-fn a_log_that_lost_what_was_seen_is_told_and_followed() {
+fn a_log_that_lost_what_was_seen_is_reported_and_followed() {
     let mut scene = Scene::connected();
     let reader = scene.add("t");
     scene.answer(live("e", 30, None));
@@ -156,7 +156,7 @@ fn a_log_that_lost_what_was_seen_is_told_and_followed() {
 }
 
 #[test]
-fn a_second_loss_before_the_first_was_made_up_for_is_told_as_well() {
+fn a_second_loss_before_the_first_was_made_up_for_is_reported_as_well() {
     let mut scene = Scene::connected();
     let reader = scene.add("t");
     scene.answer(live("e", 4, None));
@@ -170,7 +170,7 @@ fn a_second_loss_before_the_first_was_made_up_for_is_told_as_well() {
 }
 
 #[test]
-fn a_gap_told_the_wrong_way_round_is_no_empty_one() {
+fn a_gap_with_its_ends_swapped_is_not_empty() {
     let mut scene = Scene::connected();
     let reader = scene.add("t");
     scene.answer(live("e", 3, None));
@@ -179,7 +179,7 @@ fn a_gap_told_the_wrong_way_round_is_no_empty_one() {
 }
 
 #[test]
-fn what_the_server_refuses_for_a_while_is_asked_for_again() {
+fn a_subscription_that_is_refused_for_now_is_asked_for_again() {
     let refusal = |code: u16, retry_after_ms| {
         let mut error = ErrorReply::new(code, "not now");
         error.retry_after_ms = retry_after_ms;
@@ -213,7 +213,7 @@ fn what_the_server_refuses_for_a_while_is_asked_for_again() {
 }
 
 #[test]
-fn what_cannot_be_sent_ends_its_subscription_alone() {
+fn a_request_that_cannot_be_sent_ends_its_subscription_alone() {
     let mut scene = Scene::connected();
     let (mut large, other) = (scene.add("large"), scene.add("other"));
     let (id, _) = scene.asked();
