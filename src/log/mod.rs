@@ -294,6 +294,7 @@ mod tests {
         let had = Position { epoch: log.epoch().as_str().into(), offset: 3 };
         assert_eq!(log.start(Some(&had), Some(1)).after, 3, "what can be recovered is");
     }
+
     #[test]
     fn offsets_may_jump() {
         let mut log = Log::new(Epoch::random());
