@@ -1,4 +1,4 @@
-//! What clients say: one enum. Its reading and writing are in `wire`.
+//! The messages of clients: one enum. `wire` parses and encodes it.
 
 mod wire;
 
@@ -17,15 +17,15 @@ use super::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Request {
-    /// The id, where the client wants to tell replies apart.
+    /// The id that replies repeat as `re`, if any.
     pub id: Option<RequestId>,
-    /// What it asks.
+    /// The message.
     pub message: ClientMessage,
 }
 
-/// What a client may say.
+/// A message of a client.
 ///
-/// Exhaustive on purpose: a server decides about each of them.
+/// Exhaustive on purpose: a server handles each of them.
 #[derive(Debug, Clone)]
 pub enum ClientMessage {
     /// The first message of a connection.
@@ -40,20 +40,20 @@ pub enum ClientMessage {
         /// The bytes.
         attachment: Bytes,
     },
-    /// For every connected client, its sender included.
+    /// Sends to every connected client, the sender included.
     Broadcast(Payload),
-    /// For one client.
+    /// Sends to one client.
     Direct {
         /// The receiver's id.
         to: Uuid,
-        /// What it gets.
+        /// The content.
         payload: Payload,
     },
-    /// For one client: WebRTC signalling.
+    /// Sends WebRTC signalling to one client.
     Signal {
         /// The receiver's id.
         to: Uuid,
-        /// Any JSON, handed on as it is.
+        /// Any JSON, forwarded as it is.
         data: Box<RawValue>,
     },
     /// Asks for a `pong`.
@@ -63,7 +63,7 @@ pub enum ClientMessage {
     },
     /// Answers the server's `ping`.
     Pong,
-    /// Asks who is connected.
+    /// Asks for the connected clients.
     ListClients {
         /// Most clients on the page, 1 to [`MAX_PAGE`](super::MAX_PAGE).
         limit: u64,
@@ -74,37 +74,37 @@ pub enum ClientMessage {
     Subscribe(Subscribe),
     /// Ends a subscription.
     Unsubscribe {
-        /// The text that was subscribed to.
+        /// The topic or pattern that was subscribed to.
         topic: TopicPattern,
     },
     /// Adds a message to a topic.
     Publish {
-        /// Where to.
+        /// The topic.
         topic: TopicName,
-        /// What.
+        /// The content.
         payload: Payload,
-        /// Makes a repeated publish harmless.
+        /// Makes the publish idempotent.
         key: Option<IdempotencyKey>,
     },
     /// Asks for a topic's past messages.
     History {
-        /// Of which topic.
+        /// The topic.
         topic: TopicName,
-        /// Only what came after.
+        /// Only messages after this position; with `reverse`, before it.
         since: Option<Position>,
         /// Most messages on the page, 1 to [`MAX_PAGE`](super::MAX_PAGE).
         limit: u64,
-        /// The newest first.
+        /// Whether the newest message comes first.
         reverse: bool,
     },
-    /// Asks who is on a topic.
+    /// Asks for the clients on a topic.
     Presence {
-        /// Which topic.
+        /// The topic.
         topic: TopicName,
     },
-    /// Brings another token, before the first one expires.
+    /// Replaces the client's token, before it expires.
     Refresh {
-        /// Of the same user.
+        /// A token of the same user.
         token: Token,
     },
     /// Asks the server to close the connection.
@@ -119,9 +119,9 @@ pub struct Handshake {
     pub protocol_version: String,
     /// The name shown to others.
     pub client_name: Option<ClientName>,
-    /// Proof of who the client is.
+    /// The client's token.
     pub token: Option<Token>,
-    /// Whether the client takes and may send zstd bodies.
+    /// Whether the client offers zstd.
     pub zstd: bool,
 }
 
@@ -144,15 +144,15 @@ impl Default for Handshake {
 pub struct Subscribe {
     /// A topic, or a pattern.
     pub topic: TopicPattern,
-    /// Replay what came after this position.
+    /// Replay the messages after this position.
     pub since: Option<Position>,
     /// Replay this many of the newest messages.
     pub recent: Option<u64>,
-    /// How messages travel.
+    /// How messages are sent.
     pub delivery: DeliveryMode,
-    /// On which lane they travel.
+    /// The lane on which they are sent.
     pub lane: LaneChoice,
-    /// Tell of joins and leaves as well.
+    /// Whether to send `join` and `leave` as well.
     pub presence: bool,
 }
 
@@ -170,7 +170,7 @@ impl Subscribe {
     }
 }
 
-/// How a subscription's messages travel.
+/// How a subscription's messages are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeliveryMode {
     /// Reliably and in order.
@@ -180,10 +180,10 @@ pub enum DeliveryMode {
     Datagram,
 }
 
-/// On which lane a subscription's messages travel.
+/// The lane on which a subscription's messages are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LaneChoice {
-    /// A lane of the topic's own while there are any left.
+    /// A lane of the topic's own, while any are left.
     #[default]
     Own,
     /// The control lane.
@@ -193,7 +193,7 @@ pub enum LaneChoice {
 /// A place in a topic's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// Which life of the log.
+    /// The epoch of the log.
     pub epoch: String,
     /// The last offset seen.
     pub offset: u64,
@@ -207,10 +207,10 @@ pub struct Close {
 }
 
 impl Close {
-    /// With which code the server is to close, and why, in words for people.
+    /// A close with this code and a reason for people.
     ///
     /// # Errors
-    /// [`Invalid`] where a client may not send the code ([`CloseCode::is_sendable`]), or where the reason is longer than
+    /// [`Invalid`] if a client may not send the code ([`CloseCode::is_sendable`]), or if the reason is longer than
     /// [`MAX_REASON_BYTES`].
     pub fn new(code: CloseCode, reason: impl Into<String>) -> Result<Self, Invalid> {
         let reason = reason.into();

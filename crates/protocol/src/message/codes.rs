@@ -1,4 +1,5 @@
-//! The two sets of numbers of the protocol: `error` codes (after HTTP) and closing codes (WebSocket's, on every carrier).
+//! The two sets of numbers of the protocol: `error` codes (after HTTP) and closing codes (WebSocket's, on every
+//! carrier).
 
 use std::fmt;
 
@@ -13,15 +14,15 @@ pub enum ErrorCode {
     Unauthorized = 401,
     /// Not allowed.
     Forbidden = 403,
-    /// No such client, or subscription, or nothing is kept of what is asked for.
+    /// No such client or subscription, or the server keeps no such data.
     NotFound = 404,
-    /// In conflict with what is already so.
+    /// In conflict with the current state.
     Conflict = 409,
     /// Too large.
     TooLarge = 413,
-    /// Rate limited; `retry_after_ms` tells for how long.
+    /// Too many requests; `retry_after_ms` has the time to wait.
     RateLimited = 429,
-    /// A fault of the server's own.
+    /// An error of the server.
     Internal = 500,
     /// Known to the protocol, not served here.
     NotServed = 501,
@@ -51,38 +52,38 @@ pub struct CloseCode(pub u16);
 impl CloseCode {
     /// Done.
     pub const NORMAL: Self = Self(1000);
-    /// The server drains: reconnect elsewhere.
+    /// The server is shutting down.
     pub const GOING_AWAY: Self = Self(1001);
     /// The peer broke the protocol.
     pub const PROTOCOL_ERROR: Self = Self(1002);
-    /// The peer sent what this side cannot take.
+    /// Unsupported data.
     pub const UNSUPPORTED: Self = Self(1003);
     /// The connection ended without a code. Never sent.
     pub const ABNORMAL: Self = Self(1006);
-    /// Bodies that could not be understood, three in a row.
+    /// Three bodies in a row that could not be decoded.
     pub const INVALID_PAYLOAD: Self = Self(1007);
-    /// Against the server's policy.
+    /// Policy violation.
     pub const POLICY: Self = Self(1008);
     /// A message above the limit.
     pub const TOO_BIG: Self = Self(1009);
-    /// A fault of the server's own.
+    /// An error of the server.
     pub const INTERNAL: Self = Self(1011);
     /// The server restarts.
     pub const RESTART: Self = Self(1012);
-    /// Full: try again later.
+    /// The server is full: try again later.
     pub const TRY_LATER: Self = Self(1013);
     /// Token missing, bad or expired.
     pub const UNAUTHORIZED: Self = Self(4401);
     /// Not allowed.
     pub const FORBIDDEN: Self = Self(4403);
-    /// No handshake, or no pong, in time.
+    /// No handshake, no sign of life, or no end of a message in time.
     pub const TIMEOUT: Self = Self(4408);
     /// The client did not read fast enough and its backlog was full.
     pub const SLOW_CONSUMER: Self = Self(4413);
-    /// Rate limited and went on.
+    /// The client ignored the rate limit.
     pub const RATE_LIMITED: Self = Self(4429);
 
-    /// Those that have a name, in order.
+    /// The codes with a name, in ascending order.
     pub const NAMED: [Self; 16] = [
         Self::NORMAL,
         Self::GOING_AWAY,
@@ -107,7 +108,7 @@ impl CloseCode {
         matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
     }
 
-    /// Whether a client may come back by itself after this code (docs/PROTOCOL.md, "Errors and closing").
+    /// Whether a client may reconnect by itself after this code (docs/PROTOCOL.md, "Closing").
     pub fn may_reconnect(self) -> bool {
         matches!(self.0, 1001 | 1006 | 1011 | 1012 | 1013 | 4408 | 4413)
     }

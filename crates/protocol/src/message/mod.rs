@@ -69,25 +69,25 @@ pub const DEFAULT_PAGE: u64 = 100;
 /// Longest text about a wrong body, in characters.
 const MAX_INVALID_CHARS: usize = 250;
 
-/// The current time as the protocol tells it: Unix milliseconds.
+/// The current time in the protocol's unit, Unix milliseconds.
 pub fn now_ms() -> u64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(MAX_INTEGER))
 }
 
-/// Why a body is not a message: an `error` reply in the making.
+/// The reason why a body is not a message; a server sends it as `error`.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{message}")]
 #[non_exhaustive]
 pub struct Invalid {
-    /// The request it belongs to, where that could still be read.
+    /// The `id` of the request, if it could still be read.
     pub re: Option<RequestId>,
-    /// What is wrong, on which field, and what is expected.
+    /// The problem, the field, and the expected value.
     pub message: String,
-    /// True where the body is no JSON object at all: three of these in a row close the connection (1007).
+    /// Whether the body is not a JSON object at all: three of these in a row close the connection (1007).
     pub malformed: bool,
-    /// True where nothing else is wrong than a `type` that this side does not know: a newer peer's, which a client ignores.
+    /// Whether the only problem is an unknown `type`: it comes from a newer peer, and a client ignores it.
     pub unknown_type: bool,
 }
 
@@ -116,7 +116,7 @@ fn cut(mut message: String) -> String {
     message
 }
 
-/// What a message carries for its receivers: text, an attachment, or both.
+/// The content of a message for its receivers: text, an attachment, or both.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Payload {

@@ -1,4 +1,4 @@
-//! What servers say: one enum. Its reading and writing are in `wire`.
+//! The messages of servers: one enum. `wire` parses and encodes it.
 
 mod wire;
 
@@ -16,13 +16,13 @@ use super::{Close, CloseCode, PROTOCOL_VERSION, Payload, RequestId};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Reply {
-    /// The `id` of the request; absent where nothing was asked.
+    /// The `id` of the request, if the message is a reply.
     pub re: Option<RequestId>,
-    /// What it says.
+    /// The message.
     pub message: ServerMessage,
 }
 
-/// What a server may say.
+/// A message of a server.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum ServerMessage {
@@ -32,62 +32,62 @@ pub enum ServerMessage {
     Text {
         /// `Echo: ` and the request's text.
         content: ByteString,
-        /// When, in Unix milliseconds.
+        /// The server's time, in Unix milliseconds.
         timestamp: Option<u64>,
     },
     /// The echo of `binary`; the attachment holds the bytes.
     Binary {
         /// The request's bytes.
         payload: Payload,
-        /// When, in Unix milliseconds.
+        /// The server's time, in Unix milliseconds.
         timestamp: Option<u64>,
     },
-    /// A client's word to all.
+    /// A client's message to all.
     Broadcast {
-        /// Who sent it.
+        /// The id of the sender.
         from: Uuid,
-        /// What it says.
+        /// The content.
         payload: Payload,
-        /// When, in Unix milliseconds.
+        /// The server's time, in Unix milliseconds.
         timestamp: u64,
     },
-    /// A client's word to this one.
+    /// A client's message to this one.
     Direct {
-        /// Who sent it.
+        /// The id of the sender.
         from: Uuid,
-        /// What it says.
+        /// The content.
         payload: Payload,
-        /// When, in Unix milliseconds.
+        /// The server's time, in Unix milliseconds.
         timestamp: u64,
     },
     /// WebRTC signalling from another client.
     Signal {
-        /// Who sent it.
+        /// The id of the sender.
         from: Uuid,
-        /// Its data, as sent.
+        /// The data, as it was sent.
         data: Box<RawValue>,
-        /// When, in Unix milliseconds.
+        /// The server's time, in Unix milliseconds.
         timestamp: u64,
     },
     /// Answers `ping`.
     Pong {
-        /// The ping's own.
+        /// The timestamp of the ping.
         timestamp: Option<u64>,
         /// The server's clock, in Unix milliseconds.
         server_time: u64,
     },
     /// Asks an idle client for a `pong`.
     Ping {
-        /// When, in Unix milliseconds.
+        /// The server's time, in Unix milliseconds.
         timestamp: u64,
     },
     /// A page of the connected clients.
     ClientList {
         /// The page, ordered by id.
         clients: Vec<ClientInfo>,
-        /// How many are connected in all.
+        /// The number of connected clients.
         total: u64,
-        /// The `after` of the next page; absent on the last.
+        /// The `after` of the next page; absent on the last page.
         next: Option<Uuid>,
     },
     /// Answers `subscribe`.
@@ -99,96 +99,96 @@ pub enum ServerMessage {
         /// 0 to 255, 255 the most urgent.
         priority: u8,
     },
-    /// Messages that were dropped for this client.
+    /// Messages were dropped for this client.
     Gap {
-        /// Of which topic.
+        /// The topic, or the pattern that was subscribed to.
         topic: String,
-        /// Offset of the first one lost.
+        /// The offset of the first one; 0 for a pattern.
         first: u64,
-        /// Offset of the last one lost.
+        /// The offset of the last one; 0 for a pattern.
         last: u64,
-        /// Why.
+        /// The reason, for people.
         reason: Option<String>,
     },
     /// The server ended a subscription.
     Unsubscribed {
-        /// The text that was subscribed to.
+        /// The topic or pattern that was subscribed to.
         topic: String,
-        /// Why, as an error code.
+        /// The number of an [`ErrorCode`](super::ErrorCode).
         code: u16,
-        /// Why, in words.
+        /// The reason, for people.
         reason: Option<String>,
     },
     /// A topic's message; nothing in it depends on the receiver.
     Message(TopicMessage),
     /// Answers `publish`.
     Published {
-        /// Where to.
+        /// The topic.
         topic: String,
-        /// Which life of the log.
+        /// The epoch of the topic's log.
         epoch: String,
-        /// The message's place in it.
+        /// The message's offset in it.
         offset: u64,
-        /// Whether its key was seen before.
+        /// Whether the server had seen its key before.
         duplicate: bool,
     },
-    /// A page of a topic's past.
+    /// A page of a topic's past messages.
     History {
-        /// Of which topic.
+        /// The topic.
         topic: String,
-        /// Which life of the log.
+        /// The epoch of the topic's log.
         epoch: String,
-        /// The newest in the log, where the server says so.
+        /// The newest offset in the log; absent from older servers.
         offset: Option<u64>,
-        /// Where `since` was asked, whether the log has all that came after it, where the server says so.
+        /// Whether the log has everything after `since`; absent without it, and from older servers.
         recovered: Option<bool>,
-        /// The page; attachments in `data`, base64.
+        /// The page; attachments are in `data`, as base64.
         messages: Vec<Box<RawValue>>,
         /// Whether there is another page.
         more: bool,
     },
-    /// Who is on a topic.
+    /// The clients on a topic.
     Presence {
-        /// Which topic.
+        /// The topic.
         topic: String,
-        /// Who: the first of them, by id, where there are very many.
+        /// The clients, ordered by id; only the first if there are very many.
         clients: Vec<Member>,
-        /// How many there are in all.
+        /// The number of clients on the topic.
         total: Option<u64>,
     },
-    /// Somebody came to a topic.
+    /// A client came to a topic.
     Join {
-        /// Which topic.
+        /// The topic.
         topic: String,
-        /// Who.
+        /// The client.
         client: Member,
     },
-    /// Somebody left a topic.
+    /// A client left a topic.
     Leave {
-        /// Which topic.
+        /// The topic.
         topic: String,
-        /// Who.
+        /// The client.
         client: Member,
     },
     /// A request was carried out.
     Ok {
-        /// To how many clients a `broadcast` went.
+        /// The number of receivers of a `broadcast`.
         delivered: Option<u64>,
-        /// From what an `unsubscribe` unsubscribed.
+        /// The topic or pattern that was unsubscribed.
         topic: Option<String>,
     },
     /// A request, or a body, was wrong.
     Error(ErrorReply),
-    /// The token's time is nearly over: the connection closes then, unless another one comes in a `refresh`.
+    /// The token expires soon: the connection closes then, unless a `refresh` brings another one.
     Expiring {
-        /// When, in Unix milliseconds.
+        /// The time at which it expires, in Unix milliseconds.
         expires_at: u64,
     },
     /// Answers `refresh`.
     Refreshed {
-        /// When the new token's time is over, in Unix milliseconds; `None` where it has no end.
+        /// The time at which the new token expires, in Unix milliseconds; `None` if it does not.
         expires_at: Option<u64>,
-        /// What it may send to other clients from now on; `None` if the server restricts nobody.
+        /// What the client may send to other clients from now on; `None` if the server restricts nothing.
         permissions: Option<Permissions>,
     },
     /// The last message: the connection closes with this code.
@@ -199,7 +199,7 @@ pub enum ServerMessage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HandshakeReply {
-    /// Whether the client is in.
+    /// Whether the server accepts the client.
     pub accepted: bool,
     /// The client's id for this connection.
     pub client_id: Option<Uuid>,
@@ -207,24 +207,24 @@ pub struct HandshakeReply {
     pub server_name: String,
     /// The version that the server speaks.
     pub protocol_version: Option<String>,
-    /// Why it was refused.
+    /// The reason for a refusal.
     pub reason: Option<String>,
-    /// The bounds that hold on this connection.
+    /// The server's limits for this connection.
     pub limits: Option<Limits>,
     /// Whether zstd was agreed on.
     pub zstd: bool,
-    /// Who the client has proved to be.
+    /// The user that the client has authenticated as.
     pub user: Option<String>,
-    /// The name that others see, where it is not the one that the client asked for.
+    /// The name that others see, if the client did not ask for it.
     pub client_name: Option<String>,
-    /// When its token's time is over, in Unix milliseconds.
+    /// The time at which the client's token expires, in Unix milliseconds.
     pub expires_at: Option<u64>,
-    /// What it may send to other clients; `None` if the server restricts nobody.
+    /// What the client may send to other clients; `None` if the server restricts nothing.
     pub permissions: Option<Permissions>,
 }
 
 impl HandshakeReply {
-    /// A reply that refuses: `accepted` is false, and all that a client is told when it is accepted is absent.
+    /// A refusal: `accepted` is false, and the fields for an accepted client are absent.
     pub fn new(server_name: impl Into<String>) -> Self {
         Self {
             accepted: false,
@@ -256,19 +256,19 @@ pub struct Permissions {
     pub list_clients: bool,
 }
 
-/// The bounds that a server tells its clients.
+/// The limits of a server, as its clients have to keep them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Limits {
     /// Largest body, in bytes, before and after inflating.
     pub max_message_bytes: u64,
-    /// After this many idle milliseconds the server pings.
+    /// Idle milliseconds until the server pings.
     pub ping_interval_ms: u64,
-    /// And closes after this many without a sign of life.
+    /// Milliseconds after a ping without a sign of life until the server closes the connection.
     pub ping_timeout_ms: u64,
     /// Most request lanes open at once, the control lane not counted.
     pub max_request_lanes: u64,
-    /// Most bytes of messages that are begun and not finished, on all lanes together; `None` where the server tells no bound.
+    /// Most bytes of incomplete messages, on all lanes together; `None` from older servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_unfinished_bytes: Option<u64>,
 }
@@ -292,14 +292,14 @@ impl Default for Limits {
 pub struct ClientInfo {
     /// Its id.
     pub id: Uuid,
-    /// Its name, where it gave one.
+    /// Its name, if any.
     pub name: Option<String>,
-    /// Who it has proved to be.
+    /// The user that it has authenticated as, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Since when, in Unix milliseconds.
+    /// The time of its handshake, in Unix milliseconds.
     pub connected_at: u64,
-    /// Over which carrier: `quic`, `webtransport` or `websocket`.
+    /// Its transport: `quic`, `webtransport` or `websocket`.
     pub transport: Cow<'static, str>,
 }
 
@@ -317,9 +317,9 @@ impl ClientInfo {
 pub struct Member {
     /// Its id.
     pub id: Uuid,
-    /// Its name, where it gave one.
+    /// Its name, if any.
     pub name: Option<String>,
-    /// Who it has proved to be.
+    /// The user that it has authenticated as, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
 }
@@ -335,17 +335,17 @@ impl Member {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Subscribed {
-    /// The text that was subscribed to.
+    /// The topic or pattern that was subscribed to.
     pub topic: String,
-    /// Which life of the log; absent for a pattern.
+    /// The epoch of the topic's log; absent for a pattern.
     pub epoch: Option<String>,
-    /// The newest offset; absent for a pattern.
+    /// The newest offset in it; absent for a pattern.
     pub offset: Option<u64>,
     /// Whether every message after `since` follows.
     pub recovered: Option<bool>,
     /// The lane on which messages come; absent for the control lane.
     pub lane: Option<u64>,
-    /// Why it was not recovered.
+    /// The reason why it was not recovered.
     pub reason: Option<String>,
     /// `Some(false)` if the client may not publish to this topic; `None` for a pattern.
     pub may_publish: Option<bool>,
@@ -370,15 +370,15 @@ impl Subscribed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TopicMessage {
-    /// Which topic.
+    /// The topic.
     pub topic: String,
     /// Its place in the topic's log.
     pub offset: u64,
-    /// Who published it; absent where no client did.
+    /// The client that published it; absent if none did.
     pub from: Option<Uuid>,
-    /// What it says.
+    /// The content.
     pub payload: Payload,
-    /// When, in Unix milliseconds.
+    /// The server's time, in Unix milliseconds.
     pub timestamp: u64,
 }
 
@@ -395,9 +395,9 @@ impl TopicMessage {
 pub struct ErrorReply {
     /// After HTTP; [`ErrorCode`](super::ErrorCode) names the known ones.
     pub code: u16,
-    /// What happened, on what, and what to do.
+    /// The problem, its subject, and what to do; for people.
     pub message: String,
-    /// When to try again, where the rate was limited.
+    /// Milliseconds until the next attempt, for code 429.
     pub retry_after_ms: Option<u64>,
 }
 
@@ -421,9 +421,9 @@ impl ErrorReply {
 pub struct ClosedBy {
     /// The code with which the connection closes.
     pub code: CloseCode,
-    /// Why.
+    /// The reason, for people.
     pub reason: String,
-    /// When to come back, where the server drains.
+    /// Milliseconds until a reconnect, if the server drains.
     pub reconnect_after_ms: Option<u64>,
 }
 
