@@ -17,8 +17,9 @@ use std::convert::Infallible;
 use std::fmt;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
 use tracing::{error, info};
 
@@ -132,7 +133,7 @@ impl Auth {
     /// Reads the files anew. Where one cannot be used all stays as it was, and the log says so.
     pub(crate) fn reload(&self, cause: Cause) {
         let contents = contents(&self.config.auth);
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         if contents.is_empty() || (*seen == contents && cause == Cause::Changed) {
             return;
         }
@@ -141,7 +142,7 @@ impl Auth {
             Ok(keys) => {
                 info!(keys = keys.len(), "Keys for tokens reloaded: {} are in use", keys.len());
                 warn_of_readers(&self.config.auth);
-                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+                *self.keys.write() = keys;
             }
             Err(e) => error!("Keys for tokens not reloaded, the old ones stay in use: {e}"),
         }
@@ -241,7 +242,7 @@ impl Auth {
     fn use_up(&self, once: Option<UsedToken>) -> Result<(), Denied> {
         let Some(once) = once else { return Ok(()) };
         let most = usize::try_from(self.config.auth.max_used_tokens).unwrap_or(usize::MAX);
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = self.used.lock();
         used.take(once, most, now_ms()).map_err(|why| match why {
             NotTaken::Again => Denied::UsedBefore,
             NotTaken::Full => Denied::Unavailable,
@@ -249,7 +250,7 @@ impl Auth {
     }
 
     fn check_now(&self, token: &Token) -> Result<token::Checked, Refused> {
-        let own = Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner));
+        let own = Arc::clone(&self.keys.read());
         let fetched = self.fetched.as_ref().map(Fetched::keys).unwrap_or_default();
         let keys: Vec<&Key> = own.iter().chain(fetched.iter()).collect();
         token::check(token.as_str(), &keys, &self.config.auth)

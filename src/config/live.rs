@@ -1,7 +1,9 @@
 //! Settings that may change while the server runs: those that are looked up for each request, and concern nothing that is
 //! there already.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
 
 use super::{Config, Http, Secret, WebRtc};
 
@@ -29,11 +31,11 @@ impl Live {
     }
 
     pub(crate) fn http(&self) -> Arc<Http> {
-        Arc::clone(&self.http.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.http.read())
     }
 
     pub(crate) fn webrtc(&self) -> Arc<WebRtc> {
-        Arc::clone(&self.webrtc.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.webrtc.read())
     }
 
     /// Takes them over from other settings.
@@ -41,8 +43,8 @@ impl Live {
         let Http { origins, proxies, admin_token, .. } = config.http.clone();
         let admin_token = admin_token.or_else(|| self.made_token.clone());
         let http = Http { origins, proxies, admin_token, ..(*self.http()).clone() };
-        *self.http.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(http);
-        *self.webrtc.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config.webrtc.clone());
+        *self.http.write() = Arc::new(http);
+        *self.webrtc.write() = Arc::new(config.webrtc.clone());
     }
 }
 

@@ -3,8 +3,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
@@ -32,7 +32,7 @@ impl TlsFailures {
     }
 
     fn is_due(&self) -> bool {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.0.lock();
         let is_due = told.is_none_or(|told| told.elapsed() >= TOLD_AGAIN);
         if is_due {
             *told = Some(Instant::now());

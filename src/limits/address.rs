@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, RateLimiter};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::auth_failures::{AuthFailures, TokenCheck};
 use super::bucket::quota;
@@ -115,7 +116,7 @@ impl Addresses {
     /// Forgets the addresses that have their whole burst again, unless that was done just now.
     fn sweep(&self, each: &DefaultKeyedRateLimiter<Network>) {
         {
-            let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut swept = self.swept.lock();
             if swept.elapsed() < SWEEP_PAUSE {
                 return;
             }
@@ -155,7 +156,7 @@ struct Counted(Mutex<HashMap<Network, u64>>);
 
 impl Counted {
     fn lock(&self) -> MutexGuard<'_, HashMap<Network, u64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
@@ -253,7 +254,7 @@ mod tests {
         }
         assert!(matches!(addresses.admit(stranger(16), true), Admission::Refused(_)), "swept a moment ago");
         std::thread::sleep(Duration::from_millis(1));
-        *addresses.swept.lock().expect("the lock") -= SWEEP_PAUSE;
+        *addresses.swept.lock() -= SWEEP_PAUSE;
         assert_eq!(addresses.admit(stranger(16), false), Admission::Granted);
         assert_eq!(addresses.each.as_ref().map(RateLimiter::len), Some(1));
     }

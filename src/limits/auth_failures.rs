@@ -2,8 +2,9 @@
 //! strangers it forgets the one whose guesses are over first.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::address::Network;
 
@@ -30,7 +31,7 @@ pub(crate) enum TokenCheck {
 impl AuthFailures {
     /// Judges a token of which only the caller knows whether it is right.
     pub(super) fn show(&self, from: Network, is_right: bool, now: Instant) -> TokenCheck {
-        let mut over = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut over = self.0.lock();
         let until = over.get(&from).copied().filter(|&until| until > now).unwrap_or(now);
         let wait = (until - now).saturating_sub(EACH * (BURST - 1));
         if !wait.is_zero() {
@@ -91,13 +92,13 @@ mod tests {
         for n in 1000..1000 + crowd {
             assert_eq!(auth_failures.show(network(n), false, now), TokenCheck::Wrong);
         }
-        assert_eq!(auth_failures.0.lock().expect("the lock").len(), ADDRESSES);
+        assert_eq!(auth_failures.0.lock().len(), ADDRESSES);
         assert!(
             matches!(auth_failures.show(network(7), true, now), TokenCheck::TooMany(_)),
             "who guesses most is kept"
         );
         assert_eq!(auth_failures.show(network(8), true, now), TokenCheck::Right);
         assert_eq!(auth_failures.show(network(9), false, now + 2 * EACH), TokenCheck::Wrong);
-        assert_eq!(auth_failures.0.lock().expect("the lock").len(), 2, "the others' guesses are over");
+        assert_eq!(auth_failures.0.lock().len(), 2, "the others' guesses are over");
     }
 }

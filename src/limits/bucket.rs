@@ -3,11 +3,11 @@
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use parking_lot::Mutex;
 
 /// How many refusals are made good by what is served. One alone would do for a client whose every wait ends in time; of
 /// several that wait each for itself, one that comes late takes the turn of the next.
@@ -98,7 +98,7 @@ impl Refusals {
 
     /// One more; gives how many there were.
     fn add(&self) -> u32 {
-        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counted = self.counted.lock();
         let seconds = counted.elapsed().as_secs();
         *counted += Duration::from_secs(seconds);
         self.subtract(u32::try_from(seconds).unwrap_or(u32::MAX));
@@ -159,9 +159,9 @@ mod tests {
         refusals.give_back();
         assert_eq!((refusals.add(), refusals.add()), (1, 2));
         let long_ago = Instant::now().checked_sub(Duration::from_secs(2)).expect("a time");
-        *refusals.counted.lock().expect("the lock") = long_ago;
+        *refusals.counted.lock() = long_ago;
         assert_eq!(refusals.add(), 1, "two of three are good");
-        *refusals.counted.lock().expect("the lock") = long_ago.checked_sub(Duration::from_secs(100)).expect("a time");
+        *refusals.counted.lock() = long_ago.checked_sub(Duration::from_secs(100)).expect("a time");
         assert_eq!(refusals.add(), 0, "never below none");
     }
 

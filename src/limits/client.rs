@@ -1,9 +1,11 @@
 //! What one client may do: so many messages, bytes and new topics. Its session owns it and asks before anything is done.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+
+use parking_lot::RwLock;
 
 use super::bucket::{Bucket, Refusal};
 use super::pages::{PageTurn, Pages, unlimited};
@@ -82,7 +84,7 @@ impl Allowance {
     pub(crate) fn set_message_rate(&self, per_second: Option<NonZeroU32>) {
         let given = |rate: NonZeroU32| (rate.get().into(), 2 * u64::from(rate.get()));
         let (per_second, burst) = per_second.map_or(self.usual, given);
-        let mut messages = self.messages.write().unwrap_or_else(PoisonError::into_inner);
+        let mut messages = self.messages.write();
         if messages.as_ref().is_some_and(|now| now.per_second == per_second) {
             return;
         }
@@ -99,7 +101,7 @@ impl Allowance {
         if !self.is_limited.load(Ordering::Relaxed) {
             return Ok(());
         }
-        if let Some(Messages { per_second, bucket }) = &*self.messages.read().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(Messages { per_second, bucket }) = &*self.messages.read() {
             bucket.take(ONE).map_err(|refusal| {
                 self.refused(refusal, &format!("this client sends more than the {per_second} messages a second it may"))
             })?;

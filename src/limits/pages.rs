@@ -1,9 +1,9 @@
 //! How much of the server's lists and logs a client may ask for: pages of `history`, `client_list` and `presence` are
 //! thousands of times longer than the requests for them. A page beyond the rate is not refused: it waits.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// In a second.
@@ -63,12 +63,12 @@ impl Pages {
     /// So many bytes were given.
     pub(super) fn give(&self, bytes: usize, now: Instant) {
         let (now, given) = self.made_good(now);
-        *self.given.lock().unwrap_or_else(PoisonError::into_inner) = (now, given.saturating_add(bytes as u64));
+        *self.given.lock() = (now, given.saturating_add(bytes as u64));
     }
 
     /// What time has left of what was given.
     fn made_good(&self, now: Instant) -> (Instant, u64) {
-        let (at, given) = *self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, given) = *self.given.lock();
         let good = now.saturating_duration_since(at).as_nanos() * u128::from(self.per_second) / NANOS;
         (now.max(at), given.saturating_sub(u64::try_from(good).unwrap_or(u64::MAX)))
     }
@@ -104,12 +104,12 @@ mod tests {
         let order = Mutex::new(Vec::new());
         let page = async |n: usize| {
             let _turn = pages.turn().await;
-            order.lock().expect("the lock").push(n);
+            order.lock().push(n);
         };
         let held = pages.now().expect("none waits");
         let all = async { tokio::join!(page(0), page(1), page(2)) };
         let let_go = async { drop(held) };
         tokio::join!(all, let_go);
-        assert_eq!(*order.lock().expect("the lock"), [0, 1, 2]);
+        assert_eq!(*order.lock(), [0, 1, 2]);
     }
 }

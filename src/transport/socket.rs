@@ -5,9 +5,10 @@
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use parking_lot::Mutex;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -135,7 +136,7 @@ impl AsyncUdpSocket for WorkerSocket {
     ) -> Poll<io::Result<usize>> {
         let mut filled = 0;
         {
-            let mut incoming = self.incoming.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut incoming = self.incoming.lock();
             // Half of the places, so that strays cannot keep the socket itself waiting.
             let places = (buffers.len().min(metas.len()) / 2).max(1);
             while filled < places {

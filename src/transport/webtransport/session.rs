@@ -1,12 +1,13 @@
 //! A session on its connection, which it has to itself: the streams of HTTP/3 below it, and its end on either side.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
 use quic_websocket_lane::{Disconnected, Layer};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use tokio::sync::oneshot;
@@ -134,7 +135,7 @@ impl Session {
 
     /// Closes the session with a code and reason, and the connection once the client has done so, or has had its time.
     pub(crate) async fn close(&self, code: u16, reason: &str, within: Duration) {
-        let request = self.request.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let request = self.request.lock().take();
         let _ = self.end.set(Disconnected::Closed { code: code.into(), reason: reason.to_owned() });
         let mut is_told = false;
         let closed = async {
