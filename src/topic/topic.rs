@@ -115,13 +115,13 @@ impl Topic {
         if state.is_gone {
             return None;
         }
-        let epoch = state.log.epoch().clone();
-        let record = match state.log.submit(&self.name, draft, uptime_ms(), self.shared.compress_min_bytes()) {
+        let (now, epoch) = (uptime_ms(), state.log.epoch().clone());
+        let record = match state.log.submit(&self.name, draft, now, self.shared.compress_min_bytes()) {
             Submitted::Duplicate(offset) => return Some(Published { epoch, offset, duplicate: true }),
             Submitted::Committed(record) => record,
         };
         let offset = record.offset;
-        self.release(state, record, draft.key.as_ref(), room, delivered);
+        self.release(state, record, draft.key.as_ref(), now, room, delivered);
         counters.published.add(1);
         Some(Published { epoch, offset, duplicate: false })
     }
@@ -132,10 +132,10 @@ impl Topic {
         state: &mut State,
         record: Record,
         key: Option<&IdempotencyKey>,
+        now: u64,
         mut room: Room<'_>,
         delivered: Option<&TaskTracker>,
     ) {
-        let now = uptime_ms();
         state.log.append(record.clone(), key);
         state.used_ms = now;
         state.rate.count(now);
