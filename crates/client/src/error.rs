@@ -49,7 +49,7 @@ pub enum ClientError {
         within: Duration,
     },
     /// The server's certificate is not trusted.
-    #[error("the certificate of {server} is not trusted: {message}; {}", hint(.message))]
+    #[error("the certificate of {server} is not trusted: {}; {}", in_words(.message), hint(.message))]
     Untrusted {
         /// The server.
         server: String,
@@ -138,6 +138,20 @@ impl ClientError {
     }
 }
 
+/// Why a certificate is not trusted: the message of the TLS library, with its code words in plain ones.
+fn in_words(message: &str) -> &str {
+    if message.contains("UnknownIssuer") {
+        return "it is signed by an unknown authority";
+    }
+    if message.contains("BadSignature") {
+        return "its signature is not by the authority that it names";
+    }
+    if message.contains("CaUsedAsEndEntity") {
+        return "it is not one for a server";
+    }
+    message.strip_prefix("invalid peer certificate: ").unwrap_or(message)
+}
+
 /// The remedy for a certificate that is not trusted, by the message of the TLS library.
 fn hint(message: &str) -> &'static str {
     let is = |what: &[&str]| what.iter().any(|what| message.contains(what));
@@ -154,5 +168,27 @@ fn hint(message: &str) -> &'static str {
         "name the authority that signed it with --ca FILE"
     } else {
         "give the server another one, or name the authority that signed it with --ca FILE"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_untrusted_certificate_is_explained_in_plain_words() {
+        let said = |message: &str| {
+            let (server, message) = ("chat.example:4433".into(), format!("invalid peer certificate: {message}"));
+            ClientError::Untrusted { server, message }.to_string()
+        };
+        for (message, words) in [
+            ("UnknownIssuer", "signed by an unknown authority; name the authority that signed it with --ca FILE"),
+            ("BadSignature", "not by the authority that it names; name the authority"),
+            ("CaUsedAsEndEntity", "not one for a server; it is that of an authority"),
+            ("certificate expired: verification time 2 (UNIX)", "not trusted: certificate expired"),
+        ] {
+            let said = said(message);
+            assert!(said.contains(words) && !said.contains("invalid peer certificate"), "{said}");
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! The subscription of each message, the state of each subscription, and the requests that it needs. A state machine
 //! without I/O: messages and changes of the connection go in, requests to the server come out.
 
+mod dispatch;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,10 +15,9 @@ use crate::ClientError;
 use crate::link::unless_error;
 use crate::message::{ClientMessage, ClosedBy, ErrorCode, ErrorReply, ServerMessage, Subscribe, TopicPattern};
 
-/// How long after an unsubscribe its messages are still expected: they overtake nothing, but lanes have no order among
-/// each other.
+/// How long after an unsubscribe its messages may still arrive: lanes are not ordered among each other.
 const STRAGGLER_WINDOW: Duration = Duration::from_secs(10);
-/// Of how many topics this is remembered at most.
+/// Most subscriptions that are remembered for that.
 const MAX_STRAGGLERS: usize = 1024;
 
 /// The channel on which a message came.
@@ -153,12 +154,6 @@ impl Routes {
             at: Instant::now(),
             via: (entry.stage == Stage::Live).then(|| entry.via()),
         });
-    }
-
-    /// Whether a subscription to exactly this text, which has ended, had its messages there.
-    fn had_messages_on(&self, topic: &str, via: Via) -> bool {
-        let is_it = |left: &EndedSubscription| left.topic.as_str() == topic && left.via == Some(via);
-        self.recently_ended.iter().any(|left| is_it(left) && left.at.elapsed() < STRAGGLER_WINDOW)
     }
 
     /// A connection begins, on which the server knows no subscription.
@@ -316,82 +311,6 @@ impl Routes {
             None => drop(self.remove(number)),
         }
     }
-
-    /// Hands a message to the subscription that it belongs to.
-    pub(super) fn dispatch(&mut self, via: Via, message: ServerMessage) -> Dispatch {
-        let (topic, of_presence) = match &message {
-            ServerMessage::Message(message) => (message.topic.as_str(), false),
-            ServerMessage::Gap { topic, .. } => (topic.as_str(), false),
-            ServerMessage::Join { topic, .. } | ServerMessage::Leave { topic, .. } => (topic.as_str(), true),
-            ServerMessage::Unsubscribed { .. } => return self.ended(message),
-            _ => return Dispatch::Unclaimed(message),
-        };
-        match self.find(via, topic, of_presence) {
-            Found::One(number) => match self.entries.get_mut(&number) {
-                Some(entry) => entry.deliver(via, message),
-                None => Dispatch::Unclaimed(message),
-            },
-            Found::Unsettled => Dispatch::Unsettled(message),
-            Found::Straggler => Dispatch::Taken,
-            Found::None => Dispatch::Unclaimed(message),
-        }
-    }
-
-    fn ended(&mut self, message: ServerMessage) -> Dispatch {
-        let ServerMessage::Unsubscribed { topic, code, reason } = &message else { return Dispatch::Unclaimed(message) };
-        let number = self.by_text.get(topic.as_str()).copied();
-        match number.and_then(|number| self.remove(number)) {
-            Some(entry) => {
-                self.remember_ended(&entry);
-                entry.end(ErrorReply::new(*code, reason.clone().unwrap_or_default()));
-                Dispatch::Taken
-            }
-            None => Dispatch::Unclaimed(message),
-        }
-    }
-
-    /// The subscription of a message: the one with exactly its topic, otherwise the first pattern that matches, and
-    /// only if the message comes on the lane that the server named for it. Messages on other lanes were sent to a
-    /// subscription that has ended.
-    fn find(&self, via: Via, topic: &str, of_presence: bool) -> Found {
-        let exact = self.by_text.get(topic).and_then(|number| Some((*number, self.entries.get(number)?)));
-        let matching = || {
-            let of_patterns = self.patterns.iter().filter_map(|number| Some((*number, self.entries.get(number)?)));
-            exact.into_iter().chain(of_patterns.filter(|(_, entry)| entry.request.topic.matches(topic)))
-        };
-        let live = |entry: &Entry| entry.stage == Stage::Live && (entry.request.presence || !of_presence);
-        // On the control lane the answer comes first, so there is nothing to wait for.
-        let awaited = |entry: &Entry| via != Via::Control && entry.stage == Stage::Asked;
-        if let Some((number, entry)) = exact {
-            if live(entry) && entry.is_on(via) {
-                return Found::One(number);
-            }
-            // Subscribed again: a pattern that shares the old lane gets none of the old subscription's messages.
-            let is_elsewhere = match entry.stage {
-                Stage::Wanted | Stage::Locating => false,
-                Stage::Asked => true,
-                Stage::Live => !entry.is_on(via),
-            };
-            if is_elsewhere && self.had_messages_on(topic, via) {
-                return if awaited(entry) { Found::Unsettled } else { Found::Straggler };
-            }
-        }
-        if let Some((number, _)) = matching().find(|(_, entry)| live(entry) && entry.is_on(via)) {
-            return Found::One(number);
-        }
-        if matching().any(|(_, entry)| awaited(entry)) {
-            return Found::Unsettled;
-        }
-        let has_ended_recently =
-            || self.recently_ended.iter().any(|left| left.topic.matches(topic) && left.at.elapsed() < STRAGGLER_WINDOW);
-        // A presence event that no subscription asked for is dropped as well.
-        let is_somebodys = |entry: &Entry| entry.stage == Stage::Live || of_presence;
-        if matching().any(|(_, entry)| is_somebodys(entry)) || has_ended_recently() {
-            Found::Straggler
-        } else {
-            Found::None
-        }
-    }
 }
 
 /// How long to wait before a request that exceeded the rate is sent again.
@@ -402,11 +321,4 @@ pub(crate) fn refused_for(reply: &ServerMessage) -> Option<Duration> {
         }
         _ => None,
     }
-}
-
-enum Found {
-    One(u64),
-    Unsettled,
-    Straggler,
-    None,
 }
