@@ -84,7 +84,7 @@ impl Caller {
     }
 }
 
-/// What comes of a message at once.
+/// The immediate result of a message.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// It was answered, or needs no answer.
@@ -187,8 +187,8 @@ pub(crate) fn make_page(context: &Context, by: &Caller, page: Requested<Page>, r
     put_page(context, by, id.as_ref(), &page, replies);
 }
 
-/// Carries out what [`answer`] put off. Returns once its effects have their place in the order of all others; the reply may
-/// be pending still. `on_control`: the reply will go on the control lane.
+/// Carries out what [`answer`] put off. Returns once its effects have their place in the order of all others; the reply
+/// may be pending still. `on_control`: the reply will go on the control lane.
 pub(crate) async fn execute(context: &Context, by: &Caller, work: Requested<Work>, on_control: bool) -> Reply {
     let Requested { id, identity, operation: work } = work;
     let now = by.identity();

@@ -16,7 +16,7 @@ pub(crate) struct Replies {
     open: BytesMut,
     /// About the size of the last buffers: the next one is made in one piece and not grown.
     guess_bytes: usize,
-    /// Bodies from this size on are compressed, where the client agreed to that.
+    /// Bodies from this size on are compressed, if the client agreed to that.
     compress_from: Option<usize>,
 }
 
@@ -25,7 +25,7 @@ impl Replies {
         Self { messages: 0, open: BytesMut::new(), guess_bytes: 0, compress_from }
     }
 
-    /// What waits, as it is counted.
+    /// The waiting replies, as they are counted.
     pub(crate) fn sent(&self) -> Sent {
         Sent { messages: self.messages, bytes: self.len() - self.messages * frame::PREFIX_BYTES }
     }
@@ -54,7 +54,7 @@ impl Replies {
         });
     }
 
-    /// Takes them all, in one piece whose memory is no larger than that; `None` where there are none.
+    /// Takes them all, in one piece whose memory is no larger than that; `None` if there are none.
     pub(crate) fn take(&mut self) -> Option<Bytes> {
         self.messages = 0;
         if self.open.is_empty() {

@@ -1,4 +1,4 @@
-//! What a client asks for beyond an answer at once. Each operation is a variant, so that the compiler names every place
+//! The operations that clients ask for. Each is a variant, so that the compiler names every place
 //! that a new one needs: its right in `permit`, and its effect in `execute` or `page`.
 
 use std::sync::Arc;
@@ -23,8 +23,9 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    /// Whether its place in the order of effects is quickly had, so that earlier replies of the lane may still be pending
-    /// when it is carried out. The others wait for them: they may take long, or put their reply on the lane themselves.
+    /// Whether its place in the order of effects is quickly had, so that earlier replies of the lane may still be
+    /// pending when it is carried out. The others wait for them: they may take long, or put their reply on the lane
+    /// themselves.
     fn is_brief(&self) -> bool {
         match self {
             Self::Broadcast(_) | Self::Direct { .. } | Self::Signal { .. } => true,
@@ -41,7 +42,7 @@ pub(crate) enum Page {
     Members(TopicName),
 }
 
-/// What was permitted and is still to be done.
+/// An operation that was permitted and is still to be done.
 #[derive(Debug)]
 pub(crate) enum Deferred {
     /// To be carried out by [`execute`](super::execute).

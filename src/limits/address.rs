@@ -1,5 +1,5 @@
-//! What one address may do, and all of them together: begin handshakes, and hold connections. The account of addresses is
-//! itself something that peers make grow, so it has a bound, and strangers who have not proven theirs get only half of it.
+//! Limits of one address, and of all together: on handshakes, and on connections. Peers can make the table of addresses
+//! grow, so it is bounded, and addresses that are not validated get only half of it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,21 +14,21 @@ use super::auth_failures::{AuthFailures, TokenCheck};
 use super::bucket::quota;
 use crate::config::Rates;
 
-/// Between two sweeps of the account, which look at every address in it.
+/// Least time between two sweeps of the table, which look at every address in it.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
-/// The account of addresses, shared by all workers.
+/// The table of addresses, shared by all workers.
 #[derive(Debug)]
 pub(crate) struct Addresses {
     rates: Rates,
     /// Handshakes of all addresses.
     all: Option<DefaultDirectRateLimiter>,
-    /// Handshakes by address. An address that has its whole burst again is nothing that has to be remembered.
+    /// Handshakes by address. An address that has its whole burst again need not be remembered.
     each: Option<DefaultKeyedRateLimiter<Network>>,
     swept: Mutex<Instant>,
     /// Clients' connections.
     connections: Arc<Counted>,
-    /// Those over TCP that are no client's.
+    /// Connections over TCP that do not belong to a client.
     http: Arc<Counted>,
     auth_failures: AuthFailures,
 }
@@ -38,13 +38,13 @@ pub(crate) struct Addresses {
 pub(crate) enum Admission {
     /// It may.
     Granted,
-    /// Once the address has been proven by a Retry.
+    /// Once a Retry has validated the address (RFC 9000 section 8.1.2).
     Unproven,
     /// It may not, for this reason.
     Refused(&'static str),
 }
 
-/// What counts as one address: who has one IPv6 address has at least all those of its /64 (RFC 6177).
+/// The unit that counts as one address: a holder of one IPv6 address has at least its whole /64 (RFC 6177).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Network {
     V4(Ipv4Addr),
@@ -65,7 +65,7 @@ impl From<IpAddr> for Network {
 }
 
 impl Addresses {
-    /// An empty account.
+    /// An empty table.
     pub(crate) fn new(rates: &Rates) -> Arc<Self> {
         let all = quota(rates.handshakes, rates.handshakes_burst).map(RateLimiter::direct);
         let each = quota(rates.address_handshakes, rates.address_handshakes_burst).map(RateLimiter::dashmap);
@@ -81,14 +81,14 @@ impl Addresses {
         })
     }
 
-    /// Judges a token that somebody at an address shows to whoever runs the server, and of which the caller knows whether it
-    /// is right. Nobody is exempt: others may come by way of this machine.
+    /// Judges an admin token from an address; the caller knows whether it is right. No address is exempt: others may
+    /// come by way of this machine.
     pub(crate) fn show_token(&self, from: IpAddr, is_right: bool) -> TokenCheck {
         self.auth_failures.show(from.into(), is_right, Instant::now())
     }
 
-    /// Whether an address may begin a handshake; counts it where it may. The address's own share goes first, so that one
-    /// that has none left takes nothing of what all share.
+    /// Whether an address may begin a handshake; counts it if it may. The address's own limit goes first, so that one
+    /// that has reached it takes nothing of the limit that all share.
     pub(crate) fn admit(&self, from: IpAddr, is_proven: bool) -> Admission {
         if self.rates.exempt(from) {
             return Admission::Granted;
@@ -125,12 +125,12 @@ impl Addresses {
         each.retain_recent();
     }
 
-    /// Counts a client's connection until the result is dropped; `None` where its address has as many as it may.
+    /// Counts a client's connection until the result is dropped; `None` if its address has as many as it may.
     pub(crate) fn connect(&self, from: IpAddr) -> Option<Place> {
         self.count(&self.connections, from, self.rates.address_connections)
     }
 
-    /// The same for one over TCP that is no client's, or not yet: of those an address may have a quarter as many.
+    /// The same for a connection over TCP that belongs to no client, or not yet: an address may have a quarter as many.
     pub(crate) fn connect_http(&self, from: IpAddr) -> Option<Place> {
         self.count(&self.http, from, self.rates.address_connections.div_ceil(4))
     }
@@ -163,7 +163,7 @@ impl Counted {
 /// A counted connection.
 #[derive(Debug)]
 pub(crate) struct Place {
-    /// `None` where nothing has to be given back.
+    /// `None` if nothing has to be given back.
     counted: Option<(Arc<Counted>, Network)>,
 }
 

@@ -1,5 +1,5 @@
-//! How often an address may show a wrong token to whoever runs the server. The account of who has is bounded, and full of
-//! strangers it forgets the one whose guesses are over first.
+//! Limits failed admin-token attempts per address. The table is bounded; when it is full, the entry that expires first
+//! is evicted.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -8,28 +8,28 @@ use parking_lot::Mutex;
 
 use super::address::Network;
 
-/// For so long one wrong token counts.
+/// Time for which one wrong token counts.
 const EACH: Duration = Duration::from_secs(1);
-/// So many may come at once.
+/// Wrong tokens that an address may show at once.
 const BURST: u32 = 10;
-/// Addresses of which account is kept, about 50 bytes each.
+/// Addresses tracked, about 50 bytes each.
 const ADDRESSES: usize = 10_000;
 
-/// Wrong tokens by address: when all of them will count no more.
+/// Wrong tokens by address: when all of them will have expired.
 #[derive(Debug, Default)]
 pub(super) struct AuthFailures(Mutex<HashMap<Network, Instant>>);
 
-/// What comes of a token that somebody shows.
+/// The verdict on a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TokenCheck {
     Right,
     Wrong,
-    /// There were too many wrong ones: nobody says whether this is one. After this time another may be shown.
+    /// Too many were wrong, so this one is not judged. After this time another may be shown.
     TooMany(Duration),
 }
 
 impl AuthFailures {
-    /// Judges a token of which only the caller knows whether it is right.
+    /// Judges a token; the caller knows whether it is right.
     pub(super) fn show(&self, from: Network, is_right: bool, now: Instant) -> TokenCheck {
         let mut over = self.0.lock();
         let until = over.get(&from).copied().filter(|&until| until > now).unwrap_or(now);

@@ -1,5 +1,5 @@
-//! A rate with a burst, and the refusals that came of it. Each refusal is told a time of its own, one behind the other: told
-//! the same time, all who wait would come back at once, and all but one be refused again.
+//! A rate with a burst, and its refusals. Each refusal gets a waiting time of its own, one behind the other: with the
+//! same time, all that wait would come back at once, and all but one would be refused again.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,8 +9,8 @@ use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use parking_lot::Mutex;
 
-/// How many refusals are made good by what is served. One alone would do for a client whose every wait ends in time; of
-/// several that wait each for itself, one that comes late takes the turn of the next.
+/// Refusals forgiven per served request. One would do for a client that retries exactly on time; of several concurrent
+/// retries a late one consumes the next one's token, so two are forgiven.
 const MADE_GOOD: u32 = 2;
 
 /// Gives out what a rate allows, by cells.
@@ -22,17 +22,17 @@ pub(super) struct Bucket {
     refusals: Refusals,
 }
 
-/// That there is not enough.
+/// A request above the rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Refusal {
-    /// After this time it is this one's turn.
+    /// The time until it is its turn.
     pub(super) wait: Duration,
-    /// How many were refused and not served before it.
+    /// Earlier refusals that were not forgiven.
     pub(super) outstanding: u32,
 }
 
 impl Bucket {
-    /// A full one that gives so many cells each second, and at most `burst` at once. `None` where either is 0: no limit.
+    /// A full one that gives so many cells each second, and at most `burst` at once. `None` if either is 0: no limit.
     pub(super) fn new(per_second: u64, burst: u64) -> Option<Self> {
         let quota = quota(per_second, burst)?;
         let (limiter, clock) = (RateLimiter::direct(quota), DefaultClock::default());
@@ -55,7 +55,7 @@ impl Bucket {
         Err(Refusal { wait: wait.saturating_add(turn), outstanding })
     }
 
-    /// Takes over from another one what that has left, at most as much as fits: a new rate is no new burst.
+    /// Takes over the cells that another bucket has left, as far as they fit: a new rate is no new burst.
     pub(super) fn continue_from(&self, other: &Self) {
         let left = other.take_all();
         if let Some(spent) = NonZeroU32::new(self.quota.burst_size().get().saturating_sub(left)) {
@@ -64,7 +64,7 @@ impl Bucket {
         }
     }
 
-    /// Takes all that is left; gives how much that was.
+    /// Takes all cells that are left; gives their number.
     fn take_all(&self) -> u32 {
         let mut all = 0;
         for bit in (0..u32::BITS).rev() {
@@ -77,13 +77,13 @@ impl Bucket {
     }
 }
 
-/// A rate as the limiters take it; `None` where there is no limit.
+/// A rate for the limiters; `None` if there is no limit.
 pub(super) fn quota(per_second: u64, burst: u64) -> Option<Quota> {
     let cells = |setting| NonZeroU32::new(u32::try_from(setting).unwrap_or(u32::MAX));
     Some(Quota::per_second(cells(per_second)?).allow_burst(cells(burst)?))
 }
 
-/// Refusals that were not made good: what is served makes [`MADE_GOOD`] good, and each second one.
+/// Refusals that were not forgiven: a served request forgives [`MADE_GOOD`], and each second one.
 #[derive(Debug)]
 struct Refusals {
     outstanding: AtomicU32,
@@ -96,7 +96,7 @@ impl Refusals {
         Self { outstanding: AtomicU32::new(0), counted: Mutex::new(Instant::now()) }
     }
 
-    /// One more; gives how many there were.
+    /// Adds a refusal; gives the number before it.
     fn add(&self) -> u32 {
         let mut counted = self.counted.lock();
         let seconds = counted.elapsed().as_secs();

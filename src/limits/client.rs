@@ -1,4 +1,4 @@
-//! What one client may do: so many messages, bytes and new topics. Its session owns it and asks before anything is done.
+//! Rate limits of one client: on messages, bytes, new topics and pages. Asked before a request has any effect.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -13,27 +13,27 @@ use crate::config::Rates;
 use crate::message::{ErrorCode, ErrorReply};
 use crate::metrics::Counters;
 
-/// Bytes are counted by so many: coarse enough for rates of gigabytes, in which a byte is less than a nanosecond.
+/// Bytes per cell: coarse enough for rates of gigabytes, at which a byte takes less than a nanosecond.
 const CELL_BYTES: u64 = 16;
 
-/// What one client may do.
+/// The rates of one client.
 #[derive(Debug)]
 pub(crate) struct Allowance {
-    /// False where there is nothing to ask.
+    /// False if there is no limit to check.
     is_limited: AtomicBool,
-    /// The messages' rate, which may change; with it the numbers that it was made of.
+    /// The rate of messages, which may change.
     messages: RwLock<Option<Messages>>,
     bytes: Option<Bucket>,
     topics: Option<Bucket>,
-    /// What it is given in pages.
+    /// Bytes of pages.
     pages: Option<Pages>,
-    /// Signs of life, which are counted for themselves: they answer what the server asks.
+    /// Pongs, which are counted separately: they answer the server's pings.
     pongs: Option<Bucket>,
-    /// Messages per second and their burst, where nobody has said otherwise.
+    /// Messages per second and their burst, by the settings.
     usual: (u64, u64),
     /// Refusals that may be outstanding.
     most_refusals: u64,
-    /// More were.
+    /// More refusals than that were outstanding.
     is_used_up: AtomicBool,
     counters: Arc<Counters>,
 }
@@ -53,8 +53,7 @@ struct Messages {
 const ONE: NonZeroU32 = NonZeroU32::MIN;
 
 impl Allowance {
-    /// What the settings allow; everything where the client is exempt from them. What it does, and what is refused to it, is
-    /// counted there.
+    /// The limits of the settings; none if the client is exempt. `counters` count its requests, and those refused.
     pub(crate) fn new(rates: &Rates, is_exempt: bool, counters: Arc<Counters>) -> Self {
         let bucket = |per_second, burst| if is_exempt { None } else { Bucket::new(per_second, burst) };
         let cells = |bytes: u64| bytes.div_ceil(CELL_BYTES);
@@ -74,13 +73,13 @@ impl Allowance {
         allowance
     }
 
-    /// Where it is counted what the client does.
+    /// The counters of the client's requests.
     pub(crate) fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// Sets how many messages each second are allowed from now on, with twice as many at once; `None` for what the settings
-    /// say. A rate that somebody has set holds for exempt clients as well. A burst that is spent stays spent.
+    /// Sets the messages allowed each second from now on, with twice as many at once; `None` for the settings' rate. A
+    /// rate set here holds for exempt clients as well. A burst that is spent stays spent.
     pub(crate) fn set_message_rate(&self, per_second: Option<NonZeroU32>) {
         let given = |rate: NonZeroU32| (rate.get().into(), 2 * u64::from(rate.get()));
         let (per_second, burst) = per_second.map_or(self.usual, given);
@@ -115,7 +114,7 @@ impl Allowance {
         Ok(())
     }
 
-    /// Takes one `pong`, which is never refused; but who sends nothing but these goes on regardless in the end.
+    /// Takes one `pong`, which is never refused. Too many of them count as going on regardless of refusals.
     pub(crate) fn take_pong(&self) {
         if let Some(Err(Refusal { outstanding, .. })) = self.pongs.as_ref().map(|pongs| pongs.take(ONE)) {
             self.went_on(outstanding);
@@ -131,7 +130,7 @@ impl Allowance {
         bucket.take(ONE).map_err(|refusal| self.count(refusal))
     }
 
-    /// The right to a page of a list or a log, where one may be made at once.
+    /// The right to a page of a list or a log, if one may be made at once.
     pub(crate) fn page_now(&self) -> Option<PageTurn<'_>> {
         self.pages.as_ref().map_or(Some(unlimited()), Pages::now)
     }
@@ -144,19 +143,19 @@ impl Allowance {
         }
     }
 
-    /// A page of so many bytes was made, before compression: that is the work, and the memory while it is made.
+    /// Counts a page of so many bytes before compression: they are the work, and the memory while it is made.
     pub(crate) fn gave_page(&self, bytes: usize) {
         if let Some(pages) = &self.pages {
             pages.give(bytes, Instant::now());
         }
     }
 
-    /// Whether the client has gone on regardless of too many refusals, and has to go.
+    /// Whether the client went on regardless of too many refusals, and has to be closed.
     pub(crate) fn is_used_up(&self) -> bool {
         self.is_used_up.load(Ordering::Relaxed)
     }
 
-    /// Something above a rate came, while so many were outstanding.
+    /// A request above a rate came, while so many refusals were outstanding.
     fn went_on(&self, outstanding: u32) {
         if u64::from(outstanding) >= self.most_refusals {
             self.is_used_up.store(true, Ordering::Relaxed);
@@ -176,7 +175,7 @@ impl Allowance {
     }
 }
 
-/// Whole milliseconds, so that whoever waits for them has waited long enough.
+/// Whole milliseconds, rounded up: a client that waits for them has waited long enough.
 fn milliseconds(wait: Duration) -> u64 {
     u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1)
 }

@@ -1,5 +1,6 @@
-//! What peers may do how often: each client ([`Allowance`]), each address and all together ([`Addresses`]). Knows the
-//! settings and the wording of refusals; nothing of lanes or connections. Refusing costs no more than the settings allow: who goes on regardless has to go.
+//! Rate limits: of each client ([`Allowance`]), of each address, and of all together ([`Addresses`]). Knows the
+//! settings and the wording of refusals; nothing of lanes or connections. Refusals cost no more than the settings
+//! allow: a client that goes on regardless is closed.
 
 mod address;
 mod auth_failures;

@@ -1,34 +1,34 @@
-//! How much of the server's lists and logs a client may ask for: pages of `history`, `client_list` and `presence` are
-//! thousands of times longer than the requests for them. A page beyond the rate is not refused: it waits.
+//! Rate limit of pages: those of `history`, `client_list` and `presence` are thousands of times longer than the
+//! requests for them. A page beyond the rate is not refused: it waits.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// In a second.
+/// Nanoseconds in a second.
 const NANOS: u128 = 1_000_000_000;
 
-/// A rate in bytes with a burst. What was given is known only once a page is made, so the next one waits for it.
+/// A rate in bytes with a burst. A page's size is known only once it is made, so the next page waits for it.
 #[derive(Debug)]
 pub(super) struct Pages {
     per_second: u64,
     burst: u64,
-    /// What was given and not made good by time, and when that was.
+    /// Bytes given and not yet recovered by time, and when that was.
     given: Mutex<(Instant, u64)>,
-    /// One waits at a time: all who wait would be due together.
+    /// One request waits at a time: otherwise all would be due together.
     next: Semaphore,
 }
 
 /// The right to have a page made.
 #[derive(Debug)]
 pub(crate) struct PageTurn<'a> {
-    /// `None` where there is no limit.
+    /// `None` if there is no limit.
     _held: Option<SemaphorePermit<'a>>,
 }
 
 impl Pages {
-    /// `None` where either is 0: no limit.
+    /// `None` if either is 0: no limit.
     pub(super) fn new(per_second: u64, burst: u64) -> Option<Self> {
         let given = Mutex::new((Instant::now(), 0));
         (per_second > 0 && burst > 0).then(|| Self { per_second, burst, given, next: Semaphore::new(1) })
@@ -53,20 +53,20 @@ impl Pages {
         }
     }
 
-    /// How long until what was given is within the burst again.
+    /// The time until the bytes given are within the burst again.
     fn due(&self, now: Instant) -> Duration {
         let above = self.made_good(now).1.saturating_sub(self.burst);
         let nanos = (u128::from(above) * NANOS).div_ceil(u128::from(self.per_second));
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
-    /// So many bytes were given.
+    /// Counts bytes of a page.
     pub(super) fn give(&self, bytes: usize, now: Instant) {
         let (now, given) = self.made_good(now);
         *self.given.lock() = (now, given.saturating_add(bytes as u64));
     }
 
-    /// What time has left of what was given.
+    /// The bytes given that time has not recovered.
     fn made_good(&self, now: Instant) -> (Instant, u64) {
         let (at, given) = *self.given.lock();
         let good = now.saturating_duration_since(at).as_nanos() * u128::from(self.per_second) / NANOS;
@@ -74,7 +74,7 @@ impl Pages {
     }
 }
 
-/// For who has no limit.
+/// For clients without a limit.
 pub(super) const fn unlimited() -> PageTurn<'static> {
     PageTurn { _held: None }
 }

@@ -21,7 +21,7 @@ pub(crate) use self::record::{Draft, Record};
 use crate::frame::allocated;
 use crate::message::{IdempotencyKey, Position, TopicName};
 
-/// What a log keeps.
+/// The bounds of a log.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Retention {
     pub(crate) messages: usize,
@@ -32,7 +32,7 @@ pub(crate) struct Retention {
     pub(crate) key_age_ms: u64,
 }
 
-/// What became of a draft that was submitted.
+/// The result of submitting a draft.
 #[derive(Debug)]
 pub(crate) enum Submitted {
     /// It has its place, and is as safe as the topic promises: it can be released.
@@ -91,7 +91,7 @@ impl Log {
         self.bytes + allocated(self.records.capacity() * size_of::<Record>()) + self.keys.bytes()
     }
 
-    /// Gives a message its place behind the newest. Nobody sees it yet.
+    /// Gives a message its place behind the newest. It is not visible yet.
     pub(crate) fn submit(&self, topic: &TopicName, draft: &Draft, now_ms: u64, compress_min_bytes: usize) -> Submitted {
         if let Some(offset) = draft.key.as_ref().and_then(|key| self.keys.offset(key)) {
             return Submitted::Duplicate(offset);
@@ -190,7 +190,7 @@ impl Log {
 /// Where a subscription begins in a log.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Start {
-    /// What comes behind this offset is replayed; all of it is kept.
+    /// Messages behind this offset are replayed; all of them are kept.
     pub(crate) after: u64,
     /// Whether that is everything behind the position that was asked for; `None` if none was.
     pub(crate) recovered: Option<Result<(), Unrecovered>>,

@@ -23,7 +23,7 @@ pub(crate) struct Draft {
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     pub(crate) offset: u64,
-    /// When it came, by the clock that ages are counted by, which nobody sets.
+    /// When it came, by the monotonic clock that ages are counted by.
     pub(super) at_ms: u64,
     /// The `message` as every subscriber gets it, for nothing in it depends on the receiver. Encoded when it gets its
     /// offset, and not again, however often it is delivered and replayed.

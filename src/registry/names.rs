@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(enter(&mut names, 4, "Ada", None, Chosen), Some(vec![]));
     }
 
-    /// Whether nobody can go by one of the names while the other is somebody's.
+    /// Whether no client can go by one of the names while the other belongs to a user.
     fn are_one(one: &str, other: &str) -> bool {
         let mut names = Names::default();
         enter(&mut names, 1, one, Some("ada"), Exclusive);

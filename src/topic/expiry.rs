@@ -1,4 +1,4 @@
-//! Expiry: messages and keys that are too old, and topics that nobody uses, are forgotten.
+//! Expiry: forgets messages and keys that are too old, and topics that are no longer used.
 
 use std::time::Duration;
 

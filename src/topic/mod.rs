@@ -252,7 +252,7 @@ impl Topics {
     }
 }
 
-/// Milliseconds since the first call, by a clock that nobody sets: what topics count ages by. The time of day may jump,
+/// Milliseconds since the first call, by a monotonic clock: topics count ages by it. The time of day may jump,
 /// when a machine has begun with a wrong one, and would take all histories with it.
 fn uptime_ms() -> u64 {
     static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);

@@ -1,5 +1,6 @@
-//! Which patterns match a topic: a tree of their first levels, so that the answer takes about as long as the topic has
-//! levels, however many patterns there are; and behind these an index that compares 64 patterns at once. Pure.
+//! Finds the patterns that match a topic: a tree of their first levels, so that the answer takes about as long as the
+//! topic has levels, however many patterns there are; and behind these an index that compares 64 patterns at once.
+//! Pure.
 //!
 //! A tree alone would do for short patterns only: at each level it goes on by the level's name and by `*`, so that a
 //! topic of 128 levels would lead through all levels of all patterns.
@@ -12,7 +13,7 @@ use crate::pattern_index::{Block, PatternIndex, Sought};
 /// Levels of the tree: a topic leads to no more than `2^(DEPTH + 1)` of its nodes.
 const DEPTH: usize = 8;
 
-/// Patterns, each with what belongs to it and a number, by which what came first is found first.
+/// Patterns, each with an item and a number: items are found in the order of their numbers.
 #[derive(Debug)]
 pub(super) struct Patterns<T> {
     root: Node<T>,
@@ -50,7 +51,7 @@ impl<T: Copy> Patterns<T> {
         self.root.is_empty()
     }
 
-    /// Adds what belongs to a pattern, with a number above all others.
+    /// Adds a pattern's item, with a number above all others.
     pub(super) fn add(&mut self, pattern: &TopicPattern, number: u64, item: T) {
         let mut node = &mut self.root;
         for (depth, level) in pattern.as_str().split('.').enumerate() {
@@ -70,13 +71,13 @@ impl<T: Copy> Patterns<T> {
         node.here.push((number, item));
     }
 
-    /// Removes what belongs to this very pattern with this number.
+    /// Removes this pattern's item with this number.
     pub(super) fn remove(&mut self, pattern: &TopicPattern, number: u64) {
         let levels: Vec<&str> = pattern.as_str().split('.').collect();
         self.root.remove(pattern, &levels, DEPTH, number);
     }
 
-    /// Begins to look for what belongs to the patterns that match.
+    /// Begins to look for the items of the patterns that match.
     pub(super) fn search<'a>(&'a self, topic: &'a Sought<'a>) -> Search<'a, T> {
         let (nodes, found) = (vec![(&self.root, 0)], Vec::new());
         Search { topic, nodes, blocks: [].iter(), found, steps: 0 }
@@ -122,7 +123,7 @@ impl<T: Copy> Search<'_, T> {
         false
     }
 
-    /// What was found, in the order in which it was added.
+    /// The items found, in the order in which they were added.
     pub(super) fn found(mut self) -> Vec<T> {
         self.found.sort_unstable_by_key(|&(number, _)| number);
         self.found.into_iter().map(|(_, item)| item).collect()
@@ -135,7 +136,7 @@ impl<T> Node<T> {
         is_leaf && self.here.is_empty() && self.below.is_empty() && self.deeper.is_empty()
     }
 
-    /// Removes an item, and what is empty without it.
+    /// Removes an item, and levels that are empty without it.
     fn remove(&mut self, pattern: &TopicPattern, levels: &[&str], depth: usize, number: u64) {
         match levels.split_first() {
             Some(_) if depth == 0 => {

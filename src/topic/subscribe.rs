@@ -61,7 +61,7 @@ impl Topics {
             match topic.join(request, reserved, room) {
                 Some(Begun::Unannounced(subscribed)) => return Ok(Some(subscribed)),
                 Some(Begun::Announced(marker)) => {
-                    // What is asked next on this lane is answered behind it.
+                    // Later requests on this lane are answered behind it.
                     marker.cancelled().await;
                     return Ok(None);
                 }
@@ -149,8 +149,8 @@ impl SubscribeRequest<'_> {
     }
 }
 
-/// The effect of a rule's policy on a lane that nobody has found room on. A pattern under `block` also gets messages of
-/// topics whose publishers do not wait.
+/// The effect of a rule's policy on a lane without a check for room before. A pattern under `block` also gets messages
+/// of topics whose publishers do not wait.
 fn overflow(policy: OverflowPolicy) -> Overflow {
     match policy {
         OverflowPolicy::Disconnect | OverflowPolicy::Block => Overflow::Refuse,

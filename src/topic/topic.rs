@@ -300,7 +300,7 @@ impl Topic {
     }
 
     /// Forgets what is too old, and half of the rest if the server's memory for topics is nearly full. True if the
-    /// topic is gone with that: nobody uses it, and it keeps nothing.
+    /// topic is gone with that: no client uses it, and it keeps nothing.
     pub(super) fn expire(&self, now: u64) -> bool {
         let mut state = self.state.lock();
         if self.shared.memory.is_nearly_full() {

@@ -151,7 +151,7 @@ impl Topics {
     }
 }
 
-/// What is left to be done at the worker when a subscription ends.
+/// The rest of a subscription's end, to be done at the worker.
 pub(super) struct Ended {
     pub(super) target: Target,
     pub(super) left: Option<PresenceEvent>,
