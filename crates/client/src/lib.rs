@@ -69,3 +69,8 @@ pub use self::topics::{
     Ended, History, HistoryBuilder, Missed, PublishBuilder, Published, SubscribeBuilder, Subscription, TopicEvent,
 };
 pub use quic_websocket_protocol::{Printable, message};
+
+// Tests the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

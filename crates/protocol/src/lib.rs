@@ -32,3 +32,8 @@ pub mod message;
 mod printable;
 
 pub use self::printable::{Printable, is_ignorable};
+
+// Tests the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
