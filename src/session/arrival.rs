@@ -2,6 +2,7 @@
 //! speaks. All of this has the time of one handshake, and ends when the server drains.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use quic_websocket_lane::websocket;
 use quinn::{Connection, ConnectionError, ZeroRttAccepted};
@@ -122,7 +123,8 @@ async fn run_session(
     let accepted =
         webtransport::accept(connection.clone(), confirmed, &pages.origins, &worker_context.own_pages, trusts_by_hash);
     let (code, reason) = match in_time(accepted, deadline, &worker_context).await {
-        Ok(Ok((carrier, bearer))) => {
+        Ok(Ok((session, bearer))) => {
+            let carrier = Carrier::WebTransport(Arc::new(session));
             return welcome(carrier, None, bearer, deadline, worker_context, handshaking).await;
         }
         Ok(Err(no_session)) => {

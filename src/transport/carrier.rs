@@ -17,9 +17,6 @@ use tokio::time::{sleep, timeout};
 use super::webtransport::Session;
 use crate::message::ALPN_WEBTRANSPORT;
 
-/// Bytes of datagrams that QUIC holds at once: one or two packets, so that streams have the packets after these.
-pub(super) const DATAGRAMS_IN_QUIC: usize = 4096;
-
 /// Between the end of a session's lanes and its own. Chromium 148 crashes where one follows the other within a few
 /// milliseconds; with 200 in between it was not seen to.
 const AFTER_LANES: Duration = Duration::from_millis(200);

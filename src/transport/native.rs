@@ -13,12 +13,16 @@ use quinn::{
 };
 use tokio::sync::{mpsc, watch};
 
-use super::carrier::DATAGRAMS_IN_QUIC;
 use super::cid::{CidScheme, WorkerCids};
 use super::socket::{MisroutedPacket, WorkerSocket};
-use super::webtransport::HTTP3_STREAMS;
 use crate::config::{Config, Congestion, Quic};
 use crate::tls::ResetKey;
+
+/// Bytes of datagrams that QUIC holds at once: one or two packets, so that streams have the packets after these.
+const DATAGRAMS_IN_QUIC: usize = 4096;
+/// Unidirectional streams that a client has for HTTP/3 itself: control, QPACK encoder and decoder (RFC 9114 section 6.2).
+/// Topics need none of a client's.
+const HTTP3_STREAMS: u8 = 3;
 
 /// What is the same for all workers of a server.
 pub(crate) struct ServerSettings {

@@ -6,7 +6,6 @@ mod http3;
 mod session;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use bytes::BytesMut;
 use quic_websocket_lane::Disconnected;
@@ -19,16 +18,12 @@ use self::fields::{Asked, Malformed};
 use self::http3::{GENERAL_PROTOCOL_ERROR, NO_ERROR};
 use self::session::Http3;
 pub(crate) use self::session::Session;
-use super::carrier::Carrier;
 use super::native::{streams, var_int};
 use crate::message::Token;
 use crate::origin::{Origin, OwnPages, lets_in};
 
 /// Where the session is (docs/PROTOCOL.md, "Carriers and frames").
 const PATH: &str = "/wt";
-/// Unidirectional streams that a client has for HTTP/3 itself: control, QPACK encoder and decoder (RFC 9114 section 6.2).
-/// Topics need none of a client's.
-pub(super) const HTTP3_STREAMS: u8 = 3;
 
 /// Why there is no session.
 #[derive(Debug, Error)]
@@ -67,7 +62,7 @@ pub(crate) fn grant_streams(connection: &Connection, max_request_lanes: u64) {
     connection.set_max_concurrent_bi_streams(var_int(streams(max_request_lanes + 1)));
 }
 
-/// Waits for QUIC's handshake and the client's request, and answers it; gives the token that came with it. Web pages that are
+/// Waits for QUIC's handshake and the client's request, and answers it; gives the session and the token that came with it. Web pages that are
 /// not let in are refused: `known` are the origins that are, and `own` the server's. Bound it by a timeout.
 ///
 /// # Errors
@@ -78,7 +73,7 @@ pub(crate) async fn accept(
     known: &[Origin],
     own: &OwnPages,
     trusts_by_hash: bool,
-) -> Result<(Carrier, Option<Token>), NoSession> {
+) -> Result<(Session, Option<Token>), NoSession> {
     // Before that nothing is read: what came may be a copy (RFC 9001 section 4.6). It has the same end where it is lost.
     confirmed.await;
     let from = connection.remote_address().ip();
@@ -88,7 +83,7 @@ pub(crate) async fn accept(
         Ok(asked) => match judge(&asked, known, own, from, trusts_by_hash) {
             Ok(bearer) => {
                 answer(&mut send, StatusCode::OK).await?;
-                return Ok((Carrier::WebTransport(Arc::new(http3.session(send, frames))), bearer));
+                return Ok((http3.session(send, frames), bearer));
             }
             Err(refused) => refused,
         },
