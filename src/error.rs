@@ -1,4 +1,4 @@
-//! What can go wrong with a server as a whole. Each room has its own errors; these are those that end it.
+//! Errors that end a whole server. Each room has its own errors; these are the ones that `Server` returns.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -21,57 +21,57 @@ pub enum ServerError {
     /// The keys for tokens cannot be used.
     #[error(transparent)]
     Auth(#[from] AuthError),
-    /// The address cannot be had.
+    /// The server cannot listen on its UDP address.
     #[error("cannot listen on UDP {addr}: {}", unlistenable(*addr, cause, "--addr"))]
     Bind {
-        /// The address asked for.
+        /// The address.
         addr: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
-    /// The address for HTTP cannot be had.
+    /// The server cannot listen on an address for HTTP.
     #[error(
-        "cannot listen on TCP {addr}: {}, or do without HTTP and WebSocket (http.enabled = false)",
+        "cannot listen on TCP {addr}: {}, or turn HTTP and WebSocket off (http.enabled = false)",
         unlistenable(*addr, cause, setting)
     )]
     BindTcp {
-        /// The address asked for.
+        /// The address.
         addr: SocketAddr,
-        /// The setting for it.
+        /// The setting that contains it.
         setting: &'static str,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
-    /// The system gives no random bytes.
-    #[error("the system gives no random bytes for an admin token; set http.admin_token")]
+    /// The system provides no random bytes.
+    #[error("the system provides no random bytes for an admin token; set http.admin_token")]
     Random,
-    /// A worker could not start, or ended before it was asked to.
+    /// A worker could not start, or ended before the server did.
     #[error("worker {worker}: {message}")]
     Worker {
-        /// Its number, from 0.
+        /// The worker's number, from 0.
         worker: usize,
-        /// What happened.
+        /// The problem.
         message: String,
     },
 }
 
-/// Why an address cannot be had, and what to do.
+/// Why the server cannot listen on an address, and what to do.
 fn unlistenable(addr: SocketAddr, cause: &io::Error, setting: &str) -> String {
     let any = if addr.is_ipv6() { "[::]" } else { "0.0.0.0" };
     match cause.kind() {
         ErrorKind::AddrInUse => {
-            format!("another program listens there already; end it, or choose another port with {setting}")
+            format!("another program already listens there; stop it, or choose another port with {setting}")
         }
         ErrorKind::AddrNotAvailable => format!(
-            "this machine has no such address; choose one of its own with {setting}, or {any}:{} for all of them",
+            "this machine does not have that address; choose one of its own with {setting}, or {any}:{} for all",
             addr.port()
         ),
         ErrorKind::PermissionDenied => format!(
-            "this user may not; ports below 1024 take a right of their own (CAP_NET_BIND_SERVICE on Linux); grant it, or \
+            "permission denied; ports below 1024 require a privilege (CAP_NET_BIND_SERVICE on Linux); grant it, or \
              choose another port with {setting}"
         ),
         _ if addr.is_ipv6() => format!("{cause}; choose an IPv4 address with {setting} if this machine has no IPv6"),
-        _ => format!("{cause}; choose another with {setting}"),
+        _ => format!("{cause}; choose another address with {setting}"),
     }
 }
 
@@ -80,15 +80,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn why_an_address_cannot_be_had_is_told_with_what_to_do() {
+    fn errors_about_an_address_name_the_remedy() {
         let told = |kind: ErrorKind| {
             let (addr, cause) = (SocketAddr::from(([192, 0, 2, 1], 443)), kind.into());
             ServerError::BindTcp { addr, setting: "http.addr", cause }.to_string()
         };
         let taken = told(ErrorKind::AddrInUse);
-        assert!(taken.contains("TCP 192.0.2.1:443: another program listens there"), "{taken}");
+        assert!(taken.contains("TCP 192.0.2.1:443: another program already listens there"), "{taken}");
         let foreign = told(ErrorKind::AddrNotAvailable);
-        assert!(foreign.contains("no such address") && foreign.contains("0.0.0.0:443"), "{foreign}");
+        assert!(foreign.contains("does not have that address") && foreign.contains("0.0.0.0:443"), "{foreign}");
         assert!(!foreign.contains("another program"), "{foreign}");
         let forbidden = told(ErrorKind::PermissionDenied);
         assert!(forbidden.contains("CAP_NET_BIND_SERVICE") && forbidden.contains("http.addr"), "{forbidden}");

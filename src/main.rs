@@ -1,4 +1,5 @@
-//! The binary: arguments and configuration, then [`Server::run`]; and the small subcommands. How it logs is in `telemetry`.
+//! The binary: command line and configuration, then [`Server::run`], or a subcommand. Logging is in `telemetry`,
+//! settings in `settings`.
 
 mod command;
 mod settings;
@@ -21,19 +22,19 @@ use crate::command::say;
 use crate::command::token::TokenCommand;
 use crate::settings::{Settings, configuration};
 
-// Gives memory back after a crowd has left, which glibc's does not reliably do with a thread for each worker, and takes
-// 8 % less time for each connection.
+// Returns memory to the system after many clients left, which glibc does not do reliably with one thread per worker,
+// and takes 8 % less time per connection.
 #[cfg(all(feature = "jemalloc", not(target_env = "msvc")))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Open files beside the connections: sockets, the workers' own, and what is read anew now and then.
+/// Open files besides connections: sockets, the workers' own, and files that are read again.
 const OTHER_FILES: u64 = 100;
 
 /// The realtime messaging server for QUIC.
 ///
-/// Every other setting is in the configuration file (--config) or the environment: QWS_LIMITS__MAX_CLIENTS=500 sets
-/// limits.max_clients. The command line overrides the environment, and the environment overrides the file.
+/// All other settings are in the configuration file (--config) or in environment variables: QWS_LIMITS__MAX_CLIENTS=500
+/// sets limits.max_clients. The command line overrides the environment, which overrides the file.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -45,7 +46,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a development certificate authority and a server certificate, or a client's.
+    /// Create a development certificate authority with a server certificate, or a client certificate.
     Certs(Certs),
     /// Create or inspect tokens.
     #[command(subcommand)]
@@ -55,40 +56,41 @@ enum Command {
 /// Flags of the server itself.
 #[derive(Debug, Clone, Args)]
 struct Serve {
-    /// UDP address to listen on, and the TCP address for WebSocket and web pages [default: 127.0.0.1:4433]
+    /// UDP address to listen on, also the TCP address for WebSocket and web pages [default: 127.0.0.1:4433]
     #[arg(long, value_parser = parse_address)]
     addr: Option<SocketAddr>,
-    /// Loopback address where WebSocket and the web pages are served without TLS as well, for development
+    /// Loopback address that also serves WebSocket and the web pages without TLS, for development
     #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     http: Option<SocketAddr>,
-    /// The name told to clients [default: "QUIC WebSocket Server"]
+    /// Name sent to clients [default: "QUIC WebSocket Server"]
     #[arg(long)]
     name: Option<String>,
-    /// Most clients connected at once [default: 10000]
+    /// Maximum number of connected clients [default: 10000]
     #[arg(long, value_parser = whole_number)]
     max_clients: Option<u64>,
-    /// PEM file with the certificate chain [default: certs/server.pem, made where it is missing; one named here has to be there]
+    /// PEM file with the certificate chain; a file named here must exist [default: certs/server.pem, created if
+    /// missing]
     #[arg(long)]
     cert: Option<PathBuf>,
-    /// PEM file with its private key [default: certs/server-key.pem]
+    /// PEM file with the certificate's private key [default: certs/server-key.pem]
     #[arg(long)]
     key: Option<PathBuf>,
-    /// error, warn, info, debug, trace, or a filter; RUST_LOG overrides it [default: info]
+    /// Log level (error, warn, info, debug, trace) or filter; RUST_LOG overrides it [default: info]
     #[arg(long)]
     log_level: Option<String>,
-    /// How a log line looks: text, or json for one object a line [default: text]
+    /// Log format: text, or json for one object per line [default: text]
     #[arg(long, value_enum, hide_possible_values = true)]
     log_format: Option<LogFormat>,
-    /// The level of the lines written for each message [default: debug]
+    /// Level of the lines written for each message [default: debug]
     #[arg(long, value_enum)]
     log_messages: Option<MessageLog>,
-    /// Worker threads; 0 means one for each core [default: 0]
+    /// Worker threads; 0 is one per core [default: 0]
     #[arg(long, value_parser = whole_number)]
     workers: Option<u64>,
-    /// TOML file with settings; docs/quic-websocket.toml shows all of them
+    /// TOML file with settings; docs/quic-websocket.toml lists all of them
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Do not start if there is a warning about the settings, such as a QWS_ variable that names none
+    /// Do not start if there are warnings about the settings, such as an unknown QWS_ variable
     #[arg(long)]
     strict: bool,
 }
@@ -99,14 +101,14 @@ struct Certs {
     /// Folder for ca.pem, server.pem and server-key.pem
     #[arg(long, env = "QUIC_WEBSOCKET_CERTS", default_value = "certs")]
     dir: PathBuf,
-    /// DNS name or IP address that the certificate is for; may be repeated [default: localhost, 127.0.0.1 and ::1]
+    /// DNS name or IP address of the server; may be repeated [always included: localhost, 127.0.0.1 and ::1]
     #[arg(long = "name")]
     names: Vec<String>,
-    /// Make a certificate for a client of this name instead, and an authority for tls.client_ca: client-ca.pem,
+    /// Create a certificate for a client of this name instead, with an authority for tls.client_ca: client-ca.pem,
     /// client.pem and client-key.pem
     #[arg(long, value_name = "NAME", conflicts_with = "names")]
     client: Option<String>,
-    /// Replace what is there
+    /// Replace existing files
     #[arg(long)]
     force: bool,
 }
@@ -119,7 +121,7 @@ fn main() -> ExitCode {
         None => serve(cli.serve),
     };
     result.unwrap_or_else(|e| {
-        // Where that cannot be told either, the exit code tells.
+        // If this cannot be written either, the exit code remains.
         let _ = writeln!(io::stderr(), "Error: {e:#}");
         ExitCode::FAILURE
     })
@@ -137,10 +139,10 @@ fn make_certs(certs: &Certs) -> anyhow::Result<()> {
     }
     let files = DevelopmentFiles::inside(&certs.dir);
     files.make(&names, certs.force)?;
-    say(format_args!("Made development certificates for {}:", names.join(", ")))?;
-    say(format_args!("  {}  the authority; clients trust it with --ca", files.ca.display()))?;
+    say(format_args!("Created development certificates for {}:", names.join(", ")))?;
+    say(format_args!("  {}  the authority, for --ca of clients", files.ca.display()))?;
     say(format_args!("  {}  the server's certificate", files.cert.display()))?;
-    say(format_args!("  {}  its private key; keep it to yourself", files.key.display()))?;
+    say(format_args!("  {}  its private key; keep it secret", files.key.display()))?;
     Ok(())
 }
 
@@ -148,14 +150,14 @@ fn make_client_certs(certs: &Certs, name: &str) -> anyhow::Result<()> {
     let files = ClientFiles::inside(&certs.dir);
     let client = ClientName::new(name).with_context(|| format!("--client {name:?}"))?;
     files.make(&client, certs.force)?;
-    say(format_args!("Made a development certificate for the client {name:?}:"))?;
-    say(format_args!("  {}  the authority; servers trust it with tls.client_ca", files.ca.display()))?;
+    say(format_args!("Created a development certificate for the client {name:?}:"))?;
+    say(format_args!("  {}  the authority, for tls.client_ca of servers", files.ca.display()))?;
     say(format_args!("  {}  the client's certificate, for --cert", files.cert.display()))?;
-    say(format_args!("  {}  its private key, for --key; keep it to yourself", files.key.display()))?;
+    say(format_args!("  {}  its private key, for --key; keep it secret", files.key.display()))?;
     Ok(())
 }
 
-/// What clap says of its own accord is in the words of Rust.
+/// clap's own message would be Rust's.
 fn whole_number(text: &str) -> Result<u64, &'static str> {
     text.parse().map_err(|_| "expected a whole number, such as 4")
 }
@@ -165,7 +167,7 @@ fn serve(flags: Serve) -> anyhow::Result<ExitCode> {
     let format = loaded.config.log.format;
     telemetry::start(&loaded.config.log)?;
     match (bind_and_run(flags, loaded), format) {
-        // Whoever reads the log as JSON gets its last line as JSON, too.
+        // With a JSON log, the last line is JSON as well.
         (Err(e), LogFormat::Json) => {
             error!("{e:#}");
             Ok(ExitCode::FAILURE)
@@ -174,18 +176,18 @@ fn serve(flags: Serve) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Allows itself as many open files as the system lets it have, and says where they do not do for the limits: each client
-/// over WebSocket is one, and each other connection over TCP, while QUIC needs one socket a worker for all clients.
+/// Raises the limit of open files as far as the system allows, and warns if that is less than the settings need: one
+/// per WebSocket client or other TCP connection. QUIC needs one socket per worker for all clients.
 fn raise_open_files(config: &Config) {
     let limits = &config.limits;
     let wanted = limits.max_clients.saturating_add(limits.max_http_connections).saturating_add(OTHER_FILES);
     match rlimit::increase_nofile_limit(rlimit::INFINITY) {
         Ok(most) if most < wanted => warn!(
-            "The system lets this process have {most} open files, and the limits ask for {wanted}: one for each client over \
-             WebSocket. Raise it (ulimit -n, or LimitNOFILE= of a systemd service), or lower limits.max_clients"
+            "The limit of open files is {most}, but the settings need up to {wanted}, one per WebSocket client. Raise \
+             it (ulimit -n, or LimitNOFILE= of a systemd service), or lower limits.max_clients"
         ),
         Ok(_) => {}
-        Err(e) => warn!("Cannot raise the limit of open files: {e}. Each client over WebSocket needs one"),
+        Err(e) => warn!("Cannot raise the limit of open files: {e}. Each WebSocket client needs one"),
     }
 }
 
@@ -199,18 +201,20 @@ fn bind_and_run(flags: Serve, loaded: Loaded) -> anyhow::Result<ExitCode> {
     let is_beyond = |address: SocketAddr| !address.ip().is_loopback();
     if !asks_who && (is_beyond(server.local_addr()) || server.http_addr().is_some_and(is_beyond)) {
         warn!(
-            "Listening beyond this machine without authentication: any client may connect and do everything; see docs/SECURITY.md"
+            "Listening beyond this machine without authentication: anyone who can reach the port has full access; see \
+             docs/SECURITY.md"
         );
     }
-    // Signals are all that this thread waits for; clients are served by the workers' own.
+    // This thread only waits for signals; the workers serve the clients.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("cannot start the runtime that waits for signals")?;
+        .context("cannot start the runtime for signals")?;
     runtime.block_on(run(server, Settings::new(flags, loaded)))
 }
 
-/// Serves until the first SIGTERM or Ctrl-C, then drains; a second one ends it at once. SIGHUP has it read its files.
+/// Serves until the first SIGTERM or Ctrl-C, then drains; a second one ends the server at once. SIGHUP makes it read
+/// its files again.
 #[cfg_attr(not(unix), allow(unused_mut, unused_variables))]
 async fn run(server: Server, mut settings: Settings) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
@@ -230,17 +234,17 @@ async fn run(server: Server, mut settings: Settings) -> anyhow::Result<ExitCode>
                     #[cfg(unix)]
                     Signal::Reload => {
                         settings.read_again(&reload);
-                        info!("SIGHUP: reading certificates, authorities and keys again");
+                        info!("SIGHUP: reloading certificates, authorities and keys");
                         reload.reload();
                         continue;
                     }
                     Signal::End(name) => name,
                 };
                 if asked {
-                    warn!("{signal} again: ending at once");
+                    warn!("{signal} again: exiting at once");
                     return Ok(ExitCode::FAILURE);
                 }
-                info!("{signal}: draining; send it again to end at once");
+                info!("{signal}: draining; send it again to exit at once");
                 asked = true;
                 shutdown.cancel();
             }
@@ -248,11 +252,11 @@ async fn run(server: Server, mut settings: Settings) -> anyhow::Result<ExitCode>
     }
 }
 
-/// What a signal asks of a server.
+/// The effect of a signal.
 enum Signal {
-    /// To end; with the signal's name.
+    /// Ends the server; with the signal's name.
     End(&'static str),
-    /// To read its files again.
+    /// Reads its files again.
     #[cfg(unix)]
     Reload,
 }
@@ -263,7 +267,7 @@ struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     hangup: tokio::signal::unix::Signal,
-    /// Whether it was started from a terminal, whose end is a hangup as well.
+    /// Whether stderr was a terminal at the start: closing the terminal sends SIGHUP as well.
     has_terminal: bool,
 }
 
@@ -283,7 +287,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => Signal::End("SIGTERM"),
             _ = self.interrupt.recv() => Signal::End("SIGINT"),
-            // A terminal that was closed is none any more.
+            // A closed terminal is no longer one.
             _ = self.hangup.recv() => match self.has_terminal && !io::stderr().is_terminal() {
                 true => Signal::End("SIGHUP"),
                 false => Signal::Reload,
@@ -303,7 +307,7 @@ impl Signals {
     }
 
     async fn next(&mut self) -> Signal {
-        // Where Ctrl-C cannot be listened for, it ends the process by itself.
+        // If this fails, Ctrl-C ends the process by default.
         let _ = tokio::signal::ctrl_c().await;
         Signal::End("Ctrl-C")
     }

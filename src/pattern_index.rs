@@ -1,34 +1,35 @@
-//! Which of many patterns match a topic, or cover another pattern: an index by level in which 64 patterns are compared at
-//! once, however deep they are. A tree of levels would have to follow `*` and the level's own name at each level, and so
-//! would visit as many nodes as there are levels in all patterns. Pure; used wherever a client's patterns meet topics.
+//! Finds which of many patterns match a topic or cover another pattern: an index by level that compares 64 patterns at
+//! once, however deep they are. A tree of levels would have to follow both `*` and the level's own name at each level,
+//! and could visit as many nodes as all patterns have levels. Pure; used by `config` and `topic`.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 
 use crate::message::TopicPattern;
 
-/// Patterns that are compared at once: as many as a word has bits.
+/// Patterns compared at once: the bits of a word.
 const BLOCK: usize = u64::BITS as usize;
 
-/// A block of so few patterns compares them one by one: an index of their levels would take more memory than they do.
+/// Largest block whose patterns are compared one by one: an index of their levels would take more memory than the
+/// patterns.
 const FEW: usize = 4;
 
 /// The longest level, in bytes, that is its own key.
 const EXACT_BYTES: usize = 8;
-/// Set in the key of a longer level; no byte of a level has it.
+/// Bit in the key of a longer level; no byte of a level has it.
 const HASHED: u64 = 1 << 63;
 /// The key of `*`.
 const ANY: u64 = b'*' as u64;
 /// The key of `>`.
 const REST: u64 = b'>' as u64;
 
-/// A topic or a pattern that is looked for.
+/// A topic or pattern to look up.
 #[derive(Debug)]
 pub(crate) struct Sought<'a> {
     text: &'a str,
     levels: Vec<&'a str>,
     keys: Vec<u64>,
-    /// Whether equal keys are equal levels.
+    /// Whether equal keys mean equal levels.
     is_exact: bool,
 }
 
@@ -44,13 +45,13 @@ impl<'a> Sought<'a> {
         &self.levels
     }
 
-    /// Whether a pattern whose keys match stands for it.
+    /// Whether a pattern with matching keys covers this.
     fn is_covered_by(&self, pattern: &TopicPattern) -> bool {
         self.is_exact || pattern.covers_text(self.text)
     }
 }
 
-/// What a level is compared by: its bytes, or a hash of more than eight.
+/// The key by which a level is compared: its bytes, or a hash if it has more than eight.
 fn key(level: &str) -> u64 {
     static HASHER: OnceLock<RandomState> = OnceLock::new();
     if level.len() > EXACT_BYTES {
@@ -59,12 +60,12 @@ fn key(level: &str) -> u64 {
     level.bytes().rev().fold(0, |key, byte| (key << 8) | u64::from(byte))
 }
 
-/// Patterns, each with what belongs to it.
+/// An index of patterns, each with an item.
 #[derive(Debug, Clone)]
 pub(crate) struct PatternIndex<T> {
-    /// All full but the last one.
+    /// Blocks, all full except the last.
     blocks: Vec<Block<T>>,
-    /// The first level that is compared: callers have seen to those before it.
+    /// The first level to compare: callers have checked those before it.
     from: usize,
 }
 
@@ -75,7 +76,7 @@ impl<T> Default for PatternIndex<T> {
 }
 
 impl<T> PatternIndex<T> {
-    /// An index of patterns that all match what is looked for up to this level.
+    /// An index of patterns that all match the topics looked up until this level.
     pub(crate) fn from_level(from: usize) -> Self {
         Self { blocks: Vec::new(), from }
     }
@@ -84,7 +85,7 @@ impl<T> PatternIndex<T> {
         self.blocks.is_empty()
     }
 
-    /// Adds a pattern. Costs as much as it has levels.
+    /// Adds a pattern, at a cost linear in its levels.
     pub(crate) fn add(&mut self, pattern: &TopicPattern, item: T) {
         if self.blocks.last().is_none_or(|last| last.entries.len() == BLOCK) {
             self.blocks.push(Block::default());
@@ -95,7 +96,7 @@ impl<T> PatternIndex<T> {
         }
     }
 
-    /// Removes an item that belongs to this very pattern and `is` it; the last one takes its place.
+    /// Removes an item of exactly this pattern that `is` accepts; the last entry takes its place.
     pub(crate) fn remove(&mut self, pattern: &TopicPattern, is: impl Fn(&T) -> bool) -> bool {
         let sought = Sought::new(pattern.as_str());
         let keys = sought.keys.get(self.from..).unwrap_or_default();
@@ -119,35 +120,35 @@ impl<T> PatternIndex<T> {
         }
     }
 
-    /// The blocks, to be looked through with [`Block::find`] some at a time.
+    /// The blocks, to be searched with [`Block::find`] a few at a time.
     pub(crate) fn blocks(&self) -> std::slice::Iter<'_, Block<T>> {
         self.blocks.iter()
     }
 
-    /// Whether one of the patterns stands for all that is sought.
+    /// Whether one of the patterns covers everything that is sought.
     pub(crate) fn covers(&self, sought: &Sought<'_>) -> bool {
         self.blocks.iter().any(|block| block.find(self.from, sought, &mut 0).next().is_some())
     }
 }
 
-/// Up to 64 patterns, each a bit.
+/// Up to 64 patterns, one bit each.
 #[derive(Debug, Clone)]
 pub(crate) struct Block<T> {
-    /// Empty while there are few patterns.
+    /// Empty while the block has few patterns.
     levels: Vec<Level>,
     entries: Vec<(TopicPattern, T)>,
 }
 
-/// What the patterns of a block say of one level.
+/// One level of a block's patterns.
 #[derive(Debug, Clone, Default)]
 struct Level {
     /// Patterns with a `*` here.
     any: u64,
     /// Patterns with a `>` here.
     rest: u64,
-    /// Patterns that have ended before this level.
+    /// Patterns that end before this level.
     ended: u64,
-    /// Patterns with a level of their own here, by its key, in order.
+    /// Patterns with a name here, by the name's key, sorted.
     named: Vec<(u64, u64)>,
 }
 
@@ -189,8 +190,8 @@ impl<T> Default for Block<T> {
 }
 
 impl<T> Block<T> {
-    /// What belongs to its patterns that stand for all that is sought. Adds to `steps` how many levels were compared: no
-    /// more than it has, whatever its patterns are.
+    /// The items of the patterns that cover everything that is sought. Adds the number of levels compared to `steps`:
+    /// at most as many as `sought` has, whatever the patterns are.
     pub(crate) fn find<'a>(
         &'a self,
         from: usize,
@@ -204,7 +205,7 @@ impl<T> Block<T> {
     }
 
     fn all(&self) -> u64 {
-        // It has at least one.
+        // A block has at least one pattern.
         u64::MAX >> (BLOCK - self.entries.len().max(1))
     }
 
@@ -212,7 +213,7 @@ impl<T> Block<T> {
         !self.levels.is_empty()
     }
 
-    /// Compares its patterns one by one.
+    /// Compares the patterns one by one.
     fn compared(&self, sought: &Sought<'_>, levels: usize, steps: &mut usize) -> u64 {
         *steps += levels * self.entries.len();
         let covering = self.entries.iter().enumerate().filter(|(_, (pattern, _))| pattern.covers_text(sought.text));
@@ -224,7 +225,7 @@ impl<T> Block<T> {
         for (&key, level) in keys.iter().zip(&self.levels) {
             *steps += 1;
             found |= open & level.rest;
-            // Nothing but another `>` stands for any number of levels.
+            // Only another `>` covers any number of levels.
             open &= if key == REST { 0 } else { level.any | level.named(key) };
             if open == 0 {
                 return found;
@@ -233,7 +234,7 @@ impl<T> Block<T> {
         found | self.levels.get(keys.len()).map_or(0, |level| open & level.ended)
     }
 
-    /// The patterns with just these levels; all where they are few.
+    /// The patterns with exactly these levels; all if there is no index.
     fn equal(&self, keys: &[u64]) -> u64 {
         let mut open = self.all();
         if !self.is_indexed() {
@@ -279,7 +280,7 @@ impl<T> Block<T> {
         Some((pattern, item))
     }
 
-    /// Puts another pattern in the place of one.
+    /// Replaces an entry by another.
     fn replace(&mut self, from: usize, at: usize, entry: (TopicPattern, T)) {
         let (before, _) = std::mem::replace(&mut self.entries[at], entry);
         self.clear(from, &before, at);
@@ -288,7 +289,7 @@ impl<T> Block<T> {
         }
     }
 
-    /// Visits a pattern's levels here, and the one behind them.
+    /// Visits the levels of a pattern, and the one behind its last.
     fn mark(&mut self, from: usize, pattern: &TopicPattern, visit: impl Fn(&mut Level, u64), end: impl Fn(&mut Level)) {
         let mut count = 0;
         for (at, level) in pattern.as_str().split('.').skip(from).enumerate() {
@@ -305,7 +306,7 @@ impl<T> Block<T> {
     }
 }
 
-/// The places of the bits that are set, lowest first.
+/// The positions of the set bits, lowest first.
 fn bits(mut set: u64) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let bit = set.trailing_zeros() as usize;
@@ -320,7 +321,7 @@ mod tests {
 
     use super::*;
 
-    /// Texts out of few words, so that many match: of few levels, and of as many as there may be.
+    /// Texts of a few words, so that many match: with few levels, and with the most levels allowed.
     fn text(words: &'static [&'static str]) -> impl Strategy<Value = String> {
         let levels = |count: std::ops::Range<usize>| prop::collection::vec(prop::sample::select(words), count);
         prop_oneof![8 => levels(1..4), 8 => levels(3..7), 1 => levels(126..129)]
@@ -331,7 +332,7 @@ mod tests {
     fn pattern() -> impl Strategy<Value = TopicPattern> {
         let words = prop_oneof![
             text(&["a", "b", "*"]),
-            // Long levels have hashes for keys.
+            // The keys of long levels are hashes.
             text(&["*", "a-long-level", "another-long-level"]),
             text(&["*"]),
         ];
@@ -344,7 +345,7 @@ mod tests {
         prop_oneof![text(&["a", "b"]), text(&["a", "a-long-level", "another-long-level"])]
     }
 
-    /// What of the index stands for it, and the steps that this took.
+    /// The patterns of the index that match, and the steps of the search.
     fn found(index: &PatternIndex<usize>, sought: &str) -> (Vec<usize>, usize) {
         let (sought, mut steps) = (Sought::new(sought), 0);
         let mut found: Vec<usize> =
@@ -355,7 +356,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_found_is_what_covers_each_level_however_deep(
+        fn the_index_finds_exactly_the_patterns_that_match(
             patterns in prop::collection::vec(pattern(), 1..140),
             removed in prop::collection::vec(any::<bool>(), 140),
             topics in prop::collection::vec(topic(), 1..5),
@@ -367,7 +368,7 @@ mod tests {
             }
             for (number, pattern) in patterns.iter().enumerate().filter(|(number, _)| removed[*number]) {
                 prop_assert!(index.remove(pattern, |&item| item == number));
-                prop_assert!(!index.remove(pattern, |&item| item == number), "it was removed");
+                prop_assert!(!index.remove(pattern, |&item| item == number), "it is already removed");
             }
             let kept: Vec<usize> = (0..patterns.len()).filter(|&number| !removed[number]).collect();
             let most = |levels: usize| (kept.len().div_ceil(BLOCK) + FEW - 1) * levels;
@@ -378,7 +379,7 @@ mod tests {
                 prop_assert_eq!(found, expected, "{}", &topic);
                 prop_assert!(steps <= most(topic.split('.').count()), "{} steps for {}", steps, topic);
             }
-            // Also those that it holds, which cover themselves.
+            // Also patterns in the index, which cover themselves.
             for wanted in wanted.iter().chain(patterns.iter().take(5)) {
                 let expected: Vec<usize> =
                     kept.iter().copied().filter(|&number| patterns[number].covers(wanted)).collect();
@@ -388,8 +389,8 @@ mod tests {
         }
     }
 
-    /// Patterns as somebody would make them who wants a search to be long: of as many levels as there may be, each with a
-    /// `*` or the topic's own level, and all but the last of them match.
+    /// Patterns that make a search as long as possible: each level is `*` or the topic's own, for as many levels as
+    /// allowed, and only the last does not match.
     pub(crate) fn spiteful(count: usize) -> impl Iterator<Item = TopicPattern> {
         (0..count).map(|number| {
             let level = |at: usize| if at < 20 && number >> at & 1 == 1 { "*" } else { "a" };
@@ -399,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_that_all_but_match_cost_a_step_for_each_level_of_64_of_them() {
+    fn near_matches_cost_one_step_per_level_for_64_patterns() {
         let mut index = PatternIndex::default();
         spiteful(1022).enumerate().for_each(|(number, pattern)| index.add(&pattern, number));
         let topic = vec!["a"; 128].join(".");

@@ -1,5 +1,5 @@
-//! When files that the server has read are to be read again: because they changed, or because somebody asked. What they
-//! are, and what comes of reading them, is the affair of those who do it.
+//! Decides when the server's files are read again: when they changed, or on request. Does not know what the files are:
+//! `Server` waits here, and the owner of a file reads it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,13 +15,13 @@ use tracing::warn;
 
 use crate::config::{Config, ConfigError, Live};
 
-/// From the first sign of a change to reading: whoever replaces several files is done by then.
+/// Time from the first sign of a change until the files are read, so that several files can be replaced together.
 const SETTLE: Duration = Duration::from_millis(300);
-/// Files are read this often at least. Not everything shows in their folder: a link higher up that is turned, a folder that
-/// is another one by now, what somebody else does on a network's file system.
+/// Longest time between two readings. Some changes do not show in a file's folder: a symlink higher up that is
+/// switched, a folder that is replaced, a change by another machine on a network file system.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// Asks a running server to read its certificate and key again, and to take over other settings, as the binary does on
+/// Makes a running server read its certificate and key again, and take over changed settings, as the binary does on
 /// SIGHUP.
 #[derive(Debug, Clone)]
 pub struct Reload {
@@ -34,60 +34,60 @@ impl Reload {
         Self { asked, live }
     }
 
-    /// Takes over those of other settings that may change while a server runs ([`is_live`](crate::config::is_live)). They
-    /// hold for what is asked from now on; who is connected stays.
+    /// Takes over the settings that may change while a server runs ([`is_live`](crate::config::is_live)). They apply to
+    /// later requests; existing connections stay.
     ///
     /// # Errors
-    /// Where any setting is out of its bounds: then all stay as they are.
+    /// Any setting is out of its bounds; then nothing changes.
     pub fn apply(&self, config: &Config) -> Result<(), ConfigError> {
         config.validate()?;
         self.live.take(config);
         Ok(())
     }
 
-    /// Has the server read its files. Returns at once: what comes of it is in the log, and what cannot be used leaves
-    /// everything as it is. Does nothing once the server drains.
+    /// Makes the server read its files again. Returns at once: the result is logged, and unusable files change nothing.
+    /// Has no effect once the server drains.
     pub fn reload(&self) {
         self.asked.notify_one();
     }
 }
 
-/// Why files are to be read.
+/// Why files are read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// Something happened where they are; they may be as they were.
+    /// Something happened in their folders; the files may be unchanged.
     Changed,
-    /// Somebody wants it, and wants to hear what came of it.
+    /// A user asked, and expects a log line about the result.
     Asked,
 }
 
-/// Watches the folders of some files. A file is often replaced by renaming another one to it, or by turning a link:
-/// then there is nothing to see at the file itself.
+/// Watches the folders of some files. A file is often replaced by renaming another to its name, or by switching a
+/// symlink, which no watch on the file itself would notice.
 pub(crate) struct FileWatch {
     folders: BTreeSet<PathBuf>,
-    /// Those that are watched in vain, of which has been told.
+    /// Folders that cannot be watched, and were warned about.
     unwatched: BTreeSet<PathBuf>,
     watcher: Option<RecommendedWatcher>,
     changed: Arc<Notify>,
     asked: Arc<Notify>,
-    /// When what was seen is passed on.
+    /// When a change that was seen is reported.
     due: Option<Instant>,
-    /// When they are to be read where nothing was seen.
+    /// When the files are read even if no change was seen.
     look: Instant,
 }
 
 impl FileWatch {
-    /// Begins. Where that does not work it warns, and [`Reload`] is what is left.
+    /// Starts to watch. If that fails it logs a warning, and only [`Reload`] remains.
     pub(crate) fn new<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Self {
         let changed = Arc::new(Notify::new());
         let seen = Arc::clone(&changed);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // An error may have hidden a change.
+            // An error may hide a change.
             if event.map_or(true, |event| is_change(event.kind)) {
                 seen.notify_one();
             }
         });
-        let watcher = watcher.map_err(|e| warn!("Files are not watched, reload them with SIGHUP: {e}")).ok();
+        let watcher = watcher.map_err(|e| warn!("Files are not watched; reload them with SIGHUP: {e}")).ok();
         let folders = files.into_iter().map(|file| folder(file)).collect();
         let asked = Arc::new(Notify::new());
         let mut watch = Self {
@@ -103,12 +103,13 @@ impl FileWatch {
         watch
     }
 
-    /// What others ask with.
+    /// Notified to request a reading.
     pub(crate) fn asked(&self) -> Arc<Notify> {
         Arc::clone(&self.asked)
     }
 
-    /// Waits until the files are to be read. Cancel safe: what was seen or asked is there the next time.
+    /// Waits until the files should be read. Cancel safe: a change or request that was noticed is reported by the next
+    /// call.
     pub(crate) async fn next(&mut self) -> Cause {
         let (changed, asked) = (Arc::clone(&self.changed), Arc::clone(&self.asked));
         let cause = loop {
@@ -119,11 +120,11 @@ impl FileWatch {
                 () = sleep_until(self.look) => break Cause::Changed,
             }
         };
-        // What was seen since then is read with the rest.
+        // Changes seen up to now are covered by this reading.
         let _ = changed.notified().now_or_never();
         self.due = None;
         self.look = Instant::now() + LOOK;
-        // A folder that was replaced is another one by now.
+        // Watch folders again that were replaced.
         self.begin();
         cause
     }
@@ -135,7 +136,7 @@ impl FileWatch {
                 Ok(()) => drop(self.unwatched.remove(folder)),
                 Err(e) => {
                     if self.unwatched.insert(folder.clone()) {
-                        warn!("Files in {} are not watched, reload them with SIGHUP: {e}", folder.display());
+                        warn!("Files in {} are not watched; reload them with SIGHUP: {e}", folder.display());
                     }
                 }
             }
@@ -150,7 +151,8 @@ async fn until(due: Option<Instant>) {
     }
 }
 
-/// Whether a file may hold something else now. Reading one is an event as well, and must not lead to reading again.
+/// Whether an event means that a file's content may have changed. Reading a file is an event as well, and must not
+/// cause another reading.
 fn is_change(kind: EventKind) -> bool {
     !matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
 }
@@ -177,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_change_is_seen_once_and_reading_is_none() {
+    async fn a_change_is_seen_once_and_reading_is_no_change() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("file");
         fs::write(&file, "1").expect("written");
@@ -196,7 +198,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_seen_or_asked_survives_a_wait_that_is_given_up() {
+    async fn a_cancelled_wait_loses_no_change_and_no_request() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("file");
         let mut watch = FileWatch::new([&file]);
@@ -205,26 +207,26 @@ mod tests {
         fs::write(&file, "1").expect("written");
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
-            // Never long enough for the whole wait.
+            // Shorter than the whole wait.
             if timeout(SETTLE / 10, watch.next()).await.is_ok() {
                 return;
             }
         }
-        panic!("the change was forgotten");
+        panic!("the change was lost");
     }
 
     #[tokio::test]
-    async fn where_nothing_shows_files_are_read_all_the_same_now_and_then() {
+    async fn files_are_read_periodically_even_if_no_change_was_seen() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut watch = FileWatch::new([&folder.path().join("file")]);
         watch.look = Instant::now() + SETTLE;
         assert!(timeout(SETTLE / 10, watch.next()).await.is_err(), "not yet");
         assert_eq!(next(&mut watch).await, Cause::Changed);
-        assert!(timeout(2 * SETTLE, watch.next()).await.is_err(), "only now and then");
+        assert!(timeout(2 * SETTLE, watch.next()).await.is_err(), "only periodically");
     }
 
     #[tokio::test]
-    async fn a_folder_that_is_not_there_is_watched_from_when_it_is_asked_for_again() {
+    async fn a_missing_folder_is_watched_from_the_next_reading_on() {
         let parent = tempfile::tempdir().expect("a folder");
         let folder = parent.path().join("folder");
         let file = folder.join("file");

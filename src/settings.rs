@@ -1,5 +1,5 @@
-//! The settings of the binary: from the file, the environment and the command line together; and again on SIGHUP, for a
-//! server that runs.
+//! The binary's settings: reads them from the file, the environment and the command line, and again on SIGHUP for a
+//! running server. Called by `main` alone.
 
 use std::ffi::OsString;
 
@@ -10,13 +10,13 @@ use tracing::{error, info, warn};
 
 use crate::Serve;
 
-/// The environment, as far as its names are text.
+/// The environment variables whose names are valid Unicode.
 pub(crate) fn environment() -> impl Iterator<Item = (String, String)> {
     let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.to_string_lossy().into()));
     std::env::vars_os().filter_map(text)
 }
 
-/// The settings, from everywhere where they may be.
+/// Reads the settings from the file, the environment and the command line.
 pub(crate) fn configuration(flags: &Serve) -> anyhow::Result<Loaded> {
     let mut loaded = Loaded::read(flags.config.as_deref(), environment())?;
     let flags = flags.clone();
@@ -59,12 +59,12 @@ pub(crate) fn configuration(flags: &Serve) -> anyhow::Result<Loaded> {
     Ok(loaded)
 }
 
-/// The settings of a server that runs, for when they are read again.
+/// The settings of a running server.
 pub(crate) struct Settings {
     flags: Serve,
-    /// Those that hold until it is started again.
+    /// Settings as of the start; those that are not live apply until the next one.
     started: Loaded,
-    /// Those of which some were taken over.
+    /// Settings last read, of which the live ones are in use.
     applied: Loaded,
 }
 
@@ -73,7 +73,7 @@ impl Settings {
         Self { flags, applied: loaded.clone(), started: loaded }
     }
 
-    /// Reads them again, takes over what may change, and says what that was, and what has to wait for the next start.
+    /// Reads the settings again, applies those that are live, and logs which these are and which require a restart.
     pub(crate) fn read_again(&mut self, reload: &Reload) {
         let read = configuration(&self.flags).and_then(|new| {
             new.validate()?;
@@ -82,23 +82,23 @@ impl Settings {
         });
         let new = match read {
             Ok(new) => new,
-            Err(e) => return error!("SIGHUP: the settings stay as they are: {e:#}"),
+            Err(e) => return error!("SIGHUP: the settings cannot be used; the old ones stay in use: {e:#}"),
         };
         new.warnings().iter().for_each(|warning| warn!("{warning}"));
         let taken: Vec<_> = self.applied.changes(&new).into_iter().filter(|setting| is_live(setting)).collect();
         let waiting: Vec<_> = self.started.changes(&new).into_iter().filter(|setting| !is_live(setting)).collect();
         match &self.flags.config {
-            None => info!("SIGHUP: no configuration file was given (--config), so there are no settings to read again"),
+            None => info!("SIGHUP: no configuration file (--config), so there are no settings to reload"),
             Some(path) if taken.is_empty() && waiting.is_empty() => {
-                info!("SIGHUP: {} was read again: no setting has changed", path.display());
+                info!("SIGHUP: reloaded {}: no setting has changed", path.display());
             }
-            Some(path) => info!("SIGHUP: {} was read again", path.display()),
+            Some(path) => info!("SIGHUP: reloaded {}", path.display()),
         }
         if !taken.is_empty() {
-            info!("Settings that hold from now on: {}", taken.join(", "));
+            info!("Changed settings now in use: {}", taken.join(", "));
         }
         if !waiting.is_empty() {
-            warn!("Settings that have changed and wait for the next start: {}", waiting.join(", "));
+            warn!("Changed settings that require a restart: {}", waiting.join(", "));
         }
         self.applied = new;
     }

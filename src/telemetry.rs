@@ -1,6 +1,6 @@
-//! How the binary logs: which lines, and how one looks. In either format a line stays one line and nothing in it acts on
-//! a terminal, whoever wrote it: the library escapes what peers say, and here that is done once more for the lines of all
-//! other crates.
+//! The binary's log output: the filter, and text or JSON. Each event stays on one line, and nothing in it acts on a
+//! terminal, whoever wrote it: the library escapes text from peers, and this module escapes the lines of all other
+//! crates.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -18,13 +18,13 @@ use tracing_subscriber::prelude::*;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer, fmt as lines};
 
-/// Starts to log to standard error.
+/// Starts logging to standard error.
 ///
 /// # Errors
-/// A filter, from `RUST_LOG` or `log.level`, that is none.
+/// The filter in `RUST_LOG` or `log.level` is invalid.
 pub(crate) fn start(log: &Log) -> anyhow::Result<()> {
     let filter = filter(log)?;
-    // Told to both layers of text: without it every level would count as wanted until a line is looked at.
+    // Both text layers need this: without it, every level would count as enabled until each event is checked.
     let most = filter.max_level_hint().unwrap_or(LevelFilter::TRACE);
     let filtered = tracing_subscriber::registry().with(filter);
     match log.format {
@@ -41,7 +41,7 @@ pub(crate) fn start(log: &Log) -> anyhow::Result<()> {
             filtered.with(ours).with(others).try_init()
         }
     }
-    .context("cannot start to log")
+    .context("cannot start logging")
 }
 
 fn filter(log: &Log) -> anyhow::Result<EnvFilter> {
@@ -50,18 +50,18 @@ fn filter(log: &Log) -> anyhow::Result<EnvFilter> {
         _ => ("log.level", log.level.clone()),
     };
     let usage = || format!("{origin} = {filter:?}: use error, warn, info, debug, trace, or target=level,...");
-    // A filter takes any other word for a target, and would be silent about everything else.
+    // A filter takes any other word as a target, and would then hide everything else.
     if origin != "RUST_LOG" && !filter.contains(['=', ',', ':']) && filter.parse::<LevelFilter>().is_err() {
         anyhow::bail!(usage());
     }
-    // These write whole messages and requests, with the tokens in them, at the lower levels: whatever the user says.
+    // At lower levels these log whole messages and requests, with the tokens in them, so no filter may enable them.
     let asked = filter.split(',').filter(|part| !QUIET.iter().any(|quiet| part.trim_start().starts_with(quiet)));
     let asked = asked.collect::<Vec<_>>().join(",");
     let quiet = QUIET.map(|quiet| format!("{quiet}=warn")).join(",");
     EnvFilter::try_new(format!("{asked},{quiet}")).with_context(usage)
 }
 
-/// Libraries that log what they carry.
+/// Libraries that log the content they carry.
 const QUIET: [&str; 2] = ["tungstenite", "tokio_tungstenite"];
 
 fn text<S: Subscriber + for<'a> LookupSpan<'a>>(fields: Fields) -> impl Layer<S> {
@@ -70,7 +70,7 @@ fn text<S: Subscriber + for<'a> LookupSpan<'a>>(fields: Fields) -> impl Layer<S>
         .with_target(false)
         .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
-        // Telling of lines that cannot be written would panic, where stderr is a terminal or a pipe that is gone.
+        // An error report would panic if stderr is a closed terminal or pipe.
         .log_internal_errors(false)
 }
 
@@ -79,7 +79,7 @@ fn is_ours(metadata: &Metadata<'_>) -> bool {
     of_crate == "quic_websocket"
 }
 
-/// The message and the fields of a line of text. Our own messages tell all that their fields do.
+/// Formats a line of text. Our own messages contain the values of all their fields.
 #[derive(Debug, Clone, Copy)]
 struct Fields {
     beside_message: bool,
@@ -106,7 +106,7 @@ impl Visit for TextOfFields<'_, '_> {
         let (separator, value) = (self.separator, Printable::new(&value));
         let written = match name {
             "message" => write!(self.writer, "{separator}{value}"),
-            // Where a line of the `log` crate came from.
+            // Fields added for events of the `log` crate.
             name if !self.fields.beside_message || name.starts_with("log.") => return,
             name => write!(self.writer, "{separator}{name}={value}"),
         };
@@ -115,12 +115,12 @@ impl Visit for TextOfFields<'_, '_> {
     }
 }
 
-/// Standard error for lines of JSON. What JSON need not escape and a terminal acts on is escaped on the way, as JSON does
-/// it, so that whoever parses a line gets what was written.
+/// Standard error for lines of JSON. Characters that JSON leaves as they are but that act on a terminal are escaped as
+/// JSON does it, so parsing a line gives the original text.
 struct EscapedJson;
 
 impl Write for EscapedJson {
-    /// Takes what the formatter writes in one go: a whole line.
+    /// Receives a whole line at once, as the formatter writes it.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         io::stderr().write_all(escape_json(&String::from_utf8_lossy(line)).as_bytes())?;
         Ok(line.len())
@@ -131,7 +131,7 @@ impl Write for EscapedJson {
     }
 }
 
-/// Such characters stand in strings alone, but for the line's end.
+/// Such characters occur only in strings, except for the end of the line.
 fn escape_json(line: &str) -> String {
     let mut escaped = String::with_capacity(line.len());
     for c in line.chars() {
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_acts_on_is_escaped_and_reads_the_same() {
+    fn terminal_controls_are_escaped_and_parse_back() {
         let text = "Grüße 🚀 \u{7f}\u{9b}31m \u{202e}x\u{2028} \u{feff} \u{1b}\r\n\t\"\\";
         let line = serde_json::json!({ "message": text }).to_string() + "\n";
         let escaped = escape_json(&line);

@@ -1,4 +1,5 @@
-//! What a token says, and whether a server takes it: in words, for people.
+//! Describes a token for people: its content, and whether a server accepts it. Called by
+//! `quic-websocket token explain`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,21 +12,21 @@ use crate::Printable;
 use crate::config::Config;
 use crate::message::Token;
 
-/// A token in words.
+/// A description of a token.
 #[derive(Debug)]
 pub struct Explained {
-    /// What it says, or why it is no token that any server takes.
+    /// The content, or why no server accepts the token.
     says: Result<Says, &'static str>,
-    /// What a server says to it, where there is one to go by.
+    /// The decision of a server, if there is a configuration to decide by.
     verdict: Option<Result<Identity, String>>,
 }
 
-/// What a token says.
+/// The content of a token.
 #[derive(Debug)]
 struct Says {
     header: String,
     claims: String,
-    /// Whether its algorithm is one that is taken.
+    /// Whether its algorithm is supported.
     is_known: bool,
 }
 
@@ -39,16 +40,16 @@ impl Says {
             serde_json::from_str::<Value>(raw.get()).unwrap_or_else(|_| Value::from(raw.get()))
         };
         let claims = claims.into_iter().map(|(name, raw)| (name, sound(&raw))).collect::<serde_json::Map<_, _>>();
-        let claims = serde_json::to_string_pretty(&claims).map_err(|_| "its claims cannot be shown")?;
+        let claims = serde_json::to_string_pretty(&claims).map_err(|_| "its claims cannot be displayed")?;
         Ok(Self { header, claims, is_known: jws::algorithm(&jws.alg).is_some() })
     }
 }
 
-/// Reads a token, and where there is a configuration, asks whether a server with it lets the token's bearer in. May fetch a
+/// Reads a token. With a configuration, also decides whether a server with it would accept the token, which may fetch a
 /// key set.
 ///
 /// # Errors
-/// [`AuthError`] where the configuration's keys cannot be used.
+/// [`AuthError`] if the configuration's keys cannot be used.
 pub async fn explain(token: &Token, config: Option<Config>) -> Result<Explained, AuthError> {
     let mut verdict = None;
     if let Some(config) = config {
@@ -63,12 +64,12 @@ pub async fn explain(token: &Token, config: Option<Config>) -> Result<Explained,
 }
 
 impl Explained {
-    /// Whether it is a signed token at all, by an algorithm that is taken.
+    /// Whether it is a signed token with a supported algorithm.
     pub fn is_token(&self) -> bool {
         self.says.as_ref().is_ok_and(|says| says.is_known)
     }
 
-    /// Whether a server takes it; `None` without one to go by.
+    /// Whether a server accepts it; `None` without a configuration.
     pub fn is_taken(&self) -> Option<bool> {
         self.verdict.as_ref().map(Result::is_ok)
     }
@@ -78,19 +79,19 @@ impl fmt::Display for Explained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.says {
             Ok(Says { header, claims, is_known }) => {
-                let unknown = if *is_known { "" } else { ": not an algorithm that is taken" };
+                let unknown = if *is_known { "" } else { " (unsupported algorithm)" };
                 writeln!(f, "signed:  {header}{unknown}")?;
                 for (number, line) in claims.lines().enumerate() {
                     writeln!(f, "{}{}", if number == 0 { "claims:  " } else { "         " }, Printable::new(line))?;
                 }
             }
-            Err(why) => writeln!(f, "This is no token that a server takes: {why}.")?,
+            Err(why) => writeln!(f, "This is not a valid token: {why}.")?,
         }
         match &self.verdict {
-            None => write!(f, "server:  not asked; name its configuration with --config"),
+            None => write!(f, "server:  not checked; name its configuration with --config"),
             Some(Err(why)) => write!(f, "server:  refuses it: {}", Printable::new(why)),
             Some(Ok(identity)) => {
-                writeln!(f, "server:  takes it")?;
+                writeln!(f, "server:  accepts it")?;
                 if let Some(user) = &identity.user {
                     writeln!(f, "user:    {}", Printable::new(user))?;
                 }
@@ -107,7 +108,7 @@ impl fmt::Display for Explained {
     }
 }
 
-/// A time in Unix milliseconds, to the second.
+/// Displays a time in Unix milliseconds, to the second.
 struct Utc(u64);
 
 impl fmt::Display for Utc {
@@ -115,7 +116,7 @@ impl fmt::Display for Utc {
         let seconds = i64::try_from(self.0 / 1000).ok();
         match seconds.and_then(|seconds| time::OffsetDateTime::from_unix_timestamp(seconds).ok()) {
             Some(at) => write!(f, "{} {:02}:{:02}:{:02} UTC", at.date(), at.hour(), at.minute(), at.second()),
-            None => write!(f, "in a very long time"),
+            None => write!(f, "in the far future"),
         }
     }
 }

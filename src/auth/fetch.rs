@@ -1,6 +1,8 @@
-//! A key set that is fetched from an address: cached, refreshed, and what was fetched last kept while it cannot be.
+//! A key set fetched from an address: cached and refreshed; if a fetch fails, the last set stays in use. One task owned
+//! by `Server` fetches it; checks of tokens read the cache.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,15 +20,15 @@ use crate::Printable;
 use crate::config::Jwks;
 use crate::tls;
 
-/// Who asks. Firewalls before issuers answer 403 to those that do not say.
+/// User agent of the requests. Firewalls in front of issuers reject requests without one (403).
 const USER_AGENT: &str = concat!("quic-websocket/", env!("CARGO_PKG_VERSION"));
-/// What is asked for: some issuers answer with a page otherwise.
+/// Accepted types; without them some issuers answer with a web page.
 const ACCEPT: &str = "application/jwk-set+json, application/json";
 
 /// A key set at an address.
 pub(super) struct Fetched {
     url: Url,
-    /// As it is shown: without what may be a secret in it.
+    /// The address as it is shown: without parts that may be secret.
     shown: String,
     http: reqwest::Client,
     refresh: Duration,
@@ -35,43 +37,43 @@ pub(super) struct Fetched {
     max_bytes: usize,
     issuer: Option<String>,
     state: watch::Sender<State>,
-    /// Asks for the newest set.
+    /// Requests a fetch.
     wanted: Notify,
 }
 
-/// What was fetched.
+/// The result of the fetches.
 #[derive(Clone, Default)]
 struct State {
     keys: Arc<[Key]>,
-    /// How often that worked.
+    /// Number of successful fetches.
     fetched: u64,
-    /// When somebody last tried, with or without success.
+    /// Time of the last fetch, successful or not.
     tried: Option<Instant>,
 }
 
 impl Fetched {
     pub(super) fn new(address: &str, settings: &Jwks) -> Result<Self, AuthError> {
-        // Without what may be a secret in it.
+        // Without parts that may be secret.
         let told = address.split(['?', '#']).next().unwrap_or_default();
         let told = told.rsplit_once('@').map_or(told, |(_, host)| host);
         let wrong = |message: String| AuthError::Url { url: told.to_owned(), message };
-        let url = Url::parse(address).map_err(|e| wrong(format!("not an address: {e}")))?;
+        let url = Url::parse(address).map_err(|e| wrong(format!("not a valid URL: {e}")))?;
         if url.port() == Some(0) {
-            return Err(wrong("nothing can be fetched from port 0".into()));
+            return Err(wrong("port 0 cannot be used".into()));
         }
         let is_here = match url.host_str() {
             Some("localhost") => true,
             Some(host) => tls::server_name(host).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()),
             None => false,
         };
-        // Whoever can change the keys on their way can be anybody.
+        // Who can change the keys in transit can impersonate anyone.
         if !(url.scheme() == "https" || url.scheme() == "http" && is_here) {
-            return Err(wrong("https is needed, or http on this machine".into()));
+            return Err(wrong("it must be https, or http on this machine".into()));
         }
         let patience = Duration::from_millis(settings.timeout_ms);
         let crypto = tls::https_config(url.scheme() == "https").map_err(|e| wrong(e.to_string()))?;
         let builder = reqwest::Client::builder();
-        // What is on this machine is not asked of another one.
+        // A proxy cannot reach this machine's loopback addresses.
         let builder = if is_here { builder.no_proxy() } else { builder };
         let http = builder
             .tls_backend_preconfigured(crypto)
@@ -99,7 +101,7 @@ impl Fetched {
         Arc::clone(&self.state.borrow().keys)
     }
 
-    /// Has the set fetched, and waits for it. False where it was not: it was asked for a short time ago, or does not come.
+    /// Requests a fetch and waits for it. False if there was none: the last one was too recent, or it failed.
     pub(super) async fn newest(&self) -> bool {
         let mut state = self.state.subscribe();
         let cools = |state: &State| state.tried.is_some_and(|tried| tried.elapsed() < self.cooldown);
@@ -111,12 +113,12 @@ impl Fetched {
             state.fetched
         };
         self.wanted.notify_one();
-        // Where it does not come in time, what is known has to do.
+        // After a timeout the known set has to do.
         let changed = timeout(self.patience, state.changed()).await;
         changed.is_ok_and(|changed| changed.is_ok()) && state.borrow().fetched > before
     }
 
-    /// Fetches the set when its time has come, and when it is asked for.
+    /// Fetches the set periodically and on request.
     pub(super) async fn keep_up(&self) -> Infallible {
         let mut due = Instant::now();
         let mut told: Vec<LeftOut> = Vec::new();
@@ -143,7 +145,7 @@ impl Fetched {
                     if std::mem::take(&mut failed) || count == 0 || keys.len() != before {
                         info!(keys = keys.len(), "Fetched {} keys from {}", keys.len(), self.shown);
                     }
-                    // Not each time that the same set is fetched.
+                    // Not again for each fetch of the same set.
                     if left_out != told {
                         KeySet::tell(&left_out, &self.shown);
                         told = left_out;
@@ -154,8 +156,8 @@ impl Fetched {
                 Err(message) => {
                     failed = true;
                     let kept = match self.state.borrow().fetched {
-                        0 => "no token can be checked with them until that works",
-                        _ => "those fetched last are kept",
+                        0 => "until a fetch succeeds, tokens signed by them are refused",
+                        _ => "the last ones stay in use",
                     };
                     error!("Cannot fetch keys from {}: {}; {kept}", self.shown, Printable::excerpt(&message));
                     self.state.send_modify(|state| state.tried = Some(now));
@@ -167,16 +169,16 @@ impl Fetched {
 
     async fn fetch(&self) -> Result<KeySet, String> {
         let request = self.http.get(self.url.clone()).header(reqwest::header::ACCEPT, ACCEPT);
-        let mut response = request.send().await.map_err(in_words)?;
+        let mut response = request.send().await.map_err(|e| problem(e, self.patience))?;
         let status = response.status();
         if status.is_redirection() {
-            return Err(format!("the answer is {status}, and redirects are not followed: set the address it leads to"));
+            return Err(format!("the answer is {status}, and redirects are not followed; set the address it leads to"));
         }
         if !status.is_success() {
             return Err(format!("the answer is {status}"));
         }
         let mut body = Vec::new();
-        while let Some(piece) = response.chunk().await.map_err(in_words)? {
+        while let Some(piece) = response.chunk().await.map_err(|e| problem(e, self.patience))? {
             if body.len() + piece.len() > self.max_bytes {
                 return Err(format!("more than {} bytes (auth.jwks.max_bytes)", self.max_bytes));
             }
@@ -186,23 +188,33 @@ impl Fetched {
     }
 }
 
-/// An address as it is shown: without what may be a secret in it.
+/// An address without parts that may be secret.
 fn shown(url: &Url) -> String {
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
 }
 
-/// An error with its causes, which the library leaves out.
-fn in_words(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
+/// Why a fetch failed, in plain words, and what to do. The library's own texts leave their causes out.
+fn problem(error: reqwest::Error, patience: Duration) -> String {
+    if error.is_timeout() {
+        return format!("no answer within {} ms (auth.jwks.timeout_ms)", patience.as_millis());
     }
-    text
+    let is_connect = error.is_connect();
+    let error = error.without_url();
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+    let cause = cause.to_string();
+    match kind {
+        Some(io::ErrorKind::ConnectionRefused) => "connection refused; check the address in auth.jwks.url".into(),
+        _ if cause.contains("certificate") => {
+            format!("the server's certificate is not trusted ({cause}); install its authority on this system")
+        }
+        _ if is_connect => format!("cannot connect: {cause}"),
+        _ => format!("the answer is incomplete: {cause}"),
+    }
 }
 
 #[cfg(test)]
@@ -219,5 +231,19 @@ mod tests {
         ] {
             assert_eq!(shown(&Url::parse(url).expect("an address")), expected);
         }
+    }
+
+    #[tokio::test]
+    async fn a_failed_fetch_is_explained_in_plain_words() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = format!("http://{}/keys", listener.local_addr().expect("its address"));
+        let settings = Jwks { timeout_ms: 50, ..Jwks::default() };
+        let failure = async || {
+            let fetched = Fetched::new(&address, &settings).expect("an address");
+            fetched.fetch().await.err().expect("nothing answers")
+        };
+        assert_eq!(failure().await, "no answer within 50 ms (auth.jwks.timeout_ms)");
+        drop(listener);
+        assert_eq!(failure().await, "connection refused; check the address in auth.jwks.url");
     }
 }

@@ -1,4 +1,4 @@
-//! Who a client is and what it may do. Pure.
+//! A client's identity and its permissions, made by `auth` from a token, a certificate or the settings. Pure.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -6,31 +6,31 @@ use std::num::NonZeroU32;
 use crate::config::{Grant, Patterns};
 use crate::message::{ClientName, Permissions, TopicPattern};
 
-/// Who a client has proved to be, for as long as that holds.
+/// The proven identity of a client, valid until it expires.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
-    /// The token's `sub`, or the certificate's subject; `None` for who has neither.
+    /// The token's `sub` or the certificate's subject; `None` for an anonymous client.
     pub(crate) user: Option<Box<str>>,
-    /// The name that comes with it, which nobody else can choose.
+    /// The name in the token, which other clients cannot choose.
     pub(crate) name: Option<ClientName>,
     pub(crate) rights: Rights,
-    /// When it ends, in Unix milliseconds.
+    /// Time of its expiry, in Unix milliseconds; `None` if it never expires.
     pub(crate) expires_at: Option<u64>,
-    /// Messages that the client may send each second, where its token says.
+    /// Messages per second that the client may send, if its token says so.
     pub(crate) max_rate: Option<NonZeroU32>,
 }
 
 impl Identity {
-    /// Somebody on a server that asks nobody who they are.
+    /// Any client of a server without authentication.
     pub(crate) fn anybody() -> Self {
         Self { user: None, name: None, rights: Rights::all(), expires_at: None, max_rate: None }
     }
 }
 
-/// What a client may do.
+/// The permissions of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rights {
-    /// Everything, whatever stands below.
+    /// Everything is allowed, whatever the other fields are.
     all: bool,
     publish: Patterns,
     subscribe: Patterns,
@@ -58,7 +58,7 @@ impl Rights {
         }
     }
 
-    /// What `grant` gives, and where it does not say, `otherwise`.
+    /// The permissions in `grant`; for its missing fields, those in `otherwise`.
     pub(crate) fn new(grant: &Grant, otherwise: &Grant) -> Self {
         let patterns = |one: &Option<Patterns>, other: &Option<Patterns>| one.clone().or_else(|| other.clone());
         let subscribe = patterns(&grant.subscribe, &otherwise.subscribe).unwrap_or_default();
@@ -76,7 +76,7 @@ impl Rights {
         }
     }
 
-    /// What the client is told of them; `None` if it may do everything.
+    /// The permissions as the client is told them; `None` if everything is allowed.
     pub(crate) fn told(&self) -> Option<Permissions> {
         let mut told = Permissions::default();
         told.broadcast = self.broadcast;
@@ -94,12 +94,12 @@ impl Rights {
         self.all || self.subscribe.cover(wanted)
     }
 
-    /// To hear who comes to, and who is on, what a topic or pattern names.
+    /// Whether the client may list and follow the members of the topics that `wanted` matches.
     pub(crate) fn presence(&self, wanted: &TopicPattern) -> bool {
         self.all || self.presence.cover(wanted)
     }
 
-    /// To read what was said there before.
+    /// Whether the client may read past messages of the topics that `wanted` matches.
     pub(crate) fn history(&self, wanted: &TopicPattern) -> bool {
         self.all || self.history.cover(wanted)
     }
@@ -116,16 +116,20 @@ impl fmt::Display for Rights {
         };
         writeln!(f, "may:     publish to {}", topics(&self.publish))?;
         writeln!(f, "         subscribe to {}", topics(&self.subscribe))?;
-        writeln!(f, "         ask who is on {}", topics(&self.presence))?;
+        writeln!(f, "         list the members of {}", topics(&self.presence))?;
         writeln!(f, "         read the history of {}", topics(&self.history))?;
         let others = [
             (self.direct, "send to single clients"),
             (self.signal, "signal to single clients"),
-            (self.list_clients, "list who is connected"),
+            (self.list_clients, "list the connected clients"),
             (self.broadcast, "send to all clients"),
         ];
         let others: Vec<_> = others.iter().filter_map(|(may, what)| may.then_some(*what)).collect();
-        write!(f, "         {}", if others.is_empty() { "nothing with clients".to_owned() } else { others.join(", ") })
+        write!(
+            f,
+            "         {}",
+            if others.is_empty() { "no messages to other clients".to_owned() } else { others.join(", ") }
+        )
     }
 }
 
@@ -142,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_granted_is_not_allowed() {
+    fn nothing_is_allowed_without_a_grant() {
         let nothing = Rights::new(&Grant::default(), &Grant::default());
         assert!(!nothing.publish("a") && !nothing.subscribe(&pattern("a")) && !nothing.presence(&pattern("a")));
         assert!(!nothing.history(&pattern("a")) && !nothing.direct && !nothing.signal && !nothing.broadcast);
@@ -151,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscription_wider_than_what_is_granted_is_not_allowed() {
+    fn a_subscription_wider_than_the_grant_is_not_allowed() {
         let rights = Rights::new(&grant("subscribe = ['chat.*', 'user.ada.>']\npublish = 'chat.*'"), &Grant::default());
         for allowed in ["chat.lobby", "chat.*", "user.ada.inbox", "user.ada.>", "user.ada.*.x"] {
             assert!(rights.subscribe(&pattern(allowed)), "{allowed}");
@@ -163,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn history_and_presence_follow_subscribe_and_the_token_stands_over_the_configuration() {
+    fn history_and_presence_follow_subscribe_and_the_token_overrides_the_configuration() {
         let otherwise = grant("subscribe = 'a'\ndirect = true\nbroadcast = true");
         let rights = Rights::new(&grant("history = []\nbroadcast = false"), &otherwise);
         assert!(rights.subscribe(&pattern("a")) && rights.presence(&pattern("a")) && !rights.history(&pattern("a")));

@@ -1,4 +1,5 @@
-//! A token's outer form: header, claims and signature (RFC 7515 section 7.1), read and not believed yet. Pure.
+//! Splits a token into header, claims and signature (RFC 7515 section 7.1). Nothing in it is trusted yet: `token`
+//! checks the signature. Pure.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +12,10 @@ use serde_json::{Map, Value};
 use super::verifier::Verifier;
 use crate::message::mend_names;
 
-/// The claims of a token by name, each as it stands there.
+/// The claims of a token by name, as raw JSON.
 pub(super) type RawClaims = BTreeMap<String, Box<RawValue>>;
 
-/// The algorithms that are taken, by their names in tokens and keys. Ed25519 has two (RFC 8037, RFC 9864).
+/// Supported algorithms by their names in tokens and keys. Ed25519 has two (RFC 8037, RFC 9864).
 const ALGORITHMS: [(&str, Algorithm); 7] = [
     ("HS256", Algorithm::HS256),
     ("HS384", Algorithm::HS384),
@@ -25,22 +26,22 @@ const ALGORITHMS: [(&str, Algorithm); 7] = [
     ("Ed25519", Algorithm::EdDSA),
 ];
 
-/// The algorithm of this name, if it is one that is taken.
+/// The supported algorithm of this name.
 pub(super) fn algorithm(name: &str) -> Option<Algorithm> {
     ALGORITHMS.iter().find(|(known, _)| *known == name).map(|&(_, algorithm)| algorithm)
 }
 
-/// The names of all algorithms that are taken.
+/// The names of all supported algorithms.
 pub(super) fn algorithms() -> String {
     ALGORITHMS.map(|(name, _)| name).join(", ")
 }
 
-/// A signed token.
+/// A signed token, not verified.
 #[derive(Debug)]
 pub(super) struct Jws<'a> {
     /// The algorithm's name in the header.
     pub(super) alg: String,
-    /// The name of the key that is said to have signed it.
+    /// The name of the key that allegedly signed it.
     pub(super) key_id: Option<String>,
     /// Whether it has extensions that must be understood (RFC 7515 section 4.1.11).
     pub(super) is_critical: bool,
@@ -50,16 +51,16 @@ pub(super) struct Jws<'a> {
 }
 
 impl<'a> Jws<'a> {
-    /// Takes a token apart, or says why it is none. Nothing of the token is repeated.
+    /// Splits a token, or returns why it is invalid. The error contains nothing of the token.
     pub(super) fn parse(token: &'a str) -> Result<Self, &'static str> {
         let parts: Vec<&str> = token.split('.').collect();
         let (header, claims, signature) = match parts[..] {
             [header, claims, signature] => (header, claims, signature),
-            [_, _, _, _, _] => return Err("it is encrypted (JWE), and signed ones (JWS) are taken here"),
-            _ => return Err("it is no JSON Web Token: three parts with dots between them are expected"),
+            [_, _, _, _, _] => return Err("it is encrypted (JWE); use a signed one (JWS)"),
+            _ => return Err("it is not a JSON Web Token (three parts separated by dots)"),
         };
         let signed = &token[..header.len() + 1 + claims.len()];
-        let unreadable = "its header is no JSON object in base64url, so it is no JSON Web Token";
+        let unreadable = "it is not a JSON Web Token (its header is not a JSON object in base64url)";
         let header = BASE64_URL.decode(header).map_err(|_| unreadable)?;
         let mut header: Map<String, Value> = serde_json::from_slice(&header).map_err(|_| unreadable)?;
         let mut text = |name: &str, wrong| match header.remove(name) {
@@ -67,25 +68,25 @@ impl<'a> Jws<'a> {
             Some(Value::String(text)) => Ok(Some(text)),
             Some(_) => Err(wrong),
         };
-        let alg = text("alg", "the alg in its header is of the wrong kind: text is expected")?;
-        let key_id = text("kid", "the kid in its header is of the wrong kind: text is expected")?;
+        let alg = text("alg", "its header's alg is not a string")?;
+        let key_id = text("kid", "its header's kid is not a string")?;
         let alg = alg.ok_or("its header names no algorithm (alg)")?;
         let is_critical = header.get("crit").is_some_and(|crit| !crit.is_null());
         Ok(Self { alg, key_id, is_critical, signed, claims, signature })
     }
 
-    /// Whether a key has signed it. The key's algorithm has to be the token's.
+    /// Whether this key signed it. The key's algorithm must be the token's.
     pub(super) fn is_signed_by(&self, key: &Verifier) -> bool {
         BASE64_URL.decode(self.signature).is_ok_and(|signature| key.has_signed(self.signed.as_bytes(), &signature))
     }
 
-    /// What it claims.
+    /// Its claims.
     pub(super) fn claims(&self) -> Result<RawClaims, &'static str> {
-        let unreadable = "its claims are no JSON object in base64url";
+        let unreadable = "its claims are not a JSON object in base64url";
         let claims = BASE64_URL.decode(self.claims).ok().and_then(|claims| String::from_utf8(claims).ok());
         let claims = claims.ok_or(unreadable)?;
         let read = serde_json::from_str(&claims).or_else(|_| {
-            // The names of claims that are ignored may hold anything.
+            // Names of ignored claims may hold anything, such as half a surrogate pair.
             serde_json::from_str(mend_names(&claims).as_deref().unwrap_or_default())
         });
         read.map_err(|_| unreadable)

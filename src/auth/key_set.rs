@@ -1,5 +1,5 @@
-//! Key sets (RFC 7517 section 5). Each member is read by itself, as real issuers and libraries write them: an odd one is left
-//! out, and the log says which and why. Pure but for that.
+//! Parses key sets (RFC 7517 section 5). Each key is parsed on its own, in the forms that real issuers and libraries
+//! write: an unusable one is skipped, and the log says which and why. Pure except for the log.
 
 use std::fmt;
 
@@ -17,12 +17,12 @@ use super::keys::Key;
 use super::verifier::{Verifier, least_secret_bytes};
 use crate::Printable;
 
-/// Most keys in one set.
+/// Maximum number of keys in one set.
 const MAX_KEYS: usize = 64;
-/// Keys that are told of where none of a set can be used.
+/// Keys that an error names if none in a set can be used.
 const MAX_TOLD: usize = 3;
 
-/// Base64url as RFC 7515 has it, and as others write it: padded, or with bits in the last digit that count for nothing.
+/// Base64url as in RFC 7515, and as others write it: padded, or with unused bits set in the last digit.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new()
@@ -30,26 +30,26 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// What a set holds.
+/// A parsed key set.
 pub(super) struct KeySet {
     pub(super) keys: Vec<Key>,
     pub(super) left_out: Vec<LeftOut>,
 }
 
-/// A member that is not among the keys.
+/// A key that was skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LeftOut {
-    /// Its `kid`, or its place in the set.
+    /// Its `kid`, or its number in the set.
     which: String,
     why: Why,
 }
 
-/// Why a member is not among the keys.
+/// Why a key was skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Why {
-    /// It is for something else: issuers publish all their keys in one set.
+    /// It has another purpose: issuers publish all their keys in one set.
     ForElse(String),
-    /// It can verify nothing, or must not.
+    /// It cannot verify anything, or must not.
     Broken(String),
 }
 
@@ -61,13 +61,13 @@ impl fmt::Display for LeftOut {
 }
 
 impl KeySet {
-    /// Reads a set. One key at least has to be usable, unless there is none at all.
+    /// Parses a set. At least one key must be usable, unless the set is empty.
     pub(super) fn read(json: &[u8], origin: &str, issuer: Option<&str>) -> Result<Self, AuthError> {
         let wrong = |message: String| AuthError::Key { origin: origin.to_owned(), message };
         let unreadable = |e: serde_json::Error| wrong(format!("not a JSON Web Key Set: {e}"));
         let members = members(json).map_err(unreadable)?;
         if members.len() > MAX_KEYS {
-            return Err(wrong(format!("{} keys are too many: at most {MAX_KEYS} are taken", members.len())));
+            return Err(wrong(format!("it has {} keys, but at most {MAX_KEYS} are supported", members.len())));
         }
         let mut set = Self { keys: Vec::new(), left_out: Vec::new() };
         for (at, member) in members.iter().enumerate() {
@@ -79,27 +79,27 @@ impl KeySet {
                 Err(why) => set.left_out.push(LeftOut { which, why }),
             }
         }
-        // An empty set withdraws all keys; one of which none can be used is a mistake.
+        // An empty set withdraws all keys; a set without a usable key is a mistake.
         if set.keys.is_empty() && !set.left_out.is_empty() {
             let told: Vec<String> = set.left_out.iter().take(MAX_TOLD).map(LeftOut::to_string).collect();
-            let more = if set.left_out.len() > MAX_TOLD { "; and so on" } else { "" };
-            return Err(wrong(format!("no key in it can be used: {}{more}", told.join("; "))));
+            let more = if set.left_out.len() > MAX_TOLD { "; ..." } else { "" };
+            return Err(wrong(format!("none of its keys can be used: {}{more}", told.join("; "))));
         }
         Ok(set)
     }
 
-    /// Says in the log which members were left out.
+    /// Logs which keys were skipped.
     pub(super) fn tell(left_out: &[LeftOut], origin: &str) {
         for key in left_out {
             match &key.why {
-                Why::ForElse(_) => info!("A key of {origin} is left out, {key}"),
-                Why::Broken(_) => warn!("A key of {origin} cannot be used and is left out, {key}"),
+                Why::ForElse(_) => info!("Skipped a key of {origin}, {key}"),
+                Why::Broken(_) => warn!("Skipped an unusable key of {origin}, {key}"),
             }
         }
     }
 }
 
-/// The members of a set, each as it stands there.
+/// The keys of a set as raw JSON.
 fn members(json: &[u8]) -> Result<Vec<Box<RawValue>>, serde_json::Error> {
     use serde::de::Error;
     let mut set: std::collections::BTreeMap<String, Box<RawValue>> = serde_json::from_slice(json)?;
@@ -107,11 +107,11 @@ fn members(json: &[u8]) -> Result<Vec<Box<RawValue>>, serde_json::Error> {
     serde_json::from_str(keys.get())
 }
 
-/// A member's name, its algorithm and the key itself. `which` becomes its name once that is known.
+/// Parses a key into its name, algorithm and verifier. `which` is replaced by its name once that is known.
 fn key(member: &RawValue, which: &mut String) -> Result<(Option<String>, Algorithm, Verifier), Why> {
     let broken = |why: &str| Why::Broken(why.to_owned());
     let jwk: Map<String, Value> =
-        serde_json::from_str(member.get()).map_err(|_| broken("it is no JSON object with sound texts"))?;
+        serde_json::from_str(member.get()).map_err(|_| broken("it is not a JSON object with valid strings"))?;
     let jwk = Jwk(jwk);
     let id = jwk.text("kid")?;
     if let Some(id) = id {
@@ -124,7 +124,7 @@ fn key(member: &RawValue, which: &mut String) -> Result<(Option<String>, Algorit
         None | Some(Value::Null) => {}
         Some(Value::Array(to)) if to.iter().any(|to| to == "verify") => {}
         Some(Value::Array(_)) => return Err(Why::ForElse("it is not for verifying (key_ops)".into())),
-        Some(_) => return Err(broken("its key_ops are no list")),
+        Some(_) => return Err(broken("its key_ops is not a list")),
     }
     let (algorithm, verifier) = jwk.verifier()?;
     Ok((id.map(str::to_owned), algorithm, verifier))
@@ -134,16 +134,16 @@ fn key(member: &RawValue, which: &mut String) -> Result<(Option<String>, Algorit
 struct Jwk(Map<String, Value>);
 
 impl Jwk {
-    /// A field that is text, if it is there.
+    /// A string field, if it is present.
     fn text(&self, name: &str) -> Result<Option<&str>, Why> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(Why::Broken(format!("its {name} is no text"))),
+            Some(_) => Err(Why::Broken(format!("its {name} is not a string"))),
         }
     }
 
-    /// The bytes of a field. Base64 in place of base64url is taken, as some libraries write it.
+    /// The bytes of a field. Base64 is accepted in place of base64url, because some libraries write it.
     fn bytes(&self, name: &str) -> Result<Vec<u8>, Why> {
         let text = self.text(name)?.ok_or_else(|| Why::Broken(format!("its {name} is missing")))?;
         let url: String = text
@@ -154,7 +154,7 @@ impl Jwk {
                 c => c,
             })
             .collect();
-        LENIENT.decode(url).map_err(|_| Why::Broken(format!("its {name} is no base64url")))
+        LENIENT.decode(url).map_err(|_| Why::Broken(format!("its {name} is not base64url")))
     }
 
     fn verifier(&self) -> Result<(Algorithm, Verifier), Why> {
@@ -164,26 +164,28 @@ impl Jwk {
             "RSA" => (Algorithm::RS256, None),
             "EC" => (Algorithm::ES256, Some("P-256")),
             "OKP" => (Algorithm::EdDSA, Some("Ed25519")),
-            // A secret does not tell by itself what it is for.
+            // A secret alone does not show its algorithm.
             "oct" => {
                 let named = named.and_then(jws::algorithm).filter(|named| least_secret_bytes(*named).is_some());
-                let no_alg = || Why::ForElse("a secret has to name HS256, HS384 or HS512 as its alg".into());
+                let no_alg = || Why::ForElse("a secret must name HS256, HS384 or HS512 (alg)".into());
                 let algorithm = named.ok_or_else(no_alg)?;
                 let verifier = Verifier::secret(algorithm, &self.bytes("k")?).map_err(Why::Broken)?;
                 return Ok((algorithm, verifier));
             }
-            _ => return Err(Why::ForElse("its kind is not taken (kty)".into())),
+            _ => return Err(Why::ForElse("its type is not supported (kty)".into())),
         };
         if named.is_some_and(|named| jws::algorithm(named) != Some(algorithm)) {
-            return Err(Why::ForElse(format!("its algorithm is not taken (alg); of this kind {algorithm:?} is")));
+            return Err(Why::ForElse(format!(
+                "its algorithm is not supported (alg); for this type only {algorithm:?} is"
+            )));
         }
         if let Some(curve) = crv
             && self.text("crv")? != Some(curve)
         {
-            return Err(Why::ForElse(format!("its curve is not taken (crv); of this kind {curve} is")));
+            return Err(Why::ForElse(format!("its curve is not supported (crv); for this type only {curve} is")));
         }
         if self.0.get("d").is_some_and(|private| !private.is_null()) {
-            let why = "it holds a private key (d), which is for who issues tokens alone; publish the rest of it";
+            let why = "it contains a private key (d), which only the issuer of tokens may have; publish it without d";
             return Err(Why::Broken(why.into()));
         }
         let verifier = match algorithm {
@@ -206,7 +208,7 @@ mod tests {
 
     use super::*;
 
-    /// A key pair: what signs, and the public key as it stands in a set.
+    /// A key pair: the signing key, and the public key as in a set.
     fn pair(algorithm: Algorithm) -> (EncodingKey, Value) {
         let (kind, read): (_, fn(&[u8]) -> _) = match algorithm {
             Algorithm::RS256 => (&PKCS_RSA_SHA256, EncodingKey::from_rsa_pem),
@@ -228,7 +230,7 @@ mod tests {
         KeySet::read(json!({ "keys": keys }).to_string().as_bytes(), "a set", None).expect("a set")
     }
 
-    /// Whether the one key of a set checks what another has signed.
+    /// Whether the only key of a set verifies what another key signed.
     fn checks(jwk: &Value, key: &EncodingKey, algorithm: Algorithm) -> bool {
         let set = read(&json!([jwk]));
         assert_eq!((set.keys.len(), set.keys[0].algorithm), (1, algorithm), "{jwk}");
@@ -244,7 +246,7 @@ mod tests {
         jwk
     }
 
-    /// A number of a key, written as some libraries do.
+    /// A number of a key, in the forms that libraries write.
     fn forms(number: &Value) -> Vec<Value> {
         let bytes = URL_SAFE_NO_PAD.decode(number.as_str().expect("text")).expect("base64");
         let signed = [&[0], &bytes[..]].concat();
@@ -261,12 +263,12 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_taken_as_issuers_and_libraries_write_their_numbers() {
+    fn keys_are_accepted_in_the_forms_that_libraries_write() {
         let (key, jwk) = pair(Algorithm::RS256);
         for (n, e) in forms(&jwk["n"]).into_iter().zip(forms(&jwk["e"])) {
             assert!(checks(&with(&with(&jwk, "n", n), "e", e), &key, Algorithm::RS256));
         }
-        // One whose first byte is a zero: every 256th is.
+        // A key whose first byte is zero: every 256th is.
         let short = |jwk: &Value| jwk["x"].as_str().is_some_and(|x| x.starts_with("AA"));
         let (key, jwk) = (0..100_000).map(|_| pair(Algorithm::ES256)).find(|(_, jwk)| short(jwk)).expect("one");
         for (x, y) in forms(&jwk["x"]).into_iter().zip(forms(&jwk["y"])) {
@@ -281,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_verify_nothing_is_left_out_with_the_reason_and_the_others_stay() {
+    fn an_unusable_key_is_skipped_with_the_reason_and_the_others_stay() {
         let ((_, rsa), (_, ec), (_, ed)) = (pair(Algorithm::RS256), pair(Algorithm::ES256), pair(Algorithm::EdDSA));
         let bytes = |bytes: &[u8]| Value::from(URL_SAFE_NO_PAD.encode(bytes));
         let secret = bytes(&[7; 32]);
@@ -289,31 +291,31 @@ mod tests {
             (with(&rsa, "n", bytes(&[255; 128])), "1024 bits"),
             (with(&rsa, "n", bytes(&[254; 256])), "modulus is even"),
             (with(&rsa, "n", Value::Null), "its n is missing"),
-            (with(&rsa, "n", json!(65537)), "its n is no text"),
-            (with(&rsa, "n", json!("\u{fc}")), "its n is no base64url"),
-            (with(&rsa, "e", bytes(&[1])), "exponent is none"),
-            (with(&rsa, "e", bytes(&[])), "exponent is none"),
-            (with(&rsa, "e", bytes(&[1, 0, 0])), "exponent is none"),
-            (with(&rsa, "e", bytes(&[1, 0, 0, 0, 1])), "exponent is none"),
-            (with(&rsa, "alg", json!("RS512")), "its algorithm is not taken"),
-            (with(&rsa, "alg", json!("RSA-OAEP")), "its algorithm is not taken"),
+            (with(&rsa, "n", json!(65537)), "its n is not a string"),
+            (with(&rsa, "n", json!("\u{fc}")), "its n is not base64url"),
+            (with(&rsa, "e", bytes(&[1])), "exponent is invalid"),
+            (with(&rsa, "e", bytes(&[])), "exponent is invalid"),
+            (with(&rsa, "e", bytes(&[1, 0, 0])), "exponent is invalid"),
+            (with(&rsa, "e", bytes(&[1, 0, 0, 0, 1])), "exponent is invalid"),
+            (with(&rsa, "alg", json!("RS512")), "its algorithm is not supported"),
+            (with(&rsa, "alg", json!("RSA-OAEP")), "its algorithm is not supported"),
             (with(&rsa, "use", json!("enc")), "not for signatures"),
             (with(&rsa, "key_ops", json!(["encrypt"])), "not for verifying"),
-            (with(&rsa, "key_ops", json!("verify")), "key_ops are no list"),
-            (with(&rsa, "kid", json!(5)), "its kid is no text"),
+            (with(&rsa, "key_ops", json!("verify")), "key_ops is not a list"),
+            (with(&rsa, "kid", json!(5)), "its kid is not a string"),
             (with(&rsa, "d", secret.clone()), "private key"),
             (with(&ec, "x", bytes(&[1; 33])), "has 32 bytes, not 33"),
-            (with(&ec, "x", bytes(&[1; 32])), "none of the curve P-256"),
-            (with(&ec, "crv", json!("P-384")), "its curve is not taken"),
+            (with(&ec, "x", bytes(&[1; 32])), "not on the curve P-256"),
+            (with(&ec, "crv", json!("P-384")), "its curve is not supported"),
             (with(&ec, "y", Value::Null), "its y is missing"),
             (with(&ed, "x", bytes(&[1; 31])), "has 32 bytes, not 31"),
-            (with(&ed, "crv", json!("Ed448")), "its curve is not taken"),
-            (json!({"kty": "oct", "k": secret}), "has to name HS256"),
+            (with(&ed, "crv", json!("Ed448")), "its curve is not supported"),
+            (json!({"kty": "oct", "k": secret}), "must name HS256"),
             (json!({"kty": "oct", "alg": "HS512", "k": secret}), "32 bytes are too few for HS512"),
-            (json!({"kty": "AKP"}), "its kind is not taken"),
+            (json!({"kty": "AKP"}), "its type is not supported"),
             (json!({}), "its kty is missing"),
-            (json!([]), "no JSON object"),
-            (json!("a key"), "no JSON object"),
+            (json!([]), "not a JSON object"),
+            (json!("a key"), "not a JSON object"),
         ] {
             let set = read(&json!([odd, ed]));
             assert_eq!((set.keys.len(), set.left_out.len()), (1, 1), "{odd}");
@@ -321,9 +323,9 @@ mod tests {
             assert!(told.contains(why) && told.starts_with("number 1: "), "{odd}: {told}");
             let alone = KeySet::read(json!({"keys": [odd]}).to_string().as_bytes(), "a set", None).err();
             let told = alone.expect("none is usable").to_string();
-            assert!(told.contains("no key in it can be used") && told.contains(why), "{told}");
+            assert!(told.contains("none of its keys can be used") && told.contains(why), "{told}");
         }
-        // Half of a surrogate pair in one member, and a name that would act on a terminal.
+        // One key with half a surrogate pair, and one whose name would act on a terminal.
         let odd = format!(r#"{{"keys": [{{"kty": "RSA", "kid": "\ud83d"}}, {ed}, {{"kid": "\u001b[2J"}}]}}"#);
         let set = KeySet::read(odd.as_bytes(), "a set", None).expect("a set");
         assert_eq!((set.keys.len(), set.left_out.len()), (1, 2));
@@ -331,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_set_is_an_error_and_an_empty_one_is_none() {
+    fn a_malformed_set_is_an_error_and_an_empty_one_is_not() {
         for wrong in ["", "[]", "{}", r#"{"keys": {}}"#, r#"[[]]"#, r#"{"keys": [}"#, r#"{"keys": 5}"#] {
             let error = KeySet::read(wrong.as_bytes(), "a set", None).err().expect("no set").to_string();
             assert!(error.starts_with("a set: not a JSON Web Key Set"), "{wrong}: {error}");

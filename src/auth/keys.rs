@@ -1,5 +1,5 @@
-//! The keys with which tokens are signed, from the configuration and PEM files; those of key sets are in `key_set`. Each key
-//! is for one algorithm, whatever a token says: so a public key is never taken for a secret (RFC 8725 section 3.1).
+//! The keys of the configuration and of PEM files, which verify tokens; `key_set` has those of key sets. Each key is
+//! for one algorithm, whatever a token claims, so a public key is never used as a secret (RFC 8725 section 3.1).
 
 use std::fs;
 use std::path::Path;
@@ -10,17 +10,17 @@ use super::verifier::{Verifier, least_secret_bytes};
 use super::{AuthError, public_key};
 use crate::config::{AuthKey, TokenAlgorithm};
 
-/// A key and the algorithm that it is for.
+/// A key and the only algorithm it may be used with.
 pub(super) struct Key {
     pub(super) id: Option<String>,
     pub(super) algorithm: Algorithm,
-    /// Who alone signs with it; `None` for whoever may issue tokens here.
+    /// The only issuer of its tokens; `None` for any accepted one.
     pub(super) issuer: Option<String>,
     pub(super) verifier: Verifier,
 }
 
 impl Key {
-    /// Whether it may have signed a token with this `iss`.
+    /// Whether it may sign tokens with this `iss`.
     pub(super) fn is_of(&self, issuer: Option<&str>) -> bool {
         self.issuer.as_deref().is_none_or(|own| issuer == Some(own))
     }
@@ -39,10 +39,10 @@ impl From<TokenAlgorithm> for Algorithm {
     }
 }
 
-/// The mark with which some editors begin a text. No part of a secret.
+/// Byte order mark that some editors write; not part of a secret.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// The secret of a key in the configuration, from there or from its file.
+/// The secret of a key, from the configuration or its file.
 pub(super) fn secret(key: &AuthKey) -> Result<Vec<u8>, AuthError> {
     let algorithm = Algorithm::from(key.algorithm);
     let (secret, origin) = match (&key.secret, &key.secret_file) {
@@ -58,7 +58,7 @@ pub(super) fn secret(key: &AuthKey) -> Result<Vec<u8>, AuthError> {
         }
     };
     if secret.starts_with(b"-----BEGIN") {
-        let message = format!("this is PEM, which holds no secret for {algorithm:?}");
+        let message = format!("this is PEM, not a secret for {algorithm:?}; create one with openssl rand -base64 64");
         return Err(AuthError::Key { origin, message });
     }
     match Verifier::secret(algorithm, &secret) {
@@ -67,19 +67,21 @@ pub(super) fn secret(key: &AuthKey) -> Result<Vec<u8>, AuthError> {
     }
 }
 
-/// A key of the configuration.
+/// Parses a key of the configuration.
 pub(super) fn from_config(key: &AuthKey) -> Result<Key, AuthError> {
     let algorithm = Algorithm::from(key.algorithm);
     let wrong = |message: String| AuthError::Key { origin: "auth.keys".into(), message };
     let verifier = if least_secret_bytes(algorithm).is_some() {
         if key.public_key.is_some() {
-            return Err(wrong(format!("a key for {algorithm:?} is a secret, not a public_key")));
+            return Err(wrong(format!(
+                "a key for {algorithm:?} is a secret; set secret or secret_file, not public_key"
+            )));
         }
         Verifier::secret(algorithm, &secret(key)?).map_err(wrong)?
     } else {
         let (Some(path), None, None) = (&key.public_key, &key.secret, &key.secret_file) else {
             return Err(wrong(format!(
-                "a key for {algorithm:?} needs public_key, the PEM file of the public key, alone"
+                "a key for {algorithm:?} needs only public_key, a PEM file with the public key"
             )));
         };
         public_key(path, algorithm)?
@@ -90,7 +92,7 @@ pub(super) fn from_config(key: &AuthKey) -> Result<Key, AuthError> {
 fn public_key(path: &Path, algorithm: Algorithm) -> Result<Verifier, AuthError> {
     public_key::decode(&read(path)?, algorithm).map_err(|why| AuthError::Key {
         origin: path.display().to_string(),
-        message: format!("not a public key in PEM for {algorithm:?}: {why}"),
+        message: format!("not a public key for {algorithm:?} in PEM: {why}"),
     })
 }
 
@@ -108,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_in_a_file_is_what_somebody_wrote_there_and_nothing_around_it() {
+    fn a_secret_in_a_file_is_read_without_surrounding_white_space() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("secret");
         let written = "s".repeat(32);
@@ -120,12 +122,12 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_cannot_be_used_is_told_with_what_is_expected() {
+    fn errors_about_a_key_say_what_is_expected() {
         let long = "x".repeat(47);
         let named = |table: &str| table.replace('|', "\n");
         for (table, expected) in [
             ("algorithm = 'HS256'".to_owned(), "needs either secret or secret_file"),
-            (named("algorithm = 'HS256'|secret = 'short'"), "5 bytes are too few for HS256: use at least 32"),
+            (named("algorithm = 'HS256'|secret = 'short'"), "5 bytes are too few for HS256; use at least 32"),
             (named(&format!("algorithm = 'HS384'|secret = '{long}'")), "47 bytes are too few for HS384"),
             (
                 named(&format!("algorithm = 'HS256'|secret = '{long}'|secret_file = 'x'")),
@@ -133,19 +135,22 @@ mod tests {
             ),
             (
                 named(&format!("algorithm = 'HS256'|secret = '{long}'|public_key = 'x'")),
-                "is a secret, not a public_key",
+                "set secret or secret_file, not public_key",
             ),
             (
                 named(&format!("algorithm = 'HS256'|secret = '-----BEGIN PUBLIC KEY-----{long}'")),
-                "this is PEM, which holds no secret",
+                "this is PEM, not a secret",
             ),
-            ("algorithm = 'RS256'".to_owned(), "needs public_key"),
-            (named(&format!("algorithm = 'ES256'|secret = '{long}'")), "needs public_key"),
-            (named("algorithm = 'EdDSA'|public_key = '/nonexistent.pem'"), "cannot read /nonexistent.pem"),
+            ("algorithm = 'RS256'".to_owned(), "needs only public_key"),
+            (named(&format!("algorithm = 'ES256'|secret = '{long}'")), "needs only public_key"),
+            (
+                named("algorithm = 'EdDSA'|public_key = '/nonexistent.pem'"),
+                "cannot read the key /nonexistent.pem: there is no such file",
+            ),
         ] {
             let error = refused(&table);
             assert!(error.contains(expected), "{table}: {error}");
-            assert!(!error.contains(&long), "the secret is not told");
+            assert!(!error.contains(&long), "the secret is not shown");
         }
         for unknown in ["none", "HS1", "RS512", "ES384"] {
             assert!(toml::from_str::<AuthKey>(&format!("algorithm = '{unknown}'")).is_err(), "{unknown}");

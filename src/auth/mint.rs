@@ -1,4 +1,5 @@
-//! Making tokens: for whoever issues them in Rust, for tests, and for the command line.
+//! Creates tokens: for issuers written in Rust, for tests, and for `quic-websocket token mint`. A server never signs a
+//! token.
 
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -11,72 +12,72 @@ use super::{AuthError, keys, token, verifier};
 use crate::config::{AuthKey, TokenAlgorithm};
 use crate::tls::{ENCRYPTED, is_encrypted};
 
-/// What a token says (docs/SECURITY.md). What is left out is not in it.
+/// The claims of a token (docs/SECURITY.md). `None` leaves a claim out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Claims {
-    /// Who it is for, 1 to [`MAX_USER_BYTES`](crate::message::MAX_USER_BYTES) bytes.
+    /// User, 1 to [`MAX_USER_BYTES`](crate::message::MAX_USER_BYTES) bytes.
     pub sub: String,
-    /// Until when it holds, in Unix seconds.
+    /// Expiry, in Unix seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exp: Option<u64>,
-    /// From when on, in Unix seconds.
+    /// Start of validity, in Unix seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nbf: Option<u64>,
-    /// Who issued it.
+    /// Issuer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iss: Option<String>,
-    /// For which servers it is.
+    /// Audience: the servers that accept it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aud: Option<String>,
-    /// What makes it different from all others.
+    /// Unique id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jti: Option<String>,
-    /// The name that others see.
+    /// Name that others see.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Topics to which to publish.
+    /// Topics that may be published to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub publish: Option<Vec<String>>,
-    /// Topics and patterns to which to subscribe.
+    /// Topics and patterns that may be subscribed to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subscribe: Option<Vec<String>>,
-    /// Topics of which to ask who is there.
+    /// Topics whose members may be listed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub presence: Option<Vec<String>>,
-    /// Topics of which to read what was.
+    /// Topics whose history may be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub history: Option<Vec<String>>,
-    /// Whether to send to single clients.
+    /// Whether the client may send to single clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direct: Option<bool>,
-    /// Whether to signal to single clients.
+    /// Whether the client may signal to single clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<bool>,
-    /// Whether to list who is connected.
+    /// Whether the client may list the connected clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub list_clients: Option<bool>,
-    /// Whether to send to all clients.
+    /// Whether the client may send to all clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub broadcast: Option<bool>,
-    /// Messages each second.
+    /// Messages per second that the client may send.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_rate: Option<NonZeroU32>,
 }
 
 impl Claims {
-    /// Why no server would take them, if so.
+    /// Why no server would accept them, if so.
     fn what_is_wrong(&self) -> Option<String> {
         if let (Some(from), Some(until)) = (self.nbf, self.exp)
             && from >= until
         {
-            return Some("it expires (exp) before it begins to hold (nbf)".into());
+            return Some("it expires (exp) before it becomes valid (nbf)".into());
         }
         let raw = serde_json::to_string(self).and_then(|json| serde_json::from_str::<RawClaims>(&json));
         raw.map_or_else(|e| Some(e.to_string()), token::what_is_wrong)
     }
 }
 
-/// What signs tokens.
+/// A key that signs tokens.
 pub struct SigningKey {
     algorithm: Algorithm,
     id: Option<String>,
@@ -90,23 +91,23 @@ impl std::fmt::Debug for SigningKey {
 }
 
 impl SigningKey {
-    /// A secret of the configuration: what the server checks with signs as well.
+    /// A secret of the configuration, with which the server verifies tokens.
     ///
     /// # Errors
-    /// [`AuthError`] where the key is not a secret, or too short a one.
+    /// [`AuthError`] if the key is not a secret, or is too short.
     pub fn from_config(key: &AuthKey) -> Result<Self, AuthError> {
         let algorithm = Algorithm::from(key.algorithm);
         if verifier::least_secret_bytes(algorithm).is_none() {
-            let message = format!("a public key for {algorithm:?} signs nothing; name its private key");
+            let message = format!("a public key for {algorithm:?} cannot sign; use its private key");
             return Err(AuthError::Key { origin: "auth.keys".into(), message });
         }
         Ok(Self { algorithm, id: key.id.clone(), key: EncodingKey::from_secret(&keys::secret(key)?) })
     }
 
-    /// A private key in a PEM file (PKCS #8), for RS256, ES256 and EdDSA. `id` is told as `kid`.
+    /// A private key in a PEM file (PKCS #8), for RS256, ES256 and EdDSA. `id` is written to tokens as `kid`.
     ///
     /// # Errors
-    /// [`AuthError`] where the file cannot be read or holds another kind of key.
+    /// [`AuthError`] if the file cannot be read or contains another kind of key.
     pub fn from_pem(algorithm: TokenAlgorithm, id: Option<String>, path: &Path) -> Result<Self, AuthError> {
         let algorithm = Algorithm::from(algorithm);
         let pem = keys::read(path)?;
@@ -119,14 +120,14 @@ impl SigningKey {
             Algorithm::ES256 => EncodingKey::from_ec_pem(&pem),
             Algorithm::EdDSA => EncodingKey::from_ed_pem(&pem),
             _ => {
-                let message = format!("a key for {algorithm:?} is a secret, not a PEM file");
+                let message = format!("a key for {algorithm:?} is a secret, not a PEM file; use --secret-file");
                 return Err(AuthError::Key { origin: path.display().to_string(), message });
             }
         };
         let wrong = |_| AuthError::Key {
             origin: path.display().to_string(),
             message: format!(
-                "not a private key in PEM (PKCS #8) for {algorithm:?}; `openssl pkey -in FILE` writes a key in that form"
+                "not a private key for {algorithm:?} in PEM (PKCS #8); convert one with `openssl pkey -in FILE`"
             ),
         };
         Ok(Self { algorithm, id, key: key.map_err(wrong)? })
@@ -135,14 +136,16 @@ impl SigningKey {
     /// Signs a token.
     ///
     /// # Errors
-    /// [`AuthError`] if no server would take such a token, or the key cannot sign.
+    /// [`AuthError`] if no server would accept the token, or the key cannot sign.
     pub fn sign(&self, claims: &Claims) -> Result<String, AuthError> {
         if let Some(why) = claims.what_is_wrong() {
-            return Err(AuthError::Claims(format!("no server would take this token: {why}")));
+            return Err(AuthError::Claims(format!("no server would accept this token: {why}")));
         }
         let mut header = Header::new(self.algorithm);
         header.kid.clone_from(&self.id);
-        encode(&header, claims, &self.key)
-            .map_err(|e| AuthError::Key { origin: "the signing key".into(), message: e.to_string() })
+        encode(&header, claims, &self.key).map_err(|_| AuthError::Key {
+            origin: "the signing key".into(),
+            message: format!("it cannot sign with {:?}; use a key for this algorithm", self.algorithm),
+        })
     }
 }

@@ -1,5 +1,6 @@
-//! Who a client is: checks tokens and certificates, and says what they allow. Knows the keys, never a connection. Called
-//! by `client` at the handshake and by `handler` for `refresh`; what is allowed is asked in `handler`'s `permit` alone.
+//! Authentication: checks tokens and certificates, and returns an identity with its permissions. Knows the keys, never
+//! a connection. Called by `session` at the handshake, by `handler` for `refresh` and by `http`; `handler::permit`
+//! alone applies the permissions.
 
 mod explain;
 mod fetch;
@@ -15,9 +16,9 @@ mod verifier;
 
 use std::convert::Infallible;
 use std::fmt;
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::{fs, io};
 
 use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
@@ -37,26 +38,26 @@ use crate::message::{Token, now_ms};
 use crate::reload::Cause;
 use crate::tls::{self, Subject};
 
-/// Why nobody can be let in by tokens.
+/// Why tokens cannot be checked or signed.
 #[derive(Debug, Error)]
 pub enum AuthError {
-    /// A file is not readable.
-    #[error("cannot read {}: {cause}; check the path of this key", path.display())]
+    /// A file cannot be read.
+    #[error("cannot read the key {}: {}", path.display(), unreadable(cause))]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        cause: std::io::Error,
+        /// The system's error.
+        cause: io::Error,
     },
-    /// A key, or a set of keys, cannot be used.
+    /// A key or a key set cannot be used.
     #[error("{origin}: {message}")]
     Key {
-        /// Where it stands.
+        /// The file or setting that contains it.
         origin: String,
-        /// What is wrong with it, and what is expected.
+        /// The problem, and what was expected.
         message: String,
     },
-    /// A token that would not be taken.
+    /// A token that no server would accept.
     #[error("{0}")]
     Claims(String),
     /// The address of a key set cannot be used.
@@ -64,30 +65,43 @@ pub enum AuthError {
     Url {
         /// The address.
         url: String,
-        /// What is wrong with it.
+        /// The problem.
         message: String,
     },
 }
 
-/// Why a client is not let in.
+/// Why a file with a key cannot be read, and what to do.
+fn unreadable(cause: &io::Error) -> String {
+    match cause.kind() {
+        io::ErrorKind::NotFound => "there is no such file; check its path".into(),
+        io::ErrorKind::PermissionDenied => {
+            "permission denied; let the user that runs this program read it and the folders above it (chown, chmod)"
+                .into()
+        }
+        io::ErrorKind::IsADirectory => "it is a folder; name the file in it".into(),
+        _ => format!("{cause}; check its path"),
+    }
+}
+
+/// Why a client is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum Denied {
     #[error("{0}")]
     Nothing(&'static str),
-    #[error("token: {0}; get another one")]
+    #[error("token: {0}; get a new one")]
     BadToken(String),
-    #[error("the client certificate has expired; get another one")]
+    #[error("the client certificate has expired; get a new one")]
     BadCertificate,
-    #[error("token: it is another user's; open another connection for that")]
+    #[error("token: it is another user's; open another connection for it")]
     AnotherUser,
-    #[error("token: it was used before, and each is good only once here; get another one")]
+    #[error("token: it was used before, and this server accepts each only once; get a new one")]
     UsedBefore,
-    #[error("tokens cannot be checked at present; try again later")]
+    #[error("tokens cannot be checked at the moment; try again later")]
     Unavailable,
 }
 
 impl Denied {
-    /// What is wrong, without what to do.
+    /// The problem without the remedy.
     fn reason(self) -> String {
         match self {
             Self::BadToken(why) => why,
@@ -96,14 +110,14 @@ impl Denied {
     }
 }
 
-/// All that is known of tokens.
+/// Checks clients by tokens, certificates and settings.
 pub(crate) struct Auth {
     config: Arc<Config>,
-    /// From the configuration and from files; replaced as a whole when these change.
+    /// Keys from the configuration and files; replaced as a whole when these change.
     keys: RwLock<Arc<[Key]>>,
-    /// What the files held when they were last looked at; `None` for one that could not be read.
+    /// Contents of the files when they were last looked at; `None` for one that could not be read.
     seen: Mutex<Vec<Option<Vec<u8>>>>,
-    /// From an address.
+    /// Keys from an address.
     fetched: Option<Fetched>,
     used: Mutex<UsedTokens>,
 }
@@ -117,7 +131,7 @@ impl fmt::Debug for Auth {
 impl Auth {
     /// Reads the keys.
     pub(crate) fn new(config: Arc<Config>) -> Result<Self, AuthError> {
-        // Before they are read: a change in between is seen the next time.
+        // Before reading the keys, so that a change in between is noticed later.
         let seen = Mutex::new(contents(&config.auth));
         let keys = RwLock::new(read_keys(&config.auth)?);
         warn_of_readers(&config.auth);
@@ -125,12 +139,12 @@ impl Auth {
         Ok(Self { config, keys, seen, fetched, used: Mutex::default() })
     }
 
-    /// Whether anybody is asked who they are.
+    /// Whether clients are authenticated.
     pub(crate) fn is_on(&self) -> bool {
         self.config.asks_who()
     }
 
-    /// Reads the files anew. Where one cannot be used all stays as it was, and the log says so.
+    /// Reads the files again. If one cannot be used, nothing changes and the log says so.
     pub(crate) fn reload(&self, cause: Cause) {
         let contents = contents(&self.config.auth);
         let mut seen = self.seen.lock();
@@ -140,15 +154,15 @@ impl Auth {
         *seen = contents;
         match read_keys(&self.config.auth) {
             Ok(keys) => {
-                info!(keys = keys.len(), "Keys for tokens reloaded: {} are in use", keys.len());
+                info!(keys = keys.len(), "Keys for tokens reloaded: {} in use", keys.len());
                 warn_of_readers(&self.config.auth);
                 *self.keys.write() = keys;
             }
-            Err(e) => error!("Keys for tokens not reloaded, the old ones stay in use: {e}"),
+            Err(e) => error!("Keys for tokens not reloaded; the old ones stay in use: {e}"),
         }
     }
 
-    /// Fetches the key set from its address, again and again. Never ends.
+    /// Keeps the key set from an address up to date. Never returns.
     pub(crate) async fn keep_fetching(&self) -> Infallible {
         match &self.fetched {
             Some(fetched) => fetched.keep_up().await,
@@ -156,7 +170,7 @@ impl Auth {
         }
     }
 
-    /// Says who somebody is, from what they show. May wait for the key set.
+    /// Identifies a client by what it presents. May wait for the key set.
     pub(crate) async fn identify(&self, token: Option<&Token>, certified: Option<Subject>) -> Result<Identity, Denied> {
         let settings = &self.config.auth;
         if let Some(token) = token.filter(|_| settings.takes_tokens()) {
@@ -167,7 +181,7 @@ impl Auth {
         self.without_token(certified)
     }
 
-    /// The same for a question beside the connection, which uses up no token.
+    /// As [`identify`](Self::identify), for a request besides the connection, which uses up no token.
     pub(crate) async fn recognise(
         &self,
         token: Option<&Token>,
@@ -194,19 +208,19 @@ impl Auth {
         let Some(grant) = &settings.anonymous else {
             return Err(Denied::Nothing(match (settings.takes_tokens(), self.config.tls.client_ca.is_some()) {
                 (true, false) => "a token is required; send one in the handshake",
-                (true, true) => "a token is required, or a client certificate whose subject is a name",
-                _ => "a client certificate whose subject is a name is required; connect with one",
+                (true, true) => "a token is required, or a client certificate with a name as its subject",
+                _ => "a client certificate with a name as its subject is required; connect with one",
             }));
         };
         Ok(nobody(Rights::new(grant, grant)))
     }
 
-    /// Says who the same user is by another token. May wait for the key set.
+    /// Identifies the same user by another token. May wait for the key set.
     pub(crate) async fn renew(&self, token: &Token, before: &Identity) -> Result<Identity, Denied> {
         if !self.config.auth.takes_tokens() {
-            return Err(Denied::BadToken("this server takes none".into()));
+            return Err(Denied::BadToken("this server does not accept tokens".into()));
         }
-        // Nobody in particular becomes nobody else, whatever the token says.
+        // An anonymous client cannot become a user, whatever the token claims.
         if before.user.is_none() {
             return Err(Denied::AnotherUser);
         }
@@ -223,7 +237,7 @@ impl Auth {
         let checked = match self.check_now(token) {
             Err(Refused::UnknownKey(why)) => {
                 let Some(fetched) = &self.fetched else { return Err(Denied::BadToken(why)) };
-                // Keys change: the newest set may hold it.
+                // Keys change, so the newest set may contain it.
                 let is_newest = fetched.newest().await;
                 match self.check_now(token) {
                     Err(Refused::UnknownKey(_)) if !is_newest => return Err(Denied::Unavailable),
@@ -238,7 +252,7 @@ impl Auth {
         })
     }
 
-    /// Uses up a token that is good only once.
+    /// Uses up a token that is valid only once.
     fn use_up(&self, once: Option<UsedToken>) -> Result<(), Denied> {
         let Some(once) = once else { return Ok(()) };
         let most = usize::try_from(self.config.auth.max_used_tokens).unwrap_or(usize::MAX);
@@ -257,12 +271,12 @@ impl Auth {
     }
 }
 
-/// Who has shown nothing.
+/// The identity of an anonymous client.
 fn nobody(rights: Rights) -> Identity {
     Identity { user: None, name: None, rights, expires_at: None, max_rate: None }
 }
 
-/// Warns of secrets that others can read, and sign tokens with.
+/// Warns of secret files that others can read, and so sign tokens with.
 fn warn_of_readers(settings: &Settings) {
     settings.keys.iter().filter_map(|key| key.secret_file.as_deref()).for_each(tls::warn_of_readers);
 }

@@ -1,5 +1,5 @@
-//! A public key in PEM, held against the algorithm that it is to be for: one that can verify nothing is told when it is read,
-//! and not when nobody gets in any more.
+//! Parses a public key in PEM and checks it against its algorithm: an unusable key is an error when it is read, not
+//! when clients are refused later. Pure.
 
 use jsonwebtoken::Algorithm;
 use x509_parser::certificate::X509Certificate;
@@ -11,11 +11,11 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 use super::verifier::Verifier;
 use crate::tls::pem_parts;
 
-/// The key in a text, for one algorithm, or what is wrong with it.
+/// Parses the key in `pem` for one algorithm, or returns the problem.
 pub(super) fn decode(pem: &[u8], algorithm: Algorithm) -> Result<Verifier, String> {
     let block = pem_parts(pem).map_err(|e| e.to_string())?.into_iter().next();
-    let block = block.ok_or("a block of PUBLIC KEY is expected")?;
-    let unreadable = || format!("its block of {} cannot be read", block.label);
+    let block = block.ok_or("expected a PUBLIC KEY block")?;
+    let unreadable = || format!("its {} block is damaged", block.label);
     match block.label.as_str() {
         "PUBLIC KEY" => {
             let (_, key) = SubjectPublicKeyInfo::from_der(&block.content).map_err(|_| unreadable())?;
@@ -29,10 +29,10 @@ pub(super) fn decode(pem: &[u8], algorithm: Algorithm) -> Result<Verifier, Strin
             let (_, key) = RSAPublicKey::from_der(&block.content).map_err(|_| unreadable())?;
             Verifier::rsa(key.modulus, key.exponent)
         }
-        private if private.contains("PRIVATE") => Err("it holds a private key, which is for who issues tokens alone; \
-             give the public one, as from `openssl pkey -in KEY -pubout`"
+        private if private.contains("PRIVATE") => Err("it contains a private key, which only the \
+             issuer of tokens may have; extract the public one with `openssl pkey -in KEY -pubout`"
             .into()),
-        _ => Err("a block of PUBLIC KEY is expected".into()),
+        _ => Err("expected a PUBLIC KEY block".into()),
     }
 }
 
@@ -42,15 +42,15 @@ fn verifier(key: &SubjectPublicKeyInfo<'_>, algorithm: Algorithm) -> Result<Veri
     match algorithm {
         Algorithm::RS256 => match key.parsed() {
             Ok(PublicKey::RSA(key)) => Verifier::rsa(key.modulus, key.exponent),
-            _ => Err("an RSA key is expected".into()),
+            _ => Err("expected an RSA key".into()),
         },
         Algorithm::ES256 => {
             let curve = key.algorithm.parameters.as_ref().and_then(|curve| curve.as_oid().ok());
             let fits = *kind == OID_KEY_TYPE_EC_PUBLIC_KEY && curve.is_some_and(|curve| curve == OID_EC_P256);
-            if fits { Verifier::point(bytes) } else { Err("a key on the curve P-256 is expected".into()) }
+            if fits { Verifier::point(bytes) } else { Err("expected a key on the curve P-256".into()) }
         }
         _ if *kind == OID_SIG_ED25519 => Verifier::ed25519(bytes),
-        _ => Err("an Ed25519 key is expected".into()),
+        _ => Err("expected an Ed25519 key".into()),
     }
 }
 
@@ -88,7 +88,7 @@ OrdlIcH+XXjwJ9yv9bfrPSoHwjedrWeLwwIDAQAB
 ";
 
     #[test]
-    fn a_key_is_taken_for_its_own_algorithm_alone() {
+    fn a_key_is_accepted_only_for_its_own_algorithm() {
         let key = |algorithm| KeyPair::generate_for(algorithm).expect("a key");
         let (p256, p384, ed) = (key(&PKCS_ECDSA_P256_SHA256), key(&PKCS_ECDSA_P384_SHA384), key(&PKCS_ED25519));
         let certificate = CertificateParams::new(Vec::new()).and_then(|params| params.self_signed(&p256)).expect("one");

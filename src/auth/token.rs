@@ -1,4 +1,5 @@
-//! From a token's text to what it claims (RFC 7519), if one of the keys signed it. Pure but for the clock.
+//! Checks a token (RFC 7519): its signature by one of the keys, then its claims against the settings. Pure except for
+//! the clock.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use super::{Denied, UsedToken};
 use crate::config::{Auth as Settings, Grant, MAX_TRIED};
 use crate::message::{ClientName, MAX_INTEGER, NAME_BOUNDS, USER_BOUNDS, is_user, now_ms};
 
-const TEXT: &str = "text";
+const TEXT: &str = "a string";
 const PATTERNS: &str = "a list of topics or patterns";
 const YES_OR_NO: &str = "true or false";
 const DATE: &str = "a number of seconds since 1970";
@@ -22,18 +23,18 @@ const DATE: &str = "a number of seconds since 1970";
 /// Longest `jti`, in bytes.
 const MAX_JTI_BYTES: usize = 128;
 
-/// A token that was checked.
+/// A verified token.
 #[derive(Debug)]
 pub(super) struct Checked {
     pub(super) identity: Identity,
-    /// What makes it different from all others, where it is good only once.
+    /// Its id, if tokens are valid only once.
     pub(super) once: Option<UsedToken>,
 }
 
-/// Why a token is not taken.
+/// Why a token is refused.
 #[derive(Debug)]
 pub(super) enum Refused {
-    /// No key that is known can have signed it. A newer set may hold one.
+    /// No known key can have signed it. A newer key set may contain one that did.
     UnknownKey(String),
     Bad(Denied),
 }
@@ -42,11 +43,11 @@ fn bad(why: impl Into<String>) -> Refused {
     Refused::Bad(Denied::BadToken(why.into()))
 }
 
-/// Checks a token with the keys that are known.
+/// Checks a token with the known keys.
 pub(super) fn check(token: &str, keys: &[&Key], settings: &Settings) -> Result<Checked, Refused> {
     let jws = Jws::parse(token).map_err(bad)?;
     if jws.is_critical {
-        return Err(bad("it has critical extensions (crit), which are not known here"));
+        return Err(bad("it has critical extensions (crit), which are not supported"));
     }
     let algorithm = algorithm(&jws)?;
     let id = jws.key_id.as_deref();
@@ -54,27 +55,29 @@ pub(super) fn check(token: &str, keys: &[&Key], settings: &Settings) -> Result<C
     let named: Vec<&&Key> = keys.iter().filter(fits).collect();
     let tried: Vec<_> = named.iter().filter(|key| key.algorithm == algorithm).collect();
     if tried.len() > MAX_TRIED {
-        return Err(bad(format!("more than {MAX_TRIED} keys for {algorithm:?} may have signed it; name one (kid)")));
+        return Err(bad(format!(
+            "more than {MAX_TRIED} keys for {algorithm:?} may have signed it; it must name one (kid)"
+        )));
     }
     if tried.is_empty() {
-        let why = format!("no key for {algorithm:?} is known here{}", if id.is_some() { " by its kid" } else { "" });
+        let why = format!("there is no key for {algorithm:?}{}", if id.is_some() { " with its kid" } else { "" });
         return Err(Refused::UnknownKey(why));
     }
-    let mut is_anothers = false;
+    let mut is_foreign = false;
     for key in tried.into_iter().filter(|key| jws.is_signed_by(&key.verifier)) {
         let mut claims = jws.claims().map_err(bad)?;
-        // Whoever has one issuer's key does not speak for another (RFC 8725 section 3.8).
+        // The owner of one issuer's key must not speak for another issuer (RFC 8725 section 3.8).
         let issuer = claim::<String>(&mut claims, "iss", TEXT).map_err(Refused::Bad)?;
         if key.is_of(issuer.as_deref()) {
             return judge(claims, issuer.as_deref(), settings, now_ms()).map_err(Refused::Bad);
         }
-        is_anothers = true;
+        is_foreign = true;
     }
-    if is_anothers {
+    if is_foreign {
         return Err(bad(UNKNOWN_ISSUER));
     }
     let signed_by_another = "it is signed with an unknown key";
-    // Where the token names its key and that is known, no newer set holds another one by that name.
+    // If the key that the token names is known, no newer set contains another of that name.
     let is_known = id.is_some() && named.iter().any(|key| key.id.as_deref() == id);
     if is_known { Err(bad(signed_by_another)) } else { Err(Refused::UnknownKey(signed_by_another.into())) }
 }
@@ -84,20 +87,20 @@ const UNKNOWN_ISSUER: &str = "unknown issuer (iss)";
 fn algorithm(jws: &Jws<'_>) -> Result<Algorithm, Refused> {
     let unknown = || {
         let none = jws.alg.eq_ignore_ascii_case("none");
-        let what = if none { "it is not signed (alg none)" } else { "its algorithm (alg) is not taken here" };
+        let what = if none { "it is not signed (alg none)" } else { "its algorithm (alg) is not supported" };
         bad(format!("{what}; use one of {}", jws::algorithms()))
     };
     jws::algorithm(&jws.alg).ok_or_else(unknown)
 }
 
-/// A claim, if it is there. What is wrong with one is told without repeating it.
+/// Takes a claim, if it is present. Errors do not contain its value.
 fn claim<T: DeserializeOwned>(claims: &mut RawClaims, name: &str, kind: &str) -> Result<Option<T>, Denied> {
     let Some(raw) = claims.remove(name).filter(|raw| raw.get() != "null") else { return Ok(None) };
     let wrong = |e: serde_json::Error| {
-        // The only text in JSON that is none. A number beyond all numbers is wrong in its syntax as well.
+        // The only invalid string that valid JSON can contain. A number out of range is a syntax error as well.
         let is_half = e.is_syntax() && raw.get().contains('"');
-        let why = if is_half { "holds half of a surrogate pair" } else { "is of the wrong kind" };
-        Denied::BadToken(format!("its claim {name} {why}: {kind} is expected"))
+        let why = if is_half { "contains half a surrogate pair" } else { "has the wrong type" };
+        Denied::BadToken(format!("its claim {name} {why}; expected {kind}"))
     };
     serde_json::from_str(raw.get()).map(Some).map_err(wrong)
 }
@@ -112,17 +115,17 @@ fn out_of_bounds(name: &str, bounds: &str) -> Denied {
 
 /// A time in whole seconds. It may have a fraction (RFC 7519 section 2).
 fn date(claims: &mut RawClaims, name: &str) -> Result<Option<u64>, Denied> {
-    let wrong = || Denied::BadToken(format!("its claim {name} is of the wrong kind: {DATE} is expected"));
+    let wrong = || Denied::BadToken(format!("its claim {name} has the wrong type; expected {DATE}"));
     let Some(date) = claim::<Number>(claims, name, DATE)? else { return Ok(None) };
     if let Some(whole) = date.as_u64() {
         return Ok(Some(whole));
     }
     let date = date.as_f64().filter(|date| *date >= 0.0).ok_or_else(wrong)?;
-    // Beyond all integers is the last of them.
+    // A number beyond the integers counts as the largest.
     Ok(Some(Duration::try_from_secs_f64(date).map_or(u64::MAX, |date| date.as_secs())))
 }
 
-/// Holds what a token claims, but for its issuer, against the settings.
+/// Checks the claims, except the issuer's key, against the settings.
 fn judge(mut claims: RawClaims, issuer: Option<&str>, settings: &Settings, now_ms: u64) -> Result<Checked, Denied> {
     let claims = &mut claims;
     let leeway_s = settings.leeway_ms.div_ceil(1000);
@@ -131,7 +134,7 @@ fn judge(mut claims: RawClaims, issuer: Option<&str>, settings: &Settings, now_m
         return Err(missing("exp"));
     }
     let expires_at = expires_s.map(|exp| exp.saturating_add(leeway_s).saturating_mul(1000).min(MAX_INTEGER));
-    // To the millisecond: used tokens are remembered no longer.
+    // Exact to the millisecond, because used tokens are remembered no longer.
     if expires_at.is_some_and(|expires_at| expires_at <= now_ms) {
         return Err(Denied::BadToken("it has expired (exp)".into()));
     }
@@ -172,11 +175,11 @@ fn judge(mut claims: RawClaims, issuer: Option<&str>, settings: &Settings, now_m
         list_clients: claim(claims, "list_clients", YES_OR_NO)?,
         broadcast: claim(claims, "broadcast", YES_OR_NO)?,
     };
-    let max_rate = claim::<NonZeroU32>(claims, "max_rate", "an integer from 1 on")?;
+    let max_rate = claim::<NonZeroU32>(claims, "max_rate", "an integer of at least 1")?;
     let once = if settings.single_use {
         let id = claim::<String>(claims, "jti", TEXT)?.unwrap_or_default();
         if id.is_empty() || id.len() > MAX_JTI_BYTES {
-            let bounds = format!("1 to {MAX_JTI_BYTES} bytes, as each token is good only once here");
+            let bounds = format!("1 to {MAX_JTI_BYTES} bytes, because this server accepts each token only once");
             return Err(out_of_bounds("jti", &bounds));
         }
         Some(UsedToken { id: id.into(), expires_at: expires_at.unwrap_or(u64::MAX) })
@@ -190,7 +193,7 @@ fn judge(mut claims: RawClaims, issuer: Option<&str>, settings: &Settings, now_m
 /// Whether one of the audiences is named (RFC 7519 section 4.1.3).
 fn is_for(audience: &Value, audiences: &[String]) -> Result<bool, Denied> {
     let is_one = |named: &str| audiences.iter().any(|known| known == named);
-    let wrong = || Denied::BadToken("its claim aud is of the wrong kind: text, or a list of texts, is expected".into());
+    let wrong = || Denied::BadToken("its claim aud has the wrong type; expected a string or a list of strings".into());
     match audience {
         Value::String(named) => Ok(is_one(named)),
         Value::Array(named) => {
@@ -201,11 +204,11 @@ fn is_for(audience: &Value, audiences: &[String]) -> Result<bool, Denied> {
     }
 }
 
-/// What would be said of a new token with these claims by a server with the default settings, if it is not taken.
+/// Why a server with default settings would refuse a new token with these claims, if so.
 pub(super) fn what_is_wrong(claims: RawClaims) -> Option<String> {
     let settings = Settings { require_expiry: false, leeway_ms: 0, ..Settings::default() };
     let mut claims = claims;
-    // When it begins to hold is the issuer's affair.
+    // The start of validity is the issuer's choice.
     claims.remove("nbf");
     let issuer = match claim::<String>(&mut claims, "iss", TEXT) {
         Ok(issuer) => issuer,

@@ -1,26 +1,26 @@
-//! Tokens that were used, until they expire: where each is good for one handshake only. Pure.
+//! Remembers used tokens until they expire, if each is valid only once. Pure.
 
 use std::collections::{BTreeSet, HashSet};
 
-/// A token that is good only once.
+/// A token that is valid only once.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct UsedToken {
-    /// When it is refused anyway, in Unix milliseconds.
+    /// Its expiry, in Unix milliseconds, after which it is refused anyway.
     pub(super) expires_at: u64,
     /// Its `jti`.
     pub(super) id: Box<str>,
 }
 
-/// Why a token is not taken.
+/// Why a token cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotTaken {
     /// It was used before.
     Again,
-    /// So many were used that no more can be remembered.
+    /// The table is full.
     Full,
 }
 
-/// The used tokens.
+/// The used tokens, by id and by expiry.
 #[derive(Debug, Default)]
 pub(super) struct UsedTokens {
     ids: HashSet<Box<str>>,
@@ -28,7 +28,7 @@ pub(super) struct UsedTokens {
 }
 
 impl UsedTokens {
-    /// Remembers a token, of at most so many.
+    /// Remembers a token, if it is new and fewer than `most` are remembered.
     pub(super) fn take(&mut self, token: UsedToken, most: usize, now_ms: u64) -> Result<(), NotTaken> {
         while let Some(oldest) = self.by_expiry.first().filter(|oldest| oldest.expires_at < now_ms) {
             self.ids.remove(&oldest.id);
@@ -55,10 +55,10 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_taken_once_and_forgotten_when_it_has_expired() {
+    fn a_token_is_accepted_once_and_forgotten_after_its_expiry() {
         let mut used = UsedTokens::default();
         assert_eq!(used.take(token("a", 100), 2, 0), Ok(()));
-        assert_eq!(used.take(token("a", 200), 2, 50), Err(NotTaken::Again), "its jti counts, whatever else it says");
+        assert_eq!(used.take(token("a", 200), 2, 50), Err(NotTaken::Again), "only its jti counts");
         assert_eq!(used.take(token("b", 300), 2, 50), Ok(()));
         assert_eq!(used.take(token("c", 300), 2, 100), Err(NotTaken::Full));
         assert_eq!(used.take(token("c", 300), 2, 101), Ok(()), "the first has expired");

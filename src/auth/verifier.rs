@@ -1,5 +1,5 @@
-//! What checks signatures: one key for one algorithm, parsed when it is read. A key that can verify nothing is refused
-//! here, and not noticed only when no token is taken any more. Pure.
+//! Verifies signatures: one key for one algorithm, parsed when it is read. An unusable key is an error here, not a
+//! refused token later. Pure.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -10,14 +10,14 @@ use aws_lc_rs::signature::{
 };
 use jsonwebtoken::Algorithm;
 
-/// How long an RSA modulus may be, in bits.
+/// Accepted lengths of an RSA modulus, in bits.
 const RSA_BITS: RangeInclusive<usize> = 2048..=8192;
-/// The longest RSA exponent that is taken, in bytes: `65537` has three.
+/// Longest RSA exponent, in bytes: `65537` has three.
 const MAX_EXPONENT_BYTES: usize = 4;
 /// Bytes of a coordinate on P-256, and of an Ed25519 key.
 const COORDINATE: usize = 32;
 
-/// A key that checks signatures by one algorithm.
+/// A key that verifies signatures of one algorithm.
 pub(super) enum Verifier {
     /// HS256, HS384, HS512.
     Secret(Box<hmac::Key>),
@@ -35,44 +35,44 @@ impl fmt::Debug for Verifier {
 }
 
 impl Verifier {
-    /// A secret. It has to be long enough for its algorithm (RFC 7518 section 3.2).
+    /// A secret, which must be long enough for its algorithm (RFC 7518 section 3.2).
     pub(super) fn secret(algorithm: Algorithm, secret: &[u8]) -> Result<Self, String> {
         let hmac = match algorithm {
             Algorithm::HS256 => hmac::HMAC_SHA256,
             Algorithm::HS384 => hmac::HMAC_SHA384,
             Algorithm::HS512 => hmac::HMAC_SHA512,
-            _ => return Err(format!("a secret is none for {algorithm:?}")),
+            _ => return Err(format!("{algorithm:?} does not use a secret")),
         };
         match least_secret_bytes(algorithm) {
             Some(least) if secret.len() < least => Err(format!(
-                "{} bytes are too few for {algorithm:?}: use at least {least}, as from `openssl rand -base64 {least}`",
+                "{} bytes are too few for {algorithm:?}; use at least {least}, as from `openssl rand -base64 {least}`",
                 secret.len()
             )),
             _ => Ok(Self::Secret(Box::new(hmac::Key::new(hmac, secret)))),
         }
     }
 
-    /// An RSA key for RS256, from its numbers, in big-endian bytes. Zeros may stand before them.
+    /// An RSA key for RS256, from its big-endian numbers, with or without leading zeros.
     pub(super) fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<Self, String> {
         let (n, e) = (number(modulus), number(exponent));
         let bits = n.first().map_or(0, |first| 8 * n.len() - first.leading_zeros() as usize);
         if !RSA_BITS.contains(&bits) {
-            return Err(format!("{bits} bits: an RSA key has {} to {}", RSA_BITS.start(), RSA_BITS.end()));
+            return Err(format!("{bits} bits: an RSA key must have {} to {}", RSA_BITS.start(), RSA_BITS.end()));
         }
         let is_odd = |number: &[u8]| number.last().is_some_and(|last| last & 1 == 1);
         if !is_odd(n) {
-            return Err("its RSA modulus is even, as that of no key is".into());
+            return Err("its RSA modulus is even, so it is damaged".into());
         }
         if !is_odd(e) || e == [1] || e.len() > MAX_EXPONENT_BYTES {
             return Err(format!(
-                "its RSA exponent is none: an odd number from 3 on, of at most {MAX_EXPONENT_BYTES} bytes"
+                "its RSA exponent is invalid; expected an odd number from 3 on, of at most {MAX_EXPONENT_BYTES} bytes"
             ));
         }
         let parsed = RsaPublicKeyComponents { n, e }.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256);
-        parsed.map(Self::Public).map_err(|_| "its numbers make no RSA key".into())
+        parsed.map(Self::Public).map_err(|_| "its numbers are not an RSA key".into())
     }
 
-    /// A key on P-256 for ES256, from its coordinates, in big-endian bytes. Zeros may stand before them, or be left out.
+    /// A key on P-256 for ES256, from its big-endian coordinates, with or without leading zeros.
     pub(super) fn p256(x: &[u8], y: &[u8]) -> Result<Self, String> {
         let mut point = [0; 1 + 2 * COORDINATE];
         point[0] = 4;
@@ -85,10 +85,10 @@ impl Verifier {
         Self::point(&point)
     }
 
-    /// A key on P-256 for ES256, as it stands in X.509 (SEC 1 section 2.3.3).
+    /// A key on P-256 for ES256, in the form of X.509 (SEC 1 section 2.3.3).
     pub(super) fn point(point: &[u8]) -> Result<Self, String> {
         let parsed = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point);
-        parsed.map(Self::Public).map_err(|_| "its point is none of the curve P-256".into())
+        parsed.map(Self::Public).map_err(|_| "its point is not on the curve P-256".into())
     }
 
     /// An Ed25519 key for EdDSA.
@@ -97,10 +97,10 @@ impl Verifier {
             return Err(format!("an Ed25519 key has {COORDINATE} bytes, not {}", key.len()));
         }
         let parsed = ParsedPublicKey::new(&ED25519, key);
-        parsed.map(Self::Public).map_err(|_| "its bytes make no Ed25519 key".into())
+        parsed.map(Self::Public).map_err(|_| "its bytes are not an Ed25519 key".into())
     }
 
-    /// Whether this key has signed a message.
+    /// Whether this key signed the message.
     pub(super) fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
         match self {
             Self::Secret(key) => hmac::verify(key, message, signature).is_ok(),
@@ -109,7 +109,7 @@ impl Verifier {
     }
 }
 
-/// The least bytes of a secret for an algorithm (RFC 7518 section 3.2); `None` where the key is no secret.
+/// Minimum bytes of a secret for an algorithm (RFC 7518 section 3.2); `None` if the key is not a secret.
 pub(super) fn least_secret_bytes(algorithm: Algorithm) -> Option<usize> {
     match algorithm {
         Algorithm::HS256 => Some(32),
@@ -119,7 +119,7 @@ pub(super) fn least_secret_bytes(algorithm: Algorithm) -> Option<usize> {
     }
 }
 
-/// A number without the zeros before it, which X.509 puts there for the sign, and some libraries by mistake.
+/// A number without leading zeros, which X.509 adds for the sign, and some libraries by mistake.
 fn number(bytes: &[u8]) -> &[u8] {
     let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
     &bytes[zeros..]

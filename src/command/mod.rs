@@ -1,4 +1,4 @@
-//! The small subcommands of the binary: what they ask of the library, and what they print.
+//! The binary's subcommands: each calls the library and prints the result. No server runs here.
 
 pub(crate) mod token;
 
@@ -7,10 +7,10 @@ use std::io::{self, Write};
 
 use anyhow::Context;
 
-/// Prints a line. A reader that has heard enough is no error; a disk that is full is one.
+/// Prints a line. A closed pipe is not an error, because a reader may stop early; a full disk is one.
 pub(crate) fn say(line: impl Display) -> anyhow::Result<()> {
     match writeln!(io::stdout(), "{line}") {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot write to the standard output"),
+        written => written.context("cannot write to standard output"),
     }
 }

@@ -1,4 +1,4 @@
-//! `quic-websocket token`: makes tokens, and tells what one says.
+//! `quic-websocket token`: creates and inspects tokens.
 
 use std::io::{Read, Write};
 use std::num::{IntErrorKind, NonZeroU32};
@@ -16,74 +16,75 @@ use quic_websocket::message::{Token, TopicPattern};
 use super::say;
 use crate::settings::environment;
 
-/// What to do with tokens.
+/// Subcommands of `token`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
-    /// Make a token and print it.
+    /// Create a token and print it.
     Mint(Box<Mint>),
-    /// Show what a token says and, with --config, whether the server takes it: exit code 1 if it is none, or is refused.
+    /// Show a token's content and, with --config, whether the server accepts it; exit code 1 if it is invalid or
+    /// refused.
     Explain(Explain),
 }
 
 /// Flags of `token mint`.
 #[derive(Debug, Args)]
 pub(crate) struct Mint {
-    /// Who it is for (the claim sub): 1 to 128 bytes
+    /// User (claim sub): 1 to 128 bytes
     #[arg(long = "sub", value_name = "USER")]
     user: String,
-    /// The name that others see, and nobody else can choose
+    /// Name that others see, which other clients cannot choose
     #[arg(long)]
     name: Option<String>,
-    /// For how long it holds: 30s, 15m, 12h or 7d; never: for ever
-    #[arg(long, default_value = "1h", value_parser = some_life, value_name = "TIME")]
+    /// How long the token is valid: 30s, 15m, 12h or 7d, or never to have no end
+    #[arg(long, default_value = "1h", value_parser = positive_life, value_name = "TIME")]
     expires: Life,
-    /// From now on in so much time it holds, as above
+    /// Not valid until this long from now, such as 15m
     #[arg(long, value_parser = life, value_name = "TIME")]
     not_before: Option<Life>,
-    /// Topic or pattern to which to publish; may be repeated
+    /// Topic or pattern that may be published to; may be repeated
     #[arg(long, value_name = "TOPIC", value_parser = pattern)]
     publish: Vec<String>,
-    /// Topic or pattern to which to subscribe; may be repeated
+    /// Topic or pattern that may be subscribed to; may be repeated
     #[arg(long, value_name = "TOPIC", value_parser = pattern)]
     subscribe: Vec<String>,
-    /// Topic or pattern of which to ask who is there; may be repeated [default: those of --subscribe]
+    /// Topic or pattern whose members may be listed; may be repeated [default: those of --subscribe]
     #[arg(long, value_name = "TOPIC", value_parser = pattern)]
     presence: Vec<String>,
-    /// Topic or pattern of which to read what was; may be repeated [default: those of --subscribe]
+    /// Topic or pattern whose history may be read; may be repeated [default: those of --subscribe]
     #[arg(long, value_name = "TOPIC", value_parser = pattern)]
     history: Vec<String>,
-    /// Allow to send to single clients, and with that to signal to them and to list them
+    /// Allow sending to single clients, which includes --signal and --list-clients
     #[arg(long)]
     direct: bool,
-    /// Allow to signal to single clients
+    /// Allow signaling (WebRTC) with single clients
     #[arg(long)]
     signal: bool,
-    /// Allow to list who is connected
+    /// Allow listing the connected clients
     #[arg(long)]
     list_clients: bool,
-    /// Allow to send to all clients
+    /// Allow sending to all clients
     #[arg(long)]
     broadcast: bool,
-    /// Messages that it may send each second [default: as the server has it]
+    /// Messages per second that the client may send [default: the server's setting]
     #[arg(long, value_name = "MESSAGES", value_parser = rate)]
     max_rate: Option<NonZeroU32>,
-    /// Who issues it (the claim iss)
+    /// Issuer (claim iss)
     #[arg(long = "iss", value_name = "ISSUER")]
     issuer: Option<String>,
-    /// For which servers it is (the claim aud)
+    /// Audience: the servers that accept it (claim aud)
     #[arg(long = "aud", value_name = "AUDIENCE")]
     audience: Option<String>,
-    /// What makes it different from all others (the claim jti) [default: a random one]
+    /// Unique id (claim jti) [default: random]
     #[arg(long, value_name = "ID")]
     jti: Option<String>,
     #[command(flatten)]
     key: Key,
 }
 
-/// With what to sign.
+/// Flags of the signing key.
 #[derive(Debug, Args)]
 struct Key {
-    /// Sign with the first secret in the configuration file of the server
+    /// Sign with the first secret in this configuration file of a server
     #[arg(long, value_name = "FILE", conflicts_with_all = ["secret_file", "private_key"])]
     config: Option<PathBuf>,
     /// Sign with the secret in this file
@@ -92,10 +93,10 @@ struct Key {
     /// Sign with the private key in this PEM file
     #[arg(long, value_name = "FILE")]
     private_key: Option<PathBuf>,
-    /// How [default: HS256 with a secret, EdDSA with a private key]
+    /// Signing algorithm [default: HS256 with a secret, EdDSA with a private key]
     #[arg(long, value_enum)]
     algorithm: Option<TokenAlgorithm>,
-    /// The key's name, told as kid
+    /// Name of the key, written to the token as kid
     #[arg(long, value_name = "ID")]
     key_id: Option<String>,
 }
@@ -103,19 +104,19 @@ struct Key {
 /// Flags of `token explain`.
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
-    /// The token; - reads it from the standard input
+    /// The token; - reads it from standard input
     token: String,
-    /// Ask what a server with this configuration file says to it
+    /// Show whether a server with this configuration file accepts it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
-/// How long something lasts; `None` for ever.
+/// A duration; `None` without end.
 #[derive(Debug, Clone, Copy)]
 struct Life(Option<Duration>);
 
 fn life(text: &str) -> Result<Life, String> {
-    const EXPECTED: &str = "a number with s, m, h or d is expected, as 12h, or never";
+    const EXPECTED: &str = "expected a number with s, m, h or d, such as 12h, or never";
     if text == "never" {
         return Ok(Life(None));
     }
@@ -130,23 +131,23 @@ fn life(text: &str) -> Result<Life, String> {
     let number = match number.parse::<u32>() {
         Ok(number) => number,
         Err(e) if *e.kind() == IntErrorKind::PosOverflow => {
-            return Err(format!("more than {} before the unit; for ever is never", u32::MAX));
+            return Err(format!("the number is greater than {}; use never for no end", u32::MAX));
         }
         Err(_) => return Err(EXPECTED.into()),
     };
     Ok(Life(Some(Duration::from_secs(u64::from(number) * seconds))))
 }
 
-/// The same for what has to last at all.
-fn some_life(text: &str) -> Result<Life, String> {
+/// As [`life`], but not zero.
+fn positive_life(text: &str) -> Result<Life, String> {
     match life(text)? {
-        Life(Some(Duration::ZERO)) => Err("a token that holds for no time lets nobody in; use 1s or more".into()),
+        Life(Some(Duration::ZERO)) => Err("a token valid for no time is useless; use 1s or more".into()),
         life => Ok(life),
     }
 }
 
 fn rate(text: &str) -> Result<NonZeroU32, String> {
-    text.parse().map_err(|_| format!("a whole number from 1 to {} is expected", u32::MAX))
+    text.parse().map_err(|_| format!("expected a whole number from 1 to {}", u32::MAX))
 }
 
 fn pattern(text: &str) -> Result<String, String> {
@@ -163,7 +164,7 @@ pub(crate) fn run(command: TokenCommand) -> anyhow::Result<ExitCode> {
 impl Mint {
     fn run(self) -> anyhow::Result<ExitCode> {
         let key = self.key.read()?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is set to a time before 1970")?;
         let list = |patterns: Vec<String>| (!patterns.is_empty()).then_some(patterns);
         let granted = |flag: bool| flag.then_some(true);
         let claims = Claims {
@@ -195,7 +196,7 @@ impl Key {
             let config = read(path)?;
             let secret = config.auth.keys.iter().find(|key| key.secret.is_some() || key.secret_file.is_some());
             let Some(key) = secret else {
-                bail!("{} holds no secret in auth.keys; name a private key with --private-key", path.display());
+                bail!("{} contains no secret in auth.keys; use --private-key or --secret-file", path.display());
             };
             return Ok(SigningKey::from_config(key)?);
         }
@@ -204,18 +205,18 @@ impl Key {
             return Ok(SigningKey::from_pem(algorithm, self.key_id, path)?);
         }
         let Some(secret_file) = self.secret_file else {
-            bail!("nothing to sign with: name --config, --secret-file or --private-key");
+            bail!("no key to sign with; use --config, --secret-file or --private-key");
         };
         let algorithm = self.algorithm.unwrap_or(TokenAlgorithm::HS256);
         Ok(SigningKey::from_config(&AuthKey::secret_in(secret_file, algorithm, self.key_id))?)
     }
 }
 
-/// The settings of a server; what is to be said of them goes where nothing reads it as a token.
+/// The settings of a server. Warnings go to standard error, where nothing takes them for a token.
 fn read(path: &Path) -> anyhow::Result<Config> {
     let loaded = Loaded::read(Some(path), environment())?;
     for warning in loaded.warnings() {
-        // Where that cannot be told, it is not worth failing for.
+        // A warning that cannot be written is ignored.
         let _ = writeln!(std::io::stderr(), "Warning: {warning}");
     }
     Ok(loaded.config)
@@ -225,8 +226,8 @@ impl Explain {
     fn run(self) -> anyhow::Result<ExitCode> {
         let text = if self.token == "-" {
             let mut text = String::new();
-            // No token is longer than that; one that is gets its error from the check of its bounds.
-            std::io::stdin().take(64 * 1024).read_to_string(&mut text).context("cannot read the standard input")?;
+            // No token is longer; a longer text fails the check of its bounds.
+            std::io::stdin().take(64 * 1024).read_to_string(&mut text).context("cannot read standard input")?;
             text
         } else {
             self.token
@@ -249,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_life_is_a_number_with_a_unit_or_for_ever() {
+    fn a_duration_is_a_number_with_a_unit_or_never() {
         let seconds = |text| life(text).map(|life| life.0.map(|life| life.as_secs()));
         assert_eq!(
             ["30s", "15m", "12h", "7d"].map(|text| seconds(text).expect("a life")),

@@ -1,14 +1,15 @@
-//! An address to listen on, as people write it: what is expected where it is none.
+//! Addresses to listen on, as users write them. An error says what is wrong and shows an address that would be
+//! accepted. Called for settings and flags. Never looks up a name.
 
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Deserializer, de};
 
-/// Reads an address with its port, for settings and flags alike. Names are not looked up: a server listens where it is
-/// told to, whatever a name means today.
+/// Parses an IP address with its port, for settings and flags alike. Names are not looked up: a server must listen on
+/// the address it was given, whatever a name resolves to today.
 ///
 /// # Errors
-/// What is wrong, and what is expected instead, with an example.
+/// The problem and an example of an accepted address.
 pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse() {
         return Ok(address);
@@ -22,32 +23,33 @@ pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
     }
     let Some((host, port)) = text.rsplit_once(':') else {
         return match text.parse::<u16>() {
-            Ok(port) => {
-                instead("is a port alone", &format!("127.0.0.1:{port}, or 0.0.0.0:{port} for all of this machine"))
-            }
-            Err(_) => instead("is no address with a port", "127.0.0.1:4433"),
+            Ok(port) => instead("is only a port", &format!("127.0.0.1:{port}, or 0.0.0.0:{port} for all interfaces")),
+            Err(_) => instead("is not an address with a port", "127.0.0.1:4433"),
         };
     };
     let Ok(port) = port.parse::<u16>() else {
-        return instead("has no port from 0 to 65535", "127.0.0.1:4433");
+        return instead("has a port that is not a number from 0 to 65535", "127.0.0.1:4433");
     };
     if host.is_empty() || host == "*" {
-        return instead("has no address", &format!("0.0.0.0:{port} or [::]:{port} for all of this machine"));
+        return instead("has no address", &format!("0.0.0.0:{port} or [::]:{port} for all interfaces"));
     }
     if host.eq_ignore_ascii_case("localhost") {
         return instead("is a name", &format!("127.0.0.1:{port} or [::1]:{port}"));
     }
     if host.contains(':') {
-        return instead("is no IPv6 address in brackets", &format!("[::1]:{port}"));
+        return instead("is not an IPv6 address in brackets", &format!("[::1]:{port}"));
     }
-    instead("is no IP address (names are not looked up)", &format!("192.0.2.1:{port}, or 0.0.0.0:{port} for all"))
+    instead(
+        "is not an IP address (names are not looked up)",
+        &format!("192.0.2.1:{port}, or 0.0.0.0:{port} for all interfaces"),
+    )
 }
 
 pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     parse_address(&String::deserialize(deserializer)?).map_err(de::Error::custom)
 }
 
-/// An empty text is none.
+/// As [`address`]; an empty string means no address.
 pub(super) fn address_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
     let text = String::deserialize(deserializer)?;
     if text.is_empty() {
@@ -61,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_address_is_told_with_one_that_is() {
+    fn an_invalid_address_is_refused_with_an_example() {
         for good in ["127.0.0.1:0", "[::1]:4433", "0.0.0.0:1"] {
             parse_address(good).expect("an address");
         }
@@ -71,14 +73,14 @@ mod tests {
             ("127.0.0.1", "has no port", "127.0.0.1:4433"),
             ("::1", "has no port", "[::1]:4433"),
             ("[::1]", "has no port", "[::1]:4433"),
-            ("2001:db8::7:x", "has no port from 0", "127.0.0.1:4433"),
+            ("2001:db8::7:x", "not a number from 0", "127.0.0.1:4433"),
             ("fe80::1%eth0:1", "brackets", "[::1]:1"),
             (":4433", "has no address", "0.0.0.0:4433"),
             ("*:4433", "has no address", "[::]:4433"),
-            ("4433", "is a port alone", "127.0.0.1:4433"),
-            ("127.0.0.1:65536", "has no port from 0 to 65535", "127.0.0.1:4433"),
-            ("nonsense", "is no address", "127.0.0.1:4433"),
-            ("", "is no address", "127.0.0.1:4433"),
+            ("4433", "is only a port", "127.0.0.1:4433"),
+            ("127.0.0.1:65536", "not a number from 0 to 65535", "127.0.0.1:4433"),
+            ("nonsense", "is not an address", "127.0.0.1:4433"),
+            ("", "is not an address", "127.0.0.1:4433"),
         ] {
             let error = parse_address(wrong).expect_err(wrong);
             assert!(error.contains(why) && error.contains(example), "{wrong}: {error}");

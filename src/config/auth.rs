@@ -1,4 +1,4 @@
-//! Who is let in, and what each may do.
+//! Settings of authentication and permissions. Knows no keys and checks no token: `auth` does both with these.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use super::ConfigError;
 use crate::message::TopicPattern;
 use crate::pattern_index::{PatternIndex, Sought};
 
-/// The claims that mean something here or in RFC 7519, beside that for the name.
+/// Claims with a meaning here or in RFC 7519, apart from the name claim.
 const CLAIMS: [&str; 16] = [
     "sub",
     "exp",
@@ -31,78 +31,79 @@ const CLAIMS: [&str; 16] = [
     "max_rate",
 ];
 
-/// Most keys with which one token is tried: checking a signature takes its time.
+/// Maximum number of keys tried for one token, because checking a signature takes time.
 pub(crate) const MAX_TRIED: usize = 8;
-/// Who is let in, by tokens (JSON Web Tokens, RFC 7519) and client certificates. Without any key, and without
-/// `tls.client_ca`, everybody is and may do everything.
+
+/// Authentication by tokens (JSON Web Tokens, RFC 7519) and client certificates. Without any key and without
+/// `tls.client_ca`, every client is accepted and may do everything.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Auth {
-    /// A token's `iss` has to be one of these. Default: none are asked for.
+    /// Accepted issuers: a token's `iss` must be one of these. Default: not checked.
     pub issuers: Vec<String>,
-    /// A token's `aud` has to name one of these. Default: none are asked for.
+    /// Accepted audiences: a token's `aud` must contain one of these. Default: not checked.
     pub audiences: Vec<String>,
-    /// How far the clock of who issues tokens may be off, in milliseconds, for `exp` and `nbf`. Rounded up to seconds.
+    /// Tolerated clock difference to the token's issuer, in milliseconds, for `exp` and `nbf`; rounded up to seconds.
     /// Default 30,000; at most an hour.
     pub leeway_ms: u64,
-    /// A client is warned so long before its token expires. Default 60,000.
+    /// Time before a client's token expires at which it is warned, in milliseconds. Default 60,000; at most a day.
     pub warn_ms: u64,
     /// Whether a token without `exp` is refused. Default true.
     pub require_expiry: bool,
-    /// Whether a token is good for one handshake or `refresh` alone; it needs a `jti` and an `exp` then. A client that
-    /// comes back has to get another one. Default false.
+    /// Whether a token is valid for only one handshake or `refresh`; it then needs `jti` and `exp`, and a client needs
+    /// a new token for each reconnect. Default false.
     pub single_use: bool,
-    /// Used tokens that are remembered until they expire, with `single_use`; where there are more, nobody is let in until
-    /// some have. Default 100,000.
+    /// Used tokens remembered until they expire, with `single_use`; when the table is full, no client is accepted until
+    /// some have expired. Default 100,000; 1 to 100,000,000.
     pub max_used_tokens: u64,
-    /// The claim that holds the name which others see; while its bearer is there, others cannot choose that name. Empty:
-    /// tokens hold no names. Default `name`.
+    /// Claim with the name shown to others; while its bearer is connected, others cannot choose that name. Empty:
+    /// tokens contain no names. Default `name`.
     pub name_claim: String,
-    /// Whether a name from a token is one user's alone, so that a second user whose token gives the same name is refused
-    /// while the first is there: for issuers that give each name to one user only. Default false.
+    /// Whether a name from a token is reserved for one user: while that user is connected, another user whose token
+    /// contains the same name is refused. For issuers that give each name to one user only. Default false.
     pub exclusive_names: bool,
-    /// Whether a client whose token, or certificate, gives it no name may choose one. Default true.
+    /// Whether a client may choose a name if its token or certificate contains none. Default true.
     pub own_names: bool,
-    /// The keys with which tokens may be signed. Default: none. At most 64. A token is tried with 8 of them at most: where
-    /// more are for its algorithm, it has to name one (`kid`), and keys have to have names.
+    /// Keys that sign tokens; at most 64. A token is tried with at most 8 of them: if more fit its algorithm, the token
+    /// must name one (`kid`), and the keys need names. Default: none.
     pub keys: Vec<AuthKey>,
-    /// A set of keys that somebody else keeps.
+    /// A key set maintained by somebody else.
     pub jwks: Jwks,
-    /// What a token grants where it does not say. Default: nothing.
+    /// Permissions of a token for which it has no claims. Default: nothing.
     pub token: Grant,
-    /// What a client certificate grants. Default: nothing.
+    /// Permissions of a client certificate. Default: nothing.
     pub certificate: Grant,
-    /// What who has neither may do. Default: such clients are not let in.
+    /// Permissions of clients with neither. Default: such clients are refused.
     pub anonymous: Option<Grant>,
 }
 
-/// One key with which tokens may be signed, and the one algorithm that it is for.
+/// One key that signs tokens, and the only algorithm it may be used with.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuthKey {
-    /// Its name: of the keys that have one, a token which names its key (`kid`) is checked with that one alone. Default:
-    /// none, and checked with every token.
+    /// Its name: if keys have names, a token that names one (`kid`) is checked with that one only. Default: none; the
+    /// key is tried for every token.
     #[serde(default)]
     pub id: Option<String>,
-    /// What it signs with.
+    /// Its signature algorithm.
     pub algorithm: TokenAlgorithm,
-    /// Whose it is: a token that it signed has this `iss`. Default: any that is taken at all.
+    /// Its owner: a token that it signed must have this `iss`. Default: any accepted issuer.
     #[serde(default)]
     pub issuer: Option<String>,
     /// For HS256, HS384 and HS512: the secret, of at least 32, 48 or 64 bytes (RFC 7518 section 3.2).
     #[serde(default)]
     pub secret: Option<Secret>,
-    /// The same in a file; white space around it does not count.
+    /// File with the secret; surrounding white space is ignored.
     #[serde(default)]
     pub secret_file: Option<PathBuf>,
-    /// For RS256, ES256 and EdDSA: a PEM file with the public key.
+    /// For RS256, ES256 and EdDSA: PEM file with the public key.
     #[serde(default)]
     pub public_key: Option<PathBuf>,
 }
 
 impl AuthKey {
-    /// A secret in a file.
+    /// A key whose secret is in a file.
     pub fn secret_in(file: PathBuf, algorithm: TokenAlgorithm, id: Option<String>) -> Self {
         Self { id, algorithm, issuer: None, secret: None, secret_file: Some(file), public_key: None }
     }
@@ -113,28 +114,30 @@ impl AuthKey {
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Jwks {
-    /// Where it lies. Default: nowhere (in the file: an empty text). Read anew when it changes.
+    /// File with the set, read again when it changes. Default: none (in the configuration file: an empty string).
     #[serde(deserialize_with = "super::path_or_none")]
     pub file: Option<PathBuf>,
-    /// Where it is to be fetched: https, or http on this machine. Default: nowhere (in the file: an empty text).
+    /// Address from which the set is fetched: https, or http on this machine. Default: none (in the configuration file:
+    /// an empty string).
     #[serde(deserialize_with = "text_or_none")]
     pub url: Option<String>,
-    /// Whose keys these are: a token that one of them signed has this `iss`. Default: any that is taken at all (in the file:
-    /// an empty text).
+    /// Owner of these keys: a token that one of them signed must have this `iss`. Default: any accepted issuer (in the
+    /// configuration file: an empty string).
     #[serde(deserialize_with = "text_or_none")]
     pub issuer: Option<String>,
-    /// And how often, in milliseconds. What was fetched last holds until it is fetched again. Default 300,000.
+    /// Time between two fetches of `url`, in milliseconds. Until a fetch succeeds, the last set stays in use. Default
+    /// 300,000; 1 second to 30 days.
     pub refresh_ms: u64,
-    /// Where a token names an unknown key the set is fetched at once, but not sooner than this after the last time.
-    /// Default 10,000.
+    /// Minimum time between two fetches that tokens with unknown keys trigger, in milliseconds. Default 10,000; 10 to
+    /// 3,600,000.
     pub cooldown_ms: u64,
-    /// How long fetching may take. Default 5,000.
+    /// Time limit of one fetch, in milliseconds. Default 5,000; 10 to 60,000.
     pub timeout_ms: u64,
-    /// Largest set in bytes. Default 256 KiB.
+    /// Largest set in bytes. Default 256 KiB; 1 KiB to 16 MiB.
     pub max_bytes: u64,
 }
 
-/// How a token is signed (RFC 7518 section 3.1, RFC 8037 section 3.1). There is no `none`.
+/// Signature algorithms (RFC 7518 section 3.1, RFC 8037 section 3.1). There is no `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 pub enum TokenAlgorithm {
     /// HMAC with SHA-256.
@@ -158,35 +161,35 @@ pub enum TokenAlgorithm {
     EdDSA,
 }
 
-/// What somebody may do: in the configuration, and as claims of a token. What is left out is taken from elsewhere, or not
-/// granted.
+/// Permissions, in the configuration and as claims of a token. A field left out is taken from the configuration's
+/// default, or is not granted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Grant {
-    /// Topics to which to publish.
+    /// Topics that may be published to.
     pub publish: Option<Patterns>,
-    /// Topics and patterns to which to subscribe.
+    /// Topics and patterns that may be subscribed to.
     pub subscribe: Option<Patterns>,
-    /// Topics of which to ask, and be told, who is there. Where it is left out: those of `subscribe`.
+    /// Topics whose members may be asked for and followed. Default: those of `subscribe`.
     pub presence: Option<Patterns>,
-    /// Topics of which to read what was: `history`, `since` and `recent`. Where it is left out: those of `subscribe`.
+    /// Topics whose past messages may be read (`history`, `since`, `recent`). Default: those of `subscribe`.
     pub history: Option<Patterns>,
-    /// Whether to send to single clients.
+    /// Whether the client may send to single clients.
     pub direct: Option<bool>,
-    /// Whether to negotiate WebRTC with single clients. Where it is left out: as `direct`.
+    /// Whether the client may negotiate WebRTC with single clients. Default: as `direct`.
     pub signal: Option<bool>,
-    /// Whether to list who is connected. Where it is left out: as `direct`.
+    /// Whether the client may list the connected clients. Default: as `direct`.
     pub list_clients: Option<bool>,
-    /// Whether to send to all clients.
+    /// Whether the client may send to all clients.
     pub broadcast: Option<bool>,
 }
 
-/// Topics and patterns: at most 256. Cheap to clone.
+/// A list of at most 256 topics and patterns. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Patterns {
     texts: Arc<[TopicPattern]>,
-    /// Where there are more than [`FEW`](Self::FEW).
+    /// Index of the list if it is longer than [`FEW`](Self::FEW).
     index: Option<Arc<PatternIndex<()>>>,
 }
 
@@ -199,10 +202,10 @@ impl PartialEq for Patterns {
 impl Eq for Patterns {}
 
 impl Patterns {
-    /// Most that stand in one list.
+    /// Maximum number of patterns in one list.
     pub const MAX: usize = 256;
 
-    /// So many are compared one by one.
+    /// Longest list whose patterns are compared one by one.
     const FEW: usize = 8;
 
     fn new(texts: Vec<TopicPattern>) -> Self {
@@ -214,17 +217,17 @@ impl Patterns {
         Self { texts: texts.into(), index }
     }
 
-    /// Everything.
+    /// The list that matches everything.
     pub fn everything() -> Self {
         Self::new(vec![TopicPattern::everything()])
     }
 
-    /// Whether one of them matches all that a topic, or a pattern, names.
+    /// Whether one of the patterns covers everything that `wanted` matches.
     pub fn cover(&self, wanted: &TopicPattern) -> bool {
         self.cover_text(wanted.as_str())
     }
 
-    /// Whether one of them matches a topic.
+    /// Whether one of the patterns matches a topic.
     pub fn match_topic(&self, topic: &str) -> bool {
         self.cover_text(topic)
     }
@@ -236,7 +239,7 @@ impl Patterns {
         }
     }
 
-    /// Them.
+    /// The patterns in their order.
     pub fn as_slice(&self) -> &[TopicPattern] {
         &self.texts
     }
@@ -244,7 +247,7 @@ impl Patterns {
 
 impl<'de> Deserialize<'de> for Patterns {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// A list of one may be written without its brackets.
+        /// A list with one item may be written without brackets.
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Texts {
@@ -254,8 +257,8 @@ impl<'de> Deserialize<'de> for Patterns {
         let texts = match Texts::deserialize(deserializer) {
             Ok(Texts::One(text)) => vec![text],
             Ok(Texts::Many(texts)) if texts.len() <= Self::MAX => texts,
-            Ok(Texts::Many(_)) => return Err(de::Error::custom(format!("at most {} patterns are allowed", Self::MAX))),
-            Err(_) => return Err(de::Error::custom("a list of topics or patterns is expected")),
+            Ok(Texts::Many(_)) => return Err(de::Error::custom(format!("use at most {} patterns", Self::MAX))),
+            Err(_) => return Err(de::Error::custom("expected a list of topics or patterns")),
         };
         texts
             .iter()
@@ -269,18 +272,18 @@ fn text_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Str
     Ok(Some(String::deserialize(deserializer)?).filter(|text| !text.is_empty()))
 }
 
-/// Text that is nobody else's business: it is not shown where settings are.
+/// A secret string, which `Debug` does not show.
 #[derive(Clone, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The text.
+    /// The secret in plain text.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether it is this text. The time that takes tells nothing of where they differ.
+    /// Whether `text` is the secret, compared in constant time.
     pub(crate) fn is(&self, text: &str) -> bool {
         self.0.as_bytes().ct_eq(text.as_bytes()).into()
     }
@@ -335,7 +338,7 @@ impl Default for Jwks {
 }
 
 impl Auth {
-    /// Checks that what is set can work: that there can be a token, and one by each key, that is taken.
+    /// Checks that some token can be accepted with these settings, and one from each key.
     pub(super) fn validate(&self, has_client_ca: bool) -> Result<(), ConfigError> {
         let usual = Self::default();
         let takes_tokens = self.takes_tokens();
@@ -369,12 +372,12 @@ impl Auth {
         let wrong = |setting: &str, why: &str| ConfigError::Auth { setting: setting.to_owned(), why: why.to_owned() };
         for (setting, texts) in [("auth.issuers", &self.issuers), ("auth.audiences", &self.audiences)] {
             if texts.iter().any(|text| text.trim().is_empty()) {
-                return Err(wrong(setting, "an empty text is in it, which no token has; take it out"));
+                return Err(wrong(setting, "it contains an empty string, which no token has; remove it"));
             }
         }
         let has_other_meaning = CLAIMS.iter().any(|claim| *claim == self.name_claim && *claim != "sub");
         if has_other_meaning {
-            let why = "this claim has another meaning, and is no name; use one like \"name\", or \"sub\"";
+            let why = "this claim has another meaning; use one such as \"name\" or \"sub\"";
             return Err(wrong("auth.name_claim", why));
         }
         Ok(())
@@ -385,7 +388,7 @@ impl Auth {
         let is_foreign = |issuer: &Option<String>| {
             issuer.as_ref().is_some_and(|own| !self.issuers.is_empty() && !self.issuers.contains(own))
         };
-        let foreign = "it is not among auth.issuers, so no token by such a key is taken; add it there";
+        let foreign = "it is not in auth.issuers, so no token signed by this key is accepted; add it there";
         if is_foreign(&self.jwks.issuer) {
             return wrong("auth.jwks.issuer".into(), foreign.into());
         }
@@ -393,17 +396,17 @@ impl Auth {
             let setting = |field: &str| format!("auth.keys, number {}: {field}", at + 1);
             for (field, text) in [("id", &key.id), ("issuer", &key.issuer)] {
                 if text.as_ref().is_some_and(|text| text.trim().is_empty()) {
-                    return wrong(setting(field), "it is empty, as that of no token is; leave it out".into());
+                    return wrong(setting(field), "it is empty; set it, or leave it out".into());
                 }
             }
             if is_foreign(&key.issuer) {
                 return wrong(setting("issuer"), foreign.into());
             }
             let nameless = self.keys.iter().filter(|other| other.id.is_none() && other.algorithm == key.algorithm);
-            // With these every token is tried, whatever key it names.
+            // A key without a name is tried for every token, whatever key the token names.
             if nameless.count() > MAX_TRIED {
                 let why = format!(
-                    "more than {MAX_TRIED} keys for {:?} have none, and no token is tried with so many; give them ids",
+                    "more than {MAX_TRIED} keys for {:?} have none, but a token is tried with at most {MAX_TRIED}; add ids",
                     key.algorithm
                 );
                 return wrong("auth.keys: id".into(), why);
@@ -412,13 +415,13 @@ impl Auth {
         Ok(())
     }
 
-    /// The files from which keys are read.
+    /// Files that contain keys.
     pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let of_keys = self.keys.iter().flat_map(|key| [&key.secret_file, &key.public_key]);
         of_keys.flatten().chain(&self.jwks.file)
     }
 
-    /// Whether tokens can be checked at all.
+    /// Whether there is any key to check tokens with.
     pub fn takes_tokens(&self) -> bool {
         !self.keys.is_empty() || self.jwks.file.is_some() || self.jwks.url.is_some()
     }
@@ -436,17 +439,17 @@ mod tests {
     }
 
     #[test]
-    fn what_no_token_could_pass_is_no_setting() {
+    fn settings_that_no_token_could_satisfy_are_refused() {
         let with_key = |more: &str| format!("{more}\n{KEY}");
         for (toml, says) in [
-            (with_key("issuers = ['']"), "auth.issuers: an empty text"),
-            (with_key("audiences = ['qws', ' ']"), "auth.audiences: an empty text"),
+            (with_key("issuers = ['']"), "auth.issuers: it contains an empty string"),
+            (with_key("audiences = ['qws', ' ']"), "auth.audiences: it contains an empty string"),
             (with_key("name_claim = 'exp'"), "auth.name_claim: this claim has another meaning"),
             (with_key("name_claim = 'publish'"), "auth.name_claim: this claim has another meaning"),
             (format!("{KEY}id = ''"), "auth.keys, number 1: id: it is empty"),
             (format!("{KEY}{KEY}issuer = ' '"), "auth.keys, number 2: issuer: it is empty"),
-            (format!("issuers = ['a']\n{KEY}issuer = 'b'"), "number 1: issuer: it is not among auth.issuers"),
-            (with_key("issuers = ['a']\njwks = { file = 'x', issuer = 'b' }"), "auth.jwks.issuer: it is not among"),
+            (format!("issuers = ['a']\n{KEY}issuer = 'b'"), "number 1: issuer: it is not in auth.issuers"),
+            (with_key("issuers = ['a']\njwks = { file = 'x', issuer = 'b' }"), "auth.jwks.issuer: it is not in"),
             (KEY.repeat(9), "more than 8 keys for HS256"),
             ("issuers = ['a']".into(), "auth.issuers needs keys"),
             ("audiences = ['a']\n[anonymous]".into(), "auth.audiences needs keys"),

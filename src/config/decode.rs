@@ -1,5 +1,6 @@
-//! From a tree of values to settings, by serde: what is wrong is told in the words of those who write settings, with the
-//! place where it stands. Values out of the environment are read by the kind that a setting asks for.
+//! Turns a tree of values into settings, by serde. Errors are phrased for users, not in Rust's words, and name the
+//! place of the setting. Values from the environment are parsed by the type that the setting has. Knows no bounds:
+//! `load` checks them.
 
 use std::fmt::{self, Display};
 
@@ -10,10 +11,11 @@ use super::tree::{Node, Place, Table, Value, parse_value};
 use super::{ConfigError, schema};
 use crate::Printable;
 
-/// Characters of a wrong value that are repeated.
+/// Characters of a wrong value that an error shows.
 const SHOWN: usize = 60;
 
-/// What is wrong, and where once that is known. Shown without the place, which comes before it in a [`ConfigError`].
+/// A problem with a setting, and its place once that is known. `Display` leaves the place out: [`ConfigError`] puts it
+/// in front.
 #[derive(Debug)]
 pub(super) struct Problem {
     what: What,
@@ -29,18 +31,18 @@ struct At {
 
 #[derive(Debug)]
 enum What {
-    /// A value of the wrong kind, and what is expected.
+    /// A value of the wrong type, with what was expected.
     Wrong(String),
-    /// What a setting's own check says.
+    /// The message of a setting's own check.
     Refused(String),
-    /// A key that a table does not have, and those that it has.
+    /// A key that the table does not have, with the keys it has.
     Unknown(String, &'static [&'static str]),
-    /// One that has to be there.
+    /// A required key that is missing.
     Missing(&'static str),
 }
 
 impl Problem {
-    /// Says where, unless that is known more exactly.
+    /// Adds the place, unless a more exact one is known.
     fn at(mut self, path: &Path<'_>, place: &Place) -> Self {
         self.at.get_or_insert_with(|| At {
             place: place.clone(),
@@ -69,8 +71,8 @@ impl Display for Problem {
             What::Refused(message) => write!(f, "setting {setting}: {message}"),
             What::Missing("pattern") => write!(
                 f,
-                "setting {setting}: pattern is missing, which says for which topics the rule is, such as \
-                 pattern = \"chat.>\"; \">\" is all topics"
+                "setting {setting}: pattern is missing; it selects the rule's topics, such as pattern = \"chat.>\", or \
+                 \">\" for all"
             ),
             What::Missing(key) => write!(f, "setting {setting}: {key} is missing"),
             What::Unknown(key, known) => {
@@ -79,7 +81,7 @@ impl Display for Problem {
                 let here = schema::similar_of(known, key).map(inside);
                 match here.or_else(|| schema::similar(&name)) {
                     Some(meant) => write!(f, "; did you mean {meant}?"),
-                    None => write!(f, "; docs/quic-websocket.toml shows all that there are"),
+                    None => write!(f, "; docs/quic-websocket.toml lists all settings"),
                 }
             }
         }
@@ -94,11 +96,11 @@ impl de::Error for Problem {
     }
 
     fn invalid_type(_: Unexpected<'_>, _: &dyn de::Expected) -> Self {
-        Self::custom("another kind of value is expected")
+        Self::custom("expected another type of value")
     }
 
     fn invalid_value(_: Unexpected<'_>, _: &dyn de::Expected) -> Self {
-        Self::custom("another value is expected")
+        Self::custom("expected another value")
     }
 
     fn unknown_variant(_: &str, expected: &'static [&'static str]) -> Self {
@@ -114,7 +116,7 @@ impl de::Error for Problem {
     }
 }
 
-/// The name of a setting, with what is around it.
+/// The name of a setting with its tables.
 enum Path<'a> {
     Root,
     Key(&'a Self, &'a str),
@@ -133,7 +135,7 @@ impl Display for Path<'_> {
 }
 
 impl Path<'_> {
-    /// Whether values are shown to nobody: what is below these may be a secret, and what is near one as well.
+    /// Whether values must not be shown: those in these tables may be secrets, and so may values next to a secret.
     fn is_secret(&self) -> bool {
         match self {
             Self::Root => false,
@@ -144,7 +146,7 @@ impl Path<'_> {
     }
 }
 
-/// Reads settings out of all tables.
+/// Decodes settings from the root table.
 pub(super) fn decode<'de, T: de::Deserialize<'de>>(table: &Table) -> Result<T, Problem> {
     T::deserialize(Root(table))
 }
@@ -172,7 +174,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn wrong(self, expected: impl Display) -> Problem {
-        // What a variable holds is quoted as it is, what a file holds as it is written there.
+        // Shows the value of a variable quoted, and that of a file as it is written there.
         let shown = match &self.node.value {
             _ if self.path.is_secret() => String::new(),
             Value::Raw(text) | Value::Text(text) => format!(" = {:?}", text.chars().take(SHOWN).collect::<String>()),
@@ -208,7 +210,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A variable holds a list as TOML, or its items with commas between them.
+    /// Parses the list in a variable: TOML, or items separated by commas.
     fn list(self, text: &str) -> Result<Vec<Node>, Problem> {
         let place = &self.node.place;
         if text.trim_start().starts_with('[') {
@@ -251,7 +253,7 @@ macro_rules! texts {
 impl<'de> Deserializer<'de> for Reader<'_> {
     type Error = Problem;
 
-    /// For what may be of several kinds.
+    /// For settings that accept several types.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
         match &self.node.value {
             Value::Raw(text) if text.trim_start().starts_with('[') || text.contains(',') => {

@@ -1,4 +1,4 @@
-//! Why settings cannot be used, in words for whoever set them.
+//! Errors of the settings, phrased for users: what is wrong, where it was set, and what to do.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -17,103 +17,103 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
-    /// The file, or the environment, does not hold what settings look like.
+    /// The file or a variable of the environment is malformed.
     #[error("{origin}: {message}")]
     Parse {
-        /// Where it stands.
+        /// The file and line, or the variable.
         origin: String,
-        /// What is wrong with it.
+        /// The problem.
         message: String,
     },
-    /// A setting is wrong, and it is known where it was set.
+    /// A setting is wrong, and its place is known.
     #[error("{place}: {error}")]
     At {
-        /// Where.
+        /// Where it was set.
         place: Place,
-        /// What is wrong with it.
+        /// The problem.
         error: Box<Self>,
     },
-    /// The server's name is none.
+    /// The server's name is invalid.
     #[error("setting name = {name:?}: {NAME_BOUNDS}")]
     Name {
-        /// What it was set to, the first 100 characters.
+        /// The value, cut after 100 characters.
         name: String,
     },
-    /// A setting that means nothing without another.
+    /// A setting has no meaning without another.
     #[error("setting {setting} needs {other}: set that too, or leave both out")]
     Needs {
-        /// Its name, with its table.
+        /// The setting with its table.
         setting: &'static str,
-        /// The one that is missing.
+        /// The missing setting.
         other: &'static str,
     },
     /// Two settings that exclude each other.
     #[error("setting {setting} cannot be used with {other}: {why}")]
     Excluded {
-        /// One, with its table.
+        /// The setting with its table.
         setting: &'static str,
-        /// The other.
+        /// The other setting.
         other: &'static str,
-        /// Why not.
+        /// The reason.
         why: &'static str,
     },
-    /// A setting of `[auth]` with which no token, or none of a key, could ever be taken.
+    /// A setting of `[auth]` that no token, or no token of one key, could satisfy.
     #[error("setting {setting}: {why}")]
     Auth {
-        /// Its name, with its table.
+        /// The setting with its table.
         setting: String,
-        /// What is wrong with it, and what to do.
+        /// The problem and the remedy.
         why: String,
     },
-    /// No server that browsers can use for WebRTC.
+    /// An address that browsers cannot use as a STUN or TURN server.
     #[error("setting {setting}: {server:?}: {why}")]
     IceServer {
-        /// Which of the two lists.
+        /// The list that contains it.
         setting: &'static str,
-        /// What is expected.
+        /// The expected form.
         why: &'static str,
-        /// What stands there, the first 100 characters.
+        /// The value, cut after 100 characters.
         server: String,
     },
-    /// An address beyond this machine for what goes without TLS.
-    #[error("setting {setting} = {addr}: what goes without TLS stays on this machine; use 127.0.0.1 or ::1")]
+    /// An address that other machines can reach, for a listener without TLS.
+    #[error("setting {setting} = {addr}: without TLS only loopback addresses are allowed; use 127.0.0.1 or ::1")]
     NotLoopback {
-        /// Its name, with its table.
+        /// The setting with its table.
         setting: &'static str,
-        /// What it was set to.
+        /// The value.
         addr: SocketAddr,
     },
-    /// The operator's token is none.
-    #[error("setting http.admin_token: 16 to 512 visible ASCII characters are allowed; openssl rand -hex 32 makes one")]
+    /// The admin token is too short, too long or contains other characters.
+    #[error("setting http.admin_token: expected 16 to 512 visible ASCII characters; openssl rand -hex 32 creates one")]
     AdminToken,
-    /// A value outside of its bounds.
-    #[error("setting {setting} = {value}: {allowed} is allowed")]
+    /// A value is out of bounds.
+    #[error("setting {setting} = {value}: expected {allowed}")]
     OutOfBounds {
-        /// Its name, with its table.
+        /// The setting with its table.
         setting: String,
-        /// What it was set to.
+        /// The value.
         value: u64,
-        /// Its bounds.
+        /// The allowed range.
         allowed: String,
     },
 }
 
 impl ConfigError {
-    /// The setting that is wrong, with its tables, where the error is about one.
+    /// The wrong setting with its tables, if the error is about one.
     pub fn setting(&self) -> Option<&str> {
         match self {
             Self::At { error, .. } => error.setting(),
-            // Where it is about how many there are, that is said behind the name.
+            // After the name there may be "(how many)".
             Self::OutOfBounds { setting, .. } => setting.split(' ').next(),
             Self::Needs { setting, .. } | Self::Excluded { setting, .. } | Self::IceServer { setting, .. } => {
                 Some(setting)
             }
             Self::Name { .. } => Some("name"),
             Self::NotLoopback { setting, .. } => Some(setting),
-            // Of several keys, which and what of it is said behind the name.
+            // After `auth.keys` there may be the number and the field of a key.
             Self::Auth { setting, .. } => setting.split([',', ':']).next(),
             Self::AdminToken => Some("http.admin_token"),
             Self::Read { .. } | Self::Parse { .. } => None,
@@ -126,8 +126,7 @@ fn unreadable(cause: &io::Error) -> String {
     let todo = match cause.kind() {
         ErrorKind::NotFound => "there is no such file; check the path given with --config",
         ErrorKind::PermissionDenied => {
-            "the user that runs this server may not read it; change its owner or mode (chown, chmod), and those of the \
-             folders above it"
+            "permission denied; let the user that runs this server read it and the folders above it (chown, chmod)"
         }
         ErrorKind::IsADirectory => "it is a folder; name the file in it with --config",
         ErrorKind::InvalidData => "it is not UTF-8 text; save it as UTF-8",

@@ -1,4 +1,5 @@
-//! What is for browsers: WebSocket and web pages over TCP, which pages may connect, and what they are shown over WebTransport.
+//! Settings for browsers and for HTTP: WebSocket and web pages over TCP, the pages that may connect, the admin API, and
+//! the certificate of WebTransport.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,57 +9,58 @@ use serde::{Deserialize, Deserializer};
 use super::address::address_or_none;
 use super::{ConfigError, Origin, Secret};
 
-/// Most origins.
+/// Maximum number of origins.
 const MAX_ORIGINS: u64 = 1000;
-/// Most networks of proxies.
+/// Maximum number of proxy networks.
 const MAX_PROXIES: u64 = 100;
 
-/// What is served over TCP, and to which web pages.
+/// HTTP and WebSocket over TCP.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Http {
-    /// Whether anything is. Default true.
+    /// Whether the server listens on TCP at all. Default true.
     pub enabled: bool,
-    /// TCP address for HTTP and WebSocket over TLS. `None` (in the file: an empty text), the default, is the address and port of
+    /// TCP address for HTTP and WebSocket over TLS. Default (in the file: an empty string): the address and port of
     /// `addr`.
     #[serde(deserialize_with = "address_or_none")]
     pub addr: Option<SocketAddr>,
-    /// A loopback address where the same is served without TLS, for development. Default: none.
+    /// Loopback address where the same is served without TLS, for development. Default: none.
     #[serde(deserialize_with = "address_or_none")]
     pub plain_addr: Option<SocketAddr>,
-    /// Origins of the web pages that may connect, over WebTransport and WebSocket alike, and ask for `/ice-servers`:
-    /// `https://app.example.com`, `http://localhost:8080`, `https://*.example.com` for all hosts below that name, `null`
-    /// for pages that browsers give none. Others get status 403. Clients that are no web pages send none, and are let in,
-    /// and so are the pages of this very server: where browsers trust its certificate by a hash, those at an address, or
-    /// `localhost`, and not by another name. At most 1,000. Default: none, which lets in pages of any origin.
+    /// Origins of the web pages that may connect, over WebTransport and WebSocket alike, and read `/ice-servers`:
+    /// `https://app.example.com`, `http://localhost:8080`, `https://*.example.com` for all hosts below that name,
+    /// `null` for pages without an origin (files, sandboxes). Other pages get status 403. Accepted in any case are
+    /// clients other than browsers, which send no origin, and the server's own pages; if browsers trust its certificate
+    /// by a hash, only those on an IP address or `localhost`. At most 1,000. Default: none, which accepts pages of any
+    /// origin.
     pub origins: Vec<Origin>,
-    /// Networks (`10.0.0.0/8`) and addresses of the reverse proxies and load balancers that pass on what clients ask over TCP: whom
-    /// these name in `X-Forwarded-For`, and with `X-Forwarded-Proto`, is taken for the client in limits by address, logs and
-    /// numbers. At most 100. Default: none, which takes whoever connects for the client.
+    /// Networks (`10.0.0.0/8`) and addresses of the reverse proxies and load balancers on TCP. Limits by address, logs
+    /// and metrics use the client that these name in `X-Forwarded-For` and `X-Forwarded-Proto`; from others the headers
+    /// are ignored. At most 100. Default: none.
     #[serde(deserialize_with = "networks")]
     pub proxies: Vec<IpNet>,
-    /// Whether `/echo` sends every WebSocket message back as it came: for trying out how WebSocket is spoken. Default false.
+    /// Whether `/echo` sends every WebSocket message back unchanged, to test WebSocket connections. Default false.
     pub echo: bool,
-    /// Token of the admin API (`/api/...` and `/metrics`), shown as `Authorization: Bearer`: 16 to 512 visible ASCII
-    /// characters. `None` (in the file: an empty text), the default, closes the admin API on these addresses; only a
-    /// server with a development certificate that listens on loopback addresses alone makes a token for itself at each
-    /// start, and logs it.
+    /// Token of the admin API (`/api/...` and `/metrics`), sent as `Authorization: Bearer`: 16 to 512 visible ASCII
+    /// characters. Default (in the file: an empty string): none, and the admin API is off on these addresses; only a
+    /// server with a development certificate that listens on loopback addresses alone creates a token at each start and
+    /// logs it.
     #[serde(deserialize_with = "secret_or_none")]
     pub admin_token: Option<Secret>,
-    /// A loopback address for the admin API and the dashboard alone, without TLS and without a token: every program on
-    /// this machine may use it, and no proxy should lead to it. Independent of `enabled`. Default: none.
+    /// Loopback address for only the admin API and the dashboard, without TLS and token: every program on this machine
+    /// can use it, so no proxy should lead to it. Independent of `enabled`. Default: none.
     #[serde(deserialize_with = "address_or_none")]
     pub admin_addr: Option<SocketAddr>,
 }
 
-/// What browsers are shown over WebTransport.
+/// WebTransport on the QUIC port.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct WebTransport {
-    /// Whether clients on WebTransport are shown a self-signed certificate for 13 days, made in memory for the names of the usual
-    /// one: browsers take it by its hash. Default: where the usual one is a development certificate.
+    /// Whether WebTransport clients get a self-signed certificate, valid for 13 days, made in memory for the names of
+    /// the regular one: browsers trust it by its hash. Default: only if the regular one is for development.
     pub short_lived_certificate: Option<bool>,
 }
 
@@ -84,13 +86,15 @@ fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D:
     };
     let expected = |text: &String| {
         let text: String = text.chars().take(100).collect();
-        serde::de::Error::custom(format!("{text:?} is no network; write it as 10.0.0.0/8, or one address as 10.0.0.1"))
+        serde::de::Error::custom(format!(
+            "{text:?} is not a network; write it as 10.0.0.0/8, or as one address such as 10.0.0.1"
+        ))
     };
     let texts = Vec::<String>::deserialize(deserializer)?;
     texts.iter().map(|text| network(text).ok_or_else(|| expected(text))).collect()
 }
 
-/// Networks of IPv4 addresses that are written as IPv6 as what they are: addresses are looked up like that.
+/// Converts a network of IPv4-mapped IPv6 addresses to IPv4, the form in which addresses are looked up.
 fn plain(network: IpNet) -> IpNet {
     let IpNet::V6(mapped) = network else { return network };
     let inner = mapped.addr().to_ipv4_mapped().zip(mapped.prefix_len().checked_sub(96));
@@ -110,13 +114,13 @@ impl Http {
         ]
     }
 
-    /// Whether an address is that of a proxy that names the clients whose requests it passes on.
+    /// Whether an address is that of a trusted proxy.
     pub(crate) fn is_proxy(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.proxies.iter().any(|network| network.contains(&address))
     }
 
-    /// Checks that the operator's token cannot be guessed, and that what goes without TLS stays on this machine.
+    /// Checks that the admin token cannot be guessed, and that listeners without TLS are on loopback addresses.
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         let is_token = |token: &Secret| {
             let text = token.expose();
@@ -159,12 +163,12 @@ mod tests {
         assert!(!Http::default().is_proxy(IpAddr::from([127, 0, 0, 1])));
         for wrong in ["", "proxy.example", "10.0.0.0/33", "10.0.0.0:80", "10.0.0.0/"] {
             let error = http(&format!("'{wrong}'")).expect_err("no network").to_string();
-            assert!(error.contains(&format!("{wrong:?} is no network")), "{error}");
+            assert!(error.contains(&format!("{wrong:?} is not a network")), "{error}");
         }
     }
 
     #[test]
-    fn what_goes_without_tls_stays_on_this_machine() {
+    fn listeners_without_tls_must_be_on_loopback() {
         let plain = |addr: &str| Http { plain_addr: addr.parse().ok(), ..Http::default() }.validate();
         let admin = |addr: &str| Http { admin_addr: addr.parse().ok(), ..Http::default() }.validate();
         for good in ["127.0.0.1:8080", "[::1]:0"] {
@@ -179,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_for_the_operator_cannot_be_guessed_and_does_not_show() {
+    fn a_weak_admin_token_is_refused_and_no_token_is_shown() {
         let with = |token: &str| Http { admin_token: Some(token.to_owned().into()), ..Http::default() };
         for good in ["0123456789abcdef", &"~".repeat(512)] {
             with(good).validate().expect("a token");

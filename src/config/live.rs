@@ -1,5 +1,5 @@
-//! Settings that may change while the server runs: those that are looked up for each request, and concern nothing that is
-//! there already.
+//! Settings that may change while the server runs: those that are looked up for each request and affect no existing
+//! connection. Replaced on SIGHUP; read by `http` and by sessions.
 
 use std::sync::Arc;
 
@@ -7,22 +7,23 @@ use parking_lot::RwLock;
 
 use super::{Config, Http, Secret, WebRtc};
 
-/// Whether a setting, by its name with its tables, is one that [`Reload::apply`](crate::Reload::apply) takes over.
+/// Whether [`Reload::apply`](crate::Reload::apply) takes over changes of this setting. `setting` is its name with its
+/// tables.
 pub fn is_live(setting: &str) -> bool {
     ["http.origins", "http.proxies", "http.admin_token"].contains(&setting) || setting.starts_with("webrtc.")
 }
 
-/// What these are now. Read for each request, never for a message.
+/// Their present values. Read for each request, never for a message.
 #[derive(Debug)]
 pub(crate) struct Live {
     http: RwLock<Arc<Http>>,
     webrtc: RwLock<Arc<WebRtc>>,
-    /// The admin token while none is set.
+    /// The generated admin token, used while none is set.
     made_token: Option<Secret>,
 }
 
 impl Live {
-    /// `made_token` is the admin token while none is set, if there is to be one.
+    /// `made_token` is the generated admin token, if there is to be one; it is used while none is set.
     pub(crate) fn new(config: &Config, made_token: Option<Secret>) -> Arc<Self> {
         let mut http = config.http.clone();
         http.admin_token = http.admin_token.or_else(|| made_token.clone());
@@ -53,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_live_is_taken_over_and_the_rest_stays() {
+    fn only_live_settings_are_taken_over() {
         let live = Live::new(&Config::default(), Some("made".to_owned().into()));
         let mut config = Config::default();
         config.http.origins = vec!["https://app.example".parse().expect("an origin")];

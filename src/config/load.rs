@@ -1,4 +1,5 @@
-//! The check of every bound.
+//! Checks every bound. Each setting with its least and greatest value is in one table here, and rules between settings
+//! follow it. Called before a server starts and on each reload.
 
 use super::{Config, ConfigError, KIB, MIB};
 use crate::message::ClientName;
@@ -7,9 +8,9 @@ impl Config {
     /// Checks every bound.
     ///
     /// # Errors
-    /// [`ConfigError::OutOfBounds`] for the first value that is outside; [`ConfigError::Needs`], [`ConfigError::Name`],
-    /// [`ConfigError::Excluded`], [`ConfigError::Auth`], [`ConfigError::NotLoopback`], [`ConfigError::AdminToken`],
-    /// [`ConfigError::IceServer`].
+    /// [`ConfigError::OutOfBounds`] for the first value outside its bounds; [`ConfigError::Needs`],
+    /// [`ConfigError::Name`], [`ConfigError::Excluded`], [`ConfigError::Auth`], [`ConfigError::NotLoopback`],
+    /// [`ConfigError::AdminToken`], [`ConfigError::IceServer`].
     pub fn validate(&self) -> Result<(), ConfigError> {
         let (limits, timing, quic, auth) = (&self.limits, &self.timing, &self.quic, &self.auth);
         let max_lane = u64::from(u32::MAX);
@@ -89,16 +90,16 @@ impl Config {
         ClientName::new(&self.name).map_err(|_| ConfigError::Name { name: self.name.chars().take(100).collect() })?;
         self.http.validate()?;
         self.webrtc.validate()?;
-        // Both with a port that the system chooses are two.
+        // If both are 0, the system chooses two different ports.
         let with_tls = self.http.addr.unwrap_or(self.addr);
         if self.http.enabled && self.http.plain_addr == Some(with_tls) && with_tls.port() != 0 {
             let (setting, other) = ("http.plain_addr", if self.http.addr.is_some() { "http.addr" } else { "addr" });
-            let why = "they are the same address, and one port speaks with TLS or without; choose another port";
+            let why = "they are the same address, and a port is served either with TLS or without; choose another port";
             return Err(ConfigError::Excluded { setting, other, why });
         }
         auth.validate(self.tls.client_ca.is_some())?;
         if self.quic.early_data && auth.single_use {
-            let why = "a copy of a client's first packets would use up its token";
+            let why = "a replayed copy of a client's first packets would use up its token";
             return Err(ConfigError::Excluded { setting: "auth.single_use", other: "quic.early_data", why });
         }
         if self.tls.client_required && self.tls.client_ca.is_none() {
@@ -141,13 +142,14 @@ mod tests {
     }
 
     #[test]
-    fn the_documented_settings_are_all_settings_with_their_defaults() {
+    fn all_settings_are_documented_with_their_defaults() {
         let documented = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/quic-websocket.toml");
         let config = Config::load(Some(Path::new(documented)), []).expect("the documented file is one");
         assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
         let lines = std::fs::read_to_string(documented).expect("the file");
         let settings = lines.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count();
-        // Less the names of tables, what the two grants say, which is documented in words, and what has no default.
+        // Without the names of tables, the fields of the two grants, which are documented in words, and fields without
+        // a default.
         let fields = format!("{config:?}").matches(": ").count() - 15 - 2 * 8 - 4;
         assert_eq!(fields, settings, "every setting is documented");
     }
@@ -190,7 +192,7 @@ mod tests {
         let settings: toml::Table = settings.parse().expect("it is TOML");
         for table in ["limits", "rates"] {
             for key in settings[table].as_table().expect("a table").keys() {
-                // These two bound nothing.
+                // These two are not bounds.
                 let is_bound = !["compress_min_bytes", "loopback"].contains(&key.as_str());
                 let name = format!("{table}.{}", key.strip_suffix("_burst").unwrap_or(key));
                 assert!(!is_bound || bounds.contains(&name), "{name} is missing in docs/LIMITS.md");
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_stands_over_the_file() {
+    fn the_environment_overrides_the_file() {
         let mut file = tempfile::NamedTempFile::new().expect("a file");
         write!(file, "name = 'from file'\n[limits]\nmax_clients = 5\nmax_handshakes = 6").expect("written");
         let env = environment(&[
@@ -218,17 +220,17 @@ mod tests {
     fn a_wrong_setting_is_named() {
         let long = Config { name: "x".repeat(10_000), ..Config::default() };
         let error = long.validate().expect_err("too long a name").to_string();
-        assert!(error.len() < 300, "no more of it is repeated than is needed: {error}");
+        assert!(error.len() < 300, "the value is cut: {error}");
         for (name, shown) in [("two\nlines", r#""two\nlines""#), ("a\u{202e}b", r#""a\u{202e}b""#), (" ", r#"" ""#)] {
             let error = Config { name: name.into(), ..Config::default() }.validate().expect_err("no name").to_string();
             assert!(error.contains(&format!("setting name = {shown}: 1 to 64 characters")), "{error}");
         }
         let error = Config::load(Some(Path::new("/nonexistent/x.toml")), []).expect_err("no file");
-        assert!(std::error::Error::source(&error).is_none(), "its text holds the cause already");
+        assert!(std::error::Error::source(&error).is_none(), "its text contains the cause already");
         assert!(error.to_string().contains("/nonexistent/x.toml"), "{error}");
         let mut config = Config::default();
         config.auth.single_use = true;
-        let error = config.validate().expect_err("nobody is asked").to_string();
+        let error = config.validate().expect_err("there are no keys").to_string();
         assert!(error.contains("auth.single_use needs keys"), "{error}");
         let mut twice = Config::default();
         twice.http.plain_addr = Some(twice.addr);
@@ -239,7 +241,7 @@ mod tests {
         assert!(error.contains("auth.single_use cannot be used with quic.early_data"), "{error}");
         config.auth.single_use = false;
         config.tls.client_required = true;
-        let error = config.validate().expect_err("no authority to go by").to_string();
+        let error = config.validate().expect_err("no authority is set").to_string();
         assert!(error.contains("tls.client_required needs tls.client_ca"), "{error}");
         let mut config = Config::default();
         config.limits.max_message_bytes = 1;
@@ -248,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_values_are_out_of_bounds_and_nothing_worse() {
+    fn the_largest_values_are_out_of_bounds_without_overflow() {
         let mut config = Config::default();
         config.limits.max_message_bytes = u64::MAX;
         assert!(config.validate().is_err());

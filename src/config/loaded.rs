@@ -1,5 +1,5 @@
-//! Settings from where users keep them: a TOML file, and the environment over it. Keeps where each was set, so that what is
-//! wrong with one is told with its place, and so that what has changed can be named after both were read again.
+//! Reads settings from a TOML file and the environment, which overrides it. Keeps the place of each setting, so that
+//! errors can name it, and so that two readings can be compared. Called by the binary at the start and on SIGHUP.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,43 +9,43 @@ use std::sync::Arc;
 use super::decode::decode;
 use super::schema;
 use super::tree::{self, Node, Place, Table, Value};
-use super::{Config, ConfigError, Who};
+use super::{Config, ConfigError, Origin, Who};
 use crate::Printable;
 
-/// The environment variables that are settings begin with this; `__` stands between a table and its key.
+/// Prefix of the environment variables that are settings; `__` separates a table from its key.
 pub const ENV_PREFIX: &str = "QWS_";
 
-/// Tables in which a setting may stand, one in the other: more than any does.
+/// Nested tables of a setting: more than any has.
 const MAX_TABLES: usize = 8;
 /// Variables without a setting that a warning names.
 const MAX_NAMED: usize = 10;
 
-/// Settings that were read, with what is to be said of them.
+/// Settings as they were read, with their places and warnings.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Loaded {
-    /// The settings. What the command line says is still to be set here, each with [`flag`](Self::flag).
+    /// The settings. Flags of the command line are still to be applied here, each with a call of [`flag`](Self::flag).
     pub config: Config,
     set: Table,
     flags: BTreeMap<&'static str, &'static str>,
-    /// Variables without a setting.
+    /// Variables that name no setting.
     unknown: Vec<String>,
 }
 
 impl fmt::Debug for Loaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What was set may be a secret.
+        // Values may be secrets.
         f.debug_struct("Loaded").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
 impl Loaded {
-    /// Reads the file, where there is one, and the environment over it. A variable that is empty counts as not set, and one
-    /// that names no setting is among the [`warnings`](Self::warnings). Call [`validate`](Self::validate) once the command
-    /// line has had its say.
+    /// Reads the file, if one is given, and the environment, which overrides it. An empty variable counts as not set;
+    /// one that names no setting is among the [`warnings`](Self::warnings). Call [`validate`](Self::validate) after
+    /// applying the flags of the command line.
     ///
     /// # Errors
-    /// [`ConfigError`] names the file and line, or the variable, and what is expected there.
+    /// [`ConfigError`], which names the file and line or the variable, and what was expected.
     pub fn read(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -63,7 +63,7 @@ impl Loaded {
         };
         let is_ours = |(name, value): &(String, String)| name.starts_with(ENV_PREFIX) && !value.is_empty();
         let mut variables: Vec<_> = environment.into_iter().filter(is_ours).collect();
-        // A table comes before what is in it, in whatever order they were given.
+        // Sorted, a table comes before its keys, whatever their order was.
         variables.sort_unstable();
         let mut unknown = Vec::new();
         for (variable, value) in variables {
@@ -72,7 +72,7 @@ impl Loaded {
             match schema::kind(&path) {
                 Some(_) => {
                     let node = Node { value: Value::Raw(value), place: Place::Variable(Arc::from(variable)) };
-                    // Where it has no place, the file has a value for a table, which is told when that is read.
+                    // This fails if the file has a value in place of a table; decoding reports that.
                     let _ = tree::set(&mut set, &path, node);
                 }
                 None => unknown.push(variable),
@@ -82,7 +82,7 @@ impl Loaded {
         Ok(Self { config, set, flags: BTreeMap::new(), unknown })
     }
 
-    /// Notes that a flag of the command line has set a setting.
+    /// Records that a flag of the command line has set a setting.
     pub fn flag(&mut self, setting: &'static str, flag: &'static str) {
         self.flags.insert(setting, flag);
     }
@@ -90,7 +90,7 @@ impl Loaded {
     /// Checks every bound.
     ///
     /// # Errors
-    /// As [`Config::validate`], each with the place where the setting was set.
+    /// As [`Config::validate`], with the place of the setting.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.config.validate().map_err(|error| match error.setting().and_then(|setting| self.place(setting)) {
             Some(place) => ConfigError::At { place, error: Box::new(error) },
@@ -98,7 +98,7 @@ impl Loaded {
         })
     }
 
-    /// What is no error, and probably not what was meant: variables that name no setting, and settings without any effect.
+    /// Probable mistakes that are not errors: variables that name no setting, and settings without effect.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         let mut without_like = Vec::new();
@@ -116,8 +116,8 @@ impl Loaded {
             without_like.truncate(MAX_NAMED);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             warnings.push(format!(
-                "{}{more} in the environment: no setting has that name (Kubernetes sets such variables for a service named \
-                 qws)",
+                "{}{more} in the environment: no setting has such a name (Kubernetes sets these variables for a \
+                 service named qws)",
                 without_like.join(", ")
             ));
         }
@@ -129,7 +129,7 @@ impl Loaded {
         warnings
     }
 
-    /// The settings that `new` has other values for; those that a flag has set stay as they are.
+    /// The settings whose values differ in `new`, except those that a flag has set, which stay as they are.
     pub fn changes(&self, new: &Self) -> Vec<String> {
         let (before, after) = (tree::settings(&self.set), tree::settings(&new.set));
         let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
@@ -138,7 +138,7 @@ impl Loaded {
         names.iter().filter(is_changed).filter(is_free).map(|name| (**name).clone()).collect()
     }
 
-    /// Where a setting was set; `limits.max_clients`, or `topics[1].priority`.
+    /// The place of a setting such as `limits.max_clients` or `topics[1].priority`.
     fn place(&self, setting: &str) -> Option<Place> {
         if let Some(flag) = self.flags.get(setting).copied() {
             return Some(Place::Flag(flag));
@@ -152,7 +152,7 @@ impl Loaded {
             let table = match found.map(|node| &node.value) {
                 None => &self.set,
                 Some(Value::Table(table)) => table,
-                // A list or table in a variable.
+                // A list or table from a variable.
                 Some(_) => break,
             };
             let next = table.get(key)?;
@@ -167,10 +167,10 @@ impl Loaded {
 }
 
 impl Config {
-    /// [`Loaded::read`], with its warnings in the log.
+    /// As [`Loaded::read`], and logs the warnings.
     ///
     /// # Errors
-    /// Likewise.
+    /// As [`Loaded::read`].
     pub fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -180,7 +180,7 @@ impl Config {
         Ok(loaded.config)
     }
 
-    /// Settings that cannot have any effect beside the others, or have one that is hardly meant, each with the reason.
+    /// Settings without effect, or with one that is hardly intended, each with the reason.
     fn odd_settings(&self) -> Vec<(String, String)> {
         let mut odd = Vec::new();
         for (index, rule) in self.topics.iter().enumerate() {
@@ -190,30 +190,51 @@ impl Config {
             if let Some(first) = earlier.iter().position(|earlier| earlier.pattern.covers(&rule.pattern)) {
                 let covering = earlier[first].pattern.as_str();
                 let why = format!(
-                    "the rule for {pattern} never counts: topics[{first}], for {covering}, comes first and matches all of \
-                     it; put the narrower rule first"
+                    "the rule for {pattern} never applies: topics[{first}], for {covering}, comes first and matches all \
+                     its topics; put the narrower rule first"
                 );
                 odd.push((setting.clone(), why));
             }
             for (key, who) in [("publish", rule.publish), ("subscribe", rule.subscribe)] {
                 if who == Who::Authenticated && !self.asks_who() {
                     let why = format!(
-                        "{key} = \"authenticated\" lets no client: none is asked who it is; set [auth] or tls.client_ca"
+                        "{key} = \"authenticated\" allows no client, because none is authenticated; configure [auth] \
+                         or tls.client_ca"
                     );
                     odd.push((setting.clone(), why));
                 }
             }
         }
         if !self.http.enabled && (self.http.addr.is_some() || self.http.plain_addr.is_some()) {
-            let why = "it is false, so nothing listens at http.addr and http.plain_addr".to_owned();
+            let why = "it is false, so http.addr and http.plain_addr have no effect".to_owned();
             odd.push(("http.enabled".to_owned(), why));
         }
+        for origin in self.http.origins.iter().filter(|origin| is_below_public_suffix(origin)) {
+            let why = format!(
+                "{origin} accepts the pages of everybody who registers a name below it; name your own domain, as in \
+                 https://*.example.com"
+            );
+            odd.push(("http.origins".to_owned(), why));
+        }
         if let Some(all) = self.http.proxies.iter().find(|network| network.prefix_len() == 0) {
-            let why =
-                format!("{all} is every address, so every client may say which address it has; name the proxies alone");
+            let why = format!("{all} is every address, so any client can claim any address; list only your proxies");
             odd.push(("http.proxies".to_owned(), why));
         }
         odd
+    }
+}
+
+/// Whether an origin such as `https://*.com` or `https://*.co.uk` matches the hosts of everybody who registers a
+/// domain. Knows the common forms of such suffixes, not the whole Public Suffix List.
+fn is_below_public_suffix(origin: &Origin) -> bool {
+    const PRIVATE: [&str; 7] = ["corp", "home", "internal", "lan", "local", "localhost", "test"];
+    const SHARED: [&str; 7] = ["ac", "co", "com", "edu", "gov", "net", "org"];
+    let origin = origin.to_string();
+    let Some((_, below)) = origin.split_once("://*.") else { return false };
+    let below = below.split(':').next().unwrap_or_default();
+    match below.split_once('.') {
+        None => !PRIVATE.contains(&below),
+        Some((second, top)) => top.len() == 2 && SHARED.contains(&second),
     }
 }
 
@@ -222,7 +243,7 @@ fn variable_of(setting: &str) -> String {
     format!("{ENV_PREFIX}{}", setting.replace('.', "__").to_ascii_uppercase())
 }
 
-/// What is wrong in a file, with its line, unless there are secrets in the file.
+/// The problem in a file and its line. Without the line's text if the file contains secrets.
 fn in_words(error: &toml::de::Error, text: &str) -> String {
     if !["secret", "password", "admin_token"].iter().any(|word| text.contains(word)) {
         return error.to_string();
@@ -230,18 +251,18 @@ fn in_words(error: &toml::de::Error, text: &str) -> String {
     let line =
         error.span().and_then(|span| text.get(..span.start)).map_or(0, |before| before.matches('\n').count()) + 1;
     format!(
-        "line {line}: {} (the line is not shown, as the file holds secrets)",
+        "line {line}: {} (the line is not shown because the file contains secrets)",
         without_values(error.message().trim_end())
     )
 }
 
-/// A message without what stands in quotes.
+/// A message without the texts in quotes.
 pub(super) fn without_values(message: &str) -> String {
     let mut parts = message.split('"');
     let mut text = parts.next().unwrap_or_default().to_owned();
     while let Some(_value) = parts.next() {
-        text.push_str("a text");
-        // A value with quotes in it cannot be told from what follows.
+        text.push_str("a string");
+        // The end of a value that contains quotes cannot be found.
         match parts.next() {
             Some(rest) if parts.clone().next().is_none() => text.push_str(rest),
             _ => break,
@@ -274,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_variable_holds_is_read_by_the_kind_of_its_setting() {
+    fn a_variable_is_parsed_by_the_type_of_its_setting() {
         let token = "1234567890123456";
         let loaded = with(&[
             ("QWS_NAME", "4711"),
@@ -317,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_without_a_setting_is_named_and_no_error() {
+    fn an_unknown_variable_is_a_warning() {
         let long = format!("QWS_{}", "A".repeat(2000));
         let parts = format!("QWS_{}", ["A"; 100_000].join("__"));
         let loaded = with(&[
@@ -344,9 +365,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_its_place_and_in_plain_words() {
+    fn errors_name_the_place_in_plain_words() {
         for (text, pairs, told) in [
-            ("x = 1", &[][..], "/qws.toml, line 1: there is no setting x; docs/quic-websocket.toml shows all"),
+            ("x = 1", &[][..], "/qws.toml, line 1: there is no setting x; docs/quic-websocket.toml lists all"),
             (
                 "[limits]\nmax_clients = 'many'",
                 &[],
@@ -398,36 +419,63 @@ mod tests {
     }
 
     #[test]
-    fn bounds_are_told_with_the_place_of_the_setting() {
+    fn out_of_bounds_errors_name_the_place() {
         let mut loaded = read("[limits]\nmax_clients = 0", &[("QWS_WORKERS", "257")]).expect("these are numbers");
         let told = |loaded: &Loaded| loaded.validate().expect_err("out of bounds").to_string();
-        assert_eq!(told(&loaded), "QWS_WORKERS: setting workers = 257: 0 to 256 is allowed");
+        assert_eq!(told(&loaded), "QWS_WORKERS: setting workers = 257: expected 0 to 256");
         loaded.config.workers = 300;
         loaded.flag("workers", "--workers");
-        assert_eq!(told(&loaded), "--workers: setting workers = 300: 0 to 256 is allowed");
+        assert_eq!(told(&loaded), "--workers: setting workers = 300: expected 0 to 256");
         loaded.config.workers = 1;
-        assert!(told(&loaded).contains("qws.toml, line 2: setting limits.max_clients = 0: 1 to"), "{}", told(&loaded));
+        assert!(
+            told(&loaded).contains("qws.toml, line 2: setting limits.max_clients = 0: expected 1 to"),
+            "{}",
+            told(&loaded)
+        );
         let rule = "\n[[topics]]\npattern = 'a'\n[[topics]]\npattern = 'b'\nhistory_messages = 1000001";
         let error = told(&read(rule, &[]).expect("rules"));
-        assert!(error.contains("line 6: setting topics[1].history_messages = 1000001: 0 to 1000000"), "{error}");
+        assert!(
+            error.contains("line 6: setting topics[1].history_messages = 1000001: expected 0 to 1000000"),
+            "{error}"
+        );
     }
 
     #[test]
-    fn settings_without_effect_are_told() {
+    fn settings_without_effect_are_warned_about() {
         let text = "[http]\nenabled = false\naddr = '127.0.0.1:1'\nproxies = ['0.0.0.0/0']\n\
                     [[topics]]\npattern = 'chat.>'\n[[topics]]\npattern = 'chat.*'\nsubscribe = 'authenticated'\n\
                     [[topics]]\npattern = '>'";
         let warnings = read(text, &[]).expect("it is read").warnings();
         let told = |what: &str| assert!(warnings.iter().any(|warning| warning.contains(what)), "{what}: {warnings:?}");
         told("line 4: setting http.proxies: 0.0.0.0/0 is every address");
-        told("line 7: setting topics[1]: the rule for chat.* never counts: topics[0], for chat.>, comes first");
-        told("topics[1]: subscribe = \"authenticated\" lets no client");
+        told("line 7: setting topics[1]: the rule for chat.* never applies: topics[0], for chat.>, comes first");
+        told("topics[1]: subscribe = \"authenticated\" allows no client");
         told("line 2: setting http.enabled: it is false");
         assert_eq!(warnings.len(), 4, "{warnings:?}");
     }
 
     #[test]
-    fn what_has_changed_is_named_but_not_what_a_flag_has_set() {
+    fn an_origin_below_a_public_suffix_is_warned_about() {
+        for (origin, is_warned) in [
+            ("https://*.com", true),
+            ("https://*.com:8443", true),
+            ("https://*.co.uk", true),
+            ("https://*.example.com", false),
+            ("https://*.example.co.uk", false),
+            ("https://*.qws.io", false),
+            ("http://*.localhost:8080", false),
+            ("https://*.internal", false),
+            ("https://example.com", false),
+            ("null", false),
+        ] {
+            let warnings = read(&format!("[http]\norigins = ['{origin}']"), &[]).expect("it is read").warnings();
+            let expected = format!("line 2: setting http.origins: {origin} accepts the pages of everybody");
+            assert_eq!(warnings.iter().any(|warning| warning.contains(&expected)), is_warned, "{origin}: {warnings:?}");
+        }
+    }
+
+    #[test]
+    fn changes_are_named_except_those_of_flags() {
         let before = "name = 'a'\n[limits]\nmax_clients = 5\nmax_topics = 9\n[[topics]]\npattern = '>'";
         let after = "[http]\norigins = []\n[limits]\nmax_clients = 0x6\nmax_topics = 9\n\n[[topics]]\npattern = '>'";
         let mut old = read(before, &[]).expect("it is read");
@@ -439,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_read_is_told_with_what_to_do() {
+    fn errors_about_an_unreadable_file_name_the_remedy() {
         let folder = tempfile::tempdir().expect("a folder");
         let told = |path: &Path| Loaded::read(Some(path), []).expect_err("no file").to_string();
         let absent = told(&folder.path().join("absent.toml"));
@@ -449,6 +497,6 @@ mod tests {
         file.write_all(&[0xff, 0xfe]).expect("written");
         assert!(told(file.path()).contains("UTF-8"), "{}", told(file.path()));
         let forbidden = ConfigError::Read { path: "a".into(), cause: std::io::ErrorKind::PermissionDenied.into() };
-        assert!(forbidden.to_string().contains("may not read it"), "{forbidden}");
+        assert!(forbidden.to_string().contains("permission denied"), "{forbidden}");
     }
 }

@@ -36,74 +36,75 @@ pub use self::tree::Place;
 pub use self::webrtc::WebRtc;
 pub use crate::origin::Origin;
 
-/// All settings.
+/// All settings of the server.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Config {
-    /// UDP address to listen on. Default 127.0.0.1:4433; port 0 takes any free one.
+    /// UDP address to listen on. Default 127.0.0.1:4433; port 0 uses any free port.
     #[serde(deserialize_with = "address::address")]
     pub addr: SocketAddr,
-    /// The name told to clients, within the bounds of a [`ClientName`](crate::message::ClientName). Default
+    /// Name sent to clients, within the bounds of a [`ClientName`](crate::message::ClientName). Default
     /// `QUIC WebSocket Server`.
     pub name: String,
-    /// Worker threads, each with an endpoint of its own; 0, the default, means one for each core. At most 256.
+    /// Worker threads, each with its own endpoint; 0, the default, is one per core. At most 256.
     pub workers: u64,
-    /// Certificates.
+    /// Certificates and TLS.
     pub tls: Tls,
-    /// What a peer can make grow, and how far.
+    /// Bounds of everything that a peer can make grow.
     pub limits: Limits,
-    /// How often peers may do something.
+    /// Rates.
     pub rates: Rates,
-    /// How long things may take.
+    /// Time limits.
     pub timing: Timing,
-    /// The transport below.
+    /// QUIC.
     pub quic: Quic,
-    /// WebSocket and web pages.
+    /// HTTP: WebSocket and web pages.
     pub http: Http,
-    /// Clients on WebTransport.
+    /// WebTransport.
     pub webtransport: WebTransport,
-    /// What browsers need to reach each other.
+    /// STUN and TURN servers for WebRTC between browsers.
     pub webrtc: WebRtc,
-    /// What holds for which topics: the first rule that matches counts, and the defaults where none does. Default: none.
+    /// Rules for topics: the first whose pattern matches applies, and the defaults if none does. Default: none.
     pub topics: Vec<TopicRule>,
-    /// Who is let in, and what each may do.
+    /// Authentication and permissions.
     pub auth: Auth,
-    /// What is logged.
+    /// Logging.
     pub log: Log,
 }
 
-/// Where the certificates are.
+/// Certificates and TLS.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Tls {
-    /// PEM file with the server's chain, its own certificate first. Default `server.pem` in [`development_folder`].
+    /// PEM file with the certificate chain, the server's own certificate first. Default `server.pem` in
+    /// [`development_folder`].
     pub cert: PathBuf,
-    /// PEM file with its private key. Default `server-key.pem` in [`development_folder`]. Where both are left at their defaults and neither file
-    /// exists, both are made for development, with a `ca.pem` beside the certificate.
+    /// PEM file with its private key. Default `server-key.pem` in [`development_folder`]. If both settings have their
+    /// defaults and neither file exists, development files are created, with a `ca.pem` beside the certificate.
     pub key: PathBuf,
-    /// PEM file with the authorities that certify clients. `None` (in the file: an empty text), the default, asks clients
-    /// for no certificate.
+    /// PEM file with the authorities that certify clients. Default (in the file: an empty string): none, and no
+    /// certificate is requested.
     #[serde(deserialize_with = "path_or_none")]
     pub client_ca: Option<PathBuf>,
-    /// Whether a client without a certificate is turned away; needs `client_ca`. Default false.
+    /// Whether clients without a certificate are rejected; requires `client_ca`. Default false.
     pub client_required: bool,
-    /// The oldest version of TLS over TCP; QUIC is TLS 1.3 in any case. Default `1.3`. `1.2` is for proxies before this
-    /// server that speak no other, such as nginx before 1.23.4 with its defaults.
+    /// Oldest TLS version over TCP; QUIC always uses TLS 1.3. Default `1.3`. `1.2` is for proxies limited to it, such
+    /// as nginx before 1.23.4 with its defaults.
     pub tcp_min_version: TlsVersion,
-    /// Whether keys are exchanged by X25519MLKEM768 with clients that have it, so that what is recorded today stays secret
-    /// when there are quantum computers. Default true.
+    /// Whether X25519MLKEM768 is used with clients that support it, so that recorded traffic stays secret even from
+    /// future quantum computers. Default true.
     pub post_quantum: bool,
-    /// How many days before the certificate expires the log begins to warn of it, once a day; 0 for never. Not before three
-    /// quarters of its time are over. Default 14.
+    /// Days before the certificate expires from which the log warns once a day, but not before the last quarter of its
+    /// lifetime; 0 is never. Default 14; at most 3,650.
     pub expiry_warning_days: u64,
 }
 
 /// Versions of TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum TlsVersion {
-    /// RFC 5246, with suites of ephemeral keys and authenticated encryption alone.
+    /// RFC 5246, only with ephemeral keys and authenticated encryption.
     #[serde(rename = "1.2")]
     Tls12,
     /// RFC 8446.
@@ -111,133 +112,136 @@ pub enum TlsVersion {
     Tls13,
 }
 
-/// What a peer can make grow, and how far.
+/// Bounds of everything that a peer can make grow.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Connected clients; more are refused with 1013. Default 10,000.
+    /// Connected clients; more are refused with 1013. Default 10,000; 1 to 10,000,000.
     pub max_clients: u64,
-    /// Connections whose handshake is not done; more are refused at once. Default 1,024.
+    /// Connections without a finished handshake; more are refused at once. Default 1,024; 1 to 1,000,000.
     pub max_handshakes: u64,
-    /// With this many handshakes under way a new address must prove itself by a Retry first (RFC 9000 section 8.1.2).
-    /// Default 128; 0 asks it of everybody.
+    /// Unfinished handshakes from which on new addresses are validated by a Retry (RFC 9000 section 8.1.2). Default
+    /// 128; 0 validates every address.
     pub retry_handshakes: u64,
-    /// Largest body in bytes, before and after inflating. Default 1 MiB; 1 KiB to 64 MiB.
+    /// Largest body in bytes, before and after decompression. Default 1 MiB; 1 KiB to 64 MiB.
     pub max_message_bytes: u64,
-    /// Request lanes of a client that are served at once, the control lane not counted; more wait until others end.
-    /// Default 32; at most 1,024.
+    /// Request lanes served concurrently per client, the control lane not counted; others wait. Default 32; at most
+    /// 1,024.
     pub max_request_lanes: u64,
     /// Replies of one lane that may be pending while the lane is read on. Default 256; 1 to 65,536.
     pub lane_pending_replies: u64,
-    /// Bytes of bodies that a client has begun to send and not finished, on all its lanes together; then 1009. At least
-    /// `max_message_bytes`; at most 4 GiB. Default 8 MiB.
+    /// Bytes of unfinished bodies of one client, on all its lanes; more close it with 1009. Default 8 MiB;
+    /// `max_message_bytes` to 4 GiB.
     pub client_unfinished_bytes: u64,
-    /// Messages that wait for one lane beyond what QUIC has taken; then 4413, or what the topic's rule says. Default 1,024.
+    /// Messages queued for one lane beyond what QUIC holds; more close the client with 4413, or follow the topic's
+    /// rule. Default 1,024.
     pub lane_backlog_messages: u64,
-    /// Bytes that wait for one lane, likewise; at least 1 KiB more than `max_message_bytes`. Default 2 MiB.
+    /// Bytes queued for one lane, likewise; at least 1 KiB more than `max_message_bytes`. Default 2 MiB.
     pub lane_backlog_bytes: u64,
-    /// Messages that wait for one client, on all its lanes. Default 4,096.
+    /// Messages queued for one client on all its lanes. Default 4,096.
     pub client_backlog_messages: u64,
-    /// Bytes that wait for one client, on all its lanes. Once replies alone make up as many, no request lane is read on.
-    /// Default 4 MiB.
+    /// Bytes queued for one client on all its lanes; at least `lane_backlog_bytes`. Once its replies alone are as many,
+    /// no request lane is read. Default 4 MiB.
     pub client_backlog_bytes: u64,
-    /// Messages on their way to one worker's clients, for topics and for everything else each; a sender waits beyond.
-    /// Default 256; at most 65,536.
+    /// Deliveries on their way to one worker's clients, for topics and for everything else separately; further senders
+    /// wait. Default 256; 1 to 65,536.
     pub fanout_queue: u64,
     /// Topic lanes that the server opens for one client. Default 16; 0 to 16.
     pub topic_lanes: u64,
-    /// Subscriptions of one client; more get `error` 403. Default 1,024.
+    /// Subscriptions of one client; more get `error` 403. Default 1,024; at most 1,000,000.
     pub max_subscriptions: u64,
-    /// Receivers in the lists of who gets which topic's messages, on each worker, about 16 bytes each: whoever has subscribed to
-    /// a pattern stands in the list of each topic that it matches. Lists beyond are made anew for each message.
-    /// Default 1,000,000; at most 1,000,000,000.
+    /// Receivers in each worker's cached lists of topics, about 16 bytes each; a subscriber to a pattern is in the list
+    /// of each topic that matches. Lists that do not fit are computed for each message. Default 1,000,000; at most
+    /// 1,000,000,000.
     pub found_receivers: u64,
-    /// Connections over TCP that are no WebSocket, or not yet: to fetch pages, to open one. More are closed at once.
-    /// Default 1,024.
+    /// TCP connections that are not WebSockets, or not yet; more are closed at once. Default 1,024; 1 to 1,000,000.
     pub max_http_connections: u64,
-    /// Topics in all, those that only keep their history among them; more get `error` 503. Default 100,000.
+    /// Topics in total, including those that only keep history; more get `error` 503. Default 100,000; 1 to
+    /// 100,000,000.
     pub max_topics: u64,
-    /// Bytes of memory for the history and the idempotency keys of all topics together, with what the allocator adds;
-    /// where they are used up, topics keep less than their rules allow. Default 256 MiB.
+    /// Bytes of memory for the history and idempotency keys of all topics, allocator overhead included; when it is used
+    /// up, topics keep less than their rules allow. Default 256 MiB; at most 1 TiB.
     pub topic_memory_bytes: u64,
-    /// Idempotency keys remembered for each topic; the oldest are forgotten beyond. Default 1,000.
+    /// Idempotency keys remembered per topic; beyond that the oldest are forgotten. Default 1,000; at most 1,000,000.
     pub topic_keys: u64,
-    /// Bodies of at least this many bytes are compressed for clients that agreed to it. Default 1,024.
+    /// Smallest body in bytes that is compressed, for clients that negotiated compression. Default 1,024; at least 1.
     pub compress_min_bytes: u64,
-    /// With `quic.early_data`, TLS sessions that are kept for clients that come back, two for each connection; the oldest
-    /// are forgotten beyond, and their clients make a full handshake. Default 10,000.
+    /// TLS sessions kept for returning clients with `quic.early_data`, two per connection; beyond that the oldest are
+    /// forgotten, and their clients make a full handshake. Default 10,000; 1 to 10,000,000.
     pub tls_sessions: u64,
 }
 
-/// How long things may take, in milliseconds.
+/// Time limits, in milliseconds.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Timing {
-    /// From the connection's first packet to its accepted handshake; then 4408. Default 10,000.
+    /// Time from a connection's first packet to its accepted handshake; then it is closed with 4408. Default 10,000.
     pub handshake_timeout_ms: u64,
-    /// From the first byte of a body to its last, on one lane; then 4408. The time in which the lane waits for what came before
-    /// does not count. Default 60,000: enough for 1 MiB at 140 kbit/s.
+    /// Time from the first byte of a body to its last, on one lane; then the client is closed with 4408. Time in which
+    /// the lane waits for earlier requests is not counted. Default 60,000: enough for 1 MiB at 140 kbit/s.
     pub body_timeout_ms: u64,
-    /// A client from which nothing came for so long is pinged. Default 25,000.
+    /// Silence after which a client is pinged. Default 25,000.
     pub ping_interval_ms: u64,
-    /// And closed with 4408 where nothing comes for this long after. Default 10,000.
+    /// Silence after that ping until the client is closed with 4408. Default 10,000.
     pub ping_timeout_ms: u64,
-    /// At shutdown, the time in which clients are told to leave and queues are flushed. Default 10,000.
+    /// Time for a shutdown: clients are told, queues flushed, connections closed. Default 8,000; Docker kills after
+    /// 10,000.
     pub drain_timeout_ms: u64,
-    /// What was queued before a close gets this long to arrive. Default 1,000.
+    /// Time to send queued data before a close. Default 1,000; at most 60,000.
     pub close_timeout_ms: u64,
-    /// How long a `publish` waits for subscribers under the policy `block`; then `error` 503. Default 5,000.
+    /// Time that a `publish` waits for subscribers under the policy `block`; then it gets `error` 503. Default 5,000.
     pub block_timeout_ms: u64,
-    /// How long idempotency keys are remembered. Default 120,000.
+    /// Time for which idempotency keys are remembered. Default 120,000; at most 30 days.
     pub topic_key_ms: u64,
-    /// A topic without subscribers, history and keys is forgotten after this long, and its positions with it.
-    /// Default 300,000.
+    /// Time after which a topic without subscribers, history and keys is forgotten, with its positions. Default
+    /// 300,000; at most 30 days.
     pub topic_idle_ms: u64,
 }
 
-/// The transport below.
+/// QUIC.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Quic {
-    /// Congestion controller. Default `bbr`, for what it does under loss; Quinn calls its BBR experimental, and beside other
-    /// flows it may take more or less than its share (docs/BENCHMARKS.md, "Fairness").
+    /// Congestion controller. Default `bbr`, because of its throughput under loss; Quinn calls its BBR experimental,
+    /// and it may take more or less than its share beside other flows (docs/BENCHMARKS.md, "Fairness").
     pub congestion: Congestion,
-    /// Bytes of a client that QUIC holds, sent and not acknowledged or waiting to be sent, before its lanes begin to
-    /// queue. Bounds a client's memory, and its throughput to this much for each round trip. Default 1 MiB.
+    /// Bytes that QUIC holds per client, unacknowledged or unsent, before the client's lanes start to queue. Bounds a
+    /// client's memory, and its throughput to this much per round trip. Default 1 MiB; 16 KiB to 1 GiB.
     pub send_window: u64,
-    /// Bytes that a client may send on one lane ahead of the server's reading. Default 1 MiB.
+    /// Bytes that a client may send ahead of the server's reading on one lane. Default 1 MiB; 16 KiB to 1 GiB.
     pub stream_receive_window: u64,
-    /// The same for all its lanes. Default 2 MiB.
+    /// The same on all its lanes together; at least `stream_receive_window`. Default 2 MiB; at most 1 GiB.
     pub receive_window: u64,
-    /// Bytes of datagrams that wait to be sent to one client; the oldest are dropped beyond, so that what arrives is new.
-    /// Default 32 KiB.
+    /// Bytes of datagrams queued for one client; when full, the oldest are dropped, so that what arrives is recent.
+    /// Default 32 KiB; 2 KiB to 1 GiB.
     pub datagram_send_buffer: u64,
-    /// Bytes of datagrams from one client that wait to be read; the oldest are dropped beyond. Default 256 KiB.
+    /// Bytes of unread datagrams from one client; when full, the oldest are dropped. Default 256 KiB; 2 KiB to 1 GiB.
     pub datagram_receive_buffer: u64,
-    /// A connection without any packet for this long is gone; above `ping_interval_ms` + `ping_timeout_ms`.
-    /// Default 45,000.
+    /// Time without any packet after which a connection is lost, in milliseconds; greater than `ping_interval_ms` +
+    /// `ping_timeout_ms`. Default 45,000.
     pub idle_timeout_ms: u64,
-    /// Packets that a peer may receive before it must acknowledge (QUIC Acknowledgement Frequency). Default 10.
+    /// Packets that a peer may receive before it must acknowledge (QUIC Acknowledgement Frequency). Default 10; 1 to
+    /// 1,000.
     pub ack_eliciting_threshold: u64,
-    /// And the longest it may wait with that, in milliseconds. Default 25.
+    /// Longest time for which it may delay that, in milliseconds. Default 25; 1 to 1,000.
     pub max_ack_delay_ms: u64,
-    /// Whether clients that come back may send requests with their first packets (0-RTT): those that others might repeat
-    /// wait until the client is known to be there. Default false.
+    /// Whether returning clients may send requests in their first packets (0-RTT); requests that are unsafe to replay
+    /// wait for the end of the handshake. Default false.
     pub early_data: bool,
-    /// UDP socket buffers in bytes, each way; the system may cut them. Packets of connections that a worker has not looked at
-    /// yet may take as much again. Default 4 MiB.
+    /// UDP socket buffers in bytes, each way; the system may reduce them. As much again may be taken by packets of
+    /// connections that a worker has not processed yet. Default 4 MiB; 64 KiB to 1 GiB.
     pub socket_buffer_bytes: u64,
-    /// Packets on their way between two workers after a client's address changed. Default 1,024.
+    /// Packets on their way between two workers after a client's address changed. Default 1,024; 1 to 1,000,000.
     pub handover_queue: u64,
-    /// File with the key for stateless resets, by which clients notice at once that a server was killed and is back: at least
-    /// 32 bytes. Servers that share an address need the same. `None` (in the file: an empty text), the default, is the file
-    /// `reset-key` beside the certificate, which is made where there is none.
+    /// File with the key for stateless resets, which let clients notice at once that the server was killed and
+    /// restarted: at least 32 bytes, the same on all servers that share an address. Default (in the file: an empty
+    /// string): `reset-key` beside the certificate, created if missing.
     #[serde(deserialize_with = "path_or_none")]
     pub reset_key: Option<PathBuf>,
-    /// Stateless resets that each worker sends in a second, at most. Default 10,000; at least 1.
+    /// Stateless resets per worker and second. Default 10,000; 1 to 1,000,000.
     pub resets_per_second: u64,
 }
 
@@ -245,7 +249,8 @@ pub struct Quic {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Congestion {
-    /// Models the path's bandwidth and round trip; unmoved by random loss. The first version of BBR, experimental in Quinn.
+    /// Models the path's bandwidth and round trip; insensitive to random loss. The first version of BBR, experimental
+    /// in Quinn.
     Bbr,
     /// RFC 9438.
     Cubic,
@@ -253,38 +258,38 @@ pub enum Congestion {
     NewReno,
 }
 
-/// What is logged.
+/// Logging.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Log {
-    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter as in `RUST_LOG`. Default `info`.
+    /// Level or filter: `error`, `warn`, `info`, `debug`, `trace`, or a filter as in `RUST_LOG`. Default `info`.
     pub level: String,
-    /// How a line looks. Default `text`.
+    /// Format of the lines. Default `text`.
     pub format: LogFormat,
-    /// The level of the lines that are written for each message. Default `debug`.
+    /// Level of the lines written for each message. Default `debug`.
     pub messages: MessageLog,
 }
 
-/// How a log line looks.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// Time, level and message: for people.
+    /// Time, level and message, for people.
     #[default]
     Text,
-    /// One JSON object, in which what the message tells stands in fields as well: for machines.
+    /// One JSON object per line, with the message's values as fields, for machines.
     Json,
 }
 
-/// The level of the lines that are written for each message.
+/// Level of the lines written for each message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum MessageLog {
-    /// For debugging.
+    /// Hidden at the default level.
     #[default]
     Debug,
-    /// Always shown, for a look at a server with few messages.
+    /// Shown at the default level, for a server with few messages.
     Info,
 }
 
@@ -433,12 +438,12 @@ impl Default for Log {
 }
 
 impl Config {
-    /// Whether clients are asked who they are.
+    /// Whether clients are authenticated: by tokens, by certificates, or as anonymous ones with limited rights.
     pub fn asks_who(&self) -> bool {
         self.auth.takes_tokens() || self.tls.client_ca.is_some() || self.auth.anonymous.is_some()
     }
 
-    /// How many workers are started.
+    /// Number of workers to start.
     pub(crate) fn worker_count(&self) -> usize {
         match usize::try_from(self.workers) {
             Ok(0) | Err(_) => std::thread::available_parallelism().map_or(1, Into::into),

@@ -1,5 +1,5 @@
-//! How often peers may do what costs the server something. Everywhere a rate is per second, a burst is what may come at
-//! once before the rate holds, and 0 for either means no limit.
+//! Rates of what peers may do. Every rate is per second, a burst is what may come at once before the rate applies, and
+//! 0 for either is no limit. `limits` enforces them.
 
 use std::net::IpAddr;
 
@@ -7,45 +7,45 @@ use serde::Deserialize;
 
 use super::{KIB, Limits, MIB};
 
-/// How often peers may do something.
+/// Rates of what peers may do.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Rates {
-    /// Whether these limits hold for clients on this machine as well, those with a loopback address. Default false: whoever
-    /// develops or measures on one machine is not held up.
+    /// Whether these limits apply to clients on this machine, too, those with a loopback address. Default false, so
+    /// that development and benchmarks on one machine are not limited.
     pub loopback: bool,
     /// Messages from one client; more get `error` 429. Default 1,000; at most 1,000,000.
     pub client_messages: u64,
-    /// Default 2,000; at most 16,000,000.
+    /// Burst of `client_messages`. Default 2,000; at most 16,000,000.
     pub client_messages_burst: u64,
-    /// Bytes of messages from one client, inflated; more get `error` 429. The same rate holds, counted apart, for what it
-    /// is given in pages of `history`, `client_list` and `presence`, before compression; more of these wait. Default 8 MiB;
-    /// at most 1 GiB.
+    /// Bytes of messages from one client, decompressed; more get `error` 429. The same rate applies, counted
+    /// separately, to the pages of `history`, `client_list` and `presence` that it receives, before compression; pages
+    /// beyond it wait. Default 8 MiB; at most 1 GiB.
     pub client_bytes: u64,
-    /// At least 1 KiB more than `limits.max_message_bytes`. Default 16 MiB; at most 16 GiB.
+    /// Burst of `client_bytes`; at least 1 KiB more than `limits.max_message_bytes`. Default 16 MiB; at most 16 GiB.
     pub client_bytes_burst: u64,
-    /// Topics that one client makes by subscribing or publishing to what was no topic before; more get `error` 429, so that
-    /// one client cannot use up `limits.max_topics`. Default 20; at most 1,000,000.
+    /// Topics that one client creates by subscribing or publishing; more get `error` 429, so that one client cannot use
+    /// up `limits.max_topics`. Default 20; at most 1,000,000.
     pub client_topics: u64,
-    /// Default 1,000; at most 16,000,000.
+    /// Burst of `client_topics`. Default 1,000; at most 16,000,000.
     pub client_topics_burst: u64,
-    /// Refusals of one client that are outstanding; with more it is closed with 4429. What is served of the same kind makes
-    /// two good, and each second one. Default 100; at most 1,000,000; 0 closes at the first.
+    /// Outstanding refusals of one client; more close it with 4429. A served request of the same kind forgives two, and
+    /// each second one. Default 100; at most 1,000,000; 0 closes at the first.
     pub client_refusals_burst: u64,
-    /// Connections from one address at once; more get `error` 429 and are closed with 4429. IPv6 counts by /64, an IPv4
-    /// address that is written as IPv6 as what it is. Default 256; at most 10,000,000; 0 is no limit.
+    /// Concurrent connections from one address; more get `error` 429 and are closed with 4429. IPv6 counts by /64, an
+    /// IPv4-mapped address as IPv4. Default 256; at most 10,000,000; 0 is no limit.
     pub address_connections: u64,
     /// QUIC handshakes from one address; more are refused. Default 50; at most 1,000,000.
     pub address_handshakes: u64,
-    /// Default 200; at most 1,000,000.
+    /// Burst of `address_handshakes`. Default 200; at most 1,000,000.
     pub address_handshakes_burst: u64,
     /// QUIC handshakes from all addresses; more are refused. Default 2,000; at most 10,000,000.
     pub handshakes: u64,
-    /// Default 4,000; at most 10,000,000.
+    /// Burst of `handshakes`. Default 4,000; at most 10,000,000.
     pub handshakes_burst: u64,
-    /// Addresses of which account is kept, about 100 bytes each. With half as many, new addresses must prove themselves by a
-    /// Retry first; with as many, new connections are refused until some are forgotten. Default 100,000; 16 to 10,000,000.
+    /// Addresses tracked, about 100 bytes each. When half full, new addresses are validated by a Retry; when full, new
+    /// connections are refused until some addresses are forgotten. Default 100,000; 16 to 10,000,000.
     pub max_addresses: u64,
 }
 
@@ -71,15 +71,15 @@ impl Default for Rates {
 }
 
 impl Rates {
-    /// Whether no limit holds for a peer with this address.
+    /// Whether a peer with this address is exempt from all limits.
     pub(crate) fn exempt(&self, address: IpAddr) -> bool {
         !self.loopback && address.to_canonical().is_loopback()
     }
 
-    /// Each setting with its value, the least and the most.
+    /// Settings with their values and bounds.
     pub(super) fn bounds(&self, limits: &Limits) -> [(&'static str, u64, u64, u64); 13] {
         const MILLION: u64 = 1_000_000;
-        // A message that no burst has room for could never be sent.
+        // A message larger than the burst could never be sent.
         let unlimited = self.client_bytes == 0 || self.client_bytes_burst == 0;
         let least_burst = if unlimited { 0 } else { limits.max_message_bytes.saturating_add(KIB) };
         [
@@ -105,11 +105,11 @@ mod tests {
     use crate::config::Config;
 
     #[test]
-    fn a_burst_of_bytes_has_room_for_the_largest_message_where_there_is_a_limit() {
+    fn a_burst_of_bytes_has_room_for_the_largest_message() {
         let mut config = Config::default();
         config.rates.client_bytes_burst = config.limits.max_message_bytes + 1023;
         let error = config.validate().expect_err("one byte short").to_string();
-        assert!(error.contains("rates.client_bytes_burst = 1049599: 1049600 to"), "{error}");
+        assert!(error.contains("rates.client_bytes_burst = 1049599: expected 1049600 to"), "{error}");
         config.rates.client_bytes_burst += 1;
         config.validate().expect("room enough");
         (config.rates.client_bytes_burst, config.rates.client_bytes) = (1, 0);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_on_this_machine_is_exempt_unless_told_otherwise() {
+    fn loopback_addresses_are_exempt_by_default() {
         let mut rates = Config::default().rates;
         for (address, is_local) in [
             ("127.0.0.1", true),

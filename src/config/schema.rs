@@ -1,5 +1,5 @@
-//! Which settings there are, and of which kind each is: asked of the types that are read, so that there is no second list of
-//! them. A probe is read as if it were settings; it notes what is asked of it on the way to one setting, and ends the
+//! The names and kinds of all settings, derived from the types that are deserialized, so that there is no second list
+//! of them. A probe is deserialized in place of settings: it records what is asked of it at one path, and ends the
 //! reading there.
 
 use std::cell::Cell;
@@ -9,22 +9,22 @@ use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IntoDeserializ
 
 use super::Config;
 
-/// Names that are less alike are two.
+/// Minimum likeness of two names of which one may be a slip of the other.
 const ENOUGH: f64 = 0.75;
 
-/// What is expected for a setting.
+/// The kind of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Settings of these names.
+    /// A table with these keys.
     Table(&'static [&'static str]),
-    /// Anything else.
+    /// Any other value.
     Value,
 }
 
-/// The kind of a setting of this name, with its tables. `None` where there is no such setting.
+/// The kind of the setting at a path, or `None` if there is no such setting.
 pub(super) fn kind(path: &[&str]) -> Option<Kind> {
     let found = Cell::new(None);
-    // It ends with an error in any case.
+    // It always ends with an error.
     let _ = Config::deserialize(Probe { path, found: &found });
     found.get()
 }
@@ -49,10 +49,9 @@ pub(super) fn names() -> Vec<String> {
     names
 }
 
-/// The setting that somebody may have meant by a name: one with the same end in another table, or one that is spelt
-/// much the same.
+/// The setting that was probably meant: one with the same last part in another table, or one spelt almost the same.
 pub(super) fn similar(name: &str) -> Option<String> {
-    // Longer than any name, and not worth comparing.
+    // Longer than any name, and too long to compare.
     if name.len() > 100 {
         return None;
     }
@@ -61,12 +60,12 @@ pub(super) fn similar(name: &str) -> Option<String> {
     closest(names().into_iter().map(|known| (close(&known), known)))
 }
 
-/// The same among a few keys.
+/// As [`similar`], among some keys.
 pub(super) fn similar_of(known: &'static [&'static str], key: &str) -> Option<&'static str> {
     closest(known.iter().filter(|_| key.len() <= 100).map(|known| (likeness(known, key), *known)))
 }
 
-/// How much two names are alike, 1 at most, whatever stands between their words.
+/// The likeness of two names, from 0 to 1, whatever separates their words.
 fn likeness(one: &str, other: &str) -> f64 {
     let plain = |name: &str| name.replace(['.', '-'], "_").to_ascii_lowercase();
     strsim::normalized_damerau_levenshtein(&plain(one), &plain(other))
@@ -77,7 +76,7 @@ fn closest<T>(names: impl Iterator<Item = (f64, T)>) -> Option<T> {
     (likeness >= ENOUGH).then_some(name)
 }
 
-/// Ends the reading.
+/// Ends the deserialization.
 #[derive(Debug)]
 struct Done;
 
@@ -97,7 +96,7 @@ impl de::Error for Done {
 
 #[derive(Clone, Copy)]
 struct Probe<'a> {
-    /// What is left of the way.
+    /// The rest of the path.
     path: &'a [&'a str],
     found: &'a Cell<Option<Kind>>,
 }
@@ -175,7 +174,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
     }
 }
 
-/// A table with one key: the next one on the way.
+/// A table with one key: the next part of the path.
 impl<'de> MapAccess<'de> for Probe<'_> {
     type Error = Done;
 
@@ -213,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_meant_is_found_by_a_slip_a_table_or_an_underscore_and_else_nothing() {
+    fn a_misspelt_name_finds_the_setting_that_was_meant() {
         for (written, meant) in [
             ("limits.max_clinets", Some("limits.max_clients")),
             ("limit.max_clients", Some("limits.max_clients")),

@@ -1,76 +1,76 @@
-//! What holds for which topics: rules by pattern, of which the first that matches counts.
+//! Rules for topics, selected by pattern: the first that matches applies.
 
 use serde::{Deserialize, Deserializer, de};
 
 use crate::message::TopicPattern;
 
-/// What holds for the topics that a pattern matches. Everything but the pattern may be left out.
+/// The rule for the topics that a pattern matches. Everything but the pattern may be left out.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct TopicRule {
-    /// Which topics: a topic, or a pattern with `*` for one level and a last `>` for all below. A subscription to a
-    /// pattern goes by the first rule that matches everything which the pattern does. Has no default: a rule without it
-    /// would be one for everything.
+    /// The topics: a topic, or a pattern with `*` for one level and a final `>` for everything below. A subscription to
+    /// a pattern uses the first rule that matches everything the pattern does. Required, because a rule without it
+    /// would apply to all topics.
     #[serde(deserialize_with = "pattern")]
     pub pattern: TopicPattern,
-    /// Which topics' messages leave first, 0 to 255, 255 the most urgent. Default 128.
+    /// Priority of the messages, 0 to 255; 255 is the most urgent. Default 128.
     #[serde(default = "usual::priority")]
     pub priority: u8,
-    /// What happens to messages for a subscriber that does not read fast enough. Default `disconnect`.
+    /// Treatment of messages for a subscriber that reads too slowly. Default `disconnect`.
     #[serde(default)]
     pub overflow: OverflowPolicy,
-    /// Messages that are kept for who comes later or comes back. Default 1,000; 0 keeps none; at most 1,000,000.
+    /// Messages kept for new and returning subscribers; 0 keeps none. Default 1,000; at most 1,000,000.
     #[serde(default = "usual::history_messages")]
     pub history_messages: u64,
-    /// Bytes of memory that these may take for each topic, in each form in which they may be sent: at most twice their size. Default
-    /// 4 MiB, so that the largest message is kept as well; at most 1 GiB.
+    /// Bytes of memory for these, per topic, counting each form in which they are sent: at most twice their size.
+    /// Default 4 MiB, so that the largest message is kept, too; at most 1 GiB.
     #[serde(default = "usual::history_bytes")]
     pub history_bytes: u64,
-    /// How old they may become, in milliseconds. Default 300,000; at most 30 days.
+    /// Age after which they are forgotten, in milliseconds. Default 300,000; at most 30 days.
     #[serde(default = "usual::history_age_ms")]
     pub history_age_ms: u64,
-    /// Whether the server keeps account of who has subscribed, and tells who asks. Default true.
+    /// Whether presence is tracked: who has subscribed, for clients that ask. Default true.
     #[serde(default = "usual::presence")]
     pub presence: bool,
-    /// Who may publish, of those who are allowed it at all ([`Auth`](super::Auth)). Default `everyone`.
+    /// The clients that may publish, if their permissions ([`Auth`](super::Auth)) allow it. Default `everyone`.
     #[serde(default)]
     pub publish: Who,
-    /// Who may subscribe, and ask for history and presence, likewise. Default `everyone`.
+    /// The clients that may subscribe and ask for history and presence, likewise. Default `everyone`.
     #[serde(default)]
     pub subscribe: Who,
 }
 
-/// What happens to messages for a subscriber that does not read fast enough (docs/PROTOCOL.md, "Time and load").
+/// Treatment of messages for a subscriber that reads too slowly (docs/PROTOCOL.md, "Time and load").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OverflowPolicy {
-    /// It is closed with 4413, and resumes from its position later.
+    /// The subscriber is closed with 4413, and resumes from its position later.
     #[default]
     Disconnect,
-    /// The oldest that wait are dropped, and a `gap` tells which.
+    /// The oldest queued messages are dropped, and a `gap` names them.
     DropOldest,
-    /// Of each topic only the newest waits: for state.
+    /// Only the newest message of each topic is queued: for state.
     Latest,
-    /// Publishers wait for it, up to `timing.block_timeout_ms`; then their `publish` fails with 503.
+    /// Publishers wait for the subscriber, up to `timing.block_timeout_ms`; then their `publish` fails with 503.
     Block,
 }
 
-/// Who may do something.
+/// The clients that may do something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Who {
     /// Every client.
     #[default]
     Everyone,
-    /// Clients that have proved who they are, by a token or a certificate.
+    /// Clients authenticated by a token or a certificate.
     Authenticated,
     /// No client.
     Nobody,
 }
 
 impl Who {
-    /// Whether a client is one of these, given whether it has proved who it is.
+    /// Whether a client is among them, given whether it is authenticated.
     pub(crate) fn allows(self, is_authenticated: bool) -> bool {
         match self {
             Self::Everyone => true,
@@ -96,7 +96,7 @@ impl Default for TopicRule {
     }
 }
 
-/// What holds where a rule does not say.
+/// Defaults of the fields of a rule.
 mod usual {
     use super::TopicRule;
 

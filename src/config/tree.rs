@@ -1,5 +1,5 @@
-//! Settings as they were written, each with the place where it stands: a tree of tables, out of a TOML file and the
-//! variables of the environment over it. What kind a value has to be of is not known here.
+//! Settings as they were written, each with its place: a tree of tables from a TOML file, with the variables of the
+//! environment set over it. Does not know the types of settings.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,19 +11,19 @@ use toml::de::{DeTable, DeValue};
 
 use crate::Printable;
 
-/// Where a setting was set.
+/// The place where a setting was set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// In the configuration file.
+    /// A line of the configuration file.
     Line {
-        /// The file, as it was named.
+        /// The file's path as it was given.
         file: Arc<str>,
-        /// Which line of it, from 1.
+        /// The line's number, from 1.
         line: usize,
     },
-    /// By a variable of the environment.
+    /// A variable of the environment.
     Variable(Arc<str>),
-    /// By a flag of the command line.
+    /// A flag of the command line.
     Flag(&'static str),
 }
 
@@ -37,14 +37,14 @@ impl fmt::Display for Place {
     }
 }
 
-/// A value, or a table of them.
+/// A value or table with its place.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     pub(super) value: Value,
     pub(super) place: Place,
 }
 
-/// Wherever they stand.
+/// Compares values, not places.
 impl PartialEq for Node {
     fn eq(&self, other: &Self) -> bool {
         self.value == other.value
@@ -53,13 +53,13 @@ impl PartialEq for Node {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value {
-    /// Out of the environment: what it is depends on the setting.
+    /// A value from the environment, whose type depends on the setting.
     Raw(String),
     Text(String),
-    /// Its digits, without underscores, and their base.
+    /// The digits without underscores, and their base.
     Number(String, u32),
     Bool(bool),
-    /// What no setting is: a fraction, a date.
+    /// A type that no setting has: a fraction, a date.
     Other(String),
     List(Vec<Node>),
     Table(Table),
@@ -67,7 +67,7 @@ pub(super) enum Value {
 
 pub(super) type Table = BTreeMap<String, Node>;
 
-/// The settings in a file.
+/// Parses a file.
 pub(super) fn parse(file: &Path, text: &str) -> Result<Table, toml::de::Error> {
     let table = DeTable::parse(text)?;
     let file: Arc<str> = Printable::new(&file.display().to_string()).to_string().into();
@@ -76,7 +76,7 @@ pub(super) fn parse(file: &Path, text: &str) -> Result<Table, toml::de::Error> {
     Ok(convert_table(table.get_ref(), &|at| Place::Line { file: Arc::clone(&file), line: line(at) }))
 }
 
-/// A value that is written as TOML in a variable.
+/// Parses a value written as TOML in a variable.
 pub(super) fn parse_value(text: &str, place: &Place) -> Option<Value> {
     DeValue::parse(text).ok().map(|value| convert(value.get_ref(), &|_| place.clone()))
 }
@@ -108,7 +108,7 @@ fn convert(value: &DeValue<'_>, place: &impl Fn(usize) -> Place) -> Value {
     }
 }
 
-/// Sets a value in the tables around it. Gives it back where one of these is a setting.
+/// Sets the value at a path. Returns it if a part of the path is not a table.
 pub(super) fn set(table: &mut Table, path: &[&str], node: Node) -> Result<(), Node> {
     let Some((first, rest)) = path.split_first() else { return Err(node) };
     if rest.is_empty() {
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_setting_has_the_line_on_which_it_stands() {
+    fn every_setting_has_its_line() {
         let text = "name = 'a'\n\n[limits]\nmax_clients = 1_0\n[[topics]]\npattern = '>'\n[tls]\ncert = '''\nx\ny'''\nkey = ''";
         let table = parse(Path::new("qws.toml"), text).expect("TOML");
         let places: Vec<_> =

@@ -1,4 +1,4 @@
-//! What browsers need to reach each other by WebRTC: servers that tell them their addresses, and relays.
+//! Settings for WebRTC between browsers: STUN servers, which tell them their addresses, and TURN servers, which relay.
 
 use reqwest::Url;
 use serde::Deserialize;
@@ -6,10 +6,10 @@ use serde::Deserialize;
 use super::http::secret_or_none;
 use super::{ConfigError, Secret};
 
-/// Most servers of each kind.
+/// Maximum number of servers of each kind.
 const MAX_SERVERS: u64 = 16;
 
-/// Servers that help browsers to reach each other (WebRTC); told to clients that may send `signal`.
+/// STUN and TURN servers for WebRTC, told to clients that may send `signal`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -18,15 +18,15 @@ pub struct WebRtc {
     pub stun: Vec<String>,
     /// TURN servers (RFC 8656), such as `turns:turn.example.com:5349?transport=tcp`. At most 16. Default: none.
     pub turn: Vec<String>,
-    /// The secret that is shared with the TURN servers, from which users get credentials that expire (the way of the TURN REST
-    /// API, which coturn calls `use-auth-secret`). Default: none.
+    /// Secret shared with the TURN servers, from which each user gets credentials that expire (the TURN REST API,
+    /// `use-auth-secret` in coturn). Default: none.
     #[serde(deserialize_with = "secret_or_none")]
     pub turn_secret: Option<Secret>,
-    /// How long such credentials hold, in milliseconds. Default an hour; a minute to 30 days.
+    /// Lifetime of these credentials in milliseconds. Default an hour; a minute to 30 days.
     pub turn_credential_ms: u64,
-    /// Instead, a name and password that are the same for all, and told to all. Default: none.
+    /// Fixed user name instead of `turn_secret`, told to all clients. Default: none.
     pub turn_username: Option<String>,
-    /// The password that belongs to it.
+    /// Password of `turn_username`. Default: none.
     #[serde(deserialize_with = "secret_or_none")]
     pub turn_password: Option<Secret>,
 }
@@ -54,8 +54,8 @@ impl WebRtc {
         ]
     }
 
-    /// Checks what the addresses look like (RFC 7064, RFC 7065), since a browser refuses all of them for one that is wrong; and
-    /// that there is something to show to TURN servers.
+    /// Checks the form of the addresses (RFC 7064, RFC 7065), because a browser refuses all of them if one is wrong,
+    /// and that there are credentials for TURN servers.
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         let lists = [("webrtc.stun", &self.stun, ["stun", "stuns"]), ("webrtc.turn", &self.turn, ["turn", "turns"])];
         for (setting, servers, schemes) in lists {
@@ -66,7 +66,7 @@ impl WebRtc {
             }
         }
         if self.turn_secret.is_some() && (self.turn_username.is_some() || self.turn_password.is_some()) {
-            let why = "credentials are either made with the secret, or the same for all";
+            let why = "credentials are either created with the secret or fixed";
             let other = "webrtc.turn_username and webrtc.turn_password";
             return Err(ConfigError::Excluded { setting: "webrtc.turn_secret", other, why });
         }
@@ -80,22 +80,20 @@ impl WebRtc {
     }
 }
 
-/// Whether browsers take an address of a server: RFC 7064, RFC 7065.
+/// Checks an address as browsers do: RFC 7064, RFC 7065.
 fn check(server: &str, schemes: [&str; 2]) -> Result<(), &'static str> {
     let is_turn = schemes[0] == "turn";
     let expected = match is_turn {
-        false => {
-            "expected stun: or stuns:, a host, and a port if it is not the usual one, such as stun:stun.example.com:3478"
-        }
+        false => "expected stun: or stuns:, a host and optionally a port, such as stun:stun.example.com:3478",
         true => {
-            "expected turn: or turns:, a host, and a port if it is not the usual one, such as turn:turn.example.com, with \
-             ?transport=udp or ?transport=tcp if it is to be one of these"
+            "expected turn: or turns:, a host and optionally a port, such as turn:turn.example.com, and optionally \
+             ?transport=udp or ?transport=tcp"
         }
     };
     let (scheme, rest) = server.split_once(':').ok_or(expected)?;
     let (host, query) = rest.split_once('?').map_or((rest, None), |(host, query)| (host, Some(query)));
     let is_query_known = query.is_none_or(|query| is_turn && ["transport=udp", "transport=tcp"].contains(&query));
-    // With any other scheme a host and a port look the same.
+    // A host and port have the same form with another scheme.
     let is_host = !host.is_empty()
         && !host.contains(['/', '\\', '@', '#', ' '])
         && Url::parse(&format!("http://{host}")).is_ok_and(|url| url.port() != Some(0));
@@ -110,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_a_browser_takes_is_a_server() {
+    fn only_addresses_that_browsers_accept_are_allowed() {
         let secret = Some(Secret::from("secret".to_owned()));
         let validate = |stun: &str, turn: &str| {
             let (stun, turn) = (vec![stun.to_owned()], vec![turn.to_owned()]);
@@ -137,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relay_needs_something_to_be_shown() {
+    fn a_relay_needs_credentials() {
         let turn = vec!["turn:turn.example.com".to_owned()];
         let without = WebRtc { turn: turn.clone(), turn_username: Some("ada".into()), ..WebRtc::default() };
         assert!(matches!(without.validate(), Err(ConfigError::Needs { .. })));

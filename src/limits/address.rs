@@ -1,5 +1,5 @@
-//! Limits of one address, and of all together: on handshakes, and on connections. Peers can make the table of addresses
-//! grow, so it is bounded, and addresses that are not validated get only half of it.
+//! Limits of one address and of all together: handshakes begun and connections held. Peers can make the table of
+//! addresses grow, so it is bounded, and addresses that are not validated get only half of it. Shared by all workers.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,7 +14,7 @@ use super::auth_failures::{AuthFailures, TokenCheck};
 use super::bucket::quota;
 use crate::config::Rates;
 
-/// Least time between two sweeps of the table, which look at every address in it.
+/// Minimum time between two sweeps of the table, which visit every address.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
 /// The table of addresses, shared by all workers.
@@ -23,32 +23,32 @@ pub(crate) struct Addresses {
     rates: Rates,
     /// Handshakes of all addresses.
     all: Option<DefaultDirectRateLimiter>,
-    /// Handshakes by address. An address that has its whole burst again need not be remembered.
+    /// Handshakes by address. An address whose burst is full again can be forgotten.
     each: Option<DefaultKeyedRateLimiter<Network>>,
     swept: Mutex<Instant>,
     /// Clients' connections.
     connections: Arc<Counted>,
-    /// Connections over TCP that do not belong to a client.
+    /// TCP connections that are not clients'.
     http: Arc<Counted>,
     auth_failures: AuthFailures,
 }
 
-/// Whether a handshake may begin.
+/// Decision about a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// It may.
+    /// It may begin.
     Granted,
-    /// Once a Retry has validated the address (RFC 9000 section 8.1.2).
+    /// It may begin after a Retry has validated the address (RFC 9000 section 8.1.2).
     Unproven,
-    /// It may not, for this reason.
+    /// It is refused, for this reason.
     Refused(&'static str),
 }
 
-/// The unit that counts as one address: a holder of one IPv6 address has at least its whole /64 (RFC 6177).
+/// What counts as one address: the owner of one IPv6 address has at least its whole /64 (RFC 6177).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Network {
     V4(Ipv4Addr),
-    /// The upper half.
+    /// The upper half of the address.
     V6([u16; 4]),
 }
 
@@ -81,14 +81,14 @@ impl Addresses {
         })
     }
 
-    /// Judges an admin token from an address; the caller knows whether it is right. No address is exempt: others may
-    /// come by way of this machine.
+    /// Records an attempt with the admin token, of which the caller knows whether it is right. No address is exempt,
+    /// because proxies on this machine forward for others.
     pub(crate) fn show_token(&self, from: IpAddr, is_right: bool) -> TokenCheck {
         self.auth_failures.show(from.into(), is_right, Instant::now())
     }
 
-    /// Whether an address may begin a handshake; counts it if it may. The address's own limit goes first, so that one
-    /// that has reached it takes nothing of the limit that all share.
+    /// Whether an address may begin a handshake; counts it if so. The address's own limit is checked first, so that an
+    /// address above it uses up nothing of the common limit.
     pub(crate) fn admit(&self, from: IpAddr, is_proven: bool) -> Admission {
         if self.rates.exempt(from) {
             return Admission::Granted;
@@ -98,7 +98,7 @@ impl Addresses {
             if each.len() >= most / 2 {
                 self.sweep(each);
                 match each.len() {
-                    known if known >= most => return Admission::Refused("the account of addresses is full"),
+                    known if known >= most => return Admission::Refused("the table of addresses is full"),
                     known if known >= most / 2 && !is_proven => return Admission::Unproven,
                     _ => {}
                 }
@@ -113,7 +113,7 @@ impl Addresses {
         }
     }
 
-    /// Forgets the addresses that have their whole burst again, unless that was done just now.
+    /// Forgets addresses whose burst is full again, unless that was done a moment ago.
     fn sweep(&self, each: &DefaultKeyedRateLimiter<Network>) {
         {
             let mut swept = self.swept.lock();
@@ -125,12 +125,12 @@ impl Addresses {
         each.retain_recent();
     }
 
-    /// Counts a client's connection until the result is dropped; `None` if its address has as many as it may.
+    /// Counts a client's connection until the result is dropped; `None` if its address is at its limit.
     pub(crate) fn connect(&self, from: IpAddr) -> Option<Place> {
         self.count(&self.connections, from, self.rates.address_connections)
     }
 
-    /// The same for a connection over TCP that belongs to no client, or not yet: an address may have a quarter as many.
+    /// As [`connect`](Self::connect), for a TCP connection that is not a client's, or not yet: a quarter of the limit.
     pub(crate) fn connect_http(&self, from: IpAddr) -> Option<Place> {
         self.count(&self.http, from, self.rates.address_connections.div_ceil(4))
     }
@@ -150,7 +150,7 @@ impl Addresses {
     }
 }
 
-/// Connections by address, at least one each.
+/// Connections by address; no entry is zero.
 #[derive(Debug, Default)]
 struct Counted(Mutex<HashMap<Network, u64>>);
 
@@ -163,7 +163,7 @@ impl Counted {
 /// A counted connection.
 #[derive(Debug)]
 pub(crate) struct Place {
-    /// `None` if nothing has to be given back.
+    /// `None` if the connection is not counted.
     counted: Option<(Arc<Counted>, Network)>,
 }
 
@@ -206,7 +206,7 @@ mod tests {
             ("192.0.2.1", "::ffff:192.0.2.1", true),
             ("::ffff:192.0.2.1", "::ffff:192.0.2.2", false),
             ("192.0.2.1", "192.0.2.2", false),
-            // Not a mapped address, but one of the /64 that holds these.
+            // Not a mapped address, but one in the same /64.
             ("::192.0.2.1", "::192.0.2.2", true),
         ] {
             assert_eq!(Network::from(ip(one)) == Network::from(ip(other)), is_same, "{one} and {other}");
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_its_burst_of_handshakes_and_takes_none_of_the_others() {
+    fn an_address_uses_its_own_burst_of_handshakes_only() {
         let addresses = addresses(|rates| {
             (rates.address_handshakes, rates.address_handshakes_burst) = (1, 3);
             (rates.handshakes, rates.handshakes_burst) = (1, 5);
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn with_the_account_half_full_addresses_have_to_be_proven_and_with_a_full_one_all_are_refused() {
+    fn a_half_full_table_requires_validated_addresses_and_a_full_one_refuses_all() {
         let addresses = addresses(|rates| {
             rates.max_addresses = 16;
             (rates.address_handshakes, rates.address_handshakes_burst) = (1, 2);
@@ -243,10 +243,10 @@ mod tests {
     }
 
     #[test]
-    fn a_full_account_forgets_who_has_the_whole_burst_again() {
+    fn a_full_table_forgets_addresses_with_a_full_burst() {
         let addresses = addresses(|rates| {
             rates.max_addresses = 16;
-            // An address has its burst again after a microsecond.
+            // A burst is full again after a microsecond.
             (rates.address_handshakes, rates.address_handshakes_burst) = (1_000_000, 1_000_000);
         });
         for n in 0..16 {
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_gives_its_place_back_and_leaves_nothing() {
+    fn a_closed_connection_frees_its_place() {
         let addresses = addresses(|rates| rates.address_connections = 2);
         let places = [addresses.connect(stranger(1)), addresses.connect(stranger(1))];
         assert!(places.iter().all(Option::is_some) && addresses.connect(stranger(1)).is_none());

@@ -10,26 +10,26 @@ use super::address::Network;
 
 /// Time for which one wrong token counts.
 const EACH: Duration = Duration::from_secs(1);
-/// Wrong tokens that an address may show at once.
+/// Wrong tokens that may come at once.
 const BURST: u32 = 10;
 /// Addresses tracked, about 50 bytes each.
 const ADDRESSES: usize = 10_000;
 
-/// Wrong tokens by address: when all of them will have expired.
+/// By address, the time at which its wrong tokens no longer count.
 #[derive(Debug, Default)]
 pub(super) struct AuthFailures(Mutex<HashMap<Network, Instant>>);
 
-/// The verdict on a token.
+/// Result of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TokenCheck {
     Right,
     Wrong,
-    /// Too many were wrong, so this one is not judged. After this time another may be shown.
+    /// Too many wrong ones before: this one is not checked. Another may be tried after this time.
     TooMany(Duration),
 }
 
 impl AuthFailures {
-    /// Judges a token; the caller knows whether it is right.
+    /// Records an attempt, of which the caller knows whether the token is right.
     pub(super) fn show(&self, from: Network, is_right: bool, now: Instant) -> TokenCheck {
         let mut over = self.0.lock();
         let until = over.get(&from).copied().filter(|&until| until > now).unwrap_or(now);
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn after_ten_wrong_ones_even_the_right_one_has_to_wait_and_then_one_a_second_is_looked_at() {
+    fn after_ten_wrong_tokens_one_per_second_is_checked() {
         let (auth_failures, now) = (AuthFailures::default(), Instant::now());
         for _ in 0..100 {
             assert_eq!(auth_failures.show(network(1), true, now), TokenCheck::Right, "right ones do not count");
@@ -75,17 +75,17 @@ mod tests {
         for is_right in [false, true] {
             assert_eq!(auth_failures.show(network(1), is_right, now), TokenCheck::TooMany(EACH));
         }
-        assert_eq!(auth_failures.show(network(2), true, now), TokenCheck::Right, "others are not held up");
+        assert_eq!(auth_failures.show(network(2), true, now), TokenCheck::Right, "other addresses are not affected");
         assert_eq!(auth_failures.show(network(1), false, now + EACH), TokenCheck::Wrong, "one more");
         assert_eq!(auth_failures.show(network(1), true, now + EACH), TokenCheck::TooMany(EACH));
         assert_eq!(auth_failures.show(network(1), true, now + 2 * EACH), TokenCheck::Right);
         let later = now + 100 * EACH;
         let again = (0..20).filter(|_| auth_failures.show(network(1), false, later) == TokenCheck::Wrong).count();
-        assert_eq!(again, 10, "time makes good no more than there were");
+        assert_eq!(again, 10, "time forgives no more than there were");
     }
 
     #[test]
-    fn a_crowd_of_guessers_takes_no_more_memory_and_keeps_nobody_out() {
+    fn many_guessers_use_bounded_memory_and_lock_nobody_out() {
         let (auth_failures, now) = (AuthFailures::default(), Instant::now());
         (0..10).for_each(|_| assert_eq!(auth_failures.show(network(7), false, now), TokenCheck::Wrong));
         let crowd = u32::try_from(ADDRESSES).expect("it fits") + 500;
@@ -95,7 +95,7 @@ mod tests {
         assert_eq!(auth_failures.0.lock().len(), ADDRESSES);
         assert!(
             matches!(auth_failures.show(network(7), true, now), TokenCheck::TooMany(_)),
-            "who guesses most is kept"
+            "the most active guesser is kept"
         );
         assert_eq!(auth_failures.show(network(8), true, now), TokenCheck::Right);
         assert_eq!(auth_failures.show(network(9), false, now + 2 * EACH), TokenCheck::Wrong);

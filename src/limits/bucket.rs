@@ -1,5 +1,5 @@
-//! A rate with a burst, and its refusals. Each refusal gets a waiting time of its own, one behind the other: with the
-//! same time, all that wait would come back at once, and all but one would be refused again.
+//! A rate with a burst, and its refusals. Each refusal gets its own time to retry, one after the other: with the same
+//! time for all, all clients would retry at once, and all but one be refused again.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,10 +10,10 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use parking_lot::Mutex;
 
 /// Refusals forgiven per served request. One would do for a client that retries exactly on time; of several concurrent
-/// retries a late one consumes the next one's token, so two are forgiven.
-const MADE_GOOD: u32 = 2;
+/// retries a late one consumes the next one's turn, so two are forgiven.
+const FORGIVEN: u32 = 2;
 
-/// Gives out what a rate allows, by cells.
+/// Grants cells at a rate.
 #[derive(Debug)]
 pub(super) struct Bucket {
     limiter: DefaultDirectRateLimiter,
@@ -22,24 +22,24 @@ pub(super) struct Bucket {
     refusals: Refusals,
 }
 
-/// A request above the rate.
+/// A refusal: not enough cells are left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Refusal {
-    /// The time until it is its turn.
+    /// Time until this request's turn.
     pub(super) wait: Duration,
     /// Earlier refusals that were not forgiven.
     pub(super) outstanding: u32,
 }
 
 impl Bucket {
-    /// A full one that gives so many cells each second, and at most `burst` at once. `None` if either is 0: no limit.
+    /// A full bucket of `burst` cells, refilled at this rate. `None` if either is 0: no limit.
     pub(super) fn new(per_second: u64, burst: u64) -> Option<Self> {
         let quota = quota(per_second, burst)?;
         let (limiter, clock) = (RateLimiter::direct(quota), DefaultClock::default());
         Some(Self { limiter, clock, quota, refusals: Refusals::new() })
     }
 
-    /// Takes some cells, or none; more than the burst count as the burst.
+    /// Takes all these cells, or none; more than the burst count as the burst.
     pub(super) fn take(&self, cells: NonZeroU32) -> Result<(), Refusal> {
         let cells = cells.min(self.quota.burst_size());
         let wait = match self.limiter.check_n(cells) {
@@ -55,16 +55,16 @@ impl Bucket {
         Err(Refusal { wait: wait.saturating_add(turn), outstanding })
     }
 
-    /// Takes over the cells that another bucket has left, as far as they fit: a new rate is no new burst.
+    /// Takes over what is left in another bucket, as far as it fits, so that a new rate is not a new burst.
     pub(super) fn continue_from(&self, other: &Self) {
         let left = other.take_all();
         if let Some(spent) = NonZeroU32::new(self.quota.burst_size().get().saturating_sub(left)) {
-            // It is full, so they are there.
+            // The bucket is full, so this succeeds.
             let _ = self.limiter.check_n(spent);
         }
     }
 
-    /// Takes all cells that are left; gives their number.
+    /// Takes all that is left, and returns how much that was.
     fn take_all(&self) -> u32 {
         let mut all = 0;
         for bit in (0..u32::BITS).rev() {
@@ -77,17 +77,17 @@ impl Bucket {
     }
 }
 
-/// A rate for the limiters; `None` if there is no limit.
+/// A rate in the limiter's form; `None` if there is no limit.
 pub(super) fn quota(per_second: u64, burst: u64) -> Option<Quota> {
     let cells = |setting| NonZeroU32::new(u32::try_from(setting).unwrap_or(u32::MAX));
     Some(Quota::per_second(cells(per_second)?).allow_burst(cells(burst)?))
 }
 
-/// Refusals that were not forgiven: a served request forgives [`MADE_GOOD`], and each second one.
+/// Refusals that were not forgiven: each served request forgives [`FORGIVEN`], and each second one.
 #[derive(Debug)]
 struct Refusals {
     outstanding: AtomicU32,
-    /// Up to when seconds have been counted.
+    /// Time until which seconds have been counted.
     counted: Mutex<Instant>,
 }
 
@@ -96,7 +96,7 @@ impl Refusals {
         Self { outstanding: AtomicU32::new(0), counted: Mutex::new(Instant::now()) }
     }
 
-    /// Adds a refusal; gives the number before it.
+    /// Adds one, and returns how many there were before.
     fn add(&self) -> u32 {
         let mut counted = self.counted.lock();
         let seconds = counted.elapsed().as_secs();
@@ -107,13 +107,13 @@ impl Refusals {
 
     fn give_back(&self) {
         if self.outstanding.load(Ordering::Relaxed) > 0 {
-            self.subtract(MADE_GOOD);
+            self.subtract(FORGIVEN);
         }
     }
 
     fn subtract(&self, some: u32) {
         let less = |outstanding: u32| Some(outstanding.saturating_sub(some));
-        // It never fails.
+        // This never fails.
         let _ = self.outstanding.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 }
@@ -133,8 +133,8 @@ mod tests {
     }
 
     #[test]
-    fn who_is_refused_gets_a_turn_behind_those_refused_before() {
-        // One cell in 100 seconds: time plays no part.
+    fn each_refusal_gets_a_turn_after_the_earlier_ones() {
+        // One cell in 100 seconds, so that the test's duration does not matter.
         let slow = Quota::with_period(Duration::from_secs(100)).expect("a quota").allow_burst(cells(2));
         let bucket = Bucket {
             limiter: RateLimiter::direct(slow),
@@ -153,20 +153,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_served_makes_two_refusals_good_and_each_second_one() {
+    fn a_served_request_forgives_two_refusals_and_each_second_one() {
         let refusals = Refusals::new();
         assert_eq!((refusals.add(), refusals.add(), refusals.add()), (0, 1, 2));
         refusals.give_back();
         assert_eq!((refusals.add(), refusals.add()), (1, 2));
         let long_ago = Instant::now().checked_sub(Duration::from_secs(2)).expect("a time");
         *refusals.counted.lock() = long_ago;
-        assert_eq!(refusals.add(), 1, "two of three are good");
+        assert_eq!(refusals.add(), 1, "two of three are forgiven");
         *refusals.counted.lock() = long_ago.checked_sub(Duration::from_secs(100)).expect("a time");
         assert_eq!(refusals.add(), 0, "never below none");
     }
 
     #[test]
-    fn a_new_rate_goes_on_with_what_the_old_one_has_left() {
+    fn a_new_rate_continues_with_what_the_old_one_left() {
         for (left, burst, expected) in [(0, 50, 0), (7, 50, 7), (7, 5, 5), (100, 50, 50)] {
             let (old, new) = (Bucket::new(1, 100).expect("one"), Bucket::new(1, burst).expect("one"));
             if let Some(spent) = NonZeroU32::new(100 - left) {

@@ -1,4 +1,5 @@
-//! Rate limits of one client: on messages, bytes, new topics and pages. Asked before a request has any effect.
+//! The allowance of one client: messages, bytes, new topics and pages per second. Its session owns it and asks before
+//! each effect.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -13,32 +14,32 @@ use crate::config::Rates;
 use crate::message::{ErrorCode, ErrorReply};
 use crate::metrics::Counters;
 
-/// Bytes per cell: coarse enough for rates of gigabytes, at which a byte takes less than a nanosecond.
+/// Bytes per cell: coarse enough for gigabytes per second, at which one byte takes less than a nanosecond.
 const CELL_BYTES: u64 = 16;
 
-/// The rates of one client.
+/// The allowance of one client.
 #[derive(Debug)]
 pub(crate) struct Allowance {
     /// False if there is no limit to check.
     is_limited: AtomicBool,
-    /// The rate of messages, which may change.
+    /// The rate of messages, which may change, with the number it was made of.
     messages: RwLock<Option<Messages>>,
     bytes: Option<Bucket>,
     topics: Option<Bucket>,
-    /// Bytes of pages.
+    /// Pages of lists and logs.
     pages: Option<Pages>,
-    /// Pongs, which are counted separately: they answer the server's pings.
+    /// Pongs, counted separately because the server asked for them.
     pongs: Option<Bucket>,
-    /// Messages per second and their burst, by the settings.
-    usual: (u64, u64),
+    /// Default messages per second and their burst.
+    default_rate: (u64, u64),
     /// Refusals that may be outstanding.
     most_refusals: u64,
-    /// More refusals than that were outstanding.
+    /// Whether more were.
     is_used_up: AtomicBool,
     counters: Arc<Counters>,
 }
 
-/// A refusal by a rate: the same request may succeed after this time.
+/// A refusal by a rate: the request may succeed after this time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RetryAfter {
     pub(crate) ms: u64,
@@ -53,7 +54,8 @@ struct Messages {
 const ONE: NonZeroU32 = NonZeroU32::MIN;
 
 impl Allowance {
-    /// The limits of the settings; none if the client is exempt. `counters` count its requests, and those refused.
+    /// The allowance that the settings give; unlimited for an exempt client. Counts the client's traffic and refusals
+    /// in `counters`.
     pub(crate) fn new(rates: &Rates, is_exempt: bool, counters: Arc<Counters>) -> Self {
         let bucket = |per_second, burst| if is_exempt { None } else { Bucket::new(per_second, burst) };
         let cells = |bytes: u64| bytes.div_ceil(CELL_BYTES);
@@ -64,7 +66,7 @@ impl Allowance {
             topics: bucket(rates.client_topics, rates.client_topics_burst),
             pages: if is_exempt { None } else { Pages::new(rates.client_bytes, rates.client_bytes_burst) },
             pongs: bucket(rates.client_messages, rates.client_messages_burst),
-            usual: if is_exempt { (0, 0) } else { (rates.client_messages, rates.client_messages_burst) },
+            default_rate: if is_exempt { (0, 0) } else { (rates.client_messages, rates.client_messages_burst) },
             most_refusals: rates.client_refusals_burst,
             is_used_up: AtomicBool::new(false),
             counters,
@@ -73,16 +75,16 @@ impl Allowance {
         allowance
     }
 
-    /// The counters of the client's requests.
+    /// Counters of the client's traffic.
     pub(crate) fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// Sets the messages allowed each second from now on, with twice as many at once; `None` for the settings' rate. A
-    /// rate set here holds for exempt clients as well. A burst that is spent stays spent.
+    /// Sets the rate of messages from now on, with twice as many as its burst; `None` restores that of the settings. An
+    /// explicit rate applies to exempt clients as well. A spent burst stays spent.
     pub(crate) fn set_message_rate(&self, per_second: Option<NonZeroU32>) {
         let given = |rate: NonZeroU32| (rate.get().into(), 2 * u64::from(rate.get()));
-        let (per_second, burst) = per_second.map_or(self.usual, given);
+        let (per_second, burst) = per_second.map_or(self.default_rate, given);
         let mut messages = self.messages.write();
         if messages.as_ref().is_some_and(|now| now.per_second == per_second) {
             return;
@@ -95,7 +97,7 @@ impl Allowance {
         self.is_limited.store(messages.is_some() || self.bytes.is_some(), Ordering::Relaxed);
     }
 
-    /// Takes one message of so many bytes. An error is the reply to it: it has no effect.
+    /// Charges one message of `bytes` bytes. An error is the reply to it, and the message has no effect.
     pub(crate) fn take(&self, bytes: usize) -> Result<(), ErrorReply> {
         if !self.is_limited.load(Ordering::Relaxed) {
             return Ok(());
@@ -114,28 +116,28 @@ impl Allowance {
         Ok(())
     }
 
-    /// Takes one `pong`, which is never refused. Too many of them count as going on regardless of refusals.
+    /// Charges one `pong`, which is never refused; but a client that keeps sending more is closed in the end.
     pub(crate) fn take_pong(&self) {
         if let Some(Err(Refusal { outstanding, .. })) = self.pongs.as_ref().map(|pongs| pongs.take(ONE)) {
             self.went_on(outstanding);
         }
     }
 
-    /// Takes one new topic.
+    /// Charges one new topic.
     ///
     /// # Errors
-    /// The client creates topics faster than it may.
+    /// The client creates topics faster than allowed.
     pub(crate) fn take_topic(&self) -> Result<(), RetryAfter> {
         let Some(bucket) = &self.topics else { return Ok(()) };
         bucket.take(ONE).map_err(|refusal| self.count(refusal))
     }
 
-    /// The right to a page of a list or a log, if one may be made at once.
+    /// The right to a page of a list or log, if one may be made at once.
     pub(crate) fn page_now(&self) -> Option<PageTurn<'_>> {
         self.pages.as_ref().map_or(Some(unlimited()), Pages::now)
     }
 
-    /// Waits for it.
+    /// Waits for the right to a page.
     pub(crate) async fn page(&self) -> PageTurn<'_> {
         match &self.pages {
             Some(pages) => pages.turn().await,
@@ -143,19 +145,19 @@ impl Allowance {
         }
     }
 
-    /// Counts a page of so many bytes before compression: they are the work, and the memory while it is made.
+    /// Charges a page of `bytes` bytes before compression, which measures its work and memory.
     pub(crate) fn gave_page(&self, bytes: usize) {
         if let Some(pages) = &self.pages {
             pages.give(bytes, Instant::now());
         }
     }
 
-    /// Whether the client went on regardless of too many refusals, and has to be closed.
+    /// Whether the client ignored too many refusals and must be closed.
     pub(crate) fn is_used_up(&self) -> bool {
         self.is_used_up.load(Ordering::Relaxed)
     }
 
-    /// A request above a rate came, while so many refusals were outstanding.
+    /// Records something above a rate, while these refusals were outstanding.
     fn went_on(&self, outstanding: u32) {
         if u64::from(outstanding) >= self.most_refusals {
             self.is_used_up.store(true, Ordering::Relaxed);
@@ -175,7 +177,7 @@ impl Allowance {
     }
 }
 
-/// Whole milliseconds, rounded up: a client that waits for them has waited long enough.
+/// A wait in whole milliseconds, rounded up so that it is long enough.
 fn milliseconds(wait: Duration) -> u64 {
     u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1)
 }
@@ -196,14 +198,14 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_told_in_whole_milliseconds_that_are_long_enough() {
+    fn waits_are_rounded_up_to_milliseconds() {
         for (nanos, expected) in [(0, 1), (1, 1), (1_000_000, 1), (1_000_001, 2), (59_999_999, 60)] {
             assert_eq!(milliseconds(Duration::from_nanos(nanos)), expected, "{nanos} ns");
         }
     }
 
     #[test]
-    fn a_client_has_its_burst_and_is_then_refused_until_more_than_it_may_are() {
+    fn a_client_is_refused_after_its_burst_and_closed_after_too_many_refusals() {
         let rates = rates(|rates| {
             (rates.client_messages, rates.client_messages_burst, rates.client_refusals_burst) = (1, 5, 3);
         });
@@ -220,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_and_topics_are_counted_apart_from_messages() {
+    fn bytes_and_topics_are_limited_separately() {
         let rates = rates(|rates| {
             (rates.client_bytes, rates.client_bytes_burst) = (16, 1 << 16);
             (rates.client_topics, rates.client_topics_burst) = (1, 2);
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_exempt_has_no_limit_until_somebody_sets_one() {
+    fn an_exempt_client_has_no_limit_until_a_rate_is_set() {
         let rates = rates(|rates| (rates.client_messages, rates.client_messages_burst) = (1, 1));
         let allowance = Allowance::new(&rates, true, Arc::default());
         assert_eq!(taken(&allowance, 50_000, 1 << 20), 50_000);
@@ -240,7 +242,7 @@ mod tests {
         allowance.set_message_rate(Some(rate));
         assert_eq!(taken(&allowance, 100, 10), 6);
         allowance.set_message_rate(Some(rate));
-        assert_eq!(taken(&allowance, 100, 10), 0, "told again, it is the same rate");
+        assert_eq!(taken(&allowance, 100, 10), 0, "set again, it is the same rate");
         allowance.set_message_rate(NonZeroU32::new(50));
         assert_eq!(taken(&allowance, 100, 10), 0, "another rate is no new burst");
         allowance.set_message_rate(None);

@@ -1,5 +1,5 @@
-//! Rate limit of pages: those of `history`, `client_list` and `presence` are thousands of times longer than the
-//! requests for them. A page beyond the rate is not refused: it waits.
+//! Limits pages of `history`, `client_list` and `presence`, which are thousands of times longer than the requests for
+//! them. A page above the rate is not refused: it waits.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +14,13 @@ const NANOS: u128 = 1_000_000_000;
 pub(super) struct Pages {
     per_second: u64,
     burst: u64,
-    /// Bytes given and not yet recovered by time, and when that was.
+    /// Bytes given and not yet repaid by time, as of a time.
     given: Mutex<(Instant, u64)>,
-    /// One request waits at a time: otherwise all would be due together.
+    /// One page waits at a time: else all would be due together.
     next: Semaphore,
 }
 
-/// The right to have a page made.
+/// The right to make a page.
 #[derive(Debug)]
 pub(crate) struct PageTurn<'a> {
     /// `None` if there is no limit.
@@ -34,15 +34,15 @@ impl Pages {
         (per_second > 0 && burst > 0).then(|| Self { per_second, burst, given, next: Semaphore::new(1) })
     }
 
-    /// A page that can be made at once.
+    /// The right to a page, if one can be made at once.
     pub(super) fn now(&self) -> Option<PageTurn<'_>> {
         let turn = self.next.try_acquire().ok()?;
         self.due(Instant::now()).is_zero().then_some(PageTurn { _held: Some(turn) })
     }
 
-    /// Waits until the next page may be made: behind those that were asked for before.
+    /// Waits for the right to a page, after the earlier requests.
     pub(super) async fn turn(&self) -> PageTurn<'_> {
-        // It is never closed.
+        // The semaphore is never closed.
         let turn = self.next.acquire().await.ok();
         loop {
             let due = self.due(Instant::now());
@@ -53,28 +53,28 @@ impl Pages {
         }
     }
 
-    /// The time until the bytes given are within the burst again.
+    /// Time until the bytes given are within the burst again.
     fn due(&self, now: Instant) -> Duration {
-        let above = self.made_good(now).1.saturating_sub(self.burst);
+        let above = self.unpaid(now).1.saturating_sub(self.burst);
         let nanos = (u128::from(above) * NANOS).div_ceil(u128::from(self.per_second));
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
-    /// Counts bytes of a page.
+    /// Records that a page of `bytes` bytes was given.
     pub(super) fn give(&self, bytes: usize, now: Instant) {
-        let (now, given) = self.made_good(now);
+        let (now, given) = self.unpaid(now);
         *self.given.lock() = (now, given.saturating_add(bytes as u64));
     }
 
-    /// The bytes given that time has not recovered.
-    fn made_good(&self, now: Instant) -> (Instant, u64) {
+    /// The bytes given that time has not repaid.
+    fn unpaid(&self, now: Instant) -> (Instant, u64) {
         let (at, given) = *self.given.lock();
         let good = now.saturating_duration_since(at).as_nanos() * u128::from(self.per_second) / NANOS;
         (now.max(at), given.saturating_sub(u64::try_from(good).unwrap_or(u64::MAX)))
     }
 }
 
-/// For clients without a limit.
+/// The right to a page without a limit.
 pub(super) const fn unlimited() -> PageTurn<'static> {
     PageTurn { _held: None }
 }
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages_are_made_at_once_within_the_burst_and_wait_for_what_is_beyond() {
+    fn pages_beyond_the_burst_wait() {
         let pages = Pages::new(1000, 5000).expect("a rate");
         let now = Instant::now();
         assert!(pages.now().is_some());
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_is_served_in_turn() {
+    async fn waiting_pages_are_served_in_order() {
         let pages = Pages::new(1000, 1000).expect("a rate");
         let order = Mutex::new(Vec::new());
         let page = async |n: usize| {

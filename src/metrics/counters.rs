@@ -1,5 +1,5 @@
-//! One worker's counters, and their sums. A worker counts in memory that no other writes to, so counting is one addition in
-//! its own cache line; what goes to many is counted once for all of them.
+//! The counters of one worker, and their sums. A worker counts in memory that no other writes to, so counting is one
+//! addition in its own cache line; a message to many is counted once for all receivers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,10 +9,10 @@ use serde::{Serialize, Serializer};
 
 use crate::message::CloseCode;
 
-/// The carriers, by the names that clients are told.
+/// The carriers by their names on the wire.
 pub const CARRIERS: [&str; 3] = ["quic", "webtransport", "websocket"];
 
-/// A number that only grows. Nothing is ordered by it.
+/// A number that only grows. Its accesses order nothing else.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -26,7 +26,8 @@ impl Counter {
     }
 }
 
-/// What one worker counts. Aligned so that it shares no cache line with another's, nor the one that is fetched beside it.
+/// The counters of one worker. Aligned so that neither its cache lines nor the ones prefetched with them are shared
+/// with another's.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct Counters {
@@ -34,46 +35,46 @@ pub(crate) struct Counters {
     bytes_in: Counter,
     messages_out: Counter,
     bytes_out: Counter,
-    /// Messages that got a place in their topic.
+    /// Messages accepted by their topic.
     pub(crate) published: Counter,
-    /// Messages that clients sent to all clients.
+    /// Messages from clients to all clients.
     pub(crate) broadcasts: Counter,
     fanned_out: Counter,
-    /// Messages that gave way to others at a receiver that does not read fast enough.
+    /// Messages dropped at a receiver that reads too slowly.
     pub(crate) dropped: Counter,
-    /// Requests above a rate, and connections above what an address may have.
+    /// Requests above a rate, and connections above the limit of an address.
     pub(crate) refused: Counter,
     accepted: [Counter; CARRIERS.len()],
     closed: [Counter; CloseCode::NAMED.len() + 1],
 }
 
 impl Counters {
-    /// A body of so many bytes has come.
+    /// Counts a received body.
     pub(crate) fn received(&self, bytes: usize) {
         self.messages_in.add(1);
         self.bytes_in.add(bytes);
     }
 
-    /// Messages go to one client.
+    /// Counts messages sent to one client.
     pub(crate) fn sent(&self, sent: Sent) {
         self.messages_out.add(sent.messages);
         self.bytes_out.add(sent.bytes);
     }
 
-    /// Messages for many go out, to all of them together.
+    /// Counts messages sent to many clients, for all of them at once.
     pub(crate) fn fanned_out(&self, sent: Sent) {
         self.fanned_out.add(sent.messages);
         self.sent(sent);
     }
 
-    /// A client was let in.
+    /// Counts an accepted client.
     pub(crate) fn accepted(&self, carrier: &str) {
         if let Some(at) = CARRIERS.iter().position(|&name| name == carrier) {
             self.accepted[at].add(1);
         }
     }
 
-    /// A connection has ended with a code of the closing codes.
+    /// Counts a closed connection by its code.
     pub(crate) fn closed(&self, code: u64) {
         let at = CloseCode::NAMED.iter().position(|named| u64::from(named.0) == code);
         self.closed[at.unwrap_or(CloseCode::NAMED.len())].add(1);
@@ -112,32 +113,32 @@ impl TrafficCounters for Counters {
     }
 }
 
-/// What a server has counted since its start. None of it ever falls.
+/// The sums of all counters since the server's start. None of them decreases.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Totals {
-    /// Messages from clients, those that could not be read among them.
+    /// Messages from clients, including unreadable ones.
     pub messages_in: u64,
-    /// Bytes of their bodies, as they came.
+    /// Bytes of their bodies, as received.
     pub bytes_in: u64,
-    /// Messages to clients that were taken to be sent; those that were dropped later are among them.
+    /// Messages accepted for sending to clients, including those dropped later.
     pub messages_out: u64,
-    /// Bytes of their bodies, as they go.
+    /// Bytes of their bodies, as sent.
     pub bytes_out: u64,
-    /// Messages that got a place in their topic.
+    /// Messages accepted by their topic.
     pub published: u64,
-    /// Messages that clients sent to all clients (`broadcast`).
+    /// Messages from clients to all clients (`broadcast`).
     pub broadcasts: u64,
-    /// Of the messages to clients, those to all and to subscribers: one for each receiver. Divided by `published` and
-    /// `broadcasts` together, how many one message reaches.
+    /// Messages to all clients and to subscribers, one per receiver. Divided by the sum of `published` and
+    /// `broadcasts`, the average number of receivers.
     pub fanned_out: u64,
-    /// Messages that were given up for newer ones at a receiver that does not read fast enough; datagrams likewise.
+    /// Messages, datagrams included, dropped for newer ones at a receiver that reads too slowly.
     pub dropped: u64,
-    /// Requests above a rate, and connections above what an address may have (429).
+    /// Requests above a rate, and connections above the limit of an address (429).
     pub refused: u64,
-    /// Clients that were let in.
+    /// Accepted clients.
     pub accepted: ByCarrier,
-    /// Connections that have ended, those that were not let in among them.
+    /// Closed connections, including those of clients that were not accepted.
     pub closed: Closed,
 }
 
@@ -146,7 +147,7 @@ pub struct Totals {
 pub struct ByCarrier([u64; CARRIERS.len()]);
 
 impl ByCarrier {
-    /// That of one carrier; `None` where there is no such.
+    /// The number of one carrier; `None` if there is no such carrier.
     pub fn of(&self, carrier: &str) -> Option<u64> {
         self.iter().find(|&(name, _)| name == carrier).map(|(_, count)| count)
     }
@@ -174,15 +175,15 @@ impl Serialize for ByCarrier {
     }
 }
 
-/// A number for each closing code that has a name, and one for all others: which these are is for peers to say.
+/// A number for each close code that has a name, and one for all others, which peers can choose.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Closed([u64; CloseCode::NAMED.len() + 1]);
 
 impl Closed {
-    /// What closing codes without a name are counted under.
+    /// The key for close codes without a name.
     pub const OTHER: &'static str = "other";
 
-    /// With a code that has a name; the others together for any other.
+    /// The number of one code; of all others together if it has no name.
     pub fn with(&self, code: CloseCode) -> u64 {
         let at = CloseCode::NAMED.iter().position(|&named| named == code);
         self.0[at.unwrap_or(CloseCode::NAMED.len())]
@@ -211,7 +212,7 @@ mod tests {
     use crate::metrics::Metrics;
 
     #[test]
-    fn what_each_worker_counts_is_summed_and_no_two_share_a_cache_line() {
+    fn workers_counts_are_summed_and_share_no_cache_line() {
         let metrics = Metrics::new(3);
         for (set, count) in [(metrics.of(0), 1), (metrics.of(1), 10), (metrics.of(2), 100)] {
             set.published.add(count);
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_that_peers_make_up_are_counted_together() {
+    fn codes_chosen_by_peers_are_counted_together() {
         let counters = Counters::default();
         for code in [1000, 4413, 4413, 0, 4999, u64::MAX] {
             counters.closed(code);

@@ -1,6 +1,6 @@
-//! What a server counts and tells of itself: the counters that every room adds to, without waiting for each other; the one
-//! snapshot that is made of them and of what can be looked up ([`Stats`], as JSON by serde); and the same as text for
-//! Prometheus ([`Stats::prometheus`]). Knows no client and no topic: `status` collects from those.
+//! Statistics of a server: counters that every room increments without contention, one snapshot of them and of present
+//! values ([`Stats`], as JSON by serde), and its text for Prometheus ([`Stats::prometheus`]). Knows no client and no
+//! topic: `status` collects from those.
 
 mod counters;
 mod prometheus;
@@ -20,7 +20,7 @@ pub(crate) use self::stats::thousandths;
 pub use self::stats::{ClientStats, Clients, Percentiles, Queues, Stats, TopicStats, Topics};
 pub(crate) use self::top::TopN;
 
-/// The counters of a server: one set for each worker, which it has to itself.
+/// The counters of a server, one set per worker.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     sets: Vec<Arc<Counters>>,
@@ -34,25 +34,24 @@ impl Metrics {
         Arc::new(Self { sets, begun: Instant::now(), snapshots: Arc::new(Semaphore::new(1)) })
     }
 
-    /// Whose turn it is to make a snapshot for somebody who asked for it: one at a time, so that many who ask take no more
-    /// than one core.
+    /// Permit for a snapshot on request: one at a time, so that many requests use at most one core.
     pub(crate) fn snapshots(&self) -> &Arc<Semaphore> {
         &self.snapshots
     }
 
-    /// Where a worker counts.
+    /// The counters of a worker.
     pub(crate) fn of(&self, worker: usize) -> &Arc<Counters> {
         &self.sets[worker]
     }
 
-    /// What all have counted. They go on meanwhile: sums of different moments, a moment apart.
+    /// The sums of all workers. Counting continues meanwhile, so the sums are of slightly different moments.
     pub(crate) fn totals(&self) -> Totals {
         let mut totals = Totals::default();
         self.sets.iter().for_each(|counters| counters.add_to(&mut totals));
         totals
     }
 
-    /// For how long they have counted.
+    /// Time since the counting began.
     pub(crate) fn uptime(&self) -> Duration {
         self.begun.elapsed()
     }

@@ -1,5 +1,5 @@
-//! The snapshot as Prometheus reads it (text format 0.0.4). What has a name that peers may choose, topics and single
-//! clients, is left out: each would be a series of its own for as long as Prometheus keeps data.
+//! The snapshot in Prometheus's text format 0.0.4. Topics and single clients are left out, because peers choose their
+//! names: each would be a series of its own for as long as Prometheus keeps data.
 
 use std::fmt::{self, Display, Write};
 
@@ -10,37 +10,42 @@ impl Stats {
     /// The content type of [`prometheus`](Self::prometheus).
     pub const PROMETHEUS_TYPE: &'static str = "text/plain; version=0.0.4; charset=utf-8";
 
-    /// The numbers as text for Prometheus, but for those of single topics and clients.
+    /// The snapshot as text for Prometheus, without single topics and clients.
     pub fn prometheus(&self) -> String {
         let mut text = String::with_capacity(8 * 1024);
-        // Writing to a text cannot fail.
+        // Writing to a string cannot fail.
         let _ = self.write(&mut Page(&mut text));
         text
     }
 
     fn write(&self, page: &mut Page<'_>) -> fmt::Result {
         let Self { queues, topics, totals, .. } = self;
-        page.metric("info", GAUGE, "Which server this is; always 1.", [(label("version", self.version), 1)])?;
-        page.one("uptime_seconds", GAUGE, "Time since the server began to count.", seconds(self.uptime_ms as f64))?;
-        let help = "When the certificate expires that clients are shown, in Unix time.";
+        page.metric("info", GAUGE, "Version of the server; always 1.", [(label("version", self.version), 1)])?;
+        page.one("uptime_seconds", GAUGE, "Time since the server started.", seconds(self.uptime_ms as f64))?;
+        let help = "Expiry of the certificate shown to clients, in Unix time.";
         let expiry = self.certificate_expires_at.map(|ms| (String::new(), ms / 1000));
         page.metric("certificate_expiry_timestamp_seconds", GAUGE, help, expiry)?;
         let clients = self.clients.by_carrier.iter().map(|(name, count)| (label("transport", name), count));
-        page.metric("clients", GAUGE, "Clients that are connected.", clients)?;
-        page.one("connections", GAUGE, "Connections, those without a handshake among them.", self.connections)?;
-        page.one("handshakes", GAUGE, "Connections that are still to shake hands.", self.handshakes)?;
-        page.one("queued_messages", GAUGE, "Messages that wait for clients.", queues.messages)?;
-        page.one("queued_bytes", GAUGE, "Bytes that wait for clients.", queues.bytes)?;
-        let help = "Bytes that wait for the client for which the most do.";
+        page.metric("clients", GAUGE, "Connected clients.", clients)?;
+        page.one("connections", GAUGE, "Connections, including those without a finished handshake.", self.connections)?;
+        page.one("handshakes", GAUGE, "Connections without a finished handshake.", self.handshakes)?;
+        page.one("queued_messages", GAUGE, "Messages queued for clients.", queues.messages)?;
+        page.one("queued_bytes", GAUGE, "Bytes queued for clients.", queues.bytes)?;
+        let help = "Bytes queued for the client with the most.";
         page.one("queued_bytes_max_client", GAUGE, help, queues.max_client_bytes)?;
-        page.one("topics", GAUGE, "Topics that are known.", topics.count)?;
-        let memory = "Memory of the history and the idempotency keys of all topics.";
+        page.one("topics", GAUGE, "Known topics.", topics.count)?;
+        let memory = "Memory of the history and idempotency keys of all topics.";
         page.one("topic_memory_bytes", GAUGE, memory, topics.memory_bytes)?;
         page.one("subscriptions", GAUGE, "Subscriptions to topics and patterns.", topics.subscriptions)?;
-        page.spread("rtt_seconds", "Round trip times, by percentile of the clients on QUIC.", &self.rtt_ms, 1000.0)?;
-        let help = "Ratio of packets that were lost, by percentile of the clients on QUIC.";
-        page.spread("loss_ratio", help, &self.loss_percent, 100.0)?;
-        let help = "Clients in which round trip and loss were measured.";
+        page.percentiles(
+            "rtt_seconds",
+            "Round trip times, by percentile of the clients on QUIC.",
+            &self.rtt_ms,
+            1000.0,
+        )?;
+        let help = "Ratio of lost packets, by percentile of the clients on QUIC.";
+        page.percentiles("loss_ratio", help, &self.loss_percent, 100.0)?;
+        let help = "Clients whose round trip and loss were measured.";
         page.one("measured_clients", GAUGE, help, self.rtt_ms.clients)?;
         page.totals(totals)
     }
@@ -49,7 +54,7 @@ impl Stats {
 const GAUGE: &str = "gauge";
 const COUNTER: &str = "counter";
 
-/// What metrics are written on.
+/// Writes metrics to a text.
 struct Page<'a>(&'a mut String);
 
 impl Page<'_> {
@@ -57,30 +62,30 @@ impl Page<'_> {
         for (name, help, count) in [
             ("messages_in", "Messages from clients.", totals.messages_in),
             ("bytes_in", "Bytes of messages from clients.", totals.bytes_in),
-            ("messages_out", "Messages to clients that were taken to be sent.", totals.messages_out),
+            ("messages_out", "Messages accepted for sending to clients.", totals.messages_out),
             ("bytes_out", "Bytes of messages to clients.", totals.bytes_out),
-            ("published", "Messages that got a place in their topic.", totals.published),
-            ("broadcasts", "Messages that clients sent to all clients.", totals.broadcasts),
-            ("fanned_out", "Messages to all or to subscribers, one for each receiver.", totals.fanned_out),
-            ("dropped", "Messages given up for newer ones at slow receivers.", totals.dropped),
+            ("published", "Messages accepted by their topic.", totals.published),
+            ("broadcasts", "Messages from clients to all clients.", totals.broadcasts),
+            ("fanned_out", "Messages to all clients and to subscribers, one per receiver.", totals.fanned_out),
+            ("dropped", "Messages dropped for newer ones at slow receivers.", totals.dropped),
             ("refused", "Requests and connections refused with 429.", totals.refused),
         ] {
             self.one(&format!("{name}_total"), COUNTER, help, count)?;
         }
         let accepted = totals.accepted.iter().map(|(name, count)| (label("transport", name), count));
-        self.metric("accepted_total", COUNTER, "Clients that were let in.", accepted)?;
+        self.metric("accepted_total", COUNTER, "Accepted clients.", accepted)?;
         let closed = totals.closed.iter().map(|(code, count)| (label("code", &code), count));
-        self.metric("closed_total", COUNTER, "Connections that have ended, by closing code.", closed)
+        self.metric("closed_total", COUNTER, "Closed connections, by close code.", closed)
     }
 
-    /// What was measured in clients; left out where there are none, since 0 would be a measurement. The label is not
-    /// `quantile`, which Prometheus keeps for summaries.
-    fn spread(&mut self, name: &str, help: &str, spread: &Percentiles, per_unit: f64) -> fmt::Result {
-        if spread.clients == 0 {
+    /// Writes the percentiles of a measurement; left out without clients, because 0 would be a measurement. The label
+    /// is not `quantile`, which Prometheus reserves for summaries.
+    fn percentiles(&mut self, name: &str, help: &str, percentiles: &Percentiles, per_unit: f64) -> fmt::Result {
+        if percentiles.clients == 0 {
             return Ok(());
         }
         let values =
-            spread.percentiles().map(|(percentile, value)| (label("percentile", percentile), value / per_unit));
+            percentiles.percentiles().map(|(percentile, value)| (label("percentile", percentile), value / per_unit));
         self.metric(name, GAUGE, help, values)
     }
 
@@ -100,7 +105,7 @@ impl Page<'_> {
     }
 }
 
-/// What is told apart. None of the values needs escaping: they are this program's own.
+/// A label. None of the values needs escaping, because all are this program's own.
 fn label(name: &str, value: &str) -> String {
     format!("{{{name}=\"{value}\"}}")
 }
@@ -140,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn every_metric_has_its_help_and_type_once_and_its_values_behind_them() {
+    fn every_metric_has_help_and_type_once_before_its_values() {
         let metrics = Metrics::new(1);
         metrics.of(0).fanned_out(Sent { messages: 3, bytes: 70 });
         metrics.of(0).accepted("webtransport");
@@ -168,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_is_measured_nothing_is_told_of_it() {
+    fn measurements_without_clients_are_left_out() {
         let mut stats = stats(&Metrics::new(1));
         (stats.rtt_ms, stats.loss_percent) = (Percentiles::of(vec![]), Percentiles::of(vec![]));
         let text = stats.prometheus();
@@ -177,7 +182,7 @@ mod tests {
         lint(&text);
     }
 
-    /// The rules of `promtool check metrics`, and promtool itself where it is installed.
+    /// The rules of `promtool check metrics`, and promtool itself if it is installed.
     fn lint(text: &str) {
         let (mut seen, mut now, mut kind_now) = (Vec::new(), "", "");
         for line in text.lines() {
@@ -192,7 +197,7 @@ mod tests {
                 ["#", "TYPE", name, kind @ ("counter" | "gauge")] => {
                     assert_eq!((name, kind_now), (now, "HELP"), "its help comes first");
                     assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
-                    // Units are base units, and stand behind the rest; `_count`, `_sum` and `_bucket` are of histograms.
+                    // Units are base units and come last; `_count`, `_sum` and `_bucket` are for histograms.
                     let is_odd = |part: &str| {
                         let odd = "ms milliseconds minutes hours days percent kb mb kilobytes megabytes kib mib count sum bucket";
                         odd.split(' ').any(|odd| odd == part) || ["counter", "gauge"].contains(&part)

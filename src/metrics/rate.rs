@@ -1,16 +1,16 @@
-//! How often something happened recently: a rate in which what is past counts less and less. Pure.
+//! The recent rate of an event, in which older events count less and less. Pure.
 
-/// After this long something counts for a third (1/e) of what it did.
+/// Time after which an event counts for a third (1/e).
 const MEMORY_MS: f64 = 10_000.0;
-/// A rate is taken over this long at least: one event a moment ago is not a thousand a second.
+/// Shortest time over which a rate is taken: one event a moment ago is not a thousand per second.
 const SHORTEST_MS: u64 = 1000;
-/// After a pause this long a rate begins again: less than 1 % of what was before is left of it.
+/// Pause after which a rate starts again: less than 1 % of the earlier one is left.
 const PAUSE_MS: u64 = 50_000;
 
 /// A rate per second, decayed to the time of its last event.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Rate {
-    /// What the rate would be if it had been counted for ever.
+    /// The rate if it had been counted forever.
     decayed: f64,
     at_ms: u64,
     since_ms: u64,
@@ -18,7 +18,7 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    /// It has happened once more. A clock that was set back stands still here.
+    /// Counts an event. If the clock was set back, time stands still here.
     pub(crate) fn count(&mut self, now_ms: u64) {
         if self.total == 0 || now_ms.saturating_sub(self.at_ms) > PAUSE_MS {
             self.since_ms = now_ms;
@@ -28,8 +28,8 @@ impl Rate {
         self.total += 1;
     }
 
-    /// The rate at a time. What was counted for a shorter time than it takes to forget is held against that time: a
-    /// steady rate reads the same from its first second on.
+    /// The rate at a time. Events counted for a shorter time than it takes to forget are divided by that time, so a
+    /// steady rate is right from its first second.
     pub(crate) fn per_second(&self, now_ms: u64) -> f64 {
         let counted_ms = now_ms.max(self.at_ms).saturating_sub(self.since_ms).max(SHORTEST_MS);
         self.decayed(now_ms) / -(-(counted_ms as f64) / MEMORY_MS).exp_m1()
@@ -38,12 +38,12 @@ impl Rate {
     fn decayed(&self, now_ms: u64) -> f64 {
         match now_ms.saturating_sub(self.at_ms) {
             0 => self.decayed,
-            // Exact far beyond the time after which nothing is left of it.
+            // Exact far beyond the time after which nothing is left.
             past => self.decayed * (-(past as f64) / MEMORY_MS).exp(),
         }
     }
 
-    /// How often it has happened at all.
+    /// Number of events.
     pub(crate) fn total(&self) -> u64 {
         self.total
     }
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_goes_on_steadily_has_its_rate_and_what_ends_fades() {
+    fn a_steady_rate_is_exact_and_fades_after_its_end() {
         let mut rate = Rate::default();
         // 50 a second for two minutes.
         (0..6000).for_each(|n| rate.count(1_000_000 + n * 20));
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn a_steady_rate_reads_true_from_its_first_seconds_on_and_again_after_a_pause() {
+    fn a_steady_rate_is_exact_from_its_first_seconds_and_after_a_pause() {
         let mut rate = Rate::default();
         for start in [1_000_000, 1_600_000] {
             for n in 0..1200 {
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_back_or_far_ahead_does_no_harm() {
+    fn a_clock_set_back_or_far_ahead_is_harmless() {
         let mut rate = Rate::default();
         rate.count(5000);
         rate.count(1000);

@@ -1,5 +1,5 @@
-//! The snapshot: everything that a server tells of itself at one time, as JSON by serde. What is measured in clients is
-//! told by percentiles, so that a snapshot of many is no larger than one of few.
+//! The snapshot: a server's statistics at one time, as JSON by serde. Measurements of clients are given as percentiles,
+//! so that a snapshot of many is no larger than one of few.
 
 use std::net::SocketAddr;
 
@@ -8,48 +8,48 @@ use uuid::Uuid;
 
 use super::counters::{ByCarrier, Totals};
 
-/// What a server tells of itself.
+/// A server's statistics at one time.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
-    /// When, in Unix milliseconds.
+    /// Time of the snapshot, in Unix milliseconds.
     pub now: u64,
-    /// Since when the server counts, in milliseconds.
+    /// Time since the server started, in milliseconds.
     pub uptime_ms: u64,
-    /// The name that clients are told.
+    /// Name sent to clients.
     pub server_name: String,
     /// The server's version.
     pub version: &'static str,
-    /// When the certificate that clients are shown expires, in Unix milliseconds; `None` where it does not say.
+    /// Expiry of the certificate shown to clients, in Unix milliseconds; `None` if it cannot be parsed.
     pub certificate_expires_at: Option<u64>,
-    /// Clients that are connected.
+    /// Connected clients.
     pub clients: Clients,
-    /// Connections, those without a handshake among them.
+    /// Connections, including those without a finished handshake.
     pub connections: u64,
-    /// Connections that are still to shake hands, those whose first packet is all that has come among them.
+    /// Connections without a finished handshake, including those that have sent only their first packet.
     pub handshakes: u64,
-    /// What was counted since the start.
+    /// Sums since the start.
     pub totals: Totals,
-    /// What waits for clients.
+    /// Queues to clients.
     pub queues: Queues,
     /// Topics.
     pub topics: Topics,
-    /// Milliseconds of a packet to a client and back, as QUIC has measured them.
+    /// Round trip times in milliseconds, as measured by QUIC.
     pub rtt_ms: Percentiles,
-    /// Of 100 packets to a client, those that were lost.
+    /// Lost packets in percent.
     pub loss_percent: Percentiles,
-    /// Single clients: those with the most bytes waiting first, then by id.
+    /// Some clients: those with the most queued bytes first, then by id.
     pub list: Vec<ClientStats>,
 }
 
-/// Clients that are connected.
+/// Connected clients.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Clients {
-    /// By their carriers.
+    /// By carrier.
     #[serde(flatten)]
     pub by_carrier: ByCarrier,
-    /// All.
+    /// All together.
     pub total: u64,
 }
 
@@ -59,7 +59,7 @@ impl From<ByCarrier> for Clients {
     }
 }
 
-/// What waits for clients beyond what QUIC has taken, on all lanes. Datagrams that wait are not among it.
+/// Messages queued for clients beyond what QUIC holds, on all lanes, datagrams not included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Queues {
@@ -67,12 +67,12 @@ pub struct Queues {
     pub messages: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Bytes that wait for the client for which the most do.
+    /// Bytes queued for the client with the most.
     pub max_client_bytes: u64,
 }
 
 impl Queues {
-    /// Adds what waits for another client.
+    /// Adds the queue of another client.
     pub(crate) fn add(&mut self, messages: usize, bytes: usize) {
         self.messages += messages as u64;
         self.bytes += bytes as u64;
@@ -84,13 +84,13 @@ impl Queues {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Topics {
-    /// Those that are known: with subscribers, with history, or used a short time ago.
+    /// Known topics: with subscribers, with history, or used recently.
     pub count: u64,
     /// Subscriptions, to topics and to patterns.
     pub subscriptions: u64,
-    /// Memory that the history and the idempotency keys of all topics take, in bytes.
+    /// Memory of the history and idempotency keys of all topics, in bytes.
     pub memory_bytes: u64,
-    /// Those with the most messages of late, first.
+    /// Topics with the most recent messages, sorted by rate.
     pub top: Vec<TopicStats>,
 }
 
@@ -100,40 +100,40 @@ pub struct Topics {
 pub struct TopicStats {
     /// Its name.
     pub topic: String,
-    /// Subscriptions that it reaches: those by its name, and those to patterns that match it. A client with several is
+    /// Subscriptions that receive its messages: to its name, and to patterns that match it. A client with several is
     /// counted for each.
     pub subscribers: u64,
-    /// Those of them to patterns.
+    /// Subscriptions to patterns among them.
     pub pattern_subscribers: u64,
-    /// Messages since it came to be, or came back after it was forgotten.
+    /// Messages since the topic was created, or created again after it was forgotten.
     pub published: u64,
-    /// The newest message's offset.
+    /// Offset of the newest message.
     pub offset: u64,
-    /// Recent messages a second: what is ten seconds old counts for a third.
+    /// Recent messages per second: a message ten seconds ago counts for a third.
     pub per_second: f64,
 }
 
-/// How something that is measured in each client is spread over them.
+/// The distribution of a measurement over clients.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Percentiles {
-    /// Half of the clients have no more than this; 0 where there is no client.
+    /// Half of the clients have at most this; 0 without clients.
     pub p50: f64,
-    /// Nine of ten.
+    /// 90 % have at most this.
     pub p90: f64,
-    /// All but one of a hundred.
+    /// 99 % have at most this.
     pub p99: f64,
-    /// All that were looked at.
+    /// The largest value.
     pub max: f64,
-    /// How many clients that is: those on QUIC, and of very many about a thousand.
+    /// Number of clients measured: those on QUIC, or about a thousand of very many.
     pub clients: u64,
 }
 
 impl Percentiles {
-    /// That of some numbers.
+    /// The percentiles of some numbers.
     pub(crate) fn of(mut numbers: Vec<f64>) -> Self {
         numbers.sort_by(f64::total_cmp);
-        // The least that no fewer than so many of a hundred do not exceed (nearest rank).
+        // The smallest number that at least this percentage does not exceed (nearest rank).
         let percentile = |percent: usize| {
             let rank = (numbers.len() * percent).div_ceil(100);
             numbers.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
@@ -142,7 +142,7 @@ impl Percentiles {
         Self { p50, p90, p99, max, clients: numbers.len() as u64 }
     }
 
-    /// Each percentile with its number of a hundred.
+    /// Each percentile with its name.
     pub(super) fn percentiles(&self) -> [(&'static str, f64); 4] {
         [("50", self.p50), ("90", self.p90), ("99", self.p99), ("100", self.max)]
     }
@@ -156,19 +156,19 @@ pub struct ClientStats {
     pub id: Uuid,
     /// The name that others see.
     pub name: Option<String>,
-    /// Who it has proved to be.
+    /// Its authenticated user.
     pub user: Option<String>,
     /// Its carrier.
     pub transport: String,
-    /// Since when, in Unix milliseconds.
+    /// Start of the connection, in Unix milliseconds.
     pub connected_at: u64,
-    /// Where it is now.
+    /// Its present address.
     pub address: SocketAddr,
-    /// Milliseconds of a packet to it and back; `None` where its carrier is not QUIC.
+    /// Round trip time in milliseconds; `None` if its carrier is not QUIC.
     pub rtt_ms: Option<f64>,
-    /// Of 100 packets to it, those that were lost; likewise.
+    /// Lost packets in percent; likewise.
     pub loss_percent: Option<f64>,
-    /// Messages that wait for it.
+    /// Messages queued for it.
     pub queued_messages: u64,
     /// Their bytes.
     pub queued_bytes: u64,
@@ -176,7 +176,7 @@ pub struct ClientStats {
     pub subscriptions: u64,
 }
 
-/// A number to three places, which is all that anybody reads.
+/// A number rounded to three decimal places.
 pub(crate) fn thousandths(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_are_numbers_that_were_measured() {
+    fn percentiles_are_measured_numbers() {
         assert_eq!(Percentiles::of(vec![]), Percentiles::default());
         let one = Percentiles { p50: 7.0, p90: 7.0, p99: 7.0, max: 7.0, clients: 1 };
         assert_eq!(Percentiles::of(vec![7.0]), one);
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn queues_are_summed_and_the_fullest_is_told() {
+    fn queues_are_summed_and_the_largest_is_kept() {
         let mut queues = Queues::default();
         for (messages, bytes) in [(1, 10), (0, 0), (3, 25), (2, 5)] {
             queues.add(messages, bytes);

@@ -1,4 +1,4 @@
-//! The few first of many, without sorting or keeping the many. Pure.
+//! Keeps the greatest few of many values, without sorting or storing the many. Pure.
 
 use std::cmp::Reverse;
 
@@ -6,9 +6,9 @@ use std::cmp::Reverse;
 #[derive(Debug)]
 pub(crate) struct TopN<K, V> {
     most: usize,
-    /// At most twice as many as are wanted, so that each is sorted a few times at most.
+    /// At most twice as many as wanted, so that each is sorted only a few times.
     kept: Vec<(K, V)>,
-    /// As many are kept with greater keys.
+    /// The least key kept, once there are enough.
     floor: Option<K>,
 }
 
@@ -17,7 +17,7 @@ impl<K: Ord + Copy, V> TopN<K, V> {
         Self { most, kept: Vec::new(), floor: None }
     }
 
-    /// Adds a value, which is only made where it may be among the first.
+    /// Adds a value, which is only made if it may be among the greatest.
     pub(crate) fn offer(&mut self, key: K, make: impl FnOnce() -> V) {
         if self.most == 0 || self.floor.is_some_and(|floor| key <= floor) {
             return;
@@ -36,7 +36,7 @@ impl<K: Ord + Copy, V> TopN<K, V> {
         }
     }
 
-    /// The greatest first.
+    /// The values, greatest first.
     pub(crate) fn into_sorted(mut self) -> impl Iterator<Item = V> {
         self.cut();
         self.kept.into_iter().map(|(_, value)| value)
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_greatest_come_first_whatever_their_order_was_and_few_others_are_made() {
+    fn the_greatest_come_first_and_few_others_are_made() {
         for most in [0, 1, 3, 50, 10_000] {
             let (mut top, mut made) = (TopN::new(most), 0);
             // Each number below 5,003, which is prime, once and out of order.

@@ -1,5 +1,7 @@
-//! Certificates for trying things out: an authority and what it signs, made in one go.
+//! Creates development certificates: an authority and one certificate signed by it, for a server that has none and for
+//! `quic-websocket certs`. Processes that create them in one folder at the same moment take turns.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -19,19 +21,19 @@ use super::{TlsError, Validity, certificate_name, pem_certificates, short_lived,
 use crate::config;
 use crate::message::ClientName;
 
-/// Names for which development certificates hold.
+/// Names in every development certificate.
 pub const DEVELOPMENT_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
-/// Who signs them.
+/// Name of the authority that signs development certificates.
 pub(super) const AUTHORITY: &str = "quic-websocket development CA";
 
-/// Days for which development certificates hold.
+/// Validity of development certificates, in days.
 const DEVELOPMENT_DAYS: i64 = 365;
 
-/// The three files that a development set-up consists of, in one folder.
+/// The three files of a development set-up, in one folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DevelopmentFiles {
-    /// The certificate authority, for clients to believe in. Its key is thrown away: it can sign nothing else.
+    /// The certificate authority, for clients to trust. Its key is discarded, so it can sign nothing else.
     pub ca: PathBuf,
     /// The server's certificate.
     pub cert: PathBuf,
@@ -40,16 +42,18 @@ pub struct DevelopmentFiles {
 }
 
 impl DevelopmentFiles {
-    /// The usual names inside `folder`.
+    /// The default file names in `folder`.
     pub fn inside(folder: &Path) -> Self {
         Self { ca: folder.join("ca.pem"), cert: folder.join("server.pem"), key: folder.join("server-key.pem") }
     }
 
-    /// Makes a certificate authority and a P-256 certificate for `names` (DNS names or IP addresses), and writes them.
+    /// Creates a certificate authority and a P-256 certificate for `names` (DNS names or IP addresses), and writes
+    /// them.
     ///
     /// # Errors
     /// [`TlsError::Exists`] unless `force`; [`TlsError::Name`], [`TlsError::Write`] and [`TlsError::Make`].
     pub fn make(&self, names: &[String], force: bool) -> Result<(), TlsError> {
+        let _lock = FolderLock::of(&self.cert);
         self.make_at(names, force, SystemTime::now())
     }
 
@@ -63,10 +67,11 @@ impl DevelopmentFiles {
     }
 }
 
-/// The three files that a client needs to show who it is, and a server to believe it, in one folder: for trying that out.
+/// The files with which a client authenticates, and the authority for the server, in one folder: for tests and
+/// development.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientFiles {
-    /// The certificate authority, for servers to believe in. Its key is thrown away: it can sign nothing else.
+    /// The certificate authority, for servers to trust. Its key is discarded, so it can sign nothing else.
     pub ca: PathBuf,
     /// The client's certificate.
     pub cert: PathBuf,
@@ -75,17 +80,18 @@ pub struct ClientFiles {
 }
 
 impl ClientFiles {
-    /// The usual names inside `folder`.
+    /// The default file names in `folder`.
     pub fn inside(folder: &Path) -> Self {
         let [ca, cert, key] = ["client-ca.pem", "client.pem", "client-key.pem"].map(|name| folder.join(name));
         Self { ca, cert, key }
     }
 
-    /// Makes a certificate authority and a P-256 certificate for the client of this name, and writes them.
+    /// Creates a certificate authority and a P-256 certificate for the client of this name, and writes them.
     ///
     /// # Errors
     /// As [`DevelopmentFiles::make`].
     pub fn make(&self, name: &ClientName, force: bool) -> Result<(), TlsError> {
+        let _lock = FolderLock::of(&self.cert);
         refuse_existing([&self.ca, &self.cert, &self.key], force)?;
         let mut client = CertificateParams::new(Vec::new())?;
         client.distinguished_name.push(DnType::CommonName, name.as_str());
@@ -95,6 +101,33 @@ impl ClientFiles {
     }
 }
 
+/// Excludes other processes that create certificates in a folder, until it is dropped or its process ends: a
+/// certificate of one and the key of another do not fit.
+struct FolderLock {
+    _locked: Option<File>,
+}
+
+impl FolderLock {
+    /// Waits for the lock on the folder of a file, which is created if it is missing. Without a lock in a folder that
+    /// cannot be written to: nothing can be created there.
+    fn of(file: &Path) -> Self {
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // If this fails, so does writing the files, which reports the error.
+        let _ = fs::create_dir_all(folder);
+        let lock = |file: File| file.lock().map(|()| file);
+        // Windows opens no folder, and NFS locks none: a file in it takes its place there.
+        let locked = File::open(folder).and_then(lock).or_else(|_| {
+            let mut options = fs::OpenOptions::new();
+            options.write(true).create(true).truncate(false).open(folder.join(".lock")).and_then(lock)
+        });
+        Self { _locked: locked.ok() }
+    }
+}
+
+fn exists(path: &Path, flag: &'static str) -> Result<bool, TlsError> {
+    Ok(path.try_exists().map_err(|e| unreadable(path, flag, e.kind()))?)
+}
+
 fn refuse_existing(files: [&PathBuf; 3], force: bool) -> Result<(), TlsError> {
     match files.into_iter().find(|path| !force && path.exists()) {
         Some(path) => Err(TlsError::Exists { path: path.clone() }),
@@ -102,7 +135,7 @@ fn refuse_existing(files: [&PathBuf; 3], force: bool) -> Result<(), TlsError> {
     }
 }
 
-/// An authority and the one thing that it signed, as PEM.
+/// An authority and the one certificate that it signed, as PEM.
 struct Signed {
     ca: String,
     cert: String,
@@ -111,10 +144,10 @@ struct Signed {
 
 impl Signed {
     fn make(authority: &str, mut leaf: CertificateParams, now: SystemTime) -> Result<Self, TlsError> {
-        // Whatever the clock says: a certificate begins in 1970 at the earliest, and ends in 9999 at the latest.
+        // Whatever the clock says, a certificate starts in 1970 at the earliest and ends in 9999 at the latest.
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let now = i64::try_from(now).ok().and_then(|now| OffsetDateTime::from_unix_timestamp(now).ok());
-        let now = now.ok_or_else(|| TlsError::Make("the clock of this machine is wrong".into()))?;
+        let now = now.ok_or_else(|| TlsError::Make("the clock of this machine is wrong; set it".into()))?;
         let from = (now - time::Duration::days(1)).max(OffsetDateTime::UNIX_EPOCH);
         let until = now.checked_add(time::Duration::days(DEVELOPMENT_DAYS)).unwrap_or(now);
 
@@ -141,16 +174,16 @@ impl Signed {
     }
 }
 
-/// Writes a file through a new one beside it, so that it is never half there and its mode holds from the beginning.
+/// Writes a file by renaming a new one, so that it is never incomplete and has its mode from the start.
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), TlsError> {
     let written = write_beside(path, text, mode).and_then(|beside| fs::rename(&beside, path));
     written.map_err(|cause| TlsError::Write { path: path.to_owned(), cause })
 }
 
-/// The same for a file that is not there yet: where another process writes it at the same time, the first one has it.
+/// As [`write`], for a file that does not exist: if other processes write it at the same time, the first one wins.
 ///
 /// # Errors
-/// [`io::ErrorKind::AlreadyExists`] where it is there.
+/// [`io::ErrorKind::AlreadyExists`] if it exists.
 pub(super) fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let beside = write_beside(path, text, mode)?;
     let linked = fs::hard_link(&beside, path);
@@ -158,12 +191,12 @@ pub(super) fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     match linked {
         Ok(()) => removed,
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(e),
-        // Not every file system has such links.
+        // Not every file system supports hard links.
         Err(_) => create(path, text, mode, fs::OpenOptions::new().create_new(true)),
     }
 }
 
-/// Writes a file beside the one that it is to be, and gives its name. Its folder is made where there is none.
+/// Writes a temporary file beside `path` and returns its path. Creates the folder if it is missing.
 fn write_beside(path: &Path, text: &str, mode: u32) -> io::Result<PathBuf> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
@@ -183,43 +216,37 @@ fn create(path: &Path, text: &str, mode: u32, options: &mut fs::OpenOptions) -> 
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all())
 }
 
-/// A development set-up that was made because there was none that can be used.
+/// A development set-up that was created because there was no usable one.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Made {
     pub(crate) files: DevelopmentFiles,
-    /// Why, in words.
+    /// The reason, for the log.
     pub(crate) why: String,
 }
 
-/// Sees that the certificate and its key are there. Where nobody has said where they are, a development set-up is made in
-/// `certs/`, also in the place of one that is of no more use. Files that somebody has named are never made: a mistake in
-/// their names is likelier.
+/// Ensures that the certificate and its key exist. If the settings have their defaults, a development set-up is created
+/// when it is missing or no longer usable. Files named by the user are never created, because a typo is more likely.
 ///
 /// # Errors
-/// [`TlsError::Missing`] for a named file that is not there, [`TlsError::Half`] where one of the two is missing; what
-/// [`DevelopmentFiles::make`] gives.
+/// [`TlsError::Missing`] for a named file that does not exist, [`TlsError::Half`] if one of the two is missing, and the
+/// errors of [`DevelopmentFiles::make`].
 pub(crate) fn ensure_certificates(files: &config::Tls, now: SystemTime) -> Result<Option<Made>, TlsError> {
     let usual = config::Tls::default();
-    let [cert, key] = [(&files.cert, "--cert"), (&files.key, "--key")]
-        .map(|(path, flag)| path.try_exists().map_err(|e| unreadable(path, flag, e.kind())));
-    let (has_cert, has_key) = (cert?, key?);
     if (&files.cert, &files.key) != (&usual.cert, &usual.key) {
-        return match (has_cert, has_key) {
+        return match (exists(&files.cert, "--cert")?, exists(&files.key, "--key")?) {
             (false, _) => Err(TlsError::Missing { path: files.cert.clone(), flag: "--cert" }),
             (_, false) => Err(TlsError::Missing { path: files.key.clone(), flag: "--key" }),
             (true, true) => Ok(None),
         };
     }
-    ensure_development(&files.cert, &files.key, (has_cert, has_key), now)
+    ensure_development(&files.cert, &files.key, now)
 }
 
-/// The same for the files of a development set-up.
-fn ensure_development(
-    cert: &Path,
-    key: &Path,
-    (has_cert, has_key): (bool, bool),
-    now: SystemTime,
-) -> Result<Option<Made>, TlsError> {
+/// As [`ensure_certificates`], for the files of a development set-up.
+fn ensure_development(cert: &Path, key: &Path, now: SystemTime) -> Result<Option<Made>, TlsError> {
+    let _lock = FolderLock::of(cert);
+    // Only now: another process may have created them while this one waited for the lock.
+    let (has_cert, has_key) = (exists(cert, "--cert")?, exists(key, "--key")?);
     let own = if has_cert { Own::read(cert, now) } else { None };
     let (names, why) = match (has_cert, has_key, own) {
         (false, false, _) => (Vec::new(), "No certificates found".to_owned()),
@@ -228,27 +255,27 @@ fn ensure_development(
             (names, format!("{} has expired", cert.display()))
         }
         (true, true, Some(Own { names, standing: Standing::Early })) => {
-            (names, format!("{} is not valid yet: the clock was wrong when it was made, or is now", cert.display()))
+            (names, format!("{} is not valid yet (the clock was wrong when it was created, or is now)", cert.display()))
         }
         (true, true, _) => return Ok(None),
         (true, false, None) => return Err(TlsError::Half { present: cert.to_owned(), absent: key.to_owned() }),
         (false, true, _) => return Err(TlsError::Half { present: key.to_owned(), absent: cert.to_owned() }),
     };
     let files = DevelopmentFiles { ca: cert.with_file_name("ca.pem"), cert: cert.to_owned(), key: key.to_owned() };
-    // The authority beside them signed files that are of no more use, so it is of none.
+    // The authority beside them is replaced as well, because it signed only files that are replaced.
     let names = if names.is_empty() { DEVELOPMENT_NAMES.map(str::to_owned).into() } else { names };
     files.make_at(&names, true, now)?;
     Ok(Some(Made { files, why }))
 }
 
-/// A certificate that was made here for development.
+/// A development certificate created by this program.
 struct Own {
     names: Vec<String>,
     standing: Standing,
 }
 
 impl Own {
-    /// Reads one; `None` where it is another, or cannot be read.
+    /// Reads one; `None` if it is another certificate or cannot be read.
     fn read(path: &Path, now: SystemTime) -> Option<Self> {
         let certificate = pem_certificates(&fs::read(path).ok()?).ok()?.into_iter().next().map(CertificateDer::from)?;
         let (_, read) = X509Certificate::from_der(&certificate).ok()?;
@@ -266,8 +293,7 @@ mod tests {
     use crate::tls::{ServerTls, Trust};
 
     fn ensure(files: &DevelopmentFiles, now: SystemTime) -> Result<Option<Made>, TlsError> {
-        let exists = (files.cert.exists(), files.key.exists());
-        ensure_development(&files.cert, &files.key, exists, now)
+        ensure_development(&files.cert, &files.key, now)
     }
 
     fn load(files: &DevelopmentFiles) {
@@ -277,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn development_certificates_are_made_once_and_the_key_is_the_owners_alone() {
+    fn development_certificates_are_created_once_with_a_private_key_mode() {
         let folder = tempfile::tempdir().expect("a folder");
         let files = DevelopmentFiles::inside(&folder.path().join("certs"));
         let made = ensure(&files, SystemTime::now()).expect("made");
@@ -294,7 +320,30 @@ mod tests {
     }
 
     #[test]
-    fn what_is_of_no_more_use_is_made_again_for_the_same_names() {
+    fn processes_that_start_at_the_same_moment_use_one_certificate_with_its_key() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for round in 0..20 {
+            let files = DevelopmentFiles::inside(&folder.path().join(round.to_string()));
+            if round % 2 == 1 {
+                files.make_at(&["localhost".into()], false, SystemTime::UNIX_EPOCH).expect("expired ones");
+            }
+            let start = std::sync::Barrier::new(8);
+            let made = std::thread::scope(|scope| {
+                let one = || {
+                    start.wait();
+                    let made = ensure(&files, SystemTime::now()).expect("they exist now");
+                    load(&files);
+                    made.is_some()
+                };
+                let all: Vec<_> = (0..8).map(|_| scope.spawn(one)).collect();
+                all.into_iter().map(|one| one.join().expect("no panic")).filter(|made| *made).count()
+            });
+            assert_eq!(made, 1, "round {round}: one of them creates the files, the others use them");
+        }
+    }
+
+    #[test]
+    fn unusable_development_certificates_are_replaced_for_the_same_names() {
         let folder = tempfile::tempdir().expect("a folder");
         let files = DevelopmentFiles::inside(folder.path());
         let now = SystemTime::now();
@@ -320,21 +369,25 @@ mod tests {
         let foreign = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         fs::write(&files.cert, foreign.cert.pem()).expect("written");
         fs::remove_file(&files.key).expect("removed");
-        let half = ensure(&files, now).expect_err("somebody's own, and half of it").to_string();
-        assert!(half.contains("server-key.pem is not"), "{half}");
+        let half = ensure(&files, now).expect_err("a foreign certificate without its key").to_string();
+        assert!(half.contains("server-key.pem does not"), "{half}");
         fs::write(&files.key, foreign.signing_key.serialize_pem()).expect("written");
-        assert_eq!(ensure(&files, now + 9000 * year).expect("somebody's own"), None, "as it is, whatever the time");
+        assert_eq!(
+            ensure(&files, now + 9000 * year).expect("a foreign certificate"),
+            None,
+            "unchanged, whatever the time"
+        );
     }
 
     #[test]
-    fn nothing_is_made_in_the_place_of_a_file_that_was_named() {
+    fn a_named_file_is_never_created() {
         let folder = tempfile::tempdir().expect("a folder");
         let made = DevelopmentFiles::inside(folder.path());
         made.make(&["localhost".into()], false).expect("made");
         let other = folder.path().join("new").join("server.pem");
         for (cert, key, missing) in [
-            (&other, &made.key, "new/server.pem is not there: correct --cert"),
-            (&made.cert, &other, "new/server.pem is not there: correct --key"),
+            (&other, &made.key, "new/server.pem does not exist; correct --cert"),
+            (&made.cert, &other, "new/server.pem does not exist; correct --key"),
             (&other, &other, "correct --cert"),
         ] {
             let files = config::Tls { cert: cert.clone(), key: key.clone(), ..Default::default() };

@@ -1,4 +1,5 @@
-//! When the certificate that a server shows expires: for whoever watches, and in the log some days before, once a day.
+//! Tracks when the server's certificate expires: for the statistics, and for warnings in the log, once a day from some
+//! days before. `server` in this room owns the watch.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,22 +10,22 @@ use super::Validity;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Tells when the certificate expires that a server shows. Cheap to clone.
+/// The expiry of the certificate in use. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Expiry(watch::Receiver<Option<u64>>);
 
 impl Expiry {
-    /// When, in seconds since 1970; `None` where that cannot be read in it.
+    /// The expiry in seconds since 1970; `None` if the certificate cannot be parsed.
     pub(crate) fn at(&self) -> Option<u64> {
         *self.0.borrow()
     }
 }
 
-/// What is known of the time of the certificate in use.
+/// Decides when to warn about the certificate in use.
 pub(super) struct ExpiryWatch {
     validity: Option<Validity>,
     teller: watch::Sender<Option<u64>>,
-    /// How long before its end warnings begin; none where there are to be none.
+    /// Time before the expiry from which it warns; zero is never.
     within: Duration,
     warned: Option<SystemTime>,
 }
@@ -39,24 +40,24 @@ impl ExpiryWatch {
         Expiry(self.teller.subscribe())
     }
 
-    /// Another certificate is in use.
+    /// Tracks another certificate from now on.
     pub(super) fn begin(&mut self, validity: Option<Validity>) {
         (self.validity, self.warned) = (validity, None);
         self.teller.send_replace(validity.map(Validity::ends));
     }
 
-    /// The time until the next warning is due; `None` where none ever is.
+    /// Time until the next warning is due; `None` if there will be none.
     pub(super) fn next(&self, now: SystemTime) -> Option<Duration> {
         let validity = self.validity.filter(|_| !self.within.is_zero())?;
-        // A certificate that holds for a week is renewed later than one that holds for a year.
+        // A certificate valid for a week is renewed later than one valid for a year.
         let within = self.within.min(validity.lasts() / 4);
         let until = validity.left(now).saturating_sub(within);
-        // A clock that was set back has it told again.
+        // If the clock was set back, the warning may be repeated.
         let again = self.warned.and_then(|warned| DAY.checked_sub(now.duration_since(warned).ok()?));
         Some(until.max(again.unwrap_or_default()))
     }
 
-    /// Says in the log how long the certificate still holds.
+    /// Logs how long the certificate is still valid.
     pub(super) fn warn(&mut self, name: &str, now: SystemTime) {
         let Some(validity) = self.validity else { return };
         self.warned = Some(now);
@@ -65,7 +66,7 @@ impl ExpiryWatch {
         let not_after = validity.ends();
         match (days, hours) {
             _ if left.is_zero() => {
-                error!(not_after, "The certificate {name} has expired: clients do not connect any more; replace it")
+                error!(not_after, "The certificate {name} has expired, so clients refuse to connect; replace it")
             }
             (0 | 1, _) => warn!(not_after, "The certificate {name} expires in {hours} hours; replace it"),
             _ => warn!(not_after, "The certificate {name} expires in {days} days; replace it"),
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn warnings_begin_some_days_before_and_come_once_a_day() {
+    fn warnings_start_some_days_before_and_are_daily() {
         let (mut watch, day) = watch(14, 90);
         assert_eq!(watch.listener().at(), Some(1_000_000_000 + 90 * DAY.as_secs()));
         assert_eq!(watch.next(day(0)), Some(76 * DAY));
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_of_a_week_is_told_of_in_its_last_quarter_and_without_days_none_is() {
+    fn a_short_certificate_is_warned_about_in_its_last_quarter_and_none_with_0_days() {
         let (short, day) = watch(14, 8);
         assert_eq!(short.next(day(0)), Some(6 * DAY));
         let (never, day) = watch(0, 8);

@@ -1,5 +1,6 @@
-//! Certificates and TLS settings of both sides: what a server shows, what a client believes, and the development
-//! certificates that a server without any makes for itself.
+//! Certificates and TLS settings of the server: loading, reloading and expiry, development certificates, names in
+//! client certificates, and the key for stateless resets. Knows no connection. Called by `server` and `auth`; what
+//! clients use as well is in `quic_websocket_client::tls`.
 
 mod development;
 mod expiry;
@@ -36,75 +37,85 @@ pub(crate) use self::validity::Validity;
 /// Why certificates cannot be used.
 #[derive(Debug, Error)]
 pub enum TlsError {
-    /// Files that a client reads as well, or the crypto library, cannot be used.
+    /// An error of the TLS code shared with the client library: in files that both read, or in the crypto library.
     #[error(transparent)]
     Shared(#[from] quic_websocket_client::tls::TlsError),
     /// The key for stateless resets cannot be read.
-    #[error("cannot read {}: {cause}; {}", path.display(), reset_key_advice(cause.kind()))]
+    #[error("cannot read the key for stateless resets {}: {}", path.display(), unreadable_reset_key(cause))]
     ReadResetKey {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         cause: io::Error,
     },
-    /// A file holds no key for stateless resets.
-    #[error("there is no key of 32 to 4096 bytes in {}, which quic.reset_key names; openssl rand -hex 32 makes one", path.display())]
+    /// A file contains no key for stateless resets.
+    #[error(
+        "{}, which quic.reset_key names, is not a key of 32 to 4096 bytes; create one with openssl rand -hex 32",
+        path.display()
+    )]
     ResetKey {
         /// The file.
         path: PathBuf,
     },
-    /// A certificate cannot be made for this name.
-    #[error("cannot make a certificate for the name {name:?}: {why}")]
+    /// A certificate cannot be created for this name.
+    #[error("cannot create a certificate for the name {name:?}: {why}")]
     Name {
-        /// As it was given, the first 100 characters.
+        /// The name, cut after 100 characters.
         name: String,
-        /// What is wrong with it.
+        /// The problem.
         why: &'static str,
     },
-    /// One of the two files is there, the other is not.
-    #[error("{} is there but {} is not: a certificate needs its key; restore it, or remove the other to have both made", present.display(), absent.display())]
+    /// Of a certificate and its key, one file is missing.
+    #[error(
+        "{} exists but {} does not; restore it, or remove the other so that both are created",
+        present.display(),
+        absent.display()
+    )]
     Half {
-        /// The file that is there.
+        /// The file that exists.
         present: PathBuf,
-        /// The file that is not.
+        /// The missing file.
         absent: PathBuf,
     },
-    /// A file that was named is not there.
-    #[error("{} is not there: correct {flag}, or leave --cert and --key out to have certificates for development made in certs/", path.display())]
+    /// A file named by the user does not exist.
+    #[error(
+        "{} does not exist; correct {flag}, or leave --cert and --key out to create development certificates in certs/",
+        path.display()
+    )]
     Missing {
         /// The file.
         path: PathBuf,
         /// The flag or setting that names it.
         flag: &'static str,
     },
-    /// A file that would be made is there already.
-    #[error("{} is there already; replace it with --force", path.display())]
+    /// A file to create already exists.
+    #[error("{} already exists; replace it with --force", path.display())]
     Exists {
         /// The file.
         path: PathBuf,
     },
     /// A file cannot be written.
-    #[error("cannot write {}: {cause}; check that its folder is writable", path.display())]
+    #[error("cannot write {}: {}", path.display(), unwritable(cause))]
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
-    /// Certificates cannot be made for these names.
-    #[error("cannot make certificates: {0}")]
+    /// Certificates cannot be created.
+    #[error("cannot create certificates: {0}")]
     Make(String),
-    /// No client believes the certificate at this time.
-    #[error("the certificate {} {why}; get another one", path.display())]
+    /// The certificate is not valid at this time, so clients reject it.
+    #[error("the certificate {} {why}; get a new one", path.display())]
     Time {
-        /// Its file.
+        /// The certificate's file.
         path: PathBuf,
         /// Whether it has expired or is not valid yet, in words.
         why: &'static str,
     },
 }
 
-// Without `source`: the text above holds it, and whoever prints a chain of errors would print it twice.
+// Without `source`, because the text contains it, and a printed chain of errors would repeat it.
 impl From<rcgen::Error> for TlsError {
     fn from(error: rcgen::Error) -> Self {
         Self::Make(error.to_string())
@@ -123,13 +134,32 @@ impl From<NoInitialCipherSuite> for TlsError {
     }
 }
 
-/// What to do about a key for stateless resets that cannot be read.
-fn reset_key_advice(kind: io::ErrorKind) -> &'static str {
-    match kind {
+/// Why the key for stateless resets cannot be read, and what to do.
+fn unreadable_reset_key(cause: &io::Error) -> String {
+    match cause.kind() {
         io::ErrorKind::PermissionDenied => {
-            "let the user that this program runs as read it, the folders around it included (chown, chmod)"
+            "permission denied; let the user that runs this program read it and the folders above it (chown, chmod)"
+                .into()
         }
-        io::ErrorKind::NotFound => "correct quic.reset_key, or make the key with openssl rand -hex 32",
-        _ => "name another file with quic.reset_key",
+        io::ErrorKind::NotFound => {
+            "there is no such file; correct quic.reset_key, or create the key with openssl rand -hex 32".into()
+        }
+        io::ErrorKind::IsADirectory => "it is a folder; name a file with quic.reset_key".into(),
+        _ => format!("{cause}; name another file with quic.reset_key"),
+    }
+}
+
+/// Why a file cannot be written, and what to do.
+fn unwritable(cause: &io::Error) -> String {
+    match cause.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "permission denied; let the user that runs this program write to its folder (chown, chmod)".into()
+        }
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            "its folder is a file; choose another folder".into()
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only; choose another folder".into(),
+        io::ErrorKind::StorageFull => "the disk is full; free some space".into(),
+        _ => format!("{cause}; check that its folder is writable"),
     }
 }

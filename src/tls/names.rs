@@ -1,4 +1,5 @@
-//! Names for which certificates are made: as people write them, and as certificates hold them. Pure.
+//! Parses the names for which certificates are created: users write them in various forms, certificates contain one.
+//! Pure.
 
 use std::net::IpAddr;
 
@@ -7,11 +8,11 @@ use rustls::pki_types::DnsName;
 
 use super::TlsError;
 
-/// A host's name or address as a certificate holds it: in ASCII (RFC 5890) and lower case, an address without brackets. A
-/// name may begin with `*.`, which stands for one level (RFC 9525 section 6.3).
+/// A host name or address in the form of certificates: ASCII (RFC 5890) in lower case, an address without brackets. A
+/// name may start with `*.`, which matches one level (RFC 9525 section 6.3).
 ///
 /// # Errors
-/// [`TlsError::Name`] where it is neither.
+/// [`TlsError::Name`] if it is neither.
 pub fn certificate_name(given: &str) -> Result<String, TlsError> {
     let refused = |why| TlsError::Name { name: given.chars().take(100).collect(), why };
     let bare = given.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(given);
@@ -25,28 +26,28 @@ pub fn certificate_name(given: &str) -> Result<String, TlsError> {
         let rest = certificate_name(rest)?;
         let is_wide = !rest.contains('.') || rest.starts_with('*') || rest.parse::<IpAddr>().is_ok();
         return if is_wide {
-            Err(refused("below * there has to be a domain, as in *.example.com"))
+            Err(refused("* must be followed by a domain, as in *.example.com"))
         } else {
             Ok(format!("*.{rest}"))
         };
     }
     if given.contains('*') {
-        return Err(refused("* stands for one whole level, the first, as in *.example.com"));
+        return Err(refused("* must be the whole first level, as in *.example.com"));
     }
     if let Some(wrong) = given.chars().find(|c| c.is_ascii() && !(c.is_ascii_alphanumeric() || "-._".contains(*c))) {
         return Err(refused(match wrong {
-            ':' | '/' => "the name alone is wanted, without https:// and port",
-            _ => "letters, digits, - and dots are allowed",
+            ':' | '/' => "give only the name, without https:// and port",
+            _ => "use letters, digits, - and dots",
         }));
     }
     // Unicode to ASCII as browsers do it (UTS 46).
     let name = Url::parse(&format!("https://{given}/")).ok().and_then(|url| url.host_str().map(str::to_owned));
-    let name = name.ok_or_else(|| refused("it is no name of a host"))?;
+    let name = name.ok_or_else(|| refused("it is not a host name"))?;
     let name = name.strip_suffix('.').unwrap_or(&name);
     if name.parse::<IpAddr>().is_ok() {
-        return Err(refused("an address is written with four numbers, or as IPv6"));
+        return Err(refused("write an IPv4 address with four numbers"));
     }
-    DnsName::try_from(name).map_err(|_| refused("it is no name of a host"))?;
+    DnsName::try_from(name).map_err(|_| refused("it is not a host name"))?;
     Ok(name.to_owned())
 }
 
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_become_what_certificates_hold() {
+    fn names_are_converted_to_the_form_of_certificates() {
         for (given, held) in [
             ("localhost", "localhost"),
             ("Chat.Example", "chat.example"),
@@ -73,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_refused_with_the_reason() {
+    fn an_invalid_name_is_refused_with_the_reason() {
         let long = format!("{}.example", "x".repeat(64));
         for (given, why) in [
             ("", "empty"),
@@ -81,18 +82,18 @@ mod tests {
             ("two words", "letters"),
             ("https://chat.example", "without https://"),
             ("chat.example:4433", "port"),
-            ("*", "one whole level"),
+            ("*", "whole first level"),
             ("*.", "empty"),
-            ("*.example", "below *"),
-            ("*.*.example", "below *"),
-            ("*.127.0.0.1", "below *"),
-            ("chat.*.example", "one whole level"),
-            ("c*.example", "one whole level"),
+            ("*.example", "must be followed"),
+            ("*.*.example", "must be followed"),
+            ("*.127.0.0.1", "must be followed"),
+            ("chat.*.example", "whole first level"),
+            ("c*.example", "whole first level"),
             ("127.1", "four numbers"),
-            ("1.2.3.4.5", "no name"),
-            ("a..b", "no name"),
-            ("-a.example", "no name"),
-            (&long, "no name"),
+            ("1.2.3.4.5", "not a host name"),
+            ("a..b", "not a host name"),
+            ("-a.example", "not a host name"),
+            (&long, "not a host name"),
             ("a\u{200b}\u{0}b", "letters"),
         ] {
             let error = certificate_name(given).expect_err(given).to_string();

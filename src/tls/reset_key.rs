@@ -1,6 +1,6 @@
-//! The key from which a server derives stateless reset tokens (RFC 9000 section 10.3). A server that was killed knows none of
-//! its connections when it is back: with the key that it had before it can tell their clients so, and these connect again at
-//! once, instead of sending in vain until their idle timeout.
+//! Loads the key from which stateless reset tokens are derived (RFC 9000 section 10.3). A server that was killed knows
+//! none of its old connections after a restart: with the same key it can tell their clients, which reconnect at once
+//! instead of after their idle timeout. Called once, by `server`.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -11,21 +11,21 @@ use tracing::warn;
 use super::{TlsError, development, files, provider};
 use crate::config::Config;
 
-/// The file beside the certificate.
+/// Name of the file beside the certificate.
 const NAME: &str = "reset-key";
-/// How many random bytes a new key has.
+/// Random bytes of a new key.
 const KEY_BYTES: usize = 32;
-/// A key of fewer bytes could be guessed, and whoever has it can end any connection.
+/// Minimum bytes of a key: with a shorter one, which could be guessed, anyone could end any connection.
 const LEAST_BYTES: usize = 32;
-/// More bytes are no key.
+/// Maximum bytes of a key; a longer file is something else.
 const MOST_BYTES: usize = 4096;
 
-/// The key, which its `Debug` does not show.
+/// The key. It has no `Debug`, so it cannot be logged.
 pub(crate) struct ResetKey(Vec<u8>);
 
 impl ResetKey {
-    /// Reads the key: from the file in the settings, which has to be there, else from the one beside the certificate, which
-    /// is made where there is none. Where that cannot be, the key lasts as long as the process, and the log says so.
+    /// Reads the key from the file in the settings, which must exist, or from the one beside the certificate, which is
+    /// created if missing. If that fails, the key lasts as long as the process, and the log says so.
     pub(crate) fn load(config: &Config) -> Result<Self, TlsError> {
         if let Some(path) = &config.quic.reset_key {
             let key = read(path)
@@ -40,7 +40,7 @@ impl ResetKey {
                 return Ok(key);
             }
             Ok(None) => {
-                warn!("{} holds no key of {LEAST_BYTES} bytes or more: another one is made", path.display());
+                warn!("{} is not a key of {LEAST_BYTES} bytes or more; creating another", path.display());
                 fs::remove_file(&path)
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -49,15 +49,15 @@ impl ResetKey {
         let kept = kept.and_then(|()| Self::make(&path));
         kept.or_else(|e| {
             warn!(
-                "No key for stateless resets in {}: {e}. Clients on QUIC will notice only after their idle timeout if this \
-                 server is killed and comes back; name a file that is there with quic.reset_key",
+                "No key for stateless resets in {}: {e}. If this server is killed and restarted, QUIC clients will \
+                 notice only after their idle timeout; name an existing file with quic.reset_key",
                 path.display()
             );
             random().map(Self)
         })
     }
 
-    /// Makes a key in a new file, or takes the one that another server has made there in the meantime.
+    /// Creates a key in a new file, or uses the one that another server created there in the meantime.
     fn make(path: &Path) -> io::Result<Self> {
         let key = random().map_err(|e| io::Error::other(e.to_string()))?;
         let text: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -65,21 +65,21 @@ impl ResetKey {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             made => made?,
         }
-        read(path)?.ok_or_else(|| io::Error::other("what was written is not there"))
+        read(path)?.ok_or_else(|| io::Error::other("the file was changed while it was created"))
     }
 
-    /// The key as Quinn takes it.
+    /// The key in Quinn's form.
     pub(crate) fn hmac(&self) -> std::sync::Arc<dyn quinn::crypto::HmacKey> {
         std::sync::Arc::new(aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &self.0))
     }
 }
 
-/// Where the key is that belongs to a certificate.
+/// Path of the key that belongs to a certificate.
 fn beside(cert: &Path) -> PathBuf {
     cert.with_file_name(NAME)
 }
 
-/// The key in a file; `None` where what it holds is none.
+/// The key in a file; `None` if its length is not that of a key.
 fn read(path: &Path) -> io::Result<Option<ResetKey>> {
     let key = fs::read(path)?.trim_ascii().to_vec();
     Ok((LEAST_BYTES..=MOST_BYTES).contains(&key.len()).then_some(ResetKey(key)))
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_made_once_and_is_the_owners_alone() {
+    fn a_key_is_created_once_and_only_its_owner_can_read_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let config = config(folder.path());
         let made = ResetKey::load(&config).expect("made");
@@ -123,14 +123,15 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_named_has_to_be_there_and_to_be_one() {
+    fn a_named_key_must_exist_and_be_valid() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut config = config(folder.path());
         let path = folder.path().join("shared");
         config.quic.reset_key = Some(path.clone());
         let error = ResetKey::load(&config).err().map(|error| error.to_string()).expect("no key");
-        assert!(error.contains("quic.reset_key") && !error.contains("generate_certs"), "{error}");
-        assert!(!path.exists(), "nothing is made where somebody may have mistyped");
+        assert!(error.contains("there is no such file; correct quic.reset_key"), "{error}");
+        assert!(!error.contains("generate_certs") && !error.contains("entity not found"), "{error}");
+        assert!(!path.exists(), "nothing is created, because the name may be a typo");
         fs::write(&path, "short").expect("written");
         assert!(matches!(ResetKey::load(&config), Err(TlsError::ResetKey { .. })));
         fs::write(&path, [b'k'; LEAST_BYTES]).expect("written");
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_cannot_be_written_to_stops_no_server() {
+    fn a_server_starts_with_a_folder_that_cannot_be_written_to() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("no-folder");
         fs::write(&file, "").expect("written");

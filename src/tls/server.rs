@@ -1,4 +1,6 @@
-//! The server's side of TLS: made from files, and made again when they have changed, without a connection noticing.
+//! The server's TLS settings: made from files, and made again when these change, without affecting connections. Owns
+//! the short-lived certificate of WebTransport and the warnings before an expiry. `Server` calls it, and passes new
+//! settings to the workers.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,35 +29,35 @@ use super::{
 use crate::config::{self, TlsVersion};
 use crate::reload::Cause;
 
-/// The settings of both transports.
+/// The TLS settings of both transports.
 #[derive(Clone)]
 pub(crate) struct Sides {
     /// TLS 1.3 only, ALPN `qws/1` and `h3`.
     pub(crate) quic: Arc<QuicServerConfig>,
-    /// TLS 1.3, and 1.2 where the settings say so; ALPN `http/1.1`: WebSockets begin with nothing else.
+    /// TLS 1.3, and 1.2 if the settings allow it; ALPN `http/1.1`, with which every WebSocket starts.
     pub(crate) tcp: Arc<rustls::ServerConfig>,
 }
 
-/// What time alone mends.
+/// The only problem of a certificate that passes with time.
 const NOT_YET: &str = "is not valid yet";
 
-/// The clock may be set, so that it is looked at as often as this.
+/// Longest wait between two looks at the clock, which may be set meanwhile.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// What a server's TLS settings are made of.
+/// Makes the TLS settings, and knows what they were made of.
 pub(crate) struct ServerTls {
     files: config::Tls,
-    /// Outlives a change of the certificate: who resumes a session has seen the old one, and believed it. Not one of the
-    /// clients' authorities: a session says that a certificate was good, and would go on saying so.
+    /// Survives a change of the certificate: a client that resumes a session has checked the old one. Replaced if the
+    /// clients' authorities change: a session vouches for a client certificate, and would go on doing so.
     resumption: Resumption,
     sessions: Option<usize>,
-    /// What the files held when the settings in use were made.
+    /// Contents of the files of which the present settings were made.
     in_use: Contents,
-    /// What they held the last time that they were looked at: of what cannot be used is told once.
+    /// Contents when they were last looked at, so that each problem is logged once.
     seen: Contents,
-    /// That is not valid yet, and is looked at again.
+    /// Whether the new certificate is not valid yet, and is checked again.
     is_early: bool,
-    /// What says whether there is a short-lived certificate.
+    /// Setting for a short-lived certificate.
     setting: Option<bool>,
     short_lived: Option<Certificate>,
     teller: Teller,
@@ -64,8 +66,8 @@ pub(crate) struct ServerTls {
 }
 
 impl ServerTls {
-    /// Reads the files. Gives the settings with it: stateless session tickets; or, on QUIC, early data, and so many sessions
-    /// kept for that. `short_lived` is the setting for such a certificate.
+    /// Reads the files, and returns the settings as well: with stateless session tickets, or, for early data on QUIC,
+    /// with at most `sessions` stored sessions. `short_lived` is the setting for such a certificate.
     pub(crate) fn load(
         files: &config::Tls,
         short_lived: Option<bool>,
@@ -90,31 +92,31 @@ impl ServerTls {
         tls.teller.tell(tls.short_lived.as_ref());
         tls.expiry.begin(tls.validity(&contents));
         if let Err(e) = tls.is_in_time(&contents) {
-            warn!("Clients will not believe this server: {e}");
+            warn!("Clients will reject this server's certificate: {e}");
         }
         key_files::warn_of_readers(&files.key);
         Ok((tls, settings))
     }
 
-    /// Whether the certificate in the files is one that was made for development.
+    /// Whether the certificate in the files is a development certificate.
     pub(crate) fn is_for_development(&self) -> bool {
         let chain = text(&self.in_use.cert, &self.files.cert, "--cert")
             .and_then(|text| Ok(certificates(text, &self.files.cert, "--cert")?));
         chain.is_ok_and(|chain| chain.first().is_some_and(is_for_development))
     }
 
-    /// Tells when the certificate expires that is in the files.
+    /// The expiry of the certificate in the files.
     pub(crate) fn expiry(&self) -> Expiry {
         self.expiry.listener()
     }
 
-    /// Tells which short-lived certificate is shown.
+    /// The short-lived certificate in use.
     pub(crate) fn short_lived(&self) -> ShortLived {
         self.teller.listener()
     }
 
-    /// Reads the files again, and gives new settings where they hold something new that can be used. Else all stays as
-    /// it is. What came of it is logged; of files that are as they were, only where somebody asked.
+    /// Reads the files again, and returns new settings if they changed and are usable; else nothing changes. Logs the
+    /// result; for unchanged files only on request.
     pub(crate) fn reload(&mut self, cause: Cause) -> Option<Sides> {
         let contents = Contents::read(&self.files);
         let is_news = contents != self.seen || cause == Cause::Asked;
@@ -125,7 +127,7 @@ impl ServerTls {
         let was_early = std::mem::take(&mut self.is_early);
         let cert = self.files.cert.display();
         if contents == self.in_use {
-            info!("The certificate {cert} and what belongs to it are in use as they are: nothing to reload");
+            info!("Certificate {cert} unchanged; nothing to reload");
             return None;
         }
         let is_same_authority = contents.client_ca == self.in_use.client_ca;
@@ -138,7 +140,7 @@ impl ServerTls {
         match made {
             Ok((settings, short_lived, resumption)) => {
                 self.resumption = resumption;
-                info!("Certificate reloaded from {cert}; new connections get it");
+                info!("Certificate reloaded from {cert}; new connections use it");
                 self.expiry.begin(self.validity(&contents));
                 if contents.key != self.in_use.key {
                     key_files::warn_of_readers(&self.files.key);
@@ -151,7 +153,7 @@ impl ServerTls {
             Err(e) => {
                 self.is_early = matches!(e, TlsError::Time { why: NOT_YET, .. });
                 if is_news || !was_early {
-                    error!("Certificate not reloaded, the old one stays in use: {e}");
+                    error!("Certificate not reloaded; the old one stays in use: {e}");
                 }
                 None
             }
@@ -163,7 +165,7 @@ impl ServerTls {
         self.clock = Box::new(clock);
     }
 
-    /// Waits until the short-lived certificate is to be replaced. Cancel safe.
+    /// Waits until the short-lived certificate should be replaced. Cancel safe.
     pub(crate) async fn outlived(&self) {
         let Some(short_lived) = &self.short_lived else { return std::future::pending().await };
         loop {
@@ -175,8 +177,8 @@ impl ServerTls {
         }
     }
 
-    /// Gives new settings with another short-lived certificate, where the present one has [outlived](Self::outlived) its time.
-    /// Else, and where that does not work out, all stays as it is.
+    /// Returns new settings with another short-lived certificate, if the present one has [outlived](Self::outlived) its
+    /// time. If that fails, nothing changes.
     pub(crate) fn renew(&mut self) -> Option<Sides> {
         match self.settings(&self.in_use, &self.resumption) {
             Ok((settings, short_lived)) => {
@@ -185,7 +187,7 @@ impl ServerTls {
                 Some(settings)
             }
             Err(e) => {
-                error!("No other certificate for WebTransport, the old one is shown for an hour more: {e}");
+                error!("Cannot renew the WebTransport certificate; the old one stays in use for an hour: {e}");
                 let now = (self.clock)();
                 if let Some(short_lived) = &mut self.short_lived {
                     short_lived.put_off(now);
@@ -195,7 +197,7 @@ impl ServerTls {
         }
     }
 
-    /// Waits until it is to be told that the certificate in the files expires soon, or has expired. Cancel safe.
+    /// Waits until a warning about the expiry of the certificate is due. Cancel safe.
     pub(crate) async fn expiring(&self) {
         while let Some(left) = self.expiry.next((self.clock)()) {
             if left.is_zero() {
@@ -206,20 +208,20 @@ impl ServerTls {
         std::future::pending().await
     }
 
-    /// Says so in the log. The next time is a day later.
+    /// Logs that warning. The next one is due a day later.
     pub(crate) fn warn_of_expiry(&mut self) {
         let now = (self.clock)();
         self.expiry.warn(&self.files.cert.display().to_string(), now);
     }
 
-    /// When the certificate in the files holds.
+    /// Validity of the certificate in the files.
     fn validity(&self, contents: &Contents) -> Option<Validity> {
         let path = &self.files.cert;
         let chain = certificates(text(&contents.cert, path, "--cert").ok()?, path, "--cert").ok()?;
         Validity::of(chain.first()?)
     }
 
-    /// Whether the certificate in the files is one that clients believe now, as far as its time goes.
+    /// Whether the certificate in the files is valid now.
     fn is_in_time(&self, contents: &Contents) -> Result<(), TlsError> {
         let why = match self.validity(contents).map(|validity| validity.standing((self.clock)())) {
             Some(Standing::Expired) => "has expired",
@@ -229,27 +231,27 @@ impl ServerTls {
         Err(TlsError::Time { path: self.files.cert.clone(), why })
     }
 
-    /// What comes of the files' contents. A short-lived certificate is kept where it is fit to be shown.
+    /// Makes settings of the files' contents. Keeps the short-lived certificate while it is usable.
     fn settings(&self, contents: &Contents, resumption: &Resumption) -> Result<(Sides, Option<Certificate>), TlsError> {
-        let usual = usual(&self.files, contents)?;
-        let names = usual.cert.first().and_then(|own| wanted(self.setting, own));
+        let regular = regular(&self.files, contents)?;
+        let names = regular.cert.first().and_then(|own| wanted(self.setting, own));
         let now = (self.clock)();
         let short_lived = match (&self.short_lived, names) {
             (_, None) => None,
             (Some(kept), Some(names)) if kept.serves(&names, now) => Some(kept.clone()),
             (_, Some(names)) => Some(Certificate::make(names, now)?),
         };
-        let shown = Shown { usual, short_lived: short_lived.as_ref().map(|made| Arc::clone(&made.key)) };
+        let shown = Shown { regular, short_lived: short_lived.as_ref().map(|made| Arc::clone(&made.key)) };
         Ok((sides(&self.files, contents, resumption, shown)?, short_lived))
     }
 }
 
-/// How a client comes back without a full handshake.
+/// How clients resume sessions.
 #[derive(Clone)]
 enum Resumption {
-    /// By a ticket that holds all that is needed, any number of times.
+    /// By tickets that contain everything needed, any number of times.
     Tickets(Arc<dyn ProducesTickets>),
-    /// By a session that is kept here and good once. So the server takes early data once, if at all.
+    /// By sessions stored here, each usable once, so that early data is accepted at most once.
     Sessions(Arc<dyn StoresServerSessions>),
 }
 
@@ -262,15 +264,15 @@ impl Resumption {
     }
 }
 
-/// What a file held, or why it could not be read.
+/// Content of a file, or why it could not be read.
 type Content = Result<Vec<u8>, io::ErrorKind>;
 
-/// What the files held.
+/// Contents of the files.
 #[derive(Clone, PartialEq)]
 struct Contents {
     cert: Content,
     key: Content,
-    /// Where the setting names one.
+    /// Content of the authorities' file, if one is set.
     client_ca: Option<Content>,
 }
 
@@ -281,8 +283,8 @@ impl Contents {
     }
 }
 
-/// The certificate in the files, with its key.
-fn usual(files: &config::Tls, contents: &Contents) -> Result<Arc<CertifiedKey>, TlsError> {
+/// The certificate in the files with its key.
+fn regular(files: &config::Tls, contents: &Contents) -> Result<Arc<CertifiedKey>, TlsError> {
     let chain = certificates(text(&contents.cert, &files.cert, "--cert")?, &files.cert, "--cert")?;
     let private = private_key(text(&contents.key, &files.key, "--key")?, &files.key)?;
     let unusable = |cause| SharedError::Unusable { cert: files.cert.clone(), key: files.key.clone(), cause };
@@ -305,24 +307,24 @@ fn sides(files: &config::Tls, contents: &Contents, resumption: &Resumption, show
         TlsVersion::Tls12 => &[&TLS13, &TLS12],
         TlsVersion::Tls13 => &[&TLS13],
     };
-    let mut tcp = config(over_tcp, Shown { usual: Arc::clone(&shown.usual), short_lived: None })?;
+    let mut tcp = config(over_tcp, Shown { regular: Arc::clone(&shown.regular), short_lived: None })?;
     let mut config = config(&[&TLS13], shown)?;
     tcp.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // Its own: a session says what was agreed on over its own transport.
+    // A separate one, because a session records what was negotiated over its own transport.
     tcp.ticketer = aws_lc_rs::Ticketer::new()?;
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
     match resumption {
         Resumption::Tickets(tickets) => config.ticketer = Arc::clone(tickets),
         Resumption::Sessions(sessions) => {
             config.session_storage = Arc::clone(sessions);
-            // The only amount that QUIC knows (RFC 9001 section 4.6.1): its flow control is what bounds early data.
+            // The only value that QUIC allows (RFC 9001 section 4.6.1); its flow control bounds early data.
             config.max_early_data_size = u32::MAX;
         }
     }
     Ok(Sides { quic: Arc::new(QuicServerConfig::try_from(config)?), tcp: Arc::new(tcp) })
 }
 
-/// What checks the certificates of clients against the authorities in a file.
+/// Checks client certificates against the authorities in a file.
 fn client_verifier(path: &Path, content: &Content, required: bool) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     const SETTING: &str = "tls.client_ca";
     let roots = Arc::new(authorities(text(content, path, SETTING)?, path, SETTING)?);
@@ -368,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn only_files_that_changed_and_can_be_used_make_new_settings() {
+    fn only_changed_and_usable_files_make_new_settings() {
         let folder = tempfile::tempdir().expect("a folder");
         let made = DevelopmentFiles::inside(folder.path());
         made.make(&["localhost".into()], false).expect("made");
@@ -384,13 +386,13 @@ mod tests {
         fs::write(&made.key, &good).expect("written");
         assert!(tls.reload(Cause::Changed).is_none(), "and back");
         fs::write(&made.cert, "no certificate").expect("written");
-        assert!(tls.reload(Cause::Asked).is_none(), "the certificate is none");
+        assert!(tls.reload(Cause::Asked).is_none(), "the certificate is not one");
         made.make(&["localhost".into()], true).expect("made");
         assert!(tls.reload(Cause::Changed).is_some(), "a mistake does not last");
     }
 
     #[test]
-    fn a_certificate_that_nobody_believes_now_takes_no_good_ones_place() {
+    fn a_certificate_out_of_its_time_replaces_no_valid_one() {
         let folder = tempfile::tempdir().expect("a folder");
         let made = DevelopmentFiles::inside(folder.path());
         made.make(&["localhost".into()], false).expect("made");
@@ -431,7 +433,7 @@ mod tests {
         assert!(second.not_after > first.not_after);
         let early = tokio::time::timeout(Duration::from_millis(100), tls.outlived()).await;
         assert!(early.is_err(), "it is good for twelve days again");
-        // The clock is put right, and the certificate is of the future.
+        // The clock is corrected, so the certificate is from the future.
         tls.set_clock(SystemTime::now);
         tls.outlived().await;
         assert!(tls.renew().is_some());
@@ -439,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_lived_certificate_goes_with_the_names_of_the_usual_one() {
+    fn a_short_lived_certificate_follows_the_names_of_the_regular_one() {
         let folder = tempfile::tempdir().expect("a folder");
         let made = DevelopmentFiles::inside(folder.path());
         made.make(&["localhost".into()], false).expect("made");
@@ -456,11 +458,11 @@ mod tests {
         assert!(second.is_some() && second != first);
         fs::write(&made.cert, "no certificate").expect("written");
         assert!(tls.reload(Cause::Changed).is_none());
-        assert_eq!(told.hash(), second, "all stays as it is");
+        assert_eq!(told.hash(), second, "nothing changes");
     }
 
     #[test]
-    fn a_changed_authority_of_clients_ends_the_sessions_that_it_vouched_for() {
+    fn a_change_of_the_clients_authority_ends_stored_sessions() {
         let folder = tempfile::tempdir().expect("a folder");
         let made = DevelopmentFiles::inside(folder.path());
         made.make(&["localhost".into()], false).expect("made");

@@ -1,6 +1,6 @@
-//! The certificate that WebTransport clients are shown in development. Browsers take one that nobody certified where a page
-//! names its hash, if its key is for P-256 and it holds for 14 days at most (W3C WebTransport, `serverCertificateHashes`).
-//! It is in memory alone, and made anew in time.
+//! The certificate for WebTransport clients in development. Browsers accept an uncertified one if a page names its
+//! hash, its key is for P-256 and it is valid for at most 14 days (W3C WebTransport, `serverCertificateHashes`). Kept
+//! only in memory and replaced in time by `server` in this room.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -25,44 +25,44 @@ use super::development::AUTHORITY;
 use super::{TlsError, provider};
 use crate::message::{ALPN, ALPN_WEBTRANSPORT};
 
-/// What is spoken over QUIC. Who speaks both gets the former.
+/// ALPN protocols over QUIC, the first preferred.
 pub(super) const PROTOCOLS: [&[u8]; 2] = [ALPN, ALPN_WEBTRANSPORT];
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long one holds: a day less than browsers allow.
+/// Validity: a day less than browsers allow.
 const HOLDS: Duration = Duration::from_secs(13 * DAY.as_secs());
-/// How long one is shown: a day less than it holds, as clocks differ. Its successor has another hash, for which pages ask when
-/// they connect.
+/// Time of use: a day less than the validity, because clocks differ. Its successor has another hash, which pages
+/// request when they connect.
 const SHOWN: Duration = Duration::from_secs(12 * DAY.as_secs());
 /// How far a browser's clock may be behind.
 const SKEW: Duration = HOUR;
 
-/// What web pages have to know of a certificate to believe in it.
+/// What web pages need to trust a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CertificateHash {
     /// The SHA-256 of the certificate (DER), for `serverCertificateHashes`.
     pub sha256: [u8; 32],
-    /// Until when the certificate holds, in Unix milliseconds.
+    /// Expiry of the certificate, in Unix milliseconds.
     pub not_after: u64,
 }
 
-/// Tells which short-lived certificate a server shows to WebTransport clients. Cheap to clone, and good for as long as
-/// somebody wants to know.
+/// The short-lived certificate that a server shows to WebTransport clients, kept up to date. Cheap to clone; outlives
+/// the server.
 #[derive(Debug, Clone)]
 pub struct ShortLived {
     told: watch::Receiver<Option<CertificateHash>>,
 }
 
 impl ShortLived {
-    /// The certificate that is shown at the moment. `None` where WebTransport clients are shown the same one as all others, and
-    /// believe in it or not as in any.
+    /// The certificate in use. `None` if WebTransport clients get the regular certificate, which they check like any
+    /// other.
     pub fn hash(&self) -> Option<CertificateHash> {
         *self.told.borrow()
     }
 }
 
-/// What tells [`ShortLived`] of it.
+/// Keeps [`ShortLived`] up to date.
 pub(super) struct Teller(watch::Sender<Option<CertificateHash>>);
 
 impl Teller {
@@ -80,7 +80,7 @@ impl Teller {
             && let Some(CertificateHash { sha256, .. }) = hash
         {
             let sha256 = BASE64.encode(sha256);
-            info!(%sha256, "For 12 days web pages trust WebTransport by the SHA-256 of its certificate: {sha256}");
+            info!(%sha256, "WebTransport development certificate, valid 12 days, SHA-256: {sha256}");
         }
     }
 }
@@ -91,12 +91,12 @@ pub(super) struct Certificate {
     pub(super) key: Arc<CertifiedKey>,
     names: Vec<String>,
     hash: CertificateHash,
-    /// When it is fit to be shown.
+    /// The time in which it may be used.
     shown: Range<SystemTime>,
 }
 
 impl Certificate {
-    /// Makes one for these names: DNS names or IP addresses.
+    /// Creates one for these names: DNS names or IP addresses.
     pub(super) fn make(names: Vec<String>, now: SystemTime) -> Result<Self, TlsError> {
         let from = now - SKEW;
         let mut params = CertificateParams::new(names.clone())?;
@@ -109,34 +109,35 @@ impl Certificate {
         let certificate = params.self_signed(&key)?.der().clone();
         let mut sha256 = [0; 32];
         sha256.copy_from_slice(crypto::sha256(&provider(), &certificate).as_ref());
-        // As the certificate tells it, which knows no parts of seconds.
+        // In the certificate's precision of seconds.
         let not_after = u64::try_from(params.not_after.unix_timestamp()).unwrap_or(0).saturating_mul(1000);
         let private = PrivatePkcs8KeyDer::from(key.serialize_der());
         let key = Arc::new(CertifiedKey::from_der(vec![certificate], private.into(), &provider())?);
         Ok(Self { key, names, hash: CertificateHash { sha256, not_after }, shown: from..now + SHOWN })
     }
 
-    /// Whether it can go on being shown for these names.
+    /// Whether it is still usable for these names.
     pub(super) fn serves(&self, names: &[String], now: SystemTime) -> bool {
         self.names == names && self.shown.contains(&now)
     }
 
-    /// How long it can go on being shown; none for one that is not to be shown any more, or not yet, as the clock was set back.
+    /// How long it is still usable; zero if it is no longer, or not yet because the clock was set back.
     pub(super) fn left(&self, now: SystemTime) -> Duration {
         if now < self.shown.start { Duration::ZERO } else { self.shown.end.duration_since(now).unwrap_or_default() }
     }
 
-    /// Has it shown on, though its time is over.
+    /// Keeps it in use for another hour.
     pub(super) fn put_off(&mut self, now: SystemTime) {
         self.shown = now..now + HOUR;
     }
 }
 
-/// Which certificate a client is shown.
+/// Selects the certificate for a client.
 #[derive(Debug)]
 pub(super) struct Shown {
-    pub(super) usual: Arc<CertifiedKey>,
-    /// For those with whom HTTP/3 will be spoken: web pages take no other in development, and others no such one.
+    pub(super) regular: Arc<CertifiedKey>,
+    /// Certificate for clients that negotiate HTTP/3: in development, web pages accept only this one, and other clients
+    /// only the regular one.
     pub(super) short_lived: Option<Arc<CertifiedKey>>,
 }
 
@@ -144,28 +145,28 @@ impl ResolvesServerCert for Shown {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let offers = |protocol: &&[u8]| hello.alpn().is_some_and(|mut offered| offered.any(|one| one == *protocol));
         let is_http3 = PROTOCOLS.iter().find(|protocol| offers(protocol)) == Some(&ALPN_WEBTRANSPORT);
-        let shown = self.short_lived.as_ref().filter(|_| is_http3).unwrap_or(&self.usual);
+        let shown = self.short_lived.as_ref().filter(|_| is_http3).unwrap_or(&self.regular);
         Some(Arc::clone(shown))
     }
 }
 
-/// For which names a server needs one beside its usual certificate, if it does: where the setting says so, and without the
-/// setting where that is one for development.
-pub(super) fn wanted(setting: Option<bool>, usual: &CertificateDer<'_>) -> Option<Vec<String>> {
-    if !setting.unwrap_or_else(|| is_for_development(usual)) {
+/// The names for a short-lived certificate, if the server needs one: if the setting says so, or by default if the
+/// regular certificate is for development.
+pub(super) fn wanted(setting: Option<bool>, regular: &CertificateDer<'_>) -> Option<Vec<String>> {
+    if !setting.unwrap_or_else(|| is_for_development(regular)) {
         return None;
     }
-    let usual = X509Certificate::from_der(usual).ok().map(|(_, usual)| usual);
-    Some(usual.as_ref().map(names).unwrap_or_default())
+    let regular = X509Certificate::from_der(regular).ok().map(|(_, regular)| regular);
+    Some(regular.as_ref().map(names).unwrap_or_default())
 }
 
-/// The names that a certificate is for, as far as they are DNS names or IP addresses.
+/// The DNS names and IP addresses of a certificate.
 pub(super) fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     let alternatives = certificate.subject_alternative_name().ok().flatten();
     alternatives.iter().flat_map(|names| &names.value.general_names).filter_map(name).collect()
 }
 
-/// Whether a certificate is one that this program made for development.
+/// Whether a certificate is a development certificate of this program.
 pub(super) fn is_for_development(certificate: &CertificateDer<'_>) -> bool {
     let certificate = X509Certificate::from_der(certificate).ok().map(|(_, certificate)| certificate);
     let mut issuers = certificate.iter().flat_map(|certificate| certificate.issuer().iter_common_name());
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn browsers_take_it() {
+    fn browsers_accept_it() {
         let now = SystemTime::now();
         let made = Certificate::make(vec!["localhost".into(), "::1".into()], now).expect("made");
         let der = &made.key.cert[0];
@@ -213,11 +214,11 @@ mod tests {
         assert_eq!(algorithm.algorithm, OID_KEY_TYPE_EC_PUBLIC_KEY);
         assert_eq!(algorithm.parameters.as_ref().and_then(|curve| curve.as_oid().ok()), Some(OID_EC_P256));
         assert_eq!(wanted(Some(true), der), Some(vec!["localhost".into(), "::1".into()]), "it has the names");
-        assert_eq!(read.issuer(), read.subject(), "nobody else signs it");
+        assert_eq!(read.issuer(), read.subject(), "it is self-signed");
     }
 
     #[test]
-    fn it_is_shown_for_twelve_days_unless_the_clock_is_set_back_before_it() {
+    fn it_is_used_for_twelve_days_unless_the_clock_is_set_back_before_its_start() {
         let now = SystemTime::now();
         let names = ["localhost".to_owned()];
         let mut made = Certificate::make(names.to_vec(), now).expect("made");
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_development_certificate_or_the_setting_asks_for_one() {
+    fn one_is_made_for_a_development_certificate_or_by_the_setting() {
         let (own, foreign) = (named(&["a.example", "192.0.2.7"], Some(AUTHORITY)), named(&["*.b.example"], Some("CA")));
         let none: Option<Vec<String>> = None;
         let both: Option<Vec<String>> = Some(vec!["a.example".into(), "192.0.2.7".into()]);

@@ -1,4 +1,4 @@
-//! Whom a client's certificate names.
+//! Reads the user's name from a client certificate. Called by `session` with certificates that TLS has verified. Pure.
 
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
@@ -6,22 +6,21 @@ use x509_parser::prelude::FromDer;
 
 use crate::message::{ClientName, MAX_INTEGER, is_user};
 
-/// Whom a certificate names, and for how long.
+/// The user that a certificate names, and its expiry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
-    /// Who.
+    /// The name.
     pub name: ClientName,
-    /// Until when, in Unix milliseconds.
+    /// The expiry, in Unix milliseconds.
     pub expires_at: u64,
 }
 
-/// Whom a certificate (X.509, DER) names: by the common name of its subject, without one by the first URI, DNS name or
-/// e-mail address among its alternative names (RFC 5280 section 4.2.1.6). `None` where there is none of these, more
-/// than one common name, or a name that is not within the bounds of a [`ClientName`], 1 to 64 characters without control
-/// characters, and of a user: at most 128 bytes that all show, without blanks at the ends.
+/// The user that a certificate (X.509, DER) names: the common name of its subject or, without one, the first URI, DNS
+/// name or e-mail address among its alternative names (RFC 5280 section 4.2.1.6). `None` without any of these, with
+/// several common names, or if the name is out of the bounds of a [`ClientName`] (1 to 64 characters without control
+/// characters) or of a user (at most 128 bytes, all visible, without blanks at the ends).
 ///
-/// Says nothing about whether the certificate is to be believed: the server's TLS has checked that for one that a client
-/// came with.
+/// Does not check whether the certificate can be trusted: TLS has checked those of clients.
 pub fn subject(certificate: &[u8]) -> Option<Subject> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let mut common_names = certificate.subject().iter_common_name();
@@ -67,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn the_common_name_counts_before_the_alternative_names() {
+    fn the_common_name_takes_precedence() {
         let dns = || SanType::DnsName("ada.example".try_into().expect("a name"));
         let uri = || SanType::URI("spiffe://example/ada".try_into().expect("a name"));
         let email = SanType::Rfc822Name("ada@example".try_into().expect("a name"));
@@ -81,10 +80,10 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_could_mislead_is_none() {
+    fn a_misleading_name_is_ignored() {
         let dns = || vec![SanType::DnsName("ada.example".try_into().expect("a name"))];
         for bad in ["", "two\nlines", "nul\0", &"x".repeat(65), "Ada ", "A\u{ad}da", &"\u{1f600}".repeat(33)] {
-            assert_eq!(named(&[bad], dns()), None, "{bad:?} does not give way to another name");
+            assert_eq!(named(&[bad], dns()), None, "{bad:?} is not replaced by another name");
         }
         assert_eq!(named(&["Ada", "Bob"], dns()), None);
         assert_eq!(subject(b"no certificate"), None);

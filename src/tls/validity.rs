@@ -1,4 +1,4 @@
-//! When a certificate holds. Pure but for the clock that its callers ask.
+//! The validity of a certificate. Pure: callers pass the time.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,14 +6,14 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-/// From when until when a certificate holds, in seconds since 1970; what is before that counts as 1970.
+/// Validity of a certificate, in seconds since 1970; earlier times count as 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Validity {
     begins: u64,
     ends: u64,
 }
 
-/// What a certificate is at some time.
+/// State of a certificate at some time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
     Early,
@@ -22,7 +22,7 @@ pub(crate) enum Standing {
 }
 
 impl Validity {
-    /// That of one certificate; `None` where it cannot be read.
+    /// The validity of a certificate; `None` if it cannot be parsed.
     pub(crate) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
         let [begins, ends] = [certificate.validity().not_before, certificate.validity().not_after]
@@ -39,18 +39,18 @@ impl Validity {
         }
     }
 
-    /// When it ends, in seconds since 1970.
+    /// The end, in seconds since 1970.
     pub(crate) fn ends(self) -> u64 {
         self.ends
     }
 
-    /// For how long it still holds; none where it has expired.
+    /// Remaining validity; zero after the end.
     pub(crate) fn left(self, now: SystemTime) -> Duration {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Duration::from_secs(self.ends).saturating_sub(now)
     }
 
-    /// For how long it holds in all.
+    /// Total validity.
     pub(crate) fn lasts(self) -> Duration {
         Duration::from_secs(self.ends.saturating_sub(self.begins))
     }
@@ -60,13 +60,13 @@ impl Validity {
 pub(super) mod tests {
     use super::*;
 
-    /// One of these seconds since 1970.
+    /// A validity of these seconds since 1970.
     pub(in crate::tls) fn validity(begins: u64, ends: u64) -> Validity {
         Validity { begins, ends }
     }
 
     #[test]
-    fn a_certificate_is_good_from_its_first_second_to_its_last() {
+    fn a_certificate_is_valid_from_its_first_second_to_its_last() {
         let validity = validity(100, 200);
         let at = |seconds| validity.standing(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
         assert_eq!([99, 100, 200, 201].map(at), [Standing::Early, Standing::Good, Standing::Good, Standing::Expired]);

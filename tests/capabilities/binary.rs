@@ -55,7 +55,7 @@ async fn a_certificate_without_its_key_is_refused_and_kept() {
     std::fs::write(folder.path().join("certs/server.pem"), "mine").expect("written");
     let mut process = Process::start(folder.path(), &["--addr", "127.0.0.1:0"], &[]);
     assert_eq!(process.ended().await, Some(1));
-    assert!(process.stderr().contains("certs/server-key.pem is not"), "{}", process.stderr());
+    assert!(process.stderr().contains("certs/server-key.pem does not; restore it"), "{}", process.stderr());
     assert_eq!(std::fs::read_to_string(folder.path().join("certs/server.pem")).expect("the file"), "mine");
 }
 
@@ -78,7 +78,7 @@ async fn certs_creates_certificates_for_a_name_and_replaces_none_unless_forced()
 
     let (code, _, error) = make(&[]).await;
     assert_eq!(code, Some(1));
-    assert!(error.contains("mine/ca.pem is there already") && error.contains("--force"), "{error}");
+    assert!(error.contains("mine/ca.pem already exists") && error.contains("--force"), "{error}");
     assert!(read() == first, "the certificate was not touched");
 
     assert_eq!(make(&["--force", "--name", "chat.example"]).await.0, Some(0));
@@ -124,7 +124,7 @@ async fn a_wrong_setting_is_named_whatever_its_source() {
         (vec!["--workers", "two"], vec![], file(""), 2, "expected a whole number"),
         (vec!["--wrokers", "1"], vec![], file(""), 2, "--wrokers"),
         (vec!["--log-messages", "loud"], vec![], file(""), 2, "--log-messages"),
-        (vec!["--workers", "257"], vec![], file(""), 1, "--workers: setting workers = 257: 0 to 256"),
+        (vec!["--workers", "257"], vec![], file(""), 1, "--workers: setting workers = 257: expected 0 to 256"),
         (vec!["--max-clients", "0"], vec![], file(""), 1, "limits.max_clients = 0"),
         (vec!["--log-level", "info,,=="], vec![], file(""), 1, "log.level"),
         (vec!["--log-level", "verbose"], vec![], file(""), 1, "log.level"),
@@ -139,7 +139,7 @@ async fn a_wrong_setting_is_named_whatever_its_source() {
             1,
             "line 3: setting topics[1]",
         ),
-        (vec!["--addr", "192.0.2.1:0"], vec![], file(""), 1, "this machine has no such address"),
+        (vec!["--addr", "192.0.2.1:0"], vec![], file(""), 1, "this machine does not have that address"),
         (vec![], vec![("RUST_LOG", "a=b=c")], file(""), 1, "RUST_LOG"),
         (vec![], vec![("QWS_WORKERS", "many")], file(""), 1, "setting workers"),
         (vec![], vec![("QWS_ADDR", "nonsense")], file(""), 1, "setting addr"),
@@ -147,7 +147,13 @@ async fn a_wrong_setting_is_named_whatever_its_source() {
         (vec![], vec![("QWS_LIMITS__MAX_CLIENTS", "-5")], file(""), 1, "setting limits.max_clients"),
         (vec![], vec![("QWS_HTTP__ORIGINS", "https://app.example/chat")], file(""), 1, "https://app.example"),
         (vec![], vec![("QWS_QUIC__CONGESTION", "reno")], file(""), 1, "setting quic.congestion"),
-        (vec![], vec![("QWS_QUIC__IDLE_TIMEOUT_MS", "100")], file(""), 1, "quic.idle_timeout_ms = 100: 35001 to"),
+        (
+            vec![],
+            vec![("QWS_QUIC__IDLE_TIMEOUT_MS", "100")],
+            file(""),
+            1,
+            "quic.idle_timeout_ms = 100: expected 35001 to",
+        ),
         (vec![], vec![], file("workers = 'two'"), 1, "workers"),
         (vec![], vec![], file("workers ="), 1, "settings.toml"),
         (
@@ -169,7 +175,7 @@ async fn a_wrong_setting_is_named_whatever_its_source() {
             vec![],
             file("[timing]\nping_interval_ms = 0"),
             1,
-            "line 2: setting timing.ping_interval_ms = 0: 10 to",
+            "line 2: setting timing.ping_interval_ms = 0: expected 10 to",
         ),
     ] {
         let folder = tempfile::tempdir().expect("a folder");
@@ -240,17 +246,17 @@ async fn sighup_applies_changeable_settings_and_names_the_others() {
         .expect("written");
     process.signal(Signal::SIGHUP);
     crate::common::until("what has to wait", || {
-        process.stderr().contains("wait for the next start: limits.max_clients\n")
+        process.stderr().contains("that require a restart: limits.max_clients\n")
     })
     .await;
-    assert!(process.stderr().contains("hold from now on: http.origins\n"), "{}", process.stderr());
+    assert!(process.stderr().contains("now in use: http.origins\n"), "{}", process.stderr());
     assert_eq!((status("https://a.example").await, status("https://b.example").await), (403, 101));
 
     std::fs::write(&file, "[http]\norigins = ['b.example']").expect("written");
     process.signal(Signal::SIGHUP);
     crate::common::until("the error", || process.stderr().contains("settings.toml, line 2: setting http.origins[0]"))
         .await;
-    assert!(process.stderr().contains("the settings stay as they are"), "{}", process.stderr());
+    assert!(process.stderr().contains("the settings cannot be used; the old ones stay in use"), "{}", process.stderr());
     assert_eq!(status("https://b.example").await, 101, "nothing has changed");
 }
 

@@ -187,14 +187,14 @@ async fn a_configured_but_missing_file_is_an_error_and_nothing_is_created() {
         (&[], &setting[..1], "--cert"),
     ] {
         let said = refused(folder.path(), args, environment).await;
-        assert!(said.contains(&format!("is not there: correct {flag}")), "{args:?}: {said}");
+        assert!(said.contains(&format!("does not exist; correct {flag}")), "{args:?}: {said}");
         assert_eq!(names(folder.path()), [""; 0], "{args:?} made something");
     }
     let files = DevelopmentFiles::inside(&folder.path().join("tls"));
     make(&files);
     fs::remove_file(&files.key).expect("removed");
     let said = refused(folder.path(), &["--cert", cert, "--key", key], &[]).await;
-    assert!(said.contains("server-key.pem is not there: correct --key"), "{said}");
+    assert!(said.contains("server-key.pem does not exist; correct --key"), "{said}");
 }
 
 #[tokio::test]
@@ -204,7 +204,7 @@ async fn a_port_in_use_is_detected_before_certificates_are_created() {
     let addr = taken.local_addr().expect("its address").to_string();
     let mut process = Process::start(folder.path(), &["--addr", &addr], &[]);
     assert_eq!(process.ended().await, Some(1));
-    assert!(process.stderr().contains("another program listens there already"), "{}", process.stderr());
+    assert!(process.stderr().contains("another program already listens there"), "{}", process.stderr());
     assert_eq!(names(folder.path()), [""; 0], "something was made");
 }
 
@@ -237,7 +237,7 @@ async fn an_unusable_key_is_reported_with_its_actual_problem() {
     let mut process = Process::start(folder.path(), &[&["--addr", "127.0.0.1:0"][..], &args].concat(), &[keys]);
     process.listening().await;
     for key in ["server-key.pem", "token-secret"] {
-        let warning = format!("Every user of this machine may read the key {key}");
+        let warning = format!("Every user of this machine can read the key {key}");
         assert!(process.stderr().contains(&warning), "{key}: {}", process.stderr());
     }
 }

@@ -119,7 +119,7 @@ async fn a_second_signal_ends_a_drain_delayed_by_a_client() {
     assert!(process.is_running(), "the stuck client is still owed its messages: {}", process.stderr());
     process.signal(Signal::SIGINT);
     assert_eq!(process.ended().await, Some(1), "{}", process.stderr());
-    assert!(process.stderr().contains("SIGINT again: ending at once"), "{}", process.stderr());
+    assert!(process.stderr().contains("SIGINT again: exiting at once"), "{}", process.stderr());
 }
 
 #[tokio::test]

@@ -233,14 +233,14 @@ async fn the_log_names_the_source_of_keys_and_how_many_are_kept() {
     served.answers("403 Forbidden", String::new());
     let settings = format!("[auth.jwks]\nurl = '{}'\nrefresh_ms = 1000\ncooldown_ms = 10", served.url);
     let (log, process, _folder) = log_of(&settings, "Cannot fetch keys").await;
-    let told = format!("Cannot fetch keys from {}: the answer is 403 Forbidden; no token can be", served.url);
-    assert!(log.contains(&told) && !log.contains("fetched last"), "{told:?} is not in\n{log}");
+    let told = format!("Cannot fetch keys from {}: the answer is 403 Forbidden; until a fetch", served.url);
+    assert!(log.contains(&told) && !log.contains("the last ones"), "{told:?} is not in\n{log}");
 
     served.answers("200 OK", json!({"keys": [good.public(), odd]}).to_string());
     let fetched = format!("Fetched 1 keys from {}", served.url);
     crate::common::until("the keys", || process.stderr().contains(&fetched)).await;
-    let left_out = format!("WARN A key of {} cannot be used and is left out, \"odd\": its point is none", served.url);
-    crate::common::until("the skipped keys", || process.stderr().contains(&left_out)).await;
+    let skipped = format!("WARN Skipped an unusable key of {}, \"odd\": its point is not on", served.url);
+    crate::common::until("the skipped keys", || process.stderr().contains(&skipped)).await;
 
     let before = served.times_asked();
     crate::common::until("the same again", || served.times_asked() > before).await;
@@ -249,11 +249,11 @@ async fn the_log_names_the_source_of_keys_and_how_many_are_kept() {
     crate::common::until("that all are withdrawn", || process.stderr().contains(&withdrawn)).await;
 
     served.answers("302 Found", String::new());
-    crate::common::until("the failure", || process.stderr().contains("those fetched last are kept")).await;
+    crate::common::until("the failure", || process.stderr().contains("the last ones stay in use")).await;
     let log = process.stderr();
     assert_eq!(log.matches(&fetched).count(), 1, "the number of keys is logged once: {log}");
     assert!(log.contains("the answer is 302 Found, and redirects are not followed"), "{log}");
-    assert_eq!(log.matches("left out").count(), 1, "the message is logged once: {log}");
+    assert_eq!(log.matches("Skipped").count(), 1, "the message is logged once: {log}");
 }
 
 #[tokio::test]
@@ -267,8 +267,8 @@ async fn skipped_keys_of_a_file_are_reported_at_startup() {
     let settings = format!("[auth.jwks]\nfile = '{}'", path.display());
     let (log, _process, _folder) = log_of(&settings, "Listening on").await;
     for told in [
-        format!("WARN A key of {} cannot be used and is left out, number 1: it is no JSON object", path.display()),
-        format!("INFO A key of {} is left out, \"enc\": it is not for signatures (use)", path.display()),
+        format!("WARN Skipped an unusable key of {}, number 1: it is not a JSON object", path.display()),
+        format!("INFO Skipped a key of {}, \"enc\": it is not for signatures (use)", path.display()),
     ] {
         assert!(log.contains(&told), "{told:?} is not in\n{log}");
     }

@@ -389,9 +389,9 @@ test("the end of a connection is explained to the user", () => {
   assert.equal(endingOf({ code: 4403, reason: "" }), "You were removed from this server.");
   assert.equal(endingOf({ code: 4401, reason: "token: it has expired (exp)" }), "Your access has expired.");
   assert.equal(endingOf({ code: 1002, reason: "what?" }), "The server closed the connection: what? (code 1002).");
-  assert.equal(refusedToken("token: it has expired (exp); get another one"), "This access token has expired.");
+  assert.equal(refusedToken("token: it has expired (exp); get a new one"), "This access token has expired.");
   assert.equal(
-    refusedToken("token: it is no JSON Web Token that is taken here; get another one"),
+    refusedToken("token: it is not a JSON Web Token (three parts separated by dots); get a new one"),
     "That is not a valid access token.",
   );
 });
