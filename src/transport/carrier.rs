@@ -133,7 +133,7 @@ impl Carrier {
             Self::WebTransport(session) => session.connection().accept_bi().await,
             Self::WebSocket(socket) => {
                 return match socket.lane() {
-                    Some(lane) => Ok(lane),
+                    Some((outlet, inlet)) => Ok((outlet.into(), inlet.into())),
                     None => Err(socket.closed().await),
                 };
             }

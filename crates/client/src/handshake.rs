@@ -51,7 +51,8 @@ impl Link {
         greeting: Bytes,
         topics: &Arc<Topics>,
     ) -> Result<(Self, LaneReader), ClientError> {
-        let (mut send, receive) = socket.lane().ok_or(ClientError::Lost)?;
+        let (outlet, inlet) = socket.lane().ok_or(ClientError::Lost)?;
+        let (mut send, receive) = (SendHalf::from(outlet), inlet.into());
         // An empty socket has room, and the read below fails if it is closed.
         let _ = send.poll_write(&mut [greeting], &mut Context::from_waker(Waker::noop()));
         let connection = Connection::WebSocket(socket);

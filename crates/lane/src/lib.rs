@@ -37,7 +37,7 @@
 
 mod backlog;
 mod counters;
-mod disconnected;
+mod failure;
 mod layer;
 mod reader;
 mod send_scheduler;
@@ -47,9 +47,9 @@ mod writer;
 
 pub use self::backlog::{Bounds, DropNotice, Gap, Overflow};
 pub use self::counters::{Sent, TrafficCounters};
-pub use self::disconnected::Disconnected;
+pub use self::failure::{Disconnected, ReadFailure, SendFailure};
 pub use self::layer::Layer;
-pub use self::reader::{LaneReader, ReadFailure};
+pub use self::reader::LaneReader;
 pub use self::send_scheduler::{SendScheduler, WaitingReplies};
 pub use self::stream::{ReceiveHalf, SendHalf};
-pub use self::writer::{FrameBatch, LaneWriter, SendFailure, Way};
+pub use self::writer::{FrameBatch, LaneWriter, Way};

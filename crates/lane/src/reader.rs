@@ -2,9 +2,8 @@
 
 use bytes::Bytes;
 use quinn::{ReadError, RecvStream};
-use thiserror::Error;
 
-use super::disconnected::Disconnected;
+use super::failure::ReadFailure;
 use super::layer::{Layer, Preamble};
 use super::stream::ReceiveHalf;
 use super::websocket::Inlet;
@@ -12,28 +11,6 @@ use quic_websocket_protocol::frame::{FrameDecoder, FrameError};
 
 /// Pieces taken from the stream at once: each is a packet's share at most, and costs a place here while a lane lives.
 const PIECES: usize = 16;
-
-/// Why no further body comes from a lane.
-#[derive(Debug, Clone, Error)]
-pub enum ReadFailure {
-    /// The stream breaks the framing rules.
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-    /// It breaks those of its carrier.
-    #[error("{reason}")]
-    Broken {
-        /// The closing code for that.
-        code: u16,
-        /// What was wrong.
-        reason: String,
-    },
-    /// The stream was reset, or the connection is gone.
-    #[error(transparent)]
-    Stream(#[from] ReadError),
-    /// The connection is gone.
-    #[error(transparent)]
-    Disconnected(Disconnected),
-}
 
 /// Reads bodies from one stream that the peer writes.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use futures_util::future::Either;
 use quinn::{RecvStream, SendStream, VarInt, WriteError};
 
+use super::failure::SendFailure;
 use super::websocket::{Inlet, Outlet};
-use super::writer::SendFailure;
 
 /// The half that is written to.
 #[derive(Debug)]
@@ -31,6 +31,18 @@ pub enum ReceiveHalf {
 impl From<SendStream> for SendHalf {
     fn from(stream: SendStream) -> Self {
         Self::Quic(stream)
+    }
+}
+
+impl From<Outlet> for SendHalf {
+    fn from(outlet: Outlet) -> Self {
+        Self::Socket(outlet)
+    }
+}
+
+impl From<Inlet> for ReceiveHalf {
+    fn from(inlet: Inlet) -> Self {
+        Self::Socket(inlet)
     }
 }
 

@@ -7,29 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use thiserror::Error;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::backlog::{Backlog, DropNotice, Gap, Mark, Overflow};
 use super::counters::Sent;
+use super::failure::SendFailure;
 use super::layer::Layer;
 use super::send_scheduler::SendScheduler;
 use super::stream::SendHalf;
 use quic_websocket_protocol::frame::PREFIX_BYTES;
-
-/// Why a frame was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum SendFailure {
-    /// The backlog is full: the peer does not read fast enough.
-    #[error("the backlog is full")]
-    Full,
-    /// The peer wants no more of this lane.
-    #[error("the lane was stopped")]
-    Stopped,
-    /// The lane has ended, or the connection is gone.
-    #[error("the lane is closed")]
-    Closed,
-}
 
 /// Most that frames are copied into one piece for.
 const MAX_JOINED_BYTES: usize = 64 * 1024;

@@ -18,10 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::disconnected::Disconnected;
-use super::reader::ReadFailure;
-use super::stream::{ReceiveHalf, SendHalf};
-use super::writer::SendFailure;
+use super::failure::{Disconnected, ReadFailure, SendFailure};
 use quic_websocket_protocol::frame::FrameError;
 
 pub use self::pump::{ask, echo, open};
@@ -134,9 +131,8 @@ impl Socket {
     }
 
     /// The one lane. `None` the second time.
-    pub fn lane(&self) -> Option<(SendHalf, ReceiveHalf)> {
-        let (outlet, inlet) = lock(&self.lane).take()?;
-        Some((SendHalf::Socket(outlet), ReceiveHalf::Socket(inlet)))
+    pub fn lane(&self) -> Option<(Outlet, Inlet)> {
+        lock(&self.lane).take()
     }
 
     /// Why the client is there no more.

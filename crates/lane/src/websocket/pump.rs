@@ -17,8 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-use super::super::disconnected::Disconnected;
-use super::super::reader::ReadFailure;
+use super::super::failure::{Disconnected, ReadFailure};
 use super::metered::{Metered, is_wrong_length};
 use super::{Next, Socket};
 use quic_websocket_protocol::frame::{FrameDecoder, FrameError};
