@@ -22,7 +22,7 @@ pub enum ServerError {
     #[error(transparent)]
     Auth(#[from] AuthError),
     /// The server cannot listen on its UDP address.
-    #[error("cannot listen on UDP {addr}: {}", unlistenable(*addr, cause, "--addr"))]
+    #[error("cannot listen on UDP {addr}: {}", cannot_listen(*addr, cause, "--addr"))]
     Bind {
         /// The address.
         addr: SocketAddr,
@@ -32,7 +32,7 @@ pub enum ServerError {
     /// The server cannot listen on an address for HTTP.
     #[error(
         "cannot listen on TCP {addr}: {}, or turn HTTP and WebSocket off (http.enabled = false)",
-        unlistenable(*addr, cause, setting)
+        cannot_listen(*addr, cause, setting)
     )]
     BindTcp {
         /// The address.
@@ -56,7 +56,7 @@ pub enum ServerError {
 }
 
 /// Why the server cannot listen on an address, and what to do.
-fn unlistenable(addr: SocketAddr, cause: &io::Error, setting: &str) -> String {
+fn cannot_listen(addr: SocketAddr, cause: &io::Error, setting: &str) -> String {
     let any = if addr.is_ipv6() { "[::]" } else { "0.0.0.0" };
     match cause.kind() {
         ErrorKind::AddrInUse => {

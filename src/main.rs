@@ -193,13 +193,13 @@ fn raise_open_files(config: &Config) {
 
 fn bind_and_run(flags: Serve, loaded: Loaded) -> anyhow::Result<ExitCode> {
     let config = loaded.config.clone();
-    let asks_who = config.asks_who();
+    let authenticates = config.authenticates();
     loaded.validate()?;
     loaded.warnings().iter().for_each(|warning| warn!("{warning}"));
     raise_open_files(&config);
     let server = Server::bind(config)?;
     let is_beyond = |address: SocketAddr| !address.ip().is_loopback();
-    if !asks_who && (is_beyond(server.local_addr()) || server.http_addr().is_some_and(is_beyond)) {
+    if !authenticates && (is_beyond(server.local_addr()) || server.http_addr().is_some_and(is_beyond)) {
         warn!(
             "Listening beyond this machine without authentication: anyone who can reach the port has full access; see \
              docs/SECURITY.md"

@@ -19,7 +19,7 @@ use crate::config::{Config, ConfigError, Live};
 const SETTLE: Duration = Duration::from_millis(300);
 /// Longest time between two readings. Some changes do not show in a file's folder: a symlink higher up that is
 /// switched, a folder that is replaced, a change by another machine on a network file system.
-const LOOK: Duration = Duration::from_secs(60);
+const RECHECK: Duration = Duration::from_secs(60);
 
 /// Makes a running server read its certificate and key again, and take over changed settings, as the binary does on
 /// SIGHUP.
@@ -58,7 +58,7 @@ pub(crate) enum Cause {
     /// Something happened in their folders; the files may be unchanged.
     Changed,
     /// A user asked, and expects a log line about the result.
-    Asked,
+    Requested,
 }
 
 /// Watches the folders of some files. A file is often replaced by renaming another to its name, or by switching a
@@ -73,7 +73,7 @@ pub(crate) struct FileWatch {
     /// When a change that was seen is reported.
     due: Option<Instant>,
     /// When the files are read even if no change was seen.
-    look: Instant,
+    recheck: Instant,
 }
 
 impl FileWatch {
@@ -97,7 +97,7 @@ impl FileWatch {
             changed,
             asked,
             due: None,
-            look: Instant::now() + LOOK,
+            recheck: Instant::now() + RECHECK,
         };
         watch.begin();
         watch
@@ -114,16 +114,16 @@ impl FileWatch {
         let (changed, asked) = (Arc::clone(&self.changed), Arc::clone(&self.asked));
         let cause = loop {
             tokio::select! {
-                () = asked.notified() => break Cause::Asked,
+                () = asked.notified() => break Cause::Requested,
                 () = changed.notified(), if self.due.is_none() => self.due = Some(Instant::now() + SETTLE),
                 () = until(self.due), if self.due.is_some() => break Cause::Changed,
-                () = sleep_until(self.look) => break Cause::Changed,
+                () = sleep_until(self.recheck) => break Cause::Changed,
             }
         };
         // Changes seen up to now are covered by this reading.
         let _ = changed.notified().now_or_never();
         self.due = None;
-        self.look = Instant::now() + LOOK;
+        self.recheck = Instant::now() + RECHECK;
         // Watch folders again that were replaced.
         self.begin();
         cause
@@ -203,7 +203,7 @@ mod tests {
         let file = folder.path().join("file");
         let mut watch = FileWatch::new([&file]);
         watch.asked().notify_one();
-        assert_eq!(next(&mut watch).await, Cause::Asked);
+        assert_eq!(next(&mut watch).await, Cause::Requested);
         fs::write(&file, "1").expect("written");
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
@@ -219,7 +219,7 @@ mod tests {
     async fn files_are_read_periodically_even_if_no_change_was_seen() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut watch = FileWatch::new([&folder.path().join("file")]);
-        watch.look = Instant::now() + SETTLE;
+        watch.recheck = Instant::now() + SETTLE;
         assert!(timeout(SETTLE / 10, watch.next()).await.is_err(), "not yet");
         assert_eq!(next(&mut watch).await, Cause::Changed);
         assert!(timeout(2 * SETTLE, watch.next()).await.is_err(), "only periodically");
@@ -233,7 +233,7 @@ mod tests {
         let mut watch = FileWatch::new([&file]);
         fs::create_dir(&folder).expect("made");
         watch.asked().notify_one();
-        assert_eq!(next(&mut watch).await, Cause::Asked);
+        assert_eq!(next(&mut watch).await, Cause::Requested);
         fs::write(&file, "1").expect("written");
         assert_eq!(next(&mut watch).await, Cause::Changed);
     }

@@ -16,21 +16,21 @@ use crate::message::Token;
 #[derive(Debug)]
 pub struct Explained {
     /// The content, or why no server accepts the token.
-    says: Result<Says, &'static str>,
+    content: Result<Content, &'static str>,
     /// The decision of a server, if there is a configuration to decide by.
     verdict: Option<Result<Identity, String>>,
 }
 
 /// The content of a token.
 #[derive(Debug)]
-struct Says {
+struct Content {
     header: String,
     claims: String,
     /// Whether its algorithm is supported.
     is_known: bool,
 }
 
-impl Says {
+impl Content {
     fn read(token: &Token) -> Result<Self, &'static str> {
         let jws = Jws::parse(token.as_str())?;
         let claims = jws.claims()?;
@@ -60,25 +60,25 @@ pub async fn explain(token: &Token, config: Option<Config>) -> Result<Explained,
         };
         verdict = Some(checked.map_err(|denied| denied.to_string()));
     }
-    Ok(Explained { says: Says::read(token), verdict })
+    Ok(Explained { content: Content::read(token), verdict })
 }
 
 impl Explained {
     /// Whether it is a signed token with a supported algorithm.
     pub fn is_token(&self) -> bool {
-        self.says.as_ref().is_ok_and(|says| says.is_known)
+        self.content.as_ref().is_ok_and(|content| content.is_known)
     }
 
     /// Whether a server accepts it; `None` without a configuration.
-    pub fn is_taken(&self) -> Option<bool> {
+    pub fn is_accepted(&self) -> Option<bool> {
         self.verdict.as_ref().map(Result::is_ok)
     }
 }
 
 impl fmt::Display for Explained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.says {
-            Ok(Says { header, claims, is_known }) => {
+        match &self.content {
+            Ok(Content { header, claims, is_known }) => {
                 let unknown = if *is_known { "" } else { " (unsupported algorithm)" };
                 writeln!(f, "signed:  {header}{unknown}")?;
                 for (number, line) in claims.lines().enumerate() {

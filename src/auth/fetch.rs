@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{error, info};
 
 use super::AuthError;
-use super::key_set::{KeySet, LeftOut};
+use super::key_set::{KeySet, Skipped};
 use super::keys::Key;
 use crate::Printable;
 use crate::config::Jwks;
@@ -121,7 +121,7 @@ impl Fetched {
     /// Fetches the set periodically and on request.
     pub(super) async fn keep_up(&self) -> Infallible {
         let mut due = Instant::now();
-        let mut told: Vec<LeftOut> = Vec::new();
+        let mut logged: Vec<Skipped> = Vec::new();
         let mut failed = false;
         loop {
             // Both are cancel safe.
@@ -137,7 +137,7 @@ impl Fetched {
             let fetched = self.fetch().await;
             let now = Instant::now();
             match fetched {
-                Ok(KeySet { keys, left_out }) => {
+                Ok(KeySet { keys, skipped }) => {
                     let (count, before) = {
                         let state = self.state.borrow();
                         (state.fetched, state.keys.len())
@@ -146,9 +146,9 @@ impl Fetched {
                         info!(keys = keys.len(), "Fetched {} keys from {}", keys.len(), self.shown);
                     }
                     // Not again for each fetch of the same set.
-                    if left_out != told {
-                        KeySet::tell(&left_out, &self.shown);
-                        told = left_out;
+                    if skipped != logged {
+                        KeySet::log_skipped(&skipped, &self.shown);
+                        logged = skipped;
                     }
                     self.state.send_replace(State { keys: keys.into(), fetched: count + 1, tried: Some(now) });
                     due = now + self.refresh;

@@ -22,7 +22,7 @@ pub(crate) struct Identity {
 
 impl Identity {
     /// Any client of a server without authentication.
-    pub(crate) fn anybody() -> Self {
+    pub(crate) fn unrestricted() -> Self {
         Self { user: None, name: None, rights: Rights::all(), expires_at: None, max_rate: None }
     }
 }

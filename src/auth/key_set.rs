@@ -20,7 +20,7 @@ use crate::Printable;
 /// Maximum number of keys in one set.
 const MAX_KEYS: usize = 64;
 /// Keys that an error names if none in a set can be used.
-const MAX_TOLD: usize = 3;
+const MAX_NAMED: usize = 3;
 
 /// Base64url as in RFC 7515, and as others write it: padded, or with unused bits set in the last digit.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
@@ -33,12 +33,12 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 /// A parsed key set.
 pub(super) struct KeySet {
     pub(super) keys: Vec<Key>,
-    pub(super) left_out: Vec<LeftOut>,
+    pub(super) skipped: Vec<Skipped>,
 }
 
 /// A key that was skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct LeftOut {
+pub(super) struct Skipped {
     /// Its `kid`, or its number in the set.
     which: String,
     why: Why,
@@ -48,14 +48,14 @@ pub(super) struct LeftOut {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Why {
     /// It has another purpose: issuers publish all their keys in one set.
-    ForElse(String),
+    OtherPurpose(String),
     /// It cannot verify anything, or must not.
-    Broken(String),
+    Unusable(String),
 }
 
-impl fmt::Display for LeftOut {
+impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Why::ForElse(why) | Why::Broken(why)) = &self.why;
+        let (Why::OtherPurpose(why) | Why::Unusable(why)) = &self.why;
         write!(f, "{}: {why}", self.which)
     }
 }
@@ -69,31 +69,31 @@ impl KeySet {
         if members.len() > MAX_KEYS {
             return Err(wrong(format!("it has {} keys, but at most {MAX_KEYS} are supported", members.len())));
         }
-        let mut set = Self { keys: Vec::new(), left_out: Vec::new() };
+        let mut set = Self { keys: Vec::new(), skipped: Vec::new() };
         for (at, member) in members.iter().enumerate() {
             let mut which = format!("number {}", at + 1);
             match key(member, &mut which) {
                 Ok((id, algorithm, verifier)) => {
                     set.keys.push(Key { id, algorithm, issuer: issuer.map(str::to_owned), verifier });
                 }
-                Err(why) => set.left_out.push(LeftOut { which, why }),
+                Err(why) => set.skipped.push(Skipped { which, why }),
             }
         }
         // An empty set withdraws all keys; a set without a usable key is a mistake.
-        if set.keys.is_empty() && !set.left_out.is_empty() {
-            let told: Vec<String> = set.left_out.iter().take(MAX_TOLD).map(LeftOut::to_string).collect();
-            let more = if set.left_out.len() > MAX_TOLD { "; ..." } else { "" };
+        if set.keys.is_empty() && !set.skipped.is_empty() {
+            let told: Vec<String> = set.skipped.iter().take(MAX_NAMED).map(Skipped::to_string).collect();
+            let more = if set.skipped.len() > MAX_NAMED { "; ..." } else { "" };
             return Err(wrong(format!("none of its keys can be used: {}{more}", told.join("; "))));
         }
         Ok(set)
     }
 
     /// Logs which keys were skipped.
-    pub(super) fn tell(left_out: &[LeftOut], origin: &str) {
-        for key in left_out {
+    pub(super) fn log_skipped(skipped: &[Skipped], origin: &str) {
+        for key in skipped {
             match &key.why {
-                Why::ForElse(_) => info!("Skipped a key of {origin}, {key}"),
-                Why::Broken(_) => warn!("Skipped an unusable key of {origin}, {key}"),
+                Why::OtherPurpose(_) => info!("Skipped a key of {origin}, {key}"),
+                Why::Unusable(_) => warn!("Skipped an unusable key of {origin}, {key}"),
             }
         }
     }
@@ -109,22 +109,22 @@ fn members(json: &[u8]) -> Result<Vec<Box<RawValue>>, serde_json::Error> {
 
 /// Parses a key into its name, algorithm and verifier. `which` is replaced by its name once that is known.
 fn key(member: &RawValue, which: &mut String) -> Result<(Option<String>, Algorithm, Verifier), Why> {
-    let broken = |why: &str| Why::Broken(why.to_owned());
+    let unusable = |why: &str| Why::Unusable(why.to_owned());
     let jwk: Map<String, Value> =
-        serde_json::from_str(member.get()).map_err(|_| broken("it is not a JSON object with valid strings"))?;
+        serde_json::from_str(member.get()).map_err(|_| unusable("it is not a JSON object with valid strings"))?;
     let jwk = Jwk(jwk);
     let id = jwk.text("kid")?;
     if let Some(id) = id {
         *which = format!("\"{}\"", Printable::excerpt(id));
     }
     if jwk.text("use")?.is_some_and(|to| to != "sig") {
-        return Err(Why::ForElse("it is not for signatures (use)".into()));
+        return Err(Why::OtherPurpose("it is not for signatures (use)".into()));
     }
     match jwk.0.get("key_ops") {
         None | Some(Value::Null) => {}
         Some(Value::Array(to)) if to.iter().any(|to| to == "verify") => {}
-        Some(Value::Array(_)) => return Err(Why::ForElse("it is not for verifying (key_ops)".into())),
-        Some(_) => return Err(broken("its key_ops is not a list")),
+        Some(Value::Array(_)) => return Err(Why::OtherPurpose("it is not for verifying (key_ops)".into())),
+        Some(_) => return Err(unusable("its key_ops is not a list")),
     }
     let (algorithm, verifier) = jwk.verifier()?;
     Ok((id.map(str::to_owned), algorithm, verifier))
@@ -139,13 +139,13 @@ impl Jwk {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(Why::Broken(format!("its {name} is not a string"))),
+            Some(_) => Err(Why::Unusable(format!("its {name} is not a string"))),
         }
     }
 
     /// The bytes of a field. Base64 is accepted in place of base64url, because some libraries write it.
     fn bytes(&self, name: &str) -> Result<Vec<u8>, Why> {
-        let text = self.text(name)?.ok_or_else(|| Why::Broken(format!("its {name} is missing")))?;
+        let text = self.text(name)?.ok_or_else(|| Why::Unusable(format!("its {name} is missing")))?;
         let url: String = text
             .chars()
             .map(|c| match c {
@@ -154,11 +154,11 @@ impl Jwk {
                 c => c,
             })
             .collect();
-        LENIENT.decode(url).map_err(|_| Why::Broken(format!("its {name} is not base64url")))
+        LENIENT.decode(url).map_err(|_| Why::Unusable(format!("its {name} is not base64url")))
     }
 
     fn verifier(&self) -> Result<(Algorithm, Verifier), Why> {
-        let kind = self.text("kty")?.ok_or_else(|| Why::Broken("its kty is missing".into()))?;
+        let kind = self.text("kty")?.ok_or_else(|| Why::Unusable("its kty is missing".into()))?;
         let named = self.text("alg")?;
         let (algorithm, crv) = match kind {
             "RSA" => (Algorithm::RS256, None),
@@ -167,33 +167,33 @@ impl Jwk {
             // A secret alone does not show its algorithm.
             "oct" => {
                 let named = named.and_then(jws::algorithm).filter(|named| least_secret_bytes(*named).is_some());
-                let no_alg = || Why::ForElse("a secret must name HS256, HS384 or HS512 (alg)".into());
+                let no_alg = || Why::OtherPurpose("a secret must name HS256, HS384 or HS512 (alg)".into());
                 let algorithm = named.ok_or_else(no_alg)?;
-                let verifier = Verifier::secret(algorithm, &self.bytes("k")?).map_err(Why::Broken)?;
+                let verifier = Verifier::secret(algorithm, &self.bytes("k")?).map_err(Why::Unusable)?;
                 return Ok((algorithm, verifier));
             }
-            _ => return Err(Why::ForElse("its type is not supported (kty)".into())),
+            _ => return Err(Why::OtherPurpose("its type is not supported (kty)".into())),
         };
         if named.is_some_and(|named| jws::algorithm(named) != Some(algorithm)) {
-            return Err(Why::ForElse(format!(
+            return Err(Why::OtherPurpose(format!(
                 "its algorithm is not supported (alg); for this type only {algorithm:?} is"
             )));
         }
         if let Some(curve) = crv
             && self.text("crv")? != Some(curve)
         {
-            return Err(Why::ForElse(format!("its curve is not supported (crv); for this type only {curve} is")));
+            return Err(Why::OtherPurpose(format!("its curve is not supported (crv); for this type only {curve} is")));
         }
         if self.0.get("d").is_some_and(|private| !private.is_null()) {
             let why = "it contains a private key (d), which only the issuer of tokens may have; publish it without d";
-            return Err(Why::Broken(why.into()));
+            return Err(Why::Unusable(why.into()));
         }
         let verifier = match algorithm {
             Algorithm::RS256 => Verifier::rsa(&self.bytes("n")?, &self.bytes("e")?),
             Algorithm::ES256 => Verifier::p256(&self.bytes("x")?, &self.bytes("y")?),
             _ => Verifier::ed25519(&self.bytes("x")?),
         };
-        verifier.map(|verifier| (algorithm, verifier)).map_err(Why::Broken)
+        verifier.map(|verifier| (algorithm, verifier)).map_err(Why::Unusable)
     }
 }
 
@@ -318,8 +318,8 @@ mod tests {
             (json!("a key"), "not a JSON object"),
         ] {
             let set = read(&json!([odd, ed]));
-            assert_eq!((set.keys.len(), set.left_out.len()), (1, 1), "{odd}");
-            let told = set.left_out[0].to_string();
+            assert_eq!((set.keys.len(), set.skipped.len()), (1, 1), "{odd}");
+            let told = set.skipped[0].to_string();
             assert!(told.contains(why) && told.starts_with("number 1: "), "{odd}: {told}");
             let alone = KeySet::read(json!({"keys": [odd]}).to_string().as_bytes(), "a set", None).err();
             let told = alone.expect("none is usable").to_string();
@@ -328,8 +328,8 @@ mod tests {
         // One key with half a surrogate pair, and one whose name would act on a terminal.
         let odd = format!(r#"{{"keys": [{{"kty": "RSA", "kid": "\ud83d"}}, {ed}, {{"kid": "\u001b[2J"}}]}}"#);
         let set = KeySet::read(odd.as_bytes(), "a set", None).expect("a set");
-        assert_eq!((set.keys.len(), set.left_out.len()), (1, 2));
-        assert_eq!(set.left_out[1].to_string(), r#""\u{1b}[2J": its kty is missing"#);
+        assert_eq!((set.keys.len(), set.skipped.len()), (1, 2));
+        assert_eq!(set.skipped[1].to_string(), r#""\u{1b}[2J": its kty is missing"#);
     }
 
     #[test]

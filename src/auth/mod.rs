@@ -32,7 +32,7 @@ use self::key_set::KeySet;
 use self::keys::Key;
 pub use self::mint::{Claims, SigningKey};
 use self::token::Refused;
-use self::used::{NotTaken, UsedToken, UsedTokens};
+use self::used::{UseError, UsedToken, UsedTokens};
 use crate::config::{Auth as Settings, Config};
 use crate::message::{Token, now_ms};
 use crate::reload::Cause;
@@ -87,7 +87,7 @@ fn unreadable(cause: &io::Error) -> String {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum Denied {
     #[error("{0}")]
-    Nothing(&'static str),
+    Required(&'static str),
     #[error("token: {0}; get a new one")]
     BadToken(String),
     #[error("the client certificate has expired; get a new one")]
@@ -141,7 +141,7 @@ impl Auth {
 
     /// Whether clients are authenticated.
     pub(crate) fn is_on(&self) -> bool {
-        self.config.asks_who()
+        self.config.authenticates()
     }
 
     /// Reads the files again. If one cannot be used, nothing changes and the log says so.
@@ -173,7 +173,7 @@ impl Auth {
     /// Identifies a client by what it presents. May wait for the key set.
     pub(crate) async fn identify(&self, token: Option<&Token>, certified: Option<Subject>) -> Result<Identity, Denied> {
         let settings = &self.config.auth;
-        if let Some(token) = token.filter(|_| settings.takes_tokens()) {
+        if let Some(token) = token.filter(|_| settings.accepts_tokens()) {
             let checked = self.check(token).await?;
             self.use_up(checked.once)?;
             return Ok(checked.identity);
@@ -187,7 +187,7 @@ impl Auth {
         token: Option<&Token>,
         certified: Option<Subject>,
     ) -> Result<Identity, Denied> {
-        match token.filter(|_| self.config.auth.takes_tokens()) {
+        match token.filter(|_| self.config.auth.accepts_tokens()) {
             Some(token) => Ok(self.check(token).await?.identity),
             None => self.without_token(certified),
         }
@@ -196,28 +196,32 @@ impl Auth {
     fn without_token(&self, certified: Option<Subject>) -> Result<Identity, Denied> {
         let settings = &self.config.auth;
         if !self.is_on() {
-            return Ok(Identity::anybody());
+            return Ok(Identity::unrestricted());
         }
         if let Some(Subject { name, expires_at }) = certified {
             if expires_at <= now_ms() {
                 return Err(Denied::BadCertificate);
             }
             let rights = Rights::new(&settings.certificate, &settings.certificate);
-            return Ok(Identity { user: Some(name.as_str().into()), expires_at: Some(expires_at), ..nobody(rights) });
+            return Ok(Identity {
+                user: Some(name.as_str().into()),
+                expires_at: Some(expires_at),
+                ..anonymous(rights)
+            });
         }
         let Some(grant) = &settings.anonymous else {
-            return Err(Denied::Nothing(match (settings.takes_tokens(), self.config.tls.client_ca.is_some()) {
+            return Err(Denied::Required(match (settings.accepts_tokens(), self.config.tls.client_ca.is_some()) {
                 (true, false) => "a token is required; send one in the handshake",
                 (true, true) => "a token is required, or a client certificate with a name as its subject",
                 _ => "a client certificate with a name as its subject is required; connect with one",
             }));
         };
-        Ok(nobody(Rights::new(grant, grant)))
+        Ok(anonymous(Rights::new(grant, grant)))
     }
 
     /// Identifies the same user by another token. May wait for the key set.
     pub(crate) async fn renew(&self, token: &Token, before: &Identity) -> Result<Identity, Denied> {
-        if !self.config.auth.takes_tokens() {
+        if !self.config.auth.accepts_tokens() {
             return Err(Denied::BadToken("this server does not accept tokens".into()));
         }
         // An anonymous client cannot become a user, whatever the token claims.
@@ -257,9 +261,9 @@ impl Auth {
         let Some(once) = once else { return Ok(()) };
         let most = usize::try_from(self.config.auth.max_used_tokens).unwrap_or(usize::MAX);
         let mut used = self.used.lock();
-        used.take(once, most, now_ms()).map_err(|why| match why {
-            NotTaken::Again => Denied::UsedBefore,
-            NotTaken::Full => Denied::Unavailable,
+        used.use_up(once, most, now_ms()).map_err(|why| match why {
+            UseError::Reused => Denied::UsedBefore,
+            UseError::Full => Denied::Unavailable,
         })
     }
 
@@ -272,7 +276,7 @@ impl Auth {
 }
 
 /// The identity of an anonymous client.
-fn nobody(rights: Rights) -> Identity {
+fn anonymous(rights: Rights) -> Identity {
     Identity { user: None, name: None, rights, expires_at: None, max_rate: None }
 }
 
@@ -290,8 +294,8 @@ fn read_keys(settings: &Settings) -> Result<Arc<[Key]>, AuthError> {
     if let Some(path) = &settings.jwks.file {
         let (set, issuer) = (keys::read(path)?, settings.jwks.issuer.as_deref());
         let origin = path.display().to_string();
-        let KeySet { keys: of_set, left_out } = KeySet::read(&set, &origin, issuer)?;
-        KeySet::tell(&left_out, &origin);
+        let KeySet { keys: of_set, skipped } = KeySet::read(&set, &origin, issuer)?;
+        KeySet::log_skipped(&skipped, &origin);
         keys.extend(of_set);
     }
     Ok(keys.into())

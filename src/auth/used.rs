@@ -13,9 +13,9 @@ pub(crate) struct UsedToken {
 
 /// Why a token cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NotTaken {
+pub(super) enum UseError {
     /// It was used before.
-    Again,
+    Reused,
     /// The table is full.
     Full,
 }
@@ -29,16 +29,16 @@ pub(super) struct UsedTokens {
 
 impl UsedTokens {
     /// Remembers a token, if it is new and fewer than `most` are remembered.
-    pub(super) fn take(&mut self, token: UsedToken, most: usize, now_ms: u64) -> Result<(), NotTaken> {
+    pub(super) fn use_up(&mut self, token: UsedToken, most: usize, now_ms: u64) -> Result<(), UseError> {
         while let Some(oldest) = self.by_expiry.first().filter(|oldest| oldest.expires_at < now_ms) {
             self.ids.remove(&oldest.id);
             self.by_expiry.pop_first();
         }
         if self.ids.contains(&token.id) {
-            return Err(NotTaken::Again);
+            return Err(UseError::Reused);
         }
         if self.ids.len() >= most {
-            return Err(NotTaken::Full);
+            return Err(UseError::Full);
         }
         self.ids.insert(token.id.clone());
         self.by_expiry.insert(token);
@@ -57,11 +57,11 @@ mod tests {
     #[test]
     fn a_token_is_accepted_once_and_forgotten_after_its_expiry() {
         let mut used = UsedTokens::default();
-        assert_eq!(used.take(token("a", 100), 2, 0), Ok(()));
-        assert_eq!(used.take(token("a", 200), 2, 50), Err(NotTaken::Again), "only its jti counts");
-        assert_eq!(used.take(token("b", 300), 2, 50), Ok(()));
-        assert_eq!(used.take(token("c", 300), 2, 100), Err(NotTaken::Full));
-        assert_eq!(used.take(token("c", 300), 2, 101), Ok(()), "the first has expired");
+        assert_eq!(used.use_up(token("a", 100), 2, 0), Ok(()));
+        assert_eq!(used.use_up(token("a", 200), 2, 50), Err(UseError::Reused), "only its jti counts");
+        assert_eq!(used.use_up(token("b", 300), 2, 50), Ok(()));
+        assert_eq!(used.use_up(token("c", 300), 2, 100), Err(UseError::Full));
+        assert_eq!(used.use_up(token("c", 300), 2, 101), Ok(()), "the first has expired");
         assert_eq!((used.ids.len(), used.by_expiry.len()), (2, 2));
     }
 }

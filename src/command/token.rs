@@ -240,7 +240,7 @@ impl Explain {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let explained = runtime.block_on(explain(&token, config))?;
         say(&explained)?;
-        let is_good = explained.is_token() && explained.is_taken() != Some(false);
+        let is_good = explained.is_token() && explained.is_accepted() != Some(false);
         Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }

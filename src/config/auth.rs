@@ -12,7 +12,7 @@ use crate::message::TopicPattern;
 use crate::pattern_index::{PatternIndex, Sought};
 
 /// Claims with a meaning here or in RFC 7519, apart from the name claim.
-const CLAIMS: [&str; 16] = [
+const RESERVED_CLAIMS: [&str; 16] = [
     "sub",
     "exp",
     "nbf",
@@ -340,24 +340,24 @@ impl Default for Jwks {
 impl Auth {
     /// Checks that some token can be accepted with these settings, and one from each key.
     pub(super) fn validate(&self, has_client_ca: bool) -> Result<(), ConfigError> {
-        let usual = Self::default();
-        let takes_tokens = self.takes_tokens();
+        let defaults = Self::default();
+        let accepts_tokens = self.accepts_tokens();
         let keys = "keys in auth.keys or auth.jwks";
         for (setting, is_set) in [
             ("auth.issuers", !self.issuers.is_empty()),
             ("auth.audiences", !self.audiences.is_empty()),
             ("auth.single_use", self.single_use),
             ("auth.exclusive_names", self.exclusive_names),
-            ("auth.token", self.token != usual.token),
+            ("auth.token", self.token != defaults.token),
         ] {
-            if is_set && !takes_tokens {
+            if is_set && !accepts_tokens {
                 return Err(ConfigError::Needs { setting, other: keys });
             }
         }
-        if self.certificate != usual.certificate && !has_client_ca {
+        if self.certificate != defaults.certificate && !has_client_ca {
             return Err(ConfigError::Needs { setting: "auth.certificate", other: "tls.client_ca" });
         }
-        if !(self.own_names || takes_tokens || has_client_ca || self.anonymous.is_some()) {
+        if !(self.own_names || accepts_tokens || has_client_ca || self.anonymous.is_some()) {
             let other = "keys in auth.keys or auth.jwks, tls.client_ca, or auth.anonymous";
             return Err(ConfigError::Needs { setting: "auth.own_names", other });
         }
@@ -375,7 +375,7 @@ impl Auth {
                 return Err(wrong(setting, "it contains an empty string, which no token has; remove it"));
             }
         }
-        let has_other_meaning = CLAIMS.iter().any(|claim| *claim == self.name_claim && *claim != "sub");
+        let has_other_meaning = RESERVED_CLAIMS.iter().any(|claim| *claim == self.name_claim && *claim != "sub");
         if has_other_meaning {
             let why = "this claim has another meaning; use one such as \"name\" or \"sub\"";
             return Err(wrong("auth.name_claim", why));
@@ -406,7 +406,7 @@ impl Auth {
             // A key without a name is tried for every token, whatever key the token names.
             if nameless.count() > MAX_TRIED {
                 let why = format!(
-                    "more than {MAX_TRIED} keys for {:?} have none, but a token is tried with at most {MAX_TRIED}; add ids",
+                    "more than {MAX_TRIED} keys for {:?} have none, but a token is tried with at most so many; add ids",
                     key.algorithm
                 );
                 return wrong("auth.keys: id".into(), why);
@@ -422,7 +422,7 @@ impl Auth {
     }
 
     /// Whether there is any key to check tokens with.
-    pub fn takes_tokens(&self) -> bool {
+    pub fn accepts_tokens(&self) -> bool {
         !self.keys.is_empty() || self.jwks.file.is_some() || self.jwks.url.is_some()
     }
 }

@@ -57,7 +57,7 @@ impl Loaded {
                     .map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })?;
                 tree::parse(path, &text).map_err(|e| ConfigError::Parse {
                     origin: Printable::new(&path.display().to_string()).to_string(),
-                    message: in_words(&e, &text),
+                    message: describe(&e, &text),
                 })?
             }
         };
@@ -101,27 +101,27 @@ impl Loaded {
     /// Probable mistakes that are not errors: variables that name no setting, and settings without effect.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        let mut without_like = Vec::new();
+        let mut unlike_any = Vec::new();
         for variable in &self.unknown {
             let setting = variable[ENV_PREFIX.len()..].to_ascii_lowercase().replace("__", ".");
             let name = Printable::excerpt(variable);
             match schema::similar(&setting) {
                 Some(meant) => warnings
                     .push(format!("{name} in the environment names no setting; did you mean {}?", variable_of(&meant))),
-                None => without_like.push(name.to_string()),
+                None => unlike_any.push(name.to_string()),
             }
         }
-        if !without_like.is_empty() {
-            let more = without_like.len().saturating_sub(MAX_NAMED);
-            without_like.truncate(MAX_NAMED);
+        if !unlike_any.is_empty() {
+            let more = unlike_any.len().saturating_sub(MAX_NAMED);
+            unlike_any.truncate(MAX_NAMED);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             warnings.push(format!(
                 "{}{more} in the environment: no setting has such a name (Kubernetes sets these variables for a \
                  service named qws)",
-                without_like.join(", ")
+                unlike_any.join(", ")
             ));
         }
-        let odd = self.config.odd_settings().into_iter();
+        let odd = self.config.questionable_settings().into_iter();
         warnings.extend(odd.map(|(setting, why)| match self.place(&setting) {
             Some(place) => format!("{place}: setting {setting}: {why}"),
             None => format!("setting {setting}: {why}"),
@@ -181,7 +181,7 @@ impl Config {
     }
 
     /// Settings without effect, or with one that is hardly intended, each with the reason.
-    fn odd_settings(&self) -> Vec<(String, String)> {
+    fn questionable_settings(&self) -> Vec<(String, String)> {
         let mut odd = Vec::new();
         for (index, rule) in self.topics.iter().enumerate() {
             let setting = format!("topics[{index}]");
@@ -190,13 +190,13 @@ impl Config {
             if let Some(first) = earlier.iter().position(|earlier| earlier.pattern.covers(&rule.pattern)) {
                 let covering = earlier[first].pattern.as_str();
                 let why = format!(
-                    "the rule for {pattern} never applies: topics[{first}], for {covering}, comes first and matches all \
-                     its topics; put the narrower rule first"
+                    "the rule for {pattern} never applies: topics[{first}], for {covering}, comes first and matches \
+                     all its topics; put the narrower rule first"
                 );
                 odd.push((setting.clone(), why));
             }
             for (key, who) in [("publish", rule.publish), ("subscribe", rule.subscribe)] {
-                if who == Who::Authenticated && !self.asks_who() {
+                if who == Who::Authenticated && !self.authenticates() {
                     let why = format!(
                         "{key} = \"authenticated\" allows no client, because none is authenticated; configure [auth] \
                          or tls.client_ca"
@@ -244,7 +244,7 @@ fn variable_of(setting: &str) -> String {
 }
 
 /// The problem in a file and its line. Without the line's text if the file contains secrets.
-fn in_words(error: &toml::de::Error, text: &str) -> String {
+fn describe(error: &toml::de::Error, text: &str) -> String {
     if !["secret", "password", "admin_token"].iter().any(|word| text.contains(word)) {
         return error.to_string();
     }

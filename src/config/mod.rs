@@ -439,8 +439,8 @@ impl Default for Log {
 
 impl Config {
     /// Whether clients are authenticated: by tokens, by certificates, or as anonymous ones with limited rights.
-    pub fn asks_who(&self) -> bool {
-        self.auth.takes_tokens() || self.tls.client_ca.is_some() || self.auth.anonymous.is_some()
+    pub fn authenticates(&self) -> bool {
+        self.auth.accepts_tokens() || self.tls.client_ca.is_some() || self.auth.anonymous.is_some()
     }
 
     /// Number of workers to start.

@@ -15,23 +15,23 @@ pub struct TopicRule {
     #[serde(deserialize_with = "pattern")]
     pub pattern: TopicPattern,
     /// Priority of the messages, 0 to 255; 255 is the most urgent. Default 128.
-    #[serde(default = "usual::priority")]
+    #[serde(default = "default_of::priority")]
     pub priority: u8,
     /// Treatment of messages for a subscriber that reads too slowly. Default `disconnect`.
     #[serde(default)]
     pub overflow: OverflowPolicy,
     /// Messages kept for new and returning subscribers; 0 keeps none. Default 1,000; at most 1,000,000.
-    #[serde(default = "usual::history_messages")]
+    #[serde(default = "default_of::history_messages")]
     pub history_messages: u64,
     /// Bytes of memory for these, per topic, counting each form in which they are sent: at most twice their size.
     /// Default 4 MiB, so that the largest message is kept, too; at most 1 GiB.
-    #[serde(default = "usual::history_bytes")]
+    #[serde(default = "default_of::history_bytes")]
     pub history_bytes: u64,
     /// Age after which they are forgotten, in milliseconds. Default 300,000; at most 30 days.
-    #[serde(default = "usual::history_age_ms")]
+    #[serde(default = "default_of::history_age_ms")]
     pub history_age_ms: u64,
     /// Whether presence is tracked: who has subscribed, for clients that ask. Default true.
-    #[serde(default = "usual::presence")]
+    #[serde(default = "default_of::presence")]
     pub presence: bool,
     /// The clients that may publish, if their permissions ([`Auth`](super::Auth)) allow it. Default `everyone`.
     #[serde(default)]
@@ -97,7 +97,7 @@ impl Default for TopicRule {
 }
 
 /// Defaults of the fields of a rule.
-mod usual {
+mod default_of {
     use super::TopicRule;
 
     pub(super) fn priority() -> u8 {

@@ -144,7 +144,8 @@ mod tests {
 
     #[test]
     fn every_setting_has_its_line() {
-        let text = "name = 'a'\n\n[limits]\nmax_clients = 1_0\n[[topics]]\npattern = '>'\n[tls]\ncert = '''\nx\ny'''\nkey = ''";
+        let text = "name = 'a'\n\n[limits]\nmax_clients = 1_0\n[[topics]]\npattern = '>'\n\
+                    [tls]\ncert = '''\nx\ny'''\nkey = ''";
         let table = parse(Path::new("qws.toml"), text).expect("TOML");
         let places: Vec<_> =
             settings(&table).into_iter().map(|(name, node)| format!("{name}: {}", node.place)).collect();

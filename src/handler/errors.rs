@@ -31,7 +31,7 @@ impl From<TopicError> for ErrorReply {
 impl From<Denied> for ErrorReply {
     fn from(denied: Denied) -> Self {
         let code = match denied {
-            Denied::Nothing(_) | Denied::BadToken(_) | Denied::BadCertificate | Denied::UsedBefore => {
+            Denied::Required(_) | Denied::BadToken(_) | Denied::BadCertificate | Denied::UsedBefore => {
                 ErrorCode::Unauthorized
             }
             Denied::AnotherUser => ErrorCode::Forbidden,

@@ -119,7 +119,7 @@ impl Allowance {
     /// Charges one `pong`, which is never refused; but a client that keeps sending more is closed in the end.
     pub(crate) fn take_pong(&self) {
         if let Some(Err(Refusal { outstanding, .. })) = self.pongs.as_ref().map(|pongs| pongs.take(ONE)) {
-            self.went_on(outstanding);
+            self.record_excess(outstanding);
         }
     }
 
@@ -158,7 +158,7 @@ impl Allowance {
     }
 
     /// Records something above a rate, while these refusals were outstanding.
-    fn went_on(&self, outstanding: u32) {
+    fn record_excess(&self, outstanding: u32) {
         if u64::from(outstanding) >= self.most_refusals {
             self.is_used_up.store(true, Ordering::Relaxed);
         }
@@ -166,7 +166,7 @@ impl Allowance {
 
     fn count(&self, Refusal { wait, outstanding }: Refusal) -> RetryAfter {
         self.counters.refused.add(1);
-        self.went_on(outstanding);
+        self.record_excess(outstanding);
         RetryAfter { ms: milliseconds(wait) }
     }
 

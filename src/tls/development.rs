@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-use super::validity::Standing;
+use super::validity::Phase;
 use super::{TlsError, Validity, certificate_name, pem_certificates, short_lived, unreadable};
 use crate::config;
 use crate::message::ClientName;
@@ -231,8 +231,8 @@ pub(crate) struct Made {
 /// [`TlsError::Missing`] for a named file that does not exist, [`TlsError::Half`] if one of the two is missing, and the
 /// errors of [`DevelopmentFiles::make`].
 pub(crate) fn ensure_certificates(files: &config::Tls, now: SystemTime) -> Result<Option<Made>, TlsError> {
-    let usual = config::Tls::default();
-    if (&files.cert, &files.key) != (&usual.cert, &usual.key) {
+    let defaults = config::Tls::default();
+    if (&files.cert, &files.key) != (&defaults.cert, &defaults.key) {
         return match (exists(&files.cert, "--cert")?, exists(&files.key, "--key")?) {
             (false, _) => Err(TlsError::Missing { path: files.cert.clone(), flag: "--cert" }),
             (_, false) => Err(TlsError::Missing { path: files.key.clone(), flag: "--key" }),
@@ -251,10 +251,8 @@ fn ensure_development(cert: &Path, key: &Path, now: SystemTime) -> Result<Option
     let (names, why) = match (has_cert, has_key, own) {
         (false, false, _) => (Vec::new(), "No certificates found".to_owned()),
         (true, false, Some(own)) => (own.names, format!("{} has no key beside it", cert.display())),
-        (true, true, Some(Own { names, standing: Standing::Expired })) => {
-            (names, format!("{} has expired", cert.display()))
-        }
-        (true, true, Some(Own { names, standing: Standing::Early })) => {
+        (true, true, Some(Own { names, phase: Phase::Expired })) => (names, format!("{} has expired", cert.display())),
+        (true, true, Some(Own { names, phase: Phase::NotYetValid })) => {
             (names, format!("{} is not valid yet (the clock was wrong when it was created, or is now)", cert.display()))
         }
         (true, true, _) => return Ok(None),
@@ -271,7 +269,7 @@ fn ensure_development(cert: &Path, key: &Path, now: SystemTime) -> Result<Option
 /// A development certificate created by this program.
 struct Own {
     names: Vec<String>,
-    standing: Standing,
+    phase: Phase,
 }
 
 impl Own {
@@ -280,8 +278,8 @@ impl Own {
         let certificate = pem_certificates(&fs::read(path).ok()?).ok()?.into_iter().next().map(CertificateDer::from)?;
         let (_, read) = X509Certificate::from_der(&certificate).ok()?;
         let is_own = short_lived::is_for_development(&certificate);
-        let standing = Validity::of(&certificate)?.standing(now);
-        is_own.then(|| Self { names: short_lived::names(&read), standing })
+        let phase = Validity::of(&certificate)?.phase(now);
+        is_own.then(|| Self { names: short_lived::names(&read), phase })
     }
 }
 
@@ -358,7 +356,7 @@ mod tests {
             let made = ensure(&files, now).expect("made again").expect("it was needed");
             assert!(made.why.contains(why), "{}", made.why);
             let own = Own::read(&files.cert, now).expect("one for development");
-            assert_eq!((own.names, own.standing), (vec!["chat.example".into(), "192.0.2.7".into()], Standing::Good));
+            assert_eq!((own.names, own.phase), (vec!["chat.example".into(), "192.0.2.7".into()], Phase::Valid));
             load(&files);
         }
         fs::remove_file(&files.key).expect("removed");

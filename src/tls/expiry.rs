@@ -24,7 +24,7 @@ impl Expiry {
 /// Decides when to warn about the certificate in use.
 pub(super) struct ExpiryWatch {
     validity: Option<Validity>,
-    teller: watch::Sender<Option<u64>>,
+    publisher: watch::Sender<Option<u64>>,
     /// Time before the expiry from which it warns; zero is never.
     within: Duration,
     warned: Option<SystemTime>,
@@ -33,17 +33,17 @@ pub(super) struct ExpiryWatch {
 impl ExpiryWatch {
     pub(super) fn new(within_days: u64) -> Self {
         let within = DAY.saturating_mul(u32::try_from(within_days).unwrap_or(u32::MAX));
-        Self { validity: None, teller: watch::Sender::new(None), within, warned: None }
+        Self { validity: None, publisher: watch::Sender::new(None), within, warned: None }
     }
 
     pub(super) fn listener(&self) -> Expiry {
-        Expiry(self.teller.subscribe())
+        Expiry(self.publisher.subscribe())
     }
 
     /// Tracks another certificate from now on.
     pub(super) fn begin(&mut self, validity: Option<Validity>) {
         (self.validity, self.warned) = (validity, None);
-        self.teller.send_replace(validity.map(Validity::ends));
+        self.publisher.send_replace(validity.map(Validity::ends));
     }
 
     /// Time until the next warning is due; `None` if there will be none.

@@ -21,8 +21,8 @@ use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use super::expiry::{Expiry, ExpiryWatch};
-use super::short_lived::{Certificate, PROTOCOLS, ShortLived, Shown, Teller, is_for_development, wanted};
-use super::validity::Standing;
+use super::short_lived::{Certificate, PROTOCOLS, Publisher, ShortLived, Shown, is_for_development, wanted};
+use super::validity::Phase;
 use super::{
     TlsError, Validity, authorities, certificates, files as key_files, private_key, provider, provider_with, unreadable,
 };
@@ -42,7 +42,7 @@ pub(crate) struct Sides {
 const NOT_YET: &str = "is not valid yet";
 
 /// Longest wait between two looks at the clock, which may be set meanwhile.
-const LOOK: Duration = Duration::from_secs(60);
+const RECHECK: Duration = Duration::from_secs(60);
 
 /// Makes the TLS settings, and knows what they were made of.
 pub(crate) struct ServerTls {
@@ -60,7 +60,7 @@ pub(crate) struct ServerTls {
     /// Setting for a short-lived certificate.
     setting: Option<bool>,
     short_lived: Option<Certificate>,
-    teller: Teller,
+    publisher: Publisher,
     expiry: ExpiryWatch,
     clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
 }
@@ -83,13 +83,13 @@ impl ServerTls {
             is_early: false,
             setting: short_lived,
             short_lived: None,
-            teller: Teller::new(),
+            publisher: Publisher::new(),
             expiry: ExpiryWatch::new(files.expiry_warning_days),
             clock: Box::new(SystemTime::now),
         };
         let (settings, short_lived) = tls.settings(&contents, &tls.resumption)?;
         tls.short_lived = short_lived;
-        tls.teller.tell(tls.short_lived.as_ref());
+        tls.publisher.publish(tls.short_lived.as_ref());
         tls.expiry.begin(tls.validity(&contents));
         if let Err(e) = tls.is_in_time(&contents) {
             warn!("Clients will reject this server's certificate: {e}");
@@ -112,14 +112,14 @@ impl ServerTls {
 
     /// The short-lived certificate in use.
     pub(crate) fn short_lived(&self) -> ShortLived {
-        self.teller.listener()
+        self.publisher.listener()
     }
 
     /// Reads the files again, and returns new settings if they changed and are usable; else nothing changes. Logs the
     /// result; for unchanged files only on request.
     pub(crate) fn reload(&mut self, cause: Cause) -> Option<Sides> {
         let contents = Contents::read(&self.files);
-        let is_news = contents != self.seen || cause == Cause::Asked;
+        let is_news = contents != self.seen || cause == Cause::Requested;
         self.seen.clone_from(&contents);
         if !is_news && !self.is_early {
             return None;
@@ -147,7 +147,7 @@ impl ServerTls {
                 }
                 self.in_use = contents;
                 self.short_lived = short_lived;
-                self.teller.tell(self.short_lived.as_ref());
+                self.publisher.publish(self.short_lived.as_ref());
                 Some(settings)
             }
             Err(e) => {
@@ -173,7 +173,7 @@ impl ServerTls {
             if left.is_zero() {
                 return;
             }
-            sleep(left.min(LOOK)).await;
+            sleep(left.min(RECHECK)).await;
         }
     }
 
@@ -183,14 +183,14 @@ impl ServerTls {
         match self.settings(&self.in_use, &self.resumption) {
             Ok((settings, short_lived)) => {
                 self.short_lived = short_lived;
-                self.teller.tell(self.short_lived.as_ref());
+                self.publisher.publish(self.short_lived.as_ref());
                 Some(settings)
             }
             Err(e) => {
                 error!("Cannot renew the WebTransport certificate; the old one stays in use for an hour: {e}");
                 let now = (self.clock)();
                 if let Some(short_lived) = &mut self.short_lived {
-                    short_lived.put_off(now);
+                    short_lived.extend(now);
                 }
                 None
             }
@@ -203,7 +203,7 @@ impl ServerTls {
             if left.is_zero() {
                 return;
             }
-            sleep(left.min(LOOK)).await;
+            sleep(left.min(RECHECK)).await;
         }
         std::future::pending().await
     }
@@ -223,10 +223,10 @@ impl ServerTls {
 
     /// Whether the certificate in the files is valid now.
     fn is_in_time(&self, contents: &Contents) -> Result<(), TlsError> {
-        let why = match self.validity(contents).map(|validity| validity.standing((self.clock)())) {
-            Some(Standing::Expired) => "has expired",
-            Some(Standing::Early) => NOT_YET,
-            Some(Standing::Good) | None => return Ok(()),
+        let why = match self.validity(contents).map(|validity| validity.phase((self.clock)())) {
+            Some(Phase::Expired) => "has expired",
+            Some(Phase::NotYetValid) => NOT_YET,
+            Some(Phase::Valid) | None => return Ok(()),
         };
         Err(TlsError::Time { path: self.files.cert.clone(), why })
     }
@@ -378,7 +378,7 @@ mod tests {
         assert!(tls.reload(Cause::Changed).is_none(), "they are as they were");
         made.make(&["localhost".into()], true).expect("made");
         assert!(tls.reload(Cause::Changed).is_some(), "both are new");
-        assert!(tls.reload(Cause::Asked).is_none(), "and known by now");
+        assert!(tls.reload(Cause::Requested).is_none(), "and known by now");
 
         let good = fs::read(&made.key).expect("the key");
         fs::remove_file(&made.key).expect("removed");
@@ -386,7 +386,7 @@ mod tests {
         fs::write(&made.key, &good).expect("written");
         assert!(tls.reload(Cause::Changed).is_none(), "and back");
         fs::write(&made.cert, "no certificate").expect("written");
-        assert!(tls.reload(Cause::Asked).is_none(), "the certificate is not one");
+        assert!(tls.reload(Cause::Requested).is_none(), "the certificate is not one");
         made.make(&["localhost".into()], true).expect("made");
         assert!(tls.reload(Cause::Changed).is_some(), "a mistake does not last");
     }

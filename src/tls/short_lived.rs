@@ -51,30 +51,30 @@ pub struct CertificateHash {
 /// the server.
 #[derive(Debug, Clone)]
 pub struct ShortLived {
-    told: watch::Receiver<Option<CertificateHash>>,
+    current: watch::Receiver<Option<CertificateHash>>,
 }
 
 impl ShortLived {
     /// The certificate in use. `None` if WebTransport clients get the regular certificate, which they check like any
     /// other.
     pub fn hash(&self) -> Option<CertificateHash> {
-        *self.told.borrow()
+        *self.current.borrow()
     }
 }
 
 /// Keeps [`ShortLived`] up to date.
-pub(super) struct Teller(watch::Sender<Option<CertificateHash>>);
+pub(super) struct Publisher(watch::Sender<Option<CertificateHash>>);
 
-impl Teller {
+impl Publisher {
     pub(super) fn new() -> Self {
         Self(watch::Sender::new(None))
     }
 
     pub(super) fn listener(&self) -> ShortLived {
-        ShortLived { told: self.0.subscribe() }
+        ShortLived { current: self.0.subscribe() }
     }
 
-    pub(super) fn tell(&self, certificate: Option<&Certificate>) {
+    pub(super) fn publish(&self, certificate: Option<&Certificate>) {
         let hash = certificate.map(|certificate| certificate.hash);
         if self.0.send_replace(hash) != hash
             && let Some(CertificateHash { sha256, .. }) = hash
@@ -127,7 +127,7 @@ impl Certificate {
     }
 
     /// Keeps it in use for another hour.
-    pub(super) fn put_off(&mut self, now: SystemTime) {
+    pub(super) fn extend(&mut self, now: SystemTime) {
         self.shown = now..now + HOUR;
     }
 }
@@ -234,7 +234,7 @@ mod tests {
             assert_eq!(made.serves(&names, at), !left.is_zero());
         }
         assert!(!made.serves(&["other".to_owned()], now));
-        made.put_off(now + 12 * DAY);
+        made.extend(now + 12 * DAY);
         assert_eq!(made.left(now + 12 * DAY), HOUR);
     }
 

@@ -15,9 +15,9 @@ pub(crate) struct Validity {
 
 /// State of a certificate at some time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
-    Early,
-    Good,
+pub(crate) enum Phase {
+    NotYetValid,
+    Valid,
     Expired,
 }
 
@@ -30,12 +30,12 @@ impl Validity {
         Some(Self { begins, ends })
     }
 
-    pub(crate) fn standing(self, now: SystemTime) -> Standing {
+    pub(crate) fn phase(self, now: SystemTime) -> Phase {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         match now {
-            _ if self.ends < now => Standing::Expired,
-            _ if self.begins > now => Standing::Early,
-            _ => Standing::Good,
+            _ if self.ends < now => Phase::Expired,
+            _ if self.begins > now => Phase::NotYetValid,
+            _ => Phase::Valid,
         }
     }
 
@@ -68,7 +68,7 @@ pub(super) mod tests {
     #[test]
     fn a_certificate_is_valid_from_its_first_second_to_its_last() {
         let validity = validity(100, 200);
-        let at = |seconds| validity.standing(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-        assert_eq!([99, 100, 200, 201].map(at), [Standing::Early, Standing::Good, Standing::Good, Standing::Expired]);
+        let at = |seconds| validity.phase(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!([99, 100, 200, 201].map(at), [Phase::NotYetValid, Phase::Valid, Phase::Valid, Phase::Expired]);
     }
 }
