@@ -18,7 +18,7 @@ const SHOWN: usize = 60;
 /// in front.
 #[derive(Debug)]
 pub(super) struct Problem {
-    what: What,
+    cause: Cause,
     at: Option<At>,
 }
 
@@ -30,7 +30,7 @@ struct At {
 }
 
 #[derive(Debug)]
-enum What {
+enum Cause {
     /// A value of the wrong type, with what was expected.
     Wrong(String),
     /// The message of a setting's own check.
@@ -65,17 +65,17 @@ impl Display for Problem {
         let setting = self.at.as_ref().map_or("", |at| &at.setting);
         let is_secret = self.at.as_ref().is_some_and(|at| at.is_secret);
         let inside = |key: &str| if setting.is_empty() { key.to_owned() } else { format!("{setting}.{key}") };
-        match &self.what {
-            What::Wrong(message) => write!(f, "setting {setting}{message}"),
-            What::Refused(message) if is_secret => write!(f, "setting {setting}: {}", without_values(message)),
-            What::Refused(message) => write!(f, "setting {setting}: {message}"),
-            What::Missing("pattern") => write!(
+        match &self.cause {
+            Cause::Wrong(message) => write!(f, "setting {setting}{message}"),
+            Cause::Refused(message) if is_secret => write!(f, "setting {setting}: {}", without_values(message)),
+            Cause::Refused(message) => write!(f, "setting {setting}: {message}"),
+            Cause::Missing("pattern") => write!(
                 f,
                 "setting {setting}: pattern is missing; it selects the rule's topics, such as pattern = \"chat.>\", or \
                  \">\" for all"
             ),
-            What::Missing(key) => write!(f, "setting {setting}: {key} is missing"),
-            What::Unknown(key, known) => {
+            Cause::Missing(key) => write!(f, "setting {setting}: {key} is missing"),
+            Cause::Unknown(key, known) => {
                 let name = inside(key);
                 write!(f, "there is no setting {}", Printable::excerpt(&name))?;
                 let here = schema::similar_of(known, key).map(inside);
@@ -92,7 +92,7 @@ impl std::error::Error for Problem {}
 
 impl de::Error for Problem {
     fn custom<T: Display>(message: T) -> Self {
-        Self { what: What::Refused(message.to_string()), at: None }
+        Self { cause: Cause::Refused(message.to_string()), at: None }
     }
 
     fn invalid_type(_: Unexpected<'_>, _: &dyn de::Expected) -> Self {
@@ -108,11 +108,11 @@ impl de::Error for Problem {
     }
 
     fn unknown_field(field: &str, known: &'static [&'static str]) -> Self {
-        Self { what: What::Unknown(field.to_owned(), known), at: None }
+        Self { cause: Cause::Unknown(field.to_owned(), known), at: None }
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self { what: What::Missing(field), at: None }
+        Self { cause: Cause::Missing(field), at: None }
     }
 }
 
@@ -183,7 +183,8 @@ impl Reader<'_> {
             Value::Other(text) => format!(" = {}", text.chars().take(SHOWN).collect::<String>()),
             Value::List(_) | Value::Table(_) => String::new(),
         };
-        Problem { what: What::Wrong(format!("{shown}: expected {expected}")), at: None }.at(self.path, &self.node.place)
+        Problem { cause: Cause::Wrong(format!("{shown}: expected {expected}")), at: None }
+            .at(self.path, &self.node.place)
     }
 
     fn placed<T>(self, result: Result<T, Problem>) -> Result<T, Problem> {

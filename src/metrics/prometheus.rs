@@ -199,8 +199,8 @@ mod tests {
                     assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
                     // Units are base units and come last; `_count`, `_sum` and `_bucket` are for histograms.
                     let is_odd = |part: &str| {
-                        let odd = "ms milliseconds minutes hours days percent kb mb kilobytes megabytes kib mib count sum \
-                                   bucket";
+                        let odd = "ms milliseconds minutes hours days percent kb mb kilobytes megabytes kib mib count \
+                                   sum bucket";
                         odd.split(' ').any(|odd| odd == part) || ["counter", "gauge"].contains(&part)
                     };
                     assert!(!name.split('_').any(is_odd), "{name}");

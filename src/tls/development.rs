@@ -115,7 +115,7 @@ impl FolderLock {
         // If this fails, so does writing the files, which reports the error.
         let _ = fs::create_dir_all(folder);
         let lock = |file: File| file.lock().map(|()| file);
-        // Windows opens no folder, and NFS locks none: a file in it takes its place there.
+        // Windows cannot open a folder, and NFS cannot lock one, so there a file in it is locked.
         let locked = File::open(folder).and_then(lock).or_else(|_| {
             let mut options = fs::OpenOptions::new();
             options.write(true).create(true).truncate(false).open(folder.join(".lock")).and_then(lock)
