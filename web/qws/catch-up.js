@@ -65,7 +65,7 @@ export class CatchUp {
         const page = await fetchPage(this.#requests, { type: "history", topic: entry.topic, since, limit });
         if (feed.behind !== behind) return;
         if (feed.replay(page, since)) {
-          for (const full of entry.caughtUp(feed)) this.#subscriptions.filled(entry, full);
+          if (entry.caughtUp(feed)) this.#subscriptions.filled(entry, feed);
         } else if (!page.more) {
           // The connection is about to report another epoch, or more has arrived than could be kept.
           await this.#pauseFor(backoff.next());
@@ -95,7 +95,7 @@ export class CatchUp {
   }
 
   /**
-   * The position after which so many of the newest messages are; `null` if there are none.
+   * The position after which so many of the newest messages are; `null` if an older server knows of none.
    *
    * @param {string} topic
    * @param {number} count
@@ -109,12 +109,15 @@ export class CatchUp {
     for (let left = count; left > 0; ) {
       const limit = Math.min(left, MAX_PAGE);
       const asked = { type: "history", topic, since, limit, reverse: true };
-      const { epoch, messages, more } = await fetchPage(this.#requests, asked);
+      const { epoch, offset, messages, more } = await fetchPage(this.#requests, asked);
       const oldest = messages.at(-1);
       if (oldest) {
         since = { epoch, offset: oldest.offset };
         // No message lies between this position and that one.
         begin = { epoch, offset: oldest.offset - 1 };
+      } else if (epoch !== "") {
+        // What has come before the empty page is newer than the page.
+        begin ??= end ?? { epoch, offset };
       }
       left -= messages.length;
       if (!more || !oldest) break;

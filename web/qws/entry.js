@@ -201,15 +201,21 @@ export class Entry {
   }
 
   /**
-   * Takes back a feed that has caught up. Returns it if it has no room for more.
+   * Takes back a feed that has caught up. True if it has no room for more.
    *
    * @param {Feed} feed
    */
   caughtUp(feed) {
     const pending = feed.behind?.pending ?? [];
     feed.behind = null;
-    const full = pending.some((heard) => feed.behind === null && feed.hear(heard));
-    return full ? [feed] : [];
+    for (const [at, heard] of pending.entries()) {
+      if (!feed.hear(heard)) continue;
+      if (at === pending.length - 1) return true;
+      // The rest counts as passed on and would not come again after a pause, so it comes from the history.
+      feed.fallBehind();
+      return false;
+    }
+    return false;
   }
 
   /**

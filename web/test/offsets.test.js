@@ -284,6 +284,107 @@ test("a subscription that moves before its replay is complete fetches the rest f
   assert.deepEqual(heard, [40, "resumed", 70, 100, 130]);
 });
 
+const upTo = (last, first = 1) => Array.from({ length: last - first + 1 }, (_, at) => first + at);
+
+/** Answers the first `history` of one kind with the page of that moment, behind messages that are published since. */
+function overtaken(isOne, publish) {
+  let isFirst = true;
+  return ({ type, id, since, limit = 100, reverse }, log) => {
+    if (type !== "history" || !isFirst || !isOne(reverse === true)) return null;
+    isFirst = false;
+    const all = log.filter((offset) => !since || (reverse ? offset < since.offset : offset > since.offset));
+    const messages = all.slice(0, limit).map(message);
+    const offset = log.at(-1) ?? 0;
+    publish();
+    return { type: "history", re: id, topic: "t", epoch: "e", offset, messages, more: messages.length < all.length };
+  };
+}
+
+test("a queue that fills with what came during a page of history loses nothing", bounded, async (t) => {
+  const answer = overtaken(
+    (isReverse) => !isReverse,
+    () => made.publish(...upTo(16, 11)),
+  );
+  const made = await topicServer(t, upTo(10), {
+    replays: (connection) => (connection === 1 ? 0 : Infinity),
+    answer: (request) => answer(request, made.topic.log),
+  });
+  const one = made.client.subscribe("t", { recent: 4, highWaterMark: 6 });
+  await one.ready;
+  const resumed = next(one, "resumed");
+  made.server.peers[0].drop();
+  await resumed;
+  await until(() => made.topic.log.length === 16);
+  await made.client.ping();
+  const read = [];
+  for await (const { offset } of one) {
+    if (read.push(offset) === 8) made.publish(17, 18);
+    if (offset === 18) break;
+  }
+  assert.deepEqual(read, upTo(18, 7));
+});
+
+test("one that is behind when the others leave loses nothing", bounded, async (t) => {
+  const answer = overtaken(
+    (isReverse) => !isReverse,
+    () => made.publish(...upTo(10, 7)),
+  );
+  const made = await topicServer(t, [], { answer: (request) => answer(request, made.topic.log) });
+  const [slow, fast] = [made.client.subscribe("t", { highWaterMark: 4 }), made.client.subscribe("t")];
+  const heard = listen(fast);
+  await Promise.all([slow.ready, fast.ready]);
+  made.publish(...upTo(6));
+  await until(() => heard.length === 6);
+  await fast.unsubscribe();
+  const read = [];
+  const take = slow[Symbol.asyncIterator]();
+  for (let count = 0; count < 2; count += 1) read.push((await take.next()).value.offset);
+  await until(() => made.topic.log.length === 10);
+  await made.client.ping();
+  while (read.at(-1) !== 10) read.push((await take.next()).value.offset);
+  assert.deepEqual(read, upTo(10));
+});
+
+test("a message that overtakes an empty page of history comes", bounded, async (t) => {
+  const answer = overtaken(
+    (isReverse) => isReverse,
+    () => made.publish(1),
+  );
+  const made = await topicServer(t, [], { answer: (request) => answer(request, made.topic.log) });
+  const one = made.client.subscribe("t");
+  const first = listen(one);
+  await one.ready;
+  const two = made.client.subscribe("t", { recent: 3 });
+  const second = listen(two);
+  await two.ready;
+  await until(() => first.length === 1);
+  made.publish(2);
+  await until(() => second.at(-1) === 2);
+  assert.deepEqual([first, second], [[1, 2], [1, 2]]);
+});
+
+test("a message that comes after a replay of which nothing is left comes", bounded, async (t) => {
+  const answer = ({ type, id, reverse }) => {
+    if (type !== "history" || !reverse) return null;
+    // The log has forgotten its messages, not its newest offset.
+    made.topic.log.splice(0);
+    made.publish(130);
+    return { type: "history", re: id, topic: "t", epoch: "e", offset: 100, messages: [], more: false };
+  };
+  const made = await topicServer(t, [40, 70, 100], { replays: () => 0, answer });
+  const one = made.client.subscribe("t", { recent: 3 });
+  const heard = listen(one);
+  await one.ready;
+  await made.client.ping();
+  const resumed = next(one, "resumed");
+  made.server.peers[0].drop();
+  await resumed;
+  await until(() => made.topic.log.length === 1);
+  made.publish(160);
+  await until(() => heard.at(-1) === 160);
+  assert.deepEqual(heard, ["resumed", 130, 160]);
+});
+
 test("a slow reader loses nothing when offsets jump", bounded, async (t) => {
   const log = Array.from({ length: 30 }, (_, at) => 7 + at * at * 3);
   const { client: it } = await topicServer(t, [...log]);
