@@ -57,6 +57,17 @@ pub struct History {
     pub more: bool,
 }
 
+impl History {
+    /// Appends the next page of the same log. Messages that were published in the meantime are on it, unless it is
+    /// older than the first one.
+    fn append(&mut self, next: Self, reverse: bool) {
+        if !reverse {
+            self.offset = next.offset;
+        }
+        self.messages.extend(next.messages);
+    }
+}
+
 /// A request for past messages; awaiting it fetches one page.
 #[derive(Debug, Clone)]
 #[must_use = "nothing is asked for until this is awaited"]
@@ -123,7 +134,7 @@ impl<'a> HistoryBuilder<'a> {
             let more = next.more;
             let epoch = next.epoch.clone();
             match &mut all {
-                Some(all) if all.epoch == next.epoch => all.messages.extend(next.messages),
+                Some(all) if all.epoch == next.epoch => all.append(next, self.reverse),
                 // The log was started again in the meantime; nothing is left of the one before.
                 _ => all = Some(next),
             }
@@ -222,6 +233,21 @@ mod tests {
 
         let json = r#"{"type":"message","topic":"t","offset":3,"content":"x","timestamp":1}"#;
         assert_eq!(read_text(json).expect("a message").payload, Payload::text("x"));
+    }
+
+    #[test]
+    fn the_position_of_all_pages_covers_what_was_published_in_the_meantime() {
+        let page = |offset, messages: &[u64]| {
+            let messages = messages.iter().map(|&offset| TopicMessage::new("t", offset, Payload::text("x"), 0));
+            History { epoch: "e".into(), offset: Some(offset), messages: messages.collect(), more: true }
+        };
+        let mut forwards = page(3, &[1, 2]);
+        forwards.append(page(4, &[3, 4]), false);
+        assert_eq!((forwards.offset, forwards.messages.len()), (Some(4), 4));
+
+        let mut backwards = page(3, &[3, 2]);
+        backwards.append(page(4, &[1]), true);
+        assert_eq!(backwards.offset, Some(3), "the fourth is on no page");
     }
 
     #[test]
