@@ -60,6 +60,8 @@ pub(super) struct Entry {
     /// Messages up to this offset are known to be incomplete, or were not asked for.
     reported: u64,
     lane: Option<u64>,
+    /// The server failed to resume it (error 500 or 503), which may last.
+    is_failing: bool,
     /// The attempts since the server last accepted it.
     backoff: Backoff,
     /// The last refusal that may pass, while the server has not accepted the subscription.
@@ -79,9 +81,21 @@ impl Entry {
             recent: None,
             reported: 0,
             lane: None,
+            is_failing: false,
             backoff: Backoff::default(),
             refusal: None,
         }
+    }
+
+    /// Whether it resumes at a position, and its request is about to be sent: it was neither answered nor refused for
+    /// another reason than the rate.
+    pub(super) fn is_to_be_resumed(&self) -> bool {
+        let is_next = match self.stage {
+            Stage::Locating => true,
+            Stage::Wanted => !self.is_failing,
+            Stage::Asked | Stage::Live => false,
+        };
+        is_next && self.opened.is_none() && self.seen.is_some() && !self.is_datagram()
     }
 
     fn is_datagram(&self) -> bool {
@@ -119,7 +133,8 @@ impl Entry {
         subscribe
     }
 
-    /// Asks for the recent messages that were to come on the connection before, to learn the offset of the oldest.
+    /// Asks for the recent messages that were to come on the connection before, to learn the offset of the oldest: page
+    /// by page, because a page is bounded in messages and in bytes.
     fn locate(&self) -> Option<ClientMessage> {
         let recent = self.recent.filter(|_| self.opened.is_none() && !self.is_datagram())?;
         let epoch = self.seen.as_ref()?.epoch.as_ref().to_owned();
@@ -132,17 +147,29 @@ impl Entry {
     }
 
     /// The server's answer to [`locate`](Self::locate): the subscription resumes before the oldest of the messages, or
-    /// behind all of them if they are gone. Gives a refusal back that may pass.
+    /// behind all of them if they are gone; [`locate`](Self::locate) has the next page if there is one. Gives a refusal
+    /// back that may pass.
     pub(super) fn located(&mut self, reply: ServerMessage) -> Result<(), ClientError> {
         let (oldest, is_whole) = match &reply {
             ServerMessage::Error(error) if PASSING.contains(&error.code) => {
                 return Err(ClientError::Server(error.clone()));
             }
             ServerMessage::Error(error) => (None, error.code == ErrorCode::NotFound.number()),
-            ServerMessage::History { messages, more, .. } => {
-                let count = self.recent.map_or(0, |recent| recent.count);
-                let is_whole = !more || u64::try_from(messages.len()).is_ok_and(|have| have >= count);
-                (messages.last().and_then(|oldest| offset_of(oldest)), is_whole)
+            ServerMessage::History { epoch, messages, more, .. } => {
+                let oldest = messages.last().and_then(|oldest| offset_of(oldest));
+                let got = u64::try_from(messages.len()).unwrap_or(u64::MAX);
+                let left = self.recent.map_or(0, |recent| recent.count.saturating_sub(got));
+                if let (Some(recent), Some(seen), Some(oldest)) = (&mut self.recent, &self.seen, oldest)
+                    && *more
+                    && left > 0
+                    && (1..=recent.newest).contains(&oldest)
+                    && *seen.epoch == **epoch
+                {
+                    *recent = Recent { count: left, newest: oldest - 1 };
+                    self.stage = Stage::Wanted;
+                    return Ok(());
+                }
+                (oldest, !more || left == 0)
             }
             _ => (None, false),
         };
@@ -174,6 +201,7 @@ impl Entry {
         self.stage = Stage::Live;
         self.lane = subscribed.lane;
         self.backoff = Backoff::default();
+        self.is_failing = false;
         self.refusal = None;
         let is_renewed = self.opened.is_none();
         match (subscribed.epoch, subscribed.offset) {
@@ -183,13 +211,13 @@ impl Entry {
                 let is_news = self.compare(epoch, newest) || newest > self.reported;
                 if !is_recovered {
                     let is_of_interest = !self.newest_wins() || !is_renewed;
+                    if !is_renewed {
+                        self.expect_recent(newest);
+                    }
                     if had_seen && is_news && is_of_interest {
                         self.missed(subscribed.reason.unwrap_or_else(|| "the topic's log does not reach back".into()));
                     }
                     self.reported = newest;
-                    if !is_renewed {
-                        self.expect_recent(newest);
-                    }
                 }
             }
             _ if is_renewed && !self.newest_wins() => {
@@ -199,7 +227,7 @@ impl Entry {
         }
         if let Some(opened) = self.opened.take() {
             // A caller that has given up removes the subscription itself.
-            let _ = opened.send(Ok(self.seen.clone()));
+            let _ = opened.send(Ok(self.position()));
         }
     }
 
@@ -234,10 +262,15 @@ impl Entry {
         self.recent = Some(Recent { count, newest });
     }
 
+    /// The position from which to resume; none while recent messages are to come, which would come after all others.
+    fn position(&self) -> Option<Seen> {
+        self.seen.clone().filter(|_| self.recent.is_none())
+    }
+
     fn missed(&self, reason: String) {
         let topic = self.request.topic.as_str().to_owned();
         let event = TopicEvent::Missed(Missed { topic, offsets: None, reason });
-        self.queue.push(Item { event, position: self.seen.clone() });
+        self.queue.push(Item { event, position: self.position() });
     }
 
     /// Puts a topic's message into the queue, unless it has been there.
@@ -307,6 +340,7 @@ impl Entry {
             }
             (None, ClientError::Server(error)) if PASSING.contains(&error.code) => {
                 let backoff = self.backoff.next_delay();
+                self.is_failing = true;
                 error.retry_after_ms.map_or(backoff, Duration::from_millis)
             }
             (None, ClientError::Server(error)) => {

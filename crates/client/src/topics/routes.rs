@@ -160,7 +160,9 @@ impl Routes {
     pub(super) fn connected(&mut self) {
         self.disconnected();
         self.is_connected = true;
-        self.wanted = self.entries.keys().copied().collect();
+        // Topics first: a message that came by a pattern in between would come again when its topic is resumed.
+        let topics = self.entries.iter().filter(|(_, entry)| !entry.request.topic.is_wildcard());
+        self.wanted = topics.map(|(number, _)| *number).chain(self.patterns.iter().copied()).collect();
     }
 
     /// The connection has ended, and with it the server's subscriptions.
@@ -194,7 +196,7 @@ impl Routes {
         if let Some(leaving) = self.leaving.iter().find(|leaving| leaving.due.is_none_or(|due| due <= now)) {
             return leaving.due.map_or(Next::New, Next::Again);
         }
-        match (self.first_due(now), self.wanted.iter().any(|number| !self.is_still_leaving(*number))) {
+        match (self.first_due(now), self.wanted.iter().any(|number| !self.has_to_wait(*number))) {
             (Some((_, due)), _) => Next::Again(due),
             (None, true) => Next::New,
             (None, false) => Next::Nothing,
@@ -225,13 +227,22 @@ impl Routes {
         text.is_some_and(|text| self.leaving.iter().any(|leaving| leaving.topic.as_str() == text))
     }
 
+    /// Whether another request has to go first: the `unsubscribe` of an earlier subscription to the same text, or, for
+    /// a pattern, the `subscribe` of a topic that is resumed and that it matches.
+    fn has_to_wait(&self, number: u64) -> bool {
+        let Some(entry) = self.entries.get(&number) else { return false };
+        let pattern = &entry.request.topic;
+        let precedes = |entry: &Entry| entry.is_to_be_resumed() && pattern.matches(entry.request.topic.as_str());
+        self.is_still_leaving(number) || (pattern.is_wildcard() && self.entries.values().any(precedes))
+    }
+
     fn next_wanted(&mut self) -> Option<u64> {
-        let at = self.wanted.iter().position(|number| !self.is_still_leaving(*number))?;
+        let at = self.wanted.iter().position(|number| !self.has_to_wait(*number))?;
         self.wanted.remove(at)
     }
 
     fn first_due(&self, now: Instant) -> Option<(u64, Instant)> {
-        let due = self.deferred.iter().filter(|(number, at)| **at <= now && !self.is_still_leaving(**number));
+        let due = self.deferred.iter().filter(|(number, at)| **at <= now && !self.has_to_wait(**number));
         due.map(|(number, at)| (*number, *at)).min_by_key(|(_, at)| *at)
     }
 

@@ -129,6 +129,14 @@ fn live(epoch: &str, offset: u64, lane: Option<u64>) -> Subscribed {
     subscribed
 }
 
+/// The topic of a `subscribe`.
+fn topic_of(message: &ClientMessage) -> String {
+    match message {
+        ClientMessage::Subscribe(subscribe) => subscribe.topic.as_str().to_owned(),
+        other => panic!("expected subscribe, got {other:?}"),
+    }
+}
+
 /// The answer to a pattern.
 fn pattern_on(lane: Option<u64>) -> Subscribed {
     let mut subscribed = Subscribed::new("");
@@ -396,6 +404,81 @@ fn recent_messages_before_a_lost_position_are_not_mistaken_for_old_ones() {
         scene.take(CONTROL, "t", offset);
     }
     assert_eq!(reader.events(), ["missed of t", "40", "70", "100", "131"]);
+}
+
+#[test]
+fn a_subscription_with_recent_messages_has_no_position_before_the_first_of_them() {
+    let mut scene = Scene::connected();
+    let mut reader = scene.add_with("t", 100, |subscribe| subscribe.recent = Some(3));
+    scene.answer(live("e", 100, None));
+    assert_eq!(reader.opened.try_recv().expect("an answer").expect("it is there"), None);
+    scene.take(CONTROL, "t", 70);
+    let position = reader.queue.try_next().and_then(|item| item.position).expect("a position");
+    assert_eq!(position.offset, 70);
+
+    let mut reader = scene.add_with("u", 100, |subscribe| subscribe.recent = Some(3));
+    scene.answer(live("e", 0, None));
+    let position = reader.opened.try_recv().expect("an answer").expect("it is there").expect("a position");
+    assert_eq!(position.offset, 0, "there are no recent messages");
+}
+
+#[test]
+fn topics_are_resumed_before_the_patterns_that_match_them() {
+    let mut scene = Scene::connected();
+    let (_pattern, _other) = (scene.add("t.*"), scene.add("u.*"));
+    let _exact = scene.add("t.a");
+    scene.answer(pattern_on(None));
+    scene.answer(pattern_on(None));
+    scene.answer(live("e", 0, None));
+    scene.take(CONTROL, "t.a", 1);
+    scene.reconnect();
+    let (id, first) = scene.asked();
+    assert_eq!((first.topic.as_str(), first.since), ("t.a", position("e", 1)));
+    assert_eq!(scene.asked().1.topic.as_str(), "t.*");
+    // Refused for the rate, it is still the first.
+    scene.reconnect();
+    let refusal = |code: u16| ServerMessage::Error(ErrorReply::new(code, "later").with_retry_after_ms(0));
+    let (id_again, _) = scene.asked();
+    assert!(id_again > id && scene.routes.settle(id_again, refusal(429)).is_none());
+    let topics: Vec<_> = std::iter::from_fn(|| scene.order()).map(|(_, message)| topic_of(&message)).collect();
+    assert_eq!(topics, ["t.a", "t.*", "u.*"]);
+    // An error of the server may last, and holds up no pattern.
+    scene.reconnect();
+    let (id, _) = scene.asked();
+    let lasting = ServerMessage::Error(ErrorReply::new(503_u16, "later").with_retry_after_ms(600_000));
+    assert!(scene.routes.settle(id, lasting).is_none());
+    assert_eq!(scene.asked().1.topic.as_str(), "t.*");
+}
+
+#[test]
+fn recent_messages_are_located_page_by_page_and_before_patterns() {
+    let mut scene = Scene::connected();
+    let (_pattern, reader) = (scene.add("t.*"), scene.add_with("t.a", 100, |subscribe| subscribe.recent = Some(2500)));
+    scene.answer(pattern_on(None));
+    scene.answer(live("e", 9000, None));
+    scene.reconnect();
+    let page = |newest: u64, count: u64, more| {
+        let messages = (newest + 1 - count..=newest)
+            .rev()
+            .map(|offset| serde_json::value::RawValue::from_string(format!(r#"{{"offset":{offset}}}"#)).expect("JSON"));
+        let (epoch, messages) = ("e".to_owned(), messages.collect());
+        ServerMessage::History { topic: "t.a".into(), epoch, offset: Some(9000), messages, more, recovered: None }
+    };
+    for (before, limit, reply) in [(9001, 1000, page(9000, 1000, true)), (8001, 1000, page(8000, 600, true))] {
+        let (id, asked) = scene.order().expect("a page is asked for");
+        let ClientMessage::History { since, limit: asked_for, reverse: true, .. } = asked else {
+            panic!("expected history, got {asked:?}");
+        };
+        assert_eq!((since, asked_for), (position("e", before), limit));
+        assert!(scene.order().is_none(), "the pattern waits");
+        assert!(scene.routes.settle(id, reply).is_none());
+    }
+    let (id, asked) = scene.order().expect("a page is asked for");
+    assert!(matches!(asked, ClientMessage::History { limit: 900, .. }), "{asked:?}");
+    assert!(scene.routes.settle(id, page(7400, 900, true)).is_none());
+    assert_eq!(scene.asked().1.since, position("e", 6500));
+    assert_eq!(scene.asked().1.topic.as_str(), "t.*");
+    assert!(reader.events().is_empty(), "nothing was missed");
 }
 
 #[test]

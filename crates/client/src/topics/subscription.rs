@@ -76,7 +76,8 @@ impl Subscription {
     }
 
     /// The position behind the last event that was handed out. Store it, and pass it to
-    /// [`since`](super::SubscribeBuilder::since) to resume there in another process. `None` for a pattern.
+    /// [`since`](super::SubscribeBuilder::since) to resume there in another process. `None` for a pattern, and before
+    /// the first message of a subscription with [`recent`](super::SubscribeBuilder::recent) ones.
     pub fn position(&self) -> Option<Position> {
         let seen = self.position.as_ref()?;
         Some(Position { epoch: seen.epoch.as_ref().to_owned(), offset: seen.offset })

@@ -66,7 +66,7 @@ fn recent_messages_that_cannot_be_located_are_reported_unless_there_are_none() {
     let error = |code: u16| ServerMessage::Error(ErrorReply::new(code, "no"));
     for (reply, events, since) in [
         (page("e", &[], false), vec![], position("e", 100)),
-        (page("e", &[100], true), vec!["missed of t"], position("e", 99)),
+        (page("e", &[101], true), vec!["missed of t"], position("e", 100)),
         (page("f", &[7], false), vec![], position("e", 0)),
         (error(404), vec![], position("e", 100)),
         (error(403), vec!["missed of t"], position("e", 100)),
@@ -78,6 +78,21 @@ fn recent_messages_that_cannot_be_located_are_reported_unless_there_are_none() {
         answer_history(&mut scene, 100, reply);
         assert_eq!(reader.events(), events);
         assert_eq!(scene.asked().1.since, since);
+    }
+    // A first page that is not whole, and no second one.
+    for (reply, events) in [(error(403), vec!["missed of t"]), (page("e", &[], false), vec![])] {
+        let mut scene = Scene::connected();
+        let reader = scene.add_with("t", 100, |subscribe| subscribe.recent = Some(3));
+        scene.answer(live("e", 100, None));
+        scene.reconnect();
+        answer_history(&mut scene, 100, page("e", &[100], true));
+        let Some((id, ClientMessage::History { since, limit: 2, .. })) = scene.order() else { panic!("no history") };
+        assert_eq!(since, position("e", 100));
+        assert!(scene.routes.settle(id, reply).is_none());
+        assert_eq!(
+            (reader.events(), scene.asked().1.since),
+            (events.into_iter().map(str::to_owned).collect(), position("e", 99))
+        );
     }
     let mut scene = Scene::connected();
     let reader = scene.add_with("t", 100, |subscribe| subscribe.recent = Some(3));
