@@ -14,6 +14,7 @@ use super::dial::{Connected, Dialer};
 use super::events::Event;
 use super::inbound::EventSink;
 use super::link::Link;
+use super::overlap;
 use super::token::Tokens;
 use super::topics::Topics;
 use super::{ClientBuilder, ClientError};
@@ -186,7 +187,9 @@ impl Driver {
                 self.sink.give_up_move();
                 return Served::Closed(closed);
             }
-            () = self.refresh(link) => return Served::Closed(serving.await),
+            ((), ()) = async { tokio::join!(self.refresh(link), self.forget_move()) } => {
+                return Served::Closed(serving.await);
+            }
             better = self.until_quic(link) => better,
         };
         let better = Arc::new(better);
@@ -244,6 +247,12 @@ impl Driver {
                 sleep(backoff.next_delay()).await;
             }
         }
+    }
+
+    /// Frees the memory of a move once no broadcast of it can come again.
+    async fn forget_move(&self) {
+        sleep(overlap::WITHIN).await;
+        self.sink.overlap.forget();
     }
 
     /// On a WebSocket, tries QUIC from time to time until it connects.

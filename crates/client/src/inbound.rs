@@ -51,9 +51,7 @@ pub(super) struct EventSink {
 
 impl EventSink {
     fn push_event(&self, over: Carrier, message: ServerMessage) {
-        if let Some(message) = self.overlap.pass(over, message) {
-            self.events.push_event(Event::of(message));
-        }
+        self.overlap.pass(over, message, |message| self.events.push_event(Event::of(message)));
     }
 
     /// The connection before has ended: what was held back until then follows.

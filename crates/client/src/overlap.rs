@@ -3,6 +3,7 @@
 //! has ended.
 
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,14 +12,23 @@ use uuid::Uuid;
 use super::Carrier;
 use crate::message::{Payload, ServerMessage};
 
-/// Broadcasts that are remembered at most, of each connection.
+/// Broadcasts that are remembered or held back at most.
 const MOST: usize = 1024;
+/// Most bytes of content that are held back; the newest broadcast may be larger.
+const MOST_BYTES: usize = 4 << 20;
 /// How long after the move a broadcast may come again.
-const WITHIN: Duration = Duration::from_secs(10);
+pub(super) const WITHIN: Duration = Duration::from_secs(10);
 
 /// The broadcasts of a move.
 #[derive(Debug, Default)]
-pub(super) struct Overlap(Mutex<Phase>);
+pub(super) struct Overlap {
+    phase: Mutex<Phase>,
+    /// Its keys are random, so no sender can make two broadcasts look the same.
+    hasher: RandomState,
+}
+
+/// A broadcast as it is remembered: the hash of its sender, time and content, which may be large.
+type Fingerprint = u64;
 
 #[derive(Debug, Default)]
 enum Phase {
@@ -26,24 +36,71 @@ enum Phase {
     #[default]
     Single,
     /// QUIC is being tried. The broadcasts came over the WebSocket.
-    Trying(VecDeque<Broadcast>),
+    Trying(VecDeque<Fingerprint>),
     /// Both connections are read.
     Both {
         /// Came over the WebSocket, and not over QUIC yet.
-        seen: VecDeque<Broadcast>,
+        seen: VecDeque<Fingerprint>,
         /// Came over QUIC, and not over the WebSocket yet: held back, so that all stay in order.
-        early: VecDeque<Broadcast>,
+        early: Early,
     },
     /// QUIC alone is read. The broadcasts came over the WebSocket, and may come again until then.
-    Moved(VecDeque<Broadcast>, Instant),
+    Moved(VecDeque<Fingerprint>, Instant),
+}
+
+/// Broadcasts that are held back.
+#[derive(Debug, Default)]
+struct Early {
+    broadcasts: VecDeque<(Fingerprint, Broadcast)>,
+    /// Bytes of their content.
+    bytes: usize,
+}
+
+impl Early {
+    fn push(&mut self, fingerprint: Fingerprint, broadcast: Broadcast) {
+        self.bytes += broadcast.bytes();
+        self.broadcasts.push_back((fingerprint, broadcast));
+    }
+
+    /// Takes the oldest if there are too many.
+    fn pop_excess(&mut self) -> Option<Broadcast> {
+        let is_full = self.broadcasts.len() > MOST || (self.bytes > MOST_BYTES && self.broadcasts.len() > 1);
+        let (_, oldest) = self.broadcasts.pop_front_if(|_| is_full)?;
+        self.bytes -= oldest.bytes();
+        Some(oldest)
+    }
+
+    /// Removes one that came over the other connection; whether there was one.
+    fn take(&mut self, fingerprint: Fingerprint) -> bool {
+        let at = self.broadcasts.iter().position(|(one, _)| *one == fingerprint);
+        let taken = at.and_then(|at| self.broadcasts.remove(at));
+        self.bytes -= taken.as_ref().map_or(0, |(_, broadcast)| broadcast.bytes());
+        taken.is_some()
+    }
+
+    fn into_messages(self) -> Vec<ServerMessage> {
+        self.broadcasts.into_iter().map(|(_, broadcast)| broadcast.into()).collect()
+    }
 }
 
 /// A broadcast; the server sends the same to all receivers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 struct Broadcast {
     from: Uuid,
     payload: Payload,
     timestamp: u64,
+}
+
+impl Broadcast {
+    fn fingerprint(&self, hasher: &RandomState) -> Fingerprint {
+        let Payload { content, attachment, .. } = &self.payload;
+        hasher.hash_one((self.from, self.timestamp, content.as_deref(), attachment))
+    }
+
+    fn bytes(&self) -> usize {
+        let Payload { content, attachment, .. } = &self.payload;
+        content.as_ref().map_or(0, |content| content.len()) + attachment.as_ref().map_or(0, |bytes| bytes.len())
+    }
 }
 
 impl From<Broadcast> for ServerMessage {
@@ -54,7 +111,7 @@ impl From<Broadcast> for ServerMessage {
 
 impl Overlap {
     fn phase(&self) -> MutexGuard<'_, Phase> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// QUIC is being tried.
@@ -66,7 +123,7 @@ impl Overlap {
     pub(super) fn both(&self) {
         let mut phase = self.phase();
         if let Phase::Trying(seen) = std::mem::take(&mut *phase) {
-            *phase = Phase::Both { seen, early: VecDeque::new() };
+            *phase = Phase::Both { seen, early: Early::default() };
         }
     }
 
@@ -75,60 +132,71 @@ impl Overlap {
         let mut phase = self.phase();
         let Phase::Both { seen, early } = std::mem::take(&mut *phase) else { return Vec::new() };
         *phase = Phase::Moved(seen, Instant::now() + WITHIN);
-        early.into_iter().map(Into::into).collect()
+        early.into_messages()
     }
 
     /// The client does not move. Gives the broadcasts that were held back.
     pub(super) fn give_up(&self) -> Vec<ServerMessage> {
         match std::mem::take(&mut *self.phase()) {
-            Phase::Both { early, .. } => early.into_iter().map(Into::into).collect(),
+            Phase::Both { early, .. } => early.into_messages(),
             _ => Vec::new(),
         }
     }
 
-    /// The message to hand on now that this one came: none if it is a broadcast that came before, or is held back.
-    pub(super) fn pass(&self, over: Carrier, message: ServerMessage) -> Option<ServerMessage> {
-        let ServerMessage::Broadcast { from, payload, timestamp } = message else { return Some(message) };
+    /// Forgets the broadcasts of a move that is over.
+    pub(super) fn forget(&self) {
+        let mut phase = self.phase();
+        if matches!(&*phase, Phase::Moved(..)) {
+            *phase = Phase::Single;
+        }
+    }
+
+    /// The messages to hand on now that this one came: none if it is a broadcast that came before, or is held back;
+    /// others if there is no room to hold them back any longer.
+    pub(super) fn pass(&self, over: Carrier, message: ServerMessage, mut hand_on: impl FnMut(ServerMessage)) {
+        let ServerMessage::Broadcast { from, payload, timestamp } = message else { return hand_on(message) };
         let broadcast = Broadcast { from, payload, timestamp };
         let mut phase = self.phase();
+        if matches!(&*phase, Phase::Moved(_, until) if *until <= Instant::now()) {
+            *phase = Phase::Single;
+        }
         match (&mut *phase, over) {
             (Phase::Single, _) => {}
-            (Phase::Trying(seen), _) => remember(seen, &broadcast),
+            (Phase::Trying(seen), _) => remember(seen, broadcast.fingerprint(&self.hasher)),
             (Phase::Both { seen, early }, Carrier::WebSocket) => {
-                if !take(early, &broadcast) {
-                    remember(seen, &broadcast);
+                let fingerprint = broadcast.fingerprint(&self.hasher);
+                if !early.take(fingerprint) {
+                    remember(seen, fingerprint);
                 }
             }
             (Phase::Both { seen, early }, Carrier::Quic) => {
-                if !take(seen, &broadcast) {
-                    early.push_back(broadcast);
+                let fingerprint = broadcast.fingerprint(&self.hasher);
+                if !take(seen, fingerprint) {
+                    early.push(fingerprint, broadcast);
                 }
-                if early.len() <= MOST {
-                    return None;
-                }
-                return early.pop_front().map(Into::into);
+                std::iter::from_fn(|| early.pop_excess()).map(Into::into).for_each(hand_on);
+                return;
             }
-            (Phase::Moved(_, until), _) if *until <= Instant::now() => *phase = Phase::Single,
             (Phase::Moved(seen, _), _) => {
-                if take(seen, &broadcast) {
-                    return None;
+                if take(seen, broadcast.fingerprint(&self.hasher)) {
+                    return;
                 }
             }
         }
-        Some(broadcast.into())
+        hand_on(broadcast.into());
     }
 }
 
-fn remember(seen: &mut VecDeque<Broadcast>, broadcast: &Broadcast) {
+fn remember(seen: &mut VecDeque<Fingerprint>, broadcast: Fingerprint) {
     if seen.len() >= MOST {
         seen.pop_front();
     }
-    seen.push_back(broadcast.clone());
+    seen.push_back(broadcast);
 }
 
 /// Whether the broadcast was among these. The same may be sent twice within a millisecond, so one alone is removed.
-fn take(among: &mut VecDeque<Broadcast>, broadcast: &Broadcast) -> bool {
-    among.iter().position(|one| one == broadcast).and_then(|at| among.remove(at)).is_some()
+fn take(among: &mut VecDeque<Fingerprint>, broadcast: Fingerprint) -> bool {
+    among.iter().position(|one| *one == broadcast).and_then(|at| among.remove(at)).is_some()
 }
 
 #[cfg(test)]
@@ -148,7 +216,13 @@ mod tests {
 
     impl Overlap {
         fn over(&self, over: Carrier, said: &str) -> Option<String> {
-            self.pass(over, broadcast(said)).map(text)
+            self.passed(over, broadcast(said)).pop().map(text)
+        }
+
+        fn passed(&self, over: Carrier, message: ServerMessage) -> Vec<ServerMessage> {
+            let mut passed = Vec::new();
+            self.pass(over, message, |message| passed.push(message));
+            passed
         }
 
         fn is_first(&self, said: &str) -> bool {
@@ -190,8 +264,8 @@ mod tests {
         }
         assert!(socket("3").is_some());
         assert!(matches!(
-            overlap.pass(Carrier::Quic, ServerMessage::Ping { timestamp: 1 }),
-            Some(ServerMessage::Ping { .. })
+            overlap.passed(Carrier::Quic, ServerMessage::Ping { timestamp: 1 })[..],
+            [ServerMessage::Ping { .. }]
         ));
         assert_eq!(overlap.moved().into_iter().map(text).collect::<Vec<_>>(), ["4", "5"]);
         assert_eq!((quic("6").as_deref(), quic("6").as_deref()), (Some("6"), Some("6")));
@@ -214,5 +288,35 @@ mod tests {
         }
         assert_eq!(overlap.over(Carrier::Quic, "one more").as_deref(), Some("0"));
         assert_eq!(overlap.give_up().len(), MOST);
+    }
+
+    #[test]
+    fn large_broadcasts_are_not_held_back_in_any_number() {
+        let overlap = Overlap::default();
+        overlap.begin();
+        overlap.both();
+        for n in 0..3 {
+            assert_eq!(overlap.over(Carrier::Quic, &n.to_string()), None);
+        }
+        let large = "x".repeat(MOST_BYTES);
+        let passed = overlap.passed(Carrier::Quic, broadcast(&large)).into_iter().map(text);
+        assert_eq!(passed.collect::<Vec<_>>(), ["0", "1", "2"]);
+        assert_eq!(overlap.passed(Carrier::Quic, broadcast(&large)).len(), 1);
+        assert_eq!(overlap.over(Carrier::WebSocket, &large).map(|text| text.len()), Some(MOST_BYTES));
+        assert!(overlap.give_up().is_empty());
+    }
+
+    #[test]
+    fn after_a_move_broadcasts_are_forgotten() {
+        let overlap = Overlap::default();
+        overlap.begin();
+        overlap.over(Carrier::WebSocket, "a");
+        overlap.forget();
+        overlap.both();
+        overlap.forget();
+        overlap.moved();
+        assert!(!overlap.is_first("a"), "it is remembered until the move is over");
+        overlap.forget();
+        assert!(overlap.is_first("a") && matches!(*overlap.phase(), Phase::Single));
     }
 }
