@@ -230,14 +230,32 @@ fn alternate(addrs: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
 
 /// The addresses of a `host:port`.
 async fn addresses(server: &str) -> Result<Vec<SocketAddr>, ClientError> {
-    let error = |message: String| ClientError::Address { server: server.to_owned(), message };
-    let found = tokio::net::lookup_host(server).await.map_err(|e| error(e.to_string()))?;
+    let found = tokio::net::lookup_host(server).await.map_err(|error| {
+        let (server, message) = (server.to_owned(), error.to_string());
+        match error.kind() {
+            std::io::ErrorKind::InvalidInput => ClientError::Address { server, message },
+            // The name may resolve later.
+            _ => ClientError::Connection { server, message },
+        }
+    })?;
     Ok(alternate(found))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn only_an_address_that_is_none_is_wrong_for_good() {
+        for wrong in ["localhost", "localhost:port", "localhost:70000", ""] {
+            let error = addresses(wrong).await.expect_err("it is no address");
+            assert!(matches!(error, ClientError::Address { .. }), "{wrong}: {error}");
+        }
+        // Too long for a name, so no resolver is asked.
+        let unknown = format!("{}.invalid:4433", "x".repeat(64));
+        let error = addresses(&unknown).await.expect_err("it does not resolve");
+        assert!(matches!(error, ClientError::Connection { .. }), "{error}");
+    }
 
     #[test]
     fn address_families_take_turns() {

@@ -11,7 +11,7 @@ use crate::tls::TlsError;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// The server's address is not `host:port`, or its host name cannot be resolved.
+    /// The server's address is not `host:port`.
     #[error("cannot find server {server}: {message}; expected host:port, such as 127.0.0.1:4433")]
     Address {
         /// The address as it was given.
@@ -66,7 +66,7 @@ pub enum ClientError {
         /// The server's reason.
         message: String,
     },
-    /// The connection failed.
+    /// The connection failed, or the server's host name cannot be resolved.
     #[error("connection to {server} failed: {message}")]
     Connection {
         /// The server.

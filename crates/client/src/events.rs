@@ -249,7 +249,7 @@ impl State {
 
     /// Merges adjacent losses.
     fn join_missed(&mut self) {
-        let mut joined: VecDeque<Event> = VecDeque::with_capacity(self.events.len());
+        let mut joined: VecDeque<Event> = VecDeque::new();
         // Only the part before the first message can have changed.
         while let Some(event) = self.events.pop_front() {
             match (joined.back_mut(), event) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use quic_websocket_lane::{Bounds, LaneReader, LaneWriter, Layer, ReceiveHalf, SendHalf, SendScheduler};
 use quic_websocket_protocol::frame::{Body, Compression};
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::Connection;
@@ -14,12 +15,14 @@ use super::dial::{Dialled, Opened};
 use super::link::{Link, link_end};
 use super::topics::Topics;
 use super::{ClientBuilder, ClientError, dial};
-use crate::message::{ClientMessage, Handshake, Reply, ServerMessage, Token};
+use crate::message::{ClientMessage, CloseCode, ClosedBy, Handshake, Reply, ServerMessage, Token};
 
 /// Bounds of the control lane's backlog within which an answer to a ping is still appended. Callers wait themselves,
 /// each with a message of its own.
 const BACKLOG_MESSAGES: usize = 1024;
 const BACKLOG_BYTES: usize = 1 << 20;
+/// How long after a refusal its close code may come.
+const CLOSE_FOLLOWS: Duration = Duration::from_secs(2);
 
 impl Link {
     /// The first message of a connection, as a frame.
@@ -82,17 +85,18 @@ impl Link {
                     _ => (None, None),
                 };
                 // The close code tells whether to reconnect, and follows at once.
-                let closed = match connection.quic() {
-                    Some(quic) => {
-                        let error = quic.closed().await;
-                        // In TLS 1.3 the client is connected before the server has seen its certificate.
-                        if let error @ ClientError::Certificate { .. } = dial::connection_error(server, &error) {
-                            return Err(error);
-                        }
-                        link_end(&error.into())
+                let closed = async {
+                    let Some(quic) = connection.quic() else { return Ok(link_end(&connection.closed().await)) };
+                    let error = quic.closed().await;
+                    // In TLS 1.3 the client is connected before the server has seen its certificate.
+                    match dial::connection_error(server, &error) {
+                        error @ ClientError::Certificate { .. } => Err(error),
+                        _ => Ok(link_end(&error.into())),
                     }
-                    None => link_end(&connection.closed().await),
                 };
+                let closed = timeout(CLOSE_FOLLOWS, closed).await;
+                let closed =
+                    closed.unwrap_or_else(|_| Ok(ClosedBy::new(CloseCode::ABNORMAL, "no close code followed")))?;
                 Err(ClientError::Refused {
                     server: server.clone(),
                     code: closed.code,

@@ -13,7 +13,7 @@ use super::link::{Link, unless_error};
 use super::pace::ConnectionEnded;
 use super::topics::refused_for;
 use crate::message::{ClientMessage, Reply, RequestId, ServerMessage};
-use quic_websocket_protocol::frame::Body;
+use quic_websocket_protocol::frame::{Body, Compression};
 
 /// A separate stream of requests, opened by [`Client::open_lane`](crate::Client::open_lane): bulk on one lane never
 /// delays another.
@@ -65,12 +65,14 @@ impl Lane {
         let id = self.next_id;
         let frame = self.link.encode(Some(id), message)?;
         let within = self.request_timeout;
-        let turn = timeout(within, self.link.pace.next(None)).await;
-        turn.map_err(|_| ClientError::Timeout(within))?.map_err(|ConnectionEnded| ClientError::Lost)?;
-        timeout(within, self.flush()).await.unwrap_or(Err(ClientError::Timeout(within)))?;
-        self.next_id += 1;
-        self.unsent = frame;
-        timeout(within, self.flush()).await.unwrap_or(Err(ClientError::Timeout(within)))?;
+        let sent = async {
+            self.link.pace.next(None).await.map_err(|ConnectionEnded| ClientError::Lost)?;
+            self.flush().await?;
+            self.next_id += 1;
+            self.unsent = frame;
+            self.flush().await
+        };
+        timeout(within, sent).await.unwrap_or(Err(ClientError::Timeout(within)))?;
         Ok(RequestId::Number(id))
     }
 
@@ -96,23 +98,25 @@ impl Lane {
         }
     }
 
-    /// Waits for the next reply; `None` once the server has ended the lane. There is no time limit.
+    /// Waits for the next reply; `None` once the server has ended the lane. There is no time limit. Messages of an
+    /// unknown type, from a newer server, are ignored.
     ///
     /// Cancel safe: if the call is dropped, no reply is lost.
     ///
     /// # Errors
-    /// [`ClientError::Lost`] if the lane was reset or cannot be decoded.
+    /// [`ClientError::Lost`] if the lane was reset or cannot be decoded; [`ClientError::Invalid`] if a reply is out of
+    /// its bounds.
     pub async fn receive(&mut self) -> Result<Option<Reply>, ClientError> {
-        let body = loop {
-            match self.step().await? {
-                Step::Wrote => {}
-                Step::Read(body) => break body,
+        let reply = loop {
+            let body = match self.step().await? {
+                Step::Wrote => continue,
+                Step::Read(Some(body)) => body,
+                Step::Read(None) => return Ok(None),
+            };
+            if let Some(reply) = parse(body, self.link.compression(), self.reader.max_message_bytes())? {
+                break reply;
             }
         };
-        let Some(body) = body else { return Ok(None) };
-        let body = Body::parse(body, self.link.compression(), self.reader.max_message_bytes())
-            .map_err(|_| ClientError::Lost)?;
-        let reply = Reply::parse(&body)?;
         if let Some(retry_after) = refused_for(&reply.message) {
             self.link.pace.refused(retry_after);
         }
@@ -170,6 +174,16 @@ impl Lane {
     }
 }
 
+/// `None` for a message of an unknown type.
+fn parse(body: Bytes, compression: Compression, max_message_bytes: usize) -> Result<Option<Reply>, ClientError> {
+    let body = Body::parse(body, compression, max_message_bytes).map_err(|_| ClientError::Lost)?;
+    match Reply::parse(&body) {
+        Ok(reply) => Ok(Some(reply)),
+        Err(invalid) if invalid.unknown_type => Ok(None),
+        Err(invalid) => Err(invalid.into()),
+    }
+}
+
 /// The result of one step on a lane.
 enum Step {
     /// Something was written.
@@ -184,5 +198,19 @@ impl Drop for Lane {
             // A dropped stream is finished, which would leave a partial message.
             let _ = self.stream.reset(0_u8.into());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_of_an_unknown_type_are_ignored_and_broken_ones_are_errors() {
+        let parse = |json: &'static str| parse(Bytes::from_static(json.as_bytes()), Compression::None, 1000);
+        assert!(matches!(parse(r#"{"type":"new","re":1}"#), Ok(None)));
+        assert!(matches!(parse(r#"{"type":"ok","re":1}"#), Ok(Some(_))));
+        assert!(matches!(parse(r#"{"type":"published","re":1,"offset":"x"}"#), Err(ClientError::Invalid(_))));
+        assert!(matches!(parse("x"), Err(ClientError::Lost)));
     }
 }
