@@ -19,6 +19,9 @@ import { isOffset, isPattern } from "./topics.js";
 /** How long an old connection is kept for what is in flight, once there is a better one. */
 export const MOVE_MS = 5_000;
 
+/** The reason of a loss that a pattern reports. */
+const PATTERN_LOST = "the connection was lost, and a pattern has no position";
+
 /** A subscription at the server, and the subscriptions of the application (feeds) that share it. */
 export class Entry {
   /** The feeds that share it. @type {Set<Feed>} */
@@ -98,6 +101,7 @@ export class Entry {
   /** Begins to move to another connection. @param {Binding} next */
   moveTo(next) {
     this.next = next;
+    next.isMove = true;
     this.drained = new Deferred();
     if (this.isPattern) this.#seam = { next, offsets: new Map(), until: Infinity };
   }
@@ -120,7 +124,14 @@ export class Entry {
     }
     if (this.binding?.link !== link) return;
     this.binding = null;
-    if (this.next) this.switch(this.next);
+    const { next } = this;
+    if (!next) return;
+    // The old connection has not confirmed that nothing more comes. An answer that is still to come reports the loss.
+    const mayMiss = this.isPattern && !this.isDatagram && next.stage === "live" && !next.link.isOver;
+    this.switch(next);
+    if (!mayMiss) return;
+    const lost = { epoch: null, offset: null, recovered: null, reason: PATTERN_LOST };
+    for (const feed of [...this.feeds]) emit(feed.subscription, "lost", lost);
   }
 
   // Its feeds.
@@ -239,7 +250,7 @@ export class Entry {
     if (!this.isPattern && typeof reply.epoch === "string") {
       const hadSeen = this.seen !== null;
       const isReplayMissed = this.#replayEnd !== null;
-      const isOther = this.#compare(reply.epoch, Number(reply.offset), moves);
+      const isOther = this.#compare(reply.epoch, Number(reply.offset), binding.isMove);
       const isNews = isOther || isReplayMissed || reply.offset > this.#reportedLoss;
       // The `recent` messages follow; the first of them shows where they begin.
       const isReplayed = !renewed && (this.options.recent ?? 0) > 0 && (!hadSeen || isOther) && reply.offset > 0;
@@ -253,10 +264,11 @@ export class Entry {
       }
       if (this.#isPositionRefused && lost) {
         lost = "this client may not read the topic's history";
-        this.#passed({ epoch: reply.epoch, offset: Number(reply.offset) });
+        // An old connection may have brought more since.
+        this.#passed({ epoch: reply.epoch, offset: Math.max(Number(reply.offset), this.seen?.offset ?? 0) });
       }
     } else if (renewed && !moves && !this.isDatagram) {
-      lost = "the connection was lost, and a pattern has no position";
+      lost = PATTERN_LOST;
     }
     const { asker } = this;
     this.asker = null;
@@ -295,9 +307,9 @@ export class Entry {
    *
    * @param {string} epoch
    * @param {number} newest
-   * @param {boolean} moves whether the old connection may have brought more since
+   * @param {boolean} isMove whether an old connection may have brought more since
    */
-  #compare(epoch, newest, moves) {
+  #compare(epoch, newest, isMove) {
     const seen = this.seen;
     if (!seen) {
       this.#passed({ epoch, offset: newest });
@@ -308,7 +320,7 @@ export class Entry {
       this.begin = 0;
       return true;
     }
-    if (newest >= seen.offset || moves) return false;
+    if (newest >= seen.offset || isMove) return false;
     this.#passed({ epoch, offset: newest });
     return true;
   }

@@ -226,7 +226,9 @@ export class Requests {
     const afterMs = Number.isFinite(error.retryAfterMs) ? Number(error.retryAfterMs) : DEFAULT_RETRY_MS;
     const at = performance.now() + afterMs;
     pace.refused(at, error);
-    const isTooLate = call.isOrder ? !call.isWanted() || link !== current : at >= call.deadline;
+    // Another connection is asked for a subscription, but this one has to end its own.
+    const isElsewhere = link !== current && call.message.type === "subscribe";
+    const isTooLate = call.isOrder ? !call.isWanted() || isElsewhere : at >= call.deadline;
     if (closed || isTooLate) return this.#settle(call, error);
     call.refusal = error;
     call.whenPutOff();

@@ -17,6 +17,8 @@ const MAX_REMEMBERED = 4096;
 export class Binding {
   /** @type {"asked" | "live" | "leaving" | "left"} */
   stage = "asked";
+  /** Whether it was asked for while another connection brought the messages. */
+  isMove = false;
   /** The topic lane on which its messages come; `null` for the control lane. @type {number | null} */
   lane = null;
   /** Resolved once the server has answered, or the connection has ended. @type {Deferred<void>} */

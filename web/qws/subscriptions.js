@@ -135,9 +135,12 @@ export class Subscriptions {
    */
   ended(link, json) {
     const entry = this.#entries.get(json.topic);
-    if (!entry || entry.binding?.link !== link) return;
+    if (!entry || (entry.binding?.link !== link && entry.next?.link !== link)) return;
+    const others = [entry.binding, entry.next].filter((binding) => binding && binding.link !== link);
     this.#forget(entry);
     entry.end(new QwsError("request", String(json.reason ?? "unsubscribed"), { code: json.code }));
+    // While the client moves, the other connection has it as well.
+    for (const binding of others) if (binding) this.#release(binding, () => {});
   }
 
   // Connections come and go.
