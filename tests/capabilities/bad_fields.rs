@@ -269,7 +269,7 @@ async fn an_error_about_an_unreadable_value_names_the_request() {
             (r#"{"id":"x","type":"history","topic":"a\ud83d"}"#, "topic: half of a surrogate pair"),
             (r#"{"id":"x","type":"history","topic":"a","since":{"epoch":"\ud83d","offset":0}}"#, "since: half of a"),
             (r#"{"id":"x","type":"ping","\ud83d":1,"key":"\ud83d"}"#, "key: half of a surrogate pair"),
-            (r#"{"type":"ping","id":"x","timestamp":1e999}"#, "timestamp: a number beyond all numbers"),
+            (r#"{"type":"ping","id":"x","timestamp":1e999}"#, "timestamp: the number is out of range"),
         ] {
             let reply = client.ask(On::Control, body.as_bytes()).await;
             assert_eq!((&reply["code"], &reply["re"]), (&json!(400), &json!("x")), "{body}: {reply}");

@@ -130,7 +130,7 @@ fn claims_that_cannot_be_signed_are_reported() {
         (&["--sub", "ada", "--secret-file", "short"], "5 bytes are too few for HS256; use at least 32"),
         (&["--sub", "ada", "--secret-file", "gone"], "cannot read the key gone: there is no such file"),
         (&["--sub", "ada", "--private-key", "short"], "short: not a private key for EdDSA in PEM"),
-        (&["--sub", "ada", "--config", "qws.toml", "--publish", "a..b"], "topic: 1 to 255 bytes"),
+        (&["--sub", "ada", "--config", "qws.toml", "--publish", "a..b"], "topic: use A-Z a-z 0-9"),
         (&["--sub", "ada", "--config", "qws.toml", "--expires", "soon"], "a number with s, m, h or d"),
         (&["--sub", "ada", "--config", "qws.toml", "--expires", "0s"], "valid for no time"),
         (&["--sub", "ada", "--config", "qws.toml", "--expires", "0d"], "valid for no time"),

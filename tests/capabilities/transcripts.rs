@@ -252,7 +252,7 @@ You are in no room; join one with /join <room>
 👥 In lobby (1):
   • Bob (<ID>)
 > /join a b
-❌ topic: 1 to 255 bytes, levels of A-Z a-z 0-9 _ - separated by '.', are allowed
+❌ topic: use A-Z a-z 0-9 _ -, with dots between levels, at most 255 bytes
 > /join other
 🚪 You are in other (1 here); what you type goes there
 > /topics

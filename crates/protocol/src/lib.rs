@@ -1,9 +1,9 @@
-//! The quic-websocket protocol as Rust types: the messages of clients and servers ([`message`]) and the frames that carry
-//! them ([`frame`]). The crate does no I/O and needs no runtime.
+//! The quic-websocket protocol as Rust types: the messages of clients and servers ([`message`]) and the frames that
+//! carry them ([`frame`]). The crate does no I/O and needs no runtime.
 //!
-//! A stream delivers bytes cut anywhere. [`FrameDecoder`](frame::FrameDecoder) cuts them into bodies,
-//! [`Body::parse`](frame::Body::parse) inflates a body and separates its attachment, and
-//! [`Request::parse`](message::Request::parse) or [`Reply::parse`](message::Reply::parse) reads the message:
+//! A stream may split its bytes anywhere. [`FrameDecoder`](frame::FrameDecoder) reassembles them into bodies,
+//! [`Body::parse`](frame::Body::parse) decompresses a body and separates its attachment, and
+//! [`Request::parse`](message::Request::parse) or [`Reply::parse`](message::Reply::parse) decodes the message:
 //!
 //! ```
 //! use bytes::BytesMut;
@@ -24,7 +24,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Every value that was parsed is within the bounds of the protocol, so code behind the parser does not check them again.
+//! Every parsed value is within the bounds of the protocol, so code after the parser need not check them again.
 //! The specification is docs/PROTOCOL.md in the project's repository.
 
 pub mod frame;

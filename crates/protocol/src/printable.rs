@@ -1,9 +1,9 @@
-//! Text from peers on its way to a terminal or a log: nothing in it may move the cursor, hide, or turn what stands
-//! around it.
+//! Text from peers, made safe for terminals and logs: nothing in it can move the cursor, stay invisible, or reverse the
+//! text around it.
 
 use std::fmt::{self, Write};
 
-/// Shows text with every character escaped that a terminal would act on or not show.
+/// Displays text with every character escaped that a terminal would act on or not display.
 ///
 /// ```
 /// use quic_websocket_protocol::Printable;
@@ -16,17 +16,17 @@ pub struct Printable<'a> {
 }
 
 impl<'a> Printable<'a> {
-    /// All of the text.
+    /// The whole text.
     pub fn new(text: &'a str) -> Self {
         Self { text, most: usize::MAX }
     }
 
-    /// Its first 200 characters, for a log line.
+    /// The first 200 characters, for a log line.
     pub fn excerpt(text: &'a str) -> Self {
         Self { text, most: 200 }
     }
 
-    /// Whether a character is shown as it is.
+    /// Whether a character is displayed unchanged.
     pub fn shows(c: char) -> bool {
         !c.is_control() && !is_invisible(c)
     }
@@ -46,17 +46,19 @@ impl fmt::Display for Printable<'_> {
     }
 }
 
-/// Line and paragraph separators, zero widths and bidi controls. The zero-width joiner stays: emoji are made with it.
+/// Line and paragraph separators, zero-width characters and bidi controls. The zero-width joiner is kept, because emoji
+/// use it.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200b}' | '\u{200c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// Whether a character is not seen: line and paragraph separators, zero widths, bidi controls, and Unicode's `Default_Ignorable_Code_Point`.
+/// Whether a character is invisible: line and paragraph separators, zero-width characters, bidi controls, and Unicode's
+/// `Default_Ignorable_Code_Point`.
 pub fn is_ignorable(c: char) -> bool {
     is_invisible(c)
-        || matches!(c, '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
-            | '\u{200d}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}'
+        || matches!(c, '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200d}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}'
             | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
@@ -65,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_excerpt_is_cut_by_characters_and_cannot_turn_the_line() {
+    fn an_excerpt_is_cut_by_characters_and_cannot_reverse_the_line() {
         assert_eq!(Printable::excerpt("Grüße 🚀").to_string(), "Grüße 🚀");
         assert_eq!(Printable::excerpt("a\u{202e}b\u{2028}").to_string(), "a\\u{202e}b\\u{2028}");
         assert_eq!(Printable::excerpt(&"ü".repeat(300)).to_string(), format!("{}...", "ü".repeat(200)));

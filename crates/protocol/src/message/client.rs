@@ -13,7 +13,7 @@ use super::{
     TopicName, TopicPattern,
 };
 
-/// A client's message with the id that its replies repeat.
+/// A client's message, with the id that replies repeat.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Request {
@@ -30,12 +30,12 @@ pub struct Request {
 pub enum ClientMessage {
     /// The first message of a connection.
     Handshake(Handshake),
-    /// Asks for its text back.
+    /// Requests an echo of its text.
     Text {
         /// The text.
         content: ByteString,
     },
-    /// Asks for its bytes back.
+    /// Requests an echo of its bytes.
     Binary {
         /// The bytes.
         attachment: Bytes,
@@ -56,28 +56,28 @@ pub enum ClientMessage {
         /// Any JSON, forwarded as it is.
         data: Box<RawValue>,
     },
-    /// Asks for a `pong`.
+    /// Requests a `pong`.
     Ping {
         /// Returned in the `pong`.
         timestamp: Option<u64>,
     },
     /// Answers the server's `ping`.
     Pong,
-    /// Asks for the connected clients.
+    /// Requests the connected clients.
     ListClients {
-        /// Most clients on the page, 1 to [`MAX_PAGE`](super::MAX_PAGE).
+        /// Maximum number of clients on the page, 1 to [`MAX_PAGE`](super::MAX_PAGE).
         limit: u64,
-        /// The page begins behind this client.
+        /// The page starts after this client.
         after: Option<Uuid>,
     },
-    /// Asks for a topic's messages.
+    /// Subscribes to a topic or pattern.
     Subscribe(Subscribe),
     /// Ends a subscription.
     Unsubscribe {
         /// The topic or pattern that was subscribed to.
         topic: TopicPattern,
     },
-    /// Adds a message to a topic.
+    /// Publishes a message to a topic.
     Publish {
         /// The topic.
         topic: TopicName,
@@ -86,18 +86,18 @@ pub enum ClientMessage {
         /// Makes the publish idempotent.
         key: Option<IdempotencyKey>,
     },
-    /// Asks for a topic's past messages.
+    /// Requests a topic's past messages.
     History {
         /// The topic.
         topic: TopicName,
         /// Only messages after this position; with `reverse`, before it.
         since: Option<Position>,
-        /// Most messages on the page, 1 to [`MAX_PAGE`](super::MAX_PAGE).
+        /// Maximum number of messages on the page, 1 to [`MAX_PAGE`](super::MAX_PAGE).
         limit: u64,
         /// Whether the newest message comes first.
         reverse: bool,
     },
-    /// Asks for the clients on a topic.
+    /// Requests the members of a topic.
     Presence {
         /// The topic.
         topic: TopicName,
@@ -117,7 +117,7 @@ pub enum ClientMessage {
 pub struct Handshake {
     /// `MAJOR.MINOR`; the major number must be the server's.
     pub protocol_version: String,
-    /// The name shown to others.
+    /// Name shown to others.
     pub client_name: Option<ClientName>,
     /// The client's token.
     pub token: Option<Token>,
@@ -126,7 +126,7 @@ pub struct Handshake {
 }
 
 impl Handshake {
-    /// A handshake for [`PROTOCOL_VERSION`], without a name, a token or compression.
+    /// Creates a handshake for [`PROTOCOL_VERSION`], without a name, a token or compression.
     pub fn new() -> Self {
         Self { protocol_version: PROTOCOL_VERSION.into(), client_name: None, token: None, zstd: false }
     }
@@ -146,7 +146,7 @@ pub struct Subscribe {
     pub topic: TopicPattern,
     /// Replay the messages after this position.
     pub since: Option<Position>,
-    /// Replay this many of the newest messages.
+    /// Number of the newest messages to replay.
     pub recent: Option<u64>,
     /// How messages are sent.
     pub delivery: DeliveryMode,
@@ -157,7 +157,7 @@ pub struct Subscribe {
 }
 
 impl Subscribe {
-    /// A subscription to the messages that are published from now on: reliably, on a lane of the topic's own.
+    /// Creates a subscription to messages published from now on, delivered reliably on a lane of the topic's own.
     pub fn new(topic: impl Into<TopicPattern>) -> Self {
         Self {
             topic: topic.into(),
@@ -190,12 +190,12 @@ pub enum LaneChoice {
     Control,
 }
 
-/// A place in a topic's log.
+/// A position in a topic's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// The epoch of the log.
     pub epoch: String,
-    /// The last offset seen.
+    /// Offset of the last message seen.
     pub offset: u64,
 }
 

@@ -10,7 +10,7 @@ use std::fmt;
 pub enum ErrorCode {
     /// Malformed, unknown, or out of bounds.
     BadRequest = 400,
-    /// Token missing or bad.
+    /// Token missing or invalid.
     Unauthorized = 401,
     /// Not allowed.
     Forbidden = 403,
@@ -24,9 +24,9 @@ pub enum ErrorCode {
     RateLimited = 429,
     /// An error of the server.
     Internal = 500,
-    /// Known to the protocol, not served here.
+    /// Known to the protocol, but not supported by this server.
     NotServed = 501,
-    /// Overloaded, or its storage is unavailable.
+    /// The server is overloaded, or its storage is unavailable.
     Unavailable = 503,
 }
 
@@ -43,14 +43,14 @@ impl From<ErrorCode> for u16 {
     }
 }
 
-/// The code with which a connection closes: RFC 6455 section 7.4 and the project's own from 4000 on.
+/// Closing code of a connection: RFC 6455 section 7.4, and the project's own from 4000 on.
 ///
-/// Any `u16` can come from a peer, so this is a number with names and not an enum.
+/// A number with named constants, not an enum, because a peer can send any `u16`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CloseCode(pub u16);
 
 impl CloseCode {
-    /// Done.
+    /// Normal end.
     pub const NORMAL: Self = Self(1000);
     /// The server is shutting down.
     pub const GOING_AWAY: Self = Self(1001);
@@ -64,21 +64,21 @@ impl CloseCode {
     pub const INVALID_PAYLOAD: Self = Self(1007);
     /// Policy violation.
     pub const POLICY: Self = Self(1008);
-    /// A message above the limit.
+    /// Message too large.
     pub const TOO_BIG: Self = Self(1009);
     /// An error of the server.
     pub const INTERNAL: Self = Self(1011);
-    /// The server restarts.
+    /// The server is restarting.
     pub const RESTART: Self = Self(1012);
     /// The server is full: try again later.
     pub const TRY_LATER: Self = Self(1013);
-    /// Token missing, bad or expired.
+    /// Token missing, invalid or expired.
     pub const UNAUTHORIZED: Self = Self(4401);
     /// Not allowed.
     pub const FORBIDDEN: Self = Self(4403);
     /// No handshake, no sign of life, or no end of a message in time.
     pub const TIMEOUT: Self = Self(4408);
-    /// The client did not read fast enough and its backlog was full.
+    /// The client did not read fast enough, and its backlog filled up.
     pub const SLOW_CONSUMER: Self = Self(4413);
     /// The client ignored the rate limit.
     pub const RATE_LIMITED: Self = Self(4429);
@@ -125,9 +125,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_codes_that_time_can_heal_allow_a_reconnect() {
-        let healed: Vec<u16> = (0..=u16::MAX).filter(|&code| CloseCode(code).may_reconnect()).collect();
-        assert_eq!(healed, [1001, 1006, 1011, 1012, 1013, 4408, 4413]);
+    fn only_codes_of_temporary_conditions_allow_a_reconnect() {
+        let temporary: Vec<u16> = (0..=u16::MAX).filter(|&code| CloseCode(code).may_reconnect()).collect();
+        assert_eq!(temporary, [1001, 1006, 1011, 1012, 1013, 4408, 4413]);
         for reserved in [0, 999, 1004, 1005, 1006, 1015, 2999, 5000] {
             assert!(!CloseCode(reserved).is_sendable(), "{reserved} must not be sent");
         }

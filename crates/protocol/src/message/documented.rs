@@ -1,6 +1,6 @@
-//! docs/PROTOCOL.md and docs/transcripts against this module: the same messages are described, shown and tested, and
-//! those in transcripts can be read. That the document's examples are in the transcripts is tested in
-//! `tests/capabilities/conformance.rs`.
+//! Checks docs/PROTOCOL.md and docs/transcripts against this module: the same messages are documented, shown and
+//! tested, and those in transcripts can be decoded. `tests/capabilities/conformance.rs` checks that the document's
+//! examples are in the transcripts.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -33,7 +33,7 @@ fn names<T: std::fmt::Debug>(strategies: &[BoxedStrategy<T>], name: fn(&T) -> &'
     strategies.iter().map(|strategy| name(&strategy.new_tree(&mut runner).expect("a value").current())).collect()
 }
 
-/// A line of a transcript, as far as it has a message.
+/// A line of a transcript that may have a message.
 #[derive(Deserialize)]
 struct Step {
     sends: Option<Box<RawValue>>,
@@ -41,10 +41,10 @@ struct Step {
     attachment: Option<String>,
 }
 
-/// One message of a step as JSON, and its attachment.
+/// The message of a step as JSON, and its attachment.
 type Shown = (Option<Box<RawValue>>, Option<String>);
 
-/// The messages that clients send in transcripts, or that they receive, with their places.
+/// The messages that clients send in transcripts, or receive, with their file and line.
 fn shown(message: fn(Step) -> Shown) -> Vec<(String, Body)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/transcripts");
     let mut shown = Vec::new();
@@ -71,12 +71,12 @@ fn type_of(body: &Body) -> String {
 }
 
 #[test]
-fn each_documented_message_of_the_client_is_tested_and_shown_and_can_be_read() {
+fn each_documented_client_message_is_tested_shown_and_decodable() {
     let documented = documented("\n## 6. ");
     assert_eq!(documented, names(&client_messages(), ClientMessage::type_name));
     let mut read = BTreeSet::new();
     for (place, body) in shown(|step| (step.sends, step.attachment)) {
-        // Some are wrong on purpose: the server says which.
+        // Some are invalid on purpose; the server's tests check those.
         if let Ok(request) = Request::parse(&body) {
             assert_eq!(request.message.type_name(), type_of(&body), "{place}");
             read.insert(request.message.type_name());
@@ -86,7 +86,7 @@ fn each_documented_message_of_the_client_is_tested_and_shown_and_can_be_read() {
 }
 
 #[test]
-fn each_documented_message_of_the_server_is_tested_and_shown_and_can_be_read() {
+fn each_documented_server_message_is_tested_shown_and_decodable() {
     let documented = documented("\n## 7. ");
     assert_eq!(documented, names(&server_messages(), ServerMessage::type_name));
     let mut read = BTreeSet::new();

@@ -1,6 +1,6 @@
-//! Reading a JSON object of which any field may be missing, unknown or of the wrong kind. Each field is taken as it
-//! comes ([`Scalar`], or raw JSON for structured ones) and judged only by the message that uses it: so a field that a
-//! message does not know is ignored whatever it holds, and an error names the field and keeps the request's id.
+//! Reads a JSON object whose fields may be missing, unknown or of the wrong type. Each field is read as it is
+//! ([`Scalar`], or raw JSON for structured ones) and checked only by the message that uses it: so a message ignores
+//! unknown fields whatever they contain, and an error names the field and keeps the request's id.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,7 +20,7 @@ pub(super) fn text(json: &Bytes) -> Result<ByteString, Invalid> {
 
 /// Reads the object in `text` into a struct of optional fields.
 pub(super) fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Invalid> {
-    // Serde would take an array for the fields in their order.
+    // Serde would accept an array as the fields in order.
     if !text.starts_with('{') {
         return Err(Invalid::malformed("body: not a JSON object: it has to begin with '{'"));
     }
@@ -28,43 +28,43 @@ pub(super) fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Invalid> 
         return Err(Invalid::malformed(format!("body: JSON nested deeper than {MAX_NESTING}")));
     }
     serde_json::from_str(text).map_err(|e| {
-        // Well-formed all the same: with a field twice, or with a number or an escape that no value can hold.
+        // Still well-formed: a duplicate field, or a number or escape that no value can represent.
         if e.is_data() || serde_json::from_str::<IgnoredAny>(text).is_ok() {
-            Invalid::field(in_words::<T>(&e, text))
+            Invalid::field(describe::<T>(&e, text))
         } else {
             Invalid::malformed(format!("body: not a JSON object: {e}"))
         }
     })
 }
 
-/// What is wrong with an object that is well-formed, with the field, which is looked for only now.
-fn in_words<'a, T: Deserialize<'a>>(error: &serde_json::Error, text: &'a str) -> String {
+/// Describes the error in a well-formed object, with its field, which is determined only now.
+fn describe<'a, T: Deserialize<'a>>(error: &serde_json::Error, text: &'a str) -> String {
     let mut json = serde_json::Deserializer::from_str(text);
-    let again = serde_path_to_error::deserialize::<_, T>(&mut json).err();
-    let field = again.map(|e| e.path().to_string()).filter(|path| path.starts_with(|c: char| c.is_ascii_lowercase()));
+    let located = serde_path_to_error::deserialize::<_, T>(&mut json).err();
+    let field = located.map(|e| e.path().to_string()).filter(|path| path.starts_with(|c: char| c.is_ascii_lowercase()));
     match field {
-        Some(field) if error.is_syntax() => format!("{field}: {}", value_in_words(error)),
+        Some(field) if error.is_syntax() => format!("{field}: {}", describe_value(error)),
         Some(field) => format!("{field}: {error}"),
         None => format!("body: {error}"),
     }
 }
 
-/// What is wrong with a value that JSON can write and nothing can hold.
-fn value_in_words(error: &serde_json::Error) -> &'static str {
+/// Describes a value that JSON can express but no type can represent.
+fn describe_value(error: &serde_json::Error) -> &'static str {
     if error.to_string().starts_with("number out of range") {
-        "a number beyond all numbers"
+        "the number is out of range"
     } else {
-        "half of a surrogate pair, as an escape, is no text"
+        "half of a surrogate pair is not valid text"
     }
 }
 
-/// A field's value where the protocol wants a string, an integer or a boolean.
+/// Value of a field that should be a string, an integer or a boolean.
 #[derive(Debug, Default)]
 pub(crate) enum Scalar<'a> {
-    /// Not there, or `null`.
+    /// Missing, or `null`.
     #[default]
     Absent,
-    /// A string; borrowed from the body where it had no escapes.
+    /// A string; borrowed from the body if it has no escapes.
     Text(Cow<'a, str>),
     /// An unsigned integer.
     Integer(u64),
@@ -83,7 +83,7 @@ impl<'a> Scalar<'a> {
         }
     }
 
-    /// A string that shares the memory of the JSON it was read from.
+    /// A string that shares the memory of the source JSON.
     pub(super) fn shared_text(self, field: &str, json: &ByteString) -> Result<Option<ByteString>, Invalid> {
         Ok(self.text(field)?.map(|text| match text {
             Cow::Borrowed(text) => json.slice_ref(text),
@@ -117,7 +117,7 @@ impl<'a> Scalar<'a> {
     }
 }
 
-/// Gives a required field's value, or the error that names it.
+/// Returns a required field's value, or the error that names it.
 pub(super) fn required<T>(value: Option<T>, field: &str) -> Result<T, Invalid> {
     value.ok_or_else(|| Invalid::field(format!("{field}: required here")))
 }
@@ -125,20 +125,20 @@ pub(super) fn required<T>(value: Option<T>, field: &str) -> Result<T, Invalid> {
 /// Reads a structured field.
 pub(super) fn structured<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>, field: &str) -> Result<Option<T>, Invalid> {
     let wrong = |e: serde_json::Error| match e.is_syntax() {
-        true => Invalid::field(format!("{field}: {}", value_in_words(&e))),
+        true => Invalid::field(format!("{field}: {}", describe_value(&e))),
         false => Invalid::field(format!("{field}: {e}")),
     };
     raw.filter(|raw| raw.get() != "null").map(|raw| serde_json::from_str(raw.get()).map_err(wrong)).transpose()
 }
 
-/// Reads a field that holds a place in a topic's log.
+/// Reads a field that contains a log position.
 pub(super) fn position(raw: Option<&RawValue>, field: &str) -> Result<Option<Position>, Invalid> {
-    // Serde would take an array for the fields in their order.
+    // Serde would accept an array as the fields in order.
     if raw.is_some_and(|raw| !raw.get().starts_with('{') && raw.get() != "null") {
         return Err(Invalid::field(format!("{field}: an object with epoch and offset is expected")));
     }
     let read = match structured::<Position>(raw, field) {
-        // The name of a field that is not known may hold anything.
+        // Names of unknown fields may contain anything.
         Err(invalid) => match raw.and_then(|raw| mend_names(raw.get())) {
             Some(mended) => serde_json::from_str(&mended).map_err(|e| Invalid::field(format!("{field}: {e}")))?,
             None => return Err(invalid),
@@ -153,7 +153,7 @@ pub(super) fn position(raw: Option<&RawValue>, field: &str) -> Result<Option<Pos
     }
 }
 
-/// Takes a field whose `null` is a value like any other.
+/// Reads a field in which `null` is an ordinary value.
 pub(super) fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }

@@ -1,11 +1,11 @@
-//! JSON out and the checks on JSON in. Writing goes straight into the frame's buffer: strings without anything to
-//! escape, the common case, are found by a scan that vectorises and then copied whole.
+//! Writes JSON, and checks its nesting. Writing goes straight into the frame's buffer: strings without characters to
+//! escape, the common case, are detected by a vectorised scan and copied whole.
 
 use bytes::{BufMut, BytesMut};
 use serde::Serialize;
 use uuid::Uuid;
 
-/// An object being written into a buffer; every field is complete when its method returns.
+/// An object being written into a buffer. Each field is complete when its method returns.
 pub(super) struct Object<'a> {
     out: &'a mut BytesMut,
 }
@@ -39,7 +39,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// A string made of a constant beginning, which must not need escapes, and a value.
+    /// A string of a constant prefix, which must need no escapes, and a value.
     pub(super) fn text_with_prefix(&mut self, key: &str, prefix: &str, value: &str) {
         self.key(key);
         self.out.reserve(value.len() + prefix.len() + 2);
@@ -89,7 +89,7 @@ impl<'a> Object<'a> {
         self.serialize(value);
     }
 
-    /// A value that is left out where it is absent.
+    /// A value that is omitted if absent.
     pub(super) fn optional<T: Serialize>(&mut self, key: &str, value: Option<&T>) {
         if let Some(value) = value {
             self.value(key, value);
@@ -98,7 +98,7 @@ impl<'a> Object<'a> {
 
     fn serialize<T: Serialize + ?Sized>(&mut self, value: &T) {
         let start = self.out.len();
-        // Writing into memory does not fail, and no type of the protocol has a failing Serialize.
+        // Cannot fail: the target is memory, and no type of the protocol has a failing Serialize.
         if serde_json::to_writer(self.out.writer(), value).is_err() {
             self.out.truncate(start);
             self.out.put_slice(b"null");
@@ -107,14 +107,14 @@ impl<'a> Object<'a> {
 }
 
 /// Whether any byte must be escaped inside a JSON string (RFC 8259 section 7). No early exit inside a block, so that
-/// the compiler makes vector code of it.
+/// the compiler can vectorise it.
 fn needs_escape(text: &[u8]) -> bool {
     text.chunks(64).any(|block| block.iter().fold(false, |found, &b| found | (b < 0x20) | (b == b'"') | (b == b'\\')))
 }
 
-/// Whether arrays and objects in `json` nest deeper than `max`. The answer is exact for well-formed JSON.
+/// Whether arrays and objects in `json` nest deeper than `max`. Exact for well-formed JSON.
 pub(super) fn nests_deeper_than(json: &[u8], max: usize) -> bool {
-    // Most messages do not even hold that many openers; counting them vectorises, walking strings does not.
+    // Most messages have fewer openers than that; counting them vectorises, walking the strings does not.
     let openers: usize = json
         .chunks(128)
         .map(|block| usize::from(block.iter().fold(0_u8, |n, &b| n + u8::from(b | 0x20 == b'{'))))
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nesting_is_counted_outside_of_strings_only() {
+    fn nesting_is_counted_only_outside_strings() {
         assert!(!nests_deeper_than(format!("{}{}", "[".repeat(64), "]".repeat(64)).as_bytes(), 64));
         assert!(nests_deeper_than(format!("{}{}", "[{".repeat(33), "}]".repeat(33)).as_bytes(), 64));
         assert!(!nests_deeper_than(format!(r#"{{"a":"\"{}"}}"#, "[".repeat(500)).as_bytes(), 64));
@@ -159,7 +159,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_string_is_written_as_serde_json_writes_it(
-            // `any::<String>()` would leave out what has to be escaped most: control characters.
+            // `any::<String>()` omits control characters, which most need escaping.
             text in prop::collection::vec(prop_oneof![any::<char>(), prop::char::range('\0', '~')], 0..200)
                 .prop_map(String::from_iter),
         ) {

@@ -1,6 +1,6 @@
-//! The messages of docs/PROTOCOL.md: what clients say ([`ClientMessage`]), what servers say ([`ServerMessage`]), the
-//! bounds of every field, and the codes. Pure: no I/O, no clock but [`now_ms`], no runtime. What was
-//! parsed is within its bounds.
+//! The messages of docs/PROTOCOL.md: those of clients ([`ClientMessage`]) and of servers ([`ServerMessage`]), the
+//! bounds of every field, and the codes. Pure: no I/O, no runtime, no clock except [`now_ms`]. Parsed values are within
+//! their bounds.
 
 mod client;
 mod codes;
@@ -37,7 +37,7 @@ pub use self::surrogates::mend_names;
 pub use self::token::Token;
 pub use self::user::{USER_BOUNDS, is_user};
 
-/// The version that this side speaks; a peer with the same major number is served.
+/// Protocol version of this crate; peers with the same major number are served.
 pub const PROTOCOL_VERSION: &str = "1.0";
 /// ALPN protocol id of native QUIC.
 pub const ALPN: &[u8] = b"qws/1";
@@ -45,13 +45,13 @@ pub const ALPN: &[u8] = b"qws/1";
 pub const ALPN_WEBTRANSPORT: &[u8] = b"h3";
 /// Deepest nesting of arrays and objects in a body.
 pub const MAX_NESTING: usize = 64;
-/// Largest integer of the protocol: what every JSON implementation holds exactly (RFC 8259 section 6).
+/// Largest integer of the protocol: the largest that every JSON implementation represents exactly (RFC 8259 section 6).
 pub const MAX_INTEGER: u64 = (1 << 53) - 1;
 /// Longest request id, in bytes.
 pub const MAX_ID_BYTES: usize = 64;
 /// Longest client name, in characters.
 pub const MAX_NAME_CHARS: usize = 64;
-/// Longest name of a user, as a token's `sub` tells it, in bytes.
+/// Longest user name (a token's `sub`), in bytes.
 pub const MAX_USER_BYTES: usize = 128;
 /// Longest token, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 8192;
@@ -59,14 +59,14 @@ pub const MAX_TOKEN_BYTES: usize = 8192;
 pub const MAX_TOPIC_BYTES: usize = 255;
 /// Longest idempotency key, in bytes.
 pub const MAX_KEY_BYTES: usize = 128;
-/// Longest reason of a close, in bytes: what a WebSocket close frame holds (RFC 6455 section 5.5).
+/// Longest reason of a close, in bytes: the limit of a WebSocket close frame (RFC 6455 section 5.5).
 pub const MAX_REASON_BYTES: usize = 123;
-/// Most clients or messages on one page of a list.
+/// Largest page of clients or messages.
 pub const MAX_PAGE: u64 = 1000;
-/// Clients or messages on one page where the request does not say.
+/// Page size if the request does not set it.
 pub const DEFAULT_PAGE: u64 = 100;
 
-/// Longest text about a wrong body, in characters.
+/// Longest error text about an invalid body, in characters.
 const MAX_INVALID_CHARS: usize = 250;
 
 /// The current time in the protocol's unit, Unix milliseconds.
@@ -92,7 +92,7 @@ pub struct Invalid {
 }
 
 impl Invalid {
-    /// A body whose field is wrong; the message names the field, and what is expected.
+    /// An invalid field; the message names the field and what is expected.
     pub fn field(message: impl Into<String>) -> Self {
         Self { re: None, message: cut(message.into()), malformed: false, unknown_type: false }
     }
@@ -107,7 +107,7 @@ impl Invalid {
     }
 }
 
-/// Cuts what is told about a wrong body: it may repeat some of that, and so what the peer made long.
+/// Truncates an error text, which may repeat parts of the peer's message.
 fn cut(mut message: String) -> String {
     if let Some((end, _)) = message.char_indices().nth(MAX_INVALID_CHARS) {
         message.truncate(end);
@@ -122,22 +122,22 @@ fn cut(mut message: String) -> String {
 pub struct Payload {
     /// `content`, a JSON string.
     pub content: Option<ByteString>,
-    /// The raw bytes behind the JSON object.
+    /// The raw bytes after the JSON object.
     pub attachment: Option<Bytes>,
 }
 
 impl Payload {
-    /// Text alone.
+    /// Text only.
     pub fn text(content: impl Into<ByteString>) -> Self {
         Self { content: Some(content.into()), attachment: None }
     }
 
-    /// Bytes alone.
+    /// An attachment only.
     pub fn binary(attachment: impl Into<Bytes>) -> Self {
         Self { content: None, attachment: Some(attachment.into()) }
     }
 
-    /// The same text, with an attachment beside it.
+    /// Adds an attachment.
     #[must_use]
     pub fn with_attachment(mut self, attachment: impl Into<Bytes>) -> Self {
         self.attachment = Some(attachment.into());
@@ -165,7 +165,7 @@ impl fmt::Display for RequestId {
 }
 
 impl RequestId {
-    /// Checks and takes a text id.
+    /// Creates an id from text, if it is within bounds.
     ///
     /// # Errors
     /// [`Invalid`] names the field and its bounds.
@@ -187,20 +187,20 @@ impl RequestId {
     }
 }
 
-/// One topic: levels of `A-Z a-z 0-9 _ -` separated by `.`, 1 to 255 bytes in all.
+/// A topic's name: levels of `A-Z a-z 0-9 _ -` separated by `.`, 1 to 255 bytes in total.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct TopicName(Box<str>);
 
 impl TopicName {
-    /// Checks and takes a topic's name.
+    /// Creates a topic name, if it is valid.
     ///
     /// # Errors
     /// [`Invalid`] names the field and its bounds.
     pub fn new(name: &str) -> Result<Self, Invalid> {
         if name.len() > MAX_TOPIC_BYTES || !name.split('.').all(is_level) {
             return Err(Invalid::field(format!(
-                "topic: 1 to {MAX_TOPIC_BYTES} bytes, levels of A-Z a-z 0-9 _ - separated by '.', are allowed"
+                "topic: use A-Z a-z 0-9 _ -, with dots between levels, at most {MAX_TOPIC_BYTES} bytes"
             )));
         }
         Ok(Self(name.into()))
@@ -212,13 +212,13 @@ impl TopicName {
     }
 }
 
-/// What a subscription names: a topic, or a pattern in which `*` stands for one level and a last `>` for one or more.
+/// A topic, or a pattern in which `*` matches one level and a final `>` one or more levels.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct TopicPattern(Box<str>);
 
 impl TopicPattern {
-    /// Checks and takes a pattern.
+    /// Creates a pattern, if it is valid.
     ///
     /// # Errors
     /// [`Invalid`] names the field and its bounds.
@@ -226,8 +226,8 @@ impl TopicPattern {
         let levels = pattern.strip_suffix(".>").or_else(|| (pattern == ">").then_some("*")).unwrap_or(pattern);
         if pattern.len() > MAX_TOPIC_BYTES || !levels.split('.').all(|level| level == "*" || is_level(level)) {
             return Err(Invalid::field(format!(
-                "topic: 1 to {MAX_TOPIC_BYTES} bytes, levels of A-Z a-z 0-9 _ - or '*' separated by '.', \
-                 a last '>' for all below, are allowed"
+                "topic: use A-Z a-z 0-9 _ - or * (one level), with dots between levels and > (all below) only at the \
+                 end, at most {MAX_TOPIC_BYTES} bytes"
             )));
         }
         Ok(Self(pattern.into()))
@@ -243,12 +243,12 @@ impl TopicPattern {
         self.0.split('.').any(|level| matches!(level, "*" | ">"))
     }
 
-    /// Whether it stands for this topic. Compares level by level and allocates nothing.
+    /// Whether it matches a topic. Compares level by level and allocates nothing.
     pub fn matches(&self, topic: &str) -> bool {
         let mut levels = topic.split('.');
         for wanted in self.0.split('.') {
             match (wanted, levels.next()) {
-                // Only ever the last one.
+                // Always the last level.
                 (">", Some(_)) => return true,
                 ("*", Some(_)) => {}
                 (wanted, Some(level)) if wanted == level => {}
@@ -258,18 +258,18 @@ impl TopicPattern {
         levels.next().is_none()
     }
 
-    /// Whether it stands for every topic that the other one stands for.
+    /// Whether it matches every topic that the other one matches.
     pub fn covers(&self, other: &Self) -> bool {
         self.covers_text(&other.0)
     }
 
-    /// The same for the text of a topic or a pattern.
+    /// Like [`covers`](Self::covers), for the text of a topic or pattern.
     pub fn covers_text(&self, other: &str) -> bool {
-        // A last `>` stands for any number of levels, which nothing but another one covers.
+        // A final `>` matches any number of levels, so only another one covers it.
         self.matches(other) && (!other.ends_with('>') || self.0.ends_with('>'))
     }
 
-    /// The pattern that stands for every topic: `>`.
+    /// The pattern that matches every topic: `>`.
     pub fn everything() -> Self {
         Self(">".into())
     }
@@ -297,7 +297,7 @@ fn is_level(level: &str) -> bool {
 pub struct IdempotencyKey(Box<str>);
 
 impl IdempotencyKey {
-    /// Checks and takes a key.
+    /// Creates a key, if it is within bounds.
     ///
     /// # Errors
     /// [`Invalid`] names the field and its bounds.
@@ -319,25 +319,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn topics_and_patterns_are_held_to_their_alphabet() {
+    fn topics_and_patterns_accept_only_their_alphabet() {
         for good in ["a", "a.b", "A-Z_9.x", &"x".repeat(255)] {
             assert!(TopicName::new(good).is_ok(), "{good} is a topic");
         }
         for bad in ["", ".", "a.", ".a", "a..b", "a b", "ä", "a.*", ">", &"x".repeat(256)] {
-            assert!(TopicName::new(bad).is_err(), "{bad} is no topic");
+            assert!(TopicName::new(bad).is_err(), "{bad} is not a topic");
         }
         for good in ["*", ">", "a.*", "*.b", "a.>", "a.*.>", "a"] {
             assert!(TopicPattern::new(good).is_ok(), "{good} is a pattern");
         }
         for bad in ["", ">.a", "a.>.b", "a*", "a.>>", ".>", "a..>"] {
-            assert!(TopicPattern::new(bad).is_err(), "{bad} is no pattern");
+            assert!(TopicPattern::new(bad).is_err(), "{bad} is not a pattern");
         }
         assert!(TopicPattern::new("a.>").is_ok_and(|p| p.is_wildcard()));
         assert!(TopicPattern::new("a.b").is_ok_and(|p| !p.is_wildcard()));
     }
 
     #[test]
-    fn a_pattern_matches_whole_levels_and_its_last_one_all_below() {
+    fn a_pattern_matches_whole_levels_and_a_final_wildcard_all_below() {
         let matches = |pattern: &str, topic: &str| TopicPattern::new(pattern).is_ok_and(|p| p.matches(topic));
         for (pattern, topic) in [
             ("a", "a"),
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_covers_what_is_no_wider_than_itself() {
+    fn a_pattern_covers_patterns_no_wider_than_itself() {
         let covers = |one: &str, other: &str| {
             TopicPattern::new(one).expect("a pattern").covers(&TopicPattern::new(other).expect("a pattern"))
         };

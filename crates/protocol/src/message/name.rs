@@ -1,4 +1,4 @@
-//! A client's display name, which other clients' pages and terminals show among their own text: its bounds.
+//! Bounds of a client's display name, which other clients' pages and terminals show within their own text.
 
 use std::fmt;
 
@@ -6,19 +6,19 @@ use serde::Serialize;
 
 use super::{Invalid, MAX_NAME_CHARS};
 
-/// What a name may be, in words; the server's own is held to the same.
-pub const NAME_BOUNDS: &str = "1 to 64 characters are allowed, not white space alone, without control \
+/// Bounds of a name, for error texts; the server's own name has the same.
+pub const NAME_BOUNDS: &str = "1 to 64 characters are allowed, not only white space, without control \
      characters, line separators and bidi controls (U+2028 to U+202E, U+2066 to U+2069)";
 
-/// A client's display name: 1 to 64 characters, not all of them white space. None may be a control character, or what
-/// breaks or turns the text around it: line and paragraph separators, bidi embeddings, overrides and isolates (U+2028 to
-/// U+202E, U+2066 to U+2069). Joiners and marks are part of how names are written.
+/// A client's display name: 1 to 64 characters, not all of them white space. Control characters are refused, and so are
+/// characters that break or reverse the surrounding text: line and paragraph separators, bidi embeddings, overrides and
+/// isolates (U+2028 to U+202E, U+2066 to U+2069). Joiners and marks are allowed, because some scripts need them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
 pub struct ClientName(Box<str>);
 
 impl ClientName {
-    /// Checks and takes a name.
+    /// Creates a name, if it is valid.
     ///
     /// # Errors
     /// [`Invalid`] names the field and its bounds.
@@ -51,24 +51,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_counted_in_characters_and_carry_nothing_that_breaks_or_turns_a_line() {
+    fn names_are_counted_in_characters_and_cannot_break_or_reverse_a_line() {
         for good in [&"ü".repeat(64), " Ada ", "\"Ada\" \\ <b>", "👩\u{200d}🚀", "e\u{301}", "می\u{200c}خواهم", "שלום"]
         {
             assert!(ClientName::new(good).is_ok(), "{good:?} is a name");
         }
         for bad in ["", &"x".repeat(65), "a\nb", "\u{7f}", "a\u{85}"] {
-            assert!(ClientName::new(bad).is_err(), "{bad:?} is no name");
+            assert!(ClientName::new(bad).is_err(), "{bad:?} is not a name");
         }
         for bad in ('\u{2028}'..='\u{202e}').chain('\u{2066}'..='\u{2069}') {
-            let refused = ClientName::new(&format!("a{bad}b")).expect_err("no name").message;
+            let refused = ClientName::new(&format!("a{bad}b")).expect_err("not a name").message;
             assert!(refused.starts_with("client_name: ") && refused.contains("U+2066"), "{refused}");
         }
     }
 
     #[test]
-    fn white_space_alone_is_no_name() {
+    fn white_space_alone_is_not_a_name() {
         for bad in [" ", "\u{a0}", "\u{3000}\u{2003} "] {
-            assert!(ClientName::new(bad).is_err(), "{bad:?} is no name");
+            assert!(ClientName::new(bad).is_err(), "{bad:?} is not a name");
         }
     }
 }

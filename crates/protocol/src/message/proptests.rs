@@ -1,5 +1,5 @@
-//! Every message that there can be comes back from its frame as it went in: for both directions, with each field there
-//! and absent, at its bounds, and with the characters that JSON has to escape.
+//! Every possible message survives a round trip through its frame: in both directions, with each field present and
+//! absent, at its bounds, and with characters that JSON has to escape.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -14,10 +14,10 @@ use uuid::Uuid;
 use super::*;
 use crate::frame::{Body, Compression, FrameDecoder, PREFIX_BYTES, compress};
 
-/// Far above any message made here.
+/// Far above any message generated here.
 const MAX: usize = 1 << 20;
 
-/// Text as the hardest of peers writes it; `any::<String>()` never holds a control character.
+/// Text of a hostile peer; `any::<String>()` never contains control characters.
 fn text() -> impl Strategy<Value = String> {
     let hard = prop_oneof![
         8 => prop::char::range('a', 'z'),
@@ -31,7 +31,7 @@ fn text() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Text of at most `max` bytes, often of just as many.
+/// Text of at most `max` bytes, often exactly that many.
 fn text_up_to(max: usize) -> impl Strategy<Value = String> {
     let cut = move |mut text: String| {
         while text.len() > max {
@@ -66,7 +66,7 @@ fn payload() -> impl Strategy<Value = Payload> {
     ]
 }
 
-/// Any JSON with any white space, as deep as it may stand `below` other arrays and objects.
+/// Any JSON with any white space, as deep as allowed inside `below` other arrays and objects.
 fn json(below: usize) -> impl Strategy<Value = Box<RawValue>> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -134,7 +134,7 @@ fn handshake() -> impl Strategy<Value = Handshake> {
 }
 
 fn subscribe() -> impl Strategy<Value = Subscribe> {
-    // A client asks for one of the two or for neither.
+    // A client sets one of the two, or neither.
     let replay = prop_oneof![
         Just((None, None)),
         position().prop_map(|position| (Some(position), None)),
@@ -221,7 +221,7 @@ fn handshake_reply() -> impl Strategy<Value = HandshakeReply> {
     )
 }
 
-/// Each of the sixteen, by the number's last bits.
+/// Each of the sixteen combinations, by the number's last bits.
 fn permissions(bits: u64) -> Permissions {
     let is = |bit: u64| bits & bit != 0;
     Permissions { broadcast: is(1), direct: is(2), signal: is(4), list_clients: is(8) }
@@ -335,15 +335,15 @@ fn only_body(frame: Bytes) -> Bytes {
     let mut decoder = FrameDecoder::new(MAX);
     decoder.push(frame);
     let body = decoder.next_body().unwrap().expect("a whole frame");
-    assert!(!decoder.is_inside_frame(), "something behind the frame");
+    assert!(!decoder.is_inside_frame(), "bytes after the frame");
     body
 }
 
-/// The value that comes out of `frame`, which is one frame with one JSON object of this type, compressed or not.
+/// Decodes the value of `frame`, which is one frame with one JSON object of this type, compressed or not.
 fn read<T: Debug>(frame: &Bytes, kind: &str, parse: fn(&Body) -> Result<T, Invalid>) -> T {
     let body = Body::parse(only_body(frame.clone()), Compression::None, MAX).unwrap();
     let object: Map<String, Value> = serde_json::from_slice(&body.json).unwrap_or_else(|_| {
-        // Numbers that no Rust type holds may be handed on; the object around them is sound all the same.
+        // Forwarded numbers may exceed every Rust type; the object around them is still valid.
         let fields: std::collections::BTreeMap<String, Box<RawValue>> = serde_json::from_slice(&body.json).unwrap();
         fields.into_iter().map(|(key, raw)| (key, serde_json::from_str(raw.get()).unwrap_or_default())).collect()
     });
@@ -356,11 +356,11 @@ fn read<T: Debug>(frame: &Bytes, kind: &str, parse: fn(&Body) -> Result<T, Inval
 }
 
 proptest! {
-    // Enough for each message to come in each of its forms.
+    // Enough cases for each message to occur in each of its forms.
     #![proptest_config(ProptestConfig::with_cases(1500))]
 
     #[test]
-    fn every_client_message_comes_back_from_its_frame(request in requests()) {
+    fn every_client_message_survives_a_round_trip(request in requests()) {
         let frame = framed(|out| request.encode(out));
         let got = read(&frame, request.message.type_name(), Request::parse);
         prop_assert_eq!(format!("{got:?}"), format!("{request:?}"));
@@ -368,7 +368,7 @@ proptest! {
     }
 
     #[test]
-    fn every_server_message_comes_back_from_its_frame(reply in replies()) {
+    fn every_server_message_survives_a_round_trip(reply in replies()) {
         let frame = framed(|out| reply.encode(out));
         let got = read(&frame, reply.message.type_name(), Reply::parse);
         prop_assert_eq!(format!("{got:?}"), format!("{reply:?}"));
@@ -376,7 +376,7 @@ proptest! {
     }
 
     #[test]
-    fn echoes_written_in_one_go_are_those_of_the_messages(
+    fn directly_written_echoes_equal_encoded_messages(
         re in request_id(), content in text(), bytes in attachment(), timestamp in integer(),
     ) {
         let text = ServerMessage::Text { content: format!("Echo: {content}").into(), timestamp: Some(timestamp) };
@@ -389,14 +389,14 @@ proptest! {
     }
 
     #[test]
-    fn frames_written_behind_each_other_do_not_touch(requests in prop::collection::vec(requests(), 1..5)) {
+    fn consecutive_frames_do_not_affect_each_other(requests in prop::collection::vec(requests(), 1..5)) {
         let together = framed(|out| requests.iter().for_each(|request| request.encode(out)));
         let apart: Vec<_> = requests.iter().flat_map(|request| framed(|out| request.encode(out))).collect();
         prop_assert_eq!(together, apart);
     }
 
     #[test]
-    fn a_damaged_message_is_refused_in_few_words_or_still_one(
+    fn a_damaged_message_is_refused_with_a_short_error_or_still_valid(
         frame in prop_oneof![
             requests().prop_map(|request| framed(|out| request.encode(out))),
             replies().prop_map(|reply| framed(|out| reply.encode(out))),
@@ -407,7 +407,8 @@ proptest! {
         let mut body = only_body(frame).to_vec();
         for (at, byte) in damage { let at = at.index(body.len()); body[at] = byte; }
         for length in [body.len(), end.index(body.len()) + 1] {
-            let Ok(body) = Body::parse(Bytes::copy_from_slice(&body[..length]), Compression::Zstd, MAX) else { continue };
+            let body = Bytes::copy_from_slice(&body[..length]);
+            let Ok(body) = Body::parse(body, Compression::Zstd, MAX) else { continue };
             for refused in [Request::parse(&body).err(), Reply::parse(&body).err()].into_iter().flatten() {
                 prop_assert!((1..=MAX_INVALID_CHARS + 3).contains(&refused.message.chars().count()));
             }

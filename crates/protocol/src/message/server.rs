@@ -12,7 +12,7 @@ use uuid::Uuid;
 pub use self::wire::{encode_binary_head, encode_echo};
 use super::{Close, CloseCode, PROTOCOL_VERSION, Payload, RequestId};
 
-/// A server's message with the id of the request that it answers.
+/// A server's message, with the id of the request that it answers.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Reply {
@@ -76,7 +76,7 @@ pub enum ServerMessage {
         /// The server's clock, in Unix milliseconds.
         server_time: u64,
     },
-    /// Asks an idle client for a `pong`.
+    /// Requests a `pong` from an idle client.
     Ping {
         /// The server's time, in Unix milliseconds.
         timestamp: u64,
@@ -94,9 +94,9 @@ pub enum ServerMessage {
     Subscribed(Subscribed),
     /// The first message of a topic lane.
     Lane {
-        /// The lane's number.
+        /// Number of the lane.
         lane: u64,
-        /// 0 to 255, 255 the most urgent.
+        /// Priority from 0 to 255, 255 being the most urgent.
         priority: u8,
     },
     /// Messages were dropped for this client.
@@ -119,7 +119,7 @@ pub enum ServerMessage {
         /// The reason, for people.
         reason: Option<String>,
     },
-    /// A topic's message; nothing in it depends on the receiver.
+    /// A topic's message; identical for all receivers.
     Message(TopicMessage),
     /// Answers `publish`.
     Published {
@@ -170,14 +170,14 @@ pub enum ServerMessage {
         /// The client.
         client: Member,
     },
-    /// A request was carried out.
+    /// A request succeeded.
     Ok {
         /// The number of receivers of a `broadcast`.
         delivered: Option<u64>,
         /// The topic or pattern that was unsubscribed.
         topic: Option<String>,
     },
-    /// A request, or a body, was wrong.
+    /// A request failed, or a body was invalid.
     Error(ErrorReply),
     /// The token expires soon: the connection closes then, unless a `refresh` brings another one.
     Expiring {
@@ -205,13 +205,13 @@ pub struct HandshakeReply {
     pub client_id: Option<Uuid>,
     /// The server's name.
     pub server_name: String,
-    /// The version that the server speaks.
+    /// Protocol version of the server.
     pub protocol_version: Option<String>,
     /// The reason for a refusal.
     pub reason: Option<String>,
     /// The server's limits for this connection.
     pub limits: Option<Limits>,
-    /// Whether zstd was agreed on.
+    /// Whether zstd was negotiated.
     pub zstd: bool,
     /// The user that the client has authenticated as.
     pub user: Option<String>,
@@ -242,7 +242,7 @@ impl HandshakeReply {
     }
 }
 
-/// What a client may send to other clients; by default nothing. Topics have permissions of their own.
+/// Permissions for messages to other clients; by default none. Topics have their own permissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Permissions {
@@ -260,13 +260,13 @@ pub struct Permissions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Largest body, in bytes, before and after inflating.
+    /// Largest body, in bytes, compressed and decompressed.
     pub max_message_bytes: u64,
     /// Idle milliseconds until the server pings.
     pub ping_interval_ms: u64,
     /// Milliseconds after a ping without a sign of life until the server closes the connection.
     pub ping_timeout_ms: u64,
-    /// Most request lanes open at once, the control lane not counted.
+    /// Maximum number of open request lanes, without the control lane.
     pub max_request_lanes: u64,
     /// Most bytes of incomplete messages, on all lanes together; `None` from older servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -286,11 +286,11 @@ impl Default for Limits {
     }
 }
 
-/// A connected client, as `client_list` shows it.
+/// A connected client in `client_list`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ClientInfo {
-    /// Its id.
+    /// Id of the client.
     pub id: Uuid,
     /// Its name, if any.
     pub name: Option<String>,
@@ -304,7 +304,7 @@ pub struct ClientInfo {
 }
 
 impl ClientInfo {
-    /// A client that has been connected since `connected_at`, in Unix milliseconds, over `transport`.
+    /// Creates the entry of a client connected since `connected_at`, in Unix milliseconds, over `transport`.
     pub fn new(client: Member, connected_at: u64, transport: impl Into<Cow<'static, str>>) -> Self {
         let Member { id, name, user } = client;
         Self { id, name, user, connected_at, transport: transport.into() }
@@ -315,7 +315,7 @@ impl ClientInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Member {
-    /// Its id.
+    /// Id of the client.
     pub id: Uuid,
     /// Its name, if any.
     pub name: Option<String>,
@@ -325,7 +325,7 @@ pub struct Member {
 }
 
 impl Member {
-    /// A client by its id, its name and its user.
+    /// Creates a member from its id, name and user.
     pub fn new(id: Uuid, name: Option<String>, user: Option<String>) -> Self {
         Self { id, name, user }
     }
@@ -343,7 +343,7 @@ pub struct Subscribed {
     pub offset: Option<u64>,
     /// Whether every message after `since` follows.
     pub recovered: Option<bool>,
-    /// The lane on which messages come; absent for the control lane.
+    /// Lane of the messages; absent for the control lane.
     pub lane: Option<u64>,
     /// The reason why it was not recovered.
     pub reason: Option<String>,
@@ -352,7 +352,7 @@ pub struct Subscribed {
 }
 
 impl Subscribed {
-    /// A subscription without a position, of which the messages come on the control lane.
+    /// Creates a reply without a position, for messages on the control lane.
     pub fn new(topic: impl Into<String>) -> Self {
         Self {
             topic: topic.into(),
@@ -372,7 +372,7 @@ impl Subscribed {
 pub struct TopicMessage {
     /// The topic.
     pub topic: String,
-    /// Its place in the topic's log.
+    /// Offset in the topic's log.
     pub offset: u64,
     /// The client that published it; absent if none did.
     pub from: Option<Uuid>,
@@ -383,7 +383,8 @@ pub struct TopicMessage {
 }
 
 impl TopicMessage {
-    /// A message at `offset` of the topic's log, published at `timestamp`, in Unix milliseconds; without a sender.
+    /// Creates a message at `offset` of the topic's log, published at `timestamp`, in Unix milliseconds; without a
+    /// sender.
     pub fn new(topic: impl Into<String>, offset: u64, payload: Payload, timestamp: u64) -> Self {
         Self { topic: topic.into(), offset, from: None, payload, timestamp }
     }
@@ -393,7 +394,7 @@ impl TopicMessage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ErrorReply {
-    /// After HTTP; [`ErrorCode`](super::ErrorCode) names the known ones.
+    /// Code, like an HTTP status; [`ErrorCode`](super::ErrorCode) names the known ones.
     pub code: u16,
     /// The problem, its subject, and what to do; for people.
     pub message: String,
@@ -402,12 +403,12 @@ pub struct ErrorReply {
 }
 
 impl ErrorReply {
-    /// An error with the number of an [`ErrorCode`](super::ErrorCode), and no time to try again.
+    /// Creates an error with the number of an [`ErrorCode`](super::ErrorCode), without `retry_after_ms`.
     pub fn new(code: impl Into<u16>, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into(), retry_after_ms: None }
     }
 
-    /// The same, to be tried again after so many milliseconds.
+    /// Sets the time to wait before trying again, in milliseconds.
     #[must_use]
     pub fn with_retry_after_ms(mut self, after: u64) -> Self {
         self.retry_after_ms = Some(after);
@@ -428,12 +429,12 @@ pub struct ClosedBy {
 }
 
 impl ClosedBy {
-    /// A close with this code, and no time to come back.
+    /// Creates a close with a code and reason, without `reconnect_after_ms`.
     pub fn new(code: CloseCode, reason: impl Into<String>) -> Self {
         Self { code, reason: reason.into(), reconnect_after_ms: None }
     }
 
-    /// The same, to be followed by a reconnect after so many milliseconds.
+    /// Sets the time to wait before reconnecting, in milliseconds.
     #[must_use]
     pub fn with_reconnect_after_ms(mut self, after: u64) -> Self {
         self.reconnect_after_ms = Some(after);

@@ -1,8 +1,8 @@
-//! Halves of surrogate pairs, which JSON can write as escapes (RFC 8259 section 8.2) and no text can hold. The names of
-//! fields that are ignored may hold them; these are told from values, and made readable. Pure.
+//! Unpaired surrogates, which JSON can express as escapes (RFC 8259 section 8.2) but UTF-8 cannot. Names of ignored
+//! fields may contain them; this module replaces them there, not in values. Pure.
 
-/// The same JSON with each half of a pair in the name of a member of the outermost object replaced by U+FFFD, which no name
-/// of the protocol has. `None` where there is none. Only for JSON that could not be read: the names of others are sound.
+/// Replaces each unpaired surrogate in the member names of the outermost object by U+FFFD, which no name of the
+/// protocol contains. `None` if there is none. Only needed for JSON that could not be parsed.
 pub fn mend_names(json: &str) -> Option<String> {
     if !json.trim_start().starts_with('{') {
         return None;
@@ -34,21 +34,21 @@ pub fn mend_names(json: &str) -> Option<String> {
         }
         at += 1;
     }
-    // Escapes alone were replaced by others of the same length.
+    // Only escapes were replaced, by others of the same length.
     mended.and_then(|mended| String::from_utf8(mended).ok())
 }
 
-/// Bytes of an escape.
+/// Length of an escape, in bytes.
 const ESCAPE: usize = 6;
 
-/// The inside of a string; gives where halves of pairs stand in it, and ends behind its closing quote.
+/// Iterates over the positions of unpaired surrogates inside a string, and ends after its closing quote.
 struct Text<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl Text<'_> {
-    /// The unit that an escape at a place writes, if there is one.
+    /// The UTF-16 unit of the escape at a position, if there is one.
     fn unit(&self, at: usize) -> Option<u16> {
         let digits = self.bytes.get(at..at + ESCAPE)?.strip_prefix(b"\\u")?;
         u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn halves_in_outermost_names_alone_are_mended() {
+    fn unpaired_surrogates_are_replaced_only_in_outermost_names() {
         for (json, expected) in [
             (r#"{"a\ud83d":1}"#, Some(r#"{"a\ufffd":1}"#)),
             (r#"{"\udc00\ud83dx":{"\ud83d":1},"b":"\ud83d"}"#, Some(r#"{"\ufffd\ufffdx":{"\ud83d":1},"b":"\ud83d"}"#)),

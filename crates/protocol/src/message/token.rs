@@ -1,20 +1,20 @@
-//! A client's token: its bounds, and that it never shows. Whoever reads one in a log, an error or a panic could use it, so
-//! its `Debug` hides it, and with that the `Debug` of all that holds one.
+//! A client's token: its bounds, and its secrecy. A token in a log, an error or a panic could be used by its readers,
+//! so `Debug` hides it, also in everything that contains one.
 
 use std::fmt;
 
 use super::{Invalid, MAX_TOKEN_BYTES};
 
-/// Proof of who a client is, as it came: 1 to 8192 bytes of visible ASCII (0x21 to 0x7E). Its `Debug` is `Token(..)`; there
-/// is no `Display`.
+/// Proof of a client's identity, as received: 1 to 8192 bytes of visible ASCII (0x21 to 0x7E). Its `Debug` is
+/// `Token(..)`; it has no `Display`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(Box<str>);
 
 impl Token {
-    /// Checks and takes a token.
+    /// Creates a token, if it is within bounds.
     ///
     /// # Errors
-    /// [`Invalid`] names the field and its bounds, and repeats nothing of the token.
+    /// [`Invalid`] names the field and its bounds, and contains nothing of the token.
     pub fn new(token: &str) -> Result<Self, Invalid> {
         let fits = (1..=MAX_TOKEN_BYTES).contains(&token.len());
         if !fits || !token.bytes().all(|b| b.is_ascii_graphic()) {
@@ -25,13 +25,13 @@ impl Token {
         Ok(Self(token.into()))
     }
 
-    /// Takes the token from an `Authorization` header (RFC 6750 section 2.1), where there is one.
+    /// Reads the token from an `Authorization` header (RFC 6750 section 2.1), if there is one.
     ///
     /// # Errors
-    /// [`Invalid`] where it is none of the scheme `Bearer`.
+    /// [`Invalid`] if the scheme is not `Bearer`, or the token is out of bounds.
     pub fn from_authorization(header: Option<&[u8]>) -> Result<Option<Self>, Invalid> {
         let Some(header) = header else { return Ok(None) };
-        let no_bearer = || Invalid::field("authorization: Bearer and a token are expected");
+        let no_bearer = || Invalid::field("authorization: Bearer with a token is expected");
         let (scheme, token) =
             str::from_utf8(header).ok().and_then(|text| text.split_once(' ')).ok_or_else(no_bearer)?;
         if !scheme.eq_ignore_ascii_case("bearer") {
@@ -40,7 +40,7 @@ impl Token {
         Self::new(token.trim_matches(' ')).map(Some)
     }
 
-    /// The token as text. It is a secret: not for logs, nor for what others read.
+    /// The token as text. Secret: never log it or show it to others.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -63,13 +63,13 @@ mod tests {
             assert_eq!(Token::new(good).expect("a token").as_str(), good);
         }
         for bad in ["", " ", "a b", "a\n", "a\0", "a\u{7f}", "ä", "\u{202e}", &"x".repeat(MAX_TOKEN_BYTES + 1)] {
-            let refused = Token::new(bad).expect_err("no token").message;
+            let refused = Token::new(bad).expect_err("not a token").message;
             assert!(refused.starts_with("token: "), "{refused}");
         }
     }
 
     #[test]
-    fn a_bearer_is_taken_from_its_header() {
+    fn a_bearer_token_is_read_from_its_header() {
         let taken = |header: &str| Token::from_authorization(Some(header.as_bytes()));
         assert_eq!(Token::from_authorization(None), Ok(None));
         for good in ["Bearer abc", "bearer abc", "BEARER  abc "] {
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_shows_in_nothing_that_holds_it_and_in_no_error() {
+    fn a_token_never_appears_in_debug_output_or_errors() {
         let token = Token::new("s3cret").expect("a token");
         let handshake =
             Handshake { protocol_version: PROTOCOL_VERSION.into(), client_name: None, token: Some(token), zstd: false };

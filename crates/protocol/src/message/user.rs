@@ -1,14 +1,14 @@
-//! Who a user is, as a token's `sub` or a certificate's subject tells it: its bounds. Two users that look the same would be
-//! taken for each other, so nothing in one may hide.
+//! Bounds of user names, from a token's `sub` or a certificate's subject. Users that look alike could be mistaken for
+//! each other, so a name may not contain anything invisible.
 
 use super::MAX_USER_BYTES;
 use crate::printable::is_ignorable;
 
-/// What a user may be, in words.
+/// Bounds of a user name, for error texts.
 pub const USER_BOUNDS: &str =
-    "1 to 128 bytes are allowed, without control characters, what does not show, and blanks at the ends";
+    "1 to 128 bytes are allowed, without control characters, invisible characters, or blanks at the ends";
 
-/// Whether a text is one that a user can go by.
+/// Whether a text is a valid user name.
 pub fn is_user(text: &str) -> bool {
     let hides = |c: char| c.is_control() || is_ignorable(c);
     (1..=MAX_USER_BYTES).contains(&text.len())
@@ -17,7 +17,7 @@ pub fn is_user(text: &str) -> bool {
         && !text.ends_with(is_blank)
 }
 
-/// White space, and the blank of Braille, which counts as none.
+/// White space, and the Braille blank, which Unicode does not count as white space.
 fn is_blank(c: char) -> bool {
     c.is_whitespace() || c == '\u{2800}'
 }
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_hides_nothing() {
+    fn a_user_name_has_nothing_invisible() {
         for good in ["ada", "Ada Lovelace", "ada@example.com", "auth0|5f7c", "\u{fc}".repeat(64).as_str(), "שלום", "👩"]
         {
             assert!(is_user(good), "{good:?}");

@@ -1,4 +1,4 @@
-//! A client's messages from a body and into a frame.
+//! Encoding and decoding of a client's messages.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ use crate::message::{
     TopicPattern, mend_names,
 };
 
-/// Every field that any client message has, as it came.
+/// Every field of any client message, unchecked.
 #[derive(Deserialize)]
 struct Fields<'a> {
     #[serde(borrow, default, rename = "type")]
@@ -65,7 +65,7 @@ struct Fields<'a> {
     reason: Scalar<'a>,
 }
 
-/// An error about a body as a whole, for the request that it is: its id may be sound where another field is not.
+/// Adds the request's id to an error about its body, if the id is readable although another field is not.
 fn with_id(invalid: Invalid, json: &str) -> Invalid {
     #[derive(Deserialize)]
     struct Id<'a> {
@@ -80,14 +80,14 @@ fn with_id(invalid: Invalid, json: &str) -> Invalid {
 }
 
 impl Request {
-    /// Reads a client's message.
+    /// Decodes a client's message.
     ///
     /// # Errors
-    /// [`Invalid`] tells what is wrong and whether the body was JSON at all.
+    /// [`Invalid`] describes the problem, and whether the body was JSON at all.
     pub fn parse(body: &Body) -> Result<Self, Invalid> {
         let json = fields::text(&body.json)?;
         match Self::read(&json, body) {
-            // The name of a field that is not known may hold anything.
+            // Names of unknown fields may contain anything.
             Err(invalid) if !invalid.malformed => match mend_names(&json) {
                 Some(mended) => Self::read(&mended.into(), body),
                 None => Err(invalid),
@@ -105,7 +105,7 @@ impl Request {
         }
     }
 
-    /// Whether a body says that it is of this type, whatever else is wrong with it.
+    /// Whether a body claims to be of this type, whatever else is wrong with it.
     pub fn is_of_type(body: &Body, kind: &str) -> bool {
         #[derive(Deserialize)]
         struct Kind<'a> {
@@ -305,7 +305,7 @@ fn version(version: Scalar<'_>) -> Result<String, Invalid> {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     match version.split_once('.') {
         Some((major, minor)) if is_number(major) && is_number(minor) => Ok(version.into()),
-        _ => Err(Invalid::field("protocol_version: MAJOR.MINOR is expected, two numbers")),
+        _ => Err(Invalid::field("protocol_version: two numbers are expected, MAJOR.MINOR")),
     }
 }
 
@@ -329,7 +329,7 @@ fn choice<T: Default, const N: usize>(value: Scalar<'_>, field: &str, names: [(&
 fn close(code: Scalar<'_>, reason: Scalar<'_>) -> Result<Close, Invalid> {
     let code = match code.integer("code")? {
         None => CloseCode::NORMAL,
-        // A number that is no code at all is no code that may be sent either.
+        // A number outside `u16` is not a sendable code either.
         Some(number) => CloseCode(u16::try_from(number).unwrap_or(0)),
     };
     Close::new(code, reason.text("reason")?.unwrap_or_default())

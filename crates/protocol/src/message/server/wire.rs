@@ -1,4 +1,4 @@
-//! A server's messages from a body and into a frame.
+//! Encoding and decoding of a server's messages.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use crate::message::fields::{self, Scalar, required, structured};
 use crate::message::json::Object;
 use crate::message::{CloseCode, Invalid, Payload, RequestId};
 
-/// Every field that any server message has, as it came.
+/// Every field of any server message, unchecked.
 #[derive(Deserialize)]
 struct Fields<'a> {
     #[serde(borrow, default, rename = "type")]
@@ -97,10 +97,10 @@ struct Fields<'a> {
 }
 
 impl Reply {
-    /// Reads a server's message.
+    /// Decodes a server's message.
     ///
     /// # Errors
-    /// [`Invalid`] tells what is wrong; a message of a type that this side does not know is one too.
+    /// [`Invalid`] describes the problem; an unknown type is one.
     pub fn parse(body: &Body) -> Result<Self, Invalid> {
         let json = fields::text(&body.json)?;
         let fields: Fields<'_> = fields::read(&json)?;
@@ -272,7 +272,7 @@ impl ServerMessage {
         })
     }
 
-    /// Appends this message's frame, answering request `re` where there is one.
+    /// Appends this message's frame, as a reply to request `re` if any.
     pub fn encode(&self, re: Option<&RequestId>, out: &mut BytesMut) {
         let attachment = match self {
             Self::Binary { payload, .. } | Self::Broadcast { payload, .. } | Self::Direct { payload, .. } => {
@@ -411,7 +411,7 @@ impl ServerMessage {
     }
 }
 
-/// Appends the echo of a `text`: its content behind `Echo: `, without building the string in between.
+/// Appends the echo of a `text`: `Echo: ` and its content, without building the string in between.
 pub fn encode_echo(content: &str, re: Option<&RequestId>, timestamp: u64, out: &mut BytesMut) {
     put_frame(out, None, |out| {
         let mut o = Object::message(out, "text");
