@@ -219,7 +219,7 @@ impl Outbound {
         if self.ended.get().is_some() {
             return;
         }
-        match lane.tell(gap) {
+        match lane.send_gap(gap) {
             Ok(sent) => self.counters().sent(sent),
             Err(failure) => self.lane_failed(failure),
         }

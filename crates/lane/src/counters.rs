@@ -1,17 +1,17 @@
-//! What is counted of a client's lanes.
+//! Traffic counters of a client's lanes. The server implements them with its metrics.
 
 use std::fmt;
 use std::ops::AddAssign;
 
 /// Counts the messages of a client's lanes.
 pub trait TrafficCounters: fmt::Debug + Send + Sync {
-    /// A body of so many bytes has come.
+    /// Counts a received body of `bytes`.
     fn received(&self, bytes: usize);
 
-    /// Messages were taken for the client.
+    /// Counts messages accepted for the client.
     fn sent(&self, sent: Sent);
 
-    /// Messages gave way to others, because the client does not read fast enough.
+    /// Counts messages dropped because the client does not read fast enough.
     fn dropped(&self, messages: usize);
 }
 
@@ -24,12 +24,12 @@ impl TrafficCounters for () {
     fn dropped(&self, _messages: usize) {}
 }
 
-/// Messages that were taken for receivers.
+/// Messages accepted for receivers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sent {
-    /// How many.
+    /// Number of messages.
     pub messages: usize,
-    /// Of their bodies.
+    /// Bytes of their bodies.
     pub bytes: usize,
 }
 

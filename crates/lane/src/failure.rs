@@ -1,24 +1,24 @@
-//! Why a connection has ended, and why a lane takes or brings nothing more.
+//! Reasons for the end of a connection, and for a lane that neither accepts nor yields anything more.
 
 use quic_websocket_protocol::frame::FrameError;
 use quinn::{ConnectionError, ReadError};
 use thiserror::Error;
 
-/// Why a connection is there no more.
+/// Reason why a connection no longer exists.
 #[derive(Debug, Clone, Error)]
 pub enum Disconnected {
     /// The peer closed it.
     #[error("closed with {code}")]
     Closed {
-        /// What it said, as the carrier tells it.
+        /// Closing code, as the carrier reports it.
         code: u64,
-        /// As far as it is UTF-8.
+        /// Reason text, lossily decoded.
         reason: String,
     },
-    /// The peer did not keep to what carries it, and was closed for that.
+    /// The peer broke the carrier's protocol, and the connection was closed for it.
     #[error("{0}")]
     Broken(&'static str),
-    /// Nobody did, or without a code.
+    /// The connection was lost, or closed without a code.
     #[error("{0}")]
     Lost(String),
 }
@@ -35,38 +35,38 @@ impl From<ConnectionError> for Disconnected {
     }
 }
 
-/// Why no further body comes from a lane.
+/// Reason why a lane yields no further body.
 #[derive(Debug, Clone, Error)]
 pub enum ReadFailure {
     /// The stream breaks the framing rules.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// It breaks those of its carrier.
+    /// The peer broke the rules of the carrier.
     #[error("{reason}")]
     Broken {
-        /// The closing code for that.
+        /// Closing code for it.
         code: u16,
-        /// What was wrong.
+        /// What was wrong, for the peer.
         reason: String,
     },
-    /// The stream was reset, or the connection is gone.
+    /// The stream was reset, or the connection has ended.
     #[error(transparent)]
     Stream(#[from] ReadError),
-    /// The connection is gone.
+    /// The connection has ended.
     #[error(transparent)]
     Disconnected(Disconnected),
 }
 
-/// Why a frame was not taken.
+/// Reason why a frame was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum SendFailure {
     /// The backlog is full: the peer does not read fast enough.
     #[error("the backlog is full")]
     Full,
-    /// The peer wants no more of this lane.
+    /// The peer stopped this lane.
     #[error("the lane was stopped")]
     Stopped,
-    /// The lane has ended, or the connection is gone.
+    /// The lane or the connection has ended.
     #[error("the lane is closed")]
     Closed,
 }

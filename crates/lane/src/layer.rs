@@ -1,40 +1,40 @@
-//! On what a lane's stream lies: on QUIC itself, or in a WebTransport session, whose streams name it before anything else
-//! and have closing codes in a range of their own (draft-ietf-webtrans-http3 sections 4.1, 4.2 and 4.3).
+//! The layer between a lane's stream and QUIC: none, or a WebTransport session, whose streams begin with the session's
+//! id and whose closing codes have a range of their own (draft-ietf-webtrans-http3 sections 4.1, 4.2 and 4.3).
 
 use bytes::{Buf, Bytes};
 use quinn::VarInt;
 
 use quic_websocket_protocol::frame::FrameError;
 
-/// The id of every session, on streams and datagrams: that of its request's stream, the first of the connection.
+/// Session id on streams and datagrams: the id of the CONNECT stream, which is always the first of the connection.
 const SESSION: u64 = 0;
-/// What a client's bidirectional stream begins with that belongs to a session (WT_STREAM).
+/// Stream type with which a client's bidirectional stream of a session begins (WT_STREAM).
 const BIDIRECTIONAL: u64 = 0x41;
-/// The same for a unidirectional stream, whose type 0x54 takes two bytes; with the session behind it.
+/// Header of a unidirectional stream of a session: the type 0x54, as two bytes, and the session id.
 const UNIDIRECTIONAL: &[u8] = &[0x40, 0x54, 0x00];
 
-/// Where the codes of sessions begin among those of HTTP/3 (WT_APPLICATION_ERROR, section 4.3).
+/// First session code among the HTTP/3 error codes (WT_APPLICATION_ERROR, section 4.3).
 const FIRST_CODE: u64 = 0x52e4_a40f_a8db;
-/// Behind so many codes, HTTP/3 reserves one to be ignored (RFC 9114 section 8.1).
+/// After every this many codes, HTTP/3 reserves one that is to be ignored (RFC 9114 section 8.1).
 const CODES_BETWEEN_GREASE: u64 = 0x1e;
-/// The longest integer of QUIC (RFC 9000 section 16), in bytes.
+/// Longest QUIC integer (RFC 9000 section 16), in bytes.
 const LONGEST_INTEGER: usize = 8;
 
-/// What lies between a lane and QUIC.
+/// The layer between a lane and QUIC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layer {
-    /// Nothing.
+    /// None: the lane is a plain QUIC stream.
     Native,
-    /// A session.
+    /// A WebTransport session.
     WebTransport,
 }
 
 impl Layer {
-    /// A closing code as streams and connections carry it.
+    /// Maps a closing code to the code on streams and connections.
     pub fn code(self, code: u16) -> VarInt {
         match self {
             Self::Native => code.into(),
-            // Far below the largest, for any code.
+            // The result is far below the maximum for any code.
             Self::WebTransport => {
                 let code = u64::from(code);
                 VarInt::from_u64(FIRST_CODE + code + code / CODES_BETWEEN_GREASE).unwrap_or(VarInt::MAX)
@@ -42,7 +42,7 @@ impl Layer {
         }
     }
 
-    /// What comes before the first frame on a lane that the server opens.
+    /// Bytes before the first frame of a lane that the server opens.
     pub fn lane_header(self) -> &'static [u8] {
         match self {
             Self::Native => &[],
@@ -50,13 +50,14 @@ impl Layer {
         }
     }
 
-    /// What has to come before the first frame on a lane that the client opens.
+    /// Header expected before the first frame of a lane that the client opens.
     pub(crate) fn preamble(self) -> Option<Preamble> {
         (self == Self::WebTransport).then(Preamble::default)
     }
 }
 
-/// What was received of what comes before a lane's first frame: two integers (RFC 9000 section 16), however they are cut.
+/// Received part of the header before a lane's first frame: two QUIC integers (RFC 9000 section 16), possibly split
+/// across chunks.
 #[derive(Debug, Default)]
 pub(crate) struct Preamble {
     bytes: [u8; 2 * LONGEST_INTEGER],
@@ -68,15 +69,15 @@ impl Preamble {
         self.len > 0
     }
 
-    /// Takes what belongs to it off a received piece. True once it is whole.
+    /// Consumes the header's bytes from the front of a received chunk. True once the header is complete.
     ///
     /// # Errors
-    /// [`FrameError::Foreign`] where the stream is none of the session's lanes.
-    pub(crate) fn take_off(&mut self, piece: &mut Bytes) -> Result<bool, FrameError> {
-        while piece.has_remaining() {
-            // Two integers are whole before there is no room for more.
+    /// [`FrameError::Foreign`] if the stream is not a lane of the session.
+    pub(crate) fn take_off(&mut self, chunk: &mut Bytes) -> Result<bool, FrameError> {
+        while chunk.has_remaining() {
+            // Two integers are complete before the array is full.
             let Some(next) = self.bytes.get_mut(self.len) else { return Err(FrameError::Foreign) };
-            *next = piece.get_u8();
+            *next = chunk.get_u8();
             self.len += 1;
             let mut rest = &self.bytes[..self.len];
             let Some(kind) = integer(&mut rest) else { continue };
@@ -90,7 +91,7 @@ impl Preamble {
     }
 }
 
-/// Takes an integer of QUIC (RFC 9000 section 16) off the front. `None` if it is not whole.
+/// Consumes a QUIC integer (RFC 9000 section 16) from the front. `None` if it is incomplete.
 fn integer(bytes: &mut &[u8]) -> Option<u64> {
     let first = *bytes.first()?;
     let (whole, rest) = bytes.split_at_checked(1 << (first >> 6))?;
@@ -102,7 +103,7 @@ fn integer(bytes: &mut &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// Takes a preamble off pieces of one byte each; gives how many bytes that took.
+    /// Feeds a preamble in chunks of one byte; returns how many bytes it consumed.
     fn taken(bytes: &[u8]) -> Result<Option<usize>, FrameError> {
         let mut preamble = Preamble::default();
         for (at, byte) in bytes.iter().enumerate() {
@@ -115,20 +116,20 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_names_its_session_in_any_length_of_the_integers() {
+    fn a_lane_may_encode_its_session_in_integers_of_any_length() {
         let long = [0xc0, 0, 0, 0, 0, 0, 0, 0x41, 0xc0, 0, 0, 0, 0, 0, 0, 0, b'x'];
         for bytes in [&[0x40, 0x41, 0x00, b'x', b'y'][..], &[0x80, 0, 0, 0x41, 0x40, 0x00, b'x'], &long] {
-            let until = bytes.iter().position(|&byte| byte == b'x').expect("it is there");
+            let until = bytes.iter().position(|&byte| byte == b'x').expect("the marker");
             assert_eq!(taken(bytes), Ok(Some(until)));
-            let mut piece = Bytes::copy_from_slice(bytes);
-            assert_eq!(Preamble::default().take_off(&mut piece), Ok(true));
-            assert_eq!(piece, bytes[until..], "what follows is the lane's");
+            let mut chunk = Bytes::copy_from_slice(bytes);
+            assert_eq!(Preamble::default().take_off(&mut chunk), Ok(true));
+            assert_eq!(chunk, bytes[until..], "the rest belongs to the lane");
             assert_eq!(taken(&bytes[..until - 1]), Ok(None));
         }
     }
 
     #[test]
-    fn a_stream_of_another_kind_or_session_is_no_lane() {
+    fn a_stream_of_another_type_or_session_is_not_a_lane() {
         for bytes in [&[0x01, 0x00][..], &[0x40, 0x54, 0x00], &[0x40, 0x41, 0x04]] {
             assert_eq!(taken(bytes), Err(FrameError::Foreign), "{bytes:?}");
         }

@@ -1,13 +1,13 @@
-//! Lanes of the quic-websocket protocol: ordered streams of messages over a QUIC stream, a stream in a WebTransport session or
-//! a whole WebSocket. The server and the client library share this crate.
+//! Lanes of the quic-websocket protocol: ordered streams of messages over a QUIC stream, a stream in a WebTransport
+//! session, or a whole WebSocket. Shared by the server and the client library.
 //!
-//! **This crate makes no promise**: any release may change its API. Use `quic-websocket-client` to connect to a server, and
+//! **This crate has no stable API**: any release may change it. Use `quic-websocket-client` to connect to a server, and
 //! `quic-websocket-protocol` to read and write messages.
 //!
-//! * [`LaneReader`] cuts what a stream delivers into bodies.
-//! * [`LaneWriter`] writes frames for any number of senders and never blocks them. Frames that the stream does not take at
-//!   once wait in a bounded backlog; [`Overflow`] says what happens if that is full.
-//! * [`SendScheduler`] is shared by all lanes of a client: their common bound, and their order of sending.
+//! * [`LaneReader`] splits the received bytes into message bodies.
+//! * [`LaneWriter`] writes frames for any number of senders and never blocks them. Frames that the stream does not
+//!   accept at once wait in a bounded backlog; [`Overflow`] decides what happens when it is full.
+//! * [`SendScheduler`] is shared by all lanes of a client: their common budget and their sending order.
 //! * [`websocket`] turns a WebSocket into one lane.
 //!
 //! ```

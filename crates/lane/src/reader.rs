@@ -1,4 +1,5 @@
-//! The inbound side of a lane: what the stream delivers, cut into bodies.
+//! The inbound side of a lane: splits what the stream delivers into message bodies. Knows framing, not messages. Used
+//! by the server's session and by the client library.
 
 use bytes::Bytes;
 use quinn::{ReadError, RecvStream};
@@ -9,10 +10,11 @@ use super::stream::ReceiveHalf;
 use super::websocket::Inlet;
 use quic_websocket_protocol::frame::{FrameDecoder, FrameError};
 
-/// Pieces taken from the stream at once: each is a packet's share at most, and costs a place here while a lane lives.
-const PIECES: usize = 16;
+/// Chunks read from the stream per call. Each is at most one packet's payload, and each slot costs memory for the life
+/// of the lane.
+const MAX_CHUNKS: usize = 16;
 
-/// Reads bodies from one stream that the peer writes.
+/// Reads message bodies from one stream of the peer.
 #[derive(Debug)]
 pub struct LaneReader {
     source: Source,
@@ -22,25 +24,25 @@ pub struct LaneReader {
 #[derive(Debug)]
 enum Source {
     Quic(Box<QuicSource>),
-    /// Brings whole bodies.
+    /// A WebSocket, which delivers whole bodies.
     Socket(Inlet),
 }
 
-/// A QUIC stream, whose bytes come cut anywhere.
+/// A QUIC stream, whose chunks may begin and end anywhere in a frame.
 #[derive(Debug)]
 struct QuicSource {
     stream: RecvStream,
     layer: Layer,
-    /// What still has to come before the first frame.
+    /// The part of the WebTransport stream header that is still expected before the first frame.
     preamble: Option<Preamble>,
     decoder: FrameDecoder,
-    pieces: [Bytes; PIECES],
-    /// The pieces that the decoder has not seen yet.
+    chunks: [Bytes; MAX_CHUNKS],
+    /// Indices of the chunks that the decoder has not seen yet.
     unread: std::ops::Range<usize>,
 }
 
 impl LaneReader {
-    /// A lane whose bodies have at most so many bytes.
+    /// Creates a reader that accepts bodies of up to `max_message_bytes`.
     pub fn new(half: impl Into<ReceiveHalf>, layer: Layer, max_message_bytes: usize) -> Self {
         let source = match half.into() {
             ReceiveHalf::Socket(inlet) => Source::Socket(inlet),
@@ -49,20 +51,20 @@ impl LaneReader {
                 layer,
                 preamble: layer.preamble(),
                 decoder: FrameDecoder::new(max_message_bytes),
-                pieces: Default::default(),
+                chunks: Default::default(),
                 unread: 0..0,
             })),
         };
         Self { source, max_message_bytes }
     }
 
-    /// The largest body that is accepted, in bytes.
+    /// Largest accepted body, in bytes.
     #[inline]
     pub fn max_message_bytes(&self) -> usize {
         self.max_message_bytes
     }
 
-    /// The next body of what has been received already.
+    /// Returns the next body among the bytes already received.
     #[inline]
     pub fn buffered(&mut self) -> Result<Option<Bytes>, FrameError> {
         match &mut self.source {
@@ -71,9 +73,9 @@ impl LaneReader {
         }
     }
 
-    /// Waits for more, once [`buffered`](Self::buffered) has given `None`. False at the end of the stream.
+    /// Waits for more bytes, after [`buffered`](Self::buffered) has returned `None`. False at the end of the stream.
     ///
-    /// Cancel safe: what was received is kept.
+    /// Cancel safe: received bytes are kept.
     pub async fn fill(&mut self) -> Result<bool, ReadFailure> {
         match &mut self.source {
             Source::Quic(source) => Ok(source.fill().await?),
@@ -81,7 +83,7 @@ impl LaneReader {
         }
     }
 
-    /// Waits for the next body; `None` at the end of the stream, also where that cuts a body off. Cancel safe.
+    /// Waits for the next body; `None` at the end of the stream, even if the stream ends inside a body. Cancel safe.
     pub async fn next_body(&mut self) -> Result<Option<Bytes>, ReadFailure> {
         loop {
             if let Some(body) = self.buffered()? {
@@ -93,7 +95,7 @@ impl LaneReader {
         }
     }
 
-    /// Whether what was received ends inside a body, or before the first may begin.
+    /// Whether the received bytes end inside a frame, or inside the stream header before the first one.
     pub fn is_inside_frame(&self) -> bool {
         match &self.source {
             Source::Quic(source) => source.is_inside_frame(),
@@ -101,19 +103,19 @@ impl LaneReader {
         }
     }
 
-    /// Bytes of the body inside which that ends, once [`buffered`](Self::buffered) has given `None`.
+    /// Bytes held of the unfinished body, once [`buffered`](Self::buffered) has returned `None`.
     pub fn unfinished_bytes(&self) -> usize {
         match &self.source {
             Source::Quic(source) => source.decoder.unfinished_bytes(),
-            // One body at most, of which the largest has room in what a client may have begun.
+            // At most one body; a client's reassembly budget always has room for the largest.
             Source::Socket(_) => 0,
         }
     }
 
-    /// Tells the peer that nothing more is read, with a closing code.
+    /// Asks the peer to stop sending (STOP_SENDING), with a closing code.
     pub fn stop(&mut self, code: u16) {
         if let Source::Quic(source) = &mut self.source {
-            // An error means that the stream has ended already.
+            // An error means that the stream has already ended.
             let _ = source.stream.stop(source.layer.code(code));
         }
     }
@@ -126,18 +128,18 @@ impl QuicSource {
                 return Ok(Some(body));
             }
             let Some(next) = self.unread.next() else { return Ok(None) };
-            let mut piece = std::mem::take(&mut self.pieces[next]);
+            let mut chunk = std::mem::take(&mut self.chunks[next]);
             if let Some(preamble) = &mut self.preamble
-                && preamble.take_off(&mut piece)?
+                && preamble.take_off(&mut chunk)?
             {
                 self.preamble = None;
             }
-            self.decoder.push(piece);
+            self.decoder.push(chunk);
         }
     }
 
     async fn fill(&mut self) -> Result<bool, ReadError> {
-        let Some(count) = self.stream.read_chunks(&mut self.pieces).await? else { return Ok(false) };
+        let Some(count) = self.stream.read_chunks(&mut self.chunks).await? else { return Ok(false) };
         self.unread = 0..count;
         Ok(true)
     }

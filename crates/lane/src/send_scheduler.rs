@@ -1,6 +1,6 @@
-//! What all lanes of one client share on their way out: the budget of what may wait, and the order in which waiting frames
-//! go on. QUIC's send window is the connection's, not a stream's: were each lane drained by itself, the one with the most to
-//! send would take whatever becomes free, and a small message on another would wait for all of it.
+//! The send scheduler of one client: the budget that its lanes share, and the order in which waiting frames are sent.
+//! QUIC's send window belongs to the connection, not to a stream: if each lane were drained on its own, the lane with
+//! the most data would take all freed window, and a small message on another lane would wait behind it.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -15,27 +15,27 @@ use super::backlog::{Bounds, Budget};
 use super::counters::TrafficCounters;
 use super::writer::{LaneWriter, Progress};
 
-/// The lanes of one client.
+/// Shared budget and sending order of one client's lanes.
 #[derive(Debug)]
 pub struct SendScheduler {
     pub(crate) budget: Budget,
-    /// Bytes of replies that lanes wait for their client to take.
+    /// Bytes of replies that lanes are waiting to send.
     replies: AtomicUsize,
-    /// What may wait on each lane.
+    /// Backlog bounds of each lane.
     pub(crate) lane_bounds: Bounds,
-    /// The most urgent first.
+    /// Highest priority first.
     lanes: Mutex<Vec<Weak<LaneWriter>>>,
-    /// Wakes the drain: something waits.
+    /// Wakes the drain: a frame is waiting.
     blocked: Notify,
-    /// Wakes those who wait for frames to leave a backlog: there may be room on any lane then.
-    moved: Notify,
-    /// How often QUIC has taken something that waited: a peer that lets it go on is alive.
+    /// Wakes tasks that wait for backlog space: frames have left a backlog, so any lane may have room.
+    freed: Notify,
+    /// Number of times QUIC accepted waiting data. A peer for which it grows is alive.
     progress: AtomicUsize,
 }
 
 impl SendScheduler {
-    /// No lanes yet; what may wait on each, and on all together; of how many sources that is, each of which may have lost
-    /// something; and where it is counted what becomes of messages.
+    /// Creates a scheduler without lanes. `lane_bounds` limit the backlog of each lane and `client_bounds` that of all
+    /// together; `sources` is how many sources may each have a gap waiting; dropped and sent messages go to `counters`.
     pub fn new(
         lane_bounds: Bounds,
         client_bounds: Bounds,
@@ -48,7 +48,7 @@ impl SendScheduler {
             lane_bounds,
             lanes: Mutex::default(),
             blocked: Notify::new(),
-            moved: Notify::new(),
+            freed: Notify::new(),
             progress: AtomicUsize::new(0),
         })
     }
@@ -57,24 +57,24 @@ impl SendScheduler {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where it is counted what becomes of the client's messages.
+    /// The client's traffic counters.
     #[inline]
     pub fn counters(&self) -> &Arc<dyn TrafficCounters> {
         &self.budget.counters
     }
 
-    /// Messages that wait on all lanes, and their bytes.
+    /// Messages waiting on all lanes, and their bytes.
     pub fn waiting(&self) -> (usize, usize) {
         self.budget.waiting()
     }
 
-    /// Whether the client may be given more replies to wait: as many bytes as of everything that waits for it.
+    /// Whether more replies may wait for the client. Their bytes have the same limit as the client's whole backlog.
     #[inline]
     pub fn takes_replies(&self) -> bool {
         self.replies.load(Ordering::Relaxed) < self.budget.bounds().bytes
     }
 
-    /// Counts replies that wait, until the result is dropped.
+    /// Counts replies as waiting until the result is dropped.
     pub fn replies(&self, bytes: usize) -> WaitingReplies<'_> {
         self.replies.fetch_add(bytes, Ordering::Relaxed);
         WaitingReplies { scheduler: self, bytes }
@@ -92,28 +92,28 @@ impl SendScheduler {
         self.blocked.notify_one();
     }
 
-    /// QUIC has taken frames of a backlog.
-    pub(crate) fn went_on(&self) {
+    /// Records that QUIC accepted frames of a backlog.
+    pub(crate) fn made_progress(&self) {
         self.progress.fetch_add(1, Ordering::Relaxed);
         self.made_room();
     }
 
-    /// Frames have left a backlog, or their lane has ended.
+    /// Wakes waiting tasks: frames have left a backlog, or a lane has ended.
     pub(crate) fn made_room(&self) {
-        self.moved.notify_waiters();
+        self.freed.notify_waiters();
     }
 
-    pub(crate) fn moved(&self) -> Notified<'_> {
-        self.moved.notified()
+    pub(crate) fn freed(&self) -> Notified<'_> {
+        self.freed.notified()
     }
 
-    /// How often QUIC has taken something that waited.
+    /// Number of times QUIC accepted waiting data.
     pub fn progress(&self) -> usize {
         self.progress.load(Ordering::Relaxed)
     }
 
-    /// Moves what waits into QUIC whenever that takes more: the most urgent lanes first, those of one priority in turn.
-    /// Never ends; one caller at a time, since a stream wakes only the last who asked.
+    /// Moves waiting frames into QUIC as it accepts them: lanes of higher priority first, lanes of equal priority in
+    /// turn. Never returns. Call it from one task only, because a stream wakes only the last task that polled it.
     pub async fn drain(&self) {
         let mut woken = pin!(self.blocked.notified());
         poll_fn(|cx| {
@@ -130,17 +130,17 @@ impl SendScheduler {
         let mut lanes = self.lanes();
         lanes.retain(|lane| lane.strong_count() > 0);
         for equals in lanes.chunk_by_mut(|one, next| rank(one) == rank(next)) {
-            // Whoever was first is last the next time.
+            // The lane that was first is last the next time.
             equals.rotate_left(1);
-            let mut may_go_on: Vec<_> = equals.iter().filter_map(Weak::upgrade).collect();
-            while !may_go_on.is_empty() {
-                may_go_on.retain(|lane| lane.take_turn(cx) == Progress::Again);
+            let mut active: Vec<_> = equals.iter().filter_map(Weak::upgrade).collect();
+            while !active.is_empty() {
+                active.retain(|lane| lane.take_turn(cx) == Progress::Again);
             }
         }
     }
 }
 
-/// Replies that one lane waits for its client to take.
+/// Replies of one lane that are waiting to be sent; uncounted on drop.
 #[derive(Debug)]
 pub struct WaitingReplies<'a> {
     scheduler: &'a SendScheduler,
@@ -154,7 +154,7 @@ impl Drop for WaitingReplies<'_> {
     }
 }
 
-/// `None` for a lane that ended just now.
+/// Priority of a lane; `None` if it has just ended.
 fn rank(lane: &Weak<LaneWriter>) -> Option<i32> {
     lane.upgrade().map(|lane| lane.priority())
 }

@@ -1,4 +1,4 @@
-//! The two halves of what a lane lies on: a QUIC stream, or all of a WebSocket.
+//! The two halves of a lane's stream: of a QUIC stream, or of a whole WebSocket.
 
 use std::pin::pin;
 use std::task::{Context, Poll};
@@ -10,7 +10,7 @@ use quinn::{RecvStream, SendStream, VarInt, WriteError};
 use super::failure::SendFailure;
 use super::websocket::{Inlet, Outlet};
 
-/// The half that is written to.
+/// The sending half.
 #[derive(Debug)]
 pub enum SendHalf {
     /// A QUIC stream.
@@ -19,7 +19,7 @@ pub enum SendHalf {
     Socket(Outlet),
 }
 
-/// The half that is read from.
+/// The receiving half.
 #[derive(Debug)]
 pub enum ReceiveHalf {
     /// A QUIC stream.
@@ -52,16 +52,17 @@ impl From<RecvStream> for ReceiveHalf {
     }
 }
 
-// Errors mean that the stream has ended already, unless said otherwise.
+// Unless noted otherwise, an error means that the stream has already ended.
 impl SendHalf {
-    /// How urgent it is among the streams of its connection; a socket has but one.
+    /// Sets the priority among the connection's streams; a socket has only one.
     pub(crate) fn set_priority(&self, priority: i32) {
         if let Self::Quic(stream) = self {
             let _ = stream.set_priority(priority);
         }
     }
 
-    /// Gives the bytes written and the frames written whole; where nothing can be written, `cx` is woken once it can.
+    /// Returns the bytes written and the number of frames written in full. If nothing can be written, `cx` is woken
+    /// once it can.
     #[inline]
     pub fn poll_write(
         &mut self,
@@ -80,7 +81,7 @@ impl SendHalf {
         }
     }
 
-    /// Nothing more is written. False where that was known.
+    /// Ends the stream after what was written. False if it had already ended.
     pub(crate) fn finish(&mut self) -> bool {
         match self {
             Self::Quic(stream) => stream.finish().is_ok(),
@@ -88,7 +89,7 @@ impl SendHalf {
         }
     }
 
-    /// Gives up what is not with the peer yet, with a closing code as the carrier has it.
+    /// Discards what has not reached the peer, with a closing code as mapped for the carrier.
     pub(crate) fn reset(&mut self, code: VarInt) {
         match self {
             Self::Quic(stream) => drop(stream.reset(code)),
@@ -96,8 +97,8 @@ impl SendHalf {
         }
     }
 
-    /// Waits for the end: true where we ended it and the peer has it all, false where the peer wants no more of it or is
-    /// gone.
+    /// Waits for the end: true if we finished the stream and the peer has received it all, false if the peer stopped it
+    /// or the connection has ended.
     pub(crate) fn ended(&self) -> impl Future<Output = bool> + 'static {
         match self {
             Self::Quic(stream) => {

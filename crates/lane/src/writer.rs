@@ -1,6 +1,6 @@
-//! The outbound side of a lane. A frame is written straight into the QUIC stream by whoever has it; only what the
-//! stream does not take at once waits in a bounded backlog, which is drained in turn with those of the client's other
-//! lanes ([`SendScheduler::drain`]).
+//! The outbound side of a lane. A sender writes its frame straight into the stream; only what the stream does not
+//! accept at once waits in a bounded backlog, which [`SendScheduler::drain`] empties in turn with those of the client's
+//! other lanes.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,45 +17,45 @@ use super::send_scheduler::SendScheduler;
 use super::stream::SendHalf;
 use quic_websocket_protocol::frame::PREFIX_BYTES;
 
-/// Most that frames are copied into one piece for.
+/// Largest total of frames that are copied into one buffer, in bytes.
 const MAX_JOINED_BYTES: usize = 64 * 1024;
 
-/// Most of a lane's backlog that is offered to QUIC before another lane of the same priority has its turn.
+/// Bytes of a lane's backlog offered to QUIC before the next lane of the same priority has its turn.
 const TURN_BYTES: usize = 64 * 1024;
 
-/// Frames for any number of lanes, in order. Small ones are joined once, because a stream takes one piece of memory in a
-/// fraction of the time that it takes many.
+/// Frames to be written to any number of lanes, in order. Small frames are joined into one buffer once, because a
+/// stream accepts one buffer in a fraction of the time that it needs for many.
 #[derive(Debug)]
 pub struct FrameBatch {
     frames: Vec<Bytes>,
-    /// Of the frames, altogether.
+    /// Total length of the frames.
     bytes: usize,
     joined: Option<Bytes>,
-    /// Where they are messages of one topic: which, and their offsets.
+    /// Source and offsets, if the frames are messages of one topic.
     topic: Option<(Arc<dyn DropNotice>, Vec<u64>)>,
 }
 
 impl FrameBatch {
-    /// Frames that belong to no topic.
+    /// Creates a batch of frames that belong to no topic.
     pub fn new(frames: Vec<Bytes>) -> Self {
         let bytes = total(&frames);
         let joined = (frames.len() > 1 && bytes <= MAX_JOINED_BYTES).then(|| frames.concat().into());
         Self { frames, bytes, joined, topic: None }
     }
 
-    /// Messages of a topic with as many offsets.
+    /// Creates a batch of messages of one topic, with one offset for each.
     pub fn of_topic(frames: Vec<Bytes>, source: Arc<dyn DropNotice>, offsets: Vec<u64>) -> Self {
         Self { topic: Some((source, offsets)), ..Self::new(frames) }
     }
 
-    /// What the first of the frames are: so many messages.
+    /// Count and size of the first `messages` frames.
     #[inline]
     pub fn sent(&self, messages: usize) -> Sent {
         let whole = if messages == self.frames.len() { self.bytes } else { total(&self.frames[..messages]) };
         Sent { messages, bytes: whole - messages * PREFIX_BYTES }
     }
 
-    /// The same for all of them.
+    /// Count and size of all frames.
     #[inline]
     pub fn all(&self) -> Sent {
         self.sent(self.frames.len())
@@ -67,7 +67,7 @@ impl FrameBatch {
 
     fn mark(&self, at: usize, way: Way<'_>) -> Mark {
         match &self.topic {
-            Some((source, offsets)) => Mark::Of {
+            Some((source, offsets)) => Mark::Topic {
                 source: Arc::clone(source),
                 offset: offsets[at],
                 may_drop: matches!(way.overflow, Overflow::DropOldest | Overflow::Latest),
@@ -78,12 +78,12 @@ impl FrameBatch {
     }
 }
 
-/// How messages come to a receiver.
+/// How messages are delivered to one receiver.
 #[derive(Debug, Clone, Copy)]
 pub struct Way<'a> {
-    /// What happens where there is no room.
+    /// What happens if there is no room.
     pub overflow: Overflow,
-    /// What tells of lost messages of many topics at once, where that by which they come brings many.
+    /// Source that reports the lost messages of many topics at once, if the subscription is a pattern.
     pub group: Option<&'a Arc<dyn DropNotice>>,
 }
 
@@ -99,15 +99,15 @@ impl From<Bytes> for FrameBatch {
     }
 }
 
-/// Writes frames to one stream, for any number of senders.
+/// Writes frames to one stream for any number of senders.
 #[derive(Debug)]
 pub struct LaneWriter {
     state: Mutex<State>,
     layer: Layer,
     priority: i32,
     scheduler: Arc<SendScheduler>,
-    /// Each lets one at a time wait for this lane, of replays and of publishers. All that wait are woken whenever anything
-    /// leaves a backlog of the client's, which it can have happen as often as it likes.
+    /// Each admits one waiting replay, or publisher, at a time. All waiting tasks wake whenever anything leaves one of
+    /// the client's backlogs, which the client can cause as often as it likes.
     replays: Semaphore,
     publishers: Semaphore,
 }
@@ -116,22 +116,21 @@ pub struct LaneWriter {
 struct State {
     stream: SendHalf,
     backlog: Backlog,
-    /// Why nothing more is taken.
+    /// Reason why nothing more is accepted.
     closed: Option<SendFailure>,
 }
 
-/// What came of a lane's turn.
+/// Result of a lane's turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// Nothing waits any more, or nothing can be written.
-    Over,
+    /// Nothing is waiting, or nothing can be written.
+    Done,
     /// More can be written.
     Again,
 }
 
 impl LaneWriter {
-    /// A lane among those of a client; the higher its priority, the earlier its turn. As in QUIC: what is written goes out
-    /// in that order.
+    /// Creates a lane of a client. Lanes of higher priority are sent first, as QUIC does with the streams themselves.
     pub fn new(half: impl Into<SendHalf>, layer: Layer, priority: i32, scheduler: &Arc<SendScheduler>) -> Arc<Self> {
         let stream = half.into();
         stream.set_priority(priority);
@@ -147,7 +146,7 @@ impl LaneWriter {
         self.priority
     }
 
-    /// What this lane shares with the client's others.
+    /// The scheduler shared with the client's other lanes.
     #[inline]
     pub fn scheduler(&self) -> &Arc<SendScheduler> {
         &self.scheduler
@@ -157,10 +156,10 @@ impl LaneWriter {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes frames now, or has them wait. Never waits itself.
+    /// Writes frames now, or puts them in the backlog. Never blocks.
     ///
     /// # Errors
-    /// How many frames were taken, and why not the rest.
+    /// Number of frames that were accepted, and why the rest were not.
     pub fn try_send<'a>(&self, batch: &FrameBatch, way: impl Into<Way<'a>>) -> Result<(), (usize, SendFailure)> {
         let way = way.into();
         let mut state = self.state();
@@ -174,7 +173,7 @@ impl LaneWriter {
             }
             let mark = batch.mark(taken, way);
             if written > 0 {
-                // It has to be finished, whatever the bounds say.
+                // A frame that is partly written has to be finished, even beyond the bounds.
                 state.backlog.put(frame.slice(written..), frame.len(), mark, budget);
                 written = 0;
             } else if !state.backlog.offer(frame.clone(), mark, way.overflow, budget) {
@@ -187,16 +186,16 @@ impl LaneWriter {
         Ok(())
     }
 
-    /// Tells of messages that are not sent any more: now, or behind what waits. Gives what goes out at once; gaps that wait
-    /// are not counted.
+    /// Sends a gap for messages that will not be sent: now, or after the backlog. Returns what was written at once; a
+    /// waiting gap is not counted.
     ///
     /// # Errors
-    /// Why it cannot be told.
-    pub fn tell(&self, gap: Gap) -> Result<Sent, SendFailure> {
+    /// Reason why the gap cannot be sent.
+    pub fn send_gap(&self, gap: Gap) -> Result<Sent, SendFailure> {
         let mut state = self.state();
         if !state.backlog.is_empty() {
-            let told = state.backlog.tell(gap, &self.scheduler.budget);
-            return told.then(Sent::default).ok_or(SendFailure::Full);
+            let accepted = state.backlog.add_gap(gap, &self.scheduler.budget);
+            return accepted.then(Sent::default).ok_or(SendFailure::Full);
         }
         let frame = gap.source.gap(gap.first, gap.last);
         let (length, mut rest) = (frame.len(), [frame]);
@@ -208,11 +207,11 @@ impl LaneWriter {
         Ok(Sent { messages: 1, bytes: length - PREFIX_BYTES })
     }
 
-    /// Writes frames and waits until the stream has taken them, and what waited before them. Unbounded by the backlog,
-    /// because the caller brings nothing more until then: ask [`SendScheduler::takes_replies`] first. Needs [`SendScheduler::drain`]
-    /// running.
+    /// Writes frames and waits until the stream has accepted them and everything before them. The backlog's bounds do
+    /// not apply, because the caller adds nothing more until then: check [`SendScheduler::takes_replies`] first.
+    /// Requires that [`SendScheduler::drain`] is running.
     ///
-    /// Not cancel safe: a dropped call may leave frames in the backlog; they are sent all the same.
+    /// Not cancel safe: a dropped call may leave frames in the backlog; they are still sent.
     pub async fn send(&self, frames: &mut [Bytes]) -> Result<(), SendFailure> {
         let mut rest_bytes = 0;
         let until = {
@@ -233,35 +232,36 @@ impl LaneWriter {
         self.until(|state| state.backlog.has_passed(until)).await
     }
 
-    /// Waits until more replies may wait for the client, or the lane has ended.
+    /// Waits until there is room for more replies to the client, or the lane has ended.
     pub async fn room_for_replies(&self) -> Result<(), SendFailure> {
         self.until(|_| self.scheduler.takes_replies()).await
     }
 
-    /// Waits until what waits here now has gone on, and another message may wait.
+    /// Waits until the present backlog is sent and there is room for another message.
     pub async fn passed(&self) -> Result<(), SendFailure> {
         let until = self.state().backlog.last();
         self.until(|state| state.backlog.has_passed(until) && state.backlog.has_room(&self.scheduler.budget)).await
     }
 
-    /// Waits until it is the turn of another replay on this lane, which is over when the result is dropped.
+    /// Waits for the turn to replay on this lane, which ends when the result is dropped.
     pub async fn replay_turn(&self) -> Option<SemaphorePermit<'_>> {
-        // It is never closed.
+        // The semaphore is never closed.
         self.replays.acquire().await.ok()
     }
 
-    /// Waits until another message may wait here.
+    /// Waits until the backlog has room for another message.
     pub async fn room(&self) -> Result<(), SendFailure> {
         let _turn = self.publishers.acquire().await;
         self.until(|state| state.backlog.has_room(&self.scheduler.budget)).await
     }
 
-    /// The topics of which something waits here that may still be forgotten, each once.
+    /// The topics with messages in the backlog that may still be forgotten, each once.
     pub fn waiting_sources(&self) -> Vec<Arc<dyn DropNotice>> {
         self.state().backlog.sources()
     }
 
-    /// Forgets what waits here of the topics that are unwanted, by the addresses of their sources.
+    /// Removes the messages of unwanted topics from the backlog. Topics are identified by the addresses of their
+    /// sources.
     pub fn forget(&self, unwanted: &HashSet<usize>) {
         if !unwanted.is_empty() {
             self.state().backlog.forget(unwanted, &self.scheduler.budget);
@@ -269,21 +269,21 @@ impl LaneWriter {
         }
     }
 
-    /// Waits until nothing waits here.
+    /// Waits until the backlog is empty.
     pub async fn idle(&self) -> Result<(), SendFailure> {
         self.until(|state| state.backlog.is_empty()).await
     }
 
-    /// Whether another message may wait here; none does on a lane that is closed.
+    /// Whether the backlog has room for another message; true for a closed lane, where none ever waits.
     pub fn has_room(&self) -> bool {
         let state = self.state();
         state.closed.is_some() || state.backlog.has_room(&self.scheduler.budget)
     }
 
-    /// Waits until a condition holds that comes true when frames leave the backlog. Cancel safe.
+    /// Waits for a condition that becomes true when frames leave the backlog. Cancel safe.
     async fn until(&self, holds: impl Fn(&State) -> bool) -> Result<(), SendFailure> {
         loop {
-            let moved = self.scheduler.moved();
+            let freed = self.scheduler.freed();
             {
                 let state = self.state();
                 if let Some(failure) = state.closed {
@@ -293,30 +293,30 @@ impl LaneWriter {
                     return Ok(());
                 }
             }
-            moved.await;
+            freed.await;
         }
     }
 
-    /// Moves what the stream takes of the backlog; where it takes no more, `cx` is woken once it does.
+    /// Moves what the stream accepts from the backlog. If it accepts no more, `cx` is woken once it does.
     pub(crate) fn take_turn(&self, cx: &mut Context<'_>) -> Progress {
         let mut state = self.state();
         if state.closed.is_some() || state.backlog.is_empty() {
-            return Progress::Over;
+            return Progress::Done;
         }
         let State { stream, backlog, .. } = &mut *state;
         match stream.poll_write(backlog.turn(TURN_BYTES), cx) {
-            Poll::Pending => Progress::Over,
+            Poll::Pending => Progress::Done,
             Poll::Ready(Ok((bytes, frames))) => {
                 backlog.written(frames, bytes, &self.scheduler.budget);
                 if backlog.is_empty() {
                     backlog.shrink();
                 }
-                self.scheduler.went_on();
+                self.scheduler.made_progress();
                 Progress::Again
             }
             Poll::Ready(Err(failure)) => {
                 self.close(&mut state, failure);
-                Progress::Over
+                Progress::Done
             }
         }
     }
@@ -327,41 +327,41 @@ impl LaneWriter {
         self.scheduler.made_room();
     }
 
-    /// Waits until the peer wants no more of this lane, or the connection is gone.
+    /// Waits until the peer stops this lane, or the connection ends.
     pub async fn stopped(&self) {
         let ended = self.state().stream.ended();
-        // Ended by us and read to the end is none of these, and the last that happens to a lane.
+        // A lane that we finished and the peer read to the end is neither, and nothing happens to it later.
         if ended.await {
             std::future::pending().await
         }
     }
 
-    /// Whether nothing waits here.
+    /// Whether the backlog is empty.
     pub fn is_idle(&self) -> bool {
         self.state().backlog.is_empty()
     }
 
-    /// Ends a lane on which nothing waits. What QUIC has of it still arrives.
+    /// Ends a lane whose backlog is empty. What QUIC has accepted still arrives.
     pub fn end(&self) {
         let mut state = self.state();
         self.close(&mut state, SendFailure::Closed);
         state.stream.finish();
     }
 
-    /// Gives up what waits here; nothing more is taken, and whoever waits is told.
+    /// Discards the backlog and accepts nothing more; waiting tasks get [`SendFailure::Closed`].
     pub fn give_up(&self) {
         self.close(&mut self.state(), SendFailure::Closed);
     }
 
-    /// Gives up what waits here and in QUIC: the peer is told with a closing code that no more comes (RESET_STREAM).
+    /// Discards the backlog and what is still in QUIC, and resets the stream with a closing code (RESET_STREAM).
     pub fn abandon(&self, code: u16) {
         let mut state = self.state();
         self.close(&mut state, SendFailure::Closed);
         state.stream.reset(self.layer.code(code));
     }
 
-    /// Writes what is left, `last` behind it, ends the stream, and waits until the peer has it all (or has gone). Needs
-    /// [`SendScheduler::drain`] running. Bound it by a timeout: the peer need not read.
+    /// Writes the backlog and then `last`, ends the stream, and waits until the peer has received it all or has
+    /// disconnected. Requires that [`SendScheduler::drain`] is running. Apply a timeout: the peer may not read.
     pub async fn finish(&self, last: Option<Bytes>) {
         if let Some(last) = last {
             let mut state = self.state();
@@ -381,7 +381,7 @@ impl LaneWriter {
             }
             state.stream.ended()
         };
-        // Either way there is nobody left to wait for.
+        // Either way there is nothing left to wait for.
         let _ = ended.await;
     }
 }
@@ -395,7 +395,7 @@ impl Drop for LaneWriter {
 }
 
 impl State {
-    /// Writes what the stream takes at once and gives how many bytes that was.
+    /// Writes what the stream accepts at once; returns the number of bytes.
     fn write_batch(&mut self, batch: &FrameBatch) -> Result<usize, SendFailure> {
         let mut written = 0;
         for piece in batch.pieces() {
@@ -408,19 +408,19 @@ impl State {
         Ok(written)
     }
 
-    /// Writes what the stream takes at once. Gives how many frames are done; the next may be in part.
+    /// Writes what the stream accepts at once. Returns how many frames are done; the next may be partly written.
     fn write_now(&mut self, frames: &mut [Bytes]) -> Result<usize, SendFailure> {
         if let Some(failure) = self.closed {
             return Err(failure);
         }
         let mut done = 0;
-        // Behind a backlog everything waits its turn. Its drain holds the stream's only waker.
+        // Frames never overtake the backlog, whose drain holds the stream's only waker.
         while done < frames.len() && self.backlog.is_empty() {
             match self.stream.poll_write(&mut frames[done..], &mut Context::from_waker(Waker::noop())) {
                 Poll::Pending => break,
                 Poll::Ready(Ok((_, written))) => done += written,
                 Poll::Ready(Err(failure)) => {
-                    // Nothing waits here that would have to be given up.
+                    // The backlog is empty, so there is nothing to discard.
                     self.closed = Some(failure);
                     return Err(failure);
                 }

@@ -1,195 +1,64 @@
-//! What a lane's stream did not take at once: the frames that wait, within bounds, and what happens when these are
-//! reached (docs/PROTOCOL.md, "Time and load"). Pure: knows no stream and no runtime; the lane's writer moves the frames.
+//! The backlog of a lane: frames that the stream did not accept at once, within bounds, and what happens when the
+//! bounds are reached (docs/PROTOCOL.md, "Time and load"). Pure: knows no stream and no runtime; the lane's writer
+//! moves the frames.
+
+mod budget;
+mod mark;
 
 use std::collections::{HashSet, VecDeque};
-use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use crate::counters::TrafficCounters;
+pub use self::budget::Bounds;
+pub(crate) use self::budget::Budget;
+pub(crate) use self::mark::Mark;
+use self::mark::is_same;
+pub use self::mark::{DropNotice, Gap};
 
-/// What happens to a message for which there is no room.
+/// What happens to a message if there is no room for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overflow {
-    /// It is refused: its receiver has to go.
+    /// Refused; the caller then closes the receiver as too slow.
     Refuse,
-    /// The oldest that may be dropped make room, and the receiver is told what it missed.
+    /// The oldest droppable messages are dropped, and the receiver is told which messages it missed.
     DropOldest,
-    /// Of its topic only the newest waits, in the place of the older; else as `DropOldest`.
+    /// Only the topic's newest message waits, in the position of the older one; otherwise as `DropOldest`.
     Latest,
-    /// The oldest that may be dropped make room; where these are not enough, it is refused.
+    /// The oldest droppable messages are dropped; if that is not enough, the new message is refused.
     Displace,
-    /// It waits, whatever the bounds say: its sender brings little, and no more of it before there is room.
+    /// Accepted beyond the bounds: its sender adds little, and nothing more until there is room.
     Append,
-    /// It waits all the same: its sender has seen to it that there was room. Several senders can have seen the same room, so
-    /// twice the bounds hold even then.
+    /// Accepted because its sender has already checked for room. Several senders can see the same room, so twice the
+    /// bounds still apply.
     Exempt,
 }
 
-/// Where a droppable message comes from: says in the receiver's words which messages were dropped.
-pub trait DropNotice: fmt::Debug + Send + Sync {
-    /// Its name, which is nobody else's.
-    fn name(&self) -> &str;
-
-    /// The frame that stands in the place of the messages from offset `first` to `last`.
-    fn gap(&self, first: u64, last: u64) -> Bytes;
-}
-
-/// What a waiting frame is.
-#[derive(Debug, Clone)]
-pub(crate) enum Mark {
-    /// A message that is never dropped.
-    Plain,
-    /// A message of a topic. `group` is what it came by, where that brings more than one topic.
-    Of { source: Arc<dyn DropNotice>, offset: u64, may_drop: bool, group: Option<Arc<dyn DropNotice>> },
-    /// Stands for dropped messages.
-    Gap(Gap),
-}
-
-/// Messages of a source that were dropped.
-#[derive(Debug, Clone)]
-pub struct Gap {
-    /// Their source.
-    pub source: Arc<dyn DropNotice>,
-    /// The offset of the first.
-    pub first: u64,
-    /// The offset of the last.
-    pub last: u64,
-    /// What they came by. Once it has too many gaps, one of its own stands for them all.
-    pub group: Option<Arc<dyn DropNotice>>,
-}
-
-impl Gap {
-    fn frame(&self) -> Bytes {
-        self.source.gap(self.first, self.last)
-    }
-
-    /// Whether no message lies between it and another one of its source.
-    fn touches(&self, other: &Self) -> bool {
-        self.first <= other.last.saturating_add(1) && other.first <= self.last.saturating_add(1)
-    }
-}
-
-impl Mark {
-    /// What it belongs to; `None` for a message that belongs to nothing.
-    fn source(&self) -> Option<&Arc<dyn DropNotice>> {
-        match self {
-            Self::Plain => None,
-            Self::Of { source, .. } | Self::Gap(Gap { source, .. }) => Some(source),
-        }
-    }
-
-    fn is_of(&self, other: &Arc<dyn DropNotice>) -> bool {
-        matches!(self, Self::Of { source, .. } if is_same(source, other))
-    }
-
-    fn is_gap_of(&self, other: &Arc<dyn DropNotice>) -> bool {
-        matches!(self, Self::Gap(gap) if is_same(&gap.source, other))
-    }
-
-    fn counts(&self) -> bool {
-        !matches!(self, Self::Gap(_))
-    }
-}
-
-fn is_same(one: &Arc<dyn DropNotice>, other: &Arc<dyn DropNotice>) -> bool {
-    std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
-}
-
-/// How much may wait.
-#[derive(Debug, Clone, Copy)]
-pub struct Bounds {
-    /// Messages.
-    pub messages: usize,
-    /// Bytes of their frames.
-    pub bytes: usize,
-}
-
-impl Bounds {
-    fn twice(self) -> Self {
-        Self { messages: self.messages.saturating_mul(2), bytes: self.bytes.saturating_mul(2) }
-    }
-
-    /// Whether one more message of so many bytes may wait beside these.
-    fn hold(self, messages: usize, bytes: usize, more: usize) -> bool {
-        messages < self.messages && bytes.saturating_add(more) <= self.bytes
-    }
-}
-
-/// On a lane, the gaps of one group are told by one once there is one for so many messages that may wait.
+/// Backlog messages for each gap that a group may have on a lane. A group with more gaps gets a single one for all.
 const MESSAGES_FOR_A_GAP: usize = 8;
-
-/// What waits for one client on all its lanes together, and may.
-#[derive(Debug)]
-pub(crate) struct Budget {
-    bounds: Bounds,
-    /// Sources that messages can be dropped of and that are in no group; each has a gap of its own on each lane.
-    sources: usize,
-    messages: AtomicUsize,
-    bytes: AtomicUsize,
-    /// Where it is counted what is dropped.
-    pub(crate) counters: Arc<dyn TrafficCounters>,
-}
-
-impl Budget {
-    pub(crate) fn new(bounds: Bounds, sources: usize, counters: Arc<dyn TrafficCounters>) -> Self {
-        Self { bounds, sources, messages: AtomicUsize::new(0), bytes: AtomicUsize::new(0), counters }
-    }
-
-    /// Messages that wait, and their bytes.
-    pub(crate) fn waiting(&self) -> (usize, usize) {
-        (self.messages.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
-    }
-
-    pub(crate) fn bounds(&self) -> Bounds {
-        self.bounds
-    }
-
-    fn has_room(&self, bytes: usize) -> bool {
-        self.is_within(self.bounds, bytes)
-    }
-
-    fn is_within(&self, bounds: Bounds, bytes: usize) -> bool {
-        bounds.hold(self.messages.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed), bytes)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.messages.load(Ordering::Relaxed) == 0
-    }
-
-    fn add(&self, messages: usize, bytes: usize) {
-        self.messages.fetch_add(messages, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn remove(&self, messages: usize, bytes: usize) {
-        self.messages.fetch_sub(messages, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
 
 #[derive(Debug)]
 struct Marked {
     mark: Mark,
-    /// The whole frame's length.
+    /// Length of the whole frame, in bytes.
     length: usize,
-    /// Never less than that of a frame before it: what is dropped or replaced does not move what waits behind it.
+    /// Position in line, never less than that of the frame before: dropping or replacing a frame does not renumber
+    /// those behind it.
     number: u64,
 }
 
 /// The frames that wait on one lane, oldest first.
 #[derive(Debug)]
 pub(crate) struct Backlog {
-    /// The first may be the rest of a frame whose beginning has been written.
+    /// Oldest first. The first may be the rest of a frame whose beginning has been written.
     frames: VecDeque<Bytes>,
-    /// What each frame is; as many as there are frames.
+    /// Kind of each frame; as many as there are frames.
     marks: VecDeque<Marked>,
     bytes: usize,
     messages: usize,
     bounds: Bounds,
-    /// The highest number given.
+    /// Highest number assigned.
     last: u64,
 }
 
@@ -208,28 +77,28 @@ impl Backlog {
         self.last
     }
 
-    /// Whether everything up to a number has gone.
+    /// Whether all frames up to a number have left the backlog.
     pub(crate) fn has_passed(&self, number: u64) -> bool {
         self.marks.front().is_none_or(|first| first.number > number)
     }
 
-    /// Whether another message of any size may wait.
+    /// Whether there is room for another message of any size.
     pub(crate) fn has_room(&self, budget: &Budget) -> bool {
         self.messages < self.bounds.messages && self.bytes < self.bounds.bytes && budget.has_room(0)
     }
 
-    /// Whether so many bytes may wait as well. Where nothing waits one message always may, whatever its size.
+    /// Whether there is room for a message of `bytes`. An empty backlog takes one message of any size.
     fn takes(&self, bytes: usize, budget: &Budget) -> bool {
         let fits = self.bounds.hold(self.messages, self.bytes, bytes);
         (self.frames.is_empty() || fits) && (budget.is_empty() || budget.has_room(bytes))
     }
 
-    /// Has a frame wait, or what the stream has not taken of it, whatever the bounds say.
+    /// Appends a frame, or its unwritten rest, regardless of the bounds.
     pub(crate) fn put(&mut self, rest: Bytes, length: usize, mark: Mark, budget: &Budget) {
         self.insert(self.frames.len(), rest, length, mark, budget);
     }
 
-    /// The first place that nothing has been written of: what is begun has to be finished, whatever becomes of it.
+    /// Index of the first frame of which nothing has been written: a partly written frame has to be finished.
     fn first(&self) -> usize {
         let is_begun =
             self.frames.front().zip(self.marks.front()).is_some_and(|(rest, whole)| rest.len() < whole.length);
@@ -240,14 +109,14 @@ impl Backlog {
         &self.marks[at].mark
     }
 
-    /// Has a message wait, as `overflow` says where there is no room. False where it was refused.
+    /// Appends a message; if there is no room, `overflow` decides. False if it was refused.
     pub(crate) fn offer(&mut self, frame: Bytes, mark: Mark, overflow: Overflow, budget: &Budget) -> bool {
         if overflow == Overflow::Append {
             self.put(frame.clone(), frame.len(), mark, budget);
             return true;
         }
-        if let Some(older) = self.outdated(&mark, overflow) {
-            // Takes the older one's place in line.
+        if let Some(older) = self.superseded(&mark, overflow) {
+            // The new message takes the position of the older one.
             self.remove(older, budget);
             budget.counters.dropped(1);
             self.insert(older, frame.clone(), frame.len(), mark, budget);
@@ -265,7 +134,7 @@ impl Backlog {
             }
             if !self.can_make_room(frame.len(), budget) {
                 if overflow != Overflow::Displace {
-                    self.miss(&mark, budget);
+                    self.record_missed(&mark, budget);
                 }
                 return overflow != Overflow::Displace;
             }
@@ -283,23 +152,24 @@ impl Backlog {
         self.frames.len() - self.messages
     }
 
-    /// Whether there are more gaps than messages and sources account for: these are bounded as well. Those of groups are not
-    /// what it comes from; they become one.
+    /// Whether there are more gaps than messages and sources account for, which bounds the gaps. Gaps of groups do not
+    /// cause this: they are merged into one.
     fn is_full_of_gaps(&self, budget: &Budget) -> bool {
         self.gaps() >= self.bounds.messages.saturating_add(budget.sources)
     }
 
-    /// The message that a newer one of a topic with state replaces: the last of its topic here, where that may be dropped.
-    fn outdated(&self, mark: &Mark, overflow: Overflow) -> Option<usize> {
-        let Mark::Of { source, .. } = mark else { return None };
+    /// Index of the message that a newer one of a stateful topic replaces: the last of its topic, if that may be
+    /// dropped.
+    fn superseded(&self, mark: &Mark, overflow: Overflow) -> Option<usize> {
+        let Mark::Topic { source, .. } = mark else { return None };
         if overflow != Overflow::Latest {
             return None;
         }
-        let last = (self.first()..self.marks.len()).rev().find(|&at| self.mark(at).is_of(source))?;
-        matches!(self.mark(last), Mark::Of { may_drop: true, .. }).then_some(last)
+        let last = (self.first()..self.marks.len()).rev().find(|&at| self.mark(at).is_from(source))?;
+        matches!(self.mark(last), Mark::Topic { may_drop: true, .. }).then_some(last)
     }
 
-    /// Whether dropping what may be dropped makes room for so many bytes.
+    /// Whether dropping every droppable message makes room for a message of `bytes`.
     fn can_make_room(&self, bytes: usize, budget: &Budget) -> bool {
         let (mut messages, mut freed) = (0, 0);
         for at in self.droppable() {
@@ -311,15 +181,15 @@ impl Backlog {
             && budget.bytes.load(Ordering::Relaxed) - freed + bytes <= budget.bounds.bytes
     }
 
-    /// The sources of what waits and is not begun, each once.
+    /// The sources of the frames that are not partly written, each once.
     pub(crate) fn sources(&self) -> Vec<Arc<dyn DropNotice>> {
         let mut seen = HashSet::new();
         let sources = self.marks.iter().skip(self.first()).filter_map(|marked| marked.mark.source());
         sources.filter(|source| seen.insert(Arc::as_ptr(source).addr())).cloned().collect()
     }
 
-    /// Forgets what waits of the sources at these addresses, but for what is begun. Costs as much as there waits, and not
-    /// as much again for each frame that goes.
+    /// Removes the messages of the sources at these addresses, except a partly written one. One pass over the backlog,
+    /// however many frames are removed.
     pub(crate) fn forget(&mut self, unwanted: &HashSet<usize>, budget: &Budget) {
         let first = self.first();
         let (frames, marks) = (std::mem::take(&mut self.frames), std::mem::take(&mut self.marks));
@@ -337,26 +207,26 @@ impl Backlog {
         }
     }
 
-    /// The places of messages that may still be dropped, oldest first.
+    /// Indices of the droppable messages, oldest first.
     fn droppable(&self) -> impl DoubleEndedIterator<Item = usize> + '_ {
-        (self.first()..self.marks.len()).filter(|&at| matches!(self.mark(at), Mark::Of { may_drop: true, .. }))
+        (self.first()..self.marks.len()).filter(|&at| matches!(self.mark(at), Mark::Topic { may_drop: true, .. }))
     }
 
-    /// Drops a message and has its source's gap tell so.
+    /// Drops a message and records it in its source's gap.
     fn drop_message(&mut self, at: usize, budget: &Budget) {
-        let Mark::Of { source, offset, group, .. } = self.remove(at, budget) else { return };
+        let Mark::Topic { source, offset, group, .. } = self.remove(at, budget) else { return };
         budget.counters.dropped(1);
         let gap = Gap { source, first: offset, last: offset, group };
-        // A source's gap stands before what is left of it: what is dropped next is what comes next.
+        // A source's gap is in front of its remaining messages, so the next dropped message directly follows it.
         match (self.first()..at).rev().find(|&place| self.mark(place).is_gap_of(&gap.source)) {
             Some(place) => self.extend_gap(place, &gap, budget),
             None => self.insert_gap(at, gap, budget),
         }
     }
 
-    /// Notes that a message was dropped which never waited.
-    fn miss(&mut self, mark: &Mark, budget: &Budget) {
-        let Mark::Of { source, offset, group, .. } = mark else { return };
+    /// Records the drop of a message that never entered the backlog.
+    fn record_missed(&mut self, mark: &Mark, budget: &Budget) {
+        let Mark::Topic { source, offset, group, .. } = mark else { return };
         budget.counters.dropped(1);
         let (source, group) = (Arc::clone(source), group.clone());
         let gap = Gap { source, first: *offset, last: *offset, group };
@@ -366,9 +236,9 @@ impl Backlog {
         }
     }
 
-    /// Tells of messages that were dropped elsewhere: by a gap that waits, where it can be made to tell of these as well.
-    /// False where there are too many.
-    pub(crate) fn tell(&mut self, gap: Gap, budget: &Budget) -> bool {
+    /// Adds a gap for messages dropped elsewhere, merged into a waiting gap if possible. False if there are too many
+    /// gaps.
+    pub(crate) fn add_gap(&mut self, gap: Gap, budget: &Budget) -> bool {
         if let Some(place) = self.last_gap(&gap.source)
             && matches!(self.mark(place), Mark::Gap(waiting) if waiting.touches(&gap))
         {
@@ -382,15 +252,15 @@ impl Backlog {
         true
     }
 
-    /// A source's gap, where that is the last that waits of it.
+    /// Index of a source's gap, if no message of that source waits behind it.
     fn last_gap(&self, source: &Arc<dyn DropNotice>) -> Option<usize> {
         (self.first()..self.marks.len())
             .rev()
-            .find(|&at| self.mark(at).is_gap_of(source) || self.mark(at).is_of(source))
+            .find(|&at| self.mark(at).is_gap_of(source) || self.mark(at).is_from(source))
             .filter(|&at| self.mark(at).is_gap_of(source))
     }
 
-    /// Adds a gap, or has that of its group tell so.
+    /// Inserts a gap, unless a gap of its group covers it.
     fn insert_gap(&mut self, at: usize, gap: Gap, budget: &Budget) {
         if let Some(group) = &gap.group {
             if (self.first()..self.marks.len()).any(|at| self.mark(at).is_gap_of(group)) {
@@ -404,7 +274,7 @@ impl Backlog {
         self.insert(at, frame.clone(), frame.len(), Mark::Gap(gap), budget);
     }
 
-    /// Puts one gap in the place of all that a group has; where it has none there is nothing to gain.
+    /// Replaces all gaps of a group by one. False if it has none.
     fn join_gaps(&mut self, group: &Arc<dyn DropNotice>, mut at: usize, budget: &Budget) -> bool {
         let is_of_group =
             |mark: &Mark| matches!(mark, Mark::Gap(Gap { group: Some(other), .. }) if is_same(other, group));
@@ -420,11 +290,11 @@ impl Backlog {
         true
     }
 
-    /// Has a gap that waits tell of others of its source as well.
+    /// Extends a waiting gap by another one of its source.
     fn extend_gap(&mut self, at: usize, more: &Gap, budget: &Budget) {
         let Mark::Gap(mut gap) = self.remove(at, budget) else { return };
         (gap.first, gap.last) = (gap.first.min(more.first), gap.last.max(more.last));
-        // Of what came by different ways it tells for itself.
+        // A gap that covers messages of different groups belongs to none.
         gap.group = gap.group.filter(|group| more.group.as_ref().is_some_and(|other| is_same(group, other)));
         let frame = gap.frame();
         self.insert(at, frame.clone(), frame.len(), Mark::Gap(gap), budget);
@@ -441,7 +311,7 @@ impl Backlog {
         self.marks.insert(at, Marked { mark, length, number });
     }
 
-    /// Callers give places that are there.
+    /// Removes a frame. `at` must be a valid index.
     fn remove(&mut self, at: usize, budget: &Budget) -> Mark {
         let rest = self.frames.remove(at).unwrap_or_default();
         let mark = self.marks.remove(at).map_or(Mark::Plain, |marked| marked.mark);
@@ -452,7 +322,7 @@ impl Backlog {
         mark
     }
 
-    /// The oldest frames: at least one where there is any, and no more than about `bytes`.
+    /// The oldest frames, up to about `bytes`, but at least one if there is any.
     pub(crate) fn turn(&mut self, bytes: usize) -> &mut [Bytes] {
         let mut sum = 0;
         let within = self.frames.iter().take_while(|frame| {
@@ -463,7 +333,7 @@ impl Backlog {
         &mut self.frames.make_contiguous()[..count]
     }
 
-    /// Takes note that the oldest `frames` were written whole, and `bytes` of all.
+    /// Removes the oldest `frames`, which were written in full; `bytes` were written altogether.
     pub(crate) fn written(&mut self, frames: usize, bytes: usize, budget: &Budget) {
         self.frames.drain(..frames);
         let messages = self.marks.drain(..frames).filter(|marked| marked.mark.counts()).count();
@@ -472,7 +342,7 @@ impl Backlog {
         budget.remove(messages, bytes);
     }
 
-    /// Memory of a burst is not kept for the life of the lane.
+    /// Releases the memory of a burst, which would otherwise be kept for the life of the lane.
     pub(crate) fn shrink(&mut self) {
         self.frames.shrink_to(16);
         self.marks.shrink_to(16);

@@ -1,66 +1,66 @@
-//! The one rule of framing that the library leaves out: a length is written in as few bytes as hold it (RFC 6455 section 5.2).
-//! Follows the frames of what comes in, and looks at nothing but their lengths. Pure.
+//! Checks the one framing rule that the library omits: a length must use as few bytes as possible (RFC 6455 section
+//! 5.2). Follows the incoming frames and looks at nothing but their lengths. Pure.
 
 use thiserror::Error;
 
-/// A length that is written in too many bytes.
+/// A frame length that uses too many bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the length of a frame is not written in as few bytes as hold it")]
 pub(super) struct WrongLength;
 
-/// The bit that is never set in the longest lengths.
+/// Bit that must not be set in a length of eight bytes.
 const HIGHEST_BIT: u64 = 1 << 63;
 const MASK_BYTES: u64 = 4;
 
-/// Where in a frame the next byte stands.
+/// Position of the next byte in a frame.
 #[derive(Debug, Clone, Copy)]
-enum At {
+enum Position {
     First,
     Second { is_control: bool },
     Length { read: u64, left: u8, of: u8, is_masked: bool, is_control: bool },
     Rest { left: u64 },
 }
 
-/// The lengths of the frames of one connection.
+/// Checks the frame lengths of one connection.
 #[derive(Debug)]
-pub(super) struct Lengths(At);
+pub(super) struct Lengths(Position);
 
 impl Lengths {
     pub(super) fn new() -> Self {
-        Self(At::First)
+        Self(Position::First)
     }
 
-    /// Follows some bytes. An error comes with how many of them belong to the frames before.
+    /// Follows received bytes. An error carries how many of them belong to the frames before.
     pub(super) fn follow(&mut self, bytes: &[u8]) -> Result<(), (usize, WrongLength)> {
         let (mut at, mut frame) = (0, 0);
         while let Some(&byte) = bytes.get(at) {
             self.0 = match self.0 {
-                At::First => {
+                Position::First => {
                     frame = at;
-                    At::Second { is_control: byte & 0x08 != 0 }
+                    Position::Second { is_control: byte & 0x08 != 0 }
                 }
-                At::Second { is_control } => {
+                Position::Second { is_control } => {
                     let is_masked = byte & 0x80 != 0;
                     match byte & 0x7f {
-                        126 => At::Length { read: 0, left: 2, of: 2, is_masked, is_control },
-                        127 => At::Length { read: 0, left: 8, of: 8, is_masked, is_control },
+                        126 => Position::Length { read: 0, left: 2, of: 2, is_masked, is_control },
+                        127 => Position::Length { read: 0, left: 8, of: 8, is_masked, is_control },
                         length => rest(length.into(), is_masked),
                     }
                 }
-                At::Length { read, left, of, is_masked, is_control } => {
+                Position::Length { read, left, of, is_masked, is_control } => {
                     let read = read << 8 | u64::from(byte);
                     match left - 1 {
                         0 if is_control || !is_short(read, of) => return Err((frame, WrongLength)),
                         0 => rest(read, is_masked),
-                        left => At::Length { read, left, of, is_masked, is_control },
+                        left => Position::Length { read, left, of, is_masked, is_control },
                     }
                 }
-                At::Rest { left } => {
+                Position::Rest { left } => {
                     let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - at);
                     at += here;
                     self.0 = match left - here as u64 {
-                        0 => At::First,
-                        left => At::Rest { left },
+                        0 => Position::First,
+                        left => Position::Rest { left },
                     };
                     continue;
                 }
@@ -71,7 +71,7 @@ impl Lengths {
     }
 }
 
-/// Whether a length needs the bytes that it is written in.
+/// Whether a length needs the number of bytes that it uses.
 fn is_short(length: u64, bytes: u8) -> bool {
     match bytes {
         2 => length > 125,
@@ -79,10 +79,10 @@ fn is_short(length: u64, bytes: u8) -> bool {
     }
 }
 
-fn rest(length: u64, is_masked: bool) -> At {
+fn rest(length: u64, is_masked: bool) -> Position {
     match length.saturating_add(if is_masked { MASK_BYTES } else { 0 }) {
-        0 => At::First,
-        left => At::Rest { left },
+        0 => Position::First,
+        left => Position::Rest { left },
     }
 }
 
@@ -90,7 +90,7 @@ fn rest(length: u64, is_masked: bool) -> At {
 mod tests {
     use super::*;
 
-    /// A masked frame with so much payload, its length written in this many bytes more.
+    /// A masked frame with a payload of `length`, whose length field has `more` extra bytes.
     fn frame(first: u8, more: usize, length: u64) -> Vec<u8> {
         let mut bytes = vec![first];
         match more {
@@ -104,7 +104,7 @@ mod tests {
         bytes
     }
 
-    /// Follows bytes in pieces; gives how many were good, where not all were.
+    /// Follows bytes in chunks; returns how many were good, if not all were.
     fn wrong_at(bytes: &[u8], piece: usize) -> Option<usize> {
         let mut lengths = Lengths::new();
         let mut good = 0;

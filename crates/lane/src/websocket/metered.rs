@@ -1,6 +1,5 @@
-//! What lies below the framing: tells the socket that bytes move, holds their frames' lengths against the standard, and gives so
-//! many at a time that whoever sends very many small frames has the worker no longer than others.
-
+//! The stream below the WebSocket framing: reports moving bytes to the socket, checks the frames' lengths, and yields
+//! regularly, so that a peer that sends very many small frames gets no more of the worker than others.
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,21 +10,21 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::Socket;
 use super::lengths::{Lengths, WrongLength};
 
-/// Bytes that are read before others have a turn: frames of six bytes are some 2,700 in these.
+/// Bytes read before other tasks have a turn: about 2,700 frames of six bytes.
 const TURN_BYTES: usize = 16 * 1024;
 
-/// A connection below a WebSocket.
+/// A connection below a WebSocket, metered.
 pub(super) struct Metered<S> {
     stream: S,
-    /// `None` for one that is nobody's client.
+    /// `None` if the connection is not a client's (an echo).
     socket: Option<Arc<Socket>>,
-    /// `None` once nobody reads frames any more.
+    /// `None` once lengths are no longer checked.
     lengths: Option<Lengths>,
-    /// Where one was wrong; nothing more is read.
+    /// Set after a wrong length; nothing more is read.
     wrong: Option<WrongLength>,
-    /// Read since the last turn.
+    /// Bytes read since the last yield.
     turn: usize,
-    /// The peer did not take everything at once.
+    /// Whether the last write had to wait for the peer.
     is_blocked: bool,
 }
 
@@ -34,8 +33,8 @@ impl<S> Metered<S> {
         Self { stream, socket, lengths: Some(Lengths::new()), wrong: None, turn: 0, is_blocked: false }
     }
 
-    /// What comes from now on is not looked at.
-    pub(super) fn let_go(&mut self) {
+    /// Stops checking lengths.
+    pub(super) fn stop_checking(&mut self) {
         (self.lengths, self.wrong) = (None, None);
     }
 }
@@ -53,14 +52,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         let bytes = buf.filled().len() - before;
-        // Who has nothing more to give has let others come in between.
+        // A pending read has already let other tasks run.
         self.turn = if read.is_pending() { 0 } else { self.turn + bytes };
         if let Some(socket) = self.socket.as_ref().filter(|_| bytes > 0) {
             socket.moved_in(bytes);
         }
         let followed = self.lengths.as_mut().map_or(Ok(()), |lengths| lengths.follow(&buf.filled()[before..]));
         if let Err((good, wrong)) = followed {
-            // The frames before it still count.
+            // The frames before it are still delivered.
             self.wrong = Some(wrong);
             buf.set_filled(before + good);
             if good == 0 {
@@ -81,7 +80,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         let was_blocked = std::mem::replace(&mut self.is_blocked, written.is_pending());
         let written = ready!(written);
-        // What the system takes at once says nothing of the peer; that it takes more again does.
+        // A write that the system accepts at once is no evidence of the peer; one that had to wait is.
         if let Some(socket) = self.socket.as_ref().filter(|_| was_blocked && written.is_ok()) {
             socket.moved_out();
         }

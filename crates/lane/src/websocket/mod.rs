@@ -1,6 +1,6 @@
 //! WebSocket (RFC 6455): one lane for each client, whose bodies are the socket's messages. A task, the `pump`, moves
-//! them between the socket and what is here: a little each way, so that what a client does not take waits in its lane's
-//! backlog, and what the server does not take waits at the client.
+//! them between the socket and the queues here, a little each way: what a client does not read waits in its lane's
+//! backlog, and what the server does not read waits at the client.
 
 mod lengths;
 mod metered;
@@ -23,53 +23,52 @@ use quic_websocket_protocol::frame::FrameError;
 
 pub use self::pump::{ask, echo, open};
 
-/// Bytes of frames that are on their way to the socket. Whatever is more waits in the backlog, where it can still be
-/// dropped.
+/// Bytes of frames handed to the socket. Anything more waits in the backlog, where it can still be dropped.
 const OUTGOING_BYTES: usize = 64 * 1024;
-/// Bytes of bodies that were read and not asked for yet, beyond which nothing more is read: one body can be longer.
+/// Bytes of received but unread bodies at which receiving pauses. A single body may exceed it.
 const INCOMING_BYTES: usize = 64 * 1024;
 
-/// A client's socket, as its session knows it.
+/// A client's socket, as seen by its session.
 #[derive(Debug)]
 pub struct Socket {
     peer: SocketAddr,
     certificate: Option<CertificateDer<'static>>,
     outgoing: Mutex<Outgoing>,
-    /// Wakes the pump: something is to be sent.
+    /// Wakes the pump: there is something to send.
     wanted: Notify,
-    /// Wakes whoever waits for what was sent to be gone.
+    /// Wakes tasks that wait until everything is sent.
     sent: Notify,
     incoming: Mutex<Incoming>,
-    /// Wakes the reader: something was received.
+    /// Wakes the reader: bytes were received.
     received: Notify,
-    /// Wakes the pump: there is room for more.
+    /// Wakes the pump: there is room for more bodies.
     room: Notify,
-    /// How often bytes came in, and how often the peer took some that had waited: signs of its life.
-    moved: AtomicUsize,
-    /// Until somebody takes it.
+    /// Signs of life: number of times that bytes arrived, or that the peer accepted bytes that had been waiting.
+    activity: AtomicUsize,
+    /// The lane's halves, until they are taken.
     lane: Mutex<Option<(Outlet, Inlet)>>,
-    gone: OnceLock<Disconnected>,
-    /// Cancelled when `gone` is there.
-    is_gone: CancellationToken,
+    disconnected_by: OnceLock<Disconnected>,
+    /// Cancelled once `disconnected_by` is set.
+    is_disconnected: CancellationToken,
     /// Cancelled when the pump has ended.
     is_over: CancellationToken,
 }
 
 #[derive(Debug, Default)]
 struct Outgoing {
-    /// Frames one behind the other: a piece may hold several, or a part of one.
+    /// Consecutive frames: a piece may hold several, or part of one.
     pieces: VecDeque<Bytes>,
-    /// In pieces, those included that the pump has in hand.
+    /// Bytes of the pieces, including the piece that the pump is sending.
     bytes: usize,
-    /// Whether the pump has something in hand that is not with the system yet.
+    /// Whether the pump holds bytes that the operating system does not have yet.
     under_way: bool,
     /// Wakes the lane's drain.
     writer: Option<Waker>,
     finished: bool,
-    /// A ping was answered with what is not with the system yet. Until it is nothing more is read: whoever sends pings
-    /// and takes no answers would have them pile up.
+    /// Whether the answer to a ping is still unsent. Until it is sent nothing more is read: otherwise answers would
+    /// pile up for a peer that sends pings and reads nothing.
     pong: bool,
-    /// The last word, once what is here was sent: a closing code and a reason.
+    /// Code and reason of the close frame to send after everything else.
     close: Option<(u16, String)>,
 }
 
@@ -77,25 +76,25 @@ struct Outgoing {
 struct Incoming {
     bodies: VecDeque<Bytes>,
     bytes: usize,
-    /// When the first bytes came that are part of no body yet.
+    /// Arrival time of the first bytes that belong to no complete body.
     begun: Option<Instant>,
-    /// How many there are since, as far as they are no control frames.
+    /// Number of such bytes, control frames excluded.
     unfinished: usize,
-    /// Why no more follow.
+    /// Reason why no more bodies follow.
     failure: Option<ReadFailure>,
-    /// Nobody reads any more.
+    /// Whether the reader was dropped.
     abandoned: bool,
 }
 
-/// The half of the lane that is written to.
+/// The sending half of the lane.
 #[derive(Debug)]
 pub struct Outlet(Arc<Socket>);
 
-/// The half of the lane that is read from.
+/// The receiving half of the lane.
 #[derive(Debug)]
 pub struct Inlet {
     socket: Arc<Socket>,
-    /// What was last known of `begun`.
+    /// Last seen value of `begun`.
     begun: Option<Instant>,
 }
 
@@ -110,65 +109,65 @@ impl Socket {
             incoming: Mutex::default(),
             received: Notify::new(),
             room: Notify::new(),
-            moved: AtomicUsize::new(0),
+            activity: AtomicUsize::new(0),
             lane: Mutex::default(),
-            gone: OnceLock::new(),
-            is_gone: CancellationToken::new(),
+            disconnected_by: OnceLock::new(),
+            is_disconnected: CancellationToken::new(),
             is_over: CancellationToken::new(),
         });
         *lock(&socket.lane) = Some((Outlet(Arc::clone(&socket)), Inlet { socket: Arc::clone(&socket), begun: None }));
         socket
     }
 
-    /// The address of the other side.
+    /// Address of the peer.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// The certificate that the other side has shown.
+    /// Certificate that the peer presented.
     pub fn certificate(&self) -> Option<CertificateDer<'static>> {
         self.certificate.clone()
     }
 
-    /// The one lane. `None` the second time.
+    /// Takes the only lane. `None` on later calls.
     pub fn lane(&self) -> Option<(Outlet, Inlet)> {
         lock(&self.lane).take()
     }
 
-    /// Why the client is there no more.
+    /// Reason for the end of the connection, once it has ended.
     pub fn disconnected(&self) -> Option<Disconnected> {
-        self.gone.get().cloned()
+        self.disconnected_by.get().cloned()
     }
 
-    /// Waits until the client is there no more. Cancel safe.
+    /// Waits for the end of the connection. Cancel safe.
     pub async fn closed(&self) -> Disconnected {
         loop {
-            if let Some(gone) = self.disconnected() {
-                return gone;
+            if let Some(cause) = self.disconnected() {
+                return cause;
             }
-            self.is_gone.cancelled().await;
+            self.is_disconnected.cancelled().await;
         }
     }
 
-    /// Has the pump say the last word, and waits until the peer has answered it, or is gone.
+    /// Sends a close frame, and waits until the peer has answered it or has disconnected.
     pub async fn close(&self, code: u16, reason: &str) {
         lock(&self.outgoing).close = Some((code, reason.to_owned()));
         self.wanted.notify_one();
         self.is_over.cancelled().await;
     }
 
-    /// The client is gone. The first reason counts.
-    fn end(&self, gone: Disconnected) {
-        if self.gone.set(gone).is_err() {
+    /// Marks the connection as ended. The first reason wins.
+    fn end(&self, cause: Disconnected) {
+        if self.disconnected_by.set(cause).is_err() {
             return;
         }
-        self.is_gone.cancel();
+        self.is_disconnected.cancel();
         self.received.notify_one();
         self.sent.notify_waiters();
         wake(&mut lock(&self.outgoing));
     }
 
-    /// What is to be sent next: frames, else the last word. `flushed` says whether all before is with the system.
+    /// Next item to send: frames, then the close frame. `flushed`: the operating system has everything before it.
     fn next_outgoing(&self, flushed: bool) -> Option<Next> {
         let mut outgoing = lock(&self.outgoing);
         if outgoing.pong {
@@ -184,7 +183,7 @@ impl Socket {
         outgoing.close.take().map(|(code, reason)| Next::Close(code, reason))
     }
 
-    /// The pump has handed so many bytes on.
+    /// Records that the pump passed `bytes` on.
     fn passed(&self, bytes: usize) {
         let mut outgoing = lock(&self.outgoing);
         outgoing.bytes = outgoing.bytes.saturating_sub(bytes);
@@ -193,7 +192,7 @@ impl Socket {
         }
     }
 
-    /// Waits until more may be received. Cancel safe.
+    /// Waits until there is room to receive more. Cancel safe.
     async fn has_room(&self) {
         loop {
             let is_answered = !lock(&self.outgoing).pong;
@@ -207,26 +206,26 @@ impl Socket {
         }
     }
 
-    /// The answer to a ping lies ready.
+    /// Records that the answer to a ping is ready to send.
     fn pong(&self) {
         lock(&self.outgoing).pong = true;
         self.wanted.notify_one();
     }
 
-    /// It is with the system.
+    /// Records that the answer was sent.
     fn ponged(&self) {
         lock(&self.outgoing).pong = false;
         self.room.notify_one();
     }
 
-    /// Changes whenever the peer shows that it is there.
+    /// Counter of signs of life; changes whenever the peer shows one.
     pub fn moved(&self) -> usize {
-        self.moved.load(Ordering::Relaxed)
+        self.activity.load(Ordering::Relaxed)
     }
 
-    /// So many bytes came in.
+    /// Records received bytes.
     fn moved_in(&self, bytes: usize) {
-        self.moved.fetch_add(1, Ordering::Relaxed);
+        self.activity.fetch_add(1, Ordering::Relaxed);
         let mut incoming = lock(&self.incoming);
         incoming.unfinished += bytes;
         if incoming.begun.is_none() {
@@ -235,12 +234,12 @@ impl Socket {
         }
     }
 
-    /// The peer took something that had waited for it.
+    /// Records that the peer accepted bytes that had been waiting.
     fn moved_out(&self) {
-        self.moved.fetch_add(1, Ordering::Relaxed);
+        self.activity.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// So many of the bytes that came in were a control frame.
+    /// Records that `bytes` of those received were a control frame.
     fn control(&self, bytes: usize) {
         let mut incoming = lock(&self.incoming);
         incoming.unfinished = incoming.unfinished.saturating_sub(bytes);
@@ -251,7 +250,7 @@ impl Socket {
 
     fn receive(&self, body: Bytes) {
         let mut incoming = lock(&self.incoming);
-        // What may have come behind it counts from its own next bytes.
+        // Bytes already received after it count from the next arrival.
         (incoming.begun, incoming.unfinished) = (None, 0);
         if !incoming.abandoned {
             incoming.bytes += cost(&body);
@@ -266,9 +265,9 @@ impl Socket {
     }
 }
 
-/// What the pump has to send.
+/// An item for the pump to send.
 enum Next {
-    /// What answers a ping, which lies ready.
+    /// The answer to a ping, already queued by the library.
     Pong,
     Frames(Bytes),
     Close(u16, String),
@@ -278,7 +277,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a body costs in memory that waits to be read.
+/// Memory cost of an unread body, in bytes.
 fn cost(body: &Bytes) -> usize {
     size_of::<Bytes>() + body.len()
 }
@@ -290,7 +289,7 @@ fn wake(outgoing: &mut Outgoing) {
 }
 
 impl Outlet {
-    /// Takes pieces whole, while there is room.
+    /// Accepts whole pieces while there is room.
     pub(crate) fn poll_write(
         &mut self,
         frames: &mut [Bytes],
@@ -298,7 +297,7 @@ impl Outlet {
     ) -> Poll<Result<(usize, usize), SendFailure>> {
         let Self(socket) = self;
         let mut outgoing = lock(&socket.outgoing);
-        if outgoing.finished || socket.gone.get().is_some() {
+        if outgoing.finished || socket.disconnected_by.get().is_some() {
             return Poll::Ready(Err(SendFailure::Closed));
         }
         let (mut bytes, mut taken) = (0, 0);
@@ -319,12 +318,12 @@ impl Outlet {
         Poll::Ready(Ok((bytes, taken)))
     }
 
-    /// Nothing more is written. False where that was known.
+    /// Ends the stream. False if it had already ended.
     pub(crate) fn finish(&mut self) -> bool {
         !std::mem::replace(&mut lock(&self.0.outgoing).finished, true)
     }
 
-    /// Gives up what the pump does not have in hand.
+    /// Discards everything that the pump is not already sending.
     pub(crate) fn reset(&mut self) {
         let mut outgoing = lock(&self.0.outgoing);
         let given_up: usize = outgoing.pieces.drain(..).map(|piece| piece.len()).sum();
@@ -332,7 +331,7 @@ impl Outlet {
         outgoing.finished = true;
     }
 
-    /// Waits until all that was written is with the system and no more follows (true), or the client is gone.
+    /// Waits until the operating system has everything and no more follows (true), or the connection has ended (false).
     pub(crate) fn ended(&self) -> impl Future<Output = bool> + 'static {
         let socket = Arc::clone(&self.0);
         async move {
@@ -340,7 +339,7 @@ impl Outlet {
                 let sent = socket.sent.notified();
                 {
                     let outgoing = lock(&socket.outgoing);
-                    if socket.gone.get().is_some() {
+                    if socket.disconnected_by.get().is_some() {
                         return false;
                     }
                     if outgoing.finished && outgoing.pieces.is_empty() && !outgoing.under_way {
@@ -354,7 +353,7 @@ impl Outlet {
 }
 
 impl Inlet {
-    /// The next body of what has been received already.
+    /// Returns the next body among those already received.
     pub(crate) fn buffered(&mut self) -> Result<Option<Bytes>, FrameError> {
         let socket = &self.socket;
         let mut incoming = lock(&socket.incoming);
@@ -364,12 +363,12 @@ impl Inlet {
         if body.is_empty() { Err(FrameError::Empty) } else { Ok(Some(body)) }
     }
 
-    /// Whether a body has begun that is not whole.
+    /// Whether a body has begun and is incomplete.
     pub(crate) fn has_begun(&self) -> bool {
         self.begun.is_some()
     }
 
-    /// Waits for a body, or for one to begin. Cancel safe.
+    /// Waits for a body, or for the beginning of one. Cancel safe.
     pub(crate) async fn fill(&mut self) -> Result<(), ReadFailure> {
         loop {
             {
@@ -382,8 +381,8 @@ impl Inlet {
                     return Err(failure);
                 }
             }
-            if let Some(gone) = self.socket.disconnected() {
-                return Err(ReadFailure::Disconnected(gone));
+            if let Some(cause) = self.socket.disconnected() {
+                return Err(ReadFailure::Disconnected(cause));
             }
             self.socket.received.notified().await;
         }

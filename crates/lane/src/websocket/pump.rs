@@ -1,4 +1,4 @@
-//! What moves messages between a socket and its client's lane, and ends the socket as RFC 6455 wants it.
+//! The pump: moves messages between a socket and its client's lane, and closes the socket as RFC 6455 requires.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,21 +23,21 @@ use super::{Next, Socket};
 use quic_websocket_protocol::frame::{FrameDecoder, FrameError};
 use quic_websocket_protocol::message::CloseCode;
 
-/// What is read from, and gathered for, the system at once; each idle client has as much of both.
+/// Read and write buffer of a socket, in bytes; every idle client has both.
 const BUFFER_BYTES: usize = 4096;
-/// Longer messages go in fragments: a frame is copied before it is sent, and the memory for the largest is kept while the socket
-/// lives.
+/// Messages longer than this are sent in fragments: a frame is copied before it is sent, and the memory for the largest
+/// is kept while the socket lives.
 const FRAGMENT_BYTES: usize = 16 * 1024;
-/// Most bytes of a close frame's reason (RFC 6455 section 5.5); the `close` message before it has all of it.
+/// Longest reason in a close frame, in bytes (RFC 6455 section 5.5); the `close` message before it has the whole text.
 const MAX_REASON_BYTES: usize = 123;
-/// Code of a close frame without one (RFC 6455 section 7.1.5).
+/// Code that stands for a close frame without a code (RFC 6455 section 7.1.5).
 const NO_STATUS: u16 = 1005;
-/// Bytes of a broken socket that are read and dropped, so that its peer gets the last word before it finds out that nobody
-/// listens (RFC 9293 section 3.10.7: data that nobody reads is answered with a reset, which takes back what was sent).
+/// Bytes of a broken socket that are read and dropped so that the peer receives our last message: unread data is
+/// answered with a reset, which discards what was sent (RFC 9293 section 3.10.7).
 const LINGER_BYTES: u64 = 1 << 20;
 
-/// A socket whose opening handshake was answered becomes a client's. The future is its pump: it ends once the
-/// socket has, and `linger` after the last word at the latest.
+/// Wraps a server-side socket whose opening handshake was answered. The future is its pump: it ends when the socket has
+/// ended, at most `linger` after the close frame.
 pub async fn open<S>(
     stream: S,
     peer: SocketAddr,
@@ -54,10 +54,10 @@ where
     (Arc::clone(&socket), pump(stream, socket, max_message_bytes, linger))
 }
 
-/// Opens a WebSocket as a client: asks for it over a stream on which nothing was sent yet. Gives the socket and its pump.
+/// Opens a WebSocket as a client, on a stream on which nothing was sent yet. Returns the socket and its pump.
 ///
 /// # Errors
-/// What tells why there is none: the server's answer, or the stream's end.
+/// The server's refusal, or the failure of the stream.
 pub async fn ask<S>(
     request: Request,
     stream: S,
@@ -70,10 +70,10 @@ where
 {
     let socket = Socket::new(peer, None);
     let mut stream = Metered::new(stream, Some(Arc::clone(&socket)));
-    // The answer is no frame, and a server is trusted to write its lengths as it likes.
-    stream.let_go();
+    // The response is not a frame, and a server's lengths need no check.
+    stream.stop_checking();
     let (stream, _) = client_async_with_config(request, stream, Some(config(max_message_bytes))).await?;
-    // What came so far was no message.
+    // The bytes so far were not a message.
     socket.control(usize::MAX);
     Ok((Arc::clone(&socket), pump(stream, socket, max_message_bytes, linger)))
 }
@@ -81,14 +81,14 @@ where
 fn config(max_message_bytes: usize) -> WebSocketConfig {
     let max = Some(max_message_bytes);
     let config = WebSocketConfig::default().read_buffer_size(BUFFER_BYTES).write_buffer_size(BUFFER_BYTES);
-    // More than is ever gathered: one fragment of ours, and one answer to a ping.
+    // More than is ever buffered: one of our fragments, and one answer to a ping.
     config.max_message_size(max).max_frame_size(max).max_write_buffer_size(4 * FRAGMENT_BYTES)
 }
 
-/// Whatever happens to a pump, nobody waits for it any longer than it lives.
-struct Over(Arc<Socket>);
+/// Ends the socket when its pump ends or is dropped, so that no task waits longer than the pump lives.
+struct EndOnDrop(Arc<Socket>);
 
-impl Drop for Over {
+impl Drop for EndOnDrop {
     fn drop(&mut self) {
         self.0.end(Disconnected::Lost("the connection was given up".into()));
         self.0.is_over.cancel();
@@ -99,22 +99,22 @@ async fn pump<S>(stream: WebSocketStream<Metered<S>>, socket: Arc<Socket>, max: 
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let _over = Over(Arc::clone(&socket));
+    let _end = EndOnDrop(Arc::clone(&socket));
     let (mut sink, mut stream) = stream.split();
     let end = {
         let (reads, writes) = (read(&mut stream, &socket, max), write(&mut sink, &socket));
         tokio::pin!(reads, writes);
         tokio::select! {
             end = &mut reads => match end {
-                // The client's session says the last word; until then what it still has to say goes out.
+                // The session closes the connection; until then its remaining messages are sent.
                 ReadEnd::Broken => writes.await,
-                ReadEnd::Disconnected(gone) => gone,
+                ReadEnd::Disconnected(cause) => cause,
             },
-            gone = &mut writes => match gone {
-                // Once the peer has answered, all is done.
+            cause = &mut writes => match cause {
+                // The peer's close frame completes the closing handshake.
                 Disconnected::Closed { .. } => match timeout(linger, reads).await {
-                    Ok(ReadEnd::Disconnected(gone)) => gone,
-                    Ok(ReadEnd::Broken) | Err(_) => gone,
+                    Ok(ReadEnd::Disconnected(cause)) => cause,
+                    Ok(ReadEnd::Broken) | Err(_) => cause,
                 },
                 lost => lost,
             },
@@ -122,31 +122,31 @@ where
     };
     socket.end(end);
     if let Ok(stream) = stream.reunite(sink) {
-        part(stream, linger).await;
+        shut_down(stream, linger).await;
     }
 }
 
-/// Ends the connection below.
-async fn part<S: AsyncRead + AsyncWrite + Unpin>(mut stream: WebSocketStream<Metered<S>>, linger: Duration) {
-    let parting = async {
-        // What waits to be sent is an answer to the peer's own close frame, at most.
+/// Ends the connection below the WebSocket.
+async fn shut_down<S: AsyncRead + AsyncWrite + Unpin>(mut stream: WebSocketStream<Metered<S>>, linger: Duration) {
+    let ending = async {
+        // At most the answer to the peer's close frame is unsent.
         let _ = stream.flush().await;
         let raw = stream.get_mut();
-        raw.let_go();
+        raw.stop_checking();
         raw.shutdown().await?;
         tokio::io::copy(&mut raw.take(LINGER_BYTES), &mut tokio::io::sink()).await
     };
-    // Either way there is nobody left.
-    let _ = timeout(linger, parting).await;
+    // Either way the connection has ended.
+    let _ = timeout(linger, ending).await;
 }
 
-/// Control frames that a peer may send in each [`CONTROL_PERIOD`]: keep-alives are a few.
+/// Control frames that a peer may send in each [`CONTROL_PERIOD`]; keep-alives need only a few.
 const MAX_CONTROL_FRAMES: u32 = 100;
 const CONTROL_PERIOD: Duration = Duration::from_secs(10);
-/// What stands before the payload of a control frame from a client (RFC 6455 section 5.2).
+/// Header of a client's control frame, in bytes (RFC 6455 section 5.2).
 const CONTROL_HEADER_BYTES: usize = 6;
 
-/// How many control frames came of late: they are answered below what limits clients' messages.
+/// Number of recent control frames. They are answered below the layer that limits clients' messages.
 #[derive(Debug, Default)]
 struct ControlFrames {
     since: Option<Instant>,
@@ -154,7 +154,7 @@ struct ControlFrames {
 }
 
 impl ControlFrames {
-    /// Counts one more; whether it may be.
+    /// Counts one more; false if it is too many.
     fn allow(&mut self) -> bool {
         let now = Instant::now();
         if self.since.is_none_or(|since| now.duration_since(since) >= CONTROL_PERIOD) {
@@ -165,11 +165,11 @@ impl ControlFrames {
     }
 }
 
-/// Why nothing more is read.
+/// Reason why nothing more is read.
 enum ReadEnd {
-    /// The peer has ended it, or is lost.
+    /// The peer closed the connection, or it was lost.
     Disconnected(Disconnected),
-    /// The peer broke the rules; the client's session knows.
+    /// The peer broke the protocol; the session has been told.
     Broken,
 }
 
@@ -193,10 +193,10 @@ where
             Some(Ok(Message::Close(frame))) => {
                 let (code, reason) =
                     frame.map_or((NO_STATUS, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
-                let gone = Disconnected::Closed { code: code.into(), reason };
-                // Its session need not wait until the answer is out.
-                socket.end(gone.clone());
-                closed = Some(gone);
+                let cause = Disconnected::Closed { code: code.into(), reason };
+                // The session need not wait until the answer is sent.
+                socket.end(cause.clone());
+                closed = Some(cause);
                 continue;
             }
             Some(Ok(control)) if control_frames.allow() => {
@@ -233,7 +233,7 @@ where
     }
 }
 
-/// Why a connection was lost. The TLS library explains an end without `close_notify` by the address of its manual.
+/// Reason for a lost connection. For an end without `close_notify` the TLS library's text is the address of its manual.
 fn reason(error: &Error) -> String {
     match error {
         Error::Io(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => "the connection ended without a close".into(),
@@ -249,7 +249,7 @@ fn broken(code: CloseCode, reason: String) -> ReadFailure {
     ReadFailure::Broken { code: code.0, reason }
 }
 
-/// Sends what is there to be sent, until the last word (`Disconnected::Closed`, by us) or a failure.
+/// Sends what is queued, until the close frame is sent (`Disconnected::Closed`) or a write fails.
 async fn write<S>(sink: &mut SplitSink<WebSocketStream<S>, Message>, socket: &Socket) -> Disconnected
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -271,7 +271,7 @@ where
                             }
                         }
                         Ok(None) => break,
-                        // Frames of our own are sound.
+                        // Cannot happen: our own frames are valid.
                         Err(e) => return Disconnected::Lost(e.to_string()),
                     }
                 }
@@ -285,7 +285,7 @@ where
                 socket.ponged();
             }
             Some(Next::Close(code, reason)) => {
-                let frame = CloseFrame { code: code.into(), reason: fitting(&reason).into() };
+                let frame = CloseFrame { code: code.into(), reason: truncated(&reason).into() };
                 return match sink.send(Message::Close(Some(frame))).await {
                     Ok(()) => Disconnected::Closed { code: code.into(), reason },
                     Err(e) => lost(e),
@@ -302,13 +302,13 @@ where
     }
 }
 
-/// As much of a reason as a close frame holds.
-fn fitting(reason: &str) -> &str {
+/// Truncates a reason to what a close frame holds.
+fn truncated(reason: &str) -> &str {
     let end = (0..=MAX_REASON_BYTES.min(reason.len())).rev().find(|&end| reason.is_char_boundary(end));
     &reason[..end.unwrap_or(0)]
 }
 
-/// Sends a body as one message: JSON is text, anything else is not (docs/PROTOCOL.md, "Carriers and frames").
+/// Sends a body as one message: as text if it is JSON, otherwise as binary (docs/PROTOCOL.md, "Carriers and frames").
 async fn feed(sink: &mut (impl Sink<Message, Error = Error> + Unpin), body: Bytes) -> Result<(), Error> {
     let kind = if body.first() == Some(&b'{') { Data::Text } else { Data::Binary };
     feed_as(kind, sink, body).await
@@ -330,8 +330,8 @@ async fn feed_as(
     }
 }
 
-/// Sends every message back as it came, until the peer ends it, breaks the rules, or says nothing and takes nothing for so long
-/// as `patience`: for trying out how strict this is.
+/// Echoes every message until the peer closes the connection, breaks the protocol, or is idle or does not read for
+/// `patience`. For conformance tests of the framing.
 pub async fn echo<S>(stream: S, max_message_bytes: usize, patience: Duration, linger: Duration)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
@@ -339,34 +339,34 @@ where
     let stream = Metered::new(stream, None);
     let mut stream = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config(max_message_bytes))).await;
     let code = loop {
-        let Ok(heard) = timeout(patience, stream.next()).await else { break CloseCode::TIMEOUT };
-        let answer = match heard {
+        let Ok(received) = timeout(patience, stream.next()).await else { break CloseCode::TIMEOUT };
+        let answer = match received {
             Some(Ok(Message::Text(text))) => Some((Data::Text, Bytes::from(text))),
             Some(Ok(Message::Binary(body))) => Some((Data::Binary, body)),
-            // What answers it lies ready.
+            // The library has queued the answer.
             Some(Ok(_)) => None,
             Some(Err(Error::Capacity(_))) => break CloseCode::TOO_BIG,
             Some(Err(Error::Utf8(_))) => break CloseCode::INVALID_PAYLOAD,
             Some(Err(Error::Protocol(e))) if !is_cut_off(&e) => break CloseCode::PROTOCOL_ERROR,
             Some(Err(Error::Io(e))) if is_wrong_length(&e) => break CloseCode::PROTOCOL_ERROR,
-            None | Some(Err(_)) => return part(stream, linger).await,
+            None | Some(Err(_)) => return shut_down(stream, linger).await,
         };
-        let say = async {
+        let answered = async {
             if let Some((kind, body)) = answer {
                 feed_as(kind, &mut stream, body).await?;
             }
             stream.flush().await
         };
-        match timeout(patience, say).await {
+        match timeout(patience, answered).await {
             Ok(Ok(())) => {}
-            // It has said its last word, and has heard ours.
-            Ok(Err(Error::ConnectionClosed)) => return part(stream, linger).await,
+            // Both sides have sent their close frames.
+            Ok(Err(Error::ConnectionClosed)) => return shut_down(stream, linger).await,
             Ok(Err(_)) | Err(_) => return,
         }
     };
     let frame = CloseFrame { code: code.0.into(), reason: "".into() };
     if let Ok(Ok(())) = timeout(linger, stream.send(Message::Close(Some(frame)))).await {
-        part(stream, linger).await;
+        shut_down(stream, linger).await;
     }
 }
 
@@ -375,7 +375,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_without_a_close_is_reported_without_the_address_of_a_manual() {
+    fn an_end_without_a_close_is_reported_without_the_librarys_link() {
         let manual = "peer closed connection without sending TLS close_notify: https://docs.rs/rustls/";
         let error = Error::Io(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, manual));
         assert_eq!(reason(&error), "the connection ended without a close");
@@ -384,11 +384,11 @@ mod tests {
     #[test]
     fn a_reason_is_cut_between_characters() {
         for (reason, fits) in [("", 0), ("short", 5), (&*"x".repeat(123), 123), (&*"x".repeat(124), 123)] {
-            assert_eq!(fitting(reason), &reason[..fits]);
+            assert_eq!(truncated(reason), &reason[..fits]);
         }
         for (reason, fits) in [("ü".repeat(62), 122), ("x".to_owned() + &"ü".repeat(62), 123), ("🚀".repeat(31), 120)]
         {
-            assert_eq!(fitting(&reason), &reason[..fits]);
+            assert_eq!(truncated(&reason), &reason[..fits]);
         }
     }
 }
