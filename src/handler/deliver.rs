@@ -1,4 +1,5 @@
-//! `broadcast`, `direct` and `signal`: from one client to others. Encoded once, whatever the number of receivers.
+//! `broadcast`, `direct` and `signal`: messages from one client to others. Encoded once, whatever the number of
+//! receivers.
 
 use uuid::Uuid;
 
@@ -8,7 +9,7 @@ use crate::Printable;
 use crate::envelope::EncodedMessage;
 use crate::message::{Payload, RequestId, ServerMessage, now_ms};
 
-/// Sends `payload` to every client, its sender included. The reply counts them.
+/// Sends `payload` to every client, including its sender. The reply has the number of receivers.
 pub(super) async fn broadcast(context: &Context, from: Uuid, payload: Payload, id: Option<RequestId>) -> Reply {
     match (&payload.content, &payload.attachment) {
         (Some(content), _) => {
@@ -27,7 +28,7 @@ pub(super) async fn broadcast(context: &Context, from: Uuid, payload: Payload, i
     Reply::Pending(Pending { id, on: PendingOn::Broadcast { from, tally } })
 }
 
-/// Sends a message to one client. A receiver that is not there is an error; if no reply is wanted, only one that is
+/// Sends a message to one client. A missing receiver is an error; if no reply is wanted, it is reported only if it is
 /// known at once.
 pub(super) async fn to_one(context: &Context, to: Uuid, message: &ServerMessage, id: Option<RequestId>) -> Reply {
     match context.registry.direct(to, EncodedMessage::new(message, context.compress_min_bytes())).await {

@@ -1,10 +1,10 @@
-//! The `error` replies: code, field and text of whatever a room refuses.
+//! `error` replies: the one place that maps errors of the rooms below to codes and texts.
 
 use crate::auth::Denied;
 use crate::message::{ErrorCode, ErrorReply, ServerMessage};
 use crate::topic::TopicError;
 
-/// An `error` reply.
+/// Creates an `error` reply.
 pub(crate) fn error(code: ErrorCode, message: impl Into<String>) -> ServerMessage {
     ServerMessage::Error(ErrorReply::new(code, message))
 }

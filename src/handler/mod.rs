@@ -1,8 +1,8 @@
-//! The effect of each message, a file for each kind of operation, and the replies: rooms below return results of their
-//! own, and become wire here. The only room that knows them all. It knows clients by their ids and the registry, never
-//! by their carrier, so that every carrier and the HTTP API get the same effects.
+//! The effect of each message, one file for each kind of operation. The only room that knows all others: rooms below
+//! return results of their own, which become replies here. Knows clients by their ids and the registry, never by their
+//! carrier, so that every carrier and the HTTP API get the same effects. Called by `session` and `http`.
 
-/// Writes the line about one message, at the level that the configuration gives these, with its fields before it.
+/// Logs one message, at the level that `log.messages` sets, with its fields first.
 macro_rules! log_message {
     ($context:expr, $($event:tt)+) => {
         match $context.config.log.messages {
@@ -45,11 +45,11 @@ use crate::registry::Registry;
 use crate::tls::Expiry;
 use crate::topic::{Client, Draft, Publication, Topics};
 
-/// The parts of the server that messages have their effects on.
+/// The parts of the server that messages act on.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) config: Arc<Config>,
-    /// Of these, the ones that may change while the server runs.
+    /// The settings that may change while the server runs.
     pub(crate) live: Arc<Live>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) topics: Arc<Topics>,
@@ -59,11 +59,11 @@ pub(crate) struct Context {
     pub(crate) expiry: Expiry,
 }
 
-/// The client whose message is handled, and what it may do.
+/// The client whose message is handled, and its rights.
 #[derive(Debug)]
 pub(crate) struct Caller {
     pub(crate) client: Arc<Client>,
-    /// How often it may ask, and for how much.
+    /// Its rate limits.
     pub(crate) allowance: Allowance,
     identity: watch::Sender<Arc<Identity>>,
 }
@@ -73,34 +73,34 @@ impl Caller {
         Self { client, allowance, identity: watch::Sender::new(Arc::new(identity)) }
     }
 
-    /// Its present identity; a `refresh` may change it.
+    /// The current identity; `refresh` may change it.
     pub(crate) fn identity(&self) -> Arc<Identity> {
         Arc::clone(&self.identity.borrow())
     }
 
-    /// Wakes when that changes.
+    /// Watches the identity.
     pub(crate) fn identities(&self) -> watch::Receiver<Arc<Identity>> {
         self.identity.subscribe()
     }
 }
 
-/// The immediate result of a message.
+/// Immediate outcome of a message.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// It was answered, or needs no answer.
+    /// Answered, or needs no answer.
     Done,
-    /// It has to wait.
+    /// Has to wait.
     Deferred(Deferred),
-    /// The client wants to leave.
+    /// The client asked to close the connection.
     Leave(Close),
 }
 
-/// Answers what can be answered at once, into `replies`.
+/// Answers a request at once if possible, into `replies`.
 pub(crate) fn answer(context: &Context, by: &Caller, request: Request, replies: &mut Replies) -> Outcome {
     let Request { id, message, .. } = request;
     let from = by.client.id();
     let work = match message {
-        // These concern no other client and no topic, so everybody may send them.
+        // These affect no other client and no topic, so they need no permission.
         ClientMessage::Text { content } => {
             log_message!(context, client = %from, "Text message from {from}: {}", Printable::excerpt(&content));
             replies.echo_text(&content, id.as_ref(), now_ms());
@@ -117,7 +117,7 @@ pub(crate) fn answer(context: &Context, by: &Caller, request: Request, replies: 
             replies.put(id.as_ref(), &ServerMessage::Pong { timestamp, server_time: now_ms() });
             return Outcome::Done;
         }
-        // A sign of life, which its arrival already was.
+        // Its arrival was the sign of life.
         ClientMessage::Pong => return Outcome::Done,
         ClientMessage::Close(close) => return Outcome::Leave(close),
         ClientMessage::Handshake(_) => {
@@ -174,7 +174,7 @@ fn put_page(context: &Context, by: &Caller, re: Option<&RequestId>, page: &Page,
     by.allowance.gave_page(bytes);
 }
 
-/// Makes the page that [`answer`] put off, into `replies`. Its caller has waited for the client's rate.
+/// Produces the page that [`answer`] deferred, into `replies`. The caller has waited for the client's rate.
 pub(crate) fn make_page(context: &Context, by: &Caller, page: Requested<Page>, replies: &mut Replies) {
     let Requested { id, identity, operation: page } = page;
     let now = by.identity();
@@ -187,8 +187,8 @@ pub(crate) fn make_page(context: &Context, by: &Caller, page: Requested<Page>, r
     put_page(context, by, id.as_ref(), &page, replies);
 }
 
-/// Carries out what [`answer`] put off. Returns once its effects have their place in the order of all others; the reply
-/// may be pending still. `on_control`: the reply will go on the control lane.
+/// Executes the work that [`answer`] deferred. Returns once its effects have their place in the order of all others;
+/// the reply may still be pending. `on_control`: the reply will go on the control lane.
 pub(crate) async fn execute(context: &Context, by: &Caller, work: Requested<Work>, on_control: bool) -> Reply {
     let Requested { id, identity, operation: work } = work;
     let now = by.identity();
@@ -222,7 +222,7 @@ pub(crate) async fn execute(context: &Context, by: &Caller, work: Requested<Work
 }
 
 impl Context {
-    /// Whether the lines about single messages are written at all.
+    /// Whether single messages are logged at all.
     pub(crate) fn logs_messages(&self) -> bool {
         self.config.log.messages == MessageLog::Info || tracing::enabled!(tracing::Level::DEBUG)
     }

@@ -1,4 +1,4 @@
-//! The operator's own operations. No client's rights are asked: the caller has settled who may.
+//! Operations of the operator, through the admin API. They check no client's rights: the caller has authorised them.
 
 use tracing::info;
 use uuid::Uuid;
@@ -9,7 +9,7 @@ use crate::limits::Allowance;
 use crate::message::{Close, ClosedBy, Payload, TopicName};
 use crate::topic::{Draft, Publication, Published, TopicError};
 
-/// Publishes a text. Waits as any publish does; dropped while it waits, it has published nothing.
+/// Publishes a text. Waits as any publish does; if dropped while it waits, nothing was published.
 pub(crate) async fn publish(
     context: &Context,
     worker: usize,
@@ -23,7 +23,7 @@ pub(crate) async fn publish(
     context.topics.publish(&publication, &allowance).await
 }
 
-/// Ends a client. False if there is none of this id.
+/// Disconnects a client. False if no client has this id.
 pub(crate) async fn disconnect(context: &Context, client: Uuid, close: Close) -> bool {
     let (code, reason) = (close.code(), Printable::excerpt(close.reason()));
     info!(client = %client, code = code.0, %reason, "The operator ends client {client}: {code} - {reason}");

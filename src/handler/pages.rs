@@ -1,4 +1,4 @@
-//! `list_clients`, `history` and `presence`: pages of a list or a log.
+//! `list_clients`, `history` and `presence`: pages of a list or of a topic's log.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -32,14 +32,14 @@ pub(super) fn page(context: &Context, page: &Page) -> ServerMessage {
     }
 }
 
-/// The page ends where the reply would grow beyond `most_bytes`, but holds one message at least.
+/// Ends the page before the reply would exceed `most_bytes`, but includes at least one message.
 fn history(topic: &TopicName, page: HistoryPage, most_bytes: usize) -> ServerMessage {
     let HistoryPage { position: Position { epoch, offset }, recovered, records, more } = page;
     let (mut messages, mut bytes, count) = (Vec::<Box<RawValue>>::new(), 0, records.len());
     for record in records {
         let Some(message) = as_json(&record.encoded) else { continue };
         bytes += message.get().len() + 1;
-        // Room for the reply's own fields, the topic and the epoch among them.
+        // 1 KiB for the reply's own fields, including topic and epoch.
         if bytes + 1024 > most_bytes && !messages.is_empty() {
             break;
         }
@@ -49,7 +49,7 @@ fn history(topic: &TopicName, page: HistoryPage, most_bytes: usize) -> ServerMes
     ServerMessage::History { topic: topic.as_str().to_owned(), epoch, offset: Some(offset), recovered, messages, more }
 }
 
-/// A `message` as a JSON object alone: its attachment in `data`.
+/// Encodes a `message` as one JSON object, with its attachment in `data`.
 fn as_json(encoded: &EncodedMessage) -> Option<Box<RawValue>> {
     let Body { json, attachment } = encoded.body().ok()?;
     let json = String::from_utf8(Vec::from(json)).ok()?;

@@ -1,5 +1,5 @@
-//! Replies that are not known yet. The effect of such a request is settled, in the order of its lane; only the result that
-//! the reply carries still depends on other workers. Meanwhile the lane goes on.
+//! Pending replies. The effect of such a request is settled, in the order of its lane; only the result in its reply
+//! still depends on other workers. Meanwhile the lane continues.
 
 use std::sync::Arc;
 
@@ -10,32 +10,32 @@ use super::{Context, error};
 use crate::message::{ErrorCode, RequestId, ServerMessage};
 use crate::registry::Tally;
 
-/// What [`execute`](super::execute) leaves to reply, with the request's id.
+/// The reply that [`execute`](super::execute) leaves, with the request's id.
 #[derive(Debug)]
 pub(crate) enum Reply {
-    /// `None` if the request wants none.
+    /// `None` if the request wants no reply.
     Ready(Option<RequestId>, Option<ServerMessage>),
     Pending(Pending),
 }
 
-/// A reply that is not known yet.
+/// A reply whose content is not known yet.
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(super) id: Option<RequestId>,
     pub(super) on: PendingOn,
 }
 
-/// What it depends on.
+/// The result that a reply depends on.
 #[derive(Debug)]
 pub(super) enum PendingOn {
-    /// The number of clients that a broadcast reached.
+    /// The number of clients reached by a broadcast.
     Broadcast { from: Uuid, tally: Arc<Tally> },
-    /// Whether the receiver of a `direct` or `signal` was still there.
+    /// Whether the receiver of a `direct` or `signal` was still connected.
     Receiver { to: Uuid, taken: oneshot::Receiver<bool> },
 }
 
 impl Pending {
-    /// Waits for the reply; `None` if none is wanted. Call it until it has resolved once; until then it is cancel safe.
+    /// Waits for the reply; `None` if none is wanted. Call it only until it has resolved; it is cancel safe until then.
     pub(crate) async fn resolved(&mut self, context: &Context) -> Option<ServerMessage> {
         match &mut self.on {
             PendingOn::Broadcast { from, tally } => {
@@ -61,7 +61,7 @@ impl Pending {
     }
 }
 
-/// The error about a receiver that is not there.
+/// The error for a receiver that is not connected.
 pub(super) fn not_connected(to: Uuid) -> ServerMessage {
-    error(ErrorCode::NotFound, format!("to: no client {to} is connected; list_clients tells who is"))
+    error(ErrorCode::NotFound, format!("to: no client {to} is connected; list_clients returns those that are"))
 }

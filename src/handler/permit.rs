@@ -1,30 +1,31 @@
 //! Permissions: the one place that checks operations on topics and on other clients against the client's rights and the
-//! topics' rules. Asked before an operation has any effect, and again for one that waited while another token came.
+//! topics' rules. Checked before an operation has any effect, and again after a wait during which the token was
+//! refreshed.
 
 use super::{Context, Page, Work};
 use crate::auth::Identity;
 use crate::config::Who;
 use crate::message::{ErrorCode, ErrorReply, TopicName, TopicPattern};
 
-/// Refuses what a client may not do.
+/// Refuses work that the client may not request.
 pub(super) fn work(context: &Context, by: &Identity, work: &Work) -> Result<(), ErrorReply> {
     let rights = &by.rights;
     match work {
         Work::Publish(publication) => may_publish(context, by, &publication.topic),
         Work::Subscribe(wanted) => {
-            may_hear(context, by, &wanted.topic, wanted.presence)?;
+            may_subscribe(context, by, &wanted.topic, wanted.presence)?;
             let field = wanted.since.as_ref().map(|_| "since").or(wanted.recent.map(|_| "recent"));
             may_have_replayed(by, &wanted.topic, field)
         }
         Work::Broadcast(_) => allow(rights.broadcast, "broadcast", || "send to all clients".into()),
         Work::Direct { .. } => allow(rights.direct, "to", || "send to single clients".into()),
         Work::Signal { .. } => may_signal(by),
-        // These are about what the client already has.
+        // These concern only what the client already has.
         Work::Unsubscribe(_) | Work::Refresh(_) => Ok(()),
     }
 }
 
-/// Refuses what a client may not read.
+/// Refuses a page that the client may not read.
 pub(super) fn page(context: &Context, by: &Identity, page: &Page) -> Result<(), ErrorReply> {
     let rights = &by.rights;
     match page {
@@ -47,13 +48,13 @@ fn may_publish(context: &Context, by: &Identity, topic: &TopicName) -> Result<()
     allow(may, "topic", || format!("publish to {}", topic.as_str()))
 }
 
-/// Whether a client that subscribes to this may not publish to it. A pattern names no topic, so it is never read-only.
+/// Whether a subscriber may not publish. A pattern is not a topic name, so it is never read-only.
 pub(super) fn is_read_only(context: &Context, by: &Identity, wanted: &TopicPattern) -> bool {
     TopicName::new(wanted.as_str()).is_ok_and(|topic| may_publish(context, by, &topic).is_err())
 }
 
 /// Refuses a subscription, new or existing.
-pub(super) fn may_hear(
+pub(super) fn may_subscribe(
     context: &Context,
     by: &Identity,
     wanted: &TopicPattern,
@@ -61,16 +62,17 @@ pub(super) fn may_hear(
 ) -> Result<(), ErrorReply> {
     let may = by.rights.subscribe(wanted) && by.is_one_of(context.topics.rule(wanted).subscribe);
     allow(may, "topic", || format!("subscribe to {}", wanted.as_str()))?;
-    allow(!presence || by.rights.presence(wanted), "presence", || format!("be told who is on {}", wanted.as_str()))
+    allow(!presence || by.rights.presence(wanted), "presence", || format!("see who is on {}", wanted.as_str()))
 }
 
-/// Refuses to replay earlier messages to a subscription that asked for them with this field, if it did.
+/// Refuses the replay of earlier messages, requested with this field if any, to a client without the right to read
+/// history.
 pub(super) fn may_have_replayed(by: &Identity, wanted: &TopicPattern, field: Option<&str>) -> Result<(), ErrorReply> {
     let may = field.is_none() || by.rights.history(wanted);
     allow(may, field.unwrap_or_default(), || format!("read the history of {}", wanted.as_str()))
 }
 
-/// Refuses a client that may not negotiate connections between browsers.
+/// Refuses a client that may not signal to others (to negotiate WebRTC).
 pub(crate) fn may_signal(by: &Identity) -> Result<(), ErrorReply> {
     allow(by.rights.signal, "to", || "signal to single clients".into())
 }
@@ -83,7 +85,7 @@ fn allow(may: bool, field: &str, what: impl FnOnce() -> String) -> Result<(), Er
 }
 
 impl Identity {
-    fn is_one_of(&self, who: Who) -> bool {
-        who.allows(self.user.is_some())
+    fn is_one_of(&self, audience: Who) -> bool {
+        audience.allows(self.user.is_some())
     }
 }

@@ -5,7 +5,7 @@ use crate::Printable;
 use crate::message::{ErrorReply, ServerMessage};
 use crate::topic::{Draft, Publication, Published, TopicError};
 
-/// Publishes if that needs no waiting, and gives the reply; `None` if [`wait`] has to.
+/// Publishes if that is possible at once, and returns the reply; otherwise `None`, and the caller uses [`wait`].
 pub(super) fn now(
     context: &Context,
     by: &Caller,
@@ -17,7 +17,7 @@ pub(super) fn now(
     Some(reply(publication, published, wants_reply))
 }
 
-/// Publishes; waits as long as that takes.
+/// Publishes; waits until the topic accepts the message.
 pub(super) async fn wait(
     context: &Context,
     by: &Caller,
@@ -28,7 +28,7 @@ pub(super) async fn wait(
     reply(publication, published, wants_reply)
 }
 
-/// An error is a reply whether or not one is wanted.
+/// The reply to a publish. An error is always sent, even if no reply was requested.
 fn reply(
     publication: &Publication,
     published: Result<Published, TopicError>,

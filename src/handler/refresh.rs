@@ -1,4 +1,4 @@
-//! `refresh`: another token in place of one that expires. Subscriptions that it does not allow end.
+//! `refresh`: replaces a token before it expires. Subscriptions that the new token does not allow end.
 
 use std::sync::Arc;
 
@@ -10,18 +10,18 @@ use crate::frame::exact;
 use crate::message::{ErrorReply, ServerMessage, Token, TopicPattern};
 use crate::topic::{Farewell, Granted, Left};
 
-/// Checks a token, and applies it from now on.
+/// Checks a token, and applies it if it is valid.
 pub(super) async fn refresh(context: &Context, by: &Caller, token: &Token) -> ServerMessage {
     let id = by.client.id();
     if !context.auth.is_on() {
         return ServerMessage::Refreshed { expires_at: None, permissions: None };
     }
-    // Checking a signature takes time that other clients share.
+    // Yields first, because checking a signature takes time that other clients share.
     tokio::task::yield_now().await;
     let identity = match context.auth.renew(token, &by.identity()).await {
         Ok(identity) => identity,
         Err(denied) => {
-            debug!(client = %id, "Client {id} sent a token that is not taken: {denied}");
+            debug!(client = %id, "Client {id} sent a token that was not accepted: {denied}");
             return ServerMessage::Error(denied.into());
         }
     };
@@ -36,7 +36,7 @@ pub(super) async fn refresh(context: &Context, by: &Caller, token: &Token) -> Se
     ServerMessage::Refreshed { expires_at, permissions }
 }
 
-/// Ends the subscriptions that a client may no longer have.
+/// Ends all subscriptions that the client may no longer have.
 async fn revoke_all(context: &Context, by: &Caller) {
     let (subscribed, mut refused) = (by.client.subscribed(), Vec::new());
     let mut slices = context.topics.long_work(&by.client, subscribed.len()).await;
@@ -52,26 +52,26 @@ async fn revoke_all(context: &Context, by: &Caller) {
     revoke(context, by, refused).await;
 }
 
-/// Ends those of some subscriptions that a client may no longer have.
+/// Ends the given subscriptions, unless the client may keep them.
 pub(super) async fn revoke(context: &Context, by: &Caller, texts: Vec<TopicPattern>) {
     let mut left = Left::default();
     for text in texts {
-        // Checked again: ending the one before took time.
+        // Checked again, because ending the previous one took time.
         let Some(refused) = refusal(context, by, &text) else { continue };
         let (topic, reason) = (text.as_str().to_owned(), Some(refused.message));
         let mut frame = BytesMut::new();
         ServerMessage::Unsubscribed { topic, code: refused.code, reason }.encode(None, &mut frame);
-        // An error says that it has ended already.
+        // An error means that it has already ended.
         let farewell = Farewell::Notice(exact(frame));
         let _ = context.topics.end_one(&by.client, &text, Some(farewell), &mut left).await;
     }
     context.topics.forget(&by.client, left).await;
 }
 
-/// Why a client may no longer have a subscription; `None` if it may, or has none to this text.
+/// Reason why the client may no longer have a subscription; `None` if it may, or has no such subscription.
 fn refusal(context: &Context, by: &Caller, text: &TopicPattern) -> Option<ErrorReply> {
     let Granted { presence, replays } = by.client.subscription(text)?;
     let identity = by.identity();
-    let may = permit::may_hear(context, &identity, text, presence);
+    let may = permit::may_subscribe(context, &identity, text, presence);
     may.and_then(|()| permit::may_have_replayed(&identity, text, replays.then_some("since"))).err()
 }

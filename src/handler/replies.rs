@@ -1,4 +1,4 @@
-//! The replies to one batch of requests, encoded into one buffer: many small replies become one write and few packets.
+//! Replies to one batch of requests, encoded into one buffer: many small replies become one write and few packets.
 
 use bytes::{Bytes, BytesMut};
 use quic_websocket_lane::Sent;
@@ -6,36 +6,36 @@ use quic_websocket_lane::Sent;
 use crate::frame;
 use crate::message::{RequestId, ServerMessage, encode_binary_head, encode_echo};
 
-/// Most that is set aside for replies that have not come yet.
-const MAX_GUESS_BYTES: usize = 64 * 1024;
+/// Largest buffer reserved in advance, in bytes.
+const MAX_ESTIMATE_BYTES: usize = 64 * 1024;
 
-/// Replies waiting to be written, in order.
+/// Replies to be written, in order.
 #[derive(Debug)]
 pub(crate) struct Replies {
     messages: usize,
     open: BytesMut,
-    /// About the size of the last buffers: the next one is made in one piece and not grown.
-    guess_bytes: usize,
-    /// Bodies from this size on are compressed, if the client agreed to that.
+    /// Estimated size of the next buffer, from the previous ones, so that it is allocated once.
+    estimated_bytes: usize,
+    /// Minimum size of compressed bodies, in bytes; `None` if the client did not negotiate compression.
     compress_from: Option<usize>,
 }
 
 impl Replies {
     pub(crate) fn new(compress_from: Option<usize>) -> Self {
-        Self { messages: 0, open: BytesMut::new(), guess_bytes: 0, compress_from }
+        Self { messages: 0, open: BytesMut::new(), estimated_bytes: 0, compress_from }
     }
 
-    /// The waiting replies, as they are counted.
+    /// The replies as traffic counters count them.
     pub(crate) fn sent(&self) -> Sent {
         Sent { messages: self.messages, bytes: self.len() - self.messages * frame::PREFIX_BYTES }
     }
 
-    /// How many bytes wait.
+    /// Bytes of all replies, with their length prefixes.
     pub(crate) fn len(&self) -> usize {
         self.open.len()
     }
 
-    /// Adds a reply; gives its length before compression.
+    /// Adds a reply; returns its length before compression.
     pub(crate) fn put(&mut self, re: Option<&RequestId>, message: &ServerMessage) -> usize {
         self.put_with(|out| message.encode(re, out))
     }
@@ -45,7 +45,7 @@ impl Replies {
         self.put_with(|out| encode_echo(content, re, timestamp, out));
     }
 
-    /// Adds the echo of a `binary`. A copy: the attachment lies in received memory, of which it may be a small part.
+    /// Adds the echo of a `binary`. Copies the attachment, which may be a small part of a large receive buffer.
     pub(crate) fn echo_binary(&mut self, attachment: &[u8], re: Option<&RequestId>, timestamp: u64) {
         self.open.reserve(attachment.len());
         self.put_with(|out| {
@@ -54,20 +54,21 @@ impl Replies {
         });
     }
 
-    /// Takes them all, in one piece whose memory is no larger than that; `None` if there are none.
+    /// Takes all replies, in one buffer without spare capacity; `None` if there are none.
     pub(crate) fn take(&mut self) -> Option<Bytes> {
         self.messages = 0;
         if self.open.is_empty() {
             return None;
         }
-        self.guess_bytes = self.open.len().max(self.guess_bytes - self.guess_bytes / 8).min(MAX_GUESS_BYTES);
-        // Not split off: an idle lane keeps no buffer.
+        self.estimated_bytes =
+            self.open.len().max(self.estimated_bytes - self.estimated_bytes / 8).min(MAX_ESTIMATE_BYTES);
+        // Takes the whole buffer, so that an idle lane keeps none.
         Some(frame::exact(std::mem::take(&mut self.open)))
     }
 
     fn put_with(&mut self, encode: impl FnOnce(&mut BytesMut)) -> usize {
         if self.open.is_empty() {
-            self.open.reserve(self.guess_bytes);
+            self.open.reserve(self.estimated_bytes);
         }
         self.messages += 1;
         let start = self.open.len();
@@ -116,16 +117,16 @@ mod tests {
     }
 
     #[test]
-    fn no_reply_keeps_more_memory_than_its_length() {
+    fn replies_hold_no_more_memory_than_their_length() {
         let mut replies = Replies::new(Some(1024));
-        // A large batch sets the guess for those behind it.
+        // A large batch raises the estimate for those after it.
         for sizes in [&[1_000_000][..], &[5], &[60_000; 2], &[5], &[2000, 5, 1_000_000], &[5]] {
             for &size in sizes {
                 replies.echo_text(&"x".repeat(size), None, 5);
             }
             let piece = replies.take().expect("replies");
             let length = piece.len();
-            let capacity = piece.try_into_mut().expect("nobody shares it").capacity();
+            let capacity = piece.try_into_mut().expect("a unique buffer").capacity();
             assert_eq!(capacity, length, "replies to {sizes:?} bytes");
         }
     }

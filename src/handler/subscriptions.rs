@@ -1,4 +1,4 @@
-//! `subscribe` and `unsubscribe`.
+//! `subscribe` and `unsubscribe`. Their replies go onto the control lane ahead of the topic's messages.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::frame::exact;
 use crate::message::{self, ErrorReply, RequestId, ServerMessage, Subscribe, TopicPattern};
 use crate::topic::{Farewell, SubscribeRequest, Subscribed};
 
-/// Gives the reply, or nothing if it is on the control lane already: ahead of the messages, which go there as well.
+/// Subscribes. Returns the reply, or `None` if it is already on the control lane, ahead of the topic's messages there.
 pub(super) async fn subscribe(
     context: &Context,
     by: &Caller,
@@ -26,7 +26,8 @@ pub(super) async fn subscribe(
     let announce = on_control.then_some(&announce as &(dyn Fn(&Subscribed) -> Bytes + Send + Sync));
     let request = SubscribeRequest { who: &by.client, wanted, allowance: &by.allowance, announce };
     let subscribed = context.topics.subscribe(&request).await;
-    // Another token may have come meanwhile on another lane, and have looked at the subscriptions before this one.
+    // The token may have been refreshed meanwhile on another lane, which checked the subscriptions before this one
+    // existed.
     if !Arc::ptr_eq(permitted, &by.identity()) {
         refresh::revoke(context, by, vec![text.clone()]).await;
     }
@@ -47,7 +48,7 @@ fn reply(text: &TopicPattern, subscribed: Subscribed, may_publish: Option<bool>)
     ServerMessage::Subscribed(reply)
 }
 
-/// Gives the reply, or nothing if it is on the control lane already.
+/// Unsubscribes. Returns the reply, or `None` if it is already on the control lane.
 pub(super) async fn unsubscribe(
     context: &Context,
     by: &Caller,
@@ -61,7 +62,8 @@ pub(super) async fn unsubscribe(
     let farewell = on_control.then(|| Farewell::Reply(framed(&done, re)));
     match context.topics.unsubscribe(&by.client, topic, farewell).await {
         Ok(()) if on_control => {
-            // A client that does not read is not read either; a lane that is gone ends the client elsewhere.
+            // Waits, so that the server does not read from a client that does not read. If the lane has ended, the
+            // client ends elsewhere.
             let _ = by.client.outbound.passed().await;
             None
         }
@@ -70,7 +72,7 @@ pub(super) async fn unsubscribe(
     }
 }
 
-/// A reply that goes onto the control lane by way of the worker's inbox.
+/// Encodes a reply that reaches the control lane through the worker's inbox.
 fn framed(reply: &ServerMessage, re: Option<&RequestId>) -> Bytes {
     let mut frame = BytesMut::new();
     reply.encode(re, &mut frame);

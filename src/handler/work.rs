@@ -1,5 +1,5 @@
-//! The operations that clients ask for. Each is a variant, so that the compiler names every place
-//! that a new one needs: its right in `permit`, and its effect in `execute` or `page`.
+//! Requests that cannot be answered at once. Each operation is a variant, so that the compiler reports every place that
+//! a new one needs: its right in `permit`, and its effect in `execute` or `page`.
 
 use std::sync::Arc;
 
@@ -23,9 +23,9 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    /// Whether its place in the order of effects is quickly had, so that earlier replies of the lane may still be
-    /// pending when it is carried out. The others wait for them: they may take long, or put their reply on the lane
-    /// themselves.
+    /// Whether it takes its place in the order of effects quickly, so that earlier replies of the lane may still be
+    /// pending when it is executed. The others wait for those replies: they may take long, or put their own reply on
+    /// the lane.
     fn is_brief(&self) -> bool {
         match self {
             Self::Broadcast(_) | Self::Direct { .. } | Self::Signal { .. } => true,
@@ -34,7 +34,7 @@ impl Work {
     }
 }
 
-/// A page of a list or a log. It waits for nothing but the client's rate.
+/// A page of a list or of a log. It waits only for the client's rate.
 #[derive(Debug)]
 pub(crate) enum Page {
     Clients { limit: u64, after: Option<Uuid> },
@@ -42,17 +42,17 @@ pub(crate) enum Page {
     Members(TopicName),
 }
 
-/// An operation that was permitted and is still to be done.
+/// A permitted request that is still to be executed.
 #[derive(Debug)]
 pub(crate) enum Deferred {
-    /// To be carried out by [`execute`](super::execute).
+    /// Executed by [`execute`](super::execute).
     Work(Requested<Work>),
-    /// To be made by [`make_page`](super::make_page), once the client may have one.
+    /// Produced by [`make_page`](super::make_page), once the client's rate allows it.
     Page(Requested<Page>),
 }
 
 impl Deferred {
-    /// Whether it may be carried out while earlier replies of its lane are pending.
+    /// Whether it may be executed while earlier replies of its lane are pending.
     pub(crate) fn is_brief(&self) -> bool {
         matches!(self, Self::Work(work) if work.operation.is_brief())
     }
@@ -62,7 +62,7 @@ impl Deferred {
 #[derive(Debug)]
 pub(crate) struct Requested<T> {
     pub(super) id: Option<RequestId>,
-    /// The client's identity when it was permitted; another token may come before it is carried out.
+    /// The client's identity when the operation was permitted; a `refresh` may change it before it is executed.
     pub(super) identity: Arc<Identity>,
     pub(super) operation: T,
 }

@@ -1,5 +1,5 @@
-//! How a client arrives: from a connection's first packet to the carrier on which it shakes hands, by whichever protocol it
-//! speaks. All of this has the time of one handshake, and ends when the server drains.
+//! New connections: from the first packet to the carrier on which the client shakes hands, for each protocol. All of it
+//! shares the time of one handshake, and ends when the server drains. Called by `worker` and `http`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::registry::Handshaking;
 use crate::transport::webtransport::{self, NoSession};
 use crate::transport::{Carrier, Protocol};
 
-/// Serves one connection to its end.
+/// Serves one QUIC connection until it ends.
 pub(crate) async fn run(incoming: quinn::Incoming, worker_context: WorkerContext, handshaking: Handshaking) {
     let config = &worker_context.context.config;
     let deadline = Instant::now() + config.timing.handshake_timeout();
@@ -43,7 +43,7 @@ pub(crate) async fn run(incoming: quinn::Incoming, worker_context: WorkerContext
             return welcome(Carrier::Native(connection), None, None, deadline, worker_context, handshaking).await;
         }
         Ok(Ok((protocol, None))) => {
-            // Always works on the server's side.
+            // Never fails on the server's side.
             let Ok((connection, confirmed)) = connecting.into_0rtt() else { return };
             return match protocol {
                 Protocol::Native => run_early(connection, confirmed, deadline, worker_context, handshaking).await,
@@ -53,16 +53,17 @@ pub(crate) async fn run(incoming: quinn::Incoming, worker_context: WorkerContext
             };
         }
         Ok(Err(e)) => return failed(from, &e),
-        Err(given_up) => given_up,
+        Err(failure) => failure,
     };
-    // For the client the connection may be complete: only its last packet is not here yet.
+    // The client may regard the connection as established, if only its last packet is missing here; so close it
+    // properly.
     if let Ok((connection, _)) = connecting.into_0rtt() {
         give_up(&connection, code, reason);
     }
 }
 
-/// Waits for a step of the handshake; where that takes too long, or the server drains, gives the code and reason with which
-/// the connection has to end.
+/// Waits for a step of the handshake. If it takes too long, or the server drains, returns the code and reason for
+/// closing the connection.
 async fn in_time<T>(
     step: impl Future<Output = T>,
     deadline: Instant,
@@ -74,7 +75,7 @@ async fn in_time<T>(
     }
 }
 
-/// Ends a connection that has not become a client's.
+/// Closes a connection whose client has not completed its handshake.
 fn give_up(connection: &Connection, code: CloseCode, reason: &str) {
     let from = connection.remote_address();
     debug!(peer = %from, code = code.0, reason, "Connection from {from} given up: {reason}");
@@ -86,7 +87,7 @@ fn failed(from: SocketAddr, error: &ConnectionError) {
     debug!(peer = %from, "Connection from {from} failed: {}", Printable::excerpt(&error));
 }
 
-/// The same for a connection that may bring early data.
+/// Continues [`run`] for a connection that may have 0-RTT data.
 async fn run_early(
     connection: Connection,
     confirmed: ZeroRttAccepted,
@@ -102,12 +103,12 @@ async fn run_early(
             }
             Some(e) => return failed(from, &e),
         },
-        Err(given_up) => given_up,
+        Err(failure) => failure,
     };
     give_up(&connection, code, reason);
 }
 
-/// The same for a connection that speaks HTTP/3.
+/// Continues [`run`] for a connection that speaks HTTP/3.
 async fn run_session(
     connection: Connection,
     confirmed: ZeroRttAccepted,
@@ -131,17 +132,17 @@ async fn run_session(
             let why = no_session.to_string();
             debug!(peer = %from, "Connection from {from}: {}", Printable::excerpt(&why));
             if let NoSession::Refused { .. } = &no_session {
-                // The client leaves once it has the answer, which closing would take back.
+                // The client closes the connection once it has read the response, which closing here could discard.
                 let _ = timeout(config.timing.close_timeout(), connection.closed()).await;
             }
             return connection.close(no_session.code(), b"");
         }
-        Err(given_up) => given_up,
+        Err(failure) => failure,
     };
     give_up(&connection, code, reason);
 }
 
-/// Serves one WebSocket to its end, whose opening handshake was answered.
+/// Serves one WebSocket whose opening handshake was answered, until it ends.
 pub(crate) async fn run_socket(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     from: SocketAddr,
@@ -156,6 +157,6 @@ pub(crate) async fn run_socket(
     let (socket, pump) = websocket::open(stream, from, certificate, max_message_bytes, linger).await;
     let pump = AbortOnDropHandle::new(tokio::spawn(pump));
     welcome(Carrier::WebSocket(socket), None, bearer, deadline, worker_context, handshaking).await;
-    // What it says last has as long as on any carrier.
+    // Its last messages have as long as on any carrier.
     let _ = timeout(2 * linger, pump).await;
 }

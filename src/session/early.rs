@@ -1,7 +1,7 @@
-//! Early data (RFC 9001 section 4.6, docs/PROTOCOL.md, "0-RTT"): what came before the TLS handshake was confirmed may be a
-//! copy of what the client once sent. Until then a client is served what is harmless to repeat, and is nowhere: neither
-//! in the registry nor on the roster nor among the members of topics. Once confirmed it takes all these registration, and only
-//! then goes on what has waited.
+//! 0-RTT data (RFC 9001 section 4.6, docs/PROTOCOL.md, "0-RTT") may be a replay until the TLS handshake is confirmed.
+//! Until then a client is registered nowhere: neither in the registry, nor on the roster, nor among a topic's members.
+//! Requests that are unsafe to replay are held back; new messages are held back by default, and [`may_serve`] lists the
+//! exceptions.
 
 use std::sync::Arc;
 
@@ -10,26 +10,27 @@ use quinn::{Connection, RecvStream, SendStream, ZeroRttAccepted};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::end::End;
 use super::handshake::close_code;
-use super::{End, Session, WorkerContext};
+use super::{Session, WorkerContext};
 use crate::frame::Body;
 use crate::message::{ClientInfo, ClientMessage, CloseCode, ClosedBy, Request};
 use crate::registry::{Handshaking, Naming, OnRoster, Registered};
 
-/// What a connection began with, where that came before its handshake was done.
+/// A connection that began with 0-RTT data.
 pub(super) struct Early {
-    /// The control lane.
+    /// Control lane.
     pub(super) control: (SendStream, RecvStream),
     /// Resolves when the handshake is confirmed, or the connection is lost.
     pub(super) confirmed: ZeroRttAccepted,
 }
 
-/// What keeps back a client's requests until it has taken its registration. Opened once, and seen by all its lanes.
+/// Holds back a client's requests until it is registered. Opened once, and shared by all its lanes.
 #[derive(Debug)]
 pub(super) struct Gate(CancellationToken);
 
 impl Gate {
-    /// An open one, for who is confirmed, or one that is to be opened.
+    /// Creates a gate that is open, for a confirmed client, or closed.
     pub(super) fn new(is_open: bool) -> Self {
         let gate = Self(CancellationToken::new());
         if is_open {
@@ -42,7 +43,7 @@ impl Gate {
         self.0.cancel();
     }
 
-    /// Waits until it is open. Cancel safe.
+    /// Waits until the gate is open. Cancel safe.
     pub(super) async fn opened(&self) {
         self.0.cancelled().await;
     }
@@ -51,39 +52,44 @@ impl Gate {
 /// A client's entry in the registry.
 pub(super) enum RegistryEntry {
     Made(Registered),
-    /// To be made for who was not confirmed yet.
+    /// To be made once the client is confirmed.
     Wanted(ClientInfo, Naming),
 }
 
-/// A client's registration among the others, which it leaves when this is dropped.
+/// A client's presence in the registry and on the roster, which ends when this is dropped.
 #[derive(Default)]
 pub(super) struct Registration(Option<(OnRoster, Registered)>);
 
 impl Registration {
-    pub(super) async fn take(&mut self, session: &Session, worker_context: &WorkerContext, mut registered: Registered) {
+    pub(super) async fn enter(
+        &mut self,
+        session: &Session,
+        worker_context: &WorkerContext,
+        mut registered: Registered,
+    ) {
         let displaced = std::mem::take(&mut registered.displaced);
-        // In the registry first, as ever: who is on the roster can be asked for.
+        // The registry comes first: clients on the roster can be looked up there.
         self.0 = Some((worker_context.roster.add(Arc::clone(&session.outbound)), registered));
         session.outbound.counters().accepted(session.carrier.name());
-        for impostor in displaced {
+        for other in displaced {
             let closed =
                 ClosedBy::new(CloseCode::FORBIDDEN, "client_name: this name is another user's; choose another one");
-            session.context.registry.end(impostor, closed).await;
+            session.context.registry.end(other, closed).await;
         }
     }
 }
 
-/// What a client still has to wait for that is not confirmed.
+/// What an unconfirmed client is waiting for.
 pub(super) struct Unconfirmed {
     pub(super) confirmed: ZeroRttAccepted,
     pub(super) info: ClientInfo,
     pub(super) naming: Naming,
-    /// Until then it counts as a handshake, and has the time of one.
+    /// Counts the client among the handshakes until then, with a handshake's `deadline`.
     pub(super) handshaking: Handshaking,
     pub(super) deadline: Instant,
 }
 
-/// Waits for the confirmation, and takes the client's registration. Ends where that does not work out, else never.
+/// Waits for the confirmation, and registers the client. Returns only if that fails.
 pub(super) async fn confirm(
     session: &Session,
     worker_context: &WorkerContext,
@@ -94,7 +100,7 @@ pub(super) async fn confirm(
         if timeout_at(deadline, confirmed).await.is_err() {
             return End::sent(CloseCode::TIMEOUT, "no handshake in time");
         }
-        // It has the same end where the connection is lost.
+        // The future also resolves if the connection is lost.
         if let Some(lost) = session.carrier.close_reason() {
             return End::Disconnected(lost);
         }
@@ -102,7 +108,7 @@ pub(super) async fn confirm(
             Ok(registered) => registered,
             Err(why) => return End::sent(close_code(why), why.to_string()),
         };
-        registration.take(session, worker_context, registered).await;
+        registration.enter(session, worker_context, registered).await;
         session.context.topics.appear(&session.caller.client).await;
         session.gate.open();
         drop(handshaking);
@@ -110,12 +116,13 @@ pub(super) async fn confirm(
     std::future::pending().await
 }
 
-/// Whether a body may be served now; else it waits for the gate.
+/// Whether a body may be served now; otherwise it waits for the gate.
 pub(super) fn may_serve(session: &Session, body: &Bytes) -> bool {
     session.gate.0.is_cancelled() || is_harmless(session, body)
 }
 
-/// Whether serving a body twice does no harm, and nobody else notices. What cannot be read is only told so.
+/// Whether serving a body twice does no harm and is invisible to others. Includes invalid bodies, which only cause an
+/// error reply.
 fn is_harmless(session: &Session, body: &Bytes) -> bool {
     let Ok(body) = Body::parse(body.clone(), session.compression, session.max_message_bytes) else { return true };
     match Request::parse(&body).map(|request| request.message) {
@@ -133,12 +140,12 @@ fn is_harmless(session: &Session, body: &Bytes) -> bool {
     }
 }
 
-/// What comes first on a connection that may have early data: its handshake, or a lane.
+/// Waits for the first event on a connection that may have 0-RTT data: the confirmation (`None`), or a lane.
 pub(super) async fn begin(connection: &Connection, mut confirmed: ZeroRttAccepted) -> Option<Early> {
     tokio::select! {
         biased;
         _ = &mut confirmed => None,
-        // Cancel safe: a stream that was not taken is there the next time.
+        // Cancel safe: a stream that was not accepted is still there the next time.
         control = connection.accept_bi() => Some(Early { control: control.ok()?, confirmed }),
     }
 }

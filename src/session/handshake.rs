@@ -1,5 +1,5 @@
-//! The first exchange: the client's control lane opens with `handshake` and is answered with `handshake_response`.
-//! Nothing else is served before.
+//! The handshake: the first message on a client's control lane is `handshake`, answered with `handshake_response`.
+//! Nothing else is served before it. Called by the session; asks `auth` and the registry whether the client may enter.
 
 use std::sync::Arc;
 
@@ -9,8 +9,9 @@ use tokio::time::{Instant, timeout_at};
 use tracing::info;
 use uuid::Uuid;
 
+use super::WorkerContext;
 use super::early::RegistryEntry;
-use super::{End, WorkerContext, frame_error, unreadable};
+use super::end::{End, frame_error, unreadable};
 use crate::Printable;
 use crate::auth::{Denied, Identity};
 use crate::frame::{Body, BodyError, Compression};
@@ -25,13 +26,14 @@ use crate::registry::{Naming, NotRegistered};
 use crate::tls::{self, Subject};
 use crate::transport::Carrier;
 
-/// Wrong handshakes that are answered with an error before the connection is closed.
+/// Number of invalid first messages that are answered with an error before the connection is closed.
 const ATTEMPTS: usize = 3;
 
-/// When whoever has too many connections may try again: others of its address have to end first, and nobody knows when.
+/// Retry delay sent to a client over its address's connection limit. An estimate: other connections of that address
+/// have to end first.
 const TOO_MANY_RETRY_MS: u64 = 10_000;
 
-/// A client that was let in.
+/// An accepted client.
 pub(super) struct Welcomed {
     pub(super) reader: LaneReader,
     pub(super) outbound: Arc<Outbound>,
@@ -41,7 +43,7 @@ pub(super) struct Welcomed {
     pub(super) identity: Identity,
 }
 
-/// A client that was not let in: how its connection ends, and its control lane for the last words.
+/// A refused client: how its connection ends, and its control lane for the last messages.
 pub(super) struct Refused {
     pub(super) end: End,
     pub(super) control: Option<Arc<LaneWriter>>,
@@ -53,9 +55,9 @@ impl From<End> for Refused {
     }
 }
 
-/// Takes a client in, or says how its connection has to end. `early` is its control lane, where that came before the
-/// connection was confirmed; `bearer` the token that came with its connection. Without a place among its address's it is only told so, and has no more time for that than
-/// last words have.
+/// Performs the handshake, or returns how to close the connection. `early` is the control lane, if it came in 0-RTT
+/// data; `bearer` is the token that came with the connection. A client over its address's connection limit (no
+/// `permit`) only receives that error, within `close_timeout`.
 pub(super) async fn welcome(
     carrier: &Carrier,
     early: Option<(SendHalf, ReceiveHalf)>,
@@ -63,11 +65,11 @@ pub(super) async fn welcome(
     id: Uuid,
     deadline: Instant,
     worker_context: &WorkerContext,
-    place: Option<&Place>,
+    permit: Option<&Place>,
 ) -> Result<Welcomed, Refused> {
     let context = &worker_context.context;
-    let hurry = Instant::now() + context.config.timing.close_timeout();
-    let deadline = if place.is_some() { deadline } else { deadline.min(hurry) };
+    let close_deadline = Instant::now() + context.config.timing.close_timeout();
+    let deadline = if permit.is_some() { deadline } else { deadline.min(close_deadline) };
     let late = |_| End::sent(CloseCode::TIMEOUT, "no handshake in time");
     let is_confirmed = early.is_none();
     let (send, receive) = match early {
@@ -78,17 +80,17 @@ pub(super) async fn welcome(
     let mut reader = LaneReader::new(receive, carrier.layer(), max_message_bytes(context));
     let greeting = async {
         let (re, mut handshake) = first_message(carrier, &mut reader, &control, context).await?;
-        if place.is_none() {
+        if permit.is_none() {
             return Err(one_too_many(worker_context, re.as_ref(), &control));
         }
         handshake.token = handshake.token.or(bearer);
-        let shown = Shown {
+        let presented = Presented {
             handshake,
             transport: carrier.name(),
             certified: carrier.certificate().and_then(|own| tls::subject(&own)),
             is_confirmed,
         };
-        admit(id, re.as_ref(), shown, &control, worker_context).await
+        admit(id, re.as_ref(), presented, &control, worker_context).await
     };
     match timeout_at(deadline, greeting).await.map_err(late).flatten() {
         Ok(Admitted { registration, zstd, member, identity }) => {
@@ -104,7 +106,7 @@ pub(super) async fn welcome(
     }
 }
 
-/// Logs that a client is in, and which user it has proved to be.
+/// Logs an accepted client, and its authenticated user.
 fn completed(member: &Member) {
     let (id, name) = (member.id, member.name.as_deref());
     let Some(user) = member.user.as_deref() else {
@@ -119,7 +121,7 @@ fn completed(member: &Member) {
     );
 }
 
-/// Reads until there is a handshake whose fields are right.
+/// Reads until there is a valid handshake.
 async fn first_message(
     carrier: &Carrier,
     reader: &mut LaneReader,
@@ -143,7 +145,7 @@ async fn first_message(
             Ok(body) => body,
             Err(BodyError::Fatal(e)) => return Err(frame_error(e)),
             Err(e) => {
-                say(control, None, &handler::error(ErrorCode::BadRequest, e.to_string()));
+                send_now(control, None, &handler::error(ErrorCode::BadRequest, e.to_string()));
                 return Err(protocol_error("the first message has to be handshake".into()));
             }
         };
@@ -157,7 +159,7 @@ async fn first_message(
         };
         let is_handshake = Request::is_of_type(&body, "handshake");
         if invalid.malformed || is_handshake {
-            say(control, invalid.re.as_ref(), &handler::error(ErrorCode::BadRequest, invalid.message));
+            send_now(control, invalid.re.as_ref(), &handler::error(ErrorCode::BadRequest, invalid.message));
         }
         if !is_handshake {
             return Err(protocol_error("the first message has to be handshake".into()));
@@ -166,45 +168,45 @@ async fn first_message(
     Err(protocol_error(format!("{ATTEMPTS} wrong messages before a handshake")))
 }
 
-/// Answers a handshake on a connection that is one too many from its address.
+/// Refuses a handshake over the address's connection limit.
 fn one_too_many(worker_context: &WorkerContext, re: Option<&RequestId>, control: &LaneWriter) -> End {
     let most = worker_context.context.config.rates.address_connections;
     worker_context.counters().refused.add(1);
     let reason = format!("this address has the {most} connections that it may have; end one of them first");
     let error = ErrorReply::new(ErrorCode::RateLimited, reason.clone()).with_retry_after_ms(TOO_MANY_RETRY_MS);
-    say(control, re, &ServerMessage::Error(error));
+    send_now(control, re, &ServerMessage::Error(error));
     End::sent(CloseCode::RATE_LIMITED, reason)
 }
 
-/// What a client shows of itself.
-struct Shown {
+/// What a client presents in its handshake.
+struct Presented {
     handshake: Handshake,
-    /// The carrier on which it comes.
+    /// Name of the carrier.
     transport: &'static str,
-    /// Whom its certificate names.
+    /// Subject of its client certificate.
     certified: Option<Subject>,
-    /// Whether it is known to be there.
+    /// False while its 0-RTT data may be a replay.
     is_confirmed: bool,
 }
 
-/// What is known of a client that is let in.
+/// Result of an accepted handshake.
 struct Admitted {
     registration: RegistryEntry,
-    /// Whether zstd was agreed on.
+    /// Whether zstd compression was negotiated.
     zstd: bool,
     member: Member,
     identity: Identity,
 }
 
-/// Answers a handshake.
+/// Authenticates and registers a client, and answers its handshake.
 async fn admit(
     id: Uuid,
     re: Option<&RequestId>,
-    shown: Shown,
+    presented: Presented,
     control: &LaneWriter,
     worker_context: &WorkerContext,
 ) -> Result<Admitted, End> {
-    let Shown { handshake, transport, certified, is_confirmed } = shown;
+    let Presented { handshake, transport, certified, is_confirmed } = presented;
     let context = &worker_context.context;
     let name = handshake.client_name.as_ref().map(ClientName::as_str);
     let version = Printable::excerpt(&handshake.protocol_version);
@@ -217,14 +219,14 @@ async fn admit(
     let mut reply = HandshakeReply::new(context.config.name.as_str());
     let refuse = |mut reply: HandshakeReply, code, reason: String| {
         reply.reason = Some(reason.clone());
-        say(control, re, &ServerMessage::HandshakeResponse(reply));
+        send_now(control, re, &ServerMessage::HandshakeResponse(reply));
         Err(End::sent(code, reason))
     };
     if major(&handshake.protocol_version) != major(PROTOCOL_VERSION) {
         let reason = format!("this server speaks protocol version {PROTOCOL_VERSION}");
         return refuse(reply, CloseCode::PROTOCOL_ERROR, reason);
     }
-    // Before a token is used up: whoever comes back may show it again.
+    // Checked before a single-use token is consumed, so that the client can use it again later.
     if context.registry.is_full() {
         return refuse(reply, close_code(NotRegistered::Full), NotRegistered::Full.to_string());
     }
@@ -261,11 +263,11 @@ async fn admit(
     reply.client_id = Some(id);
     reply.limits = Some(limits(context));
     reply.zstd = handshake.zstd;
-    say(control, re, &ServerMessage::HandshakeResponse(reply));
+    send_now(control, re, &ServerMessage::HandshakeResponse(reply));
     Ok(Admitted { registration, zstd: handshake.zstd, member, identity })
 }
 
-/// The code with which the connection of a client closes that the registry does not take.
+/// Closing code for a client that the registry refused.
 pub(super) fn close_code(why: NotRegistered) -> CloseCode {
     match why {
         NotRegistered::Full => CloseCode::TRY_LATER,
@@ -293,26 +295,26 @@ fn size(setting: u64) -> usize {
 
 fn limits(context: &Context) -> Limits {
     let (limits, timing) = (&context.config.limits, &context.config.timing);
-    let mut told = Limits::default();
-    told.max_message_bytes = limits.max_message_bytes;
-    told.ping_interval_ms = timing.ping_interval_ms;
-    told.ping_timeout_ms = timing.ping_timeout_ms;
-    told.max_request_lanes = limits.max_request_lanes;
-    told.max_unfinished_bytes = Some(limits.client_unfinished_bytes);
-    told
+    let mut announced = Limits::default();
+    announced.max_message_bytes = limits.max_message_bytes;
+    announced.ping_interval_ms = timing.ping_interval_ms;
+    announced.ping_timeout_ms = timing.ping_timeout_ms;
+    announced.max_request_lanes = limits.max_request_lanes;
+    announced.max_unfinished_bytes = Some(limits.client_unfinished_bytes);
+    announced
 }
 
-/// The largest body that is accepted, in bytes.
+/// Largest accepted body, in bytes.
 pub(super) fn max_message_bytes(context: &Context) -> usize {
     size(context.config.limits.max_message_bytes)
 }
 
-fn say(control: &LaneWriter, re: Option<&RequestId>, message: &ServerMessage) {
+fn send_now(control: &LaneWriter, re: Option<&RequestId>, message: &ServerMessage) {
     let mut frame = BytesMut::new();
     message.encode(re, &mut frame);
     let batch: FrameBatch = frame.freeze().into();
     control.scheduler().counters().sent(batch.all());
-    // These few messages fit into any window; where the lane is closed already, the end follows anyway.
+    // These few messages fit into any backlog; if the lane is closed already, the connection ends anyway.
     let _ = control.try_send(&batch, Overflow::Refuse);
 }
 

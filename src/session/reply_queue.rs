@@ -1,5 +1,5 @@
-//! The replies of one lane, in the order of its requests. A reply that is pending keeps its place, and those behind it wait;
-//! meanwhile the lane is read on, within bounds.
+//! The replies of one lane, in the order of its requests. A pending reply keeps its place, and later replies wait
+//! behind it; meanwhile the lane is read on, within bounds.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -11,16 +11,16 @@ use quic_websocket_lane::{LaneWriter, Sent, WaitingReplies};
 use super::Session;
 use crate::handler::{Pending, Replies};
 
-/// Replies of so many bytes are written before more requests are looked at.
+/// Bytes of ready replies that are written before further requests are served.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// The replies of one lane that are not written yet.
+/// The unwritten replies of one lane.
 pub(super) struct ReplyQueue<'a> {
     session: &'a Session,
     writer: &'a LaneWriter,
-    /// Behind all of the queue.
+    /// Replies after the whole queue, still being added to.
     pub(super) open: Replies,
-    /// Empty, or a pending reply is in front.
+    /// If not empty, a pending reply is at the front.
     queue: VecDeque<Slot<'a>>,
     pending: usize,
     ready_bytes: usize,
@@ -29,7 +29,7 @@ pub(super) struct ReplyQueue<'a> {
 
 enum Slot<'a> {
     Pending(Pending),
-    /// Counted as waiting for the client.
+    /// Ready behind a pending reply; counted as waiting for the client.
     Ready {
         frames: Bytes,
         sent: Sent,
@@ -51,12 +51,12 @@ impl<'a> ReplyQueue<'a> {
         }
     }
 
-    /// Whether so much is ready that it has to be written before more is added.
+    /// Whether the ready replies have to be written before more are added.
     pub(super) fn is_full(&self) -> bool {
         self.open.len() + self.ready_bytes >= BATCH_BYTES
     }
 
-    /// Adds a pending reply; waits until there is room for it.
+    /// Adds a pending reply; waits for room.
     pub(super) async fn push(&mut self, reply: Pending) -> Result<(), ()> {
         while self.pending >= self.most_pending {
             self.advance().await?;
@@ -67,8 +67,8 @@ impl<'a> ReplyQueue<'a> {
         Ok(())
     }
 
-    /// Writes what is not behind a pending reply, and if that has grown large, everything. Returns once the stream has taken
-    /// it, so that a client that does not read is not read either.
+    /// Writes the replies that are not behind a pending one, or everything if they have grown large. Returns once the
+    /// stream has accepted them, so that the server reads no further from a client that does not read.
     pub(super) async fn write(&mut self) -> Result<(), ()> {
         if self.queue.is_empty() || self.is_full() {
             return self.flush().await;
@@ -77,7 +77,7 @@ impl<'a> ReplyQueue<'a> {
         Ok(())
     }
 
-    /// Writes everything, once it is known.
+    /// Waits for all pending replies, and writes everything.
     pub(super) async fn flush(&mut self) -> Result<(), ()> {
         while !self.queue.is_empty() {
             self.advance().await?;
@@ -87,34 +87,34 @@ impl<'a> ReplyQueue<'a> {
         self.send(&mut [frames], sent).await
     }
 
-    /// Waits for `other`, and meanwhile writes the replies that become known. `other` is not polled while the client does not
-    /// take them, so it must hold nothing that others wait for.
+    /// Waits for `other`, and meanwhile writes replies as they resolve. `other` is not polled while the client does not
+    /// read them, so it must hold nothing that others wait for.
     pub(super) async fn meanwhile<T>(&mut self, other: impl Future<Output = T>) -> Result<T, ()> {
         let mut other = pin!(other);
         while let Some(Slot::Pending(front)) = self.queue.front_mut() {
             let message = tokio::select! {
                 biased;
                 done = &mut other => return Ok(done),
-                // Cancel safe: it keeps its place until it is known.
+                // Cancel safe: the reply keeps its place until it resolves.
                 message = front.resolved(&self.session.context) => message,
             };
-            self.known(message).await?;
+            self.write_front(message).await?;
         }
         Ok(other.await)
     }
 
-    /// Waits for the reply in front, and writes it with those behind it that are known. The lane is not read meanwhile, and
-    /// an answer to a ping may be there.
+    /// Waits for the reply at the front, and writes it with the ready ones behind it. The lane is not read meanwhile,
+    /// and an unread `pong` may be on it.
     async fn advance(&mut self) -> Result<(), ()> {
         let Some(Slot::Pending(front)) = self.queue.front_mut() else { return Ok(()) };
         self.session.waiting.fetch_add(1, Ordering::Relaxed);
         let message = front.resolved(&self.session.context).await;
         self.session.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.known(message).await
+        self.write_front(message).await
     }
 
-    /// The reply in front is known: writes it, and what is ready behind it.
-    async fn known(&mut self, message: Option<crate::message::ServerMessage>) -> Result<(), ()> {
+    /// Writes the reply at the front, now resolved, and the ready ones behind it.
+    async fn write_front(&mut self, message: Option<crate::message::ServerMessage>) -> Result<(), ()> {
         let Some(Slot::Pending(front)) = self.queue.pop_front() else { return Ok(()) };
         self.pending -= 1;
         let (mut frames, mut all) = (Vec::new(), Sent::default());
@@ -134,7 +134,7 @@ impl<'a> ReplyQueue<'a> {
         if frames.is_empty() { Ok(()) } else { self.send(&mut frames, all).await }
     }
 
-    /// Puts what is ready behind the queue.
+    /// Moves the open replies to the back of the queue.
     fn close_open(&mut self) {
         if self.queue.is_empty() {
             return;

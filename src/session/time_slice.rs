@@ -1,45 +1,45 @@
-//! A client's turn on its worker. Its lanes take it one after the other, so a client with 32 lanes has no more of the
-//! worker than a client with one; and between two turns that took their time, the worker looks after everybody else.
+//! Time slices of a client on its worker. Its lanes share them one after the other, so a client with 32 lanes gets no
+//! more of the worker than a client with one; after a used-up slice the worker serves its other clients.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// A client's requests are looked at for so long before the worker's other clients come in between: a few compressed bytes
-/// can be much to inflate and to parse, and be answered with few again; a short request can ask for a long page.
-const TURN: Duration = Duration::from_millis(1);
+/// Time for one client's requests before the worker's other clients are served. A few bytes can be expensive: they may
+/// inflate to much, or ask for a long page.
+const SLICE: Duration = Duration::from_millis(1);
 
-/// The turns of one client.
+/// The time slices of one client.
 #[derive(Debug)]
-pub(super) struct Turns {
-    /// First come, first served.
+pub(super) struct TimeSlices {
+    /// One permit, in order of arrival.
     one: Semaphore,
-    /// Nanoseconds that were spent since others came in between.
+    /// Time spent since other clients were last served, in nanoseconds.
     spent: AtomicU64,
 }
 
 /// The right to serve requests of the client.
 #[derive(Debug)]
-pub(super) struct Turn<'a> {
+pub(super) struct TimeSlice<'a> {
     spent: &'a AtomicU64,
-    /// `None` is not possible: nothing closes the semaphore.
+    /// Never `None`, because nothing closes the semaphore.
     _permit: Option<SemaphorePermit<'a>>,
 }
 
-impl Turns {
+impl TimeSlices {
     pub(super) fn new() -> Self {
         Self { one: Semaphore::new(1), spent: AtomicU64::new(0) }
     }
 
-    /// Waits until none of the client's other lanes has it. Not to be held while the client is waited for.
-    pub(super) async fn take(&self) -> Turn<'_> {
-        Turn { spent: &self.spent, _permit: self.one.acquire().await.ok() }
+    /// Waits until none of the client's other lanes holds the slice. Do not hold it while waiting for the client.
+    pub(super) async fn take(&self) -> TimeSlice<'_> {
+        TimeSlice { spent: &self.spent, _permit: self.one.acquire().await.ok() }
     }
 }
 
-impl Turn<'_> {
-    /// Does a part of the client's work.
+impl TimeSlice<'_> {
+    /// Runs a part of the client's work, and counts its time.
     pub(super) fn work<T>(&self, work: impl FnOnce() -> T) -> T {
         let begun = Instant::now();
         let done = work();
@@ -48,13 +48,13 @@ impl Turn<'_> {
         done
     }
 
-    /// Whether it is over.
+    /// Whether the slice is used up.
     pub(super) fn is_over(&self) -> bool {
-        u128::from(self.spent.load(Ordering::Relaxed)) >= TURN.as_nanos()
+        u128::from(self.spent.load(Ordering::Relaxed)) >= SLICE.as_nanos()
     }
 
-    /// Gives it back; where it is over, not before others had theirs. Handed on at once, it would go round among the client's
-    /// lanes before the worker looks at its sockets again.
+    /// Releases the slice; if it is used up, only after other tasks have run. Otherwise it would pass among the
+    /// client's lanes before the worker polls its sockets again.
     pub(super) async fn end(self) {
         if self.is_over() {
             tokio::task::yield_now().await;
@@ -70,18 +70,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn many_lanes_of_a_client_have_no_more_of_a_worker_than_one() {
-        let (turns, rounds, done) = (Turns::new(), Cell::new(0), Cell::new(0));
+    async fn many_lanes_of_a_client_get_no_more_of_a_worker_than_one() {
+        let (slices, rounds, done) = (TimeSlices::new(), Cell::new(0), Cell::new(0));
         let lane = async || {
-            let turn = turns.take().await;
-            turn.work(|| std::thread::sleep(TURN));
+            let slice = slices.take().await;
+            slice.work(|| std::thread::sleep(SLICE));
             done.set(done.get() + 1);
-            turn.end().await;
+            slice.end().await;
         };
         let neighbour = async {
             while done.get() < 5 {
                 rounds.set(rounds.get() + 1);
-                assert!(done.get() <= rounds.get(), "{} turns in {} rounds", done.get(), rounds.get());
+                assert!(done.get() <= rounds.get(), "{} slices in {} rounds", done.get(), rounds.get());
                 tokio::task::yield_now().await;
             }
         };
@@ -89,17 +89,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_took_no_time_is_handed_on_at_once() {
-        let turns = Turns::new();
+    async fn an_unused_slice_is_released_at_once() {
+        let slices = TimeSlices::new();
         let ended = async {
             for _ in 0..3 {
-                let turn = turns.take().await;
-                turn.work(|| ());
-                if !turn.is_over() {
-                    turn.end().await;
+                let slice = slices.take().await;
+                slice.work(|| ());
+                if !slice.is_over() {
+                    slice.end().await;
                 }
             }
         };
-        assert!(futures_util::FutureExt::now_or_never(ended).is_some(), "nobody waits");
+        assert!(futures_util::FutureExt::now_or_never(ended).is_some(), "no wait");
     }
 }

@@ -1,0 +1,66 @@
+//! Time limits of a connected client: pings for silence, and the expiry of its token.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::Session;
+use super::end::End;
+use crate::message::{CloseCode, ServerMessage, now_ms};
+
+/// Pings a silent client, and closes one that does not answer.
+pub(super) async fn keep_alive(session: &Session) -> End {
+    let timing = &session.context.config.timing;
+    let mut pinged: Option<Instant> = None;
+    let mut progress = (0, session.carrier.moved());
+    loop {
+        // A peer that is still draining its backlog is alive, even if its pong is queued behind that data.
+        let is_busy = session.waiting.load(Ordering::Relaxed) > 0;
+        let made = (session.outbound.control.scheduler().progress(), session.carrier.moved());
+        if is_busy || progress != made {
+            progress = made;
+            session.record_activity();
+        }
+        let last_activity = session.last_activity();
+        let waits_since = pinged.filter(|&pinged| pinged > last_activity);
+        let due = waits_since.map_or(last_activity + timing.ping_interval(), |pinged| pinged + timing.ping_timeout());
+        let now = Instant::now();
+        if now < due {
+            // A client that answers a ping quickly is due for the next one before this ping's timeout.
+            sleep_until(due.min(now + timing.ping_interval())).await;
+        } else if waits_since.is_some() {
+            return End::sent(CloseCode::TIMEOUT, "no answer to a ping; answer with pong");
+        } else {
+            pinged = Some(now);
+            session.send(&ServerMessage::Ping { timestamp: now_ms() });
+        }
+    }
+}
+
+/// Warns a client before its token expires, and closes it when it has. A `refresh` extends both times.
+pub(super) async fn expire(session: &Session) -> End {
+    let mut identities = session.caller.identities();
+    let warn_ms = session.context.config.auth.warn_ms;
+    let mut warned = None;
+    loop {
+        let Some(expires_at) = identities.borrow_and_update().expires_at else {
+            // The sender is in the session, so this cannot fail.
+            let _ = identities.changed().await;
+            continue;
+        };
+        let now = now_ms();
+        if now >= expires_at {
+            return End::sent(CloseCode::UNAUTHORIZED, "the token has expired; connect with another one");
+        }
+        let warn_at = expires_at.saturating_sub(warn_ms);
+        if now >= warn_at && warned != Some(expires_at) {
+            warned = Some(expires_at);
+            session.send(&ServerMessage::Expiring { expires_at });
+        }
+        let due = if now < warn_at { warn_at } else { expires_at };
+        // Checked at least every minute, because the clock may be set meanwhile.
+        let within = Duration::from_millis(due - now).min(Duration::from_secs(60));
+        let _ = timeout(within, identities.changed()).await;
+    }
+}
