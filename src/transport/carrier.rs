@@ -1,5 +1,5 @@
-//! A client's connection from the server's side: its lanes, its datagrams, its end. Here alone it shows which carrier
-//! that is.
+//! A client's connection from the server's side: its lanes, its datagrams, its end. The only module that distinguishes
+//! carriers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use tokio::time::{sleep, timeout};
 use super::webtransport::Session;
 use crate::message::ALPN_WEBTRANSPORT;
 
-/// Between the end of a session's lanes and its own. Chromium 148 crashes where one follows the other within a few
-/// milliseconds; with 200 in between it was not seen to.
+/// Pause between the end of a session's lanes and that of the session. Chromium 148 crashes if one follows the other
+/// within a few milliseconds; with 200 ms no crash was seen.
 const AFTER_LANES: Duration = Duration::from_millis(200);
 
-/// What a connection speaks, which TLS has negotiated (ALPN).
+/// Protocol of a connection, as negotiated by TLS (ALPN).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Native,
@@ -29,7 +29,7 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
-    /// Waits until the client has said what it speaks, which is before the handshake is done. Call it once.
+    /// Waits for the client's protocol, which is known before the handshake is complete. Call it once.
     pub(crate) async fn of(connecting: &mut Connecting) -> Result<Self, ConnectionError> {
         let negotiated = connecting.handshake_data().await?.downcast::<HandshakeData>().ok();
         let is_http3 = negotiated.and_then(|data| data.protocol).as_deref() == Some(ALPN_WEBTRANSPORT);
@@ -37,14 +37,14 @@ impl Protocol {
     }
 }
 
-/// What was measured of the path to a client.
+/// Measurements of the path to a client.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Path {
-    /// The time of a packet there and back.
+    /// Round-trip time.
     pub(crate) rtt: Duration,
-    /// Packets to the client, those that were lost among them.
+    /// Packets sent to the client, including lost ones.
     pub(crate) sent: u64,
-    /// Packets that were lost.
+    /// Packets lost on the way to the client.
     pub(crate) lost: u64,
 }
 
@@ -53,14 +53,14 @@ pub(crate) struct Path {
 pub(crate) enum Carrier {
     /// Native QUIC: streams are lanes.
     Native(Connection),
-    /// A WebTransport session, which has its connection to itself. Shared because it is large.
+    /// A WebTransport session, alone on its connection. In an `Arc` because it is large.
     WebTransport(Arc<Session>),
-    /// A WebSocket: the one lane that there is.
+    /// A WebSocket, which has only one lane.
     WebSocket(Arc<Socket>),
 }
 
 impl Carrier {
-    /// QUIC's, on which it lies. `None` for a WebSocket.
+    /// The QUIC connection below. `None` for a WebSocket.
     pub(crate) fn quic(&self) -> Option<&Connection> {
         match self {
             Self::Native(connection) => Some(connection),
@@ -69,7 +69,7 @@ impl Carrier {
         }
     }
 
-    /// As clients are told of it.
+    /// Name in messages and statistics.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Native(_) => "quic",
@@ -78,7 +78,7 @@ impl Carrier {
         }
     }
 
-    /// On what its lanes lie.
+    /// The layer between its lanes and QUIC.
     pub(crate) fn layer(&self) -> Layer {
         match self {
             Self::Native(_) | Self::WebSocket(_) => Layer::Native,
@@ -86,7 +86,7 @@ impl Carrier {
         }
     }
 
-    /// Where the client is now.
+    /// Current address of the client.
     pub(crate) fn remote_address(&self) -> SocketAddr {
         match self {
             Self::Native(connection) => connection.remote_address(),
@@ -95,18 +95,19 @@ impl Carrier {
         }
     }
 
-    /// The time of a packet to the client and back, as QUIC has measured it; zero where nobody has.
+    /// Round-trip time as measured by QUIC; zero for a WebSocket.
     pub(crate) fn rtt(&self) -> Duration {
         self.quic().map(Connection::rtt).unwrap_or_default()
     }
 
-    /// What QUIC has measured of the path to the client; `None` where that is not QUIC.
+    /// QUIC's measurements of the path to the client; `None` for a WebSocket.
     pub(crate) fn path(&self) -> Option<Path> {
         let PathStats { rtt, lost_packets, sent_packets, .. } = self.quic()?.stats().path;
         Some(Path { rtt, lost: lost_packets, sent: sent_packets })
     }
 
-    /// Changes where the carrier itself sees that the client sends, or takes what waits: a part of a message is no message yet.
+    /// Counter of the carrier's own signs of life: it changes when bytes arrive, even of an incomplete message, or when
+    /// the client accepts waiting bytes. Always 0 on QUIC.
     pub(crate) fn moved(&self) -> usize {
         match self {
             Self::Native(_) | Self::WebTransport(_) => 0,
@@ -114,7 +115,7 @@ impl Carrier {
         }
     }
 
-    /// The client's own certificate, which TLS has checked.
+    /// The client's certificate, verified by TLS.
     pub(crate) fn certificate(&self) -> Option<CertificateDer<'static>> {
         if let Self::WebSocket(socket) = self {
             return socket.certificate();
@@ -126,7 +127,7 @@ impl Carrier {
     /// Waits for the next lane that the client opens. Cancel safe.
     ///
     /// # Errors
-    /// The connection is gone.
+    /// The connection has ended.
     pub(crate) async fn accept_lane(&self) -> Result<(SendHalf, ReceiveHalf), Disconnected> {
         let accepted = match self {
             Self::Native(connection) => connection.accept_bi().await,
@@ -146,7 +147,8 @@ impl Carrier {
     pub(crate) async fn opened_forbidden_stream(&self) {
         let is_opened = match self {
             Self::Native(connection) => connection.accept_uni().await.is_ok(),
-            // One of the session's: HTTP/3's own are not counted. There is room for one only where a client does without some of them.
+            // Only streams of the session count, not those of HTTP/3 itself. There is stream credit for one only if the
+            // client opens fewer of its own.
             Self::WebTransport(session) => return session.opened_forbidden_stream().await,
             Self::WebSocket(_) => false,
         };
@@ -155,7 +157,8 @@ impl Carrier {
         }
     }
 
-    /// Opens a unidirectional stream. `None` where the client grants no further one, or is gone, or has but one lane.
+    /// Opens a unidirectional stream. `None` if the client grants no more streams or has disconnected, or the carrier
+    /// has only one lane.
     pub(crate) fn open_lane(&self) -> Option<SendStream> {
         self.quic()?.open_uni().now_or_never()?.ok()
     }
@@ -163,7 +166,7 @@ impl Carrier {
     /// Waits for the next datagram from the client. Cancel safe.
     ///
     /// # Errors
-    /// The connection is gone.
+    /// The connection has ended.
     pub(crate) async fn read_datagram(&self) -> Result<Bytes, Disconnected> {
         loop {
             match self {
@@ -179,7 +182,7 @@ impl Carrier {
         }
     }
 
-    /// Whether a body of so many bytes fits a datagram on the path, and the client takes datagrams.
+    /// Whether a body of `bytes` fits into a datagram on this path, and the client accepts datagrams.
     pub(crate) fn takes_datagram(&self, bytes: usize) -> bool {
         match self {
             Self::Native(connection) => connection.max_datagram_size().is_some_and(|most| bytes <= most),
@@ -188,7 +191,7 @@ impl Carrier {
         }
     }
 
-    /// Whether QUIC takes a datagram now without giving up another.
+    /// Whether QUIC has room for a datagram without dropping another.
     pub(crate) fn has_datagram_room(&self, bytes: usize) -> bool {
         match self {
             Self::Native(connection) => connection.datagram_send_buffer_space() >= bytes,
@@ -199,7 +202,7 @@ impl Carrier {
 
     /// Sends a body as a datagram.
     pub(crate) fn send_datagram(&self, body: Bytes) {
-        // Where it cannot be sent any more it is lost, as any datagram may be.
+        // If it cannot be sent any more, it is lost, as any datagram may be.
         match self {
             Self::Native(connection) => drop(connection.send_datagram(body)),
             Self::WebTransport(session) => drop(session.connection().send_datagram(Session::datagram(&body))),
@@ -207,7 +210,7 @@ impl Carrier {
         }
     }
 
-    /// Sends a body as a datagram once QUIC has sent others.
+    /// Sends a body as a datagram once QUIC has room for it.
     pub(crate) async fn send_datagram_in_turn(&self, body: Bytes) {
         // As above.
         match self {
@@ -219,7 +222,7 @@ impl Carrier {
         }
     }
 
-    /// What it means that a stream tells of the connection's end.
+    /// Translates the end of the QUIC connection.
     pub(crate) fn disconnected(&self, error: ConnectionError) -> Disconnected {
         match self {
             Self::WebTransport(session) => session.disconnected(error),
@@ -227,7 +230,7 @@ impl Carrier {
         }
     }
 
-    /// Waits until the connection is there no more. Cancel safe.
+    /// Waits for the end of the connection. Cancel safe.
     pub(crate) async fn closed(&self) -> Disconnected {
         match self {
             Self::Native(connection) => self.disconnected(connection.closed().await),
@@ -236,7 +239,7 @@ impl Carrier {
         }
     }
 
-    /// Why the connection is there no more.
+    /// Reason for the end of the connection, once it has ended.
     pub(crate) fn close_reason(&self) -> Option<Disconnected> {
         match self {
             Self::WebSocket(socket) => socket.disconnected(),
@@ -244,7 +247,7 @@ impl Carrier {
         }
     }
 
-    /// Closes the connection with a closing code. Where that is a message of its own, it has `within` to arrive.
+    /// Closes the connection with a closing code. If that takes a message of its own, it has `within` to arrive.
     pub(crate) async fn close(&self, code: u16, reason: &str, within: Duration) {
         match self {
             Self::Native(connection) => connection.close(code.into(), reason.as_bytes()),
@@ -253,7 +256,7 @@ impl Carrier {
                 session.close(code, reason, within).await;
             }
             Self::WebSocket(socket) => {
-                // What does not get through in time is lost with the connection, which its owner drops.
+                // A close frame that does not get through in time is lost with the connection, which its owner drops.
                 let _ = timeout(within, socket.close(code, reason)).await;
             }
         }

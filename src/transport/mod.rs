@@ -1,5 +1,6 @@
-//! What the server needs of a carrier: its connections ([`Carrier`]), the settings of its endpoints ([`native`]), sessions
-//! on HTTP/3 ([`webtransport`]), and one port for all workers ([`socket`]). Lanes are `quic_websocket_lane`'s; knows no message.
+//! Carriers from the server's side: connections ([`Carrier`]), endpoint settings ([`native`]), HTTP/3 sessions
+//! ([`webtransport`]), and one UDP port for all workers ([`socket`]). Lanes belong to `quic_websocket_lane`. Knows no
+//! message. Used by `session`, `worker` and `outbound`.
 
 mod carrier;
 pub(crate) mod cid;

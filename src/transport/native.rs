@@ -1,4 +1,4 @@
-//! Native QUIC (RFC 9000) through Quinn: the settings of endpoints and connections.
+//! Native QUIC (RFC 9000) with Quinn: the settings of endpoints and connections. Used by `server` and `worker`.
 
 use std::io;
 use std::net::UdpSocket;
@@ -18,26 +18,26 @@ use super::socket::{MisroutedPacket, WorkerSocket};
 use crate::config::{Config, Congestion, Quic};
 use crate::tls::ResetKey;
 
-/// Bytes of datagrams that QUIC holds at once: one or two packets, so that streams have the packets after these.
+/// Bytes of datagrams that QUIC buffers: one or two packets, so that stream data gets the packets after them.
 const DATAGRAMS_IN_QUIC: usize = 4096;
-/// Unidirectional streams that a client has for HTTP/3 itself: control, QPACK encoder and decoder (RFC 9114 section 6.2).
-/// Topics need none of a client's.
+/// Unidirectional streams that a client opens for HTTP/3 itself: control, QPACK encoder and decoder (RFC 9114 section
+/// 6.2). Topics need none of the client's.
 const HTTP3_STREAMS: u8 = 3;
 
-/// What is the same for all workers of a server.
+/// Endpoint settings that all workers of a server share.
 pub(crate) struct ServerSettings {
-    /// Those of new connections, which may change.
+    /// Settings of new connections, which may change while the server runs.
     connections: watch::Receiver<quinn::ServerConfig>,
     cids: CidScheme,
     strays: Vec<mpsc::Sender<MisroutedPacket>>,
     reset_key: Arc<dyn HmacKey>,
-    /// Between two stateless resets of one worker.
+    /// Minimum time between two stateless resets of one worker.
     reset_interval: Duration,
 }
 
 impl ServerSettings {
-    /// The settings, with what changes those of new connections, and for each worker the end of its queue of strayed
-    /// packets.
+    /// Creates the settings, the sender that changes those of new connections, and for each worker the receiver of its
+    /// misrouted packets.
     pub(crate) fn new(
         config: &Config,
         crypto: Arc<QuicServerConfig>,
@@ -47,14 +47,15 @@ impl ServerSettings {
         let mut connections = quinn::ServerConfig::with_crypto(crypto);
         let mut transport = transport(&config.quic);
         transport
-            // What waits beyond that waits in `outbound`.
+            // More datagrams wait in `outbound`.
             .datagram_send_buffer_size(DATAGRAMS_IN_QUIC)
             .max_concurrent_bidi_streams(var_int(streams(config.limits.max_request_lanes)))
-            // Said before anybody knows what a client speaks, and HTTP/3's clients want it said here: some hang up where it
-            // comes later (RFC 9114 section 6.2). On native QUIC, who opens one is closed.
+            // Sent before the client's protocol is known. HTTP/3 clients need it here: some hang up if it comes later
+            // (RFC 9114 section 6.2). On native QUIC, a client that opens one is closed.
             .max_concurrent_uni_streams(HTTP3_STREAMS.into());
         connections.transport_config(Arc::new(transport));
-        // Connections that nobody has looked at: as many as may be under way, with as much as the socket may hold.
+        // Connections that are not yet accepted: as many as handshakes may be in progress, with as many bytes as the
+        // socket may hold.
         connections
             .max_incoming(usize::try_from(config.limits.max_handshakes).unwrap_or(usize::MAX))
             .incoming_buffer_size(config.quic.receive_window)
@@ -73,7 +74,7 @@ impl ServerSettings {
         (settings, change, ends)
     }
 
-    /// Makes the endpoint of one worker. Call inside that worker's runtime.
+    /// Creates the endpoint of one worker. Call it inside that worker's runtime.
     pub(crate) fn endpoint(
         &self,
         worker: usize,
@@ -81,7 +82,8 @@ impl ServerSettings {
         strays: mpsc::Receiver<MisroutedPacket>,
     ) -> io::Result<Endpoint> {
         let runtime: Arc<dyn Runtime> = Arc::new(TokioRuntime);
-        // Any worker can answer for a connection of before a restart, whichever its id belongs to now.
+        // Any worker can send the stateless reset for a connection from before a restart, whichever worker its id
+        // belongs to now.
         let mut config = EndpointConfig::new(Arc::clone(&self.reset_key));
         config.min_reset_interval(self.reset_interval);
         let cids = WorkerCids { scheme: self.cids.clone(), worker };
@@ -95,9 +97,10 @@ impl ServerSettings {
         Endpoint::new_with_abstract_socket(config, Some(connections), socket, runtime)
     }
 
-    /// Gives an endpoint the settings for new connections whenever they change. Does not end.
+    /// Applies changed settings for new connections to an endpoint. Never returns.
     pub(crate) async fn follow(&self, endpoint: &Endpoint) {
-        // Nothing is marked as seen in the original, so what changed since the endpoint was made is not missed.
+        // A clone of the original receiver, which has seen nothing: changes since the endpoint was created are not
+        // missed.
         let mut connections = self.connections.clone();
         while connections.changed().await.is_ok() {
             let changed = connections.borrow_and_update().clone();
@@ -131,14 +134,14 @@ fn transport(quic: &Quic) -> TransportConfig {
     transport
 }
 
-/// Streams to allow so that a client can always have so many request lanes, and its control lane: Quinn gives credit back
-/// only once more than an eighth of all have ended. Those above the setting are not served before others end.
+/// Number of streams to allow so that a client can always have `request_lanes` and its control lane: Quinn returns
+/// credit only once more than an eighth of the streams have ended. Streams over the setting wait until others end.
 pub(super) fn streams(request_lanes: u64) -> u64 {
     let lanes = request_lanes + 1;
     lanes + lanes.div_ceil(7)
 }
 
-/// A setting as QUIC encodes it; every bound in the configuration is far below the largest (RFC 9000 section 16).
+/// A setting as a QUIC integer; every bound in the configuration is far below the maximum (RFC 9000 section 16).
 pub(super) fn var_int(value: u64) -> VarInt {
     VarInt::from_u64(value).unwrap_or(VarInt::MAX)
 }

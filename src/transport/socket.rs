@@ -1,6 +1,6 @@
-//! One UDP port for all workers. Each worker has a socket of its own on it (SO_REUSEPORT: the kernel spreads clients by
-//! their address); a packet that lands at another worker because its client's address changed is handed to the owner
-//! of its connection id through a bounded queue.
+//! One UDP port for all workers. Each worker has its own socket on it (SO_REUSEPORT: the kernel distributes clients by
+//! their address). A packet that arrives at the wrong worker, because its client's address changed, is passed to the
+//! owner of its connection id through a bounded queue.
 
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
@@ -22,8 +22,8 @@ pub(crate) fn bind_group(addr: SocketAddr, workers: usize, buffer_bytes: usize) 
     if workers == 1 {
         return Ok(vec![bind(addr, false, buffer_bytes)?]);
     }
-    // Sockets that share a port share it with a second server, too, also where the system chooses the port; this one
-    // does not, and so finds that server, or a port that is free.
+    // Sockets that may share a port would share it with another server too, even if the system chooses the port. This
+    // first one does not, so it detects that server, or gets a free port.
     let addr = bind(addr, false, buffer_bytes)?.local_addr()?;
     (0..workers).map(|_| bind(addr, true, buffer_bytes)).collect()
 }
@@ -38,7 +38,7 @@ fn bind(addr: SocketAddr, shared: bool, buffer_bytes: usize) -> io::Result<UdpSo
     if shared {
         return Err(io::Error::new(io::ErrorKind::Unsupported, "several workers need SO_REUSEPORT; set --workers 1"));
     }
-    // The system may refuse or cut this; what came of it is told once, in `report_buffers`.
+    // The system may refuse or reduce this; `report_buffers` reports the result once.
     let _ = socket.set_send_buffer_size(buffer_bytes);
     let _ = socket.set_recv_buffer_size(buffer_bytes);
     socket.bind(&addr.into())?;
@@ -46,13 +46,13 @@ fn bind(addr: SocketAddr, shared: bool, buffer_bytes: usize) -> io::Result<UdpSo
     Ok(socket.into())
 }
 
-/// Says so where the system gave less buffer than was asked for.
+/// Logs it if the system granted smaller buffers than requested.
 pub(crate) fn report_buffers(socket: &UdpSocket, asked: usize) {
     let socket = socket2::SockRef::from(socket);
     let (Ok(send), Ok(receive)) = (socket.send_buffer_size(), socket.recv_buffer_size()) else { return };
     if send < asked || receive < asked {
         debug!(
-            "UDP socket buffers: {send} bytes to send, {receive} to receive; {asked} were asked for \
+            "UDP socket buffers: {send} bytes to send, {receive} to receive; {asked} requested \
              (quic.socket_buffer_bytes); raise net.core.wmem_max and net.core.rmem_max for more"
         );
     }
@@ -65,15 +65,15 @@ pub(crate) struct MisroutedPacket {
     meta: RecvMeta,
 }
 
-/// A worker's socket: hands on what belongs to others, and takes in what others hand on.
+/// A worker's socket: passes other workers' packets on, and receives those passed to it.
 #[derive(Debug)]
 pub(crate) struct WorkerSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     worker: usize,
     cids: CidScheme,
-    /// The queues into the workers' sockets, by worker.
+    /// Queues to the other workers' sockets, by worker.
     outgoing: Vec<mpsc::Sender<MisroutedPacket>>,
-    /// The end of this worker's own queue; the lock is this thread's alone, `poll_recv` wants `&self`.
+    /// This worker's own queue. Only this thread locks it, because `poll_recv` takes `&self`.
     incoming: Mutex<mpsc::Receiver<MisroutedPacket>>,
 }
 
@@ -88,14 +88,15 @@ impl WorkerSocket {
         Self { inner, worker, cids, outgoing, incoming: Mutex::new(incoming) }
     }
 
-    /// Keeps this worker's packets of a received buffer, closed up, and hands the others on. A buffer holds several
-    /// packets of `stride` bytes where the system coalesced them (GRO), of one sender but not always one connection.
+    /// Keeps this worker's packets of a received buffer, moved together, and passes the others on. If the system
+    /// coalesced packets (GRO), a buffer holds several of `stride` bytes, from one sender but not always one
+    /// connection.
     fn sort(&self, buffer: &mut [u8], meta: &mut RecvMeta) {
         let (mut kept, mut at) = (0, 0);
         while at < meta.len {
             let end = meta.len.min(at + meta.stride.max(1));
             match self.cids.packet_owner(&buffer[at..end]) {
-                Some(owner) if owner != self.worker => self.hand_on(owner, &buffer[at..end], meta),
+                Some(owner) if owner != self.worker => self.pass_on(owner, &buffer[at..end], meta),
                 _ => {
                     if kept != at {
                         buffer.copy_within(at..end, kept);
@@ -108,10 +109,10 @@ impl WorkerSocket {
         meta.len = kept;
     }
 
-    fn hand_on(&self, owner: usize, packet: &[u8], meta: &RecvMeta) {
+    fn pass_on(&self, owner: usize, packet: &[u8], meta: &RecvMeta) {
         let meta = RecvMeta { len: packet.len(), stride: packet.len(), ..*meta };
         let stray = MisroutedPacket { packet: packet.into(), meta };
-        // A full queue loses the packet as a full socket buffer would; QUIC sends it again.
+        // A full queue drops the packet, as a full socket buffer would; QUIC retransmits it.
         if self.outgoing.get(owner).is_none_or(|queue| queue.try_send(stray).is_err()) {
             let (worker, from) = (self.worker, meta.addr);
             debug!(worker, peer = %from, "A packet from {from} dropped: the handover queue to worker {owner} is full");
@@ -137,16 +138,16 @@ impl AsyncUdpSocket for WorkerSocket {
         let mut filled = 0;
         {
             let mut incoming = self.incoming.lock();
-            // Half of the places, so that strays cannot keep the socket itself waiting.
-            let places = (buffers.len().min(metas.len()) / 2).max(1);
-            while filled < places {
+            // At most half of the buffers, so that misrouted packets do not block the socket itself.
+            let limit = (buffers.len().min(metas.len()) / 2).max(1);
+            while filled < limit {
                 let Poll::Ready(Some(stray)) = incoming.poll_recv(cx) else { break };
-                let Some(place) = buffers[filled].get_mut(..stray.packet.len()) else {
+                let Some(buffer) = buffers[filled].get_mut(..stray.packet.len()) else {
                     let (worker, bytes) = (self.worker, stray.packet.len());
                     warn!(worker, bytes, "a packet of {bytes} bytes does not fit a receive buffer");
                     continue;
                 };
-                place.copy_from_slice(&stray.packet);
+                buffer.copy_from_slice(&stray.packet);
                 metas[filled] = stray.meta;
                 filled += 1;
             }
@@ -194,7 +195,7 @@ mod tests {
 
     const STRIDE: usize = 40;
 
-    /// The socket of worker 0 of three, and the queues out of it.
+    /// The socket of worker 0 of three, and the queues from it.
     fn socket(queue: usize) -> (WorkerSocket, CidScheme, Vec<mpsc::Receiver<MisroutedPacket>>) {
         let inner = TokioRuntime.wrap_udp_socket(UdpSocket::bind("127.0.0.1:0").expect("a socket")).expect("wrapped");
         let scheme = CidScheme::hashed(3);
@@ -202,7 +203,7 @@ mod tests {
         (WorkerSocket::new(inner, 0, scheme.clone(), outgoing, mpsc::channel(1).1), scheme, ends)
     }
 
-    /// A packet with a short header for a connection of a worker's, that differs from every other.
+    /// A unique packet with a short header, for a connection of a worker.
     fn packet(scheme: &CidScheme, worker: usize, length: usize) -> Vec<u8> {
         let cid = WorkerCids { scheme: scheme.clone(), worker }.generate_cid();
         let mut packet = [&[0x40], &cid[..], &cid[..]].concat();
@@ -210,13 +211,13 @@ mod tests {
         packet
     }
 
-    /// What worker 0 keeps of packets that came coalesced.
+    /// The packets that worker 0 keeps of a coalesced buffer.
     fn kept(socket: &WorkerSocket, packets: &[Vec<u8>]) -> Vec<u8> {
         let mut buffer = packets.concat();
         let mut meta = RecvMeta { len: buffer.len(), stride: STRIDE, ..RecvMeta::default() };
         buffer.resize(buffer.len() + 100, 0xff);
         socket.sort(&mut buffer, &mut meta);
-        assert_eq!(meta.stride, STRIDE, "the packets' length stays");
+        assert_eq!(meta.stride, STRIDE, "the stride is unchanged");
         buffer.truncate(meta.len);
         buffer
     }
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_free_port_is_nobody_elses() {
+    fn a_free_port_is_given_to_one_server_only() {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let groups: Vec<_> = (0..500).map(|_| bind_group(any, 2, 65_536).expect("sockets").remove(0)).collect();
         let ports: std::collections::HashSet<_> =
@@ -240,8 +241,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_coalesced_buffer_is_shared_out_packet_by_packet_in_order() {
-        // Whose packet, by place; the last one of each buffer is shorter.
+    async fn a_coalesced_buffer_is_distributed_packet_by_packet_in_order() {
+        // Owner of each packet; the last one of each buffer is shorter.
         for workers in [
             vec![0, 1, 0, 2, 1, 0],
             vec![1, 0, 0, 1],
@@ -269,12 +270,12 @@ mod tests {
             for worker in [1, 2] {
                 assert_eq!(queued(&mut ends[worker]), of(worker).collect::<Vec<_>>(), "to {worker} of {workers:?}");
             }
-            assert!(queued(&mut ends[0]).is_empty(), "nothing is handed to oneself");
+            assert!(queued(&mut ends[0]).is_empty(), "nothing is passed to itself");
         }
     }
 
     #[tokio::test]
-    async fn handshakes_stay_and_a_full_queue_loses_packets_only() {
+    async fn handshakes_stay_and_a_full_queue_drops_only_packets_for_its_worker() {
         let (socket, scheme, mut ends) = socket(2);
         let foreign: Vec<_> = (0..4).map(|_| packet(&scheme, 1, STRIDE)).collect();
         let mut handshake = packet(&scheme, 1, STRIDE);

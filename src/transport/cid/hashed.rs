@@ -1,14 +1,14 @@
-//! Random connection ids: worker `w` draws ids until the keyed hash of one, modulo the number of workers, is `w`. Without the
-//! key they are nothing but random bytes (RFC 9000 section 5.1).
+//! Random connection ids: worker `w` draws ids until the keyed hash of one, modulo the number of workers, is `w`.
+//! Without the key they are indistinguishable from random bytes (RFC 9000 section 5.1).
 
 use std::hash::{BuildHasher, RandomState};
 
 use quinn::ConnectionId;
 
-/// Bytes of an id.
+/// Length of an id, in bytes.
 pub(super) const BYTES: usize = 8;
 
-/// The key of the hash, and the workers that it names. Clones share the key.
+/// The hash key, and the number of workers. Clones share the key.
 #[derive(Debug, Clone)]
 pub(crate) struct Hashed {
     key: RandomState,
@@ -31,7 +31,7 @@ impl Hashed {
 
     pub(super) fn draw(&self, worker: usize) -> ConnectionId {
         loop {
-            // Version 4 UUIDs come from the system's generator; the bytes without version and variant bits are taken.
+            // Version 4 UUIDs come from the system's generator; only bytes without version and variant bits are used.
             let random = uuid::Uuid::new_v4().into_bytes();
             let mut cid = [0; BYTES];
             cid[..4].copy_from_slice(&random[..4]);

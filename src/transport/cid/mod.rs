@@ -1,5 +1,5 @@
-//! Connection ids that name the worker that owns their connection, so that a packet finds its worker although the client's
-//! address has changed. All ids of a server are of one scheme.
+//! Connection ids that identify the worker that owns their connection, so that a packet finds its worker even after the
+//! client's address has changed. All ids of a server use one scheme.
 
 mod hashed;
 
@@ -9,49 +9,50 @@ use quinn::{ConnectionId, ConnectionIdGenerator};
 
 use self::hashed::Hashed;
 
-/// How connection ids name their worker. Clones are the same scheme.
+/// How connection ids identify their worker. Clones are the same scheme.
 #[derive(Debug, Clone)]
 pub(crate) enum CidScheme {
-    /// Random ids whose keyed hash is the worker.
+    /// Random ids whose keyed hash determines the worker.
     Hashed(Hashed),
 }
 
 impl CidScheme {
-    /// Random ids for so many workers, whose hash has a key of its own.
+    /// Creates a scheme of random ids for `workers`, with a new hash key.
     pub(crate) fn hashed(workers: usize) -> Self {
         Self::Hashed(Hashed::new(workers))
     }
 
-    /// Bytes of every id: short headers do not contain it (RFC 9000 section 17.3), so all workers use the same.
+    /// Length of every id, in bytes. The same for all workers, because short headers do not contain it (RFC 9000
+    /// section 17.3).
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Hashed(_) => hashed::BYTES,
         }
     }
 
-    /// How many workers the ids name.
+    /// Number of workers.
     pub(crate) fn workers(&self) -> usize {
         match self {
             Self::Hashed(hashed) => hashed.workers(),
         }
     }
 
-    /// The worker that an id names.
+    /// The worker that owns an id.
     fn owner(&self, cid: &[u8]) -> usize {
         match self {
             Self::Hashed(hashed) => hashed.owner(cid),
         }
     }
 
-    /// An id that names a worker, and that nobody can guess.
+    /// Draws an unpredictable id of a worker.
     fn draw(&self, worker: usize) -> ConnectionId {
         match self {
             Self::Hashed(hashed) => hashed.draw(worker),
         }
     }
 
-    /// The owner of a received packet: the worker that its connection id names if the header is short. `None` (the packet stays
-    /// where it arrived) for the long headers of a handshake, which does not migrate (RFC 9000 sections 9 and 17).
+    /// The owner of a received packet with a short header. `None` (the packet stays where it arrived) for the long
+    /// headers of a handshake, which does not migrate (RFC 9000 sections 9 and 17).
     pub(crate) fn packet_owner(&self, packet: &[u8]) -> Option<usize> {
         const LONG_HEADER: u8 = 0x80;
         match packet {
@@ -61,7 +62,7 @@ impl CidScheme {
     }
 }
 
-/// Draws connection ids that name one worker.
+/// Generates the connection ids of one worker.
 #[derive(Debug, Clone)]
 pub(crate) struct WorkerCids {
     pub(crate) scheme: CidScheme,

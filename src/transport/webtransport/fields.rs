@@ -1,15 +1,15 @@
-//! The fields of a request for a session (RFC 9114 section 4.3, RFC 9204), held against what the library makes of them: it
-//! keeps one value for each name, and a path without what leads out of it. Pure.
+//! The fields of a session request (RFC 9114 section 4.3, RFC 9204), checked beyond what the library keeps: it keeps
+//! one value for each name, and a normalised path. Pure.
 //!
-//! The library alone knows QPACK's tables. So a field section is cut into its lines here, which needs only lengths, and each
-//! text in a line is read by the library, as the value of a field in a request that is otherwise known to be good.
-
+//! QPACK's static and Huffman tables exist only in the library. So this module splits a field section into its lines,
+//! which needs only lengths, and has the library decode each text in a line, as a field value in a request known to be
+//! valid.
 use bytes::Buf;
 use thiserror::Error;
 use web_transport_quinn::http::{HeaderMap, HeaderName, HeaderValue, header};
 use web_transport_quinn::proto::{ConnectError, ConnectRequest, Frame, VarInt};
 
-/// Names of the static table (RFC 9204 appendix A) that begin with a colon; the library tells the others.
+/// Pseudo-headers in the static table (RFC 9204 appendix A); the library decodes the other names.
 const PSEUDO: [(std::ops::RangeInclusive<u64>, &str); 6] = [
     (0..=0, ":authority"),
     (1..=1, ":path"),
@@ -19,47 +19,47 @@ const PSEUDO: [(std::ops::RangeInclusive<u64>, &str); 6] = [
     (63..=71, ":status"),
 ];
 
-/// Those that a request for a session has, each once (RFC 8441 section 4).
+/// Pseudo-headers of a session request, each exactly once (RFC 8441 section 4).
 const OF_REQUEST: [&str; 5] = [":method", ":scheme", ":authority", ":path", ":protocol"];
 
-/// Headers of HTTP/1.1's connections, which must not come (RFC 9114 section 4.2).
+/// Connection headers of HTTP/1.1, which are forbidden (RFC 9114 section 4.2).
 const OF_CONNECTIONS: [&str; 5] = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
 
-/// A request for a session, with all of its fields.
+/// A request for a session, with all its fields.
 #[derive(Debug)]
-pub(super) struct Asked {
-    /// Its `headers` are complete: what comes twice stands there twice.
+pub(super) struct SessionRequest {
+    /// Request whose `headers` are complete, duplicates included.
     pub(super) request: ConnectRequest,
-    /// As it came, without the query.
+    /// Path as received, without the query.
     pub(super) path: String,
 }
 
-/// Why a request is none.
+/// Reason why a request is invalid.
 #[derive(Debug, Error)]
 pub(super) enum Malformed {
-    /// It cannot be read, or asks for something else.
+    /// It cannot be decoded, or requests something else.
     #[error(transparent)]
     Other(#[from] ConnectError),
-    /// It can be read, and breaks a rule of HTTP/3 (RFC 9114 section 4.1.2).
+    /// It breaks a rule of HTTP/3 (RFC 9114 section 4.1.2).
     #[error("{0}")]
     Rule(&'static str),
 }
 
-/// Reads a request from the payload of its HEADERS frame.
-pub(super) fn read(section: &[u8]) -> Result<Asked, Malformed> {
+/// Decodes a request from the payload of its HEADERS frame.
+pub(super) fn read(section: &[u8]) -> Result<SessionRequest, Malformed> {
     let mut request = ConnectRequest::decode(&mut frame(section).as_slice())?;
     let (mut headers, mut path, mut authority, mut pseudo) = (HeaderMap::new(), None, None, Vec::new());
-    for line in lines(section).ok_or(Malformed::Rule("its field section cannot be read"))? {
+    for line in lines(section).ok_or(Malformed::Rule("its field section cannot be decoded"))? {
         let (name, value) = line.read()?;
         if name.starts_with(':') {
             if !headers.is_empty() {
-                return Err(Malformed::Rule("a pseudo-header comes behind a header"));
+                return Err(Malformed::Rule("a pseudo-header after a header"));
             }
             if !OF_REQUEST.contains(&name.as_str()) {
-                return Err(Malformed::Rule("it has a pseudo-header that no request for a session has"));
+                return Err(Malformed::Rule("a pseudo-header that is not allowed in a session request"));
             }
             if pseudo.contains(&name) {
-                return Err(Malformed::Rule("a pseudo-header comes twice"));
+                return Err(Malformed::Rule("a duplicate pseudo-header"));
             }
             if name == ":path" {
                 path = value.as_deref().and_then(|path| path.split('?').next()).map(str::to_owned);
@@ -70,11 +70,11 @@ pub(super) fn read(section: &[u8]) -> Result<Asked, Malformed> {
             continue;
         }
         if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            return Err(Malformed::Rule("the name of a header is not in lower case"));
+            return Err(Malformed::Rule("a header name that is not in lower case"));
         }
         let is_te = name == "te" && value.as_deref() != Some("trailers");
         if is_te || OF_CONNECTIONS.contains(&name.as_str()) {
-            return Err(Malformed::Rule("a header is one of HTTP/1.1 alone"));
+            return Err(Malformed::Rule("a header that only HTTP/1.1 allows"));
         }
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| ConnectError::InvalidHttpHeaderName)?;
         let value = value.and_then(|value| HeaderValue::from_str(&value).ok());
@@ -82,18 +82,18 @@ pub(super) fn read(section: &[u8]) -> Result<Asked, Malformed> {
     }
     let authority = authority.unwrap_or_default();
     if authority.contains('@') {
-        return Err(Malformed::Rule("a user stands in its authority"));
+        return Err(Malformed::Rule("a user name in its authority"));
     }
     let is_other = |host: &HeaderValue| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes());
     if headers.get_all(header::HOST).iter().any(is_other) {
-        return Err(Malformed::Rule("its host is not its authority"));
+        return Err(Malformed::Rule("its host differs from its authority"));
     }
     request.headers = headers;
-    // The one in the static table.
-    Ok(Asked { request, path: path.unwrap_or_else(|| "/".to_owned()) })
+    // The path in the static table.
+    Ok(SessionRequest { request, path: path.unwrap_or_else(|| "/".to_owned()) })
 }
 
-/// A text as it stands in a line: maybe in Huffman's code.
+/// A text in a line, possibly Huffman-coded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Text<'a> {
     is_huffman: bool,
@@ -101,7 +101,7 @@ struct Text<'a> {
 }
 
 impl Text<'_> {
-    /// What it says, in the library's words.
+    /// Has the library decode the text.
     fn read(self) -> Option<String> {
         const NAME: &[u8] = b"x";
         let mut section = good();
@@ -118,16 +118,16 @@ impl Text<'_> {
 #[derive(Debug, PartialEq, Eq)]
 struct Line<'a> {
     name: Result<Text<'a>, u64>,
-    /// `None` where it is the static table's.
+    /// `None` if it is the static table's.
     value: Option<Text<'a>>,
     whole: &'a [u8],
 }
 
 impl Line<'_> {
-    /// Its name, and its value unless that is a pseudo-header's of the static table.
+    /// Decodes the name, and the value unless it is a pseudo-header's from the static table.
     fn read(&self) -> Result<(String, Option<String>), Malformed> {
-        let unread = Malformed::Rule("a header cannot be read");
-        let value = self.value.map(|value| value.read().ok_or(Malformed::Rule("the value of a header cannot be read")));
+        let unread = Malformed::Rule("a header cannot be decoded");
+        let value = self.value.map(|value| value.read().ok_or(Malformed::Rule("a header value cannot be decoded")));
         let value = value.transpose()?;
         let index = match self.name {
             Ok(name) => return Ok((name.read().ok_or(unread)?, value)),
@@ -142,13 +142,13 @@ impl Line<'_> {
     }
 }
 
-/// What a value says, which may be more than ASCII: a browser's name of itself, for one.
+/// A value as text. It may contain more than ASCII, as some user agents do.
 fn text(value: &HeaderValue) -> Option<String> {
     String::from_utf8(value.as_bytes().to_vec()).ok()
 }
 
-/// Cuts a field section into its lines (RFC 9204 section 4.5). `None` where it does not end with one, or needs a dynamic
-/// table, which nobody has agreed on.
+/// Splits a field section into its lines (RFC 9204 section 4.5). `None` if it ends inside a line, or needs a dynamic
+/// table, which was not negotiated.
 fn lines(mut section: &[u8]) -> Option<Vec<Line<'_>>> {
     let (required, base) = (take_integer(&mut section, 8)?, take_integer(&mut section, 7)?);
     if (required, base) != (0, 0) {
@@ -175,7 +175,7 @@ fn lines(mut section: &[u8]) -> Option<Vec<Line<'_>>> {
     Some(lines)
 }
 
-/// Takes a text off: its length has a prefix of so many bits, the bit before it says whether it is in Huffman's code.
+/// Consumes a text: its length has a prefix of `prefix` bits, and the bit before it marks Huffman coding.
 fn take_text<'a>(from: &mut &'a [u8], prefix: u8) -> Option<Text<'a>> {
     let is_huffman = *from.first()? & (1 << prefix) != 0;
     let length = usize::try_from(take_integer(from, prefix)?).ok()?;
@@ -184,7 +184,7 @@ fn take_text<'a>(from: &mut &'a [u8], prefix: u8) -> Option<Text<'a>> {
     Some(Text { is_huffman, bytes })
 }
 
-/// Takes an integer off that begins in the last bits of the first byte (RFC 7541 section 5.1).
+/// Consumes an integer that begins in the last `prefix` bits of the first byte (RFC 7541 section 5.1).
 fn take_integer(from: &mut &[u8], prefix: u8) -> Option<u64> {
     let most = (1_u64 << prefix) - 1;
     let first = u64::from(from.try_get_u8().ok()?) & most;
@@ -202,7 +202,7 @@ fn take_integer(from: &mut &[u8], prefix: u8) -> Option<u64> {
     None
 }
 
-/// Adds an integer behind the bits that come before it.
+/// Appends an integer after the bits of `before`.
 fn integer(to: &mut Vec<u8>, before: u8, prefix: u8, value: usize) {
     let most = (1_usize << prefix) - 1;
     let byte = |value: usize| u8::try_from(value).unwrap_or(u8::MAX);
@@ -218,7 +218,7 @@ fn integer(to: &mut Vec<u8>, before: u8, prefix: u8, value: usize) {
     to.push(byte(rest));
 }
 
-/// A HEADERS frame around a field section.
+/// Wraps a field section in a HEADERS frame.
 fn frame(section: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(section.len() + 2 * VarInt::MAX_SIZE);
     Frame::HEADERS.encode(&mut frame);
@@ -227,7 +227,7 @@ fn frame(section: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The field section of a request for a session that is in order, from names and values that stand in it plainly.
+/// A valid session request's field section, made of plain literals.
 fn good() -> Vec<u8> {
     let mut section = vec![0, 0];
     let fields = [
@@ -268,12 +268,12 @@ mod tests {
         section
     }
 
-    fn asked(more: &[(&str, &str)]) -> Result<Asked, String> {
+    fn asked(more: &[(&str, &str)]) -> Result<SessionRequest, String> {
         read(&section(&[&USUAL[..], more].concat())).map_err(|e| e.to_string())
     }
 
     #[test]
-    fn what_comes_twice_is_there_twice_and_the_path_is_as_it_came() {
+    fn duplicate_headers_are_kept_and_the_path_is_as_received() {
         let asked = asked(&[("authorization", "Bearer a"), ("origin", "https://a"), ("authorization", "Bearer b")]);
         let asked = asked.expect("a request");
         assert_eq!(asked.path, "/wt");
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn as_the_library_and_browsers_write_it() {
+    fn requests_of_the_library_and_of_browsers_are_decoded() {
         let url = "https://localhost:4433/wt?room=1".parse::<reqwest::Url>().expect("a URL");
         let request = ConnectRequest::new(url)
             .with_header(header::ORIGIN, HeaderValue::from_static("https://app.example"))
@@ -313,36 +313,36 @@ mod tests {
         assert_eq!((asked.path.as_str(), asked.request.protocols.len()), ("/wt", 1));
         assert_eq!(asked.request.headers[header::ORIGIN], "https://app.example");
         assert_eq!(asked.request.headers["sec-webtransport-http3-draft02"], "1");
-        // A field of the static table as a whole: 29 is "accept: */*".
+        // A whole field of the static table: 29 is "accept: */*".
         let asked = read(&[section(&USUAL), vec![0x80 | 0x40 | 29]].concat()).expect("a request");
         assert_eq!(asked.request.headers[header::ACCEPT], "*/*");
-        // And in Huffman's code (RFC 7541 appendix C.4.1): www.example.com.
+        // And Huffman-coded (RFC 7541 appendix C.4.1): www.example.com.
         let huffman = [0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff];
         let asked = read(&[&section(&USUAL)[..], &[0x50 | 5, 0x8c], &huffman].concat()).expect("a request");
         assert_eq!(asked.request.headers[header::COOKIE], "www.example.com");
     }
 
     #[test]
-    fn what_breaks_http3_is_refused() {
+    fn a_request_that_breaks_http3_is_refused() {
         for (more, why) in [
-            (&[(":path", "/wt")][..], "twice"),
-            (&[(":method", "CONNECT")], "twice"),
-            (&[(":status", "200")], "no request for a session has"),
-            (&[(":x", "y")], "no request for a session has"),
-            (&[("origin", "https://a"), (":path", "/wt")], "behind a header"),
+            (&[(":path", "/wt")][..], "duplicate"),
+            (&[(":method", "CONNECT")], "duplicate"),
+            (&[(":status", "200")], "not allowed in a session request"),
+            (&[(":x", "y")], "not allowed in a session request"),
+            (&[("origin", "https://a"), (":path", "/wt")], "after a header"),
             (&[("Origin", "https://a")], "lower case"),
-            (&[("transfer-encoding", "chunked")], "HTTP/1.1 alone"),
-            (&[("connection", "x")], "HTTP/1.1 alone"),
-            (&[("te", "gzip")], "HTTP/1.1 alone"),
-            (&[("host", "other.example")], "not its authority"),
-            (&[("host", "localhost:4433"), ("host", "other.example")], "not its authority"),
+            (&[("transfer-encoding", "chunked")], "only HTTP/1.1"),
+            (&[("connection", "x")], "only HTTP/1.1"),
+            (&[("te", "gzip")], "only HTTP/1.1"),
+            (&[("host", "other.example")], "differs from its authority"),
+            (&[("host", "localhost:4433"), ("host", "other.example")], "differs from its authority"),
         ] {
             let error = asked(more).expect_err("malformed");
             assert!(error.contains(why), "{more:?}: {error}");
         }
-        // The same where the second is the static table's.
+        // Also if the second one is from the static table.
         let error = read(&[section(&USUAL), vec![0x80 | 0x40 | 23]].concat()).expect_err("malformed").to_string();
-        assert!(error.contains("twice"), "{error}");
+        assert!(error.contains("duplicate"), "{error}");
         let mut fields = USUAL;
         fields[2].1 = "user@localhost:4433";
         let error = read(&section(&fields)).expect_err("malformed").to_string();
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_are_read_as_they_are_written() {
+    fn integers_are_decoded_as_they_are_encoded() {
         for value in [0, 5, 6, 7, 8, 126, 127, 128, 254, 255, 1337, 16_384, 1 << 20] {
             for prefix in 3..=7 {
                 let mut bytes = Vec::new();

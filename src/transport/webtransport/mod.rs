@@ -1,5 +1,5 @@
-//! WebTransport (draft-ietf-webtrans-http3) on a QUIC connection that speaks HTTP/3: from the settings to the session. What
-//! follows on its streams is the same as on native QUIC.
+//! WebTransport (draft-ietf-webtrans-http3) on a QUIC connection that speaks HTTP/3: from the settings to the session,
+//! whose streams are then used as on native QUIC. Called by `session`.
 
 mod fields;
 mod http3;
@@ -14,7 +14,7 @@ use thiserror::Error;
 use web_transport_quinn::http::{HeaderName, StatusCode, header};
 use web_transport_quinn::proto::ConnectResponse;
 
-use self::fields::{Asked, Malformed};
+use self::fields::{Malformed, SessionRequest};
 use self::http3::{GENERAL_PROTOCOL_ERROR, NO_ERROR};
 use self::session::Http3;
 pub(crate) use self::session::Session;
@@ -22,32 +22,32 @@ use super::native::{streams, var_int};
 use crate::message::Token;
 use crate::origin::{Origin, OwnPages, lets_in};
 
-/// Where the session is (docs/PROTOCOL.md, "Carriers and frames").
+/// Path of the session (docs/PROTOCOL.md, "Carriers and frames").
 const PATH: &str = "/wt";
 
-/// Why there is no session.
+/// Reason why no session was opened.
 #[derive(Debug, Error)]
 pub(crate) enum NoSession {
-    /// The client does not speak HTTP/3, has no WebTransport, or is gone.
+    /// The client broke HTTP/3, does not support WebTransport, or has disconnected.
     #[error("no WebTransport session: {0}")]
     Failed(#[from] Disconnected),
-    /// The client asks for something else.
+    /// The client requested something else.
     #[error("no WebTransport session: {0}")]
     Other(String),
-    /// The request was refused, and the client is told so on a connection that is still there.
+    /// The request was refused and answered; the connection still exists.
     #[error("WebTransport session refused with {status}: {why}")]
     Refused {
-        /// HTTP's.
+        /// HTTP status of the answer.
         status: StatusCode,
-        /// What was wrong.
+        /// Reason, for the log.
         why: &'static str,
-        /// Dropped, it takes the answer with it.
+        /// Keeps the connection open; dropping it could discard the answer.
         session: Box<Session>,
     },
 }
 
 impl NoSession {
-    /// With what its connection is closed (RFC 9114 section 8.1).
+    /// Code with which the connection is closed (RFC 9114 section 8.1).
     pub(crate) fn code(&self) -> VarInt {
         VarInt::from_u32(match self {
             Self::Failed(_) | Self::Other(_) => GENERAL_PROTOCOL_ERROR,
@@ -56,17 +56,17 @@ impl NoSession {
     }
 }
 
-/// Lets the client open one bidirectional stream more than on native QUIC, which the session's request has as long as it
-/// lives.
+/// Allows one bidirectional stream more than on native QUIC, for the CONNECT request that lives as long as the session.
 pub(crate) fn grant_streams(connection: &Connection, max_request_lanes: u64) {
     connection.set_max_concurrent_bi_streams(var_int(streams(max_request_lanes + 1)));
 }
 
-/// Waits for QUIC's handshake and the client's request, and answers it; gives the session and the token that came with it. Web pages that are
-/// not let in are refused: `known` are the origins that are, and `own` the server's. Bound it by a timeout.
+/// Waits for QUIC's handshake and the client's request, and answers it. Returns the session and the request's bearer
+/// token. Requests of web pages are accepted from the origins in `known` and from the server's `own` pages. Apply a
+/// timeout.
 ///
 /// # Errors
-/// [`NoSession`]; the connection may still be there.
+/// [`NoSession`]; the connection may still exist.
 pub(crate) async fn accept(
     connection: Connection,
     confirmed: ZeroRttAccepted,
@@ -74,13 +74,14 @@ pub(crate) async fn accept(
     own: &OwnPages,
     trusts_by_hash: bool,
 ) -> Result<(Session, Option<Token>), NoSession> {
-    // Before that nothing is read: what came may be a copy (RFC 9001 section 4.6). It has the same end where it is lost.
+    // Nothing is read before the confirmation, because 0-RTT data may be a replay (RFC 9001 section 4.6). The future
+    // also resolves if the connection is lost.
     confirmed.await;
     let from = connection.remote_address().ip();
     let http3 = Http3::begin(connection).await?;
     let (mut send, frames, section) = http3.request().await?;
     let (status, why) = match fields::read(&section) {
-        Ok(asked) => match judge(&asked, known, own, from, trusts_by_hash) {
+        Ok(request) => match judge(&request, known, own, from, trusts_by_hash) {
             Ok(bearer) => {
                 answer(&mut send, StatusCode::OK).await?;
                 return Ok((http3.session(send, frames), bearer));
@@ -91,12 +92,12 @@ pub(crate) async fn accept(
         Err(Malformed::Other(e)) => return Err(NoSession::Other(e.to_string())),
     };
     answer(&mut send, status).await?;
-    // It is the whole answer.
+    // The answer has no body.
     let _ = send.finish();
     Err(NoSession::Refused { status, why, session: Box::new(http3.session(send, frames)) })
 }
 
-/// Answers a request.
+/// Sends the answer to a request.
 async fn answer(send: &mut SendStream, status: StatusCode) -> Result<(), Disconnected> {
     let mut frame = BytesMut::new();
     let lost = |what: String| Disconnected::Lost(what);
@@ -104,9 +105,9 @@ async fn answer(send: &mut SendStream, status: StatusCode) -> Result<(), Disconn
     send.write_all(&frame).await.map_err(|e| lost(e.to_string()))
 }
 
-/// The token that a request brings, or why it is refused.
+/// The request's bearer token, or why it is refused.
 fn judge(
-    Asked { request, path }: &Asked,
+    SessionRequest { request, path }: &SessionRequest,
     known: &[Origin],
     own: &OwnPages,
     from: IpAddr,
@@ -122,13 +123,13 @@ fn judge(
     };
     let origin = single(&header::ORIGIN, "it has more than one origin")?;
     let own = own.origin(request.url.authority(), origin, from, trusts_by_hash);
-    // Browsers show no client certificates here.
+    // Browsers send no client certificates over WebTransport.
     if !lets_in(known, origin, own.as_deref(), false) {
         return Err((StatusCode::FORBIDDEN, "its origin is not among http.origins"));
     }
     let authorization = single(&header::AUTHORIZATION, "it has more than one authorization")?;
     Token::from_authorization(authorization)
-        .map_err(|_| (StatusCode::BAD_REQUEST, "its authorization is no bearer token"))
+        .map_err(|_| (StatusCode::BAD_REQUEST, "its authorization is not a bearer token"))
 }
 
 #[cfg(test)]
@@ -138,7 +139,7 @@ mod tests {
 
     use super::*;
 
-    /// Of a server with pages at ports 4433 and 8080, that shows a certificate for a short time or not.
+    /// Judges a request to a server with pages on ports 4433 and 8080, with a short-lived certificate or without.
     fn judged_from(
         from: &str,
         short_lived: bool,
@@ -155,7 +156,7 @@ mod tests {
         let known: Vec<_> = origins.iter().map(|origin| origin.parse().expect("an origin")).collect();
         let own = OwnPages { served: vec![("https", 4433), ("http", 8080)] };
         let from = from.parse().expect("an address");
-        let judged = judge(&Asked { request, path }, &known, &own, from, short_lived);
+        let judged = judge(&SessionRequest { request, path }, &known, &own, from, short_lived);
         judged.map(|token| token.is_some()).map_err(|(status, _)| status.as_u16())
     }
 
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_has_to_be_for_the_path_and_from_a_known_origin() {
+    fn a_request_must_be_for_the_path_and_from_a_known_origin() {
         let (url, page) = ("https://localhost:4433/wt", &[(header::ORIGIN, "https://a.example")][..]);
         for known in [&[][..], &["https://b.example", "https://A.example"]] {
             assert_eq!(judged(url, page, known), Ok(false));
@@ -176,11 +177,11 @@ mod tests {
         assert_eq!(judged(url, page, known), Err(403));
         assert_eq!(judged(url, &[(header::ORIGIN, "null")], known), Err(403));
         assert_eq!(judged(url, &[(header::ORIGIN, "https://localhost:4433")], known), Ok(false), "its own page");
-        assert_eq!(judged(url, &[], known), Ok(false), "no web page");
+        assert_eq!(judged(url, &[], known), Ok(false), "not a web page");
     }
 
     #[test]
-    fn pages_without_an_origin_and_of_hosts_below_a_name_are_let_in_where_they_are_named() {
+    fn the_null_origin_and_subdomains_are_accepted_if_configured() {
         let url = "https://localhost:4433/wt";
         let known = &["null", "https://*.example.com"];
         for (origin, expected) in [
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn where_browsers_do_not_look_for_the_name_a_page_that_only_points_here_is_not_the_servers_own() {
+    fn if_browsers_do_not_check_the_name_a_rebound_page_is_not_the_servers_own() {
         let known = &["https://app.example"];
         for (origin, url, short_lived) in [
             ("https://evil.example:4433", "https://evil.example:4433/wt", false),
@@ -214,14 +215,14 @@ mod tests {
     }
 
     #[test]
-    fn on_its_own_machine_all_pages_of_the_server_are_its_own() {
+    fn on_the_servers_own_machine_all_its_pages_are_its_own() {
         let (url, known) = ("https://127.0.0.1:4433/wt", &["https://app.example"]);
         for origin in ["http://localhost:8080", "http://127.0.0.1:8080", "https://localhost:4433", "https://[::1]:4433"]
         {
             let page = &[(header::ORIGIN, origin)];
             assert_eq!(judged_from("127.0.0.1", true, url, page, known), Ok(false), "{origin}");
             assert_eq!(judged_from("::ffff:127.0.0.1", false, url, page, known), Ok(false), "{origin}");
-            assert_eq!(judged_from("198.51.100.7", true, url, page, known), Err(403), "another machine's {origin}");
+            assert_eq!(judged_from("198.51.100.7", true, url, page, known), Err(403), "{origin} of another machine");
         }
         for origin in ["http://localhost:3000", "http://localhost:4433", "https://localhost:8080"] {
             assert_eq!(judged_from("127.0.0.1", true, url, &[(header::ORIGIN, origin)], known), Err(403), "{origin}");
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_may_bring_a_token() {
+    fn a_request_may_carry_a_token() {
         let judged = |value| judged("https://localhost/wt", &[(header::AUTHORIZATION, value)], &[]);
         assert_eq!(judged("Bearer abc.def.ghi"), Ok(true));
         assert_eq!(judged("Basic YTpi"), Err(400));

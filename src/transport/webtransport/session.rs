@@ -1,4 +1,4 @@
-//! A session on its connection, which it has to itself: the streams of HTTP/3 below it, and its end on either side.
+//! A WebTransport session, alone on its connection: the HTTP/3 streams below it, and its end on either side.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -19,19 +19,19 @@ use web_transport_quinn::proto::{self, Frame, Settings, StreamUni};
 use super::http3::{self, CLOSE, CODE_BYTES, Fault, Frames, NO_ERROR, STREAM_CREATION_ERROR, Trouble};
 use crate::message::CloseCode;
 
-/// What a datagram begins with (RFC 9297 section 2.1): the session's id, a quarter of that of its request's stream.
+/// Prefix of every datagram (RFC 9297 section 2.1): the session's id, a quarter of the CONNECT stream's.
 const DATAGRAM: u8 = 0x00;
 
-/// How a session has ended, set by the first to notice.
+/// End of a session, set by whichever task notices it first.
 type End = Arc<OnceLock<Disconnected>>;
 
-/// A connection on which HTTP/3 has begun: the client's settings have come, and the server's are sent.
+/// A connection after the exchange of HTTP/3 settings.
 pub(super) struct Http3 {
     connection: Connection,
     end: End,
     opened_forbidden_stream: CancellationToken,
     streams: AbortOnDropHandle<()>,
-    /// The server's control stream, which must not end.
+    /// The server's control stream, which must stay open.
     control: SendStream,
 }
 
@@ -41,36 +41,36 @@ impl Http3 {
         let (taken, settings) = oneshot::channel();
         let streams = tokio::spawn(serve(connection.clone(), taken, Arc::clone(&end), opened_forbidden_stream.clone()));
         let streams = AbortOnDropHandle::new(streams);
-        let gone = |error| disconnected(&end, error);
-        let mut control = connection.open_uni().await.map_err(gone)?;
+        let lost = |error| disconnected(&end, error);
+        let mut control = connection.open_uni().await.map_err(lost)?;
         let mut own = Settings::default();
         own.enable_webtransport(1);
         let mut frame = BytesMut::new();
         own.encode(&mut frame);
-        // It fails with the connection alone, of which the next step tells.
+        // Fails only with the connection, which the next step reports.
         let _ = control.write_all(&frame).await;
         if settings.await.is_err() {
-            return Err(gone(connection.closed().await));
+            return Err(lost(connection.closed().await));
         }
         Ok(Self { connection, end, opened_forbidden_stream, streams, control })
     }
 
-    /// Waits for the first request, and reads it.
+    /// Waits for the first request and reads its field section.
     pub(super) async fn request(&self) -> Result<(SendStream, Frames<RecvStream>, Vec<u8>), Disconnected> {
-        let gone = |error| disconnected(&self.end, error);
-        let (send, receive) = self.connection.accept_bi().await.map_err(gone)?;
+        let lost = |error| disconnected(&self.end, error);
+        let (send, receive) = self.connection.accept_bi().await.map_err(lost)?;
         let mut frames = Frames::new(receive);
         match http3::request(&mut frames).await {
             Ok(fields) => Ok((send, frames, fields)),
             Err(Trouble::Fault(fault)) => {
                 broken(&self.connection, &self.end, fault);
-                Err(gone(ConnectionError::LocallyClosed))
+                Err(lost(ConnectionError::LocallyClosed))
             }
-            Err(Trouble::Reset | Trouble::Disconnected) => Err(Disconnected::Lost("its request was given up".into())),
+            Err(Trouble::Reset | Trouble::Disconnected) => Err(Disconnected::Lost("its request was aborted".into())),
         }
     }
 
-    /// Makes a session of a request that was answered.
+    /// Creates the session of an answered request.
     pub(super) fn session(self, send: SendStream, frames: Frames<RecvStream>) -> Session {
         let Self { connection, end, opened_forbidden_stream, streams, control } = self;
         let request = tokio::spawn(read_request(connection.clone(), frames, Arc::clone(&end)));
@@ -85,21 +85,21 @@ impl Http3 {
     }
 }
 
-/// A session, as long as it is there.
+/// An open session.
 #[derive(Debug)]
 pub(crate) struct Session {
     connection: Connection,
-    /// The server's side of the request's stream, until the session is closed here.
+    /// Sending half of the CONNECT stream, until the server closes the session.
     request: Mutex<Option<SendStream>>,
     end: End,
-    /// Once the client has opened a unidirectional stream in it.
+    /// Cancelled once the client has opened a unidirectional stream in the session.
     opened_forbidden_stream: CancellationToken,
     _tasks: [AbortOnDropHandle<()>; 2],
     _control: SendStream,
 }
 
 impl Session {
-    /// On which it lies.
+    /// The QUIC connection below.
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
     }
@@ -109,12 +109,12 @@ impl Session {
         self.opened_forbidden_stream.cancelled().await;
     }
 
-    /// Bytes of a body that fit a datagram; `None` where the client takes none.
+    /// Largest body of a datagram, in bytes; `None` if the client accepts none.
     pub(crate) fn max_datagram(&self) -> Option<usize> {
         self.connection.max_datagram_size()?.checked_sub(size_of_val(&DATAGRAM))
     }
 
-    /// A body as a datagram of the session's.
+    /// Encodes a body as a datagram of the session.
     pub(crate) fn datagram(body: &Bytes) -> Bytes {
         let mut datagram = BytesMut::with_capacity(size_of_val(&DATAGRAM) + body.len());
         datagram.put_u8(DATAGRAM);
@@ -122,37 +122,38 @@ impl Session {
         datagram.freeze()
     }
 
-    /// The body that a datagram brings. `None` if it belongs to no session, or to another.
+    /// The body of a datagram. `None` if the datagram belongs to no session, or to another one.
     pub(crate) fn body(mut datagram: Bytes) -> Option<Bytes> {
         let session = proto::VarInt::decode(&mut datagram).ok()?;
         (session.into_inner() == u64::from(DATAGRAM)).then_some(datagram)
     }
 
-    /// What the end of the connection says about the session on it.
+    /// Translates the end of the connection into that of the session.
     pub(crate) fn disconnected(&self, error: ConnectionError) -> Disconnected {
         disconnected(&self.end, error)
     }
 
-    /// Closes the session with a code and reason, and the connection once the client has done so, or has had its time.
+    /// Closes the session with a code and reason, then the connection, once the client has done so or `within` has
+    /// passed.
     pub(crate) async fn close(&self, code: u16, reason: &str, within: Duration) {
         let request = self.request.lock().take();
         let _ = self.end.set(Disconnected::Closed { code: code.into(), reason: reason.to_owned() });
-        let mut is_told = false;
+        let mut is_delivered = false;
         let closed = async {
             if let Some(mut request) = request {
                 let is_sent = request.write_all(&closing(code, reason)).await.is_ok() && request.finish().is_ok();
-                is_told = is_sent && matches!(request.stopped().await, Ok(None));
+                is_delivered = is_sent && matches!(request.stopped().await, Ok(None));
             }
             self.connection.closed().await;
         };
         let _ = timeout(within, closed).await;
-        // Where it has not been told, this is the last chance.
-        let code = if is_told { VarInt::from_u32(NO_ERROR) } else { Layer::WebTransport.code(code) };
+        // If the client did not get the reason, this is the last chance.
+        let code = if is_delivered { VarInt::from_u32(NO_ERROR) } else { Layer::WebTransport.code(code) };
         self.connection.close(code, reason.as_bytes());
     }
 }
 
-/// A CLOSE in a DATA frame.
+/// Encodes a CLOSE capsule in a DATA frame.
 fn closing(code: u16, reason: &str) -> Vec<u8> {
     let integer = |value: usize| proto::VarInt::from_u32(u32::try_from(value).unwrap_or(u32::MAX));
     let mut capsule = Vec::new();
@@ -167,7 +168,7 @@ fn closing(code: u16, reason: &str) -> Vec<u8> {
     frame
 }
 
-/// The end of a session whose client said nothing about it: a page that was left, as WebSocket tells it.
+/// The end of a session without a code: a page that was left, reported as WebSocket does (1001).
 fn left() -> Disconnected {
     Disconnected::Closed { code: CloseCode::GOING_AWAY.0.into(), reason: "page left".into() }
 }
@@ -187,37 +188,37 @@ fn disconnected(end: &End, error: ConnectionError) -> Disconnected {
     }
 }
 
-/// Ends the connection of a client that does not keep to HTTP/3.
+/// Closes the connection of a client that broke HTTP/3.
 fn broken(connection: &Connection, end: &End, fault: Fault) {
     if end.set(Disconnected::Broken(fault.why)).is_ok() {
         connection.close(VarInt::from_u32(fault.code), fault.why.as_bytes());
     }
 }
 
-/// Reads what the client says on its request's stream: how the session ends.
+/// Reads the CONNECT stream until the client ends the session.
 async fn read_request(connection: Connection, frames: Frames<RecvStream>, end: End) {
-    let gone = match http3::closing(frames).await {
-        // As a page closes it that gives neither.
+    let lost = match http3::closing(frames).await {
+        // A page that closes without code and reason.
         Ok(Some((0, reason))) if reason.is_empty() => left(),
         Ok(Some((code, reason))) => Disconnected::Closed { code: code.into(), reason },
         Ok(None) | Err(Trouble::Reset | Trouble::Disconnected) => left(),
         Err(Trouble::Fault(fault)) => return broken(&connection, &end, fault),
     };
-    // Where it was closed here, the client closes the connection, or the server does.
-    if end.set(gone).is_ok() {
+    // If the server closed the session, the connection is closed by the client, or by `close`.
+    if end.set(lost).is_ok() {
         connection.close(VarInt::from_u32(NO_ERROR), b"");
     }
 }
 
-/// What a unidirectional stream of the client's has come to.
+/// Progress of a client's unidirectional stream.
 enum Step {
-    /// Its type is read.
+    /// Its type was read.
     Typed(u64, RecvStream),
-    /// It can be read no further.
+    /// Nothing more can be read from it.
     Ended(Trouble),
 }
 
-/// Serves the unidirectional streams that a client has for HTTP/3, as long as the connection is there.
+/// Serves the client's HTTP/3 streams for the life of the connection.
 async fn serve(
     connection: Connection,
     settings: oneshot::Sender<()>,
@@ -255,16 +256,16 @@ async fn serve(
                 StreamUni::QPACK_ENCODER | StreamUni::QPACK_DECODER => {
                     Fault::new(STREAM_CREATION_ERROR, "a second stream for QPACK")
                 }
-                StreamUni::PUSH => Fault::new(STREAM_CREATION_ERROR, "a push stream, which only servers have"),
+                StreamUni::PUSH => Fault::new(STREAM_CREATION_ERROR, "a push stream, which only servers may open"),
                 StreamUni::WEBTRANSPORT => {
                     opened_forbidden_stream.cancel();
                     continue;
                 }
-                // It means nothing here (RFC 9114 section 6.2.3), and is told so when it is dropped.
+                // Unknown types are ignored (RFC 9114 section 6.2.3); dropping the stream tells the client so.
                 _ => continue,
             },
             Step::Ended(Trouble::Fault(fault)) => fault,
-            // Of a stream whose type never came nothing is known.
+            // A stream without a type has no effect.
             Step::Ended(Trouble::Reset | Trouble::Disconnected) => continue,
         };
         return broken(&connection, &end, fault);
@@ -285,7 +286,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_datagram_without_its_session_is_nobodys() {
+    fn a_datagram_without_the_sessions_id_is_ignored() {
         let without = |bytes: &[u8]| Session::body(Bytes::copy_from_slice(bytes));
         assert_eq!(without(b"\x00{}").as_deref(), Some(&b"{}"[..]));
         assert_eq!(without(&[0x00]).as_deref(), Some(&b""[..]));
