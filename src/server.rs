@@ -1,7 +1,9 @@
-//! The server: binds its port, starts its workers, and drains them when it is told to.
+//! The server: binds its ports, starts its workers, reloads certificates and settings, and drains the workers on
+//! shutdown. Knows clients only as numbers; the workers serve them.
 
-use std::io;
-use std::net::{SocketAddr, UdpSocket};
+mod ports;
+
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -10,6 +12,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::ports::Ports;
 use crate::Printable;
 use crate::auth::Auth;
 use crate::config::{Config, Live, Secret};
@@ -28,7 +31,7 @@ use crate::transport::native::ServerSettings;
 use crate::transport::socket;
 use crate::worker::Worker;
 
-/// A server that has its port and its certificates and can begin.
+/// A server with bound ports and loaded certificates, ready to run.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), quic_websocket::ServerError> {
@@ -44,15 +47,16 @@ pub struct Server {
     http_addr: Option<SocketAddr>,
     plain_http_addr: Option<SocketAddr>,
     admin_addr: Option<SocketAddr>,
-    /// The admin API's token, if it was made for this start.
+    /// Admin token generated for this start, if any.
     made_admin_token: Option<Secret>,
     workers: Vec<Worker>,
     runtimes: Vec<Arc<OnceLock<RuntimeMetrics>>>,
     context: Arc<Context>,
     draining: CancellationToken,
     tls: ServerTls,
-    /// What a new certificate reaches the workers by, and what it does over TCP.
+    /// Delivers new certificates to the workers' QUIC endpoints.
     connections: watch::Sender<quinn::ServerConfig>,
+    /// Delivers new certificates to the TCP listeners.
     tcp: watch::Sender<Arc<rustls::ServerConfig>>,
     files: FileWatch,
 }
@@ -64,14 +68,14 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// Checks the configuration, binds the port, and reads or makes the certificates.
+    /// Validates the configuration, binds the ports, and loads or creates the certificates.
     ///
     /// # Errors
-    /// [`ServerError`] says which of these failed and what to do.
+    /// [`ServerError`] describes what failed and what to do.
     pub fn bind(config: Config) -> Result<Self, ServerError> {
         config.validate()?;
         let count = config.worker_count();
-        // Before anything is made: another server may be running here.
+        // Before anything is created: another server may be running here.
         let ports = Ports::bind(&config, count)?;
         let Ports { sockets, local_addr, secure, http_addr, plain, plain_http_addr, admin, admin_addr } = ports;
         socket::report_buffers(&sockets[0], size(config.quic.socket_buffer_bytes));
@@ -84,7 +88,7 @@ impl Server {
             );
         }
         let reset_key = ResetKey::load(&config)?;
-        // Watched before they are read: a change in between is seen.
+        // Watched before they are read, so that no change in between is missed.
         let of_tls = [&config.tls.cert, &config.tls.key].into_iter().chain(&config.tls.client_ca);
         let files = FileWatch::new(of_tls.chain(config.auth.files()));
         let sessions = config.quic.early_data.then(|| size(config.limits.tls_sessions));
@@ -101,7 +105,7 @@ impl Server {
         let secure = secure.into_iter().map(|listener| listener.over_tls(certificates.clone()));
         listeners.iter_mut().zip(secure).for_each(|(listeners, listener)| listeners.push(listener));
         listeners.iter_mut().zip(plain).for_each(|(listeners, listener)| listeners.push(listener));
-        // One worker is enough for the few who ask.
+        // One worker is enough for the operator's requests.
         if let Some(listeners) = listeners.first_mut() {
             listeners.extend(admin);
         }
@@ -162,48 +166,48 @@ impl Server {
         })
     }
 
-    /// The address it listens on, with the port that the system chose where it was asked to.
+    /// Address on which the server listens, with the actual port if port 0 was configured.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// Where it serves HTTP and WebSocket over TLS, if it does.
+    /// Address of HTTP and WebSocket over TLS, if enabled.
     pub fn http_addr(&self) -> Option<SocketAddr> {
         self.http_addr
     }
 
-    /// Where it does so without TLS, if it does.
+    /// Address of HTTP and WebSocket without TLS, if enabled.
     pub fn plain_http_addr(&self) -> Option<SocketAddr> {
         self.plain_http_addr
     }
 
-    /// Where the admin API has an address of its own, if it does (`http.admin_addr`).
+    /// Separate address of the admin API, if configured (`http.admin_addr`).
     pub fn admin_addr(&self) -> Option<SocketAddr> {
         self.admin_addr
     }
 
-    /// The token of the admin API: `http.admin_token`, or the one made for this start, if there is one.
+    /// Token of the admin API: `http.admin_token`, or the one generated for this start, if any.
     pub fn admin_token(&self) -> Option<String> {
         self.context.live.http().admin_token.as_ref().map(|token| token.expose().to_owned())
     }
 
-    /// What it counts; stays valid while it runs and after.
+    /// Live status of the server; stays valid while it runs and after.
     pub fn status(&self) -> ServerStatus {
         ServerStatus::new(Arc::clone(&self.context), self.runtimes.clone(), self.tls.short_lived())
     }
 
-    /// What has it read its certificate and keys again while it runs, and take over other settings. It reads the files by
-    /// itself when they change: when something happens in their folders. A file that cannot be used leaves the old one in
-    /// use, and the log says so.
+    /// A handle that makes the running server reload its certificate and keys, or apply changed settings. Files are
+    /// also reloaded automatically when something changes in their folders. If a file cannot be used, the previous one
+    /// stays in use and the log reports it.
     pub fn reloader(&self) -> Reload {
         Reload::new(self.files.asked(), Arc::clone(&self.context.live))
     }
 
-    /// Serves until `shutdown` is cancelled, then drains: clients are told to leave, what is queued is flushed, within
+    /// Serves until `shutdown` is cancelled, then drains: clients are asked to leave and queues are flushed, within
     /// `timing.drain_timeout_ms`.
     ///
     /// # Errors
-    /// [`ServerError::Worker`] where a worker cannot start or fails; the others are drained then.
+    /// [`ServerError::Worker`] if a worker cannot start or fails; the others are then drained.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServerError> {
         let Self { local_addr, http_addr, plain_http_addr, admin_addr, workers, context, draining, .. } = self;
         let (mut tls, connections, tcp, mut files) = (self.tls, self.connections, self.tcp, self.files);
@@ -214,7 +218,7 @@ impl Server {
             info!(%addr, "WebSocket and web pages on: https://{addr}");
         }
         if let Some(addr) = plain_http_addr {
-            info!(%addr, "The same without TLS, for this machine alone, on: http://{addr}");
+            info!(%addr, "WebSocket and web pages without TLS, on this machine only: http://{addr}");
         }
         if let Some(token) = &self.made_admin_token {
             let plain = plain_http_addr.map(|addr| format!("http://{addr}"));
@@ -223,7 +227,7 @@ impl Server {
             info!("Dashboard, with an admin token that lasts until the server stops: {url}/dashboard#token={token}");
         }
         if let Some(addr) = admin_addr {
-            info!(%addr, "Dashboard and admin API without a token, for this machine alone, on: http://{addr}");
+            info!(%addr, "Dashboard and admin API without a token, on this machine only: http://{addr}");
         }
         let _drain_if_dropped = draining.clone().drop_guard();
         let (ended, mut ends) = mpsc::channel(workers.len());
@@ -233,11 +237,11 @@ impl Server {
             std::thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .spawn(move || {
-                    // A worker that panics drops its end of the channel without a word.
+                    // If the worker panics, the report is sent as it is here.
                     let mut report = Report { ended, end: Some((number, Err("it panicked".to_owned()))) };
                     report.end = Some((number, worker.run().map_err(|e| e.to_string())));
                 })
-                .map_err(|e| fail(number, format!("no thread for it: {e}")))?;
+                .map_err(|e| fail(number, format!("its thread cannot be started: {e}")))?;
         }
         drop(ended);
         let certify = |sides: Sides| {
@@ -254,10 +258,10 @@ impl Server {
                 () = shutdown.cancelled(), if !draining_began => {
                     draining_began = true;
                     let clients = context.registry.clients();
-                    info!(clients, "Shutting down: {clients} clients are told to leave");
+                    info!(clients, "Shutting down: asking {clients} clients to leave");
                     draining.cancel();
                 }
-                // Small files, and no client is served by this thread.
+                // Blocking is fine: the files are small, and this thread serves no clients.
                 cause = files.next(), if !draining_began => {
                     context.auth.reload(cause);
                     if let Some(sides) = tls.reload(cause) {
@@ -274,7 +278,7 @@ impl Server {
                     None => break,
                     Some((_, Ok(()))) if draining_began => {}
                     Some((number, end)) => {
-                        let message = end.err().unwrap_or_else(|| "it ended before it was asked to".to_owned());
+                        let message = end.err().unwrap_or_else(|| "it ended unexpectedly".to_owned());
                         result = Err(fail(number, message));
                         draining_began = true;
                         draining.cancel();
@@ -287,8 +291,8 @@ impl Server {
     }
 }
 
-/// Whether the admin API has no way in yet, on a server that only this machine reaches: one that is tried out, if its
-/// certificate is for development as well.
+/// Whether to generate an admin token: no other access to the admin API is configured, and the server is reachable only
+/// from this machine. The caller also requires a development certificate.
 fn wants_admin_token(config: &Config) -> bool {
     let http = &config.http;
     let addresses = [Some(config.addr), http.addr, http.plain_addr];
@@ -296,61 +300,7 @@ fn wants_admin_token(config: &Config) -> bool {
     http.enabled && http.admin_token.is_none() && http.admin_addr.is_none() && is_here
 }
 
-/// The ports of a server.
-struct Ports {
-    /// One for each worker.
-    sockets: Vec<UdpSocket>,
-    local_addr: SocketAddr,
-    /// For TLS over TCP, one for each worker, or none.
-    secure: Vec<http::Listener>,
-    http_addr: Option<SocketAddr>,
-    /// The same without TLS.
-    plain: Vec<http::Listener>,
-    plain_http_addr: Option<SocketAddr>,
-    /// For the admin API on an address of its own.
-    admin: Option<http::Listener>,
-    admin_addr: Option<SocketAddr>,
-}
-
-/// Tries to find a port that is free for all workers, and for UDP and TCP alike, where the system may choose it.
-const PORT_TRIES: usize = 16;
-
-impl Ports {
-    fn bind(config: &Config, workers: usize) -> Result<Self, ServerError> {
-        let mut tries = if config.addr.port() == 0 { PORT_TRIES } else { 1 };
-        loop {
-            tries -= 1;
-            match Self::try_bind(config, workers) {
-                Err(ServerError::Bind { cause, .. } | ServerError::BindTcp { cause, .. })
-                    if tries > 0 && cause.kind() == io::ErrorKind::AddrInUse => {}
-                bound => return bound,
-            }
-        }
-    }
-
-    fn try_bind(config: &Config, workers: usize) -> Result<Self, ServerError> {
-        let bind = |cause| ServerError::Bind { addr: config.addr, cause };
-        let buffers = size(config.quic.socket_buffer_bytes);
-        let sockets = socket::bind_group(config.addr, workers, buffers).map_err(bind)?;
-        let local_addr = sockets[0].local_addr().map_err(bind)?;
-        let open = |addr: Option<SocketAddr>, setting| {
-            let Some(addr) = addr.filter(|_| config.http.enabled) else { return Ok((None, Vec::new())) };
-            let (addr, listeners) =
-                http::bind(addr, workers).map_err(|cause| ServerError::BindTcp { addr, setting, cause })?;
-            Ok::<_, ServerError>((Some(addr), listeners))
-        };
-        let (http_addr, secure) = open(Some(config.http.addr.unwrap_or(local_addr)), "http.addr")?;
-        let (plain_http_addr, plain) = open(config.http.plain_addr, "http.plain_addr")?;
-        let admin = config.http.admin_addr.map(|addr| {
-            let setting = "http.admin_addr";
-            http::bind_admin(addr).map_err(|cause| ServerError::BindTcp { addr, setting, cause })
-        });
-        let (admin_addr, admin) = admin.transpose()?.unzip();
-        Ok(Self { sockets, local_addr, secure, http_addr, plain, plain_http_addr, admin, admin_addr })
-    }
-}
-
-/// Tells how a worker ended, also where it panicked.
+/// Reports how a worker ended, even if it panicked.
 struct Report {
     ended: mpsc::Sender<(usize, Result<(), String>)>,
     end: Option<(usize, Result<(), String>)>,
@@ -359,7 +309,7 @@ struct Report {
 impl Drop for Report {
     fn drop(&mut self) {
         if let Some(end) = self.end.take() {
-            // There is room for one report of each worker.
+            // The channel has room for one report of each worker.
             let _ = self.ended.try_send(end);
         }
     }
@@ -370,98 +320,4 @@ fn size(setting: u64) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    use std::time::{Duration, SystemTime};
-
-    use tokio::time::{sleep, timeout};
-    use web_transport_quinn::{ClientBuilder, RecvStream, SendStream, Session};
-
-    use super::*;
-    use crate::tls::{DevelopmentFiles, Trust};
-    use crate::{Client, Event};
-
-    const PATIENCE: Duration = Duration::from_secs(20);
-    const DAY_S: u64 = 24 * 60 * 60;
-
-    /// A session of who trusts a certificate by its hash, with its control lane.
-    struct Page {
-        session: Session,
-        lane: (SendStream, RecvStream),
-    }
-
-    impl Page {
-        async fn open(addr: SocketAddr, sha256: [u8; 32]) -> Option<Self> {
-            let builder = ClientBuilder::new();
-            let client = builder.with_server_certificate_hashes(vec![sha256.to_vec()]).expect("a client");
-            let url = format!("https://{addr}/wt").parse::<reqwest::Url>().expect("a URL");
-            let session = timeout(PATIENCE, client.connect(url)).await.expect("in time").ok()?;
-            let lane = session.open_bi().await.expect("a stream");
-            let mut page = Self { session, lane };
-            page.ask(br#"{"type":"handshake","protocol_version":"1.0"}"#).await;
-            Some(page)
-        }
-
-        async fn ask(&mut self, body: &[u8]) {
-            let (send, receive) = &mut self.lane;
-            let length = u32::try_from(body.len()).expect("a length").to_be_bytes();
-            send.write_all(&[&length, body].concat()).await.expect("the stream takes bytes");
-            let mut length = [0; 4];
-            timeout(PATIENCE, receive.read_exact(&mut length)).await.expect("in time").expect("a reply");
-            receive.read_exact(&mut vec![0; u32::from_be_bytes(length) as usize]).await.expect("a reply");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_short_lived_certificate_is_replaced_and_nobody_is_dropped() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let files = DevelopmentFiles::inside(folder.path());
-        files.make(&["127.0.0.1".into()], false).expect("certificates");
-        let mut config = Config { addr: "127.0.0.1:0".parse().expect("an address"), workers: 2, ..Config::default() };
-        (config.tls.cert, config.tls.key) = (files.cert.clone(), files.key.clone());
-        let mut server = Server::bind(config).expect("it binds");
-        let ahead = Arc::new(AtomicU64::new(0));
-        let days = Arc::clone(&ahead);
-        server.tls.set_clock(move || SystemTime::now() + Duration::from_secs(days.load(Ordering::Relaxed) * DAY_S));
-        let (addr, status, reloader) = (server.local_addr(), server.status(), server.reloader());
-        let told = move || status.short_lived().hash().expect("there is one").sha256;
-        let shutdown = CancellationToken::new();
-        let running = tokio::spawn(server.run(shutdown.clone()));
-
-        let builder = Client::builder(addr.to_string()).trust(Trust::CaFile(files.ca.clone()));
-        let (client, mut events) = builder.connect().await.expect("it connects");
-        let mut hashes = vec![told()];
-        let mut pages = vec![Page::open(addr, hashes[0]).await.expect("the hash is good")];
-        for round in 1..3 {
-            ahead.fetch_add(12, Ordering::Relaxed);
-            // Has it look at the clock.
-            reloader.reload();
-            let replaced = async {
-                while hashes.contains(&told()) {
-                    sleep(Duration::from_millis(2)).await;
-                }
-                // Workers get it one after the other.
-                loop {
-                    if let Some(page) = Page::open(addr, told()).await {
-                        return page;
-                    }
-                }
-            };
-            let page = timeout(PATIENCE, replaced).await.expect("in time");
-            pages.push(page);
-            hashes.push(told());
-            for page in &mut pages {
-                page.ask(br#"{"type":"ping"}"#).await;
-            }
-            client.echo(&format!("round {round}")).await.expect("it is served");
-        }
-        for old in &hashes[..2] {
-            assert!(Page::open(addr, *old).await.is_none(), "an old hash is good no more");
-        }
-        assert!(pages.iter().all(|page| page.session.close_reason().is_none()));
-        let heard = timeout(Duration::from_millis(1), events.next()).await;
-        assert!(!matches!(heard, Ok(Some(Event::Reconnected | Event::Closed(_)))), "{heard:?}");
-        shutdown.cancel();
-        timeout(PATIENCE, running).await.expect("in time").expect("no panic").expect("a clean end");
-    }
-}
+mod tests;

@@ -1,5 +1,6 @@
-//! What a server tells of itself: the one room that looks into all others for it. Called by whoever watches, never on the
-//! way of a message: what is locked here is locked for a moment at a time, for one client or topic.
+//! The server's status: the one room that looks into all others for it. Used by the admin API and through
+//! [`Server::status`](crate::Server::status), never on a message's path: each lock is held briefly, for one client or
+//! topic at a time.
 
 use std::cmp::Reverse;
 use std::sync::{Arc, OnceLock};
@@ -15,14 +16,14 @@ use crate::registry::Registry;
 use crate::tls::ShortLived;
 use crate::transport::Path;
 
-/// Most clients that a snapshot names.
+/// Largest number of clients listed in a snapshot.
 pub(crate) const MAX_LISTED: usize = 1000;
-/// Topics that a snapshot names.
+/// Number of topics listed in a snapshot.
 const TOP_TOPICS: usize = 20;
-/// About as many clients are measured for the percentiles: of more, evenly spread ones.
+/// Approximate number of clients sampled for the percentiles; if there are more, they are sampled evenly.
 const MEASURED: usize = 1000;
 
-/// What a server counts, for whoever watches it.
+/// Live status of a server. Stays valid while the server runs and after it.
 #[derive(Debug, Clone)]
 pub struct ServerStatus {
     context: Arc<Context>,
@@ -43,39 +44,39 @@ impl ServerStatus {
         &self.context.registry
     }
 
-    /// Clients whose handshake was accepted.
+    /// Number of clients whose handshake was accepted.
     pub fn clients(&self) -> usize {
         self.registry().clients()
     }
 
-    /// Connections, those without a handshake among them.
+    /// Number of connections, including those without a handshake.
     pub fn connections(&self) -> usize {
         self.registry().connections()
     }
 
-    /// Connections that are still to shake hands, those whose first packet is all that has come among them.
+    /// Number of handshakes in progress, including connections of which only the first packet has arrived.
     pub fn handshakes(&self) -> usize {
         self.registry().handshakes()
     }
 
-    /// Topics that are known: with subscribers, with history, or used a short time ago.
+    /// Number of existing topics: with subscribers, with history, or used recently.
     pub fn topics(&self) -> usize {
         self.context.topics.count()
     }
 
-    /// The certificate that web pages trust by its hash, where there is one.
+    /// Development certificate that web pages trust by its hash, if there is one.
     pub fn short_lived(&self) -> ShortLived {
         self.short_lived.clone()
     }
 
-    /// Tasks of all workers: a few for each, and those that their connections need.
+    /// Number of tasks on all workers: a few for each worker, and those of its connections.
     pub fn tasks(&self) -> usize {
         self.runtimes.iter().filter_map(|runtime| runtime.get()).map(RuntimeMetrics::num_alive_tasks).sum()
     }
 
-    /// A snapshot of all that is counted, which names at most so many single clients, and at most 1,000: those with the
-    /// most bytes waiting first. Looks at each client and topic, so have a thread do it that serves nobody; nobody else waits
-    /// for it.
+    /// Takes a snapshot of all statistics. It lists at most `clients` clients, and never more than 1,000: those with
+    /// the most waiting bytes first. It visits every client and topic, so call it from a thread that serves no clients;
+    /// it blocks no other task.
     pub fn stats(&self, clients: usize) -> Stats {
         stats(&self.context, clients)
     }
@@ -84,26 +85,26 @@ impl ServerStatus {
 /// See [`ServerStatus::stats`].
 pub(crate) fn stats(context: &Context, clients: usize) -> Stats {
     let Context { config, registry, topics, metrics, .. } = context;
-    let crowd = Census::look_at(registry, clients.min(MAX_LISTED));
+    let census = Census::take(registry, clients.min(MAX_LISTED));
     Stats {
         now: now_ms(),
         uptime_ms: u64::try_from(metrics.uptime().as_millis()).unwrap_or(u64::MAX),
         server_name: config.name.clone(),
         version: env!("CARGO_PKG_VERSION"),
         certificate_expires_at: context.expiry.at().map(|seconds| seconds.saturating_mul(1000)),
-        clients: Clients::from(crowd.by_carrier),
+        clients: Clients::from(census.by_carrier),
         connections: registry.connections() as u64,
         handshakes: registry.handshakes() as u64,
         totals: metrics.totals(),
-        queues: crowd.queues,
+        queues: census.queues,
         topics: topics.stats(TOP_TOPICS),
-        rtt_ms: Percentiles::of(crowd.rtts),
-        loss_percent: Percentiles::of(crowd.losses),
-        list: crowd.listed,
+        rtt_ms: Percentiles::of(census.rtts),
+        loss_percent: Percentiles::of(census.losses),
+        list: census.listed,
     }
 }
 
-/// What was seen of all clients.
+/// Statistics collected in one pass over all clients.
 #[derive(Default)]
 struct Census {
     by_carrier: ByCarrier,
@@ -114,26 +115,26 @@ struct Census {
 }
 
 impl Census {
-    /// Looks at every client, and names at most so many.
-    fn look_at(registry: &Registry, most_listed: usize) -> Self {
+    /// Visits every client, and lists at most `most_listed`.
+    fn take(registry: &Registry, most_listed: usize) -> Self {
         let pace = registry.clients().div_ceil(MEASURED).max(1);
-        let (mut crowd, mut top, mut number) = (Self::default(), TopN::new(most_listed), 0_usize);
+        let (mut census, mut top, mut number) = (Self::default(), TopN::new(most_listed), 0_usize);
         registry.visit(|client| {
             let (messages, bytes) = client.waiting();
-            crowd.by_carrier.count(client.transport());
-            crowd.queues.add(messages, bytes);
+            census.by_carrier.count(client.transport());
+            census.queues.add(messages, bytes);
             top.offer((bytes, Reverse(client.id)), || Arc::clone(client));
             if number.is_multiple_of(pace)
                 && let Some(path) = client.path()
             {
-                crowd.rtts.push(milliseconds(path.rtt));
-                crowd.losses.push(loss_percent(path));
+                census.rtts.push(milliseconds(path.rtt));
+                census.losses.push(loss_percent(path));
             }
             number += 1;
         });
-        // Those who have left meanwhile are in no list.
-        crowd.listed = top.into_sorted().filter_map(|client| named(registry, &client)).collect();
-        crowd
+        // Clients that have left meanwhile are not listed.
+        census.listed = top.into_sorted().filter_map(|client| named(registry, &client)).collect();
+        census
     }
 }
 
@@ -160,6 +161,6 @@ fn milliseconds(time: Duration) -> f64 {
 }
 
 fn loss_percent(path: Path) -> f64 {
-    // Nothing is lost of nothing.
+    // Avoids 0/0 before any packet was sent.
     thousandths(path.lost as f64 * 100.0 / path.sent.max(1) as f64)
 }

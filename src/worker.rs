@@ -1,5 +1,6 @@
-//! One worker: a thread with a runtime and a QUIC endpoint of its own, and the clients that landed there. It shares
-//! nothing with the others but the registry and the topics, and no client ever moves to another.
+//! One worker: a thread with its own runtime and QUIC endpoint, and the clients that arrived there. Workers share only
+//! the registry and the topics, and a client never moves to another worker. Created by `server`; each client runs in
+//! `session`.
 
 use std::net::UdpSocket;
 use std::sync::{Arc, OnceLock};
@@ -24,16 +25,16 @@ use crate::topic;
 use crate::transport::native::ServerSettings;
 use crate::transport::socket::MisroutedPacket;
 
-/// At the end of the drain, the time in which QUIC's own closing packets go out.
+/// Time at the end of the drain for QUIC's closing packets.
 const GOODBYE: Duration = Duration::from_millis(500);
 
-/// Everything that one worker needs to begin.
+/// Everything that a worker needs to start.
 pub(crate) struct Worker {
     pub(crate) number: usize,
     pub(crate) socket: UdpSocket,
     pub(crate) strays: mpsc::Receiver<MisroutedPacket>,
     pub(crate) listeners: Vec<Listener>,
-    /// Places for connections over TCP, of all workers.
+    /// Permits for connections over TCP, shared by all workers.
     pub(crate) http_places: Arc<Semaphore>,
     pub(crate) own_pages: Arc<OwnPages>,
     pub(crate) short_lived: ShortLived,
@@ -43,12 +44,12 @@ pub(crate) struct Worker {
     pub(crate) context: Arc<Context>,
     /// Cancelled when the server drains.
     pub(crate) draining: CancellationToken,
-    /// Filled in once the runtime is there.
+    /// Set once the runtime exists.
     pub(crate) runtime: Arc<OnceLock<RuntimeMetrics>>,
 }
 
 impl Worker {
-    /// Runs until the server drains and the last client is gone, or the drain timeout is over.
+    /// Runs until the server drains and the last client has left, or the drain timeout is over.
     pub(crate) fn run(self) -> std::io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let _ = self.runtime.set(runtime.metrics());
@@ -81,14 +82,14 @@ impl Worker {
                 admit(incoming, &worker_context, &clients);
             }
         };
-        // Neither is dropped before the end, but for the accept loop, which then has nothing to lose.
+        // None of these is dropped before the end, except the accept loop, which then has nothing to lose.
         let topics = Arc::clone(&worker_context.context.topics);
         let counters = worker_context.context.metrics.of(self.number);
         let fan_out = async {
             tokio::select! {
                 () = self.inbox.serve(&roster, counters) => {}
                 () = self.topic_inbox.serve(counters) => {}
-                // One of the workers is enough.
+                // One worker does this for all.
                 () = topics.expire_loop(), if self.number == 0 => {}
                 () = self.settings.follow(&endpoint) => {}
             }
@@ -101,7 +102,7 @@ impl Worker {
             () = draining.cancelled() => {}
         }
         clients.close();
-        // Told at once, newcomers need not wait in vain before they turn elsewhere.
+        // Refused at once, new clients can go elsewhere without waiting.
         let refuse = async {
             while let Some(incoming) = endpoint.accept().await {
                 incoming.refuse();
@@ -114,7 +115,7 @@ impl Worker {
             () = refuse => {}
             drained = timeout_at(deadline, clients.wait()) => if drained.is_err() {
                 let (worker, clients) = (self.number, clients.len());
-                warn!(worker, clients, "Worker {worker}: {clients} clients were still there at the end of the drain");
+                warn!(worker, clients, "Worker {worker}: {clients} clients still connected at the end of the drain");
             }
         }
         let code = u32::from(CloseCode::GOING_AWAY.0);
@@ -124,19 +125,19 @@ impl Worker {
     }
 }
 
-/// Decides about a connection before anything is spent on it.
+/// Admits or refuses a connection before any work is spent on it.
 fn admit(incoming: Incoming, worker_context: &WorkerContext, clients: &TaskTracker) {
     let Context { config, registry, addresses, .. } = &*worker_context.context;
     let under_way = registry.handshakes() as u64;
     let from = incoming.remote_address();
     if under_way >= config.limits.max_handshakes {
-        debug!(peer = %from, "Connection from {from} refused: {under_way} handshakes are under way");
+        debug!(peer = %from, "Connection from {from} refused: {under_way} handshakes in progress");
         incoming.refuse();
     } else if under_way >= config.limits.retry_handshakes && !incoming.remote_address_validated() {
-        // Only an address that has not yet been validated gets here, so a Retry is allowed.
+        // Only addresses that are not yet validated get here, so a Retry is allowed.
         let _ = incoming.retry();
     } else {
-        // Behind the Retry: under load, who forges addresses uses up nobody's share.
+        // After the Retry: under load, forged addresses do not use up the share of real ones.
         match addresses.admit(from.ip(), incoming.remote_address_validated()) {
             Admission::Granted => {
                 let handshaking = registry.begin_handshake();

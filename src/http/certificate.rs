@@ -1,4 +1,4 @@
-//! `/certificate-hash`: what web pages have to know of a development certificate to believe in it (W3C WebTransport,
+//! `/certificate-hash`: the hash by which web pages trust a development certificate (W3C WebTransport,
 //! `serverCertificateHashes`).
 
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
 use super::refusal::Refusal;
-use super::{FOR_ANY_PAGE, Http};
+use super::{ANY_ORIGIN, Http};
 
-/// Tells the hash and the port of WebTransport, or that there is none and the certificate is to be believed like any.
+/// Returns the hash and the port of WebTransport, or 404 if the certificate needs no hash.
 pub(super) async fn hash(
     State(http): State<Arc<Http>>,
 ) -> Result<([(HeaderName, HeaderValue); 1], Json<Value>), Refusal> {
     let Some(hash) = http.worker_context.short_lived.hash() else {
-        let why = "no certificate is shown here that has to be believed by its hash: connect without one";
-        return Err(Refusal::new(StatusCode::NOT_FOUND, why).with(FOR_ANY_PAGE.0, "*"));
+        let why = "this server's certificate needs no hash: connect without one";
+        return Err(Refusal::new(StatusCode::NOT_FOUND, why).with(ANY_ORIGIN.0, "*"));
     };
-    let told = Json(json!({
+    let body = Json(json!({
         "algorithm": "sha-256",
         "value": BASE64.encode(hash.sha256),
         "webtransport_port": http.quic_port,
         "not_after": hash.not_after,
     }));
-    Ok(([FOR_ANY_PAGE], told))
+    Ok(([ANY_ORIGIN], body))
 }

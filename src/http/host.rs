@@ -1,4 +1,4 @@
-//! To whom a request was addressed.
+//! The host that a request names.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use axum::http::uri::Authority;
 use super::fields::single;
 use super::refusal::Refusal;
 
-/// What a request says (RFC 9112 section 3.2).
+/// The host of a request (RFC 9112 section 3.2).
 pub(super) fn host<B>(request: &axum::http::Request<B>) -> Result<Authority, Refusal> {
     let host = single(request.headers(), &header::HOST)?;
     if let (Some(authority), Some(_)) = (request.uri().authority(), host) {
@@ -16,10 +16,10 @@ pub(super) fn host<B>(request: &axum::http::Request<B>) -> Result<Authority, Ref
     }
     let host = host.and_then(|host| std::str::from_utf8(host).ok());
     let host = host.filter(|host| !host.contains('@')).and_then(|host| host.parse().ok());
-    host.ok_or_else(|| Refusal::bad("Host: one is expected, with a name or an address"))
+    host.ok_or_else(|| Refusal::bad("Host: exactly one name or address is required"))
 }
 
-/// Whether that is a name of this machine: a page elsewhere that has its own name point here asks for that name.
+/// Whether this is a name of this machine. A foreign page whose name points here uses that name instead.
 pub(super) fn is_local(host: &Authority) -> bool {
     let name = host.host().trim_start_matches('[').trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())

@@ -1,4 +1,5 @@
-//! `/ice-servers`: which servers help browsers to reach each other, and what to show them. For who may send `signal`.
+//! `/ice-servers`: the STUN and TURN servers for browsers' peer connections, with credentials. For clients that may
+//! send `signal`.
 
 use std::sync::Arc;
 
@@ -23,14 +24,15 @@ use crate::message::now_ms;
 use crate::origin::{is_named, lets_in};
 use crate::tls;
 
-/// Tells the servers, as `RTCPeerConnection` takes them. Pages of the origins in `http.origins` may read the answer (CORS).
+/// Returns the servers in the form that `RTCPeerConnection` expects. Pages of the origins in `http.origins` may read
+/// the response (CORS).
 pub(super) async fn servers(
     State(http): State<Arc<Http>>,
     Extension(peer): Extension<Peer>,
     request: Request,
 ) -> Result<Response, Refusal> {
     let page = foreign_page(&http.worker_context.context.live.http(), &peer, &request)?;
-    let mut response = tell(http, peer, request).await.into_response();
+    let mut response = respond(http, peer, request).await.into_response();
     if let Some(page) = page {
         response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, page);
     }
@@ -38,7 +40,7 @@ pub(super) async fn servers(
     Ok(response)
 }
 
-/// What browsers ask before they let a page elsewhere show a token here.
+/// Answers a browser's CORS preflight before a page elsewhere sends a token here.
 pub(super) async fn preflight(
     State(http): State<Arc<Http>>,
     Extension(peer): Extension<Peer>,
@@ -55,37 +57,38 @@ pub(super) async fn preflight(
     Ok((StatusCode::NO_CONTENT, allowed).into_response())
 }
 
-/// The origin of a page elsewhere that may read the answer, as the operator has named it. Refuses the pages of others.
+/// The origin of a page elsewhere that may read the response, if the operator listed it. Refuses pages of other
+/// origins.
 fn foreign_page(settings: &config::Http, peer: &Peer, request: &Request) -> Result<Option<HeaderValue>, Refusal> {
     let Some(origin) = single(request.headers(), &header::ORIGIN)? else { return Ok(None) };
     let own = peer.origin(&host(request)?);
     if !lets_in(&settings.origins, Some(origin), own.as_deref(), peer.certificate.is_some()) {
         return Err(Refusal::new(
             StatusCode::FORBIDDEN,
-            "pages of this origin may not ask; it is not among http.origins",
+            "pages of this origin are not allowed; add it to http.origins",
         ));
     }
     Ok(HeaderValue::from_bytes(origin).ok().filter(|_| is_named(&settings.origins, origin)))
 }
 
-async fn tell(http: Arc<Http>, peer: Peer, request: Request) -> Result<Response, Refusal> {
+async fn respond(http: Arc<Http>, peer: Peer, request: Request) -> Result<Response, Refusal> {
     let settings = http.worker_context.context.live.http();
     let host = host(&request)?;
-    // A page elsewhere that has its own name point here (DNS rebinding) says of no request that it is another's.
+    // A page whose name was made to point here (DNS rebinding) sends no Origin with its requests.
     let is_known = |scheme: &str| lets_in(&settings.origins, Some(format!("{scheme}://{host}").as_bytes()), None, true);
     if peer.origin(&host).is_none() && !["https", "http"].into_iter().any(is_known) {
         return Err(Refusal::new(
             StatusCode::FORBIDDEN,
-            "Host: without TLS this is for localhost, and the hosts in http.origins",
+            "Host: without TLS only localhost and the hosts in http.origins are allowed",
         ));
     }
     let token = bearer(request.headers())?;
     let context = &http.worker_context.context;
-    // Checking tokens is work, and finding one by trying has to take longer than anybody waits.
+    // Checking tokens is expensive, and guessing one has to be infeasible.
     if token.is_some()
         && let TokenCheck::TooMany(wait) = context.addresses.show_token(peer.address.ip(), true)
     {
-        let why = "this address has shown too many wrong tokens; try again later, see Retry-After";
+        let why = "too many wrong tokens from this address; try again later (see Retry-After)";
         return Err(Refusal { retry_after: Some(wait), ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, why) });
     }
     let certified = peer.certificate.as_ref().and_then(|own| tls::subject(own));
@@ -102,7 +105,7 @@ async fn tell(http: Arc<Http>, peer: Peer, request: Request) -> Result<Response,
     may_signal(&identity)?;
     let user = identity.user.as_deref().unwrap_or("anybody");
     let servers = ice_servers(&context.live.webrtc(), user, now_ms());
-    // Credentials are nobody else's, and expire.
+    // Credentials are private, and expire.
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(json!({ "iceServers": servers }))).into_response())
 }
 
@@ -113,14 +116,14 @@ fn ice_servers(settings: &WebRtc, user: &str, now: u64) -> Vec<Value> {
     }
     let (username, credential) = match (&settings.turn_secret, &settings.turn_username, &settings.turn_password) {
         (Some(secret), ..) => {
-            // The user's name is in it for the relay's log; the time is what the relay goes by, in seconds.
+            // The user's name is for the relay's log; the relay checks the expiry time, in seconds.
             let username = format!("{}:{user}", (now + settings.turn_credential_ms) / 1000);
             let key = Key::new(HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.expose().as_bytes());
             let credential = BASE64.encode(sign(&key, username.as_bytes()));
             (username, credential)
         }
         (None, Some(username), Some(password)) => (username.clone(), password.expose().to_owned()),
-        // Nothing that a relay would take.
+        // Without credentials no relay would accept the client.
         (None, ..) => return servers,
     };
     if !settings.turn.is_empty() {
@@ -135,7 +138,7 @@ mod tests {
     use crate::config::Secret;
 
     #[test]
-    fn credentials_are_those_that_a_relay_makes_of_the_same_secret() {
+    fn credentials_match_those_that_a_relay_derives_from_the_secret() {
         let mut settings = WebRtc::default();
         assert_eq!(ice_servers(&settings, "ada", 0), Vec::<Value>::new());
         settings.stun = vec!["stun:a".into()];

@@ -1,4 +1,4 @@
-//! Where connections come in: the port, TLS, and how long who is in may stay.
+//! TCP listeners: ports, TLS, and the time limits of connections and requests.
 
 use std::convert::Infallible;
 use std::io;
@@ -25,56 +25,56 @@ use tracing::{debug, warn};
 
 use super::host::host;
 use super::refusal::Refusal;
-use super::{EVERYWHERE, Http, Peer};
+use super::{COMMON_HEADERS, Http, Peer};
 use crate::Printable;
 use crate::limits::Admission;
 
-/// Connections that wait to be looked at, for each worker.
-const WAITING: i32 = 1024;
-/// Most bytes of a request's head.
+/// Accept backlog of each worker's listener, in connections.
+const ACCEPT_BACKLOG: i32 = 1024;
+/// Largest request head, in bytes.
 const HEAD_BYTES: usize = 16 * 1024;
-/// Bytes that the system may hold for a client beyond what is on its way, so that what waits does so where it can still be
-/// dropped, or give way.
+/// Unsent bytes that the system may buffer for a client, so that further data waits where it can still be dropped or
+/// reordered.
 const UNSENT_BYTES: u32 = 64 * 1024;
-/// How long one request may take.
+/// Time limit of one request.
 const REQUEST_TIME: Duration = Duration::from_secs(30);
-/// How long a connection may last that becomes no WebSocket; then it ends after the request that it is at.
+/// Lifetime of a connection that does not become a WebSocket; it then ends after its current request.
 const CONNECTION_TIME: Duration = Duration::from_secs(300);
-/// After a failure to accept, which is the system's and lasts: too many open files.
+/// Pause after a failed accept. Its cause lasts: usually too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Before the same is told again.
-pub(super) const TOLD_AGAIN: Duration = Duration::from_secs(60);
+/// Minimum time between two log lines about the same problem.
+pub(super) const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// One worker's listener on a port.
 #[derive(Debug)]
 pub(crate) struct Listener {
     listener: std::net::TcpListener,
-    /// With which certificate, which may change; `None` without TLS.
+    /// TLS configuration, which may change; `None` without TLS.
     tls: Option<watch::Receiver<Arc<rustls::ServerConfig>>>,
     serves: Serves,
 }
 
-/// What is behind a listener.
+/// Routes behind a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Serves {
-    /// WebSocket, pages, and the admin API for those who have its token.
+    /// WebSocket, pages, and the admin API with its token.
     Everything,
     /// The admin API and the dashboard, without a token.
     Admin,
 }
 
-/// Binds the one listener of the admin API's own address. Port 0 becomes a free port. Gives that address.
+/// Binds the single listener of the admin API's own address. Port 0 selects a free port. Returns the actual address.
 pub(crate) fn bind_admin(addr: SocketAddr) -> io::Result<(SocketAddr, Listener)> {
     let listener = listener(addr, false)?;
     Ok((listener.local_addr()?, Listener { listener, tls: None, serves: Serves::Admin }))
 }
 
-/// Binds one listener for each worker to the same address, without TLS for now. Port 0 becomes the same free port for all.
-/// Gives that address.
+/// Binds one listener for each worker to the same address, without TLS at first. Port 0 selects one free port for all.
+/// Returns the actual address.
 pub(crate) fn bind(addr: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<Listener>)> {
     let shared = workers > 1;
-    // As with UDP: alone at first, so that another server there is found.
+    // As with UDP: exclusively at first, to detect another server there.
     let addr = listener(addr, false)?.local_addr()?;
     let serves = Serves::Everything;
     let listeners = (0..workers).map(|_| Ok(Listener { listener: listener(addr, shared)?, tls: None, serves }));
@@ -85,7 +85,7 @@ fn listener(addr: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener>
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     #[cfg(unix)]
     {
-        // Connections of a server that has ended may still be parting.
+        // Connections of a previous server may still be closing.
         socket.set_reuse_address(true)?;
         if shared {
             socket.set_reuse_port(true)?;
@@ -96,7 +96,7 @@ fn listener(addr: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener>
         return Err(io::Error::new(io::ErrorKind::Unsupported, "several workers need SO_REUSEPORT; set --workers 1"));
     }
     socket.bind(&addr.into())?;
-    socket.listen(WAITING)?;
+    socket.listen(ACCEPT_BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
@@ -106,70 +106,79 @@ pub(super) struct OpenListener {
     listener: TcpListener,
     tls: Option<watch::Receiver<Arc<rustls::ServerConfig>>>,
     pub(super) serves: Serves,
-    /// For connections that are no WebSocket, or not yet.
-    places: Arc<Semaphore>,
+    /// Permits for connections that are not yet a WebSocket.
+    permits: Arc<Semaphore>,
 }
 
 impl Listener {
-    /// Lets nobody in but by TLS.
+    /// Requires TLS on this listener.
     pub(crate) fn over_tls(self, tls: watch::Receiver<Arc<rustls::ServerConfig>>) -> Self {
         Self { tls: Some(tls), ..self }
     }
 
-    /// Call inside the worker's runtime.
+    /// Registers the listener with the worker's runtime; call it inside that runtime.
     pub(super) fn open(self, http: &Http) -> io::Result<OpenListener> {
         let most = http.worker_context.context.config.limits.max_http_connections;
-        let places = match self.serves {
+        let permits = match self.serves {
             Serves::Everything => Arc::clone(&http.places),
-            // Strangers who take all of the others do not keep the operator from looking.
+            // Its own permits, so that other clients cannot lock the operator out.
             Serves::Admin => Arc::new(Semaphore::new(usize::try_from(most).unwrap_or(Semaphore::MAX_PERMITS))),
         };
-        Ok(OpenListener { listener: TcpListener::from_std(self.listener)?, tls: self.tls, serves: self.serves, places })
+        Ok(OpenListener {
+            listener: TcpListener::from_std(self.listener)?,
+            tls: self.tls,
+            serves: self.serves,
+            permits,
+        })
     }
 }
 
 impl OpenListener {
-    /// Lets connections in, each with a task of its own. Does not end.
-    pub(super) async fn admit(self, http: &Arc<Http>, router: &Router) -> Infallible {
-        let mut told: Option<Instant> = None;
+    /// Accepts connections, each with a task of its own. Never returns.
+    pub(super) async fn accept_all(self, http: &Arc<Http>, router: &Router) -> Infallible {
+        let mut logged: Option<Instant> = None;
         loop {
             let (stream, from) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(e) => {
-                    // Once a minute is enough for whoever has to raise a limit.
-                    if told.is_none_or(|told| told.elapsed() >= TOLD_AGAIN) {
-                        told = Some(Instant::now());
-                        warn!("No connection accepted over TCP, trying again: {e}");
+                    // Once a minute is enough for the operator to raise a limit.
+                    if logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL) {
+                        logged = Some(Instant::now());
+                        warn!("Cannot accept TCP connections, trying again: {e}");
                     }
                     sleep(PAUSE).await;
                     continue;
                 }
             };
-            if let Some(refused) = self.let_in(stream, from, http, router) {
+            if let Some(refused) = self.start(stream, from, http, router) {
                 debug!(peer = %from, "Connection from {from} over TCP refused: {refused}");
             }
         }
     }
 
-    fn let_in(&self, stream: TcpStream, from: SocketAddr, http: &Arc<Http>, router: &Router) -> Option<&'static str> {
+    fn start(&self, stream: TcpStream, from: SocketAddr, http: &Arc<Http>, router: &Router) -> Option<&'static str> {
         let addresses = &http.worker_context.context.addresses;
-        // Whom a proxy brings is known once there is a request.
+        // A proxy's client is known only once there is a request.
         let mut of_address = None;
         if !http.worker_context.context.live.http().is_proxy(from.ip()) {
-            // Its address is proven by TCP itself.
+            // TCP itself validates the address.
             if let Admission::Refused(why) = addresses.admit(from.ip(), true) {
                 return Some(why);
             }
-            let Some(place) = addresses.connect_http(from.ip()) else { return Some("too many of this address") };
-            of_address = Some(place);
+            let Some(permit) = addresses.connect_http(from.ip()) else {
+                return Some("too many connections from this address");
+            };
+            of_address = Some(permit);
         }
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return Some("too many in all") };
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            return Some("too many connections in total");
+        };
         set_options(&stream);
         let tls = self.tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.borrow())));
         let (http, router) = (Arc::clone(http), router.clone());
         let tasks = http.tasks.clone();
         tasks.spawn(async move {
-            let _held = (of_address, place);
+            let _held = (of_address, permit);
             let within = http.worker_context.context.config.timing.handshake_timeout();
             let draining = http.worker_context.draining.clone();
             let Some(acceptor) = tls else {
@@ -187,7 +196,7 @@ impl OpenListener {
                     let peer = Peer { address: from, is_tls: true, certificate, is_counted: true };
                     serve(stream, peer, &http, router).await;
                 }
-                Ok(Err(e)) => http.tls_failures.tell(from, &e),
+                Ok(Err(e)) => http.tls_failures.log(from, &e),
                 Err(_) => debug!(peer = %from, "TLS with {from} over TCP took too long"),
             }
         });
@@ -195,14 +204,14 @@ impl OpenListener {
     }
 }
 
-/// Errors mean that the connection has ended already.
+/// Sets socket options. An error means that the connection has already ended.
 fn set_options(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
     #[cfg(target_os = "linux")]
     let _ = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES);
 }
 
-/// Serves one connection's requests.
+/// Serves the requests of one connection.
 async fn serve<S>(stream: S, peer: Peer, http: &Http, router: Router)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -243,13 +252,13 @@ where
 }
 
 async fn answer(request: Request<Incoming>, client: Result<Peer, Refusal>, router: Router) -> Response {
-    // Older than that they need not say whom they ask.
+    // Older versions need not send Host.
     let asks = if request.version() >= Version::HTTP_11 { host(&request).map(drop) } else { Ok(()) };
     let mut response = match asks.and(client) {
         Ok(client) => route(request, client, router).await,
         Err(refused) => refused.into_response(),
     };
-    for (name, value) in EVERYWHERE {
+    for (name, value) in COMMON_HEADERS {
         response.headers_mut().insert(name, value);
     }
     response

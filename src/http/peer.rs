@@ -1,4 +1,5 @@
-//! Who has sent a request: the other end of its connection, or whom a known proxy there names.
+//! The client behind a request: the peer of its connection or, behind a trusted proxy (`http.proxies`), the client that
+//! the proxy names.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,26 +11,26 @@ use super::host;
 use super::refusal::Refusal;
 use crate::config;
 
-/// What proxies say of the client, the newest last. Not of a standard, and what all of them speak.
+/// Client addresses added by proxies, the newest last. Not standardised, but supported by all proxies.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// With which protocol the client asked.
+/// Protocol that the client used.
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Who has sent a request.
+/// The client behind a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Peer {
-    /// Its port is 0 where a proxy did not tell it.
+    /// Address of the client; the port is 0 if a proxy did not report it.
     pub(super) address: SocketAddr,
     pub(super) is_tls: bool,
-    /// The client's own certificate, which TLS has checked.
+    /// The client's certificate, verified by TLS.
     pub(super) certificate: Option<CertificateDer<'static>>,
-    /// Whether its address was counted when the connection came in: a proxy's is not.
+    /// Whether the address was counted when the connection was accepted; a proxy's is not.
     pub(super) is_counted: bool,
 }
 
 impl Peer {
-    /// The client behind a request of this connection, which may be a proxy's: then whom it names, and nothing that is the
-    /// proxy's own. What anybody else says of addresses counts for nothing.
+    /// Resolves the client of a request on this connection. If the peer is a trusted proxy, that is the client that it
+    /// names, without the proxy's own certificate. Forwarding headers of all other peers are ignored.
     pub(super) fn behind(&self, headers: &HeaderMap, config: &config::Http) -> Result<Self, Refusal> {
         if !config.is_proxy(self.address.ip()) {
             return Ok(self.clone());
@@ -38,16 +39,18 @@ impl Peer {
             Some(proto) => proto.eq_ignore_ascii_case("https"),
             None => self.is_tls,
         };
-        // Of who is on the proxy's own machine, it says nothing.
+        // A proxy may not claim a client on its own machine, unless it is on this one.
         let address = forwarded_for(headers, config)?.unwrap_or(self.address);
         if address.ip().to_canonical().is_loopback() && !self.address.ip().to_canonical().is_loopback() {
-            return Err(Refusal::bad("X-Forwarded-For: an address of the proxy's own machine says nothing here"));
+            return Err(Refusal::bad(
+                "X-Forwarded-For: a loopback address is not accepted from a proxy on another machine",
+            ));
         }
         Ok(Self { address, is_tls, certificate: None, is_counted: false })
     }
 
-    /// The origin (RFC 6454) of this server's pages for who calls it by this name and port. `None` without TLS for any name but this
-    /// machine's own: it may be that of a page elsewhere, which points here (DNS rebinding).
+    /// The origin (RFC 6454) of this server's pages under the host name and port of a request. `None` without TLS,
+    /// except for names of this machine: any other name may belong to a foreign page that points here (DNS rebinding).
     pub(super) fn origin(&self, host: &Authority) -> Option<String> {
         match self.is_tls {
             true => Some(format!("https://{host}")),
@@ -56,13 +59,13 @@ impl Peer {
     }
 }
 
-/// The newest address that is no proxy's own: those before it are what a client says of itself. `None` where nobody is named.
+/// The newest address that is not a trusted proxy; earlier ones are the client's own claims. `None` if no address is
+/// given.
 fn forwarded_for(headers: &HeaderMap, config: &config::Http) -> Result<Option<SocketAddr>, Refusal> {
     let mut client = None;
-    for named in newest_first(headers, &FORWARDED_FOR) {
-        let address = address(named).ok_or_else(|| {
-            Refusal::bad("X-Forwarded-For: an address is expected of a proxy that is among http.proxies")
-        })?;
+    for item in newest_first(headers, &FORWARDED_FOR) {
+        let address = address(item)
+            .ok_or_else(|| Refusal::bad("X-Forwarded-For: a proxy in http.proxies must send an IP address"))?;
         client = Some(address);
         if !config.is_proxy(address.ip()) {
             break;
@@ -71,11 +74,11 @@ fn forwarded_for(headers: &HeaderMap, config: &config::Http) -> Result<Option<So
     Ok(client)
 }
 
-/// The items of a list that may stand in several fields (RFC 9110 section 5.3), the last first.
+/// The items of a list that may span several fields (RFC 9110 section 5.3), the last one first.
 fn newest_first<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let fields: Vec<&[u8]> = headers.get_all(name).iter().map(|value| value.as_bytes()).collect();
     let items = fields.into_iter().rev().flat_map(|field| field.rsplit(|&byte| byte == b','));
-    // What is no text is no address either.
+    // Invalid text becomes an invalid address.
     items.map(|item| std::str::from_utf8(item).unwrap_or_default().trim())
 }
 
@@ -83,7 +86,7 @@ fn last<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     newest_first(headers, name).next()
 }
 
-/// An address as proxies write it, some with the port.
+/// Parses an address as proxies write it, with or without a port.
 fn address(text: &str) -> Option<SocketAddr> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     bare.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0)).or_else(|_| text.parse()).ok()
@@ -102,7 +105,7 @@ mod tests {
         Peer { address: address.parse().expect("an address"), is_tls: true, certificate, is_counted: true }
     }
 
-    /// The address behind a request, and whether it came with TLS.
+    /// The resolved address of a request, and whether it used TLS.
     fn behind(from: &str, headers: &[(HeaderName, &'static str)]) -> Result<(String, bool), u16> {
         let proxies = ["10.0.0.0/8", "127.0.0.1/32", "fd00::/8"].map(|net| net.parse().expect("a network"));
         let config = config::Http { proxies: proxies.to_vec(), ..config::Http::default() };
@@ -116,8 +119,8 @@ mod tests {
     }
 
     #[test]
-    fn a_known_proxy_says_who_the_client_is_and_clients_say_nothing() {
-        for (named, client) in [
+    fn a_trusted_proxy_names_the_client_and_clients_cannot() {
+        for (item, client) in [
             ("198.51.100.7", "198.51.100.7:0"),
             ("192.0.2.1, 198.51.100.7", "198.51.100.7:0"),
             ("nonsense,198.51.100.7", "198.51.100.7:0"),
@@ -128,23 +131,23 @@ mod tests {
             ("[2001:db8::1]:4000", "[2001:db8::1]:4000"),
             ("10.0.0.8, 10.0.0.9", "10.0.0.8:0"),
         ] {
-            assert_eq!(behind(PROXY, &[(FORWARDED_FOR, named)]), Ok((client.to_owned(), true)), "{named}");
-            assert_eq!(behind("192.0.2.9:1", &[(FORWARDED_FOR, named)]), Ok(("192.0.2.9:1".to_owned(), true)));
+            assert_eq!(behind(PROXY, &[(FORWARDED_FOR, item)]), Ok((client.to_owned(), true)), "{item}");
+            assert_eq!(behind("192.0.2.9:1", &[(FORWARDED_FOR, item)]), Ok(("192.0.2.9:1".to_owned(), true)));
         }
         let fields = [(FORWARDED_FOR, "192.0.2.1"), (FORWARDED_FOR, "198.51.100.7")];
         assert_eq!(behind("[::ffff:10.0.0.1]:1", &fields), Ok(("198.51.100.7:0".to_owned(), true)), "an IPv4 address");
         for wrong in ["", "unknown", "198.51.100.7,", "198.51.100.7, 10.0.0"] {
             assert_eq!(behind(PROXY, &[(FORWARDED_FOR, wrong)]), Err(400), "{wrong:?}");
         }
-        assert_eq!(behind(PROXY, &[]), Ok((PROXY.to_owned(), true)), "the proxy itself, or who is on its machine");
+        assert_eq!(behind(PROXY, &[]), Ok((PROXY.to_owned(), true)), "the proxy itself, or its own machine");
         for loopback in ["127.0.0.1", "::1", "::ffff:127.0.0.2", "127.0.0.1, 10.1.2.3"] {
-            assert_eq!(behind(PROXY, &[(FORWARDED_FOR, loopback)]), Err(400), "who is inside says so of himself");
+            assert_eq!(behind(PROXY, &[(FORWARDED_FOR, loopback)]), Err(400), "a loopback address from elsewhere");
         }
         assert_eq!(behind("127.0.0.1:9", &[(FORWARDED_FOR, "127.0.0.1")]), Ok(("127.0.0.1:0".to_owned(), true)));
     }
 
     #[test]
-    fn a_known_proxy_says_with_which_protocol_it_was_asked() {
+    fn a_trusted_proxy_reports_the_clients_protocol() {
         for (proto, is_tls) in [("https", true), ("HTTPS", true), ("http", false), ("https, http", false), ("", false)]
         {
             let headers = [(FORWARDED_FOR, "198.51.100.7"), (FORWARDED_PROTO, proto)];

@@ -1,4 +1,4 @@
-//! An answer that says in words why there is no other.
+//! Error responses of all HTTP endpoints.
 
 use std::time::Duration;
 
@@ -9,13 +9,14 @@ use serde_json::json;
 
 use crate::message::ErrorReply;
 
-/// A status, and what happened and what to do, as `{"error": "..."}`.
+/// A status with what happened and what to do, sent as `{"error": "..."}`.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
     pub(super) why: String,
-    /// When to try again.
+    /// Time to wait before trying again.
     pub(super) retry_after: Option<Duration>,
+    /// One additional header.
     pub(super) with: Option<(HeaderName, HeaderValue)>,
 }
 
@@ -24,25 +25,25 @@ impl Refusal {
         Self { status, why: why.into(), retry_after: None, with: None }
     }
 
-    /// A request that is wrong in itself.
+    /// A malformed request (400).
     pub(super) fn bad(why: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, why)
     }
 
-    /// The same with a header.
+    /// Adds a header.
     pub(super) fn with(self, name: HeaderName, value: &'static str) -> Self {
         Self { with: Some((name, HeaderValue::from_static(value))), ..self }
     }
 }
 
-/// Where there is something, but not for this method; the router says in `Allow` for which.
+/// An existing resource, but not for this method; the router lists the methods in `Allow`.
 pub(super) async fn wrong_method() -> Refusal {
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "another method is expected here, see Allow")
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here, see Allow")
 }
 
 impl From<ErrorReply> for Refusal {
     fn from(error: ErrorReply) -> Self {
-        // Codes of errors are HTTP's.
+        // Error codes are HTTP statuses.
         let status = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Self { retry_after: error.retry_after_ms.map(Duration::from_millis), ..Self::new(status, error.message) }
     }
@@ -52,7 +53,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(json!({ "error": self.why }))).into_response();
         if let Some(wait) = self.retry_after {
-            // Whole seconds, and long enough.
+            // Whole seconds, rounded up.
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }

@@ -1,4 +1,4 @@
-//! From a request to a WebSocket (RFC 6455 section 4.2): who may open one, and to whom it is handed.
+//! WebSocket upgrades (RFC 6455 section 4.2): checks who may open one, and passes the socket to `session`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,25 +26,24 @@ use crate::limits::Admission;
 use crate::origin::lets_in;
 use crate::session;
 
-/// The sub-protocol that clients have to offer (docs/PROTOCOL.md, "Carriers and frames").
+/// Sub-protocol that clients must offer (docs/PROTOCOL.md, "Carriers and frames").
 const SUB_PROTOCOL: &str = "qws.v1";
-/// Longest message that `/echo` takes, in bytes.
+/// Longest message that `/echo` accepts, in bytes.
 const MAX_ECHO_BYTES: usize = 16 << 20;
 
-/// `/ws`: a client.
+/// `/ws`: opens a client's WebSocket.
 pub(super) async fn open(
     State(http): State<Arc<Http>>,
     Extension(peer): Extension<Peer>,
     request: Request,
 ) -> Result<Response, Refusal> {
     let headers = request.headers();
-    judge(&http, &peer, &request)?;
+    check_origin(&http, &peer, &request)?;
     let bearer = bearer(headers)?;
     let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     let mut offered = offered.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     if !offered.any(|protocol| protocol.trim() == SUB_PROTOCOL) {
-        let why =
-            format!("a WebSocket here speaks the sub-protocol {SUB_PROTOCOL}: offer it in Sec-WebSocket-Protocol");
+        let why = format!("the sub-protocol {SUB_PROTOCOL} is required: offer it in Sec-WebSocket-Protocol");
         return Err(Refusal::bad(why));
     }
     let context = &http.worker_context.context;
@@ -54,7 +53,7 @@ pub(super) async fn open(
         return Err(later(StatusCode::TOO_MANY_REQUESTS, why));
     }
     if context.registry.handshakes() as u64 >= context.config.limits.max_handshakes {
-        return Err(later(StatusCode::SERVICE_UNAVAILABLE, "too many handshakes are under way; try again"));
+        return Err(later(StatusCode::SERVICE_UNAVAILABLE, "too many handshakes in progress; try again"));
     }
     let (mut response, upgrade) = upgrade(request)?;
     response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUB_PROTOCOL));
@@ -69,21 +68,21 @@ pub(super) async fn open(
                 session::run_socket(socket, address, certificate, bearer, worker_context, handshaking).await;
             }
             Ok(Err(e)) => failed(address, &e.to_string()),
-            Err(_) => failed(address, "its answer was not taken in time"),
+            Err(_) => failed(address, "the client did not read the response in time"),
         }
     });
     Ok(response)
 }
 
-/// `/echo`: every message comes back.
+/// `/echo`: returns every message.
 pub(super) async fn echo(
     State(http): State<Arc<Http>>,
     Extension(peer): Extension<Peer>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    judge(&http, &peer, &request)?;
+    check_origin(&http, &peer, &request)?;
     let context = &http.worker_context.context;
-    // The connection's own are given back once it is one no more.
+    // The connection's own permits are released once it is upgraded.
     let busy = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections; try again");
     let held = (
         context.addresses.connect_http(peer.address.ip()).ok_or_else(busy)?,
@@ -101,7 +100,7 @@ pub(super) async fn echo(
                 () = draining.cancelled() => {}
             },
             Ok(Err(e)) => failed(peer.address, &e.to_string()),
-            Err(_) => failed(peer.address, "its answer was not taken in time"),
+            Err(_) => failed(peer.address, "the client did not read the response in time"),
         }
     });
     Ok(response)
@@ -115,17 +114,17 @@ fn failed(from: SocketAddr, why: &str) {
     debug!(peer = %from, "WebSocket with {from} not opened: {}", Printable::excerpt(why));
 }
 
-/// Refuses the pages of others.
-fn judge(http: &Http, peer: &Peer, request: &Request) -> Result<(), Refusal> {
+/// Refuses pages of origins that are not allowed.
+fn check_origin(http: &Http, peer: &Peer, request: &Request) -> Result<(), Refusal> {
     let own = peer.origin(&host(request)?);
     let origin = single(request.headers(), &header::ORIGIN)?;
     if lets_in(&http.worker_context.context.live.http().origins, origin, own.as_deref(), peer.certificate.is_some()) {
         return Ok(());
     }
-    Err(Refusal::new(StatusCode::FORBIDDEN, "pages of this origin may not connect; it is not among http.origins"))
+    Err(Refusal::new(StatusCode::FORBIDDEN, "pages of this origin may not connect; add it to http.origins"))
 }
 
-/// Answers the opening handshake, and gives what becomes of the connection.
+/// Answers the opening handshake; returns the response and the future of the upgraded connection.
 fn upgrade(mut request: Request) -> Result<(Response, OnUpgrade), Refusal> {
     single(request.headers(), &header::SEC_WEBSOCKET_KEY)?;
     let answered = create_response_with_body(&request, Body::empty);
@@ -133,11 +132,11 @@ fn upgrade(mut request: Request) -> Result<(Response, OnUpgrade), Refusal> {
         let status = match &e {
             // Sections 4.2.1 and 4.4.
             Error::Protocol(ProtocolError::MissingSecWebSocketVersionHeader) => StatusCode::UPGRADE_REQUIRED,
-            // HEAD goes where GET does.
+            // HEAD is routed like GET.
             Error::Protocol(ProtocolError::WrongHttpMethod) => StatusCode::METHOD_NOT_ALLOWED,
             _ => StatusCode::BAD_REQUEST,
         };
-        let refused = Refusal::new(status, format!("a WebSocket is served here: {e}"));
+        let refused = Refusal::new(status, format!("this is a WebSocket endpoint: {e}"));
         match status {
             StatusCode::METHOD_NOT_ALLOWED => refused.with(header::ALLOW, "GET"),
             _ => refused.with(header::SEC_WEBSOCKET_VERSION, "13"),

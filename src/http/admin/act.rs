@@ -1,4 +1,4 @@
-//! What can be done: publish a text, end a client.
+//! Actions of the admin API: publish a text, disconnect a client.
 
 use std::sync::Arc;
 
@@ -57,7 +57,10 @@ pub(super) async fn disconnect(
     if handler::disconnect(&http.worker_context.context, client, close).await {
         return Ok(Json(json!({})));
     }
-    Err(Refusal::new(StatusCode::NOT_FOUND, format!("client: no client {client} is connected; /api/stats lists some")))
+    Err(Refusal::new(
+        StatusCode::NOT_FOUND,
+        format!("client: no client {client} is connected; see the list in /api/stats"),
+    ))
 }
 
 fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>, expected: &str) -> Result<T, Refusal> {
@@ -67,9 +70,9 @@ fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>, expected: &st
         }
         _ => Refusal::bad("the body was cut off"),
     })?;
-    // Serde would take a list for the fields in their order.
+    // Serde would accept a list as the fields in order.
     if !body.trim_ascii_start().starts_with(b"{") {
-        return Err(Refusal::bad(format!("the body: a JSON object is expected, as {expected}")));
+        return Err(Refusal::bad(format!("the body: a JSON object is expected, like {expected}")));
     }
     serde_json::from_slice(&body).map_err(|e| Refusal::bad(format!("the body: {e}; {expected} is expected")))
 }

@@ -1,5 +1,5 @@
-//! The admin API: the server's numbers, publishing without being a client, disconnecting a client. All of it is behind one
-//! check, [`guard`]. Answers are JSON, refusals too.
+//! The admin API: statistics, publishing, and disconnecting clients. All routes are behind one check, [`guard`].
+//! Responses are JSON, including errors.
 
 mod act;
 mod guard;
@@ -17,7 +17,7 @@ use super::Http;
 use super::listener::Serves;
 use super::refusal::Refusal;
 
-/// The routes, each behind the check of the listener at which they are.
+/// The routes, each behind the check that applies to the listener.
 pub(super) fn router(http: &Arc<Http>, at: Serves) -> Router<Arc<Http>> {
     let most = http.worker_context.context.config.limits.max_message_bytes;
     Router::new()
@@ -26,7 +26,7 @@ pub(super) fn router(http: &Arc<Http>, at: Serves) -> Router<Arc<Http>> {
         .route("/api/publish", post(act::publish))
         .route("/api/disconnect", post(act::disconnect))
         .method_not_allowed_fallback(async || {
-            let why = "GET reads /api/stats and /metrics; POST does what /api/publish and /api/disconnect say";
+            let why = "use GET for /api/stats and /metrics, POST for /api/publish and /api/disconnect";
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, why)
         })
         .layer(DefaultBodyLimit::max(usize::try_from(most).unwrap_or(usize::MAX)))

@@ -1,5 +1,5 @@
-//! The numbers, as JSON and for Prometheus: one snapshot, made on a thread that serves no client, and one at a time whoever
-//! asks.
+//! Statistics, as JSON and for Prometheus: snapshots made on a thread that serves no clients, one at a time however
+//! many are requested.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::{Http, Refusal};
 use crate::metrics::Stats;
 use crate::status::{self, MAX_LISTED};
 
-/// Clients that are named where the request does not say.
+/// Number of listed clients if the request does not set it.
 const LISTED: usize = 100;
 
 #[derive(Debug, Deserialize)]
@@ -29,7 +29,7 @@ pub(super) async fn stats(
 ) -> Result<Json<Stats>, Refusal> {
     let clients = wanted.map_or(None, |Query(wanted)| Some(wanted.clients.unwrap_or(LISTED)));
     let Some(clients) = clients.filter(|clients| (1..=MAX_LISTED).contains(clients)) else {
-        return Err(Refusal::bad(format!("clients: 1 to {MAX_LISTED} may be named, as in ?clients=100")));
+        return Err(Refusal::bad(format!("clients: 1 to {MAX_LISTED} is allowed, as in ?clients=100")));
     };
     snapshot(&http, clients).await.map(Json)
 }
@@ -44,11 +44,11 @@ pub(super) async fn metrics(
 
 async fn snapshot(http: &Http, clients: usize) -> Result<Stats, Refusal> {
     let context = Arc::clone(&http.worker_context.context);
-    // It is never closed. The turn ends with the work, also where nobody waits for that any more.
-    let turn = Arc::clone(context.metrics.snapshots()).acquire_owned().await;
+    // The semaphore is never closed. The permit is released with the work, even if the request has been dropped.
+    let permit = Arc::clone(context.metrics.snapshots()).acquire_owned().await;
     let made = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
+        let _permit = permit;
         status::stats(&context, clients)
     });
-    made.await.map_err(|_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the numbers could not be collected"))
+    made.await.map_err(|_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the statistics could not be collected"))
 }
