@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use parking_lot::{Mutex, MutexGuard};
-use quic_websocket_lane::{DropNotice, FrameBatch, Gap, LaneWriter, Overflow, SendFailure, Sent, Way};
+use quic_websocket_lane::{DropNotice, FrameBatch, Gap, LaneWriter, Overflow, SendFailure, SendOptions, Sent};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -177,10 +177,15 @@ impl Outbound {
         self.control.passed().await
     }
 
-    /// Delivers a topic's messages on a lane; `way` decides what happens if there is no room. Gives what was accepted,
+    /// Delivers a topic's messages on a lane; `options` decides what happens if there is no room. Gives what was accepted,
     /// for the caller to count.
-    pub(crate) fn deliver_on<'a>(&self, lane: &LaneWriter, run: &EncodedRun, way: impl Into<Way<'a>>) -> Sent {
-        self.put_on(lane, run.batch(self.zstd), way.into())
+    pub(crate) fn deliver_on<'a>(
+        &self,
+        lane: &LaneWriter,
+        run: &EncodedRun,
+        options: impl Into<SendOptions<'a>>,
+    ) -> Sent {
+        self.put_on(lane, run.batch(self.zstd), options.into())
     }
 
     /// Delivers a topic's messages as datagrams, of which the newest stay; those that are too large for one go on the
@@ -191,12 +196,12 @@ impl Outbound {
         run: &EncodedRun,
         group: Option<&Arc<dyn DropNotice>>,
     ) -> Sent {
-        let way = Way { overflow: Overflow::DropOldest, group };
+        let options = SendOptions { overflow: Overflow::DropOldest, group };
         let mut sent = Sent::default();
         for (at, encoded) in run.envelopes.iter().enumerate() {
             let body = encoded.frame(self.zstd).slice(PREFIX_BYTES..);
             let given = self.give_datagram(body);
-            sent += given.unwrap_or_else(|| self.put_on(lane, &run.single(at, self.zstd), way));
+            sent += given.unwrap_or_else(|| self.put_on(lane, &run.single(at, self.zstd), options));
         }
         sent
     }
@@ -225,11 +230,11 @@ impl Outbound {
         }
     }
 
-    fn put_on(&self, lane: &LaneWriter, batch: &FrameBatch, way: Way<'_>) -> Sent {
+    fn put_on(&self, lane: &LaneWriter, batch: &FrameBatch, options: SendOptions<'_>) -> Sent {
         if self.ended.get().is_some() {
             return Sent::default();
         }
-        match lane.try_send(batch, way) {
+        match lane.try_send(batch, options) {
             Ok(()) => batch.all(),
             Err((taken, failure)) => {
                 self.lane_failed(failure);

@@ -23,13 +23,14 @@ pub(super) async fn keep_alive(session: &Session) -> End {
             session.record_activity();
         }
         let last_activity = session.last_activity();
-        let waits_since = pinged.filter(|&pinged| pinged > last_activity);
-        let due = waits_since.map_or(last_activity + timing.ping_interval(), |pinged| pinged + timing.ping_timeout());
+        let unanswered_since = pinged.filter(|&pinged| pinged > last_activity);
+        let due =
+            unanswered_since.map_or(last_activity + timing.ping_interval(), |pinged| pinged + timing.ping_timeout());
         let now = Instant::now();
         if now < due {
             // A client that answers a ping quickly is due for the next one before this ping's timeout.
             sleep_until(due.min(now + timing.ping_interval())).await;
-        } else if waits_since.is_some() {
+        } else if unanswered_since.is_some() {
             return End::sent(CloseCode::TIMEOUT, "no answer to a ping; answer with pong");
         } else {
             pinged = Some(now);

@@ -178,7 +178,7 @@ impl Hub<'_> {
                     }
                     sent
                 }
-                (DeliveryMode::Stream, _) => receiver.client.deliver_on(&receiver.lane, &run, receiver.way()),
+                (DeliveryMode::Stream, _) => receiver.client.deliver_on(&receiver.lane, &run, receiver.options()),
             };
             self.let_others_run().await;
         }

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use quic_websocket_lane::{DropNotice, LaneWriter, Overflow, Way};
+use quic_websocket_lane::{DropNotice, LaneWriter, Overflow, SendOptions};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -39,8 +39,8 @@ pub(super) struct Receiver {
 
 impl Receiver {
     /// How a topic's messages reach it.
-    pub(super) fn way(&self) -> Way<'_> {
-        Way { overflow: self.overflow, group: self.group.as_ref() }
+    pub(super) fn options(&self) -> SendOptions<'_> {
+        SendOptions { overflow: self.overflow, group: self.group.as_ref() }
     }
 }
 

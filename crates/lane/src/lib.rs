@@ -52,4 +52,4 @@ pub use self::layer::Layer;
 pub use self::reader::LaneReader;
 pub use self::send_scheduler::{SendScheduler, WaitingReplies};
 pub use self::stream::{ReceiveHalf, SendHalf};
-pub use self::writer::{FrameBatch, LaneWriter, Way};
+pub use self::writer::{FrameBatch, LaneWriter, SendOptions};

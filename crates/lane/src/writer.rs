@@ -65,13 +65,13 @@ impl FrameBatch {
         self.joined.as_ref().map_or(&self.frames, std::slice::from_ref)
     }
 
-    fn mark(&self, at: usize, way: Way<'_>) -> Mark {
+    fn mark(&self, at: usize, options: SendOptions<'_>) -> Mark {
         match &self.topic {
             Some((source, offsets)) => Mark::Topic {
                 source: Arc::clone(source),
                 offset: offsets[at],
-                may_drop: matches!(way.overflow, Overflow::DropOldest | Overflow::Latest),
-                group: way.group.cloned(),
+                may_drop: matches!(options.overflow, Overflow::DropOldest | Overflow::Latest),
+                group: options.group.cloned(),
             },
             None => Mark::Plain,
         }
@@ -80,14 +80,14 @@ impl FrameBatch {
 
 /// How messages are delivered to one receiver.
 #[derive(Debug, Clone, Copy)]
-pub struct Way<'a> {
+pub struct SendOptions<'a> {
     /// What happens if there is no room.
     pub overflow: Overflow,
     /// Source that reports the lost messages of many topics at once, if the subscription is a pattern.
     pub group: Option<&'a Arc<dyn DropNotice>>,
 }
 
-impl From<Overflow> for Way<'_> {
+impl From<Overflow> for SendOptions<'_> {
     fn from(overflow: Overflow) -> Self {
         Self { overflow, group: None }
     }
@@ -160,8 +160,12 @@ impl LaneWriter {
     ///
     /// # Errors
     /// Number of frames that were accepted, and why the rest were not.
-    pub fn try_send<'a>(&self, batch: &FrameBatch, way: impl Into<Way<'a>>) -> Result<(), (usize, SendFailure)> {
-        let way = way.into();
+    pub fn try_send<'a>(
+        &self,
+        batch: &FrameBatch,
+        options: impl Into<SendOptions<'a>>,
+    ) -> Result<(), (usize, SendFailure)> {
+        let options = options.into();
         let mut state = self.state();
         let was_empty = state.backlog.is_empty();
         let mut written = state.write_batch(batch).map_err(|failure| (0, failure))?;
@@ -171,12 +175,12 @@ impl LaneWriter {
                 written -= frame.len();
                 continue;
             }
-            let mark = batch.mark(taken, way);
+            let mark = batch.mark(taken, options);
             if written > 0 {
                 // A frame that is partly written has to be finished, even beyond the bounds.
                 state.backlog.put(frame.slice(written..), frame.len(), mark, budget);
                 written = 0;
-            } else if !state.backlog.offer(frame.clone(), mark, way.overflow, budget) {
+            } else if !state.backlog.offer(frame.clone(), mark, options.overflow, budget) {
                 return Err((taken, SendFailure::Full));
             }
             if was_empty {

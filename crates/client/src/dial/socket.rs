@@ -104,7 +104,7 @@ where
 {
     let mut request = url.uri.clone().into_client_request()?;
     request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUB_PROTOCOL));
-    let (socket, pump) = websocket::ask(request, stream, peer, options.max_message_bytes, CLOSE_TIMEOUT).await?;
+    let (socket, pump) = websocket::connect(request, stream, peer, options.max_message_bytes, CLOSE_TIMEOUT).await?;
     Ok(Opened { socket, pump: AbortOnDropHandle::new(tokio::spawn(pump)) })
 }
 

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::failure::{Disconnected, ReadFailure, SendFailure};
 use quic_websocket_protocol::frame::FrameError;
 
-pub use self::pump::{ask, echo, open};
+pub use self::pump::{connect, echo, open};
 
 /// Bytes of frames handed to the socket. Anything more waits in the backlog, where it can still be dropped.
 const OUTGOING_BYTES: usize = 64 * 1024;

@@ -58,7 +58,7 @@ where
 ///
 /// # Errors
 /// The server's refusal, or the failure of the stream.
-pub async fn ask<S>(
+pub async fn connect<S>(
     request: Request,
     stream: S,
     peer: SocketAddr,
