@@ -36,7 +36,7 @@ pub(super) enum PendingOn {
 
 impl Pending {
     /// Waits for the reply; `None` if none is wanted. Call it only until it has resolved; it is cancel safe until then.
-    pub(crate) async fn resolved(&mut self, context: &Context) -> Option<ServerMessage> {
+    pub(crate) async fn resolve(&mut self, context: &Context) -> Option<ServerMessage> {
         match &mut self.on {
             PendingOn::Broadcast { from, tally } => {
                 let delivered = tally.delivered().await;

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::WorkerContext;
 use super::lanes::RequestLanes;
+use super::reply_queue::ReplyQueue;
 use crate::Printable;
 use crate::frame::{self, FrameError, PREFIX_BYTES};
 use crate::handler::Context;
@@ -30,6 +31,8 @@ pub(super) struct Lanes<'a> {
     pub(super) control: Option<&'a LaneWriter>,
     pub(super) topics: Option<&'a Outbound>,
     pub(super) requests: RequestLanes,
+    /// Replies for the control lane.
+    pub(super) replies: Option<ReplyQueue<'a>>,
 }
 
 /// The end of a client's connection.
@@ -145,7 +148,7 @@ pub(super) async fn finish(carrier: &Carrier, id: Uuid, lanes: Lanes<'_>, end: E
 async fn flush(
     carrier: &Carrier,
     control: &LaneWriter,
-    Lanes { topics, mut requests, .. }: Lanes<'_>,
+    Lanes { topics, mut requests, replies, .. }: Lanes<'_>,
     last: Option<bytes::Bytes>,
     within: Duration,
 ) -> bool {
@@ -155,7 +158,13 @@ async fn flush(
         if let Some(topics) = topics {
             let _ = timeout(within / 2, topics.finish_topic_lanes()).await;
         }
-        tokio::join!(control.finish(last), requests.finish());
+        let control = async {
+            if let Some(mut replies) = replies {
+                let _ = replies.flush().await;
+            }
+            control.finish(last).await;
+        };
+        tokio::join!(control, requests.finish());
     };
     let flushed = async {
         tokio::select! {

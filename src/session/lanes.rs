@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quic_websocket_lane::{LaneReader, LaneWriter};
+use quic_websocket_lane::{LaneReader, LaneWriter, ReadFailure};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -26,8 +26,8 @@ const MAX_MALFORMED: u8 = 3;
 const MAX_PONG_BYTES: usize = 1024;
 
 /// Serves the control lane until it ends; returns the end of the connection.
-pub(super) async fn serve(session: &Session, reader: LaneReader, writer: &LaneWriter) -> End {
-    match serve_lane(session, reader, writer).await {
+pub(super) async fn serve(session: &Session, reader: LaneReader, replies: &mut ReplyQueue<'_>) -> End {
+    match serve_lane(session, reader, replies).await {
         LaneEnd::Connection(end) => end,
         LaneEnd::Finished => End::Left(ClosedBy::new(CloseCode::NORMAL, "the control lane ended")),
         LaneEnd::Broken => End::sent(CloseCode::PROTOCOL_ERROR, "the control lane was cut off inside a message"),
@@ -44,8 +44,8 @@ enum LaneEnd {
     Broken,
 }
 
-async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWriter) -> LaneEnd {
-    let mut replies = ReplyQueue::new(session, writer);
+async fn serve_lane(session: &Session, mut reader: LaneReader, replies: &mut ReplyQueue<'_>) -> LaneEnd {
+    let writer = replies.writer();
     let on_control = is_control(session, writer);
     let mut reassembly = session.reassembly.reserve();
     loop {
@@ -72,7 +72,7 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWrit
             }
             let current = match slice.take() {
                 Some(slice) => slice,
-                None => match slice_with_room(session, writer, &mut replies).await {
+                None => match slice_with_room(session, writer, replies).await {
                     Ok(slice) => slice,
                     Err(()) => return LaneEnd::Broken,
                 },
@@ -91,17 +91,15 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWrit
                     if written.is_err() {
                         return LaneEnd::Broken;
                     }
-                    match execute(session, deferred, &mut replies.open, writer, on_control).await {
-                        Ok(None) => {}
-                        Ok(Some(pending)) => {
-                            if replies.push(pending).await.is_err() {
-                                return LaneEnd::Broken;
-                            }
-                        }
-                        Err(end) => {
-                            let _ = replies.flush().await;
-                            return LaneEnd::Connection(end);
-                        }
+                    let pending = execute(session, deferred, &mut replies.open, writer, on_control).await;
+                    if let Some(pending) = pending
+                        && replies.push(pending).await.is_err()
+                    {
+                        return LaneEnd::Broken;
+                    }
+                    if let Err(end) = within_limits(session) {
+                        let _ = replies.flush().await;
+                        return LaneEnd::Connection(end);
                     }
                 }
                 Ok(Outcome::Leave(close)) => {
@@ -134,15 +132,27 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, writer: &LaneWrit
         if replies.write().await.is_err() {
             return LaneEnd::Broken;
         }
-        let filled = if reader.is_inside_frame() {
-            replies.meanwhile(timeout_at(reassembly.deadline(Instant::now()), reader.fill())).await
+        let deadline = if reader.is_inside_frame() {
+            Some(reassembly.deadline(Instant::now()))
         } else {
             // On a WebSocket, the bytes may have been a control frame.
             reassembly.finish();
-            replies.meanwhile(async { Ok(reader.fill().await) }).await
+            None
         };
-        let Ok(filled) = filled else { return LaneEnd::Broken };
-        let Ok(filled) = filled else { return LaneEnd::Connection(reassembly.late()) };
+        let filled = tokio::select! {
+            biased;
+            message = replies.front(), if replies.is_pending() => {
+                let began = Instant::now();
+                if replies.write_front(message).await.is_err() {
+                    return LaneEnd::Broken;
+                }
+                reassembly.postpone(began.elapsed());
+                continue;
+            }
+            // Cancel safe: received data is kept.
+            filled = fill(&mut reader, deadline) => filled,
+        };
+        let Some(filled) = filled else { return LaneEnd::Connection(reassembly.late()) };
         match filled {
             Ok(true) => session.record_activity(),
             Ok(false) => {
@@ -258,40 +268,44 @@ fn within_limits(session: &Session) -> Result<(), End> {
     Ok(())
 }
 
-/// Executes a deferred request. Its reply goes into `replies`, or is returned if it is pending. An error ends the
-/// connection.
+/// Waits for more data; `None` if the deadline passes first.
+async fn fill(reader: &mut LaneReader, deadline: Option<Instant>) -> Option<Result<bool, ReadFailure>> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline, reader.fill()).await.ok(),
+        None => Some(reader.fill().await),
+    }
+}
+
+/// Executes a deferred request. Its reply goes into `replies`, or is returned if it is pending.
 async fn execute(
     session: &Session,
     deferred: Deferred,
     replies: &mut Replies,
     writer: &LaneWriter,
     on_control: bool,
-) -> Result<Option<Pending>, End> {
+) -> Option<Pending> {
     let work = match deferred {
         Deferred::Work(work) => work,
-        Deferred::Page(page) => return make_page(session, page, replies, writer).await.map(|()| None),
+        Deferred::Page(page) => {
+            make_page(session, page, replies, writer).await;
+            return None;
+        }
     };
     session.waiting.fetch_add(1, Ordering::Relaxed);
     let reply = handler::execute(&session.context, &session.caller, work, on_control).await;
     session.waiting.fetch_sub(1, Ordering::Relaxed);
-    let pending = match reply {
+    match reply {
         Reply::Ready(re, Some(reply)) => {
             replies.put(re.as_ref(), &reply);
             None
         }
         Reply::Ready(_, None) => None,
         Reply::Pending(pending) => Some(pending),
-    };
-    within_limits(session).map(|()| pending)
+    }
 }
 
 /// Produces a page once the client's rate allows it.
-async fn make_page(
-    session: &Session,
-    page: Requested<Page>,
-    replies: &mut Replies,
-    writer: &LaneWriter,
-) -> Result<(), End> {
+async fn make_page(session: &Session, page: Requested<Page>, replies: &mut Replies, writer: &LaneWriter) {
     loop {
         session.waiting.fetch_add(1, Ordering::Relaxed);
         let right = session.caller.allowance.page().await;
@@ -301,12 +315,12 @@ async fn make_page(
             slice.work(|| handler::make_page(&session.context, &session.caller, page, replies));
             drop(right);
             slice.end().await;
-            return within_limits(session);
+            return;
         }
         drop((slice, right));
         // The next write to an ended lane reports it.
         if writer.room_for_replies().await.is_err() {
-            return Ok(());
+            return;
         }
     }
 }
@@ -354,8 +368,9 @@ impl RequestLanes {
 
 /// Serves one request lane; returns an end if it is the whole connection's.
 async fn request_lane(session: Arc<Session>, reader: LaneReader, writer: Arc<LaneWriter>) -> Option<End> {
+    let mut replies = ReplyQueue::new(&session, &writer);
     let end = tokio::select! {
-        end = serve_lane(&session, reader, &writer) => end,
+        end = serve_lane(&session, reader, &mut replies) => end,
         () = session.leaving.cancelled() => LaneEnd::Finished,
     };
     let (end, within) = match end {
@@ -366,7 +381,12 @@ async fn request_lane(session: Arc<Session>, reader: LaneReader, writer: Arc<Lan
         LaneEnd::Broken => return None,
     };
     // Replies may still be queued; those not accepted in time are lost.
-    let _ = timeout(within, writer.finish(None)).await;
+    let finished = async {
+        if replies.flush().await.is_ok() {
+            writer.finish(None).await;
+        }
+    };
+    let _ = timeout(within, finished).await;
     end
 }
 
@@ -391,14 +411,15 @@ pub(super) async fn serve_datagrams(session: &Session) -> End {
             Ok(Outcome::Done) => Ok(()),
             Ok(Outcome::Deferred(deferred)) => {
                 let pending = execute(session, deferred, &mut replies, &session.outbound.control, false).await;
-                if let Ok(Some(mut pending)) = pending {
-                    if let Some(reply) = pending.resolved(&session.context).await {
+                if let Some(mut pending) = pending {
+                    session.waiting.fetch_add(1, Ordering::Relaxed);
+                    let reply = pending.resolve(&session.context).await;
+                    session.waiting.fetch_sub(1, Ordering::Relaxed);
+                    if let Some(reply) = reply {
                         replies.put(pending.id(), &reply);
                     }
-                    Ok(())
-                } else {
-                    pending.map(|_| ())
                 }
+                within_limits(session)
             }
             Ok(Outcome::Leave(close)) => Err(End::Left(close.into())),
             Err(end) => Err(end),

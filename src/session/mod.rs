@@ -32,6 +32,7 @@ use self::handshake::{Refused, Welcomed};
 use self::lanes::RequestLanes;
 use self::liveness::{expire, keep_alive};
 use self::reassembly::ReassemblyBudget;
+use self::reply_queue::ReplyQueue;
 use self::time_slice::TimeSlices;
 use crate::frame::{self, Compression};
 use crate::handler::{Caller, Context, Replies};
@@ -159,7 +160,8 @@ async fn welcome(
             serve(carrier, welcomed, confirmation, &worker_context).await;
         }
         Err(Refused { end, control }) => {
-            let lanes = Lanes { control: control.as_deref(), topics: None, requests: RequestLanes::default() };
+            let lanes =
+                Lanes { control: control.as_deref(), topics: None, requests: RequestLanes::default(), replies: None };
             // Refused connections count as handshakes until they have ended, so refusing is bounded too.
             finish(&carrier, id, lanes, end, &worker_context).await;
             drop(handshaking);
@@ -215,11 +217,12 @@ async fn serve(
         }),
     };
     let mut lanes = RequestLanes::default();
+    let mut replies = ReplyQueue::new(&session, &outbound.control);
     // Each branch runs until the client ends and is dropped only then, so none needs to be cancel safe.
     let end = tokio::select! {
         biased;
         end = early::confirm(&session, worker_context, unconfirmed, &mut registered) => end,
-        end = lanes::serve(&session, reader, &outbound.control) => end,
+        end = lanes::serve(&session, reader, &mut replies) => end,
         end = lanes.accept(&session) => end,
         () = session.carrier.opened_forbidden_stream() => opened_forbidden_stream(),
         closed = outbound.ended() => End::Sent(closed),
@@ -236,7 +239,8 @@ async fn serve(
     context.topics.leave(&client, !worker_context.draining.is_cancelled()).await;
     session.leaving.cancel();
     client.tasks.close();
-    let lanes = Lanes { control: Some(&outbound.control), topics: Some(&outbound), requests: lanes };
+    let replies = Some(replies);
+    let lanes = Lanes { control: Some(&outbound.control), topics: Some(&outbound), requests: lanes, replies };
     finish(&session.carrier, session.id(), lanes, end, worker_context).await;
     // Even if the connection was lost: tasks may still wait for room in its backlogs.
     outbound.give_up();

@@ -73,6 +73,13 @@ impl LaneReservation<'_> {
         *self.deadline.get_or_insert(now + self.budget.within)
     }
 
+    /// Extends the deadline by a time in which the lane was not read.
+    pub(super) fn postpone(&mut self, by: Duration) {
+        if let Some(deadline) = &mut self.deadline {
+            *deadline += by;
+        }
+    }
+
     /// The end of a client whose deadline has passed.
     pub(super) fn late(&self) -> End {
         let within = self.budget.within.as_millis();

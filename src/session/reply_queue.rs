@@ -2,14 +2,15 @@
 //! behind it; meanwhile the lane is read on, within bounds.
 
 use std::collections::VecDeque;
-use std::pin::pin;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use quic_websocket_lane::{LaneWriter, Sent, WaitingReplies};
 
 use super::Session;
 use crate::handler::{Pending, Replies};
+use crate::message::ServerMessage;
 
 /// Bytes of ready replies that are written before further requests are served.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -51,6 +52,15 @@ impl<'a> ReplyQueue<'a> {
         }
     }
 
+    pub(super) fn writer(&self) -> &'a LaneWriter {
+        self.writer
+    }
+
+    /// Whether a reply is pending, and those behind it wait.
+    pub(super) fn is_pending(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     /// Whether the ready replies have to be written before more are added.
     pub(super) fn is_full(&self) -> bool {
         self.open.len() + self.ready_bytes >= BATCH_BYTES
@@ -73,13 +83,16 @@ impl<'a> ReplyQueue<'a> {
         if self.queue.is_empty() || self.is_full() {
             return self.flush().await;
         }
-        self.close_open();
-        Ok(())
+        match self.front().now_or_never() {
+            Some(message) => self.write_front(message).await,
+            None => Ok(()),
+        }
     }
 
     /// Waits for all pending replies, and writes everything.
     pub(super) async fn flush(&mut self) -> Result<(), ()> {
         while !self.queue.is_empty() {
+            self.close_open();
             self.advance().await?;
         }
         let sent = self.open.sent();
@@ -87,51 +100,53 @@ impl<'a> ReplyQueue<'a> {
         self.send(&mut [frames], sent).await
     }
 
-    /// Waits for `other`, and meanwhile writes replies as they resolve. `other` is not polled while the client does not
-    /// read them, so it must hold nothing that others wait for.
-    pub(super) async fn meanwhile<T>(&mut self, other: impl Future<Output = T>) -> Result<T, ()> {
-        let mut other = pin!(other);
-        while let Some(Slot::Pending(front)) = self.queue.front_mut() {
-            let message = tokio::select! {
-                biased;
-                done = &mut other => return Ok(done),
-                // Cancel safe: the reply keeps its place until it resolves.
-                message = front.resolved(&self.session.context) => message,
-            };
-            self.write_front(message).await?;
+    /// Waits for the reply at the front, which [`write_front`](Self::write_front) then needs; forever if none is pending.
+    ///
+    /// Cancel safe: the reply keeps its place until it resolves.
+    pub(super) async fn front(&mut self) -> Option<ServerMessage> {
+        match self.queue.front_mut() {
+            Some(Slot::Pending(front)) => front.resolve(&self.session.context).await,
+            _ => std::future::pending().await,
         }
-        Ok(other.await)
     }
 
-    /// Waits for the reply at the front, and writes it with the ready ones behind it. The lane is not read meanwhile,
-    /// and an unread `pong` may be on it.
-    async fn advance(&mut self) -> Result<(), ()> {
-        let Some(Slot::Pending(front)) = self.queue.front_mut() else { return Ok(()) };
-        self.session.waiting.fetch_add(1, Ordering::Relaxed);
-        let message = front.resolved(&self.session.context).await;
-        self.session.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.write_front(message).await
-    }
-
-    /// Writes the reply at the front, now resolved, and the ready ones behind it.
-    async fn write_front(&mut self, message: Option<crate::message::ServerMessage>) -> Result<(), ()> {
-        let Some(Slot::Pending(front)) = self.queue.pop_front() else { return Ok(()) };
-        self.pending -= 1;
+    /// Writes the reply at the front, now resolved, and the replies behind it up to the next one that is still pending.
+    pub(super) async fn write_front(&mut self, mut message: Option<ServerMessage>) -> Result<(), ()> {
         let (mut frames, mut all) = (Vec::new(), Sent::default());
-        if let Some(message) = message {
-            let mut reply = self.session.replies();
-            reply.put(front.id(), &message);
-            all += reply.sent();
-            frames.extend(reply.take());
-        }
-        while let Some(Slot::Ready { .. }) = self.queue.front() {
-            if let Some(Slot::Ready { frames: ready, sent, .. }) = self.queue.pop_front() {
+        loop {
+            let Some(Slot::Pending(front)) = self.queue.pop_front() else { break };
+            self.pending -= 1;
+            if let Some(message) = message {
+                let mut reply = self.session.replies();
+                reply.put(front.id(), &message);
+                all += reply.sent();
+                frames.extend(reply.take());
+            }
+            while let Some(Slot::Ready { .. }) = self.queue.front()
+                && let Some(Slot::Ready { frames: ready, sent, .. }) = self.queue.pop_front()
+            {
                 self.ready_bytes -= ready.len();
                 all += sent;
                 frames.push(ready);
             }
+            match self.front().now_or_never() {
+                Some(next) => message = next,
+                None => break,
+            }
+        }
+        if self.queue.is_empty() {
+            all += self.open.sent();
+            frames.extend(self.open.take());
         }
         if frames.is_empty() { Ok(()) } else { self.send(&mut frames, all).await }
+    }
+
+    /// Waits for the reply at the front, and writes it. The lane is not read meanwhile, and an unread `pong` may be on it.
+    async fn advance(&mut self) -> Result<(), ()> {
+        self.session.waiting.fetch_add(1, Ordering::Relaxed);
+        let message = self.front().await;
+        self.session.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.write_front(message).await
     }
 
     /// Moves the open replies to the back of the queue.
