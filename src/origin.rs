@@ -1,5 +1,6 @@
-//! Which web pages may connect, by their origins: one policy for WebSocket, WebTransport and HTTP. What is written is brought into the form in which browsers send it, by the
-//! parser that they use as well (WHATWG URL); what no browser ever sends is an error.
+//! Which web pages may connect, by their origins: one policy for WebSocket, WebTransport and HTTP. What is written is
+//! brought into the form in which browsers send it, by the parser that they use as well (WHATWG URL); what no browser
+//! ever sends is an error.
 
 use std::fmt::{self, Display};
 use std::net::IpAddr;
@@ -8,8 +9,8 @@ use std::str::FromStr;
 use reqwest::Url;
 use serde::{Deserialize, Deserializer, de};
 
-/// The origins of some web pages: one, all of the hosts below a name (`https://*.example.com`), or of those that have none
-/// (`null`).
+/// The origins of some web pages: one, all of the hosts below a name (`https://*.example.com`), or of those that have
+/// none (`null`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin(Form);
 
@@ -28,8 +29,8 @@ enum Form {
 }
 
 impl Origin {
-    /// Whether a page with this `Origin` is one of these. Browsers send it as it is kept here; capital letters, and the port
-    /// that is a scheme's own, are for other programs.
+    /// Whether a page with this `Origin` is one of these. Browsers send it as it is kept here; capital letters, and the
+    /// port that is a scheme's own, are for other programs.
     fn matches(&self, sent: &[u8]) -> bool {
         let sent = without_default_port(sent);
         match &self.0 {
@@ -54,9 +55,9 @@ impl Origin {
     }
 }
 
-/// Whether a web page of the origin `page` may connect to a server that names `known` origins, and whose own pages are of the
-/// origin `own`. A client that sends no origin is no web page. Browsers show a client certificate for any page that connects:
-/// if the page is not known, the certificate is not the page's, and `null` stands for no known page.
+/// Whether a web page of the origin `page` may connect to a server that names `known` origins, and whose own pages are
+/// of the origin `own`. A client that sends no origin is no web page. Browsers show a client certificate for any page
+/// that connects: if the page is not known, the certificate is not the page's, and `null` stands for no known page.
 pub(crate) fn lets_in(known: &[Origin], page: Option<&[u8]>, own: Option<&str>, shows_certificate: bool) -> bool {
     let Some(page) = page else { return true };
     let is_known = |known: &Origin| known.matches(page) && !(shows_certificate && known.is_null());
@@ -82,10 +83,10 @@ pub(crate) struct OwnPages {
 }
 
 impl OwnPages {
-    /// The origin (RFC 6454) that is this server's own for a request to `authority`. A browser that trusts a certificate by its
-    /// hash (`trusts_by_hash`) has not checked the server's name. The name may then be that of a page elsewhere, which points
-    /// here (DNS rebinding), so only addresses and `localhost` count. For a client on this machine, every origin under which
-    /// the server serves pages there is its own.
+    /// The origin (RFC 6454) that is this server's own for a request to `authority`. A browser that trusts a
+    /// certificate by its hash (`trusts_by_hash`) has not checked the server's name. The name may then be that of a
+    /// page elsewhere, which points here (DNS rebinding), so only addresses and `localhost` count. For a client on this
+    /// machine, every origin under which the server serves pages there is its own.
     pub(crate) fn origin(
         &self,
         authority: &str,

@@ -91,7 +91,8 @@ impl Log {
         self.bytes + allocated(self.records.capacity() * size_of::<Record>()) + self.keys.bytes()
     }
 
-    /// Gives a message its place behind the newest. It is not visible yet.
+    /// Gives a message its place behind the newest; no reader sees it yet. Under the same lock,
+    /// [`append`](Self::append) it before the next message is submitted: neither its offset nor its key is reserved.
     pub(crate) fn submit(&self, topic: &TopicName, draft: &Draft, now_ms: u64, compress_min_bytes: usize) -> Submitted {
         if let Some(offset) = draft.key.as_ref().and_then(|key| self.keys.offset(key)) {
             return Submitted::Duplicate(offset);

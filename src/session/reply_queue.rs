@@ -100,7 +100,8 @@ impl<'a> ReplyQueue<'a> {
         self.send(&mut [frames], sent).await
     }
 
-    /// Waits for the reply at the front, which [`write_front`](Self::write_front) then needs; forever if none is pending.
+    /// Waits for the reply at the front, which [`write_front`](Self::write_front) then needs; forever if none is
+    /// pending.
     ///
     /// Cancel safe: the reply keeps its place until it resolves.
     pub(super) async fn front(&mut self) -> Option<ServerMessage> {
@@ -141,7 +142,8 @@ impl<'a> ReplyQueue<'a> {
         if frames.is_empty() { Ok(()) } else { self.send(&mut frames, all).await }
     }
 
-    /// Waits for the reply at the front, and writes it. The lane is not read meanwhile, and an unread `pong` may be on it.
+    /// Waits for the reply at the front, and writes it. The lane is not read meanwhile, and an unread `pong` may be on
+    /// it.
     async fn advance(&mut self) -> Result<(), ()> {
         self.session.waiting.fetch_add(1, Ordering::Relaxed);
         let message = self.front().await;

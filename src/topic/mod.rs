@@ -4,8 +4,9 @@
 //! Called by `handler`, and by `session` when a client leaves.
 //!
 //! Locks are taken in this order, and none is held across an `.await`: a part of the directory, alone; a topic's state
-//! ([`Topic`]), then a client's subscriptions ([`Client`]), then the client's lanes and a lane's writer. A topic's
-//! blocked subscribers come before a lane's writer.
+//! ([`Topic`]), then a client's subscriptions ([`Client`]), then the numbers of subscriptions by pattern or the
+//! client's lanes, then the list of its waiting lanes, then a lane's writer. A topic's blocked subscribers come before
+//! a lane's writer.
 
 mod blocking;
 mod client;
