@@ -221,13 +221,13 @@ check() {
     # These tests mostly wait, so twice as many as there are cores run at once.
     if [[ $extent == all ]]; then
         step env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
-        step cargo test --workspace --lib --bins --test layers --test capabilities --test websocket -- \
+        step cargo test --workspace --lib --bins --test layers --test lines --test capabilities --test websocket -- \
             --test-threads "$((2 * $(nproc)))"
         step cargo test --test examples --test hostile --test memory
         step cargo test --workspace --doc
         check_dependencies
     else
-        step cargo test --workspace --lib --bins --test layers --test capabilities -- \
+        step cargo test --workspace --lib --bins --test layers --test lines --test capabilities -- \
             --test-threads "$((2 * $(nproc)))" \
             --skip churn:: --skip bad_link --skip many_clients:: --skip a_thousand --skip replies_on_the_control_lane
     fi

@@ -73,7 +73,10 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let sent_at = now_ms();
     client.send(&ClientMessage::Ping { timestamp: Some(sent_at) }).await?;
     show("Sent ping")?;
-    let pong = |event: &Event| matches!(event, Event::Other(ServerMessage::Pong { timestamp, .. }) if *timestamp == Some(sent_at));
+    let pong = |event: &Event| match event {
+        Event::Other(ServerMessage::Pong { timestamp, .. }) => *timestamp == Some(sent_at),
+        _ => false,
+    };
     inbox.expect("the pong", pong).await?;
     show("🏓 Received pong")?;
     pause().await;

@@ -208,7 +208,8 @@ async fn null_means_absent_and_fields_of_other_messages_may_hold_anything() {
             assert_ne!(reply["code"], 400, "{kind} without {field}: {reply}");
         }
         let others = r#"{"type":"ping","id":1,"content":5,"to":[],"limit":0,"after":"x","topic":{},"since":1,"key":"",
-        "recent":1e99,"code":-1,"reason":{"a":[1,{}]},"compression":"zstd","client_name":"","data":null,"new":1,"new":2}"#;
+        "recent":1e99,"code":-1,"reason":{"a":[1,{}]},"compression":"zstd","client_name":"","data":null,"new":1,
+        "new":2}"#;
         let mut client = over.party(&server, "Bob").await;
         for &on in over.ways() {
             assert_eq!(client.ask(on, others.as_bytes()).await["type"], "pong", "on {on:?}");

@@ -147,7 +147,10 @@ async fn recent_messages_all_come_after_a_reconnect_however_offsets_jump() {
         json!({"type": "subscribed", "re": asked["id"], "topic": "t", "epoch": "e", "offset": newest,
             "recovered": recovered})
     };
-    let message = |offset: u64| json!({"type": "message", "topic": "t", "offset": offset, "content": offset.to_string(), "timestamp": 1});
+    let message = |offset: u64| {
+        let content = offset.to_string();
+        json!({"type": "message", "topic": "t", "offset": offset, "content": content, "timestamp": 1})
+    };
     let (subscription, ()) = tokio::join!(client.subscribe("t").recent(3).open(), async {
         let asked = server.control.expect("subscribe").await;
         server.control.say(answer(&asked, 100)).await;

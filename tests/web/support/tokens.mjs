@@ -14,6 +14,7 @@ export function asksForTokens(more = "") {
 /** A token of a user that expires in this many seconds. @param {object} [claims] additional claims */
 export function tokenOf(sub, seconds = 600, claims = {}) {
   const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
-  const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part({ sub, exp: Math.floor(Date.now() / 1000) + seconds, ...claims })}`;
+  const exp = Math.floor(Date.now() / 1000) + seconds;
+  const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part({ sub, exp, ...claims })}`;
   return `${signed}.${createHmac("sha256", SECRET).update(signed).digest("base64url")}`;
 }
