@@ -140,8 +140,10 @@ export class Feed {
    */
   #take(message, position) {
     this.seen = position;
+    // The first listener gets the messages that wait before this one.
+    const isHandedOver = this.#isListened && this.readers === 0 && this.waiting > 0;
     const isFull = this.#put({ message, position });
-    if (this.#isListened) emit(this.subscription, "message", message);
+    if (this.#isListened && !isHandedOver) emit(this.subscription, "message", message);
     return isFull;
   }
 
@@ -249,7 +251,7 @@ export class Feed {
       waiter.taken.resolve(item.message);
       return false;
     }
-    if (this.#isListened && this.readers === 0) {
+    if (this.#isListened && this.readers === 0 && this.waiting === 0) {
       if (item.position) this.position = item.position;
       return false;
     }

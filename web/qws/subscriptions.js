@@ -388,7 +388,7 @@ export class Subscriptions {
    */
   #room(entry, feed) {
     if (feed.behind) void this.#catchUp.run(entry, feed);
-    else this.#resume(entry);
+    this.#resume(entry);
   }
 
   /** Ends a pause that is no longer needed. @param {Entry} entry */

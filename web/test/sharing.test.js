@@ -10,6 +10,8 @@ import { client, next, subscribed } from "./support/scripted.js";
 import { needsServer, startServer } from "./support/server.js";
 
 const bounded = { timeout: 20_000 };
+/** A message of a type that clients ignore. */
+const NO_REPLY = { type: "none" };
 
 /** A server with one topic, whose log a test fills. */
 async function topicServer(t, { answer = () => null, ...options } = {}) {
@@ -162,6 +164,45 @@ test("when the only one is paused, another one gets what comes", bounded, async 
   const read = [];
   for await (const { offset } of slow) if (read.push(offset) === 6) break;
   assert.deepEqual([heard, read], [[5, 6], upTo(6)]);
+});
+
+test("a slow reader that the others leave during a pause gets what comes", bounded, async (t) => {
+  let confirm = null;
+  const answer = ({ type, id }, peer) => {
+    if (type !== "unsubscribe") return null;
+    confirm = () => peer.send({ type: "ok", re: id, topic: "t" });
+    return NO_REPLY;
+  };
+  const { client: it, publish } = await topicServer(t, { answer });
+  const [slow, fast] = [it.subscribe("t", { highWaterMark: 4 }), it.subscribe("t")];
+  const heard = listen(fast);
+  await Promise.all([slow.ready, fast.ready]);
+  publish(5);
+  await until(() => heard.length === 5);
+  const watching = it.subscribe("t", { presence: true });
+  await until(() => confirm !== null);
+  await Promise.all([fast.unsubscribe(), watching.unsubscribe()]);
+  confirm();
+  await it.ping();
+  const read = [];
+  for await (const { offset } of slow) {
+    if (read.push(offset) === 5) setTimeout(() => publish(1), 50);
+    if (offset === 6) break;
+  }
+  assert.deepEqual(read, upTo(6));
+});
+
+test("one that gets its first listener from another's listener keeps the order", bounded, async (t) => {
+  const { client: it, publish } = await topicServer(t);
+  const [one, two] = [it.subscribe("t"), it.subscribe("t")];
+  await Promise.all([one.ready, two.ready]);
+  let heard = [];
+  one.addEventListener("message", ({ detail }) => {
+    if (detail.offset === 3) heard = listen(two);
+  });
+  publish(4);
+  await until(() => heard.length === 4);
+  assert.deepEqual([heard, two.position], [upTo(4), { epoch: "e", offset: 4 }]);
 });
 
 test("a subscription with presence makes the client ask again, and alone gets the events", bounded, async (t) => {
