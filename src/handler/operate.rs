@@ -26,7 +26,7 @@ pub(crate) async fn publish(
 /// Disconnects a client. False if no client has this id.
 pub(crate) async fn disconnect(context: &Context, client: Uuid, close: Close) -> bool {
     let (code, reason) = (close.code(), Printable::excerpt(close.reason()));
-    info!(client = %client, code = code.0, %reason, "The operator ends client {client}: {code} - {reason}");
+    info!(client = %client, code = code.0, %reason, "The operator disconnects client {client}: {code} - {reason}");
     let closed = ClosedBy::new(code, close.reason());
     context.registry.end(client, closed).await
 }

@@ -189,7 +189,7 @@ fn log_disconnected(id: Uuid, from: SocketAddr, cause: &Disconnected) {
         Disconnected::Lost(why) => {
             let why = why.to_string();
             let reason = Printable::excerpt(&why);
-            info!(client = %id, peer = %from, %reason, "Client {id} at {from} is gone: {reason}");
+            info!(client = %id, peer = %from, %reason, "Client {id} at {from} lost: {reason}");
         }
     }
 }

@@ -144,7 +144,7 @@ impl AsyncUdpSocket for WorkerSocket {
                 let Poll::Ready(Some(stray)) = incoming.poll_recv(cx) else { break };
                 let Some(buffer) = buffers[filled].get_mut(..stray.packet.len()) else {
                     let (worker, bytes) = (self.worker, stray.packet.len());
-                    warn!(worker, bytes, "a packet of {bytes} bytes does not fit a receive buffer");
+                    warn!(worker, bytes, "A packet of {bytes} bytes does not fit into a receive buffer");
                     continue;
                 };
                 buffer.copy_from_slice(&stray.packet);
