@@ -144,7 +144,8 @@ export class Feed {
     const isHandedOver = this.#isListened && this.readers === 0 && this.waiting > 0;
     const isFull = this.#put({ message, position });
     if (this.#isListened && !isHandedOver) emit(this.subscription, "message", message);
-    return isFull;
+    // A listener may have ended the only loop, and with it the need for the queue.
+    return isFull && this.waiting > 0;
   }
 
   /** Counts all messages up to a position as taken. @param {Position} position */

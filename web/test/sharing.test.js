@@ -205,6 +205,19 @@ test("one that gets its first listener from another's listener keeps the order",
   assert.deepEqual([heard, two.position], [upTo(4), { epoch: "e", offset: 4 }]);
 });
 
+test("one whose loop ends just as its queue is full keeps up", bounded, async (t) => {
+  const { client: it, publish } = await topicServer(t);
+  const [one, two] = [it.subscribe("t", { highWaterMark: 4 }), it.subscribe("t")];
+  const [first, second] = [listen(one), listen(two)];
+  await Promise.all([one.ready, two.ready]);
+  const loop = one[Symbol.asyncIterator]();
+  one.addEventListener("message", ({ detail }) => void (detail.offset === 4 && loop.return()));
+  publish(6);
+  await until(() => second.length === 6);
+  await it.ping();
+  assert.deepEqual([first, one.state], [upTo(6), "active"]);
+});
+
 test("a subscription with presence makes the client ask again, and alone gets the events", bounded, async (t) => {
   const { client: it, server, publish } = await topicServer(t);
   const one = it.subscribe("t");
