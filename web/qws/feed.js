@@ -23,6 +23,7 @@ import { MAX_PAGE } from "./messages.js";
  * @property {boolean} isFetching
  * @property {number | undefined} recent number of newest messages to begin with
  * @property {Position} [end] only messages up to this position count for `recent`
+ * @property {Position | null} [lost] the position after which a loss was reported
  * @property {Heard[] | null} pending what came since it began to fetch; `null` if that was more than it keeps
  */
 
@@ -184,7 +185,7 @@ export class Feed {
     // Older servers send no empty page.
     if (epoch === "") epoch = live.epoch;
     const isOther = since !== null && since.epoch !== epoch;
-    const isLost = isOther || (since !== null && recovered === false);
+    const isLost = isOther || (since !== null && recovered === false && since !== behind.lost);
     const subscribed = { epoch, offset: Math.max(offset, live.epoch === epoch ? live.offset : 0), recovered: !isLost };
     if (behind.isFirst && !this.opened && isLost && (options.recent ?? 0) > 0) {
       this.#openAt({ epoch, offset: 0 }, subscribed, isLost);
@@ -192,6 +193,8 @@ export class Feed {
       return false;
     }
     if (isOther) this.seen = { epoch, offset: 0 };
+    // The same page may have to be fetched again.
+    if (isLost) behind.lost = this.seen;
     this.#openAt(this.seen, options.since ? subscribed : { ...subscribed, recovered: null }, isLost);
     for (const message of messages) {
       if (this.behind !== behind) return false;

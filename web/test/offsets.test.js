@@ -385,6 +385,25 @@ test("a message that comes after a replay of which nothing is left comes", bound
   assert.deepEqual(heard, ["resumed", 130, 160]);
 });
 
+test("a loss is reported once if an empty page of history has to be fetched again", bounded, async (t) => {
+  const answer = ({ type, id, since }) => {
+    if (type !== "history") return null;
+    const isFirst = made.topic.log.at(-1) === 10;
+    // More than the client keeps comes before the page.
+    if (isFirst) made.publish(11, 12);
+    const [messages, offset] = isFirst ? [[], 10] : [[11, 12].filter((at) => at > since.offset).map(message), 12];
+    const recovered = since.offset >= 10;
+    return { type: "history", re: id, topic: "t", epoch: "e", offset, messages, more: false, recovered };
+  };
+  const made = await topicServer(t, [10], { answer });
+  await made.client.subscribe("t").ready;
+  const one = made.client.subscribe("t", { since: { epoch: "e", offset: 2 }, highWaterMark: 1 });
+  const heard = listen(one);
+  await one.ready;
+  await until(() => heard.at(-1) === 12);
+  assert.deepEqual(heard, ["lost", 11, 12]);
+});
+
 test("a slow reader loses nothing when offsets jump", bounded, async (t) => {
   const log = Array.from({ length: 30 }, (_, at) => 7 + at * at * 3);
   const { client: it } = await topicServer(t, [...log]);
