@@ -253,6 +253,7 @@ export class QwsError extends Error {
 
 export interface ClientEvents {
   state: QwsEvent<ClientState>;
+  /** Connected, or moved to QUIC. Unawaited requests before and after a move may overtake each other. */
   open: QwsEvent<{ carrier: Carrier; resumed: boolean }>;
   close: QwsEvent<{ code: number; reason: string; willReconnect: boolean }>;
   broadcast: QwsEvent<Said>;
