@@ -177,8 +177,8 @@ impl Outbound {
         self.control.passed().await
     }
 
-    /// Delivers a topic's messages on a lane; `options` decides what happens if there is no room. Gives what was accepted,
-    /// for the caller to count.
+    /// Delivers a topic's messages on a lane; `options` decides what happens if there is no room. Gives what was
+    /// accepted, for the caller to count.
     pub(crate) fn deliver_on<'a>(
         &self,
         lane: &LaneWriter,
