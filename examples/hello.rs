@@ -2,9 +2,7 @@
 //!
 //! Start a server with `./run.sh native`, then run this in another terminal: `./run.sh hello`.
 
-use quic_websocket_client::message::{CloseCode, Payload};
-use quic_websocket_client::tls::Trust;
-use quic_websocket_client::{Client, TopicEvent};
+use quic_websocket_client::{Client, CloseCode, TopicEvent, Trust};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -14,11 +12,11 @@ async fn main() -> anyhow::Result<()> {
     let (client, _events) = builder.connect().await?;
 
     let mut greetings = client.subscribe("greetings").await?;
-    let published = client.publish("greetings", Payload::text("Hello, QUIC!")).await?;
+    let published = client.publish("greetings", "Hello, QUIC!").await?;
     println!("published at offset {}", published.position.offset);
 
     if let Some(TopicEvent::Message(message)) = greetings.next().await {
-        println!("received on {}: {:?}", message.topic, message.payload.content.unwrap_or_default());
+        println!("received on {}: {:?}", message.topic, message.text().unwrap_or_default());
     }
 
     client.close(CloseCode::NORMAL, "done").await?;

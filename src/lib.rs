@@ -70,7 +70,7 @@ pub use config::Config;
 pub use error::ServerError;
 pub use quic_websocket_client::{
     Carrier, Client, ClientBuilder, ClientError, ConnectionStats, Ended, Event, Events, History, HistoryBuilder, Lane,
-    Missed, PublishBuilder, Published, SubscribeBuilder, Subscription, TopicEvent,
+    Missed, Presence, PublishBuilder, Published, SubscribeBuilder, Subscription, TopicEvent,
 };
 pub use quic_websocket_protocol::{Printable, frame, message};
 pub use reload::Reload;

@@ -114,9 +114,9 @@ impl Rooms {
             // The members of other rooms can be listed as well.
             None => name,
         };
-        let members = client.presence(&format!("chat.{name}")).await?;
-        let mut lines = vec![format!("👥 In {} ({}):", Printable::new(name), members.len())];
-        for member in members {
+        let present = client.presence(&format!("chat.{name}")).await?;
+        let mut lines = vec![format!("👥 In {} ({}):", Printable::new(name), present.total)];
+        for member in present.clients {
             let name = member.name.as_deref().unwrap_or("unnamed");
             lines.push(format!("  • {} ({})", Printable::new(name), member.id));
         }
@@ -168,15 +168,14 @@ impl Rooms {
 
 impl Room {
     /// Updates the names of the members, and returns the number of members.
-    async fn refresh_members(&mut self, client: &Client) -> Result<usize, ClientError> {
-        let members = client.presence(self.subscription.topic()).await?;
-        let here = members.len();
+    async fn refresh_members(&mut self, client: &Client) -> Result<u64, ClientError> {
+        let present = client.presence(self.subscription.topic()).await?;
         // Names of members that left are kept: their messages may still arrive.
-        for (id, name) in members.into_iter().filter_map(|member| Some((member.id, member.name?))) {
+        for (id, name) in present.clients.into_iter().filter_map(|member| Some((member.id, member.name?))) {
             self.people.add(id, &name);
             self.names.insert(id, name);
         }
-        Ok(here)
+        Ok(present.total)
     }
 
     fn line_of_message(&self, message: &TopicMessage) -> String {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use quic_websocket::message::Invalid;
 use quic_websocket::tls::Trust;
-use quic_websocket::{Carrier, Client, ClientBuilder, Printable};
+use quic_websocket::{Carrier, Client, ClientBuilder, ClientError, Printable};
 
 /// Prints a line to standard error, and ignores a closed one.
 macro_rules! note {
@@ -119,8 +119,17 @@ pub(crate) fn exit_code(result: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if e.chain().any(is_closed_pipe) => ExitCode::SUCCESS,
         Err(e) => {
-            note!("❌ {}", Printable::new(&format!("{e:#}")));
+            note!("❌ {}{}", Printable::new(&format!("{e:#}")), flags(&e));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The flags that help against an error.
+fn flags(error: &anyhow::Error) -> &'static str {
+    match error.downcast_ref::<ClientError>() {
+        Some(e @ ClientError::Untrusted { .. }) if e.to_string().contains("trust the authority") => " (--ca FILE)",
+        Some(ClientError::Certificate { .. }) => " (--cert FILE --key FILE)",
+        _ => "",
     }
 }

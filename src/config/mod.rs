@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use quic_websocket_client::development_folder;
+pub use quic_websocket_client::tls::development_folder;
 use serde::{Deserialize, Deserializer};
 
 pub use self::address::parse_address;

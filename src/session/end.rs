@@ -66,7 +66,7 @@ impl End {
 pub(super) fn frame_error(error: FrameError) -> End {
     let code = match error {
         FrameError::TooBig { .. } => CloseCode::TOO_BIG,
-        FrameError::Empty | FrameError::NotAgreed | FrameError::Foreign => CloseCode::PROTOCOL_ERROR,
+        _ => CloseCode::PROTOCOL_ERROR,
     };
     End::sent(code, error.to_string())
 }

@@ -124,13 +124,13 @@ impl From<rcgen::Error> for TlsError {
 
 impl From<rustls::Error> for TlsError {
     fn from(error: rustls::Error) -> Self {
-        Self::Shared(error.into())
+        Self::Shared(quic_websocket_client::tls::TlsError::setup(error))
     }
 }
 
 impl From<NoInitialCipherSuite> for TlsError {
     fn from(error: NoInitialCipherSuite) -> Self {
-        Self::Shared(error.into())
+        Self::Shared(quic_websocket_client::tls::TlsError::setup(error))
     }
 }
 

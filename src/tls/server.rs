@@ -12,9 +12,7 @@ use quinn::crypto::rustls::QuicServerConfig;
 use rustls::SupportedProtocolVersion;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{
-    ProducesTickets, ServerSessionMemoryCache, StoresServerSessions, VerifierBuilderError, WebPkiClientVerifier,
-};
+use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use tokio::time::sleep;
@@ -286,9 +284,9 @@ impl Contents {
 /// The certificate in the files with its key.
 fn regular(files: &config::Tls, contents: &Contents) -> Result<Arc<CertifiedKey>, TlsError> {
     let chain = certificates(text(&contents.cert, &files.cert, "--cert")?, &files.cert, "--cert")?;
-    let private = private_key(text(&contents.key, &files.key, "--key")?, &files.key)?;
-    let unusable = |cause| SharedError::Unusable { cert: files.cert.clone(), key: files.key.clone(), cause };
-    Ok(Arc::new(CertifiedKey::from_der(chain, private, &provider()).map_err(unusable)?))
+    let private = private_key(text(&contents.key, &files.key, "--key")?, &files.key, "--key")?;
+    let key = CertifiedKey::from_der(chain, private, &provider());
+    Ok(Arc::new(key.map_err(|cause| SharedError::unusable(&files.cert, &files.key, &cause))?))
 }
 
 fn sides(files: &config::Tls, contents: &Contents, resumption: &Resumption, shown: Shown) -> Result<Sides, TlsError> {
@@ -330,9 +328,7 @@ fn client_verifier(path: &Path, content: &Content, required: bool) -> Result<Arc
     let roots = Arc::new(authorities(text(content, path, SETTING)?, path, SETTING)?);
     let builder = WebPkiClientVerifier::builder_with_provider(roots, provider());
     let builder = if required { builder } else { builder.allow_unauthenticated() };
-    let refused =
-        |e: VerifierBuilderError| SharedError::Authority { path: path.to_owned(), flag: SETTING, cause: e.to_string() };
-    Ok(builder.build().map_err(refused)?)
+    Ok(builder.build().map_err(|cause| SharedError::authority(path, SETTING, cause))?)
 }
 
 fn text<'a>(content: &'a Content, path: &Path, flag: &'static str) -> Result<&'a [u8], TlsError> {

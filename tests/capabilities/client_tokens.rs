@@ -141,7 +141,7 @@ async fn a_failing_token_callback_is_reported_and_called_again_if_requested() {
     let server = server().await;
     let error =
         builder(&server).token_from(|| async { Err("the file is gone") }).connect().await.expect_err("no token");
-    assert!(matches!(&error, ClientError::Token { message } if message == "the file is gone"), "{error}");
+    assert!(matches!(&error, ClientError::Token { message, .. } if message == "the file is gone"), "{error}");
     let asked = AtomicUsize::new(0);
     let give = move || {
         let is_there = asked.fetch_add(1, Ordering::Relaxed) > 0;

@@ -223,9 +223,9 @@ impl Scene {
                 client.direct(to.expect("a receiver"), payload).await.map(|()| Outcome::of(json!({})))
             }),
             "signal" => {
-                let data = serde_json::value::to_raw_value(&with["data"]).expect("JSON");
+                let data = with["data"].clone();
                 tokio::spawn(async move {
-                    client.signal(to.expect("a receiver"), data).await.map(|()| Outcome::of(json!({})))
+                    client.signal(to.expect("a receiver"), &data).await.map(|()| Outcome::of(json!({})))
                 })
             }
             "list_clients" => {
@@ -273,8 +273,8 @@ impl Scene {
                 })
             }
             "presence" => tokio::spawn(async move {
-                let members = client.presence(&topic).await?;
-                let clients: Vec<_> = members.iter().map(member).collect();
+                let present = client.presence(&topic).await?;
+                let clients: Vec<_> = present.clients.iter().map(member).collect();
                 Ok(Outcome::of(json!({"clients": clients})))
             }),
             "refresh" => {

@@ -53,7 +53,7 @@ fn stderr(output: &Output) -> String {
 /// Waits until a topic has a subscriber.
 async fn until_subscribed(client: &Client, topic: &str) {
     soon("a subscriber", async {
-        while client.presence(topic).await.expect("members").is_empty() {
+        while client.presence(topic).await.expect("members").clients.is_empty() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     })

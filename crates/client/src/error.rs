@@ -13,6 +13,7 @@ use crate::tls::TlsError;
 pub enum ClientError {
     /// The server's address is not `host:port`.
     #[error("cannot find server {server}: {message}; expected host:port, such as 127.0.0.1:4433")]
+    #[non_exhaustive]
     Address {
         /// The address as it was given.
         server: String,
@@ -33,6 +34,7 @@ pub enum ClientError {
     NoCarrier,
     /// The function of [`token_from`](super::ClientBuilder::token_from) returned no usable token.
     #[error("no token: {message}")]
+    #[non_exhaustive]
     Token {
         /// The reason.
         message: String,
@@ -41,25 +43,27 @@ pub enum ClientError {
     #[error("a WebSocket has one lane; send requests without a lane of their own, or connect over QUIC only")]
     OneLane,
     /// The server did not answer in time.
-    #[error("no answer from {server} within {within:?}: is the server running there, and does UDP reach it?")]
+    #[error("no answer from {server} within {within:?}: is the server running there, and can it be reached?")]
+    #[non_exhaustive]
     NoAnswer {
         /// The server.
         server: String,
         /// The time limit.
         within: Duration,
     },
-    /// The server's certificate is not trusted.
+    /// The server's certificate is not trusted: [`Trust`](crate::Trust) chooses the authorities that are.
     #[error("the certificate of {server} is not trusted: {}; {}", in_words(.message), hint(.message))]
+    #[non_exhaustive]
     Untrusted {
         /// The server.
         server: String,
         /// The problem with the certificate.
         message: String,
     },
-    /// The server rejected the client's certificate, or requires one and got none.
-    #[error(
-        "{server} refused the client's certificate: {message}; name one that the server trusts with --cert and --key"
-    )]
+    /// The server rejected the client's certificate, or requires one and got none:
+    /// [`ClientBuilder::certificate`](crate::ClientBuilder::certificate) sets it.
+    #[error("{server} refused the client's certificate: {message}; use one that the server trusts")]
+    #[non_exhaustive]
     Certificate {
         /// The server.
         server: String,
@@ -68,6 +72,7 @@ pub enum ClientError {
     },
     /// The connection failed, or the server's host name cannot be resolved.
     #[error("connection to {server} failed: {message}")]
+    #[non_exhaustive]
     Connection {
         /// The server.
         server: String,
@@ -76,6 +81,7 @@ pub enum ClientError {
     },
     /// The server refused the handshake.
     #[error("{server} refused the handshake: {reason} (close code {code})")]
+    #[non_exhaustive]
     Refused {
         /// The server.
         server: String,
@@ -91,6 +97,7 @@ pub enum ClientError {
     Lost,
     /// The client is closed.
     #[error("the client is closed: {code} - {reason}")]
+    #[non_exhaustive]
     Closed {
         /// The close code.
         code: CloseCode,
@@ -105,12 +112,14 @@ pub enum ClientError {
     Server(ErrorReply),
     /// The client already has a subscription to this topic or pattern.
     #[error("this client is already subscribed to {topic}: read that subscription, or end it first")]
+    #[non_exhaustive]
     AlreadySubscribed {
         /// The topic or pattern.
         topic: String,
     },
     /// The server answered with a reply of another type than the request asks for.
     #[error("the server answered {asked} with {got}")]
+    #[non_exhaustive]
     Unexpected {
         /// The type of the request.
         asked: &'static str,
@@ -119,6 +128,7 @@ pub enum ClientError {
     },
     /// The message is larger than the server accepts.
     #[error("the message has {bytes} bytes; the server accepts at most {most}")]
+    #[non_exhaustive]
     TooLarge {
         /// Its size on the wire.
         bytes: usize,
@@ -156,7 +166,7 @@ fn in_words(message: &str) -> &str {
 fn hint(message: &str) -> &'static str {
     let is = |what: &[&str]| what.iter().any(|what| message.contains(what));
     if is(&["expired", "Expired"]) {
-        "the server needs a new one (for development by generate_certs.sh), or this machine's clock is wrong"
+        "the server needs a new one, or this machine's clock is wrong"
     } else if is(&["not valid yet", "NotValidYet"]) {
         "this machine's clock, or that of the machine that made the certificate, is wrong"
     } else if is(&["not valid for name", "NotValidForName"]) {
@@ -165,9 +175,9 @@ fn hint(message: &str) -> &'static str {
         "it is that of an authority (CA:TRUE), as `openssl req -x509` makes it, which no server may use: give the \
          server another, made with -addext basicConstraints=critical,CA:FALSE or signed by this one"
     } else if is(&["UnknownIssuer", "BadSignature"]) {
-        "name the authority that signed it with --ca FILE"
+        "trust the authority that signed it"
     } else {
-        "give the server another one, or name the authority that signed it with --ca FILE"
+        "give the server another one, or trust the authority that signed it"
     }
 }
 
@@ -182,8 +192,8 @@ mod tests {
             ClientError::Untrusted { server, message }.to_string()
         };
         for (message, words) in [
-            ("UnknownIssuer", "signed by an unknown authority; name the authority that signed it with --ca FILE"),
-            ("BadSignature", "not by the authority that it names; name the authority"),
+            ("UnknownIssuer", "signed by an unknown authority; trust the authority that signed it"),
+            ("BadSignature", "not by the authority that it names; trust the authority"),
             ("CaUsedAsEndEntity", "not one for a server; it is that of an authority"),
             ("certificate expired: verification time 2 (UNIX)", "not trusted: certificate expired"),
         ] {

@@ -73,6 +73,8 @@ pub enum Event {
     Reconnected,
     /// The client moved from WebSocket to QUIC, with a new id. Requests and subscriptions to topics continue; a
     /// subscription to a pattern begins again, and reports it by [`TopicEvent::Missed`](super::TopicEvent::Missed).
+    /// Messages that were sent before and after the move went over two connections, and may overtake each other unless
+    /// their replies were awaited in between.
     Moved,
     /// The client is closed for good; nothing follows.
     Closed(ClosedBy),

@@ -5,8 +5,7 @@
 //! and resumes every subscription:
 //!
 //! ```
-//! use quic_websocket_client::message::{CloseCode, Payload};
-//! use quic_websocket_client::{Client, TopicEvent};
+//! use quic_websocket_client::{Client, CloseCode, TopicEvent};
 //! # use quic_websocket::{CancellationToken, Config, Server, tls::{DevelopmentFiles, Trust}};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # tokio::runtime::Runtime::new()?.block_on(async {
@@ -25,9 +24,9 @@
 //! assert_eq!(client.echo("hello").await?, "Echo: hello");
 //!
 //! let mut lobby = client.subscribe("chat.lobby").recent(10).await?;
-//! client.publish("chat.lobby", Payload::text("hello, lobby")).await?;
+//! client.publish("chat.lobby", "hello, lobby").await?;
 //! if let Some(TopicEvent::Message(message)) = lobby.next().await {
-//!     println!("{message:?}");
+//!     println!("{}", message.text().unwrap_or_default());
 //! }
 //! client.close(CloseCode::NORMAL, "done").await?;
 //! # shutdown.cancel();
@@ -36,8 +35,8 @@
 //! # Ok(()) })}
 //! ```
 //!
-//! The client needs a Tokio runtime. The protocol is specified in docs/PROTOCOL.md in the project's repository;
-//! [`message`] has its types.
+//! The client needs a Tokio runtime. [`message`] has the types of the protocol, which docs/PROTOCOL.md in the repository
+//! of this crate specifies.
 
 mod backoff;
 mod builder;
@@ -61,14 +60,21 @@ mod topics;
 
 pub use self::builder::ClientBuilder;
 pub use self::client::{Carrier, Client, ConnectionStats};
-pub use self::development::development_folder;
 pub use self::error::ClientError;
 pub use self::events::{Event, Events};
 pub use self::lane::Lane;
+pub use self::message::{CloseCode, Payload};
+pub use self::tls::Trust;
 pub use self::topics::{
-    Ended, History, HistoryBuilder, Missed, PublishBuilder, Published, SubscribeBuilder, Subscription, TopicEvent,
+    Ended, History, HistoryBuilder, Missed, Presence, PublishBuilder, Published, SubscribeBuilder, Subscription,
+    TopicEvent,
 };
-pub use quic_websocket_protocol::{Printable, message};
+pub use quic_websocket_protocol::message;
+
+use quic_websocket_protocol::Printable;
+
+// Their types are part of this crate's interface.
+pub use {bytes, bytestring, serde_json, uuid};
 
 // Tests the example of the README.
 #[cfg(doctest)]

@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use serde_json::value::RawValue;
+use serde::Serialize;
+use serde_json::value::to_raw_value;
 use uuid::Uuid;
 
 use crate::client::{Client, unexpected};
 use crate::error::ClientError;
 use crate::link::Failure;
-use crate::message::{ClientInfo, ClientMessage, MAX_PAGE, Payload, ServerMessage, Token};
+use crate::message::{ClientInfo, ClientMessage, Invalid, MAX_PAGE, Payload, ServerMessage, Token};
 
 impl Client {
     /// Sends a message without waiting for a reply. Returns once the connection has accepted the message; a reply or an
@@ -90,8 +91,8 @@ impl Client {
     ///
     /// # Errors
     /// As [`request`](Self::request).
-    pub async fn broadcast(&self, payload: Payload) -> Result<u64, ClientError> {
-        match self.request(&ClientMessage::Broadcast(payload)).await? {
+    pub async fn broadcast(&self, payload: impl Into<Payload>) -> Result<u64, ClientError> {
+        match self.request(&ClientMessage::Broadcast(payload.into())).await? {
             ServerMessage::Ok { delivered, .. } => Ok(delivered.unwrap_or(0)),
             other => Err(unexpected("broadcast", &other)),
         }
@@ -101,7 +102,8 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Server`] with code 404 if that client is not connected; otherwise as [`request`](Self::request).
-    pub async fn direct(&self, to: Uuid, payload: Payload) -> Result<(), ClientError> {
+    pub async fn direct(&self, to: Uuid, payload: impl Into<Payload>) -> Result<(), ClientError> {
+        let payload = payload.into();
         match self.request(&ClientMessage::Direct { to, payload }).await? {
             ServerMessage::Ok { .. } => Ok(()),
             other => Err(unexpected("direct", &other)),
@@ -111,8 +113,9 @@ impl Client {
     /// Sends WebRTC signalling, any JSON, to one client.
     ///
     /// # Errors
-    /// As [`direct`](Self::direct).
-    pub async fn signal(&self, to: Uuid, data: Box<RawValue>) -> Result<(), ClientError> {
+    /// [`ClientError::Invalid`] if `data` cannot be written as JSON; otherwise as [`direct`](Self::direct).
+    pub async fn signal(&self, to: Uuid, data: &impl Serialize) -> Result<(), ClientError> {
+        let data = to_raw_value(data).map_err(|e| Invalid::field(format!("data: {e}")))?;
         match self.request(&ClientMessage::Signal { to, data }).await? {
             ServerMessage::Ok { .. } => Ok(()),
             other => Err(unexpected("signal", &other)),

@@ -29,6 +29,7 @@ const KEPT_OUTPUT_BYTES: usize = 2 << 20;
 
 /// An error that makes the stream undecodable, so the connection has to be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum FrameError {
     /// A frame of length zero.
     #[error("a frame of length 0: a body has at least one byte")]
@@ -50,6 +51,7 @@ pub enum FrameError {
 /// An invalid body. The frames around it are valid, so the connection continues unless the error is
 /// [`Fatal`](Self::Fatal).
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum BodyError {
     /// The connection has to be closed.
     #[error(transparent)]

@@ -3,11 +3,10 @@
 mod pem;
 mod trust;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fmt, io};
 
-use quinn::crypto::rustls::NoInitialCipherSuite;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, kx_group};
@@ -21,113 +20,128 @@ pub use self::trust::Trust;
 pub(crate) use self::trust::socket_config;
 #[doc(hidden)]
 pub use self::trust::{client_config, https_config, server_name};
+pub use crate::development::development_folder;
 
 /// Why TLS cannot be set up.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TlsError {
     /// A file does not exist, or cannot be read.
-    #[error("cannot read {}: {}; {}", path.display(), unreadable_cause(cause), unreadable_advice(cause.kind(), flag))]
+    #[error("cannot read {}: {}; {}", path.display(), unreadable_cause(cause), unreadable_advice(cause.kind(), setting))]
+    #[non_exhaustive]
     Read {
         /// The file.
         path: PathBuf,
-        /// The flag or setting that names it.
-        flag: &'static str,
+        /// What the file is for, or the setting that names it.
+        setting: &'static str,
         /// The problem.
         cause: io::Error,
     },
     /// A file is damaged, or not in a supported form of PEM.
-    #[error("cannot use {}, which {flag} names: {cause}", path.display())]
+    #[error("cannot use {} for {setting}: {cause}", path.display())]
+    #[non_exhaustive]
     Pem {
         /// The file.
         path: PathBuf,
-        /// The flag or setting that names it.
-        flag: &'static str,
+        /// What the file is for, or the setting that names it.
+        setting: &'static str,
         /// The problem, and its line.
         cause: PemError,
     },
     /// A file holds no private key.
-    #[error("there is no private key in {}; name the file that holds it with {flag}", path.display())]
+    #[error("there is no private key in {}; use another file for {setting}", path.display())]
+    #[non_exhaustive]
     NoKey {
         /// The file.
         path: PathBuf,
-        /// The flag or setting that names it.
-        flag: &'static str,
+        /// What the file is for, or the setting that names it.
+        setting: &'static str,
     },
     /// A private key is encrypted.
-    #[error("cannot use {}: {ENCRYPTED}, and name that with --key", path.display())]
+    #[error("cannot use {}: {ENCRYPTED}, and use that file", path.display())]
+    #[non_exhaustive]
     Encrypted {
         /// Its file.
         path: PathBuf,
     },
     /// A file holds no certificate.
-    #[error(
-        "there is no certificate in {}; make one with ./generate_certs.sh, or name yours with {flag}",
-        path.display()
-    )]
+    #[error("there is no certificate in {}; use another file for {setting}", path.display())]
+    #[non_exhaustive]
     Empty {
         /// The file.
         path: PathBuf,
-        /// The flag or setting that names it.
-        flag: &'static str,
+        /// What the file is for, or the setting that names it.
+        setting: &'static str,
     },
     /// The certificate and the key do not belong together, or are of a kind that is not supported.
-    #[error("cannot use the certificate {} with the key {}: {}", cert.display(), key.display(), unusable_cause(cause))]
+    #[error("cannot use the certificate {} with the key {}: {cause}", cert.display(), key.display())]
+    #[non_exhaustive]
     Unusable {
         /// The certificate's file.
         cert: PathBuf,
         /// The key's file.
         key: PathBuf,
-        /// The problem.
-        cause: rustls::Error,
+        /// The problem, and what to do.
+        cause: String,
     },
     /// A file contains a certificate that cannot be an authority.
-    #[error("cannot use {} as a certificate authority: {cause}; name another with {flag}", path.display())]
+    #[error("cannot use {} as a certificate authority: {cause}; use another file for {setting}", path.display())]
+    #[non_exhaustive]
     Authority {
         /// The file.
         path: PathBuf,
-        /// The flag or setting that names it.
-        flag: &'static str,
+        /// What the file is for, or the setting that names it.
+        setting: &'static str,
         /// The problem.
         cause: String,
     },
     /// The system's own certificate authorities cannot be read.
-    #[error("no certificate authority to check the server against: {0}; name one with --ca FILE")]
+    #[error("no certificate authority to check the server against: {0}; trust one by its file")]
     NoRoots(String),
     /// The crypto library cannot be used.
     #[error("cannot set up TLS: {0}")]
     Setup(String),
-    /// The crypto library has no cipher suite for QUIC.
-    #[error(transparent)]
-    NoSuite(#[from] NoInitialCipherSuite),
 }
 
-// Without `source`: the text above holds it, and whoever prints a chain of errors would print it twice.
-impl From<rustls::Error> for TlsError {
-    fn from(error: rustls::Error) -> Self {
-        Self::Setup(error.to_string())
+// These take the errors of other libraries, which are no part of the public interface. Without `source`, because the
+// text contains it, and a printed chain of errors would repeat it.
+impl TlsError {
+    /// The crypto library cannot be used.
+    #[doc(hidden)]
+    pub fn setup(cause: impl fmt::Display) -> Self {
+        Self::Setup(cause.to_string())
+    }
+
+    /// The certificate and the key do not belong together, or are of a kind that is not supported.
+    #[doc(hidden)]
+    pub fn unusable(cert: &Path, key: &Path, cause: &rustls::Error) -> Self {
+        Self::Unusable { cert: cert.to_owned(), key: key.to_owned(), cause: unusable_cause(cause) }
+    }
+
+    /// A file contains a certificate that cannot be an authority.
+    #[doc(hidden)]
+    pub fn authority(path: &Path, setting: &'static str, cause: impl fmt::Display) -> Self {
+        Self::Authority { path: path.to_owned(), setting, cause: cause.to_string() }
     }
 }
 
 /// The certificates in PEM text, of which there has to be one at least.
 #[doc(hidden)]
-pub fn certificates(text: &[u8], path: &Path, flag: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let damaged = |cause| TlsError::Pem { path: path.to_owned(), flag, cause };
+pub fn certificates(text: &[u8], path: &Path, setting: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let damaged = |cause| TlsError::Pem { path: path.to_owned(), setting, cause };
     let found = pem::certificates(text).map_err(damaged)?;
     if found.is_empty() {
-        return Err(TlsError::Empty { path: path.to_owned(), flag });
+        return Err(TlsError::Empty { path: path.to_owned(), setting });
     }
     Ok(found.into_iter().map(CertificateDer::from).collect())
 }
 
 /// The authorities in PEM text.
 #[doc(hidden)]
-pub fn authorities(text: &[u8], path: &Path, flag: &'static str) -> Result<RootCertStore, TlsError> {
+pub fn authorities(text: &[u8], path: &Path, setting: &'static str) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(text, path, flag)? {
-        let refused =
-            |e: rustls::Error| TlsError::Authority { path: path.to_owned(), flag, cause: authority_cause(&e) };
-        roots.add(certificate).map_err(refused)?;
+    for certificate in certificates(text, path, setting)? {
+        roots.add(certificate).map_err(|e| TlsError::authority(path, setting, authority_cause(&e)))?;
     }
     Ok(roots)
 }
@@ -146,9 +160,8 @@ pub fn is_encrypted(pem: &[u8]) -> bool {
 
 /// The first private key in PEM text.
 #[doc(hidden)]
-pub fn private_key(text: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    const FLAG: &str = "--key";
-    let damaged = |cause| TlsError::Pem { path: path.to_owned(), flag: FLAG, cause };
+pub fn private_key(text: &[u8], path: &Path, setting: &'static str) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let damaged = |cause| TlsError::Pem { path: path.to_owned(), setting, cause };
     for part in pem::parts(text).map_err(damaged)? {
         let make: fn(Vec<u8>) -> PrivateKeyDer<'static> = match part.label.as_str() {
             "PRIVATE KEY" | "ENCRYPTED PRIVATE KEY" => |der| PrivateKeyDer::Pkcs8(der.into()),
@@ -161,12 +174,12 @@ pub fn private_key(text: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, T
         }
         return Ok(make(part.content));
     }
-    Err(TlsError::NoKey { path: path.to_owned(), flag: FLAG })
+    Err(TlsError::NoKey { path: path.to_owned(), setting })
 }
 
 #[doc(hidden)]
-pub fn unreadable(path: &Path, flag: &'static str, kind: io::ErrorKind) -> TlsError {
-    TlsError::Read { path: path.to_owned(), flag, cause: kind.into() }
+pub fn unreadable(path: &Path, setting: &'static str, kind: io::ErrorKind) -> TlsError {
+    TlsError::Read { path: path.to_owned(), setting, cause: kind.into() }
 }
 
 /// Why a file cannot be read.
@@ -183,18 +196,14 @@ fn unreadable_cause(cause: &io::Error) -> String {
 fn unusable_cause(cause: &rustls::Error) -> String {
     match cause {
         rustls::Error::InconsistentKeys(_) => {
-            "the key belongs to another certificate; name the certificate's own key with --key".into()
+            "the key belongs to another certificate; use the certificate's own key".into()
         }
-        rustls::Error::InvalidCertificate(_) => {
-            "the certificate is damaged or of an unknown form; name another with --cert".into()
-        }
+        rustls::Error::InvalidCertificate(_) => "the certificate is damaged or of an unknown form; use another".into(),
         // The only general error here is that no kind of key fits.
         rustls::Error::General(_) => {
-            "the key is damaged, or is not of a supported kind (RSA, ECDSA P-256 to P-521, Ed25519); name another with \
-             --key"
-                .into()
+            "the key is damaged, or is not of a supported kind (RSA, ECDSA P-256 to P-521, Ed25519); use another".into()
         }
-        other => format!("{other}; name another pair with --cert and --key"),
+        other => format!("{other}; use another pair"),
     }
 }
 
@@ -207,15 +216,13 @@ fn authority_cause(error: &rustls::Error) -> String {
 }
 
 /// What to do about a file that cannot be read.
-fn unreadable_advice(kind: io::ErrorKind, flag: &str) -> String {
+fn unreadable_advice(kind: io::ErrorKind, setting: &str) -> String {
     match kind {
         io::ErrorKind::PermissionDenied => {
             "let the user that this program runs as read it, the folders around it included (chown, chmod)".into()
         }
-        io::ErrorKind::NotFound => {
-            format!("correct {flag}, or make certificates for development with ./generate_certs.sh")
-        }
-        _ => format!("name another file with {flag}"),
+        io::ErrorKind::NotFound => format!("correct the path of {setting}"),
+        _ => format!("use another file for {setting}"),
     }
 }
 
@@ -262,13 +269,19 @@ mod tests {
         fs::write(&damaged, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n").expect("written");
         let gone = folder.path().join("gone.pem");
         for (said, words) in [
-            (refused(&one.cert, &other.key), ["the key belongs to another certificate", "own key with --key"]),
-            (refused(&one.cert, &damaged), ["the key is damaged", "name another with --key"]),
-            (refused(&gone, &one.key), ["gone.pem: there is no such file", "correct --cert"]),
-            (refused(folder.path(), &one.key), ["it is a folder", "name another file with --cert"]),
+            (
+                refused(&one.cert, &other.key),
+                ["the key belongs to another certificate", "use the certificate's own key"],
+            ),
+            (refused(&one.cert, &damaged), ["the key is damaged", "use another"]),
+            (
+                refused(&gone, &one.key),
+                ["gone.pem: there is no such file", "correct the path of the client's certificate"],
+            ),
+            (refused(folder.path(), &one.key), ["it is a folder", "use another file for the client's certificate"]),
         ] {
             assert!(words.iter().all(|word| said.contains(word)), "{said}");
-            for raw in ["KeyMismatch", "InvalidKeyFormat", "entity not found", "os error"] {
+            for raw in ["KeyMismatch", "InvalidKeyFormat", "entity not found", "os error", "--"] {
                 assert!(!said.contains(raw), "{said}");
             }
         }

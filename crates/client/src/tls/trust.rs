@@ -15,6 +15,11 @@ use super::{TlsError, authorities, certificates, private_key, provider, unreadab
 use crate::development::development_folder;
 use crate::message::ALPN;
 
+/// What the files are for, in errors about them.
+const AUTHORITY: &str = "the certificate authority";
+const CERTIFICATE: &str = "the client's certificate";
+const KEY: &str = "the client's key";
+
 /// The servers that a client trusts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -23,7 +28,7 @@ pub enum Trust {
     #[default]
     System,
     /// The same, and servers with a certificate from `ca.pem` in
-    /// [`development_folder`](crate::development_folder), if it exists: for development next to a server that made its
+    /// [`development_folder`](super::development_folder), if it exists: for development next to a server that made its
     /// own certificates.
     Development,
     /// Servers with a certificate from the authorities in this PEM file.
@@ -41,11 +46,12 @@ pub fn client_config(
     early_data: bool,
 ) -> Result<Arc<QuicClientConfig>, TlsError> {
     let builder =
-        rustls::ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&rustls::version::TLS13])?;
+        rustls::ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&rustls::version::TLS13]);
+    let builder = builder.map_err(TlsError::setup)?;
     let mut config = trusting(builder, trust, identity)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.enable_early_data = early_data;
-    Ok(Arc::new(QuicClientConfig::try_from(config)?))
+    Ok(Arc::new(QuicClientConfig::try_from(config).map_err(TlsError::setup)?))
 }
 
 /// The TLS side of a client's WebSocket.
@@ -54,7 +60,8 @@ pub(crate) fn socket_config(
     identity: Option<&(PathBuf, PathBuf)>,
 ) -> Result<Arc<rustls::ClientConfig>, TlsError> {
     // A proxy before the server may know TLS 1.2 alone.
-    let builder = rustls::ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder = rustls::ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+    let builder = builder.map_err(TlsError::setup)?;
     let mut config = trusting(builder, trust, identity)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
@@ -76,10 +83,9 @@ fn trusting(
     };
     match identity {
         Some((cert, key)) => {
-            let chain = certificates(&read(cert, "--cert")?, cert, "--cert")?;
-            let private = private_key(&read(key, "--key")?, key)?;
-            let unusable = |cause| TlsError::Unusable { cert: cert.clone(), key: key.clone(), cause };
-            builder.with_client_auth_cert(chain, private).map_err(unusable)
+            let chain = certificates(&read(cert, CERTIFICATE)?, cert, CERTIFICATE)?;
+            let private = private_key(&read(key, KEY)?, key, KEY)?;
+            builder.with_client_auth_cert(chain, private).map_err(|cause| TlsError::unusable(cert, key, &cause))
         }
         None => Ok(builder.with_no_client_auth()),
     }
@@ -88,17 +94,18 @@ fn trusting(
 /// The TLS settings for fetching over HTTPS: trusts the system's authorities if it is used, otherwise none.
 #[doc(hidden)]
 pub fn https_config(is_used: bool) -> Result<rustls::ClientConfig, TlsError> {
-    let builder = rustls::ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder = rustls::ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+    let builder = builder.map_err(TlsError::setup)?;
     let roots = if is_used { system_roots(None)? } else { RootCertStore::empty() };
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-fn read(path: &Path, flag: &'static str) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|e| unreadable(path, flag, e.kind()))
+fn read(path: &Path, setting: &'static str) -> Result<Vec<u8>, TlsError> {
+    fs::read(path).map_err(|e| unreadable(path, setting, e.kind()))
 }
 
 fn file_roots(path: &Path) -> Result<RootCertStore, TlsError> {
-    authorities(&read(path, "--ca")?, path, "--ca")
+    authorities(&read(path, AUTHORITY)?, path, AUTHORITY)
 }
 
 fn system_roots(development: Option<&Path>) -> Result<RootCertStore, TlsError> {

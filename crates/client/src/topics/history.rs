@@ -30,16 +30,29 @@ impl Client {
         HistoryBuilder { client: self, topic: topic.into(), since: None, limit: DEFAULT_PAGE, reverse: false }
     }
 
-    /// Lists the clients that are subscribed to a topic by its name, ordered by id, at most 1,000.
+    /// Lists the clients that are subscribed to a topic by its name, ordered by id, at most 1,000; and their number.
     ///
     /// # Errors
     /// [`ClientError::Invalid`] if the topic is out of its bounds; otherwise as [`request`](Self::request).
-    pub async fn presence(&self, topic: &str) -> Result<Vec<Member>, ClientError> {
+    pub async fn presence(&self, topic: &str) -> Result<Presence, ClientError> {
         match self.request(&ClientMessage::Presence { topic: TopicName::new(topic)? }).await? {
-            ServerMessage::Presence { clients, .. } => Ok(clients),
+            ServerMessage::Presence { clients, total, .. } => {
+                let listed = u64::try_from(clients.len()).unwrap_or(u64::MAX);
+                Ok(Presence { clients, total: total.unwrap_or(listed) })
+            }
             other => Err(unexpected("presence", &other)),
         }
     }
+}
+
+/// The clients that are subscribed to a topic by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Presence {
+    /// The clients, ordered by id, at most 1,000.
+    pub clients: Vec<Member>,
+    /// The number of clients on the topic.
+    pub total: u64,
 }
 
 /// Past messages of a topic: one page, or all.

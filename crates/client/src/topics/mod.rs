@@ -19,7 +19,7 @@ use tokio::sync::{Notify, oneshot};
 
 use self::entry::Opened;
 pub use self::event::{Ended, Missed, TopicEvent};
-pub use self::history::{History, HistoryBuilder};
+pub use self::history::{History, HistoryBuilder, Presence};
 pub use self::publish::{PublishBuilder, Published};
 use self::queue::Queue;
 use self::routes::{Dispatch, Routes};

@@ -13,26 +13,25 @@ impl Client {
     ///
     /// ```no_run
     /// # async fn f(client: quic_websocket_client::Client) -> Result<(), quic_websocket_client::ClientError> {
-    /// use quic_websocket_client::message::Payload;
-    ///
-    /// let published = client.publish("chat.lobby", Payload::text("hello")).await?;
+    /// let published = client.publish("chat.lobby", "hello").await?;
     /// println!("message {} of its log", published.position.offset);
     /// // With a key, the client repeats it after a lost connection, and the server adds it once.
-    /// client.publish("orders", Payload::text("one tea")).key("order-4711-5b1e").await?;
+    /// client.publish("orders", "one tea").key("order-4711-5b1e").await?;
     /// # Ok(()) }
     /// ```
-    pub fn publish(&self, topic: impl Into<String>, payload: Payload) -> PublishBuilder<'_> {
-        PublishBuilder { client: self, topic: topic.into(), payload, key: None }
+    pub fn publish(&self, topic: impl Into<String>, payload: impl Into<Payload>) -> PublishBuilder<'_> {
+        PublishBuilder { client: self, topic: topic.into(), payload: payload.into(), key: None }
     }
 
     /// Publishes without an acknowledgement: returns once the connection has accepted the message. If the server
-    /// refuses it, an [`Event::Error`](crate::Event::Error) follows.
+    /// refuses it, an [`Event::Error`](crate::Event::Error) follows. Messages arrive in the order in which they were
+    /// sent, except over a move to QUIC: see [`Event::Moved`](crate::Event::Moved).
     ///
     /// # Errors
     /// [`ClientError::Invalid`] if the topic is out of its bounds; otherwise as [`send`](Self::send).
-    pub async fn publish_unacknowledged(&self, topic: &str, payload: Payload) -> Result<(), ClientError> {
+    pub async fn publish_unacknowledged(&self, topic: &str, payload: impl Into<Payload>) -> Result<(), ClientError> {
         let topic = TopicName::new(topic)?;
-        self.send(&ClientMessage::Publish { topic, payload, key: None }).await
+        self.send(&ClientMessage::Publish { topic, payload: payload.into(), key: None }).await
     }
 }
 

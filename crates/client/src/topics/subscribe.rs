@@ -25,7 +25,7 @@ impl Client {
     /// let mut lobby = client.subscribe("chat.lobby").recent(10).await?;
     /// while let Some(event) = lobby.next().await {
     ///     match event {
-    ///         TopicEvent::Message(message) => println!("{:?}", message.payload.content),
+    ///         TopicEvent::Message(message) => println!("{:?}", message.text()),
     ///         TopicEvent::Missed(missed) => println!("(messages are missing: {})", missed.reason),
     ///         TopicEvent::Ended(ended) => println!("the subscription ended: {ended}"),
     ///         _ => {}

@@ -36,6 +36,7 @@ pub use self::server::{encode_binary_head, encode_echo};
 pub use self::surrogates::mend_names;
 pub use self::token::Token;
 pub use self::user::{USER_BOUNDS, is_user};
+pub use crate::printable::Printable;
 
 /// Protocol version of this crate; peers with the same major number are served.
 pub const PROTOCOL_VERSION: &str = "1.0";
@@ -137,11 +138,46 @@ impl Payload {
         Self { content: None, attachment: Some(attachment.into()) }
     }
 
+    /// The text, if there is one.
+    pub fn as_text(&self) -> Option<&str> {
+        self.content.as_deref()
+    }
+
     /// Adds an attachment.
     #[must_use]
     pub fn with_attachment(mut self, attachment: impl Into<Bytes>) -> Self {
         self.attachment = Some(attachment.into());
         self
+    }
+}
+
+impl From<&str> for Payload {
+    fn from(text: &str) -> Self {
+        Self::text(text)
+    }
+}
+
+impl From<String> for Payload {
+    fn from(text: String) -> Self {
+        Self::text(text)
+    }
+}
+
+impl From<ByteString> for Payload {
+    fn from(text: ByteString) -> Self {
+        Self::text(text)
+    }
+}
+
+impl From<Bytes> for Payload {
+    fn from(bytes: Bytes) -> Self {
+        Self::binary(bytes)
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::binary(bytes)
     }
 }
 

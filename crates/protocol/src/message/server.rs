@@ -388,6 +388,11 @@ impl TopicMessage {
     pub fn new(topic: impl Into<String>, offset: u64, payload: Payload, timestamp: u64) -> Self {
         Self { topic: topic.into(), offset, from: None, payload, timestamp }
     }
+
+    /// The text of its payload, if there is one.
+    pub fn text(&self) -> Option<&str> {
+        self.payload.as_text()
+    }
 }
 
 /// The fields of `error`.
