@@ -53,11 +53,11 @@ pub struct Config {
     pub tls: Tls,
     /// Bounds of everything that a peer can make grow.
     pub limits: Limits,
-    /// Rates.
+    /// Rate limits, per client, per address and in total.
     pub rates: Rates,
     /// Time limits.
     pub timing: Timing,
-    /// QUIC.
+    /// Settings of QUIC.
     pub quic: Quic,
     /// HTTP: WebSocket and web pages.
     pub http: Http,

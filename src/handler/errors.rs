@@ -1,4 +1,4 @@
-//! `error` replies: the one place that maps errors of the rooms below to codes and texts.
+//! `error` replies: the one place that maps errors of lower layers to codes and texts.
 
 use crate::auth::Denied;
 use crate::message::{ErrorCode, ErrorReply, ServerMessage};

@@ -1,6 +1,6 @@
-//! The effect of each message, one file for each kind of operation. The only room that knows all others: rooms below
-//! return results of their own, which become replies here. Knows clients by their ids and the registry, never by their
-//! carrier, so that every carrier and the HTTP API get the same effects. Called by `session` and `http`.
+//! The effect of each message, one file for each kind of operation. Lower layers return results of their own, which
+//! become replies here. Knows clients by their ids and the registry, never by their carrier, so that every carrier and
+//! the HTTP API get the same effects. Called by `session` and `http`.
 
 /// Logs one message, at the level that `log.messages` sets, with its fields first.
 macro_rules! log_message {

@@ -1,4 +1,4 @@
-//! Request headers that may occur at most once: of two, the server and a proxy before it could each use another one.
+//! Request headers that may occur only once: of two, the server and a proxy in front of it could use different ones.
 
 use axum::http::{HeaderMap, HeaderName, header};
 

@@ -1,6 +1,6 @@
 //! HTTP/1.1 on the TCP port, with QUIC's certificate, and optionally without TLS on a loopback address: WebSocket
-//! upgrades, the bundled web pages, and the admin API. Stands beside `session`, to which it passes sockets; holds no
-//! logic of messages. Each worker has its own listener on the port and serves the connections that arrive there.
+//! upgrades, the bundled web pages, and the admin API. Passes sockets to `session`, and handles no messages itself.
+//! Each worker has its own listener on the port and serves the connections that arrive there.
 
 mod admin;
 mod certificate;

@@ -29,7 +29,7 @@ pub(crate) enum TokenCheck {
 }
 
 impl AuthFailures {
-    /// Records an attempt, of which the caller knows whether the token is right.
+    /// Records an attempt; `is_right` tells whether its token was right.
     pub(super) fn show(&self, from: Network, is_right: bool, now: Instant) -> TokenCheck {
         let mut over = self.0.lock();
         let until = over.get(&from).copied().filter(|&until| until > now).unwrap_or(now);

@@ -1,5 +1,5 @@
-//! The allowance of one client: messages, bytes, new topics and pages per second. Its session owns it and asks before
-//! each effect.
+//! The allowance of one client: messages, bytes, new topics and pages per second. `session` charges each request,
+//! `handler` each page, and `topic` each new topic.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

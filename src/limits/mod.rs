@@ -1,6 +1,6 @@
 //! Limits of what peers may do: of each client ([`Allowance`]), of each address and of all together ([`Addresses`]).
 //! Knows the settings and the wording of refusals, never lanes or connections. A refusal costs little, and a client
-//! that ignores too many is closed. Called by `session`, `worker` and `http`.
+//! that ignores too many is closed. Called by `topic`, `handler`, `session`, `worker` and `http`.
 
 mod address;
 mod auth_failures;

@@ -14,7 +14,7 @@ const NANOS: u128 = 1_000_000_000;
 pub(super) struct Pages {
     per_second: u64,
     burst: u64,
-    /// Bytes given and not yet repaid by time, as of a time.
+    /// A time, and the bytes given that the rate had not made up for by then.
     given: Mutex<(Instant, u64)>,
     /// One page waits at a time: else all would be due together.
     next: Semaphore,

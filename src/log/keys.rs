@@ -1,4 +1,4 @@
-//! The idempotency keys that a log remembers: a publish that comes again with its key is answered and not repeated.
+//! The idempotency keys that a log remembers: a second publish with the same key is answered, but adds nothing.
 //! Pure. Bounded by number and age.
 
 use std::collections::{HashMap, VecDeque};

@@ -2,10 +2,10 @@
 //! idempotency keys that it remembers. Pure; known by `topic` alone. Offsets grow from message to message, not always
 //! by one.
 //!
-//! A message enters a log in two steps. [`submit`](Log::submit) gives it its place, and what came of that is
-//! [`Submitted`]; memory promises nothing beyond the life of the process, so here a message is committed with that.
-//! Then [`append`](Log::append) shows it to readers: at the moment at which it is released to subscribers, so that a
-//! subscription begins exactly behind what is replayed for it.
+//! A message enters a log in two steps. [`submit`](Log::submit) assigns its offset and returns [`Submitted`]; memory
+//! promises nothing beyond the life of the process, so this also commits the message. [`append`](Log::append) then
+//! shows it to readers, at the moment at which it is released to subscribers: a subscription begins exactly after what
+//! is replayed for it.
 
 mod epoch;
 mod keys;
@@ -91,7 +91,7 @@ impl Log {
         self.bytes + allocated(self.records.capacity() * size_of::<Record>()) + self.keys.bytes()
     }
 
-    /// Gives a message its place behind the newest; no reader sees it yet. Under the same lock,
+    /// Assigns a message the offset after the newest; no reader sees it yet. Under the same lock,
     /// [`append`](Self::append) it before the next message is submitted: neither its offset nor its key is reserved.
     pub(crate) fn submit(&self, topic: &TopicName, draft: &Draft, now_ms: u64, compress_min_bytes: usize) -> Submitted {
         if let Some(offset) = draft.key.as_ref().and_then(|key| self.keys.offset(key)) {

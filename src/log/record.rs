@@ -12,10 +12,10 @@ use crate::message::{IdempotencyKey, Payload, ServerMessage, TopicMessage, Topic
 /// A message without a place in a log.
 #[derive(Debug, Clone)]
 pub(crate) struct Draft {
-    /// The publisher; `None` if it is no client.
+    /// The client that published it; `None` for the admin API.
     pub(crate) from: Option<Uuid>,
     pub(crate) payload: Payload,
-    /// With it, a message that is published again is not kept again.
+    /// A second message with the same key is not added.
     pub(crate) key: Option<IdempotencyKey>,
 }
 
@@ -23,10 +23,10 @@ pub(crate) struct Draft {
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     pub(crate) offset: u64,
-    /// When it came, by the monotonic clock that ages are counted by.
+    /// Arrival time, on the monotonic clock that measures ages.
     pub(super) at_ms: u64,
-    /// The `message` as every subscriber gets it, for nothing in it depends on the receiver. Encoded when it gets its
-    /// offset, and not again, however often it is delivered and replayed.
+    /// The `message` that every subscriber gets; it does not depend on the receiver. Encoded once, with the offset,
+    /// however often it is delivered and replayed.
     pub(crate) encoded: Arc<EncodedMessage>,
 }
 

@@ -10,7 +10,7 @@ const PAUSE_MS: u64 = 50_000;
 /// A rate per second, decayed to the time of its last event.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Rate {
-    /// The rate if it had been counted forever.
+    /// The rate at `at_ms`, as if events had been counted forever.
     decayed: f64,
     at_ms: u64,
     since_ms: u64,

@@ -1,5 +1,5 @@
-//! The datagrams of one client: they go into QUIC as fast as it sends them, and of those that have to wait the newest
-//! stay. QUIC sends datagrams ahead of all streams, so it gets few at a time: a topic with more datagrams than the path
+//! The datagrams of one client: they enter QUIC as fast as it sends them; if too many wait, the oldest are dropped.
+//! QUIC sends datagrams ahead of all streams, so it gets few at a time: a topic with more datagrams than the path
 //! carries would otherwise stop every lane.
 
 use std::collections::VecDeque;
@@ -35,8 +35,8 @@ impl Datagrams {
         self.waiting.lock()
     }
 
-    /// Sends a body, now or in its turn; gives how many older ones were dropped for it. `None` if it fits no datagram
-    /// on the path, or the client takes none.
+    /// Sends a body, now or in its turn; returns how many older ones were dropped for it. `None` if it is too large for
+    /// a datagram on this path, or the client accepts none.
     pub(super) fn send(&self, carrier: &Carrier, body: Bytes) -> Option<usize> {
         if !carrier.takes_datagram(body.len()) {
             return None;

@@ -1,4 +1,4 @@
-//! Time limits of a connected client: pings for silence, and the expiry of its token.
+//! Time limits of a connected client: pings for silence, and the expiry of its token or client certificate.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub(super) async fn keep_alive(session: &Session) -> End {
     }
 }
 
-/// Warns a client before its token expires, and closes it when it has. A `refresh` extends both times.
+/// Warns a client before its token or certificate expires, and closes it then. A `refresh` extends both times.
 pub(super) async fn expire(session: &Session) -> End {
     let mut identities = session.caller.identities();
     let warn_ms = session.context.config.auth.warn_ms;
@@ -52,7 +52,8 @@ pub(super) async fn expire(session: &Session) -> End {
         };
         let now = now_ms();
         if now >= expires_at {
-            return End::sent(CloseCode::UNAUTHORIZED, "the token has expired; connect with another one");
+            let reason = "the token or client certificate has expired; connect with another one";
+            return End::sent(CloseCode::UNAUTHORIZED, reason);
         }
         let warn_at = expires_at.saturating_sub(warn_ms);
         if now >= warn_at && warned != Some(expires_at) {

@@ -101,8 +101,8 @@ impl ClientFiles {
     }
 }
 
-/// Excludes other processes that create certificates in a folder, until it is dropped or its process ends: a
-/// certificate of one and the key of another do not fit.
+/// Excludes other processes that create certificates in a folder, until it is dropped or its process ends:
+/// otherwise the certificate of one process could end up beside the key of another.
 struct FolderLock {
     _locked: Option<File>,
 }

@@ -36,10 +36,10 @@ pub(crate) struct Sides {
     pub(crate) tcp: Arc<rustls::ServerConfig>,
 }
 
-/// The only problem of a certificate that passes with time.
+/// The only problem with a certificate that time solves.
 const NOT_YET: &str = "is not valid yet";
 
-/// Longest wait between two looks at the clock, which may be set meanwhile.
+/// Longest time between two readings of the clock, which may be set meanwhile.
 const RECHECK: Duration = Duration::from_secs(60);
 
 /// Makes the TLS settings, and knows what they were made of.

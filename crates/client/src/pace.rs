@@ -13,7 +13,7 @@ use tokio::time::sleep_until;
 
 /// Most requests without a reply, fewer than the refusals (100 by default) for which a server closes with 4429.
 const MOST_UNDER_WAY: usize = 96;
-/// So many replies in a row that are no refusals halve the time between two requests: the rate may have grown, or
+/// This many replies in a row without a refusal halve the time between two requests: the rate may have grown, or
 /// a burst may be there again.
 const TRUST: u32 = 8;
 /// Shorter times between two requests count as none.

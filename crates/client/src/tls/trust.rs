@@ -1,4 +1,4 @@
-//! What a client believes, and what it shows.
+//! Which servers a client trusts, and the certificate that it presents.
 
 use std::fs;
 use std::net::IpAddr;

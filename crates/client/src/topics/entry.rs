@@ -31,7 +31,7 @@ pub(super) enum Stage {
     Locating,
     /// The server has been asked, and has not answered.
     Asked,
-    /// The server sends.
+    /// The server sends its messages.
     Live,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct Entry {
     /// Messages up to this offset are known to be incomplete, or were not asked for.
     reported: u64,
     lane: Option<u64>,
-    /// The server failed to resume it (error 500 or 503), which may last.
+    /// The server failed to resume it (error 500 or 503), and may go on failing.
     is_failing: bool,
     /// The attempts since the server last accepted it.
     backoff: Backoff,
