@@ -65,7 +65,10 @@ impl Early {
     /// Takes the oldest if there are too many.
     fn pop_excess(&mut self) -> Option<Broadcast> {
         let is_full = self.broadcasts.len() > MOST || (self.bytes > MOST_BYTES && self.broadcasts.len() > 1);
-        let (_, oldest) = self.broadcasts.pop_front_if(|_| is_full)?;
+        if !is_full {
+            return None;
+        }
+        let (_, oldest) = self.broadcasts.pop_front()?;
         self.bytes -= oldest.bytes();
         Some(oldest)
     }

@@ -146,7 +146,7 @@ mod tests {
         files.make(&["localhost".into()], false).expect("certificates");
         let chain = fs::read(&files.cert).expect("the certificate");
         let chain = certificates(&chain, &files.cert, "--cert").expect("the certificate");
-        let key = private_key(&fs::read(&files.key).expect("the key"), &files.key).expect("the key");
+        let key = private_key(&fs::read(&files.key).expect("the key"), &files.key, "the key").expect("the key");
         let crypto = rustls::ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13]);
         let crypto = crypto.expect("TLS 1.3").with_no_client_auth().with_single_cert(chain, key);
         let mut crypto = crypto.expect("they fit");

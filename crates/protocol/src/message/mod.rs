@@ -355,6 +355,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_payload_is_made_of_text_or_bytes() {
+        assert_eq!((Payload::from("x"), Payload::from("x".to_owned())), (Payload::text("x"), Payload::text("x")));
+        assert_eq!(Payload::from(vec![1]), Payload::from(Bytes::from_static(&[1])));
+        assert_eq!((Payload::from("x").as_text(), Payload::from(vec![1]).as_text()), (Some("x"), None));
+    }
+
+    #[test]
     fn topics_and_patterns_accept_only_their_alphabet() {
         for good in ["a", "a.b", "A-Z_9.x", &"x".repeat(255)] {
             assert!(TopicName::new(good).is_ok(), "{good} is a topic");
