@@ -229,7 +229,7 @@ async fn sighup_applies_changeable_settings_and_names_the_others() {
     let mut plain = None;
     crate::common::until("the address without TLS", || {
         let log = process.stderr();
-        let line = log.split_once("on: http://").and_then(|(_, rest)| rest.split_once('\n'));
+        let line = log.split_once("on this machine only: http://").and_then(|(_, rest)| rest.split_once('\n'));
         plain = line.and_then(|(addr, _)| addr.parse::<std::net::SocketAddr>().ok());
         plain.is_some()
     })
