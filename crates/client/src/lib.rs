@@ -35,8 +35,8 @@
 //! # Ok(()) })}
 //! ```
 //!
-//! The client needs a Tokio runtime. [`message`] has the types of the protocol, which docs/PROTOCOL.md in the repository
-//! of this crate specifies.
+//! The client needs a Tokio runtime. [`message`] has the types of the protocol, which docs/PROTOCOL.md in the
+//! repository of this crate specifies.
 
 mod backoff;
 mod builder;

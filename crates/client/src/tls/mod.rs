@@ -27,7 +27,10 @@ pub use crate::development::development_folder;
 #[non_exhaustive]
 pub enum TlsError {
     /// A file does not exist, or cannot be read.
-    #[error("cannot read {}: {}; {}", path.display(), unreadable_cause(cause), unreadable_advice(cause.kind(), setting))]
+    #[error(
+        "cannot read {}: {}; {}",
+        path.display(), unreadable_cause(cause), unreadable_advice(cause.kind(), setting)
+    )]
     #[non_exhaustive]
     Read {
         /// The file.
