@@ -1,5 +1,5 @@
 //! The binary's log output: the filter, and text or JSON. Each event stays on one line, and nothing in it acts on a
-//! terminal, whoever wrote it: the library escapes text from peers, and this module escapes the lines of all other
+//! terminal, whatever its source: the library escapes text from peers, and this module escapes the lines of all other
 //! crates.
 
 use std::fmt;

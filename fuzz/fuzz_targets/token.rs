@@ -32,7 +32,7 @@ fuzz_target!(|data: &[u8]| {
             let Ok(text) = std::str::from_utf8(text) else { return };
             if let Ok(token) = Token::new(text) {
                 let explained = ask(&token);
-                assert_ne!(explained.is_accepted(), Some(true), "a token that nobody signed");
+                assert_ne!(explained.is_accepted(), Some(true), "an unsigned token");
             }
         }
         None => {}

@@ -42,7 +42,7 @@ impl Blocking {
         while let Some(full) = self.next() {
             let freed = async {
                 tokio::select! {
-                    // A lane that is closed holds nobody up.
+                    // A closed lane delays no publisher.
                     _ = full.lane.room() => {}
                     () = full.ended.cancelled() => {}
                 }

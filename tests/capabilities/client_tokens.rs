@@ -114,7 +114,7 @@ async fn a_refused_token_is_replaced_once_another_is_available() {
     let server = server().await;
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&asked);
-    // As with a file that nobody has renewed yet: the first token is valid, the next two are not.
+    // As with a file that has not been renewed yet: the first token is valid, the next two are not.
     let give = move || {
         let ends = if matches!(counted.fetch_add(1, Ordering::Relaxed), 1 | 2) { 1 } else { now() + 600 };
         async move { Ok::<_, String>(token(json!({"exp": ends}))) }

@@ -5,7 +5,7 @@ export class Drafts {
   /** @type {Map<string, string>} by the conversation's key */
   #texts = new Map();
 
-  /** Sets the user to whom the texts belong. Those of another user are dropped. */
+  /** Sets the owner of the texts. Those of another user are dropped. */
   setOwner(owner) {
     if (owner !== this.#owner) this.forget();
     this.#owner = owner;

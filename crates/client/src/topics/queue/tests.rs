@@ -238,6 +238,6 @@ async fn a_writer_waits_for_room_and_a_reader_for_the_end() {
     queue.push(message("t", 3));
     queue.abandon();
     queue.push(message("t", 4));
-    assert!(queue.try_next().is_none(), "nobody reads, and nothing is kept");
+    assert!(queue.try_next().is_none(), "an abandoned queue keeps nothing");
     queue.room().await;
 }
