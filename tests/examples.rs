@@ -14,7 +14,6 @@ use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::stage::{Played, Stage};
 use common::{TestServer, soon, until};
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -174,54 +173,6 @@ async fn an_invalid_server_address_is_reported_with_the_expected_form() {
         assert_eq!(output.status.code(), Some(2), "{wrong}: {said}");
         assert!(said.contains(instead) && said.contains("expected host:port, such as 127.0.0.1:4433"), "{said}");
     }
-}
-
-#[tokio::test]
-async fn the_benchmark_counts_everything_in_each_of_its_modes() {
-    let server = TestServer::start().await;
-    for (mode, clients, expected) in [("echo", 3, 3 * 40), ("broadcast", 4, 4 * 40), ("topic", 4, 4 * 40)] {
-        let mut command = example("benchmark", server.addr, &server.files.ca);
-        let clients = clients.to_string();
-        command.args(["--json", "--mode", mode, "--clients", &clients, "--messages", "40", "--window", "8"]);
-        let output = output("the benchmark's end", command).await;
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{mode}: {said}");
-        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-        assert_eq!((&report["received"], &report["lost"]), (&json!(expected), &json!(0)), "{mode}: {report}");
-        assert!(report["latency_us"]["p99"].as_f64().is_some_and(|p99| p99 > 0.0), "{mode}: {report}");
-    }
-    let mut command = example("benchmark", server.addr, &server.files.ca);
-    command.args(["--json", "--mode", "connect", "--clients", "2", "--messages", "5"]);
-    let output = output("the benchmark's end", command).await;
-    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!((&report["connected"], &report["failed"]), (&json!(10), &json!(0)), "{report}");
-    server.stop().await;
-}
-
-#[tokio::test]
-async fn the_benchmark_reports_what_is_lost_and_fails() {
-    let stage = Stage::new();
-    let mut command = example("benchmark", stage.addr, &stage.files.ca);
-    command.args(["--clients", "1", "--messages", "5", "--window", "5", "--message-size", "64"]);
-    // The first echo is left out, and the others arrive.
-    let serve = async {
-        let Played { connection, mut control } = stage.accept().await;
-        let mut heard = 0;
-        while let Ok(body) = control.try_hear_body().await {
-            let asked: Value = serde_json::from_slice(&body).expect("JSON");
-            heard += 1;
-            if heard > 1 {
-                let echo = format!("Echo: {}", asked["content"].as_str().expect("text"));
-                control.say(json!({"type": "text", "content": echo, "re": asked["id"], "timestamp": 1})).await;
-            }
-        }
-        drop(connection);
-    };
-    let (output, ()) = tokio::join!(output("the benchmark's end", command), serve);
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(!output.status.success(), "{said}");
-    let lost = said.lines().find(|line| line.trim_start().starts_with("lost")).expect("a line about losses");
-    assert_eq!(lost.split_whitespace().nth(1), Some("1"), "{said}");
 }
 
 /// A chat client on a terminal.

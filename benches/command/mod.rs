@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use quic_websocket::config::development_folder;
 
 use crate::baseline;
@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// The server, as host:port
     #[arg(long, default_value = "127.0.0.1:4433")]
     server: String,
-    /// Clients connected at the same time
+    /// Clients connected at the same time; in direct mode, as many again that answer
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=20_000))]
     clients: u16,
     /// Messages from each sender (connections of each client in connect mode)
@@ -53,7 +53,7 @@ pub(crate) struct Args {
     /// How the payload travels
     #[arg(long, value_enum, default_value = "text")]
     payload: Encoding,
-    /// Protocol of the clients: this project's, or that of a baseline
+    /// Protocol of the clients: this project's, or that of another server
     #[arg(long, value_enum, default_value = "qws")]
     driver: Driver,
     /// In topic mode: additional subscribers that never read
@@ -62,8 +62,8 @@ pub(crate) struct Args {
     /// In connect mode: resume TLS sessions
     #[arg(long)]
     resume: bool,
-    /// UDP sockets shared by the clients
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    /// UDP sockets shared by the clients; 0 for one each, as real clients have
+    #[arg(long, default_value_t = 0)]
     sockets: u16,
     /// The authority that signed the server's certificate [default: certs/ca.pem]
     #[arg(long, value_name = "FILE", hide_default_value = true)]
@@ -201,6 +201,8 @@ async fn measure(args: &Args) -> Result<bool> {
     }
     ensure!(args.message_size >= MIN_SIZE, "--message-size must be at least {MIN_SIZE}");
     ensure!(args.message_size <= 8 << 20, "--message-size must be at most 8 MiB");
+    ensure!(args.driver.serves(args.mode), "the driver {} has no mode {}", name(&args.driver), name(&args.mode));
+    ensure!(args.stalled == 0 || args.driver == Driver::Qws, "--stalled is for the driver qws");
     single::run(args, target(args)?).await
 }
 
@@ -229,6 +231,11 @@ fn target(args: &Args) -> Result<Target> {
         congestion: None,
         stream_window: None,
     })
+}
+
+/// As on the command line.
+fn name(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 fn limit(args: &Args) -> Result<Limit> {

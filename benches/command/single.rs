@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::Args;
 use crate::load::board::Plan;
 use crate::load::crowd::Crowd;
-use crate::load::{Driver, Limit, Mode, Shape, Target, Topics, connect};
+use crate::load::{Driver, Interest, Limit, Mode, Shape, Target, Topics, connect};
 
 const PERCENTILES: [(&str, f64); 4] = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9)];
 
@@ -21,18 +21,26 @@ pub(super) async fn run(args: &Args, target: Target) -> Result<bool> {
     let limit = super::limit(args)?;
     match args.mode {
         Mode::Connect => connections(args, target, limit).await,
-        Mode::Echo | Mode::Broadcast | Mode::Topic => messages(args, target, limit).await,
+        Mode::Echo | Mode::Broadcast | Mode::Topic | Mode::Direct => messages(args, target, limit).await,
     }
 }
 
 async fn messages(args: &Args, target: Target, limit: Limit) -> Result<bool> {
     let clients = usize::from(args.clients);
     let topics = Topics::everyone_on(1);
-    let subscriptions = (args.mode == Mode::Topic).then_some(topics);
-    let mut crowd = Crowd::connect(&target, clients, subscriptions).await.with_context(|| unreachable(args))?;
+    let (interest, connected) = match args.mode {
+        Mode::Echo | Mode::Connect => (Interest::Own, clients),
+        Mode::Broadcast => (Interest::Broadcasts, clients),
+        Mode::Topic => (Interest::Topics(topics), clients),
+        Mode::Direct => (Interest::Requests, 2 * clients),
+    };
+    let mut crowd = Crowd::connect(&target, connected, interest).await.with_context(|| unreachable(args))?;
     let stalled = if args.mode == Mode::Topic { usize::from(args.stalled) } else { 0 };
     crowd.add_stalled(stalled).await?;
-    let senders = if args.mode == Mode::Echo { clients } else { clients.min(args.senders.into()) };
+    let senders = match args.mode {
+        Mode::Echo | Mode::Direct | Mode::Connect => clients,
+        Mode::Broadcast | Mode::Topic => clients.min(args.senders.into()),
+    };
     let size = args.message_size;
     let shape = Shape { driver: target.driver, mode: args.mode, encoding: args.payload, size };
     let plan = Plan { shape, senders, topics, window: args.window, limit };
@@ -69,10 +77,11 @@ async fn messages(args: &Args, target: Target, limit: Limit) -> Result<bool> {
         writeln!(std::io::stdout(), "{document:#}")?;
     } else {
         let what = mode_name(args.mode);
+        let (who, unit) = if args.mode == Mode::Direct { ("pairs", "round trips") } else { ("clients", "messages") };
         let mut out = std::io::stdout().lock();
-        writeln!(out, "{what}: {clients} clients, {size} bytes, {} in flight per sender", args.window)?;
+        writeln!(out, "{what}: {clients} {who}, {size} bytes, {} in flight per sender", args.window)?;
         writeln!(out, "  duration    {:.3} s", outcome.elapsed.as_secs_f64())?;
-        writeln!(out, "  rate        {:.0} messages/s, {:.2} MB/s of payload", outcome.rate(), bytes / 1e6)?;
+        writeln!(out, "  rate        {:.0} {unit}/s, {:.2} MB/s of payload", outcome.rate(), bytes / 1e6)?;
         writeln!(out, "  latency     {}", latency_line(&outcome.latency))?;
         writeln!(out, "  sent        {} (expecting {})", outcome.sent, outcome.expected)?;
         writeln!(out, "  received    {}", outcome.received)?;
@@ -97,7 +106,7 @@ async fn messages(args: &Args, target: Target, limit: Limit) -> Result<bool> {
 
 async fn connections(args: &Args, target: Target, limit: Limit) -> Result<bool> {
     // An uncounted connection, for a clear error message if the server is not running.
-    Crowd::connect(&target, 1, None).await.with_context(|| unreachable(args))?.disconnect().await;
+    Crowd::connect(&target, 1, Interest::Own).await.with_context(|| unreachable(args))?.disconnect().await;
     let made = Arc::new(AtomicU64::new(0));
     let bar = progress_bar(limit, args.clients.into(), "connections");
     let clients = usize::from(args.clients);
@@ -148,14 +157,15 @@ const fn mode_name(mode: Mode) -> &'static str {
         Mode::Echo => "Echo",
         Mode::Broadcast => "Broadcast",
         Mode::Topic => "Topic",
+        Mode::Direct => "Direct",
         Mode::Connect => "Connect",
     }
 }
 
 fn unreachable(args: &Args) -> String {
     let start = match args.driver {
-        Driver::Qws => "is it running? Start it with ./run.sh native, or set another with --server",
-        Driver::Bare | Driver::Wss => "is it running, and does it speak that protocol?",
+        Driver::Qws | Driver::QwsWss => "is it running? Start it with ./run.sh native, or set another with --server",
+        Driver::Bare | Driver::Wss | Driver::Nats => "is it running, and does it speak that protocol?",
     };
     format!("the server {} does not respond; {start}", args.server)
 }

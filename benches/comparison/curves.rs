@@ -12,7 +12,7 @@ use super::servers::{Launch, Server, Stage};
 use super::table::Spread;
 use crate::load::board::Plan;
 use crate::load::crowd::Crowd;
-use crate::load::{Audience, Driver, Encoding, Limit, Mode, Shape, Topics};
+use crate::load::{Audience, Driver, Encoding, Interest, Limit, Mode, Shape, Topics};
 use crate::plot::{Axis, Plot, Scale, Series};
 
 const SUBSCRIBERS: [usize; 9] = [10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
@@ -117,7 +117,7 @@ pub(super) async fn run(stage: &Stage, extent: &Extent) -> Result<Curves> {
 
 async fn measure(server: &Server, curve: &Curve, spot: Spot, extent: &Extent) -> Result<(f64, Option<String>)> {
     let driver = curve.driver;
-    let crowd = Crowd::connect(&server.target, spot.clients, Some(spot.topics)).await?;
+    let crowd = Crowd::connect(&server.target, spot.clients, Interest::Topics(spot.topics)).await?;
     let shape = Shape { driver, mode: Mode::Topic, encoding: Encoding::Text, size: SIZE };
     let plan = |time| Plan { shape, senders: 1, topics: spot.topics, window: curve.window, limit: Limit::Time(time) };
     // Thousands of new connections keep discovering their MTU for a while.
@@ -234,6 +234,6 @@ const fn color(curve: &Curve) -> (u8, u8, u8) {
         (Driver::Qws, Audience::One, _) => (0x2b, 0x8a, 0x3e),
         (Driver::Qws, Audience::All, _) => (0x0b, 0x6b, 0xcb),
         (Driver::Bare, ..) => (0x68, 0x70, 0x78),
-        (Driver::Wss, ..) => (0xd9, 0x48, 0x0f),
+        (Driver::Wss | Driver::QwsWss | Driver::Nats, ..) => (0xd9, 0x48, 0x0f),
     }
 }

@@ -112,17 +112,17 @@ fn show(text: &impl Display, json: &Value, as_json: bool) -> Result<()> {
 
 async fn measure(server: &Server, group: &Group, extent: &Extent, table: &mut Table) -> Result<()> {
     match &group.work {
-        Work::Messages { clients, topics, loads } => {
-            let crowd = Crowd::connect(&server.target, *clients, *topics).await?;
+        Work::Messages { clients, interest, loads } => {
+            let crowd = Crowd::connect(&server.target, *clients, *interest).await?;
             for load in loads {
                 carry(server, &crowd, load, extent, table).await?;
             }
             crowd.disconnect().await;
         }
         Work::Connect { clients, resume } => connections(server, *clients, *resume, extent, table).await?,
-        Work::Memory { clients, topics } => {
+        Work::Memory { clients, interest } => {
             let before = server.memory()?;
-            let crowd = Crowd::connect(&server.target, *clients, *topics).await?;
+            let crowd = Crowd::connect(&server.target, *clients, *interest).await?;
             tokio::time::sleep(Duration::from_secs(1)).await;
             let each = server.memory()?.saturating_sub(before) as f64 / *clients as f64;
             crowd.disconnect().await;

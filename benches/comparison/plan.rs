@@ -2,7 +2,7 @@
 
 use super::Extent;
 use super::table::Goals;
-use crate::load::{Driver, Encoding, Mode, Topics};
+use crate::load::{Driver, Encoding, Interest, Mode, Topics};
 
 /// Upper bounds for latency relative to the baselines, lower bounds for throughput.
 const LATENCY: Goals = Goals { bare: Some(1.15), wss: Some(1.0) };
@@ -28,9 +28,9 @@ pub(super) struct Group {
 }
 
 pub(super) enum Work {
-    Messages { clients: usize, topics: Option<Topics>, loads: Vec<Load> },
+    Messages { clients: usize, interest: Interest, loads: Vec<Load> },
     Connect { clients: usize, resume: bool },
-    Memory { clients: usize, topics: Option<Topics> },
+    Memory { clients: usize, interest: Interest },
 }
 
 pub(super) struct Load {
@@ -67,38 +67,38 @@ impl Group {
 pub(super) fn groups(extent: &Extent) -> Vec<Group> {
     let rounds = extent.rounds();
     let messages =
-        |name: &str, clients, topics, loads| Group::new(name, rounds, Work::Messages { clients, topics, loads });
+        |name: &str, clients, interest, loads| Group::new(name, rounds, Work::Messages { clients, interest, loads });
     let connect = |name: &str, resume| Group::new(name, rounds, Work::Connect { clients: 16, resume });
-    let memory = |name: &str, topics| Group::new(name, rounds.min(3), Work::Memory { clients: 1000, topics });
-    let one = Some(Topics::everyone_on(1));
+    let memory = |name: &str, interest| Group::new(name, rounds.min(3), Work::Memory { clients: 1000, interest });
+    let one = Interest::Topics(Topics::everyone_on(1));
     let two_workers = |clients: usize| {
         let mut loads = fan_outs(Mode::Topic, clients);
         loads.iter_mut().for_each(|load| load.name.push_str(TWO_WORKERS));
         Group { workers: Some(2), ..messages(&format!("topic to {clients}{TWO_WORKERS}"), clients, one, loads) }
     };
     let mut groups = vec![
-        messages("echo, 1 client", 1, None, vec![echo(1, 64, 1, Encoding::Text)]),
+        messages("echo, 1 client", 1, Interest::Own, vec![echo(1, 64, 1, Encoding::Text)]),
         messages(
             "echo, 10 clients",
             10,
-            None,
+            Interest::Own,
             vec![
                 echo(10, 1024, 1, Encoding::Text),
                 echo(10, 1024, 64, Encoding::Text),
                 echo(10, 1024, 64, Encoding::Binary),
             ],
         ),
-        messages("fan-out to 100", 100, None, fan_outs(Mode::Broadcast, 100)),
-        messages("fan-out to 1000", 1000, None, fan_outs(Mode::Broadcast, 1000)),
+        messages("fan-out to 100", 100, Interest::Broadcasts, fan_outs(Mode::Broadcast, 100)),
+        messages("fan-out to 1000", 1000, Interest::Broadcasts, fan_outs(Mode::Broadcast, 1000)),
         messages("topic to 100", 100, one, fan_outs(Mode::Topic, 100)),
         messages("topic to 1000", 1000, one, fan_outs(Mode::Topic, 1000)),
         two_workers(100),
         two_workers(1000),
         connect(FULL, false),
         connect(RESUMED, true),
-        memory("memory per idle client, of 1000", None),
+        memory("memory per idle client, of 1000", Interest::Own),
         memory("memory per client on 1 topic, of 1000", one),
-        memory("memory per client on 16 topics, of 1000", Some(Topics::everyone_on(16))),
+        memory("memory per client on 16 topics, of 1000", Interest::Topics(Topics::everyone_on(16))),
     ];
     groups.retain(|group| !group.drivers(extent).is_empty());
     if let Some(text) = &extent.only {

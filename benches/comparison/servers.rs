@@ -15,7 +15,7 @@ use crate::baseline;
 use crate::congestion::Congestion;
 use crate::link::Link;
 use crate::load::crowd::Crowd;
-use crate::load::{Driver, Target, Trust};
+use crate::load::{Driver, Interest, Target, Trust};
 
 const BINARY: &str = "quic-websocket";
 const STARTUP: Duration = Duration::from_secs(15);
@@ -52,9 +52,9 @@ impl Stage {
         let (certificate, key) = (folder.join("server.pem"), folder.join("server-key.pem"));
         let log = folder.join(format!("{driver:?}.log").to_lowercase());
         let binary = match (driver, &self.server) {
-            (Driver::Qws, None) => bail!("this project's server is not part of this comparison"),
-            (Driver::Qws, Some(binary)) => binary,
+            (Driver::Qws | Driver::QwsWss, Some(binary)) => binary,
             (Driver::Bare | Driver::Wss, _) => &self.benchmark,
+            (driver, _) => bail!("there is no {driver:?} server in this comparison"),
         };
         let (mut command, mut address) = match launch.link {
             None => (Command::new(binary), SocketAddr::from(([127, 0, 0, 1], 0))),
@@ -65,7 +65,7 @@ impl Stage {
         }
         command.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(&log)?);
         match driver {
-            Driver::Qws => {
+            Driver::Qws | Driver::QwsWss | Driver::Nats => {
                 // In a separate namespace every port is free.
                 address = if launch.link.is_some() { SocketAddr::new(address.ip(), 4433) } else { free_address()? };
                 let workers = launch.workers.to_string();
@@ -134,7 +134,7 @@ pub(super) struct Launch<'a> {
 
 /// Connects once.
 async fn attempt(target: Target) -> Result<()> {
-    let crowd = tokio::time::timeout(ATTEMPT, Crowd::connect(&target, 1, None)).await??;
+    let crowd = tokio::time::timeout(ATTEMPT, Crowd::connect(&target, 1, Interest::Own)).await??;
     crowd.disconnect().await;
     Ok(())
 }

@@ -268,6 +268,6 @@ fn place(driver: Driver) -> usize {
     match driver {
         Driver::Qws => 0,
         Driver::Bare => 1,
-        Driver::Wss => 2,
+        Driver::Wss | Driver::QwsWss | Driver::Nats => 2,
     }
 }

@@ -15,8 +15,9 @@ use tokio::task::JoinSet;
 
 use super::dial::Dialer;
 use super::frame::{Framing, Inbox};
-use super::message::{Encoding, Mode, Shape, Stamp, Template};
+use super::message::{Encoding, Mode, Shape, Stamp};
 use super::peer::{Pipe, understand};
+use super::template::{Ends, Template};
 use super::topics::Lane;
 use super::{Driver, Target};
 
@@ -129,14 +130,22 @@ async fn open(driver: Driver, arrangement: Arrangement, dialer: &Dialer) -> Resu
     let is_apart = arrangement == Arrangement::Apart;
     let mut first = dialer.dial(0).await?;
     let connection = first.connection();
-    if driver == Driver::Qws {
+    if driver.is_ours() {
         let lane = if is_apart { Lane::Own } else { Lane::Control };
-        first.subscribe([SMALL, BULK].into_iter(), lane).await?;
+        // With two WebSockets the second gets the small messages.
+        let own = if is_apart && connection.is_none() { BULK..=BULK } else { SMALL..=BULK };
+        first.subscribe(own, lane).await?;
     }
     let mut pipes = vec![first.into_parts()];
     if is_apart {
         match &connection {
-            None => pipes.insert(SMALL, dialer.dial(1).await?.into_parts()),
+            None => {
+                let mut second = dialer.dial(1).await?;
+                if driver.is_ours() {
+                    second.subscribe(std::iter::once(SMALL), Lane::Control).await?;
+                }
+                pipes.insert(SMALL, second.into_parts());
+            }
             Some(connection) => {
                 let (send, recv) = connection.open_bi().await?;
                 // As on the servers: small messages first.
@@ -196,7 +205,8 @@ async fn write(
     mut due: mpsc::Receiver<Due>,
     ledger: Arc<Mutex<Ledger>>,
 ) -> Result<()> {
-    let mut templates = [SMALL, BULK].map(|flow| Template::new(shape(driver, flow), u16::from(flow == BULK), 0));
+    let template = |flow| Template::new(shape(driver, flow), u16::from(flow == BULK), 0, Ends::default());
+    let mut templates = [SMALL, BULK].map(template);
     let mut frame = Vec::new();
     while let Some(Due { flow, number }) = due.recv().await {
         if !Ledger::lock(&ledger).may_send(flow) {
@@ -223,7 +233,7 @@ async fn read(mut from: impl AsyncRead + Unpin, mut inbox: Inbox, ledger: Arc<Mu
 }
 
 fn shape(driver: Driver, flow: usize) -> Shape {
-    let mode = if driver == Driver::Qws { Mode::Topic } else { Mode::Echo };
+    let mode = if driver.is_ours() { Mode::Topic } else { Mode::Echo };
     match flow {
         SMALL => Shape { driver, mode, encoding: Encoding::Text, size: SMALL_BYTES },
         _ => Shape { driver, mode, encoding: Encoding::Binary, size: BULK_BYTES },
@@ -268,7 +278,7 @@ impl Ledger {
     fn take(&mut self, body: &[u8], now: Instant) -> Result<()> {
         let flow = if body.len() >= BULK_BYTES { BULK } else { SMALL };
         let Some(payload) = shape(self.driver, flow).find(body, &mut self.hint) else {
-            return understand(body).map(drop);
+            return understand(self.driver, body).map(drop);
         };
         let Some(stamp) = Stamp::read(payload).filter(|stamp| usize::from(stamp.sender) == flow) else {
             bail!("a message that was never sent");

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use tokio::sync::Notify;
 
-use super::message::{Mode, Shape, Stamp, Template};
+use super::message::{Mode, Shape, Stamp};
 use super::sequence::{Arrival, Sequence};
+use super::template::{Answer, Ends, Template};
 use super::{Driver, Limit, Topics};
 
 /// Most bytes that a sender appends before it writes.
@@ -35,12 +36,17 @@ impl Plan {
         match self.shape.mode {
             Mode::Broadcast => clients,
             Mode::Topic => self.topics.receivers(clients),
-            Mode::Echo | Mode::Connect => 1,
+            Mode::Echo | Mode::Direct | Mode::Connect => 1,
         }
     }
 
     fn is_acknowledged(&self) -> bool {
-        self.shape.mode == Mode::Topic && self.shape.driver == Driver::Qws
+        self.shape.mode == Mode::Topic && self.shape.driver.is_ours()
+    }
+
+    /// Whether messages return to their senders, and only to them.
+    const fn is_returned(&self) -> bool {
+        matches!(self.shape.mode, Mode::Echo | Mode::Direct)
     }
 }
 
@@ -103,6 +109,9 @@ pub(super) struct Round {
     plan: Plan,
     phase: u16,
     clients: usize,
+    /// By client, for requests.
+    addresses: Vec<String>,
+    answer: Answer,
     started: Instant,
     last: Instant,
     senders: Vec<Sender>,
@@ -139,13 +148,16 @@ struct Slot {
 }
 
 impl Board {
-    pub(super) fn new(driver: Driver, clients: usize) -> anyhow::Result<Self> {
+    pub(super) fn new(driver: Driver, addresses: Vec<String>) -> anyhow::Result<Self> {
+        let clients = addresses.len();
         let shape = Shape { driver, mode: Mode::Echo, encoding: super::Encoding::Text, size: 0 };
         let now = Instant::now();
         let round = Round {
             plan: Plan { shape, senders: 0, topics: Topics::everyone_on(1), window: 0, limit: Limit::Messages(0) },
             phase: 0,
             clients,
+            addresses,
+            answer: Answer::new(shape),
             started: now,
             last: now,
             senders: Vec::new(),
@@ -224,18 +236,25 @@ impl Round {
         self.last = self.started;
         let slot = Slot { sent: self.started, arrivals: 0 };
         let numbers = 0..u16::try_from(plan.senders).unwrap_or(u16::MAX);
+        let address = |client: usize| self.addresses.get(client).map_or("", String::as_str);
+        let ends = |number: u16| Ends {
+            from: address(number.into()),
+            // The responders come after all requesters.
+            to: address(usize::from(number) + plan.senders),
+        };
         let sender = |number| Sender {
-            template: Template::new(plan.shape, number, self.phase),
+            template: Template::new(plan.shape, number, self.phase, ends(number)),
             next: 0,
             oldest: 0,
             slots: vec![slot; usize::try_from(plan.window).unwrap_or(1)],
             is_done: false,
         };
         self.senders = numbers.map(sender).collect();
+        self.answer = Answer::new(plan.shape);
         self.sending = self.senders.len();
         let sequences = match plan.shape.mode {
             Mode::Broadcast | Mode::Topic => plan.copies(self.clients) * plan.senders * plan.topics.count,
-            Mode::Echo | Mode::Connect => self.clients,
+            Mode::Echo | Mode::Direct | Mode::Connect => self.clients,
         };
         self.sequences.clear();
         self.sequences.resize_with(sequences, Sequence::default);
@@ -257,6 +276,18 @@ impl Round {
         self.received
     }
 
+    /// Appends the answer if this is a request to this client.
+    pub(super) fn answer(&mut self, me: usize, body: &[u8], out: &mut Vec<u8>) -> bool {
+        let shape = self.plan.shape;
+        if shape.mode != Mode::Direct || me < self.plan.senders {
+            return false;
+        }
+        let Some(payload) = shape.find(body, &mut self.hint) else { return false };
+        let is_answered = shape.return_address(body).is_some_and(|to| self.answer.append(to, payload, out));
+        self.corrupted += u64::from(!is_answered);
+        true
+    }
+
     /// Counts a received message; returns false if it does not belong to a load.
     pub(super) fn take(&mut self, me: usize, body: &[u8], now: Instant) -> bool {
         let Some(payload) = self.plan.shape.find(body, &mut self.hint) else { return false };
@@ -272,19 +303,19 @@ impl Round {
 
     fn deliver(&mut self, me: usize, payload: &[u8], stamp: Stamp, now: Instant) {
         let (plan, from) = (self.plan, usize::from(stamp.sender));
-        let is_echo = plan.shape.mode == Mode::Echo;
+        let is_returned = plan.is_returned();
         let is_whole = payload.first() == self.payload.first()
             && payload.get(super::message::STAMP..) == self.payload.get(super::message::STAMP..);
         let Some(sender) = self
             .senders
             .get_mut(from)
-            .filter(|sender| is_whole && stamp.number < sender.next && (!is_echo || from == me))
+            .filter(|sender| is_whole && stamp.number < sender.next && (!is_returned || from == me))
         else {
             self.corrupted += 1;
             return;
         };
         let receiver = if plan.copies(self.clients) > 1 { me } else { 0 };
-        let sequence = if is_echo {
+        let sequence = if is_returned {
             me
         } else {
             (receiver * plan.senders + from) * plan.topics.count + topic(stamp.number, plan.topics)

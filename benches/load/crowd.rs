@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::board::{Board, Outcome, Plan};
 use super::dial::Dialer;
 use super::peer::{Peer, live_on_lane};
-use super::{Driver, Lane, Target, Topics};
+use super::{Driver, Interest, Lane, Target};
 
 /// Connections established at the same time.
 const DIALING: usize = 16;
@@ -31,20 +31,21 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// Connects this many clients. If they have to subscribe, those of this project's protocol do it now.
-    pub(crate) async fn connect(target: &Target, clients: usize, topics: Option<Topics>) -> Result<Self> {
+    /// Connects this many clients, which then subscribe as far as their protocol requires it.
+    pub(crate) async fn connect(target: &Target, clients: usize, interest: Interest) -> Result<Self> {
         let dialer = Dialer::new(target, clients, false)?;
-        let board = Arc::new(Board::new(target.driver, clients)?);
         let peers: Vec<_> = stream::iter(0..clients)
             .map(|client| dialer.dial(client))
             .buffer_unordered(DIALING)
             .try_collect()
             .await
             .with_context(|| format!("not all of {clients} clients could connect"))?;
+        let addresses = peers.iter().map(|peer| peer.address().to_owned()).collect();
+        let board = Arc::new(Board::new(target.driver, addresses)?);
         let mut tasks = JoinSet::new();
         for (me, mut peer) in peers.into_iter().enumerate() {
-            if let (Some(topics), Some(connection), Driver::Qws) = (topics, peer.connection(), target.driver) {
-                peer.subscribe(topics.of(me, clients), Lane::Own).await.context("a client could not subscribe")?;
+            peer.prepare(interest, me, clients).await.context("a client could not subscribe")?;
+            if let (Interest::Topics(_), Some(connection), Driver::Qws) = (interest, peer.connection(), target.driver) {
                 tasks.spawn(live_on_lanes(connection, me, Arc::clone(&board)));
             }
             let board = Arc::clone(&board);

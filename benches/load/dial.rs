@@ -1,4 +1,4 @@
-//! Connections: UDP sockets shared by a few clients each, or TCP with TLS, until the server responds.
+//! Connections: UDP sockets, of one client each or shared, or TCP with TLS, until the server responds.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,9 +14,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::peer::Peer;
-use super::{Driver, Target, tls};
+use super::{Target, tls};
 
 const SOCKET_BUFFER: usize = 2 << 20;
+/// Open files that are not clients' sockets.
+const OTHER_FILES: usize = 128;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) struct Dialer {
@@ -34,15 +36,16 @@ impl Dialer {
     /// Prepares to connect this many clients. With `resume` each keeps its own session tickets; without it every
     /// handshake is a full one.
     pub(super) fn new(target: &Target, clients: usize, resume: bool) -> Result<Self> {
-        let alpn: &[&[u8]] = if target.driver == Driver::Wss { &[] } else { &[b"qws/1"] };
+        let alpn: &[&[u8]] = if target.driver.is_quic() { &[b"qws/1"] } else { &[] };
         let verified = Arc::new(AtomicU64::new(0));
         let count = if resume { clients } else { 1 };
         let tls = tls::client_configs(&target.trust, alpn, resume, count, &verified)?.into_iter();
-        let carrier = if target.driver == Driver::Wss {
+        let carrier = if !target.driver.is_quic() {
             let name = ServerName::try_from(target.name.clone()).context("the server's name")?;
             Carrier::Tls { connectors: tls.map(TlsConnector::from).collect(), name }
         } else {
-            let sockets = clients.min(target.sockets);
+            let wanted = if target.sockets == 0 { clients } else { clients.min(target.sockets) };
+            let sockets = wanted.min(most_sockets());
             let endpoints = (0..sockets).map(|_| open(target.address)).collect::<Result<_>>()?;
             let mut transport = TransportConfig::default();
             if let Some(congestion) = target.congestion {
@@ -71,12 +74,12 @@ impl Dialer {
     pub(super) async fn dial(&self, client: usize) -> Result<Peer> {
         let served = async {
             let mut peer = self.connect(client).await?;
-            peer.greet().await?;
+            peer.greet(client).await?;
             Ok(peer)
         };
         let outcome = tokio::time::timeout(PATIENCE, served).await;
         outcome.unwrap_or_else(|_| Err(anyhow!("no answer within {} s", PATIENCE.as_secs()))).with_context(|| {
-            let carrier = if self.target.driver == Driver::Wss { "TCP" } else { "UDP" };
+            let carrier = if self.target.driver.is_quic() { "UDP" } else { "TCP" };
             format!("cannot connect to {} over {carrier}", self.target.address)
         })
     }
@@ -116,6 +119,13 @@ impl Dialer {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+/// Number of sockets that this process can open next to its other files. Clients beyond it share sockets.
+fn most_sockets() -> usize {
+    use nix::sys::resource::{Resource, getrlimit};
+    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+    usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(OTHER_FILES).max(1)
 }
 
 fn open(server: SocketAddr) -> Result<Endpoint> {

@@ -1,11 +1,13 @@
-//! Bodies to bytes and back, for both framings: a `u32` length on QUIC streams, RFC 6455 over TLS.
+//! Bodies to bytes and back, for each framing: a `u32` length on QUIC streams, RFC 6455 or NATS over TLS.
 //!
-//! Written by hand and without a copy per message: a cheap WebSocket client leaves more of the machine to its server,
-//! and both framings share one read loop.
+//! Written by hand and without a copy per message: a cheap client leaves more of the machine to its server, and all
+//! framings share one read loop.
 
 use std::ops::Range;
 
 use anyhow::{Result, bail, ensure};
+
+use super::{Driver, nats};
 
 const MAX_BODY: usize = 16 << 20;
 const INITIAL_BUFFER: usize = 16 << 10;
@@ -14,19 +16,43 @@ const INITIAL_BUFFER: usize = 16 << 10;
 pub(super) enum Framing {
     Length,
     WebSocket,
+    /// Bodies are whole lines, with their payloads.
+    Nats,
+}
+
+impl From<Driver> for Framing {
+    fn from(driver: Driver) -> Self {
+        match driver {
+            Driver::Qws | Driver::Bare => Self::Length,
+            Driver::QwsWss | Driver::Wss => Self::WebSocket,
+            Driver::Nats => Self::Nats,
+        }
+    }
 }
 
 /// Position of a frame in the bytes received so far.
-struct FrameSpan {
-    body: Range<usize>,
-    /// False for frames that are not messages: WebSocket's control frames.
-    is_message: bool,
+pub(super) struct FrameSpan {
+    pub(super) body: Range<usize>,
+    pub(super) end: usize,
+    pub(super) part: Part,
+}
+
+/// Part of a message that a frame contains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Whole,
+    /// A fragment with others after it.
+    Fragment,
+    LastFragment,
+    /// None: one of WebSocket's control frames.
+    Control,
 }
 
 impl Framing {
     /// Appends one frame as a client sends it. The WebSocket mask is zero, so that the body stays readable.
     pub(super) fn encode(self, body: &[u8], is_text: bool, out: &mut Vec<u8>) {
         match self {
+            Self::Nats => {}
             Self::Length => out.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes()),
             Self::WebSocket => {
                 const MASKED: u8 = 0x80;
@@ -49,26 +75,32 @@ impl Framing {
     }
 
     fn decode(self, bytes: &[u8]) -> Result<Option<FrameSpan>> {
-        let (head, length, is_message) = match self {
+        let (head, length, part) = match self {
+            Self::Nats => return nats::decode(bytes),
             Self::Length => {
                 let Some(length) = bytes.first_chunk() else { return Ok(None) };
-                (4, u64::from(u32::from_be_bytes(*length)), true)
+                (4, u64::from(u32::from_be_bytes(*length)), Part::Whole)
             }
             Self::WebSocket => {
                 let Some(&[first, second]) = bytes.first_chunk() else { return Ok(None) };
-                ensure!(first & 0xF0 == 0x80 && second & 0x80 == 0, "a WebSocket frame that is fragmented or masked");
-                ensure!(first != 0x88, "the server closed the WebSocket");
-                let is_message = first < 0x88;
+                ensure!(first & 0x70 == 0 && second & 0x80 == 0, "a WebSocket frame with an extension, or masked");
+                ensure!(first & 0x0F != 0x08, "the server closed the WebSocket");
+                let part = match (first & 0x80 != 0, first & 0x0F) {
+                    (_, 0x08..) => Part::Control,
+                    (true, 0) => Part::LastFragment,
+                    (true, _) => Part::Whole,
+                    (false, _) => Part::Fragment,
+                };
                 match second {
                     126 => {
                         let Some(length) = bytes[2..].first_chunk() else { return Ok(None) };
-                        (4, u64::from(u16::from_be_bytes(*length)), is_message)
+                        (4, u64::from(u16::from_be_bytes(*length)), part)
                     }
                     127 => {
                         let Some(length) = bytes[2..].first_chunk() else { return Ok(None) };
-                        (10, u64::from_be_bytes(*length), is_message)
+                        (10, u64::from_be_bytes(*length), part)
                     }
-                    short => (2, u64::from(short), is_message),
+                    short => (2, u64::from(short), part),
                 }
             }
         };
@@ -76,7 +108,8 @@ impl Framing {
         if length > MAX_BODY {
             bail!("the server announced a frame of {length} bytes");
         }
-        Ok((bytes.len() >= head + length).then(|| FrameSpan { body: head..head + length, is_message }))
+        let end = head + length;
+        Ok((bytes.len() >= end).then_some(FrameSpan { body: head..end, end, part }))
     }
 }
 
@@ -86,11 +119,15 @@ pub(super) struct Inbox {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// Fragments of a message, and whether it is complete.
+    fragments: Vec<u8>,
+    is_assembled: bool,
 }
 
 impl Inbox {
     pub(super) fn new(framing: Framing) -> Self {
-        Self { framing, buffer: vec![0; INITIAL_BUFFER], start: 0, end: 0 }
+        let buffer = vec![0; INITIAL_BUFFER];
+        Self { framing, buffer, start: 0, end: 0, fragments: Vec::new(), is_assembled: false }
     }
 
     /// Space for the next bytes; never empty.
@@ -128,10 +165,22 @@ impl Inbox {
     pub(super) fn next(&mut self) -> Result<Option<&[u8]>> {
         loop {
             let Some(found) = self.framing.decode(self.bytes())? else { return Ok(None) };
-            let base = self.start;
-            self.start += found.body.end;
-            if found.is_message {
-                return Ok(Some(&self.buffer[base + found.body.start..base + found.body.end]));
+            let body = self.start + found.body.start..self.start + found.body.end;
+            self.start += found.end;
+            match found.part {
+                Part::Control => {}
+                Part::Whole => return Ok(Some(&self.buffer[body])),
+                Part::Fragment | Part::LastFragment => {
+                    if std::mem::take(&mut self.is_assembled) {
+                        self.fragments.clear();
+                    }
+                    ensure!(self.fragments.len() + body.len() <= MAX_BODY, "the server sends a message without an end");
+                    self.fragments.extend_from_slice(&self.buffer[body]);
+                    if found.part == Part::LastFragment {
+                        self.is_assembled = true;
+                        return Ok(Some(&self.fragments));
+                    }
+                }
             }
         }
     }

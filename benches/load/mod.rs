@@ -1,4 +1,4 @@
-//! The load generator: clients of this project's server, of bare Quinn and of WebSocket, and their loads.
+//! The load generator: clients of this project's server, of bare Quinn, of WebSocket and of NATS, and their loads.
 //!
 //! It runs on its own `current_thread` runtime and does as little as possible per message, because on a small machine
 //! it competes with the server for processor time. It never uses the servers' code.
@@ -10,8 +10,10 @@ pub(crate) mod crowd;
 pub(crate) mod dial;
 mod frame;
 mod message;
+mod nats;
 mod peer;
 mod sequence;
+mod template;
 mod tls;
 mod topics;
 
@@ -32,8 +34,43 @@ pub(crate) enum Driver {
     Qws,
     /// Length-prefixed frames over QUIC without a protocol above them.
     Bare,
-    /// WebSocket over TLS.
+    /// WebSocket over TLS without a protocol above it.
     Wss,
+    /// This project's protocol over WebSocket over TLS.
+    QwsWss,
+    /// NATS over TLS, which begins at once.
+    Nats,
+}
+
+impl Driver {
+    pub(crate) const fn is_quic(self) -> bool {
+        matches!(self, Self::Qws | Self::Bare)
+    }
+
+    /// Whether it speaks this project's protocol.
+    pub(crate) const fn is_ours(self) -> bool {
+        matches!(self, Self::Qws | Self::QwsWss)
+    }
+
+    /// Whether it has messages for this mode.
+    pub(crate) const fn serves(self, mode: Mode) -> bool {
+        match self {
+            Self::Qws | Self::QwsWss => true,
+            Self::Bare | Self::Wss => !matches!(mode, Mode::Direct),
+            Self::Nats => !matches!(mode, Mode::Echo),
+        }
+    }
+}
+
+/// Messages that clients receive in a load, to which they may have to subscribe first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interest {
+    /// Their own, as echoes, or none.
+    Own,
+    Broadcasts,
+    Topics(Topics),
+    /// Requests from other clients, and the answers to their own.
+    Requests,
 }
 
 /// Server that the clients connect to, and the certificates they trust.
@@ -44,7 +81,7 @@ pub(crate) struct Target {
     /// Name that the certificate must contain.
     pub(crate) name: String,
     pub(crate) trust: Trust,
-    /// UDP sockets shared by the clients: if there are many, they spread over a server's workers.
+    /// UDP sockets shared by the clients; 0 for one each, as real clients have, if there may be so many.
     pub(crate) sockets: usize,
     /// Congestion controller of the clients over QUIC, if not Quinn's default.
     pub(crate) congestion: Option<Congestion>,

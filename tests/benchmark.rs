@@ -1,0 +1,164 @@
+//! The benchmark counts what it measures: each mode over each carrier of this server.
+
+#![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use common::stage::{Played, Stage};
+use common::{TestServer, soon, until};
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+fn benchmark() -> Command {
+    let path: PathBuf = Path::new(env!("CARGO_BIN_EXE_quic-websocket")).with_file_name("examples").join("benchmark");
+    let mut command = Command::new(path);
+    command.kill_on_drop(true).stdin(Stdio::null());
+    command
+}
+
+fn benchmark_of(server: std::net::SocketAddr, ca: &Path) -> Command {
+    let mut command = benchmark();
+    command.args(["--server", &server.to_string(), "--ca"]).arg(ca);
+    command
+}
+
+async fn output(mut command: Command) -> Output {
+    soon("the benchmark's end", command.output()).await.expect("it runs")
+}
+
+/// Runs the benchmark, and returns its report.
+async fn report(mut command: Command, what: &str) -> Value {
+    command.arg("--json");
+    let output = output(command).await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{what}: {said}");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// The drivers of this project's protocol, with the addresses of a server.
+fn carriers(server: &TestServer) -> [(&'static str, std::net::SocketAddr); 2] {
+    [("qws", server.addr), ("qws-wss", server.http.expect("it serves HTTP"))]
+}
+
+#[tokio::test]
+async fn everything_is_counted_in_each_mode_on_each_carrier() {
+    let server = TestServer::start().await;
+    for (driver, address) in carriers(&server) {
+        for (mode, clients, expected) in
+            [("echo", 3, 3 * 40), ("broadcast", 4, 4 * 40), ("topic", 4, 4 * 40), ("direct", 3, 3 * 40)]
+        {
+            for payload in ["text", "binary"] {
+                let mut command = benchmark_of(address, &server.files.ca);
+                let clients = clients.to_string();
+                command.args(["--driver", driver, "--mode", mode, "--clients", &clients, "--payload", payload]);
+                command.args(["--messages", "40", "--window", "8"]);
+                let what = format!("{driver}, {mode}, {payload}");
+                let report = report(command, &what).await;
+                assert_eq!((&report["received"], &report["lost"]), (&json!(expected), &json!(0)), "{what}: {report}");
+                assert!(report["latency_us"]["p99"].as_f64().is_some_and(|p99| p99 > 0.0), "{what}: {report}");
+            }
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn messages_that_arrive_in_fragments_are_counted() {
+    let server = TestServer::start().await;
+    for payload in ["text", "binary"] {
+        let (driver, address) = carriers(&server)[1];
+        let mut command = benchmark_of(address, &server.files.ca);
+        command.args(["--driver", driver, "--mode", "topic", "--clients", "2", "--payload", payload]);
+        command.args(["--messages", "10", "--window", "4", "--message-size", "100000"]);
+        let report = report(command, payload).await;
+        assert_eq!((&report["received"], &report["corrupted"]), (&json!(20), &json!(0)), "{payload}: {report}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn connections_are_counted_on_each_carrier() {
+    let server = TestServer::start().await;
+    for (driver, address) in carriers(&server) {
+        for resume in [false, true] {
+            let mut command = benchmark_of(address, &server.files.ca);
+            command.args(["--driver", driver, "--mode", "connect", "--clients", "2", "--messages", "5"]);
+            command.args(resume.then_some("--resume"));
+            let report = report(command, driver).await;
+            assert_eq!((&report["connected"], &report["failed"]), (&json!(10), &json!(0)), "{driver}: {report}");
+            let resumed = report["resumed"].as_u64().expect("a number");
+            assert_eq!(resumed > 0, resume, "{driver}: {report}");
+        }
+    }
+    server.stop().await;
+}
+
+/// UDP sockets of a process.
+#[cfg(target_os = "linux")]
+fn udp_sockets(pid: u32) -> usize {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("its files");
+    let names = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+    let sockets: Vec<_> =
+        names.filter_map(|name| Some(name.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())).collect();
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/udp")).expect("the table of sockets");
+    let inodes = table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(9));
+    inodes.filter(|inode| sockets.iter().any(|socket| socket == inode)).count()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn each_client_has_a_socket_of_its_own() {
+    let server = TestServer::start().await;
+    for (sockets, expected) in [(None, 6), (Some("2"), 2)] {
+        let mut command = benchmark_of(server.addr, &server.files.ca);
+        command.args(["--mode", "echo", "--clients", "6", "--duration", "60"]).stdout(Stdio::null());
+        command.args(sockets.map(|count| ["--sockets", count]).into_iter().flatten());
+        let mut running = command.spawn().expect("it starts");
+        until("its clients", || server.status.connections() == 6).await;
+        let pid = running.id().expect("it runs");
+        assert_eq!(udp_sockets(pid), expected);
+        running.kill().await.expect("it is there");
+        until("no clients", || server.status.connections() == 0).await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_mode_that_a_driver_does_not_have_is_refused() {
+    for (driver, mode) in [("bare", "direct"), ("wss", "direct"), ("nats", "echo")] {
+        let mut command = benchmark();
+        command.args(["--insecure", "--driver", driver, "--mode", mode]);
+        let output = output(command).await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("has no mode"), "{driver}, {mode}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_lost_is_reported_as_a_failure() {
+    let stage = Stage::new();
+    let mut command = benchmark_of(stage.addr, &stage.files.ca);
+    command.args(["--clients", "1", "--messages", "5", "--window", "5", "--message-size", "64"]);
+    // The first echo is left out, and the others arrive.
+    let serve = async {
+        let Played { connection, mut control } = stage.accept().await;
+        let mut heard = 0;
+        while let Ok(body) = control.try_hear_body().await {
+            let asked: Value = serde_json::from_slice(&body).expect("JSON");
+            heard += 1;
+            if heard > 1 {
+                let echo = format!("Echo: {}", asked["content"].as_str().expect("text"));
+                control.say(json!({"type": "text", "content": echo, "re": asked["id"], "timestamp": 1})).await;
+            }
+        }
+        drop(connection);
+    };
+    let (output, ()) = tokio::join!(output(command), serve);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!output.status.success(), "{said}");
+    let lost = said.lines().find(|line| line.trim_start().starts_with("lost")).expect("a line about losses");
+    assert_eq!(lost.split_whitespace().nth(1), Some("1"), "{said}");
+}
