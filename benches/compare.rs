@@ -1,4 +1,4 @@
-//! `cargo bench`: this project's server against tuned bare Quinn and WebSocket, in one run, as ratios.
+//! `cargo bench`: this project's server against tuned bare Quinn, WebSocket and others, in one run, as ratios.
 //!
 //! The same comparison as `cargo run --release --example benchmark -- --compare`, with the same options
 //! (`cargo bench -- --quick`).

@@ -1,4 +1,4 @@
-//! Measures a running server, or compares this project's server with two baselines:
+//! Measures a running server, or compares this project's server with baselines and other servers:
 //!
 //! ```text
 //! cargo run --release --example benchmark -- --server 127.0.0.1:4433 --clients 10 --messages 100 --message-size 1024

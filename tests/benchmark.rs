@@ -112,16 +112,15 @@ fn udp_sockets(pid: u32) -> usize {
 #[tokio::test]
 async fn each_client_has_a_socket_of_its_own() {
     let server = TestServer::start().await;
-    for (sockets, expected) in [(None, 6), (Some("2"), 2)] {
+    // The server notices the end of killed clients later, so they add up.
+    for (sockets, expected, connected) in [(None, 6, 6), (Some("2"), 2, 12)] {
         let mut command = benchmark_of(server.addr, &server.files.ca);
         command.args(["--mode", "echo", "--clients", "6", "--duration", "60"]).stdout(Stdio::null());
         command.args(sockets.map(|count| ["--sockets", count]).into_iter().flatten());
         let mut running = command.spawn().expect("it starts");
-        until("its clients", || server.status.connections() == 6).await;
-        let pid = running.id().expect("it runs");
-        assert_eq!(udp_sockets(pid), expected);
+        until("its clients", || server.status.connections() == connected).await;
+        assert_eq!(udp_sockets(running.id().expect("it runs")), expected);
         running.kill().await.expect("it is there");
-        until("no clients", || server.status.connections() == 0).await;
     }
     server.stop().await;
 }
@@ -161,4 +160,109 @@ async fn what_is_lost_is_reported_as_a_failure() {
     assert!(!output.status.success(), "{said}");
     let lost = said.lines().find(|line| line.trim_start().starts_with("lost")).expect("a line about losses");
     assert_eq!(lost.split_whitespace().nth(1), Some("1"), "{said}");
+}
+
+/// A comparison needs /proc.
+#[cfg(target_os = "linux")]
+mod comparison {
+    use super::*;
+
+    /// A short comparison of one row.
+    fn quick(only: &str, columns: &str) -> Command {
+        let mut command = benchmark();
+        command.args(["--compare", "--quick", "--rounds", "1", "--only", only, "--columns", columns]);
+        command
+    }
+
+    /// The row of a report with this figure.
+    fn row<'a>(report: &'a Value, metric: &str) -> &'a Value {
+        let rows = report["rows"].as_array().expect("rows");
+        rows.iter().find(|row| row["metric"] == metric).unwrap_or_else(|| panic!("no {metric}: {report}"))
+    }
+
+    #[tokio::test]
+    async fn a_comparison_has_both_carriers_both_baselines_and_another_binary() {
+        let mut command = quick("fan-out to 100, 128 B, 16", "qws,before,bare,qws-wss,wss");
+        command.args(["--before", env!("CARGO_BIN_EXE_quic-websocket")]);
+        let report = report(command, "a comparison").await;
+        assert_eq!(report["remarks"], json!([]), "nothing is lost: {report}");
+        for column in ["qws", "before", "bare", "qws_wss", "wss"] {
+            for metric in ["messages/s", "p99, us", "generator CPU, us each"] {
+                let median = &row(&report, metric)[column]["median"];
+                assert!(median.as_f64().is_some_and(|median| median > 0.0), "{column}, {metric}: {report}");
+            }
+        }
+        let rate = row(&report, "messages/s");
+        let median = |what: &str| rate[what]["median"].as_f64().expect("a number");
+        let best = median("qws_wss").max(median("wss"));
+        assert!((median("qws_to_best_wss") - median("qws") / best).abs() < 1e-6, "{rate}");
+        assert!(rate["qws_to_best_wss"]["met"].is_boolean() && rate["qws_to_before"]["met"].is_null(), "{rate}");
+    }
+
+    #[tokio::test]
+    async fn requests_are_compared_in_round_trips_with_an_absolute_goal() {
+        let report = report(quick("direct", "qws,qws-wss"), "requests").await;
+        assert_eq!(report["remarks"], json!([]), "nothing is lost: {report}");
+        let rows = report["rows"].as_array().expect("rows");
+        let pipelined = |row: &&Value| row["work"].as_str().is_some_and(|work| work.contains("64 in flight"));
+        let cpu = rows.iter().filter(pipelined).find(|row| row["metric"] == "server CPU, us each").expect("its cost");
+        assert_eq!(cpu["qws"]["goal"], json!(9.0), "{cpu}");
+        assert!(row(&report, "round trips/s")["qws_wss"]["median"].as_f64().is_some_and(|rate| rate > 0.0), "{report}");
+    }
+
+    /// Runs one row on a server of another project. Without that server, says so.
+    async fn peer_report(column: &str, only: &str) -> Option<Value> {
+        let mut command = quick(only, column);
+        command.arg("--json");
+        let output = output(command).await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{column}: {said}");
+        if said.contains("is left out") {
+            eprintln!("not tested: {said}");
+            return None;
+        }
+        Some(serde_json::from_slice(&output.stdout).expect("JSON"))
+    }
+
+    #[tokio::test]
+    async fn nats_is_measured_if_it_is_installed() {
+        for (only, metric) in [
+            ("fan-out to 100, 128 B, 16", "messages/s"),
+            ("topic to 100, 128 B, 16 in flight", "messages/s"),
+            ("direct", "round trips/s"),
+            ("connections, full", "connections/s"),
+        ] {
+            let Some(report) = peer_report("nats", only).await else { return };
+            assert_eq!(report["remarks"], json!([]), "{only}: {report}");
+            let rate = row(&report, metric)["nats"]["median"].as_f64();
+            assert!(rate.is_some_and(|rate| rate > 0.0), "{only}: {report}");
+        }
+    }
+
+    #[tokio::test]
+    async fn ws_is_measured_if_it_is_installed() {
+        for (only, metric) in [
+            ("echo, 10 x 1024 B, 64 in flight", "messages/s"),
+            ("fan-out to 100, 128 B, 16", "messages/s"),
+            ("connections, full", "connections/s"),
+        ] {
+            let Some(report) = peer_report("ws", only).await else { return };
+            assert_eq!(report["remarks"], json!([]), "{only}: {report}");
+            let rate = row(&report, metric)["ws"]["median"].as_f64();
+            assert!(rate.is_some_and(|rate| rate > 0.0), "{only}: {report}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_missing_peer_is_left_out_with_a_reason() {
+        let mut command = quick("echo, 1 client", "bare,nats,ws");
+        command.args(["--json", "--nats", "/nowhere/nats-server", "--node-ws", "/nowhere"]);
+        let output = output(command).await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("NATS is left out: ") && said.contains("ws is left out: "), "{said}");
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let rate = row(&report, "messages/s");
+        assert!(rate["bare"]["median"].is_number() && rate["nats"].is_null() && rate["ws"].is_null(), "{rate}");
+    }
 }

@@ -1,9 +1,8 @@
 //! WebSocket over TLS as a good engineer would write it: tokio-tungstenite over tokio-rustls on the work-stealing
 //! runtime with two threads, one task and one channel per client, every message encoded once.
 //!
-//! A message that begins with `BROADCAST` goes to every client, any other is echoed. Each is flushed separately, as in
-//! every tutorial and most products; `batches` selects the rarer variant that flushes once for all ready messages,
-//! which helps a lot if many messages are in flight.
+//! A message that begins with `BROADCAST` goes to every client, any other is echoed. Messages that are ready together
+//! are flushed together: a flush for each, as in most tutorials, costs several times as much if many are in flight.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -27,18 +26,18 @@ const THREADS: usize = 2;
 type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
 /// Serves on an address until the process ends, and prints the address with its actual port.
-pub(crate) fn serve(address: SocketAddr, certificate: &Path, key: &Path, batches: bool) -> Result<()> {
+pub(crate) fn serve(address: SocketAddr, certificate: &Path, key: &Path) -> Result<()> {
     super::end_with_parent();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
     let acceptor = TlsAcceptor::from(Arc::new(identity::server_config(certificate, key, &[])?));
     // Accepting on a worker thread, not on the blocked main thread, keeps new tasks where they will run.
-    runtime.block_on(async { tokio::spawn(accept(address, acceptor, batches)).await? })
+    runtime.block_on(async { tokio::spawn(accept(address, acceptor)).await? })
 }
 
-async fn accept(address: SocketAddr, acceptor: TlsAcceptor, batches: bool) -> Result<()> {
+async fn accept(address: SocketAddr, acceptor: TlsAcceptor) -> Result<()> {
     let listener = TcpListener::bind(address).await?;
     println!("Listening on: {}", listener.local_addr()?);
-    let room = Arc::new(Room { batches, ..Room::default() });
+    let room = Arc::new(Room::default());
     loop {
         let (stream, _) = listener.accept().await?;
         let (acceptor, room) = (acceptor.clone(), Arc::clone(&room));
@@ -62,7 +61,6 @@ async fn serve_client(stream: TcpStream, acceptor: &TlsAcceptor, room: &Room) ->
 }
 
 async fn converse(mut socket: Socket, mut receiver: UnboundedReceiver<Message>, room: &Room) -> Result<()> {
-    let batches = room.batches;
     loop {
         tokio::select! {
             received = socket.next() => {
@@ -74,12 +72,12 @@ async fn converse(mut socket: Socket, mut receiver: UnboundedReceiver<Message>, 
                     } else if message.is_text() || message.is_binary() {
                         socket.feed(message).await?;
                     }
-                    next = if batches { socket.next().now_or_never() } else { None };
+                    next = socket.next().now_or_never();
                 }
             }
             Some(message) = receiver.recv() => {
                 socket.feed(message).await?;
-                while batches && let Ok(message) = receiver.try_recv() {
+                while let Ok(message) = receiver.try_recv() {
                     socket.feed(message).await?;
                 }
             }
@@ -101,8 +99,6 @@ fn is_broadcast(message: &Message) -> bool {
 struct Room {
     members: RwLock<HashMap<u64, UnboundedSender<Message>>>,
     next: AtomicU64,
-    /// Whether messages that are ready together are sent in one flush.
-    batches: bool,
 }
 
 impl Room {

@@ -1,4 +1,4 @@
-//! Command line of the benchmark: one load against one server, or the comparison of three.
+//! Command line of the benchmark: one load against one server, or the comparison of several.
 //!
 //! `examples/benchmark.rs` and `benches/compare.rs` only call [`run`].
 
@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use quic_websocket::config::development_folder;
 
 use crate::baseline;
-use crate::comparison::{self, Extent};
+use crate::comparison::{self, Column, Extent};
 use crate::fairness;
 use crate::link;
 use crate::load::{Driver, Encoding, Limit, MIN_SIZE, Mode, Target, Trust};
@@ -76,7 +76,8 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
 
-    /// Start this project's server and two baselines, and compare them under the same loads
+    /// Start this project's server, two baselines, and NATS and Node's ws if they are installed, and compare them under
+    /// the same loads
     #[arg(long)]
     compare: bool,
     /// Rounds of the comparison
@@ -98,12 +99,18 @@ pub(crate) struct Args {
     /// Folder for plots: of the curves (default: docs/plots), and of the rows under loss
     #[arg(long, value_name = "FOLDER")]
     plots: Option<PathBuf>,
-    /// In the comparison: a WebSocket baseline that flushes once for all ready messages
-    #[arg(long)]
-    wss_batches: bool,
-    /// Compare the two baselines only, without this project's server
-    #[arg(long)]
-    baselines_only: bool,
+    /// Only these columns of the comparison, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "COLUMNS")]
+    columns: Vec<Column>,
+    /// Another binary of this project's server, to compare with: the column `before`
+    #[arg(long, value_name = "PATH")]
+    before: Option<PathBuf>,
+    /// The binary of NATS, 2.10 or newer
+    #[arg(long, value_name = "PATH", default_value = "nats-server")]
+    nats: PathBuf,
+    /// A folder in which `npm install ws` was run; NODE_PATH is used as well
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    node_ws: PathBuf,
     /// Workers of this project's server in the comparison; the bare baseline has one
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     workers: u16,
@@ -124,13 +131,7 @@ enum Role {
         tuning: baseline::bare::Tuning,
     },
     #[command(hide = true)]
-    ServeWss {
-        address: SocketAddr,
-        certificate: PathBuf,
-        key: PathBuf,
-        #[arg(long)]
-        batches: bool,
-    },
+    ServeWss { address: SocketAddr, certificate: PathBuf, key: PathBuf },
     #[command(hide = true)]
     Carry {
         #[command(flatten)]
@@ -163,8 +164,8 @@ fn serve_or_measure(args: &Args) -> Result<bool> {
         Some(Role::ServeBare { address, certificate, key, tuning }) => {
             return baseline::bare::serve(*address, certificate, key, tuning).map(|()| true);
         }
-        Some(Role::ServeWss { address, certificate, key, batches }) => {
-            return baseline::wss::serve(*address, certificate, key, *batches).map(|()| true);
+        Some(Role::ServeWss { address, certificate, key }) => {
+            return baseline::wss::serve(*address, certificate, key).map(|()| true);
         }
         Some(Role::Carry { .. }) | None => {}
     }
@@ -186,14 +187,20 @@ async fn measure(args: &Args) -> Result<bool> {
         return fairness::run(args.only.as_deref(), args.quick).await;
     }
     if args.compare || args.curves {
+        ensure!(
+            args.before.is_some() || !args.columns.contains(&Column::Before),
+            "the column before needs --before PATH"
+        );
         let extent = Extent {
             rounds: args.rounds,
             is_quick: args.quick,
             workers: args.workers,
             sockets: args.sockets.into(),
             only: args.only.clone(),
-            wss_batches: args.wss_batches,
-            baselines_only: args.baselines_only,
+            columns: args.columns.clone(),
+            before: args.before.clone(),
+            nats: args.nats.clone(),
+            node_ws: args.node_ws.clone(),
             curves: args.curves,
             plots: args.plots.clone(),
         };

@@ -8,11 +8,12 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::Extent;
+use super::column::Column;
 use super::servers::{Launch, Server, Stage};
 use super::table::Spread;
 use crate::load::board::Plan;
 use crate::load::crowd::Crowd;
-use crate::load::{Audience, Driver, Encoding, Interest, Limit, Mode, Shape, Topics};
+use crate::load::{Audience, Encoding, Interest, Limit, Mode, Shape, Topics};
 use crate::plot::{Axis, Plot, Scale, Series};
 
 const SUBSCRIBERS: [usize; 9] = [10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
@@ -29,7 +30,7 @@ const ROUNDS: u16 = 3;
 struct Curve {
     name: String,
     is_over_topics: bool,
-    driver: Driver,
+    column: Column,
     window: u64,
     audience: Audience,
     /// By subscribers or topics, then by round.
@@ -68,21 +69,20 @@ impl Curve {
 
 fn curves(extent: &Extent) -> Vec<Curve> {
     let mut curves = Vec::new();
-    let mut add = |name: String, is_over_topics, driver, window, audience| {
-        curves.push(Curve { name, is_over_topics, driver, window, audience, points: Vec::new() });
+    let mut add = |name: String, is_over_topics, column, window, audience| {
+        curves.push(Curve { name, is_over_topics, column, window, audience, points: Vec::new() });
     };
     for window in IN_FLIGHT {
-        for (server, driver) in [("qws", Driver::Qws), ("bare Quinn", Driver::Bare), ("WSS", Driver::Wss)] {
-            add(format!("{server}, {window} in flight"), false, driver, window, Audience::All);
+        for column in [Column::Qws, Column::Bare, Column::QwsWss, Column::Wss] {
+            add(format!("{}, {window} in flight", column.title()), false, column, window, Audience::All);
         }
     }
     for window in IN_FLIGHT {
-        add(format!("one subscriber each, {window} in flight"), true, Driver::Qws, window, Audience::One);
-        add(format!("one subscriber of all, {window} in flight"), true, Driver::Qws, window, Audience::All);
+        add(format!("one subscriber each, {window} in flight"), true, Column::Qws, window, Audience::One);
+        add(format!("one subscriber of all, {window} in flight"), true, Column::Qws, window, Audience::All);
     }
     curves.retain(|curve| {
-        let is_wanted = extent.only.as_ref().is_none_or(|text| curve.name.contains(text.as_str()));
-        is_wanted && !(extent.baselines_only && curve.driver == Driver::Qws)
+        extent.wants(curve.column) && extent.only.as_ref().is_none_or(|text| curve.name.contains(text.as_str()))
     });
     curves
 }
@@ -97,7 +97,7 @@ pub(super) async fn run(stage: &Stage, extent: &Extent) -> Result<Curves> {
             eprintln!("[round {}/{rounds}, {}/{count}] {}", round + 1, index + 1, curve.name);
             // As many subscriptions of one client as the longest curve needs.
             let settings = "[limits]\nmax_subscriptions = 20000\n";
-            let launch = Launch { driver: curve.driver, workers: 1, congestion: None, settings, link: None };
+            let launch = Launch { column: curve.column, workers: 1, congestion: None, settings, link: None };
             let server = stage.launch(launch).await?;
             for spot in curve.spots() {
                 let at = if curve.is_over_topics { spot.topics.count } else { spot.clients };
@@ -116,16 +116,16 @@ pub(super) async fn run(stage: &Stage, extent: &Extent) -> Result<Curves> {
 }
 
 async fn measure(server: &Server, curve: &Curve, spot: Spot, extent: &Extent) -> Result<(f64, Option<String>)> {
-    let driver = curve.driver;
+    let driver = curve.column.driver();
     let crowd = Crowd::connect(&server.target, spot.clients, Interest::Topics(spot.topics)).await?;
     let shape = Shape { driver, mode: Mode::Topic, encoding: Encoding::Text, size: SIZE };
     let plan = |time| Plan { shape, senders: 1, topics: spot.topics, window: curve.window, limit: Limit::Time(time) };
     // Thousands of new connections keep discovering their MTU for a while.
     let settling = Duration::from_micros(400) * u32::try_from(spot.clients)?;
     let warm_up = crowd.carry(plan(extent.warm_up() + settling), |_| {}).await;
-    let (outcome, each) = super::watched(server, crowd.carry(plan(extent.measured()), |_| {})).await?;
+    let (outcome, used) = super::watched(server, crowd.carry(plan(extent.measured()), |_| {})).await?;
     crowd.disconnect().await;
-    Ok((each, warm_up.problem().or(outcome.problem())))
+    Ok((used.server_each(outcome.received), warm_up.problem().or(outcome.problem())))
 }
 
 impl Curves {
@@ -165,7 +165,7 @@ impl Curves {
 
     /// Ratio between the cost of a delivery to 1,000 and of one to 100, for this project's server.
     fn growths(&self) -> Vec<(&str, f64)> {
-        let ours = self.curves.iter().filter(|curve| curve.driver == Driver::Qws && !curve.is_over_topics);
+        let ours = self.curves.iter().filter(|curve| curve.column == Column::Qws && !curve.is_over_topics);
         ours.filter_map(|curve| {
             let medians = curve.medians();
             let at = |subscribers: f64| medians.iter().find(|point| point.0 == subscribers).map(|point| point.1);
@@ -230,10 +230,11 @@ impl Display for Curves {
 }
 
 const fn color(curve: &Curve) -> (u8, u8, u8) {
-    match (curve.driver, curve.audience, curve.is_over_topics) {
-        (Driver::Qws, Audience::One, _) => (0x2b, 0x8a, 0x3e),
-        (Driver::Qws, Audience::All, _) => (0x0b, 0x6b, 0xcb),
-        (Driver::Bare, ..) => (0x68, 0x70, 0x78),
-        (Driver::Wss | Driver::QwsWss | Driver::Nats, ..) => (0xd9, 0x48, 0x0f),
+    match (curve.column, curve.audience) {
+        (Column::Bare, _) => (0x68, 0x70, 0x78),
+        (Column::QwsWss, _) => (0x86, 0x3b, 0xc4),
+        (Column::Wss | Column::Ws | Column::Nats, _) => (0xd9, 0x48, 0x0f),
+        (Column::Qws | Column::Before, Audience::One) => (0x2b, 0x8a, 0x3e),
+        (Column::Qws | Column::Before, Audience::All) => (0x0b, 0x6b, 0xcb),
     }
 }

@@ -1,15 +1,21 @@
-//! Rows of the comparison, and the ratios to reach.
+//! Rows of the comparison, and the goals to reach.
 
 use super::Extent;
+use super::column::Column;
 use super::table::Goals;
-use crate::load::{Driver, Encoding, Interest, Mode, Topics};
+use crate::load::{Encoding, Interest, Mode, Topics};
 
 /// Upper bounds for latency relative to the baselines, lower bounds for throughput.
-const LATENCY: Goals = Goals { bare: Some(1.15), wss: Some(1.0) };
-const PIPELINED: Goals = Goals { bare: Some(0.85), wss: Some(1.6) };
-const FAN_OUT: Goals = Goals { bare: Some(0.85), wss: Some(1.3) };
-pub(super) const CONNECTIONS: Goals = Goals { bare: Some(0.9), wss: Some(1.0) };
-pub(super) const MEMORY: Goals = Goals { bare: Some(1.3), wss: Some(0.5) };
+const LATENCY: Goals = Goals { bare: Some(1.15), best_wss: Some(1.0), ..Goals::NONE };
+const PIPELINED: Goals = Goals { bare: Some(0.85), best_wss: Some(1.6), ..Goals::NONE };
+const FAN_OUT: Goals = Goals { bare: Some(0.85), best_wss: Some(1.3), ..Goals::NONE };
+const DELIVERY_CPU: Goals = Goals { own_wss: Some(1.0), ..Goals::NONE };
+/// In microseconds a round trip.
+const DIRECT_CPU: Goals = Goals { most: Some(9.0), ..Goals::NONE };
+pub(super) const CONNECTIONS: Goals = Goals { bare: Some(0.9), best_wss: Some(1.0), ..Goals::NONE };
+const MEMORY: Goals = Goals { bare: Some(1.3), best_wss: Some(0.5), ..Goals::NONE };
+/// In kilobytes a client.
+const IDLE_MEMORY: Goals = Goals { most: Some(35.0), ..MEMORY };
 /// Resumed connections per second relative to full ones, on the same server.
 pub(super) const RESUMED_TO_FULL: f64 = 2.0;
 
@@ -22,7 +28,7 @@ pub(super) const TWO_WORKERS: &str = ", 2 workers";
 pub(super) struct Group {
     pub(super) name: String,
     pub(super) rounds: u16,
-    /// Workers of this project's server, which then runs alone: the baselines would not change.
+    /// Workers of this project's server, which then runs alone: the others would not change.
     pub(super) workers: Option<u16>,
     pub(super) work: Work,
 }
@@ -30,7 +36,7 @@ pub(super) struct Group {
 pub(super) enum Work {
     Messages { clients: usize, interest: Interest, loads: Vec<Load> },
     Connect { clients: usize, resume: bool },
-    Memory { clients: usize, interest: Interest },
+    Memory { clients: usize, interest: Interest, goals: Goals },
 }
 
 pub(super) struct Load {
@@ -42,6 +48,9 @@ pub(super) struct Load {
     pub(super) window: u64,
     pub(super) rate: Goals,
     pub(super) latency: Goals,
+    pub(super) cpu: Goals,
+    /// Whether the use of the processors is shown.
+    pub(super) shows_cores: bool,
 }
 
 impl Group {
@@ -53,12 +62,14 @@ impl Group {
         matches!(self.work, Work::Memory { .. })
     }
 
-    pub(super) fn drivers(&self, extent: &Extent) -> &'static [Driver] {
-        match (self.workers, extent.baselines_only) {
-            (Some(_), true) => &[],
-            (Some(_), false) => &[Driver::Qws],
-            (None, true) => &[Driver::Bare, Driver::Wss],
-            (None, false) => &[Driver::Qws, Driver::Bare, Driver::Wss],
+    pub(super) fn serves(&self, column: Column) -> bool {
+        if self.workers.is_some() {
+            return column.has_workers();
+        }
+        match &self.work {
+            Work::Messages { loads, .. } => loads.iter().all(|load| column.serves(load.mode)),
+            Work::Memory { interest: Interest::Topics(_), .. } => column.serves(Mode::Topic),
+            Work::Memory { .. } | Work::Connect { .. } => true,
         }
     }
 }
@@ -69,11 +80,16 @@ pub(super) fn groups(extent: &Extent) -> Vec<Group> {
     let messages =
         |name: &str, clients, interest, loads| Group::new(name, rounds, Work::Messages { clients, interest, loads });
     let connect = |name: &str, resume| Group::new(name, rounds, Work::Connect { clients: 16, resume });
-    let memory = |name: &str, interest| Group::new(name, rounds.min(3), Work::Memory { clients: 1000, interest });
+    let memory =
+        |name: &str, interest, goals| Group::new(name, rounds.min(3), Work::Memory { clients: 1000, interest, goals });
     let one = Interest::Topics(Topics::everyone_on(1));
     let two_workers = |clients: usize| {
         let mut loads = fan_outs(Mode::Topic, clients);
-        loads.iter_mut().for_each(|load| load.name.push_str(TWO_WORKERS));
+        for load in &mut loads {
+            load.name.push_str(TWO_WORKERS);
+            // The goals are for one worker.
+            (load.rate, load.cpu) = (Goals::NONE, Goals::NONE);
+        }
         Group { workers: Some(2), ..messages(&format!("topic to {clients}{TWO_WORKERS}"), clients, one, loads) }
     };
     let mut groups = vec![
@@ -94,13 +110,18 @@ pub(super) fn groups(extent: &Extent) -> Vec<Group> {
         messages("topic to 1000", 1000, one, fan_outs(Mode::Topic, 1000)),
         two_workers(100),
         two_workers(1000),
+        messages(
+            "direct, 10 pairs",
+            20,
+            Interest::Requests,
+            vec![direct(10, 128, 1), direct(10, 128, 6), direct(10, 128, 64)],
+        ),
         connect(FULL, false),
         connect(RESUMED, true),
-        memory("memory per idle client, of 1000", Interest::Own),
-        memory("memory per client on 1 topic, of 1000", one),
-        memory("memory per client on 16 topics, of 1000", Interest::Topics(Topics::everyone_on(16))),
+        memory("memory per idle client, of 1000", Interest::Own, IDLE_MEMORY),
+        memory("memory per client on 1 topic, of 1000", one, MEMORY),
+        memory("memory per client on 16 topics, of 1000", Interest::Topics(Topics::everyone_on(16)), MEMORY),
     ];
-    groups.retain(|group| !group.drivers(extent).is_empty());
     if let Some(text) = &extent.only {
         groups.retain_mut(|group| {
             let is_wanted = group.name.contains(text);
@@ -132,6 +153,24 @@ fn echo(clients: usize, size: usize, window: u64, encoding: Encoding) -> Load {
         window,
         rate: if is_pipelined { PIPELINED } else { Goals::NONE },
         latency: if is_pipelined { Goals::NONE } else { LATENCY },
+        cpu: Goals::NONE,
+        shows_cores: false,
+    }
+}
+
+/// Requests to as many other clients, and their answers.
+fn direct(pairs: usize, size: usize, window: u64) -> Load {
+    Load {
+        name: format!("direct, {pairs} pairs, {size} B, {window} in flight each"),
+        mode: Mode::Direct,
+        encoding: Encoding::Text,
+        senders: pairs,
+        size,
+        window,
+        rate: Goals::NONE,
+        latency: Goals::NONE,
+        cpu: if window == 64 { DIRECT_CPU } else { Goals::NONE },
+        shows_cores: false,
     }
 }
 
@@ -147,6 +186,9 @@ fn fan_outs(mode: Mode, clients: usize) -> Vec<Load> {
         window,
         rate: if window > 1 { FAN_OUT } else { Goals::NONE },
         latency: Goals::NONE,
+        cpu: DELIVERY_CPU,
+        // Next to the same rows with two workers, which may lack a core for the load generator.
+        shows_cores: mode == Mode::Topic,
     };
     vec![load(128, 1), load(128, 16), load(1024, 1), load(1024, 16)]
 }

@@ -11,11 +11,13 @@ use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
 
 use super::Extent;
+use super::column::Column;
+use super::peers::{self, Installed};
 use crate::baseline;
 use crate::congestion::Congestion;
 use crate::link::Link;
 use crate::load::crowd::Crowd;
-use crate::load::{Driver, Interest, Target, Trust};
+use crate::load::{Interest, Target, Trust};
 
 const BINARY: &str = "quic-websocket";
 const STARTUP: Duration = Duration::from_secs(15);
@@ -26,7 +28,9 @@ const ATTEMPT: Duration = Duration::from_millis(1500);
 pub(super) struct Stage {
     folder: TempDir,
     benchmark: PathBuf,
-    server: Option<PathBuf>,
+    ours: Option<PathBuf>,
+    nats: Option<Installed>,
+    ws: Option<Installed>,
     extent: Extent,
 }
 
@@ -35,69 +39,65 @@ impl Stage {
         let folder = tempfile::tempdir().context("cannot create a temporary folder")?;
         baseline::identity::create(folder.path())?;
         let benchmark = std::env::current_exe().context("cannot find this executable")?;
-        let server = if extent.baselines_only { None } else { Some(find_server(&benchmark)?) };
-        Ok(Self { folder, benchmark, server, extent: extent.clone() })
+        let is_needed = [Column::Qws, Column::QwsWss].into_iter().any(|column| extent.wants(column));
+        let ours = if is_needed { Some(find_server(&benchmark)?) } else { None };
+        let mut extent = extent.clone();
+        if let Some(before) = &mut extent.before {
+            *before = fs::canonicalize(&before).with_context(|| format!("there is no {}", before.display()))?;
+        }
+        Ok(Self { folder, benchmark, ours, nats: None, ws: None, extent })
+    }
+
+    /// Looks for the servers of other projects, and returns their versions. Missing ones are reported and left out.
+    pub(super) fn find_peers(&mut self) -> Vec<String> {
+        let extent = &self.extent;
+        let look = |column: Column, find: &dyn Fn() -> Result<Installed>| {
+            let found = extent.wants(column).then(find)?;
+            found.inspect_err(|reason| eprintln!("{} is left out: {reason:#}", column.title())).ok()
+        };
+        self.nats = look(Column::Nats, &|| peers::nats(&extent.nats));
+        self.ws = look(Column::Ws, &|| peers::ws(&extent.node_ws));
+        self.nats.iter().chain(&self.ws).map(|found| found.version.clone()).collect()
+    }
+
+    /// The columns that can be measured.
+    pub(super) fn columns(&self) -> impl Iterator<Item = Column> {
+        Column::ALL.into_iter().filter(|column| self.extent.wants(*column)).filter(|column| match column {
+            Column::Before => self.extent.before.is_some(),
+            Column::Nats => self.nats.is_some(),
+            Column::Ws => self.ws.is_some(),
+            Column::Qws | Column::Bare | Column::QwsWss | Column::Wss => true,
+        })
     }
 
     /// Starts one server on loopback and returns once it accepts connections.
-    pub(super) async fn start(&self, driver: Driver, workers: Option<u16>) -> Result<Server> {
+    pub(super) async fn start(&self, column: Column, workers: Option<u16>) -> Result<Server> {
         let workers = workers.unwrap_or(self.extent.workers);
-        self.launch(Launch { driver, workers, congestion: None, settings: "", link: None }).await
+        self.launch(Launch { column, workers, congestion: None, settings: "", link: None }).await
     }
 
     /// Starts one server and returns once it accepts connections.
     pub(super) async fn launch(&self, launch: Launch<'_>) -> Result<Server> {
-        let driver = launch.driver;
-        let folder = self.folder.path();
-        let (certificate, key) = (folder.join("server.pem"), folder.join("server-key.pem"));
-        let log = folder.join(format!("{driver:?}.log").to_lowercase());
-        let binary = match (driver, &self.server) {
-            (Driver::Qws | Driver::QwsWss, Some(binary)) => binary,
-            (Driver::Bare | Driver::Wss, _) => &self.benchmark,
-            (driver, _) => bail!("there is no {driver:?} server in this comparison"),
+        let column = launch.column;
+        let log = self.folder.path().join(format!("{}.log", column.key()));
+        let mut address = match launch.link {
+            None => SocketAddr::from(([127, 0, 0, 1], 0)),
+            Some(link) => SocketAddr::new(link.server_address(), 0),
         };
-        let (mut command, mut address) = match launch.link {
-            None => (Command::new(binary), SocketAddr::from(([127, 0, 0, 1], 0))),
-            Some(link) => (link.server_command(), SocketAddr::new(link.server_address(), 0)),
+        if !matches!(column, Column::Bare | Column::Wss | Column::Ws) {
+            // These do not report a port that the system has chosen. In a separate namespace every port is free.
+            address = if launch.link.is_some() { SocketAddr::new(address.ip(), 4433) } else { free_address()? };
+        }
+        let program = self.command(&launch, address)?;
+        let mut command = match launch.link {
+            None => program,
+            Some(link) => wrapped(link.server_command(), &program),
         };
-        if launch.link.is_some() {
-            command.arg(binary);
-        }
-        command.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(&log)?);
-        match driver {
-            Driver::Qws | Driver::QwsWss | Driver::Nats => {
-                // In a separate namespace every port is free.
-                address = if launch.link.is_some() { SocketAddr::new(address.ip(), 4433) } else { free_address()? };
-                let workers = launch.workers.to_string();
-                command.args(["--addr", &address.to_string(), "--workers", &workers, "--max-clients", "20000"]);
-                command.args(["--log-level", "warn"]).arg("--cert").arg(certificate).arg("--key").arg(key);
-                if !launch.settings.is_empty() {
-                    let settings = folder.join("server.toml");
-                    fs::write(&settings, launch.settings)?;
-                    command.arg("--config").arg(settings);
-                }
-                if let Some(congestion) = launch.congestion {
-                    command.env("QWS_QUIC__CONGESTION", congestion.name());
-                }
-                // Output of the server must never block it.
-                command.stdout(Stdio::null());
-            }
-            Driver::Bare | Driver::Wss => {
-                let role = if driver == Driver::Bare { "serve-bare" } else { "serve-wss" };
-                command.args([role, &address.to_string()]).arg(certificate).arg(key);
-                if let (Driver::Bare, Some(congestion)) = (driver, launch.congestion) {
-                    command.args(["--congestion", congestion.name()]);
-                    // The values that this project's server requests: with its own defaults, bare Quinn would notice
-                    // losses later.
-                    command.args(["--ack-every", "10", "--ack-within-ms", "25"]);
-                }
-                if driver == Driver::Wss && self.extent.wss_batches {
-                    command.arg("--batches");
-                }
-            }
-        }
+        command.current_dir(self.folder.path()).stdin(Stdio::piped()).stderr(File::create(&log)?);
+        // Output of a server that is not read must never block it.
+        command.stdout(if address.port() == 0 { Stdio::piped() } else { Stdio::null() });
         let child = command.spawn().with_context(|| format!("cannot start {:?}", command.get_program()))?;
-        let mut server = Server { child, log, target: self.target(&launch, address) };
+        let mut server = Server { column, child, log, target: self.target(&launch, address) };
         if address.port() == 0 {
             server.target.address = server.announced()?;
         }
@@ -105,9 +105,51 @@ impl Stage {
         Ok(server)
     }
 
+    fn command(&self, launch: &Launch<'_>, address: SocketAddr) -> Result<Command> {
+        let (folder, column) = (self.folder.path(), launch.column);
+        let missing = || format!("{} is not part of this comparison", column.title());
+        Ok(match column {
+            Column::Qws | Column::QwsWss => self.own(self.ours.as_ref().with_context(missing)?, launch, address)?,
+            Column::Before => self.own(self.extent.before.as_ref().with_context(missing)?, launch, address)?,
+            Column::Nats => self.nats.as_ref().with_context(missing)?.nats_command(folder, address)?,
+            Column::Ws => self.ws.as_ref().with_context(missing)?.ws_command(folder)?,
+            Column::Bare | Column::Wss => {
+                let mut command = Command::new(&self.benchmark);
+                let role = if column == Column::Bare { "serve-bare" } else { "serve-wss" };
+                command.args([role, &address.to_string()]);
+                command.arg(folder.join("server.pem")).arg(folder.join("server-key.pem"));
+                if let (Column::Bare, Some(congestion)) = (column, launch.congestion) {
+                    command.args(["--congestion", congestion.name()]);
+                    // The values that this project's server requests: with its own defaults, bare Quinn would notice
+                    // losses later.
+                    command.args(["--ack-every", "10", "--ack-within-ms", "25"]);
+                }
+                command
+            }
+        })
+    }
+
+    fn own(&self, binary: &Path, launch: &Launch<'_>, address: SocketAddr) -> Result<Command> {
+        let folder = self.folder.path();
+        let mut command = Command::new(binary);
+        let workers = launch.workers.to_string();
+        command.args(["--addr", &address.to_string(), "--workers", &workers, "--max-clients", "20000"]);
+        command.args(["--log-level", "warn"]);
+        command.arg("--cert").arg(folder.join("server.pem")).arg("--key").arg(folder.join("server-key.pem"));
+        if !launch.settings.is_empty() {
+            let settings = folder.join("server.toml");
+            fs::write(&settings, launch.settings)?;
+            command.arg("--config").arg(settings);
+        }
+        if let Some(congestion) = launch.congestion {
+            command.env("QWS_QUIC__CONGESTION", congestion.name());
+        }
+        Ok(command)
+    }
+
     fn target(&self, launch: &Launch<'_>, address: SocketAddr) -> Target {
         Target {
-            driver: launch.driver,
+            driver: launch.column.driver(),
             address,
             name: "localhost".to_owned(),
             trust: Trust::Authority(self.folder.path().join("ca.pem")),
@@ -121,7 +163,7 @@ impl Stage {
 /// How to start one server.
 #[derive(Clone, Copy)]
 pub(super) struct Launch<'a> {
-    pub(super) driver: Driver,
+    pub(super) column: Column,
     /// Of this project's server.
     pub(super) workers: u16,
     /// Congestion controller of both ends, over QUIC.
@@ -130,6 +172,13 @@ pub(super) struct Launch<'a> {
     pub(super) settings: &'a str,
     /// Link with the server on its far side, if it is not on loopback.
     pub(super) link: Option<&'a Link>,
+}
+
+/// The same program, arguments and environment behind another command.
+fn wrapped(mut outer: Command, program: &Command) -> Command {
+    outer.arg(program.get_program()).args(program.get_args());
+    outer.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    outer
 }
 
 /// Connects once.
@@ -165,6 +214,7 @@ fn free_address() -> Result<SocketAddr> {
 
 /// A running server; dropping it ends the process.
 pub(super) struct Server {
+    pub(super) column: Column,
     child: Child,
     log: PathBuf,
     pub(super) target: Target,
@@ -206,18 +256,12 @@ impl Server {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let tail: Vec<_> = log.lines().rev().take(5).collect();
         let tail: Vec<_> = tail.into_iter().rev().collect();
-        format!("the {:?} server {what}; its log ends:\n{}", self.target.driver, tail.join("\n"))
+        format!("the {} server {what}; its log ends:\n{}", self.column.title(), tail.join("\n"))
     }
 
     /// Processor time used by the process so far.
     pub(super) fn cpu(&self) -> Result<Duration> {
-        /// Linux reports hundredths of a second on every architecture.
-        const TICK: Duration = Duration::from_millis(10);
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat")?;
-        let ticks = |field| fields.split_whitespace().nth(field).and_then(|ticks| ticks.parse::<u32>().ok());
-        let (user, system) = (ticks(11).context("user time")?, ticks(12).context("system time")?);
-        Ok(TICK * (user + system))
+        cpu_of(&self.child.id().to_string())
     }
 
     /// Resident memory of the process in bytes.
@@ -235,4 +279,19 @@ impl Drop for Server {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// Processor time used by this process so far.
+pub(super) fn own_cpu() -> Result<Duration> {
+    cpu_of("self")
+}
+
+fn cpu_of(process: &str) -> Result<Duration> {
+    /// Linux reports hundredths of a second on every architecture.
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat")?;
+    let ticks = |field| fields.split_whitespace().nth(field).and_then(|ticks| ticks.parse::<u32>().ok());
+    let (user, system) = (ticks(11).context("user time")?, ticks(12).context("system time")?);
+    Ok(TICK * (user + system))
 }

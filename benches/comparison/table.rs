@@ -4,29 +4,44 @@ use std::fmt::{self, Display, Formatter};
 
 use serde_json::{Value, json};
 
+use super::column::{Column, Yardstick};
 use super::{Extent, plan};
-use crate::load::Driver;
 
-const DRIVERS: [Driver; 3] = [Driver::Qws, Driver::Bare, Driver::Wss];
-
-/// Target ratio of this project's server to each baseline.
+/// Target of this project's server over QUIC: ratios to others, and an upper bound in the figure's own unit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Goals {
     pub(super) bare: Option<f64>,
-    pub(super) wss: Option<f64>,
+    pub(super) best_wss: Option<f64>,
+    pub(super) own_wss: Option<f64>,
+    pub(super) most: Option<f64>,
 }
 
 impl Goals {
-    pub(super) const NONE: Self = Self { bare: None, wss: None };
+    pub(super) const NONE: Self = Self { bare: None, best_wss: None, own_wss: None, most: None };
+
+    const fn against(&self, yardstick: Yardstick) -> Option<f64> {
+        match yardstick {
+            Yardstick::Column(Column::Bare) => self.bare,
+            Yardstick::Column(Column::QwsWss) => self.own_wss,
+            Yardstick::Column(_) => None,
+            Yardstick::BestWss => self.best_wss,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Metric {
     Rate,
+    RoundTrips,
     P50,
     P99,
-    /// The server's processor time per delivery or connection.
+    /// The server's processor time per delivery, round trip or connection.
     Cpu,
+    /// The same of the load generator.
+    GeneratorCpu,
+    /// Processor time by elapsed time.
+    ServerCores,
+    GeneratorCores,
     Connections,
     Memory,
     /// Connections per second, resumed divided by full.
@@ -39,18 +54,22 @@ impl Metric {
     const fn name(self) -> &'static str {
         match self {
             Self::Rate => "messages/s",
+            Self::RoundTrips => "round trips/s",
             Self::P50 => "p50, us",
             Self::P99 => "p99, us",
             Self::Cpu => "server CPU, us each",
+            Self::GeneratorCpu => "generator CPU, us each",
+            Self::ServerCores => "server, cores",
+            Self::GeneratorCores => "generator, cores",
             Self::Connections => "connections/s",
-            Self::Memory => "KiB/client",
+            Self::Memory => "KB/client",
             Self::Resumption => "times full",
             Self::Scaling => "times 1 worker",
         }
     }
 
     const fn is_better_higher(self) -> bool {
-        matches!(self, Self::Rate | Self::Connections | Self::Resumption | Self::Scaling)
+        matches!(self, Self::Rate | Self::RoundTrips | Self::Connections | Self::Resumption | Self::Scaling)
     }
 
     fn is_met(self, value: f64, goal: f64) -> bool {
@@ -64,6 +83,8 @@ impl Metric {
 
 pub(super) struct Table {
     extent: Extent,
+    /// Versions of the servers of other projects.
+    versions: Vec<String>,
     rows: Vec<Row>,
     remarks: Vec<String>,
 }
@@ -72,8 +93,8 @@ struct Row {
     work: String,
     metric: Metric,
     goals: Goals,
-    /// By driver, then by round.
-    samples: [Vec<f64>; 3],
+    /// By column, then by round.
+    samples: [Vec<f64>; Column::COUNT],
 }
 
 pub(super) struct Spread {
@@ -110,51 +131,96 @@ impl Display for Spread {
 }
 
 impl Row {
-    fn of(&self, driver: Driver) -> &[f64] {
-        &self.samples[place(driver)]
+    fn of(&self, column: Column) -> &[f64] {
+        &self.samples[column.place()]
     }
 
-    /// Ratio of this project's server to a baseline, round by round.
-    fn ratio(&self, baseline: Driver) -> Option<Spread> {
-        let pairs = self.of(Driver::Qws).iter().zip(self.of(baseline));
+    /// The figures that this project's server is measured by, round by round.
+    fn yardstick(&self, yardstick: Yardstick) -> Vec<f64> {
+        match yardstick {
+            Yardstick::Column(column) => self.of(column).to_vec(),
+            Yardstick::BestWss => {
+                let (own, baseline) = (self.of(Column::QwsWss), self.of(Column::Wss));
+                let rounds = 0..own.len().max(baseline.len());
+                let best = rounds.filter_map(|round| match (own.get(round), baseline.get(round)) {
+                    (Some(own), Some(baseline)) if self.metric.is_better_higher() => Some(own.max(*baseline)),
+                    (Some(own), Some(baseline)) => Some(own.min(*baseline)),
+                    (own, baseline) => own.or(baseline).copied(),
+                });
+                best.collect()
+            }
+        }
+    }
+
+    /// Ratio of this project's server to a yardstick, round by round.
+    fn ratio(&self, yardstick: Yardstick) -> Option<Spread> {
+        let theirs = self.yardstick(yardstick);
+        let pairs = self.of(Column::Qws).iter().zip(theirs);
         Spread::of(&pairs.map(|(ours, theirs)| ours / theirs.max(1e-9)).collect::<Vec<_>>())
     }
 
-    fn goal(&self, baseline: Driver) -> Option<f64> {
-        if baseline == Driver::Bare { self.goals.bare } else { self.goals.wss }
+    fn verdict(&self, value: f64, goal: f64) -> String {
+        let verdict = if self.metric.is_met(value, goal) { "met" } else { "**MISSED**" };
+        format!("({} {goal}: {verdict})", self.metric.relation())
     }
 
-    fn ratio_cell(&self, baseline: Driver) -> String {
-        let Some(ratio) = self.ratio(baseline) else { return String::new() };
-        let Some(goal) = self.goal(baseline) else { return format!("{:.2}", ratio.median) };
-        let verdict = if self.metric.is_met(ratio.median, goal) { "met" } else { "**MISSED**" };
-        format!("{:.2} ({} {goal}: {verdict})", ratio.median, self.metric.relation())
+    fn cell(&self, column: Column) -> String {
+        match (Spread::of(self.of(column)), self.goals.most) {
+            (Some(spread), Some(goal)) if column == Column::Qws => {
+                format!("{spread} {}", self.verdict(spread.median, goal))
+            }
+            (Some(spread), _) => spread.to_string(),
+            (None, _) => String::new(),
+        }
     }
 
-    fn ratio_json(&self, baseline: Driver) -> Value {
-        let Some(ratio) = self.ratio(baseline) else { return Value::Null };
-        let mut value = ratio.to_json();
-        if let Some(goal) = self.goal(baseline) {
+    fn ratio_cell(&self, yardstick: Yardstick) -> String {
+        match (self.ratio(yardstick), self.goals.against(yardstick)) {
+            (Some(ratio), Some(goal)) => format!("{:.2} {}", ratio.median, self.verdict(ratio.median, goal)),
+            (Some(ratio), None) => format!("{:.2}", ratio.median),
+            (None, _) => String::new(),
+        }
+    }
+
+    fn judged(&self, spread: &Spread, goal: Option<f64>) -> Value {
+        let mut value = spread.to_json();
+        if let Some(goal) = goal {
             value["goal"] = json!(goal);
-            value["met"] = json!(self.metric.is_met(ratio.median, goal));
+            value["met"] = json!(self.metric.is_met(spread.median, goal));
         }
         value
+    }
+
+    fn to_json(&self) -> Value {
+        let mut row = json!({ "work": self.work, "metric": self.metric.name() });
+        for column in Column::ALL {
+            if let Some(spread) = Spread::of(self.of(column)) {
+                row[column.key()] = self.judged(&spread, self.goals.most.filter(|_| column == Column::Qws));
+                row[column.key()]["samples"] = json!(self.of(column));
+            }
+        }
+        for yardstick in Yardstick::ALL {
+            if let Some(ratio) = self.ratio(yardstick) {
+                row[yardstick.key()] = self.judged(&ratio, self.goals.against(yardstick));
+            }
+        }
+        row
     }
 }
 
 impl Table {
-    pub(super) fn new(extent: &Extent) -> Self {
-        Self { extent: extent.clone(), rows: Vec::new(), remarks: Vec::new() }
+    pub(super) fn new(extent: &Extent, versions: Vec<String>) -> Self {
+        Self { extent: extent.clone(), versions, rows: Vec::new(), remarks: Vec::new() }
     }
 
     /// Adds one round's figure.
-    pub(super) fn add(&mut self, work: &str, metric: Metric, goals: Goals, driver: Driver, value: f64) {
+    pub(super) fn add(&mut self, work: &str, metric: Metric, goals: Goals, column: Column, value: f64) {
         let known = self.rows.iter().position(|row| row.work == work && row.metric == metric);
         let index = known.unwrap_or_else(|| {
             self.rows.push(Row { work: work.to_owned(), metric, goals, samples: Default::default() });
             self.rows.len() - 1
         });
-        self.rows[index].samples[place(driver)].push(value);
+        self.rows[index].samples[column.place()].push(value);
     }
 
     /// Notes a problem that invalidates a figure: losses, failures.
@@ -184,35 +250,25 @@ impl Table {
     fn quotient(&self, name: &str, metric: Metric, over: &str, under: &str, of: Metric) -> Option<Row> {
         let row = |work| self.rows.iter().find(|row| row.work == work && row.metric == of);
         let (over, under) = (row(over)?, row(under)?);
-        let samples = DRIVERS.map(|driver| {
-            let pairs = over.of(driver).iter().zip(under.of(driver));
+        let samples = Column::ALL.map(|column| {
+            let pairs = over.of(column).iter().zip(under.of(column));
             pairs.map(|(over, under)| over / under.max(1e-9)).collect()
         });
         Some(Row { work: name.to_owned(), metric, goals: Goals::NONE, samples })
     }
 
+    /// Columns with figures, and yardsticks with ratios.
+    fn shown(&self) -> (Vec<Column>, Vec<Yardstick>) {
+        let has_figures = |column: &Column| self.rows.iter().any(|row| !row.of(*column).is_empty());
+        let has_ratios = |yardstick: &Yardstick| self.rows.iter().any(|row| row.ratio(*yardstick).is_some());
+        (Column::ALL.into_iter().filter(has_figures).collect(), Yardstick::ALL.into_iter().filter(has_ratios).collect())
+    }
+
     pub(super) fn to_json(&self) -> Value {
-        let row = |row: &Row| {
-            let figures = |driver| {
-                let mut value = Spread::of(row.of(driver)).map_or(Value::Null, |spread| spread.to_json());
-                if !value.is_null() {
-                    value["samples"] = json!(row.of(driver));
-                }
-                value
-            };
-            json!({
-                "work": row.work,
-                "metric": row.metric.name(),
-                "qws": figures(Driver::Qws),
-                "bare": figures(Driver::Bare),
-                "wss": figures(Driver::Wss),
-                "qws_to_bare": row.ratio_json(Driver::Bare),
-                "qws_to_wss": row.ratio_json(Driver::Wss),
-            })
-        };
-        let mut rows: Vec<_> = self.rows.iter().map(row).chain(self.scaling().map(|scaling| row(&scaling))).collect();
+        let mut rows: Vec<_> = self.rows.iter().map(Row::to_json).collect();
+        rows.extend(self.scaling().map(|scaling| scaling.to_json()));
         if let Some(resumption) = self.resumption() {
-            let mut value = row(&resumption);
+            let mut value = resumption.to_json();
             value["goal"] = json!(plan::RESUMED_TO_FULL);
             value["met"] = json!(self.resumption_is_met());
             rows.push(value);
@@ -221,7 +277,7 @@ impl Table {
             "rounds": self.extent.rounds(),
             "quick": self.extent.is_quick,
             "workers": self.extent.workers,
-            "wss_batches": self.extent.wss_batches,
+            "versions": self.versions,
             "processors": std::thread::available_parallelism().map_or(0, usize::from),
             "rows": rows,
             "remarks": self.remarks,
@@ -229,7 +285,7 @@ impl Table {
     }
 
     fn resumption_is_met(&self) -> Option<bool> {
-        let ours = Spread::of(self.resumption()?.of(Driver::Qws))?;
+        let ours = Spread::of(self.resumption()?.of(Column::Qws))?;
         Some(Metric::Resumption.is_met(ours.median, plan::RESUMED_TO_FULL))
     }
 }
@@ -237,21 +293,20 @@ impl Table {
 impl Display for Table {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (rounds, workers) = (self.extent.rounds(), self.extent.workers);
-        let wss = if self.extent.wss_batches { "one flush for all ready messages" } else { "one flush per message" };
-        writeln!(f, "Medians (and spread) of {rounds} rounds; ratios paired by round.")?;
-        writeln!(f, "qws: --workers {workers}; bare Quinn: 1 thread; WSS: 2 threads, {wss}.\n")?;
-        writeln!(f, "| work | figure | qws | bare Quinn | WSS | qws / bare | qws / WSS |")?;
-        writeln!(f, "|---|---|---|---|---|---|---|")?;
+        writeln!(f, "Medians (and spread) of {rounds} rounds; ratios of qws to others, paired by round.")?;
+        write!(f, "qws: --workers {workers}; bare Quinn: 1 thread; WSS: tokio-tungstenite, 2 threads")?;
+        self.versions.iter().try_for_each(|version| write!(f, "; {version}"))?;
+        let (columns, yardsticks) = self.shown();
+        write!(f, ".\n\n| work | figure |")?;
+        columns.iter().try_for_each(|column| write!(f, " {} |", column.title()))?;
+        yardsticks.iter().try_for_each(|yardstick| write!(f, " to {} |", yardstick.title()))?;
+        writeln!(f, "\n|---|---|{}", "---|".repeat(columns.len() + yardsticks.len()))?;
         let derived: Vec<_> = self.resumption().into_iter().chain(self.scaling()).collect();
         for row in self.rows.iter().chain(&derived) {
             write!(f, "| {} | {} |", row.work, row.metric.name())?;
-            for driver in DRIVERS {
-                match Spread::of(row.of(driver)) {
-                    Some(spread) => write!(f, " {spread} |")?,
-                    None => write!(f, " |")?,
-                }
-            }
-            writeln!(f, " {} | {} |", row.ratio_cell(Driver::Bare), row.ratio_cell(Driver::Wss))?;
+            columns.iter().try_for_each(|column| write!(f, " {} |", row.cell(*column)))?;
+            yardsticks.iter().try_for_each(|yardstick| write!(f, " {} |", row.ratio_cell(*yardstick)))?;
+            writeln!(f)?;
         }
         if let Some(is_met) = self.resumption_is_met() {
             let verdict = if is_met { "met" } else { "**MISSED**" };
@@ -261,13 +316,5 @@ impl Display for Table {
             writeln!(f, "\n**Not clean**: {remark}")?;
         }
         Ok(())
-    }
-}
-
-fn place(driver: Driver) -> usize {
-    match driver {
-        Driver::Qws => 0,
-        Driver::Bare => 1,
-        Driver::Wss | Driver::QwsWss | Driver::Nats => 2,
     }
 }
