@@ -141,7 +141,7 @@ fn admit(incoming: Incoming, worker_context: &WorkerContext, clients: &TaskTrack
         match addresses.admit(from.ip(), incoming.remote_address_validated()) {
             Admission::Granted => {
                 let handshaking = registry.begin_handshake();
-                clients.spawn(session::run(incoming, worker_context.clone(), handshaking));
+                clients.spawn(session::run(Box::new(incoming), worker_context.clone(), handshaking));
             }
             Admission::Unproven => drop(incoming.retry()),
             Admission::Refused(why) => {

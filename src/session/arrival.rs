@@ -19,8 +19,8 @@ use crate::registry::Handshaking;
 use crate::transport::webtransport::{self, NoSession};
 use crate::transport::{Carrier, Protocol};
 
-/// Serves one QUIC connection until it ends.
-pub(crate) async fn run(incoming: quinn::Incoming, worker_context: WorkerContext, handshaking: Handshaking) {
+/// Serves one QUIC connection until it ends. `incoming` is in a box, because a task keeps room for its arguments.
+pub(crate) async fn run(incoming: Box<quinn::Incoming>, worker_context: WorkerContext, handshaking: Handshaking) {
     let config = &worker_context.context.config;
     let deadline = Instant::now() + config.timing.handshake_timeout();
     let from = incoming.remote_address();
@@ -45,10 +45,13 @@ pub(crate) async fn run(incoming: quinn::Incoming, worker_context: WorkerContext
         Ok(Ok((protocol, None))) => {
             // Never fails on the server's side.
             let Ok((connection, confirmed)) = connecting.into_0rtt() else { return };
+            // Boxed, because most clients come the other way.
             return match protocol {
-                Protocol::Native => run_early(connection, confirmed, deadline, worker_context, handshaking).await,
+                Protocol::Native => {
+                    Box::pin(run_early(connection, confirmed, deadline, worker_context, handshaking)).await
+                }
                 Protocol::WebTransport => {
-                    run_session(connection, confirmed, deadline, worker_context, handshaking).await
+                    Box::pin(run_session(connection, confirmed, deadline, worker_context, handshaking)).await
                 }
             };
         }

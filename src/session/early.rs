@@ -93,27 +93,41 @@ pub(super) struct Unconfirmed {
 pub(super) async fn confirm(
     session: &Session,
     worker_context: &WorkerContext,
-    unconfirmed: Option<Unconfirmed>,
+    unconfirmed: Option<Box<Unconfirmed>>,
     registration: &mut Registration,
 ) -> End {
-    if let Some(Unconfirmed { confirmed, info, naming, handshaking, deadline }) = unconfirmed {
-        if timeout_at(deadline, confirmed).await.is_err() {
-            return End::sent(CloseCode::TIMEOUT, "no handshake in time");
-        }
-        // The future also resolves if the connection is lost.
-        if let Some(lost) = session.carrier.close_reason() {
-            return End::Disconnected(lost);
-        }
-        let registered = match session.context.registry.register(info, worker_context.worker, naming) {
-            Ok(registered) => registered,
-            Err(why) => return End::sent(close_code(why), why.to_string()),
-        };
-        registration.enter(session, worker_context, registered).await;
-        session.context.topics.appear(&session.caller.client).await;
-        session.gate.open();
-        drop(handshaking);
+    // Boxed, because most clients send no 0-RTT data.
+    if let Some(unconfirmed) = unconfirmed
+        && let Err(end) = Box::pin(confirmed(session, worker_context, unconfirmed, registration)).await
+    {
+        return end;
     }
     std::future::pending().await
+}
+
+async fn confirmed(
+    session: &Session,
+    worker_context: &WorkerContext,
+    unconfirmed: Box<Unconfirmed>,
+    registration: &mut Registration,
+) -> Result<(), End> {
+    let Unconfirmed { confirmed, info, naming, handshaking, deadline } = *unconfirmed;
+    if timeout_at(deadline, confirmed).await.is_err() {
+        return Err(End::sent(CloseCode::TIMEOUT, "no handshake in time"));
+    }
+    // The future also resolves if the connection is lost.
+    if let Some(lost) = session.carrier.close_reason() {
+        return Err(End::Disconnected(lost));
+    }
+    let registered = match session.context.registry.register(info, worker_context.worker, naming) {
+        Ok(registered) => registered,
+        Err(why) => return Err(End::sent(close_code(why), why.to_string())),
+    };
+    registration.enter(session, worker_context, registered).await;
+    session.context.topics.appear(&session.caller.client).await;
+    session.gate.open();
+    drop(handshaking);
+    Ok(())
 }
 
 /// Whether a body may be served now; otherwise it waits for the gate.
@@ -124,7 +138,7 @@ pub(super) fn may_serve(session: &Session, body: &Bytes) -> bool {
 /// Whether serving a body twice does no harm and is invisible to others. Includes invalid bodies, which only cause an
 /// error reply.
 fn is_harmless(session: &Session, body: &Bytes) -> bool {
-    let Ok(body) = Body::parse(body.clone(), session.compression, session.max_message_bytes) else { return true };
+    let Ok(body) = Body::parse(body.clone(), session.compression, session.max_message_bytes()) else { return true };
     match Request::parse(&body).map(|request| request.message) {
         Ok(ClientMessage::Subscribe(wanted)) => !session.context.topics.blocks(&wanted.topic),
         Ok(message) => matches!(

@@ -66,7 +66,7 @@ pub(super) async fn welcome(
     deadline: Instant,
     worker_context: &WorkerContext,
     permit: Option<&Place>,
-) -> Result<Welcomed, Refused> {
+) -> Result<Box<Welcomed>, Refused> {
     let context = &worker_context.context;
     let close_deadline = Instant::now() + context.config.timing.close_timeout();
     let deadline = if permit.is_some() { deadline } else { deadline.min(close_deadline) };
@@ -100,7 +100,7 @@ pub(super) async fn welcome(
             let counters = Arc::clone(worker_context.counters());
             let datagrams = size(context.config.quic.datagram_send_buffer);
             let outbound = Outbound::new(id, zstd, control, carrier.clone(), counters, lanes, datagrams);
-            Ok(Welcomed { reader, outbound, compression, registration, member, identity })
+            Ok(Box::new(Welcomed { reader, outbound, compression, registration, member, identity }))
         }
         Err(end) => Err(Refused { end, control: Some(control) }),
     }

@@ -193,12 +193,12 @@ fn process(session: &Session, body: Bytes, replies: &mut Replies) -> Result<Outc
     let allowance = &session.caller.allowance;
     let received = body.len();
     session.outbound.counters().received(received);
-    let body = match Body::parse(body, session.compression, session.max_message_bytes) {
+    let body = match Body::parse(body, session.compression, session.max_message_bytes()) {
         Ok(body) => body,
         Err(BodyError::Fatal(e)) => return Err(frame_error(e)),
         Err(e) => {
             // Decompression that failed still cost the work.
-            let cost = if matches!(e, BodyError::Zstd(_)) { session.max_message_bytes } else { received };
+            let cost = if matches!(e, BodyError::Zstd(_)) { session.max_message_bytes() } else { received };
             answer_bad(replies, None, allowance.take(cost), e.to_string());
             let is_malformed = matches!(e, BodyError::FirstByte(_));
             return if is_malformed { malformed(session) } else { within_limits(session) }.map(|()| Outcome::Done);
@@ -287,12 +287,13 @@ async fn execute(
     let work = match deferred {
         Deferred::Work(work) => work,
         Deferred::Page(page) => {
-            make_page(session, page, replies, writer).await;
+            Box::pin(make_page(session, page, replies, writer)).await;
             return None;
         }
     };
     session.waiting.fetch_add(1, Ordering::Relaxed);
-    let reply = handler::execute(&session.context, &session.caller, work, on_control).await;
+    // Boxed, as is a page: idle clients would otherwise reserve memory for it in their tasks.
+    let reply = Box::pin(handler::execute(&session.context, &session.caller, work, on_control)).await;
     session.waiting.fetch_sub(1, Ordering::Relaxed);
     match reply {
         Reply::Ready(re, Some(reply)) => {
@@ -345,7 +346,7 @@ impl RequestLanes {
                 // Both are cancel safe: a stream or task that was not taken is still there the next time.
                 accepted = session.carrier.accept_lane(), if self.tasks.len() < most => match accepted {
                     Ok((send, receive)) => {
-                        let reader = LaneReader::new(receive, session.carrier.layer(), session.max_message_bytes);
+                        let reader = LaneReader::new(receive, session.carrier.layer(), session.max_message_bytes());
                         self.tasks.spawn(request_lane(Arc::clone(session), reader, session.new_lane(send)));
                     }
                     Err(cause) => return End::Disconnected(cause),
@@ -392,17 +393,22 @@ async fn request_lane(session: Arc<Session>, reader: LaneReader, writer: Arc<Lan
 
 /// Serves requests that come as datagrams. A reply goes by datagram if it fits into one, otherwise on the control lane.
 pub(super) async fn serve_datagrams(session: &Session) -> End {
-    let mut replies = session.replies();
     // Whether a datagram was 0-RTT data is unknown, so all wait for the gate.
     session.gate.opened().await;
+    match session.carrier.read_datagram().await {
+        // Boxed, because many clients send none.
+        Ok(first) => Box::pin(serve_datagrams_from(session, first)).await,
+        Err(cause) => End::Disconnected(cause),
+    }
+}
+
+async fn serve_datagrams_from(session: &Session, first: Bytes) -> End {
+    let mut replies = session.replies();
+    let mut body = first;
     loop {
-        let body = match session.carrier.read_datagram().await {
-            Ok(body) => body,
-            Err(cause) => return End::Disconnected(cause),
-        };
         session.record_activity();
-        if body.len() > session.max_message_bytes {
-            return frame_error(FrameError::TooBig { max: session.max_message_bytes });
+        if body.len() > session.max_message_bytes() {
+            return frame_error(FrameError::TooBig { max: session.max_message_bytes() });
         }
         let slice = session.slices.take().await;
         let taken = slice.work(|| process(session, body, &mut replies));
@@ -430,5 +436,9 @@ pub(super) async fn serve_datagrams(session: &Session) -> End {
         if let Err(end) = done {
             return end;
         }
+        body = match session.carrier.read_datagram().await {
+            Ok(body) => body,
+            Err(cause) => return End::Disconnected(cause),
+        };
     }
 }

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use quic_websocket_lane::{LaneWriter, SendHalf};
+use quic_websocket_lane::{LaneReader, LaneWriter, SendHalf};
 use quinn::ZeroRttAccepted;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -79,7 +79,6 @@ struct Session {
     /// Closed until the client's 0-RTT data is confirmed.
     gate: Gate,
     compression: Compression,
-    max_message_bytes: usize,
     reassembly: ReassemblyBudget,
     slices: TimeSlices,
     /// Number of consecutive bodies that were not JSON.
@@ -98,6 +97,10 @@ struct Session {
 impl Session {
     fn id(&self) -> Uuid {
         self.outbound.id
+    }
+
+    fn max_message_bytes(&self) -> usize {
+        handshake::max_message_bytes(&self.context)
     }
 
     fn replies(&self) -> Replies {
@@ -148,7 +151,9 @@ async fn welcome(
     let permit = context.addresses.connect(from.ip());
     let (control, confirmed) =
         early.map(|Early { control: (send, receive), confirmed }| ((send.into(), receive.into()), confirmed)).unzip();
+    // Boxed, as is the end: a client's task has the size of its largest stage, for as long as the client is connected.
     let handshake = handshake::welcome(&carrier, control, bearer, id, deadline, &worker_context, permit.as_ref());
+    let handshake = Box::pin(handshake);
     let welcomed = tokio::select! {
         welcomed = handshake => welcomed,
         () = carrier.opened_forbidden_stream() => Err(opened_forbidden_stream().into()),
@@ -163,7 +168,7 @@ async fn welcome(
             let lanes =
                 Lanes { control: control.as_deref(), topics: None, requests: RequestLanes::default(), replies: None };
             // Refused connections count as handshakes until they have ended, so refusing is bounded too.
-            finish(&carrier, id, lanes, end, &worker_context).await;
+            Box::pin(finish(&carrier, id, lanes, end, &worker_context)).await;
             drop(handshaking);
         }
     }
@@ -172,12 +177,12 @@ async fn welcome(
     info!(client = %id, clients, "Client {id} disconnected. Total clients: {clients}");
 }
 
-async fn serve(
+/// Creates the state of an accepted client. Apart from [`serve`], whose future would keep room for all of it.
+fn begin(
     carrier: Carrier,
     welcomed: Welcomed,
-    confirmation: Option<(ZeroRttAccepted, Handshaking, Instant)>,
     worker_context: &WorkerContext,
-) {
+) -> (Arc<Session>, LaneReader, RegistryEntry) {
     let Welcomed { reader, outbound, compression, registration, member, identity } = welcomed;
     let context = Arc::clone(&worker_context.context);
     let is_confirmed = matches!(registration, RegistryEntry::Made(_));
@@ -187,13 +192,12 @@ async fn serve(
     allowance.set_message_rate(identity.max_rate);
     let client = Client::new(Arc::clone(&outbound), member, worker_context.worker, is_confirmed);
     let session = Arc::new(Session {
-        max_message_bytes: handshake::max_message_bytes(&context),
         reassembly: ReassemblyBudget::new(&context.config),
         slices: TimeSlices::new(),
-        context: Arc::clone(&context),
+        context,
         carrier,
-        outbound: Arc::clone(&outbound),
-        caller: Caller::new(Arc::clone(&client), allowance, identity),
+        outbound,
+        caller: Caller::new(client, allowance, identity),
         gate: Gate::new(is_confirmed),
         compression,
         malformed: AtomicU8::new(0),
@@ -202,18 +206,25 @@ async fn serve(
         begun: Instant::now(),
         leaving: CancellationToken::new(),
     });
+    (session, reader, registration)
+}
+
+async fn serve(
+    carrier: Carrier,
+    welcomed: Box<Welcomed>,
+    confirmation: Option<(ZeroRttAccepted, Handshaking, Instant)>,
+    worker_context: &WorkerContext,
+) {
+    let (session, reader, registration) = begin(carrier, *welcomed, worker_context);
+    let (context, outbound, client) = (&session.context, &session.outbound, &session.caller.client);
     let mut registered = Registration::default();
     let unconfirmed = match registration {
         RegistryEntry::Made(entry) => {
-            registered.enter(&session, worker_context, entry).await;
+            Box::pin(registered.enter(&session, worker_context, entry)).await;
             None
         }
-        RegistryEntry::Wanted(info, naming) => confirmation.map(|(confirmed, handshaking, deadline)| Unconfirmed {
-            confirmed,
-            info,
-            naming,
-            handshaking,
-            deadline,
+        RegistryEntry::Wanted(info, naming) => confirmation.map(|(confirmed, handshaking, deadline)| {
+            Box::new(Unconfirmed { confirmed, info, naming, handshaking, deadline })
         }),
     };
     let mut lanes = RequestLanes::default();
@@ -232,16 +243,16 @@ async fn serve(
         end = lanes::serve_datagrams(&session) => end,
         end = keep_alive(&session) => end,
         end = expire(&session) => end,
-        () = worker_context.draining.cancelled() => draining(&context),
+        () = worker_context.draining.cancelled() => draining(context),
         cause = session.carrier.closed() => End::Disconnected(cause),
     };
     drop(registered);
-    context.topics.leave(&client, !worker_context.draining.is_cancelled()).await;
+    Box::pin(context.topics.leave(client, !worker_context.draining.is_cancelled())).await;
     session.leaving.cancel();
     client.tasks.close();
     let replies = Some(replies);
-    let lanes = Lanes { control: Some(&outbound.control), topics: Some(&outbound), requests: lanes, replies };
-    finish(&session.carrier, session.id(), lanes, end, worker_context).await;
+    let lanes = Lanes { control: Some(&outbound.control), topics: Some(outbound), requests: lanes, replies };
+    Box::pin(finish(&session.carrier, session.id(), lanes, end, worker_context)).await;
     // Even if the connection was lost: tasks may still wait for room in its backlogs.
     outbound.give_up();
     client.tasks.wait().await;

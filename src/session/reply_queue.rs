@@ -112,7 +112,13 @@ impl<'a> ReplyQueue<'a> {
     }
 
     /// Writes the reply at the front, now resolved, and the replies behind it up to the next one that is still pending.
-    pub(super) async fn write_front(&mut self, mut message: Option<ServerMessage>) -> Result<(), ()> {
+    pub(super) fn write_front(&mut self, message: Option<ServerMessage>) -> impl Future<Output = Result<(), ()>> {
+        // Taken before the future begins, which then has no room for messages.
+        let (mut frames, all) = self.take_front(message);
+        async move { if frames.is_empty() { Ok(()) } else { self.send(&mut frames, all).await } }
+    }
+
+    fn take_front(&mut self, mut message: Option<ServerMessage>) -> (Vec<Bytes>, Sent) {
         let (mut frames, mut all) = (Vec::new(), Sent::default());
         loop {
             let Some(Slot::Pending(front)) = self.queue.pop_front() else { break };
@@ -139,7 +145,7 @@ impl<'a> ReplyQueue<'a> {
             all += self.open.sent();
             frames.extend(self.open.take());
         }
-        if frames.is_empty() { Ok(()) } else { self.send(&mut frames, all).await }
+        (frames, all)
     }
 
     /// Waits for the reply at the front, and writes it. The lane is not read meanwhile, and an unread `pong` may be on
