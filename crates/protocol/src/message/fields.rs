@@ -14,8 +14,8 @@ use uuid::Uuid;
 use super::{Invalid, MAX_INTEGER, MAX_NESTING, Position, json, mend_names};
 
 /// The text of a body's JSON, sharing its memory.
-pub(super) fn text(json: &Bytes) -> Result<ByteString, Invalid> {
-    ByteString::try_from(json.clone()).map_err(|e| Invalid::malformed(format!("body: not UTF-8: {e}")))
+pub(super) fn text(json: Bytes) -> Result<ByteString, Invalid> {
+    ByteString::try_from(json).map_err(|e| Invalid::malformed(format!("body: not UTF-8: {e}")))
 }
 
 /// Reads the object in `text` into a struct of optional fields.

@@ -2,6 +2,7 @@
 //! escape, the common case, are detected by a vectorised scan and copied whole.
 
 use bytes::{BufMut, BytesMut};
+use memchr::memchr2;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -43,21 +44,47 @@ impl<'a> Object<'a> {
     pub(super) fn text_with_prefix(&mut self, key: &str, prefix: &str, value: &str) {
         self.key(key);
         self.out.reserve(value.len() + prefix.len() + 2);
-        if needs_escape(value.as_bytes()) {
-            let start = self.out.len();
-            self.serialize(value);
-            if !prefix.is_empty() {
-                let written = self.out.split_off(start);
-                self.out.put_u8(b'"');
-                self.out.put_slice(prefix.as_bytes());
-                self.out.put_slice(&written[1..]);
-            }
-            return;
-        }
         self.out.put_u8(b'"');
         self.out.put_slice(prefix.as_bytes());
-        self.out.put_slice(value.as_bytes());
+        self.escaped(value.as_bytes());
         self.out.put_u8(b'"');
+    }
+
+    /// The inside of a string, as serde_json writes it.
+    fn escaped(&mut self, text: &[u8]) {
+        if memchr2(b'"', b'\\', text).is_none() && !has_control(text) {
+            self.out.put_slice(text);
+            return;
+        }
+        let mut from = 0;
+        for (number, block) in text.chunks(BLOCK).enumerate() {
+            // No early exit, so that the compiler can vectorise it.
+            if !block.iter().fold(false, |found, &byte| found | needs_escape(byte)) {
+                continue;
+            }
+            for (offset, &byte) in block.iter().enumerate().filter(|(_, byte)| needs_escape(**byte)) {
+                let at = number * BLOCK + offset;
+                self.out.put_slice(&text[from..at]);
+                self.escape(byte);
+                from = at + 1;
+            }
+        }
+        self.out.put_slice(&text[from..]);
+    }
+
+    fn escape(&mut self, byte: u8) {
+        match byte {
+            b'"' | b'\\' => self.out.put_slice(&[b'\\', byte]),
+            b'\n' => self.out.put_slice(b"\\n"),
+            b'\r' => self.out.put_slice(b"\\r"),
+            b'\t' => self.out.put_slice(b"\\t"),
+            0x08 => self.out.put_slice(b"\\b"),
+            0x0c => self.out.put_slice(b"\\f"),
+            _ => {
+                let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+                self.out.put_slice(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte & 0xf)]);
+            }
+        }
     }
 
     pub(super) fn integer(&mut self, key: &str, value: u64) {
@@ -106,10 +133,17 @@ impl<'a> Object<'a> {
     }
 }
 
-/// Whether any byte must be escaped inside a JSON string (RFC 8259 section 7). No early exit inside a block, so that
-/// the compiler can vectorise it.
-fn needs_escape(text: &[u8]) -> bool {
-    text.chunks(64).any(|block| block.iter().fold(false, |found, &b| found | (b < 0x20) | (b == b'"') | (b == b'\\')))
+/// Bytes of a string that are checked at once for any that must be escaped.
+const BLOCK: usize = 64;
+
+/// Whether a byte must be escaped inside a JSON string (RFC 8259 section 7).
+fn needs_escape(byte: u8) -> bool {
+    (byte < b' ') | (byte == b'"') | (byte == b'\\')
+}
+
+/// Whether any byte is a control character. No early exit, so that the compiler can vectorise it.
+pub(super) fn has_control(text: &[u8]) -> bool {
+    text.iter().fold(u8::MAX, |least, &byte| least.min(byte)) < b' '
 }
 
 /// Whether arrays and objects in `json` nest deeper than `max`. Exact for well-formed JSON.
@@ -167,8 +201,9 @@ mod tests {
             let mut object = Object::message(&mut out, "t");
             object.text_with_prefix("k", "Echo: ", &text);
             object.end();
-            let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
-            prop_assert_eq!(value["k"].as_str().unwrap(), format!("Echo: {text}"));
+            let written = std::str::from_utf8(&out).unwrap();
+            let expected = serde_json::to_string(&format!("Echo: {text}")).unwrap();
+            prop_assert_eq!(written, format!(r#"{{"type":"t","k":{expected}}}"#));
         }
     }
 }

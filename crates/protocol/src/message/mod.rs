@@ -7,6 +7,7 @@ mod codes;
 #[cfg(test)]
 mod documented;
 mod fields;
+mod flat;
 mod json;
 mod name;
 #[cfg(test)]

@@ -102,7 +102,7 @@ impl Reply {
     /// # Errors
     /// [`Invalid`] describes the problem; an unknown type is one.
     pub fn parse(body: &Body) -> Result<Self, Invalid> {
-        let json = fields::text(&body.json)?;
+        let json = fields::text(body.json.clone())?;
         let fields: Fields<'_> = fields::read(&json)?;
         let re = RequestId::from_scalar(&fields.re)?;
         match ServerMessage::from_fields(fields, &json, body) {

@@ -1,0 +1,154 @@
+//! The fields of a client's message: either of one of the common shape, or of any object.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::message::fields::{self, Scalar, required};
+use crate::message::flat::Flat;
+use crate::message::{Invalid, TopicName, TopicPattern};
+
+/// Every field of any client message, unchecked.
+#[derive(Deserialize)]
+pub(super) struct Fields<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Scalar<'a>,
+    #[serde(borrow, default)]
+    id: Scalar<'a>,
+    #[serde(borrow, default)]
+    content: Scalar<'a>,
+    #[serde(borrow, default)]
+    to: Scalar<'a>,
+    #[serde(borrow, default, deserialize_with = "fields::even_null")]
+    data: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    timestamp: Scalar<'a>,
+    #[serde(borrow, default)]
+    protocol_version: Scalar<'a>,
+    #[serde(borrow, default)]
+    client_name: Scalar<'a>,
+    #[serde(borrow, default)]
+    token: Scalar<'a>,
+    #[serde(borrow, default)]
+    compression: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    limit: Scalar<'a>,
+    #[serde(borrow, default)]
+    after: Scalar<'a>,
+    #[serde(borrow, default)]
+    topic: Scalar<'a>,
+    #[serde(borrow, default)]
+    since: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    recent: Scalar<'a>,
+    #[serde(borrow, default)]
+    delivery: Scalar<'a>,
+    #[serde(borrow, default)]
+    lane: Scalar<'a>,
+    #[serde(borrow, default)]
+    presence: Scalar<'a>,
+    #[serde(borrow, default)]
+    key: Scalar<'a>,
+    #[serde(borrow, default)]
+    reverse: Scalar<'a>,
+    #[serde(borrow, default)]
+    code: Scalar<'a>,
+    #[serde(borrow, default)]
+    reason: Scalar<'a>,
+}
+
+/// The fields of a message, each of which is taken at most once.
+pub(super) trait Source<'a> {
+    /// The value of a field that is not structured.
+    fn scalar(&mut self, name: &'static str) -> Scalar<'a>;
+
+    /// The value of a structured field.
+    fn raw(&mut self, name: &'static str) -> Option<&'a RawValue>;
+
+    fn text(&mut self, name: &'static str) -> Result<Option<Cow<'a, str>>, Invalid> {
+        self.scalar(name).text(name)
+    }
+
+    fn integer(&mut self, name: &'static str) -> Result<Option<u64>, Invalid> {
+        self.scalar(name).integer(name)
+    }
+
+    fn boolean(&mut self, name: &'static str) -> Result<Option<bool>, Invalid> {
+        self.scalar(name).boolean(name)
+    }
+
+    fn uuid(&mut self, name: &'static str) -> Result<Option<Uuid>, Invalid> {
+        self.scalar(name).uuid(name)
+    }
+
+    fn topic(&mut self) -> Result<TopicName, Invalid> {
+        TopicName::new(&required(self.text("topic")?, "topic")?)
+    }
+
+    fn pattern(&mut self) -> Result<TopicPattern, Invalid> {
+        TopicPattern::new(&required(self.text("topic")?, "topic")?)
+    }
+}
+
+impl<'a> Source<'a> for Fields<'a> {
+    fn scalar(&mut self, name: &'static str) -> Scalar<'a> {
+        let field = match name {
+            "type" => &mut self.kind,
+            "id" => &mut self.id,
+            "content" => &mut self.content,
+            "to" => &mut self.to,
+            "timestamp" => &mut self.timestamp,
+            "protocol_version" => &mut self.protocol_version,
+            "client_name" => &mut self.client_name,
+            "token" => &mut self.token,
+            "limit" => &mut self.limit,
+            "after" => &mut self.after,
+            "topic" => &mut self.topic,
+            "recent" => &mut self.recent,
+            "delivery" => &mut self.delivery,
+            "lane" => &mut self.lane,
+            "presence" => &mut self.presence,
+            "key" => &mut self.key,
+            "reverse" => &mut self.reverse,
+            "code" => &mut self.code,
+            "reason" => &mut self.reason,
+            _ => return Scalar::Absent,
+        };
+        std::mem::take(field)
+    }
+
+    fn raw(&mut self, name: &'static str) -> Option<&'a RawValue> {
+        match name {
+            "data" => self.data,
+            "compression" => self.compression,
+            "since" => self.since,
+            _ => None,
+        }
+    }
+}
+
+/// The fields of a message of the common shape.
+pub(super) struct Common<'a> {
+    flat: Flat<'a>,
+    /// Whether the message has a structured field that it uses, and so is not of the common shape after all.
+    pub(super) is_structured: bool,
+}
+
+impl<'a> From<Flat<'a>> for Common<'a> {
+    fn from(flat: Flat<'a>) -> Self {
+        Self { flat, is_structured: false }
+    }
+}
+
+impl<'a> Source<'a> for Common<'a> {
+    fn scalar(&mut self, name: &'static str) -> Scalar<'a> {
+        self.flat.take(name)
+    }
+
+    fn raw(&mut self, name: &'static str) -> Option<&'a RawValue> {
+        self.is_structured |= self.flat.has(name);
+        None
+    }
+}
