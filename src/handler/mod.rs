@@ -95,26 +95,32 @@ pub(crate) enum Outcome {
     Leave(Close),
 }
 
-/// Answers a request at once if possible, into `replies`.
-pub(crate) fn answer(context: &Context, by: &Caller, request: Request, replies: &mut Replies) -> Outcome {
+/// Answers a request at once if possible, into `replies`. `now` returns the time in Unix milliseconds.
+pub(crate) fn answer(
+    context: &Context,
+    by: &Caller,
+    request: Request,
+    replies: &mut Replies,
+    now: impl FnOnce() -> u64,
+) -> Outcome {
     let Request { id, message, .. } = request;
     let from = by.client.id();
     let work = match message {
         // These affect no other client and no topic, so they need no permission.
         ClientMessage::Text { content } => {
             log_message!(context, client = %from, "Text message from {from}: {}", Printable::excerpt(&content));
-            replies.echo_text(&content, id.as_ref(), now_ms());
+            replies.echo_text(&content, id.as_ref(), now());
             return Outcome::Done;
         }
         ClientMessage::Binary { attachment } => {
             let bytes = attachment.len();
             log_message!(context, client = %from, bytes, "Binary message from {from}: {bytes} bytes");
-            replies.echo_binary(&attachment, id.as_ref(), now_ms());
+            replies.echo_binary(&attachment, id.as_ref(), now());
             return Outcome::Done;
         }
         ClientMessage::Ping { timestamp } => {
             log_message!(context, client = %from, "Ping from {from}");
-            replies.put(id.as_ref(), &ServerMessage::Pong { timestamp, server_time: now_ms() });
+            replies.put(id.as_ref(), &ServerMessage::Pong { timestamp, server_time: now() });
             return Outcome::Done;
         }
         // Its arrival was the sign of life.

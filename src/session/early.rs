@@ -1,7 +1,7 @@
 //! 0-RTT data (RFC 9001 section 4.6, docs/PROTOCOL.md, "0-RTT") may be a replay until the TLS handshake is confirmed.
 //! Until then a client is registered nowhere: neither in the registry, nor on the roster, nor among a topic's members.
-//! Requests that are unsafe to replay are held back; new messages are held back by default, and [`may_serve`] lists the
-//! exceptions.
+//! Requests that are unsafe to replay are held back; new messages are held back by default, and [`is_harmless`] lists
+//! the exceptions.
 
 use std::sync::Arc;
 
@@ -41,6 +41,11 @@ impl Gate {
 
     fn open(&self) {
         self.0.cancel();
+    }
+
+    /// Whether the gate is open, which takes a lock.
+    pub(super) fn is_open(&self) -> bool {
+        self.0.is_cancelled()
     }
 
     /// Waits until the gate is open. Cancel safe.
@@ -130,14 +135,9 @@ async fn confirmed(
     Ok(())
 }
 
-/// Whether a body may be served now; otherwise it waits for the gate.
-pub(super) fn may_serve(session: &Session, body: &Bytes) -> bool {
-    session.gate.0.is_cancelled() || is_harmless(session, body)
-}
-
 /// Whether serving a body twice does no harm and is invisible to others. Includes invalid bodies, which only cause an
 /// error reply.
-fn is_harmless(session: &Session, body: &Bytes) -> bool {
+pub(super) fn is_harmless(session: &Session, body: &Bytes) -> bool {
     let Ok(body) = Body::parse(body.clone(), session.compression, session.max_message_bytes()) else { return true };
     match Request::parse(&body).map(|request| request.message) {
         Ok(ClientMessage::Subscribe(wanted)) => !session.context.topics.blocks(&wanted.topic),

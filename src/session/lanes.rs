@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::end::{End, frame_error, unreadable};
 use super::reply_queue::ReplyQueue;
-use super::time_slice::TimeSlice;
+use super::time_slice::{SliceClock, TimeSlice};
 use super::{Session, early};
 use crate::frame::{Body, BodyError, FrameError};
 use crate::handler::{self, Deferred, Outcome, Page, Pending, Replies, Reply, Requested};
@@ -48,6 +48,8 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, replies: &mut Rep
     let writer = replies.writer();
     let on_control = is_control(session, writer);
     let mut reassembly = session.reassembly.reserve();
+    // Whether the gate has opened; it never closes again.
+    let mut is_admitted = false;
     loop {
         // Not held while anything is waited for. Requests served in a slice are also answered in it.
         let mut slice: Option<TimeSlice<'_>> = None;
@@ -63,21 +65,22 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, replies: &mut Rep
                 }
             };
             reassembly.finish();
-            if !early::may_serve(session, &body) {
+            is_admitted = is_admitted || session.gate.is_open();
+            if !is_admitted && !early::is_harmless(session, &body) {
                 slice = None;
                 if replies.flush().await.is_err() {
                     return LaneEnd::Broken;
                 }
                 session.gate.opened().await;
             }
-            let current = match slice.take() {
+            let mut current = match slice.take() {
                 Some(slice) => slice,
                 None => match slice_with_room(session, writer, replies).await {
                     Ok(slice) => slice,
                     Err(()) => return LaneEnd::Broken,
                 },
             };
-            let taken = current.work(|| process(session, body, &mut replies.open));
+            let taken = current.work(|clock| process(session, body, &mut replies.open, clock));
             if matches!(taken, Ok(Outcome::Done)) {
                 slice = Some(current);
             } else {
@@ -189,7 +192,7 @@ async fn slice_with_room<'a>(
 }
 
 /// Processes one body, and answers it if possible at once. An error ends the connection.
-fn process(session: &Session, body: Bytes, replies: &mut Replies) -> Result<Outcome, End> {
+fn process(session: &Session, body: Bytes, replies: &mut Replies, clock: &mut SliceClock) -> Result<Outcome, End> {
     let allowance = &session.caller.allowance;
     let received = body.len();
     session.outbound.counters().received(received);
@@ -205,21 +208,22 @@ fn process(session: &Session, body: Bytes, replies: &mut Replies) -> Result<Outc
         }
     };
     // Charged by its size after decompression.
-    let take = || allowance.take(body.json.len() + body.attachment.as_ref().map_or(0, Bytes::len));
-    match Request::parse(&body) {
+    let (json_bytes, attachment_bytes) = (body.json.len(), body.attachment.as_ref().map_or(0, Bytes::len));
+    let take = || allowance.take(json_bytes + attachment_bytes);
+    match Request::from_body(body) {
         // Not limited: a rate-limited client may always leave.
         Ok(Request { message: ClientMessage::Close(close), .. }) => Ok(Outcome::Leave(close)),
         Ok(request) => {
             session.malformed.store(0, Ordering::Relaxed);
             let taken = match &request.message {
-                ClientMessage::Pong if body.json.len() <= MAX_PONG_BYTES => {
+                ClientMessage::Pong if json_bytes <= MAX_PONG_BYTES => {
                     allowance.take_pong();
                     Ok(())
                 }
                 _ => take(),
             };
             let outcome = match taken {
-                Ok(()) => handler::answer(&session.context, &session.caller, request, replies),
+                Ok(()) => handler::answer(&session.context, &session.caller, request, replies, || clock.now_ms()),
                 Err(refused) => {
                     replies.put(request.id.as_ref(), &ServerMessage::Error(refused));
                     Outcome::Done
@@ -311,9 +315,9 @@ async fn make_page(session: &Session, page: Requested<Page>, replies: &mut Repli
         session.waiting.fetch_add(1, Ordering::Relaxed);
         let right = session.caller.allowance.page().await;
         session.waiting.fetch_sub(1, Ordering::Relaxed);
-        let slice = session.slices.take().await;
+        let mut slice = session.slices.take().await;
         if is_control(session, writer) || writer.scheduler().takes_replies() {
-            slice.work(|| handler::make_page(&session.context, &session.caller, page, replies));
+            slice.work(|_| handler::make_page(&session.context, &session.caller, page, replies));
             drop(right);
             slice.end().await;
             return;
@@ -410,8 +414,8 @@ async fn serve_datagrams_from(session: &Session, first: Bytes) -> End {
         if body.len() > session.max_message_bytes() {
             return frame_error(FrameError::TooBig { max: session.max_message_bytes() });
         }
-        let slice = session.slices.take().await;
-        let taken = slice.work(|| process(session, body, &mut replies));
+        let mut slice = session.slices.take().await;
+        let taken = slice.work(|clock| process(session, body, &mut replies, clock));
         slice.end().await;
         let done = match taken {
             Ok(Outcome::Done) => Ok(()),
