@@ -9,10 +9,12 @@ mod end;
 mod handshake;
 mod lanes;
 mod liveness;
+mod on_wake;
 mod reassembly;
 mod reply_queue;
 mod time_slice;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -31,6 +33,7 @@ use self::end::{End, Lanes, draining, finish, opened_forbidden_stream, stopped};
 use self::handshake::{Refused, Welcomed};
 use self::lanes::RequestLanes;
 use self::liveness::{expire, keep_alive};
+use self::on_wake::OnWake;
 use self::reassembly::ReassemblyBudget;
 use self::reply_queue::ReplyQueue;
 use self::time_slice::TimeSlices;
@@ -230,21 +233,29 @@ async fn serve(
     let mut lanes = RequestLanes::default();
     let mut replies = ReplyQueue::new(&session, &outbound.control);
     // Each branch runs until the client ends and is dropped only then, so none needs to be cancel safe.
-    let end = tokio::select! {
-        biased;
-        end = early::confirm(&session, worker_context, unconfirmed, &mut registered) => end,
-        end = lanes::serve(&session, reader, &mut replies) => end,
-        end = lanes.accept(&session) => end,
-        () = session.carrier.opened_forbidden_stream() => opened_forbidden_stream(),
-        closed = outbound.ended() => End::Sent(closed),
-        () = outbound.control.scheduler().drain() => stopped(&session.carrier),
-        () = outbound.drain_datagrams() => stopped(&session.carrier),
-        () = outbound.control.stopped() => stopped(&session.carrier),
-        end = lanes::serve_datagrams(&session) => end,
-        end = keep_alive(&session) => end,
-        end = expire(&session) => end,
-        () = worker_context.draining.cancelled() => draining(context),
-        cause = session.carrier.closed() => End::Disconnected(cause),
+    let end = {
+        let others = pin!(async {
+            tokio::select! {
+                biased;
+                end = early::confirm(&session, worker_context, unconfirmed, &mut registered) => end,
+                end = lanes.accept(&session) => end,
+                () = session.carrier.opened_forbidden_stream() => opened_forbidden_stream(),
+                closed = outbound.ended() => End::Sent(closed),
+                () = outbound.control.scheduler().drain() => stopped(&session.carrier),
+                () = outbound.drain_datagrams() => stopped(&session.carrier),
+                () = outbound.control.stopped() => stopped(&session.carrier),
+                end = lanes::serve_datagrams(&session) => end,
+                end = keep_alive(&session) => end,
+                end = expire(&session) => end,
+                () = worker_context.draining.cancelled() => draining(context),
+                cause = session.carrier.closed() => End::Disconnected(cause),
+            }
+        });
+        tokio::select! {
+            biased;
+            end = lanes::serve(&session, reader, &mut replies) => end,
+            end = OnWake::new(others) => end,
+        }
     };
     drop(registered);
     Box::pin(context.topics.leave(client, !worker_context.draining.is_cancelled())).await;
