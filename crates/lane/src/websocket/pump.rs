@@ -24,7 +24,7 @@ use quic_websocket_protocol::frame::{FrameDecoder, FrameError};
 use quic_websocket_protocol::message::CloseCode;
 
 /// Read and write buffer of a socket, in bytes; every idle client has both.
-const BUFFER_BYTES: usize = 4096;
+pub(super) const BUFFER_BYTES: usize = 4096;
 /// Messages longer than this are sent in fragments: a frame is copied before it is sent, and the memory for the largest
 /// is kept while the socket lives.
 const FRAGMENT_BYTES: usize = 16 * 1024;
