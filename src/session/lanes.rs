@@ -56,6 +56,11 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, replies: &mut Rep
         loop {
             let body = match reader.buffered() {
                 Ok(Some(body)) => body,
+                // What has arrived is answered in one write.
+                Ok(None) if reader.fill_at_once() => {
+                    session.record_activity();
+                    continue;
+                }
                 Ok(None) => break,
                 Err(e) => {
                     drop(slice);

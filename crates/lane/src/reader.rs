@@ -2,6 +2,7 @@
 //! by the server's session and by the client library.
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use quinn::{ReadError, RecvStream};
 
 use super::failure::ReadFailure;
@@ -39,6 +40,10 @@ struct QuicSource {
     chunks: [Bytes; MAX_CHUNKS],
     /// Indices of the chunks that the decoder has not seen yet.
     unread: std::ops::Range<usize>,
+    /// Whether the last bytes filled all chunks, so that more have probably arrived.
+    may_have_more: bool,
+    /// An error that is still to be reported; the stream does not repeat it.
+    failure: Option<Box<ReadError>>,
 }
 
 impl LaneReader {
@@ -53,6 +58,8 @@ impl LaneReader {
                 decoder: FrameDecoder::new(max_message_bytes),
                 chunks: Default::default(),
                 unread: 0..0,
+                may_have_more: false,
+                failure: None,
             })),
         };
         Self { source, max_message_bytes }
@@ -80,6 +87,16 @@ impl LaneReader {
         match &mut self.source {
             Source::Quic(source) => Ok(source.fill().await?),
             Source::Socket(inlet) => inlet.fill().await.map(|()| true),
+        }
+    }
+
+    /// Takes more bytes if they have probably arrived, so that they are served together with those before. False if they
+    /// have not, or the stream has ended; [`fill`](Self::fill) reports why.
+    pub fn fill_at_once(&mut self) -> bool {
+        match &mut self.source {
+            Source::Quic(source) => source.fill_at_once(),
+            // The pump delivers what has arrived.
+            Source::Socket(_) => false,
         }
     }
 
@@ -139,9 +156,28 @@ impl QuicSource {
     }
 
     async fn fill(&mut self) -> Result<bool, ReadError> {
+        if let Some(failure) = self.failure.take() {
+            return Err(*failure);
+        }
+        self.may_have_more = false;
         let Some(count) = self.stream.read_chunks(&mut self.chunks).await? else { return Ok(false) };
         self.unread = 0..count;
+        self.may_have_more = count == MAX_CHUNKS;
         Ok(true)
+    }
+
+    fn fill_at_once(&mut self) -> bool {
+        if !self.may_have_more {
+            return false;
+        }
+        match self.fill().now_or_never() {
+            Some(Ok(has_more)) => has_more,
+            Some(Err(e)) => {
+                self.failure = Some(Box::new(e));
+                false
+            }
+            None => false,
+        }
     }
 
     fn is_inside_frame(&self) -> bool {
