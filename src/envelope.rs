@@ -8,6 +8,9 @@ use bytes::{Bytes, BytesMut};
 use crate::frame::{self, Body, BodyError, Compression, PREFIX_BYTES, allocated};
 use crate::message::ServerMessage;
 
+/// Bytes reserved for a message beside its content and attachment.
+const HEAD_BYTES: usize = 160;
+
 /// An encoded message.
 #[derive(Debug)]
 pub(crate) struct EncodedMessage {
@@ -52,5 +55,59 @@ impl EncodedMessage {
         let forms = if self.plain.len() >= self.compress_min_bytes + PREFIX_BYTES { 2 } else { 1 };
         let form = allocated(self.plain.len()) + allocated(SHARED);
         allocated(COUNTS + size_of::<Self>()) + forms * form
+    }
+}
+
+/// Messages for one receiver, encoded into one buffer.
+#[derive(Debug)]
+pub(crate) struct EncodedBatch {
+    frames: BytesMut,
+    messages: usize,
+    compress_min_bytes: usize,
+    /// Whether one of them is long enough to be compressed.
+    is_compressible: bool,
+}
+
+impl EncodedBatch {
+    pub(crate) fn new(compress_min_bytes: usize) -> Self {
+        Self { frames: BytesMut::new(), messages: 0, compress_min_bytes, is_compressible: false }
+    }
+
+    /// Reserves memory in advance.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.frames.reserve(bytes);
+    }
+
+    /// Adds a message with so many bytes of content.
+    pub(crate) fn put(&mut self, message: &ServerMessage, content_bytes: usize) {
+        self.frames.reserve(content_bytes + HEAD_BYTES);
+        let start = self.frames.len();
+        message.encode(None, &mut self.frames);
+        self.messages += 1;
+        self.is_compressible |= self.frames.len() - start >= self.compress_min_bytes.saturating_add(PREFIX_BYTES);
+    }
+
+    /// Number of messages.
+    pub(crate) fn len(&self) -> usize {
+        self.messages
+    }
+
+    /// Bytes of all frames.
+    pub(crate) fn bytes(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// The frames as their receiver gets them, in one buffer, and their number.
+    pub(crate) fn into_frames(self, zstd: bool) -> (Bytes, usize) {
+        if !zstd || !self.is_compressible {
+            return (frame::exact(self.frames), self.messages);
+        }
+        let mut out = BytesMut::with_capacity(self.frames.len());
+        for plain in frame::split(&self.frames) {
+            let is_long = plain.len() >= self.compress_min_bytes.saturating_add(PREFIX_BYTES);
+            let packed = if is_long { frame::compress(plain) } else { None };
+            out.extend_from_slice(packed.as_deref().unwrap_or(plain));
+        }
+        (frame::exact(out), self.messages)
     }
 }

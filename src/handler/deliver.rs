@@ -1,13 +1,15 @@
 //! `broadcast`, `direct` and `signal`: messages from one client to others. Encoded once, whatever the number of
 //! receivers.
 
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::Context;
-use super::pending::{Pending, PendingOn, Reply, not_connected};
+use super::pending::{Pending, Reply, not_connected};
+use super::{Caller, Context, Replies, Work};
 use crate::Printable;
-use crate::envelope::EncodedMessage;
+use crate::envelope::{EncodedBatch, EncodedMessage};
 use crate::message::{Payload, RequestId, ServerMessage, now_ms};
+use crate::registry::{DirectBatch, Found};
 
 /// Sends `payload` to every client, including its sender. The reply has the number of receivers.
 pub(super) async fn broadcast(context: &Context, from: Uuid, payload: Payload, id: Option<RequestId>) -> Reply {
@@ -25,15 +27,74 @@ pub(super) async fn broadcast(context: &Context, from: Uuid, payload: Payload, i
     if id.is_none() && !context.logs_messages() {
         return Reply::Ready(None, None);
     }
-    Reply::Pending(Pending { id, on: PendingOn::Broadcast { from, tally } })
+    Reply::Pending(Pending::Broadcast { id, from, tally })
 }
 
-/// Sends a message to one client. A missing receiver is an error; if no reply is wanted, it is reported only if it is
-/// known at once.
-pub(super) async fn to_one(context: &Context, to: Uuid, message: &ServerMessage, id: Option<RequestId>) -> Reply {
-    match context.registry.direct(to, EncodedMessage::new(message, context.compress_min_bytes())).await {
-        None => Reply::Ready(id, Some(not_connected(to))),
-        Some(_) if id.is_none() => Reply::Ready(None, None),
-        Some(taken) => Reply::Pending(Pending { id, on: PendingOn::Receiver { to, taken } }),
+/// The message that a `direct` becomes.
+pub(super) fn direct(context: &Context, from: Uuid, to: Uuid, payload: Payload) -> ServerMessage {
+    log_message!(context, client = %from, to = %to, "Direct message from {from} to {to}");
+    ServerMessage::Direct { from, payload, timestamp: now_ms() }
+}
+
+/// The message that a `signal` becomes.
+pub(super) fn signal(context: &Context, from: Uuid, to: Uuid, data: Box<RawValue>) -> ServerMessage {
+    log_message!(context, client = %from, to = %to, "Signal from {from} to {to}");
+    ServerMessage::Signal { from, data, timestamp: now_ms() }
+}
+
+/// Sends a `direct` or `signal` if that is possible at once: it joins those to the same client that leave with the
+/// replies. Returns other work, and what has to wait: for room in an inbox or, if it is for its own sender, for the
+/// replies before it.
+pub(super) fn now(
+    context: &Context,
+    by: &Caller,
+    work: Work,
+    id: Option<RequestId>,
+    replies: &mut Replies,
+) -> Option<(Work, Option<RequestId>)> {
+    let (from, worker) = (by.client.id(), by.client.worker);
+    let (to, bytes) = match &work {
+        Work::Direct { to, payload } => (*to, payload.len()),
+        Work::Signal { to, data } => (*to, data.get().len()),
+        _ => return Some((work, id)),
+    };
+    if to == from || !replies.join_directs {
+        return Some((work, id));
+    }
+    if !replies.batch().is_some_and(|batch| batch.takes(&context.registry, worker, to, bytes)) {
+        replies.deliver();
+        match context.registry.route(worker, to) {
+            Found::Route(route) => replies.begin(DirectBatch::new(to, route, context.compress_min_bytes())),
+            Found::Full => return Some((work, id)),
+            Found::NotConnected => {
+                replies.put(id.as_ref(), &not_connected(to));
+                return None;
+            }
+        }
+    }
+    let message = match work {
+        Work::Direct { payload, .. } => direct(context, from, to, payload),
+        Work::Signal { data, .. } => signal(context, from, to, data),
+        other => return Some((other, id)),
+    };
+    replies.join(&message, bytes, id);
+    None
+}
+
+/// Sends a message with so many bytes of content to one client, and may wait. A missing receiver is an error; if no
+/// reply is wanted, it is reported only if it is known at once.
+pub(super) async fn to_one(
+    context: &Context,
+    to: Uuid,
+    message: &ServerMessage,
+    bytes: usize,
+    id: Option<RequestId>,
+) -> Reply {
+    let mut batch = EncodedBatch::new(context.compress_min_bytes());
+    batch.put(message, bytes);
+    match (context.registry.direct(to, batch).await, id) {
+        (None, id) => Reply::Ready(id, Some(not_connected(to))),
+        (Some(_), None) => Reply::Ready(None, None),
+        (Some(accepted), Some(id)) => Reply::Pending(Pending::Direct { to, ids: vec![(0, id)], accepted }),
     }
 }

@@ -30,7 +30,7 @@ use tokio::sync::watch;
 
 pub(crate) use self::errors::error;
 pub(crate) use self::operate::{disconnect, publish};
-pub(crate) use self::pending::{Pending, Reply};
+pub(crate) use self::pending::{Pending, Reply, Resolved};
 pub(crate) use self::permit::may_signal;
 pub(crate) use self::replies::Replies;
 use self::work::Work;
@@ -152,6 +152,14 @@ pub(crate) fn answer(
         replies.put(id.as_ref(), &ServerMessage::Error(refused));
         return Outcome::Done;
     }
+    let (work, id) = if matches!(work, Work::Direct { .. } | Work::Signal { .. }) {
+        let Some(waiting) = deliver::now(context, by, work, id, replies) else { return Outcome::Done };
+        waiting
+    } else {
+        (work, id)
+    };
+    // Earlier messages come first.
+    replies.deliver();
     if let Work::Publish(publication) = &work
         && let Some(reply) = publish::now(context, by, publication, id.is_some())
     {
@@ -210,14 +218,14 @@ pub(crate) async fn execute(context: &Context, by: &Caller, work: Requested<Work
             return deliver::broadcast(context, from, payload, id).await;
         }
         Work::Direct { to, payload } => {
-            log_message!(context, client = %from, to = %to, "Direct message from {from} to {to}");
-            let message = ServerMessage::Direct { from, payload, timestamp: now_ms() };
-            return deliver::to_one(context, to, &message, id).await;
+            let bytes = payload.len();
+            let message = deliver::direct(context, from, to, payload);
+            return deliver::to_one(context, to, &message, bytes, id).await;
         }
         Work::Signal { to, data } => {
-            log_message!(context, client = %from, to = %to, "Signal from {from} to {to}");
-            let message = ServerMessage::Signal { from, data, timestamp: now_ms() };
-            return deliver::to_one(context, to, &message, id).await;
+            let bytes = data.get().len();
+            let message = deliver::signal(context, from, to, data);
+            return deliver::to_one(context, to, &message, bytes, id).await;
         }
         Work::Subscribe(wanted) => subscriptions::subscribe(context, by, &now, wanted, id.as_ref(), on_control).await,
         Work::Unsubscribe(topic) => subscriptions::unsubscribe(context, by, &topic, id.as_ref(), on_control).await,

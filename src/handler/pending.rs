@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::{Context, error};
+use super::{Context, Replies, error};
 use crate::message::{ErrorCode, RequestId, ServerMessage};
 use crate::registry::Tally;
 
@@ -18,27 +18,25 @@ pub(crate) enum Reply {
     Pending(Pending),
 }
 
-/// A reply whose content is not known yet.
+/// Replies whose content is not known yet.
 #[derive(Debug)]
-pub(crate) struct Pending {
-    pub(super) id: Option<RequestId>,
-    pub(super) on: PendingOn,
+pub(crate) enum Pending {
+    /// To a `broadcast`: the number of clients reached.
+    Broadcast { id: Option<RequestId>, from: Uuid, tally: Arc<Tally> },
+    /// To messages to one client: how many of them it accepted before its connection ended. The ids are of those that
+    /// want a reply, with their number among the messages.
+    Direct { to: Uuid, ids: Vec<(usize, RequestId)>, accepted: oneshot::Receiver<usize> },
 }
 
-/// The result that a reply depends on.
-#[derive(Debug)]
-pub(super) enum PendingOn {
-    /// The number of clients reached by a broadcast.
-    Broadcast { from: Uuid, tally: Arc<Tally> },
-    /// Whether the receiver of a `direct` or `signal` was still connected.
-    Receiver { to: Uuid, taken: oneshot::Receiver<bool> },
-}
+/// The result that pending replies depend on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Resolved(u64);
 
 impl Pending {
-    /// Waits for the reply; `None` if none is wanted. Call it only until it has resolved; it is cancel safe until then.
-    pub(crate) async fn resolve(&mut self, context: &Context) -> Option<ServerMessage> {
-        match &mut self.on {
-            PendingOn::Broadcast { from, tally } => {
+    /// Waits for the result. Call it only until it has resolved; it is cancel safe until then.
+    pub(crate) async fn resolve(&mut self, context: &Context) -> Resolved {
+        match self {
+            Self::Broadcast { from, tally, .. } => {
                 let delivered = tally.delivered().await;
                 log_message!(
                     context,
@@ -46,18 +44,39 @@ impl Pending {
                     clients = delivered,
                     "Broadcast message sent to {delivered} clients"
                 );
-                self.id.is_some().then_some(ServerMessage::Ok { delivered: Some(delivered), topic: None })
+                Resolved(delivered)
             }
-            PendingOn::Receiver { to, taken } => Some(match taken.await {
-                Ok(true) => ServerMessage::Ok { delivered: None, topic: None },
-                _ => not_connected(*to),
-            }),
+            // A worker that has ended has no clients left.
+            Self::Direct { accepted, .. } => Resolved(accepted.await.unwrap_or(0) as u64),
         }
     }
 
-    /// The id of the request.
-    pub(crate) fn id(&self) -> Option<&RequestId> {
-        self.id.as_ref()
+    /// Adds the replies that are wanted.
+    pub(crate) fn put(&self, Resolved(result): Resolved, replies: &mut Replies) {
+        match self {
+            Self::Broadcast { id: Some(id), .. } => {
+                replies.put(Some(id), &ServerMessage::Ok { delivered: Some(result), topic: None });
+            }
+            Self::Broadcast { id: None, .. } => {}
+            Self::Direct { to, ids, .. } => put_direct(*to, ids, result, replies),
+        }
+    }
+
+    /// Number of replies, at least one.
+    pub(crate) fn replies(&self) -> usize {
+        match self {
+            Self::Broadcast { .. } => 1,
+            Self::Direct { ids, .. } => ids.len().max(1),
+        }
+    }
+}
+
+/// Adds the replies to messages to one client that accepted so many of them.
+pub(super) fn put_direct(to: Uuid, ids: &[(usize, RequestId)], accepted: u64, replies: &mut Replies) {
+    for (number, id) in ids {
+        let was_accepted = (*number as u64) < accepted;
+        let reply = if was_accepted { ServerMessage::Ok { delivered: None, topic: None } } else { not_connected(to) };
+        replies.put(Some(id), &reply);
     }
 }
 

@@ -1,19 +1,33 @@
 //! Replies to one batch of requests, encoded into one buffer: many small replies become one write and few packets.
 
+use std::collections::VecDeque;
+
 use bytes::{Bytes, BytesMut};
 use quic_websocket_lane::Sent;
 
+use super::pending::{Pending, put_direct};
 use crate::frame;
 use crate::message::{RequestId, ServerMessage, encode_binary_head, encode_echo};
+use crate::registry::{Delivered, DirectBatch};
 
 /// Largest buffer reserved in advance, in bytes.
 const MAX_ESTIMATE_BYTES: usize = 64 * 1024;
 
-/// Replies to be written, in order.
+/// Replies to be written, in order, and the messages to another client that leave with them. Each message is delivered
+/// before a later reply is added, and at the latest when the replies are taken.
 #[derive(Debug)]
 pub(crate) struct Replies {
     messages: usize,
     open: BytesMut,
+    /// Replies before the open ones that are pending, each with the ready ones before it.
+    pending: VecDeque<(Option<(Bytes, Sent)>, Pending)>,
+    /// Messages to one client that are not delivered yet, and the requests among them that want a reply.
+    directs: Option<DirectBatch>,
+    ids: Vec<(usize, RequestId)>,
+    /// Bytes of the last batch of such messages.
+    last_directs: usize,
+    /// Whether such messages are accepted.
+    pub(super) join_directs: bool,
     /// Estimated size of the next buffer, from the previous ones, so that it is allocated once.
     estimated_bytes: usize,
     /// Minimum size of compressed bodies, in bytes; `None` if the client did not negotiate compression.
@@ -22,15 +36,86 @@ pub(crate) struct Replies {
 
 impl Replies {
     pub(crate) fn new(compress_from: Option<usize>) -> Self {
-        Self { messages: 0, open: BytesMut::new(), estimated_bytes: 0, compress_from }
+        Self {
+            messages: 0,
+            open: BytesMut::new(),
+            pending: VecDeque::new(),
+            directs: None,
+            ids: Vec::new(),
+            last_directs: 0,
+            join_directs: false,
+            estimated_bytes: 0,
+            compress_from,
+        }
     }
 
-    /// The replies as traffic counters count them.
+    /// Accepts messages to other clients as well. Their replies may be pending.
+    pub(crate) fn with_directs(mut self) -> Self {
+        self.join_directs = true;
+        self
+    }
+
+    /// The batch of messages to one client that are not delivered yet.
+    pub(super) fn batch(&self) -> Option<&DirectBatch> {
+        self.directs.as_ref()
+    }
+
+    /// Begins a batch of messages to one client, after the one before it was delivered.
+    pub(super) fn begin(&mut self, mut batch: DirectBatch) {
+        batch.messages().reserve(self.last_directs);
+        self.directs = Some(batch);
+    }
+
+    /// Adds a message to the batch; its reply is wanted if there is an id.
+    pub(super) fn join(&mut self, message: &ServerMessage, content_bytes: usize, id: Option<RequestId>) {
+        let Some(batch) = &mut self.directs else { return };
+        let messages = batch.messages();
+        self.ids.extend(id.map(|id| (messages.len(), id)));
+        messages.put(message, content_bytes);
+    }
+
+    /// Delivers the messages to another client, and adds the replies to their sender.
+    pub(crate) fn deliver(&mut self) {
+        let Some(mut batch) = self.directs.take() else { return };
+        let (to, ids) = (batch.to(), std::mem::take(&mut self.ids));
+        self.last_directs = batch.messages().bytes();
+        match batch.deliver(!ids.is_empty()) {
+            Delivered::Now(accepted) => put_direct(to, &ids, accepted as u64, self),
+            Delivered::Later(Some(accepted)) => {
+                let sent = self.sent();
+                let ready = self.take_open().map(|frames| (frames, sent));
+                self.pending.push_back((ready, Pending::Direct { to, ids, accepted }));
+            }
+            Delivered::Later(None) => {}
+        }
+    }
+
+    /// Number of replies among these that are pending, or may be once all messages are delivered.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.iter().map(|(_, pending)| pending.replies()).sum::<usize>() + self.ids.len()
+    }
+
+    /// Whether none is pending, nor may be once all messages are delivered.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.pending.is_empty() && self.directs.is_none()
+    }
+
+    /// Number of replies that [`take_pending`](Self::take_pending) takes together.
+    pub(crate) fn next_pending(&self) -> Option<usize> {
+        self.pending.front().map(|(_, pending)| pending.replies())
+    }
+
+    /// Takes the first pending replies and the ready ones before them.
+    pub(crate) fn take_pending(&mut self) -> Option<(Option<(Bytes, Sent)>, Pending)> {
+        self.pending.pop_front()
+    }
+
+    /// The replies after the last pending one, as traffic counters count them.
     pub(crate) fn sent(&self) -> Sent {
         Sent { messages: self.messages, bytes: self.len() - self.messages * frame::PREFIX_BYTES }
     }
 
-    /// Bytes of all replies, with their length prefixes.
+    /// Bytes of these replies, with their length prefixes.
     pub(crate) fn len(&self) -> usize {
         self.open.len()
     }
@@ -47,6 +132,7 @@ impl Replies {
 
     /// Adds the echo of a `binary`. Copies the attachment, which may be a small part of a large receive buffer.
     pub(crate) fn echo_binary(&mut self, attachment: &[u8], re: Option<&RequestId>, timestamp: u64) {
+        self.deliver();
         self.open.reserve(attachment.len());
         self.put_with(|out| {
             encode_binary_head(attachment.len(), re, timestamp, out);
@@ -54,8 +140,13 @@ impl Replies {
         });
     }
 
-    /// Takes all replies, in one buffer without spare capacity; `None` if there are none.
+    /// Takes the replies after the last pending one, in one buffer without spare capacity; `None` if there are none.
     pub(crate) fn take(&mut self) -> Option<Bytes> {
+        self.deliver();
+        self.take_open()
+    }
+
+    fn take_open(&mut self) -> Option<Bytes> {
         self.messages = 0;
         if self.open.is_empty() {
             return None;
@@ -67,6 +158,7 @@ impl Replies {
     }
 
     fn put_with(&mut self, encode: impl FnOnce(&mut BytesMut)) -> usize {
+        self.deliver();
         if self.open.is_empty() {
             self.open.reserve(self.estimated_bytes);
         }
@@ -83,6 +175,15 @@ impl Replies {
             self.open.extend_from_slice(&packed);
         }
         length
+    }
+}
+
+/// A sender that is cut off has sent its messages all the same.
+impl Drop for Replies {
+    fn drop(&mut self) {
+        if let Some(batch) = self.directs.take() {
+            batch.deliver(false);
+        }
     }
 }
 

@@ -18,8 +18,8 @@ use uuid::Uuid;
 use self::datagrams::Datagrams;
 pub(crate) use self::lanes::TopicLane;
 use self::lanes::TopicLanes;
-use crate::envelope::EncodedMessage;
-use crate::frame::PREFIX_BYTES;
+use crate::envelope::{EncodedBatch, EncodedMessage};
+use crate::frame::{PREFIX_BYTES, split};
 use crate::message::{CloseCode, ClosedBy, LaneChoice, TopicPattern};
 use crate::metrics::Counters;
 use crate::transport::{Carrier, Path};
@@ -157,6 +157,23 @@ impl Outbound {
     /// backlog is full is ended with 4413; no other client is harmed.
     pub(crate) fn deliver(&self, run: &EncodedRun) -> Sent {
         self.put_on(&self.control, run.batch(self.zstd), Overflow::Refuse.into())
+    }
+
+    /// The same for messages to this client alone.
+    pub(crate) fn deliver_batch(&self, batch: EncodedBatch) -> Sent {
+        if self.ended.get().is_some() {
+            return Sent::default();
+        }
+        let (joined, messages) = batch.into_frames(self.zstd);
+        let taken = match self.control.try_send_joined(&joined, Overflow::Refuse) {
+            Ok(()) => return Sent { messages, bytes: joined.len() - messages * PREFIX_BYTES },
+            Err((taken, failure)) => {
+                self.lane_failed(failure);
+                taken
+            }
+        };
+        let bytes = split(&joined).take(taken).map(|frame| frame.len() - PREFIX_BYTES).sum();
+        Sent { messages: taken, bytes }
     }
 
     /// The same for frames that are for this client alone, which are counted here.

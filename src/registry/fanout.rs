@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use quic_websocket_lane::Sent;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
+use super::direct::Parcel;
 use crate::envelope::EncodedMessage;
 use crate::message::ClosedBy;
 use crate::metrics::Counters;
@@ -23,8 +24,8 @@ const BATCH: usize = 32;
 pub(super) enum Dispatch {
     /// To every client of the worker.
     All { encoded: Arc<EncodedMessage>, share: TallyShare },
-    /// To one client; `taken` gets whether it was there and accepted the message.
-    One { to: Uuid, encoded: Arc<EncodedMessage>, taken: oneshot::Sender<bool> },
+    /// To one client.
+    One(Parcel),
     /// Ends one client.
     End { client: Uuid, closed: ClosedBy },
 }
@@ -76,6 +77,8 @@ impl Drop for TallyShare {
 #[derive(Debug, Default)]
 pub(crate) struct Roster {
     clients: Mutex<Clients>,
+    /// Whether deliveries are taken from the worker's inbox and not yet done.
+    is_delivering: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +100,10 @@ impl Roster {
 
     pub(super) fn get(&self, id: Uuid) -> Option<Arc<Outbound>> {
         self.clients.lock().by_id.get(&id).cloned()
+    }
+
+    pub(super) fn is_delivering(&self) -> bool {
+        self.is_delivering.load(Ordering::Acquire)
     }
 
     fn all(&self) -> Arc<[Arc<Outbound>]> {
@@ -132,15 +139,15 @@ impl Inbox {
     pub(crate) async fn serve(mut self, roster: &Roster, counters: &Counters) {
         let mut batch = Vec::with_capacity(BATCH);
         while self.deliveries.recv_many(&mut batch, BATCH).await > 0 {
+            roster.is_delivering.store(true, Ordering::Release);
             let mut queue = batch.drain(..).peekable();
             while let Some(delivery) = queue.next() {
                 match delivery {
-                    Dispatch::One { to, encoded, taken } => {
-                        let run = EncodedRun::new(vec![encoded]);
-                        let sent = roster.get(to).map_or_else(Sent::default, |client| client.deliver(&run));
+                    Dispatch::One(Parcel { to, messages, accepted }) => {
+                        let sent = roster.get(to).map_or_else(Sent::default, |client| client.deliver_batch(messages));
                         counters.sent(sent);
-                        // A sender that does not ask has dropped the other end.
-                        let _ = taken.send(sent.messages == 1);
+                        // A sender that has left has dropped the other end.
+                        let _ = accepted.map(|accepted| accepted.send(sent.messages));
                     }
                     Dispatch::End { client, closed } => {
                         if let Some(client) = roster.get(client) {
@@ -160,6 +167,7 @@ impl Inbox {
                     }
                 }
             }
+            roster.is_delivering.store(false, Ordering::Release);
         }
     }
 }

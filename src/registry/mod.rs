@@ -1,7 +1,8 @@
 //! The connected clients and their workers, and delivery to all of them ([`Registry::broadcast`]) or to one
-//! ([`Registry::direct`]). Shared by all workers; the directory is locked only when a client comes or leaves and for
+//! ([`DirectBatch`]). Shared by all workers; the directory is locked only when a client comes or leaves and for
 //! queries, never on the way of a message to many.
 
+mod direct;
 mod fanout;
 mod names;
 
@@ -12,9 +13,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
+pub(crate) use self::direct::{Delivered, DirectBatch, Found};
 use self::fanout::Dispatch;
 pub(crate) use self::fanout::{Inbox, OnRoster, Roster, Tally};
 use self::names::{NameSkeleton, Names};
@@ -99,14 +101,6 @@ impl Registry {
         }
         drop(in_turn);
         tally
-    }
-
-    /// Sends a message to one client. `None` if there is no such client; else the result gets whether it accepted it.
-    pub(crate) async fn direct(&self, to: Uuid, encoded: Arc<EncodedMessage>) -> Option<oneshot::Receiver<bool>> {
-        let inbox = self.inboxes.get(self.worker_of(to)?)?;
-        let (taken, answer) = oneshot::channel();
-        inbox.send(Dispatch::One { to, encoded, taken }).await.ok()?;
-        Some(answer)
     }
 
     /// Counts a connection until the result is dropped.

@@ -149,9 +149,9 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, replies: &mut Rep
         };
         let filled = tokio::select! {
             biased;
-            message = replies.front(), if replies.is_pending() => {
+            resolved = replies.front(), if replies.is_pending() => {
                 let began = Instant::now();
-                if replies.write_front(message).await.is_err() {
+                if replies.write_front(resolved).await.is_err() {
                     return LaneEnd::Broken;
                 }
                 reassembly.postpone(began.elapsed());
@@ -428,11 +428,9 @@ async fn serve_datagrams_from(session: &Session, first: Bytes) -> End {
                 let pending = execute(session, deferred, &mut replies, &session.outbound.control, false).await;
                 if let Some(mut pending) = pending {
                     session.waiting.fetch_add(1, Ordering::Relaxed);
-                    let reply = pending.resolve(&session.context).await;
+                    let resolved = pending.resolve(&session.context).await;
                     session.waiting.fetch_sub(1, Ordering::Relaxed);
-                    if let Some(reply) = reply {
-                        replies.put(pending.id(), &reply);
-                    }
+                    pending.put(resolved, &mut replies);
                 }
                 within_limits(session)
             }

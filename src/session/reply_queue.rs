@@ -9,8 +9,7 @@ use futures_util::FutureExt;
 use quic_websocket_lane::{LaneWriter, Sent, WaitingReplies};
 
 use super::Session;
-use crate::handler::{Pending, Replies};
-use crate::message::ServerMessage;
+use crate::handler::{Pending, Replies, Resolved};
 
 /// Bytes of ready replies that are written before further requests are served.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -44,7 +43,7 @@ impl<'a> ReplyQueue<'a> {
         Self {
             session,
             writer,
-            open: session.replies(),
+            open: session.replies().with_directs(),
             queue: VecDeque::new(),
             pending: 0,
             ready_bytes: 0,
@@ -63,34 +62,69 @@ impl<'a> ReplyQueue<'a> {
 
     /// Whether the ready replies have to be written before more are added.
     pub(super) fn is_full(&self) -> bool {
+        self.is_large() || self.pending + self.open.pending() >= self.most_pending
+    }
+
+    fn is_large(&self) -> bool {
         self.open.len() + self.ready_bytes >= BATCH_BYTES
     }
 
     /// Adds a pending reply; waits for room.
     pub(super) async fn push(&mut self, reply: Pending) -> Result<(), ()> {
+        self.close_pending().await?;
         while self.pending >= self.most_pending {
             self.advance().await?;
         }
         self.close_open();
+        self.push_back(reply);
+        Ok(())
+    }
+
+    fn push_back(&mut self, reply: Pending) {
+        self.pending += reply.replies();
         self.queue.push_back(Slot::Pending(reply));
-        self.pending += 1;
+    }
+
+    /// Delivers the messages to other clients, and moves the replies up to the last pending one to the back of the
+    /// queue; waits for room.
+    async fn close_pending(&mut self) -> Result<(), ()> {
+        self.open.deliver();
+        while let Some(replies) = self.open.next_pending() {
+            while self.pending > 0 && self.pending + replies > self.most_pending {
+                self.advance().await?;
+            }
+            let Some((ready, pending)) = self.open.take_pending() else { break };
+            let is_first = self.queue.is_empty();
+            match ready {
+                Some((frames, sent)) if is_first => {
+                    self.push_back(pending);
+                    self.send(&mut [frames], sent).await?;
+                    continue;
+                }
+                Some((frames, sent)) => self.push_ready(frames, sent),
+                None => {}
+            }
+            self.push_back(pending);
+        }
         Ok(())
     }
 
     /// Writes the replies that are not behind a pending one, or everything if they have grown large. Returns once the
     /// stream has accepted them, so that the server reads no further from a client that does not read.
     pub(super) async fn write(&mut self) -> Result<(), ()> {
-        if self.queue.is_empty() || self.is_full() {
+        self.close_pending().await?;
+        if self.queue.is_empty() || self.is_large() {
             return self.flush().await;
         }
         match self.front().now_or_never() {
-            Some(message) => self.write_front(message).await,
+            Some(resolved) => self.write_front(resolved).await,
             None => Ok(()),
         }
     }
 
     /// Waits for all pending replies, and writes everything.
     pub(super) async fn flush(&mut self) -> Result<(), ()> {
+        self.close_pending().await?;
         while !self.queue.is_empty() {
             self.close_open();
             self.advance().await?;
@@ -104,7 +138,7 @@ impl<'a> ReplyQueue<'a> {
     /// pending.
     ///
     /// Cancel safe: the reply keeps its place until it resolves.
-    pub(super) async fn front(&mut self) -> Option<ServerMessage> {
+    pub(super) async fn front(&mut self) -> Resolved {
         match self.queue.front_mut() {
             Some(Slot::Pending(front)) => front.resolve(&self.session.context).await,
             _ => std::future::pending().await,
@@ -112,23 +146,21 @@ impl<'a> ReplyQueue<'a> {
     }
 
     /// Writes the reply at the front, now resolved, and the replies behind it up to the next one that is still pending.
-    pub(super) fn write_front(&mut self, message: Option<ServerMessage>) -> impl Future<Output = Result<(), ()>> {
+    pub(super) fn write_front(&mut self, resolved: Resolved) -> impl Future<Output = Result<(), ()>> {
         // Taken before the future begins, which then has no room for messages.
-        let (mut frames, all) = self.take_front(message);
+        let (mut frames, all) = self.take_front(resolved);
         async move { if frames.is_empty() { Ok(()) } else { self.send(&mut frames, all).await } }
     }
 
-    fn take_front(&mut self, mut message: Option<ServerMessage>) -> (Vec<Bytes>, Sent) {
+    fn take_front(&mut self, mut resolved: Resolved) -> (Vec<Bytes>, Sent) {
         let (mut frames, mut all) = (Vec::new(), Sent::default());
         loop {
             let Some(Slot::Pending(front)) = self.queue.pop_front() else { break };
-            self.pending -= 1;
-            if let Some(message) = message {
-                let mut reply = self.session.replies();
-                reply.put(front.id(), &message);
-                all += reply.sent();
-                frames.extend(reply.take());
-            }
+            self.pending -= front.replies();
+            let mut replies = self.session.replies();
+            front.put(resolved, &mut replies);
+            all += replies.sent();
+            frames.extend(replies.take());
             while let Some(Slot::Ready { .. }) = self.queue.front()
                 && let Some(Slot::Ready { frames: ready, sent, .. }) = self.queue.pop_front()
             {
@@ -137,11 +169,11 @@ impl<'a> ReplyQueue<'a> {
                 frames.push(ready);
             }
             match self.front().now_or_never() {
-                Some(next) => message = next,
+                Some(next) => resolved = next,
                 None => break,
             }
         }
-        if self.queue.is_empty() {
+        if self.queue.is_empty() && self.open.is_settled() {
             all += self.open.sent();
             frames.extend(self.open.take());
         }
@@ -152,9 +184,9 @@ impl<'a> ReplyQueue<'a> {
     /// it.
     async fn advance(&mut self) -> Result<(), ()> {
         self.session.waiting.fetch_add(1, Ordering::Relaxed);
-        let message = self.front().await;
+        let resolved = self.front().await;
         self.session.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.write_front(message).await
+        self.write_front(resolved).await
     }
 
     /// Moves the open replies to the back of the queue.
@@ -164,10 +196,14 @@ impl<'a> ReplyQueue<'a> {
         }
         let sent = self.open.sent();
         if let Some(frames) = self.open.take() {
-            self.ready_bytes += frames.len();
-            let waiting = self.writer.scheduler().replies(frames.len());
-            self.queue.push_back(Slot::Ready { frames, sent, _waiting: waiting });
+            self.push_ready(frames, sent);
         }
+    }
+
+    fn push_ready(&mut self, frames: Bytes, sent: Sent) {
+        self.ready_bytes += frames.len();
+        let waiting = self.writer.scheduler().replies(frames.len());
+        self.queue.push_back(Slot::Ready { frames, sent, _waiting: waiting });
     }
 
     async fn send(&self, frames: &mut [Bytes], sent: Sent) -> Result<(), ()> {

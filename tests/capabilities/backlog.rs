@@ -79,6 +79,33 @@ async fn a_full_backlog_of_direct_messages_closes_the_receiver_and_not_the_sende
     server.stop().await;
 }
 
+#[tokio::test]
+async fn of_direct_messages_in_a_row_those_that_a_full_backlog_took_are_ok_and_the_rest_are_404() {
+    let server = TestServer::start_with(|config| config.limits.lane_backlog_messages = 20).await;
+    // On its worker, or on another one.
+    for _ in 0..4 {
+        let mut sender = server.client("sender").await;
+        let stuck = narrow(&server, 2000).await;
+        let message = |n| json!({"type": "direct", "id": n, "to": stuck.id, "content": "x"}).to_string();
+        let frames = (0..200).flat_map(|n| crate::common::framed(message(n).as_bytes()));
+        sender.control.raw(&frames.collect::<Vec<_>>()).await;
+        let mut taken = 0;
+        for n in 0..200 {
+            let reply = sender.control.hear().await;
+            assert_eq!(reply["re"], n, "{reply}");
+            if reply["type"] == "ok" {
+                assert_eq!(n, taken, "none is accepted after one that was not");
+                taken += 1;
+            } else {
+                assert_eq!(reply["code"], 404, "{reply}");
+            }
+        }
+        assert!((20..60).contains(&taken), "{taken} were taken, 20 of them to wait");
+        assert_eq!(stuck.closed().await.0, 4413);
+    }
+    server.stop().await;
+}
+
 /// Requests echoes until no more are accepted, while a neighbour is served; returns the number of complete requests,
 /// and the rest of the last one.
 async fn ask_until_held_back(lane: &mut RawLane, neighbour: &mut RawClient, size: usize) -> (u64, Vec<u8>) {

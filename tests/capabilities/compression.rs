@@ -157,6 +157,23 @@ async fn a_direct_message_is_compressed_as_its_receiver_negotiated() {
 }
 
 #[tokio::test]
+async fn of_direct_messages_in_a_row_the_long_ones_are_compressed() {
+    let server = TestServer::start().await;
+    for (from, to) in Over::pairs() {
+        let (mut sender, mut receiver) = (from.party(&server, "Ada").await, zstd_client(to, &server).await);
+        let texts: Vec<_> = (0..40).map(|n| long_text([10, 2000, 20, 30, 5000][n % 5])).collect();
+        let message = |text| json!({"type": "direct", "to": receiver.id, "content": text}).to_string().into_bytes();
+        sender.control.bodies(&texts.iter().map(message).collect::<Vec<_>>()).await;
+        for text in &texts {
+            let body = receiver.control.hear_body().await;
+            let plain = if text.len() > 1024 { inflated(&body) } else { body.to_vec() };
+            assert_eq!(parsed(&plain)["content"], *text);
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_body_other_than_one_zstd_frame_of_a_plain_body_is_only_an_error() {
     for over in Over::ALL {
         let server = TestServer::start().await;

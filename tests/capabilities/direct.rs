@@ -171,3 +171,61 @@ async fn direct_messages_keep_their_order_relative_to_broadcasts() {
     }
     server.stop().await;
 }
+
+#[tokio::test]
+async fn messages_in_a_row_keep_their_order_and_their_bytes_whatever_their_size() {
+    let server = TestServer::start().await;
+    let sizes = [3, 900, 1, 5000, 70_000, 2, 30_000, 30_000, 8, 1000];
+    for over in Over::ALL {
+        let mut sender = over.party(&server, "sender").await;
+        let mut receivers = Vec::new();
+        for (n, to) in (0..6).zip(Over::in_turn()) {
+            receivers.push(to.party(&server, &format!("receiver {n}")).await);
+        }
+        // Runs to one receiver, and one message to each in turn; the sender is one of them.
+        let ids: Vec<_> = receivers.iter().map(|receiver| receiver.id.clone()).chain([sender.id.clone()]).collect();
+        let to = |n: usize| if n < 70 { n / 10 } else { n % 7 };
+        // The sender reads its own after it has sent all.
+        let size = |n: usize| if to(n) == 6 { 10 } else { sizes[n % sizes.len()] };
+        let content = |n: usize| format!("{n} {}", "é\"".repeat(size(n) / 3));
+        let requests: Vec<_> = (0..140)
+            .map(|n| json!({"type": "direct", "id": n, "to": ids[to(n)], "content": content(n)}).to_string().into())
+            .collect();
+        sender.control.bodies(&requests).await;
+        for (at, receiver) in receivers.iter_mut().enumerate() {
+            for n in (0..140).filter(|&n| to(n) == at) {
+                let heard = receiver.control.expect("direct").await;
+                assert!(heard["content"] == content(n), "{n} came changed, or not in its turn");
+            }
+        }
+        let (mut own, mut replies) = ((0..140).filter(|&n| to(n) == 6), 0..140);
+        for _ in 0..160 {
+            let heard = sender.control.hear().await;
+            if heard["type"] == "direct" {
+                assert!(heard["content"] == content(own.next().expect("no more")), "not in its turn");
+            } else {
+                assert_eq!(heard, json!({"type": "ok", "re": replies.next()}));
+            }
+        }
+        heard_nothing(&mut sender).await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn messages_just_before_a_client_vanishes_are_delivered() {
+    let server = TestServer::start().await;
+    for (from, to) in Over::pairs() {
+        let (mut sender, mut receiver) = two(&server, from, to).await;
+        let message =
+            |n: usize| json!({"type": "direct", "to": receiver.id, "content": n.to_string()}).to_string().into_bytes();
+        // The last body ends the connection with 1007.
+        let mut bodies: Vec<_> = (0..50).map(message).collect();
+        bodies.extend([b"{".to_vec(), b"{".to_vec(), b"{".to_vec()]);
+        sender.control.bodies(&bodies).await;
+        for n in 0..50 {
+            assert_eq!(receiver.control.expect("direct").await["content"], n.to_string());
+        }
+    }
+    server.stop().await;
+}

@@ -15,7 +15,7 @@ use super::failure::SendFailure;
 use super::layer::Layer;
 use super::send_scheduler::SendScheduler;
 use super::stream::SendHalf;
-use quic_websocket_protocol::frame::PREFIX_BYTES;
+use quic_websocket_protocol::frame::{PREFIX_BYTES, split};
 
 /// Largest total of frames that are copied into one buffer, in bytes.
 const MAX_JOINED_BYTES: usize = 64 * 1024;
@@ -167,20 +167,52 @@ impl LaneWriter {
     ) -> Result<(), (usize, SendFailure)> {
         let options = options.into();
         let mut state = self.state();
+        let written = state.write_batch(batch).map_err(|failure| (0, failure))?;
+        if written == batch.bytes {
+            return Ok(());
+        }
+        let marked = batch.frames.iter().enumerate().map(|(at, frame)| (frame.clone(), batch.mark(at, options)));
+        self.put_rest(&mut state, written, marked, options.overflow)
+    }
+
+    /// Writes frames that belong to no topic and are joined in one buffer, as [`try_send`](Self::try_send) does.
+    ///
+    /// # Errors
+    /// Number of frames that were accepted, and why the rest were not.
+    pub fn try_send_joined(&self, joined: &Bytes, overflow: Overflow) -> Result<(), (usize, SendFailure)> {
+        let mut state = self.state();
+        let mut rest = [joined.clone()];
+        if state.write_now(&mut rest).map_err(|failure| (0, failure))? == 1 {
+            return Ok(());
+        }
+        let written = joined.len() - rest[0].len();
+        // Frames that wait are counted by their length, so one of several may not keep the whole buffer.
+        let own =
+            |frame: &[u8]| if frame.len() == joined.len() { joined.clone() } else { Bytes::copy_from_slice(frame) };
+        let marked = split(joined).map(|frame| (own(frame), Mark::Plain));
+        self.put_rest(&mut state, written, marked, overflow)
+    }
+
+    /// Puts into the backlog what is left of frames of which `written` bytes are written.
+    fn put_rest(
+        &self,
+        state: &mut State,
+        mut written: usize,
+        marked: impl Iterator<Item = (Bytes, Mark)>,
+        overflow: Overflow,
+    ) -> Result<(), (usize, SendFailure)> {
         let was_empty = state.backlog.is_empty();
-        let mut written = state.write_batch(batch).map_err(|failure| (0, failure))?;
         let budget = &self.scheduler.budget;
-        for (taken, frame) in batch.frames.iter().enumerate() {
+        for (taken, (frame, mark)) in marked.enumerate() {
             if written >= frame.len() {
                 written -= frame.len();
                 continue;
             }
-            let mark = batch.mark(taken, options);
             if written > 0 {
                 // A frame that is partly written has to be finished, even beyond the bounds.
                 state.backlog.put(frame.slice(written..), frame.len(), mark, budget);
                 written = 0;
-            } else if !state.backlog.offer(frame.clone(), mark, options.overflow, budget) {
+            } else if !state.backlog.offer(frame, mark, overflow, budget) {
                 return Err((taken, SendFailure::Full));
             }
             if was_empty {

@@ -181,6 +181,18 @@ fn patch_length(out: &mut BytesMut, at: usize, more: usize) {
     out[at..at + PREFIX_BYTES].copy_from_slice(&length.to_be_bytes());
 }
 
+/// The frames that are joined in a buffer, each with its prefix.
+pub fn split(joined: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = joined;
+    std::iter::from_fn(move || {
+        let length = u32::from_be_bytes(*rest.first_chunk()?);
+        let end = PREFIX_BYTES.saturating_add(usize::try_from(length).unwrap_or(usize::MAX)).min(rest.len());
+        let (frame, more) = rest.split_at(end);
+        rest = more;
+        Some(frame)
+    })
+}
+
 /// Moves a buffer into an allocation of exactly its length. Stored frames are accounted by their length, so they must
 /// not retain spare capacity: a reply stays in QUIC until it is acknowledged, a message in its topic's log.
 #[inline]

@@ -147,3 +147,14 @@ proptest! {
         let _ = decode_all(&mut FrameDecoder::new(64), Bytes::from(bytes), &mut Vec::new());
     }
 }
+
+#[test]
+fn joined_frames_are_split_at_their_lengths() {
+    let mut joined = BytesMut::new();
+    let bodies = [&b"{}"[..], &[b'x'; 300], b"{\"a\":1}"];
+    bodies.iter().for_each(|body| put_frame(&mut joined, None, |out| out.extend_from_slice(body)));
+    let frames: Vec<_> = split(&joined).collect();
+    assert_eq!(frames.concat(), joined);
+    assert_eq!(frames.iter().map(|frame| &frame[PREFIX_BYTES..]).collect::<Vec<_>>(), bodies);
+    assert_eq!(split(&joined[..3]).count(), 0, "less than a length is no frame");
+}

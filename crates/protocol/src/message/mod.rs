@@ -144,6 +144,16 @@ impl Payload {
         self.content.as_deref()
     }
 
+    /// Bytes of its text and attachment.
+    pub fn len(&self) -> usize {
+        self.content.as_ref().map_or(0, |content| content.len()) + self.attachment.as_ref().map_or(0, Bytes::len)
+    }
+
+    /// Whether it has neither text nor attachment, or only empty ones.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Adds an attachment.
     #[must_use]
     pub fn with_attachment(mut self, attachment: impl Into<Bytes>) -> Self {
