@@ -39,7 +39,7 @@ use crate::Printable;
 use crate::auth::{Auth, Identity};
 use crate::config::{Config, Live, MessageLog};
 use crate::limits::{Addresses, Allowance};
-use crate::message::{ClientMessage, Close, ErrorCode, Request, RequestId, ServerMessage, now_ms};
+use crate::message::{ClientMessage, Close, ErrorCode, Request, RequestId, ServerMessage};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::tls::Expiry;
