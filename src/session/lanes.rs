@@ -56,8 +56,8 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, replies: &mut Rep
         loop {
             let body = match reader.buffered() {
                 Ok(Some(body)) => body,
-                // What has arrived is answered in one write.
-                Ok(None) if reader.fill_at_once() => {
+                // Small requests that have arrived are answered in one write.
+                Ok(None) if replies.is_small() && reader.fill_at_once() => {
                     session.record_activity();
                     continue;
                 }

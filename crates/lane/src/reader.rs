@@ -90,8 +90,8 @@ impl LaneReader {
         }
     }
 
-    /// Takes more bytes if they have probably arrived, so that they are served together with those before. False if they
-    /// have not, or the stream has ended; [`fill`](Self::fill) reports why.
+    /// Takes more bytes if they have probably arrived, so that they are served together with those before. False if
+    /// they have not, or the stream has ended; [`fill`](Self::fill) reports why.
     pub fn fill_at_once(&mut self) -> bool {
         match &mut self.source {
             Source::Quic(source) => source.fill_at_once(),

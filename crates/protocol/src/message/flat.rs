@@ -8,9 +8,7 @@ use memchr::memchr2;
 use super::fields::Scalar;
 use super::json::has_control;
 
-/// Most digits of an integer that is read here: any such number fits into every integer type that holds [`MAX_INTEGER`].
-///
-/// [`MAX_INTEGER`]: super::MAX_INTEGER
+/// Most digits of an integer that is read here. Any such number is below the protocol's largest.
 const MAX_DIGITS: usize = 15;
 
 /// Most members of an object that is read here.
