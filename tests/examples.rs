@@ -14,6 +14,7 @@ use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::stage::{Played, Stage};
 use common::{TestServer, soon, until};
 use serde_json::{Value, json};
 use tokio::process::Command;
