@@ -97,6 +97,13 @@ impl EncodedBatch {
         self.frames.len()
     }
 
+    /// Releases spare memory, for messages that wait.
+    pub(crate) fn shrink(&mut self) {
+        if self.frames.capacity() > self.frames.len() {
+            self.frames = BytesMut::from(&self.frames[..]);
+        }
+    }
+
     /// The frames as their receiver gets them, in one buffer, and their number.
     pub(crate) fn into_frames(self, zstd: bool) -> (Bytes, usize) {
         if !zstd || !self.is_compressible {
@@ -109,5 +116,27 @@ impl EncodedBatch {
             out.extend_from_slice(packed.as_deref().unwrap_or(plain));
         }
         (frame::exact(out), self.messages)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Payload;
+
+    #[test]
+    fn messages_that_wait_hold_no_spare_memory() {
+        let mut batch = EncodedBatch::new(1024);
+        batch.reserve(100_000);
+        let from = uuid::Uuid::nil();
+        for text in ["short", "longer"] {
+            let message = ServerMessage::Direct { from, payload: Payload::from(text), timestamp: 1 };
+            batch.put(&message, text.len());
+        }
+        let bytes = batch.bytes();
+        batch.shrink();
+        assert_eq!((batch.frames.capacity(), batch.bytes(), batch.len()), (bytes, bytes, 2));
+        let (frames, messages) = batch.into_frames(false);
+        assert_eq!((frame::split(&frames).count(), messages), (2, 2));
     }
 }

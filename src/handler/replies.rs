@@ -21,6 +21,8 @@ pub(crate) struct Replies {
     open: BytesMut,
     /// Replies before the open ones that are pending, each with the ready ones before it.
     pending: VecDeque<(Option<(Bytes, Sent)>, Pending)>,
+    /// Bytes of those ready ones.
+    pending_bytes: usize,
     /// Messages to one client that are not delivered yet, and the requests among them that want a reply.
     directs: Option<DirectBatch>,
     ids: Vec<(usize, RequestId)>,
@@ -40,6 +42,7 @@ impl Replies {
             messages: 0,
             open: BytesMut::new(),
             pending: VecDeque::new(),
+            pending_bytes: 0,
             directs: None,
             ids: Vec::new(),
             last_directs: 0,
@@ -78,12 +81,13 @@ impl Replies {
     pub(crate) fn deliver(&mut self) {
         let Some(mut batch) = self.directs.take() else { return };
         let (to, ids) = (batch.to(), std::mem::take(&mut self.ids));
-        self.last_directs = batch.messages().bytes();
+        self.last_directs = batch.messages().bytes().min(MAX_ESTIMATE_BYTES);
         match batch.deliver(!ids.is_empty()) {
             Delivered::Now(accepted) => put_direct(to, &ids, accepted as u64, self),
             Delivered::Later(Some(accepted)) => {
                 let sent = self.sent();
                 let ready = self.take_open().map(|frames| (frames, sent));
+                self.pending_bytes += ready.as_ref().map_or(0, |(frames, _)| frames.len());
                 self.pending.push_back((ready, Pending::Direct { to, ids, accepted }));
             }
             Delivered::Later(None) => {}
@@ -107,7 +111,9 @@ impl Replies {
 
     /// Takes the first pending replies and the ready ones before them.
     pub(crate) fn take_pending(&mut self) -> Option<(Option<(Bytes, Sent)>, Pending)> {
-        self.pending.pop_front()
+        let (ready, pending) = self.pending.pop_front()?;
+        self.pending_bytes -= ready.as_ref().map_or(0, |(frames, _)| frames.len());
+        Some((ready, pending))
     }
 
     /// The replies after the last pending one, as traffic counters count them.
@@ -116,8 +122,13 @@ impl Replies {
     }
 
     /// Bytes of these replies, with their length prefixes.
-    pub(crate) fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.open.len()
+    }
+
+    /// Bytes of all ready replies, with their length prefixes.
+    pub(crate) fn ready_bytes(&self) -> usize {
+        self.pending_bytes + self.open.len()
     }
 
     /// Adds a reply; returns its length before compression.

@@ -121,7 +121,7 @@ impl DirectBatch {
 
     /// Delivers the messages; `asks` whether the number of accepted ones is wanted.
     pub(crate) fn deliver(self, asks: bool) -> Delivered {
-        let Self { to, way, messages } = self;
+        let Self { to, way, mut messages } = self;
         match way {
             Way::Here(client) => {
                 let sent = client.deliver_batch(messages);
@@ -129,6 +129,7 @@ impl DirectBatch {
                 Delivered::Now(sent.messages)
             }
             Way::Inbox(place) => {
+                messages.shrink();
                 let (accepted, answer) = asks.then(oneshot::channel).unzip();
                 place.send(Dispatch::One(Parcel { to, messages, accepted }));
                 Delivered::Later(answer)

@@ -89,7 +89,7 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, replies: &mut Rep
             if matches!(taken, Ok(Outcome::Done)) {
                 slice = Some(current);
             } else {
-                current.end().await;
+                deliver_and_end(current, replies).await;
             }
             match taken {
                 Ok(Outcome::Done) => {}
@@ -122,7 +122,7 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, replies: &mut Rep
             }
             if replies.is_full() || slice.as_ref().is_some_and(TimeSlice::is_over) {
                 if let Some(slice) = slice.take() {
-                    slice.end().await;
+                    deliver_and_end(slice, replies).await;
                 }
                 if replies.write().await.is_err() {
                     return LaneEnd::Broken;
@@ -130,7 +130,7 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, replies: &mut Rep
             }
         }
         if let Some(slice) = slice {
-            slice.end().await;
+            deliver_and_end(slice, replies).await;
         }
         if let Err(end) = reassembly.hold(reader.unfinished_bytes()) {
             // The client's other lanes run until this one ends, so a client that does not read must not delay its end.
@@ -175,6 +175,12 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, replies: &mut Rep
             }
         }
     }
+}
+
+/// Ends a time slice. Messages to other clients are delivered in it: they must not wait while other tasks run.
+async fn deliver_and_end(mut slice: TimeSlice<'_>, replies: &mut ReplyQueue<'_>) {
+    slice.work(|_| replies.open.deliver());
+    slice.end().await;
 }
 
 /// Takes a time slice, once there is room for the replies. Replies waiting on all request lanes share one bound; the

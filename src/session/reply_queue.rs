@@ -66,13 +66,13 @@ impl<'a> ReplyQueue<'a> {
     }
 
     fn is_large(&self) -> bool {
-        self.open.len() + self.ready_bytes >= BATCH_BYTES
+        self.open.ready_bytes() + self.ready_bytes >= BATCH_BYTES
     }
 
     /// Whether the ready replies are so few that more requests may be read before they are written. Otherwise each lane
     /// would have more replies waiting, and the client's other lanes would be held back sooner.
     pub(super) fn is_small(&self) -> bool {
-        self.open.len() + self.ready_bytes < BATCH_BYTES / 2
+        self.open.ready_bytes() + self.ready_bytes < BATCH_BYTES / 2
     }
 
     /// Adds a pending reply; waits for room.
