@@ -223,7 +223,7 @@ check() {
         step env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
         step cargo test --workspace --lib --bins --test layers --test lines --test capabilities --test websocket -- \
             --test-threads "$((2 * $(nproc)))"
-        step cargo test --test examples --test hostile --test memory
+        step cargo test --test examples --test benchmark --test hostile --test memory
         step cargo test --workspace --doc
         check_dependencies
     else
