@@ -119,7 +119,9 @@ async fn each_client_has_a_socket_of_its_own() {
         command.args(sockets.map(|count| ["--sockets", count]).into_iter().flatten());
         let mut running = command.spawn().expect("it starts");
         until("its clients", || server.status.connections() == connected).await;
-        assert_eq!(udp_sockets(running.id().expect("it runs")), expected);
+        // The kernel's table may show a socket twice, or not at all, while others come and go.
+        let pid = running.id().expect("it runs");
+        until("its sockets", || udp_sockets(pid) == expected).await;
         running.kill().await.expect("it is there");
     }
     server.stop().await;
