@@ -201,6 +201,8 @@ test("while disconnected, rooms queue messages, other conversations wait", needs
   const page = await setup.open(t, BLANK, { mayMissServer: true });
   await page.goto(`${alone.url}/#room=away&name=Ada`);
   await page.locator('#composer[data-state="open"]').waitFor();
+  // The composer of a room is open before the first connection, too.
+  await page.locator('#connection-badge[data-state="open"]').waitFor();
   await alone.kill();
   // As if the network was lost, so that the page does not wait for the next ping.
   await page.evaluate(() => dispatchEvent(new Event("offline")));
