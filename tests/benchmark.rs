@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
 use common::stage::{Played, Stage};
-use common::{TestServer, soon};
+use common::{TestServer, soon, until};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -92,6 +92,41 @@ async fn connections_are_counted_on_each_carrier() {
             let resumed = report["resumed"].as_u64().expect("a number");
             assert_eq!(resumed > 0, resume, "{driver}: {report}");
         }
+    }
+    server.stop().await;
+}
+
+/// UDP sockets of a process.
+#[cfg(target_os = "linux")]
+fn udp_sockets(pid: u32) -> usize {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("its files");
+    let names = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+    let sockets: Vec<_> =
+        names.filter_map(|name| Some(name.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())).collect();
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/udp")).expect("the table of sockets");
+    let inodes = table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(9));
+    inodes.filter(|inode| sockets.iter().any(|socket| socket == inode)).count()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn each_client_has_a_socket_of_its_own() {
+    let server = TestServer::start().await;
+    // The server notices the end of killed clients later, so they add up.
+    for (sockets, expected, connected) in [(None, 6, 6), (Some("2"), 2, 12)] {
+        let mut command = benchmark_of(server.addr, &server.files.ca);
+        command.args(["--mode", "echo", "--clients", "6", "--duration", "60"]).stdout(Stdio::null());
+        command.args(sockets.map(|count| ["--sockets", count]).into_iter().flatten());
+        let mut running = command.spawn().expect("it starts");
+        until("its clients", || server.status.connections() == connected).await;
+        // Before the load runs, the benchmark may not yet have opened everything that it opens.
+        let received = || server.status.stats(0).totals.messages_in;
+        let before = received();
+        until("its load", || received() > before + 100).await;
+        // The kernel's table may lack a socket, or show it twice, while others come and go.
+        let pid = running.id().expect("it runs");
+        until("its sockets", || udp_sockets(pid) == expected).await;
+        running.kill().await.expect("it is there");
     }
     server.stop().await;
 }

@@ -60,6 +60,10 @@ impl Crowd {
 
     /// Adds subscribers of the first topic that let QUIC fill their windows and never read.
     pub(crate) async fn add_stalled(&mut self, count: usize) -> Result<()> {
+        // Without any, their dialer would only be another socket.
+        if count == 0 {
+            return Ok(());
+        }
         // It must outlive its connections.
         let dialer = self.narrow.insert(self.dialer.narrow(STALLED_WINDOW)?);
         for client in 0..count {
