@@ -4,6 +4,7 @@
 //! and, for sockets, by `http`.
 
 mod arrival;
+mod datagrams;
 mod early;
 mod end;
 mod handshake;
@@ -12,6 +13,7 @@ mod liveness;
 mod on_wake;
 mod reassembly;
 mod reply_queue;
+mod requests;
 mod time_slice;
 
 use std::pin::pin;
@@ -104,6 +106,11 @@ impl Session {
 
     fn max_message_bytes(&self) -> usize {
         handshake::max_message_bytes(&self.context)
+    }
+
+    /// Whether `writer` is the control lane.
+    fn is_control(&self, writer: &LaneWriter) -> bool {
+        std::ptr::eq(writer, &raw const *self.outbound.control)
     }
 
     fn replies(&self) -> Replies {
@@ -244,7 +251,7 @@ async fn serve(
                 () = outbound.control.scheduler().drain() => stopped(&session.carrier),
                 () = outbound.drain_datagrams() => stopped(&session.carrier),
                 () = outbound.control.stopped() => stopped(&session.carrier),
-                end = lanes::serve_datagrams(&session) => end,
+                end = datagrams::serve(&session) => end,
                 end = keep_alive(&session) => end,
                 end = expire(&session) => end,
                 () = worker_context.draining.cancelled() => draining(context),
