@@ -30,27 +30,28 @@ pub(super) async fn broadcast(context: &Context, from: Uuid, payload: Payload, i
     Reply::Pending(Pending::Broadcast { id, from, tally })
 }
 
-/// The message that a `direct` becomes.
-pub(super) fn direct(context: &Context, from: Uuid, to: Uuid, payload: Payload) -> ServerMessage {
+/// The message that a `direct` becomes, with a time in Unix milliseconds.
+pub(super) fn direct(context: &Context, from: Uuid, to: Uuid, payload: Payload, timestamp: u64) -> ServerMessage {
     log_message!(context, client = %from, to = %to, "Direct message from {from} to {to}");
-    ServerMessage::Direct { from, payload, timestamp: now_ms() }
+    ServerMessage::Direct { from, payload, timestamp }
 }
 
-/// The message that a `signal` becomes.
-pub(super) fn signal(context: &Context, from: Uuid, to: Uuid, data: Box<RawValue>) -> ServerMessage {
+/// The message that a `signal` becomes, with a time in Unix milliseconds.
+pub(super) fn signal(context: &Context, from: Uuid, to: Uuid, data: Box<RawValue>, timestamp: u64) -> ServerMessage {
     log_message!(context, client = %from, to = %to, "Signal from {from} to {to}");
-    ServerMessage::Signal { from, data, timestamp: now_ms() }
+    ServerMessage::Signal { from, data, timestamp }
 }
 
 /// Sends a `direct` or `signal` if that is possible at once: it joins those to the same client that leave with the
 /// replies. Returns other work, and what has to wait: for room in an inbox or, if it is for its own sender, for the
-/// replies before it.
+/// replies before it. `timestamp` returns the time in Unix milliseconds.
 pub(super) fn now(
     context: &Context,
     by: &Caller,
     work: Work,
     id: Option<RequestId>,
     replies: &mut Replies,
+    timestamp: impl FnOnce() -> u64,
 ) -> Option<(Work, Option<RequestId>)> {
     let (from, worker) = (by.client.id(), by.client.worker);
     let (to, bytes) = match &work {
@@ -73,8 +74,8 @@ pub(super) fn now(
         }
     }
     let message = match work {
-        Work::Direct { payload, .. } => direct(context, from, to, payload),
-        Work::Signal { data, .. } => signal(context, from, to, data),
+        Work::Direct { payload, .. } => direct(context, from, to, payload, timestamp()),
+        Work::Signal { data, .. } => signal(context, from, to, data, timestamp()),
         other => return Some((other, id)),
     };
     replies.join(&message, bytes, id);

@@ -39,7 +39,7 @@ use crate::Printable;
 use crate::auth::{Auth, Identity};
 use crate::config::{Config, Live, MessageLog};
 use crate::limits::{Addresses, Allowance};
-use crate::message::{ClientMessage, Close, ErrorCode, Request, RequestId, ServerMessage};
+use crate::message::{ClientMessage, Close, ErrorCode, Request, RequestId, ServerMessage, now_ms};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::tls::Expiry;
@@ -153,7 +153,7 @@ pub(crate) fn answer(
         return Outcome::Done;
     }
     let (work, id) = if matches!(work, Work::Direct { .. } | Work::Signal { .. }) {
-        let Some(waiting) = deliver::now(context, by, work, id, replies) else { return Outcome::Done };
+        let Some(waiting) = deliver::now(context, by, work, id, replies, now) else { return Outcome::Done };
         waiting
     } else {
         (work, id)
@@ -219,12 +219,12 @@ pub(crate) async fn execute(context: &Context, by: &Caller, work: Requested<Work
         }
         Work::Direct { to, payload } => {
             let bytes = payload.len();
-            let message = deliver::direct(context, from, to, payload);
+            let message = deliver::direct(context, from, to, payload, now_ms());
             return deliver::to_one(context, to, &message, bytes, id).await;
         }
         Work::Signal { to, data } => {
             let bytes = data.get().len();
-            let message = deliver::signal(context, from, to, data);
+            let message = deliver::signal(context, from, to, data, now_ms());
             return deliver::to_one(context, to, &message, bytes, id).await;
         }
         Work::Subscribe(wanted) => subscriptions::subscribe(context, by, &now, wanted, id.as_ref(), on_control).await,

@@ -39,13 +39,13 @@ impl<'a> Flat<'a> {
     pub(super) fn read(json: &'a str) -> Option<Self> {
         let mut flat = Self { members: [("", Value::Boolean(false)); MAX_MEMBERS], count: 0, unescaped: Vec::new() };
         let mut cursor = Cursor { json, at: 0 };
-        cursor.expect(b'{')?;
+        cursor.skip(b'{')?;
         loop {
             cursor.skip_space();
-            cursor.expect(b'"')?;
+            cursor.skip(b'"')?;
             let name = cursor.name()?;
             cursor.skip_space();
-            cursor.expect(b':')?;
+            cursor.skip(b':')?;
             cursor.skip_space();
             let value = cursor.value(&mut flat.unescaped)?;
             flat.add(name, value)?;
@@ -106,7 +106,7 @@ impl<'a> Cursor<'a> {
         Some(byte)
     }
 
-    fn expect(&mut self, byte: u8) -> Option<()> {
+    fn skip(&mut self, byte: u8) -> Option<()> {
         (self.next()? == byte).then_some(())
     }
 
