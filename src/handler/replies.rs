@@ -202,7 +202,10 @@ impl Drop for Replies {
 mod tests {
     use super::*;
     use crate::frame::{Body, Compression, FrameDecoder};
-    use crate::message::Reply;
+    use uuid::Uuid;
+
+    use crate::message::{ClientInfo, Member, Reply};
+    use crate::registry::{Found, Naming, Registry};
 
     #[test]
     fn replies_leave_in_order_whether_compressed_or_not() {
@@ -241,5 +244,27 @@ mod tests {
             let capacity = piece.try_into_mut().expect("a unique buffer").capacity();
             assert_eq!(capacity, length, "replies to {sizes:?} bytes");
         }
+    }
+
+    #[test]
+    fn ready_replies_count_until_they_are_taken_even_before_a_pending_one() {
+        let (to, worker) = (Uuid::from_u128(1), 1);
+        // The inboxes are kept, so that the message waits in one.
+        let (registry, _inboxes) = Registry::new(1, 2, 4);
+        let info = ClientInfo::new(Member::new(to, None, None), 0, "quic");
+        let _place = registry.register(info, worker, Naming::Free).expect("room");
+        let mut replies = Replies::new(None).with_directs();
+        replies.echo_text("before", Some(&RequestId::Number(1)), 5);
+        let before = replies.ready_bytes();
+        let Found::Route(route) = registry.route(0, to) else { panic!("the receiver is connected") };
+        replies.begin(DirectBatch::new(to, route, 1024));
+        let message = ServerMessage::Direct { from: Uuid::nil(), payload: "text".into(), timestamp: 5 };
+        replies.join(&message, 4, Some(RequestId::Number(2)));
+        replies.echo_text("after", Some(&RequestId::Number(3)), 5);
+        let all = replies.ready_bytes();
+        assert!(before > 0 && all > before, "{before} and {all} bytes");
+        assert_eq!((replies.pending(), replies.len()), (1, all - before));
+        let (ready, _) = replies.take_pending().expect("a pending reply");
+        assert_eq!((ready.map(|(frames, _)| frames.len()), replies.ready_bytes()), (Some(before), all - before));
     }
 }
