@@ -1,0 +1,79 @@
+//! What a store needs of that which keeps its entries on disk.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::codec::Entry;
+use crate::error::EngineError;
+use crate::record::{Damage, Level, Record, Room};
+use crate::retention::Chunk;
+
+/// A topic as it was found on disk.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    pub(crate) id: u64,
+    pub(crate) name: Arc<str>,
+    pub(crate) level: Level,
+    pub(crate) epoch: u64,
+    pub(crate) trimmed_through: u64,
+    pub(crate) newest: u64,
+    pub(crate) at_ms: u64,
+    pub(crate) chunks: Vec<Chunk>,
+    pub(crate) keys: Vec<(Arc<str>, u64)>,
+    pub(crate) consumers: Vec<(Arc<str>, Bytes)>,
+}
+
+/// All that was found on disk.
+#[derive(Debug, Default)]
+pub(crate) struct Recovered {
+    pub(crate) topics: Vec<Found>,
+    /// Greater than every id that was ever given.
+    pub(crate) next_topic: u64,
+    /// Losses of power that the store has noticed.
+    pub(crate) generation: u32,
+    /// Times that damage was found of which nobody can say what it took.
+    pub(crate) damages: u32,
+}
+
+/// Passes on the topics with all that is visible of them, as entries of a checkpoint.
+pub(crate) type Snapshot<'a> = &'a dyn Fn(&mut dyn FnMut(Entry));
+
+/// Keeps entries on disk.
+pub(crate) trait Engine: Send + Sync + 'static {
+    /// Gives a group to the system: all of it is safe from the end of the process, or none of it. Says whether it is on
+    /// the disk as well. `wants_sync` says whether anybody waits for that. Called by one thread.
+    fn write(&self, group: &mut dyn Iterator<Item = &Entry>, wants_sync: bool) -> Result<bool, EngineError>;
+
+    /// Brings to the disk all that was written before the call. Called by one thread, beside `write`.
+    fn sync(&self) -> Result<(), EngineError>;
+
+    /// Reads records of a topic with offsets from `range.0` to `range.1`, in the order of offsets or backwards, and
+    /// passes each to `take` until that has enough. Leaves out damaged ones. Called by any thread.
+    fn read(
+        &self,
+        topic: u64,
+        range: (u64, u64),
+        reverse: bool,
+        room: Room,
+        take: &mut dyn FnMut(Record),
+    ) -> Result<(), EngineError>;
+
+    /// Whether there is room again after [`EngineError::Full`].
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    /// Work of the background, about once a second. `snapshot` gives the topics with all that is visible of them.
+    fn tend(&self, _snapshot: Snapshot<'_>) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// Nothing more will be written.
+    fn close(&self, _snapshot: Snapshot<'_>) {}
+
+    /// What cannot be read.
+    fn damage(&self) -> Vec<Damage> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,363 @@
+//! The log: all topics' entries in segments, one behind the other, in files of their own.
+//!
+//! ```text
+//! LOCK            locked while a process has the store
+//! STORE           format; written once
+//! witness         what was known to be on the disk
+//! 0000000007.seg  a segment: frames, each a group of entries (frame.rs)
+//! 0000000007.idx  where records are in a sealed segment (index.rs)
+//! 0000000008.ckp  the topics when a segment was begun (checkpoint.rs)
+//! ```
+//!
+//! * Nothing is ever written into a segment of a former process. Every start begins a segment, so what a recovery left
+//!   out of the one before can never come back.
+//! * A segment has its room, and its name is on the disk, before the first frame is written.
+//! * Everything that was adopted from a former process is synced before it is served.
+//! * Damage is not repaired and not cut off: what is whole is served, the rest is told.
+
+mod catalogue;
+mod checkpoint;
+mod frame;
+mod index;
+mod read;
+mod recovery;
+mod segment;
+mod tend;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use self::checkpoint::Witness;
+use self::frame::{FrameKind, HEADER, Header};
+use self::index::Index;
+use self::segment::Opens;
+use crate::codec::Entry;
+use crate::disk::{Disk, DiskFile};
+use crate::engine::{Engine, Snapshot};
+use crate::error::EngineError;
+use crate::record::{Damage, Record, Room};
+
+pub(crate) use self::recovery::open;
+
+/// Settings of a log.
+#[derive(Debug, Clone)]
+pub(crate) struct LogOptions {
+    /// Bytes of a segment.
+    pub(crate) segment_bytes: u64,
+    /// Bytes that stay free on the file system.
+    pub(crate) min_free_bytes: u64,
+    /// Bytes of all segments, 0 for no bound.
+    pub(crate) max_bytes: u64,
+    /// Identity of the machine's run, to notice that the power was lost.
+    pub(crate) boot: u64,
+}
+
+/// A segment's file.
+#[derive(Debug)]
+struct Segment<F> {
+    number: u64,
+    salt: u64,
+    file: F,
+    /// Everything below is given to the system.
+    written: AtomicU64,
+    /// Everything below is on the disk.
+    synced: AtomicU64,
+    /// It is sealed: nothing is written any more.
+    is_sealed: AtomicBool,
+    /// Its index file, once that is on the disk.
+    index: RwLock<Option<F>>,
+}
+
+/// The state of the thread that writes.
+struct Writer<F> {
+    segment: Arc<Segment<F>>,
+    length: u64,
+    sequence: u64,
+    /// Checksum of the last frame.
+    crc: u32,
+    /// A write failed, so the next one goes to another segment.
+    is_broken: bool,
+    buffer: Vec<u8>,
+    places: Vec<Place>,
+}
+
+/// A message in the group that is being written.
+struct Place {
+    topic: u64,
+    offset: u64,
+    at: u32,
+    bytes: u64,
+    at_ms: u64,
+}
+
+/// A log in a folder.
+pub(crate) struct Log<D: Disk> {
+    disk: D,
+    options: LogOptions,
+    writer: Mutex<Writer<D::File>>,
+    segments: RwLock<BTreeMap<u64, Arc<Segment<D::File>>>>,
+    index: RwLock<Index>,
+    /// The next segment, made ahead.
+    next: Mutex<Option<Segment<D::File>>>,
+    generation: u32,
+    damages: u32,
+    next_topic: AtomicU64,
+    syncs: AtomicU64,
+    tending: Mutex<Tending<D::File>>,
+    damage: Mutex<Vec<Damage>>,
+    /// Something was dropped, so segments may have become useless.
+    is_dropped: AtomicBool,
+}
+
+/// The state of the thread that does what nobody waits for.
+struct Tending<F> {
+    witness: Witness,
+    witness_file: F,
+    /// Checkpoints on the disk, by segment.
+    checkpoints: BTreeSet<u64>,
+    /// From which segment on the newest checkpoint needs the log, and the one before it.
+    replay_from: [u64; 2],
+    /// A segment was begun, and this many syncs had been begun then.
+    due: Option<(u64, u64)>,
+}
+
+fn segment_name(number: u64) -> String {
+    format!("{number:010}.seg")
+}
+
+fn index_name(number: u64) -> String {
+    format!("{number:010}.idx")
+}
+
+fn checkpoint_name(number: u64) -> String {
+    format!("{number:010}.ckp")
+}
+
+fn io_error(error: &io::Error) -> EngineError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => EngineError::Full,
+        _ => EngineError::Failed(error.to_string()),
+    }
+}
+
+/// Makes the file of a segment, with room and name on the disk.
+fn prepare<D: Disk>(disk: &D, number: u64, length: u64) -> io::Result<Segment<D::File>> {
+    let name = segment_name(number);
+    let file = match disk.create(&name) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            disk.remove(&name)?;
+            disk.create(&name)?
+        }
+        file => file?,
+    };
+    let made = file.reserve(length).and_then(|()| file.sync()).and_then(|()| disk.sync_names());
+    if let Err(error) = made {
+        // Without room nothing is left behind; if that fails as well, the next try removes it.
+        drop(file);
+        let _ = disk.remove(&name);
+        return Err(error);
+    }
+    Ok(Segment {
+        number,
+        salt: fastrand::u64(..),
+        file,
+        written: AtomicU64::new(0),
+        synced: AtomicU64::new(0),
+        is_sealed: AtomicBool::new(false),
+        index: RwLock::new(None),
+    })
+}
+
+impl<F: DiskFile> Writer<F> {
+    /// Writes the frame whose entries are in the buffer behind the room for its header.
+    fn put(&mut self, kind: FrameKind, count: u32) -> io::Result<()> {
+        let at = self.segment.written.load(Ordering::Relaxed);
+        let header = Header {
+            kind,
+            salt: self.segment.salt,
+            sequence: self.sequence + 1,
+            synced: self.segment.synced.load(Ordering::Acquire),
+            previous: self.crc,
+            length: u32::try_from(self.buffer.len() - HEADER).map_err(io::Error::other)?,
+            count,
+        };
+        let crc = frame::finish(&mut self.buffer, &header);
+        self.segment.file.write_at(&self.buffer, at)?;
+        self.crc = crc;
+        self.sequence += 1;
+        self.segment.written.store(at + self.buffer.len() as u64, Ordering::Release);
+        Ok(())
+    }
+
+    /// Begins a segment. All of the one before is on the disk.
+    fn open(&mut self, segment: Arc<Segment<F>>, length: u64, opens: &Opens) -> io::Result<()> {
+        let mut entries = std::mem::take(&mut self.buffer);
+        self.segment = segment;
+        self.length = length;
+        self.buffer = vec![0; HEADER];
+        opens.encode(&mut self.buffer);
+        let result = self.put(FrameKind::Opens, 0);
+        std::mem::swap(&mut self.buffer, &mut entries);
+        result
+    }
+}
+
+impl<D: Disk> Log<D> {
+    /// Seals the segment and begins the next one.
+    fn rotate(&self, writer: &mut Writer<D::File>, least: u64) -> Result<(), EngineError> {
+        let old = writer.segment.clone();
+        let ended = old.written.load(Ordering::Relaxed);
+        let least = least + (HEADER + segment::OPENS + frame::CRC) as u64;
+        let length = self.options.segment_bytes.max(least);
+        let prepared =
+            self.next.lock().take_if(|next| next.number == old.number + 1 && length == self.options.segment_bytes);
+        let next = match prepared {
+            Some(next) => next,
+            None => self.prepare(old.number + 1, length)?,
+        };
+        old.file.sync().map_err(|error| EngineError::Failed(error.to_string()))?;
+        old.synced.store(ended, Ordering::Release);
+        old.is_sealed.store(true, Ordering::Release);
+        let next = Arc::new(next);
+        let opens = Opens {
+            previous: old.number,
+            ended,
+            generation: self.generation,
+            damages: self.damages,
+            boot: self.options.boot,
+        };
+        self.segments.write().insert(next.number, next.clone());
+        writer.open(next, length, &opens).map_err(|error| EngineError::Failed(error.to_string()))?;
+        writer.is_broken = false;
+        Ok(())
+    }
+
+    fn prepare(&self, number: u64, length: u64) -> Result<Segment<D::File>, EngineError> {
+        let free = self.disk.free().map_err(|error| io_error(&error))?;
+        let used = self.segments.read().len() as u64 * self.options.segment_bytes;
+        let is_over = self.options.max_bytes > 0 && used + length > self.options.max_bytes;
+        if free < self.options.min_free_bytes.saturating_add(length) || is_over {
+            return Err(EngineError::Full);
+        }
+        prepare(&self.disk, number, length).map_err(|error| io_error(&error))
+    }
+
+    fn current(&self) -> Option<Arc<Segment<D::File>>> {
+        self.segments.read().last_key_value().map(|(_, segment)| segment.clone())
+    }
+}
+
+impl<D: Disk> Engine for Log<D> {
+    fn write(&self, group: &mut dyn Iterator<Item = &Entry>, _: bool) -> Result<bool, EngineError> {
+        let mut writer = self.writer.lock();
+        let writer = &mut *writer;
+        writer.buffer.clear();
+        writer.buffer.resize(HEADER, 0);
+        writer.places.clear();
+        let mut count = 0;
+        let mut gone = Vec::new();
+        for entry in group {
+            let start = writer.buffer.len();
+            entry.encode(&mut writer.buffer);
+            count += 1;
+            match entry {
+                Entry::Message { topic, record } => writer.places.push(Place {
+                    topic: *topic,
+                    offset: record.offset,
+                    at: u32::try_from(start).map_err(|error| EngineError::Failed(error.to_string()))?,
+                    bytes: record.size(),
+                    at_ms: record.at_ms,
+                }),
+                Entry::Trim { topic, through } => gone.push((*topic, Some(*through))),
+                Entry::TopicGone { topic } => gone.push((*topic, None)),
+                Entry::TopicMade { topic, .. } => {
+                    self.next_topic.fetch_max(topic + 1, Ordering::Relaxed);
+                }
+                _ => {}
+            }
+        }
+        if count == 0 {
+            return Ok(false);
+        }
+        let length = (writer.buffer.len() + frame::CRC) as u64;
+        if writer.is_broken || writer.segment.written.load(Ordering::Relaxed) + length > writer.length {
+            self.rotate(writer, length)?;
+        }
+        let at = writer.segment.written.load(Ordering::Relaxed);
+        if let Err(error) = writer.put(FrameKind::Entries, count) {
+            writer.is_broken = true;
+            return Err(io_error(&error));
+        }
+        let base = u32::try_from(at).map_err(|error| EngineError::Failed(error.to_string()))?;
+        let mut index = self.index.write();
+        for place in &writer.places {
+            index.add(place.topic, writer.segment.number, place.offset, base + place.at, place.bytes, place.at_ms);
+        }
+        for (topic, through) in gone {
+            let dropped = match through {
+                Some(through) => index.trim(topic, through),
+                None => index.remove(topic),
+            };
+            if !dropped.is_empty() {
+                self.is_dropped.store(true, Ordering::Release);
+            }
+        }
+        Ok(false)
+    }
+
+    fn sync(&self) -> Result<(), EngineError> {
+        self.syncs.fetch_add(1, Ordering::AcqRel);
+        let Some(segment) = self.current() else { return Ok(()) };
+        let written = segment.written.load(Ordering::Acquire);
+        segment.file.sync().map_err(|error| EngineError::Failed(error.to_string()))?;
+        segment.synced.fetch_max(written, Ordering::AcqRel);
+        Ok(())
+    }
+
+    fn read(
+        &self,
+        topic: u64,
+        range: (u64, u64),
+        reverse: bool,
+        room: Room,
+        take: &mut dyn FnMut(Record),
+    ) -> Result<(), EngineError> {
+        self.read_records(topic, range, reverse, room, take)
+    }
+
+    fn has_room(&self) -> bool {
+        let number = self.writer.lock().segment.number + 1;
+        let mut next = self.next.lock();
+        if next.as_ref().is_none_or(|next| next.number != number) {
+            *next = self.prepare(number, self.options.segment_bytes).ok();
+        }
+        next.is_some()
+    }
+
+    fn tend(&self, snapshot: Snapshot<'_>) -> Result<(), EngineError> {
+        self.tend_all(snapshot).map_err(|error| EngineError::Failed(error.to_string()))
+    }
+
+    fn damage(&self) -> Vec<Damage> {
+        self.damage.lock().clone()
+    }
+
+    fn close(&self, snapshot: Snapshot<'_>) {
+        let mut writer = self.writer.lock();
+        writer.buffer.clear();
+        writer.buffer.resize(HEADER, 0);
+        let fits = writer.segment.written.load(Ordering::Relaxed) + (HEADER + frame::CRC) as u64 <= writer.length;
+        if fits && !writer.is_broken {
+            // Without this frame the next start recovers as after a crash, which finds the same.
+            let _ = writer.put(FrameKind::Closes, 0);
+        }
+        drop(writer);
+        let _ = self.sync().and_then(|()| self.tend(snapshot));
+    }
+}

@@ -1,0 +1,123 @@
+//! What waits to be written. Appending never blocks; the writer takes all that is there.
+
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::codec::Entry;
+use crate::error::Refusal;
+use crate::ticket::Sender;
+use crate::topic::Topic;
+
+/// Something that waits for the writer.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) topic: Topic,
+    pub(crate) work: Work,
+    pub(crate) ticket: Option<Sender>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// To be written.
+    Entry(Entry),
+    /// Waits for the record with this offset, which is ahead in the queue or being written.
+    Duplicate(u64),
+}
+
+impl Queued {
+    pub(crate) fn bytes(&self) -> usize {
+        const TICKET: usize = 200;
+        TICKET + if let Work::Entry(entry) = &self.work { entry.len() } else { 0 }
+    }
+}
+
+/// A queue with a bound in bytes.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    inner: Mutex<Inner>,
+    wake: Condvar,
+    most_bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    waiting: Vec<Queued>,
+    /// Bytes from being taken to being stored.
+    bytes: usize,
+    /// Why nothing is taken.
+    refuses: Option<Refusal>,
+    is_idle: bool,
+}
+
+impl Queue {
+    pub(crate) fn new(most_bytes: usize) -> Self {
+        Self { inner: Mutex::default(), wake: Condvar::new(), most_bytes }
+    }
+
+    /// Adds what publishers want, unless the bound is reached.
+    pub(crate) fn push(&self, queued: Queued) -> Result<(), Refusal> {
+        self.add(queued, self.most_bytes)
+    }
+
+    /// Adds what the store itself wants; the bound is twice as far away.
+    pub(crate) fn push_own(&self, queued: Queued) -> Result<(), Refusal> {
+        self.add(queued, self.most_bytes.saturating_mul(2))
+    }
+
+    fn add(&self, queued: Queued, most_bytes: usize) -> Result<(), Refusal> {
+        let mut inner = self.inner.lock();
+        if let Some(refusal) = inner.refuses {
+            return Err(refusal);
+        }
+        let bytes = queued.bytes();
+        if inner.bytes > 0 && inner.bytes + bytes > most_bytes {
+            return Err(Refusal::Busy);
+        }
+        inner.bytes += bytes;
+        inner.waiting.push(queued);
+        if std::mem::take(&mut inner.is_idle) {
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Takes all that waits. Waits itself until there is something or the time is over; none once the queue is closed
+    /// and empty.
+    pub(crate) fn take(&self, most: Duration, into: &mut Vec<Queued>) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.waiting.is_empty() && inner.refuses != Some(Refusal::Closed) {
+            inner.is_idle = true;
+            self.wake.wait_for(&mut inner, most);
+            inner.is_idle = false;
+        }
+        std::mem::swap(&mut inner.waiting, into);
+        !into.is_empty() || inner.refuses != Some(Refusal::Closed)
+    }
+
+    /// Takes what waits, without waiting itself.
+    pub(crate) fn take_now(&self, into: &mut Vec<Queued>) {
+        std::mem::swap(&mut self.inner.lock().waiting, into);
+    }
+
+    /// Gives back the room of what is stored, or failed.
+    pub(crate) fn release(&self, bytes: usize) {
+        let mut inner = self.inner.lock();
+        inner.bytes = inner.bytes.saturating_sub(bytes);
+    }
+
+    /// Refuses from now on; a reason that is final stays.
+    pub(crate) fn refuse(&self, refusal: Option<Refusal>) {
+        let mut inner = self.inner.lock();
+        match inner.refuses {
+            Some(Refusal::Closed) => {}
+            Some(Refusal::Failed) if refusal != Some(Refusal::Closed) => {}
+            _ => inner.refuses = refusal,
+        }
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.inner.lock().bytes
+    }
+}

@@ -1,0 +1,388 @@
+//! The store: topics in memory, and the calls of its users.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::codec::{Entry, MAX_ENTRY, OVERHEAD};
+use crate::commit::{self, Syncing};
+use crate::disk::Folder;
+use crate::engine::{Engine, Found};
+use crate::error::{Health, OpenError, Refusal, StoreError};
+use crate::log::{self, LogOptions};
+use crate::options::{Options, boot, lock};
+use crate::queue::{Queue, Queued, Work};
+use crate::record::{Damage, Epoch, Level, NewRecord, Page, Record, Retention, Room, Stored};
+use crate::retention::Kept;
+use crate::ticket::Ticket;
+use crate::topic::{Inner, State, Topic};
+
+/// Whom the store tells about records, once they count as stored and before their tickets resolve. In the order of
+/// offsets for each topic; called by the store's threads, so it must not block for long.
+pub trait Committed: Send + Sync + 'static {
+    /// Records of one topic, in the order of their offsets.
+    fn committed(&self, topic: &Topic, records: &[Record]);
+}
+
+impl Committed for () {
+    fn committed(&self, _: &Topic, _: &[Record]) {}
+}
+
+/// An open store. Dropping it stores what waits, and ends its threads.
+pub struct Store {
+    pub(crate) shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    /// Released when the file is closed, after the threads have ended.
+    _lock: File,
+}
+
+pub(crate) struct Shared {
+    pub(crate) engine: Box<dyn Engine>,
+    pub(crate) queue: Queue,
+    pub(crate) syncing: Syncing,
+    pub(crate) topics: RwLock<HashMap<Arc<str>, Topic>>,
+    /// Topics with a trim that the log does not know of.
+    pub(crate) trimmed: Mutex<HashMap<u64, Topic>>,
+    pub(crate) committed: Box<dyn Committed>,
+    pub(crate) options: Options,
+    pub(crate) health: AtomicU8,
+    pub(crate) failure: Mutex<Option<Arc<str>>>,
+    pub(crate) stop: (Mutex<bool>, Condvar),
+    generation: u32,
+    damages: u32,
+    next_topic: AtomicU64,
+    opened: Instant,
+}
+
+impl Store {
+    /// Opens a directory, or makes it.
+    pub fn open(options: Options, committed: impl Committed) -> Result<Self, OpenError> {
+        let folder = Folder::new(&options.dir).map_err(OpenError::io(&options.dir))?;
+        let lock = lock(&options.dir)?;
+        let log = LogOptions {
+            segment_bytes: options.segment_bytes.clamp(1 << 12, 1 << 30),
+            min_free_bytes: options.min_free_bytes,
+            max_bytes: options.max_bytes,
+            boot: options.boot.unwrap_or_else(boot),
+        };
+        let (engine, recovered) = log::open(folder, log)?;
+        let (generation, damages) = (recovered.generation, recovered.damages);
+        let topics = recovered.topics.into_iter().map(|found| {
+            let topic = found_topic(found, generation, damages);
+            (topic.0.name.clone(), topic)
+        });
+        let shared = Arc::new(Shared {
+            engine: Box::new(engine),
+            queue: Queue::new(options.pending_bytes),
+            syncing: Syncing::default(),
+            topics: RwLock::new(topics.collect()),
+            trimmed: Mutex::default(),
+            committed: Box::new(committed),
+            options,
+            health: AtomicU8::new(0),
+            failure: Mutex::default(),
+            stop: (Mutex::new(false), Condvar::new()),
+            generation,
+            damages,
+            next_topic: AtomicU64::new(recovered.next_topic.max(1)),
+            opened: Instant::now(),
+        });
+        let threads = commit::start(&shared).map_err(OpenError::io(&shared.options.dir))?;
+        Ok(Self { shared, threads, _lock: lock })
+    }
+
+    /// The topic with this name, made if it is not there. A topic that is there keeps its level; to change it, forget
+    /// the topic first.
+    pub fn topic(&self, name: &str, level: Level, retention: Retention) -> Result<Topic, Refusal> {
+        if name.len() > 255 {
+            return Err(Refusal::TooLong);
+        }
+        let mut topics = self.shared.topics.write();
+        if let Some(topic) = topics.get(name) {
+            let topic = topic.clone();
+            drop(topics);
+            self.shared.retain(&topic, retention);
+            return Ok(topic);
+        }
+        let generation = generation(level, self.shared.generation, self.shared.damages);
+        let epoch = Epoch { made: fastrand::u64(..), generation };
+        let id = self.shared.next_topic.fetch_add(1, Ordering::Relaxed);
+        let name: Arc<str> = name.into();
+        let state = Mutex::new(State { retention, ..State::default() });
+        let topic = Topic(Arc::new(Inner { id, name: name.clone(), level, epoch, state }));
+        let entry = Entry::TopicMade { topic: id, name: name.clone(), level, epoch: epoch.made };
+        self.shared.queue.push(Queued { topic: topic.clone(), work: Work::Entry(entry), ticket: None })?;
+        topics.insert(name, topic.clone());
+        Ok(topic)
+    }
+
+    /// The topic with this name, if it is there.
+    pub fn find(&self, name: &str) -> Option<Topic> {
+        self.shared.topics.read().get(name).cloned()
+    }
+
+    /// All topics, in no order.
+    pub fn topics(&self) -> Vec<Topic> {
+        self.shared.topics.read().values().cloned().collect()
+    }
+
+    /// Forgets a topic: its records, keys and consumers. Made again, it has another epoch.
+    pub fn forget(&self, topic: &Topic) -> Result<(), Refusal> {
+        let mut topics = self.shared.topics.write();
+        let mut state = topic.0.state.lock();
+        let work = Work::Entry(Entry::TopicGone { topic: topic.0.id });
+        self.shared.queue.push_own(Queued { topic: topic.clone(), work, ticket: None })?;
+        state.gone = true;
+        topics.remove(&topic.0.name);
+        Ok(())
+    }
+
+    /// Takes a record, in the order of the calls. Never blocks.
+    pub fn append(&self, topic: &Topic, record: NewRecord) -> Result<Ticket, Refusal> {
+        let NewRecord { at_ms, tail, attachment, key } = record;
+        let size = tail.len() + attachment.as_ref().map_or(0, Bytes::len);
+        if key.as_ref().is_some_and(|key| key.len() > 255) || size > MAX_ENTRY - OVERHEAD - 255 {
+            return Err(Refusal::TooLong);
+        }
+        let now_ms = self.shared.uptime_ms();
+        let mut state = topic.0.state.lock();
+        if state.gone {
+            return Err(Refusal::Closed);
+        }
+        if let Some(key) = &key {
+            let retention = state.retention;
+            state.keys.expire(now_ms, retention.key_ms, retention.keys);
+            if let Some(offset) = state.keys.offset(key) {
+                if offset <= state.newest {
+                    return Ok(Ticket::ready(Stored { epoch: topic.0.epoch, offset, duplicate: true }));
+                }
+                let (sender, ticket) = Ticket::waiting();
+                let work = Work::Duplicate(offset);
+                self.shared.queue.push(Queued { topic: topic.clone(), work, ticket: Some(sender) })?;
+                return Ok(ticket);
+            }
+        }
+        let offset = state.taken + 1;
+        let at_ms = at_ms.max(state.at_ms);
+        let (sender, ticket) = Ticket::waiting();
+        let record = Record { offset, at_ms, tail, attachment, key: key.clone() };
+        let work = Work::Entry(Entry::Message { topic: topic.0.id, record });
+        self.shared.queue.push(Queued { topic: topic.clone(), work, ticket: Some(sender) })?;
+        state.taken = offset;
+        state.at_ms = at_ms;
+        if let Some(key) = key
+            && state.retention.keys > 0
+        {
+            state.keys.add(key, offset, now_ms);
+        }
+        Ok(ticket)
+    }
+
+    /// Reads a page: forwards the records from offset `from` on, or backwards those up to it. Blocks for the disk.
+    pub fn read(&self, topic: &Topic, from: u64, reverse: bool, room: Room) -> Result<Page, StoreError> {
+        let (oldest, newest) = {
+            let state = topic.0.state.lock();
+            (state.kept.trimmed_through + 1, state.newest)
+        };
+        let range = if reverse { (oldest, from.min(newest)) } else { (from.max(oldest), newest) };
+        let mut page = Page::default();
+        if range.0 > range.1 {
+            return Ok(page);
+        }
+        self.shared
+            .engine
+            .read(topic.0.id, range, reverse, room, &mut |record| page.records.push(record))
+            .map_err(|error| StoreError::Read(error.to_string().into()))?;
+        fill(&mut page, range, reverse, room);
+        // What retention dropped meanwhile is not damaged.
+        let trimmed_through = topic.0.state.lock().kept.trimmed_through;
+        page.damaged.retain_mut(|(first, last)| {
+            *first = (*first).max(trimmed_through + 1);
+            first <= last
+        });
+        Ok(page)
+    }
+
+    /// Offset of the first record that is not older than `at_ms`, or the one behind the newest. Blocks for the disk.
+    pub fn seek(&self, topic: &Topic, at_ms: u64) -> Result<u64, StoreError> {
+        let head = topic.head();
+        let (mut low, mut high) = (head.trimmed_through + 1, head.newest + 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let page = self.read(topic, middle, false, Room { records: 1, bytes: 1 })?;
+            match page.records.first() {
+                Some(record) if record.at_ms < at_ms => low = record.offset + 1,
+                _ => high = middle,
+            }
+        }
+        Ok(low)
+    }
+
+    /// Drops all up to an offset.
+    pub fn trim(&self, topic: &Topic, through: u64) {
+        let mut state = topic.0.state.lock();
+        let through = through.min(state.newest);
+        state.kept.trim(through);
+        drop(state);
+        self.shared.trimmed.lock().insert(topic.0.id, topic.clone());
+    }
+
+    /// Changes how much of a topic is kept.
+    pub fn retain(&self, topic: &Topic, retention: Retention) {
+        self.shared.retain(topic, retention);
+    }
+
+    /// Stores the state of a consumer behind all records that were taken before, or that it ended. The ticket says the
+    /// newest offset at the time.
+    pub fn consumer(&self, topic: &Topic, name: &str, consumer: Option<Bytes>) -> Result<Ticket, Refusal> {
+        if name.len() > 255 || consumer.as_ref().is_some_and(|state| state.len() > 1 << 20) {
+            return Err(Refusal::TooLong);
+        }
+        let name: Arc<str> = name.into();
+        let mut state = topic.0.state.lock();
+        if state.gone {
+            return Err(Refusal::Closed);
+        }
+        let (sender, ticket) = Ticket::waiting();
+        let work = Work::Entry(Entry::Consumer { topic: topic.0.id, name: name.clone(), state: consumer.clone() });
+        self.shared.queue.push_own(Queued { topic: topic.clone(), work, ticket: Some(sender) })?;
+        match consumer {
+            Some(consumer) => state.consumers.insert(name, consumer),
+            None => state.consumers.remove(&name),
+        };
+        Ok(ticket)
+    }
+
+    /// Whether records are taken.
+    pub fn health(&self) -> Health {
+        self.shared.health()
+    }
+
+    /// Why the store has failed.
+    pub fn failure(&self) -> Option<Arc<str>> {
+        self.shared.failure.lock().clone()
+    }
+
+    /// What of the store cannot be read, as far as it is known.
+    pub fn damage(&self) -> Vec<Damage> {
+        self.shared.engine.damage()
+    }
+
+    /// Bytes that were taken and are not yet stored.
+    pub fn pending_bytes(&self) -> usize {
+        self.shared.queue.bytes()
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        commit::log_trims(&self.shared);
+        self.shared.queue.refuse(Some(Refusal::Closed));
+        *self.shared.stop.0.lock() = true;
+        self.shared.stop.1.notify_all();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has nothing more to store.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Adds what the page lacks: damaged ranges, and where the next one begins. Offsets have no holes but damaged ones.
+fn fill(page: &mut Page, range: (u64, u64), reverse: bool, room: Room) {
+    let bytes: usize = page.records.iter().map(|record| usize::try_from(record.size()).unwrap_or(usize::MAX)).sum();
+    let is_full = page.records.len() >= room.records || bytes >= room.bytes;
+    let mut expected = if reverse { range.1 } else { range.0 };
+    for record in &page.records {
+        if record.offset != expected {
+            let hole = if reverse { (record.offset + 1, expected) } else { (expected, record.offset - 1) };
+            page.damaged.push(hole);
+        }
+        expected = if reverse { record.offset.saturating_sub(1) } else { record.offset + 1 };
+    }
+    let is_done = if reverse { expected < range.0 } else { expected > range.1 };
+    match (is_done, is_full) {
+        (true, _) => {}
+        (false, true) => page.next = Some(expected),
+        (false, false) if reverse => page.damaged.push((range.0, expected)),
+        (false, false) => page.damaged.push((expected, range.1)),
+    }
+}
+
+/// Power that was lost may have taken records of the level `os`, damage those of any level.
+fn generation(level: Level, power_losses: u32, damages: u32) -> u32 {
+    damages.saturating_add(if level == Level::Os { power_losses } else { 0 })
+}
+
+fn found_topic(found: Found, power_losses: u32, damages: u32) -> Topic {
+    let Found { id, name, level, epoch, trimmed_through, newest, at_ms, chunks, keys, consumers } = found;
+    let mut state = State {
+        taken: newest,
+        newest,
+        at_ms,
+        kept: Kept::new(trimmed_through, chunks),
+        trim_logged: trimmed_through,
+        consumers: consumers.into_iter().collect(),
+        ..State::default()
+    };
+    for (key, offset) in keys {
+        state.keys.add(key, offset, 0);
+    }
+    let epoch = Epoch { made: epoch, generation: generation(level, power_losses, damages) };
+    Topic(Arc::new(Inner { id, name, level, epoch, state: Mutex::new(state) }))
+}
+
+impl Shared {
+    pub(crate) fn uptime_ms(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        match self.health.load(Ordering::Relaxed) {
+            0 => Health::Ok,
+            1 => Health::Full,
+            _ => Health::Failed,
+        }
+    }
+
+    /// Passes on the topics with all that is visible of them, as entries of a checkpoint.
+    pub(crate) fn snapshot(&self, put: &mut dyn FnMut(Entry)) {
+        let topics: Vec<_> = self.topics.read().values().cloned().collect();
+        for topic in topics {
+            let Inner { id, name, level, epoch, state } = &*topic.0;
+            let state = state.lock();
+            if state.gone {
+                continue;
+            }
+            let topic = *id;
+            put(Entry::TopicMade { topic, name: name.clone(), level: *level, epoch: epoch.made });
+            if state.newest > 0 {
+                put(Entry::Newest { topic, offset: state.newest, at_ms: state.at_ms });
+            }
+            if state.kept.trimmed_through > 0 {
+                put(Entry::Trim { topic, through: state.kept.trimmed_through });
+            }
+            for (key, offset) in state.keys.all().filter(|(_, offset)| *offset <= state.newest) {
+                put(Entry::Key { topic, key: key.clone(), offset });
+            }
+            for (name, state) in &state.consumers {
+                put(Entry::Consumer { topic, name: name.clone(), state: Some(state.clone()) });
+            }
+        }
+    }
+
+    fn retain(&self, topic: &Topic, retention: Retention) {
+        let mut state = topic.0.state.lock();
+        state.retention = retention;
+        let newest = state.newest;
+        if state.kept.expire(newest, &retention, None) {
+            drop(state);
+            self.trimmed.lock().insert(topic.0.id, topic.clone());
+        }
+    }
+}
