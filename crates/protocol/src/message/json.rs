@@ -20,6 +20,17 @@ impl<'a> Object<'a> {
         Self { out }
     }
 
+    /// Continues an object with fields that the caller wrote the beginning of, or will.
+    pub(super) fn rest(out: &'a mut BytesMut) -> Self {
+        Self { out }
+    }
+
+    /// Ends the object with fields that are JSON already, up to its end.
+    pub(super) fn tail(self, fields: &[u8]) {
+        self.out.put_u8(b',');
+        self.out.put_slice(fields);
+    }
+
     pub(super) fn end(self) {
         self.out.put_u8(b'}');
     }

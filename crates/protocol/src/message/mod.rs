@@ -33,7 +33,7 @@ pub use self::server::{
     ClientInfo, ClosedBy, ErrorReply, HandshakeReply, Limits, Member, Permissions, Reply, ServerMessage, Subscribed,
     TopicMessage,
 };
-pub use self::server::{encode_binary_head, encode_echo};
+pub use self::server::{encode_binary_head, encode_echo, encode_tail, encode_with_tail};
 pub use self::surrogates::mend_names;
 pub use self::token::Token;
 pub use self::user::{USER_BOUNDS, is_user};

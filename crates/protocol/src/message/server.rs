@@ -1,5 +1,6 @@
 //! The messages of servers: one enum. `wire` parses and encodes it.
 
+mod tail;
 mod wire;
 
 use std::borrow::Cow;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+pub use self::tail::{encode_tail, encode_with_tail};
 pub use self::wire::{encode_binary_head, encode_echo};
 use super::{Close, CloseCode, PROTOCOL_VERSION, Payload, RequestId};
 

@@ -7,6 +7,7 @@ use bytestring::ByteString;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::tail::put_tail;
 use super::{ClosedBy, ErrorReply, HandshakeReply, Reply, ServerMessage, Subscribed, TopicMessage};
 use crate::frame::{Body, put_frame, put_head};
 use crate::message::fields::{self, Scalar, required, structured};
@@ -356,11 +357,7 @@ impl ServerMessage {
             Self::Message(message) => {
                 o.text("topic", &message.topic);
                 o.integer("offset", message.offset);
-                if let Some(from) = message.from {
-                    o.uuid("from", from);
-                }
-                o.optional_text("content", message.payload.content.as_deref());
-                o.integer("timestamp", message.timestamp);
+                put_tail(&mut o, message);
             }
             Self::Published { topic, epoch, offset, duplicate } => {
                 o.text("topic", topic);
