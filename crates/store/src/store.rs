@@ -34,10 +34,10 @@ impl Committed for () {
     fn committed(&self, _: &Topic, _: &[Record]) {}
 }
 
-/// An open store. Dropping it stores what waits, and ends its threads.
+/// An open store. Dropping it [closes](Self::close) it.
 pub struct Store {
     pub(crate) shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     /// Released when the file is closed, after the threads have ended.
     _lock: File,
 }
@@ -94,7 +94,7 @@ impl Store {
             opened: Instant::now(),
         });
         let threads = commit::start(&shared).map_err(OpenError::io(&shared.options.dir))?;
-        Ok(Self { shared, threads, _lock: lock })
+        Ok(Self { shared, threads: Mutex::new(threads), _lock: lock })
     }
 
     /// The topic with this name, made if it is not there. A topic that is there keeps its level; to change it, forget
@@ -125,6 +125,11 @@ impl Store {
     /// The topic with this name, if it is there.
     pub fn find(&self, name: &str) -> Option<Topic> {
         self.shared.topics.read().get(name).cloned()
+    }
+
+    /// Number of topics.
+    pub fn count(&self) -> usize {
+        self.shared.topics.read().len()
     }
 
     /// All topics, in no order.
@@ -162,7 +167,7 @@ impl Store {
                 if offset <= state.newest {
                     return Ok(Ticket::ready(Stored { epoch: topic.0.epoch, offset, duplicate: true }));
                 }
-                let (sender, ticket) = Ticket::waiting();
+                let (sender, ticket) = Ticket::waiting(true);
                 let work = Work::Duplicate(offset);
                 self.shared.queue.push(Queued { topic: topic.clone(), work, ticket: Some(sender) })?;
                 return Ok(ticket);
@@ -170,7 +175,7 @@ impl Store {
         }
         let offset = state.taken + 1;
         let at_ms = at_ms.max(state.at_ms);
-        let (sender, ticket) = Ticket::waiting();
+        let (sender, ticket) = Ticket::waiting(false);
         let record = Record { offset, at_ms, tail, attachment, key: key.clone() };
         let work = Work::Entry(Entry::Message { topic: topic.0.id, record });
         self.shared.queue.push(Queued { topic: topic.clone(), work, ticket: Some(sender) })?;
@@ -249,7 +254,7 @@ impl Store {
         if state.gone {
             return Err(Refusal::Closed);
         }
-        let (sender, ticket) = Ticket::waiting();
+        let (sender, ticket) = Ticket::waiting(false);
         let work = Work::Entry(Entry::Consumer { topic: topic.0.id, name: name.clone(), state: consumer.clone() });
         self.shared.queue.push_own(Queued { topic: topic.clone(), work, ticket: Some(sender) })?;
         match consumer {
@@ -274,6 +279,22 @@ impl Store {
         self.shared.engine.damage()
     }
 
+    /// Stores what waits, and ends the store's threads. Blocks for the disk; reads go on. A second call does nothing.
+    pub fn close(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        if threads.is_empty() {
+            return;
+        }
+        commit::log_trims(&self.shared);
+        self.shared.queue.refuse(Some(Refusal::Closed));
+        *self.shared.stop.0.lock() = true;
+        self.shared.stop.1.notify_all();
+        for thread in threads {
+            // A thread that panicked has nothing more to store.
+            let _ = thread.join();
+        }
+    }
+
     /// Bytes that were taken and are not yet stored.
     pub fn pending_bytes(&self) -> usize {
         self.shared.queue.bytes()
@@ -282,14 +303,7 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        commit::log_trims(&self.shared);
-        self.shared.queue.refuse(Some(Refusal::Closed));
-        *self.shared.stop.0.lock() = true;
-        self.shared.stop.1.notify_all();
-        for thread in self.threads.drain(..) {
-            // A thread that panicked has nothing more to store.
-            let _ = thread.join();
-        }
+        self.close();
     }
 }
 

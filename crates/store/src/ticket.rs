@@ -18,7 +18,7 @@ pub struct Ticket(State);
 #[derive(Debug)]
 enum State {
     Ready(Stored),
-    Waiting(oneshot::Receiver<Result<Stored, StoreError>>),
+    Waiting { receiver: oneshot::Receiver<Result<Stored, StoreError>>, is_duplicate: bool },
 }
 
 impl Ticket {
@@ -26,16 +26,24 @@ impl Ticket {
         Self(State::Ready(stored))
     }
 
-    pub(crate) fn waiting() -> (Sender, Self) {
+    pub(crate) fn waiting(is_duplicate: bool) -> (Sender, Self) {
         let (sender, receiver) = oneshot::channel();
-        (sender, Self(State::Waiting(receiver)))
+        (sender, Self(State::Waiting { receiver, is_duplicate }))
+    }
+
+    /// Whether the record's key was known, so that it is not stored again.
+    pub fn is_duplicate(&self) -> bool {
+        match &self.0 {
+            State::Ready(stored) => stored.duplicate,
+            State::Waiting { is_duplicate, .. } => *is_duplicate,
+        }
     }
 
     /// Blocks the thread until the ticket resolves. Not for threads that run tasks.
     pub fn wait(self) -> Result<Stored, StoreError> {
         match self.0 {
             State::Ready(stored) => Ok(stored),
-            State::Waiting(receiver) => receiver.blocking_recv().unwrap_or(Err(StoreError::Closed)),
+            State::Waiting { receiver, .. } => receiver.blocking_recv().unwrap_or(Err(StoreError::Closed)),
         }
     }
 }
@@ -46,7 +54,9 @@ impl Future for Ticket {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
             State::Ready(stored) => Poll::Ready(Ok(*stored)),
-            State::Waiting(receiver) => Pin::new(receiver).poll(cx).map(|sent| sent.unwrap_or(Err(StoreError::Closed))),
+            State::Waiting { receiver, .. } => {
+                Pin::new(receiver).poll(cx).map(|sent| sent.unwrap_or(Err(StoreError::Closed)))
+            }
         }
     }
 }
