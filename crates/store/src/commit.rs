@@ -222,10 +222,7 @@ fn fail(shared: &Shared, error: &EngineError, mut failed: Vec<Queued>) {
                 state.taken = state.taken.min(record.offset - 1);
                 state.keys.roll_back(record.offset);
             }
-            Work::Entry(Entry::TopicMade { name, .. }) => {
-                shared.topics.write().remove(name);
-                queued.topic.0.state.lock().gone = true;
-            }
+            Work::Entry(Entry::TopicMade { .. }) => queued.topic.0.state.lock().unmade = true,
             _ => {}
         }
     }

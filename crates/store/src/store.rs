@@ -116,8 +116,7 @@ impl Store {
         let name: Arc<str> = name.into();
         let state = Mutex::new(State { retention, ..State::default() });
         let topic = Topic(Arc::new(Inner { id, name: name.clone(), level, epoch, state }));
-        let entry = Entry::TopicMade { topic: id, name: name.clone(), level, epoch: epoch.made };
-        self.shared.queue.push(Queued { topic: topic.clone(), work: Work::Entry(entry), ticket: None })?;
+        self.shared.queue.push(made(&topic))?;
         topics.insert(name, topic.clone());
         Ok(topic)
     }
@@ -175,6 +174,7 @@ impl Store {
         }
         let offset = state.taken + 1;
         let at_ms = at_ms.max(state.at_ms);
+        self.make_again(topic, &mut state)?;
         let (sender, ticket) = Ticket::waiting(false);
         let record = Record { offset, at_ms, tail, attachment, key: key.clone() };
         let work = Work::Entry(Entry::Message { topic: topic.0.id, record });
@@ -187,6 +187,15 @@ impl Store {
             state.keys.add(key, offset, now_ms);
         }
         Ok(ticket)
+    }
+
+    /// Writes that the topic was made, if that has failed before.
+    fn make_again(&self, topic: &Topic, state: &mut State) -> Result<(), Refusal> {
+        if state.unmade {
+            self.shared.queue.push(made(topic))?;
+            state.unmade = false;
+        }
+        Ok(())
     }
 
     /// Reads a page: forwards the records from offset `from` on, or backwards those up to it. Blocks for the disk.
@@ -254,6 +263,7 @@ impl Store {
         if state.gone {
             return Err(Refusal::Closed);
         }
+        self.make_again(topic, &mut state)?;
         let (sender, ticket) = Ticket::waiting(false);
         let work = Work::Entry(Entry::Consumer { topic: topic.0.id, name: name.clone(), state: consumer.clone() });
         self.shared.queue.push_own(Queued { topic: topic.clone(), work, ticket: Some(sender) })?;
@@ -305,6 +315,13 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// The entry that says that a topic was made.
+fn made(topic: &Topic) -> Queued {
+    let Inner { id, name, level, epoch, .. } = &*topic.0;
+    let entry = Entry::TopicMade { topic: *id, name: name.clone(), level: *level, epoch: epoch.made };
+    Queued { topic: topic.clone(), work: Work::Entry(entry), ticket: None }
 }
 
 /// Adds what the page lacks: damaged ranges, and where the next one begins. Offsets have no holes but damaged ones.

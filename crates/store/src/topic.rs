@@ -39,6 +39,8 @@ pub(crate) struct State {
     pub(crate) retention: Retention,
     pub(crate) consumers: BTreeMap<Arc<str>, Bytes>,
     pub(crate) gone: bool,
+    /// Writing that it was made has failed: that is written again ahead of what comes next.
+    pub(crate) unmade: bool,
 }
 
 impl Topic {
