@@ -9,6 +9,9 @@ pub enum OpenError {
     /// Another process has the directory.
     #[error("{0} is in use by another process; each server needs a directory of its own")]
     InUse(PathBuf),
+    /// There are no files of a store in the directory.
+    #[error("{0} holds no store")]
+    NotAStore(PathBuf),
     /// The directory was written by a newer release.
     #[error("{path} has store format {found}, and this release reads up to {known}; use a newer release")]
     NewerFormat {

@@ -29,6 +29,7 @@ mod ticket;
 mod topic;
 
 pub use error::{Health, OpenError, Refusal, StoreError};
+pub use log::{Finding, Follower, Inspector, Lost, Report};
 pub use options::Options;
 pub use record::{Damage, Epoch, Head, Level, NewRecord, Page, Record, Retention, Room, Stored};
 pub use store::{Committed, Store};

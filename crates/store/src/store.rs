@@ -200,27 +200,7 @@ impl Store {
 
     /// Reads a page: forwards the records from offset `from` on, or backwards those up to it. Blocks for the disk.
     pub fn read(&self, topic: &Topic, from: u64, reverse: bool, room: Room) -> Result<Page, StoreError> {
-        let (oldest, newest) = {
-            let state = topic.0.state.lock();
-            (state.kept.trimmed_through + 1, state.newest)
-        };
-        let range = if reverse { (oldest, from.min(newest)) } else { (from.max(oldest), newest) };
-        let mut page = Page::default();
-        if range.0 > range.1 {
-            return Ok(page);
-        }
-        self.shared
-            .engine
-            .read(topic.0.id, range, reverse, room, &mut |record| page.records.push(record))
-            .map_err(|error| StoreError::Read(error.to_string().into()))?;
-        fill(&mut page, range, reverse, room);
-        // What retention dropped meanwhile is not damaged.
-        let trimmed_through = topic.0.state.lock().kept.trimmed_through;
-        page.damaged.retain_mut(|(first, last)| {
-            *first = (*first).max(trimmed_through + 1);
-            first <= last
-        });
-        Ok(page)
+        read_page(&*self.shared.engine, topic, from, reverse, room)
     }
 
     /// Offset of the first record that is not older than `at_ms`, or the one behind the newest. Blocks for the disk.
@@ -324,6 +304,36 @@ fn made(topic: &Topic) -> Queued {
     Queued { topic: topic.clone(), work: Work::Entry(entry), ticket: None }
 }
 
+/// Reads a page of a topic.
+pub(crate) fn read_page(
+    engine: &dyn Engine,
+    topic: &Topic,
+    from: u64,
+    reverse: bool,
+    room: Room,
+) -> Result<Page, StoreError> {
+    let (oldest, newest) = {
+        let state = topic.0.state.lock();
+        (state.kept.trimmed_through + 1, state.newest)
+    };
+    let range = if reverse { (oldest, from.min(newest)) } else { (from.max(oldest), newest) };
+    let mut page = Page::default();
+    if range.0 > range.1 {
+        return Ok(page);
+    }
+    engine
+        .read(topic.0.id, range, reverse, room, &mut |record| page.records.push(record))
+        .map_err(|error| StoreError::Read(error.to_string().into()))?;
+    fill(&mut page, range, reverse, room);
+    // What retention dropped meanwhile is not damaged.
+    let trimmed_through = topic.0.state.lock().kept.trimmed_through;
+    page.damaged.retain_mut(|(first, last)| {
+        *first = (*first).max(trimmed_through + 1);
+        first <= last
+    });
+    Ok(page)
+}
+
 /// Adds what the page lacks: damaged ranges, and where the next one begins. Offsets have no holes but damaged ones.
 fn fill(page: &mut Page, range: (u64, u64), reverse: bool, room: Room) {
     let bytes: usize = page.records.iter().map(|record| usize::try_from(record.size()).unwrap_or(usize::MAX)).sum();
@@ -350,7 +360,7 @@ fn generation(level: Level, power_losses: u32, damages: u32) -> u32 {
     damages.saturating_add(if level == Level::Os { power_losses } else { 0 })
 }
 
-fn found_topic(found: Found, power_losses: u32, damages: u32) -> Topic {
+pub(crate) fn found_topic(found: Found, power_losses: u32, damages: u32) -> Topic {
     let Found { id, name, level, epoch, trimmed_through, newest, at_ms, chunks, keys, consumers } = found;
     let mut state = State {
         taken: newest,

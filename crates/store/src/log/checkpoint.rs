@@ -54,6 +54,19 @@ pub(crate) fn decode(bytes: &Bytes) -> Option<(Summary, Entries)> {
     Some((summary, Entries(bytes.slice(HEADER..body.len()))))
 }
 
+/// Whether these may be the first bytes of a checkpoint, and not all of them.
+pub(crate) fn is_cut(bytes: &Bytes) -> bool {
+    let Some(mut rest) = bytes.get(HEADER..).filter(|_| bytes.starts_with(&MAGIC)) else { return bytes.is_empty() };
+    while let Some(length) = codec::length(rest) {
+        let Some(entry) = rest.get(..length) else { return true };
+        if codec::decode(&bytes.slice_ref(entry)).is_none() {
+            return false;
+        }
+        rest = &rest[length..];
+    }
+    rest.len() < 4
+}
+
 /// The entries of a checkpoint whose checksum is right.
 #[derive(Debug, Default)]
 pub(crate) struct Entries(Bytes);
@@ -88,6 +101,12 @@ impl Witness {
         let crc = crc32c::crc32c(&bytes[..32]);
         bytes[32..36].copy_from_slice(&crc.to_le_bytes());
         bytes
+    }
+
+    /// Whether each slot is as it was written, or still empty.
+    pub(crate) fn is_whole(bytes: &[u8]) -> bool {
+        let is_whole = |slot: &[u8]| Self::decode(slot).is_some_and(|witness| witness.encode() == slot);
+        bytes.chunks(SLOT).all(|slot| slot.iter().all(|byte| *byte == 0) || is_whole(slot))
     }
 
     /// The newer of two slots.

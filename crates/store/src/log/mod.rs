@@ -19,6 +19,7 @@ mod catalogue;
 mod checkpoint;
 mod frame;
 mod index;
+mod inspect;
 mod read;
 mod recovery;
 mod segment;
@@ -43,6 +44,7 @@ use crate::engine::{Engine, Snapshot};
 use crate::error::EngineError;
 use crate::record::{Damage, Record, Room};
 
+pub use self::inspect::{Finding, Follower, Inspector, Lost, Report};
 pub(crate) use self::recovery::open;
 
 /// Settings of a log.

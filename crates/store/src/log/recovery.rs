@@ -10,9 +10,8 @@ use parking_lot::{Mutex, RwLock};
 
 use super::catalogue::Catalogue;
 use super::checkpoint::{self, SLOT, Summary, Witness};
-use super::frame::{self, HEADER};
 use super::index::{self, Index};
-use super::segment::{self, Known, OPENS, Opens};
+use super::segment::{self, HEAD, Known, Opens};
 use super::{
     Log, LogOptions, Segment, Tending, Writer, checkpoint_name, index_name, io_error, prepare, segment_name,
     tend::put_checkpoint,
@@ -24,9 +23,9 @@ use crate::error::{EngineError, OpenError};
 use crate::record::Damage;
 
 const FORMAT: u32 = 1;
-const STORE: &str = "STORE";
+pub(super) const STORE: &str = "STORE";
 const STORE_MAGIC: [u8; 8] = *b"QwStore\n";
-const WITNESS: &str = "witness";
+pub(super) const WITNESS: &str = "witness";
 
 /// Reads a file up to a length.
 pub(crate) fn read_all<F: DiskFile>(file: &F, most: u64) -> io::Result<Bytes> {
@@ -96,7 +95,7 @@ struct Last {
     is_damaged: bool,
 }
 
-fn numbers(names: &[String], ending: &str) -> Vec<u64> {
+pub(super) fn numbers(names: &[String], ending: &str) -> Vec<u64> {
     let mut numbers: Vec<u64> = names.iter().filter_map(|name| name.strip_suffix(ending)?.parse().ok()).collect();
     numbers.sort_unstable();
     numbers
@@ -172,7 +171,7 @@ impl<D: Disk> Reading<D> {
         for number in numbers {
             let name = segment_name(*number);
             let file = disk.open(&name).map_err(OpenError::io(&name))?;
-            let head = read_all(&file, (HEADER + OPENS + frame::CRC) as u64).map_err(OpenError::io(&name))?;
+            let head = read_all(&file, HEAD as u64).map_err(OpenError::io(&name))?;
             let found = segment::scan(&head, Known::default(), |_| {});
             if let Some(found) = found.opens {
                 opens.insert(*number, found);

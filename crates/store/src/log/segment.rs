@@ -21,6 +21,8 @@ pub(crate) struct Opens {
 }
 
 pub(crate) const OPENS: usize = 32;
+/// Bytes of the first frame.
+pub(crate) const HEAD: usize = HEADER + OPENS + frame::CRC;
 
 impl Opens {
     pub(crate) fn encode(&self, into: &mut Vec<u8>) {

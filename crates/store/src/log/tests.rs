@@ -244,6 +244,10 @@ fn run(seed: u64, faults: Faults, lies: bool) -> Result<(), String> {
         }
         let steps = random.u32(..120);
         let result = live(&log, &mut model, &mut random, steps);
+        let is_looked_at = seed.is_multiple_of(4) && !lies && faults == Faults::default();
+        if is_looked_at && result.is_ok() {
+            inspect::tests::must_be_good(&disk, boot)?;
+        }
         // A group during whose write the power was lost may be there, so the model has to know its records. They are
         // those that `live` would write next; their contents follow from topic and offset, but for the size. Such a
         // group is torn by the simulated disk, so it never is there as a whole.
@@ -275,6 +279,9 @@ fn run(seed: u64, faults: Faults, lies: bool) -> Result<(), String> {
             disk = disk.after_power_loss(&mut random);
         } else {
             disk = disk.after_kill();
+        }
+        if is_looked_at {
+            inspect::tests::must_be_good(&disk, boot)?;
         }
     }
     Ok(())
@@ -369,6 +376,7 @@ fn rot(seed: u64) -> Result<bool, String> {
             }
         }
     });
+    let is_noticed = inspect::tests::notices_damage(&disk, 1);
     let (log, recovered) = match open(disk, options(1)) {
         Ok(opened) => opened,
         Err(OpenError::Damaged { .. } | OpenError::NewerFormat { .. }) => {
@@ -402,7 +410,11 @@ fn rot(seed: u64) -> Result<bool, String> {
     if !is_whole && recovered.damages == 0 {
         return Err(format!("{name} {how}: the newest records are gone, and nothing is told"));
     }
-    Ok(!is_whole || !log.damage().is_empty())
+    let is_told = !is_whole || !log.damage().is_empty();
+    if is_told && !is_noticed {
+        return Err(format!("{name} {how}: a start tells damage, and verify finds none"));
+    }
+    Ok(is_told)
 }
 
 #[test]
