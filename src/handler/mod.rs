@@ -39,7 +39,7 @@ use crate::Printable;
 use crate::auth::{Auth, Identity};
 use crate::config::{Config, Live, MessageLog};
 use crate::limits::{Addresses, Allowance};
-use crate::message::{ClientMessage, Close, ErrorCode, Request, RequestId, ServerMessage, now_ms};
+use crate::message::{ClientMessage, Close, ErrorCode, Request, RequestId, ServerMessage, Subscribe, now_ms};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::tls::Expiry;
@@ -134,7 +134,22 @@ pub(crate) fn answer(
         ClientMessage::ListClients { limit, after } => {
             return answer_page(context, by, id, Page::Clients { limit, after }, replies);
         }
-        ClientMessage::History { topic, since, limit, reverse } => {
+        ClientMessage::Ack(ack) => {
+            let message = format!("durable: {} has no consumer {}", ack.topic.as_str(), ack.durable);
+            replies.put(id.as_ref(), &error(ErrorCode::NotFound, message));
+            return Outcome::Done;
+        }
+        ClientMessage::History { since_time: Some(_), .. }
+        | ClientMessage::Subscribe(Subscribe { since_time: Some(_), .. }) => {
+            replies.put(id.as_ref(), &error(ErrorCode::NotServed, "since_time: this server keeps no times"));
+            return Outcome::Done;
+        }
+        ClientMessage::Subscribe(Subscribe { consumer: Some(_), .. }) => {
+            let message = "subscribe: this server has no durable consumers and queue groups";
+            replies.put(id.as_ref(), &error(ErrorCode::NotServed, message));
+            return Outcome::Done;
+        }
+        ClientMessage::History { topic, since, since_time: None, limit, reverse } => {
             return answer_page(context, by, id, Page::History { topic, since, limit, reverse }, replies);
         }
         ClientMessage::Presence { topic } => return answer_page(context, by, id, Page::Members(topic), replies),
@@ -142,7 +157,7 @@ pub(crate) fn answer(
         ClientMessage::Direct { to, payload } => Work::Direct { to, payload },
         ClientMessage::Signal { to, data } => Work::Signal { to, data },
         ClientMessage::Subscribe(wanted) => Work::Subscribe(wanted),
-        ClientMessage::Unsubscribe { topic } => Work::Unsubscribe(topic),
+        ClientMessage::Unsubscribe { topic, forget: _ } => Work::Unsubscribe(topic),
         ClientMessage::Publish { topic, payload, key } => {
             Work::Publish(Publication { topic, draft: Draft { from: Some(from), payload, key } })
         }

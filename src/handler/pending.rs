@@ -55,7 +55,7 @@ impl Pending {
     pub(crate) fn put(&self, Resolved(result): Resolved, replies: &mut Replies) {
         match self {
             Self::Broadcast { id: Some(id), .. } => {
-                replies.put(Some(id), &ServerMessage::Ok { delivered: Some(result), topic: None });
+                replies.put(Some(id), &ServerMessage::Ok { delivered: Some(result), acked: None, topic: None });
             }
             Self::Broadcast { id: None, .. } => {}
             Self::Direct { to, ids, .. } => put_direct(*to, ids, result, replies),
@@ -75,7 +75,11 @@ impl Pending {
 pub(super) fn put_direct(to: Uuid, ids: &[(usize, RequestId)], accepted: u64, replies: &mut Replies) {
     for (number, id) in ids {
         let was_accepted = (*number as u64) < accepted;
-        let reply = if was_accepted { ServerMessage::Ok { delivered: None, topic: None } } else { not_connected(to) };
+        let reply = if was_accepted {
+            ServerMessage::Ok { delivered: None, acked: None, topic: None }
+        } else {
+            not_connected(to)
+        };
         replies.put(Some(id), &reply);
     }
 }

@@ -37,7 +37,7 @@ fn reply(
     match published {
         Ok(Published { epoch, offset, duplicate }) => wants_reply.then(|| {
             let (topic, epoch) = (publication.topic.as_str().to_owned(), epoch.as_str().to_owned());
-            ServerMessage::Published { topic, epoch, offset, duplicate }
+            ServerMessage::Published { topic, epoch, offset, duplicate, stored: None }
         }),
         Err(refused) => Some(ServerMessage::Error(ErrorReply::from(refused))),
     }

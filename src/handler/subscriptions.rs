@@ -58,7 +58,7 @@ pub(super) async fn unsubscribe(
 ) -> Option<ServerMessage> {
     let (id, text) = (by.client.id(), topic.as_str());
     log_message!(context, client = %id, topic = text, "Client {id} unsubscribes from {text}");
-    let done = ServerMessage::Ok { delivered: None, topic: Some(text.to_owned()) };
+    let done = ServerMessage::Ok { delivered: None, acked: None, topic: Some(text.to_owned()) };
     let farewell = on_control.then(|| Farewell::Reply(framed(&done, re)));
     match context.topics.unsubscribe(&by.client, topic, farewell).await {
         Ok(()) if on_control => {

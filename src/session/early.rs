@@ -140,7 +140,9 @@ async fn confirmed(
 pub(super) fn is_harmless(session: &Session, body: &Bytes) -> bool {
     let Ok(body) = Body::parse(body.clone(), session.compression, session.max_message_bytes()) else { return true };
     match Request::parse(&body).map(|request| request.message) {
-        Ok(ClientMessage::Subscribe(wanted)) => !session.context.topics.blocks(&wanted.topic),
+        Ok(ClientMessage::Subscribe(wanted)) => {
+            wanted.consumer.is_none() && !session.context.topics.blocks(&wanted.topic)
+        }
         Ok(message) => matches!(
             message,
             ClientMessage::Handshake(_)

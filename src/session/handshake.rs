@@ -219,7 +219,7 @@ async fn admit(
     let mut reply = HandshakeReply::new(context.config.name.as_str());
     let refuse = |mut reply: HandshakeReply, code, reason: String| {
         reply.reason = Some(reason.clone());
-        send_now(control, re, &ServerMessage::HandshakeResponse(reply));
+        send_now(control, re, &ServerMessage::HandshakeResponse(Box::new(reply)));
         Err(End::sent(code, reason))
     };
     if major(&handshake.protocol_version) != major(PROTOCOL_VERSION) {
@@ -263,7 +263,7 @@ async fn admit(
     reply.client_id = Some(id);
     reply.limits = Some(limits(context));
     reply.zstd = handshake.zstd;
-    send_now(control, re, &ServerMessage::HandshakeResponse(reply));
+    send_now(control, re, &ServerMessage::HandshakeResponse(Box::new(reply)));
     Ok(Admitted { registration, zstd: handshake.zstd, member, identity })
 }
 
@@ -301,6 +301,7 @@ fn limits(context: &Context) -> Limits {
     announced.ping_timeout_ms = timing.ping_timeout_ms;
     announced.max_request_lanes = limits.max_request_lanes;
     announced.max_unfinished_bytes = Some(limits.client_unfinished_bytes);
+    announced.max_pending_replies = Some(limits.lane_pending_replies);
     announced
 }
 

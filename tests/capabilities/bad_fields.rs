@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 const TO: &str = r#""eab95712-f81a-4916-a1a4-ee1bdbd0d292""#;
 
 /// A valid request of each type, its values as JSON text. The id of each is `"i"`.
-const REQUESTS: [(&str, &[(&str, &str)]); 12] = [
+const REQUESTS: [(&str, &[(&str, &str)]); 13] = [
     ("text", &[("content", r#""c""#)]),
     ("broadcast", &[("content", r#""c""#)]),
     ("direct", &[("to", TO), ("content", r#""c""#)]),
@@ -29,7 +29,11 @@ const REQUESTS: [(&str, &[(&str, &str)]); 12] = [
             ("presence", "true"),
         ],
     ),
-    ("unsubscribe", &[("topic", r#""a""#)]),
+    ("unsubscribe", &[("topic", r#""a""#), ("forget", "true")]),
+    (
+        "ack",
+        &[("topic", r#""a""#), ("durable", r#""w""#), ("offset", "1"), ("outcome", r#""retry""#), ("delay_ms", "0")],
+    ),
     ("publish", &[("topic", r#""a""#), ("content", r#""c""#), ("key", r#""k""#)]),
     ("history", &[("topic", r#""a""#), ("since", r#"{"epoch":"e","offset":1}"#), ("limit", "1"), ("reverse", "true")]),
     ("presence", &[("topic", r#""a""#)]),
@@ -52,6 +56,7 @@ const NO_CLIENT_ID: &[&str] = &[
 const NO_PATTERN: &[&str] =
     &[r#""""#, r#"".a""#, r#""a.""#, r#""a..b""#, r#""a b""#, r#""ü""#, r#""a*""#, r#""a.>.b""#, r#"">.a""#, r#""a>""#];
 const NO_TOPIC: &[&str] = &[r#""*""#, r#""a.>""#, r#""a.*.b""#];
+const NO_CONSUMER: &[&str] = &[r#""""#, r#""a.b""#, r#""*""#, r#""a b""#, r#""ü""#];
 const NO_POSITION: &[&str] = &[
     "5",
     r#""e""#,
@@ -66,7 +71,7 @@ const NO_POSITION: &[&str] = &[
 ];
 
 /// Invalid values, by request and field.
-const WRONG: [(&str, &str, &[&[&str]]); 34] = [
+const WRONG: [(&str, &str, &[&[&str]]); 49] = [
     ("text", "content", &[&[ABSENT, "null"], NO_STRING]),
     ("broadcast", "content", &[&[ABSENT, "null"], NO_STRING]),
     ("direct", "to", &[&[ABSENT, "null"], NO_STRING, NO_CLIENT_ID]),
@@ -82,12 +87,27 @@ const WRONG: [(&str, &str, &[&[&str]]); 34] = [
     ("subscribe", "delivery", &[NO_STRING, &[r#""""#, r#""own""#]]),
     ("subscribe", "lane", &[NO_STRING, &[r#""""#, r#""stream""#]]),
     ("subscribe", "presence", &[NO_BOOLEAN]),
+    ("subscribe", "since_time", &[NO_INTEGER, &["1"]]),
+    ("subscribe", "durable", &[NO_STRING, NO_CONSUMER, &[r#""w""#]]),
+    ("subscribe", "share", &[NO_BOOLEAN, &["true"]]),
+    ("subscribe", "ack", &[NO_STRING, &[r#""""#, r#""all""#, r#""each""#]]),
+    ("subscribe", "ack_wait_ms", &[NO_INTEGER, &["999", "3600001", "1000"]]),
+    ("subscribe", "max_in_flight", &[NO_INTEGER, &["0", "1001", "1"]]),
+    ("subscribe", "max_deliver", &[NO_INTEGER, &["1001", "0"]]),
+    ("unsubscribe", "forget", &[NO_BOOLEAN]),
+    ("ack", "topic", &[&[ABSENT, "null"], NO_STRING, NO_PATTERN, NO_TOPIC]),
+    ("ack", "durable", &[&[ABSENT, "null"], NO_STRING, NO_CONSUMER]),
+    ("ack", "offset", &[&[ABSENT, "null"], NO_INTEGER]),
+    ("ack", "offsets", &[&["[1]", "[]", "1", r#"["1"]"#, "[-1]", "[9007199254740992]"]]),
+    ("ack", "outcome", &[NO_STRING, &[r#""""#, r#""failed""#]]),
+    ("ack", "delay_ms", &[NO_INTEGER, &["86400001"]]),
     ("unsubscribe", "topic", &[&[ABSENT, "null"], NO_STRING, NO_PATTERN]),
     ("publish", "topic", &[&[ABSENT, "null"], NO_STRING, NO_PATTERN, NO_TOPIC]),
     ("publish", "content", &[&[ABSENT, "null"], NO_STRING]),
     ("publish", "key", &[NO_STRING, &[r#""""#]]),
     ("history", "topic", &[&[ABSENT, "null"], NO_STRING, NO_PATTERN, NO_TOPIC]),
     ("history", "since", &[NO_POSITION]),
+    ("history", "since_time", &[NO_INTEGER, &["1"]]),
     ("history", "limit", &[NO_INTEGER, &["0", "1001"]]),
     ("history", "reverse", &[NO_BOOLEAN]),
     ("presence", "topic", &[&[ABSENT, "null"], NO_STRING, NO_PATTERN, NO_TOPIC]),
@@ -155,6 +175,7 @@ async fn a_field_that_is_one_too_long_is_named_and_the_longest_allowed_is_served
             ("history", "topic", 255, "a"),
             ("presence", "topic", 255, "a"),
             ("publish", "key", 128, "ü"),
+            ("ack", "durable", 64, "w"),
             ("close", "reason", 123, "c"),
         ] {
             let one_more = request(kind, field, &text(letter, most + letter.len()));
@@ -203,6 +224,11 @@ async fn null_means_absent_and_fields_of_other_messages_may_hold_anything() {
             ("subscribe", "delivery"),
             ("publish", "key"),
             ("history", "reverse"),
+            ("history", "since_time"),
+            ("subscribe", "durable"),
+            ("subscribe", "share"),
+            ("ack", "delay_ms"),
+            ("unsubscribe", "forget"),
         ] {
             let reply = client.ask(On::Control, request(kind, field, "null").as_bytes()).await;
             assert_ne!(reply["code"], 400, "{kind} without {field}: {reply}");
@@ -303,6 +329,7 @@ async fn an_unexpected_or_missing_attachment_is_refused() {
             "list_clients",
             "subscribe",
             "unsubscribe",
+            "ack",
             "history",
             "presence",
             "close",

@@ -24,6 +24,7 @@ async fn an_accepted_client_gets_its_id_and_the_servers_limits() {
         config.limits.max_message_bytes = 2048;
         config.limits.max_request_lanes = 5;
         config.limits.client_unfinished_bytes = 4096;
+        config.limits.lane_pending_replies = 64;
         config.timing.ping_interval_ms = 3000;
         config.timing.ping_timeout_ms = 4000;
     })
@@ -36,7 +37,7 @@ async fn an_accepted_client_gets_its_id_and_the_servers_limits() {
             "protocol_version": "1.0",
             "limits": {
                 "max_message_bytes": 2048, "ping_interval_ms": 3000, "ping_timeout_ms": 4000, "max_request_lanes": 5,
-                "max_unfinished_bytes": 4096
+                "max_unfinished_bytes": 4096, "max_pending_replies": 64
             },
         });
         assert_eq!(response, expected);

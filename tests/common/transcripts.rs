@@ -229,7 +229,7 @@ impl Kind {
             "id" | "client_id" | "from" | "to" | "after" | "next" => Self::Client,
             "epoch" => Self::Epoch,
             "offset" | "first" | "last" => Self::Offset,
-            "timestamp" | "server_time" | "connected_at" | "expires_at" => Self::Time,
+            "timestamp" | "since_time" | "server_time" | "connected_at" | "expires_at" => Self::Time,
             "lane" if value.is_number() => Self::Lane,
             "token" => Self::Token,
             "message" | "reason" => Self::Text,

@@ -75,7 +75,7 @@ impl Link {
         let mut reader = LaneReader::new(receive, Layer::Native, options.max_message_bytes);
         match read_one(&mut reader).await {
             Some(ServerMessage::HandshakeResponse(greeting)) if greeting.accepted => {
-                Ok((Self::new(connection, control, greeting, Arc::clone(topics), pump), reader))
+                Ok((Self::new(connection, control, *greeting, Arc::clone(topics), pump), reader))
             }
             answer => {
                 let (reason, retry_after_ms) = match answer {

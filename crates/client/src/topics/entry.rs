@@ -141,6 +141,7 @@ impl Entry {
         Some(ClientMessage::History {
             topic: TopicName::new(self.request.topic.as_str()).ok()?,
             since: Some(Position { epoch, offset: recent.newest + 1 }),
+            since_time: None,
             limit: recent.count.min(MAX_PAGE),
             reverse: true,
         })

@@ -120,7 +120,7 @@ impl<'a> HistoryBuilder<'a> {
     pub async fn page(self) -> Result<History, ClientError> {
         let Self { client, topic, since, limit, reverse } = self;
         let topic = TopicName::new(&topic)?;
-        page(client, ClientMessage::History { topic, since, limit, reverse }).await
+        page(client, ClientMessage::History { topic, since, since_time: None, limit, reverse }).await
     }
 
     /// Fetches all pages, and collects them in memory. [`limit`](Self::limit) has no effect.
@@ -135,6 +135,7 @@ impl<'a> HistoryBuilder<'a> {
             let ask = ClientMessage::History {
                 topic: topic.clone(),
                 since: since.clone(),
+                since_time: None,
                 limit: MAX_PAGE,
                 reverse: self.reverse,
             };

@@ -210,7 +210,7 @@ impl Routes {
         if let Some(leaving) = farewell.and_then(|at| self.leaving.remove(at)) {
             let topic = leaving.topic.clone();
             self.unsubscribing.insert(id, leaving);
-            return Some(Outgoing { message: ClientMessage::Unsubscribe { topic } });
+            return Some(Outgoing { message: ClientMessage::Unsubscribe { topic, forget: false } });
         }
         while let Some(number) = self.next_due(now).or_else(|| self.next_wanted()) {
             if let Some(entry) = self.entries.get_mut(&number) {

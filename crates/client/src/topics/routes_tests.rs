@@ -313,7 +313,7 @@ fn only_subscriptions_that_the_server_knows_are_unsubscribed_and_in_order() {
     let again = scene.add("asked");
     let farewell = scene.order();
     assert!(
-        matches!(&farewell, Some((_, ClientMessage::Unsubscribe { topic })) if topic.as_str() == "asked"),
+        matches!(&farewell, Some((_, ClientMessage::Unsubscribe { topic, .. })) if topic.as_str() == "asked"),
         "{farewell:?}"
     );
     assert!(scene.routes.settle(id, ServerMessage::Subscribed(live("e", 0, None))).is_none(), "late, and nobody's");

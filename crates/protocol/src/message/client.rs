@@ -1,5 +1,7 @@
 //! The messages of clients: one enum. `wire` parses and encodes it.
 
+mod ack;
+mod consumer;
 mod wire;
 
 use bytes::Bytes;
@@ -8,6 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+pub use self::ack::{Ack, AckOutcome, MAX_ACK_OFFSETS, MAX_DELAY_MS, Offsets};
+pub use self::consumer::{
+    ACK_WAIT_MS, AckMode, ConsumerName, ConsumerRequest, DEFAULT_ACK_WAIT_MS, DEFAULT_MAX_IN_FLIGHT, DurableConsumer,
+    MAX_CONSUMER_BYTES, MAX_DELIVER, MAX_IN_FLIGHT,
+};
 use super::{
     ClientName, CloseCode, IdempotencyKey, Invalid, MAX_REASON_BYTES, PROTOCOL_VERSION, Payload, RequestId, Token,
     TopicName, TopicPattern,
@@ -72,10 +79,14 @@ pub enum ClientMessage {
     },
     /// Subscribes to a topic or pattern.
     Subscribe(Subscribe),
+    /// Says what became of messages of a durable consumer.
+    Ack(Ack),
     /// Ends a subscription.
     Unsubscribe {
         /// The topic or pattern that was subscribed to.
         topic: TopicPattern,
+        /// Whether the durable consumer of the subscription ends for good as well.
+        forget: bool,
     },
     /// Publishes a message to a topic.
     Publish {
@@ -92,6 +103,8 @@ pub enum ClientMessage {
         topic: TopicName,
         /// Only messages after this position; with `reverse`, before it.
         since: Option<Position>,
+        /// Only messages from this time on, in Unix milliseconds; with `reverse`, before it. Never beside `since`.
+        since_time: Option<u64>,
         /// Maximum number of messages on the page, 1 to [`MAX_PAGE`](super::MAX_PAGE).
         limit: u64,
         /// Whether the newest message comes first.
@@ -146,6 +159,8 @@ pub struct Subscribe {
     pub topic: TopicPattern,
     /// Replay the messages after this position.
     pub since: Option<Position>,
+    /// Replay the messages from this time on, in Unix milliseconds. Never beside `since`.
+    pub since_time: Option<u64>,
     /// Number of the newest messages to replay.
     pub recent: Option<u64>,
     /// How messages are sent.
@@ -154,6 +169,8 @@ pub struct Subscribe {
     pub lane: LaneChoice,
     /// Whether to send `join` and `leave` as well.
     pub presence: bool,
+    /// A durable consumer or queue group to take the messages from.
+    pub consumer: Option<ConsumerRequest>,
 }
 
 impl Subscribe {
@@ -162,10 +179,12 @@ impl Subscribe {
         Self {
             topic: topic.into(),
             since: None,
+            since_time: None,
             recent: None,
             delivery: DeliveryMode::Stream,
             lane: LaneChoice::Own,
             presence: false,
+            consumer: None,
         }
     }
 }

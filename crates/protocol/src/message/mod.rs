@@ -13,6 +13,7 @@ mod name;
 #[cfg(test)]
 mod proptests;
 mod server;
+mod stored;
 mod surrogates;
 mod token;
 mod user;
@@ -26,7 +27,11 @@ use thiserror::Error;
 
 use self::fields::Scalar;
 
-pub use self::client::{ClientMessage, Close, DeliveryMode, Handshake, LaneChoice, Position, Request, Subscribe};
+pub use self::client::{
+    ACK_WAIT_MS, Ack, AckMode, AckOutcome, ClientMessage, Close, ConsumerName, ConsumerRequest, DEFAULT_ACK_WAIT_MS,
+    DEFAULT_MAX_IN_FLIGHT, DeliveryMode, DurableConsumer, Handshake, LaneChoice, MAX_ACK_OFFSETS, MAX_CONSUMER_BYTES,
+    MAX_DELAY_MS, MAX_DELIVER, MAX_IN_FLIGHT, Offsets, Position, Request, Subscribe,
+};
 pub use self::codes::{CloseCode, ErrorCode};
 pub use self::name::{ClientName, NAME_BOUNDS};
 pub use self::server::{
@@ -34,6 +39,7 @@ pub use self::server::{
     TopicMessage,
 };
 pub use self::server::{encode_binary_head, encode_echo, encode_tail, encode_with_tail};
+pub use self::stored::Stored;
 pub use self::surrogates::mend_names;
 pub use self::token::Token;
 pub use self::user::{USER_BOUNDS, is_user};

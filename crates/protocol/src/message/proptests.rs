@@ -144,7 +144,50 @@ fn subscribe() -> impl Strategy<Value = Subscribe> {
     let lane = prop_oneof![Just(LaneChoice::Own), Just(LaneChoice::Control)];
     (topic_pattern(), replay, delivery, lane, any::<bool>()).prop_map(|(topic, replay, delivery, lane, presence)| {
         let since = replay.0.filter(|_| !topic.is_wildcard());
-        Subscribe { topic, since, recent: replay.1, delivery, lane, presence }
+        Subscribe { since, recent: replay.1, delivery, lane, presence, ..Subscribe::new(topic) }
+    })
+}
+
+fn consumer_name() -> impl Strategy<Value = ConsumerName> {
+    prop_oneof![4 => "[A-Za-z0-9_-]{1,64}", 1 => Just("x".repeat(MAX_CONSUMER_BYTES))]
+        .prop_map(|name| ConsumerName::new(&name).unwrap())
+}
+
+/// Half of them absent, and of the others many at their bounds.
+fn within(bounds: std::ops::RangeInclusive<u64>) -> impl Strategy<Value = Option<u64>> {
+    prop::option::of(prop_oneof![Just(*bounds.start()), Just(*bounds.end()), bounds])
+}
+
+fn consumer() -> impl Strategy<Value = ConsumerRequest> {
+    let ack = prop::option::of(prop_oneof![Just(AckMode::Each), Just(AckMode::UpTo)]);
+    let settings = (within(ACK_WAIT_MS), within(MAX_IN_FLIGHT), within(MAX_DELIVER));
+    let durable = (consumer_name(), any::<bool>(), ack, settings).prop_map(|(name, share, ack, settings)| {
+        let (ack_wait_ms, max_in_flight, max_deliver) = settings;
+        let ack = ack.filter(|ack| !share || *ack == AckMode::Each);
+        let consumer = DurableConsumer { name, share, ack, ack_wait_ms, max_in_flight, max_deliver };
+        ConsumerRequest::Durable(Box::new(consumer))
+    });
+    prop_oneof![4 => durable, 1 => Just(ConsumerRequest::Group)]
+}
+
+/// A subscription that needs a server's log: from a time on, or of a consumer.
+fn subscribe_from_log() -> impl Strategy<Value = Subscribe> {
+    let consumer = prop::option::of(consumer());
+    (topic_name(), maybe_integer(), consumer, any::<bool>()).prop_map(|(topic, since_time, consumer, presence)| {
+        let since_time = since_time.filter(|_| consumer != Some(ConsumerRequest::Group));
+        Subscribe { since_time, consumer, presence, ..Subscribe::new(topic) }
+    })
+}
+
+fn ack() -> impl Strategy<Value = Ack> {
+    let offsets = prop::collection::vec(integer(), 1..=MAX_ACK_OFFSETS.min(30));
+    let outcome = prop_oneof![
+        Just(AckOutcome::Done),
+        Just(AckOutcome::Reject),
+        within(0..=MAX_DELAY_MS).prop_map(|delay_ms| AckOutcome::Retry { delay_ms }),
+    ];
+    (topic_name(), consumer_name(), offsets, outcome).prop_map(|(topic, durable, offsets, outcome)| {
+        Ack::new(topic, durable, Offsets::new(offsets).unwrap()).with_outcome(outcome)
     })
 }
 
@@ -168,7 +211,9 @@ pub(super) fn client_messages() -> Vec<BoxedStrategy<ClientMessage>> {
         Just(M::Pong).boxed(),
         (page(), prop::option::of(client_id())).prop_map(|(limit, after)| M::ListClients { limit, after }).boxed(),
         subscribe().prop_map(M::Subscribe).boxed(),
-        topic_pattern().prop_map(|topic| M::Unsubscribe { topic }).boxed(),
+        subscribe_from_log().prop_map(M::Subscribe).boxed(),
+        ack().prop_map(M::Ack).boxed(),
+        (topic_pattern(), any::<bool>()).prop_map(|(topic, forget)| M::Unsubscribe { topic, forget }).boxed(),
         (topic_name(), payload(), prop::option::of(some_text_up_to(MAX_KEY_BYTES)))
             .prop_map(|(topic, payload, key)| M::Publish {
                 topic,
@@ -176,8 +221,11 @@ pub(super) fn client_messages() -> Vec<BoxedStrategy<ClientMessage>> {
                 key: key.map(|key| IdempotencyKey::new(&key).unwrap()),
             })
             .boxed(),
-        (topic_name(), since(), page(), any::<bool>())
-            .prop_map(|(topic, since, limit, reverse)| M::History { topic, since, limit, reverse })
+        (topic_name(), since(), maybe_integer(), page(), any::<bool>())
+            .prop_map(|(topic, since, since_time, limit, reverse)| {
+                let since_time = since_time.filter(|_| since.is_none());
+                M::History { topic, since, since_time, limit, reverse }
+            })
             .boxed(),
         topic_name().prop_map(|topic| M::Presence { topic }).boxed(),
         token().prop_map(|token| M::Refresh { token }).boxed(),
@@ -194,16 +242,25 @@ fn maybe_integer() -> impl Strategy<Value = Option<u64>> {
 }
 
 fn handshake_reply() -> impl Strategy<Value = HandshakeReply> {
-    let limits = ([integer(), integer(), integer(), integer()], maybe_integer()).prop_map(|(always, since)| {
-        let [max_message_bytes, ping_interval_ms, ping_timeout_ms, max_request_lanes] = always;
-        Limits { max_message_bytes, ping_interval_ms, ping_timeout_ms, max_request_lanes, max_unfinished_bytes: since }
-    });
+    let limits = ([integer(), integer(), integer(), integer()], maybe_integer(), maybe_integer()).prop_map(
+        |(always, max_unfinished_bytes, max_pending_replies)| {
+            let [max_message_bytes, ping_interval_ms, ping_timeout_ms, max_request_lanes] = always;
+            Limits {
+                max_message_bytes,
+                ping_interval_ms,
+                ping_timeout_ms,
+                max_request_lanes,
+                max_unfinished_bytes,
+                max_pending_replies,
+            }
+        },
+    );
     let limits = prop::option::of(limits);
     let id = prop::option::of(client_id());
-    let identity = (maybe_text(), maybe_text(), maybe_integer());
+    let identity = (maybe_text(), maybe_text(), maybe_integer(), maybe_text());
     (any::<bool>(), id, text(), maybe_text(), maybe_text(), limits, any::<bool>(), identity).prop_map(
         |(accepted, client_id, server_name, protocol_version, reason, limits, zstd, identity)| {
-            let (user, client_name, expires_at) = identity;
+            let (user, client_name, expires_at, inbox) = identity;
             HandshakeReply {
                 accepted,
                 client_id,
@@ -216,6 +273,7 @@ fn handshake_reply() -> impl Strategy<Value = HandshakeReply> {
                 client_name,
                 expires_at,
                 permissions: expires_at.map(permissions),
+                inbox,
             }
         },
     )
@@ -239,10 +297,11 @@ fn member() -> impl Strategy<Value = Member> {
 
 fn subscribed() -> impl Strategy<Value = Subscribed> {
     let recovered = prop::option::of(any::<bool>());
-    (text(), maybe_text(), maybe_integer(), recovered, maybe_integer(), maybe_text()).prop_map(
-        |(topic, epoch, offset, recovered, lane, reason)| {
+    let durable = (maybe_text(), maybe_integer(), maybe_integer());
+    (text(), maybe_text(), maybe_integer(), recovered, maybe_integer(), maybe_text(), durable).prop_map(
+        |(topic, epoch, offset, recovered, lane, reason, (durable, acked, pending))| {
             let may_publish = recovered.map(|it| !it);
-            Subscribed { topic, epoch, offset, recovered, lane, reason, may_publish }
+            Subscribed { topic, epoch, offset, recovered, lane, reason, may_publish, durable, acked, pending }
         },
     )
 }
@@ -250,8 +309,19 @@ fn subscribed() -> impl Strategy<Value = Subscribed> {
 /// One strategy for each server message.
 pub(super) fn server_messages() -> Vec<BoxedStrategy<ServerMessage>> {
     use ServerMessage as M;
-    let topic_message = (text(), integer(), prop::option::of(client_id()), payload(), integer())
-        .prop_map(|(topic, offset, from, payload, timestamp)| TopicMessage { topic, offset, from, payload, timestamp });
+    let of_consumer = (maybe_text(), maybe_integer());
+    let topic_message = (text(), integer(), of_consumer, prop::option::of(client_id()), payload(), integer()).prop_map(
+        |(topic, offset, (durable, tries), from, payload, timestamp)| TopicMessage {
+            topic,
+            offset,
+            durable,
+            tries,
+            from,
+            payload,
+            timestamp,
+        },
+    );
+    let stored = prop::option::of(prop_oneof![Just(Stored::Os), Just(Stored::Fsync)]);
     let error = (any::<u16>(), text(), maybe_integer()).prop_map(|(code, message, retry_after_ms)| ErrorReply {
         code,
         message,
@@ -263,7 +333,7 @@ pub(super) fn server_messages() -> Vec<BoxedStrategy<ServerMessage>> {
         reconnect_after_ms,
     });
     vec![
-        handshake_reply().prop_map(M::HandshakeResponse).boxed(),
+        handshake_reply().prop_map(|reply| M::HandshakeResponse(Box::new(reply))).boxed(),
         (text(), maybe_integer()).prop_map(|(text, timestamp)| M::Text { content: text.into(), timestamp }).boxed(),
         (payload(), maybe_integer()).prop_map(|(payload, timestamp)| M::Binary { payload, timestamp }).boxed(),
         (client_id(), payload(), integer())
@@ -289,8 +359,14 @@ pub(super) fn server_messages() -> Vec<BoxedStrategy<ServerMessage>> {
             .prop_map(|(topic, code, reason)| M::Unsubscribed { topic, code, reason })
             .boxed(),
         topic_message.prop_map(M::Message).boxed(),
-        (text(), text(), integer(), any::<bool>())
-            .prop_map(|(topic, epoch, offset, duplicate)| M::Published { topic, epoch, offset, duplicate })
+        (text(), text(), integer(), any::<bool>(), stored)
+            .prop_map(|(topic, epoch, offset, duplicate, stored)| M::Published {
+                topic,
+                epoch,
+                offset,
+                duplicate,
+                stored,
+            })
             .boxed(),
         (text(), text(), maybe_integer(), any::<Option<bool>>(), prop::collection::vec(json(2), 0..4), any::<bool>())
             .prop_map(|(topic, epoch, offset, recovered, messages, more)| M::History {
@@ -307,7 +383,9 @@ pub(super) fn server_messages() -> Vec<BoxedStrategy<ServerMessage>> {
             .boxed(),
         (text(), member()).prop_map(|(topic, client)| M::Join { topic, client }).boxed(),
         (text(), member()).prop_map(|(topic, client)| M::Leave { topic, client }).boxed(),
-        (maybe_integer(), maybe_text()).prop_map(|(delivered, topic)| M::Ok { delivered, topic }).boxed(),
+        (maybe_integer(), maybe_integer(), maybe_text())
+            .prop_map(|(delivered, acked, topic)| M::Ok { delivered, acked, topic })
+            .boxed(),
         error.prop_map(M::Error).boxed(),
         integer().prop_map(|expires_at| M::Expiring { expires_at }).boxed(),
         maybe_integer()

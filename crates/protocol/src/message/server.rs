@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 pub use self::tail::{encode_tail, encode_with_tail};
 pub use self::wire::{encode_binary_head, encode_echo};
-use super::{Close, CloseCode, PROTOCOL_VERSION, Payload, RequestId};
+use super::{Close, CloseCode, PROTOCOL_VERSION, Payload, RequestId, Stored};
 
 /// A server's message, with the id of the request that it answers.
 #[derive(Debug, Clone)]
@@ -29,7 +29,7 @@ pub struct Reply {
 #[non_exhaustive]
 pub enum ServerMessage {
     /// Answers `handshake`.
-    HandshakeResponse(HandshakeReply),
+    HandshakeResponse(Box<HandshakeReply>),
     /// The echo of `text`.
     Text {
         /// `Echo: ` and the request's text.
@@ -133,6 +133,8 @@ pub enum ServerMessage {
         offset: u64,
         /// Whether the server had seen its key before.
         duplicate: bool,
+        /// How safe the message is; absent for a topic in memory.
+        stored: Option<Stored>,
     },
     /// A page of a topic's past messages.
     History {
@@ -176,6 +178,8 @@ pub enum ServerMessage {
     Ok {
         /// The number of receivers of a `broadcast`.
         delivered: Option<u64>,
+        /// The number of messages for which an `ack` took effect.
+        acked: Option<u64>,
         /// The topic or pattern that was unsubscribed.
         topic: Option<String>,
     },
@@ -223,6 +227,8 @@ pub struct HandshakeReply {
     pub expires_at: Option<u64>,
     /// What the client may send to other clients; `None` if the server restricts nothing.
     pub permissions: Option<Permissions>,
+    /// The user's own topic, for messages that wait while no client of the user is connected.
+    pub inbox: Option<String>,
 }
 
 impl HandshakeReply {
@@ -240,6 +246,7 @@ impl HandshakeReply {
             client_name: None,
             expires_at: None,
             permissions: None,
+            inbox: None,
         }
     }
 }
@@ -273,6 +280,9 @@ pub struct Limits {
     /// Most bytes of incomplete messages, on all lanes together; `None` from older servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_unfinished_bytes: Option<u64>,
+    /// Most requests of one lane whose replies are pending while the lane is read; `None` from older servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_pending_replies: Option<u64>,
 }
 
 /// The defaults of docs/PROTOCOL.md, "Limits".
@@ -284,6 +294,7 @@ impl Default for Limits {
             ping_timeout_ms: 10_000,
             max_request_lanes: 32,
             max_unfinished_bytes: Some(8 << 20),
+            max_pending_replies: Some(256),
         }
     }
 }
@@ -351,6 +362,12 @@ pub struct Subscribed {
     pub reason: Option<String>,
     /// `Some(false)` if the client may not publish to this topic; `None` for a pattern.
     pub may_publish: Option<bool>,
+    /// The durable consumer that the messages come from.
+    pub durable: Option<String>,
+    /// The offset up to which all its messages are acknowledged.
+    pub acked: Option<u64>,
+    /// The number of its messages that are not yet acknowledged.
+    pub pending: Option<u64>,
 }
 
 impl Subscribed {
@@ -364,6 +381,9 @@ impl Subscribed {
             lane: None,
             reason: None,
             may_publish: None,
+            durable: None,
+            acked: None,
+            pending: None,
         }
     }
 }
@@ -376,6 +396,10 @@ pub struct TopicMessage {
     pub topic: String,
     /// Offset in the topic's log.
     pub offset: u64,
+    /// The durable consumer that delivers it and expects an `ack`, if any.
+    pub durable: Option<String>,
+    /// The number of this delivery by that consumer; absent for the first.
+    pub tries: Option<u64>,
     /// The client that published it; absent if none did.
     pub from: Option<Uuid>,
     /// The content.
@@ -388,7 +412,7 @@ impl TopicMessage {
     /// Creates a message at `offset` of the topic's log, published at `timestamp`, in Unix milliseconds; without a
     /// sender.
     pub fn new(topic: impl Into<String>, offset: u64, payload: Payload, timestamp: u64) -> Self {
-        Self { topic: topic.into(), offset, from: None, payload, timestamp }
+        Self { topic: topic.into(), offset, durable: None, tries: None, from: None, payload, timestamp }
     }
 
     /// The text of its payload, if there is one.
@@ -405,7 +429,7 @@ pub struct ErrorReply {
     pub code: u16,
     /// The problem, its subject, and what to do; for people.
     pub message: String,
-    /// Milliseconds until the next attempt, for code 429.
+    /// Milliseconds until the next attempt, for codes 429 and 503.
     pub retry_after_ms: Option<u64>,
 }
 

@@ -21,7 +21,7 @@ fn after_a_reconnect_a_subscription_resumes_behind_its_last_message() {
 /// Answers the next request, which has to ask where the three newest messages up to `newest` begin.
 fn answer_history(scene: &mut Scene, newest: u64, reply: ServerMessage) {
     match scene.order() {
-        Some((id, ClientMessage::History { topic, since, limit: 3, reverse: true })) => {
+        Some((id, ClientMessage::History { topic, since, limit: 3, reverse: true, .. })) => {
             assert_eq!((topic.as_str(), since), ("t", position("e", newest + 1)));
             assert!(scene.routes.settle(id, reply).is_none());
         }

@@ -3,13 +3,18 @@
 mod source;
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use serde::Deserialize;
 
-use self::source::{Common, Fields, Source};
-use super::{ClientMessage, Close, DeliveryMode, Handshake, LaneChoice, Request, Subscribe};
+pub(super) use self::source::Source;
+use self::source::{Common, Fields};
+use super::{
+    Ack, AckMode, AckOutcome, ClientMessage, Close, ConsumerRequest, DeliveryMode, Handshake, LaneChoice, Request,
+    Subscribe,
+};
 use crate::frame::{Body, put_frame};
 use crate::message::fields::{self, Scalar, required, structured};
 use crate::message::flat::Flat;
@@ -128,6 +133,7 @@ impl ClientMessage {
             Self::Pong => "pong",
             Self::ListClients { .. } => "list_clients",
             Self::Subscribe(_) => "subscribe",
+            Self::Ack(_) => "ack",
             Self::Unsubscribe { .. } => "unsubscribe",
             Self::Publish { .. } => "publish",
             Self::History { .. } => "history",
@@ -173,14 +179,10 @@ impl ClientMessage {
             "pong" => Self::Pong,
             "list_clients" => Self::ListClients { limit: page(f.scalar("limit"))?, after: f.uuid("after")? },
             "subscribe" => {
-                let topic = f.pattern()?;
-                let since = fields::position(f.raw("since"), "since")?;
-                if topic.is_wildcard() && since.is_some() {
-                    return Err(Invalid::field("since: a pattern has no position; subscribe to each topic"));
-                }
-                Self::Subscribe(Subscribe {
-                    topic,
-                    since,
+                let subscribe = Subscribe {
+                    topic: f.pattern()?,
+                    since: fields::position(f.raw("since"), "since")?,
+                    since_time: f.integer("since_time")?,
                     recent: f.integer("recent")?,
                     delivery: choice(
                         f.scalar("delivery"),
@@ -193,20 +195,28 @@ impl ClientMessage {
                         [("own", LaneChoice::Own), ("control", LaneChoice::Control)],
                     )?,
                     presence: f.boolean("presence")?.unwrap_or(false),
-                })
+                    consumer: ConsumerRequest::read(f)?,
+                };
+                subscribe.check()?;
+                Self::Subscribe(subscribe)
             }
-            "unsubscribe" => Self::Unsubscribe { topic: f.pattern()? },
+            "ack" => Self::Ack(Ack::read(f)?),
+            "unsubscribe" => Self::Unsubscribe { topic: f.pattern()?, forget: f.boolean("forget")?.unwrap_or(false) },
             "publish" => Self::Publish {
                 topic: f.topic()?,
                 payload: payload(f.scalar("content"))?,
                 key: f.text("key")?.map(|key| IdempotencyKey::new(&key)).transpose()?,
             },
-            "history" => Self::History {
-                topic: f.topic()?,
-                since: fields::position(f.raw("since"), "since")?,
-                limit: page(f.scalar("limit"))?,
-                reverse: f.boolean("reverse")?.unwrap_or(false),
-            },
+            "history" => {
+                let topic = f.topic()?;
+                let since = fields::position(f.raw("since"), "since")?;
+                let since_time = f.integer("since_time")?;
+                if since.is_some() && since_time.is_some() {
+                    return Err(Invalid::field("since_time: not together with since; send one of them"));
+                }
+                let (limit, reverse) = (page(f.scalar("limit"))?, f.boolean("reverse")?.unwrap_or(false));
+                Self::History { topic, since, since_time, limit, reverse }
+            }
             "presence" => Self::Presence { topic: f.topic()? },
             "refresh" => Self::Refresh { token: Token::new(&required(f.text("token")?, "token")?)? },
             "close" => Self::Close(close(f.scalar("code"), f.scalar("reason"))?),
@@ -267,6 +277,7 @@ impl ClientMessage {
             Self::Subscribe(subscribe) => {
                 o.text("topic", subscribe.topic.as_str());
                 o.optional("since", subscribe.since.as_ref());
+                o.optional_integer("since_time", subscribe.since_time);
                 o.optional_integer("recent", subscribe.recent);
                 if subscribe.delivery == DeliveryMode::Datagram {
                     o.text("delivery", "datagram");
@@ -277,16 +288,50 @@ impl ClientMessage {
                 if subscribe.presence {
                     o.boolean("presence", true);
                 }
+                match &subscribe.consumer {
+                    None => {}
+                    Some(ConsumerRequest::Group) => o.boolean("share", true),
+                    Some(ConsumerRequest::Durable(consumer)) => {
+                        o.text("durable", consumer.name.as_str());
+                        if consumer.share {
+                            o.boolean("share", true);
+                        }
+                        o.optional_text("ack", consumer.ack.map(AckMode::as_str));
+                        o.optional_integer("ack_wait_ms", consumer.ack_wait_ms);
+                        o.optional_integer("max_in_flight", consumer.max_in_flight);
+                        o.optional_integer("max_deliver", consumer.max_deliver);
+                    }
+                }
             }
-            Self::Unsubscribe { topic } => o.text("topic", topic.as_str()),
+            Self::Ack(ack) => {
+                o.text("topic", ack.topic.as_str());
+                o.text("durable", ack.durable.as_str());
+                match ack.offsets.as_slice() {
+                    [offset] => o.integer("offset", *offset),
+                    offsets => o.value("offsets", offsets),
+                }
+                if ack.outcome != AckOutcome::Done {
+                    o.text("outcome", ack.outcome.as_str());
+                }
+                if let AckOutcome::Retry { delay_ms } = ack.outcome {
+                    o.optional_integer("delay_ms", delay_ms);
+                }
+            }
+            Self::Unsubscribe { topic, forget } => {
+                o.text("topic", topic.as_str());
+                if *forget {
+                    o.boolean("forget", true);
+                }
+            }
             Self::Publish { topic, payload, key } => {
                 o.text("topic", topic.as_str());
                 o.optional_text("content", payload.content.as_deref());
                 o.optional_text("key", key.as_ref().map(IdempotencyKey::as_str));
             }
-            Self::History { topic, since, limit, reverse } => {
+            Self::History { topic, since, since_time, limit, reverse } => {
                 o.text("topic", topic.as_str());
                 o.optional("since", since.as_ref());
+                o.optional_integer("since_time", *since_time);
                 o.integer("limit", *limit);
                 o.boolean("reverse", *reverse);
             }
@@ -319,12 +364,30 @@ fn page(limit: Scalar<'_>) -> Result<u64, Invalid> {
 }
 
 fn choice<T: Default, const N: usize>(value: Scalar<'_>, field: &str, names: [(&str, T); N]) -> Result<T, Invalid> {
-    let Some(text) = value.text(field)? else { return Ok(T::default()) };
+    Ok(optional_choice(value, field, names)?.unwrap_or_default())
+}
+
+pub(super) fn optional_choice<T, const N: usize>(
+    value: Scalar<'_>,
+    field: &str,
+    names: [(&str, T); N],
+) -> Result<Option<T>, Invalid> {
+    let Some(text) = value.text(field)? else { return Ok(None) };
     let allowed = names.each_ref().map(|(name, _)| *name).join(" or ");
     names
         .into_iter()
-        .find_map(|(name, choice)| (name == text).then_some(choice))
+        .find_map(|(name, choice)| (name == text).then_some(Some(choice)))
         .ok_or_else(|| Invalid::field(format!("{field}: {allowed} is allowed")))
+}
+
+/// An integer within bounds.
+pub(super) fn bounded(value: Scalar<'_>, field: &str, bounds: &RangeInclusive<u64>) -> Result<Option<u64>, Invalid> {
+    match value.integer(field)? {
+        Some(number) if !bounds.contains(&number) => {
+            Err(Invalid::field(format!("{field}: {} to {} is allowed", bounds.start(), bounds.end())))
+        }
+        number => Ok(number),
+    }
 }
 
 fn close(code: Scalar<'_>, reason: Scalar<'_>) -> Result<Close, Invalid> {

@@ -12,7 +12,7 @@ use super::{ClosedBy, ErrorReply, HandshakeReply, Reply, ServerMessage, Subscrib
 use crate::frame::{Body, put_frame, put_head};
 use crate::message::fields::{self, Scalar, required, structured};
 use crate::message::json::Object;
-use crate::message::{CloseCode, Invalid, Payload, RequestId};
+use crate::message::{CloseCode, Invalid, Payload, RequestId, Stored};
 
 /// Every field of any server message, unchecked.
 #[derive(Deserialize)]
@@ -95,6 +95,18 @@ struct Fields<'a> {
     permissions: Option<&'a RawValue>,
     #[serde(borrow, default)]
     may_publish: Scalar<'a>,
+    #[serde(borrow, default)]
+    durable: Scalar<'a>,
+    #[serde(borrow, default)]
+    acked: Scalar<'a>,
+    #[serde(borrow, default)]
+    pending: Scalar<'a>,
+    #[serde(borrow, default)]
+    tries: Scalar<'a>,
+    #[serde(borrow, default)]
+    stored: Scalar<'a>,
+    #[serde(borrow, default)]
+    inbox: Scalar<'a>,
 }
 
 impl Reply {
@@ -158,7 +170,7 @@ impl ServerMessage {
         let owned = |text: Scalar<'_>, field: &str| Ok::<_, Invalid>(text.text(field)?.map(Cow::into_owned));
         let topic = |topic: Scalar<'_>| required(owned(topic, "topic")?, "topic");
         Ok(match &*kind {
-            "handshake_response" => Self::HandshakeResponse(HandshakeReply {
+            "handshake_response" => Self::HandshakeResponse(Box::new(HandshakeReply {
                 accepted: required(f.accepted.boolean("accepted")?, "accepted")?,
                 client_id: f.client_id.uuid("client_id")?,
                 server_name: required(owned(f.server_name, "server_name")?, "server_name")?,
@@ -170,7 +182,8 @@ impl ServerMessage {
                 client_name: owned(f.client_name, "client_name")?,
                 expires_at: f.expires_at.integer("expires_at")?,
                 permissions: structured(f.permissions, "permissions")?,
-            }),
+                inbox: owned(f.inbox, "inbox")?,
+            })),
             "text" => Self::Text { content: required(payload(f.content)?.content, "content")?, timestamp },
             "binary" => Self::Binary { payload: payload(f.content)?, timestamp },
             "broadcast" => Self::Broadcast {
@@ -205,6 +218,9 @@ impl ServerMessage {
                 lane: f.lane.integer("lane")?,
                 reason: owned(f.reason, "reason")?,
                 may_publish: f.may_publish.boolean("may_publish")?,
+                durable: owned(f.durable, "durable")?,
+                acked: f.acked.integer("acked")?,
+                pending: f.pending.integer("pending")?,
             }),
             "lane" => Self::Lane {
                 lane: required(f.lane.integer("lane")?, "lane")?,
@@ -224,6 +240,8 @@ impl ServerMessage {
             "message" => Self::Message(TopicMessage {
                 topic: topic(f.topic)?,
                 offset: required(f.offset.integer("offset")?, "offset")?,
+                durable: owned(f.durable, "durable")?,
+                tries: f.tries.integer("tries")?,
                 from: f.from.uuid("from")?,
                 payload: payload(f.content)?,
                 timestamp: required(timestamp, "timestamp")?,
@@ -233,6 +251,7 @@ impl ServerMessage {
                 epoch: required(owned(f.epoch, "epoch")?, "epoch")?,
                 offset: required(f.offset.integer("offset")?, "offset")?,
                 duplicate: f.duplicate.boolean("duplicate")?.unwrap_or(false),
+                stored: f.stored.text("stored")?.and_then(|stored| Stored::from_text(&stored)),
             },
             "history" => Self::History {
                 topic: topic(f.topic)?,
@@ -253,7 +272,11 @@ impl ServerMessage {
             "leave" => {
                 Self::Leave { topic: topic(f.topic)?, client: required(structured(f.client, "client")?, "client")? }
             }
-            "ok" => Self::Ok { delivered: f.delivered.integer("delivered")?, topic: owned(f.topic, "topic")? },
+            "ok" => Self::Ok {
+                delivered: f.delivered.integer("delivered")?,
+                acked: f.acked.integer("acked")?,
+                topic: owned(f.topic, "topic")?,
+            },
             "error" => Self::Error(ErrorReply {
                 code: small(f.code, "code")?,
                 message: required(owned(f.message, "message")?, "message")?,
@@ -301,6 +324,7 @@ impl ServerMessage {
                 o.optional_text("client_name", reply.client_name.as_deref());
                 o.optional_integer("expires_at", reply.expires_at);
                 o.optional("permissions", reply.permissions.as_ref());
+                o.optional_text("inbox", reply.inbox.as_deref());
             }
             Self::Text { content, timestamp } => {
                 o.text("content", content);
@@ -338,6 +362,9 @@ impl ServerMessage {
                 o.optional_integer("lane", subscribed.lane);
                 o.optional_text("reason", subscribed.reason.as_deref());
                 o.optional("may_publish", subscribed.may_publish.as_ref());
+                o.optional_text("durable", subscribed.durable.as_deref());
+                o.optional_integer("acked", subscribed.acked);
+                o.optional_integer("pending", subscribed.pending);
             }
             Self::Lane { lane, priority } => {
                 o.integer("lane", *lane);
@@ -357,15 +384,18 @@ impl ServerMessage {
             Self::Message(message) => {
                 o.text("topic", &message.topic);
                 o.integer("offset", message.offset);
+                o.optional_text("durable", message.durable.as_deref());
+                o.optional_integer("tries", message.tries);
                 put_tail(&mut o, message);
             }
-            Self::Published { topic, epoch, offset, duplicate } => {
+            Self::Published { topic, epoch, offset, duplicate, stored } => {
                 o.text("topic", topic);
                 o.text("epoch", epoch);
                 o.integer("offset", *offset);
                 if *duplicate {
                     o.boolean("duplicate", true);
                 }
+                o.optional_text("stored", stored.map(Stored::as_str));
             }
             Self::History { topic, epoch, offset, recovered, messages, more } => {
                 o.text("topic", topic);
@@ -384,8 +414,9 @@ impl ServerMessage {
                 o.text("topic", topic);
                 o.value("client", client);
             }
-            Self::Ok { delivered, topic } => {
+            Self::Ok { delivered, acked, topic } => {
                 o.optional_integer("delivered", *delivered);
+                o.optional_integer("acked", *acked);
                 o.optional_text("topic", topic.as_deref());
             }
             Self::Expiring { expires_at } => o.integer("expires_at", *expires_at),

@@ -42,6 +42,30 @@ pub(super) struct Fields<'a> {
     #[serde(borrow, default)]
     since: Option<&'a RawValue>,
     #[serde(borrow, default)]
+    since_time: Scalar<'a>,
+    #[serde(borrow, default)]
+    durable: Scalar<'a>,
+    #[serde(borrow, default)]
+    share: Scalar<'a>,
+    #[serde(borrow, default)]
+    ack: Scalar<'a>,
+    #[serde(borrow, default)]
+    ack_wait_ms: Scalar<'a>,
+    #[serde(borrow, default)]
+    max_in_flight: Scalar<'a>,
+    #[serde(borrow, default)]
+    max_deliver: Scalar<'a>,
+    #[serde(borrow, default)]
+    offset: Scalar<'a>,
+    #[serde(borrow, default)]
+    outcome: Scalar<'a>,
+    #[serde(borrow, default)]
+    delay_ms: Scalar<'a>,
+    #[serde(borrow, default)]
+    forget: Scalar<'a>,
+    #[serde(borrow, default)]
+    offsets: Option<&'a RawValue>,
+    #[serde(borrow, default)]
     recent: Scalar<'a>,
     #[serde(borrow, default)]
     delivery: Scalar<'a>,
@@ -60,7 +84,7 @@ pub(super) struct Fields<'a> {
 }
 
 /// The fields of a message, each of which is taken at most once.
-pub(super) trait Source<'a> {
+pub(in crate::message::client) trait Source<'a> {
     /// The value of a field that is not structured.
     fn scalar(&mut self, name: &'static str) -> Scalar<'a>;
 
@@ -106,6 +130,17 @@ impl<'a> Source<'a> for Fields<'a> {
             "limit" => &mut self.limit,
             "after" => &mut self.after,
             "topic" => &mut self.topic,
+            "since_time" => &mut self.since_time,
+            "durable" => &mut self.durable,
+            "share" => &mut self.share,
+            "ack" => &mut self.ack,
+            "ack_wait_ms" => &mut self.ack_wait_ms,
+            "max_in_flight" => &mut self.max_in_flight,
+            "max_deliver" => &mut self.max_deliver,
+            "offset" => &mut self.offset,
+            "outcome" => &mut self.outcome,
+            "delay_ms" => &mut self.delay_ms,
+            "forget" => &mut self.forget,
             "recent" => &mut self.recent,
             "delivery" => &mut self.delivery,
             "lane" => &mut self.lane,
@@ -124,6 +159,7 @@ impl<'a> Source<'a> for Fields<'a> {
             "data" => self.data,
             "compression" => self.compression,
             "since" => self.since,
+            "offsets" => self.offsets,
             _ => None,
         }
     }

@@ -15,7 +15,8 @@ use crate::message::proptests::client_messages;
 /// Names with a meaning, and others.
 const NAMES: &str = r"
     type id content to data timestamp protocol_version client_name token compression limit after topic since recent
-    delivery lane presence key reverse code reason other typ types \u0074ype";
+    delivery lane presence key reverse code reason since_time durable share ack ack_wait_ms max_in_flight max_deliver
+    offset offsets outcome delay_ms forget other typ types \u0074ype";
 
 /// The most common of them.
 const COMMON: [&str; 3] = ["type", "id", "content"];
@@ -23,7 +24,7 @@ const COMMON: [&str; 3] = ["type", "id", "content"];
 /// The types.
 const TYPES: &str = r#"
     "text" "binary" "publish" "direct" "broadcast" "ping" "pong" "subscribe" "history" "presence" "close"
-    "list_clients" "handshake""#;
+    "list_clients" "handshake" "ack" "unsubscribe""#;
 
 /// Other values as JSON, or as something like it.
 const VALUES: &str = r#"
@@ -105,6 +106,8 @@ fn the_common_messages_are_read_the_fast_way() {
         (r#"{"type":"direct","to":"eab95712-f81a-4916-a1a4-ee1bdbd0d292","content":"Hello"}"#, None),
         (r#"{"type":"ping","timestamp":1700000000000}"#, None),
         (r#"{"type":"subscribe","topic":"a","presence":true,"newer":false}"#, None),
+        (r#"{"type":"ack","topic":"a","durable":"w","offset":7}"#, None),
+        (r#"{"type":"ack","topic":"a","durable":"w","offset":7,"outcome":"retry","delay_ms":50}"#, None),
     ] {
         assert!(compare(json.as_bytes(), attachment), "{json}");
     }
@@ -120,6 +123,7 @@ fn what_is_out_of_the_ordinary_is_read_the_general_way() {
         r#"{"type":"text","content":"a","id":null}"#,
         r#"{"type":"text","content":"a","other":[1]}"#,
         r#"{"type":"subscribe","topic":"a","since":7}"#,
+        r#"{"type":"ack","topic":"a","durable":"w","offsets":[7,8]}"#,
         r#"{"type":"handshake","protocol_version":"1.0","compression":"zstd"}"#,
         r#"{"type":"signal","to":"eab95712-f81a-4916-a1a4-ee1bdbd0d292","data":"text"}"#,
         r#"{"type":"text","content":"a","\u0069d":1}"#,
