@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::{Bytes, BytesMut};
 
 use crate::frame::{self, Body, BodyError, Compression, PREFIX_BYTES, allocated};
-use crate::message::ServerMessage;
+use crate::message::{ServerMessage, encode_with_tail};
 
 /// Bytes reserved for a message beside its content and attachment.
 const HEAD_BYTES: usize = 160;
@@ -24,7 +24,23 @@ impl EncodedMessage {
     pub(crate) fn new(message: &ServerMessage, compress_min_bytes: usize) -> Arc<Self> {
         let mut out = BytesMut::with_capacity(512);
         message.encode(None, &mut out);
-        Arc::new(Self { plain: frame::exact(out), zstd: OnceLock::new(), compress_min_bytes })
+        Self::of_frame(out, compress_min_bytes)
+    }
+
+    /// A topic's message at an offset, from its tail and attachment.
+    pub(crate) fn with_tail(
+        place: (&str, u64),
+        content: (&[u8], Option<&[u8]>),
+        compress_min_bytes: usize,
+    ) -> Arc<Self> {
+        let bytes = place.0.len() + content.0.len() + content.1.map_or(0, <[u8]>::len);
+        let mut out = BytesMut::with_capacity(bytes + HEAD_BYTES);
+        encode_with_tail(place, None, content, &mut out);
+        Self::of_frame(out, compress_min_bytes)
+    }
+
+    fn of_frame(frame: BytesMut, compress_min_bytes: usize) -> Arc<Self> {
+        Arc::new(Self { plain: frame::exact(frame), zstd: OnceLock::new(), compress_min_bytes })
     }
 
     /// The frame without compression.

@@ -18,6 +18,9 @@ pub enum ServerError {
     /// The certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The store of durable topics cannot be used.
+    #[error("store.dir: {0}")]
+    Store(#[from] quic_websocket_store::OpenError),
     /// The keys for tokens cannot be used.
     #[error(transparent)]
     Auth(#[from] AuthError),

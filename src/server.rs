@@ -16,6 +16,7 @@ use self::ports::Ports;
 use crate::Printable;
 use crate::auth::Auth;
 use crate::config::{Config, Live, Secret};
+use crate::durable::Durable;
 use crate::error::ServerError;
 use crate::handler::Context;
 use crate::http;
@@ -26,7 +27,7 @@ use crate::registry::Registry;
 use crate::reload::{FileWatch, Reload};
 use crate::status::ServerStatus;
 use crate::tls::{self, Made, ResetKey, ServerTls, Sides};
-use crate::topic::Topics;
+use crate::topic::{Releases, Topics};
 use crate::transport::native::ServerSettings;
 use crate::transport::socket;
 use crate::worker::Worker;
@@ -52,6 +53,7 @@ pub struct Server {
     workers: Vec<Worker>,
     runtimes: Vec<Arc<OnceLock<RuntimeMetrics>>>,
     context: Arc<Context>,
+    durable: Option<Arc<Durable>>,
     draining: CancellationToken,
     tls: ServerTls,
     /// Delivers new certificates to the workers' QUIC endpoints.
@@ -114,7 +116,10 @@ impl Server {
         let settings = Arc::new(settings);
         let (registry, inboxes) =
             Registry::new(size(config.limits.max_clients), count, size(config.limits.fanout_queue));
-        let (topics, topic_inboxes) = Topics::new(Arc::clone(&config), count);
+        let releases = Releases::default();
+        let durable = Durable::open(&config, releases.clone())?.map(Arc::new);
+        let (topics, topic_inboxes) = Topics::new(Arc::clone(&config), durable.clone(), count);
+        releases.to(&topics);
         let addresses = Addresses::new(&config.rates);
         let metrics = Metrics::new(count);
         let http_places = Arc::new(Semaphore::new(size(config.limits.max_http_connections)));
@@ -158,6 +163,7 @@ impl Server {
             workers,
             runtimes,
             context,
+            durable,
             draining,
             tls,
             connections,
@@ -285,6 +291,10 @@ impl Server {
                     }
                 },
             }
+        }
+        if let Some(durable) = self.durable {
+            // A thread that cannot be joined has panicked; what it had to store is not stored.
+            let _ = tokio::task::spawn_blocking(move || durable.close()).await;
         }
         info!("Server stopped");
         result

@@ -66,5 +66,6 @@ fn within_bounds(config: &Config) {
     assert!(limits.topic_lanes <= 16);
     assert!(quic.stream_receive_window <= quic.receive_window);
     assert!(timing.ping_interval_ms + timing.ping_timeout_ms < quic.idle_timeout_ms);
-    assert!(config.topics.iter().all(|rule| rule.history_bytes <= 1 << 30));
+    let in_memory = config.topics.iter().filter(|rule| !rule.is_durable());
+    assert!(in_memory.filter_map(|rule| rule.history_bytes).all(|bytes| bytes <= 1 << 30));
 }

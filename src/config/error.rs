@@ -50,6 +50,12 @@ pub enum ConfigError {
         /// The missing setting.
         other: &'static str,
     },
+    /// A rule for topics wants a disk, and there is no store.
+    #[error("setting {setting} needs store.dir: name a directory there, or set memory")]
+    NeedsStore {
+        /// The setting with its rule.
+        setting: String,
+    },
     /// Two settings that exclude each other.
     #[error("setting {setting} cannot be used with {other}: {why}")]
     Excluded {
@@ -108,6 +114,7 @@ impl ConfigError {
             Self::At { error, .. } => error.setting(),
             // After the name there may be "(how many)".
             Self::OutOfBounds { setting, .. } => setting.split(' ').next(),
+            Self::NeedsStore { setting } => Some(setting),
             Self::Needs { setting, .. } | Self::Excluded { setting, .. } | Self::IceServer { setting, .. } => {
                 Some(setting)
             }

@@ -1,7 +1,7 @@
 //! Checks every bound. Each setting with its least and greatest value is in one table here, and rules between settings
 //! follow it. Called before a server starts and on each reload.
 
-use super::{Config, ConfigError, KIB, MIB};
+use super::{Config, ConfigError, DAY_MS, KIB, MIB};
 use crate::message::ClientName;
 
 impl Config {
@@ -9,8 +9,8 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError::OutOfBounds`] for the first value outside its bounds; [`ConfigError::Needs`],
-    /// [`ConfigError::Name`], [`ConfigError::Excluded`], [`ConfigError::Auth`], [`ConfigError::NotLoopback`],
-    /// [`ConfigError::AdminToken`], [`ConfigError::IceServer`].
+    /// [`ConfigError::NeedsStore`], [`ConfigError::Name`], [`ConfigError::Excluded`], [`ConfigError::Auth`],
+    /// [`ConfigError::NotLoopback`], [`ConfigError::AdminToken`], [`ConfigError::IceServer`].
     pub fn validate(&self) -> Result<(), ConfigError> {
         let (limits, timing, quic, auth) = (&self.limits, &self.timing, &self.quic, &self.auth);
         let max_lane = u64::from(u32::MAX);
@@ -81,6 +81,7 @@ impl Config {
         .chain(self.rates.bounds(limits))
         .chain(self.http.bounds())
         .chain(self.webrtc.bounds())
+        .chain(self.store.bounds())
         {
             if !(least..=most).contains(&value) {
                 let (setting, allowed) = (setting.to_owned(), format!("{least} to {most}"));
@@ -106,22 +107,19 @@ impl Config {
             return Err(ConfigError::Needs { setting: "tls.client_required", other: "tls.client_ca" });
         }
         for (index, rule) in self.topics.iter().enumerate() {
-            for (setting, value, most) in [
-                ("history_messages", rule.history_messages, 1_000_000),
-                ("history_bytes", rule.history_bytes, 1 << 30),
-                ("history_age_ms", rule.history_age_ms, 30 * DAY_MS),
-            ] {
-                if value > most {
-                    let setting = format!("topics[{index}].{setting}");
-                    return Err(ConfigError::OutOfBounds { setting, value, allowed: format!("0 to {most}") });
+            for (setting, value, least, most) in rule.bounds() {
+                if !(least..=most).contains(&value) {
+                    let (setting, allowed) = (format!("topics[{index}].{setting}"), format!("{least} to {most}"));
+                    return Err(ConfigError::OutOfBounds { setting, value, allowed });
                 }
+            }
+            if rule.is_durable() && self.store.dir.is_none() {
+                return Err(ConfigError::NeedsStore { setting: format!("topics[{index}].durability") });
             }
         }
         Ok(())
     }
 }
-
-const DAY_MS: u64 = 86_400_000;
 
 #[cfg(test)]
 mod tests {
@@ -129,7 +127,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Congestion, TopicRule};
+    use crate::config::{Congestion, Durability, TopicRule};
     use crate::message::TopicPattern;
 
     fn environment(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -150,7 +148,7 @@ mod tests {
         let settings = lines.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count();
         // Without the names of tables, the fields of the two grants, which are documented in words, and fields without
         // a default.
-        let fields = format!("{config:?}").matches(": ").count() - 15 - 2 * 8 - 4;
+        let fields = format!("{config:?}").matches(": ").count() - 16 - 2 * 8 - 4;
         assert_eq!(fields, settings, "every setting is documented");
     }
 
@@ -270,10 +268,21 @@ mod tests {
             .map(|line| format!("{}\n", &line[2..]))
             .collect();
         let mut config: Config = toml::from_str(&rule).expect("the documented rule is one");
-        let expected = TopicRule { pattern: TopicPattern::new("chat.>").expect("a pattern"), ..TopicRule::default() };
+        let expected = TopicRule {
+            pattern: TopicPattern::new("chat.>").expect("a pattern"),
+            history_messages: Some(1000),
+            history_bytes: Some(4 << 20),
+            history_age_ms: Some(300_000),
+            ..TopicRule::default()
+        };
         assert_eq!(format!("{:?}", config.topics), format!("{:?}", [expected]));
         config.validate().expect("the documented rule holds");
-        config.topics[0].history_messages = 1_000_001;
+        assert_eq!(config.topics[0].history(), TopicRule::default().history());
+        config.topics[0].durability = Durability::Fsync;
+        let error = config.validate().expect_err("there is no store").to_string();
+        assert!(error.contains("topics[0].durability") && error.contains("store.dir"), "{error}");
+        config.topics[0].durability = Durability::Memory;
+        config.topics[0].history_messages = Some(1_000_001);
         let error = config.validate().expect_err("above the bound").to_string();
         assert!(error.contains("topics[0].history_messages = 1000001"), "{error}");
         let error = toml::from_str::<Config>("[[topics]]\npattern = 'a..b'").expect_err("no pattern").to_string();

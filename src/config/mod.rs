@@ -11,6 +11,7 @@ mod load;
 mod loaded;
 mod rates;
 mod schema;
+mod store;
 mod topics;
 mod tree;
 mod webrtc;
@@ -31,7 +32,9 @@ pub(crate) use self::live::Live;
 pub use self::live::is_live;
 pub use self::loaded::{ENV_PREFIX, Loaded};
 pub use self::rates::Rates;
-pub use self::topics::{OverflowPolicy, TopicRule, Who};
+pub use self::store::Store;
+pub(crate) use self::topics::History;
+pub use self::topics::{Durability, OverflowPolicy, TopicRule, Who};
 pub use self::tree::Place;
 pub use self::webrtc::WebRtc;
 pub use crate::origin::Origin;
@@ -67,6 +70,8 @@ pub struct Config {
     pub webrtc: WebRtc,
     /// Rules for topics: the first whose pattern matches applies, and the defaults if none does. Default: none.
     pub topics: Vec<TopicRule>,
+    /// The store of topics that are kept on a disk.
+    pub store: Store,
     /// Authentication and permissions.
     pub auth: Auth,
     /// Logging.
@@ -295,6 +300,8 @@ pub enum MessageLog {
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const DAY_MS: u64 = 86_400_000;
 
 impl Default for Config {
     fn default() -> Self {
@@ -311,6 +318,7 @@ impl Default for Config {
             webtransport: WebTransport::default(),
             webrtc: WebRtc::default(),
             topics: Vec::new(),
+            store: Store::default(),
             auth: Auth::default(),
             log: Log::default(),
         }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Deserializer, de};
 
+use super::DAY_MS;
 use crate::message::TopicPattern;
 
 /// The rule for the topics that a pattern matches. Everything but the pattern may be left out.
@@ -20,16 +21,22 @@ pub struct TopicRule {
     /// Treatment of messages for a subscriber that reads too slowly. Default `disconnect`.
     #[serde(default)]
     pub overflow: OverflowPolicy,
-    /// Messages kept for new and returning subscribers; 0 keeps none. Default 1,000; at most 1,000,000.
-    #[serde(default = "default_of::history_messages")]
-    pub history_messages: u64,
-    /// Bytes of memory for these, per topic, counting each form in which they are sent: at most twice their size.
-    /// Default 4 MiB, so that the largest message is kept, too; at most 1 GiB.
-    #[serde(default = "default_of::history_bytes")]
-    pub history_bytes: u64,
-    /// Age after which they are forgotten, in milliseconds. Default 300,000; at most 30 days.
-    #[serde(default = "default_of::history_age_ms")]
-    pub history_age_ms: u64,
+    /// How safe a message is before its publisher and its subscribers hear of it. Default `memory`.
+    #[serde(default)]
+    pub durability: Durability,
+    /// Messages kept for new and returning subscribers; 0 keeps none. Default 1,000, at most 1,000,000; on a disk
+    /// 1,000,000, at least 1 and at most 2^40.
+    #[serde(default)]
+    pub history_messages: Option<u64>,
+    /// Bytes for these, per topic. In memory, each form in which they are sent counts: at most twice their size.
+    /// Default 4 MiB, so that the largest message is kept, too, and at most 1 GiB; on a disk 1 GiB, at least 1 and at
+    /// most 2^40.
+    #[serde(default)]
+    pub history_bytes: Option<u64>,
+    /// Age after which they are forgotten, in milliseconds. Default 300,000, at most 30 days; on a disk 7 days, at
+    /// least 1 and at most 10 years.
+    #[serde(default)]
+    pub history_age_ms: Option<u64>,
     /// Whether presence is tracked: who has subscribed, for clients that ask. Default true.
     #[serde(default = "default_of::presence")]
     pub presence: bool,
@@ -39,6 +46,60 @@ pub struct TopicRule {
     /// The clients that may subscribe and ask for history and presence, likewise. Default `everyone`.
     #[serde(default)]
     pub subscribe: Who,
+}
+
+/// How safe a message is before its publisher and its subscribers hear of it (docs/DURABILITY.md).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// In the server's memory: lost when the server ends.
+    #[default]
+    Memory,
+    /// Given to the operating system: outlives the server, and not a loss of power.
+    Os,
+    /// On the disk: outlives a loss of power as well.
+    Fsync,
+}
+
+/// The bounds of a topic's history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct History {
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
+    pub(crate) age_ms: u64,
+}
+
+impl TopicRule {
+    /// Whether its topics are kept on a disk.
+    pub fn is_durable(&self) -> bool {
+        self.durability != Durability::Memory
+    }
+
+    /// The bounds of the history, with the defaults for what is left out.
+    pub(crate) fn history(&self) -> History {
+        let (messages, bytes, age_ms) =
+            if self.is_durable() { (1_000_000, 1 << 30, 7 * DAY_MS) } else { (1000, 4 << 20, 300_000) };
+        History {
+            messages: self.history_messages.unwrap_or(messages),
+            bytes: self.history_bytes.unwrap_or(bytes),
+            age_ms: self.history_age_ms.unwrap_or(age_ms),
+        }
+    }
+
+    /// Each bound of the history with its name, its value, and the least and the greatest one.
+    pub(super) fn bounds(&self) -> [(&'static str, u64, u64, u64); 3] {
+        let History { messages, bytes, age_ms } = self.history();
+        let (least, most) = if self.is_durable() {
+            (1, [1 << 40, 1 << 40, 3653 * DAY_MS])
+        } else {
+            (0, [1_000_000, 1 << 30, 30 * DAY_MS])
+        };
+        [
+            ("history_messages", messages, least, most[0]),
+            ("history_bytes", bytes, least, most[1]),
+            ("history_age_ms", age_ms, least, most[2]),
+        ]
+    }
 }
 
 /// Treatment of messages for a subscriber that reads too slowly (docs/PROTOCOL.md, "Time and load").
@@ -86,9 +147,10 @@ impl Default for TopicRule {
             pattern: TopicPattern::everything(),
             priority: 128,
             overflow: OverflowPolicy::default(),
-            history_messages: 1000,
-            history_bytes: 4 << 20,
-            history_age_ms: 300_000,
+            durability: Durability::default(),
+            history_messages: None,
+            history_bytes: None,
+            history_age_ms: None,
             presence: true,
             publish: Who::default(),
             subscribe: Who::default(),
@@ -102,18 +164,6 @@ mod default_of {
 
     pub(super) fn priority() -> u8 {
         TopicRule::default().priority
-    }
-
-    pub(super) fn history_messages() -> u64 {
-        TopicRule::default().history_messages
-    }
-
-    pub(super) fn history_bytes() -> u64 {
-        TopicRule::default().history_bytes
-    }
-
-    pub(super) fn history_age_ms() -> u64 {
-        TopicRule::default().history_age_ms
     }
 
     pub(super) fn presence() -> bool {

@@ -59,7 +59,7 @@ pub(super) fn now(
         Work::Signal { to, data } => (*to, data.get().len()),
         _ => return Some((work, id)),
     };
-    if to == from || !replies.join_directs {
+    if to == from || !replies.accepts_pending {
         return Some((work, id));
     }
     if !replies.batch().is_some_and(|batch| batch.takes(&context.registry, worker, to, bytes)) {

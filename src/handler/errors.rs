@@ -1,8 +1,13 @@
 //! `error` replies: the one place that maps errors of lower layers to codes and texts.
 
+use quic_websocket_store::Refusal;
+
 use crate::auth::Denied;
 use crate::message::{ErrorCode, ErrorReply, ServerMessage};
 use crate::topic::TopicError;
+
+/// Time after which a publish that the store had no room for is worth another try.
+const STORE_RETRY_MS: u64 = 100;
 
 /// Creates an `error` reply.
 pub(crate) fn error(code: ErrorCode, message: impl Into<String>) -> ServerMessage {
@@ -12,9 +17,17 @@ pub(crate) fn error(code: ErrorCode, message: impl Into<String>) -> ServerMessag
 impl From<TopicError> for ErrorReply {
     fn from(error: TopicError) -> Self {
         let (code, retry_after_ms) = match error {
-            TopicError::TooManyTopics(_) | TopicError::Blocked { .. } | TopicError::Closing => {
-                (ErrorCode::Unavailable, None)
-            }
+            TopicError::TooManyTopics(_)
+            | TopicError::TooManyStored(_)
+            | TopicError::Blocked { .. }
+            | TopicError::Unsure { .. }
+            | TopicError::NotRead { .. }
+            | TopicError::Closing => (ErrorCode::Unavailable, None),
+            TopicError::NotStored { refusal, .. } => match refusal {
+                Refusal::TooLong => (ErrorCode::TooLarge, None),
+                Refusal::Busy => (ErrorCode::Unavailable, Some(STORE_RETRY_MS)),
+                Refusal::Full | Refusal::Failed | Refusal::Closed => (ErrorCode::Unavailable, None),
+            },
             TopicError::TooManyNewTopics { retry_after_ms, .. } => (ErrorCode::RateLimited, Some(retry_after_ms)),
             TopicError::TooManySubscriptions(_) => (ErrorCode::Forbidden, None),
             TopicError::Subscribed(_) => (ErrorCode::Conflict, None),

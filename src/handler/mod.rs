@@ -176,11 +176,10 @@ pub(crate) fn answer(
     // Earlier messages come first.
     replies.deliver();
     if let Work::Publish(publication) = &work
-        && let Some(reply) = publish::now(context, by, publication, id.is_some())
+        && (replies.accepts_pending || !context.topics.rule_of(&publication.topic).is_durable())
+        && let Some(reply) = publish::now(context, by, publication, id.as_ref())
     {
-        if let Some(reply) = reply {
-            replies.put(id.as_ref(), &reply);
-        }
+        replies.put_reply(reply);
         return Outcome::Done;
     }
     Outcome::Deferred(Deferred::Work(Requested { id, identity: by.identity(), operation: work }))
@@ -191,20 +190,35 @@ fn answer_page(context: &Context, by: &Caller, id: Option<RequestId>, page: Page
         replies.put(id.as_ref(), &ServerMessage::Error(refused));
         return Outcome::Done;
     }
-    let Some(_turn) = by.allowance.page_now() else {
-        return Outcome::Deferred(Deferred::Page(Requested { id, identity: by.identity(), operation: page }));
-    };
-    put_page(context, by, id.as_ref(), &page, replies);
-    Outcome::Done
+    if let Some(_turn) = by.allowance.page_now()
+        && let Some(made) = pages::now(context, &page)
+    {
+        put_page(by, id.as_ref(), &made, replies);
+        return Outcome::Done;
+    }
+    Outcome::Deferred(Deferred::Page(Requested { id, identity: by.identity(), operation: page }))
 }
 
-fn put_page(context: &Context, by: &Caller, re: Option<&RequestId>, page: &Page, replies: &mut Replies) {
-    let bytes = replies.put(re, &pages::page(context, page));
+fn put_page(by: &Caller, re: Option<&RequestId>, made: &ServerMessage, replies: &mut Replies) {
+    let bytes = replies.put(re, made);
     by.allowance.gave_page(bytes);
 }
 
-/// Produces the page that [`answer`] deferred, into `replies`. The caller has waited for the client's rate.
-pub(crate) fn make_page(context: &Context, by: &Caller, page: Requested<Page>, replies: &mut Replies) {
+/// Reads from the disk what the page that [`answer`] deferred needs; `None` if it needs nothing, or is refused.
+pub(crate) async fn read_page(context: &Context, by: &Caller, page: &Requested<Page>) -> Option<ServerMessage> {
+    permit::page(context, &by.identity(), &page.operation).ok()?;
+    pages::stored(context, &page.operation).await
+}
+
+/// Produces the page that [`answer`] deferred, into `replies`, from what [`read_page`] has read. The caller has waited
+/// for the client's rate.
+pub(crate) fn make_page(
+    context: &Context,
+    by: &Caller,
+    page: Requested<Page>,
+    read: Option<ServerMessage>,
+    replies: &mut Replies,
+) {
     let Requested { id, identity, operation: page } = page;
     let now = by.identity();
     if !Arc::ptr_eq(&identity, &now)
@@ -213,7 +227,9 @@ pub(crate) fn make_page(context: &Context, by: &Caller, page: Requested<Page>, r
         replies.put(id.as_ref(), &ServerMessage::Error(refused));
         return;
     }
-    put_page(context, by, id.as_ref(), &page, replies);
+    if let Some(made) = read.or_else(|| pages::now(context, &page)) {
+        put_page(by, id.as_ref(), &made, replies);
+    }
 }
 
 /// Executes the work that [`answer`] deferred. Returns once its effects have their place in the order of all others;
@@ -244,7 +260,7 @@ pub(crate) async fn execute(context: &Context, by: &Caller, work: Requested<Work
         }
         Work::Subscribe(wanted) => subscriptions::subscribe(context, by, &now, wanted, id.as_ref(), on_control).await,
         Work::Unsubscribe(topic) => subscriptions::unsubscribe(context, by, &topic, id.as_ref(), on_control).await,
-        Work::Publish(publication) => publish::wait(context, by, &publication, id.is_some()).await,
+        Work::Publish(publication) => return publish::wait(context, by, &publication, id).await,
         Work::Refresh(token) => Some(refresh::refresh(context, by, &token).await),
     };
     Reply::Ready(id, reply)

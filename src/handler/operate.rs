@@ -20,7 +20,7 @@ pub(crate) async fn publish(
     log_message!(context, topic = to, "Publish by the operator to {to}: {}", Printable::excerpt(content));
     let allowance = Allowance::new(&context.config.rates, true, context.metrics.of(worker).clone());
     let publication = Publication { topic, draft: Draft { from: None, payload, key: None } };
-    context.topics.publish(&publication, &allowance).await
+    context.topics.publish(&publication, &allowance).await?.done().await
 }
 
 /// Disconnects a client. False if no client has this id.

@@ -11,14 +11,15 @@ use crate::frame::Body;
 use crate::message::{ErrorReply, Position, ServerMessage, TopicName};
 use crate::topic::HistoryPage;
 
-pub(super) fn page(context: &Context, page: &Page) -> ServerMessage {
-    match page {
+/// The page, if it needs no disk.
+pub(super) fn now(context: &Context, page: &Page) -> Option<ServerMessage> {
+    Some(match page {
         Page::Clients { limit, after } => {
             let page = context.registry.page(*after, size(*limit));
             ServerMessage::ClientList { clients: page.clients, total: page.total as u64, next: page.next }
         }
         Page::History { topic, since, limit, reverse } => {
-            let page = context.topics.history(topic, since.as_ref(), size(*limit), *reverse);
+            let page = context.topics.history(topic, since.as_ref(), size(*limit), *reverse)?;
             history(topic, page, size(context.config.limits.max_message_bytes))
         }
         Page::Members(topic) => match context.topics.members(topic) {
@@ -29,7 +30,19 @@ pub(super) fn page(context: &Context, page: &Page) -> ServerMessage {
             },
             Err(refused) => ServerMessage::Error(ErrorReply::from(refused)),
         },
+    })
+}
+
+/// The page, read from the disk; `None` if it needs none.
+pub(super) async fn stored(context: &Context, page: &Page) -> Option<ServerMessage> {
+    let Page::History { topic, since, limit, reverse } = page else { return None };
+    if !context.topics.rule_of(topic).is_durable() {
+        return None;
     }
+    Some(match context.topics.stored_history(topic, since.as_ref(), size(*limit), *reverse).await {
+        Ok(page) => history(topic, page, size(context.config.limits.max_message_bytes)),
+        Err(refused) => ServerMessage::Error(ErrorReply::from(refused)),
+    })
 }
 
 /// Ends the page before the reply would exceed `most_bytes`, but includes at least one message.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::{Context, Replies, error};
-use crate::message::{ErrorCode, RequestId, ServerMessage};
+use super::{Context, Replies, error, publish};
+use crate::message::{ErrorCode, RequestId, ServerMessage, TopicName};
 use crate::registry::Tally;
+use crate::topic::{Published, Receipt, TopicError};
 
 /// The reply that [`execute`](super::execute) leaves, with the request's id.
 #[derive(Debug)]
@@ -26,11 +27,17 @@ pub(crate) enum Pending {
     /// To messages to one client: how many of them it accepted before its connection ended. The ids are of those that
     /// want a reply, with their number among the messages.
     Direct { to: Uuid, ids: Vec<(usize, RequestId)>, accepted: oneshot::Receiver<usize> },
+    /// To a `publish` to a topic on a disk: once the message is stored.
+    Publish { id: Option<RequestId>, topic: TopicName, receipt: Receipt },
 }
 
 /// The result that pending replies depend on.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Resolved(u64);
+#[derive(Debug)]
+pub(crate) enum Resolved {
+    /// Number of clients.
+    Count(u64),
+    Published(Result<Published, TopicError>),
+}
 
 impl Pending {
     /// Waits for the result. Call it only until it has resolved; it is cancel safe until then.
@@ -44,28 +51,35 @@ impl Pending {
                     clients = delivered,
                     "Broadcast message sent to {delivered} clients"
                 );
-                Resolved(delivered)
+                Resolved::Count(delivered)
             }
             // A worker that has ended has no clients left.
-            Self::Direct { accepted, .. } => Resolved(accepted.await.unwrap_or(0) as u64),
+            Self::Direct { accepted, .. } => Resolved::Count(accepted.await.unwrap_or(0) as u64),
+            Self::Publish { receipt, .. } => Resolved::Published(receipt.resolve().await),
         }
     }
 
     /// Adds the replies that are wanted.
-    pub(crate) fn put(&self, Resolved(result): Resolved, replies: &mut Replies) {
-        match self {
-            Self::Broadcast { id: Some(id), .. } => {
-                replies.put(Some(id), &ServerMessage::Ok { delivered: Some(result), acked: None, topic: None });
+    pub(crate) fn put(&self, resolved: Resolved, replies: &mut Replies) {
+        match (self, resolved) {
+            (Self::Broadcast { id: Some(id), .. }, Resolved::Count(delivered)) => {
+                replies.put(Some(id), &ServerMessage::Ok { delivered: Some(delivered), acked: None, topic: None });
             }
-            Self::Broadcast { id: None, .. } => {}
-            Self::Direct { to, ids, .. } => put_direct(*to, ids, result, replies),
+            (Self::Direct { to, ids, .. }, Resolved::Count(accepted)) => put_direct(*to, ids, accepted, replies),
+            (Self::Publish { id, topic, .. }, Resolved::Published(published)) => {
+                if let Some(reply) = publish::reply(topic, published, id.is_some()) {
+                    replies.put(id.as_ref(), &reply);
+                }
+            }
+            // A broadcast without an id; each kind has its own result.
+            _ => {}
         }
     }
 
     /// Number of replies, at least one.
     pub(crate) fn replies(&self) -> usize {
         match self {
-            Self::Broadcast { .. } => 1,
+            Self::Broadcast { .. } | Self::Publish { .. } => 1,
             Self::Direct { ids, .. } => ids.len().max(1),
         }
     }

@@ -1,43 +1,46 @@
 //! `publish`: a client's message to a topic.
 
-use super::{Caller, Context};
+use super::{Caller, Context, Pending, Reply};
 use crate::Printable;
-use crate::message::{ErrorReply, ServerMessage};
-use crate::topic::{Draft, Publication, Published, TopicError};
+use crate::message::{ErrorReply, RequestId, ServerMessage, TopicName};
+use crate::topic::{Draft, Publication, Published, Publishing, TopicError};
 
 /// Publishes if that is possible at once, and returns the reply; otherwise `None`, and the caller uses [`wait`].
-pub(super) fn now(
-    context: &Context,
-    by: &Caller,
-    publication: &Publication,
-    wants_reply: bool,
-) -> Option<Option<ServerMessage>> {
+pub(super) fn now(context: &Context, by: &Caller, publication: &Publication, id: Option<&RequestId>) -> Option<Reply> {
     log(context, publication);
     let published = context.topics.publish_now(publication, &by.allowance)?;
-    Some(reply(publication, published, wants_reply))
+    Some(answer(publication, published, id.cloned()))
 }
 
 /// Publishes; waits until the topic accepts the message.
-pub(super) async fn wait(
-    context: &Context,
-    by: &Caller,
-    publication: &Publication,
-    wants_reply: bool,
-) -> Option<ServerMessage> {
+pub(super) async fn wait(context: &Context, by: &Caller, publication: &Publication, id: Option<RequestId>) -> Reply {
     let published = context.topics.publish(publication, &by.allowance).await;
-    reply(publication, published, wants_reply)
+    answer(publication, published, id)
+}
+
+fn answer(publication: &Publication, published: Result<Publishing, TopicError>, id: Option<RequestId>) -> Reply {
+    let published = match published {
+        Ok(Publishing::Pending(receipt)) => {
+            let topic = publication.topic.clone();
+            return Reply::Pending(Pending::Publish { id, topic, receipt });
+        }
+        Ok(Publishing::Done(published)) => Ok(published),
+        Err(refused) => Err(refused),
+    };
+    let reply = reply(&publication.topic, published, id.is_some());
+    Reply::Ready(id, reply)
 }
 
 /// The reply to a publish. An error is always sent, even if no reply was requested.
-fn reply(
-    publication: &Publication,
+pub(super) fn reply(
+    topic: &TopicName,
     published: Result<Published, TopicError>,
     wants_reply: bool,
 ) -> Option<ServerMessage> {
     match published {
-        Ok(Published { epoch, offset, duplicate }) => wants_reply.then(|| {
-            let (topic, epoch) = (publication.topic.as_str().to_owned(), epoch.as_str().to_owned());
-            ServerMessage::Published { topic, epoch, offset, duplicate, stored: None }
+        Ok(Published { epoch, offset, duplicate, stored }) => wants_reply.then(|| {
+            let (topic, epoch) = (topic.as_str().to_owned(), epoch.as_str().to_owned());
+            ServerMessage::Published { topic, epoch, offset, duplicate, stored }
         }),
         Err(refused) => Some(ServerMessage::Error(ErrorReply::from(refused))),
     }

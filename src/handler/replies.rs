@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use quic_websocket_lane::Sent;
 
-use super::pending::{Pending, put_direct};
+use super::pending::{Pending, Reply, put_direct};
 use crate::frame;
 use crate::message::{RequestId, ServerMessage, encode_binary_head, encode_echo};
 use crate::registry::{Delivered, DirectBatch};
@@ -28,8 +28,8 @@ pub(crate) struct Replies {
     ids: Vec<(usize, RequestId)>,
     /// Bytes of the last batch of such messages.
     last_directs: usize,
-    /// Whether such messages are accepted.
-    pub(super) join_directs: bool,
+    /// Whether such messages, and pending replies, are accepted.
+    pub(super) accepts_pending: bool,
     /// Estimated size of the next buffer, from the previous ones, so that it is allocated once.
     estimated_bytes: usize,
     /// Minimum size of compressed bodies, in bytes; `None` if the client did not negotiate compression.
@@ -46,15 +46,15 @@ impl Replies {
             directs: None,
             ids: Vec::new(),
             last_directs: 0,
-            join_directs: false,
+            accepts_pending: false,
             estimated_bytes: 0,
             compress_from,
         }
     }
 
-    /// Accepts messages to other clients as well. Their replies may be pending.
-    pub(crate) fn with_directs(mut self) -> Self {
-        self.join_directs = true;
+    /// Accepts messages to other clients and pending replies as well.
+    pub(crate) fn with_pending(mut self) -> Self {
+        self.accepts_pending = true;
         self
     }
 
@@ -84,14 +84,30 @@ impl Replies {
         self.last_directs = batch.messages().bytes().min(MAX_ESTIMATE_BYTES);
         match batch.deliver(!ids.is_empty()) {
             Delivered::Now(accepted) => put_direct(to, &ids, accepted as u64, self),
-            Delivered::Later(Some(accepted)) => {
-                let sent = self.sent();
-                let ready = self.take_open().map(|frames| (frames, sent));
-                self.pending_bytes += ready.as_ref().map_or(0, |(frames, _)| frames.len());
-                self.pending.push_back((ready, Pending::Direct { to, ids, accepted }));
-            }
+            Delivered::Later(Some(accepted)) => self.put_pending(Pending::Direct { to, ids, accepted }),
             Delivered::Later(None) => {}
         }
+    }
+
+    /// Adds a reply, which may be pending.
+    pub(super) fn put_reply(&mut self, reply: Reply) {
+        match reply {
+            Reply::Ready(re, Some(reply)) => {
+                self.put(re.as_ref(), &reply);
+            }
+            Reply::Ready(_, None) => {}
+            Reply::Pending(pending) => {
+                self.deliver();
+                self.put_pending(pending);
+            }
+        }
+    }
+
+    fn put_pending(&mut self, pending: Pending) {
+        let sent = self.sent();
+        let ready = self.take_open().map(|frames| (frames, sent));
+        self.pending_bytes += ready.as_ref().map_or(0, |(frames, _)| frames.len());
+        self.pending.push_back((ready, pending));
     }
 
     /// Number of replies among these that are pending, or may be once all messages are delivered.
@@ -253,7 +269,7 @@ mod tests {
         let (registry, _inboxes) = Registry::new(1, 2, 4);
         let info = ClientInfo::new(Member::new(to, None, None), 0, "quic");
         let _place = registry.register(info, worker, Naming::Free).expect("room");
-        let mut replies = Replies::new(None).with_directs();
+        let mut replies = Replies::new(None).with_pending();
         replies.echo_text("before", Some(&RequestId::Number(1)), 5);
         let before = replies.ready_bytes();
         let Found::Route(route) = registry.route(0, to) else { panic!("the receiver is connected") };

@@ -7,6 +7,11 @@ use std::sync::Arc;
 pub(crate) struct Epoch(Arc<str>);
 
 impl Epoch {
+    /// An epoch that a store has given.
+    pub(crate) fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
     /// An epoch that no other log has had.
     pub(crate) fn random() -> Self {
         Self(format!("{:016x}", fastrand::u64(..)).into())

@@ -1,23 +1,27 @@
-//! A topic's log in memory: its epoch, its offsets, as many of its newest messages as its bounds allow, and the
-//! idempotency keys that it remembers. Pure; known by `topic` alone. Offsets grow from message to message, not always
-//! by one.
+//! A topic's log: its epoch, its offsets, as many of its newest messages as its bounds allow, and the idempotency keys
+//! that it remembers. Pure; known by `topic` alone. Offsets grow from message to message, not always by one.
 //!
-//! A message enters a log in two steps. [`submit`](Log::submit) assigns its offset and returns [`Submitted`]; memory
-//! promises nothing beyond the life of the process, so this also commits the message. [`append`](Log::append) then
-//! shows it to readers, at the moment at which it is released to subscribers: a subscription begins exactly after what
-//! is replayed for it.
+//! A message enters a log in memory in two steps. [`submit`](Log::submit) assigns its offset and returns [`Submitted`];
+//! memory promises nothing beyond the life of the process, so this also commits the message. [`append`](Log::append)
+//! then shows it to readers, at the moment at which it is released to subscribers: a subscription begins exactly after
+//! what is replayed for it.
+//!
+//! A [stored](Log::stored) log is the part in memory of one that is kept on a disk: its newest messages. The store
+//! assigns offsets and remembers keys; a message is appended here when the store has committed it.
 
 mod epoch;
 mod keys;
 mod record;
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 
 use thiserror::Error;
 
 pub(crate) use self::epoch::Epoch;
 use self::keys::Keys;
 pub(crate) use self::record::{Draft, Record};
+use crate::durable::StoredTopic;
 use crate::frame::allocated;
 use crate::message::{IdempotencyKey, Position, TopicName};
 
@@ -46,8 +50,10 @@ pub(crate) enum Submitted {
 pub(crate) struct Log {
     epoch: Epoch,
     newest: u64,
-    /// The largest offset that was forgotten; 0 until one was. All messages behind it are kept.
-    trimmed_through: u64,
+    /// The largest offset that is not in memory any more; 0 at first. All messages behind it are.
+    evicted_through: u64,
+    /// Where all messages are, if they are on a disk.
+    stored: Option<StoredTopic>,
     /// The newest messages, without holes, oldest first.
     records: VecDeque<Record>,
     /// Of the records.
@@ -59,7 +65,19 @@ impl Log {
     /// A log without messages. Another life of the same log has to have another epoch.
     pub(crate) fn new(epoch: Epoch) -> Self {
         let (records, keys) = (VecDeque::new(), Keys::default());
-        Self { epoch, newest: 0, trimmed_through: 0, records, bytes: 0, keys }
+        Self { epoch, newest: 0, evicted_through: 0, stored: None, records, bytes: 0, keys }
+    }
+
+    /// The log of a topic on a disk, with none of its messages in memory.
+    pub(crate) fn stored(topic: StoredTopic) -> Self {
+        let head = topic.head();
+        let log = Self::new(Epoch::new(&head.epoch.to_string()));
+        Self { newest: head.newest, evicted_through: head.newest, stored: Some(topic), ..log }
+    }
+
+    /// Where all messages are, if they are on a disk.
+    pub(crate) fn on_disk(&self) -> Option<&StoredTopic> {
+        self.stored.as_ref()
     }
 
     pub(crate) fn epoch(&self) -> &Epoch {
@@ -78,12 +96,21 @@ impl Log {
 
     /// The largest offset that was forgotten; 0 until one was.
     pub(crate) fn trimmed_through(&self) -> u64 {
-        self.trimmed_through
+        self.stored.as_ref().map_or(self.evicted_through, |topic| topic.head().trimmed_through)
     }
 
-    /// Whether it keeps nothing but its position.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.keys.is_empty()
+    /// The messages behind an offset that are only on the disk, from and up to which offset; `None` if there are none.
+    pub(crate) fn cold(&self, after: u64) -> Option<RangeInclusive<u64>> {
+        if after >= self.evicted_through {
+            return None;
+        }
+        let first = after.max(self.trimmed_through()) + 1;
+        (first <= self.evicted_through).then_some(first..=self.evicted_through)
+    }
+
+    /// Whether memory keeps nothing that would be lost with it, but its position.
+    pub(crate) fn is_disposable(&self) -> bool {
+        self.stored.is_some() || (self.records.is_empty() && self.keys.is_empty())
     }
 
     /// Memory that it takes, in bytes: messages and keys, and the places for them.
@@ -113,8 +140,9 @@ impl Log {
 
     /// Forgets what is beyond the bounds.
     pub(crate) fn trim(&mut self, keep: Retention, now_ms: u64) {
+        let trimmed_through = self.trimmed_through();
         while let Some(oldest) = self.records.front() {
-            let is_old = now_ms.saturating_sub(oldest.at_ms) > keep.age_ms;
+            let is_old = now_ms.saturating_sub(oldest.at_ms) > keep.age_ms || oldest.offset <= trimmed_through;
             if !is_old && self.records.len() <= keep.messages && self.bytes <= keep.bytes {
                 break;
             }
@@ -142,20 +170,27 @@ impl Log {
         self.forget_message() || self.keys.forget_oldest()
     }
 
+    /// Gives up all that is in memory.
+    pub(crate) fn clear(&mut self) {
+        while self.forget_message() {}
+        self.records = VecDeque::new();
+        self.keys = Keys::default();
+    }
+
     fn forget_message(&mut self) -> bool {
         let Some(oldest) = self.records.pop_front() else { return false };
         self.bytes -= oldest.encoded.cost();
-        self.trimmed_through = oldest.offset;
+        self.evicted_through = oldest.offset;
         true
     }
 
-    /// The messages behind an offset, oldest first, as far as they are kept.
+    /// The messages behind an offset, oldest first, as far as they are in memory.
     pub(crate) fn after(&self, offset: u64) -> impl DoubleEndedIterator<Item = &Record> + ExactSizeIterator {
         let first = self.records.partition_point(|record| record.offset <= offset);
         self.records.range(first..)
     }
 
-    /// The messages before an offset, oldest first, as far as they are kept.
+    /// The messages before an offset, oldest first, as far as they are in memory.
     pub(crate) fn before(&self, offset: u64) -> impl DoubleEndedIterator<Item = &Record> + ExactSizeIterator {
         let end = self.records.partition_point(|record| record.offset < offset);
         self.records.range(..end)
@@ -163,14 +198,18 @@ impl Log {
 
     /// The offset behind which the newest `count` messages come; all that are kept if there are fewer.
     fn before_newest(&self, count: u64) -> u64 {
+        if self.stored.is_some() {
+            // The store's offsets have no holes.
+            return self.newest.saturating_sub(count).max(self.trimmed_through());
+        }
         let older = self.records.len().saturating_sub(usize::try_from(count).unwrap_or(usize::MAX));
-        older.checked_sub(1).map_or(self.trimmed_through, |last| self.records[last].offset)
+        older.checked_sub(1).map_or(self.evicted_through, |last| self.records[last].offset)
     }
 
     /// Where a subscription begins that asks for the messages behind `since`, or for so many of the newest, or for
     /// neither.
     pub(crate) fn start(&self, since: Option<&Position>, recent: Option<u64>) -> Start {
-        let all = self.trimmed_through;
+        let all = self.trimmed_through();
         let recent = recent.map(|count| self.before_newest(count));
         let Some(since) = since else {
             return Start { after: recent.unwrap_or(self.newest), recovered: None };
@@ -326,7 +365,7 @@ mod tests {
 
         log.halve();
         log.halve();
-        assert_eq!((log.trimmed_through(), log.newest(), log.is_empty()), (100, 100, true));
+        assert_eq!((log.trimmed_through(), log.newest(), log.is_disposable()), (100, 100, true));
         assert_eq!((recent(&log), since(&log, 100)), ([100; 6], whole(100)));
         assert_eq!(since(&log, 99).recovered, Some(Err(Unrecovered::Forgotten)));
     }
@@ -342,6 +381,6 @@ mod tests {
         log.trim(KEEP, 0);
         assert_eq!(publish(&mut log, Some("one"), 0), (6, true), "two newer keys came");
         log.trim(KEEP, 5000);
-        assert!(log.is_empty() && log.bytes() == 0, "{} bytes are left", log.bytes());
+        assert!(log.is_disposable() && log.bytes() == 0, "{} bytes are left", log.bytes());
     }
 }

@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
+use quic_websocket_store::NewRecord;
 use uuid::Uuid;
 
 use crate::envelope::EncodedMessage;
-use crate::message::{IdempotencyKey, Payload, ServerMessage, TopicMessage, TopicName, now_ms};
+use crate::message::{IdempotencyKey, Payload, ServerMessage, TopicMessage, TopicName, encode_tail, now_ms};
 
 /// A message without a place in a log.
 #[derive(Debug, Clone)]
@@ -30,7 +31,35 @@ pub(crate) struct Record {
     pub(crate) encoded: Arc<EncodedMessage>,
 }
 
+impl Draft {
+    /// The message as a store keeps it.
+    pub(crate) fn to_store(&self) -> NewRecord {
+        let Self { from, payload, key } = self;
+        // The topic and the offset are not in the tail.
+        let mut message = TopicMessage::new("", 0, payload.clone(), now_ms());
+        message.from = *from;
+        NewRecord {
+            at_ms: message.timestamp,
+            tail: encode_tail(&message),
+            attachment: payload.attachment.clone(),
+            key: key.as_ref().map(|key| key.as_str().into()),
+        }
+    }
+}
+
 impl Record {
+    /// A message that a store has kept.
+    pub(crate) fn stored(
+        topic: &TopicName,
+        record: &quic_websocket_store::Record,
+        at_ms: u64,
+        compress_min_bytes: usize,
+    ) -> Self {
+        let content = (&record.tail[..], record.attachment.as_deref());
+        let encoded = EncodedMessage::with_tail((topic.as_str(), record.offset), content, compress_min_bytes);
+        Self { offset: record.offset, at_ms, encoded }
+    }
+
     pub(super) fn new(topic: &TopicName, offset: u64, at_ms: u64, draft: &Draft, compress_min_bytes: usize) -> Self {
         let mut message = TopicMessage::new(topic.as_str(), offset, draft.payload.clone(), now_ms());
         message.from = draft.from;

@@ -43,7 +43,7 @@ impl<'a> ReplyQueue<'a> {
         Self {
             session,
             writer,
-            open: session.replies().with_directs(),
+            open: session.replies().with_pending(),
             queue: VecDeque::new(),
             pending: 0,
             ready_bytes: 0,

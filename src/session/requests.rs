@@ -138,15 +138,16 @@ async fn make_page(session: &Session, page: Requested<Page>, replies: &mut Repli
     loop {
         session.waiting.fetch_add(1, Ordering::Relaxed);
         let right = session.caller.allowance.page().await;
+        let read = handler::read_page(&session.context, &session.caller, &page).await;
         session.waiting.fetch_sub(1, Ordering::Relaxed);
         let mut slice = session.slices.take().await;
         if session.is_control(writer) || writer.scheduler().takes_replies() {
-            slice.work(|_| handler::make_page(&session.context, &session.caller, page, replies));
+            slice.work(|_| handler::make_page(&session.context, &session.caller, page, read, replies));
             drop(right);
             slice.end().await;
             return;
         }
-        drop((slice, right));
+        drop((slice, right, read));
         // The next write to an ended lane reports it.
         if writer.room_for_replies().await.is_err() {
             return;

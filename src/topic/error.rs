@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use quic_websocket_store::Refusal;
 use thiserror::Error;
 
 use crate::message::{TopicName, TopicPattern};
@@ -24,6 +25,18 @@ pub(crate) enum TopicError {
         topic.as_str()
     )]
     Blocked { topic: TopicName, within: Duration },
+    /// The store takes nothing at present.
+    #[error("{} was not stored: {refusal}", topic.as_str())]
+    NotStored { topic: TopicName, refusal: Refusal },
+    /// The store took a message, and could not store it, or does not know whether it did.
+    #[error("not stored in {}, or not known to be: {cause}; send it again with the same key", topic.as_str())]
+    Unsure { topic: TopicName, cause: String },
+    /// The store could not read.
+    #[error("{} cannot be read: {cause}", topic.as_str())]
+    NotRead { topic: TopicName, cause: String },
+    /// The store has as many topics as its settings allow.
+    #[error("this server keeps {0} topics on its disk and takes no more")]
+    TooManyStored(u64),
     /// The topic's rule turns presence off.
     #[error("{} does not list its members", .0.as_str())]
     NoMembers(TopicName),

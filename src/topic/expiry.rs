@@ -45,7 +45,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_topic_begins_with_the_epoch_that_was_told_of_it_and_its_next_life_with_another() {
-        let (topics, inboxes) = Topics::new(Arc::new(Config::default()), 1);
+        let (topics, inboxes) = Topics::new(Arc::new(Config::default()), None, 1);
         let (name, all) =
             (TopicName::new("a").expect("a name"), Allowance::new(&Rates::default(), true, Arc::default()));
         let told = topics.look_up(&name).expect_err("it is not there");

@@ -8,6 +8,7 @@
 //! client's lanes, then the list of its waiting lanes, then a lane's writer. A topic's blocked subscribers come before
 //! a lane's writer.
 
+mod backlogs;
 mod blocking;
 mod client;
 mod error;
@@ -37,21 +38,25 @@ use std::time::Instant;
 
 use parking_lot::RwLock;
 
+use self::backlogs::Backlogs;
+pub(crate) use self::backlogs::Releases;
 pub(crate) use self::client::{Client, Granted};
 pub(crate) use self::error::TopicError;
 pub(crate) use self::hub::Inbox;
 use self::long_work::LongWork;
 pub(crate) use self::long_work::Slices;
 use self::memory::Memory;
-pub(crate) use self::publish::{Publication, Published};
+pub(crate) use self::publish::{Publication, Published, Publishing};
 pub(crate) use self::subscribe::{SubscribeRequest, Subscribed};
+pub(crate) use self::topic::Receipt;
 use self::topic::Topic;
 pub(crate) use self::unsubscribe::{Farewell, Left};
 use self::workers::Workers;
 use crate::config::{Config, OverflowPolicy, TopicRule};
+use crate::durable::Durable;
 use crate::limits::{Allowance, RetryAfter};
 pub(crate) use crate::log::Draft;
-use crate::log::{Epoch, Record};
+use crate::log::{Epoch, Log, Record};
 use crate::message::{Member, Position, TopicName, TopicPattern};
 
 /// Topics are spread over so many maps, so that workers seldom wait for each other's.
@@ -100,11 +105,18 @@ struct Shared {
     config: Arc<Config>,
     workers: Workers,
     memory: Memory,
+    /// Where the topics are that are kept on a disk.
+    durable: Option<Arc<Durable>>,
+    backlogs: Backlogs,
 }
 
 impl Shared {
     fn compress_min_bytes(&self) -> usize {
         size(self.config.limits.compress_min_bytes)
+    }
+
+    fn max_message_bytes(&self) -> usize {
+        size(self.config.limits.max_message_bytes)
     }
 }
 
@@ -126,15 +138,15 @@ impl Default for ByName {
 }
 
 impl Topics {
-    /// No topics yet, and the inboxes of the workers.
-    pub(crate) fn new(config: Arc<Config>, workers: usize) -> (Arc<Self>, Vec<Inbox>) {
+    /// No topics yet but those on a disk, and the inboxes of the workers.
+    pub(crate) fn new(config: Arc<Config>, durable: Option<Arc<Durable>>, workers: usize) -> (Arc<Self>, Vec<Inbox>) {
         let limits = &config.limits;
         let memory = Memory::new(size(limits.topic_memory_bytes));
         let (ways, inboxes) = Workers::new(workers, size(limits.fanout_queue), size(limits.found_receivers));
         let topics = Self {
             rules: config.topics.iter().cloned().map(Arc::new).collect(),
             otherwise: Arc::default(),
-            shared: Arc::new(Shared { config, workers: ways, memory }),
+            shared: Arc::new(Shared { config, workers: ways, memory, durable, backlogs: Backlogs::default() }),
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             hasher: RandomState::new(),
             count: AtomicUsize::new(0),
@@ -185,6 +197,42 @@ impl Topics {
     }
 
     fn make(&self, name: &TopicName, by: &Allowance) -> Result<Arc<Topic>, TopicError> {
+        self.enter(name, |rule, epoch| {
+            let durable = self.shared.durable.as_ref().filter(|_| rule.is_durable());
+            if let Some(stored) = durable.and_then(|durable| durable.find(name.as_str(), rule)) {
+                return Ok(Log::stored(stored));
+            }
+            // Asked here, where it is certain that the topic is new.
+            by.take_topic().map_err(|RetryAfter { ms: retry_after_ms }| TopicError::TooManyNewTopics {
+                topic: name.clone(),
+                retry_after_ms,
+            })?;
+            let Some(durable) = durable else { return Ok(Log::new(epoch.clone())) };
+            if !durable.takes_topics() {
+                return Err(TopicError::TooManyStored(self.shared.config.limits.max_topics));
+            }
+            let stored = durable.topic(name.as_str(), rule);
+            stored.map(Log::stored).map_err(|refusal| TopicError::NotStored { topic: name.clone(), refusal })
+        })
+    }
+
+    /// The topic of this name if there is one, also if only the disk has it.
+    fn find_stored(&self, name: &TopicName) -> Result<Option<Arc<Topic>>, TopicError> {
+        if let Some(topic) = self.find(name) {
+            return Ok(Some(topic));
+        }
+        let rule = self.rule_of(name);
+        let durable = self.shared.durable.as_ref().filter(|_| rule.is_durable());
+        let Some(stored) = durable.and_then(|durable| durable.find(name.as_str(), rule)) else { return Ok(None) };
+        self.enter(name, |_, _| Ok(Log::stored(stored))).map(Some)
+    }
+
+    /// The topic of this name, with the log that is made for it unless it is there.
+    fn enter(
+        &self,
+        name: &TopicName,
+        log: impl FnOnce(&TopicRule, &Epoch) -> Result<Log, TopicError>,
+    ) -> Result<Arc<Topic>, TopicError> {
         let most = size(self.shared.config.limits.max_topics);
         let mut shard = self.shard(name).write();
         if let Some(topic) = shard.topics.get(name) {
@@ -193,17 +241,21 @@ impl Topics {
         if self.count.load(Ordering::Relaxed) >= most {
             return Err(TopicError::TooManyTopics(most));
         }
-        // Asked here, where it is certain that the topic is new.
-        by.take_topic().map_err(|RetryAfter { ms: retry_after_ms }| TopicError::TooManyNewTopics {
-            topic: name.clone(),
-            retry_after_ms,
-        })?;
+        let (rule, shared) = (Arc::clone(self.rule_of(name)), Arc::clone(&self.shared));
+        let log = log(&rule, &shard.epoch)?;
         self.count.fetch_add(1, Ordering::Relaxed);
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
-        let (rule, shared) = (Arc::clone(self.rule_of(name)), Arc::clone(&self.shared));
-        let topic = Arc::new(Topic::new(id, name.clone(), rule, shard.epoch.clone(), shared));
+        let topic = Arc::new(Topic::new(id, name.clone(), rule, log, shared));
         shard.topics.insert(name.clone(), Arc::clone(&topic));
         Ok(topic)
+    }
+
+    /// Releases messages that the store has committed. Called by the store's threads.
+    pub(crate) fn committed(&self, topic: &str, records: &[quic_websocket_store::Record]) {
+        // A topic that is not loaded has no subscribers, and is loaded behind these messages.
+        if let Some(topic) = TopicName::new(topic).ok().and_then(|name| self.find(&name)) {
+            topic.committed(records);
+        }
     }
 
     /// Forgets topics that are gone, at once: a client that finds one of them looks again until it is not there.
@@ -233,24 +285,44 @@ impl Topics {
 
     /// A page of at most `limit` messages: those behind `since`, oldest first, or in reverse those before it, newest
     /// first. A topic that has no messages, or does not exist yet, has an empty page and a position; reading does not
-    /// create it.
+    /// create it. `None` for a topic on a disk: [`stored_history`](Self::stored_history) has to wait for that.
     pub(crate) fn history(
         &self,
         name: &TopicName,
         since: Option<&Position>,
         limit: usize,
         reverse: bool,
-    ) -> HistoryPage {
-        match self.look_up(name) {
-            Ok(topic) => topic.page(since, limit, reverse),
-            Err(epoch) => {
-                let behind = since.filter(|_| !reverse);
-                let recovered = behind.map(|since| since.epoch == epoch.as_str() && since.offset == 0);
-                let position = Position { epoch: epoch.as_str().to_owned(), offset: 0 };
-                HistoryPage { position, recovered, records: Vec::new(), more: false }
-            }
+    ) -> Option<HistoryPage> {
+        if self.rule_of(name).is_durable() {
+            return None;
+        }
+        Some(match self.look_up(name) {
+            Ok(topic) => topic.page(since, limit, reverse).0,
+            Err(epoch) => empty_page(&epoch, since, reverse),
+        })
+    }
+
+    /// The same, for a topic on a disk.
+    pub(crate) async fn stored_history(
+        &self,
+        name: &TopicName,
+        since: Option<&Position>,
+        limit: usize,
+        reverse: bool,
+    ) -> Result<HistoryPage, TopicError> {
+        match (self.find_stored(name)?, &self.shared.durable) {
+            (Some(topic), Some(durable)) => topic.stored_page(durable, since, limit, reverse).await,
+            _ => Ok(empty_page(&self.shard(name).read().epoch, since, reverse)),
         }
     }
+}
+
+/// The page of a topic that does not exist yet.
+fn empty_page(epoch: &Epoch, since: Option<&Position>, reverse: bool) -> HistoryPage {
+    let behind = since.filter(|_| !reverse);
+    let recovered = behind.map(|since| since.epoch == epoch.as_str() && since.offset == 0);
+    let position = Position { epoch: epoch.as_str().to_owned(), offset: 0 };
+    HistoryPage { position, recovered, records: Vec::new(), more: false }
 }
 
 /// Milliseconds since the first call, by a monotonic clock: topics count ages by it. The time of day may jump,

@@ -39,6 +39,35 @@ impl DropNotice for Topic {
     }
 }
 
+/// Messages of a topic that its store does not have any more.
+#[derive(Debug)]
+pub(super) struct LossNotice {
+    topic: Arc<Topic>,
+    reason: &'static str,
+}
+
+impl LossNotice {
+    /// They cannot be read.
+    pub(super) fn damage(topic: &Arc<Topic>) -> Arc<dyn DropNotice> {
+        Arc::new(Self { topic: Arc::clone(topic), reason: "damaged on disk" })
+    }
+
+    /// The bounds of the topic's history have passed them.
+    pub(super) fn retention(topic: &Arc<Topic>) -> Arc<dyn DropNotice> {
+        Arc::new(Self { topic: Arc::clone(topic), reason: "no longer kept" })
+    }
+}
+
+impl DropNotice for LossNotice {
+    fn name(&self) -> &str {
+        self.topic.name.as_str()
+    }
+
+    fn gap(&self, first: u64, last: u64) -> Bytes {
+        gap(self.name(), first, last, self.reason)
+    }
+}
+
 /// All topics that one subscription to a pattern brings.
 #[derive(Debug)]
 pub(super) struct PatternNotice(TopicPattern);

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
-use super::topic::Topic;
+use super::topic::{Receipt, Topic};
 use super::{TopicError, Topics};
 use crate::limits::Allowance;
 use crate::log::{Draft, Epoch};
-use crate::message::TopicName;
+use crate::message::{Stored, TopicName};
 use crate::metrics::Counters;
 
 /// A message to be published.
@@ -27,25 +27,46 @@ pub(crate) struct Published {
     pub(crate) offset: u64,
     /// The message came before, with the same key.
     pub(crate) duplicate: bool,
+    /// How safe it is, if it is on a disk.
+    pub(crate) stored: Option<Stored>,
+}
+
+/// A publish that has its place in the order of all others.
+#[derive(Debug)]
+pub(crate) enum Publishing {
+    /// It is over.
+    Done(Published),
+    /// The message is on its way to the disk.
+    Pending(Receipt),
+}
+
+impl Publishing {
+    /// Waits until it is over.
+    pub(crate) async fn done(self) -> Result<Published, TopicError> {
+        match self {
+            Self::Done(published) => Ok(published),
+            Self::Pending(mut receipt) => receipt.resolve().await,
+        }
+    }
 }
 
 impl Topics {
-    /// Publishes if that needs no waiting. `None`: [`publish`](Self::publish) has to wait for it.
+    /// Publishes if that needs no waiting for room. `None`: [`publish`](Self::publish) has to wait for it.
     pub(crate) fn publish_now(
         &self,
         Publication { topic, draft }: &Publication,
         by: &Allowance,
-    ) -> Option<Result<Published, TopicError>> {
+    ) -> Option<Result<Publishing, TopicError>> {
         match self.find_or_make(topic, by) {
             Ok(topic) if topic.blocks() => None,
-            Ok(topic) => topic.publish_now(draft, by.counters()).map(Ok),
+            Ok(topic) => topic.publish_now(draft, None, by.counters()),
             Err(refused) => Some(Err(refused)),
         }
     }
 
     /// Publishes, and waits for room if there is none. Dropped while it waits, it has published nothing; behind that,
     /// everything.
-    pub(crate) async fn publish(&self, publication: &Publication, by: &Allowance) -> Result<Published, TopicError> {
+    pub(crate) async fn publish(&self, publication: &Publication, by: &Allowance) -> Result<Publishing, TopicError> {
         let Publication { topic: name, draft } = publication;
         if let Some(published) = self.publish_now(publication, by) {
             return published;
@@ -53,10 +74,13 @@ impl Topics {
         loop {
             let topic = self.find_or_make(name, by)?;
             let published = if topic.blocks() {
-                topic.publish_in_turn(draft, by.counters()).await?
+                topic.publish_in_turn(draft, by.counters()).await?.map(Publishing::Done)
+            } else if topic.rule.is_durable() {
+                topic.has_room().await;
+                topic.publish_now(draft, None, by.counters()).transpose()?
             } else {
                 let room = self.shared.workers.room().await;
-                topic.publish(draft, room, None, by.counters())
+                topic.publish(draft, room, None, by.counters()).map(Publishing::Done)
             };
             if let Some(published) = published {
                 return Ok(published);
@@ -78,9 +102,17 @@ impl Topic {
         let deadline = Instant::now() + within;
         let too_late = || TopicError::Blocked { topic: self.name.clone(), within };
         let _turn = self.blocking.turn(deadline).await.ok_or_else(too_late)?;
-        let room = timeout_at(deadline, self.shared.workers.room()).await.map_err(|_| too_late())?;
         let delivered = TaskTracker::new();
-        let published = self.publish(draft, room, Some(&delivered), counters);
+        let published = if self.rule.is_durable() {
+            timeout_at(deadline, self.has_room()).await.map_err(|_| too_late())?;
+            match self.publish_now(draft, Some(&delivered), counters).transpose()? {
+                Some(publishing) => Some(publishing.done().await?),
+                None => None,
+            }
+        } else {
+            let room = timeout_at(deadline, self.shared.workers.room()).await.map_err(|_| too_late())?;
+            self.publish(draft, room, Some(&delivered), counters)
+        };
         delivered.close();
         // No worker waits for a receiver; one that ends takes what it had not delivered with it.
         let _ = timeout_at(deadline, delivered.wait()).await;
@@ -108,11 +140,14 @@ mod tests {
     async fn a_publish_waits_for_room_at_a_worker_with_subscribers_and_dropped_meanwhile_publishes_nothing() {
         let mut config = Config::default();
         config.limits.fanout_queue = 1;
-        let (topics, mut inboxes) = Topics::new(Arc::new(config), 2);
+        let (topics, mut inboxes) = Topics::new(Arc::new(config), None, 2);
         let by = Allowance::new(&Rates::default(), true, Arc::default());
         topics.shared.workers.add_pattern(1, &TopicPattern::new(">").expect("a pattern"), false, false);
         let now = |content| {
-            topics.publish_now(&publication(content, None), &by).map(|published| published.map(|it| it.offset))
+            topics.publish_now(&publication(content, None), &by).map(|published| match published {
+                Ok(Publishing::Done(it)) => Ok(it.offset),
+                other => Err(format!("{other:?}")),
+            })
         };
 
         assert_eq!(now("first"), Some(Ok(1)));
@@ -125,7 +160,7 @@ mod tests {
         let mut waits = Box::pin(topics.publish(&waits, &by));
         assert!(poll!(&mut waits).is_pending());
         assert!(inboxes[1].deliveries.recv().await.is_some());
-        let Poll::Ready(Ok(published)) = poll!(&mut waits) else { panic!("there is room") };
+        let Poll::Ready(Ok(Publishing::Done(published))) = poll!(&mut waits) else { panic!("there is room") };
         assert_eq!((published.offset, published.duplicate), (2, false));
         assert!(inboxes[1].deliveries.recv().await.is_some());
         assert!(inboxes[0].deliveries.try_recv().is_err(), "the other worker has no subscribers");
@@ -133,12 +168,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_duplicate_has_the_place_of_the_first_and_goes_to_nobody() {
-        let (topics, mut inboxes) = Topics::new(Arc::default(), 1);
+        let (topics, mut inboxes) = Topics::new(Arc::default(), None, 1);
         let by = Allowance::new(&Rates::default(), true, Arc::default());
         topics.shared.workers.add_pattern(0, &TopicPattern::new(">").expect("a pattern"), false, false);
-        let first = topics.publish(&publication("first", Some("key")), &by).await.expect("published");
+        let publish = async |content| {
+            let publishing = topics.publish(&publication(content, Some("key")), &by).await.expect("published");
+            publishing.done().await.expect("in memory")
+        };
+        let first = publish("first").await;
         assert!(inboxes[0].deliveries.try_recv().is_ok());
-        let again = topics.publish(&publication("again", Some("key")), &by).await.expect("answered");
+        let again = publish("again").await;
         assert_eq!(again, Published { duplicate: true, ..first });
         assert!(inboxes[0].deliveries.try_recv().is_err());
         assert_eq!(by.counters().published.get(), 1);

@@ -1,15 +1,19 @@
 //! Replay: a subscription gets the messages that the log keeps for it before it goes live, as many at a time as its
 //! lane takes.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use quic_websocket_lane::{DropNotice, Gap, Overflow};
+use quic_websocket_store::Room;
 use tokio_util::sync::CancellationToken;
 
 use super::hub::{self, InboxItem};
+use super::notices::LossNotice;
 use super::routes::Receiver;
 use super::topic::Topic;
+use crate::durable::{Durable, StoredTopic};
 use crate::log::{Log, Record};
 
 /// Most messages replayed at once, and their bytes: then the client's other lanes have their turn, and other clients.
@@ -33,17 +37,16 @@ impl Replay {
         self.after() >= log.newest()
     }
 
-    /// Sends the next messages, always by stream, on a lane that has room for one; they may wait there beyond its
-    /// bounds, for they are few. True if these were the last.
+    /// Sends the next messages that are in memory, always by stream, on a lane that has room for one; they may wait
+    /// there beyond its bounds, for they are few. True if these were the last.
     pub(super) fn step(&mut self, log: &Log) -> bool {
-        let client = &self.receiver.client;
         let trimmed_through = log.trimmed_through();
         if self.after() < trimmed_through {
             // The log went on without waiting.
-            let source: Arc<dyn DropNotice> = Arc::<Topic>::clone(&self.topic);
-            let gap = Gap { source, first: self.after() + 1, last: trimmed_through, group: None };
-            client.deliver_gap(&self.receiver.lane, gap);
-            self.after.store(trimmed_through, Ordering::Relaxed);
+            self.skip(self.after() + 1, trimmed_through, Arc::<Topic>::clone(&self.topic));
+        }
+        if log.cold(self.after()).is_some() {
+            return false;
         }
         let mut bytes = 0;
         let within = |(count, record): &(usize, &Record)| {
@@ -52,12 +55,64 @@ impl Replay {
         };
         let records: Vec<Record> =
             log.after(self.after()).enumerate().take_while(within).map(|(_, record)| record.clone()).collect();
+        self.send(records);
+        self.is_done(log)
+    }
+
+    fn send(&self, records: Vec<Record>) {
+        let client = &self.receiver.client;
         if let Some(last) = records.last() {
             self.after.store(last.offset, Ordering::Relaxed);
             let sent = client.deliver_on(&self.receiver.lane, &hub::run(&self.topic, records), Overflow::Append);
             client.counters().sent(sent);
         }
-        self.is_done(log)
+    }
+
+    /// Tells of messages that it cannot get.
+    fn skip(&self, first: u64, last: u64, source: Arc<dyn DropNotice>) {
+        let gap = Gap { source, first, last, group: None };
+        self.receiver.client.deliver_gap(&self.receiver.lane, gap);
+        self.after.store(last, Ordering::Relaxed);
+    }
+
+    /// Reads the next messages from the disk, and sends them.
+    async fn step_cold(&self, durable: &Arc<Durable>, stored: &StoredTopic, cold: RangeInclusive<u64>) {
+        let room = Room { records: CHUNK_MESSAGES, bytes: CHUNK_BYTES };
+        let Ok(page) = durable.read(stored, *cold.start(), false, room).await else {
+            // What cannot be read now may be readable later, by `history`.
+            return self.skip(*cold.start(), *cold.end(), LossNotice::damage(&self.topic));
+        };
+        let mut damaged = page.damaged.into_iter().filter(|(first, _)| first <= cold.end()).peekable();
+        let mut run = Vec::with_capacity(page.records.len());
+        let mut expected = *cold.start();
+        for record in page.records.iter().filter(|record| cold.contains(&record.offset)) {
+            if record.offset > expected {
+                self.send(std::mem::take(&mut run));
+                while let Some((first, last)) = damaged.next_if(|(first, _)| *first < record.offset) {
+                    self.skip_to(first - 1);
+                    self.skip(first, last, LossNotice::damage(&self.topic));
+                }
+                self.skip_to(record.offset - 1);
+            }
+            expected = record.offset + 1;
+            run.push(self.topic.of_store(record));
+        }
+        self.send(run);
+        for (first, last) in damaged {
+            self.skip_to(first - 1);
+            self.skip(first, last.min(*cold.end()), LossNotice::damage(&self.topic));
+        }
+        if page.next.is_none_or(|next| next > *cold.end()) {
+            self.skip_to(*cold.end());
+        }
+    }
+
+    /// Tells that the messages up to an offset were forgotten while they were read, if it has not got them.
+    fn skip_to(&self, last: u64) {
+        let first = self.after() + 1;
+        if first <= last {
+            self.skip(first, last, LossNotice::retention(&self.topic));
+        }
     }
 
     /// Sends the rest as the client takes it, once it is its turn, and has the subscription go live behind the newest
@@ -75,6 +130,12 @@ impl Replay {
             }
             let Some(place) = topic.shared.workers.room_at(worker).await else { return };
             if !lane.has_room() {
+                continue;
+            }
+            let cold = topic.read(|log| Some((log.on_disk()?.clone(), log.cold(self.after())?)));
+            if let (Some((stored, cold)), Some(durable)) = (cold, &topic.shared.durable) {
+                drop(place);
+                self.step_cold(durable, &stored, cold).await;
                 continue;
             }
             // It goes live under the topic's lock: messages published after the last step come behind it.

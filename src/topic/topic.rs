@@ -1,12 +1,15 @@
 //! One topic: its log, its members, and which workers want its messages. Everything that happens to a topic happens
 //! under its lock, and goes into the workers' inboxes under it: that is what makes all subscribers see one order.
 
-use std::collections::BTreeMap;
+mod stored;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use quic_websocket_lane::Overflow;
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -19,11 +22,13 @@ use super::routes::Target;
 use super::subscribe::{Begun, SubscribeRequest, Subscribed};
 use super::unsubscribe::Ended;
 use super::workers::Room;
-use super::{HistoryPage, MAX_NAMED, Members, Published, Shared, size, uptime_ms};
-use crate::config::{OverflowPolicy, TopicRule};
-use crate::log::{Draft, Epoch, Log, Record, Retention, Submitted};
+use super::{HistoryPage, MAX_NAMED, Members, Published, Publishing, Shared, TopicError, size, uptime_ms};
+use crate::config::{History, OverflowPolicy, TopicRule};
+use crate::log::{Draft, Log, Record, Retention, Submitted};
 use crate::message::{IdempotencyKey, Member, Position, TopicName};
 use crate::metrics::{Counters, Rate};
+
+pub(crate) use self::stored::Receipt;
 
 /// One topic, from its first use to when it is forgotten.
 #[derive(Debug)]
@@ -35,6 +40,8 @@ pub(super) struct Topic {
     pub(super) shared: Arc<Shared>,
     pub(super) blocking: Blocking,
     state: Mutex<State>,
+    /// Called when committed messages were released that had waited for that, or the topic is gone.
+    released: Notify,
 }
 
 #[derive(Debug)]
@@ -53,6 +60,11 @@ struct State {
     is_gone: bool,
     /// Bytes of the log that are part of the server's total.
     accounted: usize,
+    /// Committed messages that wait for room at the workers, oldest first. The store bounds them: a topic that has some
+    /// takes no more.
+    backlog: VecDeque<Record>,
+    /// Under `block`, held by the message that is being stored until all subscribers have it.
+    delivering: Option<TaskTracker>,
 }
 
 /// Some numbers of a topic.
@@ -65,9 +77,9 @@ pub(super) struct Snapshot {
 }
 
 impl Topic {
-    pub(super) fn new(id: u64, name: TopicName, rule: Arc<TopicRule>, epoch: Epoch, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(id: u64, name: TopicName, rule: Arc<TopicRule>, log: Log, shared: Arc<Shared>) -> Self {
         let state = State {
-            log: Log::new(epoch),
+            log,
             rate: Rate::default(),
             members: BTreeMap::new(),
             interest: vec![0; shared.workers.count()].into(),
@@ -75,22 +87,34 @@ impl Topic {
             used_ms: uptime_ms(),
             is_gone: false,
             accounted: 0,
+            backlog: VecDeque::new(),
+            delivering: None,
         };
-        Self { id, name, rule, shared, blocking: Blocking::new(), state: Mutex::new(state) }
+        let (blocking, released) = (Blocking::new(), Notify::new());
+        Self { id, name, rule, shared, blocking, state: Mutex::new(state), released }
     }
 
     pub(super) fn blocks(&self) -> bool {
         self.rule.overflow == OverflowPolicy::Block
     }
 
-    /// Publishes a message if every worker that wants it has room. `None` if not, or if the topic is gone.
-    pub(super) fn publish_now(self: &Arc<Self>, draft: &Draft, counters: &Counters) -> Option<Published> {
+    /// Publishes a message if that needs no waiting. `None` if it does, or if the topic is gone.
+    pub(super) fn publish_now(
+        self: &Arc<Self>,
+        draft: &Draft,
+        delivered: Option<&TaskTracker>,
+        counters: &Counters,
+    ) -> Option<Result<Publishing, TopicError>> {
+        let record = self.rule.is_durable().then(|| draft.to_store());
         let mut state = self.state.lock();
+        if let (Some(stored), Some(record)) = (state.log.on_disk().cloned(), record) {
+            return self.submit(&mut state, &stored, record, delivered, counters);
+        }
         let room = self.shared.workers.room_now(&state.interest)?;
-        self.publish_in(&mut state, draft, room, None, counters)
+        self.publish_in(&mut state, draft, room, delivered, counters).map(|it| Ok(Publishing::Done(it)))
     }
 
-    /// Publishes a message for which the workers have room. `None` if the topic is gone.
+    /// Publishes a message in memory for which the workers have room. `None` if the topic is gone.
     pub(super) fn publish(
         self: &Arc<Self>,
         draft: &Draft,
@@ -103,7 +127,8 @@ impl Topic {
 
     /// The three steps of a publish: submit gives the message its offset, commit makes it as safe as the topic
     /// promises, and release shows it to readers and subscribers. Memory commits as it takes the message, so all happen
-    /// under one lock. With a slower store the last one comes later: under the lock again, in the order of offsets.
+    /// under one lock. On a disk ([`submit`](Self::submit)) the last one comes later: under the lock again, in the
+    /// order of offsets.
     fn publish_in(
         self: &Arc<Self>,
         state: &mut State,
@@ -117,13 +142,13 @@ impl Topic {
         }
         let (now, epoch) = (uptime_ms(), state.log.epoch().clone());
         let record = match state.log.submit(&self.name, draft, now, self.shared.compress_min_bytes()) {
-            Submitted::Duplicate(offset) => return Some(Published { epoch, offset, duplicate: true }),
+            Submitted::Duplicate(offset) => return Some(Published { epoch, offset, duplicate: true, stored: None }),
             Submitted::Committed(record) => record,
         };
         let offset = record.offset;
         self.release(state, record, draft.key.as_ref(), now, room, delivered);
         counters.published.add(1);
-        Some(Published { epoch, offset, duplicate: false })
+        Some(Published { epoch, offset, duplicate: false, stored: None })
     }
 
     /// Adds a committed message to the log, and hands it to the workers that want it.
@@ -270,22 +295,38 @@ impl Topic {
         Members { clients, total: state.members.len() as u64 }
     }
 
-    /// At most `limit` messages behind `since`, oldest first, or in reverse before it, newest first.
-    pub(super) fn page(&self, since: Option<&Position>, limit: usize, reverse: bool) -> HistoryPage {
+    /// At most `limit` messages behind `since`, oldest first, or in reverse before it, newest first, as far as they are
+    /// in memory. Beside them, for a topic on a disk, the offset from which on the rest is there.
+    pub(super) fn page(&self, since: Option<&Position>, limit: usize, reverse: bool) -> (HistoryPage, Option<u64>) {
         let mut state = self.state.lock();
         self.account(&mut state, uptime_ms());
         let log = &state.log;
         let recovered = log.start(since.filter(|_| !reverse), None).recovered.map(|recovered| recovered.is_ok());
         // A position in another life of the log is before, or in reverse behind, all of this one.
         let since = since.filter(|since| since.epoch == log.epoch().as_str()).map(|since| since.offset);
-        let (records, more) = if reverse {
-            let mut newest_first = log.before(since.unwrap_or(u64::MAX)).rev();
-            (newest_first.by_ref().take(limit).cloned().collect(), newest_first.len() > 0)
+        let (mut records, mut more): (Vec<_>, _);
+        let rest;
+        if reverse {
+            let before = since.unwrap_or(u64::MAX).min(log.newest() + 1);
+            let mut newest_first = log.before(before).rev();
+            records = newest_first.by_ref().take(limit).cloned().collect();
+            more = newest_first.len() > 0;
+            let next = records.last().map_or(before, |last| last.offset);
+            // All before this one are on the disk alone.
+            let is_cold = !more && log.on_disk().is_some() && next > log.trimmed_through() + 1;
+            rest = (is_cold && records.len() < limit).then(|| next - 1);
+            more |= is_cold;
         } else {
-            let mut oldest_first = log.after(since.unwrap_or(0));
-            (oldest_first.by_ref().take(limit).cloned().collect(), oldest_first.len() > 0)
-        };
-        HistoryPage { position: log.position(), recovered, records, more }
+            let after = since.unwrap_or(0);
+            rest = log.cold(after).map(|cold| *cold.start());
+            let mut oldest_first = log.after(after);
+            records = oldest_first.by_ref().take(limit).cloned().collect();
+            more = oldest_first.len() > 0;
+            if rest.is_some() {
+                records.clear();
+            }
+        }
+        (HistoryPage { position: log.position(), recovered, records, more }, rest)
     }
 
     /// Reads the log while nothing is published to the topic.
@@ -310,7 +351,12 @@ impl Topic {
         self.account(&mut state, now);
         let is_idle = now.saturating_sub(state.used_ms) > self.shared.config.timing.topic_idle_ms;
         let has_subscribers = state.interest.iter().any(|&subscriptions| subscriptions > 0);
-        state.is_gone = is_idle && !has_subscribers && state.log.is_empty();
+        state.is_gone = is_idle && !has_subscribers && state.log.is_disposable() && state.backlog.is_empty();
+        if state.is_gone {
+            state.log.clear();
+            self.account(&mut state, now);
+            self.released.notify_waiters();
+        }
         state.is_gone
     }
 
@@ -326,14 +372,15 @@ impl Topic {
         }
     }
 
+    /// How much of the topic is kept in memory.
     fn retention(&self) -> Retention {
-        let (rule, limits, timing) = (&self.rule, &self.shared.config.limits, &self.shared.config.timing);
-        Retention {
-            messages: size(rule.history_messages),
-            bytes: size(rule.history_bytes),
-            age_ms: rule.history_age_ms,
-            keys: size(limits.topic_keys),
-            key_age_ms: timing.topic_key_ms,
+        let (limits, timing) = (&self.shared.config.limits, &self.shared.config.timing);
+        let History { mut messages, mut bytes, age_ms } = self.rule.history();
+        if self.rule.is_durable() {
+            let store = &self.shared.config.store;
+            (messages, bytes) = (messages.min(store.cache_messages), bytes.min(store.cache_bytes));
         }
+        let (messages, bytes, keys) = (size(messages), size(bytes), size(limits.topic_keys));
+        Retention { messages, bytes, age_ms, keys, key_age_ms: timing.topic_key_ms }
     }
 }

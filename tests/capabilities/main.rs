@@ -27,6 +27,7 @@ mod conformance;
 mod conformance_client;
 mod direct;
 mod drain;
+mod durable;
 mod early_data;
 mod echo;
 mod handshake;

@@ -1,0 +1,117 @@
+//! Durable topics: the store that keeps them on a disk, as the server uses it. Translates rules into the store's terms,
+//! and reads on threads that may block, a bounded number at a time. Knows neither topics nor clients.
+
+use std::sync::Arc;
+
+use quic_websocket_store::{
+    Committed, Level, NewRecord, OpenError, Options, Page, Refusal, Retention, Room, Store, StoreError, Ticket,
+};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+use crate::config::{Config, Durability, History, TopicRule};
+
+/// A topic in the store.
+pub(crate) type StoredTopic = quic_websocket_store::Topic;
+
+/// The server's store.
+pub(crate) struct Durable {
+    store: Store,
+    /// Reads at the same time.
+    readers: Semaphore,
+    keys: u64,
+    key_ms: u64,
+    most_topics: u64,
+}
+
+impl std::fmt::Debug for Durable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Durable").field("health", &self.store.health()).finish_non_exhaustive()
+    }
+}
+
+impl Durable {
+    /// Opens the store that the settings name; `None` if they name none. Blocks for the disk. `committed` hears of
+    /// every record once it is stored.
+    pub(crate) fn open(config: &Config, committed: impl Committed) -> Result<Option<Self>, OpenError> {
+        let Some(dir) = &config.store.dir else { return Ok(None) };
+        let settings = &config.store;
+        let mut options = Options::new(dir);
+        options.pending_bytes = usize::try_from(settings.pending_bytes).unwrap_or(usize::MAX);
+        options.sync_interval = std::time::Duration::from_millis(settings.sync_interval_ms);
+        options.segment_bytes = settings.segment_bytes;
+        options.min_free_bytes = settings.min_free_bytes;
+        options.max_bytes = settings.max_bytes;
+        options.clock_hold = std::time::Duration::from_millis(settings.clock_hold_ms);
+        Ok(Some(Self {
+            store: Store::open(options, committed)?,
+            readers: Semaphore::new(usize::try_from(settings.readers).unwrap_or(1)),
+            keys: config.limits.topic_keys,
+            key_ms: config.timing.topic_key_ms,
+            most_topics: config.limits.max_topics,
+        }))
+    }
+
+    /// A topic that is there; it is held to its rule from now on.
+    pub(crate) fn find(&self, name: &str, rule: &TopicRule) -> Option<StoredTopic> {
+        let topic = self.store.find(name)?;
+        self.store.retain(&topic, self.retention(rule));
+        Some(topic)
+    }
+
+    /// Whether there is room for another topic.
+    pub(crate) fn takes_topics(&self) -> bool {
+        (self.store.count() as u64) < self.most_topics
+    }
+
+    /// The topic with this name, made if it is not there.
+    pub(crate) fn topic(&self, name: &str, rule: &TopicRule) -> Result<StoredTopic, Refusal> {
+        let level = if rule.durability == Durability::Fsync { Level::Fsync } else { Level::Os };
+        self.store.topic(name, level, self.retention(rule))
+    }
+
+    fn retention(&self, rule: &TopicRule) -> Retention {
+        let History { messages, bytes, age_ms } = rule.history();
+        Retention {
+            count: messages,
+            bytes,
+            age_ms,
+            keys: usize::try_from(self.keys).unwrap_or(usize::MAX),
+            key_ms: self.key_ms,
+        }
+    }
+
+    /// Takes a record. Never blocks.
+    pub(crate) fn append(&self, topic: &StoredTopic, record: NewRecord) -> Result<Ticket, Refusal> {
+        self.store.append(topic, record)
+    }
+
+    /// Reads a page, forwards from `from` on, or in reverse up to it.
+    pub(crate) async fn read(
+        self: &Arc<Self>,
+        topic: &StoredTopic,
+        from: u64,
+        reverse: bool,
+        room: Room,
+    ) -> Result<Page, StoreError> {
+        let topic = topic.clone();
+        self.blocking(move |store| store.read(&topic, from, reverse, room)).await
+    }
+
+    /// Reads on a thread that may block.
+    async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        // It is never closed.
+        let _turn = self.readers.acquire().await.map_err(|_| StoreError::Closed)?;
+        let durable = Arc::clone(self);
+        // Dropped meanwhile, it finishes its one page.
+        spawn_blocking(move || read(&durable.store)).await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Stores what waits. Blocks for the disk. Publishes are refused from now on.
+    pub(crate) fn close(&self) {
+        self.store.close();
+    }
+}

@@ -1,0 +1,209 @@
+//! A topic that is kept on a disk. A publish gives the message to the store, under the topic's lock; once the store has
+//! committed it, it is released to readers and subscribers, under the lock again and in the order of offsets. So nobody
+//! sees a message, or an offset, that a crash takes back.
+
+use std::sync::Arc;
+
+use quic_websocket_store as store;
+use tokio_util::task::TaskTracker;
+
+use super::{State, Topic};
+use crate::durable::{Durable, StoredTopic};
+use crate::log::{Epoch, Record};
+use crate::message::{Position, Stored};
+use crate::metrics::Counters;
+use crate::topic::{HistoryPage, Published, Publishing, TopicError, uptime_ms};
+
+impl Topic {
+    /// Gives a message to the store. `None` if that has to wait, or if the topic is gone.
+    pub(super) fn submit(
+        self: &Arc<Self>,
+        state: &mut State,
+        stored: &StoredTopic,
+        record: store::NewRecord,
+        delivered: Option<&TaskTracker>,
+        counters: &Counters,
+    ) -> Option<Result<Publishing, TopicError>> {
+        // Subscribers hold a durable publisher up by what was committed before.
+        if state.is_gone || !state.backlog.is_empty() {
+            return None;
+        }
+        let durable = self.shared.durable.as_ref()?;
+        let ticket = match durable.append(stored, record) {
+            Ok(ticket) => ticket,
+            Err(refusal) => return Some(Err(TopicError::NotStored { topic: self.name.clone(), refusal })),
+        };
+        state.used_ms = uptime_ms();
+        if !ticket.is_duplicate() {
+            state.delivering = delivered.cloned();
+            counters.published.add(1);
+        }
+        Some(Ok(Publishing::Pending(Receipt {
+            topic: Arc::clone(self),
+            epoch: state.log.epoch().clone(),
+            level: stored.level(),
+            ticket,
+            stored: None,
+        })))
+    }
+
+    /// Releases messages that the store has committed, or has them wait for room at the workers. Called by the store's
+    /// threads.
+    pub(in crate::topic) fn committed(self: &Arc<Self>, records: &[store::Record]) {
+        let (now, least) = (uptime_ms(), self.shared.compress_min_bytes());
+        let records: Vec<_> = records.iter().map(|record| Record::stored(&self.name, record, now, least)).collect();
+        let mut state = self.state.lock();
+        let had_backlog = !state.backlog.is_empty();
+        for record in records {
+            // The topic may have been loaded behind these.
+            if state.is_gone || record.offset <= state.log.newest() {
+                continue;
+            }
+            if state.backlog.is_empty() && self.release_now(&mut state, &record, now) {
+                continue;
+            }
+            state.backlog.push_back(record);
+        }
+        if !had_backlog && !state.backlog.is_empty() {
+            self.shared.backlogs.add(Arc::clone(self));
+        }
+    }
+
+    /// Releases a message if every worker that wants it has room.
+    fn release_now(self: &Arc<Self>, state: &mut State, record: &Record, now: u64) -> bool {
+        let Some(room) = self.shared.workers.room_now(&state.interest) else { return false };
+        let delivered = state.delivering.take();
+        self.release(state, record.clone(), None, now, room, delivered.as_ref());
+        true
+    }
+
+    /// Releases the messages that wait for room, as the workers get it.
+    pub(in crate::topic) async fn drain(self: &Arc<Self>) {
+        loop {
+            let room = self.shared.workers.room().await;
+            let (mut state, now) = (self.state.lock(), uptime_ms());
+            if let Some(record) = state.backlog.pop_front() {
+                let delivered = state.delivering.take();
+                self.release(&mut state, record, None, now, room, delivered.as_ref());
+            }
+            while let Some(record) = state.backlog.front().cloned() {
+                if !self.release_now(&mut state, &record, now) {
+                    break;
+                }
+                state.backlog.pop_front();
+            }
+            if state.backlog.is_empty() {
+                state.backlog.shrink_to(0);
+                self.released.notify_waiters();
+                return;
+            }
+        }
+    }
+
+    /// Waits until the message at an offset, which the store has committed, is released, or the topic is gone.
+    pub(in crate::topic) async fn is_released(&self, offset: u64) {
+        loop {
+            let mut released = std::pin::pin!(self.released.notified());
+            released.as_mut().enable();
+            {
+                let state = self.state.lock();
+                if state.is_gone || state.log.newest() >= offset {
+                    return;
+                }
+            }
+            released.await;
+        }
+    }
+
+    /// Waits until no committed messages wait for room at the workers.
+    pub(in crate::topic) async fn has_room(&self) {
+        loop {
+            let mut released = std::pin::pin!(self.released.notified());
+            released.as_mut().enable();
+            if self.state.lock().backlog.is_empty() {
+                return;
+            }
+            released.await;
+        }
+    }
+
+    /// A page as [`page`](Topic::page) gives it, with the messages that are on the disk alone.
+    pub(in crate::topic) async fn stored_page(
+        &self,
+        durable: &Arc<Durable>,
+        since: Option<&Position>,
+        limit: usize,
+        reverse: bool,
+    ) -> Result<HistoryPage, TopicError> {
+        let (mut page, rest) = self.page(since, limit, reverse);
+        let Some(mut from) = rest else { return Ok(page) };
+        let newest = page.position.offset;
+        let Some(stored) = self.read(|log| log.on_disk().cloned()) else { return Ok(page) };
+        let mut room =
+            store::Room { records: limit.saturating_sub(page.records.len()), bytes: self.shared.max_message_bytes() };
+        page.more = true;
+        while room.records > 0 && room.bytes > 0 {
+            let read = durable
+                .read(&stored, from, reverse, room)
+                .await
+                .map_err(|cause| TopicError::NotRead { topic: self.name.clone(), cause: cause.to_string() })?;
+            // What is not released yet is not there yet.
+            let records: Vec<_> = read.records.iter().filter(|record| record.offset <= newest).collect();
+            let is_beyond = records.len() < read.records.len();
+            let bytes: u64 = records.iter().map(|record| record.size()).sum();
+            room.records = room.records.saturating_sub(records.len());
+            room.bytes = room.bytes.saturating_sub(usize::try_from(bytes).unwrap_or(usize::MAX));
+            page.records.extend(records.into_iter().map(|record| self.of_store(record)));
+            if !read.damaged.is_empty() {
+                page.recovered = page.recovered.map(|_| false);
+            }
+            match read.next.filter(|next| reverse || *next <= newest) {
+                Some(next) if !is_beyond => from = next,
+                _ => {
+                    page.more = false;
+                    break;
+                }
+            }
+        }
+        Ok(page)
+    }
+
+    /// A message as subscribers get it.
+    pub(in crate::topic) fn of_store(&self, record: &store::Record) -> Record {
+        Record::stored(&self.name, record, uptime_ms(), self.shared.compress_min_bytes())
+    }
+}
+
+/// The receipt for a message that the store has taken.
+#[derive(Debug)]
+pub(crate) struct Receipt {
+    topic: Arc<Topic>,
+    epoch: Epoch,
+    level: store::Level,
+    ticket: store::Ticket,
+    /// The ticket's result, from when it has resolved.
+    stored: Option<Result<store::Stored, store::StoreError>>,
+}
+
+impl Receipt {
+    /// Waits until the message is as safe as its topic promises, and has its place among those that subscribers get.
+    /// Cancel safe.
+    pub(crate) async fn resolve(&mut self) -> Result<Published, TopicError> {
+        let stored = match &self.stored {
+            Some(stored) => stored.clone(),
+            None => self.stored.insert((&mut self.ticket).await).clone(),
+        };
+        let stored =
+            stored.map_err(|cause| TopicError::Unsure { topic: self.topic.name.clone(), cause: cause.to_string() })?;
+        self.topic.is_released(stored.offset).await;
+        Ok(Published {
+            epoch: self.epoch.clone(),
+            offset: stored.offset,
+            duplicate: stored.duplicate,
+            stored: Some(match self.level {
+                store::Level::Os => Stored::Os,
+                store::Level::Fsync => Stored::Fsync,
+            }),
+        })
+    }
+}
