@@ -98,6 +98,12 @@ impl Durable {
         self.blocking(move |store| store.read(&topic, from, reverse, room)).await
     }
 
+    /// Offset of the first record that is not older than `at_ms`, or the one behind the newest.
+    pub(crate) async fn seek(self: &Arc<Self>, topic: &StoredTopic, at_ms: u64) -> Result<u64, StoreError> {
+        let topic = topic.clone();
+        self.blocking(move |store| store.seek(&topic, at_ms)).await
+    }
+
     /// Reads on a thread that may block.
     async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,

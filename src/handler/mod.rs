@@ -139,18 +139,13 @@ pub(crate) fn answer(
             replies.put(id.as_ref(), &error(ErrorCode::NotFound, message));
             return Outcome::Done;
         }
-        ClientMessage::History { since_time: Some(_), .. }
-        | ClientMessage::Subscribe(Subscribe { since_time: Some(_), .. }) => {
-            replies.put(id.as_ref(), &error(ErrorCode::NotServed, "since_time: this server keeps no times"));
-            return Outcome::Done;
-        }
         ClientMessage::Subscribe(Subscribe { consumer: Some(_), .. }) => {
             let message = "subscribe: this server has no durable consumers and queue groups";
             replies.put(id.as_ref(), &error(ErrorCode::NotServed, message));
             return Outcome::Done;
         }
-        ClientMessage::History { topic, since, since_time: None, limit, reverse } => {
-            return answer_page(context, by, id, Page::History { topic, since, limit, reverse }, replies);
+        ClientMessage::History { topic, since, since_time, limit, reverse } => {
+            return answer_page(context, by, id, Page::History { topic, since, since_time, limit, reverse }, replies);
         }
         ClientMessage::Presence { topic } => return answer_page(context, by, id, Page::Members(topic), replies),
         ClientMessage::Broadcast(payload) => Work::Broadcast(payload),

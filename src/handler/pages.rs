@@ -9,7 +9,7 @@ use super::{Context, Page};
 use crate::envelope::EncodedMessage;
 use crate::frame::Body;
 use crate::message::{ErrorReply, Position, ServerMessage, TopicName};
-use crate::topic::HistoryPage;
+use crate::topic::{HistoryPage, Since};
 
 /// The page, if it needs no disk.
 pub(super) fn now(context: &Context, page: &Page) -> Option<ServerMessage> {
@@ -18,8 +18,8 @@ pub(super) fn now(context: &Context, page: &Page) -> Option<ServerMessage> {
             let page = context.registry.page(*after, size(*limit));
             ServerMessage::ClientList { clients: page.clients, total: page.total as u64, next: page.next }
         }
-        Page::History { topic, since, limit, reverse } => {
-            let page = context.topics.history(topic, since.as_ref(), size(*limit), *reverse)?;
+        Page::History { topic, limit, reverse, .. } => {
+            let page = context.topics.history(topic, since(page), size(*limit), *reverse)?;
             history(topic, page, size(context.config.limits.max_message_bytes))
         }
         Page::Members(topic) => match context.topics.members(topic) {
@@ -35,14 +35,20 @@ pub(super) fn now(context: &Context, page: &Page) -> Option<ServerMessage> {
 
 /// The page, read from the disk; `None` if it needs none.
 pub(super) async fn stored(context: &Context, page: &Page) -> Option<ServerMessage> {
-    let Page::History { topic, since, limit, reverse } = page else { return None };
+    let Page::History { topic, limit, reverse, .. } = page else { return None };
     if !context.topics.rule_of(topic).is_durable() {
         return None;
     }
-    Some(match context.topics.stored_history(topic, since.as_ref(), size(*limit), *reverse).await {
+    Some(match context.topics.stored_history(topic, since(page), size(*limit), *reverse).await {
         Ok(page) => history(topic, page, size(context.config.limits.max_message_bytes)),
         Err(refused) => ServerMessage::Error(ErrorReply::from(refused)),
     })
+}
+
+/// The place from which on a page of history is wanted.
+fn since(page: &Page) -> Option<Since<'_>> {
+    let Page::History { since, since_time, .. } = page else { return None };
+    since.as_ref().map(Since::Position).or(since_time.map(Since::Time))
 }
 
 /// Ends the page before the reply would exceed `most_bytes`, but includes at least one message.

@@ -14,7 +14,9 @@ pub(super) fn work(context: &Context, by: &Identity, work: &Work) -> Result<(), 
         Work::Publish(publication) => may_publish(context, by, &publication.topic),
         Work::Subscribe(wanted) => {
             may_subscribe(context, by, &wanted.topic, wanted.presence)?;
-            let field = wanted.since.as_ref().map(|_| "since").or(wanted.recent.map(|_| "recent"));
+            let field = (wanted.since.as_ref().map(|_| "since"))
+                .or(wanted.since_time.map(|_| "since_time"))
+                .or(wanted.recent.map(|_| "recent"));
             may_have_replayed(by, &wanted.topic, field)
         }
         Work::Broadcast(_) => allow(rights.broadcast, "broadcast", || "send to all clients".into()),

@@ -38,7 +38,7 @@ impl Work {
 #[derive(Debug)]
 pub(crate) enum Page {
     Clients { limit: u64, after: Option<Uuid> },
-    History { topic: TopicName, since: Option<Position>, limit: u64, reverse: bool },
+    History { topic: TopicName, since: Option<Position>, since_time: Option<u64>, limit: u64, reverse: bool },
     Members(TopicName),
 }
 

@@ -206,25 +206,46 @@ impl Log {
         older.checked_sub(1).map_or(self.evicted_through, |last| self.records[last].offset)
     }
 
-    /// Where a subscription begins that asks for the messages behind `since`, or for so many of the newest, or for
-    /// neither.
-    pub(crate) fn start(&self, since: Option<&Position>, recent: Option<u64>) -> Start {
-        let all = self.trimmed_through();
-        let recent = recent.map(|count| self.before_newest(count));
-        let Some(since) = since else {
-            return Start { after: recent.unwrap_or(self.newest), recovered: None };
-        };
-        let (lost, rest) = if since.epoch != self.epoch.as_str() {
-            (Unrecovered::AnotherEpoch, all)
-        } else if since.offset > self.newest {
-            (Unrecovered::Ahead, self.newest)
-        } else if since.offset < all {
-            (Unrecovered::Forgotten, all)
-        } else {
-            return Start { after: since.offset, recovered: Some(Ok(())) };
-        };
-        Start { after: recent.unwrap_or(rest), recovered: Some(Err(lost)) }
+    /// The offset of the newest message that is older than a time in Unix milliseconds, as far as they are in memory.
+    fn before_time(&self, time_ms: u64) -> u64 {
+        let older = self.records.partition_point(|record| record.timestamp().is_some_and(|at| at < time_ms));
+        older.checked_sub(1).map_or(self.evicted_through, |last| self.records[last].offset)
     }
+
+    /// Where a subscription begins that asks for the messages from a place on, or for so many of the newest, or for
+    /// neither.
+    pub(crate) fn start(&self, since: Option<Since<'_>>, recent: Option<u64>) -> Start {
+        let all = self.trimmed_through();
+        let (lost, rest) = match since {
+            None => {
+                let after = recent.map_or(self.newest, |count| self.before_newest(count));
+                return Start { after, recovered: None };
+            }
+            Some(Since::Position(since)) if since.epoch != self.epoch.as_str() => (Unrecovered::AnotherEpoch, all),
+            Some(Since::Position(since)) if since.offset > self.newest => (Unrecovered::Ahead, self.newest),
+            Some(Since::Position(since)) if since.offset < all => (Unrecovered::Forgotten, all),
+            Some(Since::Position(since)) => return Start { after: since.offset, recovered: Some(Ok(())) },
+            Some(Since::Time(time_ms)) => return self.start(Some(Since::Behind(self.before_time(time_ms))), recent),
+            // An older message is there, so no later one is gone.
+            Some(Since::Behind(after)) if after > all || all == 0 => {
+                return Start { after: after.min(self.newest), recovered: Some(Ok(())) };
+            }
+            Some(Since::Behind(_)) => (Unrecovered::Forgotten, all),
+        };
+        let after = recent.map_or(rest, |count| self.before_newest(count));
+        Start { after, recovered: Some(Err(lost)) }
+    }
+}
+
+/// The place from which on a client wants messages.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Since<'a> {
+    /// Behind a message.
+    Position(&'a Position),
+    /// From a time on, in Unix milliseconds.
+    Time(u64),
+    /// Behind the newest message that is older than such a time, which the disk has told.
+    Behind(u64),
 }
 
 /// Where a subscription begins in a log.
@@ -309,7 +330,8 @@ mod tests {
     #[test]
     fn a_position_recovers_exactly_as_long_as_everything_behind_it_is_kept() {
         let log = log(5, KEEP);
-        let since = |epoch: &str, offset| log.start(Some(&Position { epoch: epoch.to_owned(), offset }), None);
+        let since =
+            |epoch: &str, offset| log.start(Some(Since::Position(&Position { epoch: epoch.to_owned(), offset })), None);
         let epoch = log.epoch().as_str();
         for offset in 2..=5 {
             assert_eq!(since(epoch, offset), Start { after: offset, recovered: Some(Ok(())) });
@@ -330,9 +352,9 @@ mod tests {
         let start = |recent| log.start(None, recent).after;
         assert_eq!([start(None), start(Some(0)), start(Some(2)), start(Some(100))], [5, 5, 3, 2]);
         let lost = Position { epoch: "another".into(), offset: 1 };
-        assert_eq!(log.start(Some(&lost), Some(1)).after, 4);
+        assert_eq!(log.start(Some(Since::Position(&lost)), Some(1)).after, 4);
         let had = Position { epoch: log.epoch().as_str().into(), offset: 3 };
-        assert_eq!(log.start(Some(&had), Some(1)).after, 3, "what can be recovered is");
+        assert_eq!(log.start(Some(Since::Position(&had)), Some(1)).after, 3, "what can be recovered is");
     }
 
     #[test]
@@ -343,7 +365,8 @@ mod tests {
             log.trim(KEEP, at_ms);
         }
         let epoch = log.position().epoch;
-        let since = |log: &Log, offset| log.start(Some(&Position { epoch: epoch.clone(), offset }), None);
+        let since =
+            |log: &Log, offset| log.start(Some(Since::Position(&Position { epoch: epoch.clone(), offset })), None);
         let recent = |log: &Log| [0, 1, 2, 3, 4, u64::MAX].map(|count| log.start(None, Some(count)).after);
         let whole = |after| Start { after, recovered: Some(Ok(())) };
 

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use quic_websocket_store::NewRecord;
+use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::envelope::EncodedMessage;
@@ -48,6 +49,16 @@ impl Draft {
 }
 
 impl Record {
+    /// Its time in Unix milliseconds, as subscribers see it.
+    pub(super) fn timestamp(&self) -> Option<u64> {
+        #[derive(Deserialize)]
+        struct Times {
+            timestamp: u64,
+        }
+        let body = self.encoded.body().ok()?;
+        serde_json::from_slice(&body.json).ok().map(|Times { timestamp }| timestamp)
+    }
+
     /// A message that a store has kept.
     pub(crate) fn stored(
         topic: &TopicName,

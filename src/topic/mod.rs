@@ -56,6 +56,7 @@ use crate::config::{Config, OverflowPolicy, TopicRule};
 use crate::durable::Durable;
 use crate::limits::{Allowance, RetryAfter};
 pub(crate) use crate::log::Draft;
+pub(crate) use crate::log::Since;
 use crate::log::{Epoch, Log, Record};
 use crate::message::{Member, Position, TopicName, TopicPattern};
 
@@ -289,7 +290,7 @@ impl Topics {
     pub(crate) fn history(
         &self,
         name: &TopicName,
-        since: Option<&Position>,
+        since: Option<Since<'_>>,
         limit: usize,
         reverse: bool,
     ) -> Option<HistoryPage> {
@@ -306,21 +307,37 @@ impl Topics {
     pub(crate) async fn stored_history(
         &self,
         name: &TopicName,
-        since: Option<&Position>,
+        since: Option<Since<'_>>,
         limit: usize,
         reverse: bool,
     ) -> Result<HistoryPage, TopicError> {
-        match (self.find_stored(name)?, &self.shared.durable) {
-            (Some(topic), Some(durable)) => topic.stored_page(durable, since, limit, reverse).await,
-            _ => Ok(empty_page(&self.shard(name).read().epoch, since, reverse)),
-        }
+        let (Some(topic), Some(durable)) = (self.find_stored(name)?, &self.shared.durable) else {
+            return Ok(empty_page(&self.shard(name).read().epoch, since, reverse));
+        };
+        let since = match since {
+            Some(since) => Some(self.seek(&topic, since).await?),
+            None => None,
+        };
+        topic.stored_page(durable, since, limit, reverse).await
+    }
+
+    /// The place that a time names, if only the disk knows it.
+    async fn seek<'a>(&self, topic: &Topic, since: Since<'a>) -> Result<Since<'a>, TopicError> {
+        let (Since::Time(time_ms), Some(durable)) = (since, &self.shared.durable) else { return Ok(since) };
+        let Some(stored) = topic.read(|log| log.on_disk().cloned()) else { return Ok(since) };
+        let first = durable.seek(&stored, time_ms).await;
+        let first =
+            first.map_err(|cause| TopicError::NotRead { topic: topic.name.clone(), cause: cause.to_string() })?;
+        Ok(Since::Behind(first - 1))
     }
 }
 
 /// The page of a topic that does not exist yet.
-fn empty_page(epoch: &Epoch, since: Option<&Position>, reverse: bool) -> HistoryPage {
-    let behind = since.filter(|_| !reverse);
-    let recovered = behind.map(|since| since.epoch == epoch.as_str() && since.offset == 0);
+fn empty_page(epoch: &Epoch, since: Option<Since<'_>>, reverse: bool) -> HistoryPage {
+    let recovered = since.filter(|_| !reverse).map(|since| match since {
+        Since::Position(since) => since.epoch == epoch.as_str() && since.offset == 0,
+        Since::Time(_) | Since::Behind(_) => true,
+    });
     let position = Position { epoch: epoch.as_str().to_owned(), offset: 0 };
     HistoryPage { position, recovered, records: Vec::new(), more: false }
 }

@@ -12,10 +12,11 @@ use super::client::{Client, Reserved, Subscription};
 use super::hub::InboxItem;
 use super::notices::PatternNotice;
 use super::routes::{Receiver, Target};
+use super::topic::Topic;
 use super::{TopicError, Topics, size};
 use crate::config::{OverflowPolicy, TopicRule};
 use crate::limits::Allowance;
-use crate::log::Unrecovered;
+use crate::log::{Since, Unrecovered};
 use crate::message::{Position, Subscribe, TopicName};
 use crate::outbound::TopicLane;
 
@@ -57,8 +58,9 @@ impl Topics {
         loop {
             let reserved = request.who.reserve(pattern, most)?;
             let topic = self.find_or_make(&name, request.allowance)?;
+            let since = self.since(&topic, &request.wanted).await?;
             let room = self.shared.workers.room().await;
-            match topic.join(request, reserved, room) {
+            match topic.join(request, reserved, room, since) {
                 Some(Begun::Unannounced(subscribed)) => return Ok(Some(subscribed)),
                 Some(Begun::Announced(marker)) => {
                     // Later requests on this lane are answered behind it.
@@ -67,6 +69,15 @@ impl Topics {
                 }
                 None => {}
             }
+        }
+    }
+
+    /// Where a subscription to a topic is to begin.
+    async fn since<'a>(&self, topic: &Topic, wanted: &'a Subscribe) -> Result<Option<Since<'a>>, TopicError> {
+        match (&wanted.since, wanted.since_time) {
+            (Some(since), _) => Ok(Some(Since::Position(since))),
+            (None, Some(time_ms)) => self.seek(topic, Since::Time(time_ms)).await.map(Some),
+            (None, None) => Ok(None),
         }
     }
 

@@ -24,8 +24,8 @@ use super::unsubscribe::Ended;
 use super::workers::Room;
 use super::{HistoryPage, MAX_NAMED, Members, Published, Publishing, Shared, TopicError, size, uptime_ms};
 use crate::config::{History, OverflowPolicy, TopicRule};
-use crate::log::{Draft, Log, Record, Retention, Submitted};
-use crate::message::{IdempotencyKey, Member, Position, TopicName};
+use crate::log::{Draft, Log, Record, Retention, Since, Submitted};
+use crate::message::{IdempotencyKey, Member, TopicName};
 use crate::metrics::{Counters, Rate};
 
 pub(crate) use self::stored::Receipt;
@@ -175,12 +175,13 @@ impl Topic {
         self.shared.workers.wants(worker, state.interest[worker])
     }
 
-    /// Begins a subscription. `None` if the topic is gone.
+    /// Begins a subscription, from `since` on. `None` if the topic is gone.
     pub(super) fn join(
         self: &Arc<Self>,
         request: &SubscribeRequest<'_>,
         reserved: Reserved<'_>,
         mut room: Room<'_>,
+        since: Option<Since<'_>>,
     ) -> Option<Begun> {
         let SubscribeRequest { who, wanted, .. } = request;
         let mut state = self.state.lock();
@@ -193,7 +194,7 @@ impl Topic {
         let lane = who.outbound.bind_lane(&wanted.topic, self.rule.priority, wanted.lane);
         let mut receiver = request.receiver(&self.rule, &lane);
         let (ended, is_authenticated) = (receiver.ended.clone(), receiver.is_authenticated);
-        let start = state.log.start(wanted.since.as_ref(), wanted.recent);
+        let start = state.log.start(since, wanted.recent);
         let (position, recovered) = (Some(state.log.position()), start.recovered);
         let subscribed = Subscribed { position, recovered, lane: lane.number };
         // If a pattern may have brought the topic's messages on this lane, those that are still to come by it come
@@ -297,13 +298,18 @@ impl Topic {
 
     /// At most `limit` messages behind `since`, oldest first, or in reverse before it, newest first, as far as they are
     /// in memory. Beside them, for a topic on a disk, the offset from which on the rest is there.
-    pub(super) fn page(&self, since: Option<&Position>, limit: usize, reverse: bool) -> (HistoryPage, Option<u64>) {
+    pub(super) fn page(&self, since: Option<Since<'_>>, limit: usize, reverse: bool) -> (HistoryPage, Option<u64>) {
         let mut state = self.state.lock();
         self.account(&mut state, uptime_ms());
         let log = &state.log;
-        let recovered = log.start(since.filter(|_| !reverse), None).recovered.map(|recovered| recovered.is_ok());
-        // A position in another life of the log is before, or in reverse behind, all of this one.
-        let since = since.filter(|since| since.epoch == log.epoch().as_str()).map(|since| since.offset);
+        let start = log.start(since, None);
+        let recovered = start.recovered.filter(|_| !reverse).map(|recovered| recovered.is_ok());
+        let since = match since {
+            // A position in another life of the log is before, or in reverse behind, all of this one.
+            Some(Since::Position(since)) => Some(since.offset).filter(|_| since.epoch == log.epoch().as_str()),
+            Some(Since::Time(_) | Since::Behind(_)) => Some(if reverse { start.after + 1 } else { start.after }),
+            None => None,
+        };
         let (mut records, mut more): (Vec<_>, _);
         let rest;
         if reverse {

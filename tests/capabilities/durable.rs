@@ -59,8 +59,12 @@ async fn epochs_offsets_contents_and_keys_outlive_the_server() {
                 assert_eq!(subscribed["offset"], 3 * life);
                 let old = subscriber.hear("d.a").await;
                 assert_eq!((&old["offset"], &old["content"]), (&json!(3 * life - 1), &json!("second")), "{old}");
-                let (old, attachment) = subscriber.hear_with().await;
-                assert_eq!((&old["offset"], &attachment[..]), (&json!(3 * life), &b"bytes"[..]), "{old}");
+                assert_eq!(subscriber.hear("d.a").await["content"], "third");
+                // So do attachments.
+                let page = history(&mut client, json!({"topic": "d.b", "limit": 9})).await;
+                assert_eq!(offsets(&page), (1..=life).collect::<Vec<_>>());
+                let messages = page["messages"].as_array().expect("messages");
+                assert!(messages.iter().all(|message| message["data"] == "Ynl0ZXM="), "{page}");
             } else {
                 subscriber.subscribe(json!({"topic": "d.a"})).await;
             }
@@ -76,12 +80,13 @@ async fn epochs_offsets_contents_and_keys_outlive_the_server() {
                 assert_eq!((&again["duplicate"], &again["offset"]), (&json!(true), &json!(3 * known + 1)), "{again}");
             }
             publish(&mut client, json!({"topic": "d.a", "content": "second"})).await;
-            let body = with_attachment(&json!({"type": "publish", "id": 1, "topic": "d.a"}), b"bytes");
+            publish(&mut client, json!({"topic": "d.a", "content": "third"})).await;
+            let body = with_attachment(&json!({"type": "publish", "id": 1, "topic": "d.b"}), b"bytes");
             client.control.body(&body).await;
             client.control.expect("published").await;
-            for (offset, content) in [(1, json!("first")), (2, json!("second")), (3, Value::Null)] {
-                let (message, _) = subscriber.hear_with().await;
-                assert_eq!((&message["offset"], &message["content"]), (&json!(3 * life + offset), &content));
+            for (offset, content) in [(1, "first"), (2, "second"), (3, "third")] {
+                let message = subscriber.hear("d.a").await;
+                assert_eq!((&message["offset"], &message["content"]), (&json!(3 * life + offset), &json!(content)));
             }
             server.stop().await;
         }
@@ -165,6 +170,51 @@ async fn history_goes_both_ways_from_memory_and_disk() {
     }
     let all = history(&mut client, json!({"topic": "d", "limit": 1000})).await;
     assert_eq!(offsets(&all), (102..=501).collect::<Vec<_>>());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_time_names_a_place_in_a_log_in_memory_and_on_disk() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = TestServer::start_with(|config| {
+        settings(
+            config,
+            dir.path(),
+            "pattern = 'd'\ndurability = 'os'---pattern = 'm'---pattern = 'short'\nhistory_messages = 2",
+        );
+        config.store.cache_messages = 1;
+    })
+    .await;
+    let mut client = Over::Native.party(&server, "client").await;
+    for topic in ["d", "m"] {
+        // Two messages in each of several milliseconds.
+        let mut times: Vec<u64> = Vec::new();
+        while times.len() < 10 {
+            publish(&mut client, json!({"topic": topic, "content": "x"})).await;
+            let newest = history(&mut client, json!({"topic": topic, "limit": 1, "reverse": true})).await;
+            times.push(newest["messages"][0]["timestamp"].as_u64().expect("a time"));
+        }
+        for time in [0, times[0], times[3], times[7] + 1, times[9], times[9] + 1, u64::from(u32::MAX) << 20] {
+            let first = times.iter().take_while(|&&at| at < time).count() as u64 + 1;
+            let forwards = history(&mut client, json!({"topic": topic, "limit": 100, "since_time": time})).await;
+            assert_eq!(offsets(&forwards), (first..=10).collect::<Vec<_>>(), "{topic} since {time} of {times:?}");
+            assert_eq!(forwards["recovered"], true, "{forwards}");
+            let backwards = json!({"topic": topic, "limit": 100, "since_time": time, "reverse": true});
+            let backwards = history(&mut client, backwards).await;
+            assert_eq!(offsets(&backwards), (1..first).rev().collect::<Vec<_>>(), "{topic} before {time}");
+            let mut subscriber = Subscriber::over(Over::Native, &server, "subscriber").await;
+            let subscribed = subscriber.subscribe(json!({"topic": topic, "since_time": time})).await;
+            assert_eq!((&subscribed["recovered"], &subscribed["offset"]), (&json!(true), &json!(10)));
+            for offset in first..=10 {
+                assert_eq!(subscriber.hear(topic).await["offset"], offset);
+            }
+        }
+    }
+    for _ in 0..3 {
+        publish(&mut client, json!({"topic": "short", "content": "x"})).await;
+    }
+    let page = history(&mut client, json!({"topic": "short", "limit": 9, "since_time": 1})).await;
+    assert_eq!((offsets(&page), &page["recovered"]), (vec![2, 3], &json!(false)));
     server.stop().await;
 }
 

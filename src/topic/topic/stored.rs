@@ -9,8 +9,8 @@ use tokio_util::task::TaskTracker;
 
 use super::{State, Topic};
 use crate::durable::{Durable, StoredTopic};
-use crate::log::{Epoch, Record};
-use crate::message::{Position, Stored};
+use crate::log::{Epoch, Record, Since};
+use crate::message::Stored;
 use crate::metrics::Counters;
 use crate::topic::{HistoryPage, Published, Publishing, TopicError, uptime_ms};
 
@@ -131,7 +131,7 @@ impl Topic {
     pub(in crate::topic) async fn stored_page(
         &self,
         durable: &Arc<Durable>,
-        since: Option<&Position>,
+        since: Option<Since<'_>>,
         limit: usize,
         reverse: bool,
     ) -> Result<HistoryPage, TopicError> {
