@@ -70,8 +70,8 @@ mod worker;
 pub use config::Config;
 pub use error::ServerError;
 pub use quic_websocket_client::{
-    Carrier, Client, ClientBuilder, ClientError, ConnectionStats, Ended, Event, Events, History, HistoryBuilder, Lane,
-    Missed, Presence, PublishBuilder, Published, SubscribeBuilder, Subscription, TopicEvent,
+    Carrier, Client, ClientBuilder, ClientError, ConnectionStats, Consumer, Ended, Event, Events, History,
+    HistoryBuilder, Lane, Missed, Presence, PublishBuilder, Published, SubscribeBuilder, Subscription, TopicEvent,
 };
 pub use quic_websocket_protocol::{Printable, frame, message};
 pub use reload::Reload;

@@ -5,20 +5,23 @@
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use crate::common::stage::Stage;
 use crate::common::transcripts::{self, Compare, Run, Step, Transcript};
 use crate::common::{RawLane, framed, soon};
 use bytes::BytesMut;
 use futures_util::FutureExt;
-use quic_websocket::message::{ClientMessage, CloseCode, Member, Payload, Position, ServerMessage, TopicMessage};
-use quic_websocket::{Carrier, Client, ClientError, Ended, Event, Events, Subscription, TopicEvent};
+use quic_websocket::message::{
+    AckMode, ClientMessage, CloseCode, Member, Offsets, Payload, Position, ServerMessage, Stored, TopicMessage,
+};
+use quic_websocket::{Carrier, Client, ClientError, Ended, Event, Events, SubscribeBuilder, Subscription, TopicEvent};
 use quinn::{Connection, SendStream};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 /// The optional features that this library has.
-const CAN: [&str; 2] = ["compression", "datagrams"];
+const CAN: [&str; 3] = ["compression", "datagrams", "durable"];
 
 /// The result of a call, with the protocol's field names.
 #[derive(Default)]
@@ -202,6 +205,7 @@ impl Scene {
         let to = with["to"].as_str().map(|to| to.parse().expect("a client id"));
         let position: Option<Position> =
             with.get("since").map(|since| serde_json::from_value(since.clone()).expect("a position"));
+        let since_time = with["since_time"].as_u64();
         let (topic, key, number) = (text("topic"), with["key"].as_str().map(str::to_owned), with["limit"].as_u64());
         match call {
             "echo" => tokio::spawn(async move {
@@ -237,8 +241,9 @@ impl Scene {
                 let (recent, presence) = (with["recent"].as_u64(), with["presence"] == true);
                 let (datagrams, on_control) = (with["delivery"] == "datagram", with["lane"] == "control");
                 tokio::spawn(async move {
-                    let mut builder = client.subscribe(topic).presence(presence);
+                    let mut builder = of_consumer(client.subscribe(topic).presence(presence), &with);
                     builder = if let Some(since) = position { builder.since(since) } else { builder };
+                    builder = if let Some(since) = since_time { builder.since_time(since) } else { builder };
                     builder = if let Some(recent) = recent { builder.recent(recent) } else { builder };
                     builder = if datagrams { builder.datagrams() } else { builder };
                     builder = if on_control { builder.on_control_lane() } else { builder };
@@ -248,20 +253,42 @@ impl Scene {
             "unsubscribe" => {
                 let subscription =
                     self.subscriptions.remove(step.of.as_deref().expect("a subscription")).expect("it is there");
-                tokio::spawn(async move { subscription.unsubscribe().await.map(|()| Outcome::of(json!({}))) })
+                let forget = with["forget"] == true;
+                tokio::spawn(async move {
+                    let ended = if forget { subscription.forget().await } else { subscription.unsubscribe().await };
+                    ended.map(|()| Outcome::of(json!({})))
+                })
+            }
+            "ack" => {
+                let consumer = client.consumer(&topic, &text("durable")).expect("a consumer");
+                let offsets = with["offsets"].as_array().cloned().unwrap_or_else(|| vec![with["offset"].clone()]);
+                let offsets = offsets.iter().map(|offset| offset.as_u64().expect("an offset")).collect();
+                let offsets = Offsets::new(offsets).expect("offsets");
+                let (outcome, delay) = (text("outcome"), Duration::from_millis(with["delay_ms"].as_u64().unwrap_or(0)));
+                tokio::spawn(async move {
+                    let acked = match outcome.as_str() {
+                        "retry" => consumer.retry(offsets, delay).await,
+                        "reject" => consumer.reject(offsets).await,
+                        _ => consumer.ack(offsets).await,
+                    };
+                    acked.map(|acked| Outcome::of(json!({"acked": acked})))
+                })
             }
             "publish" => tokio::spawn(async move {
                 let mut publish = client.publish(topic, payload);
                 publish = if let Some(key) = key { publish.key(key) } else { publish };
                 let published = publish.await?;
                 let (epoch, offset) = (&published.position.epoch, published.position.offset);
-                Ok(Outcome::of(json!({"epoch": epoch, "offset": offset, "duplicate": published.is_duplicate})))
+                let (duplicate, stored) = (published.is_duplicate, published.stored.map(Stored::as_str));
+                let value = json!({"epoch": epoch, "offset": offset, "duplicate": duplicate, "stored": stored});
+                Ok(Outcome::of(without_nulls(&value)))
             }),
             "history" => {
                 let is_reverse = with["reverse"] == true;
                 tokio::spawn(async move {
                     let mut history = client.history(topic);
                     history = if let Some(since) = position { history.since(since) } else { history };
+                    history = if let Some(since) = since_time { history.since_time(since) } else { history };
                     history = if let Some(limit) = number { history.limit(limit) } else { history };
                     history = if is_reverse { history.reverse() } else { history };
                     let page = history.await?;
@@ -331,6 +358,31 @@ impl Scene {
     }
 }
 
+/// Adds the options of a durable consumer or queue group.
+fn of_consumer<'a>(mut builder: SubscribeBuilder<'a>, with: &Value) -> SubscribeBuilder<'a> {
+    if let Some(name) = with["durable"].as_str() {
+        builder = builder.durable(name);
+    }
+    if with["share"] == true {
+        builder = builder.share();
+    }
+    match with["ack"].as_str() {
+        Some("each") => builder = builder.ack_mode(AckMode::Each),
+        Some("upto") => builder = builder.ack_mode(AckMode::UpTo),
+        _ => {}
+    }
+    if let Some(wait) = with["ack_wait_ms"].as_u64() {
+        builder = builder.ack_wait(Duration::from_millis(wait));
+    }
+    if let Some(messages) = with["max_in_flight"].as_u64() {
+        builder = builder.max_in_flight(messages);
+    }
+    if let Some(deliveries) = with["max_deliver"].as_u64() {
+        builder = builder.max_deliver(deliveries);
+    }
+    builder
+}
+
 /// Leaves out fields that are `null`.
 fn without_nulls(value: &Value) -> Value {
     let mut value = value.clone();
@@ -362,9 +414,12 @@ fn in_history(message: TopicMessage) -> Value {
 }
 
 fn of_message(message: TopicMessage) -> (Value, Option<Vec<u8>>) {
-    let TopicMessage { topic, offset, from, payload, timestamp, .. } = message;
+    let TopicMessage { topic, offset, durable, tries, from, payload, timestamp, .. } = message;
     let content = payload.content.as_deref();
-    let value = json!({"topic": topic, "offset": offset, "from": from, "content": content, "timestamp": timestamp});
+    let value = json!({
+        "topic": topic, "offset": offset, "durable": durable, "tries": tries, "from": from, "content": content,
+        "timestamp": timestamp
+    });
     (value, payload.attachment.map(Into::into))
 }
 
@@ -385,6 +440,7 @@ fn of_topic(event: TopicEvent) -> (String, Value, Option<Vec<u8>>) {
         TopicEvent::Leave { topic, member: who, .. } => {
             ("leave", json!({"topic": topic, "client": member(&who)}), None)
         }
+        TopicEvent::Ended(Ended::TakenOver { .. }) => ("ended", json!({"code": 409}), None),
         TopicEvent::Ended(Ended::ByServer(error)) => ("ended", json!({"code": error.code}), None),
         other => panic!("{other:?}"),
     };

@@ -66,8 +66,8 @@ pub use self::lane::Lane;
 pub use self::message::{CloseCode, Payload};
 pub use self::tls::Trust;
 pub use self::topics::{
-    Ended, History, HistoryBuilder, Missed, Presence, PublishBuilder, Published, SubscribeBuilder, Subscription,
-    TopicEvent,
+    Consumer, Ended, History, HistoryBuilder, Missed, Presence, PublishBuilder, Published, SubscribeBuilder,
+    Subscription, TopicEvent,
 };
 pub use quic_websocket_protocol::message;
 

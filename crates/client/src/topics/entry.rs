@@ -1,19 +1,19 @@
 //! One subscription as the client keeps it: what was asked for, and what has been seen. Pure; called by `routes`.
 
+mod locate;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::event::{Ended, Missed, TopicEvent};
-use super::history::offset_of;
 use super::queue::{Item, Keep, Queue, Seen};
 use super::routes::{Dispatch, Via};
 use crate::ClientError;
 use crate::backoff::Backoff;
 use crate::message::{
-    ClientMessage, ClosedBy, DeliveryMode, ErrorCode, ErrorReply, MAX_PAGE, Position, ServerMessage, Subscribe,
-    Subscribed, TopicName,
+    ClientMessage, ClosedBy, DeliveryMode, ErrorCode, ErrorReply, Position, ServerMessage, Subscribe, Subscribed,
 };
 
 /// Refusals that may pass: a subscription that was live is tried again.
@@ -102,6 +102,25 @@ impl Entry {
         self.request.delivery == DeliveryMode::Datagram
     }
 
+    /// The name of its durable consumer, if it has one.
+    pub(super) fn durable(&self) -> Option<&str> {
+        Some(self.request.consumer.as_ref()?.durable()?.name.as_str())
+    }
+
+    /// Whether the server decides which messages come, and perhaps again: those of a durable consumer or queue group.
+    /// Then there is no position: nothing is left out as seen, and nothing is resumed after it.
+    fn has_no_position(&self) -> bool {
+        self.request.consumer.is_some()
+    }
+
+    /// The connection has ended. A consumer delivers again what was not acknowledged, perhaps to another client.
+    pub(super) fn disconnected(&mut self) {
+        self.stage = Stage::Wanted;
+        if self.durable().is_some() {
+            self.queue.drop_messages();
+        }
+    }
+
     /// Whether only the newest message of a topic matters.
     fn newest_wins(&self) -> bool {
         self.is_datagram() || self.queue.keep() == Keep::Newest
@@ -124,67 +143,16 @@ impl Entry {
         }
         if self.is_datagram() {
             // Newest wins: what was missed does not matter.
-            subscribe.since = None;
+            (subscribe.since, subscribe.since_time) = (None, None);
             return subscribe;
         }
-        subscribe.recent = None;
+        (subscribe.since, subscribe.since_time, subscribe.recent) = (None, None, None);
+        if self.has_no_position() {
+            return subscribe;
+        }
         subscribe.since =
             self.seen.as_ref().map(|seen| Position { epoch: seen.epoch.as_ref().to_owned(), offset: seen.offset });
         subscribe
-    }
-
-    /// Asks for the recent messages that were to come on the connection before, to learn the offset of the oldest: page
-    /// by page, because a page is bounded in messages and in bytes.
-    fn locate(&self) -> Option<ClientMessage> {
-        let recent = self.recent.filter(|_| self.opened.is_none() && !self.is_datagram())?;
-        let epoch = self.seen.as_ref()?.epoch.as_ref().to_owned();
-        Some(ClientMessage::History {
-            topic: TopicName::new(self.request.topic.as_str()).ok()?,
-            since: Some(Position { epoch, offset: recent.newest + 1 }),
-            since_time: None,
-            limit: recent.count.min(MAX_PAGE),
-            reverse: true,
-        })
-    }
-
-    /// The server's answer to [`locate`](Self::locate): the subscription resumes before the oldest of the messages, or
-    /// behind all of them if they are gone; [`locate`](Self::locate) has the next page if there is one. Gives a refusal
-    /// back that may pass.
-    pub(super) fn located(&mut self, reply: ServerMessage) -> Result<(), ClientError> {
-        let (oldest, is_whole) = match &reply {
-            ServerMessage::Error(error) if PASSING.contains(&error.code) => {
-                return Err(ClientError::Server(error.clone()));
-            }
-            ServerMessage::Error(error) => (None, error.code == ErrorCode::NotFound.number()),
-            ServerMessage::History { epoch, messages, more, .. } => {
-                let oldest = messages.last().and_then(|oldest| offset_of(oldest));
-                let got = u64::try_from(messages.len()).unwrap_or(u64::MAX);
-                let left = self.recent.map_or(0, |recent| recent.count.saturating_sub(got));
-                if let (Some(recent), Some(seen), Some(oldest)) = (&mut self.recent, &self.seen, oldest)
-                    && *more
-                    && left > 0
-                    && (1..=recent.newest).contains(&oldest)
-                    && *seen.epoch == **epoch
-                {
-                    *recent = Recent { count: left, newest: oldest - 1 };
-                    self.stage = Stage::Wanted;
-                    return Ok(());
-                }
-                (oldest, !more || left == 0)
-            }
-            _ => (None, false),
-        };
-        self.stage = Stage::Wanted;
-        let (Some(recent), Some(seen)) = (self.recent.take(), &mut self.seen) else { return Ok(()) };
-        if matches!(&reply, ServerMessage::History { epoch, .. } if *seen.epoch != **epoch) {
-            // What is reported about the position covers these messages as well.
-            return Ok(());
-        }
-        seen.offset = oldest.map_or(recent.newest, |oldest| oldest.saturating_sub(1));
-        if !is_whole && !self.newest_wins() {
-            self.missed("the connection was lost before all recent messages came".into());
-        }
-        Ok(())
     }
 
     /// The channel that carries its messages, beside datagrams. Meaningful once the server has answered.
@@ -206,6 +174,9 @@ impl Entry {
         self.refusal = None;
         let is_renewed = self.opened.is_none();
         match (subscribed.epoch, subscribed.offset) {
+            (Some(epoch), Some(newest)) if self.has_no_position() => {
+                self.began(epoch, newest, is_renewed, (subscribed.recovered, subscribed.reason));
+            }
             (Some(epoch), Some(newest)) if !self.request.topic.is_wildcard() => {
                 let had_seen = self.seen.is_some();
                 let is_recovered = subscribed.recovered == Some(true);
@@ -229,6 +200,17 @@ impl Entry {
         if let Some(opened) = self.opened.take() {
             // A caller that has given up removes the subscription itself.
             let _ = opened.send(Ok(self.position()));
+        }
+    }
+
+    /// A consumer or queue group is there, on a log of this epoch. Reports what it cannot deliver.
+    fn began(&mut self, epoch: String, newest: u64, is_renewed: bool, lost: (Option<bool>, Option<String>)) {
+        let before = self.seen.replace(Seen { epoch: epoch.as_str().into(), offset: newest });
+        let (recovered, reason) = lost;
+        if !is_renewed && recovered == Some(false) {
+            self.missed(reason.unwrap_or_else(|| "the topic's log does not reach back".into()));
+        } else if is_renewed && self.durable().is_some() && before.is_some_and(|before| *before.epoch != *epoch) {
+            self.missed("the topic's log was started again".into());
         }
     }
 
@@ -265,7 +247,7 @@ impl Entry {
 
     /// The position from which to resume; none while recent messages are to come, which would come after all others.
     fn position(&self) -> Option<Seen> {
-        self.seen.clone().filter(|_| self.recent.is_none())
+        self.seen.clone().filter(|_| self.recent.is_none() && !self.has_no_position())
     }
 
     fn missed(&self, reason: String) {
@@ -285,15 +267,17 @@ impl Entry {
             ServerMessage::Gap { first, last, .. } => (Some(*first.min(last)), Some(*last)),
             _ => (None, None),
         };
+        let seen = self.seen.as_ref().filter(|_| !self.has_no_position());
         let mut position = None;
-        if let (Some(seen), Some(last)) = (&self.seen, last) {
+        if let (Some(seen), Some(last)) = (seen, last) {
             if last <= seen.offset {
                 return Dispatch::Taken;
             }
             position = Some(Seen { offset: last, ..seen.clone() });
         }
         // The rest of a gap of which a part has been reported.
-        let first = first.map(|first| self.seen.as_ref().map_or(first, |seen| first.max(seen.offset + 1)));
+        let first = first.map(|first| seen.map_or(first, |seen| first.max(seen.offset + 1)));
+        let Some(message) = self.waits_again(message) else { return Dispatch::Taken };
         let waits = matches!(via, Via::Lane(_)) && !self.newest_wins();
         if waits && !self.queue.has_room() {
             return Dispatch::Full(message, Arc::clone(&self.queue));
@@ -323,6 +307,16 @@ impl Entry {
             self.queue.push_out(item, !self.newest_wins());
         }
         Dispatch::Taken
+    }
+
+    /// A message that a durable consumer delivers again takes the place of the same message if that was not read yet.
+    fn waits_again(&self, message: ServerMessage) -> Option<ServerMessage> {
+        match message {
+            ServerMessage::Message(message) if message.tries.is_some() => {
+                self.queue.replace(message).map(ServerMessage::Message)
+            }
+            message => Some(message),
+        }
     }
 
     /// The server refused it. Gives the time of the next attempt, or `None` if the subscription has ended. `is_early`
@@ -363,7 +357,11 @@ impl Entry {
         if let Some(opened) = self.opened.take() {
             return drop(opened.send(Err(ClientError::Server(error))));
         }
-        self.queue.end(Ended::ByServer(error));
+        let is_taken_over = self.durable().is_some() && error.code == ErrorCode::Conflict.number();
+        self.queue.end(match is_taken_over {
+            true => Ended::TakenOver { reason: error.message },
+            false => Ended::ByServer(error),
+        });
     }
 
     /// The client is closed for good.

@@ -57,6 +57,13 @@ pub enum Ended {
     /// The server ended it, or refused it after a reconnect, for instance with code 403 because a new token no longer
     /// allows it.
     ByServer(ErrorReply),
+    /// Another client has subscribed to its durable consumer, which is not shared. Do not subscribe again by yourself:
+    /// the two would take the consumer from each other forever.
+    #[non_exhaustive]
+    TakenOver {
+        /// The reason, for people.
+        reason: String,
+    },
     /// The client could not ask for it again after a reconnect.
     #[non_exhaustive]
     NotResumed {
@@ -72,7 +79,7 @@ impl Ended {
     pub fn reason(&self) -> &str {
         match self {
             Self::ByServer(error) => &error.message,
-            Self::NotResumed { reason } => reason,
+            Self::TakenOver { reason } | Self::NotResumed { reason } => reason,
             Self::Closed(closed) => &closed.reason,
         }
     }
@@ -82,7 +89,7 @@ impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ByServer(error) => write!(f, "{} - {}", error.code, error.message),
-            Self::NotResumed { reason } => f.write_str(reason),
+            Self::TakenOver { reason } | Self::NotResumed { reason } => f.write_str(reason),
             Self::Closed(closed) => write!(f, "{} - {}", closed.code, closed.reason),
         }
     }

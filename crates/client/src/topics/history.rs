@@ -27,7 +27,14 @@ impl Client {
     /// # Ok(()) }
     /// ```
     pub fn history(&self, topic: impl Into<String>) -> HistoryBuilder<'_> {
-        HistoryBuilder { client: self, topic: topic.into(), since: None, limit: DEFAULT_PAGE, reverse: false }
+        HistoryBuilder {
+            client: self,
+            topic: topic.into(),
+            since: None,
+            since_time: None,
+            limit: DEFAULT_PAGE,
+            reverse: false,
+        }
     }
 
     /// Lists the clients that are subscribed to a topic by its name, ordered by id, at most 1,000; and their number.
@@ -88,6 +95,7 @@ pub struct HistoryBuilder<'a> {
     client: &'a Client,
     topic: String,
     since: Option<Position>,
+    since_time: Option<u64>,
     limit: u64,
     reverse: bool,
 }
@@ -96,6 +104,20 @@ impl<'a> HistoryBuilder<'a> {
     /// Only messages after a position; with [`reverse`](Self::reverse), only those before it.
     pub fn since(mut self, position: Position) -> Self {
         self.since = Some(position);
+        self
+    }
+
+    /// Only messages from this time on, in Unix milliseconds; with [`reverse`](Self::reverse), only those before it.
+    /// Not together with [`since`](Self::since).
+    ///
+    /// ```no_run
+    /// # async fn f(client: quic_websocket_client::Client) -> Result<(), quic_websocket_client::ClientError> {
+    /// let hour_ago = quic_websocket_client::message::now_ms() - 3_600_000;
+    /// let last_hour = client.history("orders").since_time(hour_ago).all().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn since_time(mut self, unix_ms: u64) -> Self {
+        self.since_time = Some(unix_ms);
         self
     }
 
@@ -118,9 +140,10 @@ impl<'a> HistoryBuilder<'a> {
     /// [`ClientError::Server`] with code 404 from older servers if the topic has no history; otherwise as
     /// [`Client::request`].
     pub async fn page(self) -> Result<History, ClientError> {
-        let Self { client, topic, since, limit, reverse } = self;
+        let Self { client, topic, since, since_time, limit, reverse } = self;
+        one_beginning(since.as_ref(), since_time)?;
         let topic = TopicName::new(&topic)?;
-        page(client, ClientMessage::History { topic, since, since_time: None, limit, reverse }).await
+        page(client, ClientMessage::History { topic, since, since_time, limit, reverse }).await
     }
 
     /// Fetches all pages, and collects them in memory. [`limit`](Self::limit) has no effect.
@@ -129,13 +152,14 @@ impl<'a> HistoryBuilder<'a> {
     /// [`ClientError::Unexpected`] if a page does not lead to the next; otherwise as [`page`](Self::page).
     pub async fn all(self) -> Result<History, ClientError> {
         let topic = TopicName::new(&self.topic)?;
-        let mut since = self.since;
+        one_beginning(self.since.as_ref(), self.since_time)?;
+        let (mut since, mut since_time) = (self.since, self.since_time);
         let mut all: Option<History> = None;
         loop {
             let ask = ClientMessage::History {
                 topic: topic.clone(),
                 since: since.clone(),
-                since_time: None,
+                since_time,
                 limit: MAX_PAGE,
                 reverse: self.reverse,
             };
@@ -159,7 +183,7 @@ impl<'a> HistoryBuilder<'a> {
                         let got = "a page that leads nowhere";
                         return Err(ClientError::Unexpected { asked: "history", got });
                     }
-                    since = Some(next);
+                    (since, since_time) = (Some(next), None);
                 }
                 _ => break,
             }
@@ -176,6 +200,14 @@ impl<'a> IntoFuture for HistoryBuilder<'a> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(self.page())
+    }
+}
+
+/// Refuses two beginnings.
+fn one_beginning(since: Option<&Position>, since_time: Option<u64>) -> Result<(), Invalid> {
+    match (since, since_time) {
+        (Some(_), Some(_)) => Err(Invalid::field("since_time: not together with since; set one of them")),
+        _ => Ok(()),
     }
 }
 

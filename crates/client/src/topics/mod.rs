@@ -1,6 +1,7 @@
 //! Topics on the client's side: subscriptions that outlive connections, publishing, history, presence. [`Topics`] is
 //! what the client's handles and its connection share; the decisions are in `routes` and `entry`, which do no I/O.
 
+mod consumer;
 mod entry;
 mod event;
 mod history;
@@ -17,6 +18,7 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, oneshot};
 
+pub use self::consumer::Consumer;
 use self::entry::Opened;
 pub use self::event::{Ended, Missed, TopicEvent};
 pub use self::history::{History, HistoryBuilder, Presence};
@@ -51,9 +53,10 @@ impl Topics {
         Ok(number)
     }
 
-    /// Removes a subscription. `reply` is dropped if the server need not be told, or cannot.
-    fn leave(&self, number: u64, reply: Option<oneshot::Sender<ServerMessage>>) {
-        self.routes().leave(number, reply);
+    /// Removes a subscription. `reply` is dropped if the server need not be told, or cannot. `forget`: its durable
+    /// consumer as well.
+    fn leave(&self, number: u64, reply: Option<oneshot::Sender<ServerMessage>>, forget: bool) {
+        self.routes().leave(number, reply, forget);
         self.requests.notify_one();
         self.settled.notify_waiters();
     }

@@ -4,12 +4,12 @@ use std::future::IntoFuture;
 use std::pin::Pin;
 
 use crate::client::unexpected;
-use crate::message::{ClientMessage, IdempotencyKey, Payload, Position, ServerMessage, TopicName};
+use crate::message::{ClientMessage, IdempotencyKey, Payload, Position, ServerMessage, Stored, TopicName};
 use crate::{Client, ClientError};
 
 impl Client {
     /// Publishes to a topic. Set options on the returned builder, and await it; once it returns, the server has added
-    /// the message to the topic's log.
+    /// the message to the topic's log, and stored it as safely as the topic promises ([`Published::stored`]).
     ///
     /// ```no_run
     /// # async fn f(client: quic_websocket_client::Client) -> Result<(), quic_websocket_client::ClientError> {
@@ -44,6 +44,8 @@ pub struct Published {
     /// Whether the server had seen the key before. Nothing was added then, and the position is that of the first
     /// message.
     pub is_duplicate: bool,
+    /// How safe the message is; `None` for a topic that the server keeps in memory.
+    pub stored: Option<Stored>,
 }
 
 /// A message to publish; awaiting it publishes.
@@ -69,8 +71,9 @@ impl<'a> PublishBuilder<'a> {
     ///
     /// # Errors
     /// [`ClientError::Invalid`] if the topic or the key is out of its bounds; [`ClientError::Server`] with code 403 if
-    /// it is not permitted, 503 if slow subscribers block the topic for too long; otherwise as [`Client::request`].
-    /// After [`ClientError::Lost`] and [`ClientError::Timeout`] the message may have been published, or not.
+    /// it is not permitted, 503 if slow subscribers block the topic for too long, or if a durable topic cannot store
+    /// it; otherwise as [`Client::request`]. After a 503 of a durable topic, [`ClientError::Lost`] and
+    /// [`ClientError::Timeout`] the message may have been published, or not: with a key it is safe to publish again.
     pub async fn send(self) -> Result<Published, ClientError> {
         let Self { client, topic, payload, key } = self;
         let topic = TopicName::new(&topic)?;
@@ -79,8 +82,8 @@ impl<'a> PublishBuilder<'a> {
         let message = ClientMessage::Publish { topic, payload, key };
         let reply = client.ask(&message, is_repeatable).await?;
         match reply {
-            ServerMessage::Published { epoch, offset, duplicate, .. } => {
-                Ok(Published { position: Position { epoch, offset }, is_duplicate: duplicate })
+            ServerMessage::Published { epoch, offset, duplicate, stored, .. } => {
+                Ok(Published { position: Position { epoch, offset }, is_duplicate: duplicate, stored })
             }
             other => Err(unexpected("publish", &other)),
         }

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::task::coop;
 
 use super::event::{Ended, TopicEvent};
+use crate::message::TopicMessage;
 
 /// The reason for messages that were dropped here.
 const QUEUE_FULL: &str = "they were not read fast enough";
@@ -201,6 +202,25 @@ impl Queue {
         while state.items.len() >= self.capacity && self.push_oldest_out(&mut state, item.topic(), report) {}
         drop(state);
         self.push(item);
+    }
+
+    /// Puts a message in the place of an earlier delivery of it that was not read yet; gives it back if there is none.
+    pub(super) fn replace(&self, message: TopicMessage) -> Option<TopicMessage> {
+        let mut state = self.state();
+        let is_it = |event: &TopicEvent| matches!(event, TopicEvent::Message(other) if other.offset == message.offset);
+        match state.items.iter_mut().find(|item| is_it(&item.event)) {
+            Some(item) => item.event = TopicEvent::Message(message),
+            None => return Some(message),
+        }
+        None
+    }
+
+    /// Drops all messages that were not read yet.
+    pub(super) fn drop_messages(&self) {
+        let mut state = self.state();
+        state.items.retain(|item| !matches!(item.event, TopicEvent::Message(_)));
+        drop(state);
+        self.writable.notify_waiters();
     }
 
     /// Puts in the last event.

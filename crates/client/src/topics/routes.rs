@@ -65,6 +65,8 @@ pub(crate) enum Next {
 struct Leaving {
     topic: TopicPattern,
     reply: Option<oneshot::Sender<ServerMessage>>,
+    /// Whether its durable consumer ends as well.
+    forget: bool,
     /// The time of the next attempt, if the server refused one.
     due: Option<Instant>,
 }
@@ -128,12 +130,12 @@ impl Routes {
     }
 
     /// Removes a subscription, and has the server end it. `reply` is dropped if the server does not know it.
-    pub(super) fn leave(&mut self, number: u64, reply: Option<oneshot::Sender<ServerMessage>>) {
+    pub(super) fn leave(&mut self, number: u64, reply: Option<oneshot::Sender<ServerMessage>>, forget: bool) {
         let Some(entry) = self.remove(number) else { return };
         entry.queue.abandon();
         if self.is_connected && matches!(entry.stage, Stage::Asked | Stage::Live) {
             self.remember_ended(&entry);
-            self.leaving.push_back(Leaving { topic: entry.request.topic, reply, due: None });
+            self.leaving.push_back(Leaving { topic: entry.request.topic, reply, forget, due: None });
         }
     }
 
@@ -174,7 +176,7 @@ impl Routes {
         self.recently_ended.clear();
         self.deferred.clear();
         for entry in self.entries.values_mut() {
-            entry.stage = Stage::Wanted;
+            entry.disconnected();
         }
     }
 
@@ -208,9 +210,9 @@ impl Routes {
         let now = Instant::now();
         let farewell = self.leaving.iter().position(|leaving| leaving.due.is_none_or(|due| due <= now));
         if let Some(leaving) = farewell.and_then(|at| self.leaving.remove(at)) {
-            let topic = leaving.topic.clone();
+            let (topic, forget) = (leaving.topic.clone(), leaving.forget);
             self.unsubscribing.insert(id, leaving);
-            return Some(Outgoing { message: ClientMessage::Unsubscribe { topic, forget: false } });
+            return Some(Outgoing { message: ClientMessage::Unsubscribe { topic, forget } });
         }
         while let Some(number) = self.next_due(now).or_else(|| self.next_wanted()) {
             if let Some(entry) = self.entries.get_mut(&number) {

@@ -14,6 +14,7 @@ use crate::message::{
     Subscribed, TopicMessage, TopicPattern,
 };
 
+mod consumers;
 mod lanes;
 mod renewal;
 
@@ -106,6 +107,7 @@ impl Reader {
             TopicEvent::Leave { topic, .. } => format!("leave {topic}"),
             TopicEvent::Ended(Ended::ByServer(error)) => format!("ended {}", error.code),
             TopicEvent::Ended(Ended::Closed(closed)) => format!("closed {}", closed.code),
+            TopicEvent::Ended(Ended::TakenOver { .. }) => "taken over".into(),
             TopicEvent::Ended(Ended::NotResumed { reason }) => format!("not resumed: {reason}"),
         };
         std::iter::from_fn(|| self.queue.try_next()).map(|item| short(item.event)).collect()
@@ -308,8 +310,8 @@ fn only_subscriptions_that_the_server_knows_are_unsubscribed_and_in_order() {
     let mut scene = Scene::connected();
     let (asked, wanted) = (scene.add("asked"), scene.add("wanted"));
     let (id, _) = scene.asked();
-    scene.routes.leave(asked.number, None);
-    scene.routes.leave(wanted.number, None);
+    scene.routes.leave(asked.number, None, false);
+    scene.routes.leave(wanted.number, None, false);
     let again = scene.add("asked");
     let farewell = scene.order();
     assert!(
@@ -322,7 +324,7 @@ fn only_subscriptions_that_the_server_knows_are_unsubscribed_and_in_order() {
     scene.take(CONTROL, "asked", 6);
     assert_eq!(again.events(), ["6"]);
     // And what is still on its way for one that left is not news to anybody.
-    scene.routes.leave(again.number, None);
+    scene.routes.leave(again.number, None, false);
     scene.take(Via::Lane(3), "asked", 7);
 }
 
@@ -334,7 +336,7 @@ fn a_text_can_be_subscribed_to_once() {
     let (sender, _opened) = oneshot::channel();
     let again = scene.routes.add(request.clone(), Queue::new("t", 1, Keep::All), sender);
     assert!(matches!(again, Err(ClientError::AlreadySubscribed { topic }) if topic == "t"));
-    scene.routes.leave(first.number, None);
+    scene.routes.leave(first.number, None, false);
     let (sender, _opened) = oneshot::channel();
     assert!(scene.routes.add(request, Queue::new("t", 1, Keep::All), sender).is_ok());
 }
@@ -493,7 +495,7 @@ fn requests_above_the_rate_are_repeated_in_time_also_unsubscribes() {
     scene.answer(live("e", 0, None));
     assert!(first.opened.try_recv().expect("an answer").is_ok());
 
-    scene.routes.leave(first.number, None);
+    scene.routes.leave(first.number, None, false);
     let (id, farewell) = scene.order().expect("a farewell");
     assert!(matches!(farewell, ClientMessage::Unsubscribe { .. }), "{farewell:?}");
     assert!(scene.routes.settle(id, refusal(600_000)).is_none());

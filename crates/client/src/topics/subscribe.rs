@@ -2,12 +2,17 @@
 
 use std::future::IntoFuture;
 use std::pin::Pin;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::consumer::Consumer;
 use super::queue::{Keep, Queue};
 use super::subscription::Subscription;
-use crate::message::{DeliveryMode, Invalid, LaneChoice, Position, Subscribe, TopicPattern};
+use crate::message::{
+    AckMode, ConsumerFields, ConsumerName, ConsumerRequest, DeliveryMode, Invalid, LaneChoice, MAX_IN_FLIGHT, Position,
+    Subscribe, TopicName, TopicPattern,
+};
 use crate::{Client, ClientError};
 
 /// Default for the most events of one subscription that wait.
@@ -41,12 +46,15 @@ impl Client {
             client: self,
             topic: topic.into(),
             since: None,
+            since_time: None,
             recent: None,
             presence: false,
             delivery: DeliveryMode::Stream,
             lane: LaneChoice::Own,
             queue: DEFAULT_QUEUE,
             keep: Keep::All,
+            durable: None,
+            consumer: ConsumerFields::default(),
         }
     }
 }
@@ -58,12 +66,16 @@ pub struct SubscribeBuilder<'a> {
     client: &'a Client,
     topic: String,
     since: Option<Position>,
+    since_time: Option<u64>,
     recent: Option<u64>,
     presence: bool,
     delivery: DeliveryMode,
     lane: LaneChoice,
     queue: usize,
     keep: Keep,
+    durable: Option<String>,
+    /// Without the name, which is not checked yet.
+    consumer: ConsumerFields,
 }
 
 impl<'a> SubscribeBuilder<'a> {
@@ -78,6 +90,92 @@ impl<'a> SubscribeBuilder<'a> {
     /// came after it, the first event is a [`Missed`](super::Missed). Not for patterns.
     pub fn since(mut self, position: Position) -> Self {
         self.since = Some(position);
+        self
+    }
+
+    /// Begins with the first message from this time on, in Unix milliseconds, by the server's clock. If the server no
+    /// longer has everything from then on, the first event is a [`Missed`](super::Missed). Not together with
+    /// [`since`](Self::since), and not for patterns.
+    pub fn since_time(mut self, unix_ms: u64) -> Self {
+        self.since_time = Some(unix_ms);
+        self
+    }
+
+    /// Takes the messages from a durable consumer of this name, which the server remembers: it delivers each message
+    /// again until it is acknowledged, also to the next process that uses the same name. The name has 1 to 64 of
+    /// `A-Z a-z 0-9 _ -` and belongs to its topic.
+    ///
+    /// The first subscription creates the consumer; [`since`](Self::since), [`since_time`](Self::since_time) and
+    /// [`recent`](Self::recent) say where it begins, and have no effect later. Acknowledge each message once its work is
+    /// done: by [`Subscription::ack`], or by a [`Consumer`] in other tasks. A message that comes again has
+    /// [`tries`](crate::message::TopicMessage::tries), and may come after newer ones; so may every message after a
+    /// reconnect.
+    ///
+    /// ```no_run
+    /// # fn store(_: &str) -> Result<(), std::io::Error> { Ok(()) }
+    /// # async fn f(client: quic_websocket_client::Client) -> Result<(), quic_websocket_client::ClientError> {
+    /// use std::time::Duration;
+    ///
+    /// use quic_websocket_client::{Ended, TopicEvent};
+    ///
+    /// let mut orders = client.subscribe("orders.eu").durable("billing").recent(1000).await?;
+    /// while let Some(event) = orders.next().await {
+    ///     match event {
+    ///         TopicEvent::Message(order) => match store(order.text().unwrap_or_default()) {
+    ///             Ok(()) => drop(orders.ack(&order).await?),
+    ///             Err(_) if order.tries.unwrap_or(1) < 5 => {
+    ///                 orders.retry(&order, Duration::from_secs(10)).await?;
+    ///             }
+    ///             Err(_) => drop(orders.reject(&order).await?),
+    ///         },
+    ///         TopicEvent::Ended(Ended::TakenOver { .. }) => println!("another process does the billing now"),
+    ///         other => println!("{other:?}"),
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Without [`share`](Self::share) the consumer has one client: a newer subscription takes it over, and the older one
+    /// ends with [`Ended::TakenOver`](super::Ended::TakenOver). Not for patterns, and not with
+    /// [`datagrams`](Self::datagrams) or [`latest`](Self::latest).
+    pub fn durable(mut self, name: impl Into<String>) -> Self {
+        self.durable = Some(name.into());
+        self
+    }
+
+    /// Shares the topic's messages with other subscriptions, so that each message goes to one of them: with
+    /// [`durable`](Self::durable) with all clients of that consumer; without it with all subscriptions to the topic that
+    /// share it, at most once and without acknowledgements, beginning with the next message. Not for patterns.
+    pub fn share(mut self) -> Self {
+        self.consumer.share = true;
+        self
+    }
+
+    /// What one acknowledgement covers. Like all settings of a durable consumer, it is fixed when the consumer is
+    /// created: another value later is refused with code 409, none means as it is. Default: [`AckMode::Each`].
+    pub fn ack_mode(mut self, mode: AckMode) -> Self {
+        self.consumer.ack = Some(mode);
+        self
+    }
+
+    /// After how long a message that was not acknowledged is delivered again, from one second to one hour. Only with
+    /// [`durable`](Self::durable). Default: 30 s.
+    pub fn ack_wait(mut self, wait: Duration) -> Self {
+        self.consumer.ack_wait_ms = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        self
+    }
+
+    /// Most messages that are delivered and not yet acknowledged, from 1 to 1,000. Only with
+    /// [`durable`](Self::durable). Default: 100.
+    pub fn max_in_flight(mut self, messages: u64) -> Self {
+        self.consumer.max_in_flight = Some(messages);
+        self
+    }
+
+    /// Most deliveries of one message, at most 1,000, before it goes to the dead-letter topic; 0 means any number. Only
+    /// with [`durable`](Self::durable). Default: 0.
+    pub fn max_deliver(mut self, deliveries: u64) -> Self {
+        self.consumer.max_deliver = Some(deliveries);
         self
     }
 
@@ -138,24 +236,39 @@ impl<'a> SubscribeBuilder<'a> {
     ///
     /// # Errors
     /// [`ClientError::Invalid`] if the topic or an option is out of its bounds; [`ClientError::AlreadySubscribed`];
-    /// [`ClientError::Server`] if the server refuses, with code 403 if it is not permitted; [`ClientError::Timeout`];
+    /// [`ClientError::Server`] if the server refuses, with code 403 if it is not permitted, 409 if a durable consumer has
+    /// other settings or the topic cannot have one; [`ClientError::Timeout`];
     /// [`ClientError::Closed`].
     pub async fn open(self) -> Result<Subscription, ClientError> {
-        let topic = TopicPattern::new(&self.topic)?;
-        if topic.is_wildcard() && self.since.is_some() {
-            return Err(Invalid::field("since: a pattern has no position; subscribe to each topic").into());
-        }
-        let queue = Queue::new(topic.as_str(), self.queue, self.keep);
-        let mut request = Subscribe::new(topic);
+        let mut request = Subscribe::new(TopicPattern::new(&self.topic)?);
         request.since = self.since;
+        request.since_time = self.since_time;
         request.recent = self.recent;
         request.delivery = self.delivery;
         request.lane = self.lane;
         request.presence = self.presence;
+        let durable = self.durable.as_deref().map(ConsumerName::new).transpose()?;
+        request.consumer = ConsumerFields { durable, ..self.consumer }.check()?;
+        request.check()?;
+        let durable = request.consumer.as_ref().and_then(ConsumerRequest::durable);
+        if durable.is_some() && self.keep == Keep::Newest {
+            return Err(Invalid::field("durable: not with latest, which drops messages").into());
+        }
+        let consumer = match durable {
+            Some(durable) => {
+                let topic = TopicName::new(request.topic.as_str())?;
+                Some(Consumer::new(self.client.clone(), topic, durable.name.clone()))
+            }
+            None => None,
+        };
+        // What a consumer has in flight always has room.
+        let least = durable.map_or(1, |durable| durable.max_in_flight.unwrap_or(*MAX_IN_FLIGHT.end()));
+        let capacity = self.queue.max(usize::try_from(least).unwrap_or(usize::MAX));
+        let queue = Queue::new(request.topic.as_str(), capacity, self.keep);
         let (opened, answer) = oneshot::channel();
         let number = self.client.shared.topics.add(request, queue.clone(), opened)?;
         // From here on, dropping it unsubscribes.
-        let mut subscription = Subscription::new(self.client.clone(), number, self.topic, queue);
+        let mut subscription = Subscription::new(self.client.clone(), number, self.topic, queue, consumer);
         let topics = &self.client.shared.topics;
         let first = match self.client.bounded(async { answer.await.unwrap_or(Err(ClientError::Lost)) }).await {
             // The repeated refusal explains the timeout.

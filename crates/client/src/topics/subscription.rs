@@ -3,14 +3,16 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures_core::Stream;
 use tokio::sync::oneshot;
 
+use super::consumer::Consumer;
 use super::event::TopicEvent;
 use super::queue::{Item, Queue, Seen};
 use crate::client::unexpected;
-use crate::message::{Position, ServerMessage};
+use crate::message::{Invalid, Offsets, Position, ServerMessage};
 use crate::{Client, ClientError};
 
 /// The messages of a topic, or of all topics that match a pattern; made by [`Client::subscribe`]. Read it by
@@ -29,7 +31,8 @@ use crate::{Client, ClientError};
 /// ```
 ///
 /// It outlives connections: after a reconnect it resumes behind the last message that came, with nothing lost and
-/// nothing twice. If that is not possible, [`TopicEvent::Missed`] reports it at that point; for a pattern after every
+/// nothing twice; with [`durable`](super::SubscribeBuilder::durable), with every message that was not acknowledged. If
+/// that is not possible, [`TopicEvent::Missed`] reports it at that point; for a pattern after every
 /// reconnect, because a pattern has no position. If the server refuses it for the moment (error 429, 500 or 503), the
 /// client asks again until the server accepts it.
 ///
@@ -43,11 +46,18 @@ pub struct Subscription {
     topic: String,
     queue: Arc<Queue>,
     position: Option<Seen>,
+    consumer: Option<Consumer>,
 }
 
 impl Subscription {
-    pub(super) fn new(client: Client, number: u64, topic: String, queue: Arc<Queue>) -> Self {
-        Self { client, number, topic, queue, position: None }
+    pub(super) fn new(
+        client: Client,
+        number: u64,
+        topic: String,
+        queue: Arc<Queue>,
+        consumer: Option<Consumer>,
+    ) -> Self {
+        Self { client, number, topic, queue, position: None, consumer }
     }
 
     pub(super) fn begin_at(&mut self, position: Option<Seen>) {
@@ -76,8 +86,10 @@ impl Subscription {
     }
 
     /// The position behind the last event that was handed out. Store it, and pass it to
-    /// [`since`](super::SubscribeBuilder::since) to resume there in another process. `None` for a pattern, and before
-    /// the first message of a subscription with [`recent`](super::SubscribeBuilder::recent) ones.
+    /// [`since`](super::SubscribeBuilder::since) to resume there in another process. `None` for a pattern, before the
+    /// first message of a subscription with [`recent`](super::SubscribeBuilder::recent) ones, and with
+    /// [`durable`](super::SubscribeBuilder::durable) or [`share`](super::SubscribeBuilder::share), where the server knows
+    /// what is next.
     pub fn position(&self) -> Option<Position> {
         let seen = self.position.as_ref()?;
         Some(Position { epoch: seen.epoch.as_ref().to_owned(), offset: seen.offset })
@@ -88,6 +100,54 @@ impl Subscription {
         &self.topic
     }
 
+    /// The durable consumer that the messages come from; clone it to acknowledge in other tasks. `None` without
+    /// [`durable`](super::SubscribeBuilder::durable).
+    pub fn consumer(&self) -> Option<&Consumer> {
+        self.consumer.as_ref()
+    }
+
+    fn durable(&self) -> Result<&Consumer, ClientError> {
+        self.consumer.as_ref().ok_or_else(|| {
+            Invalid::field("durable: this subscription has none, so its messages cannot be acknowledged").into()
+        })
+    }
+
+    /// Says that messages are done: [`Consumer::ack`].
+    ///
+    /// # Errors
+    /// As there; [`ClientError::Invalid`] without [`durable`](super::SubscribeBuilder::durable).
+    pub async fn ack(&self, messages: impl Into<Offsets>) -> Result<u64, ClientError> {
+        self.durable()?.ack(messages).await
+    }
+
+    /// Has messages delivered again after a while: [`Consumer::retry`].
+    ///
+    /// # Errors
+    /// As there; [`ClientError::Invalid`] without [`durable`](super::SubscribeBuilder::durable).
+    pub async fn retry(&self, messages: impl Into<Offsets>, delay: Duration) -> Result<u64, ClientError> {
+        self.durable()?.retry(messages, delay).await
+    }
+
+    /// Gives messages up: [`Consumer::reject`].
+    ///
+    /// # Errors
+    /// As there; [`ClientError::Invalid`] without [`durable`](super::SubscribeBuilder::durable).
+    pub async fn reject(&self, messages: impl Into<Offsets>) -> Result<u64, ClientError> {
+        self.durable()?.reject(messages).await
+    }
+
+    /// Ends the subscription and its durable consumer for good, for all clients of the consumer, and waits until the
+    /// server has ended them. A later subscription with the same name begins anew, wherever it says.
+    ///
+    /// # Errors
+    /// As [`unsubscribe`](Self::unsubscribe); [`ClientError::Invalid`] without
+    /// [`durable`](super::SubscribeBuilder::durable). If the connection is lost before the server has answered, the
+    /// consumer may remain: [`ClientError::Lost`].
+    pub async fn forget(self) -> Result<(), ClientError> {
+        self.durable()?;
+        self.end(true).await
+    }
+
     /// Ends the subscription, and waits until the server has ended it as well. Events that were not handed out are
     /// dropped.
     ///
@@ -96,15 +156,20 @@ impl Subscription {
     /// within [`ClientBuilder::request_timeout`](crate::ClientBuilder::request_timeout). The subscription has ended all
     /// the same.
     pub async fn unsubscribe(self) -> Result<(), ClientError> {
+        self.end(false).await
+    }
+
+    async fn end(self, forget: bool) -> Result<(), ClientError> {
         let (reply, replied) = oneshot::channel();
         let client = self.client.clone();
-        client.shared.topics.leave(self.number, Some(reply));
+        client.shared.topics.leave(self.number, Some(reply), forget);
         client
             .bounded(async {
                 match replied.await.map(crate::link::unless_error) {
                     Ok(Ok(ServerMessage::Ok { .. })) => Ok(()),
                     Ok(Ok(other)) => Err(unexpected("unsubscribe", &other)),
                     Ok(Err(e)) => Err(e),
+                    Err(_) if forget => Err(ClientError::Lost),
                     // With a connection its subscriptions end.
                     Err(_) => Ok(()),
                 }
@@ -125,6 +190,6 @@ impl Stream for Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.client.shared.topics.leave(self.number, None);
+        self.client.shared.topics.leave(self.number, None, false);
     }
 }

@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 pub use self::ack::{Ack, AckOutcome, MAX_ACK_OFFSETS, MAX_DELAY_MS, Offsets};
 pub use self::consumer::{
-    ACK_WAIT_MS, AckMode, ConsumerName, ConsumerRequest, DEFAULT_ACK_WAIT_MS, DEFAULT_MAX_IN_FLIGHT, DurableConsumer,
-    MAX_CONSUMER_BYTES, MAX_DELIVER, MAX_IN_FLIGHT,
+    ACK_WAIT_MS, AckMode, ConsumerFields, ConsumerName, ConsumerRequest, DEFAULT_ACK_WAIT_MS, DEFAULT_MAX_IN_FLIGHT,
+    DurableConsumer, MAX_CONSUMER_BYTES, MAX_DELIVER, MAX_IN_FLIGHT,
 };
 use super::{
     ClientName, CloseCode, IdempotencyKey, Invalid, MAX_REASON_BYTES, PROTOCOL_VERSION, Payload, RequestId, Token,

@@ -28,9 +28,9 @@ use thiserror::Error;
 use self::fields::Scalar;
 
 pub use self::client::{
-    ACK_WAIT_MS, Ack, AckMode, AckOutcome, ClientMessage, Close, ConsumerName, ConsumerRequest, DEFAULT_ACK_WAIT_MS,
-    DEFAULT_MAX_IN_FLIGHT, DeliveryMode, DurableConsumer, Handshake, LaneChoice, MAX_ACK_OFFSETS, MAX_CONSUMER_BYTES,
-    MAX_DELAY_MS, MAX_DELIVER, MAX_IN_FLIGHT, Offsets, Position, Request, Subscribe,
+    ACK_WAIT_MS, Ack, AckMode, AckOutcome, ClientMessage, Close, ConsumerFields, ConsumerName, ConsumerRequest,
+    DEFAULT_ACK_WAIT_MS, DEFAULT_MAX_IN_FLIGHT, DeliveryMode, DurableConsumer, Handshake, LaneChoice, MAX_ACK_OFFSETS,
+    MAX_CONSUMER_BYTES, MAX_DELAY_MS, MAX_DELIVER, MAX_IN_FLIGHT, Offsets, Position, Request, Subscribe,
 };
 pub use self::codes::{CloseCode, ErrorCode};
 pub use self::name::{ClientName, NAME_BOUNDS};

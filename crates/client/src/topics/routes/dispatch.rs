@@ -1,8 +1,17 @@
 //! The subscription that a message belongs to, by its topic and the lane on which it comes.
 
 use super::{Dispatch, EndedSubscription, Routes, STRAGGLER_WINDOW, Stage, Via};
-use crate::message::{ErrorReply, ServerMessage};
+use crate::message::{ErrorReply, ServerMessage, TopicMessage};
 use crate::topics::entry::Entry;
+
+/// What is to be handed on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A message that no durable consumer delivers.
+    Message,
+    Gap,
+    Presence,
+}
 
 /// The subscription of a message.
 enum Found {
@@ -15,14 +24,19 @@ enum Found {
 impl Routes {
     /// Hands a message to the subscription that it belongs to.
     pub(in crate::topics) fn dispatch(&mut self, via: Via, message: ServerMessage) -> Dispatch {
-        let (topic, of_presence) = match &message {
-            ServerMessage::Message(message) => (message.topic.as_str(), false),
-            ServerMessage::Gap { topic, .. } => (topic.as_str(), false),
-            ServerMessage::Join { topic, .. } | ServerMessage::Leave { topic, .. } => (topic.as_str(), true),
+        let found = match &message {
+            ServerMessage::Message(TopicMessage { topic, durable: Some(name), .. }) => {
+                self.find_consumer(via, topic, name)
+            }
+            ServerMessage::Message(message) => self.find(via, &message.topic, Kind::Message),
+            ServerMessage::Gap { topic, .. } => self.find(via, topic, Kind::Gap),
+            ServerMessage::Join { topic, .. } | ServerMessage::Leave { topic, .. } => {
+                self.find(via, topic, Kind::Presence)
+            }
             ServerMessage::Unsubscribed { .. } => return self.ended(message),
             _ => return Dispatch::Unclaimed(message),
         };
-        match self.find(via, topic, of_presence) {
+        match found {
             Found::One(number) => match self.entries.get_mut(&number) {
                 Some(entry) => entry.deliver(via, message),
                 None => Dispatch::Unclaimed(message),
@@ -46,11 +60,27 @@ impl Routes {
         }
     }
 
+    fn exact(&self, topic: &str) -> Option<(u64, &Entry)> {
+        self.by_text.get(topic).and_then(|number| Some((*number, self.entries.get(number)?)))
+    }
+
+    /// The subscription of a message that a durable consumer delivers.
+    fn find_consumer(&self, via: Via, topic: &str, name: &str) -> Found {
+        let exact = self.exact(topic).filter(|(_, entry)| entry.durable() == Some(name));
+        match exact {
+            Some((number, entry)) if entry.stage == Stage::Live && entry.is_on(via) => Found::One(number),
+            Some((_, entry)) if via != Via::Control && entry.stage == Stage::Asked => Found::Unsettled,
+            _ => Found::Straggler,
+        }
+    }
+
     /// The subscription of a message: the one with exactly its topic, otherwise the first pattern that matches, and
     /// only if the message comes on the lane that the server named for it. Messages on other lanes were sent to a
     /// subscription that has ended.
-    fn find(&self, via: Via, topic: &str, of_presence: bool) -> Found {
-        let exact = self.by_text.get(topic).and_then(|number| Some((*number, self.entries.get(number)?)));
+    fn find(&self, via: Via, topic: &str, kind: Kind) -> Found {
+        let of_presence = kind == Kind::Presence;
+        // A durable consumer marks its messages, so this one is a pattern's.
+        let exact = self.exact(topic).filter(|(_, entry)| kind != Kind::Message || entry.durable().is_none());
         let matching = || {
             let of_patterns = self.patterns.iter().filter_map(|number| Some((*number, self.entries.get(number)?)));
             exact.into_iter().chain(of_patterns.filter(|(_, entry)| entry.request.topic.matches(topic)))

@@ -41,7 +41,7 @@ fn messages_of_an_ended_subscription_are_not_given_to_the_next_to_the_same_text(
     let first = scene.add("t");
     scene.answer(live("e", 4, Some(1)));
     scene.take(Via::Lane(1), "t", 5);
-    scene.routes.leave(first.number, None);
+    scene.routes.leave(first.number, None, false);
     let again = scene.add_with("t", 100, |subscribe| subscribe.since = position("e", 5));
     assert!(matches!(scene.order(), Some((_, ClientMessage::Unsubscribe { .. }))));
     let (id, _) = scene.asked();
@@ -64,7 +64,7 @@ fn on_the_control_lane_the_answer_separates_the_old_subscription_from_the_new() 
     let first = scene.add("t.a");
     scene.answer(pattern_on(None));
     scene.answer(live("e", 4, None));
-    scene.routes.leave(first.number, None);
+    scene.routes.leave(first.number, None, false);
     let again = scene.add("t.a");
     assert!(matches!(scene.order(), Some((_, ClientMessage::Unsubscribe { .. }))));
     let (id, _) = scene.asked();
@@ -82,7 +82,7 @@ fn a_pattern_that_shares_the_old_lane_gets_nothing_of_a_topic_that_is_subscribed
     let first = scene.add("t.a");
     scene.answer(pattern_on(Some(1)));
     scene.answer(live("e", 4, Some(1)));
-    scene.routes.leave(first.number, None);
+    scene.routes.leave(first.number, None, false);
     let again = scene.add_with("t.a", 100, |subscribe| subscribe.since = position("e", 4));
     assert!(matches!(scene.order(), Some((_, ClientMessage::Unsubscribe { .. }))));
     scene.answer(recovered_on(2, "e", 5, true));
@@ -91,7 +91,7 @@ fn a_pattern_that_shares_the_old_lane_gets_nothing_of_a_topic_that_is_subscribed
     assert_eq!(again.events(), ["5"]);
     assert!(pattern.events().is_empty());
     // Left for good, its messages are the pattern's, which has this lane as well.
-    scene.routes.leave(again.number, None);
+    scene.routes.leave(again.number, None, false);
     scene.take(Via::Lane(2), "t.a", 6);
     scene.take(Via::Lane(1), "t.a", 7);
     assert_eq!(pattern.events(), ["7"]);
@@ -104,7 +104,7 @@ fn a_lane_is_bound_while_a_live_subscription_expects_messages_there() {
     assert!(!scene.routes.is_bound(1));
     scene.answer(live("e", 0, Some(1)));
     assert!(scene.routes.is_bound(1) && !scene.routes.is_bound(2));
-    scene.routes.leave(reader.number, None);
+    scene.routes.leave(reader.number, None, false);
     assert!(!scene.routes.is_bound(1));
     let _again = scene.add("t");
     scene.reconnect();

@@ -100,7 +100,7 @@ fn recent_messages_that_cannot_be_located_are_reported_unless_there_are_none() {
     scene.reconnect();
     answer_history(&mut scene, 100, error(503));
     assert!(scene.order().is_none(), "it is asked again later");
-    scene.routes.leave(reader.number, None);
+    scene.routes.leave(reader.number, None, false);
     assert!(scene.order().is_none(), "the server never knew of it on this connection");
 }
 
@@ -222,7 +222,7 @@ fn a_subscription_that_is_refused_for_now_is_asked_for_again() {
     scene.reconnect();
     let (id, _) = scene.asked();
     assert!(scene.routes.settle(id, refusal(503, None)).is_none());
-    scene.routes.leave(reader.number, None);
+    scene.routes.leave(reader.number, None, false);
     assert!(scene.routes.next_due_at().is_none());
     assert!(reader.events().is_empty() && scene.order().is_none());
 }

@@ -3,7 +3,7 @@
 use super::wire::{Source, bounded, optional_choice};
 use super::{ConsumerName, Invalid};
 use crate::message::fields::{required, structured};
-use crate::message::{MAX_INTEGER, TopicName};
+use crate::message::{MAX_INTEGER, TopicMessage, TopicName};
 
 /// Most offsets of one `ack`.
 pub const MAX_ACK_OFFSETS: usize = 1000;
@@ -52,11 +52,12 @@ impl Ack {
             ("reject", AckOutcome::Reject),
         ];
         let outcome = optional_choice(f.scalar("outcome"), "outcome", outcomes)?.unwrap_or_default();
-        let outcome = match (outcome, bounded(f.scalar("delay_ms"), "delay_ms", &(0..=MAX_DELAY_MS))?) {
+        let outcome = match (outcome, f.integer("delay_ms")?) {
             (AckOutcome::Retry { .. }, delay_ms) => AckOutcome::Retry { delay_ms },
             (outcome, None) => outcome,
             (_, Some(_)) => return Err(Invalid::field("delay_ms: only with \"outcome\":\"retry\"")),
         };
+        outcome.check()?;
         Ok(Self { topic, durable, offsets, outcome })
     }
 }
@@ -77,6 +78,17 @@ pub enum AckOutcome {
 }
 
 impl AckOutcome {
+    /// Checks the bounds of a delay.
+    ///
+    /// # Errors
+    /// [`Invalid`] names the field and its bounds.
+    pub fn check(self) -> Result<(), Invalid> {
+        match self {
+            Self::Retry { delay_ms } => bounded(delay_ms, "delay_ms", &(0..=MAX_DELAY_MS)),
+            Self::Done | Self::Reject => Ok(()),
+        }
+    }
+
     /// The value of `outcome` on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -122,6 +134,12 @@ impl Offsets {
             Inner::One(offset) => std::slice::from_ref(offset),
             Inner::Many(offsets) => offsets,
         }
+    }
+}
+
+impl From<&TopicMessage> for Offsets {
+    fn from(message: &TopicMessage) -> Self {
+        message.offset.into()
     }
 }
 

@@ -87,6 +87,45 @@ impl DurableConsumer {
     }
 }
 
+/// The fields of `subscribe` that are about a consumer, as they are sent.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs, reason = "the fields of docs/PROTOCOL.md")]
+pub struct ConsumerFields {
+    pub durable: Option<ConsumerName>,
+    pub share: bool,
+    pub ack: Option<AckMode>,
+    pub ack_wait_ms: Option<u64>,
+    pub max_in_flight: Option<u64>,
+    pub max_deliver: Option<u64>,
+}
+
+impl ConsumerFields {
+    /// What they ask for, if it is within bounds; `None` for a plain subscription.
+    ///
+    /// # Errors
+    /// [`Invalid`] names the field.
+    pub fn check(self) -> Result<Option<ConsumerRequest>, Invalid> {
+        let Self { durable, share, ack, ack_wait_ms, max_in_flight, max_deliver } = self;
+        bounded(ack_wait_ms, "ack_wait_ms", &ACK_WAIT_MS)?;
+        bounded(max_in_flight, "max_in_flight", &MAX_IN_FLIGHT)?;
+        bounded(max_deliver, "max_deliver", &MAX_DELIVER)?;
+        if let Some(name) = durable {
+            let consumer = DurableConsumer { name, share, ack, ack_wait_ms, max_in_flight, max_deliver };
+            return Ok(Some(ConsumerRequest::Durable(Box::new(consumer))));
+        }
+        let settings = [
+            ("ack", ack.is_some()),
+            ("ack_wait_ms", ack_wait_ms.is_some()),
+            ("max_in_flight", max_in_flight.is_some()),
+            ("max_deliver", max_deliver.is_some()),
+        ];
+        match settings.into_iter().find(|(_, is_set)| *is_set) {
+            Some((field, _)) => Err(Invalid::field(format!("{field}: only with durable, the consumer's name"))),
+            None => Ok(share.then_some(ConsumerRequest::Group)),
+        }
+    }
+}
+
 /// What one acknowledgement covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AckMode {
@@ -117,27 +156,16 @@ impl ConsumerRequest {
     }
 
     pub(super) fn read<'a>(f: &mut impl Source<'a>) -> Result<Option<Self>, Invalid> {
-        let name = f.text("durable")?.map(|name| ConsumerName::new(&name)).transpose()?;
-        let share = f.boolean("share")?.unwrap_or(false);
         let modes = [AckMode::Each, AckMode::UpTo].map(|mode| (mode.as_str(), mode));
-        let ack = optional_choice(f.scalar("ack"), "ack", modes)?;
-        let ack_wait_ms = bounded(f.scalar("ack_wait_ms"), "ack_wait_ms", &ACK_WAIT_MS)?;
-        let max_in_flight = bounded(f.scalar("max_in_flight"), "max_in_flight", &MAX_IN_FLIGHT)?;
-        let max_deliver = bounded(f.scalar("max_deliver"), "max_deliver", &MAX_DELIVER)?;
-        if let Some(name) = name {
-            let consumer = DurableConsumer { name, share, ack, ack_wait_ms, max_in_flight, max_deliver };
-            return Ok(Some(Self::Durable(Box::new(consumer))));
-        }
-        let settings = [
-            ("ack", ack.is_some()),
-            ("ack_wait_ms", ack_wait_ms.is_some()),
-            ("max_in_flight", max_in_flight.is_some()),
-            ("max_deliver", max_deliver.is_some()),
-        ];
-        match settings.into_iter().find(|(_, is_set)| *is_set) {
-            Some((field, _)) => Err(Invalid::field(format!("{field}: only with durable, the consumer's name"))),
-            None => Ok(share.then_some(Self::Group)),
-        }
+        let fields = ConsumerFields {
+            durable: f.text("durable")?.map(|name| ConsumerName::new(&name)).transpose()?,
+            share: f.boolean("share")?.unwrap_or(false),
+            ack: optional_choice(f.scalar("ack"), "ack", modes)?,
+            ack_wait_ms: f.integer("ack_wait_ms")?,
+            max_in_flight: f.integer("max_in_flight")?,
+            max_deliver: f.integer("max_deliver")?,
+        };
+        fields.check()
     }
 }
 

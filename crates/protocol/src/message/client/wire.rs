@@ -380,13 +380,13 @@ pub(super) fn optional_choice<T, const N: usize>(
         .ok_or_else(|| Invalid::field(format!("{field}: {allowed} is allowed")))
 }
 
-/// An integer within bounds.
-pub(super) fn bounded(value: Scalar<'_>, field: &str, bounds: &RangeInclusive<u64>) -> Result<Option<u64>, Invalid> {
-    match value.integer(field)? {
+/// Refuses an integer out of its bounds.
+pub(super) fn bounded(value: Option<u64>, field: &str, bounds: &RangeInclusive<u64>) -> Result<(), Invalid> {
+    match value {
         Some(number) if !bounds.contains(&number) => {
             Err(Invalid::field(format!("{field}: {} to {} is allowed", bounds.start(), bounds.end())))
         }
-        number => Ok(number),
+        _ => Ok(()),
     }
 }
 
