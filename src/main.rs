@@ -19,6 +19,7 @@ use quic_websocket::{CancellationToken, Config, Server};
 use tracing::{error, info, warn};
 
 use crate::command::say;
+use crate::command::store::StoreCommand;
 use crate::command::token::TokenCommand;
 use crate::settings::{Settings, configuration};
 
@@ -51,6 +52,9 @@ enum Command {
     /// Create or inspect tokens.
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Look at the store of durable topics, check it, and export and import topics.
+    #[command(subcommand)]
+    Store(StoreCommand),
 }
 
 /// Flags of the server itself.
@@ -118,6 +122,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Some(Command::Certs(certs)) => make_certs(&certs).map(|()| ExitCode::SUCCESS),
         Some(Command::Token(token)) => command::token::run(token),
+        Some(Command::Store(store)) => command::store::run(store),
         None => serve(cli.serve),
     };
     result.unwrap_or_else(|e| {

@@ -1,5 +1,6 @@
 //! The binary's subcommands: each calls the library and prints the result. No server runs here.
 
+pub(crate) mod store;
 pub(crate) mod token;
 
 use std::fmt::Display;

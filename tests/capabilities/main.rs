@@ -50,6 +50,7 @@ mod revoked;
 mod short_lived;
 mod slow_subscribers;
 mod stats;
+mod store_tools;
 mod subscriptions;
 mod token_command;
 mod token_keys;

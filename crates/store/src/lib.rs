@@ -21,6 +21,7 @@ mod log;
 mod options;
 mod queue;
 mod record;
+mod restore;
 mod retention;
 #[cfg(test)]
 mod simulated;

@@ -10,7 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use crate::codec::{Entry, MAX_ENTRY, OVERHEAD};
+use crate::codec::Entry;
 use crate::commit::{self, Syncing};
 use crate::disk::Folder;
 use crate::engine::{Engine, Found};
@@ -149,11 +149,10 @@ impl Store {
 
     /// Takes a record, in the order of the calls. Never blocks.
     pub fn append(&self, topic: &Topic, record: NewRecord) -> Result<Ticket, Refusal> {
-        let NewRecord { at_ms, tail, attachment, key } = record;
-        let size = tail.len() + attachment.as_ref().map_or(0, Bytes::len);
-        if key.as_ref().is_some_and(|key| key.len() > 255) || size > MAX_ENTRY - OVERHEAD - 255 {
+        if !record.fits() {
             return Err(Refusal::TooLong);
         }
+        let NewRecord { at_ms, tail, attachment, key } = record;
         let now_ms = self.shared.uptime_ms();
         let mut state = topic.0.state.lock();
         if state.gone {

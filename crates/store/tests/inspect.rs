@@ -221,3 +221,27 @@ fn what_is_no_store_is_refused() {
     fs::write(&path, bytes).unwrap();
     assert!(matches!(error(dir.path()), OpenError::NewerFormat { found: 99, .. }));
 }
+
+#[test]
+fn a_topic_that_begins_behind_an_offset_outlives_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    for life in 0..3_u64 {
+        let store = open(dir.path());
+        let topic = store.topic("t", Level::Fsync, Retention::default()).expect("a topic");
+        if life == 0 {
+            let ticket = store.skip(&topic, 1000).expect("taken").expect("the topic is empty");
+            ticket.wait().expect("stored");
+        }
+        assert!(store.skip(&topic, 5000).expect("taken").is_none(), "its offsets are given");
+        fill(&store, std::slice::from_ref(&topic), 1001 + life * 10, 10);
+        let head = topic.head();
+        assert_eq!((head.trimmed_through, head.newest, head.count), (1000, 1010 + life * 10, 10 + life * 10));
+        drop(store);
+        let inspector = Inspector::open(dir.path()).expect("a view");
+        let topic = inspector.find("t").expect("a topic");
+        assert_eq!(topic.head(), head);
+        let (records, damaged) = all(&inspector, topic);
+        assert_eq!((records.len() as u64, damaged.len()), (head.count, 0));
+        assert!(inspector.verify().expect("readable").is_good());
+    }
+}

@@ -59,8 +59,8 @@ impl Follower {
     }
 
     /// Passes on, with the names of their topics, the records that were written since the last call, and says how many.
-    /// Call it again after a while if there were none; there is no other way to notice growth. An offset that is not one
-    /// more than the one before tells that records in between are gone: dropped meanwhile, or damaged.
+    /// Call it again after a while if there were none; there is no other way to notice growth. If an offset is not one
+    /// more than the one before, records in between are gone: dropped meanwhile, or damaged.
     pub fn poll(&mut self, take: &mut dyn FnMut(&Arc<str>, Record)) -> io::Result<usize> {
         let mut count = 0;
         loop {

@@ -63,7 +63,8 @@ mod tests {
             let last = first + length;
             let has = |offset: &u64| added.iter().any(|(from, more)| (*from..=from + more).contains(offset));
             let expected: Vec<u64> = (first..=last).filter(|offset| !has(offset)).collect();
-            let missing: Vec<u64> = ranges.missing(first, last).into_iter().flat_map(|(first, last)| first..=last).collect();
+            let missing = ranges.missing(first, last).into_iter().flat_map(|(first, last)| first..=last);
+            let missing: Vec<u64> = missing.collect();
             prop_assert_eq!(missing, expected);
             prop_assert!(ranges.0.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0), "{:?}", ranges);
         }
