@@ -32,7 +32,7 @@ pub(crate) use self::errors::error;
 pub(crate) use self::operate::{disconnect, publish};
 pub(crate) use self::pending::{Pending, Reply, Resolved};
 pub(crate) use self::permit::may_signal;
-pub(crate) use self::replies::Replies;
+pub(crate) use self::replies::{Before, Replies};
 use self::work::Work;
 pub(crate) use self::work::{Deferred, Page, Requested};
 use crate::Printable;
@@ -120,7 +120,7 @@ pub(crate) fn answer(
         }
         ClientMessage::Ping { timestamp } => {
             log_message!(context, client = %from, "Ping from {from}");
-            replies.put(id.as_ref(), &ServerMessage::Pong { timestamp, server_time: now() });
+            replies.pong(id.as_ref(), &ServerMessage::Pong { timestamp, server_time: now() });
             return Outcome::Done;
         }
         // Its arrival was the sign of life.

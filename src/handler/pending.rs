@@ -76,6 +76,11 @@ impl Pending {
         }
     }
 
+    /// Whether it waits for a disk.
+    pub(crate) fn is_storing(&self) -> bool {
+        matches!(self, Self::Publish { .. })
+    }
+
     /// Number of replies, at least one.
     pub(crate) fn replies(&self) -> usize {
         match self {

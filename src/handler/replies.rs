@@ -19,6 +19,11 @@ const MAX_ESTIMATE_BYTES: usize = 64 * 1024;
 pub(crate) struct Replies {
     messages: usize,
     open: BytesMut,
+    /// Replies that come before those that wait for a disk, and their number.
+    ahead: BytesMut,
+    ahead_messages: usize,
+    /// The replies before all of these.
+    before: Before,
     /// Replies before the open ones that are pending, each with the ready ones before it.
     pending: VecDeque<(Option<(Bytes, Sent)>, Pending)>,
     /// Bytes of those ready ones.
@@ -36,11 +41,23 @@ pub(crate) struct Replies {
     compress_from: Option<usize>,
 }
 
+/// The replies of a lane before those that are being added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Before {
+    Written,
+    /// All of them wait for a disk.
+    Storing,
+    Others,
+}
+
 impl Replies {
     pub(crate) fn new(compress_from: Option<usize>) -> Self {
         Self {
             messages: 0,
             open: BytesMut::new(),
+            ahead: BytesMut::new(),
+            ahead_messages: 0,
+            before: Before::Written,
             pending: VecDeque::new(),
             pending_bytes: 0,
             directs: None,
@@ -144,7 +161,36 @@ impl Replies {
 
     /// Bytes of all ready replies, with their length prefixes.
     pub(crate) fn ready_bytes(&self) -> usize {
-        self.pending_bytes + self.open.len()
+        self.pending_bytes + self.open.len() + self.ahead.len()
+    }
+
+    /// Sets which replies come before all of these.
+    pub(crate) fn behind(&mut self, before: Before) {
+        self.before = before;
+    }
+
+    /// Takes the replies that come before those that wait for a disk.
+    pub(crate) fn take_ahead(&mut self) -> Option<(Bytes, Sent)> {
+        if self.ahead.is_empty() {
+            return None;
+        }
+        let messages = std::mem::take(&mut self.ahead_messages);
+        let frames = frame::exact(std::mem::take(&mut self.ahead));
+        let sent = Sent { messages, bytes: frames.len() - messages * frame::PREFIX_BYTES };
+        Some((frames, sent))
+    }
+
+    /// Whether all replies before the next one wait for a disk. The reply to a request without an effect may then come
+    /// before them, so that a disk that hangs does not look like a dead connection.
+    fn overtakes(&self) -> bool {
+        let is_storing = match self.before {
+            Before::Written => !self.pending.is_empty(),
+            Before::Storing => true,
+            Before::Others => false,
+        };
+        is_storing
+            && self.open.is_empty()
+            && self.pending.iter().all(|(ready, pending)| ready.is_none() && pending.is_storing())
     }
 
     /// Adds a reply; returns its length before compression.
@@ -154,14 +200,13 @@ impl Replies {
 
     /// Adds the echo of a `text`.
     pub(crate) fn echo_text(&mut self, content: &str, re: Option<&RequestId>, timestamp: u64) {
-        self.put_with(|out| encode_echo(content, re, timestamp, out));
+        self.put_ahead_with(|out| encode_echo(content, re, timestamp, out));
     }
 
     /// Adds the echo of a `binary`. Copies the attachment, which may be a small part of a large receive buffer.
     pub(crate) fn echo_binary(&mut self, attachment: &[u8], re: Option<&RequestId>, timestamp: u64) {
-        self.deliver();
-        self.open.reserve(attachment.len());
-        self.put_with(|out| {
+        self.put_ahead_with(|out| {
+            out.reserve(attachment.len());
             encode_binary_head(attachment.len(), re, timestamp, out);
             out.extend_from_slice(attachment);
         });
@@ -184,25 +229,46 @@ impl Replies {
         Some(frame::exact(std::mem::take(&mut self.open)))
     }
 
+    /// Adds the answer to a `ping`.
+    pub(super) fn pong(&mut self, re: Option<&RequestId>, pong: &ServerMessage) {
+        self.put_ahead_with(|out| pong.encode(re, out));
+    }
+
     fn put_with(&mut self, encode: impl FnOnce(&mut BytesMut)) -> usize {
         self.deliver();
         if self.open.is_empty() {
             self.open.reserve(self.estimated_bytes);
         }
         self.messages += 1;
-        let start = self.open.len();
-        encode(&mut self.open);
-        let frame = &self.open[start..];
-        let length = frame.len();
-        if let Some(least) = self.compress_from
-            && frame.len() >= least + frame::PREFIX_BYTES
-            && let Some(packed) = frame::compress(frame)
-        {
-            self.open.truncate(start);
-            self.open.extend_from_slice(&packed);
-        }
-        length
+        append(&mut self.open, self.compress_from, encode)
     }
+
+    /// Adds a reply that may come before those that wait for a disk.
+    fn put_ahead_with(&mut self, encode: impl FnOnce(&mut BytesMut)) {
+        self.deliver();
+        if self.overtakes() {
+            self.ahead_messages += 1;
+            append(&mut self.ahead, self.compress_from, encode);
+        } else {
+            self.put_with(encode);
+        }
+    }
+}
+
+/// Appends a frame, compressed if that pays; returns its length before.
+fn append(out: &mut BytesMut, compress_from: Option<usize>, encode: impl FnOnce(&mut BytesMut)) -> usize {
+    let start = out.len();
+    encode(out);
+    let frame = &out[start..];
+    let length = frame.len();
+    if let Some(least) = compress_from
+        && frame.len() >= least + frame::PREFIX_BYTES
+        && let Some(packed) = frame::compress(frame)
+    {
+        out.truncate(start);
+        out.extend_from_slice(&packed);
+    }
+    length
 }
 
 /// A sender that is cut off has sent its messages all the same.
@@ -220,8 +286,9 @@ mod tests {
     use crate::frame::{Body, Compression, FrameDecoder};
     use uuid::Uuid;
 
-    use crate::message::{ClientInfo, Member, Reply};
+    use crate::message::{ClientInfo, Member, Reply, TopicName};
     use crate::registry::{Found, Naming, Registry};
+    use crate::topic::Narrow;
 
     #[test]
     fn replies_leave_in_order_whether_compressed_or_not() {
@@ -282,5 +349,34 @@ mod tests {
         assert_eq!((replies.pending(), replies.len()), (1, all - before));
         let (ready, _) = replies.take_pending().expect("a pending reply");
         assert_eq!((ready.map(|(frames, _)| frames.len()), replies.ready_bytes()), (Some(before), all - before));
+    }
+
+    #[tokio::test]
+    async fn only_replies_without_an_effect_come_before_those_that_wait_for_a_disk() {
+        let narrow = Narrow::new();
+        let mut replies = Replies::new(None).with_pending();
+        let mut ids = (1..).map(RequestId::Number);
+        let mut id = || ids.next().expect("a number");
+        let publish = |replies: &mut Replies, id| {
+            let (topic, receipt) = (TopicName::new("a").expect("a name"), narrow.publish("x"));
+            replies.put_reply(crate::handler::Reply::Pending(Pending::Publish { id: Some(id), topic, receipt }));
+        };
+        replies.echo_text("written", Some(&id()), 5);
+        assert!(replies.take_ahead().is_none() && replies.take().is_some());
+        publish(&mut replies, id());
+        replies.echo_text("ahead", Some(&id()), 5);
+        replies.pong(Some(&id()), &ServerMessage::Pong { timestamp: None, server_time: 5 });
+        assert_eq!(replies.take_ahead().map(|(_, sent)| sent.messages), Some(2));
+        // Behind a reply that keeps its place, all keep theirs.
+        replies.put(Some(&id()), &ServerMessage::Ok { delivered: None, acked: None, topic: None });
+        replies.echo_text("behind", Some(&id()), 5);
+        assert!(replies.take_ahead().is_none());
+        assert_eq!((replies.pending(), replies.sent().messages), (1, 2));
+        let mut replies = Replies::new(None).with_pending();
+        for (before, is_ahead) in [(Before::Storing, true), (Before::Others, false), (Before::Written, false)] {
+            replies.behind(before);
+            replies.echo_text("x", Some(&id()), 5);
+            assert_eq!((replies.take_ahead().is_some(), replies.take().is_some()), (is_ahead, !is_ahead), "{before:?}");
+        }
     }
 }

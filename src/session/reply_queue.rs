@@ -1,5 +1,6 @@
 //! The replies of one lane, in the order of its requests. A pending reply keeps its place, and later replies wait
-//! behind it; meanwhile the lane is read on, within bounds.
+//! behind it; meanwhile the lane is read on, within bounds. Only replies to requests without an effect come before those
+//! that wait for a disk.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -9,7 +10,7 @@ use futures_util::FutureExt;
 use quic_websocket_lane::{LaneWriter, Sent, WaitingReplies};
 
 use super::Session;
-use crate::handler::{Pending, Replies, Resolved};
+use crate::handler::{Before, Pending, Replies, Resolved};
 
 /// Bytes of ready replies that are written before further requests are served.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -23,6 +24,8 @@ pub(super) struct ReplyQueue<'a> {
     /// If not empty, a pending reply is at the front.
     queue: VecDeque<Slot<'a>>,
     pending: usize,
+    /// Pending replies in the queue that wait for a disk.
+    storing: usize,
     ready_bytes: usize,
     most_pending: usize,
 }
@@ -46,6 +49,7 @@ impl<'a> ReplyQueue<'a> {
             open: session.replies().with_pending(),
             queue: VecDeque::new(),
             pending: 0,
+            storing: 0,
             ready_bytes: 0,
             most_pending: usize::try_from(most).unwrap_or(usize::MAX),
         }
@@ -88,7 +92,18 @@ impl<'a> ReplyQueue<'a> {
 
     fn push_back(&mut self, reply: Pending) {
         self.pending += reply.replies();
+        self.storing += usize::from(reply.is_storing());
         self.queue.push_back(Slot::Pending(reply));
+        self.tell_before();
+    }
+
+    /// Tells the open replies what is before them.
+    fn tell_before(&mut self) {
+        self.open.behind(match self.queue.len() {
+            0 => Before::Written,
+            all if all == self.storing => Before::Storing,
+            _ => Before::Others,
+        });
     }
 
     /// Delivers the messages to other clients, and moves the replies up to the last pending one to the back of the
@@ -119,6 +134,9 @@ impl<'a> ReplyQueue<'a> {
     /// stream has accepted them, so that the server reads no further from a client that does not read.
     pub(super) async fn write(&mut self) -> Result<(), ()> {
         self.close_pending().await?;
+        if let Some((ahead, sent)) = self.open.take_ahead() {
+            self.send(&mut [ahead], sent).await?;
+        }
         if self.queue.is_empty() || self.is_large() {
             return self.flush().await;
         }
@@ -135,9 +153,14 @@ impl<'a> ReplyQueue<'a> {
             self.close_open();
             self.advance().await?;
         }
-        let sent = self.open.sent();
-        let Some(frames) = self.open.take() else { return Ok(()) };
-        self.send(&mut [frames], sent).await
+        let (mut frames, mut all) = (Vec::new(), Sent::default());
+        if let Some((ahead, sent)) = self.open.take_ahead() {
+            frames.push(ahead);
+            all += sent;
+        }
+        all += self.open.sent();
+        frames.extend(self.open.take());
+        if frames.is_empty() { Ok(()) } else { self.send(&mut frames, all).await }
     }
 
     /// Waits for the reply at the front, which [`write_front`](Self::write_front) then needs; forever if none is
@@ -160,9 +183,14 @@ impl<'a> ReplyQueue<'a> {
 
     fn take_front(&mut self, mut resolved: Resolved) -> (Vec<Bytes>, Sent) {
         let (mut frames, mut all) = (Vec::new(), Sent::default());
+        if let Some((ahead, sent)) = self.open.take_ahead() {
+            frames.push(ahead);
+            all += sent;
+        }
         loop {
             let Some(Slot::Pending(front)) = self.queue.pop_front() else { break };
             self.pending -= front.replies();
+            self.storing -= usize::from(front.is_storing());
             let mut replies = self.session.replies();
             front.put(resolved, &mut replies);
             all += replies.sent();
@@ -179,6 +207,7 @@ impl<'a> ReplyQueue<'a> {
                 None => break,
             }
         }
+        self.tell_before();
         if self.queue.is_empty() && self.open.is_settled() {
             all += self.open.sent();
             frames.extend(self.open.take());
@@ -210,6 +239,7 @@ impl<'a> ReplyQueue<'a> {
         self.ready_bytes += frames.len();
         let waiting = self.writer.scheduler().replies(frames.len());
         self.queue.push_back(Slot::Ready { frames, sent, _waiting: waiting });
+        self.tell_before();
     }
 
     async fn send(&self, frames: &mut [Bytes], sent: Sent) -> Result<(), ()> {

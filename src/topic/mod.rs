@@ -48,6 +48,8 @@ pub(crate) use self::long_work::Slices;
 use self::memory::Memory;
 pub(crate) use self::publish::{Publication, Published, Publishing};
 pub(crate) use self::subscribe::{SubscribeRequest, Subscribed};
+#[cfg(test)]
+pub(crate) use self::topic::Narrow;
 pub(crate) use self::topic::Receipt;
 use self::topic::Topic;
 pub(crate) use self::unsubscribe::{Farewell, Left};

@@ -29,6 +29,8 @@ use crate::message::{IdempotencyKey, Member, TopicName};
 use crate::metrics::{Counters, Rate};
 
 pub(crate) use self::stored::Receipt;
+#[cfg(test)]
+pub(crate) use self::stored::tests::Narrow;
 
 /// One topic, from its first use to when it is forgotten.
 #[derive(Debug)]

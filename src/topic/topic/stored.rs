@@ -207,3 +207,82 @@ impl Receipt {
         })
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::task::Poll;
+
+    use futures_util::poll;
+
+    use super::*;
+    use crate::config::{Config, Durability, Rates, TopicRule};
+    use crate::limits::Allowance;
+    use crate::log::Draft;
+    use crate::message::{Payload, TopicName, TopicPattern};
+    use crate::topic::{Inbox, Publication, Releases, Topics};
+
+    /// A server's durable topics, for one worker with room for one message and a subscriber to everything.
+    pub(crate) struct Narrow {
+        pub(crate) topics: Arc<Topics>,
+        inboxes: Vec<Inbox>,
+        by: Allowance,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Narrow {
+        pub(crate) fn new() -> Self {
+            let dir = tempfile::tempdir().expect("a directory");
+            let mut config = Config::default();
+            config.limits.fanout_queue = 1;
+            config.store.dir = Some(dir.path().to_owned());
+            config.store.segment_bytes = 1 << 20;
+            config.store.min_free_bytes = 0;
+            config.topics = vec![TopicRule { durability: Durability::Os, ..TopicRule::default() }];
+            let releases = Releases::default();
+            let durable = Durable::open(&config, releases.clone()).expect("a store").map(Arc::new);
+            let (topics, inboxes) = Topics::new(Arc::new(config), durable, 1);
+            releases.to(&topics);
+            topics.shared.workers.add_pattern(0, &TopicPattern::new(">").expect("a pattern"), false, false);
+            Self { topics, inboxes, by: Allowance::new(&Rates::default(), true, Arc::default()), _dir: dir }
+        }
+
+        /// The receipt of a message that the store has taken.
+        pub(crate) fn publish(&self, content: &str) -> Receipt {
+            let draft = Draft { from: None, payload: Payload::text(content), key: None };
+            let publication = Publication { topic: TopicName::new("a").expect("a name"), draft };
+            match self.topics.publish_now(&publication, &self.by) {
+                Some(Ok(Publishing::Pending(receipt))) => receipt,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn committed_messages_wait_for_room_and_are_released_in_order() {
+        let mut narrow = Narrow::new();
+        let mut receipts = ["first", "second", "third"].map(|content| narrow.publish(content));
+        assert_eq!(receipts[0].resolve().await.map(|published| published.offset), Ok(1));
+        // Nobody takes it from the inbox.
+        assert!(poll!(std::pin::pin!(receipts[1].resolve())).is_pending());
+        let topics = Arc::clone(&narrow.topics);
+        let mut draining = std::pin::pin!(topics.drain_loop());
+        let mut taken = 0;
+        for (receipt, offset) in receipts.iter_mut().skip(1).zip(2..) {
+            let mut resolved = std::pin::pin!(receipt.resolve());
+            loop {
+                tokio::select! {
+                    () = &mut draining => {}
+                    published = &mut resolved => {
+                        assert_eq!(published.map(|published| published.offset), Ok(offset));
+                        break;
+                    }
+                    Some(_) = narrow.inboxes[0].deliveries.recv() => taken += 1,
+                }
+            }
+        }
+        while let Poll::Ready(Some(_)) = poll!(std::pin::pin!(narrow.inboxes[0].deliveries.recv())) {
+            taken += 1;
+        }
+        assert_eq!(taken, 3);
+    }
+}
