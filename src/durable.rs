@@ -2,12 +2,14 @@
 //! and reads on threads that may block, a bounded number at a time. Knows neither topics nor clients.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use quic_websocket_store::{
-    Committed, Level, NewRecord, OpenError, Options, Page, Refusal, Retention, Room, Store, StoreError, Ticket,
+    Committed, Damage, Level, NewRecord, OpenError, Options, Page, Refusal, Retention, Room, Store, StoreError, Ticket,
 };
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+use tracing::{info, warn};
 
 use crate::config::{Config, Durability, History, TopicRule};
 
@@ -38,13 +40,20 @@ impl Durable {
         let settings = &config.store;
         let mut options = Options::new(dir);
         options.pending_bytes = usize::try_from(settings.pending_bytes).unwrap_or(usize::MAX);
-        options.sync_interval = std::time::Duration::from_millis(settings.sync_interval_ms);
+        options.sync_interval = Duration::from_millis(settings.sync_interval_ms);
         options.segment_bytes = settings.segment_bytes;
         options.min_free_bytes = settings.min_free_bytes;
         options.max_bytes = settings.max_bytes;
-        options.clock_hold = std::time::Duration::from_millis(settings.clock_hold_ms);
+        options.clock_hold = Duration::from_millis(settings.clock_hold_ms);
+        let began = Instant::now();
+        let store = Store::open(options, committed)?;
+        let (topics, took) = (store.count(), began.elapsed().as_millis());
+        info!(topics, "Durable topics in {}: {topics}, read in {took} ms", dir.display());
+        for Damage { file, from, to } in store.damage() {
+            warn!(file, from, to, "The store is damaged: bytes {from} to {to} of {file} cannot be read; verify it");
+        }
         Ok(Some(Self {
-            store: Store::open(options, committed)?,
+            store,
             readers: Semaphore::new(usize::try_from(settings.readers).unwrap_or(1)),
             keys: config.limits.topic_keys,
             key_ms: config.timing.topic_key_ms,
