@@ -93,6 +93,8 @@ export interface ConnectOptions {
 export interface SubscribeOptions {
   /** Replay the messages after this position; not with a pattern. */
   since?: Position;
+  /** Replay the messages from this time on, in Unix milliseconds; not with `since`, and not with a pattern. */
+  sinceTime?: number;
   /** Replay this many of the newest messages first; together with `since`, only if that cannot be recovered. */
   recent?: number;
   /** "stream": reliable and in order; "datagram": the newest wins. Default "stream". */
@@ -103,6 +105,35 @@ export interface SubscribeOptions {
   presence?: boolean;
   /** Most messages that wait for their reader. Default: the client's. */
   highWaterMark?: number;
+  /**
+   * Take the messages from the durable consumer of this name, which the server remembers: each comes again until it is
+   * acknowledged (`ack`). 1 to 64 of `A-Z a-z 0-9 _ -`. The first subscription creates it, at `since`, `sinceTime` or
+   * `recent`. Not with a pattern, nor with `delivery: "datagram"`.
+   */
+  durable?: string;
+  /**
+   * Share the messages, so that each goes to one client: among those of the durable consumer, or without `durable`
+   * among all that share the topic, at most once and without acknowledgements.
+   */
+  share?: boolean;
+  /** What one `ack` covers; "upto": all messages before as well. Fixed at the consumer's creation. Default "each". */
+  ack?: "each" | "upto";
+  /** Time after which a message without `ack` comes again, 1000 to 3600000. Fixed at creation. Default 30000. */
+  ackWaitMs?: number;
+  /** Most messages delivered and not acknowledged, 1 to 1000. Fixed at creation. Default 100. */
+  maxInFlight?: number;
+  /** Most deliveries of a message before it goes to the dead-letter topic; 0: any number. Fixed at creation. */
+  maxDeliver?: number;
+}
+
+/** Messages to acknowledge: by themselves or by their offsets, at most 1000. */
+export type Acked = number | Message | (number | Message)[];
+
+export interface AckOptions {
+  /** "done": never again; "retry": again; "reject": never again, and to the dead-letter topic. Default "done". */
+  outcome?: "done" | "retry" | "reject";
+  /** With "retry": time before it is delivered again, at most a day. Default: at once. */
+  delayMs?: number;
 }
 
 /** Messages that this client may send to other clients. */
@@ -120,6 +151,7 @@ export interface Limits {
   ping_timeout_ms: number;
   max_request_lanes: number;
   max_unfinished_bytes?: number;
+  max_pending_replies?: number;
   [other: string]: number | undefined;
 }
 
@@ -133,6 +165,10 @@ export interface Message {
   data?: Uint8Array;
   /** Unix milliseconds. */
   timestamp: number;
+  /** The durable consumer that waits for an `ack`. */
+  durable?: string;
+  /** Number of this delivery by that consumer; absent for the first. */
+  tries?: number;
 }
 
 /** A message of another client to all clients, or to this one. */
@@ -172,11 +208,15 @@ export interface Published extends Position {
   topic: string;
   /** The key was used before: nothing was added, and the position is that of the first publish. */
   duplicate: boolean;
+  /** What it survives: "os", the end of the server's process; "fsync", a power failure. Absent: kept in memory. */
+  stored?: "os" | "fsync";
 }
 
 export interface HistoryOptions {
   /** Only messages after this position; with `reverse`, only messages before it. */
   since?: Position;
+  /** Only messages from this time on, in Unix milliseconds; with `reverse`, only messages before it. */
+  sinceTime?: number;
   /** This many of the newest messages, oldest first, as with `recent` of `subscribe`. Not with the others. */
   recent?: number;
   /** Most messages on the page, 1 to 1000. Default 100. */
@@ -219,6 +259,10 @@ export interface Subscribed {
   offset: number | null;
   /** Whether all messages after `since` follow; `null` without `since`. */
   recovered: boolean | null;
+  /** With `durable`: every message up to this offset is acknowledged, or not for this consumer. */
+  acked?: number;
+  /** With `durable`: number of messages that are not acknowledged. */
+  pending?: number;
 }
 
 export interface Lost extends Subscribed {
@@ -276,7 +320,10 @@ export interface SubscriptionEvents {
   resumed: QwsEvent<Subscribed>;
   /** Subscribed (again), but some messages in between are gone: fetch the state again. */
   lost: QwsEvent<Lost>;
-  /** The subscription has ended; `null` if the application asked for it. */
+  /**
+   * The subscription has ended; `null` if the application asked for it. Code 409: another client has taken over its
+   * durable consumer; do not subscribe again by yourself.
+   */
   end: QwsEvent<QwsError | null>;
 }
 
@@ -318,11 +365,25 @@ export class Subscription extends TypedEventTarget<SubscriptionEvents> implement
   readonly mayPublish: boolean;
   /**
    * The position of the last message handed out; `null` before it is known (with `recent`, before the first message),
-   * and for a pattern.
+   * for a pattern, and with `durable` or `share`, where the server knows what is next.
    */
   readonly position: Position | null;
+  /** The durable consumer; `null` without one. */
+  readonly durable: string | null;
   /** Ends it; iteration ends after the messages that wait already. */
   unsubscribe(): Promise<void>;
+  /** Ends it and its durable consumer for good, for all its clients. Rejects if the server could not be asked. */
+  forget(): Promise<void>;
+  /**
+   * Acknowledges messages of the durable consumer: they never come again. Resolves once the server has stored that,
+   * with the number of messages for which it took effect; the others are not in flight to this client any more.
+   * Rejects with kind "closed" if the connection was lost: the messages may come again, or not.
+   */
+  ack(which: Acked): Promise<number>;
+  /** Has messages delivered again, to this client or another one, after `delayMs` (default: at once). */
+  retry(which: Acked, delayMs?: number): Promise<number>;
+  /** Gives messages up: they never come again, and go to the dead-letter topic, if the server has one. */
+  reject(which: Acked): Promise<number>;
   [Symbol.asyncIterator](): MessageIterator;
 }
 
@@ -351,6 +412,8 @@ export class Client extends TypedEventTarget<ClientEvents> {
   readonly limits: Limits | null;
   /** Messages that the client may send to others; `null` if the server restricts nothing, or does not report it. */
   readonly permissions: Permissions | null;
+  /** The user's own topic, which keeps what is sent while no client of the user is connected. */
+  readonly inbox: string | null;
   readonly carrier: Carrier | null;
   /** The shortest of the last three round trips, in milliseconds; a connection's first counts only until the second. */
   readonly rttMs: number | null;
@@ -386,6 +449,8 @@ export class Client extends TypedEventTarget<ClientEvents> {
    * message again.
    */
   publish(topic: string, content: string | Uint8Array, options?: { key?: string }): Promise<Published>;
+  /** Acknowledges messages of a durable consumer; `ack`, `retry` and `reject` of a subscription do the same. */
+  ack(topic: string, durable: string, which: Acked, options?: AckOptions): Promise<number>;
   history(topic: string, options?: HistoryOptions): Promise<HistoryPage>;
   presence(topic: string): Promise<Presence>;
   /** Replaces the token by another one of the same user, also when reconnecting. Resolves with its expiry, if any. */

@@ -8,7 +8,7 @@ import { isCloseCode, QwsError } from "./errors.js";
 import { emit, INTERNAL } from "./events.js";
 import { fetchPage } from "./history.js";
 import { Inbound } from "./inbound.js";
-import { problemOfHistory, unknownOption } from "./options.js";
+import { problemOfAck, problemOfHistory, unknownOption } from "./options.js";
 import { Requests } from "./requests.js";
 import { settingsOf } from "./settings.js";
 import { Subscriptions } from "./subscriptions.js";
@@ -107,6 +107,9 @@ export class Client extends EventTarget {
   get permissions() {
     return this.#connection.link?.permissions ?? null;
   }
+  get inbox() {
+    return this.#connection.link?.inbox ?? null;
+  }
   get carrier() {
     return this.#connection.link?.transport.carrier ?? null;
   }
@@ -199,7 +202,9 @@ export class Client extends EventTarget {
    * @returns {import("../qws.js").Subscription}
    */
   subscribe(topic, options = {}) {
-    return this.#subscriptions.subscribe(topic, options);
+    return this.#subscriptions.subscribe(topic, options, (which, how) =>
+      this.ack(topic, options.durable ?? "", which, how),
+    );
   }
 
   /**
@@ -218,7 +223,26 @@ export class Client extends EventTarget {
       offset: Number(json.offset),
       // With a random key, only this client's own repetition can be a duplicate.
       duplicate: key !== undefined && json.duplicate === true,
+      ...(typeof json.stored === "string" ? { stored: /** @type {"os" | "fsync"} */ (json.stored) } : {}),
     }));
+  }
+
+  /**
+   * @param {string} topic
+   * @param {string} durable
+   * @param {import("../qws.js").Acked} which
+   * @param {{ outcome?: "done" | "retry" | "reject", delayMs?: number }} [options]
+   * @returns {Promise<number>}
+   */
+  ack(topic, durable, which, options = {}) {
+    const list = Array.isArray(which) ? which : [which];
+    const offsets = list.map((one) => (typeof one === "object" && one !== null ? one.offset : one));
+    const problem = problemOfAck(durable, offsets, options);
+    if (problem) return failed(problem);
+    const { outcome, delayMs } = options;
+    const those = offsets.length === 1 ? { offset: offsets[0] } : { offsets };
+    const message = { type: "ack", topic, durable, ...those, outcome, delay_ms: delayMs };
+    return this.#requests.request(message, {}, ({ json }) => Number(json.acked ?? 0));
   }
 
   /**
@@ -229,9 +253,9 @@ export class Client extends EventTarget {
     const problem = problemOfHistory(options);
     if (problem) return failed(problem);
     // `null` counts as absent, as in the protocol.
-    const { since, recent } = options;
+    const { since, sinceTime, recent } = options;
     const { limit = recent, reverse = recent == null ? undefined : true } = options;
-    const page = fetchPage(this.#requests, { type: "history", topic, since, limit, reverse });
+    const page = fetchPage(this.#requests, { type: "history", topic, since, since_time: sinceTime, limit, reverse });
     if (recent == null) return page;
     return quiet(page.then((newestFirst) => ({ ...newestFirst, messages: newestFirst.messages.reverse() })));
   }

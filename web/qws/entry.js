@@ -35,6 +35,11 @@ export class Entry {
   /** The server was asked to pause: the reader did not keep up, or the options have changed. */
   isPaused = false;
   isOver = false;
+  /** Whether a durable consumer or queue group decides which messages come, and which come again. */
+  isConsumer = false;
+  isDurable = false;
+  /** Room that its feeds need. */
+  leastCapacity = 1;
   /** The subscription on the connection in use. @type {Binding | null} */
   binding = null;
   /** The same on the connection to which the client moves. @type {Binding | null} */
@@ -84,13 +89,13 @@ export class Entry {
 
   /** The `subscribe` request. @param {boolean} [onControl] whether it has to use the control lane */
   toAsk(onControl = false) {
-    const { since, recent, delivery, presence } = this.options;
+    const { since, sinceTime, recent, delivery, presence } = this.options;
     const lane = onControl ? "control" : this.options.lane;
     /** @type {Json} */
     const request = { type: "subscribe", topic: this.topic, delivery, lane, presence };
     if (!this.opened) {
       this.asker ??= [...this.feeds][0] ?? null;
-      return { ...request, since, recent };
+      return { ...request, since, since_time: sinceTime, recent };
     }
     // With datagrams the newest message wins: what was missed is of no interest.
     if (this.isDatagram || this.isPattern || this.#isPositionRefused || !this.seen) return request;
@@ -147,12 +152,13 @@ export class Entry {
    *
    * @param {SubscribeOptions} options
    */
-  clash({ delivery, lane, presence }) {
+  clash({ delivery, lane, presence, durable, share }) {
     const { options } = this;
     const here = (/** @type {string} */ what, /** @type {unknown} */ value) => {
       const message = `subscribe: ${this.topic} is already subscribed to with ${what} ${JSON.stringify(value)}`;
       return new QwsError("usage", message, { code: 409 });
     };
+    if (durable != null || share === true) return here("durable", null);
     const isSame = (options.delivery ?? "stream") === (delivery ?? "stream");
     if (!isSame) return here("delivery", options.delivery ?? "stream");
     if (lane != null && (options.lane ?? "own") !== lane) return here("lane", options.lane ?? "own");
@@ -367,17 +373,17 @@ export class Entry {
       // If a part of the gap was reported before, only the rest.
       const from = this.seen ? Math.max(first, this.seen.offset + 1) : first;
       if (position) this.seen = position;
-      return this.#passOn({ message: null, gap: { first: from, last, json }, position });
+      return this.passOn({ message: null, gap: { first: from, last, json }, position });
     }
     // A loss after this message is another one.
     this.#reportedLoss = 0;
     if (position) this.seen = position;
     if (this.next) this.#seam?.offsets.set(topic, last);
-    return this.#passOn({ message: messageOf(json, data), position });
+    return this.passOn({ message: messageOf(json, data), position });
   }
 
   /** @param {Heard} heard @returns {readonly Feed[]} */
-  #passOn(heard) {
+  passOn(heard) {
     if (this.feeds.size === 1) {
       const [only] = this.feeds;
       return only.hear(heard) ? [only] : NONE;

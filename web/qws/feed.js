@@ -74,7 +74,7 @@ export class Feed {
     const { since, recent } = options;
     this.entry = entry;
     this.options = options;
-    this.seen = this.position = since ? { epoch: since.epoch, offset: since.offset } : null;
+    this.seen = this.position = since && !entry.isConsumer ? { epoch: since.epoch, offset: since.offset } : null;
     this.#capacity = capacity;
     this.#roomAgain = roomAgain;
     // The server replays only for the first feed of an entry.
@@ -248,7 +248,7 @@ export class Feed {
    * @returns {boolean} whether there is no room for more
    */
   #put(item) {
-    const { isDatagram, isPattern } = this.entry;
+    const { isDatagram, isPattern, isDurable, isConsumer } = this.entry;
     const waiter = this.#waiters.shift();
     if (waiter) {
       if (item.position) this.position = item.position;
@@ -259,12 +259,27 @@ export class Feed {
       if (item.position) this.position = item.position;
       return false;
     }
+    if (item.message?.tries !== undefined && this.#replace(item.message)) return false;
     this.#items.push(item);
-    if (this.waiting < this.#capacity) return false;
-    if (!isDatagram && !isPattern) return true;
+    // There is room for all that a durable consumer has in flight.
+    if (this.waiting < this.#capacity || isDurable) return false;
+    if (!isDatagram && !isPattern && !isConsumer) return true;
     // There is no position to resume from.
     if (this.waiting > this.#capacity) this.#dropOldest();
     return false;
+  }
+
+  /** Puts a message in the place of an earlier delivery of it that was not read yet. @param {Message} message */
+  #replace(message) {
+    const item = this.#items.slice(this.#first).find(({ message: other }) => other?.offset === message.offset);
+    if (item) item.message = message;
+    return item !== undefined;
+  }
+
+  /** Drops what was not read yet: a durable consumer delivers it again, perhaps to another client. */
+  dropWaiting() {
+    this.#items = [];
+    this.#first = 0;
   }
 
   #dropOldest() {

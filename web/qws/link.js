@@ -31,6 +31,8 @@ export class Link {
   limits = null;
   /** @type {import("../qws.js").Permissions | null} */
   permissions = null;
+  /** The user's own topic. @type {string | null} */
+  inbox = null;
   /** Unanswered requests by id. @type {Map<unknown, Call>} */
   calls = new Map();
   /** Requests of subscriptions, in order: they go before other requests. @type {Call[]} */
@@ -143,6 +145,7 @@ export class Link {
       this.serverName = json.server_name ?? null;
       this.limits = json.limits ?? null;
       this.permissions = json.permissions ?? null;
+      this.inbox = json.inbox ?? null;
       const most = Number(json.limits?.max_message_bytes ?? MAX_FIRST_BYTES);
       // A page of history may contain one message in base64; a page of clients is long whatever the limit.
       this.transport.maxBytes = Math.ceil((most * 4) / 3) + MAX_FIRST_BYTES;

@@ -18,6 +18,8 @@ export function messageOf(json, data) {
   if (typeof json.from === "string") message.from = json.from;
   if (typeof json.content === "string") message.content = json.content;
   if (data) message.data = data;
+  if (typeof json.durable === "string") message.durable = json.durable;
+  if (typeof json.tries === "number") message.tries = json.tries;
   return message;
 }
 

@@ -12,8 +12,15 @@ export const CONNECT_OPTIONS = [
   "WebSocket", "raceDelayMs", "settleMs", "retryQuicMs", "maxBackoffMs", "requestTimeoutMs", "highWaterMark",
 ];
 
-export const SUBSCRIBE_OPTIONS = ["since", "recent", "delivery", "lane", "presence", "highWaterMark"];
-const HISTORY_OPTIONS = ["since", "recent", "limit", "reverse"];
+export const SUBSCRIBE_OPTIONS = [
+  "since", "sinceTime", "recent", "delivery", "lane", "presence", "highWaterMark", "durable", "share", "ack",
+  "ackWaitMs", "maxInFlight", "maxDeliver",
+];
+const HISTORY_OPTIONS = ["since", "sinceTime", "recent", "limit", "reverse"];
+/** The bounds of a durable consumer's settings. @type {[keyof SubscribeOptions, number, number][]} */
+const CONSUMER_BOUNDS = [["ackWaitMs", 1000, 3_600_000], ["maxInFlight", 1, 1000], ["maxDeliver", 0, 1000]];
+/** Longest delay of a retry: a day. */
+const MAX_DELAY_MS = 86_400_000;
 
 /**
  * The error for an option that does not exist, and would otherwise be ignored.
@@ -64,6 +71,8 @@ function isPosition(since) {
 }
 
 const NO_POSITION = "since must be a position: { epoch, offset }";
+const NO_TIME = "sinceTime must be a time in Unix milliseconds, a whole number";
+const TWO_BEGINNINGS = "sinceTime: not together with since; set one of them";
 
 /**
  * The error in the arguments of `subscribe`.
@@ -72,7 +81,8 @@ const NO_POSITION = "since must be a position: { epoch, offset }";
  * @param {SubscribeOptions} options
  * @returns {QwsError | null}
  */
-export function problemOf(topic, { since, recent, delivery, lane, presence, highWaterMark }) {
+export function problemOf(topic, options) {
+  const { since, sinceTime, recent, delivery, lane, presence, highWaterMark } = options;
   const wrong = (/** @type {string} */ why) => new QwsError("usage", `subscribe: ${why}`);
   if (typeof topic !== "string" || topic.length > 255 || !/^([\w-]+|\*)(\.([\w-]+|\*))*(\.>)?$|^>$/.test(topic)) {
     const shown = JSON.stringify(String(topic).slice(0, 60));
@@ -81,6 +91,9 @@ export function problemOf(topic, { since, recent, delivery, lane, presence, high
   }
   if (since != null && !isPosition(since)) return wrong(NO_POSITION);
   if (since && isPattern(topic)) return wrong("since: a pattern has no position; subscribe to each topic");
+  if (sinceTime != null && !isOffset(sinceTime)) return wrong(NO_TIME);
+  if (sinceTime != null && isPattern(topic)) return wrong("sinceTime: a pattern has no log; subscribe to each topic");
+  if (sinceTime != null && since != null) return wrong(TWO_BEGINNINGS);
   if (recent != null && !isOffset(recent)) return wrong("recent must be a whole number");
   if (delivery != null && delivery !== "stream" && delivery !== "datagram") {
     return wrong('delivery must be "stream" or "datagram"');
@@ -90,7 +103,69 @@ export function problemOf(topic, { since, recent, delivery, lane, presence, high
   if (highWaterMark != null && !(typeof highWaterMark === "number" && highWaterMark >= 1)) {
     return wrong("highWaterMark must be a number of at least 1");
   }
-  return null;
+  const why = problemOfConsumer(topic, options);
+  return why === null ? null : wrong(why);
+}
+
+/**
+ * What is wrong with the options for a durable consumer or queue group.
+ *
+ * @param {string} topic
+ * @param {SubscribeOptions} options
+ * @returns {string | null}
+ */
+function problemOfConsumer(topic, options) {
+  const { durable, share, ack, delivery } = options;
+  if (durable != null && !isConsumerName(durable)) return "durable must be 1 to 64 of A-Z a-z 0-9 _ -";
+  if (share != null && typeof share !== "boolean") return "share must be true or false";
+  if (ack != null && ack !== "each" && ack !== "upto") return 'ack must be "each" or "upto"';
+  for (const [name, least, most] of CONSUMER_BOUNDS) {
+    const value = /** @type {number | undefined} */ (options[name]);
+    if (value == null) continue;
+    if (!isOffset(value) || value < least || value > most) {
+      return `${name} must be a whole number from ${least} to ${most}`;
+    }
+    if (durable == null) return `${name}: only with durable, the consumer's name`;
+  }
+  if (ack != null && durable == null) return "ack: only with durable, the consumer's name";
+  if (durable == null && share !== true) return null;
+  const option = durable == null ? "share" : "durable";
+  if (isPattern(topic)) return `${option}: not with a pattern; subscribe to each topic`;
+  if (delivery === "datagram") return `${option}: not with delivery "datagram", which may lose messages`;
+  if (durable != null) return share && ack === "upto" ? 'ack: "upto" is not possible with share' : null;
+  const begin = (["since", "sinceTime", "recent"]).find((name) => options[/** @type {"since"} */ (name)] != null);
+  return begin === undefined ? null : `${begin}: not with share alone; add durable to begin earlier`;
+}
+
+/** @param {unknown} name of a durable consumer */
+function isConsumerName(name) {
+  return typeof name === "string" && /^[\w-]{1,64}$/.test(name);
+}
+
+/**
+ * The error in the arguments of `ack`, `retry` or `reject`.
+ *
+ * @param {unknown} durable
+ * @param {unknown[]} offsets
+ * @param {{ outcome?: unknown, delayMs?: unknown }} options
+ * @returns {QwsError | TypeError | null}
+ */
+export function problemOfAck(durable, offsets, options) {
+  const unknown = unknownOption("ack", options, ["outcome", "delayMs"]);
+  if (unknown) return unknown;
+  const { outcome, delayMs } = options;
+  const wrong = (/** @type {string} */ why) => new QwsError("usage", `ack: ${why}`);
+  if (!isConsumerName(durable)) return wrong("durable must be 1 to 64 of A-Z a-z 0-9 _ -");
+  if (offsets.length < 1 || offsets.length > MAX_PAGE || !offsets.every(isOffset)) {
+    return wrong(`expected a message or an offset, or a list of 1 to ${MAX_PAGE} of them`);
+  }
+  if (outcome != null && outcome !== "done" && outcome !== "retry" && outcome !== "reject") {
+    return wrong('outcome must be "done", "retry" or "reject"');
+  }
+  if (delayMs == null) return null;
+  if (outcome !== "retry") return wrong('delayMs: only with outcome "retry"');
+  const isWithin = isOffset(delayMs) && /** @type {number} */ (delayMs) <= MAX_DELAY_MS;
+  return isWithin ? null : wrong(`delayMs must be a whole number from 0 to ${MAX_DELAY_MS}`);
 }
 
 /**
@@ -102,13 +177,15 @@ export function problemOf(topic, { since, recent, delivery, lane, presence, high
 export function problemOfHistory(options) {
   const unknown = unknownOption("history", options, HISTORY_OPTIONS);
   if (unknown) return unknown;
-  const { since, recent, limit, reverse } = options;
+  const { since, sinceTime, recent, limit, reverse } = options;
   const wrong = (/** @type {string} */ why) => new QwsError("usage", `history: ${why}`);
   if (since != null && !isPosition(since)) return wrong(NO_POSITION);
+  if (sinceTime != null && !isOffset(sinceTime)) return wrong(NO_TIME);
+  if (sinceTime != null && since != null) return wrong(TWO_BEGINNINGS);
   for (const [name, count] of Object.entries({ recent, limit })) {
     if (count == null || (isOffset(count) && count >= 1 && count <= MAX_PAGE)) continue;
     return wrong(`${name} must be a whole number from 1 to ${MAX_PAGE}`);
   }
-  if (recent == null || (since ?? limit ?? reverse) == null) return null;
-  return wrong("recent cannot be combined with since, limit or reverse");
+  if (recent == null || (since ?? sinceTime ?? limit ?? reverse) == null) return null;
+  return wrong("recent cannot be combined with since, sinceTime, limit or reverse");
 }

@@ -132,7 +132,7 @@ export class Routes {
     if (lane !== null && entry.isPattern) {
       const patterns = this.#patternsOn.get(lane) ?? new Set();
       this.#patternsOn.set(lane, patterns.add(patterns.size < MAX_REMEMBERED ? entry.topic : ">"));
-    } else if (lane !== null) {
+    } else if (lane !== null && !entry.isDurable) {
       const tracks = this.#tracks.get(entry.topic) ?? new Map();
       const track = tracks.get(lane) ?? { entry, last: 0 };
       // Messages that came by a pattern before the topic was subscribed to are ahead on the lane, and are sent again.
@@ -180,7 +180,11 @@ export class Routes {
   find(source, json, ofPresence) {
     const topic = /** @type {string} */ (json.topic);
     // A `gap` of many topics names the pattern itself.
-    const exact = isPattern(topic) ? this.#patterns.find(({ entry }) => entry.topic === topic) : this.#exact.get(topic);
+    const named = isPattern(topic) ? this.#patterns.find(({ entry }) => entry.topic === topic) : this.#exact.get(topic);
+    // A durable consumer marks its messages, and what patterns bring comes beside them.
+    const isMarked = json.type === "message" && typeof json.durable === "string";
+    if (isMarked && named?.entry.options.durable !== json.durable) return null;
+    const exact = json.type === "message" && named?.entry.isDurable && !isMarked ? undefined : named;
     const isFor = (/** @type {Binding} */ binding) =>
       binding.stage === "live" && binding.isOn(source) && (!ofPresence || binding.entry.options.presence === true);
     if (exact && isFor(exact)) return exact;
@@ -188,6 +192,7 @@ export class Routes {
     const waits = typeof source === "number";
     if (waits) {
       if (exact?.isAsked) return exact;
+      if (isMarked) return null;
       const track = this.#tracks.get(topic)?.get(source);
       if (track && (exact || !track.entry.isOver)) {
         if (!ofPresence) track.last = json.last ?? json.offset ?? 0;
@@ -198,6 +203,7 @@ export class Routes {
       const left = this.leaving.get(topic);
       if (left?.lane === null && !left.entry.isOver) return null;
     }
+    if (isMarked) return null;
     const matching = this.#patterns.filter(({ entry }) => matches(entry.topic, topic));
     const pattern = matching.find(isFor);
     if (pattern) return pattern;

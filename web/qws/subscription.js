@@ -1,17 +1,22 @@
 // `Subscription`, which the application holds: listeners, iteration, position.
 // Knows its feed, never a connection. Made by subscriptions.
 
+import { failed } from "./deferred.js";
 import { QwsError } from "./errors.js";
 import { INTERNAL } from "./events.js";
 
-/** @import { MessageIterator } from "../qws.js" */
+/** @import { Acked, MessageIterator } from "../qws.js" */
 /** @import { Feed } from "./feed.js" */
+
+/** @typedef {{ outcome?: "done" | "retry" | "reject", delayMs?: number }} AckOptions */
+/** @typedef {(which: Acked, options: AckOptions) => Promise<number>} Ack acknowledges messages */
 
 /** The application's handle to a subscription. Several may share one subscription at the server. */
 export class Subscription extends EventTarget {
   /** @type {Feed} */
   #feed;
   #leave;
+  #ack;
   /**
    * Listeners of "message": while there are any, messages are not kept.
    *
@@ -22,13 +27,15 @@ export class Subscription extends EventTarget {
   /**
    * @param {symbol} internal
    * @param {Feed} feed
-   * @param {() => Promise<void>} leave
+   * @param {(forget: boolean) => Promise<void>} leave
+   * @param {Ack} ack
    */
-  constructor(internal, feed, leave) {
+  constructor(internal, feed, leave, ack) {
     super();
     if (internal !== INTERNAL) throw new QwsError("usage", "call client.subscribe() to create a subscription");
     this.#feed = feed;
     this.#leave = leave;
+    this.#ack = ack;
   }
 
   get topic() {
@@ -50,8 +57,40 @@ export class Subscription extends EventTarget {
     return this.#feed.position;
   }
 
+  get durable() {
+    return this.#feed.entry.options.durable ?? null;
+  }
+
   unsubscribe() {
-    return this.#leave();
+    return this.#leave(false);
+  }
+
+  forget() {
+    return this.#unlessDurable("forget") ?? this.#leave(true);
+  }
+
+  /** @param {Acked} which */
+  ack(which) {
+    return this.#unlessDurable("ack") ?? this.#ack(which, {});
+  }
+
+  /**
+   * @param {Acked} which
+   * @param {number} [delayMs]
+   */
+  retry(which, delayMs) {
+    return this.#unlessDurable("retry") ?? this.#ack(which, { outcome: "retry", delayMs });
+  }
+
+  /** @param {Acked} which */
+  reject(which) {
+    return this.#unlessDurable("reject") ?? this.#ack(which, { outcome: "reject" });
+  }
+
+  /** @param {string} call @returns {Promise<never> | null} */
+  #unlessDurable(call) {
+    if (this.durable !== null) return null;
+    return failed(new QwsError("usage", `${call}: this subscription has no durable consumer; subscribe with durable`));
   }
 
   /**

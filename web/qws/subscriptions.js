@@ -4,7 +4,8 @@
 
 import { Call, enqueue } from "./calls.js";
 import { CatchUp } from "./catch-up.js";
-import { Deferred } from "./deferred.js";
+import { entryOf } from "./consumer-entry.js";
+import { Deferred, failed, quiet } from "./deferred.js";
 import { Entry } from "./entry.js";
 import { PASSING, QwsError } from "./errors.js";
 import { INTERNAL } from "./events.js";
@@ -20,6 +21,7 @@ import { later } from "./timers.js";
 /** @import { Link } from "./link.js" */
 /** @import { Requests } from "./requests.js" */
 /** @import { Binding } from "./routes.js" */
+/** @import { Ack } from "./subscription.js" */
 
 /** The subscriptions of a client. */
 export class Subscriptions {
@@ -52,8 +54,9 @@ export class Subscriptions {
   /**
    * @param {string} topic
    * @param {SubscribeOptions} options
+   * @param {Ack} ack acknowledges messages of its durable consumer
    */
-  subscribe(topic, options) {
+  subscribe(topic, options, ack) {
     const unknown = unknownOption("subscribe", options, SUBSCRIBE_OPTIONS);
     if (unknown) throw unknown;
     const problem = problemOf(topic, options);
@@ -62,8 +65,8 @@ export class Subscriptions {
     const shared = this.#entries.get(topic);
     const clash = shared?.clash(options);
     if (clash) return this.#refusedAtOnce(topic, options, clash);
-    const entry = shared ?? new Entry(topic, options);
-    const feed = this.#feedOf(entry, options);
+    const entry = shared ?? entryOf(topic, options);
+    const feed = this.#feedOf(entry, options, ack);
     if (shared) {
       this.#join(entry, feed);
     } else {
@@ -73,13 +76,12 @@ export class Subscriptions {
     return /** @type {Subscription} */ (feed.subscription);
   }
 
-  /**
-   * @param {Entry} entry
-   * @param {SubscribeOptions} options
-   */
-  #feedOf(entry, options) {
-    const feed = new Feed(entry, options, options.highWaterMark ?? this.#highWaterMark, () => this.#room(entry, feed));
-    feed.subscription = new Subscription(INTERNAL, feed, () => this.#leave(entry, feed));
+  /** @param {Entry} entry @param {SubscribeOptions} options @param {Ack} ack */
+  #feedOf(entry, options, ack) {
+    const capacity = Math.max(options.highWaterMark ?? this.#highWaterMark, entry.leastCapacity);
+    const feed = new Feed(entry, options, capacity, () => this.#room(entry, feed));
+    const leave = (/** @type {boolean} */ forget) => this.#leave(entry, feed, null, forget);
+    feed.subscription = new Subscription(INTERNAL, feed, leave, ack);
     entry.feeds.add(feed);
     return feed;
   }
@@ -93,7 +95,7 @@ export class Subscriptions {
    */
   #refusedAtOnce(topic, options, error) {
     const entry = new Entry(String(topic), { delivery: options.delivery });
-    const feed = this.#feedOf(entry, { highWaterMark: 1 });
+    const feed = this.#feedOf(entry, { highWaterMark: 1 }, () => failed(error));
     feed.ready.reject(error);
     queueMicrotask(() => entry.end(error));
     return /** @type {Subscription} */ (feed.subscription);
@@ -136,6 +138,8 @@ export class Subscriptions {
   ended(link, json) {
     const entry = this.#entries.get(json.topic);
     if (!entry || (entry.binding?.link !== link && entry.next?.link !== link)) return;
+    // By this client itself, on the connection to which it moves.
+    if (entry.isDurable && json.code === 409 && entry.next && entry.next.link !== link) return;
     const others = [entry.binding, entry.next].filter((binding) => binding && binding.link !== link);
     this.#forget(entry);
     entry.end(new QwsError("request", String(json.reason ?? "unsubscribed"), { code: json.code }));
@@ -218,10 +222,7 @@ export class Subscriptions {
     this.#requests.pump(link);
   }
 
-  /**
-   * @param {Binding} binding
-   * @param {Json} reply
-   */
+  /** @param {Binding} binding @param {Json} reply */
   #answered(binding, reply) {
     const { entry, link } = binding;
     const asked = binding.order?.message;
@@ -239,8 +240,8 @@ export class Subscriptions {
     if (!old) {
       // Asked on a connection that was left since.
       if (link !== this.#current && this.#current) this.#ask(this.#current, entry);
-    } else if (entry.isPattern && !old.link.isOver) {
-      // A pattern has no position: what the old connection brings until it confirms the end comes first.
+    } else if ((entry.isPattern || entry.isConsumer) && !old.link.isOver) {
+      // Without a position, what the old connection brings until it confirms the end comes first.
       const left = new Call({ type: "unsubscribe", topic: entry.topic }, undefined, false, () => {
         entry.switch(binding);
         old.link.routes.unbind(old);
@@ -257,10 +258,7 @@ export class Subscriptions {
     binding.settled.resolve();
   }
 
-  /**
-   * @param {Binding} binding
-   * @param {QwsError} error
-   */
+  /** @param {Binding} binding @param {QwsError} error */
   #refused(binding, error) {
     const { entry, link } = binding;
     const asked = binding.order?.message;
@@ -299,9 +297,13 @@ export class Subscriptions {
    * @param {Entry} entry
    * @param {Feed} feed
    * @param {QwsError | null} [error] `null` if the application asked for it
+   * @param {boolean} [forget] whether its durable consumer ends as well
    * @returns {Promise<void>}
    */
-  #leave(entry, feed, error = null) {
+  #leave(entry, feed, error = null, forget = false) {
+    if (forget && (feed.isOver || !entry.binding)) {
+      return failed(new QwsError("closed", "forget: not subscribed at the moment, so the server cannot be asked"));
+    }
     if (feed.isOver) return Promise.resolve();
     if (entry.feeds.size > 1) {
       entry.part(feed, error);
@@ -314,34 +316,40 @@ export class Subscriptions {
     const left = new Deferred();
     let open = bindings.length;
     if (open === 0) left.resolve();
-    for (const binding of bindings) this.#release(binding, () => --open === 0 && left.resolve());
-    return left.promise;
+    const done = (/** @type {QwsError | null} */ refused) => {
+      if (forget && refused) left.reject(refused);
+      else if (--open === 0) left.resolve();
+    };
+    for (const binding of bindings) this.#release(binding, done, forget);
+    return quiet(left.promise);
   }
 
   /**
    * Asks a connection's server to end a subscription; `done` is called once it has ended there.
    *
    * @param {Binding} binding
-   * @param {() => void} done
+   * @param {(error: QwsError | null) => void} done
+   * @param {boolean} [forget] whether its durable consumer ends as well
    */
-  #release(binding, done) {
+  #release(binding, done, forget = false) {
     const { link, entry } = binding;
     const unsent = binding.order && link.orders.indexOf(binding.order);
     if (typeof unsent === "number" && unsent >= 0) {
       link.orders.splice(unsent, 1);
       link.routes.unbind(binding);
-      return done();
+      return done(forget ? new QwsError("closed", "forget: the server had not been asked for it") : null);
     }
-    if (link.isOver) return done();
+    if (link.isOver) return done(forget ? new QwsError("closed", "forget: the connection was lost") : null);
     if (binding.stage === "leaving") {
-      binding.settled.promise.then(done);
+      binding.settled.promise.then(() => done(null));
       return;
     }
     link.routes.leave(binding);
-    const call = new Call({ type: "unsubscribe", topic: entry.topic }, undefined, false, () => {
+    const message = { type: "unsubscribe", topic: entry.topic, forget: forget || undefined };
+    const call = new Call(message, undefined, false, (error) => {
       link.routes.left(binding);
       binding.settled.resolve();
-      done();
+      done(error);
       const waiting = this.#entries.get(entry.topic);
       if (waiting && this.#current) this.#ask(this.#current, waiting);
     });
@@ -380,12 +388,7 @@ export class Subscriptions {
     entry.next = null;
   }
 
-  /**
-   * A reader may have room again.
-   *
-   * @param {Entry} entry
-   * @param {Feed} feed
-   */
+  /** A reader may have room again. @param {Entry} entry @param {Feed} feed */
   #room(entry, feed) {
     if (feed.behind) void this.#catchUp.run(entry, feed);
     this.#resume(entry);

@@ -11,7 +11,7 @@ import { quick, scripted } from "./support/scripted.js";
 
 const FOLDER = new URL("../../docs/transcripts/", import.meta.url);
 /** The optional features that this client has. */
-const CAN = new Set([]);
+const CAN = new Set(["durable"]);
 /** The client's carrier in Node, with one lane. */
 const CARRIER = "websocket";
 
@@ -27,7 +27,7 @@ function kindOf(field, isTop, value) {
   if (["id", "client_id", "from", "to", "after", "next"].includes(field)) return "client";
   if (field === "epoch") return "epoch";
   if (["offset", "first", "last"].includes(field)) return "offset";
-  if (["timestamp", "server_time", "connected_at", "expires_at"].includes(field)) return "time";
+  if (["timestamp", "since_time", "server_time", "connected_at", "expires_at"].includes(field)) return "time";
   if (field === "lane" && typeof value === "number") return "lane";
   if (field === "token") return "token";
   if (field === "message" || field === "reason") return "text";
@@ -224,12 +224,13 @@ class Scene {
   }
 
   async call({ call, with: example = {}, attachment, of, as = call }) {
-    const { topic, to, content: text, data, ...options } = this.run.fill(example);
+    const { topic, to, content: text, data, ...fields } = this.run.fill(example);
+    const options = inCamelCase(fields);
     const content = bytesOf(attachment) ?? text;
     const { client } = this;
     switch (call) {
       case "connect":
-        return this.connect(options);
+        return this.connect(fields);
       case "echo": {
         const echo = await client.echo(content);
         return typeof echo === "string" ? { value: { content: echo } } : { attachment: echo };
@@ -253,8 +254,13 @@ class Scene {
         return { value: await subscription.ready };
       }
       case "unsubscribe":
-        await this.subscriptions.get(of).subscription.unsubscribe();
+        if (options.forget) await this.subscriptions.get(of).subscription.forget();
+        else await this.subscriptions.get(of).subscription.unsubscribe();
         return {};
+      case "ack": {
+        const { durable, offset, offsets, ...how } = options;
+        return { value: { acked: await client.ack(topic, durable, offsets ?? offset, how) } };
+      }
       case "publish":
         return { value: await client.publish(topic, content, options) };
       case "history": {
@@ -299,6 +305,12 @@ class Scene {
     assert.equal(why, null, `${JSON.stringify(value)} for ${JSON.stringify(example)}`);
   }
 }
+
+/** The names of options, as this client has them. */
+const inCamelCase = (fields) =>
+  Object.fromEntries(
+    Object.entries(fields).map(([name, value]) => [name.replace(/_(.)/g, (_, letter) => letter.toUpperCase()), value]),
+  );
 
 const settled = (promise) => promise.then((value) => ({ value }), (error) => ({ error }));
 

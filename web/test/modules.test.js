@@ -16,7 +16,7 @@ const LAYERS = [
   // Carriers.
   ["carrier", "quic-failures", "race", "websocket", "webtransport"],
   // Subscriptions, without a connection.
-  ["feed", "entry", "routes", "subscription"],
+  ["feed", "entry", "consumer-entry", "routes", "subscription"],
   // One connection.
   ["link", "dial"],
   // The parts of a client.

@@ -367,7 +367,7 @@ test("a misspelt option is a TypeError that names it and the one that was meant"
     [() => connect(server.url, { WebSocket, max_backoff_ms: 1 }), /did you mean "maxBackoffMs"\?/],
     [() => connect(server.url, { WebSocket, colour: 1 }), /unknown option "colour"; expected one of name, token,/],
     [() => it.subscribe("t", { recnet: 3 }), /subscribe: unknown option "recnet"; did you mean "recent"\?/],
-    [() => it.subscribe("t", { limit: 3 }), /subscribe: unknown option "limit"; expected one of since, recent/],
+    [() => it.subscribe("t", { limit: 3 }), /subscribe: unknown option "limit"; expected one of since, sinceTime/],
   ];
   for (const [call, message] of cases) assert.throws(call, { name: "TypeError", message });
   await assert.rejects(it.publish("t", "x", { keys: "k" }), { name: "TypeError", message: /did you mean "key"\?/ });

@@ -40,11 +40,23 @@ export async function use(): Promise<void> {
   const position: Position | null = subscription.position;
   await subscription.unsubscribe();
 
+  const durable: string = client.inbox ?? "w";
+  const orders: Subscription = client.subscribe("orders", { durable, maxInFlight: 5, ack: "upto" });
+  const waiting: number | undefined = (await orders.ready).pending;
+  for await (const order of orders) {
+    const acked: number = (order.tries ?? 1) > waiting! ? await orders.reject(order) : await orders.ack([order, 7]);
+    await orders.retry(order.offset, acked);
+  }
+  await client.ack("orders", orders.durable ?? "w", 7, { outcome: "retry", delayMs: 100 });
+  await orders.forget();
+  await client.history("orders", { sinceTime: Date.now() - 1000 });
+
   const newest = await client.history("a.b", { recent: 5 });
   console.log(newest.epoch, newest.offset + 1, newest.recovered);
-  const { offset, duplicate } = await client.publish("a.b", "x", { key: "k" });
+  const { offset, duplicate, stored } = await client.publish("a.b", "x", { key: "k" });
   const page = await client.history("a.b", { since: position ?? undefined, reverse: !duplicate, limit: offset });
   page.messages.map(take);
+  console.log(stored === "fsync");
   await client.close(4000, "done");
 
   // @ts-expect-error content is text or bytes

@@ -154,9 +154,9 @@ impl Client {
         self.up()?.greeting.expires_at
     }
 
-    /// The user's own topic, which keeps what is sent to the user while no client of the user is connected: subscribe to
-    /// it with a [`durable`](crate::SubscribeBuilder::durable) name for this device. `None` if the server has none for
-    /// this client, and while not connected.
+    /// The user's own topic, which keeps what is sent to the user while no client of the user is connected: subscribe
+    /// to it with a [`durable`](crate::SubscribeBuilder::durable) name for this device. `None` if the server has none
+    /// for this client, and while not connected.
     pub fn inbox(&self) -> Option<String> {
         self.up()?.greeting.inbox.clone()
     }

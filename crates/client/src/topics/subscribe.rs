@@ -106,8 +106,8 @@ impl<'a> SubscribeBuilder<'a> {
     /// `A-Z a-z 0-9 _ -` and belongs to its topic.
     ///
     /// The first subscription creates the consumer; [`since`](Self::since), [`since_time`](Self::since_time) and
-    /// [`recent`](Self::recent) say where it begins, and have no effect later. Acknowledge each message once its work is
-    /// done: by [`Subscription::ack`], or by a [`Consumer`] in other tasks. A message that comes again has
+    /// [`recent`](Self::recent) say where it begins, and have no effect later. Acknowledge each message once its work
+    /// is done: by [`Subscription::ack`], or by a [`Consumer`] in other tasks. A message that comes again has
     /// [`tries`](crate::message::TopicMessage::tries), and may come after newer ones; so may every message after a
     /// reconnect.
     ///
@@ -135,8 +135,8 @@ impl<'a> SubscribeBuilder<'a> {
     /// # Ok(()) }
     /// ```
     ///
-    /// Without [`share`](Self::share) the consumer has one client: a newer subscription takes it over, and the older one
-    /// ends with [`Ended::TakenOver`](super::Ended::TakenOver). Not for patterns, and not with
+    /// Without [`share`](Self::share) the consumer has one client: a newer subscription takes it over, and the older
+    /// one ends with [`Ended::TakenOver`](super::Ended::TakenOver). Not for patterns, and not with
     /// [`datagrams`](Self::datagrams) or [`latest`](Self::latest).
     pub fn durable(mut self, name: impl Into<String>) -> Self {
         self.durable = Some(name.into());
@@ -144,8 +144,8 @@ impl<'a> SubscribeBuilder<'a> {
     }
 
     /// Shares the topic's messages with other subscriptions, so that each message goes to one of them: with
-    /// [`durable`](Self::durable) with all clients of that consumer; without it with all subscriptions to the topic that
-    /// share it, at most once and without acknowledgements, beginning with the next message. Not for patterns.
+    /// [`durable`](Self::durable) with all clients of that consumer; without it with all subscriptions to the topic
+    /// that share it, at most once and without acknowledgements, beginning with the next message. Not for patterns.
     pub fn share(mut self) -> Self {
         self.consumer.share = true;
         self
@@ -236,9 +236,8 @@ impl<'a> SubscribeBuilder<'a> {
     ///
     /// # Errors
     /// [`ClientError::Invalid`] if the topic or an option is out of its bounds; [`ClientError::AlreadySubscribed`];
-    /// [`ClientError::Server`] if the server refuses, with code 403 if it is not permitted, 409 if a durable consumer has
-    /// other settings or the topic cannot have one; [`ClientError::Timeout`];
-    /// [`ClientError::Closed`].
+    /// [`ClientError::Server`] if the server refuses, with code 403 if it is not permitted, 409 if a durable consumer
+    /// has other settings or the topic cannot have one; [`ClientError::Timeout`]; [`ClientError::Closed`].
     pub async fn open(self) -> Result<Subscription, ClientError> {
         let mut request = Subscribe::new(TopicPattern::new(&self.topic)?);
         request.since = self.since;

@@ -88,8 +88,8 @@ impl Subscription {
     /// The position behind the last event that was handed out. Store it, and pass it to
     /// [`since`](super::SubscribeBuilder::since) to resume there in another process. `None` for a pattern, before the
     /// first message of a subscription with [`recent`](super::SubscribeBuilder::recent) ones, and with
-    /// [`durable`](super::SubscribeBuilder::durable) or [`share`](super::SubscribeBuilder::share), where the server knows
-    /// what is next.
+    /// [`durable`](super::SubscribeBuilder::durable) or [`share`](super::SubscribeBuilder::share), where the server
+    /// knows what is next.
     pub fn position(&self) -> Option<Position> {
         let seen = self.position.as_ref()?;
         Some(Position { epoch: seen.epoch.as_ref().to_owned(), offset: seen.offset })
