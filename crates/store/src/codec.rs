@@ -37,6 +37,8 @@ pub(crate) enum Entry {
     Newest { topic: u64, offset: u64, at_ms: u64 },
     /// In checkpoints: a key that is known, and the offset of its record.
     Key { topic: u64, key: Arc<str>, offset: u64 },
+    /// A topic has another level, and perhaps another epoch.
+    TopicLevel { topic: u64, level: Level, epoch: u64 },
 }
 
 impl Entry {
@@ -48,7 +50,8 @@ impl Entry {
             | Self::Trim { topic, .. }
             | Self::Consumer { topic, .. }
             | Self::Newest { topic, .. }
-            | Self::Key { topic, .. } => *topic,
+            | Self::Key { topic, .. }
+            | Self::TopicLevel { topic, .. } => *topic,
         }
     }
 
@@ -57,7 +60,7 @@ impl Entry {
         OVERHEAD
             + match self {
                 Self::TopicMade { name, .. } => name.len(),
-                Self::TopicGone { .. } | Self::Trim { .. } | Self::Newest { .. } => 0,
+                Self::TopicGone { .. } | Self::Trim { .. } | Self::Newest { .. } | Self::TopicLevel { .. } => 0,
                 Self::Key { key, .. } => key.len(),
                 Self::Message { record, .. } => {
                     let attachment = record.attachment.as_ref().map_or(0, Bytes::len);
@@ -88,6 +91,7 @@ impl Entry {
             }
             Self::Newest { offset, at_ms, .. } => (6, Level::Os, 0, none, *offset, *at_ms, none, none),
             Self::Key { key, offset, .. } => (7, Level::Os, 0, key.as_bytes(), *offset, 0, none, none),
+            Self::TopicLevel { level, epoch, .. } => (8, *level, 0, none, *epoch, 0, none, none),
         };
         let length = |length: usize| u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes();
         into.extend_from_slice(&length(self.len()));
@@ -141,11 +145,9 @@ pub(crate) fn decode(bytes: &Bytes) -> Option<Entry> {
     let tail_at = HEADER + usize::from(name_length);
     let attachment_at = body.len().checked_sub(attachment).filter(|at| *at >= tail_at)?;
     let name = || str::from_utf8(&body[HEADER..tail_at]).ok().map(Arc::from);
+    let level = if level == 0 { Level::Os } else { Level::Fsync };
     Some(match kind {
-        1 => {
-            let level = if level == 0 { Level::Os } else { Level::Fsync };
-            Entry::TopicMade { topic, name: name()?, level, epoch: number }
-        }
+        1 => Entry::TopicMade { topic, name: name()?, level, epoch: number },
         2 => Entry::TopicGone { topic },
         3 => Entry::Message {
             topic,
@@ -165,6 +167,7 @@ pub(crate) fn decode(bytes: &Bytes) -> Option<Entry> {
         },
         6 => Entry::Newest { topic, offset: number, at_ms },
         7 => Entry::Key { topic, key: name()?, offset: number },
+        8 => Entry::TopicLevel { topic, level, epoch: number },
         _ => return None,
     })
 }
@@ -177,11 +180,11 @@ mod tests {
     fn entries() -> impl Strategy<Value = Entry> {
         let bytes = || prop::collection::vec(any::<u8>(), 0..300).prop_map(Bytes::from);
         let name = || "[a-z*.é]{1,60}".prop_map(|name: String| Arc::<str>::from(name));
-        let level = prop_oneof![Just(Level::Os), Just(Level::Fsync)];
+        let level = || prop_oneof![Just(Level::Os), Just(Level::Fsync)];
         let message =
             (any::<u64>(), any::<u64>(), any::<u64>(), bytes(), prop::option::of(bytes()), prop::option::of(name()));
         prop_oneof![
-            (any::<u64>(), name(), level, any::<u64>()).prop_map(|(topic, name, level, epoch)| Entry::TopicMade {
+            (any::<u64>(), name(), level(), any::<u64>()).prop_map(|(topic, name, level, epoch)| Entry::TopicMade {
                 topic,
                 name,
                 level,
@@ -204,6 +207,11 @@ mod tests {
                 at_ms
             }),
             (any::<u64>(), name(), any::<u64>()).prop_map(|(topic, key, offset)| Entry::Key { topic, key, offset }),
+            (any::<u64>(), level(), any::<u64>()).prop_map(|(topic, level, epoch)| Entry::TopicLevel {
+                topic,
+                level,
+                epoch
+            }),
         ]
     }
 

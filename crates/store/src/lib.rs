@@ -10,9 +10,12 @@
 //! A record is visible to [`Store::read`] and reported to [`Committed`] when its ticket resolves, not before. So nobody
 //! ever sees a record, or an offset, that a crash takes back.
 
+mod acknowledge;
 mod aging;
 mod codec;
 mod commit;
+mod completion;
+mod consumers;
 mod disk;
 mod engine;
 mod error;
@@ -26,8 +29,10 @@ mod retention;
 #[cfg(test)]
 mod simulated;
 mod store;
+mod taking;
 mod ticket;
 mod topic;
+mod upkeep;
 
 pub use error::{Health, OpenError, Refusal, StoreError};
 pub use log::{Finding, Follower, Inspector, Lost, Report};

@@ -19,7 +19,7 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Bytes that stay free on the file system; with less the store is full.
     pub min_free_bytes: u64,
-    /// Bytes of all segments, 0 for no bound.
+    /// Bytes of all segments, 0 for no bound. At least four segments.
     pub max_bytes: u64,
     /// Identity of the machine's run since it was started; none asks the system.
     pub boot: Option<u64>,

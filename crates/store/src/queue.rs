@@ -6,15 +6,23 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::codec::Entry;
 use crate::error::Refusal;
+use crate::record::{Epoch, Level};
 use crate::ticket::Sender;
-use crate::topic::Topic;
+use crate::topic::{State, Topic};
 
 /// Something that waits for the writer.
 #[derive(Debug)]
 pub(crate) struct Queued {
     pub(crate) topic: Topic,
+    /// What it waits for.
+    pub(crate) level: Level,
+    pub(crate) epoch: Epoch,
     pub(crate) work: Work,
     pub(crate) ticket: Option<Sender>,
+    /// The next one in the queue belongs to the same group.
+    pub(crate) is_joined: bool,
+    /// The disk has to follow soon, though nobody waits for it.
+    pub(crate) is_lazy: bool,
 }
 
 #[derive(Debug)]
@@ -26,9 +34,19 @@ pub(crate) enum Work {
 }
 
 impl Queued {
+    pub(crate) fn new(topic: &Topic, state: &mut State, work: Work, ticket: Option<Sender>) -> Self {
+        let (level, epoch) = (state.waits_for(), state.epoch);
+        Self { topic: topic.clone(), level, epoch, work, ticket, is_joined: false, is_lazy: false }
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         const TICKET: usize = 200;
         TICKET + if let Work::Entry(entry) = &self.work { entry.len() } else { 0 }
+    }
+
+    /// It is refused while the disk is full; other entries go on in the reserve.
+    pub(crate) fn is_publish(&self) -> bool {
+        matches!(self.work, Work::Duplicate(_) | Work::Entry(Entry::Message { .. } | Entry::TopicMade { .. }))
     }
 }
 
@@ -55,27 +73,32 @@ impl Queue {
         Self { inner: Mutex::default(), wake: Condvar::new(), most_bytes }
     }
 
-    /// Adds what publishers want, unless the bound is reached.
-    pub(crate) fn push(&self, queued: Queued) -> Result<(), Refusal> {
-        self.add(queued, self.most_bytes)
+    /// Adds what publishers want, unless the bound is reached or the disk is full. All of it or nothing.
+    pub(crate) fn push<const N: usize>(&self, queued: [Queued; N]) -> Result<(), Refusal> {
+        self.add(queued, self.most_bytes, |_| true)
     }
 
-    /// Adds what the store itself wants; the bound is twice as far away.
+    /// Adds what is no publish: also while the disk is full, and the bound is twice as far away.
     pub(crate) fn push_own(&self, queued: Queued) -> Result<(), Refusal> {
-        self.add(queued, self.most_bytes.saturating_mul(2))
+        self.add([queued], self.most_bytes.saturating_mul(2), |refusal| refusal != Refusal::Full)
     }
 
-    fn add(&self, queued: Queued, most_bytes: usize) -> Result<(), Refusal> {
+    fn add<const N: usize>(
+        &self,
+        queued: [Queued; N],
+        most_bytes: usize,
+        counts: impl Fn(Refusal) -> bool,
+    ) -> Result<(), Refusal> {
+        let bytes: usize = queued.iter().map(Queued::bytes).sum();
         let mut inner = self.inner.lock();
-        if let Some(refusal) = inner.refuses {
+        if let Some(refusal) = inner.refuses.filter(|refusal| counts(*refusal)) {
             return Err(refusal);
         }
-        let bytes = queued.bytes();
         if inner.bytes > 0 && inner.bytes + bytes > most_bytes {
             return Err(Refusal::Busy);
         }
         inner.bytes += bytes;
-        inner.waiting.push(queued);
+        inner.waiting.extend(queued);
         if std::mem::take(&mut inner.is_idle) {
             self.wake.notify_one();
         }

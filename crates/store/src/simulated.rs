@@ -49,6 +49,7 @@ struct Inner {
     faults: Faults,
     /// Calls until the power is lost.
     calls_left: Option<u64>,
+    is_power_lost: bool,
     /// Calls until a call fails, and how.
     error: Option<(u64, io::ErrorKind)>,
     /// Bytes of room.
@@ -71,7 +72,11 @@ impl Inner {
     /// Counts a call that changes something.
     fn call(&mut self) -> io::Result<()> {
         if let Some(left) = &mut self.calls_left {
-            *left = left.checked_sub(1).ok_or_else(lost)?;
+            let Some(less) = left.checked_sub(1) else {
+                self.is_power_lost = true;
+                return Err(lost());
+            };
+            *left = less;
         }
         if let Some((left, kind)) = &mut self.error {
             if *left == 0 {
@@ -106,6 +111,11 @@ impl SimDisk {
     /// Loses the power at the call with this number, counted from now.
     pub(crate) fn lose_power_after(&self, calls: u64) {
         self.0.lock().calls_left = Some(calls);
+    }
+
+    /// Whether a call has failed because the power was lost.
+    pub(crate) fn is_power_lost(&self) -> bool {
+        self.0.lock().is_power_lost
     }
 
     pub(crate) fn fail_after(&self, calls: u64, kind: io::ErrorKind) {
@@ -311,13 +321,19 @@ impl DiskFile for SimFile {
 
     fn sync(&self) -> io::Result<()> {
         let id = self.1;
-        self.change(|inner| {
-            let ignores = inner.faults.ignores_sync;
-            if let Some(content) = inner.files.get_mut(&id).filter(|_| !ignores) {
-                content.safe = content.seen.clone();
-                content.dirty.clear();
+        let mut inner = self.0.lock();
+        let result = inner.call();
+        let ignores = inner.faults.ignores_sync || inner.is_power_lost;
+        if let Some(content) = inner.files.get_mut(&id).filter(|_| !ignores) {
+            content.safe.resize(content.seen.len(), 0);
+            // As systems do, a sync that fails calls everything clean, and no later one brings it to the disk.
+            for (from, to) in std::mem::take(&mut content.dirty).into_values().filter(|_| result.is_ok()) {
+                let to = to.min(content.seen.len());
+                if from < to {
+                    content.safe[from..to].copy_from_slice(&content.seen[from..to]);
+                }
             }
-            Ok(())
-        })
+        }
+        result
     }
 }

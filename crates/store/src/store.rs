@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::codec::Entry;
@@ -18,10 +17,12 @@ use crate::error::{Health, OpenError, Refusal, StoreError};
 use crate::log::{self, LogOptions};
 use crate::options::{Options, boot, lock};
 use crate::queue::{Queue, Queued, Work};
-use crate::record::{Damage, Epoch, Level, NewRecord, Page, Record, Retention, Room, Stored};
+use crate::record::{Damage, Epoch, Level, NewRecord, Page, Record, Retention, Room};
 use crate::retention::Kept;
+use crate::taking::{New, Taken, take};
 use crate::ticket::Ticket;
 use crate::topic::{Inner, State, Topic};
+use crate::upkeep;
 
 /// Whom the store tells about records, once they count as stored and before their tickets resolve. In the order of
 /// offsets for each topic; called by the store's threads, so it must not block for long.
@@ -47,14 +48,14 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue,
     pub(crate) syncing: Syncing,
     pub(crate) topics: RwLock<HashMap<Arc<str>, Topic>>,
-    /// Topics with a trim that the log does not know of.
-    pub(crate) trimmed: Mutex<HashMap<u64, Topic>>,
+    /// Topics of which the log lacks something that nobody waits for.
+    pub(crate) due: Mutex<HashMap<u64, Topic>>,
     pub(crate) committed: Box<dyn Committed>,
     pub(crate) options: Options,
     pub(crate) health: AtomicU8,
     pub(crate) failure: Mutex<Option<Arc<str>>>,
     pub(crate) stop: (Mutex<bool>, Condvar),
-    generation: u32,
+    power_losses: u32,
     damages: u32,
     next_topic: AtomicU64,
     opened: Instant,
@@ -68,57 +69,83 @@ impl Store {
         let log = LogOptions {
             segment_bytes: options.segment_bytes.clamp(1 << 12, 1 << 30),
             min_free_bytes: options.min_free_bytes,
-            max_bytes: options.max_bytes,
+            // With less, nothing could be given back: the newest segments are needed whatever is in them.
+            max_bytes: if options.max_bytes == 0 { 0 } else { options.max_bytes.max(4 * options.segment_bytes) },
             boot: options.boot.unwrap_or_else(boot),
         };
         let (engine, recovered) = log::open(folder, log)?;
-        let (generation, damages) = (recovered.generation, recovered.damages);
-        let topics = recovered.topics.into_iter().map(|found| {
-            let topic = found_topic(found, generation, damages);
-            (topic.0.name.clone(), topic)
-        });
         let shared = Arc::new(Shared {
             engine: Box::new(engine),
             queue: Queue::new(options.pending_bytes),
             syncing: Syncing::default(),
-            topics: RwLock::new(topics.collect()),
-            trimmed: Mutex::default(),
+            topics: RwLock::default(),
+            due: Mutex::default(),
             committed: Box::new(committed),
             options,
             health: AtomicU8::new(0),
             failure: Mutex::default(),
             stop: (Mutex::new(false), Condvar::new()),
-            generation,
-            damages,
+            power_losses: recovered.generation,
+            damages: recovered.damages,
             next_topic: AtomicU64::new(recovered.next_topic.max(1)),
             opened: Instant::now(),
         });
+        shared.topics.write().extend(recovered.topics.into_iter().map(|found| {
+            let topic = found_topic(found, shared.power_losses, shared.damages);
+            (topic.0.name.clone(), topic)
+        }));
         let threads = commit::start(&shared).map_err(OpenError::io(&shared.options.dir))?;
         Ok(Self { shared, threads: Mutex::new(threads), _lock: lock })
     }
 
-    /// The topic with this name, made if it is not there. A topic that is there keeps its level; to change it, forget
-    /// the topic first.
+    /// The topic with this name, made if it is not there. One that is there gets this retention and level.
+    ///
+    /// A change from [`Level::Os`] to [`Level::Fsync`] begins another epoch if power was lost since the store was made,
+    /// and one in the other direction then has another text. Otherwise the epoch stays. Records that wait for the disk
+    /// when the level becomes `os`, and those behind them, wait until nothing does.
     pub fn topic(&self, name: &str, level: Level, retention: Retention) -> Result<Topic, Refusal> {
         if name.len() > 255 {
             return Err(Refusal::TooLong);
         }
+        if let Some(topic) = self.find(name) {
+            self.shared.retain(&topic, retention);
+            self.change_level(&topic, level);
+            return Ok(topic);
+        }
         let mut topics = self.shared.topics.write();
-        if let Some(topic) = topics.get(name) {
-            let topic = topic.clone();
+        if let Some(topic) = topics.get(name).cloned() {
+            // Made by another thread just now.
             drop(topics);
             self.shared.retain(&topic, retention);
             return Ok(topic);
         }
-        let generation = generation(level, self.shared.generation, self.shared.damages);
-        let epoch = Epoch { made: fastrand::u64(..), generation };
+        let epoch = Epoch { made: fastrand::u64(..), generation: self.shared.generation(level) };
         let id = self.shared.next_topic.fetch_add(1, Ordering::Relaxed);
         let name: Arc<str> = name.into();
-        let state = Mutex::new(State { retention, ..State::default() });
-        let topic = Topic(Arc::new(Inner { id, name: name.clone(), level, epoch, state }));
-        self.shared.queue.push(made(&topic))?;
+        let mut state = State { retention, ..State::new(level, epoch) };
+        state.on_their_way = 1;
+        let topic = Topic(Arc::new(Inner { id, name: name.clone(), state: Mutex::new(state) }));
+        let queued = {
+            let mut state = topic.0.state.lock();
+            let made = topic.made(&state);
+            Queued::new(&topic, &mut state, Work::Entry(made), None)
+        };
+        self.shared.queue.push([queued])?;
         topics.insert(name, topic.clone());
         Ok(topic)
+    }
+
+    fn change_level(&self, topic: &Topic, level: Level) {
+        let mut state = topic.0.state.lock();
+        if !state.change_level(level, self.shared.generation(level)) {
+            return;
+        }
+        // Ahead of every record of the new level.
+        state.is_level_queued = !state.unmade && upkeep::queue_level(&self.shared, topic, &mut state);
+        if !state.is_level_queued {
+            drop(state);
+            self.shared.log_later(topic);
+        }
     }
 
     /// The topic with this name, if it is there.
@@ -136,12 +163,19 @@ impl Store {
         self.shared.topics.read().values().cloned().collect()
     }
 
-    /// Forgets a topic: its records, keys and consumers. Made again, it has another epoch.
+    /// Forgets a topic: its records, keys and consumers. Made again, it has another epoch. What is on its way to the
+    /// topic is stored, and then gone as well.
     pub fn forget(&self, topic: &Topic) -> Result<(), Refusal> {
         let mut topics = self.shared.topics.write();
         let mut state = topic.0.state.lock();
-        let work = Work::Entry(Entry::TopicGone { topic: topic.0.id });
-        self.shared.queue.push_own(Queued { topic: topic.clone(), work, ticket: None })?;
+        if state.gone {
+            return Ok(());
+        }
+        if !state.unmade {
+            let work = Work::Entry(Entry::TopicGone { topic: topic.0.id });
+            self.shared.queue.push_own(Queued::new(topic, &mut state, work, None))?;
+            state.on_their_way += 1;
+        }
         state.gone = true;
         topics.remove(&topic.0.name);
         Ok(())
@@ -152,49 +186,31 @@ impl Store {
         if !record.fits() {
             return Err(Refusal::TooLong);
         }
-        let NewRecord { at_ms, tail, attachment, key } = record;
         let now_ms = self.shared.uptime_ms();
         let mut state = topic.0.state.lock();
         if state.gone {
             return Err(Refusal::Closed);
         }
-        if let Some(key) = &key {
-            let retention = state.retention;
-            state.keys.expire(now_ms, retention.key_ms, retention.keys);
-            if let Some(offset) = state.keys.offset(key) {
-                if offset <= state.newest {
-                    return Ok(Ticket::ready(Stored { epoch: topic.0.epoch, offset, duplicate: true }));
-                }
+        match take(&mut state, record, now_ms) {
+            Taken::Stored(stored) => Ok(Ticket::ready(stored)),
+            Taken::Waiting(offset) => {
                 let (sender, ticket) = Ticket::waiting(true);
                 let work = Work::Duplicate(offset);
-                self.shared.queue.push(Queued { topic: topic.clone(), work, ticket: Some(sender) })?;
-                return Ok(ticket);
+                self.shared.queue.push([Queued::new(topic, &mut state, work, Some(sender))])?;
+                state.on_their_way += 1;
+                Ok(ticket)
+            }
+            Taken::New(record) => {
+                self.shared.make_again(topic, &mut state)?;
+                let (sender, ticket) = Ticket::waiting(false);
+                let new = New::of(&record);
+                let work = Work::Entry(Entry::Message { topic: topic.0.id, record });
+                self.shared.queue.push([Queued::new(topic, &mut state, work, Some(sender))])?;
+                state.on_their_way += 1;
+                state.advance(new, now_ms);
+                Ok(ticket)
             }
         }
-        let offset = state.taken + 1;
-        let at_ms = at_ms.max(state.at_ms);
-        self.make_again(topic, &mut state)?;
-        let (sender, ticket) = Ticket::waiting(false);
-        let record = Record { offset, at_ms, tail, attachment, key: key.clone() };
-        let work = Work::Entry(Entry::Message { topic: topic.0.id, record });
-        self.shared.queue.push(Queued { topic: topic.clone(), work, ticket: Some(sender) })?;
-        state.taken = offset;
-        state.at_ms = at_ms;
-        if let Some(key) = key
-            && state.retention.keys > 0
-        {
-            state.keys.add(key, offset, now_ms);
-        }
-        Ok(ticket)
-    }
-
-    /// Writes that the topic was made, if that has failed before.
-    fn make_again(&self, topic: &Topic, state: &mut State) -> Result<(), Refusal> {
-        if state.unmade {
-            self.shared.queue.push(made(topic))?;
-            state.unmade = false;
-        }
-        Ok(())
     }
 
     /// Reads a page: forwards the records from offset `from` on, or backwards those up to it. Blocks for the disk.
@@ -223,34 +239,12 @@ impl Store {
         let through = through.min(state.newest);
         state.kept.trim(through);
         drop(state);
-        self.shared.trimmed.lock().insert(topic.0.id, topic.clone());
+        self.shared.log_later(topic);
     }
 
     /// Changes how much of a topic is kept.
     pub fn retain(&self, topic: &Topic, retention: Retention) {
         self.shared.retain(topic, retention);
-    }
-
-    /// Stores the state of a consumer behind all records that were taken before, or that it ended. The ticket says the
-    /// newest offset at the time.
-    pub fn consumer(&self, topic: &Topic, name: &str, consumer: Option<Bytes>) -> Result<Ticket, Refusal> {
-        if name.len() > 255 || consumer.as_ref().is_some_and(|state| state.len() > 1 << 20) {
-            return Err(Refusal::TooLong);
-        }
-        let name: Arc<str> = name.into();
-        let mut state = topic.0.state.lock();
-        if state.gone {
-            return Err(Refusal::Closed);
-        }
-        self.make_again(topic, &mut state)?;
-        let (sender, ticket) = Ticket::waiting(false);
-        let work = Work::Entry(Entry::Consumer { topic: topic.0.id, name: name.clone(), state: consumer.clone() });
-        self.shared.queue.push_own(Queued { topic: topic.clone(), work, ticket: Some(sender) })?;
-        match consumer {
-            Some(consumer) => state.consumers.insert(name, consumer),
-            None => state.consumers.remove(&name),
-        };
-        Ok(ticket)
     }
 
     /// Whether records are taken.
@@ -274,7 +268,7 @@ impl Store {
         if threads.is_empty() {
             return;
         }
-        commit::log_trims(&self.shared);
+        upkeep::log_due(&self.shared);
         self.shared.queue.refuse(Some(Refusal::Closed));
         *self.shared.stop.0.lock() = true;
         self.shared.stop.1.notify_all();
@@ -294,13 +288,6 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-/// The entry that says that a topic was made.
-fn made(topic: &Topic) -> Queued {
-    let Inner { id, name, level, epoch, .. } = &*topic.0;
-    let entry = Entry::TopicMade { topic: *id, name: name.clone(), level: *level, epoch: epoch.made };
-    Queued { topic: topic.clone(), work: Work::Entry(entry), ticket: None }
 }
 
 /// Reads a page of a topic.
@@ -361,20 +348,22 @@ fn generation(level: Level, power_losses: u32, damages: u32) -> u32 {
 
 pub(crate) fn found_topic(found: Found, power_losses: u32, damages: u32) -> Topic {
     let Found { id, name, level, epoch, trimmed_through, newest, at_ms, chunks, keys, consumers } = found;
+    let epoch = Epoch { made: epoch, generation: generation(level, power_losses, damages) };
     let mut state = State {
         taken: newest,
         newest,
         at_ms,
         kept: Kept::new(trimmed_through, chunks),
         trim_logged: trimmed_through,
-        consumers: consumers.into_iter().collect(),
-        ..State::default()
+        ..State::new(level, epoch)
     };
     for (key, offset) in keys {
         state.keys.add(key, offset, 0);
     }
-    let epoch = Epoch { made: epoch, generation: generation(level, power_losses, damages) };
-    Topic(Arc::new(Inner { id, name, level, epoch, state: Mutex::new(state) }))
+    for (name, consumer) in consumers {
+        state.consumers.found(name, consumer);
+    }
+    Topic(Arc::new(Inner { id, name, state: Mutex::new(state) }))
 }
 
 impl Shared {
@@ -394,13 +383,12 @@ impl Shared {
     pub(crate) fn snapshot(&self, put: &mut dyn FnMut(Entry)) {
         let topics: Vec<_> = self.topics.read().values().cloned().collect();
         for topic in topics {
-            let Inner { id, name, level, epoch, state } = &*topic.0;
-            let state = state.lock();
+            let state = topic.0.state.lock();
             if state.gone {
                 continue;
             }
-            let topic = *id;
-            put(Entry::TopicMade { topic, name: name.clone(), level: *level, epoch: epoch.made });
+            put(topic.made(&state));
+            let topic = topic.0.id;
             if state.newest > 0 {
                 put(Entry::Newest { topic, offset: state.newest, at_ms: state.at_ms });
             }
@@ -410,7 +398,7 @@ impl Shared {
             for (key, offset) in state.keys.all().filter(|(_, offset)| *offset <= state.newest) {
                 put(Entry::Key { topic, key: key.clone(), offset });
             }
-            for (name, state) in &state.consumers {
+            for (name, state) in state.consumers.all_stored() {
                 put(Entry::Consumer { topic, name: name.clone(), state: Some(state.clone()) });
             }
         }
@@ -422,7 +410,28 @@ impl Shared {
         let newest = state.newest;
         if state.kept.expire(newest, &retention, None) {
             drop(state);
-            self.trimmed.lock().insert(topic.0.id, topic.clone());
+            self.log_later(topic);
         }
+    }
+
+    /// Generation of an epoch of this level.
+    pub(crate) fn generation(&self, level: Level) -> u32 {
+        generation(level, self.power_losses, self.damages)
+    }
+
+    /// Notes that the log lacks something of a topic that nobody waits for.
+    pub(crate) fn log_later(&self, topic: &Topic) {
+        self.due.lock().insert(topic.0.id, topic.clone());
+    }
+
+    /// Writes that the topic was made, if that has failed before.
+    pub(crate) fn make_again(&self, topic: &Topic, state: &mut State) -> Result<(), Refusal> {
+        if state.unmade {
+            let made = topic.made(state);
+            self.queue.push([Queued::new(topic, state, Work::Entry(made), None)])?;
+            state.on_their_way += 1;
+            state.unmade = false;
+        }
+        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! The promise that a record will be stored.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::sync::oneshot;
 
@@ -9,6 +9,7 @@ use crate::error::StoreError;
 use crate::record::Stored;
 
 pub(crate) type Sender = oneshot::Sender<Result<Stored, StoreError>>;
+type Receiver = oneshot::Receiver<Result<Stored, StoreError>>;
 
 /// Resolves when a record is as safe as its topic promises, or with the reason why it is not. A ticket that is dropped
 /// changes nothing: the record is on its way.
@@ -18,7 +19,15 @@ pub struct Ticket(State);
 #[derive(Debug)]
 enum State {
     Ready(Stored),
-    Waiting { receiver: oneshot::Receiver<Result<Stored, StoreError>>, is_duplicate: bool },
+    Waiting {
+        receiver: Receiver,
+        is_duplicate: bool,
+    },
+    /// Resolves like the first, once the second has resolved.
+    Both {
+        first: Box<Ticket>,
+        second: Option<Receiver>,
+    },
 }
 
 impl Ticket {
@@ -31,11 +40,18 @@ impl Ticket {
         (sender, Self(State::Waiting { receiver, is_duplicate }))
     }
 
+    /// A ticket that also waits for something that is written together with its record.
+    pub(crate) fn with_second(self) -> (Sender, Self) {
+        let (sender, second) = oneshot::channel();
+        (sender, Self(State::Both { first: Box::new(self), second: Some(second) }))
+    }
+
     /// Whether the record's key was known, so that it is not stored again.
     pub fn is_duplicate(&self) -> bool {
         match &self.0 {
             State::Ready(stored) => stored.duplicate,
             State::Waiting { is_duplicate, .. } => *is_duplicate,
+            State::Both { first, .. } => first.is_duplicate(),
         }
     }
 
@@ -44,6 +60,12 @@ impl Ticket {
         match self.0 {
             State::Ready(stored) => Ok(stored),
             State::Waiting { receiver, .. } => receiver.blocking_recv().unwrap_or(Err(StoreError::Closed)),
+            State::Both { first, second } => {
+                if let Some(second) = second {
+                    second.blocking_recv().unwrap_or(Err(StoreError::Closed))?;
+                }
+                first.wait()
+            }
         }
     }
 }
@@ -56,6 +78,16 @@ impl Future for Ticket {
             State::Ready(stored) => Poll::Ready(Ok(*stored)),
             State::Waiting { receiver, .. } => {
                 Pin::new(receiver).poll(cx).map(|sent| sent.unwrap_or(Err(StoreError::Closed)))
+            }
+            State::Both { first, second } => {
+                if let Some(receiver) = second {
+                    let sent = ready!(Pin::new(receiver).poll(cx));
+                    *second = None;
+                    if let Err(error) = sent.unwrap_or(Err(StoreError::Closed)) {
+                        return Poll::Ready(Err(error));
+                    }
+                }
+                Pin::new(&mut **first).poll(cx)
             }
         }
     }

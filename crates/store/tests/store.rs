@@ -305,3 +305,52 @@ fn too_much_that_waits_is_refused_and_ends_by_itself() {
     assert_eq!(append(&store, &topic, 1, None).offset, taken + 1, "a refused record has no offset");
     assert_eq!(store.health(), Health::Ok);
 }
+
+#[test]
+fn the_level_of_a_topic_changes_without_losing_its_history() {
+    let dir = tempfile::tempdir().unwrap();
+    let boots = |boot| Options { boot: Some(boot), ..options(dir.path()) };
+    let topic = |store: &Store, level| store.topic("t", level, Retention::default()).expect("a topic");
+    let store = Store::open(boots(1), ()).expect("the store opens");
+    let first = topic(&store, Level::Os).epoch();
+    for (n, level) in [(1, Level::Os), (2, Level::Fsync), (3, Level::Os), (4, Level::Os), (5, Level::Fsync)] {
+        let changed = topic(&store, level);
+        assert_eq!((changed.level(), changed.epoch()), (level, first), "power was never lost");
+        assert_eq!(append(&store, &changed, n, None).offset, n);
+    }
+    // Many at once, while the level changes to and fro.
+    let seen: Vec<_> = (6..200)
+        .map(|n| {
+            let level = if n % 7 < 3 { Level::Os } else { Level::Fsync };
+            store.append(&topic(&store, level), record(n, None)).expect("taken")
+        })
+        .collect();
+    for (n, ticket) in (6..).zip(seen) {
+        assert_eq!(ticket.wait().expect("stored").offset, n);
+    }
+    topic(&store, Level::Os);
+    drop(store);
+    let store = Store::open(boots(1), ()).expect("the store opens");
+    let found = store.find("t").expect("the topic");
+    assert_eq!((found.level(), found.epoch(), found.head().newest), (Level::Os, first, 199));
+    std::mem::forget(store);
+    // Power is lost, and the next store is the same directory as far as it is on the disk.
+    let image = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, image.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let store = Store::open(Options { boot: Some(2), ..options(image.path()) }, ()).expect("the store opens");
+    let lost = store.find("t").expect("the topic").epoch();
+    assert_eq!((lost.made, lost.generation), (first.made, 1));
+    let safe = topic(&store, Level::Fsync);
+    assert_ne!(safe.epoch().made, first.made, "an epoch without generation would be the one from before");
+    assert_eq!((safe.epoch().generation, safe.head().newest), (0, 199));
+    let (epoch, stored) = (safe.epoch(), append(&store, &safe, 200, None));
+    assert_eq!((stored.offset, stored.epoch), (200, epoch));
+    drop(store);
+    let store = Store::open(Options { boot: Some(3), ..options(image.path()) }, ()).expect("the store opens");
+    let found = store.find("t").expect("the topic");
+    assert_eq!((found.level(), found.epoch()), (Level::Fsync, epoch));
+    assert_eq!(topic(&store, Level::Os).epoch().generation, 1);
+}

@@ -76,6 +76,7 @@ impl Catalogue {
             Entry::Consumer { name, state: None, .. } => {
                 topic.consumers.remove(&name);
             }
+            Entry::TopicLevel { level, epoch, .. } => (topic.level, topic.epoch) = (level, epoch),
             Entry::TopicMade { .. } | Entry::TopicGone { .. } => {}
         }
     }

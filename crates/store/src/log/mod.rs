@@ -4,6 +4,7 @@
 //! LOCK            locked while a process has the store
 //! STORE           format; written once
 //! witness         what was known to be on the disk
+//! failed          there after a sync has failed: what was known to be on the disk then
 //! 0000000007.seg  a segment: frames, each a group of entries (frame.rs)
 //! 0000000007.idx  where records are in a sealed segment (index.rs)
 //! 0000000008.ckp  the topics when a segment was begun (checkpoint.rs)
@@ -20,12 +21,17 @@ mod checkpoint;
 mod frame;
 mod index;
 mod inspect;
+#[cfg(test)]
+mod model;
 mod read;
 mod recovery;
 mod segment;
+#[cfg(test)]
+mod shrink;
 mod tend;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -35,9 +41,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 use self::checkpoint::Witness;
-use self::frame::{FrameKind, HEADER, Header};
+use self::frame::{FrameKind, HEADER};
 use self::index::Index;
-use self::segment::Opens;
 use crate::codec::Entry;
 use crate::disk::{Disk, DiskFile};
 use crate::engine::{Engine, Snapshot};
@@ -66,6 +71,8 @@ struct Segment<F> {
     number: u64,
     salt: u64,
     file: F,
+    /// Bytes that it takes on the disk.
+    length: AtomicU64,
     /// Everything below is given to the system.
     written: AtomicU64,
     /// Everything below is on the disk.
@@ -113,6 +120,8 @@ pub(crate) struct Log<D: Disk> {
     syncs: AtomicU64,
     tending: Mutex<Tending<D::File>>,
     damage: Mutex<Vec<Damage>>,
+    /// Why a sync has failed. No later one is believed: a system may call clean what never reached the disk.
+    failure: Mutex<Option<String>>,
     /// Something was dropped, so segments may have become useless.
     is_dropped: AtomicBool,
 }
@@ -128,6 +137,9 @@ struct Tending<F> {
     /// A segment was begun, and this many syncs had been begun then.
     due: Option<(u64, u64)>,
 }
+
+/// Name of the file that says that a sync has failed.
+const FAILED: &str = "failed";
 
 fn segment_name(number: u64) -> String {
     format!("{number:010}.seg")
@@ -169,6 +181,7 @@ fn prepare<D: Disk>(disk: &D, number: u64, length: u64) -> io::Result<Segment<D:
         number,
         salt: fastrand::u64(..),
         file,
+        length: AtomicU64::new(length),
         written: AtomicU64::new(0),
         synced: AtomicU64::new(0),
         is_sealed: AtomicBool::new(false),
@@ -176,78 +189,26 @@ fn prepare<D: Disk>(disk: &D, number: u64, length: u64) -> io::Result<Segment<D:
     })
 }
 
-impl<F: DiskFile> Writer<F> {
-    /// Writes the frame whose entries are in the buffer behind the room for its header.
-    fn put(&mut self, kind: FrameKind, count: u32) -> io::Result<()> {
-        let at = self.segment.written.load(Ordering::Relaxed);
-        let header = Header {
-            kind,
-            salt: self.segment.salt,
-            sequence: self.sequence + 1,
-            synced: self.segment.synced.load(Ordering::Acquire),
-            previous: self.crc,
-            length: u32::try_from(self.buffer.len() - HEADER).map_err(io::Error::other)?,
-            count,
-        };
-        let crc = frame::finish(&mut self.buffer, &header);
-        self.segment.file.write_at(&self.buffer, at)?;
-        self.crc = crc;
-        self.sequence += 1;
-        self.segment.written.store(at + self.buffer.len() as u64, Ordering::Release);
-        Ok(())
-    }
-
-    /// Begins a segment. All of the one before is on the disk.
-    fn open(&mut self, segment: Arc<Segment<F>>, length: u64, opens: &Opens) -> io::Result<()> {
-        let mut entries = std::mem::take(&mut self.buffer);
-        self.segment = segment;
-        self.length = length;
-        self.buffer = vec![0; HEADER];
-        opens.encode(&mut self.buffer);
-        let result = self.put(FrameKind::Opens, 0);
-        std::mem::swap(&mut self.buffer, &mut entries);
-        result
-    }
-}
-
 impl<D: Disk> Log<D> {
-    /// Seals the segment and begins the next one.
-    fn rotate(&self, writer: &mut Writer<D::File>, least: u64) -> Result<(), EngineError> {
-        let old = writer.segment.clone();
-        let ended = old.written.load(Ordering::Relaxed);
-        let least = least + (HEADER + segment::OPENS + frame::CRC) as u64;
-        let length = self.options.segment_bytes.max(least);
-        let prepared =
-            self.next.lock().take_if(|next| next.number == old.number + 1 && length == self.options.segment_bytes);
-        let next = match prepared {
-            Some(next) => next,
-            None => self.prepare(old.number + 1, length)?,
-        };
-        old.file.sync().map_err(|error| EngineError::Failed(error.to_string()))?;
-        old.synced.store(ended, Ordering::Release);
-        old.is_sealed.store(true, Ordering::Release);
-        let next = Arc::new(next);
-        let opens = Opens {
-            previous: old.number,
-            ended,
-            generation: self.generation,
-            damages: self.damages,
-            boot: self.options.boot,
-        };
-        self.segments.write().insert(next.number, next.clone());
-        writer.open(next, length, &opens).map_err(|error| EngineError::Failed(error.to_string()))?;
-        writer.is_broken = false;
-        Ok(())
-    }
-
-    fn prepare(&self, number: u64, length: u64) -> Result<Segment<D::File>, EngineError> {
-        let free = self.disk.free().map_err(|error| io_error(&error))?;
-        let used = self.segments.read().len() as u64 * self.options.segment_bytes;
-        let is_over = self.options.max_bytes > 0 && used + length > self.options.max_bytes;
-        if free < self.options.min_free_bytes.saturating_add(length) || is_over {
-            return Err(EngineError::Full);
+    /// Brings to the disk all that was written to a segment before the call.
+    fn sync_segment(&self, segment: &Segment<D::File>) -> Result<(), EngineError> {
+        if let Some(why) = &*self.failure.lock() {
+            return Err(EngineError::Failed(why.clone()));
         }
-        prepare(&self.disk, number, length).map_err(|error| io_error(&error))
+        let written = segment.written.load(Ordering::Acquire);
+        if let Err(error) = segment.file.sync() {
+            let mut failure = self.failure.lock();
+            let synced = segment.synced.load(Ordering::Acquire);
+            let failed = Witness { turn: segment.salt, segment: segment.number, synced };
+            // The next start must not believe the system's memory either. If the disk does not even take this file, it
+            // is as after a loss of power.
+            if failure.is_none() {
+                let _ = self.disk.create(FAILED).and_then(|file| file.write_at(&failed.encode(), 0));
+            }
+            return Err(EngineError::Failed(failure.get_or_insert(error.to_string()).clone()));
+        }
+        segment.synced.fetch_max(written, Ordering::AcqRel);
+        Ok(())
     }
 
     fn current(&self) -> Option<Arc<Segment<D::File>>> {
@@ -256,70 +217,14 @@ impl<D: Disk> Log<D> {
 }
 
 impl<D: Disk> Engine for Log<D> {
-    fn write(&self, group: &mut dyn Iterator<Item = &Entry>, _: bool) -> Result<bool, EngineError> {
-        let mut writer = self.writer.lock();
-        let writer = &mut *writer;
-        writer.buffer.clear();
-        writer.buffer.resize(HEADER, 0);
-        writer.places.clear();
-        let mut count = 0;
-        let mut gone = Vec::new();
-        for entry in group {
-            let start = writer.buffer.len();
-            entry.encode(&mut writer.buffer);
-            count += 1;
-            match entry {
-                Entry::Message { topic, record } => writer.places.push(Place {
-                    topic: *topic,
-                    offset: record.offset,
-                    at: u32::try_from(start).map_err(|error| EngineError::Failed(error.to_string()))?,
-                    bytes: record.size(),
-                    at_ms: record.at_ms,
-                }),
-                Entry::Trim { topic, through } => gone.push((*topic, Some(*through))),
-                Entry::TopicGone { topic } => gone.push((*topic, None)),
-                Entry::TopicMade { topic, .. } => {
-                    self.next_topic.fetch_max(topic + 1, Ordering::Relaxed);
-                }
-                _ => {}
-            }
-        }
-        if count == 0 {
-            return Ok(false);
-        }
-        let length = (writer.buffer.len() + frame::CRC) as u64;
-        if writer.is_broken || writer.segment.written.load(Ordering::Relaxed) + length > writer.length {
-            self.rotate(writer, length)?;
-        }
-        let at = writer.segment.written.load(Ordering::Relaxed);
-        if let Err(error) = writer.put(FrameKind::Entries, count) {
-            writer.is_broken = true;
-            return Err(io_error(&error));
-        }
-        let base = u32::try_from(at).map_err(|error| EngineError::Failed(error.to_string()))?;
-        let mut index = self.index.write();
-        for place in &writer.places {
-            index.add(place.topic, writer.segment.number, place.offset, base + place.at, place.bytes, place.at_ms);
-        }
-        for (topic, through) in gone {
-            let dropped = match through {
-                Some(through) => index.trim(topic, through),
-                None => index.remove(topic),
-            };
-            if !dropped.is_empty() {
-                self.is_dropped.store(true, Ordering::Release);
-            }
-        }
-        Ok(false)
+    fn write(&self, group: &mut dyn Iterator<Item = &Entry>, may_use_reserve: bool) -> Result<(), EngineError> {
+        self.write_group(group, may_use_reserve)
     }
 
     fn sync(&self) -> Result<(), EngineError> {
         self.syncs.fetch_add(1, Ordering::AcqRel);
         let Some(segment) = self.current() else { return Ok(()) };
-        let written = segment.written.load(Ordering::Acquire);
-        segment.file.sync().map_err(|error| EngineError::Failed(error.to_string()))?;
-        segment.synced.fetch_max(written, Ordering::AcqRel);
-        Ok(())
+        self.sync_segment(&segment)
     }
 
     fn read(

@@ -13,7 +13,7 @@ use super::checkpoint::{self, SLOT, Summary, Witness};
 use super::index::{self, Index};
 use super::segment::{self, HEAD, Known, Opens};
 use super::{
-    Log, LogOptions, Segment, Tending, Writer, checkpoint_name, index_name, io_error, prepare, segment_name,
+    FAILED, Log, LogOptions, Segment, Tending, Writer, checkpoint_name, index_name, io_error, prepare, segment_name,
     tend::put_checkpoint,
 };
 use crate::codec::Entry;
@@ -81,6 +81,8 @@ struct Reading<D: Disk> {
     damage: Vec<Damage>,
     /// Damage took entries of which nobody can say to which topic they belonged.
     is_uncertain: bool,
+    /// A sync had failed: behind this nothing is believed. Its turn is the segment's salt.
+    failed: Option<Witness>,
     last: Last,
 }
 
@@ -111,6 +113,12 @@ pub(crate) fn open<D: Disk>(disk: D, options: LogOptions) -> Result<(Log<D>, Rec
     check_format(&disk, is_new, names.iter().any(|name| name == STORE), &mut damage)?;
     let witness = read_witness(&disk, names.iter().any(|name| name == WITNESS));
     let (witness, witness_file) = witness.map_err(OpenError::io(WITNESS))?;
+    let failed = if names.iter().any(|name| name == FAILED) {
+        let bytes = disk.open(FAILED).and_then(|file| read_all(&file, SLOT as u64)).map_err(OpenError::io(FAILED))?;
+        Witness::decode(&bytes)
+    } else {
+        None
+    };
     let newest = newest_checkpoint(&disk, &checkpoints, &segments)?;
     let (summary, entries) = newest.unwrap_or_default();
     let mut reading = Reading::<D> {
@@ -119,6 +127,7 @@ pub(crate) fn open<D: Disk>(disk: D, options: LogOptions) -> Result<(Log<D>, Rec
         segments: BTreeMap::new(),
         damage,
         is_uncertain: false,
+        failed,
         last: Last::default(),
     };
     entries.for_each(|entry| reading.catalogue.apply(entry));
@@ -168,21 +177,31 @@ impl<D: Disk> Reading<D> {
     fn read(&mut self, disk: &D, numbers: &[u64], summary: &Summary, witness: &Witness) -> Result<(), OpenError> {
         let mut files = BTreeMap::new();
         let mut opens = BTreeMap::new();
+        let mut failed_now = None;
         for number in numbers {
             let name = segment_name(*number);
             let file = disk.open(&name).map_err(OpenError::io(&name))?;
             let head = read_all(&file, HEAD as u64).map_err(OpenError::io(&name))?;
             let found = segment::scan(&head, Known::default(), |_| {});
+            // A segment made again under the same number has another salt.
+            let of_it = |failed: &Witness| failed.segment == *number && found.salt == Some(failed.turn);
+            failed_now = failed_now.or(self.failed.filter(of_it));
             if let Some(found) = found.opens {
                 opens.insert(*number, found);
             }
             files.insert(*number, file);
         }
+        self.failed = failed_now;
         let certain = summary.segment.max(witness.segment);
         let mut expected = summary.replay_from.max(numbers.first().copied().unwrap_or(1));
         for (number, file) in files {
             let name = segment_name(number);
             let ended = opens.get(&(number + 1)).filter(|next| next.previous == number).map(|next| next.ended);
+            let failed = self.failed.filter(|failed| failed.segment == number && ended.is_none());
+            if failed.is_some_and(|failed| failed.synced == 0) {
+                continue;
+            }
+            let ended = ended.or(failed.map(|failed| failed.synced));
             if number < summary.replay_from
                 && let Some((salt, end, index_file)) = self.read_index(disk, number, ended, &file)?
             {
@@ -242,10 +261,12 @@ impl<D: Disk> Reading<D> {
     }
 
     fn keep(&mut self, number: u64, file: D::File, salt: u64, end: u64, index: Option<D::File>) {
+        let length = file.len().unwrap_or(end);
         let segment = Segment {
             number,
             salt,
             file,
+            length: AtomicU64::new(length),
             written: AtomicU64::new(end),
             synced: AtomicU64::new(end),
             is_sealed: AtomicBool::new(true),
@@ -330,9 +351,11 @@ fn finish<D: Disk>(
     if let Some(segment) = &old {
         segment.file.sync().map_err(OpenError::io(segment_name(last.number)))?;
     }
-    let is_power_lost = last.number > 0 && !last.is_closed && last.opens.boot != options.boot;
+    let is_cut = reading.failed.is_some_and(|failed| failed.segment >= last.number);
+    let is_power_lost = last.number > 0 && (is_cut || !last.is_closed && last.opens.boot != options.boot);
     let generation = last.opens.generation.max(summary.generation) + u32::from(is_power_lost);
     let damages = last.opens.damages.max(summary.damages) + u32::from(reading.is_uncertain);
+    let has_failed = disk.list().map_err(OpenError::io(""))?.iter().any(|name| name == FAILED);
     let number = last.number + 1;
     let name = segment_name(number);
     let free = disk.free().map_err(OpenError::io(""))?;
@@ -347,7 +370,7 @@ fn finish<D: Disk>(
     };
     let mut writer = Writer {
         segment: segment.clone(),
-        length: options.segment_bytes,
+        length: segment.length.load(Ordering::Relaxed),
         sequence: last.sequence,
         crc: 0,
         is_broken,
@@ -365,7 +388,7 @@ fn finish<D: Disk>(
     if !is_broken {
         let opens = Opens { previous: last.number, ended: last.end, generation, damages, boot: options.boot };
         let begin = |writer: &mut Writer<D::File>, tending: &mut Tending<D::File>| {
-            writer.open(segment.clone(), options.segment_bytes, &opens)?;
+            writer.open(segment.clone(), &opens)?;
             segment.file.sync()?;
             segment.synced.store(segment.written.load(Ordering::Relaxed), Ordering::Relaxed);
             let next_topic = reading.catalogue.next_topic;
@@ -377,8 +400,14 @@ fn finish<D: Disk>(
                 &checkpoint::encode(&summary, &|put| reading.catalogue.entries(put)),
             )?;
             // The room behind the end is of no more use, unless somebody wants to look at damage.
+            if has_failed {
+                disk.remove(FAILED)?;
+            }
             match &old {
-                Some(old) if !last.is_damaged => old.file.set_len(last.end),
+                Some(old) if !last.is_damaged => {
+                    old.length.store(last.end, Ordering::Relaxed);
+                    old.file.set_len(last.end)
+                }
                 _ => Ok(()),
             }
         };
@@ -414,6 +443,7 @@ fn finish<D: Disk>(
         syncs: AtomicU64::new(0),
         tending: Mutex::new(tending),
         damage: Mutex::new(reading.damage),
+        failure: Mutex::default(),
         is_dropped: AtomicBool::new(true),
     };
     Ok((log, recovered))

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::super::FAILED;
 use super::super::checkpoint::{SLOT, Witness};
 use super::super::recovery::{STORE, WITNESS, read_all};
 use crate::disk::{Disk, DiskFile};
@@ -62,7 +63,7 @@ impl<F: DiskFile> Frozen<F> {
             return Ok(None);
         }
         for name in names {
-            if name != STORE && !is_segment(&name) && !name.ends_with(".idx") {
+            if name != STORE && name != FAILED && !is_segment(&name) && !name.ends_with(".idx") {
                 continue;
             }
             match source.open(&name) {
