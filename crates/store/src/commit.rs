@@ -81,7 +81,7 @@ fn write(shared: &Shared) {
         }
     }
     if shared.health() != Health::Failed {
-        shared.engine.close(&|put| shared.snapshot(put));
+        shared.engine.close();
     }
     let mut written = shared.syncing.inner.lock();
     written.is_closed = true;

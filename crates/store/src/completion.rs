@@ -32,6 +32,10 @@ impl Completion {
                 state.on_their_way = state.on_their_way.saturating_sub(1);
                 let (offset, duplicate) = match queued.work {
                     Work::Duplicate(offset) => (offset, true),
+                    Work::Settled(segment) => {
+                        shared.settled.fetch_max(segment, Ordering::AcqRel);
+                        (state.newest, false)
+                    }
                     Work::Entry(Entry::Message { record, .. }) => {
                         let offset = record.offset;
                         state.newest = offset;

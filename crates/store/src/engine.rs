@@ -60,20 +60,19 @@ pub(crate) trait Engine: Send + Sync + 'static {
     ) -> Result<(), EngineError>;
 
     /// Whether there is room again after [`EngineError::Full`].
-    fn has_room(&self) -> bool {
-        true
-    }
+    fn has_room(&self) -> bool;
 
-    /// Work of the background, about once a second. `snapshot` gives the topics with all that is visible of them.
-    fn tend(&self, _snapshot: Snapshot<'_>) -> Result<(), EngineError> {
-        Ok(())
-    }
+    /// The segment that a checkpoint is wanted for. The next call of [`tend`](Self::tend) makes it, if by then all that
+    /// was written before this call is visible.
+    fn due(&self) -> Option<u64>;
+
+    /// Work of the background, about once a second. `snapshot` gives the topics with all that is visible of them:
+    /// everything that was written before the segment `settled`, and whatever came later.
+    fn tend(&self, settled: u64, snapshot: Snapshot<'_>) -> Result<(), EngineError>;
 
     /// Nothing more will be written.
-    fn close(&self, _snapshot: Snapshot<'_>) {}
+    fn close(&self);
 
     /// What cannot be read.
-    fn damage(&self) -> Vec<Damage> {
-        Vec::new()
-    }
+    fn damage(&self) -> Vec<Damage>;
 }

@@ -31,12 +31,20 @@ pub(crate) enum Work {
     Entry(Entry),
     /// Waits for the record with this offset, which is ahead in the queue or being written.
     Duplicate(u64),
+    /// Says that everything ahead is visible: the log wants a checkpoint for this segment.
+    Settled(u64),
 }
 
 impl Queued {
     pub(crate) fn new(topic: &Topic, state: &mut State, work: Work, ticket: Option<Sender>) -> Self {
         let (level, epoch) = (state.waits_for(), state.epoch);
         Self { topic: topic.clone(), level, epoch, work, ticket, is_joined: false, is_lazy: false }
+    }
+
+    /// An entry that is not written: when it completes, all ahead of it is on the disk and visible.
+    pub(crate) fn settled(nothing: &Topic, segment: u64) -> Self {
+        let queued = Self::new(nothing, &mut nothing.0.state.lock(), Work::Settled(segment), None);
+        Self { level: Level::Fsync, ..queued }
     }
 
     pub(crate) fn bytes(&self) -> usize {

@@ -55,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) health: AtomicU8,
     pub(crate) failure: Mutex<Option<Arc<str>>>,
     pub(crate) stop: (Mutex<bool>, Condvar),
+    /// All that was written before this segment was begun is visible.
+    pub(crate) settled: AtomicU64,
     power_losses: u32,
     damages: u32,
     next_topic: AtomicU64,
@@ -85,6 +87,7 @@ impl Store {
             health: AtomicU8::new(0),
             failure: Mutex::default(),
             stop: (Mutex::new(false), Condvar::new()),
+            settled: AtomicU64::new(0),
             power_losses: recovered.generation,
             damages: recovered.damages,
             next_topic: AtomicU64::new(recovered.next_topic.max(1)),

@@ -117,6 +117,12 @@ impl State {
 }
 
 impl Topic {
+    /// A topic that no store has.
+    pub(crate) fn nothing() -> Self {
+        let state = State::new(Level::Os, Epoch { made: 0, generation: 0 });
+        Self(Arc::new(Inner { id: 0, name: "".into(), state: Mutex::new(state) }))
+    }
+
     /// The topic's name.
     pub fn name(&self) -> &Arc<str> {
         &self.0.name

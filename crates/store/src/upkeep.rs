@@ -1,5 +1,6 @@
 //! What is due now and then: records that are too old, entries that nobody waits for, and work of the log.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::aging::Clock;
@@ -18,6 +19,8 @@ pub(crate) fn run(shared: &Shared) {
     let hold_ms = u64::try_from(shared.options.clock_hold.as_millis()).unwrap_or(u64::MAX);
     let mut clock = Clock::new(hold_ms);
     let mut rounds = 0_u32;
+    let nothing = Topic::nothing();
+    let mut asked = 0;
     let mut is_stopping = shared.stop.0.lock();
     while !*is_stopping {
         shared.stop.1.wait_for(&mut is_stopping, SECOND);
@@ -27,8 +30,15 @@ pub(crate) fn run(shared: &Shared) {
             drop_old(shared, &mut clock);
         }
         log_due(shared);
+        let settled = shared.settled.load(Ordering::Acquire);
         // What fails here is tried again the next time, and nothing depends on it until then.
-        let _ = shared.engine.tend(&|put| shared.snapshot(put));
+        let _ = shared.engine.tend(settled, &|put| shared.snapshot(put));
+        if let Some(segment) = shared.engine.due().filter(|segment| *segment > asked) {
+            let queued = Queued::settled(&nothing, segment);
+            if shared.queue.push_own(queued).is_ok() {
+                asked = segment;
+            }
+        }
         is_stopping = shared.stop.0.lock();
     }
 }

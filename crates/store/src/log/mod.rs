@@ -117,11 +117,12 @@ pub(crate) struct Log<D: Disk> {
     generation: u32,
     damages: u32,
     next_topic: AtomicU64,
-    syncs: AtomicU64,
     tending: Mutex<Tending<D::File>>,
     damage: Mutex<Vec<Damage>>,
     /// Why a sync has failed. No later one is believed: a system may call clean what never reached the disk.
     failure: Mutex<Option<String>>,
+    /// There was no room for a segment when one was made last.
+    is_full: AtomicBool,
     /// Something was dropped, so segments may have become useless.
     is_dropped: AtomicBool,
 }
@@ -134,8 +135,6 @@ struct Tending<F> {
     checkpoints: BTreeSet<u64>,
     /// From which segment on the newest checkpoint needs the log, and the one before it.
     replay_from: [u64; 2],
-    /// A segment was begun, and this many syncs had been begun then.
-    due: Option<(u64, u64)>,
 }
 
 /// Name of the file that says that a sync has failed.
@@ -222,7 +221,6 @@ impl<D: Disk> Engine for Log<D> {
     }
 
     fn sync(&self) -> Result<(), EngineError> {
-        self.syncs.fetch_add(1, Ordering::AcqRel);
         let Some(segment) = self.current() else { return Ok(()) };
         self.sync_segment(&segment)
     }
@@ -247,15 +245,20 @@ impl<D: Disk> Engine for Log<D> {
         next.is_some()
     }
 
-    fn tend(&self, snapshot: Snapshot<'_>) -> Result<(), EngineError> {
-        self.tend_all(snapshot).map_err(|error| EngineError::Failed(error.to_string()))
+    fn due(&self) -> Option<u64> {
+        let newest = self.tending.lock().checkpoints.last().copied();
+        self.current().map(|current| current.number).filter(|number| newest.is_none_or(|newest| newest < *number))
+    }
+
+    fn tend(&self, settled: u64, snapshot: Snapshot<'_>) -> Result<(), EngineError> {
+        self.tend_all(settled, snapshot).map_err(|error| EngineError::Failed(error.to_string()))
     }
 
     fn damage(&self) -> Vec<Damage> {
         self.damage.lock().clone()
     }
 
-    fn close(&self, snapshot: Snapshot<'_>) {
+    fn close(&self) {
         let mut writer = self.writer.lock();
         writer.buffer.clear();
         writer.buffer.resize(HEADER, 0);
@@ -265,6 +268,6 @@ impl<D: Disk> Engine for Log<D> {
             let _ = writer.put(FrameKind::Closes, 0);
         }
         drop(writer);
-        let _ = self.sync().and_then(|()| self.tend(snapshot));
+        let _ = self.sync();
     }
 }

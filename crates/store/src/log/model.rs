@@ -463,7 +463,7 @@ pub(super) fn step(log: &Log<SimDisk>, model: &mut Model, op: &Op) -> Result<boo
         },
         Op::Tend => {
             // What fails is tried again the next time.
-            let _ = log.tend(&|put| model.snapshot(put));
+            let _ = log.tend(log.due().unwrap_or(0), &|put| model.snapshot(put));
         }
         Op::Read(seed) => check_reads(log, model, &mut fastrand::Rng::with_seed(*seed))?,
         Op::LosePower(_) | Op::Fail(..) | Op::Reopen { .. } => {}
@@ -511,7 +511,7 @@ pub(super) fn run(ops: &[Op], Run { faults, lies, looks }: Run) -> Result<(), St
                 let mut power = matches!(end, End::Power);
                 if matches!(end, End::Close) && is_alive {
                     disk.lose_power_after(u64::MAX);
-                    log.close(&|put| model.snapshot(put));
+                    log.close();
                     if log.failure.lock().is_none() {
                         model.sync();
                     }

@@ -383,7 +383,6 @@ fn finish<D: Disk>(
         // Newer ones cannot be read, and must not push out those that can.
         checkpoints: checkpoints.into_iter().filter(|number| *number <= summary.segment).collect(),
         replay_from: [summary.replay_from; 2],
-        due: None,
     };
     if !is_broken {
         let opens = Opens { previous: last.number, ended: last.end, generation, damages, boot: options.boot };
@@ -440,10 +439,10 @@ fn finish<D: Disk>(
         generation,
         damages,
         next_topic: AtomicU64::new(reading.catalogue.next_topic),
-        syncs: AtomicU64::new(0),
         tending: Mutex::new(tending),
         damage: Mutex::new(reading.damage),
         failure: Mutex::default(),
+        is_full: AtomicBool::new(is_broken),
         is_dropped: AtomicBool::new(true),
     };
     Ok((log, recovered))

@@ -12,7 +12,7 @@ use crate::engine::{Engine, Snapshot};
 
 impl<D: Disk> Log<D> {
     /// Writes index files and checkpoints, makes the next segment, and deletes old ones.
-    pub(super) fn tend_all(&self, snapshot: Snapshot<'_>) -> io::Result<()> {
+    pub(super) fn tend_all(&self, settled: u64, snapshot: Snapshot<'_>) -> io::Result<()> {
         let mut tending = self.tending.lock();
         let Some(current) = self.current() else { return Ok(()) };
         self.put_witness(&mut tending, &current)?;
@@ -29,20 +29,10 @@ impl<D: Disk> Log<D> {
         for segment in sealed {
             self.put_index(&segment)?;
         }
-        // A checkpoint is due once a segment was begun, and all that was written before has been made visible: the
-        // first sync after that may have been under way, the second one not.
-        let syncs = self.syncs.load(Ordering::Acquire);
-        if tending.due.is_none_or(|(segment, _)| segment != current.number)
-            && tending.checkpoints.last().is_none_or(|newest| *newest < current.number)
-        {
-            tending.due = Some((current.number, syncs));
-        }
-        if let Some((segment, begun)) = tending.due
-            && syncs >= begun + 2
-        {
+        if settled <= current.number && tending.checkpoints.last().is_none_or(|newest| *newest < settled) {
             let summary = Summary {
-                segment,
-                replay_from: segment,
+                segment: settled,
+                replay_from: settled,
                 next_topic: self.next_topic.load(Ordering::Relaxed),
                 generation: self.generation,
                 damages: self.damages,
@@ -52,7 +42,6 @@ impl<D: Disk> Log<D> {
             self.sync().map_err(|error| io::Error::other(error.to_string()))?;
             put_checkpoint(&self.disk, &mut tending, &summary, &bytes)?;
             self.is_dropped.store(true, Ordering::Release);
-            tending.due = None;
         }
         self.delete(&tending)
     }
@@ -111,8 +100,8 @@ impl<D: Disk> Log<D> {
 
     /// Deletes segments in which nothing is alive and that no checkpoint needs.
     fn delete(&self, tending: &Tending<D::File>) -> io::Result<()> {
-        let needed = tending.replay_from[0].min(tending.replay_from[1]);
-        let mut dead: BTreeSet<u64> = self.segments.read().range(..needed).map(|(number, _)| *number).collect();
+        let [older, newest] = tending.replay_from;
+        let mut dead: BTreeSet<u64> = self.segments.read().range(..newest).map(|(number, _)| *number).collect();
         if dead.is_empty() || !self.is_dropped.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
@@ -120,6 +109,14 @@ impl<D: Disk> Log<D> {
             let index = self.index.read();
             for run in index.topics.values().flatten() {
                 dead.remove(&run.segment);
+            }
+        }
+        let needed = dead.split_off(&older);
+        if dead.is_empty() && !needed.is_empty() && self.is_full.load(Ordering::Relaxed) {
+            // The log was filled faster than checkpoints are made. One more segment, and the next checkpoint frees these.
+            let mut writer = self.writer.lock();
+            if writer.segment.number == newest {
+                self.rotate_in_reserve(&mut writer, 0).map_err(|error| io::Error::other(error.to_string()))?;
             }
         }
         if !dead.is_empty() {

@@ -95,7 +95,7 @@ fn rot(seed: u64) -> Result<bool, String> {
         step(&log, &mut model, &op)?;
     }
     log.sync().expect("synced");
-    log.tend(&|put| model.snapshot(put)).expect("tended");
+    log.tend(log.due().unwrap_or(0), &|put| model.snapshot(put)).expect("tended");
     drop(log);
     let disk = disk.after_kill();
     let names = disk.list().expect("names");

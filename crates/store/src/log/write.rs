@@ -71,7 +71,7 @@ impl<D: Disk> Log<D> {
 
     /// The same for entries that are no publishes, when the disk is full: a small segment in the room that else stays
     /// free. Such segments are soon given back, because a checkpoint has all that they say.
-    fn rotate_in_reserve(&self, writer: &mut Writer<D::File>, least: u64) -> Result<(), EngineError> {
+    pub(super) fn rotate_in_reserve(&self, writer: &mut Writer<D::File>, least: u64) -> Result<(), EngineError> {
         let length = (2 * RESERVE).min(self.options.segment_bytes).max((least + segment::HEAD as u64) * 2);
         if self.disk.free().map_err(|error| io_error(&error))? < 2 * length {
             return Err(EngineError::Full);
@@ -104,9 +104,12 @@ impl<D: Disk> Log<D> {
         let used = self.bytes();
         let is_over = self.options.max_bytes > 0 && used + length > self.options.max_bytes;
         if free < self.options.min_free_bytes.saturating_add(length) || is_over {
+            self.is_full.store(true, Ordering::Relaxed);
             return Err(EngineError::Full);
         }
-        prepare(&self.disk, number, length).map_err(|error| io_error(&error))
+        let prepared = prepare(&self.disk, number, length).map_err(|error| io_error(&error));
+        self.is_full.store(matches!(prepared, Err(EngineError::Full)), Ordering::Relaxed);
+        prepared
     }
 
     /// Bytes that all segments take on the disk.
