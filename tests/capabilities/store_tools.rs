@@ -16,6 +16,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use crate::common::over::Over;
+use crate::common::topics::rule;
+use crate::common::{TestServer, with_attachment};
+
 fn store(dir: &Path) -> Store {
     let mut options = Options::new(dir);
     options.segment_bytes = 64 << 10;
@@ -253,6 +257,72 @@ fn a_store_in_use_is_looked_at_and_not_changed() {
     }
     assert_eq!(feed.head().newest, 2000);
     append(&store, &feed, 2001..=2001);
+}
+
+/// A server whose topics below `d` are on a disk in this directory.
+async fn server_on(dir: &Path) -> TestServer {
+    TestServer::start_with(|config| {
+        config.store.dir = Some(dir.to_owned());
+        config.store.min_free_bytes = 0;
+        config.topics = vec![rule("pattern = 'd.>'\ndurability = 'fsync'")];
+    })
+    .await
+}
+
+async fn history(server: &TestServer, topic: &str) -> Vec<Value> {
+    let mut client = Over::Native.party(server, "reader").await;
+    client.control.say(json!({"type": "history", "id": 1, "topic": topic})).await;
+    client.control.expect("history").await["messages"].as_array().expect("messages").clone()
+}
+
+#[tokio::test]
+async fn what_a_server_stores_is_exported_as_it_delivers_it_and_served_after_an_import() {
+    let (dir, scratch) = folders();
+    let server = server_on(dir.path()).await;
+    let mut client = Over::Native.party(&server, "publisher").await;
+    let file = path(&scratch, "export.ndjson");
+    for n in 0..20 {
+        let mut publish =
+            json!({"type": "publish", "id": n, "topic": "d.a", "content": format!("\u{1f600} \"{n}\"\n")});
+        if n % 2 == 0 {
+            publish["key"] = json!(format!("key {n}"));
+        }
+        let body = with_attachment(&publish, &[0, 1, 2, 255][..n % 5]);
+        client.control.body(&body).await;
+        client.control.expect("published").await;
+    }
+    let delivered = history(&server, "d.a").await;
+    assert_eq!(delivered.len(), 20);
+
+    // Beside the server.
+    good(dir.path(), &["export", "d.a", "-o", &file]);
+    let mut messages = lines(&fs::read_to_string(&file).expect("written"));
+    messages.retain(|line| line["type"] == "message");
+    for (n, message) in messages.iter_mut().enumerate() {
+        let key = message.as_object_mut().expect("an object").remove("key");
+        assert_eq!(key, n.is_multiple_of(2).then(|| json!(format!("key {n}"))));
+    }
+    assert_eq!(messages, delivered);
+    assert_eq!(lines(&good(dir.path(), &["tail", "d.a", "-n", "1"]))[0]["offset"], 20);
+    assert!(good(dir.path(), &["verify"]).starts_with("good: 1 topics, 20 messages, "));
+    let heads = lines(&good(dir.path(), &["ls", "--json"]));
+    let (_, refused) = bad(dir.path(), &["import", &file]);
+    assert!(refused.contains("is in use; stop the server first"), "{refused}");
+    server.stop().await;
+
+    // A server on what was imported: the same messages at the same offsets, under another epoch.
+    let restored = scratch.path().join("restored");
+    good(&restored, &["import", &file, "--keep"]);
+    let server = server_on(&restored).await;
+    assert_eq!(history(&server, "d.a").await, delivered);
+    let mut client = Over::Native.party(&server, "publisher").await;
+    client.control.say(json!({"type": "publish", "id": 1, "topic": "d.a", "content": "", "key": "key 18"})).await;
+    let again = client.control.expect("published").await;
+    assert_eq!((&again["offset"], &again["duplicate"]), (&json!(19), &json!(true)), "keys are known again");
+    assert_ne!(again["epoch"], heads[0]["epoch"], "a client that had messages behind the backup is told");
+    client.control.say(json!({"type": "publish", "id": 2, "topic": "d.a", "content": "next"})).await;
+    assert_eq!(client.control.expect("published").await["offset"], 21);
+    server.stop().await;
 }
 
 #[test]
