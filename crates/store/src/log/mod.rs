@@ -268,6 +268,11 @@ impl<D: Disk> Engine for Log<D> {
             let _ = writer.put(FrameKind::Closes, 0);
         }
         drop(writer);
-        let _ = self.sync();
+        if self.sync().is_ok()
+            && let Some(current) = self.current()
+        {
+            // Without it, damage to what was written last would pass for the unfinished end of a crash.
+            let _ = self.put_witness(&mut self.tending.lock(), &current);
+        }
     }
 }

@@ -47,7 +47,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// Notes how much is on the disk, beside the log.
-    fn put_witness(&self, tending: &mut Tending<D::File>, current: &Segment<D::File>) -> io::Result<()> {
+    pub(super) fn put_witness(&self, tending: &mut Tending<D::File>, current: &Segment<D::File>) -> io::Result<()> {
         let (segment, synced) = (current.number, current.synced.load(Ordering::Acquire));
         // The witness never knows of a segment whose first frame may get lost.
         if synced == 0 || (tending.witness.segment, tending.witness.synced) == (segment, synced) {
