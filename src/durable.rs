@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use quic_websocket_store::{
     Committed, Damage, Level, NewRecord, OpenError, Options, Page, Refusal, Retention, Room, Store, StoreError, Ticket,
 };
@@ -93,6 +94,21 @@ impl Durable {
     /// Takes a record. Never blocks.
     pub(crate) fn append(&self, topic: &StoredTopic, record: NewRecord) -> Result<Ticket, Refusal> {
         self.store.append(topic, record)
+    }
+
+    /// Stores the state of a consumer, or that it ended. Never blocks.
+    pub(crate) fn consumer(&self, topic: &StoredTopic, name: &str, state: Option<Bytes>) -> Result<Ticket, Refusal> {
+        self.store.consumer(topic, name, state)
+    }
+
+    /// The same, some time later: nobody waits for it.
+    pub(crate) fn consumer_lazily(&self, topic: &StoredTopic, name: &str, state: Bytes) -> Result<(), Refusal> {
+        self.store.consumer_lazily(topic, name, Some(state))
+    }
+
+    /// All topics, in no order.
+    pub(crate) fn topics(&self) -> Vec<StoredTopic> {
+        self.store.topics()
     }
 
     /// Reads a page, forwards from `from` on, or in reverse up to it.

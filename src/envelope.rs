@@ -43,6 +43,21 @@ impl EncodedMessage {
         Arc::new(Self { plain: frame::exact(frame), zstd: OnceLock::new(), compress_min_bytes })
     }
 
+    /// A topic's message as a durable consumer's members get it, with the number of its deliveries. `place`: the topic
+    /// and the offset that it has there.
+    pub(crate) fn for_consumer(self: &Arc<Self>, place: (&str, u64), consumer: (&str, u64)) -> Arc<Self> {
+        let (topic, offset) = place;
+        let head = format!("{{\"type\":\"message\",\"topic\":\"{topic}\",\"offset\":{offset},");
+        let body = self.body().ok();
+        let tail = body.as_ref().and_then(|body| body.json.strip_prefix(head.as_bytes()));
+        // Every message of a topic begins like this.
+        let (Some(body), Some(tail)) = (&body, tail) else { return Arc::clone(self) };
+        let mut out = BytesMut::with_capacity(self.plain.len() + HEAD_BYTES);
+        encode_with_tail(place, Some(consumer), (tail, body.attachment.as_deref()), &mut out);
+        let compress_min_bytes = self.compress_min_bytes;
+        Arc::new(Self { plain: frame::exact(out), zstd: OnceLock::new(), compress_min_bytes })
+    }
+
     /// The frame without compression.
     pub(crate) fn plain(&self) -> &Bytes {
         &self.plain
@@ -138,7 +153,21 @@ impl EncodedBatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Payload;
+    use crate::message::{Payload, TopicMessage};
+
+    #[test]
+    fn a_consumer_gets_the_same_message_with_its_name_and_the_try() {
+        for payload in [Payload::text("with \"quotes\""), Payload::binary(&b"\x00\xff"[..])] {
+            let mut message = TopicMessage::new("a.b", 77, payload, 9);
+            message.from = Some(uuid::Uuid::from_u128(5));
+            let encoded = EncodedMessage::new(&ServerMessage::Message(message.clone()), 1024);
+            for (number, tries) in [(1, None), (2, Some(2))] {
+                (message.durable, message.tries) = (Some("billing".into()), tries);
+                let expected = EncodedMessage::new(&ServerMessage::Message(message.clone()), 1024);
+                assert_eq!(encoded.for_consumer(("a.b", 77), ("billing", number)).plain(), expected.plain());
+            }
+        }
+    }
 
     #[test]
     fn messages_that_wait_hold_no_spare_memory() {

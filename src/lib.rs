@@ -46,6 +46,7 @@
 
 pub mod auth;
 pub mod config;
+mod consumer;
 mod durable;
 mod envelope;
 mod error;

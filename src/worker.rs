@@ -91,6 +91,7 @@ impl Worker {
                 () = self.topic_inbox.serve(counters) => {}
                 // One worker does this for all.
                 () = topics.expire_loop(), if self.number == 0 => {}
+                () = topics.expire_consumers_loop(), if self.number == 0 => {}
                 () = topics.drain_loop(), if self.number == 0 => {}
                 () = self.settings.follow(&endpoint) => {}
             }

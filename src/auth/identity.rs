@@ -34,6 +34,8 @@ pub(crate) struct Rights {
     all: bool,
     publish: Patterns,
     subscribe: Patterns,
+    /// What the client's own token says of `subscribe`, and not the settings.
+    claimed: Patterns,
     presence: Patterns,
     history: Patterns,
     pub(crate) direct: bool,
@@ -49,6 +51,7 @@ impl Rights {
             all: true,
             publish: everything.clone(),
             subscribe: everything.clone(),
+            claimed: everything.clone(),
             presence: everything.clone(),
             history: everything,
             direct: true,
@@ -58,7 +61,12 @@ impl Rights {
         }
     }
 
-    /// The permissions in `grant`; for its missing fields, those in `otherwise`.
+    /// The permissions that the settings grant.
+    pub(crate) fn granted(grant: &Grant) -> Self {
+        Self { claimed: Patterns::default(), ..Self::new(grant, grant) }
+    }
+
+    /// The permissions in `grant`, the claims of a token; for its missing fields, those in `otherwise`.
     pub(crate) fn new(grant: &Grant, otherwise: &Grant) -> Self {
         let patterns = |one: &Option<Patterns>, other: &Option<Patterns>| one.clone().or_else(|| other.clone());
         let subscribe = patterns(&grant.subscribe, &otherwise.subscribe).unwrap_or_default();
@@ -69,6 +77,7 @@ impl Rights {
             presence: patterns(&grant.presence, &otherwise.presence).unwrap_or_else(|| subscribe.clone()),
             history: patterns(&grant.history, &otherwise.history).unwrap_or_else(|| subscribe.clone()),
             subscribe,
+            claimed: grant.subscribe.clone().unwrap_or_default(),
             direct,
             signal: grant.signal.or(otherwise.signal).unwrap_or(direct),
             list_clients: grant.list_clients.or(otherwise.list_clients).unwrap_or(direct),
@@ -92,6 +101,11 @@ impl Rights {
 
     pub(crate) fn subscribe(&self, wanted: &TopicPattern) -> bool {
         self.all || self.subscribe.cover(wanted)
+    }
+
+    /// Whether the client may subscribe to inboxes of others that `wanted` matches: its own token has to say so.
+    pub(crate) fn inboxes(&self, wanted: &TopicPattern) -> bool {
+        self.all || self.claimed.cover(wanted)
     }
 
     /// Whether the client may list and follow the members of the topics that `wanted` matches.
@@ -164,6 +178,17 @@ mod tests {
             assert!(!rights.subscribe(&pattern(refused)), "{refused}");
         }
         assert!(rights.publish("chat.lobby") && !rights.publish("user.ada.inbox"));
+    }
+
+    #[test]
+    fn only_the_token_itself_opens_inboxes_of_others() {
+        let all = grant("subscribe = '>'");
+        let (inbox, other) = (pattern("inbox.ada"), pattern("inbox.*"));
+        assert!(Rights::granted(&all).subscribe(&inbox) && !Rights::granted(&all).inboxes(&inbox));
+        assert!(!Rights::new(&Grant::default(), &all).inboxes(&inbox));
+        let claimed = Rights::new(&grant("subscribe = 'inbox.ada'"), &all);
+        assert!(claimed.inboxes(&inbox) && !claimed.inboxes(&other));
+        assert!(Rights::all().inboxes(&other));
     }
 
     #[test]

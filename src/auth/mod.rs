@@ -202,7 +202,7 @@ impl Auth {
             if expires_at <= now_ms() {
                 return Err(Denied::BadCertificate);
             }
-            let rights = Rights::new(&settings.certificate, &settings.certificate);
+            let rights = Rights::granted(&settings.certificate);
             return Ok(Identity {
                 user: Some(name.as_str().into()),
                 expires_at: Some(expires_at),
@@ -216,7 +216,7 @@ impl Auth {
                 _ => "a client certificate with a name as its subject is required; connect with one",
             }));
         };
-        Ok(anonymous(Rights::new(grant, grant)))
+        Ok(anonymous(Rights::granted(grant)))
     }
 
     /// Identifies the same user by another token. May wait for the key set.

@@ -74,6 +74,14 @@ pub enum ConfigError {
         /// The problem and the remedy.
         why: String,
     },
+    /// A rule for topics that makes no sense.
+    #[error("setting {setting}: {why}")]
+    Rule {
+        /// The rule's number, from 0, and the setting.
+        setting: String,
+        /// The problem and the remedy.
+        why: &'static str,
+    },
     /// An address that browsers cannot use as a STUN or TURN server.
     #[error("setting {setting}: {server:?}: {why}")]
     IceServer {
@@ -113,6 +121,7 @@ impl ConfigError {
         match self {
             Self::At { error, .. } => error.setting(),
             // After the name there may be "(how many)".
+            Self::Rule { setting, .. } => Some(setting),
             Self::OutOfBounds { setting, .. } => setting.split(' ').next(),
             Self::NeedsStore { setting } => Some(setting),
             Self::Needs { setting, .. } | Self::Excluded { setting, .. } | Self::IceServer { setting, .. } => {

@@ -10,7 +10,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError::OutOfBounds`] for the first value outside its bounds; [`ConfigError::Needs`],
     /// [`ConfigError::NeedsStore`], [`ConfigError::Name`], [`ConfigError::Excluded`], [`ConfigError::Auth`],
-    /// [`ConfigError::NotLoopback`], [`ConfigError::AdminToken`], [`ConfigError::IceServer`].
+    /// [`ConfigError::NotLoopback`], [`ConfigError::AdminToken`], [`ConfigError::IceServer`], [`ConfigError::Rule`].
     pub fn validate(&self) -> Result<(), ConfigError> {
         let (limits, timing, quic, auth) = (&self.limits, &self.timing, &self.quic, &self.auth);
         let max_lane = u64::from(u32::MAX);
@@ -40,6 +40,9 @@ impl Config {
             ("limits.max_topics", limits.max_topics, 1, 100_000_000),
             ("limits.topic_memory_bytes", limits.topic_memory_bytes, 0, 1 << 40),
             ("limits.topic_keys", limits.topic_keys, 0, 1_000_000),
+            ("limits.topic_consumers", limits.topic_consumers, 0, 10_000),
+            ("limits.max_consumers", limits.max_consumers, 0, 100_000_000),
+            ("limits.consumer_members", limits.consumer_members, 1, 1000),
             ("limits.compress_min_bytes", limits.compress_min_bytes, 1, max_lane),
             ("limits.tls_sessions", limits.tls_sessions, 1, 10_000_000),
             ("timing.handshake_timeout_ms", timing.handshake_timeout_ms, 10, 3_600_000),
@@ -50,6 +53,7 @@ impl Config {
             ("timing.close_timeout_ms", timing.close_timeout_ms, 0, 60_000),
             ("timing.block_timeout_ms", timing.block_timeout_ms, 1, 3_600_000),
             ("timing.topic_key_ms", timing.topic_key_ms, 1, 30 * DAY_MS),
+            ("timing.consumer_idle_ms", timing.consumer_idle_ms, 1, 3653 * DAY_MS),
             ("timing.topic_idle_ms", timing.topic_idle_ms, 1, 30 * DAY_MS),
             ("auth.leeway_ms", auth.leeway_ms, 0, 3_600_000),
             ("auth.warn_ms", auth.warn_ms, 0, DAY_MS),
@@ -115,6 +119,16 @@ impl Config {
             }
             if rule.is_durable() && self.store.dir.is_none() {
                 return Err(ConfigError::NeedsStore { setting: format!("topics[{index}].durability") });
+            }
+            let refuse = |field: &str, why| Err(ConfigError::Rule { setting: format!("topics[{index}].{field}"), why });
+            if let Some((field, why)) = rule.problem() {
+                return refuse(field, why);
+            }
+            if rule.inbox && self.topics[..index].iter().any(|other| other.inbox) {
+                return refuse("inbox", "another rule has it already, and a user has one inbox");
+            }
+            if rule.inbox && !auth.accepts_tokens() && self.tls.client_ca.is_none() {
+                return refuse("inbox", "it needs users: set auth.keys, auth.jwks or tls.client_ca too");
             }
         }
         Ok(())

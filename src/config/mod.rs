@@ -170,6 +170,13 @@ pub struct Limits {
     pub topic_memory_bytes: u64,
     /// Idempotency keys remembered per topic; beyond that the oldest are forgotten. Default 1,000; at most 1,000,000.
     pub topic_keys: u64,
+    /// Durable consumers per topic; more get `error` 503. Default 64; at most 10,000.
+    pub topic_consumers: u64,
+    /// Durable consumers in total, of about 500 bytes each, and 100 more for each message in flight; more get `error`
+    /// 503. Default 100,000; at most 100,000,000.
+    pub max_consumers: u64,
+    /// Clients that share one durable consumer; more get `error` 503. Default 64; 1 to 1,000.
+    pub consumer_members: u64,
     /// Smallest body in bytes that is compressed, for clients that negotiated compression. Default 1,024; at least 1.
     pub compress_min_bytes: u64,
     /// TLS sessions kept for returning clients with `quic.early_data`, two per connection; beyond that the oldest are
@@ -200,6 +207,8 @@ pub struct Timing {
     pub block_timeout_ms: u64,
     /// Time for which idempotency keys are remembered. Default 120,000; at most 30 days.
     pub topic_key_ms: u64,
+    /// Time after which a durable consumer without clients is forgotten. Default 30 days; at most 10 years.
+    pub consumer_idle_ms: u64,
     /// Time after which a topic without subscribers, history and keys is forgotten, with its positions. Default
     /// 300,000; at most 30 days.
     pub topic_idle_ms: u64,
@@ -366,6 +375,9 @@ impl Default for Limits {
             max_topics: 100_000,
             topic_memory_bytes: 256 * MIB,
             topic_keys: 1000,
+            topic_consumers: 64,
+            max_consumers: 100_000,
+            consumer_members: 64,
             compress_min_bytes: 1024,
             tls_sessions: 10_000,
         }
@@ -383,6 +395,7 @@ impl Default for Timing {
             close_timeout_ms: 1000,
             block_timeout_ms: 5000,
             topic_key_ms: 120_000,
+            consumer_idle_ms: 2_592_000_000,
             topic_idle_ms: 300_000,
         }
     }

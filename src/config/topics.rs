@@ -1,9 +1,14 @@
 //! Rules for topics, selected by pattern: the first that matches applies.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use serde::{Deserialize, Deserializer, de};
 
 use super::DAY_MS;
-use crate::message::TopicPattern;
+use crate::message::{MAX_DELIVER, MAX_TOPIC_BYTES, MAX_USER_BYTES, TopicName, TopicPattern};
+
+/// Longest level of an inbox that stands for a user.
+const MAX_INBOX_LEVEL: usize = 1 + (MAX_USER_BYTES * 4).div_ceil(3);
 
 /// The rule for the topics that a pattern matches. Everything but the pattern may be left out.
 #[derive(Debug, Clone, Deserialize)]
@@ -46,6 +51,49 @@ pub struct TopicRule {
     /// The clients that may subscribe and ask for history and presence, likewise. Default `everyone`.
     #[serde(default)]
     pub subscribe: Who,
+    /// Whether clients may have durable consumers of the topics. Default true.
+    #[serde(default = "default_of::consumers")]
+    pub consumers: bool,
+    /// Topic to which durable consumers publish the messages that they give up. Default (in the file: an empty string):
+    /// none, and these messages are only counted.
+    #[serde(default, deserialize_with = "topic_or_none")]
+    pub dead_letter: Option<TopicName>,
+    /// Deliveries after which a durable consumer gives a message up, unless the client that makes the consumer chooses
+    /// another number. Default 0: never; at most 1,000.
+    #[serde(default)]
+    pub max_deliver: u64,
+    /// Whether each topic is the inbox of one user, who may always subscribe to it; others may do so only if their
+    /// token says it. The pattern has exactly one `*`, in place of the user, and there is one such rule. Default false.
+    #[serde(default)]
+    pub inbox: bool,
+}
+
+impl TopicRule {
+    /// A field that makes no sense, and why.
+    pub(super) fn problem(&self) -> Option<(&'static str, &'static str)> {
+        let pattern = self.pattern.as_str();
+        let stars = pattern.split('.').filter(|&level| level == "*").count();
+        if self.inbox && (stars != 1 || pattern.ends_with('>')) {
+            return Some(("inbox", "its pattern needs exactly one *, in place of the user, and no >, such as inbox.*"));
+        }
+        if self.inbox && pattern.len() - 1 + MAX_INBOX_LEVEL > MAX_TOPIC_BYTES {
+            return Some(("inbox", "its pattern is too long for the longest user; use at most 83 bytes beside the *"));
+        }
+        None
+    }
+
+    /// The topic of a user, if this is the rule for inboxes: the pattern with the user in place of `*`. A user that is
+    /// not a level of a topic, or begins with `_`, is written as `_` and its base64url (RFC 4648 section 5), so that no
+    /// two users have one inbox.
+    pub(crate) fn inbox_of(&self, user: &str) -> Option<TopicName> {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        let level = if user.bytes().all(is_plain) && !user.starts_with('_') {
+            user.to_owned()
+        } else {
+            format!("_{}", BASE64.encode(user))
+        };
+        self.inbox.then(|| TopicName::new(&self.pattern.as_str().replace('*', &level)).ok()).flatten()
+    }
 }
 
 /// How safe a message is before its publisher and its subscribers hear of it (docs/DURABILITY.md).
@@ -86,8 +134,8 @@ impl TopicRule {
         }
     }
 
-    /// Each bound of the history with its name, its value, and the least and the greatest one.
-    pub(super) fn bounds(&self) -> [(&'static str, u64, u64, u64); 3] {
+    /// Each number with its name, its value, and the least and the greatest one.
+    pub(super) fn bounds(&self) -> [(&'static str, u64, u64, u64); 4] {
         let History { messages, bytes, age_ms } = self.history();
         let (least, most) = if self.is_durable() {
             (1, [1 << 40, 1 << 40, 3653 * DAY_MS])
@@ -98,6 +146,7 @@ impl TopicRule {
             ("history_messages", messages, least, most[0]),
             ("history_bytes", bytes, least, most[1]),
             ("history_age_ms", age_ms, least, most[2]),
+            ("max_deliver", self.max_deliver, 0, *MAX_DELIVER.end()),
         ]
     }
 }
@@ -154,6 +203,10 @@ impl Default for TopicRule {
             presence: true,
             publish: Who::default(),
             subscribe: Who::default(),
+            consumers: true,
+            dead_letter: None,
+            max_deliver: 0,
+            inbox: false,
         }
     }
 }
@@ -169,8 +222,61 @@ mod default_of {
     pub(super) fn presence() -> bool {
         TopicRule::default().presence
     }
+
+    pub(super) fn consumers() -> bool {
+        TopicRule::default().consumers
+    }
+}
+
+fn topic_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<TopicName>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() { Ok(None) } else { TopicName::new(&text).map(Some).map_err(de::Error::custom) }
 }
 
 fn pattern<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TopicPattern, D::Error> {
     TopicPattern::new(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(pattern: &str) -> TopicRule {
+        TopicRule { pattern: TopicPattern::new(pattern).expect("a pattern"), inbox: true, ..TopicRule::default() }
+    }
+
+    #[test]
+    fn each_user_has_an_inbox_of_its_own() {
+        let inbox = |user: &str| rule("inbox.*").inbox_of(user).map(|topic| topic.as_str().to_owned());
+        for (user, expected) in [
+            ("ada", "inbox.ada"),
+            ("Ada-7_x", "inbox.Ada-7_x"),
+            ("ada@example.org", "inbox._YWRhQGV4YW1wbGUub3Jn"),
+            ("\u{e9}", "inbox._w6k"),
+            // Somebody else, whose inbox must not be that one.
+            ("_w6k", "inbox._X3c2aw"),
+            ("*", "inbox._Kg"),
+        ] {
+            assert_eq!(inbox(user).as_deref(), Some(expected), "{user}");
+        }
+        assert_eq!(TopicRule { inbox: false, ..rule("inbox.*") }.inbox_of("ada"), None);
+        let longest = "\u{e9}".repeat(MAX_USER_BYTES / 2);
+        let at_most = rule(&format!("{}.*", "x".repeat(82)));
+        assert!(at_most.problem().is_none() && at_most.inbox_of(&longest).is_some());
+        assert!(rule(&format!("{}.*", "x".repeat(83))).problem().is_some());
+    }
+
+    #[test]
+    fn the_pattern_of_inboxes_has_one_star() {
+        for (pattern, is_good) in [
+            ("inbox.*", true),
+            ("*", true),
+            ("user.*.inbox", true),
+            ("inbox", false),
+            ("*.*", false),
+            ("inbox.*.>", false),
+        ] {
+            assert_eq!(rule(pattern).problem().is_none(), is_good, "{pattern}");
+        }
+    }
 }

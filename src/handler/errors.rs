@@ -22,7 +22,13 @@ impl From<TopicError> for ErrorReply {
             | TopicError::Blocked { .. }
             | TopicError::Unsure { .. }
             | TopicError::NotRead { .. }
-            | TopicError::Closing => (ErrorCode::Unavailable, None),
+            | TopicError::Closing
+            | TopicError::ConsumerUnreadable { .. }
+            | TopicError::ConsumerUnsure { .. }
+            | TopicError::ConsumerNotMade { .. }
+            | TopicError::TooManyConsumers { .. }
+            | TopicError::ServerFullOfConsumers(_)
+            | TopicError::TooManyMembers { .. } => (ErrorCode::Unavailable, None),
             TopicError::NotStored { refusal, .. } => match refusal {
                 Refusal::TooLong => (ErrorCode::TooLarge, None),
                 Refusal::Busy => (ErrorCode::Unavailable, Some(STORE_RETRY_MS)),
@@ -30,10 +36,16 @@ impl From<TopicError> for ErrorReply {
             },
             TopicError::TooManyNewTopics { retry_after_ms, .. } => (ErrorCode::RateLimited, Some(retry_after_ms)),
             TopicError::TooManySubscriptions(_) => (ErrorCode::Forbidden, None),
-            TopicError::Subscribed(_) => (ErrorCode::Conflict, None),
-            TopicError::NotSubscribed(_) | TopicError::NoMembers(_) => (ErrorCode::NotFound, None),
+            TopicError::Subscribed(_)
+            | TopicError::NoConsumers(_)
+            | TopicError::NoHistory(_)
+            | TopicError::OtherConsumer { .. } => (ErrorCode::Conflict, None),
+            TopicError::NotSubscribed(_) | TopicError::NoMembers(_) | TopicError::NoConsumer { .. } => {
+                (ErrorCode::NotFound, None)
+            }
         };
-        let reply = Self::new(code, format!("topic: {error}"));
+        let field = if error.is_about_consumers() { "durable" } else { "topic" };
+        let reply = Self::new(code, format!("{field}: {error}"));
         match retry_after_ms {
             Some(after) => reply.with_retry_after_ms(after),
             None => reply,

@@ -12,6 +12,7 @@ macro_rules! log_message {
     };
 }
 
+mod ack;
 mod deliver;
 mod errors;
 mod operate;
@@ -39,7 +40,7 @@ use crate::Printable;
 use crate::auth::{Auth, Identity};
 use crate::config::{Config, Live, MessageLog};
 use crate::limits::{Addresses, Allowance};
-use crate::message::{ClientMessage, Close, ErrorCode, Request, RequestId, ServerMessage, Subscribe, now_ms};
+use crate::message::{ClientMessage, Close, ErrorCode, Request, RequestId, ServerMessage, now_ms};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::tls::Expiry;
@@ -134,16 +135,6 @@ pub(crate) fn answer(
         ClientMessage::ListClients { limit, after } => {
             return answer_page(context, by, id, Page::Clients { limit, after }, replies);
         }
-        ClientMessage::Ack(ack) => {
-            let message = format!("durable: {} has no consumer {}", ack.topic.as_str(), ack.durable);
-            replies.put(id.as_ref(), &error(ErrorCode::NotFound, message));
-            return Outcome::Done;
-        }
-        ClientMessage::Subscribe(Subscribe { consumer: Some(_), .. }) => {
-            let message = "subscribe: this server has no durable consumers and queue groups";
-            replies.put(id.as_ref(), &error(ErrorCode::NotServed, message));
-            return Outcome::Done;
-        }
         ClientMessage::History { topic, since, since_time, limit, reverse } => {
             return answer_page(context, by, id, Page::History { topic, since, since_time, limit, reverse }, replies);
         }
@@ -152,7 +143,8 @@ pub(crate) fn answer(
         ClientMessage::Direct { to, payload } => Work::Direct { to, payload },
         ClientMessage::Signal { to, data } => Work::Signal { to, data },
         ClientMessage::Subscribe(wanted) => Work::Subscribe(wanted),
-        ClientMessage::Unsubscribe { topic, forget: _ } => Work::Unsubscribe(topic),
+        ClientMessage::Ack(ack) => Work::Ack(ack),
+        ClientMessage::Unsubscribe { topic, forget } => Work::Unsubscribe { topic, forget },
         ClientMessage::Publish { topic, payload, key } => {
             Work::Publish(Publication { topic, draft: Draft { from: Some(from), payload, key } })
         }
@@ -175,6 +167,14 @@ pub(crate) fn answer(
         && let Some(reply) = publish::now(context, by, publication, id.as_ref())
     {
         replies.put_reply(reply);
+        return Outcome::Done;
+    }
+    if let Work::Ack(ack) = &work
+        && let Some(reply) = ack::now(context, by, ack, id.is_some())
+    {
+        if let Some(reply) = reply {
+            replies.put(id.as_ref(), &reply);
+        }
         return Outcome::Done;
     }
     Outcome::Deferred(Deferred::Work(Requested { id, identity: by.identity(), operation: work }))
@@ -254,7 +254,10 @@ pub(crate) async fn execute(context: &Context, by: &Caller, work: Requested<Work
             return deliver::to_one(context, to, &message, bytes, id).await;
         }
         Work::Subscribe(wanted) => subscriptions::subscribe(context, by, &now, wanted, id.as_ref(), on_control).await,
-        Work::Unsubscribe(topic) => subscriptions::unsubscribe(context, by, &topic, id.as_ref(), on_control).await,
+        Work::Ack(ack) => ack::wait(context, by, &ack, id.is_some()).await,
+        Work::Unsubscribe { topic, forget } => {
+            subscriptions::unsubscribe(context, by, &topic, forget, id.as_ref(), on_control).await
+        }
         Work::Publish(publication) => return publish::wait(context, by, &publication, id).await,
         Work::Refresh(token) => Some(refresh::refresh(context, by, &token).await),
     };

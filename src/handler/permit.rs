@@ -4,8 +4,8 @@
 
 use super::{Context, Page, Work};
 use crate::auth::Identity;
-use crate::config::Who;
-use crate::message::{ErrorCode, ErrorReply, TopicName, TopicPattern};
+use crate::config::{TopicRule, Who};
+use crate::message::{ConsumerRequest, ErrorCode, ErrorReply, TopicName, TopicPattern};
 
 /// Refuses work that the client may not request.
 pub(super) fn work(context: &Context, by: &Identity, work: &Work) -> Result<(), ErrorReply> {
@@ -14,16 +14,26 @@ pub(super) fn work(context: &Context, by: &Identity, work: &Work) -> Result<(), 
         Work::Publish(publication) => may_publish(context, by, &publication.topic),
         Work::Subscribe(wanted) => {
             may_subscribe(context, by, &wanted.topic, wanted.presence)?;
-            let field = (wanted.since.as_ref().map(|_| "since"))
-                .or(wanted.since_time.map(|_| "since_time"))
-                .or(wanted.recent.map(|_| "recent"));
-            may_have_replayed(by, &wanted.topic, field)
+            let durable = wanted.consumer.as_ref().and_then(ConsumerRequest::durable);
+            let fields = [
+                ("since", wanted.since.is_some()),
+                ("since_time", wanted.since_time.is_some()),
+                ("recent", wanted.recent.is_some()),
+                ("durable", durable.is_some()),
+            ];
+            let field = fields.into_iter().find(|(_, is_set)| *is_set).map(|(field, _)| field);
+            may_have_replayed(context, by, &wanted.topic, field)
+        }
+        Work::Ack(ack) => {
+            let topic = ack.topic.clone().into();
+            may_subscribe(context, by, &topic, false)?;
+            may_have_replayed(context, by, &topic, Some("topic"))
         }
         Work::Broadcast(_) => allow(rights.broadcast, "broadcast", || "send to all clients".into()),
         Work::Direct { .. } => allow(rights.direct, "to", || "send to single clients".into()),
         Work::Signal { .. } => may_signal(by),
         // These concern only what the client already has.
-        Work::Unsubscribe(_) | Work::Refresh(_) => Ok(()),
+        Work::Unsubscribe { .. } | Work::Refresh(_) => Ok(()),
     }
 }
 
@@ -33,13 +43,13 @@ pub(super) fn page(context: &Context, by: &Identity, page: &Page) -> Result<(), 
     match page {
         Page::Clients { .. } => allow(rights.list_clients, "list_clients", || "list who is connected".into()),
         Page::History { topic, .. } => {
-            let pattern = topic.clone().into();
-            let may = rights.history(&pattern) && by.is_one_of(context.topics.rule_of(topic).subscribe);
+            let (pattern, rule) = (topic.clone().into(), context.topics.rule_of(topic));
+            let may = by.owns(rule, &pattern) || rights.history(&pattern) && by.may_get(rule, &pattern);
             allow(may, "topic", || format!("read the history of {}", topic.as_str()))
         }
         Page::Members(topic) => {
-            let pattern = topic.clone().into();
-            let may = rights.presence(&pattern) && by.is_one_of(context.topics.rule_of(topic).subscribe);
+            let (pattern, rule) = (topic.clone().into(), context.topics.rule_of(topic));
+            let may = rights.presence(&pattern) && (by.owns(rule, &pattern) || by.may_get(rule, &pattern));
             allow(may, "topic", || format!("ask who is on {}", topic.as_str()))
         }
     }
@@ -62,16 +72,27 @@ pub(super) fn may_subscribe(
     wanted: &TopicPattern,
     presence: bool,
 ) -> Result<(), ErrorReply> {
-    let may = by.rights.subscribe(wanted) && by.is_one_of(context.topics.rule(wanted).subscribe);
+    let rule = context.topics.rule(wanted);
+    let may = by.owns(rule, wanted) || by.rights.subscribe(wanted) && by.may_get(rule, wanted);
     allow(may, "topic", || format!("subscribe to {}", wanted.as_str()))?;
     allow(!presence || by.rights.presence(wanted), "presence", || format!("see who is on {}", wanted.as_str()))
 }
 
 /// Refuses the replay of earlier messages, requested with this field if any, to a client without the right to read
 /// history.
-pub(super) fn may_have_replayed(by: &Identity, wanted: &TopicPattern, field: Option<&str>) -> Result<(), ErrorReply> {
-    let may = field.is_none() || by.rights.history(wanted);
+pub(super) fn may_have_replayed(
+    context: &Context,
+    by: &Identity,
+    wanted: &TopicPattern,
+    field: Option<&str>,
+) -> Result<(), ErrorReply> {
+    let may = field.is_none() || by.rights.history(wanted) || by.owns(context.topics.rule(wanted), wanted);
     allow(may, field.unwrap_or_default(), || format!("read the history of {}", wanted.as_str()))
+}
+
+/// Refuses a subscription to a pattern that brings what is in the inboxes of users, once the client may not have that.
+pub(super) fn may_keep_inboxes(by: &Identity, wanted: &TopicPattern, inboxes: bool) -> Result<(), ErrorReply> {
+    allow(!inboxes || by.rights.inboxes(wanted), "topic", || format!("read the inboxes in {}", wanted.as_str()))
 }
 
 /// Refuses a client that may not signal to others (to negotiate WebRTC).
@@ -89,5 +110,16 @@ fn allow(may: bool, field: &str, what: impl FnOnce() -> String) -> Result<(), Er
 impl Identity {
     fn is_one_of(&self, audience: Who) -> bool {
         audience.allows(self.user.is_some())
+    }
+
+    /// Whether the rule of these topics lets the client have them.
+    fn may_get(&self, rule: &TopicRule, wanted: &TopicPattern) -> bool {
+        self.is_one_of(rule.subscribe) && (!rule.inbox || self.rights.inboxes(wanted))
+    }
+
+    /// Whether this is the client's own inbox, which no permission is needed to read.
+    fn owns(&self, rule: &TopicRule, wanted: &TopicPattern) -> bool {
+        let inbox = self.user.as_deref().and_then(|user| rule.inbox_of(user));
+        inbox.is_some_and(|inbox| inbox.as_str() == wanted.as_str())
     }
 }

@@ -70,8 +70,10 @@ pub(super) async fn revoke(context: &Context, by: &Caller, texts: Vec<TopicPatte
 
 /// Reason why the client may no longer have a subscription; `None` if it may, or has no such subscription.
 fn refusal(context: &Context, by: &Caller, text: &TopicPattern) -> Option<ErrorReply> {
-    let Granted { presence, replays } = by.client.subscription(text)?;
+    let Granted { presence, replays, inboxes } = by.client.subscription(text)?;
     let identity = by.identity();
     let may = permit::may_subscribe(context, &identity, text, presence);
-    may.and_then(|()| permit::may_have_replayed(&identity, text, replays.then_some("since"))).err()
+    may.and_then(|()| permit::may_have_replayed(context, &identity, text, replays.then_some("since")))
+        .and_then(|()| permit::may_keep_inboxes(&identity, text, inboxes))
+        .err()
 }

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use super::{Caller, Context, permit, refresh};
 use crate::auth::Identity;
 use crate::frame::exact;
-use crate::message::{self, ErrorReply, RequestId, ServerMessage, Subscribe, TopicPattern};
+use crate::message::{self, ConsumerName, ErrorCode, ErrorReply, RequestId, ServerMessage, Subscribe, TopicPattern};
 use crate::topic::{Farewell, SubscribeRequest, Subscribed};
 
 /// Subscribes. Returns the reply, or `None` if it is already on the control lane, ahead of the topic's messages there.
@@ -24,7 +24,13 @@ pub(super) async fn subscribe(
     let may_publish = permit::is_read_only(context, permitted, &text).then_some(false);
     let announce = |subscribed: &Subscribed| framed(&reply(&text, subscribed.clone(), may_publish), re);
     let announce = on_control.then_some(&announce as &(dyn Fn(&Subscribed) -> Bytes + Send + Sync));
-    let request = SubscribeRequest { who: &by.client, wanted, allowance: &by.allowance, announce };
+    let sees_inboxes = text.is_wildcard() && context.topics.has_inboxes() && permitted.rights.inboxes(&text);
+    let taken = |durable: &ConsumerName| {
+        let reason = format!("durable: another client has taken over the consumer {durable} of {}", text.as_str());
+        unsubscribed(&text, ErrorCode::Conflict, reason)
+    };
+    let (who, allowance, take_over) = (&by.client, &by.allowance, &taken);
+    let request = SubscribeRequest { who, wanted, allowance, announce, take_over, sees_inboxes };
     let subscribed = context.topics.subscribe(&request).await;
     // The token may have been refreshed meanwhile on another lane, which checked the subscriptions before this one
     // existed.
@@ -38,8 +44,12 @@ pub(super) async fn subscribe(
 }
 
 fn reply(text: &TopicPattern, subscribed: Subscribed, may_publish: Option<bool>) -> ServerMessage {
-    let Subscribed { position, recovered, lane } = subscribed;
+    let Subscribed { position, recovered, lane, progress } = subscribed;
     let mut reply = message::Subscribed::new(text.as_str());
+    if let Some((durable, progress)) = progress {
+        reply.durable = Some(durable.as_str().to_owned());
+        (reply.acked, reply.pending) = (Some(progress.acked), Some(progress.pending));
+    }
     (reply.epoch, reply.offset) = position.map(|position| (position.epoch, position.offset)).unzip();
     reply.recovered = recovered.map(|recovered| recovered.is_ok());
     reply.lane = lane;
@@ -53,12 +63,22 @@ pub(super) async fn unsubscribe(
     context: &Context,
     by: &Caller,
     topic: &TopicPattern,
+    forget: bool,
     re: Option<&RequestId>,
     on_control: bool,
 ) -> Option<ServerMessage> {
     let (id, text) = (by.client.id(), topic.as_str());
     log_message!(context, client = %id, topic = text, "Client {id} unsubscribes from {text}");
     let done = ServerMessage::Ok { delivered: None, acked: None, topic: Some(text.to_owned()) };
+    if forget {
+        let forgotten = |durable: &ConsumerName| {
+            let reason = format!("durable: another client has forgotten the consumer {durable} of {text}");
+            unsubscribed(topic, ErrorCode::NotFound, reason)
+        };
+        if let Err(failure) = context.topics.forget_consumer(&by.client, topic, forgotten).await {
+            return Some(ServerMessage::Error(ErrorReply::from(failure)));
+        }
+    }
     let farewell = on_control.then(|| Farewell::Reply(framed(&done, re)));
     match context.topics.unsubscribe(&by.client, topic, farewell).await {
         Ok(()) if on_control => {
@@ -70,6 +90,12 @@ pub(super) async fn unsubscribe(
         Ok(()) => Some(done),
         Err(refused) => Some(ServerMessage::Error(ErrorReply::from(refused))),
     }
+}
+
+/// The notice of a subscription's end, for a client that has not asked for it.
+fn unsubscribed(topic: &TopicPattern, code: ErrorCode, reason: String) -> Bytes {
+    let (topic, code, reason) = (topic.as_str().to_owned(), code.number(), Some(reason));
+    framed(&ServerMessage::Unsubscribed { topic, code, reason }, None)
 }
 
 /// Encodes a reply that reaches the control lane through the worker's inbox.

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::auth::Identity;
-use crate::message::{Payload, Position, RequestId, Subscribe, Token, TopicName, TopicPattern};
+use crate::message::{Ack, Payload, Position, RequestId, Subscribe, Token, TopicName, TopicPattern};
 use crate::topic::Publication;
 
 /// An operation that may have to wait for others.
@@ -17,7 +17,8 @@ pub(crate) enum Work {
     Direct { to: Uuid, payload: Payload },
     Signal { to: Uuid, data: Box<RawValue> },
     Subscribe(Subscribe),
-    Unsubscribe(TopicPattern),
+    Ack(Ack),
+    Unsubscribe { topic: TopicPattern, forget: bool },
     Publish(Publication),
     Refresh(Token),
 }
@@ -29,7 +30,7 @@ impl Work {
     fn is_brief(&self) -> bool {
         match self {
             Self::Broadcast(_) | Self::Direct { .. } | Self::Signal { .. } => true,
-            Self::Subscribe(_) | Self::Unsubscribe(_) | Self::Publish(_) | Self::Refresh(_) => false,
+            Self::Subscribe(_) | Self::Ack(_) | Self::Unsubscribe { .. } | Self::Publish(_) | Self::Refresh(_) => false,
         }
     }
 }

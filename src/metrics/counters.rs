@@ -44,6 +44,12 @@ pub(crate) struct Counters {
     pub(crate) dropped: Counter,
     /// Requests above a rate, and connections above the limit of an address.
     pub(crate) refused: Counter,
+    /// Messages that durable consumers delivered again.
+    pub(crate) redelivered: Counter,
+    /// Messages that durable consumers gave up, or that were rejected.
+    pub(crate) dead: Counter,
+    /// Messages that durable consumers had not processed when the topic no longer kept them.
+    pub(crate) lost: Counter,
     accepted: [Counter; CARRIERS.len()],
     closed: [Counter; CloseCode::NAMED.len() + 1],
 }
@@ -90,6 +96,9 @@ impl Counters {
         totals.fanned_out += self.fanned_out.get();
         totals.dropped += self.dropped.get();
         totals.refused += self.refused.get();
+        totals.consumer_redelivered += self.redelivered.get();
+        totals.consumer_dead += self.dead.get();
+        totals.consumer_lost += self.lost.get();
         for (total, counter) in totals.accepted.0.iter_mut().zip(&self.accepted) {
             *total += counter.get();
         }
@@ -136,6 +145,12 @@ pub struct Totals {
     pub dropped: u64,
     /// Requests above a rate, and connections above the limit of an address (429).
     pub refused: u64,
+    /// Messages that durable consumers delivered again.
+    pub consumer_redelivered: u64,
+    /// Messages that durable consumers gave up after their last try, or that were rejected.
+    pub consumer_dead: u64,
+    /// Messages that durable consumers had not processed when the topic no longer kept them.
+    pub consumer_lost: u64,
     /// Accepted clients.
     pub accepted: ByCarrier,
     /// Closed connections, including those of clients that were not accepted.

@@ -17,7 +17,7 @@ pub(crate) use self::counters::Counters;
 pub use self::counters::{ByCarrier, CARRIERS, Closed, Totals};
 pub(crate) use self::rate::Rate;
 pub(crate) use self::stats::thousandths;
-pub use self::stats::{ClientStats, Clients, Percentiles, Queues, Stats, TopicStats, Topics};
+pub use self::stats::{ClientStats, Clients, ConsumerStats, Consumers, Percentiles, Queues, Stats, TopicStats, Topics};
 pub(crate) use self::top::TopN;
 
 /// The counters of a server, one set per worker.

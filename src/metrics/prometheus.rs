@@ -37,6 +37,11 @@ impl Stats {
         let memory = "Memory of the history and idempotency keys of all topics.";
         page.one("topic_memory_bytes", GAUGE, memory, topics.memory_bytes)?;
         page.one("subscriptions", GAUGE, "Subscriptions to topics and patterns.", topics.subscriptions)?;
+        page.one("consumers", GAUGE, "Durable consumers.", topics.consumers.count)?;
+        let help = "Messages that durable consumers have delivered and that are not yet acknowledged.";
+        page.one("consumer_in_flight", GAUGE, help, topics.consumers.in_flight)?;
+        let help = "Unacknowledged messages of the durable consumer with the most.";
+        page.one("consumer_lag_max", GAUGE, help, topics.consumers.max_lag)?;
         page.percentiles(
             "rtt_seconds",
             "Round trip times, by percentile of the clients on QUIC.",
@@ -69,6 +74,9 @@ impl Page<'_> {
             ("fanned_out", "Messages to all clients and to subscribers, one per receiver.", totals.fanned_out),
             ("dropped", "Messages dropped for newer ones at slow receivers.", totals.dropped),
             ("refused", "Requests and connections refused with 429.", totals.refused),
+            ("consumer_redelivered", "Messages that durable consumers delivered again.", totals.consumer_redelivered),
+            ("consumer_dead", "Messages that durable consumers gave up, or that were rejected.", totals.consumer_dead),
+            ("consumer_lost", "Messages that consumers had not processed when they were gone.", totals.consumer_lost),
         ] {
             self.one(&format!("{name}_total"), COUNTER, help, count)?;
         }

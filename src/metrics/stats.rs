@@ -92,6 +92,40 @@ pub struct Topics {
     pub memory_bytes: u64,
     /// Topics with the most recent messages, sorted by rate.
     pub top: Vec<TopicStats>,
+    /// Durable consumers.
+    pub consumers: Consumers,
+}
+
+/// Durable consumers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Consumers {
+    /// Known consumers, with clients or without.
+    pub count: u64,
+    /// Messages that are delivered and not yet acknowledged, of all.
+    pub in_flight: u64,
+    /// Messages that are not yet acknowledged, of the consumer with the most.
+    pub max_lag: u64,
+    /// Consumers with the most unacknowledged messages.
+    pub top: Vec<ConsumerStats>,
+}
+
+/// One durable consumer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct ConsumerStats {
+    /// Its topic.
+    pub topic: String,
+    /// Its name.
+    pub durable: String,
+    /// Its clients.
+    pub clients: u64,
+    /// Messages that are delivered and not yet acknowledged.
+    pub in_flight: u64,
+    /// Messages that are not yet acknowledged.
+    pub lag: u64,
+    /// Offset up to which all are acknowledged.
+    pub acked: u64,
 }
 
 /// One topic.

@@ -260,6 +260,7 @@ async fn admit(
     reply.client_name = name.filter(|name| asked.as_ref() != Some(name));
     reply.expires_at = identity.expires_at;
     reply.permissions = identity.rights.told();
+    reply.inbox = member.user.as_deref().and_then(|user| context.topics.inbox(user)).map(|it| it.as_str().to_owned());
     reply.client_id = Some(id);
     reply.limits = Some(limits(context));
     reply.zstd = handshake.zstd;

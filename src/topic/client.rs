@@ -15,9 +15,11 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::TopicError;
+use super::consumers::{Dispatcher, Membership};
 use super::hub::ControlMarker;
 use super::topic::Topic;
-use crate::message::{Member, TopicPattern};
+use crate::consumer::MemberId;
+use crate::message::{ConsumerName, Member, TopicName, TopicPattern};
 use crate::outbound::{Outbound, TopicLane};
 use crate::pattern_index::{PatternIndex, Sought};
 
@@ -57,10 +59,32 @@ pub(super) struct Subscription {
     pub(super) presence: bool,
     /// Whether the client had proved its identity when the subscription was made.
     pub(super) is_authenticated: bool,
+    /// Whether it brings what is in the inboxes of users, because the client's token allowed it.
+    pub(super) sees_inboxes: bool,
     /// Under `block`, cancelled when it ends: publishers wait for it no longer.
     pub(super) ended: Option<CancellationToken>,
     /// Its replay, until that is complete.
     pub(super) catching_up: Option<CatchingUp>,
+    /// What it gets its messages from, if that is not the topic alone.
+    pub(super) source: Source,
+}
+
+/// What a subscription gets its messages from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// All messages of a topic or pattern.
+    All,
+    /// The topic's queue group.
+    Group,
+    /// A durable consumer.
+    Consumer(Membership),
+}
+
+impl Subscription {
+    /// Whether this is the member of a durable consumer.
+    pub(super) fn is_member(&self, id: MemberId, of: &Arc<Dispatcher>) -> bool {
+        matches!(&self.source, Source::Consumer(own) if own.id == id && Arc::ptr_eq(&own.dispatcher, of))
+    }
 }
 
 /// A replay.
@@ -90,6 +114,8 @@ pub(crate) struct Granted {
     pub(crate) presence: bool,
     /// Earlier messages, of which some are still to be replayed.
     pub(crate) replays: bool,
+    /// What is in the inboxes of users.
+    pub(crate) inboxes: bool,
 }
 
 impl Client {
@@ -149,9 +175,11 @@ impl Client {
     /// What it was granted with a subscription; `None` if there is none to this text.
     pub(crate) fn subscription(&self, text: &TopicPattern) -> Option<Granted> {
         let subscriptions = self.subscriptions();
-        let Subscription { presence, catching_up, .. } = subscriptions.by_text.get(text)?.as_ref()?;
-        let replays = catching_up.as_ref().is_some_and(|replay| !replay.task.is_finished());
-        Some(Granted { presence: *presence, replays })
+        let Subscription { presence, catching_up, source, sees_inboxes, .. } =
+            subscriptions.by_text.get(text)?.as_ref()?;
+        let replays = matches!(source, Source::Consumer(_))
+            || catching_up.as_ref().is_some_and(|replay| !replay.task.is_finished());
+        Some(Granted { presence: *presence, replays, inboxes: *sees_inboxes })
     }
 
     /// A place on the control lane for a frame, and a token that is cancelled once the frame is there, or never will
@@ -184,10 +212,31 @@ impl Client {
         self.subscriptions().by_text.get(text)?.as_ref()?.topic.clone()
     }
 
-    /// Ends a subscription that is made; `None` if there is none.
-    pub(super) fn take(&self, text: &TopicPattern) -> Option<Subscription> {
+    /// Its part in a durable consumer, while it has one.
+    pub(super) fn membership(&self, topic: &TopicName, durable: &ConsumerName) -> Option<(Arc<Dispatcher>, MemberId)> {
+        let subscriptions = self.subscriptions();
+        let held = subscriptions.by_text.get(topic.as_str())?.as_ref()?;
+        let Source::Consumer(membership) = &held.source else { return None };
+        let is_meant = membership.dispatcher.name() == durable;
+        is_meant.then(|| (Arc::clone(&membership.dispatcher), membership.id))
+    }
+
+    /// The durable consumer of a subscription, and its topic.
+    pub(super) fn consumer(&self, text: &TopicPattern) -> Option<(Arc<Topic>, Arc<Dispatcher>)> {
+        let subscriptions = self.subscriptions();
+        let held = subscriptions.by_text.get(text)?.as_ref()?;
+        let Source::Consumer(membership) = &held.source else { return None };
+        Some((Arc::clone(held.topic.as_ref()?), Arc::clone(&membership.dispatcher)))
+    }
+
+    /// Ends a subscription that is made, if it is the one that is meant; `None` if there is none.
+    pub(super) fn take(
+        &self,
+        text: &TopicPattern,
+        is_meant: impl FnOnce(&Subscription) -> bool,
+    ) -> Option<Subscription> {
         let mut subscriptions = self.subscriptions();
-        let held = subscriptions.by_text.get_mut(text)?.take()?;
+        let held = subscriptions.by_text.get_mut(text)?.take_if(|held| is_meant(held))?;
         subscriptions.by_text.remove(text);
         if held.topic.is_none() {
             subscriptions.patterns.remove(text, |()| true);

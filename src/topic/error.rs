@@ -5,7 +5,7 @@ use std::time::Duration;
 use quic_websocket_store::Refusal;
 use thiserror::Error;
 
-use crate::message::{TopicName, TopicPattern};
+use crate::message::{ConsumerName, TopicName, TopicPattern};
 
 /// A refused operation. It had no effect.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -49,7 +49,63 @@ pub(crate) enum TopicError {
     /// The client is not subscribed to this text.
     #[error("not subscribed to {}", .0.as_str())]
     NotSubscribed(TopicPattern),
+    /// The topic's rule allows no durable consumers.
+    #[error("{} has no durable consumers", .0.as_str())]
+    NoConsumers(TopicName),
+    /// The topic keeps nothing that a consumer could get later.
+    #[error("{} keeps no messages, so it has no durable consumers", .0.as_str())]
+    NoHistory(TopicName),
+    /// The topic has no consumer of this name.
+    #[error("{} has no consumer {durable}; subscribe with durable to make one", topic.as_str())]
+    NoConsumer { topic: TopicName, durable: ConsumerName },
+    /// The consumer was made with other settings.
+    #[error(
+        "the consumer {durable} of {} was made with {field} {value}; send that, or use another name",
+        topic.as_str()
+    )]
+    OtherConsumer { topic: TopicName, durable: ConsumerName, field: &'static str, value: String },
+    /// What a consumer knows cannot be read from the disk.
+    #[error("the consumer {durable} of {} cannot be read ({cause}); forget it, or use another name", topic.as_str())]
+    ConsumerUnreadable { topic: TopicName, durable: ConsumerName, cause: String },
+    /// A new consumer could not be stored.
+    #[error("the consumer {durable} of {} could not be made ({cause}); try again", topic.as_str())]
+    ConsumerNotMade { topic: TopicName, durable: ConsumerName, cause: String },
+    /// What a consumer knows could not be stored.
+    #[error(
+        "the consumer {durable} of {} goes on, and is not known to be stored ({cause}): after a restart, messages may \
+         come again",
+        topic.as_str()
+    )]
+    ConsumerUnsure { topic: TopicName, durable: ConsumerName, cause: String },
+    /// The topic has as many consumers as its settings allow.
+    #[error("{} has {most} durable consumers and takes no more; forget one first", topic.as_str())]
+    TooManyConsumers { topic: TopicName, most: usize },
+    /// The server has as many consumers as its settings allow.
+    #[error("this server has {0} durable consumers and takes no more")]
+    ServerFullOfConsumers(usize),
+    /// The consumer has as many members as its settings allow.
+    #[error("the consumer {durable} of {} has {most} clients and takes no more", topic.as_str())]
+    TooManyMembers { topic: TopicName, durable: ConsumerName, most: usize },
     /// The client is leaving.
     #[error("the connection is closing")]
     Closing,
+}
+
+impl TopicError {
+    /// Whether the request named a durable consumer that cannot be had, and not a topic.
+    pub(crate) fn is_about_consumers(&self) -> bool {
+        matches!(
+            self,
+            Self::NoConsumers(_)
+                | Self::NoHistory(_)
+                | Self::NoConsumer { .. }
+                | Self::OtherConsumer { .. }
+                | Self::ConsumerUnreadable { .. }
+                | Self::ConsumerUnsure { .. }
+                | Self::ConsumerNotMade { .. }
+                | Self::TooManyConsumers { .. }
+                | Self::ServerFullOfConsumers(_)
+                | Self::TooManyMembers { .. }
+        )
+    }
 }

@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
+use super::consumers;
 use super::hub::InboxItem;
 use super::{Shard, Topics, uptime_ms};
+use crate::message::TopicName;
 
 /// Between two looks at a part of the topics; each part is looked at once in 6.4 seconds.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Between two looks at the consumers on the disk.
+const CONSUMER_PAUSE: Duration = Duration::from_secs(3600);
 
 impl Topics {
     /// Expires topics, a part of them at a time. Never ends; one caller.
@@ -17,6 +22,25 @@ impl Topics {
             for shard in &self.shards {
                 pause.tick().await;
                 self.expire_shard(shard, uptime_ms()).await;
+            }
+        }
+    }
+
+    /// Has the consumers expire that are only on the disk. Never ends; one caller.
+    pub(crate) async fn expire_consumers_loop(&self) {
+        let Some(durable) = &self.shared.durable else { return std::future::pending().await };
+        let idle = Duration::from_millis(self.shared.config.timing.consumer_idle_ms);
+        loop {
+            tokio::time::sleep(idle.clamp(PAUSE, CONSUMER_PAUSE)).await;
+            for stored in durable.topics() {
+                // Loaded, it expires with the others.
+                if stored.consumers().iter().any(|(_, saved)| consumers::is_idle(saved, idle))
+                    && let Ok(name) = TopicName::new(stored.name())
+                    && let Ok(Some(topic)) = self.find_stored(&name)
+                {
+                    topic.load_consumers();
+                }
+                tokio::task::yield_now().await;
             }
         }
     }

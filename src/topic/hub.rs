@@ -27,8 +27,9 @@ const BATCH: usize = 32;
 /// One event of a topic.
 #[derive(Debug)]
 pub(super) enum InboxItem {
-    /// A message for the topic's subscribers. Under `block`, `done` is dropped once all have it.
-    Message { topic: Arc<Topic>, record: Record, done: Option<TaskTrackerToken> },
+    /// A message for the topic's subscribers, and for one client of its queue group. Under `block`, `done` is dropped
+    /// once all have it.
+    Message { topic: Arc<Topic>, record: Record, chosen: Option<Uuid>, done: Option<TaskTrackerToken> },
     /// A client joined or left.
     Presence(PresenceEvent),
     /// A subscription begins; other subscribers may have to be told.
@@ -106,15 +107,18 @@ impl Inbox {
             let mut queue = batch.drain(..).peekable();
             while let Some(delivery) = queue.next() {
                 match delivery {
-                    InboxItem::Message { topic, record, done } => {
+                    InboxItem::Message { topic, record, chosen, done } => {
+                        let mut shared = Vec::from_iter(chosen.map(|client| (client, record.clone())));
                         let (mut records, mut tokens) = (vec![record], Vec::from_iter(done));
                         let is_same =
                             |next: &InboxItem| matches!(next, InboxItem::Message { topic: t, .. } if t.id == topic.id);
-                        while let Some(InboxItem::Message { record, done, .. }) = queue.next_if(is_same) {
+                        while let Some(InboxItem::Message { record, chosen, done, .. }) = queue.next_if(is_same) {
+                            shared.extend(chosen.map(|client| (client, record.clone())));
                             records.push(record);
                             tokens.extend(done);
                         }
                         hub.deliver(&topic, records).await;
+                        hub.deliver_shared(&topic, shared).await;
                         drop(tokens);
                     }
                     InboxItem::Presence(event) => hub.tell(event).await,
@@ -160,26 +164,28 @@ struct Hub<'a> {
 
 impl Hub<'_> {
     async fn deliver(&mut self, topic: &Arc<Topic>, records: Vec<Record>) {
-        let slots = self.routes.all(topic.id, &topic.name, topic.rule.subscribe).await;
+        let slots = self.routes.all(topic.id, &topic.name, &topic.rule).await;
         if slots.is_empty() {
             return;
         }
         let (run, mut sent) = (run(topic, records), Sent::default());
         for &slot in &*slots {
             let Some(receiver) = self.routes.receiver(slot).filter(|receiver| receiver.is_live) else { continue };
-            sent += match (receiver.delivery, &receiver.ended) {
-                (DeliveryMode::Datagram, _) => {
-                    receiver.client.deliver_datagrams(&receiver.lane, &run, receiver.group.as_ref())
-                }
-                (DeliveryMode::Stream, Some(ended)) if topic.blocks() => {
-                    let sent = receiver.client.deliver_on(&receiver.lane, &run, Overflow::Exempt);
-                    if !receiver.lane.has_room() {
-                        topic.blocking.add(Arc::clone(&receiver.lane), ended.clone());
-                    }
-                    sent
-                }
-                (DeliveryMode::Stream, _) => receiver.client.deliver_on(&receiver.lane, &run, receiver.options()),
-            };
+            sent += deliver_to(receiver, topic, &run);
+            self.let_others_run().await;
+        }
+        self.counters.fanned_out(sent);
+    }
+
+    /// Delivers messages that each go to one member of the topic's queue group, unless it has left.
+    async fn deliver_shared(&mut self, topic: &Arc<Topic>, messages: Vec<(Uuid, Record)>) {
+        let mut sent = Sent::default();
+        for (client, record) in messages {
+            let Some(receiver) = self.routes.subscriber(topic.id, client) else { continue };
+            // It was chosen because its lane had room.
+            let has_room = receiver.overflow == Overflow::Refuse && receiver.lane.has_room();
+            let overflow = if has_room { Overflow::Exempt } else { receiver.overflow };
+            sent += receiver.client.deliver_on(&receiver.lane, &run(topic, vec![record]), overflow);
             self.let_others_run().await;
         }
         self.counters.fanned_out(sent);
@@ -188,7 +194,7 @@ impl Hub<'_> {
     async fn tell(&mut self, event: PresenceEvent) {
         let PresenceEvent { topic, about, encoded } = event;
         let (run, mut sent) = (EncodedRun::new(vec![encoded]), Sent::default());
-        let watchers = self.routes.watchers(topic.id, &topic.name, topic.rule.subscribe).await;
+        let watchers = self.routes.watchers(topic.id, &topic.name, &topic.rule).await;
         for slot in watchers {
             let Some(receiver) = self.routes.receiver(slot).filter(|it| it.client.id != about) else { continue };
             // Under `block` a full lane is nothing unusual; a join or leave is not worth closing it.
@@ -202,7 +208,7 @@ impl Hub<'_> {
     /// Tells a client, by the pattern that brings the topic from now on, which messages that did not bring.
     async fn tell_missed(&mut self, client: Uuid, undelivered: &UndeliveredRange) {
         let UndeliveredRange { topic, offsets } = undelivered;
-        let slots = self.routes.all(topic.id, &topic.name, topic.rule.subscribe).await;
+        let slots = self.routes.all(topic.id, &topic.name, &topic.rule).await;
         let receivers = slots.iter().filter_map(|&slot| self.routes.receiver(slot));
         for receiver in receivers.filter(|receiver| receiver.is_live && receiver.client.id == client) {
             let (source, group): (Arc<dyn DropNotice>, _) = (Arc::<Topic>::clone(topic), receiver.group.clone());
@@ -216,5 +222,19 @@ impl Hub<'_> {
         if self.written.is_multiple_of(SLICE) {
             tokio::task::yield_now().await;
         }
+    }
+}
+
+fn deliver_to(receiver: &Receiver, topic: &Topic, run: &EncodedRun) -> Sent {
+    match (receiver.delivery, &receiver.ended) {
+        (DeliveryMode::Datagram, _) => receiver.client.deliver_datagrams(&receiver.lane, run, receiver.group.as_ref()),
+        (DeliveryMode::Stream, Some(ended)) if topic.blocks() => {
+            let sent = receiver.client.deliver_on(&receiver.lane, run, Overflow::Exempt);
+            if !receiver.lane.has_room() {
+                topic.blocking.add(Arc::clone(&receiver.lane), ended.clone());
+            }
+            sent
+        }
+        (DeliveryMode::Stream, _) => receiver.client.deliver_on(&receiver.lane, run, receiver.options()),
     }
 }

@@ -4,13 +4,15 @@
 //! Called by `handler`, and by `session` when a client leaves.
 //!
 //! Locks are taken in this order, and none is held across an `.await`: a part of the directory, alone; a topic's state
-//! ([`Topic`]), then a client's subscriptions ([`Client`]), then the numbers of subscriptions by pattern or the
-//! client's lanes, then the list of its waiting lanes, then a lane's writer. A topic's blocked subscribers come before
-//! a lane's writer.
+//! ([`Topic`]), then a client's subscriptions ([`Client`]), then a durable consumer's state, the numbers of
+//! subscriptions by pattern or the client's lanes, then the list of its waiting lanes, then a lane's writer. A topic's
+//! blocked subscribers come before a lane's writer.
 
+mod acknowledge;
 mod backlogs;
 mod blocking;
 mod client;
+mod consumers;
 mod error;
 mod expiry;
 mod hub;
@@ -20,6 +22,7 @@ mod notices;
 mod pattern_counts;
 mod patterns;
 mod publish;
+mod queue_group;
 mod replay;
 mod route_cache;
 mod routes;
@@ -33,7 +36,7 @@ mod workers;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Weak};
 use std::time::Instant;
 
 use parking_lot::RwLock;
@@ -41,6 +44,7 @@ use parking_lot::RwLock;
 use self::backlogs::Backlogs;
 pub(crate) use self::backlogs::Releases;
 pub(crate) use self::client::{Client, Granted};
+pub(crate) use self::consumers::Progress;
 pub(crate) use self::error::TopicError;
 pub(crate) use self::hub::Inbox;
 use self::long_work::LongWork;
@@ -111,9 +115,25 @@ struct Shared {
     /// Where the topics are that are kept on a disk.
     durable: Option<Arc<Durable>>,
     backlogs: Backlogs,
+    /// Durable consumers.
+    consumers: AtomicUsize,
+    /// For what a topic itself publishes.
+    directory: Weak<Topics>,
 }
 
 impl Shared {
+    /// Counts a durable consumer, if there is room for it.
+    fn add_consumer(&self) -> Result<(), TopicError> {
+        let most = size(self.config.limits.max_consumers);
+        let more = |count: usize| (count < most).then_some(count + 1);
+        let added = self.consumers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        added.map(drop).map_err(|_| TopicError::ServerFullOfConsumers(most))
+    }
+
+    fn remove_consumers(&self, count: usize) {
+        self.consumers.fetch_sub(count, Ordering::Relaxed);
+    }
+
     fn compress_min_bytes(&self) -> usize {
         size(self.config.limits.compress_min_bytes)
     }
@@ -146,17 +166,27 @@ impl Topics {
         let limits = &config.limits;
         let memory = Memory::new(size(limits.topic_memory_bytes));
         let (ways, inboxes) = Workers::new(workers, size(limits.fanout_queue), size(limits.found_receivers));
-        let topics = Self {
+        let stored = durable.as_ref().map(|durable| durable.topics()).unwrap_or_default();
+        let consumers = AtomicUsize::new(stored.iter().map(|topic| topic.consumers().len()).sum());
+        let topics = Arc::new_cyclic(|directory| Self {
             rules: config.topics.iter().cloned().map(Arc::new).collect(),
             otherwise: Arc::default(),
-            shared: Arc::new(Shared { config, workers: ways, memory, durable, backlogs: Backlogs::default() }),
+            shared: Arc::new(Shared {
+                config,
+                workers: ways,
+                memory,
+                durable,
+                backlogs: Backlogs::default(),
+                consumers,
+                directory: directory.clone(),
+            }),
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             hasher: RandomState::new(),
             count: AtomicUsize::new(0),
             last_id: AtomicU64::new(0),
             long_work: (0..workers).map(|_| LongWork::new()).collect(),
-        };
-        (Arc::new(topics), inboxes)
+        });
+        (topics, inboxes)
     }
 
     /// The rule for what a subscription names.
@@ -172,6 +202,18 @@ impl Topics {
     /// Whether publishers wait for those who subscribe to this.
     pub(crate) fn blocks(&self, text: &TopicPattern) -> bool {
         self.rule(text).overflow == OverflowPolicy::Block
+    }
+
+    /// The inbox of a user, if the rules have any.
+    pub(crate) fn inbox(&self, user: &str) -> Option<TopicName> {
+        let inbox = self.rules.iter().find_map(|rule| rule.inbox_of(user))?;
+        // Unless an earlier rule is the one for it.
+        self.rule_of(&inbox).inbox.then_some(inbox)
+    }
+
+    /// Whether the rules have inboxes.
+    pub(crate) fn has_inboxes(&self) -> bool {
+        self.rules.iter().any(|rule| rule.inbox)
     }
 
     fn shard(&self, name: &TopicName) -> &Shard {

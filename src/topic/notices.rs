@@ -90,7 +90,7 @@ impl DropNotice for PatternNotice {
     }
 }
 
-fn gap(topic: &str, first: u64, last: u64, reason: &str) -> Bytes {
+pub(super) fn gap(topic: &str, first: u64, last: u64, reason: &str) -> Bytes {
     let mut frame = BytesMut::new();
     let (topic, reason) = (topic.to_owned(), Some(reason.to_owned()));
     ServerMessage::Gap { topic, first, last, reason }.encode(None, &mut frame);

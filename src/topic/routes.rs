@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::patterns::Patterns;
 use super::route_cache::RouteCache;
-use crate::config::Who;
+use crate::config::{TopicRule, Who};
 use crate::message::{DeliveryMode, TopicName, TopicPattern};
 use crate::outbound::Outbound;
 use crate::pattern_index::Sought;
@@ -27,8 +27,12 @@ pub(super) struct Receiver {
     pub(super) overflow: Overflow,
     /// Whether the client has proved its identity.
     pub(super) is_authenticated: bool,
+    /// Whether a pattern brings it what is in the inboxes of users.
+    pub(super) sees_inboxes: bool,
     /// Whether it hears of joins and leaves.
     pub(super) presence: bool,
+    /// Whether it gets every message. Otherwise those that are chosen for it, and joins and leaves.
+    pub(super) is_whole: bool,
     /// False while older messages are still replayed to it: these come first, and it gets no others meanwhile.
     pub(super) is_live: bool,
     /// Under `block`, cancelled when the subscription ends: publishers wait for it no longer.
@@ -41,6 +45,11 @@ impl Receiver {
     /// How a topic's messages reach it.
     pub(super) fn options(&self) -> SendOptions<'_> {
         SendOptions { overflow: self.overflow, group: self.group.as_ref() }
+    }
+
+    /// Whether it may get a topic's messages by a pattern.
+    fn may_get(&self, rule: &TopicRule) -> bool {
+        rule.subscribe.allows(self.is_authenticated) && (!rule.inbox || self.sees_inboxes)
     }
 }
 
@@ -107,7 +116,7 @@ impl Routes {
         match &target {
             Target::Topic(id) => {
                 let subscribed = self.topics.entry(*id).or_default();
-                subscribed.all.push(slot);
+                subscribed.all.extend(receiver.is_whole.then_some(slot));
                 subscribed.watching.extend(watches.then_some(slot));
                 self.route_cache.remove(*id);
             }
@@ -134,6 +143,11 @@ impl Routes {
         receiver.as_ref().filter(|_| *number == slot.number)
     }
 
+    /// A client's subscription to a topic by its name.
+    pub(super) fn subscriber(&self, topic: u64, client: Uuid) -> Option<&Receiver> {
+        self.receiver(*self.by_client.get(&client)?.get(&Target::Topic(topic))?)
+    }
+
     /// A client's replay is complete.
     pub(super) fn go_live(&mut self, topic: u64, client: Uuid) {
         let subscriptions = self.by_client.get(&client);
@@ -157,7 +171,7 @@ impl Routes {
                 let Some(subscribed) = self.topics.get_mut(id) else { return };
                 remove(&mut subscribed.all, number);
                 remove(&mut subscribed.watching, number);
-                if subscribed.all.is_empty() {
+                if subscribed.all.is_empty() && subscribed.watching.is_empty() {
                     self.topics.remove(id);
                 }
             }
@@ -177,14 +191,14 @@ impl Routes {
     /// The receivers of a topic's messages: each client once, on its exact subscription, else on that to the first
     /// pattern. A client that may not subscribe to the topic gets nothing of it by a pattern either. Some of them are
     /// not live.
-    pub(super) async fn all(&mut self, id: u64, name: &TopicName, who: Who) -> Arc<[Slot]> {
+    pub(super) async fn all(&mut self, id: u64, name: &TopicName, rule: &TopicRule) -> Arc<[Slot]> {
         if let Some(all) = self.route_cache.get(id, name.as_str()) {
             return all;
         }
         let mut all = self.topics.get(&id).map(|subscribed| subscribed.all.clone()).unwrap_or_default();
-        if !self.patterns.is_empty() && who != Who::Nobody {
+        if !self.patterns.is_empty() && rule.subscribe != Who::Nobody {
             let by_pattern = search(&self.patterns, name).await;
-            self.add_others(&mut all, by_pattern, who);
+            self.add_others(&mut all, by_pattern, rule);
         }
         let all: Arc<[Slot]> = all.into();
         if !all.is_empty() || !self.patterns.is_empty() {
@@ -195,22 +209,21 @@ impl Routes {
 
     /// The receivers of joins and leaves, each client once. Does not look for those of messages, which would have to be
     /// found again for each client of a crowd that comes or leaves.
-    pub(super) async fn watchers(&self, id: u64, name: &TopicName, who: Who) -> Vec<Slot> {
+    pub(super) async fn watchers(&self, id: u64, name: &TopicName, rule: &TopicRule) -> Vec<Slot> {
         let mut all = self.topics.get(&id).map(|subscribed| subscribed.watching.clone()).unwrap_or_default();
-        if !self.watching.is_empty() && who != Who::Nobody {
+        if !self.watching.is_empty() && rule.subscribe != Who::Nobody {
             let by_pattern = search(&self.watching, name).await;
-            self.add_others(&mut all, by_pattern, who);
+            self.add_others(&mut all, by_pattern, rule);
         }
         all
     }
 
     /// Adds the first subscription of each client that has none among those that are there.
-    fn add_others(&self, all: &mut Vec<Slot>, others: Vec<Slot>, who: Who) {
+    fn add_others(&self, all: &mut Vec<Slot>, others: Vec<Slot>, rule: &TopicRule) {
         let mut seen: HashSet<Uuid> =
             all.iter().filter_map(|&slot| self.receiver(slot)).map(|receiver| receiver.client.id).collect();
         all.extend(others.into_iter().filter(|&slot| {
-            self.receiver(slot)
-                .is_some_and(|receiver| who.allows(receiver.is_authenticated) && seen.insert(receiver.client.id))
+            self.receiver(slot).is_some_and(|receiver| receiver.may_get(rule) && seen.insert(receiver.client.id))
         }));
     }
 }

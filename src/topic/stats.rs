@@ -4,21 +4,23 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use super::topic::Snapshot;
-use super::{Topics, uptime_ms};
-use crate::metrics::{self, TopN, TopicStats, thousandths};
+use super::topic::{Snapshot, Topic};
+use super::{Progress, Topics, uptime_ms};
+use crate::message::ConsumerName;
+use crate::metrics::{self, ConsumerStats, TopN, TopicStats, thousandths};
 
 impl Topics {
     /// The numbers, and at most so many topics: those with the most recent messages.
     pub(crate) fn stats(&self, most: usize) -> metrics::Topics {
         let now = uptime_ms();
-        let mut top = TopN::new(most);
+        let (mut top, mut consumers) = (TopN::new(most), ConsumerCensus::new(most));
         let mut subscriptions = self.shared.workers.pattern_subscriptions();
         for shard in &self.shards {
             let topics: Vec<_> = shard.read().topics.values().cloned().collect();
             for topic in topics {
                 let Snapshot { rate, newest: offset, subscriptions: subscribers } = topic.snapshot();
                 subscriptions += subscribers;
+                topic.visit_consumers(|name, progress| consumers.add(&topic, name, progress));
                 let per_second = thousandths(rate.per_second(now));
                 // Never below 0, so the bits have the order of the numbers (IEEE 754 section 5.10); of equals the older
                 // topic comes first.
@@ -44,6 +46,34 @@ impl Topics {
             told.subscribers += by_patterns;
         }
         let memory_bytes = self.shared.memory.bytes() as u64;
-        metrics::Topics { count: self.count() as u64, subscriptions, memory_bytes, top }
+        let consumers = consumers.into_stats();
+        metrics::Topics { count: self.count() as u64, subscriptions, memory_bytes, top, consumers }
+    }
+}
+
+/// Statistics of durable consumers.
+struct ConsumerCensus {
+    stats: metrics::Consumers,
+    top: TopN<(u64, Reverse<u64>), ConsumerStats>,
+}
+
+impl ConsumerCensus {
+    fn new(most: usize) -> Self {
+        Self { stats: metrics::Consumers::default(), top: TopN::new(most) }
+    }
+
+    fn add(&mut self, topic: &Topic, name: &ConsumerName, progress: Progress) {
+        let Progress { acked, pending: lag, in_flight, members } = progress;
+        self.stats.count += 1;
+        self.stats.in_flight += in_flight;
+        self.stats.max_lag = self.stats.max_lag.max(lag);
+        self.top.offer((lag, Reverse(topic.id)), || {
+            let (topic, durable) = (topic.name.as_str().to_owned(), name.as_str().to_owned());
+            ConsumerStats { topic, durable, clients: members as u64, in_flight, lag, acked }
+        });
+    }
+
+    fn into_stats(self) -> metrics::Consumers {
+        metrics::Consumers { top: self.top.into_sorted().collect(), ..self.stats }
     }
 }

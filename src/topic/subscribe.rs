@@ -8,16 +8,17 @@ use quic_websocket_lane::Overflow;
 use tokio::sync::mpsc::Permit;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Client, Reserved, Subscription};
+use super::client::{Client, Reserved, Source, Subscription};
+use super::consumers::{Displaced, Progress};
 use super::hub::InboxItem;
 use super::notices::PatternNotice;
 use super::routes::{Receiver, Target};
 use super::topic::Topic;
-use super::{TopicError, Topics, size};
+use super::{Farewell, Left, TopicError, Topics, size};
 use crate::config::{OverflowPolicy, TopicRule};
 use crate::limits::Allowance;
 use crate::log::{Since, Unrecovered};
-use crate::message::{Position, Subscribe, TopicName};
+use crate::message::{ConsumerName, ConsumerRequest, Position, Subscribe, TopicName, TopicPattern};
 use crate::outbound::TopicLane;
 
 /// A client's request to subscribe.
@@ -29,6 +30,10 @@ pub(crate) struct SubscribeRequest<'a> {
     /// Makes the frame that announces the subscription, if that goes on the control lane: there it has to come ahead of
     /// the messages, if these go there too.
     pub(crate) announce: Option<&'a (dyn Fn(&Subscribed) -> Bytes + Send + Sync)>,
+    /// Makes the frame for a client whose durable consumer this one takes over.
+    pub(crate) take_over: &'a (dyn Fn(&ConsumerName) -> Bytes + Send + Sync),
+    /// Whether a pattern also brings what is in the inboxes of users.
+    pub(crate) sees_inboxes: bool,
 }
 
 /// A subscription that has begun.
@@ -40,6 +45,8 @@ pub(crate) struct Subscribed {
     pub(crate) recovered: Option<Result<(), Unrecovered>>,
     /// The topic lane of its messages; `None` for the control lane.
     pub(crate) lane: Option<u64>,
+    /// The durable consumer that it gets its messages from, and how far that is.
+    pub(crate) progress: Option<(ConsumerName, Progress)>,
 }
 
 impl Topics {
@@ -59,9 +66,19 @@ impl Topics {
             let reserved = request.who.reserve(pattern, most)?;
             let topic = self.find_or_make(&name, request.allowance)?;
             let since = self.since(&topic, &request.wanted).await?;
+            if let Some(ConsumerRequest::Durable(consumer)) = &request.wanted.consumer {
+                topic.prepare_consumer(consumer, since, request.wanted.recent).await?;
+            }
             let room = self.shared.workers.room().await;
-            match topic.join(request, reserved, room, since) {
+            match topic.join(request, reserved, room, since).transpose()? {
                 Some(Begun::Unannounced(subscribed)) => return Ok(Some(subscribed)),
+                Some(Begun::Member { subscribed, displaced }) => {
+                    for older in displaced {
+                        let frame = (request.take_over)(older.dispatcher.name());
+                        self.displace(older, pattern.clone(), frame);
+                    }
+                    return Ok(subscribed);
+                }
                 Some(Begun::Announced(marker)) => {
                     // Later requests on this lane are answered behind it.
                     marker.cancelled().await;
@@ -92,7 +109,7 @@ impl Topics {
         let lane = who.outbound.bind_lane(&wanted.topic, rule.priority, wanted.lane);
         let receiver = request.receiver(rule, &lane);
         let (ended, is_authenticated) = (receiver.ended.clone(), receiver.is_authenticated);
-        let subscribed = Subscribed { position: None, recovered: None, lane: lane.number };
+        let subscribed = Subscribed { position: None, recovered: None, lane: lane.number, progress: None };
         let announcement = request.announcement(&subscribed);
         let subscribed = announcement.is_none().then_some(subscribed);
         if let Some(frame) = announcement {
@@ -105,7 +122,9 @@ impl Topics {
                 let target = Target::Pattern(wanted.topic.clone());
                 place.send(InboxItem::Subscribe { target, receiver, joined: None, marker: None });
             }
-            Subscription { topic: None, lane, presence: wanted.presence, is_authenticated, ended, catching_up: None }
+            let (presence, sees_inboxes, source) = (wanted.presence, request.sees_inboxes, Source::All);
+            let (topic, catching_up) = (None, None);
+            Subscription { topic, lane, presence, is_authenticated, sees_inboxes, ended, catching_up, source }
         });
         subscribed
     }
@@ -122,18 +141,38 @@ impl Topics {
     }
 }
 
+impl Topics {
+    /// Ends the subscription of a member that another one has displaced, unless it has ended already. That goes on if
+    /// the other one leaves meanwhile: it is a task of the member's client.
+    pub(super) fn displace(&self, older: Displaced, text: TopicPattern, frame: Bytes) {
+        let Some(topics) = self.shared.directory.upgrade() else { return };
+        let tasks = older.client.tasks.clone();
+        tasks.spawn(async move {
+            let Displaced { client, member, dispatcher } = older;
+            let mut left = Left::default();
+            let is_meant = |held: &Subscription| held.is_member(member, &dispatcher);
+            // An error means that there is nothing to end.
+            let _ = topics.end_one_if(&client, &text, is_meant, Some(Farewell::Notice(frame)), &mut left).await;
+            topics.forget(&client, left).await;
+        });
+    }
+}
+
 /// How a subscription to a topic has begun.
 pub(super) enum Begun {
     /// The client does not know yet.
     Unannounced(Subscribed),
     /// Once this is cancelled, the announcement is on the control lane.
     Announced(CancellationToken),
+    /// The client is the member of a durable consumer, and others are not any longer. `None`: the announcement is on
+    /// the control lane.
+    Member { subscribed: Option<Subscribed>, displaced: Vec<Displaced> },
 }
 
 impl Begun {
     pub(super) fn marker(&self) -> Option<CancellationToken> {
         match self {
-            Self::Unannounced(_) => None,
+            Self::Unannounced(_) | Self::Member { .. } => None,
             Self::Announced(marker) => Some(marker.clone()),
         }
     }
@@ -147,7 +186,9 @@ impl SubscribeRequest<'_> {
             delivery: self.wanted.delivery,
             overflow: overflow(rule.overflow),
             is_authenticated: self.who.is_authenticated(),
+            sees_inboxes: self.sees_inboxes,
             presence: self.wanted.presence,
+            is_whole: true,
             is_live: true,
             ended: (rule.overflow == OverflowPolicy::Block).then(CancellationToken::new),
             group: PatternNotice::of(&self.wanted.topic),

@@ -14,18 +14,21 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::blocking::Blocking;
-use super::client::{CatchingUp, Client, Reserved, Subscription};
+use super::client::{CatchingUp, Client, Reserved, Source, Subscription};
+use super::consumers::{Consumers, Dispatcher, Displaced, Progress};
 use super::hub::{InboxItem, PresenceEvent, UndeliveredRange};
 use super::notices::Change;
+use super::queue_group::QueueGroup;
 use super::replay::Replay;
-use super::routes::Target;
+use super::routes::{Receiver, Target};
 use super::subscribe::{Begun, SubscribeRequest, Subscribed};
 use super::unsubscribe::Ended;
 use super::workers::Room;
 use super::{HistoryPage, MAX_NAMED, Members, Published, Publishing, Shared, TopicError, size, uptime_ms};
 use crate::config::{History, OverflowPolicy, TopicRule};
+use crate::durable::StoredTopic;
 use crate::log::{Draft, Log, Record, Retention, Since, Submitted};
-use crate::message::{IdempotencyKey, Member, TopicName};
+use crate::message::{ConsumerName, ConsumerRequest, DurableConsumer, IdempotencyKey, Member, TopicName};
 use crate::metrics::{Counters, Rate};
 
 pub(crate) use self::stored::Receipt;
@@ -53,8 +56,11 @@ struct State {
     rate: Rate,
     /// The clients that have subscribed to the topic by its name; empty if the rule turns presence off.
     members: BTreeMap<Uuid, Member>,
-    /// Subscriptions by worker.
+    /// Subscriptions by worker, but those to durable consumers: these read the log by themselves.
     interest: Box<[u32]>,
+    /// Those that share messages.
+    group: QueueGroup,
+    consumers: Consumers,
     /// Subscriptions that hear of joins and leaves.
     watchers: usize,
     used_ms: u64,
@@ -85,6 +91,8 @@ impl Topic {
             rate: Rate::default(),
             members: BTreeMap::new(),
             interest: vec![0; shared.workers.count()].into(),
+            group: QueueGroup::default(),
+            consumers: Consumers::default(),
             watchers: 0,
             used_ms: uptime_ms(),
             is_gone: false,
@@ -167,10 +175,21 @@ impl Topic {
         state.used_ms = now;
         state.rate.count(now);
         self.account(state, now);
+        state.consumers.wake();
+        let chosen = state.group.choose();
         for worker in (0..state.interest.len()).filter(|&worker| self.wants(state, worker)) {
+            let here = chosen.filter(|chosen| chosen.worker == worker).map(|chosen| chosen.client);
+            if chosen.is_some() && here.is_none() && !self.wants_all(state, worker) {
+                continue;
+            }
             let (topic, record, done) = (Arc::clone(self), record.clone(), delivered.map(TaskTracker::token));
-            room.send(worker, InboxItem::Message { topic, record, done });
+            room.send(worker, InboxItem::Message { topic, record, chosen: here, done });
         }
+    }
+
+    /// Whether a worker has subscribers that do not share messages.
+    fn wants_all(&self, state: &State, worker: usize) -> bool {
+        self.shared.workers.wants(worker, state.interest[worker].saturating_sub(state.group.on(worker)))
     }
 
     fn wants(&self, state: &State, worker: usize) -> bool {
@@ -184,7 +203,7 @@ impl Topic {
         reserved: Reserved<'_>,
         mut room: Room<'_>,
         since: Option<Since<'_>>,
-    ) -> Option<Begun> {
+    ) -> Option<Result<Begun, TopicError>> {
         let SubscribeRequest { who, wanted, .. } = request;
         let mut state = self.state.lock();
         if state.is_gone {
@@ -193,12 +212,22 @@ impl Topic {
         let now = uptime_ms();
         state.used_ms = now;
         self.account(&mut state, now);
+        let is_shared = match &wanted.consumer {
+            None => false,
+            Some(ConsumerRequest::Group) => true,
+            Some(ConsumerRequest::Durable(consumer)) => {
+                let State { log, consumers, .. } = &mut *state;
+                let found = consumers.find(self, log, consumer).transpose()?;
+                let join = |dispatcher| self.join_consumer(&mut state, &dispatcher, request, reserved, room);
+                return Some(found.map(join));
+            }
+        };
         let lane = who.outbound.bind_lane(&wanted.topic, self.rule.priority, wanted.lane);
         let mut receiver = request.receiver(&self.rule, &lane);
         let (ended, is_authenticated) = (receiver.ended.clone(), receiver.is_authenticated);
         let start = state.log.start(since, wanted.recent);
         let (position, recovered) = (Some(state.log.position()), start.recovered);
-        let subscribed = Subscribed { position, recovered, lane: lane.number };
+        let subscribed = Subscribed { position, recovered, lane: lane.number, progress: None };
         // If a pattern may have brought the topic's messages on this lane, those that are still to come by it come
         // first.
         let (begun, marker) = match request.announcement(&subscribed) {
@@ -214,6 +243,10 @@ impl Topic {
             let joined = if is_member { self.enter(&mut state, who, &mut room) } else { None };
             state.interest[who.worker] += 1;
             state.watchers += usize::from(wanted.presence);
+            if is_shared {
+                receiver.is_whole = false;
+                state.group.add(who.id(), who.worker, Arc::clone(&lane.writer));
+            }
             let after = Arc::new(AtomicU64::new(start.after));
             let mut replay = Replay { topic: Arc::clone(self), receiver: receiver.clone(), after: Arc::clone(&after) };
             receiver.is_live =
@@ -224,10 +257,104 @@ impl Topic {
             });
             let target = Target::Topic(self.id);
             room.send(who.worker, InboxItem::Subscribe { target, receiver, joined, marker });
-            let (topic, presence) = (Some(Arc::clone(self)), wanted.presence);
-            Subscription { topic, lane, presence, is_authenticated, ended, catching_up }
+            let (topic, presence, sees_inboxes) = (Some(Arc::clone(self)), wanted.presence, false);
+            let source = if is_shared { Source::Group } else { Source::All };
+            Subscription { topic, lane, presence, is_authenticated, sees_inboxes, ended, catching_up, source }
         });
-        Some(begun)
+        Some(Ok(begun))
+    }
+
+    /// Makes the durable consumer of a request, if it is new. Then it is as safe as the topic promises.
+    pub(super) async fn prepare_consumer(
+        self: &Arc<Self>,
+        consumer: &DurableConsumer,
+        since: Option<Since<'_>>,
+        recent: Option<u64>,
+    ) -> Result<(), TopicError> {
+        let made = {
+            let mut state = self.state.lock();
+            state.used_ms = uptime_ms();
+            let State { log, consumers, is_gone, .. } = &mut *state;
+            if *is_gone || consumers.find(self, log, consumer)?.is_some() {
+                return Ok(());
+            }
+            let after = log.start(since, recent).after;
+            consumers.make(self, log, consumer, after)?
+        };
+        let Err(failure) = made.saved().await else { return Ok(()) };
+        self.end_consumer(&made);
+        let (topic, durable) = (self.name.clone(), consumer.name.clone());
+        Err(TopicError::ConsumerNotMade { topic, durable, cause: failure.to_string() })
+    }
+
+    /// Begins a subscription to a durable consumer.
+    fn join_consumer(
+        self: &Arc<Self>,
+        state: &mut State,
+        dispatcher: &Arc<Dispatcher>,
+        request: &SubscribeRequest<'_>,
+        reserved: Reserved<'_>,
+        mut room: Room<'_>,
+    ) -> Begun {
+        let SubscribeRequest { who, wanted, .. } = request;
+        let log = &state.log;
+        let lane = who.outbound.bind_lane(&wanted.topic, self.rule.priority, wanted.lane);
+        let progress = dispatcher.progress(log.trimmed_through(), log.newest());
+        let position = Some(log.position());
+        let consumer = Some((dispatcher.name().clone(), progress));
+        let subscribed = Subscribed { position, recovered: None, lane: lane.number, progress: consumer };
+        let mut displaced = Vec::new();
+        let receiver = request.receiver(&self.rule, &lane);
+        let announcement = request.announcement(&subscribed);
+        let is_announced = announcement.is_some();
+        if let Some(frame) = announcement {
+            who.outbound.put(&frame.into());
+        }
+        reserved.make(|| {
+            let is_member = self.rule.presence && who.is_present();
+            let joined = if is_member { self.enter(state, who, &mut room) } else { None };
+            // For joins and leaves alone.
+            let (is_authenticated, presence) = (receiver.is_authenticated, wanted.presence);
+            if presence {
+                state.interest[who.worker] += 1;
+                state.watchers += 1;
+                let (target, receiver) = (Target::Topic(self.id), Receiver { is_whole: false, ..receiver });
+                room.send(who.worker, InboxItem::Subscribe { target, receiver, joined, marker: None });
+            } else if let Some(joined) = joined {
+                room.send(who.worker, InboxItem::Presence(joined));
+            }
+            let (membership, others) = dispatcher.join(self, who, &lane);
+            displaced = others;
+            let (topic, source) = (Some(Arc::clone(self)), Source::Consumer(membership));
+            let (sees_inboxes, ended, catching_up) = (false, None, None);
+            Subscription { topic, lane, presence, is_authenticated, sees_inboxes, ended, catching_up, source }
+        });
+        let subscribed = (!is_announced).then_some(subscribed);
+        Begun::Member { subscribed, displaced }
+    }
+
+    /// Ends a durable consumer; gives its members.
+    pub(super) fn end_consumer(&self, dispatcher: &Arc<Dispatcher>) -> Vec<Displaced> {
+        let mut state = self.state.lock();
+        state.used_ms = uptime_ms();
+        if state.consumers.remove(dispatcher) {
+            self.shared.remove_consumers(1);
+        }
+        dispatcher.end()
+    }
+
+    /// Whether there is a durable consumer of this name.
+    pub(super) fn has_consumer(&self, name: &ConsumerName) -> bool {
+        let state = self.state.lock();
+        let is_stored = |stored: &StoredTopic| stored.consumer(name.as_str()).is_some();
+        state.consumers.has(name) || state.log.on_disk().is_some_and(is_stored)
+    }
+
+    /// Loads those of its consumers that are only on the disk, so that they can expire.
+    pub(super) fn load_consumers(&self) {
+        let mut state = self.state.lock();
+        let State { log, consumers, .. } = &mut *state;
+        consumers.load_all(self, log);
     }
 
     /// Ends a subscription. `then` gets what the worker still has to do, while nothing is published to the topic.
@@ -240,7 +367,17 @@ impl Topic {
     ) {
         let mut state = self.state.lock();
         state.used_ms = uptime_ms();
-        state.interest[who.worker] -= 1;
+        match &subscription.source {
+            Source::Consumer(membership) => {
+                membership.dispatcher.leave(membership.id);
+                state.interest[who.worker] -= u32::from(subscription.presence);
+            }
+            Source::Group => {
+                state.group.remove(who.id());
+                state.interest[who.worker] -= 1;
+            }
+            Source::All => state.interest[who.worker] -= 1,
+        }
         state.watchers -= usize::from(subscription.presence);
         let is_member = state.members.remove(&who.id()).is_some();
         let left = if is_member { self.tell(&state, who, Change::Leave, room) } else { None };
@@ -344,8 +481,16 @@ impl Topic {
 
     pub(super) fn snapshot(&self) -> Snapshot {
         let state = self.state.lock();
-        let subscriptions = state.interest.iter().copied().map(u64::from).sum();
+        let subscriptions = state.interest.iter().copied().map(u64::from).sum::<u64>();
+        let subscriptions = subscriptions + state.consumers.members();
         Snapshot { rate: state.rate, newest: state.log.newest(), subscriptions }
+    }
+
+    /// Shows each of its durable consumers.
+    pub(super) fn visit_consumers(&self, mut visit: impl FnMut(&ConsumerName, Progress)) {
+        let state = self.state.lock();
+        let (trimmed_through, newest) = (state.log.trimmed_through(), state.log.newest());
+        state.consumers.iter().for_each(|one| visit(one.name(), one.progress(trimmed_through, newest)));
     }
 
     /// Forgets what is too old, and half of the rest if the server's memory for topics is nearly full. True if the
@@ -359,7 +504,12 @@ impl Topic {
         self.account(&mut state, now);
         let is_idle = now.saturating_sub(state.used_ms) > self.shared.config.timing.topic_idle_ms;
         let has_subscribers = state.interest.iter().any(|&subscriptions| subscriptions > 0);
-        state.is_gone = is_idle && !has_subscribers && state.log.is_disposable() && state.backlog.is_empty();
+        let idle = state.consumers.expire(now, self.shared.config.timing.consumer_idle_ms);
+        self.shared.remove_consumers(idle);
+        // The store keeps the consumers of its topics.
+        let is_kept = state.consumers.is_empty() || state.log.on_disk().is_some();
+        let is_used = has_subscribers || state.consumers.members() > 0 || !is_kept;
+        state.is_gone = is_idle && !is_used && state.log.is_disposable() && state.backlog.is_empty();
         if state.is_gone {
             state.log.clear();
             self.account(&mut state, now);

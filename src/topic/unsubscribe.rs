@@ -8,12 +8,12 @@ use bytes::Bytes;
 
 use quic_websocket_lane::{LaneWriter, Overflow};
 
-use super::client::{Client, Subscription};
+use super::client::{Client, Source, Subscription};
 use super::hub::{InboxItem, PresenceEvent, UndeliveredRange};
 use super::routes::Target;
 use super::workers::Room;
 use super::{TopicError, Topics};
-use crate::message::TopicPattern;
+use crate::message::{ConsumerName, TopicPattern};
 use crate::outbound::SLICE;
 use crate::pattern_index::{PatternIndex, Sought};
 
@@ -57,6 +57,24 @@ impl Topics {
         Ok(())
     }
 
+    /// Ends the durable consumer of a subscription for good, if it has one; the subscription itself is still to be
+    /// ended. `unsubscribed` makes the frame for its other
+    /// clients, whose subscriptions end with it.
+    pub(crate) async fn forget_consumer(
+        &self,
+        who: &Client,
+        text: &TopicPattern,
+        unsubscribed: impl Fn(&ConsumerName) -> Bytes,
+    ) -> Result<(), TopicError> {
+        let Some((topic, dispatcher)) = who.consumer(text) else { return Ok(()) };
+        for other in topic.end_consumer(&dispatcher) {
+            if other.client.id() != who.id() {
+                self.displace(other, text.clone(), unsubscribed(dispatcher.name()));
+            }
+        }
+        dispatcher.forgotten().await
+    }
+
     /// Ends one of several subscriptions, as [`unsubscribe`](Self::unsubscribe) does. [`forget`](Self::forget) then
     /// drops the messages that wait for them, for all of them at once.
     pub(crate) async fn end_one(
@@ -66,8 +84,20 @@ impl Topics {
         farewell: Option<Farewell>,
         left: &mut Left,
     ) -> Result<(), TopicError> {
+        self.end_one_if(who, text, |_| true, farewell, left).await
+    }
+
+    /// The same, if the subscription is the one that is meant.
+    pub(super) async fn end_one_if(
+        &self,
+        who: &Arc<Client>,
+        text: &TopicPattern,
+        is_meant: impl FnOnce(&Subscription) -> bool,
+        farewell: Option<Farewell>,
+        left: &mut Left,
+    ) -> Result<(), TopicError> {
         let mut room = self.shared.workers.room().await;
-        let Some(held) = who.take(text) else { return Err(TopicError::NotSubscribed(text.clone())) };
+        let Some(held) = who.take(text, is_meant) else { return Err(TopicError::NotSubscribed(text.clone())) };
         left.add(text, Arc::clone(&held.lane.writer));
         let (frame, overflow) = match farewell {
             None => (None, Overflow::Refuse),
@@ -80,7 +110,9 @@ impl Topics {
             let (client, targets, marker) = (who.id(), vec![target], Some(marker));
             room.send(who.worker, InboxItem::Leave { client, targets, left, undelivered, marker });
         });
-        drop((held, room));
+        drop(room);
+        held.bury_dead(who).await;
+        drop(held);
         there.cancelled().await;
         Ok(())
     }
@@ -124,6 +156,8 @@ impl Topics {
                     room.send(who.worker, InboxItem::Presence(left));
                 }
             });
+            drop(room);
+            held.bury_dead(who).await;
         }
         if !targets.is_empty()
             && let Some(place) = self.shared.workers.room_at(who.worker).await
@@ -148,6 +182,16 @@ impl Topics {
         }
         self.shared.workers.remove_pattern(who.worker, text, held.is_authenticated, held.presence);
         then(Ended { target: Target::Pattern(text.clone()), left: None, undelivered: None }, room);
+    }
+}
+
+impl Subscription {
+    /// Takes care of messages that died when the subscription ended.
+    async fn bury_dead(&self, who: &Client) {
+        if let (Source::Consumer(membership), Some(topic)) = (&self.source, &self.topic) {
+            // If that is not possible now, the next member's task does it.
+            let _ = Box::pin(membership.dispatcher.bury_dead(topic, who.outbound.counters())).await;
+        }
     }
 }
 

@@ -441,6 +441,9 @@ async fn json_and_prometheus_report_the_same() {
         ("topics", &json["topics"]["count"]),
         ("subscriptions", &json["topics"]["subscriptions"]),
         ("topic_memory_bytes", &json["topics"]["memory_bytes"]),
+        ("consumers", &json["topics"]["consumers"]["count"]),
+        ("consumer_in_flight", &json["topics"]["consumers"]["in_flight"]),
+        ("consumer_lag_max", &json["topics"]["consumers"]["max_lag"]),
         ("measured_clients", &json["rtt_ms"]["clients"]),
     ] {
         expect(format!("qws_{name}"), value, 1.0);

@@ -146,6 +146,12 @@ impl Topic {
         Head { epoch: state.epoch, trimmed_through, newest: state.newest, count, bytes: state.kept.bytes }
     }
 
+    /// The newest state of a consumer, if there is one of this name.
+    pub fn consumer(&self, name: &str) -> Option<Bytes> {
+        let state = self.0.state.lock();
+        state.consumers.newest().find(|(own, _)| ***own == *name).map(|(_, state)| state.clone())
+    }
+
     /// The names and newest states of its consumers, also of those whose state is not stored yet. After a start, what
     /// was stored.
     pub fn consumers(&self) -> Vec<(Arc<str>, Bytes)> {
