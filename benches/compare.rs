@@ -7,10 +7,12 @@ mod baseline;
 mod command;
 mod comparison;
 mod congestion;
+mod durable;
 mod fairness;
 mod link;
 mod load;
 mod plot;
+mod processes;
 
 fn main() -> std::process::ExitCode {
     command::run(true)

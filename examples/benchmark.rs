@@ -15,6 +15,8 @@ mod command;
 mod comparison;
 #[path = "../benches/congestion.rs"]
 mod congestion;
+#[path = "../benches/durable/mod.rs"]
+mod durable;
 #[path = "../benches/fairness.rs"]
 mod fairness;
 #[path = "../benches/link/mod.rs"]
@@ -23,6 +25,8 @@ mod link;
 mod load;
 #[path = "../benches/plot.rs"]
 mod plot;
+#[path = "../benches/processes.rs"]
+mod processes;
 
 fn main() -> std::process::ExitCode {
     command::run(false)

@@ -271,4 +271,22 @@ mod comparison {
         let rate = row(&report, "messages/s");
         assert!(rate["bare"]["median"].is_number() && rate["nats"].is_null() && rate["ws"].is_null(), "{rate}");
     }
+
+    #[tokio::test]
+    async fn durable_topics_are_measured_next_to_memory_topics() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command = benchmark();
+        command.args(["--durable", "--quick", "--rounds", "1", "--only", "1 topics, 16 in flight"]);
+        command.args(["--nats", "/nowhere/nats-server", "--redis", "/nowhere/redis-server"]);
+        command.arg("--folder").arg(folder.path());
+        let output = output(command).await;
+        let [table, said] = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        assert!(output.status.success(), "{said}");
+        assert!(table.contains("fdatasync of 4 KiB: p50 "), "{table}");
+        for topics in ["memory", "os", "fsync", "memory, QUIC", "os, QUIC", "fsync, QUIC"] {
+            let row = table.lines().find(|line| line.contains(&format!("| {topics} |"))).expect("a row");
+            let rate = row.split('|').nth(5).and_then(|rate| rate.trim().parse::<f64>().ok());
+            assert!(rate.is_some_and(|rate| rate > 0.0), "{row}");
+        }
+    }
 }

@@ -15,6 +15,7 @@ use quic_websocket::config::development_folder;
 
 use crate::baseline;
 use crate::comparison::{self, Column, Extent};
+use crate::durable;
 use crate::fairness;
 use crate::link;
 use crate::load::{Driver, Encoding, Limit, MIN_SIZE, Mode, Target, Trust};
@@ -96,6 +97,19 @@ pub(crate) struct Args {
     /// root, on Linux
     #[arg(long)]
     fairness: bool,
+    /// Instead of the comparison: measure durable topics next to memory topics, and NATS JetStream and Redis Streams if
+    /// they are installed
+    #[arg(long)]
+    durable: bool,
+    /// A folder on the disk to measure, for --durable
+    #[arg(long, value_name = "FOLDER", default_value = "target")]
+    folder: PathBuf,
+    /// The binary of Redis, for --durable
+    #[arg(long, value_name = "PATH", default_value = "redis-server")]
+    redis: PathBuf,
+    /// MiB in the store whose restart is measured, for --durable
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    restart_mib: u64,
     /// Folder for plots: of the curves (default: docs/plots), and of the rows under loss
     #[arg(long, value_name = "FOLDER")]
     plots: Option<PathBuf>,
@@ -185,6 +199,20 @@ async fn measure(args: &Args) -> Result<bool> {
     }
     if args.fairness {
         return fairness::run(args.only.as_deref(), args.quick).await;
+    }
+    if args.durable {
+        let extent = durable::Extent {
+            rounds: args.rounds,
+            is_quick: args.quick,
+            workers: args.workers,
+            only: args.only.clone(),
+            before: args.before.clone(),
+            nats: args.nats.clone(),
+            redis: args.redis.clone(),
+            folder: args.folder.clone(),
+            restart_mib: args.restart_mib,
+        };
+        return durable::run(&extent).await.map(|()| true);
     }
     if args.compare || args.curves {
         ensure!(

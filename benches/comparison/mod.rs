@@ -24,6 +24,7 @@ use serde_json::Value;
 use crate::load::board::Plan;
 use crate::load::crowd::Crowd;
 use crate::load::{Limit, Mode, Shape, Topics, connect};
+use crate::processes;
 pub(crate) use column::Column;
 use plan::{Group, Load, Work};
 use servers::{Server, Stage};
@@ -197,11 +198,11 @@ impl Used {
 
 /// Runs a load, and measures the processor time that it uses.
 async fn watched<T>(server: &Server, load: impl Future<Output = T>) -> Result<(T, Used)> {
-    let (before, own, started) = (server.cpu()?, servers::own_cpu()?, Instant::now());
+    let (before, own, started) = (server.cpu()?, processes::own_cpu()?, Instant::now());
     let outcome = load.await;
     let used = Used {
         server: server.cpu()?.saturating_sub(before),
-        generator: servers::own_cpu()?.saturating_sub(own),
+        generator: processes::own_cpu()?.saturating_sub(own),
         elapsed: started.elapsed(),
     };
     Ok((outcome, used))

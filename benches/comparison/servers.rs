@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -18,8 +18,8 @@ use crate::congestion::Congestion;
 use crate::link::Link;
 use crate::load::crowd::Crowd;
 use crate::load::{Interest, Target, Trust};
+use crate::processes::{cpu_of, find_server, free_address};
 
-const BINARY: &str = "quic-websocket";
 const STARTUP: Duration = Duration::from_secs(15);
 /// Timeout of one connection attempt, also over a lossy link.
 const ATTEMPT: Duration = Duration::from_millis(1500);
@@ -188,30 +188,6 @@ async fn attempt(target: Target) -> Result<()> {
     Ok(())
 }
 
-/// The server binary next to this executable: `cargo bench` names it, for an example it is one folder up.
-fn find_server(benchmark: &Path) -> Result<PathBuf> {
-    if let Some(path) = option_env!("CARGO_BIN_EXE_quic-websocket") {
-        return Ok(path.into());
-    }
-    let mut folders = benchmark.ancestors().skip(1).take(2);
-    folders.find_map(|folder| Some(folder.join(BINARY)).filter(|path| path.is_file())).with_context(|| {
-        let folder = benchmark.parent().and_then(Path::parent).unwrap_or(benchmark);
-        format!("there is no {BINARY} in {}: build it with `cargo build --release`", folder.display())
-    })
-}
-
-/// A loopback port that is free for UDP and for TCP.
-fn free_address() -> Result<SocketAddr> {
-    for _ in 0..100 {
-        let udp = UdpSocket::bind("127.0.0.1:0")?;
-        let address = udp.local_addr()?;
-        if TcpListener::bind(address).is_ok() {
-            return Ok(address);
-        }
-    }
-    bail!("no port is free for both UDP and TCP")
-}
-
 /// A running server; dropping it ends the process.
 pub(super) struct Server {
     pub(super) column: Column,
@@ -279,19 +255,4 @@ impl Drop for Server {
         self.child.kill().ok();
         self.child.wait().ok();
     }
-}
-
-/// Processor time used by this process so far.
-pub(super) fn own_cpu() -> Result<Duration> {
-    cpu_of("self")
-}
-
-fn cpu_of(process: &str) -> Result<Duration> {
-    /// Linux reports hundredths of a second on every architecture.
-    const TICK: Duration = Duration::from_millis(10);
-    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
-    let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat")?;
-    let ticks = |field| fields.split_whitespace().nth(field).and_then(|ticks| ticks.parse::<u32>().ok());
-    let (user, system) = (ticks(11).context("user time")?, ticks(12).context("system time")?);
-    Ok(TICK * (user + system))
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use anyhow::{Result, bail, ensure};
 
-use super::{Driver, nats};
+use super::{Driver, nats, redis};
 
 const MAX_BODY: usize = 16 << 20;
 const INITIAL_BUFFER: usize = 16 << 10;
@@ -18,6 +18,8 @@ pub(super) enum Framing {
     WebSocket,
     /// Bodies are whole lines, with their payloads.
     Nats,
+    /// Likewise.
+    Redis,
 }
 
 impl From<Driver> for Framing {
@@ -52,7 +54,7 @@ impl Framing {
     /// Appends one frame as a client sends it. The WebSocket mask is zero, so that the body stays readable.
     pub(super) fn encode(self, body: &[u8], is_text: bool, out: &mut Vec<u8>) {
         match self {
-            Self::Nats => {}
+            Self::Nats | Self::Redis => {}
             Self::Length => out.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes()),
             Self::WebSocket => {
                 const MASKED: u8 = 0x80;
@@ -77,6 +79,7 @@ impl Framing {
     fn decode(self, bytes: &[u8]) -> Result<Option<FrameSpan>> {
         let (head, length, part) = match self {
             Self::Nats => return nats::decode(bytes),
+            Self::Redis => return redis::decode(bytes),
             Self::Length => {
                 let Some(length) = bytes.first_chunk() else { return Ok(None) };
                 (4, u64::from(u32::from_be_bytes(*length)), Part::Whole)

@@ -13,8 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use super::Driver;
 use super::board::Board;
 use super::frame::{Framing, Inbox};
-use notice::Notice;
-pub(super) use notice::understand;
+pub(super) use notice::{Notice, understand};
 
 /// Reads per turn; then other clients get theirs.
 const TURNS: usize = 16;
