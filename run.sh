@@ -15,6 +15,8 @@ Usage: ./run.sh COMMAND [ARGUMENTS...]
   pubsub     topics in pipes: pubsub sub TOPIC, pubsub pub TOPIC, pubsub history TOPIC
   telemetry  sensors that send their state as datagrams, and a monitor that shows the newest values
   bench      measure a server that it starts itself; with --server HOST:PORT, one that is already running
+  durability test that durable topics lose nothing: durability kill|power|full|inject|rot [COUNT] causes failures of
+             the server's process, the power, the disk and its files (docs/DURABILITY.md); needs Python 3
   token      create tokens (token mint), or inspect one (token explain)
   certs      create development certificates in certs/ (--force to replace them)
   check      formatting, lints, documentation, all tests, dependencies, scripts, web pages; checks whose tools are not
@@ -24,8 +26,8 @@ Usage: ./run.sh COMMAND [ARGUMENTS...]
 
 Arguments are passed on: './run.sh native --help' shows those of the server, './run.sh test --help' those of the client.
 
-All commands but bench build the quick profile, which takes minutes and is for trying things out. For production,
-'cargo build --release' builds target/release/quic-websocket; bench builds and measures that one, and
+All commands but bench and durability build the quick profile, which takes minutes and is for trying things out. For
+production, 'cargo build --release' builds target/release/quic-websocket; bench and durability use that one, and
 'PROFILE=release ./run.sh native' runs it here.
 HELP
 }
@@ -137,6 +139,18 @@ bench() {
     "$bin/examples/benchmark" --server "$address" "$@"
 }
 
+# The durability suites against the release build.
+durability() {
+    if ! command -v python3 >/dev/null; then
+        echo "python3 was not found; the durability suites are written in Python." >&2
+        exit 1
+    fi
+    profile=release
+    build_for quic-websocket examples/durability_load
+    exec python3 "$root/tests/durability/suites.py" --server "$bin/quic-websocket" \
+        --load "$bin/examples/durability_load" "$@"
+}
+
 SECONDS=0
 steps=0
 step() {
@@ -183,6 +197,16 @@ check_web() {
     step npm --prefix tests/web run test:firefox
 }
 
+# Kills the server a few times; ./run.sh durability has the long forms.
+check_durability() {
+    if ! command -v python3 >/dev/null; then
+        leave_out "python3 is not installed: durable topics were not checked from outside"
+        return
+    fi
+    command -v strace >/dev/null || leave_out "strace is not installed: the simulated loss of power was not checked"
+    step cargo test --test durability -- --test-threads 1
+}
+
 # Checks the dependencies' licences, versions, sources and known vulnerabilities by the rules in deny.toml.
 check_dependencies() {
     local databases=${CARGO_HOME:-$HOME/.cargo}/advisory-dbs
@@ -224,6 +248,7 @@ check() {
         step cargo test --workspace --lib --bins --test layers --test lines --test capabilities --test websocket -- \
             --test-threads "$((2 * $(nproc)))"
         step cargo test --test examples --test benchmark --test hostile --test memory
+        check_durability
         step cargo test --workspace --doc
         check_dependencies
     else
@@ -275,6 +300,7 @@ case $command in
     pubsub) run examples/pubsub "$@" ;;
     telemetry) run examples/telemetry "$@" ;;
     bench) bench "$@" ;;
+    durability) durability "$@" ;;
     token) run quic-websocket token "$@" ;;
     certs) run quic-websocket certs "$@" ;;
     check) check "$@" ;;
