@@ -4,6 +4,7 @@
 //! pubsub sub 'sensors.>'                 # prints messages until Ctrl-C
 //! pubsub pub sensors.a < file            # publishes each line; ends when the server has acknowledged all
 //! pubsub history sensors.a --recent 10   # prints the topic's history
+//! pubsub sub orders --durable billing    # prints and acknowledges; later continues where it stopped
 //! ```
 //!
 //! Run it as `cargo run --release --example pubsub -- sub 'sensors.>'`.
@@ -16,6 +17,8 @@ mod interrupt;
 mod lines;
 #[path = "pubsub/output.rs"]
 mod output;
+#[path = "pubsub/values.rs"]
+mod values;
 
 use std::pin::pin;
 use std::process::ExitCode;
@@ -27,9 +30,12 @@ use common::ServerArgs;
 use interrupt::interrupted;
 use lines::next_line;
 use output::{Output, output_closed};
-use quic_websocket::message::{CloseCode, MAX_PAGE, Payload, Position};
-use quic_websocket::{Client, ClientError, Event, Printable, Published, TopicEvent};
+use quic_websocket::message::{AckMode, CloseCode, MAX_PAGE, Payload, Position};
+use quic_websocket::{
+    Client, ClientError, Event, HistoryBuilder, Printable, Published, SubscribeBuilder, Subscription, TopicEvent,
+};
 use tokio::time::sleep;
+use values::{Ack, position, time};
 
 /// Subscribe to topics of a quic-websocket server, publish to them, and read their history.
 #[derive(Parser)]
@@ -50,19 +56,7 @@ struct Args {
 enum Command {
     /// Print the messages of a topic, or of all topics that match a pattern, one per line; for a pattern, each line
     /// starts with its topic
-    Sub {
-        /// Topic or pattern, such as sensors.a, sensors.*, or 'sensors.>'
-        topic: String,
-        /// Start with this many of the newest messages
-        #[arg(long, value_name = "N", conflicts_with = "since")]
-        recent: Option<u64>,
-        /// Start after this position
-        #[arg(long, value_name = "EPOCH:OFFSET", value_parser = position)]
-        since: Option<Position>,
-        /// End after this many messages
-        #[arg(long, value_name = "N")]
-        count: Option<u64>,
-    },
+    Sub(Sub),
     /// Publish each line of standard input, and end once the server has acknowledged the last
     Pub {
         /// Topic, such as sensors.a
@@ -79,13 +73,43 @@ enum Command {
         /// Only the messages after this position
         #[arg(long, value_name = "EPOCH:OFFSET", value_parser = position)]
         since: Option<Position>,
+        /// Only the messages from this time on: Unix milliseconds, or so long ago, such as 90s, 15m, 2h or 7d
+        #[arg(long, value_name = "TIME", value_parser = time, conflicts_with_all = ["since", "recent"])]
+        since_time: Option<u64>,
+        /// Newest first; with --since or --since-time, the messages before
+        #[arg(long)]
+        reverse: bool,
     },
 }
 
-fn position(text: &str) -> Result<Position, String> {
-    let parsed = text.rsplit_once(':').and_then(|(epoch, offset)| Some((epoch, offset.parse().ok()?)));
-    let (epoch, offset) = parsed.ok_or("expected EPOCH:OFFSET, as in the output of --json")?;
-    Ok(Position { epoch: epoch.to_owned(), offset })
+#[derive(clap::Args)]
+struct Sub {
+    /// Topic or pattern, such as sensors.a, sensors.*, or 'sensors.>'
+    topic: String,
+    /// Start with this many of the newest messages
+    #[arg(long, value_name = "N", conflicts_with = "since")]
+    recent: Option<u64>,
+    /// Start after this position
+    #[arg(long, value_name = "EPOCH:OFFSET", value_parser = position)]
+    since: Option<Position>,
+    /// Start with the messages from this time on: Unix milliseconds, or so long ago, such as 90s, 15m, 2h or 7d
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with_all = ["since", "recent"])]
+    since_time: Option<u64>,
+    /// End after this many messages
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    /// Name of a durable consumer, which the server remembers: prints what was not acknowledged yet, and acknowledges
+    /// each message once it is printed. --recent, --since and --since-time count only when it is created
+    #[arg(long, value_name = "NAME")]
+    durable: Option<String>,
+    /// What one acknowledgement covers, fixed when the consumer is created: a message, or all before it as well; none
+    /// prints without acknowledging, so the messages come again [default: as the consumer is]
+    #[arg(long, value_enum, requires = "durable")]
+    ack: Option<Ack>,
+    /// Share the messages with others that do: each goes to one, among those of the durable consumer, or among all
+    /// without --durable
+    #[arg(long)]
+    share: bool,
 }
 
 // Several threads, so that the client keeps running while this one waits for a pipe.
@@ -99,13 +123,23 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let (client, events) = server.client()?.name(&name)?.connect().await?;
     let reporter = tokio::spawn(report_events(events));
     let done = match command {
-        Command::Sub { topic, recent, since, count } => {
-            let out = Output::new(json, topic.split('.').any(|level| matches!(level, "*" | ">")));
-            subscribe(&client, &topic, recent, since, count, out).await
+        Command::Sub(sub) => {
+            let out = Output::new(json, sub.topic.split('.').any(|level| matches!(level, "*" | ">")));
+            subscribe(&client, sub, out).await
         }
         Command::Pub { topic } => publish(&client, &topic, Output::new(json, false)).await,
-        Command::History { topic, recent, since } => {
-            history(&client, &topic, recent, since, Output::new(json, false)).await
+        Command::History { topic, recent, since, since_time, reverse } => {
+            let mut request = client.history(topic);
+            if let Some(since) = since {
+                request = request.since(since);
+            }
+            if let Some(since) = since_time {
+                request = request.since_time(since);
+            }
+            if reverse {
+                request = request.reverse();
+            }
+            history(request, recent, reverse, Output::new(json, false)).await
         }
     };
     reporter.abort();
@@ -127,29 +161,39 @@ async fn report_events(mut events: quic_websocket::Events) {
     }
 }
 
-async fn subscribe(
-    client: &Client,
-    topic: &str,
-    recent: Option<u64>,
-    since: Option<Position>,
-    count: Option<u64>,
-    mut out: Output,
-) -> anyhow::Result<()> {
-    // Created once: a signal between two rounds of the loop is not missed.
-    let (mut interrupted, mut output_closed) = (pin!(interrupted()), pin!(output_closed()));
-    let mut subscribe = client.subscribe(topic);
-    if let Some(recent) = recent {
+/// The subscription that the arguments ask for.
+fn requested<'a>(client: &'a Client, sub: &Sub) -> SubscribeBuilder<'a> {
+    let mut subscribe = client.subscribe(&sub.topic);
+    if let Some(recent) = sub.recent {
         subscribe = subscribe.recent(recent);
     }
-    if let Some(since) = since {
-        subscribe = subscribe.since(since);
+    if let Some(since) = &sub.since {
+        subscribe = subscribe.since(since.clone());
     }
+    if let Some(since) = sub.since_time {
+        subscribe = subscribe.since_time(since);
+    }
+    if let Some(name) = &sub.durable {
+        subscribe = subscribe.durable(name);
+    }
+    match sub.ack {
+        Some(Ack::Each) => subscribe = subscribe.ack_mode(AckMode::Each),
+        Some(Ack::Upto) => subscribe = subscribe.ack_mode(AckMode::UpTo),
+        Some(Ack::None) | None => {}
+    }
+    if sub.share { subscribe.share() } else { subscribe }
+}
+
+async fn subscribe(client: &Client, sub: Sub, mut out: Output) -> anyhow::Result<()> {
+    // Created once: a signal between two rounds of the loop is not missed.
+    let (mut interrupted, mut output_closed) = (pin!(interrupted()), pin!(output_closed()));
     let mut subscription = tokio::select! {
         biased;
-        subscription = subscribe.into_future() => subscription?,
+        subscription = requested(client, &sub).into_future() => subscription?,
         () = &mut interrupted => return Ok(()),
     };
-    let mut left = count.unwrap_or(u64::MAX);
+    let acknowledges = sub.durable.is_some() && sub.ack != Some(Ack::None);
+    let mut left = sub.count.unwrap_or(u64::MAX);
     while left > 0 {
         let event = tokio::select! {
             event = subscription.next() => event.context("the subscription ended")?,
@@ -163,14 +207,28 @@ async fn subscribe(
             left -= 1;
         }
         if !out.event(&event, subscription.position().as_ref())? {
-            // The output is closed.
+            // The output is closed, and the message was not printed.
             return Ok(());
+        }
+        if let (TopicEvent::Message(message), true) = (&event, acknowledges) {
+            acknowledge(&subscription, message.offset).await?;
         }
     }
     if let Some(Position { epoch, offset }) = subscription.position() {
         note!("To continue from here: --since {}:{offset}", Printable::new(&epoch));
     }
     Ok(())
+}
+
+/// Acknowledges a message that is printed. If the connection is lost meanwhile, it may come again.
+async fn acknowledge(subscription: &Subscription, offset: u64) -> anyhow::Result<()> {
+    match subscription.ack(offset).await {
+        Err(lost @ (ClientError::Lost | ClientError::Timeout(_))) => {
+            note!("Message {offset} may come again: {lost}");
+            Ok(())
+        }
+        acknowledged => acknowledged.map(|_| ()).context("cannot acknowledge"),
+    }
 }
 
 /// Publishes line by line, each after the server has acknowledged the one before. A line is sent again if the
@@ -224,22 +282,18 @@ async fn publish_line(client: &Client, topic: &str, line: String, key: &str) -> 
     }
 }
 
+/// Prints a topic's history, oldest first unless `reverse`.
 async fn history(
-    client: &Client,
-    topic: &str,
+    request: HistoryBuilder<'_>,
     recent: Option<u64>,
-    since: Option<Position>,
+    reverse: bool,
     mut out: Output,
 ) -> anyhow::Result<()> {
-    let mut request = client.history(topic);
-    if let Some(since) = since {
-        request = request.since(since);
-    }
     let mut history = match recent {
         Some(recent) => request.limit(recent).reverse().await?,
         None => request.all().await?,
     };
-    if recent.is_some() {
+    if recent.is_some() && !reverse {
         history.messages.reverse();
     }
     for message in history.messages {

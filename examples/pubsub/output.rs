@@ -30,7 +30,12 @@ impl Output {
             return in_json(event, position).map_or(Ok(true), |line| write(&line.to_string()));
         }
         match event {
-            TopicEvent::Message(message) => write(&self.text(message)),
+            TopicEvent::Message(message) => {
+                if let Some(tries) = message.tries {
+                    note!("Message {} comes again: delivery {tries}", message.offset);
+                }
+                write(&self.text(message))
+            }
             // On standard error, so that a pipe gets only messages.
             TopicEvent::Missed(missed) => {
                 let which = missed.offsets.as_ref().map_or(String::new(), |o| format!(" {} to {}", o.start(), o.end()));
@@ -58,8 +63,11 @@ impl Output {
             return Ok(true);
         }
         let duplicate = published.is_duplicate;
-        let line =
+        let mut line =
             json!({"type": "published", "topic": topic, "epoch": epoch, "offset": offset, "duplicate": duplicate});
+        if let Some(stored) = published.stored {
+            line["stored"] = json!(stored);
+        }
         write(&line.to_string())
     }
 }
@@ -74,6 +82,12 @@ fn in_json(event: &TopicEvent, position: Option<&Position>) -> Option<Value> {
             });
             if let Some(position) = position {
                 line["epoch"] = json!(position.epoch);
+            }
+            if let Some(durable) = &message.durable {
+                line["durable"] = json!(durable);
+            }
+            if let Some(tries) = message.tries {
+                line["tries"] = json!(tries);
             }
             if let Some(from) = message.from {
                 line["from"] = json!(from);

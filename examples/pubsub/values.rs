@@ -1,0 +1,29 @@
+//! Values of the command line.
+
+use quic_websocket::message::{Position, now_ms};
+
+/// Values of `--ack`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Ack {
+    Each,
+    Upto,
+    None,
+}
+
+/// A position, as `--json` and the end of `sub` print it.
+pub(crate) fn position(text: &str) -> Result<Position, String> {
+    let parsed = text.rsplit_once(':').and_then(|(epoch, offset)| Some((epoch, offset.parse().ok()?)));
+    let (epoch, offset) = parsed.ok_or("expected EPOCH:OFFSET, as in the output of --json")?;
+    Ok(Position { epoch: epoch.to_owned(), offset })
+}
+
+/// A time in Unix milliseconds: as such, or so long ago.
+pub(crate) fn time(text: &str) -> Result<u64, String> {
+    const UNITS: [(char, u64); 4] = [('s', 1_000), ('m', 60_000), ('h', 3_600_000), ('d', 86_400_000)];
+    let ago = UNITS.iter().find_map(|(unit, ms)| Some((text.strip_suffix(*unit)?.parse::<u64>().ok()?, ms)));
+    match (text.parse(), ago) {
+        (Ok(unix_ms), _) => Ok(unix_ms),
+        (Err(_), Some((count, ms))) => Ok(now_ms().saturating_sub(count.saturating_mul(*ms))),
+        (Err(_), None) => Err("expected Unix milliseconds, or so long ago, such as 90s, 15m, 2h or 7d".to_owned()),
+    }
+}
