@@ -421,3 +421,103 @@ async fn lines_typed_while_the_server_is_unreachable_are_reported_at_once() {
     terminal.type_in("/quit\r");
     terminal.shows("Goodbye!").await;
 }
+
+/// A server that keeps the topics below `orders` in this directory.
+async fn durable_server(dir: &Path) -> TestServer {
+    TestServer::start_with(|config| {
+        config.store.dir = Some(dir.to_owned());
+        config.store.segment_bytes = 1 << 20;
+        config.store.min_free_bytes = 0;
+        config.topics = vec![common::topics::rule("pattern = 'orders.>'\ndurability = 'os'")];
+    })
+    .await
+}
+
+/// What `pubsub` prints, and what it says beside.
+async fn pubsub(server: &TestServer, args: &[&str]) -> (String, String) {
+    let mut command = example("pubsub", server.addr, &server.files.ca);
+    command.args(args);
+    let output = output("pubsub's end", command).await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{args:?}: {said}");
+    (String::from_utf8_lossy(&output.stdout).into_owned(), said)
+}
+
+#[tokio::test]
+async fn a_durable_subscriber_continues_where_it_stopped_also_after_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = durable_server(dir.path()).await;
+    let ada = common::library::client(&server, "Ada").await;
+    for content in ["one", "two", "three"] {
+        common::library::publish(&ada, "orders.eu", content).await;
+    }
+    let sub = ["sub", "orders.eu", "--durable", "billing"];
+    let (first, _) = pubsub(&server, &[&sub[..], &["--recent", "10", "--count", "2"]].concat()).await;
+    assert_eq!(first, "one\ntwo\n");
+    // The third was under way when it left.
+    let (peek, _) = pubsub(&server, &[&sub[..], &["--ack", "none", "--count", "1", "--json"]].concat()).await;
+    let peek: Value = serde_json::from_str(&peek).expect("JSON");
+    assert_eq!((&peek["content"], &peek["durable"], &peek["tries"]), (&json!("three"), &json!("billing"), &json!(2)));
+    let (again, said) = pubsub(&server, &[&sub[..], &["--count", "1"]].concat()).await;
+    assert_eq!(again, "three\n");
+    assert!(said.contains("Message 3 comes again: delivery 3"), "{said}");
+    drop(ada);
+    server.stop().await;
+
+    let server = durable_server(dir.path()).await;
+    let ada = common::library::client(&server, "Ada").await;
+    common::library::publish(&ada, "orders.eu", "four").await;
+    let (next, _) = pubsub(&server, &[&sub[..], &["--count", "1"]].concat()).await;
+    assert_eq!(next, "four\n");
+    let (newest, _) = pubsub(&server, &["history", "orders.eu", "--reverse", "--recent", "3"]).await;
+    assert_eq!(newest, "four\nthree\ntwo\n");
+    let (all, _) = pubsub(&server, &["history", "orders.eu", "--since-time", "1h"]).await;
+    assert_eq!(all, "one\ntwo\nthree\nfour\n");
+    let (before, _) = pubsub(&server, &["history", "orders.eu", "--since-time", "1h", "--reverse"]).await;
+    assert_eq!(before, "", "there is nothing older");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_subscriber_that_takes_a_consumer_over_ends_the_one_before() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = durable_server(dir.path()).await;
+    let mut command = example("pubsub", server.addr, &server.files.ca);
+    command.args(["sub", "orders.eu", "--durable", "billing"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let older = command.spawn().expect("it starts");
+    until("its subscription", || server.status.stats(0).topics.subscriptions == 1).await;
+    let mut command = example("pubsub", server.addr, &server.files.ca);
+    command.args(["sub", "orders.eu", "--durable", "billing", "--count", "1"]).stdout(Stdio::piped());
+    let newer = command.spawn().expect("it starts");
+    let older = soon("the older one's end", older.wait_with_output()).await.expect("it runs");
+    let said = String::from_utf8_lossy(&older.stderr);
+    assert!(!older.status.success() && said.contains("the subscription ended") && said.contains("billing"), "{said}");
+    let ada = common::library::client(&server, "Ada").await;
+    common::library::publish(&ada, "orders.eu", "one").await;
+    let newer = soon("the newer one's end", newer.wait_with_output()).await.expect("it runs");
+    assert_eq!(String::from_utf8_lossy(&newer.stdout), "one\n");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn subscribers_that_share_a_topic_divide_its_messages() {
+    let server = TestServer::start().await;
+    let share = || {
+        let mut command = example("pubsub", server.addr, &server.files.ca);
+        command.args(["sub", "jobs", "--share", "--count", "2"]).stdout(Stdio::piped()).spawn().expect("it starts")
+    };
+    let members = [share(), share()];
+    until("their subscriptions", || server.status.stats(0).topics.subscriptions == 2).await;
+    let ada = common::library::client(&server, "Ada").await;
+    for content in ["1", "2", "3", "4"] {
+        common::library::publish(&ada, "jobs", content).await;
+    }
+    let mut got = Vec::new();
+    for member in members {
+        let output = soon("its end", member.wait_with_output()).await.expect("it runs");
+        got.extend(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned));
+    }
+    got.sort();
+    assert_eq!(got, ["1", "2", "3", "4"]);
+    server.stop().await;
+}

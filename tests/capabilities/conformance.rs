@@ -112,8 +112,9 @@ struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     async fn play(transcript: &'a Transcript, over: Over) {
+        let dir = tempfile::tempdir().expect("a directory");
         let server = TestServer::start_with(|config| {
-            transcript.configure(config);
+            transcript.configure(config, dir.path());
             config.http.plain_addr = "127.0.0.1:0".parse().ok();
             config.http.admin_token = Some(ADMIN_TOKEN.to_owned().into());
         })

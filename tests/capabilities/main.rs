@@ -16,6 +16,7 @@ mod capacity;
 mod certificates;
 mod churn;
 mod client_certificates;
+mod client_consumers;
 mod client_fallback;
 mod client_library;
 mod client_resume;

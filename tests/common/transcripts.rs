@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use quic_websocket::Config;
+use quic_websocket::config::Durability;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -171,14 +172,19 @@ impl Transcript {
         subjects
     }
 
-    /// Applies its settings to those of a test server.
-    pub fn configure(&self, config: &mut Config) {
+    /// Applies its settings to those of a test server, which keeps durable topics in this directory.
+    pub fn configure(&self, config: &mut Config, dir: &Path) {
         let toml = toml::to_string(&self.head.server).expect("settings");
         let needed: Config = toml::from_str(&toml).unwrap_or_else(|e| panic!("{}: {e}", self.file));
         let (addr, tls, workers) = (config.addr, config.tls.clone(), config.workers);
         *config = needed;
         (config.addr, config.tls, config.workers) = (addr, tls, workers);
         config.timing.drain_timeout_ms = 2000;
+        if config.topics.iter().any(|rule| rule.durability != Durability::Memory) {
+            config.store.dir = Some(dir.to_owned());
+            config.store.segment_bytes = 1 << 20;
+            config.store.min_free_bytes = 0;
+        }
         config.webtransport.short_lived_certificate = Some(false);
     }
 

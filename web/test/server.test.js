@@ -334,3 +334,37 @@ secret = "${SECRET}"`;
   const { code, willReconnect } = await next(short, "close");
   assert.deepEqual([code, willReconnect], [4401, false]);
 });
+
+test("a durable consumer delivers until acknowledged, or taken over", needsServer, async (t) => {
+  const [ada, bob] = await clients(t, {}, {});
+  const topic = newTopic();
+  for (const content of numbers(3)) await ada.publish(topic, content);
+  const work = ada.subscribe(topic, { durable: "w", recent: 10, maxInFlight: 2 });
+  assert.equal((await work.ready).pending, 3);
+  const [first, second] = await read(work, 2);
+  assert.deepEqual([first.content, first.durable, first.tries, second.content], ["0", "w", undefined, "1"]);
+  assert.equal(await work.ack(second), 1);
+  assert.equal(await work.retry(first), 1);
+  const again = await read(work, 2);
+  assert.deepEqual(again.map(({ content, tries }) => [content, tries]).sort(), [["0", 2], ["2", undefined]]);
+  assert.equal(await work.ack(again), 2);
+
+  const ended = next(work, "end");
+  const newer = bob.subscribe(topic, { durable: "w" });
+  assert.equal((await newer.ready).pending, 0);
+  assert.equal((await ended).code, 409);
+  await ada.publish(topic, "3");
+  assert.deepEqual(contents(await read(newer, 1)), ["3"]);
+  await newer.forget();
+  await assert.rejects(bob.ack(topic, "w", 4), { kind: "request", code: 404 });
+});
+
+test("a queue group divides a topic's messages", needsServer, async (t) => {
+  const [ada, bob] = await clients(t, {}, {});
+  const topic = newTopic();
+  const members = [ada, bob].map((client) => client.subscribe(topic, { share: true }));
+  await Promise.all(members.map(({ ready }) => ready));
+  for (const content of numbers(4)) await ada.publish(topic, content);
+  const got = await Promise.all(members.map((member) => read(member, 2)));
+  assert.deepEqual(contents(got.flat()).sort(), numbers(4));
+});
