@@ -16,6 +16,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use crate::common::over::Over;
+use crate::common::topics::rule;
+use crate::common::{TestServer, with_attachment};
+
 fn store(dir: &Path) -> Store {
     let mut options = Options::new(dir);
     options.segment_bytes = 64 << 10;
@@ -255,37 +259,127 @@ fn a_store_in_use_is_looked_at_and_not_changed() {
     append(&store, &feed, 2001..=2001);
 }
 
-#[test]
-fn a_copy_that_was_made_beside_a_server_is_whole() {
+/// A server whose topics below `d` are on a disk in this directory.
+async fn server_on(dir: &Path) -> TestServer {
+    TestServer::start_with(|config| {
+        config.store.dir = Some(dir.to_owned());
+        config.store.min_free_bytes = 0;
+        config.store.segment_bytes = 1 << 20;
+        config.topics = vec![rule("pattern = 'd.>'\ndurability = 'fsync'")];
+    })
+    .await
+}
+
+async fn history(server: &TestServer, topic: &str) -> Vec<Value> {
+    let mut client = Over::Native.party(server, "reader").await;
+    client.control.say(json!({"type": "history", "id": 1, "topic": topic})).await;
+    client.control.expect("history").await["messages"].as_array().expect("messages").clone()
+}
+
+#[tokio::test]
+async fn what_a_server_stores_is_exported_as_it_delivers_it_and_served_after_an_import() {
     let (dir, scratch) = folders();
-    filled(dir.path());
-    let store = store(dir.path());
-    let feed = store.find("feed").expect("the topic");
-    for n in 0..5_u64 {
-        let stored = 300 + n * 500;
-        let copy = scratch.path().join(n.to_string());
-        fs::create_dir(&copy).expect("made");
-        std::thread::scope(|scope| {
-            scope.spawn(|| append(&store, &feed, stored + 1..=stored + 500));
-            // The order of docs/DURABILITY.md. A file that is gone before it is copied makes the copy fail.
-            for ending in ["STORE", "witness", ".ckp", ".seg"] {
-                let names = fs::read_dir(dir.path()).expect("names").map(|entry| entry.expect("an entry").file_name());
-                let mut names: Vec<_> = names.filter_map(|name| name.into_string().ok()).collect();
-                names.sort();
-                for name in names.iter().filter(|name| name.ends_with(ending)) {
-                    fs::copy(dir.path().join(name), copy.join(name)).expect("copied");
-                }
-            }
-        });
-        let said = good(&copy, &["verify"]);
-        assert!(said.starts_with("good: 2 topics"), "{said}");
-        let heads = lines(&good(&copy, &["ls", "--json"]));
-        assert!(heads[1]["newest"].as_u64().expect("an offset") >= stored, "{heads:?}");
-        // A server can go on with it.
-        let again = self::store(&copy);
-        assert!(again.damage().is_empty());
-        assert!(again.find("feed").expect("the topic").head().newest >= stored);
+    let server = server_on(dir.path()).await;
+    let mut client = Over::Native.party(&server, "publisher").await;
+    let file = path(&scratch, "export.ndjson");
+    for n in 0..20 {
+        let mut publish =
+            json!({"type": "publish", "id": n, "topic": "d.a", "content": format!("\u{1f600} \"{n}\"\n")});
+        if n % 2 == 0 {
+            publish["key"] = json!(format!("key {n}"));
+        }
+        let body = with_attachment(&publish, &[0, 1, 2, 255][..n % 5]);
+        client.control.body(&body).await;
+        client.control.expect("published").await;
     }
+    let delivered = history(&server, "d.a").await;
+    assert_eq!(delivered.len(), 20);
+
+    // Beside the server.
+    good(dir.path(), &["export", "d.a", "-o", &file]);
+    let mut messages = lines(&fs::read_to_string(&file).expect("written"));
+    messages.retain(|line| line["type"] == "message");
+    for (n, message) in messages.iter_mut().enumerate() {
+        let key = message.as_object_mut().expect("an object").remove("key");
+        assert_eq!(key, n.is_multiple_of(2).then(|| json!(format!("key {n}"))));
+    }
+    assert_eq!(messages, delivered);
+    assert_eq!(lines(&good(dir.path(), &["tail", "d.a", "-n", "1"]))[0]["offset"], 20);
+    assert!(good(dir.path(), &["verify"]).starts_with("good: 1 topics, 20 messages, "));
+    let heads = lines(&good(dir.path(), &["ls", "--json"]));
+    let (_, refused) = bad(dir.path(), &["import", &file]);
+    assert!(refused.contains("is in use; stop the server first"), "{refused}");
+    server.stop().await;
+
+    // A server on what was imported: the same messages at the same offsets, under another epoch.
+    let restored = scratch.path().join("restored");
+    good(&restored, &["import", &file, "--keep"]);
+    let server = server_on(&restored).await;
+    assert_eq!(history(&server, "d.a").await, delivered);
+    let mut client = Over::Native.party(&server, "publisher").await;
+    client.control.say(json!({"type": "publish", "id": 1, "topic": "d.a", "content": "", "key": "key 18"})).await;
+    let again = client.control.expect("published").await;
+    assert_eq!((&again["offset"], &again["duplicate"]), (&json!(19), &json!(true)), "keys are known again");
+    assert_ne!(again["epoch"], heads[0]["epoch"], "a client that had messages behind the backup is told");
+    client.control.say(json!({"type": "publish", "id": 2, "topic": "d.a", "content": "next"})).await;
+    assert_eq!(client.control.expect("published").await["offset"], 21);
+    server.stop().await;
+}
+
+/// The commands of a section of docs/DURABILITY.md.
+fn documented(section: &str) -> Vec<String> {
+    let text = include_str!("../../docs/DURABILITY.md");
+    let (_, section) = text.split_once(section).expect("the section");
+    let section = section.split("\n## ").next().unwrap_or(section);
+    let blocks = section.split("```sh\n").skip(1);
+    blocks.map(|block| block.split("```").next().expect("its end").to_owned()).collect()
+}
+
+/// Runs commands in a shell that finds the binary.
+fn shell(folder: &Path, commands: &str) -> Result<String, String> {
+    let binary = Path::new(env!("CARGO_BIN_EXE_quic-websocket")).parent().expect("a folder");
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").expect("a path"));
+    let output = Command::new("sh").arg("-c").arg(commands).current_dir(folder).env("PATH", path).output();
+    let output = output.expect("a shell");
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr) + &text(&output.stdout)) }
+}
+
+#[test]
+fn the_documented_backups_work_beside_a_server_and_are_restored() {
+    let (scratch, _) = folders();
+    let data = scratch.path().join("data");
+    filled(&data);
+    let store = store(&data);
+    let feed = store.find("feed").expect("the topic");
+    let backups = documented("\n## Backup\n");
+    let restores: Vec<String> =
+        documented("\n## Restore\n").iter().flat_map(|block| block.lines()).map(str::to_owned).collect();
+    assert_eq!((backups.len(), restores.len()), (2, 2), "both ways of each");
+    for (n, (backup, restore)) in (0..).zip(backups.iter().zip(restores)) {
+        let stored = 300 + n * 2000;
+        std::thread::scope(|scope| {
+            scope.spawn(|| append(&store, &feed, stored + 1..=stored + 2000));
+            let mut tries = (0..5).map(|_| shell(scratch.path(), backup)).skip_while(Result::is_err);
+            tries.next().expect("one of five succeeds").expect("a backup");
+        });
+        shell(scratch.path(), &restore).expect("restored");
+        let restored = scratch.path().join("restored");
+        assert!(good(&restored, &["verify"]).starts_with("good: 2 topics, "));
+        let heads = lines(&good(&restored, &["ls", "--json"]));
+        assert_eq!((&heads[0]["newest"], &heads[0]["consumers"]), (&json!(300), &json!(["mailer"])));
+        assert_ne!(heads[1]["epoch"], feed.epoch().to_string());
+        assert!(
+            heads[1]["newest"].as_u64().expect("an offset") >= stored,
+            "what was stored before is in it: {heads:?}"
+        );
+        let original = lines(&good(&data, &["export", "chat.lobby"]))[2..].to_vec();
+        assert_eq!(lines(&good(&restored, &["export", "chat.lobby"]))[2..], original);
+        fs::remove_dir_all(restored).expect("removed");
+    }
+    // A server can go on with the copy itself.
+    let copy = self::store(&scratch.path().join("backup"));
+    assert!(copy.damage().is_empty());
+    assert_eq!(copy.find("feed").expect("the topic").epoch(), feed.epoch());
 }
 
 #[test]

@@ -226,7 +226,10 @@ impl Import {
         if self.name.is_some() && checked.topics.len() != 1 {
             bail!("{} has {} topics; --as needs a file with one", source.name, checked.topics.len());
         }
-        let store = self.directory.open(Options::new(dir))?;
+        let mut options = Options::new(dir);
+        // Each segment takes its room at once, and a small file needs little.
+        options.segment_bytes = source.file.metadata()?.len().clamp(1 << 20, options.segment_bytes);
+        let store = self.directory.open(options)?;
         let names = checked.topics.iter().map(|name| self.name.as_ref().unwrap_or(name));
         for topic in names.filter_map(|name| store.find(name)) {
             self.check_existing(&topic)?;
