@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quic_websocket_store::{
-    Committed, Damage, Level, NewRecord, OpenError, Options, Page, Refusal, Retention, Room, Store, StoreError, Ticket,
+    Committed, Damage, Health, Level, NewRecord, OpenError, Options, Page, Refusal, Retention, Room, Store, StoreError,
+    Ticket,
 };
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
 use crate::config::{Config, Durability, History, TopicRule};
+use crate::metrics::{ByLevel, Counter, Refused, StoreState, StoreStats};
 
 /// A topic in the store.
 pub(crate) type StoredTopic = quic_websocket_store::Topic;
@@ -22,6 +24,8 @@ pub(crate) struct Durable {
     store: Store,
     /// Reads at the same time.
     readers: Semaphore,
+    taken: [Counter; 2],
+    refused: [Counter; 3],
     keys: u64,
     key_ms: u64,
     most_topics: u64,
@@ -56,6 +60,8 @@ impl Durable {
         Ok(Some(Self {
             store,
             readers: Semaphore::new(usize::try_from(settings.readers).unwrap_or(1)),
+            taken: Default::default(),
+            refused: Default::default(),
             keys: config.limits.topic_keys,
             key_ms: config.timing.topic_key_ms,
             most_topics: config.limits.max_topics,
@@ -93,7 +99,36 @@ impl Durable {
 
     /// Takes a record. Never blocks.
     pub(crate) fn append(&self, topic: &StoredTopic, record: NewRecord) -> Result<Ticket, Refusal> {
-        self.store.append(topic, record)
+        let ticket = self.store.append(topic, record);
+        let [os, fsync] = &self.taken;
+        let [full, busy, failed] = &self.refused;
+        let counter = match &ticket {
+            Ok(_) if topic.level() == Level::Os => os,
+            Ok(_) => fsync,
+            Err(Refusal::Full) => full,
+            Err(Refusal::Busy) => busy,
+            Err(Refusal::Failed | Refusal::Closed) => failed,
+            // The publisher's error, not the store's.
+            Err(Refusal::TooLong) => return ticket,
+        };
+        counter.add(1);
+        ticket
+    }
+
+    pub(crate) fn stats(&self) -> StoreStats {
+        let ([os, fsync], [full, busy, failed]) = (&self.taken, &self.refused);
+        StoreStats {
+            state: match self.store.health() {
+                Health::Ok => StoreState::Ok,
+                Health::Full => StoreState::Full,
+                Health::Failed => StoreState::Failed,
+            },
+            topics: self.store.count() as u64,
+            pending_bytes: self.store.pending_bytes() as u64,
+            taken: ByLevel { os: os.get(), fsync: fsync.get() },
+            refused: Refused { full: full.get(), busy: busy.get(), failed: failed.get() },
+            damaged_ranges: self.store.damage().len() as u64,
+        }
     }
 
     /// Stores the state of a consumer, or that it ended. Never blocks.

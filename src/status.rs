@@ -98,6 +98,7 @@ pub(crate) fn stats(context: &Context, clients: usize) -> Stats {
         totals: metrics.totals(),
         queues: census.queues,
         topics: topics.stats(TOP_TOPICS),
+        store: topics.store_stats(),
         rtt_ms: Percentiles::of(census.rtts),
         loss_percent: Percentiles::of(census.losses),
         list: census.listed,

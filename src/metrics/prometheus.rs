@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Write};
 
 use super::counters::Totals;
 use super::stats::{Percentiles, Stats};
+use super::store::{StoreState, StoreStats};
 
 impl Stats {
     /// The content type of [`prometheus`](Self::prometheus).
@@ -42,6 +43,9 @@ impl Stats {
         page.one("consumer_in_flight", GAUGE, help, topics.consumers.in_flight)?;
         let help = "Unacknowledged messages of the durable consumer with the most.";
         page.one("consumer_lag_max", GAUGE, help, topics.consumers.max_lag)?;
+        if let Some(store) = &self.store {
+            page.store(store)?;
+        }
         page.percentiles(
             "rtt_seconds",
             "Round trip times, by percentile of the clients on QUIC.",
@@ -84,6 +88,22 @@ impl Page<'_> {
         self.metric("accepted_total", COUNTER, "Accepted clients.", accepted)?;
         let closed = totals.closed.iter().map(|(code, count)| (label("code", &code), count));
         self.metric("closed_total", COUNTER, "Closed connections, by close code.", closed)
+    }
+
+    fn store(&mut self, store: &StoreStats) -> fmt::Result {
+        let states = StoreState::ALL.map(|(state, name)| (label("state", name), u8::from(state == store.state)));
+        self.metric("store_state", GAUGE, "1 for the state of the store of durable topics, else 0.", states)?;
+        self.one("store_topics", GAUGE, "Topics on disk.", store.topics)?;
+        let help = "Bytes of messages that are taken and not yet stored.";
+        self.one("store_pending_bytes", GAUGE, help, store.pending_bytes)?;
+        let help = "Ranges of the store's files that cannot be read.";
+        self.one("store_damaged_ranges", GAUGE, help, store.damaged_ranges)?;
+        let taken = [("os", store.taken.os), ("fsync", store.taken.fsync)];
+        let taken = taken.map(|(level, count)| (label("level", level), count));
+        self.metric("store_taken_total", COUNTER, "Messages taken for the disk, by durability.", taken)?;
+        let refused = [("full", store.refused.full), ("busy", store.refused.busy), ("failed", store.refused.failed)];
+        let refused = refused.map(|(why, count)| (label("why", why), count));
+        self.metric("store_refused_total", COUNTER, "Durable messages refused with 503, by reason.", refused)
     }
 
     /// Writes the percentiles of a measurement; left out without clients, because 0 would be a measurement. The label
@@ -131,6 +151,7 @@ mod tests {
 
     use super::super::Metrics;
     use super::super::stats::{Clients, Queues, Topics};
+    use super::super::store::{ByLevel, Refused};
     use super::*;
 
     fn stats(metrics: &Metrics) -> Stats {
@@ -146,6 +167,14 @@ mod tests {
             totals: metrics.totals(),
             queues: Queues::default(),
             topics: Topics::default(),
+            store: Some(StoreStats {
+                state: StoreState::Full,
+                topics: 3,
+                pending_bytes: 0,
+                taken: ByLevel { os: 5, fsync: 6 },
+                refused: Refused { full: 7, ..Refused::default() },
+                damaged_ranges: 0,
+            }),
             rtt_ms: Percentiles::of(vec![2.0, 250.5]),
             loss_percent: Percentiles::of(vec![1.5]),
             list: Vec::new(),
@@ -172,6 +201,10 @@ mod tests {
             r#"qws_rtt_seconds{percentile="100"} 0.2505"#,
             r#"qws_loss_ratio{percentile="99"} 0.015"#,
             r#"qws_info{version="1.2.3"} 1"#,
+            r#"qws_store_state{state="full"} 1"#,
+            r#"qws_store_state{state="ok"} 0"#,
+            r#"qws_store_taken_total{level="fsync"} 6"#,
+            r#"qws_store_refused_total{why="full"} 7"#,
             "qws_uptime_seconds 1.5",
             "qws_certificate_expiry_timestamp_seconds 1790000000",
         ] {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::counters::{ByCarrier, Totals};
+use super::store::StoreStats;
 
 /// A server's statistics at one time.
 #[derive(Debug, Clone, Serialize)]
@@ -34,6 +35,8 @@ pub struct Stats {
     pub queues: Queues,
     /// Topics.
     pub topics: Topics,
+    /// The store of durable topics, if there is one.
+    pub store: Option<StoreStats>,
     /// Round trip times in milliseconds, as measured by QUIC.
     pub rtt_ms: Percentiles,
     /// Lost packets in percent.

@@ -76,4 +76,9 @@ impl ConsumerCensus {
     fn into_stats(self) -> metrics::Consumers {
         metrics::Consumers { top: self.top.into_sorted().collect(), ..self.stats }
     }
+
+    /// The numbers of the store, if there is one.
+    pub(crate) fn store_stats(&self) -> Option<metrics::StoreStats> {
+        self.shared.durable.as_ref().map(|durable| durable.stats())
+    }
 }
