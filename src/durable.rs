@@ -23,7 +23,7 @@ pub(crate) type StoredTopic = quic_websocket_store::Topic;
 pub(crate) struct Durable {
     store: Store,
     /// Reads at the same time.
-    readers: Semaphore,
+    readers: Arc<Semaphore>,
     taken: [Counter; 2],
     refused: [Counter; 3],
     keys: u64,
@@ -55,11 +55,16 @@ impl Durable {
         let (topics, took) = (store.count(), began.elapsed().as_millis());
         info!(topics, "Durable topics in {}: {topics}, read in {took} ms", dir.display());
         for Damage { file, from, to } in store.damage() {
-            warn!(file, from, to, "The store is damaged: bytes {from} to {to} of {file} cannot be read; verify it");
+            warn!(
+                file,
+                from,
+                to,
+                "The store is damaged: bytes {from} to {to} of {file} cannot be read; see quic-websocket store verify"
+            );
         }
         Ok(Some(Self {
             store,
-            readers: Semaphore::new(usize::try_from(settings.readers).unwrap_or(1)),
+            readers: Arc::new(Semaphore::new(usize::try_from(settings.readers).unwrap_or(1))),
             taken: Default::default(),
             refused: Default::default(),
             keys: config.limits.topic_keys,
@@ -71,8 +76,21 @@ impl Durable {
     /// A topic that is there; it is held to its rule from now on.
     pub(crate) fn find(&self, name: &str, rule: &TopicRule) -> Option<StoredTopic> {
         let topic = self.store.find(name)?;
-        self.store.retain(&topic, self.retention(rule));
-        Some(topic)
+        // One that is there is not refused.
+        Some(self.topic(name, rule).unwrap_or(topic))
+    }
+
+    /// All topics, in no order.
+    pub(crate) fn topics(&self) -> Vec<StoredTopic> {
+        self.store.topics()
+    }
+
+    /// Forgets a topic that has had no message and has no consumer.
+    pub(crate) fn forget_unused(&self, topic: &StoredTopic) {
+        if topic.newest_taken() == 0 && topic.consumers().is_empty() {
+            // If the store takes nothing at present, it stays until the next time that it is used.
+            let _ = self.store.forget(topic);
+        }
     }
 
     /// Whether there is room for another topic.
@@ -170,10 +188,15 @@ impl Durable {
         read: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         // It is never closed.
-        let _turn = self.readers.acquire().await.map_err(|_| StoreError::Closed)?;
+        let turn = Arc::clone(&self.readers).acquire_owned().await.map_err(|_| StoreError::Closed)?;
         let durable = Arc::clone(self);
-        // Dropped meanwhile, it finishes its one page.
-        spawn_blocking(move || read(&durable.store)).await.unwrap_or(Err(StoreError::Closed))
+        let read = move || {
+            let result = read(&durable.store);
+            drop(turn);
+            result
+        };
+        // If the caller goes, the read is completed all the same, and holds its turn until then.
+        spawn_blocking(read).await.unwrap_or(Err(StoreError::Closed))
     }
 
     /// Stores what waits. Blocks for the disk. Publishes are refused from now on.

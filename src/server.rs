@@ -120,6 +120,7 @@ impl Server {
         let durable = Durable::open(&config, releases.clone())?.map(Arc::new);
         let (topics, topic_inboxes) = Topics::new(Arc::clone(&config), durable.clone(), count);
         releases.to(&topics);
+        topics.adopt();
         let addresses = Addresses::new(&config.rates);
         let metrics = Metrics::new(count);
         let http_places = Arc::new(Semaphore::new(size(config.limits.max_http_connections)));

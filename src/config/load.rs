@@ -110,6 +110,13 @@ impl Config {
         if self.tls.client_required && self.tls.client_ca.is_none() {
             return Err(ConfigError::Needs { setting: "tls.client_required", other: "tls.client_ca" });
         }
+        let least = 4 * self.store.segment_bytes;
+        if self.store.max_bytes > 0 && self.store.max_bytes < least {
+            // Space is given back by whole segments that newer ones have replaced.
+            let (setting, value) = ("store.max_bytes".to_owned(), self.store.max_bytes);
+            let allowed = format!("0, or at least {least} (4 times store.segment_bytes)");
+            return Err(ConfigError::OutOfBounds { setting, value, allowed });
+        }
         for (index, rule) in self.topics.iter().enumerate() {
             for (setting, value, least, most) in rule.bounds() {
                 if !(least..=most).contains(&value) {

@@ -16,7 +16,7 @@ pub struct Store {
     #[serde(deserialize_with = "path_or_none")]
     pub dir: Option<PathBuf>,
     /// Bytes of all its files; when they are used up, durable publishes get `error` 503 until topics have let go of old
-    /// messages. Default 10 GiB; 0: only `min_free_bytes` counts.
+    /// messages. At least four times `segment_bytes`. Default 10 GiB; 0: only `min_free_bytes` counts.
     pub max_bytes: u64,
     /// Bytes that stay free on its file system; with less, durable publishes get `error` 503. Default 256 MiB.
     pub min_free_bytes: u64,

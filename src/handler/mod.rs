@@ -162,6 +162,9 @@ pub(crate) fn answer(
     };
     // Earlier messages come first.
     replies.deliver();
+    if let Work::Publish(publication) = &work {
+        publish::log(context, publication);
+    }
     if let Work::Publish(publication) = &work
         && (replies.accepts_pending || !context.topics.rule_of(&publication.topic).is_durable())
         && let Some(reply) = publish::now(context, by, publication, id.as_ref())

@@ -9,7 +9,7 @@ use crate::limits::Allowance;
 use crate::message::{Close, ClosedBy, Payload, TopicName};
 use crate::topic::{Draft, Publication, Published, TopicError};
 
-/// Publishes a text. Waits as any publish does; if dropped while it waits, nothing was published.
+/// Publishes a text. Waits as any publish does, for a durable topic until it is stored.
 pub(crate) async fn publish(
     context: &Context,
     worker: usize,

@@ -7,7 +7,6 @@ use crate::topic::{Draft, Publication, Published, Publishing, TopicError};
 
 /// Publishes if that is possible at once, and returns the reply; otherwise `None`, and the caller uses [`wait`].
 pub(super) fn now(context: &Context, by: &Caller, publication: &Publication, id: Option<&RequestId>) -> Option<Reply> {
-    log(context, publication);
     let published = context.topics.publish_now(publication, &by.allowance)?;
     Some(answer(publication, published, id.cloned()))
 }
@@ -46,7 +45,7 @@ pub(super) fn reply(
     }
 }
 
-fn log(context: &Context, Publication { topic, draft: Draft { from, payload, .. } }: &Publication) {
+pub(super) fn log(context: &Context, Publication { topic, draft: Draft { from, payload, .. } }: &Publication) {
     let (Some(from), to) = (from, topic.as_str()) else { return };
     match (&payload.content, &payload.attachment) {
         (Some(content), _) => {

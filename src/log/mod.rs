@@ -96,7 +96,8 @@ impl Log {
 
     /// The largest offset that was forgotten; 0 until one was.
     pub(crate) fn trimmed_through(&self) -> u64 {
-        self.stored.as_ref().map_or(self.evicted_through, |topic| topic.head().trimmed_through)
+        // The store may be ahead by what is committed and not released yet.
+        self.stored.as_ref().map_or(self.evicted_through, |topic| topic.head().trimmed_through.min(self.newest))
     }
 
     /// The messages behind an offset that are only on the disk, from and up to which offset; `None` if there are none.
@@ -110,7 +111,11 @@ impl Log {
 
     /// Whether memory keeps nothing that would be lost with it, but its position.
     pub(crate) fn is_disposable(&self) -> bool {
-        self.stored.is_some() || (self.records.is_empty() && self.keys.is_empty())
+        match &self.stored {
+            // What is on its way is to be released first.
+            Some(topic) => topic.newest_taken() == self.newest,
+            None => self.records.is_empty() && self.keys.is_empty(),
+        }
     }
 
     /// Memory that it takes, in bytes: messages and keys, and the places for them.

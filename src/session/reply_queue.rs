@@ -134,9 +134,7 @@ impl<'a> ReplyQueue<'a> {
     /// stream has accepted them, so that the server reads no further from a client that does not read.
     pub(super) async fn write(&mut self) -> Result<(), ()> {
         self.close_pending().await?;
-        if let Some((ahead, sent)) = self.open.take_ahead() {
-            self.send(&mut [ahead], sent).await?;
-        }
+        self.write_ahead().await?;
         if self.queue.is_empty() || self.is_large() {
             return self.flush().await;
         }
@@ -146,21 +144,25 @@ impl<'a> ReplyQueue<'a> {
         }
     }
 
+    /// Writes the replies that come before those that wait for a disk.
+    async fn write_ahead(&mut self) -> Result<(), ()> {
+        match self.open.take_ahead() {
+            Some((ahead, sent)) => self.send(&mut [ahead], sent).await,
+            None => Ok(()),
+        }
+    }
+
     /// Waits for all pending replies, and writes everything.
     pub(super) async fn flush(&mut self) -> Result<(), ()> {
         self.close_pending().await?;
+        self.write_ahead().await?;
         while !self.queue.is_empty() {
             self.close_open();
             self.advance().await?;
         }
-        let (mut frames, mut all) = (Vec::new(), Sent::default());
-        if let Some((ahead, sent)) = self.open.take_ahead() {
-            frames.push(ahead);
-            all += sent;
-        }
-        all += self.open.sent();
-        frames.extend(self.open.take());
-        if frames.is_empty() { Ok(()) } else { self.send(&mut frames, all).await }
+        let sent = self.open.sent();
+        let Some(frames) = self.open.take() else { return Ok(()) };
+        self.send(&mut [frames], sent).await
     }
 
     /// Waits for the reply at the front, which [`write_front`](Self::write_front) then needs; forever if none is

@@ -26,10 +26,10 @@ pub(crate) enum TopicError {
     )]
     Blocked { topic: TopicName, within: Duration },
     /// The store takes nothing at present.
-    #[error("{} was not stored: {refusal}", topic.as_str())]
+    #[error("{} takes nothing at present: {refusal}", topic.as_str())]
     NotStored { topic: TopicName, refusal: Refusal },
     /// The store took a message, and could not store it, or does not know whether it did.
-    #[error("not stored in {}, or not known to be: {cause}; send it again with the same key", topic.as_str())]
+    #[error("not stored in {}, or not known to be: {cause}; repeat it, if it has a key with the same", topic.as_str())]
     Unsure { topic: TopicName, cause: String },
     /// The store could not read.
     #[error("{} cannot be read: {cause}", topic.as_str())]

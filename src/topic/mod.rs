@@ -3,10 +3,10 @@
 //! clients by their outbound handles, never by carrier, and gives results of its own, of which `handler` makes replies.
 //! Called by `handler`, and by `session` when a client leaves.
 //!
-//! Locks are taken in this order, and none is held across an `.await`: a part of the directory, alone; a topic's state
-//! ([`Topic`]), then a client's subscriptions ([`Client`]), then a durable consumer's state, the numbers of
-//! subscriptions by pattern or the client's lanes, then the list of its waiting lanes, then a lane's writer. A topic's
-//! blocked subscribers come before a lane's writer.
+//! Locks are taken in this order, and none is held across an `.await`: a part of the directory, then the store's; a
+//! topic's state ([`Topic`]), then the store's, or a client's subscriptions ([`Client`]), then a durable consumer's
+//! state, the numbers of subscriptions by pattern or the client's lanes, then the list of its waiting lanes, then a
+//! lane's writer. A topic's blocked subscribers come before a lane's writer.
 
 mod acknowledge;
 mod backlogs;
@@ -40,6 +40,7 @@ use std::sync::{Arc, LazyLock, Weak};
 use std::time::Instant;
 
 use parking_lot::RwLock;
+use tracing::warn;
 
 use self::backlogs::Backlogs;
 pub(crate) use self::backlogs::Releases;
@@ -165,6 +166,7 @@ impl Topics {
     pub(crate) fn new(config: Arc<Config>, durable: Option<Arc<Durable>>, workers: usize) -> (Arc<Self>, Vec<Inbox>) {
         let limits = &config.limits;
         let memory = Memory::new(size(limits.topic_memory_bytes));
+        let backlogs = Backlogs::new(size(config.store.pending_bytes));
         let (ways, inboxes) = Workers::new(workers, size(limits.fanout_queue), size(limits.found_receivers));
         let stored = durable.as_ref().map(|durable| durable.topics()).unwrap_or_default();
         let consumers = AtomicUsize::new(stored.iter().map(|topic| topic.consumers().len()).sum());
@@ -176,7 +178,7 @@ impl Topics {
                 workers: ways,
                 memory,
                 durable,
-                backlogs: Backlogs::default(),
+                backlogs,
                 consumers,
                 directory: directory.clone(),
             }),
@@ -261,15 +263,39 @@ impl Topics {
         })
     }
 
-    /// The topic of this name if there is one, also if only the disk has it.
-    fn find_stored(&self, name: &TopicName) -> Result<Option<Arc<Topic>>, TopicError> {
-        if let Some(topic) = self.find(name) {
-            return Ok(Some(topic));
+    /// Holds the topics on the disk to their rules.
+    pub(crate) fn adopt(&self) {
+        let Some(durable) = &self.shared.durable else { return };
+        let mut without_rule = 0;
+        for stored in durable.topics() {
+            let Ok(name) = TopicName::new(stored.name()) else { continue };
+            let rule = self.rule_of(&name);
+            if !rule.is_durable() {
+                without_rule += 1;
+            } else if let Some(stored) = durable.find(name.as_str(), rule)
+                && stored.newest_taken() == 0
+            {
+                // Loaded, so that it is forgotten if nobody uses it. Full of topics, the server has others to forget.
+                let _ = self.enter(&name, |_, _| Ok(Log::stored(stored)));
+            }
         }
-        let rule = self.rule_of(name);
-        let durable = self.shared.durable.as_ref().filter(|_| rule.is_durable());
-        let Some(stored) = durable.and_then(|durable| durable.find(name.as_str(), rule)) else { return Ok(None) };
-        self.enter(name, |_, _| Ok(Log::stored(stored))).map(Some)
+        if without_rule > 0 {
+            warn!(
+                topics = without_rule,
+                "{without_rule} topics on disk have no rule with a durability any more: they are neither used nor \
+                 forgotten; quic-websocket store ls shows them, and store forget removes one"
+            );
+        }
+    }
+
+    /// The topic of this name, if the disk has it: the one that is used or, so that a reader loads none, another view.
+    fn find_stored(&self, name: &TopicName) -> Option<Arc<Topic>> {
+        self.find(name).or_else(|| {
+            let rule = self.rule_of(name);
+            let stored = self.shared.durable.as_ref()?.find(name.as_str(), rule)?;
+            let (rule, shared) = (Arc::clone(rule), Arc::clone(&self.shared));
+            Some(Arc::new(Topic::new(0, name.clone(), rule, Log::stored(stored), shared)))
+        })
     }
 
     /// The topic of this name, with the log that is made for it unless it is there.
@@ -355,7 +381,7 @@ impl Topics {
         limit: usize,
         reverse: bool,
     ) -> Result<HistoryPage, TopicError> {
-        let (Some(topic), Some(durable)) = (self.find_stored(name)?, &self.shared.durable) else {
+        let (Some(topic), Some(durable)) = (self.find_stored(name), &self.shared.durable) else {
             return Ok(empty_page(&self.shard(name).read().epoch, since, reverse));
         };
         let since = match since {

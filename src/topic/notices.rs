@@ -39,7 +39,7 @@ impl DropNotice for Topic {
     }
 }
 
-/// Messages of a topic that its store does not have any more.
+/// Messages of a topic that its store does not give.
 #[derive(Debug)]
 pub(super) struct LossNotice {
     topic: Arc<Topic>,
@@ -50,6 +50,11 @@ impl LossNotice {
     /// They cannot be read.
     pub(super) fn damage(topic: &Arc<Topic>) -> Arc<dyn DropNotice> {
         Arc::new(Self { topic: Arc::clone(topic), reason: "damaged on disk" })
+    }
+
+    /// They could not be read this time.
+    pub(super) fn unread(topic: &Arc<Topic>) -> Arc<dyn DropNotice> {
+        Arc::new(Self { topic: Arc::clone(topic), reason: "could not be read from disk" })
     }
 
     /// The bounds of the topic's history have passed them.

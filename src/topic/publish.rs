@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use quic_websocket_store::Refusal;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
@@ -64,8 +65,8 @@ impl Topics {
         }
     }
 
-    /// Publishes, and waits for room if there is none. Dropped while it waits, it has published nothing; behind that,
-    /// everything.
+    /// Publishes, and waits for room if there is none. Dropped while it waits for that, it has published nothing; behind
+    /// that, everything.
     pub(crate) async fn publish(&self, publication: &Publication, by: &Allowance) -> Result<Publishing, TopicError> {
         let Publication { topic: name, draft } = publication;
         if let Some(published) = self.publish_now(publication, by) {
@@ -76,8 +77,8 @@ impl Topics {
             let published = if topic.blocks() {
                 topic.publish_in_turn(draft, by.counters()).await?.map(Publishing::Done)
             } else if topic.rule.is_durable() {
-                topic.has_room().await;
-                topic.publish_now(draft, None, by.counters()).transpose()?
+                let deadline = Instant::now() + self.shared.config.timing.block_timeout();
+                topic.publish_once_taken(draft, None, by.counters(), deadline).await?
             } else {
                 let room = self.shared.workers.room().await;
                 topic.publish(draft, room, None, by.counters()).map(Publishing::Done)
@@ -91,6 +92,28 @@ impl Topics {
 }
 
 impl Topic {
+    /// Publishes to a durable topic once the store takes it. `None` if the topic is gone.
+    async fn publish_once_taken(
+        self: &Arc<Self>,
+        draft: &Draft,
+        delivered: Option<&TaskTracker>,
+        counters: &Counters,
+        deadline: Instant,
+    ) -> Result<Option<Publishing>, TopicError> {
+        loop {
+            let room = self.shared.backlogs.room();
+            if let Some(published) = self.publish_now(draft, delivered, counters) {
+                return published.map(Some);
+            }
+            if self.is_gone() {
+                return Ok(None);
+            }
+            timeout_at(deadline, room)
+                .await
+                .map_err(|_| TopicError::NotStored { topic: self.name.clone(), refusal: Refusal::Busy })?;
+        }
+    }
+
     /// Publishes once every subscriber has room, and returns once every subscriber has the message. `None` if the topic
     /// is gone.
     async fn publish_in_turn(
@@ -104,8 +127,7 @@ impl Topic {
         let _turn = self.blocking.turn(deadline).await.ok_or_else(too_late)?;
         let delivered = TaskTracker::new();
         let published = if self.rule.is_durable() {
-            timeout_at(deadline, self.has_room()).await.map_err(|_| too_late())?;
-            match self.publish_now(draft, Some(&delivered), counters).transpose()? {
+            match self.publish_once_taken(draft, Some(&delivered), counters, deadline).await? {
                 Some(publishing) => Some(publishing.done().await?),
                 None => None,
             }

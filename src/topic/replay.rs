@@ -43,7 +43,10 @@ impl Replay {
         let trimmed_through = log.trimmed_through();
         if self.after() < trimmed_through {
             // The log went on without waiting.
-            self.skip(self.after() + 1, trimmed_through, Arc::<Topic>::clone(&self.topic));
+            match log.on_disk() {
+                Some(_) => self.skip_to(trimmed_through),
+                None => self.skip(self.after() + 1, trimmed_through, Arc::<Topic>::clone(&self.topic)),
+            }
         }
         if log.cold(self.after()).is_some() {
             return false;
@@ -77,10 +80,12 @@ impl Replay {
 
     /// Reads the next messages from the disk, and sends them.
     async fn step_cold(&self, durable: &Arc<Durable>, stored: &StoredTopic, cold: RangeInclusive<u64>) {
+        // The bounds of the history have passed them while the replay waited.
+        self.skip_to(*cold.start() - 1);
         let room = Room { records: CHUNK_MESSAGES, bytes: CHUNK_BYTES };
         let Ok(page) = durable.read(stored, *cold.start(), false, room).await else {
-            // What cannot be read now may be readable later, by `history`.
-            return self.skip(*cold.start(), *cold.end(), LossNotice::damage(&self.topic));
+            // They may be readable later, by `history`.
+            return self.skip(*cold.start(), *cold.end(), LossNotice::unread(&self.topic));
         };
         let mut damaged = page.damaged.into_iter().filter(|(first, _)| first <= cold.end()).peekable();
         let mut run = Vec::with_capacity(page.records.len());

@@ -479,6 +479,11 @@ impl Topic {
         read(&self.state.lock().log)
     }
 
+    /// Whether it was forgotten: its holder has to look it up again.
+    pub(super) fn is_gone(&self) -> bool {
+        self.state.lock().is_gone
+    }
+
     pub(super) fn snapshot(&self) -> Snapshot {
         let state = self.state.lock();
         let subscriptions = state.interest.iter().copied().map(u64::from).sum::<u64>();
@@ -511,6 +516,9 @@ impl Topic {
         let is_used = has_subscribers || state.consumers.members() > 0 || !is_kept;
         state.is_gone = is_idle && !is_used && state.log.is_disposable() && state.backlog.is_empty();
         if state.is_gone {
+            if let (Some(stored), Some(durable)) = (state.log.on_disk(), &self.shared.durable) {
+                durable.forget_unused(stored);
+            }
             state.log.clear();
             self.account(&mut state, now);
             self.released.notify_waiters();

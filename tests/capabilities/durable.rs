@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::common::over::{Over, Party};
 use crate::common::topics::{Subscriber, rule};
-use crate::common::{TestServer, with_attachment};
+use crate::common::{TestServer, until, with_attachment};
 
 /// Settings of a server with its store in this directory.
 fn settings(config: &mut Config, dir: &Path, rules: &str) {
@@ -306,6 +306,62 @@ async fn a_full_disk_refuses_durable_publishes_and_nothing_else() {
     assert_eq!((&in_memory["type"], &in_memory["stored"]), (&json!("published"), &Value::Null));
     let page = history(&mut client, json!({"topic": "d", "limit": 1, "reverse": true})).await;
     assert_eq!(offsets(&page), [stored]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_store_takes_messages_again_once_topics_have_let_go_of_old_ones() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = TestServer::start_with(|config| {
+        settings(config, dir.path(), "pattern = 'd'\ndurability = 'os'\nhistory_messages = 5");
+        config.store.max_bytes = 4 << 20;
+    })
+    .await;
+    let mut client = Over::Native.party(&server, "client").await;
+    let content = "x".repeat(200_000);
+    let (mut refused, mut newest) = (false, 0);
+    // Faster than files are given back, so it is refused now and then; but never for good.
+    while !refused || newest < 100 {
+        let reply = publish(&mut client, json!({"topic": "d", "content": content})).await;
+        if reply["type"] == "error" {
+            assert_eq!(reply["code"], 503, "{reply}");
+            refused = true;
+        } else {
+            newest += 1;
+            assert_eq!(reply["offset"], newest, "a refused message takes no offset");
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn bounds_of_topics_that_nobody_uses_hold_after_a_restart_and_unused_topics_are_forgotten() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = start(dir.path(), "pattern = '>'\ndurability = 'os'").await;
+    let mut client = Over::Native.party(&server, "client").await;
+    for _ in 0..20 {
+        publish(&mut client, json!({"topic": "d", "content": "x"})).await;
+    }
+    client.control.say(json!({"type": "subscribe", "topic": "unused", "id": 1})).await;
+    client.control.expect("subscribed").await;
+    server.stop().await;
+    let server = TestServer::start_with(|config| {
+        settings(config, dir.path(), "pattern = '>'\ndurability = 'os'\nhistory_messages = 3");
+        config.timing.topic_idle_ms = 1;
+    })
+    .await;
+    assert_eq!(server.status.topics(), 1, "the one without messages, which is forgotten soon");
+    until("one topic on disk", || server.status.stats(0).store.is_some_and(|store| store.topics == 1)).await;
+    let mut client = Over::Native.party(&server, "client").await;
+    // Publishes and reads load the topic, and it is forgotten in between.
+    for offset in 21..30 {
+        assert_eq!(publish(&mut client, json!({"topic": "d", "content": "x"})).await["offset"], offset);
+        let page = history(&mut client, json!({"topic": "d", "limit": 9})).await;
+        assert_eq!(offsets(&page), (offset - 2..=offset).collect::<Vec<_>>());
+        if offset % 4 == 0 {
+            until("no topic in memory", || server.status.topics() == 0).await;
+        }
+    }
     server.stop().await;
 }
 

@@ -21,7 +21,8 @@ pub(crate) struct Completion {
 impl Completion {
     /// Makes records visible, tells of them, and resolves their tickets.
     pub(crate) fn complete(&mut self, shared: &Shared, done: Vec<Queued>) {
-        let bytes = done.iter().map(Queued::bytes).sum();
+        // Before anybody hears of them, who may then have more to store.
+        shared.queue.release(done.iter().map(Queued::bytes).sum());
         let mut done = done.into_iter().peekable();
         while let Some(first) = done.next() {
             let topic = first.topic.clone();
@@ -74,7 +75,6 @@ impl Completion {
                 let _ = ticket.send(Ok(stored));
             }
         }
-        shared.queue.release(bytes);
     }
 }
 

@@ -39,8 +39,8 @@ impl Committed for () {
 pub struct Store {
     pub(crate) shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Released when the file is closed, after the threads have ended.
-    _lock: File,
+    /// Held until the threads have ended.
+    lock: Mutex<Option<File>>,
 }
 
 pub(crate) struct Shared {
@@ -98,7 +98,7 @@ impl Store {
             (topic.0.name.clone(), topic)
         }));
         let threads = commit::start(&shared).map_err(OpenError::io(&shared.options.dir))?;
-        Ok(Self { shared, threads: Mutex::new(threads), _lock: lock })
+        Ok(Self { shared, threads: Mutex::new(threads), lock: Mutex::new(Some(lock)) })
     }
 
     /// The topic with this name, made if it is not there. One that is there gets this retention and level.
@@ -279,6 +279,7 @@ impl Store {
             // A thread that panicked has nothing more to store.
             let _ = thread.join();
         }
+        *self.lock.lock() = None;
     }
 
     /// Bytes that were taken and are not yet stored.

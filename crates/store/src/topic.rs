@@ -138,6 +138,11 @@ impl Topic {
         self.0.state.lock().epoch
     }
 
+    /// Offset of the newest record that was taken, stored or not.
+    pub fn newest_taken(&self) -> u64 {
+        self.0.state.lock().taken
+    }
+
     /// What is stored of it.
     pub fn head(&self) -> Head {
         let state = self.0.state.lock();

@@ -14,6 +14,9 @@ use crate::message::Stored;
 use crate::metrics::Counters;
 use crate::topic::{HistoryPage, Published, Publishing, TopicError, uptime_ms};
 
+/// Most messages that are released under the lock at once: workers that publish to the topic wait for it.
+const RELEASED_AT_ONCE: usize = 64;
+
 impl Topic {
     /// Gives a message to the store. `None` if that has to wait, or if the topic is gone.
     pub(super) fn submit(
@@ -25,12 +28,13 @@ impl Topic {
         counters: &Counters,
     ) -> Option<Result<Publishing, TopicError>> {
         // Subscribers hold a durable publisher up by what was committed before.
-        if state.is_gone || !state.backlog.is_empty() {
+        if state.is_gone || !state.backlog.is_empty() || self.shared.backlogs.is_full() {
             return None;
         }
         let durable = self.shared.durable.as_ref()?;
         let ticket = match durable.append(stored, record) {
             Ok(ticket) => ticket,
+            Err(store::Refusal::Busy) => return None,
             Err(refusal) => return Some(Err(TopicError::NotStored { topic: self.name.clone(), refusal })),
         };
         state.used_ms = uptime_ms();
@@ -50,23 +54,33 @@ impl Topic {
     /// Releases messages that the store has committed, or has them wait for room at the workers. Called by the store's
     /// threads.
     pub(in crate::topic) fn committed(self: &Arc<Self>, records: &[store::Record]) {
-        let (now, least) = (uptime_ms(), self.shared.compress_min_bytes());
-        let records: Vec<_> = records.iter().map(|record| Record::stored(&self.name, record, now, least)).collect();
-        let mut state = self.state.lock();
-        let had_backlog = !state.backlog.is_empty();
-        for record in records {
-            // The topic may have been loaded behind these.
-            if state.is_gone || record.offset <= state.log.newest() {
-                continue;
+        let now = uptime_ms();
+        for records in records.chunks(RELEASED_AT_ONCE) {
+            let records: Vec<_> = records.iter().map(|record| self.of_store(record)).collect();
+            let mut state = self.state.lock();
+            let had_backlog = !state.backlog.is_empty();
+            for record in records {
+                // The topic may have been loaded behind these.
+                if state.is_gone || record.offset <= state.log.newest() {
+                    continue;
+                }
+                if state.backlog.is_empty() && self.release_now(&mut state, &record, now) {
+                    continue;
+                }
+                self.shared.backlogs.grow(record.encoded.cost());
+                state.backlog.push_back(record);
             }
-            if state.backlog.is_empty() && self.release_now(&mut state, &record, now) {
-                continue;
+            if !had_backlog && !state.backlog.is_empty() {
+                self.shared.backlogs.add(Arc::clone(self));
             }
-            state.backlog.push_back(record);
         }
-        if !had_backlog && !state.backlog.is_empty() {
-            self.shared.backlogs.add(Arc::clone(self));
-        }
+        self.tell_released();
+    }
+
+    /// Wakes those that wait for messages to be released, or for room.
+    fn tell_released(&self) {
+        self.released.notify_waiters();
+        self.shared.backlogs.tell_room();
     }
 
     /// Releases a message if every worker that wants it has room.
@@ -82,7 +96,7 @@ impl Topic {
         loop {
             let room = self.shared.workers.room().await;
             let (mut state, now) = (self.state.lock(), uptime_ms());
-            if let Some(record) = state.backlog.pop_front() {
+            if let Some(record) = self.next_waiting(&mut state) {
                 let delivered = state.delivering.take();
                 self.release(&mut state, record, None, now, room, delivered.as_ref());
             }
@@ -90,14 +104,24 @@ impl Topic {
                 if !self.release_now(&mut state, &record, now) {
                     break;
                 }
-                state.backlog.pop_front();
+                self.next_waiting(&mut state);
             }
-            if state.backlog.is_empty() {
+            let is_over = state.backlog.is_empty();
+            if is_over {
                 state.backlog.shrink_to(0);
-                self.released.notify_waiters();
+            }
+            drop(state);
+            self.tell_released();
+            if is_over {
                 return;
             }
         }
+    }
+
+    fn next_waiting(&self, state: &mut State) -> Option<Record> {
+        let record = state.backlog.pop_front()?;
+        self.shared.backlogs.shrink(record.encoded.cost());
+        Some(record)
     }
 
     /// Waits until the message at an offset, which the store has committed, is released, or the topic is gone.
@@ -115,18 +139,6 @@ impl Topic {
         }
     }
 
-    /// Waits until no committed messages wait for room at the workers.
-    pub(in crate::topic) async fn has_room(&self) {
-        loop {
-            let mut released = std::pin::pin!(self.released.notified());
-            released.as_mut().enable();
-            if self.state.lock().backlog.is_empty() {
-                return;
-            }
-            released.await;
-        }
-    }
-
     /// A page as [`page`](Topic::page) gives it, with the messages that are on the disk alone.
     pub(in crate::topic) async fn stored_page(
         &self,
@@ -136,34 +148,22 @@ impl Topic {
         reverse: bool,
     ) -> Result<HistoryPage, TopicError> {
         let (mut page, rest) = self.page(since, limit, reverse);
-        let Some(mut from) = rest else { return Ok(page) };
+        let Some(from) = rest else { return Ok(page) };
         let newest = page.position.offset;
         let Some(stored) = self.read(|log| log.on_disk().cloned()) else { return Ok(page) };
-        let mut room =
+        let room =
             store::Room { records: limit.saturating_sub(page.records.len()), bytes: self.shared.max_message_bytes() };
-        page.more = true;
-        while room.records > 0 && room.bytes > 0 {
-            let read = durable
-                .read(&stored, from, reverse, room)
-                .await
-                .map_err(|cause| TopicError::NotRead { topic: self.name.clone(), cause: cause.to_string() })?;
-            // What is not released yet is not there yet.
-            let records: Vec<_> = read.records.iter().filter(|record| record.offset <= newest).collect();
-            let is_beyond = records.len() < read.records.len();
-            let bytes: u64 = records.iter().map(|record| record.size()).sum();
-            room.records = room.records.saturating_sub(records.len());
-            room.bytes = room.bytes.saturating_sub(usize::try_from(bytes).unwrap_or(usize::MAX));
-            page.records.extend(records.into_iter().map(|record| self.of_store(record)));
-            if !read.damaged.is_empty() {
-                page.recovered = page.recovered.map(|_| false);
-            }
-            match read.next.filter(|next| reverse || *next <= newest) {
-                Some(next) if !is_beyond => from = next,
-                _ => {
-                    page.more = false;
-                    break;
-                }
-            }
+        let read = durable
+            .read(&stored, from, reverse, room)
+            .await
+            .map_err(|cause| TopicError::NotRead { topic: self.name.clone(), cause: cause.to_string() })?;
+        // What is not released yet is not there yet.
+        let records = read.records.iter().filter(|record| record.offset <= newest);
+        page.records.extend(records.map(|record| self.of_store(record)));
+        page.more = read.next.is_some_and(|next| reverse || next <= newest);
+        // The bounds of the history may have passed some of them meanwhile.
+        if !reverse && (!read.damaged.is_empty() || self.read(|log| log.trimmed_through()) >= from) {
+            page.recovered = page.recovered.map(|_| false);
         }
         Ok(page)
     }
