@@ -159,11 +159,6 @@ impl Durable {
         self.store.consumer_lazily(topic, name, Some(state))
     }
 
-    /// All topics, in no order.
-    pub(crate) fn topics(&self) -> Vec<StoredTopic> {
-        self.store.topics()
-    }
-
     /// Reads a page, forwards from `from` on, or in reverse up to it.
     pub(crate) async fn read(
         self: &Arc<Self>,

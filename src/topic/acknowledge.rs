@@ -51,7 +51,7 @@ impl Topics {
         if let Some(member) = who.membership(topic, durable) {
             return Ok(Some(member));
         }
-        let is_there = self.find_stored(topic)?.is_some_and(|topic| topic.has_consumer(durable));
+        let is_there = self.find_stored(topic).is_some_and(|topic| topic.has_consumer(durable));
         let refused = || TopicError::NoConsumer { topic: topic.clone(), durable: durable.clone() };
         is_there.then_some(None).ok_or_else(refused)
     }

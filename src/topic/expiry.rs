@@ -36,7 +36,7 @@ impl Topics {
                 // Loaded, it expires with the others.
                 if stored.consumers().iter().any(|(_, saved)| consumers::is_idle(saved, idle))
                     && let Ok(name) = TopicName::new(stored.name())
-                    && let Ok(Some(topic)) = self.find_stored(&name)
+                    && let Ok(topic) = self.load(&name, stored)
                 {
                     topic.load_consumers();
                 }

@@ -60,7 +60,7 @@ use self::topic::Topic;
 pub(crate) use self::unsubscribe::{Farewell, Left};
 use self::workers::Workers;
 use crate::config::{Config, OverflowPolicy, TopicRule};
-use crate::durable::Durable;
+use crate::durable::{Durable, StoredTopic};
 use crate::limits::{Allowance, RetryAfter};
 pub(crate) use crate::log::Draft;
 pub(crate) use crate::log::Since;
@@ -276,7 +276,7 @@ impl Topics {
                 && stored.newest_taken() == 0
             {
                 // Loaded, so that it is forgotten if nobody uses it. Full of topics, the server has others to forget.
-                let _ = self.enter(&name, |_, _| Ok(Log::stored(stored)));
+                let _ = self.load(&name, stored);
             }
         }
         if without_rule > 0 {
@@ -286,6 +286,11 @@ impl Topics {
                  forgotten; quic-websocket store ls shows them, and store forget removes one"
             );
         }
+    }
+
+    /// The topic of this name that the disk has.
+    fn load(&self, name: &TopicName, stored: StoredTopic) -> Result<Arc<Topic>, TopicError> {
+        self.enter(name, |_, _| Ok(Log::stored(stored)))
     }
 
     /// The topic of this name, if the disk has it: the one that is used or, so that a reader loads none, another view.

@@ -49,6 +49,11 @@ impl Topics {
         let consumers = consumers.into_stats();
         metrics::Topics { count: self.count() as u64, subscriptions, memory_bytes, top, consumers }
     }
+
+    /// The numbers of the store, if there is one.
+    pub(crate) fn store_stats(&self) -> Option<metrics::StoreStats> {
+        self.shared.durable.as_ref().map(|durable| durable.stats())
+    }
 }
 
 /// Statistics of durable consumers.
@@ -75,10 +80,5 @@ impl ConsumerCensus {
 
     fn into_stats(self) -> metrics::Consumers {
         metrics::Consumers { top: self.top.into_sorted().collect(), ..self.stats }
-    }
-
-    /// The numbers of the store, if there is one.
-    pub(crate) fn store_stats(&self) -> Option<metrics::StoreStats> {
-        self.shared.durable.as_ref().map(|durable| durable.stats())
     }
 }
