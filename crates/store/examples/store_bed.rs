@@ -61,6 +61,8 @@ fn open(dir: &str) -> Store {
     options.segment_bytes = setting("SEGMENT").unwrap_or(options.segment_bytes);
     options.min_free_bytes = setting("MIN_FREE").unwrap_or(0);
     options.boot = setting("BOOT");
+    let ratio = std::env::var("GC").ok().and_then(|text| text.parse().ok());
+    options.gc_live_ratio = ratio.unwrap_or(options.gc_live_ratio);
     Store::open(options, ()).unwrap_or_else(|error| {
         println!("refused {error}");
         exit(3)

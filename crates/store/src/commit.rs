@@ -67,6 +67,7 @@ fn write(shared: &Shared) {
             let group: Vec<_> = taken.drain(..group_length(&taken, most)).collect();
             match write_group(shared, &group) {
                 Ok(()) => {
+                    shared.counters.group_records.add(group.len() as u64);
                     let is_urgent = group.iter().any(|queued| queued.is_lazy);
                     let (fsync, os): (Vec<_>, Vec<_>) =
                         group.into_iter().partition(|queued| queued.level == Level::Fsync);
@@ -154,7 +155,10 @@ fn sync(shared: &Shared) {
         written.is_urgent = false;
         drop(written);
         if is_dirty && shared.health() != Health::Failed {
-            match shared.engine.sync() {
+            let start = Instant::now();
+            let synced = shared.engine.sync();
+            shared.counters.sync_micros.add_time(start.elapsed());
+            match synced {
                 Ok(()) => completion.complete(shared, waiting),
                 Err(error) => drop(fail(shared, &EngineError::Failed(error.to_string()), waiting)),
             }

@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use crate::codec::Entry;
 use crate::error::{EngineError, Refusal, StoreError};
 use crate::queue::{Queued, Work};
 use crate::record::{Record, Stored};
+use crate::stats;
 use crate::store::Shared;
 use crate::ticket::Sender;
 
@@ -23,6 +25,7 @@ impl Completion {
     pub(crate) fn complete(&mut self, shared: &Shared, done: Vec<Queued>) {
         // Before anybody hears of them, who may then have more to store.
         shared.queue.release(done.iter().map(Queued::bytes).sum());
+        let now = Instant::now();
         let mut done = done.into_iter().peekable();
         while let Some(first) = done.next() {
             let topic = first.topic.clone();
@@ -38,6 +41,9 @@ impl Completion {
                         (state.newest, false)
                     }
                     Work::Entry(Entry::Message { record, .. }) => {
+                        let place = stats::place(queued.level);
+                        shared.counters.appended[place].fetch_add(1, Ordering::Relaxed);
+                        shared.counters.commit_micros[place].add_time(now.saturating_duration_since(queued.since));
                         let offset = record.offset;
                         state.newest = offset;
                         state.kept.add(offset, record.size(), record.at_ms);

@@ -8,6 +8,7 @@ use crate::codec::Entry;
 use crate::error::EngineError;
 use crate::record::{Damage, Level, Record, Room};
 use crate::retention::Chunk;
+use crate::stats::LogStats;
 
 /// A topic as it was found on disk.
 #[derive(Debug, Clone)]
@@ -34,6 +35,8 @@ pub(crate) struct Recovered {
     pub(crate) generation: u32,
     /// Times that damage was found of which nobody can say what it took.
     pub(crate) damages: u32,
+    /// Bytes behind the end of the log that were begun and never completed.
+    pub(crate) torn: u64,
 }
 
 /// Passes on the topics with all that is visible of them, as entries of a checkpoint.
@@ -69,6 +72,9 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// Work of the background, about once a second. `snapshot` gives the topics with all that is visible of them:
     /// everything that was written before the segment `settled`, and whatever came later.
     fn tend(&self, settled: u64, snapshot: Snapshot<'_>) -> Result<(), EngineError>;
+
+    /// Figures.
+    fn stats(&self) -> LogStats;
 
     /// Nothing more will be written.
     fn close(&self);

@@ -21,6 +21,9 @@ pub struct Options {
     pub min_free_bytes: u64,
     /// Bytes of all segments, 0 for no bound. At least four segments.
     pub max_bytes: u64,
+    /// Of a segment with a smaller share of records that are still kept, these are copied, and the segment is given
+    /// back. Copying takes at most a quarter of what is written besides, and a megabyte a second.
+    pub gc_live_ratio: f64,
     /// Identity of the machine's run since it was started; none asks the system.
     pub boot: Option<u64>,
     /// For how long age drops nothing after the wall clock has jumped.
@@ -37,6 +40,7 @@ impl Options {
             segment_bytes: 64 << 20,
             min_free_bytes: 256 << 20,
             max_bytes: 0,
+            gc_live_ratio: 0.25,
             boot: None,
             clock_hold: Duration::from_secs(3600),
         }

@@ -1,12 +1,13 @@
 //! What waits to be written. Appending never blocks; the writer takes all that is there.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::codec::Entry;
 use crate::error::Refusal;
 use crate::record::{Epoch, Level};
+use crate::stats::Refused;
 use crate::ticket::Sender;
 use crate::topic::{State, Topic};
 
@@ -17,6 +18,7 @@ pub(crate) struct Queued {
     /// What it waits for.
     pub(crate) level: Level,
     pub(crate) epoch: Epoch,
+    pub(crate) since: Instant,
     pub(crate) work: Work,
     pub(crate) ticket: Option<Sender>,
     /// The next one in the queue belongs to the same group.
@@ -38,7 +40,16 @@ pub(crate) enum Work {
 impl Queued {
     pub(crate) fn new(topic: &Topic, state: &mut State, work: Work, ticket: Option<Sender>) -> Self {
         let (level, epoch) = (state.waits_for(), state.epoch);
-        Self { topic: topic.clone(), level, epoch, work, ticket, is_joined: false, is_lazy: false }
+        Self {
+            topic: topic.clone(),
+            level,
+            epoch,
+            since: Instant::now(),
+            work,
+            ticket,
+            is_joined: false,
+            is_lazy: false,
+        }
     }
 
     /// An entry that is not written: when it completes, all ahead of it is on the disk and visible.
@@ -74,6 +85,7 @@ struct Inner {
     /// Why nothing is taken.
     refuses: Option<Refusal>,
     is_idle: bool,
+    refused: Refused,
 }
 
 impl Queue {
@@ -100,9 +112,11 @@ impl Queue {
         let bytes: usize = queued.iter().map(Queued::bytes).sum();
         let mut inner = self.inner.lock();
         if let Some(refusal) = inner.refuses.filter(|refusal| counts(*refusal)) {
+            inner.refused.count(refusal);
             return Err(refusal);
         }
         if inner.bytes > 0 && inner.bytes + bytes > most_bytes {
+            inner.refused.count(Refusal::Busy);
             return Err(Refusal::Busy);
         }
         inner.bytes += bytes;
@@ -146,6 +160,12 @@ impl Queue {
             _ => inner.refuses = refusal,
         }
         self.wake.notify_one();
+    }
+
+    /// Bytes, and what was refused.
+    pub(crate) fn figures(&self) -> (usize, Refused) {
+        let inner = self.inner.lock();
+        (inner.bytes, inner.refused)
     }
 
     pub(crate) fn bytes(&self) -> usize {

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
@@ -19,10 +19,14 @@ use crate::options::{Options, boot, lock};
 use crate::queue::{Queue, Queued, Work};
 use crate::record::{Damage, Epoch, Level, NewRecord, Page, Record, Retention, Room};
 use crate::retention::Kept;
+use crate::stats::Counters;
 use crate::taking::{New, Taken, take};
 use crate::ticket::Ticket;
 use crate::topic::{Inner, State, Topic};
 use crate::upkeep;
+
+/// Seconds between two looks for segments that are of no more use.
+const GC_ROUNDS: u32 = 5;
 
 /// Whom the store tells about records, once they count as stored and before their tickets resolve. In the order of
 /// offsets for each topic; called by the store's threads, so it must not block for long.
@@ -57,6 +61,10 @@ pub(crate) struct Shared {
     pub(crate) stop: (Mutex<bool>, Condvar),
     /// All that was written before this segment was begun is visible.
     pub(crate) settled: AtomicU64,
+    pub(crate) counters: Counters,
+    /// Time that opening took.
+    pub(crate) recovery: Duration,
+    pub(crate) torn_bytes: u64,
     power_losses: u32,
     damages: u32,
     next_topic: AtomicU64,
@@ -73,8 +81,11 @@ impl Store {
             min_free_bytes: options.min_free_bytes,
             // With less, nothing could be given back: the newest segments are needed whatever is in them.
             max_bytes: if options.max_bytes == 0 { 0 } else { options.max_bytes.max(4 * options.segment_bytes) },
+            gc_live_ratio: options.gc_live_ratio.clamp(0.0, 0.9),
+            gc_rounds: GC_ROUNDS,
             boot: options.boot.unwrap_or_else(boot),
         };
+        let start = Instant::now();
         let (engine, recovered) = log::open(folder, log)?;
         let shared = Arc::new(Shared {
             engine: Box::new(engine),
@@ -88,6 +99,9 @@ impl Store {
             failure: Mutex::default(),
             stop: (Mutex::new(false), Condvar::new()),
             settled: AtomicU64::new(0),
+            counters: Counters::default(),
+            recovery: start.elapsed(),
+            torn_bytes: recovered.torn,
             power_losses: recovered.generation,
             damages: recovered.damages,
             next_topic: AtomicU64::new(recovered.next_topic.max(1)),

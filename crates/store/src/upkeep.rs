@@ -28,6 +28,7 @@ pub(crate) fn run(shared: &Shared) {
         rounds = rounds.wrapping_add(1);
         if rounds.is_multiple_of(AGE_ROUNDS) {
             drop_old(shared, &mut clock);
+            shared.counters.clock_holds.store(clock.holds, Ordering::Relaxed);
         }
         log_due(shared);
         let settled = shared.settled.load(Ordering::Acquire);

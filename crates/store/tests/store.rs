@@ -354,3 +354,26 @@ fn the_level_of_a_topic_changes_without_losing_its_history() {
     assert_eq!((found.level(), found.epoch()), (Level::Fsync, epoch));
     assert_eq!(topic(&store, Level::Os).epoch().generation, 1);
 }
+
+#[test]
+fn figures_count_what_happened() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Options { pending_bytes: 10_000, ..options(dir.path()) }, ()).expect("the store opens");
+    let [os, fsync] = [("os", Level::Os), ("fsync", Level::Fsync)]
+        .map(|(name, level)| store.topic(name, level, Retention::default()).expect("a topic"));
+    for n in 1..=20 {
+        append(&store, &os, n, None);
+        append(&store, &fsync, n, None);
+    }
+    let busy = (0..500).filter(|n| store.append(&fsync, record(*n, None)).is_err()).count() as u64;
+    let taken = append(&store, &fsync, 1, None).offset;
+    let stats = store.stats();
+    assert_eq!((stats.health, stats.topics, stats.appended), (Health::Ok, 2, [20, taken]));
+    assert_eq!((stats.refused.busy, stats.refused.full, stats.refused.failed), (busy, 0, 0));
+    assert_eq!(stats.live_bytes, os.head().bytes + fsync.head().bytes);
+    assert_eq!((stats.commit_micros[0].count, stats.commit_micros[1].count), (20, taken));
+    assert!(stats.group_records.count <= stats.group_records.sum && stats.sync_micros.count > 0);
+    assert!(stats.sync_micros.quantile(0.5) <= stats.sync_micros.quantile(0.99));
+    assert!(stats.segments >= 1 && stats.bytes >= stats.written_bytes && stats.free_bytes.is_some());
+    assert_eq!((stats.damaged_ranges, stats.torn_bytes, stats.clock_holds), (0, 0, 0));
+}

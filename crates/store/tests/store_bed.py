@@ -2,7 +2,7 @@
 """Kills, power cuts and damaged files against a release build of the store, judged from outside.
 
     cargo build --release -p quic-websocket-store --example store_bed
-    store_bed.py BINARY kill|power|rot|full|inject COUNT [FAULT]
+    store_bed.py BINARY kill|points|power|rot|full|inject COUNT [FAULT]
 
 `power` needs strace and powercut.py (POWERCUT names its folder). Every line that the publisher printed before the
 moment of the fault is an acknowledgement, and has to be found afterwards.
@@ -121,6 +121,27 @@ def kill():
     return bad
 
 
+POINTS = ['after-write', 'before-sync', 'after-sync', 'in-rotate', 'in-checkpoint', 'in-copy', 'in-recovery']
+
+def points():
+    """Ends at named points, in a build with --cfg failpoints. Small segments and a high ratio, so that all are reached."""
+    bad = 0
+    for point in POINTS:
+        base = tempfile.mkdtemp(dir=SCRATCH); folder = base + '/store'; history = History(); reached = wrongs = 0
+        for n in range(count):
+            most = 2 if point in ('in-recovery', 'in-copy', 'in-checkpoint') else 30
+            env = dict(os.environ, SEGMENT='65536', GC='0.9', QWS_STORE_PAUSE=f'{point}:{random.randint(1, most)}')
+            p = subprocess.run([binary, 'publish', folder, '8', fault], capture_output=True, text=True, env=env)
+            reached += p.returncode == -signal.SIGABRT; history.consumers = {}
+            for line in p.stdout.splitlines(keepends=True):
+                if line.endswith('\n'): history.line(line)
+            wrong = history.judge(dump(folder, SEGMENT='65536', GC='0.9'))
+            if wrong: wrongs += 1; print(point, *wrong[:3], sep='\n  '); history = History(); shutil.rmtree(folder)
+        print(f'{point}: {reached} of {count} runs ended there, {wrongs} times wrong'); bad += wrongs + (reached == 0)
+        shutil.rmtree(base)
+    return bad
+
+
 def power():
     import powercut
     from powercut import TRACE
@@ -218,4 +239,4 @@ def inject():
     print(f'inject: {count} runs, {bad} times wrong'); return bad
 
 
-sys.exit(bool({'kill': kill, 'power': power, 'rot': rot, 'full': full, 'inject': inject}[suite]()))
+sys.exit(bool({'kill': kill, 'points': points, 'power': power, 'rot': rot, 'full': full, 'inject': inject}[suite]()))

@@ -12,6 +12,8 @@ pub(crate) struct Run {
     pub(crate) segment: u64,
     pub(crate) first: u64,
     pub(crate) count: u32,
+    /// Of these, the first so many are dropped.
+    pub(crate) dead: u32,
     pub(crate) bytes: u64,
     /// Time of the last record.
     pub(crate) at_ms: u64,
@@ -30,6 +32,16 @@ impl Run {
     pub(crate) fn last(&self) -> u64 {
         self.first + u64::from(self.count) - 1
     }
+
+    /// Offset of the first record that is not dropped.
+    pub(crate) fn first_live(&self) -> u64 {
+        self.first + u64::from(self.dead)
+    }
+
+    /// Bytes of the records that are not dropped, as if all were of one size.
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.bytes / u64::from(self.count).max(1) * u64::from(self.count - self.dead)
+    }
 }
 
 /// All runs, in the order of offsets within a topic.
@@ -39,19 +51,24 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Adds the next record of a topic. One that is there already, or has been dropped, is left out.
-    pub(crate) fn add(&mut self, topic: u64, segment: u64, offset: u64, at: u32, bytes: u64, at_ms: u64) -> bool {
+    /// Adds a record of a topic, nearly always the next one; the others are copies. One that is there already is left
+    /// out.
+    pub(crate) fn add(&mut self, topic: u64, segment: u64, offset: u64, at: u32, bytes: u64, at_ms: u64) {
         let runs = self.topics.entry(topic).or_default();
-        match runs.last_mut() {
-            Some(run) if offset <= run.last() => return false,
-            Some(Run { segment: of, first, count, bytes: sum, at_ms: time, places: Places::Memory(places) })
-                if *of == segment && offset == *first + u64::from(*count) =>
-            {
+        let is_next = runs.last().is_none_or(|run| run.last() < offset);
+        let place = if is_next { runs.len() } else { runs.partition_point(|run| run.last() < offset) };
+        if runs.get(place).is_some_and(|run| run.first <= offset) {
+            return;
+        }
+        match place.checked_sub(1).and_then(|before| runs.get_mut(before)) {
+            Some(Run {
+                segment: of, first, count, bytes: sum, at_ms: time, places: Places::Memory(places), ..
+            }) if *of == segment && offset == *first + u64::from(*count) => {
                 places.push(at);
                 *count += 1;
                 *sum += bytes;
                 *time = at_ms;
-                return false;
+                return;
             }
             _ => {}
         }
@@ -59,24 +76,72 @@ impl Index {
             // Most topics have few runs, and a vector begins with room for four.
             runs.reserve_exact(1);
         }
-        runs.push(Run { segment, first: offset, count: 1, bytes, at_ms, places: Places::Memory(vec![at]) });
-        true
+        let run = Run { segment, first: offset, count: 1, dead: 0, bytes, at_ms, places: Places::Memory(vec![at]) };
+        runs.insert(place, run);
     }
 
-    /// Forgets runs that end at or before an offset; returns their segments.
-    pub(crate) fn trim(&mut self, topic: u64, through: u64) -> Vec<u64> {
-        let Some(runs) = self.topics.get_mut(&topic) else { return Vec::new() };
+    /// Adds a run, unless all of it is there already. Says whether that is how it was: a part cannot be added.
+    pub(crate) fn add_run(&mut self, topic: u64, run: Run) -> bool {
+        let runs = self.topics.entry(topic).or_default();
+        if runs.is_empty() {
+            runs.reserve_exact(1);
+        }
+        let place = runs.partition_point(|known| known.last() < run.first);
+        let (mut next, last) = (run.first, run.last());
+        for known in runs[place..].iter().take_while(|known| known.first <= last) {
+            if known.first > next {
+                return false;
+            }
+            next = known.last() + 1;
+        }
+        if next == run.first {
+            runs.insert(place, run);
+            return true;
+        }
+        next > last
+    }
+
+    /// Puts copies into the place of the runs of one segment. Those whose originals are gone by now are left out.
+    pub(crate) fn replace(&mut self, segment: u64, copies: Self) {
+        for (topic, copies) in copies.topics {
+            let Some(runs) = self.topics.get_mut(&topic) else { continue };
+            let old: Vec<Run> = runs.extract_if(.., |run| run.segment == segment).collect();
+            let live = |copy: &Run| old.iter().any(|run| run.first_live() <= copy.last() && copy.first <= run.last());
+            for copy in copies.into_iter().filter(live) {
+                if self.add_run(topic, copy.clone()) {
+                    continue;
+                }
+                let Places::Memory(places) = &copy.places else { continue };
+                for (offset, at) in (copy.first..).zip(places) {
+                    self.add(topic, copy.segment, offset, *at, copy.bytes / u64::from(copy.count), copy.at_ms);
+                }
+            }
+            // Only the first run of a topic has records that are dropped.
+            if let Some(run) = old.iter().find(|run| run.dead > 0) {
+                self.trim(topic, run.first_live() - 1);
+            }
+        }
+    }
+
+    /// Forgets what ends at or before an offset; says whether that was anything.
+    pub(crate) fn trim(&mut self, topic: u64, through: u64) -> bool {
+        let Some(runs) = self.topics.get_mut(&topic) else { return false };
         let gone = runs.partition_point(|run| run.last() <= through);
-        runs.drain(..gone).map(|run| run.segment).collect()
+        runs.drain(..gone);
+        if let Some(run) = runs.first_mut().filter(|run| run.first <= through) {
+            run.dead = run.dead.max(u32::try_from(through + 1 - run.first).unwrap_or(0));
+            return true;
+        }
+        gone > 0
     }
 
-    pub(crate) fn remove(&mut self, topic: u64) -> Vec<u64> {
-        self.topics.remove(&topic).into_iter().flatten().map(|run| run.segment).collect()
+    pub(crate) fn remove(&mut self, topic: u64) -> bool {
+        self.topics.remove(&topic).is_some()
     }
 
     /// The runs as chunks for retention.
     pub(crate) fn chunks(&self, topic: u64) -> Vec<Chunk> {
-        let chunk = |run: &Run| Chunk { last: run.last(), bytes: run.bytes, at_ms: run.at_ms };
+        let chunk = |run: &Run| Chunk { last: run.last(), bytes: run.live_bytes(), at_ms: run.at_ms };
         self.topics.get(&topic).into_iter().flatten().map(chunk).collect()
     }
 }
@@ -152,6 +217,7 @@ pub(crate) fn decode_table(segment: u64, bytes: &[u8]) -> Option<Table> {
             segment,
             first: long(row, 8)?,
             count,
+            dead: 0,
             bytes: long(row, 16)?,
             at_ms: long(row, 24)?,
             places: Places::Disk(long(row, 32)?),

@@ -18,6 +18,7 @@
 
 mod catalogue;
 mod checkpoint;
+mod copy;
 mod frame;
 mod index;
 mod inspect;
@@ -47,7 +48,9 @@ use crate::codec::Entry;
 use crate::disk::{Disk, DiskFile};
 use crate::engine::{Engine, Snapshot};
 use crate::error::EngineError;
+use crate::failpoint;
 use crate::record::{Damage, Record, Room};
+use crate::stats::LogStats;
 
 pub use self::inspect::{Finding, Follower, Inspector, Lost, Report};
 pub(crate) use self::recovery::open;
@@ -61,6 +64,10 @@ pub(crate) struct LogOptions {
     pub(crate) min_free_bytes: u64,
     /// Bytes of all segments, 0 for no bound.
     pub(crate) max_bytes: u64,
+    /// Segments of which a smaller share than this is alive are copied.
+    pub(crate) gc_live_ratio: f64,
+    /// Only every so many rounds of the background look for segments that are of no more use.
+    pub(crate) gc_rounds: u32,
     /// Identity of the machine's run, to notice that the power was lost.
     pub(crate) boot: u64,
 }
@@ -121,6 +128,9 @@ pub(crate) struct Log<D: Disk> {
     damage: Mutex<Vec<Damage>>,
     /// Why a sync has failed. No later one is believed: a system may call clean what never reached the disk.
     failure: Mutex<Option<String>>,
+    /// Bytes that were written, and those of them that were copies.
+    appended: AtomicU64,
+    copied: AtomicU64,
     /// There was no room for a segment when one was made last.
     is_full: AtomicBool,
     /// Something was dropped, so segments may have become useless.
@@ -133,8 +143,14 @@ struct Tending<F> {
     witness_file: F,
     /// Checkpoints on the disk, by segment.
     checkpoints: BTreeSet<u64>,
-    /// From which segment on the newest checkpoint needs the log, and the one before it.
+    /// From which segment on the checkpoint before the newest one needs the log, and the newest one.
     replay_from: [u64; 2],
+    rounds: u32,
+    /// Bytes that may be copied now, and bytes that were written when that was counted last.
+    budget: u64,
+    written: u64,
+    /// Segments with records that cannot be read. They stay, so that a person can look at them.
+    damaged: BTreeSet<u64>,
 }
 
 /// Name of the file that says that a sync has failed.
@@ -195,6 +211,7 @@ impl<D: Disk> Log<D> {
             return Err(EngineError::Failed(why.clone()));
         }
         let written = segment.written.load(Ordering::Acquire);
+        failpoint::reach("before-sync");
         if let Err(error) = segment.file.sync() {
             let mut failure = self.failure.lock();
             let synced = segment.synced.load(Ordering::Acquire);
@@ -206,6 +223,7 @@ impl<D: Disk> Log<D> {
             }
             return Err(EngineError::Failed(failure.get_or_insert(error.to_string()).clone()));
         }
+        failpoint::reach("after-sync");
         segment.synced.fetch_max(written, Ordering::AcqRel);
         Ok(())
     }
@@ -256,6 +274,16 @@ impl<D: Disk> Engine for Log<D> {
 
     fn damage(&self) -> Vec<Damage> {
         self.damage.lock().clone()
+    }
+
+    fn stats(&self) -> LogStats {
+        LogStats {
+            bytes: self.bytes(),
+            segments: self.segments.read().len(),
+            free_bytes: self.disk.free().ok().filter(|free| *free < u64::MAX),
+            written_bytes: self.appended.load(Ordering::Relaxed),
+            copied_bytes: self.copied.load(Ordering::Relaxed),
+        }
     }
 
     fn close(&self) {

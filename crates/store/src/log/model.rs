@@ -16,7 +16,7 @@ pub(super) const SEGMENT: u64 = 8 << 10;
 const SLOTS: u64 = 5;
 
 pub(super) fn options(boot: u64) -> LogOptions {
-    LogOptions { segment_bytes: SEGMENT, min_free_bytes: 0, max_bytes: 0, boot }
+    LogOptions { segment_bytes: SEGMENT, min_free_bytes: 0, max_bytes: 0, gc_live_ratio: 0.5, gc_rounds: 1, boot }
 }
 
 pub(super) fn message(topic: u64, offset: u64, size: usize, key: bool) -> Entry {
@@ -553,7 +553,7 @@ pub(super) fn run(ops: &[Op], Run { faults, lies, looks }: Run) -> Result<(), St
                     return Err(format!("a false alarm: {damage:?}"));
                 }
             }
-            op if is_alive => is_alive = step(&log, &mut model, op)?,
+            op if is_alive => is_alive = step(&log, &mut model, op)? && !disk.is_power_lost(),
             _ => {}
         }
     }

@@ -64,7 +64,7 @@ impl<D: Disk> Log<D> {
         reverse: bool,
         most: usize,
     ) -> Result<Option<Batch<D::File>>, EngineError> {
-        let (number, run_first, count, wanted, known) = {
+        let (segment, run_first, count, wanted, known) = {
             let index = self.index.read();
             let Some(runs) = index.topics.get(&topic) else { return Ok(None) };
             let run = if reverse {
@@ -73,6 +73,8 @@ impl<D: Disk> Log<D> {
                 runs[runs.partition_point(|run| run.last() < range.0)..].first().filter(|run| run.first <= range.1)
             };
             let Some(run) = run else { return Ok(None) };
+            // Before the index is released: copies may take the place of this run, and its segment is deleted then.
+            let Some(segment) = self.segments.read().get(&run.segment).cloned() else { return Ok(None) };
             let wanted = (range.0.max(run.first), range.1.min(run.last()));
             let place = |offset: u64| usize::try_from(offset - run.first).unwrap_or(usize::MAX);
             let most = most.min(index::BLOCK);
@@ -80,14 +82,10 @@ impl<D: Disk> Log<D> {
             let (from, to) =
                 if reverse { (from.max(to.saturating_sub(most)), to) } else { (from, to.min(from + most)) };
             match &run.places {
-                Places::Memory(places) => {
-                    (run.segment, run.first, run.count, (from, to), Ok(places[from..to].to_vec()))
-                }
-                Places::Disk(start) => (run.segment, run.first, run.count, (from, to), Err(*start)),
+                Places::Memory(places) => (segment, run.first, run.count, (from, to), Ok(places[from..to].to_vec())),
+                Places::Disk(start) => (segment, run.first, run.count, (from, to), Err(*start)),
             }
         };
-        let segment = self.segments.read().get(&number).cloned();
-        let Some(segment) = segment else { return Ok(None) };
         let (from, places) = match known {
             Ok(places) => (wanted.0, places),
             Err(start) => {
@@ -176,15 +174,7 @@ impl<D: Disk> Log<D> {
         });
         let mut index = self.index.write();
         *segment.index.write() = None;
-        for (topic, runs) in &mut index.topics {
-            let own = runs.iter().position(|run| run.segment == segment.number);
-            let Some(own) = own else { continue };
-            let oldest = runs[own].first;
-            runs.retain(|run| run.segment != segment.number);
-            let fresh = fresh.topics.remove(topic).unwrap_or_default();
-            let fresh = fresh.into_iter().filter(|run| run.last() >= oldest);
-            runs.splice(own..own, fresh);
-        }
+        index.replace(segment.number, fresh);
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Opening a log: what is on the disk, and where to go on. Changes nothing that a crash in between could lose.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,6 +20,7 @@ use crate::codec::Entry;
 use crate::disk::{Disk, DiskFile};
 use crate::engine::{Found, Recovered};
 use crate::error::{EngineError, OpenError};
+use crate::failpoint;
 use crate::record::Damage;
 
 const FORMAT: u32 = 1;
@@ -81,6 +82,8 @@ struct Reading<D: Disk> {
     damage: Vec<Damage>,
     /// Damage took entries of which nobody can say to which topic they belonged.
     is_uncertain: bool,
+    /// Segments that are damaged.
+    damaged: BTreeSet<u64>,
     /// A sync had failed: behind this nothing is believed. Its turn is the segment's salt.
     failed: Option<Witness>,
     last: Last,
@@ -94,6 +97,7 @@ struct Last {
     sequence: u64,
     is_closed: bool,
     opens: Opens,
+    torn: u64,
     is_damaged: bool,
 }
 
@@ -127,6 +131,7 @@ pub(crate) fn open<D: Disk>(disk: D, options: LogOptions) -> Result<(Log<D>, Rec
         segments: BTreeMap::new(),
         damage,
         is_uncertain: false,
+        damaged: BTreeSet::new(),
         failed,
         last: Last::default(),
     };
@@ -136,6 +141,12 @@ pub(crate) fn open<D: Disk>(disk: D, options: LogOptions) -> Result<(Log<D>, Rec
     reading.read(&disk, &segments, &summary, &witness)?;
     reading.settle();
     finish(disk, options, reading, &summary, (witness, witness_file), checkpoints)
+}
+
+/// Bytes behind the end of a segment that were written, so not those of the room that is still free.
+fn torn(bytes: &[u8], end: u64) -> u64 {
+    let rest = usize::try_from(end).ok().and_then(|end| bytes.get(end..)).unwrap_or_default();
+    rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1)
 }
 
 fn read_witness<D: Disk>(disk: &D, is_there: bool) -> io::Result<(Witness, D::File)> {
@@ -231,6 +242,9 @@ impl<D: Disk> Reading<D> {
             let lost = found.damaged.iter().map(|(from, to)| Damage { file: name.clone(), from: *from, to: *to });
             let is_damaged = !found.damaged.is_empty() || found.salt.is_none() || found.opens.is_none();
             self.damage.extend(lost);
+            if is_damaged {
+                self.damaged.insert(number);
+            }
             if is_damaged && found.damaged.is_empty() {
                 self.damage.push(Damage { file: name, from: 0, to: bytes.len() as u64 });
             }
@@ -246,6 +260,7 @@ impl<D: Disk> Reading<D> {
                     damages: summary.damages,
                     ..Opens::default()
                 }),
+                torn: torn(&bytes, found.end),
                 is_damaged,
             };
         }
@@ -300,7 +315,10 @@ impl<D: Disk> Reading<D> {
             return Ok(None);
         }
         for (topic, run) in table.runs {
-            self.index.topics.entry(topic).or_default().push(run);
+            if !self.index.add_run(topic, run) {
+                // Copies of which a part is elsewhere as well: each record has to be looked at.
+                return Ok(None);
+            }
         }
         Ok(Some((table.salt, table.end, index_file)))
     }
@@ -383,7 +401,12 @@ fn finish<D: Disk>(
         // Newer ones cannot be read, and must not push out those that can.
         checkpoints: checkpoints.into_iter().filter(|number| *number <= summary.segment).collect(),
         replay_from: [summary.replay_from; 2],
+        rounds: 0,
+        budget: 0,
+        written: 0,
+        damaged: reading.damaged,
     };
+    failpoint::reach("in-recovery");
     if !is_broken {
         let opens = Opens { previous: last.number, ended: last.end, generation, damages, boot: options.boot };
         let begin = |writer: &mut Writer<D::File>, tending: &mut Tending<D::File>| {
@@ -413,6 +436,7 @@ fn finish<D: Disk>(
         begin(&mut writer, &mut tending).map_err(OpenError::io(name))?;
         reading.segments.insert(number, segment);
     }
+    let torn = reading.last.torn;
     let topics = std::mem::take(&mut reading.catalogue.topics);
     let index = &reading.index;
     let topics = topics.into_iter().map(|(id, topic)| Found {
@@ -428,7 +452,7 @@ fn finish<D: Disk>(
         consumers: topic.consumers.into_iter().collect(),
     });
     let recovered =
-        Recovered { topics: topics.collect(), next_topic: reading.catalogue.next_topic, generation, damages };
+        Recovered { topics: topics.collect(), next_topic: reading.catalogue.next_topic, generation, damages, torn };
     let log = Log {
         disk,
         options,
@@ -442,6 +466,8 @@ fn finish<D: Disk>(
         tending: Mutex::new(tending),
         damage: Mutex::new(reading.damage),
         failure: Mutex::default(),
+        appended: AtomicU64::new(0),
+        copied: AtomicU64::new(0),
         is_full: AtomicBool::new(is_broken),
         is_dropped: AtomicBool::new(true),
     };

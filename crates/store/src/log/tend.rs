@@ -1,14 +1,14 @@
 //! What nobody waits for: index files, checkpoints, the witness, and old segments.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::Ordering;
 
 use super::checkpoint::{self, SLOT, Summary, Witness};
 use super::index::{self, Places, Run};
-use super::{Log, Segment, Tending, checkpoint_name, index_name, segment_name};
+use super::{Log, Segment, Tending, checkpoint_name, index_name};
 use crate::disk::{Disk, DiskFile};
 use crate::engine::{Engine, Snapshot};
+use crate::failpoint;
 
 impl<D: Disk> Log<D> {
     /// Writes index files and checkpoints, makes the next segment, and deletes old ones.
@@ -16,7 +16,7 @@ impl<D: Disk> Log<D> {
         let mut tending = self.tending.lock();
         let Some(current) = self.current() else { return Ok(()) };
         self.put_witness(&mut tending, &current)?;
-        if current.written.load(Ordering::Relaxed) > self.options.segment_bytes / 2 {
+        if current.written.load(Ordering::Relaxed) > current.length.load(Ordering::Relaxed) / 2 {
             self.has_room();
         }
         let sealed: Vec<_> = self
@@ -43,7 +43,7 @@ impl<D: Disk> Log<D> {
             put_checkpoint(&self.disk, &mut tending, &summary, &bytes)?;
             self.is_dropped.store(true, Ordering::Release);
         }
-        self.delete(&tending)
+        self.free_space(&mut tending)
     }
 
     /// Notes how much is on the disk, beside the log.
@@ -85,6 +85,11 @@ impl<D: Disk> Log<D> {
         file.sync()?;
         self.disk.sync_names()?;
         *segment.index.write() = Some(file);
+        // The rest of its room is of no more use.
+        if segment.length.load(Ordering::Relaxed) > end {
+            segment.file.set_len(end)?;
+            segment.length.store(end, Ordering::Relaxed);
+        }
         for part in runs.iter().zip(&starts).collect::<Vec<_>>().chunks(1000) {
             let mut index = self.index.write();
             for ((topic, run), start) in part {
@@ -94,39 +99,6 @@ impl<D: Disk> Log<D> {
                     run.places = Places::Disk(**start);
                 }
             }
-        }
-        Ok(())
-    }
-
-    /// Deletes segments in which nothing is alive and that no checkpoint needs.
-    fn delete(&self, tending: &Tending<D::File>) -> io::Result<()> {
-        let [older, newest] = tending.replay_from;
-        let mut dead: BTreeSet<u64> = self.segments.read().range(..newest).map(|(number, _)| *number).collect();
-        if dead.is_empty() || !self.is_dropped.swap(false, Ordering::AcqRel) {
-            return Ok(());
-        }
-        {
-            let index = self.index.read();
-            for run in index.topics.values().flatten() {
-                dead.remove(&run.segment);
-            }
-        }
-        let needed = dead.split_off(&older);
-        if dead.is_empty() && !needed.is_empty() && self.is_full.load(Ordering::Relaxed) {
-            // The log was filled faster than checkpoints are made. One more segment, and the next checkpoint frees these.
-            let mut writer = self.writer.lock();
-            if writer.segment.number == newest {
-                self.rotate_in_reserve(&mut writer, 0).map_err(|error| io::Error::other(error.to_string()))?;
-            }
-        }
-        if !dead.is_empty() {
-            // The trims have to be on the disk before what they dropped is gone from it.
-            self.sync().map_err(|error| io::Error::other(error.to_string()))?;
-        }
-        for number in dead {
-            self.segments.write().remove(&number);
-            self.disk.remove(&segment_name(number))?;
-            let _ = self.disk.remove(&index_name(number));
         }
         Ok(())
     }
@@ -145,6 +117,7 @@ pub(super) fn put_checkpoint<D: Disk>(
     }
     let file = disk.create(&name)?;
     file.write_at(bytes, 0)?;
+    failpoint::reach("in-checkpoint");
     file.sync()?;
     disk.sync_names()?;
     tending.checkpoints.insert(summary.segment);

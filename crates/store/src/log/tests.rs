@@ -174,3 +174,56 @@ fn a_log_without_checksums_shows_wrong_contents() {
     let wrong = (0..200).filter(|seed| rot(*seed).is_err()).count();
     assert!(wrong > 10, "the planted fault is found only {wrong} times");
 }
+
+#[test]
+fn a_record_that_is_kept_for_long_does_not_keep_its_segment() {
+    let disk = SimDisk::default();
+    let (log, _) = open(disk.clone(), options(1)).expect("a log");
+    let kept = [(1, 1), (1, 2), (3, 1)].map(|(topic, offset)| message(topic, offset, 200, true));
+    log.write(&mut [1, 2, 3].map(made).iter().chain(&kept), true).expect("written");
+    let mut most = 0;
+    for offset in 1..=2000 {
+        let trim = Entry::Trim { topic: 2, through: offset - 1 };
+        log.write(&mut [message(2, offset, 300, false), trim].iter(), true).expect("written");
+        if offset.is_multiple_of(10) {
+            log.sync().expect("synced");
+            let snapshot = |put: &mut dyn FnMut(Entry)| {
+                for (topic, offset) in [(1, 2), (2, offset), (3, 1)] {
+                    put(made(topic));
+                    put(Entry::Newest { topic, offset, at_ms: 0 });
+                }
+                put(Entry::Trim { topic: 2, through: offset - 1 });
+            };
+            log.tend(log.due().unwrap_or(0), &snapshot).expect("tended");
+            most = most.max(log.segments.read().len());
+        }
+    }
+    assert!(most <= 6, "{most} segments");
+    let copied = log.copied.load(Ordering::Relaxed);
+    assert!(copied > 1000 && copied < log.appended.load(Ordering::Relaxed) / 2, "{copied} bytes");
+    let check = |log: &Log<SimDisk>| {
+        for entry in &kept {
+            let Entry::Message { topic, record } = entry else { continue };
+            let found = all(log, *topic, (record.offset, record.offset), false, 1);
+            assert_eq!(found.first(), Some(record));
+        }
+        assert!(log.damage().is_empty());
+    };
+    check(&log);
+    drop(log);
+    let (log, recovered) = open(disk.after_kill(), options(1)).expect("a log");
+    check(&log);
+    assert_eq!(recovered.topics.iter().map(|found| found.newest).collect::<Vec<_>>(), [2, 2000, 1]);
+}
+
+#[test]
+fn copying_is_a_part_of_the_random_runs() {
+    let copied = (0..100).filter(|seed| {
+        let ops = operations(*seed);
+        let (log, _) = open(SimDisk::default(), options(1)).expect("a log");
+        let mut model = Model::default();
+        ops.iter().for_each(|op| drop(step(&log, &mut model, op)));
+        log.copied.load(Ordering::Relaxed) > 0
+    });
+    assert!(copied.count() > 20);
+}

@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 
 use super::frame::{self, FrameKind, HEADER, Header};
 use super::segment::{self, Opens};
-use super::{Log, Place, Segment, Writer, io_error, prepare};
+use super::{Log, Place, Segment, Writer, io_error, prepare, segment_name};
 use crate::codec::Entry;
 use crate::disk::{Disk, DiskFile};
 use crate::error::EngineError;
+use crate::failpoint;
 
 /// Most bytes of a segment that are kept for entries that are no publishes.
 const RESERVE: u64 = 1 << 20;
@@ -84,8 +85,8 @@ impl<D: Disk> Log<D> {
         let old = writer.segment.clone();
         let ended = old.written.load(Ordering::Relaxed);
         self.sync_segment(&old)?;
-        old.is_sealed.store(true, Ordering::Release);
-        let next = Arc::new(next);
+        failpoint::reach("in-rotate");
+        let (next, length) = (Arc::new(next), writer.length);
         let opens = Opens {
             previous: old.number,
             ended,
@@ -93,8 +94,14 @@ impl<D: Disk> Log<D> {
             damages: self.damages,
             boot: self.options.boot,
         };
-        self.segments.write().insert(next.number, next.clone());
-        writer.open(next, &opens).map_err(|error| EngineError::Failed(error.to_string()))?;
+        if let Err(error) = writer.open(next.clone(), &opens) {
+            // As if it had never been made; the next try makes it again.
+            (writer.segment, writer.length, writer.is_broken) = (old, length, true);
+            let _ = self.disk.remove(&segment_name(next.number));
+            return Err(EngineError::Failed(error.to_string()));
+        }
+        self.segments.write().insert(next.number, next);
+        old.is_sealed.store(true, Ordering::Release);
         writer.is_broken = false;
         Ok(())
     }
@@ -137,56 +144,70 @@ impl<D: Disk> Log<D> {
         may_use_reserve: bool,
     ) -> Result<(), EngineError> {
         let mut writer = self.writer.lock();
-        let writer = &mut *writer;
+        let mut gone = Vec::new();
+        let mut seen = group.inspect(|entry| match entry {
+            Entry::Trim { topic, through } => gone.push((*topic, Some(*through))),
+            Entry::TopicGone { topic } => gone.push((*topic, None)),
+            Entry::TopicMade { topic, .. } => {
+                self.next_topic.fetch_max(topic + 1, Ordering::Relaxed);
+            }
+            _ => {}
+        });
+        self.put_entries(&mut writer, &mut seen, may_use_reserve)?;
+        let mut index = self.index.write();
+        for place in &writer.places {
+            index.add(place.topic, writer.segment.number, place.offset, place.at, place.bytes, place.at_ms);
+        }
+        for (topic, through) in gone {
+            let is_dropped = match through {
+                Some(through) => index.trim(topic, through),
+                None => index.remove(topic),
+            };
+            if is_dropped {
+                self.is_dropped.store(true, Ordering::Release);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a frame, and notes where its records are.
+    pub(super) fn put_entries(
+        &self,
+        writer: &mut Writer<D::File>,
+        group: &mut dyn Iterator<Item = &Entry>,
+        may_use_reserve: bool,
+    ) -> Result<(), EngineError> {
+        let too_long = |error: std::num::TryFromIntError| EngineError::Failed(error.to_string());
         writer.buffer.clear();
         writer.buffer.resize(HEADER, 0);
         writer.places.clear();
         let mut count = 0;
-        let mut gone = Vec::new();
         for entry in group {
-            let start = writer.buffer.len();
-            entry.encode(&mut writer.buffer);
-            count += 1;
-            match entry {
-                Entry::Message { topic, record } => writer.places.push(Place {
+            if let Entry::Message { topic, record } = entry {
+                writer.places.push(Place {
                     topic: *topic,
                     offset: record.offset,
-                    at: u32::try_from(start).map_err(|error| EngineError::Failed(error.to_string()))?,
+                    at: u32::try_from(writer.buffer.len()).map_err(too_long)?,
                     bytes: record.size(),
                     at_ms: record.at_ms,
-                }),
-                Entry::Trim { topic, through } => gone.push((*topic, Some(*through))),
-                Entry::TopicGone { topic } => gone.push((*topic, None)),
-                Entry::TopicMade { topic, .. } => {
-                    self.next_topic.fetch_max(topic + 1, Ordering::Relaxed);
-                }
-                _ => {}
+                });
             }
+            entry.encode(&mut writer.buffer);
+            count += 1;
         }
         if count == 0 {
             return Ok(());
         }
         let length = (writer.buffer.len() + frame::CRC) as u64;
         self.make_room(writer, length, may_use_reserve)?;
-        let at = writer.segment.written.load(Ordering::Relaxed);
+        let base = u32::try_from(writer.segment.written.load(Ordering::Relaxed)).map_err(too_long)?;
         if let Err(error) = writer.put(FrameKind::Entries, count) {
             writer.is_broken = true;
             return Err(io_error(&error));
         }
-        let base = u32::try_from(at).map_err(|error| EngineError::Failed(error.to_string()))?;
-        let mut index = self.index.write();
-        for place in &writer.places {
-            index.add(place.topic, writer.segment.number, place.offset, base + place.at, place.bytes, place.at_ms);
-        }
-        for (topic, through) in gone {
-            let dropped = match through {
-                Some(through) => index.trim(topic, through),
-                None => index.remove(topic),
-            };
-            if !dropped.is_empty() {
-                self.is_dropped.store(true, Ordering::Release);
-            }
-        }
+        self.appended.fetch_add(length, Ordering::Relaxed);
+        writer.places.iter_mut().for_each(|place| place.at += base);
+        failpoint::reach("after-write");
         Ok(())
     }
 }

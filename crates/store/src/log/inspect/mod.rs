@@ -132,7 +132,8 @@ impl<F: DiskFile> View<F> {
         let frozen = Frozen::take(source).map_err(OpenError::io(dir))?;
         let frozen = frozen.ok_or_else(|| OpenError::NotAStore(dir.to_owned()))?;
         let files = frozen.files();
-        let options = LogOptions { segment_bytes: 4096, min_free_bytes: 0, max_bytes: 0, boot };
+        let options =
+            LogOptions { segment_bytes: 4096, min_free_bytes: 0, max_bytes: 0, gc_live_ratio: 0.0, gc_rounds: 1, boot };
         let (log, recovered) = recovery::open(frozen, options)?;
         Ok((Self { log, files }, recovered))
     }
