@@ -102,8 +102,11 @@ impl Index {
     }
 
     /// Puts copies into the place of the runs of one segment. Those whose originals are gone by now are left out.
-    pub(crate) fn replace(&mut self, segment: u64, copies: Self) {
-        for (topic, copies) in copies.topics {
+    pub(crate) fn replace(&mut self, segment: u64, mut copies: Self) {
+        let of_it = |(_, runs): &(&u64, &Vec<Run>)| runs.iter().any(|run| run.segment == segment);
+        let topics: Vec<u64> = self.topics.iter().filter(of_it).map(|(topic, _)| *topic).collect();
+        for topic in topics {
+            let copies = copies.topics.remove(&topic).unwrap_or_default();
             let Some(runs) = self.topics.get_mut(&topic) else { continue };
             let old: Vec<Run> = runs.extract_if(.., |run| run.segment == segment).collect();
             let live = |copy: &Run| old.iter().any(|run| run.first_live() <= copy.last() && copy.first <= run.last());

@@ -317,6 +317,7 @@ impl<D: Disk> Reading<D> {
         for (topic, run) in table.runs {
             if !self.index.add_run(topic, run) {
                 // Copies of which a part is elsewhere as well: each record has to be looked at.
+                self.index.topics.values_mut().for_each(|runs| runs.retain(|run| run.segment != number));
                 return Ok(None);
             }
         }
