@@ -193,7 +193,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_do_any_harm(mut saved in proptest::collection::vec(any::<u8>(), 0..60), is_version in any::<bool>()) {
+        fn no_bytes_do_any_harm(
+            mut saved in proptest::collection::vec(any::<u8>(), 0..60),
+            is_version in any::<bool>(),
+        ) {
             if let Some(first) = saved.first_mut() && is_version {
                 *first = VERSION;
             }

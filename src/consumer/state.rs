@@ -347,7 +347,8 @@ impl Consumer {
         lost
     }
 
-    /// The messages of a range cannot be read, now or later. Those that were never given are lost only if they are next.
+    /// The messages of a range cannot be read, now or later. Those that were never given are lost only if they are
+    /// next.
     pub(crate) fn damage(&mut self, first: u64, last: u64) -> Lost {
         let mut lost = Lost::default();
         for offset in self.free_between(first.saturating_sub(1), last) {

@@ -1,6 +1,6 @@
 //! The replies of one lane, in the order of its requests. A pending reply keeps its place, and later replies wait
-//! behind it; meanwhile the lane is read on, within bounds. Only replies to requests without an effect come before those
-//! that wait for a disk.
+//! behind it; meanwhile the lane is read on, within bounds. Only replies to requests without an effect come before
+//! those that wait for a disk.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;

@@ -65,8 +65,8 @@ impl Topics {
         }
     }
 
-    /// Publishes, and waits for room if there is none. Dropped while it waits for that, it has published nothing; behind
-    /// that, everything.
+    /// Publishes, and waits for room if there is none. Dropped while it waits for that, it has published nothing;
+    /// behind that, everything.
     pub(crate) async fn publish(&self, publication: &Publication, by: &Allowance) -> Result<Publishing, TopicError> {
         let Publication { topic: name, draft } = publication;
         if let Some(published) = self.publish_now(publication, by) {

@@ -1,5 +1,5 @@
-//! The queue group of one topic: subscriptions that share its messages, each of which goes to one of them, at most once.
-//! The member is chosen under the topic's lock, and told apart at its worker by its client's id.
+//! The queue group of one topic: subscriptions that share its messages, each of which goes to one of them, at most
+//! once. The member is chosen under the topic's lock, and told apart at its worker by its client's id.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Durable consumers: each message is delivered until it is acknowledged and never again after that, whatever becomes of
-//! the clients; and no consumer is more than its bounds allow.
+//! Durable consumers: each message is delivered until it is acknowledged and never again after that, whatever becomes
+//! of the clients; and no consumer is more than its bounds allow.
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
@@ -419,7 +419,10 @@ async fn consumers_have_bounds() {
     for _ in 0..3 {
         clients.push(Subscriber::over(Over::Native, &server, "client").await);
     }
-    let subscribe = |topic: &str, durable: &str| json!({"type": "subscribe", "topic": topic, "durable": durable, "share": true, "id": 1});
+    let subscribe = |topic: &str, durable: &str| {
+        let (kind, id) = ("subscribe", 1);
+        json!({"type": kind, "topic": topic, "durable": durable, "share": true, "id": id})
+    };
     for (client, topic, durable, expected) in [
         (0, "none", "w", "409 durable: none has no durable consumers"),
         (0, "empty", "w", "409 durable: empty keeps no messages, so it has no durable consumers"),

@@ -44,8 +44,8 @@ pub(crate) type Snapshot<'a> = &'a dyn Fn(&mut dyn FnMut(Entry));
 
 /// Keeps entries on disk.
 pub(crate) trait Engine: Send + Sync + 'static {
-    /// Gives a group to the system: all of it is safe from the end of the process, or none of it. `may_use_reserve` says
-    /// whether it may take the room that is kept for entries that are no publishes. Called by one thread.
+    /// Gives a group to the system: all of it is safe from the end of the process, or none of it. `may_use_reserve`
+    /// says whether it may take the room that is kept for entries that are no publishes. Called by one thread.
     fn write(&self, group: &mut dyn Iterator<Item = &Entry>, may_use_reserve: bool) -> Result<(), EngineError>;
 
     /// Brings to the disk all that was written before the call. Called by one thread, beside `write`.

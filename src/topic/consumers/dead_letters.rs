@@ -1,5 +1,5 @@
-//! Dead messages: copied into the dead-letter topic that the rule names, and settled behind that. So none is lost; and a
-//! copy that was made before a crash is recognised by its key, so none is there twice.
+//! Dead messages: copied into the dead-letter topic that the rule names, and settled behind that. So none is lost; and
+//! a copy that was made before a crash is recognised by its key, so none is there twice.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;

@@ -34,7 +34,8 @@ fn io_error(error: EngineError) -> io::Error {
 }
 
 impl<D: Disk> Log<D> {
-    /// Deletes segments in which nothing is alive and that no checkpoint needs, and copies what is alive in another one.
+    /// Deletes segments in which nothing is alive and that no checkpoint needs, and copies what is alive in another
+    /// one.
     pub(super) fn free_space(&self, tending: &mut Tending<D::File>) -> io::Result<()> {
         tending.rounds = tending.rounds.wrapping_add(1);
         let appended = self.appended.load(Ordering::Relaxed);
@@ -72,7 +73,8 @@ impl<D: Disk> Log<D> {
                 return self.copy(number, tending);
             }
         } else if is_full && dead.is_empty() && needed.iter().any(|entry| is_dead(&entry)) {
-            // The log was filled faster than checkpoints are made. One more segment, and the next checkpoint frees these.
+            // The log was filled faster than checkpoints are made. One more segment, and the next checkpoint frees
+            // these.
             let mut writer = self.writer.lock();
             if writer.segment.number == newest {
                 self.rotate_in_reserve(&mut writer, 0).map_err(io_error)?;
