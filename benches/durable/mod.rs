@@ -256,7 +256,9 @@ async fn fill(server: &Server, level: &str, topics: usize, count: u64, size: usi
     let connections = 16;
     let mut publishers = Publishers::connect(Kind::WebSocket, &server.target, server.plain, connections).await?;
     let limit = Limit::Messages(count.div_ceil(connections as u64));
-    publishers.run(Load { level, topics, in_turn, window: 256, size, limit }).await
+    // The server refuses more than 64 MiB that wait to be stored.
+    let window = if size > 1024 { 16 } else { 256 };
+    publishers.run(Load { level, topics, in_turn, window, size, limit }).await
 }
 
 /// Time from the start of a server that was killed until it has served the first client, and its memory.

@@ -334,7 +334,7 @@ impl Template {
         let mut frame = Vec::new();
         match kind {
             Kind::Quic | Kind::WebSocket => {
-                let body = json!({ "type": "publish", "id": 1, "topic": name, "content": content }).to_string();
+                let body = json!({ "type": "publish", "id": "1", "topic": name, "content": content }).to_string();
                 kind.framing().encode(body.as_bytes(), true, &mut frame);
             }
             Kind::JetStream => {
