@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quic_websocket_store::{
-    Committed, Damage, Health, Level, NewRecord, OpenError, Options, Page, Refusal, Retention, Room, Store, StoreError,
-    Ticket,
+    self as store, Committed, Damage, Health, Level, NewRecord, OpenError, Options, Page, Refusal, Retention, Room,
+    Store, StoreError, Ticket,
 };
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
 use crate::config::{Config, Durability, History, TopicRule};
-use crate::metrics::{ByLevel, Counter, Refused, StoreState, StoreStats};
+use crate::metrics::{self, ByLevel, Latency, StoreState, StoreStats};
 
 /// A topic in the store.
 pub(crate) type StoredTopic = quic_websocket_store::Topic;
@@ -24,8 +24,6 @@ pub(crate) struct Durable {
     store: Store,
     /// Reads at the same time.
     readers: Arc<Semaphore>,
-    taken: [Counter; 2],
-    refused: [Counter; 3],
     keys: u64,
     key_ms: u64,
     most_topics: u64,
@@ -49,6 +47,7 @@ impl Durable {
         options.segment_bytes = settings.segment_bytes;
         options.min_free_bytes = settings.min_free_bytes;
         options.max_bytes = settings.max_bytes;
+        options.gc_live_ratio = settings.compact_below_percent as f64 / 100.0;
         options.clock_hold = Duration::from_millis(settings.clock_hold_ms);
         let began = Instant::now();
         let store = Store::open(options, committed)?;
@@ -65,8 +64,6 @@ impl Durable {
         Ok(Some(Self {
             store,
             readers: Arc::new(Semaphore::new(usize::try_from(settings.readers).unwrap_or(1))),
-            taken: Default::default(),
-            refused: Default::default(),
             keys: config.limits.topic_keys,
             key_ms: config.timing.topic_key_ms,
             most_topics: config.limits.max_topics,
@@ -117,35 +114,46 @@ impl Durable {
 
     /// Takes a record. Never blocks.
     pub(crate) fn append(&self, topic: &StoredTopic, record: NewRecord) -> Result<Ticket, Refusal> {
-        let ticket = self.store.append(topic, record);
-        let [os, fsync] = &self.taken;
-        let [full, busy, failed] = &self.refused;
-        let counter = match &ticket {
-            Ok(_) if topic.level() == Level::Os => os,
-            Ok(_) => fsync,
-            Err(Refusal::Full) => full,
-            Err(Refusal::Busy) => busy,
-            Err(Refusal::Failed | Refusal::Closed) => failed,
-            // The publisher's error, not the store's.
-            Err(Refusal::TooLong) => return ticket,
-        };
-        counter.add(1);
-        ticket
+        self.store.append(topic, record)
     }
 
+    /// Figures for metrics. Looks at every topic for a moment.
     pub(crate) fn stats(&self) -> StoreStats {
-        let ([os, fsync], [full, busy, failed]) = (&self.taken, &self.refused);
+        let stats = self.store.stats();
+        let micros = |of: &store::Distribution| Latency {
+            p50: of.quantile(0.5),
+            p90: of.quantile(0.9),
+            p99: of.quantile(0.99),
+            max: of.quantile(1.0),
+            count: of.count,
+        };
+        let ([os, fsync], [os_micros, fsync_micros]) = (stats.appended, &stats.commit_micros);
+        let store::Refused { full, busy, failed } = stats.refused;
         StoreStats {
-            state: match self.store.health() {
+            state: match stats.health {
                 Health::Ok => StoreState::Ok,
                 Health::Full => StoreState::Full,
                 Health::Failed => StoreState::Failed,
             },
-            topics: self.store.count() as u64,
-            pending_bytes: self.store.pending_bytes() as u64,
-            taken: ByLevel { os: os.get(), fsync: fsync.get() },
-            refused: Refused { full: full.get(), busy: busy.get(), failed: failed.get() },
-            damaged_ranges: self.store.damage().len() as u64,
+            topics: stats.topics as u64,
+            bytes: stats.bytes,
+            live_bytes: stats.live_bytes,
+            free_bytes: stats.free_bytes,
+            segments: stats.segments as u64,
+            written_bytes: stats.written_bytes,
+            copied_bytes: stats.copied_bytes,
+            pending_bytes: stats.pending_bytes as u64,
+            stored: ByLevel { os, fsync },
+            groups: stats.group_records.count,
+            group_records_p50: stats.group_records.quantile(0.5),
+            sync_us: micros(&stats.sync_micros),
+            os_us: micros(os_micros),
+            fsync_us: micros(fsync_micros),
+            refused: metrics::Refused { full, busy, failed },
+            damaged_ranges: stats.damaged_ranges as u64,
+            recovery_ms: u64::try_from(stats.recovery.as_millis()).unwrap_or(u64::MAX),
+            torn_bytes: stats.torn_bytes,
+            clock_holds: stats.clock_holds,
         }
     }
 

@@ -35,6 +35,9 @@ pub struct Store {
     pub cache_bytes: u64,
     /// Reads from the disk at the same time; others wait. Default 2; 1 to 64.
     pub readers: u64,
+    /// Percentage of a file that is alive below which its messages are copied, so that it can be deleted. Default 25; 0
+    /// never, at most 90.
+    pub compact_below_percent: u64,
     /// Time in milliseconds for which no message is forgotten for its age after the system's clock has jumped. Default
     /// one hour; at most 30 days.
     pub clock_hold_ms: u64,
@@ -52,6 +55,7 @@ impl Default for Store {
             cache_messages: 1000,
             cache_bytes: MIB,
             readers: 2,
+            compact_below_percent: 25,
             clock_hold_ms: 3_600_000,
         }
     }
@@ -59,7 +63,7 @@ impl Default for Store {
 
 impl Store {
     /// Each setting with its name, its value, and the least and the greatest one.
-    pub(super) fn bounds(&self) -> [(&'static str, u64, u64, u64); 9] {
+    pub(super) fn bounds(&self) -> [(&'static str, u64, u64, u64); 10] {
         [
             ("store.max_bytes", self.max_bytes, 0, 1 << 60),
             ("store.min_free_bytes", self.min_free_bytes, 0, 1 << 60),
@@ -69,6 +73,7 @@ impl Store {
             ("store.cache_messages", self.cache_messages, 0, 1_000_000),
             ("store.cache_bytes", self.cache_bytes, 0, GIB),
             ("store.readers", self.readers, 1, 64),
+            ("store.compact_below_percent", self.compact_below_percent, 0, 90),
             ("store.clock_hold_ms", self.clock_hold_ms, 0, 30 * DAY_MS),
         ]
     }

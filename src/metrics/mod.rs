@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
+pub(crate) use self::counters::Counters;
 pub use self::counters::{ByCarrier, CARRIERS, Closed, Totals};
-pub(crate) use self::counters::{Counter, Counters};
 pub(crate) use self::rate::Rate;
 pub(crate) use self::stats::thousandths;
 pub use self::stats::{ClientStats, Clients, ConsumerStats, Consumers, Percentiles, Queues, Stats, TopicStats, Topics};
-pub use self::store::{ByLevel, Refused, StoreState, StoreStats};
+pub use self::store::{ByLevel, Latency, Refused, StoreState, StoreStats};
 pub(crate) use self::top::TopN;
 
 /// The counters of a server, one set per worker.

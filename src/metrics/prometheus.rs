@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Write};
 
 use super::counters::Totals;
 use super::stats::{Percentiles, Stats};
-use super::store::{StoreState, StoreStats};
+use super::store::{Latency, StoreState, StoreStats};
 
 impl Stats {
     /// The content type of [`prometheus`](Self::prometheus).
@@ -93,17 +93,40 @@ impl Page<'_> {
     fn store(&mut self, store: &StoreStats) -> fmt::Result {
         let states = StoreState::ALL.map(|(state, name)| (label("state", name), u8::from(state == store.state)));
         self.metric("store_state", GAUGE, "1 for the state of the store of durable topics, else 0.", states)?;
-        self.one("store_topics", GAUGE, "Topics on disk.", store.topics)?;
-        let help = "Bytes of messages that are taken and not yet stored.";
-        self.one("store_pending_bytes", GAUGE, help, store.pending_bytes)?;
-        let help = "Ranges of the store's files that cannot be read.";
-        self.one("store_damaged_ranges", GAUGE, help, store.damaged_ranges)?;
-        let taken = [("os", store.taken.os), ("fsync", store.taken.fsync)];
-        let taken = taken.map(|(level, count)| (label("level", level), count));
-        self.metric("store_taken_total", COUNTER, "Messages taken for the disk, by durability.", taken)?;
+        for (name, kind, help, value) in [
+            ("store_topics", GAUGE, "Topics on disk.", Some(store.topics)),
+            ("store_bytes", GAUGE, "Bytes of the store's files.", Some(store.bytes)),
+            ("store_live_bytes", GAUGE, "Bytes of the messages that topics keep on disk.", Some(store.live_bytes)),
+            ("store_free_bytes", GAUGE, "Free bytes of the store's file system.", store.free_bytes),
+            ("store_segments", GAUGE, "Files of the store's log.", Some(store.segments)),
+            ("store_pending_bytes", GAUGE, "Bytes that are taken and not yet stored.", Some(store.pending_bytes)),
+            ("store_damaged_ranges", GAUGE, "Ranges of files that cannot be read.", Some(store.damaged_ranges)),
+            ("store_torn_bytes", GAUGE, "Bytes that the process before had not completed.", Some(store.torn_bytes)),
+            ("store_written_bytes_total", COUNTER, "Bytes written to the log.", Some(store.written_bytes)),
+            ("store_copied_bytes_total", COUNTER, "Bytes copied to give back space.", Some(store.copied_bytes)),
+            ("store_groups_total", COUNTER, "Groups of messages written at once.", Some(store.groups)),
+            ("store_clock_holds_total", COUNTER, "Times that the clock had jumped.", Some(store.clock_holds)),
+        ] {
+            self.metric(name, kind, help, value.map(|value| (String::new(), value)))?;
+        }
+        self.one(
+            "store_recovery_seconds",
+            GAUGE,
+            "Time that opening the store took.",
+            seconds(store.recovery_ms as f64),
+        )?;
+        let stored = [("os", store.stored.os), ("fsync", store.stored.fsync)];
+        let stored = stored.map(|(level, count)| (label("level", level), count));
+        self.metric("store_stored_total", COUNTER, "Messages stored, by durability.", stored)?;
+        let times = |of: &Latency| of.percentiles().map(|(name, us)| (label("percentile", name), us as f64 / 1e6));
+        self.metric("store_sync_seconds", GAUGE, "Time of a sync, by percentile.", times(&store.sync_us))?;
+        let help = "Time until a message was stored, for topics with os, by percentile.";
+        self.metric("store_os_seconds", GAUGE, help, times(&store.os_us))?;
+        let help = "Time until a message was stored, for topics with fsync, by percentile.";
+        self.metric("store_fsync_seconds", GAUGE, help, times(&store.fsync_us))?;
         let refused = [("full", store.refused.full), ("busy", store.refused.busy), ("failed", store.refused.failed)];
         let refused = refused.map(|(why, count)| (label("why", why), count));
-        self.metric("store_refused_total", COUNTER, "Durable messages refused with 503, by reason.", refused)
+        self.metric("store_refused_total", COUNTER, "Durable messages that the store did not take, by reason.", refused)
     }
 
     /// Writes the percentiles of a measurement; left out without clients, because 0 would be a measurement. The label
@@ -170,10 +193,24 @@ mod tests {
             store: Some(StoreStats {
                 state: StoreState::Full,
                 topics: 3,
+                bytes: 4,
+                live_bytes: 0,
+                free_bytes: None,
+                segments: 1,
+                written_bytes: 0,
+                copied_bytes: 0,
                 pending_bytes: 0,
-                taken: ByLevel { os: 5, fsync: 6 },
+                stored: ByLevel { os: 5, fsync: 6 },
+                groups: 0,
+                group_records_p50: 0,
+                sync_us: Latency { p50: 250, p90: 500, p99: 1000, max: 2000, count: 9 },
+                os_us: Latency::default(),
+                fsync_us: Latency::default(),
                 refused: Refused { full: 7, ..Refused::default() },
                 damaged_ranges: 0,
+                recovery_ms: 1500,
+                torn_bytes: 0,
+                clock_holds: 0,
             }),
             rtt_ms: Percentiles::of(vec![2.0, 250.5]),
             loss_percent: Percentiles::of(vec![1.5]),
@@ -203,7 +240,9 @@ mod tests {
             r#"qws_info{version="1.2.3"} 1"#,
             r#"qws_store_state{state="full"} 1"#,
             r#"qws_store_state{state="ok"} 0"#,
-            r#"qws_store_taken_total{level="fsync"} 6"#,
+            r#"qws_store_stored_total{level="fsync"} 6"#,
+            r#"qws_store_sync_seconds{percentile="99"} 0.001"#,
+            "qws_store_recovery_seconds 1.5",
             r#"qws_store_refused_total{why="full"} 7"#,
             "qws_uptime_seconds 1.5",
             "qws_certificate_expiry_timestamp_seconds 1790000000",

@@ -10,14 +10,65 @@ pub struct StoreStats {
     pub state: StoreState,
     /// Topics that it keeps, whether used or not.
     pub topics: u64,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Bytes of the messages that topics keep.
+    pub live_bytes: u64,
+    /// Free bytes of its file system; `None` if that does not say.
+    pub free_bytes: Option<u64>,
+    /// Files of the log.
+    pub segments: u64,
+    /// Bytes written to the log since the start.
+    pub written_bytes: u64,
+    /// Bytes among these that were copied to give back space.
+    pub copied_bytes: u64,
     /// Bytes of messages that are taken and not yet stored.
     pub pending_bytes: u64,
-    /// Messages taken since the start.
-    pub taken: ByLevel,
+    /// Messages stored since the start.
+    pub stored: ByLevel,
+    /// Groups in which they were written.
+    pub groups: u64,
+    /// Half of the groups have at most so many entries.
+    pub group_records_p50: u64,
+    /// Time of a sync in microseconds.
+    pub sync_us: Latency,
+    /// Time in microseconds from taking a message until it was stored, for topics with `os`.
+    pub os_us: Latency,
+    /// The same for topics with `fsync`.
+    pub fsync_us: Latency,
     /// Messages refused since the start.
     pub refused: Refused,
     /// Ranges of its files that cannot be read.
     pub damaged_ranges: u64,
+    /// Time in milliseconds that opening it took.
+    pub recovery_ms: u64,
+    /// Bytes at its end that the process before had not completed.
+    pub torn_bytes: u64,
+    /// Times that the system's clock had jumped, so that ages did not count for a while.
+    pub clock_holds: u64,
+}
+
+/// A distribution of times since the start, each rounded up by at most a quarter.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Latency {
+    /// Half took at most this.
+    pub p50: u64,
+    /// 90 % took at most this.
+    pub p90: u64,
+    /// 99 % took at most this.
+    pub p99: u64,
+    /// The longest.
+    pub max: u64,
+    /// How many there were.
+    pub count: u64,
+}
+
+impl Latency {
+    /// Each percentile with its name.
+    pub(super) fn percentiles(&self) -> [(&'static str, u64); 4] {
+        [("50", self.p50), ("90", self.p90), ("99", self.p99), ("100", self.max)]
+    }
 }
 
 /// Whether a store takes messages.
