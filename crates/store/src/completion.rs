@@ -76,10 +76,11 @@ impl Completion {
                 shared.committed.committed(&topic, &self.records);
                 self.records.clear();
             }
-            for (ticket, stored) in self.tickets.drain(..) {
-                // The caller may have dropped its ticket.
-                let _ = ticket.send(Ok(stored));
-            }
+        }
+        // A task that waits for its tickets in order waits for the oldest: when that resolves, all of the group have.
+        for (ticket, stored) in self.tickets.drain(..).rev() {
+            // The caller may have dropped its ticket.
+            let _ = ticket.send(Ok(stored));
         }
     }
 }
