@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use quic_websocket_store::{
     self as store, Committed, Damage, Health, Level, NewRecord, OpenError, Options, Page, Refusal, Retention, Room,
     Store, StoreError, Ticket,
 };
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::config::{Config, Durability, History, TopicRule};
 use crate::metrics::{self, ByLevel, Latency, StoreState, StoreStats};
@@ -22,6 +23,8 @@ pub(crate) type StoredTopic = quic_websocket_store::Topic;
 /// The server's store.
 pub(crate) struct Durable {
     store: Store,
+    /// The state that the log has told.
+    told: Mutex<Health>,
     /// Reads at the same time.
     readers: Arc<Semaphore>,
     keys: u64,
@@ -63,6 +66,7 @@ impl Durable {
         }
         Ok(Some(Self {
             store,
+            told: Mutex::new(Health::Ok),
             readers: Arc::new(Semaphore::new(usize::try_from(settings.readers).unwrap_or(1))),
             keys: config.limits.topic_keys,
             key_ms: config.timing.topic_key_ms,
@@ -115,6 +119,25 @@ impl Durable {
     /// Takes a record. Never blocks.
     pub(crate) fn append(&self, topic: &StoredTopic, record: NewRecord) -> Result<Ticket, Refusal> {
         self.store.append(topic, record)
+    }
+
+    /// Logs the store's state if that has changed. Called now and then.
+    pub(crate) fn report(&self) {
+        let health = self.store.health();
+        if std::mem::replace(&mut *self.told.lock(), health) == health {
+            return;
+        }
+        match health {
+            Health::Ok => info!("The store takes messages again"),
+            Health::Full => warn!(
+                "The store is full: durable publishes get 503 until there is room (store.max_bytes, \
+                 store.min_free_bytes)"
+            ),
+            Health::Failed => {
+                let cause = self.store.failure().unwrap_or_default();
+                error!("The store has failed: {cause}; durable publishes get 503 until the server is started again");
+            }
+        }
     }
 
     /// Figures for metrics. Looks at every topic for a moment.

@@ -21,6 +21,9 @@ impl Topics {
         loop {
             for shard in &self.shards {
                 pause.tick().await;
+                if let Some(durable) = &self.shared.durable {
+                    durable.report();
+                }
                 self.expire_shard(shard, uptime_ms()).await;
             }
         }
