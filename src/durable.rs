@@ -78,7 +78,7 @@ impl Durable {
     pub(crate) fn find(&self, name: &str, rule: &TopicRule) -> Option<StoredTopic> {
         let topic = self.store.find(name)?;
         // One that is there is not refused.
-        Some(self.topic(name, rule).unwrap_or(topic))
+        Some(self.store.topic(name, level(rule), self.retention(rule)).unwrap_or(topic))
     }
 
     /// All topics, in no order.
@@ -99,10 +99,14 @@ impl Durable {
         (self.store.count() as u64) < self.most_topics
     }
 
-    /// The topic with this name, made if it is not there.
-    pub(crate) fn topic(&self, name: &str, rule: &TopicRule) -> Result<StoredTopic, Refusal> {
-        let level = if rule.durability == Durability::Fsync { Level::Fsync } else { Level::Os };
-        self.store.topic(name, level, self.retention(rule))
+    /// The topic with this name, made if it is not there, with the [epoch](Self::epoch) of this one.
+    pub(crate) fn topic(&self, name: &str, rule: &TopicRule, epoch: &str) -> Result<StoredTopic, Refusal> {
+        self.store.topic_made(random_part(epoch), name, level(rule), self.retention(rule))
+    }
+
+    /// The epoch of a topic that begins now, where one in memory would have this epoch.
+    pub(crate) fn epoch(&self, rule: &TopicRule, epoch: &str) -> String {
+        self.store.epoch(random_part(epoch), level(rule)).to_string()
     }
 
     fn retention(&self, rule: &TopicRule) -> Retention {
@@ -229,4 +233,13 @@ impl Durable {
     pub(crate) fn close(&self) {
         self.store.close();
     }
+}
+
+fn level(rule: &TopicRule) -> Level {
+    if rule.durability == Durability::Fsync { Level::Fsync } else { Level::Os }
+}
+
+/// The number that an epoch in memory is the text of.
+fn random_part(epoch: &str) -> u64 {
+    u64::from_str_radix(epoch, 16).unwrap_or_else(|_| fastrand::u64(..))
 }

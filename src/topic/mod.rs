@@ -258,7 +258,7 @@ impl Topics {
             if !durable.takes_topics() {
                 return Err(TopicError::TooManyStored(self.shared.config.limits.max_topics));
             }
-            let stored = durable.topic(name.as_str(), rule);
+            let stored = durable.topic(name.as_str(), rule, epoch.as_str());
             stored.map(Log::stored).map_err(|refusal| TopicError::NotStored { topic: name.clone(), refusal })
         })
     }
@@ -387,7 +387,9 @@ impl Topics {
         reverse: bool,
     ) -> Result<HistoryPage, TopicError> {
         let (Some(topic), Some(durable)) = (self.find_stored(name), &self.shared.durable) else {
-            return Ok(empty_page(&self.shard(name).read().epoch, since, reverse));
+            let (epoch, rule) = (self.shard(name).read().epoch.clone(), self.rule_of(name));
+            let stored = self.shared.durable.as_ref().map(|durable| durable.epoch(rule, epoch.as_str()));
+            return Ok(empty_page(&stored.map_or(epoch, |text| Epoch::new(&text)), since, reverse));
         };
         let since = match since {
             Some(since) => Some(self.seek(&topic, since).await?),

@@ -219,6 +219,23 @@ async fn a_time_names_a_place_in_a_log_in_memory_and_on_disk() {
 }
 
 #[tokio::test]
+async fn a_topic_begins_with_the_epoch_that_was_told_of_it() {
+    for level in ["os", "fsync"] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let server = start(dir.path(), &format!("pattern = 'd'\ndurability = '{level}'")).await;
+        let mut client = Over::Native.party(&server, "client").await;
+        let told = history(&mut client, json!({"topic": "d", "limit": 1})).await;
+        assert_eq!(told["offset"], 0);
+        let published = publish(&mut client, json!({"topic": "d", "content": "x"})).await;
+        assert_eq!(published["epoch"], told["epoch"]);
+        let since = json!({"epoch": told["epoch"], "offset": 0});
+        let page = history(&mut client, json!({"topic": "d", "limit": 1, "since": since})).await;
+        assert_eq!((&page["recovered"], offsets(&page)), (&json!(true), vec![1]));
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_replay_from_the_disk_continues_live_without_a_hole_or_a_duplicate() {
     const BEFORE: u64 = 3000;
     let dir = tempfile::tempdir().expect("a directory");

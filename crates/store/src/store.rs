@@ -121,6 +121,11 @@ impl Store {
     /// and one in the other direction then has another text. Otherwise the epoch stays. Records that wait for the disk
     /// when the level becomes `os`, and those behind them, wait until nothing does.
     pub fn topic(&self, name: &str, level: Level, retention: Retention) -> Result<Topic, Refusal> {
+        self.topic_made(fastrand::u64(..), name, level, retention)
+    }
+
+    /// The same with a given random part of its epoch, if it is made now.
+    pub fn topic_made(&self, made: u64, name: &str, level: Level, retention: Retention) -> Result<Topic, Refusal> {
         if name.len() > 255 {
             return Err(Refusal::TooLong);
         }
@@ -136,7 +141,7 @@ impl Store {
             self.shared.retain(&topic, retention);
             return Ok(topic);
         }
-        let epoch = Epoch { made: fastrand::u64(..), generation: self.shared.generation(level) };
+        let epoch = self.epoch(made, level);
         let id = self.shared.next_topic.fetch_add(1, Ordering::Relaxed);
         let name: Arc<str> = name.into();
         let mut state = State { retention, ..State::new(level, epoch) };
@@ -150,6 +155,11 @@ impl Store {
         self.shared.queue.push([queued])?;
         topics.insert(name, topic.clone());
         Ok(topic)
+    }
+
+    /// The epoch of a topic that is made now with this random part.
+    pub fn epoch(&self, made: u64, level: Level) -> Epoch {
+        Epoch { made, generation: self.shared.generation(level) }
     }
 
     fn change_level(&self, topic: &Topic, level: Level) {
