@@ -120,9 +120,14 @@ impl Durable {
         }
     }
 
-    /// Takes a record. Never blocks.
+    /// Takes a record. Never blocks. It is written once [`wake`](Self::wake) is called.
     pub(crate) fn append(&self, topic: &StoredTopic, record: NewRecord) -> Result<Ticket, Refusal> {
-        self.store.append(topic, record)
+        self.store.append_quietly(topic, record)
+    }
+
+    /// Has the records that were taken be written: all of them together.
+    pub(crate) fn wake(&self) {
+        self.store.wake();
     }
 
     /// Logs the store's state if that has changed. Called now and then.

@@ -170,7 +170,7 @@ async fn serve_lane(session: &Session, mut reader: LaneReader, replies: &mut Rep
 
 /// Ends a time slice. Messages to other clients are delivered in it: they must not wait while other tasks run.
 async fn deliver_and_end(mut slice: TimeSlice<'_>, replies: &mut ReplyQueue<'_>) {
-    slice.work(|_| replies.open.deliver());
+    slice.work(|_| replies.deliver());
     slice.end().await;
 }
 

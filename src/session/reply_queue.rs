@@ -106,10 +106,16 @@ impl<'a> ReplyQueue<'a> {
         });
     }
 
+    /// Delivers the messages to other clients, and has those for the disk written.
+    pub(super) fn deliver(&mut self) {
+        self.open.deliver();
+        self.session.context.topics.wake_store();
+    }
+
     /// Delivers the messages to other clients, and moves the replies up to the last pending one to the back of the
     /// queue; waits for room.
     async fn close_pending(&mut self) -> Result<(), ()> {
-        self.open.deliver();
+        self.deliver();
         while let Some(replies) = self.open.next_pending() {
             while self.pending > 0 && self.pending + replies > self.most_pending {
                 self.advance().await?;

@@ -139,6 +139,12 @@ impl Shared {
         size(self.config.limits.compress_min_bytes)
     }
 
+    fn wake_store(&self) {
+        if let Some(durable) = &self.durable {
+            durable.wake();
+        }
+    }
+
     fn max_message_bytes(&self) -> usize {
         size(self.config.limits.max_message_bytes)
     }

@@ -52,7 +52,8 @@ impl Publishing {
 }
 
 impl Topics {
-    /// Publishes if that needs no waiting for room. `None`: [`publish`](Self::publish) has to wait for it.
+    /// Publishes if that needs no waiting for room. `None`: [`publish`](Self::publish) has to wait for it. Messages for the
+    /// disk are written after [`wake_store`](Self::wake_store), so that those that come at once share a write.
     pub(crate) fn publish_now(
         &self,
         Publication { topic, draft }: &Publication,
@@ -65,11 +66,17 @@ impl Topics {
         }
     }
 
+    /// Has the messages that were published be written to the disk.
+    pub(crate) fn wake_store(&self) {
+        self.shared.wake_store();
+    }
+
     /// Publishes, and waits for room if there is none. Dropped while it waits for that, it has published nothing;
     /// behind that, everything.
     pub(crate) async fn publish(&self, publication: &Publication, by: &Allowance) -> Result<Publishing, TopicError> {
         let Publication { topic: name, draft } = publication;
         if let Some(published) = self.publish_now(publication, by) {
+            self.wake_store();
             return published;
         }
         loop {
@@ -103,6 +110,7 @@ impl Topic {
         loop {
             let room = self.shared.backlogs.room();
             if let Some(published) = self.publish_now(draft, delivered, counters) {
+                self.shared.wake_store();
                 return published.map(Some);
             }
             if self.is_gone() {

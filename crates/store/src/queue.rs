@@ -1,5 +1,6 @@
 //! What waits to be written. Appending never blocks; the writer takes all that is there.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -74,6 +75,8 @@ impl Queued {
 pub(crate) struct Queue {
     inner: Mutex<Inner>,
     wake: Condvar,
+    /// Something was added without waking the writer.
+    is_quiet: AtomicBool,
     most_bytes: usize,
 }
 
@@ -90,23 +93,41 @@ struct Inner {
 
 impl Queue {
     pub(crate) fn new(most_bytes: usize) -> Self {
-        Self { inner: Mutex::default(), wake: Condvar::new(), most_bytes }
+        Self { inner: Mutex::default(), wake: Condvar::new(), is_quiet: AtomicBool::new(false), most_bytes }
     }
 
     /// Adds what publishers want, unless the bound is reached or the disk is full. All of it or nothing.
     pub(crate) fn push<const N: usize>(&self, queued: [Queued; N]) -> Result<(), Refusal> {
-        self.add(queued, self.most_bytes, |_| true)
+        self.add(queued, self.most_bytes, true, |_| true)
+    }
+
+    /// The same without waking the writer, until [`wake`](Self::wake) is called.
+    pub(crate) fn push_quietly(&self, queued: Queued) -> Result<(), Refusal> {
+        self.add([queued], self.most_bytes, false, |_| true)?;
+        self.is_quiet.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Wakes the writer for what was added quietly.
+    pub(crate) fn wake(&self) {
+        if self.is_quiet.load(Ordering::Relaxed) && self.is_quiet.swap(false, Ordering::AcqRel) {
+            let mut inner = self.inner.lock();
+            if std::mem::take(&mut inner.is_idle) {
+                self.wake.notify_one();
+            }
+        }
     }
 
     /// Adds what is no publish: also while the disk is full, and the bound is twice as far away.
     pub(crate) fn push_own(&self, queued: Queued) -> Result<(), Refusal> {
-        self.add([queued], self.most_bytes.saturating_mul(2), |refusal| refusal != Refusal::Full)
+        self.add([queued], self.most_bytes.saturating_mul(2), true, |refusal| refusal != Refusal::Full)
     }
 
     fn add<const N: usize>(
         &self,
         queued: [Queued; N],
         most_bytes: usize,
+        wakes: bool,
         counts: impl Fn(Refusal) -> bool,
     ) -> Result<(), Refusal> {
         let bytes: usize = queued.iter().map(Queued::bytes).sum();
@@ -121,7 +142,7 @@ impl Queue {
         }
         inner.bytes += bytes;
         inner.waiting.extend(queued);
-        if std::mem::take(&mut inner.is_idle) {
+        if wakes && std::mem::take(&mut inner.is_idle) {
             self.wake.notify_one();
         }
         Ok(())

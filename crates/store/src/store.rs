@@ -210,6 +210,14 @@ impl Store {
 
     /// Takes a record, in the order of the calls. Never blocks.
     pub fn append(&self, topic: &Topic, record: NewRecord) -> Result<Ticket, Refusal> {
+        let ticket = self.append_quietly(topic, record);
+        self.wake();
+        ticket
+    }
+
+    /// The same for one of several records that come at once: they are written together if the caller then calls
+    /// [`wake`](Self::wake). Without that, half a second may pass.
+    pub fn append_quietly(&self, topic: &Topic, record: NewRecord) -> Result<Ticket, Refusal> {
         if !record.fits() {
             return Err(Refusal::TooLong);
         }
@@ -223,7 +231,7 @@ impl Store {
             Taken::Waiting(offset) => {
                 let (sender, ticket) = Ticket::waiting(true);
                 let work = Work::Duplicate(offset);
-                self.shared.queue.push([Queued::new(topic, &mut state, work, Some(sender))])?;
+                self.shared.queue.push_quietly(Queued::new(topic, &mut state, work, Some(sender)))?;
                 state.on_their_way += 1;
                 Ok(ticket)
             }
@@ -232,7 +240,7 @@ impl Store {
                 let (sender, ticket) = Ticket::waiting(false);
                 let new = New::of(&record);
                 let work = Work::Entry(Entry::Message { topic: topic.0.id, record });
-                self.shared.queue.push([Queued::new(topic, &mut state, work, Some(sender))])?;
+                self.shared.queue.push_quietly(Queued::new(topic, &mut state, work, Some(sender)))?;
                 state.on_their_way += 1;
                 state.advance(new, now_ms);
                 Ok(ticket)
@@ -272,6 +280,11 @@ impl Store {
     /// Changes how much of a topic is kept.
     pub fn retain(&self, topic: &Topic, retention: Retention) {
         self.shared.retain(topic, retention);
+    }
+
+    /// Has what was appended quietly be written now.
+    pub fn wake(&self) {
+        self.shared.queue.wake();
     }
 
     /// Whether records are taken.
