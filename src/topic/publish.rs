@@ -52,8 +52,8 @@ impl Publishing {
 }
 
 impl Topics {
-    /// Publishes if that needs no waiting for room. `None`: [`publish`](Self::publish) has to wait for it. Messages for the
-    /// disk are written after [`wake_store`](Self::wake_store), so that those that come at once share a write.
+    /// Publishes if that needs no waiting for room. `None`: [`publish`](Self::publish) has to wait for it. Messages for
+    /// the disk are written after [`wake_store`](Self::wake_store), so that those that come at once share a write.
     pub(crate) fn publish_now(
         &self,
         Publication { topic, draft }: &Publication,
