@@ -195,17 +195,18 @@ impl<'a> ReplyQueue<'a> {
             frames.push(ahead);
             all += sent;
         }
+        // One buffer for the replies that resolve together.
+        let mut replies = self.session.replies();
         loop {
             let Some(Slot::Pending(front)) = self.queue.pop_front() else { break };
             self.pending -= front.replies();
             self.storing -= usize::from(front.is_storing());
-            let mut replies = self.session.replies();
             front.put(resolved, &mut replies);
-            all += replies.sent();
-            frames.extend(replies.take());
             while let Some(Slot::Ready { .. }) = self.queue.front()
                 && let Some(Slot::Ready { frames: ready, sent, .. }) = self.queue.pop_front()
             {
+                all += replies.sent();
+                frames.extend(replies.take());
                 self.ready_bytes -= ready.len();
                 all += sent;
                 frames.push(ready);
@@ -215,6 +216,8 @@ impl<'a> ReplyQueue<'a> {
                 None => break,
             }
         }
+        all += replies.sent();
+        frames.extend(replies.take());
         self.tell_before();
         if self.queue.is_empty() && self.open.is_settled() {
             all += self.open.sent();
