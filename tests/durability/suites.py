@@ -242,7 +242,8 @@ def inject(options, report):
         finally:
             bed.end()
         report.add(bed.events)
-        report.judge(bed, 'kill', what=what)
+        # After a failed sync nobody knows what is on the disk: as after a loss of power.
+        report.judge(bed, 'power' if calls.startswith('fdatasync') else 'kill', what=what)
         keep_or_remove(bed, report)
     return f'{options.count} runs ({", ".join(f"{number} {kind}" for kind, number in kinds.items())})'
 
