@@ -194,7 +194,7 @@ impl Durable {
         self.store.consumer(topic, name, state)
     }
 
-    /// The same, some time later: nobody waits for it.
+    /// The same, some time later, without a ticket.
     pub(crate) fn consumer_lazily(&self, topic: &StoredTopic, name: &str, state: Bytes) -> Result<(), Refusal> {
         self.store.consumer_lazily(topic, name, Some(state))
     }

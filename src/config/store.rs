@@ -25,7 +25,7 @@ pub struct Store {
     /// Bytes of messages that are taken and not yet stored; with more, durable publishes get `error` 503. Default 64
     /// MiB; 1 MiB to 16 GiB.
     pub pending_bytes: u64,
-    /// Time in milliseconds within which messages of level `os`, and acknowledgements that nobody waits for, are on the
+    /// Time in milliseconds within which messages of level `os`, and acknowledgements without an `id`, are on the
     /// disk: the most that a loss of power takes. Default 1,000; 10 to 60,000.
     pub sync_interval_ms: u64,
     /// Newest messages of each durable topic that are in memory as well, so that most subscribers need no disk, within

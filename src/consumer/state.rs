@@ -60,7 +60,7 @@ pub(crate) struct Consumer {
     last_member: MemberId,
     /// Counts what is given, so that equals take turns.
     given: u64,
-    /// Open messages that nobody has, and that may be delivered at once.
+    /// Open messages that no member has, and that may be delivered at once.
     free: BTreeSet<u64>,
     /// Times at which messages that are with a member, or delayed, are free, with their offsets.
     due: BTreeSet<(u64, u64)>,

@@ -281,7 +281,7 @@ impl Topics {
             } else if let Some(stored) = durable.find(name.as_str(), rule)
                 && stored.newest_taken() == 0
             {
-                // Loaded, so that it is forgotten if nobody uses it. Full of topics, the server has others to forget.
+                // Loaded, so that it is forgotten if it is unused. Full of topics, the server has others to forget.
                 let _ = self.load(&name, stored);
             }
         }

@@ -264,7 +264,7 @@ async fn the_clients_of_a_shared_consumer_divide_its_messages() {
     for n in 1..=30 {
         publisher.publish(&n.to_string()).await;
     }
-    // Nobody acknowledges, so all have the same share.
+    // No client acknowledges, so all have the same share.
     let mut seen = BTreeSet::new();
     for worker in &mut workers {
         for _ in 0..10 {

@@ -242,7 +242,7 @@ def inject(options, report):
         finally:
             bed.end()
         report.add(bed.events)
-        # After a failed sync nobody knows what is on the disk: as after a loss of power.
+        # After a failed sync it is unknown what is on the disk: as after a loss of power.
         report.judge(bed, 'power' if calls.startswith('fdatasync') else 'kill', what=what)
         keep_or_remove(bed, report)
     return f'{options.count} runs ({", ".join(f"{number} {kind}" for kind, number in kinds.items())})'
@@ -318,7 +318,7 @@ def verify(options, store):
 
 
 def keep_or_remove(bed, report):
-    """Keeps the store and the record of a fault that nobody has planted."""
+    """Keeps the store and the record of a fault that was not planted."""
     if report.is_bed_bad and not report.fault:
         with open(bed.base + '/events.jsonl', 'w') as file:
             file.writelines(json.dumps(event) + '\n' for event in bed.events)

@@ -33,7 +33,7 @@ pub(crate) struct Recovered {
     pub(crate) next_topic: u64,
     /// Losses of power that the store has noticed.
     pub(crate) generation: u32,
-    /// Times that damage was found of which nobody can say what it took.
+    /// Times that damage was found whose extent is unknown.
     pub(crate) damages: u32,
     /// Bytes behind the end of the log that were begun and never completed.
     pub(crate) torn: u64,

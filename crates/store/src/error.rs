@@ -94,7 +94,7 @@ pub(crate) enum EngineError {
     /// No room. What was to be written is not there, and never will be.
     #[error("the disk is full")]
     Full,
-    /// Anything else: nobody can say what is on the disk.
+    /// Anything else: what is on the disk is unknown.
     #[error("{0}")]
     Failed(String),
 }

@@ -24,7 +24,7 @@ pub(crate) struct Queued {
     pub(crate) ticket: Option<Sender>,
     /// The next one in the queue belongs to the same group.
     pub(crate) is_joined: bool,
-    /// The disk has to follow soon, though nobody waits for it.
+    /// The disk has to follow soon, though no ticket waits for it.
     pub(crate) is_lazy: bool,
 }
 

@@ -168,7 +168,7 @@ pub struct Stats {
 }
 
 impl Store {
-    /// Figures for metrics. Looks at every topic once, and holds nobody up: no lock is held longer than for one topic.
+    /// Figures for metrics. Looks at every topic once; no lock is held longer than for one topic.
     pub fn stats(&self) -> Stats {
         let shared = &self.shared;
         let topics = self.topics();

@@ -28,7 +28,7 @@ use crate::upkeep;
 /// Seconds between two looks for segments that are of no more use.
 const GC_ROUNDS: u32 = 5;
 
-/// Whom the store tells about records, once they count as stored and before their tickets resolve. In the order of
+/// What hears of records, once they count as stored and before their tickets resolve. In the order of
 /// offsets for each topic; called by the store's threads, so it must not block for long.
 pub trait Committed: Send + Sync + 'static {
     /// Records of one topic, in the order of their offsets.
@@ -52,7 +52,7 @@ pub(crate) struct Shared {
     pub(crate) queue: Queue,
     pub(crate) syncing: Syncing,
     pub(crate) topics: RwLock<HashMap<Arc<str>, Topic>>,
-    /// Topics of which the log lacks something that nobody waits for.
+    /// Topics of which the log lacks something for which no ticket waits.
     pub(crate) due: Mutex<HashMap<u64, Topic>>,
     pub(crate) committed: Box<dyn Committed>,
     pub(crate) options: Options,
@@ -460,7 +460,7 @@ impl Shared {
         generation(level, self.power_losses, self.damages)
     }
 
-    /// Notes that the log lacks something of a topic that nobody waits for.
+    /// Notes that the log lacks something of a topic for which no ticket waits.
     pub(crate) fn log_later(&self, topic: &Topic) {
         self.due.lock().insert(topic.0.id, topic.clone());
     }

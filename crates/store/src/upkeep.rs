@@ -1,4 +1,4 @@
-//! What is due now and then: records that are too old, entries that nobody waits for, and work of the log.
+//! What is due now and then: records that are too old, entries without a ticket, and work of the log.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,7 +13,7 @@ use crate::topic::{State, Topic};
 /// Seconds between two looks for records that are too old.
 const AGE_ROUNDS: u32 = 10;
 
-/// Does once a second what nobody waits for.
+/// Does the background work once a second.
 pub(crate) fn run(shared: &Shared) {
     const SECOND: Duration = Duration::from_secs(1);
     let hold_ms = u64::try_from(shared.options.clock_hold.as_millis()).unwrap_or(u64::MAX);

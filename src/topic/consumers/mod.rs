@@ -370,7 +370,7 @@ impl Dispatcher {
         (state.used_ms, state.idle_ms) = (uptime_ms(), 0);
         state.changed();
         if state.members.is_empty() {
-            // Nobody does it later.
+            // It is not done later.
             self.save_lazily(&mut state);
         }
         self.changed.notify_one();

@@ -262,7 +262,7 @@ pub(crate) mod tests {
         let mut narrow = Narrow::new();
         let mut receipts = ["first", "second", "third"].map(|content| narrow.publish(content));
         assert_eq!(receipts[0].resolve().await.map(|published| published.offset), Ok(1));
-        // Nobody takes it from the inbox.
+        // It stays in the inbox.
         assert!(poll!(std::pin::pin!(receipts[1].resolve())).is_pending());
         let topics = Arc::clone(&narrow.topics);
         let mut draining = std::pin::pin!(topics.drain_loop());

@@ -171,7 +171,7 @@ impl Publisher {
         is_refused
     }
 
-    /// The connection ended: nobody knows what became of these.
+    /// The connection ended: what became of these is unknown.
     fn lost(&mut self) {
         for sent in self.waiting.drain(..) {
             self.history.record(json!({

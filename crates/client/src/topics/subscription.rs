@@ -137,7 +137,7 @@ impl Subscription {
     }
 
     /// Ends the subscription and its durable consumer for good, for all clients of the consumer, and waits until the
-    /// server has ended them. A later subscription with the same name begins anew, wherever it says.
+    /// server has ended them. A later subscription with the same name begins where it says.
     ///
     /// # Errors
     /// As [`unsubscribe`](Self::unsubscribe); [`ClientError::Invalid`] without

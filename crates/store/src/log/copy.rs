@@ -19,7 +19,7 @@ use crate::record::Room;
 
 /// Bytes of records in a frame of copies.
 const GROUP: usize = 256 << 10;
-/// Bytes of copies that wait for the disk at most, so that nobody else waits long for it.
+/// Bytes of copies that wait for the disk at most, so that others do not wait long for it.
 const UNSYNCED: usize = 1 << 20;
 /// Bytes that may be copied in a round, however little is written.
 const LEAST: u64 = 1 << 20;

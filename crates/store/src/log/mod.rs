@@ -137,7 +137,7 @@ pub(crate) struct Log<D: Disk> {
     is_dropped: AtomicBool,
 }
 
-/// The state of the thread that does what nobody waits for.
+/// The state of the thread for background work.
 struct Tending<F> {
     witness: Witness,
     witness_file: F,

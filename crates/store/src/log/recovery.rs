@@ -80,7 +80,7 @@ struct Reading<D: Disk> {
     index: Index,
     segments: BTreeMap<u64, Arc<Segment<D::File>>>,
     damage: Vec<Damage>,
-    /// Damage took entries of which nobody can say to which topic they belonged.
+    /// Damage took entries whose topic is unknown.
     is_uncertain: bool,
     /// Segments that are damaged.
     damaged: BTreeSet<u64>,
@@ -107,7 +107,7 @@ pub(super) fn numbers(names: &[String], ending: &str) -> Vec<u64> {
     numbers
 }
 
-/// Opens the log in a folder. Nobody else may have the folder.
+/// Opens the log in a folder, which must be this process's alone.
 pub(crate) fn open<D: Disk>(disk: D, options: LogOptions) -> Result<(Log<D>, Recovered), OpenError> {
     let names = disk.list().map_err(OpenError::io(""))?;
     let segments = numbers(&names, ".seg");
@@ -346,7 +346,7 @@ impl<D: Disk> Reading<D> {
                 }
                 true
             }
-            // Kept on the disk, though nobody can name it.
+            // Kept on the disk, though it has no name.
             None => catalogue.orphans.contains(id),
         });
         for (id, topic) in &mut self.catalogue.topics {

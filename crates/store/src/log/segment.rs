@@ -14,7 +14,7 @@ pub(crate) struct Opens {
     pub(crate) ended: u64,
     /// Losses of power so far.
     pub(crate) generation: u32,
-    /// Times that damage was found of which nobody can say what it took.
+    /// Times that damage was found whose extent is unknown.
     pub(crate) damages: u32,
     /// Which run of the machine this was written in.
     pub(crate) boot: u64,

@@ -1,4 +1,4 @@
-//! What nobody waits for: index files, checkpoints, the witness, and old segments.
+//! Background work: index files, checkpoints, the witness, and old segments.
 
 use std::io;
 use std::sync::atomic::Ordering;

@@ -178,7 +178,7 @@ impl<F: DiskFile> DiskFile for FrozenFile<F> {
     }
 
     fn set_len(&self, _: u64) -> io::Result<()> {
-        // A start cuts off the room behind the end of a segment, which nobody reads.
+        // A start cuts off the room behind the end of a segment, which is never read.
         Ok(())
     }
 
