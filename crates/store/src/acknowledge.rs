@@ -11,10 +11,18 @@ use crate::record::NewRecord;
 use crate::store::Store;
 use crate::taking::{New, Taken, take};
 use crate::ticket::Ticket;
-use crate::topic::Topic;
+use crate::topic::{State, Topic};
 
 /// Longest state of a consumer.
 const LONGEST: usize = 1 << 20;
+
+/// Refuses the state of a consumer if its topic was forgotten, or a dead letter of it is on its way.
+fn admit(state: &State, name: &str) -> Result<(), Refusal> {
+    if state.gone {
+        return Err(Refusal::Closed);
+    }
+    if state.consumers.is_held(name) { Err(Refusal::Busy) } else { Ok(()) }
+}
 
 fn check(name: &str, state: Option<&Bytes>) -> Result<Arc<str>, Refusal> {
     if name.len() > 255 || state.is_some_and(|state| state.len() > LONGEST) {
@@ -37,12 +45,7 @@ impl Store {
     pub fn consumer(&self, topic: &Topic, name: &str, consumer: Option<Bytes>) -> Result<Ticket, Refusal> {
         let name = check(name, consumer.as_ref())?;
         let mut state = topic.0.state.lock();
-        if state.gone {
-            return Err(Refusal::Closed);
-        }
-        if state.consumers.is_held(&name) {
-            return Err(Refusal::Busy);
-        }
+        admit(&state, &name)?;
         self.shared.make_again(topic, &mut state)?;
         let (sender, ticket) = Ticket::waiting(false);
         let entry = Entry::Consumer { topic: topic.0.id, name: name.clone(), state: consumer.clone() };
@@ -59,12 +62,7 @@ impl Store {
     pub fn consumer_lazily(&self, topic: &Topic, name: &str, consumer: Option<Bytes>) -> Result<(), Refusal> {
         let name = check(name, consumer.as_ref())?;
         let mut state = topic.0.state.lock();
-        if state.gone {
-            return Err(Refusal::Closed);
-        }
-        if state.consumers.is_held(&name) {
-            return Err(Refusal::Busy);
-        }
+        admit(&state, &name)?;
         state.consumers.take_lazily(&name, consumer);
         drop(state);
         self.shared.log_later(topic);
