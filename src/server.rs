@@ -114,8 +114,9 @@ impl Server {
 
         let (settings, connections, strays) = ServerSettings::new(&config, quic, &reset_key, count);
         let settings = Arc::new(settings);
-        let (registry, inboxes) =
-            Registry::new(size(config.limits.max_clients), count, size(config.limits.fanout_queue));
+        let limits = &config.limits;
+        let (most, of_user) = (size(limits.max_clients), size(limits.user_connections));
+        let (registry, inboxes) = Registry::new(most, of_user, count, size(limits.fanout_queue));
         let releases = Releases::default();
         let durable = Durable::open(&config, releases.clone())?.map(Arc::new);
         let (topics, topic_inboxes) = Topics::new(Arc::clone(&config), durable.clone(), count);

@@ -17,6 +17,7 @@ impl Config {
         for (setting, value, least, most) in [
             ("workers", self.workers, 0, 256),
             ("limits.max_clients", limits.max_clients, 1, 10_000_000),
+            ("limits.user_connections", limits.user_connections, 0, 10_000_000),
             ("limits.max_handshakes", limits.max_handshakes, 1, 1_000_000),
             ("limits.retry_handshakes", limits.retry_handshakes, 0, 1_000_000),
             ("limits.max_message_bytes", limits.max_message_bytes, 1024, 64 * MIB),

@@ -124,6 +124,9 @@ pub enum TlsVersion {
 pub struct Limits {
     /// Connected clients; more are refused with 1013. Default 10,000; 1 to 10,000,000.
     pub max_clients: u64,
+    /// Connections of one user; more get `error` 429 and are refused with 4429. Default 100; 0 for any number, at most
+    /// 10,000,000.
+    pub user_connections: u64,
     /// Connections without a finished handshake; more are refused at once. Default 1,024; 1 to 1,000,000.
     pub max_handshakes: u64,
     /// Unfinished handshakes from which on new addresses are validated by a Retry (RFC 9000 section 8.1.2). Default
@@ -357,6 +360,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_clients: 10_000,
+            user_connections: 100,
             max_handshakes: 1024,
             retry_handshakes: 128,
             max_message_bytes: MIB,

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 pub(crate) use self::errors::error;
-pub(crate) use self::operate::{disconnect, publish};
+pub(crate) use self::operate::{Target, disconnect, publish};
 pub(crate) use self::pending::{Pending, Reply, Resolved};
 pub(crate) use self::permit::may_signal;
 pub(crate) use self::replies::{Before, Replies};

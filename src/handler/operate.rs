@@ -23,10 +23,32 @@ pub(crate) async fn publish(
     context.topics.publish(&publication, &allowance).await?.done().await
 }
 
-/// Disconnects a client. False if no client has this id.
-pub(crate) async fn disconnect(context: &Context, client: Uuid, close: Close) -> bool {
+/// The clients that an operation is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    Client(Uuid),
+    /// All connections of a user.
+    User(String),
+}
+
+impl Target {
+    /// The ids of the clients; one that is not connected may be among them.
+    fn clients(&self, context: &Context) -> Vec<Uuid> {
+        match self {
+            Self::Client(client) => vec![*client],
+            Self::User(user) => context.registry.clients_of(user),
+        }
+    }
+}
+
+/// Disconnects clients. Returns the number of those that were connected.
+pub(crate) async fn disconnect(context: &Context, target: &Target, close: Close) -> usize {
     let (code, reason) = (close.code(), Printable::excerpt(close.reason()));
-    info!(client = %client, code = code.0, %reason, "The operator disconnects client {client}: {code} - {reason}");
-    let closed = ClosedBy::new(code, close.reason());
-    context.registry.end(client, closed).await
+    let mut disconnected = 0;
+    for client in target.clients(context) {
+        info!(client = %client, code = code.0, %reason, "The operator disconnects client {client}: {code} - {reason}");
+        let closed = ClosedBy::new(code, close.reason());
+        disconnected += usize::from(context.registry.end(client, closed).await);
+    }
+    disconnected
 }

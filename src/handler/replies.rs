@@ -333,7 +333,7 @@ mod tests {
     fn ready_replies_count_until_they_are_taken_even_before_a_pending_one() {
         let (to, worker) = (Uuid::from_u128(1), 1);
         // The inboxes are kept, so that the message waits in one.
-        let (registry, _inboxes) = Registry::new(1, 2, 4);
+        let (registry, _inboxes) = Registry::new(1, 0, 2, 4);
         let info = ClientInfo::new(Member::new(to, None, None), 0, "quic");
         let _place = registry.register(info, worker, Naming::Free).expect("room");
         let mut replies = Replies::new(None).with_pending();

@@ -24,13 +24,15 @@ const BATCH: usize = 32;
 pub(super) enum Dispatch {
     /// To every client of the worker.
     All { encoded: Arc<EncodedMessage>, share: TallyShare },
+    /// To some clients of the worker.
+    Some { clients: Vec<Uuid>, encoded: Arc<EncodedMessage>, share: TallyShare },
     /// To one client.
     One(Parcel),
     /// Ends one client.
     End { client: Uuid, closed: ClosedBy },
 }
 
-/// Counts the receivers of a broadcast, over all workers.
+/// Counts the receivers of a message to many, over all workers.
 #[derive(Debug)]
 pub(crate) struct Tally {
     waiting: AtomicUsize,
@@ -39,7 +41,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// A tally of as many shares as there are workers.
+    /// A tally of as many shares as there are workers that deliver.
     pub(super) fn new(shares: usize) -> Arc<Self> {
         Arc::new(Self { waiting: AtomicUsize::new(shares), delivered: AtomicU64::new(0), done: Notify::new() })
     }
@@ -148,6 +150,12 @@ impl Inbox {
                         counters.sent(sent);
                         // A sender that has left has dropped the other end.
                         let _ = accepted.map(|accepted| accepted.send(sent.messages));
+                    }
+                    Dispatch::Some { clients, encoded, share } => {
+                        // Those that have left meanwhile get nothing.
+                        let clients: Vec<_> = clients.into_iter().filter_map(|id| roster.get(id)).collect();
+                        let run = EncodedRun::new(vec![encoded]);
+                        counters.sent(deliver_to_all(&run, &mut [share], &clients).await);
                     }
                     Dispatch::End { client, closed } => {
                         if let Some(client) = roster.get(client) {

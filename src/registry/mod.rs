@@ -1,10 +1,11 @@
-//! The connected clients and their workers, and delivery to all of them ([`Registry::broadcast`]) or to one
-//! ([`DirectBatch`]). Shared by all workers; the directory is locked only when a client comes or leaves and for
-//! queries, never on the way of a message to many.
+//! The connected clients, their users and their workers, and delivery to all of them ([`Registry::broadcast`]), to all
+//! connections of a user ([`Registry::to_user`]) or to one client ([`DirectBatch`]). Shared by all workers; the
+//! directory is locked only when a client comes or leaves and for queries, never on the way of a message to many.
 
 mod direct;
 mod fanout;
 mod names;
+mod users;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -20,6 +21,7 @@ pub(crate) use self::direct::{Delivered, DirectBatch, Found};
 use self::fanout::Dispatch;
 pub(crate) use self::fanout::{Inbox, OnRoster, Roster, Tally};
 use self::names::{NameSkeleton, Names};
+use self::users::Users;
 use crate::envelope::EncodedMessage;
 use crate::message::{ClientInfo, ClosedBy};
 use crate::outbound::Outbound;
@@ -31,7 +33,11 @@ const VISITED_AT_ONCE: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Registry {
     max_clients: usize,
+    /// Most connections of one user; 0 for any number.
+    user_connections: usize,
     clients: RwLock<BTreeMap<Uuid, Entry>>,
+    /// Locked after `clients`.
+    users: RwLock<Users>,
     /// The clients of each worker as their senders know them, by worker.
     rosters: Vec<Arc<Roster>>,
     /// The names that clients go by, if they have to prove their identity.
@@ -62,8 +68,14 @@ pub(crate) struct Page {
 }
 
 impl Registry {
-    /// A registry for so many workers, and their inboxes, each of at most `queue` deliveries.
-    pub(crate) fn new(max_clients: usize, workers: usize, queue: usize) -> (Arc<Self>, Vec<Inbox>) {
+    /// A registry for so many workers, and their inboxes, each of at most `queue` deliveries. One user has at most
+    /// `user_connections`, if that is not 0.
+    pub(crate) fn new(
+        max_clients: usize,
+        user_connections: usize,
+        workers: usize,
+        queue: usize,
+    ) -> (Arc<Self>, Vec<Inbox>) {
         let (inboxes, ends) = (0..workers)
             .map(|_| {
                 let (sender, deliveries) = mpsc::channel(queue);
@@ -72,7 +84,9 @@ impl Registry {
             .unzip();
         let registry = Self {
             max_clients,
+            user_connections,
             clients: RwLock::default(),
+            users: RwLock::default(),
             rosters: (0..workers).map(|_| Arc::default()).collect(),
             names: Mutex::default(),
             connections: AtomicUsize::new(0),
@@ -103,6 +117,45 @@ impl Registry {
         tally
     }
 
+    /// Sends a message to all connections of a user, in one order for all of them. Waits only while an inbox is full;
+    /// the result counts its receivers. `None` if the user has no connection.
+    pub(crate) async fn to_user(&self, user: &str, encoded: Arc<EncodedMessage>) -> Option<Arc<Tally>> {
+        let mut by_worker = BTreeMap::<usize, Vec<Uuid>>::new();
+        for &(id, worker) in self.users.read().of(user) {
+            by_worker.entry(worker).or_default().push(id);
+        }
+        if by_worker.is_empty() {
+            return None;
+        }
+        let tally = Tally::new(by_worker.len());
+        let mut places = Vec::with_capacity(by_worker.len());
+        for (worker, clients) in by_worker {
+            let share = tally.share();
+            // A worker that has ended has no clients left; its share is counted all the same.
+            if let Some(inbox) = self.inboxes.get(worker)
+                && let Ok(place) = inbox.reserve().await
+            {
+                places.push((place, clients, share));
+            }
+        }
+        let in_turn = self.turn.lock();
+        for (place, clients, share) in places {
+            place.send(Dispatch::Some { clients, encoded: Arc::clone(&encoded), share });
+        }
+        drop(in_turn);
+        Some(tally)
+    }
+
+    /// The ids of a user's connections, sorted.
+    pub(crate) fn clients_of(&self, user: &str) -> Vec<Uuid> {
+        self.users.read().of(user).iter().map(|&(id, _)| id).collect()
+    }
+
+    /// A client as its senders know it.
+    pub(crate) fn outbound(&self, id: Uuid) -> Option<Arc<Outbound>> {
+        self.rosters.get(self.worker_of(id)?)?.get(id)
+    }
+
     /// Counts a connection until the result is dropped.
     pub(crate) fn connect(self: &Arc<Self>) -> Connected {
         self.connections.fetch_add(1, Ordering::Relaxed);
@@ -127,6 +180,14 @@ impl Registry {
         if clients.len() >= self.max_clients {
             return Err(NotRegistered::Full);
         }
+        let user = info.user.as_deref().map(Box::<str>::from);
+        let most = self.user_connections;
+        if let Some(user) = &user
+            && most > 0
+            && self.users.read().count(user) >= most
+        {
+            return Err(NotRegistered::UserFull(most));
+        }
         let look = info.name.as_deref().filter(|_| naming != Naming::Free).map(NameSkeleton::of);
         let mut displaced = Vec::new();
         if let Some(look) = &look {
@@ -135,8 +196,11 @@ impl Registry {
             let why = if naming == Naming::Exclusive { NotRegistered::NameOwned } else { NotRegistered::NameTaken };
             displaced = entered.ok_or(why)?;
         }
+        if let Some(user) = &user {
+            self.users.write().enter(user, id, worker);
+        }
         clients.insert(id, Entry { info, worker });
-        Ok(Registered { registry: Arc::clone(self), id, look, displaced })
+        Ok(Registered { registry: Arc::clone(self), id, user, look, displaced })
     }
 
     /// Ends a client, on any worker. False if there is none of this id.
@@ -231,6 +295,7 @@ impl Drop for Handshaking {
 pub(crate) struct Registered {
     registry: Arc<Registry>,
     id: Uuid,
+    user: Option<Box<str>>,
     look: Option<NameSkeleton>,
     /// Clients that had chosen a name that is this one's: they have to be ended.
     pub(crate) displaced: Vec<Uuid>,
@@ -255,6 +320,9 @@ pub(crate) enum NotRegistered {
     /// There are as many clients as may be.
     #[error("the server is full; try again later")]
     Full,
+    /// Its user has as many connections as a user may have.
+    #[error("this user has the {0} connections that a user may have; end one of them first")]
+    UserFull(usize),
     /// The name that it chose is another user's.
     #[error("client_name: this name is another user's; choose another one")]
     NameTaken,
@@ -267,6 +335,9 @@ impl Drop for Registered {
     fn drop(&mut self) {
         let mut clients = self.registry.clients.write();
         clients.remove(&self.id);
+        if let Some(user) = &self.user {
+            self.registry.users.write().leave(user, self.id);
+        }
         if let Some(look) = &self.look {
             self.registry.names.lock().leave(look, self.id);
         }
@@ -284,7 +355,7 @@ mod tests {
 
     #[test]
     fn pages_cover_everybody_once_and_in_order() {
-        let registry = Registry::new(100, 1, 1).0;
+        let registry = Registry::new(100, 0, 1, 1).0;
         let places: Vec<_> = (0..25).map(|n| registry.register(client(n), 0, Naming::Free).expect("room")).collect();
         let (mut seen, mut after) = (Vec::new(), None);
         loop {
@@ -304,11 +375,29 @@ mod tests {
 
     #[test]
     fn the_last_place_is_given_once_and_comes_back() {
-        let registry = Registry::new(1, 1, 1).0;
+        let registry = Registry::new(1, 0, 1, 1).0;
         let place = registry.register(client(1), 3, Naming::Free).expect("room for one");
         assert_eq!(registry.worker_of(Uuid::from_u128(1)), Some(3));
         assert_eq!(registry.register(client(2), 0, Naming::Free).err(), Some(NotRegistered::Full));
         drop(place);
         assert!(registry.register(client(2), 0, Naming::Free).is_ok());
+    }
+    fn of_user(n: u128, user: &str) -> ClientInfo {
+        ClientInfo::new(Member::new(Uuid::from_u128(n), None, Some(user.into())), 0, "quic")
+    }
+
+    #[test]
+    fn a_user_has_at_most_so_many_connections_and_others_are_not_concerned() {
+        let registry = Registry::new(100, 2, 1, 1).0;
+        let register = |info| registry.register(info, 0, Naming::Chosen);
+        let first = register(of_user(1, "ada")).expect("the first");
+        let _second = register(of_user(2, "ada")).expect("the second");
+        assert_eq!(register(of_user(3, "ada")).err(), Some(NotRegistered::UserFull(2)));
+        let _other = register(of_user(4, "bob")).expect("another user");
+        let _nobody = [register(client(5)), register(client(6)), register(client(7))].map(|it| it.expect("no user"));
+        assert_eq!(registry.clients_of("ada"), [1, 2].map(Uuid::from_u128));
+        drop(first);
+        assert_eq!(registry.clients_of("ada"), [2].map(Uuid::from_u128));
+        assert!(register(of_user(3, "ada")).is_ok(), "a place came back");
     }
 }

@@ -29,8 +29,8 @@ use crate::transport::Carrier;
 /// Number of invalid first messages that are answered with an error before the connection is closed.
 const ATTEMPTS: usize = 3;
 
-/// Retry delay sent to a client over its address's connection limit. An estimate: other connections of that address
-/// have to end first.
+/// Retry delay sent to a client over the connection limit of its address or user. An estimate: other connections have
+/// to end first.
 const TOO_MANY_RETRY_MS: u64 = 10_000;
 
 /// An accepted client.
@@ -253,7 +253,14 @@ async fn admit(
     };
     let registration = match registration {
         Ok(registration) => registration,
-        Err(why) => return refuse(reply, close_code(why), why.to_string()),
+        Err(why) => {
+            if matches!(why, NotRegistered::UserFull(_)) {
+                worker_context.counters().refused.add(1);
+                let error = ErrorReply::new(ErrorCode::RateLimited, why.to_string());
+                send_now(control, re, &ServerMessage::Error(error.with_retry_after_ms(TOO_MANY_RETRY_MS)));
+            }
+            return refuse(reply, close_code(why), why.to_string());
+        }
     };
     reply.accepted = true;
     reply.user = member.user.clone();
@@ -272,6 +279,7 @@ async fn admit(
 pub(super) fn close_code(why: NotRegistered) -> CloseCode {
     match why {
         NotRegistered::Full => CloseCode::TRY_LATER,
+        NotRegistered::UserFull(_) => CloseCode::RATE_LIMITED,
         NotRegistered::NameTaken | NotRegistered::NameOwned => CloseCode::FORBIDDEN,
     }
 }

@@ -62,4 +62,5 @@ mod token_keys;
 mod tokens;
 mod topics;
 mod transcripts;
+mod users;
 mod webtransport;

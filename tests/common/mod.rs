@@ -7,6 +7,7 @@
 #[macro_use]
 mod wire;
 
+pub mod admin;
 pub mod bare;
 pub mod library;
 pub mod limits;

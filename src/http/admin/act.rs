@@ -1,4 +1,4 @@
-//! Actions of the admin API: publish a text, disconnect a client.
+//! Actions of the admin API: publish a text, disconnect a client or a user.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Http, Refusal};
-use crate::handler;
-use crate::message::{Close, CloseCode, ErrorReply, Invalid, Payload, TopicName};
+use crate::handler::{self, Target};
+use crate::message::{Close, CloseCode, ErrorReply, Invalid, Payload, TopicName, USER_BOUNDS, is_user};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,7 +26,8 @@ struct Publish {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Disconnect {
-    client: Uuid,
+    client: Option<Uuid>,
+    user: Option<String>,
     code: Option<u16>,
     reason: Option<String>,
 }
@@ -51,16 +52,35 @@ pub(super) async fn disconnect(
     State(http): State<Arc<Http>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Refusal> {
-    let Disconnect { client, code, reason } = parse(body, r#"{"client":"...","code":4403,"reason":"..."}"#)?;
+    let expected = r#"{"client":"...","code":4403,"reason":"..."} or {"user":"..."}"#;
+    let Disconnect { client, user, code, reason } = parse(body, expected)?;
+    let target = target(client, user)?;
     let reason = reason.unwrap_or_else(|| "disconnected by an administrator".into());
     let close = Close::new(code.map_or(CloseCode::FORBIDDEN, CloseCode), reason)?;
-    if handler::disconnect(&http.worker_context.context, client, close).await {
-        return Ok(Json(json!({})));
+    let clients = handler::disconnect(&http.worker_context.context, &target, close).await;
+    reached(&target, clients)
+}
+
+/// The target that a body names with exactly one of its fields.
+fn target(client: Option<Uuid>, user: Option<String>) -> Result<Target, Refusal> {
+    match (client, user) {
+        (Some(client), None) => Ok(Target::Client(client)),
+        (None, Some(user)) if is_user(&user) => Ok(Target::User(user)),
+        (None, Some(_)) => Err(Refusal::bad(format!("user: {USER_BOUNDS}"))),
+        _ => Err(Refusal::bad("the body: exactly one of client and user is expected")),
     }
-    Err(Refusal::new(
-        StatusCode::NOT_FOUND,
-        format!("client: no client {client} is connected; see the list in /api/stats"),
-    ))
+}
+
+/// The response: the number of clients that an action reached, or that there is none.
+fn reached(target: &Target, clients: usize) -> Result<Json<Value>, Refusal> {
+    if clients > 0 {
+        return Ok(Json(json!({ "clients": clients })));
+    }
+    let why = match target {
+        Target::Client(client) => format!("client: no client {client} is connected; see the list in /api/stats"),
+        Target::User(_) => "user: no client of this user is connected".to_owned(),
+    };
+    Err(Refusal::new(StatusCode::NOT_FOUND, why))
 }
 
 fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>, expected: &str) -> Result<T, Refusal> {
