@@ -4,6 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 
 use crate::frame::{self, Body, BodyError, Compression, PREFIX_BYTES, allocated};
 use crate::message::{ServerMessage, encode_with_tail};
@@ -15,9 +16,27 @@ const HEAD_BYTES: usize = 160;
 #[derive(Debug)]
 pub(crate) struct EncodedMessage {
     plain: Bytes,
-    /// `None` inside if compression does not pay.
-    zstd: OnceLock<Option<Bytes>>,
+    /// Made when the first receiver wants a compressed form. On the heap, because most messages have none.
+    packed: OnceLock<Box<Mutex<Packed>>>,
     compress_min_bytes: usize,
+}
+
+/// The compressed forms of a message, each `None` until a receiver wants it. If compression does not pay, it is the
+/// plain form.
+#[derive(Debug, Default)]
+struct Packed {
+    zstd: Option<Bytes>,
+    deflate: Option<Bytes>,
+}
+
+impl Packed {
+    /// The form and the other one.
+    fn forms(&mut self, compression: Compression) -> (&mut Option<Bytes>, &Option<Bytes>) {
+        match compression {
+            Compression::Deflate => (&mut self.deflate, &self.zstd),
+            Compression::None | Compression::Zstd => (&mut self.zstd, &self.deflate),
+        }
+    }
 }
 
 impl EncodedMessage {
@@ -40,7 +59,7 @@ impl EncodedMessage {
     }
 
     fn of_frame(frame: BytesMut, compress_min_bytes: usize) -> Arc<Self> {
-        Arc::new(Self { plain: frame::exact(frame), zstd: OnceLock::new(), compress_min_bytes })
+        Arc::new(Self { plain: frame::exact(frame), packed: OnceLock::new(), compress_min_bytes })
     }
 
     /// A topic's message as a durable consumer's members get it, with the number of its deliveries. `place`: the topic
@@ -55,7 +74,7 @@ impl EncodedMessage {
         let mut out = BytesMut::with_capacity(self.plain.len() + HEAD_BYTES);
         encode_with_tail(place, Some(consumer), (tail, body.attachment.as_deref()), &mut out);
         let compress_min_bytes = self.compress_min_bytes;
-        Arc::new(Self { plain: frame::exact(out), zstd: OnceLock::new(), compress_min_bytes })
+        Arc::new(Self { plain: frame::exact(out), packed: OnceLock::new(), compress_min_bytes })
     }
 
     /// The frame without compression.
@@ -63,13 +82,29 @@ impl EncodedMessage {
         &self.plain
     }
 
-    /// The frame for a receiver.
-    pub(crate) fn frame(&self, zstd: bool) -> &Bytes {
-        if zstd && self.plain.len() >= self.compress_min_bytes + PREFIX_BYTES {
-            self.zstd.get_or_init(|| frame::compress(&self.plain)).as_ref().unwrap_or(&self.plain)
-        } else {
-            &self.plain
+    /// The frame for a receiver. A compressed form is made once and kept, unless both forms together would need more
+    /// memory than the plain one, which [`cost`](Self::cost) does not count: then one of them is made for each run.
+    pub(crate) fn frame(&self, compression: Compression) -> Bytes {
+        if !compression.is_some() || !self.is_compressible() {
+            return self.plain.clone();
         }
+        // Others that want a form wait here, rather than make it as well.
+        let mut packed = self.packed.get_or_init(Box::default).lock();
+        let (form, other) = packed.forms(compression);
+        if let Some(made) = form {
+            return made.clone();
+        }
+        let made = frame::compress(&self.plain, compression).unwrap_or_else(|| self.plain.clone());
+        let own = |form: &Bytes| if form.as_ptr() == self.plain.as_ptr() { 0 } else { allocated(form.len()) };
+        if own(&made) + other.as_ref().map_or(0, own) <= allocated(self.plain.len()) {
+            *form = Some(made.clone());
+        }
+        made
+    }
+
+    /// Whether it is long enough to be compressed.
+    fn is_compressible(&self) -> bool {
+        self.plain.len() >= self.compress_min_bytes.saturating_add(PREFIX_BYTES)
     }
 
     /// The message as JSON and attachment. Both share the frame's memory.
@@ -83,9 +118,10 @@ impl EncodedMessage {
         const COUNTS: usize = 2 * size_of::<usize>();
         /// The shared part of [`Bytes`]: address, length, and number of holders.
         const SHARED: usize = 3 * size_of::<usize>();
-        let forms = if self.plain.len() >= self.compress_min_bytes + PREFIX_BYTES { 2 } else { 1 };
-        let form = allocated(self.plain.len()) + allocated(SHARED);
-        allocated(COUNTS + size_of::<Self>()) + forms * form
+        let bytes = allocated(self.plain.len());
+        let plain = allocated(COUNTS + size_of::<Self>()) + bytes + allocated(SHARED);
+        let packed = bytes + 2 * allocated(SHARED) + allocated(size_of::<Mutex<Packed>>());
+        plain + if self.is_compressible() { packed } else { 0 }
     }
 }
 
@@ -136,14 +172,14 @@ impl EncodedBatch {
     }
 
     /// The frames as their receiver gets them, in one buffer, and their number.
-    pub(crate) fn into_frames(self, zstd: bool) -> (Bytes, usize) {
-        if !zstd || !self.is_compressible {
+    pub(crate) fn into_frames(self, compression: Compression) -> (Bytes, usize) {
+        if !compression.is_some() || !self.is_compressible {
             return (frame::exact(self.frames), self.messages);
         }
         let mut out = BytesMut::with_capacity(self.frames.len());
         for plain in frame::split(&self.frames) {
             let is_long = plain.len() >= self.compress_min_bytes.saturating_add(PREFIX_BYTES);
-            let packed = if is_long { frame::compress(plain) } else { None };
+            let packed = if is_long { frame::compress(plain, compression) } else { None };
             out.extend_from_slice(packed.as_deref().unwrap_or(plain));
         }
         (frame::exact(out), self.messages)
@@ -169,6 +205,44 @@ mod tests {
         }
     }
 
+    fn broadcast(content: &str) -> Arc<EncodedMessage> {
+        let (from, payload) = (uuid::Uuid::nil(), Payload::from(content));
+        EncodedMessage::new(&ServerMessage::Broadcast { from, payload, timestamp: 1 }, 1024)
+    }
+
+    #[test]
+    fn each_form_is_made_once_for_all_its_receivers() {
+        let message = broadcast(&"again and again ".repeat(200));
+        let forms = [Compression::None, Compression::Zstd, Compression::Deflate];
+        let frames = forms.map(|form| message.frame(form));
+        for (form, frame) in forms.into_iter().zip(&frames) {
+            assert_eq!(message.frame(form).as_ptr(), frame.as_ptr(), "{form:?}");
+            let body = Body::parse(frame.slice(PREFIX_BYTES..), form, 1 << 20).expect("a sound body");
+            assert_eq!(body, message.body().expect("a sound body"));
+        }
+        assert!(frames[1].len() < 200 && frames[2].len() < 200, "{frames:?}");
+        let short = broadcast("short");
+        assert!(forms.iter().all(|form| short.frame(*form).as_ptr() == short.plain().as_ptr()));
+        assert!(short.packed.get().is_none(), "it has no compressed forms");
+    }
+
+    #[test]
+    fn the_forms_that_are_kept_need_no_more_than_the_cost() {
+        // The more of it is noise, the longer are the forms: the second one fits beside the first, or does not.
+        for (repeated, second_is_kept) in [(6000, true), (1000, false), (0, false)] {
+            let mut rng = fastrand::Rng::with_seed(7);
+            let noise: String = std::iter::repeat_with(|| rng.alphanumeric()).take(3000).collect();
+            let message = broadcast(&format!("{noise}{}", "a".repeat(repeated)));
+            let (zstd, deflate) = (message.frame(Compression::Zstd), message.frame(Compression::Deflate));
+            let again = message.frame(Compression::Deflate);
+            assert_eq!(deflate, again);
+            let is_kept = deflate.as_ptr() == again.as_ptr();
+            assert_eq!(is_kept, second_is_kept, "{} and {} of {}", zstd.len(), deflate.len(), message.plain().len());
+            let kept: usize = zstd.len() + if is_kept { deflate.len() } else { 0 };
+            assert!(message.plain().len() + kept <= message.cost());
+        }
+    }
+
     #[test]
     fn messages_that_wait_hold_no_spare_memory() {
         let mut batch = EncodedBatch::new(1024);
@@ -181,7 +255,7 @@ mod tests {
         let bytes = batch.bytes();
         batch.shrink();
         assert_eq!((batch.frames.capacity(), batch.bytes(), batch.len()), (bytes, bytes, 2));
-        let (frames, messages) = batch.into_frames(false);
+        let (frames, messages) = batch.into_frames(Compression::None);
         assert_eq!((frame::split(&frames).count(), messages), (2, 2));
     }
 }

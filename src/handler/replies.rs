@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use quic_websocket_lane::Sent;
 
 use super::pending::{Pending, Reply, put_direct};
-use crate::frame;
+use crate::frame::{self, Compression};
 use crate::message::{RequestId, ServerMessage, encode_binary_head, encode_echo};
 use crate::registry::{Delivered, DirectBatch};
 
@@ -37,8 +37,9 @@ pub(crate) struct Replies {
     pub(super) accepts_pending: bool,
     /// Estimated size of the next buffer, from the previous ones, so that it is allocated once.
     estimated_bytes: usize,
-    /// Minimum size of compressed bodies, in bytes; `None` if the client did not negotiate compression.
-    compress_from: Option<usize>,
+    /// The client's compression, and the minimum size of compressed bodies in bytes.
+    compression: Compression,
+    compress_min_bytes: usize,
 }
 
 /// The replies of a lane before those that are being added.
@@ -51,7 +52,7 @@ pub(crate) enum Before {
 }
 
 impl Replies {
-    pub(crate) fn new(compress_from: Option<usize>) -> Self {
+    pub(crate) fn new(compression: Compression, compress_min_bytes: usize) -> Self {
         Self {
             messages: 0,
             open: BytesMut::new(),
@@ -65,7 +66,8 @@ impl Replies {
             last_directs: 0,
             accepts_pending: false,
             estimated_bytes: 0,
-            compress_from,
+            compression,
+            compress_min_bytes,
         }
     }
 
@@ -240,7 +242,7 @@ impl Replies {
             self.open.reserve(self.estimated_bytes);
         }
         self.messages += 1;
-        append(&mut self.open, self.compress_from, encode)
+        append(&mut self.open, (self.compression, self.compress_min_bytes), encode)
     }
 
     /// Adds a reply that may come before those that wait for a disk.
@@ -248,7 +250,7 @@ impl Replies {
         self.deliver();
         if self.overtakes() {
             self.ahead_messages += 1;
-            append(&mut self.ahead, self.compress_from, encode);
+            append(&mut self.ahead, (self.compression, self.compress_min_bytes), encode);
         } else {
             self.put_with(encode);
         }
@@ -256,14 +258,14 @@ impl Replies {
 }
 
 /// Appends a frame, compressed if that pays; returns its length before.
-fn append(out: &mut BytesMut, compress_from: Option<usize>, encode: impl FnOnce(&mut BytesMut)) -> usize {
+fn append(out: &mut BytesMut, (compression, least): (Compression, usize), encode: impl FnOnce(&mut BytesMut)) -> usize {
     let start = out.len();
     encode(out);
     let frame = &out[start..];
     let length = frame.len();
-    if let Some(least) = compress_from
-        && frame.len() >= least + frame::PREFIX_BYTES
-        && let Some(packed) = frame::compress(frame)
+    if compression.is_some()
+        && frame.len() >= least.saturating_add(frame::PREFIX_BYTES)
+        && let Some(packed) = frame::compress(frame, compression)
     {
         out.truncate(start);
         out.extend_from_slice(&packed);
@@ -283,7 +285,7 @@ impl Drop for Replies {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{Body, Compression, FrameDecoder};
+    use crate::frame::{Body, FrameDecoder};
     use uuid::Uuid;
 
     use crate::message::{ClientInfo, Member, Reply, TopicName};
@@ -292,8 +294,8 @@ mod tests {
 
     #[test]
     fn replies_leave_in_order_whether_compressed_or_not() {
-        for compress_from in [None, Some(1024)] {
-            let mut replies = Replies::new(compress_from);
+        for compression in [Compression::None, Compression::Zstd, Compression::Deflate] {
+            let mut replies = Replies::new(compression, 1024);
             replies.echo_text("one", Some(&RequestId::Number(1)), 5);
             replies.echo_binary(&[7; 10_000], Some(&RequestId::Number(2)), 5);
             replies.echo_binary(&[8; 10], Some(&RequestId::Number(3)), 5);
@@ -307,7 +309,7 @@ mod tests {
             assert_eq!((replies.len(), replies.sent(), replies.take()), (0, Sent::default(), None));
             decoder.push(piece);
             while let Some(body) = decoder.next_body().expect("sound frames") {
-                let body = Body::parse(body, Compression::Zstd, 1 << 20).expect("a sound body");
+                let body = Body::parse(body, compression, 1 << 20).expect("a sound body");
                 order.push(Reply::parse(&body).expect("a message").re);
             }
             assert_eq!(order, [1, 2, 3, 4].map(|n| Some(RequestId::Number(n))));
@@ -316,7 +318,7 @@ mod tests {
 
     #[test]
     fn replies_hold_no_more_memory_than_their_length() {
-        let mut replies = Replies::new(Some(1024));
+        let mut replies = Replies::new(Compression::Zstd, 1024);
         // A large batch raises the estimate for those after it.
         for sizes in [&[1_000_000][..], &[5], &[60_000; 2], &[5], &[2000, 5, 1_000_000], &[5]] {
             for &size in sizes {
@@ -336,7 +338,7 @@ mod tests {
         let (registry, _inboxes) = Registry::new(1, 0, 2, 4);
         let info = ClientInfo::new(Member::new(to, None, None), 0, "quic");
         let _place = registry.register(info, worker, Naming::Free).expect("room");
-        let mut replies = Replies::new(None).with_pending();
+        let mut replies = Replies::new(Compression::None, 1024).with_pending();
         replies.echo_text("before", Some(&RequestId::Number(1)), 5);
         let before = replies.ready_bytes();
         let Found::Route(route) = registry.route(0, to) else { panic!("the receiver is connected") };
@@ -354,7 +356,7 @@ mod tests {
     #[tokio::test]
     async fn only_replies_without_an_effect_come_before_those_that_wait_for_a_disk() {
         let narrow = Narrow::new();
-        let mut replies = Replies::new(None).with_pending();
+        let mut replies = Replies::new(Compression::None, 1024).with_pending();
         let mut ids = (1..).map(RequestId::Number);
         let mut id = || ids.next().expect("a number");
         let publish = |replies: &mut Replies, id| {
@@ -372,7 +374,7 @@ mod tests {
         replies.echo_text("behind", Some(&id()), 5);
         assert!(replies.take_ahead().is_none());
         assert_eq!((replies.pending(), replies.sent().messages), (1, 2));
-        let mut replies = Replies::new(None).with_pending();
+        let mut replies = Replies::new(Compression::None, 1024).with_pending();
         for (before, is_ahead) in [(Before::Storing, true), (Before::Others, false), (Before::Written, false)] {
             replies.behind(before);
             replies.echo_text("x", Some(&id()), 5);

@@ -19,7 +19,7 @@ use self::datagrams::Datagrams;
 pub(crate) use self::lanes::TopicLane;
 use self::lanes::TopicLanes;
 use crate::envelope::{EncodedBatch, EncodedMessage};
-use crate::frame::{PREFIX_BYTES, split};
+use crate::frame::{Compression, PREFIX_BYTES, split};
 use crate::message::{CloseCode, ClosedBy, LaneChoice, TopicPattern};
 use crate::metrics::Counters;
 use crate::transport::{Carrier, Path};
@@ -36,11 +36,12 @@ pub(crate) struct EncodedRun {
     topic: Option<(Arc<dyn DropNotice>, Vec<u64>)>,
     plain: OnceLock<FrameBatch>,
     zstd: OnceLock<FrameBatch>,
+    deflate: OnceLock<FrameBatch>,
 }
 
 impl EncodedRun {
     pub(crate) fn new(envelopes: Vec<Arc<EncodedMessage>>) -> Self {
-        Self { envelopes, topic: None, plain: OnceLock::new(), zstd: OnceLock::new() }
+        Self { envelopes, topic: None, plain: OnceLock::new(), zstd: OnceLock::new(), deflate: OnceLock::new() }
     }
 
     /// Messages of one topic with as many offsets.
@@ -52,10 +53,14 @@ impl EncodedRun {
         Self { topic: Some((source, offsets)), ..Self::new(envelopes) }
     }
 
-    fn batch(&self, zstd: bool) -> &FrameBatch {
-        let batch = if zstd { &self.zstd } else { &self.plain };
+    fn batch(&self, compression: Compression) -> &FrameBatch {
+        let batch = match compression {
+            Compression::None => &self.plain,
+            Compression::Zstd => &self.zstd,
+            Compression::Deflate => &self.deflate,
+        };
         batch.get_or_init(|| {
-            let frames = self.envelopes.iter().map(|encoded| encoded.frame(zstd).clone()).collect();
+            let frames = self.envelopes.iter().map(|encoded| encoded.frame(compression)).collect();
             match &self.topic {
                 Some((source, offsets)) => FrameBatch::of_topic(frames, Arc::clone(source), offsets.clone()),
                 None => FrameBatch::new(frames),
@@ -64,8 +69,8 @@ impl EncodedRun {
     }
 
     /// One of the messages alone.
-    fn single(&self, at: usize, zstd: bool) -> FrameBatch {
-        let frames = vec![self.envelopes[at].frame(zstd).clone()];
+    fn single(&self, at: usize, frame: Bytes) -> FrameBatch {
+        let frames = vec![frame];
         match &self.topic {
             Some((source, offsets)) => FrameBatch::of_topic(frames, Arc::clone(source), vec![offsets[at]]),
             None => FrameBatch::new(frames),
@@ -77,8 +82,8 @@ impl EncodedRun {
 #[derive(Debug)]
 pub(crate) struct Outbound {
     pub(crate) id: Uuid,
-    /// Whether bodies may go compressed.
-    pub(crate) zstd: bool,
+    /// The compression in which bodies may go.
+    pub(crate) compression: Compression,
     /// The control lane.
     pub(crate) control: Arc<LaneWriter>,
     carrier: Carrier,
@@ -96,7 +101,7 @@ impl Outbound {
     /// A client for which at most `topic_lanes` lanes are opened, and so many bytes of datagrams wait.
     pub(crate) fn new(
         id: Uuid,
-        zstd: bool,
+        compression: Compression,
         control: Arc<LaneWriter>,
         carrier: Carrier,
         counters: Arc<Counters>,
@@ -105,7 +110,7 @@ impl Outbound {
     ) -> Arc<Self> {
         let (lanes, datagrams) = (Mutex::new(TopicLanes::new(topic_lanes)), Datagrams::new(datagram_bytes));
         let (subscriptions, ended, end) = (AtomicUsize::new(0), OnceLock::new(), Notify::new());
-        Arc::new(Self { id, zstd, control, carrier, counters, datagrams, lanes, subscriptions, ended, end })
+        Arc::new(Self { id, compression, control, carrier, counters, datagrams, lanes, subscriptions, ended, end })
     }
 
     /// The counters of what the client gets, and of what is dropped for it.
@@ -156,7 +161,7 @@ impl Outbound {
     /// Delivers messages in order, without waiting. Gives what was accepted, for the caller to count. A client whose
     /// backlog is full is ended with 4413; no other client is harmed.
     pub(crate) fn deliver(&self, run: &EncodedRun) -> Sent {
-        self.put_on(&self.control, run.batch(self.zstd), Overflow::Refuse.into())
+        self.put_on(&self.control, run.batch(self.compression), Overflow::Refuse.into())
     }
 
     /// The same for messages to this client alone.
@@ -164,7 +169,7 @@ impl Outbound {
         if self.ended.get().is_some() {
             return Sent::default();
         }
-        let (joined, messages) = batch.into_frames(self.zstd);
+        let (joined, messages) = batch.into_frames(self.compression);
         let taken = match self.control.try_send_joined(&joined, Overflow::Refuse) {
             Ok(()) => return Sent { messages, bytes: joined.len() - messages * PREFIX_BYTES },
             Err((taken, failure)) => {
@@ -202,7 +207,7 @@ impl Outbound {
         run: &EncodedRun,
         options: impl Into<SendOptions<'a>>,
     ) -> Sent {
-        self.put_on(lane, run.batch(self.zstd), options.into())
+        self.put_on(lane, run.batch(self.compression), options.into())
     }
 
     /// Delivers a topic's messages as datagrams, of which the newest stay; those that are too large for one go on the
@@ -215,10 +220,9 @@ impl Outbound {
     ) -> Sent {
         let options = SendOptions { overflow: Overflow::DropOldest, group };
         let mut sent = Sent::default();
-        for (at, encoded) in run.envelopes.iter().enumerate() {
-            let body = encoded.frame(self.zstd).slice(PREFIX_BYTES..);
-            let given = self.give_datagram(body);
-            sent += given.unwrap_or_else(|| self.put_on(lane, &run.single(at, self.zstd), options));
+        for (at, frame) in run.batch(self.compression).frames().iter().enumerate() {
+            let given = self.give_datagram(frame.slice(PREFIX_BYTES..));
+            sent += given.unwrap_or_else(|| self.put_on(lane, &run.single(at, frame.clone()), options));
         }
         sent
     }

@@ -138,7 +138,9 @@ async fn confirmed(
 /// Whether serving a body twice does no harm and is invisible to others. Includes invalid bodies, which only cause an
 /// error reply.
 pub(super) fn is_harmless(session: &Session, body: &Bytes) -> bool {
-    let Ok(body) = Body::parse(body.clone(), session.compression, session.max_message_bytes()) else { return true };
+    let Ok(body) = Body::parse(body.clone(), session.outbound.compression, session.max_message_bytes()) else {
+        return true;
+    };
     match Request::parse(&body).map(|request| request.message) {
         Ok(ClientMessage::Subscribe(wanted)) => {
             wanted.consumer.is_none() && !session.context.topics.blocks(&wanted.topic)

@@ -37,7 +37,6 @@ const TOO_MANY_RETRY_MS: u64 = 10_000;
 pub(super) struct Welcomed {
     pub(super) reader: LaneReader,
     pub(super) outbound: Arc<Outbound>,
-    pub(super) compression: Compression,
     pub(super) registration: RegistryEntry,
     pub(super) member: Member,
     pub(super) identity: Identity,
@@ -93,14 +92,13 @@ pub(super) async fn welcome(
         admit(id, re.as_ref(), presented, &control, worker_context).await
     };
     match timeout_at(deadline, greeting).await.map_err(late).flatten() {
-        Ok(Admitted { registration, zstd, member, identity }) => {
+        Ok(Admitted { registration, compression, member, identity }) => {
             completed(&member);
-            let compression = if zstd { Compression::Zstd } else { Compression::None };
             let lanes = size(context.config.limits.topic_lanes);
             let counters = Arc::clone(worker_context.counters());
             let datagrams = size(context.config.quic.datagram_send_buffer);
-            let outbound = Outbound::new(id, zstd, control, carrier.clone(), counters, lanes, datagrams);
-            Ok(Box::new(Welcomed { reader, outbound, compression, registration, member, identity }))
+            let outbound = Outbound::new(id, compression, control, carrier.clone(), counters, lanes, datagrams);
+            Ok(Box::new(Welcomed { reader, outbound, registration, member, identity }))
         }
         Err(end) => Err(Refused { end, control: Some(control) }),
     }
@@ -192,8 +190,8 @@ struct Presented {
 /// Result of an accepted handshake.
 struct Admitted {
     registration: RegistryEntry,
-    /// Whether zstd compression was negotiated.
-    zstd: bool,
+    /// The negotiated compression.
+    compression: Compression,
     member: Member,
     identity: Identity,
 }
@@ -270,9 +268,10 @@ async fn admit(
     reply.inbox = member.user.as_deref().and_then(|user| context.topics.inbox(user)).map(|it| it.as_str().to_owned());
     reply.client_id = Some(id);
     reply.limits = Some(limits(context));
-    reply.zstd = handshake.zstd;
+    reply.compression = handshake.compression.choose();
+    let compression = reply.compression;
     send_now(control, re, &ServerMessage::HandshakeResponse(Box::new(reply)));
-    Ok(Admitted { registration, zstd: handshake.zstd, member, identity })
+    Ok(Admitted { registration, compression, member, identity })
 }
 
 /// Closing code for a client that the registry refused.

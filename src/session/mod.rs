@@ -39,7 +39,7 @@ use self::on_wake::OnWake;
 use self::reassembly::ReassemblyBudget;
 use self::reply_queue::ReplyQueue;
 use self::time_slice::TimeSlices;
-use crate::frame::{self, Compression};
+use crate::frame;
 use crate::handler::{Caller, Context, Replies};
 use crate::limits::Allowance;
 use crate::message::{ServerMessage, Token};
@@ -83,7 +83,6 @@ struct Session {
     caller: Caller,
     /// Closed until the client's 0-RTT data is confirmed.
     gate: Gate,
-    compression: Compression,
     reassembly: ReassemblyBudget,
     slices: TimeSlices,
     /// Number of consecutive bodies that were not JSON.
@@ -114,7 +113,7 @@ impl Session {
     }
 
     fn replies(&self) -> Replies {
-        Replies::new(self.outbound.zstd.then(|| self.context.compress_min_bytes()))
+        Replies::new(self.outbound.compression, self.context.compress_min_bytes())
     }
 
     /// Creates the outbound side of another lane, within the client's budget.
@@ -193,7 +192,7 @@ fn begin(
     welcomed: Welcomed,
     worker_context: &WorkerContext,
 ) -> (Arc<Session>, LaneReader, RegistryEntry) {
-    let Welcomed { reader, outbound, compression, registration, member, identity } = welcomed;
+    let Welcomed { reader, outbound, registration, member, identity } = welcomed;
     let context = Arc::clone(&worker_context.context);
     let is_confirmed = matches!(registration, RegistryEntry::Made(_));
     let rates = &context.config.rates;
@@ -209,7 +208,6 @@ fn begin(
         outbound,
         caller: Caller::new(client, allowance, identity),
         gate: Gate::new(is_confirmed),
-        compression,
         malformed: AtomicU8::new(0),
         waiting: AtomicUsize::new(0),
         last_activity: AtomicU64::new(0),

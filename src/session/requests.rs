@@ -28,12 +28,12 @@ pub(super) fn process(
     let allowance = &session.caller.allowance;
     let received = body.len();
     session.outbound.counters().received(received);
-    let body = match Body::parse(body, session.compression, session.max_message_bytes()) {
+    let body = match Body::parse(body, session.outbound.compression, session.max_message_bytes()) {
         Ok(body) => body,
         Err(BodyError::Fatal(e)) => return Err(frame_error(e)),
         Err(e) => {
             // Decompression that failed still cost the work.
-            let cost = if matches!(e, BodyError::Zstd(_)) { session.max_message_bytes() } else { received };
+            let cost = if matches!(e, BodyError::Compressed { .. }) { session.max_message_bytes() } else { received };
             answer_bad(replies, None, allowance.take(cost), e.to_string());
             let is_malformed = matches!(e, BodyError::FirstByte(_));
             return if is_malformed { malformed(session) } else { within_limits(session) }.map(|()| Outcome::Done);

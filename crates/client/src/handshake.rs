@@ -30,7 +30,7 @@ impl Link {
         let mut handshake = Handshake::new();
         handshake.client_name.clone_from(&options.name);
         handshake.token = token;
-        handshake.zstd = options.compression;
+        handshake.compression.zstd = options.compression;
         let mut frame = BytesMut::new();
         ClientMessage::Handshake(handshake).encode(None, &mut frame);
         frame.freeze()

@@ -248,7 +248,7 @@ mod tests {
         put_frame(&mut frame, None, |out| {
             out.extend_from_slice(format!(r#"{{"type":"ok","x":"{}"}}"#, "x".repeat(2000)).as_bytes());
         });
-        let packed = compress(&frame).expect("it gets smaller").slice(PREFIX_BYTES..);
+        let packed = compress(&frame, Compression::Zstd).expect("it gets smaller").slice(PREFIX_BYTES..);
         assert!(matches!(parse(packed.clone(), Compression::Zstd, 4000), Ok(Some(_))));
         assert!(parse(packed.clone(), Compression::Zstd, 1000).is_err_and(|reason| reason.contains("limit of 1000")));
         assert!(parse(packed.slice(..packed.len() - 5), Compression::Zstd, 4000).is_err());

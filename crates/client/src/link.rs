@@ -114,7 +114,7 @@ impl Link {
     }
 
     pub(super) fn compression(&self) -> Compression {
-        if self.greeting.zstd { Compression::Zstd } else { Compression::None }
+        self.greeting.compression
     }
 
     /// Encodes a message for this connection.
@@ -128,8 +128,8 @@ impl Link {
             return Err(ClientError::TooLarge { bytes, most });
         }
         let plain = out.freeze();
-        if self.greeting.zstd && bytes >= COMPRESS_MIN_BYTES {
-            return Ok(frame::compress(&plain).unwrap_or(plain));
+        if self.compression().is_some() && bytes >= COMPRESS_MIN_BYTES {
+            return Ok(frame::compress(&plain, self.compression()).unwrap_or(plain));
         }
         Ok(plain)
     }

@@ -61,6 +61,11 @@ impl FrameBatch {
         self.sent(self.frames.len())
     }
 
+    /// The frames, each by itself.
+    pub fn frames(&self) -> &[Bytes] {
+        &self.frames
+    }
+
     fn pieces(&self) -> &[Bytes] {
         self.joined.as_ref().map_or(&self.frames, std::slice::from_ref)
     }

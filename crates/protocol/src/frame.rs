@@ -1,31 +1,26 @@
-//! Encodes and decodes bodies (docs/PROTOCOL.md, "Bodies and frames"): the length prefix, the attachment, zstd, and
-//! every limit on them. Pure: no I/O, no clock, no runtime; it knows nothing of what a body means.
+//! Encodes and decodes bodies (docs/PROTOCOL.md, "Bodies and frames"): the length prefix, the attachment, compression,
+//! and every limit on them. Pure: no I/O, no clock, no runtime; it knows nothing of what a body means.
 //!
 //! A **body** is one message. A **frame** is a body after its length as a big-endian `u32`, as it travels on a stream.
 
-use std::cell::RefCell;
-use std::io::Read;
+mod compression;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
-use zstd::bulk::Compressor;
-use zstd::zstd_safe::compress_bound;
+
+pub use self::compression::{Compression, CompressionOffer, compress};
 
 /// Length prefix of each body on a stream, in bytes.
 pub const PREFIX_BYTES: usize = 4;
 /// First byte of a body that carries a binary attachment.
 pub const ATTACHMENT: u8 = 0x01;
-/// First byte of a compressed body.
+/// First byte of a body that is compressed with zstd (RFC 8878).
 pub const ZSTD: u8 = 0x02;
+/// First byte of a body that is compressed with deflate (RFC 1951).
+pub const DEFLATE: u8 = 0x03;
 
-/// Largest zstd window that a peer may make this side allocate, as a power of two (8 MiB: RFC 8878 section 3.1.1.1.2).
-const ZSTD_WINDOW_LOG: u32 = 23;
 /// Unfinished bodies up to this size get their memory at once; larger ones as they arrive.
 const RESERVE_BYTES: usize = 4096;
-/// Compression level: the fastest of the regular ones.
-const ZSTD_LEVEL: i32 = 1;
-/// Largest output buffer that a thread keeps for later compression, in bytes.
-const KEPT_OUTPUT_BYTES: usize = 2 << 20;
 
 /// An error that makes the stream undecodable, so the connection has to be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -40,9 +35,9 @@ pub enum FrameError {
         /// The limit, in bytes.
         max: usize,
     },
-    /// A compressed body, although the handshake did not negotiate zstd.
-    #[error("a compressed body, but the handshake did not agree on zstd: offer it in `compression`")]
-    NotAgreed,
+    /// A body with a compression that the handshake did not negotiate.
+    #[error("a compressed body, but the handshake did not agree on {0}: offer it in `compression`")]
+    NotAgreed(&'static str),
     /// A stream of a WebTransport session that is not one of its lanes.
     #[error("a stream that does not belong to the session: open lanes as the session's bidirectional streams")]
     Foreign,
@@ -56,8 +51,8 @@ pub enum BodyError {
     /// The connection has to be closed.
     #[error(transparent)]
     Fatal(#[from] FrameError),
-    /// The first byte is none of `{`, 0x01 and 0x02.
-    #[error("first byte 0x{0:02x}: a body starts with '{{', 0x01 (attachment) or 0x02 (zstd)")]
+    /// The first byte is none of `{`, 0x01, 0x02 and 0x03.
+    #[error("first byte 0x{0:02x}: a body starts with '{{', 0x01 (attachment), 0x02 (zstd) or 0x03 (deflate)")]
     FirstByte(u8),
     /// The body is shorter than the JSON length in it.
     #[error("attachment: the JSON length of {json} bytes is beyond the body of {body} bytes")]
@@ -68,18 +63,13 @@ pub enum BodyError {
         body: usize,
     },
     /// The body cannot be decompressed, or contains another compressed body.
-    #[error("zstd: {0}")]
-    Zstd(String),
-}
-
-/// Whether the peer may send compressed bodies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Compression {
-    /// No: all bodies are uncompressed.
-    #[default]
-    None,
-    /// Yes: either side may send a body as a zstd frame (RFC 8878).
-    Zstd,
+    #[error("{form}: {reason}")]
+    Compressed {
+        /// The name of the compression.
+        form: &'static str,
+        /// What is wrong with the body.
+        reason: String,
+    },
 }
 
 /// One message as bytes: its JSON object and its attachment, if any. Both share the received memory.
@@ -97,17 +87,19 @@ impl Body {
     /// # Errors
     /// [`BodyError`] corresponds to the rows of the bad-input table of docs/PROTOCOL.md.
     pub fn parse(body: Bytes, compression: Compression, max: usize) -> Result<Self, BodyError> {
-        match body.first() {
-            Some(&ZSTD) if compression == Compression::None => Err(FrameError::NotAgreed.into()),
-            Some(&ZSTD) => {
-                let inflated = inflate(&body[1..], max)?;
-                match inflated.first() {
-                    None => Err(BodyError::Zstd("nothing inside the compressed body".into())),
-                    Some(&ZSTD) => Err(BodyError::Zstd("a compressed body inside a compressed body".into())),
-                    _ => Self::parse_plain(inflated),
-                }
-            }
-            _ => Self::parse_plain(body),
+        let form = match body.first() {
+            Some(&ZSTD) => Compression::Zstd,
+            Some(&DEFLATE) => Compression::Deflate,
+            _ => return Self::parse_plain(body),
+        };
+        if form != compression {
+            return Err(FrameError::NotAgreed(form.name()).into());
+        }
+        let inflated = compression::inflate(&body[1..], form, max)?;
+        match inflated.first() {
+            None => Err(form.broken("nothing inside the compressed body")),
+            Some(&(ZSTD | DEFLATE)) => Err(form.broken("a compressed body inside a compressed body")),
+            _ => Self::parse_plain(inflated),
         }
     }
 
@@ -131,24 +123,6 @@ impl Body {
             Some(other) => Err(BodyError::FirstByte(other)),
         }
     }
-}
-
-/// Decompresses one zstd frame to at most `max` bytes. Memory grows with the output, so a decompression bomb costs at
-/// most the limit.
-fn inflate(frame: &[u8], max: usize) -> Result<Bytes, BodyError> {
-    let broken = |e: std::io::Error| BodyError::Zstd(format!("cannot be inflated: {e}"));
-    let mut decoder = zstd::stream::read::Decoder::with_buffer(frame).map_err(broken)?.single_frame();
-    decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(broken)?;
-    let mut out = Vec::with_capacity(max.min(frame.len().saturating_mul(4)));
-    let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
-    decoder.by_ref().take(limit).read_to_end(&mut out).map_err(broken)?;
-    if out.len() > max {
-        return Err(FrameError::TooBig { max }.into());
-    }
-    if !decoder.finish().is_empty() {
-        return Err(BodyError::Zstd("bytes after the end of the zstd frame".into()));
-    }
-    Ok(out.into())
 }
 
 /// Appends one frame: `json` writes the JSON object, and `attachment` follows it, if any.
@@ -208,45 +182,6 @@ pub fn exact(buffer: BytesMut) -> Bytes {
 #[inline]
 pub const fn allocated(bytes: usize) -> usize {
     if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16) }
-}
-
-/// A thread's compressor. Its tables take about a megabyte, and creating them costs more than compressing most bodies.
-struct Packer {
-    compressor: Compressor<'static>,
-    output: Vec<u8>,
-}
-
-thread_local! {
-    static PACKER: RefCell<Option<Packer>> = const { RefCell::new(None) };
-}
-
-/// Compresses a frame made by [`put_frame`], into an allocation of exactly its length. `None` if it would not become
-/// smaller.
-pub fn compress(frame: &[u8]) -> Option<Bytes> {
-    let body = frame.get(PREFIX_BYTES..)?;
-    // Not reentrant, and no thread compresses while it is shut down.
-    PACKER.try_with(|packer| packer.try_borrow_mut().ok().and_then(|mut packer| pack(&mut packer, body))).ok()?
-}
-
-fn pack(packer: &mut Option<Packer>, body: &[u8]) -> Option<Bytes> {
-    if packer.is_none() {
-        *packer = Some(Packer { compressor: Compressor::new(ZSTD_LEVEL).ok()?, output: Vec::new() });
-    }
-    let Packer { compressor, output } = packer.as_mut()?;
-    output.clear();
-    output.reserve(compress_bound(body.len()));
-    let packed = compressor.compress_to_buffer(body, output).ok().filter(|packed| packed + 1 < body.len());
-    let framed = packed.and_then(|packed| {
-        let mut out = BytesMut::with_capacity(PREFIX_BYTES + 1 + packed);
-        out.put_u32(u32::try_from(packed + 1).ok()?);
-        out.put_u8(ZSTD);
-        out.put_slice(&output[..packed]);
-        Some(exact(out))
-    });
-    if output.capacity() > KEPT_OUTPUT_BYTES {
-        *output = Vec::new();
-    }
-    framed
 }
 
 /// Splits a byte stream into bodies. Holds at most one unfinished body, and only the bytes of it that have arrived.

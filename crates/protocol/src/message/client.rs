@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use crate::frame::CompressionOffer;
+
 pub use self::ack::{Ack, AckOutcome, MAX_ACK_OFFSETS, MAX_DELAY_MS, Offsets};
 pub use self::consumer::{
     ACK_WAIT_MS, AckMode, ConsumerFields, ConsumerName, ConsumerRequest, DEFAULT_ACK_WAIT_MS, DEFAULT_MAX_IN_FLIGHT,
@@ -134,14 +136,15 @@ pub struct Handshake {
     pub client_name: Option<ClientName>,
     /// The client's token.
     pub token: Option<Token>,
-    /// Whether the client offers zstd.
-    pub zstd: bool,
+    /// The compressions that the client offers.
+    pub compression: CompressionOffer,
 }
 
 impl Handshake {
     /// Creates a handshake for [`PROTOCOL_VERSION`], without a name, a token or compression.
     pub fn new() -> Self {
-        Self { protocol_version: PROTOCOL_VERSION.into(), client_name: None, token: None, zstd: false }
+        let compression = CompressionOffer::default();
+        Self { protocol_version: PROTOCOL_VERSION.into(), client_name: None, token: None, compression }
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::*;
-use crate::frame::{Body, Compression, FrameDecoder, PREFIX_BYTES, compress};
+use crate::frame::{Body, Compression, CompressionOffer, FrameDecoder, PREFIX_BYTES, compress};
 
 /// Far above any message generated here.
 const MAX: usize = 1 << 20;
@@ -128,8 +128,14 @@ fn handshake() -> impl Strategy<Value = Handshake> {
     let name = "[^\\p{Cc}\u{2028}-\u{202e}\u{2066}-\u{2069}]{1,64}"
         .prop_filter("white space alone", |name| !name.trim().is_empty())
         .prop_map(|name| ClientName::new(&name).unwrap());
-    ("[0-9]{1,20}\\.[0-9]{1,20}", prop::option::of(name), prop::option::of(token()), any::<bool>()).prop_map(
-        |(protocol_version, client_name, token, zstd)| Handshake { protocol_version, client_name, token, zstd },
+    let offer = (any::<bool>(), any::<bool>()).prop_map(|(zstd, deflate)| CompressionOffer { zstd, deflate });
+    ("[0-9]{1,20}\\.[0-9]{1,20}", prop::option::of(name), prop::option::of(token()), offer).prop_map(
+        |(protocol_version, client_name, token, compression)| Handshake {
+            protocol_version,
+            client_name,
+            token,
+            compression,
+        },
     )
 }
 
@@ -257,9 +263,10 @@ fn handshake_reply() -> impl Strategy<Value = HandshakeReply> {
     );
     let limits = prop::option::of(limits);
     let id = prop::option::of(client_id());
+    let compression = prop::sample::select(vec![Compression::None, Compression::Zstd, Compression::Deflate]);
     let identity = (maybe_text(), maybe_text(), maybe_integer(), maybe_text());
-    (any::<bool>(), id, text(), maybe_text(), maybe_text(), limits, any::<bool>(), identity).prop_map(
-        |(accepted, client_id, server_name, protocol_version, reason, limits, zstd, identity)| {
+    (any::<bool>(), id, text(), maybe_text(), maybe_text(), limits, compression, identity).prop_map(
+        |(accepted, client_id, server_name, protocol_version, reason, limits, compression, identity)| {
             let (user, client_name, expires_at, inbox) = identity;
             HandshakeReply {
                 accepted,
@@ -268,7 +275,7 @@ fn handshake_reply() -> impl Strategy<Value = HandshakeReply> {
                 protocol_version,
                 reason,
                 limits,
-                zstd,
+                compression,
                 user,
                 client_name,
                 expires_at,
@@ -426,9 +433,11 @@ fn read<T: Debug>(frame: &Bytes, kind: &str, parse: fn(&Body) -> Result<T, Inval
         fields.into_iter().map(|(key, raw)| (key, serde_json::from_str(raw.get()).unwrap_or_default())).collect()
     });
     assert_eq!(object["type"], kind);
-    if let Some(packed) = compress(frame) {
-        assert!(packed.len() < frame.len());
-        assert_eq!(Body::parse(packed.slice(PREFIX_BYTES..), Compression::Zstd, MAX).unwrap(), body);
+    for form in [Compression::Zstd, Compression::Deflate] {
+        if let Some(packed) = compress(frame, form) {
+            assert!(packed.len() < frame.len());
+            assert_eq!(Body::parse(packed.slice(PREFIX_BYTES..), form, MAX).unwrap(), body);
+        }
     }
     parse(&body).unwrap()
 }
@@ -486,9 +495,11 @@ proptest! {
         for (at, byte) in damage { let at = at.index(body.len()); body[at] = byte; }
         for length in [body.len(), end.index(body.len()) + 1] {
             let body = Bytes::copy_from_slice(&body[..length]);
-            let Ok(body) = Body::parse(body, Compression::Zstd, MAX) else { continue };
-            for refused in [Request::parse(&body).err(), Reply::parse(&body).err()].into_iter().flatten() {
-                prop_assert!((1..=MAX_INVALID_CHARS + 3).contains(&refused.message.chars().count()));
+            for form in [Compression::Zstd, Compression::Deflate] {
+                let Ok(body) = Body::parse(body.clone(), form, MAX) else { continue };
+                for refused in [Request::parse(&body).err(), Reply::parse(&body).err()].into_iter().flatten() {
+                    prop_assert!((1..=MAX_INVALID_CHARS + 3).contains(&refused.message.chars().count()));
+                }
             }
         }
     }

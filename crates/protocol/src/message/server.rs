@@ -13,6 +13,7 @@ use uuid::Uuid;
 pub use self::tail::{encode_tail, encode_with_tail};
 pub use self::wire::{encode_binary_head, encode_echo};
 use super::{Close, CloseCode, PROTOCOL_VERSION, Payload, RequestId, Stored};
+use crate::frame::Compression;
 
 /// A server's message, with the id of the request that it answers.
 #[derive(Debug, Clone)]
@@ -217,8 +218,8 @@ pub struct HandshakeReply {
     pub reason: Option<String>,
     /// The server's limits for this connection.
     pub limits: Option<Limits>,
-    /// Whether zstd was negotiated.
-    pub zstd: bool,
+    /// The compression that the server has chosen.
+    pub compression: Compression,
     /// The user that the client has authenticated as.
     pub user: Option<String>,
     /// The name that others see, if the client did not ask for it.
@@ -241,7 +242,7 @@ impl HandshakeReply {
             protocol_version: Some(PROTOCOL_VERSION.into()),
             reason: None,
             limits: None,
-            zstd: false,
+            compression: Compression::None,
             user: None,
             client_name: None,
             expires_at: None,

@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 pub(super) use self::source::Source;
 use self::source::{Common, Fields};
@@ -15,7 +16,7 @@ use super::{
     Ack, AckMode, AckOutcome, ClientMessage, Close, ConsumerRequest, DeliveryMode, Handshake, LaneChoice, Request,
     Subscribe,
 };
-use crate::frame::{Body, put_frame};
+use crate::frame::{Body, CompressionOffer, put_frame};
 use crate::message::fields::{self, Scalar, required, structured};
 use crate::message::flat::Flat;
 use crate::message::json::Object;
@@ -162,8 +163,7 @@ impl ClientMessage {
                 protocol_version: version(f.scalar("protocol_version"))?,
                 client_name: f.text("client_name")?.map(|name| ClientName::new(&name)).transpose()?,
                 token: f.text("token")?.map(|token| Token::new(&token)).transpose()?,
-                zstd: structured::<Vec<Cow<'_, str>>>(f.raw("compression"), "compression")?
-                    .is_some_and(|offered| offered.iter().any(|name| name == "zstd")),
+                compression: compression(f.raw("compression"))?,
             }),
             "text" => Self::Text { content: required(f.scalar("content").shared_text("content", json)?, "content")? },
             "binary" => {
@@ -256,7 +256,8 @@ impl ClientMessage {
                 o.text("protocol_version", &handshake.protocol_version);
                 o.optional_text("client_name", handshake.client_name.as_ref().map(ClientName::as_str));
                 o.optional_text("token", handshake.token.as_ref().map(Token::as_str));
-                o.optional("compression", handshake.zstd.then_some(&["zstd"]));
+                let offered: Vec<_> = handshake.compression.names().collect();
+                o.optional("compression", (!offered.is_empty()).then_some(&offered));
             }
             Self::Text { content } => o.text("content", content),
             Self::Binary { .. } | Self::Pong => {}
@@ -353,6 +354,14 @@ fn version(version: Scalar<'_>) -> Result<String, Invalid> {
         Some((major, minor)) if is_number(major) && is_number(minor) => Ok(version.into()),
         _ => Err(Invalid::field("protocol_version: two numbers are expected, MAJOR.MINOR")),
     }
+}
+
+/// The compressions that are known, of those offered.
+fn compression(names: Option<&RawValue>) -> Result<CompressionOffer, Invalid> {
+    let mut offer = CompressionOffer::default();
+    let names = structured::<Vec<Cow<'_, str>>>(names, "compression")?.unwrap_or_default();
+    names.iter().for_each(|name| offer.add(name));
+    Ok(offer)
 }
 
 fn page(limit: Scalar<'_>) -> Result<u64, Invalid> {

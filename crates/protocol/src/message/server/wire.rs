@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::tail::put_tail;
 use super::{ClosedBy, ErrorReply, HandshakeReply, Reply, ServerMessage, Subscribed, TopicMessage};
-use crate::frame::{Body, put_frame, put_head};
+use crate::frame::{Body, Compression, put_frame, put_head};
 use crate::message::fields::{self, Scalar, required, structured};
 use crate::message::json::Object;
 use crate::message::{CloseCode, Invalid, Payload, RequestId, Stored};
@@ -177,7 +177,11 @@ impl ServerMessage {
                 protocol_version: owned(f.protocol_version, "protocol_version")?,
                 reason: owned(f.reason, "reason")?,
                 limits: structured(f.limits, "limits")?,
-                zstd: f.compression.text("compression")?.as_deref() == Some("zstd"),
+                compression: f
+                    .compression
+                    .text("compression")?
+                    .as_deref()
+                    .map_or(Compression::None, Compression::from_name),
                 user: owned(f.user, "user")?,
                 client_name: owned(f.client_name, "client_name")?,
                 expires_at: f.expires_at.integer("expires_at")?,
@@ -319,7 +323,7 @@ impl ServerMessage {
                 o.optional_text("protocol_version", reply.protocol_version.as_deref());
                 o.optional_text("reason", reply.reason.as_deref());
                 o.optional("limits", reply.limits.as_ref());
-                o.optional_text("compression", reply.zstd.then_some("zstd"));
+                o.optional_text("compression", reply.compression.is_some().then(|| reply.compression.name()));
                 o.optional_text("user", reply.user.as_deref());
                 o.optional_text("client_name", reply.client_name.as_deref());
                 o.optional_integer("expires_at", reply.expires_at);
