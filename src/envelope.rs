@@ -195,7 +195,7 @@ mod tests {
     fn a_consumer_gets_the_same_message_with_its_name_and_the_try() {
         for payload in [Payload::text("with \"quotes\""), Payload::binary(&b"\x00\xff"[..])] {
             let mut message = TopicMessage::new("a.b", 77, payload, 9);
-            message.from = Some(uuid::Uuid::from_u128(5));
+            message.from = Some(uuid::Uuid::from_u128(5).into());
             let encoded = EncodedMessage::new(&ServerMessage::Message(message.clone()), 1024);
             for (number, tries) in [(1, None), (2, Some(2))] {
                 (message.durable, message.tries) = (Some("billing".into()), tries);
@@ -207,7 +207,7 @@ mod tests {
 
     fn broadcast(content: &str) -> Arc<EncodedMessage> {
         let (from, payload) = (uuid::Uuid::nil(), Payload::from(content));
-        EncodedMessage::new(&ServerMessage::Broadcast { from, payload, timestamp: 1 }, 1024)
+        EncodedMessage::new(&ServerMessage::Broadcast { from: from.into(), payload, timestamp: 1 }, 1024)
     }
 
     #[test]
@@ -249,7 +249,7 @@ mod tests {
         batch.reserve(100_000);
         let from = uuid::Uuid::nil();
         for text in ["short", "longer"] {
-            let message = ServerMessage::Direct { from, payload: Payload::from(text), timestamp: 1 };
+            let message = ServerMessage::Direct { from: from.into(), payload: Payload::from(text), timestamp: 1 };
             batch.put(&message, text.len());
         }
         let bytes = batch.bytes();

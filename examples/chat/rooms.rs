@@ -179,8 +179,8 @@ impl Room {
     }
 
     fn line_of_message(&self, message: &TopicMessage) -> String {
-        let from = match message.from {
-            Some(id) => self.names.get(&id).map_or_else(|| format!("{:.8}", id.to_string()), Clone::clone),
+        let from = match &message.from {
+            Some(from) => self.names.get(&from.id).map_or_else(|| format!("{:.8}", from.id.to_string()), Clone::clone),
             None => "server".to_owned(),
         };
         format!("💬 [{}] {}: {}", self.name, Printable::new(&from), text_of(&message.payload))

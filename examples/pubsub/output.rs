@@ -89,14 +89,25 @@ fn in_json(event: &TopicEvent, position: Option<&Position>) -> Option<Value> {
             if let Some(tries) = message.tries {
                 line["tries"] = json!(tries);
             }
-            if let Some(from) = message.from {
-                line["from"] = json!(from);
+            if let Some(from) = &message.from {
+                line["from"] = json!(from.id);
+                for (field, text) in [("user", &from.user), ("name", &from.name)] {
+                    if let Some(text) = text {
+                        line[field] = json!(&**text);
+                    }
+                }
             }
             if let Some(content) = &message.payload.content {
                 line["content"] = json!(content);
             }
+            if let Some(data) = &message.payload.data {
+                line["data"] = json!(data);
+            }
+            if let Some(meta) = &message.payload.meta {
+                line["meta"] = json!(meta);
+            }
             if let Some(attachment) = &message.payload.attachment {
-                line["data"] = json!(STANDARD.encode(attachment));
+                line["attachment"] = json!(STANDARD.encode(attachment));
             }
             line
         }

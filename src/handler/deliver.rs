@@ -1,18 +1,16 @@
 //! `broadcast`, `direct` and `signal`: messages from one client to others. Encoded once, whatever the number of
 //! receivers.
 
-use serde_json::value::RawValue;
-use uuid::Uuid;
-
 use super::pending::{Pending, Reply, not_connected};
 use super::{Caller, Context, Replies, Work};
 use crate::Printable;
 use crate::envelope::{EncodedBatch, EncodedMessage};
-use crate::message::{Payload, RequestId, ServerMessage, now_ms};
+use crate::message::{Json, Payload, Recipient, RequestId, ServerMessage, now_ms};
 use crate::registry::{DirectBatch, Found};
 
 /// Sends `payload` to every client, including its sender. The reply has the number of receivers.
-pub(super) async fn broadcast(context: &Context, from: Uuid, payload: Payload, id: Option<RequestId>) -> Reply {
+pub(super) async fn broadcast(context: &Context, by: &Caller, payload: Payload, id: Option<RequestId>) -> Reply {
+    let from = by.client.id();
     match (&payload.content, &payload.attachment) {
         (Some(content), _) => {
             log_message!(context, client = %from, "Broadcast message from {from}: {}", Printable::excerpt(content));
@@ -22,7 +20,7 @@ pub(super) async fn broadcast(context: &Context, from: Uuid, payload: Payload, i
             log_message!(context, client = %from, bytes, "Broadcast message from {from}: {bytes} bytes");
         }
     }
-    let message = ServerMessage::Broadcast { from, payload, timestamp: now_ms() };
+    let message = ServerMessage::Broadcast { from: by.client.sender().clone(), payload, timestamp: now_ms() };
     let tally = context.registry.broadcast(EncodedMessage::new(&message, context.compress_min_bytes())).await;
     if id.is_none() && !context.logs_messages() {
         return Reply::Ready(None, None);
@@ -31,15 +29,23 @@ pub(super) async fn broadcast(context: &Context, from: Uuid, payload: Payload, i
 }
 
 /// The message that a `direct` becomes, with a time in Unix milliseconds.
-pub(super) fn direct(context: &Context, from: Uuid, to: Uuid, payload: Payload, timestamp: u64) -> ServerMessage {
+pub(super) fn direct(
+    context: &Context,
+    by: &Caller,
+    to: &Recipient,
+    payload: Payload,
+    timestamp: u64,
+) -> ServerMessage {
+    let from = by.client.id();
     log_message!(context, client = %from, to = %to, "Direct message from {from} to {to}");
-    ServerMessage::Direct { from, payload, timestamp }
+    ServerMessage::Direct { from: by.client.sender().clone(), payload, timestamp }
 }
 
 /// The message that a `signal` becomes, with a time in Unix milliseconds.
-pub(super) fn signal(context: &Context, from: Uuid, to: Uuid, data: Box<RawValue>, timestamp: u64) -> ServerMessage {
+pub(super) fn signal(context: &Context, by: &Caller, to: &Recipient, data: Json, timestamp: u64) -> ServerMessage {
+    let from = by.client.id();
     log_message!(context, client = %from, to = %to, "Signal from {from} to {to}");
-    ServerMessage::Signal { from, data, timestamp }
+    ServerMessage::Signal { from: by.client.sender().clone(), data, timestamp }
 }
 
 /// Sends a `direct` or `signal` if that is possible at once: it joins those to the same client that leave with the
@@ -55,8 +61,8 @@ pub(super) fn now(
 ) -> Option<(Work, Option<RequestId>)> {
     let (from, worker) = (by.client.id(), by.client.worker);
     let (to, bytes) = match &work {
-        Work::Direct { to, payload } => (*to, payload.len()),
-        Work::Signal { to, data } => (*to, data.get().len()),
+        Work::Direct { to: Recipient::Client(to), payload } => (*to, payload.len()),
+        Work::Signal { to: Recipient::Client(to), data } => (*to, data.len()),
         _ => return Some((work, id)),
     };
     if to == from || !replies.accepts_pending {
@@ -74,8 +80,8 @@ pub(super) fn now(
         }
     }
     let message = match work {
-        Work::Direct { payload, .. } => direct(context, from, to, payload, timestamp()),
-        Work::Signal { data, .. } => signal(context, from, to, data, timestamp()),
+        Work::Direct { to, payload } => direct(context, by, &to, payload, timestamp()),
+        Work::Signal { to, data } => signal(context, by, &to, data, timestamp()),
         other => return Some((other, id)),
     };
     replies.join(&message, bytes, id);
@@ -86,11 +92,12 @@ pub(super) fn now(
 /// reply is wanted, it is reported only if it is known at once.
 pub(super) async fn to_one(
     context: &Context,
-    to: Uuid,
+    to: &Recipient,
     message: &ServerMessage,
     bytes: usize,
     id: Option<RequestId>,
 ) -> Reply {
+    let Recipient::Client(to) = *to else { return Reply::Ready(id, Some(super::not_served("users as receivers"))) };
     let mut batch = EncodedBatch::new(context.compress_min_bytes());
     batch.put(message, bytes);
     match (context.registry.direct(to, batch).await, id) {

@@ -138,15 +138,24 @@ pub(crate) fn answer(
         ClientMessage::History { topic, since, since_time, limit, reverse } => {
             return answer_page(context, by, id, Page::History { topic, since, since_time, limit, reverse }, replies);
         }
-        ClientMessage::Presence { topic } => return answer_page(context, by, id, Page::Members(topic), replies),
+        ClientMessage::Presence { topic, .. } => return answer_page(context, by, id, Page::Members(topic), replies),
         ClientMessage::Broadcast(payload) => Work::Broadcast(payload),
         ClientMessage::Direct { to, payload } => Work::Direct { to, payload },
         ClientMessage::Signal { to, data } => Work::Signal { to, data },
         ClientMessage::Subscribe(wanted) => Work::Subscribe(wanted),
         ClientMessage::Ack(ack) => Work::Ack(ack),
         ClientMessage::Unsubscribe { topic, forget } => Work::Unsubscribe { topic, forget },
-        ClientMessage::Publish { topic, payload, key } => {
-            Work::Publish(Publication { topic, draft: Draft { from: Some(from), payload, key } })
+        ClientMessage::Publish { topic, payload, key, ttl_ms } => {
+            let from = Some(by.client.sender().clone());
+            Work::Publish(Publication { topic, draft: Draft { from, payload, key, ttl_ms } })
+        }
+        ClientMessage::Request(_) | ClientMessage::Reply(_) | ClientMessage::Cancel { .. } => {
+            replies.put(id.as_ref(), &not_served("request"));
+            return Outcome::Done;
+        }
+        ClientMessage::State { .. } => {
+            replies.put(id.as_ref(), &not_served("state"));
+            return Outcome::Done;
         }
         ClientMessage::Refresh { token } => Work::Refresh(token),
     };
@@ -181,6 +190,10 @@ pub(crate) fn answer(
         return Outcome::Done;
     }
     Outcome::Deferred(Deferred::Work(Requested { id, identity: by.identity(), operation: work }))
+}
+
+fn not_served(what: &str) -> ServerMessage {
+    error(ErrorCode::NotServed, format!("type: this server does not serve {what}"))
 }
 
 fn answer_page(context: &Context, by: &Caller, id: Option<RequestId>, page: Page, replies: &mut Replies) -> Outcome {
@@ -240,21 +253,20 @@ pub(crate) async fn execute(context: &Context, by: &Caller, work: Requested<Work
     {
         return Reply::Ready(id, Some(ServerMessage::Error(refused)));
     }
-    let from = by.client.id();
     let reply = match work {
         Work::Broadcast(payload) => {
             context.metrics.of(by.client.worker).broadcasts.add(1);
-            return deliver::broadcast(context, from, payload, id).await;
+            return deliver::broadcast(context, by, payload, id).await;
         }
         Work::Direct { to, payload } => {
             let bytes = payload.len();
-            let message = deliver::direct(context, from, to, payload, now_ms());
-            return deliver::to_one(context, to, &message, bytes, id).await;
+            let message = deliver::direct(context, by, &to, payload, now_ms());
+            return deliver::to_one(context, &to, &message, bytes, id).await;
         }
         Work::Signal { to, data } => {
-            let bytes = data.get().len();
-            let message = deliver::signal(context, from, to, data, now_ms());
-            return deliver::to_one(context, to, &message, bytes, id).await;
+            let bytes = data.len();
+            let message = deliver::signal(context, by, &to, data, now_ms());
+            return deliver::to_one(context, &to, &message, bytes, id).await;
         }
         Work::Subscribe(wanted) => subscriptions::subscribe(context, by, &now, wanted, id.as_ref(), on_control).await,
         Work::Ack(ack) => ack::wait(context, by, &ack, id.is_some()).await,

@@ -19,7 +19,7 @@ pub(crate) async fn publish(
     let (to, content) = (topic.as_str(), payload.content.as_deref().unwrap_or_default());
     log_message!(context, topic = to, "Publish by the operator to {to}: {}", Printable::excerpt(content));
     let allowance = Allowance::new(&context.config.rates, true, context.metrics.of(worker).clone());
-    let publication = Publication { topic, draft: Draft { from: None, payload, key: None } };
+    let publication = Publication { topic, draft: Draft { from: None, payload, key: None, ttl_ms: None } };
     context.topics.publish(&publication, &allowance).await?.done().await
 }
 

@@ -27,6 +27,8 @@ pub(super) fn now(context: &Context, page: &Page) -> Option<ServerMessage> {
                 topic: topic.as_str().to_owned(),
                 clients: members.clients,
                 total: Some(members.total),
+                users: None,
+                next: None,
             },
             Err(refused) => ServerMessage::Error(ErrorReply::from(refused)),
         },

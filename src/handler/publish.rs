@@ -2,7 +2,7 @@
 
 use super::{Caller, Context, Pending, Reply};
 use crate::Printable;
-use crate::message::{ErrorReply, RequestId, ServerMessage, TopicName};
+use crate::message::{ErrorReply, RequestId, Sender, ServerMessage, TopicName};
 use crate::topic::{Draft, Publication, Published, Publishing, TopicError};
 
 /// Publishes if that is possible at once, and returns the reply; otherwise `None`, and the caller uses [`wait`].
@@ -46,7 +46,7 @@ pub(super) fn reply(
 }
 
 pub(super) fn log(context: &Context, Publication { topic, draft: Draft { from, payload, .. } }: &Publication) {
-    let (Some(from), to) = (from, topic.as_str()) else { return };
+    let (Some(Sender { id: from, .. }), to) = (from, topic.as_str()) else { return };
     match (&payload.content, &payload.attachment) {
         (Some(content), _) => {
             let content = Printable::excerpt(content);

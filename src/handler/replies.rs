@@ -343,7 +343,7 @@ mod tests {
         let before = replies.ready_bytes();
         let Found::Route(route) = registry.route(0, to) else { panic!("the receiver is connected") };
         replies.begin(DirectBatch::new(to, route, 1024));
-        let message = ServerMessage::Direct { from: Uuid::nil(), payload: "text".into(), timestamp: 5 };
+        let message = ServerMessage::Direct { from: Uuid::nil().into(), payload: "text".into(), timestamp: 5 };
         replies.join(&message, 4, Some(RequestId::Number(2)));
         replies.echo_text("after", Some(&RequestId::Number(3)), 5);
         let all = replies.ready_bytes();

@@ -3,19 +3,18 @@
 
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::auth::Identity;
-use crate::message::{Ack, Payload, Position, RequestId, Subscribe, Token, TopicName, TopicPattern};
+use crate::message::{Ack, Json, Payload, Position, Recipient, RequestId, Subscribe, Token, TopicName, TopicPattern};
 use crate::topic::Publication;
 
 /// An operation that may have to wait for others.
 #[derive(Debug)]
 pub(crate) enum Work {
     Broadcast(Payload),
-    Direct { to: Uuid, payload: Payload },
-    Signal { to: Uuid, data: Box<RawValue> },
+    Direct { to: Recipient, payload: Payload },
+    Signal { to: Recipient, data: Json },
     Subscribe(Subscribe),
     Ack(Ack),
     Unsubscribe { topic: TopicPattern, forget: bool },

@@ -296,7 +296,7 @@ mod tests {
 
     fn draft(key: Option<&str>) -> Draft {
         let key = key.map(|key| IdempotencyKey::new(key).expect("a key"));
-        Draft { from: None, payload: Payload::text("hello"), key }
+        Draft { from: None, payload: Payload::text("hello"), key, ttl_ms: None }
     }
 
     /// Gives the offset, and whether the message was kept.

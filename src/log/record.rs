@@ -6,19 +6,22 @@ use std::sync::Arc;
 
 use quic_websocket_store::NewRecord;
 use serde::Deserialize;
-use uuid::Uuid;
 
 use crate::envelope::EncodedMessage;
-use crate::message::{IdempotencyKey, Payload, ServerMessage, TopicMessage, TopicName, encode_tail, now_ms};
+use crate::message::{
+    IdempotencyKey, MAX_INTEGER, Payload, Sender, ServerMessage, TopicMessage, TopicName, encode_tail, now_ms,
+};
 
 /// A message without a place in a log.
 #[derive(Debug, Clone)]
 pub(crate) struct Draft {
     /// The client that published it; `None` for the admin API.
-    pub(crate) from: Option<Uuid>,
+    pub(crate) from: Option<Sender>,
     pub(crate) payload: Payload,
     /// A second message with the same key is not added.
     pub(crate) key: Option<IdempotencyKey>,
+    /// Milliseconds after which it is not delivered any more.
+    pub(crate) ttl_ms: Option<u64>,
 }
 
 /// A message with its place in a log. Cheap to clone.
@@ -35,16 +38,22 @@ pub(crate) struct Record {
 impl Draft {
     /// The message as a store keeps it.
     pub(crate) fn to_store(&self) -> NewRecord {
-        let Self { from, payload, key } = self;
         // The topic and the offset are not in the tail.
-        let mut message = TopicMessage::new("", 0, payload.clone(), now_ms());
-        message.from = *from;
+        let message = self.message("", 0);
         NewRecord {
             at_ms: message.timestamp,
             tail: encode_tail(&message),
-            attachment: payload.attachment.clone(),
-            key: key.as_ref().map(|key| key.as_str().into()),
+            attachment: self.payload.attachment.clone(),
+            key: self.key.as_ref().map(|key| key.as_str().into()),
         }
+    }
+
+    /// The message with its place in a topic, accepted now.
+    fn message(&self, topic: &str, offset: u64) -> TopicMessage {
+        let mut message = TopicMessage::new(topic, offset, self.payload.clone(), now_ms());
+        message.from = self.from.clone();
+        message.expires_at = self.ttl_ms.map(|ttl_ms| message.timestamp.saturating_add(ttl_ms).min(MAX_INTEGER));
+        message
     }
 }
 
@@ -72,8 +81,7 @@ impl Record {
     }
 
     pub(super) fn new(topic: &TopicName, offset: u64, at_ms: u64, draft: &Draft, compress_min_bytes: usize) -> Self {
-        let mut message = TopicMessage::new(topic.as_str(), offset, draft.payload.clone(), now_ms());
-        message.from = draft.from;
+        let message = draft.message(topic.as_str(), offset);
         Self { offset, at_ms, encoded: EncodedMessage::new(&ServerMessage::Message(message), compress_min_bytes) }
     }
 }

@@ -19,7 +19,7 @@ use super::consumers::{Dispatcher, Membership};
 use super::hub::ControlMarker;
 use super::topic::Topic;
 use crate::consumer::MemberId;
-use crate::message::{ConsumerName, Member, TopicName, TopicPattern};
+use crate::message::{ConsumerName, Member, Sender, TopicName, TopicPattern};
 use crate::outbound::{Outbound, TopicLane};
 use crate::pattern_index::{PatternIndex, Sought};
 
@@ -29,6 +29,8 @@ pub(crate) struct Client {
     pub(crate) outbound: Arc<Outbound>,
     /// As other clients see it.
     member: Member,
+    /// The same, in the messages that it sends.
+    sender: Sender,
     /// The worker on which the client is.
     pub(crate) worker: usize,
     subscriptions: Mutex<Subscriptions>,
@@ -123,7 +125,8 @@ impl Client {
     pub(crate) fn new(outbound: Arc<Outbound>, member: Member, worker: usize, is_present: bool) -> Arc<Self> {
         let (subscriptions, tasks, long_work) = (Mutex::default(), TaskTracker::new(), Semaphore::new(1));
         let is_present = is_present.into();
-        Arc::new(Self { outbound, member, worker, subscriptions, is_present, tasks, long_work })
+        let sender = Sender::from(&member);
+        Arc::new(Self { outbound, member, sender, worker, subscriptions, is_present, tasks, long_work })
     }
 
     pub(crate) fn id(&self) -> Uuid {
@@ -133,6 +136,11 @@ impl Client {
     /// Whether it has proved its identity.
     pub(super) fn is_authenticated(&self) -> bool {
         self.member.user.is_some()
+    }
+
+    /// The sender of its messages, as their receivers see it.
+    pub(crate) fn sender(&self) -> &Sender {
+        &self.sender
     }
 
     pub(super) fn member(&self) -> Member {

@@ -162,7 +162,7 @@ mod tests {
 
     fn publication(content: &str, key: Option<&str>) -> Publication {
         let key = key.map(|key| IdempotencyKey::new(key).expect("a key"));
-        let draft = Draft { from: None, payload: Payload::text(content), key };
+        let draft = Draft { from: None, payload: Payload::text(content), key, ttl_ms: None };
         Publication { topic: TopicName::new("a").expect("a name"), draft }
     }
 

@@ -202,7 +202,7 @@ impl Scene {
         let mut payload = attachment.clone().map_or_else(Payload::default, Payload::binary);
         payload.content = with["content"].as_str().map(Into::into);
         let text = |field: &str| with[field].as_str().unwrap_or_default().to_owned();
-        let to = with["to"].as_str().map(|to| to.parse().expect("a client id"));
+        let to = with["to"].as_str().map(|to| to.parse::<uuid::Uuid>().expect("a client id"));
         let position: Option<Position> =
             with.get("since").map(|since| serde_json::from_value(since.clone()).expect("a position"));
         let since_time = with["since_time"].as_u64();
@@ -409,17 +409,25 @@ fn in_history(message: TopicMessage) -> Value {
 
     let data = message.payload.attachment.as_ref().map(|data| base64::engine::general_purpose::STANDARD.encode(data));
     let (mut value, _) = of_message(message);
-    value["data"] = json!(data);
+    if let Some(attachment) = data {
+        let own = if value["data"].is_null() { "data" } else { "attachment" };
+        value[own] = json!(attachment);
+        value["encoding"] = json!((own == "data").then_some("base64"));
+    }
     without_nulls(&value)
 }
 
 fn of_message(message: TopicMessage) -> (Value, Option<Vec<u8>>) {
-    let TopicMessage { topic, offset, durable, tries, from, payload, timestamp, .. } = message;
-    let content = payload.content.as_deref();
-    let value = json!({
-        "topic": topic, "offset": offset, "durable": durable, "tries": tries, "from": from, "content": content,
-        "timestamp": timestamp
+    let TopicMessage { topic, offset, durable, tries, from, payload, timestamp, expires_at, .. } = message;
+    let (content, data, meta) = (payload.content.as_deref(), &payload.data, &payload.meta);
+    let mut value = json!({
+        "topic": topic, "offset": offset, "durable": durable, "tries": tries, "content": content, "data": data,
+        "meta": meta, "timestamp": timestamp, "expires_at": expires_at
     });
+    if let Some(from) = from {
+        (value["from"], value["user"], value["name"]) =
+            (json!(from.id), json!(from.user.as_deref()), json!(from.name.as_deref()));
+    }
     (value, payload.attachment.map(Into::into))
 }
 

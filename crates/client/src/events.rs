@@ -8,11 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use futures_core::Stream;
-use serde_json::value::RawValue;
 use tokio::task::coop;
-use uuid::Uuid;
 
-use crate::message::{ClosedBy, ErrorReply, Payload, ServerMessage};
+use crate::message::{ClosedBy, ErrorReply, Json, Payload, Sender, ServerMessage};
 
 /// Changes of the connection that wait to be read; of more the oldest are dropped, in pairs.
 const MAX_CHANGES: usize = 16;
@@ -24,8 +22,8 @@ pub enum Event {
     /// A client, which may be this one, sent a message to all.
     #[non_exhaustive]
     Broadcast {
-        /// The id of the sender.
-        from: Uuid,
+        /// The sender.
+        from: Sender,
         /// The content.
         payload: Payload,
         /// The time at which the server received it.
@@ -34,8 +32,8 @@ pub enum Event {
     /// A client sent a message to this one.
     #[non_exhaustive]
     Direct {
-        /// The id of the sender.
-        from: Uuid,
+        /// The sender.
+        from: Sender,
         /// The content.
         payload: Payload,
         /// The time at which the server received it.
@@ -44,10 +42,10 @@ pub enum Event {
     /// A client sent WebRTC signalling to this one.
     #[non_exhaustive]
     Signal {
-        /// The id of the sender.
-        from: Uuid,
+        /// The sender.
+        from: Sender,
         /// Any JSON, as it was sent.
-        data: Box<RawValue>,
+        data: Json,
         /// The time at which the server received it.
         timestamp: u64,
     },

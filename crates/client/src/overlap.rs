@@ -7,10 +7,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use uuid::Uuid;
-
 use super::Carrier;
-use crate::message::{Payload, ServerMessage};
+use crate::message::{Payload, Sender, ServerMessage};
 
 /// Broadcasts that are remembered or held back at most.
 const MOST: usize = 1024;
@@ -89,20 +87,19 @@ impl Early {
 /// A broadcast; the server sends the same to all receivers.
 #[derive(Debug)]
 struct Broadcast {
-    from: Uuid,
+    from: Sender,
     payload: Payload,
     timestamp: u64,
 }
 
 impl Broadcast {
     fn fingerprint(&self, hasher: &RandomState) -> Fingerprint {
-        let Payload { content, attachment, .. } = &self.payload;
-        hasher.hash_one((self.from, self.timestamp, content.as_deref(), attachment))
+        let Payload { content, data, attachment, .. } = &self.payload;
+        hasher.hash_one((self.from.id, self.timestamp, content.as_deref(), data, attachment))
     }
 
     fn bytes(&self) -> usize {
-        let Payload { content, attachment, .. } = &self.payload;
-        content.as_ref().map_or(0, |content| content.len()) + attachment.as_ref().map_or(0, |bytes| bytes.len())
+        self.payload.len()
     }
 }
 
@@ -207,7 +204,7 @@ mod tests {
     use super::*;
 
     fn broadcast(text: &str) -> ServerMessage {
-        ServerMessage::Broadcast { from: Uuid::nil(), payload: Payload::text(text), timestamp: 1 }
+        ServerMessage::Broadcast { from: uuid::Uuid::nil().into(), payload: Payload::text(text), timestamp: 1 }
     }
 
     fn text(message: ServerMessage) -> String {

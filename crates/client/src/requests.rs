@@ -4,13 +4,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde::Serialize;
-use serde_json::value::to_raw_value;
-use uuid::Uuid;
 
 use crate::client::{Client, unexpected};
 use crate::error::ClientError;
 use crate::link::Failure;
-use crate::message::{ClientInfo, ClientMessage, Invalid, MAX_PAGE, Payload, ServerMessage, Token};
+use crate::message::{ClientInfo, ClientMessage, Invalid, Json, MAX_PAGE, Payload, Recipient, ServerMessage, Token};
 
 impl Client {
     /// Sends a message without waiting for a reply. Returns once the connection has accepted the message; a reply or an
@@ -98,24 +96,24 @@ impl Client {
         }
     }
 
-    /// Sends to one client.
+    /// Sends to one client, or to all of a user's.
     ///
     /// # Errors
-    /// [`ClientError::Server`] with code 404 if that client is not connected; otherwise as [`request`](Self::request).
-    pub async fn direct(&self, to: Uuid, payload: impl Into<Payload>) -> Result<(), ClientError> {
-        let payload = payload.into();
+    /// [`ClientError::Server`] with code 404 if no such client is connected; otherwise as [`request`](Self::request).
+    pub async fn direct(&self, to: impl Into<Recipient>, payload: impl Into<Payload>) -> Result<(), ClientError> {
+        let (to, payload) = (to.into(), payload.into());
         match self.request(&ClientMessage::Direct { to, payload }).await? {
             ServerMessage::Ok { .. } => Ok(()),
             other => Err(unexpected("direct", &other)),
         }
     }
 
-    /// Sends WebRTC signalling, any JSON, to one client.
+    /// Sends WebRTC signalling, any JSON, to one client, or to all of a user's.
     ///
     /// # Errors
     /// [`ClientError::Invalid`] if `data` cannot be written as JSON; otherwise as [`direct`](Self::direct).
-    pub async fn signal(&self, to: Uuid, data: &impl Serialize) -> Result<(), ClientError> {
-        let data = to_raw_value(data).map_err(|e| Invalid::field(format!("data: {e}")))?;
+    pub async fn signal(&self, to: impl Into<Recipient>, data: &impl Serialize) -> Result<(), ClientError> {
+        let (to, data) = (to.into(), Json::encode(data).map_err(|e| Invalid::field(format!("data: {e}")))?);
         match self.request(&ClientMessage::Signal { to, data }).await? {
             ServerMessage::Ok { .. } => Ok(()),
             other => Err(unexpected("signal", &other)),

@@ -203,7 +203,7 @@ mod tests {
 
     fn record(payload: Payload, from: Option<Uuid>, key: Option<&str>) -> Record {
         let mut message = TopicMessage::new("ignored", 0, payload.clone(), 99);
-        message.from = from;
+        message.from = from.map(Into::into);
         let (tail, key) = (encode_tail(&message), key.map(Arc::from));
         Record { offset: 17, at_ms: 99, tail, attachment: payload.attachment, key }
     }

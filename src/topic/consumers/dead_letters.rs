@@ -4,16 +4,14 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tracing::warn;
-use uuid::Uuid;
 
 use super::Dispatcher;
 use crate::consumer::Why;
 use crate::limits::Allowance;
 use crate::log::{Draft, Record};
-use crate::message::{IdempotencyKey, Payload};
+use crate::message::{IdempotencyKey, Reply, ServerMessage, TopicMessage};
 use crate::metrics::Counters;
 use crate::topic::topic::Topic;
 use crate::topic::{Publication, uptime_ms};
@@ -29,13 +27,6 @@ impl Burial {
     pub(super) fn new() -> Self {
         Self(Semaphore::new(1))
     }
-}
-
-/// The fields of a `message` that its copy has too.
-#[derive(Deserialize)]
-struct Content {
-    from: Option<Uuid>,
-    content: Option<String>,
 }
 
 impl Dispatcher {
@@ -104,14 +95,14 @@ impl Dispatcher {
     /// The copy of a message. Its key is that of no other one.
     fn draft(&self, topic: &Topic, record: &Record) -> Option<Draft> {
         let body = record.encoded.body().ok()?;
-        let Content { from, content } = serde_json::from_slice(&body.json).ok()?;
+        let ServerMessage::Message(TopicMessage { from, payload, .. }) = Reply::parse(&body).ok()?.message else {
+            return None;
+        };
         let mut hasher = DefaultHasher::new();
         topic.name.hash(&mut hasher);
         let (hash, consumer, offset) = (hasher.finish(), self.name().as_str(), record.offset);
         let epoch = topic.read(|log| log.epoch().clone());
         let key = IdempotencyKey::new(&format!("dead.{hash:x}.{}.{consumer}.{offset}", epoch.as_str()));
-        let mut payload = Payload::default();
-        (payload.content, payload.attachment) = (content.map(Into::into), body.attachment);
-        Some(Draft { from, payload, key: key.ok() })
+        Some(Draft { from, payload, key: key.ok(), ttl_ms: None })
     }
 }

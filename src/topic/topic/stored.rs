@@ -248,7 +248,7 @@ pub(crate) mod tests {
 
         /// The receipt of a message that the store has taken.
         pub(crate) fn publish(&self, content: &str) -> Receipt {
-            let draft = Draft { from: None, payload: Payload::text(content), key: None };
+            let draft = Draft { from: None, payload: Payload::text(content), key: None, ttl_ms: None };
             let publication = Publication { topic: TopicName::new("a").expect("a name"), draft };
             match self.topics.publish_now(&publication, &self.by) {
                 Some(Ok(Publishing::Pending(receipt))) => receipt,

@@ -42,7 +42,9 @@ impl Client {
     /// # Errors
     /// [`ClientError::Invalid`] if the topic is out of its bounds; otherwise as [`request`](Self::request).
     pub async fn presence(&self, topic: &str) -> Result<Presence, ClientError> {
-        match self.request(&ClientMessage::Presence { topic: TopicName::new(topic)? }).await? {
+        let topic = TopicName::new(topic)?;
+        let ask = ClientMessage::Presence { topic, limit: MAX_PAGE, after: None, counts: false };
+        match self.request(&ask).await? {
             ServerMessage::Presence { clients, total, .. } => {
                 let listed = u64::try_from(clients.len()).unwrap_or(u64::MAX);
                 Ok(Presence { clients, total: total.unwrap_or(listed) })
@@ -230,24 +232,35 @@ async fn page(client: &Client, ask: ClientMessage) -> Result<History, ClientErro
     }
 }
 
-/// Decodes a `message` whose attachment is in `data`.
+/// Decodes a `message` whose attachment is in `attachment`, or in `data` if it has no value.
 fn read(message: Box<RawValue>) -> Result<TopicMessage, Invalid> {
     #[derive(Deserialize)]
     struct Attachment<'a> {
-        data: Option<std::borrow::Cow<'a, str>>,
+        #[serde(borrow)]
+        data: Option<&'a RawValue>,
+        encoding: Option<std::borrow::Cow<'a, str>>,
+        attachment: Option<std::borrow::Cow<'a, str>>,
     }
-    let Attachment { data } = serde_json::from_str(message.get()).map_err(|e| Invalid::field(format!("data: {e}")))?;
-    let attachment = match data {
-        Some(data) => {
-            let bytes =
-                STANDARD.decode(data.as_bytes()).map_err(|e| Invalid::field(format!("data: no base64: {e}")))?;
-            Some(Bytes::from(bytes))
-        }
-        None => None,
+    let wrong = |e: serde_json::Error| Invalid::field(format!("messages: {e}"));
+    let fields: Attachment<'_> = serde_json::from_str(message.get()).map_err(wrong)?;
+    let is_encoded = fields.encoding.as_deref() == Some("base64");
+    let encoded = match fields.data.filter(|_| is_encoded) {
+        Some(data) => Some(serde_json::from_str::<std::borrow::Cow<'_, str>>(data.get()).map_err(wrong)?),
+        None => fields.attachment,
     };
+    let decode = |text: std::borrow::Cow<'_, str>| {
+        let bytes = STANDARD.decode(text.as_bytes());
+        bytes.map(Bytes::from).map_err(|e| Invalid::field(format!("data: no base64: {e}")))
+    };
+    let attachment = encoded.map(decode).transpose()?;
     let json = Bytes::from(String::from(Box::<str>::from(message)));
     match Reply::parse(&Body { json, attachment })?.message {
-        ServerMessage::Message(message) => Ok(message),
+        ServerMessage::Message(mut message) => {
+            if is_encoded {
+                message.payload.data = None;
+            }
+            Ok(message)
+        }
         other => Err(Invalid::field(format!("messages: a {} stands there", other.type_name()))),
     }
 }

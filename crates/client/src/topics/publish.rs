@@ -31,7 +31,7 @@ impl Client {
     /// [`ClientError::Invalid`] if the topic is out of its bounds; otherwise as [`send`](Self::send).
     pub async fn publish_unacknowledged(&self, topic: &str, payload: impl Into<Payload>) -> Result<(), ClientError> {
         let topic = TopicName::new(topic)?;
-        self.send(&ClientMessage::Publish { topic, payload: payload.into(), key: None }).await
+        self.send(&ClientMessage::Publish { topic, payload: payload.into(), key: None, ttl_ms: None }).await
     }
 }
 
@@ -79,7 +79,7 @@ impl<'a> PublishBuilder<'a> {
         let topic = TopicName::new(&topic)?;
         let key = key.as_deref().map(IdempotencyKey::new).transpose()?;
         let is_repeatable = key.is_some();
-        let message = ClientMessage::Publish { topic, payload, key };
+        let message = ClientMessage::Publish { topic, payload, key, ttl_ms: None };
         let reply = client.ask(&message, is_repeatable).await?;
         match reply {
             ServerMessage::Published { epoch, offset, duplicate, stored, .. } => {

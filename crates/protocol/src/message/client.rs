@@ -2,12 +2,12 @@
 
 mod ack;
 mod consumer;
+mod request;
 mod wire;
 
 use bytes::Bytes;
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::frame::CompressionOffer;
@@ -17,10 +17,21 @@ pub use self::consumer::{
     ACK_WAIT_MS, AckMode, ConsumerFields, ConsumerName, ConsumerRequest, DEFAULT_ACK_WAIT_MS, DEFAULT_MAX_IN_FLIGHT,
     DurableConsumer, MAX_CONSUMER_BYTES, MAX_DELIVER, MAX_IN_FLIGHT,
 };
-use super::{
-    ClientName, CloseCode, IdempotencyKey, Invalid, MAX_REASON_BYTES, PROTOCOL_VERSION, Payload, RequestId, Token,
-    TopicName, TopicPattern,
+pub use self::request::{
+    Answer, Call, CallId, CallTarget, DEFAULT_REQUEST_TIMEOUT_MS, FAILURE_CODES, Failure, MAX_FAILURE_BYTES,
+    REQUEST_TIMEOUT_MS,
 };
+use super::{
+    ClientName, CloseCode, IdempotencyKey, Invalid, Json, MAX_REASON_BYTES, PROTOCOL_VERSION, Payload, Recipient,
+    RequestId, Session, Token, TopicName, TopicPattern,
+};
+
+/// Most positions in a `handshake`.
+pub const MAX_HANDSHAKE_POSITIONS: usize = 32;
+/// Bounds of `max_rate` of a subscription, in messages per second.
+pub const MAX_RATE: std::ops::RangeInclusive<u64> = 1..=1000;
+/// Longest `filter`, in bytes.
+pub const MAX_FILTER_BYTES: usize = 1024;
 
 /// A client's message, with the id that replies repeat.
 #[derive(Debug, Clone)]
@@ -51,19 +62,28 @@ pub enum ClientMessage {
     },
     /// Sends to every connected client, the sender included.
     Broadcast(Payload),
-    /// Sends to one client.
+    /// Sends to one client, or to all of a user's.
     Direct {
-        /// The receiver's id.
-        to: Uuid,
+        /// The receivers.
+        to: Recipient,
         /// The content.
         payload: Payload,
     },
-    /// Sends WebRTC signalling to one client.
+    /// Sends WebRTC signalling to one client, or to all of a user's.
     Signal {
-        /// The receiver's id.
-        to: Uuid,
+        /// The receivers.
+        to: Recipient,
         /// Any JSON, forwarded as it is.
-        data: Box<RawValue>,
+        data: Json,
+    },
+    /// Asks another client, which answers with [`Reply`](Self::Reply).
+    Request(Box<Call>),
+    /// Answers a request that the server has passed on.
+    Reply(Box<Answer>),
+    /// Gives up an open request.
+    Cancel {
+        /// The id of that request.
+        re: RequestId,
     },
     /// Requests a `pong`.
     Ping {
@@ -98,6 +118,8 @@ pub enum ClientMessage {
         payload: Payload,
         /// Makes the publish idempotent.
         key: Option<IdempotencyKey>,
+        /// Milliseconds after which the message is not delivered any more.
+        ttl_ms: Option<u64>,
     },
     /// Requests a topic's past messages.
     History {
@@ -116,6 +138,19 @@ pub enum ClientMessage {
     Presence {
         /// The topic.
         topic: TopicName,
+        /// Maximum number of members on the page, 1 to [`MAX_PAGE`](super::MAX_PAGE).
+        limit: u64,
+        /// The page starts after this member.
+        after: Option<Uuid>,
+        /// Whether only the numbers are wanted, and no members.
+        counts: bool,
+    },
+    /// Sets the client's state on a topic, for the other members.
+    State {
+        /// The topic.
+        topic: TopicName,
+        /// Any JSON; `None` removes it.
+        state: Option<Json>,
     },
     /// Replaces the client's token, before it expires.
     Refresh {
@@ -138,13 +173,29 @@ pub struct Handshake {
     pub token: Option<Token>,
     /// The compressions that the client offers.
     pub compression: CompressionOffer,
+    /// Whether the client answers requests that are addressed to it or to its user.
+    pub requests: bool,
+    /// The session that this connection continues: that of the client's previous connection.
+    pub resume: Option<Session>,
+    /// The session that this connection adds a lane to.
+    pub attach: Option<Session>,
+    /// Positions from which the subscriptions that the server makes begin: at most [`MAX_HANDSHAKE_POSITIONS`].
+    pub since: Vec<(TopicName, Position)>,
 }
 
 impl Handshake {
     /// Creates a handshake for [`PROTOCOL_VERSION`], without a name, a token or compression.
     pub fn new() -> Self {
-        let compression = CompressionOffer::default();
-        Self { protocol_version: PROTOCOL_VERSION.into(), client_name: None, token: None, compression }
+        Self {
+            protocol_version: PROTOCOL_VERSION.into(),
+            client_name: None,
+            token: None,
+            compression: CompressionOffer::default(),
+            requests: false,
+            resume: None,
+            attach: None,
+            since: Vec::new(),
+        }
     }
 }
 
@@ -172,8 +223,20 @@ pub struct Subscribe {
     pub lane: LaneChoice,
     /// Whether to send `join` and `leave` as well.
     pub presence: bool,
+    /// Whether to send the numbers of members instead of `join` and `leave`. Never beside `presence`.
+    pub occupancy: bool,
+    /// The client's first state on the topic.
+    pub state: Option<Json>,
     /// A durable consumer or queue group to take the messages from.
     pub consumer: Option<ConsumerRequest>,
+    /// Whether the client answers requests to the topic.
+    pub requests: bool,
+    /// Most messages per second, within [`MAX_RATE`]: the newest of each interval.
+    pub max_rate: Option<u64>,
+    /// Whether the client gets what it publishes itself.
+    pub echo: bool,
+    /// Conditions on `meta`, an object of at most [`MAX_FILTER_BYTES`].
+    pub filter: Option<Json>,
 }
 
 impl Subscribe {
@@ -187,7 +250,13 @@ impl Subscribe {
             delivery: DeliveryMode::Stream,
             lane: LaneChoice::Own,
             presence: false,
+            occupancy: false,
+            state: None,
             consumer: None,
+            requests: false,
+            max_rate: None,
+            echo: true,
+            filter: None,
         }
     }
 }
@@ -210,6 +279,8 @@ pub enum LaneChoice {
     Own,
     /// The control lane.
     Control,
+    /// The lane of a second WebSocket, if there is one; on QUIC, as [`Own`](Self::Own).
+    Bulk,
 }
 
 /// A position in a topic's log.

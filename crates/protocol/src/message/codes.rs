@@ -22,12 +22,18 @@ pub enum ErrorCode {
     TooLarge = 413,
     /// Too many requests; `retry_after_ms` has the time to wait.
     RateLimited = 429,
+    /// Cancelled by the client that asked.
+    Cancelled = 499,
     /// An error of the server.
     Internal = 500,
     /// Known to the protocol, but not supported by this server.
     NotServed = 501,
+    /// The client that was to answer a request has left, or answers no more.
+    ResponderLeft = 502,
     /// The server is overloaded, or its storage is unavailable.
     Unavailable = 503,
+    /// A request was not answered in time.
+    NoReply = 504,
 }
 
 impl ErrorCode {

@@ -20,12 +20,17 @@ pub(super) fn text(json: Bytes) -> Result<ByteString, Invalid> {
 
 /// Reads the object in `text` into a struct of optional fields.
 pub(super) fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Invalid> {
+    read_within(text, MAX_NESTING)
+}
+
+/// Like [`read`], for an object that may be nested so deep.
+pub(super) fn read_within<'a, T: Deserialize<'a>>(text: &'a str, deepest: usize) -> Result<T, Invalid> {
     // Serde would accept an array as the fields in order.
     if !text.starts_with('{') {
         return Err(Invalid::malformed("body: not a JSON object: it has to begin with '{'"));
     }
-    if json::nests_deeper_than(text.as_bytes(), MAX_NESTING) {
-        return Err(Invalid::malformed(format!("body: JSON nested deeper than {MAX_NESTING}")));
+    if json::nests_deeper_than(text.as_bytes(), deepest) {
+        return Err(Invalid::malformed(format!("body: JSON nested deeper than {deepest}")));
     }
     serde_json::from_str(text).map_err(|e| {
         // Still well-formed: a duplicate field, or a number or escape that no value can represent.

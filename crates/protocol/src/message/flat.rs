@@ -1,12 +1,16 @@
-//! Reads the common shape of a body in one pass: a flat object of strings, unsigned integers and booleans. Everything
-//! else, valid or not, is left to `fields`, which reads the common shape with the same result but slower. Pure.
+//! Reads the common shape of a body in one pass: a flat object of strings, unsigned integers and booleans, and of
+//! values that pass through as they are. Everything else, valid or not, is left to `fields`, which reads the common
+//! shape with the same result but slower. Pure.
 
 use std::borrow::Cow;
 
 use memchr::memchr2;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
+use super::MAX_NESTING;
 use super::fields::Scalar;
-use super::json::has_control;
+use super::json::{has_control, nests_deeper_than};
 
 /// Most digits of an integer that is read here. Any such number is below the protocol's largest.
 const MAX_DIGITS: usize = 15;
@@ -32,6 +36,13 @@ enum Value<'a> {
     Unescaped(usize),
     Integer(u64),
     Boolean(bool),
+    /// Any value, of a field that passes it through.
+    Raw(&'a RawValue),
+}
+
+/// Whether the value of a field passes through as it is.
+fn is_raw(name: &str) -> bool {
+    matches!(name, "data" | "meta" | "state" | "filter")
 }
 
 impl<'a> Flat<'a> {
@@ -47,7 +58,7 @@ impl<'a> Flat<'a> {
             cursor.skip_space();
             cursor.skip(b':')?;
             cursor.skip_space();
-            let value = cursor.value(&mut flat.unescaped)?;
+            let value = if is_raw(name) { cursor.raw().map(Value::Raw) } else { cursor.value(&mut flat.unescaped) }?;
             flat.add(name, value)?;
             cursor.skip_space();
             match cursor.next()? {
@@ -81,6 +92,16 @@ impl<'a> Flat<'a> {
             Some(Value::Unescaped(at)) => Scalar::Text(Cow::Owned(std::mem::take(&mut self.unescaped[at]))),
             Some(Value::Integer(number)) => Scalar::Integer(number),
             Some(Value::Boolean(value)) => Scalar::Boolean(value),
+            // No such field is read as a scalar.
+            Some(Value::Raw(_)) => Scalar::Other,
+        }
+    }
+
+    /// The value of a field that passes through.
+    pub(super) fn raw(&self, name: &str) -> Option<&'a RawValue> {
+        match self.get(name) {
+            Some(Value::Raw(raw)) => Some(raw),
+            _ => None,
         }
     }
 
@@ -132,6 +153,14 @@ impl<'a> Cursor<'a> {
         let length = self.rest().iter().position(|&byte| matches!(byte, b'"' | b'\\' | ..b' '))?;
         let name = self.string(length)?;
         (self.json.as_bytes()[self.at - 1] == b'"').then_some(name)
+    }
+
+    /// Any value.
+    fn raw(&mut self) -> Option<&'a RawValue> {
+        let mut rest = serde_json::Deserializer::from_str(self.json.get(self.at..)?);
+        let raw = <&RawValue>::deserialize(&mut rest).ok()?;
+        self.at += raw.get().len();
+        (!nests_deeper_than(raw.get().as_bytes(), MAX_NESTING - 1)).then_some(raw)
     }
 
     fn value(&mut self, unescaped: &mut Vec<String>) -> Option<Value<'a>> {

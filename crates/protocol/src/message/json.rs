@@ -6,6 +6,8 @@ use memchr::memchr2;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::{Json, Payload, Sender};
+
 /// An object being written into a buffer. Each field is complete when its method returns.
 pub(super) struct Object<'a> {
     out: &'a mut BytesMut,
@@ -119,6 +121,32 @@ impl<'a> Object<'a> {
         self.out.put_u8(b'"');
         self.out.put_slice(value.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
         self.out.put_u8(b'"');
+    }
+
+    /// A value that is JSON already.
+    pub(super) fn json(&mut self, key: &str, value: &Json) {
+        self.key(key);
+        self.out.put_slice(value.as_str().as_bytes());
+    }
+
+    pub(super) fn optional_json(&mut self, key: &str, value: Option<&Json>) {
+        if let Some(value) = value {
+            self.json(key, value);
+        }
+    }
+
+    /// The fields of a message's content; the attachment is not one.
+    pub(super) fn payload(&mut self, payload: &Payload) {
+        self.optional_text("content", payload.content.as_deref());
+        self.optional_json("data", payload.data.as_ref());
+        self.optional_json("meta", payload.meta.as_ref());
+    }
+
+    /// The fields of a message's sender.
+    pub(super) fn sender(&mut self, sender: &Sender) {
+        self.uuid("from", sender.id);
+        self.optional_text("user", sender.user.as_deref());
+        self.optional_text("name", sender.name.as_deref());
     }
 
     /// Any other value, through serde.

@@ -10,9 +10,14 @@ mod fields;
 mod flat;
 mod json;
 mod name;
+mod payload;
 #[cfg(test)]
 mod proptests;
+mod raw_json;
+mod recipient;
+mod sender;
 mod server;
+mod session;
 mod stored;
 mod surrogates;
 mod token;
@@ -20,25 +25,30 @@ mod user;
 
 use std::fmt;
 
-use bytes::Bytes;
-use bytestring::ByteString;
 use serde::Serialize;
 use thiserror::Error;
 
 use self::fields::Scalar;
 
 pub use self::client::{
-    ACK_WAIT_MS, Ack, AckMode, AckOutcome, ClientMessage, Close, ConsumerFields, ConsumerName, ConsumerRequest,
-    DEFAULT_ACK_WAIT_MS, DEFAULT_MAX_IN_FLIGHT, DeliveryMode, DurableConsumer, Handshake, LaneChoice, MAX_ACK_OFFSETS,
-    MAX_CONSUMER_BYTES, MAX_DELAY_MS, MAX_DELIVER, MAX_IN_FLIGHT, Offsets, Position, Request, Subscribe,
+    ACK_WAIT_MS, Ack, AckMode, AckOutcome, Answer, Call, CallId, CallTarget, ClientMessage, Close, ConsumerFields,
+    ConsumerName, ConsumerRequest, DEFAULT_ACK_WAIT_MS, DEFAULT_MAX_IN_FLIGHT, DEFAULT_REQUEST_TIMEOUT_MS,
+    DeliveryMode, DurableConsumer, FAILURE_CODES, Failure, Handshake, LaneChoice, MAX_ACK_OFFSETS, MAX_CONSUMER_BYTES,
+    MAX_DELAY_MS, MAX_DELIVER, MAX_FAILURE_BYTES, MAX_FILTER_BYTES, MAX_HANDSHAKE_POSITIONS, MAX_IN_FLIGHT, MAX_RATE,
+    Offsets, Position, REQUEST_TIMEOUT_MS, Request, Subscribe,
 };
 pub use self::codes::{CloseCode, ErrorCode};
 pub use self::name::{ClientName, NAME_BOUNDS};
+pub use self::payload::Payload;
+pub use self::raw_json::Json;
+pub use self::recipient::{Recipient, UserName};
+pub use self::sender::Sender;
 pub use self::server::{
-    ClientInfo, ClosedBy, ErrorReply, HandshakeReply, Limits, Member, Permissions, Reply, ServerMessage, Subscribed,
-    TopicMessage,
+    Called, ClientInfo, ClosedBy, ErrorReply, HandshakeReply, Limits, Member, Permissions, Replied, Reply,
+    ServerMessage, Subscribed, TopicMessage,
 };
 pub use self::server::{encode_binary_head, encode_echo, encode_tail, encode_with_tail};
+pub use self::session::{MAX_SESSION_BYTES, Session};
 pub use self::stored::Stored;
 pub use self::surrogates::mend_names;
 pub use self::token::Token;
@@ -51,8 +61,10 @@ pub const PROTOCOL_VERSION: &str = "1.0";
 pub const ALPN: &[u8] = b"qws/1";
 /// ALPN protocol id of WebTransport: HTTP/3 (RFC 9114).
 pub const ALPN_WEBTRANSPORT: &[u8] = b"h3";
-/// Deepest nesting of arrays and objects in a body.
+/// Deepest nesting of arrays and objects in a client's body.
 pub const MAX_NESTING: usize = 64;
+/// Deepest nesting in a server's body: a page of `history` wraps messages in two more.
+pub const MAX_SERVER_NESTING: usize = MAX_NESTING + 2;
 /// Largest integer of the protocol: the largest that every JSON implementation represents exactly (RFC 8259 section 6).
 pub const MAX_INTEGER: u64 = (1 << 53) - 1;
 /// Longest request id, in bytes.
@@ -122,80 +134,6 @@ fn cut(mut message: String) -> String {
         message.push_str("...");
     }
     message
-}
-
-/// The content of a message for its receivers: text, an attachment, or both.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Payload {
-    /// `content`, a JSON string.
-    pub content: Option<ByteString>,
-    /// The raw bytes after the JSON object.
-    pub attachment: Option<Bytes>,
-}
-
-impl Payload {
-    /// Text only.
-    pub fn text(content: impl Into<ByteString>) -> Self {
-        Self { content: Some(content.into()), attachment: None }
-    }
-
-    /// An attachment only.
-    pub fn binary(attachment: impl Into<Bytes>) -> Self {
-        Self { content: None, attachment: Some(attachment.into()) }
-    }
-
-    /// The text, if there is one.
-    pub fn as_text(&self) -> Option<&str> {
-        self.content.as_deref()
-    }
-
-    /// Bytes of its text and attachment.
-    pub fn len(&self) -> usize {
-        self.content.as_ref().map_or(0, |content| content.len()) + self.attachment.as_ref().map_or(0, Bytes::len)
-    }
-
-    /// Whether it has neither text nor attachment, or only empty ones.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Adds an attachment.
-    #[must_use]
-    pub fn with_attachment(mut self, attachment: impl Into<Bytes>) -> Self {
-        self.attachment = Some(attachment.into());
-        self
-    }
-}
-
-impl From<&str> for Payload {
-    fn from(text: &str) -> Self {
-        Self::text(text)
-    }
-}
-
-impl From<String> for Payload {
-    fn from(text: String) -> Self {
-        Self::text(text)
-    }
-}
-
-impl From<ByteString> for Payload {
-    fn from(text: ByteString) -> Self {
-        Self::text(text)
-    }
-}
-
-impl From<Bytes> for Payload {
-    fn from(bytes: Bytes) -> Self {
-        Self::binary(bytes)
-    }
-}
-
-impl From<Vec<u8>> for Payload {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self::binary(bytes)
-    }
 }
 
 /// The `id` of a request, repeated as `re` in every reply to it: 1 to 64 bytes of text, or a 53-bit unsigned integer.
@@ -370,13 +308,6 @@ impl IdempotencyKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_payload_is_made_of_text_or_bytes() {
-        assert_eq!((Payload::from("x"), Payload::from("x".to_owned())), (Payload::text("x"), Payload::text("x")));
-        assert_eq!(Payload::from(vec![1]), Payload::from(Bytes::from_static(&[1])));
-        assert_eq!((Payload::from("x").as_text(), Payload::from(vec![1]).as_text()), (Some("x"), None));
-    }
 
     #[test]
     fn topics_and_patterns_accept_only_their_alphabet() {

@@ -59,15 +59,68 @@ fn attachment() -> impl Strategy<Value = Bytes> {
 }
 
 fn payload() -> impl Strategy<Value = Payload> {
+    let content = prop_oneof![
+        4 => text().prop_map(Payload::text),
+        2 => attachment().prop_map(Payload::binary),
+        2 => json(1).prop_map(Payload::json),
+        1 => (text(), attachment(), json(1)).prop_map(|(c, a, d)| Payload::text(c).with_attachment(a).with_data(d)),
+    ];
+    (content, prop::option::of(object())).prop_map(|(payload, meta)| Payload { meta, ..payload })
+}
+
+/// An object that passes through.
+fn object() -> impl Strategy<Value = Json> {
+    prop::collection::btree_map(text(), text(), 0..4).prop_map(|fields| Json::encode(&fields).expect("JSON"))
+}
+
+fn small_object() -> impl Strategy<Value = Json> {
+    prop::collection::btree_map("[a-z]{1,9}", "[a-z]{1,9}", 0..9).prop_map(|it| Json::encode(&it).expect("JSON"))
+}
+
+fn sender() -> impl Strategy<Value = Sender> {
+    (client_id(), maybe_text(), maybe_text())
+        .prop_map(|(id, user, name)| Sender::new(id, user.map(Into::into), name.map(Into::into)))
+}
+
+fn user() -> impl Strategy<Value = UserName> {
+    "[a-z@.]{1,128}".prop_map(|user| UserName::new(&user).expect("a user"))
+}
+
+fn recipient() -> impl Strategy<Value = Recipient> {
+    prop_oneof![client_id().prop_map(Recipient::Client), user().prop_map(Recipient::User)]
+}
+
+fn session() -> impl Strategy<Value = Session> {
+    "[!-~]{1,128}".prop_map(|secret| Session::new("session", &secret).expect("a secret"))
+}
+
+fn call() -> impl Strategy<Value = Call> {
+    let to = prop_oneof![topic_name().prop_map(CallTarget::Topic), recipient().prop_map(CallTarget::Recipient)];
+    (to, payload(), within(REQUEST_TIMEOUT_MS)).prop_map(|(to, payload, timeout_ms)| Call { to, payload, timeout_ms })
+}
+
+fn failure() -> impl Strategy<Value = Failure> {
+    (FAILURE_CODES, some_text_up_to(MAX_FAILURE_BYTES)).prop_map(|(code, why)| Failure::new(code, why).expect("sound"))
+}
+
+fn answer() -> impl Strategy<Value = Answer> {
+    let request = || some_text_up_to(64).prop_map(|text| CallId::new(&text).expect("a number"));
     prop_oneof![
-        text().prop_map(Payload::text),
-        attachment().prop_map(Payload::binary),
-        (text(), attachment()).prop_map(|(c, a)| Payload { content: Some(c.into()), attachment: Some(a) }),
+        (request(), payload(), prop::option::of(failure())).prop_map(|(request, payload, failure)| Answer {
+            request,
+            payload,
+            failure
+        }),
+        (request(), failure()).prop_map(|(request, failure)| Answer::failed(request, failure)),
     ]
 }
 
 /// Any JSON with any white space, as deep as allowed inside `below` other arrays and objects.
-fn json(below: usize) -> impl Strategy<Value = Box<RawValue>> {
+fn json(below: usize) -> impl Strategy<Value = Json> {
+    raw(below).prop_map(Json::from)
+}
+
+fn raw(below: usize) -> impl Strategy<Value = Box<RawValue>> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -129,12 +182,13 @@ fn handshake() -> impl Strategy<Value = Handshake> {
         .prop_filter("white space alone", |name| !name.trim().is_empty())
         .prop_map(|name| ClientName::new(&name).unwrap());
     let offer = (any::<bool>(), any::<bool>()).prop_map(|(zstd, deflate)| CompressionOffer { zstd, deflate });
-    ("[0-9]{1,20}\\.[0-9]{1,20}", prop::option::of(name), prop::option::of(token()), offer).prop_map(
-        |(protocol_version, client_name, token, compression)| Handshake {
-            protocol_version,
-            client_name,
-            token,
-            compression,
+    let sessions = (prop::option::of(session()), prop::option::of(session()));
+    let since = prop::collection::btree_map("[a-z]{1,9}", position(), 0..4);
+    let client = (prop::option::of(name), prop::option::of(token()));
+    ("[0-9]{1,20}\\.[0-9]{1,20}", client, (offer, any::<bool>()), sessions, since).prop_map(
+        |(protocol_version, (client_name, token), (compression, requests), (resume, attach), since)| {
+            let since = since.into_iter().map(|(topic, at)| (TopicName::new(&topic).expect("a topic"), at)).collect();
+            Handshake { protocol_version, client_name, token, compression, requests, resume, attach, since }
         },
     )
 }
@@ -147,11 +201,21 @@ fn subscribe() -> impl Strategy<Value = Subscribe> {
         integer().prop_map(|recent| (None, Some(recent))),
     ];
     let delivery = prop_oneof![Just(DeliveryMode::Stream), Just(DeliveryMode::Datagram)];
-    let lane = prop_oneof![Just(LaneChoice::Own), Just(LaneChoice::Control)];
-    (topic_pattern(), replay, delivery, lane, any::<bool>()).prop_map(|(topic, replay, delivery, lane, presence)| {
-        let since = replay.0.filter(|_| !topic.is_wildcard());
-        Subscribe { since, recent: replay.1, delivery, lane, presence, ..Subscribe::new(topic) }
-    })
+    let lane = prop_oneof![Just(LaneChoice::Own), Just(LaneChoice::Control), Just(LaneChoice::Bulk)];
+    let presence = any::<(bool, bool)>();
+    let options =
+        (prop::option::of(json(1)), any::<(bool, bool)>(), within(MAX_RATE), prop::option::of(small_object()));
+    (topic_pattern(), replay, delivery, lane, presence, options).prop_map(
+        |(topic, replay, delivery, lane, (presence, occupancy), options)| {
+            let (state, (requests, echo), max_rate, filter) = options;
+            let is_topic = !topic.is_wildcard();
+            let state = state.filter(|state| is_topic && !state.is_null());
+            let (since, recent, requests) = (replay.0.filter(|_| is_topic), replay.1, requests && is_topic);
+            let occupancy = occupancy && !presence;
+            let plain = Subscribe { since, recent, delivery, lane, ..Subscribe::new(topic) };
+            Subscribe { presence, occupancy, state, requests, echo, max_rate, filter, ..plain }
+        },
+    )
 }
 
 fn consumer_name() -> impl Strategy<Value = ConsumerName> {
@@ -211,8 +275,14 @@ pub(super) fn client_messages() -> Vec<BoxedStrategy<ClientMessage>> {
         text().prop_map(|content| M::Text { content: content.into() }).boxed(),
         attachment().prop_map(|attachment| M::Binary { attachment }).boxed(),
         payload().prop_map(M::Broadcast).boxed(),
-        (client_id(), payload()).prop_map(|(to, payload)| M::Direct { to, payload }).boxed(),
-        (client_id(), json(1)).prop_map(|(to, data)| M::Signal { to, data }).boxed(),
+        (recipient(), payload()).prop_map(|(to, payload)| M::Direct { to, payload }).boxed(),
+        (recipient(), json(1)).prop_map(|(to, data)| M::Signal { to, data }).boxed(),
+        call().prop_map(|call| M::Request(Box::new(call))).boxed(),
+        answer().prop_map(|answer| M::Reply(Box::new(answer))).boxed(),
+        request_id().prop_filter_map("an id", |re| re.map(|re| M::Cancel { re })).boxed(),
+        (topic_name(), prop::option::of(json(1)))
+            .prop_map(|(topic, state)| M::State { topic, state: state.filter(|state| !state.is_null()) })
+            .boxed(),
         prop::option::of(integer()).prop_map(|timestamp| M::Ping { timestamp }).boxed(),
         Just(M::Pong).boxed(),
         (page(), prop::option::of(client_id())).prop_map(|(limit, after)| M::ListClients { limit, after }).boxed(),
@@ -220,11 +290,12 @@ pub(super) fn client_messages() -> Vec<BoxedStrategy<ClientMessage>> {
         subscribe_from_log().prop_map(M::Subscribe).boxed(),
         ack().prop_map(M::Ack).boxed(),
         (topic_pattern(), any::<bool>()).prop_map(|(topic, forget)| M::Unsubscribe { topic, forget }).boxed(),
-        (topic_name(), payload(), prop::option::of(some_text_up_to(MAX_KEY_BYTES)))
-            .prop_map(|(topic, payload, key)| M::Publish {
+        (topic_name(), payload(), prop::option::of(some_text_up_to(MAX_KEY_BYTES)), within(1..=MAX_INTEGER))
+            .prop_map(|(topic, payload, key, ttl_ms)| M::Publish {
                 topic,
                 payload,
                 key: key.map(|key| IdempotencyKey::new(&key).unwrap()),
+                ttl_ms,
             })
             .boxed(),
         (topic_name(), since(), maybe_integer(), page(), any::<bool>())
@@ -233,7 +304,9 @@ pub(super) fn client_messages() -> Vec<BoxedStrategy<ClientMessage>> {
                 M::History { topic, since, since_time, limit, reverse }
             })
             .boxed(),
-        topic_name().prop_map(|topic| M::Presence { topic }).boxed(),
+        (topic_name(), page(), prop::option::of(client_id()), any::<bool>())
+            .prop_map(|(topic, limit, after, counts)| M::Presence { topic, limit, after, counts })
+            .boxed(),
         token().prop_map(|token| M::Refresh { token }).boxed(),
         close().prop_map(M::Close).boxed(),
     ]
@@ -248,8 +321,9 @@ fn maybe_integer() -> impl Strategy<Value = Option<u64>> {
 }
 
 fn handshake_reply() -> impl Strategy<Value = HandshakeReply> {
-    let limits = ([integer(), integer(), integer(), integer()], maybe_integer(), maybe_integer()).prop_map(
-        |(always, max_unfinished_bytes, max_pending_replies)| {
+    let new = (maybe_integer(), maybe_integer());
+    let limits = ([integer(), integer(), integer(), integer()], maybe_integer(), maybe_integer(), new).prop_map(
+        |(always, max_unfinished_bytes, max_pending_replies, (max_meta_bytes, max_open_requests))| {
             let [max_message_bytes, ping_interval_ms, ping_timeout_ms, max_request_lanes] = always;
             Limits {
                 max_message_bytes,
@@ -258,16 +332,20 @@ fn handshake_reply() -> impl Strategy<Value = HandshakeReply> {
                 max_request_lanes,
                 max_unfinished_bytes,
                 max_pending_replies,
+                max_meta_bytes,
+                max_open_requests,
             }
         },
     );
     let limits = prop::option::of(limits);
     let id = prop::option::of(client_id());
     let compression = prop::sample::select(vec![Compression::None, Compression::Zstd, Compression::Deflate]);
-    let identity = (maybe_text(), maybe_text(), maybe_integer(), maybe_text());
+    let session = (prop::option::of(json(1)), maybe_text(), prop::collection::vec(text(), 0..3));
+    let identity = (maybe_text(), maybe_text(), maybe_integer(), maybe_text(), session);
     (any::<bool>(), id, text(), maybe_text(), maybe_text(), limits, compression, identity).prop_map(
         |(accepted, client_id, server_name, protocol_version, reason, limits, compression, identity)| {
-            let (user, client_name, expires_at, inbox) = identity;
+            let (user, client_name, expires_at, inbox, (info, session, subscriptions)) = identity;
+            let info = info.filter(|info| !info.is_null());
             HandshakeReply {
                 accepted,
                 client_id,
@@ -281,6 +359,9 @@ fn handshake_reply() -> impl Strategy<Value = HandshakeReply> {
                 expires_at,
                 permissions: expires_at.map(permissions),
                 inbox,
+                info,
+                session,
+                subscriptions,
             }
         },
     )
@@ -294,12 +375,22 @@ fn permissions(bits: u64) -> Permissions {
 
 fn client_info() -> impl Strategy<Value = ClientInfo> {
     let transport = prop::sample::select(vec!["quic", "webtransport", "websocket"]).prop_map(Cow::Borrowed);
-    (client_id(), maybe_text(), maybe_text(), integer(), transport)
-        .prop_map(|(id, name, user, connected_at, transport)| ClientInfo { id, name, user, connected_at, transport })
+    (member(), integer(), transport)
+        .prop_map(|(member, connected_at, transport)| ClientInfo::new(member, connected_at, transport))
 }
 
 fn member() -> impl Strategy<Value = Member> {
-    (client_id(), maybe_text(), maybe_text()).prop_map(|(id, name, user)| Member { id, name, user })
+    let json = || prop::option::of(json(4)).prop_map(|json| json.filter(|json| !json.is_null()));
+    let rest = (json(), json(), maybe_integer(), any::<bool>());
+    (client_id(), maybe_text(), maybe_text(), rest).prop_map(|(id, name, user, (info, state, clients, away))| Member {
+        id,
+        name,
+        user,
+        info,
+        state,
+        clients,
+        away,
+    })
 }
 
 fn subscribed() -> impl Strategy<Value = Subscribed> {
@@ -308,7 +399,9 @@ fn subscribed() -> impl Strategy<Value = Subscribed> {
     (text(), maybe_text(), maybe_integer(), recovered, maybe_integer(), maybe_text(), durable).prop_map(
         |(topic, epoch, offset, recovered, lane, reason, (durable, acked, pending))| {
             let may_publish = recovered.map(|it| !it);
-            Subscribed { topic, epoch, offset, recovered, lane, reason, may_publish, durable, acked, pending }
+            let by_server = recovered == Some(true);
+            let plain = Subscribed { epoch, offset, recovered, lane, reason, ..Subscribed::new(topic) };
+            Subscribed { may_publish, durable, acked, pending, by_server, ..plain }
         },
     )
 }
@@ -317,8 +410,9 @@ fn subscribed() -> impl Strategy<Value = Subscribed> {
 pub(super) fn server_messages() -> Vec<BoxedStrategy<ServerMessage>> {
     use ServerMessage as M;
     let of_consumer = (maybe_text(), maybe_integer());
-    let topic_message = (text(), integer(), of_consumer, prop::option::of(client_id()), payload(), integer()).prop_map(
-        |(topic, offset, (durable, tries), from, payload, timestamp)| TopicMessage {
+    let times = (integer(), maybe_integer());
+    let topic_message = (text(), integer(), of_consumer, prop::option::of(sender()), payload(), times).prop_map(
+        |(topic, offset, (durable, tries), from, payload, (timestamp, expires_at))| TopicMessage {
             topic,
             offset,
             durable,
@@ -326,6 +420,7 @@ pub(super) fn server_messages() -> Vec<BoxedStrategy<ServerMessage>> {
             from,
             payload,
             timestamp,
+            expires_at,
         },
     );
     let stored = prop::option::of(prop_oneof![Just(Stored::Os), Just(Stored::Fsync)]);
@@ -343,15 +438,24 @@ pub(super) fn server_messages() -> Vec<BoxedStrategy<ServerMessage>> {
         handshake_reply().prop_map(|reply| M::HandshakeResponse(Box::new(reply))).boxed(),
         (text(), maybe_integer()).prop_map(|(text, timestamp)| M::Text { content: text.into(), timestamp }).boxed(),
         (payload(), maybe_integer()).prop_map(|(payload, timestamp)| M::Binary { payload, timestamp }).boxed(),
-        (client_id(), payload(), integer())
+        (sender(), payload(), integer())
             .prop_map(|(from, payload, timestamp)| M::Broadcast { from, payload, timestamp })
             .boxed(),
-        (client_id(), payload(), integer())
+        (sender(), payload(), integer())
             .prop_map(|(from, payload, timestamp)| M::Direct { from, payload, timestamp })
             .boxed(),
-        (client_id(), json(1), integer())
-            .prop_map(|(from, data, timestamp)| M::Signal { from, data, timestamp })
+        (sender(), json(1), integer()).prop_map(|(from, data, timestamp)| M::Signal { from, data, timestamp }).boxed(),
+        (text(), maybe_text(), prop::option::of(sender()), payload(), integer(), integer())
+            .prop_map(|(request, topic, from, payload, timestamp, timeout_ms)| {
+                M::Request(Box::new(Called { request, topic, from, payload, timestamp, timeout_ms }))
+            })
             .boxed(),
+        (prop::option::of(sender()), payload(), prop::option::of(failure()), integer())
+            .prop_map(|(from, payload, failure, timestamp)| {
+                M::Reply(Box::new(Replied { from, payload, failure, timestamp }))
+            })
+            .boxed(),
+        (text(), maybe_text()).prop_map(|(request, reason)| M::Cancel { request, reason }).boxed(),
         (maybe_integer(), integer()).prop_map(|(timestamp, server_time)| M::Pong { timestamp, server_time }).boxed(),
         integer().prop_map(|timestamp| M::Ping { timestamp }).boxed(),
         (prop::collection::vec(client_info(), 0..5), integer(), prop::option::of(client_id()))
@@ -375,7 +479,7 @@ pub(super) fn server_messages() -> Vec<BoxedStrategy<ServerMessage>> {
                 stored,
             })
             .boxed(),
-        (text(), text(), maybe_integer(), any::<Option<bool>>(), prop::collection::vec(json(2), 0..4), any::<bool>())
+        (text(), text(), maybe_integer(), any::<Option<bool>>(), prop::collection::vec(raw(2), 0..4), any::<bool>())
             .prop_map(|(topic, epoch, offset, recovered, messages, more)| M::History {
                 topic,
                 epoch,
@@ -385,9 +489,20 @@ pub(super) fn server_messages() -> Vec<BoxedStrategy<ServerMessage>> {
                 more,
             })
             .boxed(),
-        (text(), prop::collection::vec(member(), 0..5), maybe_integer())
-            .prop_map(|(topic, clients, total)| M::Presence { topic, clients, total })
+        (
+            text(),
+            prop::collection::vec(member(), 0..5),
+            maybe_integer(),
+            maybe_integer(),
+            prop::option::of(client_id()),
+        )
+            .prop_map(|(topic, clients, total, users, next)| M::Presence { topic, clients, total, users, next })
             .boxed(),
+        (text(), member()).prop_map(|(topic, client)| M::State { topic, client }).boxed(),
+        (text(), integer(), integer())
+            .prop_map(|(topic, clients, users)| M::Occupancy { topic, clients, users })
+            .boxed(),
+        (text(), member(), client_id()).prop_map(|(topic, client, was)| M::Return { topic, client, was }).boxed(),
         (text(), member()).prop_map(|(topic, client)| M::Join { topic, client }).boxed(),
         (text(), member()).prop_map(|(topic, client)| M::Leave { topic, client }).boxed(),
         (maybe_integer(), maybe_integer(), maybe_text())
@@ -403,7 +518,10 @@ pub(super) fn server_messages() -> Vec<BoxedStrategy<ServerMessage>> {
 }
 
 fn requests() -> impl Strategy<Value = Request> {
-    (request_id(), Union::new(client_messages())).prop_map(|(id, message)| Request { id, message })
+    (request_id(), Union::new(client_messages())).prop_map(|(id, message)| {
+        let needs_id = matches!(message, ClientMessage::Request(_));
+        Request { id: id.or(needs_id.then_some(RequestId::Number(0))), message }
+    })
 }
 
 fn replies() -> impl Strategy<Value = Reply> {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 pub use self::tail::{encode_tail, encode_with_tail};
 pub use self::wire::{encode_binary_head, encode_echo};
-use super::{Close, CloseCode, PROTOCOL_VERSION, Payload, RequestId, Stored};
+use super::{Close, CloseCode, Failure, Json, PROTOCOL_VERSION, Payload, RequestId, Sender, Stored};
 use crate::frame::Compression;
 
 /// A server's message, with the id of the request that it answers.
@@ -47,8 +47,8 @@ pub enum ServerMessage {
     },
     /// A client's message to all.
     Broadcast {
-        /// The id of the sender.
-        from: Uuid,
+        /// The sender.
+        from: Sender,
         /// The content.
         payload: Payload,
         /// The server's time, in Unix milliseconds.
@@ -56,8 +56,8 @@ pub enum ServerMessage {
     },
     /// A client's message to this one.
     Direct {
-        /// The id of the sender.
-        from: Uuid,
+        /// The sender.
+        from: Sender,
         /// The content.
         payload: Payload,
         /// The server's time, in Unix milliseconds.
@@ -65,12 +65,23 @@ pub enum ServerMessage {
     },
     /// WebRTC signalling from another client.
     Signal {
-        /// The id of the sender.
-        from: Uuid,
+        /// The sender.
+        from: Sender,
         /// The data, as it was sent.
-        data: Box<RawValue>,
+        data: Json,
         /// The server's time, in Unix milliseconds.
         timestamp: u64,
+    },
+    /// A request of another client, to be answered by this one.
+    Request(Box<Called>),
+    /// The answer to a request.
+    Reply(Box<Replied>),
+    /// A request that this client has got needs no answer any more.
+    Cancel {
+        /// The request.
+        request: String,
+        /// The reason, for people.
+        reason: Option<String>,
     },
     /// Answers `ping`.
     Pong {
@@ -158,8 +169,37 @@ pub enum ServerMessage {
         topic: String,
         /// The clients, ordered by id; only the first if there are very many.
         clients: Vec<Member>,
-        /// The number of clients on the topic.
+        /// The number of members of the topic.
         total: Option<u64>,
+        /// The number of different users among them; absent from older servers.
+        users: Option<u64>,
+        /// The `after` of the next page; absent on the last page.
+        next: Option<Uuid>,
+    },
+    /// A member's state on a topic has changed.
+    State {
+        /// The topic.
+        topic: String,
+        /// The member, with its state.
+        client: Member,
+    },
+    /// The numbers of a topic's members have changed.
+    Occupancy {
+        /// The topic.
+        topic: String,
+        /// The number of clients.
+        clients: u64,
+        /// The number of different users among them.
+        users: u64,
+    },
+    /// A member whose connection was lost is back, with another id.
+    Return {
+        /// The topic.
+        topic: String,
+        /// The member.
+        client: Member,
+        /// The id that it had.
+        was: Uuid,
     },
     /// A client came to a topic.
     Join {
@@ -230,6 +270,12 @@ pub struct HandshakeReply {
     pub permissions: Option<Permissions>,
     /// The user's own topic, for messages that wait while no client of the user is connected.
     pub inbox: Option<String>,
+    /// What others see about the user, from the client's token.
+    pub info: Option<Json>,
+    /// The secret of the client's session, for `resume` and `attach`.
+    pub session: Option<String>,
+    /// The subscriptions that the server makes for the client.
+    pub subscriptions: Vec<String>,
 }
 
 impl HandshakeReply {
@@ -248,6 +294,9 @@ impl HandshakeReply {
             expires_at: None,
             permissions: None,
             inbox: None,
+            info: None,
+            session: None,
+            subscriptions: Vec::new(),
         }
     }
 }
@@ -284,6 +333,12 @@ pub struct Limits {
     /// Most requests of one lane whose replies are pending while the lane is read; `None` from older servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_pending_replies: Option<u64>,
+    /// Longest `meta` of a message, in bytes; `None` from older servers, which know neither `meta` nor `data`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_meta_bytes: Option<u64>,
+    /// Most requests to other clients that may be open at once; `None` from older servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_open_requests: Option<u64>,
 }
 
 /// The defaults of docs/PROTOCOL.md, "Limits".
@@ -296,6 +351,8 @@ impl Default for Limits {
             max_request_lanes: 32,
             max_unfinished_bytes: Some(8 << 20),
             max_pending_replies: Some(256),
+            max_meta_bytes: Some(1024),
+            max_open_requests: Some(256),
         }
     }
 }
@@ -311,6 +368,9 @@ pub struct ClientInfo {
     /// The user that it has authenticated as, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// What its token says about the user, for others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub info: Option<Json>,
     /// The time of its handshake, in Unix milliseconds.
     pub connected_at: u64,
     /// Its transport: `quic`, `webtransport` or `websocket`.
@@ -320,28 +380,40 @@ pub struct ClientInfo {
 impl ClientInfo {
     /// Creates the entry of a client connected since `connected_at`, in Unix milliseconds, over `transport`.
     pub fn new(client: Member, connected_at: u64, transport: impl Into<Cow<'static, str>>) -> Self {
-        let Member { id, name, user } = client;
-        Self { id, name, user, connected_at, transport: transport.into() }
+        let Member { id, name, user, info, .. } = client;
+        Self { id, name, user, info, connected_at, transport: transport.into() }
     }
 }
 
-/// A client on a topic.
+/// A client on a topic, or a user with all its clients there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Member {
-    /// Id of the client.
+    /// Id of the client; of a user's clients that of the first.
     pub id: Uuid,
     /// Its name, if any.
     pub name: Option<String>,
     /// The user that it has authenticated as, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// What its token says about the user, for others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub info: Option<Json>,
+    /// Its state on the topic, as it has set it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Json>,
+    /// The number of the user's clients on the topic; absent for the entry of a single client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<u64>,
+    /// Whether its connection is lost and it may come back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub away: bool,
 }
 
 impl Member {
     /// Creates a member from its id, name and user.
     pub fn new(id: Uuid, name: Option<String>, user: Option<String>) -> Self {
-        Self { id, name, user }
+        Self { id, name, user, info: None, state: None, clients: None, away: false }
     }
 }
 
@@ -369,6 +441,8 @@ pub struct Subscribed {
     pub acked: Option<u64>,
     /// The number of its messages that are not yet acknowledged.
     pub pending: Option<u64>,
+    /// Whether the server made the subscription, and not the client.
+    pub by_server: bool,
 }
 
 impl Subscribed {
@@ -385,6 +459,7 @@ impl Subscribed {
             durable: None,
             acked: None,
             pending: None,
+            by_server: false,
         }
     }
 }
@@ -402,23 +477,80 @@ pub struct TopicMessage {
     /// The number of this delivery by that consumer; absent for the first.
     pub tries: Option<u64>,
     /// The client that published it; absent if none did.
-    pub from: Option<Uuid>,
+    pub from: Option<Sender>,
     /// The content.
     pub payload: Payload,
     /// The server's time, in Unix milliseconds.
     pub timestamp: u64,
+    /// The time from which on it is not delivered any more, in Unix milliseconds, if its publisher set one.
+    pub expires_at: Option<u64>,
 }
 
 impl TopicMessage {
     /// Creates a message at `offset` of the topic's log, published at `timestamp`, in Unix milliseconds; without a
     /// sender.
     pub fn new(topic: impl Into<String>, offset: u64, payload: Payload, timestamp: u64) -> Self {
-        Self { topic: topic.into(), offset, durable: None, tries: None, from: None, payload, timestamp }
+        Self {
+            topic: topic.into(),
+            offset,
+            durable: None,
+            tries: None,
+            from: None,
+            payload,
+            timestamp,
+            expires_at: None,
+        }
     }
 
     /// The text of its payload, if there is one.
     pub fn text(&self) -> Option<&str> {
         self.payload.as_text()
+    }
+}
+
+/// The fields of the server's `request`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Called {
+    /// The request's own number, opaque; a reply repeats it.
+    pub request: String,
+    /// The topic that it was sent to; absent if it was addressed to this client or its user.
+    pub topic: Option<String>,
+    /// The client that asks; absent if it is the server's operator.
+    pub from: Option<Sender>,
+    /// The content.
+    pub payload: Payload,
+    /// The server's time, in Unix milliseconds.
+    pub timestamp: u64,
+    /// How long the reply may take, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+impl Called {
+    /// A request without a sender, addressed to the client itself.
+    pub fn new(request: impl Into<String>, payload: Payload, timestamp: u64, timeout_ms: u64) -> Self {
+        Self { request: request.into(), topic: None, from: None, payload, timestamp, timeout_ms }
+    }
+}
+
+/// The fields of the server's `reply`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Replied {
+    /// The client that answered; absent if the server's operator did.
+    pub from: Option<Sender>,
+    /// The content; it may be empty for a failure.
+    pub payload: Payload,
+    /// Why the request failed, if the client that answered says so.
+    pub failure: Option<Failure>,
+    /// The server's time, in Unix milliseconds.
+    pub timestamp: u64,
+}
+
+impl Replied {
+    /// An answer with a content.
+    pub fn new(from: Option<Sender>, payload: Payload, timestamp: u64) -> Self {
+        Self { from, payload, failure: None, timestamp }
     }
 }
 

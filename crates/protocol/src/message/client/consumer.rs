@@ -186,6 +186,7 @@ impl Subscribe {
         if self.since.is_some() && self.since_time.is_some() {
             return refuse("since_time: not together with since; send one of them");
         }
+        self.check_options()?;
         match &self.consumer {
             None => Ok(()),
             Some(ConsumerRequest::Group) if is_pattern => refuse("share: not with a pattern; subscribe to each topic"),
@@ -210,6 +211,29 @@ impl Subscribe {
                 refuse("ack: \"upto\" is not possible with share, whose members each have some of the messages")
             }
             Some(ConsumerRequest::Durable(_)) => Ok(()),
+        }
+    }
+
+    /// Checks what brings less than all messages, and what needs a topic by its name.
+    fn check_options(&self) -> Result<(), Invalid> {
+        let refuse = |message: &str| Err(Invalid::field(message));
+        let is_pattern = self.topic.is_wildcard();
+        if self.requests && is_pattern {
+            return refuse("requests: not with a pattern; subscribe to each topic");
+        }
+        if self.requests && matches!(self.consumer, Some(ConsumerRequest::Durable(_))) {
+            return refuse("requests: not with durable; use another subscription, with share if you like");
+        }
+        if self.state.is_some() && is_pattern {
+            return refuse("state: not with a pattern, whose subscribers are no members; subscribe to each topic");
+        }
+        let less = [("max_rate", self.max_rate.is_some()), ("echo", !self.echo), ("filter", self.filter.is_some())];
+        match less.into_iter().find(|(_, is_set)| *is_set) {
+            Some((field, _)) if self.consumer.is_some() => {
+                let why = "not with durable or share, whose messages are for one client of several";
+                Err(Invalid::field(format!("{field}: {why}")))
+            }
+            _ => Ok(()),
         }
     }
 }

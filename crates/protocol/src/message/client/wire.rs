@@ -1,8 +1,10 @@
 //! Encoding and decoding of a client's messages.
 
 mod source;
+mod subscribe;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use bytes::{Bytes, BytesMut};
@@ -12,16 +14,18 @@ use serde_json::value::RawValue;
 
 pub(super) use self::source::Source;
 use self::source::{Common, Fields};
+use super::request::{cancelled, recipient};
 use super::{
-    Ack, AckMode, AckOutcome, ClientMessage, Close, ConsumerRequest, DeliveryMode, Handshake, LaneChoice, Request,
-    Subscribe,
+    Ack, AckOutcome, Answer, Call, CallTarget, ClientMessage, Close, Handshake, MAX_HANDSHAKE_POSITIONS, Position,
+    Recipient, Request, Subscribe, TopicName,
 };
 use crate::frame::{Body, CompressionOffer, put_frame};
 use crate::message::fields::{self, Scalar, required, structured};
 use crate::message::flat::Flat;
 use crate::message::json::Object;
 use crate::message::{
-    ClientName, CloseCode, DEFAULT_PAGE, IdempotencyKey, Invalid, MAX_PAGE, Payload, RequestId, Token, mend_names,
+    ClientName, CloseCode, DEFAULT_PAGE, IdempotencyKey, Invalid, Json, MAX_INTEGER, MAX_PAGE, Payload, RequestId,
+    Session, Token, mend_names,
 };
 
 /// Adds the request's id to an error about its body, if the id is readable although another field is not.
@@ -70,7 +74,7 @@ impl Request {
         let mut fields = Common::from(Flat::read(json)?);
         let id = RequestId::from_scalar(&fields.scalar("id")).ok()?;
         let message = ClientMessage::from_fields(&mut fields, json, has_attachment).ok()?;
-        (!fields.is_structured).then_some(Self { id, message })
+        (!fields.is_structured).then_some(Self { id, message }).filter(|request| request.check_id().is_ok())
     }
 
     /// Reads any message without its attachment, or describes what is wrong with it.
@@ -89,8 +93,19 @@ impl Request {
         let mut fields: Fields<'_> = fields::read(json).map_err(|invalid| with_id(invalid, json))?;
         let id = RequestId::from_scalar(&fields.scalar("id"))?;
         match ClientMessage::from_fields(&mut fields, json, has_attachment) {
-            Ok(message) => Ok(Self { id, message }),
+            Ok(message) => {
+                let request = Self { id, message };
+                request.check_id().map(|()| request)
+            }
             Err(invalid) => Err(Invalid { re: id, ..invalid }),
+        }
+    }
+
+    /// Refuses a message that needs an id and has none.
+    fn check_id(&self) -> Result<(), Invalid> {
+        match &self.message {
+            ClientMessage::Request(_) => required(self.id.as_ref().map(|_| ()), "id"),
+            _ => Ok(()),
         }
     }
 
@@ -130,6 +145,9 @@ impl ClientMessage {
             Self::Broadcast(_) => "broadcast",
             Self::Direct { .. } => "direct",
             Self::Signal { .. } => "signal",
+            Self::Request(_) => "request",
+            Self::Reply(_) => "reply",
+            Self::Cancel { .. } => "cancel",
             Self::Ping { .. } => "ping",
             Self::Pong => "pong",
             Self::ListClients { .. } => "list_clients",
@@ -139,6 +157,7 @@ impl ClientMessage {
             Self::Publish { .. } => "publish",
             Self::History { .. } => "history",
             Self::Presence { .. } => "presence",
+            Self::State { .. } => "state",
             Self::Refresh { .. } => "refresh",
             Self::Close(_) => "close",
         }
@@ -147,56 +166,39 @@ impl ClientMessage {
     /// Reads a message whose attachment, if it has one, is still to be [attached](Self::attach).
     fn from_fields<'a>(f: &mut impl Source<'a>, json: &ByteString, has_attachment: bool) -> Result<Self, Invalid> {
         let kind = required(f.text("type")?, "type")?;
-        let carries_attachment = matches!(&*kind, "binary" | "broadcast" | "direct" | "publish");
+        let carries_attachment = matches!(&*kind, "binary" | "broadcast" | "direct" | "publish" | "request" | "reply");
         if has_attachment && !carries_attachment {
             return Err(Invalid::field("attachment: a message of this type carries none; send the JSON object alone"));
         }
-        let payload = |content: Scalar<'_>| -> Result<Payload, Invalid> {
-            let content = content.shared_text("content", json)?;
-            if content.is_none() && !has_attachment {
-                return Err(Invalid::field("content: required here, unless the message has an attachment"));
-            }
-            Ok(Payload { content, attachment: None })
-        };
         Ok(match &*kind {
             "handshake" => Self::Handshake(Handshake {
                 protocol_version: version(f.scalar("protocol_version"))?,
                 client_name: f.text("client_name")?.map(|name| ClientName::new(&name)).transpose()?,
                 token: f.text("token")?.map(|token| Token::new(&token)).transpose()?,
                 compression: compression(f.raw("compression"))?,
+                requests: f.boolean("requests")?.unwrap_or(false),
+                resume: session(f, "resume")?,
+                attach: session(f, "attach")?,
+                since: positions(f.raw("since"))?,
             }),
             "text" => Self::Text { content: required(f.scalar("content").shared_text("content", json)?, "content")? },
             "binary" => {
                 required(has_attachment.then_some(()), "attachment")?;
                 Self::Binary { attachment: Bytes::new() }
             }
-            "broadcast" => Self::Broadcast(payload(f.scalar("content"))?),
-            "direct" => Self::Direct { to: required(f.uuid("to")?, "to")?, payload: payload(f.scalar("content"))? },
-            "signal" => {
-                Self::Signal { to: required(f.uuid("to")?, "to")?, data: required(f.raw("data"), "data")?.to_owned() }
-            }
+            "broadcast" => Self::Broadcast(payload(f, json, has_attachment)?),
+            "direct" => Self::Direct { to: recipient(f)?, payload: payload(f, json, has_attachment)? },
+            "signal" => Self::Signal { to: recipient(f)?, data: Json::shared(required(f.raw("data"), "data")?, json) },
+            "request" => Self::Request(Box::new(Call::read(f, json, has_attachment)?)),
+            "reply" => Self::Reply(Box::new(Answer::read(f, json, has_attachment)?)),
+            "cancel" => Self::Cancel { re: cancelled(&f.scalar("re"))? },
             "ping" => Self::Ping { timestamp: f.integer("timestamp")? },
             "pong" => Self::Pong,
-            "list_clients" => Self::ListClients { limit: page(f.scalar("limit"))?, after: f.uuid("after")? },
+            "list_clients" => {
+                Self::ListClients { limit: page(f.scalar("limit"), DEFAULT_PAGE)?, after: f.uuid("after")? }
+            }
             "subscribe" => {
-                let subscribe = Subscribe {
-                    topic: f.pattern()?,
-                    since: fields::position(f.raw("since"), "since")?,
-                    since_time: f.integer("since_time")?,
-                    recent: f.integer("recent")?,
-                    delivery: choice(
-                        f.scalar("delivery"),
-                        "delivery",
-                        [("stream", DeliveryMode::Stream), ("datagram", DeliveryMode::Datagram)],
-                    )?,
-                    lane: choice(
-                        f.scalar("lane"),
-                        "lane",
-                        [("own", LaneChoice::Own), ("control", LaneChoice::Control)],
-                    )?,
-                    presence: f.boolean("presence")?.unwrap_or(false),
-                    consumer: ConsumerRequest::read(f)?,
-                };
+                let subscribe = Subscribe::read(f, json)?;
                 subscribe.check()?;
                 Self::Subscribe(subscribe)
             }
@@ -204,8 +206,13 @@ impl ClientMessage {
             "unsubscribe" => Self::Unsubscribe { topic: f.pattern()?, forget: f.boolean("forget")?.unwrap_or(false) },
             "publish" => Self::Publish {
                 topic: f.topic()?,
-                payload: payload(f.scalar("content"))?,
+                payload: payload(f, json, has_attachment)?,
                 key: f.text("key")?.map(|key| IdempotencyKey::new(&key)).transpose()?,
+                ttl_ms: {
+                    let ttl_ms = f.integer("ttl_ms")?;
+                    bounded(ttl_ms, "ttl_ms", &(1..=MAX_INTEGER))?;
+                    ttl_ms
+                },
             },
             "history" => {
                 let topic = f.topic()?;
@@ -214,10 +221,16 @@ impl ClientMessage {
                 if since.is_some() && since_time.is_some() {
                     return Err(Invalid::field("since_time: not together with since; send one of them"));
                 }
-                let (limit, reverse) = (page(f.scalar("limit"))?, f.boolean("reverse")?.unwrap_or(false));
+                let (limit, reverse) = (page(f.scalar("limit"), DEFAULT_PAGE)?, f.boolean("reverse")?.unwrap_or(false));
                 Self::History { topic, since, since_time, limit, reverse }
             }
-            "presence" => Self::Presence { topic: f.topic()? },
+            "presence" => Self::Presence {
+                topic: f.topic()?,
+                limit: page(f.scalar("limit"), MAX_PAGE)?,
+                after: f.uuid("after")?,
+                counts: f.boolean("counts")?.unwrap_or(false),
+            },
+            "state" => Self::State { topic: f.topic()?, state: f.raw("state").map(|raw| Json::shared(raw, json)) },
             "refresh" => Self::Refresh { token: Token::new(&required(f.text("token")?, "token")?)? },
             "close" => Self::Close(close(f.scalar("code"), f.scalar("reason"))?),
             other => return Err(Invalid::unknown_type(other)),
@@ -231,6 +244,8 @@ impl ClientMessage {
             Self::Broadcast(payload) | Self::Direct { payload, .. } | Self::Publish { payload, .. } => {
                 payload.attachment = Some(bytes);
             }
+            Self::Request(call) => call.payload.attachment = Some(bytes),
+            Self::Reply(answer) => answer.payload.attachment = Some(bytes),
             // `from_fields` refuses it.
             _ => {}
         }
@@ -243,6 +258,8 @@ impl ClientMessage {
             Self::Broadcast(payload) | Self::Direct { payload, .. } | Self::Publish { payload, .. } => {
                 payload.attachment.as_ref()
             }
+            Self::Request(call) => call.payload.attachment.as_ref(),
+            Self::Reply(answer) => answer.payload.attachment.as_ref(),
             _ => None,
         };
         put_frame(out, attachment.map(|bytes| &bytes[..]), |out| self.encode_json(id, out));
@@ -258,52 +275,49 @@ impl ClientMessage {
                 o.optional_text("token", handshake.token.as_ref().map(Token::as_str));
                 let offered: Vec<_> = handshake.compression.names().collect();
                 o.optional("compression", (!offered.is_empty()).then_some(&offered));
+                if handshake.requests {
+                    o.boolean("requests", true);
+                }
+                o.optional_text("resume", handshake.resume.as_ref().map(Session::as_str));
+                o.optional_text("attach", handshake.attach.as_ref().map(Session::as_str));
+                let since: BTreeMap<&str, &Position> =
+                    handshake.since.iter().map(|(topic, position)| (topic.as_str(), position)).collect();
+                o.optional("since", Some(&since).filter(|since| !since.is_empty()));
             }
             Self::Text { content } => o.text("content", content),
             Self::Binary { .. } | Self::Pong => {}
-            Self::Broadcast(payload) => o.optional_text("content", payload.content.as_deref()),
+            Self::Broadcast(payload) => o.payload(payload),
             Self::Direct { to, payload } => {
-                o.uuid("to", *to);
-                o.optional_text("content", payload.content.as_deref());
+                put_recipient(&mut o, to);
+                o.payload(payload);
             }
             Self::Signal { to, data } => {
-                o.uuid("to", *to);
-                o.value("data", data);
+                put_recipient(&mut o, to);
+                o.json("data", data);
             }
+            Self::Request(call) => {
+                match &call.to {
+                    CallTarget::Topic(topic) => o.text("topic", topic.as_str()),
+                    CallTarget::Recipient(to) => put_recipient(&mut o, to),
+                }
+                o.payload(&call.payload);
+                o.optional_integer("timeout_ms", call.timeout_ms);
+            }
+            Self::Reply(answer) => {
+                o.text("request", answer.request.as_str());
+                o.payload(&answer.payload);
+                if let Some(failure) = &answer.failure {
+                    o.text("error", &failure.message);
+                    o.integer("code", failure.code.into());
+                }
+            }
+            Self::Cancel { re } => o.value("re", re),
             Self::Ping { timestamp } => o.optional_integer("timestamp", *timestamp),
             Self::ListClients { limit, after } => {
                 o.integer("limit", *limit);
                 o.optional("after", after.as_ref());
             }
-            Self::Subscribe(subscribe) => {
-                o.text("topic", subscribe.topic.as_str());
-                o.optional("since", subscribe.since.as_ref());
-                o.optional_integer("since_time", subscribe.since_time);
-                o.optional_integer("recent", subscribe.recent);
-                if subscribe.delivery == DeliveryMode::Datagram {
-                    o.text("delivery", "datagram");
-                }
-                if subscribe.lane == LaneChoice::Control {
-                    o.text("lane", "control");
-                }
-                if subscribe.presence {
-                    o.boolean("presence", true);
-                }
-                match &subscribe.consumer {
-                    None => {}
-                    Some(ConsumerRequest::Group) => o.boolean("share", true),
-                    Some(ConsumerRequest::Durable(consumer)) => {
-                        o.text("durable", consumer.name.as_str());
-                        if consumer.share {
-                            o.boolean("share", true);
-                        }
-                        o.optional_text("ack", consumer.ack.map(AckMode::as_str));
-                        o.optional_integer("ack_wait_ms", consumer.ack_wait_ms);
-                        o.optional_integer("max_in_flight", consumer.max_in_flight);
-                        o.optional_integer("max_deliver", consumer.max_deliver);
-                    }
-                }
-            }
+            Self::Subscribe(subscribe) => subscribe.put(&mut o),
             Self::Ack(ack) => {
                 o.text("topic", ack.topic.as_str());
                 o.text("durable", ack.durable.as_str());
@@ -324,10 +338,11 @@ impl ClientMessage {
                     o.boolean("forget", true);
                 }
             }
-            Self::Publish { topic, payload, key } => {
+            Self::Publish { topic, payload, key, ttl_ms } => {
                 o.text("topic", topic.as_str());
-                o.optional_text("content", payload.content.as_deref());
+                o.payload(payload);
                 o.optional_text("key", key.as_ref().map(IdempotencyKey::as_str));
+                o.optional_integer("ttl_ms", *ttl_ms);
             }
             Self::History { topic, since, since_time, limit, reverse } => {
                 o.text("topic", topic.as_str());
@@ -336,7 +351,18 @@ impl ClientMessage {
                 o.integer("limit", *limit);
                 o.boolean("reverse", *reverse);
             }
-            Self::Presence { topic } => o.text("topic", topic.as_str()),
+            Self::Presence { topic, limit, after, counts } => {
+                o.text("topic", topic.as_str());
+                o.optional_integer("limit", Some(*limit).filter(|&limit| limit != MAX_PAGE));
+                o.optional("after", after.as_ref());
+                if *counts {
+                    o.boolean("counts", true);
+                }
+            }
+            Self::State { topic, state } => {
+                o.text("topic", topic.as_str());
+                o.optional_json("state", state.as_ref());
+            }
             Self::Refresh { token } => o.text("token", token.as_str()),
             Self::Close(close) => {
                 o.integer("code", close.code().0.into());
@@ -344,6 +370,54 @@ impl ClientMessage {
             }
         }
         o.end();
+    }
+}
+
+/// Reads the content of a message, one part of which is required; the attachment is to be added.
+pub(super) fn payload<'a>(
+    f: &mut impl Source<'a>,
+    json: &ByteString,
+    has_attachment: bool,
+) -> Result<Payload, Invalid> {
+    let content = f.scalar("content").shared_text("content", json)?;
+    let data = f.raw("data").map(|raw| Json::shared(raw, json));
+    if content.is_none() && data.is_none() && !has_attachment {
+        return Err(Invalid::field("content: required here, or data, unless the message has an attachment"));
+    }
+    let meta = object(f.raw("meta"), "meta", json)?;
+    Ok(Payload { content, data, meta, attachment: None })
+}
+
+/// Reads a field that is an object and passes through.
+pub(super) fn object(raw: Option<&RawValue>, field: &str, json: &ByteString) -> Result<Option<Json>, Invalid> {
+    let object = raw.map(|raw| Json::shared(raw, json));
+    match object {
+        Some(object) if !object.is_object() => Err(Invalid::field(format!("{field}: a JSON object is expected"))),
+        object => Ok(object),
+    }
+}
+
+fn session<'a>(f: &mut impl Source<'a>, field: &'static str) -> Result<Option<Session>, Invalid> {
+    f.text(field)?.map(|secret| Session::new(field, &secret)).transpose()
+}
+
+/// Reads the positions in a `handshake`, by topic.
+fn positions(raw: Option<&RawValue>) -> Result<Vec<(TopicName, Position)>, Invalid> {
+    let since: BTreeMap<String, Box<RawValue>> = structured(raw, "since")?.unwrap_or_default();
+    if since.len() > MAX_HANDSHAKE_POSITIONS {
+        return Err(Invalid::field(format!("since: at most {MAX_HANDSHAKE_POSITIONS} topics are allowed")));
+    }
+    let position = |(topic, raw): (&String, &Box<RawValue>)| {
+        let position = required(fields::position(Some(raw), "since")?, "since")?;
+        Ok((TopicName::new(topic)?, position))
+    };
+    since.iter().map(position).collect()
+}
+
+fn put_recipient(o: &mut Object<'_>, to: &Recipient) {
+    match to {
+        Recipient::Client(id) => o.uuid("to", *id),
+        Recipient::User(user) => o.text("user", user.as_str()),
     }
 }
 
@@ -364,9 +438,9 @@ fn compression(names: Option<&RawValue>) -> Result<CompressionOffer, Invalid> {
     Ok(offer)
 }
 
-fn page(limit: Scalar<'_>) -> Result<u64, Invalid> {
+fn page(limit: Scalar<'_>, otherwise: u64) -> Result<u64, Invalid> {
     match limit.integer("limit")? {
-        None => Ok(DEFAULT_PAGE),
+        None => Ok(otherwise),
         Some(limit @ 1..=MAX_PAGE) => Ok(limit),
         Some(_) => Err(Invalid::field(format!("limit: 1 to {MAX_PAGE} is allowed"))),
     }

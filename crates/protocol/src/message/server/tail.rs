@@ -10,7 +10,8 @@ use crate::message::json::Object;
 /// The fields of `message` that do not depend on its place, as JSON from behind the last one that does: a `{` before it
 /// makes it an object. The attachment is not in it.
 pub fn encode_tail(message: &TopicMessage) -> Bytes {
-    let mut out = BytesMut::with_capacity(128 + message.payload.content.as_ref().map_or(0, |content| content.len()));
+    let json = message.payload.len() - message.payload.attachment.as_ref().map_or(0, Bytes::len);
+    let mut out = BytesMut::with_capacity(128 + json);
     let mut o = Object::rest(&mut out);
     put_tail(&mut o, message);
     o.end();
@@ -41,11 +42,12 @@ pub fn encode_with_tail(
 
 /// The fields of a tail.
 pub(super) fn put_tail(o: &mut Object<'_>, message: &TopicMessage) {
-    if let Some(from) = message.from {
-        o.uuid("from", from);
+    if let Some(from) = &message.from {
+        o.sender(from);
     }
-    o.optional_text("content", message.payload.content.as_deref());
+    o.payload(&message.payload);
     o.integer("timestamp", message.timestamp);
+    o.optional_integer("expires_at", message.expires_at);
 }
 
 #[cfg(test)]
@@ -58,10 +60,10 @@ mod tests {
     #[test]
     fn a_message_from_its_tail_is_the_message() {
         let text = Payload::text("with \"quotes\" and\nlines");
-        let binary = Payload { content: None, attachment: Some(Bytes::from_static(&[0, 1, 255])) };
+        let binary = Payload::binary(Bytes::from_static(&[0, 1, 255]));
         for (payload, from) in [(text.clone(), None), (text, Some(Uuid::from_u128(7))), (binary, None)] {
             let mut message = TopicMessage::new("a.b", 1_234, payload.clone(), 99);
-            message.from = from;
+            message.from = from.map(Into::into);
             let tail = encode_tail(&message);
             let object = format!("{{{}", std::str::from_utf8(&tail).expect("it is text"));
             serde_json::from_str::<serde_json::Value>(&object).expect("an object");

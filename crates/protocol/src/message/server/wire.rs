@@ -8,11 +8,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::tail::put_tail;
-use super::{ClosedBy, ErrorReply, HandshakeReply, Reply, ServerMessage, Subscribed, TopicMessage};
+use super::{Called, ClosedBy, ErrorReply, HandshakeReply, Replied, Reply, ServerMessage, Subscribed, TopicMessage};
 use crate::frame::{Body, Compression, put_frame, put_head};
 use crate::message::fields::{self, Scalar, required, structured};
 use crate::message::json::Object;
-use crate::message::{CloseCode, Invalid, Payload, RequestId, Stored};
+use crate::message::{CloseCode, Failure, Invalid, Json, MAX_SERVER_NESTING, Payload, RequestId, Sender, Stored};
 
 /// Every field of any server message, unchecked.
 #[derive(Deserialize)]
@@ -72,6 +72,12 @@ struct Fields<'a> {
     #[serde(borrow, default)]
     duplicate: Scalar<'a>,
     #[serde(borrow, default)]
+    meta: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    info: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    subscriptions: Option<&'a RawValue>,
+    #[serde(borrow, default)]
     messages: Option<&'a RawValue>,
     #[serde(borrow, default)]
     more: Scalar<'a>,
@@ -106,6 +112,22 @@ struct Fields<'a> {
     #[serde(borrow, default)]
     stored: Scalar<'a>,
     #[serde(borrow, default)]
+    name: Scalar<'a>,
+    #[serde(borrow, default)]
+    timeout_ms: Scalar<'a>,
+    #[serde(borrow, default)]
+    request: Scalar<'a>,
+    #[serde(borrow, default)]
+    error: Scalar<'a>,
+    #[serde(borrow, default)]
+    session: Scalar<'a>,
+    #[serde(borrow, default)]
+    by: Scalar<'a>,
+    #[serde(borrow, default)]
+    users: Scalar<'a>,
+    #[serde(borrow, default)]
+    was: Scalar<'a>,
+    #[serde(borrow, default)]
     inbox: Scalar<'a>,
 }
 
@@ -116,7 +138,7 @@ impl Reply {
     /// [`Invalid`] describes the problem; an unknown type is one.
     pub fn parse(body: &Body) -> Result<Self, Invalid> {
         let json = fields::text(body.json.clone())?;
-        let fields: Fields<'_> = fields::read(&json)?;
+        let fields: Fields<'_> = fields::read_within(&json, MAX_SERVER_NESTING)?;
         let re = RequestId::from_scalar(&fields.re)?;
         match ServerMessage::from_fields(fields, &json, body) {
             Ok(message) => Ok(Self { re, message }),
@@ -140,6 +162,9 @@ impl ServerMessage {
             Self::Broadcast { .. } => "broadcast",
             Self::Direct { .. } => "direct",
             Self::Signal { .. } => "signal",
+            Self::Request(_) => "request",
+            Self::Reply(_) => "reply",
+            Self::Cancel { .. } => "cancel",
             Self::Pong { .. } => "pong",
             Self::Ping { .. } => "ping",
             Self::ClientList { .. } => "client_list",
@@ -153,6 +178,9 @@ impl ServerMessage {
             Self::Presence { .. } => "presence",
             Self::Join { .. } => "join",
             Self::Leave { .. } => "leave",
+            Self::State { .. } => "state",
+            Self::Occupancy { .. } => "occupancy",
+            Self::Return { .. } => "return",
             Self::Ok { .. } => "ok",
             Self::Error(_) => "error",
             Self::Expiring { .. } => "expiring",
@@ -164,8 +192,15 @@ impl ServerMessage {
     fn from_fields(f: Fields<'_>, json: &ByteString, body: &Body) -> Result<Self, Invalid> {
         let kind = required(f.kind.text("type")?, "type")?;
         let timestamp = f.timestamp.integer("timestamp")?;
+        let (data, meta) = (f.data, f.meta.filter(|raw| raw.get() != "null"));
         let payload = |content: Scalar<'_>| -> Result<Payload, Invalid> {
-            Ok(Payload { content: content.shared_text("content", json)?, attachment: body.attachment.clone() })
+            let [data, meta] = [data, meta].map(|raw| raw.map(|raw| Json::shared(raw, json)));
+            let content = content.shared_text("content", json)?;
+            Ok(Payload { content, data, meta, attachment: body.attachment.clone() })
+        };
+        let sender = |from: Scalar<'_>, user: Scalar<'_>, name: Scalar<'_>| -> Result<Option<Sender>, Invalid> {
+            let Some(id) = from.uuid("from")? else { return Ok(None) };
+            Ok(Some(Sender::new(id, user.shared_text("user", json)?, name.shared_text("name", json)?)))
         };
         let owned = |text: Scalar<'_>, field: &str| Ok::<_, Invalid>(text.text(field)?.map(Cow::into_owned));
         let topic = |topic: Scalar<'_>| required(owned(topic, "topic")?, "topic");
@@ -187,23 +222,47 @@ impl ServerMessage {
                 expires_at: f.expires_at.integer("expires_at")?,
                 permissions: structured(f.permissions, "permissions")?,
                 inbox: owned(f.inbox, "inbox")?,
+                info: f.info.filter(|raw| raw.get() != "null").map(|raw| Json::shared(raw, json)),
+                session: owned(f.session, "session")?,
+                subscriptions: structured(f.subscriptions, "subscriptions")?.unwrap_or_default(),
             })),
             "text" => Self::Text { content: required(payload(f.content)?.content, "content")?, timestamp },
             "binary" => Self::Binary { payload: payload(f.content)?, timestamp },
             "broadcast" => Self::Broadcast {
-                from: required(f.from.uuid("from")?, "from")?,
+                from: required(sender(f.from, f.user, f.name)?, "from")?,
                 payload: payload(f.content)?,
                 timestamp: required(timestamp, "timestamp")?,
             },
             "direct" => Self::Direct {
-                from: required(f.from.uuid("from")?, "from")?,
+                from: required(sender(f.from, f.user, f.name)?, "from")?,
                 payload: payload(f.content)?,
                 timestamp: required(timestamp, "timestamp")?,
             },
             "signal" => Self::Signal {
-                from: required(f.from.uuid("from")?, "from")?,
-                data: required(f.data, "data")?.to_owned(),
+                from: required(sender(f.from, f.user, f.name)?, "from")?,
+                data: Json::shared(required(f.data, "data")?, json),
                 timestamp: required(timestamp, "timestamp")?,
+            },
+            "request" => Self::Request(Box::new(Called {
+                request: required(owned(f.request, "request")?, "request")?,
+                topic: owned(f.topic, "topic")?,
+                from: sender(f.from, f.user, f.name)?,
+                payload: payload(f.content)?,
+                timestamp: required(timestamp, "timestamp")?,
+                timeout_ms: required(f.timeout_ms.integer("timeout_ms")?, "timeout_ms")?,
+            })),
+            "reply" => Self::Reply(Box::new(Replied {
+                from: sender(f.from, f.user, f.name)?,
+                payload: payload(f.content)?,
+                failure: match owned(f.error, "error")? {
+                    Some(message) => Some(Failure { code: small(f.code, "code")?, message }),
+                    None => None,
+                },
+                timestamp: required(timestamp, "timestamp")?,
+            })),
+            "cancel" => Self::Cancel {
+                request: required(owned(f.request, "request")?, "request")?,
+                reason: owned(f.reason, "reason")?,
             },
             "pong" => {
                 Self::Pong { timestamp, server_time: required(f.server_time.integer("server_time")?, "server_time")? }
@@ -225,6 +284,7 @@ impl ServerMessage {
                 durable: owned(f.durable, "durable")?,
                 acked: f.acked.integer("acked")?,
                 pending: f.pending.integer("pending")?,
+                by_server: f.by.text("by")?.as_deref() == Some("server"),
             }),
             "lane" => Self::Lane {
                 lane: required(f.lane.integer("lane")?, "lane")?,
@@ -246,9 +306,10 @@ impl ServerMessage {
                 offset: required(f.offset.integer("offset")?, "offset")?,
                 durable: owned(f.durable, "durable")?,
                 tries: f.tries.integer("tries")?,
-                from: f.from.uuid("from")?,
+                from: sender(f.from, f.user, f.name)?,
                 payload: payload(f.content)?,
                 timestamp: required(timestamp, "timestamp")?,
+                expires_at: f.expires_at.integer("expires_at")?,
             }),
             "published" => Self::Published {
                 topic: topic(f.topic)?,
@@ -269,6 +330,21 @@ impl ServerMessage {
                 topic: topic(f.topic)?,
                 clients: required(structured(f.clients, "clients")?, "clients")?,
                 total: f.total.integer("total")?,
+                users: f.users.integer("users")?,
+                next: f.next.uuid("next")?,
+            },
+            "state" => {
+                Self::State { topic: topic(f.topic)?, client: required(structured(f.client, "client")?, "client")? }
+            }
+            "occupancy" => Self::Occupancy {
+                topic: topic(f.topic)?,
+                clients: required(structured(f.clients, "clients")?, "clients")?,
+                users: required(f.users.integer("users")?, "users")?,
+            },
+            "return" => Self::Return {
+                topic: topic(f.topic)?,
+                client: required(structured(f.client, "client")?, "client")?,
+                was: required(f.was.uuid("was")?, "was")?,
             },
             "join" => {
                 Self::Join { topic: topic(f.topic)?, client: required(structured(f.client, "client")?, "client")? }
@@ -307,6 +383,8 @@ impl ServerMessage {
                 payload.attachment.as_ref()
             }
             Self::Message(message) => message.payload.attachment.as_ref(),
+            Self::Request(called) => called.payload.attachment.as_ref(),
+            Self::Reply(replied) => replied.payload.attachment.as_ref(),
             _ => None,
         };
         put_frame(out, attachment.map(|bytes| &bytes[..]), |out| self.encode_json(re, out));
@@ -329,24 +407,52 @@ impl ServerMessage {
                 o.optional_integer("expires_at", reply.expires_at);
                 o.optional("permissions", reply.permissions.as_ref());
                 o.optional_text("inbox", reply.inbox.as_deref());
+                o.optional_json("info", reply.info.as_ref());
+                o.optional_text("session", reply.session.as_deref());
+                o.optional("subscriptions", Some(&reply.subscriptions).filter(|texts| !texts.is_empty()));
             }
             Self::Text { content, timestamp } => {
                 o.text("content", content);
                 o.optional_integer("timestamp", *timestamp);
             }
             Self::Binary { payload, timestamp } => {
-                o.optional_text("content", payload.content.as_deref());
+                o.payload(payload);
                 o.optional_integer("timestamp", *timestamp);
             }
             Self::Broadcast { from, payload, timestamp } | Self::Direct { from, payload, timestamp } => {
-                o.uuid("from", *from);
-                o.optional_text("content", payload.content.as_deref());
+                o.sender(from);
+                o.payload(payload);
                 o.integer("timestamp", *timestamp);
             }
             Self::Signal { from, data, timestamp } => {
-                o.uuid("from", *from);
-                o.value("data", data);
+                o.sender(from);
+                o.json("data", data);
                 o.integer("timestamp", *timestamp);
+            }
+            Self::Request(called) => {
+                o.text("request", &called.request);
+                o.optional_text("topic", called.topic.as_deref());
+                if let Some(from) = &called.from {
+                    o.sender(from);
+                }
+                o.payload(&called.payload);
+                o.integer("timestamp", called.timestamp);
+                o.integer("timeout_ms", called.timeout_ms);
+            }
+            Self::Reply(replied) => {
+                if let Some(from) = &replied.from {
+                    o.sender(from);
+                }
+                o.payload(&replied.payload);
+                if let Some(failure) = &replied.failure {
+                    o.text("error", &failure.message);
+                    o.integer("code", failure.code.into());
+                }
+                o.integer("timestamp", replied.timestamp);
+            }
+            Self::Cancel { request, reason } => {
+                o.text("request", request);
+                o.optional_text("reason", reason.as_deref());
             }
             Self::Pong { timestamp, server_time } => {
                 o.optional_integer("timestamp", *timestamp);
@@ -369,6 +475,7 @@ impl ServerMessage {
                 o.optional_text("durable", subscribed.durable.as_deref());
                 o.optional_integer("acked", subscribed.acked);
                 o.optional_integer("pending", subscribed.pending);
+                o.optional_text("by", subscribed.by_server.then_some("server"));
             }
             Self::Lane { lane, priority } => {
                 o.integer("lane", *lane);
@@ -409,12 +516,24 @@ impl ServerMessage {
                 o.value("messages", messages);
                 o.boolean("more", *more);
             }
-            Self::Presence { topic, clients, total } => {
+            Self::Presence { topic, clients, total, users, next } => {
                 o.text("topic", topic);
                 o.value("clients", clients);
                 o.optional_integer("total", *total);
+                o.optional_integer("users", *users);
+                o.optional("next", next.as_ref());
             }
-            Self::Join { topic, client } | Self::Leave { topic, client } => {
+            Self::Occupancy { topic, clients, users } => {
+                o.text("topic", topic);
+                o.integer("clients", *clients);
+                o.integer("users", *users);
+            }
+            Self::Return { topic, client, was } => {
+                o.text("topic", topic);
+                o.value("client", client);
+                o.uuid("was", *was);
+            }
+            Self::Join { topic, client } | Self::Leave { topic, client } | Self::State { topic, client } => {
                 o.text("topic", topic);
                 o.value("client", client);
             }

@@ -64,6 +64,12 @@ pub(super) struct Fields<'a> {
     #[serde(borrow, default)]
     forget: Scalar<'a>,
     #[serde(borrow, default)]
+    meta: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    state: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    filter: Option<&'a RawValue>,
+    #[serde(borrow, default)]
     offsets: Option<&'a RawValue>,
     #[serde(borrow, default)]
     recent: Scalar<'a>,
@@ -80,6 +86,30 @@ pub(super) struct Fields<'a> {
     #[serde(borrow, default)]
     code: Scalar<'a>,
     #[serde(borrow, default)]
+    user: Scalar<'a>,
+    #[serde(borrow, default)]
+    timeout_ms: Scalar<'a>,
+    #[serde(borrow, default)]
+    re: Scalar<'a>,
+    #[serde(borrow, default)]
+    request: Scalar<'a>,
+    #[serde(borrow, default)]
+    error: Scalar<'a>,
+    #[serde(borrow, default)]
+    ttl_ms: Scalar<'a>,
+    #[serde(borrow, default)]
+    requests: Scalar<'a>,
+    #[serde(borrow, default)]
+    max_rate: Scalar<'a>,
+    #[serde(borrow, default)]
+    echo: Scalar<'a>,
+    #[serde(borrow, default)]
+    counts: Scalar<'a>,
+    #[serde(borrow, default)]
+    resume: Scalar<'a>,
+    #[serde(borrow, default)]
+    attach: Scalar<'a>,
+    #[serde(borrow, default)]
     reason: Scalar<'a>,
 }
 
@@ -90,6 +120,9 @@ pub(in crate::message::client) trait Source<'a> {
 
     /// The value of a structured field.
     fn raw(&mut self, name: &'static str) -> Option<&'a RawValue>;
+
+    /// Whether a field that is not structured is there and not `null`.
+    fn has(&mut self, name: &'static str) -> bool;
 
     fn text(&mut self, name: &'static str) -> Result<Option<Cow<'a, str>>, Invalid> {
         self.scalar(name).text(name)
@@ -116,9 +149,10 @@ pub(in crate::message::client) trait Source<'a> {
     }
 }
 
-impl<'a> Source<'a> for Fields<'a> {
-    fn scalar(&mut self, name: &'static str) -> Scalar<'a> {
-        let field = match name {
+impl<'a> Fields<'a> {
+    /// A field that is not structured.
+    fn field(&mut self, name: &'static str) -> Option<&mut Scalar<'a>> {
+        Some(match name {
             "type" => &mut self.kind,
             "id" => &mut self.id,
             "content" => &mut self.content,
@@ -148,10 +182,31 @@ impl<'a> Source<'a> for Fields<'a> {
             "key" => &mut self.key,
             "reverse" => &mut self.reverse,
             "code" => &mut self.code,
+            "user" => &mut self.user,
+            "timeout_ms" => &mut self.timeout_ms,
+            "re" => &mut self.re,
+            "request" => &mut self.request,
+            "error" => &mut self.error,
+            "ttl_ms" => &mut self.ttl_ms,
+            "requests" => &mut self.requests,
+            "max_rate" => &mut self.max_rate,
+            "echo" => &mut self.echo,
+            "counts" => &mut self.counts,
+            "resume" => &mut self.resume,
+            "attach" => &mut self.attach,
             "reason" => &mut self.reason,
-            _ => return Scalar::Absent,
-        };
-        std::mem::take(field)
+            _ => return None,
+        })
+    }
+}
+
+impl<'a> Source<'a> for Fields<'a> {
+    fn scalar(&mut self, name: &'static str) -> Scalar<'a> {
+        self.field(name).map(std::mem::take).unwrap_or_default()
+    }
+
+    fn has(&mut self, name: &'static str) -> bool {
+        self.field(name).is_some_and(|field| !matches!(field, Scalar::Absent))
     }
 
     fn raw(&mut self, name: &'static str) -> Option<&'a RawValue> {
@@ -159,6 +214,9 @@ impl<'a> Source<'a> for Fields<'a> {
             "data" => self.data,
             "compression" => self.compression,
             "since" => self.since,
+            "meta" => self.meta,
+            "state" => self.state,
+            "filter" => self.filter,
             "offsets" => self.offsets,
             _ => None,
         }
@@ -183,8 +241,14 @@ impl<'a> Source<'a> for Common<'a> {
         self.flat.take(name)
     }
 
+    fn has(&mut self, name: &'static str) -> bool {
+        self.flat.has(name)
+    }
+
     fn raw(&mut self, name: &'static str) -> Option<&'a RawValue> {
-        self.is_structured |= self.flat.has(name);
-        None
+        let raw = self.flat.raw(name);
+        self.is_structured |= raw.is_none() && self.flat.has(name);
+        // `null` is a value of `data` alone.
+        raw.filter(|raw| name == "data" || raw.get() != "null")
     }
 }

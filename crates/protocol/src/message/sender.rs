@@ -1,0 +1,43 @@
+//! Who sent a message, as its receivers see it.
+
+use bytestring::ByteString;
+use uuid::Uuid;
+
+use super::Member;
+
+/// The sender of a message. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sender {
+    /// The id of its connection.
+    pub id: Uuid,
+    /// The user that it has authenticated as; the server has verified it.
+    pub user: Option<ByteString>,
+    /// Its name, as others see it in `client_list`.
+    pub name: Option<ByteString>,
+}
+
+impl Sender {
+    /// A sender with its user and its name, if it has any.
+    pub fn new(id: Uuid, user: Option<ByteString>, name: Option<ByteString>) -> Self {
+        Self { id, user, name }
+    }
+
+    /// What to call it: its name, otherwise its user, if it has any.
+    pub fn label(&self) -> Option<&str> {
+        self.name.as_deref().or(self.user.as_deref())
+    }
+}
+
+impl From<&Member> for Sender {
+    fn from(member: &Member) -> Self {
+        let text = |text: &Option<String>| text.as_deref().map(ByteString::from);
+        Self::new(member.id, text(&member.user), text(&member.name))
+    }
+}
+
+impl From<Uuid> for Sender {
+    fn from(id: Uuid) -> Self {
+        Self::new(id, None, None)
+    }
+}
