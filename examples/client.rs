@@ -99,7 +99,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let me = client.id().context("the connection was lost")?;
     let own = |event: &Event| {
         matches!(event, Event::Broadcast { from, payload, .. }
-            if *from == me && payload.content.as_deref() == Some(text.as_str()))
+            if from.id == me && payload.content.as_deref() == Some(text.as_str()))
     };
     inbox.expect("the broadcast", own).await?;
     show(format_args!("📢 Broadcast from {me}: {}", Printable::new(&text)))?;

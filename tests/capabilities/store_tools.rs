@@ -34,7 +34,7 @@ fn record(n: u64) -> NewRecord {
         _ => Payload::text(format!("message \"{n}\"\n{}", "x".repeat(100))),
     };
     let mut message = TopicMessage::new("", 0, payload.clone(), 1_755_992_190_000 + n);
-    message.from = n.is_multiple_of(2).then(|| Uuid::from_u128(u128::from(n)));
+    message.from = n.is_multiple_of(2).then(|| Uuid::from_u128(u128::from(n)).into());
     let key = n.is_multiple_of(5).then(|| Arc::from(format!("key {n}")));
     NewRecord { at_ms: message.timestamp, tail: encode_tail(&message), attachment: payload.attachment, key }
 }
