@@ -3,6 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
+use super::TokenStamp;
 use crate::config::{Grant, Patterns};
 use crate::message::{ClientName, Permissions, TopicPattern};
 
@@ -18,12 +19,14 @@ pub(crate) struct Identity {
     pub(crate) expires_at: Option<u64>,
     /// Messages per second that the client may send, if its token says so.
     pub(crate) max_rate: Option<NonZeroU32>,
+    /// The claims by which its token can be revoked, if it has one.
+    pub(crate) token: Option<Box<TokenStamp>>,
 }
 
 impl Identity {
     /// Any client of a server without authentication.
     pub(crate) fn unrestricted() -> Self {
-        Self { user: None, name: None, rights: Rights::all(), expires_at: None, max_rate: None }
+        Self { user: None, name: None, rights: Rights::all(), expires_at: None, max_rate: None, token: None }
     }
 }
 
@@ -38,6 +41,8 @@ pub(crate) struct Rights {
     claimed: Patterns,
     presence: Patterns,
     history: Patterns,
+    /// Subscriptions that the server makes. `subscribe` and `history` contain them.
+    subscriptions: Patterns,
     pub(crate) direct: bool,
     pub(crate) signal: bool,
     pub(crate) list_clients: bool,
@@ -54,6 +59,7 @@ impl Rights {
             claimed: everything.clone(),
             presence: everything.clone(),
             history: everything,
+            subscriptions: Patterns::default(),
             direct: true,
             signal: true,
             list_clients: true,
@@ -61,23 +67,29 @@ impl Rights {
         }
     }
 
-    /// The permissions that the settings grant.
-    pub(crate) fn granted(grant: &Grant) -> Self {
-        Self { claimed: Patterns::default(), ..Self::new(grant, grant) }
+    /// The permissions that the settings grant, for a user if the client is one.
+    pub(crate) fn granted(grant: &Grant, user: Option<&str>) -> Self {
+        Self { claimed: Patterns::default(), ..Self::new(grant, grant, user) }
     }
 
     /// The permissions in `grant`, the claims of a token; for its missing fields, those in `otherwise`.
-    pub(crate) fn new(grant: &Grant, otherwise: &Grant) -> Self {
-        let patterns = |one: &Option<Patterns>, other: &Option<Patterns>| one.clone().or_else(|| other.clone());
+    pub(crate) fn new(grant: &Grant, otherwise: &Grant, user: Option<&str>) -> Self {
+        let patterns = |one: &Option<Patterns>, other: &Option<Patterns>| {
+            one.as_ref().or(other.as_ref()).map(|patterns| patterns.for_user(user))
+        };
+        let own = |one: &Option<Patterns>| one.as_ref().map(|patterns| patterns.for_user(user)).unwrap_or_default();
         let subscribe = patterns(&grant.subscribe, &otherwise.subscribe).unwrap_or_default();
+        let subscriptions = patterns(&grant.subscriptions, &otherwise.subscriptions).unwrap_or_default();
+        let history = patterns(&grant.history, &otherwise.history).unwrap_or_else(|| subscribe.clone());
         let direct = grant.direct.or(otherwise.direct).unwrap_or(false);
         Self {
             all: false,
             publish: patterns(&grant.publish, &otherwise.publish).unwrap_or_default(),
             presence: patterns(&grant.presence, &otherwise.presence).unwrap_or_else(|| subscribe.clone()),
-            history: patterns(&grant.history, &otherwise.history).unwrap_or_else(|| subscribe.clone()),
-            subscribe,
-            claimed: grant.subscribe.clone().unwrap_or_default(),
+            history: history.and(&subscriptions),
+            subscribe: subscribe.and(&subscriptions),
+            claimed: own(&grant.subscribe).and(&own(&grant.subscriptions)),
+            subscriptions,
             direct,
             signal: grant.signal.or(otherwise.signal).unwrap_or(direct),
             list_clients: grant.list_clients.or(otherwise.list_clients).unwrap_or(direct),
@@ -113,6 +125,11 @@ impl Rights {
         self.all || self.presence.cover(wanted)
     }
 
+    /// The subscriptions that the server makes for the client.
+    pub(crate) fn subscriptions(&self) -> &[TopicPattern] {
+        self.subscriptions.as_slice()
+    }
+
     /// Whether the client may read past messages of the topics that `wanted` matches.
     pub(crate) fn history(&self, wanted: &TopicPattern) -> bool {
         self.all || self.history.cover(wanted)
@@ -132,6 +149,9 @@ impl fmt::Display for Rights {
         writeln!(f, "         subscribe to {}", topics(&self.subscribe))?;
         writeln!(f, "         list the members of {}", topics(&self.presence))?;
         writeln!(f, "         read the history of {}", topics(&self.history))?;
+        if !self.subscriptions.as_slice().is_empty() {
+            writeln!(f, "         is subscribed to {}", topics(&self.subscriptions))?;
+        }
         let others = [
             (self.direct, "send to single clients"),
             (self.signal, "signal to single clients"),
@@ -161,7 +181,7 @@ mod tests {
 
     #[test]
     fn nothing_is_allowed_without_a_grant() {
-        let nothing = Rights::new(&Grant::default(), &Grant::default());
+        let nothing = Rights::new(&Grant::default(), &Grant::default(), None);
         assert!(!nothing.publish("a") && !nothing.subscribe(&pattern("a")) && !nothing.presence(&pattern("a")));
         assert!(!nothing.history(&pattern("a")) && !nothing.direct && !nothing.signal && !nothing.broadcast);
         assert!(!nothing.list_clients);
@@ -170,7 +190,8 @@ mod tests {
 
     #[test]
     fn a_subscription_wider_than_the_grant_is_not_allowed() {
-        let rights = Rights::new(&grant("subscribe = ['chat.*', 'user.ada.>']\npublish = 'chat.*'"), &Grant::default());
+        let rights =
+            Rights::new(&grant("subscribe = ['chat.*', 'user.ada.>']\npublish = 'chat.*'"), &Grant::default(), None);
         for allowed in ["chat.lobby", "chat.*", "user.ada.inbox", "user.ada.>", "user.ada.*.x"] {
             assert!(rights.subscribe(&pattern(allowed)), "{allowed}");
         }
@@ -184,9 +205,9 @@ mod tests {
     fn only_the_token_itself_opens_inboxes_of_others() {
         let all = grant("subscribe = '>'");
         let (inbox, other) = (pattern("inbox.ada"), pattern("inbox.*"));
-        assert!(Rights::granted(&all).subscribe(&inbox) && !Rights::granted(&all).inboxes(&inbox));
-        assert!(!Rights::new(&Grant::default(), &all).inboxes(&inbox));
-        let claimed = Rights::new(&grant("subscribe = 'inbox.ada'"), &all);
+        assert!(Rights::granted(&all, None).subscribe(&inbox) && !Rights::granted(&all, None).inboxes(&inbox));
+        assert!(!Rights::new(&Grant::default(), &all, None).inboxes(&inbox));
+        let claimed = Rights::new(&grant("subscribe = 'inbox.ada'"), &all, None);
         assert!(claimed.inboxes(&inbox) && !claimed.inboxes(&other));
         assert!(Rights::all().inboxes(&other));
     }
@@ -194,8 +215,32 @@ mod tests {
     #[test]
     fn history_and_presence_follow_subscribe_and_the_token_overrides_the_configuration() {
         let otherwise = grant("subscribe = 'a'\ndirect = true\nbroadcast = true");
-        let rights = Rights::new(&grant("history = []\nbroadcast = false"), &otherwise);
+        let rights = Rights::new(&grant("history = []\nbroadcast = false"), &otherwise, None);
         assert!(rights.subscribe(&pattern("a")) && rights.presence(&pattern("a")) && !rights.history(&pattern("a")));
         assert!(rights.direct && rights.signal && rights.list_clients && !rights.broadcast);
+    }
+
+    #[test]
+    fn subscriptions_of_the_server_are_permitted_with_their_history_and_nothing_else() {
+        let rights = Rights::new(&grant("subscriptions = ['news', 'user.${user}.>']"), &Grant::default(), Some("ada"));
+        let texts: Vec<_> = rights.subscriptions().iter().map(TopicPattern::as_str).collect();
+        assert_eq!(texts, ["news", "user.ada.>"]);
+        for text in texts {
+            let text = pattern(text);
+            assert!(
+                rights.subscribe(&text) && rights.history(&text) && rights.inboxes(&text) && !rights.presence(&text)
+            );
+        }
+        assert!(!rights.publish("news") && !rights.subscribe(&pattern("user.bob.x")));
+        let settings = grant("subscriptions = 'news'\nsubscribe = 'a'\nhistory = []");
+        let rights = Rights::new(&grant("subscribe = 'b'"), &settings, Some("ada"));
+        assert!(
+            rights.subscribe(&pattern("news")) && rights.subscribe(&pattern("b")) && !rights.subscribe(&pattern("a"))
+        );
+        assert!(
+            rights.history(&pattern("news")) && !rights.history(&pattern("b")) && !rights.inboxes(&pattern("news"))
+        );
+        let none = Rights::new(&grant("subscriptions = []"), &settings, Some("ada"));
+        assert!(none.subscriptions().is_empty() && !none.subscribe(&pattern("news")));
     }
 }

@@ -20,6 +20,9 @@ pub struct Claims {
     /// Expiry, in Unix seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exp: Option<u64>,
+    /// Time of issue, in Unix seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iat: Option<u64>,
     /// Start of validity, in Unix seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nbf: Option<u64>,
@@ -47,6 +50,9 @@ pub struct Claims {
     /// Topics whose history may be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub history: Option<Vec<String>>,
+    /// Subscriptions that the server makes, at most 32.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subscriptions: Option<Vec<String>>,
     /// Whether the client may send to single clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direct: Option<bool>,

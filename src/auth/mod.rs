@@ -10,6 +10,8 @@ mod key_set;
 mod keys;
 mod mint;
 mod public_key;
+mod revocation_list;
+mod revocations;
 mod token;
 mod used;
 mod verifier;
@@ -31,6 +33,8 @@ use self::identity::Rights;
 use self::key_set::KeySet;
 use self::keys::Key;
 pub use self::mint::{Claims, SigningKey};
+pub(crate) use self::revocation_list::{Change, RevocationError, RevocationList};
+pub(crate) use self::revocations::{Page as RevocationPage, Revoked, Terms, TokenStamp};
 use self::token::Refused;
 use self::used::{UseError, UsedToken, UsedTokens};
 use crate::config::{Auth as Settings, Config};
@@ -55,6 +59,14 @@ pub enum AuthError {
         /// The file or setting that contains it.
         origin: String,
         /// The problem, and what was expected.
+        message: String,
+    },
+    /// The file with revocations cannot be used.
+    #[error("setting auth.revocations_file = {}: {message}", path.display())]
+    Revocations {
+        /// The file.
+        path: PathBuf,
+        /// The problem, and what to do.
         message: String,
     },
     /// A token that no server would accept.
@@ -82,6 +94,9 @@ fn unreadable(cause: &io::Error) -> String {
         _ => format!("{cause}; check its path"),
     }
 }
+
+/// Longest `jti`, in bytes, by which a token is known.
+pub(crate) const MAX_JTI_BYTES: usize = 128;
 
 /// Why a client is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -120,6 +135,7 @@ pub(crate) struct Auth {
     /// Keys from an address.
     fetched: Option<Fetched>,
     used: Mutex<UsedTokens>,
+    revocations: Arc<RevocationList>,
 }
 
 impl fmt::Debug for Auth {
@@ -136,7 +152,13 @@ impl Auth {
         let keys = RwLock::new(read_keys(&config.auth)?);
         warn_of_readers(&config.auth);
         let fetched = config.auth.jwks.url.as_deref().map(|url| Fetched::new(url, &config.auth.jwks)).transpose()?;
-        Ok(Self { config, keys, seen, fetched, used: Mutex::default() })
+        let revocations = Arc::new(RevocationList::load(&config.auth)?);
+        Ok(Self { config, keys, seen, fetched, used: Mutex::default(), revocations })
+    }
+
+    /// The revoked tokens.
+    pub(crate) fn revocations(&self) -> &Arc<RevocationList> {
+        &self.revocations
     }
 
     /// Whether clients are authenticated.
@@ -202,7 +224,7 @@ impl Auth {
             if expires_at <= now_ms() {
                 return Err(Denied::BadCertificate);
             }
-            let rights = Rights::granted(&settings.certificate);
+            let rights = Rights::granted(&settings.certificate, Some(name.as_str()));
             return Ok(Identity {
                 user: Some(name.as_str().into()),
                 expires_at: Some(expires_at),
@@ -216,7 +238,7 @@ impl Auth {
                 _ => "a client certificate with a name as its subject is required; connect with one",
             }));
         };
-        Ok(anonymous(Rights::granted(grant)))
+        Ok(anonymous(Rights::granted(grant, None)))
     }
 
     /// Identifies the same user by another token. May wait for the key set.
@@ -250,10 +272,14 @@ impl Auth {
             }
             checked => checked,
         };
-        checked.map_err(|refused| match refused {
+        let checked = checked.map_err(|refused| match refused {
             Refused::UnknownKey(why) => Denied::BadToken(why),
             Refused::Bad(denied) => denied,
-        })
+        })?;
+        if self.revocations.cover(&checked.identity) {
+            return Err(Denied::BadToken("it was revoked".into()));
+        }
+        Ok(checked)
     }
 
     /// Uses up a token that is valid only once.
@@ -277,7 +303,7 @@ impl Auth {
 
 /// The identity of an anonymous client.
 fn anonymous(rights: Rights) -> Identity {
-    Identity { user: None, name: None, rights, expires_at: None, max_rate: None }
+    Identity { user: None, name: None, rights, expires_at: None, max_rate: None, token: None }
 }
 
 /// Warns of secret files that others can read, and so sign tokens with.

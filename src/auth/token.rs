@@ -11,17 +11,14 @@ use serde_json::{Number, Value};
 use super::identity::{Identity, Rights};
 use super::jws::{self, Jws, RawClaims};
 use super::keys::Key;
-use super::{Denied, UsedToken};
-use crate::config::{Auth as Settings, Grant, MAX_TRIED};
+use super::{Denied, MAX_JTI_BYTES, TokenStamp, UsedToken};
+use crate::config::{Auth as Settings, Grant, MAX_SUBSCRIPTIONS, MAX_TRIED};
 use crate::message::{ClientName, MAX_INTEGER, NAME_BOUNDS, USER_BOUNDS, is_user, now_ms};
 
 const TEXT: &str = "a string";
 const PATTERNS: &str = "a list of topics or patterns";
 const YES_OR_NO: &str = "true or false";
 const DATE: &str = "a number of seconds since 1970";
-
-/// Longest `jti`, in bytes.
-const MAX_JTI_BYTES: usize = 128;
 
 /// A verified token.
 #[derive(Debug)]
@@ -170,24 +167,31 @@ fn judge(mut claims: RawClaims, issuer: Option<&str>, settings: &Settings, now_m
         subscribe: claim(claims, "subscribe", PATTERNS)?,
         presence: claim(claims, "presence", PATTERNS)?,
         history: claim(claims, "history", PATTERNS)?,
+        subscriptions: claim(claims, "subscriptions", PATTERNS)?,
         direct: claim(claims, "direct", YES_OR_NO)?,
         signal: claim(claims, "signal", YES_OR_NO)?,
         list_clients: claim(claims, "list_clients", YES_OR_NO)?,
         broadcast: claim(claims, "broadcast", YES_OR_NO)?,
     };
+    if grant.subscriptions.as_ref().is_some_and(|patterns| patterns.len() > MAX_SUBSCRIPTIONS) {
+        return Err(out_of_bounds("subscriptions", &format!("at most {MAX_SUBSCRIPTIONS} topics or patterns")));
+    }
     let max_rate = claim::<NonZeroU32>(claims, "max_rate", "an integer of at least 1")?;
+    // A token whose `jti` and `iat` have other forms is good: it is only not known by them.
+    let id = claim::<Box<str>>(claims, "jti", TEXT)
+        .or_else(|wrong| if settings.single_use { Err(wrong) } else { Ok(None) })?;
+    let id = id.filter(|id| !id.is_empty() && id.len() <= MAX_JTI_BYTES);
+    let issued_at = date(claims, "iat").ok().flatten().map(|iat| iat.saturating_mul(1000));
     let once = if settings.single_use {
-        let id = claim::<String>(claims, "jti", TEXT)?.unwrap_or_default();
-        if id.is_empty() || id.len() > MAX_JTI_BYTES {
-            let bounds = format!("1 to {MAX_JTI_BYTES} bytes, because this server accepts each token only once");
-            return Err(out_of_bounds("jti", &bounds));
-        }
-        Some(UsedToken { id: id.into(), expires_at: expires_at.unwrap_or(u64::MAX) })
+        let bounds = || format!("1 to {MAX_JTI_BYTES} bytes, because this server accepts each token only once");
+        let id = id.clone().ok_or_else(|| out_of_bounds("jti", &bounds()))?;
+        Some(UsedToken { id, expires_at: expires_at.unwrap_or(u64::MAX) })
     } else {
         None
     };
-    let rights = Rights::new(&grant, &settings.token);
-    Ok(Checked { identity: Identity { user: Some(user.into()), name, rights, expires_at, max_rate }, once })
+    let token = Some(Box::new(TokenStamp { id, issued_at }));
+    let rights = Rights::new(&grant, &settings.token, Some(&user));
+    Ok(Checked { identity: Identity { user: Some(user.into()), name, rights, expires_at, max_rate, token }, once })
 }
 
 /// Whether one of the audiences is named (RFC 7519 section 4.1.3).

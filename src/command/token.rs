@@ -10,8 +10,8 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use quic_websocket::Config;
 use quic_websocket::auth::{Claims, SigningKey, explain};
-use quic_websocket::config::{AuthKey, Loaded, TokenAlgorithm};
-use quic_websocket::message::{Token, TopicPattern};
+use quic_websocket::config::{AuthKey, Loaded, Patterns, TokenAlgorithm};
+use quic_websocket::message::Token;
 
 use super::say;
 use crate::settings::environment;
@@ -41,10 +41,10 @@ pub(crate) struct Mint {
     /// Not valid until this long from now, such as 15m
     #[arg(long, value_parser = life, value_name = "TIME")]
     not_before: Option<Life>,
-    /// Topic or pattern that may be published to; may be repeated
+    /// Topic or pattern that may be published to, in which a level ${user} is the user; may be repeated
     #[arg(long, value_name = "TOPIC", value_parser = pattern)]
     publish: Vec<String>,
-    /// Topic or pattern that may be subscribed to; may be repeated
+    /// Topic or pattern that may be subscribed to, in which a level ${user} is the user; may be repeated
     #[arg(long, value_name = "TOPIC", value_parser = pattern)]
     subscribe: Vec<String>,
     /// Topic or pattern whose members may be listed; may be repeated [default: those of --subscribe]
@@ -53,6 +53,9 @@ pub(crate) struct Mint {
     /// Topic or pattern whose history may be read; may be repeated [default: those of --subscribe]
     #[arg(long, value_name = "TOPIC", value_parser = pattern)]
     history: Vec<String>,
+    /// Topic or pattern to which the server subscribes the client, with its history; may be repeated, at most 32
+    #[arg(long, value_name = "TOPIC", value_parser = pattern)]
+    subscriptions: Vec<String>,
     /// Allow sending to single clients, which includes --signal and --list-clients
     #[arg(long)]
     direct: bool,
@@ -74,7 +77,7 @@ pub(crate) struct Mint {
     /// Audience: the servers that accept it (claim aud)
     #[arg(long = "aud", value_name = "AUDIENCE")]
     audience: Option<String>,
-    /// Unique id (claim jti) [default: random]
+    /// Unique id (claim jti), by which the token can be revoked [default: random]
     #[arg(long, value_name = "ID")]
     jti: Option<String>,
     #[command(flatten)]
@@ -151,7 +154,7 @@ fn rate(text: &str) -> Result<NonZeroU32, String> {
 }
 
 fn pattern(text: &str) -> Result<String, String> {
-    TopicPattern::new(text).map(|pattern| pattern.as_str().to_owned()).map_err(|e| e.to_string())
+    text.parse::<Patterns>().map(|_| text.to_owned())
 }
 
 pub(crate) fn run(command: TokenCommand) -> anyhow::Result<ExitCode> {
@@ -170,6 +173,7 @@ impl Mint {
         let claims = Claims {
             sub: self.user,
             exp: self.expires.0.map(|life| (now + life).as_secs()),
+            iat: Some(now.as_secs()),
             nbf: self.not_before.and_then(|wait| wait.0).map(|wait| (now + wait).as_secs()),
             iss: self.issuer,
             aud: self.audience,
@@ -179,6 +183,7 @@ impl Mint {
             subscribe: list(self.subscribe),
             presence: list(self.presence),
             history: list(self.history),
+            subscriptions: list(self.subscriptions),
             direct: granted(self.direct),
             signal: granted(self.signal),
             list_clients: granted(self.list_clients),

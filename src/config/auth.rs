@@ -2,17 +2,15 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer};
 use subtle::ConstantTimeEq;
 
-use super::ConfigError;
-use crate::message::TopicPattern;
-use crate::pattern_index::{PatternIndex, Sought};
+use super::grant::MAX_SUBSCRIPTIONS;
+use super::{ConfigError, Grant};
 
 /// Claims with a meaning here or in RFC 7519, apart from the name claim.
-const RESERVED_CLAIMS: [&str; 16] = [
+const RESERVED_CLAIMS: [&str; 18] = [
     "sub",
     "exp",
     "nbf",
@@ -24,6 +22,8 @@ const RESERVED_CLAIMS: [&str; 16] = [
     "subscribe",
     "presence",
     "history",
+    "subscriptions",
+    "info",
     "direct",
     "signal",
     "list_clients",
@@ -57,6 +57,13 @@ pub struct Auth {
     /// Used tokens remembered until they expire, with `single_use`; when the table is full, no client is accepted until
     /// some have expired. Default 100,000; 1 to 100,000,000.
     pub max_used_tokens: u64,
+    /// File in which revocations are kept; it is created when needed, and its folder must exist. Default: none, and
+    /// revocations last until the server stops (in the configuration file: an empty string).
+    #[serde(deserialize_with = "super::path_or_none")]
+    pub revocations_file: Option<PathBuf>,
+    /// Revoked tokens and users; when there are as many, no more can be revoked until some are over. Default 100,000;
+    /// 1 to 100,000,000.
+    pub max_revocations: u64,
     /// Claim with the name shown to others; while its bearer is connected, others cannot choose that name. Empty:
     /// tokens contain no names. Default `name`.
     pub name_claim: String,
@@ -161,113 +168,6 @@ pub enum TokenAlgorithm {
     EdDSA,
 }
 
-/// Permissions, in the configuration and as claims of a token. A field left out is taken from the configuration's
-/// default, or is not granted.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct Grant {
-    /// Topics that may be published to.
-    pub publish: Option<Patterns>,
-    /// Topics and patterns that may be subscribed to.
-    pub subscribe: Option<Patterns>,
-    /// Topics whose members may be asked for and followed. Default: those of `subscribe`.
-    pub presence: Option<Patterns>,
-    /// Topics whose past messages may be read (`history`, `since`, `recent`). Default: those of `subscribe`.
-    pub history: Option<Patterns>,
-    /// Whether the client may send to single clients.
-    pub direct: Option<bool>,
-    /// Whether the client may negotiate WebRTC with single clients. Default: as `direct`.
-    pub signal: Option<bool>,
-    /// Whether the client may list the connected clients. Default: as `direct`.
-    pub list_clients: Option<bool>,
-    /// Whether the client may send to all clients.
-    pub broadcast: Option<bool>,
-}
-
-/// A list of at most 256 topics and patterns. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Patterns {
-    texts: Arc<[TopicPattern]>,
-    /// Index of the list if it is longer than [`FEW`](Self::FEW).
-    index: Option<Arc<PatternIndex<()>>>,
-}
-
-impl PartialEq for Patterns {
-    fn eq(&self, other: &Self) -> bool {
-        self.texts == other.texts
-    }
-}
-
-impl Eq for Patterns {}
-
-impl Patterns {
-    /// Maximum number of patterns in one list.
-    pub const MAX: usize = 256;
-
-    /// Longest list whose patterns are compared one by one.
-    const FEW: usize = 8;
-
-    fn new(texts: Vec<TopicPattern>) -> Self {
-        let index = (texts.len() > Self::FEW).then(|| {
-            let mut index = PatternIndex::default();
-            texts.iter().for_each(|text| index.add(text, ()));
-            Arc::new(index)
-        });
-        Self { texts: texts.into(), index }
-    }
-
-    /// The list that matches everything.
-    pub fn everything() -> Self {
-        Self::new(vec![TopicPattern::everything()])
-    }
-
-    /// Whether one of the patterns covers everything that `wanted` matches.
-    pub fn cover(&self, wanted: &TopicPattern) -> bool {
-        self.cover_text(wanted.as_str())
-    }
-
-    /// Whether one of the patterns matches a topic.
-    pub fn match_topic(&self, topic: &str) -> bool {
-        self.cover_text(topic)
-    }
-
-    fn cover_text(&self, text: &str) -> bool {
-        match &self.index {
-            Some(index) => index.covers(&Sought::new(text)),
-            None => self.texts.iter().any(|pattern| pattern.covers_text(text)),
-        }
-    }
-
-    /// The patterns in their order.
-    pub fn as_slice(&self) -> &[TopicPattern] {
-        &self.texts
-    }
-}
-
-impl<'de> Deserialize<'de> for Patterns {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// A list with one item may be written without brackets.
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Texts {
-            One(String),
-            Many(Vec<String>),
-        }
-        let texts = match Texts::deserialize(deserializer) {
-            Ok(Texts::One(text)) => vec![text],
-            Ok(Texts::Many(texts)) if texts.len() <= Self::MAX => texts,
-            Ok(Texts::Many(_)) => return Err(de::Error::custom(format!("use at most {} patterns", Self::MAX))),
-            Err(_) => return Err(de::Error::custom("expected a list of topics or patterns")),
-        };
-        texts
-            .iter()
-            .map(|text| TopicPattern::new(text).map_err(de::Error::custom))
-            .collect::<Result<_, _>>()
-            .map(Self::new)
-    }
-}
-
 fn text_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(Some(String::deserialize(deserializer)?).filter(|text| !text.is_empty()))
 }
@@ -311,6 +211,8 @@ impl Default for Auth {
             require_expiry: true,
             single_use: false,
             max_used_tokens: 100_000,
+            revocations_file: None,
+            max_revocations: 100_000,
             name_claim: "name".into(),
             exclusive_names: false,
             own_names: true,
@@ -347,6 +249,7 @@ impl Auth {
             ("auth.issuers", !self.issuers.is_empty()),
             ("auth.audiences", !self.audiences.is_empty()),
             ("auth.single_use", self.single_use),
+            ("auth.revocations_file", self.revocations_file.is_some()),
             ("auth.exclusive_names", self.exclusive_names),
             ("auth.token", self.token != defaults.token),
         ] {
@@ -363,6 +266,15 @@ impl Auth {
         }
         if self.jwks.issuer.is_some() && self.jwks.file.is_none() && self.jwks.url.is_none() {
             return Err(ConfigError::Needs { setting: "auth.jwks.issuer", other: "auth.jwks.file or auth.jwks.url" });
+        }
+        let anonymous = self.anonymous.as_ref();
+        let grants = [("auth.token", Some(&self.token)), ("auth.certificate", Some(&self.certificate))];
+        for (setting, grant) in grants.into_iter().chain([("auth.anonymous", anonymous)]) {
+            let subscriptions = grant.and_then(|grant| grant.subscriptions.as_ref());
+            if subscriptions.is_some_and(|patterns| patterns.len() > MAX_SUBSCRIPTIONS) {
+                let why = format!("use at most {MAX_SUBSCRIPTIONS} topics or patterns");
+                return Err(ConfigError::Auth { setting: format!("{setting}.subscriptions"), why });
+            }
         }
         self.validate_texts()?;
         self.validate_keys()

@@ -59,6 +59,7 @@ impl Config {
             ("auth.leeway_ms", auth.leeway_ms, 0, 3_600_000),
             ("auth.warn_ms", auth.warn_ms, 0, DAY_MS),
             ("auth.max_used_tokens", auth.max_used_tokens, 1, 100_000_000),
+            ("auth.max_revocations", auth.max_revocations, 1, 100_000_000),
             ("auth.keys (how many)", auth.keys.len() as u64, 0, 64),
             ("auth.jwks.refresh_ms", auth.jwks.refresh_ms, 1000, 30 * DAY_MS),
             ("auth.jwks.cooldown_ms", auth.jwks.cooldown_ms, 10, 3_600_000),
@@ -170,7 +171,7 @@ mod tests {
         let settings = lines.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count();
         // Without the names of tables, the fields of the two grants, which are documented in words, and fields without
         // a default.
-        let fields = format!("{config:?}").matches(": ").count() - 16 - 2 * 8 - 4;
+        let fields = format!("{config:?}").matches(": ").count() - 16 - 2 * 9 - 4;
         assert_eq!(fields, settings, "every setting is documented");
     }
 

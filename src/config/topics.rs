@@ -7,8 +7,8 @@ use serde::{Deserialize, Deserializer, de};
 use super::DAY_MS;
 use crate::message::{MAX_DELIVER, MAX_TOPIC_BYTES, MAX_USER_BYTES, TopicName, TopicPattern};
 
-/// Longest level of an inbox that stands for a user.
-const MAX_INBOX_LEVEL: usize = 1 + (MAX_USER_BYTES * 4).div_ceil(3);
+/// Longest level that stands for a user.
+pub(super) const MAX_USER_LEVEL: usize = 1 + (MAX_USER_BYTES * 4).div_ceil(3);
 
 /// The rule for the topics that a pattern matches. Everything but the pattern may be left out.
 #[derive(Debug, Clone, Deserialize)]
@@ -76,24 +76,27 @@ impl TopicRule {
         if self.inbox && (stars != 1 || pattern.ends_with('>')) {
             return Some(("inbox", "its pattern needs exactly one *, in place of the user, and no >, such as inbox.*"));
         }
-        if self.inbox && pattern.len() - 1 + MAX_INBOX_LEVEL > MAX_TOPIC_BYTES {
+        if self.inbox && pattern.len() - 1 + MAX_USER_LEVEL > MAX_TOPIC_BYTES {
             return Some(("inbox", "its pattern is too long for the longest user; use at most 83 bytes beside the *"));
         }
         None
     }
 
-    /// The topic of a user, if this is the rule for inboxes: the pattern with the user in place of `*`. A user that is
-    /// not a level of a topic, or begins with `_`, is written as `_` and its base64url (RFC 4648 section 5), so that no
-    /// two users have one inbox.
+    /// The topic of a user, if this is the rule for inboxes: the pattern with the user in place of `*`.
     pub(crate) fn inbox_of(&self, user: &str) -> Option<TopicName> {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        let level = if user.bytes().all(is_plain) && !user.starts_with('_') {
-            user.to_owned()
-        } else {
-            format!("_{}", BASE64.encode(user))
-        };
-        self.inbox.then(|| TopicName::new(&self.pattern.as_str().replace('*', &level)).ok()).flatten()
+        let inbox = || TopicName::new(&self.pattern.as_str().replace('*', &user_level(user))).ok();
+        self.inbox.then(inbox).flatten()
     }
+}
+
+/// The level of a topic that stands for a user. A user that is not a level, or begins with `_`, is written as `_` and
+/// its base64url (RFC 4648 section 5), so that no two users have the same.
+pub(super) fn user_level(user: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    if user.bytes().all(is_plain) && !user.starts_with('_') {
+        return user.to_owned();
+    }
+    format!("_{}", BASE64.encode(user))
 }
 
 /// How safe a message is before its publisher and its subscribers hear of it (docs/DURABILITY.md).

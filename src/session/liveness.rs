@@ -1,5 +1,7 @@
-//! Time limits of a connected client: pings for silence, and the expiry of its token or client certificate.
+//! Time limits of a connected client: pings for silence, and the expiry of its token or client certificate, or the
+//! revocation of its token.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -64,5 +66,32 @@ pub(super) async fn expire(session: &Session) -> End {
         // Checked at least every minute, because the clock may be set meanwhile.
         let within = Duration::from_millis(due - now).min(Duration::from_secs(60));
         let _ = timeout(within, identities.changed()).await;
+    }
+}
+
+/// Closes a client as soon as its token is revoked.
+pub(super) async fn revoked(session: &Session) -> End {
+    if session.context.config.auth.accepts_tokens() {
+        // Boxed: clients of a server that accepts no tokens would otherwise reserve memory for it.
+        return Box::pin(until_revoked(session)).await;
+    }
+    std::future::pending().await
+}
+
+async fn until_revoked(session: &Session) -> End {
+    let revocations = session.context.auth.revocations();
+    let (mut identities, mut changes) = (session.caller.identities(), revocations.changes());
+    loop {
+        // Revoked after the check of the token and before this, it is found here.
+        changes.mark_unchanged();
+        let identity = Arc::clone(&identities.borrow_and_update());
+        if revocations.cover(&identity) {
+            return End::sent(CloseCode::UNAUTHORIZED, "the token was revoked; connect with another one");
+        }
+        // Neither sender is dropped before the session.
+        tokio::select! {
+            _ = identities.changed() => {}
+            _ = changes.changed(), if identity.token.is_some() => {}
+        }
     }
 }

@@ -34,7 +34,7 @@ use self::early::{Early, Gate, Registration, RegistryEntry, Unconfirmed};
 use self::end::{End, Lanes, draining, finish, opened_forbidden_stream, stopped};
 use self::handshake::{Refused, Welcomed};
 use self::lanes::RequestLanes;
-use self::liveness::{expire, keep_alive};
+use self::liveness::{expire, keep_alive, revoked};
 use self::on_wake::OnWake;
 use self::reassembly::ReassemblyBudget;
 use self::reply_queue::ReplyQueue;
@@ -252,6 +252,7 @@ async fn serve(
                 end = datagrams::serve(&session) => end,
                 end = keep_alive(&session) => end,
                 end = expire(&session) => end,
+                end = revoked(&session) => end,
                 () = worker_context.draining.cancelled() => draining(context),
                 cause = session.carrier.closed() => End::Disconnected(cause),
             }

@@ -51,6 +51,7 @@ mod pubsub;
 mod queue_groups;
 mod replay;
 mod retained;
+mod revocation;
 mod revoked;
 mod short_lived;
 mod slow_subscribers;

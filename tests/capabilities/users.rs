@@ -70,3 +70,54 @@ async fn the_operator_disconnects_all_connections_of_a_user() {
     other.control.lives("another user").await;
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_grant_with_user_is_each_users_own() {
+    for over in Over::ALL {
+        let grants = "[token]\npublish = 'room.${user}.>'\nsubscribe = ['room.${user}.>', 'news']";
+        let server = admin::server(|config| config.auth = asking(grants)).await;
+        let ada = bearer(over, &server, json!({})).await;
+        // A user that is no level of a topic is written as in the name of an inbox.
+        let mail = bearer(over, &server, json!({"sub": "ada@example.org"})).await;
+        let claimed = json!({"sub": "bob", "subscribe": ["room.*.${user}"]});
+        let bob = bearer(over, &server, claimed).await;
+        let mut clients = [ada, mail, bob];
+        for (client, topic, is_allowed) in [
+            (0, "room.ada.x", true),
+            (0, "room.ada.>", true),
+            (0, "news", true),
+            (0, "room.bob.x", false),
+            (0, "room.*.x", false),
+            (0, "room.>", false),
+            (1, "room._YWRhQGV4YW1wbGUub3Jn.x", true),
+            (1, "room.ada.x", false),
+            (2, "room.ada.bob", true),
+            (2, "room.bob.x", false),
+            (2, "news", false),
+        ] {
+            let control = &mut clients[client].control;
+            control.say(json!({"type": "subscribe", "topic": topic, "lane": "control"})).await;
+            let reply = control.hear().await;
+            let expected = if is_allowed { "subscribed" } else { "error" };
+            assert_eq!(reply["type"], expected, "{topic}: {reply}");
+        }
+        let [mut ada, ..] = clients;
+        ada.control.say(json!({"type": "publish", "topic": "room.ada.x", "content": "x"})).await;
+        assert_eq!(ada.hear_of("room.ada.x").await["content"], "x");
+        ada.control.say(json!({"type": "publish", "topic": "room.bob.x", "content": "x"})).await;
+        ada.control.expect_error(403).await;
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_grant_with_user_is_nothing_for_a_client_without_one() {
+    let grants = "[anonymous]\nsubscribe = ['room.${user}.>', 'news']";
+    let server = admin::server(|config| config.auth = asking(grants)).await;
+    let mut guest = Over::Native.party(&server, "guest").await;
+    for (topic, kind) in [("news", "subscribed"), ("room.guest.x", "error"), ("room.x.x", "error")] {
+        guest.control.say(json!({"type": "subscribe", "topic": topic})).await;
+        guest.control.expect(kind).await;
+    }
+    server.stop().await;
+}

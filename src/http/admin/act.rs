@@ -83,7 +83,8 @@ fn reached(target: &Target, clients: usize) -> Result<Json<Value>, Refusal> {
     Err(Refusal::new(StatusCode::NOT_FOUND, why))
 }
 
-fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>, expected: &str) -> Result<T, Refusal> {
+/// Reads a body; `expected` is its form, for error texts.
+pub(super) fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>, expected: &str) -> Result<T, Refusal> {
     let body = body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
             Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than limits.max_message_bytes allows")

@@ -1,8 +1,9 @@
-//! The admin API: statistics, publishing, and disconnecting clients. All routes are behind one check, [`guard`].
+//! The admin API: statistics, publishing, disconnecting clients, and revoking tokens. All routes are behind one check, [`guard`].
 //! Responses are JSON, including errors.
 
 mod act;
 mod guard;
+mod revoke;
 mod watch;
 
 use std::sync::Arc;
@@ -25,8 +26,11 @@ pub(super) fn router(http: &Arc<Http>, at: Serves) -> Router<Arc<Http>> {
         .route("/metrics", get(watch::metrics))
         .route("/api/publish", post(act::publish))
         .route("/api/disconnect", post(act::disconnect))
+        .route("/api/revoke", post(revoke::revoke))
+        .route("/api/unrevoke", post(revoke::unrevoke))
+        .route("/api/revocations", get(revoke::list))
         .method_not_allowed_fallback(async || {
-            let why = "use GET for /api/stats and /metrics, POST for /api/publish and /api/disconnect";
+            let why = "use GET for /api/stats, /api/revocations and /metrics, POST for the other routes";
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, why)
         })
         .layer(DefaultBodyLimit::max(usize::try_from(most).unwrap_or(usize::MAX)))
