@@ -112,6 +112,15 @@ impl EncodedMessage {
         Body::parse(self.plain.slice(PREFIX_BYTES..), Compression::None, usize::MAX)
     }
 
+    /// The time in Unix milliseconds from which on a topic's message is not delivered any more, if it has one: always
+    /// its last field, so that nothing in its content can pass for it.
+    pub(crate) fn expires_at(&self) -> Option<u64> {
+        let body = self.body().ok()?;
+        let fields = body.json.strip_suffix(b"}")?;
+        let last = &fields[fields.iter().rposition(|&byte| byte == b',')? + 1..];
+        std::str::from_utf8(last.strip_prefix(b"\"expires_at\":")?).ok()?.parse().ok()
+    }
+
     /// Most bytes that it takes in memory, all its forms together.
     pub(crate) fn cost(&self) -> usize {
         /// The two counts of an [`Arc`].
@@ -240,6 +249,21 @@ mod tests {
             assert_eq!(is_kept, second_is_kept, "{} and {} of {}", zstd.len(), deflate.len(), message.plain().len());
             let kept: usize = zstd.len() + if is_kept { deflate.len() } else { 0 };
             assert!(message.plain().len() + kept <= message.cost());
+        }
+    }
+
+    #[test]
+    fn only_a_publishers_ttl_is_the_end_of_a_message() {
+        for payload in
+            [Payload::text("a"), Payload::text(",\"expires_at\":5}"), Payload::binary(&b",\"expires_at\":5}"[..])]
+        {
+            for expires_at in [None, Some(0), Some(9_007_199_254_740_991)] {
+                let mut message = TopicMessage::new("a", 7, payload.clone(), 9);
+                message.expires_at = expires_at;
+                let encoded = EncodedMessage::new(&ServerMessage::Message(message), 1024);
+                assert_eq!(encoded.expires_at(), expires_at);
+                assert_eq!(encoded.for_consumer(("a", 7), ("w", 1)).expires_at(), expires_at);
+            }
         }
     }
 

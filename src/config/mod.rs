@@ -142,6 +142,8 @@ pub struct Limits {
     pub max_request_lanes: u64,
     /// Replies of one lane that may be pending while the lane is read on. Default 256; 1 to 65,536.
     pub lane_pending_replies: u64,
+    /// Longest `meta` of a message, in bytes. Default 1,024; 2 to 65,536.
+    pub meta_bytes: u64,
     /// Bytes of unfinished bodies of one client, on all its lanes; more close it with 1009. Default 8 MiB;
     /// `max_message_bytes` to 4 GiB.
     pub client_unfinished_bytes: u64,
@@ -369,6 +371,7 @@ impl Default for Limits {
             max_message_bytes: MIB,
             max_request_lanes: 32,
             lane_pending_replies: 256,
+            meta_bytes: 1024,
             client_unfinished_bytes: 8 * MIB,
             lane_backlog_messages: 1024,
             lane_backlog_bytes: 2 * MIB,

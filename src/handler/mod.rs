@@ -159,7 +159,8 @@ pub(crate) fn answer(
         }
         ClientMessage::Refresh { token } => Work::Refresh(token),
     };
-    if let Err(refused) = permit::work(context, &by.identity.borrow(), &work) {
+    let admitted = permit::payload(context, &work).and_then(|()| permit::work(context, &by.identity.borrow(), &work));
+    if let Err(refused) = admitted {
         replies.put(id.as_ref(), &ServerMessage::Error(refused));
         return Outcome::Done;
     }

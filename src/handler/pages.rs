@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::Bytes;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::{Context, Page};
@@ -70,23 +70,38 @@ fn history(topic: &TopicName, page: HistoryPage, most_bytes: usize) -> ServerMes
     ServerMessage::History { topic: topic.as_str().to_owned(), epoch, offset: Some(offset), recovered, messages, more }
 }
 
-/// Encodes a `message` as one JSON object, with its attachment in `data`.
+/// Encodes a `message` as one JSON object, with its attachment in `data`, or in `attachment` if its value is there.
 fn as_json(encoded: &EncodedMessage) -> Option<Box<RawValue>> {
     let Body { json, attachment } = encoded.body().ok()?;
-    let json = String::from_utf8(Vec::from(json)).ok()?;
-    RawValue::from_string(match attachment {
-        None => json,
-        Some(attachment) => with_data(json, &attachment)?,
-    })
-    .ok()
+    let mut json = String::from_utf8(Vec::from(json)).ok()?;
+    let has_value = has_data(&json);
+    if has_value || attachment.is_some() {
+        json.truncate(json.strip_suffix('}')?.len());
+        if has_value {
+            json.push_str(",\"encoding\":\"json\"");
+        }
+        if let Some(attachment) = attachment {
+            json.push_str(if has_value { ",\"attachment\":\"" } else { ",\"data\":\"" });
+            BASE64.encode_string(attachment, &mut json);
+            json.push('"');
+        }
+        json.push('}');
+    }
+    RawValue::from_string(json).ok()
 }
 
-fn with_data(mut json: String, attachment: &Bytes) -> Option<String> {
-    json.truncate(json.strip_suffix('}')?.len());
-    json.push_str(",\"data\":\"");
-    BASE64.encode_string(attachment, &mut json);
-    json.push_str("\"}");
-    Some(json)
+/// Whether a message has a value.
+fn has_data(json: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Fields<'a> {
+        #[serde(borrow, default, deserialize_with = "even_null")]
+        data: Option<&'a RawValue>,
+    }
+    fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+        <&RawValue>::deserialize(deserializer).map(Some)
+    }
+    // Few messages have the text of the field at all, and of these only those with the field.
+    json.contains("\"data\":") && serde_json::from_str(json).is_ok_and(|Fields { data }| data.is_some())
 }
 
 fn size(count: u64) -> usize {

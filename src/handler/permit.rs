@@ -5,7 +5,7 @@
 use super::{Context, Page, Work};
 use crate::auth::Identity;
 use crate::config::{TopicRule, Who};
-use crate::message::{ConsumerRequest, ErrorCode, ErrorReply, TopicName, TopicPattern};
+use crate::message::{ConsumerRequest, ErrorCode, ErrorReply, Payload, TopicName, TopicPattern};
 
 /// Refuses work that the client may not request.
 pub(super) fn work(context: &Context, by: &Identity, work: &Work) -> Result<(), ErrorReply> {
@@ -34,6 +34,26 @@ pub(super) fn work(context: &Context, by: &Identity, work: &Work) -> Result<(), 
         Work::Signal { .. } => may_signal(by),
         // These concern only what the client already has.
         Work::Unsubscribe { .. } | Work::Refresh(_) => Ok(()),
+    }
+}
+
+/// Refuses a message for others whose `meta` is too long.
+pub(super) fn payload(context: &Context, work: &Work) -> Result<(), ErrorReply> {
+    match work {
+        Work::Broadcast(payload) | Work::Direct { payload, .. } => meta(context, payload),
+        Work::Publish(publication) => meta(context, &publication.draft.payload),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a `meta` that is too long.
+pub(super) fn meta(context: &Context, payload: &Payload) -> Result<(), ErrorReply> {
+    let most = context.config.limits.meta_bytes;
+    match &payload.meta {
+        Some(meta) if meta.len() as u64 > most => {
+            Err(ErrorReply::new(ErrorCode::BadRequest, format!("meta: at most {most} bytes are allowed here")))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -68,6 +68,11 @@ impl Record {
         serde_json::from_slice(&body.json).ok().map(|Times { timestamp }| timestamp)
     }
 
+    /// Whether its publisher's `ttl_ms` is over, at a time in Unix milliseconds.
+    pub(crate) fn is_expired(&self, now_ms: u64) -> bool {
+        self.encoded.expires_at().is_some_and(|expires_at| expires_at <= now_ms)
+    }
+
     /// A message that a store has kept.
     pub(crate) fn stored(
         topic: &TopicName,

@@ -310,6 +310,7 @@ fn limits(context: &Context) -> Limits {
     announced.max_request_lanes = limits.max_request_lanes;
     announced.max_unfinished_bytes = Some(limits.client_unfinished_bytes);
     announced.max_pending_replies = Some(limits.lane_pending_replies);
+    announced.max_meta_bytes = Some(limits.meta_bytes);
     announced
 }
 

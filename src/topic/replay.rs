@@ -15,6 +15,7 @@ use super::routes::Receiver;
 use super::topic::Topic;
 use crate::durable::{Durable, StoredTopic};
 use crate::log::{Log, Record};
+use crate::message::now_ms;
 
 /// Most messages replayed at once, and their bytes: then the client's other lanes have their turn, and other clients.
 const CHUNK_MESSAGES: usize = 64;
@@ -62,10 +63,14 @@ impl Replay {
         self.is_done(log)
     }
 
-    fn send(&self, records: Vec<Record>) {
+    fn send(&self, mut records: Vec<Record>) {
         let client = &self.receiver.client;
         if let Some(last) = records.last() {
             self.after.store(last.offset, Ordering::Relaxed);
+            let now = now_ms();
+            records.retain(|record| !record.is_expired(now));
+        }
+        if !records.is_empty() {
             let sent = client.deliver_on(&self.receiver.lane, &hub::run(&self.topic, records), Overflow::Append);
             client.counters().sent(sent);
         }

@@ -28,7 +28,7 @@ use super::{HistoryPage, MAX_NAMED, Members, Published, Publishing, Shared, Topi
 use crate::config::{History, OverflowPolicy, TopicRule};
 use crate::durable::StoredTopic;
 use crate::log::{Draft, Log, Record, Retention, Since, Submitted};
-use crate::message::{ConsumerName, ConsumerRequest, DurableConsumer, IdempotencyKey, Member, TopicName};
+use crate::message::{ConsumerName, ConsumerRequest, DurableConsumer, IdempotencyKey, Member, TopicName, now_ms};
 use crate::metrics::{Counters, Rate};
 
 pub(crate) use self::stored::Receipt;
@@ -450,11 +450,12 @@ impl Topic {
             None => None,
         };
         let (mut records, mut more): (Vec<_>, _);
+        let now = now_ms();
         let rest;
         if reverse {
             let before = since.unwrap_or(u64::MAX).min(log.newest() + 1);
             let mut newest_first = log.before(before).rev();
-            records = newest_first.by_ref().take(limit).cloned().collect();
+            records = newest_first.by_ref().filter(|record| !record.is_expired(now)).take(limit).cloned().collect();
             more = newest_first.len() > 0;
             let next = records.last().map_or(before, |last| last.offset);
             // All before this one are on the disk alone.
@@ -465,7 +466,7 @@ impl Topic {
             let after = since.unwrap_or(0);
             rest = log.cold(after).map(|cold| *cold.start());
             let mut oldest_first = log.after(after);
-            records = oldest_first.by_ref().take(limit).cloned().collect();
+            records = oldest_first.by_ref().filter(|record| !record.is_expired(now)).take(limit).cloned().collect();
             more = oldest_first.len() > 0;
             if rest.is_some() {
                 records.clear();

@@ -408,12 +408,12 @@ fn in_history(message: TopicMessage) -> Value {
     use base64::Engine;
 
     let data = message.payload.attachment.as_ref().map(|data| base64::engine::general_purpose::STANDARD.encode(data));
+    let has_value = message.payload.data.is_some();
     let (mut value, _) = of_message(message);
     if let Some(attachment) = data {
-        let own = if value["data"].is_null() { "data" } else { "attachment" };
-        value[own] = json!(attachment);
-        value["encoding"] = json!((own == "data").then_some("base64"));
+        value[if has_value { "attachment" } else { "data" }] = json!(attachment);
     }
+    value["encoding"] = json!(has_value.then_some("json"));
     without_nulls(&value)
 }
 

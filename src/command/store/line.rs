@@ -89,8 +89,13 @@ pub(super) fn message(topic: &str, record: &Record) -> Option<String> {
     let fields = str::from_utf8(&record.tail).ok()?.strip_suffix('}')?;
     let topic = serde_json::to_string(topic).ok()?;
     let mut line = format!("{{\"type\":\"message\",\"topic\":{topic},\"offset\":{},{fields}", record.offset);
+    let tail = format!("{{{fields}}}");
+    let has_value = serde_json::from_str::<Fields<'_>>(&tail).ok()?.0.iter().any(|(name, _)| name == "data");
+    if has_value {
+        line.push_str(",\"encoding\":\"json\"");
+    }
     if let Some(attachment) = &record.attachment {
-        line.push_str(",\"data\":\"");
+        line.push_str(if has_value { ",\"attachment\":\"" } else { ",\"data\":\"" });
         BASE64.encode_string(attachment, &mut line);
         line.push('"');
     }
@@ -99,8 +104,9 @@ pub(super) fn message(topic: &str, record: &Record) -> Option<String> {
         line.push_str(&serde_json::to_string(&**key).ok()?);
     }
     line.push('}');
-    let is_object = serde_json::from_str::<IgnoredAny>(&line).is_ok() && !line.contains('\n');
-    is_object.then_some(line)
+    // Of the white space in a value; inside a string none stands as it is.
+    let line = line.replace(['\n', '\r'], " ");
+    serde_json::from_str::<IgnoredAny>(&line).is_ok().then_some(line)
 }
 
 /// Encodes the state of a consumer.
@@ -151,13 +157,16 @@ fn parse_other(line: &str) -> Result<Line, String> {
 fn parse_message(fields: Fields<'_>) -> Result<Message, String> {
     let mut tail = String::new();
     let (mut data, mut key) = (None, None);
+    let has_value = fields.0.iter().any(|(name, value)| name == "encoding" && value.get() == "\"json\"");
     // For the checks of the protocol: the message as it was on the wire.
     let mut wire = String::from("{\"type\":\"message\"");
     for (name, value) in fields.0 {
         match &*name {
             "type" => {}
             "topic" | "offset" => wire.push_str(&format!(",\"{name}\":{}", value.get())),
-            "data" => data = Some(value),
+            "encoding" => {}
+            "data" if !has_value => data = Some(value),
+            "attachment" if has_value => data = Some(value),
             "key" => key = Some(value),
             _ => {
                 if !tail.is_empty() {
@@ -184,7 +193,7 @@ fn parse_message(fields: Fields<'_>) -> Result<Message, String> {
     let body = Body { json: Bytes::from(wire), attachment: attachment.clone() };
     let reply = Reply::parse(&body).map_err(|e| e.to_string())?;
     let ServerMessage::Message(message) = reply.message else { return Err("it is not a message".to_owned()) };
-    if message.payload.content.is_none() && attachment.is_none() {
+    if message.payload.content.is_none() && attachment.is_none() && !has_value {
         return Err("it has neither content nor data".to_owned());
     }
     TopicName::new(&message.topic).map_err(|e| e.to_string())?;
@@ -198,7 +207,7 @@ fn parse_message(fields: Fields<'_>) -> Result<Message, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quic_websocket::message::{Payload, TopicMessage, encode_tail};
+    use quic_websocket::message::{Json, Payload, TopicMessage, encode_tail};
     use uuid::Uuid;
 
     fn record(payload: Payload, from: Option<Uuid>, key: Option<&str>) -> Record {
@@ -213,7 +222,10 @@ mod tests {
         let text = Payload::text("with \"quotes\",\nlines and \u{1f600}");
         let binary = Payload::binary(Bytes::from_static(&[0, 1, 255]));
         let both = Payload::text("a").with_attachment(Bytes::new());
-        for payload in [text, binary, both] {
+        let json = |text: &str| Json::parse(text.to_owned()).expect("JSON");
+        let value = Payload::json(json("{\"a\" : 1e400}")).with_meta(json("{}"));
+        let all = value.clone().with_attachment(Bytes::from_static(b"x"));
+        for payload in [text, binary, both, value, all] {
             for from in [None, Some(Uuid::from_u128(7))] {
                 for key in [None, Some("a \"key\"")] {
                     let stored = record(payload.clone(), from, key);
@@ -226,6 +238,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_value_over_several_lines_comes_in_one() {
+        let payload = Payload::json(Json::parse("[1,\r\n  \"a\\nb\"]").expect("JSON"));
+        let line = message("t", &record(payload, None, None)).expect("a message");
+        let Ok(Parsed::Message(read)) = parse(&line) else { panic!("{line}") };
+        assert_eq!(read.record.tail, "\"data\":[1,    \"a\\nb\"],\"timestamp\":99}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tracing::warn;
 use super::{Dispatcher, MAIL_BYTES, MAIL_MESSAGES, Mail, State};
 use crate::consumer::Lost;
 use crate::log::Record;
+use crate::message::now_ms;
 use crate::metrics::Counters;
 use crate::topic::notices::LossNotice;
 use crate::topic::topic::Topic;
@@ -97,12 +98,19 @@ impl Dispatcher {
         let mut is_something = state.tell_lost(lost, || LossNotice::retention(topic), counters);
         let (mut damaged, mut after) = (page.damaged.into_iter().peekable(), page.after);
         let is_empty = page.records.is_empty() && damaged.peek().is_none();
+        let now = now_ms();
         for record in page.records {
             while let Some((first, last)) = damaged.next_if(|(first, _)| *first < record.offset) {
                 let lost = state.consumer.damage(first, last);
                 is_something |= state.tell_lost(lost, || LossNotice::damage(topic), counters);
             }
             is_something |= state.lose_between(after, record.offset - 1, topic, counters);
+            if record.is_expired(now) {
+                // Its publisher wants that, so no member is told.
+                is_something |= state.consumer.damage(after + 1, record.offset).count() > 0;
+                after = record.offset;
+                continue;
+            }
             after = record.offset;
             let Some(to) = state.consumer.give(record.offset) else { continue };
             let Some((member, mailbox)) = state.members.get_mut(&to) else { continue };

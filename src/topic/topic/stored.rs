@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::{State, Topic};
 use crate::durable::{Durable, StoredTopic};
 use crate::log::{Epoch, Record, Since};
-use crate::message::Stored;
+use crate::message::{Stored, now_ms};
 use crate::metrics::Counters;
 use crate::topic::{HistoryPage, Published, Publishing, TopicError, uptime_ms};
 
@@ -148,24 +148,33 @@ impl Topic {
         reverse: bool,
     ) -> Result<HistoryPage, TopicError> {
         let (mut page, rest) = self.page(since, limit, reverse);
-        let Some(from) = rest else { return Ok(page) };
+        let Some(mut from) = rest else { return Ok(page) };
         let newest = page.position.offset;
         let Some(stored) = self.read(|log| log.on_disk().cloned()) else { return Ok(page) };
-        let room =
-            store::Room { records: limit.saturating_sub(page.records.len()), bytes: self.shared.max_message_bytes() };
-        let read = durable
-            .read(&stored, from, reverse, room)
-            .await
-            .map_err(|cause| TopicError::NotRead { topic: self.name.clone(), cause: cause.to_string() })?;
-        // What is not released yet is not there yet.
-        let records = read.records.iter().filter(|record| record.offset <= newest);
-        page.records.extend(records.map(|record| self.of_store(record)));
-        page.more = read.next.is_some_and(|next| reverse || next <= newest);
-        // The bounds of the history may have passed some of them meanwhile.
-        if !reverse && (!read.damaged.is_empty() || self.read(|log| log.trimmed_through()) >= from) {
-            page.recovered = page.recovered.map(|_| false);
+        loop {
+            let records = limit.saturating_sub(page.records.len());
+            let room = store::Room { records, bytes: self.shared.max_message_bytes() };
+            let read = durable
+                .read(&stored, from, reverse, room)
+                .await
+                .map_err(|cause| TopicError::NotRead { topic: self.name.clone(), cause: cause.to_string() })?;
+            // What is not released yet is not there yet.
+            let records = read.records.iter().filter(|record| record.offset <= newest);
+            let now = now_ms();
+            let records = records.map(|record| self.of_store(record)).filter(|record| !record.is_expired(now));
+            page.records.extend(records);
+            let next = read.next.filter(|&next| reverse || next <= newest);
+            page.more = next.is_some();
+            // The bounds of the history may have passed some of them meanwhile.
+            if !reverse && (!read.damaged.is_empty() || self.read(|log| log.trimmed_through()) >= from) {
+                page.recovered = page.recovered.map(|_| false);
+            }
+            match next {
+                // A page without messages would be the last one to its reader, and these have all expired.
+                Some(next) if page.records.is_empty() => from = next,
+                _ => return Ok(page),
+            }
         }
-        Ok(page)
     }
 
     /// A message as subscribers get it.

@@ -232,7 +232,7 @@ async fn page(client: &Client, ask: ClientMessage) -> Result<History, ClientErro
     }
 }
 
-/// Decodes a `message` whose attachment is in `attachment`, or in `data` if it has no value.
+/// Decodes a `message` whose attachment is in `data`, or in `attachment` if its value is there.
 fn read(message: Box<RawValue>) -> Result<TopicMessage, Invalid> {
     #[derive(Deserialize)]
     struct Attachment<'a> {
@@ -243,8 +243,8 @@ fn read(message: Box<RawValue>) -> Result<TopicMessage, Invalid> {
     }
     let wrong = |e: serde_json::Error| Invalid::field(format!("messages: {e}"));
     let fields: Attachment<'_> = serde_json::from_str(message.get()).map_err(wrong)?;
-    let is_encoded = fields.encoding.as_deref() == Some("base64");
-    let encoded = match fields.data.filter(|_| is_encoded) {
+    let has_value = fields.encoding.as_deref() == Some("json");
+    let encoded = match fields.data.filter(|_| !has_value) {
         Some(data) => Some(serde_json::from_str::<std::borrow::Cow<'_, str>>(data.get()).map_err(wrong)?),
         None => fields.attachment,
     };
@@ -256,7 +256,7 @@ fn read(message: Box<RawValue>) -> Result<TopicMessage, Invalid> {
     let json = Bytes::from(String::from(Box::<str>::from(message)));
     match Reply::parse(&Body { json, attachment })?.message {
         ServerMessage::Message(mut message) => {
-            if is_encoded {
+            if !has_value {
                 message.payload.data = None;
             }
             Ok(message)

@@ -13,7 +13,7 @@ pub struct Sender {
     pub id: Uuid,
     /// The user that it has authenticated as; the server has verified it.
     pub user: Option<ByteString>,
-    /// Its name, as others see it in `client_list`.
+    /// Its name, as others see it in `client_list`; `None` without a user.
     pub name: Option<ByteString>,
 }
 
@@ -29,10 +29,13 @@ impl Sender {
     }
 }
 
+/// The name of an anonymous client is only what it says of itself, and left out.
 impl From<&Member> for Sender {
     fn from(member: &Member) -> Self {
         let text = |text: &Option<String>| text.as_deref().map(ByteString::from);
-        Self::new(member.id, text(&member.user), text(&member.name))
+        let user = text(&member.user);
+        let name = user.as_ref().and_then(|_| text(&member.name));
+        Self::new(member.id, user, name)
     }
 }
 
