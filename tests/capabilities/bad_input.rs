@@ -3,6 +3,7 @@
 
 #![allow(clippy::expect_used, clippy::panic)] // A test fails by panicking.
 
+use crate::common::forms::Form;
 use crate::common::over::{Over, Party};
 use crate::common::{On, TestServer, framed, soon, with_attachment};
 use quinn::VarInt;
@@ -32,12 +33,14 @@ fn nested(depth: usize) -> Vec<u8> {
 async fn an_invalid_frame_closes_the_connection_at_its_length() {
     let (server, mut neighbour) = server_and_neighbour().await;
     let zstd_magic = [2, 0x28, 0xb5, 0x2f, 0xfd];
+    let deflate = [3, 1, 0, 0, 0xff, 0xff];
     let above = u32::try_from(MAX + 1).expect("a length").to_be_bytes();
     for (what, frame, code) in [
         ("length 0", vec![0, 0, 0, 0], 1002),
         ("one above the limit, of which nothing more comes", above.to_vec(), 1009),
         ("the largest length", u32::MAX.to_be_bytes().to_vec(), 1009),
         ("zstd that was not agreed on", framed(&zstd_magic), 1002),
+        ("deflate that was not agreed on", framed(&deflate), 1002),
     ] {
         for (over, on) in Over::QUIC.into_iter().flat_map(|over| [(over, On::Control), (over, On::Lane)]) {
             let mut client = over.client(&server, "Eve").await;
@@ -56,7 +59,7 @@ async fn an_invalid_frame_closes_the_connection_at_its_length() {
         assert_eq!(client.closed().await.0, 1002, "zstd in a datagram");
     }
     // A WebSocket has its own framing, so only its content can be wrong.
-    for (body, code) in [(&b""[..], 1002), (&zstd_magic, 1002), (&[b'{'; MAX + 1], 1009)] {
+    for (body, code) in [(&b""[..], 1002), (&zstd_magic, 1002), (&deflate, 1002), (&[b'{'; MAX + 1], 1009)] {
         let mut client = Over::WebSocket.party(&server, "Eve").await;
         client.control.bodies(&[br#"{"type":"ping"}"#.to_vec(), body.to_vec()]).await;
         client.control.expect("pong").await;
@@ -83,22 +86,24 @@ async fn a_body_as_long_as_the_limit_is_served() {
 #[tokio::test]
 async fn a_body_that_inflates_beyond_the_limit_closes_the_connection() {
     let (server, mut neighbour) = server_and_neighbour().await;
-    let bomb = |length| {
+    let bomb = |form: Form, length| {
         let body = with_attachment(&json!({"type": "binary"}), &vec![0; length - 22]);
         assert_eq!(body.len(), length);
-        [&[2][..], &zstd::bulk::compress(&body, 3).expect("it compresses")].concat()
+        form.body(&body)
     };
-    for (over, (length, refused)) in
-        Over::ALL.into_iter().flat_map(|over| [(MAX, false), (MAX + 1, true), (64 << 20, true)].map(|row| (over, row)))
-    {
-        let mut client = over.newcomer(&server).await;
-        let offer = json!({"type": "handshake", "protocol_version": "1.0", "compression": ["zstd"]});
-        client.handshake_with(offer).await;
-        client.control.body(&bomb(length)[..]).await;
-        if refused {
-            client.expect_close(1009).await;
-        } else {
-            client.control.hear_body().await;
+    for form in Form::ALL {
+        for (length, refused) in [(MAX, false), (MAX + 1, true), (64 << 20, true)] {
+            let body = bomb(form, length);
+            for over in Over::ALL {
+                let mut client = over.newcomer(&server).await;
+                client.handshake_with(form.handshake()).await;
+                client.control.body(&body).await;
+                if refused {
+                    client.expect_close(1009).await;
+                } else {
+                    client.control.hear_body().await;
+                }
+            }
         }
     }
     neighbour.control.lives("a served client").await;
@@ -111,7 +116,7 @@ async fn three_consecutive_unreadable_bodies_close_the_connection() {
     let message = json!({"type": "text", "content": "x"});
     let no_utf8 = b"{\"type\":\"text\",\"content\":\"\xff\"}";
     for (what, body) in [
-        ("no first byte of a body", b"\x03{}".to_vec()),
+        ("no first byte of a body", b"\x04{}".to_vec()),
         ("white space first", b" {\"type\":\"ping\"}".to_vec()),
         ("a byte-order mark first", b"\xef\xbb\xbf{\"type\":\"ping\"}".to_vec()),
         ("an array", b"[1]".to_vec()),

@@ -404,5 +404,5 @@ fn every_example_of_the_protocol_is_in_a_transcript() {
         }
     }
     assert!(examples > 40, "{examples} examples");
-    assert_eq!(dumps, 3, "frames");
+    assert_eq!(dumps, 4, "frames");
 }

@@ -223,6 +223,7 @@ async fn an_unreadable_first_message_closes_the_connection() {
             ("no UTF-8", b"{\"type\":\"hand\xffshake\"}".to_vec(), true, 1002),
             ("attachment beyond the body", vec![1, 0, 0, 0, 9, b'{', b'}'], true, 1002),
             ("zstd before it was agreed on", vec![2, 0x28, 0xb5, 0x2f, 0xfd], false, 1002),
+            ("deflate before it was agreed on", vec![3, 1, 0, 0, 0xff, 0xff], false, 1002),
             ("nothing", Vec::new(), false, 1002),
             ("too much", vec![b'{'; 2000], false, 1009),
         ] {

@@ -9,6 +9,7 @@ mod wire;
 
 pub mod admin;
 pub mod bare;
+pub mod forms;
 pub mod library;
 pub mod limits;
 pub mod over;

@@ -8,6 +8,7 @@ use quic_websocket::config::Durability;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::forms::Form;
 use super::tokens;
 
 /// One file.
@@ -407,9 +408,9 @@ fn same(what: &str, expected: &Value, got: &Value) -> Result<(), String> {
 /// Decodes a body of any form to a message, its attachment, and whether it was compressed.
 pub fn open(body: &[u8]) -> (Value, Option<Vec<u8>>, bool) {
     match body {
-        [2, zstd @ ..] => {
-            let inflated = zstd::bulk::decompress(zstd, 1 << 20).expect("a zstd frame");
-            let (message, attachment, _) = open(&inflated);
+        [first @ (2 | 3), ..] => {
+            let form = if *first == 2 { Form::Zstd } else { Form::Deflate };
+            let (message, attachment, _) = open(&form.inflated(body));
             (message, attachment, true)
         }
         [1, rest @ ..] => {
@@ -421,11 +422,11 @@ pub fn open(body: &[u8]) -> (Value, Option<Vec<u8>>, bool) {
     }
 }
 
-/// Encodes a body.
+/// Encodes a body, compressed with zstd if it is compressed.
 pub fn body(message: &Value, attachment: Option<&[u8]>, is_compressed: bool) -> Vec<u8> {
     let body = match attachment {
         Some(attachment) => super::with_attachment(message, attachment),
         None => message.to_string().into_bytes(),
     };
-    if is_compressed { [&[2][..], &zstd::bulk::compress(&body, 3).expect("it compresses")].concat() } else { body }
+    if is_compressed { Form::Zstd.body(&body) } else { body }
 }

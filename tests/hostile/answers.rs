@@ -4,6 +4,7 @@ use quinn::VarInt;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use super::common::forms::Form;
 use super::common::{On, RawClient, framed, with_attachment};
 use super::scene::{Scene, Target};
 
@@ -29,6 +30,8 @@ enum By {
     Client,
     /// A client that negotiated zstd.
     Compressing,
+    /// A client that negotiated deflate.
+    Deflating,
 }
 
 use Answer::{Close, Error, Reply};
@@ -39,6 +42,7 @@ async fn provoke(target: &Target, by: By, on: On, bytes: &[u8]) -> Answer {
         By::Stranger => target.stranger().await,
         By::Client => target.client("Eve").await,
         By::Compressing => target.compressing("Eve").await,
+        By::Deflating => target.compressing_with(Form::Deflate, "Eve").await,
     };
     let mut answer = None;
     match on {
@@ -64,7 +68,7 @@ async fn provoke(target: &Target, by: By, on: On, bytes: &[u8]) -> Answer {
     let said: Value = answer.map_or(Value::Null, |body| match body.first() {
         Some(1) => json!({"type": "binary"}),
         // Content too large for the limit is sent compressed.
-        Some(2) => json!({"type": "binary"}),
+        Some(2 | 3) => json!({"type": "binary"}),
         _ => serde_json::from_slice(&body).expect("JSON"),
     });
     match said["type"].as_str() {
@@ -131,7 +135,9 @@ async fn every_row_of_bad_input_is_answered_as_documented() {
         ("a second handshake", By::Client, On::Control, handshake("1.0", "Eve"), Error(409)),
         ("a second handshake that is wrong", By::Client, On::Control, handshake("1.0", ""), Error(400)),
     ];
-    let binary = |length: usize| zstd(&with_attachment(&json!({"type": "binary"}), &vec![0; length - 22]));
+    let plain = |length: usize| with_attachment(&json!({"type": "binary"}), &vec![0; length - 22]);
+    let binary = |length: usize| zstd(&plain(length));
+    let deflated = |body: &[u8]| Form::Deflate.body(body);
     let frames = [
         ("length 0", By::Client, framed(b""), Close(1002)),
         ("zstd that was not agreed on", By::Client, framed(&zstd(ping)), Close(1002)),
@@ -142,6 +148,15 @@ async fn every_row_of_bad_input_is_answered_as_documented() {
         ("half a zstd frame", By::Compressing, framed(&zstd(ping)[..9]), Error(400)),
         ("zstd in zstd", By::Compressing, framed(&zstd(&zstd(ping))), Error(400)),
         ("nothing in zstd", By::Compressing, framed(&zstd(b"")), Error(400)),
+        ("deflate that was not agreed on", By::Client, framed(&deflated(ping)), Close(1002)),
+        ("deflate where zstd was agreed on", By::Compressing, framed(&deflated(ping)), Close(1002)),
+        ("zstd where deflate was agreed on", By::Deflating, framed(&zstd(ping)), Close(1002)),
+        ("too much deflated", By::Deflating, framed(&deflated(&plain(MAX + 1))), Close(1009)),
+        ("very much deflated", By::Deflating, framed(&deflated(&plain(64 << 20))), Close(1009)),
+        ("as much deflated as may be", By::Deflating, framed(&deflated(&plain(MAX))), Reply("binary")),
+        ("half a deflate stream", By::Deflating, framed(&deflated(ping)[..9]), Error(400)),
+        ("deflate in deflate", By::Deflating, framed(&deflated(&deflated(ping))), Error(400)),
+        ("bytes behind the deflate stream", By::Deflating, framed(&[deflated(ping), vec![0]].concat()), Error(400)),
         ("json_len beyond the body", By::Client, framed(&[1, 0, 0, 0, 3, b'{', b'}']), Error(400)),
     ];
     for on in [On::Control, On::Lane] {
@@ -301,6 +316,7 @@ async fn json_designed_to_break_parsers_is_refused_or_read_correctly() {
         }
         // Compressed, it has the same result.
         rows.push((what, By::Compressing, On::Lane, framed(&zstd(&body)), answer));
+        rows.push((what, By::Deflating, On::Lane, framed(&Form::Deflate.body(&body)), answer));
     }
     provoke_all(&scene.target, rows).await;
     scene.end().await;

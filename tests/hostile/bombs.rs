@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde_json::json;
 use tokio::task::JoinSet;
 
+use super::common::forms::Form;
 use super::common::topics::Subscriber;
 use super::common::{framed, soon, with_attachment};
 #[cfg(target_os = "linux")]
@@ -81,17 +82,78 @@ async fn a_window_above_8_mib_is_refused_whatever_its_content() {
     scene.end().await;
 }
 
+/// Bits of a deflate stream, from the lowest of each byte on (RFC 1951 section 3.1.1).
+#[derive(Default)]
+struct Bits {
+    bytes: Vec<u8>,
+    used: u32,
+}
+
+impl Bits {
+    fn put(&mut self, value: u32, bits: u32) {
+        for at in 0..bits {
+            if self.used % 8 == 0 {
+                self.bytes.push(0);
+            }
+            let last = self.bytes.last_mut().expect("a byte");
+            *last |= u8::from(value >> at & 1 == 1) << (self.used % 8);
+            self.used += 1;
+        }
+    }
+
+    /// The shortest block with code tables of its own (RFC 1951 section 3.2.7), which inflates to nothing: its only
+    /// code is that of its end.
+    fn put_empty_block(&mut self, is_last: bool) {
+        self.put(u32::from(is_last), 1);
+        self.put(2, 2);
+        // 257 literal codes and one distance code, whose lengths are written with the codes for 18 and 1 alone.
+        self.put(0, 5);
+        self.put(0, 5);
+        self.put(18 - 4, 4);
+        let order = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1];
+        for code in order {
+            self.put(u32::from(code == 18 || code == 1), 3);
+        }
+        // 256 times the length 0, twice the length 1.
+        for zeros in [138, 118] {
+            self.put(1, 1);
+            self.put(zeros - 11, 7);
+        }
+        self.put(0, 1);
+        self.put(0, 1);
+        self.put(0, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_deflate_stream_of_a_hundred_thousand_tables_is_refused_at_once() {
+    let scene = Scene::start("").await;
+    let mut bits = Bits::default();
+    while bits.bytes.len() < MAX - 100 {
+        bits.put_empty_block(false);
+    }
+    bits.put_empty_block(true);
+    let body = [&[3][..], &bits.bytes].concat();
+    let mut client = scene.target.compressing_with(Form::Deflate, "Eve").await;
+    // Each of them took a quarter of a second of the worker's time if it were inflated to its end.
+    for _ in 0..20 {
+        client.control.body(&body).await;
+        assert!(client.control.expect_error(400).await.contains("blocks"));
+    }
+    scene.end().await;
+}
+
 /// A request of about 150 bytes that inflates to a megabyte and has a small answer.
-fn costly(message: &serde_json::Value) -> Vec<u8> {
+fn costly(message: &serde_json::Value, form: Form) -> Vec<u8> {
     let mut body = message.to_string();
     body.extend(std::iter::repeat_n(' ', MAX - body.len()));
-    compressed(&zstd::bulk::compress(body.as_bytes(), 3).expect("it compresses"))
+    form.body(body.as_bytes())
 }
 
 /// Sends this many of them at once on each of some lanes, and waits for the answers.
-pub(crate) async fn burn(target: &Target, lanes: usize, each: usize) {
-    let client = target.compressing("Eve").await;
-    let batch = framed(&costly(&json!({"type": "ping"}))).repeat(each);
+pub(crate) async fn burn(target: &Target, form: Form, lanes: usize, each: usize) {
+    let client = target.compressing_with(form, "Eve").await;
+    let batch = framed(&costly(&json!({"type": "ping"}), form)).repeat(each);
     let mut burning = JoinSet::new();
     for _ in 0..lanes {
         let (mut lane, batch) = (client.lane().await, batch.clone());
@@ -109,7 +171,9 @@ pub(crate) async fn burn(target: &Target, lanes: usize, each: usize) {
 async fn many_small_expensive_bodies_delay_no_other_client() {
     let scene = Scene::start("").await;
     // Without pauses in between, a worker would be blocked for as long as it takes to inflate and parse them all.
-    burn(&scene.target, 2, 100).await;
+    for form in Form::ALL {
+        burn(&scene.target, form, 2, 100).await;
+    }
     scene.end().await;
 }
 
@@ -157,7 +221,7 @@ async fn long_pages_on_many_lanes_delay_no_other_client() {
 async fn many_small_expensive_datagrams_delay_no_other_client() {
     let scene = Scene::start("").await;
     let client = scene.target.compressing("Eve").await;
-    let body = Bytes::from(costly(&json!({"type": "ping"})));
+    let body = Bytes::from(costly(&json!({"type": "ping"}), Form::Zstd));
     for _ in 0..150 {
         client.connection.send_datagram_wait(body.clone()).await.expect("a datagram leaves");
     }

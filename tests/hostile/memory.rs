@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::bombs::{burn, compressed, zeros};
+use super::common::forms::Form;
 use super::common::framed;
 use super::floods::{datagrams, subscriptions};
 use super::handshakes::{come_and_go, half_open};
@@ -96,7 +97,7 @@ async fn bodies_and_lengths_cost_no_more_memory_than_their_limits() {
     let target = &watched.target;
     // Each inflates to at most a megabyte, on two workers one at a time, in a window of at most 8 MiB.
     costs!(watched, 64 * MIB, "bombs", bombs(target));
-    costs!(watched, 64 * MIB, "costly requests", burn(target, 2, 5));
+    costs!(watched, 64 * MIB, "costly requests", burn(target, Form::Zstd, 2, 5));
     // A connection has a cost; the claims of 32 lanes would be 32 MiB for each.
     costs!(watched, 48 * MIB, "claims", claims(target));
     watched.end().await;

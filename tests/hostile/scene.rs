@@ -7,6 +7,7 @@ use quic_websocket::Config;
 use quinn::{Endpoint, TransportConfig};
 use serde_json::json;
 
+use super::common::forms::Form;
 use super::common::process::Process;
 use super::common::{RawClient, TestServer, endpoint_trusting, until};
 use super::neighbour::Neighbour;
@@ -43,11 +44,16 @@ impl Target {
         client
     }
 
-    /// The same with permission to send compressed bodies.
+    /// The same with permission to send bodies compressed with zstd.
     pub(crate) async fn compressing(&self, name: &str) -> RawClient {
+        self.compressing_with(Form::Zstd, name).await
+    }
+
+    /// The same with another compression.
+    pub(crate) async fn compressing_with(&self, form: Form, name: &str) -> RawClient {
         let mut client = self.stranger().await;
-        let offer =
-            json!({"type": "handshake", "protocol_version": "1.0", "client_name": name, "compression": ["zstd"]});
+        let mut offer = form.handshake();
+        offer["client_name"] = json!(name);
         client.handshake_with(offer).await;
         client
     }
