@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use self::ports::Ports;
 use crate::Printable;
-use crate::auth::Auth;
+use crate::auth::{Auth, Sessions};
 use crate::config::{Config, Live, Secret};
 use crate::durable::Durable;
 use crate::error::ServerError;
@@ -102,6 +102,7 @@ impl Server {
         };
         let config = Arc::new(config);
         let auth = Arc::new(Auth::new(Arc::clone(&config))?);
+        let sessions = Sessions::new().ok_or(ServerError::Random)?;
         let (tcp, certificates) = watch::channel(tcp);
         let mut listeners: Vec<Vec<http::Listener>> = (0..count).map(|_| Vec::new()).collect();
         let secure = secure.into_iter().map(|listener| listener.over_tls(certificates.clone()));
@@ -127,7 +128,7 @@ impl Server {
         let http_places = Arc::new(Semaphore::new(size(config.limits.max_http_connections)));
         let live = Live::new(&config, made_admin_token.clone());
         let expiry = tls.expiry();
-        let context = Arc::new(Context { config, live, registry, topics, addresses, auth, metrics, expiry });
+        let context = Arc::new(Context { config, live, registry, topics, addresses, auth, sessions, metrics, expiry });
         let draining = CancellationToken::new();
         let served = [("https", http_addr), ("http", plain_http_addr)];
         let served = served.into_iter().filter_map(|(scheme, addr)| Some((scheme, addr?.port()))).collect();

@@ -37,7 +37,7 @@ pub(crate) use self::replies::{Before, Replies};
 use self::work::Work;
 pub(crate) use self::work::{Deferred, Page, Requested};
 use crate::Printable;
-use crate::auth::{Auth, Identity};
+use crate::auth::{Auth, Identity, Sessions};
 use crate::config::{Config, Live, MessageLog};
 use crate::limits::{Addresses, Allowance};
 use crate::message::{ClientMessage, Close, ErrorCode, Request, RequestId, ServerMessage, now_ms};
@@ -56,6 +56,7 @@ pub(crate) struct Context {
     pub(crate) topics: Arc<Topics>,
     pub(crate) addresses: Arc<Addresses>,
     pub(crate) auth: Arc<Auth>,
+    pub(crate) sessions: Sessions,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) expiry: Expiry,
 }

@@ -267,6 +267,7 @@ async fn admit(
     reply.permissions = identity.rights.told();
     reply.inbox = member.user.as_deref().and_then(|user| context.topics.inbox(user)).map(|it| it.as_str().to_owned());
     reply.client_id = Some(id);
+    reply.session = Some(context.sessions.secret(id));
     reply.limits = Some(limits(context));
     reply.compression = handshake.compression.choose();
     let compression = reply.compression;

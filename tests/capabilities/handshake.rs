@@ -32,12 +32,14 @@ async fn an_accepted_client_gets_its_id_and_the_servers_limits() {
     for over in Over::ALL {
         let mut client = over.newcomer(&server).await;
         let response = client.handshake_with(handshake(json!({"id": "h-1"}))).await;
+        assert!(response["session"].as_str().is_some_and(|secret| (1..=128).contains(&secret.len())), "{response}");
         let expected = json!({
             "type": "handshake_response", "re": "h-1", "accepted": true, "client_id": client.id, "server_name": "Grüße",
+            "session": response["session"],
             "protocol_version": "1.0",
             "limits": {
                 "max_message_bytes": 2048, "ping_interval_ms": 3000, "ping_timeout_ms": 4000, "max_request_lanes": 5,
-                "max_unfinished_bytes": 4096, "max_pending_replies": 64
+                "max_unfinished_bytes": 4096, "max_pending_replies": 64, "max_meta_bytes": 1024, "max_open_requests": 256
             },
         });
         assert_eq!(response, expected);
