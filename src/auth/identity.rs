@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 
 use super::TokenStamp;
 use crate::config::{Grant, Patterns};
-use crate::message::{ClientName, Permissions, TopicPattern};
+use crate::message::{ClientName, Json, Permissions, TopicPattern};
 
 /// The proven identity of a client, valid until it expires.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub(crate) struct Identity {
     pub(crate) expires_at: Option<u64>,
     /// Messages per second that the client may send, if its token says so.
     pub(crate) max_rate: Option<NonZeroU32>,
+    /// What its token says about the user, for others.
+    pub(crate) info: Option<Json>,
     /// The claims by which its token can be revoked, if it has one.
     pub(crate) token: Option<Box<TokenStamp>>,
 }
@@ -26,7 +28,15 @@ pub(crate) struct Identity {
 impl Identity {
     /// Any client of a server without authentication.
     pub(crate) fn unrestricted() -> Self {
-        Self { user: None, name: None, rights: Rights::all(), expires_at: None, max_rate: None, token: None }
+        Self {
+            user: None,
+            name: None,
+            rights: Rights::all(),
+            expires_at: None,
+            max_rate: None,
+            info: None,
+            token: None,
+        }
     }
 }
 

@@ -299,13 +299,14 @@ impl Auth {
         let own = Arc::clone(&self.keys.read());
         let fetched = self.fetched.as_ref().map(Fetched::keys).unwrap_or_default();
         let keys: Vec<&Key> = own.iter().chain(fetched.iter()).collect();
-        token::check(token.as_str(), &keys, &self.config.auth)
+        let info_bytes = usize::try_from(self.config.limits.info_bytes).unwrap_or(usize::MAX);
+        token::check(token.as_str(), &keys, &self.config.auth, info_bytes)
     }
 }
 
 /// The identity of an anonymous client.
 fn anonymous(rights: Rights) -> Identity {
-    Identity { user: None, name: None, rights, expires_at: None, max_rate: None, token: None }
+    Identity { user: None, name: None, rights, expires_at: None, max_rate: None, info: None, token: None }
 }
 
 /// Warns of secret files that others can read, and so sign tokens with.

@@ -13,12 +13,15 @@ use super::jws::{self, Jws, RawClaims};
 use super::keys::Key;
 use super::{Denied, MAX_JTI_BYTES, TokenStamp, UsedToken};
 use crate::config::{Auth as Settings, Grant, MAX_SUBSCRIPTIONS, MAX_TRIED};
-use crate::message::{ClientName, MAX_INTEGER, NAME_BOUNDS, USER_BOUNDS, is_user, now_ms};
+use crate::message::{ClientName, Json, MAX_INTEGER, NAME_BOUNDS, USER_BOUNDS, is_user, now_ms};
 
 const TEXT: &str = "a string";
 const PATTERNS: &str = "a list of topics or patterns";
 const YES_OR_NO: &str = "true or false";
 const DATE: &str = "a number of seconds since 1970";
+
+/// Deepest nesting of `info`, which others get inside of other messages.
+const MAX_INFO_NESTING: usize = 32;
 
 /// A verified token.
 #[derive(Debug)]
@@ -40,8 +43,8 @@ fn bad(why: impl Into<String>) -> Refused {
     Refused::Bad(Denied::BadToken(why.into()))
 }
 
-/// Checks a token with the known keys.
-pub(super) fn check(token: &str, keys: &[&Key], settings: &Settings) -> Result<Checked, Refused> {
+/// Checks a token with the known keys. Its `info` has at most `info_bytes`.
+pub(super) fn check(token: &str, keys: &[&Key], settings: &Settings, info_bytes: usize) -> Result<Checked, Refused> {
     let jws = Jws::parse(token).map_err(bad)?;
     if jws.is_critical {
         return Err(bad("it has critical extensions (crit), which are not supported"));
@@ -66,7 +69,7 @@ pub(super) fn check(token: &str, keys: &[&Key], settings: &Settings) -> Result<C
         // The owner of one issuer's key must not speak for another issuer (RFC 8725 section 3.8).
         let issuer = claim::<String>(&mut claims, "iss", TEXT).map_err(Refused::Bad)?;
         if key.is_of(issuer.as_deref()) {
-            return judge(claims, issuer.as_deref(), settings, now_ms()).map_err(Refused::Bad);
+            return judge(claims, issuer.as_deref(), settings, info_bytes, now_ms()).map_err(Refused::Bad);
         }
         is_foreign = true;
     }
@@ -123,7 +126,13 @@ fn date(claims: &mut RawClaims, name: &str) -> Result<Option<u64>, Denied> {
 }
 
 /// Checks the claims, except the issuer's key, against the settings.
-fn judge(mut claims: RawClaims, issuer: Option<&str>, settings: &Settings, now_ms: u64) -> Result<Checked, Denied> {
+fn judge(
+    mut claims: RawClaims,
+    issuer: Option<&str>,
+    settings: &Settings,
+    info_bytes: usize,
+    now_ms: u64,
+) -> Result<Checked, Denied> {
     let claims = &mut claims;
     let leeway_s = settings.leeway_ms.div_ceil(1000);
     let expires_s = date(claims, "exp")?;
@@ -176,6 +185,13 @@ fn judge(mut claims: RawClaims, issuer: Option<&str>, settings: &Settings, now_m
     if grant.subscriptions.as_ref().is_some_and(|patterns| patterns.len() > MAX_SUBSCRIPTIONS) {
         return Err(out_of_bounds("subscriptions", &format!("at most {MAX_SUBSCRIPTIONS} topics or patterns")));
     }
+    let info = claims.remove("info").map(Json::from).filter(|info| !info.is_null());
+    if let Some(info) = &info
+        && (info.len() > info_bytes || !info.nests_at_most(MAX_INFO_NESTING))
+    {
+        let bounds = format!("at most {info_bytes} bytes of JSON (limits.info_bytes), nested {MAX_INFO_NESTING} deep");
+        return Err(out_of_bounds("info", &bounds));
+    }
     let max_rate = claim::<NonZeroU32>(claims, "max_rate", "an integer of at least 1")?;
     // A token whose `jti` and `iat` have other forms is good: it is only not known by them.
     let id = claim::<Box<str>>(claims, "jti", TEXT)
@@ -191,7 +207,10 @@ fn judge(mut claims: RawClaims, issuer: Option<&str>, settings: &Settings, now_m
     };
     let token = Some(Box::new(TokenStamp { id, issued_at }));
     let rights = Rights::new(&grant, &settings.token, Some(&user));
-    Ok(Checked { identity: Identity { user: Some(user.into()), name, rights, expires_at, max_rate, token }, once })
+    Ok(Checked {
+        identity: Identity { user: Some(user.into()), name, rights, expires_at, max_rate, info, token },
+        once,
+    })
 }
 
 /// Whether one of the audiences is named (RFC 7519 section 4.1.3).
@@ -218,6 +237,6 @@ pub(super) fn what_is_wrong(claims: RawClaims) -> Option<String> {
         Ok(issuer) => issuer,
         Err(denied) => return Some(denied.reason()),
     };
-    let judged = judge(claims, issuer.as_deref(), &settings, now_ms());
+    let judged = judge(claims, issuer.as_deref(), &settings, usize::MAX, now_ms());
     judged.err().map(|denied| denied.reason())
 }

@@ -20,6 +20,7 @@ impl Config {
             ("limits.user_connections", limits.user_connections, 0, 10_000_000),
             ("limits.max_handshakes", limits.max_handshakes, 1, 1_000_000),
             ("limits.retry_handshakes", limits.retry_handshakes, 0, 1_000_000),
+            ("limits.info_bytes", limits.info_bytes, 0, 8192),
             ("limits.max_message_bytes", limits.max_message_bytes, 1024, 64 * MIB),
             ("limits.max_request_lanes", limits.max_request_lanes, 0, 1024),
             ("limits.lane_pending_replies", limits.lane_pending_replies, 1, 65_536),

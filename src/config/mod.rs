@@ -135,6 +135,9 @@ pub struct Limits {
     /// Unfinished handshakes from which on new addresses are validated by a Retry (RFC 9000 section 8.1.2). Default
     /// 128; 0 validates every address.
     pub retry_handshakes: u64,
+    /// Longest `info` of a token, in bytes, which others see; a token with a longer one is refused. Default 1,024; at
+    /// most 8,192, as a token.
+    pub info_bytes: u64,
     /// Largest body in bytes, before and after decompression. Default 1 MiB; 1 KiB to 64 MiB.
     pub max_message_bytes: u64,
     /// Request lanes served concurrently per client, the control lane not counted; others wait. Default 32; at most
@@ -368,6 +371,7 @@ impl Default for Limits {
             user_connections: 100,
             max_handshakes: 1024,
             retry_handshakes: 128,
+            info_bytes: 1024,
             max_message_bytes: MIB,
             max_request_lanes: 32,
             lane_pending_replies: 256,

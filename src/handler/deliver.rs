@@ -1,11 +1,11 @@
 //! `broadcast`, `direct` and `signal`: messages from one client to others. Encoded once, whatever the number of
 //! receivers.
 
-use super::pending::{Pending, Reply, not_connected};
+use super::pending::{Pending, Reply, no_connection, not_connected};
 use super::{Caller, Context, Replies, Work};
 use crate::Printable;
 use crate::envelope::{EncodedBatch, EncodedMessage};
-use crate::message::{Json, Payload, Recipient, RequestId, ServerMessage, now_ms};
+use crate::message::{Json, Payload, Recipient, RequestId, ServerMessage, UserName, now_ms};
 use crate::registry::{DirectBatch, Found};
 
 /// Sends `payload` to every client, including its sender. The reply has the number of receivers.
@@ -88,7 +88,7 @@ pub(super) fn now(
     None
 }
 
-/// Sends a message with so many bytes of content to one client, and may wait. A missing receiver is an error; if no
+/// Sends a message with so many bytes of content to its receivers, and may wait. A missing receiver is an error; if no
 /// reply is wanted, it is reported only if it is known at once.
 pub(super) async fn to_one(
     context: &Context,
@@ -97,12 +97,25 @@ pub(super) async fn to_one(
     bytes: usize,
     id: Option<RequestId>,
 ) -> Reply {
-    let Recipient::Client(to) = *to else { return Reply::Ready(id, Some(super::not_served("users as receivers"))) };
+    let to = match to {
+        Recipient::Client(to) => *to,
+        Recipient::User(user) => return to_user(context, user, message, id).await,
+    };
     let mut batch = EncodedBatch::new(context.compress_min_bytes());
     batch.put(message, bytes);
     match (context.registry.direct(to, batch).await, id) {
         (None, id) => Reply::Ready(id, Some(not_connected(to))),
         (Some(_), None) => Reply::Ready(None, None),
         (Some(accepted), Some(id)) => Reply::Pending(Pending::Direct { to, ids: vec![(0, id)], accepted }),
+    }
+}
+
+/// Sends a message to all connections of a user, the sender's own included. The reply has their number.
+async fn to_user(context: &Context, user: &UserName, message: &ServerMessage, id: Option<RequestId>) -> Reply {
+    let encoded = EncodedMessage::new(message, context.compress_min_bytes());
+    match (context.registry.to_user(user.as_str(), encoded).await, id) {
+        (None, id) => Reply::Ready(id, Some(no_connection())),
+        (Some(_), None) => Reply::Ready(None, None),
+        (Some(tally), Some(id)) => Reply::Pending(Pending::User { id, tally }),
     }
 }

@@ -13,6 +13,7 @@ macro_rules! log_message {
 }
 
 mod ack;
+mod assign;
 mod deliver;
 mod errors;
 mod operate;
@@ -29,8 +30,9 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+pub(crate) use self::assign::{assign_first, execute as execute_order};
 pub(crate) use self::errors::error;
-pub(crate) use self::operate::{Target, disconnect, publish};
+pub(crate) use self::operate::{Target, disconnect, publish, subscribe, unsubscribe};
 pub(crate) use self::pending::{Pending, Reply, Resolved};
 pub(crate) use self::permit::may_signal;
 pub(crate) use self::replies::{Before, Replies};

@@ -6,7 +6,8 @@ use uuid::Uuid;
 use super::Context;
 use crate::Printable;
 use crate::limits::Allowance;
-use crate::message::{Close, ClosedBy, Payload, TopicName};
+use crate::message::{Close, ClosedBy, Payload, Subscribe, TopicName, TopicPattern};
+use crate::outbound::{Maker, Order};
 use crate::topic::{Draft, Publication, Published, TopicError};
 
 /// Publishes a text. Waits as any publish does, for a durable topic until it is stored.
@@ -51,4 +52,26 @@ pub(crate) async fn disconnect(context: &Context, target: &Target, close: Close)
         disconnected += usize::from(context.registry.end(client, closed).await);
     }
     disconnected
+}
+
+/// Subscribes clients to a topic or pattern, whatever their permissions are. Returns the number of those that were
+/// connected and could be told.
+pub(crate) fn subscribe(context: &Context, target: &Target, topic: &TopicPattern) -> usize {
+    order(context, target, |client| {
+        info!(client = %client, topic = topic.as_str(), "The operator subscribes {client} to {}", topic.as_str());
+        Order::Subscribe(Box::new(Subscribe::new(topic.clone())), Maker::Operator)
+    })
+}
+
+/// Ends a subscription of clients, whoever made it. Returns as [`subscribe`] does.
+pub(crate) fn unsubscribe(context: &Context, target: &Target, topic: &TopicPattern, reason: &str) -> usize {
+    order(context, target, |client| {
+        info!(client = %client, topic = topic.as_str(), "The operator unsubscribes {client} from {}", topic.as_str());
+        Order::Unsubscribe(topic.clone(), reason.to_owned())
+    })
+}
+
+fn order(context: &Context, target: &Target, order: impl Fn(Uuid) -> Order) -> usize {
+    let clients = target.clients(context).into_iter();
+    clients.filter_map(|id| context.registry.outbound(id)).filter(|client| client.order(order(client.id))).count()
 }

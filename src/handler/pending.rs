@@ -24,6 +24,8 @@ pub(crate) enum Reply {
 pub(crate) enum Pending {
     /// To a `broadcast`: the number of clients reached.
     Broadcast { id: Option<RequestId>, from: Uuid, tally: Arc<Tally> },
+    /// To a message to a user: the number of its connections reached.
+    User { id: RequestId, tally: Arc<Tally> },
     /// To messages to one client: how many of them it accepted before its connection ended. The ids are of those that
     /// want a reply, with their number among the messages.
     Direct { to: Uuid, ids: Vec<(usize, RequestId)>, accepted: oneshot::Receiver<usize> },
@@ -53,6 +55,7 @@ impl Pending {
                 );
                 Resolved::Count(delivered)
             }
+            Self::User { tally, .. } => Resolved::Count(tally.delivered().await),
             // A worker that has ended has no clients left.
             Self::Direct { accepted, .. } => Resolved::Count(accepted.await.unwrap_or(0) as u64),
             Self::Publish { receipt, .. } => Resolved::Published(receipt.resolve().await),
@@ -63,6 +66,13 @@ impl Pending {
     pub(crate) fn put(&self, resolved: Resolved, replies: &mut Replies) {
         match (self, resolved) {
             (Self::Broadcast { id: Some(id), .. }, Resolved::Count(delivered)) => {
+                replies.put(Some(id), &ServerMessage::Ok { delivered: Some(delivered), acked: None, topic: None });
+            }
+            // All have left meanwhile.
+            (Self::User { id, .. }, Resolved::Count(0)) => {
+                replies.put(Some(id), &no_connection());
+            }
+            (Self::User { id, .. }, Resolved::Count(delivered)) => {
                 replies.put(Some(id), &ServerMessage::Ok { delivered: Some(delivered), acked: None, topic: None });
             }
             (Self::Direct { to, ids, .. }, Resolved::Count(accepted)) => put_direct(*to, ids, accepted, replies),
@@ -84,7 +94,7 @@ impl Pending {
     /// Number of replies, at least one.
     pub(crate) fn replies(&self) -> usize {
         match self {
-            Self::Broadcast { .. } | Self::Publish { .. } => 1,
+            Self::Broadcast { .. } | Self::User { .. } | Self::Publish { .. } => 1,
             Self::Direct { ids, .. } => ids.len().max(1),
         }
     }
@@ -106,4 +116,9 @@ pub(super) fn put_direct(to: Uuid, ids: &[(usize, RequestId)], accepted: u64, re
 /// The error for a receiver that is not connected.
 pub(super) fn not_connected(to: Uuid) -> ServerMessage {
     error(ErrorCode::NotFound, format!("to: no client {to} is connected; list_clients returns those that are"))
+}
+
+/// The error for a user without a connection.
+pub(super) fn no_connection() -> ServerMessage {
+    error(ErrorCode::NotFound, "user: no client of this user is connected")
 }

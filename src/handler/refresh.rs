@@ -1,13 +1,15 @@
-//! `refresh`: replaces a token before it expires. Subscriptions that the new token does not allow end.
+//! `refresh`: replaces a token before it expires. Subscriptions that the new token does not allow end, and those that
+//! it makes begin.
 
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use tracing::debug;
 
-use super::{Caller, Context, permit};
+use super::{Caller, Context, assign, permit};
 use crate::frame::exact;
-use crate::message::{ErrorReply, ServerMessage, Token, TopicPattern};
+use crate::message::{ErrorCode, ErrorReply, ServerMessage, Token, TopicPattern};
+use crate::outbound::Maker;
 use crate::topic::{Farewell, Granted, Left};
 
 /// Checks a token, and applies it if it is valid.
@@ -32,6 +34,7 @@ pub(super) async fn refresh(context: &Context, by: &Caller, token: &Token) -> Se
     // Equal rights allow the same subscriptions.
     if before.rights != now.rights {
         revoke_all(context, by).await;
+        assign::assign_new(by, &before, &now);
     }
     ServerMessage::Refreshed { expires_at, permissions }
 }
@@ -70,8 +73,16 @@ pub(super) async fn revoke(context: &Context, by: &Caller, texts: Vec<TopicPatte
 
 /// Reason why the client may no longer have a subscription; `None` if it may, or has no such subscription.
 fn refusal(context: &Context, by: &Caller, text: &TopicPattern) -> Option<ErrorReply> {
-    let Granted { presence, replays, inboxes } = by.client.subscription(text)?;
+    let Granted { presence, replays, inboxes, maker } = by.client.subscription(text)?;
     let identity = by.identity();
+    match maker {
+        // Whatever the token says: the operator also ends it.
+        Maker::Operator => return None,
+        Maker::Token if !identity.rights.subscriptions().contains(text) => {
+            return Some(ErrorReply::new(ErrorCode::Forbidden, "topic: the new token has no such subscription"));
+        }
+        Maker::Token | Maker::Client => {}
+    }
     let may = permit::may_subscribe(context, &identity, text, presence);
     may.and_then(|()| permit::may_have_replayed(context, &identity, text, replays.then_some("since")))
         .and_then(|()| permit::may_keep_inboxes(&identity, text, inboxes))

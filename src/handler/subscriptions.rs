@@ -8,6 +8,7 @@ use super::{Caller, Context, permit, refresh};
 use crate::auth::Identity;
 use crate::frame::exact;
 use crate::message::{self, ConsumerName, ErrorCode, ErrorReply, RequestId, ServerMessage, Subscribe, TopicPattern};
+use crate::outbound::Maker;
 use crate::topic::{Farewell, SubscribeRequest, Subscribed};
 
 /// Subscribes. Returns the reply, or `None` if it is already on the control lane, ahead of the topic's messages there.
@@ -22,15 +23,16 @@ pub(super) async fn subscribe(
     let (id, text) = (by.client.id(), wanted.topic.clone());
     log_message!(context, client = %id, topic = text.as_str(), "Client {id} subscribes to {}", text.as_str());
     let may_publish = permit::is_read_only(context, permitted, &text).then_some(false);
-    let announce = |subscribed: &Subscribed| framed(&reply(&text, subscribed.clone(), may_publish), re);
+    let announce =
+        |subscribed: &Subscribed| framed(&ServerMessage::Subscribed(reply(&text, subscribed.clone(), may_publish)), re);
     let announce = on_control.then_some(&announce as &(dyn Fn(&Subscribed) -> Bytes + Send + Sync));
-    let sees_inboxes = text.is_wildcard() && context.topics.has_inboxes() && permitted.rights.inboxes(&text);
+    let sees_inboxes = sees_inboxes(context, permitted, &text);
     let taken = |durable: &ConsumerName| {
         let reason = format!("durable: another client has taken over the consumer {durable} of {}", text.as_str());
-        unsubscribed(&text, ErrorCode::Conflict, reason)
+        unsubscribed(&text, ErrorCode::Conflict.number(), reason)
     };
     let (who, allowance, take_over) = (&by.client, &by.allowance, &taken);
-    let request = SubscribeRequest { who, wanted, allowance, announce, take_over, sees_inboxes };
+    let request = SubscribeRequest { who, wanted, allowance, announce, take_over, sees_inboxes, maker: Maker::Client };
     let subscribed = context.topics.subscribe(&request).await;
     // The token may have been refreshed meanwhile on another lane, which checked the subscriptions before this one
     // existed.
@@ -38,12 +40,18 @@ pub(super) async fn subscribe(
         refresh::revoke(context, by, vec![text.clone()]).await;
     }
     match subscribed {
-        Ok(subscribed) => subscribed.map(|subscribed| reply(&text, subscribed, may_publish)),
+        Ok(subscribed) => subscribed.map(|subscribed| ServerMessage::Subscribed(reply(&text, subscribed, may_publish))),
         Err(refused) => Some(ServerMessage::Error(ErrorReply::from(refused))),
     }
 }
 
-fn reply(text: &TopicPattern, subscribed: Subscribed, may_publish: Option<bool>) -> ServerMessage {
+/// Whether a pattern also brings what is in the inboxes of users.
+pub(super) fn sees_inboxes(context: &Context, by: &Identity, text: &TopicPattern) -> bool {
+    text.is_wildcard() && context.topics.has_inboxes() && by.rights.inboxes(text)
+}
+
+/// The reply to a subscription that has begun.
+pub(super) fn reply(text: &TopicPattern, subscribed: Subscribed, may_publish: Option<bool>) -> message::Subscribed {
     let Subscribed { position, recovered, lane, progress } = subscribed;
     let mut reply = message::Subscribed::new(text.as_str());
     if let Some((durable, progress)) = progress {
@@ -55,7 +63,7 @@ fn reply(text: &TopicPattern, subscribed: Subscribed, may_publish: Option<bool>)
     reply.lane = lane;
     reply.reason = recovered.and_then(Result::err).map(|lost| lost.to_string());
     reply.may_publish = may_publish;
-    ServerMessage::Subscribed(reply)
+    reply
 }
 
 /// Unsubscribes. Returns the reply, or `None` if it is already on the control lane.
@@ -73,7 +81,7 @@ pub(super) async fn unsubscribe(
     if forget {
         let forgotten = |durable: &ConsumerName| {
             let reason = format!("durable: another client has forgotten the consumer {durable} of {text}");
-            unsubscribed(topic, ErrorCode::NotFound, reason)
+            unsubscribed(topic, ErrorCode::NotFound.number(), reason)
         };
         if let Err(failure) = context.topics.forget_consumer(&by.client, topic, forgotten).await {
             return Some(ServerMessage::Error(ErrorReply::from(failure)));
@@ -93,13 +101,13 @@ pub(super) async fn unsubscribe(
 }
 
 /// The notice of a subscription's end, for a client that has not asked for it.
-fn unsubscribed(topic: &TopicPattern, code: ErrorCode, reason: String) -> Bytes {
-    let (topic, code, reason) = (topic.as_str().to_owned(), code.number(), Some(reason));
+pub(super) fn unsubscribed(topic: &TopicPattern, code: u16, reason: String) -> Bytes {
+    let (topic, reason) = (topic.as_str().to_owned(), Some(reason));
     framed(&ServerMessage::Unsubscribed { topic, code, reason }, None)
 }
 
 /// Encodes a reply that reaches the control lane through the worker's inbox.
-fn framed(reply: &ServerMessage, re: Option<&RequestId>) -> Bytes {
+pub(super) fn framed(reply: &ServerMessage, re: Option<&RequestId>) -> Bytes {
     let mut frame = BytesMut::new();
     reply.encode(re, &mut frame);
     exact(frame)

@@ -3,6 +3,7 @@
 
 mod datagrams;
 mod lanes;
+mod orders;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,6 +19,8 @@ use uuid::Uuid;
 use self::datagrams::Datagrams;
 pub(crate) use self::lanes::TopicLane;
 use self::lanes::TopicLanes;
+use self::orders::Orders;
+pub(crate) use self::orders::{Maker, Order};
 use crate::envelope::{EncodedBatch, EncodedMessage};
 use crate::frame::{Compression, PREFIX_BYTES, split};
 use crate::message::{CloseCode, ClosedBy, LaneChoice, TopicPattern};
@@ -94,7 +97,10 @@ pub(crate) struct Outbound {
     subscriptions: AtomicUsize,
     /// Why the client has to go, once that is decided.
     ended: OnceLock<ClosedBy>,
-    end: Notify,
+    /// What others than the client do with its subscriptions.
+    orders: Orders,
+    /// Wakes its owner to the end and to orders.
+    called: Notify,
 }
 
 impl Outbound {
@@ -109,8 +115,20 @@ impl Outbound {
         datagram_bytes: usize,
     ) -> Arc<Self> {
         let (lanes, datagrams) = (Mutex::new(TopicLanes::new(topic_lanes)), Datagrams::new(datagram_bytes));
-        let (subscriptions, ended, end) = (AtomicUsize::new(0), OnceLock::new(), Notify::new());
-        Arc::new(Self { id, compression, control, carrier, counters, datagrams, lanes, subscriptions, ended, end })
+        let (subscriptions, ended, orders) = (AtomicUsize::new(0), OnceLock::new(), Orders::default());
+        Arc::new(Self {
+            id,
+            compression,
+            control,
+            carrier,
+            counters,
+            datagrams,
+            lanes,
+            subscriptions,
+            ended,
+            orders,
+            called: Notify::new(),
+        })
     }
 
     /// The counters of what the client gets, and of what is dropped for it.
@@ -306,17 +324,37 @@ impl Outbound {
     /// Ends the client, unless it has been ended already.
     pub(crate) fn end(&self, closed: ClosedBy) {
         if self.ended.set(closed).is_ok() {
-            self.end.notify_one();
+            self.called.notify_one();
         }
     }
 
-    /// Waits until the client is ended. One caller.
+    /// Waits until the client is ended. One caller, which is not in [`called`](Self::called) as well.
     pub(crate) async fn ended(&self) -> ClosedBy {
         loop {
             if let Some(closed) = self.ended.get() {
                 return closed.clone();
             }
-            self.end.notified().await;
+            self.called.notified().await;
+        }
+    }
+
+    /// Leaves an order for the client's owner. False if too many wait.
+    pub(crate) fn order(&self, order: Order) -> bool {
+        let has_room = self.orders.add(order);
+        self.called.notify_one();
+        has_room
+    }
+
+    /// Waits for the next order, or until the client is ended. One caller.
+    pub(crate) async fn called(&self) -> Result<Order, ClosedBy> {
+        loop {
+            if let Some(closed) = self.ended.get() {
+                return Err(closed.clone());
+            }
+            if let Some(order) = self.orders.take() {
+                return Ok(order);
+            }
+            self.called.notified().await;
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::handler::{self, Context};
 use crate::limits::Place;
 use crate::message::{
     ClientInfo, ClientMessage, ClientName, CloseCode, ErrorCode, ErrorReply, Handshake, HandshakeReply, Limits, Member,
-    PROTOCOL_VERSION, Request, RequestId, ServerMessage, Token, now_ms,
+    PROTOCOL_VERSION, Position, Request, RequestId, ServerMessage, Token, TopicName, now_ms,
 };
 use crate::outbound::Outbound;
 use crate::registry::{Naming, NotRegistered};
@@ -40,6 +40,8 @@ pub(super) struct Welcomed {
     pub(super) registration: RegistryEntry,
     pub(super) member: Member,
     pub(super) identity: Identity,
+    /// Where the subscriptions that the server makes are to begin.
+    pub(super) since: Vec<(TopicName, Position)>,
 }
 
 /// A refused client: how its connection ends, and its control lane for the last messages.
@@ -92,13 +94,13 @@ pub(super) async fn welcome(
         admit(id, re.as_ref(), presented, &control, worker_context).await
     };
     match timeout_at(deadline, greeting).await.map_err(late).flatten() {
-        Ok(Admitted { registration, compression, member, identity }) => {
+        Ok(Admitted { registration, compression, member, identity, since }) => {
             completed(&member);
             let lanes = size(context.config.limits.topic_lanes);
             let counters = Arc::clone(worker_context.counters());
             let datagrams = size(context.config.quic.datagram_send_buffer);
             let outbound = Outbound::new(id, compression, control, carrier.clone(), counters, lanes, datagrams);
-            Ok(Box::new(Welcomed { reader, outbound, registration, member, identity }))
+            Ok(Box::new(Welcomed { reader, outbound, registration, member, identity, since }))
         }
         Err(end) => Err(Refused { end, control: Some(control) }),
     }
@@ -194,6 +196,8 @@ struct Admitted {
     compression: Compression,
     member: Member,
     identity: Identity,
+    /// Where the subscriptions that the server makes are to begin.
+    since: Vec<(TopicName, Position)>,
 }
 
 /// Authenticates and registers a client, and answers its handshake.
@@ -242,7 +246,8 @@ async fn admit(
         None if context.config.auth.own_names => (asked.clone(), Naming::Chosen),
         None => (None, Naming::Chosen),
     };
-    let member = Member::new(id, name.clone(), identity.user.as_deref().map(str::to_owned));
+    let mut member = Member::new(id, name.clone(), identity.user.as_deref().map(str::to_owned));
+    member.info.clone_from(&identity.info);
     let info = ClientInfo::new(member.clone(), now_ms(), transport);
     let registration = if is_confirmed {
         context.registry.register(info, worker_context.worker, naming).map(RegistryEntry::Made)
@@ -263,6 +268,8 @@ async fn admit(
     reply.accepted = true;
     reply.user = member.user.clone();
     reply.client_name = name.filter(|name| asked.as_ref() != Some(name));
+    reply.info.clone_from(&member.info);
+    reply.subscriptions = identity.rights.subscriptions().iter().map(|text| text.as_str().to_owned()).collect();
     reply.expires_at = identity.expires_at;
     reply.permissions = identity.rights.told();
     reply.inbox = member.user.as_deref().and_then(|user| context.topics.inbox(user)).map(|it| it.as_str().to_owned());
@@ -272,7 +279,7 @@ async fn admit(
     reply.compression = handshake.compression.choose();
     let compression = reply.compression;
     send_now(control, re, &ServerMessage::HandshakeResponse(Box::new(reply)));
-    Ok(Admitted { registration, compression, member, identity })
+    Ok(Admitted { registration, compression, member, identity, since: handshake.since })
 }
 
 /// Closing code for a client that the registry refused.

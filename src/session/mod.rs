@@ -40,9 +40,9 @@ use self::reassembly::ReassemblyBudget;
 use self::reply_queue::ReplyQueue;
 use self::time_slice::TimeSlices;
 use crate::frame;
-use crate::handler::{Caller, Context, Replies};
+use crate::handler::{self, Caller, Context, Replies};
 use crate::limits::Allowance;
-use crate::message::{ServerMessage, Token};
+use crate::message::{ClosedBy, ServerMessage, Token};
 use crate::metrics::Counters;
 use crate::origin::OwnPages;
 use crate::outbound::Outbound;
@@ -192,7 +192,7 @@ fn begin(
     welcomed: Welcomed,
     worker_context: &WorkerContext,
 ) -> (Arc<Session>, LaneReader, RegistryEntry) {
-    let Welcomed { reader, outbound, registration, member, identity } = welcomed;
+    let Welcomed { reader, outbound, registration, member, identity, since } = welcomed;
     let context = Arc::clone(&worker_context.context);
     let is_confirmed = matches!(registration, RegistryEntry::Made(_));
     let rates = &context.config.rates;
@@ -214,7 +214,28 @@ fn begin(
         begun: Instant::now(),
         leaving: CancellationToken::new(),
     });
+    handler::assign_first(&session.caller, since);
     (session, reader, registration)
+}
+
+/// Changes the client's subscriptions as others than the client order, until it is ended.
+async fn called(session: &Session) -> ClosedBy {
+    let outbound = &session.outbound;
+    loop {
+        let order = match outbound.called().await {
+            Ok(order) => order,
+            Err(closed) => return closed,
+        };
+        // Boxed: clients without orders would otherwise reserve memory for it.
+        let execution = Box::pin(async {
+            session.gate.opened().await;
+            handler::execute_order(&session.context, &session.caller, order).await;
+        });
+        tokio::select! {
+            () = execution => {}
+            closed = outbound.ended() => return closed,
+        }
+    }
 }
 
 async fn serve(
@@ -245,7 +266,7 @@ async fn serve(
                 end = early::confirm(&session, worker_context, unconfirmed, &mut registered) => end,
                 end = lanes.accept(&session) => end,
                 () = session.carrier.opened_forbidden_stream() => opened_forbidden_stream(),
-                closed = outbound.ended() => End::Sent(closed),
+                closed = called(&session) => End::Sent(closed),
                 () = outbound.control.scheduler().drain() => stopped(&session.carrier),
                 () = outbound.drain_datagrams() => stopped(&session.carrier),
                 () = outbound.control.stopped() => stopped(&session.carrier),

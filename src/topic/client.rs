@@ -20,7 +20,7 @@ use super::hub::ControlMarker;
 use super::topic::Topic;
 use crate::consumer::MemberId;
 use crate::message::{ConsumerName, Member, Sender, TopicName, TopicPattern};
-use crate::outbound::{Outbound, TopicLane};
+use crate::outbound::{Maker, Outbound, TopicLane};
 use crate::pattern_index::{PatternIndex, Sought};
 
 /// One client. Its owner calls [`Topics::leave`](super::Topics::leave) at its end, and awaits `tasks`.
@@ -48,6 +48,8 @@ struct Subscriptions {
     by_text: HashMap<TopicPattern, Option<Subscription>>,
     /// Those that are made and match more than one topic.
     patterns: PatternIndex<()>,
+    /// Those that the server is about to make.
+    assigned: Vec<TopicPattern>,
     /// The client has left: nothing more is added.
     is_closed: bool,
 }
@@ -59,6 +61,7 @@ pub(super) struct Subscription {
     pub(super) topic: Option<Arc<Topic>>,
     pub(super) lane: TopicLane,
     pub(super) presence: bool,
+    pub(super) maker: Maker,
     /// Whether the client had proved its identity when the subscription was made.
     pub(super) is_authenticated: bool,
     /// Whether it brings what is in the inboxes of users, because the client's token allowed it.
@@ -118,6 +121,8 @@ pub(crate) struct Granted {
     pub(crate) replays: bool,
     /// What is in the inboxes of users.
     pub(crate) inboxes: bool,
+    /// The subscription's maker.
+    pub(crate) maker: Maker,
 }
 
 impl Client {
@@ -152,8 +157,13 @@ impl Client {
     }
 
     /// Takes a place for a subscription to this text, until the result is dropped or the subscription is made.
-    pub(super) fn reserve(&self, text: &TopicPattern, most: usize) -> Result<Reserved<'_>, TopicError> {
+    pub(super) fn reserve(&self, text: &TopicPattern, maker: Maker, most: usize) -> Result<Reserved<'_>, TopicError> {
         let mut subscriptions = self.subscriptions();
+        if maker == Maker::Token {
+            subscriptions.assigned.retain(|assigned| assigned != text);
+        } else if subscriptions.assigned.contains(text) {
+            return Err(TopicError::Subscribed(text.clone()));
+        }
         let held = subscriptions.by_text.len();
         if subscriptions.is_closed {
             return Err(TopicError::Closing);
@@ -166,6 +176,21 @@ impl Client {
                 Ok(Reserved { client: self, text: text.clone(), is_made: false })
             }
         }
+    }
+
+    /// Keeps a place for a subscription that the server is about to make. False if the client has it already.
+    pub(crate) fn assign(&self, text: &TopicPattern) -> bool {
+        let mut subscriptions = self.subscriptions();
+        let is_new = !subscriptions.by_text.contains_key(text) && !subscriptions.assigned.contains(text);
+        if is_new {
+            subscriptions.assigned.push(text.clone());
+        }
+        is_new
+    }
+
+    /// Gives up a subscription that the server was about to make.
+    pub(crate) fn unassign(&self, text: &TopicPattern) {
+        self.subscriptions().assigned.retain(|assigned| assigned != text);
     }
 
     /// The texts of its subscriptions.
@@ -183,11 +208,11 @@ impl Client {
     /// What it was granted with a subscription; `None` if there is none to this text.
     pub(crate) fn subscription(&self, text: &TopicPattern) -> Option<Granted> {
         let subscriptions = self.subscriptions();
-        let Subscription { presence, catching_up, source, sees_inboxes, .. } =
+        let Subscription { presence, maker, catching_up, source, sees_inboxes, .. } =
             subscriptions.by_text.get(text)?.as_ref()?;
         let replays = matches!(source, Source::Consumer(_))
             || catching_up.as_ref().is_some_and(|replay| !replay.task.is_finished());
-        Some(Granted { presence: *presence, replays, inboxes: *sees_inboxes })
+        Some(Granted { presence: *presence, replays, inboxes: *sees_inboxes, maker: *maker })
     }
 
     /// A place on the control lane for a frame, and a token that is cancelled once the frame is there, or never will

@@ -19,7 +19,7 @@ use crate::config::{OverflowPolicy, TopicRule};
 use crate::limits::Allowance;
 use crate::log::{Since, Unrecovered};
 use crate::message::{ConsumerName, ConsumerRequest, Position, Subscribe, TopicName, TopicPattern};
-use crate::outbound::TopicLane;
+use crate::outbound::{Maker, TopicLane};
 
 /// A client's request to subscribe.
 pub(crate) struct SubscribeRequest<'a> {
@@ -34,6 +34,7 @@ pub(crate) struct SubscribeRequest<'a> {
     pub(crate) take_over: &'a (dyn Fn(&ConsumerName) -> Bytes + Send + Sync),
     /// Whether a pattern also brings what is in the inboxes of users.
     pub(crate) sees_inboxes: bool,
+    pub(crate) maker: Maker,
 }
 
 /// A subscription that has begun.
@@ -58,12 +59,12 @@ impl Topics {
         let rule = Arc::clone(self.rule(pattern));
         let most = size(self.shared.config.limits.max_subscriptions);
         let Ok(name) = TopicName::new(pattern.as_str()) else {
-            let reserved = request.who.reserve(pattern, most)?;
+            let reserved = request.who.reserve(pattern, request.maker, most)?;
             let place = self.shared.workers.room_at(request.who.worker).await;
             return Ok(self.subscribe_to_pattern(request, &rule, reserved, place));
         };
         loop {
-            let reserved = request.who.reserve(pattern, most)?;
+            let reserved = request.who.reserve(pattern, request.maker, most)?;
             let topic = self.find_or_make(&name, request.allowance)?;
             let since = self.since(&topic, &request.wanted).await?;
             if let Some(ConsumerRequest::Durable(consumer)) = &request.wanted.consumer {
@@ -123,8 +124,8 @@ impl Topics {
                 place.send(InboxItem::Subscribe { target, receiver, joined: None, marker: None });
             }
             let (presence, sees_inboxes, source) = (wanted.presence, request.sees_inboxes, Source::All);
-            let (topic, catching_up) = (None, None);
-            Subscription { topic, lane, presence, is_authenticated, sees_inboxes, ended, catching_up, source }
+            let (topic, catching_up, maker) = (None, None, request.maker);
+            Subscription { topic, lane, presence, maker, is_authenticated, sees_inboxes, ended, catching_up, source }
         });
         subscribed
     }

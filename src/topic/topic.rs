@@ -258,8 +258,8 @@ impl Topic {
             let target = Target::Topic(self.id);
             room.send(who.worker, InboxItem::Subscribe { target, receiver, joined, marker });
             let (topic, presence, sees_inboxes) = (Some(Arc::clone(self)), wanted.presence, false);
-            let source = if is_shared { Source::Group } else { Source::All };
-            Subscription { topic, lane, presence, is_authenticated, sees_inboxes, ended, catching_up, source }
+            let (source, maker) = (if is_shared { Source::Group } else { Source::All }, request.maker);
+            Subscription { topic, lane, presence, maker, is_authenticated, sees_inboxes, ended, catching_up, source }
         });
         Some(Ok(begun))
     }
@@ -326,8 +326,8 @@ impl Topic {
             let (membership, others) = dispatcher.join(self, who, &lane);
             displaced = others;
             let (topic, source) = (Some(Arc::clone(self)), Source::Consumer(membership));
-            let (sees_inboxes, ended, catching_up) = (false, None, None);
-            Subscription { topic, lane, presence, is_authenticated, sees_inboxes, ended, catching_up, source }
+            let (sees_inboxes, ended, catching_up, maker) = (false, None, None, request.maker);
+            Subscription { topic, lane, presence, maker, is_authenticated, sees_inboxes, ended, catching_up, source }
         });
         let subscribed = (!is_announced).then_some(subscribed);
         Begun::Member { subscribed, displaced }

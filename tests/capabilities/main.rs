@@ -53,6 +53,7 @@ mod replay;
 mod retained;
 mod revocation;
 mod revoked;
+mod server_subscriptions;
 mod short_lived;
 mod slow_subscribers;
 mod stats;

@@ -1,4 +1,4 @@
-//! Actions of the admin API: publish a text, disconnect a client or a user.
+//! Actions of the admin API: publish a text; disconnect, subscribe or unsubscribe a client or a user.
 
 use std::sync::Arc;
 
@@ -14,7 +14,9 @@ use uuid::Uuid;
 
 use super::{Http, Refusal};
 use crate::handler::{self, Target};
-use crate::message::{Close, CloseCode, ErrorReply, Invalid, Payload, TopicName, USER_BOUNDS, is_user};
+use crate::message::{
+    Close, CloseCode, ErrorReply, Invalid, MAX_REASON_BYTES, Payload, TopicName, TopicPattern, USER_BOUNDS, is_user,
+};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,6 +31,16 @@ struct Disconnect {
     client: Option<Uuid>,
     user: Option<String>,
     code: Option<u16>,
+    reason: Option<String>,
+}
+
+/// A subscription to make or to end.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Subscription {
+    client: Option<Uuid>,
+    user: Option<String>,
+    topic: String,
     reason: Option<String>,
 }
 
@@ -59,6 +71,35 @@ pub(super) async fn disconnect(
     let close = Close::new(code.map_or(CloseCode::FORBIDDEN, CloseCode), reason)?;
     let clients = handler::disconnect(&http.worker_context.context, &target, close).await;
     reached(&target, clients)
+}
+
+/// `POST /api/subscribe`
+pub(super) async fn subscribe(
+    State(http): State<Arc<Http>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>, Refusal> {
+    let Subscription { client, user, topic, reason } =
+        parse(body, r#"{"client":"...","topic":"..."} or {"user":"...","topic":"..."}"#)?;
+    if reason.is_some() {
+        return Err(Refusal::bad("reason: a subscription that is made has none; leave it out"));
+    }
+    let (target, topic) = (target(client, user)?, TopicPattern::new(&topic)?);
+    reached(&target, handler::subscribe(&http.worker_context.context, &target, &topic))
+}
+
+/// `POST /api/unsubscribe`
+pub(super) async fn unsubscribe(
+    State(http): State<Arc<Http>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>, Refusal> {
+    let Subscription { client, user, topic, reason } =
+        parse(body, r#"{"client":"...","topic":"...","reason":"..."} or {"user":"...","topic":"..."}"#)?;
+    let (target, topic) = (target(client, user)?, TopicPattern::new(&topic)?);
+    let reason = reason.unwrap_or_else(|| "unsubscribed by an administrator".into());
+    if reason.len() > MAX_REASON_BYTES {
+        return Err(Refusal::bad(format!("reason: at most {MAX_REASON_BYTES} bytes are allowed")));
+    }
+    reached(&target, handler::unsubscribe(&http.worker_context.context, &target, &topic, &reason))
 }
 
 /// The target that a body names with exactly one of its fields.

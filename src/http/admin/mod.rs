@@ -26,6 +26,8 @@ pub(super) fn router(http: &Arc<Http>, at: Serves) -> Router<Arc<Http>> {
         .route("/metrics", get(watch::metrics))
         .route("/api/publish", post(act::publish))
         .route("/api/disconnect", post(act::disconnect))
+        .route("/api/subscribe", post(act::subscribe))
+        .route("/api/unsubscribe", post(act::unsubscribe))
         .route("/api/revoke", post(revoke::revoke))
         .route("/api/unrevoke", post(revoke::unrevoke))
         .route("/api/revocations", get(revoke::list))

@@ -7,6 +7,8 @@ use bytestring::ByteString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use serde_json::value::RawValue;
 
+use super::json::nests_deeper_than;
+
 /// A JSON value (RFC 8259) as text. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Json(ByteString);
@@ -57,6 +59,11 @@ impl Json {
     /// Always false: a value has at least one byte.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether its arrays and objects nest at most so deep.
+    pub fn nests_at_most(&self, deepest: usize) -> bool {
+        !nests_deeper_than(self.0.as_bytes(), deepest)
     }
 
     /// Whether it is an object.
