@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use crate::frame::{self, Body, BodyError, Compression, PREFIX_BYTES, allocated};
-use crate::message::{ServerMessage, encode_with_tail};
+use crate::message::{RequestId, ServerMessage, encode_with_tail};
 
 /// Bytes reserved for a message beside its content and attachment.
 const HEAD_BYTES: usize = 160;
@@ -156,9 +156,14 @@ impl EncodedBatch {
 
     /// Adds a message with so many bytes of content.
     pub(crate) fn put(&mut self, message: &ServerMessage, content_bytes: usize) {
+        self.put_reply(None, message, content_bytes);
+    }
+
+    /// Adds a message that replies to a request.
+    pub(crate) fn put_reply(&mut self, re: Option<&RequestId>, message: &ServerMessage, content_bytes: usize) {
         self.frames.reserve(content_bytes + HEAD_BYTES);
         let start = self.frames.len();
-        message.encode(None, &mut self.frames);
+        message.encode(re, &mut self.frames);
         self.messages += 1;
         self.is_compressible |= self.frames.len() - start >= self.compress_min_bytes.saturating_add(PREFIX_BYTES);
     }

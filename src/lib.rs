@@ -60,6 +60,7 @@ mod outbound;
 mod pattern_index;
 mod registry;
 mod reload;
+mod request;
 mod server;
 mod session;
 mod status;

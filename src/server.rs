@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::origin::OwnPages;
 use crate::registry::Registry;
 use crate::reload::{FileWatch, Reload};
+use crate::request::Requests;
 use crate::status::ServerStatus;
 use crate::tls::{self, Made, ResetKey, ServerTls, Sides};
 use crate::topic::{Releases, Topics};
@@ -123,12 +124,15 @@ impl Server {
         let (topics, topic_inboxes) = Topics::new(Arc::clone(&config), durable.clone(), count);
         releases.to(&topics);
         topics.adopt();
+        let (open, held) = (size(config.limits.client_requests), size(config.limits.responder_requests));
+        let requests = Requests::new(count, open, held);
         let addresses = Addresses::new(&config.rates);
         let metrics = Metrics::new(count);
         let http_places = Arc::new(Semaphore::new(size(config.limits.max_http_connections)));
         let live = Live::new(&config, made_admin_token.clone());
         let expiry = tls.expiry();
-        let context = Arc::new(Context { config, live, registry, topics, addresses, auth, sessions, metrics, expiry });
+        let context =
+            Arc::new(Context { config, live, registry, topics, requests, addresses, auth, sessions, metrics, expiry });
         let draining = CancellationToken::new();
         let served = [("https", http_addr), ("http", plain_http_addr)];
         let served = served.into_iter().filter_map(|(scheme, addr)| Some((scheme, addr?.port()))).collect();

@@ -10,7 +10,7 @@ use tokio::runtime::RuntimeMetrics;
 
 use crate::handler::Context;
 use crate::message::now_ms;
-use crate::metrics::{ByCarrier, ClientStats, Clients, Percentiles, Queues, Stats, TopN, thousandths};
+use crate::metrics::{ByCarrier, ClientStats, Clients, OpenRequests, Percentiles, Queues, Stats, TopN, thousandths};
 use crate::outbound::Outbound;
 use crate::registry::Registry;
 use crate::tls::ShortLived;
@@ -85,6 +85,7 @@ impl ServerStatus {
 /// See [`ServerStatus::stats`].
 pub(crate) fn stats(context: &Context, clients: usize) -> Stats {
     let Context { config, registry, topics, metrics, .. } = context;
+    let (open, responders) = context.requests.counts();
     let census = Census::take(registry, clients.min(MAX_LISTED));
     Stats {
         now: now_ms(),
@@ -98,6 +99,7 @@ pub(crate) fn stats(context: &Context, clients: usize) -> Stats {
         totals: metrics.totals(),
         queues: census.queues,
         topics: topics.stats(TOP_TOPICS),
+        requests: OpenRequests::new(open, responders),
         store: topics.store_stats(),
         rtt_ms: Percentiles::of(census.rtts),
         loss_percent: Percentiles::of(census.losses),

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::handler::Context;
+use crate::handler::{self, Context};
 use crate::http::{Http, Listener, TlsFailures};
 use crate::limits::Admission;
 use crate::message::CloseCode;
@@ -89,6 +89,7 @@ impl Worker {
             tokio::select! {
                 () = self.inbox.serve(&roster, counters) => {}
                 () = self.topic_inbox.serve(counters) => {}
+                () = handler::serve_requests(&worker_context.context, self.number) => {}
                 // One worker does this for all.
                 () = topics.expire_loop(), if self.number == 0 => {}
                 () = topics.expire_consumers_loop(), if self.number == 0 => {}

@@ -1,10 +1,10 @@
 //! Bare Quinn, tuned: length-prefixed frames, no JSON, no names, no meaningful limits.
 //!
 //! One `current_thread` runtime, direct writes into each client's stream, acknowledgement frequency and BBR. A frame
-//! that begins with `BROADCAST` goes to every client, any other is echoed on its stream. A client's later streams have
-//! priority over its first one.
+//! that begins with `BROADCAST` goes to every client, one that begins with `RELAY` and a name to the client with that
+//! name, and any other is echoed on its stream. A client's later streams have priority over its first one.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::pin;
@@ -21,7 +21,7 @@ use quinn::{
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::Notify;
 
-use super::{BROADCAST, identity};
+use super::{ADDRESS, BROADCAST, NAME, RELAY, identity};
 use crate::congestion::Congestion;
 
 /// Number of clients written to before the connections' own tasks get their turn to send packets.
@@ -113,21 +113,24 @@ async fn read_frames(recv: &mut quinn::RecvStream, client: &Arc<Client>, hub: &H
         let was_full = end == buffer.len();
         // Consecutive frames with the same destination are forwarded as one write.
         let (mut start, mut run) = (0, 0);
-        let mut run_is_broadcast = false;
+        let mut run_goes = Destination::Back;
         while let Some(body) = buffer[start..end].first_chunk::<4>().map(|head| u32::from_be_bytes(*head)) {
             let total = 4 + usize::try_from(body)?;
             ensure!((5..=MAX_FRAME).contains(&total), "a frame of {body} bytes");
             if end - start < total {
                 break;
             }
-            let is_broadcast = buffer[start + 4] == BROADCAST;
-            if is_broadcast != run_is_broadcast {
-                hub.forward(client, run_is_broadcast, &buffer[run..start]);
-                (run, run_is_broadcast) = (start, is_broadcast);
+            let goes = Destination::of(&buffer[start + 4..start + total]);
+            if buffer[start + 4] == NAME {
+                hub.name(client, &buffer[start + 5..start + total]);
+            }
+            if goes != run_goes {
+                hub.forward(client, run_goes, &buffer[run..start]);
+                (run, run_goes) = (start, goes);
             }
             start += total;
         }
-        hub.forward(client, run_is_broadcast, &buffer[run..start]);
+        hub.forward(client, run_goes, &buffer[run..start]);
         buffer.copy_within(start..end, 0);
         end -= start;
         if was_full && buffer.len() < MAX_FRAME {
@@ -138,11 +141,32 @@ async fn read_frames(recv: &mut quinn::RecvStream, client: &Arc<Client>, hub: &H
     Ok(())
 }
 
+/// The receivers of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Destination {
+    /// Its sender.
+    Back,
+    Everyone,
+    To([u8; ADDRESS]),
+}
+
+impl Destination {
+    fn of(body: &[u8]) -> Self {
+        match body.split_first() {
+            Some((&BROADCAST, _)) => Self::Everyone,
+            Some((&RELAY, rest)) => rest.first_chunk().map_or(Self::Back, |address| Self::To(*address)),
+            _ => Self::Back,
+        }
+    }
+}
+
 /// The connected clients, and the frames queued for all of them.
 #[derive(Default)]
 struct Hub {
     /// A slot stays empty after its client left until the next one takes it, so that slice boundaries never shift.
     clients: Mutex<Vec<Option<Arc<Client>>>>,
+    /// Those that have named themselves.
+    named: Mutex<HashMap<[u8; ADDRESS], Arc<Client>>>,
     pending: Mutex<BytesMut>,
     wake: Notify,
 }
@@ -160,16 +184,32 @@ impl Hub {
     }
 
     fn leave(&self, place: usize) {
-        lock(&self.clients)[place] = None;
+        let left = lock(&self.clients)[place].take();
+        lock(&self.named).retain(|_, client| left.as_ref().is_none_or(|left| !Arc::ptr_eq(left, client)));
     }
 
-    fn forward(&self, client: &Arc<Client>, is_broadcast: bool, frames: &[u8]) {
+    fn name(&self, client: &Arc<Client>, address: &[u8]) {
+        if let Some(address) = address.first_chunk() {
+            lock(&self.named).insert(*address, Arc::clone(client));
+        }
+    }
+
+    fn forward(&self, client: &Arc<Client>, goes: Destination, frames: &[u8]) {
         if frames.is_empty() {
-        } else if is_broadcast {
-            lock(&self.pending).extend_from_slice(frames);
-            self.wake.notify_one();
-        } else {
-            client.write(&Bytes::copy_from_slice(frames));
+            return;
+        }
+        match goes {
+            Destination::Back => client.write(&Bytes::copy_from_slice(frames)),
+            Destination::Everyone => {
+                lock(&self.pending).extend_from_slice(frames);
+                self.wake.notify_one();
+            }
+            Destination::To(address) => {
+                let named = lock(&self.named).get(&address).cloned();
+                if let Some(named) = named {
+                    named.write(&Bytes::copy_from_slice(frames));
+                }
+            }
         }
     }
 

@@ -21,7 +21,9 @@ pub(super) async fn run(args: &Args, target: Target) -> Result<bool> {
     let limit = super::limit(args)?;
     match args.mode {
         Mode::Connect => connections(args, target, limit).await,
-        Mode::Echo | Mode::Broadcast | Mode::Topic | Mode::Direct => messages(args, target, limit).await,
+        Mode::Echo | Mode::Broadcast | Mode::Topic | Mode::Direct | Mode::Request => {
+            messages(args, target, limit).await
+        }
     }
 }
 
@@ -33,12 +35,13 @@ async fn messages(args: &Args, target: Target, limit: Limit) -> Result<bool> {
         Mode::Broadcast => (Interest::Broadcasts, clients),
         Mode::Topic => (Interest::Topics(topics), clients),
         Mode::Direct => (Interest::Requests, 2 * clients),
+        Mode::Request => (Interest::Calls, 2 * clients),
     };
     let mut crowd = Crowd::connect(&target, connected, interest).await.with_context(|| unreachable(args))?;
     let stalled = if args.mode == Mode::Topic { usize::from(args.stalled) } else { 0 };
     crowd.add_stalled(stalled).await?;
     let senders = match args.mode {
-        Mode::Echo | Mode::Direct | Mode::Connect => clients,
+        Mode::Echo | Mode::Direct | Mode::Request | Mode::Connect => clients,
         Mode::Broadcast | Mode::Topic => clients.min(args.senders.into()),
     };
     let size = args.message_size;
@@ -77,7 +80,7 @@ async fn messages(args: &Args, target: Target, limit: Limit) -> Result<bool> {
         writeln!(std::io::stdout(), "{document:#}")?;
     } else {
         let what = mode_name(args.mode);
-        let (who, unit) = if args.mode == Mode::Direct { ("pairs", "round trips") } else { ("clients", "messages") };
+        let (who, unit) = if args.mode.is_asked() { ("pairs", "round trips") } else { ("clients", "messages") };
         let mut out = std::io::stdout().lock();
         writeln!(out, "{what}: {clients} {who}, {size} bytes, {} in flight per sender", args.window)?;
         writeln!(out, "  duration    {:.3} s", outcome.elapsed.as_secs_f64())?;
@@ -158,6 +161,7 @@ const fn mode_name(mode: Mode) -> &'static str {
         Mode::Broadcast => "Broadcast",
         Mode::Topic => "Topic",
         Mode::Direct => "Direct",
+        Mode::Request => "Request",
         Mode::Connect => "Connect",
     }
 }

@@ -23,7 +23,7 @@ use serde_json::Value;
 
 use crate::load::board::Plan;
 use crate::load::crowd::Crowd;
-use crate::load::{Limit, Mode, Shape, Topics, connect};
+use crate::load::{Limit, Shape, Topics, connect};
 use crate::processes;
 pub(crate) use column::Column;
 use plan::{Group, Load, Work};
@@ -164,7 +164,7 @@ async fn carry(server: &Server, crowd: &Crowd, load: &Load, extent: &Extent, tab
         }
     }
     let micros = |percentile| outcome.latency.value_at_percentile(percentile) as f64 / 1e3;
-    let rate = if load.mode == Mode::Direct { Metric::RoundTrips } else { Metric::Rate };
+    let rate = if load.mode.is_asked() { Metric::RoundTrips } else { Metric::Rate };
     table.add(&load.name, rate, load.rate, column, outcome.rate());
     table.add(&load.name, Metric::P50, load.latency, column, micros(50.0));
     table.add(&load.name, Metric::P99, load.latency, column, micros(99.0));

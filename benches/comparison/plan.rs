@@ -114,7 +114,13 @@ pub(super) fn groups(extent: &Extent) -> Vec<Group> {
             "direct, 10 pairs",
             20,
             Interest::Requests,
-            vec![direct(10, 128, 1), direct(10, 128, 6), direct(10, 128, 64)],
+            [1, 6, 64].map(|window| asked(Mode::Direct, 10, 128, window)).into(),
+        ),
+        messages(
+            "request, 10 pairs",
+            20,
+            Interest::Calls,
+            [1, 64].map(|window| asked(Mode::Request, 10, 128, window)).into(),
         ),
         connect(FULL, false),
         connect(RESUMED, true),
@@ -159,10 +165,11 @@ fn echo(clients: usize, size: usize, window: u64, encoding: Encoding) -> Load {
 }
 
 /// Requests to as many other clients, and their answers.
-fn direct(pairs: usize, size: usize, window: u64) -> Load {
+fn asked(mode: Mode, pairs: usize, size: usize, window: u64) -> Load {
+    let what = if mode == Mode::Direct { "direct" } else { "request" };
     Load {
-        name: format!("direct, {pairs} pairs, {size} B, {window} in flight each"),
-        mode: Mode::Direct,
+        name: format!("{what}, {pairs} pairs, {size} B, {window} in flight each"),
+        mode,
         encoding: Encoding::Text,
         senders: pairs,
         size,

@@ -36,7 +36,7 @@ impl Plan {
         match self.shape.mode {
             Mode::Broadcast => clients,
             Mode::Topic => self.topics.receivers(clients),
-            Mode::Echo | Mode::Direct | Mode::Connect => 1,
+            Mode::Echo | Mode::Direct | Mode::Request | Mode::Connect => 1,
         }
     }
 
@@ -46,7 +46,7 @@ impl Plan {
 
     /// Whether messages return to their senders, and only to them.
     const fn is_returned(&self) -> bool {
-        matches!(self.shape.mode, Mode::Echo | Mode::Direct)
+        matches!(self.shape.mode, Mode::Echo | Mode::Direct | Mode::Request)
     }
 }
 
@@ -254,7 +254,7 @@ impl Round {
         self.sending = self.senders.len();
         let sequences = match plan.shape.mode {
             Mode::Broadcast | Mode::Topic => plan.copies(self.clients) * plan.senders * plan.topics.count,
-            Mode::Echo | Mode::Direct | Mode::Connect => self.clients,
+            Mode::Echo | Mode::Direct | Mode::Request | Mode::Connect => self.clients,
         };
         self.sequences.clear();
         self.sequences.resize_with(sequences, Sequence::default);
@@ -279,11 +279,12 @@ impl Round {
     /// Appends the answer if this is a request to this client.
     pub(super) fn answer(&mut self, me: usize, body: &[u8], out: &mut Vec<u8>) -> bool {
         let shape = self.plan.shape;
-        if shape.mode != Mode::Direct || me < self.plan.senders {
+        if !shape.mode.is_asked() || me < self.plan.senders {
             return false;
         }
         let Some(payload) = shape.find(body, &mut self.hint) else { return false };
-        let is_answered = shape.return_address(body).is_some_and(|to| self.answer.append(to, payload, out));
+        let own = self.addresses.get(me).map_or("", String::as_str);
+        let is_answered = shape.return_address(body).is_some_and(|to| self.answer.append(to, own, payload, out));
         self.corrupted += u64::from(!is_answered);
         true
     }

@@ -3,7 +3,7 @@
 //! A payload is printable ASCII, so the same bytes are valid inside JSON, as an attachment and bare: `E` or `B`, sender
 //! (4 hexadecimal digits), phase (4), number (12), then filler up to the size.
 
-use super::{Driver, nats};
+use super::{Driver, bare, nats};
 
 pub(super) const STAMP: usize = 9 + NUMBER;
 /// Digits of a message's number.
@@ -14,6 +14,7 @@ const FILLER: &[u8] = b"the quick brown fox jumps over the lazy dog ";
 const CONTENT: &[u8] = b"\"content\":\"";
 const ECHO: &[u8] = b"Echo: ";
 const FROM: &[u8] = b"\"from\":\"";
+const REQUEST: &[u8] = b"\"request\":\"";
 /// Length of a client id, which is a UUID.
 pub(super) const CLIENT_ID: usize = 36;
 /// Bytes of a `direct` that contain its `from`.
@@ -29,8 +30,17 @@ pub(crate) enum Mode {
     Topic,
     /// Requests and replies: each message goes to one other client, which sends it back.
     Direct,
+    /// The same with requests that the server keeps account of: it brings the reply to the one that asked.
+    Request,
     /// No messages: connections are opened and closed.
     Connect,
+}
+
+impl Mode {
+    /// Whether each message is a request that one other client answers.
+    pub(crate) const fn is_asked(self) -> bool {
+        matches!(self, Self::Direct | Self::Request)
+    }
 }
 
 /// How a payload is transported in this project's protocol.
@@ -111,7 +121,7 @@ impl Shape {
     const fn mark(self) -> u8 {
         match self.mode {
             Mode::Broadcast | Mode::Topic => b'B',
-            Mode::Echo | Mode::Direct | Mode::Connect => b'E',
+            Mode::Echo | Mode::Direct | Mode::Request | Mode::Connect => b'E',
         }
     }
 
@@ -125,6 +135,8 @@ impl Shape {
     /// last one, which rarely changes from message to message.
     pub(super) fn find<'a>(self, body: &'a [u8], hint: &mut usize) -> Option<&'a [u8]> {
         match (self.driver, body.first()?) {
+            // Behind the addresses of both ends.
+            (Driver::Bare, _) if self.mode.is_asked() => body.get(1 + 2 * bare::ADDRESS..),
             (Driver::Bare | Driver::Wss, _) => Some(body),
             (Driver::Nats, _) => nats::payload(body),
             (Driver::Qws | Driver::QwsWss, 0x01) => {
@@ -147,10 +159,17 @@ impl Shape {
 
     /// The address to which a request has to be answered.
     pub(super) fn return_address(self, body: &[u8]) -> Option<&[u8]> {
-        if self.driver == Driver::Nats {
-            return nats::reply_subject(body);
+        match self.driver {
+            Driver::Nats => return nats::reply_subject(body),
+            Driver::Bare => return body.get(1 + bare::ADDRESS..1 + 2 * bare::ADDRESS),
+            Driver::Qws | Driver::QwsWss | Driver::Wss => {}
         }
         let head = &body[..body.len().min(HEAD)];
+        if self.mode == Mode::Request {
+            let id = head.windows(REQUEST.len()).position(|window| window == REQUEST)? + REQUEST.len();
+            let length = head[id..].iter().position(|&byte| byte == b'"')?;
+            return head.get(id..id + length);
+        }
         let from = head.windows(FROM.len()).position(|window| window == FROM)? + FROM.len();
         body.get(from..from + CLIENT_ID)
     }

@@ -3,6 +3,7 @@
 //! It runs on its own `current_thread` runtime and does as little as possible per message, because on a small machine
 //! it competes with the server for processor time. It never uses the servers' code.
 
+mod bare;
 pub(crate) mod beside;
 pub(crate) mod board;
 pub(crate) mod connect;
@@ -58,7 +59,8 @@ impl Driver {
     pub(crate) const fn serves(self, mode: Mode) -> bool {
         match self {
             Self::Qws | Self::QwsWss => true,
-            Self::Bare | Self::Wss => !matches!(mode, Mode::Direct),
+            Self::Bare => true,
+            Self::Wss => !mode.is_asked(),
             Self::Nats => !matches!(mode, Mode::Echo),
         }
     }
@@ -73,6 +75,8 @@ pub(crate) enum Interest {
     Topics(Topics),
     /// Requests from other clients, and the answers to their own.
     Requests,
+    /// The same as requests that the server keeps account of, if it does.
+    Calls,
 }
 
 /// Server that the clients connect to, and the certificates they trust.

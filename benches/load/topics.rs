@@ -56,6 +56,19 @@ pub(crate) enum Lane {
     Control,
 }
 
+/// The topic of the requests to one client.
+pub(super) fn calls(client: &str) -> String {
+    format!("calls.{client}")
+}
+
+/// The request of a client that answers requests.
+pub(super) fn answer(client: &str) -> Vec<u8> {
+    let topic = calls(client);
+    json!({ "type": "subscribe", "id": topic, "topic": topic, "lane": "control", "requests": true })
+        .to_string()
+        .into_bytes()
+}
+
 /// The request that subscribes to one topic.
 pub(super) fn subscribe(topic: usize, lane: Lane) -> Vec<u8> {
     let lane = if lane == Lane::Own { "own" } else { "control" };

@@ -25,6 +25,8 @@ impl Config {
             ("limits.max_request_lanes", limits.max_request_lanes, 0, 1024),
             ("limits.lane_pending_replies", limits.lane_pending_replies, 1, 65_536),
             ("limits.meta_bytes", limits.meta_bytes, 2, 65_536),
+            ("limits.client_requests", limits.client_requests, 1, 65_536),
+            ("limits.responder_requests", limits.responder_requests, 1, 1_000_000),
             ("limits.client_unfinished_bytes", limits.client_unfinished_bytes, limits.max_message_bytes, max_lane),
             ("limits.lane_backlog_messages", limits.lane_backlog_messages, 1, max_lane),
             (

@@ -147,6 +147,11 @@ pub struct Limits {
     pub lane_pending_replies: u64,
     /// Longest `meta` of a message, in bytes. Default 1,024; 2 to 65,536.
     pub meta_bytes: u64,
+    /// Open requests of one client to other clients; more get `error` 429. Default 256; 1 to 65,536.
+    pub client_requests: u64,
+    /// Open requests that one client has to answer; if all that answer have as many, further ones get `error` 503.
+    /// Default 1,000; 1 to 1,000,000.
+    pub responder_requests: u64,
     /// Bytes of unfinished bodies of one client, on all its lanes; more close it with 1009. Default 8 MiB;
     /// `max_message_bytes` to 4 GiB.
     pub client_unfinished_bytes: u64,
@@ -376,6 +381,8 @@ impl Default for Limits {
             max_request_lanes: 32,
             lane_pending_replies: 256,
             meta_bytes: 1024,
+            client_requests: 256,
+            responder_requests: 1000,
             client_unfinished_bytes: 8 * MIB,
             lane_backlog_messages: 1024,
             lane_backlog_bytes: 2 * MIB,

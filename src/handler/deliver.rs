@@ -68,7 +68,7 @@ pub(super) fn now(
     if to == from || !replies.accepts_pending {
         return Some((work, id));
     }
-    if !replies.batch().is_some_and(|batch| batch.takes(&context.registry, worker, to, bytes)) {
+    if !replies.batch().is_some_and(|batch| batch.takes(&context.registry, worker, to, None, bytes)) {
         replies.deliver();
         match context.registry.route(worker, to) {
             Found::Route(route) => replies.begin(DirectBatch::new(to, route, context.compress_min_bytes())),

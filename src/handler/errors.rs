@@ -4,10 +4,13 @@ use quic_websocket_store::Refusal;
 
 use crate::auth::Denied;
 use crate::message::{ErrorCode, ErrorReply, ServerMessage};
+use crate::request::{NotOpened, Unanswered};
 use crate::topic::TopicError;
 
 /// Time after which a publish that the store had no room for is worth another try.
 const STORE_RETRY_MS: u64 = 100;
+/// Time after which a request is worth another try for which none that answers had room.
+const REQUEST_RETRY_MS: u64 = 100;
 
 /// Creates an `error` reply.
 pub(crate) fn error(code: ErrorCode, message: impl Into<String>) -> ServerMessage {
@@ -50,6 +53,34 @@ impl From<TopicError> for ErrorReply {
             Some(after) => reply.with_retry_after_ms(after),
             None => reply,
         }
+    }
+}
+
+impl From<NotOpened> for ErrorReply {
+    fn from(refused: NotOpened) -> Self {
+        let (code, retry_after_ms) = match refused {
+            NotOpened::SameId(_) => (ErrorCode::Conflict, None),
+            NotOpened::TooMany(_) => (ErrorCode::RateLimited, None),
+            NotOpened::NoResponder(_) => (ErrorCode::NotFound, None),
+            NotOpened::AllFull(_) => (ErrorCode::Unavailable, Some(REQUEST_RETRY_MS)),
+        };
+        let reply = Self::new(code, refused.to_string());
+        match retry_after_ms {
+            Some(after) => reply.with_retry_after_ms(after),
+            None => reply,
+        }
+    }
+}
+
+impl From<Unanswered> for ErrorReply {
+    fn from(why: Unanswered) -> Self {
+        let code = match why {
+            Unanswered::TimedOut { .. } => ErrorCode::NoReply,
+            Unanswered::ResponderLeft => ErrorCode::ResponderLeft,
+            Unanswered::Cancelled => ErrorCode::Cancelled,
+            Unanswered::RequesterLeft | Unanswered::Closing => ErrorCode::Unavailable,
+        };
+        Self::new(code, why.to_string())
     }
 }
 

@@ -23,10 +23,12 @@ mod permit;
 mod publish;
 mod refresh;
 mod replies;
+mod request;
 mod subscriptions;
 mod work;
 
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
@@ -36,6 +38,8 @@ pub(crate) use self::operate::{Target, disconnect, publish, subscribe, unsubscri
 pub(crate) use self::pending::{Pending, Reply, Resolved};
 pub(crate) use self::permit::may_signal;
 pub(crate) use self::replies::{Before, Replies};
+use self::request::Exchange;
+pub(crate) use self::request::{leave, offer, serve_requests};
 use self::work::Work;
 pub(crate) use self::work::{Deferred, Page, Requested};
 use crate::Printable;
@@ -45,6 +49,7 @@ use crate::limits::{Addresses, Allowance};
 use crate::message::{ClientMessage, Close, ErrorCode, Request, RequestId, ServerMessage, now_ms};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
+use crate::request::{Requests, Responder};
 use crate::tls::Expiry;
 use crate::topic::{Client, Draft, Publication, Topics};
 
@@ -56,6 +61,7 @@ pub(crate) struct Context {
     pub(crate) live: Arc<Live>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) topics: Arc<Topics>,
+    pub(crate) requests: Arc<Requests>,
     pub(crate) addresses: Arc<Addresses>,
     pub(crate) auth: Arc<Auth>,
     pub(crate) sessions: Sessions,
@@ -70,11 +76,17 @@ pub(crate) struct Caller {
     /// Its rate limits.
     pub(crate) allowance: Allowance,
     identity: watch::Sender<Arc<Identity>>,
+    /// The client as one that answers requests, once it does.
+    responder: OnceLock<Arc<Responder>>,
+    /// Whether it has sent a request to another client.
+    has_asked: AtomicBool,
 }
 
 impl Caller {
     pub(crate) fn new(client: Arc<Client>, allowance: Allowance, identity: Identity) -> Self {
-        Self { client, allowance, identity: watch::Sender::new(Arc::new(identity)) }
+        let (identity, responder) = (watch::Sender::new(Arc::new(identity)), OnceLock::new());
+        let has_asked = AtomicBool::new(false);
+        Self { client, allowance, identity, responder, has_asked }
     }
 
     /// The current identity; `refresh` may change it.
@@ -152,15 +164,21 @@ pub(crate) fn answer(
             let from = Some(by.client.sender().clone());
             Work::Publish(Publication { topic, draft: Draft { from, payload, key, ttl_ms } })
         }
-        ClientMessage::Request(_) | ClientMessage::Reply(_) | ClientMessage::Cancel { .. } => {
-            replies.put(id.as_ref(), &not_served("request"));
-            return Outcome::Done;
-        }
         ClientMessage::State { .. } => {
             replies.put(id.as_ref(), &not_served("state"));
             return Outcome::Done;
         }
         ClientMessage::Refresh { token } => Work::Refresh(token),
+        ClientMessage::Request(call) => match replies.lane() {
+            Some(lane) => Work::Exchange(Exchange::Call(call, lane)),
+            None => {
+                let message = "request: not as a datagram, which has no lane for the reply; send it on a lane";
+                replies.put(id.as_ref(), &error(ErrorCode::BadRequest, message));
+                return Outcome::Done;
+            }
+        },
+        ClientMessage::Reply(answer) => Work::Exchange(Exchange::Answer(answer)),
+        ClientMessage::Cancel { re } => Work::Exchange(Exchange::Cancel(re)),
     };
     let admitted = permit::payload(context, &work).and_then(|()| permit::work(context, &by.identity.borrow(), &work));
     if let Err(refused) = admitted {
@@ -170,6 +188,11 @@ pub(crate) fn answer(
     let (work, id) = if matches!(work, Work::Direct { .. } | Work::Signal { .. }) {
         let Some(waiting) = deliver::now(context, by, work, id, replies, now) else { return Outcome::Done };
         waiting
+    } else if let Work::Exchange(exchange) = work {
+        match request::now(context, by, exchange, id, replies, now) {
+            Some((exchange, id)) => (Work::Exchange(exchange), id),
+            None => return Outcome::Done,
+        }
     } else {
         (work, id)
     };
@@ -279,6 +302,7 @@ pub(crate) async fn execute(context: &Context, by: &Caller, work: Requested<Work
         }
         Work::Publish(publication) => return publish::wait(context, by, &publication, id).await,
         Work::Refresh(token) => Some(refresh::refresh(context, by, &token).await),
+        Work::Exchange(exchange) => request::wait(context, by, exchange, id.as_ref()).await,
     };
     Reply::Ready(id, reply)
 }

@@ -2,10 +2,11 @@
 //! topics' rules. Checked before an operation has any effect, and again after a wait during which the token was
 //! refreshed.
 
+use super::request::Exchange;
 use super::{Context, Page, Work};
 use crate::auth::Identity;
 use crate::config::{TopicRule, Who};
-use crate::message::{ConsumerRequest, ErrorCode, ErrorReply, Payload, TopicName, TopicPattern};
+use crate::message::{CallTarget, ConsumerRequest, ErrorCode, ErrorReply, Payload, Recipient, TopicName, TopicPattern};
 
 /// Refuses work that the client may not request.
 pub(super) fn work(context: &Context, by: &Identity, work: &Work) -> Result<(), ErrorReply> {
@@ -34,6 +35,7 @@ pub(super) fn work(context: &Context, by: &Identity, work: &Work) -> Result<(), 
         Work::Signal { .. } => may_signal(by),
         // These concern only what the client already has.
         Work::Unsubscribe { .. } | Work::Refresh(_) => Ok(()),
+        Work::Exchange(exchange) => may_exchange(context, by, exchange),
     }
 }
 
@@ -42,6 +44,8 @@ pub(super) fn payload(context: &Context, work: &Work) -> Result<(), ErrorReply> 
     match work {
         Work::Broadcast(payload) | Work::Direct { payload, .. } => meta(context, payload),
         Work::Publish(publication) => meta(context, &publication.draft.payload),
+        Work::Exchange(Exchange::Call(call, _)) => meta(context, &call.payload),
+        Work::Exchange(Exchange::Answer(answer)) => meta(context, &answer.payload),
         _ => Ok(()),
     }
 }
@@ -78,6 +82,20 @@ pub(super) fn page(context: &Context, by: &Identity, page: &Page) -> Result<(), 
 fn may_publish(context: &Context, by: &Identity, topic: &TopicName) -> Result<(), ErrorReply> {
     let may = by.rights.publish(topic.as_str()) && by.is_one_of(context.topics.rule_of(topic).publish);
     allow(may, "topic", || format!("publish to {}", topic.as_str()))
+}
+
+fn may_exchange(context: &Context, by: &Identity, exchange: &Exchange) -> Result<(), ErrorReply> {
+    match exchange {
+        Exchange::Call(call, _) => match &call.to {
+            CallTarget::Topic(topic) => may_publish(context, by, topic),
+            CallTarget::Recipient(to) => {
+                let field = if matches!(to, Recipient::User(_)) { "user" } else { "to" };
+                allow(by.rights.direct, field, || "send to single clients".into())
+            }
+        },
+        // The client was asked, or has asked.
+        Exchange::Answer(_) | Exchange::Cancel(_) | Exchange::Cancelled(_) => Ok(()),
+    }
 }
 
 /// Whether a subscriber may not publish. A pattern is not a topic name, so it is never read-only.

@@ -1,13 +1,16 @@
 //! Replies to one batch of requests, encoded into one buffer: many small replies become one write and few packets.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use quic_websocket_lane::Sent;
+use quic_websocket_lane::{LaneWriter, Sent};
+use tokio_util::task::TaskTracker;
 
 use super::pending::{Pending, Reply, put_direct};
 use crate::frame::{self, Compression};
 use crate::message::{RequestId, ServerMessage, encode_binary_head, encode_echo};
+use crate::outbound::OnLane;
 use crate::registry::{Delivered, DirectBatch};
 
 /// Largest buffer reserved in advance, in bytes.
@@ -35,6 +38,9 @@ pub(crate) struct Replies {
     last_directs: usize,
     /// Whether such messages, and pending replies, are accepted.
     pub(super) accepts_pending: bool,
+    /// The lane that these go on, if it is one, and the requests to other clients whose replies go on it as well.
+    lane: Option<Arc<LaneWriter>>,
+    open_requests: Option<TaskTracker>,
     /// Estimated size of the next buffer, from the previous ones, so that it is allocated once.
     estimated_bytes: usize,
     /// The client's compression, and the minimum size of compressed bodies in bytes.
@@ -65,6 +71,8 @@ impl Replies {
             ids: Vec::new(),
             last_directs: 0,
             accepts_pending: false,
+            lane: None,
+            open_requests: None,
             estimated_bytes: 0,
             compression,
             compress_min_bytes,
@@ -75,6 +83,26 @@ impl Replies {
     pub(crate) fn with_pending(mut self) -> Self {
         self.accepts_pending = true;
         self
+    }
+
+    /// Accepts requests to other clients as well, whose replies go on this lane.
+    pub(crate) fn on(mut self, lane: &Arc<LaneWriter>) -> Self {
+        self.lane = Some(Arc::clone(lane));
+        self
+    }
+
+    /// The lane for the reply to a request to another client, which stays open for it; `None` if these go on no lane.
+    pub(super) fn lane(&mut self) -> Option<OnLane> {
+        let lane = self.lane.clone()?;
+        Some(OnLane::kept_open(lane, self.open_requests.get_or_insert_default()))
+    }
+
+    /// Waits until no request to another client is open whose reply goes on this lane.
+    pub(crate) async fn requests_answered(&self) {
+        if let Some(open) = &self.open_requests {
+            open.close();
+            open.wait().await;
+        }
     }
 
     /// The batch of messages to one client that are not delivered yet.
@@ -94,6 +122,13 @@ impl Replies {
         let messages = batch.messages();
         self.ids.extend(id.map(|id| (messages.len(), id)));
         messages.put(message, content_bytes);
+    }
+
+    /// Adds a message that is the reply to that client's own request.
+    pub(super) fn join_reply(&mut self, re: &RequestId, message: &ServerMessage, content_bytes: usize) {
+        if let Some(batch) = &mut self.directs {
+            batch.messages().put_reply(Some(re), message, content_bytes);
+        }
     }
 
     /// Delivers the messages to another client, and adds the replies to their sender.

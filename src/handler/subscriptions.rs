@@ -33,7 +33,13 @@ pub(super) async fn subscribe(
     };
     let (who, allowance, take_over) = (&by.client, &by.allowance, &taken);
     let request = SubscribeRequest { who, wanted, allowance, announce, take_over, sees_inboxes, maker: Maker::Client };
+    // Made before the client knows of the subscription: a request that is sent then waits for it.
+    let offer = if request.wanted.requests { by.offer(context, &text) } else { None };
     let subscribed = context.topics.subscribe(&request).await;
+    // Now that it is announced: requests on the control lane come behind that.
+    if let (Ok(_), Some(offer)) = (&subscribed, offer) {
+        by.client.hold_offer(&text, offer);
+    }
     // The token may have been refreshed meanwhile on another lane, which checked the subscriptions before this one
     // existed.
     if !Arc::ptr_eq(permitted, &by.identity()) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::request::Exchange;
 use crate::auth::Identity;
 use crate::message::{Ack, Json, Payload, Position, Recipient, RequestId, Subscribe, Token, TopicName, TopicPattern};
 use crate::topic::Publication;
@@ -13,13 +14,24 @@ use crate::topic::Publication;
 #[derive(Debug)]
 pub(crate) enum Work {
     Broadcast(Payload),
-    Direct { to: Recipient, payload: Payload },
-    Signal { to: Recipient, data: Json },
+    Direct {
+        to: Recipient,
+        payload: Payload,
+    },
+    Signal {
+        to: Recipient,
+        data: Json,
+    },
     Subscribe(Subscribe),
     Ack(Ack),
-    Unsubscribe { topic: TopicPattern, forget: bool },
+    Unsubscribe {
+        topic: TopicPattern,
+        forget: bool,
+    },
     Publish(Publication),
     Refresh(Token),
+    /// Concerns a request that another client answers.
+    Exchange(Exchange),
 }
 
 impl Work {
@@ -28,7 +40,7 @@ impl Work {
     /// the lane.
     fn is_brief(&self) -> bool {
         match self {
-            Self::Broadcast(_) | Self::Direct { .. } | Self::Signal { .. } => true,
+            Self::Broadcast(_) | Self::Direct { .. } | Self::Signal { .. } | Self::Exchange(_) => true,
             Self::Subscribe(_) | Self::Ack(_) | Self::Unsubscribe { .. } | Self::Publish(_) | Self::Refresh(_) => false,
         }
     }

@@ -107,6 +107,11 @@ impl Allowance {
                 self.refused(refusal, &format!("this client sends more than the {per_second} messages a second it may"))
             })?;
         }
+        self.take_bytes(bytes)
+    }
+
+    /// Charges a message that counts only by its `bytes`, as the reply to a request that the server has passed on.
+    pub(crate) fn take_bytes(&self, bytes: usize) -> Result<(), ErrorReply> {
         if let Some(bucket) = &self.bytes {
             let cells = u32::try_from((bytes as u64).div_ceil(CELL_BYTES)).unwrap_or(u32::MAX);
             bucket

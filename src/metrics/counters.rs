@@ -7,10 +7,20 @@ use quic_websocket_lane::{Sent, TrafficCounters};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use crate::message::CloseCode;
+use crate::message::{CloseCode, ErrorCode};
 
 /// The carriers by their names on the wire.
 pub const CARRIERS: [&str; 3] = ["quic", "webtransport", "websocket"];
+
+/// The codes of requests to other clients that failed.
+const FAILURES: [ErrorCode; 6] = [
+    ErrorCode::NotFound,
+    ErrorCode::RateLimited,
+    ErrorCode::Cancelled,
+    ErrorCode::ResponderLeft,
+    ErrorCode::Unavailable,
+    ErrorCode::NoReply,
+];
 
 /// A number that only grows. Its accesses order nothing else.
 #[derive(Debug, Default)]
@@ -50,6 +60,11 @@ pub(crate) struct Counters {
     pub(crate) dead: Counter,
     /// Messages that durable consumers had not processed when the topic no longer kept them.
     pub(crate) lost: Counter,
+    /// Requests to other clients that were passed on.
+    pub(crate) requests: Counter,
+    /// Replies to such requests that were passed on.
+    pub(crate) replies: Counter,
+    failures: [Counter; FAILURES.len()],
     accepted: [Counter; CARRIERS.len()],
     closed: [Counter; CloseCode::NAMED.len() + 1],
 }
@@ -86,6 +101,13 @@ impl Counters {
         self.closed[at.unwrap_or(CloseCode::NAMED.len())].add(1);
     }
 
+    /// Counts a request to another client that failed with this code.
+    pub(crate) fn request_failed(&self, code: u16) {
+        if let Some(at) = FAILURES.iter().position(|known| known.number() == code) {
+            self.failures[at].add(1);
+        }
+    }
+
     pub(super) fn add_to(&self, totals: &mut Totals) {
         totals.messages_in += self.messages_in.get();
         totals.bytes_in += self.bytes_in.get();
@@ -99,6 +121,11 @@ impl Counters {
         totals.consumer_redelivered += self.redelivered.get();
         totals.consumer_dead += self.dead.get();
         totals.consumer_lost += self.lost.get();
+        totals.requests += self.requests.get();
+        totals.request_replies += self.replies.get();
+        for (total, counter) in totals.request_failures.0.iter_mut().zip(&self.failures) {
+            *total += counter.get();
+        }
         for (total, counter) in totals.accepted.0.iter_mut().zip(&self.accepted) {
             *total += counter.get();
         }
@@ -151,6 +178,12 @@ pub struct Totals {
     pub consumer_dead: u64,
     /// Messages that durable consumers had not processed when the topic no longer kept them.
     pub consumer_lost: u64,
+    /// Requests to other clients that were passed on.
+    pub requests: u64,
+    /// Replies to such requests that were passed on.
+    pub request_replies: u64,
+    /// Such requests that failed, by the code of their error.
+    pub request_failures: Failures,
     /// Accepted clients.
     pub accepted: ByCarrier,
     /// Closed connections, including those of clients that were not accepted.
@@ -185,6 +218,23 @@ impl ByCarrier {
 }
 
 impl Serialize for ByCarrier {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+/// A number for each error code of a request to another client.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Failures([u64; FAILURES.len()]);
+
+impl Failures {
+    /// Each code with its number.
+    pub fn iter(&self) -> impl Iterator<Item = (String, u64)> {
+        FAILURES.iter().map(|code| code.number().to_string()).zip(self.0)
+    }
+}
+
+impl Serialize for Failures {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.iter())
     }

@@ -15,10 +15,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 pub(crate) use self::counters::Counters;
-pub use self::counters::{ByCarrier, CARRIERS, Closed, Totals};
+pub use self::counters::{ByCarrier, CARRIERS, Closed, Failures, Totals};
 pub(crate) use self::rate::Rate;
 pub(crate) use self::stats::thousandths;
-pub use self::stats::{ClientStats, Clients, ConsumerStats, Consumers, Percentiles, Queues, Stats, TopicStats, Topics};
+pub use self::stats::{
+    ClientStats, Clients, ConsumerStats, Consumers, OpenRequests, Percentiles, Queues, Stats, TopicStats, Topics,
+};
 pub use self::store::{ByLevel, Latency, Refused, StoreState, StoreStats};
 pub(crate) use self::top::TopN;
 

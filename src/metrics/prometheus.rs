@@ -43,6 +43,10 @@ impl Stats {
         page.one("consumer_in_flight", GAUGE, help, topics.consumers.in_flight)?;
         let help = "Unacknowledged messages of the durable consumer with the most.";
         page.one("consumer_lag_max", GAUGE, help, topics.consumers.max_lag)?;
+        let help = "Requests to other clients that are not yet answered.";
+        page.one("open_requests", GAUGE, help, self.requests.open)?;
+        let help = "Subscriptions and clients that answer requests.";
+        page.one("request_responders", GAUGE, help, self.requests.responders)?;
         if let Some(store) = &self.store {
             page.store(store)?;
         }
@@ -81,9 +85,13 @@ impl Page<'_> {
             ("consumer_redelivered", "Messages that durable consumers delivered again.", totals.consumer_redelivered),
             ("consumer_dead", "Messages that durable consumers gave up, or that were rejected.", totals.consumer_dead),
             ("consumer_lost", "Messages that consumers had not processed when they were gone.", totals.consumer_lost),
+            ("requests", "Requests to other clients that were passed on.", totals.requests),
+            ("request_replies", "Replies to requests that were passed on.", totals.request_replies),
         ] {
             self.one(&format!("{name}_total"), COUNTER, help, count)?;
         }
+        let failures = totals.request_failures.iter().map(|(code, count)| (label("code", &code), count));
+        self.metric("request_failures_total", COUNTER, "Requests to other clients that failed, by code.", failures)?;
         let accepted = totals.accepted.iter().map(|(name, count)| (label("transport", name), count));
         self.metric("accepted_total", COUNTER, "Accepted clients.", accepted)?;
         let closed = totals.closed.iter().map(|(code, count)| (label("code", &code), count));
@@ -173,7 +181,7 @@ mod tests {
     use quic_websocket_lane::Sent;
 
     use super::super::Metrics;
-    use super::super::stats::{Clients, Queues, Topics};
+    use super::super::stats::{Clients, OpenRequests, Queues, Topics};
     use super::super::store::{ByLevel, Refused};
     use super::*;
 
@@ -190,6 +198,7 @@ mod tests {
             totals: metrics.totals(),
             queues: Queues::default(),
             topics: Topics::default(),
+            requests: OpenRequests::default(),
             store: Some(StoreStats {
                 state: StoreState::Full,
                 topics: 3,

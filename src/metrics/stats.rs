@@ -35,6 +35,8 @@ pub struct Stats {
     pub queues: Queues,
     /// Topics.
     pub topics: Topics,
+    /// Requests to other clients that are open.
+    pub requests: OpenRequests,
     /// The store of durable topics, if there is one.
     pub store: Option<StoreStats>,
     /// Round trip times in milliseconds, as measured by QUIC.
@@ -80,6 +82,22 @@ impl Queues {
         self.messages += messages as u64;
         self.bytes += bytes as u64;
         self.max_client_bytes = self.max_client_bytes.max(bytes as u64);
+    }
+}
+
+/// Requests to other clients that are open.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct OpenRequests {
+    /// Requests that are not yet answered.
+    pub open: u64,
+    /// Subscriptions that answer requests, and clients that answer those addressed to them.
+    pub responders: u64,
+}
+
+impl OpenRequests {
+    pub(crate) fn new(open: usize, responders: usize) -> Self {
+        Self { open: open as u64, responders: responders as u64 }
     }
 }
 

@@ -14,6 +14,8 @@ use futures_util::future::join_all;
 use parking_lot::{Mutex, MutexGuard};
 use quic_websocket_lane::{DropNotice, FrameBatch, Gap, LaneWriter, Overflow, SendFailure, SendOptions, Sent};
 use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
 use self::datagrams::Datagrams;
@@ -78,6 +80,25 @@ impl EncodedRun {
             Some((source, offsets)) => FrameBatch::of_topic(frames, Arc::clone(source), vec![offsets[at]]),
             None => FrameBatch::new(frames),
         }
+    }
+}
+
+/// A lane of a client, for messages to it that do not go on its control lane.
+#[derive(Debug)]
+pub(crate) struct OnLane {
+    pub(crate) writer: Arc<LaneWriter>,
+    /// Keeps the lane open until this is dropped.
+    _keeps_open: Option<TaskTrackerToken>,
+}
+
+impl OnLane {
+    pub(crate) fn new(writer: Arc<LaneWriter>) -> Self {
+        Self { writer, _keeps_open: None }
+    }
+
+    /// A lane that its owner does not end before this is dropped: it waits for the tracker.
+    pub(crate) fn kept_open(writer: Arc<LaneWriter>, by: &TaskTracker) -> Self {
+        Self { writer, _keeps_open: Some(by.token()) }
     }
 }
 
@@ -182,14 +203,17 @@ impl Outbound {
         self.put_on(&self.control, run.batch(self.compression), Overflow::Refuse.into())
     }
 
-    /// The same for messages to this client alone.
-    pub(crate) fn deliver_batch(&self, batch: EncodedBatch) -> Sent {
+    /// The same for messages to this client alone, on a lane of its own or the control lane.
+    pub(crate) fn deliver_batch(&self, batch: EncodedBatch, lane: Option<&OnLane>) -> Sent {
         if self.ended.get().is_some() {
             return Sent::default();
         }
         let (joined, messages) = batch.into_frames(self.compression);
-        let taken = match self.control.try_send_joined(&joined, Overflow::Refuse) {
+        let writer = lane.map_or(&self.control, |lane| &lane.writer);
+        let taken = match writer.try_send_joined(&joined, Overflow::Refuse) {
             Ok(()) => return Sent { messages, bytes: joined.len() - messages * PREFIX_BYTES },
+            // The client does not want what comes on this lane; the others go on.
+            Err((taken, SendFailure::Stopped)) if lane.is_some() => taken,
             Err((taken, failure)) => {
                 self.lane_failed(failure);
                 taken

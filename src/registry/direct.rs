@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use quic_websocket_lane::LaneWriter;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
@@ -11,7 +12,7 @@ use uuid::Uuid;
 use super::Registry;
 use super::fanout::Dispatch;
 use crate::envelope::EncodedBatch;
-use crate::outbound::Outbound;
+use crate::outbound::{OnLane, Outbound};
 
 /// Most bytes of a batch of several messages.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
@@ -43,6 +44,8 @@ pub(crate) struct DirectBatch {
     to: Uuid,
     way: Way,
     messages: EncodedBatch,
+    /// The lane that they go on, if that is not the control lane.
+    lane: Option<OnLane>,
 }
 
 /// The outcome of a delivery.
@@ -59,6 +62,8 @@ pub(crate) enum Delivered {
 pub(super) struct Parcel {
     pub(super) to: Uuid,
     pub(super) messages: EncodedBatch,
+    /// The lane that they go on, if that is not the control lane.
+    pub(super) lane: Option<OnLane>,
     /// Gets the number of messages that the client accepted.
     pub(super) accepted: Option<oneshot::Sender<usize>>,
 }
@@ -74,6 +79,18 @@ impl Registry {
         let Some(inbox) = self.worker_of(to).and_then(|worker| self.inboxes.get(worker)) else {
             return Found::NotConnected;
         };
+        Self::reserve(inbox)
+    }
+
+    /// Looks for the way from a worker to a client whose worker is known.
+    pub(crate) fn route_to(&self, from_worker: usize, client: &Arc<Outbound>, worker: usize) -> Found {
+        if from_worker == worker && self.is_idle(worker) {
+            return Found::Route(Route(Way::Here(Arc::clone(client))));
+        }
+        self.inboxes.get(worker).map_or(Found::NotConnected, Self::reserve)
+    }
+
+    fn reserve(inbox: &mpsc::Sender<Dispatch>) -> Found {
         match inbox.clone().try_reserve_owned() {
             Ok(place) => Found::Route(Route(Way::Inbox(place))),
             Err(TrySendError::Full(_)) => Found::Full,
@@ -93,14 +110,29 @@ impl Registry {
     pub(crate) async fn direct(&self, to: Uuid, messages: EncodedBatch) -> Option<oneshot::Receiver<usize>> {
         let inbox = self.inboxes.get(self.worker_of(to)?)?;
         let (accepted, answer) = oneshot::channel();
-        inbox.send(Dispatch::One(Parcel { to, messages, accepted: Some(accepted) })).await.ok()?;
+        inbox.send(Dispatch::One(Parcel { to, messages, lane: None, accepted: Some(accepted) })).await.ok()?;
         Some(answer)
+    }
+
+    /// Sends messages to one client, on a lane of its own or its control lane; waits only while the inbox of its worker
+    /// is full.
+    pub(crate) async fn send_on(&self, lane: Option<OnLane>, to: Uuid, worker: usize, messages: EncodedBatch) {
+        if let Some(inbox) = self.inboxes.get(worker) {
+            // A worker that has ended has no clients left.
+            let _ = inbox.send(Dispatch::One(Parcel { to, messages, lane, accepted: None })).await;
+        }
     }
 }
 
 impl DirectBatch {
     pub(crate) fn new(to: Uuid, Route(way): Route, compress_min_bytes: usize) -> Self {
-        Self { to, way, messages: EncodedBatch::new(compress_min_bytes) }
+        Self { to, way, messages: EncodedBatch::new(compress_min_bytes), lane: None }
+    }
+
+    /// Sends the messages on another lane than the control lane.
+    pub(crate) fn on(mut self, lane: Option<OnLane>) -> Self {
+        self.lane = lane;
+        self
     }
 
     pub(crate) fn to(&self) -> Uuid {
@@ -111,27 +143,35 @@ impl DirectBatch {
         &mut self.messages
     }
 
-    /// Whether it takes another message of about `bytes` bytes to this client. What has entered the inbox of the
-    /// sender's worker since the batch began must not be overtaken.
-    pub(crate) fn takes(&self, registry: &Registry, from_worker: usize, to: Uuid, bytes: usize) -> bool {
+    /// Whether it takes another message of about `bytes` bytes to this client, on a lane or its control lane. What has
+    /// entered the inbox of the sender's worker since the batch began must not be overtaken.
+    pub(crate) fn takes(
+        &self,
+        registry: &Registry,
+        from_worker: usize,
+        to: Uuid,
+        lane: Option<&Arc<LaneWriter>>,
+        bytes: usize,
+    ) -> bool {
         to == self.to
+            && self.lane.as_ref().map(|own| Arc::as_ptr(&own.writer)) == lane.map(Arc::as_ptr)
             && self.messages.bytes() + bytes <= MAX_BATCH_BYTES
             && (matches!(self.way, Way::Inbox(_)) || registry.is_idle(from_worker))
     }
 
     /// Delivers the messages; `asks` whether the number of accepted ones is wanted.
     pub(crate) fn deliver(self, asks: bool) -> Delivered {
-        let Self { to, way, mut messages } = self;
+        let Self { to, way, mut messages, lane } = self;
         match way {
             Way::Here(client) => {
-                let sent = client.deliver_batch(messages);
+                let sent = client.deliver_batch(messages, lane.as_ref());
                 client.counters().sent(sent);
                 Delivered::Now(sent.messages)
             }
             Way::Inbox(place) => {
                 messages.shrink();
                 let (accepted, answer) = asks.then(oneshot::channel).unzip();
-                place.send(Dispatch::One(Parcel { to, messages, accepted }));
+                place.send(Dispatch::One(Parcel { to, messages, lane, accepted }));
                 Delivered::Later(answer)
             }
         }

@@ -145,8 +145,9 @@ impl Inbox {
             let mut queue = batch.drain(..).peekable();
             while let Some(delivery) = queue.next() {
                 match delivery {
-                    Dispatch::One(Parcel { to, messages, accepted }) => {
-                        let sent = roster.get(to).map_or_else(Sent::default, |client| client.deliver_batch(messages));
+                    Dispatch::One(Parcel { to, messages, lane, accepted }) => {
+                        let deliver = |client: Arc<Outbound>| client.deliver_batch(messages, lane.as_ref());
+                        let sent = roster.get(to).map_or_else(Sent::default, deliver);
                         counters.sent(sent);
                         // A sender that has left has dropped the other end.
                         let _ = accepted.map(|accepted| accepted.send(sent.messages));

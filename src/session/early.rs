@@ -14,8 +14,10 @@ use super::end::End;
 use super::handshake::close_code;
 use super::{Session, WorkerContext};
 use crate::frame::Body;
+use crate::handler;
 use crate::message::{ClientInfo, ClientMessage, CloseCode, ClosedBy, Request};
 use crate::registry::{Handshaking, Naming, OnRoster, Registered};
+use crate::request::Offer;
 
 /// A connection that began with 0-RTT data.
 pub(super) struct Early {
@@ -63,7 +65,7 @@ pub(super) enum RegistryEntry {
 
 /// A client's presence in the registry and on the roster, which ends when this is dropped.
 #[derive(Default)]
-pub(super) struct Registration(Option<(OnRoster, Registered)>);
+pub(super) struct Registration(Option<(Vec<Offer>, OnRoster, Registered)>);
 
 impl Registration {
     pub(super) async fn enter(
@@ -74,7 +76,9 @@ impl Registration {
     ) {
         let displaced = std::mem::take(&mut registered.displaced);
         // The registry comes first: clients on the roster can be looked up there.
-        self.0 = Some((worker_context.roster.add(Arc::clone(&session.outbound)), registered));
+        let on_roster = worker_context.roster.add(Arc::clone(&session.outbound));
+        let offers = if session.answers { handler::offer(&session.context, &session.caller) } else { Vec::new() };
+        self.0 = Some((offers, on_roster, registered));
         session.outbound.counters().accepted(session.carrier.name());
         for other in displaced {
             let closed =
@@ -143,7 +147,7 @@ pub(super) fn is_harmless(session: &Session, body: &Bytes) -> bool {
     };
     match Request::parse(&body).map(|request| request.message) {
         Ok(ClientMessage::Subscribe(wanted)) => {
-            wanted.consumer.is_none() && !session.context.topics.blocks(&wanted.topic)
+            wanted.consumer.is_none() && !wanted.requests && !session.context.topics.blocks(&wanted.topic)
         }
         Ok(message) => matches!(
             message,

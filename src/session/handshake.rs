@@ -42,6 +42,8 @@ pub(super) struct Welcomed {
     pub(super) identity: Identity,
     /// Where the subscriptions that the server makes are to begin.
     pub(super) since: Vec<(TopicName, Position)>,
+    /// Whether it answers requests that are addressed to it.
+    pub(super) answers: bool,
 }
 
 /// A refused client: how its connection ends, and its control lane for the last messages.
@@ -94,13 +96,13 @@ pub(super) async fn welcome(
         admit(id, re.as_ref(), presented, &control, worker_context).await
     };
     match timeout_at(deadline, greeting).await.map_err(late).flatten() {
-        Ok(Admitted { registration, compression, member, identity, since }) => {
+        Ok(Admitted { registration, compression, member, identity, since, answers }) => {
             completed(&member);
             let lanes = size(context.config.limits.topic_lanes);
             let counters = Arc::clone(worker_context.counters());
             let datagrams = size(context.config.quic.datagram_send_buffer);
             let outbound = Outbound::new(id, compression, control, carrier.clone(), counters, lanes, datagrams);
-            Ok(Box::new(Welcomed { reader, outbound, registration, member, identity, since }))
+            Ok(Box::new(Welcomed { reader, outbound, registration, member, identity, since, answers }))
         }
         Err(end) => Err(Refused { end, control: Some(control) }),
     }
@@ -198,6 +200,8 @@ struct Admitted {
     identity: Identity,
     /// Where the subscriptions that the server makes are to begin.
     since: Vec<(TopicName, Position)>,
+    /// Whether it answers requests that are addressed to it.
+    answers: bool,
 }
 
 /// Authenticates and registers a client, and answers its handshake.
@@ -279,7 +283,8 @@ async fn admit(
     reply.compression = handshake.compression.choose();
     let compression = reply.compression;
     send_now(control, re, &ServerMessage::HandshakeResponse(Box::new(reply)));
-    Ok(Admitted { registration, compression, member, identity, since: handshake.since })
+    let (since, answers) = (handshake.since, handshake.requests);
+    Ok(Admitted { registration, compression, member, identity, since, answers })
 }
 
 /// Closing code for a client that the registry refused.
@@ -319,6 +324,7 @@ fn limits(context: &Context) -> Limits {
     announced.max_unfinished_bytes = Some(limits.client_unfinished_bytes);
     announced.max_pending_replies = Some(limits.lane_pending_replies);
     announced.max_meta_bytes = Some(limits.meta_bytes);
+    announced.max_open_requests = Some(limits.client_requests);
     announced
 }
 

@@ -254,6 +254,10 @@ async fn request_lane(session: Arc<Session>, reader: LaneReader, writer: Arc<Lan
     // Replies may still be queued; those not accepted in time are lost.
     let finished = async {
         if replies.flush().await.is_ok() {
+            // Those of other clients may still come. If the client leaves, its requests have ended.
+            if end.is_none() {
+                replies.requests_answered().await;
+            }
             writer.finish(None).await;
         }
     };

@@ -81,6 +81,8 @@ struct Session {
     carrier: Carrier,
     outbound: Arc<Outbound>,
     caller: Caller,
+    /// Whether it answers requests that are addressed to it.
+    answers: bool,
     /// Closed until the client's 0-RTT data is confirmed.
     gate: Gate,
     reassembly: ReassemblyBudget,
@@ -192,7 +194,7 @@ fn begin(
     welcomed: Welcomed,
     worker_context: &WorkerContext,
 ) -> (Arc<Session>, LaneReader, RegistryEntry) {
-    let Welcomed { reader, outbound, registration, member, identity, since } = welcomed;
+    let Welcomed { reader, outbound, registration, member, identity, since, answers } = welcomed;
     let context = Arc::clone(&worker_context.context);
     let is_confirmed = matches!(registration, RegistryEntry::Made(_));
     let rates = &context.config.rates;
@@ -207,6 +209,7 @@ fn begin(
         carrier,
         outbound,
         caller: Caller::new(client, allowance, identity),
+        answers,
         gate: Gate::new(is_confirmed),
         malformed: AtomicU8::new(0),
         waiting: AtomicUsize::new(0),
@@ -285,6 +288,7 @@ async fn serve(
         }
     };
     drop(registered);
+    handler::leave(context, &session.caller, matches!(end, End::Sent(_)));
     Box::pin(context.topics.leave(client, !worker_context.draining.is_cancelled())).await;
     session.leaving.cancel();
     client.tasks.close();

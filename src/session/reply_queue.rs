@@ -3,6 +3,7 @@
 //! those that wait for a disk.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ const BATCH_BYTES: usize = 64 * 1024;
 /// The unwritten replies of one lane.
 pub(super) struct ReplyQueue<'a> {
     session: &'a Session,
-    writer: &'a LaneWriter,
+    writer: &'a Arc<LaneWriter>,
     /// Replies after the whole queue, still being added to.
     pub(super) open: Replies,
     /// If not empty, a pending reply is at the front.
@@ -41,12 +42,12 @@ enum Slot<'a> {
 }
 
 impl<'a> ReplyQueue<'a> {
-    pub(super) fn new(session: &'a Session, writer: &'a LaneWriter) -> Self {
+    pub(super) fn new(session: &'a Session, writer: &'a Arc<LaneWriter>) -> Self {
         let most = session.context.config.limits.lane_pending_replies;
         Self {
             session,
             writer,
-            open: session.replies().with_pending(),
+            open: session.replies().with_pending().on(writer),
             queue: VecDeque::new(),
             pending: 0,
             storing: 0,
@@ -55,7 +56,7 @@ impl<'a> ReplyQueue<'a> {
         }
     }
 
-    pub(super) fn writer(&self) -> &'a LaneWriter {
+    pub(super) fn writer(&self) -> &'a Arc<LaneWriter> {
         self.writer
     }
 
@@ -233,6 +234,11 @@ impl<'a> ReplyQueue<'a> {
         let resolved = self.front().await;
         self.session.waiting.fetch_sub(1, Ordering::Relaxed);
         self.write_front(resolved).await
+    }
+
+    /// Waits until no request to another client is open whose reply goes on this lane.
+    pub(super) async fn requests_answered(&self) {
+        self.open.requests_answered().await;
     }
 
     /// Moves the open replies to the back of the queue.

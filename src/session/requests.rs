@@ -52,6 +52,8 @@ pub(super) fn process(
                     allowance.take_pong();
                     Ok(())
                 }
+                // Other clients have paid for it with their requests; one without a request counts later.
+                ClientMessage::Reply(_) => allowance.take_bytes(json_bytes + attachment_bytes),
                 _ => take(),
             };
             let outcome = match taken {

@@ -22,6 +22,7 @@ use crate::consumer::MemberId;
 use crate::message::{ConsumerName, Member, Sender, TopicName, TopicPattern};
 use crate::outbound::{Maker, Outbound, TopicLane};
 use crate::pattern_index::{PatternIndex, Sought};
+use crate::request::Offer;
 
 /// One client. Its owner calls [`Topics::leave`](super::Topics::leave) at its end, and awaits `tasks`.
 #[derive(Debug)]
@@ -72,6 +73,8 @@ pub(super) struct Subscription {
     pub(super) catching_up: Option<CatchingUp>,
     /// What it gets its messages from, if that is not the topic alone.
     pub(super) source: Source,
+    /// Its offer to answer requests, if it does.
+    pub(super) offer: Option<Offer>,
 }
 
 /// What a subscription gets its messages from.
@@ -260,6 +263,16 @@ impl Client {
         let held = subscriptions.by_text.get(text)?.as_ref()?;
         let Source::Consumer(membership) = &held.source else { return None };
         Some((Arc::clone(held.topic.as_ref()?), Arc::clone(&membership.dispatcher)))
+    }
+
+    /// Begins a subscription's offer to answer requests, on the lane of its messages; it ends with the subscription.
+    pub(crate) fn hold_offer(&self, text: &TopicPattern, offer: Offer) {
+        let mut subscriptions = self.subscriptions();
+        if let Some(Some(held)) = subscriptions.by_text.get_mut(text) {
+            let lane = held.lane.number.map(|_| Arc::clone(&held.lane.writer));
+            offer.begin(lane);
+            held.offer = Some(offer);
+        }
     }
 
     /// Ends a subscription that is made, if it is the one that is meant; `None` if there is none.

@@ -125,7 +125,19 @@ impl Topics {
             }
             let (presence, sees_inboxes, source) = (wanted.presence, request.sees_inboxes, Source::All);
             let (topic, catching_up, maker) = (None, None, request.maker);
-            Subscription { topic, lane, presence, maker, is_authenticated, sees_inboxes, ended, catching_up, source }
+            let offer = None;
+            Subscription {
+                topic,
+                lane,
+                presence,
+                maker,
+                is_authenticated,
+                sees_inboxes,
+                ended,
+                catching_up,
+                source,
+                offer,
+            }
         });
         subscribed
     }

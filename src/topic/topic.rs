@@ -259,7 +259,19 @@ impl Topic {
             room.send(who.worker, InboxItem::Subscribe { target, receiver, joined, marker });
             let (topic, presence, sees_inboxes) = (Some(Arc::clone(self)), wanted.presence, false);
             let (source, maker) = (if is_shared { Source::Group } else { Source::All }, request.maker);
-            Subscription { topic, lane, presence, maker, is_authenticated, sees_inboxes, ended, catching_up, source }
+            let offer = None;
+            Subscription {
+                topic,
+                lane,
+                presence,
+                maker,
+                is_authenticated,
+                sees_inboxes,
+                ended,
+                catching_up,
+                source,
+                offer,
+            }
         });
         Some(Ok(begun))
     }
@@ -327,7 +339,19 @@ impl Topic {
             displaced = others;
             let (topic, source) = (Some(Arc::clone(self)), Source::Consumer(membership));
             let (sees_inboxes, ended, catching_up, maker) = (false, None, None, request.maker);
-            Subscription { topic, lane, presence, maker, is_authenticated, sees_inboxes, ended, catching_up, source }
+            let offer = None;
+            Subscription {
+                topic,
+                lane,
+                presence,
+                maker,
+                is_authenticated,
+                sees_inboxes,
+                ended,
+                catching_up,
+                source,
+                offer,
+            }
         });
         let subscribed = (!is_announced).then_some(subscribed);
         Begun::Member { subscribed, displaced }

@@ -50,6 +50,7 @@ mod proxies;
 mod pubsub;
 mod queue_groups;
 mod replay;
+mod requests;
 mod retained;
 mod revocation;
 mod revoked;

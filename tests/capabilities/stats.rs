@@ -423,7 +423,7 @@ async fn json_and_prometheus_report_the_same() {
     for (name, value) in json["totals"].as_object().expect("an object") {
         match value {
             Value::Object(each) => {
-                let label = if name == "closed" { "code" } else { "transport" };
+                let label = if name == "accepted" { "transport" } else { "code" };
                 each.iter().for_each(|(of, value)| expect(format!("qws_{name}_total{{{label}=\"{of}\"}}"), value, 1.0));
             }
             value => expect(format!("qws_{name}_total"), value, 1.0),
@@ -441,6 +441,8 @@ async fn json_and_prometheus_report_the_same() {
         ("topics", &json["topics"]["count"]),
         ("subscriptions", &json["topics"]["subscriptions"]),
         ("topic_memory_bytes", &json["topics"]["memory_bytes"]),
+        ("open_requests", &json["requests"]["open"]),
+        ("request_responders", &json["requests"]["responders"]),
         ("consumers", &json["topics"]["consumers"]["count"]),
         ("consumer_in_flight", &json["topics"]["consumers"]["in_flight"]),
         ("consumer_lag_max", &json["topics"]["consumers"]["max_lag"]),

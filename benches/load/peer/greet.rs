@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tokio::io::AsyncWriteExt as _;
 
 use super::super::topics::{self, Lane};
-use super::super::{Driver, Interest, nats};
+use super::super::{Driver, Interest, bare, nats};
 use super::Peer;
 use super::notice::Control;
 
@@ -28,7 +28,11 @@ impl Peer {
                 self.send(nats::CONNECT).await?;
                 self.nats_is_ready().await?;
             }
-            Driver::Bare => ensure!(self.ask(b"Ehello").await? == b"Ehello", "the echo differs from the message"),
+            Driver::Bare => {
+                self.address = bare::address(client);
+                let name = bare::name(&self.address);
+                ensure!(self.ask(&name).await? == name, "the echo differs from the message");
+            }
             Driver::Wss => self.upgrade(None).await?,
         }
         Ok(())
@@ -87,13 +91,19 @@ impl Peer {
             (Driver::Qws | Driver::QwsWss, Interest::Topics(topics)) => {
                 self.subscribe(topics.of(me, clients), Lane::Own).await
             }
+            (Driver::Qws | Driver::QwsWss, Interest::Calls) => {
+                let reply = self.ask(&topics::answer(&self.address)).await?;
+                let reply: Control<'_> = serde_json::from_slice(&reply).context("the response to a subscription")?;
+                ensure!(reply.kind == "subscribed", "the server sent {}", reply.summary());
+                Ok(())
+            }
             (Driver::Nats, Interest::Topics(topics)) => {
                 self.subscribe_nats(topics.of(me, clients).map(topics::name)).await
             }
             (Driver::Nats, Interest::Broadcasts) => {
                 self.subscribe_nats(std::iter::once(nats::EVERYONE.to_owned())).await
             }
-            (Driver::Nats, Interest::Requests) => {
+            (Driver::Nats, Interest::Requests | Interest::Calls) => {
                 let subjects = [nats::direct(&self.address), format!("{}*", nats::inbox(&self.address))];
                 self.subscribe_nats(subjects.into_iter()).await
             }

@@ -39,7 +39,7 @@ impl CallId {
 }
 
 /// Where a request goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum CallTarget {
     /// One of those that answer requests to a topic.
     Topic(TopicName),
