@@ -55,6 +55,7 @@ mod http;
 mod limits;
 mod log;
 pub mod metrics;
+mod narrow;
 mod origin;
 mod outbound;
 mod pattern_index;

@@ -41,6 +41,7 @@ impl Config {
             ("limits.topic_lanes", limits.topic_lanes, 0, 16),
             ("limits.max_subscriptions", limits.max_subscriptions, 0, 1_000_000),
             ("limits.found_receivers", limits.found_receivers, 0, 1_000_000_000),
+            ("limits.conflated_bytes", limits.conflated_bytes, 0, 1 << 32),
             ("limits.max_http_connections", limits.max_http_connections, 1, 1_000_000),
             ("limits.max_topics", limits.max_topics, 1, 100_000_000),
             ("limits.topic_memory_bytes", limits.topic_memory_bytes, 0, 1 << 40),

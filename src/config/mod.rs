@@ -176,6 +176,9 @@ pub struct Limits {
     /// of each topic that matches. Lists that do not fit are computed for each message. Default 1,000,000; at most
     /// 1,000,000,000.
     pub found_receivers: u64,
+    /// Bytes of messages that subscriptions with a `max_rate` hold back for one client; beyond that the message that
+    /// would go first goes at once. Default 2 MiB; at most 4 GiB.
+    pub conflated_bytes: u64,
     /// TCP connections that are not WebSockets, or not yet; more are closed at once. Default 1,024; 1 to 1,000,000.
     pub max_http_connections: u64,
     /// Topics in total, including those that only keep history; more get `error` 503. Default 100,000; 1 to
@@ -392,6 +395,7 @@ impl Default for Limits {
             topic_lanes: 16,
             max_subscriptions: 1024,
             found_receivers: 1_000_000,
+            conflated_bytes: 2 * 1024 * 1024,
             max_http_connections: 1024,
             max_topics: 100_000,
             topic_memory_bytes: 256 * MIB,

@@ -38,6 +38,7 @@ impl From<TopicError> for ErrorReply {
                 Refusal::Full | Refusal::Failed | Refusal::Closed => (ErrorCode::Unavailable, None),
             },
             TopicError::TooManyNewTopics { retry_after_ms, .. } => (ErrorCode::RateLimited, Some(retry_after_ms)),
+            TopicError::Filter(_) => (ErrorCode::BadRequest, None),
             TopicError::TooManySubscriptions(_) => (ErrorCode::Forbidden, None),
             TopicError::Subscribed(_)
             | TopicError::NoConsumers(_)
@@ -47,7 +48,11 @@ impl From<TopicError> for ErrorReply {
                 (ErrorCode::NotFound, None)
             }
         };
-        let field = if error.is_about_consumers() { "durable" } else { "topic" };
+        let field = match error {
+            TopicError::Filter(_) => "filter",
+            _ if error.is_about_consumers() => "durable",
+            _ => "topic",
+        };
         let reply = Self::new(code, format!("{field}: {error}"));
         match retry_after_ms {
             Some(after) => reply.with_retry_after_ms(after),

@@ -211,6 +211,16 @@ impl Log {
         older.checked_sub(1).map_or(self.evicted_through, |last| self.records[last].offset)
     }
 
+    /// The newest message, if it is in memory.
+    pub(crate) fn last(&self) -> Option<&Record> {
+        self.records.back()
+    }
+
+    /// The offset behind which only the newest message comes, if it is kept.
+    pub(crate) fn before_last(&self) -> u64 {
+        self.before_newest(1)
+    }
+
     /// The offset of the newest message that is older than a time in Unix milliseconds, as far as they are in memory.
     fn before_time(&self, time_ms: u64) -> u64 {
         let older = self.records.partition_point(|record| record.timestamp().is_some_and(|at| at < time_ms));

@@ -52,6 +52,10 @@ pub(crate) struct Counters {
     fanned_out: Counter,
     /// Messages dropped at a receiver that reads too slowly.
     pub(crate) dropped: Counter,
+    /// Messages that a subscription's `filter` or `echo: false` left out.
+    pub(crate) filtered: Counter,
+    /// Messages that a newer one replaced, by a subscription's `max_rate`.
+    pub(crate) conflated: Counter,
     /// Requests above a rate, and connections above the limit of an address.
     pub(crate) refused: Counter,
     /// Messages that durable consumers delivered again.
@@ -117,6 +121,8 @@ impl Counters {
         totals.broadcasts += self.broadcasts.get();
         totals.fanned_out += self.fanned_out.get();
         totals.dropped += self.dropped.get();
+        totals.filtered += self.filtered.get();
+        totals.conflated += self.conflated.get();
         totals.refused += self.refused.get();
         totals.consumer_redelivered += self.redelivered.get();
         totals.consumer_dead += self.dead.get();
@@ -170,6 +176,10 @@ pub struct Totals {
     pub fanned_out: u64,
     /// Messages, datagrams included, dropped for newer ones at a receiver that reads too slowly.
     pub dropped: u64,
+    /// Messages that subscriptions left out by `filter` or `echo: false`, one per receiver.
+    pub filtered: u64,
+    /// Messages that newer ones replaced for subscriptions with a `max_rate`, one per receiver.
+    pub conflated: u64,
     /// Requests above a rate, and connections above the limit of an address (429).
     pub refused: u64,
     /// Messages that durable consumers delivered again.

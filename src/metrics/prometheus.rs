@@ -81,6 +81,8 @@ impl Page<'_> {
             ("broadcasts", "Messages from clients to all clients.", totals.broadcasts),
             ("fanned_out", "Messages to all clients and to subscribers, one per receiver.", totals.fanned_out),
             ("dropped", "Messages dropped for newer ones at slow receivers.", totals.dropped),
+            ("filtered", "Messages that subscriptions left out by filter or echo.", totals.filtered),
+            ("conflated", "Messages replaced by newer ones for subscriptions with a max_rate.", totals.conflated),
             ("refused", "Requests and connections refused with 429.", totals.refused),
             ("consumer_redelivered", "Messages that durable consumers delivered again.", totals.consumer_redelivered),
             ("consumer_dead", "Messages that durable consumers gave up, or that were rejected.", totals.consumer_dead),

@@ -58,6 +58,31 @@ impl EncodedRun {
         Self { topic: Some((source, offsets)), ..Self::new(envelopes) }
     }
 
+    /// Number of messages.
+    pub(crate) fn len(&self) -> usize {
+        self.envelopes.len()
+    }
+
+    pub(crate) fn envelopes(&self) -> &[Arc<EncodedMessage>] {
+        &self.envelopes
+    }
+
+    /// One of the messages of a topic, and its offset there.
+    pub(crate) fn message(&self, at: usize) -> (&Arc<EncodedMessage>, u64) {
+        let offset = self.topic.as_ref().map_or(0, |(_, offsets)| offsets[at]);
+        (&self.envelopes[at], offset)
+    }
+
+    /// Some of the messages.
+    pub(crate) fn part(&self, is_part: impl Fn(usize) -> bool) -> Self {
+        let envelopes = (0..self.len()).filter(|&at| is_part(at)).map(|at| Arc::clone(&self.envelopes[at])).collect();
+        let topic = self.topic.as_ref().map(|(source, offsets)| {
+            let offsets = offsets.iter().enumerate().filter(|(at, _)| is_part(*at)).map(|(_, offset)| *offset);
+            (Arc::clone(source), offsets.collect())
+        });
+        Self { topic, ..Self::new(envelopes) }
+    }
+
     fn batch(&self, compression: Compression) -> &FrameBatch {
         let batch = match compression {
             Compression::None => &self.plain,

@@ -6,6 +6,7 @@ use quic_websocket_store::Refusal;
 use thiserror::Error;
 
 use crate::message::{ConsumerName, TopicName, TopicPattern};
+use crate::narrow::FilterError;
 
 /// A refused operation. It had no effect.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -86,6 +87,9 @@ pub(crate) enum TopicError {
     /// The consumer has as many members as its settings allow.
     #[error("the consumer {durable} of {} has {most} clients and takes no more", topic.as_str())]
     TooManyMembers { topic: TopicName, durable: ConsumerName, most: usize },
+    /// A subscription's filter cannot be applied.
+    #[error("{0}")]
+    Filter(#[from] FilterError),
     /// The client is leaving.
     #[error("the connection is closing")]
     Closing,

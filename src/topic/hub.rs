@@ -9,11 +9,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quic_websocket_lane::{DropNotice, Gap, Overflow, Sent};
 use tokio::sync::mpsc;
+use tokio::time::sleep_until;
 use tokio_util::sync::DropGuard;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
-use super::routes::{Receiver, Routes, Target};
+use super::narrowed::{HeldMessage, Narrowed, Parts};
+use super::routes::{Receiver, Routes, Slot, Target};
 use super::topic::Topic;
 use crate::envelope::EncodedMessage;
 use crate::log::Record;
@@ -22,7 +24,7 @@ use crate::metrics::Counters;
 use crate::outbound::{EncodedRun, Outbound, SLICE};
 
 /// Most items taken from the inbox at once; consecutive messages of one topic share each receiver's write.
-const BATCH: usize = 32;
+pub(super) const BATCH: usize = 32;
 
 /// One event of a topic.
 #[derive(Debug)]
@@ -96,14 +98,31 @@ pub(crate) struct Inbox {
     pub(super) deliveries: mpsc::Receiver<InboxItem>,
     /// Most receivers in the cached lists of topics.
     pub(super) most_found: usize,
+    /// Most bytes that `max_rate` holds back for one client.
+    pub(super) most_held: usize,
 }
 
 impl Inbox {
     /// Handles items, and counts deliveries, until every sender is gone. Never waits for a receiver.
     pub(crate) async fn serve(mut self, counters: &Counters) {
-        let mut hub = Hub { routes: Routes::new(self.most_found), written: 0, counters };
+        let (routes, narrowed) = (Routes::new(self.most_found), Narrowed::new(self.most_held));
+        let mut hub = Hub { routes, narrowed, written: 0, counters };
         let mut batch = Vec::with_capacity(BATCH);
-        while self.deliveries.recv_many(&mut batch, BATCH).await > 0 {
+        loop {
+            let taken = match hub.narrowed.next() {
+                None => self.deliveries.recv_many(&mut batch, BATCH).await,
+                Some(due) => tokio::select! {
+                    biased;
+                    taken = self.deliveries.recv_many(&mut batch, BATCH) => taken,
+                    () = sleep_until(due) => {
+                        hub.release_due().await;
+                        continue;
+                    }
+                },
+            };
+            if taken == 0 {
+                return;
+            }
             let mut queue = batch.drain(..).peekable();
             while let Some(delivery) = queue.next() {
                 match delivery {
@@ -126,7 +145,7 @@ impl Inbox {
                         if let Some(event) = joined {
                             hub.tell(event).await;
                         }
-                        hub.routes.add(target, receiver);
+                        hub.add(target, receiver);
                         if let Some(marker) = marker {
                             marker.take();
                         }
@@ -134,7 +153,7 @@ impl Inbox {
                     InboxItem::GoLive { topic, client } => hub.routes.go_live(topic, client),
                     InboxItem::Leave { client, targets, left, undelivered, marker } => {
                         for target in &targets {
-                            hub.routes.remove(target, client);
+                            hub.remove(target, client);
                             hub.let_others_run().await;
                         }
                         if let Some(marker) = marker {
@@ -150,6 +169,7 @@ impl Inbox {
                     InboxItem::Forget { topic } => hub.routes.forget(topic),
                 }
             }
+            hub.release_due().await;
         }
     }
 }
@@ -157,24 +177,70 @@ impl Inbox {
 #[derive(Debug)]
 struct Hub<'a> {
     routes: Routes,
+    narrowed: Narrowed,
     /// Receivers written to since the connections' own tasks had a chance to run.
     written: usize,
     counters: &'a Counters,
 }
 
 impl Hub<'_> {
+    fn add(&mut self, target: Target, receiver: Receiver) {
+        let (client, narrowing) = (receiver.client.id, receiver.narrowing.clone());
+        let slot = self.routes.add(target, receiver);
+        if let Some(narrowing) = narrowing {
+            self.narrowed.add(slot, client, &narrowing);
+        }
+    }
+
+    fn remove(&mut self, target: &Target, client: Uuid) {
+        if let Some(slot) = self.routes.remove(target, client) {
+            self.narrowed.remove(slot);
+        }
+    }
+
     async fn deliver(&mut self, topic: &Arc<Topic>, records: Vec<Record>) {
         let slots = self.routes.all(topic.id, &topic.name, &topic.rule).await;
         if slots.is_empty() {
             return;
         }
         let (run, mut sent) = (run(topic, records), Sent::default());
+        let mut parts = Parts::new(topic, &run);
+        self.narrowed.next_run();
         for &slot in &*slots {
             let Some(receiver) = self.routes.receiver(slot).filter(|receiver| receiver.is_live) else { continue };
-            sent += deliver_to(receiver, topic, &run);
+            match &receiver.narrowing {
+                None => sent += deliver_to(receiver, topic, &run),
+                Some(narrowing) => {
+                    if let Some(part) = self.narrowed.choose(slot, receiver, narrowing, &mut parts) {
+                        sent += deliver_to(receiver, topic, part);
+                    }
+                    if narrowing.interval_us.is_some() {
+                        let client = receiver.client.id;
+                        while let Some((slot, held)) = self.narrowed.next_over(client) {
+                            sent += self.release(slot, &held);
+                        }
+                    }
+                }
+            }
             self.let_others_run().await;
         }
         self.counters.fanned_out(sent);
+        parts.count(self.counters);
+    }
+
+    /// Delivers the messages that were held back until now.
+    async fn release_due(&mut self) {
+        let mut sent = Sent::default();
+        while let Some((slot, held)) = self.narrowed.next_due() {
+            sent += self.release(slot, &held);
+            self.let_others_run().await;
+        }
+        self.counters.fanned_out(sent);
+    }
+
+    fn release(&self, slot: Slot, held: &HeldMessage) -> Sent {
+        let receiver = self.routes.receiver(slot);
+        receiver.map(|receiver| deliver_to(receiver, &held.topic, &held.run())).unwrap_or_default()
     }
 
     /// Delivers messages that each go to one member of the topic's queue group, unless it has left.
@@ -210,7 +276,9 @@ impl Hub<'_> {
         let UndeliveredRange { topic, offsets } = undelivered;
         let slots = self.routes.all(topic.id, &topic.name, &topic.rule).await;
         let receivers = slots.iter().filter_map(|&slot| self.routes.receiver(slot));
-        for receiver in receivers.filter(|receiver| receiver.is_live && receiver.client.id == client) {
+        // One with a `max_rate` gets the topic's next message, and misses nothing by it.
+        let has_rate = |it: &Receiver| it.narrowing.as_ref().is_some_and(|narrowing| narrowing.interval_us.is_some());
+        for receiver in receivers.filter(|it| it.is_live && it.client.id == client && !has_rate(it)) {
             let (source, group): (Arc<dyn DropNotice>, _) = (Arc::<Topic>::clone(topic), receiver.group.clone());
             let gap = Gap { source, first: *offsets.start(), last: *offsets.end(), group };
             receiver.client.deliver_gap(&receiver.lane, gap);

@@ -18,6 +18,7 @@ mod expiry;
 mod hub;
 mod long_work;
 mod memory;
+mod narrowed;
 mod notices;
 mod pattern_counts;
 mod patterns;
@@ -173,7 +174,8 @@ impl Topics {
         let limits = &config.limits;
         let memory = Memory::new(size(limits.topic_memory_bytes));
         let backlogs = Backlogs::new(size(config.store.pending_bytes));
-        let (ways, inboxes) = Workers::new(workers, size(limits.fanout_queue), size(limits.found_receivers));
+        let most = (size(limits.found_receivers), size(limits.conflated_bytes));
+        let (ways, inboxes) = Workers::new(workers, size(limits.fanout_queue), most);
         let stored = durable.as_ref().map(|durable| durable.topics()).unwrap_or_default();
         let consumers = AtomicUsize::new(stored.iter().map(|topic| topic.consumers().len()).sum());
         let topics = Arc::new_cyclic(|directory| Self {

@@ -1,5 +1,5 @@
 //! Replay: a subscription gets the messages that the log keeps for it before it goes live, as many at a time as its
-//! lane takes.
+//! lane takes. One with a `max_rate` gets only the newest of them.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use quic_websocket_store::Room;
 use tokio_util::sync::CancellationToken;
 
 use super::hub::{self, InboxItem};
+use super::narrowed;
 use super::notices::LossNotice;
 use super::routes::Receiver;
 use super::topic::Topic;
@@ -25,11 +26,40 @@ const CHUNK_BYTES: usize = 64 * 1024;
 pub(super) struct Replay {
     pub(super) topic: Arc<Topic>,
     pub(super) receiver: Receiver,
-    /// The offset of the last message that it has got. Written by the replay alone.
+    /// The offset of the last message that it has got, or that it does not want. Written by the replay alone.
     pub(super) after: Arc<AtomicU64>,
+    /// For a receiver with a `max_rate`.
+    pub(super) newest: Newest,
+}
+
+/// The newest message that a replay has met, to be sent when the replay is complete, and the loss of messages behind
+/// that.
+#[derive(Debug, Default)]
+pub(super) struct Newest {
+    record: Option<Record>,
+    gap: Option<Gap>,
 }
 
 impl Replay {
+    /// A replay to a subscriber of what is behind an offset.
+    pub(super) fn new(topic: &Arc<Topic>, receiver: &Receiver, after: &Arc<AtomicU64>) -> Self {
+        let (topic, receiver, after) = (Arc::clone(topic), receiver.clone(), Arc::clone(after));
+        Self { topic, receiver, after, newest: Newest::default() }
+    }
+
+    fn has_rate(&self) -> bool {
+        self.receiver.narrowing.as_ref().is_some_and(|narrowing| narrowing.interval_us.is_some())
+    }
+
+    /// Goes on to the newest message, if that is the only one that the receiver wants.
+    fn skip_to_newest(&self, log: &Log) {
+        let narrowing = self.receiver.narrowing.as_ref();
+        let is_any = narrowing.is_some_and(|narrowing| narrowing.interval_us.is_some() && !narrowing.is_selective());
+        if is_any && log.last().is_some_and(|newest| !newest.is_expired(now_ms())) {
+            self.after.fetch_max(log.before_last(), Ordering::Relaxed);
+        }
+    }
+
     fn after(&self) -> u64 {
         self.after.load(Ordering::Relaxed)
     }
@@ -41,6 +71,7 @@ impl Replay {
     /// Sends the next messages that are in memory, always by stream, on a lane that has room for one; they may wait
     /// there beyond its bounds, for they are few. True if these were the last.
     pub(super) fn step(&mut self, log: &Log) -> bool {
+        self.skip_to_newest(log);
         let trimmed_through = log.trimmed_through();
         if self.after() < trimmed_through {
             // The log went on without waiting.
@@ -60,31 +91,63 @@ impl Replay {
         let records: Vec<Record> =
             log.after(self.after()).enumerate().take_while(within).map(|(_, record)| record.clone()).collect();
         self.send(records);
-        self.is_done(log)
+        let is_done = self.is_done(log);
+        if is_done {
+            self.send_newest();
+        }
+        is_done
     }
 
-    fn send(&self, mut records: Vec<Record>) {
-        let client = &self.receiver.client;
-        if let Some(last) = records.last() {
-            self.after.store(last.offset, Ordering::Relaxed);
-            let now = now_ms();
-            records.retain(|record| !record.is_expired(now));
+    /// Sends messages, or those of them that the receiver wants.
+    fn send(&mut self, mut records: Vec<Record>) {
+        let Some(last) = records.last() else { return };
+        self.after.store(last.offset, Ordering::Relaxed);
+        let now = now_ms();
+        records.retain(|record| !record.is_expired(now));
+        if let Some(narrowing) = &self.receiver.narrowing {
+            let client = self.receiver.client.id;
+            if narrowing.interval_us.is_some() {
+                if let Some(newest) = records.into_iter().rfind(|it| narrowed::is_wanted(narrowing, client, it)) {
+                    self.newest = Newest { record: Some(newest), gap: None };
+                }
+                return;
+            }
+            records.retain(|record| narrowed::is_wanted(narrowing, client, record));
         }
+        self.deliver(records);
+    }
+
+    fn deliver(&self, records: Vec<Record>) {
         if !records.is_empty() {
+            let client = &self.receiver.client;
             let sent = client.deliver_on(&self.receiver.lane, &hub::run(&self.topic, records), Overflow::Append);
             client.counters().sent(sent);
         }
     }
 
+    /// Sends the newest message to a receiver with a `max_rate`, if it is not one that it wants all of.
+    fn send_newest(&mut self) {
+        let Newest { record, gap } = std::mem::take(&mut self.newest);
+        self.deliver(record.into_iter().collect());
+        if let Some(gap) = gap {
+            self.receiver.client.deliver_gap(&self.receiver.lane, gap);
+        }
+    }
+
     /// Tells of messages that it cannot get.
-    fn skip(&self, first: u64, last: u64, source: Arc<dyn DropNotice>) {
+    fn skip(&mut self, first: u64, last: u64, source: Arc<dyn DropNotice>) {
         let gap = Gap { source, first, last, group: None };
-        self.receiver.client.deliver_gap(&self.receiver.lane, gap);
         self.after.store(last, Ordering::Relaxed);
+        if self.has_rate() {
+            // A newer message makes up for it.
+            self.newest.gap = Some(gap);
+        } else {
+            self.receiver.client.deliver_gap(&self.receiver.lane, gap);
+        }
     }
 
     /// Reads the next messages from the disk, and sends them.
-    async fn step_cold(&self, durable: &Arc<Durable>, stored: &StoredTopic, cold: RangeInclusive<u64>) {
+    async fn step_cold(&mut self, durable: &Arc<Durable>, stored: &StoredTopic, cold: RangeInclusive<u64>) {
         // The bounds of the history have passed them while the replay waited.
         self.skip_to(*cold.start() - 1);
         let room = Room { records: CHUNK_MESSAGES, bytes: CHUNK_BYTES };
@@ -118,7 +181,7 @@ impl Replay {
     }
 
     /// Tells that the messages up to an offset were forgotten while they were read, if it has not got them.
-    fn skip_to(&self, last: u64) {
+    fn skip_to(&mut self, last: u64) {
         let first = self.after() + 1;
         if first <= last {
             self.skip(first, last, LossNotice::retention(&self.topic));
@@ -142,7 +205,10 @@ impl Replay {
             if !lane.has_room() {
                 continue;
             }
-            let cold = topic.read(|log| Some((log.on_disk()?.clone(), log.cold(self.after())?)));
+            let cold = topic.read(|log| {
+                self.skip_to_newest(log);
+                Some((log.on_disk()?.clone(), log.cold(self.after())?))
+            });
             if let (Some((stored, cold)), Some(durable)) = (cold, &topic.shared.durable) {
                 drop(place);
                 self.step_cold(durable, &stored, cold).await;

@@ -12,6 +12,7 @@ use super::patterns::Patterns;
 use super::route_cache::RouteCache;
 use crate::config::{TopicRule, Who};
 use crate::message::{DeliveryMode, TopicName, TopicPattern};
+use crate::narrow::Narrowing;
 use crate::outbound::Outbound;
 use crate::pattern_index::Sought;
 
@@ -39,6 +40,8 @@ pub(super) struct Receiver {
     pub(super) ended: Option<CancellationToken>,
     /// For a pattern, the source of one notice for lost messages of many topics.
     pub(super) group: Option<Arc<dyn DropNotice>>,
+    /// What it leaves out; `None` if it gets every message.
+    pub(super) narrowing: Option<Arc<Narrowing>>,
 }
 
 impl Receiver {
@@ -67,6 +70,13 @@ pub(super) enum Target {
 pub(super) struct Slot {
     number: u64,
     at: usize,
+}
+
+impl Slot {
+    /// The subscription's number, which never comes again.
+    pub(super) fn number(self) -> u64 {
+        self.number
+    }
 }
 
 /// All subscriptions of one worker's clients.
@@ -109,7 +119,8 @@ impl Routes {
         }
     }
 
-    pub(super) fn add(&mut self, target: Target, receiver: Receiver) {
+    /// Adds a subscription.
+    pub(super) fn add(&mut self, target: Target, receiver: Receiver) -> Slot {
         self.last_number += 1;
         let slot = Slot { number: self.last_number, at: self.unused.pop().unwrap_or(self.receivers.len()) };
         let (client, watches) = (receiver.client.id, receiver.presence);
@@ -135,6 +146,7 @@ impl Routes {
         }
         // A client that subscribes again has ended the one before, which came through the inbox before this.
         self.by_client.entry(client).or_default().insert(target, slot);
+        slot
     }
 
     /// The receiver in a list, while its subscription lasts.
@@ -157,9 +169,11 @@ impl Routes {
         }
     }
 
-    pub(super) fn remove(&mut self, target: &Target, client: Uuid) {
-        let Some(subscriptions) = self.by_client.get_mut(&client) else { return };
-        let Some(Slot { number, at }) = subscriptions.remove(target) else { return };
+    /// Removes a subscription; gives its former slot.
+    pub(super) fn remove(&mut self, target: &Target, client: Uuid) -> Option<Slot> {
+        let subscriptions = self.by_client.get_mut(&client)?;
+        let slot = subscriptions.remove(target)?;
+        let Slot { number, at } = slot;
         if subscriptions.is_empty() {
             self.by_client.remove(&client);
         }
@@ -168,11 +182,12 @@ impl Routes {
         match target {
             Target::Topic(id) => {
                 self.route_cache.remove(*id);
-                let Some(subscribed) = self.topics.get_mut(id) else { return };
-                remove(&mut subscribed.all, number);
-                remove(&mut subscribed.watching, number);
-                if subscribed.all.is_empty() && subscribed.watching.is_empty() {
-                    self.topics.remove(id);
+                if let Some(subscribed) = self.topics.get_mut(id) {
+                    remove(&mut subscribed.all, number);
+                    remove(&mut subscribed.watching, number);
+                    if subscribed.all.is_empty() && subscribed.watching.is_empty() {
+                        self.topics.remove(id);
+                    }
                 }
             }
             Target::Pattern(pattern) => {
@@ -181,6 +196,7 @@ impl Routes {
                 self.watching.remove(pattern, number);
             }
         }
+        Some(slot)
     }
 
     /// A topic's id will not come again. It has no subscribers left.

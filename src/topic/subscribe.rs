@@ -19,7 +19,11 @@ use crate::config::{OverflowPolicy, TopicRule};
 use crate::limits::Allowance;
 use crate::log::{Since, Unrecovered};
 use crate::message::{ConsumerName, ConsumerRequest, Position, Subscribe, TopicName, TopicPattern};
+use crate::narrow::{Filter, Narrowing};
 use crate::outbound::{Maker, TopicLane};
+
+/// One second in microseconds.
+const SECOND_US: u64 = 1_000_000;
 
 /// A client's request to subscribe.
 pub(crate) struct SubscribeRequest<'a> {
@@ -57,11 +61,12 @@ impl Topics {
     pub(crate) async fn subscribe(&self, request: &SubscribeRequest<'_>) -> Result<Option<Subscribed>, TopicError> {
         let pattern = &request.wanted.topic;
         let rule = Arc::clone(self.rule(pattern));
+        let narrowing = narrowing(&request.wanted)?;
         let most = size(self.shared.config.limits.max_subscriptions);
         let Ok(name) = TopicName::new(pattern.as_str()) else {
             let reserved = request.who.reserve(pattern, request.maker, most)?;
             let place = self.shared.workers.room_at(request.who.worker).await;
-            return Ok(self.subscribe_to_pattern(request, &rule, reserved, place));
+            return Ok(self.subscribe_to_pattern(request, &rule, reserved, place, narrowing));
         };
         loop {
             let reserved = request.who.reserve(pattern, request.maker, most)?;
@@ -71,7 +76,7 @@ impl Topics {
                 topic.prepare_consumer(consumer, since, request.wanted.recent).await?;
             }
             let room = self.shared.workers.room().await;
-            match topic.join(request, reserved, room, since).transpose()? {
+            match topic.join(request, reserved, room, since, narrowing.clone()).transpose()? {
                 Some(Begun::Unannounced(subscribed)) => return Ok(Some(subscribed)),
                 Some(Begun::Member { subscribed, displaced }) => {
                     for older in displaced {
@@ -105,10 +110,11 @@ impl Topics {
         rule: &TopicRule,
         reserved: Reserved<'_>,
         place: Option<Permit<'_, InboxItem>>,
+        narrowing: Option<Arc<Narrowing>>,
     ) -> Option<Subscribed> {
         let SubscribeRequest { who, wanted, .. } = request;
         let lane = who.outbound.bind_lane(&wanted.topic, rule.priority, wanted.lane);
-        let receiver = request.receiver(rule, &lane);
+        let receiver = request.receiver(rule, &lane, narrowing);
         let (ended, is_authenticated) = (receiver.ended.clone(), receiver.is_authenticated);
         let subscribed = Subscribed { position: None, recovered: None, lane: lane.number, progress: None };
         let announcement = request.announcement(&subscribed);
@@ -192,7 +198,12 @@ impl Begun {
 }
 
 impl SubscribeRequest<'_> {
-    pub(super) fn receiver(&self, rule: &TopicRule, lane: &TopicLane) -> Receiver {
+    pub(super) fn receiver(
+        &self,
+        rule: &TopicRule,
+        lane: &TopicLane,
+        narrowing: Option<Arc<Narrowing>>,
+    ) -> Receiver {
         Receiver {
             client: Arc::clone(&self.who.outbound),
             lane: Arc::clone(&lane.writer),
@@ -205,6 +216,7 @@ impl SubscribeRequest<'_> {
             is_live: true,
             ended: (rule.overflow == OverflowPolicy::Block).then(CancellationToken::new),
             group: PatternNotice::of(&self.wanted.topic),
+            narrowing,
         }
     }
 
@@ -212,6 +224,17 @@ impl SubscribeRequest<'_> {
     pub(super) fn announcement(&self, subscribed: &Subscribed) -> Option<Bytes> {
         self.announce.filter(|_| subscribed.lane.is_none()).map(|announce| announce(subscribed))
     }
+}
+
+/// What a subscription leaves out; `None` if nothing.
+fn narrowing(wanted: &Subscribe) -> Result<Option<Arc<Narrowing>>, TopicError> {
+    let Subscribe { max_rate, echo, filter, .. } = wanted;
+    if max_rate.is_none() && *echo && filter.is_none() {
+        return Ok(None);
+    }
+    let filter = filter.as_ref().map(|json| Filter::parse(json.as_str())).transpose()?;
+    let interval_us = max_rate.map(|rate| SECOND_US / rate.max(1));
+    Ok(Some(Arc::new(Narrowing { interval_us, echo: *echo, filter })))
 }
 
 /// The effect of a rule's policy on a lane without a check for room before. A pattern under `block` also gets messages

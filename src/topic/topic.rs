@@ -30,6 +30,7 @@ use crate::durable::StoredTopic;
 use crate::log::{Draft, Log, Record, Retention, Since, Submitted};
 use crate::message::{ConsumerName, ConsumerRequest, DurableConsumer, IdempotencyKey, Member, TopicName, now_ms};
 use crate::metrics::{Counters, Rate};
+use crate::narrow::Narrowing;
 
 pub(crate) use self::stored::Receipt;
 #[cfg(test)]
@@ -203,6 +204,7 @@ impl Topic {
         reserved: Reserved<'_>,
         mut room: Room<'_>,
         since: Option<Since<'_>>,
+        narrowing: Option<Arc<Narrowing>>,
     ) -> Option<Result<Begun, TopicError>> {
         let SubscribeRequest { who, wanted, .. } = request;
         let mut state = self.state.lock();
@@ -223,7 +225,7 @@ impl Topic {
             }
         };
         let lane = who.outbound.bind_lane(&wanted.topic, self.rule.priority, wanted.lane);
-        let mut receiver = request.receiver(&self.rule, &lane);
+        let mut receiver = request.receiver(&self.rule, &lane, narrowing);
         let (ended, is_authenticated) = (receiver.ended.clone(), receiver.is_authenticated);
         let start = state.log.start(since, wanted.recent);
         let (position, recovered) = (Some(state.log.position()), start.recovered);
@@ -248,7 +250,7 @@ impl Topic {
                 state.group.add(who.id(), who.worker, Arc::clone(&lane.writer));
             }
             let after = Arc::new(AtomicU64::new(start.after));
-            let mut replay = Replay { topic: Arc::clone(self), receiver: receiver.clone(), after: Arc::clone(&after) };
+            let mut replay = Replay::new(self, &receiver, &after);
             receiver.is_live =
                 replay.is_done(&state.log) || (there.is_none() && lane.writer.has_room() && replay.step(&state.log));
             let catching_up = (!receiver.is_live).then(|| {
@@ -316,7 +318,7 @@ impl Topic {
         let consumer = Some((dispatcher.name().clone(), progress));
         let subscribed = Subscribed { position, recovered: None, lane: lane.number, progress: consumer };
         let mut displaced = Vec::new();
-        let receiver = request.receiver(&self.rule, &lane);
+        let receiver = request.receiver(&self.rule, &lane, None);
         let announcement = request.announcement(&subscribed);
         let is_announced = announcement.is_some();
         if let Some(frame) = announcement {

@@ -41,12 +41,14 @@ impl<'a> Room<'a> {
 }
 
 impl Workers {
-    /// So many workers without subscriptions, and their inboxes, each of at most `queue` items.
-    pub(super) fn new(count: usize, queue: usize, most_found: usize) -> (Self, Vec<Inbox>) {
+    /// So many workers without subscriptions, and their inboxes, each of at most `queue` items. `most`: receivers in the
+    /// cached lists of topics, and bytes that `max_rate` holds back for one client.
+    pub(super) fn new(count: usize, queue: usize, most: (usize, usize)) -> (Self, Vec<Inbox>) {
+        let (most_found, most_held) = most;
         let (inboxes, ends) = (0..count)
             .map(|_| {
                 let (sender, deliveries) = mpsc::channel(queue);
-                (sender, Inbox { deliveries, most_found })
+                (sender, Inbox { deliveries, most_found, most_held })
             })
             .unzip();
         let workers = Self {

@@ -1,0 +1,101 @@
+//! Less than all messages of a topic: what a subscription with `max_rate`, `filter` or `echo: false` leaves out. Pure:
+//! times are arguments, messages are bytes, and no receiver is known here. Called by `topic`.
+//!
+//! A filter sees nothing of a message but its `meta`, which [`Traits`] finds in the encoded message. Only messages on
+//! their way to such a subscription are looked at.
+
+mod conflation;
+mod decimal;
+mod filter;
+mod filters;
+mod meta;
+mod object;
+mod selection;
+
+use uuid::Uuid;
+
+pub(crate) use self::conflation::{Conflation, Offered};
+pub(crate) use self::filter::{Filter, FilterError};
+pub(crate) use self::filters::{FilterId, Filters};
+use self::meta::Meta;
+pub(crate) use self::selection::Selection;
+
+/// What a subscription leaves out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Narrowing {
+    /// Least time between two messages of one topic, in microseconds. Of those in between, only the newest comes.
+    pub(crate) interval_us: Option<u64>,
+    /// Whether the client gets what it publishes itself.
+    pub(crate) echo: bool,
+    pub(crate) filter: Option<Filter>,
+}
+
+impl Narrowing {
+    /// Whether it looks at each message, and does not only count them.
+    pub(crate) fn is_selective(&self) -> bool {
+        !self.echo || self.filter.is_some()
+    }
+
+    /// Whether the client wants a message, whatever came before it.
+    pub(crate) fn wants(&self, client: Uuid, message: &Traits) -> bool {
+        let is_own = !self.echo && message.from == Some(client);
+        !is_own && self.filter.as_ref().is_none_or(|filter| message.pass(filter))
+    }
+}
+
+/// The part of a message that decides which subscriptions get it.
+#[derive(Debug, Default)]
+pub(crate) struct Traits {
+    /// The client that published it.
+    pub(crate) from: Option<Uuid>,
+    meta: Option<Meta>,
+}
+
+impl Traits {
+    /// The traits of an encoded `message`, without its attachment.
+    pub(crate) fn of(message: &[u8]) -> Self {
+        let mut traits = Self::default();
+        for (name, value) in object::members(message) {
+            match name {
+                br#""from""# => traits.from = object::text(value).and_then(|id| Uuid::try_parse(&id).ok()),
+                br#""meta""# => traits.meta = Some(Meta::parse(value)),
+                _ => {}
+            }
+        }
+        traits
+    }
+
+    fn pass(&self, filter: &Filter) -> bool {
+        self.meta.as_ref().is_some_and(|meta| filter.passes(meta))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(from: Option<u128>, meta: &str) -> Traits {
+        let from = from.map(|id| format!(",\"from\":\"{}\"", Uuid::from_u128(id))).unwrap_or_default();
+        let decoy = r#""data":{"meta":{"event":"no"},"from":7},"content":"\"meta\":{}""#;
+        Traits::of(
+            format!(r#"{{"type":"message","topic":"a","offset":1{from},{decoy}{meta},"timestamp":9}}"#).as_bytes(),
+        )
+    }
+
+    fn narrowing(echo: bool, filter: Option<&str>) -> Narrowing {
+        Narrowing { interval_us: None, echo, filter: filter.map(|json| Filter::parse(json).expect("a filter")) }
+    }
+
+    #[test]
+    fn a_message_is_looked_at_from_outside_only() {
+        let client = Uuid::from_u128(1);
+        let (own, others, admins) =
+            (message(Some(1), ""), message(Some(2), r#","meta":{"event":"move"}"#), message(None, ""));
+        let wanted = |narrowing: Narrowing| [&own, &others, &admins].map(|message| narrowing.wants(client, message));
+        assert_eq!(wanted(narrowing(true, None)), [true; 3]);
+        assert_eq!(wanted(narrowing(false, None)), [false, true, true]);
+        assert_eq!(wanted(narrowing(true, Some(r#"{"event":"move"}"#))), [false, true, false]);
+        assert_eq!(wanted(narrowing(true, Some(r#"{"event":"no"}"#))), [false; 3]);
+        assert!(!narrowing(true, None).is_selective() && narrowing(false, None).is_selective());
+    }
+}
