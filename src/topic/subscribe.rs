@@ -198,12 +198,7 @@ impl Begun {
 }
 
 impl SubscribeRequest<'_> {
-    pub(super) fn receiver(
-        &self,
-        rule: &TopicRule,
-        lane: &TopicLane,
-        narrowing: Option<Arc<Narrowing>>,
-    ) -> Receiver {
+    pub(super) fn receiver(&self, rule: &TopicRule, lane: &TopicLane, narrowing: Option<Arc<Narrowing>>) -> Receiver {
         Receiver {
             client: Arc::clone(&self.who.outbound),
             lane: Arc::clone(&lane.writer),

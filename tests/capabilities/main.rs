@@ -38,6 +38,7 @@ mod inbox;
 mod keepalive;
 mod key_sets;
 mod lanes;
+mod less;
 mod limits;
 mod list_clients;
 mod logs;
