@@ -1,6 +1,6 @@
 //! Conflation: of the messages of one topic that come faster than a subscription's `max_rate`, only the newest of each
-//! interval goes on. The first comes at once; a later one is held back until the interval is over, and a newer one takes
-//! its place.
+//! interval goes on. The first comes at once; a later one is held back until the interval is over, and a newer one
+//! takes its place.
 //!
 //! One client's subscriptions together, so that what they hold back has one bound: beyond it, the message that would go
 //! first goes at once, however short its interval was.

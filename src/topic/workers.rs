@@ -41,8 +41,8 @@ impl<'a> Room<'a> {
 }
 
 impl Workers {
-    /// So many workers without subscriptions, and their inboxes, each of at most `queue` items. `most`: receivers in the
-    /// cached lists of topics, and bytes that `max_rate` holds back for one client.
+    /// So many workers without subscriptions, and their inboxes, each of at most `queue` items. `most`: receivers in
+    /// the cached lists of topics, and bytes that `max_rate` holds back for one client.
     pub(super) fn new(count: usize, queue: usize, most: (usize, usize)) -> (Self, Vec<Inbox>) {
         let (most_found, most_held) = most;
         let (inboxes, ends) = (0..count)

@@ -105,7 +105,8 @@ proptest! {
         }
         // At last everything goes on, and nothing is left.
         let last = now + 10_000;
-        let due: Vec<_> = std::iter::from_fn(|| of.next_due(last)).map(|(number, (topic, it))| (number, topic, it)).collect();
+        let due = std::iter::from_fn(|| of.next_due(last));
+        let due: Vec<_> = due.map(|(number, (topic, message))| (number, topic, message)).collect();
         prop_assert_eq!(due, model.due(interval, last));
         prop_assert_eq!((of.next_due(last + 10_000), of.held, of.bytes, of.ends.len()), (None, 0, 0, 0));
     }
