@@ -19,7 +19,7 @@ use super::routes::{Receiver, Routes, Slot, Target};
 use super::topic::Topic;
 use crate::envelope::EncodedMessage;
 use crate::log::Record;
-use crate::message::DeliveryMode;
+use crate::message::{DeliveryMode, now_ms};
 use crate::metrics::Counters;
 use crate::outbound::{EncodedRun, Outbound, SLICE};
 
@@ -238,8 +238,9 @@ impl Hub<'_> {
         self.counters.fanned_out(sent);
     }
 
+    /// Delivers a message that was held back, unless its publisher's `ttl_ms` is over.
     fn release(&self, slot: Slot, held: &HeldMessage) -> Sent {
-        let receiver = self.routes.receiver(slot);
+        let receiver = self.routes.receiver(slot).filter(|_| !held.is_expired(now_ms()));
         receiver.map(|receiver| deliver_to(receiver, &held.topic, &held.run())).unwrap_or_default()
     }
 

@@ -63,6 +63,11 @@ pub(super) struct HeldMessage {
 }
 
 impl HeldMessage {
+    /// Whether its publisher's `ttl_ms` is over, at a time in Unix milliseconds.
+    pub(super) fn is_expired(&self, now_ms: u64) -> bool {
+        self.encoded.expires_at().is_some_and(|expires_at| expires_at <= now_ms)
+    }
+
     /// The message alone, to be delivered.
     pub(super) fn run(&self) -> EncodedRun {
         let (encoded, topic) = (Arc::clone(&self.encoded), Arc::clone(&self.topic));

@@ -234,6 +234,32 @@ async fn a_replay_with_a_rate_is_the_newest_message() {
 }
 
 #[tokio::test]
+async fn a_replay_with_a_rate_is_the_newest_message_whose_time_is_not_over() {
+    for rules in ["", "durability = 'os'"] {
+        let (server, _dir) = server(rules).await;
+        let mut publisher = Over::Native.party(&server, "publisher").await;
+        let expected = publish(&mut publisher, "a", json!({})).await;
+        let short = json!({"type": "publish", "id": 1, "topic": "a", "content": "", "ttl_ms": 1});
+        publisher.control.say(short).await;
+        publisher.control.expect("published").await;
+        loop {
+            publisher.control.say(json!({"type": "history", "id": 1, "topic": "a"})).await;
+            let history = publisher.control.expect("history").await;
+            if history["messages"].as_array().expect("messages").len() == 1 {
+                break;
+            }
+        }
+        for over in Over::ALL {
+            let mut late = Subscriber::over(over, &server, "late").await;
+            late.subscribe(json!({"topic": "a", "max_rate": 4, "recent": 10})).await;
+            hear(&mut late, "a", &[expected]).await;
+            hears_no_more(&mut late).await;
+        }
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn datagrams_can_be_less_as_well() {
     let (server, _dir) = server("").await;
     for over in Over::QUIC {
