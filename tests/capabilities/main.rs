@@ -67,4 +67,5 @@ mod tokens;
 mod topics;
 mod transcripts;
 mod users;
+mod values;
 mod webtransport;
