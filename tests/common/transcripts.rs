@@ -221,6 +221,9 @@ enum Kind {
     Time,
     Lane,
     Token,
+    Session,
+    /// The number of a request to another client.
+    Call,
     /// Text for people: any.
     Text,
     /// Any number of milliseconds.
@@ -233,7 +236,9 @@ impl Kind {
         match field {
             "id" if is_top => Self::Request,
             "re" => Self::Request,
-            "id" | "client_id" | "from" | "to" | "after" | "next" => Self::Client,
+            "id" | "client_id" | "from" | "to" | "after" | "next" | "was" => Self::Client,
+            "session" | "resume" | "attach" => Self::Session,
+            "request" => Self::Call,
             "epoch" => Self::Epoch,
             "offset" | "first" | "last" => Self::Offset,
             "timestamp" | "since_time" | "server_time" | "connected_at" | "expires_at" => Self::Time,
@@ -335,7 +340,7 @@ impl Run {
                         // The client chose no id.
                         Some(Value::Null) if kind == Kind::Request => continue,
                         Some(actual) => actual.clone(),
-                        None if field == "data" => value.clone(),
+                        None if is_opaque(field) => value.clone(),
                         None => self.fill_in(value, false),
                     };
                     filled.insert(field.clone(), value);
@@ -371,7 +376,7 @@ impl Run {
                         }
                         None if how.is_partial || may(field) => {}
                         None => return Err(format!("{field} is missing")),
-                        Some(actual) if kind == Kind::Literal && field == "data" => same(field, value, actual)?,
+                        Some(actual) if kind == Kind::Literal && is_opaque(field) => same(field, value, actual)?,
                         Some(actual) => {
                             self.compare_field(kind, value, actual, how).map_err(|wrong| format!("{field}: {wrong}"))?
                         }
@@ -394,11 +399,16 @@ impl Run {
             Kind::Text => actual.as_str().is_some_and(|text| !text.is_empty()),
             Kind::Wait => actual.is_u64(),
             Kind::Offset | Kind::Time | Kind::Lane if !actual.is_u64() => false,
-            Kind::Client | Kind::Epoch | Kind::Token if !actual.is_string() => false,
+            Kind::Client | Kind::Epoch | Kind::Token | Kind::Session | Kind::Call if !actual.is_string() => false,
             kind => return self.bind(kind, example, actual),
         };
         if is { Ok(()) } else { Err(format!("{actual} for {example}")) }
     }
+}
+
+/// Whether everything inside a field is its sender's, and literal.
+fn is_opaque(field: &str) -> bool {
+    matches!(field, "data" | "meta" | "state" | "info")
 }
 
 fn same(what: &str, expected: &Value, got: &Value) -> Result<(), String> {

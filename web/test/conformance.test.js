@@ -12,6 +12,9 @@ import { quick, scripted } from "./support/scripted.js";
 const FOLDER = new URL("../../docs/transcripts/", import.meta.url);
 /** The optional features that this client has. */
 const CAN = new Set(["durable"]);
+/** Fields in which everything is their sender's, and literal. */
+const OPAQUE = new Set(["data", "meta", "state", "info"]);
+
 /** The client's carrier in Node, with one lane. */
 const CARRIER = "websocket";
 
@@ -24,7 +27,9 @@ async function readTranscript(file) {
 /** What a field's value stands for; `null` for the value itself. */
 function kindOf(field, isTop, value) {
   if (field === "re" || (field === "id" && isTop)) return "request";
-  if (["id", "client_id", "from", "to", "after", "next"].includes(field)) return "client";
+  if (["id", "client_id", "from", "to", "after", "next", "was"].includes(field)) return "client";
+  if (["session", "resume", "attach"].includes(field)) return "session";
+  if (field === "request") return "call";
   if (field === "epoch") return "epoch";
   if (["offset", "first", "last"].includes(field)) return "offset";
   if (["timestamp", "since_time", "server_time", "connected_at", "expires_at"].includes(field)) return "time";
@@ -62,7 +67,7 @@ class Run {
       if (actual !== undefined) filled[field] = actual;
       // The client chose no id.
       else if (field === "re" && this.#bound.has(key)) continue;
-      else filled[field] = field === "data" ? value : this.fill(value, false);
+      else filled[field] = OPAQUE.has(field) ? value : this.fill(value, false);
     }
     return filled;
   }
@@ -86,7 +91,7 @@ class Run {
       else if (kind === "text") isSame = typeof got === "string" && got !== "";
       else if (kind !== null) isSame = typeof got === typeof value && this.#bind(kind, value, got);
       else {
-        const isOpaque = field === "data";
+        const isOpaque = OPAQUE.has(field);
         const why = isOpaque ? same(value, got) : this.difference(value, got, { may, isPartial }, false);
         if (why) return `${field}: ${why}`;
       }
