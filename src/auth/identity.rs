@@ -89,7 +89,7 @@ impl Rights {
         };
         let own = |one: &Option<Patterns>| one.as_ref().map(|patterns| patterns.for_user(user)).unwrap_or_default();
         let subscribe = patterns(&grant.subscribe, &otherwise.subscribe).unwrap_or_default();
-        let subscriptions = patterns(&grant.subscriptions, &otherwise.subscriptions).unwrap_or_default();
+        let subscriptions = patterns(&grant.subscriptions, &otherwise.subscriptions).unwrap_or_default().distinct();
         let history = patterns(&grant.history, &otherwise.history).unwrap_or_else(|| subscribe.clone());
         let direct = grant.direct.or(otherwise.direct).unwrap_or(false);
         Self {
@@ -232,7 +232,11 @@ mod tests {
 
     #[test]
     fn subscriptions_of_the_server_are_permitted_with_their_history_and_nothing_else() {
-        let rights = Rights::new(&grant("subscriptions = ['news', 'user.${user}.>']"), &Grant::default(), Some("ada"));
+        let rights = Rights::new(
+            &grant("subscriptions = ['news', 'news', 'user.${user}.>', 'user.ada.>']"),
+            &Grant::default(),
+            Some("ada"),
+        );
         let texts: Vec<_> = rights.subscriptions().iter().map(TopicPattern::as_str).collect();
         assert_eq!(texts, ["news", "user.ada.>"]);
         for text in texts {

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::jws::RawClaims;
 use super::{AuthError, keys, token, verifier};
 use crate::config::{AuthKey, TokenAlgorithm};
+use crate::message::Json;
 use crate::tls::{ENCRYPTED, is_encrypted};
 
 /// The claims of a token (docs/SECURITY.md). `None` leaves a claim out.
@@ -53,6 +54,9 @@ pub struct Claims {
     /// Subscriptions that the server makes, at most 32.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subscriptions: Option<Vec<String>>,
+    /// What others see about the user: any JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub info: Option<Json>,
     /// Whether the client may send to single clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direct: Option<bool>,

@@ -13,7 +13,7 @@ use super::jws::{self, Jws, RawClaims};
 use super::keys::Key;
 use super::{Denied, MAX_JTI_BYTES, TokenStamp, UsedToken};
 use crate::config::{Auth as Settings, Grant, MAX_SUBSCRIPTIONS, MAX_TRIED};
-use crate::message::{ClientName, Json, MAX_INTEGER, NAME_BOUNDS, USER_BOUNDS, is_user, now_ms};
+use crate::message::{ClientName, Json, MAX_INTEGER, MAX_TOKEN_BYTES, NAME_BOUNDS, USER_BOUNDS, is_user, now_ms};
 
 const TEXT: &str = "a string";
 const PATTERNS: &str = "a list of topics or patterns";
@@ -237,6 +237,6 @@ pub(super) fn what_is_wrong(claims: RawClaims) -> Option<String> {
         Ok(issuer) => issuer,
         Err(denied) => return Some(denied.reason()),
     };
-    let judged = judge(claims, issuer.as_deref(), &settings, usize::MAX, now_ms());
+    let judged = judge(claims, issuer.as_deref(), &settings, MAX_TOKEN_BYTES, now_ms());
     judged.err().map(|denied| denied.reason())
 }

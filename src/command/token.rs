@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use quic_websocket::Config;
 use quic_websocket::auth::{Claims, SigningKey, explain};
 use quic_websocket::config::{AuthKey, Loaded, Patterns, TokenAlgorithm};
-use quic_websocket::message::Token;
+use quic_websocket::message::{Json, Token};
 
 use super::say;
 use crate::settings::environment;
@@ -56,6 +56,9 @@ pub(crate) struct Mint {
     /// Topic or pattern to which the server subscribes the client, with its history; may be repeated, at most 32
     #[arg(long, value_name = "TOPIC", value_parser = pattern)]
     subscriptions: Vec<String>,
+    /// What others see about the user, in lists of clients: any JSON, such as '{"avatar":"ada.png"}'
+    #[arg(long, value_name = "JSON", value_parser = json)]
+    info: Option<Json>,
     /// Allow sending to single clients, which includes --signal and --list-clients
     #[arg(long)]
     direct: bool,
@@ -153,6 +156,10 @@ fn rate(text: &str) -> Result<NonZeroU32, String> {
     text.parse().map_err(|_| format!("expected a whole number from 1 to {}", u32::MAX))
 }
 
+fn json(text: &str) -> Result<Json, String> {
+    Json::parse(text).map_err(|e| format!("expected JSON, such as {{\"avatar\":\"ada.png\"}} or \"text\": {e}"))
+}
+
 fn pattern(text: &str) -> Result<String, String> {
     text.parse::<Patterns>().map(|_| text.to_owned())
 }
@@ -184,6 +191,7 @@ impl Mint {
             presence: list(self.presence),
             history: list(self.history),
             subscriptions: list(self.subscriptions),
+            info: self.info,
             direct: granted(self.direct),
             signal: granted(self.signal),
             list_clients: granted(self.list_clients),

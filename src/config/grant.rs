@@ -110,6 +110,14 @@ impl Patterns {
         }
     }
 
+    /// The list without repetitions; for short lists.
+    #[must_use]
+    pub(crate) fn distinct(self) -> Self {
+        let is_first = |(at, text): &(usize, &TopicPattern)| !self.texts[..*at].contains(text);
+        let texts: Vec<_> = self.texts.iter().enumerate().filter(is_first).map(|(_, text)| text.clone()).collect();
+        if texts.len() == self.texts.len() { self } else { Self::new(texts) }
+    }
+
     /// Number of patterns.
     pub(crate) fn len(&self) -> usize {
         self.texts.len() + self.of_users.as_ref().map_or(0, |patterns| patterns.len())

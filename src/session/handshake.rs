@@ -84,7 +84,9 @@ pub(super) async fn welcome(
     let greeting = async {
         let (re, mut handshake) = first_message(carrier, &mut reader, &control, context).await?;
         if permit.is_none() {
-            return Err(one_too_many(worker_context, re.as_ref(), &control));
+            let most = context.config.rates.address_connections;
+            let reason = format!("this address has the {most} connections that it may have; end one of them first");
+            return Err(one_too_many(worker_context, reason, re.as_ref(), &control));
         }
         handshake.token = handshake.token.or(bearer);
         let presented = Presented {
@@ -170,11 +172,9 @@ async fn first_message(
     Err(protocol_error(format!("{ATTEMPTS} wrong messages before a handshake")))
 }
 
-/// Refuses a handshake over the address's connection limit.
-fn one_too_many(worker_context: &WorkerContext, re: Option<&RequestId>, control: &LaneWriter) -> End {
-    let most = worker_context.context.config.rates.address_connections;
+/// Refuses a handshake over the connection limit of its address or user.
+fn one_too_many(worker_context: &WorkerContext, reason: String, re: Option<&RequestId>, control: &LaneWriter) -> End {
     worker_context.counters().refused.add(1);
-    let reason = format!("this address has the {most} connections that it may have; end one of them first");
     let error = ErrorReply::new(ErrorCode::RateLimited, reason.clone()).with_retry_after_ms(TOO_MANY_RETRY_MS);
     send_now(control, re, &ServerMessage::Error(error));
     End::sent(CloseCode::RATE_LIMITED, reason)
@@ -262,9 +262,7 @@ async fn admit(
         Ok(registration) => registration,
         Err(why) => {
             if matches!(why, NotRegistered::UserFull(_)) {
-                worker_context.counters().refused.add(1);
-                let error = ErrorReply::new(ErrorCode::RateLimited, why.to_string());
-                send_now(control, re, &ServerMessage::Error(error.with_retry_after_ms(TOO_MANY_RETRY_MS)));
+                return Err(one_too_many(worker_context, why.to_string(), re, control));
             }
             return refuse(reply, close_code(why), why.to_string());
         }

@@ -168,11 +168,18 @@ async fn a_client_is_disconnected_with_the_requested_code_and_reason() {
 }
 
 /// Each route, with its parameters.
-const ROUTES: [(&str, &str); 4] = [
-    ("GET /api/stats", ""),
-    ("GET /metrics", ""),
-    ("POST /api/publish", r#"{"topic":"a","content":"x"}"#),
-    ("POST /api/disconnect", r#"{"client":"00000000-0000-4000-8000-000000000000"}"#),
+/// Each route with a body, and the status of a request that is served.
+const ROUTES: [(&str, &str, u16); 9] = [
+    ("GET /api/stats", "", 200),
+    ("GET /metrics", "", 200),
+    ("GET /api/revocations", "", 200),
+    ("POST /api/publish", r#"{"topic":"a","content":"x"}"#, 200),
+    ("POST /api/disconnect", r#"{"client":"00000000-0000-4000-8000-000000000000"}"#, 404),
+    ("POST /api/subscribe", r#"{"user":"nobody","topic":"a"}"#, 404),
+    ("POST /api/unsubscribe", r#"{"user":"nobody","topic":"a"}"#, 404),
+    // The servers here accept no tokens.
+    ("POST /api/revoke", r#"{"jti":"a"}"#, 409),
+    ("POST /api/unrevoke", r#"{"jti":"a"}"#, 409),
 ];
 
 /// A connection to the separate address of the admin API.
@@ -195,7 +202,7 @@ async fn without_a_token_no_request_is_served_at_the_clients_addresses_not_even_
         .await;
         assert_eq!(server.admin_token, None);
         let json = "content-type: application/json";
-        for (route, body) in ROUTES {
+        for (route, body, served) in ROUTES {
             // As nginx forwards requests, by default and with a Host chosen by the client.
             for host in ["host: localhost", "host: 127.0.0.1:8080", "host: quic.example"] {
                 for shown in ["x-nothing: 1", &bearer(TOKEN), "authorization: Bearer"] {
@@ -234,11 +241,10 @@ async fn the_admin_address_needs_no_token_and_answers_only_to_names_of_this_mach
         let answer = send(admin(&server).await, &format!("GET {path}"), &["host: localhost"], "").await;
         assert_eq!(answer.status, status, "{path}: {answer:?}");
     }
-    for (route, body) in ROUTES {
-        let is_served = |status| status == 200 || (status == 404 && route.contains("disconnect"));
+    for (route, body, served) in ROUTES {
         for host in ["localhost", "LOCALHOST:8080", "127.0.0.1:8080", "127.9.9.9", "[::1]:8080"] {
             let answer = send(admin(&server).await, route, &[&format!("host: {host}"), json], body).await;
-            assert!(is_served(answer.status), "{route} {host}: {answer:?}");
+            assert_eq!(answer.status, served, "{route} {host}: {answer:?}");
         }
         for host in [
             "attacker.example",
@@ -301,14 +307,13 @@ async fn clients_that_use_up_all_connections_do_not_lock_the_administrator_out()
 async fn with_a_token_only_requests_that_present_it_are_served() {
     let server = server(|_| {}).await;
     let json = "content-type: application/json";
-    for (route, body) in ROUTES {
-        let is_served = |status| status == 200 || (status == 404 && route.contains("disconnect"));
+    for (route, body, served) in ROUTES {
         let right = bearer(TOKEN);
         // By any name, and through a proxy.
         for host in ["host: quic.example", "host: localhost"] {
             let headers = [host, json, &right, "x-forwarded-for: 192.0.2.1"];
             let answer = send(plain(&server).await, route, &headers, body).await;
-            assert!(is_served(answer.status), "{route}: {answer:?}");
+            assert_eq!(answer.status, served, "{route}: {answer:?}");
         }
         for wrong in ["x-nothing: 1", "authorization: Basic YTpi", "authorization: Bearer", &bearer(&TOKEN[1..])] {
             let answer = send(plain(&server).await, route, &["host: localhost", json, wrong], body).await;
@@ -358,7 +363,7 @@ async fn pages_of_other_origins_and_forms_are_refused_with_or_without_a_token() 
         let plain = async |server| if own_address { admin(server).await } else { plain(server).await };
         let right = if own_address { "x-nothing: 1".to_owned() } else { bearer(TOKEN) };
         let json = "content-type: application/json";
-        for (route, body) in ROUTES {
+        for (route, body, served) in ROUTES {
             for origin in
                 ["https://attacker.example", "null", "http://localhost", "http://localhost:8081", "localhost:8080"]
             {
@@ -368,9 +373,9 @@ async fn pages_of_other_origins_and_forms_are_refused_with_or_without_a_token() 
             }
             let own = ["host: localhost:8080", json, &right, "origin: http://localhost:8080"];
             let status = send(plain(&server).await, route, &own, body).await.status;
-            assert!([200, 404].contains(&status), "{route}: {status}");
+            assert_eq!(status, served, "{route}");
         }
-        for (route, body) in &ROUTES[2..] {
+        for (route, body, served) in ROUTES.into_iter().skip(3) {
             for kind in ["content-type: text/plain", "content-type: application/x-www-form-urlencoded", "accept: */*"] {
                 let why =
                     send(plain(&server).await, route, &["host: localhost", kind, &right], body).await.refusal(400);
@@ -378,7 +383,7 @@ async fn pages_of_other_origins_and_forms_are_refused_with_or_without_a_token() 
             }
             let with_charset = ["host: localhost", "content-type: Application/JSON; charset=utf-8", &right];
             let status = send(plain(&server).await, route, &with_charset, body).await.status;
-            assert!([200, 404].contains(&status), "{route}: {status}");
+            assert_eq!(status, served, "{route}");
         }
         assert_eq!(server.status.stats(0).totals.published, 2, "the pages' own, and the one with a charset");
         server.stop().await;

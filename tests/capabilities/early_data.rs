@@ -5,6 +5,7 @@
 
 use crate::common::packets::has_early_data;
 use crate::common::tap::Tap;
+use crate::common::tokens::asking;
 use crate::common::{RawClient, TestServer, framed, soon, until};
 use quic_websocket::config::{OverflowPolicy, TopicRule};
 use quic_websocket::message::{ClientMessage, Close, CloseCode, TopicPattern};
@@ -130,6 +131,33 @@ async fn harmless_requests_are_answered_early_and_all_others_executed_once_later
         }
     }
     assert_eq!(replies, ["pub", "dir", "all"], "in the order in which they were asked");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn subscriptions_of_the_server_begin_once_the_client_is_confirmed() {
+    let server = TestServer::start_with(|config| {
+        allowing(config);
+        config.auth = asking("[anonymous]\nsubscriptions = ['room']\npublish = 'room'");
+        config.limits.topic_lanes = 0;
+    })
+    .await;
+    let tap = Tap::start(server.addr).await;
+    let endpoint = server.endpoint();
+    let mut hello = handshake("Ada");
+    hello["since"] = json!({"room": {"epoch": "none", "offset": 0}});
+    let own = json!({"type": "subscribe", "id": "sub", "topic": "room"});
+    let (mut ada, accepted) = early(&endpoint, &tap, &[hello, own]).await;
+    tap.pass().await;
+    assert_eq!(ada.control.expect("handshake_response").await["subscriptions"], json!(["room"]));
+    // The place is taken, and nothing else has happened.
+    ada.control.expect_error(409).await;
+    tap.open().await;
+    assert!(soon("the confirmation", accepted).await, "the early data was taken");
+    let made = ada.control.expect("subscribed").await;
+    assert_eq!((&made["by"], &made["recovered"]), (&json!("server"), &json!(false)), "{made}");
+    ada.control.say(json!({"type": "publish", "topic": "room", "content": "x"})).await;
+    assert_eq!(ada.control.expect("message").await["content"], "x");
     server.stop().await;
 }
 

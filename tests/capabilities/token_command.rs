@@ -43,6 +43,12 @@ async fn a_minted_token_is_accepted_and_explained() {
         "chat.>",
         "--subscribe",
         "news",
+        "--subscribe",
+        "room.${user}.>",
+        "--subscriptions",
+        "user.${user}.>",
+        "--info",
+        "{\"n\" :9007199254740993}",
         "--direct",
         "--max-rate",
         "50",
@@ -57,6 +63,8 @@ async fn a_minted_token_is_accepted_and_explained() {
     let mut client = server.stranger().await;
     let response = client.handshake_with(handshake(token.trim())).await;
     assert_eq!((&response["user"], &response["client_name"]), (&json!("ada"), &json!("Ada")));
+    assert_eq!(response["subscriptions"], json!(["user.ada.>"]));
+    assert_eq!(response["info"].to_string(), "{\"n\":9007199254740993}");
     server.stop().await;
 
     let explained = run(folder.path(), &["token", "explain", token.trim(), "--config", "qws.toml"]);
@@ -69,7 +77,9 @@ async fn a_minted_token_is_accepted_and_explained() {
         "user:    ada",
         "name:    Ada",
         "may:     publish to chat.>",
-        "subscribe to chat.> news",
+        "subscribe to chat.> news room.ada.> user.ada.>",
+        "is subscribed to user.ada.>",
+        "\"iat\": 1",
         "send to single clients, signal to single clients, list the connected clients",
     ] {
         assert!(told.contains(line), "{line} is missing in\n{told}");
@@ -99,6 +109,25 @@ fn a_refused_token_is_explained_with_the_reason() {
             assert!(text(&explained.stdout).contains(says), "{rubbish}: {}", text(&explained.stdout));
         }
     }
+}
+
+#[test]
+fn a_revoked_token_is_explained_as_such() {
+    let folder = folder();
+    let config =
+        format!("[auth]\nrevocations_file = 'revoked.json'\n[[auth.keys]]\nalgorithm = 'HS256'\nsecret = '{SECRET}'\n");
+    std::fs::write(folder.path().join("revoking.toml"), config).expect("written");
+    let explain = |id: &str| {
+        let token = token(json!({ "jti": id }));
+        let explained = run(folder.path(), &["token", "explain", &token, "--config", "revoking.toml"]);
+        text(&explained.stdout)
+    };
+    assert!(explain("a").contains("accepts it"), "there is no file yet");
+    let revoked = json!({"version": 1, "revocations": [{"jti": "a"}]});
+    std::fs::write(folder.path().join("revoked.json"), revoked.to_string()).expect("written");
+    let told = explain("a");
+    assert!(told.contains("refuses it: token: it was revoked"), "{told}");
+    assert!(explain("b").contains("accepts it"));
 }
 
 #[cfg(target_os = "linux")]

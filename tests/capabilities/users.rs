@@ -173,9 +173,7 @@ async fn one_connection_more_than_a_user_may_have_is_refused_and_a_free_place_is
         assert_eq!((&error["code"], &error["retry_after_ms"]), (&json!(429), &json!(10_000)), "{error}");
         let why = error["message"].as_str().expect("a text");
         assert!(why.contains("the 2 connections that a user may have"), "{why}");
-        let response = third.control.expect("handshake_response").await;
-        assert_eq!((&response["accepted"], &response["reason"]), (&json!(false), &json!(why)));
-        assert_eq!(third.closed().await.0, 4429);
+        assert_eq!(third.expect_close(4429).await["reason"], why);
         // Another user is not concerned.
         bearer(over, &server, json!({"sub": "bob"})).await;
         first.control.say(json!({"type": "close", "code": 1000})).await;
