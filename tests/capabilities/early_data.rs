@@ -313,6 +313,33 @@ async fn a_copy_of_a_first_flight_that_was_served_has_no_effect() {
 }
 
 #[tokio::test]
+async fn a_subscription_in_early_data_gets_less_if_it_asks_for_that() {
+    let server = TestServer::start_with(allowing).await;
+    let tap = Tap::start(server.addr).await;
+    let endpoint = server.endpoint();
+    let mut witness = witness(&server).await;
+    let publish = |meta: Value| json!({"type": "publish", "id": "pub", "topic": "room", "content": "", "meta": meta});
+    for meta in [json!({"n": 1}), json!({"n": 2}), json!({})] {
+        witness.control.say(publish(meta)).await;
+    }
+    let mut wanted = subscribe("room");
+    (wanted["recent"], wanted["filter"], wanted["echo"]) = (json!(3), json!({"n": 2}), json!(false));
+    let (mut ada, accepted) = early(&endpoint, &tap, &[handshake("Ada"), wanted, publish(json!({"n": 2}))]).await;
+    tap.pass().await;
+    ada.control.expect("handshake_response").await;
+    assert_eq!(ada.control.expect("subscribed").await["offset"], 3);
+    assert_eq!(ada.control.expect("message").await["offset"], 2);
+    tap.open().await;
+    assert!(soon("the confirmation", accepted).await, "the early data was taken");
+    assert_eq!(ada.control.expect("published").await["offset"], 4);
+    for n in [1, 2] {
+        witness.control.say(publish(json!({"n": n}))).await;
+    }
+    assert_eq!(ada.control.expect("message").await["offset"], 6, "neither its own nor one that does not match");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn early_data_is_refused_unless_enabled() {
     let server = TestServer::start().await;
     let endpoint = server.endpoint();
