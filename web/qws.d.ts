@@ -88,6 +88,8 @@ export interface ConnectOptions {
   requestTimeoutMs?: number;
   /** Most messages of one subscription that wait for their reader. Default 1024. */
   highWaterMark?: number;
+  /** Answers requests that other clients address to this one or to its user. */
+  onRequest?: RequestHandler;
 }
 
 export interface SubscribeOptions {
@@ -99,10 +101,25 @@ export interface SubscribeOptions {
   recent?: number;
   /** "stream": reliable and in order; "datagram": the newest wins. Default "stream". */
   delivery?: "stream" | "datagram";
-  /** The lane for the messages. Default "own". */
-  lane?: "own" | "control";
-  /** Also fire "join" and "leave". */
-  presence?: boolean;
+  /**
+   * The lane for the messages. "bulk": the client's second WebSocket, while there is one; on QUIC as "own".
+   * Default "own".
+   */
+  lane?: "own" | "control" | "bulk";
+  /** Also fire "join", "leave", "state" and "return"; with "counts", "occupancy" instead, which names nobody. */
+  presence?: boolean | "counts";
+  /** Keep the topic's members in `subscription.members`, and fire "members" when they change. Implies `presence`. */
+  members?: boolean;
+  /** This client's first state on the topic, for the other members: any JSON value of at most 1 KiB. */
+  state?: unknown;
+  /** Answers requests to the topic; `client.serve` does the same, for a client that reads no messages. */
+  onRequest?: RequestHandler;
+  /** Most messages per second of each topic, 1 to 1000: the newest of each interval; the others are left out. */
+  maxRate?: number;
+  /** `false`: without what this client publishes itself. Default true. */
+  echo?: boolean;
+  /** Only messages whose `meta` has all these fields, at most 8: an equal value, or a text that begins so. */
+  filter?: { [field: string]: string | number | boolean | { prefix: string } };
   /** Most messages that wait for their reader. Default: the client's. */
   highWaterMark?: number;
   /**
@@ -152,44 +169,143 @@ export interface Limits {
   max_request_lanes: number;
   max_unfinished_bytes?: number;
   max_pending_replies?: number;
+  /** Longest `meta` of a message; absent from older servers, which know neither `meta` nor JSON values. */
+  max_meta_bytes?: number;
+  /** Most requests to other clients that may be open at once. */
+  max_open_requests?: number;
   [other: string]: number | undefined;
 }
 
-/** A message of a topic. It has `content`, `data`, or both. */
-export interface Message {
+/**
+ * What a client has said: a text, a JSON value, bytes, or several of them. The server vouches for `from`, `user` and
+ * `name`, except that without a `user` a name is what the client says of itself.
+ */
+export interface Content {
+  /** The client's id; absent if no client has said it. */
+  from?: string;
+  /** The user that the client has proved to be. */
+  user?: string;
+  /** The client's name, if it has one. */
+  name?: string;
+  /** The text, if one was sent. */
+  readonly text: string | undefined;
+  /** The text, under its name in the protocol. */
+  content?: string;
+  /** The JSON value, if one was sent; it may be `null`. */
+  data?: any;
+  /** The JSON value as it was sent: in `data`, numbers beyond 2^53 are not exact. */
+  readonly json: string | undefined;
+  /** The bytes, if any were sent. */
+  bytes?: Uint8Array;
+  /** What the sender says about it: the name of an event, headers, trace ids. */
+  meta?: { [field: string]: any };
+}
+
+/** A message of a topic. */
+export interface Message extends Content {
   topic: string;
   offset: number;
-  /** The client that published it; absent if it was not published by a client. */
-  from?: string;
-  content?: string;
-  data?: Uint8Array;
   /** Unix milliseconds. */
   timestamp: number;
+  /** When it is worth nothing any more, in Unix milliseconds, if its publisher set `ttlMs`. */
+  expiresAt?: number;
   /** The durable consumer that waits for an `ack`. */
   durable?: string;
   /** Number of this delivery by that consumer; absent for the first. */
   tries?: number;
 }
 
-/** A message of another client to all clients, or to this one. */
-export interface Said {
+/** A message of another client to all clients, or to this one or its user. */
+export interface Said extends Content {
   from: string;
-  content?: string;
-  data?: Uint8Array;
+  /** Unix milliseconds. */
   timestamp: number;
 }
 
 /** Data that another client sent with `signal`. */
-export interface Signal {
-  from: string;
+export interface Signal extends Said {
   data: any;
+}
+
+/** The answer of another client to a request. */
+export interface Answer extends Content {
+  /** Unix milliseconds. */
   timestamp: number;
 }
+
+/** A request of another client. */
+export interface Asked extends Content {
+  /** The topic that it was sent to; absent if it was addressed to this client or its user. */
+  topic?: string;
+  /** Unix milliseconds. */
+  timestamp: number;
+  /** How long the answer may take, from the arrival on. */
+  timeoutMs: number;
+  /** Aborted when the other client has given the request up or left, its time is over, or the connection was lost. */
+  readonly signal: AbortSignalLike & { readonly reason?: any };
+  /** Answers at once, and with options; what the handler returns after that is ignored. */
+  respond(value: unknown, options?: ValueOptions): void;
+}
+
+/**
+ * Answers requests. What it returns is the answer, as with `publish`; `undefined` is sent as `null`. If it throws, the
+ * request fails with the error's message, and with its `code` if that is 400 to 599. Several calls may run at once.
+ */
+export type RequestHandler = (asked: Asked) => unknown;
+
+/** A JSON value as text, which is sent as it is: for numbers that JavaScript cannot hold. */
+export class JsonText {
+  /** Throws a `QwsError` if the text is not JSON. */
+  constructor(text: string);
+  readonly text: string;
+  /** `JSON.stringify` leaves it out of an object. */
+  toJSON(): undefined;
+}
+
+/** Options of everything that sends a value. */
+export interface ValueOptions {
+  /** What the message is about, for receivers and their filters: an object of at most 1 KiB (by default). */
+  meta?: { [field: string]: unknown };
+  /** Bytes beside a text or a JSON value. */
+  bytes?: Uint8Array;
+}
+
+export interface PublishOptions extends ValueOptions {
+  /** Repeated within two minutes (by default), it adds nothing. Default: a random one. */
+  key?: string;
+  /** Time after which the message is worth nothing: it is not delivered any more, and in no history. */
+  ttlMs?: number;
+}
+
+export interface RequestOptions extends ValueOptions {
+  /** How long the answer may take, reconnects included, 100 to 300000. Default 10000. */
+  timeoutMs?: number;
+  /** Gives the request up: the call rejects with the signal's reason, and the other client is told. */
+  signal?: AbortSignalLike & { readonly reason?: any };
+}
+
+/** One client by its id, or all clients of a user. */
+export type Recipient = { to: string } | { user: string };
+
+/** Clients that answer requests to a topic, a client, or a user. */
+export type Target = { topic: string } | Recipient;
 
 export interface ClientInfo {
   id: string;
   name: string | null;
   user?: string;
+  /** What the user's token says about the user for others. */
+  info?: any;
+}
+
+/** A member of a topic: a client that has subscribed to it by its name, or a user with all such clients. */
+export interface Member extends ClientInfo {
+  /** What it has set with `setState`. */
+  state?: any;
+  /** Where members are users: number of the user's clients on the topic. */
+  clients?: number;
+  /** Its connection is lost, and it may come back. */
+  away?: boolean;
 }
 
 export interface ConnectedClient extends ClientInfo {
@@ -238,9 +354,31 @@ export interface HistoryPage {
   recovered: boolean | null;
 }
 
+export interface PresenceOptions {
+  /** Most members on the page, 1 to 1000. Default 1000. */
+  limit?: number;
+  /** The page begins after the member with this id. */
+  after?: string;
+  /** Only the numbers. */
+  counts?: boolean;
+}
+
+/** A page of a topic's members. */
 export interface Presence {
-  clients: ClientInfo[];
+  clients: Member[];
+  /** Number of members, on all pages. */
   total: number;
+  /** Number of different users among them; absent from older servers. */
+  users?: number;
+  /** The `after` of the next page; absent on the last one. */
+  next?: string;
+}
+
+/** The number of a topic's members. */
+export interface Occupancy {
+  topic: string;
+  clients: number;
+  users: number;
 }
 
 /** Messages that were dropped; `history` may still have them. */
@@ -285,14 +423,23 @@ export type ErrorKind =
   /** The call has invalid arguments. */
   | "usage";
 
+export interface ErrorDetails {
+  code?: number;
+  retryAfterMs?: number;
+  cause?: unknown;
+  answer?: Answer;
+}
+
 export class QwsError extends Error {
-  constructor(kind: ErrorKind, message: string, details?: { code?: number; retryAfterMs?: number; cause?: unknown });
+  constructor(kind: ErrorKind, message: string, details?: ErrorDetails);
   readonly name: "QwsError";
   readonly kind: ErrorKind;
   /** The protocol's error code or close code, if there is one. */
   readonly code?: number;
   /** With code 429: milliseconds until the request may be repeated. */
   readonly retryAfterMs?: number;
+  /** Of a request that another client has let fail: its answer, which may have a value as well. */
+  readonly answer?: Answer;
 }
 
 export interface ClientEvents {
@@ -303,6 +450,11 @@ export interface ClientEvents {
   broadcast: QwsEvent<Said>;
   direct: QwsEvent<Said>;
   signal: QwsEvent<Signal>;
+  /**
+   * The server has made a subscription for this client, because its token or an operator says so. Add listeners at
+   * once, or iterate. `unsubscribe` declines it, on later connections as well.
+   */
+  subscription: QwsEvent<Subscription>;
   expiring: QwsEvent<{ expires_at: number }>;
   /** Another token is in use, with these permissions. */
   permissions: QwsEvent<Permissions | null>;
@@ -314,8 +466,16 @@ export interface ClientEvents {
 export interface SubscriptionEvents {
   message: QwsEvent<Message>;
   gap: QwsEvent<Gap>;
-  join: QwsEvent<{ topic: string; client: ClientInfo }>;
-  leave: QwsEvent<{ topic: string; client: ClientInfo }>;
+  join: QwsEvent<{ topic: string; client: Member }>;
+  leave: QwsEvent<{ topic: string; client: Member }>;
+  /** Another member's state has changed; of fast changes only the newest comes. */
+  state: QwsEvent<{ topic: string; client: Member }>;
+  /** A member whose connection was lost is back, with another id; there is no "leave" and "join" for that. */
+  return: QwsEvent<{ topic: string; client: Member; was: string }>;
+  /** With `presence: "counts"`, or where the server names no members: the number of members. */
+  occupancy: QwsEvent<Occupancy>;
+  /** With `members: true`: they were loaded, or have changed. `error`: they cannot be had. */
+  members: QwsEvent<{ members: readonly Member[]; error?: QwsError }>;
   /** Subscribed again after a reconnect or a pause, and nothing was lost. */
   resumed: QwsEvent<Subscribed>;
   /** Subscribed (again), but some messages in between are gone: fetch the state again. */
@@ -370,6 +530,13 @@ export class Subscription extends TypedEventTarget<SubscriptionEvents> implement
   readonly position: Position | null;
   /** The durable consumer; `null` without one. */
   readonly durable: string | null;
+  /** With `members: true`: the topic's members, this client included; `null` before they are known. */
+  readonly members: readonly Member[] | null;
+  /**
+   * Sets this client's state on the topic, for the other members: any JSON value of at most 1 KiB, `null` for none. Of
+   * fast changes only the newest is sent. Resolves once the server has it, or a newer one.
+   */
+  setState(state: unknown): Promise<void>;
   /** Ends it; iteration ends after the messages that wait already. */
   unsubscribe(): Promise<void>;
   /** Ends it and its durable consumer for good, for all its clients. Rejects if the server could not be asked. */
@@ -414,6 +581,8 @@ export class Client extends TypedEventTarget<ClientEvents> {
   readonly permissions: Permissions | null;
   /** The user's own topic, which keeps what is sent while no client of the user is connected. */
   readonly inbox: string | null;
+  /** What the user's token says about the user for others; `null` if there is nothing. */
+  readonly info: unknown;
   readonly carrier: Carrier | null;
   /** The shortest of the last three round trips, in milliseconds; a connection's first counts only until the second. */
   readonly rttMs: number | null;
@@ -426,11 +595,27 @@ export class Client extends TypedEventTarget<ClientEvents> {
   ping(): Promise<number>;
   echo(content: string): Promise<string>;
   echo(content: Uint8Array): Promise<Uint8Array>;
-  /** Sends to all clients; resolves with the number of receivers. */
-  broadcast(content: string | Uint8Array): Promise<number>;
-  direct(to: string, content: string | Uint8Array): Promise<void>;
-  /** `data` is any JSON value. */
-  signal(to: string, data: unknown): Promise<void>;
+  /**
+   * Sends to all clients; resolves with the number of receivers. As with every value that is sent, a string is text, a
+   * `Uint8Array` bytes, and everything else JSON.
+   */
+  broadcast(value: unknown, options?: ValueOptions): Promise<number>;
+  /** Sends to a client by its id, or to a user (`{ user }`); resolves with the number of receivers. */
+  direct(to: string | Recipient, value: unknown, options?: ValueOptions): Promise<number>;
+  /** `data` is any JSON value. Resolves with the number of receivers. */
+  signal(to: string | Recipient, data: unknown): Promise<number>;
+  /**
+   * Asks a client that answers requests to a topic, or (`{ to }`, `{ user }`) a client or one of a user's. Rejects with
+   * kind "request" and code 404 if nobody answers there, 502 if the other client left, 503 if those that answer are
+   * busy, or the code of the other client; with kind "timeout" and code 504 if no answer came in time; with kind
+   * "closed" if the connection was lost: the request may or may not have been carried out.
+   */
+  request(target: string | Target, value: unknown, options?: RequestOptions): Promise<Answer>;
+  /**
+   * Answers requests to a topic, with other clients that do so in turn, until `unsubscribe`. It is a subscription that
+   * drops messages published to the topic; with `share: true` those go to others of the queue group as well.
+   */
+  serve(topic: string, handler: RequestHandler, options?: SubscribeOptions): Subscription;
   listClients(options?: { limit?: number; after?: string }): Promise<ClientPage>;
   /** All connected clients, page by page. */
   clients(): AsyncGenerator<ConnectedClient, void, undefined>;
@@ -448,11 +633,14 @@ export class Client extends TypedEventTarget<ClientEvents> {
    * the key: by default the newest 1,000 keys of a topic, each for two minutes. Repeating a key after that adds the
    * message again.
    */
-  publish(topic: string, content: string | Uint8Array, options?: { key?: string }): Promise<Published>;
+  publish(topic: string, value: unknown, options?: PublishOptions): Promise<Published>;
   /** Acknowledges messages of a durable consumer; `ack`, `retry` and `reject` of a subscription do the same. */
   ack(topic: string, durable: string, which: Acked, options?: AckOptions): Promise<number>;
   history(topic: string, options?: HistoryOptions): Promise<HistoryPage>;
-  presence(topic: string): Promise<Presence>;
+  /** A page of the topic's members. */
+  presence(topic: string, options?: PresenceOptions): Promise<Presence>;
+  /** All members of a topic, page by page. */
+  members(topic: string): AsyncGenerator<Member, void, undefined>;
   /** Replaces the token by another one of the same user, also when reconnecting. Resolves with its expiry, if any. */
   refresh(token: string): Promise<{ expires_at?: number }>;
   /** Closes the client for good. Resolves once it has ended and nothing runs any longer. */

@@ -9,4 +9,5 @@
 export { Client, connect } from "./qws/client.js";
 export { QwsError } from "./qws/errors.js";
 export { internals } from "./qws/internals.js";
+export { JsonText } from "./qws/json-text.js";
 export { Subscription } from "./qws/subscription.js";

@@ -164,8 +164,9 @@ export class Conversation {
 const weight = (entry) => ENTRY_CHARACTERS + (entry.text?.length ?? 0);
 
 /** Converts a message of the protocol to an entry. */
-export function entryOf({ offset, from, content, data, timestamp }, epoch) {
-  const bytes = data?.length ?? 0;
-  const text = content ?? `(binary message, ${bytes.toLocaleString()} ${bytes === 1 ? "byte" : "bytes"})`;
+export function entryOf({ offset, from, content, json, bytes, timestamp }, epoch) {
+  const length = bytes?.length ?? 0;
+  const binary = `(binary message, ${length.toLocaleString()} ${length === 1 ? "byte" : "bytes"})`;
+  const text = content ?? json ?? binary;
   return { type: "message", time: timestamp, offset, epoch, from, text };
 }

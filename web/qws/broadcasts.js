@@ -3,7 +3,7 @@
 
 import { digest } from "./text.js";
 
-/** @import { Json } from "./frames.js" */
+/** @import { Reply } from "./frames.js" */
 
 /** Most broadcasts in one round trip that are recognised. */
 const MAX_COMPARED = 1024;
@@ -20,13 +20,13 @@ export class BroadcastFilter {
   /**
    * Whether the old connection has brought a broadcast.
    *
-   * @param {Json} json
-   * @param {Uint8Array | undefined} data
+   * @param {Reply} heard
    * @param {boolean} isOld whether this comes on the old connection
    */
-  isRepeated(json, data, isOld) {
+  isRepeated({ json, bytes }, isOld) {
     if (!isOld && this.#heard.size === 0) return false;
-    const what = `${json.from} ${json.timestamp} ${digest(json.content ?? "")} ${data && digest(data)}`;
+    const said = [json.content ?? "", JSON.stringify(json.data) ?? "", bytes ?? ""].map(digest);
+    const what = `${json.from} ${json.timestamp} ${said.join(" ")}`;
     const count = this.#heard.get(what) ?? 0;
     if (isOld) {
       if (this.#heard.size >= MAX_COMPARED) this.#heard.delete(this.#heard.keys().next().value ?? "");

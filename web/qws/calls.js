@@ -23,6 +23,12 @@ export class Call {
   isOrder = false;
   /** Sent, and not answered. */
   isUnderWay = false;
+  /** Whether another client answers it, which may take long: the lane is read on meanwhile. */
+  isAsk = false;
+  /** Whether the server has read it, and only the other client's answer is missing. */
+  isTaken = false;
+  /** Fields that depend on when it is sent. @type {() => Json} */
+  late = () => ({});
   /** Whether to send it again after an `error` 429. @type {() => boolean} */
   isWanted = () => true;
   /** Called when it waits for its turn after an `error` 429. @type {() => void} */

@@ -8,14 +8,20 @@ import { isCloseCode, QwsError } from "./errors.js";
 import { emit, INTERNAL } from "./events.js";
 import { fetchPage } from "./history.js";
 import { Inbound } from "./inbound.js";
-import { problemOfAck, problemOfHistory, unknownOption } from "./options.js";
+import { JsonText } from "./json-text.js";
+import { saidOf } from "./messages.js";
+import { problemOfAck, problemOfHistory, problemOfPublish, problemOfRequest } from "./options.js";
+import { unknownOption, VALUE_OPTIONS } from "./options.js";
 import { Requests } from "./requests.js";
+import { Serving } from "./serving.js";
 import { settingsOf } from "./settings.js";
 import { Subscriptions } from "./subscriptions.js";
 import { encoder } from "./text.js";
 import { Tokens } from "./tokens.js";
+import { payloadOf, recipientOf, targetOf } from "./values.js";
 
 /** @import { ConnectOptions, SubscribeOptions } from "../qws.js" */
+/** @import { Json, Reply } from "./frames.js" */
 
 /**
  * Connects to a server; returns at once, and the client connects in the background.
@@ -49,13 +55,20 @@ export class Client extends EventTarget {
     const connection = this.#connection;
     const tokens = new Tokens(options.token);
     const requests = new Requests(connection, settings.requestTimeoutMs);
-    const subscriptions = new Subscriptions(connection, requests, settings);
     const tell = (/** @type {string} */ type, /** @type {unknown} */ detail) => emit(this, type, detail);
+    const subscriptions = new Subscriptions(connection, requests, settings, {
+      ackOf: (topic, durable) => (which, how) => this.ack(topic, durable, which, how),
+      tell,
+    });
+    const handlerOf = (/** @type {string | null} */ topic) =>
+      topic === null ? (settings.onRequest ?? null) : subscriptions.handlerOf(topic);
+    const serving = new Serving(requests, handlerOf);
     const driver = new Driver({
       settings,
       connection,
       requests,
       subscriptions,
+      serving,
       tokens,
       tell,
       hear: (link, heard, source) => inbound.hear(link, heard, source),
@@ -70,6 +83,7 @@ export class Client extends EventTarget {
       connection,
       requests,
       subscriptions,
+      serving,
       upgrade: driver.upgrade,
       renewToken: (link) => void tokens.renew(link, renewal),
       tell,
@@ -110,6 +124,9 @@ export class Client extends EventTarget {
   get inbox() {
     return this.#connection.link?.inbox ?? null;
   }
+  get info() {
+    return this.#connection.link?.info ?? null;
+  }
   get carrier() {
     return this.#connection.link?.transport.carrier ?? null;
   }
@@ -136,39 +153,89 @@ export class Client extends EventTarget {
    */
   echo(content) {
     const bytes = content instanceof Uint8Array ? content : undefined;
+    if (!bytes && typeof content !== "string") {
+      return failed(new QwsError("usage", "echo: content must be a string or a Uint8Array"));
+    }
     const message = bytes ? { type: "binary" } : { type: "text", content };
-    return this.#requests.request(message, { attachment: bytes, again: true, content }, ({ json, data }) =>
-      bytes ? (data ?? new Uint8Array(0)) : json.content,
+    return this.#requests.request(message, { attachment: bytes, again: true }, (reply) =>
+      bytes ? (reply.bytes ?? new Uint8Array(0)) : reply.json.content,
     );
   }
 
-  /** @param {string | Uint8Array} content */
-  broadcast(content) {
-    return this.#requests.request({ type: "broadcast" }, { content }, ({ json }) => Number(json.delivered ?? 0));
-  }
-
   /**
-   * @param {string} to
-   * @param {string | Uint8Array} content
+   * @param {unknown} value
+   * @param {import("../qws.js").ValueOptions} [options]
    */
-  direct(to, content) {
-    return this.#requests.request({ type: "direct", to }, { content }, () => {});
+  broadcast(value, options = {}) {
+    return this.#say({ type: "broadcast" }, value, options);
   }
 
   /**
-   * @param {string} to
+   * @param {string | import("../qws.js").Recipient} to
+   * @param {unknown} value
+   * @param {import("../qws.js").ValueOptions} [options]
+   */
+  direct(to, value, options = {}) {
+    return this.#say({ type: "direct", to }, value, options);
+  }
+
+  /**
+   * @param {string | import("../qws.js").Recipient} to
    * @param {unknown} data
    */
   signal(to, data) {
-    let copy;
-    try {
-      // The value at the time of the call. Of a function JSON leaves nothing.
-      copy = JSON.parse(JSON.stringify(data));
-    } catch (cause) {
-      const why = data === undefined ? "data is missing" : `data is not valid JSON: ${String(cause)}`;
-      return failed(new QwsError("usage", `signal: ${why}`, { cause }));
-    }
-    return this.#requests.request({ type: "signal", to, data: copy }, {}, () => {});
+    return attempt(() => {
+      const fields = { ...recipientOf("signal", to), data: JsonText.of(data, "signal: data") };
+      return this.#requests.request({ type: "signal", ...fields }, {}, deliveredOf);
+    });
+  }
+
+  /**
+   * Sends a value to others at once; resolves with the number of receivers.
+   *
+   * @param {Json} message
+   * @param {unknown} value
+   * @param {import("../qws.js").ValueOptions} options
+   * @returns {Promise<number>}
+   */
+  #say({ type, to }, value, options) {
+    return attempt(() => {
+      const problem = unknownOption(type, options, VALUE_OPTIONS);
+      if (problem) throw problem;
+      const { fields, attachment } = payloadOf(type, value, options);
+      const whom = type === "direct" ? recipientOf(type, to) : {};
+      return this.#requests.request({ type, ...whom, ...fields }, { attachment }, deliveredOf);
+    });
+  }
+
+  /**
+   * @param {string | import("../qws.js").Target} target
+   * @param {unknown} value
+   * @param {import("../qws.js").RequestOptions} [options]
+   * @returns {Promise<import("../qws.js").Answer>}
+   */
+  request(target, value, options = {}) {
+    return attempt(() => {
+      const problem = problemOfRequest(options);
+      if (problem) throw problem;
+      const { fields, attachment } = payloadOf("request", value, options);
+      const message = { type: "request", ...targetOf(target), ...fields };
+      const { timeoutMs = DEFAULT_ASK_MS } = options;
+      const signal = /** @type {AbortSignal | undefined} */ (options.signal);
+      return this.#requests.ask(message, { attachment, timeoutMs, signal }, answerOf);
+    });
+  }
+
+  /**
+   * @param {string} topic
+   * @param {import("../qws.js").RequestHandler} handler
+   * @param {SubscribeOptions} [options]
+   */
+  serve(topic, handler, options = {}) {
+    const subscription = this.subscribe(topic, { ...options, onRequest: handler });
+    // What is published to the topic as well does not wait for a reader.
+    subscription.addEventListener("message", () => {});
+    return subscription;
   }
 
   /** @param {{ limit?: number, after?: string }} [options] */
@@ -184,16 +251,7 @@ export class Client extends EventTarget {
   }
 
   async *clients() {
-    /** @type {string | undefined} */
-    let after;
-    do {
-      const page = await this.listClients({ limit: 1000, after });
-      yield* page.clients;
-      if (page.next !== undefined && after !== undefined && page.next <= after) {
-        throw new QwsError("protocol", "list_clients: the server sent the same page again");
-      }
-      after = page.next;
-    } while (after !== undefined);
+    yield* pages("list_clients", (after) => this.listClients({ limit: 1000, after }));
   }
 
   /**
@@ -202,29 +260,31 @@ export class Client extends EventTarget {
    * @returns {import("../qws.js").Subscription}
    */
   subscribe(topic, options = {}) {
-    return this.#subscriptions.subscribe(topic, options, (which, how) =>
-      this.ack(topic, options.durable ?? "", which, how),
-    );
+    return this.#subscriptions.subscribe(topic, options);
   }
 
   /**
    * @param {string} topic
-   * @param {string | Uint8Array} content
-   * @param {{ key?: string }} [options]
+   * @param {unknown} value
+   * @param {import("../qws.js").PublishOptions} [options]
+   * @returns {Promise<import("../qws.js").Published>}
    */
-  publish(topic, content, options = {}) {
-    const problem = unknownOption("publish", options, ["key"]);
-    if (problem) return failed(problem);
-    const { key } = options;
-    const message = { type: "publish", topic, key: key ?? randomKey() };
-    return this.#requests.request(message, { content, again: true }, ({ json }) => ({
-      topic: String(json.topic),
-      epoch: String(json.epoch),
-      offset: Number(json.offset),
-      // With a random key, only this client's own repetition can be a duplicate.
-      duplicate: key !== undefined && json.duplicate === true,
-      ...(typeof json.stored === "string" ? { stored: /** @type {"os" | "fsync"} */ (json.stored) } : {}),
-    }));
+  publish(topic, value, options = {}) {
+    return attempt(() => {
+      const problem = problemOfPublish(options);
+      if (problem) throw problem;
+      const { key, ttlMs } = options;
+      const { fields, attachment } = payloadOf("publish", value, options);
+      const message = { type: "publish", topic, key: key ?? randomKey(), ttl_ms: ttlMs ?? undefined, ...fields };
+      return this.#requests.request(message, { attachment, again: true }, ({ json }) => ({
+        topic: String(json.topic),
+        epoch: String(json.epoch),
+        offset: Number(json.offset),
+        // With a random key, only this client's own repetition can be a duplicate.
+        duplicate: key !== undefined && json.duplicate === true,
+        ...(typeof json.stored === "string" ? { stored: /** @type {"os" | "fsync"} */ (json.stored) } : {}),
+      }));
+    });
   }
 
   /**
@@ -260,12 +320,26 @@ export class Client extends EventTarget {
     return quiet(page.then((newestFirst) => ({ ...newestFirst, messages: newestFirst.messages.reverse() })));
   }
 
+  /**
+   * @param {string} topic
+   * @param {import("../qws.js").PresenceOptions} [options]
+   * @returns {Promise<import("../qws.js").Presence>}
+   */
+  presence(topic, options = {}) {
+    const problem = unknownOption("presence", options, ["limit", "after", "counts"]);
+    if (problem) return failed(problem);
+    const { limit, after, counts } = options;
+    return this.#requests.request({ type: "presence", topic, limit, after, counts }, { again: true }, ({ json }) => {
+      const clients = /** @type {import("../qws.js").Member[]} */ (json.clients);
+      const page = { clients, total: Number(json.total ?? clients.length) };
+      const users = json.users == null ? {} : { users: Number(json.users) };
+      return { ...page, ...users, ...(json.next == null ? {} : { next: String(json.next) }) };
+    });
+  }
+
   /** @param {string} topic */
-  presence(topic) {
-    return this.#requests.request({ type: "presence", topic }, { again: true }, ({ json }) => ({
-      clients: /** @type {import("../qws.js").ClientInfo[]} */ (json.clients),
-      total: Number(json.total ?? json.clients.length),
-    }));
+  async *members(topic) {
+    yield* pages("presence", (after) => this.presence(topic, { after }));
   }
 
   /** @param {string} token */
@@ -292,6 +366,53 @@ export class Client extends EventTarget {
     }
     return this.#driver.close(code, reason);
   }
+}
+
+/** The time that a request to another client has, if it does not say. */
+const DEFAULT_ASK_MS = 10_000;
+
+/** Calls reject instead of throwing. @template T @param {() => Promise<T>} call @returns {Promise<T>} */
+function attempt(call) {
+  try {
+    return call();
+  } catch (error) {
+    return failed(/** @type {Error} */ (error));
+  }
+}
+
+/** The number of receivers; of one by its id the server does not tell it. @param {Reply} reply */
+function deliveredOf({ json }) {
+  return Number(json.delivered ?? 1);
+}
+
+/** The answer of another client, or the error that it gave. @param {Reply} reply */
+function answerOf(reply) {
+  const { type, error, code } = reply.json;
+  if (type !== "reply") throw new QwsError("protocol", `request: unexpected reply ${type}`);
+  const answer = /** @type {import("../qws.js").Answer} */ (saidOf(reply));
+  if (error != null) throw new QwsError("request", String(error), { code: Number(code ?? 500), answer });
+  return answer;
+}
+
+/**
+ * What is on all pages of a list.
+ *
+ * @template Item
+ * @param {string} what
+ * @param {(after: string | undefined) => Promise<{ clients: Item[], next?: string }>} fetch
+ * @returns {AsyncGenerator<Item, void, undefined>}
+ */
+async function* pages(what, fetch) {
+  /** @type {string | undefined} */
+  let after;
+  do {
+    const page = await fetch(after);
+    yield* page.clients;
+    if (page.next !== undefined && after !== undefined && page.next <= after) {
+      throw new QwsError("protocol", `${what}: the server sent the same page again`);
+    }
+    after = page.next;
+  } while (after !== undefined);
 }
 
 /** A key that no other publish has. */

@@ -6,17 +6,19 @@ import { QwsError } from "./errors.js";
 import { emit } from "./events.js";
 import { LOG_TOO_SHORT } from "./feed.js";
 import { messageOf } from "./messages.js";
+import { fieldsOf } from "./terms.js";
 
-/** @import { Position, SubscribeOptions, Subscribed } from "../qws.js" */
+/** @import { Position, Subscribed } from "../qws.js" */
 /** @import { Source } from "./carrier.js" */
-/** @import { Json } from "./frames.js" */
+/** @import { Json, Reply } from "./frames.js" */
 /** @import { Link } from "./link.js" */
 /** @import { Binding } from "./routes.js" */
+/** @import { Terms } from "./terms.js" */
 
 /** Most messages that a durable consumer has in flight, if its subscription does not say. */
 const MAX_IN_FLIGHT = 1000;
 
-/** The entry that these options need. @param {string} topic @param {SubscribeOptions} options */
+/** The entry that these options need. @param {string} topic @param {Terms} options */
 export function entryOf(topic, options) {
   const isPlain = options.durable == null && options.share !== true;
   return isPlain ? new Entry(topic, options) : new ConsumerEntry(topic, options);
@@ -32,7 +34,7 @@ export class ConsumerEntry extends Entry {
 
   /**
    * @param {string} topic
-   * @param {SubscribeOptions} options
+   * @param {Terms} options
    */
   constructor(topic, options) {
     super(topic, options);
@@ -44,12 +46,12 @@ export class ConsumerEntry extends Entry {
   /** @override @param {boolean} [onControl] */
   toAsk(onControl = false) {
     const { since, sinceTime, recent, ...others } = this.options;
-    const { delivery, lane, presence, durable, share, ack, ackWaitMs, maxInFlight, maxDeliver } = others;
+    const { delivery, lane, durable, share, ack, ackWaitMs, maxInFlight, maxDeliver } = others;
     const settings = { ack_wait_ms: ackWaitMs, max_in_flight: maxInFlight, max_deliver: maxDeliver };
     // Once it is there, the server knows where it continues.
     const begin = this.opened ? {} : { since, since_time: sinceTime, recent };
-    const where = { type: "subscribe", topic: this.topic, delivery, lane: onControl ? "control" : lane, presence };
-    return { ...where, ...begin, durable, share, ack, ...settings };
+    const where = { type: "subscribe", topic: this.topic, delivery, lane: onControl ? "control" : lane };
+    return { ...where, ...fieldsOf(this.options), ...begin, durable, share, ack, ...settings };
   }
 
   /** @override @param {Link} link */
@@ -85,11 +87,12 @@ export class ConsumerEntry extends Entry {
     }
   }
 
-  /** @override @param {Binding} binding @param {Source} source @param {Json} json @param {Uint8Array} [data] */
-  deliver(binding, source, json, data) {
+  /** @override @param {Binding} binding @param {Source} source @param {Reply} heard */
+  deliver(binding, source, heard) {
+    const { json, text, bytes } = heard;
     const { type, first, last } = json;
     if (type === "gap") return this.passOn({ message: null, gap: { first, last, json }, position: null });
-    if (type !== "message" || this.isOver) return super.deliver(binding, source, json, data);
-    return this.passOn({ message: messageOf(json, data), position: null });
+    if (type !== "message" || this.isOver) return super.deliver(binding, source, heard);
+    return this.passOn({ message: messageOf(json, bytes, text), position: null });
   }
 }

@@ -9,7 +9,7 @@ import { openSocket } from "./websocket.js";
 import { openQuic } from "./webtransport.js";
 
 /** @import { CarrierName, End, Source } from "./carrier.js" */
-/** @import { Reply } from "./frames.js" */
+/** @import { Json, Reply } from "./frames.js" */
 /** @import { Settings } from "./settings.js" */
 
 /**
@@ -20,11 +20,12 @@ import { openQuic } from "./webtransport.js";
  * @param {CarrierName[]} how.carriers
  * @param {Promise<string | undefined>} how.token
  * @param {AbortSignal} how.signal
+ * @param {() => Json} how.hello further fields of `handshake`
  * @param {(link: Link) => void} how.adopt takes it, before anything is read that came behind the server's answer
  * @param {(link: Link, heard: Reply, source: Source) => Promise<void> | void} how.hear
  * @param {(link: Link, end: End) => void} how.ended
  */
-export async function dial(settings, { carriers, token, signal, adopt, hear, ended }) {
+export async function dial(settings, { carriers, token, signal, hello, adopt, hear, ended }) {
   const { name, retryQuicMs, raceDelayMs, settleMs, quicKey } = settings;
   token.catch(() => {});
   const [quic, socket] = [carriers.includes("webtransport"), carriers.includes("websocket")];
@@ -55,7 +56,7 @@ export async function dial(settings, { carriers, token, signal, adopt, hear, end
   // It may have been aborted since the race was won.
   if (signal.aborted) abandon();
   try {
-    await link.shakeHands(name, token);
+    await link.shakeHands(name, token, hello());
   } catch (error) {
     link.end({ code: 1000, reason: "" });
     // If packets get through and a connection does not, the other carrier may do better.

@@ -17,6 +17,7 @@ import { Upgrade } from "./upgrade.js";
 /** @import { Reply } from "./frames.js" */
 /** @import { Link } from "./link.js" */
 /** @import { Requests } from "./requests.js" */
+/** @import { Serving } from "./serving.js" */
 /** @import { Settings } from "./settings.js" */
 /** @import { Subscriptions } from "./subscriptions.js" */
 /** @import { Tokens } from "./tokens.js" */
@@ -33,6 +34,7 @@ const EAGER_MS = 1_000;
  * @property {Requests} requests
  * @property {Subscriptions} subscriptions
  * @property {Tokens} tokens
+ * @property {Serving} serving
  * @property {(link: Link, heard: Reply, source: Source) => Promise<void> | void} hear
  * @property {(type: string, detail: unknown) => void} tell dispatches an event of the client
  */
@@ -58,6 +60,8 @@ export class Driver {
   /** Aborts a try to connect. @type {AbortController | null} */
   #dialing = null;
   #everOpen = false;
+  /** The secret of the newest connection's session. @type {string | null} */
+  #session = null;
   #stopListening = () => {};
 
   /** @param {Parts} parts */
@@ -144,7 +148,15 @@ export class Driver {
   #dial(carriers, signal, adopt) {
     const { settings, tokens, hear } = this.#parts;
     const ended = (/** @type {Link} */ link, /** @type {End} */ end) => this.#linkEnded(link, end);
-    return dial(settings, { carriers, signal, adopt, hear, ended, token: tokens.fresh() });
+    return dial(settings, { carriers, signal, adopt, hear, ended, token: tokens.fresh(), hello: () => this.#hello() });
+  }
+
+  /** What the server has to know of the client's connections before this one. */
+  #hello() {
+    const { settings, subscriptions } = this.#parts;
+    // A connection that is left for a better one is not continued, but replaced.
+    const resume = this.#connection.link ? undefined : (this.#session ?? undefined);
+    return { requests: settings.onRequest ? true : undefined, resume, since: subscriptions.positions };
   }
 
   /** @param {Link} link */
@@ -174,6 +186,7 @@ export class Driver {
     const { requests, subscriptions } = this.#parts;
     const connection = this.#connection;
     connection.link = link;
+    this.#session = link.session;
     if (link.id) connection.ownIds = [...connection.ownIds.slice(-3), link.id];
     subscriptions.askAll(link);
     requests.pump(link);
@@ -186,7 +199,7 @@ export class Driver {
    * @param {End} end
    */
   #linkEnded(link, end) {
-    const { requests, subscriptions, tell } = this.#parts;
+    const { requests, subscriptions, serving, tell } = this.#parts;
     const connection = this.#connection;
     const isCurrent = link === connection.link;
     if (!isCurrent && !connection.left.delete(link)) return;
@@ -198,6 +211,7 @@ export class Driver {
     }
     subscriptions.unbindAll(link);
     link.routes.close();
+    serving.lost(link);
     requests.settleLost(link, end);
     if (!isCurrent) {
       // Subscriptions that had not moved yet, and could not be asked for twice.

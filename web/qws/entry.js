@@ -6,15 +6,19 @@ import { Deferred } from "./deferred.js";
 import { QwsError } from "./errors.js";
 import { emit } from "./events.js";
 import { LOG_TOO_SHORT } from "./feed.js";
-import { messageOf } from "./messages.js";
+import { Members, OF_MEMBERS } from "./members.js";
+import { copyOf, messageOf } from "./messages.js";
+import { Seam } from "./seam.js";
+import { clashOf, fieldsOf, isAnotherWish, wantedOf } from "./terms.js";
 import { isOffset, isPattern } from "./topics.js";
 
-/** @import { Position, SubscribeOptions, Subscribed } from "../qws.js" */
+/** @import { Position, Subscribed } from "../qws.js" */
 /** @import { Source } from "./carrier.js" */
 /** @import { Feed, Heard } from "./feed.js" */
-/** @import { Json } from "./frames.js" */
+/** @import { Json, Reply } from "./frames.js" */
 /** @import { Link } from "./link.js" */
 /** @import { Binding } from "./routes.js" */
+/** @import { Terms } from "./terms.js" */
 
 /** How long an old connection is kept for what is in flight, once there is a better one. */
 export const MOVE_MS = 5_000;
@@ -54,6 +58,19 @@ export class Entry {
   seen;
   /** The newest offset when the server first accepted it. What is newer comes here, not by a pattern. */
   begin = Infinity;
+  /** The topic's members, if a feed wants them. @type {Members | null} */
+  members = null;
+  /** Whether they have been loaded at least once. */
+  hasMembers = false;
+  /** This client's state at the server, as JSON, and whether another one is on its way. */
+  knownState = "null";
+  isSendingState = false;
+  /** Whether the server made it by itself, and asks for nothing else. */
+  isServerMade = false;
+  /** Whether this client has, or had, an id. @type {(id: string) => boolean} */
+  isOwn = () => false;
+  /** Called when it has ended. */
+  whenOver = () => {};
 
   /**
    * The newest offset when `recent` messages were asked for, set until the first of them has come. Before that the
@@ -66,22 +83,17 @@ export class Entry {
   #reportedLoss = 0;
   /** Whether the server refuses to replay missed messages to this client. */
   #isPositionRefused = false;
-  /**
-   * For a pattern that moves: offsets that the old connection has brought, and the new one may bring again. They are
-   * compared only for a short time: the server may forget a topic without exact subscribers, and its offsets begin
-   * again.
-   *
-   * @type {{ next: Binding, offsets: Map<string, number>, until: number } | null}
-   */
+  /** For a pattern that moves. @type {Seam | null} */
   #seam = null;
 
   /**
    * @param {string} topic
-   * @param {SubscribeOptions} options those of its first feed
+   * @param {Terms} options those of its first feed
    */
   constructor(topic, options) {
     this.topic = topic;
     this.options = { ...options };
+    if (options.members) this.members = new Members();
     this.isPattern = isPattern(topic);
     this.isDatagram = options.delivery === "datagram";
     this.seen = options.since ? { epoch: options.since.epoch, offset: options.since.offset } : null;
@@ -89,10 +101,10 @@ export class Entry {
 
   /** The `subscribe` request. @param {boolean} [onControl] whether it has to use the control lane */
   toAsk(onControl = false) {
-    const { since, sinceTime, recent, delivery, presence } = this.options;
+    const { since, sinceTime, recent, delivery } = this.options;
     const lane = onControl ? "control" : this.options.lane;
     /** @type {Json} */
-    const request = { type: "subscribe", topic: this.topic, delivery, lane, presence };
+    const request = { type: "subscribe", topic: this.topic, delivery, lane, ...fieldsOf(this.options) };
     if (!this.opened) {
       this.asker ??= [...this.feeds][0] ?? null;
       return { ...request, since, since_time: sinceTime, recent };
@@ -108,7 +120,7 @@ export class Entry {
     this.next = next;
     next.isMove = true;
     this.drained = new Deferred();
-    if (this.isPattern) this.#seam = { next, offsets: new Map(), until: Infinity };
+    if (this.isPattern) this.#seam = new Seam(next);
   }
 
   /** Completes a move: the old connection brings nothing more. @param {Binding} next */
@@ -116,7 +128,7 @@ export class Entry {
     if (this.next !== next) return;
     this.binding = next;
     this.next = null;
-    if (this.#seam) this.#seam.until = performance.now() + MOVE_MS;
+    this.#seam?.close(MOVE_MS);
     this.drained.resolve();
   }
 
@@ -147,25 +159,20 @@ export class Entry {
     return others.length > 0 || only === undefined || only.hasRoom;
   }
 
-  /**
-   * The error if a feed with these options cannot share it.
-   *
-   * @param {SubscribeOptions} options
-   */
-  clash({ delivery, lane, presence, durable, share }) {
-    const { options } = this;
-    const here = (/** @type {string} */ what, /** @type {unknown} */ value) => {
-      const message = `subscribe: ${this.topic} is already subscribed to with ${what} ${JSON.stringify(value)}`;
-      return new QwsError("usage", message, { code: 409 });
-    };
-    if (durable != null || share === true) return here("durable", null);
-    const isSame = (options.delivery ?? "stream") === (delivery ?? "stream");
-    if (!isSame) return here("delivery", options.delivery ?? "stream");
-    if (lane != null && (options.lane ?? "own") !== lane) return here("lane", options.lane ?? "own");
+  /** The error if a feed with these options cannot share it. @param {Terms} options */
+  clash(options) {
     // Without a position, asking again would lose or repeat messages.
     const isFixed = (this.isPattern || this.isDatagram) && this.binding !== null;
-    if (presence === true && options.presence !== true && isFixed) return here("presence", false);
-    return null;
+    return clashOf(this.topic, this.options, options, isFixed);
+  }
+
+  /** Takes what only some feeds want from those that are left. True if the server has to be asked again. */
+  settleTerms() {
+    const wanted = wantedOf([...this.feeds].map(({ options }) => options));
+    const isOther = isAnotherWish(this.options, wanted);
+    Object.assign(this.options, wanted);
+    this.members = wanted.members ? (this.members ?? new Members()) : null;
+    return isOther;
   }
 
   /** Lets a feed begin with what the server sends next. @param {Feed} feed */
@@ -207,11 +214,11 @@ export class Entry {
     if (!asker || this.feeds.size < 2) return false;
     this.part(asker, error);
     const [first] = this.feeds;
-    const isWanted = [...this.feeds].some(({ options }) => options.presence === true);
-    this.options.presence = isWanted ? true : undefined;
+    this.settleTerms();
     if (this.opened) return true;
     this.asker = first;
-    this.options = { ...first.options, presence: this.options.presence };
+    this.options = { ...first.options };
+    this.settleTerms();
     this.seen = first.seen;
     first.behind = null;
     return true;
@@ -294,12 +301,7 @@ export class Entry {
     if (renewed && reply.recovered === true && asked?.since) this.#continueAt(asked.since);
   }
 
-  /**
-   * Continues after the position that was asked for. If a replay up to there has not come in full, feeds fetch the rest
-   * from the history.
-   *
-   * @param {Position} position
-   */
+  /** Continues after a position. What a replay up to there has not brought, feeds fetch. @param {Position} position */
   #continueAt(position) {
     if (!this.seen || this.seen.epoch !== position.epoch || this.seen.offset >= position.offset) return;
     this.seen = position;
@@ -349,15 +351,16 @@ export class Entry {
    *
    * @param {Binding} binding
    * @param {Source} source
-   * @param {Json} json
-   * @param {Uint8Array} [data]
+   * @param {Reply} heard
    * @returns {readonly Feed[]}
    */
-  deliver(binding, source, json, data) {
+  deliver(binding, source, heard) {
+    const { json, text, bytes } = heard;
     if (this.isOver) return NONE;
     const { type, topic } = json;
-    if (type === "join" || type === "leave") {
-      const detail = { topic, client: json.client };
+    if (OF_MEMBERS.includes(type)) {
+      const { type: _type, ...detail } = json;
+      this.members?.apply(json);
       for (const feed of [...this.feeds]) if (feed.options.presence) emit(feed.subscription, type, detail);
       return NONE;
     }
@@ -378,8 +381,8 @@ export class Entry {
     // A loss after this message is another one.
     this.#reportedLoss = 0;
     if (position) this.seen = position;
-    if (this.next) this.#seam?.offsets.set(topic, last);
-    return this.passOn({ message: messageOf(json, data), position });
+    if (this.next) this.#seam?.brought(topic, last);
+    return this.passOn({ message: messageOf(json, bytes, text), position });
   }
 
   /** @param {Heard} heard @returns {readonly Feed[]} */
@@ -389,7 +392,7 @@ export class Entry {
       return only.hear(heard) ? [only] : NONE;
     }
     // Each gets its own copy of the message: the application may change it.
-    const copy = () => ({ ...heard, message: heard.message && { ...heard.message } });
+    const copy = () => ({ ...heard, message: heard.message && copyOf(heard.message) });
     return [...this.feeds].filter((feed) => feed.hear(copy()));
   }
 
@@ -403,14 +406,8 @@ export class Entry {
   #isPassed(binding, topic, offset) {
     if (this.seen) return offset <= this.seen.offset;
     if (this.#seam?.next !== binding) return false;
-    if (performance.now() > this.#seam.until) {
-      this.#seam = null;
-      return false;
-    }
-    const { offsets } = this.#seam;
-    const last = offsets.get(topic) ?? -1;
-    if (offset >= last) offsets.delete(topic);
-    return offset <= last;
+    if (this.#seam.isOver) this.#seam = null;
+    return this.#seam?.isRepeated(topic, offset) ?? false;
   }
 
   /** @param {QwsError | null} error `null` if the application asked for it */
@@ -422,6 +419,7 @@ export class Entry {
     this.drained.resolve();
     clearTimeout(this.timer);
     for (const feed of [...this.feeds]) feed.end(error);
+    this.whenOver();
   }
 }
 

@@ -13,15 +13,16 @@ export class QwsError extends Error {
   /**
    * @param {ErrorKind} kind
    * @param {string} message
-   * @param {{ code?: number, retryAfterMs?: number, cause?: unknown }} [details]
+   * @param {{ code?: number, retryAfterMs?: number, cause?: unknown, answer?: import("../qws.js").Answer }} [details]
    */
-  constructor(kind, message, { code, retryAfterMs, cause } = {}) {
+  constructor(kind, message, { code, retryAfterMs, cause, answer } = {}) {
     super(message, cause === undefined ? undefined : { cause });
     /** @type {"QwsError"} */
     this.name = "QwsError";
     this.kind = kind;
     this.code = code;
     this.retryAfterMs = retryAfterMs;
+    if (answer) this.answer = answer;
   }
 }
 

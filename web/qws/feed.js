@@ -5,11 +5,13 @@ import { Deferred } from "./deferred.js";
 import { QwsError } from "./errors.js";
 import { emit } from "./events.js";
 import { MAX_PAGE } from "./messages.js";
+import { leavesOut } from "./terms.js";
 
-/** @import { Message, Position, SubscribeOptions, Subscribed } from "../qws.js" */
+/** @import { Message, Position, Subscribed } from "../qws.js" */
 /** @import { Entry } from "./entry.js" */
 /** @import { Json } from "./frames.js" */
 /** @import { Subscription } from "./subscription.js" */
+/** @import { Terms } from "./terms.js" */
 
 /** @typedef {{ message: Message | null, position: Position | null }} Item in the queue */
 /** @typedef {{ first: number, last: number, json: Json }} ReportedGap a `gap` of the server */
@@ -66,7 +68,7 @@ export class Feed {
 
   /**
    * @param {Entry} entry
-   * @param {SubscribeOptions} options
+   * @param {Terms} options
    * @param {number} capacity
    * @param {() => void} roomAgain called when there is room for more
    */
@@ -196,9 +198,13 @@ export class Feed {
     // The same page may have to be fetched again.
     if (isLost) behind.lost = this.seen;
     this.#openAt(this.seen, options.since ? subscribed : { ...subscribed, recovered: null }, isLost);
-    for (const message of messages) {
+    // With a bound on the rate only the newest of them matters.
+    const skipped = options.maxRate == null ? 0 : messages.length - 1;
+    for (const [at, message] of messages.entries()) {
       if (this.behind !== behind) return false;
-      this.#take(message, { epoch, offset: message.offset });
+      const position = { epoch, offset: message.offset };
+      if (at < skipped || leavesOut(entry.options, message, entry.isOwn)) this.passed(position);
+      else this.#take(message, position);
     }
     return this.behind === behind && !more && behind.pending !== null && epoch === live.epoch;
   }

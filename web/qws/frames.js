@@ -2,11 +2,12 @@
 // Pure; knows no type of message except `lane`. Called by links and carriers.
 
 import { QwsError } from "./errors.js";
+import { withTexts } from "./json-text.js";
 import { decoder, encoder } from "./text.js";
 import { isOffset } from "./topics.js";
 
 /** @typedef {Record<string, any>} Json a JSON object */
-/** @typedef {{ json: Json, data?: Uint8Array }} Reply */
+/** @typedef {{ json: Json, text: string, bytes?: Uint8Array }} Reply JSON, also as text, and an attachment */
 /** @typedef {string | Uint8Array} Body one message: JSON alone as text, with an attachment as bytes */
 
 /** Reassembles bodies from a stream that splits them anywhere. */
@@ -74,7 +75,7 @@ export function tooLong(length, most) {
  * @returns {Body}
  */
 export function encodeBody(json, attachment) {
-  const text = JSON.stringify(json);
+  const text = withTexts(json);
   if (!attachment) return text;
   const object = encoder.encode(text);
   const body = new Uint8Array(5 + object.length + attachment.length);
@@ -91,12 +92,14 @@ export function encodeBody(json, attachment) {
  */
 export function decodeBody(body) {
   try {
-    if (typeof body === "string") return { json: objectOf(body) };
-    if (body[0] !== 1) return { json: objectOf(decoder.decode(body)) };
+    if (typeof body === "string") return { json: objectOf(body), text: body };
+    let text;
+    if (body[0] !== 1) return { json: objectOf((text = decoder.decode(body))), text };
     const length = new DataView(body.buffer, body.byteOffset, body.length).getUint32(1);
     if (5 + length > body.length) throw new Error("the body is shorter than its JSON");
+    text = decoder.decode(body.subarray(5, 5 + length));
     // Copied, so that it does not keep the whole piece alive.
-    return { json: objectOf(decoder.decode(body.subarray(5, 5 + length))), data: body.slice(5 + length) };
+    return { json: objectOf(text), text, bytes: body.slice(5 + length) };
   } catch (cause) {
     const message = `the server sent a body that could not be read: ${String(cause)}`;
     throw new QwsError("protocol", message, { code: 1002, cause });

@@ -2,8 +2,7 @@
 // Knows no subscription. Called by the client and by `catch-up.js`.
 
 import { quiet } from "./deferred.js";
-import { messageOf } from "./messages.js";
-import { bytesOfBase64 } from "./text.js";
+import { pastMessageOf } from "./messages.js";
 import { isOffset } from "./topics.js";
 
 /** @import { HistoryPage } from "../qws.js" */
@@ -18,11 +17,9 @@ import { isOffset } from "./topics.js";
  * @returns {Promise<HistoryPage>}
  */
 export function fetchPage(requests, message) {
-  const page = requests.request(message, { again: true }, ({ json }) => {
+  const page = requests.request(message, { again: true }, ({ json, text }) => {
     const { epoch, offset, more, recovered } = json;
-    const messages = /** @type {Json[]} */ (json.messages).map((entry) =>
-      messageOf(entry, typeof entry.data === "string" ? bytesOfBase64(entry.data) : undefined),
-    );
+    const messages = /** @type {Json[]} */ (json.messages).map((entry, at) => pastMessageOf(entry, text, at));
     // Older servers do not send the offset.
     const known = [offset, messages[0]?.offset, messages.at(-1)?.offset, message.since?.offset].filter(isOffset);
     const newest = isOffset(offset) ? offset : Math.max(0, ...known);

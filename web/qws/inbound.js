@@ -6,9 +6,10 @@ import { saidOf } from "./messages.js";
 
 /** @import { Source } from "./carrier.js" */
 /** @import { Connection } from "./connection.js" */
-/** @import { Json, Reply } from "./frames.js" */
+/** @import { Reply } from "./frames.js" */
 /** @import { Link } from "./link.js" */
 /** @import { Requests } from "./requests.js" */
+/** @import { Serving } from "./serving.js" */
 /** @import { Subscriptions } from "./subscriptions.js" */
 /** @import { Upgrade } from "./upgrade.js" */
 
@@ -19,6 +20,7 @@ import { saidOf } from "./messages.js";
  * @property {Connection} connection
  * @property {Requests} requests
  * @property {Subscriptions} subscriptions
+ * @property {Serving} serving
  * @property {Pick<Upgrade, "isRepeated">} upgrade
  * @property {(link: Link) => void} renewToken
  * @property {(type: string, detail: unknown) => void} tell dispatches an event of the client
@@ -40,8 +42,8 @@ export class Inbound {
    * @returns {Promise<void> | void} if it is a promise, nothing more is to be read there before
    */
   hear(link, heard, source) {
-    const { connection, requests, subscriptions, renewToken, tell } = this.#receivers;
-    const { json, data } = heard;
+    const { connection, requests, subscriptions, serving, renewToken, tell } = this.#receivers;
+    const { json } = heard;
     if (json.re !== undefined && json.re !== null) return requests.replied(link, heard);
     if (connection.state === "closed") return;
     switch (json.type) {
@@ -49,12 +51,21 @@ export class Inbound {
       case "gap":
       case "join":
       case "leave":
-        return subscriptions.hear(link, source, json, data);
+      case "state":
+      case "return":
+      case "occupancy":
+        return subscriptions.hear(link, source, heard);
       case "broadcast":
       case "direct":
       case "signal":
-        if (link.inUse.isSettled) return this.#said(link, json, data);
-        return link.inUse.promise.then(() => this.#said(link, json, data));
+        if (link.inUse.isSettled) return this.#said(link, heard);
+        return link.inUse.promise.then(() => this.#said(link, heard));
+      case "request":
+        return serving.hear(link, heard);
+      case "cancel":
+        return serving.cancelled(link, json);
+      case "subscribed":
+        return subscriptions.announced(link, json);
       case "unsubscribed":
         return subscriptions.ended(link, json);
       case "expiring":
@@ -72,14 +83,12 @@ export class Inbound {
    * Another client sent this.
    *
    * @param {Link} link
-   * @param {Json} json
-   * @param {Uint8Array} [data]
+   * @param {Reply} heard
    */
-  #said(link, json, data) {
+  #said(link, heard) {
     const { connection, upgrade, tell } = this.#receivers;
     if (connection.state === "closed") return;
-    if (json.type === "signal") return tell("signal", { from: json.from, data: json.data, timestamp: json.timestamp });
-    if (json.type === "direct") return tell("direct", saidOf(json, data));
-    if (!upgrade.isRepeated(link, json, data)) tell("broadcast", saidOf(json, data));
+    const { type } = heard.json;
+    if (type !== "broadcast" || !upgrade.isRepeated(link, heard)) tell(type, saidOf(heard));
   }
 }

@@ -5,6 +5,8 @@ import { Call } from "./calls.js";
 import { Entry } from "./entry.js";
 import { Feed } from "./feed.js";
 import { decodeBody, encodeBody, frameOf, FrameReader } from "./frames.js";
+import { partOf } from "./json-text.js";
+import { Members } from "./members.js";
 import { Pace } from "./pace.js";
 import { race } from "./race.js";
 import { Binding, Routes } from "./routes.js";
@@ -22,6 +24,8 @@ export const internals = {
   decodeBody,
   encodeBody,
   frameOf,
+  Members,
   matches,
+  partOf,
   race,
 };

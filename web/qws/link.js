@@ -12,7 +12,7 @@ import { Timers } from "./timers.js";
 
 /** @import { Call } from "./calls.js" */
 /** @import { End, Source, Transport } from "./carrier.js" */
-/** @import { Body, Reply } from "./frames.js" */
+/** @import { Body, Json, Reply } from "./frames.js" */
 
 /** How long the other side may take to end a connection after a `close` or a refusal. */
 const GOODBYE_MS = 2_000;
@@ -33,8 +33,22 @@ export class Link {
   permissions = null;
   /** The user's own topic. @type {string | null} */
   inbox = null;
+  /** What others see about the user. @type {unknown} */
+  info = null;
+  /** The secret by which the next connection shows that it continues this one. @type {string | null} */
+  session = null;
+  /** Subscriptions that the server makes by itself, and has not announced yet. @type {Set<string>} */
+  announced = new Set();
   /** Unanswered requests by id. @type {Map<unknown, Call>} */
   calls = new Map();
+  /** Those of them that other clients answer, in the order in which they were sent. @type {Set<Call>} */
+  asks = new Set();
+  /** Number of those that the server has read. */
+  takenAsks = 0;
+  /** Whether a ping is under way that shows which of them it has read. */
+  isProbing = false;
+  /** Requests of others that this client has not answered yet. @type {Map<string, AbortController>} */
+  served = new Map();
   /** Requests of subscriptions, in order: they go before other requests. @type {Call[]} */
   orders = [];
   /** The paces of `orders` and of all other requests: too many topics hold up no message, and vice versa. */
@@ -83,14 +97,16 @@ export class Link {
   /**
    * @param {string | undefined} name
    * @param {Promise<string | undefined>} token
+   * @param {Json} [hello] further fields of `handshake`
    * @returns {Promise<void>} rejected if the server does not accept this client
    */
-  shakeHands(name, token) {
+  shakeHands(name, token, hello = {}) {
     const greeting = this.#greeting;
     if (!greeting || this.isOver) return failed(this.#refusalFor(this.#lastWord));
     const show = (/** @type {string | undefined} */ shown) => {
       if (this.isOver) return;
-      const handshake = { type: "handshake", id: 0, protocol_version: "1.0", client_name: name, token: shown };
+      const named = { protocol_version: "1.0", client_name: name, token: shown };
+      const handshake = { type: "handshake", id: 0, ...named, ...hello };
       this.transport.send(encodeBody(handshake));
       const silent = { code: 1006, reason: "the server does not answer" };
       this.#timers.set("handshake", CONNECT_MS, () => this.end(silent, true));
@@ -146,6 +162,9 @@ export class Link {
       this.limits = json.limits ?? null;
       this.permissions = json.permissions ?? null;
       this.inbox = json.inbox ?? null;
+      this.info = json.info ?? null;
+      this.session = json.session ?? null;
+      this.announced = new Set(json.subscriptions ?? []);
       const most = Number(json.limits?.max_message_bytes ?? MAX_FIRST_BYTES);
       // A page of history may contain one message in base64; a page of clients is long whatever the limit.
       this.transport.maxBytes = Math.ceil((most * 4) / 3) + MAX_FIRST_BYTES;
@@ -194,7 +213,7 @@ export class Link {
     const id = this.#nextId++;
     let body;
     try {
-      body = encodeBody({ ...call.message, id }, call.attachment);
+      body = encodeBody({ ...call.message, ...call.late(), id }, call.attachment);
     } catch (cause) {
       return new QwsError("usage", `${call.message.type}: not valid JSON: ${String(cause)}`, { cause });
     }
@@ -209,15 +228,36 @@ export class Link {
     call.sentAt = performance.now();
     call.isUnderWay = true;
     this.calls.set(id, call);
+    if (call.isAsk) this.asks.add(call);
     this.transport.send(body);
     return null;
+  }
+
+  /** Sends a message whose answer does not matter. @param {Json} message */
+  tell(message) {
+    if (!this.isOver) this.transport.send(encodeBody({ ...message, id: this.#nextId++ }));
+  }
+
+  /** The server has read what was sent before a call: requests to other clients hold up nothing. @param {Call} call */
+  readUpTo(call) {
+    for (const ask of this.asks) {
+      if (ask.id >= call.id) break;
+      if (ask.isTaken) continue;
+      ask.isTaken = true;
+      this.takenAsks += 1;
+      ask.pace?.forget();
+      ask.pace?.served();
+    }
   }
 
   /** The reply came, or is no longer waited for. @param {Call} call */
   forget(call) {
     if (!this.calls.delete(call.id)) return;
     call.isUnderWay = false;
-    call.pace?.forget();
+    this.asks.delete(call);
+    if (!call.isTaken) return call.pace?.forget();
+    this.takenAsks -= 1;
+    call.isTaken = false;
   }
 
   /**
@@ -242,6 +282,7 @@ export class Link {
   takeCalls() {
     const calls = [...this.calls.values(), ...this.orders];
     this.calls.clear();
+    this.asks.clear();
     this.orders = [];
     return calls;
   }

@@ -10,12 +10,15 @@ import { isOffset, isPattern } from "./topics.js";
 export const CONNECT_OPTIONS = [
   "name", "token", "carriers", "webTransportOnWebKit", "webTransportUrl", "webSocketUrl", "certificateHash",
   "WebSocket", "raceDelayMs", "settleMs", "retryQuicMs", "maxBackoffMs", "requestTimeoutMs", "highWaterMark",
+  "onRequest",
 ];
 
 export const SUBSCRIBE_OPTIONS = [
   "since", "sinceTime", "recent", "delivery", "lane", "presence", "highWaterMark", "durable", "share", "ack",
-  "ackWaitMs", "maxInFlight", "maxDeliver",
+  "ackWaitMs", "maxInFlight", "maxDeliver", "maxRate", "echo", "filter", "state", "members", "onRequest",
 ];
+/** Options of everything that sends a value. */
+export const VALUE_OPTIONS = ["meta", "bytes"];
 const HISTORY_OPTIONS = ["since", "sinceTime", "recent", "limit", "reverse"];
 /** The bounds of a durable consumer's settings. @type {[keyof SubscribeOptions, number, number][]} */
 const CONSUMER_BOUNDS = [["ackWaitMs", 1000, 3_600_000], ["maxInFlight", 1, 1000], ["maxDeliver", 0, 1000]];
@@ -98,13 +101,70 @@ export function problemOf(topic, options) {
   if (delivery != null && delivery !== "stream" && delivery !== "datagram") {
     return wrong('delivery must be "stream" or "datagram"');
   }
-  if (lane != null && lane !== "own" && lane !== "control") return wrong('lane must be "own" or "control"');
-  if (presence != null && typeof presence !== "boolean") return wrong("presence must be true or false");
+  if (lane != null && !["own", "control", "bulk"].includes(lane)) {
+    return wrong('lane must be "own", "control" or "bulk"');
+  }
+  if (presence != null && typeof presence !== "boolean" && presence !== "counts") {
+    return wrong('presence must be true, false or "counts"');
+  }
   if (highWaterMark != null && !(typeof highWaterMark === "number" && highWaterMark >= 1)) {
     return wrong("highWaterMark must be a number of at least 1");
   }
-  const why = problemOfConsumer(topic, options);
+  const why = problemOfMembers(topic, options) ?? problemOfLess(options) ?? problemOfConsumer(topic, options);
   return why === null ? null : wrong(why);
+}
+
+/**
+ * What is wrong with the options for members and for requests of other clients.
+ *
+ * @param {string} topic
+ * @param {SubscribeOptions} options
+ * @returns {string | null}
+ */
+function problemOfMembers(topic, { presence, members, state, onRequest, durable }) {
+  if (members != null && typeof members !== "boolean") return "members must be true or false";
+  if (members && presence === "counts") return 'members: not with presence "counts", which names none';
+  if (members && presence === false) return "members: not with presence false";
+  if (onRequest != null && typeof onRequest !== "function") return "onRequest must be a function";
+  if (onRequest != null && durable != null) return "onRequest: not with durable; use another topic";
+  if (!isPattern(topic)) return null;
+  if (members) return "members: a pattern has none; subscribe to each topic";
+  if (state !== undefined) return "state: not with a pattern, whose subscribers are no members";
+  return onRequest == null ? null : "onRequest: not with a pattern; subscribe to each topic";
+}
+
+/**
+ * What is wrong with the options that bring less than all messages.
+ *
+ * @param {SubscribeOptions} options
+ * @returns {string | null}
+ */
+function problemOfLess({ maxRate, echo, filter, durable, share }) {
+  if (maxRate != null && !(isOffset(maxRate) && maxRate >= 1 && maxRate <= 1000)) {
+    return "maxRate must be a whole number from 1 to 1000";
+  }
+  if (echo != null && typeof echo !== "boolean") return "echo must be true or false";
+  const wrong = filter != null && !isFilter(filter);
+  if (wrong) return "filter must have at most 8 fields, each a text, a number, true, false or { prefix: text }";
+  const less = { maxRate, echo: echo === false ? echo : undefined, filter };
+  const [name] = Object.entries(less).find(([, value]) => value != null) ?? [];
+  if (name === undefined || (durable == null && share !== true)) return null;
+  return `${name}: not with durable or share, whose messages are for one client of several`;
+}
+
+/** @param {unknown} filter */
+function isFilter(filter) {
+  if (typeof filter !== "object" || filter === null || Array.isArray(filter)) return false;
+  const conditions = Object.values(filter);
+  return conditions.length <= 8 && conditions.every(isCondition);
+}
+
+/** @param {unknown} condition */
+function isCondition(condition) {
+  if (typeof condition === "number") return Number.isFinite(condition);
+  if (typeof condition !== "object") return typeof condition === "string" || typeof condition === "boolean";
+  const entries = Object.entries(condition ?? {});
+  return entries.length === 1 && entries[0][0] === "prefix" && typeof entries[0][1] === "string";
 }
 
 /**
@@ -188,4 +248,32 @@ export function problemOfHistory(options) {
   }
   if (recent == null || (since ?? sinceTime ?? limit ?? reverse) == null) return null;
   return wrong("recent cannot be combined with since, sinceTime, limit or reverse");
+}
+
+/**
+ * The error in the options of `publish`.
+ *
+ * @param {import("../qws.js").PublishOptions} options
+ * @returns {TypeError | QwsError | null}
+ */
+export function problemOfPublish(options) {
+  const unknown = unknownOption("publish", options, ["key", "ttlMs", ...VALUE_OPTIONS]);
+  if (unknown) return unknown;
+  const { ttlMs } = options;
+  if (ttlMs == null || (isOffset(ttlMs) && ttlMs >= 1)) return null;
+  return new QwsError("usage", "publish: ttlMs must be a whole number of at least 1");
+}
+
+/**
+ * The error in the options of `request`.
+ *
+ * @param {import("../qws.js").RequestOptions} options
+ * @returns {TypeError | QwsError | null}
+ */
+export function problemOfRequest(options) {
+  const unknown = unknownOption("request", options, ["timeoutMs", "signal", ...VALUE_OPTIONS]);
+  if (unknown) return unknown;
+  const { timeoutMs } = options;
+  if (timeoutMs == null || (isOffset(timeoutMs) && timeoutMs >= 100 && timeoutMs <= 300_000)) return null;
+  return new QwsError("usage", "request: timeoutMs must be a whole number from 100 to 300000");
 }

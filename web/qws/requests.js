@@ -3,7 +3,7 @@
 // for. Called by the client, subscriptions, heartbeat, driver and inbound.
 
 import { Call, enqueue } from "./calls.js";
-import { Deferred, failed } from "./deferred.js";
+import { Deferred, failed, quiet } from "./deferred.js";
 import { QwsError } from "./errors.js";
 import { MAX_CALLS } from "./pace.js";
 import { later } from "./timers.js";
@@ -16,8 +16,12 @@ import { later } from "./timers.js";
 
 /** The wait after an `error` 429 that names none. */
 const DEFAULT_RETRY_MS = 1_000;
-/** Requests that need content. */
-const WITH_CONTENT = ["broadcast", "direct", "publish"];
+/** Most requests to other clients that are open at once, if the server does not say. */
+const MAX_ASKS = 256;
+/** How long the server's word that a request to another client got no reply in time may take. */
+const LAST_WORD_MS = 1_000;
+/** Shortest time that a request to another client may have. */
+const LEAST_ASK_MS = 100;
 
 /** The requests of a client. */
 export class Requests {
@@ -40,18 +44,68 @@ export class Requests {
    *
    * @template Result
    * @param {Json} message
-   * @param {{ attachment?: Uint8Array, content?: unknown, again?: boolean }} how `again`: whether it may be repeated
+   * @param {{ attachment?: Uint8Array, again?: boolean }} how `again`: whether it may be repeated
    * @param {(reply: Reply, call: Call) => Result} read
    * @returns {Promise<Result>}
    */
-  request(message, { attachment, content, again = false }, read) {
-    if (content instanceof Uint8Array) attachment = content;
-    else if (typeof content === "string") message.content = content;
-    else if (content !== undefined || WITH_CONTENT.includes(message.type)) {
-      return failed(new QwsError("usage", `${message.type}: content must be a string or a Uint8Array`));
-    }
-    const { state, link } = this.#connection;
-    if (state === "closed") return failed(this.#connection.closedError());
+  request(message, { attachment, again = false }, read) {
+    if (this.#connection.state === "closed") return failed(this.#connection.closedError());
+    const { call, result } = this.#callOf(message, attachment, again, read);
+    this.#begin(call, this.#timeoutMs);
+    return result.promise;
+  }
+
+  /**
+   * Asks another client. Its answer may take long, and holds up no other request.
+   *
+   * @template Result
+   * @param {Json} message
+   * @param {{ attachment?: Uint8Array, timeoutMs: number, signal?: AbortSignal }} how
+   * @param {(reply: Reply, call: Call) => Result} read
+   * @returns {Promise<Result>}
+   */
+  ask(message, { attachment, timeoutMs, signal }, read) {
+    if (this.#connection.state === "closed") return failed(this.#connection.closedError());
+    if (signal?.aborted) return failed(signal.reason);
+    const { call, result } = this.#callOf(message, attachment, false, read);
+    call.isAsk = true;
+    const until = performance.now() + timeoutMs;
+    call.late = () => ({ timeout_ms: Math.max(LEAST_ASK_MS, Math.floor(until - performance.now())) });
+    const abort = () => {
+      this.#giveUpOn(call);
+      result.reject(signal?.reason);
+    };
+    signal?.addEventListener("abort", abort, { once: true });
+    quiet(result.promise).finally(() => signal?.removeEventListener("abort", abort)).catch(() => {});
+    this.#begin(call, timeoutMs + LAST_WORD_MS);
+    return result.promise;
+  }
+
+  /**
+   * Answers a request of another client, on the connection that brought it.
+   *
+   * @param {Link} link
+   * @param {Json} message
+   * @param {Uint8Array | undefined} attachment
+   * @returns {Promise<void>}
+   */
+  reply(link, message, attachment) {
+    const { call, result } = this.#callOf(message, attachment, false, () => {});
+    call.isOrder = true;
+    call.isWanted = () => !link.isOver;
+    enqueue(link.orders, call);
+    this.pump(link);
+    return result.promise;
+  }
+
+  /**
+   * @template Result
+   * @param {Json} message
+   * @param {Uint8Array | undefined} attachment
+   * @param {boolean} again
+   * @param {(reply: Reply, call: Call) => Result} read
+   */
+  #callOf(message, attachment, again, read) {
     // It may wait, and the caller may reuse the buffer.
     attachment = attachment?.slice();
     /** @type {Deferred<Result>} */
@@ -61,15 +115,23 @@ export class Requests {
       try {
         result.resolve(read(/** @type {Reply} */ (reply), call));
       } catch (cause) {
+        if (cause instanceof QwsError) return result.reject(cause);
         result.reject(new QwsError("protocol", `${message.type}: the reply could not be read`, { cause }));
       }
     });
-    const within = this.#timeoutMs;
+    return { call, result };
+  }
+
+  /**
+   * @param {Call} call
+   * @param {number} within
+   */
+  #begin(call, within) {
     call.deadline = performance.now() + within;
     if (within !== Infinity) call.timer = later(within, () => this.#timeOut(call, within));
     enqueue(this.#waiting, call);
+    const { link } = this.#connection;
     if (link) this.pump(link);
-    return result.promise;
   }
 
   /**
@@ -106,13 +168,16 @@ export class Requests {
   replied(link, reply) {
     const call = link.calls.get(reply.json.re);
     if (!call) return;
+    link.readUpTo(call);
+    const { isTaken } = call;
     link.forget(call);
     const { type, code, message, retry_after_ms: retryAfterMs } = reply.json;
-    if (type !== "error" || code !== 429) call.pace?.served();
+    if (!isTaken && (type !== "error" || code !== 429)) call.pace?.served();
     if (type !== "error") {
       this.#settle(call, null, reply);
     } else {
-      const error = new QwsError("request", String(message), { code, retryAfterMs });
+      const kind = call.isAsk && code === 504 ? "timeout" : "request";
+      const error = new QwsError(kind, String(message), { code, retryAfterMs });
       if (code === 429 && call.pace) this.#putOff(link, call, call.pace, error);
       else this.#settle(call, error);
     }
@@ -146,13 +211,23 @@ export class Requests {
    * @param {number} within
    */
   #timeOut(call, within) {
+    this.#giveUpOn(call);
+    const ms = call.isAsk ? within - LAST_WORD_MS : within;
+    const code = call.isAsk ? 504 : undefined;
+    const late = new QwsError("timeout", `${call.message.type}: no reply within ${ms} ms`, { code });
+    this.#settle(call, call.refusal ?? late);
+  }
+
+  /** Neither sends a request any more, nor waits for its reply. @param {Call} call */
+  #giveUpOn(call) {
+    clearTimeout(call.timer);
     const at = this.#waiting.indexOf(call);
     if (at >= 0) this.#waiting.splice(at, 1);
-    const link = call.link;
-    link?.forget(call);
-    const refused = call.refusal;
-    this.#settle(call, refused ?? new QwsError("timeout", `${call.message.type}: no reply within ${within} ms`));
-    if (link) this.#afterReply(link);
+    const { link } = call;
+    if (!link?.calls.has(call.id)) return;
+    link.forget(call);
+    if (call.isAsk) link.tell({ type: "cancel", re: call.id });
+    this.#afterReply(link);
   }
 
   /**
@@ -177,17 +252,29 @@ export class Requests {
     /** @type {[Call[], Pace][]} */
     const queues = [[link.orders, link.orderPace], [waiting, link.requestPace]];
     for (const [queue, pace] of queues) if (queue.length === 0) pace.expire(now);
-    const isFull = link.calls.size + link.orderPace.refusals + link.requestPace.refusals >= MAX_CALLS;
+    const unread = link.calls.size - link.takenAsks;
+    const isFull = unread + link.orderPace.refusals + link.requestPace.refusals >= MAX_CALLS;
+    const maySendAsk = link.asks.size < Number(link.limits?.max_open_requests ?? MAX_ASKS);
     let wait = Infinity;
     for (const [queue, pace] of queues) {
       const own = queue.length + pace.refusals === 0 ? Infinity : pace.wait(now, isFull);
       if (own > 0 && own < Infinity && queue === waiting) this.#giveUp(queue, now + own, pace);
-      const call = own > 0 ? undefined : queue.shift();
+      if (own === Infinity && queue.length > 0) this.#probe(link);
+      // With as many open as there may be, a request to another client lets the others pass.
+      const at = maySendAsk ? 0 : queue.findIndex((call) => !call.isAsk);
+      const [call] = own > 0 || at < 0 ? [] : queue.splice(at, 1);
       if (call) return { call, pace };
-      wait = Math.min(wait, own);
+      wait = Math.min(wait, own > 0 ? own : Infinity);
     }
     if (wait < Infinity && link.orders.length + waiting.length > 0) link.pumpAfter(wait, () => this.pump(link));
     return null;
+  }
+
+  /** Finds out which requests to other clients the server has read, if they hold up others. @param {Link} link */
+  #probe(link) {
+    if (link.isProbing || link.asks.size === link.takenAsks) return;
+    link.isProbing = true;
+    this.send(link, new Call({ type: "ping" }, undefined, false, () => (link.isProbing = false)));
   }
 
   /**
@@ -204,6 +291,11 @@ export class Requests {
       const retryAfterMs = Math.ceil(at - performance.now());
       this.#settle(call, call.refusal ?? new QwsError("request", message, { code: 429, retryAfterMs }));
     }
+  }
+
+  /** A request of another client is over. @param {Link} link */
+  answered(link) {
+    this.#connection.checkLeft(link);
   }
 
   /** @param {Link} link */

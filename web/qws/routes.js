@@ -19,6 +19,8 @@ export class Binding {
   stage = "asked";
   /** Whether it was asked for while another connection brought the messages. */
   isMove = false;
+  /** Whether the server makes it by itself, and announces it. */
+  isAnnounced = false;
   /** The topic lane on which its messages come; `null` for the control lane. @type {number | null} */
   lane = null;
   /** Resolved once the server has answered, or the connection has ended. @type {Deferred<void>} */
@@ -39,7 +41,7 @@ export class Binding {
 
   /** Whether the answer may be in flight. */
   get isAsked() {
-    return this.stage === "asked" && this.order !== null && this.order.isUnderWay;
+    return this.stage === "asked" && (this.isAnnounced || (this.order !== null && this.order.isUnderWay));
   }
 
   /** Makes messages that wait for the answer look for their subscription again. */
@@ -186,7 +188,7 @@ export class Routes {
     if (isMarked && named?.entry.options.durable !== json.durable) return null;
     const exact = json.type === "message" && named?.entry.isDurable && !isMarked ? undefined : named;
     const isFor = (/** @type {Binding} */ binding) =>
-      binding.stage === "live" && binding.isOn(source) && (!ofPresence || binding.entry.options.presence === true);
+      binding.stage === "live" && binding.isOn(source) && (!ofPresence || Boolean(binding.entry.options.presence));
     if (exact && isFor(exact)) return exact;
     // On the control lane the answer comes first; a datagram waits for nothing.
     const waits = typeof source === "number";

@@ -31,7 +31,8 @@ export function settingsOf(url, options) {
   if (origin.protocol !== "https:" && !(origin.protocol === "http:" && loopback)) {
     throw wrong(`${origin.href}: use https:, or http: on this machine (localhost, 127.0.0.1, [::1])`);
   }
-  const { name, certificateHash, webTransportUrl, webSocketUrl } = options;
+  const { name, certificateHash, webTransportUrl, webSocketUrl, onRequest } = options;
+  if (onRequest !== undefined && typeof onRequest !== "function") throw wrong("onRequest must be a function");
   const length = name === undefined ? 1 : [...name].length;
   if (length < 1 || length > 64) throw wrong("name must have 1 to 64 characters");
   const Socket = options.WebSocket ?? globalThis.WebSocket;
@@ -52,6 +53,7 @@ export function settingsOf(url, options) {
   if (carriers.length === 0) throw wrong(noCarrier(wanted, isKeptFromQuic));
   return {
     name,
+    onRequest,
     origin,
     carriers,
     Socket,

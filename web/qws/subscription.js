@@ -11,12 +11,20 @@ import { INTERNAL } from "./events.js";
 /** @typedef {{ outcome?: "done" | "retry" | "reject", delayMs?: number }} AckOptions */
 /** @typedef {(which: Acked, options: AckOptions) => Promise<number>} Ack acknowledges messages */
 
+/**
+ * What subscriptions do for it.
+ *
+ * @typedef {object} Actions
+ * @property {(forget: boolean) => Promise<void>} leave
+ * @property {Ack} ack
+ * @property {(value: unknown) => Promise<void>} setState
+ */
+
 /** The application's handle to a subscription. Several may share one subscription at the server. */
 export class Subscription extends EventTarget {
   /** @type {Feed} */
   #feed;
-  #leave;
-  #ack;
+  #actions;
   /**
    * Listeners of "message": while there are any, messages are not kept.
    *
@@ -27,15 +35,13 @@ export class Subscription extends EventTarget {
   /**
    * @param {symbol} internal
    * @param {Feed} feed
-   * @param {(forget: boolean) => Promise<void>} leave
-   * @param {Ack} ack
+   * @param {Actions} actions
    */
-  constructor(internal, feed, leave, ack) {
+  constructor(internal, feed, actions) {
     super();
     if (internal !== INTERNAL) throw new QwsError("usage", "call client.subscribe() to create a subscription");
     this.#feed = feed;
-    this.#leave = leave;
-    this.#ack = ack;
+    this.#actions = actions;
   }
 
   get topic() {
@@ -61,17 +67,28 @@ export class Subscription extends EventTarget {
     return this.#feed.entry.options.durable ?? null;
   }
 
+  /** The members of the topic, if they are kept and known; `null` otherwise. */
+  get members() {
+    const { entry, options } = this.#feed;
+    return options.members && entry.hasMembers ? (entry.members?.list ?? null) : null;
+  }
+
+  /** @param {unknown} state */
+  setState(state) {
+    return this.#actions.setState(state);
+  }
+
   unsubscribe() {
-    return this.#leave(false);
+    return this.#actions.leave(false);
   }
 
   forget() {
-    return this.#unlessDurable("forget") ?? this.#leave(true);
+    return this.#unlessDurable("forget") ?? this.#actions.leave(true);
   }
 
   /** @param {Acked} which */
   ack(which) {
-    return this.#unlessDurable("ack") ?? this.#ack(which, {});
+    return this.#unlessDurable("ack") ?? this.#actions.ack(which, {});
   }
 
   /**
@@ -79,12 +96,12 @@ export class Subscription extends EventTarget {
    * @param {number} [delayMs]
    */
   retry(which, delayMs) {
-    return this.#unlessDurable("retry") ?? this.#ack(which, { outcome: "retry", delayMs });
+    return this.#unlessDurable("retry") ?? this.#actions.ack(which, { outcome: "retry", delayMs });
   }
 
   /** @param {Acked} which */
   reject(which) {
-    return this.#unlessDurable("reject") ?? this.#ack(which, { outcome: "reject" });
+    return this.#unlessDurable("reject") ?? this.#actions.ack(which, { outcome: "reject" });
   }
 
   /** @param {string} call @returns {Promise<never> | null} */

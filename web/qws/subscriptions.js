@@ -1,18 +1,21 @@
-// The application's subscriptions: asks each connection's server for them, and passes on what comes to the one it
-// belongs to. Knows links by their orders and routes, never a carrier. Called by the client, driver, `upgrade.js` and
-// inbound.
+// The application's subscriptions, and those that the server makes: has the server asked for them, and passes on what
+// comes to the one it belongs to. Knows links by their routes, never a carrier. Called by the client, driver,
+// `upgrade.js`, inbound and `serving.js`.
 
-import { Call, enqueue } from "./calls.js";
+import { Asking } from "./asking.js";
 import { CatchUp } from "./catch-up.js";
 import { entryOf } from "./consumer-entry.js";
 import { Deferred, failed, quiet } from "./deferred.js";
 import { Entry } from "./entry.js";
-import { PASSING, QwsError } from "./errors.js";
+import { asError, PASSING, QwsError } from "./errors.js";
 import { INTERNAL } from "./events.js";
 import { Feed } from "./feed.js";
+import { OF_MEMBERS } from "./members.js";
 import { problemOf, SUBSCRIBE_OPTIONS, unknownOption } from "./options.js";
+import { Roster } from "./roster.js";
+import { States } from "./states.js";
 import { Subscription } from "./subscription.js";
-import { later } from "./timers.js";
+import { fieldsOf, termsOf } from "./terms.js";
 
 /** @import { SubscribeOptions } from "../qws.js" */
 /** @import { Source } from "./carrier.js" */
@@ -20,27 +23,47 @@ import { later } from "./timers.js";
 /** @import { Json, Reply } from "./frames.js" */
 /** @import { Link } from "./link.js" */
 /** @import { Requests } from "./requests.js" */
-/** @import { Binding } from "./routes.js" */
 /** @import { Ack } from "./subscription.js" */
+/** @import { Terms } from "./terms.js" */
+
+/**
+ * What a client does for its subscriptions.
+ *
+ * @typedef {object} Actions
+ * @property {(topic: string, durable: string) => Ack} ackOf acknowledges messages of a durable consumer
+ * @property {(type: string, detail: unknown) => void} tell dispatches an event of the client
+ */
+
+/** Most positions in a `handshake`. */
+const MAX_POSITIONS = 32;
 
 /** The subscriptions of a client. */
 export class Subscriptions {
   /** Subscriptions at the server by their text, in the order in which they were made. @type {Map<string, Entry>} */
   #entries = new Map();
+  /** Subscriptions of the server that the application has ended. @type {Set<string>} */
+  #declined = new Set();
   #connection;
-  #requests;
   #highWaterMark;
+  #asking;
   #catchUp;
+  #roster;
+  #states;
+  #actions;
 
   /**
    * @param {Connection} connection
    * @param {Requests} requests
    * @param {{ highWaterMark: number, maxBackoffMs: number }} settings
+   * @param {Actions} actions
    */
-  constructor(connection, requests, { highWaterMark, maxBackoffMs }) {
+  constructor(connection, requests, { highWaterMark, maxBackoffMs }, actions) {
     this.#connection = connection;
-    this.#requests = requests;
     this.#highWaterMark = highWaterMark;
+    this.#actions = actions;
+    this.#asking = new Asking(this.#entries, connection, requests, (entry) => this.#begun(entry));
+    this.#roster = new Roster(requests, maxBackoffMs);
+    this.#states = new States(requests, (entry) => this.#ownStateChanged(entry));
     this.#catchUp = new CatchUp(requests, maxBackoffMs, {
       filled: (entry, feed) => this.#filled(entry, feed),
       leave: (entry, feed, error) => void this.#leave(entry, feed, error),
@@ -54,34 +77,49 @@ export class Subscriptions {
   /**
    * @param {string} topic
    * @param {SubscribeOptions} options
-   * @param {Ack} ack acknowledges messages of its durable consumer
    */
-  subscribe(topic, options, ack) {
+  subscribe(topic, options) {
     const unknown = unknownOption("subscribe", options, SUBSCRIBE_OPTIONS);
     if (unknown) throw unknown;
     const problem = problemOf(topic, options);
     const isClosed = this.#connection.state === "closed";
     if (problem || isClosed) return this.#refusedAtOnce(topic, options, problem ?? this.#connection.closedError());
-    const shared = this.#entries.get(topic);
-    const clash = shared?.clash(options);
-    if (clash) return this.#refusedAtOnce(topic, options, clash);
-    const entry = shared ?? entryOf(topic, options);
-    const feed = this.#feedOf(entry, options, ack);
-    if (shared) {
-      this.#join(entry, feed);
-    } else {
-      this.#entries.set(topic, entry);
-      if (this.#current) this.#ask(this.#current, entry);
+    /** @type {Terms} */
+    let terms;
+    try {
+      terms = termsOf(options);
+    } catch (error) {
+      return this.#refusedAtOnce(topic, options, asError(error));
     }
+    const shared = this.#entries.get(topic);
+    const clash = shared?.clash(terms);
+    if (clash) return this.#refusedAtOnce(topic, options, clash);
+    this.#declined.delete(topic);
+    const entry = shared ?? this.#make(topic, terms);
+    const feed = this.#feedOf(entry, terms);
+    if (shared) this.#join(entry, feed);
+    else if (this.#current) this.#asking.ask(this.#current, entry);
     return /** @type {Subscription} */ (feed.subscription);
   }
 
-  /** @param {Entry} entry @param {SubscribeOptions} options @param {Ack} ack */
-  #feedOf(entry, options, ack) {
-    const capacity = Math.max(options.highWaterMark ?? this.#highWaterMark, entry.leastCapacity);
-    const feed = new Feed(entry, options, capacity, () => this.#room(entry, feed));
-    const leave = (/** @type {boolean} */ forget) => this.#leave(entry, feed, null, forget);
-    feed.subscription = new Subscription(INTERNAL, feed, leave, ack);
+  /** @param {string} topic @param {Terms} terms */
+  #make(topic, terms) {
+    const entry = entryOf(topic, terms);
+    entry.isOwn = (id) => this.#connection.ownIds.includes(id);
+    entry.whenOver = () => this.#states.ended(entry);
+    this.#entries.set(topic, entry);
+    return entry;
+  }
+
+  /** @param {Entry} entry @param {Terms} terms */
+  #feedOf(entry, terms) {
+    const capacity = Math.max(terms.highWaterMark ?? this.#highWaterMark, entry.leastCapacity);
+    const feed = new Feed(entry, terms, capacity, () => this.#room(entry, feed));
+    feed.subscription = new Subscription(INTERNAL, feed, {
+      leave: (forget) => this.#leave(entry, feed, null, forget),
+      ack: this.#actions.ackOf(entry.topic, entry.options.durable ?? ""),
+      setState: (value) => this.#states.set(entry, value),
+    });
     entry.feeds.add(feed);
     return feed;
   }
@@ -95,10 +133,30 @@ export class Subscriptions {
    */
   #refusedAtOnce(topic, options, error) {
     const entry = new Entry(String(topic), { delivery: options.delivery });
-    const feed = this.#feedOf(entry, { highWaterMark: 1 }, () => failed(error));
+    const feed = this.#feedOf(entry, { highWaterMark: 1 });
     feed.ready.reject(error);
     queueMicrotask(() => entry.end(error));
     return /** @type {Subscription} */ (feed.subscription);
+  }
+
+  /** The handler that answers requests to a topic. @param {string} topic */
+  handlerOf(topic) {
+    return this.#entries.get(topic)?.options.onRequest ?? null;
+  }
+
+  /** The server has accepted a subscription, again after a reconnect or a pause. @param {Entry} entry */
+  #begun(entry) {
+    for (const feed of entry.feeds) if (feed.behind) void this.#catchUp.run(entry, feed);
+    void this.#states.sync(entry);
+    void this.#roster.load(entry);
+  }
+
+  /** @param {Entry} entry */
+  #ownStateChanged(entry) {
+    const id = this.#current?.id;
+    const { state } = entry.options;
+    const value = state === undefined || state.text === "null" ? undefined : JSON.parse(state.text);
+    if (id && entry.members?.setOwn(id, value)) this.#roster.changed(entry);
   }
 
   /**
@@ -106,13 +164,14 @@ export class Subscriptions {
    *
    * @param {Link} link
    * @param {Source} source
-   * @param {Json} json
-   * @param {Uint8Array} [data]
+   * @param {Reply} heard
    * @returns {Promise<void> | void} if it is a promise, nothing more is to be read there before
    */
-  hear(link, source, json, data) {
-    const ofPresence = json.type === "join" || json.type === "leave";
-    if (ofPresence && this.#connection.ownIds.includes(json.client?.id)) return;
+  hear(link, source, heard) {
+    const { json } = heard;
+    const { ownIds } = this.#connection;
+    const ofPresence = OF_MEMBERS.includes(json.type);
+    if (ofPresence && (ownIds.includes(json.client?.id) || ownIds.includes(json.was))) return;
     if (typeof json.topic !== "string") throw new QwsError("protocol", `${json.type}: no topic`, { code: 1002 });
     const binding = link.routes.find(source, json, ofPresence);
     if (binding === null) return;
@@ -121,12 +180,15 @@ export class Subscriptions {
       // What the server sends by a pattern while the topic itself is paused comes again after the pause.
       const begin = entry.isPattern ? this.#entries.get(json.topic)?.begin : undefined;
       if (json.type === "message" && json.offset > (begin ?? Infinity)) return;
-      if (entry.next === binding) return entry.drained.promise.then(() => this.hear(link, source, json, data));
+      if (entry.next === binding) return entry.drained.promise.then(() => this.hear(link, source, heard));
       if (entry.binding !== binding) return;
-      for (const feed of entry.deliver(binding, source, json, data)) this.#filled(entry, feed);
+      // What this client published on its connection before is its own as well.
+      if (json.type === "message" && entry.options.echo === false && ownIds.includes(json.from)) return;
+      for (const feed of entry.deliver(binding, source, heard)) this.#filled(entry, feed);
+      if (ofPresence) this.#roster.changed(entry);
       return;
     }
-    return binding.settled.promise.then(() => this.hear(link, source, json, data));
+    return binding.settled.promise.then(() => this.hear(link, source, heard));
   }
 
   /**
@@ -140,11 +202,17 @@ export class Subscriptions {
     if (!entry || (entry.binding?.link !== link && entry.next?.link !== link)) return;
     // By this client itself, on the connection to which it moves.
     if (entry.isDurable && json.code === 409 && entry.next && entry.next.link !== link) return;
+    // The connection for bulk has ended: the other one brings the messages.
+    if (entry.options.lane === "bulk" && entry.opened && PASSING.has(json.code)) {
+      for (const binding of [entry.binding, entry.next]) if (binding?.link === link) link.routes.unbind(binding);
+      entry.unbind(link);
+      return this.#asking.ask(link, entry);
+    }
     const others = [entry.binding, entry.next].filter((binding) => binding && binding.link !== link);
-    this.#forget(entry);
+    this.#asking.forget(entry);
     entry.end(new QwsError("request", String(json.reason ?? "unsubscribed"), { code: json.code }));
     // While the client moves, the other connection has it as well.
-    for (const binding of others) if (binding) this.#release(binding, () => {});
+    for (const binding of others) if (binding) this.#asking.release(binding, () => {});
   }
 
   // Connections come and go.
@@ -157,7 +225,50 @@ export class Subscriptions {
   askAll(link) {
     const entries = [...this.#entries.values()];
     const inOrder = [...entries.filter((entry) => !entry.isPattern), ...entries.filter((entry) => entry.isPattern)];
-    for (const entry of inOrder) this.#ask(link, entry);
+    for (const entry of inOrder) {
+      if (!entry.isServerMade || link.announced.has(entry.topic)) this.#asking.ask(link, entry);
+      else if (entry.binding?.link !== link && !this.#connection.left.has(link)) this.#notRenewed(entry);
+    }
+    for (const topic of this.#declined) if (link.announced.has(topic)) this.#asking.decline(link, topic);
+  }
+
+  /** Positions of what the server makes by itself, for the next `handshake`. */
+  get positions() {
+    /** @type {Record<string, import("../qws.js").Position>} */
+    const positions = {};
+    for (const { isServerMade, isPattern, topic, seen } of this.#entries.values()) {
+      if (isServerMade && !isPattern && seen) positions[topic] = { epoch: seen.epoch, offset: seen.offset };
+    }
+    const all = Object.entries(positions).slice(0, MAX_POSITIONS);
+    return all.length === 0 ? undefined : Object.fromEntries(all);
+  }
+
+  /**
+   * The server has made a subscription by itself.
+   *
+   * @param {Link} link
+   * @param {Json} json
+   */
+  announced(link, json) {
+    const { topic } = json;
+    if (json.by !== "server" || typeof topic !== "string") return;
+    if (this.#declined.has(topic)) {
+      if (!link.routes.leaving.has(topic)) this.#asking.decline(link, topic);
+      return;
+    }
+    if (this.#entries.has(topic)) return this.#asking.announced(link, json);
+    const entry = this.#make(topic, {});
+    entry.isServerMade = true;
+    const { subscription } = this.#feedOf(entry, {});
+    // Its first listeners come before its first message.
+    this.#actions.tell("subscription", subscription);
+    this.#asking.announced(link, json);
+  }
+
+  /** @param {Entry} entry */
+  #notRenewed(entry) {
+    this.#asking.forget(entry);
+    entry.end(new QwsError("request", "the server does not make this subscription any more", { code: 403 }));
   }
 
   /** A connection has ended. @param {Link} link */
@@ -191,104 +302,7 @@ export class Subscriptions {
 
   stop() {
     this.#catchUp.stop();
-  }
-
-  /**
-   * Asks a connection's server for a subscription, unless it has been asked or the subscription has to wait.
-   *
-   * @param {Link} link
-   * @param {Entry} entry
-   */
-  #ask(link, entry) {
-    if (link.isOver || entry.isPaused || entry.isOver) return;
-    if (entry.binding?.link === link || entry.next?.link === link) return;
-    // One subscription to a text at a time: ask once the server has released it, or another connection has answered.
-    if (link.routes.leaving.has(entry.topic) || entry.binding?.stage === "asked") return;
-    if (entry.binding?.stage === "leaving") return;
-    // Only then: reading them ends the session in some browsers.
-    if (entry.isDatagram) link.transport.takeDatagrams();
-    const binding = link.routes.bind(entry);
-    const call = new Call(entry.toAsk(link.routes.isOnControl(entry.topic)), undefined, false, (error, reply) => {
-      if (error) this.#refused(binding, error);
-      else this.#answered(binding, /** @type {Reply} */ (reply).json);
-    });
-    call.isOrder = true;
-    call.isWanted = () => binding.stage === "asked";
-    call.whenPutOff = () => binding.letGo();
-    binding.order = call;
-    if (entry.binding) entry.moveTo(binding);
-    else entry.binding = binding;
-    enqueue(link.orders, call);
-    this.#requests.pump(link);
-  }
-
-  /** @param {Binding} binding @param {Json} reply */
-  #answered(binding, reply) {
-    const { entry, link } = binding;
-    const asked = binding.order?.message;
-    binding.order = null;
-    if (reply.type !== "subscribed") {
-      return this.#refused(binding, new QwsError("protocol", `subscribe: unexpected reply ${reply.type}`));
-    }
-    const isDistinct = link.routes.answered(binding, reply);
-    // Unsubscribed meanwhile, and the server has been asked to.
-    if (entry.isOver || binding.stage !== "live") return;
-    if (!isDistinct) return this.#release(binding, () => entry.unbind(link));
-    const old = entry.next === binding ? entry.binding : null;
-    entry.answered(binding, reply, asked);
-    for (const feed of entry.feeds) if (feed.behind) void this.#catchUp.run(entry, feed);
-    if (!old) {
-      // Asked on a connection that was left since.
-      if (link !== this.#current && this.#current) this.#ask(this.#current, entry);
-    } else if ((entry.isPattern || entry.isConsumer) && !old.link.isOver) {
-      // Without a position, what the old connection brings until it confirms the end comes first.
-      const left = new Call({ type: "unsubscribe", topic: entry.topic }, undefined, false, () => {
-        entry.switch(binding);
-        old.link.routes.unbind(old);
-        this.#connection.checkLeft(old.link);
-      });
-      left.isOrder = true;
-      enqueue(old.link.orders, left);
-      this.#requests.pump(old.link);
-    } else {
-      entry.switch(binding);
-      old.link.routes.unbind(old);
-      this.#connection.checkLeft(old.link);
-    }
-    binding.settled.resolve();
-  }
-
-  /** @param {Binding} binding @param {QwsError} error */
-  #refused(binding, error) {
-    const { entry, link } = binding;
-    const asked = binding.order?.message;
-    binding.order = null;
-    // Unsubscribed meanwhile.
-    if (binding.stage === "leaving") return;
-    link.routes.unbind(binding);
-    const isCurrent = entry.binding === binding || entry.next === binding;
-    if (isCurrent) entry.unbind(link);
-    binding.settled.resolve();
-    // The next connection asks again.
-    if (!isCurrent || entry.isOver || error.kind === "closed") return;
-    if (error.code === 429 && link !== this.#current) {
-      // The connection was left meanwhile for a better one.
-      if (this.#current) this.#ask(this.#current, entry);
-    } else if (entry.opened && PASSING.has(error.code ?? 0)) {
-      const wait = error.retryAfterMs ?? entry.backoff.next();
-      entry.timer = later(wait, () => this.#current && this.#ask(this.#current, entry));
-    } else if (entry.canAskForLess(asked, error)) {
-      if (this.#current) this.#ask(this.#current, entry);
-    } else {
-      this.#forget(entry);
-      entry.end(error);
-    }
-  }
-
-  /** @param {Entry} entry */
-  #forget(entry) {
-    if (this.#entries.get(entry.topic) === entry) this.#entries.delete(entry.topic);
-    for (const binding of [entry.binding, entry.next]) if (binding) binding.link.routes.unbind(binding);
+    this.#roster.stop();
   }
 
   /**
@@ -307,10 +321,15 @@ export class Subscriptions {
     if (feed.isOver) return Promise.resolve();
     if (entry.feeds.size > 1) {
       entry.part(feed, error);
+      // Requests would find no handler. That members are still told of does no harm.
+      const isAnswering = entry.options.onRequest !== undefined;
+      entry.settleTerms();
+      if (isAnswering && !entry.options.onRequest && entry.binding && !entry.isPattern) this.#asking.pause(entry);
       return Promise.resolve();
     }
+    if (entry.isServerMade) this.#declined.add(entry.topic);
     const bindings = [entry.binding, entry.next].filter((binding) => binding !== null);
-    this.#forget(entry);
+    this.#asking.forget(entry);
     entry.end(error);
     /** @type {Deferred<void>} */
     const left = new Deferred();
@@ -320,42 +339,8 @@ export class Subscriptions {
       if (forget && refused) left.reject(refused);
       else if (--open === 0) left.resolve();
     };
-    for (const binding of bindings) this.#release(binding, done, forget);
+    for (const binding of bindings) this.#asking.release(binding, done, forget);
     return quiet(left.promise);
-  }
-
-  /**
-   * Asks a connection's server to end a subscription; `done` is called once it has ended there.
-   *
-   * @param {Binding} binding
-   * @param {(error: QwsError | null) => void} done
-   * @param {boolean} [forget] whether its durable consumer ends as well
-   */
-  #release(binding, done, forget = false) {
-    const { link, entry } = binding;
-    const unsent = binding.order && link.orders.indexOf(binding.order);
-    if (typeof unsent === "number" && unsent >= 0) {
-      link.orders.splice(unsent, 1);
-      link.routes.unbind(binding);
-      return done(forget ? new QwsError("closed", "forget: the server had not been asked for it") : null);
-    }
-    if (link.isOver) return done(forget ? new QwsError("closed", "forget: the connection was lost") : null);
-    if (binding.stage === "leaving") {
-      binding.settled.promise.then(() => done(null));
-      return;
-    }
-    link.routes.leave(binding);
-    const message = { type: "unsubscribe", topic: entry.topic, forget: forget || undefined };
-    const call = new Call(message, undefined, false, (error) => {
-      link.routes.left(binding);
-      binding.settled.resolve();
-      done(error);
-      const waiting = this.#entries.get(entry.topic);
-      if (waiting && this.#current) this.#ask(this.#current, waiting);
-    });
-    call.isOrder = true;
-    enqueue(link.orders, call);
-    this.#requests.pump(link);
   }
 
   /**
@@ -367,38 +352,13 @@ export class Subscriptions {
    */
   #filled(entry, feed) {
     if (entry.feeds.size > 1) feed.fallBehind();
-    else this.#pause(entry);
-  }
-
-  /**
-   * Asks the server to stop, and later to continue after the last message seen.
-   *
-   * @param {Entry} entry
-   */
-  #pause(entry) {
-    if (entry.isPaused) return;
-    entry.isPaused = true;
-    for (const binding of [entry.next, entry.binding]) {
-      if (!binding) continue;
-      this.#release(binding, () => {
-        entry.unbind(binding.link);
-        this.#resume(entry);
-      });
-    }
-    entry.next = null;
+    else this.#asking.pause(entry);
   }
 
   /** A reader may have room again. @param {Entry} entry @param {Feed} feed */
   #room(entry, feed) {
     if (feed.behind) void this.#catchUp.run(entry, feed);
-    this.#resume(entry);
-  }
-
-  /** Ends a pause that is no longer needed. @param {Entry} entry */
-  #resume(entry) {
-    if (!entry.isPaused || entry.binding || !entry.hasRoom) return;
-    entry.isPaused = false;
-    if (this.#current) this.#ask(this.#current, entry);
+    this.#asking.resume(entry);
   }
 
   // Several subscriptions to one topic.
@@ -411,16 +371,21 @@ export class Subscriptions {
    */
   #join(entry, feed) {
     if (entry.isPaused) for (const other of entry.feeds) if (other !== feed && !other.hasRoom) other.fallBehind();
+    // The application wants it, whatever the server makes by itself on the next connection.
+    entry.isServerMade = false;
     const order = entry.binding?.order;
     const isUnsent = order && entry.binding?.link.orders.includes(order);
-    if (feed.options.presence && !entry.options.presence) {
-      entry.options.presence = true;
+    const hadMembers = entry.members !== null;
+    if (entry.settleTerms()) {
       entry.asker ??= feed;
-      if (isUnsent) order.message = { ...order.message, presence: true };
+      if (isUnsent) order.message = { ...order.message, ...fieldsOf(entry.options) };
       // Ask again after the last message seen, so that nothing is lost.
-      else if (entry.binding) this.#pause(entry);
+      else if (entry.binding) this.#asking.pause(entry);
     }
-    this.#resume(entry);
+    if (!hadMembers && entry.binding?.stage === "live") void this.#roster.load(entry);
+    if (feed.options.state) entry.options.state = feed.options.state;
+    void this.#states.sync(entry);
+    this.#asking.resume(entry);
     if (entry.binding?.stage === "live" && entry.opened) entry.admit(feed);
     if (feed.behind) void this.#catchUp.run(entry, feed);
   }

@@ -6,8 +6,13 @@ export const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }
 
 /** Cuts a close reason to the 123 bytes that may be sent. @param {string} reason */
 export function cut(reason) {
-  let short = reason.slice(0, 123);
-  while (encoder.encode(short).length > 123) short = short.slice(0, -1);
+  return cutTo(reason, 123);
+}
+
+/** Cuts a text to so many bytes of UTF-8. @param {string} text @param {number} bytes */
+export function cutTo(text, bytes) {
+  let short = text.slice(0, bytes);
+  while (encoder.encode(short).length > bytes) short = short.slice(0, -1);
   return short;
 }
 

@@ -10,7 +10,7 @@ import { Timers } from "./timers.js";
 
 /** @import { CarrierName } from "./carrier.js" */
 /** @import { Connection } from "./connection.js" */
-/** @import { Json } from "./frames.js" */
+/** @import { Reply } from "./frames.js" */
 /** @import { Link } from "./link.js" */
 /** @import { Requests } from "./requests.js" */
 /** @import { Settings } from "./settings.js" */
@@ -112,13 +112,12 @@ export class Upgrade {
    * Whether a broadcast has come on the other connection: while there are two, each comes twice.
    *
    * @param {Link} link
-   * @param {Json} json
-   * @param {Uint8Array} [data]
+   * @param {Reply} heard
    */
-  isRepeated(link, json, data) {
+  isRepeated(link, heard) {
     const isOld = this.#connection.left.has(link);
     if (isOld && link.isDrained) return true;
-    return this.#broadcasts.isRepeated(json, data, isOld || this.#moving !== null);
+    return this.#broadcasts.isRepeated(heard, isOld || this.#moving !== null);
   }
 
   #tryLater() {
@@ -145,13 +144,21 @@ export class Upgrade {
     this.#requests.send(old, drained);
     this.#driver.use(link);
     this.#timers.set("compared", COMPARED_MS, () => this.#broadcasts.clear());
-    this.#timers.set("move", MOVE_MS, () => old.end({ code: 1000, reason: "moved to another connection" }));
+    this.#endLater(old);
     this.#driver.tell("open", { carrier: link.transport.carrier, resumed: true });
+  }
+
+  /** Ends a connection that was left, once no request between clients is open on it. @param {Link} old */
+  #endLater(old) {
+    this.#timers.set("move", MOVE_MS, () => {
+      if (old.asks.size + old.served.size > 0) return this.#endLater(old);
+      old.end({ code: 1000, reason: "moved to another connection" });
+    });
   }
 
   /** Ends a connection that was left once nothing more is to come from it. @param {Link} old */
   #checkLeft(old) {
-    if (!this.#connection.left.has(old) || old.calls.size + old.orders.length > 0) return;
+    if (!this.#connection.left.has(old) || old.calls.size + old.orders.length + old.served.size > 0) return;
     if (this.#subscriptions.isMoving(old)) return;
     this.#timers.clear("move");
     old.end({ code: 1000, reason: "moved to another connection" });

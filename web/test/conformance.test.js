@@ -183,10 +183,7 @@ class Scene {
     this.client = client;
     const tell = (name, value, attachment) => this.events.push({ name, value, attachment });
     for (const type of ["broadcast", "direct", "signal"]) {
-      client.addEventListener(type, ({ detail: { data, ...value } }) => {
-        if (type === "signal") tell(type, { ...value, data });
-        else tell(type, value, data);
-      });
+      client.addEventListener(type, ({ detail: { bytes, ...value } }) => tell(type, value, bytes));
     }
     client.addEventListener("expiring", ({ detail }) => tell("expiring", detail));
     client.addEventListener("close", ({ detail: { code, willReconnect } }) => {
@@ -270,7 +267,7 @@ class Scene {
         return { value: await client.publish(topic, content, options) };
       case "history": {
         const { messages, ...page } = await client.history(topic, options);
-        const shown = messages.map(({ data, ...message }) => (data ? { ...message, data: base64(data) } : message));
+        const shown = messages.map(({ bytes, ...message }) => (bytes ? { ...message, data: base64(bytes) } : message));
         return { value: { ...page, messages: shown } };
       }
       case "presence":
@@ -289,7 +286,7 @@ class Scene {
     const subscription = this.client.subscribe(topic, options);
     const events = new Queue();
     this.subscriptions.set(label, { subscription, events });
-    const tell = (name) => ({ detail: { data: attachment, ...value } }) => events.push({ name, value, attachment });
+    const tell = (name) => ({ detail: { bytes, ...value } }) => events.push({ name, value, attachment: bytes });
     for (const type of ["message", "gap", "join", "leave", "lost"]) subscription.addEventListener(type, tell(type));
     subscription.addEventListener("end", ({ detail }) => {
       if (detail) events.push({ name: "ended", value: { code: detail.code } });

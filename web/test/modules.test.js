@@ -12,15 +12,16 @@ const LAYERS = [
   // Plain functions and small classes.
   ["backoff", "calls", "deferred", "errors", "events", "pace", "text", "timers", "topics"],
   // What is sent and received, and what the application asks for.
-  ["broadcasts", "frames", "messages", "options", "settings", "tokens"],
+  ["broadcasts", "json-text", "frames", "messages", "options", "settings", "tokens", "values"],
   // Carriers.
   ["carrier", "quic-failures", "race", "websocket", "webtransport"],
   // Subscriptions, without a connection.
-  ["feed", "entry", "consumer-entry", "routes", "subscription"],
+  ["terms", "members", "seam", "feed", "entry", "consumer-entry", "routes", "subscription"],
   // One connection.
   ["link", "dial"],
   // The parts of a client.
-  ["connection", "requests", "history", "heartbeat", "catch-up", "subscriptions", "upgrade", "inbound", "driver"],
+  ["connection", "requests", "serving", "history", "heartbeat", "upgrade", "inbound"],
+  ["asking", "catch-up", "roster", "states", "subscriptions", "driver"],
   // What the application sees.
   ["client", "internals"],
 ];
@@ -31,6 +32,8 @@ const NEVER = {
   inbound: ["link", "dial", "upgrade"],
   race: ["websocket", "webtransport"],
   requests: ["link"],
+  asking: ["link", "dial"],
+  serving: ["link", "dial"],
   subscriptions: ["link", "dial"],
   webtransport: ["websocket"],
 };

@@ -268,7 +268,7 @@ test("a subscription that moves before its replay is complete fetches the rest f
   assert.deepEqual(second.asked.since, { epoch: "e", offset: 100 });
   entry.moveTo(second.binding);
   // The old connection brings a part of it meanwhile.
-  entry.deliver(first.binding, "control", message(40));
+  entry.deliver(first.binding, "control", { json: message(40), text: "" });
   second.answer();
   entry.switch(second.binding);
   assert.deepEqual(
@@ -277,7 +277,7 @@ test("a subscription that moves before its replay is complete fetches the rest f
   );
   // The page that the client asks for, and a message that comes meanwhile.
   feed.behind.pending = [];
-  entry.deliver(second.binding, "control", message(130));
+  entry.deliver(second.binding, "control", { json: message(130), text: "" });
   const page = { epoch: "e", offset: 130, messages: [message(70), message(100)], more: false, recovered: true };
   assert.equal(feed.replay(page, feed.seen), true);
   entry.caughtUp(feed);

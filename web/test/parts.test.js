@@ -22,8 +22,8 @@ test("frames are those of the protocol's examples", () => {
   const attachment = bytes("de ad be ef");
   const binary = "0000002101000000187b2274797065223a2262696e617279222c226964223a387ddeadbeef";
   assert.equal(hex(frameOf(encodeBody({ type: "binary", id: 8 }, attachment))), binary);
-  const { json, data } = decodeBody(bytes(binary).subarray(4));
-  assert.deepEqual([json, data], [{ type: "binary", id: 8 }, attachment]);
+  const { json, bytes: got } = decodeBody(bytes(binary).subarray(4));
+  assert.deepEqual([json, got], [{ type: "binary", id: 8 }, attachment]);
 });
 
 test("a stream may be cut anywhere", () => {
@@ -50,25 +50,26 @@ test("an excessive length is refused before any of the body arrives", () => {
 });
 
 test("an invalid body is a protocol error", () => {
-  const text = (/** @type {string} */ it) => new TextEncoder().encode(it);
+  const utf8 = (/** @type {string} */ it) => new TextEncoder().encode(it);
   const broken = ["", "x", "[]", "{}", '{"type":1}', "null", '{"type":"a"', '\ufeff{"type":"a"}'];
-  for (const body of [...broken, ...broken.map(text)]) {
+  for (const body of [...broken, ...broken.map(utf8)]) {
     assert.throws(() => decodeBody(body), { kind: "protocol", code: 1002 }, String(body));
   }
   for (const body of ["01", "01 00 00 00", "01 00 00 00 09 7b7d", "01 ff ff ff ff", "02 28", "7b ff 7d"]) {
     assert.throws(() => decodeBody(bytes(body)), { kind: "protocol", code: 1002 }, body);
   }
-  assert.deepEqual(decodeBody('{"type":"new","x":{"y":[1]}}'), { json: { type: "new", x: { y: [1] } } });
+  const text = '{"type":"new","x":{"y":[1]}}';
+  assert.deepEqual(decodeBody(text), { json: { type: "new", x: { y: [1] } }, text });
 });
 
 test("an attachment keeps no other memory alive", () => {
-  const { data } = decodeBody(bytes("01 00000011 7b2274797065223a2262696e617279227d"));
+  const { bytes: data } = decodeBody(bytes("01 00000011 7b2274797065223a2262696e617279227d"));
   assert.deepEqual([data?.length, data?.buffer.byteLength], [0, 0]);
   const piece = new Uint8Array(100_000);
   piece.set(encodeBody({ type: "x" }, bytes("01 02")), 50_000);
   const body = piece.subarray(50_000, 50_000 + encodeBody({ type: "x" }, bytes("01 02")).length);
-  assert.deepEqual([...(decodeBody(body).data ?? [])], [1, 2]);
-  assert.equal(decodeBody(body).data?.buffer.byteLength, 2);
+  assert.deepEqual([...(decodeBody(body).bytes ?? [])], [1, 2]);
+  assert.equal(decodeBody(body).bytes?.buffer.byteLength, 2);
 });
 
 test("every delay is below a ceiling that doubles to its limit", () => {

@@ -91,7 +91,14 @@ test("requests that are too long, not JSON, or of the wrong type are never sent"
   await assert.rejects(it.broadcast(new Uint8Array(1000)), { kind: "usage", code: 413 });
   await assert.rejects(it.signal("x", 10n), { kind: "usage" });
   await assert.rejects(it.signal("x", undefined), { kind: "usage" });
-  for (const content of [undefined, null, 1, {}]) await assert.rejects(it.publish("a", content), { kind: "usage" });
+  for (const value of [undefined, () => {}, Symbol("x"), 10n, { n: 10n }, new ArrayBuffer(1), new Float32Array(1)]) {
+    await assert.rejects(it.publish("a", value), { kind: "usage" }, String(typeof value));
+  }
+  await assert.rejects(it.publish("a", "x", { meta: ["x"] }), { kind: "usage" });
+  await assert.rejects(it.publish("a", "x", { ttlMs: 0 }), { kind: "usage" });
+  await assert.rejects(it.direct({ user: "ada", to: "x" }, "x"), { kind: "usage" });
+  await assert.rejects(it.request({}, "x"), { kind: "usage" });
+  await assert.rejects(it.request("a", "x", { timeoutMs: 99 }), { kind: "usage" });
   await assert.rejects(it.close(1005), { kind: "usage" });
   await assert.rejects(it.close(1000, "x".repeat(124)), { kind: "usage" });
   it.subscribe("a").unsubscribe();

@@ -59,7 +59,7 @@ test("two clients exchange all kinds of messages", needsServer, async (t) => {
   const [direct, signal] = [next(bob, "direct"), next(bob, "signal")];
   await ada.direct(bob.id, new Uint8Array([7]));
   await ada.signal(bob.id, { sdp: [null, 1] });
-  assert.deepEqual([(await direct).data, (await direct).content], [new Uint8Array([7]), undefined]);
+  assert.deepEqual([(await direct).bytes, (await direct).content], [new Uint8Array([7]), undefined]);
   assert.deepEqual((await signal).data, { sdp: [null, 1] });
   await assert.rejects(ada.direct("eab95712-f81a-4916-a1a4-ee1bdbd0d292", "x"), { kind: "request", code: 404 });
 
@@ -87,11 +87,11 @@ test("a topic is published to, read, listed and left", needsServer, async (t) =>
   await bob.publish(topic, new Uint8Array([1, 2]));
   const messages = await read(seen, 2);
   assert.deepEqual([messages[0].content, messages[0].from, messages[0].topic], ["one", bob.id, topic]);
-  assert.deepEqual(messages[1].data, new Uint8Array([1, 2]));
+  assert.deepEqual(messages[1].bytes, new Uint8Array([1, 2]));
   assert.deepEqual(seen.position, { epoch: first.epoch, offset: messages[1].offset });
 
   const history = await ada.history(topic, { reverse: true, limit: 1 });
-  assert.deepEqual([history.messages[0].data, history.more], [new Uint8Array([1, 2]), true]);
+  assert.deepEqual([history.messages[0].bytes, history.more], [new Uint8Array([1, 2]), true]);
   const later = await ada.history(topic, { since: first });
   assert.equal(later.messages.length, 1);
 
@@ -100,7 +100,7 @@ test("a topic is published to, read, listed and left", needsServer, async (t) =>
   assert.equal((await left).client.name, "Bob");
   const replay = bob.subscribe(topic, { since: first });
   assert.equal((await replay.ready).recovered, true);
-  assert.deepEqual((await read(replay, 1))[0].data, new Uint8Array([1, 2]));
+  assert.deepEqual((await read(replay, 1))[0].bytes, new Uint8Array([1, 2]));
 });
 
 test("patterns get what matches, except topics that have their own subscription", needsServer, async (t) => {

@@ -47,7 +47,7 @@ function hear(routes, source, ...messages) {
     const binding = routes.find(source, json, false);
     if (!binding) return "nobody's";
     if (binding.isAsked) return "waits";
-    return binding.entry.deliver(binding, source, json).length > 0 ? "full" : "taken";
+    return binding.entry.deliver(binding, source, { json, text: JSON.stringify(json) }).length > 0 ? "full" : "taken";
   });
 }
 

@@ -59,8 +59,20 @@ export async function use(): Promise<void> {
   console.log(stored === "fsync");
   await client.close(4000, "done");
 
-  // @ts-expect-error content is text or bytes
-  await client.publish("a.b", 1);
+  await client.publish("a.b", { any: "value" }, { meta: { event: "made" }, ttlMs: 1000, bytes });
+  const receivers: number = await client.direct({ user: "ada" }, [1], { meta: {} });
+  const answer = await client.request("sum", [1, 2], { timeoutMs: 500, signal: new AbortController().signal });
+  console.log(receivers, answer.user, answer.text?.length, answer.json?.length, answer.data.total, answer.bytes?.length);
+  const service: Subscription = client.serve("sum", async ({ data, signal, respond }) => {
+    signal.addEventListener("abort", () => respond(null));
+    return data[0] + data[1];
+  });
+  await service.setState({ load: 1 });
+  const members = client.subscribe("a.b", { members: true, maxRate: 2, echo: false, filter: { n: { prefix: "x" } } });
+  members.addEventListener("members", ({ detail }) => console.log(detail.members[0]?.state, detail.error?.code));
+  client.addEventListener("subscription", ({ detail }) => console.log(detail.topic, members.members?.length));
+  // @ts-expect-error meta is an object
+  await client.publish("a.b", 1, { meta: 1 });
   // @ts-expect-error there is no such carrier
   connect(undefined, { carriers: ["carrier pigeon"] });
   // @ts-expect-error a position has two parts

@@ -132,3 +132,14 @@ export const subscribed = ({ id, topic }, offset, more = {}) => ({
   offset,
   ...more,
 });
+
+/** The answer to a `handshake`, by a server that knows values and requests. */
+export const accepted = ({ id }, connection, more = {}) => ({
+  type: "handshake_response",
+  re: id,
+  accepted: true,
+  client_id: `client-${connection}`,
+  server_name: "S",
+  limits: { max_message_bytes: 100_000, max_request_lanes: 0, max_meta_bytes: 1024, max_open_requests: 4 },
+  ...more,
+});
