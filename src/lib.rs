@@ -59,6 +59,7 @@ mod narrow;
 mod origin;
 mod outbound;
 mod pattern_index;
+mod presence;
 mod registry;
 mod reload;
 mod request;

@@ -90,6 +90,7 @@ impl Worker {
                 () = self.inbox.serve(&roster, counters) => {}
                 () = self.topic_inbox.serve(counters) => {}
                 () = handler::serve_requests(&worker_context.context, self.number) => {}
+                () = topics.presence_loop(self.number) => {}
                 // One worker does this for all.
                 () = topics.expire_loop(), if self.number == 0 => {}
                 () = topics.expire_consumers_loop(), if self.number == 0 => {}

@@ -48,6 +48,8 @@ impl Config {
             ("limits.topic_keys", limits.topic_keys, 0, 1_000_000),
             ("limits.topic_consumers", limits.topic_consumers, 0, 10_000),
             ("limits.max_consumers", limits.max_consumers, 0, 100_000_000),
+            ("limits.state_bytes", limits.state_bytes, 0, 65_536),
+            ("limits.away_members", limits.away_members, 0, 100_000_000),
             ("limits.consumer_members", limits.consumer_members, 1, 1000),
             ("limits.compress_min_bytes", limits.compress_min_bytes, 1, max_lane),
             ("limits.tls_sessions", limits.tls_sessions, 1, 10_000_000),

@@ -37,7 +37,7 @@ pub use self::loaded::{ENV_PREFIX, Loaded};
 pub use self::rates::Rates;
 pub use self::store::Store;
 pub(crate) use self::topics::History;
-pub use self::topics::{Durability, OverflowPolicy, TopicRule, Who};
+pub use self::topics::{Durability, OverflowPolicy, Presence, TopicRule, Who};
 pub use self::tree::Place;
 pub use self::webrtc::WebRtc;
 pub use crate::origin::Origin;
@@ -194,6 +194,11 @@ pub struct Limits {
     /// Durable consumers in total, of about 500 bytes each, and 100 more for each message in flight; more get `error`
     /// 503. Default 100,000; at most 100,000,000.
     pub max_consumers: u64,
+    /// Longest `state` of a member of a topic, in bytes; a longer one gets `error` 400. Default 1,024; at most 65,536.
+    pub state_bytes: u64,
+    /// Members of topics whose connections are lost and that may come back (`presence_grace_ms`), of all topics; more
+    /// leave at once. Default 100,000; at most 100,000,000.
+    pub away_members: u64,
     /// Clients that share one durable consumer; more get `error` 503. Default 64; 1 to 1,000.
     pub consumer_members: u64,
     /// Smallest body in bytes that is compressed, for clients that negotiated compression. Default 1,024; at least 1.
@@ -402,6 +407,8 @@ impl Default for Limits {
             topic_keys: 1000,
             topic_consumers: 64,
             max_consumers: 100_000,
+            state_bytes: 1024,
+            away_members: 100_000,
             consumer_members: 64,
             compress_min_bytes: 1024,
             tls_sessions: 10_000,

@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use serde::de::IntoDeserializer;
 use serde::{Deserialize, Deserializer, de};
 
 use super::DAY_MS;
@@ -42,9 +43,18 @@ pub struct TopicRule {
     /// least 1 and at most 10 years.
     #[serde(default)]
     pub history_age_ms: Option<u64>,
-    /// Whether presence is tracked: who has subscribed, for clients that ask. Default true.
-    #[serde(default = "default_of::presence")]
-    pub presence: bool,
+    /// Whether presence is tracked: who has subscribed, for clients that ask; and how it is shown. In the file `true`
+    /// is `"clients"`, and `false` turns it off. Default `"clients"`.
+    #[serde(default, deserialize_with = "presence")]
+    pub presence: Presence,
+    /// Milliseconds for which a member whose connection was lost stays one, so that its return is neither a leave nor a
+    /// join. Default 5,000; 0: it leaves at once; at most 600,000.
+    #[serde(default = "default_of::presence_grace_ms")]
+    pub presence_grace_ms: u64,
+    /// Least milliseconds between two events about changes of one member, or about the number of members. Default 100,
+    /// at least 10, at most 60,000.
+    #[serde(default = "default_of::presence_interval_ms")]
+    pub presence_interval_ms: u64,
     /// The clients that may publish, if their permissions ([`Auth`](super::Auth)) allow it. Default `everyone`.
     #[serde(default)]
     pub publish: Who,
@@ -99,6 +109,28 @@ pub(super) fn user_level(user: &str) -> String {
     format!("_{}", BASE64.encode(user))
 }
 
+/// How the members of a topic are shown (docs/PROTOCOL.md, "Presence").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Presence {
+    /// Not at all.
+    #[serde(skip)]
+    Off,
+    /// Each connection by itself.
+    #[default]
+    Clients,
+    /// All connections of a user as one.
+    Users,
+    /// Only how many there are.
+    Counts,
+}
+
+impl From<bool> for Presence {
+    fn from(is_on: bool) -> Self {
+        if is_on { Self::Clients } else { Self::Off }
+    }
+}
+
 /// How safe a message is before its publisher and its subscribers hear of it (docs/DURABILITY.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -138,7 +170,7 @@ impl TopicRule {
     }
 
     /// Each number with its name, its value, and the least and the greatest one.
-    pub(super) fn bounds(&self) -> [(&'static str, u64, u64, u64); 4] {
+    pub(super) fn bounds(&self) -> [(&'static str, u64, u64, u64); 6] {
         let History { messages, bytes, age_ms } = self.history();
         let (least, most) = if self.is_durable() {
             (1, [1 << 40, 1 << 40, 3653 * DAY_MS])
@@ -150,6 +182,8 @@ impl TopicRule {
             ("history_bytes", bytes, least, most[1]),
             ("history_age_ms", age_ms, least, most[2]),
             ("max_deliver", self.max_deliver, 0, *MAX_DELIVER.end()),
+            ("presence_grace_ms", self.presence_grace_ms, 0, 600_000),
+            ("presence_interval_ms", self.presence_interval_ms, 10, 60_000),
         ]
     }
 }
@@ -203,7 +237,9 @@ impl Default for TopicRule {
             history_messages: None,
             history_bytes: None,
             history_age_ms: None,
-            presence: true,
+            presence: Presence::default(),
+            presence_grace_ms: 5000,
+            presence_interval_ms: 100,
             publish: Who::default(),
             subscribe: Who::default(),
             consumers: true,
@@ -222,12 +258,40 @@ mod default_of {
         TopicRule::default().priority
     }
 
-    pub(super) fn presence() -> bool {
-        TopicRule::default().presence
+    pub(super) fn presence_grace_ms() -> u64 {
+        TopicRule::default().presence_grace_ms
+    }
+
+    pub(super) fn presence_interval_ms() -> u64 {
+        TopicRule::default().presence_interval_ms
     }
 
     pub(super) fn consumers() -> bool {
         TopicRule::default().consumers
+    }
+}
+
+fn presence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Presence, D::Error> {
+    deserializer.deserialize_any(PresenceVisitor)
+}
+
+/// A truth value, or a text: an untagged enum would not say in an error which texts there are.
+struct PresenceVisitor;
+
+impl de::Visitor<'_> for PresenceVisitor {
+    type Value = Presence;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("true, false, \"clients\", \"users\" or \"counts\"")
+    }
+
+    fn visit_bool<E: de::Error>(self, is_on: bool) -> Result<Presence, E> {
+        Ok(is_on.into())
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Presence, E> {
+        Presence::deserialize(text.into_deserializer())
+            .map_err(|_: E| E::invalid_value(de::Unexpected::Str(text), &self))
     }
 }
 
@@ -267,6 +331,24 @@ mod tests {
         let at_most = rule(&format!("{}.*", "x".repeat(82)));
         assert!(at_most.problem().is_none() && at_most.inbox_of(&longest).is_some());
         assert!(rule(&format!("{}.*", "x".repeat(83))).problem().is_some());
+    }
+
+    #[test]
+    fn presence_is_a_truth_value_or_a_text() {
+        let presence = |value: &str| {
+            let rule: Result<TopicRule, _> = toml::from_str(&format!("pattern = \"a\"\n{value}"));
+            rule.map(|rule| rule.presence).map_err(|e| e.to_string())
+        };
+        assert_eq!(presence(""), Ok(Presence::Clients));
+        assert_eq!(presence("presence = true"), Ok(Presence::Clients));
+        assert_eq!(presence("presence = false"), Ok(Presence::Off));
+        assert_eq!(presence("presence = \"clients\""), Ok(Presence::Clients));
+        assert_eq!(presence("presence = \"users\""), Ok(Presence::Users));
+        assert_eq!(presence("presence = \"counts\""), Ok(Presence::Counts));
+        for wrong in ["presence = \"off\"", "presence = \"names\"", "presence = 1"] {
+            let error = presence(wrong).expect_err("it is none of these");
+            assert!(error.contains("\"users\" or \"counts\""), "{error}");
+        }
     }
 
     #[test]

@@ -44,9 +44,10 @@ impl From<TopicError> for ErrorReply {
             | TopicError::NoConsumers(_)
             | TopicError::NoHistory(_)
             | TopicError::OtherConsumer { .. } => (ErrorCode::Conflict, None),
-            TopicError::NotSubscribed(_) | TopicError::NoMembers(_) | TopicError::NoConsumer { .. } => {
-                (ErrorCode::NotFound, None)
-            }
+            TopicError::NotSubscribed(_)
+            | TopicError::NoMembers(_)
+            | TopicError::OnlyCounts(_)
+            | TopicError::NoConsumer { .. } => (ErrorCode::NotFound, None),
         };
         let field = match error {
             TopicError::Filter(_) => "filter",

@@ -24,6 +24,7 @@ mod publish;
 mod refresh;
 mod replies;
 mod request;
+mod state;
 mod subscriptions;
 mod work;
 
@@ -153,19 +154,32 @@ pub(crate) fn answer(
         ClientMessage::History { topic, since, since_time, limit, reverse } => {
             return answer_page(context, by, id, Page::History { topic, since, since_time, limit, reverse }, replies);
         }
-        ClientMessage::Presence { topic, .. } => return answer_page(context, by, id, Page::Members(topic), replies),
+        ClientMessage::Presence { topic, limit, after, counts } => {
+            let limit = if counts { 0 } else { limit };
+            return answer_page(context, by, id, Page::Members { topic, limit, after }, replies);
+        }
         ClientMessage::Broadcast(payload) => Work::Broadcast(payload),
         ClientMessage::Direct { to, payload } => Work::Direct { to, payload },
         ClientMessage::Signal { to, data } => Work::Signal { to, data },
-        ClientMessage::Subscribe(wanted) => Work::Subscribe(wanted),
+        ClientMessage::Subscribe(wanted) => match state::of_subscription(context, wanted) {
+            Ok(wanted) => Work::Subscribe(wanted),
+            Err(refused) => {
+                replies.put(id.as_ref(), &ServerMessage::Error(refused));
+                return Outcome::Done;
+            }
+        },
         ClientMessage::Ack(ack) => Work::Ack(ack),
         ClientMessage::Unsubscribe { topic, forget } => Work::Unsubscribe { topic, forget },
         ClientMessage::Publish { topic, payload, key, ttl_ms } => {
             let from = Some(by.client.sender().clone());
             Work::Publish(Publication { topic, draft: Draft { from, payload, key, ttl_ms } })
         }
-        ClientMessage::State { .. } => {
-            replies.put(id.as_ref(), &not_served("state"));
+        ClientMessage::State { topic, state } => {
+            // Earlier messages come first.
+            replies.deliver();
+            if let Some(reply) = state::set(context, by, topic, state, id.is_some()) {
+                replies.put(id.as_ref(), &reply);
+            }
             return Outcome::Done;
         }
         ClientMessage::Refresh { token } => Work::Refresh(token),

@@ -9,7 +9,7 @@ use super::{Context, Page};
 use crate::envelope::EncodedMessage;
 use crate::frame::Body;
 use crate::message::{ErrorReply, Position, ServerMessage, TopicName};
-use crate::topic::{HistoryPage, Since};
+use crate::topic::{HistoryPage, Members, Since};
 
 /// The page, if it needs no disk.
 pub(super) fn now(context: &Context, page: &Page) -> Option<ServerMessage> {
@@ -22,14 +22,11 @@ pub(super) fn now(context: &Context, page: &Page) -> Option<ServerMessage> {
             let page = context.topics.history(topic, since(page), size(*limit), *reverse)?;
             history(topic, page, size(context.config.limits.max_message_bytes))
         }
-        Page::Members(topic) => match context.topics.members(topic) {
-            Ok(members) => ServerMessage::Presence {
-                topic: topic.as_str().to_owned(),
-                clients: members.clients,
-                total: Some(members.total),
-                users: None,
-                next: None,
-            },
+        Page::Members { topic, limit, after } => match context.topics.members(topic, *after, size(*limit)) {
+            Ok(Members { clients, total, users, next }) => {
+                let topic = topic.as_str().to_owned();
+                ServerMessage::Presence { topic, clients, total: Some(total), users: Some(users), next }
+            }
             Err(refused) => ServerMessage::Error(ErrorReply::from(refused)),
         },
     })

@@ -14,7 +14,7 @@ pub(super) fn work(context: &Context, by: &Identity, work: &Work) -> Result<(), 
     match work {
         Work::Publish(publication) => may_publish(context, by, &publication.topic),
         Work::Subscribe(wanted) => {
-            may_subscribe(context, by, &wanted.topic, wanted.presence)?;
+            may_subscribe(context, by, &wanted.topic, wanted.presence || wanted.occupancy)?;
             let durable = wanted.consumer.as_ref().and_then(ConsumerRequest::durable);
             let fields = [
                 ("since", wanted.since.is_some()),
@@ -71,7 +71,7 @@ pub(super) fn page(context: &Context, by: &Identity, page: &Page) -> Result<(), 
             let may = by.owns(rule, &pattern) || rights.history(&pattern) && by.may_get(rule, &pattern);
             allow(may, "topic", || format!("read the history of {}", topic.as_str()))
         }
-        Page::Members(topic) => {
+        Page::Members { topic, .. } => {
             let (pattern, rule) = (topic.clone().into(), context.topics.rule_of(topic));
             let may = rights.presence(&pattern) && (by.owns(rule, &pattern) || by.may_get(rule, &pattern));
             allow(may, "topic", || format!("ask who is on {}", topic.as_str()))

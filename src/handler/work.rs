@@ -51,7 +51,7 @@ impl Work {
 pub(crate) enum Page {
     Clients { limit: u64, after: Option<Uuid> },
     History { topic: TopicName, since: Option<Position>, since_time: Option<u64>, limit: u64, reverse: bool },
-    Members(TopicName),
+    Members { topic: TopicName, limit: u64, after: Option<Uuid> },
 }
 
 /// A permitted request that is still to be executed.

@@ -147,7 +147,8 @@ pub(super) fn is_harmless(session: &Session, body: &Bytes) -> bool {
     };
     match Request::parse(&body).map(|request| request.message) {
         Ok(ClientMessage::Subscribe(wanted)) => {
-            wanted.consumer.is_none() && !wanted.requests && !session.context.topics.blocks(&wanted.topic)
+            let has_effects = wanted.consumer.is_some() || wanted.requests || wanted.state.is_some();
+            !has_effects && !session.context.topics.blocks(&wanted.topic)
         }
         Ok(message) => matches!(
             message,

@@ -51,6 +51,19 @@ impl End {
         Self::Sent(ClosedBy::new(code, reason))
     }
 
+    /// Whether the client may come back by itself, so that it stays a member of its topics for their grace: its
+    /// connection was lost, or the server closed it with a code that asks for that.
+    pub(super) fn is_lost(&self) -> bool {
+        // Codes of applications are a decision to leave, as 1000 is.
+        let is_decided = |code: u64| code == u64::from(CloseCode::NORMAL.0) || (3000..=4999).contains(&code);
+        match self {
+            Self::Disconnected(Disconnected::Closed { code, .. }) => !is_decided(*code),
+            Self::Disconnected(_) => true,
+            Self::Left(closed) => !is_decided(closed.code.0.into()),
+            Self::Sent(closed) => closed.code.may_reconnect(),
+        }
+    }
+
     /// The closing code; 1006 if the connection was lost without one.
     fn code(&self) -> u64 {
         match self {

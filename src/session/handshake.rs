@@ -44,6 +44,8 @@ pub(super) struct Welcomed {
     pub(super) since: Vec<(TopicName, Position)>,
     /// Whether it answers requests that are addressed to it.
     pub(super) answers: bool,
+    /// The client's id on an earlier connection, whose session it resumes.
+    pub(super) resumes: Option<Uuid>,
 }
 
 /// A refused client: how its connection ends, and its control lane for the last messages.
@@ -98,13 +100,13 @@ pub(super) async fn welcome(
         admit(id, re.as_ref(), presented, &control, worker_context).await
     };
     match timeout_at(deadline, greeting).await.map_err(late).flatten() {
-        Ok(Admitted { registration, compression, member, identity, since, answers }) => {
+        Ok(Admitted { registration, compression, member, identity, since, answers, resumes }) => {
             completed(&member);
             let lanes = size(context.config.limits.topic_lanes);
             let counters = Arc::clone(worker_context.counters());
             let datagrams = size(context.config.quic.datagram_send_buffer);
             let outbound = Outbound::new(id, compression, control, carrier.clone(), counters, lanes, datagrams);
-            Ok(Box::new(Welcomed { reader, outbound, registration, member, identity, since, answers }))
+            Ok(Box::new(Welcomed { reader, outbound, registration, member, identity, since, answers, resumes }))
         }
         Err(end) => Err(Refused { end, control: Some(control) }),
     }
@@ -193,6 +195,7 @@ struct Presented {
 
 /// Result of an accepted handshake.
 struct Admitted {
+    resumes: Option<Uuid>,
     registration: RegistryEntry,
     /// The negotiated compression.
     compression: Compression,
@@ -281,8 +284,10 @@ async fn admit(
     reply.compression = handshake.compression.choose();
     let compression = reply.compression;
     send_now(control, re, &ServerMessage::HandshakeResponse(Box::new(reply)));
+    // One that is not known any more, such as that of another start of the server, resumes nothing.
+    let resumes = handshake.resume.and_then(|earlier| context.sessions.client(earlier.as_str()));
     let (since, answers) = (handshake.since, handshake.requests);
-    Ok(Admitted { registration, compression, member, identity, since, answers })
+    Ok(Admitted { registration, compression, member, identity, since, answers, resumes })
 }
 
 /// Closing code for a client that the registry refused.

@@ -194,14 +194,14 @@ fn begin(
     welcomed: Welcomed,
     worker_context: &WorkerContext,
 ) -> (Arc<Session>, LaneReader, RegistryEntry) {
-    let Welcomed { reader, outbound, registration, member, identity, since, answers } = welcomed;
+    let Welcomed { reader, outbound, registration, member, identity, since, answers, resumes } = welcomed;
     let context = Arc::clone(&worker_context.context);
     let is_confirmed = matches!(registration, RegistryEntry::Made(_));
     let rates = &context.config.rates;
     let is_exempt = rates.exempt(carrier.remote_address().ip());
     let allowance = Allowance::new(rates, is_exempt, Arc::clone(worker_context.counters()));
     allowance.set_message_rate(identity.max_rate);
-    let client = Client::new(Arc::clone(&outbound), member, worker_context.worker, is_confirmed);
+    let client = Client::new(Arc::clone(&outbound), member, resumes, worker_context.worker, is_confirmed);
     let session = Arc::new(Session {
         reassembly: ReassemblyBudget::new(&context.config),
         slices: TimeSlices::new(),
@@ -289,7 +289,8 @@ async fn serve(
     };
     drop(registered);
     handler::leave(context, &session.caller, matches!(end, End::Sent(_)));
-    Box::pin(context.topics.leave(client, !worker_context.draining.is_cancelled())).await;
+    let tell = !worker_context.draining.is_cancelled();
+    Box::pin(context.topics.leave(client, end.is_lost(), tell)).await;
     session.leaving.cancel();
     client.tasks.close();
     let replies = Some(replies);

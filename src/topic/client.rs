@@ -19,7 +19,7 @@ use super::consumers::{Dispatcher, Membership};
 use super::hub::ControlMarker;
 use super::topic::Topic;
 use crate::consumer::MemberId;
-use crate::message::{ConsumerName, Member, Sender, TopicName, TopicPattern};
+use crate::message::{ConsumerName, Member, Sender, Subscribe, TopicName, TopicPattern};
 use crate::outbound::{Maker, Outbound, TopicLane};
 use crate::pattern_index::{PatternIndex, Sought};
 use crate::request::Offer;
@@ -28,10 +28,12 @@ use crate::request::Offer;
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) outbound: Arc<Outbound>,
-    /// As other clients see it.
-    member: Member,
+    /// As other clients see it; shared by its topics.
+    member: Arc<Member>,
     /// The same, in the messages that it sends.
     sender: Sender,
+    /// The client's id on an earlier connection, of which it knew the secret.
+    resumes: Option<Uuid>,
     /// The worker on which the client is.
     pub(crate) worker: usize,
     subscriptions: Mutex<Subscriptions>,
@@ -61,7 +63,7 @@ pub(super) struct Subscription {
     /// `None` for a pattern.
     pub(super) topic: Option<Arc<Topic>>,
     pub(super) lane: TopicLane,
-    pub(super) presence: bool,
+    pub(super) watch: Watch,
     pub(super) maker: Maker,
     /// Whether the client had proved its identity when the subscription was made.
     pub(super) is_authenticated: bool,
@@ -75,6 +77,26 @@ pub(super) struct Subscription {
     pub(super) source: Source,
     /// Its offer to answer requests, if it does.
     pub(super) offer: Option<Offer>,
+}
+
+/// What a subscription hears of a topic's members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watch {
+    Nothing,
+    /// Each join, leave and change; of a topic that only counts, the number.
+    Members,
+    /// The number.
+    Counts,
+}
+
+impl Watch {
+    pub(super) fn of(wanted: &Subscribe) -> Self {
+        match (wanted.presence, wanted.occupancy) {
+            (true, _) => Self::Members,
+            (false, true) => Self::Counts,
+            (false, false) => Self::Nothing,
+        }
+    }
 }
 
 /// What a subscription gets its messages from.
@@ -118,7 +140,7 @@ impl Drop for Subscription {
 /// What a client was granted with one of its subscriptions.
 #[derive(Debug)]
 pub(crate) struct Granted {
-    /// Joins and leaves.
+    /// What happens to members.
     pub(crate) presence: bool,
     /// Earlier messages, of which some are still to be replayed.
     pub(crate) replays: bool,
@@ -130,11 +152,17 @@ pub(crate) struct Granted {
 
 impl Client {
     /// A client without subscriptions. One that is not present becomes so by [`Topics::appear`](super::Topics::appear).
-    pub(crate) fn new(outbound: Arc<Outbound>, member: Member, worker: usize, is_present: bool) -> Arc<Self> {
+    pub(crate) fn new(
+        outbound: Arc<Outbound>,
+        member: Member,
+        resumes: Option<Uuid>,
+        worker: usize,
+        is_present: bool,
+    ) -> Arc<Self> {
         let (subscriptions, tasks, long_work) = (Mutex::default(), TaskTracker::new(), Semaphore::new(1));
-        let is_present = is_present.into();
         let sender = Sender::from(&member);
-        Arc::new(Self { outbound, member, sender, worker, subscriptions, is_present, tasks, long_work })
+        let (member, is_present) = (Arc::new(member), is_present.into());
+        Arc::new(Self { outbound, member, sender, resumes, worker, subscriptions, is_present, tasks, long_work })
     }
 
     pub(crate) fn id(&self) -> Uuid {
@@ -151,8 +179,12 @@ impl Client {
         &self.sender
     }
 
-    pub(super) fn member(&self) -> Member {
-        self.member.clone()
+    pub(super) fn member(&self) -> &Arc<Member> {
+        &self.member
+    }
+
+    pub(super) fn resumes(&self) -> Option<Uuid> {
+        self.resumes
     }
 
     fn subscriptions(&self) -> MutexGuard<'_, Subscriptions> {
@@ -211,11 +243,12 @@ impl Client {
     /// What it was granted with a subscription; `None` if there is none to this text.
     pub(crate) fn subscription(&self, text: &TopicPattern) -> Option<Granted> {
         let subscriptions = self.subscriptions();
-        let Subscription { presence, maker, catching_up, source, sees_inboxes, .. } =
+        let Subscription { watch, maker, catching_up, source, sees_inboxes, .. } =
             subscriptions.by_text.get(text)?.as_ref()?;
         let replays = matches!(source, Source::Consumer(_))
             || catching_up.as_ref().is_some_and(|replay| !replay.task.is_finished());
-        Some(Granted { presence: *presence, replays, inboxes: *sees_inboxes, maker: *maker })
+        let presence = *watch != Watch::Nothing;
+        Some(Granted { presence, replays, inboxes: *sees_inboxes, maker: *maker })
     }
 
     /// A place on the control lane for a frame, and a token that is cancelled once the frame is there, or never will

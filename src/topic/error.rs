@@ -41,6 +41,9 @@ pub(crate) enum TopicError {
     /// The topic's rule turns presence off.
     #[error("{} does not list its members", .0.as_str())]
     NoMembers(TopicName),
+    /// The topic's rule shows only the number of members.
+    #[error("{} shows only how many members it has, not what they are or do", .0.as_str())]
+    OnlyCounts(TopicName),
     /// The client is already subscribed to this text.
     #[error("already subscribed to {}; unsubscribe first", .0.as_str())]
     Subscribed(TopicPattern),

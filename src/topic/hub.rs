@@ -14,9 +14,12 @@ use tokio_util::sync::DropGuard;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
+use super::client::Watch;
 use super::narrowed::{HeldMessage, Narrowed, Parts};
+use super::notices::PresenceNotice;
 use super::routes::{Receiver, Routes, Slot, Target};
 use super::topic::Topic;
+use crate::config::Presence;
 use crate::envelope::EncodedMessage;
 use crate::log::Record;
 use crate::message::{DeliveryMode, now_ms};
@@ -32,17 +35,23 @@ pub(super) enum InboxItem {
     /// A message for the topic's subscribers, and for one client of its queue group. Under `block`, `done` is dropped
     /// once all have it.
     Message { topic: Arc<Topic>, record: Record, chosen: Option<Uuid>, done: Option<TaskTrackerToken> },
-    /// A client joined or left.
-    Presence(PresenceEvent),
-    /// A subscription begins; other subscribers may have to be told.
-    Subscribe { target: Target, receiver: Receiver, joined: Option<PresenceEvent>, marker: Option<ControlMarker> },
+    /// Something happened to a topic's members.
+    Presence(PresenceNotices),
+    /// A subscription begins; other subscribers may have to be told. `first`: what this one is told first.
+    Subscribe {
+        target: Target,
+        receiver: Receiver,
+        joined: Option<PresenceNotices>,
+        marker: Option<ControlMarker>,
+        first: Option<Arc<EncodedMessage>>,
+    },
     /// A subscriber's replay is complete.
     GoLive { topic: u64, client: Uuid },
     /// Subscriptions of a client end; other subscribers may have to be told.
     Leave {
         client: Uuid,
         targets: Vec<Target>,
-        left: Option<PresenceEvent>,
+        left: Option<PresenceNotices>,
         undelivered: Option<UndeliveredRange>,
         marker: Option<ControlMarker>,
     },
@@ -50,12 +59,11 @@ pub(super) enum InboxItem {
     Forget { topic: u64 },
 }
 
-/// A client's join or leave: for the topic's subscribers that asked for these, except that client itself.
+/// Events among a topic's members, for the topic's subscribers that asked for these.
 #[derive(Debug, Clone)]
-pub(super) struct PresenceEvent {
+pub(super) struct PresenceNotices {
     pub(super) topic: Arc<Topic>,
-    pub(super) about: Uuid,
-    pub(super) encoded: Arc<EncodedMessage>,
+    pub(super) notices: Arc<[PresenceNotice]>,
 }
 
 /// The place on the control lane at which a subscription begins or ends: items that left the inbox before it went by
@@ -140,14 +148,18 @@ impl Inbox {
                         hub.deliver_shared(&topic, shared).await;
                         drop(tokens);
                     }
-                    InboxItem::Presence(event) => hub.tell(event).await,
-                    InboxItem::Subscribe { target, receiver, joined, marker } => {
-                        if let Some(event) = joined {
-                            hub.tell(event).await;
+                    InboxItem::Presence(notices) => hub.tell(notices).await,
+                    InboxItem::Subscribe { target, receiver, joined, marker, first } => {
+                        if let Some(notices) = joined {
+                            hub.tell(notices).await;
                         }
+                        let first = first.map(|first| (receiver.clone(), first));
                         hub.add(target, receiver);
                         if let Some(marker) = marker {
                             marker.take();
+                        }
+                        if let Some((receiver, first)) = first {
+                            hub.tell_one(&receiver, first);
                         }
                     }
                     InboxItem::GoLive { topic, client } => hub.routes.go_live(topic, client),
@@ -162,8 +174,8 @@ impl Inbox {
                         if let Some(undelivered) = undelivered {
                             hub.tell_missed(client, &undelivered).await;
                         }
-                        if let Some(event) = left {
-                            hub.tell(event).await;
+                        if let Some(notices) = left {
+                            hub.tell(notices).await;
                         }
                     }
                     InboxItem::Forget { topic } => hub.routes.forget(topic),
@@ -258,17 +270,24 @@ impl Hub<'_> {
         self.counters.fanned_out(sent);
     }
 
-    async fn tell(&mut self, event: PresenceEvent) {
-        let PresenceEvent { topic, about, encoded } = event;
-        let (run, mut sent) = (EncodedRun::new(vec![encoded]), Sent::default());
+    /// Tells each watcher of a topic of the events that it asked for, but those about itself.
+    async fn tell(&mut self, event: PresenceNotices) {
+        let PresenceNotices { topic, notices } = event;
+        let (members, counts, mut sent) = (Told::new(&notices, false), Told::new(&notices, true), Sent::default());
+        let only_counts = topic.rule.presence == Presence::Counts;
         let watchers = self.routes.watchers(topic.id, &topic.name, &topic.rule).await;
         for slot in watchers {
-            let Some(receiver) = self.routes.receiver(slot).filter(|it| it.client.id != about) else { continue };
-            // Under `block` a full lane is nothing unusual; a join or leave is not worth closing it.
-            let overflow = if receiver.ended.is_some() { Overflow::DropOldest } else { receiver.overflow };
-            sent += receiver.client.deliver_on(&receiver.lane, &run, overflow);
+            let Some(receiver) = self.routes.receiver(slot) else { continue };
+            let told = if receiver.watch == Watch::Members && !only_counts { &members } else { &counts };
+            sent += told.deliver(receiver);
             self.let_others_run().await;
         }
+        self.counters.sent(sent);
+    }
+
+    fn tell_one(&mut self, receiver: &Receiver, encoded: Arc<EncodedMessage>) {
+        let run = EncodedRun::new(vec![encoded]);
+        let sent = receiver.client.deliver_on(&receiver.lane, &run, overflow_of_notices(receiver));
         self.counters.sent(sent);
     }
 
@@ -292,6 +311,42 @@ impl Hub<'_> {
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// Events among a topic's members that one kind of watcher is told.
+struct Told<'a> {
+    notices: Vec<&'a PresenceNotice>,
+    run: EncodedRun,
+}
+
+impl<'a> Told<'a> {
+    fn new(notices: &'a [PresenceNotice], counts: bool) -> Self {
+        let notices: Vec<_> = notices.iter().filter(|notice| notice.is_count() == counts).collect();
+        let run = EncodedRun::new(notices.iter().map(|notice| Arc::clone(&notice.encoded)).collect());
+        Self { notices, run }
+    }
+
+    fn deliver(&self, receiver: &Receiver) -> Sent {
+        let is_own = |notice: &&PresenceNotice| notice.except == Some(receiver.client.id);
+        let overflow = overflow_of_notices(receiver);
+        if !self.notices.iter().any(is_own) {
+            if self.notices.is_empty() {
+                return Sent::default();
+            }
+            return receiver.client.deliver_on(&receiver.lane, &self.run, overflow);
+        }
+        let others: Vec<_> = self.notices.iter().filter(|notice| !is_own(notice)).collect();
+        if others.is_empty() {
+            return Sent::default();
+        }
+        let run = EncodedRun::new(others.into_iter().map(|notice| Arc::clone(&notice.encoded)).collect());
+        receiver.client.deliver_on(&receiver.lane, &run, overflow)
+    }
+}
+
+/// Under `block` a full lane is nothing unusual; an event among the members is not worth closing it.
+fn overflow_of_notices(receiver: &Receiver) -> Overflow {
+    if receiver.ended.is_some() { Overflow::DropOldest } else { receiver.overflow }
 }
 
 fn deliver_to(receiver: &Receiver, topic: &Topic, run: &EncodedRun) -> Sent {

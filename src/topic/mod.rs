@@ -4,7 +4,7 @@
 //! Called by `handler`, and by `session` when a client leaves.
 //!
 //! Locks are taken in this order, and none is held across an `.await`: a part of the directory, then the store's; a
-//! topic's state ([`Topic`]), then the store's, or a client's subscriptions ([`Client`]), then a durable consumer's
+//! topic's state ([`Topic`]), then a clock's, the store's, or a client's subscriptions ([`Client`]), then a durable consumer's
 //! state, the numbers of subscriptions by pattern or the client's lanes, then the list of its waiting lanes, then a
 //! lane's writer. A topic's blocked subscribers come before a lane's writer.
 
@@ -12,6 +12,7 @@ mod acknowledge;
 mod backlogs;
 mod blocking;
 mod client;
+mod clock;
 mod consumers;
 mod error;
 mod expiry;
@@ -42,10 +43,12 @@ use std::time::Instant;
 
 use parking_lot::RwLock;
 use tracing::warn;
+use uuid::Uuid;
 
 use self::backlogs::Backlogs;
 pub(crate) use self::backlogs::Releases;
 pub(crate) use self::client::{Client, Granted};
+use self::clock::{Away, Clock};
 pub(crate) use self::consumers::Progress;
 pub(crate) use self::error::TopicError;
 pub(crate) use self::hub::Inbox;
@@ -60,26 +63,28 @@ pub(crate) use self::topic::Receipt;
 use self::topic::Topic;
 pub(crate) use self::unsubscribe::{Farewell, Left};
 use self::workers::Workers;
-use crate::config::{Config, OverflowPolicy, TopicRule};
+use crate::config::{Config, OverflowPolicy, Presence, TopicRule};
 use crate::durable::{Durable, StoredTopic};
 use crate::limits::{Allowance, RetryAfter};
 pub(crate) use crate::log::Draft;
 pub(crate) use crate::log::Since;
 use crate::log::{Epoch, Log, Record};
-use crate::message::{Member, Position, TopicName, TopicPattern};
+use crate::message::{Json, Member, Position, TopicName, TopicPattern};
+use crate::presence::Page;
 
 /// Topics are spread over so many maps, so that workers seldom wait for each other's.
 const SHARDS: usize = 64;
 
-/// Most members that are named; all are counted.
-const MAX_NAMED: usize = 1000;
-
-/// The members of a topic.
+/// Some of the members of a topic.
 #[derive(Debug, Default)]
 pub(crate) struct Members {
-    /// The first of them, by id.
+    /// By id.
     pub(crate) clients: Vec<Member>,
     pub(crate) total: u64,
+    /// Different users.
+    pub(crate) users: u64,
+    /// The last one's id, if there are more.
+    pub(crate) next: Option<Uuid>,
 }
 
 /// Some messages of a topic's log.
@@ -117,6 +122,10 @@ struct Shared {
     /// Where the topics are that are kept on a disk.
     durable: Option<Arc<Durable>>,
     backlogs: Backlogs,
+    /// By worker, each for some of the topics.
+    clocks: Vec<Clock>,
+    /// Members whose connections are lost.
+    away: Away,
     /// Durable consumers.
     consumers: AtomicUsize,
     /// For what a topic itself publishes.
@@ -138,6 +147,13 @@ impl Shared {
 
     fn compress_min_bytes(&self) -> usize {
         size(self.config.limits.compress_min_bytes)
+    }
+
+    /// The clock of a topic.
+    fn clock_of(&self, topic: u64) -> &Clock {
+        let workers = self.clocks.len() as u64;
+        // Below the number of workers, whatever the width of usize.
+        &self.clocks[usize::try_from(topic % workers).unwrap_or(0)]
     }
 
     fn wake_store(&self) {
@@ -174,6 +190,7 @@ impl Topics {
         let limits = &config.limits;
         let memory = Memory::new(size(limits.topic_memory_bytes));
         let backlogs = Backlogs::new(size(config.store.pending_bytes));
+        let away = Away::new(size(limits.away_members));
         let most = (size(limits.found_receivers), size(limits.conflated_bytes));
         let (ways, inboxes) = Workers::new(workers, size(limits.fanout_queue), most);
         let stored = durable.as_ref().map(|durable| durable.topics()).unwrap_or_default();
@@ -187,6 +204,8 @@ impl Topics {
                 memory,
                 durable,
                 backlogs,
+                clocks: (0..workers).map(|_| Clock::default()).collect(),
+                away,
                 consumers,
                 directory: directory.clone(),
             }),
@@ -359,12 +378,22 @@ impl Topics {
         self.long_work[who.worker].begin(&who.long_work, parts).await
     }
 
-    /// The members of a topic; none if it does not exist.
-    pub(crate) fn members(&self, name: &TopicName) -> Result<Members, TopicError> {
-        if !self.rule_of(name).presence {
+    /// The members of a topic behind one, at most so many; none if it does not exist.
+    pub(crate) fn members(&self, name: &TopicName, after: Option<Uuid>, limit: usize) -> Result<Members, TopicError> {
+        if self.rule_of(name).presence == Presence::Off {
             return Err(TopicError::NoMembers(name.clone()));
         }
-        Ok(self.find(name).map_or_else(Members::default, |topic| topic.members()))
+        let Page { entries, total, occupancy, next } =
+            self.find(name).map(|topic| topic.members(after, limit)).unwrap_or_default();
+        let clients = entries.iter().map(notices::member).collect();
+        Ok(Members { clients, total, users: occupancy.users, next })
+    }
+
+    /// Sets what a client shows to the other members of a topic to which it has subscribed by its name.
+    pub(crate) fn set_state(&self, who: &Client, name: TopicName, state: Option<Json>) -> Result<(), TopicError> {
+        let text = TopicPattern::from(name);
+        let Some(topic) = who.topic(&text) else { return Err(TopicError::NotSubscribed(text)) };
+        topic.set_state(who, state)
     }
 
     /// A page of at most `limit` messages: those behind `since`, oldest first, or in reverse those before it, newest

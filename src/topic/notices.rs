@@ -1,32 +1,57 @@
-//! Notices to a topic's subscribers, besides its messages: joins, leaves, and dropped messages.
+//! Notices to a topic's subscribers, besides its messages: events among its members, and dropped messages.
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
 use quic_websocket_lane::DropNotice;
+use uuid::Uuid;
 
 use super::topic::Topic;
 use crate::envelope::EncodedMessage;
 use crate::frame::exact;
 use crate::message::{Member, ServerMessage, TopicName, TopicPattern};
+use crate::presence::{Event, Occupancy, Seen};
 
-/// A change among a topic's members.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
-    Join,
-    Leave,
+/// An event among a topic's members, encoded for its watchers.
+#[derive(Debug)]
+pub(super) struct PresenceNotice {
+    /// The client that is not told: the event is about itself.
+    pub(super) except: Option<Uuid>,
+    pub(super) encoded: Arc<EncodedMessage>,
 }
 
-impl Change {
-    pub(super) fn notice(self, topic: &TopicName, client: Member, compress_min_bytes: usize) -> Arc<EncodedMessage> {
-        let topic = topic.as_str().to_owned();
-        let message = match self {
-            Self::Join => ServerMessage::Join { topic, client },
-            Self::Leave => ServerMessage::Leave { topic, client },
+impl PresenceNotice {
+    pub(super) fn new(topic: &TopicName, event: &Event, compress_min_bytes: usize) -> Self {
+        let name = || topic.as_str().to_owned();
+        let (except, message) = match event {
+            Event::Join(seen) => (Some(seen.who.id), ServerMessage::Join { topic: name(), client: member(seen) }),
+            Event::Leave(seen) => (Some(seen.who.id), ServerMessage::Leave { topic: name(), client: member(seen) }),
+            Event::Return { seen, was } => {
+                (Some(seen.who.id), ServerMessage::Return { topic: name(), client: member(seen), was: *was })
+            }
+            Event::State { seen, by } => (Some(*by), ServerMessage::State { topic: name(), client: member(seen) }),
+            Event::Occupancy(count) => (None, occupancy(topic, *count)),
         };
-        EncodedMessage::new(&message, compress_min_bytes)
+        Self { except, encoded: EncodedMessage::new(&message, compress_min_bytes) }
     }
+
+    /// Whether it is about the number of members alone: all others are about one of them.
+    pub(super) fn is_count(&self) -> bool {
+        self.except.is_none()
+    }
+}
+
+/// A member as it is shown on the wire.
+pub(super) fn member(seen: &Seen) -> Member {
+    let mut member = Member::clone(&seen.who);
+    (member.state, member.away, member.clients) = (seen.state.clone(), seen.is_away, seen.clients);
+    member
+}
+
+pub(super) fn occupancy(topic: &TopicName, count: Occupancy) -> ServerMessage {
+    let Occupancy { clients, users } = count;
+    ServerMessage::Occupancy { topic: topic.as_str().to_owned(), clients, users }
 }
 
 impl DropNotice for Topic {

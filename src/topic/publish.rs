@@ -159,6 +159,7 @@ mod tests {
     use super::*;
     use crate::config::{Config, Rates};
     use crate::message::{IdempotencyKey, Payload, TopicPattern};
+    use crate::topic::client::Watch;
 
     fn publication(content: &str, key: Option<&str>) -> Publication {
         let key = key.map(|key| IdempotencyKey::new(key).expect("a key"));
@@ -172,7 +173,7 @@ mod tests {
         config.limits.fanout_queue = 1;
         let (topics, mut inboxes) = Topics::new(Arc::new(config), None, 2);
         let by = Allowance::new(&Rates::default(), true, Arc::default());
-        topics.shared.workers.add_pattern(1, &TopicPattern::new(">").expect("a pattern"), false, false);
+        topics.shared.workers.add_pattern(1, &TopicPattern::new(">").expect("a pattern"), false, Watch::Nothing);
         let now = |content| {
             topics.publish_now(&publication(content, None), &by).map(|published| match published {
                 Ok(Publishing::Done(it)) => Ok(it.offset),
@@ -200,7 +201,7 @@ mod tests {
     async fn a_duplicate_has_the_place_of_the_first_and_goes_to_nobody() {
         let (topics, mut inboxes) = Topics::new(Arc::default(), None, 1);
         let by = Allowance::new(&Rates::default(), true, Arc::default());
-        topics.shared.workers.add_pattern(0, &TopicPattern::new(">").expect("a pattern"), false, false);
+        topics.shared.workers.add_pattern(0, &TopicPattern::new(">").expect("a pattern"), false, Watch::Nothing);
         let publish = async |content| {
             let publishing = topics.publish(&publication(content, Some("key")), &by).await.expect("published");
             publishing.done().await.expect("in memory")

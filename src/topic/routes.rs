@@ -8,6 +8,7 @@ use quic_websocket_lane::{DropNotice, LaneWriter, Overflow, SendOptions};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::client::Watch;
 use super::patterns::Patterns;
 use super::route_cache::RouteCache;
 use crate::config::{TopicRule, Who};
@@ -30,9 +31,9 @@ pub(super) struct Receiver {
     pub(super) is_authenticated: bool,
     /// Whether a pattern brings it what is in the inboxes of users.
     pub(super) sees_inboxes: bool,
-    /// Whether it hears of joins and leaves.
-    pub(super) presence: bool,
-    /// Whether it gets every message. Otherwise those that are chosen for it, and joins and leaves.
+    /// What it hears of members.
+    pub(super) watch: Watch,
+    /// Whether it gets every message. Otherwise those that are chosen for it, and what it hears of members.
     pub(super) is_whole: bool,
     /// False while older messages are still replayed to it: these come first, and it gets no others meanwhile.
     pub(super) is_live: bool,
@@ -90,7 +91,7 @@ pub(super) struct Routes {
     /// Those to single topics, at least one each.
     topics: HashMap<u64, Subscribed>,
     patterns: Patterns<Slot>,
-    /// Of these, those that hear of joins and leaves.
+    /// Of these, those that hear of members.
     watching: Patterns<Slot>,
     /// The receivers of topics' messages.
     route_cache: RouteCache<Slot>,
@@ -100,7 +101,7 @@ pub(super) struct Routes {
 #[derive(Debug, Default)]
 struct Subscribed {
     all: Vec<Slot>,
-    /// Of these, those that hear of joins and leaves.
+    /// Of these, those that hear of members.
     watching: Vec<Slot>,
 }
 
@@ -123,7 +124,7 @@ impl Routes {
     pub(super) fn add(&mut self, target: Target, receiver: Receiver) -> Slot {
         self.last_number += 1;
         let slot = Slot { number: self.last_number, at: self.unused.pop().unwrap_or(self.receivers.len()) };
-        let (client, watches) = (receiver.client.id, receiver.presence);
+        let (client, watches) = (receiver.client.id, receiver.watch != Watch::Nothing);
         match &target {
             Target::Topic(id) => {
                 let subscribed = self.topics.entry(*id).or_default();
@@ -223,7 +224,7 @@ impl Routes {
         all
     }
 
-    /// The receivers of joins and leaves, each client once. Does not look for those of messages, which would have to be
+    /// The watchers of the members, each client once. Does not look for those of messages, which would have to be
     /// found again for each client of a crowd that comes or leaves.
     pub(super) async fn watchers(&self, id: u64, name: &TopicName, rule: &TopicRule) -> Vec<Slot> {
         let mut all = self.topics.get(&id).map(|subscribed| subscribed.watching.clone()).unwrap_or_default();

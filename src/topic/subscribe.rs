@@ -8,12 +8,12 @@ use quic_websocket_lane::Overflow;
 use tokio::sync::mpsc::Permit;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Client, Reserved, Source, Subscription};
+use super::client::{Client, Reserved, Source, Subscription, Watch};
 use super::consumers::{Displaced, Progress};
 use super::hub::InboxItem;
 use super::notices::PatternNotice;
 use super::routes::{Receiver, Target};
-use super::topic::Topic;
+use super::topic::{Topic, may_show};
 use super::{Farewell, Left, TopicError, Topics, size};
 use crate::config::{OverflowPolicy, TopicRule};
 use crate::limits::Allowance;
@@ -68,6 +68,9 @@ impl Topics {
             let place = self.shared.workers.room_at(request.who.worker).await;
             return Ok(self.subscribe_to_pattern(request, &rule, reserved, place, narrowing));
         };
+        if request.wanted.state.is_some() {
+            may_show(self.rule_of(&name), &name)?;
+        }
         loop {
             let reserved = request.who.reserve(pattern, request.maker, most)?;
             let topic = self.find_or_make(&name, request.allowance)?;
@@ -113,6 +116,7 @@ impl Topics {
         narrowing: Option<Arc<Narrowing>>,
     ) -> Option<Subscribed> {
         let SubscribeRequest { who, wanted, .. } = request;
+        let watch = Watch::of(wanted);
         let lane = who.outbound.bind_lane(&wanted.topic, rule.priority, wanted.lane);
         let receiver = request.receiver(rule, &lane, narrowing);
         let (ended, is_authenticated) = (receiver.ended.clone(), receiver.is_authenticated);
@@ -124,18 +128,18 @@ impl Topics {
         }
         reserved.make(|| {
             // Counted before it is in the inbox: a client that publishes after `subscribed` sees it.
-            self.shared.workers.add_pattern(who.worker, &wanted.topic, is_authenticated, wanted.presence);
+            self.shared.workers.add_pattern(who.worker, &wanted.topic, is_authenticated, watch);
             if let Some(place) = place {
                 let target = Target::Pattern(wanted.topic.clone());
-                place.send(InboxItem::Subscribe { target, receiver, joined: None, marker: None });
+                place.send(InboxItem::Subscribe { target, receiver, joined: None, marker: None, first: None });
             }
-            let (presence, sees_inboxes, source) = (wanted.presence, request.sees_inboxes, Source::All);
+            let (sees_inboxes, source) = (request.sees_inboxes, Source::All);
             let (topic, catching_up, maker) = (None, None, request.maker);
             let offer = None;
             Subscription {
                 topic,
                 lane,
-                presence,
+                watch,
                 maker,
                 is_authenticated,
                 sees_inboxes,
@@ -206,7 +210,7 @@ impl SubscribeRequest<'_> {
             overflow: overflow(rule.overflow),
             is_authenticated: self.who.is_authenticated(),
             sees_inboxes: self.sees_inboxes,
-            presence: self.wanted.presence,
+            watch: Watch::of(&self.wanted),
             is_whole: true,
             is_live: true,
             ended: (rule.overflow == OverflowPolicy::Block).then(CancellationToken::new),

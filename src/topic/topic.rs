@@ -1,9 +1,10 @@
 //! One topic: its log, its members, and which workers want its messages. Everything that happens to a topic happens
 //! under its lock, and goes into the workers' inboxes under it: that is what makes all subscribers see one order.
 
+mod members;
 mod stored;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,27 +12,28 @@ use parking_lot::Mutex;
 use quic_websocket_lane::Overflow;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
+use self::members::Watchers;
 use super::blocking::Blocking;
-use super::client::{CatchingUp, Client, Reserved, Source, Subscription};
+use super::client::{CatchingUp, Client, Reserved, Source, Subscription, Watch};
 use super::consumers::{Consumers, Dispatcher, Displaced, Progress};
-use super::hub::{InboxItem, PresenceEvent, UndeliveredRange};
-use super::notices::Change;
+use super::hub::{InboxItem, UndeliveredRange};
 use super::queue_group::QueueGroup;
 use super::replay::Replay;
 use super::routes::{Receiver, Target};
 use super::subscribe::{Begun, SubscribeRequest, Subscribed};
 use super::unsubscribe::Ended;
 use super::workers::Room;
-use super::{HistoryPage, MAX_NAMED, Members, Published, Publishing, Shared, TopicError, size, uptime_ms};
+use super::{HistoryPage, Published, Publishing, Shared, TopicError, size, uptime_ms};
 use crate::config::{History, OverflowPolicy, TopicRule};
 use crate::durable::StoredTopic;
 use crate::log::{Draft, Log, Record, Retention, Since, Submitted};
-use crate::message::{ConsumerName, ConsumerRequest, DurableConsumer, IdempotencyKey, Member, TopicName, now_ms};
+use crate::message::{ConsumerName, ConsumerRequest, DurableConsumer, IdempotencyKey, TopicName, now_ms};
 use crate::metrics::{Counters, Rate};
 use crate::narrow::Narrowing;
+use crate::presence::MemberList;
 
+pub(super) use self::members::may_show;
 pub(crate) use self::stored::Receipt;
 #[cfg(test)]
 pub(crate) use self::stored::tests::Narrow;
@@ -56,14 +58,15 @@ struct State {
     /// Of its messages.
     rate: Rate,
     /// The clients that have subscribed to the topic by its name; empty if the rule turns presence off.
-    members: BTreeMap<Uuid, Member>,
+    members: MemberList,
+    /// When the clock comes for them.
+    wound: Option<u64>,
     /// Subscriptions by worker, but those to durable consumers: these read the log by themselves.
     interest: Box<[u32]>,
     /// Those that share messages.
     group: QueueGroup,
     consumers: Consumers,
-    /// Subscriptions that hear of joins and leaves.
-    watchers: usize,
+    watchers: Watchers,
     used_ms: u64,
     /// The topic was forgotten: its holder has to look it up again.
     is_gone: bool,
@@ -90,11 +93,12 @@ impl Topic {
         let state = State {
             log,
             rate: Rate::default(),
-            members: BTreeMap::new(),
+            members: MemberList::new(rule.presence),
+            wound: None,
             interest: vec![0; shared.workers.count()].into(),
             group: QueueGroup::default(),
             consumers: Consumers::default(),
-            watchers: 0,
+            watchers: Watchers::default(),
             used_ms: uptime_ms(),
             is_gone: false,
             accounted: 0,
@@ -241,10 +245,11 @@ impl Topic {
         };
         let there = begun.marker();
         reserved.make(|| {
-            let is_member = self.rule.presence && who.is_present();
-            let joined = if is_member { self.enter(&mut state, who, &mut room) } else { None };
+            let joined = self.enter(&mut state, who, wanted.state.clone(), &mut room);
             state.interest[who.worker] += 1;
-            state.watchers += usize::from(wanted.presence);
+            let watch = Watch::of(wanted);
+            state.watchers.add(watch);
+            let first = self.first_count(&state, watch);
             if is_shared {
                 receiver.is_whole = false;
                 state.group.add(who.id(), who.worker, Arc::clone(&lane.writer));
@@ -258,14 +263,14 @@ impl Topic {
                 CatchingUp { task: who.tasks.spawn(task).abort_handle(), after }
             });
             let target = Target::Topic(self.id);
-            room.send(who.worker, InboxItem::Subscribe { target, receiver, joined, marker });
-            let (topic, presence, sees_inboxes) = (Some(Arc::clone(self)), wanted.presence, false);
+            room.send(who.worker, InboxItem::Subscribe { target, receiver, joined, marker, first });
+            let (topic, sees_inboxes) = (Some(Arc::clone(self)), false);
             let (source, maker) = (if is_shared { Source::Group } else { Source::All }, request.maker);
             let offer = None;
             Subscription {
                 topic,
                 lane,
-                presence,
+                watch,
                 maker,
                 is_authenticated,
                 sees_inboxes,
@@ -325,15 +330,15 @@ impl Topic {
             who.outbound.put(&frame.into());
         }
         reserved.make(|| {
-            let is_member = self.rule.presence && who.is_present();
-            let joined = if is_member { self.enter(state, who, &mut room) } else { None };
-            // For joins and leaves alone.
-            let (is_authenticated, presence) = (receiver.is_authenticated, wanted.presence);
-            if presence {
+            let joined = self.enter(state, who, wanted.state.clone(), &mut room);
+            // For what happens to members alone.
+            let (is_authenticated, watch) = (receiver.is_authenticated, Watch::of(wanted));
+            if watch != Watch::Nothing {
                 state.interest[who.worker] += 1;
-                state.watchers += 1;
+                state.watchers.add(watch);
+                let first = self.first_count(state, watch);
                 let (target, receiver) = (Target::Topic(self.id), Receiver { is_whole: false, ..receiver });
-                room.send(who.worker, InboxItem::Subscribe { target, receiver, joined, marker: None });
+                room.send(who.worker, InboxItem::Subscribe { target, receiver, joined, marker: None, first });
             } else if let Some(joined) = joined {
                 room.send(who.worker, InboxItem::Presence(joined));
             }
@@ -345,7 +350,7 @@ impl Topic {
             Subscription {
                 topic,
                 lane,
-                presence,
+                watch,
                 maker,
                 is_authenticated,
                 sees_inboxes,
@@ -383,11 +388,13 @@ impl Topic {
         consumers.load_all(self, log);
     }
 
-    /// Ends a subscription. `then` gets what the worker still has to do, while nothing is published to the topic.
+    /// Ends a subscription, because its client wants that or its connection `is_lost`. `then` gets what the worker still
+    /// has to do, while nothing is published to the topic.
     pub(super) fn part<'a>(
         self: &Arc<Self>,
         who: &Client,
         subscription: &Subscription,
+        is_lost: bool,
         room: &mut Room<'a>,
         then: impl FnOnce(Ended, &mut Room<'a>),
     ) {
@@ -396,7 +403,7 @@ impl Topic {
         match &subscription.source {
             Source::Consumer(membership) => {
                 membership.dispatcher.leave(membership.id);
-                state.interest[who.worker] -= u32::from(subscription.presence);
+                state.interest[who.worker] -= u32::from(subscription.watch != Watch::Nothing);
             }
             Source::Group => {
                 state.group.remove(who.id());
@@ -404,9 +411,8 @@ impl Topic {
             }
             Source::All => state.interest[who.worker] -= 1,
         }
-        state.watchers -= usize::from(subscription.presence);
-        let is_member = state.members.remove(&who.id()).is_some();
-        let left = if is_member { self.tell(&state, who, Change::Leave, room) } else { None };
+        state.watchers.remove(subscription.watch);
+        let left = self.leave(&mut state, who, is_lost, room);
         // Messages behind an unfinished replay went to none of the client's other subscriptions either.
         let after = subscription.catching_up.as_ref().filter(|replay| !replay.task.is_finished());
         let (after, newest) = (after.map(|replay| replay.after.load(Ordering::Relaxed)), state.log.newest());
@@ -414,51 +420,6 @@ impl Topic {
             .filter(|&after| after < newest)
             .map(|after| UndeliveredRange { topic: Arc::clone(self), offsets: after + 1..=newest });
         then(Ended { target: Target::Topic(self.id), left, undelivered }, room);
-    }
-
-    /// Makes a client a member that has subscribed before it was present.
-    pub(super) fn appear(self: &Arc<Self>, who: &Client, mut room: Room<'_>) {
-        let mut state = self.state.lock();
-        if self.rule.presence
-            && !state.members.contains_key(&who.id())
-            && let Some(joined) = self.enter(&mut state, who, &mut room)
-        {
-            room.send(who.worker, InboxItem::Presence(joined));
-        }
-    }
-
-    /// Adds a member, and tells the others as [`tell`](Self::tell) does.
-    fn enter(self: &Arc<Self>, state: &mut State, who: &Client, room: &mut Room<'_>) -> Option<PresenceEvent> {
-        let joined = self.tell(state, who, Change::Join, room);
-        state.members.insert(who.id(), who.member());
-        joined
-    }
-
-    /// Tells the subscribers on other workers that a client joined or left, and gives what those on its own worker are
-    /// to be told: its place there is needed for the subscription as well.
-    fn tell(
-        self: &Arc<Self>,
-        state: &State,
-        about: &Client,
-        change: Change,
-        room: &mut Room<'_>,
-    ) -> Option<PresenceEvent> {
-        if state.watchers == 0 && !self.shared.workers.has_watchers() {
-            return None;
-        }
-        let encoded = change.notice(&self.name, about.member(), self.shared.compress_min_bytes());
-        let event = PresenceEvent { topic: Arc::clone(self), about: about.id(), encoded };
-        for worker in (0..state.interest.len()).filter(|&worker| worker != about.worker && self.wants(state, worker)) {
-            room.send(worker, InboxItem::Presence(event.clone()));
-        }
-        Some(event)
-    }
-
-    /// Its members: the first of them by id, and how many there are.
-    pub(super) fn members(&self) -> Members {
-        let state = self.state.lock();
-        let clients = state.members.values().take(MAX_NAMED).cloned().collect();
-        Members { clients, total: state.members.len() as u64 }
     }
 
     /// At most `limit` messages behind `since`, oldest first, or in reverse before it, newest first, as far as they are
@@ -540,7 +501,7 @@ impl Topic {
         self.shared.remove_consumers(idle);
         // The store keeps the consumers of its topics.
         let is_kept = state.consumers.is_empty() || state.log.on_disk().is_some();
-        let is_used = has_subscribers || state.consumers.members() > 0 || !is_kept;
+        let is_used = has_subscribers || state.consumers.members() > 0 || !is_kept || !state.members.is_empty();
         state.is_gone = is_idle && !is_used && state.log.is_disposable() && state.backlog.is_empty();
         if state.is_gone {
             if let (Some(stored), Some(durable)) = (state.log.on_disk(), &self.shared.durable) {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use quic_websocket_lane::{LaneWriter, Overflow};
 
 use super::client::{Client, Source, Subscription};
-use super::hub::{InboxItem, PresenceEvent, UndeliveredRange};
+use super::hub::{InboxItem, PresenceNotices, UndeliveredRange};
 use super::routes::Target;
 use super::workers::Room;
 use super::{TopicError, Topics};
@@ -105,7 +105,7 @@ impl Topics {
             Some(Farewell::Notice(frame)) => (Some(frame), Overflow::Displace),
         };
         let (marker, there) = who.control_marker(frame, overflow);
-        self.end(who, text, &held, &mut room, |ended, room| {
+        self.end(who, text, &held, false, &mut room, |ended, room| {
             let Ended { target, left, undelivered } = ended;
             let (client, targets, marker) = (who.id(), vec![target], Some(marker));
             room.send(who.worker, InboxItem::Leave { client, targets, left, undelivered, marker });
@@ -140,17 +140,18 @@ impl Topics {
         }
     }
 
-    /// Ends all subscriptions of a client that leaves, and takes no more. The caller decides whether others are told:
-    /// if all clients leave, none is left to hear it.
-    pub(crate) async fn leave(&self, who: &Arc<Client>, tell: bool) {
+    /// Ends all subscriptions of a client that leaves, and takes no more. If its connection is lost, it may come back,
+    /// and stays a member for the topic's grace. The caller decides whether others are told: if all clients leave, none
+    /// is left to hear it.
+    pub(crate) async fn leave(&self, who: &Arc<Client>, is_lost: bool, tell: bool) {
         let mut targets = Vec::new();
         for (number, (text, held)) in who.take_all().into_iter().enumerate() {
             if number > 0 && number.is_multiple_of(SLICE) {
                 tokio::task::yield_now().await;
             }
-            let is_told = tell && held.topic.as_ref().is_some_and(|topic| topic.rule.presence);
+            let is_told = tell && held.topic.as_ref().is_some_and(|topic| topic.has_presence());
             let mut room = if is_told { self.shared.workers.room().await } else { Room::default() };
-            self.end(who, &text, &held, &mut room, |Ended { target, left, .. }, room| {
+            self.end(who, &text, &held, is_lost && tell, &mut room, |Ended { target, left, .. }, room| {
                 targets.push(target);
                 if let Some(left) = left {
                     room.send(who.worker, InboxItem::Presence(left));
@@ -173,14 +174,15 @@ impl Topics {
         who: &Client,
         text: &TopicPattern,
         held: &Subscription,
+        is_lost: bool,
         room: &mut Room<'a>,
         then: impl FnOnce(Ended, &mut Room<'a>),
     ) {
         who.outbound.release_lane(text, &held.lane);
         if let Some(topic) = &held.topic {
-            return topic.part(who, held, room, then);
+            return topic.part(who, held, is_lost, room, then);
         }
-        self.shared.workers.remove_pattern(who.worker, text, held.is_authenticated, held.presence);
+        self.shared.workers.remove_pattern(who.worker, text, held.is_authenticated, held.watch);
         then(Ended { target: Target::Pattern(text.clone()), left: None, undelivered: None }, room);
     }
 }
@@ -198,6 +200,6 @@ impl Subscription {
 /// The rest of a subscription's end, to be done at the worker.
 pub(super) struct Ended {
     pub(super) target: Target,
-    pub(super) left: Option<PresenceEvent>,
+    pub(super) left: Option<PresenceNotices>,
     pub(super) undelivered: Option<UndeliveredRange>,
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, Permit};
 
+use super::client::Watch;
 use super::hub::{Inbox, InboxItem};
 use super::pattern_counts::PatternCounts;
 use crate::message::TopicPattern;
@@ -18,8 +19,16 @@ pub(super) struct Workers {
     patterns: Vec<AtomicUsize>,
     /// The same by pattern, for statistics.
     pattern_counts: PatternCounts,
-    /// Of these, those that hear of joins and leaves.
-    pattern_watchers: AtomicUsize,
+    /// Of these, those that hear of members, and those that hear of their number.
+    member_watchers: AtomicUsize,
+    count_watchers: AtomicUsize,
+}
+
+/// What any subscription to a pattern hears.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PatternWatchers {
+    pub(super) members: bool,
+    pub(super) counts: bool,
 }
 
 /// Room in the workers' inboxes, by worker: for one item each.
@@ -55,7 +64,8 @@ impl Workers {
             inboxes,
             patterns: (0..count).map(|_| AtomicUsize::new(0)).collect(),
             pattern_counts: PatternCounts::default(),
-            pattern_watchers: AtomicUsize::new(0),
+            member_watchers: AtomicUsize::new(0),
+            count_watchers: AtomicUsize::new(0),
         };
         (workers, ends)
     }
@@ -100,22 +110,36 @@ impl Workers {
     }
 
     /// Counts a subscription to a pattern.
-    pub(super) fn add_pattern(&self, worker: usize, pattern: &TopicPattern, is_authenticated: bool, watches: bool) {
+    pub(super) fn add_pattern(&self, worker: usize, pattern: &TopicPattern, is_authenticated: bool, watch: Watch) {
         self.patterns[worker].fetch_add(1, Ordering::AcqRel);
         self.pattern_counts.add(pattern, is_authenticated);
-        self.pattern_watchers.fetch_add(usize::from(watches), Ordering::AcqRel);
+        if let Some(watchers) = self.watchers_of(watch) {
+            watchers.fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     /// Such a subscription has ended.
-    pub(super) fn remove_pattern(&self, worker: usize, pattern: &TopicPattern, is_authenticated: bool, watches: bool) {
+    pub(super) fn remove_pattern(&self, worker: usize, pattern: &TopicPattern, is_authenticated: bool, watch: Watch) {
         self.patterns[worker].fetch_sub(1, Ordering::AcqRel);
         self.pattern_counts.remove(pattern, is_authenticated);
-        self.pattern_watchers.fetch_sub(usize::from(watches), Ordering::AcqRel);
+        if let Some(watchers) = self.watchers_of(watch) {
+            watchers.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 
-    /// Whether a subscription to any pattern hears of joins and leaves.
-    pub(super) fn has_watchers(&self) -> bool {
-        self.pattern_watchers.load(Ordering::Acquire) > 0
+    /// Those that are counted here.
+    fn watchers_of(&self, watch: Watch) -> Option<&AtomicUsize> {
+        match watch {
+            Watch::Nothing => None,
+            Watch::Members => Some(&self.member_watchers),
+            Watch::Counts => Some(&self.count_watchers),
+        }
+    }
+
+    /// Whether a subscription to any pattern hears of members, and of their number.
+    pub(super) fn watchers(&self) -> PatternWatchers {
+        let has = |watchers: &AtomicUsize| watchers.load(Ordering::Acquire) > 0;
+        PatternWatchers { members: has(&self.member_watchers), counts: has(&self.count_watchers) }
     }
 
     /// Subscriptions to patterns, of all workers.

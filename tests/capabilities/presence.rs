@@ -4,13 +4,15 @@
 
 use crate::common::TestServer;
 use crate::common::over::Over;
-use crate::common::topics::Subscriber;
+use crate::common::topics::{Subscriber, rule};
 use serde_json::json;
 
 #[tokio::test]
 async fn presence_lists_members_and_reports_joins_and_leaves_except_ones_own() {
     for (from, to) in Over::pairs() {
-        let server = TestServer::start().await;
+        // A client that vanishes leaves at once.
+        let server =
+            TestServer::start_with(|config| config.topics = vec![rule("pattern = '>'\npresence_grace_ms = 0")]).await;
         let mut ada = Subscriber::over(from, &server, "Ada").await;
         ada.subscribe(json!({"topic": "room", "presence": true})).await;
         let mut quiet = Subscriber::over(to, &server, "quiet").await;

@@ -208,6 +208,13 @@ impl Party {
         }
     }
 
+    /// Loses its connection: the server notices at once, but the client has not said that it leaves.
+    pub fn lose(self) {
+        if let Some((connection, _)) = &self.rest {
+            connection.close(0_u32.into(), b"");
+        }
+    }
+
     /// Waits for the server's close and returns its code and reason.
     pub async fn closed(&mut self) -> (u64, String) {
         match (&mut self.control, &self.rest) {

@@ -11,6 +11,9 @@ use tokio::task::JoinSet;
 use super::over::{Over, Party};
 use super::{RawClient, TestServer, soon, web_transport};
 
+/// Messages that a subscription brings, and no request.
+const OF_TOPICS: [&str; 6] = ["message", "join", "leave", "return", "state", "occupancy"];
+
 /// A rule for topics from its form in a configuration file.
 pub fn rule(toml: &str) -> TopicRule {
     toml::from_str(toml).expect("a rule")
@@ -129,7 +132,7 @@ impl Subscriber {
         self.client.control.say(request).await;
         loop {
             let reply = self.client.control.hear().await;
-            if reply["type"] != "message" && reply["type"] != "join" && reply["type"] != "leave" {
+            if !OF_TOPICS.iter().any(|kind| reply["type"] == *kind) {
                 assert_eq!(reply["type"], kind, "expected {kind}, got {reply}");
                 return reply;
             }

@@ -228,6 +228,7 @@ pub(crate) mod tests {
     use crate::limits::Allowance;
     use crate::log::Draft;
     use crate::message::{Payload, TopicName, TopicPattern};
+    use crate::topic::client::Watch;
     use crate::topic::{Inbox, Publication, Releases, Topics};
 
     /// A server's durable topics, for one worker with room for one message and a subscriber to everything.
@@ -251,7 +252,7 @@ pub(crate) mod tests {
             let durable = Durable::open(&config, releases.clone()).expect("a store").map(Arc::new);
             let (topics, inboxes) = Topics::new(Arc::new(config), durable, 1);
             releases.to(&topics);
-            topics.shared.workers.add_pattern(0, &TopicPattern::new(">").expect("a pattern"), false, false);
+            topics.shared.workers.add_pattern(0, &TopicPattern::new(">").expect("a pattern"), false, Watch::Nothing);
             Self { topics, inboxes, by: Allowance::new(&Rates::default(), true, Arc::default()), _dir: dir }
         }
 

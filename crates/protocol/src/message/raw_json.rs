@@ -38,6 +38,11 @@ impl Json {
         Self(json.slice_ref(raw.get()))
     }
 
+    /// The same value in memory of its own: one that is kept longer than its message must not keep that in memory.
+    pub fn detached(&self) -> Self {
+        Self(ByteString::from(self.as_str()))
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -25,7 +25,7 @@ use crate::message::flat::Flat;
 use crate::message::json::Object;
 use crate::message::{
     ClientName, CloseCode, DEFAULT_PAGE, IdempotencyKey, Invalid, Json, MAX_INTEGER, MAX_PAGE, Payload, RequestId,
-    Session, Token, mend_names,
+    Session, Token, TopicPattern, mend_names,
 };
 
 /// Adds the request's id to an error about its body, if the id is readable although another field is not.
@@ -225,12 +225,14 @@ impl ClientMessage {
                 Self::History { topic, since, since_time, limit, reverse }
             }
             "presence" => Self::Presence {
-                topic: f.topic()?,
+                topic: topic_with_members(f)?,
                 limit: page(f.scalar("limit"), MAX_PAGE)?,
                 after: f.uuid("after")?,
                 counts: f.boolean("counts")?.unwrap_or(false),
             },
-            "state" => Self::State { topic: f.topic()?, state: f.raw("state").map(|raw| Json::shared(raw, json)) },
+            "state" => {
+                Self::State { topic: topic_with_members(f)?, state: f.raw("state").map(|raw| Json::shared(raw, json)) }
+            }
             "refresh" => Self::Refresh { token: Token::new(&required(f.text("token")?, "token")?)? },
             "close" => Self::Close(close(f.scalar("code"), f.scalar("reason"))?),
             other => return Err(Invalid::unknown_type(other)),
@@ -395,6 +397,15 @@ pub(super) fn object(raw: Option<&RawValue>, field: &str, json: &ByteString) -> 
         Some(object) if !object.is_object() => Err(Invalid::field(format!("{field}: a JSON object is expected"))),
         object => Ok(object),
     }
+}
+
+/// The topic of a request about its members: a pattern gets a reason of its own.
+fn topic_with_members<'a>(f: &mut impl Source<'a>) -> Result<TopicName, Invalid> {
+    let topic = required(f.text("topic")?, "topic")?;
+    if TopicPattern::new(&topic).is_ok_and(|pattern| pattern.is_wildcard()) {
+        return Err(Invalid::field("topic: a pattern has no members, only single topics have; name one of them"));
+    }
+    TopicName::new(&topic)
 }
 
 fn session<'a>(f: &mut impl Source<'a>, field: &'static str) -> Result<Option<Session>, Invalid> {
