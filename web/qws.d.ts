@@ -90,6 +90,11 @@ export interface ConnectOptions {
   highWaterMark?: number;
   /** Answers requests that other clients address to this one or to its user. */
   onRequest?: RequestHandler;
+  /**
+   * Let the server compress what it sends (deflate), if the platform can undo that: fewer bytes, and more CPU time on
+   * both sides. Default true.
+   */
+  compression?: boolean;
 }
 
 export interface SubscribeOptions {

@@ -156,7 +156,9 @@ export class Driver {
     const { settings, subscriptions } = this.#parts;
     // A connection that is left for a better one is not continued, but replaced.
     const resume = this.#connection.link ? undefined : (this.#session ?? undefined);
-    return { requests: settings.onRequest ? true : undefined, resume, since: subscriptions.positions };
+    const requests = settings.onRequest ? true : undefined;
+    const compression = settings.compressions.length > 0 ? settings.compressions : undefined;
+    return { requests, resume, since: subscriptions.positions, compression };
   }
 
   /** @param {Link} link */

@@ -2,6 +2,7 @@
 
 import { Backoff } from "./backoff.js";
 import { Call } from "./calls.js";
+import { inflate } from "./compression.js";
 import { Entry } from "./entry.js";
 import { Feed } from "./feed.js";
 import { decodeBody, encodeBody, frameOf, FrameReader } from "./frames.js";
@@ -24,6 +25,7 @@ export const internals = {
   decodeBody,
   encodeBody,
   frameOf,
+  inflate,
   Members,
   matches,
   partOf,

@@ -2,6 +2,7 @@
 // only as a transport, and nothing of reconnects or subscriptions. Made by `dial.js` for each connection.
 
 import { CLOSE_FOLLOWS_MS, CONNECT_MS, MAX_FIRST_BYTES } from "./carrier.js";
+import { inflate, isCompressed } from "./compression.js";
 import { Deferred, failed } from "./deferred.js";
 import { asError, MAY_RECONNECT, mayReconnect, QwsError, textOf } from "./errors.js";
 import { decodeBody, encodeBody, isLonger } from "./frames.js";
@@ -72,6 +73,10 @@ export class Link {
   #refusal = null;
   /** The first end announced by either side. @type {End | null} */
   #lastWord = null;
+  /** Whether the server may compress what it sends. */
+  #isCompressing = false;
+  /** What is handled where a body had to be inflated: the next ones wait. @type {Map<Source, Promise<void>>} */
+  #handling = new Map();
   #timers = new Timers();
   #isAwaitingRoom = false;
   #waits = 0;
@@ -164,6 +169,7 @@ export class Link {
       this.inbox = json.inbox ?? null;
       this.info = json.info ?? null;
       this.session = json.session ?? null;
+      this.#isCompressing = json.compression === "deflate";
       this.announced = new Set(json.subscriptions ?? []);
       const most = Number(json.limits?.max_message_bytes ?? MAX_FIRST_BYTES);
       // A page of history may contain one message in base64; a page of clients is long whatever the limit.
@@ -183,8 +189,33 @@ export class Link {
   /**
    * @param {Body} body
    * @param {Source} source
+   * @returns {Promise<void> | void}
    */
   #hear(body, source) {
+    const before = this.#handling.get(source);
+    if (!before && !isCompressed(body)) return this.#handle(body, source);
+    const handled = (before ?? Promise.resolve()).then(async () => {
+      if (this.isOver) return;
+      try {
+        if (!isCompressed(body)) return await this.#handle(body, source);
+        if (!this.#isCompressing) throw new QwsError("protocol", "a body is compressed unasked", { code: 1002 });
+        await this.#handle(await inflate(/** @type {Uint8Array} */ (body), this.transport.maxBytes), source);
+      } catch (error) {
+        this.#fail(error);
+      } finally {
+        if (this.#handling.get(source) === handled) this.#handling.delete(source);
+      }
+    });
+    this.#handling.set(source, handled);
+    return handled;
+  }
+
+  /**
+   * @param {Body} body
+   * @param {Source} source
+   * @returns {Promise<void> | void}
+   */
+  #handle(body, source) {
     if (this.isOver) return;
     this.heardAt = performance.now();
     try {

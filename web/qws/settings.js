@@ -1,6 +1,7 @@
 // From the arguments of `connect` to complete settings: addresses, carriers, times.
 // Reads the environment (page, WebKit, WebTransport) and opens nothing. Called once for each client.
 
+import { compressions } from "./compression.js";
 import { QwsError } from "./errors.js";
 import { CONNECT_OPTIONS, unknownOption } from "./options.js";
 
@@ -54,6 +55,7 @@ export function settingsOf(url, options) {
   return {
     name,
     onRequest,
+    compressions: options.compression === false ? [] : compressions(),
     origin,
     carriers,
     Socket,

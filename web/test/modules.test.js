@@ -12,7 +12,7 @@ const LAYERS = [
   // Plain functions and small classes.
   ["backoff", "calls", "deferred", "errors", "events", "pace", "text", "timers", "topics"],
   // What is sent and received, and what the application asks for.
-  ["broadcasts", "json-text", "frames", "messages", "options", "settings", "tokens", "values"],
+  ["broadcasts", "json-text", "frames", "compression", "messages", "options", "settings", "tokens", "values"],
   // Carriers.
   ["carrier", "quic-failures", "race", "websocket", "webtransport"],
   // Subscriptions, without a connection.
