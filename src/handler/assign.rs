@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::subscriptions::{self, framed, unsubscribed};
 use super::{Caller, Context, Work, permit, refresh};
 use crate::auth::Identity;
+use crate::limits::Allowance;
 use crate::message::{
     ConsumerName, ErrorCode, ErrorReply, Position, ServerMessage, Subscribe, TopicName, TopicPattern,
 };
@@ -79,12 +80,14 @@ async fn subscribe(context: &Context, by: &Caller, wanted: Subscribe, maker: Mak
         reply.by_server = true;
         framed(&ServerMessage::Subscribed(reply), None)
     };
+    // The issuer of its token or the operator chose the topic, not the client, so it counts against no rate.
+    let allowance = Allowance::new(&context.config.rates, true, context.metrics.of(by.client.worker).clone());
     // The server asks for no durable consumer.
     let take_over = |_: &ConsumerName| Bytes::new();
     let request = SubscribeRequest {
         who: &by.client,
         wanted,
-        allowance: &by.allowance,
+        allowance: &allowance,
         announce: Some(&announcement),
         take_over: &take_over,
         sees_inboxes: subscriptions::sees_inboxes(context, &identity, &text),

@@ -30,13 +30,12 @@ pub(crate) enum Order {
 
 /// The orders of one client, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Orders(Mutex<Option<Box<VecDeque<Order>>>>);
+pub(super) struct Orders(Mutex<VecDeque<Order>>);
 
 impl Orders {
     /// Adds an order. False if too many wait.
     pub(super) fn add(&self, order: Order) -> bool {
         let mut orders = self.0.lock();
-        let orders = orders.get_or_insert_default();
         let has_room = orders.len() < MAX_ORDERS;
         if has_room {
             orders.push_back(order);
@@ -47,9 +46,9 @@ impl Orders {
     /// Takes the oldest one.
     pub(super) fn take(&self) -> Option<Order> {
         let mut orders = self.0.lock();
-        let order = orders.as_mut()?.pop_front();
-        if order.is_none() {
-            *orders = None;
+        let order = orders.pop_front();
+        if orders.is_empty() {
+            *orders = VecDeque::new();
         }
         order
     }
@@ -70,6 +69,6 @@ mod tests {
         for number in 0..MAX_ORDERS {
             assert!(matches!(orders.take(), Some(Order::Unsubscribe(topic, _)) if topic == text(number)));
         }
-        assert!(orders.take().is_none() && orders.0.lock().is_none(), "no memory is kept");
+        assert!(orders.take().is_none() && orders.0.lock().capacity() == 0, "no memory is kept");
     }
 }

@@ -107,6 +107,50 @@ async fn a_client_that_comes_back_gets_what_it_has_missed() {
 }
 
 #[tokio::test]
+async fn a_durable_topic_is_resumed_too_and_new_topics_count_against_no_rate() {
+    for over in Over::ALL {
+        let folder = tempfile::tempdir().expect("a folder");
+        let server = admin::server(|config| {
+            config.auth = asking("");
+            config.limits.topic_lanes = 0;
+            config.store.dir = Some(folder.path().to_owned());
+            config.topics = vec![rule("pattern = 'kept.>'\ndurability = 'os'")];
+            config.rates.loopback = true;
+            (config.rates.client_topics, config.rates.client_topics_burst) = (1, 1);
+        })
+        .await;
+        let topics = ["kept.a", "kept.b", "c", "d"];
+        let claims = json!({"subscriptions": topics});
+        let (mut first, _) = client(over, &server, claims.clone(), Value::Null).await;
+        for topic in topics {
+            expect_made(&mut first, topic).await;
+        }
+        let seen = publish(&server, "kept.a", "one").await;
+        first.hear_of("kept.a").await;
+        first.control.say(json!({"type": "close", "code": 1000})).await;
+        first.closed().await;
+        for content in ["two", "three"] {
+            publish(&server, "kept.a", content).await;
+        }
+        let since = json!({"kept.a": {"epoch": seen["epoch"], "offset": seen["offset"]}});
+        let (mut second, _) = client(over, &server, claims, since).await;
+        assert_eq!(expect_made(&mut second, "kept.a").await["recovered"], true);
+        // The others may be announced in between.
+        let (mut heard, mut made) = (Vec::new(), 0);
+        while heard.len() + made < 5 {
+            let next = second.control.hear().await;
+            match next["type"].as_str() {
+                Some("message") => heard.push(next["content"].as_str().expect("a text").to_owned()),
+                Some("subscribed") => made += 1,
+                _ => panic!("{next}"),
+            }
+        }
+        assert_eq!((heard, made), (vec!["two".to_owned(), "three".to_owned()], 3));
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_topic_that_the_rules_close_is_not_subscribed_and_the_client_learns_why() {
     for over in Over::ALL {
         let rules = ["pattern = 'closed'\nsubscribe = 'nobody'"];

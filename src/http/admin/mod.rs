@@ -1,5 +1,5 @@
-//! The admin API: statistics, publishing, disconnecting clients, and revoking tokens. All routes are behind one check, [`guard`].
-//! Responses are JSON, including errors.
+//! The admin API: statistics, publishing, disconnecting clients, and revoking tokens. All routes are behind one check,
+//! [`guard`]. Responses are JSON, including errors.
 
 mod act;
 mod guard;

@@ -418,11 +418,11 @@ fn positions(raw: Option<&RawValue>) -> Result<Vec<(TopicName, Position)>, Inval
     if since.len() > MAX_HANDSHAKE_POSITIONS {
         return Err(Invalid::field(format!("since: at most {MAX_HANDSHAKE_POSITIONS} topics are allowed")));
     }
-    let position = |(topic, raw): (&String, &Box<RawValue>)| {
-        let position = required(fields::position(Some(raw), "since")?, "since")?;
-        Ok((TopicName::new(topic)?, position))
+    let position = |(topic, raw): (String, Box<RawValue>)| {
+        let position = required(fields::position(Some(&raw), "since")?, "since")?;
+        Ok((TopicName::new(&topic)?, position))
     };
-    since.iter().map(position).collect()
+    since.into_iter().map(position).collect()
 }
 
 fn put_recipient(o: &mut Object<'_>, to: &Recipient) {
