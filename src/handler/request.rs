@@ -73,6 +73,7 @@ pub(super) async fn wait(
             let bytes = call.payload.len();
             let mut batch = EncodedBatch::new(context.compress_min_bytes());
             batch.put(&called(by, *call, number, now_ms()), bytes);
+            context.metrics.of(by.client.worker).requests.add(1);
             context.registry.send_on(lane, responder.client.id, responder.worker, batch).await;
             None
         }
@@ -137,6 +138,7 @@ fn call_now(
             }
         }
     }
+    context.metrics.of(by.client.worker).requests.add(1);
     replies.join(&called(by, *call, number, timestamp()), bytes, None);
     None
 }
@@ -150,18 +152,14 @@ fn open(context: &Context, by: &Caller, call: &Call, lane: OnLane, id: Option<&R
         return Err(NotOpen::Refused(refused));
     };
     by.has_asked.store(true, Ordering::Relaxed);
-    let counters = context.metrics.of(by.client.worker);
     let requester = Requester { client: Arc::clone(&by.client.outbound), worker: by.client.worker, lane };
     let timeout_ms = call.timeout_ms.unwrap_or(DEFAULT_REQUEST_TIMEOUT_MS);
     match context.requests.open(requester, id, &call.to, timeout_ms) {
-        Ok(opened) => {
-            counters.requests.add(1);
-            Ok(opened)
-        }
+        Ok(opened) => Ok(opened),
         Err(NotNow::Waits(requester, until)) => Err(NotOpen::Waits(requester.lane, until)),
         Err(NotNow::Refused(refused)) => {
             let refused = ErrorReply::from(refused);
-            counters.request_failed(refused.code);
+            context.metrics.of(by.client.worker).request_failed(refused.code);
             Err(NotOpen::Refused(refused))
         }
     }

@@ -76,7 +76,7 @@ pub(super) struct Subscription {
     /// What it gets its messages from, if that is not the topic alone.
     pub(super) source: Source,
     /// Its offer to answer requests, if it does.
-    pub(super) offer: Option<Offer>,
+    pub(super) offer: Option<Box<Offer>>,
 }
 
 /// What a subscription hears of a topic's members.
@@ -304,7 +304,7 @@ impl Client {
         if let Some(Some(held)) = subscriptions.by_text.get_mut(text) {
             let lane = held.lane.number.map(|_| Arc::clone(&held.lane.writer));
             offer.begin(lane);
-            held.offer = Some(offer);
+            held.offer = Some(Box::new(offer));
         }
     }
 

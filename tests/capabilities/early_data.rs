@@ -65,12 +65,14 @@ fn effects(witness: &RawClient) -> Vec<Value> {
         json!({"type": "publish", "id": "pub", "topic": "room", "content": "published"}),
         json!({"type": "direct", "id": "dir", "to": witness.id, "content": "direct"}),
         json!({"type": "broadcast", "id": "all", "content": "broadcast"}),
+        json!({"type": "request", "id": "ask", "to": witness.id, "content": "request"}),
     ]
 }
 
 /// A client that receives everything on its control lane.
 async fn witness(server: &TestServer) -> RawClient {
-    let mut witness = server.client("witness").await;
+    let mut witness = server.stranger().await;
+    witness.handshake_with(json!({"type": "handshake", "protocol_version": "1.0", "requests": true})).await;
     witness.control.say(subscribe("room")).await;
     witness.control.expect("subscribed").await;
     witness
@@ -79,11 +81,11 @@ async fn witness(server: &TestServer) -> RawClient {
 /// Checks the messages that the witness gets from one client that used early data for every request.
 async fn expect_effects(witness: &mut RawClient) {
     let mut heard = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..5 {
         heard.push(witness.control.hear().await["type"].as_str().expect("a type").to_owned());
     }
     heard.sort();
-    assert_eq!(heard, ["broadcast", "direct", "join", "message"]);
+    assert_eq!(heard, ["broadcast", "direct", "join", "message", "request"]);
     witness.control.lives("a client that received everything once").await;
 }
 
@@ -181,6 +183,28 @@ async fn a_datagram_in_early_data_waits() {
     tap.open().await;
     soon("the confirmation", accepted).await;
     assert_eq!(witness.control.expect("direct").await["content"], "direct");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_subscription_that_answers_requests_waits_until_the_client_is_confirmed() {
+    let server = TestServer::start_with(allowing).await;
+    let tap = Tap::start(server.addr).await;
+    let endpoint = server.endpoint();
+    let mut witness = witness(&server).await;
+    let mut offer = subscribe("sum");
+    offer["requests"] = json!(true);
+    let (mut ada, accepted) = early(&endpoint, &tap, &[handshake("Ada"), offer]).await;
+    tap.pass().await;
+    ada.control.expect("handshake_response").await;
+    let request = json!({"type": "request", "id": 1, "topic": "sum", "data": 1});
+    witness.control.say(request.clone()).await;
+    witness.control.expect_error(404).await;
+    tap.open().await;
+    soon("the confirmation", accepted).await;
+    ada.control.expect("subscribed").await;
+    witness.control.say(request).await;
+    assert_eq!(ada.control.expect("request").await["data"], 1);
     server.stop().await;
 }
 
