@@ -47,9 +47,13 @@ fn carriers(server: &TestServer) -> [(&'static str, std::net::SocketAddr); 2] {
 async fn everything_is_counted_in_each_mode_on_each_carrier() {
     let server = TestServer::start().await;
     for (driver, address) in carriers(&server) {
-        for (mode, clients, expected) in
-            [("echo", 3, 3 * 40), ("broadcast", 4, 4 * 40), ("topic", 4, 4 * 40), ("direct", 3, 3 * 40)]
-        {
+        for (mode, clients, expected) in [
+            ("echo", 3, 3 * 40),
+            ("broadcast", 4, 4 * 40),
+            ("topic", 4, 4 * 40),
+            ("direct", 3, 3 * 40),
+            ("request", 3, 3 * 40),
+        ] {
             for payload in ["text", "binary"] {
                 let mut command = benchmark_of(address, &server.files.ca);
                 let clients = clients.to_string();
@@ -133,7 +137,7 @@ async fn each_client_has_a_socket_of_its_own() {
 
 #[tokio::test]
 async fn a_mode_that_a_driver_does_not_have_is_refused() {
-    for (driver, mode) in [("bare", "direct"), ("wss", "direct"), ("nats", "echo")] {
+    for (driver, mode) in [("wss", "request"), ("wss", "direct"), ("nats", "echo")] {
         let mut command = benchmark();
         command.args(["--insecure", "--driver", driver, "--mode", mode]);
         let output = output(command).await;
@@ -207,13 +211,22 @@ mod comparison {
 
     #[tokio::test]
     async fn requests_are_compared_in_round_trips_with_an_absolute_goal() {
-        let report = report(quick("direct", "qws,qws-wss"), "requests").await;
+        for kind in ["direct", "request"] {
+            is_compared(kind).await;
+        }
+    }
+
+    async fn is_compared(kind: &str) {
+        let report = report(quick(kind, "qws,bare,qws-wss"), kind).await;
         assert_eq!(report["remarks"], json!([]), "nothing is lost: {report}");
         let rows = report["rows"].as_array().expect("rows");
         let pipelined = |row: &&Value| row["work"].as_str().is_some_and(|work| work.contains("64 in flight"));
         let cpu = rows.iter().filter(pipelined).find(|row| row["metric"] == "server CPU, us each").expect("its cost");
         assert_eq!(cpu["qws"]["goal"], json!(9.0), "{cpu}");
-        assert!(row(&report, "round trips/s")["qws_wss"]["median"].as_f64().is_some_and(|rate| rate > 0.0), "{report}");
+        let rate = row(&report, "round trips/s");
+        for of in ["qws_wss", "bare", "qws_to_bare"] {
+            assert!(rate[of]["median"].as_f64().is_some_and(|rate| rate > 0.0), "{of}: {report}");
+        }
     }
 
     /// Runs one row on a server of another project. Without that server, says so.
@@ -236,6 +249,7 @@ mod comparison {
             ("fan-out to 100, 128 B, 16", "messages/s"),
             ("topic to 100, 128 B, 16 in flight", "messages/s"),
             ("direct", "round trips/s"),
+            ("request", "round trips/s"),
             ("connections, full", "connections/s"),
         ] {
             let Some(report) = peer_report("nats", only).await else { return };
